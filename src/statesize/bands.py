@@ -47,7 +47,7 @@ def count_bands(operator: Operator, measurement: Measurement, shared: bool = Fal
 
         ν(T[k:, :i]) ≤ ν_m ≤ min(ν(T[k:, :i]) + k − i, ν(T[i:, :k])).
 
-    That tells much where neighbours share much: where the state is full, or where T changes slowly. Counts at relative
+    That helps where neighbours share much: where the state is full, or where T changes slowly. Counts at relative
     tolerances have no such bounds, as σ_1 changes from position to position.
 
     Args:
@@ -94,7 +94,7 @@ def count_bands(operator: Operator, measurement: Measurement, shared: bool = Fal
         core, hull = shared_bounds(exact, some, tolerances)
         lower[..., between, :] = core
         upper[..., between, :] = torch.minimum(upper[..., between, :], hull)
-    place = measurement.positions - every.positions[0]
-    lower[..., place, :] = torch.maximum(lower[..., place, :], least)
-    upper[..., place, :] = torch.minimum(upper[..., place, :], most)
+    offset = measurement.positions - every.positions[0]
+    lower[..., offset, :] = torch.maximum(lower[..., offset, :], least)
+    upper[..., offset, :] = torch.minimum(upper[..., offset, :], most)
     return CountBands(at, tolerances, *spread_bounds(every, lower, upper))

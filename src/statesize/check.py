@@ -19,9 +19,9 @@ _LONGEST_NAME = 255  # bytes of a file's name, on every file system in use
 _LONGEST_QUOTE = 200  # characters
 
 
-def refuse(name: str, expected: str, given: object, advice: str = "") -> NoReturn:
-    """Raise that an argument must be something else than was given; `advice` is a sentence that says what to do."""
-    quote = repr(given)
+def refuse(name: str, expected: str, value: object, advice: str = "") -> NoReturn:
+    """Raise that an argument must have another value; `advice` is a sentence that says what to do."""
+    quote = repr(value)
     quote = quote if len(quote) <= _LONGEST_QUOTE else f"{quote[:_LONGEST_QUOTE]}…"
     raise InputError(f"{name} must be {expected}, got {quote}." + (f" {advice}" if advice else ""))
 
@@ -29,8 +29,8 @@ def refuse(name: str, expected: str, given: object, advice: str = "") -> NoRetur
 def require_kind(name: str, value: object, kind: type | tuple[type, ...], expected: str, advice: str = "") -> None:
     """Refuse what is of another class; `expected` names the class in words, with its article."""
     if not isinstance(value, kind):
-        told = f"{name} must be {expected}, got {type(value).__name__}."
-        raise InputError(f"{told} {advice}" if advice else told)
+        message = f"{name} must be {expected}, got {type(value).__name__}."
+        raise InputError(f"{message} {advice}" if advice else message)
 
 
 def whole_number(value: object) -> int | None:
@@ -96,13 +96,13 @@ def require_real(
     return number
 
 
-def real_numbers(name: str, given: object) -> list[float]:
+def real_numbers(name: str, argument: object) -> list[float]:
     """A list of finite numbers of at least 0."""
-    several = not isinstance(given, str | bytes | dict) and isinstance(given, Iterable)
-    if not several or not getattr(cast("object", given), "ndim", 1):
-        refuse(name, "a sequence of numbers such as (1e-3,)", cast("object", given))
+    several = not isinstance(argument, str | bytes | dict) and isinstance(argument, Iterable)
+    if not several or not getattr(cast("object", argument), "ndim", 1):
+        refuse(name, "a sequence of numbers such as (1e-3,)", cast("object", argument))
     numbers: list[float] = []
-    for value in cast("Iterable[object]", given):
+    for value in cast("Iterable[object]", argument):
         number = real_number(value)
         if number is None or number < 0:
             refuse(name, "finite and at least 0", value)
@@ -111,7 +111,7 @@ def real_numbers(name: str, given: object) -> list[float]:
 
 
 def require_path(name: str, value: object) -> Path:
-    """A path that a file system can be asked for: text or a path, not empty, of characters that file names can have."""
+    """A path that a file system can look up: text or a path, not empty, of characters that file names can have."""
     require_kind(name, value, (str, os.PathLike), "a path")
     text = os.fspath(cast("str | os.PathLike[str]", value))
     try:
@@ -137,9 +137,9 @@ def require_floating(name: str, tensor: object, *, complex_allowed: bool = False
         advice = "Convert it with .to(torch.float64)."
         raise InputError(f"{name} must be {expected} of 16 bits or more, got dtype {tensor.dtype}. {advice}")
     if tensor.layout != torch.strided or tensor.is_meta:
-        given = "the device meta, which holds no numbers" if tensor.is_meta else f"layout {tensor.layout}"
+        argument = "the device meta, which holds no numbers" if tensor.is_meta else f"layout {tensor.layout}"
         raise InputError(
-            f"{name} must be a dense tensor, got {given}. Convert it with .to_dense() or load its numbers."
+            f"{name} must be a dense tensor, got {argument}. Convert it with .to_dense() or load its numbers."
         )
 
 
@@ -171,20 +171,20 @@ def require_rank(name: str, tensor: Tensor, rank: int, form: str) -> None:
 
 def broadcast_batch(parts: dict[str, torch.Size]) -> torch.Size:
     """The common batch shape of several tensors, by argument name; sizes agree or are 1."""
-    given = ", ".join(f"{name} {tuple(size)}" for name, size in parts.items())
+    argument = ", ".join(f"{name} {tuple(size)}" for name, size in parts.items())
     if len({len(size) for size in parts.values()}) > 1:
-        raise InputError(f"batch dimensions must have equal rank, got {given}. Add dimensions of size 1.")
+        raise InputError(f"batch dimensions must have equal rank, got {argument}. Add dimensions of size 1.")
     try:
         return torch.Size(np.broadcast_shapes(*parts.values()))
     except ValueError:
-        raise InputError(f"batch dimensions must be equal or 1, got {given}.") from None
+        raise InputError(f"batch dimensions must be equal or 1, got {argument}.") from None
 
 
 def require_same_device(parts: dict[str, Tensor]) -> None:
     """Refuse tensors, by argument name, that lie on different devices."""
     if len({part.device for part in parts.values()}) > 1:
-        given = ", ".join(f"{name} on {part.device}" for name, part in parts.items())
-        raise InputError(f"tensors must lie on one device, got {given}. Move them with .to(device).")
+        argument = ", ".join(f"{name} on {part.device}" for name, part in parts.items())
+        raise InputError(f"tensors must lie on one device, got {argument}. Move them with .to(device).")
 
 
 def shape(tensor: Tensor) -> str:

@@ -1,6 +1,6 @@
-"""The one place where the core reaches for the laboratory: bundled models, checkpoints of its trainings, its commands.
+"""The only file where the core reaches for the laboratory: bundled models, checkpoints of its trainings, its commands.
 
-Everything is imported when it is asked for, so that measuring a model of one's own needs nothing of the laboratory.
+Everything is imported on use, so that measuring a model of one's own needs nothing of the laboratory.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def bundled_names(*, recall: bool = False) -> tuple[str, ...]:
-    """Names of the bundled models; with those of recall, if asked."""
+    """Names of the bundled models; with those of recall on request."""
     from statesize.lab import zoo
 
     return zoo.names() + (zoo.recall_names() if recall else ())
@@ -40,7 +40,7 @@ def bundled_record(name: str) -> dict[str, Any]:
 
 
 def bundled_documents() -> tuple[Tokenizer, list[str]]:
-    """The documents that a model reads where no text is given, and the tokenizer by which their lengths were chosen."""
+    """The documents that a model reads without a text, and the tokenizer by which their lengths were chosen."""
     from statesize.lab import zoo
 
     return zoo.tokenizer(), zoo.documents()

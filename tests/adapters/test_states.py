@@ -42,5 +42,5 @@ def test_states_are_those_of_the_model_s_cache(family):
 
 def test_models_without_recurrences_are_refused():
     model = LanguageModel(ModelConfig("sa", 16, width=8, heads=2, layers=1))
-    with pytest.raises(ss.errors.ModelError, match="must have a recurrence whose state can be told, got sa only"):
+    with pytest.raises(ss.errors.ModelError, match="must have a recurrence with a state, got sa only"):
         ss.metrics.states(model, torch.arange(8)[None])

@@ -62,7 +62,7 @@ def test_a_probe_that_is_too_short_says_so_once(caplog):
         found = [probing.step(model, step) for step in (1, 2)]
     assert not any("utilisation" in name for name in found[0])
     assert len(caplog.records) == 2
-    assert "too short a text to tell" in caplog.records[0].getMessage()
+    assert "the text is too short" in caplog.records[0].getMessage()
 
 
 def test_the_model_and_random_states_are_as_before():

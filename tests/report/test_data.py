@@ -26,12 +26,12 @@ def three():
 @pytest.mark.parametrize(
     ("heads", "means", "expected"),
     [
-        (80_000, 30_000, Extent(3, stride=1, head_stride=1, digits=4)),
-        (40, 30_000, Extent(2, stride=1, head_stride=1, digits=6)),
-        (80_000, 10, Extent(1, stride=1, head_stride=1, digits=12)),
-        (19, 30_000, Extent(1, stride=1, head_stride=2, digits=12)),
-        (80_000, 4, Extent(1, stride=3, head_stride=1, digits=12)),
-        (4, 4, Extent(1, stride=3, head_stride=2, digits=12)),
+        (80_000, 30_000, Extent(3, stride=1, head_stride=1, ladder_positions=4)),
+        (40, 30_000, Extent(2, stride=1, head_stride=1, ladder_positions=6)),
+        (80_000, 10, Extent(1, stride=1, head_stride=1, ladder_positions=12)),
+        (19, 30_000, Extent(1, stride=1, head_stride=2, ladder_positions=12)),
+        (80_000, 4, Extent(1, stride=3, head_stride=1, ladder_positions=12)),
+        (4, 4, Extent(1, stride=3, head_stride=2, ladder_positions=12)),
     ],
 )
 def test_extent_fits_its_budget(three, monkeypatch, heads, means, expected):
@@ -42,7 +42,7 @@ def test_extent_fits_its_budget(three, monkeypatch, heads, means, expected):
 
 
 def test_page_keeps_to_the_extent(three):
-    page = page_data([three], METRICS, Extent(2, stride=3, head_stride=2, digits=4))
+    page = page_data([three], METRICS, Extent(2, stride=3, head_stride=2, ladder_positions=4))
     layer = page["models"][0]["layers"][0]
     assert layer["positions"] == [0, 3, 6, 9]
     mixer = three.mixer(three.mixers[0])
@@ -98,12 +98,12 @@ def test_page_of_64_layers_stays_small(ladder_profile, tmp_path):
     root = tree.to_dataset(inherit=False).isel(token=np.arange(128) % 40)
     root.attrs["mixers"] = names
     big = Profile(type(tree).from_dict({"/": root, **{f"/{name}": long for name in names}}))
-    assert choose_extent([big]) == Extent(1, stride=1, head_stride=4, digits=48)
+    assert choose_extent([big]) == Extent(1, stride=1, head_stride=4, ladder_positions=48)
     # So much noise does not fit, nor does half of it.
-    fitting = Extent(1, stride=2, head_stride=7, digits=12)
+    fitting = Extent(1, stride=2, head_stride=7, ladder_positions=12)
     assert choose_extent([big], 0.25) == fitting
     path = write_report([big], tmp_path / "big.html")
     assert path.stat().st_size < 1_700_000
     page = path.read_text(encoding="utf-8")
     assert "Single heads are drawn at one position in 14." in page
-    assert "The page holds 12 positions of each sequence" in page
+    assert "The page holds 12 positions of a sequence" in page

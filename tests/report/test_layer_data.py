@@ -10,7 +10,7 @@ from statesize.report.page_data import layer_ladder
 
 def test_counts_are_those_of_the_profile(ladder_profile):
     mixer = ladder_profile.mixer("layers.1.mixer")
-    found = layer_ladder(mixer, np.array([0, 2]), sequences=1, digits=5)
+    found = layer_ladder(mixer, np.array([0, 2]), sequences=1, ladder_positions=5)
     assert found["ratios"] == sorted(TOLERANCE_LADDER)
     assert found["places"] == [1, 10, 20, 29, 39]
     order = np.argsort(mixer["relative_threshold"].values)
@@ -23,7 +23,7 @@ def test_counts_are_those_of_the_profile(ladder_profile):
 def test_what_was_not_measured_is_not_counted(ladder_profile):
     mixer = ladder_profile.mixer("layers.0.mixer").copy(deep=True)
     mixer["relative_count"][0, :, 30:] = np.nan
-    found = layer_ladder(mixer, np.array([1]), sequences=1, digits=100)
+    found = layer_ladder(mixer, np.array([1]), sequences=1, ladder_positions=100)
     order = np.argsort(mixer["relative_threshold"].values)
     means = mixer["relative_count"].values[0, 1, 1:30][:, order].mean(0)
     assert unpacked(found["means"]) == pytest.approx(means, abs=1e-3)
@@ -33,4 +33,4 @@ def test_what_was_not_measured_is_not_counted(ladder_profile):
 
 
 def test_few_tolerances_make_no_curve(hostile_profile):
-    assert layer_ladder(hostile_profile.mixer("layers.0.mixer"), np.array([0]), sequences=1, digits=5) is None
+    assert layer_ladder(hostile_profile.mixer("layers.0.mixer"), np.array([0]), sequences=1, ladder_positions=5) is None

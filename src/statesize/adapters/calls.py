@@ -210,13 +210,13 @@ def sampled(output: object) -> Tensor | None:
 
 
 class ArgumentCopies:
-    """Copies of arguments; a tensor that several layers are given, such as a mask, is copied once."""
+    """Copies of arguments; a tensor that several layers take, such as a mask, is copied once."""
 
     def __init__(self) -> None:
         self.made: dict[int, tuple[weakref.ref[Tensor], int, Tensor]] = {}
 
     def of(self, value: Any) -> Any:
-        """A copy of an argument, with None in place of a cache: a module is called again with the whole text."""
+        """A copy of an argument, with None instead of a cache: a module is called again with the whole text."""
         return mapped(value, self._of_leaf)
 
     def _of_leaf(self, value: Any) -> Any:

@@ -95,7 +95,7 @@ class Capture(Iterator[Captured]):
         try:
             mixers_here = self._checked(call, labels)
         except ModelError as error:
-            # One that was asked for is an error; otherwise the others are measured.
+            # A requested one is an error; otherwise the others are measured.
             if self._selected:
                 raise
             self._refused = self._refused or error
@@ -185,7 +185,7 @@ def capture(
     the same. When the iterator reaches a mixer, that module alone is called again with the same arguments, in float32
     at least, its operator is taken, and output and operator are compared with what the unaltered model computed. Scans
     and recurrences whose tensors take little memory are not called again: those of the observed run were kept. A
-    mixer that fails goes into `skipped` with its reason; it is an error if `layers` asks for it, or if none is left.
+    mixer that fails goes into `skipped` with its reason; it is an error if `layers` names it, or if none is left.
     Only one operator is alive at a time unless the caller keeps them. Between the steps, and when a call returns or
     raises, the model is as before: mode, hooks, weights, dtype, implementations and random state. Its weights must not
     change while the iterator is in use, and hooks of one's own on its modules see those calls too.
@@ -246,7 +246,7 @@ def capture(
 
 def _output_difference(call: Call, output: Tensor | None, what: str) -> float:
     """How far a sample of a mixer's output is from the unaltered model's, which must be within rounding."""
-    # What is not finite is told by the kernel that passes it on.
+    # The kernel that passes on numbers that are not finite reports them.
     if output is None or call.output is None or not bool(torch.isfinite(call.output).all()):
         return 0.0
     difference = relative_difference(output, call.output)
@@ -263,7 +263,7 @@ def _compared(forward: Forward, recording: Recording, checks: Checks) -> float:
     if recording.hidden is None or read is None:
         return math.nan
     difference, limit = relative_difference(recording.hidden, read), bound(forward.model)
-    # What is not finite in the model itself is told where its first mixer shows it.
+    # Numbers of the model itself that are not finite are reported at its first mixer.
     if not difference <= limit and bool(torch.isfinite(read).all()):
         name = first_difference(recording.calls, outputs, limit)
         check_faithful(

@@ -35,7 +35,7 @@ class Captured:
         state_bytes: Bytes that the model's own cache holds for this mixer at the end of one sequence.
         faithfulness: The largest difference between what was measured and what the unaltered model computed, relative
             to the largest value: T u against what the kernel passed on, on a sample of units, and the mixer's output
-            against that of the model; None where the mixer's own method `operator` was asked.
+            against that of the model; None where the mixer has a method `operator` of its own.
         run_difference: The largest difference of the last hidden state in the observed run from that of the unaltered
             model, relative to the largest value; NaN where it was not compared.
         note: What the mixer does to its values beside mixing them by T; empty where it does nothing.
@@ -46,7 +46,7 @@ class Captured:
         map_bytes: Bytes that T of all units takes where it is made as a whole, as by attention of transformers; 0 where
             single units are made.
         readers: All mixers that read the same cache, if there are several and this is the last.
-        forget: Drops T, which is made anew when it is asked for.
+        forget: Drops T, which is made again on its next use.
         values: Makes what T mixes, (sequence, unit, L, channels); None where that is not known.
     """
 
@@ -69,7 +69,7 @@ class Captured:
 
     @property
     def operator(self) -> Operator:
-        """T of all units at this input, batch shape (sequence, head) or (sequence, channel), built when asked for."""
+        """T of all units at this input, batch shape (sequence, head) or (sequence, channel), built on use."""
         return self.units_operator(slice(None))
 
     @property

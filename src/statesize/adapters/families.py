@@ -1,4 +1,4 @@
-"""Which models of transformers can be measured: what a sweep over all of its families found, in families.json."""
+"""Which models of transformers can be measured: the result of a sweep over all of its families, in families.json."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ class Family:
 
 @dataclass(frozen=True)
 class Sweep:
-    """What was found of all families."""
+    """The result of the sweep over all families."""
 
     transformers: str  # the version
     families: tuple[Family, ...]  # in the order of their names, those of the registry first

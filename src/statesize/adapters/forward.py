@@ -19,7 +19,7 @@ from statesize.adapters.watching.interrupts import interrupts_held
 
 @dataclass(frozen=True, eq=False)
 class Forward:
-    """A model and what it is given, checked."""
+    """A model and its checked inputs."""
 
     model: nn.Module
     backbone: nn.Module  # the part that computes the last hidden state; the model itself where that is not known
@@ -40,7 +40,7 @@ class Forward:
         arguments = {name: value.to(device) if isinstance(value, Tensor) else value for name, value in inputs.items()}
         labels = inspect.signature(backbone.forward).parameters.get("labels")
         if labels is None or labels.default is not inspect.Parameter.empty:
-            # They ask for a loss, which takes the logits of every position.
+            # They request a loss, which takes the logits of every position.
             arguments.pop("labels", None)
         mask = arguments.get("attention_mask")
         if isinstance(mask, Tensor) and mask.ndim == 4 and pretrained:

@@ -1,4 +1,4 @@
-"""Whether a module mixes positions by more than the kernels that were seen in it, found by running it again."""
+"""Whether a module mixes positions by more than the kernels that were seen in it, seen by running it again."""
 
 from __future__ import annotations
 

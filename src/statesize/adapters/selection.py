@@ -43,11 +43,11 @@ def skipped_layers(model: nn.Module, called: Iterable[str], observed: Iterable[s
 
 def nonlinear_recurrence(module: nn.Module) -> str:
     """Why a module with a recurrence such as an LSTM has no T; "" for others."""
-    found = [kind for part in module.modules() if (kind := type(part).__name__) in NONLINEAR]
-    if not found:
+    mixer_modules = [kind for part in module.modules() if (kind := type(part).__name__) in NONLINEAR]
+    if not mixer_modules:
         return ""
     return (
-        f"{found[0]}: what it passes on is not linear in what it stores, so it has no T; statesize.network_ess "
+        f"{mixer_modules[0]}: what it passes on is not linear in what it stores, so it has no T; statesize.network_ess "
         "measures derivatives"
     )
 
@@ -86,14 +86,14 @@ def find_mixers(model: nn.Module) -> dict[str, nn.Module]:
     """The mixers of a model that bring a method `operator`, by module name, in the order of their registration."""
     # One that lies inside another is part of it. Mixers of transformers have no such method: a forward pass shows them.
     require_kind("model", model, nn.Module, "a torch module")
-    found: dict[str, nn.Module] = {}
+    mixer_modules: dict[str, nn.Module] = {}
     for name, module in named_parts(model):
         if not callable(getattr(type(module), "operator", None)):
             continue
-        inside = "" in found or any(name.startswith(f"{outer}.") for outer in found)
+        inside = "" in mixer_modules or any(name.startswith(f"{outer}.") for outer in mixer_modules)
         if not inside:
-            found[name] = module
-    return {name or type(model).__name__: module for name, module in found.items()}
+            mixer_modules[name] = module
+    return {name or type(model).__name__: module for name, module in mixer_modules.items()}
 
 
 def chosen_names(names: Sequence[str], layers: Layers, refused: Mapping[str, str]) -> list[str]:

@@ -16,7 +16,7 @@ from statesize.spectra.cut import Positions, make_cut
 def states(model: nn.Module, input_ids: Inputs, positions: Positions = None) -> dict[str, Tensor]:
     """The states of a model's recurrences before chosen tokens: trajectories, and what read-outs are fitted to.
 
-    The state at i is what all tokens before token i left, the one whose effective size `measure` tells at i. Mixers
+    The state at i is what all tokens before token i left, the one whose effective size `measure` gives at i. Mixers
     without a recurrence, such as softmax attention and long convolutions, are left out.
 
     Args:
@@ -48,5 +48,5 @@ def states(model: nn.Module, input_ids: Inputs, positions: Positions = None) -> 
             by_mixer[captured.name] = operator.states(values(), cut.positions)
         captured.forget()
     if not by_mixer:
-        raise ModelError(f"model must have a recurrence whose state can be told, got {', '.join(kinds)} only.")
+        raise ModelError(f"model must have a recurrence with a state, got {', '.join(kinds)} only.")
     return by_mixer

@@ -30,13 +30,13 @@ _RATIOS = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7)
 
 @dataclass(frozen=True)
 class Case:
-    """An operator, an engine and what it is asked for."""
+    """An operator, an engine and its outputs."""
 
     name: str  # as the table shows it
     make: Callable[[int], Operator]  # the operator of a length
     engine: EngineName
     outputs: tuple[Output, ...] = ("counts", "entropy")  # each is a row
-    entropy_accuracy: float = 2e-4  # relative accuracy asked of entropies
+    entropy_accuracy: float = 2e-4  # relative accuracy of entropies
     ratios: tuple[float, ...] = _RATIOS  # τ/σ_1 at which counts are checked
     lengths: int = 1  # how many times the length of the other cases
 
@@ -187,7 +187,7 @@ def _peaks(
 
 
 def resident_bytes() -> int:
-    """Bytes that this process occupies now, freed memory given back; the most so far where the system tells no more."""
+    """Bytes that this process occupies after freed memory was returned, or the most so far on other systems."""
     _give_back()
     return _memory("VmRSS")
 
@@ -213,7 +213,7 @@ def _give_back() -> None:
 
 
 def _memory(name: str) -> int:
-    """Resident memory now, or the highest so far where the system tells no more, in bytes."""
+    """Resident memory now, or the highest so far where the system knows no more, in bytes."""
     if _STATUS.exists():
         lines = _STATUS.read_text(encoding="utf-8").splitlines()
         return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:"))

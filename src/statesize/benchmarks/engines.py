@@ -132,7 +132,7 @@ _WARM_LENGTH = 128
 
 @dataclass(frozen=True, kw_only=True)
 class Row(Accuracy):
-    """What one engine did with one case; how right it was is told of the checked positions of one unit.
+    """What one engine did with one case; its errors are those at the checked positions of one unit.
 
     Attributes:
         output: "counts", "entropy" or "values".

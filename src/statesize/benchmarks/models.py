@@ -44,7 +44,7 @@ _TINY: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class ModelCase:
-    """A model with one layer, and what its mixer is asked."""
+    """A model with one layer, and the outputs that are measured."""
 
     name: str  # as `--case` takes it
     model: str  # the published model of that shape
@@ -84,7 +84,7 @@ def random_tokens(length: int) -> torch.Tensor:
 
 def model_cases(quick: bool) -> tuple[ModelCase, ...]:
     """All cases, in the order of the table."""
-    # Softmax attention is asked bounds of relative counts: their threshold differs between positions, while what
+    # Softmax attention gets bounds on relative counts: their threshold differs between positions, while what
     # makes matrices of full rank fast is shared among positions.
     full = (
         ModelCase(
@@ -183,8 +183,8 @@ def measure_layer(case: ModelCase, length: int, threads: int) -> dict[str, Any]:
         "length": length,  # L
         "units": item.units,  # heads or channels
         "spectra": spectra,  # positions 1 … L − 1 of all of them
-        "tolerances": settings.tolerances,  # absolute τ at which counts were asked
-        "relative_tolerances": settings.relative_tolerances,  # ρ at which counts were asked
+        "tolerances": settings.tolerances,  # absolute τ at which counts were measured
+        "relative_tolerances": settings.relative_tolerances,  # ρ at which counts were measured
         "count_accuracy": settings.count_accuracy,  # how far off these may be, as a share
         "seconds": total,  # from the model and its tokens to the record of a profile
         "capture_seconds": capturing,  # of these, for running the model and taking what makes its operators

@@ -52,7 +52,7 @@ SCHEMA = 1
 
 
 def document(rows: list[dict[str, Any]], *packages: str, **more: Any) -> dict[str, Any]:
-    """The JSON document of a benchmark: its rows, what else it found, and what it ran on, packages included."""
+    """The JSON document of a benchmark: its rows and other results, the machine and the packages."""
     return {
         "schema": SCHEMA,
         "rows": rows,

@@ -22,7 +22,7 @@ app = App(
 MODELS = Group("Measure, explain and reduce a model", sort_key=1)
 
 
-LABORATORY = Group("Laboratory: train small models, and see what ESS tells", sort_key=2)
+LABORATORY = Group("Laboratory: train small models, and see what ESS shows", sort_key=2)
 
 
 bench = App(name="bench", help="Time the engines.", group=MODELS)

@@ -26,7 +26,7 @@ def run_benchmark(
     output: Path | None,
     printing: Printing,
 ) -> None:
-    """Run a benchmark, which is given what tells that a part is done, and print or write its document."""
+    """Run a benchmark, which reports each finished part, and print or write its document."""
     from statesize.cli.output.document import print_json
     from statesize.io.files import check_writable, replace_file
     from statesize.parallel.threads import torch_threads
@@ -70,7 +70,7 @@ def engines(
     memory is that of the operator and the measurement, in a process of its own.
 
     Args:
-        length: Sequence length; 2048 if not given, 256 with --quick. One case is 8 times as long.
+        length: Sequence length; by default 2048, 256 with --quick. One case is 8 times as long.
         threads: CPU threads, for both sides. With one, processor time is counted, which a busy machine does not change.
         quick: Short sequences, few channels, one round: less than a minute, to see that it works.
         output: File for the JSON document.
@@ -162,8 +162,8 @@ def models(
 
     Args:
         case: Only this one, or these.
-        length: Tokens; 2048 if not given, 192 with --quick.
-        threads: CPU threads; as torch has them if not given. With one, processor time is counted.
+        length: Tokens; by default 2048, 192 with --quick.
+        threads: CPU threads; by default as torch has them. With one, processor time is counted.
         quick: Narrow models and short sequences: less than a minute, to see that it works.
         output: File for the JSON document.
         printing: What is printed.

@@ -117,6 +117,6 @@ def _difference(ratio: Interval) -> str:
 
 def _recalled(recall: Recall) -> str:
     if not recall.seen:
-        return f"the uncut model recalls too few of {recall.answers:,} to tell"
+        return f"the uncut model recalls too few of {recall.answers:,} for a verdict"
     ends = f"95 %: {-recall.lost.high:+.1%} to {-recall.lost.low:+.1%}"
     return f"{recall.before.value:.1%} to {recall.after.value:.1%} of {recall.answers:,} ({ends})"

@@ -127,7 +127,7 @@ def _print(result: NetworkEss) -> None:
         f"In float64 it differs from the unaltered model by {result.run_difference:.1e} of the largest value.",
     ]
     if not result.converged:
-        notes.append("Not every interval is as close as asked: more --memory holds more products.")
+        notes.append("Not every interval is as close as requested: more --memory holds more products.")
     print_table(["cut", "entropy-ESS", "interval (95 %)", "at most", "norm", "products"], rows, 0, notes)
 
 

@@ -56,7 +56,7 @@ def profile(
         measuring: What is measured.
         prefix: UTF-8 text that comes before each text, such as a system prompt. Without --positions or --stride, ESS is
             measured at its end: what it carries into the text.
-        group_by: Field or column that tells the kind of each text, such as its language: ESS is told by kind too. All
+        group_by: Field or column with the kind of each text, such as its language: ESS is reported by kind too. All
             texts are cut to the shortest.
         loading: How the model is loaded.
         workers: Who measures.
@@ -156,7 +156,7 @@ def profile(
 def _prepend_prefix(
     prefix: str | None, tokenizer: AnyTokenizer | None, read: Sequences, settings: Settings, printing: Printing
 ) -> tuple[Sequences, Settings]:
-    """The sequences after a prefix, measured at its end unless positions are asked for."""
+    """The sequences after a prefix, measured at its end unless positions are requested."""
     from statesize.errors import InputError
     from statesize.texts.tokens import after_prefix
 
@@ -178,7 +178,9 @@ def _cut_alike(sequences: list[Tensor], kinds: int, printing: Printing) -> list[
     from statesize.errors import InputError
 
     if len(sequences) != kinds:
-        raise InputError(f"group_by must tell the kind of each text, got {kinds} kinds and {len(sequences)} texts.")
+        raise InputError(
+            f"group_by must be a field with the kind of each text, got {kinds} kinds and {len(sequences)} texts."
+        )
     shortest = min(map(len, sequences))
     printing.say(f"All texts are cut to the {shortest} tokens of the shortest, so that their kinds can be compared.")
     return [ids[:shortest] for ids in sequences]

@@ -21,7 +21,7 @@ def report(
 
     Args:
         results: Folders that `statesize profile --output` or `Profile.save` wrote, or one of `statesize study`.
-        output: The report; the first folder's name with .html in the current folder if not given.
+        output: The report; the first folder's name with .html in the current folder by default.
         printing: What is printed.
 
     Raises:

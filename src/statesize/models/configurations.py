@@ -10,7 +10,7 @@ from typing import Any, cast
 from statesize.errors import FileError, ModelError
 from statesize.io.files import parse_json, read_limited
 
-# Where the models that are defined here tell transformers of themselves, by `model_type`.
+# Where the models that are defined here register with transformers, by `model_type`.
 _OWN = {
     "projected_mamba2": "statesize.reduction.hub.projected_mamba2",
     "projected_gated_deltanet": "statesize.reduction.hub.projected_deltanet",
@@ -101,7 +101,7 @@ def mamba_ssm_config(library: Any, name: str, stored: dict[str, Any]) -> Any:
 
 
 def _import_fla(name: str, kind: str) -> None:
-    """Let flash-linear-attention tell transformers of its models."""
+    """Let flash-linear-attention register its models with transformers."""
     try:
         importlib.import_module("fla.models")
     except ImportError as error:

@@ -40,7 +40,7 @@ def check_files(folder: Path) -> None:
 
 def check_loaded(name: str, model: nn.Module, loaded: Mapping[str, Collection[Any]]) -> str:
     """Refuse a model with weights that its checkpoint does not hold; what it holds beside them, in a sentence."""
-    # `loaded` is what transformers tells with `output_loading_info`: tied weights and computed buffers are not missing.
+    # `loaded`: the `output_loading_info` of transformers; tied weights and computed buffers are not missing.
     total = sum(1 for _ in model.named_parameters())
     if missing := sorted(loaded["missing_keys"]):
         raise FileError(

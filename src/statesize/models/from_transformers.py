@@ -24,14 +24,14 @@ WITHOUT_TOKENIZER = "Put the model's tokenizer there, or give token ids to `stat
 
 @contextmanager
 def hushed() -> Generator[None]:
-    """Keeps back bars and warnings of transformers and the hub; what they say of weights is asked for and told."""
+    """Hide bars and warnings of transformers and the hub; their facts about weights are read and reported elsewhere."""
     from huggingface_hub.utils import logging as hub_logging
     from transformers import logging
 
     verbosity, bars, hub = logging.get_verbosity(), logging.is_progress_bar_enabled(), hub_logging.get_verbosity()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    # It tells of every try to reach the hub; that it could not be reached is in the error.
+    # It logs every attempt to reach the hub; a failure is in the error.
     hub_logging.set_verbosity_error()
     try:
         with warnings.catch_warnings():
@@ -149,7 +149,7 @@ def snapshot(name: str, revision: str) -> Path | None:
 
 
 def commit(name: str, revision: str) -> str:
-    """The commit of a model that was just loaded from the hub, which configurations do not tell in every version."""
+    """The commit of a model that was just loaded from the hub, which configurations do not hold in every version."""
     folder = snapshot(name, revision)
     return "unknown" if folder is None else folder.name
 

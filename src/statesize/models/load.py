@@ -32,11 +32,11 @@ from statesize.texts.tokens import AnyTokenizer
 from statesize.version import __version__
 
 _ALIKE = 0.85
-"""How alike a folder's name is to one without a slash, which may well be of the hub, before that is not asked."""
+"""Likeness of a name to that of a folder above which the hub is not queried for it."""
 
 
 def refuse_misspelt(name: str) -> None:
-    """Refuse what can only be a folder and is not there, or is spelt almost as one, before the hub is asked for it."""
+    """Refuse what can only be a folder and is not there, or is spelt almost as one, before the hub is queried."""
     path = Path(name).expanduser()
     if path.exists():
         return
@@ -83,7 +83,7 @@ def tokens_sha256(sequences: Sequence[Tensor]) -> str:
 
 
 def model_facts(model: nn.Module) -> dict[str, object]:
-    """All that the numbers of a model over given tokens depend on, down to the last bits; "weights" is a SHA-256."""
+    """All that the numbers of a model over some tokens depend on, down to the last bits; "weights" is a SHA-256."""
     config = getattr(model, "config", None)
     described = cast("Any", config).to_dict() if hasattr(config, "to_dict") else repr(config)
     if isinstance(described, dict):
@@ -243,7 +243,7 @@ def _places(name: str, options: dict[str, Any]) -> list[Path]:
 
 
 def load_tokenizer(name: str, *, revision: str | None = None, trust_remote_code: bool = False) -> AnyTokenizer:
-    """The tokenizer of a model that is loaded elsewhere; what can be told without its weights is checked."""
+    """The tokenizer of a model that is loaded elsewhere; everything that needs no weights is checked."""
     # Errors are those of `load_model`.
     kind = _kind(name)
     if kind == "bundled":

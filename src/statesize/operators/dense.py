@@ -1,4 +1,4 @@
-"""An operator given as its matrix."""
+"""An operator with a matrix of its own."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Dense(TensorOperator):
         self._state_size = None if state_size is None else _checked_state_size(state_size, self.length)
 
     def dense(self) -> Tensor:
-        """The matrix as it was given.
+        """The matrix itself.
 
         Returns:
             T, (..., L, L).
@@ -66,7 +66,7 @@ class Dense(TensorOperator):
         return torch.cat(rows, -2)
 
     def state_size(self) -> Tensor:
-        """The number of past positions, since a bare matrix keeps nothing smaller, or what was given.
+        """The number of past positions, since a bare matrix keeps nothing smaller, or the argument.
 
         Returns:
             (L,) int64, at most i at position i.

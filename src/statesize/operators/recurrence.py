@@ -280,7 +280,7 @@ class Recurrence(TensorOperator):
         return chosen
 
     def _mapped(self, function: Callable[[Tensor, int], Tensor]) -> Self:
-        """Every tensor replaced, unchecked; the function is also told how many last dimensions are no batch."""
+        """Every tensor replaced, unchecked; the function also takes how many last dimensions are no batch."""
         tail = 3 if isinstance(self.transition, FullTransition) else 2
         feed = None if self.D is None else function(self.D, 1)
         copy = type(self).__new__(type(self))

@@ -49,7 +49,7 @@ def checked_transition(A: Tensor, B: Tensor) -> Transition:
 def checked_parts(
     transition: Transition, B: Tensor, C: Tensor, D: Tensor | None, conjugate_pairs: bool
 ) -> tuple[torch.dtype, torch.Size]:
-    """The dtype and the batch shape of a recurrence of these parts, whose A was found finite."""
+    """The dtype and the batch shape of a recurrence of these parts, whose A is known to be finite."""
     require_rank("C", C, B.ndim, "(..., L, n)")
     if C.shape[-2:] != B.shape[-2:]:
         raise InputError(f"B and C must have the same length and state size, got {shape(B)} and {shape(C)}")

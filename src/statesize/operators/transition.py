@@ -29,7 +29,7 @@ class DiagonalTransition:
         return self.decay.abs().amax(-1)
 
     def matrix(self) -> Tensor:
-        """A as it was given: (..., L, 1) or (..., L, n)."""
+        """A in its stored shape: (..., L, 1) or (..., L, n)."""
         return self.decay
 
     def map(self, function: Callable[[Tensor], Tensor]) -> DiagonalTransition:

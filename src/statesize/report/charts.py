@@ -78,7 +78,7 @@ class ProfileCharts:
         return self.draw(layers([self.profile]))
 
     def spectrum(self, layer: int | str = 0, position: int | None = None, sequence: int = 0) -> alt.LayerChart:
-        """Hankel singular values at a position, as far as the counts at the profile's relative tolerances tell them.
+        """Hankel singular values at a position, as far as the counts at the profile's relative tolerances show them.
 
         Args:
             layer: A mixer, by index or name.
@@ -181,7 +181,7 @@ def tolerance(profile: Profiled, layer: int | str) -> Chart:
 
 
 def spectrum(profile: Profiled, layer: int | str, position: int | None, sequence: int) -> Chart:
-    """Hankel singular values at a position, relative to the largest, as far as the counts of a profile tell them."""
+    """Hankel singular values at a position, relative to the largest, as far as the counts of a profile show them."""
     # A profile keeps no spectra, but #{σ > ρ σ_1} at each of its ρ: each line goes through the points (count, ρ), so
     # the value of index m lies between the neighbouring ρ.
     name, mixer = _layer(profile, layer, sequence)

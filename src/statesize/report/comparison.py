@@ -132,7 +132,7 @@ class ComparedModel:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Profiles side by side, as `statesize.compare` found.
+    """Profiles side by side, the result of `statesize.compare`.
 
     Attributes:
         models: One row a profile, in their order.
@@ -161,7 +161,7 @@ def compare(
     Args:
         profiles: At least one; of the same texts, or the notes say that they are not.
         recall: Recall perplexity by the name of the model, where it is known.
-        networks: What `redundancy` found of whole models, which their names tell.
+        networks: Results of `redundancy`, matched to the models by name.
 
     Returns:
         The comparison.
@@ -243,7 +243,5 @@ def _notes(profiles: Sequence[Profiled], recall: Mapping[str, float], networks: 
     different = {"Recall perplexity": set(recall), "A network": {network.model for network in networks}}
     for what, models in different.items():
         if models - names:
-            notes.append(
-                f"{what} was given for {', '.join(sorted(models - names))}, of which there is no profile here."
-            )
+            notes.append(f"{what} must belong to one of the profiles, got that of {', '.join(sorted(models - names))}.")
     return notes

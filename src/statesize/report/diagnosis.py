@@ -1,4 +1,4 @@
-"""How much of its state each layer of a profile uses, in words; whether that is a fault, only a task can tell."""
+"""How much of its state each layer of a profile uses, in words; whether that is a fault depends on a task."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Diagnosis:
             return f"{self.layer}: nothing was measured in the middle half of a sequence"
         if not self.cuts:
             size = f"{self.size:.0f}"
-            return f"{self.layer}: too short a text to tell: no cut has {size} tokens before it and {size} after it"
+            return f"{self.layer}: the text is too short: no cut has {size} tokens before it and {size} after it"
         size = f"{'at most ' if self.keeps_everything else ''}{_number(self.size)}"
         counted = (
             ""
@@ -70,7 +70,7 @@ def diagnose(profile: Profiled) -> list[Diagnosis]:
         >>> from statesize.lab import zoo
         >>> model, _ = zoo.load("gla")
         >>> print(diagnose(profile(model, [list(range(9))]))[0])
-        layers.0.mixer: too short a text to tell: no cut has 32 tokens before it and 32 after it
+        layers.0.mixer: the text is too short: no cut has 32 tokens before it and 32 after it
     """
     require_kind("profile", profile, Profiled, "a Profile", "Give what statesize.profile returns.")
     ratios = profile.attributes["relative_tolerances"]

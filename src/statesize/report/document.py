@@ -30,7 +30,7 @@ def document(title: str, body: str, data: Mapping[str, object], scripts: Sequenc
 
 
 def filled(template: str, parts: Mapping[str, str]) -> str:
-    """A file of this package with HTML in place of its comments, by their text."""
+    """A file of this package with HTML instead of its comments, by their text."""
     # All at once, so that no part is searched for the comments of others.
     return re.sub("<!-- ([a-z-]+) -->", lambda comment: parts[comment[1]], resource(template))
 

@@ -33,7 +33,7 @@ def write_report(
 ) -> Path:
     """Write one HTML file about one or several profiles; the same profiles give the same bytes.
 
-    A place that cannot be written is a FileError.
+    A path that cannot be written is a FileError.
 
     Args:
         profiles: What it shows, in this order; several are also put side by side.
@@ -48,7 +48,7 @@ def write_report(
         InputError: If there is no profile.
     """
     if not profiles:
-        raise InputError("A report needs at least one profile; none was given.")
+        raise InputError("profiles must hold at least one, got none.")
     path = Path(path)
     check_report_path(path)
     replace_file(path, render(profiles, recall, networks).encode())
@@ -56,7 +56,7 @@ def write_report(
 
 
 def check_report_path(path: Path) -> None:
-    """Refuse a place where no report can be written, before any work is done."""
+    """Refuse a path where no report can be written, before any work is done."""
     if path.is_dir():
         raise FileError(f"The report must be a file, got {path}, which is a folder.")
     with os_errors(f"{path} cannot be written", "Give a file in a writable folder."):

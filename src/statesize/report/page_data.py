@@ -22,7 +22,7 @@ from statesize.results.protocol import Profiled
 from statesize.results.summary import ess_values, known_mean, unit_dim, unit_means, utilisation_values
 
 STEPS = 65534
-"""Parts of the largest number that are told apart; one more value stands for what is not known."""
+"""Parts of the largest number that are distinguished; one more value stands for what is not known."""
 
 
 class Packed(TypedDict):
@@ -61,13 +61,13 @@ class Extent:
         sequences: The first of each profile, up to this many.
         stride: Every so many positions are shown.
         head_stride: Every so many of those, for single heads.
-        places: Positions of a sequence whose singular values are shown, evenly spread.
+        ladder_positions: Positions of a sequence whose singular values are shown, evenly spread.
     """
 
     sequences: int
     stride: int
     head_stride: int
-    digits: int
+    ladder_positions: int
 
 
 def choose_extent(profiles: Sequence[Profiled], share: float = 1.0) -> Extent:
@@ -80,11 +80,11 @@ def choose_extent(profiles: Sequence[Profiled], share: float = 1.0) -> Extent:
     fitting = int(min(most_heads // heads, most_means // means))
     sequences = max(1, min(most, fitting))
     counts = sum(len(shown_heads(mixer)) * mixer.sizes["relative_threshold"] for mixer in mixers)
-    digits = max(1, int(share * LADDER_POINTS) // max(1, sequences * counts))
+    ladder_positions = max(1, int(share * LADDER_POINTS) // max(1, sequences * counts))
     if fitting >= 1:
-        return Extent(sequences, stride=1, head_stride=1, digits=digits)
+        return Extent(sequences, stride=1, head_stride=1, ladder_positions=ladder_positions)
     stride = math.ceil(means / most_means)
-    return Extent(1, stride, head_stride=math.ceil(heads / (stride * most_heads)), digits=digits)
+    return Extent(1, stride, head_stride=math.ceil(heads / (stride * most_heads)), ladder_positions=ladder_positions)
 
 
 def shown_heads(mixer: xr.Dataset) -> NDArray[np.int64]:
@@ -111,9 +111,9 @@ def curves_note(profiles: Sequence[Profiled], extent: Extent) -> str:
 def spectra_note(profiles: Sequence[Profiled], extent: Extent) -> str:
     """What of the singular values a page lacks."""
     positions = max(mixer.sizes["position"] for mixer in _mixers(profiles))
-    if extent.digits >= positions - 1:
+    if extent.ladder_positions >= positions - 1:
         return ""
-    return f"The page holds {extent.digits} positions of each sequence; the one nearest to your choice is shown."
+    return f"The page holds {extent.ladder_positions} positions of a sequence; the one nearest to your choice is shown."
 
 
 def map_note(profiles: Sequence[Profiled]) -> str:
@@ -136,7 +136,7 @@ def _mixers(profiles: Sequence[Profiled]) -> list[xr.Dataset]:
 
 def layer_data(mixer: xr.Dataset, name: str, short: str, metrics: Iterable[str], extent: Extent) -> dict[str, Any]:
     """All that the page's scripts draw of a layer, as JSON values."""
-    digits = slice(None, None, extent.stride)
+    columns = slice(None, None, extent.stride)
     head_places = slice(None, None, extent.stride * extent.head_stride)
     rows = slice(None, extent.sequences)
     unit, heads = unit_dim(mixer), shown_heads(mixer)
@@ -145,16 +145,16 @@ def layer_data(mixer: xr.Dataset, name: str, short: str, metrics: Iterable[str],
         "name": name,
         "short": short,
         "heads": [f"{unit} {index}" for index in mixer[unit].values[heads]],
-        "positions": mixer["position"].values[digits].tolist(),
+        "positions": mixer["position"].values[columns].tolist(),
         "headStride": extent.head_stride,
-        "ceiling": packed(mixer["ceiling"].values[rows, digits]),
-        "norm": packed(mixer["norm"].values[rows, :, digits].mean(1)),
+        "ceiling": packed(mixer["ceiling"].values[rows, columns]),
+        "norm": packed(mixer["norm"].values[rows, :, columns].mean(1)),
         "ess": {
-            metric: {"mean": packed(values[:, :, digits].mean(1)), "heads": packed(values[:, heads, head_places])}
+            metric: {"mean": packed(values[:, :, columns].mean(1)), "heads": packed(values[:, heads, head_places])}
             for metric, values in ess.items()
         },
         "cells": layer_cells(mixer, ess),
-        "ladder": layer_ladder(mixer, heads, extent.sequences, extent.digits),
+        "ladder": layer_ladder(mixer, heads, extent.sequences, extent.ladder_positions),
     }
 
 
@@ -184,20 +184,22 @@ def _label(unit: str, members: NDArray[np.int64]) -> str:
     return f"mean of {len(members)} {unit}s, {members[0]} to {members[-1]}"
 
 
-def layer_ladder(mixer: xr.Dataset, heads: NDArray[np.int64], sequences: int, digits: int) -> dict[str, Any] | None:
-    """Counts of some heads in the first sequences at evenly spread places; None of too few relative tolerances."""
+def layer_ladder(
+    mixer: xr.Dataset, heads: NDArray[np.int64], sequences: int, ladder_positions: int
+) -> dict[str, Any] | None:
+    """Counts of some heads in the first sequences at evenly spread positions; None of too few relative tolerances."""
     ratios, counts = tolerance_counts(mixer)
     if len(ratios) < FEWEST:
         return None
     positions = mixer["position"].values
     inside = np.flatnonzero(positions >= 1)
-    chosen = inside[evenly_spread(len(inside), digits)]
+    chosen = inside[evenly_spread(len(inside), ladder_positions)]
     return {
         # Ascending.
         "ratios": ratios.tolist(),
         # Over sequences and positions 1 … L−1, (head, ratio).
         "means": packed(known_mean(counts[:, heads][:, :, inside], (0, 2))),
-        # Positions of the counts (sequence, head, ratio, place).
+        # Positions of the counts (sequence, head, ratio, position).
         "places": positions[chosen].tolist(),
         "counts": packed(counts[:sequences, heads][:, :, chosen].swapaxes(2, 3)),
     }

@@ -147,7 +147,7 @@ def delta_chunks(key: Tensor, decay: Tensor, B: Tensor, C: Tensor) -> Chunks:
 
 
 def delta_width(width: int) -> int:
-    """The least width of a chunk, at least the given one, that can be halved down to a few positions."""
+    """The least width of a chunk, at least this one, that can be halved down to a few positions."""
     levels, leaf = _halvings(width)
     return leaf * 2**levels
 

@@ -1,4 +1,4 @@
-"""All engines in the order in which "auto" asks them, and the choice among them."""
+"""All engines in the order in which "auto" tries them, and the choice among them."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ def explain_choice(operator: Operator, cut: Cut, outputs: tuple[str, ...]) -> li
     for engine in ORDER:
         reason = engine.unsupported_reason(operator, cut, outputs)
         if reason is None and chosen:
-            reason = f"could do it too, but {chosen[0][0]} is asked first"
+            reason = f"could do it too, but {chosen[0][0]} comes first"
         elif reason is None:
             reason = engine.slower_reason(operator, cut, outputs)
         if reason is None:
-            chosen.append((engine.name, f"the first that computes what is asked and is worthwhile: {engine.cost}"))
+            chosen.append((engine.name, f"the first that computes the outputs and is worthwhile: {engine.cost}"))
         else:
             others.append((engine.name, reason))
     return chosen + others

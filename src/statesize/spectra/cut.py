@@ -19,7 +19,7 @@ class Cut:
     """The cut positions of one measurement and how far each block reaches."""
 
     length: int  # sequence length L
-    positions: tuple[int, ...]  # cut positions i, ascending or as given
+    positions: tuple[int, ...]  # cut positions i, in the caller's order
     past: int | None = None  # columns i − past … i − 1 only; None for all i of them
     future: int | None = None  # rows i … i + future − 1 only; None for all L − i of them
     readouts: int = 1  # rows of T that each position has

@@ -30,7 +30,7 @@ _LinAlgError: type[Exception] = cast("Any", torch.linalg).LinAlgError
 
 @dataclass(frozen=True)
 class Question:
-    """What is asked of the blocks H_i."""
+    """The outputs that are requested of the blocks H_i."""
 
     cut: Cut
     ask: Callable[[HankelBlocks], Answers]  # turns blocks into tensors of leading shape (..., P)
@@ -39,8 +39,8 @@ class Question:
 
 
 def dispatch(operator: Operator, engine: Engine, question: Question) -> tuple[Answers, str]:
-    """The tensors asked, for as many batch entries and positions at once as memory allows, and the engines used."""
-    # Entries whose numbers lie outside the range of an engine that squares, or for which it overflowed, are asked of
+    """The requested tensors, for as many batch entries and positions at once as memory allows, and the engines used."""
+    # Entries whose numbers lie outside the range of an engine that squares, or for which it overflowed, are computed by
     # an engine that does not.
     cuts = _position_blocks(operator, engine, question.cut, question.memory)
     if len(cuts) > 1:
@@ -101,7 +101,7 @@ def _block(operator: Operator, entries: Tensor, engine: Engine, question: Questi
     try:
         return _in_range(_entries(operator, indices), engine, question)
     except InputError:
-        # It names entries as the block counts them; asked one by one, each can be named by its own index.
+        # It names entries as the block counts them; one by one, each can be named by its own index.
         for single in zip(*indices, strict=True):
             entry = tuple(int(index) for index in single)
             try:
@@ -195,7 +195,7 @@ def _require_finite(answers: Answers, cut: Cut) -> None:
 
 
 def with_readouts(operator: Operator, cut: Cut) -> tuple[Operator, Cut]:
-    """What engines are given of an operator and a cut: of readouts of one state, a recurrence with a step for each."""
+    """The operator and the cut that engines take: of readouts of one state, a recurrence with a step for each."""
     if isinstance(operator, StateSpace):
         r, recurrence = sum(ports(operator)), operator.one_at_a_time()
     elif isinstance(operator, Stepped):
@@ -249,5 +249,5 @@ def require_memory(operator: Operator, engine: Engine, cut: Cut, free: int | Non
     )
 
 
-# Below this, asking the system costs more than it tells.
+# Below this, the question to the system costs more than it saves.
 _SMALL = 2**28

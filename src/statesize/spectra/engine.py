@@ -1,4 +1,4 @@
-"""What an engine is, and what it makes of an operator: the blocks H_i, ready to be asked for counts and entropies."""
+"""What an engine is, and what it makes of an operator: the blocks H_i, from which counts and entropies come."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ EngineName: TypeAlias = Literal[
 """What `engine=` may be; `statesize.spectra.choice.ENGINES` holds them but for "auto", which chooses."""
 OUTPUTS: tuple[Output, ...] = ("counts", "entropy", "values")
 RELATIVE = "relative"
-"""Stands among the outputs where exact counts at relative tolerances are asked: one threshold for each position."""
+"""Stands among the outputs where exact counts at relative tolerances are requested: one threshold for each position."""
 DOUBLE = 8
 """Bytes of a number in float64, in which all engines compute."""
 FALLBACK_BYTES = 4 * DOUBLE * 2**21
@@ -93,7 +93,7 @@ class Engine(ABC):
     `statesize.spectra.choice.ORDER` makes it known, and `statesize.testing.EngineContract` checks it.
 
     Attributes:
-        name: As given to `engine=`.
+        name: The value of `engine=`.
         outputs: What it computes, out of `OUTPUTS`.
         works_on: Classes of operators that it supports; `Shared` only where it is among them.
         operators: The same in words.

@@ -59,7 +59,7 @@ class _BorderSingularValues(torch.autograd.Function):
 
 
 def _adjoints(past: Tensor, future: Tensor, transition: Tensor) -> tuple[Tensor, Tensor]:
-    """P̄ after each chunk and Q̄ before it: what was asked there and all that later, or earlier, borders make of it."""
+    """P̄ after each chunk and Q̄ before it: the gradient there and all that later, or earlier, borders make of it."""
     phi, asked_past, asked_future = transition.unbind(-3), past.unbind(-3), future.unbind(-3)
     after = [asked_past[-1]]
     for k in range(len(phi) - 1, 0, -1):
@@ -79,7 +79,7 @@ def differentiable_entropy(operator: Operator, positions: Positions = None) -> T
     are not offered.
 
     Recurrences cost O(L n²) and two QR and one singular value decomposition of n × n a position; all other operators
-    form T and decompose H_i, so that a few positions are the ones to ask.
+    form T and decompose H_i, so that it suits a few positions.
 
     Args:
         operator: Any operator of at least 2 positions.

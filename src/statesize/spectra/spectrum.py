@@ -57,7 +57,7 @@ class Spectrum(HankelBlocks):
         return self._count(ratios * largest(self.values)[..., None], self.error_bound[..., None] * (1 + ratios))
 
     def entropies(self, accuracy: float) -> tuple[Tensor, Tensor]:
-        """Entropy-ESS and a bound on its error, both (..., P); more accurate than any accuracy asked for."""
+        """Entropy-ESS and a bound on its error, both (..., P); more accurate than any requested accuracy."""
         del accuracy
         alive = largest(self.values) > self.error_bound
         entropy = torch.where(alive, effective_rank(self.values), 0.0)

@@ -97,7 +97,7 @@ class OperatorContract:
         torch.testing.assert_close(operator.apply(inputs), operator.dense() @ inputs, rtol=1e-10, atol=1e-10)
 
     def test_columns_are_those_of_dense(self) -> None:
-        """Columns that are asked for are those of T, from their first row on."""
+        """Requested columns are those of T, from their first row on."""
         operator = self.sample()
         matrix = operator.dense()
         for first, last in ((0, 1), (1, 3), (operator.length - 1, operator.length)):

@@ -96,7 +96,7 @@ class SharedContract:
         shared = self.sample()
         settings: Any = {"relative_tolerances": (1e-9,), "tolerances": (), "outputs": ("counts",), "engine": "dense"}
         joint, each = measure(shared, **settings), measure(shared.operator, **settings)
-        together, alone = (cast("Tensor", found.relative_count).squeeze(-1) for found in (joint, each))
+        together, alone = (cast("Tensor", result.relative_count).squeeze(-1) for result in (joint, each))
         assert bool((together >= alone.amax(-2)).all())
         assert bool((together <= torch.minimum(alone.sum(-2), joint.ceiling)).all())
 

@@ -30,7 +30,7 @@ _SMALL = 2**20
 
 
 def read_jsonl(path: Path, field: str, note: Note) -> Iterator[Document]:
-    """The documents of a file of JSON objects, one a line; lines are read as far as documents are asked for."""
+    """The documents of a file of JSON objects, one a line; lines are read as far as documents are used."""
     problem = f'{path}: no line is a JSON object with text in a field "{field}"; name the right field.'
     return readable(_rows(path, field), note, problem)
 
@@ -63,8 +63,8 @@ def _rows(path: Path, field: str) -> Iterator[Row]:
 
 
 def _some_rows(path: Path, field: str, size: int, most: int) -> tuple[list[Row], int]:
-    """The line after a place in each of `most` equal stretches of a file, and how many bytes were looked at."""
-    # Long lines are so drawn no more often than short ones, unless the file is sorted by length. The places are not
+    """The line after an offset in each of `most` equal stretches of a file, and how many bytes were looked at."""
+    # Long lines are so drawn no more often than short ones, unless the file is sorted by length. The offsets are not
     # evenly spaced, because lines may be of alternating kinds.
     rows, looked = list[Row](), 0
     with path.open("rb") as stream:

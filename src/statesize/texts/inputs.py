@@ -1,4 +1,4 @@
-"""What a profile may be given: token ids, text, or an iterable of either, as one sequence after another."""
+"""Inputs of a profile: token ids, text, or an iterable of either, as one sequence after another."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def _split(items: Iterable[Any], tokenizer: AnyTokenizer | None) -> Iterator[Ten
 
 
 def _mapped(item: Mapping[str, Any]) -> list[Any]:
-    """The rows of token ids in what a tokenizer returns, where a model would be given nothing else."""
+    """The rows of token ids in what a tokenizer returns, where a model would take nothing else."""
     if item.get("input_ids") is None:
         raise InputError(f"inputs must hold input_ids, got a {type(item).__name__} of {', '.join(item) or 'nothing'}.")
     ids, masks = _batch(item["input_ids"]), item.get("attention_mask")
@@ -93,7 +93,7 @@ def _mapped(item: Mapping[str, Any]) -> list[Any]:
 
 
 def _batch(value: Any) -> list[Any]:
-    # A tokenizer returns one list for one text where no tensors are asked for.
+    # A tokenizer returns one list for one text without return_tensors.
     if isinstance(value, list | tuple):
         rows = cast("Sequence[Any]", value)
         return list(rows) if rows and not isinstance(rows[0], int) else [rows]

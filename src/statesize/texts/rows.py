@@ -55,7 +55,7 @@ MOST_LINE = 256 * 2**20
 """Bytes of a line of a JSONL file; a longer line is a bad row."""
 
 MESSAGES = "messages"
-"""Field that holds the messages of a chat, where a row lacks the field that was asked for."""
+"""Field that holds the messages of a chat, where a row lacks the requested field."""
 
 _SKIPPED = 2**20
 
@@ -66,7 +66,7 @@ class Chat:
 
     Attributes:
         messages: Each with text under "role" and "content".
-        place: The file and row that hold the chat.
+        where: The file and row that hold the chat.
     """
 
     messages: tuple[Mapping[str, object], ...]
@@ -77,7 +77,7 @@ Document: TypeAlias = str | Chat
 Row: TypeAlias = tuple[str, Document | None, str]
 """File and row, and the document, or None and what is wrong with the row."""
 Note: TypeAlias = Callable[[str], None]
-"""Called with place and problem of each row that is left out."""
+"""Called with file, row and problem of each row that is left out."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ def evenly(items: Sequence[Any], most: int) -> list[Any]:
 
 @contextmanager
 def reading(path: Path, kind: str, *errors: type[Exception]) -> Generator[None]:
-    """Turns errors of reading a file, OSError and those given, into a FileError."""
+    """Turns errors of reading a file, OSError and others, into a FileError."""
     try:
         yield
     except (OSError, *errors) as error:
@@ -122,7 +122,7 @@ def reading(path: Path, kind: str, *errors: type[Exception]) -> Generator[None]:
 
 
 def read_lines(stream: BinaryIO) -> Iterator[bytes | None]:
-    """The lines of a file, one in memory at a time; None in place of a line that is too long."""
+    """The lines of a file, one in memory at a time; None instead of a line that is too long."""
     while line := stream.readline(MOST_LINE + 1):
         whole = len(line) <= MOST_LINE
         rest = line

@@ -24,10 +24,10 @@ class TextStream:
     Attributes:
         special_tokens: Read special tokens that the text spells as such, and add no end-of-sequence token.
         _text: What has come of the open document since it was cut.
-        _given: How many of its tokens were given out.
+        _given: How many of its tokens were yielded.
     """
 
-    # A token is given out once white space has followed its word, so that no later text changes it. Where the tokenizer
+    # A token is yielded once white space has followed its word, so that no later text changes it. Where the tokenizer
     # has no end-of-sequence token, or the text says by special tokens where documents end, blank lines are text.
 
     tokenizer: AnyTokenizer
@@ -64,7 +64,7 @@ class TextStream:
         return self._begun(ids)
 
     def end(self) -> list[int]:
-        """Ends the text; the tokens that were not given out, with the one that ends the last document."""
+        """Ends the text; the tokens that were not yielded, with the one that ends the last document."""
         return self._begun([*self._documents(), *self._finished(self._text)])
 
     def _documents(self) -> list[int]:
@@ -85,14 +85,14 @@ class TextStream:
         return self._new(document) + self._end if document.strip() or self._given or self._cut else []
 
     def _new(self, document: str) -> list[int]:
-        """The tokens of the open document, as far as it is known, that were not given out."""
+        """The tokens of the open document, as far as it is known, that were not yielded."""
         document = document.lstrip("\n") if self._end and not self._cut else document
         ids = plain_ids(self.tokenizer, document, self.special_tokens) if document.strip() or self._cut else []
         new, self._given = ids[self._given :], max(self._given, len(ids))
         return new
 
     def _outside_special_tokens(self, offset: int) -> int:
-        """A place at or before another that cuts no special token of the text."""
+        """An offset at or before another that cuts no special token of the text."""
         starts = (
             start
             for text in self._special

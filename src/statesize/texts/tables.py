@@ -19,7 +19,7 @@ _SMALL = 2**20
 
 
 def read_parquet(path: Path, field: str, note: Note) -> Iterator[Document]:
-    """The documents of a file, or of the files of a folder; rows are read as far as documents are asked for."""
+    """The documents of a file, or of the files of a folder; rows are read as far as documents are used."""
     return readable(
         _rows(path, field), note, f'{path}: no row has text in the column "{field}"; name the right column.'
     )
@@ -116,7 +116,7 @@ def _row(cell: Any, column: str, field: str, where: str) -> Row:
 
 
 def _cells(file: Any, group: int, field: str, most: int) -> list[tuple[int, Any]]:
-    """Some cells of a row group with their places in it: the first ones where the column is large."""
+    """Some cells of a row group with their rows: the first ones where the column is large."""
     facts = file.metadata.row_group(group)
     columns = [facts.column(index) for index in range(facts.num_columns)]
     # A list of messages is stored as several columns.
@@ -137,7 +137,7 @@ def _cells(file: Any, group: int, field: str, most: int) -> list[tuple[int, Any]
 
 
 def read_dataset(name: str, field: str, split: str, note: Note) -> Iterator[Document]:
-    """The documents of a data set; one of the hub is read as far as documents are asked for."""
+    """The documents of a data set; one of the hub is read as far as documents are used."""
     data = enumerate(open_dataset(name, field, split))
     rows = (values_row(row, field, f"{name}, row {number}") for number, row in data)
     return readable(rows, note, f'{name}: no row has text in the column "{field}"; name the right column.')

@@ -19,7 +19,7 @@ _DO = "Give a JSON list of token ids, or one such list on each line"
 
 
 def read_token_ids(path: Path, vocabulary: int | None) -> Iterator[Tensor]:
-    """The lists of token ids of a file; lines are read as far as they are asked for, (L,) int64 each, L ≥ 2."""
+    """The lists of token ids of a file; lines are read as far as they are used, (L,) int64 each, L ≥ 2."""
     any_read = False
     with os_errors(f"{path} cannot be read as token ids", f"{_DO}."):
         for where, ids in _lists(path):
@@ -42,7 +42,7 @@ def configured_vocabulary(config: Any) -> int | None:
 
 
 def _lists(path: Path) -> Iterator[tuple[str, object]]:
-    """What should be lists of ids, each with its place."""
+    """Items that should be lists of ids, each with its line or index."""
     begun = False
     with require_regular(path).open("rb") as stream:
         for number, line in enumerate(read_lines(stream), 1):

@@ -218,7 +218,7 @@ class Encoder:
         if isinstance(encoded, Mapping):
             held = cast("Mapping[str, Any]", encoded).get("input_ids")
         held = getattr(held, "input_ids", getattr(held, "ids", held))
-        # A tokenizer that was asked for tensors returns a batch of one text.
+        # A tokenizer that returns tensors returns a batch of one text.
         listed: Any = held[0] if getattr(held, "ndim", 1) == 2 else held
         iterable = isinstance(listed, Iterable) and not isinstance(listed, str | bytes | Mapping)
         ids = [whole_number(one) for one in cast("Iterable[object]", listed)] if iterable else [None]

@@ -107,7 +107,7 @@ def test_a_target_out_of_reach_is_said_and_the_nearest_is_left():
     result = initialise(model, 1.0, ids)
     (found,) = result.mixers
     assert not result.reached
-    assert "1 is out of reach; what was found lies between" in str(result)
+    assert "1 is out of reach; measured values lie between" in str(result)
     assert found.before <= found.after < 0.9
     assert measured(model, ids)["layers.0.mixer"] == pytest.approx(found.after, abs=0.03)
 
@@ -164,7 +164,7 @@ def test_a_mixer_of_ones_own_and_a_model_that_is_a_mixer():
     result = initialise(alone, 0.7, torch.randn(2, 30, 4))
     assert result.mixers[0].parameter == "log_rate"
     assert result.reached
-    with pytest.raises(InputError, match="input_ids must be given for a Sequential"):
+    with pytest.raises(InputError, match="input_ids must be token ids for a Sequential"):
         initialise(model, 0.7)
 
 
@@ -200,7 +200,7 @@ def test_a_utilisation_that_jumps_over_the_target_ends_beside_it():
     result = initialise(model, 0.9, ids)
     (found,) = result.mixers
     assert not result.reached
-    assert found.message.startswith("0.9 is out of reach; what was found lies between")
+    assert found.message.startswith("0.9 is out of reach; measured values lie between")
     low, high = (float(word) for word in found.message.partition("between ")[2].split(" and "))
     assert low < 0.9 < high
     assert found.after == pytest.approx(measured(model, ids)["layers.0.mixer"])

@@ -102,11 +102,11 @@ def _unpacked(name: str, arguments: dict[str, Any], output: Tensor, length: int)
             "texts of one length without padding; layers that route tokens to several memories have no T."
         )
     # Flash attention has no dimension for the only sequence.
-    place, total, sequences = output.ndim - 3, (len(bounds) - 1) * length, len(bounds) - 1
+    leading, total, sequences = output.ndim - 3, (len(bounds) - 1) * length, len(bounds) - 1
 
     def unpack(part: Any) -> Any:
-        if not isinstance(part, Tensor) or part.ndim < 2 + place or part.shape[place] % total:
+        if not isinstance(part, Tensor) or part.ndim < 2 + leading or part.shape[leading] % total:
             return part
-        return part.flatten(0, place).reshape(sequences, -1, *part.shape[place + 1 :])
+        return part.flatten(0, leading).reshape(sequences, -1, *part.shape[leading + 1 :])
 
     return {key: None if key in _PACKED else unpack(part) for key, part in arguments.items()}, unpack(output)

@@ -1,7 +1,7 @@
 """fla's Triton kernels on a machine without a GPU, interpreted: a process that starts with TRITON_INTERPRET=1."""
 
 # Its kernels run there once autotuning is cut to the first configuration, a loop variable is an int that knows `.to`,
-# masks are booleans, functions of the device (log1p, sine, cosine) are Triton's own, and CyFA does not ask for CUDA.
+# masks are booleans, functions of the device (log1p, sine, cosine) are Triton's own, and CyFA does not require CUDA.
 # Nothing of this could run otherwise, so that it stays for the process.
 
 from __future__ import annotations

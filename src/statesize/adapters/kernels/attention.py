@@ -104,7 +104,7 @@ class _Called:
         self.window = _window(module, options)
         self.plain = implementation in PLAIN
         if implementation != "eager":
-            # Eager functions need a mask where others are told that the model is causal.
+            # Eager functions need a mask where others have an argument `is_causal`.
             window = None if self.plain else self.window
             self.mask = _additive(module, self.query, key, mask, options.get("is_causal"), window)
         self.mask = in_single(self.mask)

@@ -68,7 +68,7 @@ def gated_convolution(call: MixerCall) -> Observation:
 
 def causal_convolution(call: ReplacedCall) -> Observation:
     """The T of every channel of a depthwise convolution; bias and activation act on T u."""
-    # `causal_conv1d_fn` is given hidden_states (S, channels, L), weight (channels, K), bias (channels).
+    # `causal_conv1d_fn` takes hidden_states (S, channels, L), weight (channels, K), bias (channels).
     arguments = call.arguments
     activation = _activation(arguments["activation"])
     weight, bias = arguments["weight"], arguments["bias"]

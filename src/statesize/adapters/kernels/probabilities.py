@@ -28,7 +28,7 @@ NOTES = {
 
 @dataclass(eq=False)
 class Mixing:
-    """T of all heads of one call of attention, made when it is asked for.
+    """T of all heads of one call of attention, made on its first use.
 
     Attributes:
         ways: Functions that may give T, (S, H, L, L), or None; the first that gives what the model passed on is taken.
@@ -47,7 +47,7 @@ class Mixing:
         return self._found
 
     def forget(self) -> None:
-        """Drop T; it is made anew when it is asked for."""
+        """Drop T; it is made again on its next use."""
         self._found = None
 
     def _first(self, name: str, values: Tensor, mixed: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from statesize.operators.stepped import DelayedRecurrence
 
 def selective_scan(call: ReplacedCall) -> Observation:
     """The T of every channel: A_t = exp(Δ_t A), B_t = Δ_t B_t, C_t, and D; z gates what T u becomes."""
-    # `mamba_selective_scan` is given hidden_states, dt and z (S, channels, L); A (channels, n); B and C (S, n, L).
+    # `mamba_selective_scan` takes hidden_states, dt and z (S, channels, L); A (channels, n); B and C (S, n, L).
     arguments = call.arguments
     A, dt, gate, values = (arguments[name] for name in ("A", "dt", "z", "hidden_states"))
 
@@ -48,7 +48,7 @@ def selective_scan(call: ReplacedCall) -> Observation:
 
 def chunk_scan(call: ReplacedCall) -> Observation:
     """The T of every head, which all its channels share: A_t = exp(Δ_t A), B_t = Δ_t B_t, C_t, and D."""
-    # `mamba2_chunk_scan` is given hidden_states (S, L, heads, channels a head), dt (S, L, heads), A and D (heads), B
+    # `mamba2_chunk_scan` takes hidden_states (S, L, heads, channels a head), dt (S, L, heads), A and D (heads), B
     # and C (S, L, groups, n), where a group serves consecutive heads.
     call.require_no_state("initial_states")
     arguments = call.arguments
@@ -88,14 +88,14 @@ _EPSILON = 1e-6
 
 def gated_delta_rule(call: ReplacedCall) -> Observation:
     """The T of every value head: A_t = (I − β_t k_t k_tᵀ) exp(g_t), B_t = β_t k_t, C_t = q_tᵀ / √n."""
-    # `torch_chunk_gated_delta_rule` is given query and key (S, L, key heads, n), value (S, L, heads, channels), g and
+    # `torch_chunk_gated_delta_rule` takes query and key (S, L, key heads, n), value (S, L, heads, channels), g and
     # beta (S, L, heads), where a key head serves consecutive heads.
     return _delta_rule(call, "gated delta rule")
 
 
 def kimi_delta_attention(call: ReplacedCall) -> Observation:
     """The same with a decay for each key dimension, A_t = (I − β_t k_t k_tᵀ) Diag(exp(g_t))."""
-    # `chunk_kimi_delta_attention` is given as for the gated delta rule, but g (S, L, heads, n).
+    # `chunk_kimi_delta_attention` takes the same as the gated delta rule, but g (S, L, heads, n).
     return _delta_rule(call, "kimi delta attention")
 
 
@@ -132,7 +132,7 @@ def _normalised(vectors: Tensor) -> Tensor:
 
 def rwkv_attention(call: ReplacedCall) -> Observation:
     """The T of every channel: a row weighs j < t by exp(k_j − (t − 1 − j) w) and t by exp(u + k_t), and sums to 1."""
-    # `rwkv_linear_attention` is given time_decay (the logarithm of w) and time_first, u, (channels); key and value (S,
+    # `rwkv_linear_attention` takes time_decay (the logarithm of w) and time_first, u, (channels); key and value (S,
     # L, channels).
     call.require_no_state("state")
     arguments = call.arguments
@@ -182,7 +182,7 @@ KERNELS: dict[str, Callable[[ReplacedCall], Observation]] = {
     "rwkv_linear_attention": rwkv_attention,
 }
 CONVOLUTION = "causal_conv1d_fn"
-# In training, Mamba-2 asks this first to do scan and convolution at once; its pure-torch body declines.
+# In training, Mamba-2 calls this first for scan and convolution at once; its pure-torch body declines.
 _WHOLE_BLOCK = "mamba2_split_conv1d_scan_combined"
 
 
@@ -196,7 +196,7 @@ def observing(model: nn.Module, running: Running, record: Record) -> Generator[N
     with ExitStack() as changes:
         for file in source_files(model):
             functions = vars(file)
-            # Files that do without a package have None in the place of its functions.
+            # Files that do without a package have None instead of its functions.
             functions = {name: function for name, function in functions.items() if function is not None}
             for name in KERNELS.keys() & functions.keys():
                 kernel = observed(functions[name], recorder(KERNELS[name]))

@@ -76,7 +76,7 @@ Swap = tuple[dict[str, Tensor | None], str, Tensor]
 @contextmanager
 def single_precision(module: nn.Module) -> Generator[None]:
     """Hold the weights and buffers of a module and its parts in float32 at least."""
-    # Float32 copies take their place, and the originals come back, the same objects. An embedding is looked up as it
+    # Float32 copies replace them, and the originals come back, the same objects. An embedding is looked up as it
     # is.
     swaps: list[Swap] = []
     try:

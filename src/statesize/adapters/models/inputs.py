@@ -38,13 +38,13 @@ def added_to_scores(mask: Tensor) -> Tensor:
 
 
 def check_windows(config: Any, mask: object, length: int) -> None:
-    """Refuse a mask of four dimensions for a model that makes narrower ones, because it would take their place."""
+    """Refuse a mask of four dimensions for a model that makes narrower ones, because it would replace them."""
     for name in ("sliding_window", "attention_chunk_size"):
         window: object = getattr(config, name, None)
         if isinstance(mask, Tensor) and mask.ndim == 4 and isinstance(window, int) and window < length:
             raise InputError(
                 f"attention_mask must have 2 dimensions where the model has {name}={window}, got 4, which would take "
-                "the place of its windows. Leave it out: the model masks by itself."
+                "its windows. Leave it out: the model masks by itself."
             )
 
 

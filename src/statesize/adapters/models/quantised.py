@@ -87,7 +87,7 @@ def _by_transformers(model: nn.Module, method: str) -> nn.Module:
 
 
 def _without_subclasses(model: nn.Module) -> nn.Module:
-    """A copy with plain tensors in the place of subclasses, once one layer of each kind has been seen to agree."""
+    """A copy with plain tensors instead of subclasses, once one layer of each kind has been seen to agree."""
     memo: dict[int, Any] = {}
     for tensor in (*model.parameters(), *model.buffers()):
         if _has_way_back(tensor):

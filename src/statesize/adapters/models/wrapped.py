@@ -102,7 +102,7 @@ def _with_adapters(model: Any) -> nn.Module:
         kinds = ", ".join(str(getattr(config.peft_type, "value", config.peft_type)) for config in configs)
         raise ModelError(
             f"model must hold its adapter in its layers, as LoRA does, got {type(model).__name__} with {kinds}, which "
-            "also changes what the model is given. Give model.get_base_model(), which leaves the adapter out."
+            "also changes the model's inputs. Pass model.get_base_model(), which leaves the adapter out."
         )
     return cast("nn.Module", tuner.model)
 

@@ -102,10 +102,10 @@ class Observation:
         stored_channels: Channels of each of these.
         map_bytes: Bytes of T of all units where it is made and held as a whole.
         stored: What is stored, by which layers that share a cache are known.
-        forget: Drops T until it is asked for again.
+        forget: Drops T until its next use.
         exact: y as the kernel's own more exact form computes it, None where it has none: what the kernel rounds shows
             by it.
-        held_bytes: Bytes that it keeps alive, if it may wait until its T is asked for; None where its mixer runs once
+        held_bytes: Bytes that it keeps alive, if it may wait until its T is used; None where its mixer runs once
             more instead.
     """
 

@@ -31,6 +31,6 @@ def install_completion(
         raise InputError("shell must be bash, fish, powershell or zsh, got another. Give --shell.") from error
     except OSError as error:
         raise FileError(
-            f"cannot write {error.filename or output}: {error.strerror or error}. Give another place by --output"
+            f"cannot write {error.filename or output}: {error.strerror or error}. Give another path by --output"
         ) from error
     print(path)

@@ -40,10 +40,10 @@ def engines(
         length: Sequence length.
         states: States of a recurrence, width of queries and keys, or taps of a convolution.
         units: Heads or channels.
-        outputs: What is asked.
-        relative: Whether counts at relative tolerances are among what is asked, as they are of `measure` by default.
-        past: Columns kept of each block; all if not given.
-        future: Rows kept of each block; all if not given.
+        outputs: The requested outputs.
+        relative: Whether counts at relative tolerances are among these, as they are of `measure` by default.
+        past: Columns of each block; all by default.
+        future: Rows of each block; all by default.
         json: Print one JSON document instead of a table.
     """
     if not explain:

@@ -44,7 +44,7 @@ class Sequences:
 @Parameter(name="*")
 @dataclass(frozen=True)
 class Texts:
-    """What the model reads: bundled documents where none of these is given.
+    """What the model reads: bundled documents without any of these.
 
     Attributes:
         text: UTF-8 text files, one sequence each; blank lines separate documents, which are joined by the model's
@@ -125,7 +125,7 @@ class Texts:
             raise InputError(f"group_by must name a field that each row has, got {field}. {problem}.")
 
         if self.text is not None or self.ids is not None or not self.any_chosen:
-            raise InputError("group_by must come with rows that tell their kind: --jsonl, --parquet or --dataset.")
+            raise InputError("group_by must come with rows that hold their kind: --jsonl, --parquet or --dataset.")
         read, _, position = replace(self, field=field)._reader()
         return [str(kind) for kind in islice(read(*position, refuse), self.sequences)]
 
@@ -170,7 +170,7 @@ class Texts:
         return [(text,) for text in extracted.texts], extracted.total
 
     def _reader(self) -> tuple[Callable[..., Iterator[Document]], Callable[..., Extract], tuple[object, ...]]:
-        """What reads all and some rows of the file or data set that is given, and the arguments of both."""
+        """Functions that read all and some rows of the file or data set, and their arguments."""
         from statesize.texts import documents, tables
 
         if self.jsonl is not None:

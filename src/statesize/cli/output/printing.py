@@ -65,7 +65,7 @@ class Printing:
 
 
 TEXT = Printing()
-"""What is printed where nobody asks for anything else."""
+"""The default of what is printed."""
 
 
 _NAMED = 3

@@ -74,7 +74,7 @@ def print_table(
     if fitting < len(headings):
         missing = ", ".join(heading.replace("\n", " ") for heading in headings[fitting:])
         notes.append(f"No room in {terminal} columns for {missing}: see --json, or a wider terminal.")
-    # With a height too, because rich takes the width of a dumb terminal for 80 whatever it is told.
+    # With a height too, because rich takes the width of a dumb terminal for 80 otherwise.
     Console(highlight=False, width=_width(console, table), height=100).print(table, crop=False, overflow="ignore")
     print_notes(["", *notes] if notes else [])
 
@@ -127,7 +127,7 @@ def _table(
 
 
 def signs_of(console: Console) -> dict[int, str]:
-    """What takes the place of signs that a console cannot show, for `str.translate`."""
+    """Replacements of signs that a console cannot show, for `str.translate`."""
     return _ASCII if console.options.ascii_only else {}
 
 
@@ -189,7 +189,7 @@ def print_finding(
     html: Path | None,
     printing: Printing,
 ) -> None:
-    """Write the page that is asked for, and print the table or all as JSON; notes come below the finding.
+    """Write the requested page, and print the table or all as JSON; notes come below the finding.
 
     The first `left` columns are words.
     """

@@ -16,7 +16,7 @@ from statesize.lab.cli.train import train
 from statesize.lab.studies.catalogue import STUDIES
 from statesize.lab.studies.study import GridStudy
 
-study = App(name="study", help="Train or measure many models, and see what ESS tells.", group=LABORATORY)
+study = App(name="study", help="Train or measure many models, and see what ESS shows.", group=LABORATORY)
 
 
 def add_commands() -> None:

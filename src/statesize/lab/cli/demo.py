@@ -20,7 +20,7 @@ def demo(
     open_page: Annotated[Flag, Parameter(name="--open")] = False,
     printing: Printing = TEXT,
 ) -> None:
-    """Profile four bundled models over bundled documents: print what is found, and write a page of charts.
+    """Profile four bundled models over bundled documents: print the result, and write a page of charts.
 
     Args:
         output: The page.

@@ -37,7 +37,7 @@ def length(
         model: A bundled name (sa, la, wla, gla), a folder of a model, or an id of the Hugging Face hub.
         lengths: Tokens of the contexts, with commas between them, such as 64,128,256.
         trained_length: Tokens of the sequences that the model was trained on; no exponent is fitted across it. Default:
-            what the model tells.
+            the model's configuration.
         excerpts: Pieces of text that are read at most, of the longest context and the future each.
         texts: What the model reads. Default: all bundled documents as one text.
         measuring: What is measured.
@@ -47,7 +47,7 @@ def length(
         printing: What is printed.
 
     Raises:
-        InputError: If the lengths are no numbers, or positions are given.
+        InputError: If the lengths are no numbers, or there are positions.
     """
     from statesize.cli.output.table import print_finding
     from statesize.errors import InputError

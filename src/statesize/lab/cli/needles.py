@@ -1,4 +1,4 @@
-"""`statesize needles`: is what was said some tokens ago found again, and which heads carry it?"""
+"""`statesize needles`: does a model retrieve what was said some tokens ago, and which heads carry it?"""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def needles(
     html: Path | None = None,
     printing: Printing = TEXT,
 ) -> None:
-    """Put a key and a value into pieces of text, ask for the key again, and measure what reaches the question.
+    """Put a key and a value into pieces of text, repeat the key as a question, and measure what reaches the question.
 
     Each piece is read with the needle and, as the control, without. At the cut before the question ESS of each head is
     measured, with and without the columns of the needle.
@@ -86,7 +86,7 @@ def _table(retrieved: Needles) -> tuple[list[str], list[list[str]], list[str]]:
     ]
     notes = [
         "ESS at the cut before the question; share of the needle in the question’s row of T, and how much more that is "
-        f"than the share of plain text in its place. Of each depth the {_SHOWN} heads with most of it; intervals of "
+        f"than the share of plain text there. Of each depth the {_SHOWN} heads with most of it; intervals of "
         f"95 % are over {retrieved.excerpts} texts.",
     ]
     return ["depth", "layer", "head", "ESS", "share", "beyond plain text"], rows, notes

@@ -97,7 +97,7 @@ def train(
         checkpoint_every: Steps between checkpoints.
         keep_every: Steps between models that are kept in OUTPUT, for `statesize series`; the first is the initial one.
         device: Torch device, cpu or cuda.
-        threads: CPU threads; torch's choice if not given.
+        threads: CPU threads; by default torch's choice.
         resume: Continue the run in OUTPUT; it ends with the same weights as one that was not stopped.
         compiled: Let torch compile the model: about 1.5 times as fast after the first minute; needs a C++ compiler.
         export: Folder for the best weights in float16 with training.json and tokenizer.json; an earlier export

@@ -51,7 +51,7 @@ def _convex(costs: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _is_corner(costs: NDArray[np.float64], before: int, index: int, after: int) -> bool:
-    """Whether costs bend upwards at a place."""
+    """Whether costs bend upwards at an index."""
     return bool((costs[index] - costs[before]) * (after - before) < (costs[after] - costs[before]) * (index - before))
 
 
@@ -69,7 +69,7 @@ class Ranking:
 
     model: LanguageModel
     bases: Bases
-    costs: Mapping[str, Sequence[NDArray[np.float64]]]  # of keeping 0 … n states of each head, by how they were found
+    costs: Mapping[str, Sequence[NDArray[np.float64]]]  # of keeping 0 … n states of each head, by their basis
 
     @classmethod
     def of(cls, model: LanguageModel, windows: TokenWindows) -> Ranking:

@@ -25,7 +25,7 @@ FLOATING = frozenset({"F64", "F32", "F16", "BF16"})
 """Names that safetensors gives to the dtypes that weights are stored in."""
 
 DIGEST = "sha256"
-"""Entry of a safetensors file's metadata that tells damage."""
+"""Entry of a safetensors file's metadata that shows damage."""
 
 
 def tensors_sha256(tensors: Mapping[str, Tensor], about: str = "") -> str:
@@ -123,7 +123,7 @@ def load_checkpoint(folder: str | os.PathLike[str]) -> LanguageModel:
 
 
 def _check_tensors(path: Path, config: ModelConfig) -> dict[str, str]:
-    """Compares what a file says it holds with what the configuration asks for, before anything is allocated."""
+    """Compares what a file says it holds with the configuration, before anything is allocated."""
     with safetensors.safe_open(path, framework="pt") as stream:  # pyright: ignore[reportUnknownVariableType]
         file = cast("Any", stream)
         slices = {name: file.get_slice(name) for name in cast("list[str]", list(file.keys()))}

@@ -156,7 +156,7 @@ class Mixer(nn.Module, ABC):
         Returns:
             The bytes of all its tensors, what short convolutions keep included.
         """
-        # A cache has parts of constant size and parts that grow with each token; one step tells them apart.
+        # A cache has parts of constant size and parts that grow with each token; one step separates them.
         empty = self.initial_cache(1)
         _, one = self.step(self.projection.weight.new_zeros(1, self.config.width), empty)
         before, after = _bytes(empty), _bytes(one)

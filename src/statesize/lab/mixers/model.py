@@ -59,22 +59,22 @@ class LanguageModel(nn.Module):
         """The layers, typed."""
         return cast("Sequence[Block]", self.layers)
 
-    def forward(self, input_ids: Tensor, asked: Tensor | None = None) -> Tensor:
-        """Next-token logits at every position, or at those that are asked.
+    def forward(self, input_ids: Tensor, scored: Tensor | None = None) -> Tensor:
+        """Next-token logits at every position, or at the scored ones.
 
         Args:
             input_ids: (S, L), int64.
-            asked: (S, L), bool; None for all positions.
+            scored: (S, L), bool; None for all positions.
 
         Returns:
-            Logits (S, L, V), in the model's dtype; (N, V) at the N positions that are asked.
+            Logits (S, L, V), in the model's dtype; (N, V) at the N scored positions.
 
         Raises:
             InputError: `input_ids` is not of shape (S, L) with L ≥ 1, holds tokens outside the vocabulary, or is longer
                 than the positional embedding.
         """
         self._check(input_ids, "(S, L)", 2)
-        return self._logits(self._hidden(input_ids), asked)
+        return self._logits(self._hidden(input_ids), scored)
 
     def compiled_forward(self) -> Callable[..., Tensor]:
         """`forward`, compiled for each shape of inputs; torch keeps what it compiled for later processes.
@@ -91,7 +91,7 @@ class LanguageModel(nn.Module):
         with warnings.catch_warnings(action="ignore"):
             compiled = cast("Callable[[Tensor], Tensor]", torch.compile(self._hidden, dynamic=False))
 
-        def forward(input_ids: Tensor, asked: Tensor | None = None) -> Tensor:
+        def forward(input_ids: Tensor, scored: Tensor | None = None) -> Tensor:
             self._check(input_ids, "(S, L)", 2)
             try:
                 with warnings.catch_warnings(action="ignore"):
@@ -100,7 +100,7 @@ class LanguageModel(nn.Module):
                 raise InputError(
                     f"compiled must be False here: torch cannot compile the model ({str(error).splitlines()[0]})."
                 ) from error
-            return self._logits(hidden, asked)
+            return self._logits(hidden, scored)
 
         return forward
 
@@ -175,9 +175,9 @@ class LanguageModel(nn.Module):
             hidden = block(hidden)
         return hidden
 
-    def _logits(self, hidden: Tensor, asked: Tensor | None = None) -> Tensor:
+    def _logits(self, hidden: Tensor, scored: Tensor | None = None) -> Tensor:
         output = self.embedding if self.output is None else self.output
-        return functional.linear(self.norm(hidden if asked is None else hidden[asked]), output.weight)
+        return functional.linear(self.norm(hidden if scored is None else hidden[scored]), output.weight)
 
     def _embed(self, input_ids: Tensor, positions: int | slice) -> Tensor:
         # The output layer wants rows of norm about 1, the residual stream entries of about 1: the factor gives both.

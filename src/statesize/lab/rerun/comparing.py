@@ -24,10 +24,10 @@ ROUNDING = 64
 """Units of rounding, in float32 or a coarser dtype, by which a model may make an operator otherwise on other threads.
 
 In small random models up to 18 were seen. Rounding grows with a model's depth and nobody bounds it: what passes this is
-told as different, with how far apart it is.
+reported as different, with how far apart it is.
 """
 
-# What tells how long something took, or with what it was made; no part of the result.
+# Durations and versions: no part of the result.
 _ASIDE = frozenset({"seconds", "versions", "recipe", "result", "table", "command"})
 
 
@@ -78,7 +78,7 @@ def _compare_parts(
 
 
 def _compare_values(part: str, before: object, after: object) -> Compared:
-    """JSON values: equal but for times; otherwise the place and size of the largest difference."""
+    """JSON values: equal but for times; otherwise the largest difference and its path."""
     differences = list(_differences("", before, after))
     if not differences:
         return Compared(part, IDENTICAL)

@@ -1,4 +1,4 @@
-"""The charts of needles: what they tell the model, and what each head sees of them, against their distance."""
+"""The charts of needles: their gain for the model, and what each head sees of them, against their distance."""
 
 from __future__ import annotations
 

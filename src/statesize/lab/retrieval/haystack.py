@@ -20,7 +20,7 @@ class Haystack:
 
     Attributes:
         needle: With key and value `depth` tokens before the question, (S, L) int64.
-        plain: The same texts as they were at that place, (S, L) int64.
+        plain: The same texts as they were there, (S, L) int64.
         answers: The values, (S,) int64.
         context: Tokens before the question.
         depth: Tokens from the key to the question.
@@ -40,7 +40,7 @@ class Haystack:
 
 def haystacks(pieces: Sequence[Tensor], context: int, depths: Sequence[int], seed: int) -> list[Haystack]:
     """One haystack a depth, of pieces (L,) of one length; each piece has the same needle at all depths."""
-    # Key and value are tokens of the other pieces that this one lacks, so that nothing else in it tells of them.
+    # Key and value are tokens of the other pieces that this one lacks, so that nothing else in it points to them.
     generator = torch.Generator().manual_seed(seed)
     vocabulary = torch.nonzero(torch.bincount(torch.cat(list(pieces))))[:, 0]
     pairs: list[Tensor] = []

@@ -18,7 +18,7 @@ class HeadNeedles:
         entropy: Its entropy-ESS at the cut before the question, the mean over texts.
         lost: How much of it goes with the columns of the needle, with an interval of 95 % over texts.
         share: The share of the needle in the squares of the question's row, the mean over texts.
-        lift: How much more that is than the share of plain text in its place, with an interval of 95 % over texts,
+        lift: How much more that is than the share of plain text there, with an interval of 95 % over texts,
             corrected for the number of heads (Bonferroni).
     """
 

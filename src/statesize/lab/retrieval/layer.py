@@ -23,7 +23,7 @@ class LayerNeedles:
         without: The same without the columns of the needle, (D, S, U).
         share: Their share in the squares of the question's row of T, (D, S, U).
         joint: Entropy-ESS of the heads that share a cache, together, (D, S, groups); None where none does.
-        plain: The share of what stands in the same place of the text without a needle, (D, S, U).
+        plain: The share of what stands at the same positions of the text without a needle, (D, S, U).
     """
 
     name: str
@@ -41,7 +41,7 @@ class LayerNeedles:
 
     @property
     def lift(self) -> Numbers:
-        """How much more of the question's row the needle has than plain text in its place, (D, S, U)."""
+        """How much more of the question's row the needle has than plain text there, (D, S, U)."""
         return self.share - self.plain
 
     @property

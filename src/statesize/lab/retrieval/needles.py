@@ -26,7 +26,7 @@ from statesize.texts.inputs import Inputs
 from statesize.texts.tokens import AnyTokenizer, supported_tokenizer
 
 DEPTHS, CONTEXT, FUTURE, EXCERPTS = (16, 64, 192), 256, 32, 32
-"""Tokens from needle to question, before the question, and from it on, and pieces of text, unless others are asked."""
+"""Tokens from needle to question, before the question, and from it on, and pieces of text, by default."""
 
 # Sequences that are captured at once, and bytes that their T may take.
 _AT_ONCE, _MOST_BYTES = 8, 2**27
@@ -46,9 +46,9 @@ def needles(
     seed: int = 0,
     on_progress: Callable[[int, int, str], object] | None = None,
 ) -> Needles:
-    """Puts a key and a value into pieces of text, asks for the key again, and measures what reaches the question.
+    """Puts a key and a value into pieces of text, repeats the key, and measures what reaches this question.
 
-    The question stands after `context` tokens; the needle's two tokens take the place of others, `depth` tokens before
+    The question stands after `context` tokens; the needle's two tokens replace others, `depth` tokens before
     it, and the value follows the question as it followed the key. For each depth the model reads each piece twice,
     with the needle and, as the control, without. At the cut before the question, H_i = T[i:, :i] with `future` rows,
     each head's entropy-ESS is measured with and without the two columns of the needle, and the share that these have
@@ -64,7 +64,7 @@ def needles(
         tokenizer: As for `statesize.profile`.
         name: Likewise.
         seed: Seed of the needles.
-        on_progress: Called with how many haystacks were read, how many there are, and the depth, in place of a bar.
+        on_progress: Called with how many haystacks were read, how many there are, and the depth, instead of a bar.
 
     Returns:
         Retrieval and ESS at each depth.
@@ -74,8 +74,8 @@ def needles(
         ModelError: If nothing of the model can be measured, as for `capture`.
 
     Example:
-        >>> found = needles("gla", depths=[4], context=12, future=4, excerpts=2, on_progress=lambda *told: None)
-        >>> found.depths, found.layers[0].entropy.shape
+        >>> retrieved = needles("gla", depths=[4], context=12, future=4, excerpts=2, on_progress=lambda *_: None)
+        >>> retrieved.depths, retrieved.layers[0].entropy.shape
         ((4,), (1, 2, 4))
     """
     context, future = require_count("context", context, least=NEEDLE), require_count("future", future, least=NEEDLE)
@@ -167,7 +167,7 @@ def _entropy(block: Tensor) -> Tensor:
 
 
 def _share(block: Tensor, haystack: Haystack) -> Tensor:
-    """What the columns in the needle's place have in the squares of the question's row, (S, U)."""
+    """What the columns of the needle have in the squares of the question's row, (S, U)."""
     squares = block[..., 0, :].square()
     return squares[..., haystack.place].sum(-1) / squares.sum(-1).clamp(min=torch.finfo(squares.dtype).tiny)
 

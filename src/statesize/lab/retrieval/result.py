@@ -1,4 +1,4 @@
-"""What was found of needles: retrieval at each depth, ESS at the border, and which heads carry them."""
+"""The result of needles: retrieval at each depth, ESS at the border, and which heads carry them."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Needles:
         gain: Nats that the needle takes off the answer, (D, S).
         layers: What each layer carries.
         skipped: What could not be measured, and why.
-        facts: Digest of the texts, what was asked, and versions.
+        facts: Digest of the texts, settings, and versions.
     """
 
     model: str
@@ -69,7 +69,7 @@ class Needles:
             With an interval of 95 % over texts, by Student's t.
 
         Raises:
-            InputError: The depth was not asked.
+            InputError: The depth was not measured.
         """
         return of_mean(self.retrieved[self._place(depth)].astype(np.float64)).interval()
 
@@ -83,7 +83,7 @@ class Needles:
             With an interval of 95 % over texts, by Student's t.
 
         Raises:
-            InputError: The depth was not asked.
+            InputError: The depth was not measured.
         """
         return of_mean(self.gain[self._place(depth)]).interval()
 
@@ -97,12 +97,12 @@ class Needles:
             One entry a head or channel.
 
         Raises:
-            InputError: The depth was not asked.
+            InputError: The depth was not measured.
         """
         return list(self._ranked[self._place(depth)])
 
     def relation(self, layer: str, depth: int) -> Interval:
-        """How the ESS of a layer at the border goes with what the needle tells the model, from text to text.
+        """How the ESS of a layer at the border goes with the needle's gain for the model, from text to text.
 
         Args:
             layer: Name of one of `layers`.
@@ -134,7 +134,7 @@ class Needles:
         first = [self.heads(depth)[0] for depth in self.depths]
         clear = [head for head in first if head.lift.low > 0]
         if not clear:
-            return f"{retrieved} No head clearly sees more of a needle than of plain text in its place."
+            return f"{retrieved} No head clearly sees more of a needle than of plain text there."
         most = max(clear, key=lambda head: head.lift.value)
         return (
             f"{retrieved} Unit {most.unit} of {most.layer} sees most of them: {most.depth} tokens back the needle has "
@@ -186,7 +186,7 @@ class Needles:
                 question="Does it find what was said before, and which heads carry it?",
                 lead=f"Two random tokens are put into {self.excerpts} pieces of text; after {self.context} tokens the "
                 "first comes again, and the second is the answer. Each faint line is a head: how much more of the "
-                "question’s row of T the needle has than plain text in the same place.",
+                "question’s row of T the needle has than plain text at the same positions.",
                 charts=[
                     gain_chart(self.depths, [self.gains(depth) for depth in self.depths]),
                     lift_chart([head for depth in self.depths for head in self.heads(depth)]),

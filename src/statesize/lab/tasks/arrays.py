@@ -30,7 +30,7 @@ class ArrayTask:
 
     Attributes:
         inputs: (S, L) int64.
-        targets: (S, L) int64, `IGNORED` where nothing is asked.
+        targets: (S, L) int64, `IGNORED` where nothing is scored.
         held_out_sequences: How many are held out.
         file: Where they were read from; empty where they were not.
         sha256: Of that file.
@@ -59,7 +59,7 @@ class ArrayTask:
 
     @property
     def items(self) -> int:
-        """Most answers that a sequence asks for."""
+        """Most answers of a sequence."""
         return int((self.targets != IGNORED).sum(1).max())
 
     @property
@@ -114,7 +114,7 @@ def from_arrays(inputs: Tensor, targets: Tensor, held_out_sequences: int | None 
 
     Args:
         inputs: Token ids, (S, L) int64, of at least 2 sequences.
-        targets: What to answer at each position, (S, L) int64; −100 where nothing is asked.
+        targets: What to answer at each position, (S, L) int64; −100 where nothing is scored.
         held_out_sequences: How many of the last sequences are held out; None for a tenth, one at least.
 
     Returns:
@@ -148,7 +148,7 @@ def from_arrays(inputs: Tensor, targets: Tensor, held_out_sequences: int | None 
         raise InputError(f"held_out_sequences must be below {len(inputs)}, the sequences of inputs, got {held_out}.")
     task = ArrayTask(inputs.cpu(), targets.cpu(), held_out)
     if not bool(scored[-held_out:].any()):
-        raise InputError(f"targets must ask something of the {held_out} sequences held out, got {IGNORED} only.")
+        raise InputError(f"targets must score something of the {held_out} sequences held out, got {IGNORED} only.")
     if torch.equal(inputs[scored], targets[scored]):
         raise InputError(
             "targets must not be the tokens at the same positions, which need no memory. Shift them by one, so that "

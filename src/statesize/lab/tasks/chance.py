@@ -18,7 +18,7 @@ def most_frequent_share(draws: int, symbols: int) -> float:
 
     One who knows how often each symbol occurs in a sequence, but not where, does best to answer every position with
     the most frequent one, and is right at this share of them. The counts of the symbols are independent Poisson
-    variables of mean `draws / symbols`, given that they add up to `draws`; the chance that none is above m is then a
+    variables of mean `draws / symbols`, if they add up to `draws`; the chance that none is above m is then a
     coefficient of a power of the truncated generating function, which a Fourier transform gives.
 
     Args:

@@ -1,4 +1,4 @@
-"""Compression: a whole sequence must pass through the state behind it, and every place of it is asked for.
+"""Compression: a whole sequence must pass through the state behind it, and every index of it is queried.
 
 Source: Poli et al., "Mechanistic design and scaling of hybrid architectures" (MAD), 2024, section 3.1 and appendix B.
 """
@@ -17,19 +17,19 @@ from statesize.lab.tasks.task import IGNORED
 
 @dataclass(frozen=True)
 class Compression(SymbolTask):
-    """Compression: random symbols, a token that ends them, then every place is asked for, in random order.
+    """Compression: random symbols, a token that ends them, then every index is queried, in random order.
 
-    Token ids 0 … K − 1 are symbols, K is the compression token and K + j the place j = 1 … N. A sequence of L = 2N + 1
+    Token ids 0 … K − 1 are symbols, K is the compression token and K + j the index j = 1 … N. A sequence of L = 2N + 1
     tokens is
 
         x₁ x₂ … x_N   c   q₁ q₂ … q_N
 
-    with symbols drawn independently and uniformly, and the places q in an order of which all are as likely. The target
-    at a place j is x_j; nothing else has a target.
+    with symbols drawn independently and uniformly, and the indices q in an order of which all are as likely. The target
+    at an index j is x_j; nothing else has a target.
 
-    In MAD the output at c, one vector, is decoded by a network that is given the place. Here the model itself decodes:
-    all that a recurrent layer can know of the symbols at the places is its state after c, so its ESS there is what the
-    task needs. Because the places come in random order, no fixed delay solves it.
+    In MAD the output at c, one vector, is decoded by a network that takes the index. Here the model itself decodes:
+    all that a recurrent layer can know of the symbols at the indices is its state after c, so its ESS there is what the
+    task needs. Because the indices come in random order, no fixed delay solves it.
 
     Attributes:
         tokens: symbols of a sequence, N, at least 2.
@@ -52,7 +52,7 @@ class Compression(SymbolTask):
 
     @property
     def vocabulary_size(self) -> int:
-        """The symbols, the compression token and the places."""
+        """The symbols, the compression token and the indices."""
         return self.symbols + 1 + self.tokens
 
     @property

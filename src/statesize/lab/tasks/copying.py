@@ -18,7 +18,7 @@ from statesize.lab.tasks.task import IGNORED
 
 @dataclass(frozen=True)
 class Copying(SymbolTask):
-    """Copying: N symbols, B blanks, then N markers at which the symbols are told in order.
+    """Copying: N symbols, B blanks, then N markers at which the symbols are repeated in order.
 
     Id 0 is the blank, 1 … K are symbols, K + 1 is the marker. The defaults are those of S4's data set; its experiment
     of long copying is `Copying(tokens=1024, blanks=0, symbols=62)`. The state of torch's generator gives the sequences
@@ -29,7 +29,7 @@ class Copying(SymbolTask):
         blanks: B; `l_noise` there.
         symbols: different symbols, K, at least 2; `n_tokens` − 2 there.
         spread: whether symbols stand anywhere among the blanks, as in selective copying; `variable` there.
-        reverse: whether they are told last one first; `reverse` there.
+        reverse: whether they are repeated last one first; `reverse` there.
         held_out_sequences: sequences to evaluate on.
         held_out_seed: which ones.
 

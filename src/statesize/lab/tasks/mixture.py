@@ -58,7 +58,7 @@ class Mixture:
 
     @property
     def items(self) -> int:
-        """The most that a part asks to keep."""
+        """The largest kv of a part."""
         return max(part.items for part in self.parts)
 
     @property

@@ -29,12 +29,12 @@ class MQAR(SyntheticTask):
 
     with keys that are all different and values that are all different. round(query_share · (L − 2P)) of the
     positions after the pairs, one at least, are queries: a key among k₁ … k_P, whose target is its value; the values
-    are not put into the input. Every run of P queries asks each pair once, in random order. The other positions hold
+    are not put into the input. Every run of P queries repeats each pair once, in random order. The other positions hold
     fillers, random values, so that a key behind the pairs is always a query; they and the pairs have no target.
 
     Which positions are queries is drawn without replacement, one after the other, position g = 1, 2, … after the pairs
     with a probability proportional to g^(gap_power − 1), the power law of Zoology (`power_a` there). The order of the
-    pairs is independent of it, so that a position alone tells nothing of the answer.
+    pairs is independent of it, so that a position alone says nothing about the answer.
 
     Attributes:
         pairs: key-value pairs, P, at least 2.
@@ -78,7 +78,7 @@ class MQAR(SyntheticTask):
 
     @classmethod
     def zoology(cls, pairs: int, length: int, vocabulary_size: int = 8192) -> Self:
-        """The setting of Zoology: each pair is asked once, and gap_power is 0.01.
+        """The setting of Zoology: each pair is queried once, and gap_power is 0.01.
 
         There, queries stand on every other position only, and fillers may be keys too: see `ZoologyMQAR`.
 

@@ -22,10 +22,10 @@ class Rebinding(SyntheticTask):
 
         k₁ v₁ k₂ v₂ … k_P v_P   then P + U queries, each a key and its answer   then <eos>
 
-    with keys that are all different and values that are all different. The queries ask each of the P pairs once, and U
-    other keys, whose answer is `none`, in random order. A sequence is D documents that are drawn independently of each
-    other, so that most keys without a value here had one before: `none` asks to forget what came before `<eos>`. The
-    target at the key of a query is its answer, which is also the next token; nothing else has a target.
+    with keys that are all different and values that are all different. The queries repeat each of the P pairs once, and
+    U other keys, whose answer is `none`, in random order. A sequence is D documents that are drawn independently of
+    each other, so that most keys without a value here had one before: `none` requires to forget what came before
+    `<eos>`. The target at the key of a query is its answer, which is also the next token; nothing else has a target.
 
     Attributes:
         documents: documents of a sequence, D.

@@ -19,7 +19,7 @@ from statesize.lab.tasks.task import IGNORED
 
 @dataclass(frozen=True)
 class SelectiveCopying(SymbolTask):
-    """Selective copying: symbols stand among blanks, then they are to be told in order.
+    """Selective copying: symbols stand among blanks, then they are to be repeated in order.
 
     Token ids 0 … K − 1 are symbols, K is the blank and K + 1 the marker. A sequence is
 

@@ -45,7 +45,7 @@ class SyntheticTask(ABC):
     @property
     @abstractmethod
     def items(self) -> int:
-        """Number of things that a sequence asks to keep in memory at once, key-value pairs or tokens."""
+        """Number of items that a sequence has to store at once, key-value pairs or tokens."""
 
     @property
     @abstractmethod
@@ -61,7 +61,7 @@ class SyntheticTask(ABC):
             generator: a CPU generator, from which alone the batch is drawn.
 
         Returns:
-            Inputs and targets, (S, L) int64; targets are `IGNORED` where nothing is asked.
+            Inputs and targets, (S, L) int64; targets are `IGNORED` where nothing is scored.
         """
 
     def held_out(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -105,7 +105,7 @@ class SyntheticTask(ABC):
 class SymbolTask(SyntheticTask):
     """A task whose targets are symbols, drawn independently and uniformly; its dataclasses say where they stand."""
 
-    tokens: int  # symbols of a sequence that are to be told, at least 2
+    tokens: int  # symbols of a sequence that are to be repeated, at least 2
     symbols: int  # different symbols, at least 2
 
     def __post_init__(self) -> None:
@@ -115,7 +115,7 @@ class SymbolTask(SyntheticTask):
 
     @property
     def items(self) -> int:
-        """The number of symbols to be told."""
+        """The number of symbols to be repeated."""
         return self.tokens
 
     @property

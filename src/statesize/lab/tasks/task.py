@@ -38,7 +38,7 @@ class Task(Protocol):
 
 
 class StudyTask(Task, Protocol):
-    """What grids and mixtures ask of a task, and every registered one has."""
+    """What grids and mixtures need of a task, and every registered one has."""
 
     @property
     def length(self) -> int:
@@ -47,7 +47,7 @@ class StudyTask(Task, Protocol):
 
     @property
     def items(self) -> int:
-        """What a sequence asks to keep at once, the kv of a study."""
+        """How many items a sequence has to store at once, the kv of a study."""
         ...
 
     @property

@@ -22,10 +22,10 @@ from statesize.lab.tasks.task import IGNORED
 class ZoologyMQAR(SyntheticTask):
     """Zoology's multi-query associative recall: a batch is what its generator makes of the same random numbers.
 
-    Ids 1 … V//2 − 1 are keys and V//2 … V − 1 values. P pairs come first; each is asked once, at every other position
-    after them, whose number g = 1, 2, … has a weight g^(gap_power − 1). The first pair draws its place first, so that
-    early pairs tend to be asked early: unlike in `MQAR`, the position alone tells something of the answer. All other
-    places hold id 0, or any id of the vocabulary if `random_fillers`.
+    Ids 1 … V//2 − 1 are keys and V//2 … V − 1 values. P pairs come first; each is queried once, at every other position
+    after them, whose number g = 1, 2, … has a weight g^(gap_power − 1). The first pair draws its position first, so
+    that early pairs tend to be queried early: unlike in `MQAR`, the position alone says something about the answer. All
+    other positions hold id 0, or any id of the vocabulary if `random_fillers`.
 
     Attributes:
         pairs: key-value pairs, P, at least 2.
@@ -73,7 +73,7 @@ class ZoologyMQAR(SyntheticTask):
 
     @property
     def chance(self) -> float:
-        """1 / P, that of one who knows the values, but neither what was beside what nor where early pairs are asked."""
+        """1 / P, that of one who knows the values, but neither their keys nor where early pairs are queried."""
         return 1 / self.pairs
 
     def sample(self, batch_size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -87,7 +87,7 @@ class ZoologyMQAR(SyntheticTask):
 
         Args:
             sequences: number of sequences, S.
-            seed: of NumPy's legacy generator, from which pairs and places are drawn.
+            seed: of NumPy's legacy generator, from which pairs and positions are drawn.
             fillers: the generator of the fillers.
 
         Returns:

@@ -113,7 +113,7 @@ def load_state(folder: Path, state: TrainingState, run: dict[str, Any]) -> None:
     else:
         raise FileError(f"{'; '.join(problems)}. Move the folder away and start the run anew")
     if problems:
-        # The next checkpoint must not take its place beside this one.
+        # The next checkpoint must not be written beside this one.
         (folder / STATE).unlink()
         warnings.warn(f"{problems[0]}; going on from the checkpoint before it", stacklevel=2)
 

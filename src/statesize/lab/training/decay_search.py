@@ -1,4 +1,4 @@
-"""The search for where one mixer's decays start: an offset of a parameter, found by measuring."""
+"""The search for where one mixer's decays start: an offset of a parameter, set by measuring."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class DecaySearch:
         amount = min((amount for amount, miss in misses.items() if miss <= enough), key=abs)
         set_values(self._parameter, self._original + self._sign * amount)
         low, high = min(self._seen.values()), max(self._seen.values())
-        missed = f"{self._target:g} is out of reach; what was found lies between {low:.2f} and {high:.2f}"
+        missed = f"{self._target:g} is out of reach; measured values lie between {low:.2f} and {high:.2f}"
         return self._sign * amount, self._seen[amount], "" if misses[amount] <= ACCURACY else missed
 
     def _bracketed(self, direction: float) -> bool:

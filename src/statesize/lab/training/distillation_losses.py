@@ -142,7 +142,7 @@ def _squared_norms(teacher: Operator, student: Operator, first: int, last: int) 
 
 
 def _columns(operator: Operator, first: int, last: int) -> Tensor:
-    """T[first:, first:last], (..., L − first, last − first), with gradients where they are asked for."""
+    """T[first:, first:last], (..., L − first, last − first), with gradients where they are needed."""
     units = torch.eye(operator.length - first, last - first, dtype=operator.dtype, device=operator.device)
     if isinstance(operator, Recurrence) and _fits_chunks(operator):
         log_decay = operator.A[..., first:, :].log()

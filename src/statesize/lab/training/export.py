@@ -31,7 +31,7 @@ EXPORTED = frozenset({"config.json", "model.safetensors", "training.json", FILE,
 
 
 def check_export(folder: Path) -> None:
-    """Refuses a place where an export cannot or must not be written; run it before the training."""
+    """Refuses a path where an export cannot or must not be written; run it before the training."""
     folder = folder.resolve()
     with os_errors(f"cannot write {folder}", "Give a folder, new or empty"):
         names = {path.name for path in folder.iterdir()} if folder.exists() else set[str]()

@@ -1,4 +1,4 @@
-"""Where decays start: one number a mixer, found by measuring, so that its ESS is a wanted share of the ceiling."""
+"""Where decays start: one number a mixer, set by measuring, so that its ESS is a wanted share of the ceiling."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ class MixerInitialisation:
         kind: What it is, such as "s6" or "mamba2".
         parameter: Module name of the parameter that was set.
         offset: What was added to every entry of it.
-        before: Utilisation of the model as it was given.
+        before: Utilisation of the model before.
         after: Utilisation with the offset, and with those of the mixers before it.
-        message: Empty where the target was reached; else what was found instead.
+        message: Empty where the target was reached; else what was reached instead.
     """
 
     name: str
@@ -62,7 +62,7 @@ class Initialisation:
     """What `initialise` did; printed, it is a line a mixer.
 
     Attributes:
-        target: The utilisation that was asked for.
+        target: The requested utilisation.
         mixers: What was set, in the order in which the model calls its mixers.
         skipped: Reason by module name, for the mixers without a decay that can be set.
     """
@@ -89,7 +89,7 @@ def initialise(
 ) -> Initialisation:
     """Sets the decays of a model's mixers so that each uses a wanted share of what its state can hold.
 
-    Each mixer with a parameter in `FORGETS_MORE` is given one number, which is added to all entries of that parameter:
+    Each mixer with a parameter in `FORGETS_MORE` gets one number, which is added to all entries of that parameter:
     to logarithms of rates, so that the rates keep their ratios and the state its slow and fast parts, or to the biases
     of a gate. Adding −ln n to the rates 1 … n of S6 is the normalisation factor of Parnichkun et al. 2025 (arXiv
     2504.19561); here the number is searched, by measuring the relative tolerance-ESS at 16 positions of up to 32 units
@@ -160,7 +160,7 @@ def _random_tokens(model: nn.Module) -> Tensor:
     vocabulary = configured_vocabulary(config)
     if vocabulary is None:
         raise InputError(
-            f"input_ids must be given for a {type(model).__name__}, which does not say how many tokens it has, got "
+            f"input_ids must be token ids for a {type(model).__name__}, which does not say how many tokens it has, got "
             "none. Give some of shape (S, L)."
         )
     longest = getattr(config, "max_position_embeddings", None) or getattr(config, "positions", None) or _LENGTH

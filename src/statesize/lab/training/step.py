@@ -81,13 +81,13 @@ def require_task(task: object) -> None:
 
 
 def _warn_of_copies(task: Task) -> None:
-    """Warn where every answer stands in the input at its own position, so that accuracy tells nothing of memory."""
+    """Warn where every answer stands in the input at its own position, so that accuracy says nothing about memory."""
     for inputs, targets in itertools.islice(task.held_out(64), 1):
         scored = targets != IGNORED
         if bool(scored.any()) and torch.equal(inputs[scored], targets[scored]):
             warnings.warn(
-                f"the answers of {type(task).__name__} stand in its input at the positions that ask for them: a model "
-                "needs no memory for them. Shift the targets, or take a task that asks later, such as Compression.",
+                f"the answers of {type(task).__name__} stand in its input at the positions of their queries: a model "
+                "needs no memory for them. Shift the targets, or take a task with later queries, such as Compression.",
                 stacklevel=3,
             )
 
@@ -109,7 +109,7 @@ def take_step(
     losses: Callable[[list[Batch]], Iterable[Tensor]],
 ) -> StepRecord:
     """One step of the optimizer by a sum of losses of its batches, whatever these are, and the state's progress."""
-    # Each loss is asked for when the gradient of the one before is taken, so that one graph is held.
+    # Each loss is computed when the gradient of the one before is taken, so that one graph is held.
     started, total = time.perf_counter(), 0.0
     batches = [task.sample(config.batch_size, state.generators["batches"]) for _ in range(config.accumulation)]
     state.optimizer.zero_grad(set_to_none=True)
@@ -150,7 +150,7 @@ def _losses(
 def _scored(
     model: LanguageModel, input_ids: Tensor, targets: Tensor, forward: Callable[..., Tensor] | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Logits (S, L, V) and targets (S, L); where all logits would be many, (N, V) and (N,) of what is asked."""
+    """Logits (S, L, V) and targets (S, L); where all logits would be many, (N, V) and (N,) at the scored positions."""
     forward = forward or model
     device = model.embedding.weight.device
     input_ids, targets = input_ids.to(device), targets.to(device)
@@ -182,8 +182,8 @@ def evaluate(model: LanguageModel, task: Task, batch_size: int) -> dict[str, flo
 
     Returns:
         "loss" in nats a target, "accuracy" of targets, and what the task's report adds; "sequence_accuracy", the share
-        of sequences whose targets are all right, where some positions are asked and a guess has a chance; for a mixture
-        "accuracy_SLICE".
+        of sequences whose targets are all right, where some positions are scored and a guess has a chance; for a
+        mixture "accuracy_SLICE".
 
     Raises:
         InputError: An argument is none of these, or the held-out data have no target.
@@ -210,7 +210,7 @@ class _Tally(NamedTuple):
     scored: float
     positions: float
     whole: float  # sequences whose targets are all right
-    sequences: float  # that ask something
+    sequences: float  # with a scored position
 
 
 def _tally(model: LanguageModel, task: Task, batch_size: int) -> _Tally:

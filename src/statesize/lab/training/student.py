@@ -1,4 +1,4 @@
-"""A student: a teacher with less state, or with states in place of a cache, and all else as it was."""
+"""A student: a teacher with less state, or with states instead of a cache, and all else as it was."""
 
 from __future__ import annotations
 

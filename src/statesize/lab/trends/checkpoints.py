@@ -24,7 +24,7 @@ class Checkpoint:
     name: str  # what tables call it
     model: str  # a folder, an id of the hub, or a bundled name
     revision: str | None = None
-    step: int | None = None  # as its name tells it
+    step: int | None = None  # from its name
 
     @property
     def folder(self) -> Path | None:
@@ -35,7 +35,7 @@ class Checkpoint:
 def find_checkpoints(
     arguments: str | os.PathLike[str] | Iterable[str | os.PathLike[str]], revisions: Sequence[str] = ()
 ) -> tuple[Checkpoint, ...]:
-    """Folders, patterns, folders with checkpoints in them, names and ids as checkpoints, by their steps if all tell."""
+    """Checkpoints of folders, patterns, folders of checkpoints, names and ids, by their steps if all have one."""
     if not isinstance(arguments, str | os.PathLike | Iterable):  # pyright: ignore[reportUnnecessaryIsInstance]
         refuse("checkpoints", "folders of models, a pattern of them, or an id of the hub", arguments)
     names = (
@@ -70,7 +70,7 @@ def _expanded(name: str) -> list[str]:
 
 
 def _inside(folder: Path) -> list[str]:
-    """The folders of models in the folder of a training; "best" and the like tell no step and are left out."""
+    """The folders of models in the folder of a training; "best" and the like have no step and are left out."""
     return sorted(
         str(path)
         for path in folder.iterdir()

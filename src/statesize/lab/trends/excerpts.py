@@ -14,11 +14,11 @@ from statesize.texts.tokens import AnyTokenizer, join_documents, special_ids
 
 
 def whole_texts(inputs: Inputs | None, tokenizer: AnyTokenizer | None) -> list[Tensor]:
-    """The sequences that are given, (L,) each, or all bundled documents as one."""
+    """The sequences of the caller, (L,) each, or all bundled documents as one."""
     if inputs is not None:
         return list(sequences(inputs, tokenizer)[0])
     if tokenizer is None:
-        raise InputError("inputs must be given for a model without a tokenizer, got none. Give token ids, or both.")
+        raise InputError("inputs must be token ids for a model without a tokenizer, got none. Give token ids, or both.")
     return [join_documents(tokenizer, zoo.documents(), "eos" not in special_ids(tokenizer)[1])]
 
 

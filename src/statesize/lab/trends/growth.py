@@ -1,4 +1,4 @@
-"""What was found of ESS against the length of the context: exponents, and which heads still grow."""
+"""ESS against the length of the context: exponents, and which heads still grow."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Growth(Trend):
         trained_length: Tokens of the sequences that the model was trained on; None where that is not known.
         points: What was measured of each length.
         skipped: Lengths that were not measured, and why.
-        facts: Digest of the excerpts, what was asked, and versions.
+        facts: Digest of the excerpts, settings, and versions.
         notes: What else is to know.
     """
 
@@ -194,7 +194,7 @@ class Growth(Trend):
         }
 
     def to_html(self, path: str | PathLike[str]) -> Path:
-        """Write a page of one self-contained HTML file; a place that cannot be written is a FileError.
+        """Write a page of one self-contained HTML file; a path that cannot be written is a FileError.
 
         Args:
             path: The file; replaced if it exists.

@@ -29,7 +29,7 @@ from statesize.texts.inputs import Inputs
 from statesize.texts.tokens import AnyTokenizer, supported_tokenizer
 
 FUTURE, EXCERPTS = 64, 8
-"""Tokens after the cut, and pieces of text, where nobody asks for others."""
+"""Tokens after the cut, and pieces of text, by default."""
 
 
 def length(
@@ -44,7 +44,7 @@ def length(
     name: str | None = None,
     output: str | os.PathLike[str] | None = None,
     on_progress: Callable[[SweepProgress], None] | None = None,
-    **asked: Any,
+    **settings: Any,
 ) -> Growth:
     """Measure how the effective state-size (ESS) of each layer grows with the length of the context.
 
@@ -60,12 +60,12 @@ def length(
         future: Tokens after the cut.
         excerpts: How many pieces of text are read at most, from all parts of the texts. They do not overlap.
         trained_length: Tokens of the sequences that the model was trained on; no exponent is fitted across it. None
-            takes what the model tells, and fits all lengths where it tells nothing.
+            takes the model's configuration, and fits all lengths where it says nothing.
         tokenizer: As for `statesize.profile`.
         name: Likewise.
         output: Folder in which finished lengths are kept; the same call after a crash goes on from there.
-        on_progress: Called after each length, in place of a bar.
-        **asked: What else `statesize.profile` takes to say what is measured: layers, channels, seed and so on.
+        on_progress: Called after each length, instead of a bar.
+        **settings: Other arguments of `statesize.profile`: layers, channels, seed and so on.
 
     Returns:
         ESS at each length, with exponents.
@@ -75,8 +75,8 @@ def length(
         StatesizeError: If no length can be measured.
 
     Example:
-        >>> found = length("gla", lengths=[8, 16], future=8, excerpts=2, on_progress=lambda progress: None)
-        >>> found.lengths, found.values("layers.0.mixer").shape
+        >>> measured = length("gla", lengths=[8, 16], future=8, excerpts=2, on_progress=lambda progress: None)
+        >>> measured.lengths, measured.values("layers.0.mixer").shape
         ((8, 16), (2, 2))
     """
     asked_for, future, excerpts = (
@@ -101,7 +101,7 @@ def length(
             "lengths."
         )
     pieces = tuple(excerpts_of(texts, fitting[-1] + future, excerpts))
-    work = LengthWork(model, pieces, future, asked)
+    work = LengthWork(model, pieces, future, settings)
     folder, bars = None if output is None else Path(output), Bars(on_progress is not None, lines=False)
     with open_points(folder) as parts, bars:
         report = on_progress or trend_bar(bars, f"measuring {name or type(model).__name__}", len(fitting))
@@ -115,12 +115,12 @@ def length(
         trained_length=trained,
         points=tuple(measured.values()),
         skipped={**skipped, **too_long},
-        facts=trend_facts(pieces, asked),
+        facts=trend_facts(pieces, settings),
     )
 
 
 def known_trained_length(model: nn.Module, source: str | None) -> int | None:
-    """Tokens of the sequences that a model was trained on, or that its positions allow; None where it does not tell."""
+    """Tokens of the sequences that a model was trained on, or that its positions allow; None where it does not say."""
     data = training_record(source).get("data") if source is not None else None
     known = cast("dict[str, Any]", data).get("length") if isinstance(data, dict) else None
     if isinstance(known, int) and known > 0:
@@ -141,13 +141,13 @@ class LengthWork:
     model: nn.Module
     excerpts: tuple[Tensor, ...]
     future: int
-    asked: Mapping[str, Any]
+    settings: Mapping[str, Any]
 
     def __call__(self, context: int) -> Iterator[SweepPoint]:
         """The point of a length."""
         inputs = [ids[-context - self.future :].clone() for ids in self.excerpts]
         fixed: dict[str, Any] = {"positions": [context], "future": self.future, "on_progress": silent}
-        yield point_of(profile(self.model, inputs, **fixed, **self.asked))
+        yield point_of(profile(self.model, inputs, **fixed, **self.settings))
 
     @cached_property
     def _model(self) -> dict[str, Any]:
@@ -159,7 +159,7 @@ class LengthWork:
             self._model,
             tokens_sha256([ids[-context - self.future :] for ids in self.excerpts]),
             self.future,
-            dict(self.asked),
+            dict(self.settings),
         ]
         return f"{context:09d}-{digest(json.dumps(facts, sort_keys=True, default=repr).encode())}"
 

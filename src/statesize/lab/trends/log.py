@@ -29,7 +29,7 @@ def find_log(checkpoints: Sequence[Checkpoint]) -> Path | None:
 
 
 def read_log(path: Path) -> Log:
-    """What a log tells; lines that are no JSON objects with a step are left out, and a log without one is refused."""
+    """The content of a log; lines that are no JSON objects with a step are left out, a log of such lines is refused."""
     try:
         content = require_regular(path).read_bytes()
         rows = list(_of_trainer(content) if path.suffix == ".json" else _of_lines(content))

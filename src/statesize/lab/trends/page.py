@@ -34,7 +34,7 @@ class Page:
 
 
 def write_page(page: Page, path: Path) -> Path:
-    """Write the page; a place that cannot be written is a FileError."""
+    """Write the page; a path that cannot be written is a FileError."""
     check_report_path(path)
     figures = "".join(
         f'<figure><figcaption>{escape(chart.title)}</figcaption><div class="chart" id="chart-{index}" role="group" '

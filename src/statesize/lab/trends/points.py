@@ -94,7 +94,7 @@ def point_of(profile: Profile) -> SweepPoint:
 
 
 def metric_names() -> dict[str, str]:
-    """Titles of what a trend tells, by name."""
+    """Titles of the figures of a trend, by name."""
     return {**{metric: METRICS[metric] for metric in MEASURED}, NORM: "Norm"}
 
 

@@ -1,4 +1,4 @@
-"""What a series found: ESS of each layer at each checkpoint, and where it changes most."""
+"""The result of a series: ESS of each layer at each checkpoint, and where it changes most."""
 
 from __future__ import annotations
 
@@ -47,12 +47,12 @@ class Series(Trend):
 
     Attributes:
         names: The checkpoints that were measured.
-        steps: Their steps; None where their names do not tell them, or not one each.
+        steps: Their steps; None where their names do not hold them, or not one each.
         points: What was measured of each.
         skipped: Checkpoints that were not measured, and why.
-        log: Losses and accuracies by step, where a log was found.
+        log: Losses and accuracies by step, where there is a log.
         lengths: Tokens of each document.
-        facts: Digest of the tokens, what was asked, and versions.
+        facts: Digest of the tokens, settings, and versions.
         notes: What else is to know, such as that the log could not be read.
     """
 
@@ -147,7 +147,7 @@ class Series(Trend):
         }
 
     def to_html(self, path: str | PathLike[str]) -> Path:
-        """Write a page of one self-contained HTML file; a place that cannot be written is a FileError.
+        """Write a page of one self-contained HTML file; a path that cannot be written is a FileError.
 
         Args:
             path: The file; replaced if it exists.

@@ -48,7 +48,7 @@ def series(
     loading: Mapping[str, Any] | None = None,
     crew: Crew | None = None,
     on_progress: Callable[[SweepProgress], None] | None = None,
-    **asked: Any,
+    **settings: Any,
 ) -> Series:
     """Measure how the effective state-size (ESS) of each layer develops through the checkpoints of a training.
 
@@ -67,8 +67,8 @@ def series(
         output: Folder in which finished checkpoints are kept; the same call after a crash goes on from there.
         loading: What `load_model` takes beside name and revision: device, dtype and so on.
         crew: Gives what runs the work; None takes this process.
-        on_progress: Called after each checkpoint, in place of a bar.
-        **asked: What else `statesize.profile` takes to say what is measured: layers, channels, positions and so on.
+        on_progress: Called after each checkpoint, instead of a bar.
+        **settings: Other arguments of `statesize.profile`: layers, channels, positions and so on.
 
     Returns:
         The series.
@@ -78,8 +78,8 @@ def series(
         StatesizeError: If no checkpoint can be measured.
 
     Example:
-        >>> found = series(["sa", "la"], [[5, 6, 7, 8]], on_progress=lambda progress: None)
-        >>> found.names, found.skipped
+        >>> measured = series(["sa", "la"], [[5, 6, 7, 8]], on_progress=lambda progress: None)
+        >>> measured.names, measured.skipped
         (('sa',), {'la': 'Its layers, heads or channels are others than those of sa.'})
     """
     tokenizer = supported_tokenizer(tokenizer)
@@ -87,7 +87,7 @@ def series(
     if inputs is None or isinstance(inputs, str | Path):
         tokenizer = tokenizer or first_tokenizer(known, options)
     ids = tuple(sequences(bundled_sequences(cast("Any", tokenizer)) if inputs is None else inputs, tokenizer)[0])
-    work = CheckpointWork(ids, vocabulary_sha256(tokenizer), options, asked)
+    work = CheckpointWork(ids, vocabulary_sha256(tokenizer), options, settings)
     folder, bars = None if output is None else Path(output), Bars(on_progress is not None, lines=False)
     with open_points(folder) as parts, bars:
         report = on_progress or trend_bar(bars, "measuring checkpoints", len(known))
@@ -107,7 +107,7 @@ def series(
         skipped=skipped,
         log=read,
         lengths=tuple(map(len, ids)),
-        facts=trend_facts(ids, asked),
+        facts=trend_facts(ids, settings),
         notes=notes,
     )
 
@@ -119,7 +119,7 @@ class CheckpointWork:
     sequences: tuple[Tensor, ...]
     vocabulary: str | None
     loading: dict[str, Any]
-    asked: dict[str, Any]
+    settings: dict[str, Any]
 
     def __call__(self, checkpoint: Checkpoint) -> Iterator[SweepPoint]:
         """The point of a checkpoint."""
@@ -130,8 +130,8 @@ class CheckpointWork:
         size, largest = vocabulary_size(loaded.model), max(int(ids.max()) for ids in self.sequences)
         if size is not None and largest >= size:
             raise ModelError(f"It has {size} tokens, and the texts hold the id {largest}.")
-        measured = profile(loaded.model, list(self.sequences), name=checkpoint.name, on_progress=silent, **self.asked)
-        yield point_of(measured)
+        texts = list(self.sequences)
+        yield point_of(profile(loaded.model, texts, name=checkpoint.name, on_progress=silent, **self.settings))
 
     def key(self, checkpoint: Checkpoint) -> str:
         """A digest of all that a checkpoint's numbers depend on, as far as it is known before it is loaded."""
@@ -139,7 +139,7 @@ class CheckpointWork:
             "model": content_sha256(checkpoint.folder) if checkpoint.folder else _revision(checkpoint),
             "tokens": tokens_sha256(self.sequences),
             "loading": self.loading,
-            "asked": self.asked,
+            "asked": self.settings,
             "threads": torch.get_num_threads(),
             "versions": installed("torch", "numpy"),
         }
@@ -155,11 +155,11 @@ def vocabulary_sha256(tokenizer: AnyTokenizer | None) -> str | None:
     return hashlib.sha256(json.dumps(sorted(vocabulary.items())).encode()).hexdigest()
 
 
-def trend_facts(sequences: Sequence[Tensor], asked: Mapping[str, Any]) -> dict[str, Any]:
+def trend_facts(sequences: Sequence[Tensor], settings: Mapping[str, Any]) -> dict[str, Any]:
     """What a result keeps of how it was made."""
     return {
         "tokens_sha256": tokens_sha256(sequences),
-        "asked": json.loads(json.dumps(asked, default=str)),
+        "asked": json.loads(json.dumps(settings, default=str)),
         "versions": installed("torch", "numpy"),
     }
 

@@ -14,7 +14,7 @@ from statesize.measurement.chart import METRICS, Axis, Chart, Hint, Layer, Row, 
 
 
 def series_charts(trend: Trend, positions: Sequence[int], log: Log, *, stepped: bool) -> list[Chart]:
-    """ESS of all layers, its change since the first checkpoint with intervals, and what the log of steps tells."""
+    """ESS of all layers, its change since the first checkpoint with intervals, and the log of steps."""
     x = Axis("Step" if stepped else "Checkpoint", "linear" if stepped else "index")
     layers = [layer for layer in trend.layers if not layer.endswith(JOINT)]
     layers += [layer for layer in trend.layers if layer.endswith(JOINT)]

@@ -20,7 +20,7 @@ _SUFFIX = ".point"
 
 @dataclass(frozen=True)
 class SweepProgress:
-    """A point that is done, told after each.
+    """How far a sweep is, after each point.
 
     Attributes:
         done: How many points are done.
@@ -39,10 +39,10 @@ class SweepProgress:
 
 @dataclass(frozen=True)
 class SweepRun(Generic[Task]):
-    """What is measured of each task: where it is kept, and who is told.
+    """What is measured of each task: where it is stored, and who is notified.
 
     Attributes:
-        key: Makes a digest of all that a task's numbers depend on; asked again once it is measured, when more may be
+        key: Makes a digest of all that a task's numbers depend on; called again once it is measured, when more may be
             known of it.
     """
 

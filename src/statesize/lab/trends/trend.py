@@ -25,7 +25,7 @@ class Trend:
     Attributes:
         points: What was measured of each.
         skipped: Checkpoints or lengths that were not measured, and why.
-        facts: Digest of the tokens, what was asked, and versions.
+        facts: Digest of the tokens, settings, and versions.
         notes: What else is to know, such as that a log could not be read.
     """
 

@@ -50,7 +50,7 @@ def recall_names() -> tuple[str, ...]:
 def load(name: str) -> tuple[LanguageModel, Tokenizer]:
     """A bundled model and its tokenizer.
 
-    The models are siblings of one size, trained alike on the prose of CPython, or on re-binding recall; `record` tells
+    The models are siblings of one size, trained alike on the prose of CPython, or on re-binding recall; `record` says
     how.
 
     Args:

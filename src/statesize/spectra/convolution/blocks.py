@@ -66,7 +66,7 @@ def power_of_two(least: int) -> int:
 class SecondOpinion(HankelBlocks):
     """Blocks of batch shape (m,) of which those are computed again whose answer the error leaves unresolved."""
 
-    # `again`: blocks of batch shape (1,) for one batch entry at places out of 0 … P − 1, (q,) int64.
+    # `again`: blocks of batch shape (1,) for one batch entry at indices out of 0 … P − 1, (q,) int64.
     def __init__(self, blocks: HankelBlocks, again: Callable[[int, Tensor], HankelBlocks]) -> None:
         self._blocks = blocks
         self._again = again

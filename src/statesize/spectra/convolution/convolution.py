@@ -1,15 +1,15 @@
-"""Convolutions: half the positions of a shorter sequence tell all, by the fastest of four ways for each kernel.
+"""Convolutions: half the positions of a shorter sequence suffice, by the fastest of four ways for each kernel.
 
 H_i is the Hankel matrix k_{1+r+c} of L − i rows and i columns (see blocks.py), so H_{L−i} = H_iᵀ; and if k_m
 is the last tap that is not 0, at most the first m rows and columns are not 0. So the positions up to L' / 2 of a
-sequence of L' = min(L, 2 m) tell all, and a short kernel costs the same at any length. Their blocks come
+sequence of L' = min(L, 2 m) suffice, and a short kernel costs the same at any length. Their blocks come
 
 - for short L' or few positions from a decomposition each;
 - for kernels that a few states make from a realisation, if what it misses is negligible;
 - for other kernels of low numerical rank from compressing the past;
 - else from tridiagonal cores of T, or again from decompositions where positions are few.
 
-Under windows, and where all singular values are asked, every shape of block is decomposed (docs/engines.md,
+Under windows, and where all singular values are requested, every shape of block is decomposed (docs/engines.md,
 "Convolutions").
 """
 
@@ -54,7 +54,7 @@ class ConvolutionEngine(Engine):
     cost = "O(L r²) for a realisation of r states, else at most O(L³); all singular values O(L⁴), for K taps O(K⁴)"
 
     def blocks(self, operator: Operator, cut: Cut) -> HankelBlocks:
-        """The blocks at the positions that differ, and their places; gradients flow through singular values only."""
+        """The blocks at the positions that differ, and their indices; gradients flow through singular values only."""
         convolution = cast("Convolution", operator)
         return decomposed(convolution, cut) if cut.windowed else ConvolutionBlocks(convolution, cut, self)
 
@@ -95,7 +95,7 @@ class ConvolutionBlocks(HankelBlocks):
     def __init__(self, operator: Convolution, cut: Cut, engine: ConvolutionEngine) -> None:
         self._operator, self._cut, self._shape = operator, cut, operator.batch_shape
         self._kernels, self._place = engine.kernels(operator, cut)
-        # Once all singular values are asked, everything else comes from them.
+        # Once all singular values are requested, everything else comes from them.
         self._spectrum: Spectrum | None = None
 
     @cached_property
@@ -166,7 +166,7 @@ class _Part(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Kernels:
-    """Kernels k_0 … k_{L−1}, (E, L), with the ascending positions up to L / 2 that are asked.
+    """Kernels k_0 … k_{L−1}, (E, L), with the ascending requested positions up to L / 2.
 
     Attributes:
         ways: The ways that were taken, filled as they are.

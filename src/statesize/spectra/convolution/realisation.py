@@ -1,9 +1,9 @@
 """Long kernels that a few states make: an eigensystem realisation, and the chunks of H_i that follow from it.
 
-The range of H_{L/2} is found from its products with random vectors (Halko, Martinsson and Tropp, 2011), which are
+The range of H_{L/2} comes from its products with random vectors (Halko, Martinsson and Tropp, 2011), which are
 convolutions. Its basis U is one of the columns of C Aᵗ, so A is what shifts the rows of U by one (Ho and Kalman,
 1966; Kung, 1978; Juang and Pappa, 1985). Powers of A may grow in directions that U hardly has; so an orthonormal basis
-of C Aᵗ over the whole length takes the place of U, and A is found from it once more. B is the least-squares fit to the
+of C Aᵗ over the whole length replaces U, and A is computed from it once more. B is the least-squares fit to the
 kernel. How well the states fit is for `Realisation.chunks` to say (docs/engines.md, "Convolutions").
 """
 

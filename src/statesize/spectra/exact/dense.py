@@ -60,7 +60,7 @@ class DenseEngine(Engine):
 
 
 def block_spectrum(blocks: Tensor) -> Spectrum:
-    """`torch.linalg.svdvals` of given blocks (..., P, rows, columns), not empty; r = min(rows, columns)."""
+    """`torch.linalg.svdvals` of blocks (..., P, rows, columns), not empty; r = min(rows, columns)."""
     # The bound of a backward stable decomposition (LAPACK Users' Guide, section 4.9), with the constant
     # 8 √max(rows, columns), relative to the blocks as they are; below the normal numbers no digit is certain.
     sigma = singular_values(blocks)

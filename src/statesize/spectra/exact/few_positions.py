@@ -1,8 +1,8 @@
 """All singular values of a recurrence at few positions, with square-root factors carried from chunk to chunk.
 
 σ(H_i) = σ(S_i L_i) as for all positions (square_root.py), but L and S take a chunk of 32 to 128 positions by one QR,
-and are kept only where they are asked. The recurrence is read and converted to float64 a stretch of chunks at a time,
-so that what is held does not grow with L.
+and are stored only where they are requested. The recurrence is read and converted to float64 a stretch of chunks at a
+time, so that the memory does not grow with L.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from statesize.spectra.spectrum import Spectrum
 
 # Numbers of a stretch in one of the tensors that its chunks are made of.
 _NUMBERS = 2**18
-# Positions for one that is asked, from which on chunks take less time than steps.
+# Positions for each requested one, from which on chunks take less time than steps.
 _SPARSE = 32
 
 
@@ -73,7 +73,7 @@ class _Carried:
         self._at_once = max(1, _NUMBERS // _chunk_numbers(recurrence, self.width))
 
     def past(self) -> tuple[dict[int, Tensor], Tensor, Sizes]:
-        """L at the borders asked, ‖L‖_F before each of the c chunks, (..., c), and the chunks' sizes."""
+        """L at the requested borders, ‖L‖_F before each of the c chunks, (..., c), and the chunks' sizes."""
         factors, wanted, norms = dict[int, Tensor](), set(self._positions), self._zeros()
         sizes, factor = Sizes(*(self._zeros() for _ in Sizes._fields)), self._zeros(self._states, self._states)
         for first, maps, own in self._stretches(backwards=False):
@@ -88,7 +88,7 @@ class _Carried:
         return factors, norms, sizes
 
     def future(self, L: dict[int, Tensor]) -> tuple[Tensor, Tensor]:
-        """S_i L_i at the positions asked, (..., P, n, n), and ‖S‖_F after each of the c chunks, (..., c)."""
+        """S_i L_i at the requested positions, (..., P, n, n), and ‖S‖_F after each of the c chunks, (..., c)."""
         factors, norms, factor = dict[int, Tensor](), self._zeros(), self._zeros(self._states, self._states)
         for first, maps, _ in self._stretches(backwards=True):
             chunks = list(zip(maps.transition.unbind(-3), maps.observability.unbind(-3), strict=True))

@@ -1,4 +1,4 @@
-"""The entropy-ESS of a matrix known by its products, as accurately as asked or as products suffice."""
+"""The entropy-ESS of a matrix known by its products, as accurately as requested or as products suffice."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class EntropyEstimate:
     def __init__(
         self, dimension: int, accuracy: float, capacity: int, probes: int = 8, seed: int = 0, lost: float = 0.0
     ) -> None:
-        # `lost` is how far the H of the products may be from the H that is asked, in the Frobenius norm.
+        # `lost` is how far the H of the products may be from the wanted H, in the Frobenius norm.
         self._accuracy, self._dimension, self._count = accuracy, dimension, min(probes, dimension)
         self._generator = torch.Generator().manual_seed(seed)
         self.capacity = min(dimension, max(capacity, 2 * self._count))
@@ -76,7 +76,7 @@ class EntropyEstimate:
 
     @property
     def converged(self) -> bool:
-        """Whether the interval is as close as it was asked for."""
+        """Whether the interval is as close as requested."""
         return self.interval.accuracy <= self._accuracy
 
     def squared_norms(self) -> Tensor:
@@ -111,7 +111,7 @@ class EntropyEstimate:
             self.finished = True
         elif exhausted or self.interval.sampling > _SAMPLING * self._accuracy:
             spread_counts = self.interval.accuracy < 3 * self.interval.sampling
-            # A new probe in place of one or two begins with no power of A.
+            # A new probe instead of one or two begins with no power of A.
             if exhausted or (self.interval.resolved >= _RESOLVED and (spread_counts or p >= FEW)):
                 self._draw(Known(self.space.ritz, self.space.ritz_vectors))
             elif spread_counts:

@@ -33,7 +33,7 @@ def entropy_parts(sigma: Tensor, c: float) -> tuple[Tensor, Tensor]:
 CONFIDENCE = 0.95
 """How often an interval holds the true value."""
 FEW = 4
-"""The estimates of fewer probes tell less of their spread than what f(A) makes of one."""
+"""The estimates of fewer probes show less of their spread than f(A) of a single one."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +61,7 @@ class Probes:
         return fixed + self.dimension * low, fixed + self.dimension * high
 
     def spread(self, space: ProjectedGram, function: Callable[[Tensor], Tensor]) -> tuple[float, float]:
-        """Standard deviation of n zᵀ G z over z, G = f(A) − F, as G z tells it, and how many directions make it."""
+        """Standard deviation of n zᵀ G z over z, G = f(A) − F, from G z, and how many directions it comes from."""
         n, fixed = self.dimension, self.known
         once = _image(self.coordinates, space.ritz, space.ritz_vectors, function)
         once[:, : fixed.ritz.shape[0]] -= _image(self.coordinates, fixed.ritz, fixed.ritz_vectors, function)
@@ -162,7 +162,7 @@ def _change(space: ProjectedGram, probes: Probes, c: float) -> _Change:
     growing, falling = (probes.traces(space, lambda sigma, part=part: entropy_parts(sigma, c)[part]) for part in (0, 1))
     low, high = growing[0] - falling[1], growing[1] - falling[0]
     width = float((high - low).mean())
-    # A few probes may miss a few directions; what the space has found of these is part of the spread.
+    # A few probes may miss a few directions; the part of these in the space belongs to the spread.
     resolved = _resolved_spread(space, probes, c, float((low + high).mean()) / 2)
     few = len(low) < FEW
     spread, freedom = probes.spread(space, lambda sigma: _changes(sigma, c)) if few else (0.0, 0.0)

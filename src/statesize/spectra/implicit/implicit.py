@@ -72,7 +72,7 @@ def _gauss(matrix: Tensor, start: Tensor, steps: int) -> tuple[Tensor, Tensor]:
     return nodes, vectors[0].square()
 
 
-# Bytes of T from which on no other engine is asked.
+# Bytes of T from which on no other engine is tried.
 _LARGE = 2**31
 # Numbers that the vectors of any block may be.
 _FEW = 2**20

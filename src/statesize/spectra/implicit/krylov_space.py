@@ -17,7 +17,7 @@ _NEGLIGIBLE = 1e-14
 
 @dataclass(frozen=True, eq=False)
 class ProjectedGram:
-    """A on the space of V: eigenvalues are given by their square roots, which bound singular values of H."""
+    """A on the space of V: eigenvalues are stored as their square roots, which bound singular values of H."""
 
     ritz: Tensor  # of VᵀAV, (K,), ascending
     ritz_vectors: Tensor  # in the coordinates of V, (K, K)
@@ -25,7 +25,7 @@ class ProjectedGram:
     nystrom: Tensor  # of A V (VᵀAV)⁻¹ VᵀA, (r,)
     nystrom_vectors: Tensor  # in the coordinates of V and of what lies next to it, (K + k, r)
     inside: Tensor  # VᵀAV, (K, K)
-    lost: float = 0.0  # how far the H of the products may be from the H that is asked, in the Frobenius norm
+    lost: float = 0.0  # how far the H of the products may be from the wanted H, in the Frobenius norm
 
     @property
     def error_bound(self) -> float:

@@ -105,7 +105,7 @@ def _reflect(G: Array, n: int, m: int, corner: int, scale: Any, work: Array) -> 
 
 @compile_lanes
 def root_free_qr(diagonal: Array, squares: Array, n: int) -> None:
-    """Eigenvalues of all groups of tridiagonal matrices of trace 1, unsorted, in place of the diagonals (n · 4 · 8)."""
+    """Eigenvalues of all groups of tridiagonal matrices of trace 1, unsorted, over the diagonals (n · 4 · 8)."""
     # The root-free QR iteration of Pal, Walker and Kahan (Parlett, The Symmetric Eigenvalue Problem, section 8.15),
     # with an error of a small multiple of eps; the squared subdiagonals (n · 4 · 8) are destroyed.
     zero, one, half, negligible = splat_all(0.0), splat_all(1.0), splat_all(0.5), splat_all(_NEGLIGIBLE)
@@ -145,7 +145,7 @@ def root_free_qr(diagonal: Array, squares: Array, n: int) -> None:
 @compile_lanes
 def squared_norms(diagonal: Array, squares: Array, n: int) -> Any:
     """‖·‖_F² of all groups of tridiagonal matrices, the sum of their squared eigenvalues, 32 lanes."""
-    # No subdiagonals are given where the eigenvalues stand in the diagonal.
+    # No subdiagonals are passed where the eigenvalues stand in the diagonal.
     total = splat_all(0.0)
     for i in range(n):
         x = load_all(diagonal, i)

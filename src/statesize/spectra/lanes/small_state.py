@@ -51,7 +51,7 @@ class SmallStateEngine(Engine):
         return isinstance(operator.transition, DiagonalTransition) and operator.B.shape[-1] <= self.most_states
 
     def slower_reason(self, operator: Operator, cut: Cut, outputs: tuple[str, ...]) -> str | None:
-        """Where small singular values are asked, or tensors lie on another device."""
+        """Where small singular values are requested, or tensors lie on another device."""
         if "values" in outputs:
             return "squares its numbers, so that it knows small singular values to 4e-8 σ_1 only"
         if not has_compiled_kernels(operator.device):

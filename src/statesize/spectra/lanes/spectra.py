@@ -31,7 +31,7 @@ def factor_size(n: int) -> int:
 
 @compile_lanes
 def append(source: Array, from_: int, target: Array, to: int, scale: Array, row: Array, n: int) -> Any:
-    """R of qr([R₀ Diag(scale); row]) by Givens rotations into a place that may be its own; returns ‖R‖_F."""
+    """R of qr([R₀ Diag(scale); row]) by Givens rotations into a buffer that may be its own; returns ‖R‖_F."""
     # source holds R₀ from `from_` on; scale and row (n · 8), the row is destroyed.
     zero, one = splat(0.0), splat(1.0)
     total, k = zero, 0
@@ -126,7 +126,7 @@ def squared_spectra(
     version: int = VERSION,
 ) -> None:
     """σ² at chosen positions into squares (entries, P, r), descending, and the error of σ by the factors' round-off."""
-    # A, B, C (entries, L, n) and a last dimension of which only the first place is read; positions (P,), ascending;
+    # A, B, C (entries, L, n) and a last dimension of which only the first entry is read; positions (P,), ascending;
     # limits (P,), min(rows, columns) of H_i there; r ≤ n. errors (2, entries, P): for a bound that forgets what the
     # recurrence forgets, which can be NaN, and for what is added to either bound; totals (entries,): the other bound.
     entries, length = A.shape[:2]
@@ -236,7 +236,7 @@ def _past(
             before = squared_norms(diagonal, subdiagonal, n)
             root_free_qr(diagonal, subdiagonal, n)
             moved = squared_norms(diagonal, subdiagonal[:0], n) - before
-            # Another engine is asked for what is not a number.
+            # Another engine computes the entries that are not numbers.
             sure = splat_all(_MOVED * _MOVED) - moved * moved
             store(scale, 0, where_positive(sure, load_all(scale, 0), splat_all(np.nan)))
             sort_descending(diagonal, n)

@@ -100,7 +100,7 @@ def lane_functions(width: int) -> tuple[Any, Any]:
 
 @_in_compiled_code
 def store(typing: Any, array: Any, k: Any, x: Any) -> Any:
-    """Puts lanes into the k-th place of a contiguous array of one dimension."""
+    """Puts lanes into the k-th entry of a contiguous array of one dimension."""
 
     def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         builder.store(args[2], _address(context, builder, sig.args[0], args, _vector(x.width)), align=8)

@@ -100,13 +100,13 @@ class CertifiedBlocks(HankelBlocks):
         return self._closer_largest(low, high, groups.wanted, _CLOSE)
 
     def _closer_largest(self, low: Tensor, high: Tensor, chosen: Tensor, close: float) -> tuple[Tensor, Tensor]:
-        """Bounds on σ_1 (N, b) as close as asked at positions of a mask (N, b)."""
+        """Bounds on σ_1 (N, b) as close as requested at positions of a mask (N, b)."""
         # σ within the error of 0 are not looked for, nor those of which nothing is known.
         large = chosen & (high > 4 * self.groups.error) & torch.isfinite(high)
         return enclose_largest(self.groups.eliminations, low, high, large, self.groups.error, close)
 
     def _gathered(self, counts: list[tuple[Tensor, Tensor, Tensor]]) -> Counts:
-        """Counts and bounds (N, b) of K thresholds at the positions asked, (..., P, K)."""
+        """Counts and bounds (N, b) of K thresholds at the requested positions, (..., P, K)."""
         if not counts:
             none = self.groups.at_positions(self.groups.limit)[..., None][..., :0]
             return Counts(none, none, none)

@@ -49,7 +49,7 @@ class ChunkedEngine(Engine):
         if operator.length < 16 * states:
             return f"only worthwhile from 16 positions a state on, here are {operator.length} for {states}"
         if are_few(cut):
-            return f"computes all chunks of positions, and only {len(cut.positions)} positions are asked"
+            return f"computes all chunks of positions, and only {len(cut.positions)} positions are requested"
         return None
 
     def blocks(self, operator: Operator, cut: Cut) -> CertifiedBlocks:

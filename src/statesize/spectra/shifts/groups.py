@@ -1,6 +1,6 @@
 """Groups of positions that are eliminated together: counts by bisection, entropies by quadrature.
 
-Every answer carries a certificate, and where it is not as close as was asked, singular values take its place
+Every answer carries a certificate, and where it is not as close as requested, singular values replace it
 (docs/engines.md, "Counts", "Entropies" and "Certificates").
 """
 

@@ -34,7 +34,7 @@ def sampled_positions(length: int, every: int) -> Tensor:
 
 def largest_everywhere(strict: Tensor, every: int, close: float) -> tuple[Tensor, Tensor]:
     """σ_1 of T (r L, L), strictly lower, not negative, between two numbers (L,), close at every so many positions."""
-    # As close as asked there, or as near as single precision and a few steps come.
+    # As close as requested there, or as near as single precision and a few steps come.
     length = strict.shape[-1]
     low, high = strict.new_zeros(length), strict.new_full((length,), torch.inf)
     high[0] = 0

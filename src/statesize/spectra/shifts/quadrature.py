@@ -135,7 +135,7 @@ def _until_settled(
     bound: Tensor,
     rank: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    """φ (N, b, K) from the largest shift down to the first that tells enough of those below it, and which, (N,)."""
+    """φ (N, b, K) from the largest shift down to the first that bounds the rest closely enough, and which, (N,)."""
     shifts = rule.shifts.to(bound.device)
     count = shifts.shape[0]
     tail = _tail_correction(count)[:, :, 1]

@@ -2,8 +2,8 @@
 
 Counts fall as thresholds rise, so one at τ bounds those of all positions of a group from above whose own threshold is
 above τ, and from below those whose own is below it. Each round divides what lies between the nearest two thresholds
-so finely that, if singular values lay evenly in it, the bounds would be as close as asked (docs/engines.md, "Relative
-tolerances of attention").
+so finely that, if singular values lay evenly in it, the bounds would be as close as requested (docs/engines.md,
+"Relative tolerances of attention").
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _MOST = 64
 def enclose_largest(
     eliminations: Eliminations, low: Tensor, high: Tensor, chosen: Tensor, error: Tensor, close: float
 ) -> tuple[Tensor, Tensor]:
-    """Bounds on σ_1 (N, b), by bisection as close to each other as asked at positions of a mask (N, b)."""
+    """Bounds on σ_1 (N, b), by bisection as close to each other as requested at positions of a mask (N, b)."""
     # σ_1 ≤ τ where nothing is counted above τ, and σ_1 > τ where something is. Positions of a group share thresholds,
     # so the bounds at others come closer too.
     low, high, stuck = low.clone(), high.clone(), ~chosen
@@ -61,10 +61,10 @@ class SharedThresholds:
     """Bounds on counts of N groups of b positions, whose own thresholds τ lie between `low` and `high`, (N, b) each."""
 
     eliminations: Eliminations
-    member: Tensor  # which group of the eliminations each of the N is, as several may ask for thresholds of the same
+    member: Tensor  # which group of the eliminations each of the N is, as several may share thresholds of the same
     low: Tensor
     high: Tensor
-    wanted: Tensor  # positions that are asked for, (N, b)
+    wanted: Tensor  # requested positions, (N, b)
     least: Tensor  # the smallest count possible, (N, b)
     limit: Tensor  # and the largest
     error: Tensor  # how far σ of what is eliminated can be from those of H_i, (N, 1)
@@ -95,7 +95,7 @@ class SharedThresholds:
             between = self._between(within, upper - lower, lower, below, above, attempt)
             group, shift = (torch.cat(parts) for parts in zip(*ends, between, strict=True))
             if not group.numel():
-                # Thresholds within what is known of σ_1 tell nothing; it comes closer in a later round.
+                # Thresholds inside the bounds on σ_1 separate nothing; these come closer in a later round.
                 if attempt > 1 or closer is None:
                     break
                 continue
@@ -104,7 +104,7 @@ class SharedThresholds:
         return lower, upper
 
     def apart(self, lower: Tensor, upper: Tensor) -> Tensor:
-        """Where bounds are farther apart than asked, or contradict each other, (N, b)."""
+        """Where bounds are farther apart than requested, or contradict each other, (N, b)."""
         far = upper - lower > torch.floor(self.accuracy * upper).clamp(min=float(self.accuracy > 0))
         return self.wanted & (far | (lower > upper))
 
@@ -128,7 +128,7 @@ class SharedThresholds:
         group, offset = chosen.nonzero(as_tuple=True)
         at = group, offset
         allowed = torch.floor(self.accuracy * lower[at]).clamp(min=1)
-        # One part more each round, as a threshold within what is known of a position's own tells nothing of it.
+        # One part more each round, as a threshold inside the bounds on a position's own σ_1 separates nothing.
         parts = torch.ceil(_FINER * gap[at].double() / allowed).clamp(2, _MOST) + attempt
         # Positions of a range divide it alike.
         start, width = below[at].log(), (above[at] / below[at]).log()

@@ -64,7 +64,7 @@ class Cores:
 
 @dataclass(frozen=True, eq=False)
 class TridiagonalChunks:
-    """N groups of b positions of T, eliminated at any shift; only groups that were asked for have a core."""
+    """N groups of b positions of T, eliminated at any shift; only requested groups have a core."""
 
     strict: Tensor  # T below its diagonal, divided by the scale, (E, r L, L); L a multiple of b
     scale: Tensor  # a power of 2, (E,)
@@ -137,8 +137,8 @@ class TridiagonalChunks:
         most = max(1, self.order // (self.readouts + 1))
         parts: list[Tensor] = []
         for k, j in cast("list[list[int]]", torch.stack([self.chunk[group], offset], -1).tolist()):
-            entry, place = divmod(k, self.length // self.width)
-            i = place * self.width + j
+            entry, number = divmod(k, self.length // self.width)
+            i = number * self.width + j
             sigma = singular_values(self.strict[entry, self.readouts * i :, :i]) * self.scale[entry]
             parts.append(torch.nn.functional.pad(sigma, (0, most - sigma.shape[0])))
         return torch.stack(parts)
@@ -206,8 +206,8 @@ def tridiagonal_chunks(matrix: Tensor, width: int, needed: Tensor | None = None)
     wanted = np.ones(chunks, np.bool_) if needed is None else needed.cpu().numpy()
     strict, scale = _scaled(matrix, chunks * width)
     # Cores of the past while that has no more columns than the future has rows, then cores of the future.
-    place = np.arange(chunks)
-    past, future = place * width, readouts * (chunks - 1 - place) * width
+    number = np.arange(chunks)
+    past, future = number * width, readouts * (chunks - 1 - number) * width
     of_past = past <= future
     rows = np.where(wanted, np.minimum(past, future), 0)
     first = np.concatenate([[0], np.cumsum(np.tile(rows, E))]).astype(np.int64)

@@ -1,7 +1,7 @@
 """Operators of any rank: counts and entropies by chunks around tridiagonal cores, as fast as a few products.
 
 Absolute counts and entropies as every engine by eliminations; counts at relative tolerances exactly, from bounds on σ_1
-of each position, or between bounds as close as asked, from thresholds that neighbouring positions share
+of each position, or between bounds as close as requested, from thresholds that neighbouring positions share
 (docs/engines.md, "Tridiagonal cores" and "Relative tolerances of attention").
 """
 
@@ -43,7 +43,7 @@ class TridiagonalEngine(Engine):
     cost = "O(L³)"
 
     def slower_reason(self, operator: Operator, cut: Cut, outputs: tuple[str, ...]) -> str | None:
-        """Where a state is smaller than T, or singular values of the positions asked take fewer operations."""
+        """Where a state is smaller than T, or singular values of the requested positions take fewer operations."""
         if isinstance(operator, Recurrence):
             return "works on T itself, which is larger than the state of a recurrence"
         own, plain = self.operations(cut, outputs), DenseEngine().operations(cut)
@@ -57,7 +57,7 @@ class TridiagonalEngine(Engine):
         chunks, r = -(-cut.length // b), cut.readouts
         reached = {position // b for position in cut.positions}
         cores = [min(k, r * (chunks - 1 - k)) * b for k in reached]
-        # Gram matrices of all chunks; cores and borders of those that are asked, at half the speed of products.
+        # Gram matrices of all chunks; cores and borders of those that are requested, at half the speed of products.
         operations = _CALLS + r * cut.length**3 / 2 + sum(3 * p**3 + 4 * (r + 1) * p**2 * b for p in cores)
         shifts = _SHIFTS_OF_ENTROPY * ("entropy" in outputs) + 2 * ("counts" in outputs)
         if RELATIVE in outputs:

@@ -34,12 +34,12 @@ class Options:
             cluster, smoke takes seconds.
         config: TOML file with a grid of your own instead.
         dry_run: Print the grid and about how long it will take, and do nothing.
-        output: Folder; statesize-study-NAME-PRESET if not given. It receives runs/ (a file a finished run),
+        output: Folder; by default statesize-study-NAME-PRESET. It receives runs/ (a file a finished run),
             table.parquet and study.html, and the same command continues a study that was stopped.
         ray: Train on the Ray cluster at this address; without an address, on a cluster that is started here.
         module: Python file that is executed first, in every process: it registers mixers or tasks of your own, which
             the TOML file then names.
-        verify: Repeat three sampled runs of the record in OUTPUT, docs/results/NAME if not given, and compare them.
+        verify: Repeat three sampled runs of the record in OUTPUT, by default docs/results/NAME, and compare them.
     """
 
     preset: Preset = "laptop"

@@ -21,7 +21,7 @@ def print_study(
     printing: Printing,
     **more: Any,
 ) -> None:
-    """Keep how the study is repeated, tell on stderr where the files are, and print the conclusion on stdout."""
+    """Store how the study is repeated, print to stderr where the files are, and print the conclusion on stdout."""
     from statesize.cli.output.document import SCHEMA, print_json
     from statesize.io.recipe import write_recipe
     from statesize.io.text import printable

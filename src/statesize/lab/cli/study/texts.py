@@ -128,7 +128,7 @@ def text_command(study: TextStudy[Any]) -> Callable[..., None]:
 
         Args:
             models: Bundled names, folders such as checkpoints of one run, or ids of the Hugging Face hub; the bundled
-                models of re-binding recall if none are given.
+                models of re-binding recall by default.
             reading: What they read.
             options: Those of this study.
             loading: How they are loaded.

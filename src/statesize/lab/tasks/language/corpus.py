@@ -82,7 +82,7 @@ def python_prose() -> Corpus:
     Modules are read from their source files in sorted order and not imported; test packages and installed packages
     are left out. Every topic and docstring is cut at blank lines into documents of about 400 characters or a little
     more. Docstrings under 200 characters are left out, and so is a document whose runs of five words have for 30 % or
-    more appeared in documents before it: the library repeats itself, and a held-out text should not be found in the
+    more appeared in documents before it: the library repeats itself, and a held-out text should not stand in the
     train part. The text differs between Python versions: compare `Corpus.sha256`.
 
     A Python without the sources of its standard library or without `pydoc_data` gives a FileError.

@@ -1,4 +1,4 @@
-"""Compression of mad-lab: the sequence itself is what is asked."""
+"""Compression of mad-lab: the sequence itself is the answer."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from statesize.lab.tasks.mad.task import Draws, NoisyTask, Sequence
 class MADCompression(NoisyTask):
     """Compression: random symbols and a token that ends them; the target at each position is the token there.
 
-    In mad-lab an encoder keeps its last output only, and a decoder tells all tokens from it. A model that answers at
+    In mad-lab an encoder keeps its last output only, and a decoder computes all tokens from it. A model that answers at
     the same positions needs no memory for that, and a training on this task warns: `Compression` is the task for
     language models.
 
     Attributes:
         vocabulary_size: number of token ids, `vocab_size` in mad-lab; the last one ends the sequence.
         length: tokens of a sequence, `seq_len` there.
-        noise_share: share of tokens that are noise, `frac_noise` there; they are asked too, as there.
+        noise_share: share of tokens that are noise, `frac_noise` there; they are queried too, as there.
         noise_vocabulary: ids of noise, `noise_vocab_size` there.
         training_sequences: sequences to train on.
         held_out_sequences: sequences to evaluate on.

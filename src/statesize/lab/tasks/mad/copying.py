@@ -12,7 +12,7 @@ from statesize.lab.tasks.task import IGNORED
 
 @dataclass(frozen=True)
 class MADSelectiveCopying(MADTask):
-    """Selective copying: symbols with blanks before them, a marker, then as many blanks as symbols, to tell them in.
+    """Selective copying: symbols with blanks before them, a marker, then as many blanks as symbols, to repeat them in.
 
     Ids 0 … V − 3 are symbols, V − 2 is the blank and V − 1 the marker. Each blank stands before a symbol that is drawn
     for it uniformly, so that the last symbol is always right before the marker.

@@ -20,7 +20,7 @@ class MADFuzzyRecall(NoisyTask):
     """Fuzzy in-context recall: keys of up to `key_motif` tokens and values of up to `value_motif`, all different ones.
 
     Pairs follow each other without separators, or as much noise; one of them, the probe, comes again at the end. With
-    `multi_query`, every value of a key that was there before is asked, else only that of the probe, after a special
+    `multi_query`, every value of a key that was there before is queried, else only that of the probe, after a special
     token, the last id. Sequences are filled up at their start with the id below the special ones. To train on, keys
     have any number of tokens and every next token is a target; to evaluate, keys have `key_motif` tokens.
 
@@ -29,7 +29,7 @@ class MADFuzzyRecall(NoisyTask):
         length: tokens of a sequence, `seq_len` there.
         key_motif: most tokens of a key, `k_motif_size` there.
         value_motif: most tokens of a value, `v_motif_size` there.
-        multi_query: whether all keys that come again are asked.
+        multi_query: whether all keys that come again are queried.
         noise_share: share of pairs that are noise, `frac_noise` there.
         noise_vocabulary: ids of noise, `noise_vocab_size` there.
         training_sequences: sequences to train on.

@@ -14,7 +14,7 @@ from statesize.lab.tasks.task import IGNORED
 
 @dataclass(frozen=True)
 class MADMemorisation(NoisyTask):
-    """Memorisation: keys, each followed by a special token, where the value that always belongs to it is asked.
+    """Memorisation: keys, each followed by a special token, where the value that always belongs to it is queried.
 
     The values never stand in the input, and the map from keys to values is the same in all sequences: a model needs
     weights for it, and no state but for the last token. Keys are the first half of the ids that are neither noise nor
@@ -54,7 +54,7 @@ class MADMemorisation(NoisyTask):
 
     @property
     def items(self) -> int:
-        """1, the key before the place that is asked."""
+        """1, the key before the queried position."""
         return 1
 
     @property

@@ -15,13 +15,13 @@ class MADRecall(NoisyTask):
 
     Ids of the first half of what is neither noise nor special are keys, those of the second half values. Each of the
     length / 2 − 1 pairs is a key drawn with replacement and its value, or two tokens of noise; the last pair has a key
-    that was there before. With `multi_query`, the value of each key that was there before is asked; else only that of
+    that was there before. With `multi_query`, the value of each key that was there before is queried; else only that of
     the last pair, which then follows a special token, the last id. When training, every next token is a target.
 
     Attributes:
         vocabulary_size: number of token ids, `vocab_size` in mad-lab.
         length: even; `seq_len` there. A sequence has one token less with `multi_query`, as there.
-        multi_query: whether all keys that come again are asked.
+        multi_query: whether all keys that come again are queried.
         noise_share: share of pairs that are noise, `frac_noise` there; noisy in-context recall has 0.2.
         noise_vocabulary: ids of noise, `noise_vocab_size` there; noisy in-context recall has 16 of 32.
         training_sequences: sequences to train on.
