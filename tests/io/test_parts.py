@@ -3,7 +3,7 @@
 import pytest
 
 from statesize.errors import FileError
-from statesize.io.parts import Parts
+from statesize.io.files import Parts
 
 
 def upper(content):

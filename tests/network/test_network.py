@@ -11,8 +11,7 @@ from torch import Tensor, nn
 
 from statesize.errors import InputError, ModelError
 from statesize.lab import zoo
-from statesize.network.copies import copies
-from statesize.network.jacobian import Jacobian
+from statesize.network.jacobian import Jacobian, copies
 from statesize.network.network import NetworkProgress, network_ess
 from statesize.spectra.spectrum import effective_rank
 

@@ -6,7 +6,7 @@ import torch
 from statesize.lab.compression.proposals import measure_gramians
 from statesize.lab.mixers import LanguageModel, ModelConfig
 from statesize.operators import Recurrence
-from statesize.reduction.gramians import Gramians
+from statesize.reduction.bases import Gramians
 
 
 @pytest.mark.parametrize("name", ["la", "wla", "gla", "gla-s6"])

@@ -10,9 +10,8 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from statesize.integrations.mixer_calls import MixerCall, mixer_calls
 from statesize.integrations.probe import Probe, Probing, append_reading
-from statesize.integrations.regularisation import Regularisation
+from statesize.integrations.regularisation import MixerCall, Regularisation, mixer_calls
 from statesize.texts.inputs import Inputs
 
 

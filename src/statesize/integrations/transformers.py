@@ -12,9 +12,8 @@ from torch import Tensor, nn
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from statesize.errors import ModelError
-from statesize.integrations.mixer_calls import MixerCall, mixer_calls
 from statesize.integrations.probe import Probe, Probing, append_reading
-from statesize.integrations.regularisation import Regularisation
+from statesize.integrations.regularisation import MixerCall, Regularisation, mixer_calls
 from statesize.texts.inputs import Inputs
 
 

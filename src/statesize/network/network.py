@@ -15,8 +15,7 @@ from statesize.check import refuse, require_real
 from statesize.errors import InputError
 from statesize.io.text import facts_table
 from statesize.measurement.settings import memory_bytes
-from statesize.network.copies import Copies, Precision, copies
-from statesize.network.jacobian import Jacobian
+from statesize.network.jacobian import Copies, Jacobian, Precision, copies
 from statesize.spectra.cut import Positions
 from statesize.spectra.exact.dense import block_spectrum
 from statesize.spectra.implicit.entropy_estimate import EntropyEstimate

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from statesize.adapters.models.inputs import Inputs
-from statesize.network.copies import Precision, copies
-from statesize.network.jacobian import Jacobian
+from statesize.network.jacobian import Jacobian, Precision, copies
 from statesize.network.network import Method, checked, estimate_of, method_at
 from statesize.spectra.cut import Positions
 from statesize.spectra.implicit.entropy_estimate import EntropyEstimate

@@ -5,9 +5,8 @@ Read `reduce` and `reduction` for operators; `gramians`, `bases` and `compress` 
 
 from statesize.reduction.compress import Compression, compress
 from statesize.reduction.recommendation import Recommendation, recommend_state_size
-from statesize.reduction.reduce import reduce
+from statesize.reduction.reduce import VaryingReduction, reduce
 from statesize.reduction.reduction import Reduction
-from statesize.reduction.varying import VaryingReduction
 
 __all__ = [
     "Compression",

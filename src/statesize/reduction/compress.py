@@ -16,7 +16,7 @@ from statesize.check import require_count, require_path
 from statesize.errors import FileError, InputError
 from statesize.io.files import check_writable, os_errors, replace_file, replace_folder
 from statesize.measurement.statistics import Interval, finite
-from statesize.reduction.hub.model import reducible
+from statesize.reduction.hub import reducible
 from statesize.reduction.recall import Recall, probe
 from statesize.reduction.reducible import Reducible, ReductionRequest
 from statesize.reduction.windows import Scores, TokenWindows, ratio_of, score, text_of, three_parts

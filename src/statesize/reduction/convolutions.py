@@ -12,8 +12,7 @@ from torch.nn import functional
 
 from statesize.errors import InputError
 from statesize.operators import Convolution
-from statesize.reduction.reduction import Method, Reduction
-from statesize.reduction.system import System, carried
+from statesize.reduction.reduction import Method, Reduction, System, carried
 
 _linalg = cast("Any", torch.linalg)
 # What round-off may add to the bound, in units of N σ_1 eps.

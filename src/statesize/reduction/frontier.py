@@ -18,7 +18,7 @@ from statesize.measurement.measurement import measure
 from statesize.measurement.statistics import Interval
 from statesize.reduction.bases import Basis
 from statesize.reduction.compress import extra_bits, split_text
-from statesize.reduction.hub.model import reducible
+from statesize.reduction.hub import reducible
 from statesize.reduction.reducible import Reducible
 from statesize.reduction.windows import score
 from statesize.report.document import document, filled

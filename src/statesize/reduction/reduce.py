@@ -2,14 +2,118 @@
 
 from __future__ import annotations
 
-from typing import overload
+from dataclasses import dataclass
+from typing import Any, cast, overload
 
-from statesize.check import require_count, require_real
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from statesize.check import all_finite, require_count, require_real
 from statesize.errors import InputError
 from statesize.operators import Convolution, Operator, Recurrence
+from statesize.operators.stepped import DelayedRecurrence
+from statesize.operators.transition import DiagonalTransition
 from statesize.reduction.convolutions import reduce_convolution
 from statesize.reduction.reduction import Reduction
-from statesize.reduction.varying import VaryingReduction, reduce_recurrence
+from statesize.spectra.factorisation import observability_factors, reachability_factors
+
+_linalg = cast("Any", torch.linalg)
+# Singular values up to this share of the largest of any position are round-off.
+_ROUND_OFF = 1e-12
+
+
+@dataclass(frozen=True, eq=False)
+class VaryingReduction:
+    """The recurrence z_{i+1} = A_i z_i + B_i u_i, y_i = C_i z_i + D_i u_i of T at one input, in float64.
+
+    Attributes:
+        recurrence: The operator. It has as many states as the largest z_i needs; the others are 0.
+        state_size: Numbers in z_i, (..., L) int64; 0 at i = 0. With nothing dropped it is ESS_i, the rank of H_i.
+        singular_values: σ(H_i) at i = 1 … L − 1, descending, (..., L − 1, n).
+        bound: ‖T − T_r‖₂, computed from both, (...).
+    """
+
+    recurrence: Recurrence
+    state_size: Tensor
+    singular_values: Tensor
+    bound: Tensor
+
+
+@torch.no_grad()
+def reduce_recurrence(operator: Recurrence, state_size: int | None, tolerance: float | None) -> VaryingReduction:
+    """The time-varying balanced realisation of a recurrence with at most so many states, or without small σ."""
+    # Before token i the state x of the given recurrence holds the past as L_i, and the future reads it as S_i (see
+    # exact/square_root.py). With S_i L_i = U Σ Vᵀ, P_i = Σ^{−1/2} Uᵀ S_i takes x to balanced coordinates and Q_i = L_i
+    # V Σ^{−1/2} takes them back, so that z_{i+1} = P_{i+1} (A_i Q_i z_i + B_i u_i) and y_i = C_i (A_i Q_i z_i + B_i
+    # u_i) + D_i u_i. What is left out where σ is 0 either was never written or is never read; so the rank of H_i is
+    # enough at every i (Shokoohi, Silverman and Van Dooren, 1983; van der Veen and Dewilde).
+    real = _real(operator.to(torch.float64))
+    T = real.dense()
+    past, future = _factors(real)
+    products = future @ past
+    _require_numbers(T, products)
+    U, sigma, Vh = _linalg.svd(products)
+    kept = sigma > max(tolerance or 0.0, _ROUND_OFF * float(sigma.amax()) if sigma.numel() else 0.0)
+    if state_size is not None:
+        kept[..., state_size:] = False
+    counts = kept.sum(-1)
+    most = max(1, int(counts.amax()) if counts.numel() else 0)
+    root = torch.where(kept, sigma, torch.inf).rsqrt()[..., :most]
+    P = root[..., None] * (U.mT @ future)[..., :most, :]
+    Q = past @ Vh.mT[..., :most] * root[..., None, :]
+    # P and Q are those of i = 1 … L − 1.
+    shape = real.batch_shape
+    B, C = (part.expand(*shape, *part.shape[-2:]) for part in (real.B, real.C))
+    carried = _advanced(real, Q)
+    A = P[..., 1:, :, :] @ carried[..., :-1, :, :]
+    written = (P @ B[..., :-1, :, None]).squeeze(-1)
+    read = (C[..., 1:, None, :] @ carried).squeeze(-2)
+    feed = (B * C).sum(-1) + (0 if real.D is None else real.D)
+    pad = functional.pad
+    A = pad(A, (0, 0, 0, 0, 1, 1))[..., : real.length, :, :]
+    reduced = DelayedRecurrence(A, pad(written, (0, 0, 0, 1)), pad(read, (0, 0, 1, 0)), feed)
+    difference = T - reduced.dense()
+    _require_numbers(difference)
+    error = _linalg.matrix_norm(difference, 2)
+    return VaryingReduction(reduced, pad(counts, (1, 0)), sigma, error)
+
+
+def _require_numbers(*parts: Tensor) -> None:
+    if not all(all_finite(part) for part in parts):
+        raise InputError(
+            "operator must have a T and Gramians within float64, got entries that overflow. Check the decays, gates "
+            "and scores that it is made of."
+        )
+
+
+def _advanced(real: Recurrence, Q: Tensor) -> Tensor:
+    """A_i Q_i for i = 1 … L − 1."""
+    A = real.transition.matrix()
+    if isinstance(real.transition, DiagonalTransition):
+        return A[..., 1:, :, None] * Q
+    return A[..., 1:, :, :] @ Q
+
+
+def _real(operator: Recurrence) -> Recurrence:
+    """Complex states as twice as many real ones."""
+    if not operator.is_complex:
+        return operator
+    A = operator.A
+    if isinstance(operator.transition, DiagonalTransition):
+        A = torch.diag_embed(A.expand(*A.shape[:-1], operator.B.shape[-1]))
+    A = torch.cat([torch.cat([A.real, -A.imag], -1), torch.cat([A.imag, A.real], -1)], -2)
+    B = torch.cat([operator.B.real, operator.B.imag], -1)
+    return Recurrence(A, B, torch.cat([operator.C.real, -operator.C.imag], -1), operator.D)
+
+
+def _factors(real: Recurrence) -> tuple[Tensor, Tensor]:
+    """L_i and S_i at i = 1 … L − 1, (..., L − 1, n, n)."""
+    # The first of each only gives the stack its shape where L is 1.
+    zero = real.B.new_zeros((*real.batch_shape, *2 * real.B.shape[-1:]))
+    past = torch.stack([zero, *reachability_factors(real)], -3)
+    future = torch.stack([zero, *observability_factors(real)][::-1], -3)
+    return past[..., 1:, :, :], future[..., :-1, :, :]
 
 
 @overload

@@ -50,7 +50,7 @@ def smaller_gla(model: Any, bases: Bases, states: int) -> Any:
 
 def smaller_gated_deltanet(model: Any, bases: Bases, states: int) -> Any:
     """A model of the same weights with states that combine those of a GatedDeltaNetForCausalLM."""
-    from statesize.reduction.hub.projected_deltanet import (
+    from statesize.reduction.projected_deltanet import (
         ProjectedGatedDeltaNetConfig,
         ProjectedGatedDeltaNetForCausalLM,
     )
@@ -100,7 +100,7 @@ def smaller_state_space(model: StateSpaces, bases: Bases, states: int) -> StateS
 
 def _projected(model: StateSpaces, cuts: Mapping[str, Sequence[Truncation]], states: int) -> StateSpaces:
     """A model of the same weights with states that combine those of Mamba-2."""
-    from statesize.reduction.hub.projected_mamba2 import ProjectedMamba2Config, ProjectedMamba2ForCausalLM
+    from statesize.reduction.projected_mamba2 import ProjectedMamba2Config, ProjectedMamba2ForCausalLM
 
     config = ProjectedMamba2Config(**own_settings(model.config), projected_size=states)
     weights = dict(model.state_dict())
