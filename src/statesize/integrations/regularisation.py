@@ -1,4 +1,4 @@
-"""The mixers of a model while a loss is computed: their operators, which are part of the loss's graph."""
+"""Penalties on the operators of a model's mixers, recorded while a loss is computed and part of its graph."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class ModuleCall:
 
     Attributes:
         module: The mixer.
-        hidden: What its forward received first, (S, L, …), in the graph.
+        hidden: The first argument of its forward, (S, L, …), in the graph.
     """
 
     module: nn.Module
@@ -38,24 +38,24 @@ class ModuleCall:
         """T of some sequences and units, differentiable in the model's parameters.
 
         Args:
-            sequences: At most so many sequences.
-            units: At most so many heads or channels.
+            sequences: Largest number of sequences.
+            units: Largest number of heads or channels.
             generator: Draws them without replacement.
 
         Returns:
             An operator of batch shape (sequences, units).
 
         Raises:
-            InputError: The mixer's method returned something else than such an operator.
+            InputError: The mixer's method did not return such an operator.
         """
-        hidden = self.hidden[drawn(len(self.hidden), sequences, generator).to(self.hidden.device)]
+        hidden = self.hidden[_sample(len(self.hidden), sequences, generator).to(self.hidden.device)]
         operator: object = cast("Callable[[Tensor], object]", self.module.operator)(hidden)
         if not isinstance(operator, Operator) or len(operator.batch_shape) != 2:
             raise InputError(
                 f"{type(self.module).__name__}.operator(hidden) did not return a statesize Operator of batch shape "
                 "(sequence, head)"
             )
-        return operator[:, drawn(operator.batch_shape[1], units, generator).to(operator.device)]
+        return operator[:, _sample(operator.batch_shape[1], units, generator).to(operator.device)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,25 +63,16 @@ class KernelCall:
     """One call of a kernel of transformers.
 
     Attributes:
-        observation: What was seen.
+        observation: The inputs and outputs of the kernel, with its operator.
     """
 
     observation: Observation
 
     def sampled(self, sequences: int, units: int, generator: torch.Generator) -> Operator:
-        """T of some sequences and units, differentiable in the model's parameters.
-
-        Args:
-            sequences: At most so many sequences.
-            units: At most so many heads or channels.
-            generator: Draws them without replacement.
-
-        Returns:
-            An operator of batch shape (sequences, units), float64.
-        """
+        """T of some sequences and units, in float64; as for `ModuleCall`."""
         count, width = self.observation.batch_shape
-        chosen = drawn(count, sequences, generator).to(self.observation.values.device)
-        return self.observation.operator(drawn(width, units, generator))[chosen]
+        rows = _sample(count, sequences, generator).to(self.observation.values.device)
+        return self.observation.operator(_sample(width, units, generator))[rows]
 
 
 MixerCall: TypeAlias = ModuleCall | KernelCall
@@ -90,16 +81,16 @@ MixerCall: TypeAlias = ModuleCall | KernelCall
 
 @contextmanager
 def mixer_calls(model: nn.Module) -> Generator[list[MixerCall]]:
-    """Keep what a model's mixers are called with while this is open, as far as gradients are recorded.
+    """Record the calls of a model's mixers for the time of a block, where gradients are recorded.
 
-    Known are modules with a method `operator(hidden)`, and the scans of transformers: Mamba, Mamba-2 and the delta
-    rules, which run in pure torch meanwhile. Attention has no state of a fixed size and is not kept.
+    It records modules with a method `operator(hidden)`, and the scans of transformers: Mamba, Mamba-2 and the delta
+    rules, which run in pure torch meanwhile. Attention has no state of a fixed size and is not recorded.
 
     Args:
-        model: Any module; its forward, or any of its parts', may be called several times.
+        model: Any module; its forward, or that of its parts, may be called several times.
 
     Yields:
-        The calls so far, in their order; it may be cleared.
+        The calls so far, in their order; the list may be cleared.
 
     Example:
         >>> from statesize.lab.mixers import LanguageModel, ModelConfig
@@ -110,33 +101,33 @@ def mixer_calls(model: nn.Module) -> Generator[list[MixerCall]]:
         torch.Size([1, 2])
     """
     calls: list[MixerCall] = []
-    # Kernels are told the innermost module that runs; here it names the model in messages and no more.
+    # Error messages of kernels name the innermost running module; here it is always the model.
     running = Running(0, [Frame(type(model).__name__, model, (), {})])
 
-    def called(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def record_module(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         hidden: object = args[0] if args else next(iter(kwargs.values()), None)
         if torch.is_grad_enabled() and isinstance(hidden, Tensor):
             calls.append(ModuleCall(module, hidden))
 
-    def observed(make: Callable[[], Observation], product: object = None) -> None:
+    def record_kernel(make: Callable[[], Observation], product: object = None) -> None:
         del product
         if torch.is_grad_enabled():
             calls.append(KernelCall(make()))
 
     with ExitStack() as hooks:
         for mixer in find_mixers(model).values():
-            hooks.callback(mixer.register_forward_pre_hook(called, with_kwargs=True).remove)
-        hooks.enter_context(scans.observing(model, running, observed))
+            hooks.callback(mixer.register_forward_pre_hook(record_module, with_kwargs=True).remove)
+        hooks.enter_context(scans.observing(model, running, record_kernel))
         yield calls
 
 
-def drawn(count: int, wanted: int, generator: torch.Generator) -> Tensor:
-    """Different numbers below `count`, (min(wanted, count),) int64, in no order."""
+def _sample(count: int, wanted: int, generator: torch.Generator) -> Tensor:
+    """Distinct numbers below `count` in random order, (min(wanted, count),) int64."""
     return torch.randperm(count, generator=generator)[:wanted]
 
 
 def identity_distance(recurrence: Recurrence) -> Tensor:
-    """How far a recurrence is from forgetting nothing: the mean of ‖A_t − I‖_F over its batch and positions.
+    """The distance of a recurrence from perfect memory: the mean of ‖A_t − I‖_F over its batch and positions.
 
     The regulariser of Parnichkun et al. 2025 (arXiv 2504.19561), section 4.2; for a diagonal A_t it is ‖1 − a_t‖₂.
 
@@ -147,7 +138,7 @@ def identity_distance(recurrence: Recurrence) -> Tensor:
         A scalar in its real dtype, differentiable.
 
     Raises:
-        InputError: It is no recurrence, has no batch entry, or A overflows when squared.
+        InputError: The argument is no recurrence, has no batch entry, or A overflows when squared.
 
     Example:
         >>> vectors = torch.ones(3, 4)
@@ -162,12 +153,12 @@ def identity_distance(recurrence: Recurrence) -> Tensor:
 
 
 def utilisation_distance(operator: Operator, target: float, positions: Positions = None) -> Tensor:
-    """How far entropy-ESS, as a share of its ceiling, is from a target: the mean of (ESS_i / ceiling_i − target)².
+    """The distance of the entropy-ESS from a share of its ceiling: the mean of (ESS_i / ceiling_i − target)².
 
-    It pulls in both directions, each head at each position by itself.
+    It pulls in both directions, for each head and position separately.
 
     Args:
-        operator: Any operator with a fixed state; others cost far more (see `differentiable_entropy`).
+        operator: Any operator with a fixed state; others cost much more (see `differentiable_entropy`).
         target: Share of the ceiling min(TSS, i, L − i), in 0 … 1.
         positions: None for all of 1 … L − 1, an int for that many evenly spread, or a list.
 
@@ -175,7 +166,7 @@ def utilisation_distance(operator: Operator, target: float, positions: Positions
         A scalar, float64, differentiable.
 
     Raises:
-        InputError: It is no operator, has no batch entry or position, or the target is no share.
+        InputError: The argument is no operator, has no batch entry or position, or the target is no share.
 
     Example:
         >>> one = torch.ones(6, 1)
@@ -191,17 +182,17 @@ def utilisation_distance(operator: Operator, target: float, positions: Positions
 
 @dataclass(frozen=True)
 class Regularisation:
-    """What is added to a loss, from the mixers that ran while it was computed.
+    """A penalty on the mixers that ran while a loss was computed.
 
-    `identity_distance` averages over all layers, heads and positions where the mixers are statesize's own linear
-    attentions, which tell their decays for the cost of one projection, and over sampled sequences and units elsewhere.
-    `utilisation_distance` averages over sampled sequences, units and positions at which the state could be full,
-    n ≤ i ≤ L − n; these are drawn anew for each layer and step, so that on average its gradient is that over all.
+    `identity_distance` averages over all layers, heads and positions of statesize's own linear attentions, whose decays
+    cost one projection, and over sampled sequences and units of other mixers. `utilisation_distance` averages over
+    sampled sequences, units and positions at which the state could be full, n ≤ i ≤ L − n. Each layer and step has its
+    own sample, so the expected gradient is that over all.
 
     Attributes:
         identity_weight: λ of the identity distance, about 0.3; 0 leaves it out.
         utilisation_weight: Weight of the utilisation distance; 0 leaves it out.
-        target_utilisation: Share of the ceiling that the entropy-ESS is drawn to.
+        target_utilisation: Target of the entropy-ESS as a share of its ceiling.
         sequences: Sequences of the batch that are sampled in each layer.
         units: Heads or channels that are sampled in each layer.
         positions: Positions that are sampled in each layer.
@@ -237,8 +228,8 @@ class Regularisation:
         """The term to add: both distances, each averaged over the mixers and weighted.
 
         Args:
-            calls: From `mixer_calls`, of the forward pass that gave the loss.
-            generator: Draws what is sampled; on the CPU.
+            calls: From `mixer_calls`, of the forward pass that computed the loss.
+            generator: Draws the samples; on the CPU.
 
         Returns:
             A scalar in float32, in the graph of that forward pass.
@@ -248,7 +239,7 @@ class Regularisation:
             InputError: An operator is not finite.
         """
         terms: list[Tensor] = []
-        # What is sampled is kept in float64, and mixers of half precision are asked for more.
+        # Sampled operators are float64, and mixers of half precision need more for the distances.
         with torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):
             if self.identity_weight:
                 distances = [self._identity(call, generator) for call in calls]
@@ -261,7 +252,7 @@ class Regularisation:
     def _identity(self, call: MixerCall, generator: torch.Generator) -> Tensor | None:
         log_decay = getattr(call.module, "log_decay", None) if isinstance(call, ModuleCall) else None
         if isinstance(call, ModuleCall) and callable(log_decay):
-            # Linear attention whose decay is all of its transition.
+            # Linear attention: its decay is the whole transition.
             logarithm = cast("Tensor | None", log_decay(call.hidden))
             return call.hidden.new_zeros(()) if logarithm is None else _norm(logarithm.expm1(), -1).mean()
         operator = call.sampled(self.sequences, self.units, generator)
@@ -272,10 +263,10 @@ class Regularisation:
         if not isinstance(operator, Recurrence):
             return None
         length, states = operator.length, int(operator.state_size()[0])
-        # Where the state cannot be full at any position, the middle is where it can hold most.
+        # If the state can be full at no position, it can hold most in the middle.
         first, last = min(states, length // 2), max(length - states, (length + 1) // 2)
-        chosen = first + drawn(last - first + 1, self.positions, generator)
-        return utilisation_distance(operator, self.target_utilisation, chosen.sort().values)
+        positions = first + _sample(last - first + 1, self.positions, generator)
+        return utilisation_distance(operator, self.target_utilisation, positions.sort().values)
 
 
 def _mean(distances: Sequence[Tensor | None]) -> Tensor:
