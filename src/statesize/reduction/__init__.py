@@ -1,6 +1,6 @@
-"""Smaller recurrences and models: what a layer's memory needs, and what is left of a model with less.
+"""Smaller recurrences and models: operators with few states, and trained models whose states are cut.
 
-Read `reduce` and `reduction` for operators; `gramians`, `bases` and `compress` for models.
+Read `reduction`, `convolutions` and `reduce` for operators; `bases`, `reducible`, `hub` and `compress` for models.
 """
 
 from statesize.reduction.compress import Compression, compress

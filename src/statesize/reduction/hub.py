@@ -1,4 +1,4 @@
-"""Models of transformers and of flash-linear-attention whose states can be cut, by `model_type`."""
+"""Models of transformers and of flash-linear-attention whose states can be cut, to one size for all layers."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ from statesize.texts.tokens import AnyTokenizer
 
 @dataclass(frozen=True)
 class ReducibleFamily:
-    """What cutting needs to know of a type of models, from its configuration."""
+    """A type of models; functions take its configuration."""
 
-    kinds: frozenset[str]  # of its layers that have such states
-    states: Callable[[Any], int]  # numbers of state that a head has
-    groups: Callable[[Any], int]  # of units that read and write by the same queries and keys
-    bases: Callable[[Any], tuple[type[Basis], ...]]  # the usual one, and the free one if there is a choice
-    smaller: Callable[[Any, Bases, int], Any] | None  # a model cut to so many states; None if it was cut before
-    cached: Callable[[Any, int], Tensor | None]  # the state of a layer in what a run with a cache returns
+    kind: str  # of the layers that have such states
+    states: Callable[[Any], int]  # size of a head's state
+    groups: Callable[[Any], int]  # number of groups of units with the same queries and keys
+    bases: Callable[[Any], tuple[type[Basis], ...]]  # the usual basis, and the free one if there is a choice
+    smaller: Callable[[Any, Bases, int], Any] | None  # a model cut to some size of states; None if it was cut before
+    cached: Callable[[Any, int], Tensor | None]  # the state of a layer in the output of a run with a cache
 
 
 def _of_transformers(output: Any, layer: int) -> Tensor:
@@ -51,12 +51,12 @@ def _of_fla(output: Any, layer: int) -> Tensor | None:
 
 
 def _gla_bases(config: Any) -> tuple[type[Basis], ...]:
-    # What is between its projection and the state has no place for another read-out.
+    # A short convolution of the queries allows no combinations of them.
     return (KeptBasis,) if config.use_short_conv else (SelectedBasis,)
 
 
 def _projected(family: ReducibleFamily) -> ReducibleFamily:
-    """A family whose states were cut to combinations of them."""
+    """The family after a cut to combinations of its states."""
 
     def states(config: Any) -> int:
         return config.projected_size
@@ -65,7 +65,7 @@ def _projected(family: ReducibleFamily) -> ReducibleFamily:
 
 
 _MAMBA2 = ReducibleFamily(
-    kinds=frozenset({"mamba2"}),
+    kind="mamba2",
     states=lambda config: config.state_size,
     groups=lambda config: config.n_groups,
     bases=lambda config: (KeptBasis, BalancedBasis),
@@ -73,7 +73,7 @@ _MAMBA2 = ReducibleFamily(
     cached=_of_transformers,
 )
 _GATED_DELTANET = ReducibleFamily(
-    kinds=frozenset({"gated delta rule"}),
+    kind="gated delta rule",
     states=lambda config: config.head_dim,
     groups=lambda config: config.num_heads,
     bases=lambda config: (OrthonormalBasis,),
@@ -82,7 +82,7 @@ _GATED_DELTANET = ReducibleFamily(
 )
 FAMILIES = {
     "mamba": ReducibleFamily(
-        kinds=frozenset({"mamba"}),
+        kind="mamba",
         states=lambda config: config.state_size,
         groups=lambda config: 1,
         bases=lambda config: (KeptBasis,),
@@ -92,7 +92,7 @@ FAMILIES = {
     "mamba2": _MAMBA2,
     "projected_mamba2": _projected(_MAMBA2),
     "gla": ReducibleFamily(
-        kinds=frozenset({"gla"}),
+        kind="gla",
         states=lambda config: round(config.hidden_size * config.expand_k) // config.num_heads,
         groups=lambda config: config.num_heads,
         bases=_gla_bases,
@@ -104,8 +104,12 @@ FAMILIES = {
 }
 
 
+# Largest number of units of a group whose states are summed; Mamba has many channels, each with its own operator.
+_UNITS = 64
+
+
 def observe(model: nn.Module, input_ids: Inputs, take: Callable[[Observation], None]) -> None:
-    """Run a model once and give each of its mixers' observations to a function; nothing is kept or compared."""
+    """Run a model once and call a function with the observation of each mixer."""
     model = measurable(model)
     forward = Forward.of(model, input_ids)
 
@@ -116,38 +120,34 @@ def observe(model: nn.Module, input_ids: Inputs, take: Callable[[Observation], N
     forward.hidden(attach)
 
 
-# Units of a group whose states are looked at: the channels of Mamba are many, and have an operator each.
-_UNITS = 64
-
-
 class HubModel(Reducible):
     """A model of one of the `FAMILIES`."""
 
     @property
     def family(self) -> ReducibleFamily:
-        """What is known of models of its type."""
+        """The type of the model."""
         return FAMILIES[self.model.config.model_type]
 
     @property
     def state_size(self) -> int:
-        """As the configuration has it."""
+        """The size in the configuration."""
         return self.family.states(self.model.config)
 
     @property
     def sizes(self) -> tuple[tuple[int, ...], ...]:
-        """One size for all."""
+        """One size for all heads."""
         return ((self.state_size,),) * self.model.config.num_hidden_layers
 
     @property
     def state_bytes(self) -> int:
-        """Of the model's own cache."""
+        """Bytes in the model's own cache."""
         return cached_bytes(self.model)
 
     def kept(self, request: ReductionRequest) -> int:
         """States of each head."""
         if self.family.smaller is None:
             refuse_second_cut()
-        if request.free_basis and len(self._kinds) == 1:
+        if request.free_basis and len(self._basis_types) == 1:
             refuse("free_basis", "left out for all models but Mamba-2", True)
         for name, value in (("int8", request.int8), ("fine_tune", request.fine_tune)):
             if value:
@@ -159,41 +159,41 @@ class HubModel(Reducible):
         return kept
 
     def check_tokenizer(self, tokenizer: AnyTokenizer) -> None:
-        """One of transformers."""
+        """Refuse all but tokenizers of transformers."""
         if not hasattr(tokenizer, "save_pretrained"):
             refuse("tokenizer", "one of transformers", type(tokenizer).__name__)
 
     def cut(
         self, kept: int, calibration: TokenWindows, choice: TokenWindows, request: ReductionRequest
     ) -> tuple[nn.Module, nn.Module, str]:
-        """All layers to one size; there is nothing to choose, nor can states be rounded."""
+        """Cut all layers to one size; there is no choice of sizes."""
         del choice
-        kind = self._kinds[int(request.free_basis)]
-        bases = bases_of_groups(gramians_of_groups(self.model, calibration.unfilled(BATCH)), kind)
-        return self.model, self._smaller(bases, kept), f"{kind.name}, equal sizes"
+        basis = self._basis_types[int(request.free_basis)]
+        bases = bases_of_groups(gramians_of_groups(self.model, calibration.unfilled(BATCH)), basis)
+        return self.model, self._smaller(bases, kept), f"{basis.name}, equal sizes"
 
     def every_cut(
         self, shares: Sequence[float], calibration: TokenWindows
     ) -> tuple[list[Made], Mapping[str, Sequence[Basis]]]:
-        """One cut a share and kind of basis."""
-        sizes = [max(1, round(share * self.state_size)) for share in shares]
+        """One cut for each share and type of basis."""
         gramians = gramians_of_groups(self.model, calibration.unfilled(BATCH))
-        made = [
-            Made(kind.name, share, "float", self._smaller(bases_of_groups(gramians, kind), kept))
-            for kind in self._kinds
-            for share, kept in zip(shares, sizes, strict=True)
-        ]
-        return made, bases_of_groups(gramians, self._kinds[0])
+        by_type = [(basis.name, bases_of_groups(gramians, basis)) for basis in self._basis_types]
+        cuts: list[Made] = []
+        for name, bases in by_type:
+            for share in shares:
+                states = max(1, round(share * self.state_size))
+                cuts.append(Made(name, share, "float", self._smaller(bases, states)))
+        return cuts, by_type[0][1]
 
     def save(self, folder: Path, tokenizer: AnyTokenizer) -> None:
-        """As transformers writes them."""
+        """Write the model and the tokenizer in the format of transformers."""
         with hushed():
             self.model.save_pretrained(folder)
             cast("Any", tokenizer).save_pretrained(folder)
         write_digest(folder)
 
     @property
-    def _kinds(self) -> tuple[type[Basis], ...]:
+    def _basis_types(self) -> tuple[type[Basis], ...]:
         return self.family.bases(self.model.config)
 
     def _smaller(self, bases: Bases, kept: int) -> nn.Module:
@@ -201,47 +201,47 @@ class HubModel(Reducible):
 
 
 def gramians_of_groups(model: Any, batches: Iterable[Tensor]) -> dict[str, Gramians]:
-    """What the groups of each layer hold and read, by the layer's module name, over batches of tokens (S, L)."""
+    """Gramians of the groups of each layer, by the layer's module name, over batches of tokens (S, L)."""
     family: ReducibleFamily = FAMILIES[model.config.model_type]
     groups, n = family.groups(model.config), family.states(model.config)
-    found: dict[str, Gramians] = {}
+    gramians: dict[str, Gramians] = {}
 
     def add(observation: Observation) -> None:
-        # Not the layers of attention of a hybrid.
-        if observation.kind in family.kinds:
-            _add(observation, found.setdefault(observation.name, Gramians.zeros(groups, n)), groups)
+        # A hybrid also has layers of attention.
+        if observation.kind == family.kind:
+            _add(observation, gramians.setdefault(observation.name, Gramians.zeros(groups, n)), groups)
 
     for inputs in batches:
         if inputs.shape[1] <= FIRST:
             continue
-        if not found:
-            # That T u is what the model passes on is checked at one sequence.
+        if not gramians:
+            # `capture` checks the operators, here on one sequence.
             deque(capture(model, inputs[:1]), maxlen=0)
         observe(model, inputs, add)
-    return found
+    return gramians
 
 
 def _add(observation: Observation, gramians: Gramians, groups: int) -> None:
-    """Add what a layer does at one text; of the units of a group some are looked at, evenly spread."""
+    """Add the observation of a layer, with evenly spread units of each group."""
     dtype = torch.promote_types(observation.values.dtype, torch.float32)
     values, outputs = observation.values.to(dtype), observation.mixed.to(dtype)
     units = torch.arange(values.shape[1], device=values.device).view(groups, -1)
-    some = units[:, :: -(-units.shape[1] // _UNITS)]
-    operator = cast("Recurrence", observation.operator(some.flatten())).to(dtype)
-    gramians.add(operator, values[:, some.flatten()], outputs, groups)
+    sample = units[:, :: -(-units.shape[1] // _UNITS)].flatten()
+    operator = cast("Recurrence", observation.operator(sample)).to(dtype)
+    gramians.add(operator, values[:, sample], outputs, groups)
 
 
-def bases_of_groups(gramians: Mapping[str, Gramians], kind: type[Basis]) -> Bases:
-    """A basis for each group of the layers, by the layer's module name."""
+def bases_of_groups(gramians: Mapping[str, Gramians], basis: type[Basis]) -> Bases:
+    """The basis of each group, by the layer's module name."""
     return {
-        name: [cast("Any", kind).of(*pair) for pair in zip(own.reading, own.state, strict=True)]
-        for name, own in gramians.items()
+        name: [cast("Any", basis).of(*pair) for pair in zip(layer.reading, layer.state, strict=True)]
+        for name, layer in gramians.items()
     }
 
 
 @torch.no_grad()
 def cached_bytes(model: Any) -> int:
-    """Bytes of the states in the model's own cache of a sequence, without those of short convolutions."""
+    """Bytes of the states of a sequence in the model's own cache, without those of short convolutions."""
     device = next(model.parameters()).device
     output = model(torch.zeros(1, 1, dtype=torch.int64, device=device), use_cache=True)
     family: ReducibleFamily = FAMILIES[model.config.model_type]
@@ -250,7 +250,7 @@ def cached_bytes(model: Any) -> int:
 
 
 def reducible(model: object) -> Reducible:
-    """A model as one whose states can be cut; refuse others."""
+    """The interface for cutting a model's states; refuse models without such states."""
     trained = trained_model(model)
     if trained is not None:
         return trained
