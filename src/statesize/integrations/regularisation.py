@@ -281,8 +281,8 @@ def _mean(distances: Sequence[Tensor | None]) -> Tensor:
 
 def _average(name: str, distances: Tensor) -> Tensor:
     if not distances.numel() or not all_finite(distances):
-        given = "none" if not distances.numel() else "numbers that overflow when they are squared"
-        raise InputError(f"{name} must have a batch entry and a position, and finite distances, got {given}.")
+        problem = "none" if not distances.numel() else "numbers that overflow when they are squared"
+        raise InputError(f"{name} must have a batch entry and a position, and finite distances, got {problem}.")
     return distances.mean()
 
 

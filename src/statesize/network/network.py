@@ -156,9 +156,9 @@ def network_ess(
         ([64], True)
     """
     accuracy, memory = check_limits(accuracy, memory, method)
-    with copies(model, input_ids, positions, start, end, precision) as made:
-        cuts = [_measure_cut(made, index, accuracy, method, memory, on_progress) for index in range(len(made.cuts))]
-    return _joined(cuts, made)
+    with copies(model, input_ids, positions, start, end, precision) as copied:
+        cuts = [_measure_cut(copied, index, accuracy, method, memory, on_progress) for index in range(len(copied.cuts))]
+    return _joined(cuts, copied)
 
 
 def check_limits(accuracy: float, memory: int | str, method: str) -> tuple[float, int]:
@@ -201,15 +201,15 @@ class _Cut:
 
 
 def _measure_cut(
-    made: Copies,
+    copied: Copies,
     index: int,
     accuracy: float,
     method: str,
     memory: int,
     on_progress: Callable[[NetworkProgress], None] | None,
 ) -> _Cut:
-    i, positions = made.cuts[index], len(made.cuts)
-    jacobian = made.jacobian(i)
+    i, positions = copied.cuts[index], len(copied.cuts)
+    jacobian = copied.jacobian(i)
     dimension, method = jacobian.dimension, method_at(jacobian, method, memory)
     if method == "dense":
         needed = 8 * jacobian.rows * jacobian.columns
@@ -223,7 +223,7 @@ def _measure_cut(
         interval, converged = (entropy - error, entropy + error), error <= accuracy * entropy
         bounds = spectrum.error_bound.expand(values.shape)
         return _Cut(method, jacobian.method, entropy, interval, values, bounds, norm, dimension, dimension, converged)
-    jacobian = made.for_products(jacobian, i)
+    jacobian = copied.for_products(jacobian, i)
     estimate = estimate_of(jacobian, accuracy, memory, i)
     while not estimate.finished:
         if on_progress is not None:
@@ -246,7 +246,7 @@ def _measure_cut(
     )
 
 
-def _joined(cuts: list[_Cut], made: Copies) -> NetworkEss:
+def _joined(cuts: list[_Cut], copied: Copies) -> NetworkEss:
     def column(name: str, dtype: torch.dtype = torch.float64) -> Tensor:
         return torch.tensor([getattr(cut, name) for cut in cuts], dtype=dtype)
 
@@ -254,7 +254,7 @@ def _joined(cuts: list[_Cut], made: Copies) -> NetworkEss:
         return torch.stack([nn.functional.pad(part, (0, LEADING - part.shape[0])) for part in values])
 
     return NetworkEss(
-        positions=torch.tensor(made.cuts, dtype=torch.int64),
+        positions=torch.tensor(copied.cuts, dtype=torch.int64),
         entropy=column("entropy"),
         interval=column("interval").reshape(-1, 2),
         values=padded([cut.values for cut in cuts]),
@@ -265,7 +265,7 @@ def _joined(cuts: list[_Cut], made: Copies) -> NetworkEss:
         converged=all(cut.converged for cut in cuts),
         method=", ".join(dict.fromkeys(cut.method for cut in cuts)),
         derivatives=", ".join(dict.fromkeys(cut.derivatives for cut in cuts)),
-        start=made.exact.start,
-        end=made.exact.end,
-        run_difference=made.run_difference,
+        start=copied.exact.start,
+        end=copied.exact.end,
+        run_difference=copied.run_difference,
     )

@@ -97,9 +97,9 @@ def network_plan(
         [(2, 64, 'dense', 64), (6, 192, 'dense', 192)]
     """
     accuracy, memory = check_limits(accuracy, memory, method)
-    with copies(model, input_ids, positions, start, end, precision) as made:
-        middle = made.cuts[len(made.cuts) // 2]
-        jacobian = made.for_products(made.jacobian(middle), middle)
+    with copies(model, input_ids, positions, start, end, precision) as copied:
+        middle = copied.cuts[len(copied.cuts) // 2]
+        jacobian = copied.for_products(copied.jacobian(middle), middle)
         estimate = estimate_of(jacobian, accuracy, memory, middle)
         begin = time.perf_counter()
         while not estimate.finished and estimate.products < _TRIAL:
@@ -108,7 +108,7 @@ def network_plan(
         needed = estimate.products
         if not estimate.finished:
             needed = math.ceil(needed * max(1.0, estimate.interval.accuracy / accuracy))
-        cuts = tuple(_planned(made.jacobian(i), i, needed, seconds, method, memory) for i in made.cuts)
+        cuts = tuple(_planned(copied.jacobian(i), i, needed, seconds, method, memory) for i in copied.cuts)
     return NetworkPlan(cuts, seconds, sum(cut.seconds for cut in cuts))
 
 

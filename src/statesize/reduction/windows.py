@@ -94,9 +94,9 @@ def windows(documents: Sequence[str], tokenizer: AnyTokenizer, length: int, most
     for document in documents:
         if len(ids) >= most_tokens:
             break
-        own = plain_ids(tokenizer, document) + ([] if end is None else [end])
-        ids += own
-        owner += [len(sizes)] * len(own)
+        tokens = plain_ids(tokenizer, document) + ([] if end is None else [end])
+        ids += tokens
+        owner += [len(sizes)] * len(tokens)
         sizes.append(len(document.encode()) + (end is not None))
     count = -(-len(ids) // length) * length
     targets = torch.full((count,), IGNORED)
@@ -130,11 +130,11 @@ def score(model: nn.Module, inputs: Tensor, targets: Tensor) -> Scores:
     device = next(model.parameters()).device
     nats: list[Tensor] = []
     right: list[Tensor] = []
-    for given, wanted in zip(torch.split(inputs, BATCH), torch.split(targets, BATCH), strict=True):
-        logits, wanted = logits_of(model, given.to(device)), wanted.to(device)
-        loss = functional.cross_entropy(logits.mT, wanted, ignore_index=IGNORED, reduction="none")
+    for batch, answers in zip(torch.split(inputs, BATCH), torch.split(targets, BATCH), strict=True):
+        logits, answers = logits_of(model, batch.to(device)), answers.to(device)
+        loss = functional.cross_entropy(logits.mT, answers, ignore_index=IGNORED, reduction="none")
         nats.append(loss.double().cpu())
-        right.append((logits.argmax(-1) == wanted).cpu())
+        right.append((logits.argmax(-1) == answers).cpu())
     return Scores(torch.cat(nats), torch.cat(right))
 
 
