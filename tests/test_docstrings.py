@@ -11,7 +11,7 @@ import pytest
 import statesize
 
 MODULES = sorted(module.name for module in pkgutil.walk_packages(statesize.__path__, "statesize."))
-NEEDS_FLA = "statesize.reduction.hub.projected_deltanet"
+NEEDS_FLA = "statesize.reduction.projected_deltanet"
 API_PAGE = Path(__file__).parent.parent / "docs" / "api.md"
 
 

@@ -19,7 +19,7 @@ from statesize.lab.studies.page.final import final_runs, numbered
 from statesize.lab.studies.page.statistics import Numbers, ranks, within_cells
 from statesize.lab.studies.record import read_record
 from statesize.lab.studies.verdicts.verdict import holm
-from statesize.parallel.processes import Processes
+from statesize.parallel.executor import Processes
 from tools.alternatives import METRIC, measuring
 
 RESULTS = Path(__file__).parents[1] / "docs" / "results"

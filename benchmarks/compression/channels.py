@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from statesize.lab.mixers.model import LanguageModel
-from statesize.reduction.bases import Truncation
-from statesize.reduction.gramians import Gramians
+from statesize.reduction.bases import Gramians, Truncation
 
 SCORES = ("key energy", "query and key energy", "weights", "random")
 

@@ -30,7 +30,7 @@ from statesize.lab.mixers.model import LanguageModel
 from statesize.lab.tasks.language.corpus import python_prose
 from statesize.measurement.statistics import Interval
 from statesize.reduction.compress import extra_bits
-from statesize.reduction.hub.model import reducible
+from statesize.reduction.hub import reducible
 from statesize.reduction.recall import probe
 from statesize.reduction.windows import BATCH, TokenWindows, ratio_of, score, windows
 from statesize.version import installed

@@ -16,11 +16,11 @@ from torch import Tensor
 import statesize as ss
 from benchmarks.compression.comparing import texts
 from benchmarks.compression.folders import Row, measure_folders
+from statesize.lab.compression.proposals import measure_gramians
 from statesize.lab.compression.shrinking import smaller_model
 from statesize.lab.mixers.model import LanguageModel
 from statesize.reduction.bases import KeptBasis, OrthonormalBasis, Truncation
 from statesize.reduction.compress import extra_bits
-from statesize.reduction.gramians import measure_gramians
 from statesize.reduction.windows import BATCH, ratio_of, score, windows
 
 SHARES = (0.75, 0.5, 0.25)

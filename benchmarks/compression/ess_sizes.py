@@ -25,14 +25,13 @@ from statesize.adapters import capture
 from statesize.benchmarks.timing import document
 from statesize.io.files import replace_file
 from statesize.lab import zoo
-from statesize.lab.compression.proposals import bases_of, cuts_of, equal_sizes, sizes_by_cost
+from statesize.lab.compression.proposals import bases_of, cuts_of, equal_sizes, measure_gramians, sizes_by_cost
 from statesize.lab.compression.shrinking import smaller_model
 from statesize.lab.mixers.model import LanguageModel
 from statesize.lab.studies.verdicts.evidence import of_mean
 from statesize.lab.training.step import evaluate
 from statesize.measurement.measurement import measure
 from statesize.reduction.compress import extra_bits
-from statesize.reduction.gramians import measure_gramians
 from statesize.reduction.windows import BATCH, score, windows
 from tools.recall_models import TASK, recall_config, recall_tokenizer, train_recall_model
 

@@ -18,9 +18,9 @@ import statesize as ss
 from benchmarks.compression.folders import Row, measure_folders
 from statesize.adapters.models.held import logits_of
 from statesize.benchmarks.timing import seconds
+from statesize.lab.compression.proposals import measure_gramians
 from statesize.lab.mixers.model import LanguageModel
-from statesize.reduction.gramians import measure_gramians
-from statesize.reduction.hub.model import gramians_of_groups
+from statesize.reduction.hub import gramians_of_groups
 from statesize.reduction.windows import BATCH
 
 BUNDLED = ("la", "wla", "gla")

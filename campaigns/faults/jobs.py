@@ -17,7 +17,7 @@ import tokenizers
 import torch
 
 from statesize.errors import FileError
-from statesize.io.parts import digest
+from statesize.io.files import digest
 from statesize.lab.mixers import LanguageModel, ModelConfig
 from statesize.lab.mixers.checkpoint import save_checkpoint
 from statesize.lab.tasks.language.text import train_tokenizer

@@ -15,7 +15,7 @@ from campaigns.faults.campaign import LOCAL, Campaign
 from campaigns.faults.jobs import JOBS
 from campaigns.faults.processes import Starter
 from campaigns.faults.strikes import FAULTS, Fault
-from statesize.io.parts import digest
+from statesize.io.files import digest
 from statesize.lab.studies.grid.table import _digest
 
 ROOT = Path(__file__).parents[2]

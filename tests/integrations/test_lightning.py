@@ -11,8 +11,8 @@ pytest.importorskip("lightning")
 from lightning.pytorch import LightningModule, Trainer
 
 from statesize.integrations.lightning import RegularisationCallback, StateSizeCallback
-from statesize.integrations.mixer_calls import mixer_calls
 from statesize.integrations.probe import RECORD, Probe
+from statesize.integrations.regularisation import mixer_calls
 from statesize.lab.mixers import LanguageModel, ModelConfig
 from statesize.lab.training import Regularisation
 

@@ -1,15 +1,27 @@
-"""A probe of a model in training: when it measures, what it finds, and what it leaves as it was."""
+"""A probe of a model in training: when it measures, which heads it can afford, what it logs and leaves unchanged."""
 
+import json
 import logging
 import math
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 import statesize
-from statesize.errors import InputError, ModelError
-from statesize.integrations.probe import Probe, Probing
+from statesize.errors import FileError, InputError, ModelError
+from statesize.integrations.probe import (
+    FEWEST_HEADS,
+    MARGIN,
+    RECORD,
+    Cost,
+    Probe,
+    Probing,
+    affordable_heads,
+    append_reading,
+)
 from statesize.lab.mixers import LanguageModel, ModelConfig
 
 TEXTS = torch.randint(32, (2, 20), generator=torch.Generator().manual_seed(1))
@@ -107,3 +119,46 @@ def test_a_probe_serves_several_trainings_also_from_an_iterator():
     found = [Probing(probe).step(model, 1) for _ in range(2)]
     assert found[0]["statesize/heads"] == 4
     assert found[0]["statesize/total_ess"] == found[1]["statesize/total_ess"]
+
+
+COSTS = st.builds(
+    Cost,
+    fixed=st.floats(0, 10),
+    head=st.floats(0, 1),
+    units=st.lists(st.integers(1, 200), min_size=1, max_size=8).map(tuple),
+)
+
+
+@given(COSTS, st.floats(0, 100))
+def test_the_answer_fits_and_one_more_does_not(cost, seconds):
+    heads = affordable_heads(cost, seconds)
+    widest = max(cost.units)
+    fewest = min(FEWEST_HEADS, widest)
+    assert heads == 0 or fewest <= heads <= widest
+    if heads:
+        assert MARGIN * cost.seconds(heads) <= seconds
+    if heads < widest:
+        assert MARGIN * cost.seconds(max(heads + 1, fewest)) > seconds
+
+
+@pytest.mark.parametrize(("units", "expected"), [((1,), 1), ((1, 1), 1), ((2, 7), 7)])
+def test_with_all_the_time_every_head_is_measured(units, expected):
+    assert affordable_heads(Cost(1.0, 1.0, units), 1e6) == expected
+
+
+def test_debts_afford_nothing():
+    assert affordable_heads(Cost(0.0, 1e-6, (8,)), -1.0) == 0
+
+
+def test_readings_are_added(tmp_path):
+    for step in (2, 4):
+        append_reading(tmp_path / "new", step, {"statesize/average_ess": step / 8})
+    lines = [json.loads(line) for line in (tmp_path / "new" / RECORD).read_text().splitlines()]
+    assert lines == [{"step": step, "statesize/average_ess": step / 8} for step in (2, 4)]
+
+
+def test_a_place_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(FileError, match=r"file.* cannot be written: .+\. Give a folder that can\.$"):
+        append_reading(tmp_path / "file", 1, {})
+    assert (tmp_path / "file").read_text() == "mine"

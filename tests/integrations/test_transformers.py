@@ -10,8 +10,8 @@ from oracles.recurrent_models import tiny_model
 from transformers import IntervalStrategy, Trainer, TrainerState, TrainingArguments
 
 from statesize.errors import ModelError
-from statesize.integrations.mixer_calls import mixer_calls
 from statesize.integrations.probe import RECORD, Probe
+from statesize.integrations.regularisation import mixer_calls
 from statesize.integrations.transformers import RegularisationCallback, StateSizeCallback
 from statesize.lab.mixers import LanguageModel, ModelConfig
 from statesize.lab.training import Regularisation

@@ -14,8 +14,7 @@ from transformers import PreTrainedTokenizerFast
 
 import statesize as ss
 from statesize.lab import zoo
-from statesize.reduction.hub.families import FAMILIES
-from statesize.reduction.hub.model import bases_of_groups, gramians_of_groups
+from statesize.reduction.hub import FAMILIES, bases_of_groups, gramians_of_groups
 
 DOCUMENTS = [f"document {number} says {number * number} and no more of {number}" for number in range(50)]
 SHAPE = {"vocab_size": 1024, "hidden_size": 32, "num_hidden_layers": 2, "num_heads": 2, "fuse_norm": False}

@@ -14,7 +14,7 @@ import torch
 from oracles.profiles import same
 
 from statesize.errors import FileError
-from statesize.io.parts import Parts
+from statesize.io.files import Parts
 from statesize.lab.mixers import LanguageModel, ModelConfig
 from statesize.profiling import Profile, profile
 

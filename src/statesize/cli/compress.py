@@ -60,7 +60,7 @@ def compress(
     from statesize.reduction.compress import compress as run
     from statesize.reduction.frontier import frontier as points_of
     from statesize.reduction.frontier import write_frontier
-    from statesize.reduction.hub.model import reducible
+    from statesize.reduction.hub import reducible
     from statesize.reduction.reducible import ReductionRequest
     from statesize.report.page import check_report_path
     from statesize.texts.documents import read_file

@@ -1,4 +1,4 @@
-"""Regularisation and readings of the state in the Trainer of Lightning."""
+"""Callbacks for the Trainer of Lightning: a regularisation of the state, and its measurement."""
 
 from __future__ import annotations
 
@@ -10,25 +10,24 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from statesize.integrations.mixer_calls import MixerCall, mixer_calls
 from statesize.integrations.probe import Probe, Probing, append_reading
-from statesize.integrations.regularisation import Regularisation
+from statesize.integrations.regularisation import MixerCall, Regularisation, mixer_calls
 from statesize.texts.inputs import Inputs
 
 
 class RegularisationCallback(Callback):
     """Adds a `Regularisation` to the loss of a training step before its backward pass.
 
-    What the mixers are called with in `training_step` is kept, and the penalty added in place to the loss on its way
-    into the one backward pass. Lightning has divided that loss by `accumulate_grad_batches` and, in 16-bit precision,
-    multiplied it by the gradient scaler's factor; the penalty is treated alike. Clipping and several processes see the
-    gradient of the sum. The loss that `training_step` logs is without it; the penalty is logged as `regularisation`.
+    The calls of the mixers in `training_step` are recorded, and the penalty is added in place to the loss before its
+    one backward pass. Lightning has divided that loss by `accumulate_grad_batches` and, in 16-bit precision, multiplied
+    it by the factor of the gradient scaler; the penalty is scaled alike. Clipping and distributed training see the
+    gradient of the sum. The penalty is logged as `regularisation`; the loss of `training_step` does not contain it.
 
-    Parameters must be whole on each device, and padded positions count as others do.
+    Each device must hold all parameters. Padded positions count as others do.
 
     Args:
-        regularisation: What is added.
-        seed: Seed of the sampled heads and positions; each step has its own draws, so that a resumed run has the same.
+        regularisation: The penalty.
+        seed: Seed of the sampled heads and positions; each step has its own sample, so that a resumed run has the same.
 
     Example:
         >>> callback = RegularisationCallback(Regularisation(identity_weight=0.3))
@@ -42,17 +41,17 @@ class RegularisationCallback(Callback):
         self._calls: list[MixerCall] = []
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Begins the draws of the step and watches the model."""
+        """Seed the sample of the step and record the mixers."""
         self._generator.manual_seed(self.seed * 2**32 + trainer.global_step)
         self._watching.close()
         self._calls = self._watching.enter_context(mixer_calls(pl_module))
 
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
-        """Adds the penalty to the loss."""
+        """Add the penalty to the loss."""
         penalty = self.regularisation.penalty(self._calls, self._generator).to(loss.device)
         scaler: Any = getattr(trainer.precision_plugin, "scaler", None)
         scale = 1.0 if scaler is None else float(scaler.get_scale())
-        # In place, because what a hook returns is not used.
+        # In place, because Lightning ignores what a hook returns.
         loss.add_(penalty.to(loss.dtype), alpha=scale / trainer.accumulate_grad_batches)
         pl_module.log("regularisation", penalty.detach())
         self._calls.clear()
@@ -60,25 +59,25 @@ class RegularisationCallback(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Leaves the model as it was."""
+        """Remove the hooks."""
         self._watching.close()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Leaves the model as it was."""
+        """Remove the hooks."""
         self._watching.close()
 
 
 class StateSizeCallback(Callback):
-    """Profiles a `Probe` every so many steps and logs average and total ESS and utilisation.
+    """Measures a `Probe` at intervals and logs average and total ESS and utilisation.
 
-    What it logs goes to the loggers of the Trainer: TensorBoard, W&B, MLflow and others; where there is none, into
-    `statesize.jsonl` in its root folder. Training is not changed by it, bit for bit. The main process measures and the
-    others wait, so parameters must be whole on each device.
+    The values go to the loggers of the Trainer (TensorBoard, W&B, MLflow and others), or without loggers to
+    `statesize.jsonl` in its root folder. The training stays the same, bit for bit. The main process measures while the
+    others wait, so it must hold all parameters.
 
     Args:
-        inputs: Token ids (L,) or (S, L), or lists of ids, that are profiled; or a Probe, which says more.
-        every: Steps from one reading to the next; a Probe has its own.
-        module: Name of the part of the LightningModule that takes token ids, such as "model"; empty for itself.
+        inputs: Token ids (L,) or (S, L), or lists of ids; or a Probe with further settings.
+        every: Steps from one measurement to the next; a Probe has its own.
+        module: Name of the part of the LightningModule that takes token ids, such as "model"; empty for all of it.
 
     Example:
         >>> callback = StateSizeCallback([[1, 2, 3, 4]], every=100, module="model")
@@ -90,21 +89,21 @@ class StateSizeCallback(Callback):
         self._probing, self._last = Probing(self.probe), 0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begins to count the time."""
+        """Start the clock."""
         self._probing, self._last = Probing(self.probe), trainer.global_step
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Measures, if a step was taken and it is time for it, and logs what was found."""
+        """Measure after a step of the optimizer, if a measurement is due, and log it."""
         step = trainer.global_step
         if step == self._last or not trainer.is_global_zero:
             return
         self._last = step
-        found = self._probing.step(pl_module.get_submodule(self.module), step)
-        if found is None:
+        values = self._probing.step(pl_module.get_submodule(self.module), step)
+        if values is None:
             return
         for logger in trainer.loggers:
-            logger.log_metrics(found, step)
+            logger.log_metrics(values, step)
         if not trainer.loggers:
-            append_reading(Path(trainer.default_root_dir), step, found)
+            append_reading(Path(trainer.default_root_dir), step, values)

@@ -1,4 +1,4 @@
-"""How many heads may be measured in the time that there is."""
+"""Measurements of a model in training: which are due, how many heads they can afford, and where they are logged."""
 
 from __future__ import annotations
 
@@ -29,50 +29,37 @@ from statesize.report.diagnosis import diagnose
 from statesize.texts.inputs import Inputs, sequences
 
 FEWEST_HEADS = 2
-"""Heads or channels of a layer that a reading takes at least; from a single one no error could be told."""
+"""Fewest heads or channels of a layer in a measurement; a single one would have no standard error."""
 MARGIN = 1.25
-"""By how much a reading may take longer than the one before it told."""
+"""Factor on the predicted time of a measurement."""
+RECORD = "statesize.jsonl"
+"""Name of the log file in the folder of a training."""
+PREFIX = "statesize/"
+_LOGGER = logging.getLogger("statesize")
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What the last reading cost."""
+    """The cost of the last measurement."""
 
-    fixed: float  # seconds that it took besides measuring, most of them forward passes
+    fixed: float  # seconds besides measuring, most of them forward passes
     head: float  # seconds for each head or channel
     units: tuple[int, ...]  # heads or channels of each layer
 
     def seconds(self, heads: int) -> float:
-        """Predicted seconds of a reading of at most so many heads or channels of each layer."""
+        """Predicted seconds of a measurement of at most `heads` heads or channels of each layer."""
         return self.fixed + self.head * sum(min(heads, units) for units in self.units)
 
 
 def affordable_heads(cost: Cost, seconds: float) -> int:
-    """The most heads or channels of each layer that can be measured in some time.
-
-    Args:
-        cost: What the last reading cost.
-        seconds: The time.
-
-    Returns:
-        Their number, up to that of the widest layer; 0 where the fewest do not fit.
-
-    Example:
-        >>> cost = Cost(fixed=0.5, head=0.1, units=(4, 16))
-        >>> [affordable_heads(cost, seconds) for seconds in (0.9, 2.0, 3.0, 9.0)]
-        [0, 7, 14, 16]
-    """
+    """The most heads or channels of each layer that can be measured in some time; 0 if FEWEST_HEADS take longer."""
     most = max(cost.units)
     heads = bisect_right(range(1, most + 1), seconds, key=lambda heads: MARGIN * cost.seconds(heads))
     return heads if heads >= min(FEWEST_HEADS, most) else 0
 
 
-RECORD = "statesize.jsonl"
-"""The file's name, in the folder of the training."""
-
-
 def append_reading(folder: Path, step: int, values: Mapping[str, float]) -> None:
-    """Add a line of JSON with the step to the record in the folder of a training."""
+    """Append a line of JSON to the log file of a training."""
     path = folder / RECORD
     with os_errors(f"{path} cannot be written", "Give a folder that can."):
         folder.mkdir(parents=True, exist_ok=True)
@@ -80,23 +67,19 @@ def append_reading(folder: Path, step: int, values: Mapping[str, float]) -> None
             file.write(json.dumps({"step": step} | dict(values)) + "\n")
 
 
-PREFIX = "statesize/"
-_LOGGER = logging.getLogger("statesize")
-
-
 @dataclass(frozen=True, eq=False)
 class Probe:
-    """What is measured while a model trains.
+    """The measurements of a model in training.
 
-    A reading is due every `every` steps. The first one takes two heads or channels of each layer and shows what the
-    model costs. Each later one takes as many as its predicted time allows, such that all readings together stay within
-    `share` of the wall time since the training began; where two do not fit, it waits for a step at which they do.
+    A measurement is due every `every` steps. The first one takes two heads or channels of each layer and shows the cost
+    of the model. Each later one takes as many as its predicted time allows, so that all measurements together stay
+    within `share` of the wall time since the training began. If two do not fit, it waits for a step at which they do.
 
     Attributes:
         inputs: The probe batch: token ids (L,) or (S, L), or lists of ids; see `statesize.profile`.
-        every: Steps from one reading to the next.
-        share: Share of the wall time that readings may take, 0.05 for 5 %; `math.inf` measures all heads each time.
-        positions: Positions that are measured of each sequence, evenly spread.
+        every: Steps from one measurement to the next.
+        share: Share of the wall time for measurements, 0.05 for 5 %; `math.inf` measures all heads each time.
+        positions: Measured positions of each sequence, evenly spread.
         seed: Seed of the choice of heads or channels.
         sequences: The probe batch, one tensor of token ids a sequence.
 
@@ -117,13 +100,13 @@ class Probe:
         if not self.share > 0:
             refuse("share", "more than 0", self.share)
         check_settings(positions=self.positions, seed=self.seed)
-        # Read once, as the inputs may be an iterator and the probe may serve several trainings.
+        # Read once: the inputs may be an iterator, and several trainings may use the probe.
         object.__setattr__(self, "sequences", tuple(sequences(self.inputs)[0]))
 
 
 @dataclass(eq=False)
 class Probing:
-    """The readings of one training."""
+    """The measurements of one training."""
 
     probe: Probe
     _began: float = field(default_factory=time.perf_counter, init=False)
@@ -133,10 +116,9 @@ class Probing:
     _checking: CheckPolicy = field(default_factory=lambda: CheckPolicy("none"), init=False)
 
     def step(self, model: nn.Module, step: int) -> dict[str, float] | None:
-        """After a step of the training: measure, if a reading is due and there is time for it."""
-        # What the model holds, its mode and all random states are as before. A model that cannot be measured is an
-        # error at the first reading; later ones, as of weights that are not finite any more, are warnings, so that they
-        # do not end a training.
+        """Measure after a step of the training, if a measurement is due and there is time for it."""
+        # The model, its mode and all random states stay as they are. The first measurement raises errors. Later ones,
+        # for example after weights have become infinite, are warnings, so that the training goes on.
         self._due = self._due or step % self.probe.every == 0
         start = time.perf_counter()
         heads = self._heads(start - self._began) if self._due else 0
@@ -157,8 +139,8 @@ class Probing:
             if not layer.cuts:
                 _LOGGER.warning("The probe must be longer: %s", layer)
         share = self._spent / (time.perf_counter() - self._began)
-        taken = min(heads, max(self._cost.units))
-        return reading(profile) | {f"{PREFIX}heads": taken, f"{PREFIX}share_of_time": share}
+        measured = min(heads, max(self._cost.units))
+        return _logged_values(profile) | {f"{PREFIX}heads": measured, f"{PREFIX}share_of_time": share}
 
     def _heads(self, elapsed: float) -> int:
         if math.isinf(self.probe.share):
@@ -168,8 +150,8 @@ class Probing:
         return affordable_heads(self._cost, self.probe.share * elapsed - self._spent)
 
 
-def reading(profile: Profile) -> dict[str, float]:
-    """What a callback logs of a profile: finite numbers by name."""
+def _logged_values(profile: Profile) -> dict[str, float]:
+    """Finite numbers of a profile by their names in logs."""
     model = compare([profile]).models[0]
     values = {
         "average_ess": model.average_entropy,
@@ -178,19 +160,19 @@ def reading(profile: Profile) -> dict[str, float]:
         "ceiling_utilisation": model.ceiling_utilisation,
     }
     for row in profile.summary_rows():
-        # In MLflow's store a name is a path: no @ in it, and no name may be a folder of another.
+        # MLflow takes a name as a path: it must not contain @ or be the folder of another name.
         for share in ("state_utilisation", "ceiling_utilisation"):
             values[f"layer_{share}/{row['layer'].replace('@', '-')}"] = row[share]
     return {f"{PREFIX}{name}": float(value) for name, value in values.items() if math.isfinite(value)}
 
 
 def _measured(model: nn.Module, probe: Probe, heads: int, checking: CheckPolicy) -> tuple[Profile, Cost]:
-    """A profile of some heads of each layer, without the digest of all weights that `statesize.profile` takes."""
+    """A profile of some heads of each layer, without the digest of the weights that `statesize.profile` computes."""
     settings, ids = check_settings(positions=probe.positions, channels=heads, seed=probe.seed), probe.sequences
-    gathering, start = ProfileRun(settings, "", len(ids), None, None, max(map(len, ids))), time.perf_counter()
-    gathering.measure(ids, SerialExecutor(SequenceWork(model, None, settings, checking)))
-    fixed = time.perf_counter() - start - gathering.seconds
-    profile = gathering.profile(None, Provenance(type(model).__name__, "", "", {}, torch.get_num_threads()), None)
+    run, start = ProfileRun(settings, "", len(ids), None, None, max(map(len, ids))), time.perf_counter()
+    run.measure(ids, SerialExecutor(SequenceWork(model, None, settings, checking)))
+    fixed = time.perf_counter() - start - run.seconds
+    profile = run.profile(None, Provenance(type(model).__name__, "", "", {}, torch.get_num_threads()), None)
     rows = profile.summary_rows()
     measured = sum(row["measured"] for row in rows)
-    return profile, Cost(fixed, gathering.seconds / measured, tuple(row["units"] for row in rows))
+    return profile, Cost(fixed, run.seconds / measured, tuple(row["units"] for row in rows))

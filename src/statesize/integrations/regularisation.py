@@ -1,17 +1,20 @@
-"""What may be added to a loss so that a model uses its state: decays near 1, or an ESS near a target."""
+"""Penalties on the operators of a model's mixers, recorded while a loss is computed and part of its graph."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, TypeAlias, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from statesize.adapters.kernels import scans
+from statesize.adapters.selection import find_mixers
+from statesize.adapters.watching.observation import Frame, Observation, Running
 from statesize.check import all_finite, require_count, require_kind, require_real
 from statesize.errors import InputError, ModelError
-from statesize.integrations.mixer_calls import MixerCall, ModuleCall, drawn
 from statesize.measurement.metrics import ceiling
 from statesize.operators import Operator, Recurrence
 from statesize.operators.transition import DiagonalTransition
@@ -19,8 +22,112 @@ from statesize.spectra.cut import Positions, make_cut
 from statesize.spectra.gradients import differentiable_entropy
 
 
+@dataclass(frozen=True, eq=False)
+class ModuleCall:
+    """One call of a mixer with a method `operator`.
+
+    Attributes:
+        module: The mixer.
+        hidden: The first argument of its forward, (S, L, …), in the graph.
+    """
+
+    module: nn.Module
+    hidden: Tensor
+
+    def sampled(self, sequences: int, units: int, generator: torch.Generator) -> Operator:
+        """T of some sequences and units, differentiable in the model's parameters.
+
+        Args:
+            sequences: Largest number of sequences.
+            units: Largest number of heads or channels.
+            generator: Draws them without replacement.
+
+        Returns:
+            An operator of batch shape (sequences, units).
+
+        Raises:
+            InputError: The mixer's method did not return such an operator.
+        """
+        hidden = self.hidden[_sample(len(self.hidden), sequences, generator).to(self.hidden.device)]
+        operator: object = cast("Callable[[Tensor], object]", self.module.operator)(hidden)
+        if not isinstance(operator, Operator) or len(operator.batch_shape) != 2:
+            raise InputError(
+                f"{type(self.module).__name__}.operator(hidden) did not return a statesize Operator of batch shape "
+                "(sequence, head)"
+            )
+        return operator[:, _sample(operator.batch_shape[1], units, generator).to(operator.device)]
+
+
+@dataclass(frozen=True, eq=False)
+class KernelCall:
+    """One call of a kernel of transformers.
+
+    Attributes:
+        observation: The inputs and outputs of the kernel, with its operator.
+    """
+
+    observation: Observation
+
+    def sampled(self, sequences: int, units: int, generator: torch.Generator) -> Operator:
+        """T of some sequences and units, in float64; as for `ModuleCall`."""
+        count, width = self.observation.batch_shape
+        rows = _sample(count, sequences, generator).to(self.observation.values.device)
+        return self.observation.operator(_sample(width, units, generator))[rows]
+
+
+MixerCall: TypeAlias = ModuleCall | KernelCall
+"""One call of a mixer, with a method `sampled`."""
+
+
+@contextmanager
+def mixer_calls(model: nn.Module) -> Generator[list[MixerCall]]:
+    """Record the calls of a model's mixers for the time of a block, where gradients are recorded.
+
+    It records modules with a method `operator(hidden)`, and the scans of transformers: Mamba, Mamba-2 and the delta
+    rules, which run in pure torch meanwhile. Attention has no state of a fixed size and is not recorded.
+
+    Args:
+        model: Any module; its forward, or that of its parts, may be called several times.
+
+    Yields:
+        The calls so far, in their order; the list may be cleared.
+
+    Example:
+        >>> from statesize.lab.mixers import LanguageModel, ModelConfig
+        >>> model = LanguageModel(ModelConfig(mixer="gla", vocabulary_size=10, layers=2))
+        >>> with mixer_calls(model) as calls:
+        ...     logits = model(torch.zeros(2, 5, dtype=torch.long))
+        >>> calls[0].sampled(1, 2, torch.Generator()).batch_shape
+        torch.Size([1, 2])
+    """
+    calls: list[MixerCall] = []
+    # Error messages of kernels name the innermost running module; here it is always the model.
+    running = Running(0, [Frame(type(model).__name__, model, (), {})])
+
+    def record_module(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        hidden: object = args[0] if args else next(iter(kwargs.values()), None)
+        if torch.is_grad_enabled() and isinstance(hidden, Tensor):
+            calls.append(ModuleCall(module, hidden))
+
+    def record_kernel(make: Callable[[], Observation], product: object = None) -> None:
+        del product
+        if torch.is_grad_enabled():
+            calls.append(KernelCall(make()))
+
+    with ExitStack() as hooks:
+        for mixer in find_mixers(model).values():
+            hooks.callback(mixer.register_forward_pre_hook(record_module, with_kwargs=True).remove)
+        hooks.enter_context(scans.observing(model, running, record_kernel))
+        yield calls
+
+
+def _sample(count: int, wanted: int, generator: torch.Generator) -> Tensor:
+    """Distinct numbers below `count` in random order, (min(wanted, count),) int64."""
+    return torch.randperm(count, generator=generator)[:wanted]
+
+
 def identity_distance(recurrence: Recurrence) -> Tensor:
-    """How far a recurrence is from forgetting nothing: the mean of ‖A_t − I‖_F over its batch and positions.
+    """The distance of a recurrence from perfect memory: the mean of ‖A_t − I‖_F over its batch and positions.
 
     The regulariser of Parnichkun et al. 2025 (arXiv 2504.19561), section 4.2; for a diagonal A_t it is ‖1 − a_t‖₂.
 
@@ -31,7 +138,7 @@ def identity_distance(recurrence: Recurrence) -> Tensor:
         A scalar in its real dtype, differentiable.
 
     Raises:
-        InputError: It is no recurrence, has no batch entry, or A overflows when squared.
+        InputError: The argument is no recurrence, has no batch entry, or A overflows when squared.
 
     Example:
         >>> vectors = torch.ones(3, 4)
@@ -46,12 +153,12 @@ def identity_distance(recurrence: Recurrence) -> Tensor:
 
 
 def utilisation_distance(operator: Operator, target: float, positions: Positions = None) -> Tensor:
-    """How far entropy-ESS, as a share of its ceiling, is from a target: the mean of (ESS_i / ceiling_i − target)².
+    """The distance of the entropy-ESS from a share of its ceiling: the mean of (ESS_i / ceiling_i − target)².
 
-    It pulls in both directions, each head at each position by itself.
+    It pulls in both directions, for each head and position separately.
 
     Args:
-        operator: Any operator with a fixed state; others cost far more (see `differentiable_entropy`).
+        operator: Any operator with a fixed state; others cost much more (see `differentiable_entropy`).
         target: Share of the ceiling min(TSS, i, L − i), in 0 … 1.
         positions: None for all of 1 … L − 1, an int for that many evenly spread, or a list.
 
@@ -59,7 +166,7 @@ def utilisation_distance(operator: Operator, target: float, positions: Positions
         A scalar, float64, differentiable.
 
     Raises:
-        InputError: It is no operator, has no batch entry or position, or the target is no share.
+        InputError: The argument is no operator, has no batch entry or position, or the target is no share.
 
     Example:
         >>> one = torch.ones(6, 1)
@@ -75,17 +182,17 @@ def utilisation_distance(operator: Operator, target: float, positions: Positions
 
 @dataclass(frozen=True)
 class Regularisation:
-    """What is added to a loss, from the mixers that ran while it was computed.
+    """A penalty on the mixers that ran while a loss was computed.
 
-    `identity_distance` averages over all layers, heads and positions where the mixers are statesize's own linear
-    attentions, which tell their decays for the cost of one projection, and over sampled sequences and units elsewhere.
-    `utilisation_distance` averages over sampled sequences, units and positions at which the state could be full,
-    n ≤ i ≤ L − n; these are drawn anew for each layer and step, so that on average its gradient is that over all.
+    `identity_distance` averages over all layers, heads and positions of statesize's own linear attentions, whose decays
+    cost one projection, and over sampled sequences and units of other mixers. `utilisation_distance` averages over
+    sampled sequences, units and positions at which the state could be full, n ≤ i ≤ L − n. Each layer and step has its
+    own sample, so the expected gradient is that over all.
 
     Attributes:
         identity_weight: λ of the identity distance, about 0.3; 0 leaves it out.
         utilisation_weight: Weight of the utilisation distance; 0 leaves it out.
-        target_utilisation: Share of the ceiling that the entropy-ESS is drawn to.
+        target_utilisation: Target of the entropy-ESS as a share of its ceiling.
         sequences: Sequences of the batch that are sampled in each layer.
         units: Heads or channels that are sampled in each layer.
         positions: Positions that are sampled in each layer.
@@ -121,8 +228,8 @@ class Regularisation:
         """The term to add: both distances, each averaged over the mixers and weighted.
 
         Args:
-            calls: From `mixer_calls`, of the forward pass that gave the loss.
-            generator: Draws what is sampled; on the CPU.
+            calls: From `mixer_calls`, of the forward pass that computed the loss.
+            generator: Draws the samples; on the CPU.
 
         Returns:
             A scalar in float32, in the graph of that forward pass.
@@ -132,7 +239,7 @@ class Regularisation:
             InputError: An operator is not finite.
         """
         terms: list[Tensor] = []
-        # What is sampled is kept in float64, and mixers of half precision are asked for more.
+        # Sampled operators are float64, and mixers of half precision need more for the distances.
         with torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):
             if self.identity_weight:
                 distances = [self._identity(call, generator) for call in calls]
@@ -145,7 +252,7 @@ class Regularisation:
     def _identity(self, call: MixerCall, generator: torch.Generator) -> Tensor | None:
         log_decay = getattr(call.module, "log_decay", None) if isinstance(call, ModuleCall) else None
         if isinstance(call, ModuleCall) and callable(log_decay):
-            # Linear attention whose decay is all of its transition.
+            # Linear attention: its decay is the whole transition.
             logarithm = cast("Tensor | None", log_decay(call.hidden))
             return call.hidden.new_zeros(()) if logarithm is None else _norm(logarithm.expm1(), -1).mean()
         operator = call.sampled(self.sequences, self.units, generator)
@@ -156,10 +263,10 @@ class Regularisation:
         if not isinstance(operator, Recurrence):
             return None
         length, states = operator.length, int(operator.state_size()[0])
-        # Where the state cannot be full at any position, the middle is where it can hold most.
+        # If the state can be full at no position, it can hold most in the middle.
         first, last = min(states, length // 2), max(length - states, (length + 1) // 2)
-        chosen = first + drawn(last - first + 1, self.positions, generator)
-        return utilisation_distance(operator, self.target_utilisation, chosen.sort().values)
+        positions = first + _sample(last - first + 1, self.positions, generator)
+        return utilisation_distance(operator, self.target_utilisation, positions.sort().values)
 
 
 def _mean(distances: Sequence[Tensor | None]) -> Tensor:
@@ -174,8 +281,8 @@ def _mean(distances: Sequence[Tensor | None]) -> Tensor:
 
 def _average(name: str, distances: Tensor) -> Tensor:
     if not distances.numel() or not all_finite(distances):
-        given = "none" if not distances.numel() else "numbers that overflow when they are squared"
-        raise InputError(f"{name} must have a batch entry and a position, and finite distances, got {given}.")
+        problem = "none" if not distances.numel() else "numbers that overflow when they are squared"
+        raise InputError(f"{name} must have a batch entry and a position, and finite distances, got {problem}.")
     return distances.mean()
 
 

@@ -16,20 +16,20 @@ from statesize.measurement.settings import check_settings
 from statesize.measurement.statistics import Sample, draw, estimate
 from statesize.profiling.measuring import captured_mixers, measure_captured
 
-# What a utilisation is a share of.
-_OF = ("state", "ceiling")
+# The two denominators of a utilisation.
+_LIMITS = ("state", "ceiling")
 
 
 class StateSizeMetric(Metric):
-    """Entropy-ESS and utilisation of a model over the batches that it is given.
+    """Entropy-ESS and utilisation of a model over batches of sequences.
 
-    Each update measures one or more sequences; merged over batches and processes, every sequence has the same weight.
-    The same heads are measured in every process, so with a part of them, too, the result is that of one process.
+    Each update measures one or more sequences. Over all batches and processes, every sequence has the same weight. All
+    processes measure the same heads, so the result is that of one process also if only some heads are measured.
 
     Args:
-        positions: Positions that are measured of each sequence, evenly spread; None for all.
-        channels: Heads or channels that are measured of each mixer, at most; None for all.
-        seed: Seed of their choice.
+        positions: Measured positions of each sequence, evenly spread; None for all.
+        channels: Largest number of measured heads or channels of each mixer; None for all.
+        seed: Seed of the choice of heads or channels.
 
     Example:
         >>> from statesize.lab import zoo
@@ -46,13 +46,8 @@ class StateSizeMetric(Metric):
         super().__init__()
         self.positions, self.channels, self.seed = positions, channels, seed
         self._checking = CheckPolicy("none")
-        for name in (
-            "total",
-            "readouts",
-            "width",
-            "sequences",
-            *(f"{of}_{what}" for of in _OF for what in ("shares", "width")),
-        ):
+        limits = [f"{limit}_{part}" for limit in _LIMITS for part in ("shares", "width")]
+        for name in ("total", "readouts", "width", "sequences", *limits):
             self.add_state(name, torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
 
     def update(self, model: nn.Module, input_ids: Tensor) -> None:
@@ -61,26 +56,26 @@ class StateSizeMetric(Metric):
         Errors are those of `statesize.capture` and `statesize.measure`.
 
         Args:
-            model: The model; it is left as it was.
+            model: The model, which is not changed.
             input_ids: Token ids, (S, L), without padding.
         """
         for item in captured_mixers(model, input_ids, None, self._checking.for_run(model)):
-            found, sample = self._measured(item)
-            entropy, channels = cast("Tensor", found.entropy), item.units * item.multiplicity
+            measurement, sample = self._measured(item)
+            entropy, channels = cast("Tensor", measurement.entropy), item.units * item.multiplicity
             readouts = total = channels * _sum(entropy, sample)
-            together = item.by_group()
-            if together is not None:
-                # What several heads read counts once.
-                joint, groups = self._measured(together)
-                total = together.units * together.multiplicity * _sum(cast("Tensor", joint.entropy), groups)
+            grouped = item.by_group()
+            if grouped is not None:
+                # A state that several heads read counts once.
+                joint, groups = self._measured(grouped)
+                total = grouped.units * grouped.multiplicity * _sum(cast("Tensor", joint.entropy), groups)
             self._add("total", total)
             self._add("readouts", readouts)
             self._add("width", channels * len(input_ids))
-            share = _sum(utilisation(entropy, found.ceiling, found.binds), sample)
+            share = _sum(utilisation(entropy, measurement.ceiling, measurement.binds), sample)
             if math.isfinite(share):
-                of = "ceiling" if torch.equal(found.state_size, found.positions) else "state"
-                self._add(f"{of}_shares", channels * share)
-                self._add(f"{of}_width", channels * len(input_ids))
+                limit = "ceiling" if torch.equal(measurement.state_size, measurement.positions) else "state"
+                self._add(f"{limit}_shares", channels * share)
+                self._add(f"{limit}_width", channels * len(input_ids))
         self._add("sequences", len(input_ids))
 
     def compute(self) -> dict[str, Tensor]:
@@ -90,23 +85,24 @@ class StateSizeMetric(Metric):
             average_ess per channel, total_ess over all stored channels, state_utilisation and ceiling_utilisation;
             means over sequences, NaN without any.
         """
+        shares = {f"{limit}_utilisation": self._ratio(f"{limit}_shares", f"{limit}_width") for limit in _LIMITS}
         return {
-            "average_ess": self._of("readouts") / self._of("width"),
-            "total_ess": self._of("total") / self._of("sequences"),
-            **{f"{of}_utilisation": self._of(f"{of}_shares") / self._of(f"{of}_width") for of in _OF},
+            "average_ess": self._ratio("readouts", "width"),
+            "total_ess": self._ratio("total", "sequences"),
+            **shares,
         }
 
     def _measured(self, item: Captured) -> tuple[Measurement, Sample]:
         count = item.units if self.channels is None else self.channels
         sample = draw(item.units, count, self.seed, item.name)
-        (found,) = measure_captured(item, sample.units, check_settings((), (), self.positions), ("entropy",))
-        return found, sample
+        (measurement,) = measure_captured(item, sample.units, check_settings((), (), self.positions), ("entropy",))
+        return measurement, sample
 
-    def _of(self, name: str) -> Tensor:
-        return cast("Tensor", getattr(self, name))
+    def _ratio(self, numerator: str, denominator: str) -> Tensor:
+        return getattr(self, numerator) / getattr(self, denominator)
 
     def _add(self, name: str, value: float) -> None:
-        setattr(self, name, self._of(name) + value)
+        setattr(self, name, getattr(self, name) + value)
 
 
 def _sum(values: Tensor, sample: Sample) -> float:

@@ -1,1 +1,1 @@
-"""Files, parts of runs, progress and text: what everything else writes and tells by."""
+"""Files, recipes, progress, text for terminals, and the machine."""

@@ -1,18 +1,24 @@
-"""Files and folders that are written whole or not at all, and bounds on those that strangers wrote."""
+"""Files and folders that are written completely or not at all, parts of a run, and limits on untrusted files."""
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
+import logging
+import math
 import os
 import shutil
 import socket
 import stat
 import tempfile
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 from statesize.errors import FileError
+from statesize.io.text import printable
 
 try:
     import fcntl
@@ -20,14 +26,20 @@ except ImportError:  # not on Windows, where nothing is locked
     fcntl = None
 
 MOST_JSON = 16 * 2**20
-"""Bytes of a file of settings or facts that is read; JSON takes some twenty times as much in memory at the worst."""
+"""Largest JSON or TOML file that is read, in bytes; JSON takes up to about twenty times as much memory."""
 
 LOCK = ".in-use"
-"""Name of the file that a process locks in a folder that it alone writes to."""
+"""Name of the lock file in a folder that one process writes to."""
+
+SPARE, GROWTH = 256 * 2**20, 2000
+"""A compressed file may unpack to SPARE bytes, and to GROWTH times its size on disk."""
+
+_LOGGER = logging.getLogger("statesize")
+Value = TypeVar("Value")
 
 
 def parse_json(content: bytes | str) -> object:
-    """The values of a JSON document that anybody may have written; a ValueError if two readers could differ on it."""
+    """Parse an untrusted JSON document; ValueError if two readers could differ on it."""
     try:
         return json.loads(content, object_pairs_hook=_unique)
     except RecursionError:
@@ -43,7 +55,7 @@ def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
 
 
 def require_regular(path: Path) -> Path:
-    """Refuse what may never end or never begin, a device or a pipe, and a folder; an OSError where nothing is there."""
+    """Refuse folders, and devices and pipes, which may block or never end; OSError if the path does not exist."""
     mode = path.stat().st_mode
     if not stat.S_ISREG(mode):
         kind = "a folder" if stat.S_ISDIR(mode) else "a pipe" if stat.S_ISFIFO(mode) else "a device or socket"
@@ -52,7 +64,7 @@ def require_regular(path: Path) -> Path:
 
 
 def read_limited(path: Path, most: int = MOST_JSON) -> bytes:
-    """The content of a file that anybody may have written, of at most so many bytes."""
+    """The content of an untrusted file of at most `most` bytes."""
     with require_regular(path).open("rb") as stream:
         content = stream.read(most + 1)
     if len(content) > most:
@@ -62,7 +74,7 @@ def read_limited(path: Path, most: int = MOST_JSON) -> bytes:
 
 @contextlib.contextmanager
 def os_errors(problem: str, advice: str = "") -> Generator[None]:
-    """Turn an error of the operating system into a FileError: the problem, the system's reason, and what to do."""
+    """Turn an OSError into a FileError with the problem, the system's reason, and advice."""
     try:
         yield
     except OSError as error:
@@ -70,44 +82,42 @@ def os_errors(problem: str, advice: str = "") -> Generator[None]:
 
 
 def replace_file(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all; its folder is made where it is missing."""
+    """Write a file completely or not at all; make its folder if it is missing."""
     replace_files(path.parent, {path.name: content})
 
 
 def replace_files(folder: Path, contents: Mapping[str, bytes]) -> None:
-    """Write files of one folder that belong together, content by name; other files of the folder stay."""
-    # All are written to temporary names before the first is moved. Of several, the last is removed before the others
-    # are replaced and comes back after them, so that an interruption leaves the old files, the new ones, or a folder
+    """Write files that belong together to a folder, content by name; other files of the folder stay."""
+    # All files are written under temporary names before the first is moved. The last of several is removed before the
+    # others are replaced, and moved after them. So an interruption leaves the old files, the new ones, or a folder
     # without the last, but never the last of one set with others of another.
-    parts = {name: folder / f".{name}.{os.getpid()}.part" for name in contents}
-    place = folder
+    temporary = {name: folder / f".{name}.{os.getpid()}.part" for name in contents}
+    path = folder
     try:
         folder.mkdir(parents=True, exist_ok=True)
         try:
             for name, content in contents.items():
-                place = folder / name
-                # A device or a pipe that is there would be replaced as well.
-                if os.path.exists(place):
-                    require_regular(place)
-                parts[name].write_bytes(content)
+                path = folder / name
+                # Moving a file over a device or a pipe would replace it.
+                if os.path.exists(path):
+                    require_regular(path)
+                temporary[name].write_bytes(content)
             if len(contents) > 1:
-                place.unlink(missing_ok=True)
-            for name, part in parts.items():
-                place = folder / name
-                part.replace(place)
+                path.unlink(missing_ok=True)
+            for name, part in temporary.items():
+                path = folder / name
+                part.replace(path)
         finally:
-            for part in parts.values():
+            for part in temporary.values():
                 part.unlink(missing_ok=True)
     except OSError as error:
-        raise FileError(
-            f"cannot write {place}: {error.strerror or error}. Give a folder that can be written"
-        ) from error
+        raise FileError(f"cannot write {path}: {error.strerror or error}. Give a folder that can be written") from error
 
 
 def replace_folder(folder: Path, write: Callable[[Path], object], scratch: Path | None = None) -> None:
-    """Write a folder under a temporary name, then move it to its place; what was there is replaced."""
-    # An interruption or an error leaves the old folder as it was; errors of the operating system are passed on. The
-    # temporary folder lies in `scratch`, a folder of the same file system, or in the parent, which exists.
+    """Write a folder under a temporary name, then replace the old folder by it."""
+    # An interruption or an error leaves the old folder unchanged; an OSError is passed on. The temporary folder is made
+    # in `scratch`, a folder of the same file system, or in the parent, which exists.
     temporary = Path(tempfile.mkdtemp(prefix=".statesize-", dir=scratch or folder.absolute().parent))
     new, old = temporary / "new", temporary / "old"
     try:
@@ -122,50 +132,50 @@ def replace_folder(folder: Path, write: Callable[[Path], object], scratch: Path 
 
 
 def check_writable(folder: Path) -> None:
-    """Refuse a folder that cannot be made or written, and leave it as it is, missing where it is."""
-    place = folder.absolute()
+    """Refuse a folder that cannot be made or written, without making it."""
+    existing = folder.absolute()
     with os_errors(f"cannot write to {folder}", "Give a writable folder"):
-        while not os.path.lexists(place):
-            place = place.parent
-        os.rmdir(tempfile.mkdtemp(prefix=".statesize-", dir=place))
+        while not os.path.lexists(existing):
+            existing = existing.parent
+        os.rmdir(tempfile.mkdtemp(prefix=".statesize-", dir=existing))
 
 
 @contextlib.contextmanager
 def only_writer(folder: Path) -> Generator[None]:
-    """Keep other processes that ask for it from writing to a folder, which is made where it is missing."""
-    # The lock goes with the process, however it ends; file systems without locks are written unlocked.
-    place = folder / LOCK
+    """Lock a folder against other callers of this function; make it if it is missing."""
+    # The system releases the lock when the process ends, however it ends. File systems without locks stay unlocked.
+    path = folder / LOCK
     with os_errors(f"cannot write to {folder}", "Give a folder, new or empty"):
         folder.mkdir(parents=True, exist_ok=True)
-        descriptor = _locked(place)
+        descriptor = _locked(path)
     try:
         yield
     finally:
-        # Removed while it is locked, which a process that has opened it meanwhile sees; where the folder was removed,
-        # the file there is that of another process.
+        # Removed while it is locked: a process that opened it in between compares the file, as here. If the folder was
+        # removed and made again, the file belongs to another process.
         with contextlib.suppress(OSError):
-            if os.path.samestat(os.fstat(descriptor), place.stat()):
-                place.unlink()
+            if os.path.samestat(os.fstat(descriptor), path.stat()):
+                path.unlink()
         os.close(descriptor)
 
 
-def _locked(place: Path) -> int:
-    """A descriptor of a file that no other process has locked."""
+def _locked(path: Path) -> int:
+    """A descriptor of the file, locked by this process."""
     while True:
-        descriptor = os.open(place, os.O_RDWR | os.O_CREAT, 0o666)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
             _lock(descriptor)
         except BlockingIOError:
             holder = os.read(descriptor, 200).decode(errors="replace")
             os.close(descriptor)
             raise FileError(
-                f"another process ({holder}) writes to {place.parent}; wait for its end, or give another folder"
+                f"another process ({holder}) writes to {path.parent}; wait for its end, or give another folder"
             ) from None
         with contextlib.suppress(FileNotFoundError):
-            if os.path.samestat(os.fstat(descriptor), place.stat()):
+            if os.path.samestat(os.fstat(descriptor), path.stat()):
                 break
         os.close(descriptor)
-    # Who it is serves a message only, for which a full disk has no room.
+    # Only messages use the name of the process, so a full disk is no error.
     with contextlib.suppress(OSError):
         os.truncate(descriptor, 0)
         os.write(descriptor, f"{os.getpid()} on {socket.gethostname()}".encode())
@@ -173,7 +183,7 @@ def _locked(place: Path) -> int:
 
 
 def _lock(descriptor: int) -> None:
-    """Lock a file, or raise a BlockingIOError where another process has; do nothing where there are no locks."""
+    """Lock a file; BlockingIOError if another process holds it. Does nothing where locks are not supported."""
     if fcntl is None:
         return
     try:
@@ -183,13 +193,9 @@ def _lock(descriptor: int) -> None:
             raise
 
 
-SPARE, GROWTH = 256 * 2**20, 2000
-"""A file may unpack to this many bytes, and to so many times what it takes on disk."""
-
-
 def check_header(path: Path) -> None:
-    """Refuse a safetensors file whose header is too long, or names a tensor twice; safetensors checks the rest."""
-    # Of two tensors of one name safetensors reads the last, another program perhaps the first.
+    """Refuse a safetensors file whose header is too long or names a tensor twice; safetensors checks the rest."""
+    # If two tensors have one name, safetensors reads the last, other programs perhaps the first.
     with require_regular(path).open("rb") as stream:
         length = int.from_bytes(stream.read(8), "little")
         header = stream.read(length) if length <= MOST_JSON else b""
@@ -201,3 +207,59 @@ def check_header(path: Path) -> None:
         parse_json(header)
     except ValueError as error:
         raise FileError(f"{path} is damaged or cut off ({error}); copy or make it again.") from error
+
+
+def digest(content: bytes) -> str:
+    """The first 24 hexadecimal digits of the SHA-256."""
+    return hashlib.sha256(content).hexdigest()[:24]
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Finished parts of a run, a file each, so that a killed run continues; only one process writes to the folder."""
+
+    # The name of a file has the digest of its content, so a part that was cut off or changed is noticed.
+
+    folder: Path  # made for the first part
+    suffix: str
+    most: float = math.inf  # largest file that is read, in bytes
+    # Files by subfolder and name of the part: those found at first, and those written since.
+    _files: dict[Path, dict[str, list[Path]]] = field(default_factory=dict[Path, "dict[str, list[Path]]"], init=False)
+
+    def read(self, name: str, decode: Callable[[bytes], Value]) -> Value | None:
+        """The decoded part, or None if it has to be made; `decode` raises a ValueError for wrong content."""
+        for path in list(self._paths(name)):
+            try:
+                small = require_regular(path).stat().st_size <= self.most
+                if small and path.stem.endswith(f"-{digest(content := path.read_bytes())}"):
+                    return decode(content)
+            except FileNotFoundError:
+                continue
+            except (OSError, ValueError, FileError):
+                pass
+            _LOGGER.warning("%s is damaged. That part is made anew.", printable(str(path)))
+            self._paths(name).remove(path)
+            with contextlib.suppress(OSError):
+                path.unlink()
+        return None
+
+    def write(self, name: str, content: bytes) -> None:
+        """Store a part; FileError if the folder cannot be written."""
+        path = self.folder / f"{name}-{digest(content)}{self.suffix}"
+        replace_file(path, content)
+        self._paths(name).append(path)
+
+    def names(self, folder: str) -> Iterator[str]:
+        """Names of the parts in a subfolder, damaged ones included."""
+        return (f"{folder}/{name}" for name in self._listed(self.folder / folder))
+
+    def _paths(self, name: str) -> list[Path]:
+        path = self.folder / name
+        return self._listed(path.parent).setdefault(path.name, [])
+
+    def _listed(self, folder: Path) -> dict[str, list[Path]]:
+        if folder not in self._files:
+            by_name = self._files.setdefault(folder, {})
+            for path in sorted(folder.glob(f"[!.]*{self.suffix}")):
+                by_name.setdefault(path.stem.rpartition("-")[0], []).append(path)
+        return self._files[folder]

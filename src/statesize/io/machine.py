@@ -1,4 +1,4 @@
-"""What this machine is, and how much memory it has."""
+"""The machine: its processor and its free memory."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 def free_bytes(
     device: torch.device, system: Path = Path("/proc/meminfo"), group: Path = Path("/sys/fs/cgroup")
 ) -> int | None:
-    """Bytes that a tensor could take, the less of the system's and its control group's; None where nobody says."""
+    """Free bytes of a device: on a CPU the smaller of the system's and the control group's; None if not reported."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     if device.type != "cpu" or not system.exists():
@@ -26,7 +26,7 @@ def free_bytes(
 
 
 def _number(path: Path) -> int | None:
-    """The number in a file of a control group; None where there is no file, or no limit."""
+    """The number in a file of a control group; None without the file or without a limit."""
     try:
         return int(path.read_text(encoding="ascii"))
     except (OSError, ValueError):
@@ -34,10 +34,10 @@ def _number(path: Path) -> int | None:
 
 
 def machine() -> str:
-    """The processor, as far as the system names it, and how many of them there are."""
+    """The processor's name, the number of processors, and the system."""
     name = platform.processor() or platform.machine()
-    described = Path("/proc/cpuinfo")
-    if described.exists():
-        lines = described.read_text(encoding="utf-8").splitlines()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        lines = cpuinfo.read_text(encoding="utf-8").splitlines()
         name = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), name)
     return f"{name}, {os.cpu_count()} processors, {platform.system()} {platform.machine()}"

@@ -1,9 +1,8 @@
-"""Progress on stderr: bars with the time that is left where somebody looks, plain lines elsewhere."""
+"""Progress on stderr: bars with the remaining time in a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
 import time
-from types import TracebackType
 from typing import Self
 
 from rich.console import Console
@@ -20,7 +19,7 @@ def say(message: str) -> None:
 
 
 def duration(seconds: float) -> str:
-    """A time for people, such as "12 s", "3 minutes", "5 hours" or "1,000 days"."""
+    """A time as text, such as "12 s", "3 minutes", "5 hours" or "1,000 days"."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     if seconds < 5400:
@@ -29,12 +28,12 @@ def duration(seconds: float) -> str:
 
 
 class Bars:
-    """Bars in a terminal, plain lines elsewhere unless these are not wanted, nothing where quiet."""
+    """Bars in a terminal; elsewhere plain lines, unless `lines` is False; nothing if `quiet`."""
 
     def __init__(self, quiet: bool = False, *, lines: bool = True) -> None:
         console = Console(stderr=True)
-        self._drawn = console.is_terminal and not console.is_dumb_terminal and not quiet
-        self._plain = lines and not self._drawn and not quiet
+        shown = console.is_terminal and not console.is_dumb_terminal and not quiet
+        self._plain = lines and not shown and not quiet
         self._rich = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24),
@@ -43,20 +42,18 @@ class Bars:
             _TimeLeft(),
             TextColumn("{task.fields[detail]}", markup=False, table_column=Column(no_wrap=True, overflow="ellipsis")),
             console=console,
-            disable=not self._drawn,
+            disable=not shown,
         )
 
     def __enter__(self) -> Self:
         self._rich.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         self._rich.stop()
 
     def begin(self, description: str, total: int | None = None) -> Bar:
-        """Begin a bar; `total` is None where it is told later."""
+        """Begin a bar; `total` is None if `update` sets it."""
         return Bar(self._rich, description, total, plain=self._plain)
 
 
@@ -66,10 +63,10 @@ class Bar:
     def __init__(self, bars: Progress, description: str, total: int | None, *, plain: bool) -> None:
         self._bars, self._description, self._plain = bars, printable(description), plain
         self._task = bars.add_task(self._description, total=total, detail="", end=None)
-        self._started, self._kept = time.monotonic(), 0
+        self._started, self._resumed = time.monotonic(), 0
 
     def note(self, message: str) -> None:
-        """Print a line, above the bar where there is one."""
+        """Print a line, in a terminal above the bar."""
         if self._plain:
             say(f"{self._description}: {message}")
         elif not self._bars.disable:
@@ -77,13 +74,13 @@ class Bar:
             self._bars.console.print(line, highlight=False, markup=False, soft_wrap=True)
 
     def keep(self, parts: int) -> None:
-        """Say that parts were done before, which tells nothing of the speed."""
-        self._kept += parts
+        """Leave parts of an earlier run out of the estimated speed."""
+        self._resumed += parts
 
     def update(self, done: int, total: int, detail: str, *, left: float | None = None, line: bool = True) -> None:
-        """Show how far it is: parts done, earlier ones included, the last one, and the seconds left if known."""
-        if left is None and done > self._kept:
-            left = (time.monotonic() - self._started) * (total - done) / (done - self._kept)
+        """Show the parts done, earlier runs included, details of the last one, and the seconds left if known."""
+        if left is None and done > self._resumed:
+            left = (time.monotonic() - self._started) * (total - done) / (done - self._resumed)
         left = None if done >= total else left
         if self._plain and line:
             say(f"{self._description}: {detail}" + ("" if left is None else f"; about {duration(left)} left"))
@@ -94,7 +91,7 @@ class Bar:
 
 
 class _TimeLeft(ProgressColumn):
-    """Time to the expected end, which goes on while a long part is done."""
+    """Time to the expected end; it counts down during a long part."""
 
     def render(self, task: Task) -> Text:
         """The cell of a bar."""

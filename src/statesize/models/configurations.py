@@ -12,8 +12,8 @@ from statesize.io.files import parse_json, read_limited
 
 # Where the models that are defined here register with transformers, by `model_type`.
 _OWN = {
-    "projected_mamba2": "statesize.reduction.hub.projected_mamba2",
-    "projected_gated_deltanet": "statesize.reduction.hub.projected_deltanet",
+    "projected_mamba2": "statesize.reduction.projected_mamba2",
+    "projected_gated_deltanet": "statesize.reduction.projected_deltanet",
 }
 
 MAMBA_SSM_NAMES = {r"^backbone\.embedding\.": "backbone.embeddings."}

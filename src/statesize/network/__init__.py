@@ -1,4 +1,4 @@
-"""The ESS of a whole network: of the Jacobian from past to future, for any module with derivatives.
+"""The ESS of a whole network: that of the Jacobian from past to future, for any module with derivatives.
 
 Read span, jacobian and network in this order.
 """

@@ -1,4 +1,4 @@
-"""What measuring a network would take: the time of one product, times about how many an interval needs."""
+"""The predicted time of `network_ess`: that of one product, times the number of products that an interval needs."""
 
 from __future__ import annotations
 
@@ -9,28 +9,26 @@ from dataclasses import dataclass
 from torch import nn
 
 from statesize.adapters.models.inputs import Inputs
-from statesize.network.copies import Precision, copies
-from statesize.network.jacobian import Jacobian
-from statesize.network.network import Method, checked, estimate_of, method_at
+from statesize.network.jacobian import Jacobian, Precision, copies
+from statesize.network.network import Method, check_limits, estimate_of, method_at
 from statesize.spectra.cut import Positions
-from statesize.spectra.implicit.entropy_estimate import EntropyEstimate
 
-# Products of a trial, which tell their time and how fast the interval becomes narrower.
+# Products of the trial that measures their time and the width of the interval.
 _TRIAL = 16
 
 
 @dataclass(frozen=True)
 class PlannedCut:
-    """What would be done at one cut.
+    """The plan of one cut.
 
     Attributes:
         position: The cut.
         dimension: The smaller side of the Jacobian.
         method: "lanczos" or "dense".
-        products: With about how many vectors the Jacobian and its transpose would be multiplied.
-        most: With how many at most, as `memory` allows.
+        products: Predicted number of vectors that the Jacobian and its transpose are multiplied with.
+        most: Their largest number, as `memory` allows.
         seconds: Predicted time.
-        memory: Bytes that vectors or Jacobian take, beside the model and its activations.
+        memory: Bytes of the vectors or the Jacobian, beside the model and its activations.
     """
 
     position: int
@@ -44,11 +42,11 @@ class PlannedCut:
 
 @dataclass(frozen=True)
 class NetworkPlan:
-    """What `network_ess` would do, as `network_plan` found.
+    """The plan of `network_ess`.
 
     Attributes:
-        cuts: One entry a cut.
-        product_seconds: Time of one product with the Jacobian and one with its transpose, as measured.
+        cuts: One entry for each cut.
+        product_seconds: Measured time of one product with the Jacobian and one with its transpose.
         seconds: Predicted time of all cuts.
     """
 
@@ -68,10 +66,10 @@ def network_plan(
     memory: int | str = 2**31,
     precision: Precision = "double",
 ) -> NetworkPlan:
-    """Say what `network_ess` would do with the same arguments, and predict its time.
+    """Plan `network_ess` with the same arguments, and predict its time.
 
-    A few products at the middle cut are timed. The width of an interval falls about as one over their number, so the
-    width after these few tells how many are needed; the prediction can be off by a factor of two.
+    A few products at the middle cut are timed. The width of an interval is about inversely proportional to their
+    number, which predicts how many are needed; the prediction can be off by a factor of two.
 
     Args:
         model: As for `network_ess`.
@@ -98,33 +96,28 @@ def network_plan(
         >>> [(cut.position, cut.dimension, cut.method, cut.products) for cut in plan.cuts]
         [(2, 64, 'dense', 64), (6, 192, 'dense', 192)]
     """
-    closeness, budget = checked(accuracy, memory, method)
-    with copies(model, input_ids, positions, start, end, precision) as made:
-        at = made.cuts[len(made.cuts) // 2]
-        jacobian = made.for_products(made.jacobian(at), at)
-        estimate = estimate_of(jacobian, closeness, budget, at)
+    accuracy, memory = check_limits(accuracy, memory, method)
+    with copies(model, input_ids, positions, start, end, precision) as copied:
+        middle = copied.cuts[len(copied.cuts) // 2]
+        jacobian = copied.for_products(copied.jacobian(middle), middle)
+        estimate = estimate_of(jacobian, accuracy, memory, middle)
         begin = time.perf_counter()
         while not estimate.finished and estimate.products < _TRIAL:
             estimate.advance(jacobian.gram(estimate.pending))
         seconds = (time.perf_counter() - begin) / max(1, estimate.products)
-        wanted = _wanted(estimate, closeness)
-        planned = tuple(_planned(made.jacobian(i), i, wanted, seconds, method, budget) for i in made.cuts)
-    return NetworkPlan(planned, seconds, sum(cut.seconds for cut in planned))
+        needed = estimate.products
+        if not estimate.finished:
+            needed = math.ceil(needed * max(1.0, estimate.interval.accuracy / accuracy))
+        cuts = tuple(_planned(copied.jacobian(i), i, needed, seconds, method, memory) for i in copied.cuts)
+    return NetworkPlan(cuts, seconds, sum(cut.seconds for cut in cuts))
 
 
-def _wanted(estimate: EntropyEstimate, accuracy: float) -> int:
-    """About how many products make an interval as close as asked."""
-    if estimate.finished:
-        return estimate.products
-    return math.ceil(estimate.products * max(1.0, estimate.interval.accuracy / accuracy))
-
-
-def _planned(jacobian: Jacobian, i: int, wanted: int, seconds: float, method: str, memory: int) -> PlannedCut:
-    """One cut, of which a product takes so many seconds, both ways; a row of a dense Jacobian takes one way."""
-    dimension, taken = jacobian.dimension, method_at(jacobian, method, memory)
-    if taken == "dense":
-        held = 8 * jacobian.rows * jacobian.columns
-        return PlannedCut(i, dimension, taken, dimension, dimension, dimension * seconds / 2, held)
+def _planned(jacobian: Jacobian, i: int, needed: int, seconds: float, method: str, memory: int) -> PlannedCut:
+    """One cut; `seconds` are those of a product with J and one with Jᵀ, and a row of a dense J takes one of them."""
+    dimension, method = jacobian.dimension, method_at(jacobian, method, memory)
+    if method == "dense":
+        size = 8 * jacobian.rows * jacobian.columns
+        return PlannedCut(i, dimension, method, dimension, dimension, dimension * seconds / 2, size)
     most = estimate_of(jacobian, 0.5, memory, i).capacity
-    products = min(wanted, most)
-    return PlannedCut(i, dimension, taken, products, most, products * seconds, 8 * products * dimension)
+    products = min(needed, most)
+    return PlannedCut(i, dimension, method, products, most, products * seconds, 8 * products * dimension)

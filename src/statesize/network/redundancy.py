@@ -1,9 +1,9 @@
-"""What layers need one by one, beside what the whole network needs."""
+"""Redundancy: the memory that single layers need, compared with that of the whole network."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 from torch import Tensor, nn
 
@@ -17,27 +17,24 @@ from statesize.network.network import NetworkEss
 from statesize.operators import Convolution, Operator
 from statesize.report.redundancy import MixerNeeds, Redundancy
 
-if TYPE_CHECKING:
-    pass
-
 
 def redundancy(model: nn.Module, input_ids: Inputs, network: NetworkEss, name: str | None = None) -> Redundancy:
-    """Put what each layer needs beside what the whole network needs, at the same cuts of the same text.
+    """Compare the memory that each layer needs with that of the whole network, at the same cuts of the same text.
 
-    Layers repeat what others keep. The number says how often: the sum of what the layers need, each alone, divided by
-    what the network needs. It has a meaning only where the text is long enough to fill all states.
+    Layers may store what other layers store as well. The redundancy says how often: it is the sum of the entropy-ESS of
+    all layers, divided by that of the network. It is meaningful only if the text is long enough to fill all states.
 
     Args:
-        model: The model that was measured.
-        input_ids: The text that was measured.
-        network: What `network_ess` found of them.
-        name: What charts call the model; None takes the name of its class.
+        model: The measured model.
+        input_ids: The measured text.
+        network: The result of `network_ess` for them.
+        name: Name of the model in charts; None takes that of its class.
 
     Returns:
         A Redundancy.
 
     Raises:
-        ModelError: As for `statesize.capture`, where no layer can be measured.
+        ModelError: As for `statesize.capture`, if no layer can be measured.
 
     Example:
         >>> import statesize as ss, torch
@@ -55,54 +52,55 @@ def redundancy(model: nn.Module, input_ids: Inputs, network: NetworkEss, name: s
         for name, part in parts
         if type(part).__name__ == "ShortConvolution" and cast("Any", part).size > 1
     ]
-    needs = [*(_needs(item, positions, convolutions) for item in captured), *convolutions]
+    mixers = [_mixer(item, positions, convolutions) for item in captured]
     return Redundancy(
         model=name or type(model).__name__,
         positions=positions,
         dimension=tuple(cast("list[int]", network.dimension.tolist())),
         whole=tuple(cast("list[float]", network.entropy.tolist())),
         interval=tuple((low, high) for low, high in cast("list[tuple[float, float]]", network.interval.tolist())),
-        mixers=tuple(needs),
+        mixers=(*mixers, *convolutions),
         skipped=captured.skipped,
     )
 
 
-def _needs(item: Captured, positions: tuple[int, ...], convolutions: Sequence[MixerNeeds]) -> MixerNeeds:
-    """A mixer without its convolutions; what it shares with others is counted where the last of them is."""
-    operator = item.operator
-    found = alone = _measured(operator, positions)
+def _mixer(item: Captured, positions: tuple[int, ...], convolutions: Sequence[MixerNeeds]) -> MixerNeeds:
+    """A mixer without its convolutions; a cache that several mixers share counts for the last of them."""
+    measurement = single = _measured(item.operator, positions)
     channels, grouped = item.multiplicity, item.by_group()
     if grouped is not None:
-        found, channels = _measured(grouped.operator, positions), grouped.multiplicity
+        measurement, channels = _measured(grouped.operator, positions), grouped.multiplicity
+    if item.cache:
+        channels = 0
+    convolution_bytes = sum(part.state_bytes for part in convolutions if part.name.startswith(f"{item.name}."))
     return MixerNeeds(
         name=item.name,
         kind=item.kind,
-        state_bytes=item.state_bytes
-        - sum(own.state_bytes for own in convolutions if own.name.startswith(f"{item.name}.")),
-        stored=_stored(found, 0 if item.cache else channels),
-        needed=_needed(found, 0 if item.cache else channels),
-        alone=_needed(alone, item.multiplicity),
+        state_bytes=item.state_bytes - convolution_bytes,
+        stored=_stored(measurement, channels),
+        needed=_needed(measurement, channels),
+        alone=_needed(single, item.multiplicity),
     )
 
 
 def _convolution(name: str, module: Any, length: int, positions: tuple[int, ...]) -> MixerNeeds:
-    """The short convolution before a mixer of this package, whose cache holds one input less than it has taps."""
-    found = _measured(Convolution(module.weight.detach().flip(-1)[None], length), positions)
-    needed, size = _needed(found, 1), (module.size - 1) * module.weight.shape[0] * module.weight.element_size()
-    return MixerNeeds(name, "short convolution", size, _stored(found, 1), needed, needed)
+    """The short convolution before a mixer of this package; its cache has one input less than taps."""
+    measurement = _measured(Convolution(module.weight.detach().flip(-1)[None], length), positions)
+    needed, size = _needed(measurement, 1), (module.size - 1) * module.weight.shape[0] * module.weight.element_size()
+    return MixerNeeds(name, "short convolution", size, _stored(measurement, 1), needed, needed)
 
 
 def _measured(operator: Operator, positions: tuple[int, ...]) -> Measurement:
     return measure(operator, (), (), outputs=("entropy",), positions=positions)
 
 
-def _stored(found: Measurement, channels: int) -> tuple[float, ...]:
-    """TSS over so many channels of each unit, (1, units, P)."""
-    units = cast("Tensor", found.entropy).shape[1]
-    return tuple(float(size) * channels * units for size in found.state_size)
+def _stored(measurement: Measurement, channels: int) -> tuple[float, ...]:
+    """TSS at each position, summed over units with `channels` channels each."""
+    units = cast("Tensor", measurement.entropy).shape[1]
+    return tuple(float(size) * channels * units for size in measurement.state_size)
 
 
-def _needed(found: Measurement, channels: int) -> tuple[float, ...]:
-    """Entropy-ESS over so many channels of each unit, (1, units, P)."""
-    sums = cast("Tensor", found.entropy)[0].sum(0) * channels
+def _needed(measurement: Measurement, channels: int) -> tuple[float, ...]:
+    """Entropy-ESS at each position, summed over units with `channels` channels each."""
+    sums = cast("Tensor", measurement.entropy)[0].sum(0) * channels
     return tuple(cast("list[float]", sums.tolist()))

@@ -1,1 +1,1 @@
-"""Work in this process, in others on this machine, or on Ray: tasks in, outcomes out as they come."""
+"""Executors in this process, in other processes of this machine, and on Ray; threads within a process."""

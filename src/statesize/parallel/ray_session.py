@@ -1,4 +1,4 @@
-"""Ray: a cluster at an address, or one on this machine that is stopped at the end."""
+"""Connections to Ray: a cluster at an address, or one on this machine that is stopped at the end."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ import socket
 import sys
 import threading
 from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 from statesize.check import refuse
 from statesize.errors import InputError, StatesizeError
+from statesize.parallel.executor import environment
 
 _CONNECT_SECONDS = 5.0
 _PATIENCE_SECONDS = 2.0
-_SETTINGS = b"\4"
 _GOES_ON = "what is finished is kept, and the same command goes on"
-# Of the machine's memory, what workers may ask for; the rest is for the calling process and Ray's own.
+# Share of the machine's memory for workers; the rest is for the calling process and Ray itself.
 _FOR_WORKERS = 0.8
-# No reports of usage, and 127.0.0.1 as the address of each process, as Ray does by itself where it runs no clusters.
+# With "0" all processes of Ray listen at 127.0.0.1 only, as on Windows and macOS.
 _LOCAL = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 _PRIVATE = {"RAY_USAGE_STATS_ENABLED": "0", _LOCAL: "0"}
 
@@ -30,11 +30,12 @@ _PRIVATE = {"RAY_USAGE_STATS_ENABLED": "0", _LOCAL: "0"}
 @contextmanager
 def ray_session(address: str | None = None) -> Generator[Any]:
     """Ray, connected to a cluster, for the time of a block."""
-    # Without an address, a connection that the process has already is used and left open; else Ray is started on this
-    # machine, without a dashboard and without reports of its usage, and stopped at the end. It runs what it is sent,
-    # and therefore listens to this machine alone; a cluster that is started otherwise listens to all who can reach it.
+    # Without an address, an existing connection of the process is used and left open. If there is none, Ray is started
+    # on this machine, without dashboard and usage reports, and stopped at the end. Ray runs all code that it receives,
+    # so it listens to this machine only; other clusters listen to everybody who can reach them.
+    private = _private if address is None else nullcontext
     try:
-        with _private(address):
+        with private():
             ray: Any = importlib.import_module("ray")
     except ImportError as error:
         raise InputError("Ray is not installed; pip install ray, or run without it") from error
@@ -48,13 +49,14 @@ def ray_session(address: str | None = None) -> Generator[Any]:
         return
     if address not in {None, "auto"}:
         _require_reachable(str(address))
-    with _handlers_kept() as keep, _private(address):
+    with _handlers_restored() as restore, private():
         try:
             try:
-                ray.init(address=address or "local", log_to_driver=False, logging_level="ERROR", **_local(address))
-                keep()
+                options = _local_options() if address is None else {}
+                ray.init(address=address or "local", log_to_driver=False, logging_level="ERROR", **options)
+                restore()
             except Exception as error:
-                # Also plain ones: when a node does not start in time, or the head of the cluster is not there yet.
+                # Ray raises Exception itself if a node does not start in time or the head is not ready.
                 where = "on this machine" if address is None else f"at {address}"
                 reason = " ".join(str(error).split())[:300]
                 token = "" if address is None else " If the cluster asks for a token, set RAY_AUTH_MODE=token here too."
@@ -65,17 +67,17 @@ def ray_session(address: str | None = None) -> Generator[Any]:
 
 
 def wait_for_one(ray: Any, pending: Sequence[Any]) -> Any:
-    """The first of some answers that is there; a StatesizeError where the cluster's head or this node is gone."""
-    # Ray itself would end the process a minute later, or wait for ever.
+    """The first ready answer; StatesizeError if the cluster's head or this node has ended."""
+    # Ray itself would end the process after a minute, or wait for ever.
     context = ray.get_runtime_context()
-    # None of a client, to which Ray itself tells what is gone.
+    # A client has no address of the head; Ray reports to it that the head has ended.
     head = str(getattr(context, "gcs_address", ""))
     while True:
         _require_head(head)
         ready, _ = ray.wait(list(pending), num_returns=1, timeout=_PATIENCE_SECONDS)
         if ready:
             return ready[0]
-        # Without a head, Ray would wait for it here, and end the process.
+        # Without a head, `ray.nodes` would wait for it and then end the process.
         _require_head(head)
         own = [node for node in ray.nodes() if head and node["NodeID"] == context.get_node_id()]
         if not all(node["Alive"] for node in own):
@@ -96,13 +98,13 @@ def available_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _local(address: str | None) -> dict[str, Any]:
-    if address is not None:
-        return {}
-    # Every core that the process may use, not only the whole ones of a container's share.
-    options: dict[str, Any] = {"num_cpus": available_cores(), "include_dashboard": False}
-    # Ray's own is 15, with which workers starve beside anything else that computes.
-    options["_system_config"] = {"worker_niceness": 0}
+def _local_options() -> dict[str, Any]:
+    # Ray itself rounds a container's share of cores down. Its own niceness of 15 starves workers beside other programs.
+    options: dict[str, Any] = {
+        "num_cpus": available_cores(),
+        "include_dashboard": False,
+        "_system_config": {"worker_niceness": 0},
+    }
     if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
         memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
         limit = Path("/sys/fs/cgroup/memory.max")
@@ -112,7 +114,7 @@ def _local(address: str | None) -> dict[str, Any]:
 
 
 def _require_reachable(address: str) -> None:
-    # Ray itself waits for minutes, and then may end the process.
+    # Ray itself waits for minutes and then may end the process.
     host, colon, port = address.removeprefix("ray://").rpartition(":")
     if not colon or not host or not port.isdigit():
         refuse("the Ray address", "HOST:PORT, ray://HOST:PORT or auto", address)
@@ -126,44 +128,43 @@ def _require_reachable(address: str) -> None:
             f"nothing answers at the Ray address {address} ({error}); start a cluster there with ray start --head, or"
             " give no address"
         ) from error
-    # The gRPC of Ray speaks first, with a frame of HTTP/2 whose type stands in the fourth byte.
-    if frame[3:4] != _SETTINGS:
+    # Ray's gRPC server speaks first, with an HTTP/2 frame of type SETTINGS, 4; the type is the fourth byte.
+    if frame[3:4] != b"\4":
         raise InputError(
             f"what answers at the Ray address {address} is not Ray; its head listens at port 6379 by default"
         )
 
 
 @contextmanager
-def _handlers_kept() -> Generator[Callable[[], None]]:
-    # Ray sets its own handler of SIGTERM, and leaves it. One of Python unwinds the session, one of the system would
-    # leave Ray's processes behind.
-    here = threading.current_thread() is threading.main_thread()
-    before = signal.getsignal(signal.SIGTERM)
+def _handlers_restored() -> Generator[Callable[[], None]]:
+    # Ray sets a handler of SIGTERM and leaves it. A Python handler of the user unwinds the session and is restored at
+    # once; the system's default would leave Ray's processes behind and is restored at the end.
+    main = threading.current_thread() is threading.main_thread()
+    previous = signal.getsignal(signal.SIGTERM)
 
-    def put_back() -> None:
-        if here and callable(before):
-            signal.signal(signal.SIGTERM, before)
+    def restore() -> None:
+        if main and callable(previous):
+            signal.signal(signal.SIGTERM, previous)
 
     try:
-        yield put_back
+        yield restore
     finally:
-        if here and before is not None:
-            signal.signal(signal.SIGTERM, before)
+        if main and previous is not None:
+            signal.signal(signal.SIGTERM, previous)
 
 
 @contextmanager
-def _private(address: str | None) -> Generator[None]:
-    """The environment of a Ray of one's own; what the user has set stays."""
-    added = {} if address is not None else {name: value for name, value in _PRIVATE.items() if name not in os.environ}
-    # Ray reads this one when it is imported, which may have been before.
-    module = sys.modules.get("ray._private.ray_constants")
-    constants = {} if module is None or _LOCAL not in added else vars(module)
-    kept = {name: constants[name] for name in ("ENABLE_RAY_CLUSTER",) if name in constants}
-    os.environ.update(added)
-    constants.update(dict.fromkeys(kept, False))
+def _private() -> Generator[None]:
+    """The environment of a private Ray; variables that the user has set stay."""
+    added = {name: value for name, value in _PRIVATE.items() if name not in os.environ}
+    # Ray reads the variable when it is imported, which may have happened earlier.
+    constants: Any = sys.modules.get("ray._private.ray_constants")
+    previous = getattr(constants, "ENABLE_RAY_CLUSTER", None) if _LOCAL in added else None
+    if previous is not None:
+        constants.ENABLE_RAY_CLUSTER = False
     try:
-        yield
+        with environment(added):
+            yield
     finally:
-        for name in added:
-            del os.environ[name]
-        constants.update(kept)
+        if previous is not None:
+            constants.ENABLE_RAY_CLUSTER = previous

@@ -1,4 +1,4 @@
-"""Threads that share the work of engines, and the locks that LAPACK needs."""
+"""Threads that share the work of engines, and LAPACK functions that run beside each other."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import ctypes
 import threading
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import cache
 from importlib import import_module
 from typing import Any, TypeVar, cast
@@ -17,38 +17,55 @@ import torch
 from numba.extending import get_cython_function_address
 
 Array = npt.NDArray[np.float64]
+T = TypeVar("T")
 
-_lock = threading.Lock()
-# Open blocks of `one_thread_lapack` in the process, and the setting before the first of them.
-_open_blocks = 0
-_before = 1
 # Columns that LAPACK transforms at once.
 _BLOCK = 64
-# As scipy's wheels name the functions of their OpenBLAS, newer and older ones.
-_PREFIXES = ("scipy_openblas", "openblas")
 
 
-@contextmanager
-def one_lapack_thread() -> Generator[None]:
-    """Sets scipy's OpenBLAS to one thread until the last open block ends."""
-    global _open_blocks, _before
-    get, put = openblas_threads()
-    with _lock:
-        _before = _before if _open_blocks else get()
-        _open_blocks += 1
-        put(1)
-    try:
-        yield
-    finally:
-        with _lock:
-            _open_blocks -= 1
-            if not _open_blocks:
-                put(_before)
+class _OneThread:
+    """Holds a library at one thread while any thread of the process is inside of a block."""
+
+    def __init__(self, get: Callable[[], int], put: Callable[[int], object], *, per_thread: bool) -> None:
+        self._get, self._put, self._per_thread = get, put, per_thread
+        self._lock = threading.Lock()
+        self._open_blocks, self._previous = 0, 1
+
+    @contextmanager
+    def block(self) -> Generator[int]:
+        """Yield the number of threads from before the first open block."""
+        with self._lock:
+            self._previous = self._previous if self._open_blocks else self._get()
+            self._open_blocks += 1
+            self._put(1)
+        try:
+            yield self._previous
+        finally:
+            with self._lock:
+                self._open_blocks -= 1
+                # If the library has a number for each thread, each block restores its own.
+                if self._per_thread or not self._open_blocks:
+                    self._put(self._previous)
+
+
+_torch = _OneThread(torch.get_num_threads, torch.set_num_threads, per_thread=True)
+# For each thread: how many threads it may use, and the event that is set when its work is no longer wanted.
+_local = threading.local()
+
+
+def one_lapack_thread() -> AbstractContextManager[int]:
+    """Set scipy's OpenBLAS to one thread until the last open block ends."""
+    return _lapack().block()
+
+
+@cache
+def _lapack() -> _OneThread:
+    return _OneThread(*openblas_threads(), per_thread=False)
 
 
 def tridiagonal(matrix: Array) -> tuple[Array, Array, Array, Array]:
-    """Θ = Qᵀ A Q of symmetric A (n, n), n ≥ 2: its diagonal, the entries beside it, Q's reflections and factors."""
-    # The reflections are the columns below the diagonal of an (n, n) array.
+    """Θ = Qᵀ A Q of symmetric A (n, n), n ≥ 2: diagonal, off-diagonal, reflections (n, n) and factors of Q."""
+    # The reflections are the columns below the diagonal.
     n = matrix.shape[0]
     reflections = np.array(matrix, np.float64, order="F")
     diagonal, beside, factors, work = np.empty(n), np.empty(n - 1), np.empty(n - 1), np.empty(_BLOCK * n)
@@ -60,7 +77,7 @@ def tridiagonal(matrix: Array) -> tuple[Array, Array, Array, Array]:
 
 def turned(reflections: Array, factors: Array, columns: Array) -> Array:
     """Qᵀ B for B (n, m), with Q as `tridiagonal` returns it."""
-    # Only where it is needed: importing it takes as long as importing all of this package.
+    # Imported here because scipy.linalg takes as long to import as all of this package.
     from scipy.linalg import lapack
 
     below, rest = np.asfortranarray(reflections[1:, :-1]), np.asfortranarray(columns[1:])
@@ -71,7 +88,7 @@ def turned(reflections: Array, factors: Array, columns: Array) -> Array:
 
 @cache
 def _dsytrd() -> Callable[..., None]:
-    # Called by its address, as scipy's own wrapper lets no other thread of Python run meanwhile.
+    # Called by its address, since scipy's wrapper holds the GIL.
     pointer, integer = ctypes.c_void_p, ctypes.POINTER(ctypes.c_int)
     arguments = (ctypes.c_char_p, integer, pointer, integer, pointer, pointer, pointer, pointer, integer, integer)
     address = cast("Any", get_cython_function_address)("scipy.linalg.cython_lapack", "dsytrd")
@@ -80,22 +97,13 @@ def _dsytrd() -> Callable[..., None]:
 
 @cache
 def openblas_threads() -> tuple[Callable[[], int], Callable[[int], object]]:
-    """Functions that return and set how many threads scipy's OpenBLAS uses; without effect for another BLAS."""
+    """Functions that return and set the number of threads of scipy's OpenBLAS; without effect for another BLAS."""
     library = ctypes.CDLL(import_module("scipy.linalg.cython_blas").__file__)
-    for prefix in _PREFIXES:
+    # Names in newer and older wheels of scipy.
+    for prefix in ("scipy_openblas", "openblas"):
         if hasattr(library, f"{prefix}_set_num_threads"):
             return getattr(library, f"{prefix}_get_num_threads"), getattr(library, f"{prefix}_set_num_threads")
     return lambda: 1, lambda count: None
-
-
-T = TypeVar("T")
-
-_lock_threads = threading.Lock()
-# Blocks of `one_torch_thread` that are open in the process, and torch's setting before the first of them.
-_open_blocks_threads = 0
-_before_threads = 1
-# Of each thread: how many more it may use, and what is set when its work is no longer wanted.
-_here = threading.local()
 
 
 class _UnwantedError(Exception):
@@ -104,52 +112,44 @@ class _UnwantedError(Exception):
 
 @contextmanager
 def torch_threads(number: int | None) -> Generator[None]:
-    """Set the threads of torch; the setting comes back at the end. None leaves it."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(number or before)
+    """Set the threads of torch for the time of a block; None leaves them."""
+    previous = torch.get_num_threads()
+    torch.set_num_threads(number or previous)
     try:
         yield
     finally:
-        torch.set_num_threads(before)
+        torch.set_num_threads(previous)
 
 
 @contextmanager
 def one_torch_thread() -> Generator[None]:
-    """Set torch to one thread and leave the others to `in_parallel`; the setting comes back at the end."""
-    global _open_blocks_threads, _before_threads
-    if hasattr(_here, "threads"):
+    """Set torch to one thread for the time of a block and leave the other threads to `in_parallel`."""
+    if hasattr(_local, "threads"):
         yield
         return
-    with _lock_threads:
-        _before_threads = _before_threads if _open_blocks_threads else torch.get_num_threads()
-        _open_blocks_threads += 1
-        torch.set_num_threads(1)
-        _here.threads = _before_threads
-    try:
-        yield
-    finally:
-        with _lock_threads:
-            del _here.threads
-            _open_blocks_threads -= 1
-            torch.set_num_threads(_before_threads)
+    with _torch.block() as _local.threads:
+        try:
+            yield
+        finally:
+            del _local.threads
 
 
 def free_threads() -> int:
-    """How many threads `in_parallel` may use: inside of `one_torch_thread` what torch was set to, elsewhere 1."""
-    return getattr(_here, "threads", 1)
+    """How many threads `in_parallel` may use: the setting of torch before `one_torch_thread`, or 1 outside of it."""
+    return getattr(_local, "threads", 1)
 
 
 def end_if_unwanted() -> None:
-    """End a task of `in_parallel` of which another failed or was interrupted; long tasks call this again and again."""
-    unwanted: threading.Event | None = getattr(_here, "unwanted", None)
+    """End a task of `in_parallel` if another failed or was interrupted; long tasks call this repeatedly."""
+    unwanted: threading.Event | None = getattr(_local, "unwanted", None)
     if unwanted is not None and unwanted.is_set():
         raise _UnwantedError
 
 
 def in_parallel(tasks: Sequence[Callable[[], T]], most: int | None = None) -> list[T]:
-    """Results of independent tasks, in order, on at most so many of the threads that `one_torch_thread` left free."""
-    # The tasks spend their time in torch or numba, which let other threads run. Gradients are recorded or not, as in
-    # the calling thread. An error or an interrupt ends the other tasks where they next call `end_if_unwanted`.
+    """Results of independent tasks, in order, on at most `most` of the free threads."""
+    # Torch and numba release the GIL. Gradients are recorded as in the calling thread. An error or an interrupt ends
+    # the other tasks at their next call of `end_if_unwanted`.
     threads = min(free_threads(), len(tasks), most or len(tasks))
     if threads <= 1:
         return [task() for task in tasks]
@@ -158,7 +158,7 @@ def in_parallel(tasks: Sequence[Callable[[], T]], most: int | None = None) -> li
 
     def prepare() -> None:
         torch.set_num_threads(1)
-        _here.threads, _here.unwanted = each, unwanted
+        _local.threads, _local.unwanted = each, unwanted
 
     def run(task: Callable[[], T]) -> T:
         with torch.inference_mode(inference), torch.set_grad_enabled(gradients):

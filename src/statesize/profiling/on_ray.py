@@ -19,8 +19,7 @@ from statesize.check import require_count
 from statesize.errors import StatesizeError
 from statesize.measurement.settings import Settings, check_settings
 from statesize.models.load import LoadedModel, model_facts
-from statesize.parallel.processes import sent
-from statesize.parallel.ray import OnRay
+from statesize.parallel.ray import OnRay, sent
 from statesize.parallel.ray_session import ray_session
 from statesize.profiling.measuring import Layers
 from statesize.profiling.profile import Profile

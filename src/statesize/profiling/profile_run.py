@@ -16,8 +16,7 @@ from torch import Tensor
 
 from statesize.adapters.captured import SHARED
 from statesize.errors import FileError
-from statesize.io.files import LOCK, only_writer, parse_json
-from statesize.io.parts import Parts
+from statesize.io.files import LOCK, Parts, only_writer, parse_json
 from statesize.measurement.settings import Settings
 from statesize.models.load import tokens_sha256
 from statesize.parallel.executor import Done, Executor

@@ -12,7 +12,7 @@ import xarray as xr
 from torch import Tensor, nn
 
 from statesize.adapters import Captured, CheckPolicy
-from statesize.io.parts import digest
+from statesize.io.files import digest
 from statesize.measurement.settings import Settings
 from statesize.models.load import tokens_sha256
 from statesize.profiling.measuring import Layers, captured_mixers, measure_mixer, plan_work

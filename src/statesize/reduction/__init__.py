@@ -1,13 +1,12 @@
-"""Smaller recurrences and models: what a layer's memory needs, and what is left of a model with less.
+"""Smaller recurrences and models: operators with few states, and trained models whose states are cut.
 
-Read `reduce` and `reduction` for operators; `gramians`, `bases` and `compress` for models.
+Read `reduction`, `convolutions` and `reduce` for operators; `bases`, `reducible`, `hub` and `compress` for models.
 """
 
 from statesize.reduction.compress import Compression, compress
 from statesize.reduction.recommendation import Recommendation, recommend_state_size
-from statesize.reduction.reduce import reduce
+from statesize.reduction.reduce import VaryingReduction, reduce
 from statesize.reduction.reduction import Reduction
-from statesize.reduction.varying import VaryingReduction
 
 __all__ = [
     "Compression",

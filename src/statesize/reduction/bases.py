@@ -1,26 +1,82 @@
-"""Which r numbers of a head's n-dimensional state are kept, and how its queries read them.
+"""Gramians of a head's n-dimensional state, and the bases in which the state is cut to r numbers.
 
-Each way gives a projection Π of rank r, and `error`, tr(W (I − Π) C (I − Π)ᵀ) over tr(W C) for each r. Balanced
-truncation (Moore 1981) takes the Π of least error: W^½ Π C^½ is the truncated singular value decomposition of W^½ C^½.
-It mixes the n numbers, so it needs one decay for all of a head. A delta rule asks for an orthonormal basis. Where each
-number has a decay of its own, a selection of them is kept, one after another the one that leaves the least error, and
-queries read the others by their least-squares estimate, or not at all.
+The state S_t (n, d_v) is read as y_t = S_tᵀ q_t, and the head's output is y_t / |y_t| up to a factor. A projection Π of
+the state changes the output by a square of about tr(W (I − Π) C (I − Π)ᵀ), with C = E S Sᵀ and W = E q qᵀ / |y|². Both
+Gramians are sums over tokens of n × n matrices, so one pass over a text computes them for all heads.
+
+Each basis has a projection of rank r for every r; its `error` is this square over tr(W C). Balanced truncation (Moore
+1981) has the least error: W^½ Π C^½ is the truncated singular value decomposition of W^½ C^½. It mixes the n numbers,
+so all of a head must have one decay. A delta rule needs an orthonormal basis. If each number has its own decay, numbers
+are selected greedily, and queries read the others by their least-squares estimate or not at all.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor
 
+from statesize.operators import Recurrence
+from statesize.operators.transition import CHUNK, DiagonalTransition, chunk_states
+
+FIRST = 8
+"""Tokens at the start of a window whose outputs do not count: they depend on few tokens and may be nearly 0."""
+
 _linalg = cast("Any", torch.linalg)
-# Directions of a Gramian below this share of its largest are held to be at it.
+# Eigenvalues of a Gramian are raised to this share of the largest.
 _FLOOR = 1e-10
-# Added to the diagonal of what a read-out is solved from, relative to its mean.
+# Ridge of the least-squares read-out, relative to the mean of the diagonal.
 _RIDGE = 1e-6
+
+
+@dataclass(eq=False)
+class Gramians:
+    """Gramians of each head of a layer, summed over the tokens of a text; their scale is arbitrary."""
+
+    reading: Tensor  # W, (H, n, n) float64
+    state: Tensor  # C, (H, n, n) float64
+
+    @classmethod
+    def zeros(cls, heads: int, states: int) -> Gramians:
+        """The sums over no text."""
+        zeros = torch.zeros(heads, states, states, dtype=torch.float64)
+        return cls(zeros, zeros.clone())
+
+    @torch.no_grad()
+    def add(self, operator: Recurrence, values: Tensor, outputs: Tensor, heads: int) -> None:
+        """Add a text, with values and outputs (S, units, L, channels); a head is a group of consecutive units."""
+        # The operator and the values may have only some units of each head.
+        for state in _states(operator, values):
+            self.state += _squared(state, heads).double()
+        by_unit = outputs[:, :, FIRST:].square().sum(-1)
+        energy = by_unit.reshape(len(outputs), heads, -1, by_unit.shape[-1]).sum(2)
+        # All units of a head have the same C.
+        C = operator.C[:, :: values.shape[1] // heads, FIRST:]
+        query = C / energy.clamp(min=torch.finfo(energy.dtype).tiny).sqrt().unsqueeze(-1)
+        self.reading += torch.einsum("shln,shlm->hnm", query, query).double()
+
+
+def _states(operator: Recurrence, values: Tensor) -> Iterable[Tensor]:
+    """The states after each full chunk of tokens, (S, units, n, channels)."""
+    # For single channels, computing whole chunks by products is not faster than single steps.
+    if isinstance(operator.transition, DiagonalTransition) and values.shape[-1] > 1:
+        return chunk_states(operator.transition.decay, operator.B, values.to(operator.B.dtype))[
+            : values.shape[-2] // CHUNK
+        ]
+    return (state for t, state in enumerate(operator.successive_states(values), 1) if t % CHUNK == 0)
+
+
+def _squared(state: Tensor, heads: int) -> Tensor:
+    """Σ S Sᵀ of states (S, units, n, channels) for each head, (H, n, n)."""
+    S, units, n, channels = state.shape
+    if channels == 1:
+        columns = state.view(S, heads, -1, n).permute(1, 3, 0, 2).reshape(heads, n, -1)
+        return columns @ columns.mT
+    return (state @ state.mT).sum(0).view(heads, units // heads, n, n).sum(1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,16 +84,16 @@ class Truncation:
     """A head's state cut to r numbers: its query becomes q · query_map; its keys k · key_map, or some channels."""
 
     query_map: Tensor  # (n, r) float64
-    key_map: Tensor | None  # (n, r) float64; None where channels are kept
-    channels: tuple[int, ...]  # all n channels, those that are kept first; empty where keys are mapped
+    key_map: Tensor | None  # (n, r) float64; None if channels are selected
+    channels: tuple[int, ...]  # all n channels, the selected ones first; empty if keys are mapped
 
 
 @dataclass(frozen=True, eq=False)
 class Basis(ABC):
-    """The states of a head in an order in which they can be cut."""
+    """The states of a head in the order in which they are cut."""
 
     name: ClassVar[str]
-    error: Tensor  # share of the output's energy that r states miss, for r = 0 … n, (n + 1,) float64
+    error: Tensor  # lost share of the output's energy with r states, for r = 0 … n, (n + 1,) float64
 
     @abstractmethod
     def cut(self, states: int) -> Truncation:
@@ -46,7 +102,7 @@ class Basis(ABC):
 
 @dataclass(frozen=True, eq=False)
 class BalancedBasis(Basis):
-    """Any combinations of the n numbers, in the order of what they pass on."""
+    """Combinations of the n numbers in the order of their Hankel singular values."""
 
     name = "balanced truncation"
     query_maps: Tensor  # (n, n)
@@ -55,11 +111,13 @@ class BalancedBasis(Basis):
     @classmethod
     def of(cls, reading: Tensor, state: Tensor) -> BalancedBasis:
         """The basis for W and C, (n, n)."""
-        read, unread = _roots(reading)
-        held, unheld = _roots(state)
-        U, sigma, Vt = _linalg.svd(read @ held)
+        W_root, W_inverse_root = _roots(reading)
+        C_root, C_inverse_root = _roots(state)
+        U, sigma, Vt = _linalg.svd(W_root @ C_root)
         scale = sigma.sqrt()
-        return cls(_tails(sigma.square()), unread @ U * scale, unheld @ Vt.mT * scale)
+        tails = sigma.square().flip(0).cumsum(0).flip(0)
+        error = torch.cat([tails, tails.new_zeros(1)]) / tails[0]
+        return cls(error, W_inverse_root @ U * scale, C_inverse_root @ Vt.mT * scale)
 
     def cut(self, states: int) -> Truncation:
         """The first r states."""
@@ -68,10 +126,9 @@ class BalancedBasis(Basis):
 
 @dataclass(frozen=True, eq=False)
 class OrthonormalBasis(Basis):
-    """Orthonormal combinations of the n numbers, for (gated) delta rules: (I − β k kᵀ) keeps its form in these alone.
+    """Orthonormal combinations of the n numbers: only these preserve the form (I − β k kᵀ) of (gated) delta rules."""
 
-    They are the eigenvectors of W / tr W + C / tr C; of those that were tried they cost least.
-    """
+    # The eigenvectors of W / tr W + C / tr C lost least of the bases that were tried.
 
     name = "orthonormal basis"
     vectors: Tensor  # (n, n)
@@ -81,7 +138,7 @@ class OrthonormalBasis(Basis):
         """The basis for W and C, (n, n)."""
         vectors = _linalg.eigh(reading / reading.trace() + state / state.trace())[1].flip(-1)
         costs = (vectors.mT @ reading @ vectors) * (vectors.mT @ state @ vectors)
-        # tr(W_DD C_DD) of the last numbers; where one more makes it larger, fewer do not cost less.
+        # tr(W_DD C_DD) of the dropped numbers D. Since it may fall with one more, take the maximum over smaller D.
         tails = costs.flip(0, 1).cumsum(0).cumsum(1).diagonal().flip(0)
         tails = torch.cat([tails, tails.new_zeros(1)]).flip(0).cummax(0).values.flip(0)
         return cls(tails / tails[0], vectors)
@@ -93,7 +150,7 @@ class OrthonormalBasis(Basis):
 
 @dataclass(frozen=True, eq=False)
 class SelectedBasis(Basis):
-    """Some of the n numbers themselves, which keep their decays."""
+    """Some of the n numbers with their own decays, and queries that estimate the others."""
 
     name = "selection with corrected read-out"
     order: tuple[int, ...]
@@ -102,47 +159,47 @@ class SelectedBasis(Basis):
     @classmethod
     def of(cls, reading: Tensor, state: Tensor) -> SelectedBasis:
         """The greedy order for W and C, (n, n)."""
-        # `missed` is the part of C that the numbers so far do not tell: their Schur complement.
-        missed, order = state.clone(), list[int]()
-        errors = [float((reading * missed).sum())]
+        # The covariance that the selected numbers do not explain: the Schur complement of their block of C.
+        residual, order = state.clone(), list[int]()
+        errors = [float((reading * residual).sum())]
         least = _FLOOR * float(state.diagonal().max())
         for _ in range(len(state)):
-            variance = missed.diagonal().clamp(min=least)
-            gain = ((reading @ missed) * missed).sum(0) / variance
+            variance = residual.diagonal().clamp(min=least)
+            gain = ((reading @ residual) * residual).sum(0) / variance
             gain[order] = -torch.inf
             best = int(gain.argmax())
             order.append(best)
-            missed = missed - missed[:, best, None] * missed[best] / variance[best]
-            errors.append(max(0.0, float((reading * missed).sum())))
+            residual = residual - residual[:, best, None] * residual[best] / variance[best]
+            errors.append(max(0.0, float((reading * residual).sum())))
         return cls(torch.tensor(errors, dtype=torch.float64) / errors[0], tuple(order), state)
 
     def cut(self, states: int) -> Truncation:
         """The first r states."""
-        kept = list(self.order[:states])
-        among = self.state[kept][:, kept]
-        ridge = _RIDGE * among.diagonal().mean() * torch.eye(states, dtype=among.dtype)
-        return Truncation(_linalg.solve(among + ridge, self.state[kept]).mT, None, self.order)
+        selected = list(self.order[:states])
+        block = self.state[selected][:, selected]
+        ridge = _RIDGE * block.diagonal().mean() * torch.eye(states, dtype=block.dtype)
+        return Truncation(_linalg.solve(block + ridge, self.state[selected]).mT, None, self.order)
 
 
 @dataclass(frozen=True, eq=False)
 class KeptBasis(Basis):
-    """Some of the n numbers themselves, read as they were: for models whose code has no place for another read-out."""
+    """Some of the n numbers with unchanged queries, for models whose code allows no other read-out."""
 
     name = "selection"
     order: tuple[int, ...]
 
     @classmethod
     def of(cls, reading: Tensor, state: Tensor) -> KeptBasis:
-        """The greedy order for W and C, (n, n): one after another goes the number whose loss costs least."""
+        """The greedy order for W and C, (n, n): the next number to drop is the one that costs least."""
         costs = reading * state
         dropped, errors = list[int](), [0.0]
         alone, shared = costs.diagonal(), torch.zeros(len(costs), dtype=costs.dtype)
         for _ in range(len(costs)):
-            # tr(W_DD C_DD) of what was dropped, and one more.
-            added = alone + 2 * shared
-            added[dropped] = torch.inf
-            least = int(added.argmin())
-            errors.append(errors[-1] + float(added[least]))
+            # The increase of tr(W_DD C_DD) over the dropped numbers D by one more.
+            increase = alone + 2 * shared
+            increase[dropped] = torch.inf
+            least = int(increase.argmin())
+            errors.append(errors[-1] + float(increase[least]))
             dropped.append(least)
             shared = shared + costs[least]
         order = tuple(reversed(dropped))
@@ -150,8 +207,8 @@ class KeptBasis(Basis):
 
     def cut(self, states: int) -> Truncation:
         """The first r states."""
-        chosen = torch.eye(len(self.order), dtype=torch.float64)[:, list(self.order[:states])]
-        return Truncation(chosen, None, self.order)
+        selection = torch.eye(len(self.order), dtype=torch.float64)[:, list(self.order[:states])]
+        return Truncation(selection, None, self.order)
 
 
 def _roots(gramian: Tensor) -> tuple[Tensor, Tensor]:
@@ -159,9 +216,3 @@ def _roots(gramian: Tensor) -> tuple[Tensor, Tensor]:
     values, vectors = _linalg.eigh(gramian)
     values = values.clamp(min=_FLOOR * values[-1])
     return (vectors * values.sqrt()) @ vectors.mT, (vectors * values.rsqrt()) @ vectors.mT
-
-
-def _tails(energies: Tensor) -> Tensor:
-    """Σ_{m > r} of energies over their sum, for r = 0 … n."""
-    tails = energies.flip(0).cumsum(0).flip(0)
-    return torch.cat([tails, tails.new_zeros(1)]) / tails[0]

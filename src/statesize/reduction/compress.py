@@ -1,4 +1,4 @@
-"""A trained model with smaller states, and what that costs."""
+"""A trained model with smaller states, and its loss of quality."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from statesize.check import require_count, require_path
 from statesize.errors import FileError, InputError
 from statesize.io.files import check_writable, os_errors, replace_file, replace_folder
 from statesize.measurement.statistics import Interval, finite
-from statesize.reduction.hub.model import reducible
+from statesize.reduction.hub import reducible
 from statesize.reduction.recall import Recall, probe
 from statesize.reduction.reducible import Reducible, ReductionRequest
 from statesize.reduction.windows import Scores, TokenWindows, ratio_of, score, text_of, three_parts
@@ -25,9 +25,11 @@ from statesize.texts.token_files import vocabulary_size
 from statesize.texts.tokens import AnyTokenizer
 
 LOST_BITS = 0.01
-"""Bits a byte that a cut which is called safe costs at most, by the upper end of the interval."""
+"""Largest loss of a safe cut in bits a byte, compared with the upper end of the interval."""
 
 _FEWEST_DOCUMENTS = 20
+# Least tokens of the calibration text for each number of a head's state: both Gramians must have full rank.
+_TOKENS_PER_STATE = 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,13 +42,13 @@ class Compression:
         before: Bits a byte of the uncut model, which was fine-tuned as much as the smaller one.
         after: Bits a byte of the smaller model.
         difference: Their paired difference.
-        recall: What the probe of recall found, by kind.
-        documents: How many documents are held out.
-        state_bytes: What the states hold of a sequence before and after.
-        int8_bytes: What they would hold if the uncut model's were rounded to int8.
-        int8_difference: What that alone would cost, in bits a byte; None where the mixer's states are not rounded.
-        method: How states were cut.
-        sizes: What each head keeps, a tuple a layer; one number a layer of a model of transformers.
+        recall: Results of the recall probe, by kind.
+        documents: Number of held-out documents.
+        state_bytes: Bytes of the states of a sequence before and after.
+        int8_bytes: Their bytes if the states of the uncut model were rounded to int8.
+        int8_difference: The loss by this rounding alone, in bits a byte; None if the mixer's states cannot be rounded.
+        method: How the states were cut.
+        sizes: State sizes of the heads, a tuple for each layer; one number a layer of a model of transformers.
     """
 
     model: nn.Module
@@ -64,10 +66,10 @@ class Compression:
 
     @property
     def safe(self) -> bool | None:
-        """Whether the upper ends of all intervals are small; None where too little is known.
+        """Whether the upper ends of all intervals are small; None if the data do not suffice.
 
-        True if at most 0.01 bits a byte and 0.02 of the recall are lost, by every kind of recall that the uncut model
-        has. None with fewer than 20 held-out documents, or where it recalls nothing.
+        True if at most 0.01 bits a byte and 0.02 of the recall are lost, for every kind of recall that the uncut model
+        has. None with fewer than 20 held-out documents, or if the uncut model recalls nothing.
         """
         seen = [recall for recall in self.recall.values() if recall.seen]
         if self.documents < _FEWEST_DOCUMENTS or not seen:
@@ -78,10 +80,10 @@ class Compression:
         """The figures as JSON values.
 
         Args:
-            output: The folder that the model was saved to.
+            output: The folder of the saved model.
 
         Returns:
-            What `statesize compress --json` prints.
+            The output of `statesize compress --json`.
         """
         return {
             "loss_before": self.before.value,
@@ -90,7 +92,7 @@ class Compression:
             "interval": self.difference.ends,
             "state_bytes_before": self.state_bytes[0],
             "state_bytes_after": self.state_bytes[1],
-            "recall": {kind: _recall(found) for kind, found in self.recall.items()},
+            "recall": {kind: _recall_values(recall) for kind, recall in self.recall.items()},
             "safe": self.safe,
             "method": self.method,
             "output": None if output is None else os.fspath(output),
@@ -106,17 +108,18 @@ class Compression:
             FileError: The folder is in use, or cannot be written.
         """
         folder = check_output(folder)
+
+        def write(temporary: Path) -> None:
+            reducible(self.model).save(temporary, self.tokenizer)
+            replace_file(temporary / "compression.json", (json.dumps(self.to_dict(), indent=1) + "\n").encode())
+
         with os_errors(f"cannot write {folder}", "Give a folder that can be written"):
             folder.parent.mkdir(parents=True, exist_ok=True)
-            replace_folder(folder, self._write)
-
-    def _write(self, folder: Path) -> None:
-        reducible(self.model).save(folder, self.tokenizer)
-        replace_file(folder / "compression.json", (json.dumps(self.to_dict(), indent=1) + "\n").encode())
+            replace_folder(folder, write)
 
 
 def check_output(folder: str | os.PathLike[str]) -> Path:
-    """Refuse a folder that holds anything, or cannot be written."""
+    """Refuse a folder that is not empty or cannot be written."""
     path = require_path("output", folder)
     if os.path.lexists(path) and not path.is_dir():
         raise FileError(f"output must be a folder, got {path}, which is a file. Give a new folder.")
@@ -126,17 +129,15 @@ def check_output(folder: str | os.PathLike[str]) -> Path:
     return path
 
 
-def _recall(found: Recall) -> dict[str, Any]:
-    values = {"before": found.before.value, "after": found.after.value, "lost": found.lost.value}
-    return {name: finite(value) for name, value in values.items()} | {
-        "interval": found.lost.ends,
-        "answers": found.answers,
-        "seen": found.seen,
+def _recall_values(recall: Recall) -> dict[str, Any]:
+    return {
+        "before": finite(recall.before.value),
+        "after": finite(recall.after.value),
+        "lost": finite(recall.lost.value),
+        "interval": recall.lost.ends,
+        "answers": recall.answers,
+        "seen": recall.seen,
     }
-
-
-# Tokens of the calibration text for each number of a head's state: both Gramians must have full rank.
-_TOKENS_PER_STATE = 16
 
 
 @torch.no_grad()
@@ -151,30 +152,30 @@ def compress(
     free_basis: bool = False,
     length: int = 256,
 ) -> Compression:
-    """Cuts the states of a trained model, without training, and measures what that costs on held-out documents.
+    """Cuts the states of a trained model without training, and measures the loss of quality on held-out documents.
 
-    The documents are parted at random: 40 % show which states carry what outputs read (by Gramians, in one pass), 20 %
-    choose between three ways to spread the states over the heads, and the rest tells the cost. Mamba and Mamba-2 of
-    transformers keep their own code, which has one size of state for all layers, unless `free_basis` is asked for.
+    The documents are split at random: 40 % show which states the outputs depend on (by Gramians, in one pass), 20 %
+    choose between three ways to distribute the states over the heads, and the rest measures the loss. Mamba and Mamba-2
+    of transformers keep their own code, which has one state size for all layers, unless `free_basis` is set.
 
     Args:
         model: With layers of "la", "wla", "gla", "gla-s6", "s6", "deltanet" or "gated-deltanet", or Mamba or Mamba-2 of
             transformers; it is not changed.
         tokenizer: That of the model.
-        documents: Text as the model is used for, at least 3 different documents, and 50 for a verdict.
-        state: What to keep of the states: a share such as "50%" or 0.5, or the mean size of a head, such as 16.
-        int8: Also round the states to int8 after each token; not of transformers' models.
-        fine_tune: Steps of training on the calibration text, of the cut model and of the uncut one it is compared with;
-            likewise.
-        free_basis: Of Mamba-2, keep the best combinations of its numbers instead of the best numbers. It stays nearer
-            to the whole model, and the folder is read by statesize only.
+        documents: Typical text of the model's use, at least 3 different documents, and 50 for a verdict.
+        state: The new size of the states: a share such as "50%" or 0.5, or the mean size of a head, such as 16.
+        int8: Also round the states to int8 after each token; not for models of transformers.
+        fine_tune: Steps of training on the calibration text, for the cut model and the uncut one that it is compared
+            with; not for models of transformers.
+        free_basis: For Mamba-2, keep the best combinations of its numbers instead of the best numbers. This is more
+            accurate, but only statesize can read the folder.
         length: Tokens of the sequences that the model reads.
 
     Returns:
-        The smaller model with its cost.
+        The smaller model with its loss of quality.
 
     Raises:
-        InputError: `state` is out of range, or there is too little text.
+        InputError: `state` is out of range, or the text is too short.
         ModelError: The model has no states that can be cut, or was cut before.
 
     Example:
@@ -184,26 +185,26 @@ def compress(
         ((2048, 1024), None)
     """
     steps, tokens = require_count("fine_tune", fine_tune, least=0), require_count("length", length, least=2)
-    whole, request = reducible(model), ReductionRequest(state, int8, steps, free_basis, tokens)
-    kept = whole.kept(request)
-    whole.check_tokenizer(tokenizer)
-    calibration, choice, held_out = split_text(whole, tokenizer, listed("documents", documents), tokens)
-    control, cut, method = whole.cut(kept, calibration, choice, request)
+    uncut, request = reducible(model), ReductionRequest(state, int8, steps, free_basis, tokens)
+    states = uncut.kept(request)
+    uncut.check_tokenizer(tokenizer)
+    calibration, choice, held_out = split_text(uncut, tokenizer, listed("documents", documents), tokens)
+    control, cut, method = uncut.cut(states, calibration, choice, request)
     return _compared(control, cut, tokenizer, held_out, method)
 
 
 def split_text(
-    whole: Reducible, tokenizer: AnyTokenizer, documents: Sequence[str], length: int
+    uncut: Reducible, tokenizer: AnyTokenizer, documents: Sequence[str], length: int
 ) -> tuple[TokenWindows, TokenWindows, TokenWindows]:
     """Windows for the Gramians, for the choice of sizes, and held out; refuse a text too short for the first."""
-    parts = three_parts(documents, tokenizer, min(length, whole.positions or length))
-    size, largest = vocabulary_size(whole.model), max(int(part.inputs.max()) for part in parts)
+    parts = three_parts(documents, tokenizer, min(length, uncut.positions or length))
+    size, largest = vocabulary_size(uncut.model), max(int(part.inputs.max()) for part in parts)
     if size is not None and largest >= size:
         raise InputError(
             f"tokenizer must be that of the model, which has {size:,} tokens, got one that gives the id {largest:,}. "
             "Give the model's own."
         )
-    tokens, least = int(text_of(parts[0].targets).numel()), _TOKENS_PER_STATE * whole.state_size
+    tokens, least = int(text_of(parts[0].targets).numel()), _TOKENS_PER_STATE * uncut.state_size
     if tokens < least:
         raise InputError(
             f"text must have at least {least} tokens among the 40 % of its documents for the Gramians, got {tokens}. "
@@ -215,11 +216,11 @@ def split_text(
 def _compared(
     control: nn.Module, cut: nn.Module, tokenizer: AnyTokenizer, windows: TokenWindows, method: str
 ) -> Compression:
-    """What a cut costs, against the model that was not cut."""
-    whole, smaller = reducible(control), reducible(cut)
-    rounded = whole.rounded()
-    before, after = (score(one, windows.inputs, windows.targets) for one in (control, cut))
-    alone = None if rounded is None else score(rounded, windows.inputs, windows.targets)
+    """The loss of quality against the uncut model."""
+    uncut, smaller = reducible(control), reducible(cut)
+    rounded = uncut.rounded()
+    before, after = (score(model, windows.inputs, windows.targets) for model in (control, cut))
+    after_rounding = None if rounded is None else score(rounded, windows.inputs, windows.targets)
     return Compression(
         model=cut,
         tokenizer=tokenizer,
@@ -228,9 +229,9 @@ def _compared(
         difference=extra_bits(after, before, windows),
         recall=probe(control, cut, windows),
         documents=len(windows.sizes),
-        state_bytes=(whole.state_bytes, smaller.state_bytes),
+        state_bytes=(uncut.state_bytes, smaller.state_bytes),
         int8_bytes=None if rounded is None else reducible(rounded).state_bytes,
-        int8_difference=None if alone is None else extra_bits(alone, before, windows),
+        int8_difference=None if after_rounding is None else extra_bits(after_rounding, before, windows),
         method=method,
         sizes=smaller.sizes,
     )

@@ -1,4 +1,4 @@
-"""Loss against bytes of state: cuts of several sizes, in float and int8, and their page."""
+"""The loss of quality against the bytes of the states: cuts of several sizes, in float and int8, and their page."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
+from typing import cast
 
 import altair as alt
 import torch
@@ -18,7 +19,7 @@ from statesize.measurement.measurement import measure
 from statesize.measurement.statistics import Interval
 from statesize.reduction.bases import Basis
 from statesize.reduction.compress import extra_bits, split_text
-from statesize.reduction.hub.model import reducible
+from statesize.reduction.hub import reducible
 from statesize.reduction.reducible import Reducible
 from statesize.reduction.windows import score
 from statesize.report.document import document, filled
@@ -31,7 +32,7 @@ _POSITIONS = 4
 
 @dataclass(frozen=True)
 class FrontierPoint:
-    """One way to make states smaller, and its cost."""
+    """One way to make states smaller, and its loss of quality."""
 
     way: str
     share: float  # of the numbers of state
@@ -42,22 +43,22 @@ class FrontierPoint:
 
 @dataclass(frozen=True)
 class Head:
-    """What is known without a cut of one head, or of all units that keep the same numbers."""
+    """Properties of a head, or of all units that keep the same numbers, before it is cut."""
 
     layer: int
     head: int
     ess: float  # entropy-ESS, the mean over positions and sequences
-    missed: tuple[float, ...]  # share of its output's energy that a cut to each of SHARES misses, by its Gramians
+    missed: tuple[float, ...]  # lost share of its output's energy after a cut to each of SHARES, by its Gramians
 
 
 @torch.no_grad()
 def frontier(
     model: nn.Module, tokenizer: AnyTokenizer, documents: list[str], length: int = 256
 ) -> tuple[list[FrontierPoint], list[Head]]:
-    """The cost of all ways on the held-out documents of `compress`."""
-    whole = reducible(model)
-    calibration, _, held_out = split_text(whole, tokenizer, documents, length)
-    made, bases = whole.every_cut(SHARES, calibration)
+    """The loss of quality of all ways on the held-out documents of `compress`, and properties of the heads."""
+    uncut = reducible(model)
+    calibration, _, held_out = split_text(uncut, tokenizer, documents, length)
+    cuts, bases = uncut.every_cut(SHARES, calibration)
     before = score(model, held_out.inputs, held_out.targets)
     points = [
         FrontierPoint(
@@ -67,28 +68,25 @@ def frontier(
             reducible(cut.model).state_bytes,
             extra_bits(score(cut.model, held_out.inputs, held_out.targets), before, held_out),
         )
-        for cut in made
+        for cut in cuts
     ]
-    return points, _heads(whole, bases, next(calibration.unfilled(_SEQUENCES)))
+    return points, _heads(uncut, bases, next(calibration.unfilled(_SEQUENCES)))
 
 
-def _heads(whole: Reducible, bases: Mapping[str, Sequence[Basis]], inputs: Tensor) -> list[Head]:
-    """Facts of each head at some inputs (S, L)."""
-    found: list[Head] = []
-    for layer, mixer in enumerate(capture(whole.model, inputs)):
-        own = bases.get(mixer.name, ())
-        entropy = measure(mixer.operator, positions=_POSITIONS, outputs=("entropy",)).entropy if own else None
-        if entropy is None:
+def _heads(uncut: Reducible, bases: Mapping[str, Sequence[Basis]], inputs: Tensor) -> list[Head]:
+    """The heads at inputs (S, L)."""
+    heads: list[Head] = []
+    sizes = [max(1, round(share * uncut.state_size)) for share in SHARES]
+    for layer, mixer in enumerate(capture(uncut.model, inputs)):
+        if mixer.name not in bases:
             continue
-        # Units that share what is kept of them are a head.
-        by_head = entropy.mean((0, 2)).reshape(len(own), -1).mean(1)
-        for head, (basis, value) in enumerate(zip(own, by_head, strict=True)):
-            kept = [max(1, round(share * whole.state_size)) for share in SHARES]
-            found.append(Head(layer, head, float(value), tuple(float(basis.error[states]) for states in kept)))
-    return found
-
-
-_SCRIPTS = ("draw.js", "study.js")
+        layer_bases = bases[mixer.name]
+        entropy = cast("Tensor", measure(mixer.operator, positions=_POSITIONS, outputs=("entropy",)).entropy)
+        # Units with the same cut are a head.
+        by_head = entropy.mean((0, 2)).reshape(len(layer_bases), -1).mean(1)
+        for head, (basis, value) in enumerate(zip(layer_bases, by_head, strict=True)):
+            heads.append(Head(layer, head, float(value), tuple(float(basis.error[size]) for size in sizes)))
+    return heads
 
 
 def write_frontier(name: str, points: Sequence[FrontierPoint], heads: Sequence[Head], path: Path) -> None:
@@ -99,22 +97,23 @@ def write_frontier(name: str, points: Sequence[FrontierPoint], heads: Sequence[H
         f"{least.state_bytes:,} bytes a sequence cost {least.difference.value:+.4f} bits a byte: {least.share:.0%} of "
         f"the numbers in {least.numbers}, {least.way}."
     )
-    kept = [f"missed at {share:.0%}" for share in SHARES]
-    rows = [
+    point_rows = [
         (point.way, point.numbers, f"{point.share:.0%}", f"{point.state_bytes:,}", *_numbers(point))
-        for point in _by_bytes(points)
+        for point in sorted(points, key=lambda point: (point.state_bytes, point.difference.value))
     ]
-    known = [
+    head_rows = [
         (f"{head.layer}", f"{head.head}", f"{head.ess:.1f}", *(f"{share:.2%}" for share in head.missed))
         for head in heads
     ]
+    missed = [f"missed at {share:.0%}" for share in SHARES]
     parts = {
         "title": escape(title),
         "lead": escape(lead),
-        "points": _table(("way", "numbers", "kept", "bytes", "extra bits a byte", "from", "to"), rows),
-        "heads": _table(("layer", "head", "entropy-ESS", *kept), known),
+        "points": _table(("way", "numbers", "kept", "bytes", "extra bits a byte", "from", "to"), point_rows),
+        "heads": _table(("layer", "head", "entropy-ESS", *missed), head_rows),
     }
-    page = document(title, filled("frontier.html", parts), {"charts": _chart(points).to_dict()}, _SCRIPTS)
+    scripts = ("draw.js", "study.js")
+    page = document(title, filled("frontier.html", parts), {"charts": _chart(points).to_dict()}, scripts)
     replace_file(path, page.encode())
 
 
@@ -140,10 +139,6 @@ def _chart(points: Sequence[FrontierPoint]) -> alt.VConcatChart:
 
 def _numbers(point: FrontierPoint) -> tuple[str, ...]:
     return tuple(f"{number:.4f}" for number in (point.difference.value, point.difference.low, point.difference.high))
-
-
-def _by_bytes(points: Sequence[FrontierPoint]) -> list[FrontierPoint]:
-    return sorted(points, key=lambda point: (point.state_bytes, point.difference.value))
 
 
 def _table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

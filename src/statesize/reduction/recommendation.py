@@ -1,4 +1,4 @@
-"""How much state a student needs: what theory forbids, and what distillation was seen to reach."""
+"""The state size that a student needs: a lower bound of its error, and a calibration from distilled students."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from statesize.measurement.measurement import Measurement, hankel_singular_value
 from statesize.operators import Operator
 from statesize.profiling.profile import Profile
 
-# Columns of T that are held at once where its norm is taken.
+# Columns of T in memory at once while its norm is computed.
 _BLOCK = 256
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """What students were seen to reach: error = factor · ESS^ess_power · n^size_power.
+    """An upper bound of the error of most students: error = factor · ESS^ess_power · n^size_power.
 
     The error is ‖T − T′‖_F / ‖T‖_F of a layer, the mean over sequences and heads; ESS is the layer's average
     entropy-ESS and n the size of the student's state.
 
     Attributes:
-        factor: Such that the asked share of the students stays below.
-        ess_power: How the error grows with the ESS.
-        size_power: How it falls with the size; negative.
+        factor: Set such that the requested share of the students stays below.
+        ess_power: Power of the ESS.
+        size_power: Power of the size; negative.
     """
 
     factor: float
@@ -38,14 +38,14 @@ class Calibration:
     size_power: float
 
     def error(self, ess: float, state_size: int) -> float:
-        """The error that students of a size are predicted to stay below.
+        """The predicted bound of the error of students of a size.
 
         Args:
             ess: Average entropy-ESS of the layer.
             state_size: n, at least 1.
 
         Returns:
-            The error, at most 1, which a student that does nothing has.
+            The error, at most 1, which is that of T′ = 0.
 
         Example:
             >>> Calibration(0.2, 1.0, -0.5).error(2.0, 4)
@@ -65,7 +65,7 @@ class Recommendation:
 
     Attributes:
         state_size: n for the student.
-        loss: What it is predicted to stay below; more than was wanted where even the layer's own state size is not
+        loss: The predicted bound of its error; above the requested loss if even the layer's own state size is not
             predicted to reach that.
     """
 
@@ -84,13 +84,13 @@ def recommend_state_size(
 def recommend_state_size(
     measured: Measurement | Profile, loss: float, calibration: Calibration = GLA_STUDENTS
 ) -> Recommendation | dict[str, Recommendation]:
-    """The smallest state with which a distilled student is predicted to come within a loss.
+    """The smallest state with which a distilled student is predicted to stay below a loss.
 
     Args:
-        measured: What `measure` found of a layer, with its entropy; or a profile, for every mixer in it.
-        loss: Wanted ‖T − T′‖_F / ‖T‖_F of a layer, the mean over sequences and heads.
-        calibration: From `calibrate`, with students of your own kind. The default is for gated linear attention with 16
-            states, taught by `statesize.lab.training.distil` as in `statesize study distillation`.
+        measured: The measurement of a layer, with its entropy; or a profile, for all its mixers.
+        loss: Requested ‖T − T′‖_F / ‖T‖_F of a layer, the mean over sequences and heads.
+        calibration: From `calibrate`, with your own kind of students. The default is for gated linear attention with 16
+            states, distilled by `statesize.lab.training.distil` as in `statesize study distillation`.
 
     Returns:
         The recommendation, at most the largest theoretical state-size; for a profile one for each mixer, by name.
@@ -116,10 +116,10 @@ def recommend_state_size(
 
 
 def predicted_error(measured: Measurement, state_size: int, calibration: Calibration = GLA_STUDENTS) -> float:
-    """The operator error that a student of some size is predicted to stay below.
+    """The predicted bound of the operator error of a student of some size.
 
     Args:
-        measured: What `measure` found of the teacher's layer, with its entropy.
+        measured: The measurement of the teacher's layer, with its entropy.
         state_size: n of the student.
         calibration: From `calibrate`.
 
@@ -135,16 +135,16 @@ def predicted_error(measured: Measurement, state_size: int, calibration: Calibra
 def calibrate(
     ess: Sequence[float], sizes: Sequence[int], errors: Sequence[float], coverage: float = 0.9
 ) -> Calibration:
-    """Learns from some students what others will reach.
+    """Fits a calibration to some students.
 
-    A regression of ln error on ln ESS and ln n, whose factor is then raised until the asked share of these students
+    A regression of ln error on ln ESS and ln n; the factor is then raised until the requested share of these students
     lies below (split conformal prediction takes the same quantile; Lei et al. 2018).
 
     Args:
         ess: Average entropy-ESS of each student's teacher layer.
         sizes: n of each.
         errors: Operator error of each.
-        coverage: Share of further students, of the same kind, that are to stay below their predicted error.
+        coverage: Requested share of further students of the same kind below their predicted error.
 
     Returns:
         The calibration.
@@ -161,8 +161,8 @@ def calibrate(
         0.1
     """
     if not len(ess) == len(sizes) == len(errors):
-        given = f"{len(ess)} ESS, {len(sizes)} sizes and {len(errors)} errors"
-        raise InputError(f"ess, sizes and errors must have one of each for every student, got {given}.")
+        counts = f"{len(ess)} ESS, {len(sizes)} sizes and {len(errors)} errors"
+        raise InputError(f"ess, sizes and errors must have one of each for every student, got {counts}.")
     values = torch.tensor([list(ess), list(sizes), list(errors)], dtype=torch.float64)
     count = values.shape[1]
     if count < 10 or not bool((torch.isfinite(values) & (values > 0)).all()):
@@ -173,22 +173,20 @@ def calibrate(
         refuse("coverage", f"above 0 and at most {count / (count + 1):.3f} for {count} students", coverage)
     logarithms = values.log()
     regressors = torch.stack([torch.ones(count, dtype=torch.float64), logarithms[0], logarithms[1]], -1)
-    independent = cast("Tensor", torch.linalg.matrix_rank(regressors))
-    if int(independent) < 3:
+    if int(cast("Tensor", torch.linalg.matrix_rank(regressors))) < 3:
         raise InputError("students must differ in ESS and size, got some that do not. Give several sizes and teachers.")
     solution = cast("Tensor", torch.linalg.lstsq(regressors, logarithms[2, :, None]).solution)[:, 0]
-    left = (logarithms[2] - regressors @ solution).sort().values
+    residuals = (logarithms[2] - regressors @ solution).sort().values
     constant, ess_power, size_power = (float(value) for value in solution)
-    return Calibration(math.exp(constant + float(left[rank - 1])), ess_power, size_power)
+    return Calibration(math.exp(constant + float(residuals[rank - 1])), ess_power, size_power)
 
 
 @torch.no_grad()
 def least_error(operator: Operator, state_size: int) -> Tensor:
-    """What ‖T − T′‖_F / ‖T‖_F is at least, for every recurrence T′ with a state of some size.
+    """A lower bound of ‖T − T′‖_F / ‖T‖_F over all recurrences T′ with a state of some size.
 
-    A part of T′ is its block H′_i, whose rank is at most n, so that ‖T − T′‖² ≥ ‖H_i − H′_i‖² ≥ Σ_{m>n} σ_m(H_i)²
-    (Eckart and Young 1936). The largest of these over i is the bound; a student that is one function of all inputs
-    need not come near.
+    The block H′_i of T′ has at most rank n, so ‖T − T′‖² ≥ ‖H_i − H′_i‖² ≥ Σ_{m>n} σ_m(H_i)² (Eckart and Young 1936).
+    The bound is the largest over i. A student, which is one function of all inputs, may have a much larger error.
 
     Args:
         operator: T at some input.
@@ -198,7 +196,7 @@ def least_error(operator: Operator, state_size: int) -> Tensor:
         Batch shape, float64.
 
     Raises:
-        InputError: Not an operator, or a size that is no whole number of at least 0.
+        InputError: The argument is no operator, or the size is no whole number of at least 0.
 
     Example:
         >>> from statesize.operators import Convolution
@@ -206,10 +204,10 @@ def least_error(operator: Operator, state_size: int) -> Tensor:
         >>> least_error(delay, 1)
         tensor(0.7071, dtype=torch.float64)
     """
-    dropped = hankel_singular_values(operator)
-    kept = require_count("state_size", state_size, least=0)
+    sigma = hankel_singular_values(operator)
+    rank = require_count("state_size", state_size, least=0)
     exact = operator.to(dtype=torch.float64)
-    dropped = dropped[..., min(kept, dropped.shape[-1]) :].square().sum(-1)
+    dropped = sigma[..., min(rank, sigma.shape[-1]) :].square().sum(-1)
     starts = range(0, exact.length, _BLOCK)
     columns = (exact.columns(first, min(first + _BLOCK, exact.length)) for first in starts)
     size = torch.stack([part.square().sum((-2, -1)) for part in columns]).sum(0)

@@ -1,4 +1,4 @@
-"""A model whose states can be cut: what compress and its frontier ask of one kind of model."""
+"""The interface of models whose states can be cut, for `compress` and its frontier."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Made:
 
 @dataclass(frozen=True)
 class ReductionRequest:
-    """What is asked of a cut, as `compress` takes it."""
+    """The arguments of `compress`."""
 
     state: float | str
     int8: bool = False
@@ -53,54 +53,54 @@ class Reducible(ABC):
     @property
     @abstractmethod
     def sizes(self) -> tuple[tuple[int, ...], ...]:
-        """What each head keeps, a tuple a layer; one number a layer where all heads keep the same."""
+        """State sizes of the heads, a tuple for each layer; one number if all heads of a layer have the same size."""
 
     @property
     @abstractmethod
     def state_bytes(self) -> int:
-        """Bytes that the states which can be cut hold of a sequence, without what short convolutions keep."""
+        """Bytes of the states of a sequence that can be cut, without those of short convolutions."""
 
     @property
     def positions(self) -> int | None:
-        """Tokens of the longest sequence that it reads; None for any."""
+        """Largest number of tokens in a sequence; None for any."""
         return None
 
     @abstractmethod
     def kept(self, request: ReductionRequest) -> int:
-        """How many states a request keeps, as `cut` takes it; refuse what this model cannot have."""
+        """The number of states for `cut`; refuse what this model does not support."""
 
     @abstractmethod
     def check_tokenizer(self, tokenizer: AnyTokenizer) -> None:
-        """Refuse one that `save` could not write."""
+        """Refuse a tokenizer that `save` cannot write."""
 
     @abstractmethod
     def cut(
         self, kept: int, calibration: TokenWindows, choice: TokenWindows, request: ReductionRequest
     ) -> tuple[nn.Module, nn.Module, str]:
-        """The model that a cut is compared with, the cut model, and how it was made."""
+        """The model for comparison, the cut model, and how it was made."""
 
     @abstractmethod
     def every_cut(
         self, shares: Sequence[float], calibration: TokenWindows
     ) -> tuple[list[Made], Mapping[str, Sequence[Basis]]]:
-        """The cuts to some shares by all ways, and the bases of the heads by the name of the layer's mixer."""
+        """The cuts to some shares in all ways, and the bases of the heads by the name of the layer's mixer."""
 
     @abstractmethod
     def save(self, folder: Path, tokenizer: AnyTokenizer) -> None:
         """Writes the model and its tokenizer to an empty folder."""
 
     def rounded(self) -> nn.Module | None:
-        """The model with states in int8, where its code can have them."""
+        """The model with states in int8, if its code supports them."""
         return None
 
 
 def refuse_second_cut() -> NoReturn:
     """Refuse a model whose states were cut."""
-    raise ModelError("model must have its states as trained, got one that was cut before. Give the one it is of.")
+    raise ModelError("model must have its states as trained, got one that was cut before. Give the original model.")
 
 
 def share_of(state: float | str, size: int) -> float:
-    """The share of a state of n numbers that is asked for, above 0 and at most 1."""
+    """The requested share of a state of `size` numbers, above 0 and at most 1."""
     text = state.strip() if isinstance(state, str) else ""
     try:
         number = real_number(float(text.removesuffix("%")) if text else state)

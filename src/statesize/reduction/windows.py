@@ -1,4 +1,4 @@
-"""Documents as windows of tokens, what a model makes of them, and ratios over documents with intervals."""
+"""Documents as windows of tokens, the scores of a model on them, and ratios over documents with intervals."""
 
 from __future__ import annotations
 
@@ -7,18 +7,17 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-from scipy import special
 from torch import Tensor, nn
 from torch.nn import functional
 
 from statesize.adapters.models.held import logits_of
 from statesize.errors import InputError
-from statesize.measurement.statistics import Interval
+from statesize.measurement.statistics import Interval, student_t
 from statesize.texts.tokens import AnyTokenizer, plain_ids, special_ids
 
 
 def ratio_of(amounts: Tensor, sizes: Tensor) -> Interval:
-    """Σ of amounts (D,) over Σ of sizes (D,) of documents, by Student's t over those that have a size."""
+    """Σ amounts / Σ sizes over documents, (D,) each, with an interval by Student's t; size 0 is left out."""
     # The error of a ratio to first order (Cochran, "Sampling Techniques", 1977, section 6.4).
     amounts, sizes = (part[sizes > 0].double() for part in (amounts, sizes))
     count, total = len(sizes), float(sizes.sum())
@@ -28,30 +27,32 @@ def ratio_of(amounts: Tensor, sizes: Tensor) -> Interval:
     if count == 1:
         return Interval(value)
     spread = float((amounts - value * sizes).square().sum()) * count / (count - 1)
-    half = float(special.stdtrit(count - 1, 0.975)) * math.sqrt(spread) / total
+    half = student_t(count - 1) * math.sqrt(spread) / total
     return Interval(value, value - half, value + half)
 
 
 IGNORED = -100
-"""A target that is not scored, as torch has it."""
+"""A target that is not scored; torch's default."""
+BATCH = 16
+"""Windows that a model reads at once."""
 
+# Shares of the documents for the Gramians and for the choice of sizes; the rest is held out.
 _SHARES = (0.4, 0.2)
-"""Parts of the documents for the Gramians and for the choice of sizes; the rest is held out."""
+# Tokens of each part after which no more documents are read.
 _MOST_TOKENS = (65_536, 8_192, 131_072)
-"""Tokens after which no more documents of a part are read."""
 
 
 @dataclass(frozen=True, eq=False)
 class TokenWindows:
-    """Documents that follow each other in windows."""
+    """Consecutive documents in windows of equal length."""
 
-    inputs: Tensor  # (W, L) int64; before a document lies the end-of-sequence token where there is one
+    inputs: Tensor  # (W, L) int64; the input before a document is the end-of-sequence token, if there is one
     targets: Tensor  # (W, L) int64, -100 where nothing is scored
-    document: Tensor  # which document each target is of, (W, L) int64
-    sizes: Tensor  # bytes of each document with one for its end, (D,) float64
+    document: Tensor  # index of the document of each target, (W, L) int64
+    sizes: Tensor  # bytes of each document plus 1 for its end, (D,) float64
 
     def unfilled(self, most: int) -> Iterator[Tensor]:
-        """The inputs, at most so many windows at once, the last one without what fills it up."""
+        """The inputs, at most `most` windows at once; the last window comes without its padding."""
         if len(self.inputs) > 1:
             yield from torch.split(self.inputs[:-1], most)
         yield self.inputs[-1:, : int((self.targets[-1] != IGNORED).nonzero().max()) + 1]
@@ -65,8 +66,8 @@ def text_of(targets: Tensor) -> Tensor:
 def three_parts(
     documents: Sequence[str], tokenizer: AnyTokenizer, length: int, seed: int = 0
 ) -> tuple[TokenWindows, TokenWindows, TokenWindows]:
-    """Windows of disjoint documents, drawn at random: for the Gramians, for the choice of sizes, and held out."""
-    # Equal documents are one, so that none lies on two sides.
+    """Windows of disjoint random documents: for the Gramians, for the choice of sizes, and held out."""
+    # Without duplicates, so that no document is in two parts.
     different = list(dict.fromkeys(document for document in documents if document.strip()))
     if len(different) < 3:
         raise InputError(
@@ -78,12 +79,14 @@ def three_parts(
     second = max(first + 1, round(sum(_SHARES) * len(order)))
     parts = (order[:first], order[first:second], order[second:])
     texts = [[different[number] for number in part] for part in parts]
-    made = [windows(part, tokenizer, length, most) for part, most in zip(texts, _MOST_TOKENS, strict=True)]
-    return made[0], made[1], made[2]
+    gramians, choice, held_out = (
+        windows(part, tokenizer, length, most) for part, most in zip(texts, _MOST_TOKENS, strict=True)
+    )
+    return gramians, choice, held_out
 
 
 def windows(documents: Sequence[str], tokenizer: AnyTokenizer, length: int, most_tokens: int = 2**62) -> TokenWindows:
-    """Documents, each with the end-of-sequence token after it, one after another in windows of `length` tokens."""
+    """Windows of `length` tokens over consecutive documents, each followed by the end-of-sequence token."""
     end = special_ids(tokenizer)[1].get("eos")
     ids: list[int] = []
     owner: list[int] = []
@@ -91,14 +94,14 @@ def windows(documents: Sequence[str], tokenizer: AnyTokenizer, length: int, most
     for document in documents:
         if len(ids) >= most_tokens:
             break
-        own = plain_ids(tokenizer, document) + ([] if end is None else [end])
-        ids += own
-        owner += [len(sizes)] * len(own)
+        tokens = plain_ids(tokenizer, document) + ([] if end is None else [end])
+        ids += tokens
+        owner += [len(sizes)] * len(tokens)
         sizes.append(len(document.encode()) + (end is not None))
     count = -(-len(ids) // length) * length
     targets = torch.full((count,), IGNORED)
     targets[: len(ids)] = torch.tensor(ids)
-    # The first token of all follows the last one's end, as the first of every other document follows an end.
+    # The first input is the end of the last document, as that of every other document is an end.
     inputs = torch.full((count,), ids[-1])
     inputs[1 : len(ids)] = targets[: len(ids) - 1]
     if end is None:
@@ -109,12 +112,9 @@ def windows(documents: Sequence[str], tokenizer: AnyTokenizer, length: int, most
     return TokenWindows(inputs, targets, document, torch.tensor(sizes, dtype=torch.float64))
 
 
-BATCH = 16
-
-
 @dataclass(frozen=True, eq=False)
 class Scores:
-    """Of each target of some windows; 0 and False where nothing is scored."""
+    """Scores of the targets of windows; 0 and False where nothing is scored."""
 
     nats: Tensor  # (W, L) float64
     right: Tensor  # (W, L) bool
@@ -130,11 +130,11 @@ def score(model: nn.Module, inputs: Tensor, targets: Tensor) -> Scores:
     device = next(model.parameters()).device
     nats: list[Tensor] = []
     right: list[Tensor] = []
-    for given, wanted in zip(torch.split(inputs, BATCH), torch.split(targets, BATCH), strict=True):
-        logits, wanted = logits_of(model, given.to(device)), wanted.to(device)
-        loss = functional.cross_entropy(logits.mT, wanted, ignore_index=IGNORED, reduction="none")
+    for batch, answers in zip(torch.split(inputs, BATCH), torch.split(targets, BATCH), strict=True):
+        logits, answers = logits_of(model, batch.to(device)), answers.to(device)
+        loss = functional.cross_entropy(logits.mT, answers, ignore_index=IGNORED, reduction="none")
         nats.append(loss.double().cpu())
-        right.append((logits.argmax(-1) == wanted).cpu())
+        right.append((logits.argmax(-1) == answers).cpu())
     return Scores(torch.cat(nats), torch.cat(right))
 
 

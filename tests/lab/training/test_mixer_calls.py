@@ -6,7 +6,7 @@ from oracles.recurrent_models import tiny_model
 
 import statesize as ss
 from statesize.errors import InputError
-from statesize.integrations.mixer_calls import mixer_calls
+from statesize.integrations.regularisation import mixer_calls
 
 TOKENS = torch.randint(1, 7, (3, 12), generator=torch.Generator().manual_seed(1))
 

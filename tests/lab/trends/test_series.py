@@ -16,7 +16,7 @@ from statesize.lab.tasks.language.text import train_tokenizer
 from statesize.lab.trends.checkpoints import Checkpoint, find_checkpoints
 from statesize.lab.trends.log import read_log
 from statesize.lab.trends.points import SweepPoint, point_of
-from statesize.parallel.processes import Processes
+from statesize.parallel.executor import Processes
 
 IDS = [list(range(2, 26)), list(range(30, 54)), [7, 9] * 12]
 SHAPE = {"vocabulary_size": 64, "width": 8, "heads": 2, "layers": 2, "key_size": 4}

@@ -16,8 +16,7 @@ from statesize.lab.compression.shrinking import smaller_model
 from statesize.lab.mixers.config import REDUCIBLE
 from statesize.lab.mixers.mixer import Mixer
 from statesize.lab.mixers.model import LanguageModel
-from statesize.reduction.bases import BalancedBasis, Basis, OrthonormalBasis, SelectedBasis, Truncation
-from statesize.reduction.gramians import Gramians
+from statesize.reduction.bases import BalancedBasis, Basis, Gramians, OrthonormalBasis, SelectedBasis, Truncation
 from statesize.reduction.windows import BATCH, TokenWindows, score
 
 

@@ -1,7 +1,12 @@
 """Training: one loop, its settings and its record; where decays start."""
 
-from statesize.integrations.mixer_calls import MixerCall, mixer_calls
-from statesize.integrations.regularisation import Regularisation, identity_distance, utilisation_distance
+from statesize.integrations.regularisation import (
+    MixerCall,
+    Regularisation,
+    identity_distance,
+    mixer_calls,
+    utilisation_distance,
+)
 from statesize.lab.training.config import TrainingConfig
 from statesize.lab.training.distillation import Discrepancy, Objective, discrepancy, distil
 from statesize.lab.training.distillation_losses import hidden_error, logit_divergence, operator_error

@@ -18,7 +18,7 @@ from torch.nn import functional
 from statesize.adapters.models.held import evaluating
 from statesize.check import require_count, require_kind
 from statesize.errors import InputError, StatesizeError
-from statesize.integrations.mixer_calls import mixer_calls
+from statesize.integrations.regularisation import mixer_calls
 from statesize.lab.mixers.model import LanguageModel
 from statesize.lab.tasks.mixture import Mixture
 from statesize.lab.tasks.task import IGNORED, Task

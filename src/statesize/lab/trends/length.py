@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from statesize.adapters.models.inputs import measurable
 from statesize.check import refuse, require_count, whole_number
 from statesize.errors import InputError
-from statesize.io.parts import digest
+from statesize.io.files import digest
 from statesize.io.progress import Bars
 from statesize.lab.trends.excerpts import excerpts_of, whole_texts
 from statesize.lab.trends.growth import Growth

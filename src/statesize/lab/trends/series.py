@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from statesize.errors import FileError, InputError, ModelError, StatesizeError
-from statesize.io.parts import digest
+from statesize.io.files import digest
 from statesize.io.progress import Bars
 from statesize.io.recipe import content_sha256
 from statesize.lab.trends.checkpoints import Checkpoint, find_checkpoints

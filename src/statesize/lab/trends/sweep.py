@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 from statesize.errors import FileError, StatesizeError
-from statesize.io.files import LOCK, only_writer
-from statesize.io.parts import Parts
+from statesize.io.files import LOCK, Parts, only_writer
 from statesize.lab.trends.points import SweepPoint
 from statesize.parallel.executor import Executor
 

@@ -5,7 +5,7 @@ import pyarrow.parquet
 import pytest
 
 from statesize.errors import FileError
-from statesize.io.parts import digest
+from statesize.io.files import digest
 from statesize.lab.studies.grid.run import carry_out
 from statesize.lab.studies.grid.table import ResultTable, parse_rows, table_content
 

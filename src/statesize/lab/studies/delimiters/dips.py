@@ -12,7 +12,7 @@ from typing import TypeAlias
 from torch import nn
 
 from statesize.errors import FileError
-from statesize.io.parts import Parts
+from statesize.io.files import Parts
 from statesize.lab.studies.delimiters.corpus import DocumentCorpus
 from statesize.lab.studies.delimiters.measuring import METRICS, Response, respond
 from statesize.lab.studies.delimiters.modulation import ALL, CurvePoint, Dip, modulation

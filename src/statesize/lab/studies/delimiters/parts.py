@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from statesize.io.parts import digest
+from statesize.io.files import digest
 from statesize.lab.studies.delimiters.measuring import METRICS, RELATIVE_TOLERANCE, TOLERANCE, Response
 from statesize.lab.studies.delimiters.sequences import Aligned, Windows
 from statesize.models.load import model_facts, tokens_sha256

@@ -13,8 +13,7 @@ from statesize.lab.studies.grid.run import Row, carry_out
 from statesize.lab.studies.grid.settings import Execution
 from statesize.lab.studies.grid.user_code import UserModule, load_module
 from statesize.parallel import executor
-from statesize.parallel.executor import ATTEMPTS, ONE_THREAD, LostError, SerialExecutor
-from statesize.parallel.processes import Processes
+from statesize.parallel.executor import ATTEMPTS, ONE_THREAD, LostError, Processes, SerialExecutor
 from statesize.parallel.ray import OnRay
 from statesize.parallel.ray_session import available_cores, ray_session
 

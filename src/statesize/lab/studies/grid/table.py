@@ -17,8 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from statesize.errors import FileError
-from statesize.io.files import GROWTH, LOCK, SPARE, check_writable, parse_json, read_limited, replace_file
-from statesize.io.parts import Parts
+from statesize.io.files import GROWTH, LOCK, SPARE, Parts, check_writable, parse_json, read_limited, replace_file
 from statesize.lab.studies.grid.grid import Run
 from statesize.lab.studies.grid.run import Row
 

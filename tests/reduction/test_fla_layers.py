@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("fla") is None, reason="flash-linear-attention is not here")
-SCRIPT = Path(__file__).parents[2] / "oracles" / "fla_cut.py"
+SCRIPT = Path(__file__).parents[1] / "oracles" / "fla_cut.py"
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,6 @@
-"""Mamba-2 of transformers whose states are projections: B and C pass two small matrices behind their convolution.
+"""Mamba-2 of transformers with projected states: matrices K, Q (n, r) of each group of heads map B, C to B K, C Q.
 
-With B K and C Q in the place of B and C, K and Q (n, r) for each group of heads, the states have r numbers that combine
-the n of the model it was made of. Its decays are one number a head, so any combination decays as the whole.
+The r numbers of a state combine the n of the original model; a head has one decay, so every combination decays alike.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ KIND = "projected_mamba2"
 
 
 class ProjectedMamba2Config(Mamba2Config):
-    """That of Mamba-2, in which `state_size` is what B and C have before they are projected."""
+    """The configuration of Mamba-2, where `state_size` is the size of B and C before the projection."""
 
     model_type = KIND
     projected_size: int = 64
@@ -47,7 +46,7 @@ class ProjectedMamba2Mixer(Mamba2Mixer):
     def forward(
         self, hidden_states: Tensor, cache_params: Any = None, attention_mask: Tensor | None = None, **kwargs: Any
     ) -> Tensor:
-        """The outputs (S, L, hidden), from the cache and with it updated if one is given."""
+        """The outputs (S, L, hidden); reads and updates the cache, if any."""
         hidden_states = apply_mask_to_padding_states(hidden_states, attention_mask)
         sizes = [self.intermediate_size, self.conv_dim, self.num_heads]
         gate, mixed, step = self.in_proj(hidden_states).split(sizes, dim=-1)
@@ -87,16 +86,16 @@ class ProjectedMamba2Mixer(Mamba2Mixer):
         return self.out_proj(self.norm(scanned, gate).to(hidden_states.dtype))
 
     def _convolved(self, mixed: Tensor, cache: Any, **kwargs: Any) -> Tensor:
-        """The short convolution of (S, channels, L), which the cache keeps the last inputs of."""
-        given = (self.conv1d.weight.squeeze(1), self.conv1d.bias)
+        """The short convolution of (S, channels, L); the cache holds its last inputs."""
+        weights = (self.conv1d.weight.squeeze(1), self.conv1d.bias)
         length = mixed.shape[-1]
         if cache is None:
-            return causal_conv1d_fn(mixed, *given, activation=self.activation, **kwargs)
-        kept = cache.get_conv_state(self.layer_idx, state_idx=0)
-        if kept is not None and length == 1 and not cache.is_recording_past(self.layer_idx):
-            return causal_conv1d_update(mixed, kept, *given, activation=self.activation)
+            return causal_conv1d_fn(mixed, *weights, activation=self.activation, **kwargs)
+        last = cache.get_conv_state(self.layer_idx, state_idx=0)
+        if last is not None and length == 1 and not cache.is_recording_past(self.layer_idx):
+            return causal_conv1d_update(mixed, last, *weights, activation=self.activation)
         mixed = cache.update_conv_state(mixed, self.layer_idx, conv_kernel_size=self.conv_kernel_size)
-        return causal_conv1d_fn(mixed, *given, activation=self.activation, **kwargs)[:, :, -length:]
+        return causal_conv1d_fn(mixed, *weights, activation=self.activation, **kwargs)[:, :, -length:]
 
     def _projected(self, mixed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Values (S, L, heads, channels), B K and C Q (S, L, groups, r)."""

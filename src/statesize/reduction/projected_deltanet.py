@@ -1,6 +1,6 @@
-"""Gated DeltaNet of flash-linear-attention whose states are projections.
+"""Gated DeltaNet of flash-linear-attention with projected states.
 
-Keys and queries of norm 1 are mapped by orthonormal columns P (n, r) of each head, so that the states have r numbers.
+Orthonormal columns P (n, r) of each head map its normalised keys and queries, so the states have r numbers.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 KIND = "projected_gated_deltanet"
 """Its `model_type`."""
-# As fla's kernels add it to squares of norms, and up to which length it takes tokens one after another.
+# As in fla: the addend of squared norms, and the longest sequence that is computed token by token.
 _EPSILON, _SHORT = 1e-6, 64
 
 
 class ProjectedGatedDeltaNetConfig(GatedDeltaNetConfig):
-    """That of Gated DeltaNet, in which `head_dim` is what queries and keys have before they are projected."""
+    """The configuration of Gated DeltaNet, where `head_dim` is the size of queries and keys before the projection."""
 
     model_type = KIND
 
@@ -92,8 +92,8 @@ class ProjectedGatedDeltaNet(GatedDeltaNet):
             A_log=self.A_log,
             dt_bias=self.dt_bias,
         )
-        kept = convolved if self.use_short_conv else None
-        update_layer_cache(self, past_key_values, recurrent_state=state, conv_state=kept, offset=length)
+        conv_state = convolved if self.use_short_conv else None
+        update_layer_cache(self, past_key_values, recurrent_state=state, conv_state=conv_state, offset=length)
         gate = (self.g_proj(hidden).unflatten(-1, (self.num_v_heads, -1)),) if self.use_gate else ()
         output = self.o_proj(self.o_norm(output, *gate).flatten(-2))
         return repad_hidden_states(output, indices, batch, length), None, past_key_values
@@ -105,19 +105,19 @@ class ProjectedGatedDeltaNet(GatedDeltaNet):
     def _convolved(
         self, hidden: Tensor, caches: Any, use_cache: bool | None, ends: Tensor | None
     ) -> tuple[list[Tensor], tuple[Any, ...]]:
-        """Queries, keys and values (S, L, channels), and what their short convolutions keep."""
+        """Queries, keys and values (S, L, channels), and the caches of their short convolutions."""
         projected = [projection(hidden) for projection in (self.q_proj, self.k_proj, self.v_proj)]
         if not self.use_short_conv:
             return [functional.silu(part) for part in projected], (None, None, None)
         convolutions = (self.q_conv1d, self.k_conv1d, self.v_conv1d)
-        found = [
+        results = [
             convolution(x=part, cache=cache, output_final_state=use_cache, cu_seqlens=ends)
             for convolution, part, cache in zip(convolutions, projected, caches, strict=True)
         ]
-        return [part for part, _ in found], tuple(cache for _, cache in found)
+        return [part for part, _ in results], tuple(cache for _, cache in results)
 
     def _projected(self, vectors: Tensor) -> Tensor:
-        """Vectors (S, L, heads, n) of norm 1 in the basis, (S, L, heads, r)."""
+        """Normalised vectors (S, L, heads, n) in the basis, (S, L, heads, r)."""
         unit = vectors.float() * torch.rsqrt(vectors.float().square().sum(-1, keepdim=True) + _EPSILON)
         return torch.einsum("slhn,hnr->slhr", unit.to(vectors.dtype), self.basis)
 
@@ -130,7 +130,7 @@ class ProjectedGatedDeltaNetForCausalLM(GatedDeltaNetForCausalLM):
     def __init__(self, config: Any) -> None:
         super().__init__(config)
         for layer, block in enumerate(self.model.layers):
-            # Layers of attention among them stay.
+            # A hybrid also has layers of attention.
             if isinstance(block.attn, GatedDeltaNet):
                 block.attn = ProjectedGatedDeltaNet(config, layer)
         self.post_init()

@@ -9,7 +9,7 @@ from torch import nn
 
 from statesize.errors import ModelError
 from statesize.models.load import model_facts
-from statesize.parallel.processes import put_together, take_apart
+from statesize.parallel.ray import put_together, take_apart
 
 
 class Tied(nn.Module):

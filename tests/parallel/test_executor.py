@@ -2,7 +2,7 @@
 
 import pytest
 
-from statesize.parallel.processes import Processes
+from statesize.parallel.executor import Processes
 
 
 def test_work_that_cannot_be_sent_to_a_process_says_why():
