@@ -97,7 +97,12 @@ def test_what_does_not_compare_is_said(bundled):
     model, tokenizer = zoo.load("la")
     other = profile(model, TEXTS[0], tokenizer=tokenizer, name="la", stride=9, relative_tolerances=(0.1,))
     notes = " ".join(compare([*bundled, other], {"sa": 20.0, "la": 30.0, "mine": 1.0}).notes)
-    for part in ("not of the same tokens", "different stride (1, 9)", "relative tolerances differ", "must belong to one of the profiles, got that of mine"):
+    for part in (
+        "not of the same tokens",
+        "different stride (1, 9)",
+        "relative tolerances differ",
+        "must belong to one of the profiles, got that of mine",
+    ):
         assert part in notes
 
 
