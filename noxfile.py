@@ -28,7 +28,7 @@ FLOOR_TESTS = (
     "tests/measurement",
     "tests/integrations",
     "tests/cli/test_app.py",
-    "tests/cli/about/test_completion.py",
+    "tests/cli/test_completion.py",
     "tests/cli/output/test_document.py",
     "tests/cli/output/test_progress.py",
     "tests/results/test_store.py",

@@ -4,9 +4,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from oracles.recurrences import STRUCTURES, random_recurrence
 
+from statesize.bands import shared_bounds, spread_bounds
 from statesize.operators import Dense
 from statesize.spectra.cut import make_cut
-from statesize.spectra.interlacing import shared_bounds, spread_bounds
 
 TAU = torch.tensor([1.0, 0.1, 1e-4], dtype=torch.float64)
 UNKNOWN = 10**6

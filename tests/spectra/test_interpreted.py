@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from statesize.spectra.exact import triangular_update
+from statesize.spectra.exact import square_root as triangular_update
 from statesize.spectra.lanes import eigenvalues as lane_eigenvalues
 from statesize.spectra.lanes import elimination as lane_elimination
 from statesize.spectra.lanes import spectra as lane_spectra
-from statesize.spectra.shifts import elimination_tree
+from statesize.spectra.shifts import bordered as elimination_tree
 from statesize.spectra.tridiagonal import cores
 
 # In the order in which they import one another.
@@ -23,8 +23,8 @@ COMPILED = {
     "lane_spectra": "lanes.spectra",
     "lane_elimination": "lanes.elimination",
     "cores": "tridiagonal.cores",
-    "elimination_tree": "shifts.elimination_tree",
-    "triangular_update": "exact.triangular_update",
+    "elimination_tree": "shifts.bordered",
+    "triangular_update": "exact.square_root",
 }
 
 

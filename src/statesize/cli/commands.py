@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from statesize.cli.about.completion import install_completion
-from statesize.cli.about.doctor import doctor
-from statesize.cli.about.engines import engines
-from statesize.cli.about.models import models
-from statesize.cli.app import add, app, bench
+from statesize.cli.app import add, app, bench, install_completion
 from statesize.cli.bench import engines as bench_engines
 from statesize.cli.bench import models as bench_models
 from statesize.cli.compare import compare
 from statesize.cli.compress import compress
+from statesize.cli.doctor import doctor
+from statesize.cli.engines import engines
+from statesize.cli.models import models
 from statesize.cli.network import network
 from statesize.cli.profile import profile
 from statesize.cli.report import report

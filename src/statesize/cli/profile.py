@@ -71,9 +71,8 @@ def profile(
         printing: What is printed.
     """
     from statesize.cli.output.document import plan_document, print_json, profile_document
-    from statesize.cli.output.kinds import print_kinds
     from statesize.cli.output.printing import tell_page
-    from statesize.cli.output.summary import print_plan, print_summary
+    from statesize.cli.output.summary import print_kinds, print_plan, print_summary
     from statesize.io.recipe import make_recipe
     from statesize.measurement.settings import EVENLY_SPREAD, LONGEST_WHOLE
     from statesize.report import check_report_path, write_report

@@ -11,8 +11,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 import statesize as ss
 from statesize.lab import zoo
 from statesize.lab.mixers import LanguageModel, ModelConfig
-from statesize.lab.retrieval.haystack import haystacks
 from statesize.lab.retrieval.layer import LayerNeedles
+from statesize.lab.retrieval.needles import haystacks
 from statesize.lab.retrieval.result import Needles
 from statesize.lab.tasks import MQAR
 from statesize.measurement.statistics import Interval

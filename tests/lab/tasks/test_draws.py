@@ -5,7 +5,7 @@ import itertools
 import pytest
 import torch
 
-from statesize.lab.tasks.draws import distinct, race
+from statesize.lab.tasks.synthetic import distinct, race
 
 
 @pytest.mark.parametrize(("count", "draws"), [(5, 5), (5, 3), (9, 3), (1000, 30), (1, 1)])

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from statesize.spectra.exact.triangular_update import carried_factors
+from statesize.spectra.exact.square_root import carried_factors
 
 
 @pytest.mark.parametrize("scale", [1.0, 1e-170, 1e150])

@@ -3,8 +3,8 @@ import math
 import pytest
 import torch
 
-from statesize.spectra.shifts import elimination_tree
-from statesize.spectra.shifts.elimination_tree import eliminate
+from statesize.spectra.shifts import bordered as elimination_tree
+from statesize.spectra.shifts.bordered import eliminate
 
 
 @pytest.fixture(params=[True, False], ids=["kernels", "tensors"], autouse=True)

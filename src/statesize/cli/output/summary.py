@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -11,6 +12,8 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from statesize.cli.output.table import BAR, byte_count, number_text, print_notes, print_table
+from statesize.measurement.statistics import signed
+from statesize.report.kinds import largest_difference
 from statesize.report.words import headline, model_title
 from statesize.results.fields import COLUMNS, FIGURE_HEADINGS, FIGURES, GROUP_HEADINGS, HEADINGS, Heading
 from statesize.results.summary import average, ess_values, group_rows, keeps_everything, utilisation_values
@@ -18,6 +21,7 @@ from statesize.results.summary import average, ess_values, group_rows, keeps_eve
 if TYPE_CHECKING:
     from statesize.profiling import Plan, Profile
     from statesize.report.comparison import Comparison
+    from statesize.report.kinds import LayerKinds
 
 
 _MOST_ROWS = 20
@@ -227,3 +231,19 @@ def print_plan(plan: Plan, loading: float) -> None:
         else "All heads or channels will be measured."
     )
     print_table(_PLANNED, rows, 1, notes)
+
+
+def print_kinds(layers: Sequence[LayerKinds], kinds: Sequence[str]) -> None:
+    """Print a row a layer: the mean of each kind, and the two kinds that differ most."""
+    rows: list[list[str]] = []
+    for one in layers:
+        (first, second), difference = largest_difference(one)
+        means = [f"{mean.value:.1f}" for mean in one.means.values()]
+        rows.append([one.layer, *means, signed(difference), f"{first} → {second}"])
+    counts = ", ".join(f"{count} of {kind}" for kind, count in sorted(Counter(kinds).items()))
+    notes = [
+        f"Entropy-ESS by kind of document: {counts}. Intervals of 95 % are Welch’s, over documents and for all pairs "
+        "of kinds together."
+    ]
+    print()
+    print_table(["layer", *layers[0].means, "largest\ndifference", ""], rows, 1, notes)

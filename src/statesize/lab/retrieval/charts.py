@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from statesize.lab.retrieval.head import HeadNeedles
+from statesize.lab.retrieval.layer import HeadNeedles
 from statesize.measurement.chart import Axis, Chart, Layer, table
 from statesize.measurement.statistics import Interval
 

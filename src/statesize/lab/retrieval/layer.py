@@ -1,4 +1,4 @@
-"""What one layer carries across the border between needle and question."""
+"""What a layer, and each of its heads, sees of a needle."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
+
+from statesize.measurement.statistics import Interval
 
 Numbers = NDArray[np.float64]
 
@@ -65,3 +67,27 @@ def layer_of(name: str, kind: str, figures: Sequence[Tensor], joint: Tensor | No
     """Of one depth: `entropy`, `without`, `share` and `plain` (S, U) each, and `joint` (S, groups)."""
     entropy, without, share, plain = (part.numpy()[None] for part in figures)
     return LayerNeedles(name, kind, entropy, without, share, None if joint is None else joint.numpy()[None], plain)
+
+
+@dataclass(frozen=True)
+class HeadNeedles:
+    """One head or channel at one depth.
+
+    Attributes:
+        layer: The layer.
+        unit: Number of the head or channel.
+        depth: Tokens from needle to question.
+        entropy: Its entropy-ESS at the cut before the question, the mean over texts.
+        lost: How much of it goes with the columns of the needle, with an interval of 95 % over texts.
+        share: The share of the needle in the squares of the question's row, the mean over texts.
+        lift: How much more that is than the share of plain text there, with an interval of 95 % over texts,
+            corrected for the number of heads (Bonferroni).
+    """
+
+    layer: str
+    unit: int
+    depth: int
+    entropy: float
+    lost: Interval
+    share: float
+    lift: Interval

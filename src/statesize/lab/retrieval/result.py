@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 from statesize.check import refuse
 from statesize.io.text import facts_table
 from statesize.lab.retrieval.charts import gain_chart, lift_chart
-from statesize.lab.retrieval.head import HeadNeedles
-from statesize.lab.retrieval.layer import LayerNeedles, Numbers
+from statesize.lab.retrieval.layer import HeadNeedles, LayerNeedles, Numbers
 from statesize.lab.studies.page.statistics import spearman
 from statesize.lab.studies.verdicts.evidence import jackknife, of_mean
 from statesize.lab.trends.page import Page, write_page

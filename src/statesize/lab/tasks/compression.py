@@ -10,8 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from statesize.lab.tasks.draws import distinct
-from statesize.lab.tasks.synthetic import SymbolTask
+from statesize.lab.tasks.synthetic import SymbolTask, distinct
 from statesize.lab.tasks.task import IGNORED
 
 

@@ -14,8 +14,7 @@ from torch import Tensor
 
 from statesize.check import require_count, require_real
 from statesize.errors import InputError
-from statesize.lab.tasks.draws import distinct, race
-from statesize.lab.tasks.synthetic import SyntheticTask
+from statesize.lab.tasks.synthetic import SyntheticTask, distinct, race
 from statesize.lab.tasks.task import IGNORED
 
 

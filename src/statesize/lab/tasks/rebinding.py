@@ -9,8 +9,7 @@ from torch import Tensor
 
 from statesize.check import require_count
 from statesize.errors import InputError
-from statesize.lab.tasks.draws import distinct
-from statesize.lab.tasks.synthetic import SyntheticTask
+from statesize.lab.tasks.synthetic import SyntheticTask, distinct
 from statesize.lab.tasks.task import IGNORED
 
 

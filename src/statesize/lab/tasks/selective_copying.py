@@ -12,8 +12,7 @@ import torch
 from torch import Tensor
 
 from statesize.errors import InputError
-from statesize.lab.tasks.draws import distinct
-from statesize.lab.tasks.synthetic import SymbolTask
+from statesize.lab.tasks.synthetic import SymbolTask, distinct
 from statesize.lab.tasks.task import IGNORED
 
 

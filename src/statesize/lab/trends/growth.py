@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -16,7 +16,7 @@ from statesize.io.text import facts_table
 from statesize.lab.studies.verdicts.evidence import of_mean
 from statesize.lab.trends.points import JOINT, Numbers, metric_names
 from statesize.lab.trends.trend import AVERAGE, Trend, reasons
-from statesize.measurement.chart import Metric, Row
+from statesize.measurement.chart import METRICS, Axis, Chart, Hint, Layer, Metric, Row, table
 from statesize.measurement.statistics import Interval, finite, signed
 
 LEVEL = 0.1
@@ -202,7 +202,7 @@ class Growth(Trend):
         Returns:
             The file.
         """
-        from statesize.lab.trends.growth_chart import growth_chart
+        from statesize.lab.trends.growth import growth_chart
         from statesize.lab.trends.page import Page, write_page
 
         beyond = (
@@ -252,3 +252,36 @@ def _slopes(lengths: tuple[int, ...], values: Numbers) -> NDArray[np.float64]:
     logarithms = np.log(np.array(lengths, np.float64))
     centred = logarithms - logarithms.mean()
     return centred @ np.log(values) / (centred @ centred)
+
+
+_HINTS = (Hint("layer", "layer", "text"), Hint("length", "context", ",d"), Hint("ess", "ESS", ".2f"))
+
+
+def growth_chart(trend: Trend, lengths: Sequence[int], trained: int, ceiling: Numbers) -> Chart:
+    """ESS against the context on logarithmic axes; those beyond the first `trained` lengths apart."""
+    inside, outside = slice(0, trained), slice(trained, None)
+
+    def line(layer: str, part: slice) -> Iterator[Row]:
+        for row in table(length=lengths[part], ess=trend.means(layer)[part]):
+            if row["ess"]:
+                yield {"layer": layer, **row}
+
+    tables = {
+        "ceiling": table(length=lengths, ess=ceiling),
+        "layers": [row for layer in trend.layers for row in line(layer, inside)],
+        "beyond": [row for layer in (AVERAGE, *trend.layers) for row in line(layer, outside)],
+        "mean": list(line(AVERAGE, inside)),
+    }
+    return Chart(
+        Axis("Context (tokens)", "log"),
+        Axis(METRICS["entropy"], "log"),
+        (
+            Layer("line", "ceiling", "ceiling", "length", "ess"),
+            Layer("line", "layers", "single heads", "length", "ess", by="layer", points=True, hints=_HINTS),
+            Layer("line", "beyond", "special token", "length", "ess", by="layer", points=True, hints=_HINTS),
+            Layer("line", "mean", "mean", "length", "ess", points=True, hints=_HINTS),
+        ),
+        title="Entropy-ESS at the cut, of each layer and of the mean over all channels",
+        tables=tables,
+        legend=False,
+    )

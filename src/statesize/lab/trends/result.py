@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -13,9 +14,9 @@ import pandas as pd
 from statesize.io.text import facts_table
 from statesize.lab.studies.verdicts.evidence import of_mean
 from statesize.lab.trends.log import Log
-from statesize.lab.trends.points import metric_names
+from statesize.lab.trends.points import JOINT, metric_names
 from statesize.lab.trends.trend import AVERAGE, Trend, reasons
-from statesize.measurement.chart import Metric, Row
+from statesize.measurement.chart import METRICS, Axis, Chart, Hint, Layer, Metric, Row, table
 from statesize.measurement.statistics import Interval, finite, signed
 
 
@@ -156,7 +157,7 @@ class Series(Trend):
             The file.
         """
         from statesize.lab.trends.page import Page, write_page
-        from statesize.lab.trends.series_charts import series_charts
+        from statesize.lab.trends.result import series_charts
 
         page = Page(
             title="Effective state-size through a training",
@@ -213,3 +214,69 @@ class Series(Trend):
         for layer in self.layers:
             facts[layer] = f"{self.means(layer)[0]:.1f} → {self.means(layer)[-1]:.1f}"
         return facts_table(self.finding, facts)
+
+
+def series_charts(trend: Trend, positions: Sequence[int], log: Log, *, stepped: bool) -> list[Chart]:
+    """ESS of all layers, its change since the first checkpoint with intervals, and the log of steps."""
+    x = Axis("Step" if stepped else "Checkpoint", "linear" if stepped else "index")
+    layers = [layer for layer in trend.layers if not layer.endswith(JOINT)]
+    layers += [layer for layer in trend.layers if layer.endswith(JOINT)]
+    hints = (Hint("layer", "layer", "text"), Hint("position", x.title.lower(), ",d"), Hint("ess", "ESS", ".2f"))
+    levels = Chart(
+        x,
+        Axis(METRICS["entropy"]),
+        (
+            Layer("line", "layers", "single heads", "position", "ess", by="layer", points=True, hints=hints),
+            Layer("line", "mean", "mean", "position", "ess", points=True, hints=hints),
+        ),
+        title="Entropy-ESS of each layer, and the mean over all channels",
+        tables={
+            "layers": [row for layer in layers for row in _line(trend, positions, layer)],
+            "mean": list(_line(trend, positions, AVERAGE)),
+        },
+        legend=False,
+    )
+    return [levels, _changes(trend, positions, x), *(_logs(log, x) if stepped else ())]
+
+
+def _line(trend: Trend, positions: Sequence[int], layer: str) -> Iterator[Row]:
+    for row in table(position=positions, ess=trend.means(layer)):
+        yield {"layer": layer, **row}
+
+
+def _changes(trend: Trend, positions: Sequence[int], x: Axis) -> Chart:
+    """The mean over layers since the first checkpoint, paired over documents."""
+    values = trend.values()
+    known = np.isfinite(values).all(0)
+    intervals = [of_mean(row).interval() for row in values[:, known] - values[0, known]]
+    rows = table(
+        position=positions,
+        ess=[interval.value for interval in intervals],
+        low=[interval.low for interval in intervals],
+        high=[interval.high for interval in intervals],
+    )
+    band = Layer("band", "changes", "single heads", "position", "low", end="high")
+    line = Layer("line", "changes", "mean", "position", "ess", points=True)
+    return Chart(
+        x,
+        Axis("Change of entropy-ESS"),
+        (band, line) if np.count_nonzero(known) > 1 else (line,),
+        title="Change since the first checkpoint, mean over all channels, with its interval over the documents",
+        height=220,
+        tables={"changes": rows},
+        legend=False,
+    )
+
+
+def _logs(log: Log, x: Axis) -> Iterator[Chart]:
+    for kind in ("loss", "accuracy", "perplexity"):
+        rows = [
+            {"name": name, **row}
+            for name, points in log.items()
+            if kind in name
+            for row in table(position=[step for step, _ in points], value=[value for _, value in points])
+        ]
+        if rows:
+            line = Layer("line", "log", "mean", "position", "value", by="name")
+            names = ", ".join(dict.fromkeys(str(row["name"]) for row in rows))
+            yield Chart(x, Axis(kind.capitalize()), (line,), f"From the log: {names}", 180, {"log": rows}, legend=False)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from oracles.layers import HEADS, KEYS, LENGTH, WIDTH, by_head, convolved, gate, layer_and_input, normed
 
-from statesize.lab.mixers.attention.delta_rule import delta_step, mix_by_delta_rule
+from statesize.lab.mixers.attention.delta_net import delta_step, mix_by_delta_rule
 
 
 @pytest.mark.parametrize("length", [1, 32, 71])

@@ -10,6 +10,7 @@ from statesize.cli.options.measuring import Flag
 if TYPE_CHECKING:
     from statesize.adapters.families import Family
 
+
 NOTES = (
     "Each row is a tiny model of the family whose operators equal the model's own attention maps, or what its own code "
     "makes of impulses. Other models are checked while they are measured, and layers that fail are named. A short "
