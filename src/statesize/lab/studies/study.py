@@ -1,7 +1,6 @@
 """What a study is: a question with its command, its presets, its claim and its charts, in a folder of its own.
 
-This file and the `study.py` of each folder are read whenever the command line starts, so what is heavy is imported when
-a study concludes.
+The command line reads this file whenever it starts, so heavy modules are imported when a study concludes.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
     from statesize.lab.studies.delimiters.subjects import Subject
     from statesize.lab.studies.grid.run import Row
     from statesize.lab.studies.page.conclusion import Conclusion
-    from statesize.lab.studies.verdicts.claim import Claim
+    from statesize.lab.studies.verdicts import Claim
 
 Found = TypeVar("Found")
 
@@ -31,8 +30,7 @@ Found = TypeVar("Found")
 class Study:
     """A question about effective state-size that a command answers; `lab.studies.catalogue` lists all.
 
-    The folder of the study NAME holds claim.py with a function NAME, which concludes, and charts.py with a function
-    NAME_charts, which draws.
+    The folder of the study NAME holds claim.py with the functions NAME, which concludes, and NAME_charts, which draws.
 
     Attributes:
         name: Name of the study, of its command and of its folder in `statesize.lab.studies`.
@@ -44,8 +42,8 @@ class Study:
     help: str
     examples: tuple[str, ...]
 
-    def _load(self, module: str, function: str) -> Callable[..., Any]:
-        return getattr(import_module(f"statesize.lab.studies.{self.name}.{module}"), function)
+    def _load(self, function: str) -> Callable[..., Any]:
+        return getattr(import_module(f"statesize.lab.studies.{self.name}.claim"), function)
 
 
 class GridStudy(Study):
@@ -65,7 +63,7 @@ class GridStudy(Study):
         Returns:
             The conclusion.
         """
-        return self._load("claim", self.name)(rows, metric, claim)
+        return self._load(self.name)(rows, metric, claim)
 
     def charts(self, rows: Sequence[Row], metric: str) -> alt.VConcatChart:
         """Draw the table of all runs.
@@ -77,7 +75,7 @@ class GridStudy(Study):
         Returns:
             The charts with their data.
         """
-        return self._load("charts", f"{self.name}_charts")(rows, metric)
+        return self._load(f"{self.name}_charts")(rows, metric)
 
 
 @Parameter(name="*")
@@ -140,7 +138,7 @@ class TextStudy(Study, ABC, Generic[Found]):
         Returns:
             The conclusion.
         """
-        return self._load("claim", self.name)(found, delimiter)
+        return self._load(self.name)(found, delimiter)
 
     def charts(self, found: Sequence[Found]) -> alt.VConcatChart:
         """Draw what was found.
@@ -151,7 +149,7 @@ class TextStudy(Study, ABC, Generic[Found]):
         Returns:
             The charts with their data.
         """
-        return self._load("charts", f"{self.name}_charts")(found)
+        return self._load(f"{self.name}_charts")(found)
 
     def document(self, found: Sequence[Found]) -> dict[str, Any]:
         """Give the JSON values that only this study prints.

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from statesize.lab.studies.verdicts.evidence import of_mean
+from statesize.lab.studies.statistics import of_mean
 from statesize.lab.trends.log import Log
 from statesize.lab.trends.points import JOINT
 from statesize.lab.trends.trend import AVERAGE, Trend

@@ -8,8 +8,7 @@ import torch
 from torch import nn
 
 from statesize.errors import InputError
-from statesize.lab.studies.delimiters.charts import delimiters_charts
-from statesize.lab.studies.delimiters.claim import CLAIM, curve_rows, delimiters, dip_rows, ranking
+from statesize.lab.studies.delimiters.claim import CLAIM, curve_rows, delimiters, delimiters_charts, dip_rows, ranking
 from statesize.lab.studies.delimiters.corpus import DocumentCorpus
 from statesize.lab.studies.delimiters.dips import measure_dips
 from statesize.lab.studies.delimiters.measuring import METRICS, respond

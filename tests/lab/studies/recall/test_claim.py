@@ -13,8 +13,7 @@ from statesize.lab.studies.delimiters.dips import ModelDips
 from statesize.lab.studies.delimiters.modulation import Dip
 from statesize.lab.studies.delimiters.sequences import Windows
 from statesize.lab.studies.page.page import write_page
-from statesize.lab.studies.recall.charts import recall_charts
-from statesize.lab.studies.recall.claim import ModelRecall, recall, recall_models, recall_rows
+from statesize.lab.studies.recall.claim import ModelRecall, recall, recall_charts, recall_models, recall_rows
 from statesize.lab.studies.recall.score import RecallScore, recall_score, slices
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from statesize.lab.studies.delimiters.measuring import Response
-from statesize.lab.studies.page.statistics import Numbers, percentiles
+from statesize.lab.studies.statistics import Numbers, percentiles
 from statesize.results.summary import known_mean
 
 ALL = "all"

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from statesize.lab.studies.grid.run import DONE, Row, layer_column
-from statesize.lab.studies.page.statistics import Numbers, mean
+from statesize.lab.studies.statistics import Numbers, mean
 
 ESS = "entropy"
 """The metric of the claim, named beforehand: counts of singular values are nearly equal for teachers that fill n."""

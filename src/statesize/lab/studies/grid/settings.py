@@ -17,7 +17,7 @@ from statesize.io.files import read_limited
 from statesize.lab.mixers.config import ModelConfig
 from statesize.lab.studies.grid.grid import Measuring, Run
 from statesize.lab.studies.grid.students import Distillation
-from statesize.lab.studies.verdicts.claim import Claim
+from statesize.lab.studies.verdicts import Claim
 from statesize.lab.tasks.mixture import Mixture
 from statesize.lab.tasks.registry import MIXTURE, build_task
 from statesize.lab.training.config import TrainingConfig

@@ -9,7 +9,7 @@ from typing import Any
 
 from statesize.lab.studies.grid.run import Row, layer_column
 from statesize.lab.studies.page.final import FinalRun, final_runs, grouped
-from statesize.lab.studies.page.statistics import mean
+from statesize.lab.studies.statistics import mean
 
 EARLY = 0.1
 """The share of training after which ESS should tell."""

@@ -13,9 +13,8 @@ from typing import Any, TypeAlias, cast
 from statesize.errors import FileError
 from statesize.io.files import parse_json, read_limited
 from statesize.io.text import facts_table
-from statesize.lab.studies.verdicts.claim import Claim
-from statesize.lab.studies.verdicts.evidence import Evidence
-from statesize.lab.studies.verdicts.verdict import Look, judge
+from statesize.lab.studies.statistics import Evidence
+from statesize.lab.studies.verdicts import Claim, Look, judge
 from statesize.measurement.statistics import Interval, finite
 
 Figure: TypeAlias = float | tuple[float, float]

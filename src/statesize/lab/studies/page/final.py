@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from statesize.lab.studies.grid.run import DONE, Row
 from statesize.lab.studies.page.conclusion import Findings
-from statesize.lab.studies.page.statistics import Numbers
+from statesize.lab.studies.statistics import Numbers
 
 _LABELS = ("task", "kv", "length", "mixer", "key_size", "heads", "width", "intervention", "rate", "seed")
 Item = TypeVar("Item")

@@ -9,18 +9,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import altair as alt
 import numpy as np
 from numpy.typing import NDArray
 
 from statesize.lab.studies.delimiters.dips import ModelDips
 from statesize.lab.studies.delimiters.sequences import OBSERVED
 from statesize.lab.studies.grid.run import Row
+from statesize.lab.studies.page.charts import SIDE, chart_data, palette, points
 from statesize.lab.studies.page.conclusion import Conclusion, Figure, Findings, known
 from statesize.lab.studies.page.final import numbered
-from statesize.lab.studies.page.statistics import pearson, spearman
-from statesize.lab.studies.recall.score import FIRST, OTHER, RECALLED, STALE, RecallScore
-from statesize.lab.studies.verdicts.claim import Claim
-from statesize.lab.studies.verdicts.evidence import jackknife
+from statesize.lab.studies.recall.score import FIRST, OTHER, RECALLED, SLICES, STALE, RecallScore
+from statesize.lab.studies.statistics import jackknife, pearson, spearman
+from statesize.lab.studies.verdicts import Claim
 
 CLAIM = Claim(
     "Models whose effective state-size dips deeper at delimiters predict repeated bigrams better.",
@@ -141,3 +142,38 @@ def _statement(model: ModelRecall) -> str:
         f"{counts[2]:.0f} of an earlier document, {score.perplexity(OTHER):.3g} on other tokens; depth "
         f"{model.depth:.1%}, ESS {model.ess:.1f}."
     )
+
+
+def recall_charts(models: Sequence[ModelRecall]) -> alt.VConcatChart:
+    """Perplexities of each slice, and that of repeated bigrams against depth and ESS."""
+    titles = {"depth": "Depth of the dip at delimiters", "ess": "Entropy-ESS away from delimiters"}
+    against = [
+        points(
+            chart_data(recall_rows(models)),
+            "Repeated bigrams",
+            alt.X(f"{column}:Q", title=title, scale=alt.Scale(zero=False)),
+            alt.Y("recall_perplexity:Q", title="Perplexity", scale=alt.Scale(zero=False)),
+            palette("model", "Model"),
+            ["model:N", f"{column}:Q", "recall_perplexity:Q", "other_perplexity:Q"],
+        )
+        for column, title in titles.items()
+    ]
+    return alt.vconcat(_slices(models), alt.hconcat(*against))
+
+
+def _slices(models: Sequence[ModelRecall]) -> alt.Chart:
+    data = chart_data(
+        {"model": model.model, "slice": name, "perplexity": model.score.perplexity(name)}
+        for model in models
+        for name in SLICES
+    )
+    axis = alt.Axis(format="~s", tickCount=6, labelOverlap=True)
+    chart = points(
+        data,
+        "Perplexity of tokens by what the context has shown",
+        alt.X("perplexity:Q", title="Perplexity", scale=alt.Scale(type="log"), axis=axis),
+        alt.Y("slice:N", title=None, sort=list(SLICES)),
+        palette("model", "Model"),
+        ["model:N", "slice:N", "perplexity:Q"],
+    )
+    return chart.encode(yOffset="model:N").properties(width=2 * SIDE)
