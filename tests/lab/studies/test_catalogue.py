@@ -8,6 +8,7 @@ import pytest
 from statesize.lab.cli.commands import study as commands
 from statesize.lab.studies.catalogue import STUDIES
 
+import_module("statesize.cli.commands")  # adds the commands of the laboratory
 DOCS = Path(__file__).parents[3] / "docs"
 
 

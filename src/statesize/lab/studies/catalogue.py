@@ -5,40 +5,12 @@ The command line reads this file whenever it starts, so heavy modules are import
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 from cyclopts import Parameter, validators
 
 from statesize.lab.studies.study import GridStudy, TextOptions, TextStudy
-
-if TYPE_CHECKING:
-    from torch import nn
-
-    from statesize.lab.studies.delimiters.dips import ModelDips
-    from statesize.lab.studies.delimiters.subjects import Subject
-    from statesize.lab.studies.grid.run import Row
-    from statesize.lab.studies.recall.claim import ModelRecall
-
-
-class _Delimiters(TextStudy["ModelDips"]):
-    """Dips at delimiters and at all controls."""
-
-    @property
-    def conditions(self) -> tuple[str, ...]:
-        from statesize.lab.studies.delimiters.sequences import CONDITIONS
-
-        return CONDITIONS
-
-    def measure(self, subject: Subject, options: Any, dips: Callable[[nn.Module | None], ModelDips]) -> ModelDips:
-        del subject, options
-        return dips(None)
-
-    def tables(self, found: Sequence[ModelDips]) -> dict[str, list[Row]]:
-        from statesize.lab.studies.delimiters.claim import curve_rows, dip_rows
-
-        return {"table.parquet": dip_rows(found), "curves.parquet": curve_rows(found)}
 
 
 @Parameter(name="*")
@@ -53,37 +25,7 @@ class RecallOptions(TextOptions):
     length: Annotated[int | None, Parameter(validator=validators.Number(gte=1))] = None
 
 
-class _Recall(TextStudy["ModelRecall"]):
-    """Perplexities on repeated bigrams, and dips at delimiters."""
-
-    options = RecallOptions
-
-    @property
-    def conditions(self) -> tuple[str, ...]:
-        from statesize.lab.studies.delimiters.sequences import OBSERVED
-
-        return (OBSERVED,)
-
-    def measure(self, subject: Subject, options: Any, dips: Callable[[nn.Module | None], ModelDips]) -> ModelRecall:
-        from statesize.lab.studies.recall.claim import ModelRecall
-        from statesize.lab.studies.recall.score import recall_score
-
-        model = subject.load()
-        score = recall_score(model, subject.corpus, options.length or subject.length, subject.scored)
-        return ModelRecall(subject.name, score, dips(model))
-
-    def tables(self, found: Sequence[ModelRecall]) -> dict[str, list[Row]]:
-        from statesize.lab.studies.recall.claim import recall_rows
-
-        return {"table.parquet": recall_rows(found)}
-
-    def document(self, found: Sequence[ModelRecall]) -> dict[str, Any]:
-        from statesize.lab.studies.recall.claim import recall_models
-
-        return {"models": recall_models(found)}
-
-
-STUDIES: tuple[GridStudy | TextStudy[Any], ...] = (
+STUDIES: tuple[GridStudy | TextStudy, ...] = (
     GridStudy(
         name="correlation",
         help=(
@@ -92,7 +34,7 @@ STUDIES: tuple[GridStudy | TextStudy[Any], ...] = (
         ),
         examples=("statesize study correlation --preset smoke",),
     ),
-    _Delimiters(
+    TextStudy(
         name="delimiters",
         help="""Measure how ESS dips at the delimiters of a text, and at the same places of controls without them.
 
@@ -119,12 +61,13 @@ as parts/*.parquet, with one row a sequence, head and offset.""",
         ),
         examples=("statesize study initialisation --preset smoke",),
     ),
-    _Recall(
+    TextStudy(
         name="recall",
         help="""Measure perplexity on repeated bigrams, and how it goes with ESS and its dip at delimiters, over models.
 
 OUTPUT receives table.parquet, one row a model, and study.html.""",
         examples=("statesize study recall", "statesize study recall --json > recall.json"),
+        options=RecallOptions,
     ),
     GridStudy(
         name="regimes",

@@ -5,21 +5,25 @@ Parnichkun et al., "Quantifying Memory Utilization with Effective State-Size", I
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
+from typing import Any
 
 import altair as alt
 import numpy as np
+from torch import nn
 
 from statesize.lab.studies.delimiters.dips import CLAIM_METRIC, ModelDips
 from statesize.lab.studies.delimiters.measuring import METRICS, OTHER_TOLERANCES
 from statesize.lab.studies.delimiters.modulation import ALL, Dip
 from statesize.lab.studies.delimiters.sequences import CONDITIONS, CONTROLS, MISPLACED, OBSERVED
+from statesize.lab.studies.delimiters.subjects import Subject
 from statesize.lab.studies.grid.run import Row
 from statesize.lab.studies.page.charts import chart_data, palette, percent, rounded
 from statesize.lab.studies.page.conclusion import Conclusion, Figure, Findings
 from statesize.lab.studies.page.final import grouped
 from statesize.lab.studies.statistics import Evidence, of_mean
+from statesize.lab.studies.study import TextOptions
 from statesize.lab.studies.verdicts import LEVEL, Look, holm
 
 CLAIM = (
@@ -79,6 +83,12 @@ def _verdict(models: Sequence[ModelDips], findings: Findings) -> bool | None:
     return False if refuted else None
 
 
+def measure_subject(subject: Subject, options: TextOptions, dips: Callable[[nn.Module | None], ModelDips]) -> ModelDips:
+    """Dips of one model at delimiters and at all controls."""
+    del subject, options
+    return dips(None)
+
+
 def dip_rows(models: Sequence[ModelDips]) -> list[Row]:
     """All depths as rows of a table, one for each model, condition, metric, layer and head."""
     return [{"model": model.model, **vars(dip)} for model in models for dip in model.dips]
@@ -87,6 +97,17 @@ def dip_rows(models: Sequence[ModelDips]) -> list[Row]:
 def curve_rows(models: Sequence[ModelDips]) -> list[Row]:
     """All curves as rows of a table, one for each model, condition, metric and offset."""
     return [{"model": model.model, **vars(point)} for model in models for point in model.curve]
+
+
+def delimiters_tables(models: Sequence[ModelDips]) -> dict[str, list[Row]]:
+    """The tables of the study by name of the file."""
+    return {"table.parquet": dip_rows(models), "curves.parquet": curve_rows(models)}
+
+
+def delimiters_document(models: Sequence[ModelDips]) -> dict[str, Any]:
+    """No JSON values beside those of every study."""
+    del models
+    return {}
 
 
 def _figures(model: ModelDips) -> dict[str, Figure]:

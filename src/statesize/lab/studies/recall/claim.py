@@ -5,21 +5,24 @@ Parnichkun et al., "Quantifying Memory Utilization with Effective State-Size", I
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import altair as alt
 import numpy as np
 from numpy.typing import NDArray
+from torch import nn
 
+from statesize.lab.studies.catalogue import RecallOptions
 from statesize.lab.studies.delimiters.dips import ModelDips
 from statesize.lab.studies.delimiters.sequences import OBSERVED
+from statesize.lab.studies.delimiters.subjects import Subject
 from statesize.lab.studies.grid.run import Row
 from statesize.lab.studies.page.charts import SIDE, chart_data, palette, points
 from statesize.lab.studies.page.conclusion import Conclusion, Figure, Findings, known
 from statesize.lab.studies.page.final import numbered
-from statesize.lab.studies.recall.score import FIRST, OTHER, RECALLED, SLICES, STALE, RecallScore
+from statesize.lab.studies.recall.score import FIRST, OTHER, RECALLED, SLICES, STALE, RecallScore, recall_score
 from statesize.lab.studies.statistics import jackknife, pearson, spearman
 from statesize.lab.studies.verdicts import Claim
 
@@ -31,6 +34,8 @@ CLAIM = Claim(
     {"depth_recall": 0.0},
 )
 """The correlation of depth with ln p of repeated bigrams lies above 0."""
+
+CONDITIONS = (OBSERVED,)
 
 CAVEATS = (
     "Models of different sizes and training differ in more than their modulation; a correlation over models is no "
@@ -68,6 +73,15 @@ class ModelRecall:
         draws = np.random.default_rng(0).multinomial(rows, np.full(rows, 1 / rows), _DRAWS).astype(np.float64)
         low, high = np.percentile(np.exp(self.score.mean_nats(name, draws)), [2.5, 97.5])
         return float(low), float(high)
+
+
+def measure_subject(
+    subject: Subject, options: RecallOptions, dips: Callable[[nn.Module | None], ModelDips]
+) -> ModelRecall:
+    """Perplexities on repeated bigrams of one model, and its dips at delimiters."""
+    model = subject.load()
+    score = recall_score(model, subject.corpus, options.length or subject.length, subject.scored)
+    return ModelRecall(subject.name, score, dips(model))
 
 
 def recall(models: Sequence[ModelRecall], delimiter: str = "") -> Conclusion:
@@ -108,14 +122,19 @@ def _units(models: Sequence[ModelRecall]) -> NDArray[np.int64]:
 
 
 def recall_rows(models: Sequence[ModelRecall]) -> list[Row]:
-    """What was found as rows of a table, one a model."""
+    """Rows of the table, one a model."""
     return [{"model": model.model, "depth": model.depth, "ess": model.ess, **_perplexities(model)} for model in models]
 
 
-def recall_models(models: Sequence[ModelRecall]) -> list[dict[str, Any]]:
-    """What was found as JSON objects, one a model, for other commands; None for what is not known."""
+def recall_tables(models: Sequence[ModelRecall]) -> dict[str, list[Row]]:
+    """The table of the study by name of the file."""
+    return {"table.parquet": recall_rows(models)}
+
+
+def recall_document(models: Sequence[ModelRecall]) -> dict[str, Any]:
+    """The measurements as JSON values, one object a model; None for what is not known."""
     rows = ({"depth": model.depth, "ess": model.ess, **_perplexities(model)} for model in models)
-    return [{"name": model.model, **known(row)} for model, row in zip(models, rows, strict=True)]
+    return {"models": [{"name": model.model, **known(row)} for model, row in zip(models, rows, strict=True)]}
 
 
 def _perplexities(model: ModelRecall) -> dict[str, float]:
