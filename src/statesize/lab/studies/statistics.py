@@ -14,6 +14,7 @@ from scipy import special
 from statesize.measurement.statistics import Interval
 
 Numbers: TypeAlias = NDArray[np.float64]
+Indices: TypeAlias = NDArray[np.int64]
 
 
 def mean(values: Iterable[Any]) -> float:
@@ -43,7 +44,7 @@ def ranks(x: Numbers) -> Numbers:
     return (np.cumsum(counts) - (counts - 1) / 2)[places]
 
 
-def within_cells(x: Numbers, cells: NDArray[np.int64]) -> Numbers:
+def within_cells(x: Numbers, cells: Indices) -> Numbers:
     """Residuals (N,) of x (N,) from the mean of its cell; `cells` (N,) numbers the cells from 0."""
     counts = np.bincount(cells)
     means = np.bincount(cells, weights=x) / np.maximum(counts, 1)
@@ -58,9 +59,6 @@ def percentiles(drawn: Numbers) -> tuple[float, float]:
     low, high = np.percentile(known, [2.5, 97.5])
     return float(low), float(high)
 
-
-Statistic: TypeAlias = Callable[[NDArray[np.int64]], float]
-"""A number from the rows with these indices."""
 
 # Fisher's z of a correlation of 1 is infinite.
 _LARGEST_CORRELATION = 1 - 1e-9
@@ -115,7 +113,12 @@ def of_mean(values: Numbers) -> Evidence:
     return Evidence(float(values.mean()), error, len(values))
 
 
-def jackknife(statistic: Statistic, units: NDArray[np.int64], *, correlation: bool = False) -> Evidence:
+def spearman_evidence(x: Numbers, y: Numbers, units: Indices) -> Evidence:
+    """The evidence of Spearman's correlation of x (N,) and y (N,), whose `units` (N,) are left out one at a time."""
+    return jackknife(lambda rows: spearman(x[rows], y[rows]), units, correlation=True)
+
+
+def jackknife(statistic: Callable[[Indices], float], units: Indices, *, correlation: bool = False) -> Evidence:
     """The evidence of a statistic of rows whose `units` (N,) are left out one at a time."""
     # Student's t of the pseudo-values, after Tukey 1958 and Miller, "The Jackknife, a Review", 1974. All rows of a unit
     # are left out together, as they are not independent of each other.

@@ -39,8 +39,8 @@ class Study:
     help: str
     examples: tuple[str, ...]
 
-    def _load(self, name: str) -> Any:
-        return getattr(import_module(f"statesize.lab.studies.{self.name}.claim"), name)
+    def _load(self, name: str, *default: Any) -> Any:
+        return getattr(import_module(f"statesize.lab.studies.{self.name}.claim"), name, *default)
 
 
 class GridStudy(Study):
@@ -74,7 +74,7 @@ class TextOptions:
 class TextStudy(Study):
     """A study that measures language models on a text.
 
-    Its claim.py holds CONDITIONS, and the functions measure_subject, NAME_tables and NAME_document too.
+    Its claim.py holds CONDITIONS, and the functions measure_subject and NAME_tables too, and may hold NAME_document.
 
     Attributes:
         options: A dataclass with the options of the command.
@@ -105,4 +105,5 @@ class TextStudy(Study):
 
     def document(self, models: Sequence[Any]) -> dict[str, Any]:
         """JSON values by name that only this study prints."""
-        return self._load(f"{self.name}_document")(models)
+        document = self._load(f"{self.name}_document", None)
+        return {} if document is None else document(models)

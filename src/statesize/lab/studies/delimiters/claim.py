@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import Any
 
 import altair as alt
 import numpy as np
@@ -45,17 +44,12 @@ CAVEATS = (
 )
 
 
-def ranking(models: Sequence[ModelDips]) -> list[ModelDips]:
-    """The models, the deepest dip first."""
-    return sorted(models, key=lambda model: -model.dip(OBSERVED).depth)
-
-
 def delimiters(models: Sequence[ModelDips], delimiter: str) -> Conclusion:
-    """The claim and whether it holds, the ranking of models, of which there is at least one, and the figures."""
+    """The conclusion from at least one model."""
     findings = Findings({"models": float(len(models)), "events": float(models[0].dip(OBSERVED).events)})
     for model in models:
         findings.figures |= _figures(model)
-    ranked = ranking(models)
+    ranked = sorted(models, key=lambda model: -model.dip(OBSERVED).depth)
     findings.statements.append(f"The delimiter is {delimiter!r}; past and future are {_windows(models)} tokens.")
     holds = _verdict(models, findings)
     findings.statements += [f"{place}. {_statement(model)}" for place, model in enumerate(ranked, 1)]
@@ -90,24 +84,14 @@ def measure_subject(subject: Subject, options: TextOptions, dips: Callable[[nn.M
 
 
 def dip_rows(models: Sequence[ModelDips]) -> list[Row]:
-    """All depths as rows of a table, one for each model, condition, metric, layer and head."""
+    """All depths, a row for each model, condition, metric, layer and head."""
     return [{"model": model.model, **vars(dip)} for model in models for dip in model.dips]
 
 
-def curve_rows(models: Sequence[ModelDips]) -> list[Row]:
-    """All curves as rows of a table, one for each model, condition, metric and offset."""
-    return [{"model": model.model, **vars(point)} for model in models for point in model.curve]
-
-
 def delimiters_tables(models: Sequence[ModelDips]) -> dict[str, list[Row]]:
-    """The tables of the study by name of the file."""
-    return {"table.parquet": dip_rows(models), "curves.parquet": curve_rows(models)}
-
-
-def delimiters_document(models: Sequence[ModelDips]) -> dict[str, Any]:
-    """No JSON values beside those of every study."""
-    del models
-    return {}
+    """Depths, and curves with a row for each model, condition, metric and offset, by name of the file."""
+    curves = [{"model": model.model, **vars(point)} for model in models for point in model.curve]
+    return {"table.parquet": dip_rows(models), "curves.parquet": curves}
 
 
 def _figures(model: ModelDips) -> dict[str, Figure]:

@@ -11,7 +11,6 @@ from typing import cast
 
 import altair as alt
 import numpy as np
-from numpy.typing import NDArray
 
 from statesize.errors import InputError
 from statesize.lab.studies.distillation.students import DistilledStudent, LoneModel, columns, lone_models, students_of
@@ -19,7 +18,7 @@ from statesize.lab.studies.grid.run import Row
 from statesize.lab.studies.page.charts import SIDE, chart_data, palette, points, rounded
 from statesize.lab.studies.page.conclusion import Conclusion, Findings
 from statesize.lab.studies.page.final import grid_findings, grouped
-from statesize.lab.studies.statistics import Evidence, Numbers, jackknife, mean, spearman
+from statesize.lab.studies.statistics import mean, spearman, spearman_evidence
 from statesize.lab.studies.verdicts import Claim
 from statesize.reduction.recommendation import calibrate
 
@@ -56,20 +55,22 @@ def distillation(rows: Sequence[Row], metric: str, claim: Claim | None = None) -
 
 
 def _add_size(size: int, students: Sequence[DistilledStudent], findings: Findings) -> None:
-    """What students of one size tell: correlations over teachers, each with the mean of its layers."""
+    """Correlations over the teachers of students of one size, each with the mean of its layers."""
     names = ("teacher_ess", "errors", "initial_ess", "weight", "teacher_accuracy", "accuracy")
     ess, error, initial, weight, teacher_accuracy, accuracy = columns(students, *names)
-    teachers, name = np.arange(len(ess)), f"n{size}"
-    means = {
-        "spearman": (ess.mean(1), error.mean(1)),
-        "accuracy_spearman": (-ess.mean(1), accuracy),
-        "control_spearman_initial": (initial.mean(1), error.mean(1)),
-        "control_spearman_accuracy": (teacher_accuracy, error.mean(1)),
-        "control_spearman_weight": (weight, error.mean(1)),
+    name, mean_error = f"n{size}", error.mean(1)
+    pairs = {
+        f"{name}_spearman": (ess.mean(1), mean_error),
+        f"{name}_accuracy_spearman": (-ess.mean(1), accuracy),
+        f"control_{name}_spearman_initial": (initial.mean(1), mean_error),
+        f"control_{name}_spearman_accuracy": (teacher_accuracy, mean_error),
+        f"control_{name}_spearman_weight": (weight, mean_error),
     }
-    found = {key: findings.add(_named(name, key), _rank_evidence(x, y, teachers)) for key, (x, y) in means.items()}
-    alike = [weight == one for one in sorted(set(weight.tolist()))]
-    equal = [spearman(ess[rows].mean(1), error[rows].mean(1)) for rows in alike]
+    of_error, of_accuracy, by_initial, by_accuracy, by_weight = (
+        findings.add(figure, spearman_evidence(x, y, np.arange(len(x)))) for figure, (x, y) in pairs.items()
+    )
+    of_weights = [weight == value for value in sorted(set(weight.tolist()))]
+    equal = [spearman(ess[rows].mean(1), error[rows].mean(1)) for rows in of_weights]
     layers = [spearman(ess[:, layer], error[:, layer]) for layer in range(ess.shape[1])]
     over_layers, at_equal_weight = spearman(ess.ravel(), error.ravel()), float(np.mean(equal))
     findings.figures |= {
@@ -81,24 +82,15 @@ def _add_size(size: int, students: Sequence[DistilledStudent], findings: Finding
     }
     findings.statements.append(
         f"Students with n = {size} of {len(students)} teachers: error {error.mean():.3f}; Spearman of a teacher's ESS "
-        f"with its student's error {found['spearman']}, over single layers {over_layers:.2f} (each depth "
+        f"with its student's error {of_error}, over single layers {over_layers:.2f} (each depth "
         f"{', '.join(f'{value:.2f}' for value in layers)}), of less ESS with the student's accuracy "
-        f"{found['accuracy_spearman']}. Controls with the error: at equal λ {at_equal_weight:.2f}, ESS at "
-        f"initialisation {found['control_spearman_initial']}, the teacher's accuracy "
-        f"{found['control_spearman_accuracy']}, λ itself {found['control_spearman_weight']}."
+        f"{of_accuracy}. Controls with the error: at equal λ {at_equal_weight:.2f}, ESS at initialisation "
+        f"{by_initial}, the teacher's accuracy {by_accuracy}, λ itself {by_weight}."
     )
 
 
-def _named(name: str, figure: str) -> str:
-    return f"control_{name}_{figure.removeprefix('control_')}" if figure.startswith("control_") else f"{name}_{figure}"
-
-
-def _rank_evidence(x: Numbers, y: Numbers, teachers: NDArray[np.int64]) -> Evidence:
-    return jackknife(lambda rows: spearman(x[rows], y[rows]), teachers, correlation=True)
-
-
 def _add_held_out(given: Sequence[DistilledStudent], findings: Findings) -> None:
-    """Every teacher in turn is held out: what the students of the others tell of its own."""
+    """Each teacher in turn is held out, and its students' errors are predicted from those of all others."""
     ratios: list[float] = []
     wanted_met: list[bool] = []
     for teacher, own_students in grouped(given, lambda student: student.teacher).items():
@@ -138,7 +130,7 @@ def _layers(student: DistilledStudent) -> list[tuple[float, int, float]]:
 
 
 def _add_predictions(students: Sequence[DistilledStudent], findings: Findings) -> None:
-    """Every layer of every student against what was predicted and what is possible."""
+    """The error of every layer of every student against its prediction and its lower bound."""
     if not students:
         return
     error, predicted, bound = (values.ravel() for values in columns(students, "errors", "predicted", "bounds"))
@@ -161,8 +153,8 @@ def _add_recommendations(students: Sequence[DistilledStudent], findings: Finding
     """Students of the sizes that the constants of the package named when they were made."""
     named = grouped((student for student in students if not math.isnan(student.wanted)), lambda student: student.wanted)
     for wanted in sorted(named):
-        found = columns(named[wanted], "errors", "predicted", "sizes")
-        error, predicted, size = (values.ravel() for values in found)
+        fields = columns(named[wanted], "errors", "predicted", "sizes")
+        error, predicted, size = (values.ravel() for values in fields)
         name = f"wanted_{wanted:g}".replace(".", "_")
         findings.figures |= {
             f"{name}_within_prediction": float(np.mean(error <= predicted)),
@@ -205,7 +197,7 @@ def distillation_charts(rows: Sequence[Row], metric: str) -> alt.VConcatChart:
     del metric
     students, alone = students_of(rows), lone_models(rows)
     by_student = chart_data(map(_student, students))
-    by_layer = chart_data(layer for student in students for layer in _layers_charts(student))
+    by_layer = chart_data(layer for student in students for layer in _layer_rows(student))
     by_model = chart_data([*map(_student, students), *map(_lone, alone)])
     error = _points(
         by_student, "What students cannot learn", "ess", "Entropy-ESS of the teacher", "error", "Relative error of T"
@@ -220,9 +212,8 @@ def distillation_charts(rows: Sequence[Row], metric: str) -> alt.VConcatChart:
 
 def _student(student: DistilledStudent) -> dict[str, object]:
     given = math.isnan(student.wanted)
-    kind = f"distilled, n = {student.sizes[0]}" if given else f"recommended for {student.wanted:g}"
     return {
-        "kind": kind,
+        "kind": f"distilled, n = {student.sizes[0]}" if given else f"recommended for {student.wanted:g}",
         "way": "distilled" if given else "recommended",
         "wanted": student.wanted,
         "kv": student.kv,
@@ -234,15 +225,20 @@ def _student(student: DistilledStudent) -> dict[str, object]:
     }
 
 
-def _layers_charts(student: DistilledStudent) -> list[dict[str, object]]:
+def _layer_rows(student: DistilledStudent) -> list[dict[str, object]]:
     parts = zip(student.sizes, student.errors, student.predicted, student.bounds, strict=True)
     names = ("layer", "size", "error", "predicted", "bound")
     return [dict(zip(names, (layer, *values), strict=True)) for layer, values in enumerate(parts)]
 
 
 def _lone(model: LoneModel) -> dict[str, object]:
-    kind = f"alone, n = {model.key_size}"
-    return {"kind": kind, "way": "alone", "kv": model.kv, "accuracy": model.accuracy, "bytes": model.bytes}
+    return {
+        "kind": f"alone, n = {model.key_size}",
+        "way": "alone",
+        "kv": model.kv,
+        "accuracy": model.accuracy,
+        "bytes": model.bytes,
+    }
 
 
 def _points(data: alt.Data, title: str, x: str, x_title: str, y: str, y_title: str) -> alt.Chart:

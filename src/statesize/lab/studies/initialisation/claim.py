@@ -69,16 +69,13 @@ class Start:
 
 def initialisation(rows: Sequence[Row], metric: str, claim: Claim | None = None) -> Conclusion:
     """What a grid says about how decays should start; of the largest states, and of each range of steps."""
-    runs, findings = [(Start.of(run), run) for run in final_runs(rows)], grid_findings(rows)
-    ranges = list(dict.fromkeys(start.steps for start, _ in runs if start.mixer in S6_KINDS))
+    by_start, findings = grouped(final_runs(rows), Start.of), grid_findings(rows)
+    ranges = list(dict.fromkeys(start.steps for start in by_start if start.mixer in S6_KINDS))
     for steps in ranges:
         for mixer in S6_KINDS:
-            plain, factor = (
-                [run for start, run in runs if start == Start(mixer, normalised, steps, "none")]
-                for normalised in (False, True)
-            )
+            plain, factor = (by_start.get(Start(mixer, on, steps, "none"), []) for on in (False, True))
             _add_effect(mixer, steps, steps != ranges[0], plain, factor, metric, findings)
-    _add_groups(runs, metric, ranges[0] if ranges else (0.0, 0.0), findings)
+    _add_groups(final_runs(rows), metric, ranges[0] if ranges else (0.0, 0.0), findings)
     return findings.conclusion("initialisation", claim, CAVEATS)
 
 
@@ -108,9 +105,10 @@ def _ratio(plain: Sequence[FinalRun], factor: Sequence[FinalRun], metric: str) -
     before, after = (grouped(runs, lambda run: (run.key_size, run.length)) for runs in (plain, factor))
     if not before.keys() & after.keys():
         return 0, Evidence(math.nan)
-    place = max(before.keys() & after.keys())
-    logarithms = paired_differences(before[place], after[place], value=lambda run: math.log(float(run.first[metric])))
-    return place[0], of_mean(np.exp(logarithms))
+    largest = max(before.keys() & after.keys())
+    before, after = before[largest], after[largest]
+    logarithms = paired_differences(before, after, value=lambda run: math.log(float(run.first[metric])))
+    return largest[0], of_mean(np.exp(logarithms))
 
 
 def _gain(plain: Sequence[FinalRun], factor: Sequence[FinalRun]) -> tuple[int, Evidence]:
@@ -122,15 +120,13 @@ def _gain(plain: Sequence[FinalRun], factor: Sequence[FinalRun]) -> tuple[int, E
     return states, of_mean(paired_differences(before, after))
 
 
-def _add_groups(
-    runs: Sequence[tuple[Start, FinalRun]], metric: str, claimed: tuple[float, float], findings: Findings
-) -> None:
+def _add_groups(runs: Sequence[FinalRun], metric: str, claimed: tuple[float, float], findings: Findings) -> None:
     """ESS at initialisation, after training, and accuracy against n, in words and as figures."""
     words = {"initial": "ESS at initialisation", "trained": "after training", "accuracy": "accuracy"}
-    for (length, start), group in grouped(runs, lambda pair: (pair[1].length, pair[0])).items():
+    for (length, start), group in grouped(runs, lambda run: (run.length, Start.of(run))).items():
         control = start.intervention != "none" or (any(start.steps) and start.steps != claimed)
         name = f"{'control_' if control else ''}{start.name}_L{length}"
-        by_size = grouped((run for _, run in group), lambda run: run.key_size)
+        by_size = grouped(group, lambda run: run.key_size)
         columns: dict[str, list[str]] = {}
         for states, members in sorted(by_size.items()):
             values = {"initial": mean(run.first[metric] for run in members)}
@@ -141,7 +137,7 @@ def _add_groups(
                 findings.figures[f"{name}_n{states}_{column}"] = value
                 columns.setdefault(column, []).append(f"{value:.2f}" if column == "accuracy" else f"{value:.1f}")
         shown = "; ".join(f"{words[column]} {', '.join(values)}" for column, values in columns.items())
-        sizes = ", ".join(str(states) for states in sorted(by_size))
+        sizes = ", ".join(map(str, sorted(by_size)))
         findings.statements.append(f"{start.label}, L {length}, n {sizes}: {shown}.")
 
 

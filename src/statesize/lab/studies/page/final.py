@@ -69,6 +69,10 @@ class FinalRun:
         """ESS/TSS at the end."""
         return float(self.last[metric]) / self.state_size
 
+    def utilisation(self, metric: str) -> float:
+        """ESS/TSS at the end, at the cuts where the state limits ESS."""
+        return float(self.last[f"utilisation_{metric}"])
+
 
 def final_runs(rows: Iterable[Row]) -> list[FinalRun]:
     """The runs of a table that did not diverge, in the order of the rows."""

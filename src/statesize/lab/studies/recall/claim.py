@@ -89,7 +89,14 @@ def recall(models: Sequence[ModelRecall], delimiter: str = "") -> Conclusion:
     del delimiter
     findings = Findings({"models": float(len(models))})
     for model in models:
-        findings.figures |= {f"{model.model}_{name}": value for name, value in _figures(model).items()}
+        figures: dict[str, Figure] = {
+            **_perplexities(model),
+            "recall_perplexity_interval": model.interval(RECALLED),
+            "other_perplexity_interval": model.interval(OTHER),
+            "depth": model.depth,
+            "ess": model.ess,
+        }
+        findings.figures |= {f"{model.model}_{name}": value for name, value in figures.items()}
     ranked = sorted(models, key=lambda model: model.score.perplexity(RECALLED))
     findings.statements += map(_statement, ranked)
     recalled = np.array([model.score.mean_nats(RECALLED)[0] for model in models])
@@ -140,16 +147,6 @@ def recall_document(models: Sequence[ModelRecall]) -> dict[str, Any]:
 def _perplexities(model: ModelRecall) -> dict[str, float]:
     names = {"recall": RECALLED, "first": FIRST, "stale": STALE, "other": OTHER}
     return {f"{column}_perplexity": model.score.perplexity(name) for column, name in names.items()}
-
-
-def _figures(model: ModelRecall) -> dict[str, Figure]:
-    return {
-        **_perplexities(model),
-        "recall_perplexity_interval": model.interval(RECALLED),
-        "other_perplexity_interval": model.interval(OTHER),
-        "depth": model.depth,
-        "ess": model.ess,
-    }
 
 
 def _statement(model: ModelRecall) -> str:
