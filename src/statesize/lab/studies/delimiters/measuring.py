@@ -30,24 +30,15 @@ _SHORTER = "; a smaller --window makes the sequences shorter"
 
 @dataclass(frozen=True, eq=False)
 class Response:
-    """What was measured in one condition, of events E (sequences), units U and offsets O.
-
-    Attributes:
-        offsets: Positions relative to the delimiter, (O,).
-        references: Which of them the dip is relative to, (O,).
-        layers: Name of the mixer of each unit.
-        kinds: Kind of that mixer.
-        units: Its head or channel.
-        values: By metric, (E, U, O).
-    """
+    """The measurement of one condition, of events E (sequences), units U and offsets O."""
 
     condition: str
-    offsets: NDArray[np.int64]
-    references: NDArray[np.bool_]
-    layers: tuple[str, ...]
-    kinds: tuple[str, ...]
-    units: tuple[int, ...]
-    values: dict[str, NDArray[np.float32]]
+    offsets: NDArray[np.int64]  # positions relative to the delimiter, (O,)
+    references: NDArray[np.bool_]  # whether the dip is relative to the offset, (O,)
+    layers: tuple[str, ...]  # name of the mixer of each unit
+    kinds: tuple[str, ...]  # kind of that mixer
+    units: tuple[int, ...]  # index of its head or channel
+    values: dict[str, NDArray[np.float32]]  # by metric, (E, U, O)
 
 
 def respond(
@@ -57,7 +48,7 @@ def respond(
     channels: int,
     on_progress: Callable[[int], None] | None = None,
 ) -> Response:
-    """Measure at most so many channels of each mixer around the cuts of one condition; tells the sequences done."""
+    """The measurement of at most so many channels of each mixer around the cuts of one condition."""
     offsets = np.array(windows.offsets)
     references = np.isin(offsets, windows.references)
     parts: list[dict[str, NDArray[np.float32]]] = []
