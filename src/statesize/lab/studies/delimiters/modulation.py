@@ -75,15 +75,14 @@ def modulation(response: Response, metric: str, seed: int = 0) -> tuple[list[Dip
     draws = np.random.default_rng(seed).multinomial(events, np.full(events, 1 / events), DRAWS)
     weights = np.concatenate([np.ones((1, events)), draws]) / events
     reference = weights @ values[..., response.references].mean(-1)
-    place = int(np.flatnonzero(response.offsets == 0)[0])
-    at = weights @ values[..., place]
+    at = weights @ values[..., int(np.flatnonzero(response.offsets == 0)[0])]
     depth = 1 - _ratio(at, reference)
     dips: list[Dip] = []
     for layer, head, rows in _groups(response):
-        drawn, units = _mean_of_layers(depth, rows), [unit for row in rows for unit in row]
+        depths, units = _mean_of_layers(depth, rows), [unit for row in rows for unit in row]
         means = float(at[0, units].mean()), float(reference[0, units].mean())
-        interval = percentiles(drawn[1:])
-        dips.append(Dip(response.condition, metric, layer, head, float(drawn[0]), *interval, *means, events))
+        interval = percentiles(depths[1:])
+        dips.append(Dip(response.condition, metric, layer, head, float(depths[0]), *interval, *means, events))
     everything = next(_groups(response))[2]
     curve: list[CurvePoint] = []
     for index, offset in enumerate(response.offsets.tolist()):

@@ -25,7 +25,7 @@ class Subject:
 
     name: str
     corpus: DocumentCorpus
-    length: int  # of the sequences that it is asked to predict: as it was trained on recall, else 256
+    length: int  # of the sequences that it predicts: as it was trained on recall, else 256
     scored: frozenset[int] | None  # ids of the tokens that it was trained to predict, the answers; None for all
     load: Callable[[], nn.Module]
 

@@ -97,9 +97,9 @@ def source_digest(definition: type) -> str:
 
 
 def blamed(error: Exception, classes: list[type]) -> str:
-    """What an error in code of one's own says, and where, in one line."""
-    files = {getattr(sys.modules.get(found.__module__), "__file__", None) for found in classes}
-    names = ", ".join(found.__qualname__ for found in classes)
+    """The message and the line of an error in a user's code, in one line."""
+    files = {getattr(sys.modules.get(definition.__module__), "__file__", None) for definition in classes}
+    names = ", ".join(definition.__qualname__ for definition in classes)
     return f"{names} of your own fails: {_told(error, *files)}"
 
 

@@ -1,4 +1,4 @@
-"""What the claims of a grid look at: each run as it ended, with what was measured at its start."""
+"""The runs of a grid for its claim: each run at its end and at its start."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class FinalRun:
         return self.labels("rate", "seed")
 
     def labels(self, *left_out: str) -> tuple[Any, ...]:
-        """What tells runs apart, but for the names that are left out."""
+        """The fields that tell runs apart, without the names that are left out."""
         return tuple(getattr(self, name) for name in _LABELS if name not in left_out)
 
     @cached_property
@@ -110,7 +110,7 @@ def paired_differences(
     *left_out: str,
     value: Callable[[FinalRun], float] = accuracy_of,
 ) -> Numbers:
-    """Value of a run after less that of the run before (P,), over pairs that differ in what is left out only."""
+    """Value of a run after less that of the run before (P,), over pairs that differ only in the labels left out."""
     first, second = ({run.labels(*left_out): value(run) for run in runs} for runs in (before, after))
     return np.array([second[pair] - first[pair] for pair in sorted(first.keys() & second.keys())], np.float64)
 

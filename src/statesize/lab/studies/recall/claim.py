@@ -51,7 +51,7 @@ _DRAWS = 1000
 
 @dataclass(frozen=True, eq=False)
 class ModelRecall:
-    """What was found in one model: what it predicts, and its depths at delimiters."""
+    """The measurement of one model: its predictions, and its depths at delimiters."""
 
     model: str
     score: RecallScore
