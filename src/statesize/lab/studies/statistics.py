@@ -29,7 +29,7 @@ def pearson(x: Numbers, y: Numbers) -> float:
         return math.nan
     x, y = x - x.mean(), y - y.mean()
     scale = float(np.sqrt((x @ x) * (y @ y)))
-    # What is left of equal numbers is round-off, not variation.
+    # The rest of equal numbers is round-off, not variation.
     return float(x @ y) / scale if scale > 1e-12 else math.nan
 
 
@@ -40,8 +40,8 @@ def spearman(x: Numbers, y: Numbers) -> float:
 
 def ranks(x: Numbers) -> Numbers:
     """Ranks from 1 of x (N,), means of ranks for ties."""
-    _, places, counts = np.unique(x, return_inverse=True, return_counts=True)
-    return (np.cumsum(counts) - (counts - 1) / 2)[places]
+    _, inverse, counts = np.unique(x, return_inverse=True, return_counts=True)
+    return (np.cumsum(counts) - (counts - 1) / 2)[inverse]
 
 
 def within_cells(x: Numbers, cells: Indices) -> Numbers:
@@ -51,10 +51,10 @@ def within_cells(x: Numbers, cells: Indices) -> Numbers:
     return x - means[cells]
 
 
-def percentiles(drawn: Numbers) -> tuple[float, float]:
+def percentiles(draws: Numbers) -> tuple[float, float]:
     """The ends of the interval of 95 % from draws (D,); NaN where fewer than half of the draws give a number."""
-    known = drawn[np.isfinite(drawn)]
-    if len(known) < len(drawn) / 2:
+    known = draws[np.isfinite(draws)]
+    if len(known) < len(draws) / 2:
         return math.nan, math.nan
     low, high = np.percentile(known, [2.5, 97.5])
     return float(low), float(high)

@@ -17,7 +17,7 @@ class Claim:
 
     Attributes:
         statement: The sentence that is tested.
-        unit: What was drawn independently, such as "pair of equal seeds".
+        unit: The unit of independent draws, such as "pair of equal seeds".
         least_units: With fewer units the runs cannot tell.
         pilot: The runs from which claim, threshold and unit were chosen, and which never count as its test.
         thresholds: Figures of the study, each of which must lie above its number.
@@ -48,7 +48,7 @@ LEVEL = 0.025
 
 @dataclass(frozen=True)
 class Look:
-    """One figure of a claim: what was asked, what was found, and the p of "above" after Holm's adjustment."""
+    """One figure of a claim: its threshold, its interval, and the p of "above" after Holm's adjustment."""
 
     name: str
     threshold: float
@@ -63,7 +63,7 @@ class Verdict:
 
     holds: bool | None
     looks: tuple[Look, ...]
-    reason: str = ""  # why nothing can be told whatever the looks say
+    reason: str = ""  # why there is no verdict, whatever the looks say
 
 
 def holm(values: Sequence[float]) -> list[float]:
@@ -78,11 +78,11 @@ def holm(values: Sequence[float]) -> list[float]:
 
 def judge(claim: Claim, evidence: Mapping[str, Evidence]) -> Verdict:
     """The verdict on a claim; it holds if every figure lies above its threshold, and fails if one lies below."""
-    found = {name: evidence.get(name, Evidence(math.nan)) for name in claim.thresholds}
-    above = holm([found[name].p_above(threshold) for name, threshold in claim.thresholds.items()])
-    below = holm([found[name].p_below(threshold) for name, threshold in claim.thresholds.items()])
+    by_name = {name: evidence.get(name, Evidence(math.nan)) for name in claim.thresholds}
+    above = holm([by_name[name].p_above(threshold) for name, threshold in claim.thresholds.items()])
+    below = holm([by_name[name].p_below(threshold) for name, threshold in claim.thresholds.items()])
     looks = tuple(
-        Look(name, threshold, found[name].interval(len(found)), found[name].units, p)
+        Look(name, threshold, by_name[name].interval(len(by_name)), by_name[name].units, p)
         for (name, threshold), p in zip(claim.thresholds.items(), above, strict=True)
     )
     missing = [name for name in claim.thresholds if name not in evidence]

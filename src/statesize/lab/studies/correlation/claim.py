@@ -124,10 +124,10 @@ def _numbers(values: Iterable[object]) -> Numbers:
 
 def correlation_charts(rows: Sequence[Row], metric: str) -> alt.VConcatChart:
     """Accuracy against TSS/kv, ESS/kv, and ESS/kv inside cells, one row of charts a task."""
-    drawn: list[alt.HConcatChart] = []
+    task_charts: list[alt.HConcatChart] = []
     for task, runs in grouped(final_runs(rows), lambda run: run.task).items():
         data = chart_data(_residuals(runs, metric))
-        drawn.append(
+        task_charts.append(
             alt.hconcat(
                 _scatter(data, "tss_kv", "TSS / kv", "accuracy", "Accuracy", f"{task}: size of the state"),
                 _scatter(data, "ess_kv", f"ESS / kv ({metric})", "accuracy", "Accuracy", "Effective size of the state"),
@@ -141,7 +141,7 @@ def correlation_charts(rows: Sequence[Row], metric: str) -> alt.VConcatChart:
                 ),
             )
         )
-    return alt.vconcat(*drawn)
+    return alt.vconcat(*task_charts)
 
 
 def _residuals(runs: Sequence[FinalRun], metric: str) -> list[Row]:

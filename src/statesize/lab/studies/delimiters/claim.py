@@ -30,7 +30,7 @@ CLAIM = (
     "control without it."
 )
 LEAST_MODELS = 5
-"""Trained models, such as seeds, of a mixer: with fewer nothing can be told of it."""
+"""Trained models, such as seeds, of a mixer: with fewer there is no verdict on it."""
 
 CAVEATS = (
     "The claim is on #{σ > τ} with a τ that is fixed around each delimiter. Entropy-ESS and relative tolerances are "
@@ -60,20 +60,22 @@ def delimiters(models: Sequence[ModelDips], delimiter: str) -> Conclusion:
 
 def _verdict(models: Sequence[ModelDips], findings: Findings) -> bool | None:
     """Whether some mixer dips beyond its controls over models, whose weights were drawn independently."""
-    found: dict[str, Evidence] = {}
+    by_mixer: dict[str, Evidence] = {}
     for kinds, members in grouped(models, lambda model: model.kinds).items():
-        found[f"beyond_controls_{'_'.join(sorted(kinds))}"] = of_mean(np.array([model.beyond for model in members]))
-    adjusted = holm([evidence.p_above(0) for evidence in found.values()])
-    for (name, evidence), p in zip(found.items(), adjusted, strict=True):
-        findings.add_look(Look(name, 0, evidence.interval(len(found)), evidence.units, p), "trained model of one mixer")
-    fewest, most = (choose(evidence.units for evidence in found.values()) for choose in (min, max))
+        by_mixer[f"beyond_controls_{'_'.join(sorted(kinds))}"] = of_mean(np.array([model.beyond for model in members]))
+    adjusted = holm([evidence.p_above(0) for evidence in by_mixer.values()])
+    for (name, evidence), p in zip(by_mixer.items(), adjusted, strict=True):
+        findings.add_look(
+            Look(name, 0, evidence.interval(len(by_mixer)), evidence.units, p), "trained model of one mixer"
+        )
+    fewest, most = (choose(evidence.units for evidence in by_mixer.values()) for choose in (min, max))
     if most < LEAST_MODELS:
         findings.statements.append(f"{most} models of a mixer are too few: {LEAST_MODELS} are needed.")
-    enough = [p for evidence, p in zip(found.values(), adjusted, strict=True) if evidence.units >= LEAST_MODELS]
+    enough = [p for evidence, p in zip(by_mixer.values(), adjusted, strict=True) if evidence.units >= LEAST_MODELS]
     if min(enough, default=1.0) <= LEVEL:
         return True
     # All mixers must be refuted, so none of these looks needs a correction.
-    refuted = fewest >= LEAST_MODELS and max(evidence.p_below(0) for evidence in found.values()) <= LEVEL
+    refuted = fewest >= LEAST_MODELS and max(evidence.p_below(0) for evidence in by_mixer.values()) <= LEVEL
     return False if refuted else None
 
 
@@ -95,15 +97,15 @@ def delimiters_tables(models: Sequence[ModelDips]) -> dict[str, list[Row]]:
 
 
 def _figures(model: ModelDips) -> dict[str, Figure]:
-    found: dict[str, Figure] = {f"{model.model}_beyond_controls": float(model.beyond_controls)}
+    figures: dict[str, Figure] = {f"{model.model}_beyond_controls": float(model.beyond_controls)}
     for metric in METRICS:
         dip = model.dip(OBSERVED, metric)
-        found |= {f"{model.model}_{metric}_depth": dip.depth, f"{model.model}_{metric}_interval": (dip.low, dip.high)}
+        figures |= {f"{model.model}_{metric}_depth": dip.depth, f"{model.model}_{metric}_interval": (dip.low, dip.high)}
     for control in (*CONTROLS, MISPLACED):
         dip = model.dip(control)
         prefix = "" if control == MISPLACED else "control_"
-        found[f"{prefix}{model.model}_{control}_interval"] = (dip.low, dip.high)
-    return found
+        figures[f"{prefix}{model.model}_{control}_interval"] = (dip.low, dip.high)
+    return figures
 
 
 def _statement(model: ModelDips) -> str:
@@ -122,11 +124,11 @@ def _statement(model: ModelDips) -> str:
 
 
 def _order(ranked: Sequence[ModelDips]) -> str:
-    told = [ranked[0].model]
+    order = [ranked[0].model]
     for before, after in pairwise(ranked):
         apart = before.dip(OBSERVED).low > after.dip(OBSERVED).high
-        told.append(f"{'>' if apart else '≥'} {after.model}")
-    return f"Order of depth: {' '.join(told)}, where > says that the intervals are apart."
+        order.append(f"{'>' if apart else '≥'} {after.model}")
+    return f"Order of depth: {' '.join(order)}, where > says that the intervals are apart."
 
 
 def _shown(dip: Dip) -> str:

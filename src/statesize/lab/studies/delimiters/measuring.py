@@ -55,16 +55,16 @@ def respond(
     layers, kinds, units = list[str](), list[str](), list[int]()
     for start in range(0, len(aligned.ids), _SEQUENCES_AT_ONCE):
         ids = aligned.ids[start : start + _SEQUENCES_AT_ONCE]
-        found: list[dict[str, NDArray[np.float32]]] = []
+        measured: list[dict[str, NDArray[np.float32]]] = []
         for item in captured_mixers(model, ids, None, "read" if start else "all", hint=_SHORTER):
             chosen = draw(item.units, channels, 0, item.name).units
-            found.append(_measured(item, chosen, aligned.cut + offsets, references, windows))
+            measured.append(_measured(item, chosen, aligned.cut + offsets, references, windows))
             if not start:
                 layers += [item.name] * len(chosen)
                 kinds += [item.kind] * len(chosen)
                 units += chosen.tolist()
             del item
-        parts.append({metric: np.concatenate([part[metric] for part in found], 1) for metric in METRICS})
+        parts.append({metric: np.concatenate([part[metric] for part in measured], 1) for metric in METRICS})
         if on_progress is not None:
             on_progress(start + len(ids))
     values = {metric: np.concatenate([part[metric] for part in parts]) for metric in METRICS}
@@ -84,11 +84,11 @@ def _measured(
     assert values is not None  # noqa: S101
     largest = values[..., 0]
     scale = largest[..., torch.from_numpy(references)].mean(-1)[..., None, None]
-    found = {
+    metrics = {
         "tolerance": (values > TOLERANCE * scale).sum(-1),
         **{metric: (values > factor * scale).sum(-1) for metric, factor in OTHER_TOLERANCES.items()},
         "entropy": entropy_ess(values),
         "relative": tolerance_ess(values, RELATIVE_TOLERANCE, relative=True),
         "norm": measurement.norm,
     }
-    return {metric: value.numpy().astype(np.float32) for metric, value in found.items()}
+    return {metric: value.numpy().astype(np.float32) for metric, value in metrics.items()}

@@ -22,8 +22,8 @@ class Dip:
     """The modulation depth of a head, layer or model in one condition.
 
     Attributes:
-        condition: What was done to the delimiters.
-        metric: What was measured.
+        condition: One of `CONDITIONS`.
+        metric: One of `METRICS`.
         layer: Name of the mixer, or "all".
         head: Index of the head or channel, or "all".
         depth: 1 − (mean at the cut) / (mean over the reference cuts); the mean of that over heads, and of layers.
@@ -51,8 +51,8 @@ class CurvePoint:
     """ESS at an offset, relative to the reference cuts, over all layers.
 
     Attributes:
-        condition: What was done to the delimiters.
-        metric: What was measured.
+        condition: One of `CONDITIONS`.
+        metric: One of `METRICS`.
         offset: Tokens from the cut right after the delimiter.
         share: Mean over layers and heads of (mean at the offset) / (mean over the reference cuts).
         low: Lower end of the interval of 95 %.

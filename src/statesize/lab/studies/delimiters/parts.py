@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-from numpy.typing import NDArray
 from torch import nn
 
 from statesize.io.parts import Parts, digest
@@ -93,12 +92,11 @@ def encoded(model: str, part: Part, response: Response) -> bytes:
     import pyarrow.parquet
 
     events, units, offsets = response.values[METRICS[0]].shape
-    sequences = cast("NDArray[np.int64]", np.arange(part.start, part.start + events))
     per_unit: dict[str, Any] = {"layer": response.layers, "kind": response.kinds, "head": response.units}
     columns: dict[str, Any] = {
         "model": np.repeat(model, events * units * offsets),
         "condition": np.repeat(response.condition, events * units * offsets),
-        "sequence": np.repeat(sequences, units * offsets),
+        "sequence": np.repeat(np.arange(part.start, part.start + events, dtype=np.int64), units * offsets),
         **{name: np.tile(np.repeat(values, offsets), events) for name, values in per_unit.items()},
         "offset": np.tile(response.offsets, events * units),
         **{metric: response.values[metric].ravel() for metric in METRICS},

@@ -23,7 +23,7 @@ from statesize.lab.studies.verdicts import Claim
 from statesize.reduction.recommendation import calibrate
 
 WANTED = (0.1, 0.2, 0.3, 0.5)
-"""Losses for which sizes are named of held-out teachers."""
+"""Losses for which sizes of held-out teachers are recommended."""
 
 CAVEATS = (
     "Teachers differ in the number of pairs, in the weight λ of their regularisation and in success at once, and ESS "
@@ -253,7 +253,7 @@ def _points(data: alt.Data, title: str, x: str, x_title: str, y: str, y_title: s
 
 
 def _predicted(data: alt.Data) -> alt.LayerChart:
-    found = points(
+    students = points(
         data,
         "Students and their prediction",
         alt.X("predicted:Q", title="Predicted: to stay below"),
@@ -262,7 +262,7 @@ def _predicted(data: alt.Data) -> alt.LayerChart:
         ["layer:N", "size:Q", *(rounded(name, ".3f") for name in ("error", "predicted", "bound"))],
     )
     line = alt.Chart(data).mark_line(color="#888888").encode(x="predicted:Q", y="predicted:Q")
-    return cast("alt.LayerChart", alt.layer(line, found))
+    return cast("alt.LayerChart", alt.layer(line, students))
 
 
 def _frontier(data: alt.Data) -> alt.Chart:

@@ -64,8 +64,8 @@ class Distillation:
 
     def to_dict(self) -> dict[str, Any]:
         """The plan as JSON values; what came later is left out where it is not used, so that runs keep their keys."""
-        given = dataclasses.asdict(self)
-        return {name: value for name, value in given.items() if name != "mixer" or value is not None}
+        fields = dataclasses.asdict(self)
+        return {name: value for name, value in fields.items() if name != "mixer" or value is not None}
 
     @property
     def students(self) -> int:
@@ -91,7 +91,7 @@ def students(
     """Trains the students of a trained teacher, which is measured on so many held-out sequences."""
     # The training's seed, warm-up, weight decay, clip and device are the students' too.
     input_ids = next(iter(task.held_out(sequences)))[0].to(next(teacher.parameters()).device)
-    operators = [found.operator for found in capture(teacher, input_ids)]
+    operators = [captured.operator for captured in capture(teacher, input_ids)]
     measured = [measure(operator, outputs=("entropy",), entropy_accuracy=2e-4) for operator in operators]
     uniform = [(math.nan, [size] * len(measured)) for size in plan.key_sizes]
     named = [(loss, [recommend_state_size(layer, loss).state_size for layer in measured]) for loss in plan.losses]

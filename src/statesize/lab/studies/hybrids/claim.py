@@ -80,14 +80,14 @@ def foresight(
 
 def _add_beyond(runs: Sequence[PlacedRun], metric: str, findings: Findings) -> None:
     """What the early ESS of the attention predicts when its first layer, or all its layers, are known."""
-    runs, early, later = _numbers(runs, lambda found: mean_ess(found, found.early, metric, attention=True))
+    runs, early, later = _numbers(runs, lambda placed: mean_ess(placed, placed.early, metric, attention=True))
     placements, settings = numbered([run.placement for run in runs]), numbered([run.setting for run in runs])
-    first = numbered([(found.attention, found.places[0]) for found in runs])
+    first = numbered([(placed.attention, placed.attention_layers[0]) for placed in runs])
     said: list[Interval] = []
-    for name, places in (("first_place", first), ("placement", placements)):
+    for name, groups in (("first_place", first), ("placement", placements)):
 
-        def left(rows: NDArray[np.int64], places: NDArray[np.int64] = places) -> float:
-            effects = np.hstack([known[rows, None] == np.unique(known) for known in (settings, places)]).astype(float)
+        def left(rows: NDArray[np.int64], groups: NDArray[np.int64] = groups) -> float:
+            effects = np.hstack([known[rows, None] == np.unique(known) for known in (settings, groups)]).astype(float)
             x, y = (ranks(values[rows]) for values in (early, later))
             return pearson(*(values - effects @ np.linalg.lstsq(effects, values)[0] for values in (x, y)))
 
@@ -104,7 +104,7 @@ def hybrids(rows: Sequence[Row], metric: str, claim: Claim | None = None) -> Con
     Args:
         rows: All rows of the study.
         metric: Column of the metric for which the claim is made, named before the runs were done.
-        claim: What was fixed before the runs; None where nothing was.
+        claim: The claim that was fixed before the runs, or None.
 
     Returns:
         The conclusion.
@@ -117,14 +117,14 @@ def hybrids(rows: Sequence[Row], metric: str, claim: Claim | None = None) -> Con
         _add_winner(placements, findings)
     _add_foresights(runs, metric, findings)
     if runs:
-        shares = sorted({float(found.early["step"]) / float(found.run.last["step"]) for found in runs})
+        shares = sorted({float(placed.early["step"]) / float(placed.run.last["step"]) for placed in runs})
         findings.statements.append(f"Early is after {' and '.join(f'{share:.0%}' for share in shares)} of the steps.")
     return findings.conclusion("hybrids", claim, CAVEATS)
 
 
 def _by_accuracy(runs: Sequence[PlacedRun]) -> dict[str, list[PlacedRun]]:
     """The runs of each placement, the most accurate first; of those that end alike, the one that learns sooner."""
-    groups = grouped(runs, lambda found: found.placement)
+    groups = grouped(runs, lambda placed: placed.placement)
     ranks = {name: (_accuracies(members).mean(), _over_training(members)) for name, members in groups.items()}
     return {name: groups[name] for name in sorted(groups, key=ranks.__getitem__, reverse=True)}
 
@@ -134,13 +134,13 @@ def _over_training(members: Sequence[PlacedRun]) -> float:
 
 
 def _accuracies(members: Sequence[PlacedRun]) -> Numbers:
-    return np.array([found.run.accuracy for found in members])
+    return np.array([placed.run.accuracy for placed in members])
 
 
 def _add_placement(placement: str, members: Sequence[PlacedRun], metric: str, findings: Findings) -> None:
     name, accuracies = placement.replace(",", "_").replace("-", "_"), _accuracies(members)
     columns = [layer_column(metric, layer) for layer in range(len(members[0].layers))]
-    layers = [mean(found.run.last[column] for found in members) for column in columns]
+    layers = [mean(placed.run.last[column] for placed in members) for column in columns]
     findings.add(f"{name}_accuracy", of_mean(accuracies))
     findings.figures[f"{name}_accuracy_over_training"] = _over_training(members)
     findings.figures |= {f"{name}_ess_layer_{layer}": ess for layer, ess in enumerate(layers)}
@@ -154,7 +154,7 @@ def _add_placement(placement: str, members: Sequence[PlacedRun], metric: str, fi
 def _add_winner(placements: dict[str, list[PlacedRun]], findings: Findings) -> None:
     """The gain of the best placement on the second, trial by trial."""
     best, second, *_ = placements
-    runs, others = ([found.run for found in placements[name]] for name in (best, second))
+    runs, others = ([placed.run for placed in placements[name]] for name in (best, second))
     gain = findings.add("best_less_second", of_mean(paired_differences(others, runs, "mixer")))
     findings.statements.append(f"{best} comes first, before {second} by {gain}.")
 
@@ -162,17 +162,20 @@ def _add_winner(placements: dict[str, list[PlacedRun]], findings: Findings) -> N
 def _add_foresights(runs: Sequence[PlacedRun], metric: str, findings: Findings) -> None:
     """The correlation of each early quantity with accuracy."""
     predictors: dict[str, tuple[str, Callable[[PlacedRun], float]]] = {
-        "early": (f"early ESS ({metric})", lambda found: number(found.early, metric)),
-        "early_entropy": ("early ESS (entropy)", lambda found: number(found.early, "entropy")),
+        "early": (f"early ESS ({metric})", lambda placed: number(placed.early, metric)),
+        "early_entropy": ("early ESS (entropy)", lambda placed: number(placed.early, "entropy")),
         "early_gated": ("early ESS of the other layers", lambda run: mean_ess(run, run.early, metric, attention=False)),
         "early_attention": ("early ESS of the attention", lambda run: mean_ess(run, run.early, metric, attention=True)),
         "control_initial_attention": (
             "the control, ESS of the attention at initialisation,",
             lambda run: mean_ess(run, run.run.first, metric, attention=True),
         ),
-        "control_initial": ("the control, ESS at initialisation,", lambda found: number(found.run.first, metric)),
-        "control_place": ("the control, how early the attention stands,", lambda found: -mean(found.places)),
-        "control_early_accuracy": ("the control, early accuracy,", lambda found: number(found.early, "accuracy")),
+        "control_initial": ("the control, ESS at initialisation,", lambda placed: number(placed.run.first, metric)),
+        "control_place": (
+            "the control, how early the attention stands,",
+            lambda placed: -mean(placed.attention_layers),
+        ),
+        "control_early_accuracy": ("the control, early accuracy,", lambda placed: number(placed.early, "accuracy")),
     }
     for name, (words, early) in predictors.items():
         over_all, inside = foresight(runs, name, findings, early)
@@ -207,7 +210,7 @@ _TOOLTIP = ["placement:N", "seed:Q", "rate:Q", rounded("accuracy", ".3f"), "earl
 def hybrids_charts(rows: Sequence[Row], metric: str) -> alt.VConcatChart:
     """Accuracy and ESS per layer of each placement, accuracy over training, and early ESS against final accuracy."""
     runs = placed_runs(rows)
-    finals = chart_data(_shown(found, metric) for found in runs)
+    finals = chart_data(_shown(placed, metric) for placed in runs)
     order = alt.EncodingSortField("accuracy", op="mean", order="descending")
     placement = alt.Y("placement:N", title="Layers", sort=order, axis=alt.Axis(labelLimit=300))
     accuracy = alt.X("accuracy:Q", title="Accuracy", axis=percent())
@@ -217,9 +220,9 @@ def hybrids_charts(rows: Sequence[Row], metric: str) -> alt.VConcatChart:
     )
     means = base.mark_tick(thickness=3, color="#808080").encode(x="mean(accuracy):Q")
     layers = chart_data(
-        _shown(found, metric) | {"layer": layer, "ess": found.run.last[layer_column(metric, layer)]}
-        for found in runs
-        for layer in range(len(found.layers))
+        _shown(placed, metric) | {"layer": layer, "ess": placed.run.last[layer_column(metric, layer)]}
+        for placed in runs
+        for layer in range(len(placed.layers))
     )
     cells = alt.Chart(layers, title=f"ESS of the layers at the end ({metric})").encode(
         x=alt.X("layer:O", title="Layer", axis=alt.Axis(labelAngle=0)), y=alt.Y("placement:N", title=None, sort=order)
@@ -236,7 +239,7 @@ def hybrids_charts(rows: Sequence[Row], metric: str) -> alt.VConcatChart:
         _FIRST,
         _TOOLTIP,
     )
-    height = max(SIDE, 14 * len({found.placement for found in runs}))  # pixels of a placement, where there are many
+    height = max(SIDE, 14 * len({placed.placement for placed in runs}))  # pixels of a placement, where there are many
     return alt.vconcat(
         alt.hconcat(
             (single + means).properties(width=SIDE, height=height),
@@ -248,9 +251,11 @@ def hybrids_charts(rows: Sequence[Row], metric: str) -> alt.VConcatChart:
 
 def _lines_over_training(rows: Sequence[Row], runs: Sequence[PlacedRun]) -> alt.Chart:
     """Mean accuracy of each placement by step."""
-    placed = {found.run.last["run"]: _place(found) for found in runs}
+    placements = {placed.run.last["run"]: _place(placed) for placed in runs}
     data = chart_data(
-        {"step": row["step"], "accuracy": row["accuracy"]} | placed[row["run"]] for row in rows if row["run"] in placed
+        {"step": row["step"], "accuracy": row["accuracy"]} | placements[row["run"]]
+        for row in rows
+        if row["run"] in placements
     )
     chart = alt.Chart(data, title="Accuracy over training, means").mark_line()
     return chart.encode(
@@ -262,15 +267,18 @@ def _lines_over_training(rows: Sequence[Row], runs: Sequence[PlacedRun]) -> alt.
     ).properties(width=SIDE, height=SIDE)
 
 
-def _shown(found: PlacedRun, metric: str) -> dict[str, object]:
-    return _place(found) | {
-        "attention": found.attention,
-        "rate": found.run.rate,
-        "seed": found.run.seed,
-        "accuracy": found.run.accuracy,
-        "early": mean_ess(found, found.early, metric, attention=True),
+def _shown(placed: PlacedRun, metric: str) -> dict[str, object]:
+    return _place(placed) | {
+        "attention": placed.attention,
+        "rate": placed.run.rate,
+        "seed": placed.run.seed,
+        "accuracy": placed.run.accuracy,
+        "early": mean_ess(placed, placed.early, metric, attention=True),
     }
 
 
-def _place(found: PlacedRun) -> dict[str, object]:
-    return {"placement": found.placement, "first": str(found.places[0]) if found.places else "none"}
+def _place(placed: PlacedRun) -> dict[str, object]:
+    return {
+        "placement": placed.placement,
+        "first": str(placed.attention_layers[0]) if placed.attention_layers else "none",
+    }

@@ -95,9 +95,9 @@ def _add_effect(
         ("initial_ratio", "multiplies the ESS at initialisation", _ratio(plain, factor, metric)),
         ("accuracy_gain", "raises the accuracy", _gain(plain, factor)),
     ):
-        found = findings.add(f"{name}_{figure}_{suffix}", evidence)
-        if math.isfinite(found.value):
-            findings.statements.append(f"{words}: the factor {verb} at n = {states} by {found}.")
+        estimate = findings.add(f"{name}_{figure}_{suffix}", evidence)
+        if math.isfinite(estimate.value):
+            findings.statements.append(f"{words}: the factor {verb} at n = {states} by {estimate}.")
 
 
 def _ratio(plain: Sequence[FinalRun], factor: Sequence[FinalRun], metric: str) -> tuple[int, Evidence]:
@@ -152,7 +152,7 @@ def trained(run: FinalRun) -> bool:
 
 def initialisation_charts(rows: Sequence[Row], metric: str) -> alt.VConcatChart:
     """ESS at initialisation, ESS after training and accuracy against the size of the state, a row for each length."""
-    drawn: list[alt.HConcatChart] = []
+    length_charts: list[alt.HConcatChart] = []
     for length, runs in grouped(final_runs(rows), lambda run: run.length).items():
         charts = [_lines(runs, metric, "initial", f"ESS ({metric})", f"ESS at initialisation, L = {length}")]
         if learned := [run for run in runs if trained(run)]:
@@ -160,8 +160,8 @@ def initialisation_charts(rows: Sequence[Row], metric: str) -> alt.VConcatChart:
                 _lines(learned, metric, "ess", f"ESS ({metric})", "ESS after training"),
                 _lines(learned, metric, "accuracy", "Accuracy", "Accuracy"),
             ]
-        drawn.append(alt.hconcat(*charts))
-    return alt.vconcat(*drawn)
+        length_charts.append(alt.hconcat(*charts))
+    return alt.vconcat(*length_charts)
 
 
 def _lines(runs: Sequence[FinalRun], metric: str, y: str, y_title: str, title: str) -> alt.LayerChart | alt.FacetChart:

@@ -32,7 +32,7 @@ class Conclusion:
         claim: The sentence that was tested.
         holds: Whether the claim holds in this grid; None where the grid cannot tell.
         figures: Numbers, or lower and upper ends of intervals of 95 %, by name; controls begin with `control_`.
-        statements: What was found, in words.
+        statements: The findings in words.
         caveats: How far that reaches.
     """
 

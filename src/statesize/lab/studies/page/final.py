@@ -45,11 +45,6 @@ class FinalRun:
         """Runs of equal cells differ in nothing that TSS could tell."""
         return (self.task, self.kv, self.length, self.state_size)
 
-    @property
-    def configuration(self) -> tuple[Any, ...]:
-        """Runs of equal configurations differ in rate and seed only."""
-        return self.labels("rate", "seed")
-
     def labels(self, *left_out: str) -> tuple[Any, ...]:
         """The fields that tell runs apart, without the names that are left out."""
         return tuple(getattr(self, name) for name in _LABELS if name not in left_out)

@@ -40,7 +40,7 @@ def rows_table(rows: Sequence[Row]) -> str:
 
 
 def shared_facts(rows: Sequence[Row]) -> dict[str, str]:
-    """What is the same in all rows, as text by the name of the column; columns without a known value are left out."""
+    """Values that all rows share, as text by the name of the column, without columns of unknown values."""
     shared = {name: texts[0] for name, texts in _texts(rows).items() if len(set(texts)) == 1}
     return {name.replace("_", " "): text for name, text in shared.items() if text not in {"", "–"}}
 

@@ -95,7 +95,7 @@ def _add_comparison(runs: Sequence[FinalRun], gated: str, metric: str, findings:
     after = findings.add(f"{FULL}_less_{gated}", _difference(runs, gated, lambda run: run.utilisation(metric)))
     before = findings.add(f"control_initial_{FULL}_less_{gated}", initial)
     diagnoses = [[diagnosis(run, metric) for run in runs if run.mixer == name] for name in (FULL, gated)]
-    solved = [[found.count("solved"), len(found) - found.count("solved")] for found in diagnoses]
+    solved = [[names.count("solved"), len(names) - names.count("solved")] for names in diagnoses]
     p = float(cast("Any", stats).fisher_exact(solved).pvalue)
     collapsed = float(diagnoses[1].count("collapsed"))
     findings.figures |= {f"{FULL}_{gated}_solved_p": p, f"{gated}_collapsed": collapsed}
@@ -148,8 +148,8 @@ def _shown(row: Row, metric: str) -> Row:
 
 
 def _lines(data: alt.Data, x: str, x_title: str, y: str, y_title: str, title: str) -> alt.Chart:
-    place = alt.X(f"{x}:Q", title=x_title)
-    chart = mean_lines(data, title, place, y, y_title, percent(), ["mixer:N", "setting:N", f"{x}:Q"])
+    axis = alt.X(f"{x}:Q", title=x_title)
+    chart = mean_lines(data, title, axis, y, y_title, percent(), ["mixer:N", "setting:N", f"{x}:Q"])
     legend = alt.Legend(labelLimit=400, symbolType="stroke", symbolSize=400)
     stroke = alt.StrokeDash("setting:N", title="Setting", legend=legend)
     return chart.encode(strokeDash=stroke).properties(width=1.4 * SIDE)

@@ -42,7 +42,7 @@ CAVEATS = (
 
 @dataclass(frozen=True)
 class Treatment:
-    """What was done against collapse; runs of equal treatments differ in mixer, task, rate and seed."""
+    """A treatment against collapse; runs of equal treatments differ in mixer, task, rate and seed."""
 
     identity_weight: float  # λ
     utilisation_weight: float  # of the objective of utilisation
@@ -65,7 +65,7 @@ class Treatment:
         return self.identity_weight > 0 or self.utilisation_weight > 0
 
     def label(self, steps: int) -> str:
-        """The treatment in words, such as "λ 0.3"; its steps are told where they are not the usual ones."""
+        """The treatment in words, such as "λ 0.3"; with its steps where they are not the usual ones."""
         words = [] if self.utilisation_weight and not self.identity_weight else [f"λ {self.identity_weight:g}"]
         if self.utilisation_weight:
             words.append(f"utilisation to {self.target_utilisation:g}, weight {self.utilisation_weight:g}")
