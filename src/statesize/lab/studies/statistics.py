@@ -66,7 +66,7 @@ _LARGEST_CORRELATION = 1 - 1e-9
 
 @dataclass(frozen=True)
 class Evidence:
-    """An estimate, its standard error over units, and how many units there are."""
+    """An estimate, its standard error over units, and the number of units."""
 
     value: float
     error: float = math.nan  # on the scale on which Student's t is taken

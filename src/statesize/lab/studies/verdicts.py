@@ -70,8 +70,8 @@ def holm(values: Sequence[float]) -> list[float]:
     """Holm's adjusted p of several p (Holm 1979); NaN counts as 1."""
     known = [1.0 if math.isnan(value) else value for value in values]
     adjusted, largest = [1.0] * len(known), 0.0
-    for place, index in enumerate(sorted(range(len(known)), key=known.__getitem__)):
-        largest = max(largest, min(1.0, (len(known) - place) * known[index]))
+    for rank, index in enumerate(sorted(range(len(known)), key=known.__getitem__)):
+        largest = max(largest, min(1.0, (len(known) - rank) * known[index]))
         adjusted[index] = largest
     return adjusted
 

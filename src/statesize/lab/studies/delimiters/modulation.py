@@ -92,7 +92,7 @@ def modulation(response: Response, metric: str, seed: int = 0) -> tuple[list[Dip
 
 
 def _groups(response: Response) -> Iterator[tuple[str, str, list[list[int]]]]:
-    """Layer, head, and the units of each layer that are meant, the whole model first."""
+    """Layer, head, and the units of each layer in the group; the group of the whole model first."""
     layers = {layer: [u for u, name in enumerate(response.layers) if name == layer] for layer in response.layers}
     yield ALL, ALL, list(layers.values())
     for layer, units in layers.items():
@@ -107,5 +107,5 @@ def _ratio(numerator: Numbers, denominator: Numbers) -> Numbers:
 
 
 def _mean_of_layers(values: Numbers, rows: list[list[int]]) -> Numbers:
-    """The mean over layers of the mean over heads; heads that carry nothing anywhere are left out."""
+    """The mean over layers of the mean over heads, without heads that are 0 everywhere."""
     return known_mean(np.stack([known_mean(values[:, row], 1) for row in rows], 1), 1)

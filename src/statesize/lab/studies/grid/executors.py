@@ -75,7 +75,7 @@ def ray_executor(address: str | None, execution: Execution, module: UserModule |
 
 
 def run_here(runs: Sequence[Run]) -> Iterator[Outcome]:
-    """Does runs one after another in this process, which knows all that is registered in it."""
+    """Does runs one after another in this process, with everything that is registered in it."""
 
     def work(task: Task) -> list[list[Row]]:
         return [carry_out(runs[task[0]])]

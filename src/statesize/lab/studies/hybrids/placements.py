@@ -1,4 +1,4 @@
-"""Runs of hybrids: where their attention stands, and what was measured early and over training."""
+"""Runs of hybrids: the layers that are attention, and measurements early and over training."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from statesize.lab.studies.page.final import FinalRun, final_runs, grouped
 from statesize.lab.studies.statistics import mean
 
 EARLY = 0.1
-"""The share of training after which ESS should tell."""
+"""The share of training after which ESS should predict the outcome."""
 
 ATTENTION = "sa"
 """The mixer that is placed among the others."""

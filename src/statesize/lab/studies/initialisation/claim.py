@@ -88,7 +88,7 @@ def _add_effect(
     metric: str,
     findings: Findings,
 ) -> None:
-    """How many times the ESS at initialisation the factor gives, and what it adds to the accuracy."""
+    """The ratio of ESS at initialisation, with the factor and without it, and the gain in accuracy."""
     name, suffix = f"{'control_' if control else ''}{mixer.replace('-', '_')}", f"{steps[0]:g}_to_{steps[1]:g}"
     words = f"{mixer}, {_range(steps)}"
     for figure, verb, (states, evidence) in (
@@ -101,7 +101,7 @@ def _add_effect(
 
 
 def _ratio(plain: Sequence[FinalRun], factor: Sequence[FinalRun], metric: str) -> tuple[int, Evidence]:
-    """The largest n, at the longest sequences that have it, and how many times the ESS at initialisation is there."""
+    """The largest n, and the ratio of its ESS at initialisation, at the longest sequences that have it."""
     before, after = (grouped(runs, lambda run: (run.key_size, run.length)) for runs in (plain, factor))
     if not before.keys() & after.keys():
         return 0, Evidence(math.nan)
@@ -112,7 +112,7 @@ def _ratio(plain: Sequence[FinalRun], factor: Sequence[FinalRun], metric: str) -
 
 
 def _gain(plain: Sequence[FinalRun], factor: Sequence[FinalRun]) -> tuple[int, Evidence]:
-    """The largest n that was trained, and what the factor adds to the accuracy there, in pairs of equal seeds."""
+    """The largest n that was trained, and its gain in accuracy by the factor, in pairs of equal seeds."""
     before, after = (list(filter(trained, runs)) for runs in (plain, factor))
     pairs = {run.labels() for run in before}
     states = max((run.key_size for run in after if run.labels() in pairs), default=0)

@@ -86,8 +86,9 @@ def regularisation(rows: Sequence[Row], metric: str, claim: Claim | None = None)
     groups = grouped(runs, lambda run: (run.mixer, Treatment.of(run)))
     for (mixer, treatment), members in groups.items():
         label = treatment.label(steps)
+        slug = label.replace("λ", "lambda").replace(",", "").replace(" ", "_")
         prefix = "control_" if not treatment.regularised and treatment != plain else ""
-        name = f"{prefix}{mixer.replace('-', '_')}_{_slug(label)}"
+        name = f"{prefix}{mixer.replace('-', '_')}_{slug}"
         columns = {"accuracy": "accuracy", "utilisation": f"utilisation_{metric}", "entropy": "entropy", "norm": "norm"}
         means = {what: mean(run.last[column] for run in members) for what, column in columns.items()}
         means["share"] = mean(run.share(metric) for run in members)
@@ -109,10 +110,6 @@ def _gain(before: Sequence[FinalRun], after: Sequence[FinalRun], value: Callable
     """The mean difference of runs that are equal but for the treatment."""
     # Pairs start from the same weights, but for what an intervention does, and see the same data.
     return of_mean(paired_differences(before, after, "intervention", value=value))
-
-
-def _slug(label: str) -> str:
-    return label.replace("λ", "lambda").replace(",", "").replace(" ", "_")
 
 
 def regularisation_charts(rows: Sequence[Row], metric: str) -> alt.VConcatChart:
