@@ -19,9 +19,8 @@ from benchmarks.claims import judged, write_judged
 from statesize.lab.studies.distillation.students import students_of
 from statesize.lab.studies.grid.settings import parse_settings
 from statesize.lab.studies.grid.table import ResultTable
-from statesize.lab.studies.page.statistics import Numbers, mean, pearson, ranks, within_cells
-from statesize.lab.studies.verdicts.claim import Claim
-from statesize.lab.studies.verdicts.evidence import Evidence, jackknife
+from statesize.lab.studies.statistics import Evidence, Numbers, jackknife, mean, pearson, ranks, within_cells
+from statesize.lab.studies.verdicts import Claim
 
 GRID = parse_settings(Path(__file__).with_suffix(".toml").read_text("utf-8"), "distillation")
 CLAIM = cast("Claim", GRID.claim)

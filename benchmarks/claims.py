@@ -10,9 +10,8 @@ from typing import Any
 
 from statesize.benchmarks.timing import document
 from statesize.io.files import replace_file
-from statesize.lab.studies.verdicts.claim import Claim
-from statesize.lab.studies.verdicts.evidence import Evidence
-from statesize.lab.studies.verdicts.verdict import judge
+from statesize.lab.studies.statistics import Evidence
+from statesize.lab.studies.verdicts import Claim, judge
 from statesize.measurement.statistics import Interval
 
 

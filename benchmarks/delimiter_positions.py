@@ -26,8 +26,8 @@ from statesize.lab.studies.delimiters.dips import measure_dips
 from statesize.lab.studies.delimiters.measuring import METRICS
 from statesize.lab.studies.delimiters.sequences import CONTROLS, OBSERVED, choose_windows
 from statesize.lab.studies.delimiters.subjects import default_texts
-from statesize.lab.studies.verdicts.claim import Claim
-from statesize.lab.studies.verdicts.evidence import of_mean
+from statesize.lab.studies.statistics import of_mean
+from statesize.lab.studies.verdicts import Claim
 from statesize.lab.training.step import evaluate
 from tools.recall_models import MIXERS, TASK, recall_config, recall_tokenizer, train_recall_model
 

@@ -21,8 +21,8 @@ from statesize.lab.studies.grid.settings import parse_settings
 from statesize.lab.studies.grid.table import ResultTable
 from statesize.lab.studies.page.final import final_runs
 from statesize.lab.studies.regularisation.claim import Treatment
-from statesize.lab.studies.verdicts.claim import Claim
-from statesize.lab.studies.verdicts.evidence import of_mean
+from statesize.lab.studies.statistics import of_mean
+from statesize.lab.studies.verdicts import Claim
 
 GRID = parse_settings(Path(__file__).with_suffix(".toml").read_text("utf-8"), "regularisation")
 CLAIM = cast("Claim", GRID.claim)

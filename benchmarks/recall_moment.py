@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 from benchmarks.claims import judged
 from statesize.benchmarks.timing import document
 from statesize.lab.mixers import LanguageModel, ModelConfig
-from statesize.lab.studies.verdicts.claim import Claim
-from statesize.lab.studies.verdicts.evidence import of_mean
+from statesize.lab.studies.statistics import of_mean
+from statesize.lab.studies.verdicts import Claim
 from statesize.lab.tasks import MQAR
 from statesize.lab.training import TrainingConfig, train
 from statesize.lab.trends.series import series

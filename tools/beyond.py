@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from statesize.io.files import replace_file
 from statesize.lab.studies.page.final import final_runs, numbered
-from statesize.lab.studies.page.statistics import Numbers, ranks, within_cells
 from statesize.lab.studies.record import read_record
-from statesize.lab.studies.verdicts.verdict import holm
+from statesize.lab.studies.statistics import Numbers, ranks, within_cells
+from statesize.lab.studies.verdicts import holm
 from statesize.parallel.executor import Processes
 from tools.alternatives import METRIC, measuring
 

@@ -14,7 +14,7 @@ DRAWS, PLANTED = 1000, 100
 
 
 def _simulations() -> Any:
-    path = ROOT / "tests" / "studies" / "verdicts" / "test_simulated.py"
+    path = ROOT / "tests" / "lab" / "studies" / "verdicts" / "test_simulated.py"
     spec = importlib.util.spec_from_file_location("test_simulated", path)
     assert spec is not None  # noqa: S101
     assert spec.loader is not None  # noqa: S101

@@ -28,7 +28,7 @@ from statesize.lab import zoo
 from statesize.lab.compression.proposals import bases_of, cuts_of, equal_sizes, measure_gramians, sizes_by_cost
 from statesize.lab.compression.shrinking import smaller_model
 from statesize.lab.mixers.model import LanguageModel
-from statesize.lab.studies.verdicts.evidence import of_mean
+from statesize.lab.studies.statistics import of_mean
 from statesize.lab.training.step import evaluate
 from statesize.measurement.measurement import measure
 from statesize.reduction.compress import extra_bits

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from statesize.lab.studies.grid.settings import preset_settings
-from statesize.lab.studies.page.statistics import within_cells
+from statesize.lab.studies.statistics import within_cells
 from tools import alternatives, beyond
 
 

@@ -17,8 +17,7 @@ from statesize.check import refuse
 from statesize.io.text import facts_table
 from statesize.lab.retrieval.charts import gain_chart, lift_chart
 from statesize.lab.retrieval.layer import HeadNeedles, LayerNeedles, Numbers
-from statesize.lab.studies.page.statistics import spearman
-from statesize.lab.studies.verdicts.evidence import jackknife, of_mean
+from statesize.lab.studies.statistics import jackknife, of_mean, spearman
 from statesize.lab.trends.page import Page, write_page
 from statesize.lab.trends.trend import origin, reasons
 from statesize.measurement.chart import Row

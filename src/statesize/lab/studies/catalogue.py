@@ -1,29 +1,97 @@
-"""All studies. A study is a folder and its line here: commands, conclusions and pages follow from this list."""
+"""All studies: commands, conclusions and pages follow from this list.
+
+The command line reads this file whenever it starts, so heavy modules are imported when a study is done.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
+from typing import Annotated
 
-from statesize.lab.studies.correlation.study import CORRELATION
-from statesize.lab.studies.delimiters.study import DELIMITERS
-from statesize.lab.studies.distillation.study import DISTILLATION
-from statesize.lab.studies.hybrids.study import HYBRIDS
-from statesize.lab.studies.initialisation.study import INITIALISATION
-from statesize.lab.studies.recall.study import RECALL
-from statesize.lab.studies.regimes.study import REGIMES
-from statesize.lab.studies.regularisation.study import REGULARISATION
-from statesize.lab.studies.study import GridStudy, TextStudy
-from statesize.lab.studies.zoology.study import ZOOLOGY
+from cyclopts import Parameter, validators
 
-STUDIES: tuple[GridStudy | TextStudy[Any], ...] = (
-    CORRELATION,
-    DELIMITERS,
-    DISTILLATION,
-    HYBRIDS,
-    INITIALISATION,
-    RECALL,
-    REGIMES,
-    REGULARISATION,
-    ZOOLOGY,
+from statesize.lab.studies.study import GridStudy, TextOptions, TextStudy
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class RecallOptions(TextOptions):
+    """Options of the study of recall.
+
+    Attributes:
+        length: Tokens of the sequences that are predicted; 256, or as the recall models were trained, if not given.
+    """
+
+    length: Annotated[int | None, Parameter(validator=validators.Number(gte=1))] = None
+
+
+STUDIES: tuple[GridStudy | TextStudy, ...] = (
+    GridStudy(
+        name="correlation",
+        help=(
+            "Train a grid of small models and correlate their accuracy with ESS/kv and TSS/kv, over all and "
+            "inside cells."
+        ),
+        examples=("statesize study correlation --preset smoke",),
+    ),
+    TextStudy(
+        name="delimiters",
+        help="""Measure how ESS dips at the delimiters of a text, and at the same places of controls without them.
+
+OUTPUT receives table.parquet (depths of models, layers and heads), curves.parquet and study.html; and what is finished
+as parts/*.parquet, with one row a sequence, head and offset.""",
+        examples=("statesize study delimiters", "statesize study delimiters gla --text docs.jsonl --delimiter newline"),
+    ),
+    GridStudy(
+        name="distillation",
+        help="Teach students with less state: does the teacher's ESS predict their error, and what does a byte buy?",
+        examples=("statesize study distillation --dry-run",),
+    ),
+    GridStudy(
+        name="hybrids",
+        help=(
+            "Place one and two attention layers among gated ones in every way: which wins, and does ESS show it early?"
+        ),
+        examples=("statesize study hybrids --preset smoke --json",),
+    ),
+    GridStudy(
+        name="initialisation",
+        help=(
+            "Start decays of S6 and GLA-S6 with and without the normalisation factor: ESS and accuracy as states grow."
+        ),
+        examples=("statesize study initialisation --preset smoke",),
+    ),
+    TextStudy(
+        name="recall",
+        help="""Measure perplexity on repeated bigrams, and how it goes with ESS and its dip at delimiters, over models.
+
+OUTPUT receives table.parquet, one row a model, and study.html.""",
+        examples=("statesize study recall", "statesize study recall --json > recall.json"),
+        options=RecallOptions,
+    ),
+    GridStudy(
+        name="regimes",
+        help=(
+            "Train mixers with equal state sizes on harder and harder tasks: which fill their state, which "
+            "leave it idle."
+        ),
+        examples=("statesize study regimes --config grid.toml --ray auto",),
+    ),
+    GridStudy(
+        name="regularisation",
+        help=(
+            "Keep decays near 1, or ESS near a target, by a term in the loss: what accuracy and ESS of "
+            "gated mixers gain."
+        ),
+        examples=("statesize study regularisation --preset smoke",),
+    ),
+    GridStudy(
+        name="zoology",
+        help=(
+            "Train models on zoology's recall as its figure 2 does: best accuracy of four rates, ESS, "
+            "published accuracy."
+        ),
+        examples=("statesize study zoology --preset paper --ray auto",),
+    ),
 )
 GRID_STUDIES = {study.name: study for study in STUDIES if isinstance(study, GridStudy)}

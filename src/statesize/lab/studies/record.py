@@ -30,13 +30,11 @@ SAMPLED = 3
 _SCHEMA = 1
 # Of float32 before the first step; counts are means over thousands of heads and positions.
 _ROUNDING = 1e-3
-# Times differ, and versions are compared first.
-_NOT_COMPARED = frozenset({"seconds", "versions"})
 
 
 @dataclass(frozen=True, eq=False)
 class StudyRecord:
-    """A table of runs with what made it."""
+    """A table of runs with its preset, its machine and its conclusion."""
 
     study: str
     preset: str
@@ -50,7 +48,7 @@ class StudyRecord:
 
     @property
     def command(self) -> str:
-        """What makes the table."""
+        """The command line that makes the table."""
         return f"statesize study {self.study} --preset {self.preset}"
 
     @property
@@ -59,14 +57,14 @@ class StudyRecord:
         return self.done_on == machine()
 
     @property
-    def versions(self) -> str:
-        """Versions that made the table."""
-        return ", ".join(sorted({str(row["versions"]) for row in self.rows}))
-
-    @property
-    def seeds(self) -> list[int]:
-        """Seeds of the runs."""
-        return sorted({int(row["seed"]) for row in self.rows})
+    def facts(self) -> dict[str, object]:
+        """The part of record.json that follows from the rows and the preset."""
+        return {
+            "versions": ", ".join(sorted({str(row["versions"]) for row in self.rows})),
+            "seeds": sorted({int(row["seed"]) for row in self.rows}),
+            "done": self.done,
+            "total": self.total,
+        }
 
     def content(self) -> dict[str, bytes]:
         """The files of the record by name."""
@@ -74,7 +72,8 @@ class StudyRecord:
         document = {
             "schema": _SCHEMA,
             **{name: getattr(self, name) for name in ("study", "preset", "preset_sha256", "commit", "command")},
-            **{name: getattr(self, name) for name in ("done_on", "versions", "seeds", "done", "total")},
+            "done_on": self.done_on,
+            **self.facts,
             "table_sha256": hashlib.sha256(table).hexdigest(),
             "claim": conclusion.claim,
             "holds": conclusion.holds,
@@ -92,8 +91,8 @@ def preset_digest(study: str, preset: str) -> str:
 
 def make_record(settings: GridSettings, preset: str, commit: str, done_on: str, rows: Sequence[Row]) -> StudyRecord:
     """The record of the runs that are done; while some are missing, their verdict is None."""
-    kept = {run.key for run in settings.runs}
-    rows = [row for row in rows if row["run"] in kept]
+    keys = {run.key for run in settings.runs}
+    rows = [row for row in rows if row["run"] in keys]
     done = len({row["run"] for row in rows})
     metric = settings.runs[0].measuring.claim_metric
     conclusion = GRID_STUDIES[settings.study].conclude(rows, metric, settings.claim)
@@ -129,15 +128,14 @@ def read_record(folder: Path) -> StudyRecord:
         if missing:
             raise FileError(f"columns of {table} must hold {', '.join(missing)}, got none. Run the study again.")
         record = make_record(settings, preset, str(document["commit"]), str(document["done_on"]), rows)
-        _require(document, {name: getattr(record, name) for name in ("versions", "seeds", "done", "total")}, path)
-        _require(document, {"claim": record.conclusion.claim, "holds": record.conclusion.holds}, path)
+        _require(document, {**record.facts, "claim": record.conclusion.claim, "holds": record.conclusion.holds}, path)
         return record
     except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
         raise FileError(f"{folder} holds no record that can be read ({error!r}). Run the study again.") from error
 
 
 def _require(document: Mapping[str, Any], expected: Mapping[str, object], path: Path) -> None:
-    """Refuses what a record says of itself where it is not what its table and the preset say."""
+    """Refuses a record with a value that does not follow from its table and its preset."""
     for name, value in expected.items():
         if document[name] != value:
             raise FileError(f"{name} of {path} must be {value}, got {document[name]}. Run the study again.")
@@ -148,25 +146,14 @@ class Repeated:
     """A run on record, done again."""
 
     label: str
-    columns: list[str]  # whose values are not those of the table
+    columns: list[str]  # with values that differ from the table
     accuracies: tuple[float, float]  # at the end, on record and again
 
 
 def verify(record: StudyRecord) -> Iterator[Repeated]:
-    """Repeats sampled runs of a record.
-
-    On the machine of the record all values have to be equal. On another one training rounds otherwise, and from some
-    step on takes another way: there, only what is measured before the first step has to be, within rounding.
-
-    Args:
-        record: The record.
-
-    Yields:
-        Each of the runs.
-
-    Raises:
-        FileError: The versions of the record are not those of this machine.
-    """
+    """Repeats sampled runs of a record; a FileError if its versions are not those of this machine."""
+    # On the machine of the record all values have to be equal. Another machine rounds otherwise, and training diverges
+    # after some steps: only the measurement before the first step is compared, within rounding.
     runs = {str(row["run"]): row for row in record.rows}
     seed = int.from_bytes(hashlib.sha256(record.preset_sha256.encode()).digest()[:8], "little")
     sampled = np.random.default_rng(seed).choice(sorted(runs), min(SAMPLED, len(runs)), replace=False)
@@ -177,24 +164,28 @@ def verify(record: StudyRecord) -> Iterator[Repeated]:
         if again[0]["versions"] != runs[key]["versions"]:
             needed, present = runs[key]["versions"], again[0]["versions"]
             raise FileError(f"versions of the record must be those of this machine, {present}, got {needed}.")
-        kept = [row for row in record.rows if row["run"] == key]
-        old, new = (float(rows[-1]["accuracy"]) for rows in (kept, again))
-        yield Repeated(run.label, _differences(kept, again, rounding), (old, new))
+        recorded = [row for row in record.rows if row["run"] == key]
+        accuracies = float(recorded[-1]["accuracy"]), float(again[-1]["accuracy"])
+        yield Repeated(run.label, _differences(recorded, again, rounding), accuracies)
 
 
-def _differences(kept: Sequence[Row], again: Sequence[Row], rounding: float) -> list[str]:
-    """Columns of a run whose values are not those of the table; with rounding, of the first row alone."""
+def _differences(recorded: Sequence[Row], again: Sequence[Row], rounding: float) -> list[str]:
+    """Columns of a run whose values differ from the table; with rounding, of the first row alone."""
     if rounding:
-        kept, again = kept[:1], again[:1]
-    if len(kept) != len(again):
+        recorded, again = recorded[:1], again[:1]
+    if len(recorded) != len(again):
         return ["rows"]
-    names = {name for row in kept for name in row} - _NOT_COMPARED
-    pairs = list(zip(kept, again, strict=True))
-    return sorted(name for name in names if any(not _equal(old, new, name, rounding) for old, new in pairs))
+    # Times differ, and versions were compared before.
+    names = {name for row in recorded for name in row} - {"seconds", "versions"}
+    pairs = list(zip(recorded, again, strict=True))
+    return sorted(
+        name
+        for name in names
+        if not all(_equal(old.get(name, math.nan), new.get(name, math.nan), rounding) for old, new in pairs)
+    )
 
 
-def _equal(old: Mapping[str, object], new: Mapping[str, object], name: str, rounding: float) -> bool:
-    before, now = old.get(name, math.nan), new.get(name, math.nan)
-    if isinstance(before, float) and isinstance(now, float):
-        return np.allclose(before, now, rtol=rounding, atol=rounding, equal_nan=True)
-    return before == now
+def _equal(old: object, new: object, rounding: float) -> bool:
+    if isinstance(old, float) and isinstance(new, float):
+        return np.allclose(old, new, rtol=rounding, atol=rounding, equal_nan=True)
+    return old == new

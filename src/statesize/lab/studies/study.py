@@ -1,16 +1,14 @@
 """What a study is: a question with its command, its presets, its claim and its charts, in a folder of its own.
 
-This file and the `study.py` of each folder are read whenever the command line starts, so what is heavy is imported when
-a study concludes.
+The command line reads this file whenever it starts, so heavy modules are imported when a study is done.
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Generic, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
@@ -22,17 +20,14 @@ if TYPE_CHECKING:
     from statesize.lab.studies.delimiters.subjects import Subject
     from statesize.lab.studies.grid.run import Row
     from statesize.lab.studies.page.conclusion import Conclusion
-    from statesize.lab.studies.verdicts.claim import Claim
-
-Found = TypeVar("Found")
+    from statesize.lab.studies.verdicts import Claim
 
 
 @dataclass(frozen=True)
 class Study:
     """A question about effective state-size that a command answers; `lab.studies.catalogue` lists all.
 
-    The folder of the study NAME holds claim.py with a function NAME, which concludes, and charts.py with a function
-    NAME_charts, which draws.
+    The folder of the study NAME holds claim.py with the functions NAME, which concludes, and NAME_charts, which draws.
 
     Attributes:
         name: Name of the study, of its command and of its folder in `statesize.lab.studies`.
@@ -44,8 +39,8 @@ class Study:
     help: str
     examples: tuple[str, ...]
 
-    def _load(self, module: str, function: str) -> Callable[..., Any]:
-        return getattr(import_module(f"statesize.lab.studies.{self.name}.{module}"), function)
+    def _load(self, name: str, *default: Any) -> Any:
+        return getattr(import_module(f"statesize.lab.studies.{self.name}.claim"), name, *default)
 
 
 class GridStudy(Study):
@@ -55,29 +50,12 @@ class GridStudy(Study):
     """
 
     def conclude(self, rows: Sequence[Row], metric: str, claim: Claim | None) -> Conclusion:
-        """Conclude from the table of all runs.
-
-        Args:
-            rows: All rows of the study.
-            metric: Column of the ESS for which the claim is made.
-            claim: What was fixed before the runs; None where nothing was.
-
-        Returns:
-            The conclusion.
-        """
-        return self._load("claim", self.name)(rows, metric, claim)
+        """The conclusion from all rows, for the ESS in the column `metric`; `claim` was fixed before the runs."""
+        return self._load(self.name)(rows, metric, claim)
 
     def charts(self, rows: Sequence[Row], metric: str) -> alt.VConcatChart:
-        """Draw the table of all runs.
-
-        Args:
-            rows: All rows of the study.
-            metric: Column of the ESS for which the claim is made.
-
-        Returns:
-            The charts with their data.
-        """
-        return self._load("charts", f"{self.name}_charts")(rows, metric)
+        """The charts of all rows with their data, for the ESS in the column `metric`."""
+        return self._load(f"{self.name}_charts")(rows, metric)
 
 
 @Parameter(name="*")
@@ -92,75 +70,40 @@ class TextOptions:
     plan: Annotated[bool, Parameter(negative="")] = False
 
 
-class TextStudy(Study, ABC, Generic[Found]):
-    """A study that measures language models on a text; `Found` is what it finds in one model.
+@dataclass(frozen=True)
+class TextStudy(Study):
+    """A study that measures language models on a text.
+
+    Its claim.py holds CONDITIONS, and the functions measure_subject and NAME_tables too, and may hold NAME_document.
 
     Attributes:
         options: A dataclass with the options of the command.
     """
 
-    options: ClassVar[type[TextOptions]] = TextOptions
+    options: type[TextOptions] = TextOptions
 
     @property
-    @abstractmethod
     def conditions(self) -> tuple[str, ...]:
         """The conditions under which ESS is measured at delimiters."""
+        return self._load("CONDITIONS")
 
-    @abstractmethod
-    def measure(self, subject: Subject, options: Any, dips: Callable[[nn.Module | None], ModelDips]) -> Found:
-        """Measure one model.
+    def measure(self, subject: Subject, options: Any, dips: Callable[[nn.Module | None], ModelDips]) -> Any:
+        """The measurement of one model; `dips` measures ESS at delimiters, and takes the model if it is loaded."""
+        return self._load("measure_subject")(subject, options, dips)
 
-        Args:
-            subject: The model and what it reads.
-            options: An instance of `options`.
-            dips: Measures the model's ESS at delimiters; takes the model if it is loaded already.
+    def tables(self, models: Sequence[Any]) -> dict[str, list[Row]]:
+        """Rows by name of the file, from the measurements of all models; table.parquet is one of the files."""
+        return self._load(f"{self.name}_tables")(models)
 
-        Returns:
-            What was found.
-        """
+    def conclude(self, models: Sequence[Any], delimiter: str) -> Conclusion:
+        """The conclusion from the measurements of all models, at least one; `delimiter` is its name."""
+        return self._load(self.name)(models, delimiter)
 
-    @abstractmethod
-    def tables(self, found: Sequence[Found]) -> dict[str, list[Row]]:
-        """List what was found.
+    def charts(self, models: Sequence[Any]) -> alt.VConcatChart:
+        """The charts of the measurements of all models, at least one."""
+        return self._load(f"{self.name}_charts")(models)
 
-        Args:
-            found: What was found in each model.
-
-        Returns:
-            Rows by name of the file; table.parquet is one of the files.
-        """
-
-    def conclude(self, found: Sequence[Found], delimiter: str) -> Conclusion:
-        """Conclude from all models.
-
-        Args:
-            found: What was found in each model, at least one.
-            delimiter: Name of the delimiter.
-
-        Returns:
-            The conclusion.
-        """
-        return self._load("claim", self.name)(found, delimiter)
-
-    def charts(self, found: Sequence[Found]) -> alt.VConcatChart:
-        """Draw what was found.
-
-        Args:
-            found: What was found in each model, at least one.
-
-        Returns:
-            The charts with their data.
-        """
-        return self._load("charts", f"{self.name}_charts")(found)
-
-    def document(self, found: Sequence[Found]) -> dict[str, Any]:
-        """Give the JSON values that only this study prints.
-
-        Args:
-            found: What was found in each model.
-
-        Returns:
-            Values by name; none by default.
-        """
-        del found
-        return {}
+    def document(self, models: Sequence[Any]) -> dict[str, Any]:
+        """JSON values by name that only this study prints."""
+        document = self._load(f"{self.name}_document", None)
+        return {} if document is None else document(models)

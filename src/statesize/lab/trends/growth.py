@@ -13,7 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from statesize.io.text import facts_table
-from statesize.lab.studies.verdicts.evidence import of_mean
+from statesize.lab.studies.statistics import of_mean
 from statesize.lab.trends.points import JOINT, Numbers, metric_names
 from statesize.lab.trends.trend import AVERAGE, Trend, reasons
 from statesize.measurement.chart import METRICS, Axis, Chart, Hint, Layer, Metric, Row, table

@@ -8,7 +8,7 @@ from html import escape
 from pathlib import Path
 
 from statesize.io.files import replace_file
-from statesize.lab.studies.page.rows_table import rows_table, shared_facts
+from statesize.lab.studies.page.page import rows_table, shared_facts
 from statesize.measurement.chart import Chart, Row
 from statesize.measurement.vega import vega_chart
 from statesize.report import check_report_path

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from statesize.io.text import facts_table
-from statesize.lab.studies.verdicts.evidence import of_mean
+from statesize.lab.studies.statistics import of_mean
 from statesize.lab.trends.log import Log
 from statesize.lab.trends.points import JOINT, metric_names
 from statesize.lab.trends.trend import AVERAGE, Trend, reasons

@@ -8,8 +8,7 @@ import torch
 from torch import nn
 
 from statesize.errors import InputError
-from statesize.lab.studies.delimiters.charts import delimiters_charts
-from statesize.lab.studies.delimiters.claim import CLAIM, curve_rows, delimiters, dip_rows, ranking
+from statesize.lab.studies.delimiters.claim import CLAIM, delimiters, delimiters_charts, delimiters_tables
 from statesize.lab.studies.delimiters.corpus import DocumentCorpus
 from statesize.lab.studies.delimiters.dips import measure_dips
 from statesize.lab.studies.delimiters.measuring import METRICS, respond
@@ -108,7 +107,9 @@ def test_the_one_that_forgets_dips_beyond_all_controls_and_the_other_does_not(fo
     assert resets.dip("misplaced").depth > 0.5
     assert abs(keeps.dip(OBSERVED).depth) < 0.15
     assert resets.dip(OBSERVED, "norm").depth > 0.5
-    assert [one.model for one in ranking(found[::-1])] == ["resets", "keeps"]
+    first, second = (s for s in delimiters(found[::-1], "eos").statements if s[:2] in {"1.", "2."})
+    assert first.startswith("1. resets:")
+    assert second.startswith("2. keeps:")
 
 
 def test_the_conclusion(found, tmp_path):
@@ -119,7 +120,7 @@ def test_the_conclusion(found, tmp_path):
     low, high = both.figures["control_resets_replaced_interval"]
     assert low < high < both.figures["resets_tolerance_interval"][0]
     assert any("Order of depth: resets > keeps" in line for line in both.statements)
-    write_page(both, delimiters_charts(found), dip_rows(found), tmp_path)
+    write_page(both, delimiters_charts(found), delimiters_tables(found)["table.parquet"], tmp_path)
     page = (tmp_path / "study.html").read_text(encoding="utf-8")
     assert both.verdict in page
     assert page.count("resets") > 10
@@ -150,10 +151,10 @@ def test_the_verdict_is_over_models_of_a_mixer(found):
 
 
 def test_tables_hold_all_conditions_metrics_and_heads(found):
-    rows = dip_rows(found)
+    tables = delimiters_tables(found)
     # The model, one layer, and its two heads.
-    assert len(rows) == 2 * len(CONDITIONS) * len(METRICS) * 4
-    assert len(curve_rows(found)) == 2 * len(CONDITIONS) * len(METRICS) * len(WINDOWS.offsets)
+    assert len(tables["table.parquet"]) == 2 * len(CONDITIONS) * len(METRICS) * 4
+    assert len(tables["curves.parquet"]) == 2 * len(CONDITIONS) * len(METRICS) * len(WINDOWS.offsets)
 
 
 def test_an_operator_that_is_not_finite_is_named(corpus):

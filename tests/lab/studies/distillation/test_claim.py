@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from statesize.lab.studies.distillation import claim
-from statesize.lab.studies.distillation.charts import distillation_charts
+from statesize.lab.studies.distillation.claim import distillation_charts
 from statesize.lab.studies.distillation.students import lone_models, students_of
 from statesize.lab.studies.grid.settings import preset_settings
 

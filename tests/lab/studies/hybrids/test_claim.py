@@ -11,7 +11,7 @@ from statesize.cli import main
 from statesize.lab.studies.grid.run import layer_column
 from statesize.lab.studies.grid.settings import preset_settings
 from statesize.lab.studies.hybrids import claim
-from statesize.lab.studies.hybrids.charts import hybrids_charts
+from statesize.lab.studies.hybrids.claim import hybrids_charts
 from statesize.lab.studies.hybrids.placements import placed_runs
 
 METRIC = "relative_0.01"

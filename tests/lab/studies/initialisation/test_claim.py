@@ -13,8 +13,7 @@ from statesize.lab.studies.grid.grid import INTERVENTIONS
 from statesize.lab.studies.grid.settings import preset_settings
 from statesize.lab.studies.grid.study import run_study
 from statesize.lab.studies.initialisation import claim
-from statesize.lab.studies.initialisation.charts import initialisation_charts
-from statesize.lab.studies.initialisation.claim import Start
+from statesize.lab.studies.initialisation.claim import Start, initialisation_charts
 from statesize.lab.studies.page.final import final_runs
 
 METRIC = "relative_0.01"

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 
 import altair as alt
 import pytest
@@ -10,7 +11,7 @@ from report.visit import Visit, chromium, violations
 from statesize.errors import FileError
 from statesize.lab.studies.grid.table import ResultTable
 from statesize.lab.studies.page.conclusion import CONCLUSION, Conclusion
-from statesize.lab.studies.page.page import PAGE, write_page, write_report
+from statesize.lab.studies.page.page import MOST_ROWS, PAGE, rows_table, shared_facts, write_page, write_report
 
 HOSTILE = "<b onclick=alert(1)>gla"
 
@@ -131,3 +132,28 @@ def test_in_a_browser(folder, tmp_path, width, scheme):
         assert visit.complaints == []
         assert len(visit.requests) == 1
         visit.context.close()
+
+
+ROWS = [
+    {"run": "a", "kv": 4, "accuracy": 0.123456789, "final": True, "settings": "{}", "width": 32},
+    {"run": "b", "kv": 4, "accuracy": float("nan"), "final": False, "settings": "{1}", "width": 32, "extra": 1.0},
+]
+
+
+def test_columns_that_differ_with_long_ones_last():
+    table = rows_table(ROWS)
+    assert re.findall(r'data-name="(\w+)"', table) == ["accuracy", "final", "extra", "run"]
+    assert 'data-value="0.123457">0.123</td>' in table
+    assert '<td class="number" data-value="">–</td>' in table
+    assert "<td>yes</td>" in table
+
+
+def test_shared_facts():
+    assert shared_facts(ROWS) == {"kv": "4", "width": "32"}
+    assert shared_facts(ROWS[:1])["accuracy"] == "0.123"
+
+
+def test_only_so_many_rows():
+    rows = [{"step": step} for step in range(MOST_ROWS + 1)]
+    assert rows_table(rows).count("<tr>") == MOST_ROWS + 1
+    assert f">{MOST_ROWS}<" not in rows_table(rows)

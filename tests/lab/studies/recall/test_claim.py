@@ -13,8 +13,7 @@ from statesize.lab.studies.delimiters.dips import ModelDips
 from statesize.lab.studies.delimiters.modulation import Dip
 from statesize.lab.studies.delimiters.sequences import Windows
 from statesize.lab.studies.page.page import write_page
-from statesize.lab.studies.recall.charts import recall_charts
-from statesize.lab.studies.recall.claim import ModelRecall, recall, recall_models, recall_rows
+from statesize.lab.studies.recall.claim import ModelRecall, recall, recall_charts, recall_document, recall_rows
 from statesize.lab.studies.recall.score import RecallScore, recall_score, slices
 
 
@@ -148,7 +147,7 @@ def test_few_models_cannot_tell():
     found = recall(models)
     assert found.holds is None
     assert any("too few" in line for line in found.statements)
-    assert recall_models(models)[0] == {
+    assert recall_document(models)["models"][0] == {
         "name": "a",
         "depth": 0.5,
         "ess": 2.5,

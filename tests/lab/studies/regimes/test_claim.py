@@ -5,8 +5,9 @@ import dataclasses
 import pytest
 
 from statesize.lab.studies.grid.settings import preset_settings
+from statesize.lab.studies.page.final import final_runs
 from statesize.lab.studies.regimes import claim
-from statesize.lab.studies.regimes.claim import diagnosed_runs
+from statesize.lab.studies.regimes.claim import diagnosis
 
 METRIC = "relative_0.01"
 CLAIM = dataclasses.replace(preset_settings("regimes", "laptop").claim, least_units=4)
@@ -59,7 +60,7 @@ def test_no_order_no_claim():
 
 def test_diagnoses_with_their_thresholds():
     found = regimes(table(SHARES), METRIC)
-    diagnoses = {(run.run.mixer, run.run.key_size): run.diagnosis for run in diagnosed_runs(table(SHARES), METRIC)}
+    diagnoses = {(run.mixer, run.key_size): diagnosis(run, METRIC) for run in final_runs(table(SHARES))}
     assert diagnoses == {
         **{("la", 4): "saturated", ("la", 16): "solved", ("wla", 4): "partly used", ("wla", 16): "partly used"},
         **{("gla", 4): "collapsed", ("gla", 16): "collapsed"},

@@ -11,8 +11,7 @@ from statesize.lab.studies.grid.settings import preset_settings
 from statesize.lab.studies.page.conclusion import known
 from statesize.lab.studies.page.final import final_runs
 from statesize.lab.studies.regularisation import claim
-from statesize.lab.studies.regularisation.charts import regularisation_charts
-from statesize.lab.studies.regularisation.claim import Treatment
+from statesize.lab.studies.regularisation.claim import Treatment, regularisation_charts
 
 METRIC = "relative_0.01"
 CLAIM = dataclasses.replace(

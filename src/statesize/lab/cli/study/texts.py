@@ -112,7 +112,7 @@ class TextReading:
         return read_texts(self.text, self.documents, note, self.field, special_tokens=self.special_tokens)
 
 
-def text_command(study: TextStudy[Any]) -> Callable[..., None]:
+def text_command(study: TextStudy) -> Callable[..., None]:
     """The command of a study that measures language models on a text."""
 
     def command(
@@ -149,7 +149,7 @@ def text_command(study: TextStudy[Any]) -> Callable[..., None]:
 
 
 def _run(
-    study: TextStudy[Any],
+    study: TextStudy,
     models: tuple[str, ...],
     reading: TextReading,
     options: TextOptions,
@@ -194,7 +194,7 @@ def _run(
 
 
 def _print_plans(
-    study: TextStudy[Any], models: tuple[str, ...], reading: TextReading, loading: Loading, printing: Printing
+    study: TextStudy, models: tuple[str, ...], reading: TextReading, loading: Loading, printing: Printing
 ) -> None:
     """Print what measuring would take; a few sequences of each model are timed."""
     from statesize.cli.output.document import SCHEMA, print_json

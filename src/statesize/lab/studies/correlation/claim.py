@@ -8,15 +8,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 
+import altair as alt
 import numpy as np
-from numpy.typing import NDArray
 
 from statesize.lab.studies.grid.run import Row
+from statesize.lab.studies.page.charts import chart_data, palette, percent, points
 from statesize.lab.studies.page.conclusion import Conclusion, Findings
-from statesize.lab.studies.page.final import FinalRun, final_runs, grid_findings, numbered
-from statesize.lab.studies.page.statistics import Numbers, pearson, ranks, spearman, within_cells
-from statesize.lab.studies.verdicts.claim import Claim
-from statesize.lab.studies.verdicts.evidence import jackknife
+from statesize.lab.studies.page.final import FinalRun, final_runs, grid_findings, grouped, numbered
+from statesize.lab.studies.statistics import Indices, Numbers, jackknife, pearson, ranks, spearman, within_cells
+from statesize.lab.studies.verdicts import Claim
 
 PLATEAU = 1.5
 """A run has left the plateau of guessing when its accuracy is above this many times chance."""
@@ -32,119 +32,84 @@ CAVEATS = (
 )
 
 
+_SHOWN = ("mixer", "key_size", "kv", "rate", "seed", "accuracy")
+
+
 def correlation(rows: Sequence[Row], metric: str, claim: Claim | None = None) -> Conclusion:
     """What a grid says about ESS, by the column `metric` and by all others, and accuracy, task by task."""
     runs, findings = final_runs(rows), grid_findings(rows)
     tasks = list(dict.fromkeys(str(row["task"]) for row in rows))
     for task in [*tasks, *(["pooled"] if len(tasks) > 1 else [])]:
-        for part, chosen in _parts([run for run in runs if task in {run.task, "pooled"}]).items():
-            name = "_".join([task, *([part] if part != "all" else [])])
+        of_task = [run for run in runs if task in {run.task, "pooled"}]
+        off_plateau = [run for run in of_task if run.accuracy > PLATEAU * run.chance]
+        for name, words, chosen in (
+            (task, f"{task}, all runs", of_task),
+            (f"{task}_off_plateau", f"{task}, runs off the plateau", off_plateau),
+        ):
             findings.figures[f"{name}_runs"] = float(len(chosen))
             if len(chosen) < 3:
-                findings.statements.append(f"{task}, {_WORDS[part]}: {len(chosen)} are too few for correlations.")
+                findings.statements.append(f"{words}: {len(chosen)} are too few for correlations.")
             else:
-                _add_association(name, f"{task}, {_WORDS[part]} ({len(chosen)})", chosen, metric, findings)
+                _add_association(name, f"{words} ({len(chosen)})", chosen, metric, findings)
     return findings.conclusion("correlation", claim, CAVEATS)
-
-
-_WORDS = {"all": "all runs", "off_plateau": "runs off the plateau"}
-
-
-def _parts(runs: list[FinalRun]) -> dict[str, list[FinalRun]]:
-    return {"all": runs, "off_plateau": [run for run in runs if run.accuracy > PLATEAU * run.chance]}
 
 
 def _add_association(name: str, words: str, runs: Sequence[FinalRun], metric: str, findings: Findings) -> None:
     """How accuracy goes with state sizes over some runs: pooled, and inside cells with the mixer held fixed."""
     kv, accuracy = _numbers(run.kv for run in runs), _numbers(run.accuracy for run in runs)
-    ess, initial = (_numbers(row[metric] for row in kind) / kv for kind in _ends(runs))
+    ess = _numbers(run.last[metric] for run in runs) / kv
+    initial = _numbers(run.first[metric] for run in runs) / kv
     size, norm = _numbers(run.state_size for run in runs) / kv, _numbers(run.last["norm"] for run in runs)
-    cells = numbered([run.cell for run in runs])
-    inside = _inside(accuracy, runs)
-    # Those of equal seeds have equal weights at first.
+    cells, same_settings = numbered([run.cell for run in runs]), numbered([run.but_for_seed for run in runs])
+    # Runs of equal seeds start from equal weights.
     beginnings = numbered([(run.task, run.mixer, run.key_size, run.length) for run in runs])
 
-    def less(rows: NDArray[np.int64]) -> float:
+    def difference(rows: Indices) -> float:
         return pearson(ess[rows], accuracy[rows]) - pearson(size[rows], accuracy[rows])
 
-    found = {
-        "difference": findings.add(f"{name}_pearson_difference", jackknife(less, cells)),
-        "inside": findings.add(f"{name}_inside_cells", jackknife(inside(ess), cells, correlation=True)),
-        "by_beginning": findings.add(
-            f"{name}_inside_cells_by_beginning", jackknife(inside(ess), beginnings, correlation=True)
-        ),
-        "control": findings.add(
-            f"control_{name}_initial_inside_cells", jackknife(inside(initial), cells, correlation=True)
-        ),
-        "above": findings.add(
-            f"{name}_inside_cells_above_control",
-            jackknife(lambda rows: inside(ess)(rows) - inside(initial)(rows), cells),
-        ),
-        "beyond": findings.add(
-            f"{name}_inside_cells_beyond_norm", jackknife(_beyond(ess, norm, accuracy, runs), cells, correlation=True)
-        ),
+    def inside(x: Numbers) -> Callable[[Indices], float]:
+        """Pearson's correlation with accuracy, both less their means over runs that differ in their seed only."""
+        # Cells are left out whole, so means over groups do not change.
+        x, y = within_cells(x, same_settings), within_cells(accuracy, same_settings)
+        return lambda rows: _through_origin(x[rows], y[rows])
+
+    residual_ranks = [within_cells(ranks(numbers), same_settings) for numbers in (ess, norm, accuracy)]
+
+    def beyond_norm(rows: Indices) -> float:
+        """The partial rank correlation of ESS and accuracy inside cells, given the norm."""
+        x, z, y = (values[rows] for values in residual_ranks)
+        xy, xz, yz = _through_origin(x, y), _through_origin(x, z), _through_origin(y, z)
+        unexplained = (1 - xz**2) * (1 - yz**2)
+        return (xy - xz * yz) / math.sqrt(unexplained) if unexplained > 1e-12 else math.nan
+
+    estimates = {
+        f"{name}_pearson_difference": jackknife(difference, cells),
+        f"{name}_inside_cells": jackknife(inside(ess), cells, correlation=True),
+        f"{name}_inside_cells_by_beginning": jackknife(inside(ess), beginnings, correlation=True),
+        f"control_{name}_initial_inside_cells": jackknife(inside(initial), cells, correlation=True),
+        f"{name}_inside_cells_above_control": jackknife(lambda rows: inside(ess)(rows) - inside(initial)(rows), cells),
+        f"{name}_inside_cells_beyond_norm": jackknife(beyond_norm, cells, correlation=True),
     }
+    less, in_cells, by_beginning, control, above, beyond = map(findings.add, estimates.keys(), estimates.values())
     pooled = {"ess": ess, "tss": size}
     findings.figures |= {f"{name}_pearson_{key}": pearson(x, accuracy) for key, x in pooled.items()}
     findings.figures |= {f"{name}_spearman_{key}": spearman(x, accuracy) for key, x in pooled.items()}
     findings.figures[f"control_{name}_initial_pearson"] = pearson(initial, accuracy)
-    others = {
-        column: inside(_numbers(run.last[column] for run in runs) / kv) for column in _other_columns(runs, metric)
-    }
+    kinds = ("entropy", "relative_", "tolerance_")
+    columns = [key for key in runs[0].last if key.startswith(kinds) and "_layer_" not in key and key != metric]
+    others = {column: inside(_numbers(run.last[column] for run in runs) / kv) for column in columns}
     others["norm"] = inside(norm)
-    every = np.arange(len(runs))
-    findings.figures |= {f"{name}_inside_cells_{column}": value(every) for column, value in others.items()}
-    shown = ", ".join(f"{column} {value(every):.2f}" for column, value in others.items())
+    correlations = {column: value(np.arange(len(runs))) for column, value in others.items()}
+    findings.figures |= {f"{name}_inside_cells_{column}": value for column, value in correlations.items()}
     findings.statements.append(
         f"{words}: Pearson of accuracy with ESS/kv ({metric}) {pearson(ess, accuracy):.2f}, with TSS/kv "
-        f"{pearson(size, accuracy):.2f}, difference {found['difference']}; Spearman {spearman(ess, accuracy):.2f} and "
-        f"{spearman(size, accuracy):.2f}. Inside cells at equal mixer {found['inside']} ({found['by_beginning']} "
+        f"{pearson(size, accuracy):.2f}, difference {less}; Spearman {spearman(ess, accuracy):.2f} and "
+        f"{spearman(size, accuracy):.2f}. Inside cells at equal mixer {in_cells} ({by_beginning} "
         "with runs that begin with equal weights for units); control, ESS at "
-        f"initialisation: inside cells {found['control']}, difference {found['above']}; over all cells "
-        f"{pearson(initial, accuracy):.2f}. By rank, beyond what the norm tells {found['beyond']}. Inside cells with "
-        f"other metrics: {shown}."
+        f"initialisation: inside cells {control}, difference {above}; over all cells "
+        f"{pearson(initial, accuracy):.2f}. By rank, beyond what the norm tells {beyond}. Inside cells with "
+        f"other metrics: {', '.join(f'{column} {value:.2f}' for column, value in correlations.items())}."
     )
-
-
-def _alike(runs: Sequence[FinalRun]) -> NDArray[np.int64]:
-    """Numbers that runs share which differ in their seed only."""
-    return numbered([run.but_for_seed for run in runs])
-
-
-def _ends(runs: Sequence[FinalRun]) -> tuple[list[Row], list[Row]]:
-    return [run.last for run in runs], [run.first for run in runs]
-
-
-def _other_columns(runs: Sequence[FinalRun], metric: str) -> list[str]:
-    kinds = ("entropy", "relative_", "tolerance_")
-    return [name for name in runs[0].last if name.startswith(kinds) and "_layer_" not in name and name != metric]
-
-
-def _inside(accuracy: Numbers, runs: Sequence[FinalRun]) -> Callable[[Numbers], Callable[[NDArray[np.int64]], float]]:
-    """Pearson's correlation of numbers with accuracy when means over runs that differ in their seed are taken off."""
-    groups = _alike(runs)
-
-    def inside(x: Numbers) -> Callable[[NDArray[np.int64]], float]:
-        # Cells are left out whole, so means over groups stay what they are.
-        x_left, y_left = within_cells(x, groups), within_cells(accuracy, groups)
-        return lambda rows: _through_origin(x_left[rows], y_left[rows])
-
-    return inside
-
-
-def _beyond(
-    ess: Numbers, norm: Numbers, accuracy: Numbers, runs: Sequence[FinalRun]
-) -> Callable[[NDArray[np.int64]], float]:
-    """The partial rank correlation of ESS and accuracy inside cells, given the norm."""
-    groups = _alike(runs)
-    x, z, y = (within_cells(ranks(numbers), groups) for numbers in (ess, norm, accuracy))
-
-    def partial(rows: NDArray[np.int64]) -> float:
-        xy, xz, yz = (_through_origin(a[rows], b[rows]) for a, b in ((x, y), (x, z), (y, z)))
-        left = (1 - xz**2) * (1 - yz**2)
-        return (xy - xz * yz) / math.sqrt(left) if left > 1e-12 else math.nan
-
-    return partial
 
 
 def _through_origin(x: Numbers, y: Numbers) -> float:
@@ -155,3 +120,53 @@ def _through_origin(x: Numbers, y: Numbers) -> float:
 
 def _numbers(values: Iterable[object]) -> Numbers:
     return np.array(list(values), np.float64)
+
+
+def correlation_charts(rows: Sequence[Row], metric: str) -> alt.VConcatChart:
+    """Accuracy against TSS/kv, ESS/kv, and ESS/kv inside cells, one row of charts a task."""
+    task_charts: list[alt.HConcatChart] = []
+    for task, runs in grouped(final_runs(rows), lambda run: run.task).items():
+        data = chart_data(_residuals(runs, metric))
+        task_charts.append(
+            alt.hconcat(
+                _scatter(data, "tss_kv", "TSS / kv", "accuracy", "Accuracy", f"{task}: size of the state"),
+                _scatter(data, "ess_kv", f"ESS / kv ({metric})", "accuracy", "Accuracy", "Effective size of the state"),
+                _scatter(
+                    data,
+                    "ess_left",
+                    "ESS / kv less its mean in the cell",
+                    "accuracy_left",
+                    "Accuracy less its mean in the cell",
+                    "Inside cells of equal TSS and kv",
+                ),
+            )
+        )
+    return alt.vconcat(*task_charts)
+
+
+def _residuals(runs: Sequence[FinalRun], metric: str) -> list[Row]:
+    cells = numbered([run.cell for run in runs])
+    ess = np.array([float(run.last[metric]) / run.kv for run in runs])
+    accuracy = np.array([run.accuracy for run in runs])
+    columns = {
+        "tss_kv": np.array([run.state_size / run.kv for run in runs]),
+        "ess_kv": ess,
+        "ess_left": within_cells(ess, cells),
+        "accuracy_left": within_cells(accuracy, cells),
+    }
+    return [
+        {name: run.last[name] for name in _SHOWN} | {name: column[index] for name, column in columns.items()}
+        for index, run in enumerate(runs)
+    ]
+
+
+def _scatter(data: alt.Data, x: str, x_title: str, y: str, y_title: str, title: str) -> alt.Chart:
+    chart = points(
+        data,
+        title,
+        alt.X(f"{x}:Q", title=x_title, scale=alt.Scale(zero=False)),
+        alt.Y(f"{y}:Q", title=y_title, axis=percent()),
+        palette("mixer", "Mixer"),
+        ["mixer:N", *(f"{name}:Q" for name in _SHOWN[1:]), f"{x}:Q"],
+    )
+    return chart.encode(shape=alt.Shape("key_size:N", title="n"))

@@ -95,19 +95,19 @@ def make_corpus(
         tokenizer: That of the model.
         name: The delimiter, as `find_delimiter` takes it.
         special_tokens: Read special tokens that the texts spell as such.
-        note: Called with the place and problem of each chat that the template refuses; without it, that is an error.
+        note: Called with the position and problem of each chat that the template refuses; without it, that is an error.
 
     Returns:
         The corpus; of full stops, for example, each document is a sentence.
 
     Raises:
         InputError: If the tokenizer has no such delimiter, or the text has none of them.
-        RefusedChat: If the template refuses a chat and there is nobody to tell.
+        RefusedChat: If the template refuses a chat and `note` is None.
     """
     delimiter, special = find_delimiter(tokenizer, name), special_ids(tokenizer)[0]
     beginning = beginning_id(tokenizer)
     documents: list[Tensor] = []
-    found = 0
+    occurrences = 0
     for text in texts:
         try:
             ids = document_ids(tokenizer, text, special_tokens)
@@ -116,14 +116,14 @@ def make_corpus(
                 raise
             note(str(error))
             continue
-        # Every sequence is given a beginning of its own.
+        # Every sequence gets a beginning of its own.
         if (special_tokens or isinstance(text, Chat)) and beginning is not None and ids[:1] == [beginning]:
             ids = ids[1:]
-        ends = [-1, *(place for place, token in enumerate(ids) if token == delimiter), len(ids)]
-        found += len(ends) - 2
+        ends = [-1, *(index for index, token in enumerate(ids) if token == delimiter), len(ids)]
+        occurrences += len(ends) - 2
         parts = [ids[before + 1 : end] for before, end in pairwise(ends)]
         documents += [torch.tensor(part, dtype=torch.int64) for part in parts if part]
-    if not found and delimiter not in special:
+    if not occurrences and delimiter not in special:
         raise InputError(f"The text has no delimiter {name!r}: none of its {len(texts)} documents holds that token.")
     if len(documents) < 2:
         raise InputError(

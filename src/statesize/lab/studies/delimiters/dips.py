@@ -7,16 +7,15 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TypeAlias
+from typing import TypeAlias, cast
 
 from torch import nn
 
 from statesize.errors import FileError
-from statesize.io.files import Parts
 from statesize.lab.studies.delimiters.corpus import DocumentCorpus
 from statesize.lab.studies.delimiters.measuring import METRICS, Response, respond
 from statesize.lab.studies.delimiters.modulation import ALL, CurvePoint, Dip, modulation
-from statesize.lab.studies.delimiters.parts import Part, decoded, encoded, joined, parts_key, parts_of
+from statesize.lab.studies.delimiters.parts import Part, PartStore, encoded, joined, parts_key, parts_of
 from statesize.lab.studies.delimiters.sequences import (
     CONDITIONS,
     CONTROLS,
@@ -31,19 +30,16 @@ from statesize.parallel.ray import OnRay
 CLAIM_METRIC = "tolerance"
 _PLANNED_FROM = 8
 Tell: TypeAlias = Callable[[str, int, int], None]
-Loader: TypeAlias = Callable[[], nn.Module]
-Crew: TypeAlias = Callable[[Make], OnRay]
-"""Gives workers on Ray."""
 
 
 @dataclass(frozen=True, eq=False)
 class ModelDips:
-    """What was found in one model.
+    """The measurement of one model.
 
     Attributes:
         model: Its name.
         kinds: Kinds of its mixers.
-        windows: Where ESS was measured.
+        windows: Positions at which ESS was measured.
         dips: Depths of all conditions, metrics, layers and heads.
         curve: ESS over offsets, of all conditions and metrics.
     """
@@ -69,12 +65,8 @@ class ModelDips:
     @property
     def layer_depths(self) -> dict[str, float]:
         """The depth of each layer at delimiters, by name."""
-        wanted = (OBSERVED, CLAIM_METRIC, ALL)
-        return {
-            dip.layer: dip.depth
-            for dip in self.dips
-            if (dip.condition, dip.metric, dip.head) == wanted and dip.layer != ALL
-        }
+        dips = [dip for dip in self.dips if (dip.condition, dip.metric, dip.head) == (OBSERVED, CLAIM_METRIC, ALL)]
+        return {dip.layer: dip.depth for dip in dips if dip.layer != ALL}
 
     @property
     def beyond_controls(self) -> bool:
@@ -119,62 +111,48 @@ def measure_dips(
     tell = on_progress or _silent
 
     def work(part: Part) -> list[Response]:
-        def told(done: int) -> None:
-            # The end of a part is told when it is kept.
+        def on_sequences(done: int) -> None:
+            # The end of a part is reported when it is stored.
             if done < len(part.aligned.ids):
                 tell(part.aligned.condition, part.start + done, part.total)
 
-        return [respond(model, part.aligned, windows, channels, told)]
+        return [respond(model, part.aligned, windows, channels, on_sequences)]
 
-    store = None if folder is None else _Store(Parts(folder, ".parquet"), parts_key(model, windows, channels), name)
-    return _dips(
-        name, aligned_sequences(corpus, windows, seed, conditions), windows, seed, SerialExecutor(work), store, tell
-    )
+    store = PartStore(folder, "" if folder is None else parts_key(model, windows, channels), name, windows)
+    chosen = aligned_sequences(corpus, windows, seed, conditions)
+    return _dips(name, chosen, windows, seed, SerialExecutor(work), store, tell)
 
 
 def measure_dips_on_ray(
     name: str,
-    load: Loader,
+    load: Callable[[], nn.Module],
     corpus: DocumentCorpus,
     windows: Windows,
-    crew: Crew,
+    crew: Callable[[Make], OnRay],
     folder: Path,
     channels: int = 16,
     seed: int = 0,
     conditions: Sequence[str] = CONDITIONS,
     on_progress: Tell | None = None,
 ) -> ModelDips:
-    """`measure_dips` by many processes, bit for bit as with as many threads here, and from the same parts."""
+    """`measure_dips` by the workers of `crew`, bit for bit as with as many threads here, and from the same parts."""
     with crew(partial(LoadedDips, load, windows, channels)) as workers:
         key: str = next(workers.run(["loading the model"])).get()
         chosen = aligned_sequences(corpus, windows, seed, conditions)
-        store = _Store(Parts(folder, ".parquet"), key, name)
+        store = PartStore(folder, key, name, windows)
         return _dips(name, chosen, windows, seed, workers, store, on_progress or _silent)
 
 
 class LoadedDips:
     """The work of a process that loads the model itself: first the key of its parts, then parts."""
 
-    def __init__(self, load: Loader, windows: Windows, channels: int) -> None:
-        self._asked = load(), windows, channels
+    def __init__(self, load: Callable[[], nn.Module], windows: Windows, channels: int) -> None:
+        self._arguments = load(), windows, channels
 
     def __call__(self, task: str | Part) -> Iterator[str | Response]:
-        """The key, or what was measured of a part."""
-        model, windows, channels = self._asked
-        yield parts_key(*self._asked) if isinstance(task, str) else respond(model, task.aligned, windows, channels)
-
-
-@dataclass(frozen=True)
-class _Store:
-    parts: Parts
-    key: str
-    model: str
-
-    def read(self, part: Part, windows: Windows) -> Response | None:
-        return self.parts.read(part.name(self.key, self.model), partial(decoded, part=part, windows=windows))
-
-    def write(self, part: Part, response: Response) -> None:
-        self.parts.write(part.name(self.key, self.model), encoded(self.model, part, response))
+        """The key of the parts, or the measurement of a part."""
+        model, windows, channels = self._arguments
+        yield parts_key(*self._arguments) if isinstance(task, str) else respond(model, task.aligned, windows, channels)
 
 
 def _dips(
@@ -183,37 +161,30 @@ def _dips(
     windows: Windows,
     seed: int,
     executor: Executor,
-    store: _Store | None,
+    store: PartStore,
     tell: Tell,
 ) -> ModelDips:
     parts = [part for aligned in chosen for part in parts_of(aligned)]
-    # Those that are kept in files are read when they are joined, one condition at a time.
-    responses = dict[Part, Response]()
-    missing = [part for part in parts if store is None or store.read(part, windows) is None]
+    # Parts in files are read again when they are joined, one condition at a time.
+    missing = [part for part in parts if store.read(part) is None]
     done = {aligned.condition: len(aligned.ids) for aligned in chosen}
     for part in missing:
         done[part.aligned.condition] -= len(part.aligned.ids)
     for aligned in chosen:
         if done[aligned.condition]:
             tell(aligned.condition, done[aligned.condition], len(aligned.ids))
-    for one in executor.run(missing):
-        part, response = one.task, one.get()
-        if store is None:
-            responses[part] = response
-        else:
-            store.write(part, response)
+    for result in executor.run(missing):
+        part = result.task
+        store.write(part, result.get())
         done[part.aligned.condition] += len(part.aligned.ids)
         tell(part.aligned.condition, done[part.aligned.condition], part.total)
 
-    def measured(part: Part) -> Response:
-        found = responses.get(part) if store is None else store.read(part, windows)
-        if found is None:
-            raise FileError(f"{store and store.parts.folder} was changed while it was in use. Run the same again.")
-        return found
-
     dips, curve, kinds = list[Dip](), list[CurvePoint](), set[str]()
     for aligned in chosen:
-        response = joined([measured(part) for part in parts if part.aligned.condition == aligned.condition])
+        responses = [store.read(part) for part in parts if part.aligned.condition == aligned.condition]
+        if None in responses:
+            raise FileError(f"{store.folder} was changed while it was in use. Run the same again.")
+        response = joined(cast("list[Response]", responses))
         kinds |= set(response.kinds)
         for metric in METRICS:
             more_dips, more_curve = modulation(response, metric, seed)
@@ -228,7 +199,7 @@ def _silent(condition: str, done: int, total: int) -> None:
 
 @dataclass(frozen=True)
 class PlannedDips:
-    """What measuring one model would take."""
+    """The predicted cost of measuring one model."""
 
     model: str
     documents: int

@@ -30,24 +30,15 @@ _SHORTER = "; a smaller --window makes the sequences shorter"
 
 @dataclass(frozen=True, eq=False)
 class Response:
-    """What was measured in one condition, of events E (sequences), units U and offsets O.
-
-    Attributes:
-        offsets: Positions relative to the delimiter, (O,).
-        references: Which of them the dip is relative to, (O,).
-        layers: Name of the mixer of each unit.
-        kinds: Kind of that mixer.
-        units: Its head or channel.
-        values: By metric, (E, U, O).
-    """
+    """The measurement of one condition, of events E (sequences), units U and offsets O."""
 
     condition: str
-    offsets: NDArray[np.int64]
-    references: NDArray[np.bool_]
-    layers: tuple[str, ...]
-    kinds: tuple[str, ...]
-    units: tuple[int, ...]
-    values: dict[str, NDArray[np.float32]]
+    offsets: NDArray[np.int64]  # positions relative to the delimiter, (O,)
+    references: NDArray[np.bool_]  # whether the dip is relative to the offset, (O,)
+    layers: tuple[str, ...]  # name of the mixer of each unit
+    kinds: tuple[str, ...]  # kind of that mixer
+    units: tuple[int, ...]  # index of its head or channel
+    values: dict[str, NDArray[np.float32]]  # by metric, (E, U, O)
 
 
 def respond(
@@ -57,23 +48,23 @@ def respond(
     channels: int,
     on_progress: Callable[[int], None] | None = None,
 ) -> Response:
-    """Measure at most so many channels of each mixer around the cuts of one condition; tells the sequences done."""
+    """The measurement of at most so many channels of each mixer around the cuts of one condition."""
     offsets = np.array(windows.offsets)
     references = np.isin(offsets, windows.references)
     parts: list[dict[str, NDArray[np.float32]]] = []
     layers, kinds, units = list[str](), list[str](), list[int]()
     for start in range(0, len(aligned.ids), _SEQUENCES_AT_ONCE):
         ids = aligned.ids[start : start + _SEQUENCES_AT_ONCE]
-        found: list[dict[str, NDArray[np.float32]]] = []
+        measured: list[dict[str, NDArray[np.float32]]] = []
         for item in captured_mixers(model, ids, None, "read" if start else "all", hint=_SHORTER):
             chosen = draw(item.units, channels, 0, item.name).units
-            found.append(_measured(item, chosen, aligned.cut + offsets, references, windows))
+            measured.append(_measured(item, chosen, aligned.cut + offsets, references, windows))
             if not start:
                 layers += [item.name] * len(chosen)
                 kinds += [item.kind] * len(chosen)
                 units += chosen.tolist()
             del item
-        parts.append({metric: np.concatenate([part[metric] for part in found], 1) for metric in METRICS})
+        parts.append({metric: np.concatenate([part[metric] for part in measured], 1) for metric in METRICS})
         if on_progress is not None:
             on_progress(start + len(ids))
     values = {metric: np.concatenate([part[metric] for part in parts]) for metric in METRICS}
@@ -93,11 +84,11 @@ def _measured(
     assert values is not None  # noqa: S101
     largest = values[..., 0]
     scale = largest[..., torch.from_numpy(references)].mean(-1)[..., None, None]
-    found = {
+    metrics = {
         "tolerance": (values > TOLERANCE * scale).sum(-1),
         **{metric: (values > factor * scale).sum(-1) for metric, factor in OTHER_TOLERANCES.items()},
         "entropy": entropy_ess(values),
         "relative": tolerance_ess(values, RELATIVE_TOLERANCE, relative=True),
         "norm": measurement.norm,
     }
-    return {metric: value.numpy().astype(np.float32) for metric, value in found.items()}
+    return {metric: value.numpy().astype(np.float32) for metric, value in metrics.items()}

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from statesize.lab.studies.delimiters.measuring import Response
-from statesize.lab.studies.page.statistics import Numbers, percentiles
+from statesize.lab.studies.statistics import Numbers, percentiles
 from statesize.results.summary import known_mean
 
 ALL = "all"
@@ -22,8 +22,8 @@ class Dip:
     """The modulation depth of a head, layer or model in one condition.
 
     Attributes:
-        condition: What was done to the delimiters.
-        metric: What was measured.
+        condition: One of `CONDITIONS`.
+        metric: One of `METRICS`.
         layer: Name of the mixer, or "all".
         head: Index of the head or channel, or "all".
         depth: 1 − (mean at the cut) / (mean over the reference cuts); the mean of that over heads, and of layers.
@@ -51,8 +51,8 @@ class CurvePoint:
     """ESS at an offset, relative to the reference cuts, over all layers.
 
     Attributes:
-        condition: What was done to the delimiters.
-        metric: What was measured.
+        condition: One of `CONDITIONS`.
+        metric: One of `METRICS`.
         offset: Tokens from the cut right after the delimiter.
         share: Mean over layers and heads of (mean at the offset) / (mean over the reference cuts).
         low: Lower end of the interval of 95 %.
@@ -75,15 +75,14 @@ def modulation(response: Response, metric: str, seed: int = 0) -> tuple[list[Dip
     draws = np.random.default_rng(seed).multinomial(events, np.full(events, 1 / events), DRAWS)
     weights = np.concatenate([np.ones((1, events)), draws]) / events
     reference = weights @ values[..., response.references].mean(-1)
-    place = int(np.flatnonzero(response.offsets == 0)[0])
-    at = weights @ values[..., place]
+    at = weights @ values[..., int(np.flatnonzero(response.offsets == 0)[0])]
     depth = 1 - _ratio(at, reference)
     dips: list[Dip] = []
     for layer, head, rows in _groups(response):
-        drawn, units = _mean_of_layers(depth, rows), [unit for row in rows for unit in row]
+        depths, units = _mean_of_layers(depth, rows), [unit for row in rows for unit in row]
         means = float(at[0, units].mean()), float(reference[0, units].mean())
-        interval = percentiles(drawn[1:])
-        dips.append(Dip(response.condition, metric, layer, head, float(drawn[0]), *interval, *means, events))
+        interval = percentiles(depths[1:])
+        dips.append(Dip(response.condition, metric, layer, head, float(depths[0]), *interval, *means, events))
     everything = next(_groups(response))[2]
     curve: list[CurvePoint] = []
     for index, offset in enumerate(response.offsets.tolist()):
@@ -93,7 +92,7 @@ def modulation(response: Response, metric: str, seed: int = 0) -> tuple[list[Dip
 
 
 def _groups(response: Response) -> Iterator[tuple[str, str, list[list[int]]]]:
-    """Layer, head, and the units of each layer that are meant, the whole model first."""
+    """Layer, head, and the units of each layer in the group; the group of the whole model first."""
     layers = {layer: [u for u, name in enumerate(response.layers) if name == layer] for layer in response.layers}
     yield ALL, ALL, list(layers.values())
     for layer, units in layers.items():
@@ -108,5 +107,5 @@ def _ratio(numerator: Numbers, denominator: Numbers) -> Numbers:
 
 
 def _mean_of_layers(values: Numbers, rows: list[list[int]]) -> Numbers:
-    """The mean over layers of the mean over heads; heads that carry nothing anywhere are left out."""
+    """The mean over layers of the mean over heads, without heads that are 0 everywhere."""
     return known_mean(np.stack([known_mean(values[:, row], 1) for row in rows], 1), 1)

@@ -6,34 +6,30 @@ import io
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-from numpy.typing import NDArray
 from torch import nn
 
-from statesize.io.files import digest
+from statesize.io.files import Parts, digest
 from statesize.lab.studies.delimiters.measuring import METRICS, RELATIVE_TOLERANCE, TOLERANCE, Response
 from statesize.lab.studies.delimiters.sequences import Aligned, Windows
 from statesize.models.load import model_facts, tokens_sha256
 
 SCHEMA = 1
 SEQUENCES = 32
-"""Of a part. What is lost when a run is killed is the part that it was at."""
+"""Sequences of a part. A run that is killed loses the part that it was measuring."""
 
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """Some of the sequences of a condition.
-
-    Attributes:
-        start: Index of the first among all of the condition.
-        total: How many these are.
-    """
+    """Some of the sequences of a condition."""
 
     aligned: Aligned
-    start: int
-    total: int
+    start: int  # index of the first sequence among all of the condition
+    total: int  # number of sequences of the condition
 
     def __str__(self) -> str:
         last = self.start + len(self.aligned.ids) - 1
@@ -44,6 +40,29 @@ class Part:
         facts = [key, model, self.aligned.condition, self.aligned.cut, self.start]
         ending = digest(json.dumps([*facts, tokens_sha256(list(self.aligned.ids))]).encode())
         return f"{self.aligned.condition}-{self.start:06d}-{ending}"
+
+
+class PartStore:
+    """Measured parts of one model, as files of a folder, or in memory without a folder."""
+
+    def __init__(self, folder: Path | None, key: str, model: str, windows: Windows) -> None:
+        self.folder = folder
+        self._files = None if folder is None else Parts(folder, ".parquet")
+        self._key, self._model, self._windows = key, model, windows
+        self._memory = dict[Part, Response]()
+
+    def read(self, part: Part) -> Response | None:
+        """The measurement of a part; None if it is missing or its file is damaged."""
+        if self._files is None:
+            return self._memory.get(part)
+        return self._files.read(part.name(self._key, self._model), partial(decoded, part=part, windows=self._windows))
+
+    def write(self, part: Part, response: Response) -> None:
+        """Stores the measurement of a part."""
+        if self._files is None:
+            self._memory[part] = response
+        else:
+            self._files.write(part.name(self._key, self._model), encoded(self._model, part, response))
 
 
 def parts_of(aligned: Aligned) -> list[Part]:
@@ -68,17 +87,16 @@ def parts_key(model: nn.Module, windows: Windows, channels: int) -> str:
 
 
 def encoded(model: str, part: Part, response: Response) -> bytes:
-    """What was measured of a part, as a Parquet file with one row a sequence, head and offset."""
+    """The measurement of a part as a Parquet file with one row a sequence, head and offset."""
     import pyarrow
     import pyarrow.parquet
 
     events, units, offsets = response.values[METRICS[0]].shape
-    sequences = cast("NDArray[np.int64]", np.arange(part.start, part.start + events))
     per_unit: dict[str, Any] = {"layer": response.layers, "kind": response.kinds, "head": response.units}
     columns: dict[str, Any] = {
         "model": np.repeat(model, events * units * offsets),
         "condition": np.repeat(response.condition, events * units * offsets),
-        "sequence": np.repeat(sequences, units * offsets),
+        "sequence": np.repeat(np.arange(part.start, part.start + events, dtype=np.int64), units * offsets),
         **{name: np.tile(np.repeat(values, offsets), events) for name, values in per_unit.items()},
         "offset": np.tile(response.offsets, events * units),
         **{metric: response.values[metric].ravel() for metric in METRICS},

@@ -1,4 +1,4 @@
-"""Sequences around delimiters, and around the same places of controls, all of one length and aligned."""
+"""Sequences around delimiters, and around the same positions of controls, all of one length and aligned."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from statesize.lab.studies.delimiters.corpus import DocumentCorpus
 
 OBSERVED = "delimiter"
 CONTROLS = ("removed", "replaced", "shuffled", "moved")
-"""What is done to the delimiters: taken out; another token in their place; taken out and the documents in random order;
-moved to random places inside documents. All are measured at the borders of documents, where no delimiter is."""
+"""Delimiters are removed; replaced by another token; removed, with the documents in random order; moved to random
+positions inside documents. All are measured at the borders of documents, where no delimiter is."""
 
 MISPLACED = "misplaced"
-"""The delimiters that were moved inside documents, measured at them: what the token does where nothing ends."""
+"""Delimiters are moved inside documents, and measured there: the effect of the token where nothing ends."""
 
 CONDITIONS = (OBSERVED, *CONTROLS, MISPLACED)
 WINDOWS = (32, 24, 16, 12, 8, 6, 4)
@@ -102,46 +102,43 @@ def aligned_sequences(
     # windows.reach tokens before the cut, so that there is a context, and windows.reach after it. Borders with a
     # document that is too short are left out.
     generator = np.random.default_rng(seed)
-    documents, mark, nothing = corpus.documents, [corpus.delimiter], list[int]()
+    documents, nothing = corpus.documents, [list[int]()] * len(corpus.documents)
     tokens = torch.cat(documents).numpy()
     tokens = tokens[~np.isin(tokens, [*corpus.special, corpus.delimiter])]
     others = [[int(token)] for token in generator.choice(tokens, len(documents))]
     order = generator.permutation(len(documents))
-    places = [_inside(len(document), generator) for document in documents]
-    moved = [_with_token(*pair, corpus.delimiter) for pair in zip(documents, places, strict=True)]
+    positions = [_inside(len(document), generator) for document in documents]
+    mark = torch.tensor([corpus.delimiter])
+    moved = [torch.cat([ids[:cut], mark, ids[cut:]]) for ids, cut in zip(documents, positions, strict=True)]
     long = np.array([len(document) >= windows.reach for document in documents])
     streams = {
-        OBSERVED: _joined(documents, [mark] * len(documents), long),
-        "removed": _joined(documents, [nothing] * len(documents), long),
+        OBSERVED: _joined(documents, [[corpus.delimiter]] * len(documents), long),
+        "removed": _joined(documents, nothing, long),
         "replaced": _joined(documents, others, long),
-        "shuffled": _joined([documents[int(index)] for index in order], [nothing] * len(documents), long[order]),
-        "moved": _joined(moved, [nothing] * len(documents), long),
+        "shuffled": _joined([documents[int(index)] for index in order], nothing, long[order]),
+        "moved": _joined(moved, nothing, long),
     }
     starts = np.cumsum(np.array([0, *map(len, moved[:-1])], np.int64))
-    streams[MISPLACED] = streams["moved"][0], (starts + np.array(places, np.int64) + 1)[long]
-    asked = [name for name in CONDITIONS if name in conditions]
-    found = [_sliced(name, *streams[name], windows, corpus.beginning) for name in asked]
-    if any(len(aligned.ids) < 2 for aligned in found):
+    streams[MISPLACED] = streams["moved"][0], (starts + np.array(positions, np.int64) + 1)[long]
+    requested = [name for name in CONDITIONS if name in conditions]
+    sequences = [_sliced(name, *streams[name], windows, corpus.beginning) for name in requested]
+    if any(len(aligned.ids) < 2 for aligned in sequences):
         raise InputError(
             f"Fewer than 2 delimiters stand between documents of {windows.reach} tokens or more, which windows of "
             f"{windows.past} need. Give longer documents, more of them, or a smaller --window."
         )
-    return found
+    return sequences
 
 
 def _inside(length: int, generator: np.random.Generator) -> int:
-    """A random place in the middle half of a document."""
+    """A random position in the middle half of a document."""
     return int(generator.integers(length // 4, max(length // 4 + 1, 3 * length // 4)))
-
-
-def _with_token(document: Tensor, place: int, token: int) -> Tensor:
-    return torch.cat([document[:place], torch.tensor([token]), document[place:]])
 
 
 def _joined(
     documents: Sequence[Tensor], after: Sequence[list[int]], long: NDArray[np.bool_]
 ) -> tuple[Tensor, NDArray[np.int64]]:
-    """The stream, and where in it documents begin that are long enough, as is the document before."""
+    """The stream, and the starts in it of documents that are long enough and follow one that is."""
     parts = [
         torch.cat([document, torch.tensor(tokens, dtype=torch.int64)])
         for document, tokens in zip(documents, after, strict=True)

@@ -25,7 +25,7 @@ class Subject:
 
     name: str
     corpus: DocumentCorpus
-    length: int  # of the sequences that it is asked to predict: as it was trained on recall, else 256
+    length: int  # of the sequences that it predicts: as it was trained on recall, else 256
     scored: frozenset[int] | None  # ids of the tokens that it was trained to predict, the answers; None for all
     load: Callable[[], nn.Module]
 
@@ -47,7 +47,7 @@ def subjects(
     if len(set(named.values())) < len(models):
         named = {name: name for name in models}
     options = {name: loading[name] for name in ("revision", "trust_remote_code") if name in loading}
-    found: list[Subject] = []
+    chosen: list[Subject] = []
     for name in models:
         tokenizer, task = load_tokenizer(name, **options), _trained_task(name)
         try:
@@ -57,8 +57,8 @@ def subjects(
             raise InputError(f"{name}: {error}") from error
         length = 256 if task is None else task.length
         scored = None if task is None else frozenset(range(task.keys, task.none + 1))
-        found.append(Subject(named[name], corpus.shortened(documents), length, scored, partial(_model, name, loading)))
-    return found
+        chosen.append(Subject(named[name], corpus.shortened(documents), length, scored, partial(_model, name, loading)))
+    return chosen
 
 
 def _model(name: str, loading: dict[str, Any]) -> nn.Module:
@@ -66,7 +66,7 @@ def _model(name: str, loading: dict[str, Any]) -> nn.Module:
 
 
 def default_texts(model: str) -> list[str]:
-    """What a model reads if no text is given.
+    """The default texts of a model.
 
     Args:
         model: A name or a folder.

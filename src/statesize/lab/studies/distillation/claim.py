@@ -7,22 +7,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import cast
 
+import altair as alt
 import numpy as np
-from numpy.typing import NDArray
 
 from statesize.errors import InputError
 from statesize.lab.studies.distillation.students import DistilledStudent, LoneModel, columns, lone_models, students_of
 from statesize.lab.studies.grid.run import Row
+from statesize.lab.studies.page.charts import SIDE, chart_data, palette, points, rounded
 from statesize.lab.studies.page.conclusion import Conclusion, Findings
 from statesize.lab.studies.page.final import grid_findings, grouped
-from statesize.lab.studies.page.statistics import Numbers, mean, spearman
-from statesize.lab.studies.verdicts.claim import Claim
-from statesize.lab.studies.verdicts.evidence import Evidence, jackknife
+from statesize.lab.studies.statistics import mean, spearman, spearman_evidence
+from statesize.lab.studies.verdicts import Claim
 from statesize.reduction.recommendation import calibrate
 
 WANTED = (0.1, 0.2, 0.3, 0.5)
-"""Losses for which sizes are named of held-out teachers."""
+"""Losses for which sizes of held-out teachers are recommended."""
 
 CAVEATS = (
     "Teachers differ in the number of pairs, in the weight λ of their regularisation and in success at once, and ESS "
@@ -54,20 +55,22 @@ def distillation(rows: Sequence[Row], metric: str, claim: Claim | None = None) -
 
 
 def _add_size(size: int, students: Sequence[DistilledStudent], findings: Findings) -> None:
-    """What students of one size tell: correlations over teachers, each with the mean of its layers."""
+    """Correlations over the teachers of students of one size, each with the mean of its layers."""
     names = ("teacher_ess", "errors", "initial_ess", "weight", "teacher_accuracy", "accuracy")
     ess, error, initial, weight, teacher_accuracy, accuracy = columns(students, *names)
-    teachers, name = np.arange(len(ess)), f"n{size}"
-    means = {
-        "spearman": (ess.mean(1), error.mean(1)),
-        "accuracy_spearman": (-ess.mean(1), accuracy),
-        "control_spearman_initial": (initial.mean(1), error.mean(1)),
-        "control_spearman_accuracy": (teacher_accuracy, error.mean(1)),
-        "control_spearman_weight": (weight, error.mean(1)),
+    name, mean_error = f"n{size}", error.mean(1)
+    pairs = {
+        f"{name}_spearman": (ess.mean(1), mean_error),
+        f"{name}_accuracy_spearman": (-ess.mean(1), accuracy),
+        f"control_{name}_spearman_initial": (initial.mean(1), mean_error),
+        f"control_{name}_spearman_accuracy": (teacher_accuracy, mean_error),
+        f"control_{name}_spearman_weight": (weight, mean_error),
     }
-    found = {key: findings.add(_named(name, key), _rank_evidence(x, y, teachers)) for key, (x, y) in means.items()}
-    alike = [weight == one for one in sorted(set(weight.tolist()))]
-    equal = [spearman(ess[rows].mean(1), error[rows].mean(1)) for rows in alike]
+    of_error, of_accuracy, by_initial, by_accuracy, by_weight = (
+        findings.add(figure, spearman_evidence(x, y, np.arange(len(x)))) for figure, (x, y) in pairs.items()
+    )
+    of_weights = [weight == value for value in sorted(set(weight.tolist()))]
+    equal = [spearman(ess[rows].mean(1), error[rows].mean(1)) for rows in of_weights]
     layers = [spearman(ess[:, layer], error[:, layer]) for layer in range(ess.shape[1])]
     over_layers, at_equal_weight = spearman(ess.ravel(), error.ravel()), float(np.mean(equal))
     findings.figures |= {
@@ -79,24 +82,15 @@ def _add_size(size: int, students: Sequence[DistilledStudent], findings: Finding
     }
     findings.statements.append(
         f"Students with n = {size} of {len(students)} teachers: error {error.mean():.3f}; Spearman of a teacher's ESS "
-        f"with its student's error {found['spearman']}, over single layers {over_layers:.2f} (each depth "
+        f"with its student's error {of_error}, over single layers {over_layers:.2f} (each depth "
         f"{', '.join(f'{value:.2f}' for value in layers)}), of less ESS with the student's accuracy "
-        f"{found['accuracy_spearman']}. Controls with the error: at equal λ {at_equal_weight:.2f}, ESS at "
-        f"initialisation {found['control_spearman_initial']}, the teacher's accuracy "
-        f"{found['control_spearman_accuracy']}, λ itself {found['control_spearman_weight']}."
+        f"{of_accuracy}. Controls with the error: at equal λ {at_equal_weight:.2f}, ESS at initialisation "
+        f"{by_initial}, the teacher's accuracy {by_accuracy}, λ itself {by_weight}."
     )
 
 
-def _named(name: str, figure: str) -> str:
-    return f"control_{name}_{figure.removeprefix('control_')}" if figure.startswith("control_") else f"{name}_{figure}"
-
-
-def _rank_evidence(x: Numbers, y: Numbers, teachers: NDArray[np.int64]) -> Evidence:
-    return jackknife(lambda rows: spearman(x[rows], y[rows]), teachers, correlation=True)
-
-
 def _add_held_out(given: Sequence[DistilledStudent], findings: Findings) -> None:
-    """Every teacher in turn is held out: what the students of the others tell of its own."""
+    """Each teacher in turn is held out, and its students' errors are predicted from those of all others."""
     ratios: list[float] = []
     wanted_met: list[bool] = []
     for teacher, own_students in grouped(given, lambda student: student.teacher).items():
@@ -136,7 +130,7 @@ def _layers(student: DistilledStudent) -> list[tuple[float, int, float]]:
 
 
 def _add_predictions(students: Sequence[DistilledStudent], findings: Findings) -> None:
-    """Every layer of every student against what was predicted and what is possible."""
+    """The error of every layer of every student against its prediction and its lower bound."""
     if not students:
         return
     error, predicted, bound = (values.ravel() for values in columns(students, "errors", "predicted", "bounds"))
@@ -159,8 +153,8 @@ def _add_recommendations(students: Sequence[DistilledStudent], findings: Finding
     """Students of the sizes that the constants of the package named when they were made."""
     named = grouped((student for student in students if not math.isnan(student.wanted)), lambda student: student.wanted)
     for wanted in sorted(named):
-        found = columns(named[wanted], "errors", "predicted", "sizes")
-        error, predicted, size = (values.ravel() for values in found)
+        fields = columns(named[wanted], "errors", "predicted", "sizes")
+        error, predicted, size = (values.ravel() for values in fields)
         name = f"wanted_{wanted:g}".replace(".", "_")
         findings.figures |= {
             f"{name}_within_prediction": float(np.mean(error <= predicted)),
@@ -196,3 +190,92 @@ def _frontier_name(model: DistilledStudent | LoneModel) -> str:
     if math.isnan(model.wanted):
         return f"distilled_n{model.sizes[0]}"
     return f"recommended_{model.wanted:g}".replace(".", "_")
+
+
+def distillation_charts(rows: Sequence[Row], metric: str) -> alt.VConcatChart:
+    """Error against the teacher's ESS and against its prediction, and accuracy against bytes; `metric` is not used."""
+    del metric
+    students, alone = students_of(rows), lone_models(rows)
+    by_student = chart_data(map(_student, students))
+    by_layer = chart_data(layer for student in students for layer in _layer_rows(student))
+    by_model = chart_data([*map(_student, students), *map(_lone, alone)])
+    error = _points(
+        by_student, "What students cannot learn", "ess", "Entropy-ESS of the teacher", "error", "Relative error of T"
+    )
+    bytes_of_state = _points(by_model, "Every model", "bytes", "Bytes of state of a sequence", "accuracy", "Accuracy")
+    # Each chart has colours and a legend of its own.
+    return alt.vconcat(
+        alt.hconcat(error.transform_filter("!datum.wanted"), _predicted(by_layer)).resolve_scale(color="independent"),
+        alt.hconcat(bytes_of_state, _frontier(by_model)).resolve_scale(color="independent"),
+    ).resolve_scale(color="independent")
+
+
+def _student(student: DistilledStudent) -> dict[str, object]:
+    given = math.isnan(student.wanted)
+    return {
+        "kind": f"distilled, n = {student.sizes[0]}" if given else f"recommended for {student.wanted:g}",
+        "way": "distilled" if given else "recommended",
+        "wanted": student.wanted,
+        "kv": student.kv,
+        "sizes": ", ".join(map(str, student.sizes)),
+        "ess": student.ess,
+        "error": student.error,
+        "accuracy": student.accuracy,
+        "bytes": student.bytes,
+    }
+
+
+def _layer_rows(student: DistilledStudent) -> list[dict[str, object]]:
+    parts = zip(student.sizes, student.errors, student.predicted, student.bounds, strict=True)
+    names = ("layer", "size", "error", "predicted", "bound")
+    return [dict(zip(names, (layer, *values), strict=True)) for layer, values in enumerate(parts)]
+
+
+def _lone(model: LoneModel) -> dict[str, object]:
+    return {
+        "kind": f"alone, n = {model.key_size}",
+        "way": "alone",
+        "kv": model.kv,
+        "accuracy": model.accuracy,
+        "bytes": model.bytes,
+    }
+
+
+def _points(data: alt.Data, title: str, x: str, x_title: str, y: str, y_title: str) -> alt.Chart:
+    return points(
+        data,
+        title,
+        alt.X(f"{x}:Q", title=x_title, scale=alt.Scale(zero=False)),
+        alt.Y(f"{y}:Q", title=y_title),
+        alt.Color("kind:N", title="Model"),
+        ["kind:N", "kv:Q", "sizes:N", rounded(x, ".3"), rounded(y, ".3f")],
+    )
+
+
+def _predicted(data: alt.Data) -> alt.LayerChart:
+    students = points(
+        data,
+        "Students and their prediction",
+        alt.X("predicted:Q", title="Predicted: to stay below"),
+        alt.Y("error:Q", title="Relative error of T, one layer"),
+        palette("layer", "Layer"),
+        ["layer:N", "size:Q", *(rounded(name, ".3f") for name in ("error", "predicted", "bound"))],
+    )
+    line = alt.Chart(data).mark_line(color="#888888").encode(x="predicted:Q", y="predicted:Q")
+    return cast("alt.LayerChart", alt.layer(line, students))
+
+
+def _frontier(data: alt.Data) -> alt.Chart:
+    return (
+        alt.Chart(data)
+        .transform_aggregate(bytes="mean(bytes)", accuracy="mean(accuracy)", models="count()", groupby=["way", "kind"])
+        .mark_line(point=True)
+        .encode(
+            x=alt.X("bytes:Q", title="Mean bytes of state of a sequence"),
+            y=alt.Y("accuracy:Q", title="Mean accuracy"),
+            color=palette("way", "Training"),
+            order="bytes:Q",
+            tooltip=["kind:N", "models:Q", rounded("bytes", ",.0f"), rounded("accuracy")],
+        )
+        .properties(width=SIDE, height=SIDE, title="Performance and efficiency")
+    )

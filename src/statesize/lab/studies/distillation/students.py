@@ -1,4 +1,4 @@
-"""What the study of distillation looks at: each student with what its teacher was, and models without a teacher."""
+"""The models of the study of distillation: each student with data of its teacher, and models without a teacher."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from statesize.lab.studies.grid.run import DONE, Row, layer_column
-from statesize.lab.studies.page.statistics import Numbers, mean
+from statesize.lab.studies.statistics import Numbers, mean
 
 ESS = "entropy"
 """The metric of the claim, named beforehand: counts of singular values are nearly equal for teachers that fill n."""
@@ -18,12 +18,12 @@ ESS = "entropy"
 
 @dataclass(frozen=True)
 class DistilledStudent:
-    """One student of the table with what its teacher was; tuples have one value a layer."""
+    """One student of the table with data of its teacher; tuples have one value a layer."""
 
     teacher: str  # key of the run
     kv: int
     weight: float  # λ of the teacher's training
-    wanted: float  # operator error for which its sizes were named; NaN where they were given
+    wanted: float  # operator error for which its sizes were recommended; NaN for sizes of the plan
     sizes: tuple[int, ...]
     errors: tuple[float, ...]
     predicted: tuple[float, ...]
@@ -94,7 +94,7 @@ def _student(row: Row, teacher: Row, untrained: Row) -> DistilledStudent:
 
 
 def lone_models(rows: Sequence[Row]) -> list[LoneModel]:
-    """The models of a table that no other has taught, and that did not diverge."""
+    """The models of a table without a teacher that did not diverge."""
     return [
         LoneModel(int(row["key_size"]), int(row["kv"]), float(row["accuracy"]), _state_bytes(row))
         for row in rows

@@ -11,9 +11,7 @@ import torch
 from statesize.lab.mixers.config import ModelConfig
 from statesize.lab.mixers.model import LanguageModel
 from statesize.lab.studies.grid.grid import Run
-from statesize.lab.tasks.mixture import Mixture
 from statesize.lab.tasks.mqar import MQAR
-from statesize.lab.tasks.task import StudyTask
 from statesize.lab.training.config import TrainingConfig
 from statesize.lab.training.loop import train_in_memory
 from statesize.parallel.threads import one_torch_thread
@@ -26,13 +24,10 @@ _CALLS = 4e7
 _CUBE = 37
 # Mixers that keep all they have seen.
 _CACHES = frozenset({"sa", "hyena", "attention", "sliding"})
-# Value channels of mixers with a T for each channel, in units of the width; the others have one for each head.
+# Value channels, in units of the width, of mixers with an operator for each channel; the others have one a head.
 _CHANNELS = {"s6": 1, "s4d": 1, "mamba": 2}
 # States of a head where they are not key_size.
-_FEATURES: dict[str, Callable[[int], int]] = {
-    "based": lambda keys: 1 + keys + keys**2,
-    "hedgehog": lambda keys: 2 * keys,
-}
+_FEATURES: dict[str, Callable[[int], int]] = {"based": lambda n: 1 + n + n**2, "hedgehog": lambda n: 2 * n}
 # Positions of a chunk of the linear mixers.
 _CHUNK = 32
 
@@ -40,33 +35,24 @@ _CHUNK = 32
 def work(run: Run) -> float:
     """The size of a run, in multiplications and what takes as long: a number in proportion to its seconds."""
     measurements = 1 + math.ceil(run.training.steps / run.measuring.every)
-    evaluation = _evaluation(run, run.task)
-    others = 0.0 if run.evaluation is None else _evaluation(run, run.evaluation)
-    own = run.training.steps * _step(run) + measurements * (evaluation + others + _measurement(run))
-    return own + _teaching(run, evaluation)
-
-
-def _evaluation(run: Run, task: StudyTask | Mixture) -> float:
-    """Work of evaluating a model on a task."""
-    return task.held_out_sequences * task.length * _token(run)
-
-
-def _teaching(run: Run, evaluation: float) -> float:
-    """Work of all students, as if they were as large as their teacher."""
+    evaluation, others = (
+        0.0 if task is None else task.held_out_sequences * task.length * _token(run)
+        for task in (run.task, run.evaluation)
+    )
+    training = run.training.steps * _step(run) + measurements * (evaluation + others + _measurement(run))
     plan = run.distillation
     if plan is None:
-        return 0.0
-    tokens = run.task.length * plan.batch_size
-    # Of two steps: the teacher runs in both; of the student, operators, layers and the whole are run back and forth.
-    steps = plan.steps * (11 * tokens * _token(run) + 3 * _CALLS)
-    return plan.students * (steps + 6 * evaluation + _measurement(run))
+        return training
+    # Students count as large as their teacher. Of two steps: the teacher runs in both; of the student, operators,
+    # layers and all of it are run back and forth.
+    steps = plan.steps * (11 * run.task.length * plan.batch_size * _token(run) + 3 * _CALLS)
+    return training + plan.students * (steps + 6 * evaluation + _measurement(run))
 
 
 def _measurement(run: Run) -> float:
-    """Work of measuring the ESS of all mixers; that of softmax attention and long convolutions is left out."""
-    model, mixers = run.model, map(run.model.mixer_of, range(run.model.layers))
-    length, total = run.task.length, 0
-    for mixer in mixers:
+    """Work of measuring the ESS of all mixers, without softmax attention and long convolutions."""
+    model, length, total = run.model, run.task.length, 0
+    for mixer in map(model.mixer_of, range(model.layers)):
         if mixer not in _CACHES:
             states = _FEATURES.get(mixer, lambda keys: keys)(model.key_size)
             total += (_CHANNELS.get(mixer, 0) * model.width or model.heads) * min(states, length) ** 3

@@ -34,11 +34,10 @@ class Outcome:
 
 
 Executor: TypeAlias = Callable[[Sequence[Run]], Iterator[Outcome]]
-"""Does runs and gives their outcomes as they come, in any order."""
+"""Does runs and yields their outcomes as they come, in any order."""
 
-
+# The index of a run, and its settings as JSON values.
 Task: TypeAlias = tuple[int, dict[str, Any]]
-"""The index of a run, and its settings as JSON values."""
 
 
 def local_executor(workers: int = 0, module: UserModule | None = None) -> Executor:
@@ -75,7 +74,7 @@ def ray_executor(address: str | None, execution: Execution, module: UserModule |
 
 
 def run_here(runs: Sequence[Run]) -> Iterator[Outcome]:
-    """Does runs one after another in this process, which knows all that is registered in it."""
+    """Does runs one after another in this process, with everything that is registered in it."""
 
     def work(task: Task) -> list[list[Row]]:
         return [carry_out(runs[task[0]])]
@@ -91,8 +90,8 @@ def run_in_processes(runs: Sequence[Run], workers: int, module: UserModule | Non
 def _run_on_ray(
     runs: Sequence[Run], address: str | None, execution: Execution, module: UserModule | None
 ) -> Iterator[Outcome]:
-    asked = (float(execution.cpus), execution.gpus, execution.memory)
-    with ray_session(address) as ray, OnRay(ray, partial(Runs, module), *asked, environment=ONE_THREAD) as workers:
+    resources = (float(execution.cpus), execution.gpus, execution.memory)
+    with ray_session(address) as ray, OnRay(ray, partial(Runs, module), *resources, environment=ONE_THREAD) as workers:
         yield from _outcomes(workers, runs)
 
 
@@ -116,7 +115,7 @@ class Runs:
 
     def __call__(self, task: Task) -> Iterator[list[Row]]:
         """The rows of one run."""
-        # Not when the process begins, so that the error of a module is told with each run.
+        # Not when the process begins, so that the error of a module is reported with each run.
         if self._module is not None:
             load_module(self._module)
         try:

@@ -29,7 +29,7 @@ ROW_FORMAT = 1
 
 @dataclass(frozen=True)
 class Measuring:
-    """What is measured of each run, at its start, on the way and at its end.
+    """The measurements of each run, at its start, on the way and at its end.
 
     Attributes:
         every: Steps between measurements.
@@ -84,7 +84,7 @@ INTERVENTIONS: dict[str, Callable[[LanguageModel], None]] = {
     "open_gates": _open_gates,
     "measured_start": _measured_start,
 }
-"""What is done to a model before it is trained, by name."""
+"""Changes of a model before its training, by name."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ class Run:
         model: The model.
         task: What it learns.
         training: How; its seed is that of the initial weights too.
-        measuring: What is measured.
+        measuring: The measurements.
         intervention: One of `INTERVENTIONS`.
         distillation: The students that the model has once it is trained; None for none.
         evaluation: Tasks that it is evaluated on besides its own, whenever it is measured; None for none.
@@ -166,7 +166,8 @@ class Run:
     def key(self) -> str:
         """The run's name, the first 16 hexadecimal digits of the SHA-256 of its settings, and of code of one's own."""
         sources = {
-            found.__qualname__: source_digest(found) for found in user_classes(self.model, self.task, self.evaluation)
+            definition.__qualname__: source_digest(definition)
+            for definition in user_classes(self.model, self.task, self.evaluation)
         }
         values = self.to_dict() | ({"sources": sources} if sources else {})
         content = json.dumps({"rows": ROW_FORMAT, **values}, sort_keys=True)

@@ -78,10 +78,10 @@ def _carry_out(run: Run) -> list[Row]:
                 measured = measure_model(student.model, run) | _of_student(student)
                 rows.append(_row(run, step, measured, started))
     except DivergenceError as error:
-        ended = {"final": True, "status": DIVERGED, "message": str(error)}
         accuracies = [name for row in rows[:1] for name in row if "accuracy" in name]
         unknown = dict.fromkeys(accuracies, math.nan) | _unknown(run)
-        rows.append(_row(run, step, unknown, started) | ended)
+        end = {"final": True, "status": DIVERGED, "message": str(error)}
+        rows.append(_row(run, step, unknown, started) | end)
     return rows
 
 
@@ -91,7 +91,7 @@ def row_columns(run: Run) -> frozenset[str]:
 
 
 def _unknown(run: Run) -> dict[str, float]:
-    """What would be measured, all NaN."""
+    """The columns of a measurement, all NaN."""
     mixers = [dict.fromkeys(_columns(run.measuring), math.nan)] * run.model.layers
     return {"loss": math.nan, "accuracy": math.nan, **_of_mixers(mixers, run.measuring)}
 
@@ -106,7 +106,7 @@ def _of_student(student: Student) -> dict[str, float]:
 
 
 def _columns(measuring: Measuring) -> list[str]:
-    """Names of what is measured of each mixer."""
+    """Names of the quantities of each mixer."""
     return ["state_size", "norm", *measuring.metrics, *(f"utilisation_{metric}" for metric in measuring.metrics)]
 
 
@@ -143,62 +143,48 @@ def _row(run: Run, step: int, measured: dict[str, float], started: float) -> Row
 
 @torch.no_grad()
 def measure_model(model: LanguageModel, run: Run) -> dict[str, float]:
-    """Measure the model of a run as it is now, on held-out sequences.
-
-    Args:
-        model: The model.
-        run: Its run.
-
-    Returns:
-        Loss and accuracy; TSS, norm and ESS as averages over mixers, sequences, heads, positions; ESS of each layer.
-
-    Raises:
-        DivergenceError: The operators cannot be measured.
-        ModelError: A mixer of one's own fails.
-    """
+    """Loss, accuracy, and TSS, norm and ESS as means over mixers, sequences, heads, positions; ESS of each layer."""
     report = evaluate(model, run.task, run.training.batch_size)
     input_ids = next(iter(run.task.held_out(run.measuring.sequences)))[0].to(next(model.parameters()).device)
-    mixers = list[dict[str, float]]()
     try:
-        for captured in captured_mixers(model, input_ids, None, "all"):
-            mixers.append(_of_mixer(captured, run.measuring))
+        mixers = [_of_mixer(captured, run.measuring) for captured in captured_mixers(model, input_ids, None, "all")]
     except ModelError:
         raise
     except StatesizeError as error:
         # Weights that are still finite can make an operator that is not.
         raise DivergenceError(f"the operators cannot be measured: {error}") from error
-    kept = {name: report[name] for name in ("loss", "accuracy", "sequence_accuracy") if name in report}
-    others = {} if run.evaluation is None else evaluate(model, run.evaluation, run.training.batch_size)
-    for found, column in ((report, "accuracy_"), (others, "accuracy_on_")):
-        slices = {
-            name.removeprefix("accuracy_"): value for name, value in found.items() if name.startswith("accuracy_")
-        }
-        kept |= {column + name: value for name, value in slices.items()}
-    return {**kept, **_of_mixers(mixers, run.measuring)}
+    measured = {name: report[name] for name in ("loss", "accuracy", "sequence_accuracy") if name in report}
+    measured |= {name: value for name, value in report.items() if name.startswith("accuracy_")}
+    if run.evaluation is not None:
+        for name, value in evaluate(model, run.evaluation, run.training.batch_size).items():
+            if name.startswith("accuracy_"):
+                measured[f"accuracy_on_{name.removeprefix('accuracy_')}"] = value
+    return {**measured, **_of_mixers(mixers, run.measuring)}
 
 
 def _of_mixers(mixers: list[dict[str, float]], measuring: Measuring) -> dict[str, float]:
     """Averages over mixers, and the ESS of each layer by entropy and by the metric of claims."""
-    found = {name: sum(mixer[name] for mixer in mixers) / len(mixers) for name in _columns(measuring)}
+    measured = {name: sum(mixer[name] for mixer in mixers) / len(mixers) for name in _columns(measuring)}
     for layer, mixer in enumerate(mixers):
-        found |= {layer_column(metric, layer): mixer[metric] for metric in ("entropy", measuring.claim_metric)}
-    return found
+        measured |= {layer_column(metric, layer): mixer[metric] for metric in ("entropy", measuring.claim_metric)}
+    return measured
 
 
 def _of_mixer(captured: Captured, measuring: Measuring) -> dict[str, float]:
-    tolerances, ratios = measuring.tolerances, measuring.relative_tolerances
+    # All accuracies are stated, as tables of studies must not change with the defaults of `measure`.
+    settings = check_settings(
+        measuring.tolerances, measuring.relative_tolerances, count_accuracy=0, entropy_accuracy=2e-4
+    )
     units = np.arange(captured.units)
-    # Stated here, as tables of studies are not to change with the defaults of `measure`.
-    settings = check_settings(tolerances, ratios, count_accuracy=0, entropy_accuracy=2e-4)
-    (found,) = measure_captured(captured, units, settings)
-    # None only where measure is asked for less.
-    given = (found.entropy, found.relative_count, found.count)
-    entropy, relative, absolute = (cast("Tensor", ess).double() for ess in given)
+    (measurement,) = measure_captured(captured, units, settings)
+    # None only where fewer outputs are requested.
+    outputs = (measurement.entropy, measurement.relative_count, measurement.count)
+    entropy, relative, absolute = (cast("Tensor", ess).double() for ess in outputs)
     metrics = dict(zip(measuring.metrics, [entropy, *relative.unbind(-1), *absolute.unbind(-1)], strict=True))
-    values = {"state_size": float(found.state_size.double().mean()), "norm": float(found.norm.mean())}
+    values = {"state_size": float(measurement.state_size.double().mean()), "norm": float(measurement.norm.mean())}
     for name, ess in metrics.items():
         values[name] = float(ess.mean())
-        values[f"utilisation_{name}"] = float(utilisation(ess, found.ceiling, found.binds).nanmean())
+        values[f"utilisation_{name}"] = float(utilisation(ess, measurement.ceiling, measurement.binds).nanmean())
     return values
 
 

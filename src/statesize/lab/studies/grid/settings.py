@@ -17,7 +17,7 @@ from statesize.io.files import read_limited
 from statesize.lab.mixers.config import ModelConfig
 from statesize.lab.studies.grid.grid import Measuring, Run
 from statesize.lab.studies.grid.students import Distillation
-from statesize.lab.studies.verdicts.claim import Claim
+from statesize.lab.studies.verdicts import Claim
 from statesize.lab.tasks.mixture import Mixture
 from statesize.lab.tasks.registry import MIXTURE, build_task
 from statesize.lab.training.config import TrainingConfig
@@ -70,7 +70,7 @@ class GridSettings:
         study: Its name.
         runs: The grid.
         execution: Where it is done.
-        claim: What is tested, fixed before the runs; None where nothing is.
+        claim: The claim that was fixed before the runs, or None.
     """
 
     study: str
@@ -92,8 +92,8 @@ def preset_settings(study: str, preset: str) -> GridSettings:
     Raises:
         InputError: There is no such preset or study.
     """
-    for name, given in (("study", study), ("preset", preset)):
-        require_kind(name, given, str, "a name")
+    for name, value in (("study", study), ("preset", preset)):
+        require_kind(name, value, str, "a name")
     if preset not in PRESETS:
         refuse("preset", f"one of {', '.join(PRESETS)}", preset)
     file = resources.files("statesize.lab.studies") / study / f"{preset}.toml"
@@ -155,20 +155,20 @@ def parse_settings(text: str, study: str) -> GridSettings:
     """
     require_kind("text", text, str, "the text of a TOML file")
     try:
-        given = tomllib.loads(text)
+        document = tomllib.loads(text)
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise InputError(f"The settings are no valid TOML: {error}.") from error
-    _refuse_unknown(given, _TABLES, "The file of settings")
-    if given.get("study", study) != study:
-        raise InputError(f"The settings are for the study {given['study']!r}, and this is {study!r}.")
-    tasks = given.get("task")
+    _refuse_unknown(document, _TABLES, "The file of settings")
+    if document.get("study", study) != study:
+        raise InputError(f"The settings are for the study {document['study']!r}, and this is {study!r}.")
+    tasks = document.get("task")
     if not isinstance(tasks, list) or not tasks:
         raise InputError('The settings have no task. Give one as [[task]] with name = "mqar" and its numbers.')
-    model = _table(given, "model", _MODEL)
-    training = _table(given, "training", _TRAINING)
-    measuring = Measuring(**_table(given, "measuring", Measuring.__dataclass_fields__))
-    execution = Execution(**_table(given, "execution", Execution.__dataclass_fields__))
-    interventions = given.get("intervention", "none")
+    model = _table(document, "model", _MODEL)
+    training = _table(document, "training", _TRAINING)
+    measuring = Measuring(**_table(document, "measuring", Measuring.__dataclass_fields__))
+    execution = Execution(**_table(document, "execution", Execution.__dataclass_fields__))
+    interventions = document.get("intervention", "none")
     runs: dict[str, Run] = {}
     for number, table in enumerate(cast("list[object]", tasks), start=1):
         if not isinstance(table, dict):
@@ -179,13 +179,13 @@ def parse_settings(text: str, study: str) -> GridSettings:
                 raise InputError(f"The settings ask for more than {MOST_RUNS:,} runs. Give shorter lists.")
     if not runs:
         raise InputError("The grid is empty. Give each list at least one value.")
-    return GridSettings(study, tuple(runs.values()), execution, _claim(given))
+    return GridSettings(study, tuple(runs.values()), execution, _claim(document))
 
 
-def _claim(given: dict[str, Any]) -> Claim | None:
-    if "claim" not in given:
+def _claim(document: dict[str, Any]) -> Claim | None:
+    if "claim" not in document:
         return None
-    values = _table(given, "claim", Claim.__dataclass_fields__)
+    values = _table(document, "claim", Claim.__dataclass_fields__)
     if missing := sorted(Claim.__dataclass_fields__.keys() - values.keys()):
         raise InputError(f"[claim] must have all of its keys, got none for {', '.join(missing)}. Add them.")
     return Claim(**values)
@@ -228,8 +228,8 @@ def _as_list(value: Any) -> list[Any]:
     return cast("list[Any]", value) if isinstance(value, list) else [value]
 
 
-def _table(given: Mapping[str, Any], name: str, fields: Any) -> dict[str, Any]:
-    table: object = given.get(name, {})
+def _table(document: Mapping[str, Any], name: str, fields: Any) -> dict[str, Any]:
+    table: object = document.get(name, {})
     if not isinstance(table, dict):
         refuse(name, "a table", table, f"Write it as [{name}].")
     values = cast("dict[str, Any]", table)
@@ -237,8 +237,8 @@ def _table(given: Mapping[str, Any], name: str, fields: Any) -> dict[str, Any]:
     return values
 
 
-def _refuse_unknown(values: Mapping[str, Any], known: Any, place: str) -> None:
+def _refuse_unknown(values: Mapping[str, Any], known: Any, table: str) -> None:
     for name in values:
         if name not in known:
             keys = ", ".join(sorted(known))
-            raise InputError(f"{place} has the key {name!r}, which does not exist. The keys are {keys}.")
+            raise InputError(f"{table} has the key {name!r}, which does not exist. The keys are {keys}.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -63,48 +64,44 @@ class Distillation:
 
     def to_dict(self) -> dict[str, Any]:
         """The plan as JSON values; what came later is left out where it is not used, so that runs keep their keys."""
-        given = dataclasses.asdict(self)
-        return {name: value for name, value in given.items() if name != "mixer" or value is not None}
+        fields = dataclasses.asdict(self)
+        return {name: value for name, value in fields.items() if name != "mixer" or value is not None}
 
     @property
     def students(self) -> int:
-        """How many there are."""
+        """Number of students."""
         return len(self.key_sizes) + len(self.losses)
 
 
 @dataclass(frozen=True, eq=False)
 class Student:
-    """A student that has learned.
-
-    Attributes:
-        wanted: The loss for which its sizes were named; NaN where they were given.
-        divergence: Divergence from the teacher's predictions at the end, in nats.
-        layers: For each layer its "size"; the "error" of its operators on held-out data once these had been learned;
-            what was "predicted" for that size; and the "bound" that no recurrence of that size can pass, on the
-            sequences on which the teacher was measured.
-    """
+    """A trained student."""
 
     model: LanguageModel
-    wanted: float
-    divergence: float
+    wanted: float  # the loss for which its sizes were recommended; NaN for sizes of the plan
+    divergence: float  # from the teacher's predictions at the end, in nats
+    # For each layer its "size"; the "error" of its operators on held-out data once these were learned; the "predicted"
+    # error of that size; and the "bound" of all recurrences of that size on the sequences of the teacher's measurement.
     layers: tuple[dict[str, float], ...]
 
 
 def students(
     teacher: LanguageModel, task: Task, training: TrainingConfig, sequences: int, plan: Distillation
 ) -> Iterator[Student]:
-    """Makes and teaches the students of a trained teacher, which is measured on so many held-out sequences."""
+    """Trains the students of a trained teacher, which is measured on so many held-out sequences."""
     # The training's seed, warm-up, weight decay, clip and device are the students' too.
     input_ids = next(iter(task.held_out(sequences)))[0].to(next(teacher.parameters()).device)
-    operators = [found.operator for found in capture(teacher, input_ids)]
+    operators = [captured.operator for captured in capture(teacher, input_ids)]
     measured = [measure(operator, outputs=("entropy",), entropy_accuracy=2e-4) for operator in operators]
     uniform = [(math.nan, [size] * len(measured)) for size in plan.key_sizes]
     named = [(loss, [recommend_state_size(layer, loss).state_size for layer in measured]) for loss in plan.losses]
     for wanted, sizes in [*uniform, *named]:
         student = student_of(teacher, sizes, torch.Generator().manual_seed(_OPERATORS_SEED + training.seed), plan.mixer)
-        _learn(teacher, student, task, _how(training, plan, _OPERATORS_SEED, plan.rate), Objective(hidden=0, logits=0))
+        config = _config(training, plan, _OPERATORS_SEED, plan.rate)
+        deque(distil(teacher, student, task, config, Objective(hidden=0, logits=0)), maxlen=0)
         errors = discrepancy(teacher, student, task, plan.batch_size).operators
-        _learn(teacher, student, task, _how(training, plan, _PREDICTIONS_SEED, plan.rate / 2), Objective(operators=0))
+        config = _config(training, plan, _PREDICTIONS_SEED, plan.rate / 2)
+        deque(distil(teacher, student, task, config, Objective(operators=0)), maxlen=0)
         divergence = discrepancy(teacher, student, task, plan.batch_size).divergence
         layers = tuple(
             {
@@ -118,14 +115,7 @@ def students(
         yield Student(student, wanted, divergence, layers)
 
 
-def _learn(
-    teacher: LanguageModel, student: LanguageModel, task: Task, how: TrainingConfig, objective: Objective
-) -> None:
-    for _ in distil(teacher, student, task, how, objective):
-        pass
-
-
-def _how(training: TrainingConfig, plan: Distillation, seed: int, rate: float) -> TrainingConfig:
+def _config(training: TrainingConfig, plan: Distillation, seed: int, rate: float) -> TrainingConfig:
     return TrainingConfig(
         steps=plan.steps,
         batch_size=plan.batch_size,

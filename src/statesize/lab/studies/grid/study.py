@@ -1,4 +1,4 @@
-"""A study from its settings to its table: what is missing is done, what is there is kept."""
+"""A study from its settings to its table: missing runs are done, finished runs stay."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The results of a study on disk: one Parquet file a finished run, which is never changed again, and their sum."""
+"""The results of a study on disk: a Parquet file for each finished run, never changed again, and one of all rows."""
 
 from __future__ import annotations
 
@@ -35,17 +35,15 @@ _RUN = re.compile(r"[0-9a-f]{16}-[0-9a-f]{24}\.parquet|\..*\.part")
 class ResultTable:
     """The folder of one study: study.json, a part a finished run in runs/, and table.parquet once it is complete.
 
-    Attributes:
-        folder: A run's rows are written whole or not at all when it is done, so a process that is killed loses the runs
-            that it was working on and nothing else. Runs of a larger grid of the same study are added to those that are
-            there.
+    The rows of a finished run are written at once, so a process that is killed loses only the runs it was working on.
+    Runs of a larger grid of the same study are added to the finished ones.
     """
 
     folder: Path
 
     @classmethod
     def open(cls, folder: Path, study: str) -> ResultTable:
-        """Begins or continues the table of a study; a FileError where the folder holds another or is read-only."""
+        """Begins or continues the table of a study; a FileError if the folder holds another study or is read-only."""
         mark = folder / MARK
         if folder.exists() and not folder.is_dir():
             raise FileError(f"output must be a folder, got the file {folder}.")
@@ -71,7 +69,7 @@ class ResultTable:
         return cls(folder)
 
     def add(self, run: Run, rows: Sequence[Row]) -> None:
-        """Keeps the rows of a finished run; nothing is left of them where they cannot be written, a FileError."""
+        """Writes the rows of a finished run; a FileError, and no part of them, if they cannot be written."""
         self._parts.write(run.key, table_content(rows))
 
     def missing(self, runs: Sequence[Run]) -> list[Run]:
@@ -83,7 +81,7 @@ class ResultTable:
         return [row for run in runs for row in self._rows(run) or ()]
 
     def write(self, rows: Sequence[Row], name: str = "table.parquet") -> Path:
-        """Writes rows to one file; a place that cannot be written is a FileError."""
+        """Writes rows to one file; a FileError if it cannot be written."""
         path = self.folder / name
         replace_file(path, table_content(rows))
         return path
@@ -129,7 +127,7 @@ def _digest(table: Any) -> bytes:
 
 
 def _parsed_mark(content: bytes) -> dict[str, Any]:
-    """What a folder says of itself; a ValueError where that cannot be read."""
+    """The content of study.json; a ValueError if it is damaged."""
     written = parse_json(content)
     if not isinstance(written, dict):
         raise ValueError("it is no JSON object")
@@ -137,8 +135,8 @@ def _parsed_mark(content: bytes) -> dict[str, Any]:
 
 
 def _only_results(folder: Path, beside: set[str]) -> bool:
-    """Whether a folder without a mark that can be read is one of results, or empty but for files of these names."""
-    # Runs bear the digest of their settings as names, so that those of another study are never taken for this one's.
+    """Whether a folder without a readable study.json holds results, or nothing but files of these names."""
+    # The names of runs are digests of their settings, so runs of another study are never taken for this one's.
     runs = folder / "runs"
     if runs.is_dir():
         return all(_RUN.fullmatch(path.name) for path in runs.iterdir())

@@ -71,7 +71,7 @@ def load_module(module: UserModule) -> None:
         exec(compile(module.source, file, "exec"), loaded.__dict__)  # noqa: S102
     except Exception as error:
         del sys.modules[name]
-        raise InputError(f"the module {module.name} fails: {_told(error, file)}") from error
+        raise InputError(f"the module {module.name} fails: {_message(error, file)}") from error
 
 
 def user_classes(model: ModelConfig, *tasks: object) -> list[type]:
@@ -79,9 +79,9 @@ def user_classes(model: ModelConfig, *tasks: object) -> list[type]:
     mixers = [registered_mixer(name) for name in dict.fromkeys(model.pattern)]
     parts = [part for task in tasks if task for part in (task.parts if isinstance(task, Mixture) else (task,))]
     return [
-        found
-        for found in (*mixers, *dict.fromkeys(map(type, parts)))
-        if found is not None and not found.__module__.startswith("statesize.")
+        definition
+        for definition in (*mixers, *dict.fromkeys(map(type, parts)))
+        if definition is not None and not definition.__module__.startswith("statesize.")
     ]
 
 
@@ -97,17 +97,17 @@ def source_digest(definition: type) -> str:
 
 
 def blamed(error: Exception, classes: list[type]) -> str:
-    """What an error in code of one's own says, and where, in one line."""
-    files = {getattr(sys.modules.get(found.__module__), "__file__", None) for found in classes}
-    names = ", ".join(found.__qualname__ for found in classes)
-    return f"{names} of your own fails: {_told(error, *files)}"
+    """The message and the line of an error in a user's code, in one line."""
+    files = {getattr(sys.modules.get(definition.__module__), "__file__", None) for definition in classes}
+    names = ", ".join(definition.__qualname__ for definition in classes)
+    return f"{names} of your own fails: {_message(error, *files)}"
 
 
 def _digest(source: str) -> str:
     return hashlib.sha256(source.encode()).hexdigest()[:16]
 
 
-def _told(error: Exception, *files: str | None) -> str:
+def _message(error: Exception, *files: str | None) -> str:
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename in files]
     place = f" (line {lines[-1]})" if lines else ""
     return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}{place}"

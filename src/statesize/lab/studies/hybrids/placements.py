@@ -1,4 +1,4 @@
-"""Runs of hybrids: where their attention stands, and what was measured early and over training."""
+"""Runs of hybrids: the layers that are attention, and measurements early and over training."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Any
 
 from statesize.lab.studies.grid.run import Row, layer_column
 from statesize.lab.studies.page.final import FinalRun, final_runs, grouped
-from statesize.lab.studies.page.statistics import mean
+from statesize.lab.studies.statistics import mean
 
 EARLY = 0.1
-"""The share of training after which ESS should tell."""
+"""The share of training after which ESS should predict the outcome."""
 
 ATTENTION = "sa"
 """The mixer that is placed among the others."""
@@ -43,31 +43,31 @@ class PlacedRun:
         return self.run.labels("mixer", "seed")
 
     @cached_property
-    def places(self) -> tuple[int, ...]:
+    def attention_layers(self) -> tuple[int, ...]:
         """The layers that are attention."""
         return tuple(layer for layer, mixer in enumerate(self.layers) if mixer == ATTENTION)
 
     @property
     def attention(self) -> int:
-        """How many layers are attention."""
-        return len(self.places)
+        """The number of layers that are attention."""
+        return len(self.attention_layers)
 
 
 def placed_runs(rows: Sequence[Row]) -> list[PlacedRun]:
     """The runs that did not diverge, with their early measurements."""
     trained = grouped((row for row in rows if number(row, "step") > 0), lambda row: row["run"])
-    found: list[PlacedRun] = []
+    placed: list[PlacedRun] = []
     for run in final_runs(rows):
         measured = trained.get(run.last["run"], [run.last])
         early = [row for row in measured if number(row, "step") >= EARLY * number(run.last, "step")]
         over_training = mean(row["accuracy"] for row in measured)
-        found.append(PlacedRun(run, min(early, key=lambda row: number(row, "step")), over_training))
-    return found
+        placed.append(PlacedRun(run, min(early, key=lambda row: number(row, "step")), over_training))
+    return placed
 
 
-def mean_ess(found: PlacedRun, row: Row, metric: str, *, attention: bool) -> float:
+def mean_ess(placed: PlacedRun, row: Row, metric: str, *, attention: bool) -> float:
     """The mean ESS, in a row of a run, of its layers that are attention, or that are not; NaN if there are none."""
-    layers = [layer for layer in range(len(found.layers)) if (layer in found.places) == attention]
+    layers = [layer for layer in range(len(placed.layers)) if (layer in placed.attention_layers) == attention]
     return mean(row[layer_column(metric, layer)] for layer in layers)
 
 

@@ -10,14 +10,15 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import altair as alt
 import numpy as np
 
 from statesize.lab.studies.grid.run import Row
+from statesize.lab.studies.page.charts import chart_data, mean_lines, percent
 from statesize.lab.studies.page.conclusion import Conclusion, Findings
 from statesize.lab.studies.page.final import FinalRun, final_runs, grid_findings, grouped, paired_differences
-from statesize.lab.studies.page.statistics import mean
-from statesize.lab.studies.verdicts.claim import Claim
-from statesize.lab.studies.verdicts.evidence import Evidence, of_mean
+from statesize.lab.studies.statistics import Evidence, mean, of_mean
+from statesize.lab.studies.verdicts import Claim
 
 S6_KINDS = ("s6", "gla-s6")
 """The mixers whose rates start at 1 … n, or with the factor at 1/n … n/n."""
@@ -68,16 +69,13 @@ class Start:
 
 def initialisation(rows: Sequence[Row], metric: str, claim: Claim | None = None) -> Conclusion:
     """What a grid says about how decays should start; of the largest states, and of each range of steps."""
-    runs, findings = [(Start.of(run), run) for run in final_runs(rows)], grid_findings(rows)
-    ranges = list(dict.fromkeys(start.steps for start, _ in runs if start.mixer in S6_KINDS))
+    by_start, findings = grouped(final_runs(rows), Start.of), grid_findings(rows)
+    ranges = list(dict.fromkeys(start.steps for start in by_start if start.mixer in S6_KINDS))
     for steps in ranges:
         for mixer in S6_KINDS:
-            plain, factor = (
-                [run for start, run in runs if start == Start(mixer, normalised, steps, "none")]
-                for normalised in (False, True)
-            )
+            plain, factor = (by_start.get(Start(mixer, on, steps, "none"), []) for on in (False, True))
             _add_effect(mixer, steps, steps != ranges[0], plain, factor, metric, findings)
-    _add_groups(runs, metric, ranges[0] if ranges else (0.0, 0.0), findings)
+    _add_groups(final_runs(rows), metric, ranges[0] if ranges else (0.0, 0.0), findings)
     return findings.conclusion("initialisation", claim, CAVEATS)
 
 
@@ -90,30 +88,31 @@ def _add_effect(
     metric: str,
     findings: Findings,
 ) -> None:
-    """How many times the ESS at initialisation the factor gives, and what it adds to the accuracy."""
+    """The ratio of ESS at initialisation, with the factor and without it, and the gain in accuracy."""
     name, suffix = f"{'control_' if control else ''}{mixer.replace('-', '_')}", f"{steps[0]:g}_to_{steps[1]:g}"
     words = f"{mixer}, {_range(steps)}"
     for figure, verb, (states, evidence) in (
         ("initial_ratio", "multiplies the ESS at initialisation", _ratio(plain, factor, metric)),
         ("accuracy_gain", "raises the accuracy", _gain(plain, factor)),
     ):
-        found = findings.add(f"{name}_{figure}_{suffix}", evidence)
-        if math.isfinite(found.value):
-            findings.statements.append(f"{words}: the factor {verb} at n = {states} by {found}.")
+        estimate = findings.add(f"{name}_{figure}_{suffix}", evidence)
+        if math.isfinite(estimate.value):
+            findings.statements.append(f"{words}: the factor {verb} at n = {states} by {estimate}.")
 
 
 def _ratio(plain: Sequence[FinalRun], factor: Sequence[FinalRun], metric: str) -> tuple[int, Evidence]:
-    """The largest n, at the longest sequences that have it, and how many times the ESS at initialisation is there."""
+    """The largest n, and the ratio of its ESS at initialisation, at the longest sequences that have it."""
     before, after = (grouped(runs, lambda run: (run.key_size, run.length)) for runs in (plain, factor))
     if not before.keys() & after.keys():
         return 0, Evidence(math.nan)
-    place = max(before.keys() & after.keys())
-    logarithms = paired_differences(before[place], after[place], value=lambda run: math.log(float(run.first[metric])))
-    return place[0], of_mean(np.exp(logarithms))
+    largest = max(before.keys() & after.keys())
+    before, after = before[largest], after[largest]
+    logarithms = paired_differences(before, after, value=lambda run: math.log(float(run.first[metric])))
+    return largest[0], of_mean(np.exp(logarithms))
 
 
 def _gain(plain: Sequence[FinalRun], factor: Sequence[FinalRun]) -> tuple[int, Evidence]:
-    """The largest n that was trained, and what the factor adds to the accuracy there, in pairs of equal seeds."""
+    """The largest n that was trained, and its gain in accuracy by the factor, in pairs of equal seeds."""
     before, after = (list(filter(trained, runs)) for runs in (plain, factor))
     pairs = {run.labels() for run in before}
     states = max((run.key_size for run in after if run.labels() in pairs), default=0)
@@ -121,15 +120,13 @@ def _gain(plain: Sequence[FinalRun], factor: Sequence[FinalRun]) -> tuple[int, E
     return states, of_mean(paired_differences(before, after))
 
 
-def _add_groups(
-    runs: Sequence[tuple[Start, FinalRun]], metric: str, claimed: tuple[float, float], findings: Findings
-) -> None:
+def _add_groups(runs: Sequence[FinalRun], metric: str, claimed: tuple[float, float], findings: Findings) -> None:
     """ESS at initialisation, after training, and accuracy against n, in words and as figures."""
     words = {"initial": "ESS at initialisation", "trained": "after training", "accuracy": "accuracy"}
-    for (length, start), group in grouped(runs, lambda pair: (pair[1].length, pair[0])).items():
+    for (length, start), group in grouped(runs, lambda run: (run.length, Start.of(run))).items():
         control = start.intervention != "none" or (any(start.steps) and start.steps != claimed)
         name = f"{'control_' if control else ''}{start.name}_L{length}"
-        by_size = grouped((run for _, run in group), lambda run: run.key_size)
+        by_size = grouped(group, lambda run: run.key_size)
         columns: dict[str, list[str]] = {}
         for states, members in sorted(by_size.items()):
             values = {"initial": mean(run.first[metric] for run in members)}
@@ -140,7 +137,7 @@ def _add_groups(
                 findings.figures[f"{name}_n{states}_{column}"] = value
                 columns.setdefault(column, []).append(f"{value:.2f}" if column == "accuracy" else f"{value:.1f}")
         shown = "; ".join(f"{words[column]} {', '.join(values)}" for column, values in columns.items())
-        sizes = ", ".join(str(states) for states in sorted(by_size))
+        sizes = ", ".join(map(str, sorted(by_size)))
         findings.statements.append(f"{start.label}, L {length}, n {sizes}: {shown}.")
 
 
@@ -151,3 +148,40 @@ def _range(steps: tuple[float, float]) -> str:
 def trained(run: FinalRun) -> bool:
     """Whether the run was trained, and not only measured at its start."""
     return int(run.last["step"]) > 0
+
+
+def initialisation_charts(rows: Sequence[Row], metric: str) -> alt.VConcatChart:
+    """ESS at initialisation, ESS after training and accuracy against the size of the state, a row for each length."""
+    length_charts: list[alt.HConcatChart] = []
+    for length, runs in grouped(final_runs(rows), lambda run: run.length).items():
+        charts = [_lines(runs, metric, "initial", f"ESS ({metric})", f"ESS at initialisation, L = {length}")]
+        if learned := [run for run in runs if trained(run)]:
+            charts += [
+                _lines(learned, metric, "ess", f"ESS ({metric})", "ESS after training"),
+                _lines(learned, metric, "accuracy", "Accuracy", "Accuracy"),
+            ]
+        length_charts.append(alt.hconcat(*charts))
+    return alt.vconcat(*length_charts)
+
+
+def _lines(runs: Sequence[FinalRun], metric: str, y: str, y_title: str, title: str) -> alt.LayerChart | alt.FacetChart:
+    data = chart_data(_shown(run, metric) for run in runs)
+    sizes = alt.Axis(values=sorted({run.key_size for run in runs}))
+    size = alt.X("key_size:Q", title="Size of the state n", scale=alt.Scale(type="log", base=2), axis=sizes)
+    axis = percent() if y == "accuracy" else alt.Axis()
+    chart = mean_lines(data, title, size, y, y_title, axis, ["start:N", "key_size:Q"])
+    dash = alt.StrokeDash("start:N", title="Start", legend=alt.Legend(labelLimit=400, symbolSize=600))
+    # Points of their own, so that the legend shows strokes.
+    points = chart.mark_point(filled=True, opacity=1).encode(detail="start:N")
+    return alt.layer(chart.mark_line().encode(strokeDash=dash), points)
+
+
+def _shown(run: FinalRun, metric: str) -> dict[str, object]:
+    return {
+        "key_size": run.key_size,
+        "mixer": run.mixer,
+        "start": Start.of(run).label,
+        "initial": run.first[metric],
+        "ess": run.last[metric],
+        "accuracy": run.accuracy,
+    }

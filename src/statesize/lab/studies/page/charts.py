@@ -43,7 +43,7 @@ def points(
 def mean_lines(
     data: alt.Data, title: str, x: alt.X, y: str, y_title: str, axis: alt.Axis, tooltip: Sequence[str]
 ) -> alt.Chart:
-    """Means of the column `y` at each place of x, a line a mixer; `tooltip` names the columns told beside them."""
+    """Means of the column `y` at each value of x, a line a mixer; `tooltip` names further columns to show."""
     shown = [*tooltip, rounded(f"mean({y})"), "count():Q"]
     means = alt.Y(f"mean({y}):Q", title=y_title, axis=axis)
     chart = alt.Chart(data, title=title).mark_line(point=True)

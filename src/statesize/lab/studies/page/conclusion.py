@@ -13,9 +13,8 @@ from typing import Any, TypeAlias, cast
 from statesize.errors import FileError
 from statesize.io.files import parse_json, read_limited
 from statesize.io.text import facts_table
-from statesize.lab.studies.verdicts.claim import Claim
-from statesize.lab.studies.verdicts.evidence import Evidence
-from statesize.lab.studies.verdicts.verdict import Look, judge
+from statesize.lab.studies.statistics import Evidence
+from statesize.lab.studies.verdicts import Claim, Look, judge
 from statesize.measurement.statistics import Interval, finite
 
 Figure: TypeAlias = float | tuple[float, float]
@@ -33,7 +32,7 @@ class Conclusion:
         claim: The sentence that was tested.
         holds: Whether the claim holds in this grid; None where the grid cannot tell.
         figures: Numbers, or lower and upper ends of intervals of 95 %, by name; controls begin with `control_`.
-        statements: What was found, in words.
+        statements: The findings in words.
         caveats: How far that reaches.
     """
 
@@ -54,10 +53,10 @@ class Conclusion:
         """The conclusion as text.
 
         Returns:
-            The verdict, what was found, the caveats.
+            The verdict, the statements and the caveats.
         """
-        found = [f"- {statement}" for statement in self.statements]
-        return [self.verdict, "", *found, "", "Caveats", *(f"- {caveat}" for caveat in self.caveats)]
+        statements = [f"- {statement}" for statement in self.statements]
+        return [self.verdict, "", *statements, "", "Caveats", *(f"- {caveat}" for caveat in self.caveats)]
 
     def _repr_html_(self) -> str:
         """The conclusion for notebooks, with its caveats."""
@@ -68,21 +67,21 @@ class Conclusion:
 
 @dataclass
 class Findings:
-    """Figures and sentences of a study while they are found, and the evidence of those that a claim may name."""
+    """Figures and statements of a study while they are computed, and the evidence of figures that a claim may name."""
 
     figures: dict[str, Figure] = field(default_factory=dict[str, Figure])
     statements: list[str] = field(default_factory=list[str])
     evidence: dict[str, Evidence] = field(default_factory=dict[str, Evidence])
 
     def add(self, name: str, evidence: Evidence) -> Interval:
-        """Adds an estimate as NAME and its interval as NAME_interval; gives both."""
+        """Adds an estimate as NAME and its interval as NAME_interval; returns the interval."""
         interval = evidence.interval()
         self.evidence[name] = evidence
         self.figures |= {name: interval.value, f"{name}_interval": (interval.low, interval.high)}
         return interval
 
     def conclusion(self, study: str, claim: Claim | None, caveats: tuple[str, ...]) -> Conclusion:
-        """The conclusion from all that was found; its last sentence is about runs that diverged, if there are any."""
+        """The conclusion from all findings; its last statement counts the runs that diverged, if any did."""
         statements, diverged = list(self.statements), self.figures.get("diverged", 0.0)
         if diverged:
             statements.append(f"{diverged:.0f} runs diverged; they are in the table and in none of the figures.")
@@ -91,9 +90,10 @@ class Findings:
         verdict, tested = judge(claim, self.evidence), Findings(self.figures)
         for look in verdict.looks:
             tested.add_look(look, claim.unit)
-        reasons = [verdict.reason] if verdict.reason else []
-        said = (*tested.statements, *reasons, f"The claim was fixed from {claim.pilot}.", *statements)
-        return Conclusion(study, claim.statement, verdict.holds, self.figures, said, caveats)
+        if verdict.reason:
+            tested.statements.append(verdict.reason)
+        statements = [*tested.statements, f"The claim was fixed from {claim.pilot}.", *statements]
+        return Conclusion(study, claim.statement, verdict.holds, self.figures, tuple(statements), caveats)
 
     def add_look(self, look: Look, unit: str) -> None:
         """Adds a figure of the claim as claim_NAME, with its interval, its units and its adjusted p."""
@@ -110,13 +110,13 @@ class Findings:
 
 def known(figures: Mapping[str, Figure]) -> dict[str, Figure | list[float] | None]:
     """Figures as JSON holds them: intervals as lists, and None for what is not a number."""
-    return {name: _known(figure) for name, figure in figures.items()}
-
-
-def _known(figure: Figure) -> float | list[float] | None:
-    if isinstance(figure, tuple):
-        return list(figure) if all(map(math.isfinite, figure)) else None
-    return finite(figure)
+    values: dict[str, Figure | list[float] | None] = {}
+    for name, figure in figures.items():
+        if isinstance(figure, tuple):
+            values[name] = list(figure) if all(map(math.isfinite, figure)) else None
+        else:
+            values[name] = finite(figure)
+    return values
 
 
 def figure_text(figure: Figure) -> str:
@@ -139,8 +139,13 @@ class Saved:
 
     def content(self) -> bytes:
         """The file; numbers that are not finite are null."""
-        made = {"versions": self.versions, "charts": self.charts}
-        document = {"schema": _SCHEMA, **vars(self.conclusion), "figures": known(self.conclusion.figures), **made}
+        document = {
+            "schema": _SCHEMA,
+            **vars(self.conclusion),
+            "figures": known(self.conclusion.figures),
+            "versions": self.versions,
+            "charts": self.charts,
+        }
         return json.dumps(document, ensure_ascii=False, allow_nan=False).encode() + b"\n"
 
 

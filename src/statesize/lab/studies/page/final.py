@@ -1,4 +1,4 @@
-"""What the claims of a grid look at: each run as it ended, with what was measured at its start."""
+"""The runs of a grid for its claim: each run at its end and at its start."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from statesize.lab.studies.grid.run import DONE, Row
 from statesize.lab.studies.page.conclusion import Findings
-from statesize.lab.studies.page.statistics import Numbers
+from statesize.lab.studies.statistics import Numbers
 
 _LABELS = ("task", "kv", "length", "mixer", "key_size", "heads", "width", "intervention", "rate", "seed")
 Item = TypeVar("Item")
@@ -45,13 +45,8 @@ class FinalRun:
         """Runs of equal cells differ in nothing that TSS could tell."""
         return (self.task, self.kv, self.length, self.state_size)
 
-    @property
-    def configuration(self) -> tuple[Any, ...]:
-        """Runs of equal configurations differ in rate and seed only."""
-        return self.labels("rate", "seed")
-
     def labels(self, *left_out: str) -> tuple[Any, ...]:
-        """What tells runs apart, but for the names that are left out."""
+        """The fields that tell runs apart, without the names that are left out."""
         return tuple(getattr(self, name) for name in _LABELS if name not in left_out)
 
     @cached_property
@@ -68,6 +63,10 @@ class FinalRun:
     def share(self, metric: str) -> float:
         """ESS/TSS at the end."""
         return float(self.last[metric]) / self.state_size
+
+    def utilisation(self, metric: str) -> float:
+        """ESS/TSS at the end, at the cuts where the state limits ESS."""
+        return float(self.last[f"utilisation_{metric}"])
 
 
 def final_runs(rows: Iterable[Row]) -> list[FinalRun]:
@@ -106,7 +105,7 @@ def paired_differences(
     *left_out: str,
     value: Callable[[FinalRun], float] = accuracy_of,
 ) -> Numbers:
-    """Value of a run after less that of the run before (P,), over pairs that differ in what is left out only."""
+    """Value of a run after less that of the run before (P,), over pairs that differ only in the labels left out."""
     first, second = ({run.labels(*left_out): value(run) for run in runs} for runs in (before, after))
     return np.array([second[pair] - first[pair] for pair in sorted(first.keys() & second.keys())], np.float64)
 

@@ -5,22 +5,26 @@ Parnichkun et al., "Quantifying Memory Utilization with Effective State-Size", I
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import altair as alt
 import numpy as np
 from numpy.typing import NDArray
+from torch import nn
 
+from statesize.lab.studies.catalogue import RecallOptions
 from statesize.lab.studies.delimiters.dips import ModelDips
 from statesize.lab.studies.delimiters.sequences import OBSERVED
+from statesize.lab.studies.delimiters.subjects import Subject
 from statesize.lab.studies.grid.run import Row
+from statesize.lab.studies.page.charts import SIDE, chart_data, palette, points
 from statesize.lab.studies.page.conclusion import Conclusion, Figure, Findings, known
 from statesize.lab.studies.page.final import numbered
-from statesize.lab.studies.page.statistics import pearson, spearman
-from statesize.lab.studies.recall.score import FIRST, OTHER, RECALLED, STALE, RecallScore
-from statesize.lab.studies.verdicts.claim import Claim
-from statesize.lab.studies.verdicts.evidence import jackknife
+from statesize.lab.studies.recall.score import FIRST, OTHER, RECALLED, SLICES, STALE, RecallScore, recall_score
+from statesize.lab.studies.statistics import jackknife, pearson, spearman
+from statesize.lab.studies.verdicts import Claim
 
 CLAIM = Claim(
     "Models whose effective state-size dips deeper at delimiters predict repeated bigrams better.",
@@ -30,6 +34,8 @@ CLAIM = Claim(
     {"depth_recall": 0.0},
 )
 """The correlation of depth with ln p of repeated bigrams lies above 0."""
+
+CONDITIONS = (OBSERVED,)
 
 CAVEATS = (
     "Models of different sizes and training differ in more than their modulation; a correlation over models is no "
@@ -45,7 +51,7 @@ _DRAWS = 1000
 
 @dataclass(frozen=True, eq=False)
 class ModelRecall:
-    """What was found in one model: what it predicts, and its depths at delimiters."""
+    """The measurement of one model: its predictions, and its depths at delimiters."""
 
     model: str
     score: RecallScore
@@ -69,12 +75,28 @@ class ModelRecall:
         return float(low), float(high)
 
 
+def measure_subject(
+    subject: Subject, options: RecallOptions, dips: Callable[[nn.Module | None], ModelDips]
+) -> ModelRecall:
+    """Perplexities on repeated bigrams of one model, and its dips at delimiters."""
+    model = subject.load()
+    score = recall_score(model, subject.corpus, options.length or subject.length, subject.scored)
+    return ModelRecall(subject.name, score, dips(model))
+
+
 def recall(models: Sequence[ModelRecall], delimiter: str = "") -> Conclusion:
     """Perplexities, depths, and their correlation over models, of which there is at least one."""
     del delimiter
     findings = Findings({"models": float(len(models))})
     for model in models:
-        findings.figures |= {f"{model.model}_{name}": value for name, value in _figures(model).items()}
+        figures: dict[str, Figure] = {
+            **_perplexities(model),
+            "recall_perplexity_interval": model.interval(RECALLED),
+            "other_perplexity_interval": model.interval(OTHER),
+            "depth": model.depth,
+            "ess": model.ess,
+        }
+        findings.figures |= {f"{model.model}_{name}": value for name, value in figures.items()}
     ranked = sorted(models, key=lambda model: model.score.perplexity(RECALLED))
     findings.statements += map(_statement, ranked)
     recalled = np.array([model.score.mean_nats(RECALLED)[0] for model in models])
@@ -107,29 +129,24 @@ def _units(models: Sequence[ModelRecall]) -> NDArray[np.int64]:
 
 
 def recall_rows(models: Sequence[ModelRecall]) -> list[Row]:
-    """What was found as rows of a table, one a model."""
+    """Rows of the table, one a model."""
     return [{"model": model.model, "depth": model.depth, "ess": model.ess, **_perplexities(model)} for model in models]
 
 
-def recall_models(models: Sequence[ModelRecall]) -> list[dict[str, Any]]:
-    """What was found as JSON objects, one a model, for other commands; None for what is not known."""
+def recall_tables(models: Sequence[ModelRecall]) -> dict[str, list[Row]]:
+    """The table of the study by name of the file."""
+    return {"table.parquet": recall_rows(models)}
+
+
+def recall_document(models: Sequence[ModelRecall]) -> dict[str, Any]:
+    """The measurements as JSON values, one object a model; None for what is not known."""
     rows = ({"depth": model.depth, "ess": model.ess, **_perplexities(model)} for model in models)
-    return [{"name": model.model, **known(row)} for model, row in zip(models, rows, strict=True)]
+    return {"models": [{"name": model.model, **known(row)} for model, row in zip(models, rows, strict=True)]}
 
 
 def _perplexities(model: ModelRecall) -> dict[str, float]:
     names = {"recall": RECALLED, "first": FIRST, "stale": STALE, "other": OTHER}
     return {f"{column}_perplexity": model.score.perplexity(name) for column, name in names.items()}
-
-
-def _figures(model: ModelRecall) -> dict[str, Figure]:
-    return {
-        **_perplexities(model),
-        "recall_perplexity_interval": model.interval(RECALLED),
-        "other_perplexity_interval": model.interval(OTHER),
-        "depth": model.depth,
-        "ess": model.ess,
-    }
 
 
 def _statement(model: ModelRecall) -> str:
@@ -141,3 +158,38 @@ def _statement(model: ModelRecall) -> str:
         f"{counts[2]:.0f} of an earlier document, {score.perplexity(OTHER):.3g} on other tokens; depth "
         f"{model.depth:.1%}, ESS {model.ess:.1f}."
     )
+
+
+def recall_charts(models: Sequence[ModelRecall]) -> alt.VConcatChart:
+    """Perplexities of each slice, and that of repeated bigrams against depth and ESS."""
+    titles = {"depth": "Depth of the dip at delimiters", "ess": "Entropy-ESS away from delimiters"}
+    against = [
+        points(
+            chart_data(recall_rows(models)),
+            "Repeated bigrams",
+            alt.X(f"{column}:Q", title=title, scale=alt.Scale(zero=False)),
+            alt.Y("recall_perplexity:Q", title="Perplexity", scale=alt.Scale(zero=False)),
+            palette("model", "Model"),
+            ["model:N", f"{column}:Q", "recall_perplexity:Q", "other_perplexity:Q"],
+        )
+        for column, title in titles.items()
+    ]
+    return alt.vconcat(_slices(models), alt.hconcat(*against))
+
+
+def _slices(models: Sequence[ModelRecall]) -> alt.Chart:
+    data = chart_data(
+        {"model": model.model, "slice": name, "perplexity": model.score.perplexity(name)}
+        for model in models
+        for name in SLICES
+    )
+    axis = alt.Axis(format="~s", tickCount=6, labelOverlap=True)
+    chart = points(
+        data,
+        "Perplexity of tokens by what the context has shown",
+        alt.X("perplexity:Q", title="Perplexity", scale=alt.Scale(type="log"), axis=axis),
+        alt.Y("slice:N", title=None, sort=list(SLICES)),
+        palette("model", "Model"),
+        ["model:N", "slice:N", "perplexity:Q"],
+    )
+    return chart.encode(yOffset="model:N").properties(width=2 * SIDE)

@@ -6,6 +6,7 @@ After the slices of Arora et al., "Zoology: Measuring and improving recall in ef
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, TypeAlias, cast
 
 import numpy as np
@@ -28,17 +29,17 @@ _SEQUENCES_AT_ONCE = 8
 
 @dataclass(frozen=True, eq=False)
 class RecallScore:
-    """What a model predicts of a text, each field (sequence, slice)."""
+    """The predictions of a model on a text, each field (sequence, slice)."""
 
     nats: Numbers  # sum of −ln p over the tokens
-    counts: Numbers  # how many tokens these are
+    counts: Numbers  # number of these tokens
 
     def mean_nats(self, name: str, weights: Numbers | None = None) -> Numbers:
         """Mean of −ln p over a slice, (draw,), where sequences count as often as `weights` (draw, sequence) says."""
         weights = np.ones((1, len(self.nats))) if weights is None else weights
-        place = SLICES.index(name)
-        counts = weights @ self.counts[:, place]
-        return np.where(counts > 0, weights @ self.nats[:, place] / np.maximum(counts, 1), np.nan)
+        index = SLICES.index(name)
+        counts = weights @ self.counts[:, index]
+        return np.where(counts > 0, weights @ self.nats[:, index] / np.maximum(counts, 1), np.nan)
 
     def perplexity(self, name: str) -> float:
         """Perplexity over a slice, exp of the mean of −ln p."""
@@ -47,24 +48,22 @@ class RecallScore:
 
 def slices(ids: Tensor, delimiter: int) -> NDArray[np.bool_]:
     """Which tokens (L,) belong to which slice, (L, slice); delimiters and first tokens of documents to none."""
-    found = np.zeros((len(ids), len(SLICES)), bool)
-    here, before = dict[tuple[int, int], int](), set[tuple[int, int]]()
+    member = np.zeros((len(ids), len(SLICES)), bool)
+    first, earlier = dict[tuple[int, int], int](), set[tuple[int, int]]()
     tokens = cast("list[int]", ids.tolist())
-    for place in range(1, len(tokens)):
-        bigram = tokens[place - 1], tokens[place]
+    for position, bigram in enumerate(pairwise(tokens), 1):
         if bigram[1] == delimiter:
-            before |= here.keys()
-            here = {}
+            earlier |= first.keys()
+            first = {}
         elif bigram[0] != delimiter:
-            repeated = bigram in here
-            found[place, SLICES.index(RECALLED)] = repeated
-            found[place, SLICES.index(OTHER)] = not repeated
-            found[place, SLICES.index(STALE)] = not repeated and bigram in before
+            repeated = bigram in first
+            # In the order of SLICES; whether a bigram is repeated later is known then.
+            member[position] = repeated, False, not repeated and bigram in earlier, not repeated
             if repeated:
-                found[here[bigram], SLICES.index(FIRST)] = True
+                member[first[bigram], SLICES.index(FIRST)] = True
             else:
-                here[bigram] = place
-    return found
+                first[bigram] = position
+    return member
 
 
 def recall_score(
@@ -94,9 +93,8 @@ def recall_score(
 @torch.no_grad()
 def _losses(model: nn.Module, ids: Tensor) -> Tensor:
     """−ln p of each token but the first, (S, L − 1), float64."""
-    place = next(model.parameters()).device
     try:
-        output: Any = model(ids.to(place))
+        output: Any = model(ids.to(next(model.parameters()).device))
     except IndexError as error:
         raise InputError(
             f"the model refused sequences of {ids.shape[1]} tokens with ids up to {int(ids.max())}: {error}. Give a "

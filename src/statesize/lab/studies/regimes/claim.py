@@ -9,18 +9,18 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, cast
 
+import altair as alt
 import numpy as np
 from scipy import stats
 
 from statesize.lab.studies.grid.run import Row
+from statesize.lab.studies.page.charts import SIDE, chart_data, mean_lines, percent
 from statesize.lab.studies.page.conclusion import Conclusion, Findings
 from statesize.lab.studies.page.final import FinalRun, final_runs, grid_findings, grouped
-from statesize.lab.studies.page.statistics import mean
-from statesize.lab.studies.verdicts.claim import Claim
-from statesize.lab.studies.verdicts.evidence import Evidence, of_mean
+from statesize.lab.studies.statistics import Evidence, mean, of_mean
+from statesize.lab.studies.verdicts import Claim
 
 SOLVED = 0.95
 """Accuracy from which on a run counts as having solved its task."""
@@ -45,30 +45,11 @@ CAVEATS = (
 )
 
 
-@dataclass(frozen=True)
-class DiagnosedRun:
-    """A run with what it does with its state at the end."""
-
-    run: FinalRun
-    share: float  # ESS/TSS
-    utilisation: float  # ESS/TSS at the cuts where the state is what limits ESS
-    initial_utilisation: float  # before training
-    diagnosis: str  # "solved", or the regime
-
-
-def diagnosed_runs(rows: Sequence[Row], metric: str) -> list[DiagnosedRun]:
-    """The runs that did not diverge, with their diagnoses by a column of ESS."""
-    found: list[DiagnosedRun] = []
-    for run in final_runs(rows):
-        utilisation = float(run.last[f"utilisation_{metric}"])
-        diagnosis = "solved" if run.accuracy >= SOLVED else _regime_of(utilisation)
-        initial = float(run.first[f"utilisation_{metric}"])
-        found.append(DiagnosedRun(run, run.share(metric), utilisation, initial, diagnosis))
-    return found
-
-
-def _regime_of(utilisation: float) -> str:
-    """What a run that has not solved its task does with its state."""
+def diagnosis(run: FinalRun, metric: str) -> str:
+    """The word "solved", or how the run uses its state at the end, by a column of ESS."""
+    utilisation = run.utilisation(metric)
+    if run.accuracy >= SOLVED:
+        return "solved"
     if math.isnan(utilisation):
         return "too short to tell"
     return "saturated" if utilisation >= SATURATED else "collapsed" if utilisation <= COLLAPSED else "partly used"
@@ -76,20 +57,20 @@ def _regime_of(utilisation: float) -> str:
 
 def regimes(rows: Sequence[Row], metric: str, claim: Claim | None = None) -> Conclusion:
     """What a grid says about saturation and collapse, by a column of ESS that was named before the runs were done."""
-    runs, findings = diagnosed_runs(rows, metric), grid_findings(rows)
-    untreated = [found for found in runs if found.run.intervention == "none"]
-    mixers = {found.run.mixer for found in untreated}
+    runs, findings = final_runs(rows), grid_findings(rows)
+    untreated = [run for run in runs if run.intervention == "none"]
+    mixers = {run.mixer for run in untreated}
     for gated in GATED:
         if {FULL, gated} <= mixers:
-            _add_comparison(untreated, gated, findings)
-    for (name, words), members in grouped(runs, lambda found: _named(found.run)).items():
-        share, utilisation = mean(found.share for found in members), mean(found.utilisation for found in members)
-        accuracy = mean(found.run.accuracy for found in members)
+            _add_comparison(untreated, gated, metric, findings)
+    for (name, words), members in grouped(runs, _named).items():
+        share, accuracy = mean(run.share(metric) for run in members), mean(run.accuracy for run in members)
+        utilisation = mean(run.utilisation(metric) for run in members)
         findings.figures |= {f"{name}_share": share, f"{name}_utilisation": utilisation, f"{name}_accuracy": accuracy}
-        diagnoses = Counter(found.diagnosis for found in members)
+        diagnoses = Counter(diagnosis(run, metric) for run in members)
         findings.statements.append(
             f"{words}: ESS/TSS ({metric}) {share:.2f}, utilisation {utilisation:.2f}, accuracy {accuracy:.2f}; "
-            f"{', '.join(f'{count} {diagnosis}' for diagnosis, count in diagnoses.items())}."
+            f"{', '.join(f'{count} {name}' for name, count in diagnoses.items())}."
         )
     findings.statements.append(
         f"Diagnoses: solved from accuracy {SOLVED} on; else saturated from utilisation ({metric}) {SATURATED} on, "
@@ -108,16 +89,15 @@ def _named(run: FinalRun) -> tuple[str, str]:
     return f"control_{name}_{run.intervention}", f"{words}, {run.intervention}"
 
 
-def _add_comparison(runs: Sequence[DiagnosedRun], gated: str, findings: Findings) -> None:
-    """How much more of its state `FULL` uses than another mixer, before and after training, and who solves the task."""
-    after = findings.add(f"{FULL}_less_{gated}", _difference(runs, gated, lambda found: found.utilisation))
-    before = findings.add(
-        f"control_initial_{FULL}_less_{gated}", _difference(runs, gated, lambda found: found.initial_utilisation)
-    )
-    diagnoses = {name: [one.diagnosis for one in runs if one.run.mixer == name] for name in (FULL, gated)}
-    solved = [[found.count("solved"), len(found) - found.count("solved")] for found in diagnoses.values()]
+def _add_comparison(runs: Sequence[FinalRun], gated: str, metric: str, findings: Findings) -> None:
+    """How much more of its state `FULL` uses than `gated`, before and after training, and which solves the task."""
+    initial = _difference(runs, gated, lambda run: float(run.first[f"utilisation_{metric}"]))
+    after = findings.add(f"{FULL}_less_{gated}", _difference(runs, gated, lambda run: run.utilisation(metric)))
+    before = findings.add(f"control_initial_{FULL}_less_{gated}", initial)
+    diagnoses = [[diagnosis(run, metric) for run in runs if run.mixer == name] for name in (FULL, gated)]
+    solved = [[names.count("solved"), len(names) - names.count("solved")] for names in diagnoses]
     p = float(cast("Any", stats).fisher_exact(solved).pvalue)
-    collapsed = float(diagnoses[gated].count("collapsed"))
+    collapsed = float(diagnoses[1].count("collapsed"))
     findings.figures |= {f"{FULL}_{gated}_solved_p": p, f"{gated}_collapsed": collapsed}
     findings.statements.append(
         f"Utilisation of {FULL} less that of {gated} at equal task, kv and TSS: {after}; at initialisation {before}. "
@@ -126,10 +106,50 @@ def _add_comparison(runs: Sequence[DiagnosedRun], gated: str, findings: Findings
     )
 
 
-def _difference(runs: Sequence[DiagnosedRun], gated: str, value: Callable[[DiagnosedRun], float]) -> Evidence:
-    """What `FULL` has more than another mixer, over the cells that have both."""
+def _difference(runs: Sequence[FinalRun], gated: str, value: Callable[[FinalRun], float]) -> Evidence:
+    """The value of `FULL` less that of `gated`, over the cells that have both."""
     differences: list[float] = []
-    for members in grouped(runs, lambda found: found.run.cell).values():
-        full, other = (mean(value(one) for one in members if one.run.mixer == name) for name in (FULL, gated))
+    for members in grouped(runs, lambda run: run.cell).values():
+        full, other = (mean(value(run) for run in members if run.mixer == name) for name in (FULL, gated))
         differences.append(full - other)
     return of_mean(np.array([one for one in differences if math.isfinite(one)]))
+
+
+_SHOWN = ("mixer", "kv", "step", "accuracy")
+
+
+def regimes_charts(rows: Sequence[Row], metric: str) -> alt.VConcatChart:
+    """ESS/TSS and accuracy against difficulty, and both over training."""
+    hardest: dict[str, int] = {}
+    for row in rows:
+        hardest[_setting(row)] = max(hardest.get(_setting(row), 0), int(row["kv"]))
+    by_kv = chart_data(_shown(row, metric) for row in rows if row["final"])
+    by_step = chart_data(_shown(row, metric) for row in rows if row["kv"] == hardest[_setting(row)])
+    return alt.vconcat(
+        alt.hconcat(
+            _lines(by_kv, "kv", "Key-value pairs", "share", "ESS / TSS", "Share of the state, by difficulty"),
+            _lines(by_kv, "kv", "Key-value pairs", "accuracy", "Accuracy", "Accuracy, by difficulty"),
+        ),
+        alt.hconcat(
+            _lines(by_step, "step", "Step", "share", "ESS / TSS", "Share of the state, most pairs"),
+            _lines(by_step, "step", "Step", "accuracy", "Accuracy", "Accuracy, most pairs"),
+        ),
+    )
+
+
+def _setting(row: Row) -> str:
+    extra = "" if row["intervention"] == "none" else f" {row['intervention']}"
+    return f"{row['task']} L {row['length']} n {row['key_size']}{extra}"
+
+
+def _shown(row: Row, metric: str) -> Row:
+    share = float(row[metric]) / float(row["state_size"])
+    return {name: row[name] for name in _SHOWN} | {"setting": _setting(row), "share": share}
+
+
+def _lines(data: alt.Data, x: str, x_title: str, y: str, y_title: str, title: str) -> alt.Chart:
+    axis = alt.X(f"{x}:Q", title=x_title)
+    chart = mean_lines(data, title, axis, y, y_title, percent(), ["mixer:N", "setting:N", f"{x}:Q"])
+    legend = alt.Legend(labelLimit=400, symbolType="stroke", symbolSize=400)
+    stroke = alt.StrokeDash("setting:N", title="Setting", legend=legend)
+    return chart.encode(strokeDash=stroke).properties(width=1.4 * SIDE)

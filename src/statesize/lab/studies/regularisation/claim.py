@@ -9,7 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import altair as alt
+
 from statesize.lab.studies.grid.run import Row
+from statesize.lab.studies.page.charts import SIDE, chart_data, palette, percent, points, rounded
 from statesize.lab.studies.page.conclusion import Conclusion
 from statesize.lab.studies.page.final import (
     FinalRun,
@@ -19,9 +22,8 @@ from statesize.lab.studies.page.final import (
     grouped,
     paired_differences,
 )
-from statesize.lab.studies.page.statistics import mean
-from statesize.lab.studies.verdicts.claim import Claim
-from statesize.lab.studies.verdicts.evidence import Evidence, of_mean
+from statesize.lab.studies.statistics import Evidence, mean, of_mean
+from statesize.lab.studies.verdicts import Claim
 
 CAVEATS = (
     "Where the gates start matters as much: opened at the start by a bias of 3 and trained without λ (open_gates), "
@@ -40,7 +42,7 @@ CAVEATS = (
 
 @dataclass(frozen=True)
 class Treatment:
-    """What was done against collapse; runs of equal treatments differ in mixer, task, rate and seed."""
+    """A treatment against collapse; runs of equal treatments differ in mixer, task, rate and seed."""
 
     identity_weight: float  # λ
     utilisation_weight: float  # of the objective of utilisation
@@ -63,7 +65,7 @@ class Treatment:
         return self.identity_weight > 0 or self.utilisation_weight > 0
 
     def label(self, steps: int) -> str:
-        """The treatment in words, such as "λ 0.3"; its steps are told where they are not the usual ones."""
+        """The treatment in words, such as "λ 0.3"; with its steps where they are not the usual ones."""
         words = [] if self.utilisation_weight and not self.identity_weight else [f"λ {self.identity_weight:g}"]
         if self.utilisation_weight:
             words.append(f"utilisation to {self.target_utilisation:g}, weight {self.utilisation_weight:g}")
@@ -84,8 +86,9 @@ def regularisation(rows: Sequence[Row], metric: str, claim: Claim | None = None)
     groups = grouped(runs, lambda run: (run.mixer, Treatment.of(run)))
     for (mixer, treatment), members in groups.items():
         label = treatment.label(steps)
+        slug = label.replace("λ", "lambda").replace(",", "").replace(" ", "_")
         prefix = "control_" if not treatment.regularised and treatment != plain else ""
-        name = f"{prefix}{mixer.replace('-', '_')}_{_slug(label)}"
+        name = f"{prefix}{mixer.replace('-', '_')}_{slug}"
         columns = {"accuracy": "accuracy", "utilisation": f"utilisation_{metric}", "entropy": "entropy", "norm": "norm"}
         means = {what: mean(run.last[column] for run in members) for what, column in columns.items()}
         means["share"] = mean(run.share(metric) for run in members)
@@ -109,5 +112,45 @@ def _gain(before: Sequence[FinalRun], after: Sequence[FinalRun], value: Callable
     return of_mean(paired_differences(before, after, "intervention", value=value))
 
 
-def _slug(label: str) -> str:
-    return label.replace("λ", "lambda").replace(",", "").replace(" ", "_")
+def regularisation_charts(rows: Sequence[Row], metric: str) -> alt.VConcatChart:
+    """Accuracy and ESS by treatment, and one against the other, each run a point."""
+    runs = final_runs(rows)
+    labels = [Treatment.of(run).label(usual_steps(runs)) for run in runs]
+    data = chart_data(
+        {
+            "mixer": run.mixer,
+            "treatment": label,
+            "seed": run.seed,
+            "accuracy": run.accuracy,
+            "share": run.share(metric),
+        }
+        for run, label in zip(runs, labels, strict=True)
+    )
+    ordered, share = list(dict.fromkeys(labels)), f"ESS / TSS ({metric})"
+    against = points(
+        data,
+        "Accuracy against ESS",
+        alt.X("share:Q", title=share, axis=percent()),
+        alt.Y("accuracy:Q", title="Accuracy", axis=percent()),
+        palette("mixer", "Mixer"),
+        ["mixer:N", "treatment:N", "seed:Q", "accuracy:Q", "share:Q"],
+    )
+    shape = alt.Shape("treatment:N", title="Treatment", sort=ordered, legend=alt.Legend(labelLimit=400))
+    return alt.vconcat(
+        alt.hconcat(_by_treatment(data, ordered, "accuracy", "Accuracy"), _by_treatment(data, ordered, "share", share)),
+        alt.hconcat(against.encode(shape=shape).properties(width=1.6 * SIDE)),
+    )
+
+
+def _by_treatment(data: alt.Data, ordered: list[str], y: str, title: str) -> alt.LayerChart | alt.FacetChart:
+    base = alt.Chart(data, title=f"{title}, by treatment").encode(
+        x=alt.X("treatment:N", title="Treatment", sort=ordered, axis=alt.Axis(labelLimit=300, labelAngle=-40)),
+        xOffset="mixer:N",
+        color=palette("mixer", "Mixer"),
+        tooltip=["mixer:N", "treatment:N", "seed:Q", rounded(y)],
+    )
+    runs = base.mark_point(filled=True, size=30, opacity=0.6).encode(y=alt.Y(f"{y}:Q", title=title, axis=percent()))
+    means = base.mark_tick(thickness=3, size=14).encode(
+        y=f"mean({y}):Q", tooltip=["mixer:N", "treatment:N", rounded(f"mean({y})"), "count():Q"]
+    )
+    return alt.layer(runs, means).properties(width=1.6 * SIDE, height=SIDE)

@@ -10,10 +10,13 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import altair as alt
+
 from statesize.lab.studies.grid.run import Row
+from statesize.lab.studies.page.charts import chart_data, mean_lines, percent
 from statesize.lab.studies.page.conclusion import Conclusion
 from statesize.lab.studies.page.final import FinalRun, accuracy_of, final_runs, grid_findings, grouped
-from statesize.lab.studies.verdicts.claim import Claim
+from statesize.lab.studies.verdicts import Claim
 
 WIDTHS: tuple[int, ...] = (64, 128, 256, 512)
 
@@ -42,17 +45,13 @@ class Best:
     """The most accurate run of a mixer at a width and a length."""
 
     run: FinalRun
-    rates: int  # runs it is the best of
-    published: float  # NaN where nothing is
+    rates: int  # number of runs from which it was chosen
+    published: float  # NaN where nothing is published
 
     @property
     def name(self) -> str:
-        """In the names of figures."""
+        """The prefix of its figures."""
         return f"{re.sub('[^a-z0-9]', '_', self.run.mixer)}_{self.run.length}_d{self.run.width}"
-
-    def utilisation(self, metric: str) -> float:
-        """Of a metric, at the end."""
-        return float(self.run.last[f"utilisation_{metric}"])
 
 
 def best_runs(rows: Sequence[Row]) -> list[Best]:
@@ -70,14 +69,41 @@ def zoology(rows: Sequence[Row], metric: str, claim: Claim | None = None) -> Con
     """What a grid says about accuracy and the ESS by a column, beside what was published."""
     findings = grid_findings(rows)
     for best in best_runs(rows):
-        run, ess, used = best.run, float(best.run.last[metric]), best.utilisation(metric)
+        run, ess, used = best.run, float(best.run.last[metric]), best.run.utilisation(metric)
         figures = {"accuracy": run.accuracy, "published": best.published, "ess": ess, "utilisation": used}
         findings.figures |= {f"{best.name}_{name}": value for name, value in figures.items()}
-        told = "" if math.isnan(best.published) else f" (published {best.published:.2f})"
+        figure = "" if math.isnan(best.published) else f" (published {best.published:.2f})"
         share = "" if math.isnan(used) else f", utilisation {used:.2f}"
         findings.statements.append(
-            f"{run.mixer}, L {run.length}, kv {run.kv}, width {run.width}: accuracy {run.accuracy:.2f}{told}, whole "
+            f"{run.mixer}, L {run.length}, kv {run.kv}, width {run.width}: accuracy {run.accuracy:.2f}{figure}, whole "
             f"sequences {float(run.last['sequence_accuracy']):.2f}, at rate {run.rate:.2g}, the best of {best.rates} "
             f"runs; ESS {ess:.1f}{share}."
         )
     return findings.conclusion("zoology", claim, CAVEATS)
+
+
+def zoology_charts(rows: Sequence[Row], metric: str) -> alt.VConcatChart:
+    """Accuracy with the published one, and utilisation, against width, a panel a length."""
+    bests = best_runs(rows)
+    lengths = sorted({best.run.length for best in bests})
+    panels = [_panel([best for best in bests if best.run.length == length], metric) for length in lengths]
+    return alt.vconcat(*panels)
+
+
+def _panel(bests: Sequence[Best], metric: str) -> alt.HConcatChart:
+    common = [{"mixer": best.run.mixer, "width": best.run.width, "rate": best.run.rate} for best in bests]
+    shown = [
+        {**row, "from": source, "accuracy": value}
+        for row, best in zip(common, bests, strict=True)
+        for source, value in (("here", best.run.accuracy), ("published", best.published))
+        if not math.isnan(value)
+    ]
+    used = [{**row, "utilisation": best.run.utilisation(metric)} for row, best in zip(common, bests, strict=True)]
+    title = f"L {bests[0].run.length}, kv {bests[0].run.kv}"
+    x = alt.X("width:Q", title="Width", scale=alt.Scale(type="log", base=2))
+    tooltip = ["mixer:N", "width:Q", "rate:Q"]
+    accuracy = mean_lines(chart_data(shown), f"Accuracy, {title}", x, "accuracy", "Accuracy", percent(), tooltip)
+    ess_title = f"Utilisation ({metric}), {title}"
+    ess = mean_lines(chart_data(used), ess_title, x, "utilisation", "Utilisation", percent(), tooltip)
+    dash, shape = alt.StrokeDash("from:N", legend=None), alt.Shape("from:N", title="Accuracy")
+    return alt.hconcat(accuracy.encode(strokeDash=dash, shape=shape), ess)

@@ -1,21 +1,64 @@
-"""What units say about a number: Student's t over the units that were drawn independently."""
+"""Means, correlations and their evidence: Student's t over units that were drawn independently."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-from statesize.lab.studies.page.statistics import Numbers
 from statesize.measurement.statistics import Interval
 
-Statistic: TypeAlias = Callable[[NDArray[np.int64]], float]
-"""A number from the rows with these indices."""
+Numbers: TypeAlias = NDArray[np.float64]
+Indices: TypeAlias = NDArray[np.int64]
+
+
+def mean(values: Iterable[Any]) -> float:
+    """The mean of numbers, NaN without any."""
+    listed = np.array(list(values), np.float64)
+    return float(listed.mean()) if len(listed) else math.nan
+
+
+def pearson(x: Numbers, y: Numbers) -> float:
+    """Pearson's correlation of x (N,) and y (N,); NaN with fewer than 3 pairs or where one side does not vary."""
+    if len(x) < 3:
+        return math.nan
+    x, y = x - x.mean(), y - y.mean()
+    scale = float(np.sqrt((x @ x) * (y @ y)))
+    # The rest of equal numbers is round-off, not variation.
+    return float(x @ y) / scale if scale > 1e-12 else math.nan
+
+
+def spearman(x: Numbers, y: Numbers) -> float:
+    """Spearman's rank correlation of x (N,) and y (N,), with mean ranks for ties; NaN as for `pearson`."""
+    return pearson(ranks(x), ranks(y))
+
+
+def ranks(x: Numbers) -> Numbers:
+    """Ranks from 1 of x (N,), means of ranks for ties."""
+    _, inverse, counts = np.unique(x, return_inverse=True, return_counts=True)
+    return (np.cumsum(counts) - (counts - 1) / 2)[inverse]
+
+
+def within_cells(x: Numbers, cells: Indices) -> Numbers:
+    """Residuals (N,) of x (N,) from the mean of its cell; `cells` (N,) numbers the cells from 0."""
+    counts = np.bincount(cells)
+    means = np.bincount(cells, weights=x) / np.maximum(counts, 1)
+    return x - means[cells]
+
+
+def percentiles(draws: Numbers) -> tuple[float, float]:
+    """The ends of the interval of 95 % from draws (D,); NaN where fewer than half of the draws give a number."""
+    known = draws[np.isfinite(draws)]
+    if len(known) < len(draws) / 2:
+        return math.nan, math.nan
+    low, high = np.percentile(known, [2.5, 97.5])
+    return float(low), float(high)
+
 
 # Fisher's z of a correlation of 1 is infinite.
 _LARGEST_CORRELATION = 1 - 1e-9
@@ -23,7 +66,7 @@ _LARGEST_CORRELATION = 1 - 1e-9
 
 @dataclass(frozen=True)
 class Evidence:
-    """An estimate, its standard error over units, and how many units there are."""
+    """An estimate, its standard error over units, and the number of units."""
 
     value: float
     error: float = math.nan  # on the scale on which Student's t is taken
@@ -70,7 +113,12 @@ def of_mean(values: Numbers) -> Evidence:
     return Evidence(float(values.mean()), error, len(values))
 
 
-def jackknife(statistic: Statistic, units: NDArray[np.int64], *, correlation: bool = False) -> Evidence:
+def spearman_evidence(x: Numbers, y: Numbers, units: Indices) -> Evidence:
+    """The evidence of Spearman's correlation of x (N,) and y (N,), whose `units` (N,) are left out one at a time."""
+    return jackknife(lambda rows: spearman(x[rows], y[rows]), units, correlation=True)
+
+
+def jackknife(statistic: Callable[[Indices], float], units: Indices, *, correlation: bool = False) -> Evidence:
     """The evidence of a statistic of rows whose `units` (N,) are left out one at a time."""
     # Student's t of the pseudo-values, after Tukey 1958 and Miller, "The Jackknife, a Review", 1974. All rows of a unit
     # are left out together, as they are not independent of each other.

@@ -6,10 +6,8 @@ from scipy import stats
 
 from statesize.errors import InputError
 from statesize.lab.studies.page.conclusion import NO_CLAIM, Findings
-from statesize.lab.studies.page.statistics import pearson
-from statesize.lab.studies.verdicts.claim import Claim
-from statesize.lab.studies.verdicts.evidence import Evidence, jackknife, of_mean
-from statesize.lab.studies.verdicts.verdict import holm, judge
+from statesize.lab.studies.statistics import Evidence, jackknife, of_mean, pearson
+from statesize.lab.studies.verdicts import Claim, holm, judge
 
 
 def claim(least=3, **thresholds):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from statesize.lab.studies.page.statistics import pearson, ranks, spearman, within_cells
+from statesize.lab.studies.statistics import pearson, ranks, spearman, within_cells
 
 
 @pytest.fixture
