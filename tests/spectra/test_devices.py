@@ -16,7 +16,7 @@ from statesize.testing import compare_with_definition
 CHOOSING = (
     "exact.square_root",
     "lanes.small_state",
-    "shifts.elimination_tree",
+    "shifts.bordered",
 )
 
 

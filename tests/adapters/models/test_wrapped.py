@@ -242,7 +242,7 @@ def test_a_model_with_adapters_in_its_layers_is_found_and_others_are_refused():
     model = peft_model("BaseTuner.forward")
     assert unwrapped(torch.compile(model, backend="eager")) is model.base_model.model
     for other in (peft_model("XLoraModel.forward"), peft_model("BaseTuner.forward", alora_invocation_tokens=[1])):
-        with pytest.raises(ModelError, match=r"got PeftModelForCausalLM with KIND, .* Give model\.get_base_model\(\)"):
+        with pytest.raises(ModelError, match=r"got PeftModelForCausalLM with KIND, .* Pass model\.get_base_model\(\)"):
             ss.capture(other, token_ids())
 
 

@@ -39,7 +39,7 @@ def test_a_model_trains_on_it(tmp_path):
         (lambda i, t: (i[:1], t[:1]), "of at least 2"),
         (lambda i, t: (i - 1, t), "inputs must be token ids of at least 0"),
         (lambda i, t: (i, torch.where(t == -100, -1, t)), "targets must be token ids of at least 0"),
-        (lambda i, t: (i, torch.full_like(t, -100)), "must ask something"),
+        (lambda i, t: (i, torch.full_like(t, -100)), "must score something"),
         (lambda i, t: (i, i), "must not be the tokens at the same positions"),
         (lambda i, t: (i.tolist(), t), "inputs must be a tensor"),
     ],
