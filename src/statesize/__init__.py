@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from statesize.reduction.compress import compress
     from statesize.reduction.reduce import reduce
     from statesize.report.comparison import compare
+    from statesize.truncation.truncate import truncate
 
 # Loaded on first use, so that `statesize --version` and the like need not wait for torch.
 _HOMES = {
@@ -53,6 +54,7 @@ _HOMES = {
     "reduction.compress": ("compress",),
     "reduction.reduce": ("reduce",),
     "report.comparison": ("compare",),
+    "truncation.truncate": ("truncate",),
     "measurement.settings": ("Settings",),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
@@ -89,6 +91,7 @@ __all__ = [
     "reduce",
     "reduction",
     "testing",
+    "truncate",
 ]
 
 

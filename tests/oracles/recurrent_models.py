@@ -183,7 +183,7 @@ def observations(model: nn.Module, ids: Tensor, *sources: Source) -> list[Observ
     with ExitStack() as stack:
         running = stack.enter_context(running_modules(model, 21))
         for source in sources:
-            stack.enter_context(source(model, running, lambda make: seen.append(make())))
+            stack.enter_context(source(model, running, lambda make, product=None: seen.append(make())))
         model(input_ids=ids, use_cache=False)
     return seen
 

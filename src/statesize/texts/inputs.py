@@ -13,6 +13,7 @@ from statesize.adapters.models.inputs import check_mask
 from statesize.errors import InputError
 from statesize.laboratory import bundled_documents
 from statesize.texts.documents import READERS, file_documents
+from statesize.texts.rows import evenly
 from statesize.texts.tokens import AnyTokenizer, encode, join_documents, special_ids
 
 TokenInput: TypeAlias = Tensor | Sequence[int] | str | Path | Mapping[str, Any]
@@ -160,3 +161,17 @@ def _enough(documents: list[tuple[str, int]]) -> Iterator[str]:
         if tokens < LENGTH:
             yield document
         tokens += length
+
+
+def whole_texts(inputs: Inputs | None, tokenizer: AnyTokenizer | None) -> list[Tensor]:
+    """The sequences of the caller, (L,) each, or all bundled documents as one."""
+    if inputs is not None:
+        return list(sequences(inputs, tokenizer)[0])
+    if tokenizer is None:
+        raise InputError("inputs must be token ids for a model without a tokenizer, got none. Give token ids, or both.")
+    return [join_documents(tokenizer, bundled_documents()[1], "eos" not in special_ids(tokenizer)[1])]
+
+
+def excerpts_of(texts: Sequence[Tensor], size: int, most: int) -> list[Tensor]:
+    """Pieces of texts that do not overlap, of so many tokens, from all parts."""
+    return evenly([ids[at : at + size] for ids in texts for at in range(0, len(ids) - size + 1, size)], most)

@@ -48,7 +48,7 @@ def test_a_document_that_begins_within_the_sequence_forgets_what_came_before() -
     with (
         torch.no_grad(),
         running_modules(model, 21) as running,
-        recurrent_layers.observing_rg_lru(model, running, lambda make: seen.append(make())),
+        recurrent_layers.observing_rg_lru(model, running, lambda make, product=None: seen.append(make())),
     ):
         model(input_ids=tokens(sequences=1), position_ids=positions, use_cache=False)
     assert not bool(seen[0].operator(slice(None)).dense()[..., 8:, :8].any())

@@ -55,7 +55,9 @@ def test_steps_and_keys_that_a_mixer_prepares_before_its_kernel(family: str, cha
     arguments = {**arguments, **changes, **given}
     expected = impulse_responses(function, arguments)
     output = first(function(**{name: value for name, value in arguments.items() if name != "kwargs"}))
-    operator = scans.KERNELS[function.__name__](ReplacedCall("mixer", model, arguments, output)).operator(slice(None))
+    operator = (
+        scans.KERNELS[function.__name__].parse(ReplacedCall("mixer", model, arguments, output)).operator(slice(None))
+    )
     assert float((operator.dense() - expected).abs().max() / expected.abs().max()) < 1e-5
 
 
@@ -112,7 +114,7 @@ def test_the_source_files_are_as_before_whatever_happens(family: str, failure: t
     files = source_files(model)
     before = [dict(vars(file)) for file in files]
 
-    def record(_: Observation) -> None:
+    def record(_: object, product: object = None) -> None:
         if failure is not None:
             raise failure
 
@@ -146,7 +148,7 @@ def test_a_call_that_goes_on_from_a_state_is_refused(family: str) -> None:
         cache = {
             name: first[name] for name in ("past_key_values", "cache_params", "state") if first.get(name) is not None
         }
-        with running_modules(model, 21) as running, scans.observing(model, running, lambda make: make()):
+        with running_modules(model, 21) as running, scans.observing(model, running, lambda make, product=None: make()):
             with pytest.raises(ModelError, match=r"initial state .* run the whole sequence in one call"):
                 model(input_ids=tokens(length=5), use_cache=True, **cache)
 
@@ -157,7 +159,7 @@ def test_a_mixer_of_a_class_derived_elsewhere_is_observed_too() -> None:
     seen: list[Observation] = []
     with (
         running_modules(mixer, 5) as running,
-        scans.observing(mixer, running, lambda make: seen.append(make())),
+        scans.observing(mixer, running, lambda make, product=None: seen.append(make())),
         torch.no_grad(),
     ):
         mixer(torch.randn(1, 5, 32, generator=torch.Generator().manual_seed(0)))

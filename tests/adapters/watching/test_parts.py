@@ -57,7 +57,9 @@ def test_each_call_of_a_mixer_is_observed_while_it_is_innermost() -> None:
 def test_a_mixer_that_is_the_model_goes_by_its_class() -> None:
     seen: list[str] = []
     model = Averager()
-    with observing_parts(model, ["Averager"], ["enter", "leave"], parse, lambda make: seen.append(make().name)):
+    with observing_parts(
+        model, ["Averager"], ["enter", "leave"], parse, lambda make, product=None: seen.append(make().name)
+    ):
         model(torch.ones(1, 4, 1))
     assert seen == ["Averager"]
 

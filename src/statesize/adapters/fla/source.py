@@ -34,7 +34,7 @@ from statesize.adapters.fla.formulas import (
 )
 from statesize.adapters.fla.impulses import Impulses, by_impulses, softmax_attention
 from statesize.adapters.watching.observation import Observation, Product, Record, Running, Units, held
-from statesize.adapters.watching.replaced import first, replaced, source_files
+from statesize.adapters.watching.replaced import first, replaced, source_files, with_first
 from statesize.errors import ModelError
 from statesize.operators import Operator
 
@@ -206,10 +206,7 @@ def _observed(function: Callable[..., Any], running: Running, record: Record) ->
         by_name = {**dict(zip(inspect.signature(function).parameters, args, strict=False)), **kwargs}
         values, mixed = by_name.get("v"), first(result)
         product = Product(values, 1, mixed, 1) if isinstance(values, torch.Tensor) else None
-        held = record(partial(_parsed, running, function, args, kwargs, result), product)
-        if held is None:
-            return result
-        return (held, *result[1:]) if isinstance(result, tuple) else held
+        return with_first(result, record(partial(_parsed, running, function, args, kwargs, result), product))
 
     return kernel
 

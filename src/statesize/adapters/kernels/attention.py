@@ -14,7 +14,14 @@ from torch import Tensor, nn
 from statesize.adapters.kernels.probabilities import Mixing, observed_mixing, visible_keys
 from statesize.adapters.models.held import in_single, stored_element_size
 from statesize.adapters.watching.observation import Observation, Product, Record, Running
-from statesize.adapters.watching.replaced import MixerCall, is_a, observing_parts, replaced, source_files
+from statesize.adapters.watching.replaced import (
+    MixerCall,
+    is_a,
+    observing_parts,
+    replaced,
+    source_files,
+    with_first,
+)
 from statesize.errors import ModelError
 
 REGISTRY = "ALL_ATTENTION_FUNCTIONS"
@@ -75,8 +82,7 @@ class _Registry:
                 self._kept.setdefault(module, []).append(called)
             else:
                 product = Product(value, -2, result[0], 1)
-                held = self._record(partial(called.observation, result[0]), product)
-                result = result if held is None else (held, *result[1:])
+                result = with_first(result, self._record(partial(called.observation, result[0]), product))
             return result
 
         return attend

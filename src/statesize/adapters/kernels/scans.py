@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -11,7 +12,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from statesize.adapters.watching.observation import Observation, Record, Running, Units, chosen, held, take, unchanged
+from statesize.adapters.watching.observation import (
+    Observation,
+    Product,
+    Record,
+    Running,
+    Units,
+    chosen,
+    held,
+    take,
+    unchanged,
+)
 from statesize.adapters.watching.replaced import ReplacedCall, observed, pure_torch, replaced, source_files
 from statesize.operators import Recurrence
 from statesize.operators.stepped import DelayedRecurrence
@@ -173,13 +184,21 @@ def _average(key: Tensor, decay: Tensor, first: Tensor) -> DelayedRecurrence:
     return DelayedRecurrence(A[..., None], B[..., None], C[..., None], D)
 
 
-# What makes an Observation of a call, by the name of the function.
-KERNELS: dict[str, Callable[[ReplacedCall], Observation]] = {
-    "mamba_selective_scan": selective_scan,
-    "mamba2_chunk_scan": chunk_scan,
-    "torch_chunk_gated_delta_rule": gated_delta_rule,
-    "chunk_kimi_delta_attention": kimi_delta_attention,
-    "rwkv_linear_attention": rwkv_attention,
+@dataclass(frozen=True)
+class Scan:
+    """A function that scans, by its name in `KERNELS`."""
+
+    parse: Callable[[ReplacedCall], Observation]
+    values: str  # its argument that is mixed
+    axis: int  # the dimension of positions of that, and of what it returns
+
+
+KERNELS = {
+    "mamba_selective_scan": Scan(selective_scan, "hidden_states", 2),
+    "mamba2_chunk_scan": Scan(chunk_scan, "hidden_states", 1),
+    "torch_chunk_gated_delta_rule": Scan(gated_delta_rule, "value", 1),
+    "chunk_kimi_delta_attention": Scan(kimi_delta_attention, "value", 1),
+    "rwkv_linear_attention": Scan(rwkv_attention, "value", 1),
 }
 CONVOLUTION = "causal_conv1d_fn"
 # In training, Mamba-2 calls this first for scan and convolution at once; its pure-torch body declines.
@@ -190,8 +209,12 @@ _WHOLE_BLOCK = "mamba2_split_conv1d_scan_combined"
 def observing(model: nn.Module, running: Running, record: Record) -> Generator[None]:
     """Observe the scans of a model; while this is open they and their short convolutions run in pure torch."""
 
-    def recorder(parse: Callable[[ReplacedCall], Observation]) -> Callable[[Mapping[str, Any], Tensor], object]:
-        return lambda arguments, output: record(partial(parse, ReplacedCall.by(running.frame, arguments, output)))
+    def recorder(scan: Scan) -> Callable[[Mapping[str, Any], Tensor], Tensor | None]:
+        def called(arguments: Mapping[str, Any], output: Tensor) -> Tensor | None:
+            call = ReplacedCall.by(running.frame, arguments, output)
+            return record(partial(scan.parse, call), Product(arguments[scan.values], scan.axis, output, scan.axis))
+
+        return called
 
     with ExitStack() as changes:
         for file in source_files(model):

@@ -62,6 +62,13 @@ def first(result: Any) -> Tensor:
     return cast("Tensor", result[0] if isinstance(result, tuple) else result)
 
 
+def with_first(result: Any, mixed: Tensor | None) -> Any:
+    """What a kernel returned with another tensor in the place of the one that it mixed; as it is for None."""
+    if mixed is None:
+        return result
+    return (mixed, *result[1:]) if isinstance(result, tuple) else mixed
+
+
 @contextmanager
 def replaced(file: ModuleType, name: str, replacement: object) -> Generator[None]:
     """Let a name of a source file mean something else while this is open."""
@@ -73,8 +80,10 @@ def replaced(file: ModuleType, name: str, replacement: object) -> Generator[None
         setattr(file, name, original)
 
 
-def observed(function: Callable[..., Any], called: Callable[[Mapping[str, Any], Tensor], object]) -> Callable[..., Any]:
-    """The pure-torch function of a kernel, whose calls are reported."""
+def observed(
+    function: Callable[..., Any], called: Callable[[Mapping[str, Any], Tensor], Tensor | None]
+) -> Callable[..., Any]:
+    """The pure-torch function of a kernel, whose calls are reported; what `called` returns takes its result's place."""
     body = pure_torch(function)
     signature = inspect.signature(body)
 
@@ -82,8 +91,7 @@ def observed(function: Callable[..., Any], called: Callable[[Mapping[str, Any], 
         result: Any = body(*args, **kwargs)
         bound = signature.bind(*args, **kwargs)
         bound.apply_defaults()
-        called({**bound.arguments, **bound.arguments.get("kwargs", {})}, first(result))
-        return result
+        return with_first(result, called({**bound.arguments, **bound.arguments.get("kwargs", {})}, first(result)))
 
     # A second observer must find the arguments, but not pass over this one by unwrapping it.
     kernel.__signature__ = signature  # pyright: ignore[reportFunctionMemberAccess]

@@ -18,11 +18,10 @@ from statesize.errors import InputError
 from statesize.io.progress import Bars
 from statesize.lab.retrieval.layer import LayerNeedles, joined, layer_of
 from statesize.lab.retrieval.result import Needles
-from statesize.lab.trends.length import excerpts_of, whole_texts
 from statesize.lab.trends.series import trend_facts
 from statesize.models.load import load_model
 from statesize.spectra.spectrum import effective_rank
-from statesize.texts.inputs import Inputs
+from statesize.texts.inputs import Inputs, excerpts_of, whole_texts
 from statesize.texts.tokens import AnyTokenizer, supported_tokenizer
 
 DEPTHS, CONTEXT, FUTURE, EXCERPTS = (16, 64, 192), 256, 32, 32

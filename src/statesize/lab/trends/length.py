@@ -17,7 +17,6 @@ from statesize.check import refuse, require_count, whole_number
 from statesize.errors import InputError
 from statesize.io.files import digest
 from statesize.io.progress import Bars
-from statesize.lab import zoo
 from statesize.lab.trends.growth import Growth
 from statesize.lab.trends.points import SweepPoint, point_of
 from statesize.lab.trends.series import silent, trend_bar, trend_facts
@@ -25,9 +24,8 @@ from statesize.lab.trends.sweep import SweepProgress, SweepRun, open_points
 from statesize.models.load import load_model, model_facts, tokens_sha256, training_record
 from statesize.parallel.executor import SerialExecutor
 from statesize.profiling.run import profile
-from statesize.texts.inputs import Inputs, sequences
-from statesize.texts.rows import evenly
-from statesize.texts.tokens import AnyTokenizer, join_documents, special_ids, supported_tokenizer
+from statesize.texts.inputs import Inputs, excerpts_of, whole_texts
+from statesize.texts.tokens import AnyTokenizer, supported_tokenizer
 
 FUTURE, EXCERPTS = 64, 8
 """Tokens after the cut, and pieces of text, by default."""
@@ -171,17 +169,3 @@ def _lengths(listed: Sequence[int]) -> tuple[int, ...]:
     if len(known) < 2 or len(known) < len(numbers):
         refuse("lengths", "at least two different numbers of tokens, each at least 1", list(listed))
     return tuple(known)
-
-
-def whole_texts(inputs: Inputs | None, tokenizer: AnyTokenizer | None) -> list[Tensor]:
-    """The sequences of the caller, (L,) each, or all bundled documents as one."""
-    if inputs is not None:
-        return list(sequences(inputs, tokenizer)[0])
-    if tokenizer is None:
-        raise InputError("inputs must be token ids for a model without a tokenizer, got none. Give token ids, or both.")
-    return [join_documents(tokenizer, zoo.documents(), "eos" not in special_ids(tokenizer)[1])]
-
-
-def excerpts_of(texts: Sequence[Tensor], size: int, most: int) -> list[Tensor]:
-    """Pieces of texts that do not overlap, of so many tokens, from all parts."""
-    return evenly([ids[at : at + size] for ids in texts for at in range(0, len(ids) - size + 1, size)], most)

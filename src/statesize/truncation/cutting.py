@@ -1,0 +1,162 @@
+"""A run of a model in which what each mixer carries past a cut is noted, or replaced by its best low rank."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from statesize.adapters.forward import Forward
+from statesize.adapters.sources import observing_all
+from statesize.adapters.watching.observation import Observation, Product, Running, running_modules
+from statesize.errors import ModelError
+from statesize.operators import Operator
+from statesize.truncation.blocks import PastBlock
+from statesize.truncation.ranks import MixerSpectra, Run
+
+# Units whose blocks are held at once.
+_UNITS = 256
+_INSIDE = "what it mixes is computed inside one of its parts, where it cannot be replaced"
+
+
+@dataclass(eq=False)
+class Cutting:
+    """One run over one text with a cut.
+
+    Attributes:
+        cut: Position i.
+        own: Modules with a method `operator`, by name.
+        whole: Mixers that are left as they are, with the reason, by name; it grows in a run that notes.
+        run: What is kept of each mixer; None notes spectra instead.
+        spectra: Those of each mixer, by name, in the order of calls.
+    """
+
+    cut: int
+    own: Mapping[str, nn.Module]
+    whole: dict[str, str]
+    run: Run | None = None
+    spectra: dict[str, MixerSpectra] = field(default_factory=dict[str, MixerSpectra])
+    _calls: Counter[str] = field(default_factory=Counter[str], init=False)
+    _running: Running = field(init=False)
+
+    def logits(self, forward: Forward) -> Tensor:
+        """Logits of the positions from the cut on but the last, (L − i − 1, V) float32, of a run like this."""
+        count = forward.length - self.cut
+
+        def attach(stack: ExitStack) -> None:
+            self._running = stack.enter_context(running_modules(forward.model, forward.length))
+            for name, module in self.own.items():
+                original = cast("Any", module).mixed_values
+                vars(module)["mixed_values"] = self._mixing(name, module, original)
+                stack.callback(vars(module).pop, "mixed_values")
+            stack.enter_context(observing_all(forward.model, self._running, self._observe))
+
+        logits = replace(forward, backbone=forward.model).hidden(attach)
+        if logits is None:
+            raise ModelError(f"{type(forward.model).__name__} must return logits, got no tensor. Load a causal model.")
+        return logits[0, -count:-1].float()
+
+    def _mixing(self, name: str, module: Any, original: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+        """The method `mixed_values` of a module with an operator of its own."""
+
+        def mixed_values(hidden: Tensor) -> Tensor:
+            mixed = original(hidden)
+            operator: Operator = module.operator(hidden)
+            kind = str(getattr(module, "kind", type(module).__name__))
+            seen = Observation(name, kind, lambda units: operator[:, units], module.values(hidden), mixed, None, 0)
+            changed = self._changed(seen)
+            return mixed if changed is None else changed.to(mixed.dtype)
+
+        return mixed_values
+
+    def _observe(self, make: Callable[[], Observation], product: Product | None = None) -> Tensor | None:
+        if any(frame.module in self.own.values() for frame in self._running.frames):
+            return None
+        # Products that are taken here are none of the model's.
+        with torch._C.DisableTorchFunction():  # pyright: ignore[reportPrivateUsage]
+            try:
+                seen = make()
+            except ModelError as error:
+                self.whole.setdefault(self._running.frame.name, str(error))
+                return None
+            if seen.inner:
+                return None
+            if product is None or not _shares_memory(seen.mixed, product.mixed):
+                self.whole.setdefault(seen.name, _INSIDE)
+                return None
+            changed = self._changed(seen)
+            return None if changed is None else _placed(changed, seen.mixed, product.mixed)
+
+    def _changed(self, seen: Observation) -> Tensor | None:
+        """Y with every H_i at its rank; None in a run that notes, and of a mixer that is left whole."""
+        count = self._calls[seen.name]
+        self._calls[seen.name] += 1
+        name = f"{seen.name}@{count}" if count else seen.name
+        if name in self.whole:
+            return None
+        if self.run is None:
+            self.spectra[name] = self._noted(seen)
+            return None
+        ranks = self.run.ranks[name].to(seen.values.device)
+        lost = self._lost_by_groups(seen, ranks) if self.run.grouped and seen.groups else self._lost(seen, ranks)
+        padded = torch.nn.functional.pad(lost, (0, 0, self.cut, 0))
+        # Gates act on what T u becomes; biases are in both terms.
+        units = slice(None)
+        difference = seen.passed_on(padded, units) - seen.passed_on(torch.zeros_like(padded), units)
+        return seen.mixed.double() - difference
+
+    def _noted(self, seen: Observation) -> MixerSpectra:
+        blocks = [block for _, block in self._blocks(seen)]
+        return MixerSpectra(
+            seen.kind,
+            seen.multiplicity,
+            torch.cat([block.entropy[0] for block in blocks]).cpu(),
+            torch.cat([block.norm[0] for block in blocks]).cpu(),
+            blocks[0].values.shape[-1],
+            self._group_blocks(seen).entropy[0, :, 0].cpu() if seen.groups else None,
+        )
+
+    def _blocks(self, seen: Observation) -> Iterator[tuple[slice, PastBlock]]:
+        """H_i of the units of a mixer, some at once."""
+        units = seen.batch_shape[1]
+        for first in range(0, units, _UNITS):
+            part = slice(first, min(first + _UNITS, units))
+            yield part, PastBlock.of(seen.operator(part), self.cut)
+
+    def _group_blocks(self, seen: Observation) -> PastBlock:
+        """H_i of all units, (S, groups, units of a group, ...), with one basis a group."""
+        matrix = seen.operator(slice(None)).columns(0, self.cut)[..., self.cut :, :].double()
+        return PastBlock.of_groups(matrix.reshape(len(matrix), seen.groups, -1, *matrix.shape[2:]))
+
+    def _lost(self, seen: Observation, ranks: Tensor) -> Tensor:
+        """(H − H_k) u of all units, (S, units, L − i, P), for a rank of each."""
+        parts: list[Tensor] = []
+        for units, block in self._blocks(seen):
+            inputs = seen.values[:, units, : self.cut].double()
+            # Several inputs of one position lie behind one another.
+            parts.append(block.lost(inputs.reshape(*inputs.shape[:2], block.basis.shape[-2], -1), ranks[units]))
+        return torch.cat(parts, 1)
+
+    def _lost_by_groups(self, seen: Observation, ranks: Tensor) -> Tensor:
+        """The same for a rank of each group."""
+        inputs = seen.values[:, :, : self.cut].double()
+        inputs = inputs.reshape(len(inputs), seen.groups, -1, *inputs.shape[2:])
+        return self._group_blocks(seen).lost(inputs, ranks[:, None]).flatten(1, 2)
+
+
+def _shares_memory(one: Tensor, other: Tensor) -> bool:
+    return one.untyped_storage().data_ptr() == other.untyped_storage().data_ptr()
+
+
+def _placed(changed: Tensor, seen: Tensor, result: Tensor) -> Tensor:
+    """What a kernel returned, with other numbers where an Observation saw them."""
+    copy = torch.empty_strided(result.shape, result.stride(), dtype=result.dtype, device=result.device)
+    copy.copy_(result)
+    offset = seen.storage_offset() - result.storage_offset()
+    copy.as_strided(seen.shape, seen.stride(), offset).copy_(changed)
+    return copy

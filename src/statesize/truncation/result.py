@@ -1,0 +1,216 @@
+"""What the truncation test shows: loss and divergence of each run, over documents."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from statesize.io.text import facts_table
+from statesize.measurement.statistics import Interval, finite, mean_interval, student_t
+
+LEAST_DOCUMENTS = 5
+"""Documents below which no interval is stated."""
+NEGLIGIBLE = 0.01
+"""Share of the context's worth that counts as nothing."""
+# Nats a token below which the context is worth nothing that could be lost.
+_WORTHLESS = 0.01
+
+TITLES = {
+    "ess": "ESS",
+    "equal": "as many, equal for all heads",
+    "norm": "as many, in proportion to the norm",
+    "number": "the same number for all heads",
+    "joint ess": "groups: their joint entropy-ESS",
+    "largest head": "groups: the ESS of their largest head",
+    "nothing": "nothing",
+}
+
+
+@dataclass(frozen=True)
+class CutRun:
+    """One run with a cut.
+
+    Attributes:
+        rule: How numbers are spread over heads; a key of `TITLES`.
+        scale: Numbers kept, in units of the rule's own.
+        kept: Mean numbers a channel that are kept.
+        loss: Cross-entropy of the tokens after the cut, nats a token.
+        divergence: Kullback-Leibler divergence from the whole model's predictions there, nats a token.
+    """
+
+    rule: str
+    scale: float
+    kept: float
+    loss: float
+    divergence: float
+
+
+@dataclass(frozen=True)
+class CutDocument:
+    """One document at one cut.
+
+    Attributes:
+        document: Its number.
+        tokens: Its length L.
+        cut: Position i.
+        loss: Cross-entropy of the whole model, nats a token.
+        entropy: Mean entropy-ESS a channel at the cut.
+        ceiling: Mean of the largest rank that H_i can have.
+        runs: All runs; that of H_i = 0 has the rule "nothing".
+    """
+
+    document: int
+    tokens: int
+    cut: int
+    loss: float
+    entropy: float
+    ceiling: float
+    runs: tuple[CutRun, ...]
+
+
+@dataclass(frozen=True)
+class Row:
+    """Means over documents of one rule at one scale.
+
+    Attributes:
+        rule: How numbers are spread.
+        scale: Numbers kept, in units of the rule's own.
+        kept: Mean numbers a channel.
+        excess: Loss more than the whole model's, nats a token.
+        share: That as a share of the context's worth; NaN where the context is worth nothing.
+        divergence: From the whole model's predictions, nats a token.
+    """
+
+    rule: str
+    scale: float
+    kept: float
+    excess: Interval
+    share: Interval
+    divergence: Interval
+
+
+@dataclass(frozen=True)
+class TruncationResult:
+    """What the rest of a text loses if each mixer carries k numbers a channel past a cut, for several k.
+
+    Attributes:
+        model: Name of the model.
+        documents: One entry a document and cut.
+        whole: Mixers that were not cut, with the reason, by name.
+        mixers: Number of mixers that were cut.
+        run_difference: How far the observed run is from the unaltered model, relative to the largest value.
+    """
+
+    model: str
+    documents: tuple[CutDocument, ...]
+    whole: dict[str, str]
+    mixers: int
+    run_difference: float
+
+    @property
+    def count(self) -> int:
+        """Number of documents."""
+        return len({one.document for one in self.documents})
+
+    @property
+    def entropy(self) -> Interval:
+        """Mean entropy-ESS a channel at the cuts."""
+        return self._mean(lambda one: one.entropy)
+
+    @property
+    def ceiling(self) -> float:
+        """Mean of the largest rank that H_i can have at the cuts."""
+        return self._mean(lambda one: one.ceiling).value
+
+    @property
+    def worth(self) -> Interval:
+        """What the context is worth: loss with H_i = 0 less loss, nats a token."""
+        return self._mean(lambda one: one.runs[0].loss - one.loss)
+
+    @property
+    def rows(self) -> tuple[Row, ...]:
+        """One entry a rule and scale."""
+        return tuple(self._row(index) for index in range(1, len(self.documents[0].runs)))
+
+    @property
+    def sufficient(self) -> float | None:
+        """The smallest c from which on c · ESS numbers cost at most 1 % of the context's worth, or None."""
+        enough = None
+        for row in sorted((row for row in self.rows if row.rule == "ess"), key=lambda row: -row.scale):
+            if not row.share.value <= NEGLIGIBLE:
+                break
+            enough = row.scale
+        return enough
+
+    def to_dict(self) -> dict[str, Any]:
+        """The result as JSON values.
+
+        Returns:
+            Means and intervals, and each document's own numbers.
+        """
+        return {
+            "model": self.model,
+            "documents": self.count,
+            "mixers": self.mixers,
+            "entropy": self.entropy.value,
+            "ceiling": self.ceiling,
+            "worth": _json(self.worth),
+            "sufficient": self.sufficient,
+            "rows": [
+                {"rule": row.rule, "scale": row.scale, "kept": row.kept}
+                | {name: _json(getattr(row, name)) for name in ("excess", "share", "divergence")}
+                for row in self.rows
+            ],
+            "whole": [{"name": name, "reason": reason} for name, reason in self.whole.items()],
+            "run_difference": finite(self.run_difference),
+            "measured": [asdict(one) for one in self.documents],
+        }
+
+    def _repr_html_(self) -> str:
+        facts: dict[str, object] = {"documents": self.count, "context's worth (nats)": f"{self.worth}"}
+        for row in self.rows:
+            facts[f"{TITLES[row.rule]} × {row.scale:g}"] = f"{row.share.value:.1%} lost with {row.kept:.1f} numbers"
+        return facts_table(f"Truncation of {self.model}", facts)
+
+    def _by_document(self, number: Callable[[CutDocument], float]) -> NDArray[np.float64]:
+        """Means over the cuts of each document: cuts of one text are not independent."""
+        names = sorted({one.document for one in self.documents})
+        means = (fmean(number(one) for one in self.documents if one.document == name) for name in names)
+        return np.fromiter(means, np.float64)
+
+    def _mean(self, number: Callable[[CutDocument], float]) -> Interval:
+        interval = mean_interval(self._by_document(number))
+        return interval if self.count >= LEAST_DOCUMENTS else Interval(interval.value)
+
+    def _row(self, index: int) -> Row:
+        run = self.documents[0].runs[index]
+        return Row(
+            run.rule,
+            run.scale,
+            self._mean(lambda one: one.runs[index].kept).value,
+            self._mean(lambda one: one.runs[index].loss - one.loss),
+            self._share(index),
+            self._mean(lambda one: one.runs[index].divergence),
+        )
+
+    def _share(self, index: int) -> Interval:
+        """Ratio of the means, with the interval of its linearisation."""
+        worth, excess = self.worth.value, self._by_document(lambda one: one.runs[index].loss - one.loss)
+        if not worth > _WORTHLESS:
+            return Interval(math.nan)
+        share = float(excess.mean()) / worth
+        if self.count < LEAST_DOCUMENTS:
+            return Interval(share)
+        rest = excess - share * self._by_document(lambda one: one.runs[0].loss - one.loss)
+        half = float(rest.std(ddof=1)) / math.sqrt(len(rest)) / worth * student_t(len(rest) - 1)
+        return Interval(share, share - half, share + half)
+
+
+def _json(interval: Interval) -> dict[str, object]:
+    return {"mean": finite(interval.value), "interval": interval.ends}

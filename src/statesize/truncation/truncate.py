@@ -1,0 +1,161 @@
+"""The test itself: a model over documents, whole and with every mixer cut."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from statesize.adapters.capture import capture
+from statesize.adapters.forward import Forward
+from statesize.adapters.models.inputs import measurable
+from statesize.adapters.selection import find_mixers
+from statesize.check import require_count
+from statesize.errors import InputError, ModelError
+from statesize.io.progress import Bars
+from statesize.models.load import load_model
+from statesize.texts.inputs import Inputs, excerpts_of, whole_texts
+from statesize.texts.tokens import AnyTokenizer, supported_tokenizer
+from statesize.truncation.cutting import Cutting
+from statesize.truncation.ranks import mean_numbers, runs
+from statesize.truncation.result import CutDocument, CutRun, TruncationResult
+
+DOCUMENTS, TOKENS = 12, 512
+"""Pieces of text that are read by default, and the tokens of each."""
+
+
+def truncate(
+    model: nn.Module | str,
+    inputs: Inputs | None = None,
+    *,
+    documents: int = DOCUMENTS,
+    tokens: int = TOKENS,
+    cuts: Sequence[int] | None = None,
+    number: int | None = None,
+    tokenizer: AnyTokenizer | Callable[..., Any] | None = None,
+    name: str | None = None,
+    on_progress: Callable[..., None] | None = None,
+) -> TruncationResult:
+    """What a text loses if every mixer carries only k numbers a channel past a cut: the truncation test.
+
+    The model runs over each document whole, and again with H_i = T[i:, :i] of all heads and channels at once replaced
+    by its best approximation of rank k, everything behind computed from that. k is c times the entropy-ESS of each head
+    in the whole run, c = ¼, ½, 1, 2; beside it as many numbers spread otherwise, and H_i = 0, by which the context's
+    worth is known. The best basis knows the queries of the future, so what suffices here is a lower bound of memory.
+
+    Short convolutions inside mixers stay whole, and so do mixers that compute what they mix inside one of their parts:
+    `TruncationResult.whole` names those.
+
+    Args:
+        model: A causal language model, or what `load` takes.
+        inputs: Token ids, texts or files; None reads the bundled documents.
+        documents: Pieces of the inputs that are read, from all parts of them.
+        tokens: Tokens of each piece.
+        cuts: Positions i of each piece. Default: its middle.
+        number: One more run keeps this many numbers of every head.
+        tokenizer: The model's, for texts.
+        name: Of the model, for the result.
+        on_progress: Called as (done, total, what) after each document.
+
+    Returns:
+        Losses, shares of the context's worth, and divergences.
+
+    Raises:
+        InputError: A cut outside the pieces, or no text of `tokens` tokens.
+        ModelError: No mixer can be cut.
+
+    Example:
+        >>> result = truncate("recall-gla", [[7, 1, 2, 3, 9, 4] * 8], documents=1, tokens=32)
+        >>> [round(row.scale, 2) for row in result.rows if row.rule == "ess"]
+        [0.25, 0.5, 1.0, 2.0]
+    """
+    wanted, length = require_count("documents", documents), require_count("tokens", tokens, least=4)
+    if number is not None:
+        number = require_count("number", number)
+    positions = _checked(cuts, length)
+    tokenizer = supported_tokenizer(tokenizer)
+    if isinstance(model, str):
+        loaded = load_model(model, needs_tokenizer=tokenizer is None and inputs is None)
+        model, tokenizer, name = loaded.model, tokenizer or loaded.tokenizer, name or loaded.name
+    model, name = measurable(model), name or type(model).__name__
+    texts = whole_texts(inputs, tokenizer)
+    pieces = excerpts_of(texts, length, wanted)
+    if not pieces:
+        raise InputError(
+            f"inputs must have a text of {length} tokens, got {max(map(len, texts))} in the longest. Give "
+            "longer texts, or fewer tokens."
+        )
+    run_difference, whole = _check(model, pieces[0])
+    own = _own_mixers(model, whole)
+    measured: list[CutDocument] = []
+    mixers = 0
+    with Bars(on_progress is not None, lines=False) as bars:
+        report = on_progress or bars.begin(f"cutting {name}", len(pieces)).update
+        for index, ids in enumerate(pieces):
+            for cut in positions:
+                document, mixers = _measured(model, ids[None], cut, own, whole, index, number)
+                measured.append(document)
+            report(index + 1, len(pieces), f"{length} tokens")
+    return TruncationResult(name, tuple(measured), whole, mixers, run_difference)
+
+
+def _checked(cuts: Sequence[int] | None, length: int) -> tuple[int, ...]:
+    positions = (length // 2,) if cuts is None else tuple(require_count("cuts", cut) for cut in cuts)
+    outside = [cut for cut in positions if cut > length - 2]
+    if outside or not positions:
+        raise InputError(
+            f"cuts must lie from 1 to {length - 2}, so that a token after them is predicted, got "
+            f"{', '.join(map(str, outside)) or 'none'}. Give other cuts, or more tokens."
+        )
+    return positions
+
+
+def _check(model: nn.Module, ids: Tensor) -> tuple[float, dict[str, str]]:
+    """Check every operator against the unaltered model; its difference, and which mixers are not to be cut."""
+    captured = capture(model, ids[None])
+    for item in captured:
+        item.forget()
+    return captured.run_difference, dict(captured.skipped)
+
+
+def _own_mixers(model: nn.Module, whole: dict[str, str]) -> dict[str, nn.Module]:
+    """Mixers with a method `operator` that mix by a method `mixed_values`; others are left whole."""
+    own = find_mixers(model)
+    for name, module in own.items():
+        if not all(callable(getattr(module, method, None)) for method in ("values", "mixed_values")):
+            whole[name] = "it has no methods values(hidden) and mixed_values(hidden), of which its forward is made"
+    return {name: module for name, module in own.items() if name not in whole}
+
+
+def _measured(
+    model: nn.Module,
+    ids: Tensor,
+    cut: int,
+    own: dict[str, nn.Module],
+    whole: dict[str, str],
+    index: int,
+    number: int | None,
+) -> tuple[CutDocument, int]:
+    """All runs of one document (1, L) at one cut, and how many mixers were cut."""
+    forward, answers = Forward.of(model, ids), ids[0, cut + 1 :]
+    noting = Cutting(cut, own, whole)
+    expected = functional.log_softmax(noting.logits(forward), -1)
+    spectra = noting.spectra
+    if not spectra:
+        reason = next(iter(whole.values()), "none is known")
+        raise ModelError(f"No mixer of {type(model).__name__} can be cut: {reason}.")
+    made: list[CutRun] = []
+    for run in runs(spectra, number):
+        predicted = functional.log_softmax(Cutting(cut, own, whole, run).logits(forward), -1)
+        divergence = functional.kl_div(predicted, expected, reduction="none", log_target=True).sum(-1).mean()
+        made.append(CutRun(run.rule, run.scale, run.kept, _loss(predicted, answers), float(divergence)))
+    entropy = mean_numbers(spectra, {name: one.entropy for name, one in spectra.items()})
+    ceiling = mean_numbers(spectra, {name: torch.full_like(one.norm, one.most) for name, one in spectra.items()})
+    return CutDocument(index, ids.shape[1], cut, _loss(expected, answers), entropy, ceiling, tuple(made)), len(spectra)
+
+
+def _loss(log_probabilities: Tensor, answers: Tensor) -> float:
+    return float(functional.nll_loss(log_probabilities, answers.to(log_probabilities.device)))

@@ -1,0 +1,76 @@
+"""Blocks against numpy's singular values and best approximations of the dense T."""
+
+import numpy as np
+import pytest
+import torch
+from oracles.operators import FAMILIES, random_operator
+
+from statesize import Recurrence, measure
+from statesize.operators.stepped import Stepped
+from statesize.truncation.blocks import PastBlock
+
+LENGTH = 24
+
+
+def checked(block, matrix, inputs):
+    """Compare a block with H (rows, columns), by σ and by what is lost at every rank behind which there is a gap."""
+    U, values, V = np.linalg.svd(matrix)
+    largest = max(values[0], 1e-300)
+    count = block.values.shape[-1]
+    np.testing.assert_allclose(block.values.numpy(), values[:count], atol=2e-8 * largest)
+    assert (values[count:] <= 1e-12 * largest).all()
+    ranks = [rank for rank in range(count + 1) if rank in (0, count) or values[rank - 1] > 1.01 * values[rank]]
+    for rank in ranks:
+        rest = (U[:, rank : len(values)] * values[rank:]) @ V[rank : len(values)] @ inputs.numpy()
+        lost = block.lost(inputs, torch.tensor(rank)).numpy()
+        np.testing.assert_allclose(lost, rest, atol=1e-6 * largest * float(inputs.norm()))
+
+
+@pytest.mark.parametrize("cut", [1, 7, 12, 23])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_values_and_what_is_lost_are_those_of_the_dense_block(family, cut):
+    operator = random_operator(family, 3, LENGTH)
+    inputs = torch.randn(cut, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    checked(PastBlock.of(operator, cut), operator.dense()[cut:, :cut].numpy(), inputs)
+
+
+@pytest.mark.parametrize("family", ["diagonal", "attention", "zero"])
+def test_entropy_and_norm_are_those_that_are_measured(family):
+    operator = random_operator(family, 5, LENGTH)
+    block, measured = PastBlock.of(operator, 9), measure(operator, positions=[9])
+    torch.testing.assert_close(block.entropy, measured.entropy[0], rtol=1e-4, atol=0)
+    torch.testing.assert_close(block.norm, measured.norm[0], rtol=1e-7, atol=0)
+
+
+def test_a_rank_for_each_unit():
+    operators = torch.stack([random_operator("attention", seed, LENGTH).dense() for seed in (0, 1, 2)])
+    inputs = torch.randn(3, 10, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    block = PastBlock.of_matrix(operators[:, 10:, :10])
+    lost = block.lost(inputs, torch.tensor([0, 3, 10]))
+    torch.testing.assert_close(lost[0], operators[0, 10:, :10] @ inputs[0])
+    torch.testing.assert_close(lost[1], PastBlock.of_matrix(operators[1, 10:, :10]).lost(inputs[1], torch.tensor(3)))
+    assert float(lost[2].abs().max()) < 1e-12
+
+
+def test_several_inputs_a_position():
+    generator = torch.Generator().manual_seed(2)
+    B = torch.randn(2 * LENGTH, 3, generator=generator, dtype=torch.float64)
+    C = torch.randn(2 * LENGTH, 3, generator=generator, dtype=torch.float64)
+    C[::2] = 0
+    stepped = Stepped(Recurrence(torch.full((2 * LENGTH, 1), 0.9, dtype=torch.float64), B, C), 2)
+    inputs = torch.randn(2 * 9, 5, generator=generator, dtype=torch.float64)
+    checked(PastBlock.of(stepped, 9), stepped.dense()[9:, :9].flatten(-2).numpy(), inputs)
+
+
+def test_a_group_has_the_basis_of_its_stack():
+    g = torch.Generator().manual_seed(3)
+    matrices = torch.stack([random_operator("attention", seed, LENGTH).dense()[10:, :10] for seed in range(4)])
+    inputs = torch.randn(2, 2, 10, 3, generator=g, dtype=torch.float64)
+    block = PastBlock.of_groups(matrices.unflatten(0, (2, 2)))
+    lost = block.lost(inputs, torch.tensor([[2], [4]]))
+    for group, rank in enumerate((2, 4)):
+        stack = np.concatenate([matrices[2 * group + head].numpy() for head in (0, 1)])
+        U, values, V = np.linalg.svd(stack, full_matrices=False)
+        np.testing.assert_allclose(block.values[group, 0].numpy(), values, atol=1e-7)
+        rest = ((U[:, rank:] * values[rank:]) @ V[rank:]).reshape(2, 14, 10)
+        np.testing.assert_allclose(lost[group].numpy(), rest @ inputs[group].numpy(), atol=1e-7)

@@ -1,0 +1,276 @@
+"""The test on models: against code of its own that computes the same, and what it refuses."""
+
+import inspect
+import json
+
+import pytest
+import torch
+from oracles.attention_models import attention_model
+from oracles.impulses import impulse_responses
+from oracles.recurrent_models import tiny_model
+from torch import nn
+from torch.nn import functional
+
+import statesize as ss
+from statesize.adapters.forward import Forward
+from statesize.adapters.kernels.scans import KERNELS
+from statesize.adapters.watching.replaced import pure_torch, replaced, source_files
+from statesize.errors import InputError, ModelError
+from statesize.truncation.cutting import Cutting
+from statesize.truncation.ranks import Run
+from statesize.truncation.truncate import truncate
+
+LENGTH, CUT = 20, 9
+IDS = torch.randint(0, 60, (1, LENGTH), generator=torch.Generator().manual_seed(4))
+
+
+def loss_of(logits):
+    return float(functional.cross_entropy(logits[0, CUT:-1].float(), IDS[0, CUT + 1 :]))
+
+
+def cut_maps(maps, ranks):
+    """Maps (H, L, L) with every H_i at its rank, by numpy's way of numbering: the largest singular values first."""
+    changed = maps.double().clone()
+    for head, rank in enumerate(ranks):
+        U, values, V = torch.linalg.svd(changed[head, CUT:, :CUT], full_matrices=False)
+        changed[head, CUT:, :CUT] = (U[:, :rank] * values[:rank]) @ V[:rank]
+    return changed
+
+
+def cut_stacks(maps, groups, ranks):
+    stacks = maps.double()[:, CUT:, :CUT].reshape(groups, -1, CUT)
+    U, values, V = torch.linalg.svd(stacks, full_matrices=False)
+    for group, rank in enumerate(ranks):
+        stacks[group] = (U[group, :, :rank] * values[group, :rank]) @ V[group, :rank]
+    changed = maps.double().clone()
+    changed[:, CUT:, :CUT] = stacks.reshape(len(maps), -1, CUT)
+    return changed
+
+
+@torch.no_grad()
+def run_of_llama(model, change):
+    """Logits where `change(layer, maps)` takes the place of each layer's attention weights, (H, L, L)."""
+
+    def attend(module, query, key, value, mask, scaling=None, **rest):
+        groups = query.shape[1] // key.shape[1]
+        key, value = (part.repeat_interleave(groups, 1) for part in (key, value))
+        scores = (query @ key.mT * scaling).masked_fill(torch.ones(LENGTH, LENGTH).triu(1).bool(), -torch.inf)
+        maps = change(module.layer_idx, scores.softmax(-1)[0]).to(value.dtype)
+        return (maps @ value).transpose(1, 2), None
+
+    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+    ALL_ATTENTION_FUNCTIONS.register("cut_by_hand", attend)
+    usual = model.config._attn_implementation
+    model.config._attn_implementation = "cut_by_hand"
+    try:
+        return model(IDS, use_cache=False).logits
+    finally:
+        model.config._attn_implementation = usual
+
+
+def test_a_llama_with_grouped_heads_is_cut_as_by_hand():
+    model = attention_model("llama")
+    noted = {}
+    whole = run_of_llama(model, lambda layer, maps: noted.setdefault(layer, maps))
+    result = truncate(model, IDS, documents=1, tokens=LENGTH, cuts=[CUT], number=2)
+    assert result.whole == {}
+    assert result.mixers == 2
+    assert result.run_difference < 1e-5
+    document = result.documents[0]
+    assert document.loss == pytest.approx(loss_of(whole), abs=1e-5)
+
+    def entropy(block):
+        shares = torch.linalg.svdvals(block.double())
+        shares = shares / shares.sum()
+        return float(torch.special.entr(shares).sum().exp())
+
+    sizes = {layer: [entropy(head[CUT:, :CUT]) for head in maps] for layer, maps in noted.items()}
+    stacks = {layer: maps[:, CUT:, :CUT].reshape(2, -1, CUT) for layer, maps in noted.items()}
+    joint = {layer: [entropy(stack) for stack in found] for layer, found in stacks.items()}
+    ceiling = lambda number: -int(-number // 1)  # noqa: E731
+    expected = {
+        ("nothing", 0.0): lambda layer, maps: cut_maps(maps, [0] * 4),
+        ("number", 1.0): lambda layer, maps: cut_maps(maps, [2] * 4),
+        ("joint ess", 1.0): lambda layer, maps: cut_stacks(maps, 2, [ceiling(one) for one in joint[layer]]),
+        ("largest head", 1.0): lambda layer, maps: cut_stacks(
+            maps, 2, [ceiling(max(sizes[layer][2 * group : 2 * group + 2])) for group in (0, 1)]
+        ),
+    }
+    for scale in (0.25, 0.5, 1.0, 2.0):
+        expected["ess", scale] = lambda layer, maps, scale=scale: cut_maps(
+            maps, [min(ceiling(scale * size), CUT) for size in sizes[layer]]
+        )
+    seen = set()
+    for run in document.runs:
+        if (run.rule, run.scale) in expected:
+            logits = run_of_llama(model, expected[run.rule, run.scale])
+            assert run.loss == pytest.approx(loss_of(logits), abs=2e-5), run
+            log_whole, log_cut = (part[0, CUT:-1].log_softmax(-1) for part in (whole, logits))
+            divergence = float((log_whole.exp() * (log_whole - log_cut)).sum(-1).mean())
+            assert run.divergence == pytest.approx(divergence, abs=2e-5), run
+            seen.add((run.rule, run.scale))
+    assert seen == set(expected)
+    assert len({round(run.loss, 4) for run in document.runs}) > 4
+
+
+def cut_scan(body, scan, rank):
+    """A scan whose T, by the impulse responses of its own code, has every H_i at a rank."""
+
+    def kernel(*args, **kwargs):
+        bound = inspect.signature(body).bind(*args, **kwargs)
+        bound.apply_defaults()
+        arguments, output = dict(bound.arguments), body(*args, **kwargs)
+        values, by_channel = arguments[scan.values].double(), arguments[scan.values].ndim == 3
+        if by_channel:
+            values = (values if scan.axis == 2 else values.mT)[..., None]
+        else:
+            values = values.transpose(1, 2)
+        H = impulse_responses(body, arguments).double()[:, :, CUT:, :CUT]
+        U, sizes, V = torch.linalg.svd(H, full_matrices=False)
+        lost = (H - (U[..., :rank] * sizes[..., None, :rank]) @ V[..., :rank, :]) @ values[:, :, :CUT]
+        if arguments.get("z") is not None:
+            lost = lost * functional.silu(arguments["z"][:, :, CUT:, None].double())
+        mixed = (output[0] if isinstance(output, tuple) else output).clone()
+        lost = lost.transpose(1, 2) if not by_channel else lost[..., 0] if scan.axis == 2 else lost[..., 0].mT
+        mixed.narrow(scan.axis, CUT, LENGTH - CUT).sub_(lost.to(mixed.dtype))
+        return (mixed, *output[1:]) if isinstance(output, tuple) else mixed
+
+    return kernel
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("rank", [0, 1, 3])
+@pytest.mark.parametrize("family", ["mamba", "mamba2", "qwen3_next", "kimi_linear", "rwkv"])
+def test_a_scan_is_cut_as_its_impulse_responses_are(family, rank):
+    model = tiny_model(family)
+    forward = Forward.of(model, IDS)
+    noting = Cutting(CUT, {}, {})
+    expected = noting.logits(forward)
+    whole = {name: "attention of a hybrid" for name, one in noting.spectra.items() if one.kind == "attention"}
+    ranks = {name: torch.full_like(one.norm, rank).long() for name, one in noting.spectra.items()}
+    cut = Cutting(CUT, {}, whole, Run("number", 1.0, ranks, False, rank)).logits(forward)
+    file, name = next(
+        (file, name) for file in source_files(model) for name in KERNELS if vars(file).get(name) is not None
+    )
+    with replaced(file, name, cut_scan(pure_torch(vars(file)[name]), KERNELS[name], rank)):
+        by_hand = model(IDS, use_cache=False).logits[0, CUT:-1]
+    torch.testing.assert_close(cut, by_hand, rtol=0, atol=2e-5 * float(by_hand.abs().max()))
+    if rank == 0:
+        assert float((expected - by_hand).abs().max()) > 1e-3 * float(by_hand.abs().max())
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("family", ["gpt2", "bloom", "gemma2", "deepseek_v3", "gpt_oss"])
+def test_attention_at_full_rank_is_the_whole_model_and_without_a_past_is_two_texts(family):
+    model = attention_model(family)
+    forward = Forward.of(model, IDS)
+    noting = Cutting(CUT, {}, {})
+    whole = noting.logits(forward)
+
+    def at(rank):
+        ranks = {name: torch.full_like(one.norm, rank).long() for name, one in noting.spectra.items()}
+        return Cutting(CUT, {}, {}, Run("number", 1.0, ranks, False, rank)).logits(forward)
+
+    torch.testing.assert_close(whole, model(IDS, use_cache=False).logits[0, CUT:-1], rtol=0, atol=1e-5)
+    torch.testing.assert_close(at(LENGTH), whole, rtol=0, atol=1e-4)
+    assert float((at(0) - whole).abs().max()) > 1e-3
+
+
+@pytest.mark.parametrize("name", ["gla", "sa", "la", "wla"])
+def test_bundled_models(name):
+    result = truncate(name, documents=2, tokens=48)
+    assert result.whole == {}
+    assert result.count == 2
+    assert result.model == name
+    by_scale = {row.scale: row.divergence.value for row in result.rows if row.rule == "ess"}
+    assert by_scale[2.0] < by_scale[1.0] < by_scale[0.25]
+    model = ss.load(name)[0]
+    truncate(model, IDS, documents=1, tokens=LENGTH)
+    assert not any("mixed_values" in vars(module) for module in model.modules())
+
+
+class Mean(nn.Module):
+    """A layer of one's own: the mean of all values so far."""
+
+    def operator(self, hidden):
+        weights = torch.ones(LENGTH, LENGTH).tril() / torch.arange(1, LENGTH + 1)[:, None]
+        return ss.Dense(weights.expand(len(hidden), 1, -1, -1))
+
+    def values(self, hidden):
+        return hidden[:, None]
+
+    def forward(self, hidden):
+        return hidden.cumsum(1) / torch.arange(1, LENGTH + 1)[:, None]
+
+
+class MeanInTwoSteps(Mean):
+    def mixed_values(self, hidden):
+        return super().forward(hidden)[:, None]
+
+    def forward(self, hidden):
+        return self.mixed_values(hidden)[:, 0]
+
+
+@torch.no_grad()
+def test_layers_of_ones_own_are_cut_where_they_mix_by_a_method_and_named_where_not():
+    torch.manual_seed(0)
+    head = nn.Linear(8, 60)
+    embedding = nn.Embedding(60, 8)
+    model = nn.Sequential(embedding, MeanInTwoSteps(), head)
+    result = truncate(model, IDS, documents=1, tokens=LENGTH, cuts=[CUT], number=1)
+    runs = {run.rule: run.loss for run in result.documents[0].runs if run.scale in (0.0, 1.0)}
+    # The mean has rank 1; without its past it is the mean of what follows alone, over all positions.
+    assert runs["number"] == pytest.approx(result.documents[0].loss, abs=1e-5)
+    alone = embedding(IDS)
+    alone[:, :CUT] = 0
+    assert runs["nothing"] == pytest.approx(loss_of(head(Mean()(alone))), abs=1e-5)
+    with pytest.raises(ModelError, match=r"No mixer .* can be cut: it has no methods values\("):
+        truncate(nn.Sequential(embedding, Mean(), head), IDS, documents=1, tokens=LENGTH)
+
+
+def test_a_context_that_is_worth_nothing_has_no_share():
+    model = attention_model("llama")
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.endswith("o_proj.weight"):
+                parameter.zero_()
+    result = truncate(model, IDS, documents=1, tokens=LENGTH)
+    assert result.worth.value == pytest.approx(0, abs=1e-5)
+    assert all(row.share.value != row.share.value for row in result.rows)
+    assert result.sufficient is None
+    json.dumps(result.to_dict(), allow_nan=False)
+
+
+def test_intervals_need_five_documents_and_cuts_of_a_text_are_not_independent():
+    ids = torch.randint(0, 60, (5, LENGTH), generator=torch.Generator().manual_seed(5))
+    few = truncate("recall-gla", list(ids[:4] % 16), documents=4, tokens=LENGTH)
+    assert few.worth.ends is None
+    assert few.rows[0].excess.ends is None
+    many = truncate("recall-gla", list(ids % 16), documents=5, tokens=LENGTH, cuts=[8, 12])
+    assert len(many.documents) == 10
+    assert many.count == 5
+    low, high = many.rows[0].divergence.ends
+    assert low < many.rows[0].divergence.value < high
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"cuts": [LENGTH - 1]}, "cuts must lie from 1 to 18"),
+        ({"cuts": [0]}, "cuts must be"),
+        ({"cuts": []}, "got none"),
+        ({"tokens": LENGTH + 1}, "a text of 21 tokens, got 20 in the longest"),
+        ({"documents": 0}, "documents must be"),
+        ({"number": -1}, "number must be"),
+    ],
+)
+def test_what_cannot_be_cut_is_refused_in_one_line(arguments, message):
+    with pytest.raises(InputError, match=message) as error:
+        truncate("gla", IDS, **{"documents": 1, "tokens": LENGTH} | arguments)
+    assert "\n" not in str(error.value)
+
+
+def test_a_model_whose_mixers_compute_inside_their_parts_is_refused_by_that_cause():
+    with pytest.raises(ModelError, match="can be cut: what it mixes is computed inside one of its parts"):
+        truncate(tiny_model("xlstm"), IDS, documents=1, tokens=LENGTH)
