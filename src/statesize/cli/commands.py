@@ -13,6 +13,7 @@ from statesize.cli.models import models
 from statesize.cli.network import network
 from statesize.cli.profile import profile
 from statesize.cli.report import report
+from statesize.cli.truncate import truncate
 from statesize.cli.watch import watch
 from statesize.laboratory import add_commands
 
@@ -47,6 +48,7 @@ add(
     "FOLDER --ids ids.jsonl",
 )
 add("report", report, "result --output result.html", "statesize-study-regimes-smoke")
+add("truncate", truncate, "model.gguf --jsonl docs.jsonl --html cut.html", "gla --text notes.txt --max-tokens 256")
 add("watch", watch, "gla < notes.txt", "gla --generate 100 < prompt.txt")
 add_commands()
 add("--install-completion", install_completion, "", "--shell bash --output statesize.bash")

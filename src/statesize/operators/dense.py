@@ -44,9 +44,30 @@ class Dense(TensorOperator):
                 f"matrix must be causal (0 above the diagonal), got {above[index].item():.3g} at index {index}; "
                 "use matrix.tril() if what lies above is not meant"
             )
-        self.matrix = matrix
+        self._hold(matrix, None if state_size is None else _checked_state_size(state_size, matrix.shape[-1]))
+
+    @classmethod
+    def of_causal(cls, matrix: Tensor, state_size: Tensor | None = None) -> Self:
+        """The operator of a T that is known to be causal, of which only its numbers are checked.
+
+        Args:
+            matrix: T, as for the class.
+            state_size: As for the class.
+
+        Returns:
+            The operator.
+
+        Raises:
+            InputError: Not finite.
+        """
+        require_finite("matrix", matrix)
+        operator = cls.__new__(cls)
+        operator._hold(matrix, state_size)
+        return operator
+
+    def _hold(self, matrix: Tensor, state_size: Tensor | None) -> None:
+        self.matrix, self._state_size = matrix, state_size
         self._describe(matrix, matrix.shape[-1], matrix.shape[:-2])
-        self._state_size = None if state_size is None else _checked_state_size(state_size, self.length)
 
     def dense(self) -> Tensor:
         """The matrix itself.
@@ -77,11 +98,11 @@ class Dense(TensorOperator):
 
     def to(self, dtype: torch.dtype | None = None, device: torch.device | str | None = None) -> Self:
         """See `Operator.to`."""
-        return type(self)(self.matrix.to(device=device, dtype=dtype), self._state_size)
+        return self.of_causal(self.matrix.to(device=device, dtype=dtype), self._state_size)
 
     def __getitem__(self, index: object) -> Self:
         """See `Operator.__getitem__`."""
-        return type(self)(self.matrix[batch_index(index, self.batch_shape)], self._state_size)
+        return self.of_causal(self.matrix[batch_index(index, self.batch_shape)], self._state_size)
 
 
 def _checked_state_size(state_size: Tensor, length: int) -> Tensor:

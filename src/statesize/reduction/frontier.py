@@ -22,7 +22,7 @@ from statesize.reduction.compress import extra_bits, split_text
 from statesize.reduction.hub import reducible
 from statesize.reduction.reducible import Reducible
 from statesize.reduction.windows import score
-from statesize.report.document import document, filled
+from statesize.report.document import document, filled, numbers_table
 from statesize.texts.tokens import AnyTokenizer
 
 SHARES = (0.25, 0.5, 0.75)
@@ -109,8 +109,8 @@ def write_frontier(name: str, points: Sequence[FrontierPoint], heads: Sequence[H
     parts = {
         "title": escape(title),
         "lead": escape(lead),
-        "points": _table(("way", "numbers", "kept", "bytes", "extra bits a byte", "from", "to"), point_rows),
-        "heads": _table(("layer", "head", "entropy-ESS", *missed), head_rows),
+        "points": numbers_table(("way", "numbers", "kept", "bytes", "extra bits a byte", "from", "to"), point_rows),
+        "heads": numbers_table(("layer", "head", "entropy-ESS", *missed), head_rows),
     }
     scripts = ("draw.js", "study.js")
     page = document(title, filled("frontier.html", parts), {"charts": _chart(points).to_dict()}, scripts)
@@ -139,12 +139,3 @@ def _chart(points: Sequence[FrontierPoint]) -> alt.VConcatChart:
 
 def _numbers(point: FrontierPoint) -> tuple[str, ...]:
     return tuple(f"{number:.4f}" for number in (point.difference.value, point.difference.low, point.difference.high))
-
-
-def _table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    head = "".join(f'<th scope="col">{escape(title)}</th>' for title in titles)
-    body = ""
-    for first, *rest in rows:
-        cells = "".join(f'<td class="number">{escape(cell)}</td>' for cell in rest)
-        body += f'<tr><th scope="row">{escape(first)}</th>{cells}</tr>'
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"

@@ -35,6 +35,16 @@ def filled(template: str, parts: Mapping[str, str]) -> str:
     return re.sub("<!-- ([a-z-]+) -->", lambda comment: parts[comment[1]], resource(template))
 
 
+def numbers_table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """An HTML table whose first column names its rows."""
+    head = "".join(f'<th scope="col">{escape(title)}</th>' for title in titles)
+    body = ""
+    for first, *rest in rows:
+        cells = "".join(f'<td class="number">{escape(cell)}</td>' for cell in rest)
+        body += f'<tr><th scope="row">{escape(first)}</th>{cells}</tr>'
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
 def embedded_json(data: object) -> str:
     """JSON that no HTML parser can leave: `<`, `>` and `&` are written as escapes."""
     text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))

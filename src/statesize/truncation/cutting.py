@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from inspect import signature
 from typing import Any, cast
 
 import torch
@@ -15,7 +16,7 @@ from statesize.adapters.forward import Forward
 from statesize.adapters.sources import observing_all
 from statesize.adapters.watching.observation import Observation, Product, Running, running_modules
 from statesize.errors import ModelError
-from statesize.operators import Operator
+from statesize.operators import Dense, Operator
 from statesize.truncation.blocks import PastBlock
 from statesize.truncation.ranks import MixerSpectra, Run
 
@@ -56,7 +57,8 @@ class Cutting:
                 stack.callback(vars(module).pop, "mixed_values")
             stack.enter_context(observing_all(forward.model, self._running, self._observe))
 
-        logits = replace(forward, backbone=forward.model).hidden(attach)
+        kept = {"logits_to_keep": count} if "logits_to_keep" in signature(forward.model.forward).parameters else {}
+        logits = replace(forward, backbone=forward.model, kwargs={**forward.kwargs, **kept}).hidden(attach)
         if logits is None:
             raise ModelError(f"{type(forward.model).__name__} must return logits, got no tensor. Load a causal model.")
         return logits[0, -count:-1].float()
@@ -103,7 +105,12 @@ class Cutting:
             self.spectra[name] = self._noted(seen)
             return None
         ranks = self.run.ranks[name].to(seen.values.device)
-        lost = self._lost_by_groups(seen, ranks) if self.run.grouped and seen.groups else self._lost(seen, ranks)
+        if self.run.rule == "nothing":
+            lost = self._past(seen)
+        elif self.run.grouped and seen.groups:
+            lost = self._lost_by_groups(seen, ranks)
+        else:
+            lost = self._lost(seen, ranks)
         padded = torch.nn.functional.pad(lost, (0, 0, self.cut, 0))
         # Gates act on what T u becomes; biases are in both terms.
         units = slice(None)
@@ -132,6 +139,17 @@ class Cutting:
         """H_i of all units, (S, groups, units of a group, ...), with one basis a group."""
         matrix = seen.operator(slice(None)).columns(0, self.cut)[..., self.cut :, :].double()
         return PastBlock.of_groups(matrix.reshape(len(matrix), seen.groups, -1, *matrix.shape[2:]))
+
+    def _past(self, seen: Observation) -> Tensor:
+        """H u of all units, (S, units, L − i, P)."""
+        units = slice(None)
+        inputs = torch.nn.functional.pad(
+            seen.values[:, :, : self.cut].double(), (0, 0, 0, seen.values.shape[2] - self.cut)
+        )
+        operator = seen.operator(units)
+        if isinstance(operator, Dense):
+            return operator.columns(0, self.cut)[..., self.cut :, :].double() @ inputs[:, :, : self.cut]
+        return operator.to(torch.float64).apply(inputs)[:, :, self.cut :]
 
     def _lost(self, seen: Observation, ranks: Tensor) -> Tensor:
         """(H − H_k) u of all units, (S, units, L − i, P), for a rank of each."""

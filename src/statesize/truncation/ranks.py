@@ -9,8 +9,6 @@ from torch import Tensor
 
 SCALES = (0.25, 0.5, 1.0, 2.0)
 """Numbers that are kept, in units of the ESS of each unit."""
-# Where other rules spread as many numbers: the sizes at which the loss shows.
-_COMPARED = (0.5, 1.0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,7 +63,7 @@ def runs(spectra: dict[str, MixerSpectra], number: int | None) -> list[Run]:
     for scale in SCALES:
         by_ess = _run(spectra, "ess", scale, {name: scale * one.entropy for name, one in spectra.items()})
         planned.append(by_ess)
-        if scale in _COMPARED:
+        if scale == 1:
             for rule in ("equal", "norm"):
                 sizes = {
                     name: torch.ones_like(one.norm) if rule == "equal" else one.norm for name, one in spectra.items()

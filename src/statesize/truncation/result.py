@@ -21,23 +21,15 @@ NEGLIGIBLE = 0.01
 # Nats a token below which the context is worth nothing that could be lost.
 _WORTHLESS = 0.01
 
-TITLES = {
-    "ess": "ESS",
-    "equal": "as many, equal for all heads",
-    "norm": "as many, in proportion to the norm",
-    "number": "the same number for all heads",
-    "joint ess": "groups: their joint entropy-ESS",
-    "largest head": "groups: the ESS of their largest head",
-    "nothing": "nothing",
-}
-
 
 @dataclass(frozen=True)
 class CutRun:
     """One run with a cut.
 
     Attributes:
-        rule: How numbers are spread over heads; a key of `TITLES`.
+        rule: How numbers are spread: "ess" (of each head), "equal" (as many, for all heads the same), "norm" (as many,
+            in proportion to it), "number" (the same for all), "joint ess" and "largest head" (of each group), or
+            "nothing".
         scale: Numbers kept, in units of the rule's own.
         kept: Mean numbers a channel that are kept.
         loss: Cross-entropy of the tokens after the cut, nats a token.
@@ -79,8 +71,8 @@ class Row:
     """Means over documents of one rule at one scale.
 
     Attributes:
-        rule: How numbers are spread.
-        scale: Numbers kept, in units of the rule's own.
+        rule: As for `CutRun`.
+        scale: Likewise.
         kept: Mean numbers a channel.
         excess: Loss more than the whole model's, nats a token.
         share: That as a share of the context's worth; NaN where the context is worth nothing.
@@ -175,7 +167,7 @@ class TruncationResult:
     def _repr_html_(self) -> str:
         facts: dict[str, object] = {"documents": self.count, "context's worth (nats)": f"{self.worth}"}
         for row in self.rows:
-            facts[f"{TITLES[row.rule]} × {row.scale:g}"] = f"{row.share.value:.1%} lost with {row.kept:.1f} numbers"
+            facts[f"{row.rule} × {row.scale:g}"] = f"{row.share.value:.1%} lost with {row.kept:.1f} numbers"
         return facts_table(f"Truncation of {self.model}", facts)
 
     def _by_document(self, number: Callable[[CutDocument], float]) -> NDArray[np.float64]:

@@ -96,7 +96,7 @@ def observed_mixing(
     groups, stored_channels = _stored(module, values)
 
     def operator(units: Units) -> Dense:
-        return Dense(mixing.of(name, values, mixed)[:, units], state_size)
+        return Dense.of_causal(mixing.of(name, values, mixed)[:, units], state_size)
 
     return Observation(
         name=name,

@@ -1,0 +1,92 @@
+"""`statesize truncate`: what a text loses if every layer carries fewer numbers past a cut."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from statesize.cli.options.measuring import MOST, Count, Flag, Loading, whole_numbers
+from statesize.cli.options.texts import Texts
+from statesize.cli.output.printing import TEXT, Printing
+
+
+def truncate(
+    model: str,
+    /,
+    *,
+    texts: Texts | None = None,
+    cuts: str | None = None,
+    number: Count | None = None,
+    html: Path | None = None,
+    open_page: Annotated[Flag, Parameter(name="--open")] = False,
+    loading: Loading | None = None,
+    printing: Printing = TEXT,
+) -> None:
+    """Test what suffices: all layers carry only c times their ESS past a cut, and the rest of the text is predicted.
+
+    Texts are read in pieces of --max-tokens, 12 of them unless --sequences says otherwise, and cut in the middle. What
+    is lost is stated as a share of what the context is worth. It is a lower bound of the memory that is needed.
+
+    Args:
+        model: A bundled name (sa, la, wla, gla), a folder of a model, a GGUF file, or an id of the Hugging Face hub.
+        texts: What the model reads.
+        cuts: Positions of the cuts in each piece, with commas between them. Default: its middle.
+        number: Also keep this many numbers of every head.
+        html: HTML file for a page with the chart.
+        open_page: Show the page in a browser.
+        loading: How the model is loaded.
+        printing: What is printed.
+
+    Raises:
+        InputError: A page is to be opened that is not written.
+    """
+    from statesize.cli.output.document import SCHEMA, print_json
+    from statesize.cli.output.printing import tell_page
+    from statesize.cli.output.table import print_table
+    from statesize.errors import InputError
+    from statesize.models.load import load_model
+    from statesize.report.page import check_report_path
+    from statesize.texts.token_files import vocabulary_size
+    from statesize.truncation.page import HEADINGS, headline, notes, table_rows, write_page
+    from statesize.truncation.truncate import DOCUMENTS
+    from statesize.truncation.truncate import truncate as run
+
+    texts, loading = texts or Texts(), loading or Loading()
+    texts.check()
+    if open_page and html is None:
+        raise InputError("open must come with html, got it alone. Give --html FILE too.")
+    if html is not None:
+        check_report_path(html)
+    positions = None if cuts is None else whole_numbers("cuts", cuts)
+    printing.hush_libraries()
+    loaded = load_model(model, **asdict(loading), needs_tokenizer=texts.ids is None)
+    inputs = None
+    if texts.any_chosen:
+        whole = replace(texts, max_tokens=MOST, sequences=None)
+        inputs = whole.read(loaded.tokenizer, printing, vocabulary_size(loaded.model)).ids
+    else:
+        printing.say("Reading bundled documents; --text FILE reads yours.")
+    with printing.bars() as bars:
+        result = run(
+            loaded.model,
+            inputs,
+            documents=texts.sequences or DOCUMENTS,
+            tokens=texts.max_tokens,
+            cuts=positions,
+            number=number,
+            tokenizer=loaded.tokenizer,
+            name=loaded.name,
+            on_progress=bars.begin(f"cutting {loaded.name}").update,
+        )
+    if html is not None:
+        write_page(result, html)
+        tell_page(html, printing, open_page=open_page)
+    if printing.json:
+        print_json({"schema": SCHEMA} | result.to_dict())
+    else:
+        print(headline(result))
+        print()
+        print_table(list(HEADINGS), table_rows(result), 1, notes(result))

@@ -1,0 +1,144 @@
+"""What the truncation test shows, in sentences, as a table and as a page with its chart."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+
+import altair as alt
+
+from statesize.io.files import replace_file
+from statesize.measurement.chart import PALETTE
+from statesize.measurement.statistics import Interval
+from statesize.report.document import document, filled, numbers_table
+from statesize.truncation.result import LEAST_DOCUMENTS, NEGLIGIBLE, Row, TruncationResult
+
+HEADINGS = ("numbers of each head", "mean", "loss (nats)", "of context's worth", "KL (nats)")
+_FRACTIONS = {0.25: "a quarter of its ESS", 0.5: "half its ESS", 1.0: "its ESS", 2.0: "twice its ESS"}
+_RULES = {
+    "equal": "as many, the same for all",
+    "norm": "as many, by its norm",
+    "number": "the same number for all",
+    "joint ess": "groups: joint entropy-ESS",
+    "largest head": "groups: ESS of the largest head",
+}
+
+
+def title(row: Row) -> str:
+    """What a run keeps of each head."""
+    return _FRACTIONS[row.scale] if row.rule == "ess" else _RULES[row.rule]
+
+
+def headline(result: TruncationResult) -> str:
+    """The result in one or two sentences."""
+    by_scale = {row.scale: row for row in result.rows if row.rule == "ess"}
+    ess, quarter = by_scale[1.0], by_scale[0.25]
+    if math.isnan(ess.share.value):
+        return (
+            f"The context is worth {_number(result.worth, '.3f')} nats a token to {result.model} here, so there is "
+            "nothing that a cut could lose."
+        )
+    return (
+        f"{result.model} with {ess.kept:.1f} numbers a channel, the entropy-ESS of each head at the cut, where "
+        f"{result.ceiling:.0f} could be carried, loses {_number(ess.share, '.1%')} of what the context is worth; with "
+        f"{quarter.kept:.1f}, a quarter of them, {_number(quarter.share, '.1%')}."
+    )
+
+
+def table_rows(result: TruncationResult) -> list[list[str]]:
+    """The cells of each row, as in HEADINGS."""
+    return [
+        [
+            title(row),
+            f"{row.kept:.1f}",
+            *(_number(interval, form) for interval, form in ((row.excess, "+.3f"), (row.share, ".1%"))),
+            f"{row.divergence.value:.4f}",
+        ]
+        for row in result.rows
+    ]
+
+
+def notes(result: TruncationResult) -> list[str]:
+    """What has to be known beside the numbers."""
+    cuts, sizes = sorted({one.cut for one in result.documents}), sorted({one.tokens for one in result.documents})
+    texts = "1 document" if result.count == 1 else f"{result.count} documents"
+    where = f"{texts} of {_listed(sizes)} tokens, cut at {_listed(cuts)}"
+    told = [
+        f"{where}. The context is worth {_number(result.worth, '.2f')} nats a token: the loss of the tokens after the "
+        "cut when no mixer carries anything past it, less the loss of the whole model.",
+        "In one run all mixers carry only so many numbers a channel past the cut: each block of past and future is "
+        "replaced by its best approximation of that rank, and everything behind is computed from it.",
+        "This is a lower bound of the memory that is needed: the best approximation knows the queries of the future, "
+        "which a cache or a state has to serve unseen.",
+    ]
+    if result.sufficient is not None:
+        times = {0.25: "A quarter of ESS", 0.5: "Half of ESS", 1.0: "ESS", 2.0: "Twice ESS"}[result.sufficient]
+        told.append(f"{times} is the least of the four sizes from which on at most {NEGLIGIBLE:.0%} is lost.")
+    if result.count < LEAST_DOCUMENTS:
+        told.append(f"Intervals need {LEAST_DOCUMENTS} documents.")
+    if any(row.rule == "joint ess" for row in result.rows):
+        told.append("Heads that read one stored input make a group; its numbers are counted once.")
+    reasons: dict[str, list[str]] = {}
+    for name, reason in result.whole.items():
+        reasons.setdefault(reason, []).append(name)
+    told += [f"Not cut, so that the past passes there: {_named(names)}: {reason}." for reason, names in reasons.items()]
+    return told
+
+
+def write_page(result: TruncationResult, path: Path) -> None:
+    """Write one HTML file; it is replaced once the new one is complete."""
+    parts = {
+        "title": escape(f"What {result.model} carries, by cutting"),
+        "lead": escape(headline(result)),
+        "caption": escape(
+            "Loss of the tokens after the cut, as a share of what the context is worth, with its interval of 95 %; the "
+            "line is at 1 %."
+        ),
+        "rows": numbers_table(HEADINGS, table_rows(result)),
+        "notes": "".join(f"<p>{escape(note)}</p>" for note in notes(result)),
+    }
+    body, data = filled("truncation.html", parts), {"charts": chart(result).to_dict()}
+    page = document(f"Truncation of {result.model}", body, data, ("draw.js", "study.js"))
+    replace_file(path, page.encode())
+
+
+def chart(result: TruncationResult) -> alt.VConcatChart:
+    """Share lost against numbers a channel, one mark a run."""
+    rows = [
+        {"of": "ESS of each head × c" if row.rule == "ess" else title(row), "numbers": row.kept, "run": title(row)}
+        | {"lost": row.share.value, "low": row.share.low, "high": row.share.high}
+        for row in result.rows
+        if not math.isnan(row.share.value)
+    ]
+    rows = [{name: None if value != value else value for name, value in row.items()} for row in rows]
+    numbers = alt.X(
+        "numbers:Q", title="Numbers a channel that are carried", scale=alt.Scale(type="log", nice=False, padding=20)
+    )
+    lost = alt.Y("lost:Q", title="Share of the context's worth that is lost", axis=alt.Axis(format=".0%"))
+    names = list(dict.fromkeys(str(row["of"]) for row in rows))
+    colour = alt.Color("of:N", title=None, scale=alt.Scale(domain=names, range=list(PALETTE)[: len(names)]))
+    base = alt.Chart(alt.Data(values=rows)).encode(x=numbers, color=colour)
+    line = base.transform_filter(alt.datum.of == "ESS of each head × c").mark_line().encode(y=lost)
+    intervals = base.mark_rule().encode(y=alt.Y("low:Q"), y2="high:Q")
+    marks = base.mark_point(filled=True, size=70).encode(
+        y=lost, tooltip=["run:N", alt.Tooltip("numbers:Q", format=".1f"), alt.Tooltip("lost:Q", format=".2%")]
+    )
+    allowed = alt.Chart(alt.Data(values=[{"lost": NEGLIGIBLE}])).mark_rule(strokeDash=[4, 4]).encode(y="lost:Q")
+    return alt.vconcat(alt.layer(allowed, line, intervals, marks).properties(width=560, height=340))
+
+
+def _number(interval: Interval, form: str) -> str:
+    if math.isnan(interval.value):
+        return "–"
+    ends = "" if math.isnan(interval.low) else f" [{interval.low:{form}}, {interval.high:{form}}]"
+    return f"{interval.value:{form}}{ends}"
+
+
+def _listed(numbers: Sequence[int]) -> str:
+    return ", ".join(map(str, numbers))
+
+
+def _named(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
