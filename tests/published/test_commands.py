@@ -73,3 +73,15 @@ def test_delimiters(capsys, folder, tmp_path):
     # A single model answers no question about all.
     assert found["holds"] is None
     assert (tmp_path / "study" / "study.html").is_file()
+
+
+def test_truncate(capsys, folder, tmp_path):
+    page = tmp_path / "cut.html"
+    said = run(capsys, "truncate", folder, "--sequences", 1, "--max-tokens", 64, "--html", page, "--json")
+    found = json.loads(said.out)
+    assert found["mixers"] == 30
+    assert found["whole"] == []
+    lost = {(row["rule"], row["scale"]): row["excess"]["mean"] for row in found["rows"]}
+    assert abs(lost["ess", 2.0]) < 0.02 < lost["ess", 0.25]
+    assert {"joint ess", "largest head"} <= {rule for rule, _ in lost}
+    assert "carries, by cutting" in page.read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Several readouts of one stored input: what a group of heads needs together."""
+"""Several readouts of one stored input: what a group of heads reads."""
 
 from __future__ import annotations
 

@@ -19,8 +19,9 @@ from statesize.check import refuse
 from statesize.errors import InputError, ModelError
 from statesize.measurement.measurement import Measurement, engine_outputs, measure_at
 from statesize.measurement.settings import Settings
+from statesize.measurement.sinks import sinks
 from statesize.measurement.statistics import Sample, draw
-from statesize.operators import Operator, Recurrence, Shared
+from statesize.operators import Dense, Operator, Recurrence, Shared, SoftmaxAttention
 from statesize.operators.stepped import Stepped
 from statesize.results.datasets import sequence_dataset
 from statesize.spectra.choice import choose_engine
@@ -117,6 +118,7 @@ class Work:
         unit_bytes: Bytes that measuring one unit takes.
         shared_bytes: Bytes that measuring takes besides, however many units there are.
         operations: What all units of the mixer would cost at the reference length.
+        attends: Whether T is that of attention, which may have sinks.
     """
 
     sample: Sample
@@ -127,6 +129,7 @@ class Work:
     unit_bytes: int
     shared_bytes: int
     operations: float
+    attends: bool = False
 
 
 def plan_work(item: Captured, sequence: int, length: int, reference: int, settings: Settings) -> Work:
@@ -161,7 +164,8 @@ def plan_work(item: Captured, sequence: int, length: int, reference: int, settin
     shared_bytes = item.map_bytes + engine.shared_footprint(held, blocks)
     require_budget(item.name, length, "one head or channel", unit_bytes + shared_bytes, settings.memory)
     block = min((settings.memory - shared_bytes) // unit_bytes, len(sample.units))
-    return Work(sample, dtype, cut, engine.name, block, unit_bytes, shared_bytes, operations)
+    attends = isinstance(first, SoftmaxAttention) or (isinstance(first, Dense) and "attention" in item.kind)
+    return Work(sample, dtype, cut, engine.name, block, unit_bytes, shared_bytes, operations, attends)
 
 
 def operations_per_unit(operator: Operator, length: int, cut: Cut | None) -> float:
@@ -182,16 +186,18 @@ def operations_per_unit(operator: Operator, length: int, cut: Cut | None) -> flo
 
 def measure_mixer(item: Captured, sequence: int, work: Work, settings: Settings) -> xr.Dataset:
     """The dataset of the chosen units of a mixer over a sequence; without positions where none fits into it."""
-    start, measurements = time.perf_counter(), list[Measurement]()
+    start, measurements, found = time.perf_counter(), list[Measurement](), None
     if work.cut is not None:
         measurements = measure_captured(item, work.sample.units, settings, sequence=sequence, block=work.block)
+    if work.attends:
+        found = sinks(item.units_operator(torch.from_numpy(work.sample.units)).to(device="cpu"))
     facts = {name: getattr(item, name) for name in ("name", "kind", "note", "cache", "multiplicity")}
     facts |= {"dtype": work.dtype, "engine": ", ".join(dict.fromkeys(one.engine for one in measurements)) or "none"}
     facts["seconds"] = time.perf_counter() - start
     faithfulness = math.nan if item.faithfulness is None else item.faithfulness
     differences = (float(item.state_bytes), faithfulness, item.run_difference)
     positions = work.cut.positions if work.cut else ()
-    return sequence_dataset(facts, differences, work.sample, positions, measurements, settings)
+    return sequence_dataset(facts, differences, work.sample, positions, measurements, settings, found)
 
 
 @contextmanager

@@ -106,7 +106,7 @@ class Profile:
         return [summary_row(self.mixer(name), self.model, name, self.group(name)) for name in self.mixers]
 
     def groups(self) -> pd.DataFrame:
-        """One row a mixer whose heads share what it stores: numbers stored, needed together, and needed alone.
+        """One row a mixer whose heads share what it stores: numbers stored, joint ESS, and the sum of the heads' own.
 
         Returns:
             The columns of `statesize.results.fields.GROUP_COLUMNS`, with errors; no rows where nothing is shared.

@@ -16,7 +16,7 @@ from statesize.report.page_data import Extent, choose_extent, curves_note, map_n
 from statesize.report.provenance import provenance
 from statesize.report.redundancy import Redundancy
 from statesize.report.tables import comparison_section, group_section, layer_table, network_section
-from statesize.report.words import metric_titles, model_title, words
+from statesize.report.words import metric_titles, model_title, sink_notes, words
 from statesize.results.protocol import Profiled
 
 SCRIPTS = ("draw.js", "packing.js", "picture.js", "positions.js", "map.js", "ladder.js", "table.js", "page.js")
@@ -87,6 +87,7 @@ def _page(
         **words(profiles, list(metrics)),
         "comparison": comparison_section(profiles, recall, networks) if len(profiles) > 1 else "",
         "groups": group_section(profiles),
+        "sinks": "".join(f"<p>{escape(note)}</p>" for note in sink_notes(profiles)),
         "networks": network_section(networks),
         "links": '<a href="#comparison-title">Side by side</a> ' if len(profiles) > 1 else "",
         "table": table,

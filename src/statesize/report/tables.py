@@ -63,7 +63,7 @@ def comparison_section(
 
 
 def group_section(profiles: Sequence[Profiled]) -> str:
-    """What heads that share a cache need together, and what they would need alone; nothing where none share."""
+    """Joint ESS of heads that share a cache beside the sum of their own; nothing where none share."""
     rows = [cast("dict[str, str | float]", row) for profile in profiles for row in group_rows(profile)]
     if not rows:
         return ""
@@ -71,7 +71,8 @@ def group_section(profiles: Sequence[Profiled]) -> str:
     return (
         '<section aria-labelledby="groups-title"><h2 id="groups-title">What must each cache keep?</h2>'
         "<p>Several heads of these layers read what is stored once. Counted one by one, they seem to need more numbers "
-        "than there are; together they need as many as the joint ESS says.</p>"
+        "than there are. The joint ESS is that of all of them on one cache; as an entropy it may lie below "
+        "that of its largest head.</p>"
         '<div class="scroll" tabindex="0" role="region" aria-labelledby="groups-title">'
         f"{_table('groups', GROUP_HEADINGS, rows)}</div><details><summary>What the columns say</summary><dl>"
         f"{_definitions(definitions, GROUP_COLUMNS)}</dl></details></section>"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -11,6 +12,7 @@ from itertools import combinations
 import numpy as np
 
 from statesize.measurement.chart import METRICS
+from statesize.measurement.sinks import MARKED
 from statesize.results.protocol import Profiled
 from statesize.results.summary import average, binding, ess_values, known_mean, stored_channels
 
@@ -117,6 +119,33 @@ def model_line(profile: Profiled, metric: str = "entropy") -> str:
     most, least = max(known, key=known.__getitem__), min(known, key=known.__getitem__)
     spread = f", from {known[least]:.1f} in layer {least} to {known[most]:.1f} in layer {most}" if most != least else ""
     return f"{name} carries {np.mean(list(known.values())):.1f} numbers per channel on average{spread}."
+
+
+def sink_note(profile: Profiled) -> str:
+    """Which layers attend to one token before all others, and what that does to their ESS; "" where none does."""
+    rows = profile.summary_rows()
+    led = [row for row in rows if row["sink_share"] > MARKED]
+    if not led:
+        return ""
+    share = sum(row["sink_share"] for row in led) / len(led)
+    position = Counter(int(row["sink_position"]) for row in led).most_common(1)[0][0]
+    token = str(profile.tokens["tokens"].values[0, position])
+    known = [row for row in led if math.isfinite(row["sink_entropy"])]
+    entropy, without = (
+        sum(row[name] for row in known) / max(len(known), 1) for name in ("sink_entropy", "sinkless_entropy")
+    )
+    return (
+        f"Attention sinks: in {len(led)} of {len(rows)} layers one token, mostly token {position} ({token!r}), takes "
+        f"more than {MARKED:.0%} of the attention, {share:.0%} on average. Its column leads the singular values and "
+        f"hides the others: entropy-ESS of these heads is {entropy:.1f} with it and {without:.1f} without it, at three "
+        "cuts."
+    )
+
+
+def sink_notes(profiles: Sequence[Profiled]) -> list[str]:
+    """The notes of all models that have one, with their names where there are several."""
+    notes = [(model_title(profile), sink_note(profile)) for profile in profiles]
+    return [f"{title}: {note}" if len(profiles) > 1 else note for title, note in notes if note]
 
 
 def telling_layer(profile: Profiled, metric: str = "entropy") -> int:

@@ -12,7 +12,7 @@ import xarray as xr
 from statesize.adapters.captured import SHARED
 from statesize.check import plain_number
 from statesize.results.arrays import ALONG
-from statesize.results.fields import BY_SEQUENCE, FIELDS, UNITS, mixer_dims
+from statesize.results.fields import BY_SEQUENCE, FIELDS, SINKS, UNITS, mixer_dims
 
 DTYPES = {
     str(dtype).removeprefix("torch."): dtype
@@ -107,7 +107,7 @@ def check_mixer(name: str, node: xr.Dataset, root: xr.Dataset) -> None:
     whole = {unit, "position", "stratum"}
     variables = {variable: (dims, "i" if variable in whole else "f") for variable, dims in mixer_dims(unit).items()}
     _check_variables(name, node, variables)
-    for variable in (*FIELDS, *BY_SEQUENCE):
+    for variable in (*FIELDS, *BY_SEQUENCE, *SINKS):
         values = node[variable].values
         _require(name, variable, bool((np.isnan(values) | ((values >= 0) & (values < np.inf))).all()))
     positions, chosen, sizes = node["position"].values, node[unit].values, np.array(node.attrs["stratum_sizes"], int)

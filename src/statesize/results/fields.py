@@ -36,6 +36,9 @@ UNITS = ("head", "channel", "group")
 BY_SEQUENCE = ("state_bytes", "faithfulness", "run_difference")
 """Bytes of the model's own cache at the end of the sequence, the largest relative difference of T u from the unaltered
 model's, and that of the last hidden state; NaN where not known."""
+SINKS = ("sink_share", "sink_position", "sink_entropy", "sinkless_entropy")
+"""Of each head of attention: the share of the token that gets most attention, which it is, and entropy-ESS at three
+cuts with and without its column; NaN for what is no attention, and the last two where that share is small."""
 COUNTS = (
     CountFields("relative_count", "relative_lower", "relative_upper", "relative_threshold"),
     CountFields("count", "lower", "upper", "threshold"),
@@ -60,7 +63,7 @@ def mixer_dims(unit: str) -> dict[str, tuple[str, ...]]:
     """The dimensions of each variable of a mixer's dataset whose units are heads, channels or groups."""
     names = {UNIT: unit}
     dims = {name: ("sequence", *(names.get(dim, dim) for dim in field.dims)) for name, field in FIELDS.items()}
-    dims |= dict.fromkeys(BY_SEQUENCE, ("sequence",)) | {"stratum": (unit,)}
+    dims |= dict.fromkeys(BY_SEQUENCE, ("sequence",)) | dict.fromkeys(SINKS, ("sequence", unit)) | {"stratum": (unit,)}
     return dims | {name: (name,) for name in (unit, "position", "threshold", "relative_threshold")}
 
 
@@ -98,6 +101,9 @@ HEADINGS = {
     "norm": Heading("norm", "norm"),
     "state_utilisation": Heading("utilisation of\nstate (entropy)", "z.0%"),
     "ceiling_utilisation": Heading("utilisation of\nceiling (entropy)", "z.0%"),
+    "sink_share": Heading("sink\nshare", "z.0%"),
+    "sink_entropy": Heading("ESS at three\ncuts (entropy)", ".1f"),
+    "sinkless_entropy": Heading("the same without\nthe sink", ".1f"),
     "modulation": Heading("modulation\n(entropy)", "z.0%"),
     "norm_modulation": Heading("modulation\n(norm)", "z.0%"),
     "recall_perplexity": Heading("recall\nperplexity", ".2f"),
@@ -129,7 +135,7 @@ COLUMNS = {
     "largest, averaged in the same way.",
     "average_relative_count_error": "Half the width of its confidence interval, likewise.",
     "total_entropy": "Entropy-ESS summed over the channels that the layer stores, averaged over sequences and "
-    "positions; channels that several heads read count once, by what these heads need together.",
+    "positions; channels that several heads read count once, by their joint ESS.",
     "total_relative_count": "Relative tolerance-ESS summed over stored channels, averaged in the same way.",
     "total_entropy_error": "Half the width of the confidence interval of the total entropy-ESS, likewise.",
     "total_relative_count_error": "Half the width of that of the total relative tolerance-ESS, likewise.",
@@ -143,6 +149,12 @@ COLUMNS = {
     "heads and the cuts with at least TSS tokens before and after; a dash where the text is too short to have any.",
     "ceiling_utilisation": "Entropy-ESS as a share of its ceiling, for a layer whose cache keeps every token, averaged "
     "over the middle half of each sequence. It does not compare with a share of a state.",
+    "sink_share": "Share of the attention that one token takes, the one that gets most, averaged over sequences and "
+    "heads; of softmax attention.",
+    "sink_position": "Where that token is, of most sequences and heads.",
+    "sink_entropy": "Entropy-ESS at a quarter, half and three quarters of each sequence, of the heads in which that "
+    "token takes more than a fifth.",
+    "sinkless_entropy": "The same without that token's column, which is the largest and so hides the others.",
     "faithfulness": "The largest difference, over sequences, of the operator applied to the layer's input, and of the "
     "layer's output where it was measured, from what the unaltered model computed, relative to the largest value; not "
     "checked where a layer reports its own matrix.",
@@ -157,8 +169,8 @@ GROUP_COLUMNS = {
     "groups": "Inputs that it stores, each for several heads, such as key-value heads or one latent.",
     "readouts": "Heads that read each of them, in all layers that share the cache.",
     "tss": "Numbers per channel that are stored; of a cache that grows, at the end of the longest sequence.",
-    "joint_entropy": "Numbers that the heads of a group need together: the entropy-ESS of their operators on top of "
-    "each other, averaged over sequences, positions and groups.",
+    "joint_entropy": "Entropy-ESS of the operators of a group's heads on top of each other, averaged over sequences, "
+    "positions and groups. It may lie below that of its largest head, whose largest singular value then leads.",
     "joint_entropy_error": "Half the width of its confidence interval of 95 %, for the choice of groups.",
     "alone_entropy": "Numbers that they would need if each stored its own: the sum of their entropy-ESS.",
     "joint_relative_count": "The joint ESS as a number of singular values above ρ times the largest.",
@@ -172,9 +184,9 @@ GROUP_HEADINGS = {
     "groups": Heading("groups", ",.0f"),
     "readouts": Heading("heads\neach", ",.0f"),
     "tss": Heading("stored\n(TSS)", ",.0f"),
-    "joint_entropy": Heading("needed together\n(entropy)", ".1f"),
+    "joint_entropy": Heading("joint ESS\n(entropy)", ".1f"),
     "alone_entropy": Heading("heads alone\n(entropy)", ".1f"),
-    "joint_relative_count": Heading("needed together\n(relative tolerance)", ".1f"),
+    "joint_relative_count": Heading("joint ESS\n(relative tolerance)", ".1f"),
     "alone_relative_count": Heading("heads alone\n(relative tolerance)", ".1f"),
 }
 

@@ -45,6 +45,10 @@ class SummaryRow(TypedDict):
     norm: float
     state_utilisation: float
     ceiling_utilisation: float
+    sink_share: float
+    sink_position: float
+    sink_entropy: float
+    sinkless_entropy: float
     faithfulness: float
     run_difference: float
 
@@ -140,7 +144,7 @@ def stored_channels(node: xr.Dataset, group: xr.Dataset | None) -> int:
 
 
 def group_row(nodes: Sequence[xr.Dataset], group: xr.Dataset, model: str, layer: str) -> GroupRow:
-    """What the heads that read a cache, of one mixer or of several, need together and what they would need alone."""
+    """What the heads that read a cache, of one mixer or of several, share, and what they would need alone."""
     groups, heads = sample_of(group).total, sum(sample_of(node).total for node in nodes)
     joint_entropy, joint_relative = _averages(group)
     alone = [sum(_averages(node)[index].mean * sample_of(node).total for node in nodes) / groups for index in range(2)]
@@ -196,9 +200,19 @@ def summary_row(node: xr.Dataset, model: str, layer: str, group: xr.Dataset | No
         "norm": average(node, node["norm"].values).mean,
         "state_utilisation": math.nan if cache else share,
         "ceiling_utilisation": share if cache else math.nan,
+        "sink_share": float(known_mean(node["sink_share"].values, (0, 1))),
+        "sink_position": _most_frequent(node["sink_position"].values),
+        "sink_entropy": float(known_mean(node["sink_entropy"].values, (0, 1))),
+        "sinkless_entropy": float(known_mean(node["sinkless_entropy"].values, (0, 1))),
         "faithfulness": largest_difference(node, "faithfulness"),
         "run_difference": largest_difference(node, "run_difference"),
     }
+
+
+def _most_frequent(values: Array) -> float:
+    """The value that most entries have, NaN where none is known."""
+    values, counts = np.unique(values[np.isfinite(values)], return_counts=True)
+    return float(values[counts.argmax()]) if len(values) else math.nan
 
 
 def long_form(node: xr.Dataset, root: xr.Dataset, model: str, layer: str) -> pd.DataFrame:

@@ -41,9 +41,9 @@ def headline(result: TruncationResult) -> str:
             "nothing that a cut could lose."
         )
     return (
-        f"{result.model} with {ess.kept:.1f} numbers a channel, the entropy-ESS of each head at the cut, where "
-        f"{result.ceiling:.0f} could be carried, loses {_number(ess.share, '.1%')} of what the context is worth; with "
-        f"{quarter.kept:.1f}, a quarter of them, {_number(quarter.share, '.1%')}."
+        f"Cut to its ESS, {ess.kept:.1f} of at most {result.ceiling:.0f} numbers a channel, {result.model} loses "
+        f"{_number(ess.share, '.1%')} of what its context is worth. Cut to a quarter of that, {quarter.kept:.1f}, it "
+        f"loses {_number(quarter.share, '.1%')}."
     )
 
 

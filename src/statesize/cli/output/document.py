@@ -29,6 +29,10 @@ _FIGURES = (
     "norm",
     "state_utilisation",
     "ceiling_utilisation",
+    "sink_share",
+    "sink_position",
+    "sink_entropy",
+    "sinkless_entropy",
     "faithfulness",
     "run_difference",
 )

@@ -14,7 +14,7 @@ import numpy as np
 from statesize.cli.output.table import BAR, byte_count, number_text, print_notes, print_table
 from statesize.measurement.statistics import signed
 from statesize.report.kinds import largest_difference
-from statesize.report.words import headline, model_title
+from statesize.report.words import headline, model_title, sink_note
 from statesize.results.fields import COLUMNS, FIGURE_HEADINGS, FIGURES, GROUP_HEADINGS, HEADINGS, Heading
 from statesize.results.summary import average, ess_values, group_rows, keeps_everything, utilisation_values
 
@@ -105,7 +105,7 @@ def print_summary(profiles: Sequence[Profile], metric: str = "entropy", *, wide:
     if shared:
         headings = [heading.text.replace("relative tolerance", relative) for heading in GROUP_HEADINGS.values()]
         print()
-        print("What heads that share a cache need together, a channel of the cache:")
+        print("Joint ESS of heads that share a cache, a channel of the cache:")
         print_table(headings, [_cells(row, GROUP_HEADINGS) for row in shared], 2, notes)
 
 
@@ -140,7 +140,8 @@ def _print_wide(profiles: Sequence[Profile], relative: str, notes: Sequence[str]
     # Columns that say nothing of these profiles are left out.
     if all(row["measured"] == row["units"] for row in rows):
         shown.remove("measured")
-    for name in ("state_utilisation", "ceiling_utilisation", "faithfulness"):
+    optional = ("state_utilisation", "ceiling_utilisation", "sink_share", "sink_entropy", "sinkless_entropy")
+    for name in (*optional, "faithfulness"):
         if not any(math.isfinite(row[name]) for row in rows):
             shown.remove(name)
     headings = [HEADINGS[name].text.replace("relative tolerance", relative) for name in shown]
@@ -170,6 +171,7 @@ def _notes(profiles: Sequence[Profile]) -> list[str]:
         source: dict[str, str] = profile.attributes.get("source") or {}
         notes += [f"{name}weights: {source['weights']}"] if "weights" in source else []
         notes += [f"{name}note: {source['unused_weights']}"] if "unused_weights" in source else []
+        notes += [f"{name}{sinks}"] if (sinks := sink_note(profile)) else []
         notes += [f"{name}skipped: {part}: {reason}" for part, reason in profile.attributes["skipped"].items()]
         notes += [f"{name}{mixer}: {note}" for mixer, note in profile.notes.items()]
     differences = [row["run_difference"] for profile in profiles for row in profile.summary_rows()]

@@ -1,0 +1,50 @@
+"""`statesize truncate`: table, JSON, page and bad input."""
+
+import json
+
+from cli.documents import assert_document
+
+from statesize.cli import main
+
+
+def test_table_and_page(tmp_path, capsys):
+    page = tmp_path / "cut.html"
+    arguments = ["truncate", "gla", "--sequences", "2", "--max-tokens", "48", "--number", "3"]
+    assert main([*arguments, "--html", str(page)]) == 0
+    captured = capsys.readouterr()
+    assert captured.out.startswith("Cut to its ESS, ")
+    assert "the same number for all" in captured.out
+    assert "a lower bound of the memory that is needed" in captured.out
+    assert "Reading bundled documents" in captured.err
+    assert f"Report: {page}" in captured.err
+    written = page.read_text(encoding="utf-8")
+    assert "What gla carries, by cutting" in written
+    assert written.count('<tr><th scope="row">') == 7
+
+
+def test_json_of_texts_of_ones_own(tmp_path, capsys):
+    texts = tmp_path / "texts.jsonl"
+    lines = [{"text": f"the {kind} of the list is sorted, and the result is returned. " * 6} for kind in "abcde"]
+    texts.write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
+    arguments = ["truncate", "sa", "--jsonl", str(texts), "--max-tokens", "24", "--sequences", "5", "--cuts", "8,12"]
+    assert main([*arguments, "--json", "--quiet"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert_document("truncate", document)
+    assert document["documents"] == 5
+    assert len(document["measured"]) == 10
+    assert {one["cut"] for one in document["measured"]} == {8, 12}
+    assert document["worth"]["interval"] is not None
+
+
+def test_bad_input(tmp_path, capsys):
+    assert main(["truncate", "gla", "--cuts", "x"]) == 1
+    assert "cuts must be numbers with commas between them, got 'x'" in capsys.readouterr().err
+    assert main(["truncate", "gla", "--max-tokens", "32", "--cuts", "31"]) == 1
+    assert "cuts must lie from 1 to 30" in capsys.readouterr().err
+    assert main(["truncate", "gla", "--open"]) == 1
+    assert "open must come with html" in capsys.readouterr().err
+    short = tmp_path / "short.txt"
+    short.write_text("A few words.", encoding="utf-8")
+    assert main(["truncate", "gla", "--text", str(short)]) == 1
+    assert "a text of 512 tokens, got" in capsys.readouterr().err
+    assert main(["truncate", "gla", "--html", str(tmp_path)]) == 1

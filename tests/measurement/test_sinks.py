@@ -1,0 +1,103 @@
+"""Sinks against numpy, and where there are none."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from oracles.operators import random_operator
+
+from statesize import Convolution, Dense, Recurrence, SoftmaxAttention
+from statesize.lab.mixers import LanguageModel, ModelConfig
+from statesize.measurement.sinks import MARKED, sinks
+from statesize.profiling import profile
+
+LENGTH = 40
+
+
+def attention_with_a_sink(column, share):
+    """Rows that give a share of their weight to one column from its own position on."""
+    g = torch.Generator().manual_seed(1)
+    scores = torch.randn(LENGTH, LENGTH, generator=g, dtype=torch.float64).masked_fill(
+        torch.ones(LENGTH, LENGTH).triu(1).bool(), -torch.inf
+    )
+    T = scores.softmax(-1)
+    T[column:] *= 1 - share
+    T[column:, column] += share
+    return T
+
+
+def entropy(block):
+    values = np.linalg.svd(block, compute_uv=False)
+    shares = values[values > 0] / values.sum()
+    return math.exp(-(shares * np.log(shares)).sum())
+
+
+@pytest.mark.parametrize("column", [0, 5])
+def test_share_position_and_entropies_are_those_of_the_dense_operator(column):
+    T = attention_with_a_sink(column, 0.7)
+    (sink,) = sinks(Dense(T[None, None]))
+    means = T.mean(0).numpy()
+    assert sink.position == column == int(means.argmax())
+    assert sink.share == pytest.approx(means[column])
+    blocks = [T[cut:, :cut].numpy() for cut in (10, 20, 30)]
+    assert sink.entropy == pytest.approx(np.mean([entropy(block) for block in blocks]), rel=1e-4)
+    rest = [np.delete(block, column, 1) for block in blocks]
+    assert sink.without == pytest.approx(np.mean([entropy(block) for block in rest]), rel=1e-4)
+    assert sink.without > 1.5 * sink.entropy
+
+
+def test_a_head_without_a_sink_has_a_share_and_no_entropies():
+    operator = SoftmaxAttention(*torch.randn(2, 1, 1, LENGTH, 4, generator=torch.Generator().manual_seed(2)), 0.1)
+    (sink,) = sinks(operator)
+    assert 0 < sink.share < MARKED
+    assert math.isnan(sink.entropy)
+    assert math.isnan(sink.without)
+
+
+@pytest.mark.parametrize(
+    "operator",
+    [
+        Dense(-torch.eye(4)[None, None]),
+        Dense(2 * torch.eye(4)[None, None]),
+        Convolution(torch.ones(1, 1, 3), 4),
+        Recurrence(torch.ones(1, 1, 4, 1), torch.ones(1, 1, 4, 1), torch.ones(1, 1, 4, 1)),
+    ],
+)
+def test_what_is_no_attention_has_no_sinks(operator):
+    assert sinks(operator) is None
+
+
+def test_texts_that_are_short_are_measured_where_there_are_cuts():
+    (two,) = sinks(Dense(torch.tensor([[1.0, 0.0], [1.0, 0.0]])[None, None]))
+    assert (two.share, two.position, two.entropy, two.without) == (1.0, 0, 1.0, 0.0)
+
+
+def test_a_profile_holds_them_and_other_mixers_have_none(tmp_path):
+    models = {
+        name: LanguageModel(
+            ModelConfig(mixer=name, vocabulary_size=16, width=8, heads=2, layers=1, key_size=4),
+            torch.Generator().manual_seed(0),
+        )
+        for name in ("sa", "gla")
+    }
+    texts = [list(range(12)), [3, 1, 4, 1, 5, 9]]
+    one = profile(models["sa"], texts, output=tmp_path / "sa")
+    node = one.mixer(one.mixers[0])
+    assert node["sink_share"].dims == ("sequence", "head")
+    assert node["sink_share"].shape == (2, 2)
+    assert (node["sink_share"].values > 0).all()
+    assert (node["sink_position"].values >= 0).all()
+    (row,) = one.summary_rows()
+    assert row["sink_share"] == pytest.approx(float(node["sink_share"].values.mean()))
+    assert type(one).load(tmp_path / "sa").summary_rows() == one.summary_rows()
+    (other,) = profile(models["gla"], texts).summary_rows()
+    assert math.isnan(other["sink_share"])
+    assert math.isnan(other["sinkless_entropy"])
+
+
+def test_graded_blocks_lose_no_digit_that_is_shown():
+    T = random_operator("attention", 7, LENGTH).dense() * 0.5
+    T[:, 0] += 0.5
+    (sink,) = sinks(Dense(T[None, None]))
+    assert sink.entropy == pytest.approx(np.mean([entropy(T[cut:, :cut].numpy()) for cut in (10, 20, 30)]), rel=1e-4)
