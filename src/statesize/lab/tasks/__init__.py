@@ -1,7 +1,7 @@
 """Tasks to train and evaluate sequence models on.
 
-Read `task` and `synthetic`, then one of the tasks; `language` is for text, `mad` and `mad_recall` have those of mad-lab. A
-task is a subclass of `SyntheticTask` in the file of its family, and a line in the list of `registry`.
+Read `task` and `synthetic`, then one of the tasks; `language` is for text, `mad` and `mad_recall` have those of
+mad-lab. A task is a subclass of `SyntheticTask` in the file of its family, and a line in the list of `registry`.
 """
 
 from statesize.lab.tasks.arrays import ArrayTask, from_arrays, read_arrays

@@ -3,23 +3,15 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from statesize.lab.mixers.config import ModelConfig
 from statesize.lab.mixers.decays import spread_steps
-from statesize.lab.mixers.mixer import Mixer
+from statesize.lab.mixers.mixer import Mixer, StateCache
 from statesize.operators import Recurrence
 from statesize.operators.convolution import causal_convolution
-
-
-class S4DCache(NamedTuple):
-    """What `S4D.step` keeps: convolution inputs and the complex state (S, d, n / 2)."""
-
-    convolution: Tensor
-    state: Tensor
 
 
 class S4D(Mixer):
@@ -76,19 +68,19 @@ class S4D(Mixer):
         """The inputs of T: the convolved channels, (S, d, L, 1)."""
         return self._convolved(hidden)[0].transpose(1, 2).unsqueeze(-1)
 
-    def initial_cache(self, batch: int) -> S4DCache:
+    def initial_cache(self, batch: int) -> StateCache:
         """The cache of `step` before the first token."""
         convolution = self._initial_convolution(batch)
         state = convolution.new_zeros(batch, *self.log_rate.shape, dtype=convolution.dtype.to_complex())
-        return S4DCache(convolution, state)
+        return StateCache(convolution, state)
 
-    def step(self, hidden: Tensor, cache: S4DCache) -> tuple[Tensor, S4DCache]:
+    def step(self, hidden: Tensor, cache: StateCache) -> tuple[Tensor, StateCache]:
         """One token of every sequence, (S, d), and the next cache; equals `forward` on the whole sequence."""
         (inputs,), convolution = self._step_convolved(hidden, cache.convolution)
         log_decay, B, C = self._discretised()
         state = log_decay.exp() * cache.state + B * inputs.unsqueeze(-1)
         mixed = 2 * (C * state).sum(-1).real
-        return self._emit(mixed, hidden), S4DCache(convolution, state)
+        return self._emit(mixed, hidden), StateCache(convolution, state)
 
     def _discretised(self) -> tuple[Tensor, Tensor, Tensor]:
         """Logarithm of Ā, B̄ and C, complex (d, n / 2)."""

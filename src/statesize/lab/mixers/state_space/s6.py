@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -11,16 +11,9 @@ from torch.nn import functional
 
 from statesize.lab.mixers.config import ModelConfig
 from statesize.lab.mixers.decays import selective_initial_values
-from statesize.lab.mixers.mixer import Mixer
+from statesize.lab.mixers.mixer import Mixer, StateCache
 from statesize.lab.mixers.state_space.selective_scan import selective_scan
 from statesize.operators import Recurrence
-
-
-class S6Cache(NamedTuple):
-    """What `S6.step` keeps: convolution inputs and the state (S, d, n)."""
-
-    convolution: Tensor
-    state: Tensor
 
 
 class S6(Mixer):
@@ -88,19 +81,19 @@ class S6(Mixer):
         """The inputs of T: the convolved and activated channels, (S, d, L, 1)."""
         return self._inputs(hidden).transpose(1, 2).unsqueeze(-1)
 
-    def initial_cache(self, batch: int) -> S6Cache:
+    def initial_cache(self, batch: int) -> StateCache:
         """The cache of `step` before the first token."""
         convolution = self._initial_convolution(batch)
-        return S6Cache(convolution, convolution.new_zeros(batch, *self.log_rate.shape))
+        return StateCache(convolution, convolution.new_zeros(batch, *self.log_rate.shape))
 
-    def step(self, hidden: Tensor, cache: S6Cache) -> tuple[Tensor, S6Cache]:
+    def step(self, hidden: Tensor, cache: StateCache) -> tuple[Tensor, StateCache]:
         """One token of every sequence, (S, d), and the next cache; equals `forward` on the whole sequence."""
         (inputs,), convolution = self._step_convolved(hidden, cache.convolution)
         steps, B, C = self._selected(inputs)
         decay = (steps.unsqueeze(-1) * self._rates()).exp()
         state = decay * cache.state + (steps * inputs).unsqueeze(-1) * B.unsqueeze(-2)
         mixed = self._fed_through((state @ C.unsqueeze(-1)).squeeze(-1), inputs)
-        return self._emit(mixed, hidden), S6Cache(convolution, state)
+        return self._emit(mixed, hidden), StateCache(convolution, state)
 
     def _inputs(self, hidden: Tensor) -> Tensor:
         return self._convolved(hidden)[0]
