@@ -10,8 +10,8 @@ from statesize.lab.cli.length import length
 from statesize.lab.cli.needles import needles
 from statesize.lab.cli.rerun import rerun
 from statesize.lab.cli.series import series
-from statesize.lab.cli.study.grid import grid_command
-from statesize.lab.cli.study.texts import text_command
+from statesize.lab.cli.study_grid import grid_command
+from statesize.lab.cli.study_texts import text_command
 from statesize.lab.cli.train import train
 from statesize.lab.studies.catalogue import STUDIES
 from statesize.lab.studies.study import GridStudy

@@ -19,11 +19,10 @@ from statesize.errors import FileError, InputError, ModelError, StatesizeError
 from statesize.io.files import digest
 from statesize.io.progress import Bars
 from statesize.io.recipe import content_sha256
-from statesize.lab.trends.checkpoints import Checkpoint, find_checkpoints
-from statesize.lab.trends.log import Log, find_log, read_log
-from statesize.lab.trends.points import SweepPoint, point_of
+from statesize.lab.trends.checkpoints import Checkpoint, Log, find_checkpoints, find_log, read_log
 from statesize.lab.trends.result import Series
 from statesize.lab.trends.sweep import SweepProgress, SweepRun, open_points
+from statesize.lab.trends.trend import SweepPoint, point_of
 from statesize.models.from_transformers import commit
 from statesize.models.load import load_model, load_tokenizer, tokens_sha256
 from statesize.parallel.executor import Executor, Make, SerialExecutor
@@ -99,7 +98,11 @@ def series(
         if point.shape != reference.shape:
             skipped[checkpoint.name] = f"Its layers, heads or channels are others than those of {first.name}."
             del measured[checkpoint]
-    notes, read = _log(Path(log) if log is not None else find_log(known))
+    path, notes, read = Path(log) if log is not None else find_log(known), list[str](), Log()
+    try:
+        read = read if path is None else read_log(path)
+    except StatesizeError as error:
+        notes.append(str(error))
     return Series(
         names=tuple(checkpoint.name for checkpoint in measured),
         steps=_steps(measured),
@@ -108,7 +111,7 @@ def series(
         log=read,
         lengths=tuple(map(len, ids)),
         facts=trend_facts(ids, settings),
-        notes=notes,
+        notes=tuple(notes),
     )
 
 
@@ -199,13 +202,6 @@ def _steps(checkpoints: Iterable[Checkpoint]) -> tuple[int, ...] | None:
     steps = [checkpoint.step for checkpoint in checkpoints]
     known = [step for step in steps if step is not None]
     return tuple(known) if known == steps == sorted(set(known)) else None
-
-
-def _log(path: Path | None) -> tuple[tuple[str, ...], Log]:
-    try:
-        return (), {} if path is None else read_log(path)
-    except StatesizeError as error:
-        return (str(error),), {}
 
 
 def _same(work: CheckpointWork) -> CheckpointWork:

@@ -10,7 +10,7 @@ from typing import Generic, TypeVar
 
 from statesize.errors import FileError, StatesizeError
 from statesize.io.files import LOCK, Parts, only_writer
-from statesize.lab.trends.points import SweepPoint
+from statesize.lab.trends.trend import SweepPoint
 from statesize.parallel.executor import Executor
 
 Task = TypeVar("Task")
