@@ -11,8 +11,8 @@ from torch.nn import functional
 from statesize.lab.mixers.attention.chunk import CHUNK_SIZE, decays_in_chunks, in_chunks
 from statesize.lab.mixers.attention.linear import KeptState
 from statesize.lab.mixers.config import ModelConfig
-from statesize.lab.mixers.decays import head_initial_values
 from statesize.lab.mixers.mixer import HeadMixer, StateCache
+from statesize.lab.mixers.s6 import head_initial_values
 from statesize.operators import Recurrence
 
 
@@ -48,15 +48,11 @@ class DeltaNet(HeadMixer):
 
     def operator(self, hidden: Tensor) -> Recurrence:
         """T of every head at one input, of batch shape (sequence, head)."""
-        return self.operator_and_values(hidden)[0]
-
-    def operator_and_values(self, hidden: Tensor) -> tuple[Recurrence, Tensor]:
-        """`operator` and `values` of one input, in one go."""
-        query, key, value = self._query_key_value(hidden)
+        query, key, _ = self._query_key_value(hidden)
         query, key = self._normalised(query, key)
         strength, log_decay = self._strength(hidden), self.log_decay(hidden)
         decay = torch.ones_like(strength) if log_decay is None else log_decay.exp()
-        return Recurrence.delta_rule(key, strength.squeeze(-1), query, decay), value
+        return Recurrence.delta_rule(key, strength.squeeze(-1), query, decay)
 
     def mixed_values(self, hidden: Tensor) -> Tensor:
         """The values of each head after mixing, before the norm, (S, H, L, d_v)."""

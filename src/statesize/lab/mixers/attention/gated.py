@@ -11,7 +11,7 @@ from torch.nn import functional
 from statesize.lab.mixers.attention.chunk import MINIMUM_LOG_DECAY, minimum_log_decay
 from statesize.lab.mixers.attention.linear import LinearAttention
 from statesize.lab.mixers.config import ModelConfig
-from statesize.lab.mixers.decays import selective_initial_values
+from statesize.lab.mixers.s6 import selective_initial_values
 
 
 def _bounded_log_decay(logits: Tensor) -> Tensor:

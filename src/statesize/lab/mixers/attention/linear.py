@@ -107,13 +107,9 @@ class LinearAttention(HeadMixer):
 
     def operator(self, hidden: Tensor) -> Recurrence:
         """T of every head at one input, of batch shape (sequence, head)."""
-        return self.operator_and_values(hidden)[0]
-
-    def operator_and_values(self, hidden: Tensor) -> tuple[Recurrence, Tensor]:
-        """`operator` and `values` of one input, in one go."""
-        query, key, value, log_decay = self.recurrence(hidden)
+        query, key, _, log_decay = self.recurrence(hidden)
         transition = torch.ones_like(key[..., :1]) if log_decay is None else log_decay.exp().expand(key.shape)
-        return Recurrence(transition, key, query), value
+        return Recurrence(transition, key, query)
 
     def mixed_values(self, hidden: Tensor) -> Tensor:
         """The values of each head after mixing, before the norm, (S, H, L, d_v)."""

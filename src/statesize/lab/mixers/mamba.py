@@ -11,9 +11,8 @@ from torch.nn import functional
 
 from statesize.lab.mixers.attention.chunk import mix
 from statesize.lab.mixers.config import ModelConfig
-from statesize.lab.mixers.decays import head_initial_values
 from statesize.lab.mixers.mixer import NORM_EPSILON, Mixer, StateCache
-from statesize.lab.mixers.state_space.s6 import S6
+from statesize.lab.mixers.s6 import S6, head_initial_values
 from statesize.operators import Recurrence
 
 
