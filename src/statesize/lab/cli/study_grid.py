@@ -15,10 +15,8 @@ from statesize.cli.output.printing import TEXT, Printing
 if TYPE_CHECKING:
     from statesize.io.progress import Bar
     from statesize.io.recipe import Recipe
-    from statesize.lab.studies.grid.executors import Executor
     from statesize.lab.studies.grid.settings import GridSettings
     from statesize.lab.studies.grid.study import StudyProgress
-    from statesize.lab.studies.grid.user_code import UserModule
     from statesize.lab.studies.page.conclusion import Conclusion
     from statesize.lab.studies.study import GridStudy
 
@@ -114,24 +112,20 @@ def _run(name: str, options: Options, printing: Printing) -> None:
     from statesize.io.recipe import make_recipe
     from statesize.lab.cli.study_grid import print_study
     from statesize.lab.studies.conclude import conclude
+    from statesize.lab.studies.grid.executors import local_executor, ray_executor
     from statesize.lab.studies.grid.study import run_study
 
     recipe = make_recipe(["study", name], vars(options))
     folder = options.output or Path(f"statesize-study-{name}-{chosen}")
     with printing.bars() as bars:
-        executor = _executor(settings, options.ray, module)
+        if options.ray is False:
+            executor = local_executor(settings.execution.workers, module)
+        else:
+            executor = ray_executor(options.ray if isinstance(options.ray, str) else None, settings.execution, module)
         result = run_study(settings, folder, executor, _progress(bars.begin(f"study {name}")))
     with printing.step("concluding"):
         conclusion = conclude(settings, result.rows, folder)
     print_study(conclusion, chosen, len(settings.runs), result.seconds, result.path, recipe, printing)
-
-
-def _executor(settings: GridSettings, ray: bool | str, module: UserModule | None) -> Executor:
-    from statesize.lab.studies.grid.executors import local_executor, ray_executor
-
-    if ray is not False:
-        return ray_executor(ray if isinstance(ray, str) else None, settings.execution, module)
-    return local_executor(settings.execution.workers, module)
 
 
 def _progress(bar: Bar) -> Callable[[StudyProgress], None]:

@@ -16,7 +16,7 @@ from torch import Tensor
 from statesize.check import require_count, require_kind, require_path, shape
 from statesize.errors import FileError, InputError
 from statesize.io.files import check_header, os_errors, read_limited
-from statesize.lab.tasks.task import IGNORED
+from statesize.lab.tasks.task import IGNORED, Guessable
 
 _HELD_OUT_SHARE = 10
 _MOST = 2**32
@@ -24,7 +24,7 @@ _MOST = 2**32
 
 
 @dataclass(frozen=True, eq=False)
-class ArrayTask:
+class ArrayTask(Guessable):
     """Sequences that are there already; a batch is drawn from them with replacement, the last ones are held out.
 
     Attributes:
@@ -94,18 +94,6 @@ class ArrayTask:
         """
         size, rest = require_count("batch_size", batch_size), slice(self.training_sequences, None)
         yield from zip(torch.split(self.inputs[rest], size), torch.split(self.targets[rest], size), strict=True)
-
-    def report(self, mean_nats: float, accuracy: float) -> dict[str, float]:
-        """Figures of an evaluation over the held-out sequences.
-
-        Args:
-            mean_nats: Mean over scored targets of −ln p(target).
-            accuracy: Share of scored targets that are the most probable token.
-
-        Returns:
-            `loss` (nats per target), `accuracy` and `chance`.
-        """
-        return {"loss": mean_nats, "accuracy": accuracy, "chance": self.chance}
 
 
 def from_arrays(inputs: Tensor, targets: Tensor, held_out_sequences: int | None = None) -> ArrayTask:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import cast, get_type_hints
@@ -14,10 +14,11 @@ from torch import Tensor
 
 from statesize.check import plain_number, refuse, require_count, require_kind, whole_number
 from statesize.errors import InputError
+from statesize.lab.tasks.task import Guessable
 
 
 @dataclass(frozen=True, kw_only=True)
-class SyntheticTask(ABC):
+class SyntheticTask(Guessable):
     """A task whose sequences are generated: a frozen dataclass of whole numbers, real numbers and switches only.
 
     Two tasks are equal, and hash alike, where their numbers are. A task of your own is a frozen dataclass that
@@ -45,11 +46,6 @@ class SyntheticTask(ABC):
     @abstractmethod
     def items(self) -> int:
         """Number of items that a sequence has to store at once, key-value pairs or tokens."""
-
-    @property
-    @abstractmethod
-    def chance(self) -> float:
-        """Accuracy of the best guess by one who knows which answers a sequence holds, but not where each belongs."""
 
     @abstractmethod
     def sample(self, batch_size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -81,18 +77,6 @@ class SyntheticTask(ABC):
         generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
         inputs, targets = self.sample(self.held_out_sequences, generator)
         yield from zip(torch.split(inputs, batch_size), torch.split(targets, batch_size), strict=True)
-
-    def report(self, mean_nats: float, accuracy: float) -> dict[str, float]:
-        """Figures of an evaluation over the held-out sequences.
-
-        Args:
-            mean_nats: mean over scored targets of −ln p(target).
-            accuracy: share of scored targets that are the most probable token.
-
-        Returns:
-            `loss` (nats per target), `accuracy` and `chance`.
-        """
-        return {"loss": mean_nats, "accuracy": accuracy, "chance": self.chance}
 
     @staticmethod
     def _check_batch(batch_size: int, generator: torch.Generator) -> None:

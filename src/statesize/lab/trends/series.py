@@ -138,8 +138,11 @@ class CheckpointWork:
 
     def key(self, checkpoint: Checkpoint) -> str:
         """A digest of all that a checkpoint's numbers depend on, as far as it is known before it is loaded."""
+        # The commit, where the hub's cache knows it.
+        known = commit(checkpoint.model, checkpoint.revision or "main") if checkpoint.revision else None
+        named = [checkpoint.model, checkpoint.revision, known]
         facts = {
-            "model": content_sha256(checkpoint.folder) if checkpoint.folder else _revision(checkpoint),
+            "model": content_sha256(checkpoint.folder) if checkpoint.folder else named,
             "tokens": tokens_sha256(self.sequences),
             "loading": self.loading,
             "asked": self.settings,
@@ -189,12 +192,6 @@ def first_tokenizer(checkpoints: Sequence[Checkpoint], loading: Mapping[str, Any
         except (FileError, ModelError):
             continue
     raise InputError("No checkpoint has a tokenizer. Give token ids, or put a tokenizer.json beside the checkpoints.")
-
-
-def _revision(checkpoint: Checkpoint) -> list[str | None]:
-    """An id and its revision, with the commit where the hub's cache knows it."""
-    known = commit(checkpoint.model, checkpoint.revision or "main") if checkpoint.revision else None
-    return [checkpoint.model, checkpoint.revision, known]
 
 
 def _steps(checkpoints: Iterable[Checkpoint]) -> tuple[int, ...] | None:
