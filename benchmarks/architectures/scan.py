@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 from transformers.models.mamba import modeling_mamba
 
-from statesize.lab.mixers.state_space.selective_scan import selective_scan
+from statesize.lab.mixers.s6 import selective_scan
 
 
 def quick_scan() -> Any:

@@ -8,7 +8,7 @@ import torch
 from statesize.adapters import capture
 from statesize.lab.cli.train import train
 from statesize.lab.mixers import MIXERS, LanguageModel, ModelConfig
-from statesize.lab.mixers.mixer import HeadMixer
+from statesize.lab.mixers.mixer import HeadMixer, ShortConvolution
 from statesize.lab.mixers.registry import FLA_MIXERS
 from statesize.operators import GatedConvolution, Recurrence
 from statesize.operators import SoftmaxAttention as SoftmaxOperator
@@ -170,3 +170,20 @@ def test_decay_bias_sets_the_initial_decay(name):
         torch.nn.init.zeros_(mixer.decay.weight)
     expected = torch.nn.functional.logsigmoid(torch.tensor(-2.0, dtype=torch.float64)) / 16
     torch.testing.assert_close(mixer.log_decay(hidden_of(2)), expected.expand(*mixer.log_decay(hidden_of(2)).shape))
+
+
+@pytest.mark.parametrize("size", [1, 2, 4])
+@pytest.mark.parametrize("length", [1, 3, 9])
+def test_it_is_the_causal_depthwise_convolution(size, length):
+    convolution = ShortConvolution(3, size).double()
+    inputs = torch.randn(2, length, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    expected = torch.zeros_like(inputs)
+    for t in range(length):
+        for lag in range(min(size, t + 1)):
+            expected[:, t] += convolution.weight[:, size - 1 - lag].detach() * inputs[:, t - lag]
+    torch.testing.assert_close(convolution(inputs), expected)
+    cache, outputs = convolution.initial_cache(2), []
+    for t in range(length):
+        output, cache = convolution.step(inputs[:, t], cache)
+        outputs.append(output)
+    torch.testing.assert_close(torch.stack(outputs, 1), expected)

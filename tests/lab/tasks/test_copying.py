@@ -1,12 +1,21 @@
 """Copying, against digests of what S4's data set returned for the same state of torch's generator."""
 
 import hashlib
+import itertools
+import math
+from collections import Counter
+from fractions import Fraction
+from math import factorial
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from oracles.task_solvers import solve_compression, solve_copying
 
 from statesize.errors import InputError
-from statesize.lab.tasks import IGNORED, Copying, build_task, task_settings
+from statesize.lab.tasks import IGNORED, Compression, Copying, SelectiveCopying, build_task, task_settings
+from statesize.lab.tasks.copying import most_frequent_share
 
 # The first 16 digits of SHA-256 of inputs and answers of `torch_copying_data` (state-spaces/s4, commit e757cef) after
 # torch.manual_seed(3).
@@ -37,3 +46,135 @@ def test_arrays_are_those_of_the_data_set(task, digest):
 def test_what_does_not_fit_is_refused(numbers):
     with pytest.raises(InputError, match=next(iter(numbers))):
         Copying(**numbers)
+
+
+@st.composite
+def copyings(draw):
+    tokens = draw(st.integers(2, 24))
+    return SelectiveCopying(tokens, length=2 * tokens + draw(st.integers(0, 800)), symbols=draw(st.integers(2, 300)))
+
+
+@settings(max_examples=500)
+@given(task=copyings(), seed=st.integers(0, 2**32))
+def test_a_solver_that_reads_the_tokens_answers_every_target_and_finds_no_other_question(task, seed):
+    inputs, targets = task.sample(3, torch.Generator().manual_seed(seed))
+    assert inputs.shape == targets.shape == (3, task.length)
+    assert inputs.dtype == targets.dtype == torch.int64
+    assert inputs.min() >= 0
+    assert inputs.max() < task.vocabulary_size
+    for tokens, wanted in zip(inputs.tolist(), targets.tolist(), strict=True):
+        asked = {position: target for position, target in enumerate(wanted) if target != IGNORED}
+        assert solve_copying(tokens, task.symbols) == asked
+        assert list(asked) == list(range(task.length - task.tokens, task.length))
+
+
+def test_places_and_symbols_are_uniform():
+    task = SelectiveCopying(tokens=2, length=6, symbols=3)
+    samples = 40_000
+    inputs, targets = task.sample(samples, torch.Generator().manual_seed(0))
+    places = (inputs[:, :4] < 3).int() @ torch.tensor([1, 2, 4, 8], dtype=torch.int32)
+    choices = [2**first + 2**second for first, second in itertools.combinations(range(4), 2)]
+    share = torch.bincount(places, minlength=16)[choices] / samples
+    assert (share - 1 / 6).abs().max() < 4 * (1 / 6 / samples) ** 0.5
+    share = torch.bincount(targets[:, 4] * 3 + targets[:, 5], minlength=9) / samples
+    assert (share - 1 / 9).abs().max() < 4 * (1 / 9 / samples) ** 0.5
+
+
+@pytest.mark.parametrize("task", [SelectiveCopying(), SelectiveCopying(tokens=3, length=9, symbols=2)])
+def test_chance_is_the_accuracy_of_the_most_frequent_symbol_and_others_do_worse(task):
+    samples = 20_000
+    inputs, targets = task.sample(samples, torch.Generator().manual_seed(1))
+    counts = (inputs[:, :, None] == torch.arange(task.symbols)).sum(1)
+    answers = targets[:, -task.tokens :]
+    accuracy = float((counts.argmax(1, keepdim=True) == answers).double().mean())
+    assert accuracy == pytest.approx(task.chance, abs=4 * 0.5 / samples**0.5)
+    of_any = counts.double().multinomial(1, generator=torch.Generator().manual_seed(2))
+    assert (of_any == answers).double().mean() < accuracy - 0.01
+
+
+@pytest.mark.parametrize(
+    ("numbers", "words"),
+    [
+        ({"tokens": 40}, ["length must be at least 80, for 40 tokens and a marker each, got 64."]),
+        ({"tokens": 1}, ["tokens must be ", "at least 2", "got 1."]),
+        ({"symbols": 1}, ["symbols must be ", "at least 2", "got 1."]),
+        ({"length": "64"}, ["length must be ", "whole number", "got '64'."]),
+    ],
+)
+def test_numbers_that_do_not_fit_are_one_clear_line(numbers, words):
+    with pytest.raises(InputError) as caught:
+        SelectiveCopying(**numbers)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert [word for word in words if word not in message] == []
+
+
+@settings(max_examples=500)
+@given(task=st.builds(Compression, st.integers(2, 64), st.integers(2, 300)), seed=st.integers(0, 2**32))
+def test_a_solver_that_reads_the_tokens_answers_every_index(task, seed):
+    inputs, targets = task.sample(3, torch.Generator().manual_seed(seed))
+    assert inputs.shape == targets.shape == (3, task.length)
+    assert inputs.dtype == targets.dtype == torch.int64
+    assert inputs.min() >= 0
+    assert inputs.max() < task.vocabulary_size
+    for tokens, wanted in zip(inputs.tolist(), targets.tolist(), strict=True):
+        asked = {position: target for position, target in enumerate(wanted) if target != IGNORED}
+        assert solve_compression(tokens, task.symbols) == asked
+        assert len(asked) == task.tokens
+
+
+def test_every_order_of_the_places_and_every_sequence_is_as_likely():
+    task = Compression(tokens=3, symbols=2)
+    samples = 40_000
+    inputs, _ = task.sample(samples, torch.Generator().manual_seed(0))
+    for part, base, outcomes in ((inputs[:, 4:] - 3, 3, math.factorial(3)), (inputs[:, :3], 2, 2**3)):
+        numbers = part @ (base ** torch.arange(3))
+        share = numbers.unique(return_counts=True)[1] / samples
+        assert len(share) == outcomes
+        assert (share - 1 / outcomes).abs().max() < 4 * (1 / outcomes / samples) ** 0.5
+
+
+@pytest.mark.parametrize("task", [Compression(), Compression(tokens=4, symbols=3)])
+def test_chance_is_the_accuracy_of_the_most_frequent_symbol(task):
+    samples = 20_000
+    inputs, targets = task.sample(samples, torch.Generator().manual_seed(1))
+    guess = inputs[:, : task.tokens].mode(1, keepdim=True).values
+    accuracy = float((guess == targets[:, task.tokens + 1 :]).double().mean())
+    assert accuracy == pytest.approx(task.chance, abs=4 * 0.5 / samples**0.5)
+
+
+@pytest.mark.parametrize(("numbers", "word"), [({"tokens": 1}, "tokens"), ({"symbols": 0}, "symbols")])
+def test_numbers_of_compression_that_do_not_fit_are_one_clear_line(numbers, word):
+    with pytest.raises(InputError, match=f"^{word} must be a whole number of at least 2, got "):
+        Compression(**numbers)
+
+
+@pytest.mark.parametrize(("draws", "symbols"), [(1, 3), (2, 4), (3, 2), (5, 3), (7, 4), (4, 1)])
+def test_against_all_sequences(draws, symbols):
+    largest = [max(Counter(word).values()) for word in itertools.product(range(symbols), repeat=draws)]
+    assert most_frequent_share(draws, symbols) == pytest.approx(sum(largest) / draws / len(largest), abs=1e-10)
+
+
+def exact(draws: int, symbols: int) -> Fraction:
+    """E[largest count] from numbers of words, by powers of exponential generating functions in fractions."""
+    expected = Fraction(0)
+    for most in range(draws):
+        ways = [Fraction(1)] + [Fraction(0)] * draws
+        for _ in range(symbols):
+            ways = [
+                sum((ways[total - count] / factorial(count) for count in range(min(most, total) + 1)), Fraction(0))
+                for total in range(draws + 1)
+            ]
+        expected += 1 - ways[draws] * factorial(draws) / Fraction(symbols) ** draws
+    return expected / draws
+
+
+@pytest.mark.parametrize(("draws", "symbols"), [(8, 14), (16, 15), (24, 2), (10, 60)])
+def test_against_fractions(draws, symbols):
+    assert most_frequent_share(draws, symbols) == pytest.approx(float(exact(draws, symbols)), abs=1e-10)
+
+
+def test_large_numbers():
+    # Two symbols: the largest count is n/2 + |difference|/2, whose mean the central binomial coefficient gives.
+    assert most_frequent_share(5000, 2) == pytest.approx(0.5 + 0.5 * (2 / 3.141592653589793 / 5000) ** 0.5, rel=1e-6)
+    assert 1 / 3000 < most_frequent_share(1000, 3000) < 10 / 1000

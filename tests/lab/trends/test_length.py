@@ -9,7 +9,7 @@ import statesize as ss
 from statesize.errors import InputError
 from statesize.lab.mixers import LanguageModel, ModelConfig, save_checkpoint
 from statesize.lab.trends.growth import Growth
-from statesize.lab.trends.points import MixerPoint, SweepPoint
+from statesize.lab.trends.trend import MixerPoint, SweepPoint
 from statesize.measurement.statistics import signed
 
 SHAPE = {"vocabulary_size": 64, "width": 8, "heads": 2, "layers": 2, "key_size": 4}

@@ -13,9 +13,8 @@ import statesize as ss
 from statesize.errors import FileError, InputError, StatesizeError
 from statesize.lab.mixers import LanguageModel, ModelConfig, save_checkpoint
 from statesize.lab.tasks.language.text import train_tokenizer
-from statesize.lab.trends.checkpoints import Checkpoint, find_checkpoints
-from statesize.lab.trends.log import read_log
-from statesize.lab.trends.points import SweepPoint, point_of
+from statesize.lab.trends.checkpoints import Checkpoint, find_checkpoints, read_log
+from statesize.lab.trends.trend import SweepPoint, point_of
 from statesize.parallel.executor import Processes
 
 IDS = [list(range(2, 26)), list(range(30, 54)), [7, 9] * 12]

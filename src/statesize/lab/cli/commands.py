@@ -1,20 +1,27 @@
-"""The laboratory's commands, each with examples."""
+"""The laboratory's commands, each with examples, and the shortest of them: `statesize demo`."""
 
 from __future__ import annotations
 
-from cyclopts import App
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import App, Parameter
 
 from statesize.cli.app import LABORATORY, add, app, register
-from statesize.lab.cli.demo import demo
-from statesize.lab.cli.length import length
+from statesize.cli.options.measuring import Flag
+from statesize.cli.output.printing import TEXT, Printing
 from statesize.lab.cli.needles import needles
 from statesize.lab.cli.rerun import rerun
-from statesize.lab.cli.series import series
-from statesize.lab.cli.study.grid import grid_command
-from statesize.lab.cli.study.texts import text_command
+from statesize.lab.cli.study_grid import grid_command
+from statesize.lab.cli.study_texts import text_command
 from statesize.lab.cli.train import train
+from statesize.lab.cli.trends import length, series
 from statesize.lab.studies.catalogue import STUDIES
 from statesize.lab.studies.study import GridStudy
+
+if TYPE_CHECKING:
+    from statesize.profiling import Profile
+
 
 study = App(name="study", help="Train or measure many models, and see what ESS shows.", group=LABORATORY)
 
@@ -43,3 +50,54 @@ def add_commands() -> None:
     for one in STUDIES:
         command = grid_command(one) if isinstance(one, GridStudy) else text_command(one)
         register(study, LABORATORY, one.name, command, one.examples, one.help)
+
+
+def demo(
+    *,
+    output: Path = Path("statesize-demo.html"),
+    open_page: Annotated[Flag, Parameter(name="--open")] = False,
+    printing: Printing = TEXT,
+) -> None:
+    """Profile four bundled models over bundled documents: print the result, and write a page of charts.
+
+    Args:
+        output: The page.
+        open_page: Open the page in the browser.
+        printing: What is printed.
+    """
+    from statesize.cli.output.document import SCHEMA, print_json, profile_document
+    from statesize.cli.output.printing import tell_page
+    from statesize.cli.output.summary import print_summary
+    from statesize.lab import zoo
+    from statesize.profiling import TOLERANCE_LADDER, profile
+    from statesize.profiling.profile_run import profile_bar
+    from statesize.report import check_report_path, write_report
+    from statesize.texts.inputs import bundled_sequences
+
+    check_report_path(output)
+    inputs = bundled_sequences(zoo.tokenizer())
+    profiles: list[Profile] = []
+    with printing.bars() as bars:
+        for name in zoo.names():
+            model, tokenizer = zoo.load(name)
+            on_progress = profile_bar(bars, name, len(inputs))
+            profiles.append(
+                profile(
+                    model,
+                    inputs,
+                    tokenizer=tokenizer,
+                    name=name,
+                    source={"kind": "bundled"},
+                    relative_tolerances=TOLERANCE_LADDER,
+                    on_progress=on_progress,
+                )
+            )
+    with printing.step("drawing the report"):
+        write_report(profiles, output)
+    if printing.json:
+        print_json(
+            {"schema": SCHEMA, "models": [profile_document(item, None) for item in profiles], "report": str(output)}
+        )
+    else:
+        print_summary(profiles)
+    tell_page(output, printing, open_page=open_page)

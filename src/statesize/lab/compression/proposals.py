@@ -159,8 +159,7 @@ def _added(gramians: Gramians, mixer: Any) -> Generator[None]:
 
     def watched(hidden: Tensor) -> Tensor:
         mixed = mixed_values(hidden)
-        operator, values = mixer.operator_and_values(hidden)
-        gramians.add(operator, values, mixed, mixer.heads)
+        gramians.add(mixer.operator(hidden), mixer.values(hidden), mixed, mixer.heads)
         return mixed
 
     mixer.mixed_values = watched

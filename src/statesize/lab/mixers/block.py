@@ -9,21 +9,22 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from statesize.lab.mixers.attention.delta_net import DeltaNet, GatedDeltaNet
-from statesize.lab.mixers.attention.feature_maps import Based, Hedgehog, LinearTransformer
-from statesize.lab.mixers.attention.gated import FullGatedLinearAttention, GatedLinearAttention
-from statesize.lab.mixers.attention.gated_s6 import GatedLinearAttentionS6
+from statesize.lab.mixers.attention.gated import (
+    FullGatedLinearAttention,
+    GatedLinearAttention,
+    GatedLinearAttentionS6,
+    WeightedLinearAttention,
+)
 from statesize.lab.mixers.attention.linear import LinearAttention
-from statesize.lab.mixers.attention.normalised import NormalisedLinearAttention
+from statesize.lab.mixers.attention.normalised import Based, Hedgehog, LinearTransformer, NormalisedLinearAttention
 from statesize.lab.mixers.attention.softmax import MultiHeadAttention, SlidingWindowAttention, SoftmaxAttention
-from statesize.lab.mixers.attention.weighted import WeightedLinearAttention
 from statesize.lab.mixers.config import ModelConfig
-from statesize.lab.mixers.convolution.long_convolution import LongConvolution
-from statesize.lab.mixers.fla.layers import FlaMixer
+from statesize.lab.mixers.convolution import S4D, LongConvolution
+from statesize.lab.mixers.fla import FlaMixer
+from statesize.lab.mixers.mamba import Mamba, Mamba2
 from statesize.lab.mixers.mixer import NORM_EPSILON
 from statesize.lab.mixers.registry import MIXERS, registered_mixer
-from statesize.lab.mixers.state_space.mamba import Mamba, Mamba2
-from statesize.lab.mixers.state_space.s4d import S4D
-from statesize.lab.mixers.state_space.s6 import S6
+from statesize.lab.mixers.s6 import S6
 
 MIXERS |= {
     mixer.kind: mixer

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -46,6 +46,13 @@ class ShortConvolution(nn.Module):
     def initial_cache(self, batch: int) -> Tensor:
         """The cache before the first token: zeros, (S, size − 1, channels)."""
         return self.weight.new_zeros(batch, self.size - 1, self.weight.shape[0])
+
+
+class StateCache(NamedTuple):
+    """What a step of most mixers keeps: inputs of the short convolution, and the state of each unit."""
+
+    convolution: Tensor
+    state: Tensor
 
 
 class Mixer(nn.Module, ABC):

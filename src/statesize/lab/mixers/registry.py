@@ -14,7 +14,7 @@ MIXERS: dict[str, type[nn.Module]] = {}
 """The package's own mixers by the name that `ModelConfig.mixer` uses; `statesize.lab.mixers.block` lists them."""
 
 FLA_MIXERS = ("fla:delta_net", "fla:gated_deltanet", "fla:rwkv7", "fla:mamba2")
-"""Layers of flash-linear-attention; `statesize.lab.mixers.fla.layers` says how they are made."""
+"""Layers of flash-linear-attention; `statesize.lab.mixers.fla` says how they are made."""
 
 _REGISTERED: dict[str, type[nn.Module]] = {}
 

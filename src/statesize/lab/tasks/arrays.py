@@ -16,8 +16,7 @@ from torch import Tensor
 from statesize.check import require_count, require_kind, require_path, shape
 from statesize.errors import FileError, InputError
 from statesize.io.files import check_header, os_errors, read_limited
-from statesize.lab.tasks.chance import counting_accuracy
-from statesize.lab.tasks.task import IGNORED
+from statesize.lab.tasks.task import IGNORED, Guessable
 
 _HELD_OUT_SHARE = 10
 _MOST = 2**32
@@ -25,7 +24,7 @@ _MOST = 2**32
 
 
 @dataclass(frozen=True, eq=False)
-class ArrayTask:
+class ArrayTask(Guessable):
     """Sequences that are there already; a batch is drawn from them with replacement, the last ones are held out.
 
     Attributes:
@@ -95,18 +94,6 @@ class ArrayTask:
         """
         size, rest = require_count("batch_size", batch_size), slice(self.training_sequences, None)
         yield from zip(torch.split(self.inputs[rest], size), torch.split(self.targets[rest], size), strict=True)
-
-    def report(self, mean_nats: float, accuracy: float) -> dict[str, float]:
-        """Figures of an evaluation over the held-out sequences.
-
-        Args:
-            mean_nats: Mean over scored targets of −ln p(target).
-            accuracy: Share of scored targets that are the most probable token.
-
-        Returns:
-            `loss` (nats per target), `accuracy` and `chance`.
-        """
-        return {"loss": mean_nats, "accuracy": accuracy, "chance": self.chance}
 
 
 def from_arrays(inputs: Tensor, targets: Tensor, held_out_sequences: int | None = None) -> ArrayTask:
@@ -187,3 +174,15 @@ def read_arrays(file: str | os.PathLike[str], held_out_sequences: int | None = N
         raise InputError(f"{path} must hold inputs and targets, got {', '.join(sorted(arrays)) or 'nothing'}.")
     task = from_arrays(arrays["inputs"], arrays["targets"], held_out_sequences)
     return replace(task, file=str(path), sha256=digest)
+
+
+def counting_accuracy(inputs: Tensor, targets: Tensor) -> float:
+    """Accuracy of answering each sequence (S, L) with what stands in it most often, of all that is ever an answer."""
+    answers = torch.bincount(targets[targets != IGNORED], minlength=int(inputs.max()) + 1)
+    right = 0
+    for tokens, wanted in zip(inputs, targets, strict=True):
+        counts = torch.bincount(tokens, minlength=len(answers)) * (answers > 0)
+        # Where no answer stands in the input, as with facts that are learnt: the most frequent one of all.
+        guess = int((counts if bool(counts.any()) else answers).argmax())
+        right += int((wanted == guess).sum())
+    return right / int(answers.sum())

@@ -1,19 +1,47 @@
-"""Copying: symbols, a gap, then all of them again.
+"""Symbols that are to be repeated: copying, selective copying and compression, and the chance to guess them.
 
-Source: Arjovsky et al., "Unitary evolution recurrent neural networks", 2016, and the data set `copying` of
-state-spaces/s4, whose draws these are.
+Sources: Arjovsky et al., "Unitary evolution recurrent neural networks", 2016, and the data set `copying` of
+state-spaces/s4, whose draws those of `Copying` are; Gu & Dao, "Mamba: Linear-time sequence modeling with selective
+state spaces", 2023, section 4.1.1, and Jing et al., "Gated orthogonal recurrent units: on learning to forget", 2019;
+Poli et al., "Mechanistic design and scaling of hybrid architectures" (MAD), 2024, section 3.1 and appendix B.
 """
 
 from __future__ import annotations
 
+import functools
+import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from statesize.check import require_count
-from statesize.lab.tasks.synthetic import SymbolTask
+from statesize.errors import InputError
+from statesize.lab.tasks.synthetic import SyntheticTask, distinct
 from statesize.lab.tasks.task import IGNORED
+
+
+class SymbolTask(SyntheticTask):
+    """A task whose targets are symbols, drawn independently and uniformly; its dataclasses say where they stand."""
+
+    tokens: int  # symbols of a sequence that are to be repeated, at least 2
+    symbols: int  # different symbols, at least 2
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_count("tokens", self.tokens, 2)
+        require_count("symbols", self.symbols, 2)
+
+    @property
+    def items(self) -> int:
+        """The number of symbols to be repeated."""
+        return self.tokens
+
+    @property
+    def chance(self) -> float:
+        """Expected share of the most frequent symbol among those of a sequence."""
+        return most_frequent_share(self.tokens, self.symbols)
 
 
 @dataclass(frozen=True)
@@ -77,3 +105,166 @@ class Copying(SymbolTask):
         targets = torch.full_like(inputs, IGNORED)
         targets[:, context:] = copied.flip(1) if self.reverse else copied
         return inputs, targets
+
+
+@dataclass(frozen=True)
+class SelectiveCopying(SymbolTask):
+    """Selective copying: symbols stand among blanks, then they are to be repeated in order.
+
+    Token ids 0 … K − 1 are symbols, K is the blank and K + 1 the marker. A sequence is
+
+        L − N positions with N symbols among blanks   then N markers
+
+    with symbols drawn independently and uniformly, at positions of which every choice is as likely as any other. The
+    target at the j-th marker is the j-th symbol; nothing else has a target.
+
+    Attributes:
+        tokens: symbols to be copied, N, at least 2.
+        length: tokens of a sequence, L, at least 2N.
+        symbols: different symbols, K, at least 2; 14 in Mamba, whose vocabulary of 16 has the blank and the marker.
+        held_out_sequences: sequences to evaluate on.
+        held_out_seed: which ones.
+
+    Raises:
+        InputError: a number is out of range, or the tokens do not fit in the length.
+
+    Examples:
+        >>> task = SelectiveCopying(tokens=3, length=10, symbols=4)
+        >>> inputs, targets = task.sample(1, torch.Generator().manual_seed(0))
+        >>> inputs[inputs < 4].equal(targets[0, -3:])
+        True
+    """
+
+    tokens: int = 8
+    length: int = 64
+    symbols: int = 14
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.length < 2 * self.tokens:
+            raise InputError(
+                f"length must be at least {2 * self.tokens}, for {self.tokens} tokens and a marker each, got "
+                f"{self.length}. Give a longer one, or fewer tokens."
+            )
+
+    @property
+    def vocabulary_size(self) -> int:
+        """The symbols, the blank and the marker."""
+        return self.symbols + 2
+
+    def sample(self, batch_size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """A random batch: inputs and targets, (S, L) int64 each."""
+        self._check_batch(batch_size, generator)
+        context = self.length - self.tokens
+        copied = torch.randint(self.symbols, (batch_size, self.tokens), generator=generator)
+        columns = distinct(context, self.tokens, batch_size, generator).sort().values
+        inputs = torch.full((batch_size, self.length), self.symbols)
+        inputs[:, context:] = self.symbols + 1
+        targets = torch.full_like(inputs, IGNORED)
+        targets[:, context:] = copied
+        return inputs.scatter_(1, columns, copied), targets
+
+
+@dataclass(frozen=True)
+class Compression(SymbolTask):
+    """Compression: random symbols, a token that ends them, then every index is queried, in random order.
+
+    Token ids 0 … K − 1 are symbols, K is the compression token and K + j the index j = 1 … N. A sequence of L = 2N + 1
+    tokens is
+
+        x₁ x₂ … x_N   c   q₁ q₂ … q_N
+
+    with symbols drawn independently and uniformly, and the indices q in an order of which all are as likely. The target
+    at an index j is x_j; nothing else has a target.
+
+    In MAD the output at c, one vector, is decoded by a network that takes the index. Here the model itself decodes:
+    all that a recurrent layer can know of the symbols at the indices is its state after c, so its ESS there is what the
+    task needs. Because the indices come in random order, no fixed delay solves it.
+
+    Attributes:
+        tokens: symbols of a sequence, N, at least 2.
+        symbols: different symbols, K, at least 2; 15 in MAD, whose vocabulary of 16 has the compression token.
+        held_out_sequences: sequences to evaluate on.
+        held_out_seed: which ones.
+
+    Raises:
+        InputError: a number is out of range.
+
+    Examples:
+        >>> task = Compression(tokens=3, symbols=10)
+        >>> inputs, targets = task.sample(1, torch.Generator().manual_seed(0))
+        >>> inputs[0, inputs[0, 4:] - 11].equal(targets[0, 4:])
+        True
+    """
+
+    tokens: int = 16
+    symbols: int = 15
+
+    @property
+    def vocabulary_size(self) -> int:
+        """The symbols, the compression token and the indices."""
+        return self.symbols + 1 + self.tokens
+
+    @property
+    def length(self) -> int:
+        """Tokens of a sequence, L = 2N + 1."""
+        return 2 * self.tokens + 1
+
+    def sample(self, batch_size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """A random batch: inputs and targets, (S, L) int64 each."""
+        self._check_batch(batch_size, generator)
+        compressed = torch.randint(self.symbols, (batch_size, self.tokens), generator=generator)
+        queries = distinct(self.tokens, self.tokens, batch_size, generator)
+        end = torch.full((batch_size, 1), self.symbols)
+        inputs = torch.cat([compressed, end, self.symbols + 1 + queries], dim=1)
+        targets = torch.full_like(inputs, IGNORED)
+        targets[:, self.tokens + 1 :] = compressed.gather(1, queries)
+        return inputs, targets
+
+
+def most_frequent_share(draws: int, symbols: int) -> float:
+    """Expected share of the most frequent symbol among independent, uniform draws.
+
+    One who knows how often each symbol occurs in a sequence, but not where, does best to answer every position with
+    the most frequent one, and is right at this share of them. The counts of the symbols are independent Poisson
+    variables of mean `draws / symbols`, if they add up to `draws`; the chance that none is above m is then a
+    coefficient of a power of the truncated generating function, which a Fourier transform gives.
+
+    Args:
+        draws: number of draws, at least 1.
+        symbols: number of symbols, at least 1.
+
+    Returns:
+        E[largest count] / draws, to about 1e-10.
+
+    Raises:
+        InputError: One of them is no positive whole number.
+
+    Examples:
+        >>> round(most_frequent_share(2, 4), 12)  # both draws are equal once in four times
+        0.625
+    """
+    return _most_frequent_share(require_count("draws", draws), require_count("symbols", symbols))
+
+
+@functools.cache
+def _most_frequent_share(draws: int, symbols: int) -> float:
+    mean = draws / symbols
+    total = _poisson(draws, float(draws))
+    expected = 0.0
+    for most in range(draws):
+        if most * symbols < draws:
+            expected += 1.0
+            continue
+        truncated = np.array([_poisson(count, mean) for count in range(most + 1)])
+        degrees = most * symbols + 1
+        power = np.fft.irfft(np.fft.rfft(truncated, degrees) ** symbols, degrees)
+        above = 1 - power[draws] / total
+        if above < 1e-10:  # and falls faster than geometrically from here; the transform is good to about 1e-12
+            break
+        expected += above
+    return float(expected / draws)
+
+
+def _poisson(count: int, mean: float) -> float:
+    return math.exp(count * math.log(mean) - mean - math.lgamma(count + 1))

@@ -11,11 +11,11 @@ from torch import Tensor
 
 from statesize.check import require_kind
 from statesize.errors import InputError
-from statesize.lab.tasks.task import IGNORED, StudyTask
+from statesize.lab.tasks.task import IGNORED, Guessable, StudyTask
 
 
 @dataclass(frozen=True)
-class Mixture:
+class Mixture(Guessable):
     """Several tasks: each batch is of one of them, all as likely, and each is evaluated for itself.
 
     Attributes:
@@ -85,7 +85,3 @@ class Mixture:
         """The evaluation sequences of all parts, one part after the other."""
         for part in self.parts:
             yield from part.held_out(batch_size)
-
-    def report(self, mean_nats: float, accuracy: float) -> dict[str, float]:
-        """Figures of an evaluation over the held-out sequences of all parts: `loss`, `accuracy` and `chance`."""
-        return {"loss": mean_nats, "accuracy": accuracy, "chance": self.chance}

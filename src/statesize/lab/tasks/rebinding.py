@@ -9,12 +9,12 @@ from torch import Tensor
 
 from statesize.check import require_count
 from statesize.errors import InputError
-from statesize.lab.tasks.synthetic import SyntheticTask, distinct
+from statesize.lab.tasks.synthetic import PairTask, distinct
 from statesize.lab.tasks.task import IGNORED
 
 
 @dataclass(frozen=True)
-class Rebinding(SyntheticTask):
+class Rebinding(PairTask):
     """Re-binding recall: documents of key-value pairs and queries; a key that is not bound here has no value.
 
     Token ids 0 … K − 1 are keys, K … 2K − 1 values, 2K is `none` and 2K + 1 `<eos>`. A document is
@@ -51,8 +51,8 @@ class Rebinding(SyntheticTask):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name, least in (("documents", 1), ("pairs", 2), ("unbound", 1)):
-            require_count(name, getattr(self, name), least)
+        for name in ("documents", "unbound"):
+            require_count(name, getattr(self, name))
         if self.keys < self.queries:
             raise InputError(
                 f"keys must be at least {self.queries}, for {self.pairs} pairs and {self.unbound} unbound keys, got "
@@ -93,11 +93,6 @@ class Rebinding(SyntheticTask):
     def words(self) -> tuple[str, ...]:
         """The tokens as words, k0, k1, … for keys, v0, v1, … for values, none, and `<eos>`."""
         return (*(f"{kind}{number}" for kind in "kv" for number in range(self.keys)), "none", "<eos>")
-
-    @property
-    def items(self) -> int:
-        """The number of pairs of a document."""
-        return self.pairs
 
     @property
     def chance(self) -> float:

@@ -10,20 +10,14 @@ from typing import Any, cast
 from statesize.check import refuse, require_kind
 from statesize.errors import InputError
 from statesize.lab.tasks.arrays import ArrayTask, read_arrays
-from statesize.lab.tasks.compression import Compression
-from statesize.lab.tasks.copying import Copying
-from statesize.lab.tasks.mad.compression import MADCompression
-from statesize.lab.tasks.mad.copying import MADSelectiveCopying
-from statesize.lab.tasks.mad.fuzzy import MADFuzzyRecall
-from statesize.lab.tasks.mad.memorisation import MADMemorisation
-from statesize.lab.tasks.mad.recall import MADRecall
+from statesize.lab.tasks.copying import Compression, Copying, SelectiveCopying
+from statesize.lab.tasks.mad import MADCompression, MADSelectiveCopying
+from statesize.lab.tasks.mad_recall import MADFuzzyRecall, MADMemorisation, MADRecall
 from statesize.lab.tasks.mixture import Mixture
-from statesize.lab.tasks.mqar import MQAR
+from statesize.lab.tasks.mqar import MQAR, ZoologyMQAR
 from statesize.lab.tasks.rebinding import Rebinding
-from statesize.lab.tasks.selective_copying import SelectiveCopying
 from statesize.lab.tasks.synthetic import SyntheticTask, number_fields
 from statesize.lab.tasks.task import StudyTask
-from statesize.lab.tasks.zoology import ZoologyMQAR
 
 _TASKS: dict[str, type[SyntheticTask]] = {
     "mqar": MQAR,
@@ -106,7 +100,10 @@ def build_task(settings: Mapping[str, object]) -> StudyTask:
     if not isinstance(name, str) or name not in known:
         refuse("task name", f"one of {', '.join(known)}", name)
     if name == MIXTURE:
-        return _mixture(numbers)
+        parts = numbers.pop("parts", None)
+        if numbers or not isinstance(parts, list):
+            refuse("mixture", "a list of tasks, parts, and nothing else", {"parts": parts, **numbers})
+        return Mixture(tuple(map(build_task, cast("list[Mapping[str, object]]", parts))))
     fields = _ARRAY_FIELDS if name == ARRAYS else tuple(number_fields(_TASKS[name]))
     for field in numbers:
         if field not in fields:
@@ -118,13 +115,6 @@ def build_task(settings: Mapping[str, object]) -> StudyTask:
         return make(**numbers)
     except TypeError as error:
         raise InputError(f"Task {name} cannot be built: {error}. Its numbers are {', '.join(fields)}.") from error
-
-
-def _mixture(settings: dict[str, object]) -> Mixture:
-    parts = settings.pop("parts", None)
-    if settings or not isinstance(parts, list):
-        refuse("mixture", "a list of tasks, parts, and nothing else", {"parts": parts, **settings})
-    return Mixture(tuple(map(build_task, cast("list[Mapping[str, object]]", parts))))
 
 
 def task_settings(task: StudyTask) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import cast, get_type_hints
@@ -14,11 +14,11 @@ from torch import Tensor
 
 from statesize.check import plain_number, refuse, require_count, require_kind, whole_number
 from statesize.errors import InputError
-from statesize.lab.tasks.chance import most_frequent_share
+from statesize.lab.tasks.task import Guessable
 
 
 @dataclass(frozen=True, kw_only=True)
-class SyntheticTask(ABC):
+class SyntheticTask(Guessable):
     """A task whose sequences are generated: a frozen dataclass of whole numbers, real numbers and switches only.
 
     Two tasks are equal, and hash alike, where their numbers are. A task of your own is a frozen dataclass that
@@ -46,11 +46,6 @@ class SyntheticTask(ABC):
     @abstractmethod
     def items(self) -> int:
         """Number of items that a sequence has to store at once, key-value pairs or tokens."""
-
-    @property
-    @abstractmethod
-    def chance(self) -> float:
-        """Accuracy of the best guess by one who knows which answers a sequence holds, but not where each belongs."""
 
     @abstractmethod
     def sample(self, batch_size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -83,18 +78,6 @@ class SyntheticTask(ABC):
         inputs, targets = self.sample(self.held_out_sequences, generator)
         yield from zip(torch.split(inputs, batch_size), torch.split(targets, batch_size), strict=True)
 
-    def report(self, mean_nats: float, accuracy: float) -> dict[str, float]:
-        """Figures of an evaluation over the held-out sequences.
-
-        Args:
-            mean_nats: mean over scored targets of −ln p(target).
-            accuracy: share of scored targets that are the most probable token.
-
-        Returns:
-            `loss` (nats per target), `accuracy` and `chance`.
-        """
-        return {"loss": mean_nats, "accuracy": accuracy, "chance": self.chance}
-
     @staticmethod
     def _check_batch(batch_size: int, generator: torch.Generator) -> None:
         """Refuse what no batch can be drawn with; a task's `sample` begins with it."""
@@ -102,26 +85,24 @@ class SyntheticTask(ABC):
         require_kind("generator", generator, torch.Generator, "a torch.Generator")
 
 
-class SymbolTask(SyntheticTask):
-    """A task whose targets are symbols, drawn independently and uniformly; its dataclasses say where they stand."""
+class PairTask(SyntheticTask):
+    """A task of recall; its dataclasses say where the key-value pairs stand and what is queried."""
 
-    tokens: int  # symbols of a sequence that are to be repeated, at least 2
-    symbols: int  # different symbols, at least 2
+    pairs: int  # that a sequence has to store at once, at least 2
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_count("tokens", self.tokens, 2)
-        require_count("symbols", self.symbols, 2)
+        require_count("pairs", self.pairs, 2)
 
     @property
     def items(self) -> int:
-        """The number of symbols to be repeated."""
-        return self.tokens
+        """The number of pairs."""
+        return self.pairs
 
     @property
     def chance(self) -> float:
-        """Expected share of the most frequent symbol among those of a sequence."""
-        return most_frequent_share(self.tokens, self.symbols)
+        """1 / P: the values that a sequence holds are all different."""
+        return 1 / self.pairs
 
 
 def number_fields(task: type[SyntheticTask]) -> dict[str, type]:
@@ -167,11 +148,3 @@ def distinct(count: int, draws: int, rows: int, generator: torch.Generator) -> T
         if len(again) == 0:
             return numbers
         numbers[again] = torch.randint(count, (len(again), draws), generator=generator)
-
-
-def race(log_weights: Tensor, draws: int, rows: int, generator: torch.Generator) -> Tensor:
-    """Different numbers, ascending, drawn one after the other in proportion to weights, (rows, draws) int64."""
-    # The `draws` first arrivals of independent exponential waiting times with these rates (Efraimidis & Spirakis,
-    # "Weighted random sampling with a reservoir", 2006).
-    waits = torch.empty(rows, len(log_weights), dtype=torch.float64).exponential_(generator=generator)
-    return (waits.log() - log_weights).topk(draws, largest=False).indices.sort().values

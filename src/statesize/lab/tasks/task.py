@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import Protocol
 
@@ -59,3 +60,24 @@ class StudyTask(Task, Protocol):
     def held_out_sequences(self) -> int:
         """Sequences to evaluate on."""
         ...
+
+
+class Guessable(ABC):
+    """A task whose evaluation stands beside the accuracy of a guess."""
+
+    @property
+    @abstractmethod
+    def chance(self) -> float:
+        """Accuracy of the best guess by one who knows which answers a sequence holds, but not where each belongs."""
+
+    def report(self, mean_nats: float, accuracy: float) -> dict[str, float]:
+        """Figures of an evaluation over the held-out sequences.
+
+        Args:
+            mean_nats: mean over scored targets of −ln p(target).
+            accuracy: share of scored targets that are the most probable token.
+
+        Returns:
+            `loss` (nats per target), `accuracy` and `chance`.
+        """
+        return {"loss": mean_nats, "accuracy": accuracy, "chance": self.chance}

@@ -8,13 +8,12 @@ from statesize.integrations.regularisation import (
     utilisation_distance,
 )
 from statesize.lab.training.config import TrainingConfig
-from statesize.lab.training.distillation import Discrepancy, Objective, discrepancy, distil
+from statesize.lab.training.distillation import Discrepancy, Objective, discrepancy, distil, student_of
 from statesize.lab.training.distillation_losses import hidden_error, logit_divergence, operator_error
 from statesize.lab.training.initialisation import Initialisation, MixerInitialisation, initialise
 from statesize.lab.training.loop import train, train_in_memory
 from statesize.lab.training.record import StepRecord, TrainingRecord
 from statesize.lab.training.step import DivergenceError, evaluate
-from statesize.lab.training.student import student_of
 
 __all__ = [
     "Discrepancy",

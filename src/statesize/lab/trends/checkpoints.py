@@ -1,20 +1,32 @@
-"""Which checkpoints a series is made of, and the training step of each."""
+"""Which checkpoints a series is made of, the training step of each, and the log of the training."""
 
 from __future__ import annotations
 
 import glob
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeAlias, cast
 
 from statesize.check import refuse
-from statesize.errors import InputError
+from statesize.errors import FileError, InputError
+from statesize.io.files import parse_json, require_regular
+from statesize.measurement.chart import evenly_spread
 
 # "step-000250" of statesize, "checkpoint-500" of a Trainer, "step1000" and "stage1-step1000-tokens5B" of the hub.
 _STEP, _END = re.compile(r"step[-_]?(\d+)", re.IGNORECASE), re.compile(r"(\d+)$")
 _CONFIGS = ("config.json", "adapter_config.json")
+
+Log: TypeAlias = dict[str, list[tuple[int, float]]]
+"""Steps and values of each quantity."""
+
+JSON_LINES, OF_TRAINER = "log.jsonl", "trainer_state.json"
+# Quantities that are kept are those with one of these words in their names.
+_KEPT = ("loss", "accuracy", "perplexity")
+_MOST_POINTS = 500
 
 
 @dataclass(frozen=True)
@@ -87,3 +99,46 @@ def _title(path: str, paths: Sequence[str]) -> str:
 def _step_of(name: str) -> int | None:
     checkpoints = _STEP.search(name) or _END.search(name)
     return None if checkpoints is None else int(checkpoints[1])
+
+
+def find_log(checkpoints: Sequence[Checkpoint]) -> Path | None:
+    """The log that lies beside the checkpoints, or in the last of them."""
+    folders = [checkpoint.folder for checkpoint in checkpoints if checkpoint.folder is not None]
+    paths = [folder.absolute().parent / JSON_LINES for folder in folders[:1]]
+    paths += [folder / OF_TRAINER for folder in reversed(folders)]
+    return next((file for file in paths if file.is_file()), None)
+
+
+def read_log(path: Path) -> Log:
+    """The content of a log; lines that are no JSON objects with a step are left out, a log of such lines is refused."""
+    try:
+        content = require_regular(path).read_bytes()
+        rows: Iterable[object] = (
+            cast("Any", parse_json(content))["log_history"] if path.suffix == ".json" else _of_lines(content)
+        )
+        mappings = [cast("dict[str, Any]", row) for row in rows if isinstance(row, dict)]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise FileError(f"The log {path} cannot be read ({error}).") from error
+    log: Log = {}
+    for row in (row for row in mappings if isinstance(row.get("step"), int)):
+        for name, value in _flat(row):
+            if any(word in name for word in _KEPT):
+                log.setdefault(name, []).append((int(row["step"]), value))
+    if not log:
+        raise FileError(f'The log {path} must hold JSON objects with a "step" and a loss or accuracy, got none.')
+    return {name: [points[file] for file in evenly_spread(len(points), _MOST_POINTS)] for name, points in log.items()}
+
+
+def _of_lines(content: bytes) -> Iterator[object]:
+    for line in content.decode(errors="replace").splitlines():
+        # No JSON is the last line of a run that was killed.
+        with suppress(ValueError):
+            yield parse_json(line)
+
+
+def _flat(row: dict[str, Any], above: str = "") -> Iterator[tuple[str, float]]:
+    for name, value in row.items():
+        if isinstance(value, dict):
+            yield from _flat(cast("dict[str, Any]", value), f"{above}{name.replace('_', ' ')} ")
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            yield above + name.replace("_", " "), float(value)

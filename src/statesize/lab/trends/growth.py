@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from os import PathLike
-from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -14,10 +12,13 @@ from numpy.typing import NDArray
 
 from statesize.io.text import facts_table
 from statesize.lab.studies.statistics import of_mean
-from statesize.lab.trends.points import JOINT, Numbers, metric_names
-from statesize.lab.trends.trend import AVERAGE, Trend, reasons
+from statesize.lab.trends.trend import AVERAGE, JOINT, Numbers, Trend, metric_names
 from statesize.measurement.chart import METRICS, Axis, Chart, Hint, Layer, Metric, Row, table
 from statesize.measurement.statistics import Interval, finite, signed
+
+if TYPE_CHECKING:
+    from statesize.lab.trends.page import Page
+
 
 LEVEL = 0.1
 """Exponent below which ESS has levelled off: less than 7 % more at twice the context."""
@@ -187,23 +188,11 @@ class Growth(Trend):
                 }
                 for one in self.exponents()
             ],
-            "finding": self.finding,
-            "skipped": reasons(self.skipped),
-            "notes": list(self.notes),
-            **self.facts,
+            **self._shared(),
         }
 
-    def to_html(self, path: str | PathLike[str]) -> Path:
-        """Write a page of one self-contained HTML file; a path that cannot be written is a FileError.
-
-        Args:
-            path: The file; replaced if it exists.
-
-        Returns:
-            The file.
-        """
-        from statesize.lab.trends.growth import growth_chart
-        from statesize.lab.trends.page import Page, write_page
+    def _page(self) -> Page:
+        from statesize.lab.trends.page import Page
 
         beyond = (
             "How long the sequences of its training were is not known, so all lengths are fitted."
@@ -211,7 +200,7 @@ class Growth(Trend):
             else f"It was trained on sequences of {self.trained_length:,} tokens; longer contexts are orange, and no "
             "exponent is fitted across."
         )
-        page = Page(
+        return Page(
             title=f"Effective state-size of {self.model} against the length of the context",
             finding=self.finding,
             question="How does ESS grow with the context?",
@@ -226,7 +215,6 @@ class Growth(Trend):
             skipped=self.left_out,
             facts={"Lengths": ", ".join(f"{one:,}" for one in self.lengths), **self.provenance},
         )
-        return write_page(page, Path(path))
 
     def _row(self, one: Exponent) -> Row:
         values = self.values(one.layer, unit=one.unit or None)

@@ -18,9 +18,9 @@ from statesize.errors import InputError
 from statesize.io.files import digest
 from statesize.io.progress import Bars
 from statesize.lab.trends.growth import Growth
-from statesize.lab.trends.points import SweepPoint, point_of
 from statesize.lab.trends.series import silent, trend_bar, trend_facts
 from statesize.lab.trends.sweep import SweepProgress, SweepRun, open_points
+from statesize.lab.trends.trend import SweepPoint, point_of
 from statesize.models.load import load_model, model_facts, tokens_sha256, training_record
 from statesize.parallel.executor import SerialExecutor
 from statesize.profiling.run import profile

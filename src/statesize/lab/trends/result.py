@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from os import PathLike
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from statesize.io.text import facts_table
 from statesize.lab.studies.statistics import of_mean
-from statesize.lab.trends.log import Log
-from statesize.lab.trends.points import JOINT, metric_names
-from statesize.lab.trends.trend import AVERAGE, Trend, reasons
+from statesize.lab.trends.checkpoints import Log
+from statesize.lab.trends.trend import AVERAGE, JOINT, Trend, metric_names
 from statesize.measurement.chart import METRICS, Axis, Chart, Hint, Layer, Metric, Row, table
 from statesize.measurement.statistics import Interval, finite, signed
+
+if TYPE_CHECKING:
+    from statesize.lab.trends.page import Page
 
 
 @dataclass(frozen=True)
@@ -141,25 +141,14 @@ class Series(Trend):
             "layers": [self._layer(layer) for layer in (AVERAGE, *self.layers)],
             "log": {name: [list(point) for point in points] for name, points in self.log.items()},
             "tokens": list(self.lengths),
-            "finding": self.finding,
-            "skipped": reasons(self.skipped),
-            "notes": list(self.notes),
-            **self.facts,
+            **self._shared(),
         }
 
-    def to_html(self, path: str | PathLike[str]) -> Path:
-        """Write a page of one self-contained HTML file; a path that cannot be written is a FileError.
-
-        Args:
-            path: The file; replaced if it exists.
-
-        Returns:
-            The file.
-        """
-        from statesize.lab.trends.page import Page, write_page
+    def _page(self) -> Page:
+        from statesize.lab.trends.page import Page
         from statesize.lab.trends.result import series_charts
 
-        page = Page(
+        return Page(
             title="Effective state-size through a training",
             finding=self.finding,
             question="When does the memory of each layer develop?",
@@ -172,7 +161,6 @@ class Series(Trend):
             skipped=self.left_out,
             facts={"Checkpoints": ", ".join(self.names), **self.provenance},
         )
-        return write_page(page, Path(path))
 
     def _row(self, layer: str) -> Row:
         whole, largest = self.change(layer), self.largest_change(layer)

@@ -19,11 +19,10 @@ from statesize.errors import FileError, InputError, ModelError, StatesizeError
 from statesize.io.files import digest
 from statesize.io.progress import Bars
 from statesize.io.recipe import content_sha256
-from statesize.lab.trends.checkpoints import Checkpoint, find_checkpoints
-from statesize.lab.trends.log import Log, find_log, read_log
-from statesize.lab.trends.points import SweepPoint, point_of
+from statesize.lab.trends.checkpoints import Checkpoint, Log, find_checkpoints, find_log, read_log
 from statesize.lab.trends.result import Series
 from statesize.lab.trends.sweep import SweepProgress, SweepRun, open_points
+from statesize.lab.trends.trend import SweepPoint, point_of
 from statesize.models.from_transformers import commit
 from statesize.models.load import load_model, load_tokenizer, tokens_sha256
 from statesize.parallel.executor import Executor, Make, SerialExecutor
@@ -99,7 +98,11 @@ def series(
         if point.shape != reference.shape:
             skipped[checkpoint.name] = f"Its layers, heads or channels are others than those of {first.name}."
             del measured[checkpoint]
-    notes, read = _log(Path(log) if log is not None else find_log(known))
+    path, notes, read = Path(log) if log is not None else find_log(known), list[str](), Log()
+    try:
+        read = read if path is None else read_log(path)
+    except StatesizeError as error:
+        notes.append(str(error))
     return Series(
         names=tuple(checkpoint.name for checkpoint in measured),
         steps=_steps(measured),
@@ -108,7 +111,7 @@ def series(
         log=read,
         lengths=tuple(map(len, ids)),
         facts=trend_facts(ids, settings),
-        notes=notes,
+        notes=tuple(notes),
     )
 
 
@@ -135,8 +138,11 @@ class CheckpointWork:
 
     def key(self, checkpoint: Checkpoint) -> str:
         """A digest of all that a checkpoint's numbers depend on, as far as it is known before it is loaded."""
+        # The commit, where the hub's cache knows it.
+        known = commit(checkpoint.model, checkpoint.revision or "main") if checkpoint.revision else None
+        named = [checkpoint.model, checkpoint.revision, known]
         facts = {
-            "model": content_sha256(checkpoint.folder) if checkpoint.folder else _revision(checkpoint),
+            "model": content_sha256(checkpoint.folder) if checkpoint.folder else named,
             "tokens": tokens_sha256(self.sequences),
             "loading": self.loading,
             "asked": self.settings,
@@ -188,24 +194,11 @@ def first_tokenizer(checkpoints: Sequence[Checkpoint], loading: Mapping[str, Any
     raise InputError("No checkpoint has a tokenizer. Give token ids, or put a tokenizer.json beside the checkpoints.")
 
 
-def _revision(checkpoint: Checkpoint) -> list[str | None]:
-    """An id and its revision, with the commit where the hub's cache knows it."""
-    known = commit(checkpoint.model, checkpoint.revision or "main") if checkpoint.revision else None
-    return [checkpoint.model, checkpoint.revision, known]
-
-
 def _steps(checkpoints: Iterable[Checkpoint]) -> tuple[int, ...] | None:
     """Their steps, where each has one of its own and they ascend."""
     steps = [checkpoint.step for checkpoint in checkpoints]
     known = [step for step in steps if step is not None]
     return tuple(known) if known == steps == sorted(set(known)) else None
-
-
-def _log(path: Path | None) -> tuple[tuple[str, ...], Log]:
-    try:
-        return (), {} if path is None else read_log(path)
-    except StatesizeError as error:
-        return (str(error),), {}
 
 
 def _same(work: CheckpointWork) -> CheckpointWork:

@@ -10,7 +10,7 @@ from typing import Generic, TypeVar
 
 from statesize.errors import FileError, StatesizeError
 from statesize.io.files import LOCK, Parts, only_writer
-from statesize.lab.trends.points import SweepPoint
+from statesize.lab.trends.trend import SweepPoint
 from statesize.parallel.executor import Executor
 
 Task = TypeVar("Task")
@@ -54,11 +54,17 @@ class SweepRun(Generic[Task]):
         """The points of tasks, in their order, and by title why others could not be measured."""
         finished: dict[Task, SweepPoint] = {}
         failed: dict[Task, str] = {}
+
+        def tell(task: Task, *, resumed: bool = False) -> None:
+            if self.on_progress is not None:
+                done, error = len(finished) + len(failed), failed.get(task, "")
+                self.on_progress(SweepProgress(done, len(tasks), self.title(task), resumed, error))
+
         for task in tasks:
             stored = None if self.parts is None else self.parts.read(self.key(task), SweepPoint.from_bytes)
             if stored is not None:
                 finished[task] = stored
-                self._tell(task, tasks, finished, failed, resumed=True)
+                tell(task, resumed=True)
         for done in executor.run([task for task in tasks if task not in finished]):
             try:
                 finished[done.task] = done.get()
@@ -67,24 +73,12 @@ class SweepRun(Generic[Task]):
             else:
                 if self.parts is not None:
                     self.parts.write(self.key(done.task), finished[done.task].to_bytes())
-            self._tell(done.task, tasks, finished, failed)
+            tell(done.task)
         if not finished:
             reasons = "; ".join(f"{self.title(task)}: {reason}" for task, reason in failed.items())
             raise StatesizeError(f"Nothing could be measured: {reasons}")
         problems = {self.title(task): failed[task] for task in tasks if task in failed}
         return {task: finished[task] for task in tasks if task in finished}, problems
-
-    def _tell(
-        self,
-        task: Task,
-        tasks: Sequence[Task],
-        finished: dict[Task, SweepPoint],
-        failed: dict[Task, str],
-        resumed: bool = False,
-    ) -> None:
-        if self.on_progress is not None:
-            done = len(finished) + len(failed)
-            self.on_progress(SweepProgress(done, len(tasks), self.title(task), resumed, failed.get(task, "")))
 
 
 @contextmanager

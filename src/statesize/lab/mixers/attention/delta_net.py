@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from statesize.lab.mixers.attention.chunk import CHUNK_SIZE, decays_in_chunks, in_chunks
-from statesize.lab.mixers.attention.kept_state import KeptState
+from statesize.lab.mixers.attention.linear import KeptState
 from statesize.lab.mixers.config import ModelConfig
-from statesize.lab.mixers.decays import head_initial_values
-from statesize.lab.mixers.mixer import HeadMixer
+from statesize.lab.mixers.mixer import HeadMixer, StateCache
+from statesize.lab.mixers.s6 import head_initial_values
 from statesize.operators import Recurrence
-
-
-class DeltaCache(NamedTuple):
-    """What `DeltaNet.step` keeps: convolution inputs, and the state (S, H, n, d_v) or the rows of heads that differ."""
-
-    convolution: Tensor
-    state: Tensor
 
 
 class DeltaNet(HeadMixer):
@@ -55,15 +48,11 @@ class DeltaNet(HeadMixer):
 
     def operator(self, hidden: Tensor) -> Recurrence:
         """T of every head at one input, of batch shape (sequence, head)."""
-        return self.operator_and_values(hidden)[0]
-
-    def operator_and_values(self, hidden: Tensor) -> tuple[Recurrence, Tensor]:
-        """`operator` and `values` of one input, in one go."""
-        query, key, value = self._query_key_value(hidden)
+        query, key, _ = self._query_key_value(hidden)
         query, key = self._normalised(query, key)
         strength, log_decay = self._strength(hidden), self.log_decay(hidden)
         decay = torch.ones_like(strength) if log_decay is None else log_decay.exp()
-        return Recurrence.delta_rule(key, strength.squeeze(-1), query, decay), value
+        return Recurrence.delta_rule(key, strength.squeeze(-1), query, decay)
 
     def mixed_values(self, hidden: Tensor) -> Tensor:
         """The values of each head after mixing, before the norm, (S, H, L, d_v)."""
@@ -71,13 +60,13 @@ class DeltaNet(HeadMixer):
         query, key = self._normalised(query, key)
         return mix_by_delta_rule(query, key, value, self._strength(hidden), self.log_decay(hidden))
 
-    def initial_cache(self, batch: int) -> DeltaCache:
+    def initial_cache(self, batch: int) -> StateCache:
         """The cache of `step` before the first token."""
         convolution = self._initial_convolution(batch)
         state = convolution.new_zeros(batch, self.heads, self.state_size, self.value_size)
-        return DeltaCache(convolution, self.kept_state.pack(state)[0])
+        return StateCache(convolution, self.kept_state.pack(state)[0])
 
-    def step(self, hidden: Tensor, cache: DeltaCache) -> tuple[Tensor, DeltaCache]:
+    def step(self, hidden: Tensor, cache: StateCache) -> tuple[Tensor, StateCache]:
         """One token of every sequence, (S, d), and the next cache; equals `forward` on the whole sequence."""
         (query, key, value), convolution = self._step_query_key_value(hidden, cache.convolution)
         query, key = (part.squeeze(-2) for part in self._normalised(query.unsqueeze(-2), key.unsqueeze(-2)))
@@ -86,7 +75,7 @@ class DeltaNet(HeadMixer):
         before = self.kept_state.unpack(cache.state, cache.state.new_empty(0))
         state = delta_step(before, key, value, self._strength(hidden[:, None]).squeeze(-2), at)
         mixed = (query.unsqueeze(-2) @ state).squeeze(-2)
-        return self._emit(mixed.flatten(-2), hidden), DeltaCache(convolution, self.kept_state.pack(state)[0])
+        return self._emit(mixed.flatten(-2), hidden), StateCache(convolution, self.kept_state.pack(state)[0])
 
     def _normalised(self, query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
         """Queries of norm 1 / √n and keys of norm 1, (S, H, L, n), or what the state keeps of them."""

@@ -2,16 +2,56 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from statesize.lab.mixers.attention.chunk import CHUNK_SIZE, mix
-from statesize.lab.mixers.attention.kept_state import KeptState
 from statesize.lab.mixers.config import ModelConfig
 from statesize.lab.mixers.mixer import HeadMixer
 from statesize.operators import Recurrence
+
+_LARGEST = 127
+# The smallest positive number of float16, in which scales are kept.
+_SMALLEST_SCALE = 2.0**-24
+
+
+@dataclass(frozen=True)
+class KeptState:
+    """Packs states (S, H, n, d_v), n the largest of the sizes of the heads, and unpacks them."""
+
+    sizes: tuple[int, ...]  # rows that each head keeps, (H,)
+    bits: int  # 8, or 0 for numbers as they are
+
+    def pack(self, state: Tensor) -> tuple[Tensor, Tensor]:
+        """What is kept: rows (S, H, n, d_v), or (S, sum of sizes, d_v), and the scale of each, none if not rounded."""
+        rows = state if self._equal else state[:, self._own_rows(state.device)]
+        if not self.bits:
+            return rows, rows.new_empty(0)
+        scale = (rows.abs().amax(-1, keepdim=True) / _LARGEST).clamp(min=_SMALLEST_SCALE).half()
+        # A scale that float16 rounds down would let the largest number of a row pass 127.
+        rounded = (rows / scale).round().clamp(-_LARGEST, _LARGEST).to(torch.int8)
+        return rounded, scale
+
+    def unpack(self, rows: Tensor, scale: Tensor) -> Tensor:
+        """The states that were packed, (S, H, n, d_v)."""
+        rows = rows * scale.float() if self.bits else rows
+        if self._equal:
+            return rows
+        state = rows.new_zeros(len(rows), len(self.sizes), max(self.sizes), rows.shape[-1])
+        state[:, self._own_rows(rows.device)] = rows
+        return state
+
+    @property
+    def _equal(self) -> bool:
+        return len(set(self.sizes)) == 1
+
+    def _own_rows(self, device: torch.device) -> Tensor:
+        """Which rows of (H, n) a head has."""
+        rows = torch.arange(max(self.sizes), device=device)
+        return rows < torch.tensor(self.sizes, device=device)[:, None]
 
 
 class LinearCache(NamedTuple):
@@ -67,13 +107,9 @@ class LinearAttention(HeadMixer):
 
     def operator(self, hidden: Tensor) -> Recurrence:
         """T of every head at one input, of batch shape (sequence, head)."""
-        return self.operator_and_values(hidden)[0]
-
-    def operator_and_values(self, hidden: Tensor) -> tuple[Recurrence, Tensor]:
-        """`operator` and `values` of one input, in one go."""
-        query, key, value, log_decay = self.recurrence(hidden)
+        query, key, _, log_decay = self.recurrence(hidden)
         transition = torch.ones_like(key[..., :1]) if log_decay is None else log_decay.exp().expand(key.shape)
-        return Recurrence(transition, key, query), value
+        return Recurrence(transition, key, query)
 
     def mixed_values(self, hidden: Tensor) -> Tensor:
         """The values of each head after mixing, before the norm, (S, H, L, d_v)."""

@@ -17,8 +17,7 @@ from statesize.lab.mixers.config import ModelConfig
 from statesize.lab.mixers.model import LanguageModel
 from statesize.lab.tasks.task import Task
 from statesize.lab.training.config import TrainingConfig
-from statesize.lab.training.distillation import Objective, discrepancy, distil
-from statesize.lab.training.student import student_of
+from statesize.lab.training.distillation import Objective, discrepancy, distil, student_of
 from statesize.measurement.measurement import measure
 from statesize.reduction.recommendation import least_error, predicted_error, recommend_state_size
 

@@ -64,7 +64,8 @@ def split(documents: Iterable[str]) -> Corpus:
     # documents (the prose of two Python versions) split them alike. With two different documents or more both parts
     # hold something; a single one goes to train.
     documents = tuple(documents)
-    fraction = {document: _fraction(document) for document in documents}
+    hashes = {document: hashlib.sha256(document.encode()).digest()[:6] for document in documents}
+    fraction = {document: int.from_bytes(digest, "big") / 2**48 for document, digest in hashes.items()}
     limit = 0.0
     if len(fraction) > 1:
         # A small corpus may fall on one side as a whole: then the nearest document crosses.
@@ -108,10 +109,6 @@ def read_text(path: str | Path, delimiter: str | None = None) -> Corpus:
         The two parts; nothing is held out of a file with a single document.
     """
     return split(read_documents(path, delimiter))
-
-
-def _fraction(document: str) -> float:
-    return int.from_bytes(hashlib.sha256(document.encode()).digest()[:6], "big") / 2**48
 
 
 def _python_texts() -> Iterator[str]:

@@ -59,7 +59,11 @@ def fit_kneser_ney(tokens: Tensor, order: int, vocabulary_size: int) -> KneserNe
     grams, levels = _number(tokens.unfold(0, order, 1), vocabulary_size), list[_Level]()
     for lower in range(order, 0, -1):
         grams, _, counts = _unique(grams % vocabulary_size**lower)
-        levels.append(_level(grams, counts, vocabulary_size))
+        contexts, context_of, _ = _unique(grams // vocabulary_size)
+        discounts, zeros = _discounts(counts)[counts.clamp_max(3)], torch.zeros(len(contexts), dtype=torch.float64)
+        totals = zeros.index_add(0, context_of, counts.double())
+        discounted = (counts.double() - discounts) / totals[context_of]
+        levels.append(_Level(grams, discounted, contexts, zeros.index_add(0, context_of, discounts) / totals))
     return KneserNey(vocabulary_size, tuple(reversed(levels)))
 
 
@@ -86,19 +90,6 @@ def _unique(values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 def _look_up(keys: Tensor, values: Tensor, wanted: Tensor, missing: float) -> Tensor:
     index = torch.searchsorted(keys, wanted).clamp_max_(len(keys) - 1)
     return torch.where(keys[index] == wanted, values[index], missing)
-
-
-def _level(grams: Tensor, counts: Tensor, vocabulary_size: int) -> _Level:
-    contexts, context_of, _ = _unique(grams // vocabulary_size)
-    discounts = _discounts(counts)[counts.clamp_max(3)]
-    zeros = torch.zeros(len(contexts), dtype=torch.float64)
-    totals = zeros.index_add(0, context_of, counts.double())
-    return _Level(
-        grams=grams,
-        discounted=(counts.double() - discounts) / totals[context_of],
-        contexts=contexts,
-        weights=zeros.index_add(0, context_of, discounts) / totals,
-    )
 
 
 def _discounts(counts: Tensor) -> Tensor:

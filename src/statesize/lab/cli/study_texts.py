@@ -162,7 +162,7 @@ def _run(
 
     from statesize.io.files import only_writer
     from statesize.io.recipe import make_recipe
-    from statesize.lab.cli.study.result import print_study
+    from statesize.lab.cli.study_grid import print_study
     from statesize.lab.studies.delimiters.dips import measure_dips, measure_dips_on_ray
     from statesize.lab.studies.grid.table import ResultTable
     from statesize.lab.studies.page.page import TABLE, write_page

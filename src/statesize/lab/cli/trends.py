@@ -1,4 +1,4 @@
-"""`statesize length`: ESS against the length of the context."""
+"""`statesize series` and `statesize length`: ESS through a training, and against the length of the context."""
 
 from __future__ import annotations
 
@@ -6,12 +6,92 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from statesize.cli.options.measuring import Count, Loading, Measuring, whole_numbers
+from statesize.cli.options.measuring import Count, Loading, Measuring, Workers, whole_numbers
 from statesize.cli.options.texts import Texts
 from statesize.cli.output.printing import TEXT, Printing
 
 if TYPE_CHECKING:
     from statesize.lab.trends.growth import Growth
+    from statesize.lab.trends.result import Series
+
+
+def series(
+    *checkpoints: str,
+    revisions: str | None = None,
+    log: Path | None = None,
+    texts: Texts | None = None,
+    measuring: Measuring | None = None,
+    loading: Loading | None = None,
+    workers: Workers | None = None,
+    output: Path | None = None,
+    html: Path | None = None,
+    printing: Printing = TEXT,
+) -> None:
+    """Measure how the memory use of each layer develops through the checkpoints of a training.
+
+    All checkpoints read the same texts and are measured at the same positions and heads. With --output, what is
+    finished is kept while it runs: the same command goes on after a crash or an interrupt.
+
+    Args:
+        checkpoints: The folder of a training with checkpoints in it (`statesize train --keep-every`, a Trainer's output
+            folder), folders of models, a pattern in quotes such as "run/checkpoint-*", or an id of the hub with
+            --revisions.
+        revisions: Branches, tags or commits of a model of the hub, with commas between them.
+        log: Log with loss and accuracy by step: JSON lines, or a trainer_state.json. Default: what lies beside the
+            checkpoints.
+        texts: What the models read.
+        measuring: What is measured.
+        loading: How the models are loaded.
+        workers: Who measures; each process measures one checkpoint after another.
+        output: Folder for finished checkpoints.
+        html: File for a page.
+        printing: What is printed.
+    """
+    from statesize.cli.output.table import print_finding
+    from statesize.lab.trends.checkpoints import find_checkpoints
+    from statesize.lab.trends.series import first_tokenizer, series, trend_bar
+    from statesize.report import check_report_path
+
+    texts, measuring, workers = texts or Texts(), measuring or Measuring(), workers or Workers()
+    options = {name: value for name, value in asdict(loading or Loading()).items() if name != "revision"}
+    if html is not None:
+        check_report_path(html)
+    texts.check()
+    workers.check()
+    printing.hush_libraries()
+    chosen = tuple(part.strip() for part in (revisions or "").split(",") if part.strip())
+    known = find_checkpoints(checkpoints, chosen)
+    tokenizer = None if texts.ids is not None else first_tokenizer(known, options)
+    read = texts.read(tokenizer, printing, None)
+    with workers.crew() as crew, printing.bars() as bars:
+        report_progress = trend_bar(bars, "measuring checkpoints", len(known))
+        measured = series(
+            checkpoints, read.ids, revisions=chosen, tokenizer=tokenizer, log=log, output=output, loading=options,
+            crew=crew, on_progress=report_progress, **asdict(measuring),
+        )  # fmt: skip
+    print_finding(measured, *_series_table(measured), 1, html, printing)
+
+
+def _series_table(measured: Series) -> tuple[list[str], list[list[str]], list[str]]:
+    """Headings, a row a layer, and notes."""
+    from statesize.lab.trends.trend import AVERAGE
+    from statesize.measurement.statistics import signed
+
+    rows: list[list[str]] = []
+    for layer in (AVERAGE, *measured.layers):
+        means, largest = measured.means(layer), measured.largest_change(layer)
+        between = f"{measured.names[largest.before]} → {measured.names[largest.after]}"
+        levels = [f"{means[0]:.1f}", f"{means[-1]:.1f}", signed(measured.change(layer).difference)]
+        rows.append([layer, *levels, signed(largest.difference), between])
+    headings = [
+        "layer",
+        f"ESS at\n{measured.names[0]}",
+        f"ESS at\n{measured.names[-1]}",
+        "difference",
+        "largest\nchange",
+        "",
+    ]
+    return headings, rows, [*measured.notes, "Intervals of 95 % are over the documents (Student’s t)."]
 
 
 def length(
@@ -78,10 +158,10 @@ def length(
             loaded.model, ids, lengths=chosen, future=future, excerpts=excerpts, trained_length=known,
             tokenizer=loaded.tokenizer, name=loaded.name, output=output, on_progress=report_progress, **options,
         )  # fmt: skip
-    print_finding(result, *_table(result), 1, html, printing)
+    print_finding(result, *_length_table(result), 1, html, printing)
 
 
-def _table(result: Growth) -> tuple[list[str], list[list[str]], list[str]]:
+def _length_table(result: Growth) -> tuple[list[str], list[list[str]], list[str]]:
     """Headings, a row a layer, and notes."""
     from statesize.lab.trends.trend import AVERAGE
     from statesize.measurement.statistics import signed

@@ -1,11 +1,11 @@
-"""`statesize study NAME` for studies that train a grid."""
+"""`statesize study NAME` for studies that train a grid, and the result of any study as it is printed."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 from cyclopts import Parameter
 
@@ -14,11 +14,12 @@ from statesize.cli.output.printing import TEXT, Printing
 
 if TYPE_CHECKING:
     from statesize.io.progress import Bar
-    from statesize.lab.studies.grid.executors import Executor
+    from statesize.io.recipe import Recipe
     from statesize.lab.studies.grid.settings import GridSettings
     from statesize.lab.studies.grid.study import StudyProgress
-    from statesize.lab.studies.grid.user_code import UserModule
+    from statesize.lab.studies.page.conclusion import Conclusion
     from statesize.lab.studies.study import GridStudy
+
 
 Preset: TypeAlias = Literal["laptop", "record", "paper", "smoke"]
 Cluster: TypeAlias = Annotated[bool | str, Parameter(negative="")]
@@ -109,26 +110,22 @@ def _run(name: str, options: Options, printing: Printing) -> None:
         _print_plan(settings, chosen, printing.json)
         return
     from statesize.io.recipe import make_recipe
-    from statesize.lab.cli.study.result import print_study
+    from statesize.lab.cli.study_grid import print_study
     from statesize.lab.studies.conclude import conclude
+    from statesize.lab.studies.grid.executors import local_executor, ray_executor
     from statesize.lab.studies.grid.study import run_study
 
     recipe = make_recipe(["study", name], vars(options))
     folder = options.output or Path(f"statesize-study-{name}-{chosen}")
     with printing.bars() as bars:
-        executor = _executor(settings, options.ray, module)
+        if options.ray is False:
+            executor = local_executor(settings.execution.workers, module)
+        else:
+            executor = ray_executor(options.ray if isinstance(options.ray, str) else None, settings.execution, module)
         result = run_study(settings, folder, executor, _progress(bars.begin(f"study {name}")))
     with printing.step("concluding"):
         conclusion = conclude(settings, result.rows, folder)
     print_study(conclusion, chosen, len(settings.runs), result.seconds, result.path, recipe, printing)
-
-
-def _executor(settings: GridSettings, ray: bool | str, module: UserModule | None) -> Executor:
-    from statesize.lab.studies.grid.executors import local_executor, ray_executor
-
-    if ray is not False:
-        return ray_executor(ray if isinstance(ray, str) else None, settings.execution, module)
-    return local_executor(settings.execution.workers, module)
 
 
 def _progress(bar: Bar) -> Callable[[StudyProgress], None]:
@@ -159,3 +156,40 @@ def _print_plan(settings: GridSettings, preset: str, json: bool) -> None:
     if len(runs) > _MOST_RUNS:
         runs[_MOST_RUNS // 2 : -_MOST_RUNS // 2] = [f"… {len(runs) - _MOST_RUNS} more, all of them with --json"]
     print("\n".join(runs))
+
+
+def print_study(
+    conclusion: Conclusion,
+    preset: str,
+    runs: int,
+    seconds: float,
+    table: Path,
+    recipe: Recipe,
+    printing: Printing,
+    **more: Any,
+) -> None:
+    """Store how the study is repeated, print to stderr where the files are, and print the conclusion on stdout."""
+    from statesize.cli.output.document import SCHEMA, print_json
+    from statesize.io.recipe import write_recipe
+    from statesize.io.text import printable
+    from statesize.lab.studies.page.conclusion import known
+
+    write_recipe(table.parent, recipe)
+    printing.say(f"Table: {table}")
+    printing.say(f"Report: {table.with_name('study.html')}")
+    if not printing.json:
+        print("\n".join(map(printable, conclusion.lines())))
+        return
+    document = {
+        "schema": SCHEMA,
+        "study": conclusion.study,
+        "preset": preset,
+        "claim": conclusion.claim,
+        "holds": conclusion.holds,
+        "figures": known(conclusion.figures),
+        "runs": runs,
+        "seconds": seconds,
+        "table": str(table),
+        "recipe": recipe.to_dict(),
+    }
+    print_json(document | more)

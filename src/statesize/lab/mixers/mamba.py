@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -11,9 +11,8 @@ from torch.nn import functional
 
 from statesize.lab.mixers.attention.chunk import mix
 from statesize.lab.mixers.config import ModelConfig
-from statesize.lab.mixers.decays import head_initial_values
-from statesize.lab.mixers.mixer import NORM_EPSILON, Mixer
-from statesize.lab.mixers.state_space.s6 import S6
+from statesize.lab.mixers.mixer import NORM_EPSILON, Mixer, StateCache
+from statesize.lab.mixers.s6 import S6, head_initial_values
 from statesize.operators import Recurrence
 
 
@@ -33,13 +32,6 @@ class Mamba(S6):
     gated = True
     low_rank_steps = True
     feedthrough = True
-
-
-class Mamba2Cache(NamedTuple):
-    """What `Mamba2.step` keeps: convolution inputs and the state (S, H, n, P)."""
-
-    convolution: Tensor
-    state: Tensor
 
 
 class Mamba2(Mixer):
@@ -90,18 +82,18 @@ class Mamba2(Mixer):
         """The inputs of T: the convolved and activated channels of each head, (S, H, L, P)."""
         return self._recurrence(hidden, self._convolved(hidden))[2]
 
-    def initial_cache(self, batch: int) -> Mamba2Cache:
+    def initial_cache(self, batch: int) -> StateCache:
         """The cache of `step` before the first token."""
         convolution = self._initial_convolution(batch)
-        return Mamba2Cache(convolution, convolution.new_zeros(batch, self.heads, self.key_size, self.value_size))
+        return StateCache(convolution, convolution.new_zeros(batch, self.heads, self.key_size, self.value_size))
 
-    def step(self, hidden: Tensor, cache: Mamba2Cache) -> tuple[Tensor, Mamba2Cache]:
+    def step(self, hidden: Tensor, cache: StateCache) -> tuple[Tensor, StateCache]:
         """One token of every sequence, (S, d), and the next cache; equals `forward` on the whole sequence."""
         convolved, convolution = self._step_convolved(hidden, cache.convolution)
         C, B, value, log_decay = self._recurrence(hidden[:, None], [part[:, None] for part in convolved])
         state = log_decay.exp() * cache.state + B.transpose(-1, -2) * value
         mixed = C @ state + self.D[:, None, None] * value
-        return self._emit(mixed.flatten(1), hidden), Mamba2Cache(convolution, state)
+        return self._emit(mixed.flatten(1), hidden), StateCache(convolution, state)
 
     def _recurrence(self, hidden: Tensor, convolved: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """C, Δ B, values and Δ A, (S, H, L, n, n, P or 1)."""

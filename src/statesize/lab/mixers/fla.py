@@ -1,29 +1,100 @@
-"""Kernels of fla in torch, for machines without a GPU: chunked forms of fla's own where it has them."""
+"""Layers of flash-linear-attention (fla) as mixers, "fla:gated_deltanet", with its kernels in torch off the GPU."""
 
 from __future__ import annotations
 
 import inspect
+import warnings
 from collections.abc import Callable
 from contextvars import ContextVar
 from functools import wraps
 from importlib import import_module
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from statesize.errors import InputError
+from statesize.lab.mixers.config import ModelConfig
+
+FLA_LAYERS = {
+    "fla:delta_net": "DeltaNet",
+    "fla:gated_deltanet": "GatedDeltaNet",
+    "fla:rwkv7": "RWKV7Attention",
+    "fla:mamba2": "Mamba2",
+}
+"""By the name of a mixer: the class in `fla.layers`."""
+
 _CHUNK = 32
+
+
+class FlaMixer(nn.Module):
+    """A layer of fla with the shape of a model; capture observes its kernel, and its weights start as fla sets them.
+
+    Args:
+        config: Shape of the model; `width`, `heads`, `key_size` and `convolution_size` are used.
+        name: A key of `FLA_LAYERS`.
+    """
+
+    compiles: ClassVar[bool] = False
+
+    def __init__(self, config: ModelConfig, name: str) -> None:
+        super().__init__()
+        options = _settings(config, name)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                _prepare()
+                self.layer: nn.Module = getattr(import_module("fla.layers"), FLA_LAYERS[name])(**options)
+            # Its functions run in torch where its weights are not on a GPU, whoever calls it.
+            self.layer.register_forward_pre_hook(_begin)
+            self.layer.register_forward_hook(_end, always_call=True)
+            if name == "fla:mamba2":
+                # Its own is a kernel of fla.
+                self.layer.act = nn.SiLU()
+        except ImportError as error:
+            raise InputError(
+                f"mixer must be there to be trained, got {name!r}, a layer of flash-linear-attention, which cannot be "
+                f"imported ({error}). Install it: pip install 'statesize[fla]'."
+            ) from error
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Mixes whole sequences, (S, L, d)."""
+        return self.layer(hidden)[0]
+
+
+def _settings(config: ModelConfig, name: str) -> dict[str, Any]:
+    """What a layer of fla is made with."""
+    shape = {"hidden_size": config.width, "num_heads": config.heads}
+    if name == "fla:mamba2":
+        return shape | {
+            "head_dim": 2 * config.value_size,
+            "state_size": config.key_size,
+            "conv_kernel": config.convolution_size,
+            "chunk_size": _CHUNK,
+            "backend": "triton",
+        }
+    if name == "fla:rwkv7":
+        if config.key_size != config.value_size:
+            raise InputError(
+                f"key_size must be width / heads = {config.value_size} for 'fla:rwkv7', got {config.key_size}. Its "
+                "keys have as many dimensions as its values."
+            )
+        # As the first layer of a model, which takes no values of an earlier one.
+        return {
+            "hidden_size": config.width,
+            "head_dim": config.key_size,
+            "layer_idx": 0,
+            "num_hidden_layers": max(2, config.layers),
+        }
+    shape |= {"use_short_conv": config.convolution_size > 1, "conv_size": config.convolution_size}
+    if name == "fla:delta_net":
+        return shape | {"expand_k": config.key_size * config.heads / config.width, "expand_v": 1}
+    return shape | {"head_dim": config.key_size, "expand_v": config.value_size / config.key_size}
 
 
 # Whether a layer runs off the GPU as a mixer; other models of fla are left as they are.
 _WITHOUT_GPU = ContextVar("without_gpu", default=False)
-
-
-def run_in_torch(layer: nn.Module) -> None:
-    """Let the functions of a layer run in torch where its weights are not on a GPU, whoever calls the layer."""
-    layer.register_forward_pre_hook(_begin)
-    layer.register_forward_hook(_end, always_call=True)
 
 
 def _begin(layer: nn.Module, _: Any) -> None:
@@ -34,7 +105,7 @@ def _end(*_: Any) -> None:
     _WITHOUT_GPU.set(False)
 
 
-def prepare() -> None:
+def _prepare() -> None:
     """Let functions of fla's layers have a form in torch beside their kernel."""
     for package, functions in _FORMS.items():
         module: Any = import_module(package)
@@ -62,7 +133,7 @@ def _by_device(function: Callable[..., Any], form: Callable[[dict[str, Any]], An
 def _delta_rule(a: dict[str, Any]) -> tuple[Tensor, None]:
     key, query = _keys_and_queries(a)
     form = import_module("fla.ops.delta_rule.naive").delta_rule_chunkwise
-    return _mixed(form, query, key, a["v"], a["beta"], chunk_size=_CHUNK), None
+    return _mixed(form, query, key, a["v"], a["beta"]), None
 
 
 def _gated_delta_rule(a: dict[str, Any]) -> tuple[Tensor, None]:
@@ -81,7 +152,7 @@ def _rwkv7(a: dict[str, Any]) -> tuple[Tensor, None]:
     # fla's form scales by 1 / √n.
     query = a["r"] * a["scale"] * a["r"].shape[-1] ** 0.5
     form = import_module("fla.ops.generalized_delta_rule.dplr.naive").dplr_chunkwise
-    return _mixed(form, query, a["k"], a["v"], row, column, a["w"], chunk_size=_CHUNK), None
+    return _mixed(form, query, a["k"], a["v"], row, column, a["w"]), None
 
 
 def _keys_and_queries(a: dict[str, Any]) -> tuple[Tensor, Tensor]:
@@ -91,12 +162,12 @@ def _keys_and_queries(a: dict[str, Any]) -> tuple[Tensor, Tensor]:
     return key, query
 
 
-def _mixed(form: Callable[..., Any], *parts: Tensor, chunk_size: int) -> Tensor:
+def _mixed(form: Callable[..., Any], *parts: Tensor) -> Tensor:
     """A form that takes (S, H, L, …) with whole chunks, of parts (S, L, H, …)."""
     length = parts[0].shape[1]
-    missing = -length % chunk_size
+    missing = -length % _CHUNK
     padded = (functional.pad(part, (0, 0) * (part.ndim - 2) + (0, missing)).transpose(1, 2) for part in parts)
-    return form(*padded, chunk_size=chunk_size)[0].transpose(1, 2)[:, :length]
+    return form(*padded, chunk_size=_CHUNK)[0].transpose(1, 2)[:, :length]
 
 
 def _convolution(a: dict[str, Any]) -> tuple[Tensor, None]:

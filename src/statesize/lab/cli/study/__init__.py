@@ -1,1 +1,0 @@
-"""The commands of `statesize study`."""

@@ -1,1 +1,0 @@
-"""Mixers that are long convolutions, and the convolution itself."""

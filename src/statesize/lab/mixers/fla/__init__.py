@@ -1,1 +1,0 @@
-"""Layers of flash-linear-attention as mixers of this package's models, trained on a GPU or in torch."""

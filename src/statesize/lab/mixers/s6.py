@@ -1,0 +1,232 @@
+"""S6, the selective state-space model of Mamba, its scan, and where its decays and those of its relatives start."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, ClassVar, cast
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn import functional
+
+from statesize.lab.mixers.config import ModelConfig
+from statesize.lab.mixers.mixer import Mixer, StateCache
+from statesize.operators import Recurrence
+
+
+class S6(Mixer):
+    """T from x_t = exp(Δ_t A) x_{t−1} + Δ_t B_t u_t, y_t = C_t x_t, for each channel; n = key_size states.
+
+    u = silu of what the short convolution gives. Δ = softplus(W u + b) has one value a channel, B and C = W u are
+    shared by the channels. A and b are learned; A starts at −1 … −n, or at −1/n … −n/n if `config.normalised`. There is
+    no feed-through D u: the residual stream around the mixer is one.
+
+    Gu and Dao, "Mamba: Linear-Time Sequence Modeling with Selective State Spaces", 2023.
+
+    Args:
+        config: Shape of the model; `normalised`, `smallest_step` and `largest_step` are where A and b start.
+        state_sizes: How many of its n states each channel keeps, one number, as after `statesize.compress`; all where
+            it is empty. C is then mapped to as many.
+    """
+
+    kind = "s6"
+    activated = True
+    compiles = False
+    low_rank_steps: ClassVar[bool] = False
+    """Whether W of Δ has rank ⌈d / 16⌉."""
+    feedthrough: ClassVar[bool] = False
+    """Whether D u is added to y, D learned for each channel."""
+
+    def __init__(self, config: ModelConfig, state_sizes: tuple[int, ...] = ()) -> None:
+        channels = self.expansion * config.width
+        super().__init__(config, [channels])
+        self.state_size = max(state_sizes, default=config.key_size)
+        rank = math.ceil(config.width / 16) if self.low_rank_steps else None
+        self.step_input = None if rank is None else nn.Linear(channels, rank, bias=False)
+        self.step_projection = nn.Linear(rank or channels, channels)
+        self.state_projection = nn.Linear(channels, self.state_size + config.key_size, bias=False)
+        self.log_rate = nn.Parameter(torch.empty(channels, self.state_size))
+        self.read_map = nn.Parameter(torch.empty(config.key_size, self.state_size)) if state_sizes else None
+        self.D = nn.Parameter(torch.empty(channels)) if self.feedthrough else None
+        self.set_initial_values()
+
+    def initial_values(self) -> dict[str, Tensor]:
+        """First values of A and b, and of D."""
+        D = {} if self.D is None else {"D": torch.ones_like(self.D)}
+        return selective_initial_values(self.config, *self.log_rate.shape) | D
+
+    def operator(self, hidden: Tensor) -> Recurrence:
+        """T of every channel at one input, of batch shape (sequence, channel)."""
+        steps, B, C = self._selected(self._inputs(hidden))
+        steps = steps.transpose(1, 2).unsqueeze(-1)
+        D = None if self.D is None else self.D[None, :, None]
+        return Recurrence((steps * self._rates()[:, None]).exp(), steps * B[:, None], C[:, None], D)
+
+    def mixed_values(self, hidden: Tensor) -> Tensor:
+        """The values of each channel after mixing, before the norm, (S, d, L, 1)."""
+        inputs = self._inputs(hidden)
+        steps, B, C = self._selected(inputs)
+        mixed = self._fed_through(selective_scan(inputs, steps, self._rates(), B, C), inputs)
+        return mixed.transpose(1, 2).unsqueeze(-1)
+
+    def values(self, hidden: Tensor) -> Tensor:
+        """The inputs of T: the convolved and activated channels, (S, d, L, 1)."""
+        return self._inputs(hidden).transpose(1, 2).unsqueeze(-1)
+
+    def initial_cache(self, batch: int) -> StateCache:
+        """The cache of `step` before the first token."""
+        convolution = self._initial_convolution(batch)
+        return StateCache(convolution, convolution.new_zeros(batch, *self.log_rate.shape))
+
+    def step(self, hidden: Tensor, cache: StateCache) -> tuple[Tensor, StateCache]:
+        """One token of every sequence, (S, d), and the next cache; equals `forward` on the whole sequence."""
+        (inputs,), convolution = self._step_convolved(hidden, cache.convolution)
+        steps, B, C = self._selected(inputs)
+        decay = (steps.unsqueeze(-1) * self._rates()).exp()
+        state = decay * cache.state + (steps * inputs).unsqueeze(-1) * B.unsqueeze(-2)
+        mixed = self._fed_through((state @ C.unsqueeze(-1)).squeeze(-1), inputs)
+        return self._emit(mixed, hidden), StateCache(convolution, state)
+
+    def _inputs(self, hidden: Tensor) -> Tensor:
+        return self._convolved(hidden)[0]
+
+    def _selected(self, inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Δ (..., d), B (..., n) and C (..., n) of inputs (..., d)."""
+        B, C = self.state_projection(inputs).split([self.state_size, self.key_size], dim=-1)
+        C = C if self.read_map is None else C @ self.read_map
+        step_inputs = inputs if self.step_input is None else self.step_input(inputs)
+        return functional.softplus(self.step_projection(step_inputs)), B, C
+
+    def _fed_through(self, mixed: Tensor, inputs: Tensor) -> Tensor:
+        return mixed if self.D is None else mixed + self.D * inputs
+
+    def _rates(self) -> Tensor:
+        return -self.log_rate.exp()
+
+
+def initial_log_rates(states: int, normalised: bool) -> Tensor:
+    """Logarithms of the rates −A of a channel's n states: ln 1 … ln n, less ln n if normalised, (n,)."""
+    # With A = −1 … −n, the states that a larger n adds forget ever faster, and their part of the memory is not used.
+    # The normalisation factor 1/n spreads the same rates over a fixed range (Parnichkun et al. 2025, arXiv 2504.19561).
+    rates = torch.arange(1, states + 1, dtype=torch.get_default_dtype()).log()
+    return rates - math.log(states) if normalised else rates
+
+
+def selective_initial_values(config: ModelConfig, units: int, states: int) -> dict[str, Tensor]:
+    """First values of A and of the bias of Δ in heads or channels with the decays of S6, by parameter name."""
+    steps = spread_steps(units, config.smallest_step, config.largest_step)
+    rates = initial_log_rates(states, config.normalised)
+    return {"step_projection.bias": inverse_softplus(steps), "log_rate": rates.expand(units, -1)}
+
+
+def head_initial_values(config: ModelConfig) -> dict[str, Tensor]:
+    """First values of A and of the bias of Δ in heads with one decay each, as of Mamba-2, by parameter name."""
+    fraction = (torch.arange(config.heads, dtype=torch.get_default_dtype()) + 0.5) / config.heads
+    steps = spread_steps(config.heads, config.smallest_step, config.largest_step)
+    # Large steps beside small rates: no head forgets all within a few tokens.
+    return {"step_projection.bias": inverse_softplus(steps), "log_rate": (16 - 15 * fraction).log()}
+
+
+def spread_steps(count: int, smallest: float, largest: float) -> Tensor:
+    """Step sizes at the middles of equal parts of a logarithmic scale, (count,), ascending."""
+    fraction = (torch.arange(count, dtype=torch.get_default_dtype()) + 0.5) / count
+    return smallest * (largest / smallest) ** fraction
+
+
+def inverse_softplus(values: Tensor) -> Tensor:
+    """ln(e^v − 1), the bias that softplus turns into positive values v."""
+    return values + (-torch.expm1(-values)).log()
+
+
+_BLOCK_NUMBERS = 2**18
+"""Numbers of state that are held at once: few enough for a core's cache, enough for whole operations to pay."""
+
+
+def selective_scan(inputs: Tensor, steps: Tensor, rates: Tensor, B: Tensor, C: Tensor) -> Tensor:
+    """y_t = C_t x_t, x_t = exp(Δ_t A) x_{t−1} + Δ_t B_t u_t: u, Δ, y (S, L, d); B, C (S, L, n); A (d, n), diagonal."""
+    # The states are computed one position after another, so that no decay is too strong, in blocks of positions of
+    # which only the first state is kept; the gradient computes the others again. The gradient has no gradient of its
+    # own. Gu and Dao, "Mamba: Linear-Time Sequence Modeling with Selective State Spaces", 2023, algorithm 2.
+    # With positions first the states of one position are contiguous.
+    position_first = [tensor.transpose(0, 1).contiguous() for tensor in (inputs, steps, B, C)]
+    outputs = cast("Tensor", _Scan.apply(*position_first, rates.T.contiguous()))
+    return outputs.transpose(0, 1)
+
+
+class _Scan(torch.autograd.Function):
+    """`selective_scan` of (L, S, ·) tensors and rates (n, d)."""
+
+    @staticmethod
+    def forward(ctx: Any, inputs: Tensor, steps: Tensor, B: Tensor, C: Tensor, rates: Tensor) -> Tensor:
+        length, batch = inputs.shape[:2]
+        size = min(length, max(1, _BLOCK_NUMBERS // (batch * rates.numel())))
+        room = inputs.new_empty(2, size, batch, *rates.shape)
+        state = inputs.new_zeros(batch, *rates.shape)
+        starts: list[Tensor] = []
+        outputs = torch.empty_like(inputs)
+        for first in range(0, length, size):
+            block = slice(first, first + size)
+            starts.append(state)
+            _, states = _states(state, inputs[block], steps[block], B[block], rates, room)
+            outputs[block] = (C[block].unsqueeze(-2) @ states).squeeze(-2)
+            state = states[-1].clone()
+        ctx.save_for_backward(inputs, steps, B, C, rates, *starts)
+        ctx.size = size
+        return outputs
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        *sequences, rates = ctx.saved_tensors[:5]
+        starts = ctx.saved_tensors[5:]
+        grads = [torch.empty_like(tensor) for tensor in sequences]
+        rates_grad = torch.zeros_like(rates)
+        room = grad.new_empty(4, ctx.size, *starts[0].shape)
+        carried = torch.zeros_like(starts[0])
+        for number in reversed(range(len(starts))):
+            block = slice(number * ctx.size, (number + 1) * ctx.size)
+            parts = [tensor[block] for tensor in sequences]
+            block_gradients, added, carried = _gradients(starts[number], carried, grad[block], parts, rates, room)
+            rates_grad += added
+            for whole, part in zip(grads, block_gradients, strict=True):
+                whole[block] = part
+        return (*grads, rates_grad)
+
+
+def _states(
+    start: Tensor, inputs: Tensor, steps: Tensor, B: Tensor, rates: Tensor, room: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Decays exp(Δ_t A) and states x_t of a block of positions, both (b, S, n, d), written to `room`."""
+    decays, states = room[:2, : len(inputs)]
+    torch.mul(steps.unsqueeze(-2), rates, out=decays).exp_()
+    torch.mul(B.unsqueeze(-1), (steps * inputs).unsqueeze(-2), out=states)
+    before = start
+    for decay, state in zip(decays.unbind(), states.unbind(), strict=True):
+        before = state.addcmul_(decay, before)
+    return decays, states
+
+
+def _gradients(
+    start: Tensor, carried: Tensor, grad: Tensor, parts: list[Tensor], rates: Tensor, room: Tensor
+) -> tuple[tuple[Tensor, ...], Tensor, Tensor]:
+    """Gradients of a block of positions: of inputs, steps, B and C; of the rates; of the state before the block."""
+    inputs, steps, B, C = parts
+    decays, states = _states(start, inputs, steps, B, rates, room)
+    states_grad, product = room[2:, : len(inputs)]
+    C_grad = torch.mul(states, grad.unsqueeze(-2), out=product).sum(-1)
+    torch.mul(C.unsqueeze(-1), grad.unsqueeze(-2), out=states_grad)
+    states_grad[-1] += carried
+    later = list(zip(decays.unbind(), states_grad.unbind(), strict=True))
+    for (decay, after), (_, state_grad) in zip(later[:0:-1], later[-2::-1], strict=True):
+        state_grad.addcmul_(decay, after)
+    carried = decays[0] * states_grad[0]
+    weighted_grad = (B.unsqueeze(-2) @ states_grad).squeeze(-2)
+    B_grad = torch.mul(states_grad, (steps * inputs).unsqueeze(-2), out=product).sum(-1)
+    # d x_t / d(Δ_t A) = exp(Δ_t A) x_{t−1}; the decays make room for it.
+    decays[0] *= start
+    decays[1:] *= states[:-1]
+    decays *= states_grad
+    steps_grad = torch.mul(decays, rates, out=product).sum(-2).addcmul_(weighted_grad, inputs)
+    rates_grad = torch.mul(decays, steps.unsqueeze(-2), out=product).sum((0, 1))
+    return (weighted_grad * steps, steps_grad, B_grad, C_grad), rates_grad, carried
