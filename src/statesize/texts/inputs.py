@@ -14,7 +14,7 @@ from statesize.errors import InputError
 from statesize.laboratory import bundled_documents
 from statesize.texts.documents import READERS, file_documents
 from statesize.texts.rows import evenly
-from statesize.texts.tokens import AnyTokenizer, encode, join_documents, special_ids
+from statesize.texts.tokens import AnyTokenizer, beginning_id, encode, join_documents, special_ids
 
 TokenInput: TypeAlias = Tensor | Sequence[int] | str | Path | Mapping[str, Any]
 Inputs: TypeAlias = TokenInput | Iterable[TokenInput]
@@ -175,3 +175,14 @@ def whole_texts(inputs: Inputs | None, tokenizer: AnyTokenizer | None) -> list[T
 def excerpts_of(texts: Sequence[Tensor], size: int, most: int) -> list[Tensor]:
     """Pieces of texts that do not overlap, of so many tokens, from all parts."""
     return evenly([ids[at : at + size] for ids in texts for at in range(0, len(ids) - size + 1, size)], most)
+
+
+def begun_excerpts(texts: Sequence[Tensor], size: int, most: int, tokenizer: AnyTokenizer | None) -> list[Tensor]:
+    """The same, each with the beginning-of-sequence token first where the tokenizer puts one before a text."""
+    first = None if tokenizer is None else beginning_id(tokenizer)
+    if first is None:
+        return excerpts_of(texts, size, most)
+    # A model that was trained with it reads a text without it as no other text.
+    bare = [ids[1:] if int(ids[0]) == first else ids for ids in texts]
+    begin = torch.tensor([first])
+    return [torch.cat([begin, piece]) for piece in excerpts_of(bare, size - 1, most)]

@@ -17,7 +17,7 @@ from statesize.check import require_count
 from statesize.errors import InputError, ModelError
 from statesize.io.progress import Bars
 from statesize.models.load import load_model
-from statesize.texts.inputs import Inputs, excerpts_of, whole_texts
+from statesize.texts.inputs import Inputs, begun_excerpts, whole_texts
 from statesize.texts.tokens import AnyTokenizer, supported_tokenizer
 from statesize.truncation.cutting import Cutting
 from statesize.truncation.ranks import mean_numbers, runs
@@ -82,7 +82,7 @@ def truncate(
         model, tokenizer, name = loaded.model, tokenizer or loaded.tokenizer, name or loaded.name
     model, name = measurable(model), name or type(model).__name__
     texts = whole_texts(inputs, tokenizer)
-    pieces = excerpts_of(texts, length, wanted)
+    pieces = begun_excerpts(texts, length, wanted, tokenizer)
     if not pieces:
         raise InputError(
             f"inputs must have a text of {length} tokens, got {max(map(len, texts))} in the longest. Give "
