@@ -1,10 +1,10 @@
 """Does as much as ESS suffice in published models? `python -m benchmarks.truncation docs/truncation.json MODEL [...]`.
 
 MODEL is what `statesize truncate` takes; the file gets one entry a model, and a model that is in it is not run again.
-The documents are twelve pieces of 512 tokens of the bundled prose, each with the token with which the model's texts begin.
-Left out are the first and the last piece, which were read while the test was written, and twelve that a first run read
-without that token: Gemma 3 does not read a text without it as a text (docs/truncation_first.json). SmolLM2 takes about ten
-minutes of one core.
+The documents are twelve pieces of 512 tokens of the bundled prose, each with the token with which the model's texts
+begin. Left out are the first and the last piece, which were read while the test was written, and twelve that a first
+run read without that token: Gemma 3 does not read a text without it as a text (docs/truncation_first.json). SmolLM2
+takes about ten minutes of one core.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from statesize.texts.inputs import begun_excerpts, excerpts_of
 from statesize.texts.rows import evenly
 from statesize.texts.tokens import AnyTokenizer, encode
 from statesize.truncation import truncate
+from statesize.truncation.page import title
 
 DOCUMENTS, TOKENS = 12, 512
 CLAIMS = {
@@ -76,6 +77,23 @@ def verdicts(rows: list[dict[str, Any]]) -> dict[str, bool | None]:
         each = [_holds(row, claim) for row in rows]
         known[name] = all(each) if None not in each else None
     return known
+
+
+def table(document: dict[str, Any]) -> str:
+    """The rows of all models as a table of Markdown, for the page of the documentation."""
+    lines = ["| model | numbers of each head | mean | loss (nats) | of context's worth |", "|---|---|---|---|---|"]
+    for row in document["rows"]:
+        lines += [
+            f"| {row['model'].partition('.')[0]} | {title(one['rule'], one['scale'])} | {one['kept']:.1f} | "
+            f"{_interval(one['excess'], '.3f')} | {_interval(one['share'], '.1%')} |"
+            for one in row["rows"]
+        ]
+    return "\n".join(lines)
+
+
+def _interval(number: dict[str, Any], form: str) -> str:
+    low, high = number["interval"]
+    return f"{number['mean']:{form}} [{low:{form}}, {high:{form}}]".replace("-", "−")
 
 
 def _holds(row: dict[str, Any], claim: dict[str, float]) -> bool | None:

@@ -16,6 +16,7 @@ from statesize.adapters.forward import Forward
 from statesize.adapters.kernels.scans import KERNELS
 from statesize.adapters.watching.replaced import pure_torch, replaced, source_files
 from statesize.errors import InputError, ModelError
+from statesize.texts.inputs import begun_excerpts
 from statesize.truncation.cutting import Cutting
 from statesize.truncation.ranks import Run
 from statesize.truncation.truncate import truncate
@@ -274,3 +275,18 @@ def test_what_cannot_be_cut_is_refused_in_one_line(arguments, message):
 def test_a_model_whose_mixers_compute_inside_their_parts_is_refused_by_that_cause():
     with pytest.raises(ModelError, match="can be cut: what it mixes is computed inside one of its parts"):
         truncate(tiny_model("xlstm"), IDS, documents=1, tokens=LENGTH)
+
+
+def test_each_piece_begins_with_the_token_that_begins_a_text():
+    class Begun:
+        bos_token_id, eos_token_id, pad_token_id = 7, None, None
+        all_special_ids = (7,)
+
+        def __call__(self, text, **options):
+            ids = [7, *(1 for _ in text.split())]
+            return type("Encoded", (), {"input_ids": ids})
+
+    texts = [torch.tensor([7, *range(10, 20)]), torch.arange(30, 34)]
+    pieces = begun_excerpts(texts, 4, 9, Begun())
+    assert [piece.tolist() for piece in pieces] == [[7, 10, 11, 12], [7, 13, 14, 15], [7, 16, 17, 18], [7, 30, 31, 32]]
+    assert len(begun_excerpts(texts, 4, 9, None)) == 3

@@ -13,7 +13,7 @@ from statesize.io.files import replace_file
 from statesize.measurement.chart import PALETTE
 from statesize.measurement.statistics import Interval
 from statesize.report.document import document, filled, numbers_table
-from statesize.truncation.result import LEAST_DOCUMENTS, NEGLIGIBLE, Row, TruncationResult
+from statesize.truncation.result import LEAST_DOCUMENTS, NEGLIGIBLE, TruncationResult
 
 HEADINGS = ("numbers of each head", "mean", "loss (nats)", "of context's worth", "KL (nats)")
 _FRACTIONS = {0.25: "a quarter of its ESS", 0.5: "half its ESS", 1.0: "its ESS", 2.0: "twice its ESS"}
@@ -26,9 +26,9 @@ _RULES = {
 }
 
 
-def title(row: Row) -> str:
+def title(rule: str, scale: float) -> str:
     """What a run keeps of each head."""
-    return _FRACTIONS[row.scale] if row.rule == "ess" else _RULES[row.rule]
+    return _FRACTIONS[scale] if rule == "ess" else _RULES[rule]
 
 
 def headline(result: TruncationResult) -> str:
@@ -51,7 +51,7 @@ def table_rows(result: TruncationResult) -> list[list[str]]:
     """The cells of each row, as in HEADINGS."""
     return [
         [
-            title(row),
+            title(row.rule, row.scale),
             f"{row.kept:.1f}",
             *(_number(interval, form) for interval, form in ((row.excess, "+.3f"), (row.share, ".1%"))),
             f"{row.divergence.value:.4f}",
@@ -107,7 +107,11 @@ def write_page(result: TruncationResult, path: Path) -> None:
 def chart(result: TruncationResult) -> alt.VConcatChart:
     """Share lost against numbers a channel, one mark a run."""
     rows = [
-        {"of": "ESS of each head × c" if row.rule == "ess" else title(row), "numbers": row.kept, "run": title(row)}
+        {
+            "of": "ESS of each head × c" if row.rule == "ess" else title(row.rule, row.scale),
+            "numbers": row.kept,
+            "run": title(row.rule, row.scale),
+        }
         | {"lost": row.share.value, "low": row.share.low, "high": row.share.high}
         for row in result.rows
         if not math.isnan(row.share.value)
