@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from oracles.attention_models import attention_model
 
 from statesize.cli.output.summary import layer_rows, print_plan, print_summary
 from statesize.cli.output.table import byte_count
@@ -66,7 +67,7 @@ def test_wide_tables_have_all_columns(profiles, capsys):
         assert heading in out
 
 
-def test_like_layers_of_a_large_model_are_folded(profiles):
+def test_like_layers_of_a_large_model_are_folded(profiles, capsys):
     tree = profiles[3].to_xarray()
     names = [f"layers.{index}.mixer" for index in range(24)]
     node = tree["layers.0.mixer"].to_dataset(inherit=False)
@@ -78,12 +79,23 @@ def test_like_layers_of_a_large_model_are_folded(profiles):
     large = Profile(type(tree).from_dict({"/": root, **nodes}))
     rows = layer_rows(large, "entropy")
     assert [row.layer for row in rows] == [
-        "layers.0.mixer … layers.10.mixer (11)",
-        "layers.11.mixer",
-        "layers.12.mixer … layers.23.mixer (12)",
+        "0–10",
+        "11",
+        "12–23",
     ]
     assert rows[0].used == pytest.approx(rows[2].used)
     assert rows[1].used < rows[0].used
+    print_summary([large])
+    assert "Layers 0–23 are layers.N.mixer." in capsys.readouterr().out
+
+
+def test_caches_of_a_large_model_are_folded(capsys):
+    model = attention_model("llama", num_hidden_layers=24)
+    print_summary([profile(model, torch.arange(8)[None])])
+    lines = capsys.readouterr().out.splitlines()
+    (row,) = [line.split() for line in lines if line.startswith("LlamaForCausalLM  0–23 ")]
+    assert row[2:5] == ["2", "2", "7"]
+    assert "Layers 0–23 are model.layers.N.self_attn." in lines
 
 
 @pytest.mark.parametrize("columns", [12, 60, 80, 300])

@@ -14,7 +14,7 @@ import numpy as np
 from statesize.cli.output.table import BAR, byte_count, number_text, print_notes, print_table
 from statesize.measurement.statistics import signed
 from statesize.report.kinds import largest_difference
-from statesize.report.words import headline, model_title, sink_note
+from statesize.report.words import headline, model_title, short_names, sink_note
 from statesize.results.fields import COLUMNS, FIGURE_HEADINGS, FIGURES, GROUP_HEADINGS, HEADINGS, Heading
 from statesize.results.summary import average, ess_values, group_rows, keeps_everything, utilisation_values
 
@@ -64,21 +64,34 @@ def layer_rows(profile: Profile, metric: str) -> list[LayerRow]:
         error = row["average_entropy_error" if metric == "entropy" else "average_relative_count_error"]
         layers.append(_Layer(row["layer"], ess, error, row["tss"], keeps_everything(node), used, row["norm"]))
     if len(layers) <= _MOST_ROWS:
-        return [_row([layer]) for layer in layers]
-    return [_row(list(alike)) for _, alike in groupby(layers, _Layer.like)]
+        return [_row([layer], {layer.name: layer.name}) for layer in layers]
+    short = short_names([layer.name for layer in layers])
+    return [_row(list(alike), short) for _, alike in groupby(layers, _Layer.like)]
 
 
-def _row(layers: list[_Layer]) -> LayerRow:
+def _row(layers: list[_Layer], names: Mapping[str, str]) -> LayerRow:
     first, last = layers[0], layers[-1]
     used = [layer.used for layer in layers if math.isfinite(layer.used)]
     return LayerRow(
-        first.name if first is last else f"{first.name} … {last.name} ({len(layers)})",
+        _span([names[layer.name] for layer in layers]),
         number_text(first.ess, ".1f", first.error) if first is last else _range([layer.ess for layer in layers], ".1f"),
         first.size,
         first.keeps_everything,
         sum(used) / len(used) if used else math.nan,
         _range([layer.norm for layer in layers], "norm"),
     )
+
+
+def _pattern(names: Sequence[str]) -> str:
+    """What short names stand for, such as model.layers.N.self_attn; the first and the last name where they differ."""
+    short = short_names(names)
+    patterns = {name.replace(f".{short[name]}.", ".N.", 1) for name in names}
+    return patterns.pop() if len(patterns) == 1 else f"{names[0]} to {names[-1]}"
+
+
+def _span(names: Sequence[str]) -> str:
+    """The first and last of some names, such as 12–24."""
+    return names[0] if len(names) == 1 else f"{names[0]}–{names[-1]}"
 
 
 def _range(values: list[float], form: str) -> str:
@@ -96,7 +109,7 @@ def print_summary(profiles: Sequence[Profile], metric: str = "entropy", *, wide:
     """Print one row a mixer, and below what was left out and how far the model was from the unaltered one."""
     print_notes([headline(profiles, metric).sentence, ""])
     notes = _notes(profiles)
-    shared = [row for profile in profiles for row in group_rows(profile)]
+    shared = [row for profile in profiles for row in _group_rows(profile)]
     relative = _relative(profiles)
     if wide:
         _print_wide(profiles, relative, () if shared else notes)
@@ -106,13 +119,32 @@ def print_summary(profiles: Sequence[Profile], metric: str = "entropy", *, wide:
         headings = [heading.text.replace("relative tolerance", relative) for heading in GROUP_HEADINGS.values()]
         print()
         print("Joint ESS of heads that share a cache, a channel of the cache:")
-        print_table(headings, [_cells(row, GROUP_HEADINGS) for row in shared], 2, notes)
+        print_table(headings, shared, 2, notes)
+
+
+def _group_rows(profile: Profile) -> list[list[str]]:
+    """The cells of each cache, or, of a large model, of all that follow one another and store as much."""
+    rows = group_rows(profile)
+    if len(rows) <= _MOST_ROWS:
+        return [_cells(row, GROUP_HEADINGS) for row in rows]
+    short = short_names([row["layer"] for row in rows])
+    folded: list[list[str]] = []
+    for _, alike in groupby(rows, lambda row: (row["groups"], row["readouts"], row["tss"])):
+        some = list(alike)
+        ranges = {
+            name: _range([cast("float", row[name]) for row in some], heading.form)
+            for name, heading in GROUP_HEADINGS.items()
+            if heading.form != "text"
+        }
+        folded.append([some[0]["model"], _span([short[row["layer"]] for row in some]), *ranges.values()])
+    return folded
 
 
 def _print_narrow(profiles: Sequence[Profile], metric: str, relative: str, notes: Sequence[str]) -> None:
     """Layer, ESS of its size, share in use with a bar, and norm; like layers of a large model on one row."""
     cells: list[list[str]] = []
     shares: list[float] = []
+    folded: list[str] = []
     caches = False
     for profile in profiles:
         cells += [[], [model_title(profile)]] if cells else [[model_title(profile)]]
@@ -123,10 +155,13 @@ def _print_narrow(profiles: Sequence[Profile], metric: str, relative: str, notes
             used = number_text(row.used, ".0%") + (mark if math.isfinite(row.used) else "")
             cells.append([row.layer, row.ess, f"{row.size:,}", row.norm, used])
             shares.append(row.used)
+        if len(profile.mixers) > _MOST_ROWS:
+            folded.append(f"Layers {_span(list(short_names(profile.mixers).values()))} are {_pattern(profile.mixers)}.")
     named = "entropy" if metric == "entropy" else relative
     said = [
         "ESS: numbers per channel that the layer carries; size: numbers that it could carry; used: ESS as a share of "
         "the size, on average where the size is the limit.",
+        *folded,
         *(["* of the ceiling min(i, L−i), which is the limit of a cache that keeps every token."] if caches else []),
     ]
     print_table(["layer", f"ESS\n({named})", "size", "norm", "used"], cells, 1, [*said, *notes], shares)
