@@ -39,6 +39,7 @@ FUNCTIONS: dict[str, tuple[float, Callable[[Source], Call]]] = {
     "diagnose, compare": (0.5, models.reading_call),
     "forward": (0.5, models.forward_call),
     "network_plan, network_ess, redundancy": (0.2, models.network_call),
+    "truncate": (0.3, models.truncate_call),
     "settings": (0.8, settings.settings_call),
     "tasks": (0.6, settings.task_call),
     "texts": (0.8, texts.text_call),

@@ -221,3 +221,24 @@ def network_call(source: Source) -> Call:
     refusal = "maybe" if doubtful and single else "never" if single else "always"
     about = f"network_ess {pattern} {ids!r:.80} {options}"
     return Call(run, check, refusal, (*_NAMES, *options), about)
+
+
+def truncate_call(source: Source) -> Call:
+    """`truncate`, of pieces of four tokens."""
+    pattern = source.chance.choice(("gla,sa", "s4d", "hyena,wla"))
+    ids, good = _ids(source)
+    doubtful = source.maybe(0.3)
+    name = source.chance.choice(("documents", "tokens", "cuts", "number"))
+    options: dict[str, Any] = {"documents": 2, "tokens": 4} | ({name: source.no_number()} if doubtful else {})
+    long = good and isinstance(ids, torch.Tensor) and ids.shape[-1] >= 4
+
+    def check(result: Any) -> list[str]:
+        losses = [run.loss for one in result.documents for run in one.runs]
+        kept = [run.kept for one in result.documents for run in one.runs if run.rule == "ess"]
+        if not all(map(math.isfinite, losses)) or kept != sorted(kept[:4]) * len(result.documents):
+            return [f"losses {losses}, kept {kept}"]
+        return [] if result.ceiling <= 4 else [f"ceiling {result.ceiling}"]
+
+    refusal = "maybe" if doubtful or not (long or not good) else "never" if long else "always"
+    about = f"truncate {pattern} {ids!r:.80} {options}"
+    return Call(lambda: ss.truncate(model(pattern), ids, **options), check, refusal, (*_NAMES, *options), about)
