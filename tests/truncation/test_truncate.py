@@ -272,6 +272,40 @@ def test_what_cannot_be_cut_is_refused_in_one_line(arguments, message):
     assert "\n" not in str(error.value)
 
 
+def test_a_model_without_its_head_is_refused():
+    with pytest.raises(ModelError, match="must return logits over its tokens, got 32 numbers a position"):
+        truncate(attention_model("llama").model, IDS % 30, documents=1, tokens=LENGTH)
+
+
+class MeanThatIsNotCalled(MeanInTwoSteps):
+    def forward(self, hidden):
+        return Mean.forward(self, hidden)
+
+
+def test_a_layer_that_does_not_mix_by_its_method_is_left_whole():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Embedding(60, 8), MeanThatIsNotCalled(), MeanInTwoSteps(), nn.Linear(8, 60))
+    result = truncate(model, IDS, documents=1, tokens=LENGTH)
+    assert result.whole == {"1": "its forward does not call its mixed_values"}
+    assert result.mixers == 1
+
+
+@torch.no_grad()
+def test_groups_late_in_a_text_keep_the_rank_of_their_stack():
+    model, cut = attention_model("llama"), 15
+    result = truncate(model, IDS, documents=1, tokens=LENGTH, cuts=[cut])
+    forward, noting = Forward.of(model, IDS), Cutting(cut, {}, {})
+    whole = noting.logits(forward)
+    # Heads have at most L − i = 5 numbers, the stack of two has 10.
+    ranks = {name: torch.full((2,), 10) for name in noting.spectra}
+    full = Cutting(cut, {}, {}, Run("joint ess", 1.0, ranks, True, 10.0)).logits(forward)
+    torch.testing.assert_close(full, whole, rtol=0, atol=1e-4)
+    joint = next(run for run in result.documents[0].runs if run.rule == "joint ess")
+    expected = torch.cat([one.joint.ceil() for one in noting.spectra.values()]).mean()
+    assert joint.kept == pytest.approx(float(expected))
+    assert joint.kept > 5
+
+
 def test_a_model_whose_mixers_compute_inside_their_parts_is_refused_by_that_cause():
     with pytest.raises(ModelError, match="can be cut: what it mixes is computed inside one of its parts"):
         truncate(tiny_model("xlstm"), IDS, documents=1, tokens=LENGTH)

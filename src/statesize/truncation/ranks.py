@@ -84,7 +84,11 @@ def _run(
     spectra: dict[str, MixerSpectra], rule: str, scale: float, numbers: dict[str, Tensor], *, grouped: bool = False
 ) -> Run:
     """A run with ⌈numbers⌉ for each unit or group."""
-    ranks = {name: torch.ceil(numbers[name] - 1e-9).clamp(0, one.most).long() for name, one in spectra.items()}
+    # The stack of a group may have more rows, and a larger rank, than one of its units.
+    ranks = {
+        name: torch.ceil(numbers[name] - 1e-9).clamp(0, None if grouped else one.most).long()
+        for name, one in spectra.items()
+    }
     return Run(rule, scale, ranks, grouped, mean_numbers(spectra, ranks))
 
 

@@ -18,6 +18,7 @@ from statesize.errors import InputError, ModelError
 from statesize.io.progress import Bars
 from statesize.models.load import load_model
 from statesize.texts.inputs import Inputs, begun_excerpts, whole_texts
+from statesize.texts.token_files import vocabulary_size
 from statesize.texts.tokens import AnyTokenizer, supported_tokenizer
 from statesize.truncation.cutting import Cutting
 from statesize.truncation.ranks import mean_numbers, runs
@@ -142,8 +143,14 @@ def _measured(
     """All runs of one document (1, L) at one cut, and how many mixers were cut."""
     forward, answers = Forward.of(model, ids), ids[0, cut + 1 :]
     noting = Cutting(cut, own, whole)
-    expected = functional.log_softmax(noting.logits(forward), -1)
-    spectra = noting.spectra
+    logits, spectra = noting.logits(forward), noting.spectra
+    if logits.shape[-1] < max(vocabulary_size(model) or 0, int(answers.max()) + 1):
+        raise ModelError(
+            f"{type(model).__name__} must return logits over its tokens, got {logits.shape[-1]} numbers a position. "
+            "Load it with its head, as by AutoModelForCausalLM."
+        )
+    whole |= dict.fromkeys(own.keys() - spectra.keys() - whole.keys(), "its forward does not call its mixed_values")
+    expected = functional.log_softmax(logits, -1)
     if not spectra:
         reason = next(iter(whole.values()), "none is known")
         raise ModelError(f"No mixer of {type(model).__name__} can be cut: {reason}.")
