@@ -124,16 +124,13 @@ def model_line(profile: Profiled, metric: str = "entropy") -> str:
 def sink_note(profile: Profiled) -> str:
     """Which layers attend to one token before all others, and what that does to their ESS; "" where none does."""
     rows = profile.summary_rows()
-    led = [row for row in rows if row["sink_share"] > MARKED]
+    led = [row for row in rows if row["sink_share"] > MARKED and math.isfinite(row["sink_entropy"])]
     if not led:
         return ""
     share = sum(row["sink_share"] for row in led) / len(led)
     position = Counter(int(row["sink_position"]) for row in led).most_common(1)[0][0]
     token = str(profile.tokens["tokens"].values[0, position])
-    known = [row for row in led if math.isfinite(row["sink_entropy"])]
-    entropy, without = (
-        sum(row[name] for row in known) / max(len(known), 1) for name in ("sink_entropy", "sinkless_entropy")
-    )
+    entropy, without = (sum(row[name] for row in led) / len(led) for name in ("sink_entropy", "sinkless_entropy"))
     return (
         f"Attention sinks: in {len(led)} of {len(rows)} layers one token, mostly token {position} ({token!r}), takes "
         f"more than {MARKED:.0%} of the attention, {share:.0%} on average. Its column leads the singular values and "

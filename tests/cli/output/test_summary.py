@@ -98,6 +98,24 @@ def test_caches_of_a_large_model_are_folded(capsys):
     assert "Layers 0–23 are model.layers.N.self_attn." in lines
 
 
+def test_a_sink_has_a_column_and_a_sentence(capsys):
+    model = LanguageModel(
+        ModelConfig(mixer="sa", vocabulary_size=8, width=8, heads=1, layers=1, key_size=2, convolution_size=1),
+        torch.Generator().manual_seed(0),
+    )
+    measured = profile(model, torch.tensor([[7] + [1] * 39]))
+    tree = measured.to_xarray()
+    node = tree["layers.0.mixer"].to_dataset(inherit=False)
+    for name, value in {"sink_share": 0.5, "sink_position": 0, "sink_entropy": 2, "sinkless_entropy": 8}.items():
+        node[name] = node[name].copy(data=torch.full(node[name].shape, float(value)).numpy())
+    root = tree.to_dataset(inherit=False)
+    print_summary([Profile(type(tree).from_dict({"/": root, "/layers.0.mixer": node}))])
+    out = capsys.readouterr().out
+    assert next(line for line in out.splitlines() if line.startswith("layers.0.mixer")).split()[3] == "50%"
+    assert "Attention sinks: in 1 of 1 layers one token, mostly token 0 ('7'), takes more than 20%" in out
+    assert "entropy-ESS of these heads is 2.0 with it and 8.0 without it" in out
+
+
 @pytest.mark.parametrize("columns", [12, 60, 80, 300])
 def test_terminal(profiles, monkeypatch, columns):
     monkeypatch.setenv("COLUMNS", str(columns))

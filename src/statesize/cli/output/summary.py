@@ -38,6 +38,7 @@ class LayerRow:
     keeps_everything: bool
     used: float  # share of the size, mean over its layers
     norm: str
+    sink: str  # share of the attention that one token takes
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,7 @@ class _Layer:
     keeps_everything: bool
     used: float
     norm: float
+    sink: float
 
     def like(self) -> tuple[object, ...]:
         """Equal for layers of one size whose bars are as long."""
@@ -62,7 +64,8 @@ def layer_rows(profile: Profile, metric: str) -> list[LayerRow]:
         node = profile.mixer(row["layer"])
         used, ess = (average(node, values(node, metric)).mean for values in (utilisation_values, ess_values))
         error = row["average_entropy_error" if metric == "entropy" else "average_relative_count_error"]
-        layers.append(_Layer(row["layer"], ess, error, row["tss"], keeps_everything(node), used, row["norm"]))
+        size = (row["tss"], keeps_everything(node))
+        layers.append(_Layer(row["layer"], ess, error, *size, used, row["norm"], row["sink_share"]))
     if len(layers) <= _MOST_ROWS:
         return [_row([layer], {layer.name: layer.name}) for layer in layers]
     short = short_names([layer.name for layer in layers])
@@ -79,6 +82,7 @@ def _row(layers: list[_Layer], names: Mapping[str, str]) -> LayerRow:
         first.keeps_everything,
         sum(used) / len(used) if used else math.nan,
         _range([layer.norm for layer in layers], "norm"),
+        _range([layer.sink for layer in layers], ".0%"),
     )
 
 
@@ -146,6 +150,7 @@ def _print_narrow(profiles: Sequence[Profile], metric: str, relative: str, notes
     shares: list[float] = []
     folded: list[str] = []
     caches = False
+    sinks = any(sink_note(profile) for profile in profiles)
     for profile in profiles:
         cells += [[], [model_title(profile)]] if cells else [[model_title(profile)]]
         shares += [math.nan] * (len(cells) - len(shares))
@@ -153,7 +158,7 @@ def _print_narrow(profiles: Sequence[Profile], metric: str, relative: str, notes
             caches = caches or row.keeps_everything
             mark = "*" if row.keeps_everything else ""
             used = number_text(row.used, ".0%") + (mark if math.isfinite(row.used) else "")
-            cells.append([row.layer, row.ess, f"{row.size:,}", row.norm, used])
+            cells.append([row.layer, row.ess, f"{row.size:,}", *([row.sink] if sinks else []), row.norm, used])
             shares.append(row.used)
         if len(profile.mixers) > _MOST_ROWS:
             folded.append(f"Layers {_span(list(short_names(profile.mixers).values()))} are {_pattern(profile.mixers)}.")
@@ -161,10 +166,12 @@ def _print_narrow(profiles: Sequence[Profile], metric: str, relative: str, notes
     said = [
         "ESS: numbers per channel that the layer carries; size: numbers that it could carry; used: ESS as a share of "
         "the size, on average where the size is the limit.",
+        *(["sink: share of the attention that one token takes."] if sinks else []),
         *folded,
         *(["* of the ceiling min(i, L−i), which is the limit of a cache that keeps every token."] if caches else []),
     ]
-    print_table(["layer", f"ESS\n({named})", "size", "norm", "used"], cells, 1, [*said, *notes], shares)
+    headings = ["layer", f"ESS\n({named})", "size", *(["sink"] if sinks else []), "norm", "used"]
+    print_table(headings, cells, 1, [*said, *notes], shares)
 
 
 def _print_wide(profiles: Sequence[Profile], relative: str, notes: Sequence[str]) -> None:
