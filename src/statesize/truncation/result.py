@@ -122,7 +122,7 @@ class TruncationResult:
 
     @property
     def worth(self) -> Interval:
-        """What the context is worth: loss with H_i = 0 less loss, nats a token."""
+        """The context's worth in nats a token, by which loss is larger with H_i = 0."""
         return self._mean(lambda one: one.runs[0].loss - one.loss)
 
     @property
