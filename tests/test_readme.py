@@ -9,11 +9,11 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from statesize.cli.output.summary import print_summary
 
 import statesize
 from statesize.adapters import sources
 from statesize.cli import main
-from statesize.cli.output.summary import print_summary
 from statesize.lab.mixers import LanguageModel, ModelConfig
 
 ROOT = Path(__file__).parent.parent

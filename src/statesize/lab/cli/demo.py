@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from statesize.cli.options.measuring import Flag
-from statesize.cli.output.printing import TEXT, Printing
+from statesize.cli.shared.options import Flag
+from statesize.cli.shared.printing import TEXT, Printing
 
 if TYPE_CHECKING:
     from statesize.profiling import Profile
@@ -27,9 +27,8 @@ def demo(
         open_page: Open the page in the browser.
         printing: What is printed.
     """
-    from statesize.cli.output.document import SCHEMA, print_json, profile_document
-    from statesize.cli.output.printing import tell_page
-    from statesize.cli.output.summary import print_summary
+    from statesize.cli.shared.printing import SCHEMA, print_json, profile_document, tell_page
+    from statesize.cli.shared.summary import print_summary
     from statesize.lab import zoo
     from statesize.profiling import TOLERANCE_LADDER, profile
     from statesize.profiling.profile_run import profile_bar

@@ -6,9 +6,9 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from statesize.cli.options.measuring import Count, Loading, Measuring, whole_numbers
-from statesize.cli.options.texts import Texts
-from statesize.cli.output.printing import TEXT, Printing
+from statesize.cli.shared.options import Count, Loading, Measuring, whole_numbers
+from statesize.cli.shared.printing import TEXT, Printing
+from statesize.cli.shared.texts import Texts
 
 if TYPE_CHECKING:
     from statesize.lab.trends.growth import Growth
@@ -49,7 +49,7 @@ def length(
     Raises:
         InputError: If the lengths are no numbers, or there are positions.
     """
-    from statesize.cli.output.table import print_finding
+    from statesize.cli.shared.table import print_finding
     from statesize.errors import InputError
     from statesize.lab.trends.length import FUTURE, known_trained_length, length
     from statesize.lab.trends.series import trend_bar

@@ -6,9 +6,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from statesize.cli.options.measuring import Loading, Measuring, Workers
-from statesize.cli.options.texts import Texts
-from statesize.cli.output.printing import TEXT, Printing
+from statesize.cli.shared.options import Loading, Measuring, Workers
+from statesize.cli.shared.printing import TEXT, Printing
+from statesize.cli.shared.texts import Texts
 
 if TYPE_CHECKING:
     from statesize.lab.trends.result import Series
@@ -46,7 +46,7 @@ def series(
         html: File for a page.
         printing: What is printed.
     """
-    from statesize.cli.output.table import print_finding
+    from statesize.cli.shared.table import print_finding
     from statesize.lab.trends.checkpoints import find_checkpoints
     from statesize.lab.trends.series import first_tokenizer, series, trend_bar
     from statesize.report import check_report_path

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
 from cyclopts import Parameter
 
-from statesize.cli.options.measuring import Flag
-from statesize.cli.output.printing import TEXT, Printing
+from statesize.cli.shared.options import Flag
+from statesize.cli.shared.printing import TEXT, Printing
 
 if TYPE_CHECKING:
     from statesize.io.progress import Bar
@@ -143,7 +143,7 @@ def _progress(bar: Bar) -> Callable[[StudyProgress], None]:
 
 
 def _print_plan(settings: GridSettings, preset: str, json: bool) -> None:
-    from statesize.cli.output.document import SCHEMA, print_json
+    from statesize.cli.shared.printing import SCHEMA, print_json
     from statesize.io.progress import duration
     from statesize.lab.studies.grid.cost import predicted_seconds
     from statesize.parallel.ray_session import available_cores

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from statesize.cli.output.printing import Printing
+    from statesize.cli.shared.printing import Printing
     from statesize.io.recipe import Recipe
     from statesize.lab.studies.page.conclusion import Conclusion
 
@@ -22,7 +22,7 @@ def print_study(
     **more: Any,
 ) -> None:
     """Store how the study is repeated, print to stderr where the files are, and print the conclusion on stdout."""
-    from statesize.cli.output.document import SCHEMA, print_json
+    from statesize.cli.shared.printing import SCHEMA, print_json
     from statesize.io.recipe import write_recipe
     from statesize.io.text import printable
     from statesize.lab.studies.page.conclusion import known

@@ -16,7 +16,7 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from statesize.cli.output.printing import Printing, tell_page
+from statesize.cli.shared.printing import Printing, tell_page
 from statesize.io.text import printable
 
 BAR = 16
@@ -193,7 +193,7 @@ def print_finding(
 
     The first `left` columns are words.
     """
-    from statesize.cli.output.document import SCHEMA, print_json
+    from statesize.cli.shared.printing import SCHEMA, print_json
 
     if html is not None:
         one.to_html(html)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from statesize.cli.output.table import BAR, byte_count, number_text, print_notes, print_table
+from statesize.cli.shared.table import BAR, byte_count, number_text, print_notes, print_table
 from statesize.measurement.statistics import signed
 from statesize.report.kinds import largest_difference
 from statesize.report.words import headline, model_title

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from statesize.cli.output.table import print_table
+from statesize.cli.shared.table import print_table
 
 ROWS = [["gated n=64, all σ", "1,000×"], ["[bold]literal[/bold]", "-"]]
 

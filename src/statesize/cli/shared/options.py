@@ -81,8 +81,6 @@ class Workers:
         """Refuse Ray where it is not installed."""
         from importlib.util import find_spec
 
-        from statesize.errors import InputError
-
         if self.ray is not False and find_spec("ray") is None:
             raise InputError("Ray is not installed; pip install ray, or run without it")
 

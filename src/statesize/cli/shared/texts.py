@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 from cyclopts import ArgumentCollection, Group, Parameter
 
-from statesize.cli.options.measuring import AtLeastTwo, Count, Flag
-from statesize.cli.output.printing import Printing
+from statesize.cli.shared.options import AtLeastTwo, Count, Flag
+from statesize.cli.shared.printing import Printing
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -182,7 +182,7 @@ class Texts:
     def _tokens(
         self, texts: Iterable[tuple[Document, ...]], tokenizer: AnyTokenizer, left_out: list[str], printing: Printing
     ) -> Sequences:
-        from statesize.cli.output.printing import tell_left_out
+        from statesize.cli.shared.printing import tell_left_out
         from statesize.errors import InputError
         from statesize.texts.rows import RefusedChat
         from statesize.texts.tokens import join_documents

@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from statesize.cli.output.summary import layer_rows, print_plan, print_summary
-from statesize.cli.output.table import byte_count
+from statesize.cli.shared.summary import layer_rows, print_plan, print_summary
+from statesize.cli.shared.table import byte_count
 from statesize.lab.mixers import LanguageModel, ModelConfig
 from statesize.profiling import Profile, plan, profile
 from statesize.report.words import headline
