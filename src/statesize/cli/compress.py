@@ -13,7 +13,7 @@ from statesize.cli.shared.printing import TEXT, Printing
 if TYPE_CHECKING:
     from statesize.measurement.statistics import Interval
     from statesize.reduction.compress import Compression
-    from statesize.reduction.recall import Recall
+    from statesize.reduction.windows import Recall
 
 
 def compress(

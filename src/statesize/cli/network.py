@@ -59,7 +59,7 @@ def network(
     from statesize.network.network import network_ess
     from statesize.network.plan import network_plan
     from statesize.network.redundancy import redundancy
-    from statesize.texts.token_files import vocabulary_size
+    from statesize.texts.documents import vocabulary_size
 
     texts, loading = texts or Texts(), loading or Loading()
     texts.check()

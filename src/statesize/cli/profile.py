@@ -212,7 +212,7 @@ def _here(model: str, loading: Loading, by_ids: bool) -> _ProfileCommand:
     from statesize.models.load import load_model
     from statesize.profiling.plan import plan_profile
     from statesize.profiling.run import run_profile
-    from statesize.texts.token_files import vocabulary_size
+    from statesize.texts.documents import vocabulary_size
 
     loaded = load_model(model, **asdict(loading), needs_tokenizer=not by_ids)
     measure, plan = partial(run_profile, loaded.model, name=loaded.name), partial(plan_profile, loaded.model)

@@ -11,8 +11,7 @@ from itertools import combinations
 import numpy as np
 
 from statesize.measurement.chart import METRICS
-from statesize.results.protocol import Profiled
-from statesize.results.summary import average, binding, ess_values, known_mean, stored_channels
+from statesize.results.summary import Profiled, average, binding, ess_values, known_mean, stored_channels
 
 KINDS = {
     "sa": "softmax attention",

@@ -97,7 +97,7 @@ class Texts:
     def read(self, tokenizer: AnyTokenizer | None, printing: Printing, vocabulary: int | None) -> Sequences:
         """All sequences, tokenized where they are texts; of ids, those below `vocabulary` where that is known."""
         if self.ids is not None:
-            from statesize.texts.token_files import read_token_ids
+            from statesize.texts.documents import read_token_ids
 
             read: list[Tensor] = []
             lengths: list[int] = []

@@ -55,7 +55,7 @@ def length(
     from statesize.lab.trends.series import trend_bar
     from statesize.models.load import load_model
     from statesize.report import check_report_path
-    from statesize.texts.token_files import vocabulary_size
+    from statesize.texts.documents import vocabulary_size
 
     texts, measuring, loading = texts or Texts(), measuring or Measuring(), loading or Loading()
     if (measuring.positions, measuring.stride, measuring.past) != (None, None, None):

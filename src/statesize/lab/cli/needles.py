@@ -55,7 +55,7 @@ def needles(
     from statesize.lab.retrieval.needles import needles as run
     from statesize.models.load import load_model
     from statesize.report import check_report_path
-    from statesize.texts.token_files import vocabulary_size
+    from statesize.texts.documents import vocabulary_size
 
     texts, loading = texts or Texts(), loading or Loading()
     chosen = whole_numbers("depths", depths)

@@ -17,7 +17,7 @@ from statesize.spectra.cut import Cut
 from statesize.spectra.engine import DOUBLE, FALLBACK_BYTES, RELATIVE, Engine
 from statesize.spectra.exact.dense import DenseEngine
 from statesize.spectra.shifts.certified import CertifiedBlocks
-from statesize.spectra.tridiagonal.chunks import tridiagonal_chunks
+from statesize.spectra.shifts.tridiagonal_chunks import tridiagonal_chunks
 
 # Shifts that entropies and exact counts at relative tolerances take on average, and what calls cost where matrices are
 # small, in operations; measured.

@@ -21,10 +21,10 @@ import torch
 from torch import Tensor
 
 from statesize.parallel.threads import end_if_unwanted, one_lapack_thread, tridiagonal, turned
-from statesize.spectra.bounds import ROUND_OFF, UNDERFLOW, fourth_root
 from statesize.spectra.factorisation import corner_energies, singular_values
 from statesize.spectra.shifts.largest_values import largest_everywhere
-from statesize.spectra.tridiagonal.cores import eliminate_around_cores
+from statesize.spectra.shifts.tridiagonal_cores import eliminate_around_cores
+from statesize.spectra.spectrum import ROUND_OFF, UNDERFLOW, fourth_root
 
 Array = npt.NDArray[np.float64]
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from statesize.spectra.tridiagonal.cores import eliminate_around_cores
+from statesize.spectra.shifts.tridiagonal_cores import eliminate_around_cores
 
 
 @pytest.mark.parametrize("b", [16, 32])

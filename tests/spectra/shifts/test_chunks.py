@@ -5,7 +5,7 @@ from torch import Tensor
 from statesize.operators import Dense, SoftmaxAttention
 from statesize.spectra.cut import make_cut
 from statesize.spectra.exact.dense import DenseEngine
-from statesize.spectra.tridiagonal.chunks import TridiagonalChunks, tridiagonal_chunks
+from statesize.spectra.shifts.tridiagonal_chunks import TridiagonalChunks, tridiagonal_chunks
 
 
 def attention(seed: int, length: int, sharpness: float, batch: tuple[int, ...] = ()) -> Tensor:

@@ -9,8 +9,8 @@ from statesize.measurement.measurement import measure
 from statesize.operators import Convolution, Dense, Operator, SoftmaxAttention
 from statesize.spectra.cut import Cut, make_cut
 from statesize.spectra.exact.dense import DenseEngine
-from statesize.spectra.tridiagonal.chunks import TridiagonalChunks
-from statesize.spectra.tridiagonal.tridiagonal import TridiagonalEngine
+from statesize.spectra.shifts.tridiagonal import TridiagonalEngine
+from statesize.spectra.shifts.tridiagonal_chunks import TridiagonalChunks
 
 LENGTHS = st.integers(2, 60)
 SEEDS = st.integers(0, 2**31)

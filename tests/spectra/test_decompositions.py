@@ -7,10 +7,10 @@ from oracles.agreement import agree
 from oracles.kernels import irregular, late
 
 from statesize.operators import Convolution
-from statesize.spectra.convolution.blocks import block_shapes, decomposed
-from statesize.spectra.convolution.convolution import ConvolutionEngine
+from statesize.spectra.convolution import ConvolutionEngine
 from statesize.spectra.cut import make_cut
 from statesize.spectra.exact.dense import DenseEngine
+from statesize.spectra.realisation import block_shapes, decomposed
 
 
 def check(operator: Convolution, **cut_by: object) -> None:

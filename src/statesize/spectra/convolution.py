@@ -1,6 +1,6 @@
 """Convolutions: half the positions of a shorter sequence suffice, by the fastest of four ways for each kernel.
 
-H_i is the Hankel matrix k_{1+r+c} of L − i rows and i columns (see blocks.py), so H_{L−i} = H_iᵀ; and if k_m
+H_i is the Hankel matrix k_{1+r+c} of L − i rows and i columns (see realisation.py), so H_{L−i} = H_iᵀ; and if k_m
 is the last tap that is not 0, at most the first m rows and columns are not 0. So the positions up to L' / 2 of a
 sequence of L' = min(L, 2 m) suffice, and a short kernel costs the same at any length. Their blocks come
 
@@ -24,15 +24,14 @@ import torch
 from torch import Tensor
 
 from statesize.operators import Convolution, Operator
-from statesize.spectra.convolution.blocks import SecondOpinion, decomposed
-from statesize.spectra.convolution.realisation import realise
 from statesize.spectra.cut import Cut
 from statesize.spectra.engine import DOUBLE, FALLBACK_BYTES, OUTPUTS, Counts, Engine, HankelBlocks, largest_state
+from statesize.spectra.realisation import SecondOpinion, decomposed, realise
 from statesize.spectra.shifts.bordered import BorderedChunks
 from statesize.spectra.shifts.certified import CertifiedBlocks
 from statesize.spectra.shifts.streaming import compressed_chunks, is_compressible
+from statesize.spectra.shifts.tridiagonal import TridiagonalEngine
 from statesize.spectra.spectrum import Spectrum
-from statesize.spectra.tridiagonal.tridiagonal import TridiagonalEngine
 
 
 @dataclass(frozen=True)

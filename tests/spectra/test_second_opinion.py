@@ -8,10 +8,10 @@ from torch import Tensor
 
 from statesize.errors import EngineError
 from statesize.operators import Convolution
-from statesize.spectra.convolution.blocks import SecondOpinion
 from statesize.spectra.cut import make_cut
 from statesize.spectra.engine import HankelBlocks
 from statesize.spectra.exact.dense import DenseEngine
+from statesize.spectra.realisation import SecondOpinion
 
 LENGTH = 24
 OPERATOR = Convolution(irregular(0, LENGTH, (3,)), LENGTH)

@@ -7,10 +7,9 @@ from oracles.kernels import bump, irregular, late, modes
 from torch import Tensor
 
 from statesize.operators import Convolution
-from statesize.spectra.convolution.blocks import hankel_matrix
-from statesize.spectra.convolution.realisation import realise
 from statesize.spectra.cut import make_cut
 from statesize.spectra.exact.dense import DenseEngine
+from statesize.spectra.realisation import hankel_matrix, realise
 from statesize.spectra.shifts.bordered import BorderedChunks
 
 WIDTH = 8
