@@ -22,7 +22,7 @@ COMPILED = {
     "lane_eigenvalues": "lanes.eigenvalues",
     "lane_spectra": "lanes.spectra",
     "lane_elimination": "lanes.elimination",
-    "cores": "tridiagonal.cores",
+    "cores": "shifts.tridiagonal_cores",
     "elimination_tree": "shifts.bordered",
     "triangular_update": "exact.square_root",
 }

@@ -16,14 +16,17 @@ from statesize.benchmarks.cases import (
     Case,
     attention,
     cases,
+    dense_seconds,
+    document,
     gated,
     measured,
+    midpoints,
     modal_convolution,
     peak_bytes,
+    seconds,
     selective,
     smooth_attention,
 )
-from statesize.benchmarks.timing import dense_seconds, document, midpoints, seconds
 from statesize.measurement.measurement import measure
 from statesize.operators import Convolution, Dense, Operator, Recurrence, SoftmaxAttention
 from statesize.spectra.choice import ENGINES

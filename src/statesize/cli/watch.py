@@ -27,8 +27,7 @@ from statesize.io.text import printable
 if TYPE_CHECKING:
     from torch import nn
 
-    from statesize.profiling.watching import LayerReading, Reading
-    from statesize.texts.stream import TextStream
+    from statesize.profiling.watching import LayerReading, Reading, TextStream
     from statesize.texts.tokens import AnyTokenizer
 
 
@@ -190,8 +189,7 @@ def watch(
     """
     from statesize.errors import InputError
     from statesize.models.load import load_model
-    from statesize.profiling.watching import Watch
-    from statesize.texts.stream import TextStream
+    from statesize.profiling.watching import TextStream, Watch
 
     printing.hush_libraries()
     loaded = load_model(model, **asdict(loading or Loading()))

@@ -19,7 +19,7 @@ from statesize.io.files import parse_json
 from statesize.measurement.measurement import Measurement
 from statesize.measurement.settings import Settings
 from statesize.measurement.statistics import Sample
-from statesize.results.arrays import ALONG
+from statesize.results.checked import ALONG
 from statesize.results.fields import BY_SEQUENCE, FIELDS, UNITS, mixer_dims
 from statesize.texts.tokens import AnyTokenizer, special_ids, token_text
 

@@ -7,8 +7,8 @@ from tokenizers import Tokenizer
 
 from statesize.lab import zoo
 from statesize.models.load import load_tokenizer
+from statesize.profiling.watching import TextStream
 from statesize.texts.rows import read_documents
-from statesize.texts.stream import TextStream
 from statesize.texts.tokens import join_documents, special_ids, token_text
 
 TEXTS = {
