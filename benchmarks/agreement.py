@@ -26,7 +26,7 @@ from oracles.engine_pairs import Pairs
 from oracles.operators import FAMILIES
 from oracles.references import Reference
 
-from statesize.benchmarks.timing import versions
+from statesize.benchmarks.cases import versions
 from statesize.io.files import replace_file
 from statesize.io.machine import machine
 

@@ -18,8 +18,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from statesize.benchmarks.cases import child_process, forget_peak, peak_resident_bytes, resident_bytes
-from statesize.benchmarks.timing import document
+from statesize.benchmarks.cases import child_process, document, forget_peak, peak_resident_bytes, resident_bytes
 from statesize.errors import InputError
 from statesize.io.files import replace_file
 from statesize.lab.mixers import LanguageModel, ModelConfig

@@ -18,7 +18,7 @@ import torch
 
 import statesize as ss
 from statesize.adapters import CheckPolicy, Checks
-from statesize.benchmarks.timing import document
+from statesize.benchmarks.cases import document
 from statesize.io.files import replace_file
 
 

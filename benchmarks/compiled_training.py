@@ -21,8 +21,7 @@ from typing import Any
 
 import torch
 
-from statesize.benchmarks.cases import child_process
-from statesize.benchmarks.timing import document, seconds
+from statesize.benchmarks.cases import child_process, document, seconds
 from statesize.io.files import replace_file
 from statesize.lab.mixers import LanguageModel, ModelConfig
 from statesize.lab.tasks import MQAR

@@ -19,8 +19,7 @@ import torch
 from torch import Tensor
 
 import statesize as ss
-from statesize.benchmarks.cases import attention, gated, smooth_attention
-from statesize.benchmarks.timing import dense_seconds, document, midpoints, seconds
+from statesize.benchmarks.cases import attention, dense_seconds, document, gated, midpoints, seconds, smooth_attention
 from statesize.io.files import replace_file
 
 CASES: tuple[tuple[str, Callable[[int], ss.Operator], int], ...] = (

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from benchmarks.claims import judged
-from statesize.benchmarks.timing import document
+from statesize.benchmarks.cases import document
 from statesize.lab.studies.delimiters.corpus import DocumentCorpus, make_corpus
 from statesize.lab.studies.delimiters.dips import measure_dips
 from statesize.lab.studies.delimiters.measuring import METRICS

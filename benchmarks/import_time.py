@@ -14,7 +14,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from statesize.benchmarks.timing import versions
+from statesize.benchmarks.cases import versions
 from statesize.io.machine import machine
 
 LIMIT = 0.3

@@ -17,9 +17,8 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from statesize.benchmarks.cases import child_process, forget_peak, peak_resident_bytes
+from statesize.benchmarks.cases import child_process, forget_peak, now, peak_resident_bytes, versions
 from statesize.benchmarks.models import random_tokens
-from statesize.benchmarks.timing import now, versions
 from statesize.io.machine import machine
 from statesize.measurement.settings import Channels, check_settings
 from statesize.profiling.calibration import Trial

@@ -17,8 +17,15 @@ from pathlib import Path
 
 import torch
 
-from statesize.benchmarks.cases import attention, gated, irregular_convolution, peak_bytes, selective, smooth_attention
-from statesize.benchmarks.timing import versions
+from statesize.benchmarks.cases import (
+    attention,
+    gated,
+    irregular_convolution,
+    peak_bytes,
+    selective,
+    smooth_attention,
+    versions,
+)
 from statesize.io.machine import machine
 from statesize.measurement.measurement import measure
 from statesize.operators import Operator

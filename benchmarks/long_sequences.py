@@ -21,12 +21,13 @@ from statesize.benchmarks.cases import (
     attention,
     child_process,
     delta,
+    document,
     forget_peak,
     gated,
     peak_resident_bytes,
     resident_bytes,
+    seconds,
 )
-from statesize.benchmarks.timing import document, seconds
 from statesize.io.files import replace_file
 
 CASES: tuple[tuple[str, Callable[[int], ss.Operator], int], ...] = (

@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from network.coverage import Outcome, outcomes
 
-from statesize.benchmarks.timing import versions
+from statesize.benchmarks.cases import versions
 from statesize.io.files import replace_file
 from statesize.io.machine import machine
 

@@ -20,8 +20,7 @@ from torch import Tensor, nn
 from transformers import GPT2Config, GPT2LMHeadModel
 
 import statesize as ss
-from statesize.benchmarks.cases import peak_resident_bytes
-from statesize.benchmarks.timing import document
+from statesize.benchmarks.cases import document, peak_resident_bytes
 from statesize.io.files import replace_file
 from statesize.network.network import NetworkProgress
 from statesize.texts.tokens import join_documents

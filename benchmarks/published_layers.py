@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from statesize.benchmarks.timing import document
+from statesize.benchmarks.cases import document
 from statesize.lab.mixers import MIXERS, LanguageModel, ModelConfig
 from statesize.lab.tasks import MQAR
 from statesize.lab.training import TrainingConfig

@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.claims import judged
-from statesize.benchmarks.timing import document
+from statesize.benchmarks.cases import document
 from statesize.lab.mixers import LanguageModel, ModelConfig
 from statesize.lab.studies.statistics import of_mean
 from statesize.lab.studies.verdicts import Claim

@@ -18,7 +18,7 @@ import torch
 from playwright.sync_api import Browser, sync_playwright
 from transformers import BambaConfig, BambaForCausalLM
 
-from statesize.benchmarks.timing import versions
+from statesize.benchmarks.cases import versions
 from statesize.io.machine import machine
 from statesize.lab import zoo
 from statesize.lab.tasks.language.text import encode

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 import statesize as ss
-from statesize.benchmarks.timing import document
+from statesize.benchmarks.cases import document
 from statesize.cli import main as statesize
 from statesize.io.files import replace_file
 from statesize.lab.mixers import MIXERS

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from statesize.benchmarks.timing import document
+from statesize.benchmarks.cases import document
 from statesize.laboratory import bundled_documents
 from statesize.models.load import load_model, tensors_sha256, tokens_sha256
 from statesize.texts.inputs import begun_excerpts, excerpts_of

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from statesize.benchmarks.cases import SCHEMA
 from statesize.benchmarks.engines import Row
-from statesize.benchmarks.timing import SCHEMA
 from statesize.spectra.choice import ENGINES
 
 ROOT = Path(__file__).parent.parent

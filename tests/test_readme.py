@@ -13,7 +13,7 @@ import pytest
 import statesize
 from statesize.adapters import sources
 from statesize.cli import main
-from statesize.cli.output.summary import print_summary
+from statesize.cli.shared.summary import print_summary
 from statesize.lab.mixers import LanguageModel, ModelConfig
 
 ROOT = Path(__file__).parent.parent

@@ -31,8 +31,7 @@ from statesize.lab.tasks.language.corpus import python_prose
 from statesize.measurement.statistics import Interval
 from statesize.reduction.compress import extra_bits
 from statesize.reduction.hub import reducible
-from statesize.reduction.recall import probe
-from statesize.reduction.windows import BATCH, TokenWindows, ratio_of, score, windows
+from statesize.reduction.windows import BATCH, TokenWindows, probe, ratio_of, score, windows
 from statesize.version import installed
 
 # Of 32 numbers a head keeps 15, whose int8 with scales is a quarter of the bytes of 32 in 16 bits.

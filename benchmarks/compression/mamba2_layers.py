@@ -19,7 +19,7 @@ from statesize.adapters.watching.observation import Observation
 from statesize.operators import Recurrence
 from statesize.reduction.bases import BalancedBasis
 from statesize.reduction.hub import bases_of_groups, gramians_of_groups, observe
-from statesize.reduction.smaller import smaller_state_space
+from statesize.reduction.reducible import smaller_state_space
 from statesize.reduction.windows import BATCH, score, windows
 
 _LENGTH, _SEQUENCES = 128, 4

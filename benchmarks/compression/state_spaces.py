@@ -17,7 +17,7 @@ import torch
 
 import statesize as ss
 from benchmarks.compression.folders import Row, measure_folders
-from statesize.benchmarks.timing import seconds
+from statesize.benchmarks.cases import seconds
 
 SHARES = ("75%", "50%", "25%")
 _TOKENS, _ROUNDS = 48, 5

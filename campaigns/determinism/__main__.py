@@ -27,7 +27,7 @@ def main() -> int:
     parser.add_argument("--models", nargs="+", default=list(MODELS))
     parser.add_argument("--output", type=Path)
     given = parser.parse_args()
-    from statesize.benchmarks.timing import versions
+    from statesize.benchmarks.cases import versions
     from statesize.io.machine import machine
 
     warnings.simplefilter("ignore")

@@ -28,7 +28,7 @@ def main() -> int:
 
     from campaigns.soak.calls import Soak, slope
     from campaigns.soak.traces import Held
-    from statesize.benchmarks.timing import versions
+    from statesize.benchmarks.cases import versions
     from statesize.io.machine import machine
 
     torch.set_num_threads(1)

@@ -1,7 +1,7 @@
 import torch
 
 import statesize
-from statesize.benchmarks.timing import versions
+from statesize.benchmarks.cases import versions
 from statesize.io.machine import machine
 
 

@@ -5,14 +5,14 @@ import json
 import pytest
 from cli.documents import assert_document
 
-from statesize.benchmarks import self_check
+from statesize.benchmarks import engines
 from statesize.cli import main
 from statesize.spectra.choice import ENGINES
 
 
 @pytest.fixture(scope="module")
 def document():
-    return self_check.self_check()
+    return engines.self_check()
 
 
 def test_every_engine_is_right(document):
@@ -21,7 +21,7 @@ def test_every_engine_is_right(document):
 
 
 def test_json(capsys, monkeypatch, document):
-    monkeypatch.setattr(self_check, "self_check", lambda on_progress: document)
+    monkeypatch.setattr(engines, "self_check", lambda on_progress: document)
     assert main(["doctor", "--json"]) == 0
     printed = json.loads(capsys.readouterr().out)
     assert_document("doctor", printed)
@@ -32,7 +32,7 @@ def test_json(capsys, monkeypatch, document):
 
 
 def test_table(capsys, monkeypatch, document):
-    monkeypatch.setattr(self_check, "self_check", lambda on_progress: document)
+    monkeypatch.setattr(engines, "self_check", lambda on_progress: document)
     assert main(["doctor"]) == 0
     out = capsys.readouterr().out
     assert f"{len(document)} of {len(document)} checks" in out
@@ -40,8 +40,8 @@ def test_table(capsys, monkeypatch, document):
 
 
 def test_a_wrong_engine_is_told(capsys, monkeypatch):
-    right = self_check.definition
-    monkeypatch.setattr(self_check, "definition", lambda operator, positions: 1.01 * right(operator, positions).sqrt())
+    right = engines.definition
+    monkeypatch.setattr(engines, "definition", lambda operator, positions: 1.01 * right(operator, positions).sqrt())
     assert main(["doctor", "--json"]) == 1
     captured = capsys.readouterr()
     assert "contradict the definition" in captured.err

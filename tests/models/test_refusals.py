@@ -8,8 +8,8 @@ from oracles.tiny_families import tiny, token_ids
 from torch import nn
 
 from statesize.adapters import capture
-from statesize.cli.output.document import profile_document
-from statesize.cli.output.summary import print_summary
+from statesize.cli.shared.printing import profile_document
+from statesize.cli.shared.summary import print_summary
 from statesize.errors import ModelError
 from statesize.measurement.settings import check_settings
 from statesize.profiling import plan, profile

@@ -29,7 +29,7 @@ from statesize.operators import Operator, SoftmaxAttention
 from statesize.spectra.choice import ENGINES, choose_engine
 from statesize.spectra.cut import Cut, make_cut
 from statesize.spectra.shifts.bordered import BorderedChunks
-from statesize.spectra.tridiagonal.chunks import TridiagonalChunks
+from statesize.spectra.shifts.tridiagonal_chunks import TridiagonalChunks
 
 TABLE = Path(__file__).with_name("known.json")
 LENGTH = 70

@@ -7,7 +7,7 @@ import pytest
 import torch
 from oracles.pretrained import tiny_llama
 
-from statesize.cli.output.document import plan_document
+from statesize.cli.shared.printing import plan_document
 from statesize.errors import InputError
 from statesize.lab import zoo
 from statesize.lab.mixers import LanguageModel, ModelConfig

@@ -10,7 +10,7 @@ import statesize as ss
 from statesize.lab import zoo
 from statesize.lab.mixers import LanguageModel, ModelConfig
 from statesize.measurement.statistics import Interval
-from statesize.reduction.recall import Recall
+from statesize.reduction.windows import Recall
 
 DOCUMENTS = [f"document {number} says {number * number} and no more of {number}" for number in range(120)]
 

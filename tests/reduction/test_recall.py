@@ -6,8 +6,7 @@ from statesize.lab import zoo
 from statesize.lab.mixers import LanguageModel, ModelConfig
 from statesize.lab.tasks.task import IGNORED
 from statesize.reduction.compress import compress
-from statesize.reduction.recall import inserted_pairs, probe, repeated_bigrams
-from statesize.reduction.windows import TokenWindows, windows
+from statesize.reduction.windows import TokenWindows, inserted_pairs, probe, repeated_bigrams, windows
 from tools.recall_models import TASK
 
 

@@ -20,7 +20,7 @@ from statesize.lab import zoo
 from statesize.reduction.bases import BalancedBasis, KeptBasis
 from statesize.reduction.frontier import SHARES, frontier
 from statesize.reduction.hub import bases_of_groups, cached_bytes, gramians_of_groups
-from statesize.reduction.smaller import smaller_state_space
+from statesize.reduction.reducible import smaller_state_space
 
 DOCUMENTS = [f"document {number} says {number * number} and no more of {number}" for number in range(120)]
 SHAPE = {"vocab_size": 1024, "hidden_size": 16, "num_hidden_layers": 2, "state_size": 8, "expand": 2}

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from statesize.profiling import Profile
-from statesize.report.provenance import provenance
+from statesize.report.tables import provenance
 
 
 @pytest.fixture(scope="module")

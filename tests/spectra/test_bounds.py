@@ -9,7 +9,7 @@ from oracles.recurrences import random_recurrence
 from statesize.measurement.measurement import measure
 from statesize.measurement.metrics import entropy_ess
 from statesize.operators import Recurrence
-from statesize.spectra.bounds import count_bounds, entropy_bound
+from statesize.spectra.spectrum import count_bounds, entropy_bound
 
 
 @given(seed=st.integers(0, 2**31), r=st.integers(1, 12), decades=st.integers(-12, -1), adversary=st.booleans())

@@ -5,7 +5,7 @@ import torch
 
 from statesize.operators import Operator
 from statesize.spectra.choice import ORDER
-from statesize.spectra.convolution.convolution import ConvolutionEngine
+from statesize.spectra.convolution import ConvolutionEngine
 from statesize.spectra.cut import Cut
 from statesize.spectra.exact.dense import DenseEngine
 from statesize.spectra.shifts.chunked import ChunkedEngine

@@ -15,14 +15,14 @@ from statesize.spectra.lanes import eigenvalues as lane_eigenvalues
 from statesize.spectra.lanes import elimination as lane_elimination
 from statesize.spectra.lanes import spectra as lane_spectra
 from statesize.spectra.shifts import bordered as elimination_tree
-from statesize.spectra.tridiagonal import cores
+from statesize.spectra.shifts import tridiagonal_cores as cores
 
 # In the order in which they import one another.
 COMPILED = {
     "lane_eigenvalues": "lanes.eigenvalues",
     "lane_spectra": "lanes.spectra",
     "lane_elimination": "lanes.elimination",
-    "cores": "tridiagonal.cores",
+    "cores": "shifts.tridiagonal_cores",
     "elimination_tree": "shifts.bordered",
     "triangular_update": "exact.square_root",
 }

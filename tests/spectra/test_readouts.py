@@ -12,7 +12,7 @@ from statesize.operators import Dense, Operator, Recurrence, Shared, SoftmaxAtte
 from statesize.spectra.cut import make_cut
 from statesize.spectra.dispatch import with_readouts
 from statesize.spectra.exact.dense import DenseEngine
-from statesize.spectra.tridiagonal.tridiagonal import TridiagonalEngine
+from statesize.spectra.shifts.tridiagonal import TridiagonalEngine
 from statesize.testing import compare_with_definition
 
 KINDS = ("attention", "window", "scalar", "diagonal", "full", "delta", "low rank")

@@ -8,7 +8,7 @@ from oracles.pretrained import save_tiny, tiny_llama
 from statesize.errors import FileError
 from statesize.lab import zoo
 from statesize.models.load import load_model, load_model_facts
-from statesize.texts.token_files import configured_vocabulary, read_token_ids, vocabulary_size
+from statesize.texts.documents import configured_vocabulary, read_token_ids, vocabulary_size
 
 LISTS = [[1, 2, 3], [4, 0]]
 

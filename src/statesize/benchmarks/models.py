@@ -14,8 +14,16 @@ from torch import nn
 
 from statesize.adapters import Captured, capture
 from statesize.adapters.watching.observation import Units
-from statesize.benchmarks.cases import child_process, forget_peak, peak_resident_bytes, resident_bytes
-from statesize.benchmarks.timing import dense_seconds, document, midpoints, now
+from statesize.benchmarks.cases import (
+    child_process,
+    dense_seconds,
+    document,
+    forget_peak,
+    midpoints,
+    now,
+    peak_resident_bytes,
+    resident_bytes,
+)
 from statesize.measurement.measurement import measure
 from statesize.measurement.settings import check_settings
 from statesize.operators import Operator

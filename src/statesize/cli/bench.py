@@ -6,15 +6,12 @@ import json as json_module
 from collections.abc import Callable
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter, validators
 
-from statesize.cli.options.measuring import Count, Flag
-from statesize.cli.output.printing import TEXT, Printing
-
-if TYPE_CHECKING:
-    pass
+from statesize.cli.shared.options import Count, Flag
+from statesize.cli.shared.printing import TEXT, Printing
 
 
 def run_benchmark(
@@ -27,7 +24,7 @@ def run_benchmark(
     printing: Printing,
 ) -> None:
     """Run a benchmark, which reports each finished part, and print or write its document."""
-    from statesize.cli.output.document import print_json
+    from statesize.cli.shared.printing import print_json
     from statesize.io.files import check_writable, replace_file
     from statesize.parallel.threads import torch_threads
 
@@ -98,7 +95,7 @@ def _ratio(ratio: float | None) -> str:
 
 
 def _print(document: dict[str, Any]) -> None:
-    from statesize.cli.output.table import print_table
+    from statesize.cli.shared.table import print_table
 
     exponents = ", ".join(f"{engine} {slope:.2f}" for engine, slope in document["exponents"].items())
     positions = max(row["dense_positions"] for row in document["rows"])
@@ -182,7 +179,7 @@ def models(
 
 
 def _print_models(document: dict[str, Any]) -> None:
-    from statesize.cli.output.table import print_table
+    from statesize.cli.shared.table import print_table
 
     rows = document["rows"]
     notes = (

@@ -5,14 +5,12 @@ from __future__ import annotations
 from statesize.cli.app import add, app, bench, install_completion
 from statesize.cli.bench import engines as bench_engines
 from statesize.cli.bench import models as bench_models
-from statesize.cli.compare import compare
+from statesize.cli.compare import compare, report
 from statesize.cli.compress import compress
 from statesize.cli.doctor import doctor
-from statesize.cli.engines import engines
-from statesize.cli.models import models
+from statesize.cli.engines import engines, models
 from statesize.cli.network import network
 from statesize.cli.profile import profile
-from statesize.cli.report import report
 from statesize.cli.truncate import truncate
 from statesize.cli.watch import watch
 from statesize.laboratory import add_commands

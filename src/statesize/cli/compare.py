@@ -1,4 +1,4 @@
-"""`statesize compare`: saved profiles side by side."""
+"""`statesize compare` and `statesize report`: saved profiles side by side, and pages of them or of a study."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from cyclopts import Parameter
 
-from statesize.cli.options.measuring import Flag
-from statesize.cli.output.printing import TEXT, Printing
+from statesize.cli.shared.options import Flag
+from statesize.cli.shared.printing import TEXT, Printing
 
 if TYPE_CHECKING:
     from statesize.report.redundancy import Redundancy
+
 
 Taken = TypeVar("Taken")
 
@@ -39,9 +40,8 @@ def compare(
         wide: Print all columns.
         printing: What is printed.
     """
-    from statesize.cli.output.document import SCHEMA, known, print_json
-    from statesize.cli.output.printing import read_profiles
-    from statesize.cli.output.summary import print_comparison
+    from statesize.cli.shared.printing import SCHEMA, known, print_json, read_profiles
+    from statesize.cli.shared.summary import print_comparison
     from statesize.report import check_report_path, write_report
     from statesize.report.comparison import compare
 
@@ -85,7 +85,7 @@ def read_redundancy(path: Path) -> Redundancy:
 
 def _read(path: Path, take: Callable[[Any], Taken], named: str) -> Taken:
     """What is taken of a JSON document, or an error that says what it should have."""
-    from statesize.cli.output.document import SCHEMA
+    from statesize.cli.shared.printing import SCHEMA
     from statesize.errors import FileError
     from statesize.io.files import parse_json, read_limited
 
@@ -103,3 +103,45 @@ def _read(path: Path, take: Callable[[Any], Taken], named: str) -> Taken:
             "the version of statesize that wrote it."
         )
     return taken
+
+
+def report(
+    results: Annotated[list[Path], Parameter(negative="")],
+    /,
+    *,
+    output: Path | None = None,
+    printing: Printing = TEXT,
+) -> None:
+    """Write the HTML report of a profile, of several profiles side by side, or of a study.
+
+    Args:
+        results: Folders that `statesize profile --output` or `Profile.save` wrote, or one of `statesize study`.
+        output: The report; the first folder's name with .html in the current folder by default.
+        printing: What is printed.
+
+    Raises:
+        InputError: A study is not alone.
+    """
+    from statesize.cli.shared.printing import SCHEMA, print_json
+    from statesize.errors import InputError
+    from statesize.report import check_report_path
+
+    path = output or Path(f"{results[0].absolute().name}.html")
+    check_report_path(path)
+    studies = [folder for folder in results if (folder / "study.json").is_file()]
+    if not studies:
+        from statesize.cli.shared.printing import read_profiles
+        from statesize.report import write_report
+
+        profiles = read_profiles(results, printing)
+        with printing.step("drawing the report"):
+            write_report(profiles, path)
+    elif len(results) == 1:
+        from statesize.laboratory import write_study_report
+
+        write_study_report(results[0], path)
+    else:
+        raise InputError(f"A study has a report of its own, got {studies[0]} beside other folders. Give it alone.")
+    printing.say(f"Report: {path}")
+    if printing.json:
+        print_json({"schema": SCHEMA, "report": str(path)})

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter, validators
 
-from statesize.cli.options.measuring import Flag
-from statesize.cli.output.printing import TEXT, Printing
+from statesize.cli.shared.options import Flag
+from statesize.cli.shared.printing import TEXT, Printing
 
 if TYPE_CHECKING:
     from statesize.measurement.statistics import Interval
     from statesize.reduction.compress import Compression
-    from statesize.reduction.recall import Recall
+    from statesize.reduction.windows import Recall
 
 
 def compress(
@@ -52,8 +52,7 @@ def compress(
     Raises:
         FileError: The text is not there, or the folder is in use.
     """
-    from statesize.cli.output.document import SCHEMA, print_json
-    from statesize.cli.output.printing import tell_page
+    from statesize.cli.shared.printing import SCHEMA, print_json, tell_page
     from statesize.errors import FileError
     from statesize.models.load import load_model
     from statesize.reduction.compress import check_output

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from statesize.cli.output.printing import TEXT, Printing
+from statesize.cli.shared.printing import TEXT, Printing
 from statesize.version import installed
 
 _CORE = ("torch", "numpy", "scipy", "numba", "pandas", "pyarrow", "xarray", "safetensors", "transformers",
@@ -31,8 +31,8 @@ def doctor(*, printing: Printing = TEXT) -> None:
     """
     import torch
 
-    from statesize.benchmarks.self_check import self_check
-    from statesize.cli.output.document import SCHEMA, print_json
+    from statesize.benchmarks.engines import self_check
+    from statesize.cli.shared.printing import SCHEMA, print_json
     from statesize.errors import EngineError
     from statesize.io.machine import machine
 
@@ -68,7 +68,7 @@ def _devices() -> list[str]:
 def _print(document: dict[str, Any]) -> None:
     import sys
 
-    from statesize.cli.output.table import print_table
+    from statesize.cli.shared.table import print_table
 
     print(f"machine  {document['machine']}\nthreads  {document['threads']}\ndevices  {', '.join(document['devices'])}")
     print(f"python   {sys.version.split()[0]}\n")

@@ -1,14 +1,16 @@
-"""`statesize engines`: the list of engines, and which one is chosen."""
+"""`statesize engines` and `statesize models`: what measures, which engine is chosen, and what can be measured."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter, validators
 
-from statesize.cli.options.measuring import Count, Flag
+from statesize.cli.shared.options import Count, Flag
 
 if TYPE_CHECKING:
+    from statesize.adapters.families import Family
     from statesize.operators import Operator
 
 
@@ -62,8 +64,8 @@ def engines(
 
 
 def _list(json: bool) -> None:
-    from statesize.cli.output.document import SCHEMA, print_json
-    from statesize.cli.output.table import print_table
+    from statesize.cli.shared.printing import SCHEMA, print_json
+    from statesize.cli.shared.table import print_table
     from statesize.spectra.choice import ORDER
     from statesize.spectra.engine import OUTPUTS
 
@@ -89,8 +91,8 @@ def _list(json: bool) -> None:
 
 
 def _print_choice(case: dict[str, Any], reasons: list[tuple[str, str]], json: bool) -> None:
-    from statesize.cli.output.document import SCHEMA, print_json
-    from statesize.cli.output.table import print_table
+    from statesize.cli.shared.printing import SCHEMA, print_json
+    from statesize.cli.shared.table import print_table
 
     if json:
         others = [{"engine": engine, "reason": reason} for engine, reason in reasons[1:]]
@@ -128,3 +130,66 @@ def _random(kind: str, transition: str, length: int, states: int, units: int) ->
     if transition == "full":
         return Recurrence(normal(length, states, states) / (2 * states**0.5), key, query)
     return Recurrence(normal(length, 1 if transition == "scalar" else states).sigmoid(), key, query)
+
+
+NOTES = (
+    "Each row is a tiny model of the family whose operators equal the model's own attention maps, or what its own code "
+    "makes of impulses. Other models are checked while they are measured, and layers that fail are named. A short "
+    "convolution inside another mixer is measured on request. For any other mixer, give its class a method "
+    "`operator(hidden)` that returns a statesize Operator."
+)
+
+
+def models(*, json: Flag = False) -> None:
+    """List what can be measured, by library: families of transformers, kernels of flash-linear-attention, and others.
+
+    Args:
+        json: Print one JSON document instead of a table.
+    """
+    from importlib.metadata import version
+
+    from statesize.adapters.families import OTHER_LIBRARIES, STATE_SIZES, swept
+    from statesize.adapters.fla.source import SUPPORTED, kinds
+    from statesize.cli.shared.printing import SCHEMA, print_json
+    from statesize.cli.shared.table import print_table
+
+    sweep, installed = swept(), version("transformers")
+    measured, others = sweep.of("measured"), [family for family in sweep.families if family.status != "measured"]
+    if json:
+        reasons = [{"family": one.name, "status": one.status, "reason": one.reason} for one in others]
+        families = [_row(family, STATE_SIZES) for family in measured]
+        listing = {"transformers": installed, "checked": sweep.transformers, "families": families, "others": reasons}
+        listing |= {"flash-linear-attention": {"version": SUPPORTED, "mixers": _sizes(kinds(), STATE_SIZES)}}
+        listing |= {library: {"mixers": _sizes(mixers, STATE_SIZES)} for library, mixers in OTHER_LIBRARIES.items()}
+        print_json({"schema": SCHEMA, **listing})
+        return
+    rows = [
+        (family.name, ", ".join(family.mixers), ", ".join(STATE_SIZES[kind] for kind in family.mixers))
+        for family in measured
+    ]
+    notes = [f"not measured: {family.name}: {family.reason}" for family in others]
+    checked = f"Checked with transformers {sweep.transformers}; {installed} is installed."
+    print_table(("family", "mixers", "TSS per channel at position i"), rows, 3, [*notes, "", checked, ""])
+    headings = (f"layers of flash-linear-attention {SUPPORTED}", "TSS per channel at position i")
+    print_table(headings, [(kind, STATE_SIZES[kind]) for kind in kinds()], 2)
+    print()
+    rows = [
+        (library, ", ".join(mixers), ", ".join(STATE_SIZES[kind] for kind in mixers))
+        for library, mixers in OTHER_LIBRARIES.items()
+    ]
+    print_table(("other library", "mixers", "TSS per channel at position i"), rows, 3, [NOTES])
+
+
+def _sizes(kinds: Iterable[str], sizes: dict[str, str]) -> list[dict[str, str]]:
+    return [{"kind": kind, "state_size": sizes[kind]} for kind in kinds]
+
+
+def _row(family: Family, sizes: dict[str, str]) -> dict[str, object]:
+    return {
+        "family": family.name,
+        "model": family.model,
+        "mixers": _sizes(family.mixers, sizes),
+        "maps": family.maps,
+        "impulses": family.impulses,
+        "skipped": family.reason,
+    }

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter, validators
 
-from statesize.cli.options.measuring import Count, Loading
-from statesize.cli.options.texts import Texts
-from statesize.cli.output.printing import TEXT, Printing
+from statesize.cli.shared.options import Count, Loading
+from statesize.cli.shared.printing import TEXT, Printing
+from statesize.cli.shared.texts import Texts
 
 if TYPE_CHECKING:
     from statesize.network.network import NetworkEss, NetworkProgress
@@ -54,12 +54,12 @@ def network(
         loading: How the model is loaded.
         printing: What is printed.
     """
-    from statesize.cli.output.document import SCHEMA, print_json
+    from statesize.cli.shared.printing import SCHEMA, print_json
     from statesize.models.load import load_model
     from statesize.network.network import network_ess
     from statesize.network.plan import network_plan
     from statesize.network.redundancy import redundancy
-    from statesize.texts.token_files import vocabulary_size
+    from statesize.texts.documents import vocabulary_size
 
     texts, loading = texts or Texts(), loading or Loading()
     texts.check()
@@ -113,7 +113,7 @@ def _telling(update: Callable[..., None]) -> Callable[[NetworkProgress], None]:
 
 
 def _print(result: NetworkEss) -> None:
-    from statesize.cli.output.table import print_table
+    from statesize.cli.shared.table import print_table
 
     rows: list[list[str]] = []
     for row in result.to_dict()["positions"]:
@@ -132,7 +132,7 @@ def _print(result: NetworkEss) -> None:
 
 
 def _print_plan(plan: NetworkPlan) -> None:
-    from statesize.cli.output.table import byte_count, print_table
+    from statesize.cli.shared.table import byte_count, print_table
 
     rows = [
         (
@@ -150,7 +150,7 @@ def _print_plan(plan: NetworkPlan) -> None:
 
 def _print_needs(result: Redundancy) -> None:
     """A row a layer at the middle cut, and the redundancy of all."""
-    from statesize.cli.output.table import byte_count, print_table
+    from statesize.cli.shared.table import byte_count, print_table
 
     middle = len(result.positions) // 2
     rows = [

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter, validators
 
-from statesize.cli.options.measuring import WORKERS, Flag, Loading, Measuring, Workers
-from statesize.cli.options.texts import Sequences, Texts
-from statesize.cli.output.printing import TEXT, Printing
+from statesize.cli.shared.options import WORKERS, Flag, Loading, Measuring, Workers
+from statesize.cli.shared.printing import TEXT, Printing
+from statesize.cli.shared.texts import Sequences, Texts
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -70,9 +70,8 @@ def profile(
             large corpus it reads 64 sequences from all parts.
         printing: What is printed.
     """
-    from statesize.cli.output.document import plan_document, print_json, profile_document
-    from statesize.cli.output.printing import tell_page
-    from statesize.cli.output.summary import print_kinds, print_plan, print_summary
+    from statesize.cli.shared.printing import plan_document, print_json, profile_document, tell_page
+    from statesize.cli.shared.summary import print_kinds, print_plan, print_summary
     from statesize.io.recipe import make_recipe
     from statesize.measurement.settings import EVENLY_SPREAD, LONGEST_WHOLE
     from statesize.report import check_report_path, write_report
@@ -213,7 +212,7 @@ def _here(model: str, loading: Loading, by_ids: bool) -> _ProfileCommand:
     from statesize.models.load import load_model
     from statesize.profiling.plan import plan_profile
     from statesize.profiling.run import run_profile
-    from statesize.texts.token_files import vocabulary_size
+    from statesize.texts.documents import vocabulary_size
 
     loaded = load_model(model, **asdict(loading), needs_tokenizer=not by_ids)
     measure, plan = partial(run_profile, loaded.model, name=loaded.name), partial(plan_profile, loaded.model)

@@ -8,9 +8,9 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from statesize.cli.options.measuring import MOST, Count, Flag, Loading, whole_numbers
-from statesize.cli.options.texts import Texts
-from statesize.cli.output.printing import TEXT, Printing
+from statesize.cli.shared.options import MOST, Count, Flag, Loading, whole_numbers
+from statesize.cli.shared.printing import TEXT, Printing
+from statesize.cli.shared.texts import Texts
 
 
 def truncate(
@@ -43,13 +43,12 @@ def truncate(
     Raises:
         InputError: A page is to be opened that is not written.
     """
-    from statesize.cli.output.document import SCHEMA, print_json
-    from statesize.cli.output.printing import tell_page
-    from statesize.cli.output.table import print_table
+    from statesize.cli.shared.printing import SCHEMA, print_json, tell_page
+    from statesize.cli.shared.table import print_table
     from statesize.errors import InputError
     from statesize.models.load import load_model
     from statesize.report.page import check_report_path
-    from statesize.texts.token_files import vocabulary_size
+    from statesize.texts.documents import vocabulary_size
     from statesize.truncation.page import HEADINGS, headline, notes, table_rows, write_page
     from statesize.truncation.truncate import DOCUMENTS
     from statesize.truncation.truncate import truncate as run

@@ -19,16 +19,15 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from statesize.cli.options.measuring import Count, Flag, Loading
-from statesize.cli.output.printing import TEXT, Printing
-from statesize.cli.output.table import share_bar, signs_of
+from statesize.cli.shared.options import Count, Flag, Loading
+from statesize.cli.shared.printing import TEXT, Printing
+from statesize.cli.shared.table import share_bar, signs_of
 from statesize.io.text import printable
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from statesize.profiling.watching import LayerReading, Reading
-    from statesize.texts.stream import TextStream
+    from statesize.profiling.watching import LayerReading, Reading, TextStream
     from statesize.texts.tokens import AnyTokenizer
 
 
@@ -76,7 +75,7 @@ class Documents(Lines):
 
     def show(self, reading: Reading, tokens: int) -> None:
         """Print a reading."""
-        from statesize.cli.output.document import SCHEMA, known, print_json
+        from statesize.cli.shared.printing import SCHEMA, known, print_json
         from statesize.texts.tokens import token_text
 
         token = token_text(self._tokenizer, reading.token)
@@ -188,11 +187,9 @@ def watch(
     Raises:
         InputError: If there were too few tokens for a single reading.
     """
-    from statesize.cli.watch import screen
     from statesize.errors import InputError
     from statesize.models.load import load_model
-    from statesize.profiling.watching import Watch
-    from statesize.texts.stream import TextStream
+    from statesize.profiling.watching import TextStream, Watch
 
     printing.hush_libraries()
     loaded = load_model(model, **asdict(loading or Loading()))

@@ -27,7 +27,7 @@ from statesize.models.from_transformers import (
     transformers_model,
     transformers_tokenizer,
 )
-from statesize.texts.token_files import configured_vocabulary, vocabulary_size
+from statesize.texts.documents import configured_vocabulary, vocabulary_size
 from statesize.texts.tokens import AnyTokenizer
 from statesize.version import __version__
 

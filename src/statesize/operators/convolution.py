@@ -1,4 +1,4 @@
-"""Causal convolutions: the same kernel at every position."""
+"""Causal convolutions: the same kernel at every position, alone or between gates."""
 
 from __future__ import annotations
 
@@ -7,7 +7,15 @@ from typing import Any, Self, cast
 import torch
 from torch import Tensor
 
-from statesize.check import require_finite, require_floating, require_length, shape
+from statesize.check import (
+    broadcast_batch,
+    require_finite,
+    require_floating,
+    require_length,
+    require_rank,
+    require_same_device,
+    shape,
+)
 from statesize.errors import InputError
 from statesize.operators.operator import TensorOperator, batch_index
 
@@ -99,3 +107,89 @@ def causal_convolution(kernel: Tensor, inputs: Tensor) -> Tensor:
     # As many zeros again keep the end of the sequence from wrapping around to its start.
     spectrum = _fft.rfft(kernel, 2 * length) * _fft.rfft(inputs, 2 * length)
     return _fft.irfft(spectrum, 2 * length)[..., :length]
+
+
+class GatedConvolution(TensorOperator):
+    """y_t = output_gate_t Σ_s kernel_s input_gate_{t−s} u_{t−s}: T = Diag(output_gate) Conv(kernel) Diag(input_gate).
+
+    Its own recurrence is a shift register of K − 1 gated inputs, its theoretical state-size. Gates that are not 0
+    leave the rank of H_i alone and change its singular values. Batch dimensions have equal rank and broadcast where 1.
+
+    Args:
+        kernel: (..., K), real floating; taps beyond the length are never used.
+        input_gate: (..., L).
+        output_gate: (..., L).
+
+    Raises:
+        InputError: Wrong shapes or dtypes, or not finite.
+
+    Example:
+        >>> import torch
+        >>> kernel, gate = torch.tensor([1.0, 0.5]), torch.tensor([4.0, 2.0, 1.0])
+        >>> GatedConvolution(kernel, input_gate=gate, output_gate=torch.ones(3)).dense()
+        tensor([[4., 0., 0.],
+                [2., 2., 0.],
+                [0., 1., 1.]])
+    """
+
+    def __init__(self, kernel: Tensor, input_gate: Tensor, output_gate: Tensor) -> None:
+        parts = {"kernel": kernel, "input_gate": input_gate, "output_gate": output_gate}
+        for name, tensor in parts.items():
+            require_floating(name, tensor)
+        if not kernel.ndim:
+            raise InputError("kernel must have shape (..., K), got a single number")
+        for name in ("input_gate", "output_gate"):
+            require_rank(name, parts[name], kernel.ndim, "(..., L)")
+            require_length(name, parts[name], -1)
+        if input_gate.shape[-1] != output_gate.shape[-1]:
+            raise InputError(
+                "input_gate and output_gate must have the same length, "
+                f"got {shape(input_gate)} and {shape(output_gate)}"
+            )
+        require_same_device(parts)
+        for name in ("input_gate", "output_gate"):
+            require_finite(name, parts[name])
+        common = torch.promote_types(torch.promote_types(kernel.dtype, input_gate.dtype), output_gate.dtype)
+        batch_shape = broadcast_batch({name: tensor.shape[:-1] for name, tensor in parts.items()})
+        self._convolution = Convolution(kernel.to(common), input_gate.shape[-1])
+        self._describe(self._convolution.kernel, input_gate.shape[-1], batch_shape)
+        self.input_gate = input_gate.to(common)
+        self.output_gate = output_gate.to(common)
+
+    @property
+    def kernel(self) -> Tensor:
+        """The kernel, (..., K)."""
+        return self._convolution.kernel
+
+    def dense(self) -> Tensor:
+        """T, (..., L, L)."""
+        return self.output_gate.unsqueeze(-1) * self._convolution.dense() * self.input_gate.unsqueeze(-2)
+
+    def columns(self, first: int, last: int) -> Tensor:
+        """See `Operator.columns`; the rest of T is not formed."""
+        taps = self._convolution.columns(first, last)
+        gated = self.output_gate[..., first:, None] * taps * self.input_gate[..., None, first:last]
+        return gated.detach()
+
+    def apply(self, inputs: Tensor) -> Tensor:
+        """T u through the shift register."""
+        return self.output_gate.unsqueeze(-1) * self._convolution.apply(self.input_gate.unsqueeze(-1) * inputs)
+
+    def state_size(self) -> Tensor:
+        """K − 1 at every position.
+
+        Returns:
+            (L,) int64.
+        """
+        return self._convolution.state_size()
+
+    def to(self, dtype: torch.dtype | None = None, device: torch.device | str | None = None) -> Self:
+        """See `Operator.to`."""
+        parts = (self.kernel, self.input_gate, self.output_gate)
+        return type(self)(*(part.to(device=device, dtype=dtype) for part in parts))
+
+    def __getitem__(self, index: object) -> Self:
+        """See `Operator.__getitem__`."""
+        chosen = batch_index(index, self.batch_shape)
+        parts = (self.kernel, self.input_gate, self.output_gate)
+        return type(self)(*(part.expand(*self.batch_shape, -1)[chosen] for part in parts))

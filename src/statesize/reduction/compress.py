@@ -17,11 +17,9 @@ from statesize.errors import FileError, InputError
 from statesize.io.files import check_writable, os_errors, replace_file, replace_folder
 from statesize.measurement.statistics import Interval, finite
 from statesize.reduction.hub import reducible
-from statesize.reduction.recall import Recall, probe
 from statesize.reduction.reducible import Reducible, ReductionRequest
-from statesize.reduction.windows import Scores, TokenWindows, ratio_of, score, text_of, three_parts
-from statesize.texts.documents import listed
-from statesize.texts.token_files import vocabulary_size
+from statesize.reduction.windows import Recall, Scores, TokenWindows, probe, ratio_of, score, text_of, three_parts
+from statesize.texts.documents import listed, vocabulary_size
 from statesize.texts.tokens import AnyTokenizer
 
 LOST_BITS = 0.01

@@ -24,8 +24,17 @@ from statesize.models.files import write_digest
 from statesize.models.from_transformers import hushed
 from statesize.operators import Recurrence
 from statesize.reduction.bases import FIRST, BalancedBasis, Basis, Gramians, KeptBasis, OrthonormalBasis, SelectedBasis
-from statesize.reduction.reducible import Made, Reducible, ReductionRequest, refuse_second_cut, share_of
-from statesize.reduction.smaller import Bases, smaller_gated_deltanet, smaller_gla, smaller_state_space
+from statesize.reduction.reducible import (
+    Bases,
+    Made,
+    Reducible,
+    ReductionRequest,
+    refuse_second_cut,
+    share_of,
+    smaller_gated_deltanet,
+    smaller_gla,
+    smaller_state_space,
+)
 from statesize.reduction.windows import BATCH, TokenWindows
 from statesize.texts.tokens import AnyTokenizer
 

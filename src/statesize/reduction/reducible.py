@@ -1,19 +1,22 @@
-"""The interface of models whose states can be cut, for `compress` and its frontier."""
+"""The interface of models whose states can be cut, and such models of transformers and fla with smaller states."""
 
 from __future__ import annotations
 
+import copy
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeAlias, TypeVar, cast
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from statesize.check import real_number, refuse
 from statesize.errors import ModelError
-from statesize.reduction.bases import Basis
+from statesize.reduction.bases import Basis, Truncation
 from statesize.reduction.windows import TokenWindows
 from statesize.texts.tokens import AnyTokenizer
 
@@ -112,3 +115,117 @@ def share_of(state: float | str, size: int) -> float:
     if not 0 < share <= 1:
         refuse("state", f"a share such as 50% or a size from 1 to {size}", state)
     return share
+
+
+Weights: TypeAlias = Mapping[str, Tensor]
+Bases: TypeAlias = Mapping[str, Sequence[Basis]]
+"""A basis for each group of heads of a layer, by the name of its module."""
+_Model = TypeVar("_Model", bound=nn.Module)
+
+
+def with_changes(weights: Weights, module: str, change: Callable[[Weights], Weights]) -> dict[str, Tensor]:
+    """The weights of a model after `change` has replaced some of one module's, by their names in the module."""
+    prefix = f"{module}."
+    of_module = {name.removeprefix(prefix): weight for name, weight in weights.items() if name.startswith(prefix)}
+    return {**weights, **{prefix + name: weight for name, weight in change(of_module).items()}}
+
+
+def rebuilt(make: Callable[[], _Model], weights: Weights) -> _Model:
+    """A new model with these weights, on their device, in their dtype and in evaluation mode."""
+    first = next(iter(weights.values()))
+    with torch.random.fork_rng(devices=[]):
+        model = make().to(first.device, first.dtype)
+    model.load_state_dict(dict(weights))
+    return model.eval()
+
+
+def smaller_gla(model: Any, bases: Bases, states: int) -> Any:
+    """A GLAForCausalLM with `states` numbers in each head."""
+    config = copy.deepcopy(model.config)
+    if config.feature_map is not None or config.num_kv_heads not in (None, config.num_heads):
+        raise ModelError(
+            "model must have as many heads of keys as of queries and no feature map, for its states to be cut. Give "
+            "another."
+        )
+    config.expand_k = states * config.num_heads / config.hidden_size
+    weights = model.state_dict()
+    for name, of_layer in bases.items():
+        weights = with_changes(weights, name, partial(_gla, cuts=[basis.cut(states) for basis in of_layer]))
+    return rebuilt(lambda: type(model)(config), weights)
+
+
+def _gla(weights: Weights, cuts: Sequence[Truncation]) -> dict[str, Tensor]:
+    """The changed weights of a layer of GLA: rows of keys and decays, and combined queries."""
+    n, r = cuts[0].query_map.shape
+    rows = torch.cat([head * n + torch.tensor(cut.channels[:r]) for head, cut in enumerate(cuts)])
+    by_row = ("k_proj.weight", "k_conv1d.weight", "k_conv1d.bias", "gk_proj.1.weight", "gk_proj.1.bias")
+    changed = {name: weights[name][rows] for name in by_row if name in weights}
+    if "q_conv1d.weight" in weights:
+        # Kernels divide queries by the root of their size; here the norm of the outputs makes up for the change.
+        of_queries = ("q_proj.weight", "q_conv1d.weight", "q_conv1d.bias")
+        return changed | {name: weights[name][rows] for name in of_queries if name in weights}
+    queries = weights["q_proj.weight"].view(len(cuts), n, -1)
+    maps = torch.stack([cut.query_map for cut in cuts]).to(queries) * (r / n) ** 0.5
+    return changed | {"q_proj.weight": (maps.mT @ queries).reshape(len(cuts) * r, -1)}
+
+
+def smaller_gated_deltanet(model: Any, bases: Bases, states: int) -> Any:
+    """A GatedDeltaNetForCausalLM with projected states and otherwise the same weights."""
+    from statesize.reduction.projected_deltanet import ProjectedGatedDeltaNetConfig, ProjectedGatedDeltaNetForCausalLM
+
+    config = ProjectedGatedDeltaNetConfig(**_settings(model.config), projected_size=states)
+    weights = dict(model.state_dict())
+    for name, of_layer in bases.items():
+        weights[f"{name}.basis"] = torch.stack([basis.cut(states).query_map for basis in of_layer])
+    return rebuilt(lambda: ProjectedGatedDeltaNetForCausalLM(config), weights)
+
+
+def smaller_state_space(model: Any, bases: Bases, states: int) -> Any:
+    """A MambaForCausalLM or Mamba2ForCausalLM with `states` numbers in each group of heads."""
+    cuts = {name: [basis.cut(states) for basis in of_layer] for name, of_layer in bases.items()}
+    if any(cut.key_map is not None for of_layer in cuts.values() for cut in of_layer):
+        return _projected_mamba2(model, cuts, states)
+    config = copy.deepcopy(model.config)
+    config.state_size = states
+    change = _mamba if model.config.model_type == "mamba" else _mamba2
+    weights = model.state_dict()
+    for name, of_layer in cuts.items():
+        selected = [list(cut.channels[:states]) for cut in of_layer]
+        weights = with_changes(weights, name, partial(change, selected=selected, config=model.config))
+    return rebuilt(lambda: type(model)(config), weights)
+
+
+def _projected_mamba2(model: Any, cuts: Mapping[str, Sequence[Truncation]], states: int) -> Any:
+    """A Mamba2ForCausalLM with projected states and otherwise the same weights."""
+    from statesize.reduction.projected_mamba2 import ProjectedMamba2Config, ProjectedMamba2ForCausalLM
+
+    config = ProjectedMamba2Config(**_settings(model.config), projected_size=states)
+    weights = dict(model.state_dict())
+    for name, of_layer in cuts.items():
+        weights[f"{name}.key_map"] = torch.stack([cast("Tensor", cut.key_map) for cut in of_layer])
+        weights[f"{name}.query_map"] = torch.stack([cut.query_map for cut in of_layer])
+    return rebuilt(lambda: ProjectedMamba2ForCausalLM(config), weights)
+
+
+def _settings(config: Any) -> dict[str, Any]:
+    """A configuration of transformers without its type."""
+    return {key: value for key, value in config.to_dict().items() if key not in ("model_type", "architectures")}
+
+
+def _mamba(weights: Weights, selected: Sequence[list[int]], config: Any) -> dict[str, Tensor]:
+    """The changed weights of a layer of Mamba: B and C are the last rows of a projection."""
+    n, rank, (channels,) = config.state_size, config.time_step_rank, selected
+    rows = torch.tensor([*range(rank), *(rank + i for i in channels), *(rank + n + i for i in channels)])
+    return {"x_proj.weight": weights["x_proj.weight"][rows], "A_log": weights["A_log"][:, channels]}
+
+
+def _mamba2(weights: Weights, selected: Sequence[list[int]], config: Any) -> dict[str, Tensor]:
+    """The changed weights of a layer of Mamba-2: its projection has rows for gate, u, B, C and Δ."""
+    n, inner = config.state_size, int(config.expand * config.hidden_size)
+    groups = len(selected)
+    channels = [group * n + i for group, of_group in enumerate(selected) for i in of_group]
+    mixed = torch.tensor([*range(inner), *(inner + i for i in channels), *(inner + groups * n + i for i in channels)])
+    every = torch.arange(len(weights["in_proj.weight"]))
+    rows = torch.cat([every[:inner], inner + mixed, every[-config.num_heads :]])
+    projected = {name: weights[name][rows] for name in ("in_proj.weight", "in_proj.bias") if name in weights}
+    return projected | {name: weights[name][mixed] for name in ("conv1d.weight", "conv1d.bias") if name in weights}

@@ -13,7 +13,7 @@ from torch.nn import functional
 from statesize.operators import Recurrence
 from statesize.operators.convolution import causal_convolution
 from statesize.operators.stepped import DelayedRecurrence
-from statesize.spectra.convolution.blocks import circulant_norm
+from statesize.spectra.realisation import circulant_norm
 
 
 @dataclass(frozen=True, eq=False)

@@ -35,8 +35,15 @@ from statesize.measurement.vega import vega_chart
 from statesize.report.document import resource
 from statesize.report.redundancy import Redundancy
 from statesize.report.words import kind_title, model_title, short_names
-from statesize.results.protocol import Profiled
-from statesize.results.summary import average, ess_values, keeps_everything, known_mean, unit_dim, utilisation_values
+from statesize.results.summary import (
+    Profiled,
+    average,
+    ess_values,
+    keeps_everything,
+    known_mean,
+    unit_dim,
+    utilisation_values,
+)
 
 FEWEST = 3
 """Relative tolerances that a curve against the tolerance needs."""

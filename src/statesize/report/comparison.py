@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 from statesize.errors import InputError
 from statesize.measurement.statistics import estimate
 from statesize.report.redundancy import Redundancy
-from statesize.results.protocol import Profiled
-from statesize.results.summary import channels_of, ess_values, known_mean, sample_of, stored_channels
+from statesize.results.summary import Profiled, channels_of, ess_values, known_mean, sample_of, stored_channels
 
 WINDOW = 8
 """Cuts before and after a delimiter that it is compared with."""

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from statesize.check import require_kind
-from statesize.results.protocol import Profiled
-from statesize.results.summary import average, binding, ess_values, keeps_everything
+from statesize.results.summary import Profiled, average, binding, ess_values, keeps_everything
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,7 @@ from scipy import special
 
 from statesize.errors import InputError
 from statesize.measurement.statistics import Interval, estimate, finite, mean_interval
-from statesize.results.protocol import Profiled
-from statesize.results.summary import channels_of, ess_values, known_mean, sample_of
+from statesize.results.summary import Profiled, channels_of, ess_values, known_mean, sample_of
 
 Numbers = NDArray[np.float64]
 

@@ -13,11 +13,10 @@ from statesize.io.files import os_errors, replace_file, require_regular
 from statesize.report.charts import network_charts, page_charts
 from statesize.report.document import document, filled
 from statesize.report.page_data import Extent, choose_extent, curves_note, map_note, page_data, spectra_note
-from statesize.report.provenance import provenance
 from statesize.report.redundancy import Redundancy
-from statesize.report.tables import comparison_section, group_section, layer_table, network_section
+from statesize.report.tables import comparison_section, group_section, layer_table, network_section, provenance
 from statesize.report.words import metric_titles, model_title, sink_notes, words
-from statesize.results.protocol import Profiled
+from statesize.results.summary import Profiled
 
 SCRIPTS = ("draw.js", "packing.js", "picture.js", "positions.js", "map.js", "ladder.js", "table.js", "page.js")
 MOST_BYTES = 1_700_000

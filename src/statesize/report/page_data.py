@@ -18,8 +18,7 @@ from statesize.report.charts import FEWEST, show_token, tolerance_counts
 from statesize.report.words import model_title, short_names, telling_layer
 from statesize.results.checked import DTYPES
 from statesize.results.fields import Array
-from statesize.results.protocol import Profiled
-from statesize.results.summary import ess_values, known_mean, unit_dim, unit_means, utilisation_values
+from statesize.results.summary import Profiled, ess_values, known_mean, unit_dim, unit_means, utilisation_values
 
 STEPS = 65534
 """Parts of the largest number that are distinguished; one more value stands for what is not known."""

@@ -13,8 +13,7 @@ import numpy as np
 
 from statesize.measurement.chart import METRICS
 from statesize.measurement.sinks import MARKED
-from statesize.results.protocol import Profiled
-from statesize.results.summary import average, binding, ess_values, known_mean, stored_channels
+from statesize.results.summary import Profiled, average, binding, ess_values, known_mean, stored_channels
 
 KINDS = {
     "sa": "softmax attention",

@@ -20,7 +20,7 @@ from statesize.measurement.measurement import Measurement
 from statesize.measurement.settings import Settings
 from statesize.measurement.sinks import Sink
 from statesize.measurement.statistics import Sample
-from statesize.results.arrays import ALONG
+from statesize.results.checked import ALONG
 from statesize.results.fields import BY_SEQUENCE, FIELDS, SINKS, UNITS, mixer_dims
 from statesize.texts.tokens import AnyTokenizer, special_ids, token_text
 

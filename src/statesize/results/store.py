@@ -19,8 +19,15 @@ import xarray as xr
 from statesize.errors import FileError
 from statesize.io.files import os_errors, parse_json, read_limited, replace_folder, require_regular
 from statesize.io.machine import free_bytes
-from statesize.results.arrays import ALONG, open_arrays, write_arrays
-from statesize.results.checked import check_mixer, check_names, check_nodes, check_root
+from statesize.results.checked import (
+    ALONG,
+    check_mixer,
+    check_names,
+    check_nodes,
+    check_root,
+    open_arrays,
+    write_arrays,
+)
 
 FORMAT = "statesize-profile"
 SCHEMA = 6

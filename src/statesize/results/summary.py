@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, TypedDict, cast
+from typing import Any, Protocol, TypedDict, cast, runtime_checkable
 
 import numpy as np
 import pandas as pd
@@ -15,9 +15,6 @@ from numpy.typing import NDArray
 from statesize.measurement.metrics import utilisation
 from statesize.measurement.statistics import Estimate, Sample, estimate, position_error
 from statesize.results.fields import COUNTS, Array
-
-if TYPE_CHECKING:
-    from statesize.results.protocol import Profiled
 
 
 class SummaryRow(TypedDict):
@@ -269,3 +266,45 @@ def group_rows(profile: Profiled) -> list[GroupRow]:
             others = [profile.mixer(other) for other in profile.mixers if profile.mixer(other).attrs["cache"] == name]
             rows.append(group_row([*others, profile.mixer(name)], group, profile.model, name))
     return rows
+
+
+@runtime_checkable
+class Profiled(Protocol):
+    """A measured model; `statesize.Profile` is the one that there is."""
+
+    @property
+    def model(self) -> str:
+        """Name of the model."""
+        ...
+
+    @property
+    def mixers(self) -> tuple[str, ...]:
+        """Names of the mixers, in the order in which the model calls them."""
+        ...
+
+    @property
+    def tokens(self) -> xr.Dataset:
+        """Token ids, tokens and special, each (sequence, token), and length (sequence)."""
+        ...
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        """Versions, digests and settings."""
+        ...
+
+    @property
+    def notes(self) -> dict[str, str]:
+        """What some mixers do to their values beside mixing them, by the mixer's name."""
+        ...
+
+    def mixer(self, name: str) -> xr.Dataset:
+        """What was measured of one mixer."""
+        ...
+
+    def group(self, name: str) -> xr.Dataset | None:
+        """What was measured of groups of one mixer's heads together; None where they share nothing."""
+        ...
+
+    def summary_rows(self) -> list[SummaryRow]:
+        """One row a mixer."""
+        ...

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from statesize.errors import EngineError
 from statesize.operators import Operator
-from statesize.spectra.convolution.convolution import ConvolutionEngine
+from statesize.spectra.convolution import ConvolutionEngine
 from statesize.spectra.cut import Cut
 from statesize.spectra.engine import Engine
 from statesize.spectra.exact.dense import DenseEngine
@@ -13,7 +13,7 @@ from statesize.spectra.implicit.implicit import ImplicitEngine
 from statesize.spectra.lanes.small_state import SmallStateEngine
 from statesize.spectra.shifts.chunked import ChunkedEngine
 from statesize.spectra.shifts.streaming import StreamingEngine
-from statesize.spectra.tridiagonal.tridiagonal import TridiagonalEngine
+from statesize.spectra.shifts.tridiagonal import TridiagonalEngine
 
 ORDER: tuple[Engine, ...] = (
     SmallStateEngine(),

@@ -1,15 +1,128 @@
-"""Blocks whose singular values are all known, and the effective rank of singular values."""
+"""Known singular values, their effective rank, and how far both can be from the exact ones."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from statesize.spectra.bounds import count_bounds, entropy_bound
 from statesize.spectra.engine import Counts, HankelBlocks
 from statesize.spectra.factorisation import frobenius_norm
+
+# Below this, parts of a sum of powers of four may be lost.
+_VANISHING = 1e-280
+# Of one factorisation or product, in units of eps and of Frobenius norms. Worst cases grow with the dimension; what is
+# met in practice does not (Higham, Accuracy and Stability of Numerical Algorithms, sections 3.1 and 9.4).
+ROUND_OFF = 8
+UNDERFLOW = 1e-150
+"""What an engine that squares its numbers can lose of a singular value: squares below 1e-308 are not kept."""
+
+
+def denormal_error(size: Tensor) -> Tensor:
+    """What rounding a size loses beside eps times it: the smallest normal number of its dtype, or 0 of an exact 0."""
+    return torch.full_like(size, torch.finfo(size.dtype).tiny).where(size > 0, 0)
+
+
+def carried_error(gain: Tensor, steps: Tensor) -> Tensor:
+    """e_0 = step_0, e_k = gain_k e_{k−1} + step_k, (..., K): what steps lose, carried on by gains ≥ 0."""
+    carried = [steps[..., 0]]
+    for k in range(1, steps.shape[-1]):
+        carried.append(gain[..., k] * carried[-1] + steps[..., k])
+    return torch.stack(carried, -1)
+
+
+def fourth_root(fourth: Tensor) -> Tensor:
+    """∜ of sums of fourth powers (...), rounded up where numbers are so small that powers may have vanished."""
+    return torch.where(fourth > _VANISHING, fourth.sqrt().sqrt(), _VANISHING**0.25)
+
+
+def entropy_bound(values: Tensor, error: Tensor, ess: Tensor) -> Tensor:
+    """A bound (...) of |ESS − computed ESS| where every σ̂ (..., r) is off by at most `error` (...); 0 where σ_1 ≤ δ."""
+    # With p = σ/Σσ and D = ½ ‖p − p̂‖₁, |H(p) − H(p̂)| ≤ D ln(r − 1) + h(D), h the binary entropy, for D ≤ 1 − 1/r
+    # (Audenaert, "A sharp continuity estimate for the von Neumann entropy", 2007); beyond it, at most ln r.
+    r = values.shape[-1]
+    if r == 0:
+        return torch.zeros_like(error)
+    total = values.sum(-1)
+    shift = r * error
+    # Σ|p − p̂| ≤ (Σ|σ − σ̂| + |S − Ŝ|) / S and S ≥ Ŝ − rδ.
+    distance = torch.where(total > shift, shift / (total - shift), torch.ones_like(total)).clamp(0, 1)
+    ln_r = torch.full_like(distance, math.log(r))
+    change = distance * math.log(max(r - 1, 1)) + _entr(distance) + _entr(1 - distance)
+    change = torch.where(distance <= 1 - 1 / r, torch.minimum(change, ln_r), ln_r)
+    bound = (ess.detach() * torch.expm1(change)).clamp(max=float(r))
+    return torch.where(values.amax(-1) <= error, torch.zeros_like(bound), bound)
+
+
+def _entr(p: Tensor) -> Tensor:
+    return -torch.xlogy(p, p)
+
+
+def count_bounds(values: Tensor, error: Tensor, threshold: Tensor, limit: Tensor) -> tuple[Tensor, Tensor]:
+    """The least and largest number of σ above thresholds that |σ̂ − σ| ≤ δ allows, each (..., P, K)."""
+    # values σ̂ (..., P, r); error δ (..., P, K), that of a computed threshold included; limit (P,): min(rows, columns).
+    sigma = values[..., None, :]
+    lower = (sigma > (threshold + error)[..., None]).sum(-1)
+    upper = (sigma > (threshold - error)[..., None]).sum(-1)
+    most = limit[:, None].expand_as(upper)
+    # A block can have more than r singular values, each within δ of the 0 that stands for it.
+    return lower, torch.where(threshold < error, most, torch.minimum(upper, most))
+
+
+class Sizes(NamedTuple):
+    """Norms of what a chunk is made of, (..., c) each."""
+
+    gain: Tensor  # ‖Φ‖
+    shown: Tensor  # ‖C_t Φ(t, i0)‖_F
+    written: Tensor  # ‖Φ(i1, s) B_s‖_F
+    inside: Tensor  # of the sums that make T inside, where that may be more than the product of the two before
+
+    def or_more(self, other: Sizes) -> Sizes:
+        """The larger ones."""
+        return Sizes(*map(torch.maximum, self, other))
+
+
+class CarriedErrors(NamedTuple):
+    """What round-off may have added to factors, in the Frobenius norm, (..., c) each."""
+
+    past: Tensor  # to L after each chunk
+    future: Tensor  # to S before each chunk
+    every: Tensor  # to any singular value, all chunks together, (..., 1)
+
+
+def chunk_sizes(observability: Tensor, reachability: Tensor, transition: Tensor) -> Sizes:
+    """Sizes of chunks as they are."""
+    gain = (transition.abs().sum(-1).amax(-1) * transition.abs().sum(-2).amax(-1)).sqrt()
+    return Sizes(gain, frobenius_norm(observability), frobenius_norm(reachability), torch.zeros_like(gain))
+
+
+def sizes_before_erasing(key: Tensor, decay: Tensor, B: Tensor, C: Tensor) -> Sizes:
+    """Sizes of a delta rule before it takes away what was stored: what is left is rounded like what was there."""
+    # Of the tensors that `delta_chunks` takes, (..., c, b, n) each.
+    return sizes_by_gain((1 - (B * key).sum(-1)).abs().clamp(min=1) * decay.abs().amax(-1), B, C)
+
+
+def sizes_by_gain(gain: Tensor, B: Tensor, C: Tensor) -> Sizes:
+    """Sizes of sums that cancel, from a bound on ‖A_t‖ and on what it adds, (..., c, b)."""
+    written, shown = (part.square().sum(-1) for part in (B, C))
+    before, after = gain.cumprod(-1).square(), gain.flip(-1).cumprod(-1).flip(-1).square()
+    after = torch.nn.functional.pad(after[..., 1:], (0, 1), value=1.0)
+    inside = (written.sum(-1) * shown.sum(-1)).sqrt() * gain.clamp(min=1).prod(-1)
+    return Sizes(gain.prod(-1), (shown * before).sum(-1).sqrt(), (written * after).sum(-1).sqrt(), inside)
+
+
+def carried_errors(L_norm: Tensor, S_norm: Tensor, sizes: Sizes, epsilon: float) -> CarriedErrors:
+    """From ‖L‖_F before and ‖S‖_F after each chunk, (..., c) each."""
+    past_step = epsilon * (sizes.gain * L_norm + sizes.written)
+    future_step = epsilon * (sizes.shown + S_norm * sizes.gain)
+    return CarriedErrors(
+        carried_error(sizes.gain, past_step),
+        carried_error(sizes.gain.flip(-1), future_step.flip(-1)).flip(-1),
+        (past_step * S_norm + future_step * L_norm).sum(-1, keepdim=True),
+    )
 
 
 def effective_rank(values: Tensor) -> Tensor:

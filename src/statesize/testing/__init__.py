@@ -5,7 +5,6 @@ Inherit `OperatorContract`, `SharedContract` or `EngineContract` to run them on 
 
 from statesize.testing.comparison import compare_with_definition
 from statesize.testing.engine_contract import EngineContract
-from statesize.testing.operator_contract import OperatorContract
-from statesize.testing.shared_contract import SharedContract
+from statesize.testing.operator_contract import OperatorContract, SharedContract
 
 __all__ = ["EngineContract", "OperatorContract", "SharedContract", "compare_with_definition"]

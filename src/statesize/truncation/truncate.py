@@ -17,8 +17,8 @@ from statesize.check import require_count
 from statesize.errors import InputError, ModelError
 from statesize.io.progress import Bars
 from statesize.models.load import load_model
+from statesize.texts.documents import vocabulary_size
 from statesize.texts.inputs import Inputs, begun_excerpts, whole_texts
-from statesize.texts.token_files import vocabulary_size
 from statesize.texts.tokens import AnyTokenizer, supported_tokenizer
 from statesize.truncation.cutting import Cutting
 from statesize.truncation.ranks import mean_numbers, runs

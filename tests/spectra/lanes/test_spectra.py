@@ -6,7 +6,6 @@ import torch
 from oracles.recurrences import random_recurrence
 
 from statesize.operators import Recurrence
-from statesize.spectra.bounds import UNDERFLOW
 from statesize.spectra.cut import make_cut
 from statesize.spectra.exact.dense import DenseEngine
 from statesize.spectra.exact.square_root import square_root_spectrum
@@ -14,6 +13,7 @@ from statesize.spectra.lanes import vectors
 from statesize.spectra.lanes.small_state import SmallStateEngine
 from statesize.spectra.lanes.spectra import squared_spectra
 from statesize.spectra.lanes.vectors import VERSION
+from statesize.spectra.spectrum import UNDERFLOW
 
 
 @pytest.mark.parametrize("states", [1, 5, 16])

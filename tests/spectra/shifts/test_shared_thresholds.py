@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from statesize.spectra.shifts.shared_thresholds import SharedThresholds, enclose_largest
+from statesize.spectra.shifts.certified import SharedThresholds, enclose_largest
 
 
 @dataclasses.dataclass

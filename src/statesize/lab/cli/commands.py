@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import App, Parameter
 
 from statesize.cli.app import LABORATORY, add, app, register
-from statesize.cli.options.measuring import Flag
-from statesize.cli.output.printing import TEXT, Printing
+from statesize.cli.shared.options import Flag
+from statesize.cli.shared.printing import TEXT, Printing
 from statesize.lab.cli.needles import needles
 from statesize.lab.cli.rerun import rerun
 from statesize.lab.cli.study_grid import grid_command
@@ -65,9 +65,8 @@ def demo(
         open_page: Open the page in the browser.
         printing: What is printed.
     """
-    from statesize.cli.output.document import SCHEMA, print_json, profile_document
-    from statesize.cli.output.printing import tell_page
-    from statesize.cli.output.summary import print_summary
+    from statesize.cli.shared.printing import SCHEMA, print_json, profile_document, tell_page
+    from statesize.cli.shared.summary import print_summary
     from statesize.lab import zoo
     from statesize.profiling import TOLERANCE_LADDER, profile
     from statesize.profiling.profile_run import profile_bar

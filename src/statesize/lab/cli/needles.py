@@ -6,9 +6,9 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from statesize.cli.options.measuring import AtLeastTwo, Count, Loading, Seed, whole_numbers
-from statesize.cli.options.texts import Texts
-from statesize.cli.output.printing import TEXT, Printing
+from statesize.cli.shared.options import AtLeastTwo, Count, Loading, Seed, whole_numbers
+from statesize.cli.shared.printing import TEXT, Printing
+from statesize.cli.shared.texts import Texts
 
 if TYPE_CHECKING:
     from statesize.lab.retrieval.result import Needles
@@ -51,11 +51,11 @@ def needles(
     Raises:
         InputError: If the depths are no numbers.
     """
-    from statesize.cli.output.table import print_finding
+    from statesize.cli.shared.table import print_finding
     from statesize.lab.retrieval.needles import needles as run
     from statesize.models.load import load_model
     from statesize.report import check_report_path
-    from statesize.texts.token_files import vocabulary_size
+    from statesize.texts.documents import vocabulary_size
 
     texts, loading = texts or Texts(), loading or Loading()
     chosen = whole_numbers("depths", depths)

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from statesize.cli.app import app
-from statesize.cli.options.measuring import Flag
-from statesize.cli.output.printing import TEXT, Printing
+from statesize.cli.shared.options import Flag
+from statesize.cli.shared.printing import TEXT, Printing
 
 if TYPE_CHECKING:
     from statesize.io.recipe import Recipe
@@ -52,8 +52,8 @@ def rerun(
     """
     import tempfile
 
-    from statesize.cli.output.document import SCHEMA, print_json
-    from statesize.cli.output.table import print_table
+    from statesize.cli.shared.printing import SCHEMA, print_json
+    from statesize.cli.shared.table import print_table
     from statesize.errors import StatesizeError
     from statesize.io.recipe import check_trust
     from statesize.lab.rerun.comparing import DIFFERENT

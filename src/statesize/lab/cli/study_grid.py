@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 from cyclopts import Parameter
 
-from statesize.cli.options.measuring import Flag
-from statesize.cli.output.printing import TEXT, Printing
+from statesize.cli.shared.options import Flag
+from statesize.cli.shared.printing import TEXT, Printing
 
 if TYPE_CHECKING:
     from statesize.io.progress import Bar
@@ -140,7 +140,7 @@ def _progress(bar: Bar) -> Callable[[StudyProgress], None]:
 
 
 def _print_plan(settings: GridSettings, preset: str, json: bool) -> None:
-    from statesize.cli.output.document import SCHEMA, print_json
+    from statesize.cli.shared.printing import SCHEMA, print_json
     from statesize.io.progress import duration
     from statesize.lab.studies.grid.cost import predicted_seconds
     from statesize.parallel.ray_session import available_cores
@@ -169,7 +169,7 @@ def print_study(
     **more: Any,
 ) -> None:
     """Store how the study is repeated, print to stderr where the files are, and print the conclusion on stdout."""
-    from statesize.cli.output.document import SCHEMA, print_json
+    from statesize.cli.shared.printing import SCHEMA, print_json
     from statesize.io.recipe import write_recipe
     from statesize.io.text import printable
     from statesize.lab.studies.page.conclusion import known

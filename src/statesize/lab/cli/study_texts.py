@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Group, Parameter, validators
 
-from statesize.cli.options.measuring import AtLeastTwo, Count, Flag, Loading, Seed, Workers
-from statesize.cli.output.printing import TEXT, Printing
+from statesize.cli.shared.options import AtLeastTwo, Count, Flag, Loading, Seed, Workers
+from statesize.cli.shared.printing import TEXT, Printing
 
 if TYPE_CHECKING:
     from torch import nn
@@ -72,8 +72,8 @@ class TextReading:
         self, models: tuple[str, ...], loading: Loading, left_out: list[str], printing: Printing
     ) -> list[Subject]:
         """The models with what they read; `left_out` receives file, line and problem of each line left out."""
-        from statesize.cli.options.texts import chat_note
-        from statesize.cli.output.printing import tell_left_out
+        from statesize.cli.shared.printing import tell_left_out
+        from statesize.cli.shared.texts import chat_note
         from statesize.lab import zoo
         from statesize.lab.studies.delimiters.subjects import subjects
 
@@ -197,8 +197,8 @@ def _print_plans(
     study: TextStudy, models: tuple[str, ...], reading: TextReading, loading: Loading, printing: Printing
 ) -> None:
     """Print what measuring would take; a few sequences of each model are timed."""
-    from statesize.cli.output.document import SCHEMA, print_json
-    from statesize.cli.output.table import byte_count
+    from statesize.cli.shared.printing import SCHEMA, print_json
+    from statesize.cli.shared.table import byte_count
     from statesize.lab.studies.delimiters.dips import plan_dips
 
     subjects = reading.subjects(models, loading, [], printing)

@@ -9,8 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
 
-from statesize.cli.options.measuring import Count, Flag, Seed
-from statesize.cli.output.printing import TEXT, Printing
+from statesize.cli.shared.options import Count, Flag, Seed
+from statesize.cli.shared.printing import TEXT, Printing
 from statesize.errors import FileError, InputError
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ def train(
     import torch
 
     from statesize.check import require_count
-    from statesize.cli.output.document import SCHEMA, print_json
+    from statesize.cli.shared.printing import SCHEMA, print_json
     from statesize.io.recipe import PROSE, make_recipe
     from statesize.lab.mixers.model import LanguageModel, ModelConfig
     from statesize.lab.tasks.language.text import TextTask

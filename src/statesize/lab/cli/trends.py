@@ -6,9 +6,9 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from statesize.cli.options.measuring import Count, Loading, Measuring, Workers, whole_numbers
-from statesize.cli.options.texts import Texts
-from statesize.cli.output.printing import TEXT, Printing
+from statesize.cli.shared.options import Count, Loading, Measuring, Workers, whole_numbers
+from statesize.cli.shared.printing import TEXT, Printing
+from statesize.cli.shared.texts import Texts
 
 if TYPE_CHECKING:
     from statesize.lab.trends.growth import Growth
@@ -47,7 +47,7 @@ def series(
         html: File for a page.
         printing: What is printed.
     """
-    from statesize.cli.output.table import print_finding
+    from statesize.cli.shared.table import print_finding
     from statesize.lab.trends.checkpoints import find_checkpoints
     from statesize.lab.trends.series import first_tokenizer, series, trend_bar
     from statesize.report import check_report_path
@@ -129,13 +129,13 @@ def length(
     Raises:
         InputError: If the lengths are no numbers, or there are positions.
     """
-    from statesize.cli.output.table import print_finding
+    from statesize.cli.shared.table import print_finding
     from statesize.errors import InputError
     from statesize.lab.trends.length import FUTURE, known_trained_length, length
     from statesize.lab.trends.series import trend_bar
     from statesize.models.load import load_model
     from statesize.report import check_report_path
-    from statesize.texts.token_files import vocabulary_size
+    from statesize.texts.documents import vocabulary_size
 
     texts, measuring, loading = texts or Texts(), measuring or Measuring(), loading or Loading()
     if (measuring.positions, measuring.stride, measuring.past) != (None, None, None):

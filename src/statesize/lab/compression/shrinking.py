@@ -15,7 +15,7 @@ from statesize.lab.tasks.language.text import TextTask
 from statesize.lab.training.config import TrainingConfig
 from statesize.lab.training.loop import train_in_memory
 from statesize.reduction.bases import Truncation
-from statesize.reduction.smaller import Weights, rebuilt, with_changes
+from statesize.reduction.reducible import Weights, rebuilt, with_changes
 
 _RATE = 1e-3
 

@@ -22,7 +22,7 @@ from statesize.lab.training.decay_search import (
     set_values,
     utilisations,
 )
-from statesize.texts.token_files import configured_vocabulary
+from statesize.texts.documents import configured_vocabulary
 
 _SEQUENCES, _LENGTH = 2, 192
 

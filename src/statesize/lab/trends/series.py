@@ -27,8 +27,8 @@ from statesize.models.from_transformers import commit
 from statesize.models.load import load_model, load_tokenizer, tokens_sha256
 from statesize.parallel.executor import Executor, Make, SerialExecutor
 from statesize.profiling.run import profile
+from statesize.texts.documents import vocabulary_size
 from statesize.texts.inputs import Inputs, bundled_sequences, sequences
-from statesize.texts.token_files import vocabulary_size
 from statesize.texts.tokens import AnyTokenizer, supported_tokenizer
 from statesize.version import installed
 

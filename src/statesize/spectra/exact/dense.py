@@ -9,11 +9,10 @@ from torch import Tensor
 
 from statesize.check import require_finite
 from statesize.operators import Operator, Shared
-from statesize.spectra.bounds import denormal_error
 from statesize.spectra.cut import Cut
 from statesize.spectra.engine import DOUBLE, OUTPUTS, Engine
 from statesize.spectra.factorisation import singular_values
-from statesize.spectra.spectrum import Spectrum
+from statesize.spectra.spectrum import Spectrum, denormal_error
 
 
 @dataclass(frozen=True)

@@ -16,17 +16,17 @@ from torch import Tensor
 from statesize.operators import Recurrence
 from statesize.operators.transition import DeltaTransition, FullTransition, RankOneTransition
 from statesize.spectra.border_maps import WIDEST, BorderMaps, chosen_borders, chunks_between, maps_of_chunks
-from statesize.spectra.bounds import (
+from statesize.spectra.cut import Cut
+from statesize.spectra.factorisation import after_chunk, before_chunk, frobenius_norm, singular_values
+from statesize.spectra.spectrum import (
     Sizes,
+    Spectrum,
     carried_errors,
     chunk_sizes,
     denormal_error,
     sizes_before_erasing,
     sizes_by_gain,
 )
-from statesize.spectra.cut import Cut
-from statesize.spectra.factorisation import after_chunk, before_chunk, frobenius_norm, singular_values
-from statesize.spectra.spectrum import Spectrum
 
 # Numbers of a stretch in one of the tensors that its chunks are made of.
 _NUMBERS = 2**18

@@ -10,10 +10,9 @@ from torch import Tensor
 
 from statesize.operators import Recurrence
 from statesize.operators.transition import DiagonalTransition, Transition
-from statesize.spectra.bounds import denormal_error
 from statesize.spectra.cut import Cut
 from statesize.spectra.factorisation import frobenius_norm, singular_values, triangular_factor
-from statesize.spectra.spectrum import Spectrum
+from statesize.spectra.spectrum import Spectrum, denormal_error
 
 # Without a window, inputs that are added at once: fewer make more steps, more make more doublings.
 _SMALLEST_BLOCK = 32

@@ -14,13 +14,12 @@ from torch import Tensor
 
 from statesize.operators import Operator, Recurrence
 from statesize.operators.transition import DiagonalTransition
-from statesize.spectra.bounds import carried_error, denormal_error
 from statesize.spectra.cut import Cut
 from statesize.spectra.engine import OUTPUTS, Engine, has_compiled_kernels, largest_state, number_bytes
 from statesize.spectra.exact.few_positions import are_few, few_spectra, stretch_numbers
 from statesize.spectra.exact.sliding_window import stretch_length, windowed_spectrum
 from statesize.spectra.factorisation import frobenius_norm, observability_factors, reachability_factors, singular_values
-from statesize.spectra.spectrum import Spectrum
+from statesize.spectra.spectrum import Spectrum, carried_error, denormal_error
 
 # Tensors that are made of a stretch of chunks.
 _STRETCH = 12

@@ -18,13 +18,12 @@ from torch import Tensor
 
 from statesize.operators import Operator, Recurrence
 from statesize.operators.transition import DiagonalTransition
-from statesize.spectra.bounds import UNDERFLOW, count_bounds, entropy_bound
 from statesize.spectra.cut import Cut
 from statesize.spectra.engine import DOUBLE, OUTPUTS, Counts, Engine, has_compiled_kernels, largest_state
 from statesize.spectra.exact.square_root import square_root_spectrum
 from statesize.spectra.lanes.eigenvalues import WIDTH, Array
 from statesize.spectra.lanes.spectra import CHUNK, squared_spectra
-from statesize.spectra.spectrum import Spectrum, largest
+from statesize.spectra.spectrum import UNDERFLOW, Spectrum, count_bounds, entropy_bound, largest
 
 # Error of the eigenvalues of MᵀM, in units of ‖M‖_F².
 _SQUARED_ERROR = 8 * float(np.finfo(np.float64).eps)

@@ -19,10 +19,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from statesize.spectra.bounds import fourth_root
 from statesize.spectra.engine import has_compiled_kernels
 from statesize.spectra.factorisation import corner_energies, singular_values
 from statesize.spectra.lanes.elimination import eliminate_chunks
+from statesize.spectra.spectrum import fourth_root
 
 # Products with HᵀH after which a Rayleigh quotient is near enough to σ_1 to start from.
 _POWER_STEPS = 10

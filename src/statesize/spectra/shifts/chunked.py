@@ -18,13 +18,13 @@ from statesize.operators.transition import (
     Transition,
 )
 from statesize.spectra.border_maps import Chunks, delta_chunks
-from statesize.spectra.bounds import Sizes, carried_errors, chunk_sizes, sizes_before_erasing, sizes_by_gain
 from statesize.spectra.cut import Cut
 from statesize.spectra.engine import FALLBACK_BYTES, Engine, largest_state, number_bytes
 from statesize.spectra.exact.few_positions import are_few
 from statesize.spectra.factorisation import border_factors, frobenius_norm
 from statesize.spectra.shifts.bordered import BorderedChunks
 from statesize.spectra.shifts.certified import CertifiedBlocks
+from statesize.spectra.spectrum import Sizes, carried_errors, chunk_sizes, sizes_before_erasing, sizes_by_gain
 
 _linalg = cast("Any", torch.linalg)
 

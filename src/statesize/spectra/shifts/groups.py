@@ -13,10 +13,9 @@ import torch
 from torch import Tensor
 
 from statesize.parallel.threads import end_if_unwanted
-from statesize.spectra.bounds import UNDERFLOW, count_bounds, entropy_bound
 from statesize.spectra.cut import Cut
 from statesize.spectra.shifts.quadrature import entropies, rules_from
-from statesize.spectra.spectrum import effective_rank
+from statesize.spectra.spectrum import UNDERFLOW, count_bounds, effective_rank, entropy_bound
 
 # How far beside a threshold its inertia is tried first if nothing else is said, relative to it. Too near costs another
 # evaluation, too far a few singular values; 1e-6 to 1e-5 take about the same time on `statesize bench engines`.

@@ -14,7 +14,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from statesize.spectra.bounds import UNDERFLOW
+from statesize.spectra.spectrum import UNDERFLOW
 
 # Positions whose products are taken together.
 _TOGETHER = 32

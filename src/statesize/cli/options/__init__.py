@@ -1,1 +1,0 @@
-"""Options that several commands have: their kinds, and what a model reads."""

@@ -1,0 +1,1 @@
+"""What several commands share: options, what a model reads, and what is printed."""

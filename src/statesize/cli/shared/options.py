@@ -1,0 +1,142 @@
+"""Options that several commands have: how a model is loaded, which processes measure it, and what is measured."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
+
+from cyclopts import Group, Parameter, validators
+
+from statesize.errors import InputError
+
+if TYPE_CHECKING:
+    from statesize.measurement.settings import Settings
+    from statesize.parallel.executor import Make
+    from statesize.parallel.ray import OnRay
+
+
+Flag: TypeAlias = Annotated[bool, Parameter(negative="")]
+MOST = 10**9
+"""The largest count that an option takes."""
+
+Count: TypeAlias = Annotated[int, Parameter(validator=validators.Number(gte=1, lte=MOST))]
+AtLeastTwo: TypeAlias = Annotated[int, Parameter(validator=validators.Number(gte=2, lte=MOST))]
+Seed: TypeAlias = Annotated[int, Parameter(validator=validators.Number(gte=0, lt=2**63))]
+
+
+def whole_numbers(name: str, text: str) -> list[int]:
+    """Numbers with commas between them."""
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError as error:
+        raise InputError(f"{name} must be numbers with commas between them, got {text!r}.") from error
+
+
+Crew: TypeAlias = "Callable[[Make], OnRay]"
+
+# Other processes measure, or nothing is measured.
+WORKERS = Group(validator=validators.LimitedChoice(), show=False)
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Loading:
+    """How the model is loaded.
+
+    Attributes:
+        revision: Branch, tag or commit of a model of the hub.
+        device: Where the model runs, such as cpu or cuda:0.
+        dtype: Dtype to load the weights in, and to run the model in. Default: as stored.
+        allow_pickle: Read weights that are no safetensors, by torch.load with weights_only=True.
+        trust_remote_code: Run Python code that comes with the model.
+    """
+
+    revision: str | None = None
+    device: str = "cpu"
+    dtype: Literal["float32", "float64", "bfloat16", "float16"] | None = None
+    allow_pickle: Flag = False
+    trust_remote_code: Flag = False
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Workers:
+    """Who measures.
+
+    Attributes:
+        ray: Spread the sequences over processes that each hold the model. They run on the Ray cluster at HOST:PORT or
+            ray://HOST:PORT, on the one that runs here (auto), or, without an address, on Ray started on this machine.
+        ray_cpus: Cores of each of these processes.
+    """
+
+    ray: Annotated[
+        bool | str, Parameter(group=("Parameters", WORKERS), metavar="[ADDRESS]", negative="", show_default=False)
+    ] = False
+    ray_cpus: Count = 1
+
+    def check(self) -> None:
+        """Refuse Ray where it is not installed."""
+        from importlib.util import find_spec
+
+        if self.ray is not False and find_spec("ray") is None:
+            raise InputError("Ray is not installed; pip install ray, or run without it")
+
+    @contextmanager
+    def crew(self) -> Generator[Crew | None]:
+        """Workers on Ray for the time of a block; None where this process measures itself."""
+        if self.ray is False:
+            yield None
+            return
+        from statesize.parallel.ray import OnRay
+        from statesize.parallel.ray_session import ray_session
+
+        with ray_session(self.ray if isinstance(self.ray, str) else None) as ray:
+            yield partial(OnRay, ray, cpus=self.ray_cpus, threads=self.ray_cpus)
+
+
+def _some(_: object, channels: object) -> None:
+    if isinstance(channels, int) and channels < 1:
+        raise ValueError('Must be "all" or at least 1.')
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Measuring:
+    """What is measured.
+
+    Attributes:
+        layers: Layers to measure, by name or by index from 0. Default: all.
+        positions: Positions to measure in each sequence: all, or this many, evenly spread. Default: all of a sequence
+            of up to 16,384 tokens, 32 of a longer one.
+        stride: Measure one position in this many.
+        past: Measure with at most this many positions of the past.
+        future: Measure with at most this many positions of the future.
+        channels: Heads or channels to measure in each layer: all, or a number, drawn from all parts of the layer.
+            Default: all of them, up to a cost that --plan states.
+        seed: Seed of the choice of heads or channels.
+        memory: Memory that measuring may use, beside the model and the results, such as 4GB: operators, attention maps
+            and spectra. Where one head takes more, the command says how much would do.
+        count_accuracy: Allow counts at relative tolerances to be off by up to this fraction (0.02 = 2 %), or by 1.
+            0 = exact, which takes longer for attention.
+        entropy_accuracy: Relative accuracy of entropies.
+    """
+
+    layers: Annotated[list[int | str] | None, Parameter(negative="", consume_multiple=True)] = None
+    positions: Annotated[Literal["all"] | int | None, Parameter(validator=_some)] = None
+    stride: Count | None = None
+    past: Count | None = None
+    future: Count | None = None
+    channels: Annotated[Literal["all"] | int | None, Parameter(validator=_some)] = None
+    seed: Seed = 0
+    memory: str = "2GB"
+    count_accuracy: Annotated[float, Parameter(validator=validators.Number(gte=0, lt=1))] = 0.02
+    entropy_accuracy: Annotated[float, Parameter(validator=validators.Number(gt=0))] = 1e-3
+
+    def settings(self) -> Settings:
+        """The same, checked, without the layers."""
+        from statesize.measurement.settings import check_settings
+
+        return check_settings(**{name: value for name, value in asdict(self).items() if name != "layers"})

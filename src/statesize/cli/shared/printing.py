@@ -1,0 +1,189 @@
+"""How a command prints: its result on stdout as JSON, and what it does meanwhile on stderr."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import webbrowser
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cyclopts import Parameter
+
+from statesize.cli.shared.options import Flag
+from statesize.io.progress import Bars, say
+from statesize.io.text import printable
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from statesize.profiling import Plan, Profile
+
+
+# Read by huggingface_hub and transformers when they are imported, which happens when a model is loaded.
+_NO_BARS = "HF_HUB_DISABLE_PROGRESS_BARS"
+_ERRORS_ONLY = "TRANSFORMERS_VERBOSITY"
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Printing:
+    """What is printed.
+
+    Attributes:
+        json: Print the result as one JSON document.
+        quiet: Print nothing on stderr but errors and what was left out.
+    """
+
+    json: Flag = False
+    quiet: Flag = False
+
+    def say(self, message: str) -> None:
+        """Print a line on stderr, unless that is to be quiet."""
+        if not self.quiet:
+            say(message)
+
+    def bars(self) -> Bars:
+        """Progress on stderr, or none."""
+        return Bars(self.quiet)
+
+    @contextmanager
+    def step(self, description: str) -> Generator[None]:
+        """Show that something is being done that has no measure of its progress."""
+        with self.bars() as bars:
+            bars.begin(description)
+            yield
+
+    def hush_libraries(self) -> None:
+        """Keep back the warnings of transformers, and if it is to be quiet the bars of the hub; before the import."""
+        os.environ.setdefault(_ERRORS_ONLY, "error")
+        if self.quiet:
+            os.environ.setdefault(_NO_BARS, "1")
+
+
+TEXT = Printing()
+"""The default of what is printed."""
+
+
+_NAMED = 3
+
+
+def tell_left_out(problems: Sequence[str]) -> None:
+    """Print on stderr what was not read, and why."""
+    if problems:
+        more = f", and {len(problems) - _NAMED} more" if len(problems) > _NAMED else ""
+        say(f"Left out {len(problems)}: {'; '.join(problems[:_NAMED])}{more}.")
+
+
+def tell_page(path: Path, printing: Printing, *, open_page: bool) -> None:
+    """Say where a report lies, and open it if that is wanted."""
+    printing.say(f"Report: {path}")
+    if open_page and not webbrowser.open(path.absolute().as_uri()):
+        printing.say(f"No browser could be started; open {path.absolute().as_uri()} in one.")
+
+
+def read_profiles(folders: Sequence[Path], printing: Printing) -> list[Profile]:
+    """Read profiles from their folders, with a bar."""
+    from statesize.profiling import Profile
+
+    profiles: list[Profile] = []
+    with printing.bars() as bars:
+        bar = bars.begin("reading profiles", len(folders))
+        for folder in folders:
+            profiles.append(Profile.load(folder))
+            bar.update(len(profiles), len(folders), str(folder), line=False)
+    return profiles
+
+
+SCHEMA = 1
+
+
+# Figures of a mixer that a document holds by the names of the summary; those in _ESTIMATED with an interval.
+_FIGURES = (
+    "kind",
+    "units",
+    "measured",
+    "state_bytes",
+    "norm",
+    "state_utilisation",
+    "ceiling_utilisation",
+    "sink_share",
+    "sink_position",
+    "sink_entropy",
+    "sinkless_entropy",
+    "faithfulness",
+    "run_difference",
+)
+_ESTIMATED = ("average_entropy", "total_entropy", "readout_total_entropy")
+
+
+def print_json(document: dict[str, Any]) -> None:
+    """Print one JSON document on stdout."""
+    print(printable(json.dumps(document, ensure_ascii=False, allow_nan=False)))
+
+
+def known(value: Any) -> Any:
+    """A value as JSON holds it: None for a number that is not finite."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def profile_document(profile: Profile, result: Path | None) -> dict[str, Any]:
+    """A profile, saved as `result` or not at all, as `statesize profile --json` prints it."""
+    from statesize.results.summary import group_rows
+
+    attributes = profile.attributes
+    return {
+        "schema": SCHEMA,
+        "model": profile.model,
+        "sequences": int(profile.tokens.sizes["sequence"]),
+        "tokens": int(profile.tokens["length"].sum()),
+        "tolerances": attributes["tolerances"],
+        "relative_tolerances": attributes["relative_tolerances"],
+        "settings": attributes["settings"],
+        "source": attributes["source"],
+        "threads": attributes.get("threads"),
+        "recipe": attributes.get("recipe"),
+        "mixers": [_mixer(profile, name) for name in profile.mixers],
+        "groups": [{key: known(value) for key, value in row.items()} for row in group_rows(profile)],
+        "skipped": [{"name": name, "reason": reason} for name, reason in attributes["skipped"].items()],
+        "result": None if result is None else str(result),
+    }
+
+
+def plan_document(plan: Plan, name: str, chats: int = 0) -> dict[str, Any]:
+    """A plan as `statesize profile --plan --json` prints it; so many `chats` went through the tokenizer's template."""
+    values = asdict(plan)
+    skipped = [{"name": part, "reason": reason} for part, reason in plan.skipped.items()]
+    return {"schema": SCHEMA, "model": name} | values | {"chats": chats, "skipped": skipped, "spectra": plan.spectra}
+
+
+def _mixer(profile: Profile, name: str) -> dict[str, Any]:
+    from statesize.results.fields import COUNTS
+    from statesize.results.summary import summary_row
+
+    mixer = profile.mixer(name)
+    row: dict[str, Any] = {**summary_row(mixer, profile.model, name, profile.group(name))}
+    return {
+        "name": name,
+        "note": str(mixer.attrs["note"]),
+        "multiplicity": int(mixer.attrs["multiplicity"]),
+        "state_size": row["tss"],
+        **{figure: known(row[figure]) for figure in (*_FIGURES, *_ESTIMATED)},
+        **{f"{figure}_interval": _interval(row[figure], row[f"{figure}_error"]) for figure in _ESTIMATED},
+        **{f"average_{counts.name}": _averages(mixer, counts.name) for counts in COUNTS},
+    }
+
+
+def _averages(mixer: xr.Dataset, metric: str) -> list[float | None]:
+    from statesize.results.summary import average
+
+    values = mixer[metric].values
+    return [known(average(mixer, values[..., index]).mean) for index in range(values.shape[-1])]
+
+
+def _interval(mean: float, error: float) -> list[float] | None:
+    return [mean - error, mean + error] if math.isfinite(error) else None

@@ -1,0 +1,293 @@
+"""Rows of the short table: a layer, or a range of like layers of a large model."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+
+from statesize.cli.shared.table import BAR, byte_count, number_text, print_notes, print_table
+from statesize.measurement.statistics import signed
+from statesize.report.kinds import largest_difference
+from statesize.report.words import headline, model_title, short_names, sink_note
+from statesize.results.fields import COLUMNS, FIGURE_HEADINGS, FIGURES, GROUP_HEADINGS, HEADINGS, Heading
+from statesize.results.summary import average, ess_values, group_rows, keeps_everything, utilisation_values
+
+if TYPE_CHECKING:
+    from statesize.profiling import Plan, Profile
+    from statesize.report.comparison import Comparison
+    from statesize.report.kinds import LayerKinds
+
+
+_MOST_ROWS = 20
+"""Of a model; one of more layers has those that are next to each other and alike on one row."""
+
+
+@dataclass(frozen=True)
+class LayerRow:
+    """One row; numbers of several layers as a range."""
+
+    layer: str
+    ess: str
+    size: int
+    keeps_everything: bool
+    used: float  # share of the size, mean over its layers
+    norm: str
+    sink: str  # share of the attention that one token takes
+
+
+@dataclass(frozen=True)
+class _Layer:
+    name: str
+    ess: float
+    error: float
+    size: int
+    keeps_everything: bool
+    used: float
+    norm: float
+    sink: float
+
+    def like(self) -> tuple[object, ...]:
+        """Equal for layers of one size whose bars are as long."""
+        return self.size, self.keeps_everything, round(self.used * BAR) if math.isfinite(self.used) else None
+
+
+def layer_rows(profile: Profile, metric: str) -> list[LayerRow]:
+    """The rows of one model by a metric."""
+    layers: list[_Layer] = []
+    for row in profile.summary_rows():
+        node = profile.mixer(row["layer"])
+        used, ess = (average(node, values(node, metric)).mean for values in (utilisation_values, ess_values))
+        error = row["average_entropy_error" if metric == "entropy" else "average_relative_count_error"]
+        size = (row["tss"], keeps_everything(node))
+        layers.append(_Layer(row["layer"], ess, error, *size, used, row["norm"], row["sink_share"]))
+    if len(layers) <= _MOST_ROWS:
+        return [_row([layer], {layer.name: layer.name}) for layer in layers]
+    short = short_names([layer.name for layer in layers])
+    return [_row(list(alike), short) for _, alike in groupby(layers, _Layer.like)]
+
+
+def _row(layers: list[_Layer], names: Mapping[str, str]) -> LayerRow:
+    first, last = layers[0], layers[-1]
+    used = [layer.used for layer in layers if math.isfinite(layer.used)]
+    return LayerRow(
+        _span([names[layer.name] for layer in layers]),
+        number_text(first.ess, ".1f", first.error) if first is last else _range([layer.ess for layer in layers], ".1f"),
+        first.size,
+        first.keeps_everything,
+        sum(used) / len(used) if used else math.nan,
+        _range([layer.norm for layer in layers], "norm"),
+        _range([layer.sink for layer in layers], ".0%"),
+    )
+
+
+def _pattern(names: Sequence[str]) -> str:
+    """What short names stand for, such as model.layers.N.self_attn; the first and the last name where they differ."""
+    short = short_names(names)
+    patterns = {name.replace(f".{short[name]}.", ".N.", 1) for name in names}
+    return patterns.pop() if len(patterns) == 1 else f"{names[0]} to {names[-1]}"
+
+
+def _span(names: Sequence[str]) -> str:
+    """The first and last of some names, such as 12–24."""
+    return names[0] if len(names) == 1 else f"{names[0]}–{names[-1]}"
+
+
+def _range(values: list[float], form: str) -> str:
+    least, most = number_text(min(values), form), number_text(max(values), form)
+    return least if least == most else f"{least}–{most}"
+
+
+_COMPARED = (
+    "tss", "average_entropy", "state_utilisation", "ceiling_utilisation", "norm", "state_bytes", "recall_perplexity"
+)  # fmt: skip
+_PLANNED = ("layer", "seconds", "memory", "units", "measured", "at once", "positions", "engine", "kind")
+
+
+def print_summary(profiles: Sequence[Profile], metric: str = "entropy", *, wide: bool = False) -> None:
+    """Print one row a mixer, and below what was left out and how far the model was from the unaltered one."""
+    print_notes([headline(profiles, metric).sentence, ""])
+    notes = _notes(profiles)
+    shared = [row for profile in profiles for row in _group_rows(profile)]
+    relative = _relative(profiles)
+    if wide:
+        _print_wide(profiles, relative, () if shared else notes)
+    else:
+        _print_narrow(profiles, metric, relative, () if shared else notes)
+    if shared:
+        headings = [heading.text.replace("relative tolerance", relative) for heading in GROUP_HEADINGS.values()]
+        print()
+        print("Joint ESS of heads that share a cache, a channel of the cache:")
+        print_table(headings, shared, 2, notes)
+
+
+def _group_rows(profile: Profile) -> list[list[str]]:
+    """The cells of each cache, or, of a large model, of all that follow one another and store as much."""
+    rows = group_rows(profile)
+    if len(rows) <= _MOST_ROWS:
+        return [_cells(row, GROUP_HEADINGS) for row in rows]
+    short = short_names([row["layer"] for row in rows])
+    folded: list[list[str]] = []
+    for _, alike in groupby(rows, lambda row: (row["groups"], row["readouts"], row["tss"])):
+        some = list(alike)
+        ranges = {
+            name: _range([cast("float", row[name]) for row in some], heading.form)
+            for name, heading in GROUP_HEADINGS.items()
+            if heading.form != "text"
+        }
+        folded.append([some[0]["model"], _span([short[row["layer"]] for row in some]), *ranges.values()])
+    return folded
+
+
+def _print_narrow(profiles: Sequence[Profile], metric: str, relative: str, notes: Sequence[str]) -> None:
+    """Layer, ESS of its size, share in use with a bar, and norm; like layers of a large model on one row."""
+    cells: list[list[str]] = []
+    shares: list[float] = []
+    folded: list[str] = []
+    caches = False
+    sinks = any(sink_note(profile) for profile in profiles)
+    for profile in profiles:
+        cells += [[], [model_title(profile)]] if cells else [[model_title(profile)]]
+        shares += [math.nan] * (len(cells) - len(shares))
+        for row in layer_rows(profile, metric):
+            caches = caches or row.keeps_everything
+            mark = "*" if row.keeps_everything else ""
+            used = number_text(row.used, ".0%") + (mark if math.isfinite(row.used) else "")
+            cells.append([row.layer, row.ess, f"{row.size:,}", *([row.sink] if sinks else []), row.norm, used])
+            shares.append(row.used)
+        if len(profile.mixers) > _MOST_ROWS:
+            folded.append(f"Layers {_span(list(short_names(profile.mixers).values()))} are {_pattern(profile.mixers)}.")
+    named = "entropy" if metric == "entropy" else relative
+    said = [
+        "ESS: numbers per channel that the layer carries; size: numbers that it could carry; used: ESS as a share of "
+        "the size, on average where the size is the limit.",
+        *(["sink: share of the attention that one token takes."] if sinks else []),
+        *folded,
+        *(["* of the ceiling min(i, L−i), which is the limit of a cache that keeps every token."] if caches else []),
+    ]
+    headings = ["layer", f"ESS\n({named})", "size", *(["sink"] if sinks else []), "norm", "used"]
+    print_table(headings, cells, 1, [*said, *notes], shares)
+
+
+def _print_wide(profiles: Sequence[Profile], relative: str, notes: Sequence[str]) -> None:
+    """All columns."""
+    groups = [profile.summary_rows() for profile in profiles]
+    rows = [row for group in groups for row in group]
+    shown = [name for name in COLUMNS if name in HEADINGS and name not in {"kind", "readout_total_entropy"}]
+    # Columns that say nothing of these profiles are left out.
+    if all(row["measured"] == row["units"] for row in rows):
+        shown.remove("measured")
+    optional = ("state_utilisation", "ceiling_utilisation", "sink_share", "sink_entropy", "sinkless_entropy")
+    for name in (*optional, "faithfulness"):
+        if not any(math.isfinite(row[name]) for row in rows):
+            shown.remove(name)
+    headings = [HEADINGS[name].text.replace("relative tolerance", relative) for name in shown]
+    cells: list[list[str]] = []
+    shares: list[float] = []
+    for group in groups:
+        if cells and group:
+            cells.append([])
+            shares.append(0.0)
+        for row in group:
+            measured = {**row, "measured": f"{row['measured']} of {row['units']}"}
+            cells.append(_cells(measured, {name: HEADINGS[name] for name in shown}))
+            shares.append(np.nanmax([row["state_utilisation"], row["ceiling_utilisation"], -1]))
+    print_table(headings, cells, 2, notes, shares)
+
+
+def _relative(profiles: Sequence[Profile]) -> str:
+    rho = profiles[0].attributes["relative_tolerances"]
+    return f"σ > {rho[0]:g} σ₁" if rho else "relative tolerance"
+
+
+def _notes(profiles: Sequence[Profile]) -> list[str]:
+    """What was left out, and how far the observed runs were from unaltered ones."""
+    notes: list[str] = []
+    for profile in profiles:
+        name = f"{profile.model}: " if len(profiles) > 1 else ""
+        source: dict[str, str] = profile.attributes.get("source") or {}
+        notes += [f"{name}weights: {source['weights']}"] if "weights" in source else []
+        notes += [f"{name}note: {source['unused_weights']}"] if "unused_weights" in source else []
+        notes += [f"{name}{sinks}"] if (sinks := sink_note(profile)) else []
+        notes += [f"{name}skipped: {part}: {reason}" for part, reason in profile.attributes["skipped"].items()]
+        notes += [f"{name}{mixer}: {note}" for mixer, note in profile.notes.items()]
+    differences = [row["run_difference"] for profile in profiles for row in profile.summary_rows()]
+    if not all(map(math.isnan, differences)):
+        largest = np.nanmax(differences)
+        figure = f"{largest:.0e}" if largest else "0"
+        notes.append(f"Last hidden state, observed against unaltered: largest difference {figure}.")
+    return notes
+
+
+def print_comparison(profiles: Sequence[Profile], comparison: Comparison, *, wide: bool = False) -> None:
+    """Print one row a model, of the figures that are known of any, and what makes them less comparable."""
+    print_notes([headline(profiles).sentence, ""])
+    rows: list[dict[str, Any]] = [
+        vars(model) | {"model": model_title(profile)}
+        for model, profile in zip(comparison.models, profiles, strict=True)
+    ]
+    known = [name for name in FIGURES if any(math.isfinite(row[name]) for row in rows)]
+    shown = known if wide else [name for name in _COMPARED if name in known]
+    headings = {name: FIGURE_HEADINGS[name] for name in ("model", *shown)}
+    texts = [heading.text for heading in headings.values()]
+    print_table(texts, [_cells(row, headings) for row in rows], 1, [f"note: {note}" for note in comparison.notes])
+
+
+def _cells(row: Mapping[str, object], headings: Mapping[str, Heading]) -> list[str]:
+    return [
+        str(row[name])
+        if heading.form == "text"
+        else number_text(cast("float", row[name]), heading.form, cast("float", row.get(f"{name}_error", 0.0)))
+        for name, heading in headings.items()
+    ]
+
+
+def print_plan(plan: Plan, loading: float) -> None:
+    """Print what a profile would measure and cost, one row a mixer; loading the model took so many seconds."""
+    rows = [
+        (
+            *(mixer.name, f"{mixer.seconds:,.1f}", byte_count(mixer.memory)),
+            *(f"{number:,}" for number in (mixer.units, mixer.measured, mixer.block, mixer.positions)),
+            *(mixer.engine, mixer.kind),
+        )
+        for mixer in plan.mixers
+    ]
+    notes = [f"skipped: {part}: {reason}" for part, reason in plan.skipped.items()]
+    memory = "" if plan.memory is None else f", {byte_count(plan.memory)} of memory with the model"
+    notes.append(
+        f"{plan.spectra:,} spectra of {len(plan.mixers)} mixers over {plan.sequences:,} sequences, {plan.tokens:,} "
+        f"tokens: about {plan.seconds:,.0f} s, after {loading:,.0f} s that loading took{memory}."
+    )
+    if plan.memory is not None:
+        held = byte_count(plan.memory - 2 * plan.results)
+        notes.append(f"With --output, {byte_count(plan.results)} of results lie on disk and {held} in memory.")
+    if plan.sampled < plan.sequences:
+        notes.append(f"Predicted from {plan.sampled} sequences of all parts of the corpus; the others were not read.")
+    some = [mixer.name for mixer in plan.mixers if mixer.measured < mixer.units]
+    notes.append(
+        f"Some heads or channels of {len(some)} layers will be measured; --channels all takes all."
+        if some
+        else "All heads or channels will be measured."
+    )
+    print_table(_PLANNED, rows, 1, notes)
+
+
+def print_kinds(layers: Sequence[LayerKinds], kinds: Sequence[str]) -> None:
+    """Print a row a layer: the mean of each kind, and the two kinds that differ most."""
+    rows: list[list[str]] = []
+    for one in layers:
+        (first, second), difference = largest_difference(one)
+        means = [f"{mean.value:.1f}" for mean in one.means.values()]
+        rows.append([one.layer, *means, signed(difference), f"{first} → {second}"])
+    counts = ", ".join(f"{count} of {kind}" for kind, count in sorted(Counter(kinds).items()))
+    notes = [
+        f"Entropy-ESS by kind of document: {counts}. Intervals of 95 % are Welch’s, over documents and for all pairs "
+        "of kinds together."
+    ]
+    print()
+    print_table(["layer", *layers[0].means, "largest\ndifference", ""], rows, 1, notes)

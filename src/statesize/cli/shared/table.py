@@ -1,0 +1,206 @@
+"""Tables on stdout within the width of a terminal, and numbers as their cells hold them."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import sys
+import textwrap
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from rich.cells import cell_len
+from rich.console import Console
+from rich.measure import Measurement
+from rich.table import Table
+from rich.text import Text
+
+from statesize.cli.shared.printing import Printing, tell_page
+from statesize.io.text import printable
+
+BAR = 16
+_ENDLESS = 10_000
+_NARROWEST, _MIDDLE = 12, 18
+_ASCII = str.maketrans(
+    {
+        "σ": "s",
+        "₁": "_1",
+        "±": "+-",
+        "×": "x",
+        "µ": "u",
+        "³": "^3",
+        "²": "^2",
+        "⁴": "^4",
+        "█": "#",
+        "░": ".",
+        "−": "-",
+        "–": "-",
+        "…": "...",
+    }
+)
+
+
+def print_table(
+    headings: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    left: int,
+    notes: Sequence[str] = (),
+    shares: Sequence[float] = (),
+) -> None:
+    """Print a table: as wide as it needs to a file or pipe, within the width of a terminal.
+
+    A terminal that is too narrow loses the bars first; then text breaks between words, then the last columns go, and
+    a note names them.
+
+    Args:
+        headings: Headings of the columns; a line break makes two lines.
+        rows: Plain text, one cell a column; a row of one cell is a title, and a row without cells is blank.
+        left: How many of the first columns are flush left; the others hold numbers.
+        notes: Lines below it.
+        shares: One a row, drawn as bars.
+    """
+    console = Console(highlight=False, markup=False, soft_wrap=True, width=10_000, height=100)
+    signs = signs_of(console)
+    terminal = shutil.get_terminal_size().columns if sys.stdout.isatty() else _ENDLESS
+    fitting, drawn, notes = len(headings), shares, list(notes)
+    table = _table(headings, rows, left, drawn, signs, [])
+    if _width(console, table) > terminal:
+        drawn, rooms = (), _rooms(headings, rows, left, terminal)
+        table = _table(headings, rows, left, drawn, signs, rooms)
+        while _width(console, table) > terminal and fitting > max(left, 1):
+            fitting -= 1
+            table = _table(headings[:fitting], [row[:fitting] for row in rows], left, drawn, signs, rooms)
+    if fitting < len(headings):
+        missing = ", ".join(heading.replace("\n", " ") for heading in headings[fitting:])
+        notes.append(f"No room in {terminal} columns for {missing}: see --json, or a wider terminal.")
+    # With a height too, because rich takes the width of a dumb terminal for 80 otherwise.
+    Console(highlight=False, width=_width(console, table), height=100).print(table, crop=False, overflow="ignore")
+    print_notes(["", *notes] if notes else [])
+
+
+def print_notes(notes: Sequence[str]) -> None:
+    """Print lines that break between words where a terminal is too narrow for them."""
+    console = Console(highlight=False, markup=False, soft_wrap=True, width=10_000, height=100)
+    terminal = shutil.get_terminal_size().columns if sys.stdout.isatty() else _ENDLESS
+    for note in notes:
+        for line in note.splitlines() or [""]:
+            line = printable(line).translate(signs_of(console))
+            console.print(textwrap.fill(line, max(terminal, _NARROWEST), break_on_hyphens=False))
+
+
+def _width(console: Console, table: Table) -> int:
+    return Measurement.get(console, console.options, table).maximum
+
+
+def _rooms(headings: Sequence[str], rows: Sequence[Sequence[str]], left: int, terminal: int) -> list[int]:
+    """Widths of text columns in a terminal: names whole, the last takes what the others leave."""
+    natural = [
+        max((cell_len(line) for row in (headings, *rows) for line in row[column : column + 1]), default=0)
+        for column in range(len(headings))
+    ]
+    rooms = [natural[0], *(min(width, _MIDDLE) for width in natural[1 : max(left - 1, 1)])][:left]
+    rest = terminal - sum(rooms) - sum(natural[left:]) - 2 * len(headings)
+    return [*rooms, max(_NARROWEST, rest)][: max(left, 1)]
+
+
+def _table(
+    headings: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    left: int,
+    shares: Sequence[float],
+    signs: dict[int, str],
+    rooms: Sequence[int],
+) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for column, heading in enumerate(headings):
+        options: dict[str, Any] = {"max_width": rooms[column]} if column < min(left, len(rooms)) else {"no_wrap": True}
+        table.add_column(heading.translate(signs), justify="left" if column < left else "right", **options)
+    if shares:
+        table.add_column("", no_wrap=True)
+    for index, row in enumerate(rows):
+        cells = [
+            Text(printable(cell).translate(signs), style="" if column else "bold") for column, cell in enumerate(row)
+        ]
+        table.add_row(*cells, *([share_bar(shares[index], signs)] if shares and len(row) > 1 else []))
+    return table
+
+
+def signs_of(console: Console) -> dict[int, str]:
+    """Replacements of signs that a console cannot show, for `str.translate`."""
+    return _ASCII if console.options.ascii_only else {}
+
+
+def share_bar(share: float, signs: dict[int, str]) -> Text:
+    """A share as a bar."""
+    filled = round(min(max(share, 0.0), 1.0) * BAR) if math.isfinite(share) else 0
+    full, empty = ("█" * filled).translate(signs), ("░" * (BAR - filled)).translate(signs)
+    return Text(full, style="blue").append(empty, style="dim")
+
+
+def number_text(value: float, form: str, error: float = 0.0) -> str:
+    """A number by a form of `statesize.results.fields.HEADINGS`, with half the width of its interval; else a dash."""
+    if not math.isfinite(value):
+        return "-"
+    if form == "bytes":
+        return byte_count(value)
+    if form == "norm":
+        form = ".1e" if 0 < value < 0.01 else ".2f" if value < 10 else ".1f" if value < 100 else ",.0f"
+    return format(value, form) + (f" ± {number_text(error, form)}" if error else "")
+
+
+def byte_count(count: float) -> str:
+    """A number of bytes for people, such as 512 B, 1.5 kB or 2.0 GB."""
+    for name in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} B" if name == "B" else f"{count:.1f} {name}"
+        count /= 1000
+    return f"{count:.1f} TB"
+
+
+class Finding(Protocol):
+    """A result with one finding: of a series, a growth, or needles."""
+
+    @property
+    def finding(self) -> str:
+        """It, in a sentence or two."""
+        ...
+
+    @property
+    def skipped(self) -> Mapping[str, str]:
+        """What was not measured, and why."""
+        ...
+
+    def to_dict(self) -> dict[str, Any]:
+        """All figures as JSON values."""
+        ...
+
+    def to_html(self, path: Path, /) -> Path:
+        """Writes a page."""
+        ...
+
+
+def print_finding(
+    one: Finding,
+    headings: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    notes: Sequence[str],
+    left: int,
+    html: Path | None,
+    printing: Printing,
+) -> None:
+    """Write the requested page, and print the table or all as JSON; notes come below the finding.
+
+    The first `left` columns are words.
+    """
+    from statesize.cli.shared.printing import SCHEMA, print_json
+
+    if html is not None:
+        one.to_html(html)
+    if printing.json:
+        print_json({"schema": SCHEMA, **one.to_dict()})
+    else:
+        skipped = (f"skipped: {name}: {reason}" for name, reason in one.skipped.items())
+        print_table(headings, rows, left, [one.finding, *skipped, *notes])
+    if html is not None:
+        tell_page(html, printing, open_page=False)

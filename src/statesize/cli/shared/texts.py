@@ -1,0 +1,225 @@
+"""What a model reads: the options that say it, and token ids out of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, cast
+
+from cyclopts import ArgumentCollection, Group, Parameter
+
+from statesize.cli.shared.options import AtLeastTwo, Count, Flag
+from statesize.cli.shared.printing import Printing
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from statesize.texts.rows import Document, Extract, Note
+    from statesize.texts.tokens import AnyTokenizer
+
+# Sequences that a plan is made from; a larger corpus is not read as a whole.
+_PLANNED_FROM = 64
+
+
+def _one_input(arguments: ArgumentCollection) -> None:
+    any_chosen = [argument.name for argument in arguments if argument.has_tokens]
+    if len(any_chosen) > 1:
+        raise ValueError(f"Give one of --text, --jsonl, --parquet, --dataset and --ids, got {', '.join(any_chosen)}.")
+
+
+_INPUTS = Group("Inputs", validator=_one_input)
+
+
+@dataclass(frozen=True, eq=False)
+class Sequences:
+    """What was read."""
+
+    ids: list[Tensor]  # token ids, (L,) int64 each, L ≥ 2
+    chats: int  # how many of them went through the tokenizer's chat template
+    total: int | None = None  # how many sequences there are in all; None where they are these
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Texts:
+    """What the model reads: bundled documents without any of these.
+
+    Attributes:
+        text: UTF-8 text files, one sequence each; blank lines separate documents, which are joined by the model's
+            end-of-sequence token. Repeat for several.
+        jsonl: A file of JSON objects, one a line, each a sequence: a text in FIELD, or a chat in "messages", which goes
+            through the chat template of the tokenizer.
+        parquet: A Parquet file, or a folder with some; each row is a sequence, a text or a chat.
+        dataset: A data set of the package datasets, on disk or of the hub; each row is a sequence.
+        ids: Token ids, for a model without a tokenizer: a file with a JSON list of them, or JSONL with one list on each
+            line; each list is a sequence.
+        field: Field of the JSON objects, or column of the Parquet file or data set, that holds the text.
+        split: Part of the data set.
+        special_tokens: Read special tokens that the texts spell, such as <|im_end|>, as tokens and not as letters;
+            for texts that went through a chat template. No end-of-sequence token is added, and a text file is one
+            document, blank lines and all.
+        sequences: How many sequences are read at most.
+        max_tokens: How many tokens of each sequence are read.
+    """
+
+    text: Annotated[list[Path] | None, Parameter(group=_INPUTS, negative="")] = None
+    jsonl: Annotated[Path | None, Parameter(group=_INPUTS)] = None
+    parquet: Annotated[Path | None, Parameter(group=_INPUTS)] = None
+    dataset: Annotated[str | None, Parameter(group=_INPUTS)] = None
+    ids: Annotated[Path | None, Parameter(group=_INPUTS)] = None
+    field: str = "text"
+    split: str = "train"
+    special_tokens: Flag = False
+    sequences: Count | None = None
+    max_tokens: AtLeastTwo = 512
+
+    def check(self) -> None:
+        """Refuse options that contradict each other, files that are not there, and a package that is missing."""
+        from statesize.errors import FileError, InputError
+
+        if self.ids is not None and self.special_tokens:
+            raise InputError("special_tokens must be left out with ids, got both. Drop --special-tokens.")
+        for path in (*(self.text or ()), self.jsonl, self.parquet, self.ids):
+            if path is not None and not path.exists():
+                raise FileError(f"{path} is not there. Give a file that is.")
+        if self.dataset is not None:
+            from statesize.texts.tables import import_datasets
+
+            import_datasets()
+
+    @property
+    def any_chosen(self) -> bool:
+        """Whether anything of the caller's own is read."""
+        return any(part is not None for part in (self.text, self.jsonl, self.parquet, self.dataset, self.ids))
+
+    def read(self, tokenizer: AnyTokenizer | None, printing: Printing, vocabulary: int | None) -> Sequences:
+        """All sequences, tokenized where they are texts; of ids, those below `vocabulary` where that is known."""
+        if self.ids is not None:
+            from statesize.texts.documents import read_token_ids
+
+            read: list[Tensor] = []
+            lengths: list[int] = []
+            for ids in islice(read_token_ids(self.ids, vocabulary), self.sequences):
+                lengths.append(len(ids))
+                read.append(ids[: self.max_tokens].clone())
+            self._say_cut(lengths, read, printing)
+            return Sequences(read, 0)
+        tokenizer = cast("AnyTokenizer", tokenizer)
+        if not self.any_chosen:
+            from statesize.texts.inputs import bundled_sequences
+
+            ids = bundled_sequences(tokenizer)[: self.sequences]
+            printing.say("Reading bundled documents; --text FILE reads yours.")
+            return Sequences([one[: self.max_tokens] for one in ids], 0)
+        left_out: list[str] = []
+        documents = islice(self._documents(left_out.append), self.sequences)
+        return self._tokens(documents, tokenizer, left_out, printing)
+
+    def kinds(self, field: str) -> list[str]:
+        """The kind of each row, which is the text of another field or column."""
+        from statesize.errors import InputError
+
+        def refuse(problem: str) -> None:
+            raise InputError(f"group_by must name a field that each row has, got {field}. {problem}.")
+
+        if self.text is not None or self.ids is not None or not self.any_chosen:
+            raise InputError("group_by must come with rows that hold their kind: --jsonl, --parquet or --dataset.")
+        read, _, position = replace(self, field=field)._reader()
+        return [str(kind) for kind in islice(read(*position, refuse), self.sequences)]
+
+    def sample(self, tokenizer: AnyTokenizer | None, printing: Printing, vocabulary: int | None) -> Sequences:
+        """Sequences for a plan, and how many there are in all: all of few, or some of many, read without the others."""
+        from statesize.errors import InputError
+
+        if (
+            self.ids is not None
+            or not self.any_chosen
+            or (self.sequences is not None and self.sequences <= _PLANNED_FROM)
+        ):
+            return self.read(tokenizer, printing, vocabulary)
+        tokenizer = cast("AnyTokenizer", tokenizer)
+        left_out: list[str] = []
+        documents, total = self._extract(left_out.append)
+        known = self._tokens(documents, tokenizer, left_out, printing)
+        if total is None and self.sequences is None:
+            raise InputError(f"{self.dataset} does not say how many rows it has; say by --sequences how many to plan.")
+        total = min(count for count in (total, self.sequences) if count is not None)
+        # The share of texts that are too short is that among those that were read.
+        total = round(total * len(known.ids) / len(documents))
+        return replace(known, total=total) if total > len(known.ids) else known
+
+    def _documents(self, note: Note) -> Iterator[tuple[Document, ...]]:
+        from statesize.texts.documents import file_documents
+
+        for path in self.text or ():
+            yield from file_documents(path, special_tokens=self.special_tokens)
+        if self.text is None:
+            read, _, position = self._reader()
+            yield from ((text,) for text in read(*position, note))
+
+    def _extract(self, note: Note) -> tuple[list[tuple[Document, ...]], int | None]:
+        from statesize.texts.rows import evenly
+
+        if self.text is not None:
+            chosen = replace(self, text=evenly(self.text, _PLANNED_FROM))
+            return list(chosen._documents(note)), len(self.text)
+        _, extract, position = self._reader()
+        extracted = extract(*position, _PLANNED_FROM, note)
+        return [(text,) for text in extracted.texts], extracted.total
+
+    def _reader(self) -> tuple[Callable[..., Iterator[Document]], Callable[..., Extract], tuple[object, ...]]:
+        """Functions that read all and some rows of the file or data set, and their arguments."""
+        from statesize.texts import documents, tables
+
+        if self.jsonl is not None:
+            return documents.read_jsonl, documents.jsonl_extract, (self.jsonl, self.field)
+        if self.parquet is not None:
+            return tables.read_parquet, tables.parquet_extract, (self.parquet, self.field)
+        return tables.read_dataset, tables.dataset_extract, (self.dataset, self.field, self.split)
+
+    def _tokens(
+        self, texts: Iterable[tuple[Document, ...]], tokenizer: AnyTokenizer, left_out: list[str], printing: Printing
+    ) -> Sequences:
+        from statesize.cli.shared.printing import tell_left_out
+        from statesize.errors import InputError
+        from statesize.texts.rows import RefusedChat
+        from statesize.texts.tokens import join_documents
+
+        sequences: list[Tensor] = []
+        lengths: list[int] = []
+        chats = 0
+        for number, documents in enumerate(texts):
+            try:
+                ids = join_documents(tokenizer, documents, self.special_tokens)
+            except RefusedChat as error:
+                left_out.append(str(error))
+                continue
+            if len(ids) < 2:
+                left_out.append(f"text {number + 1} has fewer than 2 tokens")
+                continue
+            lengths.append(len(ids))
+            chats += not isinstance(documents[0], str)
+            sequences.append(ids[: self.max_tokens].clone())
+        tell_left_out(left_out)
+        if not sequences:
+            raise InputError(
+                "no text has 2 tokens or more; effective state-size is what passes from a past to a future."
+            )
+        if chats:
+            printing.say(chat_note(chats, len(sequences)))
+        self._say_cut(lengths, sequences, printing)
+        return Sequences(sequences, chats)
+
+    def _say_cut(self, lengths: list[int], sequences: list[Tensor], printing: Printing) -> None:
+        """Say how much is read of what is there."""
+        cut, tokens, read = sum(length > self.max_tokens for length in lengths), sum(lengths), sum(map(len, sequences))
+        if cut:
+            of = "" if len(sequences) == 1 else f", {cut} of {len(sequences)} sequences cut"
+            printing.say(f"Reading the first {read} of {tokens} tokens{of}; --max-tokens takes more.")
+
+
+def chat_note(chats: int, sequences: int) -> str:
+    """Says that a chat template was used."""
+    return f"The tokenizer's chat template was applied to {chats:,} of {sequences:,} texts."

@@ -1,0 +1,91 @@
+"""Operators of any rank: counts and entropies by chunks around tridiagonal cores, as fast as a few products.
+
+Absolute counts and entropies as every engine by eliminations; counts at relative tolerances exactly, from bounds on σ_1
+of each position, or between bounds as close as requested, from thresholds that neighbouring positions share
+(docs/engines.md, "Tridiagonal cores" and "Relative tolerances of attention").
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from statesize.check import require_finite
+from statesize.operators import Operator, Recurrence, Shared
+from statesize.spectra.cut import Cut
+from statesize.spectra.engine import DOUBLE, FALLBACK_BYTES, RELATIVE, Engine
+from statesize.spectra.exact.dense import DenseEngine
+from statesize.spectra.shifts.certified import CertifiedBlocks
+from statesize.spectra.shifts.tridiagonal_chunks import tridiagonal_chunks
+
+# Shifts that entropies and exact counts at relative tolerances take on average, and what calls cost where matrices are
+# small, in operations; measured.
+_SHIFTS_OF_ENTROPY, _SHIFTS_OF_EXACT_COUNTS, _CALLS, _EXACT_CALLS = 10, 40, 1.5e8, 3e8
+# How far beside a threshold its inertia is tried first, relative to it: some ten times the usual round-off, as
+# singular values of a position that is undecided cost more than another evaluation of its chunk.
+_FIRST_GAP = 1e-7
+
+
+@dataclass(frozen=True)
+class TridiagonalEngine(Engine):
+    """Counts and entropies of any operator, whatever its rank, from a tridiagonal matrix for each chunk of positions.
+
+    Attributes:
+        width: Positions of a chunk, a power of 2 from 16 on; None for the fastest.
+    """
+
+    width: int | None = None
+
+    name = "tridiagonal"
+    outputs = frozenset(("counts", "entropy"))
+    works_on = (Operator, Shared)
+    cost = "O(L³)"
+
+    def slower_reason(self, operator: Operator, cut: Cut, outputs: tuple[str, ...]) -> str | None:
+        """Where a state is smaller than T, or singular values of the requested positions take fewer operations."""
+        if isinstance(operator, Recurrence):
+            return "works on T itself, which is larger than the state of a recurrence"
+        own, plain = self.operations(cut, outputs), DenseEngine().operations(cut)
+        return None if own < plain else f"takes {own:.1g} operations, the singular values take {plain:.1g}"
+
+    def operations(self, cut: Cut, outputs: tuple[str, ...]) -> float:
+        """About how many operations of products of matrices take as long, for one batch entry; from shapes alone."""
+        return self._operations(cut, outputs, self._width(cut))
+
+    def _operations(self, cut: Cut, outputs: tuple[str, ...], b: int) -> float:
+        chunks, r = -(-cut.length // b), cut.readouts
+        reached = {position // b for position in cut.positions}
+        cores = [min(k, r * (chunks - 1 - k)) * b for k in reached]
+        # Gram matrices of all chunks; cores and borders of those that are requested, at half the speed of products.
+        operations = _CALLS + r * cut.length**3 / 2 + sum(3 * p**3 + 4 * (r + 1) * p**2 * b for p in cores)
+        shifts = _SHIFTS_OF_ENTROPY * ("entropy" in outputs) + 2 * ("counts" in outputs)
+        if RELATIVE in outputs:
+            shifts += _SHIFTS_OF_EXACT_COUNTS
+            operations += _EXACT_CALLS
+        return operations + shifts * sum(p * ((r + 1) * b) ** 2 + 3 * (r * b) ** 3 for p in cores)
+
+    def _width(self, cut: Cut) -> int:
+        """Positions of a chunk, b: a power of 2 about a tenth of the sequence, fewer where each has several rows."""
+        if self.width or cut.readouts == 1:
+            return self.width or (32 if cut.length < 768 else 64)
+        return min((16, 32, 64), key=lambda b: self._operations(cut, ("counts", "entropy"), b))
+
+    @torch.no_grad()
+    def blocks(self, operator: Operator, cut: Cut) -> CertifiedBlocks:
+        """The blocks by chunks of T; without gradients."""
+        matrix = operator.operator.dense() if isinstance(operator, Shared) else operator.dense()[..., None, :, :]
+        require_finite("T", matrix)
+        b = self._width(cut)
+        needed = torch.zeros(-(-cut.length // b), dtype=torch.bool)
+        needed[torch.tensor(cut.positions, dtype=torch.int64) // b] = True
+        chunks = tridiagonal_chunks(matrix.flatten(0, -4) if matrix.ndim > 3 else matrix[None], b, needed)
+        return CertifiedBlocks(lambda: chunks, operator.batch_shape, cut, cut.length, first_gap=_FIRST_GAP)
+
+    def footprint(self, operator: Operator, cut: Cut) -> int:
+        """T with its copies, Gram matrices and the borders of all chunks."""
+        return DOUBLE * 5 * cut.readouts * cut.length**2
+
+    def shared_footprint(self, operator: Operator, cut: Cut) -> int:
+        """Singular values of what the eliminations leave unresolved."""
+        return FALLBACK_BYTES

@@ -1,0 +1,293 @@
+"""Chunks of positions of any T around tridiagonal cores, which stand for all that lies outside a chunk.
+
+T has r rows a position, several where readouts share an input. For i0 ≤ i < i0 + b and j = i − i0, H_i holds the rows
+of a chunk from r j on and all rows after it, the columns before j of the chunk and all columns before it; F lies in the
+rows after and the columns before. At a shift, the rows after the
+chunk have the pivot a alone and leave FᵀF / a on the columns before it, or the columns before it have c alone and leave
+F Fᵀ / c on the rows after it, whichever is the smaller matrix.
+This Gram matrix is made tridiagonal once, Θ = Qᵀ (FᵀF) Q; each shift of either sign is then a tridiagonal elimination
+and one product (docs/engines.md, "Tridiagonal cores").
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import cast
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from statesize.parallel.threads import end_if_unwanted, one_lapack_thread, tridiagonal, turned
+from statesize.spectra.factorisation import corner_energies, singular_values
+from statesize.spectra.shifts.largest_values import largest_everywhere
+from statesize.spectra.shifts.tridiagonal_cores import eliminate_around_cores
+from statesize.spectra.spectrum import ROUND_OFF, UNDERFLOW, fourth_root
+
+Array = npt.NDArray[np.float64]
+
+# Positions from one whose σ_1 is bounded by itself to the next, and how close the bounds are then, relative to it.
+_EVERY, _CLOSE = 4, 5e-3
+# Relative round-off of a norm.
+_ROUNDED = 1e-12
+
+
+@dataclass(frozen=True, eq=False)
+class Cores:
+    """What the chunks of E operators leave of what lies outside them; N = E · chunks, those of an operator in a row.
+
+    Attributes:
+        of_past: Whether the core stands for the columns before the chunk, (N,).
+        first: Where the rows of each core begin in the next three, (N + 1,).
+        diagonal: Diagonal of Θ, (rows,).
+        beside: The entries below the diagonal, a 0 last, (rows,).
+        borders: Qᵀ times what couples the core with the chunk's rows and its columns, (rows, (r + 1) b).
+        gram: Gram matrix of the chunk's r b rows over the columns before, or of its b columns over the rows after,
+            (N, r b, r b).
+        inside: T inside the chunk, (N, r b, b).
+        energy: The squared Frobenius norm of the rows or columns that have the pivot a or c alone, (N,).
+        fourth: Σ σ⁴ of all rows from the chunk on by all columns up to its end, (N,).
+    """
+
+    of_past: npt.NDArray[np.bool_]
+    first: npt.NDArray[np.int64]
+    diagonal: Array
+    beside: Array
+    borders: Array
+    gram: Array
+    inside: Array
+    energy: Tensor
+    fourth: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class TridiagonalChunks:
+    """N groups of b positions of T, eliminated at any shift; only requested groups have a core."""
+
+    strict: Tensor  # T below its diagonal, divided by the scale, (E, r L, L); L a multiple of b
+    scale: Tensor  # a power of 2, (E,)
+    cores: Cores
+    chunk: Tensor  # which of the chunks, (N,)
+
+    @property
+    def width(self) -> int:
+        """Positions of a group, b."""
+        return self.cores.inside.shape[-1]
+
+    @property
+    def rounds(self) -> int:
+        """An evaluation of a group costs about as much as the singular values of one position."""
+        return 2 * self.width + 2
+
+    @property
+    def order(self) -> int:
+        """Rows of T."""
+        return self.strict.shape[-2]
+
+    @property
+    def length(self) -> int:
+        """Columns of T."""
+        return self.strict.shape[-1]
+
+    @property
+    def readouts(self) -> int:
+        """Rows of a position, r."""
+        return self.order // self.length
+
+    @property
+    def error(self) -> Tensor:
+        """T is taken as it is, but what is tiny beside its largest entry may vanish, (N,)."""
+        return UNDERFLOW * self._scales
+
+    @property
+    def summed_error(self) -> None:
+        """No more is known than `error`."""
+        return None
+
+    def at(self, index: Tensor) -> TridiagonalChunks:
+        """Some of the groups, which may repeat."""
+        return replace(self, chunk=self.chunk[index])
+
+    def squared_norms(self) -> Tensor:
+        """‖H_i‖_F² as a sum of squares, (N, b)."""
+        return self._everywhere(corner_energies(self.strict) * self.scale.square()[:, None])
+
+    def norm_bound(self) -> Tensor:
+        """An upper bound on σ_1 of every H_i of a group, (N,): the Schatten 4-norm of what holds them all."""
+        return fourth_root(self.cores.fourth[self.chunk]) * self._scales
+
+    def largest(self) -> tuple[Tensor, Tensor]:
+        """σ_1 of every position between two numbers, (N, b) each; the upper one is ∞ where T has negative entries."""
+        bounds = [self._sampled(entry) for entry in self.strict]
+        low, high = (torch.stack(part) * self.scale[:, None] for part in zip(*bounds, strict=True))
+        return self._everywhere(low), self._everywhere(high)
+
+    def _sampled(self, strict: Tensor) -> tuple[Tensor, Tensor]:
+        if not bool((strict < 0).any()):
+            return largest_everywhere(strict, _EVERY, _CLOSE)
+        position = torch.arange(self.length, device=strict.device)
+        rank = torch.minimum(position, self.readouts * (self.length - position)).clamp(min=1)
+        low = (1 - _ROUNDED) * (corner_energies(strict) / rank).sqrt()
+        return low, torch.full_like(low, torch.inf)
+
+    def spectra(self, group: Tensor, offset: Tensor) -> Tensor:
+        """All singular values at chosen positions, (m, r L/(r + 1)), descending, zero-padded."""
+        most = max(1, self.order // (self.readouts + 1))
+        parts: list[Tensor] = []
+        for k, j in cast("list[list[int]]", torch.stack([self.chunk[group], offset], -1).tolist()):
+            entry, number = divmod(k, self.length // self.width)
+            i = number * self.width + j
+            sigma = singular_values(self.strict[entry, self.readouts * i :, :i]) * self.scale[entry]
+            parts.append(torch.nn.functional.pad(sigma, (0, most - sigma.shape[0])))
+        return torch.stack(parts)
+
+    def counts(self, shift: Tensor) -> tuple[Tensor, Tensor]:
+        """How many σ(H_i) exceed τ (N,), (N, b) int64, exact for some threshold within the second result of it."""
+        tau = shift / self._scales
+        positive, _, size = self._eliminate(-tau, -tau)
+        # Forming a Gram matrix and making it tridiagonal is exact for one within ε of its trace; it enters as G / τ.
+        formed = (self.cores.energy[self.chunk] / tau + tau)[:, None]
+        uncertainty = ROUND_OFF * torch.finfo(tau.dtype).eps * (formed + size)
+        return positive, uncertainty * self._scales[:, None]
+
+    def log_determinants(self, shift: Tensor) -> Tensor:
+        """φ_i(s) = ln det(I + H_iᵀ H_i / s²), (N, b), at one shift s > 0 a group, (N,)."""
+        s = shift / self._scales
+        _, logarithm, _ = self._eliminate(s, -s)
+        return logarithm - (torch.from_numpy(self.pivots).to(s.device)[self.chunk] * s.log())[:, None]
+
+    @cached_property
+    def _scales(self) -> Tensor:
+        return self.scale[self.chunk // (self.length // self.width)]
+
+    @property
+    def pivots(self) -> npt.NDArray[np.int64]:
+        """How many pivots an elimination of each chunk has, (N,): of its core, and as many rows or columns inside."""
+        return np.diff(self.cores.first) + _spacing(self.readouts) * self.width
+
+    def _everywhere(self, positions: Tensor) -> Tensor:
+        """(E, L) as groups, (N, b)."""
+        return positions.reshape(-1, self.width)[self.chunk]
+
+    def _eliminate(self, a: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        size = self.chunk.shape[0], self.width
+        positive, logarithm, lost = np.empty(size, np.int64), np.empty(size), np.empty(size)
+        cores, device = self.cores, a.device
+        eliminate_around_cores(
+            self.chunk.cpu().numpy(),
+            a.cpu().numpy(),
+            c.cpu().numpy(),
+            cores.of_past,
+            cores.first,
+            cores.diagonal,
+            cores.beside,
+            cores.borders.ravel(),
+            cores.gram,
+            cores.inside,
+            _spacing(self.readouts),
+            positive,
+            logarithm,
+            lost,
+        )
+        return tuple(torch.from_numpy(part).to(device) for part in (positive, logarithm, lost))  # pyright: ignore[reportReturnType]
+
+
+def _spacing(readouts: int) -> int:
+    """Rows that an elimination has for each position, those of zeros included: a power of 2."""
+    return 1 << (readouts - 1).bit_length()
+
+
+def tridiagonal_chunks(matrix: Tensor, width: int, needed: Tensor | None = None) -> TridiagonalChunks:
+    """Chunks of b positions of T (E, r, L, L), b a power of 2 from 16 on, with cores where needed (chunks,)."""
+    E, readouts, length = matrix.shape[:3]
+    chunks = -(-length // width)
+    wanted = np.ones(chunks, np.bool_) if needed is None else needed.cpu().numpy()
+    strict, scale = _scaled(matrix, chunks * width)
+    # Cores of the past while that has no more columns than the future has rows, then cores of the future.
+    number = np.arange(chunks)
+    past, future = number * width, readouts * (chunks - 1 - number) * width
+    of_past = past <= future
+    rows = np.where(wanted, np.minimum(past, future), 0)
+    first = np.concatenate([[0], np.cumsum(np.tile(rows, E))]).astype(np.int64)
+    cores = Cores(
+        of_past=np.tile(of_past, E),
+        first=first,
+        diagonal=np.zeros(int(first[-1])),
+        beside=np.zeros(int(first[-1])),
+        borders=np.zeros((int(first[-1]), (readouts + 1) * width)),
+        gram=np.zeros((E * chunks, readouts * width, readouts * width)),
+        inside=np.zeros((E * chunks, readouts * width, width)),
+        energy=matrix.new_zeros(E * chunks),
+        fourth=matrix.new_zeros(E * chunks),
+    )
+    with one_lapack_thread():
+        for entry, part in enumerate(strict.cpu()):
+            _fill(cores, part, entry * chunks, wanted)
+    return TridiagonalChunks(strict, scale, cores, torch.arange(E * chunks, device=matrix.device))
+
+
+def _scaled(matrix: Tensor, length: int) -> tuple[Tensor, Tensor]:
+    """T below its diagonal, (E, r L, L), zeros up to a length, entries at most 2 in size; what divided it, (E,)."""
+    strict = matrix.tril(-1)
+    if length > matrix.shape[-1]:
+        strict = torch.nn.functional.pad(strict, (0, length - matrix.shape[-1]) * 2)
+    strict = strict.transpose(1, 2).flatten(1, 2)
+    size = matrix.new_ones(matrix.shape[0])
+    if strict.numel():
+        size = torch.maximum(strict.amax((-2, -1)), -strict.amin((-2, -1)))
+    scale = torch.where(size > 0, torch.exp2(torch.floor(torch.log2(size))), torch.ones_like(size))
+    return strict.div_(scale[:, None, None]), scale
+
+
+def _fill(cores: Cores, strict: Tensor, begin: int, needed: npt.NDArray[np.bool_]) -> None:
+    """Computes the cores of the chunks of one T (r L, L), of which the first has this number."""
+    # Gram matrices of what lies outside grow from the middle of the sequence to its ends: before the middle those of
+    # the columns, after it those of the rows.
+    (rows_inside, b), chunks = cores.inside.shape[-2:], len(needed)
+    r = rows_inside // b
+    half = int(cores.of_past[:chunks].sum())
+    corner = strict[r * half * b :, : half * b]
+    # No farther than to the outermost chunks that are needed.
+    reached = np.flatnonzero(needed)
+    before, after = (
+        range(half - 1, int(reached.min(initial=half)) - 1, -1),
+        range(half, int(reached.max(initial=-1)) + 1),
+    )
+    columns, rows = corner.mT @ corner if before else corner, corner @ corner.mT if after else corner
+    for k in (*before, *after):
+        end_if_unwanted()
+        p = k * b
+        if k < half:
+            # Columns up to the chunk's end over the rows after it, then over the rows of the chunk too.
+            gram, more = columns, strict[r * p : r * (p + b), : p + b]
+            own, core = slice(p, None), slice(0, p)
+            whole = torch.addmm(gram, more.mT, more)
+            columns = whole[core, core]
+            borders = torch.cat([more[:, :p].mT, gram[core, own]], 1)
+        else:
+            gram, more = rows, strict[r * p :, p : p + b]
+            own, core = slice(0, r * b), slice(r * b, None)
+            whole = torch.addmm(gram, more, more.mT)
+            rows = whole[core, core]
+            borders = torch.cat([gram[core, own], more[r * b :]], 1)
+        number = begin + k
+        cores.energy[number] = gram.diagonal().sum()
+        cores.fourth[number] = torch.linalg.vector_norm(whole).square()
+        inner = gram[own, own].numpy()
+        cores.gram[number, : len(inner), : len(inner)] = inner
+        cores.inside[number] = strict[r * p : r * (p + b), p : p + b].numpy()
+        if needed[k]:
+            at = slice(cores.first[number], cores.first[number + 1])
+            reduced = cores.diagonal[at], cores.beside[at], cores.borders[at]
+            _reduce(gram[core, core].numpy(), borders.numpy(), *reduced)
+
+
+def _reduce(gram: Array, couple: Array, diagonal: Array, beside: Array, borders: Array) -> None:
+    """Θ = Qᵀ G Q by its diagonal (p,) and the entries beside it (p,), the last of them 0, and Qᵀ W (p, (r + 1) b)."""
+    if len(gram) < 2:
+        diagonal[:], borders[:] = gram.diagonal(), couple
+        return
+    diagonal[:], beside[:-1], reflections, factors = tridiagonal(gram)
+    borders[:] = turned(reflections, factors, couple)

@@ -1,4 +1,0 @@
-"""Operators of full rank: cores (compiled), chunks and the engine tridiagonal.
-
-Read them in this order.
-"""

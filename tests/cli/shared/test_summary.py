@@ -1,0 +1,165 @@
+"""The table on stdout, at every width."""
+
+import os
+import pty
+from contextlib import suppress
+from dataclasses import replace
+
+import pytest
+import torch
+from oracles.attention_models import attention_model
+
+from statesize.cli.shared.summary import layer_rows, print_plan, print_summary
+from statesize.cli.shared.table import byte_count
+from statesize.lab.mixers import LanguageModel, ModelConfig
+from statesize.profiling import Profile, plan, profile
+from statesize.report.words import headline
+
+
+@pytest.fixture(scope="module")
+def profiles():
+    ids = torch.arange(8)[None] % 8
+    shape = {"vocabulary_size": 8, "width": 8, "heads": 2, "layers": 1, "key_size": 2}
+    return [
+        profile(LanguageModel(ModelConfig(mixer=name, **shape), torch.Generator().manual_seed(0)), ids, name=name)
+        for name in ("sa", "la", "wla", "gla")
+    ]
+
+
+TITLES = ["softmax attention", "linear attention", "weighted linear attention", "gated linear attention"]
+
+
+def titles(text):
+    """The models of a table whose last line tells that they are unaltered."""
+    lines = [line.strip() for line in text.splitlines()]
+    assert "observed against unaltered: largest difference 0." in " ".join(lines[-12:])
+    return [line for line in lines if line in TITLES]
+
+
+def test_piped(profiles, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "5")
+    print_summary(profiles)
+    out = capsys.readouterr().out
+    assert out.splitlines()[0] == headline(profiles).sentence
+    assert titles(out) == TITLES
+    assert "\x1b" not in out
+    (row,) = profiles[0].summary_rows()
+    cells = next(line for line in out.splitlines() if line.startswith("layers.0.mixer")).split()
+    used = f"{row['ceiling_utilisation']:.0%}*"
+    assert cells[1:3] + cells[4:5] == [f"{row['average_entropy']:.1f}", str(row["tss"]), used]
+
+
+def test_the_metric_that_is_asked_for(profiles, capsys):
+    print_summary(profiles[:1], "relative_count")
+    out = capsys.readouterr().out
+    (row,) = profiles[0].summary_rows()
+    cells = next(line for line in out.splitlines() if line.startswith("layers.0.mixer")).split()
+    assert cells[1] == f"{row['average_relative_count']:.1f}"
+    assert "σ > 0.01 σ₁" in out
+
+
+def test_wide_tables_have_all_columns(profiles, capsys):
+    print_summary(profiles, wide=True)
+    out = capsys.readouterr().out
+    lines = [line for line in out.splitlines() if "layers.0.mixer" in line]
+    assert [line.split()[0] for line in lines] == ["sa", "la", "wla", "gla"]
+    for heading in ("total ESS", "utilisation of", "bytes"):
+        assert heading in out
+
+
+def test_like_layers_of_a_large_model_are_folded(profiles, capsys):
+    tree = profiles[3].to_xarray()
+    names = [f"layers.{index}.mixer" for index in range(24)]
+    node = tree["layers.0.mixer"].to_dataset(inherit=False)
+    other = node.copy(deep=True)
+    other["entropy"][:] *= 0.2
+    root = tree.to_dataset(inherit=False)
+    root.attrs["mixers"] = names
+    nodes = {f"/{name}": other if index == 11 else node for index, name in enumerate(names)}
+    large = Profile(type(tree).from_dict({"/": root, **nodes}))
+    rows = layer_rows(large, "entropy")
+    assert [row.layer for row in rows] == [
+        "0–10",
+        "11",
+        "12–23",
+    ]
+    assert rows[0].used == pytest.approx(rows[2].used)
+    assert rows[1].used < rows[0].used
+    print_summary([large])
+    assert "Layers 0–23 are layers.N.mixer." in capsys.readouterr().out
+
+
+def test_caches_of_a_large_model_are_folded(capsys):
+    model = attention_model("llama", num_hidden_layers=24)
+    print_summary([profile(model, torch.arange(8)[None])])
+    lines = capsys.readouterr().out.splitlines()
+    (row,) = [line.split() for line in lines if line.startswith("LlamaForCausalLM  0–23 ")]
+    assert row[2:5] == ["2", "2", "7"]
+    assert "Layers 0–23 are model.layers.N.self_attn." in lines
+
+
+def test_a_sink_has_a_column_and_a_sentence(capsys):
+    model = LanguageModel(
+        ModelConfig(mixer="sa", vocabulary_size=8, width=8, heads=1, layers=1, key_size=2, convolution_size=1),
+        torch.Generator().manual_seed(0),
+    )
+    measured = profile(model, torch.tensor([[7] + [1] * 39]))
+    tree = measured.to_xarray()
+    node = tree["layers.0.mixer"].to_dataset(inherit=False)
+    for name, value in {"sink_share": 0.5, "sink_position": 0, "sink_entropy": 2, "sinkless_entropy": 8}.items():
+        node[name] = node[name].copy(data=torch.full(node[name].shape, float(value)).numpy())
+    root = tree.to_dataset(inherit=False)
+    print_summary([Profile(type(tree).from_dict({"/": root, "/layers.0.mixer": node}))])
+    out = capsys.readouterr().out
+    assert next(line for line in out.splitlines() if line.startswith("layers.0.mixer")).split()[3] == "50%"
+    assert "Attention sinks: in 1 of 1 layers one token, mostly token 0 ('7'), takes more than 20%" in out
+    assert "entropy-ESS of these heads is 2.0 with it and 8.0 without it" in out
+
+
+@pytest.mark.parametrize("columns", [12, 60, 80, 300])
+def test_terminal(profiles, monkeypatch, columns):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("TERM", "dumb")
+    leader, follower = pty.openpty()
+    with os.fdopen(follower, "w", encoding="utf-8") as terminal:
+        monkeypatch.setattr("sys.stdout", terminal)
+        print_summary(profiles)
+    # A terminal hands over what it holds at the time, which may be a part.
+    pieces: list[bytes] = []
+    with suppress(OSError):  # Linux says so that the other end is closed.
+        while piece := os.read(leader, 1 << 16):
+            pieces.append(piece)
+    os.close(leader)
+    out = b"".join(pieces).decode()
+    if columns >= 60:
+        assert titles(out) == TITLES
+        assert max(len(line.rstrip()) for line in out.splitlines()) <= columns
+    assert "layers.0.mixer" in out.replace("\r\n", "") or columns < 60
+    assert ("█" in out) == (columns >= 80)
+
+
+def test_signs_that_ascii_cannot_hold_are_left_out(profiles, monkeypatch, tmp_path):
+    with open(tmp_path / "out", "w", encoding="ascii") as file:
+        monkeypatch.setattr("sys.stdout", file)
+        print_summary(profiles)
+    assert titles((tmp_path / "out").read_text()) == TITLES
+
+
+def test_a_plan_says_what_is_skipped_and_no_memory_where_it_is_not_known(capsys):
+    model = LanguageModel(ModelConfig("gla", vocabulary_size=8, width=8, heads=2, layers=1, key_size=2))
+    found = plan(model, torch.arange(8)[None])
+    print_plan(found, 3.2)
+    out = capsys.readouterr().out
+    assert "of memory with the model" in out
+    assert "skipped" not in out
+    print_plan(replace(found, skipped={"layers.1": "it is no mixer"}, memory=None), 3.2)
+    out = capsys.readouterr().out
+    assert "\nskipped: layers.1: it is no mixer\n" in out
+    assert "of memory" not in out
+    assert "With --output" not in out
+
+
+@pytest.mark.parametrize(("count", "text"), [(999, "999 B"), (1e6, "1.0 MB"), (2.5e12, "2.5 TB"), (3e16, "30000.0 TB")])
+def test_bytes_for_people(count, text):
+    assert byte_count(count) == text
