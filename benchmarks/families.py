@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from oracles.family_sweep import Row, sweep
 from oracles.tiny_families import MORE, names, tiny
 
-from statesize.adapters.families import swept
+from statesize.adapters.sources import swept
 from statesize.io.files import replace_file
 
 ROOT = Path(__file__).parents[1]

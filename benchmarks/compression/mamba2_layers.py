@@ -15,7 +15,7 @@ import statesize as ss
 from benchmarks.compression.comparing import texts
 from benchmarks.compression.folders import Row, measure_folders
 from benchmarks.compression.heads import spearman
-from statesize.adapters.watching.observation import Observation
+from statesize.adapters.observation import Observation
 from statesize.operators import Recurrence
 from statesize.reduction.bases import BalancedBasis
 from statesize.reduction.hub import bases_of_groups, gramians_of_groups, observe

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from statesize.adapters.captured import from_observation
-from statesize.adapters.watching.observation import Observation
+from statesize.adapters.observation import Observation
 from statesize.errors import InputError
 from statesize.operators import Dense
 

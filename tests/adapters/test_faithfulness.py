@@ -10,7 +10,7 @@ from torch import nn
 from statesize.adapters import capture, faithfulness
 from statesize.adapters.faithfulness import bound, check_faithful, check_operator, relative_difference, unfaithfulness
 from statesize.adapters.kernels import attention
-from statesize.adapters.watching.observation import Observation
+from statesize.adapters.observation import Observation
 from statesize.errors import InputError, ModelError
 from statesize.operators import Dense
 

@@ -11,7 +11,7 @@ from oracles import family_sweep
 from oracles.family_sweep import sweep
 from oracles.tiny_families import MORE, SHORT, names, tiny
 
-from statesize.adapters.families import STATE_SIZES, swept
+from statesize.adapters.sources import STATE_SIZES, swept
 from statesize.operators import Dense
 
 ROOT = Path(__file__).parents[2]

@@ -15,7 +15,7 @@ from oracles.attention_models import attention_model, token_ids
 from oracles.recurrent_models import FAMILIES, tiny_model
 
 from statesize.adapters import calls, capture
-from statesize.adapters.watching.replaced import source_files
+from statesize.adapters.replaced import source_files
 
 
 def state(model):

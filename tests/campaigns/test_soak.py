@@ -11,7 +11,7 @@ from oracles.attention_models import attention_model
 
 from campaigns.soak.calls import Soak, slope
 from campaigns.soak.traces import Held, functions, hooks, replaced
-from statesize.adapters.watching.replaced import source_files
+from statesize.adapters.replaced import source_files
 
 ROOT = Path(__file__).parents[2]
 COMMAND = [sys.executable, "-m", "campaigns.soak"]

@@ -2,7 +2,7 @@
 
 import json
 
-from statesize.adapters.families import swept
+from statesize.adapters.sources import swept
 from statesize.cli import main
 
 

@@ -13,8 +13,8 @@ from oracles.tiny_settings import CAUSAL_WITH
 from torch import Tensor, nn
 
 from statesize.adapters import Captured, capture
+from statesize.adapters.observation import running_modules
 from statesize.adapters.sources import observing_all
-from statesize.adapters.watching.observation import running_modules
 from statesize.errors import StatesizeError
 
 LENGTH = 23

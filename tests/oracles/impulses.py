@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from statesize.adapters.kernels.scans import KERNELS
-from statesize.adapters.watching.replaced import observed, pure_torch, replaced, source_files
+from statesize.adapters.replaced import observed, pure_torch, replaced, source_files
 
 Arguments = dict[str, Any]
 

@@ -11,8 +11,8 @@ import transformers
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from statesize.adapters.observation import Observation, running_modules
 from statesize.adapters.sources import Source
-from statesize.adapters.watching.observation import Observation, running_modules
 
 _ANY = {"vocab_size": 64, "hidden_size": 32, "num_hidden_layers": 2, "pad_token_id": None}
 _HEADS = {**_ANY, "intermediate_size": 48, "num_attention_heads": 4, "num_key_value_heads": 2}

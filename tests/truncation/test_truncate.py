@@ -14,11 +14,11 @@ from torch.nn import functional
 import statesize as ss
 from statesize.adapters.forward import Forward
 from statesize.adapters.kernels.scans import KERNELS
-from statesize.adapters.watching.replaced import pure_torch, replaced, source_files
+from statesize.adapters.replaced import pure_torch, replaced, source_files
 from statesize.errors import InputError, ModelError
 from statesize.texts.inputs import begun_excerpts
+from statesize.truncation.blocks import Run
 from statesize.truncation.cutting import Cutting
-from statesize.truncation.ranks import Run
 from statesize.truncation.truncate import truncate
 
 LENGTH, CUT = 20, 9

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from statesize.adapters.forward import Forward
 from statesize.adapters.models.held import mapped, stored_dtype, stored_element_size
+from statesize.adapters.observation import Frame, Observation, Product, Running, running_modules
 from statesize.adapters.sources import observing_all
-from statesize.adapters.watching.observation import Frame, Observation, Product, Running, running_modules
 from statesize.check import require_count
 from statesize.errors import ModelError
 

@@ -19,12 +19,12 @@ from statesize.adapters.faithfulness import bound, check_faithful, check_operato
 from statesize.adapters.forward import Forward
 from statesize.adapters.models.held import in_single, measuring, single_precision
 from statesize.adapters.models.inputs import Inputs, measurable
+from statesize.adapters.observation import Observation, Product, running_modules
 from statesize.adapters.other_mixing import is_own_code, other_mixing
 from statesize.adapters.reference import Checks, check_deterministic, first_difference, read_calls
+from statesize.adapters.replaced import interrupts_held
 from statesize.adapters.selection import Layers, chosen_names, find_mixers, require_some, skipped_layers
 from statesize.adapters.sources import observing_all
-from statesize.adapters.watching.interrupts import interrupts_held
-from statesize.adapters.watching.observation import Observation, Product, running_modules
 from statesize.errors import ModelError
 
 __all__ = ["Capture", "Captured", "FoundMixer", "capture"]

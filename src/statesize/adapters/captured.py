@@ -11,10 +11,9 @@ from torch import Tensor, nn
 
 from statesize.adapters.calls import FoundMixer
 from statesize.adapters.faithfulness import check_finite
-from statesize.adapters.models.held import evaluating, in_single, single_precision, stored_element_size
-from statesize.adapters.models.wrapped import uncompiled
-from statesize.adapters.watching.interrupts import interrupts_held
-from statesize.adapters.watching.observation import Observation, Units, nothing
+from statesize.adapters.models.held import evaluating, in_single, single_precision, stored_element_size, uncompiled
+from statesize.adapters.observation import Observation, Units, nothing
+from statesize.adapters.replaced import interrupts_held
 from statesize.errors import InputError, ModelError
 from statesize.operators import Dense, Operator, Shared, SoftmaxAttention
 

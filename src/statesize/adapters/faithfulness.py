@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from statesize.adapters.models.held import stored_dtype
-from statesize.adapters.watching.observation import Observation
+from statesize.adapters.observation import Observation
 from statesize.errors import InputError, ModelError
 from statesize.operators import Dense, Operator, Recurrence
 from statesize.operators.stepped import Stepped

@@ -11,10 +11,9 @@ from typing import Any, Self, cast
 from torch import Tensor, nn
 
 from statesize.adapters.fla.interpreter import interpret_if_asked, needing_a_driver
-from statesize.adapters.models.held import device_of, measuring
+from statesize.adapters.models.held import device_of, measuring, pretrained_models
 from statesize.adapters.models.inputs import Inputs, added_to_scores, check_inputs
-from statesize.adapters.models.wrapped import pretrained_models
-from statesize.adapters.watching.interrupts import interrupts_held
+from statesize.adapters.replaced import interrupts_held
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,9 +14,9 @@ from statesize.adapters.calls import Call
 from statesize.adapters.faithfulness import bound
 from statesize.adapters.forward import Forward
 from statesize.adapters.models.held import mapped, measuring
+from statesize.adapters.observation import Observation, Product, running_modules
+from statesize.adapters.replaced import interrupts_held
 from statesize.adapters.sources import observing_all
-from statesize.adapters.watching.interrupts import interrupts_held
-from statesize.adapters.watching.observation import Observation, Product, running_modules
 from statesize.errors import ModelError
 
 # Packages whose modules are compared with oracles of their own: other modules are of the model's author.

@@ -1,17 +1,22 @@
-"""The sources of observations: what is watched while a model runs."""
+"""The sources of observations, which are watched while a model runs, and the families of models they serve."""
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Generator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from typing import Any
 
 from torch import nn
 
 from statesize.adapters.fla import mamba as fla_mamba
 from statesize.adapters.fla import source as fla
 from statesize.adapters.kernels import attention, convolutions, recurrent_layers, scans, softmax_tap
-from statesize.adapters.watching.observation import Record, Running, Source
+from statesize.adapters.observation import Record, Running, Source
 
 # One line a source: while `observing(model, running, record)` is open, each call of its kernels makes one Observation.
 SOURCES: tuple[Source, ...] = (
@@ -34,3 +39,98 @@ def observing_all(model: nn.Module, running: Running, record: Record) -> Generat
         for source in (*SOURCES, *(FLA_SOURCES if "fla" in sys.modules else ())):
             sources.enter_context(source(model, running, record))
         yield
+
+
+# Theoretical state-size (TSS) per channel at position i, by kind of mixer.
+STATE_SIZES: dict[str, str] = {
+    "attention": "i",
+    "sliding attention": "min(i, window - 1)",
+    "differential attention": "i",
+    "mamba": "state size n",
+    "mamba2": "state size n",
+    "gated delta rule": "key dimension",
+    "kimi delta attention": "key dimension",
+    "lightning attention": "head dimension",
+    "mlstm": "key dimension",
+    "rwkv": "1",
+    "rg-lru": "1",
+    "short convolution": "kernel - 1",
+    # Of flash-linear-attention.
+    "gla": "key dimension",
+    "simple gla": "key dimension",
+    "retention": "key dimension",
+    "linear attention": "key dimension",
+    "hgrn": "1",
+    "lightnet": "key dimension",
+    "rwkv6": "key dimension",
+    "rwkv7": "key dimension",
+    "mesa net": "key dimension",
+    "gated slots": "slots",
+    "bounded memory": "slots",
+    "cyclic flow attention": "slots",
+    "delta rule": "key dimension",
+    "delta product": "key dimension",
+    "gated delta net 2": "key dimension",
+    "preconditioned delta rule": "key dimension",
+    "preconditioned kimi delta attention": "key dimension",
+    "momentum delta rule": "2 key dimension",
+    "comba": "key dimension",
+    "based": "1 + d + d², key dimension d",
+    "rebased": "key dimension²",
+    "forgetting attention": "i",
+}
+
+
+# Mixers of libraries beside transformers and flash-linear-attention: checkpoints that are read into classes of
+# transformers, and layers that are observed where they run.
+OTHER_LIBRARIES = {"mamba_ssm": ("mamba", "mamba2"), "xlstm": ("mlstm",)}
+
+
+@dataclass(frozen=True)
+class Family:
+    """One family of models, or a class beyond the registry of causal language models, as a tiny random model of it.
+
+    Attributes:
+        name: Its `model_type` in transformers, or what the class is.
+        model: The class.
+        registered: Whether it is a `model_type` of the registry.
+        status: "measured"; "refused"; "wrong", where an oracle disagrees; "not built".
+        mixers: Number of layers by kind of mixer.
+        maps: Largest difference of T from the attention maps that the model returns; None without such maps.
+        impulses: Largest difference of T from what the model's own code makes of impulses; None where no part of it
+            carries the values alone.
+        gated: Whether the impulses show rows of T up to a factor each, because an output gate follows.
+        logits: Largest difference of its logits under observation.
+        reason: Why it, or a part of it, is not measured.
+    """
+
+    name: str
+    model: str
+    registered: bool
+    status: str
+    mixers: dict[str, int]
+    maps: float | None
+    impulses: float | None
+    gated: bool
+    logits: float | None
+    reason: str
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """The result of the sweep over all families."""
+
+    transformers: str  # the version
+    families: tuple[Family, ...]  # in the order of their names, those of the registry first
+
+    def of(self, status: str) -> tuple[Family, ...]:
+        """The families of one status."""
+        return tuple(family for family in self.families if family.status == status)
+
+
+@cache
+def swept() -> Sweep:
+    """The sweep that this statesize was made with."""
+    text = resources.files("statesize.adapters").joinpath("families.json").read_text(encoding="utf-8")
+    document: dict[str, Any] = json.loads(text)
+    return Sweep(document["transformers"], tuple(Family(**family) for family in document["families"]))

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from statesize.adapters import Captured, capture
-from statesize.adapters.watching.observation import Units
+from statesize.adapters.observation import Units
 from statesize.benchmarks.cases import (
     child_process,
     dense_seconds,

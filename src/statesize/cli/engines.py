@@ -10,7 +10,7 @@ from cyclopts import Parameter, validators
 from statesize.cli.shared.options import Count, Flag
 
 if TYPE_CHECKING:
-    from statesize.adapters.families import Family
+    from statesize.adapters.sources import Family
     from statesize.operators import Operator
 
 
@@ -148,8 +148,8 @@ def models(*, json: Flag = False) -> None:
     """
     from importlib.metadata import version
 
-    from statesize.adapters.families import OTHER_LIBRARIES, STATE_SIZES, swept
     from statesize.adapters.fla.source import SUPPORTED, kinds
+    from statesize.adapters.sources import OTHER_LIBRARIES, STATE_SIZES, swept
     from statesize.cli.shared.printing import SCHEMA, print_json
     from statesize.cli.shared.table import print_table
 

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from statesize.adapters.kernels import scans
+from statesize.adapters.observation import Frame, Observation, Running
 from statesize.adapters.selection import find_mixers
-from statesize.adapters.watching.observation import Frame, Observation, Running
 from statesize.check import all_finite, require_count, require_kind, require_real
 from statesize.errors import InputError, ModelError
 from statesize.measurement.metrics import ceiling

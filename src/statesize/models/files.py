@@ -13,7 +13,7 @@ from typing import Any, cast
 from tokenizers import Tokenizer
 from torch import nn
 
-from statesize.adapters.watching.replaced import replaced
+from statesize.adapters.replaced import replaced
 from statesize.errors import FileError
 from statesize.io.files import check_header, parse_json, read_limited, replace_files
 

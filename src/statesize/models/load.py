@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from statesize.adapters.models.wrapped import adapter_states
+from statesize.adapters.models.held import adapter_states
 from statesize.check import require_kind
 from statesize.errors import FileError, InputError
 from statesize.io.files import parse_json, read_limited

@@ -12,7 +12,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 
 from statesize.adapters.forward import Forward
-from statesize.adapters.models.wrapped import named_parts
+from statesize.adapters.models.held import named_parts
 from statesize.errors import InputError, ModelError
 
 

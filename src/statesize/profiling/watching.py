@@ -11,8 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from statesize.adapters import Captured, CheckPolicy
-from statesize.adapters.models.held import device_of, measuring
-from statesize.adapters.models.wrapped import pretrained_models
+from statesize.adapters.models.held import device_of, measuring, pretrained_models
 from statesize.check import require_count
 from statesize.errors import InputError, ModelError
 from statesize.measurement.settings import check_settings

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from statesize.adapters import capture
 from statesize.adapters.forward import Forward
 from statesize.adapters.models.inputs import Inputs, measurable
+from statesize.adapters.observation import Observation, running_modules
 from statesize.adapters.sources import observing_all
-from statesize.adapters.watching.observation import Observation, running_modules
 from statesize.check import refuse
 from statesize.errors import ModelError
 from statesize.laboratory import trained_model

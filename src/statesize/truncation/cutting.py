@@ -13,12 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from statesize.adapters.forward import Forward
+from statesize.adapters.observation import Observation, Product, Running, running_modules
 from statesize.adapters.sources import observing_all
-from statesize.adapters.watching.observation import Observation, Product, Running, running_modules
 from statesize.errors import ModelError
 from statesize.operators import Dense, Operator
-from statesize.truncation.blocks import PastBlock
-from statesize.truncation.ranks import MixerSpectra, Run
+from statesize.truncation.blocks import MixerSpectra, PastBlock, Run
 
 # Units whose blocks are held at once.
 _UNITS = 256

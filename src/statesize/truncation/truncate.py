@@ -20,8 +20,8 @@ from statesize.models.load import load_model
 from statesize.texts.documents import vocabulary_size
 from statesize.texts.inputs import Inputs, begun_excerpts, whole_texts
 from statesize.texts.tokens import AnyTokenizer, supported_tokenizer
+from statesize.truncation.blocks import mean_numbers, runs
 from statesize.truncation.cutting import Cutting
-from statesize.truncation.ranks import mean_numbers, runs
 from statesize.truncation.result import CutDocument, CutRun, TruncationResult
 
 DOCUMENTS, TOKENS = 12, 512

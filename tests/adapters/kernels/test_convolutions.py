@@ -11,7 +11,7 @@ from transformers.models.mamba.modeling_mamba import causal_conv1d_fn
 
 from statesize import Convolution, measure
 from statesize.adapters.kernels import convolutions
-from statesize.adapters.watching.replaced import ReplacedCall
+from statesize.adapters.replaced import ReplacedCall
 
 CONVOLVED = [family for family, (_, (kind, _)) in FAMILIES.items() if kind == "short convolution"]
 NAME = "model.layers.0.conv"

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import statesize as ss
 from statesize.adapters.kernels import recurrent_layers
-from statesize.adapters.watching.replaced import MixerCall, PartCall
+from statesize.adapters.replaced import MixerCall, PartCall
 from statesize.errors import ModelError
 
 BACKEND = "backbone.blocks.0.mlstm_layer.mlstm_backend"

@@ -8,7 +8,7 @@ from oracles.recurrent_models import InDouble, observations, reproduction_error,
 from torch import Tensor
 
 from statesize.adapters.kernels import recurrent_layers
-from statesize.adapters.watching.observation import running_modules
+from statesize.adapters.observation import running_modules
 
 UNIT = "model.layers.0.temporal_block.rg_lru"
 

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from statesize import measure
 from statesize.adapters.kernels.scans import rwkv_attention
-from statesize.adapters.watching.replaced import ReplacedCall
+from statesize.adapters.replaced import ReplacedCall
 
 # Logarithms of w: a channel that forgets nothing, usual ones, and one that only sees the previous token.
 DECAYS = torch.tensor([-12.0, -3.0, 0.0, 3.0, 4.5, 8.0], dtype=torch.float64)

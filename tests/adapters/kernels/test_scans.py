@@ -10,8 +10,8 @@ from oracles.recurrent_models import FAMILIES, InDouble, observations, reproduct
 from torch import nn
 
 from statesize.adapters.kernels import convolutions, scans
-from statesize.adapters.watching.observation import Observation, running_modules
-from statesize.adapters.watching.replaced import ReplacedCall, first, source_files
+from statesize.adapters.observation import Observation, running_modules
+from statesize.adapters.replaced import ReplacedCall, first, source_files
 from statesize.errors import ModelError
 
 KINDS = {"mamba", "mamba2", "gated delta rule", "kimi delta attention", "rwkv"}

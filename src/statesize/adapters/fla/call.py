@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from statesize.adapters.watching.observation import Running, Units, chosen, take
-from statesize.adapters.watching.replaced import first
+from statesize.adapters.observation import Running, Units, chosen, take
+from statesize.adapters.replaced import first
 from statesize.errors import ModelError
 
 # Arguments that let a kernel go on from an earlier state.

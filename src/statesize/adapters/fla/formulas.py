@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from statesize.adapters.fla.call import FlaCall, normalised
-from statesize.adapters.watching.observation import Units, chosen
+from statesize.adapters.observation import Units, chosen
 from statesize.operators import Recurrence
 from statesize.operators.stepped import DelayedRecurrence, Stepped
 

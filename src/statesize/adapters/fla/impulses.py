@@ -14,8 +14,8 @@ from statesize.adapters.faithfulness import bound, relative_difference
 from statesize.adapters.fla.call import FlaCall
 from statesize.adapters.kernels.probabilities import Mixing, observed_mixing
 from statesize.adapters.models.held import stored_element_size
-from statesize.adapters.watching.observation import Observation, Units
-from statesize.adapters.watching.replaced import first
+from statesize.adapters.observation import Observation, Units
+from statesize.adapters.replaced import first
 from statesize.errors import ModelError
 from statesize.operators import Dense
 

@@ -12,8 +12,8 @@ from torch import nn
 from torch.nn import functional
 
 from statesize.adapters.kernels.scans import chunk_scan, selective_scan
-from statesize.adapters.watching.observation import Observation, Record, Running
-from statesize.adapters.watching.replaced import MixerCall, ReplacedCall, observing_parts
+from statesize.adapters.observation import Observation, Record, Running
+from statesize.adapters.replaced import MixerCall, ReplacedCall, observing_parts
 
 _TILED = (
     "Without mamba_ssm, fla gives the groups of B and C to its heads in turn, and where it goes on from a cache to "

@@ -33,8 +33,8 @@ from statesize.adapters.fla.formulas import (
     simple,
 )
 from statesize.adapters.fla.impulses import Impulses, by_impulses, softmax_attention
-from statesize.adapters.watching.observation import Observation, Product, Record, Running, Units, held
-from statesize.adapters.watching.replaced import first, replaced, source_files, with_first
+from statesize.adapters.observation import Observation, Product, Record, Running, Units, held
+from statesize.adapters.replaced import first, replaced, source_files, with_first
 from statesize.errors import ModelError
 from statesize.operators import Operator
 

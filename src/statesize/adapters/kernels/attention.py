@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from statesize.adapters.kernels.probabilities import Mixing, observed_mixing, visible_keys
 from statesize.adapters.models.held import in_single, stored_element_size
-from statesize.adapters.watching.observation import Observation, Product, Record, Running
-from statesize.adapters.watching.replaced import (
+from statesize.adapters.observation import Observation, Product, Record, Running
+from statesize.adapters.replaced import (
     MixerCall,
     is_a,
     observing_parts,

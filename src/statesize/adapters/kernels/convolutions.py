@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from statesize.adapters.kernels.scans import CONVOLUTION
 from statesize.adapters.models.held import stored_element_size
-from statesize.adapters.watching.observation import Observation, Record, Running, Units, take
-from statesize.adapters.watching.replaced import (
+from statesize.adapters.observation import Observation, Record, Running, Units, take
+from statesize.adapters.replaced import (
     MixerCall,
     ReplacedCall,
     is_a,

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from statesize.adapters.faithfulness import BOUNDS, relative_difference
-from statesize.adapters.watching.observation import Observation, Units
+from statesize.adapters.observation import Observation, Units
 from statesize.errors import ModelError
 from statesize.operators import Dense
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from statesize.adapters.watching.observation import (
+from statesize.adapters.observation import (
     Observation,
     Product,
     Record,
@@ -23,7 +23,7 @@ from statesize.adapters.watching.observation import (
     take,
     unchanged,
 )
-from statesize.adapters.watching.replaced import ReplacedCall, observed, pure_torch, replaced, source_files
+from statesize.adapters.replaced import ReplacedCall, observed, pure_torch, replaced, source_files
 from statesize.operators import Recurrence
 from statesize.operators.stepped import DelayedRecurrence
 

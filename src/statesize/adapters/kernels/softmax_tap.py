@@ -15,7 +15,7 @@ from torch.overrides import TorchFunctionMode
 
 from statesize.adapters.kernels.probabilities import Mixing, observed_mixing
 from statesize.adapters.models.held import in_single, is_low, stored_element_size
-from statesize.adapters.watching.observation import Observation, Product, Record, Running
+from statesize.adapters.observation import Observation, Product, Record, Running
 
 SOFTMAX: frozenset[Callable[..., Any]] = frozenset({torch.softmax, functional.softmax, Tensor.softmax})
 PRODUCT: frozenset[Callable[..., Any]] = frozenset(

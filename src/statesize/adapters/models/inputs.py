@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from statesize.adapters.models.held import pretrained_models, unwrapped
 from statesize.adapters.models.quantised import dequantised
-from statesize.adapters.models.wrapped import pretrained_models, unwrapped
 from statesize.errors import InputError, ModelError
 
 UNPADDED = "give texts of different length one after another, without it."

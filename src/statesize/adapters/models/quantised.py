@@ -9,8 +9,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from statesize.adapters.models.held import stored_dtype
-from statesize.adapters.models.wrapped import named_parts, plain_name, pretrained_models
+from statesize.adapters.models.held import named_parts, plain_name, pretrained_models, stored_dtype
 from statesize.errors import ModelError
 
 # What weights hold, of torchao and others, where they have their inputs rounded too.

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from statesize.adapters.models.wrapped import named_parts
+from statesize.adapters.models.held import named_parts
 from statesize.operators import Operator
 
 Leave = Callable[["Frame", Any], None]

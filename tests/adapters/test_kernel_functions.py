@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from statesize.adapters.watching.replaced import ReplacedCall, observed, pure_torch, replaced, source_files
+from statesize.adapters.replaced import ReplacedCall, observed, pure_torch, replaced, source_files
 from statesize.errors import ModelError
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import overrides
 
-from statesize.adapters.watching.interrupts import interrupts_held
+from statesize.adapters.replaced import interrupts_held
 
 
 def press():

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from statesize.adapters.watching.observation import Observation, running_modules
-from statesize.adapters.watching.replaced import MixerCall, is_a, observing_parts
+from statesize.adapters.observation import Observation, running_modules
+from statesize.adapters.replaced import MixerCall, is_a, observing_parts
 from statesize.operators import Dense
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from statesize.adapters.watching.observation import running_modules
+from statesize.adapters.observation import running_modules
 
 
 class Part(nn.Module):

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from statesize.adapters.watching.observation import chosen, take
+from statesize.adapters.observation import chosen, take
 
 
 @pytest.mark.parametrize("units", [slice(None), slice(1, 4, 2), torch.tensor([4, 0, 4])])

@@ -1,1 +1,0 @@
-"""What a running model is watched by: modules that run, parts and functions that are observed, observations."""
