@@ -51,8 +51,11 @@ class Capture(Iterator[Captured]):
         selected: bool,
         short_convolutions: bool,
         checked: bool,
+        weights: str = "none",
+        skip_first: int = 0,
     ) -> None:
         self._forward = forward
+        self._columns = None if weights == "none" and not skip_first else (weights, skip_first)
         wanted = (call for call in calls if any(mixer.name in chosen for mixer in call.mixers))
         self._calls = list(_labelled(wanted))
         self._selected = selected
@@ -84,7 +87,7 @@ class Capture(Iterator[Captured]):
             self._ready = self._from_method(call, *labels) if call.by_method else self._again(call, labels)
         self._yielded = True
         # The captured value has no name here: what is yielded must hold the only reference.
-        return self._ready.pop(0)
+        return self._ready.pop(0) if self._columns is None else self._ready.pop(0).weighted(*self._columns)
 
     def _from_method(self, call: Call, label: str) -> list[Captured]:
         known = replace(call.mixers[0], name=label)
@@ -177,6 +180,8 @@ def capture(
     *,
     short_convolutions: bool = False,
     checks: Checks = "all",
+    weights: str = "none",
+    skip_first: int = 0,
 ) -> Capture:
     """Run a model and yield the operator of each of its mixers, one at a time.
 
@@ -202,6 +207,9 @@ def capture(
         short_convolutions: Whether the short convolutions inside other mixers are captured as mixers of their own.
         checks: "all"; "read" leaves out the run with nothing attached, for further inputs of a model that has passed
             it; "none" leaves out both references, for readings again and again of a model that has passed them.
+        weights: "values" yields operators whose columns have the norm of what they carry as weights; "none" as they
+            are.
+        skip_first: First columns of T that are left out, such as that of an attention sink.
 
     Returns:
         An iterator of Captured, in the order in which the model calls its mixers.
@@ -241,6 +249,8 @@ def capture(
         selected=layers is not None,
         short_convolutions=short_convolutions,
         checked=checks != "none",
+        weights=weights,
+        skip_first=skip_first,
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import cast
 
 import torch
@@ -75,6 +76,43 @@ class Captured:
     def group(self) -> Shared | None:
         """The readouts of each stored input, batch shape (sequence, group); None where every unit stores its own."""
         return None if not self.groups else self._shared(slice(None))
+
+    def weighted(self, weights: str = "none", skip_first: int = 0) -> Captured:
+        """The same mixer with columns of T weighted or left out: H_i diag(w) in place of H_i.
+
+        Args:
+            weights: "values" takes w_j = ‖v_j‖ of what T mixes at position j, over its channels (Kobayashi et al.
+                2020); "none" takes 1.
+            skip_first: First columns whose weight is 0.
+
+        Returns:
+            The mixer, whose operators are weighted when they are made.
+
+        Raises:
+            ModelError: It does not say what its T mixes.
+        """
+        if weights == "values" and self.values is None:
+            raise ModelError(
+                f"Mixer {self.name} must say what its T mixes, by a method `values(hidden)`, for weights='values'. "
+                "Add the method, or leave the weights out."
+            )
+
+        @cache
+        def columns() -> Tensor:
+            """w, (sequence, unit or 1, L)."""
+            if weights == "values" and self.values is not None:
+                w = self.values().detach().double().square().sum(-1).sqrt().cpu()
+            else:
+                w = torch.ones(1, 1, self.units_operator(slice(0, 1)).length, dtype=torch.float64)
+            return torch.cat([torch.zeros_like(w[..., :skip_first]), w[..., skip_first:]], -1)
+
+        def units_operator(units: Units) -> Operator:
+            w = columns()
+            operator = self.units_operator(units)
+            return operator.weighted((w if w.shape[1] == 1 else w[:, units]).to(operator.device))
+
+        readers = tuple(reader.weighted(weights, skip_first) for reader in self.readers)
+        return replace(self, units_operator=units_operator, readers=readers)
 
     def by_group(self) -> Captured | None:
         """The same mixer with groups as its units and the channels that they store, or None without groups."""

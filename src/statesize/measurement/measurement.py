@@ -9,6 +9,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
+from statesize.check import refuse, require_count
 from statesize.errors import InputError
 from statesize.io.text import facts_table
 from statesize.measurement.charts import MeasurementCharts, facts, notebook_chart, paper_figure
@@ -115,6 +116,8 @@ def measure(
     entropy_accuracy: float = ENTROPY_ACCURACY,
     count_accuracy: float = COUNT_ACCURACY,
     memory: int | str = 2**30,
+    weights: Tensor | None = None,
+    skip_first: int = 0,
 ) -> Measurement:
     """Effective state-sizes of an operator at each position, computed in float64.
 
@@ -136,6 +139,9 @@ def measure(
             requested.
         memory: Bytes that the engine may hold at once, as a number or such as "4GB"; more batch entries than fit are
             measured in turn.
+        weights: w, (..., L), at least 0: H_i diag(w) is measured in place of H_i, such as the norms of what enters at
+            each position (Kobayashi et al. 2020); None takes ones.
+        skip_first: First columns of T that are left out, such as that of an attention sink.
 
     Returns:
         A Measurement.
@@ -150,7 +156,7 @@ def measure(
         >>> measure(running_sum).count.squeeze(-1)
         tensor([1, 1, 1, 1, 1])
     """
-    operator, outputs = accepted_operator(operator), _checked_outputs(outputs)
+    operator, outputs = _weighted(accepted_operator(operator), weights, skip_first), _checked_outputs(outputs)
     settings = check_settings(
         tolerances, relative_tolerances, engine=engine, memory=memory,
         count_accuracy=count_accuracy, entropy_accuracy=entropy_accuracy,
@@ -233,6 +239,17 @@ def accepted_operator(operator: Operator | Tensor) -> Operator:
     if not isinstance(operator, Operator):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise InputError(f"operator must be a statesize Operator, got {type(operator).__name__}; wrap T in Dense(T)")
     return operator if isinstance(operator, Recurrence) else in_double(operator)
+
+
+def _weighted(operator: Operator, weights: Tensor | None, skip_first: int) -> Operator:
+    require_count("skip_first", skip_first, least=0)
+    if weights is None and not skip_first:
+        return operator
+    ones = torch.ones(operator.length, dtype=torch.float64, device=operator.device)
+    w = ones if weights is None else torch.as_tensor(weights).to(ones)
+    if w.shape[-1:] != ones.shape or not bool(((w >= 0) & w.isfinite()).all()):
+        refuse("weights", f"finite and at least 0, of shape (..., {operator.length})", w, "Give one for each column.")
+    return operator.weighted(torch.cat([torch.zeros_like(w[..., :skip_first]), w[..., skip_first:]], -1))
 
 
 def engine_outputs(settings: Settings, outputs: tuple[Output, ...] = ("counts", "entropy")) -> tuple[str, ...]:

@@ -26,6 +26,7 @@ LONGEST_WHOLE, EVENLY_SPREAD = 2**14, 32
 """Tokens up to which all positions of a sequence are measured by default, and how many of a longer one."""
 
 Channels = int | Literal["all"] | None
+Weights = Literal["none", "values"]
 Positions = int | tuple[int, ...] | Literal["all"] | None
 
 
@@ -47,6 +48,10 @@ class Settings:
         memory: Bytes that measuring may hold at once, beside the model and the results.
         count_accuracy: How far apart the bounds of counts at relative tolerances may be left, as a share.
         entropy_accuracy: How far apart the bounds of entropies may be left, likewise.
+        weights: "values" measures a variant beside the default, with each column of T times the norm of what it
+            carries, at few positions.
+        skip_first: First columns of T that the variant leaves out.
+        squares: Whether the variant takes the entropy of σ² in place of σ.
     """
 
     tolerances: tuple[float, ...]
@@ -61,6 +66,14 @@ class Settings:
     memory: int = MEMORY
     count_accuracy: float = COUNT_ACCURACY
     entropy_accuracy: float = ENTROPY_ACCURACY
+    weights: Weights = "none"
+    skip_first: int = 0
+    squares: bool = False
+
+    @property
+    def variant(self) -> bool:
+        """Whether a variant of ESS is measured beside the default."""
+        return self.weights != "none" or self.skip_first > 0 or self.squares
 
     def cut(self, length: int) -> Cut | None:
         """Which H_i of a sequence of so many tokens are measured, or None where no position or window fits."""
@@ -112,8 +125,13 @@ def check_settings(
     memory: object = MEMORY,
     count_accuracy: object = COUNT_ACCURACY,
     entropy_accuracy: object = ENTROPY_ACCURACY,
+    weights: object = "none",
+    skip_first: object = 0,
+    squares: bool = False,
 ) -> Settings:
     """Settings from arguments of any type; a wrong one is an InputError that names it."""
+    if weights not in ("none", "values"):
+        refuse("weights", '"none" or "values"', weights)
     step = _counted("stride", stride)
     if step is not None and positions is not None:
         raise InputError("stride must be left out where positions are given, got both. Give one of them.")
@@ -132,6 +150,9 @@ def check_settings(
         memory_bytes(memory),
         float(require_real("count_accuracy", count_accuracy, least=0, below=1)),
         float(require_real("entropy_accuracy", entropy_accuracy, above=0)),
+        weights,
+        require_count("skip_first", skip_first, least=0),
+        squares,
     )
 
 

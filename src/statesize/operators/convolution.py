@@ -85,6 +85,11 @@ class Convolution(TensorOperator):
         """
         return torch.full((self.length,), self.kernel.shape[-1] - 1, device=self.device)
 
+    def weighted(self, weights: Tensor) -> GatedConvolution:
+        """See `Operator.weighted`; the weights become an input gate."""
+        gate = weights.to(self.dtype).expand(*self.batch_shape, -1)
+        return GatedConvolution(self.kernel, gate, torch.ones_like(gate))
+
     def to(self, dtype: torch.dtype | None = None, device: torch.device | str | None = None) -> Self:
         """See `Operator.to`."""
         return type(self)(self.kernel.to(device=device, dtype=dtype), self.length)
@@ -182,6 +187,10 @@ class GatedConvolution(TensorOperator):
             (L,) int64.
         """
         return self._convolution.state_size()
+
+    def weighted(self, weights: Tensor) -> GatedConvolution:
+        """See `Operator.weighted`; it scales the input gate."""
+        return type(self)(self.kernel, self.input_gate * weights.to(self.dtype), self.output_gate)
 
     def to(self, dtype: torch.dtype | None = None, device: torch.device | str | None = None) -> Self:
         """See `Operator.to`."""

@@ -99,6 +99,22 @@ class Operator(ABC):
             An operator with the indexed batch shape.
         """
 
+    def weighted(self, weights: Tensor) -> Operator:
+        """T diag(w): every column of T times a weight, such as the norm of what enters there (Kobayashi et al. 2020).
+
+        Args:
+            weights: w, (..., L), which broadcasts with the batch shape.
+
+        Returns:
+            An operator of the same length and state size.
+
+        Example:
+            >>> Dense(torch.ones(2, 2).tril()).weighted(torch.tensor([0.0, 3.0])).dense()
+            tensor([[0., 0.],
+                    [0., 3.]])
+        """
+        return Dense.of_causal(self.dense() * weights[..., None, :].to(self.dtype), self.state_size())
+
     def __repr__(self) -> str:
         return f"{type(self).__name__}(length={self.length}, batch_shape={tuple(self.batch_shape)}, dtype={self.dtype})"
 

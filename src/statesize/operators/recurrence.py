@@ -279,6 +279,13 @@ class Recurrence(TensorOperator):
         chosen._batch_shape = chosen.B.shape[:-2]
         return chosen
 
+    def weighted(self, weights: Tensor) -> Self:
+        """See `Operator.weighted`; it scales B and D."""
+        copy = self._mapped(lambda part, _: part)
+        copy.B = self.B * weights[..., None].to(self.dtype)
+        copy.D = None if self.D is None else self.D * weights.to(self.dtype)
+        return copy
+
     def _mapped(self, function: Callable[[Tensor, int], Tensor]) -> Self:
         """Every tensor replaced, unchecked; the function also takes how many last dimensions are no batch."""
         tail = 3 if isinstance(self.transition, FullTransition) else 2

@@ -164,6 +164,12 @@ class StateSpace(TensorOperator):
         """The order n at each step, (L,) int64."""
         return torch.full((self.length,), self.A.shape[-1], device=self.device)
 
+    def weighted(self, weights: Tensor) -> Self:
+        """See `Operator.weighted`; all inputs of a step have its weight."""
+        A, B, C, D = self._every_step()
+        scale = weights[..., None, None].to(self.dtype)
+        return type(self)(A, B * scale, C, D * scale)
+
     def one_at_a_time(self) -> Recurrence:
         """A recurrence of p + m steps for each: p that read an output, then m that write an input.
 

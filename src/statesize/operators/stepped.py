@@ -102,6 +102,10 @@ class Shared(Operator):
         apart = isinstance(held, Recurrence) and held.with_readouts() is None
         return self.readouts * sizes if apart else sizes
 
+    def weighted(self, weights: Tensor) -> Self:
+        """See `Operator.weighted`; all readouts have the same weights."""
+        return type(self)(self.operator.weighted(weights[..., None, :]))
+
     def to(self, dtype: torch.dtype | None = None, device: torch.device | str | None = None) -> Self:
         """See `Operator.to`."""
         return type(self)(self.operator.to(dtype, device))
@@ -189,6 +193,10 @@ class Stepped(Operator):
     def state_size(self) -> Tensor:
         """Real numbers in the state at each position, (L,) int64."""
         return self.recurrence.state_size()[: self.length]
+
+    def weighted(self, weights: Tensor) -> Self:
+        """See `Operator.weighted`; all inputs of a position have its weight."""
+        return type(self)(self.recurrence.weighted(weights.repeat_interleave(self.steps, -1)), self.steps)
 
     def to(self, dtype: torch.dtype | None = None, device: torch.device | str | None = None) -> Self:
         """See `Operator.to`."""

@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 import numpy as np
 import torch
@@ -15,15 +15,17 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from statesize.adapters import Capture, Captured, Checks, capture
+from statesize.adapters.captured import SHARED
 from statesize.check import refuse
 from statesize.errors import InputError, ModelError
+from statesize.measurement.columns import entropies, sinks
 from statesize.measurement.measurement import Measurement, engine_outputs, measure_at
 from statesize.measurement.settings import Settings
-from statesize.measurement.sinks import sinks
 from statesize.measurement.statistics import Sample, draw
 from statesize.operators import Dense, Operator, Recurrence, Shared, SoftmaxAttention
 from statesize.operators.stepped import Stepped
 from statesize.results.datasets import sequence_dataset
+from statesize.results.fields import SINKS
 from statesize.spectra.choice import choose_engine
 from statesize.spectra.cut import Cut
 from statesize.spectra.dispatch import with_readouts
@@ -186,18 +188,37 @@ def operations_per_unit(operator: Operator, length: int, cut: Cut | None) -> flo
 
 def measure_mixer(item: Captured, sequence: int, work: Work, settings: Settings) -> xr.Dataset:
     """The dataset of the chosen units of a mixer over a sequence; without positions where none fits into it."""
-    start, measurements, found = time.perf_counter(), list[Measurement](), None
+    start, measurements = time.perf_counter(), list[Measurement]()
     if work.cut is not None:
         measurements = measure_captured(item, work.sample.units, settings, sequence=sequence, block=work.block)
-    if work.attends:
-        found = sinks(item.units_operator(torch.from_numpy(work.sample.units)).to(device="cpu"))
+    by_unit = _by_unit(item, torch.from_numpy(work.sample.units), work, settings)
     facts = {name: getattr(item, name) for name in ("name", "kind", "note", "cache", "multiplicity")}
     facts |= {"dtype": work.dtype, "engine": ", ".join(dict.fromkeys(one.engine for one in measurements)) or "none"}
     facts["seconds"] = time.perf_counter() - start
     faithfulness = math.nan if item.faithfulness is None else item.faithfulness
     differences = (float(item.state_bytes), faithfulness, item.run_difference)
     positions = work.cut.positions if work.cut else ()
-    return sequence_dataset(facts, differences, work.sample, positions, measurements, settings, found)
+    return sequence_dataset(facts, differences, work.sample, positions, measurements, settings, by_unit)
+
+
+def _by_unit(item: Captured, units: Tensor, work: Work, settings: Settings) -> dict[str, list[float]]:
+    """What is known of each unit beside its ESS at all positions: its sink, and the variant of the settings."""
+    known: dict[str, list[float]] = {}
+    if work.attends and (found := sinks(item.units_operator(units).to(device="cpu"))):
+        known |= {name: [astuple(one)[index] for one in found] for index, name in enumerate(SINKS)}
+    if settings.variant and work.cut is not None and not item.name.endswith(SHARED):
+        weighted = item.weighted(settings.weights, settings.skip_first)
+        # Blocks as those of the measurement, which fit the memory.
+        blocks = [units[first : first + work.block] for first in range(0, len(units), work.block)]
+        known["few_cuts_entropy"] = [value for some in blocks for value in entropies(_in_double(item, some))]
+        known["variant_entropy"] = [
+            value for some in blocks for value in entropies(_in_double(weighted, some), settings.squares)
+        ]
+    return known
+
+
+def _in_double(item: Captured, units: Tensor) -> Operator:
+    return item.units_operator(units).to(dtype=torch.float64, device="cpu")
 
 
 @contextmanager

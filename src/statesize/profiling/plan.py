@@ -12,7 +12,15 @@ from typing import Any, Literal
 from torch import nn
 
 from statesize.check import refuse, whole_number
-from statesize.measurement.settings import COUNT_ACCURACY, ENTROPY_ACCURACY, MEMORY, Channels, Settings, check_settings
+from statesize.measurement.settings import (
+    COUNT_ACCURACY,
+    ENTROPY_ACCURACY,
+    MEMORY,
+    Channels,
+    Settings,
+    Weights,
+    check_settings,
+)
 from statesize.profiling.calibration import Trial
 from statesize.profiling.measuring import MOST_OPERATIONS, Layers
 from statesize.spectra.engine import EngineName
@@ -106,6 +114,9 @@ def plan(
     memory: int | str = MEMORY,
     count_accuracy: float = COUNT_ACCURACY,
     entropy_accuracy: float = ENTROPY_ACCURACY,
+    weights: Weights = "none",
+    skip_first: int = 0,
+    squares: bool = False,
     total: int | None = None,
     on_progress: Callable[[int, int, str], object] | None = None,
 ) -> Plan:
@@ -131,6 +142,9 @@ def plan(
         memory: Likewise.
         count_accuracy: Likewise.
         entropy_accuracy: Likewise.
+        weights: Likewise.
+        skip_first: Likewise.
+        squares: Likewise.
         total: Number of sequences that will be profiled where `inputs` are only some of them, from all parts of a
             corpus; None where they are all.
         on_progress: Called with how many mixers were run through, how many there are, and the name of the last.
@@ -145,6 +159,7 @@ def plan(
         tolerances, relative_tolerances, positions, engine,
         stride=stride, past=past, future=future, channels=channels, seed=seed, memory=memory,
         count_accuracy=count_accuracy, entropy_accuracy=entropy_accuracy,
+        weights=weights, skip_first=skip_first, squares=squares,
     )  # fmt: skip
     return plan_profile(
         model, inputs, settings, tokenizer=tokenizer, layers=layers, total=total, on_progress=on_progress

@@ -14,7 +14,15 @@ from torch import Tensor, nn
 from statesize.adapters.models.inputs import float_model
 from statesize.errors import InputError
 from statesize.io.progress import Bars
-from statesize.measurement.settings import COUNT_ACCURACY, ENTROPY_ACCURACY, MEMORY, Channels, Settings, check_settings
+from statesize.measurement.settings import (
+    COUNT_ACCURACY,
+    ENTROPY_ACCURACY,
+    MEMORY,
+    Channels,
+    Settings,
+    Weights,
+    check_settings,
+)
 from statesize.models.load import load_model, model_facts
 from statesize.parallel.executor import SerialExecutor
 from statesize.profiling.measuring import Layers
@@ -51,6 +59,9 @@ def profile(
     memory: int | str = MEMORY,
     count_accuracy: float = COUNT_ACCURACY,
     entropy_accuracy: float = ENTROPY_ACCURACY,
+    weights: Weights = "none",
+    skip_first: int = 0,
+    squares: bool = False,
     output: str | PathLike[str] | None = None,
     name: str | None = None,
     source: Mapping[str, Any] | None = None,
@@ -96,6 +107,10 @@ def profile(
         count_accuracy: How far apart bounds on counts at relative tolerances may be left, as for `statesize.measure`;
             0 takes exact counts.
         entropy_accuracy: Relative accuracy of entropies, likewise.
+        weights: "values" measures, beside the default, at three cuts, H_i with each column times the norm of what it
+            carries (Kobayashi et al. 2020).
+        skip_first: First columns of T that this variant leaves out, such as that of an attention sink.
+        squares: Whether it takes the entropy of σ² in place of σ.
         output: Folder for the profile.
         name: What tables call the model; None takes the argument, or the name of its class.
         source: Where the model comes from, stored with the profile; under "recipe", how `statesize rerun` repeats it.
@@ -109,6 +124,7 @@ def profile(
         tolerances, relative_tolerances, positions, engine,
         stride=stride, past=past, future=future, channels=channels, seed=seed, memory=memory,
         count_accuracy=count_accuracy, entropy_accuracy=entropy_accuracy,
+        weights=weights, skip_first=skip_first, squares=squares,
     )  # fmt: skip
     return run_profile(
         model, inputs, settings,

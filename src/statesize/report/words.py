@@ -12,7 +12,7 @@ from itertools import combinations
 import numpy as np
 
 from statesize.measurement.chart import METRICS
-from statesize.measurement.sinks import MARKED
+from statesize.measurement.columns import MARKED
 from statesize.results.summary import Profiled, average, binding, ess_values, known_mean, stored_channels
 
 KINDS = {

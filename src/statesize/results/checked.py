@@ -21,7 +21,7 @@ from xarray.core import indexing
 from statesize.adapters.captured import SHARED
 from statesize.check import plain_number
 from statesize.io.files import check_header
-from statesize.results.fields import BY_SEQUENCE, FIELDS, SINKS, UNITS, mixer_dims
+from statesize.results.fields import BY_SEQUENCE, BY_UNIT, FIELDS, UNITS, mixer_dims
 
 ALONG = "sequence"
 """The dimension, always the first, along which a dataset comes in parts."""
@@ -222,7 +222,7 @@ def check_mixer(name: str, node: xr.Dataset, root: xr.Dataset) -> None:
     whole = {unit, "position", "stratum"}
     variables = {variable: (dims, "i" if variable in whole else "f") for variable, dims in mixer_dims(unit).items()}
     _check_variables(name, node, variables)
-    for variable in (*FIELDS, *BY_SEQUENCE, *SINKS):
+    for variable in (*FIELDS, *BY_SEQUENCE, *BY_UNIT):
         values = node[variable].values
         _require(name, variable, bool((np.isnan(values) | ((values >= 0) & (values < np.inf))).all()))
     positions, chosen, sizes = node["position"].values, node[unit].values, np.array(node.attrs["stratum_sizes"], int)

@@ -18,10 +18,9 @@ from statesize.errors import ModelError
 from statesize.io.files import parse_json
 from statesize.measurement.measurement import Measurement
 from statesize.measurement.settings import Settings
-from statesize.measurement.sinks import Sink
 from statesize.measurement.statistics import Sample
 from statesize.results.checked import ALONG
-from statesize.results.fields import BY_SEQUENCE, FIELDS, SINKS, UNITS, mixer_dims
+from statesize.results.fields import BY_SEQUENCE, BY_UNIT, FIELDS, UNITS, mixer_dims
 from statesize.texts.tokens import AnyTokenizer, special_ids, token_text
 
 _ATTRIBUTES = ("kind", "note", "cache", "multiplicity", "dtype", "engine", "stratum_sizes")
@@ -39,7 +38,7 @@ def sequence_dataset(
     positions: Sequence[int],
     measurements: Sequence[Measurement],
     settings: Settings,
-    sinks: Sequence[Sink] | None = None,
+    by_unit: Mapping[str, Sequence[float]],
 ) -> xr.Dataset:
     """The dataset of one mixer over one sequence, from measurements of batch shape (1, some units).
 
@@ -50,7 +49,7 @@ def sequence_dataset(
         positions: Of the measurements, ≥ 1; empty where none was possible, which then are none.
         measurements: Of all units, in blocks.
         settings: Those of the profile.
-        sinks: Of each unit, where it is attention.
+        by_unit: Those of BY_UNIT that are known, of each unit.
 
     Returns:
         The variables of `mixer_dims`.
@@ -66,9 +65,8 @@ def sequence_dataset(
         "relative_threshold": np.array(settings.relative_tolerances, np.float64),
         "stratum": sample.strata,
     } | {name: np.array([value], np.float64) for name, value in zip(BY_SEQUENCE, differences, strict=True)}
-    facts_of_sinks = [(one.share, one.position, one.entropy, one.without) for one in sinks or ()]
-    known = np.array(facts_of_sinks or [[np.nan] * len(SINKS)] * len(sample.units), np.float64)
-    variables |= {name: known[None, :, index] for index, name in enumerate(SINKS)}
+    unknown = [np.nan] * len(sample.units)
+    variables |= {name: np.array([by_unit.get(name, unknown)], np.float64) for name in BY_UNIT}
     dims = mixer_dims(unit)
     for listed in FIELDS.values():
         if measurements:
@@ -125,7 +123,7 @@ class MixerRun:
     def begin(cls, dataset: xr.Dataset) -> MixerRun:
         """A mixer that was met for the first time."""
         about = dataset.isel(position=slice(0, 0)).copy(deep=True)
-        return cls(about.assign({name: xr.full_like(about[name], np.nan) for name in (*BY_SEQUENCE, *SINKS)}))
+        return cls(about.assign({name: xr.full_like(about[name], np.nan) for name in (*BY_SEQUENCE, *BY_UNIT)}))
 
     @property
     def name(self) -> str:

@@ -39,6 +39,9 @@ model's, and that of the last hidden state; NaN where not known."""
 SINKS = ("sink_share", "sink_position", "sink_entropy", "sinkless_entropy")
 """Of each head of attention: the share of the token that gets most attention, which it is, and entropy-ESS at three
 cuts with and without its column; NaN for what is no attention, and the last two where that share is small."""
+VARIANT = ("few_cuts_entropy", "variant_entropy")
+"""Of each head or channel, where a variant was asked for: entropy-ESS at the same three cuts, and the variant's."""
+BY_UNIT = (*SINKS, *VARIANT)
 COUNTS = (
     CountFields("relative_count", "relative_lower", "relative_upper", "relative_threshold"),
     CountFields("count", "lower", "upper", "threshold"),
@@ -63,7 +66,9 @@ def mixer_dims(unit: str) -> dict[str, tuple[str, ...]]:
     """The dimensions of each variable of a mixer's dataset whose units are heads, channels or groups."""
     names = {UNIT: unit}
     dims = {name: ("sequence", *(names.get(dim, dim) for dim in field.dims)) for name, field in FIELDS.items()}
-    dims |= dict.fromkeys(BY_SEQUENCE, ("sequence",)) | dict.fromkeys(SINKS, ("sequence", unit)) | {"stratum": (unit,)}
+    dims |= (
+        dict.fromkeys(BY_SEQUENCE, ("sequence",)) | dict.fromkeys(BY_UNIT, ("sequence", unit)) | {"stratum": (unit,)}
+    )
     return dims | {name: (name,) for name in (unit, "position", "threshold", "relative_threshold")}
 
 
@@ -104,6 +109,8 @@ HEADINGS = {
     "sink_share": Heading("sink\nshare", "z.0%"),
     "sink_entropy": Heading("ESS at three\ncuts (entropy)", ".1f"),
     "sinkless_entropy": Heading("the same without\nthe sink", ".1f"),
+    "few_cuts_entropy": Heading("ESS at few\ncuts (entropy)", ".1f"),
+    "variant_entropy": Heading("its\nvariant", ".1f"),
     "modulation": Heading("modulation\n(entropy)", "z.0%"),
     "norm_modulation": Heading("modulation\n(norm)", "z.0%"),
     "recall_perplexity": Heading("recall\nperplexity", ".2f"),
@@ -155,6 +162,9 @@ COLUMNS = {
     "sink_entropy": "Entropy-ESS at a quarter, half and three quarters of each sequence, of the heads in which that "
     "token takes more than a fifth.",
     "sinkless_entropy": "The same without that token's column, which is the largest and so hides the others.",
+    "few_cuts_entropy": "Entropy-ESS at a quarter, half and three quarters of each sequence, beside its variant.",
+    "variant_entropy": "The same as the settings `weights`, `skip_first` and `squares` ask: with each column times the "
+    "norm of what it carries, without the first columns, or as the entropy of σ².",
     "faithfulness": "The largest difference, over sequences, of the operator applied to the layer's input, and of the "
     "layer's output where it was measured, from what the unaltered model computed, relative to the largest value; not "
     "checked where a layer reports its own matrix.",

@@ -46,6 +46,8 @@ class SummaryRow(TypedDict):
     sink_position: float
     sink_entropy: float
     sinkless_entropy: float
+    few_cuts_entropy: float
+    variant_entropy: float
     faithfulness: float
     run_difference: float
 
@@ -174,6 +176,10 @@ def summary_row(node: xr.Dataset, model: str, layer: str, group: xr.Dataset | No
     stored = stored_channels(node, group)
     total_entropy, total_relative = (entropy, relative) if group is None else _averages(group)
     share, cache = average(node, utilisation_values(node)).mean, keeps_everything(node)
+
+    def of_units(name: str) -> float:
+        return float(known_mean(node[name].values, (0, 1)))
+
     return {
         "model": model,
         "layer": layer,
@@ -197,10 +203,12 @@ def summary_row(node: xr.Dataset, model: str, layer: str, group: xr.Dataset | No
         "norm": average(node, node["norm"].values).mean,
         "state_utilisation": math.nan if cache else share,
         "ceiling_utilisation": share if cache else math.nan,
-        "sink_share": float(known_mean(node["sink_share"].values, (0, 1))),
+        "sink_share": of_units("sink_share"),
         "sink_position": _most_frequent(node["sink_position"].values),
-        "sink_entropy": float(known_mean(node["sink_entropy"].values, (0, 1))),
-        "sinkless_entropy": float(known_mean(node["sinkless_entropy"].values, (0, 1))),
+        "sink_entropy": of_units("sink_entropy"),
+        "sinkless_entropy": of_units("sinkless_entropy"),
+        "few_cuts_entropy": of_units("few_cuts_entropy"),
+        "variant_entropy": of_units("variant_entropy"),
         "faithfulness": largest_difference(node, "faithfulness"),
         "run_difference": largest_difference(node, "run_difference"),
     }

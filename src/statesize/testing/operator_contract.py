@@ -105,6 +105,14 @@ class OperatorContract:
         for first, last in ((0, 1), (1, 3), (operator.length - 1, operator.length)):
             torch.testing.assert_close(operator.columns(first, last), matrix[..., first:, first:last])
 
+    def test_weights_scale_the_columns(self) -> None:
+        """`weighted` is T diag(w), of the same state size."""
+        operator = self.sample()
+        weights = torch.rand(operator.length, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+        weighted = operator.weighted(weights.expand(*operator.batch_shape, -1))
+        torch.testing.assert_close(weighted.dense(), operator.dense() * weights.to(operator.dtype))
+        assert torch.equal(weighted.state_size(), operator.state_size())
+
     def test_measure_agrees_with_the_definition(self) -> None:
         """Whatever engine is chosen, the spectrum is that of T[i:, :i], within the stated bound."""
         operator = self.sample()

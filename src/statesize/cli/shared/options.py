@@ -122,6 +122,10 @@ class Measuring:
         count_accuracy: Allow counts at relative tolerances to be off by up to this fraction (0.02 = 2 %), or by 1.
             0 = exact, which takes longer for attention.
         entropy_accuracy: Relative accuracy of entropies.
+        weights: Measure a variant beside the default, at three cuts, in which each column of T has the norm of what it
+            carries as its weight.
+        skip_first: Leave this many first columns of T out of the variant, such as that of an attention sink.
+        squares: Take the entropy of σ² in the variant.
     """
 
     layers: Annotated[list[int | str] | None, Parameter(negative="", consume_multiple=True)] = None
@@ -134,6 +138,9 @@ class Measuring:
     memory: str = "2GB"
     count_accuracy: Annotated[float, Parameter(validator=validators.Number(gte=0, lt=1))] = 0.02
     entropy_accuracy: Annotated[float, Parameter(validator=validators.Number(gt=0))] = 1e-3
+    weights: Literal["none", "values"] = "none"
+    skip_first: Seed = 0
+    squares: Flag = False
 
     def settings(self) -> Settings:
         """The same, checked, without the layers."""

@@ -115,6 +115,8 @@ _FIGURES = (
     "sink_position",
     "sink_entropy",
     "sinkless_entropy",
+    "few_cuts_entropy",
+    "variant_entropy",
     "faithfulness",
     "run_difference",
 )

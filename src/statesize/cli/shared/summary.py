@@ -15,7 +15,7 @@ from statesize.cli.shared.table import BAR, byte_count, number_text, print_notes
 from statesize.measurement.statistics import signed
 from statesize.report.kinds import largest_difference
 from statesize.report.words import headline, model_title, short_names, sink_note
-from statesize.results.fields import COLUMNS, FIGURE_HEADINGS, FIGURES, GROUP_HEADINGS, HEADINGS, Heading
+from statesize.results.fields import BY_UNIT, COLUMNS, FIGURE_HEADINGS, FIGURES, GROUP_HEADINGS, HEADINGS, Heading
 from statesize.results.summary import average, ess_values, group_rows, keeps_everything, utilisation_values
 
 if TYPE_CHECKING:
@@ -182,8 +182,9 @@ def _print_wide(profiles: Sequence[Profile], relative: str, notes: Sequence[str]
     # Columns that say nothing of these profiles are left out.
     if all(row["measured"] == row["units"] for row in rows):
         shown.remove("measured")
-    optional = ("state_utilisation", "ceiling_utilisation", "sink_share", "sink_entropy", "sinkless_entropy")
-    for name in (*optional, "faithfulness"):
+    for name in ("state_utilisation", "ceiling_utilisation", *BY_UNIT, "faithfulness"):
+        if name not in shown:
+            continue
         if not any(math.isfinite(row[name]) for row in rows):
             shown.remove(name)
     headings = [HEADINGS[name].text.replace("relative tolerance", relative) for name in shown]

@@ -7,9 +7,10 @@ import pytest
 import torch
 from oracles.operators import random_operator
 
-from statesize import Convolution, Dense, Recurrence, SoftmaxAttention
+from statesize import Convolution, Dense, Recurrence, SoftmaxAttention, capture, measure
+from statesize.errors import InputError
 from statesize.lab.mixers import LanguageModel, ModelConfig
-from statesize.measurement.sinks import MARKED, sinks
+from statesize.measurement.columns import MARKED, few_cuts, sinks
 from statesize.profiling import profile
 
 LENGTH = 40
@@ -108,3 +109,68 @@ def test_graded_blocks_lose_no_digit_that_is_shown():
     T[:, 0] += 0.5
     (sink,) = sinks(Dense(T[None, None]))
     assert sink.entropy == pytest.approx(np.mean([entropy(T[cut:, :cut].numpy()) for cut in (10, 20, 30)]), rel=1e-4)
+
+
+def variants(operator, weights, skip_first, power):
+    """Entropy-ESS of H_i diag(w) at three cuts, of each unit, by numpy."""
+    w = weights.numpy().copy()
+    w[..., :skip_first] = 0
+    means = []
+    for unit, T in enumerate(operator.dense()[0].detach().double().numpy()):
+        T = T * w[0, unit]
+        means.append(np.mean([entropy_of_power(T[cut:, :cut], power) for cut in few_cuts(operator.length)]))
+    return means
+
+
+def entropy_of_power(block, power):
+    shares = np.linalg.svd(block, compute_uv=False) ** power
+    shares = shares[shares > 0] / shares.sum()
+    return math.exp(-(shares * np.log(shares)).sum())
+
+
+@pytest.mark.parametrize("mixer", ["sa", "gla", "mamba2", "hyena", "deltanet"])
+@pytest.mark.parametrize(
+    ("weights", "skip_first", "squares"), [("values", 0, False), ("none", 2, True), ("values", 3, True)]
+)
+def test_variants_in_a_profile_are_those_of_the_weighted_dense_operator(mixer, weights, skip_first, squares):
+    torch.manual_seed(3)
+    model = LanguageModel(ModelConfig(mixer, vocabulary_size=11, width=8, heads=2, key_size=4, layers=1)).double()
+    ids = torch.randint(0, 11, (1, 21), generator=torch.Generator().manual_seed(4))
+    result = profile(model, ids, weights=weights, skip_first=skip_first, squares=squares)
+    (item,) = capture(model, ids)
+    operator = item.operator
+    w = torch.ones(1, item.units, 21, dtype=torch.float64)
+    if weights == "values":
+        w = item.values().double().norm(dim=-1).detach()
+    node = result.mixer(result.mixers[0])
+    expected = variants(operator, w, skip_first, 2 if squares else 1)
+    np.testing.assert_allclose(node["variant_entropy"].values[0], expected, rtol=1e-4)
+    plain = variants(operator, torch.ones_like(w), 0, 1)
+    np.testing.assert_allclose(node["few_cuts_entropy"].values[0], plain, rtol=1e-4)
+    # What the default says is not touched.
+    whole = profile(model, ids)
+    np.testing.assert_array_equal(node["entropy"].values, whole.mixer(whole.mixers[0])["entropy"].values)
+    (weighted,) = capture(model, ids, weights=weights, skip_first=skip_first)
+    if not squares:
+        taken = measure(weighted.operator, positions=few_cuts(21)).entropy.mean(-1)[0]
+        np.testing.assert_allclose(taken, expected, rtol=1e-3)
+
+
+def test_measure_takes_weights_and_leaves_out_first_columns():
+    operator = random_operator("attention", 0, 30)
+    w = torch.rand(30, generator=torch.Generator().manual_seed(6), dtype=torch.float64)
+    taken = measure(operator, weights=w, skip_first=2, positions=[10])
+    T = operator.dense() * w
+    T[..., :2] = 0
+    assert float(taken.entropy.flatten()[0]) == pytest.approx(
+        entropy(T.reshape(-1, 30, 30)[0, 10:, :10].numpy()), rel=1e-4
+    )
+    assert float(taken.entropy.flatten()[0]) != pytest.approx(
+        float(measure(operator, positions=[10]).entropy[0]), rel=1e-3
+    )
+
+
+@pytest.mark.parametrize("weights", [-torch.ones(5), torch.full((5,), math.nan), torch.ones(4)])
+def test_weights_that_are_none_are_refused(weights):
+    with pytest.raises(InputError, match="weights must be finite and at least 0"):
+        measure(torch.eye(5), weights=weights)

@@ -1,4 +1,4 @@
-"""Attention sinks: the token that takes most of a head's attention, and ESS with and without its column."""
+"""Columns of T that lead: attention sinks, and entropy-ESS with columns weighted or left out, at few cuts."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from statesize.measurement.measurement import hankel_singular_values
+from statesize.measurement.metrics import entropy_ess
 from statesize.operators import Dense, Operator, SoftmaxAttention
 
 MARKED = 0.2
@@ -71,25 +73,50 @@ def _sink(T: Tensor) -> Sink:
     even = sum(1 / row for row in range(1, len(T) + 1)) / len(T)
     if not share > max(MARKED, 2 * even):
         return Sink(share, position)
-    cuts = sorted({cut for part in CUTS if 0 < (cut := int(part * len(T))) < len(T)})
-    blocks = [T[cut:, :cut].double() for cut in cuts]
-    entropies = [_entropy(block) for block in blocks]
-    without = [_entropy(torch.cat([block[:, :position], block[:, position + 1 :]], 1)) for block in blocks]
-    return Sink(share, position, _mean(entropies), _mean(without))
+    blocks = [T[cut:, :cut].double() for cut in few_cuts(len(T))]
+    rest = [torch.cat([block[:, :position], block[:, position + 1 :]], 1) for block in blocks]
+    return Sink(share, position, *(_mean([entropy_ess(_values(block)) for block in some]) for some in (blocks, rest)))
 
 
-def _entropy(block: Tensor) -> float:
-    """Entropy-ESS of H_i from its Gram matrix, whose rounding, below 1e-8 σ₁, no digit that is shown has."""
+def entropies(operator: Operator, squares: bool = False) -> list[float]:
+    """Entropy-ESS of each unit of an operator, batch shape (1, units), as the mean over CUTS.
+
+    Args:
+        operator: T of some units over one sequence.
+        squares: Take the entropy of σ² in place of σ.
+
+    Returns:
+        One for each unit; NaN for T without a recurrence that is too long to be made.
+
+    Example:
+        >>> T = torch.diag(torch.tensor([3.0, 1, 1]), -1)[None, None]
+        >>> [round(value, 2) for value in entropies(Dense(T)) + entropies(Dense(T), squares=True)]
+        [1.0, 1.0]
+    """
+    cuts = few_cuts(operator.length)
+    units = range(operator.batch_shape[1])
+    if not cuts:
+        return [math.nan for _ in units]
+    if isinstance(operator, Dense):
+        spectra = [[_values(operator.matrix[0, unit, cut:, :cut].double()) for cut in cuts] for unit in units]
+    else:
+        values = hankel_singular_values(operator, cuts)
+        spectra = [[values[0, unit, index] for index in range(len(cuts))] for unit in units]
+    return [_mean([entropy_ess(one.square() if squares else one) for one in some]) for some in spectra]
+
+
+def few_cuts(length: int) -> list[int]:
+    """CUTS of a sequence of so many tokens."""
+    return sorted({cut for part in CUTS if 0 < (cut := int(part * length)) < length})
+
+
+def _values(block: Tensor) -> Tensor:
+    """Singular values from the Gram matrix, whose rounding, below 1e-8 σ₁, no digit that is shown has."""
     if not block.shape[1]:
-        return 0.0
+        return block.new_zeros(1)
     gram = block @ block.mT if block.shape[0] < block.shape[1] else block.mT @ block
-    values: Tensor = _linalg.eigvalsh(gram).clamp(min=0).sqrt()
-    total = values.sum()
-    if not float(total) > 0:
-        return 0.0
-    shares = values[values > 0] / total
-    return float((-(shares * shares.log()).sum()).exp())
+    return _linalg.eigvalsh(gram).clamp(min=0).sqrt()
 
 
-def _mean(values: list[float]) -> float:
-    return sum(values) / len(values) if values else math.nan
+def _mean(values: list[Tensor]) -> float:
+    return float(torch.stack(values).mean()) if values else math.nan
