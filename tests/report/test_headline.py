@@ -25,21 +25,22 @@ def profiles():
 
 
 @pytest.mark.parametrize("metric", ["entropy", "relative_count"])
-def test_two_models_by_their_totals(profiles, metric):
+def test_two_models_by_their_bytes_and_the_average_ess_of_the_comparison(profiles, metric):
     softmax, gated = compare(profiles).models
-    kept = softmax.total_tss / gated.total_tss
-    carried = getattr(softmax, f"total_{metric}") / getattr(gated, f"total_{metric}")
+    stored = softmax.state_bytes / gated.state_bytes
+    carried = [getattr(model, f"average_{metric}") for model in (softmax, gated)]
     said = headline(profiles, metric)
-    ratios = [float(ratio) for ratio in re.findall(r"([\d.]+) ×", said.sentence)]
-    assert ratios == pytest.approx([kept, carried], rel=0.05)
-    assert said.sentence.startswith("Softmax attention keeps ")
-    assert "the memory of gated linear attention and carries" in said.sentence
-    assert f"{softmax.total_tss:,.0f} against {gated.total_tss:,.0f}" in said.detail
-    # Eight channels: of the cache min(i, L − i), of the state at most its two numbers.
+    ratio = re.search(r"carries (.*) numbers per channel", said.sentence)[1]
+    expected = carried[0] / carried[1]
+    assert ratio == ("about as many" if expected < 1.05 else f"{expected:.2g} × as many")
+    assert said.sentence.startswith(f"Softmax attention stores {stored:.2g} × the bytes of gated linear attention and ")
+    # Of the cache min(i, L − i), of the state at most its two numbers.
     cuts = np.arange(1, IDS.shape[1])
     least = np.minimum(cuts, IDS.shape[1] - cuts)
-    possible = f"of {8 * least.mean():,.0f} against {8 * np.minimum(least, 2).mean():,.0f} that were possible"
+    possible = f"of {least.mean():.1f} against {np.minimum(least, 2).mean():.1f} that were possible at these cuts."
+    assert f": {carried[0]:.1f} against {carried[1]:.1f} numbers" in said.detail
     assert possible in said.detail
+    assert "Stored at the end of 24 tokens: 1.3 kB against 256 B." in said.detail
 
 
 def test_the_order_of_profiles_does_not_matter(profiles):
@@ -49,8 +50,8 @@ def test_the_order_of_profiles_does_not_matter(profiles):
 def test_models_of_equal_memory():
     said = headline([small("la", "la"), small("gla", "gla")]).sentence
     assert re.fullmatch(
-        r"(Linear|Gated linear) attention and (gated )?linear attention keep the same memory, and the first carries "
-        r"(about as much|[\d.]+ × as much)\.",
+        r"(Linear|Gated linear) attention and (gated )?linear attention store as many bytes; the first carries "
+        r"(about|[\d.]+ ×) as many numbers per channel\.",
         said,
     )
 
@@ -59,17 +60,36 @@ def test_one_model_and_texts_that_differ(profiles):
     alone = headline(profiles[1:])
     (row,) = profiles[1].summary_rows()
     assert alone.sentence == (
-        f"Gated linear attention keeps 2 numbers per channel by the end of the text and carries "
-        f"{row['average_entropy']:.1f} of them on average."
+        f"Gated linear attention carries {row['average_entropy']:.1f} of the 1.9 numbers per channel that cuts of 24 "
+        "tokens allow."
     )
     other = small("sa", "sa", IDS[:, :20])
     assert headline([other, profiles[1]]).sentence.endswith(alone.sentence)
 
 
-def test_kinds_of_layers_of_one_model():
-    said = headline([small("la,sa", "mixed", layers=2)]).sentence
-    assert said.startswith("Softmax attention of mixed keeps ")
-    assert "the memory of linear attention of mixed" in said
+def test_kinds_of_layers_of_one_model_are_compared_by_one_layer_of_each():
+    held = small("la,sa,la,la", "mixed", layers=4)
+    said = headline([held])
+    rows = held.summary_rows()
+    stored = rows[1]["state_bytes"] / rows[0]["state_bytes"]
+    assert said.sentence.startswith(f"A layer of softmax attention stores {stored:.2g} × the bytes of one of linear ")
+    linear = np.mean([rows[at]["average_entropy"] for at in (0, 2, 3)])
+    assert f": {rows[1]['average_entropy']:.1f} against {linear:.1f} numbers" in said.detail
+    assert "Stored by a layer at the end of 24 tokens:" in said.detail
+
+
+@pytest.mark.parametrize(
+    ("kind", "size", "told"),
+    [("sliding attention", 99, True), ("sliding attention", 7, False), ("attention", 99, False)],
+)
+def test_a_window_that_is_longer_than_the_text_is_told(kind, size, told):
+    tree = small("sa,la", "mixed", layers=2).to_xarray()
+    node = tree["layers.0.mixer"].to_dataset(inherit=False)
+    node.attrs["kind"] = kind
+    node["state_size"][:] = np.minimum(node["state_size"], size)
+    tree["layers.0.mixer"] = node
+    said = "The window of sliding attention is longer than the text: it does not act."
+    assert (said in headline([Profile(tree)]).detail) == told
 
 
 def test_lines_name_the_layers_with_most_and_least():

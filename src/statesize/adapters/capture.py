@@ -17,6 +17,7 @@ from statesize.adapters.calls import Call, FoundMixer, Recording, described, rec
 from statesize.adapters.captured import Captured, from_method, from_observation
 from statesize.adapters.faithfulness import bound, check_faithful, check_operator, relative_difference
 from statesize.adapters.forward import Forward
+from statesize.adapters.kernels.convolutions import SHORT_CONVOLUTION, short_convolution_bytes
 from statesize.adapters.models.held import in_single, measuring, single_precision
 from statesize.adapters.models.inputs import Inputs, measurable
 from statesize.adapters.observation import Observation, Product, running_modules
@@ -170,7 +171,8 @@ class Capture(Iterator[Captured]):
     def _captured(self, name: str, observation: Observation, again: float, module: nn.Module) -> Captured:
         difference, note = check_operator(name, observation, module)
         item = from_observation(name, observation, max(difference, again), self.run_difference)
-        return replace(item, note=" ".join(filter(None, (item.note, note))))
+        held = item.state_bytes + (0 if item.kind == SHORT_CONVOLUTION else short_convolution_bytes(module))
+        return replace(item, note=" ".join(filter(None, (item.note, note))), state_bytes=held)
 
 
 def capture(

@@ -132,7 +132,8 @@ def _print(result: NetworkEss) -> None:
 
 
 def _print_plan(plan: NetworkPlan) -> None:
-    from statesize.cli.shared.table import byte_count, print_table
+    from statesize.cli.shared.table import print_table
+    from statesize.io.text import byte_count
 
     rows = [
         (
@@ -150,7 +151,8 @@ def _print_plan(plan: NetworkPlan) -> None:
 
 def _print_needs(result: Redundancy) -> None:
     """A row a layer at the middle cut, and the redundancy of all."""
-    from statesize.cli.shared.table import byte_count, print_table
+    from statesize.cli.shared.table import print_table
+    from statesize.io.text import byte_count
 
     middle = len(result.positions) // 2
     rows = [

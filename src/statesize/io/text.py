@@ -24,3 +24,12 @@ def facts_table(title: str, facts: Mapping[str, object]) -> str:
         for name, value in facts.items()
     )
     return f"<table><caption>{html.escape(title)}</caption>{rows}</table>"
+
+
+def byte_count(count: float) -> str:
+    """A number of bytes for people, such as 512 B, 1.5 kB or 2.0 GB."""
+    for name in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} B" if name == "B" else f"{count:.1f} {name}"
+        count /= 1000
+    return f"{count:.1f} TB"

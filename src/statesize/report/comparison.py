@@ -15,7 +15,15 @@ from numpy.typing import NDArray
 from statesize.errors import InputError
 from statesize.measurement.statistics import estimate
 from statesize.report.redundancy import Redundancy
-from statesize.results.summary import Profiled, channels_of, ess_values, known_mean, sample_of, stored_channels
+from statesize.results.summary import (
+    Profiled,
+    channels_of,
+    ess_values,
+    known_mean,
+    model_mean,
+    sample_of,
+    stored_channels,
+)
 
 WINDOW = 8
 """Cuts before and after a delimiter that it is compared with."""
@@ -182,15 +190,12 @@ def _compared(profile: Profiled, recall: Mapping[str, float], network: Redundanc
     if not rows:
         raise InputError(f"The profile of {profile.model} holds no mixer; there is nothing to compare.")
     nodes = [profile.mixer(name) for name in profile.mixers]
-    weights = np.array([channels_of(node) for node in nodes])
-    channels = int(weights.sum())
+    channels = sum(channels_of(node) for node in nodes)
     groups = [profile.group(name) for name in profile.mixers]
     stored = [stored_channels(node, group) for node, group in zip(nodes, groups, strict=True)]
 
     def mean(figures: Iterable[float]) -> float:
-        values = np.fromiter(figures, np.float64, len(rows))
-        known = np.isfinite(values)
-        return float(np.average(values[known], weights=weights[known])) if known.any() else math.nan
+        return model_mean(profile, list(figures))
 
     whole = {name: mean(row[name] for row in rows) for name in ("tss", *_AVERAGES)}
     whole["average_entropy_error"] = math.hypot(*(row["readout_total_entropy_error"] for row in rows)) / channels

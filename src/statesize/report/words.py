@@ -5,15 +5,25 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 from itertools import combinations
+from typing import Literal
 
 import numpy as np
 
+from statesize.io.text import byte_count
 from statesize.measurement.chart import METRICS
 from statesize.measurement.columns import MARKED
-from statesize.results.summary import Profiled, average, binding, ess_values, known_mean, stored_channels
+from statesize.results.summary import (
+    Profiled,
+    SummaryRow,
+    binding,
+    ess_values,
+    keeps_everything,
+    known_mean,
+    model_mean,
+)
 
 KINDS = {
     "sa": "softmax attention",
@@ -81,49 +91,67 @@ class Headline:
 
 @dataclass(frozen=True)
 class _Party:
+    """A model, or the layers of one kind in it.
+
+    Attributes:
+        layers: Indices of its layers.
+        state_bytes: What all of them hold at the end of the longest text; 0 where that is not known.
+        carried: Average ESS, numbers per channel.
+        possible: Average of what it could have been at the same cuts.
+        idle: Whether they are sliding windows that are longer than the text.
+    """
+
     name: str
-    memory: float  # numbers that all its layers store, at the end of the longest sequence
-    carried: float  # total ESS
-    possible: float  # what it could have been at the same cuts
-    channels: int  # that are stored
+    layers: tuple[int, ...]
+    state_bytes: float
+    carried: float
+    possible: float
+    idle: bool
 
     @property
-    def surplus(self) -> float:
-        return math.log(self.memory / self.carried)
+    def bytes_per_layer(self) -> float:
+        return self.state_bytes / len(self.layers)
 
 
 def headline(profiles: Sequence[Profiled], metric: str = "entropy") -> Headline:
-    """The two models, or kinds of layers of one model, whose memory and ESS differ most; or the only one."""
-    parties = [party for profile in profiles for party in _parties(profile, metric, whole=len(profiles) > 1)]
-    parties = [party for party in parties if party.memory > 0 and party.carried > 0]
+    """The two models, or kinds of layers of one model, whose memory and average ESS differ most; or the only one."""
+    whole = len(profiles) > 1
+    parties = [party for profile in profiles for party in _parties(profile, metric, whole=whole)]
+    parties = [party for party in parties if party.carried > 0]
     if not parties:
         return Headline("Nothing was measured that carries anything.", "")
     longest = max(int(profile.tokens["length"].values.max()) for profile in profiles)
     same_text = len({str(profile.attributes["tokens_sha256"]) for profile in profiles}) == 1
     if len(parties) == 1 or not same_text:
-        return Headline(" ".join(_alone(party) for party in parties[:3]), _detail(parties[:3], metric, longest))
-    pair = max(combinations(parties, 2), key=lambda two: abs(two[0].surplus - two[1].surplus))
-    pair = sorted(pair, key=lambda party: (party.memory, party.carried), reverse=True)
-    return Headline(_sentence(*pair), _detail(pair, metric, longest))
+        sentence = " ".join(_alone(party, longest) for party in parties[:3])
+        return Headline(sentence, _detail(parties[:3], profiles, metric, longest, whole=True))
+    if not whole:
+        # Kinds of layers are compared by one layer of each, however many the model has.
+        parties = [replace(party, state_bytes=party.bytes_per_layer) for party in parties]
+    pair = max(combinations(parties, 2), key=lambda two: abs(_surplus(two[0]) - _surplus(two[1])))
+    pair = sorted(pair, key=lambda party: (party.state_bytes, party.carried), reverse=True)
+    return Headline(_sentence(*pair, whole=whole), _detail(pair, profiles, metric, longest, whole=whole))
+
+
+def _surplus(party: _Party) -> float:
+    return math.log((party.state_bytes or 1) / party.carried)
 
 
 def model_line(profile: Profiled, metric: str = "entropy") -> str:
-    """How much of its memory a model uses, in one line."""
+    """The average ESS of a model, and its layers with most and least, in one line."""
     name = _sentence_case(model_title(profile))
-    nodes = {short: profile.mixer(layer) for layer, short in short_names(profile.mixers).items()}
-    means = {layer: average(node, ess_values(node, metric)).mean for layer, node in nodes.items()}
-    known = {layer: mean for layer, mean in means.items() if math.isfinite(mean)}
+    figures = [row[_AVERAGES[metric]] for row in profile.summary_rows()]
+    known = {layer: one for layer, one in zip(short_names(profile.mixers).values(), figures, strict=True) if one == one}
     if not known:
         return f"{name}: nothing was measured."
     most, least = max(known, key=known.__getitem__), min(known, key=known.__getitem__)
     spread = f", from {known[least]:.1f} in layer {least} to {known[most]:.1f} in layer {most}" if most != least else ""
-    return f"{name} carries {np.mean(list(known.values())):.1f} numbers per channel on average{spread}."
+    return f"{name} carries {model_mean(profile, figures):.1f} numbers per channel on average{spread}."
 
 
 def sink_note(profile: Profiled) -> str:
     """Which layers attend to one token before all others, and what that does to their ESS; "" where none does."""
-    rows = profile.summary_rows()
-    led = [row for row in rows if row["sink_share"] > MARKED and math.isfinite(row["sink_entropy"])]
+    rows, led = profile.summary_rows(), _led_by_sinks(profile)
     if not led:
         return ""
     share = sum(row["sink_share"] for row in led) / len(led)
@@ -136,6 +164,11 @@ def sink_note(profile: Profiled) -> str:
         f"hides the others: entropy-ESS of these heads is {entropy:.1f} with it and {without:.1f} without it, at three "
         "cuts."
     )
+
+
+def _led_by_sinks(profile: Profiled) -> list[SummaryRow]:
+    rows = profile.summary_rows()
+    return [row for row in rows if row["sink_share"] > MARKED and math.isfinite(row["sink_entropy"])]
 
 
 def sink_notes(profiles: Sequence[Profiled]) -> list[str]:
@@ -155,53 +188,74 @@ def telling_layer(profile: Profiled, metric: str = "entropy") -> int:
     return int(np.argmax(changes)) if changes else 0
 
 
+_AVERAGES: dict[str, Literal["average_entropy", "average_relative_count"]] = {
+    "entropy": "average_entropy",
+    "relative_count": "average_relative_count",
+}
+
+
 def _parties(profile: Profiled, metric: str, *, whole: bool) -> list[_Party]:
     """The model, or each kind of its layers where it is alone and has several."""
-    by_party: dict[str, list[float]] = {}
-    title = model_title(profile)
-    kinds = {str(profile.mixer(name).attrs["kind"]) for name in profile.mixers}
-    for name, row in zip(profile.mixers, profile.summary_rows(), strict=True):
-        party = title if whole or len(kinds) == 1 else f"{kind_title(row['kind'])} of {title}"
-        total = row["total_entropy"] if metric == "entropy" else row["total_relative_count"]
-        stored = stored_channels(profile.mixer(name), profile.group(name))
-        node = profile.mixer(name)
-        ceiling = known_mean(node["ceiling"].values[:, node["position"].values >= 1], (0, 1))
-        figures = np.nan_to_num([row["tss"] * stored, total, float(ceiling) * stored, stored])
-        by_party[party] = list(np.add(by_party.get(party, [0.0] * 4), figures))
+    title, rows = model_title(profile), profile.summary_rows()
+    nodes = [profile.mixer(name) for name in profile.mixers]
+    carried = [row[_AVERAGES[metric]] for row in rows]
+    possible = [float(known_mean(node["ceiling"].values[:, node["position"].values >= 1], (0, 1))) for node in nodes]
+    kinds = dict.fromkeys(row["kind"] for row in rows)
+    chosen = {title: range(len(rows))}
+    if not whole and len(kinds) > 1:
+        chosen = {kind_title(kind): [at for at, row in enumerate(rows) if row["kind"] == kind] for kind in kinds}
     return [
-        _Party(name, memory, carried, possible, int(stored))
-        for name, (memory, carried, possible, stored) in by_party.items()
+        _Party(
+            name,
+            tuple(layers),
+            sum(rows[at]["state_bytes"] for at in layers),
+            model_mean(profile, carried, layers),
+            model_mean(profile, possible, layers),
+            all("sliding" in rows[at]["kind"] and keeps_everything(nodes[at]) for at in layers),
+        )
+        for name, layers in chosen.items()
     ]
 
 
-def _sentence(more: _Party, less: _Party) -> str:
-    memory, carried = more.memory / less.memory, more.carried / less.carried
+def _sentence(more: _Party, less: _Party, *, whole: bool) -> str:
+    first, second = (more.name, less.name) if whole else (f"a layer of {more.name}", f"one of {less.name}")
+    carried = more.carried / less.carried
+    ratio = "about as many" if 1 / _SAME < carried < _SAME else f"{_times(carried)} as many"
+    known = more.state_bytes > 0 and less.state_bytes > 0
+    memory = more.state_bytes / less.state_bytes if known else math.nan
     if memory < _SAME:
-        ratio = "about as much" if carried < _SAME else f"{_times(carried)} as much"
-        return f"{_sentence_case(more.name)} and {less.name} keep the same memory, and the first carries {ratio}."
-    ratio = "about as much" if 1 / _SAME < carried < _SAME else f"{_times(carried)} as much"
-    return f"{_sentence_case(more.name)} keeps {_times(memory)} the memory of {less.name} and carries {ratio}."
+        return (
+            f"{_sentence_case(first)} and {second} store as many bytes; the first carries {ratio} numbers per channel."
+        )
+    stores = f"stores {_times(memory)} the bytes of {second} and " if known else ""
+    other = "" if known else f" as {second}"
+    return f"{_sentence_case(first)} {stores}carries {ratio} numbers per channel{other}."
 
 
-def _alone(party: _Party) -> str:
-    memory, carried = party.memory / party.channels, party.carried / party.channels
-    return (
-        f"{_sentence_case(party.name)} keeps {memory:.0f} numbers per channel by the end of the text and carries "
-        f"{carried:.1f} of them on average."
-    )
+def _alone(party: _Party, longest: int) -> str:
+    possible = f"{party.possible:.{0 if party.possible >= 10 else 1}f}"
+    carries = f"{_sentence_case(party.name)} carries {party.carried:.1f} of the {possible} numbers per channel"
+    return f"{carries} that cuts of {longest:,} tokens allow."
 
 
-def _detail(parties: Sequence[_Party], metric: str, longest: int) -> str:
+def _detail(parties: Sequence[_Party], profiles: Sequence[Profiled], metric: str, longest: int, *, whole: bool) -> str:
+    """What the numbers of the sentence are, and which layers and sinks lead."""
     named = "entropy-ESS" if metric == "entropy" else "count of singular values"
-    memory, carried, possible = (
-        " against ".join(f"{getattr(party, name):,.0f}" for party in parties)
-        for name in ("memory", "carried", "possible")
+    carried, possible = (
+        " against ".join(f"{getattr(party, name):.1f}" for party in parties) for name in ("carried", "possible")
     )
-    return (
-        f"Memory is what all layers keep while they read: {memory} numbers at the end of {longest:,} tokens. What they "
-        "carry is about how many of these the rest of the text depends on, the effective state-size (ESS): "
-        f"{carried} on average over all cuts of the text ({named}), of {possible} that were possible."
-    )
+    said = [
+        f"Carried is the effective state-size (ESS) per channel: {carried} numbers, as {named} averaged over all cuts, "
+        f"texts, heads and layers, of {possible} that were possible at these cuts.",
+    ]
+    if all(party.state_bytes > 0 for party in parties):
+        stored = " against ".join(byte_count(party.state_bytes) for party in parties)
+        said.append(f"{'Stored' if whole else 'Stored by a layer'} at the end of {longest:,} tokens: {stored}.")
+    said += [f"The window of {party.name} is longer than the text: it does not act." for party in parties if party.idle]
+    led = _led_by_sinks(profiles[0])
+    if len(profiles) == 1 and led:
+        said.append(f"Attention sinks lead {len(led)} of {len(profiles[0].mixers)} layers, see below.")
+    return " ".join(said)
 
 
 def _times(ratio: float) -> str:

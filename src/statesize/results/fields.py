@@ -131,7 +131,7 @@ COLUMNS = {
     "tss": "Theoretical state-size: real numbers per channel that the layer's own recurrence keeps. Softmax attention "
     "keeps every past token, so its TSS grows with position: the largest is shown.",
     "state_bytes": "Bytes that the model's own cache holds for the layer at the end of the longest sequence: states, "
-    "or keys and values of all tokens that it sees; of this package's mixers, also what short convolutions keep.",
+    "or keys and values of all tokens that it sees, and what short convolutions inside it keep.",
     "units": "Heads or channels of the layer.",
     "measured": "How many of them were measured; where not all were, averages and totals are estimates.",
     "average_entropy": "Entropy-ESS, exp of the entropy of the Hankel singular values, averaged over sequences, "

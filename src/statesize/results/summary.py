@@ -137,6 +137,16 @@ def channels_of(node: xr.Dataset) -> int:
     return sample_of(node).total * int(node.attrs["multiplicity"])
 
 
+def model_mean(profile: Profiled, figures: Sequence[float], layers: Sequence[int] | None = None) -> float:
+    """A figure of each mixer as one of the model: the mean over the channels of all, or of some; NaN where unknown."""
+    nodes = [profile.mixer(name) for name in profile.mixers]
+    chosen = [index for index in (range(len(nodes)) if layers is None else layers) if math.isfinite(figures[index])]
+    if not chosen:
+        return math.nan
+    weights = [channels_of(nodes[index]) for index in chosen]
+    return float(np.average([figures[index] for index in chosen], weights=weights))
+
+
 def stored_channels(node: xr.Dataset, group: xr.Dataset | None) -> int:
     """How many channels a mixer stores itself: what several heads read once, and 0 where another keeps its cache."""
     return 0 if node.attrs["cache"] else channels_of(node if group is None else group)

@@ -10,7 +10,7 @@ import torch
 from oracles.attention_models import attention_model
 
 from statesize.cli.shared.summary import layer_rows, print_plan, print_summary
-from statesize.cli.shared.table import byte_count
+from statesize.io.text import byte_count
 from statesize.lab.mixers import LanguageModel, ModelConfig
 from statesize.profiling import Profile, plan, profile
 from statesize.report.words import headline

@@ -25,6 +25,7 @@ from statesize.adapters.replaced import (
 from statesize.operators import Convolution
 from statesize.operators.stepped import DelayedRecurrence
 
+SHORT_CONVOLUTION = "short convolution"
 GATED = ("Lfm2ShortConv", "Lfm2MoeShortConv", "Lfm3ShortConv")
 
 
@@ -136,7 +137,7 @@ def _observation(
     """The Observation of a convolution of values (S, channels, L) with so many taps."""
     return Observation(
         name=name,
-        kind="short convolution",
+        kind=SHORT_CONVOLUTION,
         operator=operator,
         values=values[..., None],
         mixed=mixed[..., None],
@@ -145,6 +146,12 @@ def _observation(
         state_bytes=values.shape[1] * taps * stored_element_size(module),
         inner=inner,
     )
+
+
+def short_convolution_bytes(module: nn.Module) -> int:
+    """Bytes that the cache holds for the short convolutions inside a mixer: the last K inputs of each channel."""
+    convolutions = [part for part in module.children() if isinstance(part, nn.Conv1d) and part.groups > 1]
+    return sum(part.groups * part.kernel_size[0] * stored_element_size(part) for part in convolutions)
 
 
 def _shift_register(kernel: Tensor, entering: Tensor, leaving: Tensor) -> DelayedRecurrence:

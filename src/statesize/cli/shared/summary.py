@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from statesize.cli.shared.table import BAR, byte_count, number_text, print_notes, print_table
+from statesize.cli.shared.table import BAR, number_text, print_notes, print_table
+from statesize.io.text import byte_count
 from statesize.measurement.statistics import signed
 from statesize.report.kinds import largest_difference
 from statesize.report.words import headline, model_title, short_names, sink_note

@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from statesize.cli.shared.printing import Printing, tell_page
-from statesize.io.text import printable
+from statesize.io.text import byte_count, printable
 
 BAR = 16
 _ENDLESS = 10_000
@@ -147,15 +147,6 @@ def number_text(value: float, form: str, error: float = 0.0) -> str:
     if form == "norm":
         form = ".1e" if 0 < value < 0.01 else ".2f" if value < 10 else ".1f" if value < 100 else ",.0f"
     return format(value, form) + (f" ± {number_text(error, form)}" if error else "")
-
-
-def byte_count(count: float) -> str:
-    """A number of bytes for people, such as 512 B, 1.5 kB or 2.0 GB."""
-    for name in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.0f} B" if name == "B" else f"{count:.1f} {name}"
-        count /= 1000
-    return f"{count:.1f} TB"
 
 
 class Finding(Protocol):

@@ -198,7 +198,7 @@ def _print_plans(
 ) -> None:
     """Print what measuring would take; a few sequences of each model are timed."""
     from statesize.cli.shared.printing import SCHEMA, print_json
-    from statesize.cli.shared.table import byte_count
+    from statesize.io.text import byte_count
     from statesize.lab.studies.delimiters.dips import plan_dips
 
     subjects = reading.subjects(models, loading, [], printing)
