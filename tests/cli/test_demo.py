@@ -45,7 +45,8 @@ def test_the_command_prints_a_table_and_writes_a_report(here):
     done = subprocess.run([COMMAND, "demo"], env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     sentence, _, *lines, checked = done.stdout.splitlines()
-    assert re.fullmatch(r"Softmax attention keeps 8 × the memory of .+ and carries [\d.]+ × as much\.", sentence)
+    said = r"Softmax attention stores 13 × the bytes of .+ and carries [\d.]+ × as many numbers per channel\."
+    assert re.fullmatch(said, sentence)
     assert html.escape(sentence) in (here / "statesize-demo.html").read_text(encoding="utf-8")
     assert checked == "Last hidden state, observed against unaltered: largest difference 0."
     titles = [line.strip() for line in lines if line.strip().endswith("attention")]

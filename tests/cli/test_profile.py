@@ -208,7 +208,8 @@ def test_a_model_of_transformers(tmp_path, text, here, capsys):
     folder = save_tiny(tmp_path / "llama", dtype=torch.bfloat16)
     assert main(["profile", str(folder), "--text", str(text), "--json", "--max-tokens", "20", "--channels", "2"]) == 0
     document, _ = documents_of(capsys)
-    assert (document["model"], document["source"]) == ("llama", {"kind": "folder"})
+    stored = {"kind": "folder", "weights": "bfloat16, run in float32"}
+    assert (document["model"], document["source"]) == ("llama", stored)
     mixer = document["mixers"][0]
     assert (mixer["name"], mixer["kind"]) == ("model.layers.0.self_attn", "attention")
     assert (mixer["units"], mixer["measured"], mixer["multiplicity"], mixer["state_size"]) == (4, 2, 8, 19)
@@ -464,7 +465,8 @@ def test_a_model_is_all_that_is_needed(here, capsys, monkeypatch):
     options = ["--layers", "0", "layers.2.mixer", "--positions", "3", "--tolerance", "0.05", "--sequences", "1"]
     assert main(["profile", "gla", *options, "--metric", "relative_count", "--open"]) == 0
     captured = capsys.readouterr()
-    assert captured.out.startswith("Gated linear attention keeps 32 numbers per channel")
+    assert captured.out.startswith("Gated linear attention carries ")
+    assert " of the 11 numbers per channel that cuts of 256 tokens allow." in captured.out
     assert "σ > 0.05 σ₁" in captured.out
     assert [line.split()[0] for line in captured.out.splitlines() if line.startswith("layers.")] == [
         "layers.0.mixer",

@@ -48,26 +48,35 @@ def test_a_checkpoint_of_statesize(tmp_path):
     ("stored", "asked", "held"),
     [
         (torch.float32, None, torch.float32),
-        (torch.bfloat16, None, torch.bfloat16),
+        (torch.bfloat16, None, torch.float32),
+        (torch.bfloat16, "bfloat16", torch.bfloat16),
         (torch.bfloat16, "float32", torch.float32),
         (torch.float32, "float64", torch.float64),
     ],
 )
 def test_a_folder_of_transformers(tmp_path, stored, asked, held):
     loaded = load_model(str(save_tiny(tmp_path / "llama", dtype=stored)), dtype=asked)
-    assert (loaded.name, loaded.source) == ("llama", {"kind": "folder"})
+    weights = {"weights": "bfloat16, run in float32"} if (stored, asked) == (torch.bfloat16, None) else {}
+    assert (loaded.name, loaded.source) == ("llama", {"kind": "folder"} | weights)
     assert {parameter.dtype for parameter in loaded.model.parameters()} == {held}
     expected = tiny_llama().to(stored).to(held).state_dict()
     torch.testing.assert_close(loaded.model.state_dict(), expected, rtol=0, atol=0)
     result = profile(loaded.model, ["a state of its past"], tokenizer=loaded.tokenizer, source=loaded.source)
-    assert result.attributes["source"] == {"kind": "folder"}
+    assert result.attributes["source"] == {"kind": "folder"} | weights
     first, second = result.summary_rows()
     assert (first["kind"], first["units"], second["layer"]) == ("attention", 4, "model.layers.1.self_attn")
     assert 0 <= first["faithfulness"] < (1e-2 if held == torch.bfloat16 else 1e-5)
     assert first["run_difference"] == 0
     # Keys and values of two heads of eight numbers, for each token, as the cache of the weights' dtype holds them.
     tokens = int(result.tokens["length"].values[0])
-    assert first["state_bytes"] == 2 * 2 * 8 * tokens * held.itemsize
+    assert first["state_bytes"] == 2 * 2 * 8 * tokens * (stored if asked is None else held).itemsize
+
+
+def test_half_precision_that_does_not_fit_in_float32_runs_as_it_is_and_says_so(tmp_path, monkeypatch):
+    monkeypatch.setattr("statesize.models.load.free_bytes", lambda device: 1000)
+    loaded = load_model(str(save_tiny(tmp_path / "llama", dtype=torch.bfloat16)))
+    assert {parameter.dtype for parameter in loaded.model.parameters()} == {torch.bfloat16}
+    assert "as float32 does not fit" in loaded.source["weights"]
 
 
 def pickled(folder, content):

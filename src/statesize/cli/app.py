@@ -17,15 +17,13 @@ app = App(
     help_format="plaintext",
     version=__version__,
     suppress_keyboard_interrupt=False,
+    # What is used most stands between them.
+    group_arguments=Group("Arguments", sort_key=0),
+    group_parameters=Group("Parameters", sort_key=3),
 )
 
-
 MODELS = Group("Measure, explain and reduce a model", sort_key=1)
-
-
 LABORATORY = Group("Laboratory: train small models, and see what ESS shows", sort_key=2)
-
-
 bench = App(name="bench", help="Time the engines.", group=MODELS)
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from cyclopts import Parameter
 
-from statesize.cli.shared.options import Flag
+from statesize.cli.shared.options import Flag, Page
 from statesize.cli.shared.printing import TEXT, Printing
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def compare(
     *,
     recall: Path | None = None,
     networks: Annotated[list[Path] | None, Parameter(name="--network", negative="")] = None,
-    html: Path | None = None,
+    html: Page = None,
     wide: Flag = False,
     printing: Printing = TEXT,
 ) -> None:
@@ -109,7 +109,7 @@ def report(
     results: Annotated[list[Path], Parameter(negative="")],
     /,
     *,
-    output: Path | None = None,
+    output: Page = None,
     printing: Printing = TEXT,
 ) -> None:
     """Write the HTML report of a profile, of several profiles side by side, or of a study.

@@ -70,7 +70,7 @@ def compress(
     if frontier is not None:
         check_report_path(frontier)
     printing.hush_libraries()
-    loaded = load_model(model)
+    loaded = load_model(model, as_stored=True)
     reducible(loaded.model).kept(ReductionRequest(state, int8, finetune, free_basis))
     documents = [document for document in read_file(text) if isinstance(document, str)]
     with printing.step(f"cutting the states of {loaded.name}"):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter, validators
 
-from statesize.cli.shared.options import WORKERS, Flag, Loading, Measuring, Workers
+from statesize.cli.shared.options import OFTEN, WORKERS, Flag, Loading, Measuring, OpenPage, Page, Workers
 from statesize.cli.shared.printing import TEXT, Printing
 from statesize.cli.shared.texts import Sequences, Texts
 
@@ -36,13 +36,13 @@ def profile(
     group_by: str | None = None,
     loading: Loading | None = None,
     workers: Workers | None = None,
-    output: Path | None = None,
-    html: Path | None = None,
-    open_page: Annotated[Flag, Parameter(name="--open")] = False,
+    output: Page = None,
+    html: Page = None,
+    open_page: OpenPage = False,
     tolerance: Annotated[float, Parameter(validator=validators.Number(gt=0, lt=1))] = 0.01,
     metric: Literal["entropy", "relative_count"] = "entropy",
     wide: Flag = False,
-    plan: Annotated[bool, Parameter(group=("Parameters", WORKERS), negative="")] = False,
+    plan: Annotated[bool, Parameter(group=(OFTEN, WORKERS), negative="")] = False,
     printing: Printing = TEXT,
 ) -> None:
     """Measure how much of its memory a model uses: any Hugging Face model, a folder, or a bundled one (gla).

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import asdict, replace
-from pathlib import Path
-from typing import Annotated
 
-from cyclopts import Parameter
-
-from statesize.cli.shared.options import MOST, Count, Flag, Loading, whole_numbers
+from statesize.cli.shared.options import MOST, Count, Loading, OpenPage, Page, whole_numbers
 from statesize.cli.shared.printing import TEXT, Printing
 from statesize.cli.shared.texts import Texts
 
@@ -20,8 +16,8 @@ def truncate(
     texts: Texts | None = None,
     cuts: str | None = None,
     number: Count | None = None,
-    html: Path | None = None,
-    open_page: Annotated[Flag, Parameter(name="--open")] = False,
+    html: Page = None,
+    open_page: OpenPage = False,
     loading: Loading | None = None,
     printing: Printing = TEXT,
 ) -> None:

@@ -13,10 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from statesize.adapters.models.held import adapter_states
+from statesize.adapters.models.held import adapter_states, hold_in_single, low_bytes, stored_dtype
 from statesize.check import require_kind
 from statesize.errors import FileError, InputError
 from statesize.io.files import parse_json, read_limited
+from statesize.io.machine import free_bytes
 from statesize.laboratory import bundled_model, bundled_names, bundled_record, is_bundled, load_checkpoint
 from statesize.models.configurations import is_mamba_ssm
 from statesize.models.files import FILE, check_digest, has_tokenizer, is_gguf, read_tokenizer
@@ -145,7 +146,7 @@ def load(name: str) -> tuple[nn.Module, AnyTokenizer | None]:
         'gla'
     """
     require_kind("name", name, str, "a name or a folder")
-    loaded = load_model(name, needs_tokenizer=False)
+    loaded = load_model(name, needs_tokenizer=False, as_stored=True)
     return loaded.model, loaded.tokenizer
 
 
@@ -158,9 +159,11 @@ def load_model(
     allow_pickle: bool = False,
     trust_remote_code: bool = False,
     needs_tokenizer: bool = True,
+    as_stored: bool = False,
 ) -> LoadedModel:
     """Load a bundled model, a folder (of `statesize train` or transformers), a GGUF file or an id of the hub."""
     # A model that is not there or cannot be read is a FileError, one that is no causal language model a ModelError.
+    # Without a dtype, weights of half precision run in float32 where that fits, unless they are wanted as stored.
     target = _device(device)
     if dtype is not None and dtype not in DTYPES:
         raise InputError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}.")
@@ -179,7 +182,21 @@ def load_model(
     if loaded.source["kind"] != "hub" and revision is not None:
         raise InputError(f"{name} is no model of the hub, so it has no revision {revision!r}; leave the revision out.")
     model = loaded.model if dtype is None else loaded.model.to(DTYPES[dtype])
-    return LoadedModel(loaded.name, model.to(target).eval(), loaded.tokenizer, loaded.source)
+    model, source = model.to(target).eval(), loaded.source
+    if dtype is None and not as_stored and low_bytes(model):
+        source = source | {"weights": _run_in_single(model, target)}
+    return LoadedModel(loaded.name, model, loaded.tokenizer, source)
+
+
+def _run_in_single(model: nn.Module, device: torch.device) -> str:
+    """Hold weights of half precision in float32 if they fit; what is said of them."""
+    stored = str(stored_dtype(model)).removeprefix("torch.")
+    free = free_bytes(device)
+    # While they are copied, both lie in memory; as much again is for the forward pass.
+    if free is not None and free < 4 * low_bytes(model):
+        return f"{stored}, in which the model runs, as float32 does not fit; ESS of single heads may be off by 10 %"
+    hold_in_single(model)
+    return f"{stored}, run in float32"
 
 
 def _device(name: str) -> torch.device:

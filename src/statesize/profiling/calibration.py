@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from statesize.adapters import Captured
 from statesize.measurement.settings import Settings
-from statesize.profiling.measuring import Layers, Work, captured_mixers, measure_captured, plan_work
+from statesize.profiling.measuring import Layers, Work, captured_mixers, measure_captured, measure_units, plan_work
 
 # Seconds after which larger blocks of a mixer are not tried any more.
 _ENOUGH = 0.25
@@ -117,6 +117,7 @@ class Trial:
         chosen = units[[index * len(units) // count for index in range(count)]]
         start = self.clock()
         measure_captured(item, chosen, self.settings, sequence=0)
+        measure_units(item, torch.from_numpy(chosen), mixer.work, self.settings)
         return self.clock() - start
 
     def seconds(self, mixer: TriedMixer) -> float:

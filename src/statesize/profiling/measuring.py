@@ -191,7 +191,7 @@ def measure_mixer(item: Captured, sequence: int, work: Work, settings: Settings)
     start, measurements = time.perf_counter(), list[Measurement]()
     if work.cut is not None:
         measurements = measure_captured(item, work.sample.units, settings, sequence=sequence, block=work.block)
-    by_unit = _by_unit(item, torch.from_numpy(work.sample.units), work, settings)
+    by_unit = measure_units(item, torch.from_numpy(work.sample.units), work, settings)
     facts = {name: getattr(item, name) for name in ("name", "kind", "note", "cache", "multiplicity")}
     facts |= {"dtype": work.dtype, "engine": ", ".join(dict.fromkeys(one.engine for one in measurements)) or "none"}
     facts["seconds"] = time.perf_counter() - start
@@ -201,7 +201,7 @@ def measure_mixer(item: Captured, sequence: int, work: Work, settings: Settings)
     return sequence_dataset(facts, differences, work.sample, positions, measurements, settings, by_unit)
 
 
-def _by_unit(item: Captured, units: Tensor, work: Work, settings: Settings) -> dict[str, list[float]]:
+def measure_units(item: Captured, units: Tensor, work: Work, settings: Settings) -> dict[str, list[float]]:
     """What is known of each unit beside its ESS at all positions: its sink, and the variant of the settings."""
     known: dict[str, list[float]] = {}
     if work.attends and (found := sinks(item.units_operator(units).to(device="cpu"))):

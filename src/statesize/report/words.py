@@ -123,7 +123,9 @@ def headline(profiles: Sequence[Profiled], metric: str = "entropy") -> Headline:
     longest = max(int(profile.tokens["length"].values.max()) for profile in profiles)
     same_text = len({str(profile.attributes["tokens_sha256"]) for profile in profiles}) == 1
     if len(parties) == 1 or not same_text:
-        sentence = " ".join(_alone(party, longest) for party in parties[:3])
+        shortest = min(int(profile.tokens["length"].values.min()) for profile in profiles)
+        length = f"{longest:,}" if shortest == longest else f"up to {longest:,}"
+        sentence = " ".join(_alone(party, length) for party in parties[:3])
         return Headline(sentence, _detail(parties[:3], profiles, metric, longest, whole=True))
     if not whole:
         # Kinds of layers are compared by one layer of each, however many the model has.
@@ -232,10 +234,10 @@ def _sentence(more: _Party, less: _Party, *, whole: bool) -> str:
     return f"{_sentence_case(first)} {stores}carries {ratio} numbers per channel{other}."
 
 
-def _alone(party: _Party, longest: int) -> str:
+def _alone(party: _Party, length: str) -> str:
     possible = f"{party.possible:.{0 if party.possible >= 10 else 1}f}"
     carries = f"{_sentence_case(party.name)} carries {party.carried:.1f} of the {possible} numbers per channel"
-    return f"{carries} that cuts of {longest:,} tokens allow."
+    return f"{carries} that cuts of {length} tokens allow."
 
 
 def _detail(parties: Sequence[_Party], profiles: Sequence[Profiled], metric: str, longest: int, *, whole: bool) -> str:

@@ -88,6 +88,18 @@ def single_precision(module: nn.Module) -> Generator[None]:
         _restore(swaps)
 
 
+def hold_in_single(model: nn.Module) -> None:
+    """Turn a model of half precision into one of float32, for good; its stored dtype is remembered."""
+    for tensor in filter(is_low, (*model.parameters(), *model.buffers())):
+        setattr(tensor, _STORED, torch.empty(0, dtype=tensor.dtype))
+        tensor.data = tensor.data.float()
+
+
+def low_bytes(model: nn.Module) -> int:
+    """Bytes of the parameters of less than 32 bits."""
+    return sum(parameter.nbytes for parameter in model.parameters() if is_low(parameter))
+
+
 def stored_dtype(module: nn.Module) -> torch.dtype:
     """The dtype of a module's weights as the model holds them, whatever they are while it runs."""
     for parameter in module.parameters():

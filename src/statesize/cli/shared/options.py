@@ -6,6 +6,7 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
 from cyclopts import Group, Parameter, validators
@@ -37,6 +38,10 @@ def whole_numbers(name: str, text: str) -> list[int]:
 
 Crew: TypeAlias = "Callable[[Make], OnRay]"
 
+OFTEN = Group("Used most", sort_key=1)
+Page: TypeAlias = Annotated[Path | None, Parameter(group=OFTEN)]
+OpenPage: TypeAlias = Annotated[Flag, Parameter(name="--open", group=OFTEN)]
+
 # Other processes measure, or nothing is measured.
 WORKERS = Group(validator=validators.LimitedChoice(), show=False)
 
@@ -49,7 +54,8 @@ class Loading:
     Attributes:
         revision: Branch, tag or commit of a model of the hub.
         device: Where the model runs, such as cpu or cuda:0.
-        dtype: Dtype to load the weights in, and to run the model in. Default: as stored.
+        dtype: Dtype to load the weights in, and to run the model in. Default: as stored, but that weights of half
+            precision run in float32 where memory suffices.
         allow_pickle: Read weights that are no safetensors, by torch.load with weights_only=True.
         trust_remote_code: Run Python code that comes with the model.
     """

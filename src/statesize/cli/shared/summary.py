@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
+from statesize.adapters.captured import SHARED
 from statesize.cli.shared.table import BAR, number_text, print_notes, print_table
 from statesize.io.text import byte_count
 from statesize.measurement.statistics import signed
@@ -20,7 +21,7 @@ from statesize.results.fields import BY_UNIT, COLUMNS, FIGURE_HEADINGS, FIGURES,
 from statesize.results.summary import average, ess_values, group_rows, keeps_everything, utilisation_values
 
 if TYPE_CHECKING:
-    from statesize.profiling import Plan, Profile
+    from statesize.profiling import Plan, PlannedMixer, Profile
     from statesize.report.comparison import Comparison
     from statesize.report.kinds import LayerKinds
 
@@ -107,7 +108,9 @@ def _range(values: list[float], form: str) -> str:
 _COMPARED = (
     "tss", "average_entropy", "state_utilisation", "ceiling_utilisation", "norm", "state_bytes", "recall_perplexity"
 )  # fmt: skip
-_PLANNED = ("layer", "seconds", "memory", "units", "measured", "at once", "positions", "engine", "kind")
+_MOST_PLANNED = 4
+"""Rows of a plan, which then has at most 12 lines."""
+_PLANNED = ("layer", "seconds", "memory", "units", "positions", "engine", "kind")
 
 
 def print_summary(profiles: Sequence[Profile], metric: str = "entropy", *, wide: bool = False) -> None:
@@ -250,21 +253,31 @@ def _cells(row: Mapping[str, object], headings: Mapping[str, Heading]) -> list[s
 
 
 def print_plan(plan: Plan, loading: float) -> None:
-    """Print what a profile would measure and cost, one row a mixer; loading the model took so many seconds."""
+    """Print what a profile would cost and measure, one row for mixers of a kind; loading took so many seconds."""
+    memory = "" if plan.memory is None else f", {byte_count(plan.memory)} of memory with the model"
+    print_notes(
+        [
+            f"About {plan.seconds:,.0f} s after {loading:,.0f} s of loading{memory}: {plan.spectra:,} spectra of "
+            f"{len(plan.mixers)} mixers over {plan.sequences:,} sequences, {plan.tokens:,} tokens.",
+            "",
+        ]
+    )
+    short = short_names([mixer.name.removesuffix(SHARED) for mixer in plan.mixers])
+    alike: dict[tuple[str, ...], list[PlannedMixer]] = {}
+    for mixer in plan.mixers:
+        units = f"{mixer.units:,}" if mixer.measured == mixer.units else f"{mixer.measured:,} of {mixer.units:,}"
+        kind = f"{mixer.kind}, groups" if mixer.name.endswith(SHARED) else mixer.kind
+        alike.setdefault((units, mixer.engine, kind), []).append(mixer)
     rows = [
         (
-            *(mixer.name, f"{mixer.seconds:,.1f}", byte_count(mixer.memory)),
-            *(f"{number:,}" for number in (mixer.units, mixer.measured, mixer.block, mixer.positions)),
-            *(mixer.engine, mixer.kind),
+            _span([short[mixer.name.removesuffix(SHARED)] for mixer in some]),
+            *(f"{sum(mixer.seconds for mixer in some):,.1f}", byte_count(max(mixer.memory for mixer in some))),
+            *(units, f"{some[0].positions:,}", engine, kind),
         )
-        for mixer in plan.mixers
+        for (units, engine, kind), some in alike.items()
     ]
-    notes = [f"skipped: {part}: {reason}" for part, reason in plan.skipped.items()]
-    memory = "" if plan.memory is None else f", {byte_count(plan.memory)} of memory with the model"
-    notes.append(
-        f"{plan.spectra:,} spectra of {len(plan.mixers)} mixers over {plan.sequences:,} sequences, {plan.tokens:,} "
-        f"tokens: about {plan.seconds:,.0f} s, after {loading:,.0f} s that loading took{memory}."
-    )
+    notes = [f"… and {len(rows) - _MOST_PLANNED} rows more, which --json prints."] if len(rows) > _MOST_PLANNED else []
+    notes += [f"skipped: {part}: {reason}" for part, reason in plan.skipped.items()]
     if plan.memory is not None:
         held = byte_count(plan.memory - 2 * plan.results)
         notes.append(f"With --output, {byte_count(plan.results)} of results lie on disk and {held} in memory.")
@@ -276,7 +289,7 @@ def print_plan(plan: Plan, loading: float) -> None:
         if some
         else "All heads or channels will be measured."
     )
-    print_table(_PLANNED, rows, 1, notes)
+    print_table(_PLANNED, rows[:_MOST_PLANNED], 1, notes)
 
 
 def print_kinds(layers: Sequence[LayerKinds], kinds: Sequence[str]) -> None:

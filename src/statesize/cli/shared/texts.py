@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 from cyclopts import ArgumentCollection, Group, Parameter
 
-from statesize.cli.shared.options import AtLeastTwo, Count, Flag
+from statesize.cli.shared.options import OFTEN, AtLeastTwo, Count, Flag
 from statesize.cli.shared.printing import Printing
 
 if TYPE_CHECKING:
@@ -29,7 +29,8 @@ def _one_input(arguments: ArgumentCollection) -> None:
         raise ValueError(f"Give one of --text, --jsonl, --parquet, --dataset and --ids, got {', '.join(any_chosen)}.")
 
 
-_INPUTS = Group("Inputs", validator=_one_input)
+_INPUTS = Group("Other inputs", sort_key=2)
+_ONE_INPUT = Group(validator=_one_input, show=False)
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,11 +65,11 @@ class Texts:
         max_tokens: How many tokens of each sequence are read.
     """
 
-    text: Annotated[list[Path] | None, Parameter(group=_INPUTS, negative="")] = None
-    jsonl: Annotated[Path | None, Parameter(group=_INPUTS)] = None
-    parquet: Annotated[Path | None, Parameter(group=_INPUTS)] = None
-    dataset: Annotated[str | None, Parameter(group=_INPUTS)] = None
-    ids: Annotated[Path | None, Parameter(group=_INPUTS)] = None
+    text: Annotated[list[Path] | None, Parameter(group=(OFTEN, _ONE_INPUT), negative="")] = None
+    jsonl: Annotated[Path | None, Parameter(group=(_INPUTS, _ONE_INPUT))] = None
+    parquet: Annotated[Path | None, Parameter(group=(_INPUTS, _ONE_INPUT))] = None
+    dataset: Annotated[str | None, Parameter(group=(_INPUTS, _ONE_INPUT))] = None
+    ids: Annotated[Path | None, Parameter(group=(_INPUTS, _ONE_INPUT))] = None
     field: str = "text"
     split: str = "train"
     special_tokens: Flag = False

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-from cyclopts import App, Parameter
+from cyclopts import App
 
 from statesize.cli.app import LABORATORY, add, app, register
-from statesize.cli.shared.options import Flag
+from statesize.cli.shared.options import OpenPage
 from statesize.cli.shared.printing import TEXT, Printing
 from statesize.lab.cli.needles import needles
 from statesize.lab.cli.rerun import rerun
@@ -55,7 +55,7 @@ def add_commands() -> None:
 def demo(
     *,
     output: Path = Path("statesize-demo.html"),
-    open_page: Annotated[Flag, Parameter(name="--open")] = False,
+    open_page: OpenPage = False,
     printing: Printing = TEXT,
 ) -> None:
     """Profile four bundled models over bundled documents: print the result, and write a page of charts.

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from statesize.cli.shared.options import AtLeastTwo, Count, Loading, Seed, whole_numbers
+from statesize.cli.shared.options import AtLeastTwo, Count, Loading, Page, Seed, whole_numbers
 from statesize.cli.shared.printing import TEXT, Printing
 from statesize.cli.shared.texts import Texts
 
@@ -28,7 +27,7 @@ def needles(
     seed: Seed = 0,
     texts: Texts | None = None,
     loading: Loading | None = None,
-    html: Path | None = None,
+    html: Page = None,
     printing: Printing = TEXT,
 ) -> None:
     """Put a key and a value into pieces of text, repeat the key as a question, and measure what reaches the question.

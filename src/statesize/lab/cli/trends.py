@@ -6,7 +6,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from statesize.cli.shared.options import Count, Loading, Measuring, Workers, whole_numbers
+from statesize.cli.shared.options import Count, Loading, Measuring, Page, Workers, whole_numbers
 from statesize.cli.shared.printing import TEXT, Printing
 from statesize.cli.shared.texts import Texts
 
@@ -23,8 +23,8 @@ def series(
     measuring: Measuring | None = None,
     loading: Loading | None = None,
     workers: Workers | None = None,
-    output: Path | None = None,
-    html: Path | None = None,
+    output: Page = None,
+    html: Page = None,
     printing: Printing = TEXT,
 ) -> None:
     """Measure how the memory use of each layer develops through the checkpoints of a training.
@@ -104,8 +104,8 @@ def length(
     texts: Texts | None = None,
     measuring: Measuring | None = None,
     loading: Loading | None = None,
-    output: Path | None = None,
-    html: Path | None = None,
+    output: Page = None,
+    html: Page = None,
     printing: Printing = TEXT,
 ) -> None:
     """Measure how ESS of each layer and head grows with the length of the context.
