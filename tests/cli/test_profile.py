@@ -233,7 +233,8 @@ def test_plan(name, tmp_path, text, here, capsys):
     captured = capsys.readouterr()
     # Four layers of four heads; two of four heads and two groups.
     spectra, mixers = (4 * 4 * 7, 4) if name == "gla" else (2 * 6 * 7, 4)
-    assert f"{spectra} spectra of {mixers} mixers over 1 sequences, 22 tokens: about" in captured.out
+    assert captured.out.startswith("About ")
+    assert f"{spectra} spectra of {mixers} mixers over 1 sequences, 22 tokens." in captured.out
     assert "profiling" not in captured.err
     assert main([*arguments, "--json"]) == 0
     document, _ = documents_of(capsys)
@@ -405,6 +406,24 @@ def test_a_text_of_one_token(tmp_path, text, here, capsys):
     folder = save_tiny(tmp_path / "llama", eos=False)
     text.write_text("a")
     assert "2 tokens" in refused(["profile", folder, "--text", text], capsys)
+
+
+@pytest.mark.parametrize("content", ["a", "a\n\n"])
+def test_a_text_of_one_letter_is_refused_though_special_tokens_stand_around_it(content, checkpoint, text, here, capsys):
+    text.write_text(content)
+    assert "2 tokens of their own" in refused(["profile", checkpoint, "--text", text], capsys)
+
+
+def test_blank_lines_that_part_documents_are_told_and_kept_on_request(checkpoint, text, here, capsys):
+    text.write_text("A state of its past.\n\nAnother text.\n", encoding="utf-8")
+    lengths = []
+    for option in ([], ["--whole"]):
+        assert main(["profile", str(checkpoint), "--text", str(text), "--output", f"out{len(option)}", *option]) == 0
+        said = "Blank lines part documents: 1 became '<eos>'." in capsys.readouterr().err
+        assert said == (not option)
+        found = Profile.load(f"out{len(option)}")
+        lengths.append(int(found.tokens["special"].values.sum()))
+    assert lengths == [2, 1]
 
 
 def test_the_same_command_goes_on(slow_checkpoint, text, run):

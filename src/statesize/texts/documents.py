@@ -91,18 +91,16 @@ def _refuse(problem: str) -> None:
     raise FileError(f"{problem}. Mend it, or leave it out.")
 
 
-def read_file(
-    path: Path, field: str = "text", note: Note = _refuse, *, special_tokens: bool = False
-) -> Iterator[Document]:
-    """The documents of a file; blank lines part those of text, unless special tokens of the text do."""
+def read_file(path: Path, field: str = "text", note: Note = _refuse, *, whole: bool = False) -> Iterator[Document]:
+    """The documents of a file; blank lines part those of text, unless it is one as a whole."""
     if path.suffix in READERS:
         return READERS[path.suffix](path, field, note)
-    return iter((read_whole(path),) if special_tokens else read_documents(path))
+    return iter((read_whole(path),) if whole else read_documents(path))
 
 
-def file_documents(path: Path, *, special_tokens: bool = False) -> Iterator[tuple[Document, ...]]:
+def file_documents(path: Path, *, whole: bool = False) -> Iterator[tuple[Document, ...]]:
     """The sequences of a file as documents: all of a text file together, those of JSONL and Parquet one by one."""
-    documents = read_file(path, special_tokens=special_tokens)
+    documents = read_file(path, whole=whole)
     yield from ((document,) for document in documents) if path.suffix in READERS else (tuple(documents),)
 
 

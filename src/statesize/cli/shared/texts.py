@@ -30,6 +30,8 @@ def _one_input(arguments: ArgumentCollection) -> None:
 
 
 _INPUTS = Group("Other inputs", sort_key=2)
+# Tokens in which a text's own are looked for.
+_BEGINNING = 64
 _ONE_INPUT = Group(validator=_one_input, show=False)
 
 
@@ -61,6 +63,7 @@ class Texts:
         special_tokens: Read special tokens that the texts spell, such as <|im_end|>, as tokens and not as letters;
             for texts that went through a chat template. No end-of-sequence token is added, and a text file is one
             document, blank lines and all.
+        whole: Read each text file as one document, blank lines and all.
         sequences: How many sequences are read at most.
         max_tokens: How many tokens of each sequence are read.
     """
@@ -73,6 +76,7 @@ class Texts:
     field: str = "text"
     split: str = "train"
     special_tokens: Flag = False
+    whole: Flag = False
     sequences: Count | None = None
     max_tokens: AtLeastTwo = 512
 
@@ -155,7 +159,7 @@ class Texts:
         from statesize.texts.documents import file_documents
 
         for path in self.text or ():
-            yield from file_documents(path, special_tokens=self.special_tokens)
+            yield from file_documents(path, whole=self.whole or self.special_tokens)
         if self.text is None:
             read, _, position = self._reader()
             yield from ((text,) for text in read(*position, note))
@@ -186,27 +190,35 @@ class Texts:
         from statesize.cli.shared.printing import tell_left_out
         from statesize.errors import InputError
         from statesize.texts.rows import RefusedChat
-        from statesize.texts.tokens import join_documents
+        from statesize.texts.tokens import join_documents, special_ids, token_text
 
         sequences: list[Tensor] = []
         lengths: list[int] = []
-        chats = 0
+        chats = joined = 0
+        special, roles = special_ids(tokenizer)
         for number, documents in enumerate(texts):
             try:
                 ids = join_documents(tokenizer, documents, self.special_tokens)
             except RefusedChat as error:
                 left_out.append(str(error))
                 continue
-            if len(ids) < 2:
-                left_out.append(f"text {number + 1} has fewer than 2 tokens")
+            if sum(int(token) not in special for token in ids[:_BEGINNING]) < 2:
+                left_out.append(f"text {number + 1} has fewer than 2 tokens of its own")
                 continue
+            joined += len(documents) - 1
             lengths.append(len(ids))
             chats += not isinstance(documents[0], str)
             sequences.append(ids[: self.max_tokens].clone())
         tell_left_out(left_out)
         if not sequences:
             raise InputError(
-                "no text has 2 tokens or more; effective state-size is what passes from a past to a future."
+                "Texts must have 2 tokens of their own or more, got none that has: effective state-size is what passes "
+                "from a past to a future. Give a longer text."
+            )
+        if joined:
+            end = token_text(tokenizer, roles["eos"])
+            printing.say(
+                f"Blank lines part documents: {joined} became {end!r}. --whole reads each file as one document."
             )
         if chats:
             printing.say(chat_note(chats, len(sequences)))

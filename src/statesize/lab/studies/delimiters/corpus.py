@@ -56,7 +56,7 @@ def read_texts(
     path: Path, count: int, note: Callable[[str], None], field: str = "text", *, special_tokens: bool = False
 ) -> list[Document]:
     """The first documents of a text file (parted by blank lines, unless by special tokens), .jsonl or .parquet file."""
-    return list(islice(read_file(path, field, note, special_tokens=special_tokens), count))
+    return list(islice(read_file(path, field, note, whole=special_tokens), count))
 
 
 def find_delimiter(tokenizer: AnyTokenizer, name: str) -> int:
