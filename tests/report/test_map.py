@@ -114,8 +114,15 @@ def test_no_head_is_among_both(small):
     found = extreme_heads(small, "entropy")
     assert len(found["most"]) == len(found["least"]) == 4
     assert not {head[:2] for head in found["most"]} & {head[:2] for head in found["least"]}
-    assert found["most"][0][2] == means(small).max()
-    assert found["least"][0][2] == means(small).min()
+    assert found["most"][0][2] == pytest.approx(means(small).max(), rel=1e-3)
+    assert found["least"][0][2] == pytest.approx(means(small).min(), rel=1e-3)
+
+
+def test_a_head_has_the_same_number_in_the_map_and_by_name(deep):
+    cells = [layer_cells(deep.mixer(name), ["entropy"])["ess"]["entropy"] for name in deep.mixers]
+    found = extreme_heads(deep, "entropy")
+    for layer, label, value in found["most"] + found["least"]:
+        assert value == cells[layer][int(label.removeprefix("head "))]
 
 
 def test_the_keyboard_reads_the_map(visit):
@@ -207,6 +214,23 @@ def test_all_models_are_in_the_map(browser, deep, small, tmp_path, width):
     expect(page.locator('#map .cells button[aria-pressed="true"]')).to_have_count(1)
     size = page.evaluate("[document.documentElement.scrollWidth, window.innerWidth]")
     assert size[0] <= size[1]
+    assert visit.complaints == []
+    visit.context.close()
+
+
+def test_small_maps_stand_in_pairs(browser, small, tmp_path):
+    visit = Visit(browser, write_report([small] * 4, tmp_path / "page.html"))
+    maps = visit.page.locator("#map .cells")
+    assert [maps.nth(place).locator("button").count() for place in range(4)] == [8] * 4
+    one, other, third, _ = (maps.nth(place).bounding_box() for place in range(4))
+    assert one["y"] == other["y"] < third["y"]
+    assert one["x"] == third["x"] < other["x"]
+    assert one["x"] + one["width"] < other["x"]
+    assert visit.page.locator('#map .cells button[aria-pressed="true"]').count() == 0
+    # Profiles of one name are told apart.
+    maps.nth(2).locator("button").first.click()
+    assert maps.nth(2).locator('button[aria-pressed="true"]').count() == 1
+    assert visit.page.locator('#map .cells button[aria-pressed="true"]').count() == 1
     assert visit.complaints == []
     visit.context.close()
 

@@ -3,7 +3,8 @@
 const map = (() => {
   const { byId } = drawing;
   // Viridis.
-  const COLOURS = ["#440154", "#482878", "#3e4a89", "#31688e", "#26828e", "#1f9e89", "#35b779", "#6ece58", "#b5de2b", "#fde725"];
+  const COLOURS = ["#440154", "#482878", "#3e4a89", "#31688e", "#26828e", "#1f9e89", "#35b779", "#6ece58", "#b5de2b",
+    "#fde725"];
   const MEASURES = {
     ess: "ESS, numbers per channel", share: "Utilisation", ess_bytes: "ESS, bytes per head",
     tss: "TSS, numbers per channel", tss_bytes: "TSS, bytes per head",
@@ -24,12 +25,15 @@ const map = (() => {
 
   const numbersOf = ({ cells }, metric, column) => {
     const numbers = { share: cells.share[metric][column], ess: cells.ess[metric][column], tss: cells.tss };
-    for (const key of ["ess", "tss"]) numbers[`${key}_bytes`] = numbers[key] === null ? null : numbers[key] * cells.numberBytes;
-    return numbers;
+    const bytes = (number) => number === null ? null : number * cells.numberBytes;
+    return { ...numbers, ess_bytes: bytes(numbers.ess), tss_bytes: bytes(numbers.tss) };
   };
 
-  const shown = (measure, value, digits = 1) => value === null ? "not known" : measure === "share" ? `${Math.round(100 * value)}%`
-    : value >= 1000 || measure.startsWith("tss") ? Math.round(value).toLocaleString("en") : value.toFixed(digits);
+  const shown = (measure, value, digits = 1) => {
+    if (value === null) return "not known";
+    if (measure === "share") return `${Math.round(100 * value)}%`;
+    return value >= 1000 || measure.startsWith("tss") ? Math.round(value).toLocaleString("en") : value.toFixed(digits);
+  };
 
   const parts = (colour) => [1, 3, 5].map((start) => parseInt(colour.slice(start, start + 2), 16));
   const mixed = (share) => {
@@ -40,7 +44,8 @@ const map = (() => {
   };
   const brightness = (colour) => colour.reduce((sum, part, index) => {
     const share = part / 255;
-    return sum + [0.2126, 0.7152, 0.0722][index] * (share <= 0.04045 ? share / 12.92 : ((share + 0.055) / 1.055) ** 2.4);
+    const linear = share <= 0.04045 ? share / 12.92 : ((share + 0.055) / 1.055) ** 2.4;
+    return sum + [0.2126, 0.7152, 0.0722][index] * linear;
   }, 0);
 
   const showScale = (low, high, measure, title, sinks) => {
@@ -49,7 +54,8 @@ const map = (() => {
     scale.replaceChildren(`${title}: `, ...ends);
     const bar = scale.querySelector("i");
     if (bar) bar.style.background = `linear-gradient(to right, ${COLOURS.join(", ")})`;
-    if (sinks) scale.append(element("span", {}, element("b", {}), `one token takes more than ${100 * SINK}% of the head’s attention`));
+    const sink = `one token takes more than ${100 * SINK}% of the head’s attention`;
+    if (sinks) scale.append(element("span", {}, element("b", {}), sink));
   };
 
   const showTip = (cell) => {
@@ -73,12 +79,14 @@ const map = (() => {
     return [made];
   });
 
-  const makeCell = (model, metric, measure, layer, column, share) => {
+  const makeCell = (model, measure, layer, column, share) => {
     const { label, value, numbers, sink } = { ...layer.found[column], label: layer.cells.labels[column] };
     const name = `${layerName(layer)}, ${label}: ${shown(measure, value)}`;
-    const button = element("button", { type: "button", tabIndex: -1 }, element("span", {}, value === null ? "" : shown(measure, value)));
+    const number = element("span", {}, value === null ? "" : shown(measure, value));
+    const button = element("button", { type: "button", tabIndex: -1 }, number);
     const marked = sink !== null && sink > SINK;
-    button.setAttribute("aria-label", marked ? `${name}, one token takes ${shown("share", sink)} of its attention` : name);
+    const said = marked ? `, one token takes ${shown("share", sink)} of its attention` : "";
+    button.setAttribute("aria-label", `${name}${said}`);
     button.setAttribute("aria-pressed", "false");
     if (value === null) button.classList.add("unknown");
     else {
@@ -91,13 +99,17 @@ const map = (() => {
   };
 
   const makeMap = (model, index, { metric, measure, share, columnsAreLayers, most, width }) => {
-    const layers = model.layers.map((layer, place) => ({ ...layer, index: place, found: foundOf(layer, metric, measure) }));
-    const cells = layers.flatMap((layer) => layer.cells.labels.map((_, column) => makeCell(index, metric, measure, layer, column, share)));
+    const layers = model.layers.map((layer, place) =>
+      ({ ...layer, index: place, found: foundOf(layer, metric, measure) }));
+    const cells = layers.flatMap((layer) => layer.cells.labels.map((_, column) =>
+      makeCell(index, measure, layer, column, share)));
     const units = [...new Set(layers.map(({ cells: { unit } }) => unit))].join(" or ");
     // The number of a head where it is that of all layers: of many channels other ones are measured in each.
     const longestLayer = layers.reduce((best, layer) => layer.found.length > best.found.length ? layer : best);
-    const numbers = longestLayer.cells.labels.map((label, place) =>
-      layers.every(({ cells: { labels } }) => [label, undefined].includes(labels[place])) ? /^\w+ (\d+)$/.exec(label)?.[1] ?? "" : "");
+    const numbers = longestLayer.cells.labels.map((label, place) => {
+      const same = layers.every(({ cells: { labels } }) => [label, undefined].includes(labels[place]));
+      return same ? /^\w+ (\d+)$/.exec(label)?.[1] ?? "" : "";
+    });
     const numbered = numbers.every((number) => number !== "");
     const heads = numbered ? numbers : numbers.map(() => "");
     const names = layers.map(({ short }) => short);
@@ -110,7 +122,9 @@ const map = (() => {
     const tall = down.length > 32 ? 13 : down.length > 12 ? 19 : 23;
     grid.style.gridAutoRows = `${tall}px`;
     const every = Math.ceil((Math.max(...across.map(({ length }) => length)) * 7 + 4) / room);
-    grid.append(...axis(across, every, every > 1 ? "starts" : "", (place) => `1 / ${place + 2} / auto / span ${Math.min(every, across.length - place)}`),
+    const wide = (place) => Math.min(every, across.length - place);
+    const above = every > 1 ? "starts" : "";
+    grid.append(...axis(across, every, above, (place) => `1 / ${place + 2} / 2 / span ${wide(place)}`),
       ...axis(down, tall > 13 ? 1 : 4, "beside", (place) => `${place + 2} / 1`));
     for (const cell of cells) {
       const [row, column] = columnsAreLayers ? [cell.column, cell.layer] : [cell.layer, cell.column];
@@ -129,8 +143,9 @@ const map = (() => {
     const longest = Math.max(0, ...cells.map(({ button }) => button.textContent.length));
     if (tall < 16 || room < 6.6 * longest + 6) grid.classList.add("bare");
     const others = !numbered ? `those ${units}s of each layer that were measured, in order` : `${units}s`;
-    const caption = element("p", { className: "hint" }, columnsAreLayers ? `Across: layers. Down: ${others}.` : `Across: ${others}. Down: layers.`);
-    return { cells, part: element("figure", {}, element("h3", {}, model.name), grid, caption, extremes(model, metric, units, cells)) };
+    const sides = columnsAreLayers ? `Across: layers. Down: ${others}.` : `Across: ${others}. Down: layers.`;
+    const [heading, caption] = [element("h3", {}, model.name), element("p", { className: "hint" }, sides)];
+    return { cells, part: element("figure", {}, heading, grid, caption, extremes(model, metric, units, cells)) };
   };
 
   const foundOf = (layer, metric, measure) => layer.cells.labels.map((_, column) => {
@@ -164,8 +179,8 @@ const map = (() => {
       return element("div", {}, element("h4", {}, title), element("ol", {}, ...items));
     };
     const { most, least } = model.extremes[metric];
-    const lists = [[`The ${units}s with most ESS`, most], [`The ${units}s with least ESS`, least]].filter(([, found]) => found.length);
-    return element("div", { className: "extremes" }, ...lists.map(([title, found]) => list(title, found)));
+    const lists = [list(`The ${units}s with most ESS`, most), list(`The ${units}s with least ESS`, least)];
+    return element("div", { className: "extremes" }, ...(most.length ? lists : []));
   };
 
   // The cell that the curves below belong to.
@@ -186,7 +201,11 @@ const map = (() => {
       Math.max(...models.flatMap(({ layers }) => layers.map(({ cells: { labels } }) => labels.length)))];
     // The longer side goes across a screen and down a phone.
     const columnsAreLayers = (most[0] > most[1]) !== drawing.narrow();
-    const choice = { metric, measure, share, columnsAreLayers, most: most[columnsAreLayers ? 0 : 1], width: byId("map").clientWidth };
+    // Small maps of several models stand in pairs.
+    const pairs = models.length > 1 && 2 * (most[columnsAreLayers ? 0 : 1] * 36 + 80) < byId("map").clientWidth;
+    byId("map").classList.toggle("pairs", pairs);
+    const width = pairs ? byId("map").clientWidth / 2 - 16 : byId("map").clientWidth;
+    const choice = { metric, measure, share, columnsAreLayers, most: most[columnsAreLayers ? 0 : 1], width };
     hideTip();
     maps = models.map((model, index) => makeMap(model, index, choice));
     byId("map").replaceChildren(...maps.map(({ part }) => part), tip);

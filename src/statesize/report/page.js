@@ -66,12 +66,16 @@
     const sequence = Number(byId("picture-text").value);
     const asked = { choice: Number(byId("picture-layer").value), metric: metric(), sequence };
     const left = data.models.filter(({ text }) => text !== model().text).map(({ name }) => name);
-    byId("picture-left").textContent = left.length ? `Not in this chart, because its tokens are others: ${left.join(", ")}.` : "";
+    const other = `Not in this chart, because the tokens are others: ${left.join(", ")}. Choose the model above.`;
+    byId("picture-left").textContent = left.length ? other : "";
     return picture.draw(data.charts.picture, readers(), data.texts[model().text][sequence], asked, model());
   };
 
   let marked = null;
-  const markCell = () => map.mark(Number(choice.model.value), ...(marked ?? [Number(choice.layer.value), head() < 0 ? null : layer().heads[head()]]));
+  const markCell = () => {
+    const chosen = [Number(choice.layer.value), head() < 0 ? null : layer().heads[head()]];
+    map.mark(Number(choice.model.value), ...(marked ?? chosen));
+  };
   const pickCell = (cell) => {
     const other = Number(choice.model.value) !== cell.model;
     choice.model.value = cell.model;

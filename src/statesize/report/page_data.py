@@ -183,7 +183,7 @@ def layer_cells(mixer: xr.Dataset, metrics: Iterable[str]) -> dict[str, Any]:
     }
 
 
-def extreme_heads(profile: Profiled, metric: str) -> dict[str, list[tuple[int, str, float]]]:
+def extreme_heads(profile: Profiled, metric: str) -> dict[str, list[tuple[int, str, str | int | float | None]]]:
     """The heads with most and with least ESS, each with the index of its layer; none is among both."""
     found: list[tuple[int, str, float]] = []
     for layer, name in enumerate(profile.mixers):
@@ -197,7 +197,11 @@ def extreme_heads(profile: Profiled, metric: str) -> dict[str, list[tuple[int, s
         ]
     found.sort(key=lambda head: head[2])
     count = min(EXTREMES, len(found) // 2)
-    return {"most": found[::-1][:count], "least": found[:count]}
+    # As many digits as the cells of the map, so that both round to the same.
+    return {
+        part: [(layer, label, json_number(mean)) for layer, label, mean in heads]
+        for part, heads in (("most", found[::-1][:count]), ("least", found[:count]))
+    }
 
 
 def _label(unit: str, members: NDArray[np.int64]) -> str:

@@ -66,7 +66,8 @@ const picture = (() => {
     const bar = document.createElement("i");
     bar.style.background = `linear-gradient(to right, transparent, ${colour("50%")})`;
     const said = layer.short === layer.name ? layer.name : `layer ${layer.short}`;
-    byId("text-scale").replaceChildren(`${name}, ${said}: `, low.toFixed(1), bar, high.toFixed(1), " numbers per channel");
+    const ends = [low.toFixed(1), bar, high.toFixed(1)];
+    byId("text-scale").replaceChildren(`${name}, ${said}: `, ...ends, " numbers per channel");
   };
 
   // A line in the chart, the token in the text, and the numbers below, all of one position.

@@ -38,8 +38,8 @@
       const [aside, down] = [box.scrollWidth > box.clientWidth + 1, box.scrollHeight > box.clientHeight + 1];
       const said = box.previousElementSibling;
       said.hidden = !aside && !down;
-      said.textContent = aside && down ? "Scroll the table: it has more columns to the right and more rows below."
-        : aside ? "Scroll the table sideways: it has more columns to the right." : "Scroll the table: it has more rows below.";
+      const more = [...(aside ? ["more columns to the right"] : []), ...(down ? ["more rows below"] : [])];
+      said.textContent = `Scroll the table: it has ${more.join(" and ")}.`;
     }
   });
   for (const box of document.querySelectorAll(".scroll")) {
