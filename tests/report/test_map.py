@@ -218,6 +218,20 @@ def test_all_models_are_in_the_map(browser, deep, small, tmp_path, width):
     visit.context.close()
 
 
+def test_tokens_between_those_measured_have_a_shade_and_it_is_said(browser, tmp_path):
+    model = LanguageModel(ModelConfig("gla", vocabulary_size=8, width=8, heads=2, layers=1, key_size=2))
+    found = profile(model, torch.arange(16)[None] % 8, name="rare", stride=5)
+    visit = Visit(browser, write_report([found], tmp_path / "page.html"))
+    shades = visit.page.eval_on_selector_all("#text > span", "all => all.map(one => one.style.background)")
+    assert all(shades)
+    measured = [int(position) for position in found.mixer(found.mixers[0])["position"].values if position < 16]
+    assert 1 < len(measured) < 16
+    for token, shade in enumerate(shades):
+        assert shade == shades[max(position for position in measured if position <= token)]
+    expect(visit.page.locator("#text-scale")).to_contain_text("not measured have the shade of the last one before")
+    visit.context.close()
+
+
 def test_small_maps_stand_in_pairs(browser, small, tmp_path):
     visit = Visit(browser, write_report([small] * 4, tmp_path / "page.html"))
     maps = visit.page.locator("#map .cells")

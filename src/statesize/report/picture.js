@@ -58,16 +58,21 @@ const picture = (() => {
     const [low, high] = [Math.min(...known), Math.max(...known)];
     const strength = (value) => `${Math.max(0, Math.round(high > low ? 50 * (value - low) / (high - low) : 25))}%`;
     const colour = (share) => `color-mix(in srgb, var(--accent) ${share}, transparent)`;
+    // Where not every position was measured, a token has the shade of the last one before it that was.
     const values = new Map(layer.positions.map((position, place) => [position, ess[place]]));
+    let [value, gaps] = [null, false];
     for (const token of byId("text").children) {
-      const value = values.get(Number(token.dataset.position)) ?? null;
+      const position = Number(token.dataset.position);
+      if (values.has(position)) value = values.get(position);
+      else gaps = true;
       if (value !== null) token.style.background = colour(strength(value));
     }
     const bar = document.createElement("i");
     bar.style.background = `linear-gradient(to right, transparent, ${colour("50%")})`;
     const said = layer.short === layer.name ? layer.name : `layer ${layer.short}`;
     const ends = [low.toFixed(1), bar, high.toFixed(1)];
-    byId("text-scale").replaceChildren(`${name}, ${said}: `, ...ends, " numbers per channel");
+    byId("text-scale").replaceChildren(`${name}, ${said}: `, ...ends, " numbers per channel",
+      gaps ? "; tokens that were not measured have the shade of the last one before" : "");
   };
 
   // A line in the chart, the token in the text, and the numbers below, all of one position.
