@@ -147,6 +147,13 @@ def test_the_keyboard_reads_the_map(visit):
     box = tip.bounding_box()
     assert box["x"] >= 0
     assert box["x"] + box["width"] <= page.viewport_size["width"]
+    # Where there is no room below, it stands above.
+    last = page.locator("#map .cells button").last
+    last.evaluate("one => one.scrollIntoView({ block: 'end' })")
+    last.hover()
+    expect(tip).to_contain_text(f"layer {LAYERS - 1}, head {HEADS - 1}: ")
+    box = tip.bounding_box()
+    assert box["y"] + box["height"] <= page.viewport_size["height"]
 
 
 def test_tokens_are_shaded_by_the_layer_chosen(visit, deep):
@@ -175,7 +182,7 @@ def test_the_table_of_caches_shows_its_numbers(visit, deep):
         box = cell.bounding_box()
         assert box["x"] + box["width"] <= page.viewport_size["width"]
     said = page.locator("section[aria-labelledby=groups-title]").inner_text()
-    assert f"3 stored inputs a layer, 3 heads on each, {rows[0]['tss']} numbers stored per channel" in said
+    assert f"stored inputs 3, heads on each 3, numbers stored per channel {rows[0]['tss']}." in said
 
 
 def test_a_table_that_scrolls_says_so(visit):

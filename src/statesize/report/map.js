@@ -32,7 +32,7 @@ const map = (() => {
   const shown = (measure, value, digits = 1) => {
     if (value === null) return "not known";
     if (measure === "share") return `${Math.round(100 * value)}%`;
-    return value >= 1000 || measure.startsWith("tss") ? Math.round(value).toLocaleString("en") : value.toFixed(digits);
+    return value >= 1000 || measure.startsWith("tss") ? Math.round(value).toLocaleString("en") : value.toFixed(measure === "ess" ? digits : 1);
   };
 
   const parts = (colour) => [1, 3, 5].map((start) => parseInt(colour.slice(start, start + 2), 16));
@@ -67,7 +67,8 @@ const map = (() => {
     tip.hidden = false;
     const at = cell.button.getBoundingClientRect();
     tip.style.left = `${Math.max(0, Math.min(at.left - box.left, box.width - tip.offsetWidth))}px`;
-    tip.style.top = `${at.bottom - box.top + 6}px`;
+    const below = at.bottom + tip.offsetHeight + 6 < window.innerHeight;
+    tip.style.top = `${(below ? at.bottom + 6 : at.top - tip.offsetHeight - 6) - box.top}px`;
   };
   const hideTip = () => { tip.hidden = true; };
 

@@ -89,9 +89,9 @@ def group_section(profiles: Sequence[Profiled]) -> str:
 
 
 _SAME_IN_ALL = {
-    "groups": "{:,} stored inputs a layer",
-    "readouts": "{:,} heads on each",
-    "tss": "{:,} numbers stored per channel",
+    "groups": "stored inputs {:,}",
+    "readouts": "heads on each {:,}",
+    "tss": "numbers stored per channel {:,}",
 }
 
 
