@@ -32,7 +32,8 @@ const map = (() => {
   const shown = (measure, value, digits = 1) => {
     if (value === null) return "not known";
     if (measure === "share") return `${Math.round(100 * value)}%`;
-    return value >= 1000 || measure.startsWith("tss") ? Math.round(value).toLocaleString("en") : value.toFixed(measure === "ess" ? digits : 1);
+    if (value >= 1000 || measure.startsWith("tss")) return Math.round(value).toLocaleString("en");
+    return value.toFixed(measure === "ess" ? digits : 1);
   };
 
   const parts = (colour) => [1, 3, 5].map((start) => parseInt(colour.slice(start, start + 2), 16));
