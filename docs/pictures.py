@@ -10,7 +10,7 @@ from playwright.sync_api import sync_playwright
 from statesize.cli import main as statesize
 
 IMAGES = Path(__file__).parent / "images"
-SECTIONS = ("comparison", "layers", "map", "positions", "spectrum", "tolerance", "table")
+SECTIONS = ("comparison", "layers", "map", "text", "positions", "spectrum", "tolerance", "table")
 
 
 def main() -> None:

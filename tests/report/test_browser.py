@@ -6,7 +6,7 @@ from report.visit import Visit, violations
 
 from statesize.report import write_report
 
-VIEWS = ("picture-chart", "layers", "map", "positions", "brush", "spectrum", "tolerance")
+VIEWS = ("picture-chart", "layers", "positions", "brush", "spectrum", "tolerance")
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +48,7 @@ def test_no_serious_violation_of_accessibility(visit):
 def test_a_model_without_a_ladder_says_so(browser, report, hostile_profile):
     visit = Visit(browser, report)
     page = visit.page
-    page.select_option("#map-model", label=hostile_profile.model)
+    page.select_option("#picture-model", label=hostile_profile.model)
     assert page.locator("#model").evaluate("select => select.selectedOptions[0].textContent") == hostile_profile.model
     expect(page.locator("#tolerance")).to_be_hidden()
     for view in ("tolerance", "spectrum"):

@@ -62,11 +62,12 @@ def background(page, chart):
 
 def test_cell_of_the_map_chooses_its_head(visit, ladder_profile):
     page = visit.page
-    cells = page.locator("#map svg .mark-rect.role-mark path")
+    cells = page.locator("#map .cells button")
     assert cells.count() == 6
-    cells.nth(4).click(force=True)  # The number on it takes the click.
+    cells.nth(4).click()
     assert (chosen(page, "head"), chosen(page, "layer")) == ("head 1", "layers.1.mixer")
-    expect(page.locator('#map svg .mark-rect.role-mark path[stroke-width="3"]')).to_have_count(1)
+    expect(page.locator('#map .cells button[aria-pressed="true"]')).to_have_count(1)
+    assert chosen(page, "picture-layer") == "layers.1.mixer"
     expect(page.locator("#caption")).to_contain_text("layers.1.mixer, head 1")
     # The keyboard reads out the chosen head, with the numbers of the profile.
     page.focus("#positions")
@@ -85,14 +86,14 @@ def test_map_shows_states_and_bytes(visit, ladder_profile, measure, unit, metric
     page.select_option("#metric", value=metric)
     page.select_option("#measure", value=measure)
     title = page.locator("#measure").evaluate("select => select.selectedOptions[0].textContent")
-    expect(page.locator("#map-caption")).to_contain_text(title)
+    expect(page.locator("#map-scale")).to_contain_text(title)
     mixer = ladder_profile.mixer("layers.0.mixer")
     ess = mixer[metric].values
     values = {
         "ess": ess if metric == "entropy" else ess[..., 0],
         "tss": mixer["state_size"].values.max() * np.ones((1, 3, 40)),
     }[measure.removesuffix("_bytes")]
-    shown = page.locator("#map svg .mark-text.role-mark text").all_text_contents()
+    shown = page.locator("#map .cells button span").all_text_contents()
     expected = values[0, :, 1:].mean(-1) * unit
     assert [float(text.replace(",", "")) for text in shown[:3]] == pytest.approx(expected.tolist(), abs=0.051)
 
@@ -228,5 +229,5 @@ def test_choices_redraw_the_chart(visit):
     assert not page.locator("#scale").is_visible()
     page.emulate_media(color_scheme="dark")
     page.wait_for_timeout(300)
-    for view in ("positions", "layers", "spectrum", "tolerance", "map"):
+    for view in ("positions", "layers", "spectrum", "tolerance"):
         assert page.locator(f"#{view} svg").count() == 1

@@ -1,12 +1,14 @@
 """What a profile may be given."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from statesize.errors import InputError
-from statesize.texts.inputs import sequences
+from statesize.texts.inputs import bundled_texts, sequences
 
 
 @pytest.fixture
@@ -116,3 +118,14 @@ def test_refused(inputs, message, tokenizer):
 def test_text_needs_a_tokenizer():
     with pytest.raises(InputError, match="tokenizer"):
         read("one two")
+
+
+def test_the_first_bundled_text_is_sentences():
+    first, *others = ["\n".join(documents) for documents in bundled_texts()]
+    assert len(others) == 3
+    for text in (first, *others):
+        assert len(text) > 500
+    # No list, no code: all but some apostrophes and stars are words.
+    assert re.fullmatch(r"[\w\s.,'*]+", first)
+    assert first.count(". ") + first.count(".\n") >= 8
+    assert not any(re.fullmatch(r"[\w\s.,'*]+", text) for text in others)

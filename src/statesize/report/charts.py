@@ -254,8 +254,8 @@ def page_charts(profiles: Sequence[Profiled], metrics: Iterable[str]) -> dict[st
     }
     specifications: dict[str, Any] = {name: vega_chart(chart, page=True).to_dict() for name, chart in charts.items()}
     specifications["layers"] = {metric: vega_chart(layers(profiles, metric), page=True).to_dict() for metric in metrics}
-    # Models along the text, the mean curve of a sequence with an interval to choose, and layers by heads.
-    for name in ("picture", "brush", "map"):
+    # Models along the text, and the mean curve of a sequence with an interval to choose.
+    for name in ("picture", "brush"):
         specifications[name] = alt.Chart.from_json(resource(f"{name}.json")).to_dict()
     return specifications
 

@@ -1,45 +1,219 @@
 "use strict";
-// The map of layers by heads of one model.
+// The maps of layers by heads, one a model on one scale, and the heads of each with most and with least ESS.
 const map = (() => {
   const { byId } = drawing;
-  const MOST_NUMBERS = 12;
+  // Viridis.
+  const COLOURS = ["#440154", "#482878", "#3e4a89", "#31688e", "#26828e", "#1f9e89", "#35b779", "#6ece58", "#b5de2b",
+    "#fde725"];
+  const MEASURES = {
+    ess: "ESS, numbers per channel", share: "Utilisation", ess_bytes: "ESS, bytes per head",
+    tss: "TSS, numbers per channel", tss_bytes: "TSS, bytes per head",
+  };
+  // Share of the attention on one token from which on a cell is marked.
+  const SINK = 0.2;
+  const WIDEST = 84;
+  const tip = byId("map-tip");
+  let [maps, pick] = [[], null];
 
-  const cellRows = (model, metric, measure, layer, head) => {
-    const rows = model.layers.flatMap(({ name, short, cells }, index) => cells.labels.map((label, column) => {
-      const numbers = { share: cells.share[metric][column], ess: cells.ess[metric][column], tss: cells.tss };
-      for (const key of ["ess", "tss"]) numbers[`${key}_bytes`] = numbers[key] === null ? null : numbers[key] * cells.numberBytes;
-      const chosen = index === layer && label === head;
-      return { layer: name, short, index, column, label, chosen, ...numbers, value: numbers[measure] };
-    }));
-    // The chosen one last, so that its border lies over those beside it.
-    rows.sort((one, other) => one.chosen - other.chosen);
-    const top = measure === "share" ? 1 : Math.max(...rows.map(({ value }) => value ?? 0)) || 1;
-    for (const row of rows) row.bright = row.value > 0.6 * top;
-    return { rows, top };
+  const element = (name, properties, ...children) => {
+    const made = Object.assign(document.createElement(name), properties);
+    made.append(...children);
+    return made;
   };
 
-  // What the map can show, with titles: the numbers of its tooltips.
-  const measures = (spec) => spec.layer[0].encoding.tooltip.filter(({ type }) => type === "quantitative").map(({ field, title }) => [field, title]);
+  const layerName = ({ name, short }) => short === name ? name : `layer ${short}`;
 
-  const drawMap = async (spec, model, metric, [measure, title], [layer, head], pick) => {
-    const { rows, top } = cellRows(model, metric, measure, layer, head);
-    const columns = Math.max(...model.layers.map(({ cells }) => cells.labels.length), 1);
-    const chart = structuredClone(spec);
-    const [cells, text] = chart.layer;
-    const format = measure === "share" ? ".0%" : top > 100 ? ",.0f" : ".1f";
-    cells.encoding.color.scale.domain = [0, top];
-    chart.encoding.y.sort = model.layers.map(({ short }) => short);
-    cells.encoding.color.legend = { ...cells.encoding.color.legend, format };
-    text.encoding.text.format = format;
-    if (columns > (drawing.narrow() ? MOST_NUMBERS / 2 : MOST_NUMBERS)) chart.layer.pop();
-    chart.height = model.layers.length * (model.layers.length > 24 ? 13 : 30);
-    byId("map").style.maxWidth = `${columns * 84 + 120}px`;
-    byId("map-caption").textContent = `${title}, ${model.name}`;
-    const view = await drawing.draw("map", chart, { cells: rows });
-    view?.addEventListener("click", (_, item) => {
-      if (item?.datum?.label !== undefined) pick(item.datum.index, item.datum.label);
+  const numbersOf = ({ cells }, metric, column) => {
+    const numbers = { share: cells.share[metric][column], ess: cells.ess[metric][column], tss: cells.tss };
+    const bytes = (number) => number === null ? null : number * cells.numberBytes;
+    return { ...numbers, ess_bytes: bytes(numbers.ess), tss_bytes: bytes(numbers.tss) };
+  };
+
+  const shown = (measure, value, digits = 1) => {
+    if (value === null) return "not known";
+    if (measure === "share") return `${Math.round(100 * value)}%`;
+    if (value >= 1000 || measure.startsWith("tss")) return Math.round(value).toLocaleString("en");
+    return value.toFixed(measure === "ess" ? digits : 1);
+  };
+
+  const parts = (colour) => [1, 3, 5].map((start) => parseInt(colour.slice(start, start + 2), 16));
+  const mixed = (share) => {
+    const place = Math.min(share, 1) * (COLOURS.length - 1);
+    const first = Math.min(Math.floor(place), COLOURS.length - 2);
+    const [one, other] = [parts(COLOURS[first]), parts(COLOURS[first + 1])];
+    return one.map((part, index) => Math.round(part + (place - first) * (other[index] - part)));
+  };
+  const brightness = (colour) => colour.reduce((sum, part, index) => {
+    const share = part / 255;
+    const linear = share <= 0.04045 ? share / 12.92 : ((share + 0.055) / 1.055) ** 2.4;
+    return sum + [0.2126, 0.7152, 0.0722][index] * linear;
+  }, 0);
+
+  const showScale = (low, high, measure, title, sinks) => {
+    const ends = low === high ? [shown(measure, high)] : [shown(measure, low), element("i", {}), shown(measure, high)];
+    const scale = byId("map-scale");
+    scale.replaceChildren(`${title}: `, ...ends);
+    const bar = scale.querySelector("i");
+    if (bar) bar.style.background = `linear-gradient(to right, ${COLOURS.join(", ")})`;
+    const sink = `one token takes more than ${100 * SINK}% of the head’s attention`;
+    if (sinks) scale.append(element("span", {}, element("b", {}), sink));
+  };
+
+  const showTip = (cell) => {
+    const box = byId("map").getBoundingClientRect();
+    const { numbers, sink, name } = cell;
+    const lines = Object.entries(MEASURES).map(([key, title]) => `${title}: ${shown(key, numbers[key], 2)}`);
+    if (sink !== null) lines.push(`Most attention on one token: ${shown("share", sink)}`);
+    tip.replaceChildren(element("strong", {}, name), ...lines.map((line) => element("span", {}, line)));
+    tip.hidden = false;
+    const at = cell.button.getBoundingClientRect();
+    tip.style.left = `${Math.max(0, Math.min(at.left - box.left, box.width - tip.offsetWidth))}px`;
+    const below = at.bottom + tip.offsetHeight + 6 < window.innerHeight;
+    tip.style.top = `${(below ? at.bottom + 6 : at.top - tip.offsetHeight - 6) - box.top}px`;
+  };
+  const hideTip = () => { tip.hidden = true; };
+
+  // Labels of an axis: as many as have room.
+  const axis = (labels, every, className, area) => labels.flatMap((label, index) => {
+    if (index % every || label === "") return [];
+    const made = element("span", { className: `axis ${className}` }, label);
+    made.style.gridArea = area(index);
+    return [made];
+  });
+
+  const makeCell = (model, measure, layer, column, share) => {
+    const { label, value, numbers, sink } = { ...layer.found[column], label: layer.cells.labels[column] };
+    const name = `${layerName(layer)}, ${label}: ${shown(measure, value)}`;
+    const number = element("span", {}, value === null ? "" : shown(measure, value));
+    const button = element("button", { type: "button", tabIndex: -1 }, number);
+    const marked = sink !== null && sink > SINK;
+    const said = marked ? `, one token takes ${shown("share", sink)} of its attention` : "";
+    button.setAttribute("aria-label", `${name}${said}`);
+    button.setAttribute("aria-pressed", "false");
+    if (value === null) button.classList.add("unknown");
+    else {
+      const colour = mixed(share(value));
+      button.style.background = `rgb(${colour})`;
+      button.style.color = brightness(colour) > 0.179 ? "#000" : "#fff";
+    }
+    if (marked) button.append(element("b", {}));
+    return { model, button, name, label, numbers, sink, column, layer: layer.index };
+  };
+
+  const makeMap = (model, index, { metric, measure, share, columnsAreLayers, most, width }) => {
+    const layers = model.layers.map((layer, place) =>
+      ({ ...layer, index: place, found: foundOf(layer, metric, measure) }));
+    const cells = layers.flatMap((layer) => layer.cells.labels.map((_, column) =>
+      makeCell(index, measure, layer, column, share)));
+    const units = [...new Set(layers.map(({ cells: { unit } }) => unit))].join(" or ");
+    // The number of a head where it is that of all layers: of many channels other ones are measured in each.
+    const longestLayer = layers.reduce((best, layer) => layer.found.length > best.found.length ? layer : best);
+    const numbers = longestLayer.cells.labels.map((label, place) => {
+      const same = layers.every(({ cells: { labels } }) => [label, undefined].includes(labels[place]));
+      return same ? /^\w+ (\d+)$/.exec(label)?.[1] ?? "" : "";
     });
+    const numbered = numbers.every((number) => number !== "");
+    const heads = numbered ? numbers : numbers.map(() => "");
+    const names = layers.map(({ short }) => short);
+    const [across, down] = columnsAreLayers ? [names, heads] : [heads, names];
+    const grid = element("div", { className: "cells" });
+    const side = `${Math.min(8, Math.max(2, ...down.map(({ length }) => length)) * 0.62)}rem`;
+    const room = Math.min(WIDEST, (width - 16 * parseFloat(side)) / most);
+    grid.style.gridTemplateColumns = `${side} repeat(${across.length}, minmax(0, ${WIDEST}px))`;
+    grid.style.maxWidth = `calc(${side} + ${(width - 16 * parseFloat(side)) * across.length / most}px)`;
+    const tall = down.length > 32 ? 13 : down.length > 12 ? 19 : 23;
+    grid.style.gridAutoRows = `${tall}px`;
+    const every = Math.ceil((Math.max(...across.map(({ length }) => length)) * 7 + 4) / room);
+    const wide = (place) => Math.min(every, across.length - place);
+    const above = every > 1 ? "starts" : "";
+    grid.append(...axis(across, every, above, (place) => `1 / ${place + 2} / 2 / span ${wide(place)}`),
+      ...axis(down, tall > 13 ? 1 : 4, "beside", (place) => `${place + 2} / 1`));
+    for (const cell of cells) {
+      const [row, column] = columnsAreLayers ? [cell.column, cell.layer] : [cell.layer, cell.column];
+      Object.assign(cell, { row, across: column });
+      cell.button.style.gridArea = `${row + 2} / ${column + 2}`;
+      cell.button.addEventListener("click", () => pick(cell));
+      cell.button.addEventListener("pointerenter", () => showTip(cell));
+      cell.button.addEventListener("focus", () => showTip(cell));
+      for (const left of ["pointerleave", "blur"]) cell.button.addEventListener(left, hideTip);
+      cell.button.addEventListener("keydown", (event) => move(event, cell, cells));
+    }
+    grid.append(...cells.map(({ button }) => button));
+    if (cells.length) cells[0].button.tabIndex = 0;
+    grid.setAttribute("role", "group");
+    grid.setAttribute("aria-label", `Layers by ${units}s of ${model.name}; the arrow keys move from one to the next`);
+    const longest = Math.max(0, ...cells.map(({ button }) => button.textContent.length));
+    if (tall < 16 || room < 6.6 * longest + 6) grid.classList.add("bare");
+    const others = !numbered ? `those ${units}s of each layer that were measured, in order` : `${units}s`;
+    const sides = columnsAreLayers ? `Across: layers. Down: ${others}.` : `Across: ${others}. Down: layers.`;
+    const [heading, caption] = [element("h3", {}, model.name), element("p", { className: "hint" }, sides)];
+    return { cells, part: element("figure", {}, heading, grid, caption, extremes(model, metric, units, cells)) };
   };
 
-  return { drawMap, measures };
+  const foundOf = (layer, metric, measure) => layer.cells.labels.map((_, column) => {
+    const numbers = numbersOf(layer, metric, column);
+    return { numbers, value: numbers[measure], sink: layer.cells.sink[column] };
+  });
+
+  const STEPS = { ArrowRight: [0, 1], ArrowLeft: [0, -1], ArrowDown: [1, 0], ArrowUp: [-1, 0] };
+  const move = (event, from, cells) => {
+    const step = STEPS[event.key];
+    if (event.key === "Escape") hideTip();
+    if (!step) return;
+    event.preventDefault();
+    const next = cells.find(({ row, across }) => row === from.row + step[0] && across === from.across + step[1]);
+    if (!next) return;
+    from.button.tabIndex = -1;
+    next.button.tabIndex = 0;
+    next.button.focus();
+  };
+
+  // The heads with most and with least ESS, by name.
+  const extremes = (model, metric, units, cells) => {
+    const list = (title, found) => {
+      const items = found.map(([index, label, value]) => {
+        const name = `${layerName(model.layers[index])}, ${label}`;
+        const button = element("button", { type: "button", className: "named" }, name);
+        const [cell] = cells;
+        button.addEventListener("click", () => pick({ ...cell, layer: index, label }));
+        return element("li", {}, button, `: ${value.toFixed(1)}`);
+      });
+      return element("div", {}, element("h4", {}, title), element("ol", {}, ...items));
+    };
+    const { most, least } = model.extremes[metric];
+    const lists = [list(`The ${units}s with most ESS`, most), list(`The ${units}s with least ESS`, least)];
+    return element("div", { className: "extremes" }, ...(most.length ? lists : []));
+  };
+
+  // The cell that the curves below belong to.
+  const mark = (model, layer, label) => {
+    for (const cell of maps.flatMap(({ cells }) => cells)) {
+      const chosen = cell.model === model && cell.layer === layer && cell.label === label;
+      cell.button.setAttribute("aria-pressed", String(chosen));
+    }
+  };
+
+  const drawMaps = (models, metric, measure, chosen) => {
+    pick = chosen;
+    const found = models.flatMap(({ layers }) => layers).flatMap((layer) => foundOf(layer, metric, measure));
+    const known = found.map(({ value }) => value).filter((value) => value !== null);
+    const [low, high] = known.length ? [Math.min(...known), Math.max(...known)] : [0, 0];
+    const share = (value) => high > low ? (value - low) / (high - low) : 0.5;
+    const most = [Math.max(...models.map(({ layers }) => layers.length)),
+      Math.max(...models.flatMap(({ layers }) => layers.map(({ cells: { labels } }) => labels.length)))];
+    // The longer side goes across a screen and down a phone.
+    const columnsAreLayers = (most[0] > most[1]) !== drawing.narrow();
+    // Small maps of several models stand in pairs.
+    const pairs = models.length > 1 && 2 * (most[columnsAreLayers ? 0 : 1] * 36 + 80) < byId("map").clientWidth;
+    byId("map").classList.toggle("pairs", pairs);
+    const width = pairs ? byId("map").clientWidth / 2 - 16 : byId("map").clientWidth;
+    const choice = { metric, measure, share, columnsAreLayers, most: most[columnsAreLayers ? 0 : 1], width };
+    hideTip();
+    maps = models.map((model, index) => makeMap(model, index, choice));
+    byId("map").replaceChildren(...maps.map(({ part }) => part), tip);
+    byId("map").classList.toggle("alone", models.length === 1);
+    showScale(low, high, measure, MEASURES[measure], found.some(({ sink }) => sink !== null && sink > SINK));
+  };
+
+  return { drawMaps, mark, measures: Object.entries(MEASURES) };
 })();

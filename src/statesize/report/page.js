@@ -25,7 +25,7 @@
     fill(choice.head, [[-1, "mean over all"], ...layer().heads.map((name, index) => [index, name])]);
     const texts = data.texts[model().text].map((item, index) => [index, `${index + 1} (${item.tokens.length} tokens)`]);
     fill(choice.sequence, texts);
-    byId("map-model").value = choice.model.value;
+    byId("picture-model").value = choice.model.value;
     const longest = readers().reduce((best, item) => item.layers.length > best.layers.length ? item : best).layers;
     fill(byId("picture-layer"), [[-1, "that varies most"], ...longest.map(({ name }, index) => [index, name])]);
     fill(byId("picture-text"), texts);
@@ -65,31 +65,45 @@
   const drawPicture = () => {
     const sequence = Number(byId("picture-text").value);
     const asked = { choice: Number(byId("picture-layer").value), metric: metric(), sequence };
-    return picture.draw(data.charts.picture, readers(), data.texts[model().text][sequence], asked);
+    const left = data.models.filter(({ text }) => text !== model().text).map(({ name }) => name);
+    const other = `Not in this chart, because the tokens are others: ${left.join(", ")}. Choose the model above.`;
+    byId("picture-left").textContent = left.length ? other : "";
+    return picture.draw(data.charts.picture, readers(), data.texts[model().text][sequence], asked, model());
   };
 
   let marked = null;
+  const markCell = () => {
+    const chosen = [Number(choice.layer.value), head() < 0 ? null : layer().heads[head()]];
+    map.mark(Number(choice.model.value), ...(marked ?? chosen));
+  };
+  const pickCell = (cell) => {
+    const other = Number(choice.model.value) !== cell.model;
+    choice.model.value = cell.model;
+    if (other) refill();
+    choice.layer.value = cell.layer;
+    refill();
+    choice.head.value = Math.max(layer().heads.indexOf(cell.label), -1);
+    byId("picture-layer").value = cell.layer;
+    marked = [cell.layer, cell.label];
+    markCell();
+    byId("map-caption").textContent = `${model().name}, ${layer().name}, ${cell.label}: shown along the text below.`;
+    if (other) positions.setRange(null);
+    drawChosen();
+    drawPicture();
+  };
   const drawMap = () => {
-    const measure = byId("measure");
-    const title = measure.selectedOptions[0].textContent;
-    const cell = marked ?? [Number(choice.layer.value), head() < 0 ? null : layer().heads[head()]];
-    return map.drawMap(data.charts.map, model(), metric(), [measure.value, title], cell, (index, label) => {
-      choice.layer.value = index;
-      refill();
-      choice.head.value = Math.max(layer().heads.indexOf(label), -1);
-      marked = [index, label];
-      drawMap().then(() => { byId("map-caption").textContent = `${layer().name}, ${label}: shown along the text below.`; });
-      drawChosen();
-    });
+    map.drawMaps(data.models, metric(), byId("measure").value, pickCell);
+    markCell();
   };
 
   const drawAll = () => Promise.all([drawPicture(), drawLayers(), drawNetworks(), drawMap(), drawChosen()]);
 
   const models = data.models.map((item, index) => [index, item.name]);
   fill(choice.model, models);
-  fill(byId("map-model"), models);
+  fill(byId("picture-model"), models);
+  byId("picture-model").parentElement.hidden = models.length === 1;
   fill(byId("metric"), Object.entries(data.metrics));
-  fill(byId("measure"), map.measures(data.charts.map));
+  fill(byId("measure"), map.measures);
   refill();
   for (const id of ["picture-layer", "picture-text"]) byId(id).addEventListener("change", drawPicture);
   byId("metric").addEventListener("change", () => {
@@ -103,12 +117,12 @@
       marked = null;
       refill();
       drawChosen();
-      if (select !== choice.sequence) drawMap();
+      markCell();
       if (select === choice.model) drawPicture();
     });
   }
-  byId("map-model").addEventListener("change", () => {
-    choice.model.value = byId("map-model").value;
+  byId("picture-model").addEventListener("change", () => {
+    choice.model.value = byId("picture-model").value;
     choice.model.dispatchEvent(new Event("change"));
   });
   byId("measure").addEventListener("change", drawMap);
@@ -124,6 +138,11 @@
     drawPositions();
   });
   for (const form of document.forms) form.addEventListener("submit", (event) => event.preventDefault());
+  let width = window.innerWidth;
+  window.addEventListener("resize", () => {
+    if (window.innerWidth !== width) drawMap();
+    width = window.innerWidth;
+  });
   drawing.dark.addEventListener("change", drawAll);
   packing.open(data.models).then(drawAll).then(() => document.documentElement.setAttribute("data-ready", "true"));
 })();

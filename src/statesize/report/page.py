@@ -82,8 +82,14 @@ def _page(
     title = f"Effective state-size of {', '.join(dict.fromkeys(map(model_title, profiles)))}"
     metrics = metric_titles(profiles)
     table, definitions = layer_table(profiles)
+    said = words(profiles, list(metrics))
+    lines = f'<p class="lines">{said["lines"]}</p>'
     parts = {
-        **words(profiles, list(metrics)),
+        "headline": said["headline"],
+        "lead": said["lead"],
+        # The headline of several models names two of them.
+        "lines-of-all": lines if len(profiles) > 1 else "",
+        "lines-of-one": lines if len(profiles) == 1 else "",
         "comparison": comparison_section(profiles, recall, networks) if len(profiles) > 1 else "",
         "groups": group_section(profiles),
         "sinks": "".join(f"<p>{escape(note)}</p>" for note in sink_notes(profiles)),

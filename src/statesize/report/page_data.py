@@ -48,6 +48,8 @@ def packed(values: NDArray[np.float32 | np.float64]) -> Packed:
 HEAD_POINTS = 80_000
 MEAN_POINTS = 30_000
 LADDER_POINTS = 1_000_000
+EXTREMES = 5
+"""Heads that a page names as those with most, and with least ESS."""
 MOST_HEADS = 64
 """Heads or channels of a layer that a page shows one by one; the map puts neighbours together where there are more."""
 
@@ -161,6 +163,7 @@ def layer_cells(mixer: xr.Dataset, metrics: Iterable[str]) -> dict[str, Any]:
     """The cells of one layer in the map: averages in the order of the heads, of neighbours where there are many."""
     units = mixer[unit_dim(mixer)].values
     groups = np.array_split(np.arange(len(units)), len(shown_heads(mixer)))
+    sinks = known_mean(mixer["sink_share"].values, 0)
 
     def grouped(values: Array) -> list[str | int | float | None]:
         means = unit_means(mixer, values)
@@ -170,10 +173,34 @@ def layer_cells(mixer: xr.Dataset, metrics: Iterable[str]) -> dict[str, Any]:
         "labels": [_label(unit_dim(mixer), units[group]) for group in groups],
         "share": {metric: grouped(utilisation_values(mixer, metric)) for metric in metrics},
         "ess": {metric: grouped(ess_values(mixer, metric)) for metric in metrics},
+        "unit": unit_dim(mixer),
+        # The share of the attention that one token takes, where the layer attends.
+        "sink": [json_number(float(np.mean(sinks[group]))) for group in groups],
         # The largest TSS, the same in all cells.
         "tss": int(np.nanmax(mixer["state_size"].values, initial=0)),
         # What a state per channel takes in bytes per head.
         "numberBytes": DTYPES[mixer.attrs["dtype"]].itemsize * int(mixer.attrs["multiplicity"]),
+    }
+
+
+def extreme_heads(profile: Profiled, metric: str) -> dict[str, list[tuple[int, str, str | int | float | None]]]:
+    """The heads with most and with least ESS, each with the index of its layer; none is among both."""
+    found: list[tuple[int, str, float]] = []
+    for layer, name in enumerate(profile.mixers):
+        mixer = profile.mixer(name)
+        unit = unit_dim(mixer)
+        means = unit_means(mixer, ess_values(mixer, metric)).tolist()
+        found += [
+            (layer, f"{unit} {index}", mean)
+            for index, mean in zip(mixer[unit].values, means, strict=True)
+            if math.isfinite(mean)
+        ]
+    found.sort(key=lambda head: head[2])
+    count = min(EXTREMES, len(found) // 2)
+    # As many digits as the cells of the map, so that both round to the same.
+    return {
+        part: [(layer, label, json_number(mean)) for layer, label, mean in heads]
+        for part, heads in (("most", found[::-1][:count]), ("least", found[:count]))
     }
 
 
@@ -242,6 +269,7 @@ def _model(profile: Profiled, metrics: Sequence[str], extent: Extent) -> dict[st
     return {
         "name": model_title(profile),
         "text": _text_key(profile),
+        "extremes": {metric: extreme_heads(profile, metric) for metric in metrics},
         "telling": {metric: telling_layer(profile, metric) for metric in metrics},
         "layers": [layer_data(profile.mixer(name), name, names[name], metrics, extent) for name in profile.mixers],
     }

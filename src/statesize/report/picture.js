@@ -10,7 +10,7 @@ const picture = (() => {
     const layer = model.layers[choice < 0 ? model.telling[metric] : choice];
     const count = layer.positions.length;
     const read = (packed) => packing.read(packed, sequence * count, count);
-    return { model: model.name, layer, ess: read(layer.ess[metric].mean), ceiling: read(layer.ceiling) };
+    return { of: model, model: model.name, layer, ess: read(layer.ess[metric].mean), ceiling: read(layer.ceiling) };
   };
 
   const rowsOf = ({ model, layer, ess, ceiling }) => layer.positions.flatMap((position, place) =>
@@ -50,6 +50,29 @@ const picture = (() => {
       if (special.includes(position)) part.className = "special";
       return part;
     }));
+  };
+
+  // Tokens are shaded by what one layer of one model carries past the cut before each, from its least to its most.
+  const shade = ({ name }, { layer, ess }) => {
+    const known = ess.filter((value, place) => value !== null && layer.positions[place] >= 1);
+    const [low, high] = [Math.min(...known), Math.max(...known)];
+    const strength = (value) => `${Math.max(0, Math.round(high > low ? 50 * (value - low) / (high - low) : 25))}%`;
+    const colour = (share) => `color-mix(in srgb, var(--accent) ${share}, transparent)`;
+    // Where not every position was measured, a token has the shade of the last one before it that was.
+    const values = new Map(layer.positions.map((position, place) => [position, ess[place]]));
+    let [value, gaps] = [null, false];
+    for (const token of byId("text").children) {
+      const position = Number(token.dataset.position);
+      if (values.has(position)) value = values.get(position);
+      else gaps = true;
+      if (value !== null) token.style.background = colour(strength(value));
+    }
+    const bar = document.createElement("i");
+    bar.style.background = `linear-gradient(to right, transparent, ${colour("50%")})`;
+    const said = layer.short === layer.name ? layer.name : `layer ${layer.short}`;
+    const ends = [low.toFixed(1), bar, high.toFixed(1)];
+    byId("text-scale").replaceChildren(`${name}, ${said}: `, ...ends, " numbers per channel",
+      gaps ? "; tokens that were not measured have the shade of the last one before" : "");
   };
 
   // A line in the chart, the token in the text, and the numbers below, all of one position.
@@ -98,7 +121,7 @@ const picture = (() => {
     point(positions[Math.min(Math.max(at + steps[event.key], 0), positions.length - 1)]);
   };
 
-  const draw = async (spec, models, text, { choice, metric, sequence }) => {
+  const draw = async (spec, models, text, { choice, metric, sequence }, chosen) => {
     const found = models.filter(({ layers }) => layers.length > Math.max(choice, 0)).map((model) => curveOf(model, choice, metric, sequence));
     const rows = found.map(rowsOf);
     curves = found.filter((_, index) => rows[index].length);
@@ -106,6 +129,9 @@ const picture = (() => {
     view = null;
     showText(text);
     showLegend();
+    const shading = curves.find(({ of }) => of === chosen);
+    byId("text-scale").replaceChildren();
+    if (shading) shade(chosen, shading);
     if (!curves.length) {
       drawing.clear("picture");
       byId("picture-said").textContent = "Nothing was measured in this text.";

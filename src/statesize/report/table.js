@@ -32,6 +32,24 @@
 
   for (const one of document.querySelectorAll(".scroll table")) if (one.tHead) sortable(one);
 
+  // What scrolls says so, on whatever screen.
+  const sizes = new ResizeObserver((seen) => {
+    for (const { target: box } of seen) {
+      const [aside, down] = [box.scrollWidth > box.clientWidth + 1, box.scrollHeight > box.clientHeight + 1];
+      const said = box.previousElementSibling;
+      said.hidden = !aside && !down;
+      const more = [...(aside ? ["more columns to the right"] : []), ...(down ? ["more rows below"] : [])];
+      said.textContent = `Scroll the table: it has ${more.join(" and ")}.`;
+    }
+  });
+  for (const box of document.querySelectorAll(".scroll")) {
+    const said = document.createElement("p");
+    said.className = "hint scrolls";
+    said.hidden = true;
+    box.before(said);
+    sizes.observe(box);
+  }
+
   const filter = () => {
     const part = byId("filter").value.trim().toLowerCase();
     for (const row of rows) row.hidden = !row.textContent.toLowerCase().includes(part);

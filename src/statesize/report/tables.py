@@ -13,7 +13,7 @@ import xarray as xr
 
 from statesize.report.comparison import compare
 from statesize.report.redundancy import Redundancy
-from statesize.report.words import kind_title, model_title
+from statesize.report.words import kind_title, model_title, short_names
 from statesize.results.fields import (
     COLUMNS,
     COUNTS,
@@ -25,7 +25,7 @@ from statesize.results.fields import (
     STUDIED,
     Heading,
 )
-from statesize.results.summary import Profiled, group_rows, largest_difference, sample_of, unit_dim
+from statesize.results.summary import GroupRow, Profiled, group_rows, largest_difference, sample_of, unit_dim
 
 # The command line has these two; a page has them in words below.
 _SHOWN = [name for name in COLUMNS if name in HEADINGS and name not in {"measured", "faithfulness"}]
@@ -43,7 +43,9 @@ def layer_table(profiles: Sequence[Profiled]) -> tuple[str, str]:
     definitions = _definitions(numbers, COLUMNS)
     if tolerances := profiles[0].attributes["relative_tolerances"]:
         definitions = definitions.replace("ρ times", f"{tolerances[0]:g} times")
-    return _table("rows", headings, rows), definitions
+    # The only model is in the CSV, and takes no room on the page.
+    alone = len(profiles) == 1
+    return _table("rows", headings, rows, *(("layer", "alone") if alone else ())), definitions
 
 
 def comparison_section(
@@ -67,9 +69,13 @@ def comparison_section(
 
 
 def group_section(profiles: Sequence[Profiled]) -> str:
-    """Joint ESS of heads that share a cache beside the sum of their own; nothing where none share."""
-    rows = [cast("dict[str, str | float]", row) for profile in profiles for row in group_rows(profile)]
-    if not rows:
+    """Joint ESS of heads that share a cache beside the sum of their own, by model; nothing where none share."""
+    tables = "".join(
+        _group_table(f"groups-{index}", profile, rows, named=len(profiles) > 1)
+        for index, profile in enumerate(profiles)
+        if (rows := group_rows(profile))
+    )
+    if not tables:
         return ""
     definitions = {name: heading for name, heading in GROUP_HEADINGS.items() if heading.form != "text"}
     return (
@@ -77,9 +83,29 @@ def group_section(profiles: Sequence[Profiled]) -> str:
         "<p>Several heads of these layers read what is stored once. Counted one by one, they seem to need more numbers "
         "than there are. The joint ESS is that of all of them on one cache; as an entropy it may lie below "
         "that of its largest head.</p>"
-        '<div class="scroll" tabindex="0" role="region" aria-labelledby="groups-title">'
-        f"{_table('groups', GROUP_HEADINGS, rows)}</div><details><summary>What the columns say</summary><dl>"
+        f"{tables}<details><summary>What the columns say</summary><dl>"
         f"{_definitions(definitions, GROUP_COLUMNS)}</dl></details></section>"
+    )
+
+
+_SAME_IN_ALL = {
+    "groups": "stored inputs {:,}",
+    "readouts": "heads on each {:,}",
+    "tss": "numbers stored per channel {:,}",
+}
+
+
+def _group_table(key: str, profile: Profiled, rows: Sequence[GroupRow], *, named: bool) -> str:
+    """The table of one model; what is the same in all its rows is a sentence above it, so that a phone has room."""
+    short, title = short_names(profile.mixers), escape(model_title(profile), quote=True)
+    shown = [cast("dict[str, str | float]", row | {"layer": short[row["layer"]]}) for row in rows]
+    same = {name: form for name, form in _SAME_IN_ALL.items() if len({row[name] for row in shown}) == 1}
+    headings = {name: heading for name, heading in GROUP_HEADINGS.items() if name != "model" and name not in same}
+    said = ", ".join(form.format(shown[0][name]) for name, form in same.items())
+    return (
+        f"{f'<h3>{title}</h3>' if named else ''}{f'<p>In all these layers: {said}.</p>' if said else ''}"
+        f'<div class="scroll tall groups" tabindex="0" role="region" aria-label="Shared caches of {title}">'
+        f"{_table(key, headings, shown, 'layer')}</div>"
     )
 
 
@@ -123,13 +149,19 @@ def _telling(headings: Mapping[str, Heading], rows: Sequence[Mapping[str, str | 
     return {name: heading for name, heading in headings.items() if distinguishes(name)}
 
 
-def _table(key: str, headings: Mapping[str, Heading], rows: Iterable[Mapping[str, str | float]]) -> str:
+def _table(
+    key: str,
+    headings: Mapping[str, Heading],
+    rows: Iterable[Mapping[str, str | float]],
+    named_by: str = "model",
+    kind: str = "",
+) -> str:
     head = "".join(heading_cell(name, heading.line, heading.form != "text") for name, heading in headings.items())
     body = "".join(
-        f"<tr>{''.join(_cell(name, row[name], row.get(f'{name}_error', 0.0)) for name in headings)}</tr>"
+        f"<tr>{''.join(_cell(name, row[name], row.get(f'{name}_error', 0.0), named_by) for name in headings)}</tr>"
         for row in rows
     )
-    return f'<table id="{key}"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
+    return f'<table id="{key}" class="{kind}"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
 
 
 def _definitions(headings: Mapping[str, Heading], words: Mapping[str, str]) -> str:
@@ -138,9 +170,9 @@ def _definitions(headings: Mapping[str, Heading], words: Mapping[str, str]) -> s
     )
 
 
-def _cell(name: str, value: str | float, error: str | float) -> str:
+def _cell(name: str, value: str | float, error: str | float, named_by: str) -> str:
     if isinstance(value, str):
-        return f'<th scope="row">{escape(value)}</th>' if name == "model" else f"<td>{escape(value)}</td>"
+        return f'<th scope="row">{escape(value)}</th>' if name == named_by else f"<td>{escape(value)}</td>"
     if name.endswith("_utilisation") and math.isfinite(value):
         return (
             f'<td class="number share" data-value="{value:.6g}"><span>{value:.0%}</span>'

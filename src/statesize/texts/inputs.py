@@ -145,7 +145,9 @@ def bundled_texts() -> list[tuple[str, ...]]:
     sized = [(document, len(tokenizer.encode(document).ids) + 1) for document in documents]
     short = [(document, length) for document, length in sized if length <= LENGTH // 2]
     step = len(short) // SEQUENCES
-    return [tuple(_enough(short[row * step : (row + 1) * step])) for row in range(SEQUENCES)]
+    groups = [tuple(_enough(short[row * step : (row + 1) * step])) for row in range(SEQUENCES)]
+    # A page shows the first text, so that of plain sentences comes first.
+    return sorted(groups, key=_share_of_signs)
 
 
 def bundled_sequences(tokenizer: AnyTokenizer) -> list[Tensor]:
@@ -153,6 +155,12 @@ def bundled_sequences(tokenizer: AnyTokenizer) -> list[Tensor]:
     # Without such a token the documents follow each other.
     joined = "eos" not in special_ids(tokenizer)[1]
     return [join_documents(tokenizer, documents, joined)[:LENGTH] for documents in bundled_texts()]
+
+
+def _share_of_signs(documents: tuple[str, ...]) -> float:
+    """How much of a text is neither letters, white space, nor what ends and parts sentences: much of a list or code."""
+    text = "".join(documents)
+    return sum(not (sign.isalpha() or sign.isspace() or sign in ".,;") for sign in text) / len(text)
 
 
 def _enough(documents: list[tuple[str, int]]) -> Iterator[str]:

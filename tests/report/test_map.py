@@ -1,0 +1,290 @@
+"""The map of layers by heads, the heads that it names, the shaded text, and tables on a phone."""
+
+import numpy as np
+import pytest
+import torch
+from playwright.sync_api import expect
+from report.visit import Visit, violations
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from statesize.lab.mixers import LanguageModel, ModelConfig
+from statesize.measurement.sinks import MARKED
+from statesize.profiling import TOLERANCE_LADDER, Profile, profile
+from statesize.report import write_report
+from statesize.report.document import resource
+from statesize.report.page_data import EXTREMES, MOST_HEADS, extreme_heads, layer_cells
+from statesize.report.tables import group_section
+from statesize.results.summary import ess_values, group_rows, unit_means
+
+LAYERS, HEADS, LENGTH = 30, 9, 12
+
+
+@pytest.fixture(scope="module")
+def deep():
+    """A profile of 30 layers of nine heads that share three caches; one head in five has a sink."""
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=16,
+        hidden_size=18,
+        intermediate_size=18,
+        num_hidden_layers=LAYERS,
+        num_attention_heads=HEADS,
+        num_key_value_heads=3,
+    )
+    model = LlamaForCausalLM(config).eval()
+    tree = profile(model, torch.arange(LENGTH)[None], name="deep", relative_tolerances=TOLERANCE_LADDER[:3]).to_xarray()
+    g = np.random.default_rng(0)
+    for layer in range(LAYERS):
+        name = f"model.layers.{layer}.self_attn"
+        node = tree[name].to_dataset(inherit=False)
+        # Untrained heads are all alike.
+        node["entropy"][:] = node["entropy"].values * g.uniform(0.1, 1, (1, HEADS, 1))
+        node["sink_share"][:] = np.where((np.arange(HEADS) + layer) % 5 == 0, MARKED + 0.1, MARKED - 0.1)[None]
+        tree[name] = node
+    return Profile(tree)
+
+
+@pytest.fixture(scope="module")
+def small():
+    config = ModelConfig(mixer="gla", vocabulary_size=8, width=8, heads=4, layers=2, key_size=2)
+    model = LanguageModel(config, torch.Generator().manual_seed(0))
+    return profile(model, torch.arange(20)[None] % 8, name="small")
+
+
+@pytest.fixture(scope="module", params=[1280, 390])
+def visit(browser, deep, small, tmp_path_factory, request):
+    path = write_report([deep], tmp_path_factory.mktemp("report") / "report.html")
+    visit = Visit(browser, path, request.param)
+    yield visit
+    assert visit.complaints == []
+    visit.context.close()
+
+
+def means(found, metric="entropy"):
+    return np.array([unit_means(node, ess_values(node, metric)) for node in map(found.mixer, found.mixers)])
+
+
+def test_one_cell_a_head_on_the_scale_of_the_data(visit, deep):
+    page, values = visit.page, means(deep)
+    labels = page.eval_on_selector_all("#map .cells button", "all => all.map(one => one.getAttribute('aria-label'))")
+    assert len(labels) == LAYERS * HEADS
+    for place, label in enumerate(labels):
+        layer, head = divmod(place, HEADS)
+        name, _, rest = label.partition(": ")
+        assert name == f"layer {layer}, head {head}"
+        assert float(rest.split(",")[0]) == pytest.approx(values[layer, head], abs=0.0501)
+        assert ("attention" in rest) == ((head + layer) % 5 == 0)
+    assert page.locator("#map .cells button b").count() == sum("attention" in label for label in labels)
+    expect(page.locator("#map-scale")).to_contain_text("more than 20% of the head’s attention")
+    expect(page.locator("#map-scale")).to_contain_text(f"{values.min():.1f}{values.max():.1f}")
+    colours = page.eval_on_selector_all("#map .cells button", "all => all.map(one => one.style.background)")
+    assert colours[values.argmin()] == "rgb(68, 1, 84)"
+    assert colours[values.argmax()] == "rgb(253, 231, 37)"
+    # All of them are legible and inside the screen.
+    for button in (page.locator("#map .cells button").nth(place) for place in (0, HEADS - 1, LAYERS * HEADS - 1)):
+        box = button.bounding_box()
+        assert box["x"] >= 0
+        assert box["x"] + box["width"] <= page.viewport_size["width"]
+        assert box["width"] >= 26
+        assert button.locator("span").is_visible()
+        assert button.evaluate("one => one.scrollWidth <= one.clientWidth")
+
+
+def test_map_begins_on_the_first_screen(visit):
+    assert visit.page.locator("#map .cells").bounding_box()["y"] < 700
+
+
+def test_heads_with_most_and_least_are_named(visit, deep):
+    page = visit.page
+    for metric in ("entropy", "relative_count"):
+        page.select_option("#metric", value=metric)
+        values = means(deep, metric)
+        for column, order in ((0, -np.sort(-values.ravel())), (1, np.sort(values.ravel()))):
+            lines = page.locator("#map .extremes ol").nth(column).locator("li").all_inner_texts()
+            assert len(lines) == EXTREMES
+            for line, value in zip(lines, order, strict=False):
+                name, shown = line.split(": ")
+                layer, head = (int(part.split()[1]) for part in name.split(", "))
+                assert values[layer, head] == pytest.approx(value, abs=1e-6)
+                assert float(shown) == pytest.approx(value, abs=0.0501)
+    page.select_option("#metric", value="entropy")
+
+
+def test_no_head_is_among_both(small):
+    found = extreme_heads(small, "entropy")
+    assert len(found["most"]) == len(found["least"]) == 4
+    assert not {head[:2] for head in found["most"]} & {head[:2] for head in found["least"]}
+    assert found["most"][0][2] == pytest.approx(means(small).max(), rel=1e-3)
+    assert found["least"][0][2] == pytest.approx(means(small).min(), rel=1e-3)
+
+
+def test_a_head_has_the_same_number_in_the_map_and_by_name(deep):
+    cells = [layer_cells(deep.mixer(name), ["entropy"])["ess"]["entropy"] for name in deep.mixers]
+    found = extreme_heads(deep, "entropy")
+    for layer, label, value in found["most"] + found["least"]:
+        assert value == cells[layer][int(label.removeprefix("head "))]
+
+
+def test_the_keyboard_reads_the_map(visit):
+    page = visit.page
+    tip = page.locator("#map-tip")
+    assert page.locator('#map .cells button[tabindex="0"]').count() == 1
+    page.locator('#map .cells button[tabindex="0"]').focus()
+    expect(tip).to_contain_text("layer 0, head 0: ")
+    layers_go_across = page.viewport_size["width"] > 500
+    page.keyboard.press("ArrowRight" if layers_go_across else "ArrowDown")
+    expect(tip).to_contain_text("layer 1, head 0: ")
+    page.keyboard.press("ArrowDown" if layers_go_across else "ArrowRight")
+    expect(tip).to_contain_text("layer 1, head 1: ")
+    assert page.locator('#map .cells button[tabindex="0"]').count() == 1
+    page.keyboard.press("Enter")
+    assert page.locator("#map .cells button:focus").get_attribute("aria-pressed") == "true"
+    expect(page.locator("#caption")).to_contain_text("layers.1.self_attn, head 1")
+    page.keyboard.press("Escape")
+    expect(tip).to_be_hidden()
+    page.locator("#map .cells button").nth(20).hover()
+    expect(tip).to_contain_text("layer 2, head 2: ")
+    box = tip.bounding_box()
+    assert box["x"] >= 0
+    assert box["x"] + box["width"] <= page.viewport_size["width"]
+    # Where there is no room below, it stands above.
+    last = page.locator("#map .cells button").last
+    last.evaluate("one => one.scrollIntoView({ block: 'end' })")
+    last.hover()
+    expect(tip).to_contain_text(f"layer {LAYERS - 1}, head {HEADS - 1}: ")
+    box = tip.bounding_box()
+    assert box["y"] + box["height"] <= page.viewport_size["height"]
+
+
+def test_tokens_are_shaded_by_the_layer_chosen(visit, deep):
+    page = visit.page
+    page.select_option("#picture-layer", label="model.layers.7.self_attn")
+    curve = deep.mixer("model.layers.7.self_attn")["entropy"].values[0].mean(0)[:LENGTH]
+    inside = curve[1:]
+    expect(page.locator("#text-scale")).to_contain_text(f"deep, layer 7: {inside.min():.1f}{inside.max():.1f}")
+    styles = page.eval_on_selector_all("#text > span", "all => all.map(one => one.getAttribute('style'))")
+    shares = np.array([float(style.split("var(--accent) ")[1].split("%")[0]) for style in styles])[1:]
+    expected = 50 * (inside - inside.min()) / (inside.max() - inside.min())
+    assert shares == pytest.approx(expected, abs=0.6)
+    assert page.locator("#text").evaluate("one => one.scrollWidth <= one.clientWidth")
+
+
+def test_the_table_of_caches_shows_its_numbers(visit, deep):
+    page = visit.page
+    rows = group_rows(deep)
+    assert page.locator("#groups-0 tbody tr").count() == len(rows) == LAYERS
+    cells = page.locator("#groups-0 tbody tr").nth(3).locator("td")
+    assert cells.count() == 4
+    for cell, name in zip(
+        cells.all(), ("joint_entropy", "alone_entropy", "joint_relative_count", "alone_relative_count"), strict=True
+    ):
+        assert float(cell.get_attribute("data-value")) == pytest.approx(rows[3][name], rel=1e-5)
+        box = cell.bounding_box()
+        assert box["x"] + box["width"] <= page.viewport_size["width"]
+    said = page.locator("section[aria-labelledby=groups-title]").inner_text()
+    assert f"stored inputs 3, heads on each 3, numbers stored per channel {rows[0]['tss']}." in said
+
+
+def test_a_table_that_scrolls_says_so(visit):
+    page = visit.page
+    region = page.locator(".scroll:has(#rows)")
+    said = page.locator("p.scrolls:has(+ .scroll #rows)")
+    assert region.evaluate("one => one.scrollHeight > one.clientHeight")
+    sideways = region.evaluate("one => one.scrollWidth > one.clientWidth + 1")
+    assert sideways or page.viewport_size["width"] > 500
+    expect(said).to_contain_text("rows below")
+    assert ("to the right" in said.inner_text()) == sideways
+
+
+def test_open_to_everybody(visit):
+    assert violations(visit.page) == []
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_all_models_are_in_the_map(browser, deep, small, tmp_path, width):
+    visit = Visit(browser, write_report([small, deep], tmp_path / "page.html"), width)
+    page = visit.page
+    assert page.locator("#map h3").all_inner_texts() == ["small", "deep"]
+    maps = page.locator("#map .cells")
+    assert [maps.nth(place).locator("button").count() for place in range(2)] == [2 * 4, LAYERS * HEADS]
+    lines = page.locator("header .lines").inner_text()
+    assert "Small carries" in lines or "small carries" in lines
+    assert "deep carries" in lines
+    # A cell of the second map brings its model into all that follows; what read other tokens is named.
+    maps.nth(1).locator("button").nth(HEADS + 2).click()
+    expect(page.locator("#caption")).to_contain_text("deep, model.layers.1.self_attn, head 2")
+    expect(page.locator("#picture-left")).to_contain_text("small")
+    expect(page.locator("#text-scale")).to_contain_text("deep, layer 1:")
+    assert page.input_value("#picture-model") == "1"
+    expect(page.locator('#map .cells button[aria-pressed="true"]')).to_have_count(1)
+    page.set_viewport_size({"width": 1670 - width, "height": 900})
+    expect(page.locator('#map .cells button[aria-pressed="true"]')).to_have_count(1)
+    size = page.evaluate("[document.documentElement.scrollWidth, window.innerWidth]")
+    assert size[0] <= size[1]
+    assert visit.complaints == []
+    visit.context.close()
+
+
+def test_tokens_between_those_measured_have_a_shade_and_it_is_said(browser, tmp_path):
+    model = LanguageModel(ModelConfig("gla", vocabulary_size=8, width=8, heads=2, layers=1, key_size=2))
+    found = profile(model, torch.arange(16)[None] % 8, name="rare", stride=5)
+    visit = Visit(browser, write_report([found], tmp_path / "page.html"))
+    shades = visit.page.eval_on_selector_all("#text > span", "all => all.map(one => one.style.background)")
+    assert all(shades)
+    measured = [int(position) for position in found.mixer(found.mixers[0])["position"].values if position < 16]
+    assert 1 < len(measured) < 16
+    for token, shade in enumerate(shades):
+        assert shade == shades[max(position for position in measured if position <= token)]
+    expect(visit.page.locator("#text-scale")).to_contain_text("not measured have the shade of the last one before")
+    visit.context.close()
+
+
+def test_small_maps_stand_in_pairs(browser, small, tmp_path):
+    visit = Visit(browser, write_report([small] * 4, tmp_path / "page.html"))
+    maps = visit.page.locator("#map .cells")
+    assert [maps.nth(place).locator("button").count() for place in range(4)] == [8] * 4
+    one, other, third, _ = (maps.nth(place).bounding_box() for place in range(4))
+    assert one["y"] == other["y"] < third["y"]
+    assert one["x"] == third["x"] < other["x"]
+    assert one["x"] + one["width"] < other["x"]
+    assert visit.page.locator('#map .cells button[aria-pressed="true"]').count() == 0
+    # Profiles of one name are told apart.
+    maps.nth(2).locator("button").first.click()
+    assert maps.nth(2).locator('button[aria-pressed="true"]').count() == 1
+    assert visit.page.locator('#map .cells button[aria-pressed="true"]').count() == 1
+    assert visit.complaints == []
+    visit.context.close()
+
+
+def test_hundreds_of_channels_are_cells_of_neighbours(browser, tmp_path):
+    model = LanguageModel(ModelConfig("s6", vocabulary_size=8, width=130, heads=2, layers=2, key_size=1))
+    found = profile(model, torch.arange(6)[None], channels=100, name="wide")
+    visit = Visit(browser, write_report([found], tmp_path / "page.html"), 390)
+    assert visit.page.locator("#map .cells button").count() == 2 * MOST_HEADS
+    assert "drawn as 64 cells, each their mean" in visit.page.locator("section[aria-labelledby=map-title]").inner_text()
+    label = visit.page.locator("#map .cells button").first.get_attribute("aria-label")
+    assert label.startswith("layer 0, mean of 2 channels, ")
+    assert not visit.page.locator("#map .cells button span").first.is_visible()
+    # The axis has numbers of layers only: a cell stands for other channels in each.
+    assert visit.page.locator("#map .axis").all_inner_texts() == ["0", "1"]
+    box = visit.page.locator("#map .cells").bounding_box()
+    assert box["x"] + box["width"] <= 390
+    assert visit.complaints == []
+    visit.context.close()
+
+
+def test_sinks_of_cells_are_those_of_the_profile(deep, small):
+    node = deep.mixer("model.layers.3.self_attn")
+    assert layer_cells(node, ["entropy"])["sink"] == pytest.approx(node["sink_share"].values[0], abs=1e-6)
+    assert layer_cells(small.mixer(small.mixers[0]), ["entropy"])["sink"] == [None] * 4
+
+
+def test_the_map_marks_what_counts_as_a_sink():
+    assert f"const SINK = {MARKED};" in resource("map.js")
+
+
+def test_caches_of_several_models_are_named(deep, small):
+    section = group_section([small, deep])
+    assert "<h3>deep</h3>" in section
+    assert "small" not in section
+    assert group_section([small]) == ""
