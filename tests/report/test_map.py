@@ -8,7 +8,7 @@ from report.visit import Visit, violations
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from statesize.lab.mixers import LanguageModel, ModelConfig
-from statesize.measurement.sinks import MARKED
+from statesize.measurement.columns import MARKED
 from statesize.profiling import TOLERANCE_LADDER, Profile, profile
 from statesize.report import write_report
 from statesize.report.document import resource

@@ -21,7 +21,7 @@ from statesize.results.summary import (
     binding,
     ess_values,
     keeps_everything,
-    known_mean,
+    mean_ceiling,
     model_mean,
 )
 
@@ -98,6 +98,7 @@ class _Party:
         state_bytes: What all of them hold at the end of the longest text; 0 where that is not known.
         carried: Average ESS, numbers per channel.
         possible: Average of what it could have been at the same cuts.
+        length: Tokens of its texts, in words.
         idle: Whether they are sliding windows that are longer than the text.
     """
 
@@ -106,6 +107,7 @@ class _Party:
     state_bytes: float
     carried: float
     possible: float
+    length: str
     idle: bool
 
     @property
@@ -123,9 +125,7 @@ def headline(profiles: Sequence[Profiled], metric: str = "entropy") -> Headline:
     longest = max(int(profile.tokens["length"].values.max()) for profile in profiles)
     same_text = len({str(profile.attributes["tokens_sha256"]) for profile in profiles}) == 1
     if len(parties) == 1 or not same_text:
-        shortest = min(int(profile.tokens["length"].values.min()) for profile in profiles)
-        length = f"{longest:,}" if shortest == longest else f"up to {longest:,}"
-        sentence = " ".join(_alone(party, length) for party in parties[:3])
+        sentence = " ".join(map(_alone, parties[:3]))
         return Headline(sentence, _detail(parties[:3], profiles, metric, longest, whole=True))
     if not whole:
         # Kinds of layers are compared by one layer of each, however many the model has.
@@ -201,7 +201,9 @@ def _parties(profile: Profiled, metric: str, *, whole: bool) -> list[_Party]:
     title, rows = model_title(profile), profile.summary_rows()
     nodes = [profile.mixer(name) for name in profile.mixers]
     carried = [row[_AVERAGES[metric]] for row in rows]
-    possible = [float(known_mean(node["ceiling"].values[:, node["position"].values >= 1], (0, 1))) for node in nodes]
+    possible = [mean_ceiling(node) for node in nodes]
+    shortest, longest = (int(extreme(profile.tokens["length"].values)) for extreme in (np.min, np.max))
+    length = f"{longest:,}" if shortest == longest else f"up to {longest:,}"
     kinds = dict.fromkeys(row["kind"] for row in rows)
     chosen = {title: range(len(rows))}
     if not whole and len(kinds) > 1:
@@ -213,6 +215,7 @@ def _parties(profile: Profiled, metric: str, *, whole: bool) -> list[_Party]:
             sum(rows[at]["state_bytes"] for at in layers),
             model_mean(profile, carried, layers),
             model_mean(profile, possible, layers),
+            length,
             all("sliding" in rows[at]["kind"] and keeps_everything(nodes[at]) for at in layers),
         )
         for name, layers in chosen.items()
@@ -234,10 +237,10 @@ def _sentence(more: _Party, less: _Party, *, whole: bool) -> str:
     return f"{_sentence_case(first)} {stores}carries {ratio} numbers per channel{other}."
 
 
-def _alone(party: _Party, length: str) -> str:
+def _alone(party: _Party) -> str:
     possible = f"{party.possible:.{0 if party.possible >= 10 else 1}f}"
     carries = f"{_sentence_case(party.name)} carries {party.carried:.1f} of the {possible} numbers per channel"
-    return f"{carries} that cuts of {length} tokens allow."
+    return f"{carries} that cuts of {party.length} tokens allow."
 
 
 def _detail(parties: Sequence[_Party], profiles: Sequence[Profiled], metric: str, longest: int, *, whole: bool) -> str:

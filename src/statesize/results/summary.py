@@ -77,6 +77,11 @@ def binding(node: xr.Dataset) -> NDArray[np.bool_]:
     return node["binds"].values == 1
 
 
+def mean_ceiling(node: xr.Dataset) -> float:
+    """What ESS could be on average over sequences and positions 1 … L−1."""
+    return float(known_mean(node["ceiling"].values[:, node["position"].values >= 1], (0, 1)))
+
+
 def keeps_everything(node: xr.Dataset) -> bool:
     """Whether the layer's cache keeps every token: TSS i at each position i."""
     size = node["state_size"].values

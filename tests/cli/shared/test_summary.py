@@ -46,7 +46,9 @@ def test_piped(profiles, capsys, monkeypatch):
     (row,) = profiles[0].summary_rows()
     cells = next(line for line in out.splitlines() if line.startswith("layers.0.mixer")).split()
     used = f"{row['ceiling_utilisation']:.0%}*"
-    assert cells[1:3] + cells[4:5] == [f"{row['average_entropy']:.1f}", str(row["tss"]), used]
+    cuts = profiles[0].mixer("layers.0.mixer")["position"].values[1:]
+    possible = sum(min(cut, len(cuts) + 1 - cut) for cut in cuts) / len(cuts)
+    assert cells[1:3] + cells[4:5] == [f"{row['average_entropy']:.1f}", f"{possible:.1f}", used]
 
 
 def test_the_metric_that_is_asked_for(profiles, capsys):

@@ -18,7 +18,14 @@ from statesize.measurement.statistics import signed
 from statesize.report.kinds import largest_difference
 from statesize.report.words import headline, model_title, short_names, sink_note
 from statesize.results.fields import BY_UNIT, COLUMNS, FIGURE_HEADINGS, FIGURES, GROUP_HEADINGS, HEADINGS, Heading
-from statesize.results.summary import average, ess_values, group_rows, keeps_everything, utilisation_values
+from statesize.results.summary import (
+    average,
+    ess_values,
+    group_rows,
+    keeps_everything,
+    mean_ceiling,
+    utilisation_values,
+)
 
 if TYPE_CHECKING:
     from statesize.profiling import Plan, PlannedMixer, Profile
@@ -36,7 +43,7 @@ class LayerRow:
 
     layer: str
     ess: str
-    size: int
+    possible: float
     keeps_everything: bool
     used: float  # share of the size, mean over its layers
     norm: str
@@ -48,7 +55,7 @@ class _Layer:
     name: str
     ess: float
     error: float
-    size: int
+    possible: float
     keeps_everything: bool
     used: float
     norm: float
@@ -56,7 +63,11 @@ class _Layer:
 
     def like(self) -> tuple[object, ...]:
         """Equal for layers of one size whose bars are as long."""
-        return self.size, self.keeps_everything, round(self.used * BAR) if math.isfinite(self.used) else None
+        return (
+            round(self.possible, 1),
+            self.keeps_everything,
+            round(self.used * BAR) if math.isfinite(self.used) else None,
+        )
 
 
 def layer_rows(profile: Profile, metric: str) -> list[LayerRow]:
@@ -66,8 +77,8 @@ def layer_rows(profile: Profile, metric: str) -> list[LayerRow]:
         node = profile.mixer(row["layer"])
         used, ess = (average(node, values(node, metric)).mean for values in (utilisation_values, ess_values))
         error = row["average_entropy_error" if metric == "entropy" else "average_relative_count_error"]
-        size = (row["tss"], keeps_everything(node))
-        layers.append(_Layer(row["layer"], ess, error, *size, used, row["norm"], row["sink_share"]))
+        possible = (mean_ceiling(node), keeps_everything(node))
+        layers.append(_Layer(row["layer"], ess, error, *possible, used, row["norm"], row["sink_share"]))
     if len(layers) <= _MOST_ROWS:
         return [_row([layer], {layer.name: layer.name}) for layer in layers]
     short = short_names([layer.name for layer in layers])
@@ -80,7 +91,7 @@ def _row(layers: list[_Layer], names: Mapping[str, str]) -> LayerRow:
     return LayerRow(
         _span([names[layer.name] for layer in layers]),
         number_text(first.ess, ".1f", first.error) if first is last else _range([layer.ess for layer in layers], ".1f"),
-        first.size,
+        first.possible,
         first.keeps_everything,
         sum(used) / len(used) if used else math.nan,
         _range([layer.norm for layer in layers], "norm"),
@@ -162,19 +173,28 @@ def _print_narrow(profiles: Sequence[Profile], metric: str, relative: str, notes
             caches = caches or row.keeps_everything
             mark = "*" if row.keeps_everything else ""
             used = number_text(row.used, ".0%") + (mark if math.isfinite(row.used) else "")
-            cells.append([row.layer, row.ess, f"{row.size:,}", *([row.sink] if sinks else []), row.norm, used])
+            cells.append(
+                [
+                    row.layer,
+                    row.ess,
+                    number_text(row.possible, ".1f" if row.possible < 10 else ",.0f"),
+                    *([row.sink] if sinks else []),
+                    row.norm,
+                    used,
+                ]
+            )
             shares.append(row.used)
         if len(profile.mixers) > _MOST_ROWS:
             folded.append(f"Layers {_span(list(short_names(profile.mixers).values()))} are {_pattern(profile.mixers)}.")
     named = "entropy" if metric == "entropy" else relative
     said = [
-        "ESS: numbers per channel that the layer carries; size: numbers that it could carry; used: ESS as a share of "
-        "the size, on average where the size is the limit.",
+        "ESS: numbers per channel that the layer carries, averaged over cuts; possible: what it could carry at these "
+        "cuts; used: ESS as a share of that, on average where the layer's own size is the limit.",
         *(["sink: share of the attention that one token takes."] if sinks else []),
         *folded,
         *(["* of the ceiling min(i, L−i), which is the limit of a cache that keeps every token."] if caches else []),
     ]
-    headings = ["layer", f"ESS\n({named})", "size", *(["sink"] if sinks else []), "norm", "used"]
+    headings = ["layer", f"ESS\n({named})", "possible", *(["sink"] if sinks else []), "norm", "used"]
     print_table(headings, cells, 1, [*said, *notes], shares)
 
 
