@@ -84,6 +84,7 @@ def test_charts(small_profile):
     assert isinstance(layers, alt.LayerChart)
     rows = pd.DataFrame(layers.to_dict()["datasets"]["layers"])
     assert rows["short"].tolist() == ["0", "1"]
+    np.testing.assert_allclose(rows["average"], small_profile.summary()["average_entropy"], rtol=1e-3)
     np.testing.assert_allclose(rows["utilisation"], small_profile.summary()["state_utilisation"], rtol=1e-3)
 
 

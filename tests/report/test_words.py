@@ -23,7 +23,7 @@ def test_words_are_of_their_metric(ladder_profile):
 
 
 @pytest.mark.parametrize("metric", ["entropy", "relative_count"])
-def test_bars_are_the_shares_of_the_summary(ladder_profile, metric):
+def test_bars_are_the_averages_of_the_summary(ladder_profile, metric):
     chart = layers([ladder_profile], metric)
     rows = ladder_profile.summary_rows()
     shown = [row["average"] for row in chart.tables["layers"]]
@@ -31,4 +31,6 @@ def test_bars_are_the_shares_of_the_summary(ladder_profile, metric):
     if metric == "entropy":
         shares = [row["utilisation"] for row in chart.tables["layers"]]
         assert shares == pytest.approx([row["state_utilisation"] for row in rows], abs=1e-3)
-    assert chart.groups == (f"{ladder_profile.model}, of state",)
+    (bars,) = chart.layers
+    assert bars.y == "average"
+    assert chart.groups == (ladder_profile.model,)

@@ -39,8 +39,8 @@ from statesize.results.summary import (
     Profiled,
     average,
     ess_values,
-    keeps_everything,
     known_mean,
+    mean_ceiling,
     unit_dim,
     utilisation_values,
 )
@@ -77,7 +77,7 @@ class ProfileCharts:
         return self.draw(positions(self.profile, layer, sequence, metric))
 
     def layers(self) -> alt.LayerChart:
-        """Utilisation of each layer.
+        """Average ESS of each layer.
 
         Returns:
             The chart.
@@ -133,29 +133,30 @@ def positions(profile: Profiled, layer: int | str, sequence: int, metric: str) -
 
 
 def layers(profiles: Sequence[Profiled], metric: str = "entropy") -> Chart:
-    """Utilisation of each layer of each model; shares of a state and of a ceiling are bars of two colours."""
+    """Average ESS of each layer of each model, the number of tables and headlines."""
     title = metric_title(metric)
     hints = (
         Hint("model", "model", "text"),
         Hint("layer", "layer", "text"),
         Hint("kind", "kind", "text"),
-        Hint("utilisation", "utilisation", ".1%"),
         Hint("average", f"average {title.lower().replace('ess', 'ESS')}", ".2f"),
+        Hint("possible", "possible at these cuts", ".1f"),
+        Hint("utilisation", "utilisation", ".1%"),
         Hint("tss", "TSS", ",d"),
     )
     rows = [row for profile in profiles for row in _layer_rows(profile, metric)]
     return Chart(
         Axis("Layer", "names"),
-        Axis(f"Utilisation ({title.lower().replace('ess', 'ESS')})", "share"),
-        (Layer("bar", "layers", "mean", "short", "utilisation", by="group", hints=hints),),
+        Axis(f"Numbers per channel ({title.lower().replace('ess', 'ESS')})"),
+        (Layer("bar", "layers", "mean", "short", "average", by="model", hints=hints),),
         height=240,
         tables={"layers": rows},
-        groups=tuple(dict.fromkeys(str(row["group"]) for row in rows)),
+        groups=tuple(dict.fromkeys(str(row["model"]) for row in rows)),
     )
 
 
 def _layer_rows(profile: Profiled, metric: str) -> list[Row]:
-    """A row a mixer; its group says what its utilisation is a share of."""
+    """A row a mixer."""
     title = model_title(profile)
     rows: list[Row] = []
     for name, short in short_names(profile.mixers).items():
@@ -163,12 +164,12 @@ def _layer_rows(profile: Profiled, metric: str) -> list[Row]:
         rows.append(
             {
                 "short": short,
-                "group": f"{title}, of {'ceiling' if keeps_everything(node) else 'state'}",
                 "utilisation": json_number(average(node, utilisation_values(node, metric)).mean),
                 "model": title,
                 "layer": name,
                 "kind": kind_title(str(node.attrs["kind"])),
                 "average": json_number(average(node, ess_values(node, metric)).mean),
+                "possible": json_number(mean_ceiling(node)),
                 "tss": int(np.nanmax(node["state_size"].values, initial=0)),
             }
         )
