@@ -25,7 +25,7 @@ def length(documents: list[Mapping[str, Any]]) -> dict[str, str]:
     heads = [
         (
             f"`{one['model']}`",
-            *(str(sum(row["course"] == course for row in one["exponents"] if row["unit"])) for course in courses),
+            *(str(sum(row["course"] == course for row in _heads(one))) for course in courses),
         )
         for one in documents
     ]
@@ -36,6 +36,11 @@ def length(documents: list[Mapping[str, Any]]) -> dict[str, str]:
         "excerpts": str(documents[0]["excerpts"]),
         "future": str(documents[0]["future"]),
     }
+
+
+def _heads(document: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Exponents of single heads or channels; what heads of one cache carry together is none."""
+    return [row for row in document["exponents"] if row["unit"] and not row["layer"].endswith(", joint")]
 
 
 def needles(documents: list[Mapping[str, Any]]) -> dict[str, str]:

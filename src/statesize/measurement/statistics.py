@@ -34,15 +34,26 @@ class Interval:
         return f"{self.value:.2f} [{self.low:.2f}, {self.high:.2f}]"
 
 
-def mean_interval(values: NDArray[np.float64]) -> Interval:
-    """The mean of values (N,), one a unit, with an interval of 95 % by Student's t."""
+FEWEST_TEXTS = 5
+"""Texts from which on an interval over texts is shown: Student's t of fewer is wider than what it tells."""
+
+
+def mean_interval(values: NDArray[np.float64], least: float = -math.inf, most: float = math.inf) -> Interval:
+    """The mean of values (N,), one a text, with an interval of 95 % by Student's t within what is possible."""
     if not len(values):
         return Interval(math.nan)
     mean = float(values.mean())
-    if len(values) < 2:
+    if len(values) < FEWEST_TEXTS:
         return Interval(mean)
     half = float(values.std(ddof=1)) / math.sqrt(len(values)) * float(special.stdtrit(len(values) - 1, 0.975))
-    return Interval(mean, mean - half, mean + half)
+    return Interval(mean, max(mean - half, least), min(mean + half, most))
+
+
+def over_texts(interval: Interval, texts: int, least: float = -math.inf, most: float = math.inf) -> Interval:
+    """An interval over so many texts as it is shown: none of fewer than 5, and nothing that is not possible."""
+    if texts < FEWEST_TEXTS:
+        return Interval(interval.value)
+    return Interval(interval.value, max(interval.low, least), min(interval.high, most))
 
 
 def signed(interval: Interval, form: str = "+.2f") -> str:

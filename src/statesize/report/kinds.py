@@ -104,7 +104,7 @@ def _layer(layer: str, values: Numbers, kinds: np.ndarray[Any, Any]) -> LayerKin
     parts = {name: values[(kinds == name) & np.isfinite(values)] for name in names}
     pairs = list(combinations(names, 2))
     differences = {pair: welch(parts[pair[0]], parts[pair[1]], len(pairs)) for pair in pairs}
-    return LayerKinds(layer, {name: mean_interval(part) for name, part in parts.items()}, differences)
+    return LayerKinds(layer, {name: mean_interval(part, least=0) for name, part in parts.items()}, differences)
 
 
 def welch(first: Numbers, second: Numbers, looks: int = 1) -> Interval:

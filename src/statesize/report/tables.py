@@ -179,7 +179,9 @@ def _cell(name: str, value: str | float, error: str | float, named_by: str) -> s
             f'<i aria-hidden="true"><b style="width:{min(max(value, 0), 1):.1%}"></b></i></td>'
         )
     form = (HEADINGS | GROUP_HEADINGS)[name].form
-    half = f" ± {figure_text(error)}" if not isinstance(error, str) and error and math.isfinite(error) else ""
+    half = ""
+    if not isinstance(error, str) and error and math.isfinite(error):
+        half = f" [0, {figure_text(value + error)}]" if error > value >= 0 else f" ± {figure_text(error)}"
     if form.endswith("%"):
         return number_cell(value, format(value, form))
     return number_cell(value, f"{value:,}" if isinstance(value, int) else figure_text(value) + half)

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from oracles.attention_models import attention_model
 from scipy import stats
 
 import statesize as ss
@@ -72,13 +73,45 @@ def test_exponents_are_the_slopes_of_each_excerpt():
 
 
 def test_a_curve_that_flattens_levels_off_though_it_grew():
-    lengths, jitter = np.array([16.0, 32, 64, 128]), np.array([0.99, 1.0, 1.01])
+    lengths, jitter = np.array([16.0, 32, 64, 128]), np.array([0.98, 0.99, 1.0, 1.01, 1.02])
     flat = growth(np.minimum(lengths, 64)[:, None] * jitter).exponent()
     assert flat.course == "levels off"
     assert flat.whole.low > 0.5
     assert growth(lengths[:, None] ** 0.4 * jitter).exponent().course == "grows"
-    steps = growth(np.array([[1.0, 1.0], [2.0, 2.0], [4.0, 4.0], [4.0, 8.0]])).exponent()
+    steps = growth(np.array([[1.0] * 5, [2.0] * 5, [4.0] * 5, [4.0, 8.0, 4.0, 8.0, 6.0]])).exponent()
     assert steps.course == "not clear"
+
+
+def test_few_excerpts_have_no_interval_and_then_no_course():
+    one = growth(np.array([16.0, 32, 64, 128])[:, None] ** 0.4 * np.array([0.99, 1, 1.01, 1.02])).exponent()
+    assert one.whole.value == pytest.approx(0.4)
+    assert np.isnan([one.whole.low, one.whole.high]).all()
+    assert one.course == "not clear"
+
+
+def test_by_default_the_future_is_as_long_as_the_longest_context_that_is_fitted():
+    assert measured(model(), future=None).future == 16
+    assert measured(model(positions=400), lengths=[4, 8, 100], future=None, trained_length=10).future == 8
+    # 150 tokens have no room for 100 behind 100.
+    found = measured(model(), lengths=[4, 80], future=None)
+    assert found.future == 70
+    assert found.finding.endswith("cannot pass the 70 tokens behind the cut: the growth is what this window allows.")
+    assert "window" not in measured(model(), future=None).finding
+
+
+def test_what_heads_carry_together_is_no_head():
+    llama = attention_model("llama", num_hidden_layers=1)
+    found = ss.lab.length(llama, TEXT % 40, lengths=[4, 8], on_progress=lambda progress: None)
+    heads = [one for one in found.exponents() if one.unit]
+    alone = [one for one in heads if "joint" not in one.layer]
+    assert 0 < len(alone) < len(heads)
+    assert f"; of {len(alone)} heads or channels " in found.finding
+
+
+def test_what_comes_near_the_ceiling_is_marked():
+    lengths = np.array([16.0, 32, 64, 128])
+    assert growth(np.minimum(lengths, 64)[:, None] * np.full(5, 0.9)).near_ceiling("mixer")
+    assert not growth(np.minimum(lengths, 64)[:, None] * np.full(5, 0.5)).near_ceiling("mixer")
 
 
 def test_no_exponent_is_fitted_across_the_trained_length():

@@ -188,4 +188,4 @@ def _averages(mixer: xr.Dataset, metric: str) -> list[float | None]:
 
 
 def _interval(mean: float, error: float) -> list[float] | None:
-    return [mean - error, mean + error] if math.isfinite(error) else None
+    return [max(mean - error, 0.0), mean + error] if math.isfinite(error) else None

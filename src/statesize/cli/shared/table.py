@@ -146,6 +146,9 @@ def number_text(value: float, form: str, error: float = 0.0) -> str:
         return byte_count(value)
     if form == "norm":
         form = ".1e" if 0 < value < 0.01 else ".2f" if value < 10 else ".1f" if value < 100 else ",.0f"
+    if error > value >= 0:
+        # No quantity of a table falls below 0.
+        return f"{format(value, form)} [0, {number_text(value + error, form)}]"
     return format(value, form) + (f" ± {number_text(error, form)}" if error else "")
 
 

@@ -110,8 +110,8 @@ def length(
 ) -> None:
     """Measure how ESS of each layer and head grows with the length of the context.
 
-    Each length reads the same pieces of text up to the same cut, with the same tokens behind it (--future, 64 if not
-    given). With --output, what is finished is kept while it runs.
+    Each length reads the same pieces of text up to the same cut, with the same tokens behind it (--future; as many as
+    the longest context that is fitted, if not given). With --output, what is finished is kept while it runs.
 
     Args:
         model: A bundled name (sa, la, wla, gla), a folder of a model, or an id of the Hugging Face hub.
@@ -131,7 +131,7 @@ def length(
     """
     from statesize.cli.shared.table import print_finding
     from statesize.errors import InputError
-    from statesize.lab.trends.length import FUTURE, known_trained_length, length
+    from statesize.lab.trends.length import known_trained_length, length
     from statesize.lab.trends.series import trend_bar
     from statesize.models.load import load_model
     from statesize.report import check_report_path
@@ -141,13 +141,14 @@ def length(
     if (measuring.positions, measuring.stride, measuring.past) != (None, None, None):
         raise InputError("positions, stride and past must be left out: the lengths say where the texts are cut.")
     chosen = whole_numbers("lengths", lengths)
-    future = measuring.future or FUTURE
     if html is not None:
         check_report_path(html)
     texts.check()
     printing.hush_libraries()
     loaded = load_model(model, **asdict(loading), needs_tokenizer=texts.ids is None)
-    enough = replace(texts, max_tokens=max(texts.max_tokens, excerpts * (max(chosen) + future)))
+    enough = replace(
+        texts, max_tokens=max(texts.max_tokens, excerpts * (max(chosen) + (measuring.future or max(chosen))))
+    )
     ids = enough.read(loaded.tokenizer, printing, vocabulary_size(loaded.model)).ids if texts.any_chosen else None
     left_out = ("positions", "stride", "past", "future")
     options = {name: value for name, value in asdict(measuring).items() if name not in left_out}
@@ -155,7 +156,7 @@ def length(
         report_progress = trend_bar(bars, f"measuring {loaded.name}", len(set(chosen)))
         known = trained_length or known_trained_length(loaded.model, model)
         result = length(
-            loaded.model, ids, lengths=chosen, future=future, excerpts=excerpts, trained_length=known,
+            loaded.model, ids, lengths=chosen, future=measuring.future, excerpts=excerpts, trained_length=known,
             tokenizer=loaded.tokenizer, name=loaded.name, output=output, on_progress=report_progress, **options,
         )  # fmt: skip
     print_finding(result, *_length_table(result), 1, html, printing)
@@ -164,16 +165,20 @@ def length(
 def _length_table(result: Growth) -> tuple[list[str], list[list[str]], list[str]]:
     """Headings, a row a layer, and notes."""
     from statesize.lab.trends.trend import AVERAGE
-    from statesize.measurement.statistics import signed
+    from statesize.measurement.statistics import FEWEST_TEXTS, signed
 
     rows: list[list[str]] = []
     for layer in (AVERAGE, *result.layers):
         one = result.exponent(layer)
-        rows.append([layer, *(f"{mean:.1f}" for mean in result.means(layer)), signed(one.whole), one.course])
+        name = layer + ("*" if result.near_ceiling(layer) else "")
+        rows.append([name, *(f"{mean:.1f}" for mean in result.means(layer)), signed(one.whole), one.course])
     beyond = ", ".join(str(context) for context in result.lengths if context not in result.trained)
     notes = list(result.notes)
     if beyond:
         notes.append(f"Beyond the trained length of {result.trained_length}: {beyond}; not in the exponents.")
-    notes.append(f"Intervals of 95 % are over {result.excerpts} excerpts (Student’s t).")
+    if any(result.near_ceiling(layer) for layer in (AVERAGE, *result.layers)):
+        notes.append("* within a fifth of the most that state, context and future allow: the course is that limit's.")
+    if result.excerpts >= FEWEST_TEXTS:
+        notes.append(f"Intervals of 95 % are over {result.excerpts} excerpts (Student’s t).")
     headings = ["layer", *(f"{context:,}" for context in result.lengths), "exponent", "course"]
     return headings, rows, notes

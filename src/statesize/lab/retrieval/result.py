@@ -21,7 +21,7 @@ from statesize.lab.studies.statistics import jackknife, of_mean, spearman
 from statesize.lab.trends.page import Page, write_page
 from statesize.lab.trends.trend import origin, reasons
 from statesize.measurement.chart import Row
-from statesize.measurement.statistics import Interval, finite, signed
+from statesize.measurement.statistics import Interval, finite, over_texts, signed
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +69,8 @@ class Needles:
         Raises:
             InputError: The depth was not measured.
         """
-        return of_mean(self.retrieved[self._place(depth)].astype(np.float64)).interval()
+        interval = of_mean(self.retrieved[self._place(depth)].astype(np.float64)).interval()
+        return over_texts(interval, self.excerpts, 0, 1)
 
     def gains(self, depth: int) -> Interval:
         """How many nats the needle takes off the answer.
@@ -83,7 +84,7 @@ class Needles:
         Raises:
             InputError: The depth was not measured.
         """
-        return of_mean(self.gain[self._place(depth)]).interval()
+        return over_texts(of_mean(self.gain[self._place(depth)]).interval(), self.excerpts)
 
     def heads(self, depth: int) -> list[HeadNeedles]:
         """What each head has of the needle, largest lift first.
@@ -227,9 +228,9 @@ class Needles:
                     unit=unit,
                     depth=self.depths[row],
                     entropy=float(layer.entropy[row, :, unit].mean()),
-                    lost=of_mean(lost[:, unit]).interval(),
+                    lost=over_texts(of_mean(lost[:, unit]).interval(), self.excerpts),
                     share=float(layer.share[row, :, unit].mean()),
-                    lift=of_mean(lift[:, unit]).interval(looks),
+                    lift=over_texts(of_mean(lift[:, unit]).interval(looks), self.excerpts, -1, 1),
                 )
 
     def _layer(self, layer: LayerNeedles, row: int) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from statesize.io.text import facts_table
 from statesize.lab.studies.statistics import of_mean
 from statesize.lab.trends.trend import AVERAGE, JOINT, Numbers, Trend, metric_names
 from statesize.measurement.chart import METRICS, Axis, Chart, Hint, Layer, Metric, Row, table
-from statesize.measurement.statistics import Interval, finite, signed
+from statesize.measurement.statistics import Interval, finite, over_texts, signed
 
 if TYPE_CHECKING:
     from statesize.lab.trends.page import Page
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 LEVEL = 0.1
 """Exponent below which ESS has levelled off: less than 7 % more at twice the context."""
+NEAR = 0.8
+"""Share of the ceiling from which on ESS is near it."""
 Course: TypeAlias = Literal["grows", "levels off", "not clear"]
 
 
@@ -108,9 +110,8 @@ class Growth(Trend):
         count = len(self.trained)
         values = self.values(layer, metric, unit or None)[:count]
         known = values[:, (np.isfinite(values) & (values > 0)).all(0)]
-        whole, last = (
-            of_mean(_slopes(self.trained[first:], known[first:])).interval() for first in (0, max(count - 2, 0))
-        )
+        slopes = [_slopes(self.trained[first:], known[first:]) for first in (0, max(count - 2, 0))]
+        whole, last = (over_texts(of_mean(some).interval(), len(some)) for some in slopes)
         course = "grows" if last.low > LEVEL else "levels off" if last.high < LEVEL else "not clear"
         return Exponent(layer, unit, whole, last, course)
 
@@ -126,7 +127,8 @@ class Growth(Trend):
     def finding(self) -> str:
         """How the mean over all channels goes with the length, and how many heads grow, in one sentence."""
         whole = self.exponent()
-        heads = [one for one in self.exponents() if one.unit]
+        # What heads of one cache carry together is no head.
+        heads = [one for one in self.exponents() if one.unit and not one.layer.endswith(JOINT)]
         courses = ", ".join(
             f"{sum(one.course == course for one in heads)} {said}"
             for course, said in (("grows", "still grow"), ("levels off", "level off"), ("not clear", "are not clear"))
@@ -137,7 +139,30 @@ class Growth(Trend):
         return (
             f"Entropy-ESS of {self.model} goes from {means[0]:.1f} after {self.lengths[0]} tokens to "
             f"{means[len(self.trained) - 1]:.1f} after {last}, about as n^{signed(whole.whole, '.2f')}; of "
-            f"{len(heads)} heads or channels {courses}."
+            f"{len(heads)} heads or channels {courses}.{self._window}"
+        )
+
+    def near_ceiling(self, layer: str = AVERAGE) -> bool:
+        """Whether ESS comes near the most that state, context and future allow, so that its course is that limit's.
+
+        Args:
+            layer: One of `layers`, or "average".
+
+        Returns:
+            True where its mean passes 80 % of the ceiling at a length that is fitted.
+        """
+        count = len(self.trained)
+        return bool((self.means(layer)[:count] > NEAR * self.ceiling(layer)[:count]).any())
+
+    @property
+    def _window(self) -> str:
+        """What a future that is shorter than the contexts means; empty where it is not."""
+        longest = max(self.trained, default=0)
+        if self.future >= longest:
+            return ""
+        return (
+            f" ESS after {longest} tokens cannot pass the {self.future} tokens behind the cut: the growth is what this "
+            "window allows."
         )
 
     def to_dataframe(self) -> pd.DataFrame:
@@ -171,6 +196,7 @@ class Growth(Trend):
                 {
                     "name": layer,
                     "ceiling": self.ceiling(layer).tolist(),
+                    "near_ceiling": self.near_ceiling(layer),
                     **{name: [finite(value) for value in self.means(layer, name).tolist()] for name in metric_names()},
                 }
                 for layer in (AVERAGE, *self.layers)
@@ -210,7 +236,8 @@ class Growth(Trend):
             charts=[growth_chart(self, self.lengths, len(self.trained), self.ceiling())],
             about="ESS goes about as the length of the context to the power of the exponent. Intervals of 95 % are by "
             "Student’s t over the excerpts. A layer or head grows where its exponent over the last two lengths lies "
-            "above 0.1, and levels off where it lies below; where the interval leaves that open, it is not clear.",
+            "above 0.1, and levels off where it lies below; where the interval leaves that open, it is not clear. A "
+            "star marks layers that come within a fifth of the most that is possible: their course is that limit's.",
             rows=[self._row(one) for one in self.exponents()],
             skipped=self.left_out,
             facts={"Lengths": ", ".join(f"{one:,}" for one in self.lengths), **self.provenance},
@@ -219,7 +246,7 @@ class Growth(Trend):
     def _row(self, one: Exponent) -> Row:
         values = self.values(one.layer, unit=one.unit or None)
         return {
-            "layer": one.layer,
+            "layer": one.layer + (" *" if not one.unit and self.near_ceiling(one.layer) else ""),
             "head": one.unit or "all",
             "exponent": signed(one.whole),
             "over the last two lengths": f"{signed(one.last)}, {one.course}",

@@ -27,8 +27,8 @@ from statesize.profiling.run import profile
 from statesize.texts.inputs import Inputs, excerpts_of, whole_texts
 from statesize.texts.tokens import AnyTokenizer, supported_tokenizer
 
-FUTURE, EXCERPTS = 64, 8
-"""Tokens after the cut, and pieces of text, by default."""
+EXCERPTS = 8
+"""Pieces of text by default."""
 
 
 def length(
@@ -36,7 +36,7 @@ def length(
     inputs: Inputs | None = None,
     *,
     lengths: Sequence[int],
-    future: int = FUTURE,
+    future: int | None = None,
     excerpts: int = EXCERPTS,
     trained_length: int | None = None,
     tokenizer: AnyTokenizer | Callable[..., Any] | None = None,
@@ -56,7 +56,8 @@ def length(
         model: As for `statesize.profile`.
         inputs: As for `statesize.profile`; None takes all bundled documents as one text.
         lengths: Tokens of the contexts.
-        future: Tokens after the cut.
+        future: Tokens after the cut, which ESS cannot pass. None takes as many as the longest context that is fitted,
+            or what the texts have room for.
         excerpts: How many pieces of text are read at most, from all parts of the texts. They do not overlap.
         trained_length: Tokens of the sequences that the model was trained on; no exponent is fitted across it. None
             takes the model's configuration, and fits all lengths where it says nothing.
@@ -78,11 +79,9 @@ def length(
         >>> measured.lengths, measured.values("layers.0.mixer").shape
         ((8, 16), (2, 2))
     """
-    asked_for, future, excerpts = (
-        _lengths(lengths),
-        require_count("future", future),
-        require_count("excerpts", excerpts),
-    )
+    asked_for, excerpts = _lengths(lengths), require_count("excerpts", excerpts)
+    if future is not None:
+        future = require_count("future", future)
     tokenizer = supported_tokenizer(tokenizer)
     source: str | None = None
     if isinstance(model, str):
@@ -91,6 +90,9 @@ def length(
     trained = trained_length or known_trained_length(model, source)
     model = measurable(model)
     texts = whole_texts(inputs, tokenizer)
+    if future is None:
+        fitted = max((one for one in asked_for if trained is None or one <= trained), default=asked_for[-1])
+        future = max(min(fitted, max(map(len, texts)) - asked_for[-1]), min(fitted, _LEAST_FUTURE))
     longest = max(map(len, texts)) - future
     fitting = tuple(one for one in asked_for if one <= longest)
     if len(fitting) < 2:
@@ -116,6 +118,10 @@ def length(
         skipped={**skipped, **too_long},
         facts=trend_facts(pieces, settings),
     )
+
+
+# Tokens after the cut of texts that have no room for more.
+_LEAST_FUTURE = 64
 
 
 def known_trained_length(model: nn.Module, source: str | None) -> int | None:
