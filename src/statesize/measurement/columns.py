@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, cast
+from functools import partial
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -12,6 +14,7 @@ from torch import Tensor
 from statesize.measurement.measurement import hankel_singular_values
 from statesize.measurement.metrics import entropy_ess
 from statesize.operators import Dense, Operator, SoftmaxAttention
+from statesize.parallel.threads import in_parallel, one_torch_thread
 
 MARKED = 0.2
 """Share of the attention from which on a token counts as a sink."""
@@ -20,6 +23,7 @@ CUTS = (0.25, 0.5, 0.75)
 # Tokens of a sequence up to which a head's whole T is made.
 _LONGEST = 4096
 
+Result = TypeVar("Result")
 _linalg = cast("Any", torch.linalg)
 
 
@@ -62,7 +66,7 @@ def sinks(operator: Operator) -> list[Sink] | None:
     # Rows of softmax sum to 1, or to less where a head may attend to nothing.
     if any(bool(((T < 0).any()) | (T.sum(-1) > 1.001).any()) for T in heads):
         return None
-    return [_sink(T) for T in heads]
+    return _by_threads([partial(_sink, T) for T in heads])
 
 
 def _sink(T: Tensor) -> Sink:
@@ -98,11 +102,22 @@ def entropies(operator: Operator, squares: bool = False) -> list[float]:
     if not cuts:
         return [math.nan for _ in units]
     if isinstance(operator, Dense):
-        spectra = [[_values(operator.matrix[0, unit, cut:, :cut].double()) for cut in cuts] for unit in units]
+        matrices = [operator.matrix[0, unit].double() for unit in units]
+        spectra = _by_threads([partial(_spectra, T, cuts) for T in matrices])
     else:
         values = hankel_singular_values(operator, cuts)
         spectra = [[values[0, unit, index] for index in range(len(cuts))] for unit in units]
     return [_mean([entropy_ess(one.square() if squares else one) for one in some]) for some in spectra]
+
+
+def _spectra(T: Tensor, cuts: list[int]) -> list[Tensor]:
+    return [_values(T[cut:, :cut]) for cut in cuts]
+
+
+def _by_threads(tasks: list[Callable[[], Result]]) -> list[Result]:
+    """Results of tasks for one head each, side by side: LAPACK's own threads only wait for one another here."""
+    with one_torch_thread():
+        return in_parallel(tasks)
 
 
 def few_cuts(length: int) -> list[int]:
