@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Self, cast
 
 import torch
@@ -10,8 +11,18 @@ from torch import Tensor
 
 from statesize.operators import Operator, Recurrence
 from statesize.operators.stepped import Stepped
+from statesize.parallel.threads import in_parallel, one_torch_thread
 
 _linalg, _special = cast("Any", torch.linalg), cast("Any", torch.special)
+
+
+def _eigenvectors(symmetric: Tensor) -> tuple[Tensor, Tensor]:
+    """Eigenvalues (..., n), ascending, and vectors (..., n, n), a matrix a thread: LAPACK's own only wait here."""
+    each = symmetric.reshape(-1, *symmetric.shape[-2:])
+    with one_torch_thread():
+        found = cast("list[tuple[Tensor, Tensor]]", in_parallel([partial(_linalg.eigh, one) for one in each]))
+    values, vectors = (torch.stack([pair[index] for pair in found]) for index in range(2))
+    return values.reshape(symmetric.shape[:-1]), vectors.reshape(symmetric.shape)
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +48,7 @@ class PastBlock:
     def of_matrix(cls, matrix: Tensor) -> Self:
         """H_i as it stands, (..., rows, c)."""
         # The Gram matrix takes two thirds of the time; what it rounds, below 1e-8 σ₁, no cut of a model shows.
-        squares, vectors = cast("tuple[Tensor, Tensor]", _linalg.eigh(matrix.mT @ matrix))
+        squares, vectors = _eigenvectors(matrix.mT @ matrix)
         count = min(matrix.shape[-2:])
         values = squares[..., -count:].clamp(min=0).sqrt().flip(-1)
         return cls(values, vectors[..., -count:].flip(-1), matrix, None)
