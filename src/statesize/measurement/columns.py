@@ -20,8 +20,8 @@ MARKED = 0.2
 """Share of the attention from which on a token counts as a sink."""
 CUTS = (0.25, 0.5, 0.75)
 """Where ESS with and without the sink's column is measured, as shares of the sequence."""
-# Tokens of a sequence up to which a head's whole T is made.
-_LONGEST = 4096
+LONGEST = 4096
+"""Tokens of a sequence up to which a head's whole T is made."""
 
 Result = TypeVar("Result")
 _linalg = cast("Any", torch.linalg)
@@ -60,7 +60,7 @@ def sinks(operator: Operator) -> list[Sink] | None:
         >>> sinks(Dense(first[None, None]))[0].position
         0
     """
-    if not isinstance(operator, Dense | SoftmaxAttention) or operator.length > _LONGEST:
+    if not isinstance(operator, Dense | SoftmaxAttention) or operator.length > LONGEST:
         return None
     heads = [operator[0, head].dense().detach() for head in range(operator.batch_shape[1])]
     # Rows of softmax sum to 1, or to less where a head may attend to nothing.
@@ -90,7 +90,7 @@ def entropies(operator: Operator, squares: bool = False) -> list[float]:
         squares: Take the entropy of σ² in place of σ.
 
     Returns:
-        One for each unit; NaN for T without a recurrence that is too long to be made.
+        One for each unit; NaN for a sequence of one token.
 
     Example:
         >>> T = torch.diag(torch.tensor([3.0, 1, 1]), -1)[None, None]

@@ -18,7 +18,7 @@ from statesize.adapters import Capture, Captured, Checks, capture
 from statesize.adapters.captured import SHARED
 from statesize.check import refuse
 from statesize.errors import InputError, ModelError
-from statesize.measurement.columns import entropies, sinks
+from statesize.measurement.columns import LONGEST, entropies, sinks
 from statesize.measurement.measurement import Measurement, engine_outputs, measure_at
 from statesize.measurement.settings import Settings
 from statesize.measurement.statistics import Sample, draw
@@ -207,6 +207,9 @@ def measure_units(item: Captured, units: Tensor, work: Work, settings: Settings)
     if work.attends and (found := sinks(item.units_operator(units).to(device="cpu"))):
         known |= {name: [astuple(one)[index] for one in found] for index, name in enumerate(SINKS)}
     if settings.variant and work.cut is not None and not item.name.endswith(SHARED):
+        first = item.units_operator(units[:1])
+        if first.length > LONGEST and not isinstance(first, Recurrence):
+            return known
         weighted = item.weighted(settings.weights, settings.skip_first)
         # Blocks as those of the measurement, which fit the memory.
         blocks = [units[first : first + work.block] for first in range(0, len(units), work.block)]

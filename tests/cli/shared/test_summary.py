@@ -118,6 +118,15 @@ def test_a_sink_has_a_column_and_a_sentence(capsys):
     assert "entropy-ESS of these heads is 2.0 with it and 8.0 without it" in out
 
 
+def test_a_row_of_a_plan_says_how_many_layers_it_is_of(capsys):
+    shape = ModelConfig(mixer="la,sa,la", vocabulary_size=8, width=8, heads=2, layers=3, key_size=2)
+    print_plan(plan(LanguageModel(shape, torch.Generator().manual_seed(0)), torch.arange(8)[None]), 0)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("About ")
+    assert [line.split("  ")[0] for line in lines if line.endswith((" la", " sa"))] == ["2 of 0–2", "1"]
+    assert len(lines) <= 12
+
+
 @pytest.mark.parametrize("columns", [12, 60, 80, 300])
 def test_terminal(profiles, monkeypatch, columns):
     monkeypatch.setenv("COLUMNS", str(columns))

@@ -290,7 +290,7 @@ def print_plan(plan: Plan, loading: float) -> None:
         alike.setdefault((units, mixer.engine, kind), []).append(mixer)
     rows = [
         (
-            _span([short[mixer.name.removesuffix(SHARED)] for mixer in some]),
+            _planned_layers([short[mixer.name.removesuffix(SHARED)] for mixer in some], list(short.values())),
             *(f"{sum(mixer.seconds for mixer in some):,.1f}", byte_count(max(mixer.memory for mixer in some))),
             *(units, f"{some[0].positions:,}", engine, kind),
         )
@@ -310,6 +310,12 @@ def print_plan(plan: Plan, loading: float) -> None:
         else "All heads or channels will be measured."
     )
     print_table(_PLANNED, rows[:_MOST_PLANNED], 1, notes)
+
+
+def _planned_layers(names: list[str], every: list[str]) -> str:
+    """A range of layers, with their number where others stand between them."""
+    between = every.index(names[-1]) - every.index(names[0]) + 1
+    return _span(names) if between == len(names) else f"{len(names)} of {_span(names)}"
 
 
 def print_kinds(layers: Sequence[LayerKinds], kinds: Sequence[str]) -> None:
