@@ -134,8 +134,13 @@ def test_the_table_of_lengths_marks_what_lies_beyond_the_training(figures):
         "future": 64,
         "layers": [{"entropy": [3.14, 6]}],
         "exponents": [
-            {"exponent": 0.5, "exponent_interval": [0.25, 0.75], "unit": "", "course": "not clear"},
-            {"exponent": 0.5, "exponent_interval": [0.25, 0.75], "unit": "head 0", "course": "grows"},
+            {"layer": layer, "unit": unit, "course": course, "exponent": 0.5, "exponent_interval": [0.25, 0.75]}
+            # What heads share is no head.
+            for layer, unit, course in (
+                ("average", "", "not clear"),
+                ("0", "head 0", "grows"),
+                ("0, joint", "group 0", "levels off"),
+            )
         ],
     }
     found = figures.length([one])

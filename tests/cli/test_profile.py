@@ -234,7 +234,7 @@ def test_plan(name, tmp_path, text, here, capsys):
     # Four layers of four heads; two of four heads and two groups.
     spectra, mixers = (4 * 4 * 7, 4) if name == "gla" else (2 * 6 * 7, 4)
     assert captured.out.startswith("About ")
-    assert f"{spectra} spectra of {mixers} mixers over 1 sequences, 22 tokens." in captured.out
+    assert f"\n{spectra} spectra of {mixers} mixers over 1 sequences, 22 tokens.\n" in captured.out
     assert "profiling" not in captured.err
     assert main([*arguments, "--json"]) == 0
     document, _ = documents_of(capsys)

@@ -277,8 +277,9 @@ def print_plan(plan: Plan, loading: float) -> None:
     memory = "" if plan.memory is None else f", {byte_count(plan.memory)} of memory with the model"
     print_notes(
         [
-            f"About {plan.seconds:,.0f} s after {loading:,.0f} s of loading{memory}: {plan.spectra:,} spectra of "
-            f"{len(plan.mixers)} mixers over {plan.sequences:,} sequences, {plan.tokens:,} tokens.",
+            f"About {plan.seconds:,.0f} s after {loading:,.0f} s of loading{memory}.",
+            f"{plan.spectra:,} spectra of {len(plan.mixers)} mixers over {plan.sequences:,} sequences, {plan.tokens:,} "
+            "tokens.",
             "",
         ]
     )
