@@ -1,9 +1,11 @@
 """`statesize truncate`: table, JSON, page and bad input."""
 
+import html
 import json
 
 from cli.documents import assert_document
 
+from statesize import profile
 from statesize.cli import main
 
 
@@ -34,6 +36,18 @@ def test_json_of_texts_of_ones_own(tmp_path, capsys):
     assert len(document["measured"]) == 10
     assert {one["cut"] for one in document["measured"]} == {8, 12}
     assert document["worth"]["interval"] is not None
+
+
+def test_a_profile_then_says_what_suffices(tmp_path, capsys):
+    folder, page = tmp_path / "gla", tmp_path / "gla.html"
+    profile("gla", [[5, 6, 7, 8]], output=folder, on_progress=lambda _: None)
+    assert main(["truncate", "gla", "--sequences", "2", "--max-tokens", "48", "--profile", str(folder)]) == 0
+    first = capsys.readouterr().out.splitlines()[0]
+    assert main(["report", str(folder), "--output", str(page)]) == 0
+    said = page.read_text(encoding="utf-8")
+    assert f"What suffices: {html.escape(first)} (2 documents of 48 tokens, cut at 24.)" in said
+    assert main(["truncate", "sa", "--sequences", "1", "--max-tokens", "24", "--profile", str(folder)]) == 1
+    assert "profile must be of sa, got 'gla'" in capsys.readouterr().err
 
 
 def test_bad_input(tmp_path, capsys):

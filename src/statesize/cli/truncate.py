@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, replace
+from pathlib import Path
 
 from statesize.cli.shared.options import MOST, Count, Loading, OpenPage, Page, whole_numbers
 from statesize.cli.shared.printing import TEXT, Printing
@@ -16,6 +17,7 @@ def truncate(
     texts: Texts | None = None,
     cuts: str | None = None,
     number: Count | None = None,
+    profile: Path | None = None,
     html: Page = None,
     open_page: OpenPage = False,
     loading: Loading | None = None,
@@ -31,6 +33,7 @@ def truncate(
         texts: What the model reads.
         cuts: Positions of the cuts in each piece, with commas between them. Default: its middle.
         number: Also keep this many numbers of every head.
+        profile: Folder of a profile of the same model, whose pages then say what suffices.
         html: HTML file for a page with the chart.
         open_page: Show the page in a browser.
         loading: How the model is loaded.
@@ -43,9 +46,10 @@ def truncate(
     from statesize.cli.shared.table import print_table
     from statesize.errors import InputError
     from statesize.models.load import load_model
+    from statesize.profiling import Profile
     from statesize.report.page import check_report_path
     from statesize.texts.documents import vocabulary_size
-    from statesize.truncation.page import HEADINGS, headline, notes, table_rows, write_page
+    from statesize.truncation.page import HEADINGS, headline, notes, table_rows, with_truncation, write_page
     from statesize.truncation.truncate import DOCUMENTS
     from statesize.truncation.truncate import truncate as run
 
@@ -55,6 +59,7 @@ def truncate(
         raise InputError("open must come with html, got it alone. Give --html FILE too.")
     if html is not None:
         check_report_path(html)
+    measured = None if profile is None else Profile.load(profile)
     positions = None if cuts is None else whole_numbers("cuts", cuts)
     printing.hush_libraries()
     loaded = load_model(model, **asdict(loading), needs_tokenizer=texts.ids is None)
@@ -76,6 +81,9 @@ def truncate(
             name=loaded.name,
             on_progress=bars.begin(f"cutting {loaded.name}").update,
         )
+    if profile is not None and measured is not None:
+        with_truncation(measured, result).save(profile)
+        printing.say(f"Profile: {profile}")
     if html is not None:
         write_page(result, html)
         tell_page(html, printing, open_page=open_page)

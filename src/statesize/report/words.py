@@ -260,6 +260,8 @@ def _detail(parties: Sequence[_Party], profiles: Sequence[Profiled], metric: str
     led = _led_by_sinks(profiles[0])
     if len(profiles) == 1 and led:
         said.append(f"Attention sinks lead {len(led)} of {len(profiles[0].mixers)} layers, see below.")
+    if len(profiles) == 1 and profiles[0].attributes.get("truncation"):
+        said.append(f"What suffices: {profiles[0].attributes['truncation']}")
     return " ".join(said)
 
 

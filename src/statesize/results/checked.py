@@ -183,6 +183,7 @@ _ROOT: dict[str, Kind] = {
     "special_tokens": _named(_whole),
     "mixers": _several(_is_text),
     "recipe": _recipe,
+    "truncation": lambda value: value is None or _is_text(value),
     "schema": _whole,
     "threads": _whole,
     "seconds": _number,

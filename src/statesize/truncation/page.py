@@ -9,9 +9,11 @@ from pathlib import Path
 
 import altair as alt
 
+from statesize.check import refuse
 from statesize.io.files import replace_file
 from statesize.measurement.chart import PALETTE
 from statesize.measurement.statistics import Interval
+from statesize.profiling.profile import Profile
 from statesize.report.document import document, filled, numbers_table
 from statesize.truncation.result import LEAST_DOCUMENTS, NEGLIGIBLE, TruncationResult
 
@@ -47,6 +49,26 @@ def headline(result: TruncationResult) -> str:
     )
 
 
+def with_truncation(profile: Profile, result: TruncationResult) -> Profile:
+    """A profile whose headlines say what the truncation test found.
+
+    Args:
+        profile: Of the same model.
+        result: What `truncate` returns.
+
+    Returns:
+        A copy of the profile, to be saved or drawn.
+
+    Raises:
+        InputError: The profile is of another model.
+    """
+    if profile.model != result.model:
+        refuse("profile", f"of {result.model}", profile.model, "Give a profile of the model that was cut.")
+    tree = profile.to_xarray()
+    tree.attrs["truncation"] = f"{headline(result)} ({_documents(result)}.)"
+    return Profile(tree)
+
+
 def table_rows(result: TruncationResult) -> list[list[str]]:
     """The cells of each row, as in HEADINGS."""
     return [
@@ -62,12 +84,9 @@ def table_rows(result: TruncationResult) -> list[list[str]]:
 
 def notes(result: TruncationResult) -> list[str]:
     """What has to be known beside the numbers."""
-    cuts, sizes = sorted({one.cut for one in result.documents}), sorted({one.tokens for one in result.documents})
-    texts = "1 document" if result.count == 1 else f"{result.count} documents"
-    where = f"{texts} of {_listed(sizes)} tokens, cut at {_listed(cuts)}"
     told = [
-        f"{where}. The context is worth {_number(result.worth, '.2f')} nats a token: the loss of the tokens after the "
-        "cut when no mixer carries anything past it, less the loss of the whole model.",
+        f"{_documents(result)}. The context is worth {_number(result.worth, '.2f')} nats a token: the loss of the "
+        "tokens after the cut when no mixer carries anything past it, less the loss of the whole model.",
         "In one run all mixers carry only so many numbers a channel past the cut: each block of past and future is "
         "replaced by its best approximation of that rank, and everything behind is computed from it.",
         "This is a lower bound of the memory that is needed: the best approximation knows the queries of the future, "
@@ -138,6 +157,12 @@ def _number(interval: Interval, form: str) -> str:
         return "–"
     ends = "" if math.isnan(interval.low) else f" [{interval.low:{form}}, {interval.high:{form}}]"
     return f"{interval.value:{form}}{ends}"
+
+
+def _documents(result: TruncationResult) -> str:
+    cuts, sizes = sorted({one.cut for one in result.documents}), sorted({one.tokens for one in result.documents})
+    texts = "1 document" if result.count == 1 else f"{result.count} documents"
+    return f"{texts} of {_listed(sizes)} tokens, cut at {_listed(cuts)}"
 
 
 def _listed(numbers: Sequence[int]) -> str:
