@@ -1,5 +1,6 @@
 """GGUF files: dequantised, measured and named as what they are, or refused in one line."""
 
+import gguf
 import pytest
 import torch
 from oracles.gguf_files import write_gguf
@@ -35,6 +36,14 @@ def test_a_profile_names_how_its_weights_were_stored(tmp_path, capsys):
     said = capsys.readouterr()
     assert "\nweights: Q8_0, dequantised\n" in said.out
     assert "it/s" not in said.err
+
+
+def test_a_file_is_parsed_once(tmp_path, monkeypatch):
+    path, parsed = write_gguf(tmp_path / "tiny.gguf"), []
+    reader = gguf.GGUFReader
+    monkeypatch.setattr(gguf, "GGUFReader", lambda file: parsed.append(file) or reader(file))
+    load_model(str(path))
+    assert parsed == [str(path)]
 
 
 def test_what_transformers_loaded_is_measured(tmp_path):

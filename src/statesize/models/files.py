@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from collections.abc import Collection, Generator, Iterable, Mapping
+from collections.abc import Callable, Collection, Generator, Iterable, Mapping
 from contextlib import contextmanager
+from copy import deepcopy
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, cast
@@ -101,6 +103,32 @@ def without_bar() -> Generator[None]:
         return tensors
 
     with replaced(reader, "tqdm", silent):
+        yield
+
+
+@contextmanager
+def parsed_once() -> Generator[None]:
+    """Let transformers parse a GGUF file once: by itself it does six times, seconds each with a large vocabulary."""
+    if not find_spec("gguf"):
+        yield
+        return
+    import gguf
+    import transformers.modeling_gguf_pytorch_utils as reader
+
+    original = cast("Callable[..., dict[str, Any]]", cast("Any", reader).load_gguf_checkpoint)
+
+    @cache
+    def metadata(path: str) -> dict[str, Any]:
+        return original(path, return_tensors=False)
+
+    def read(path: str, return_tensors: bool = False, **options: Any) -> dict[str, Any]:
+        return original(path, return_tensors=True, **options) if return_tensors else deepcopy(metadata(path))
+
+    with (
+        replaced(gguf, "GGUFReader", cache(gguf.GGUFReader)),
+        replaced(gguf, "get_tensor_name_map", cache(gguf.get_tensor_name_map)),
+        replaced(reader, "load_gguf_checkpoint", read),
+    ):
         yield
 
 

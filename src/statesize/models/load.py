@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -20,7 +21,7 @@ from statesize.io.files import parse_json, read_limited
 from statesize.io.machine import free_bytes
 from statesize.laboratory import bundled_model, bundled_names, bundled_record, is_bundled, load_checkpoint
 from statesize.models.configurations import is_mamba_ssm
-from statesize.models.files import FILE, check_digest, has_tokenizer, is_gguf, read_tokenizer
+from statesize.models.files import FILE, check_digest, has_tokenizer, is_gguf, parsed_once, read_tokenizer
 from statesize.models.from_transformers import (
     WITHOUT_TOKENIZER,
     read_transformers_config,
@@ -176,9 +177,11 @@ def load_model(
         loaded = LoadedModel(Path(name).absolute().name, model, tokenizer, {"kind": "folder"})
     else:
         options = {"revision": revision, "trust_remote_code": trust_remote_code}
-        model, source = transformers_model(name, DTYPES.get(dtype or ""), options, allow_pickle=allow_pickle)
+        with parsed_once() if is_gguf(Path(name)) else nullcontext():
+            model, source = transformers_model(name, DTYPES.get(dtype or ""), options, allow_pickle=allow_pickle)
+            tokenizer = _tokenizer_or_none(name, options, needs_tokenizer)
         known = name if source["kind"] == "hub" else Path(name).absolute().name
-        loaded = LoadedModel(known, model, _tokenizer_or_none(name, options, needs_tokenizer), source)
+        loaded = LoadedModel(known, model, tokenizer, source)
     if loaded.source["kind"] != "hub" and revision is not None:
         raise InputError(f"{name} is no model of the hub, so it has no revision {revision!r}; leave the revision out.")
     model = loaded.model if dtype is None else loaded.model.to(DTYPES[dtype])
