@@ -7,9 +7,10 @@ import torch
 from oracles.attention_models import attention_model, token_ids
 from torch import nn
 
-from statesize.adapters import capture, faithfulness
+from statesize.adapters import calls, capture, faithfulness
 from statesize.adapters.faithfulness import bound, check_faithful, check_operator, relative_difference, unfaithfulness
 from statesize.adapters.kernels import attention
+from statesize.adapters.kernels.plain_attention import PlainAttention
 from statesize.adapters.observation import Observation
 from statesize.errors import InputError, ModelError
 from statesize.operators import Dense
@@ -97,8 +98,28 @@ def test_the_bound_is_that_of_the_weights_dtype(dtype, expected):
     assert bound(nn.Linear(2, 2, dtype=dtype)) == expected
 
 
-def test_what_was_found_is_kept_with_the_operator(monkeypatch):
-    monkeypatch.setattr(faithfulness, "_applied", lambda operator, values: 1.000004 * operator.dense() @ values)
+@pytest.fixture(params=["maps", "queries and keys"])
+def scaled(request, monkeypatch):
+    """Scales what the check makes of T u, where T is held as a whole and where it is made of queries and keys."""
+    if request.param == "maps":
+        monkeypatch.setattr(PlainAttention, "explains", lambda *_: False)
+    rows = faithfulness._rows
+
+    def scale(factor):
+        monkeypatch.setattr(faithfulness, "_applied", lambda operator, values: factor * operator.dense() @ values)
+        monkeypatch.setattr(faithfulness, "_rows", lambda *arguments: factor * rows(*arguments))
+
+    return scale
+
+
+@pytest.fixture
+def running_again(monkeypatch):
+    """No observation waits: each mixer runs once more."""
+    monkeypatch.setattr(calls, "HELD_BYTES", 0)
+
+
+def test_what_was_found_is_kept_with_the_operator(scaled):
+    scaled(1.000004)
     (item,) = capture(attention_model("llama"), token_ids(), 0)
     assert item.faithfulness == pytest.approx(4e-6, rel=0.2)
     assert item.run_difference == 0
@@ -117,8 +138,8 @@ def refused(model, pattern, change=None, layers=None):
         run()
 
 
-def test_a_wrong_operator_fails_the_capture(monkeypatch):
-    monkeypatch.setattr(faithfulness, "_applied", lambda operator, values: 1.1 * operator.dense() @ values)
+def test_a_wrong_operator_fails_the_capture(scaled):
+    scaled(1.1)
     refused(attention_model("llama"), r"Mixer model\.layers\.0\.self_attn: the captured operator .* differs")
 
 
@@ -159,6 +180,7 @@ def test_an_observation_that_alters_the_model_is_caught(monkeypatch, way, implem
     assert all(item.faithfulness < 1e-5 for item in capture(model, token_ids(), checks="none"))
 
 
+@pytest.mark.usefixtures("running_again")
 @pytest.mark.parametrize("way", ["altered_mask", "scaled_output", "dropped_head"])
 def test_a_mixer_that_is_altered_when_it_runs_again_is_caught(monkeypatch, way):
     watched = attention._Registry._watched
@@ -173,6 +195,7 @@ def test_a_mixer_that_is_altered_when_it_runs_again_is_caught(monkeypatch, way):
     )
 
 
+@pytest.mark.usefixtures("running_again")
 def test_a_weight_that_is_changed_between_capture_and_check_is_caught():
     model = attention_model("llama")
 

@@ -8,6 +8,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from statesize.adapters import Captured, capture
+from statesize.adapters.kernels.plain_attention import PlainAttention
 from statesize.errors import InputError
 from statesize.measurement.measurement import measure
 from statesize.measurement.settings import check_settings
@@ -84,6 +85,7 @@ def attention_model(length):
 
 def test_the_choice_of_an_engine_copies_no_map(monkeypatch):
     """Eight copies of T in float64 took more than all that followed."""
+    monkeypatch.setattr(PlainAttention, "explains", lambda *_: False)
     (item,) = capture(attention_model(32), torch.arange(32)[None])
     shapes = []
     choose = measuring.choose_engine
@@ -99,6 +101,7 @@ def test_the_choice_of_an_engine_copies_no_map(monkeypatch):
 
 
 def test_maps_of_all_heads_are_refused_before_they_are_made(monkeypatch):
+    monkeypatch.setattr(PlainAttention, "explains", lambda *_: False)
     made = []
     monkeypatch.setattr("statesize.adapters.kernels.probabilities.Mixing.of", lambda *_: made.append(1))
     with pytest.raises(

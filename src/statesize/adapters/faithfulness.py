@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 
 from statesize.adapters.models.held import stored_dtype
 from statesize.adapters.observation import Observation
 from statesize.errors import InputError, ModelError
-from statesize.operators import Dense, Operator, Recurrence
+from statesize.operators import Dense, Operator, Recurrence, SoftmaxAttention
 from statesize.operators.stepped import Stepped
 from statesize.operators.transition import FullTransition
 
 UNITS = 4
+ROWS = 512
+"""Rows of attention by queries and keys that are compared."""
 # Largest differences that rounding explains, relative to the largest value, by the dtype of the weights. What is wired
 # wrongly is off by hundredths or more.
 BOUNDS = {torch.float64: 1e-5, torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 1e-2}
@@ -47,6 +51,14 @@ def unfaithfulness(observation: Observation, expected: Tensor) -> float:
     count = observation.batch_shape[1]
     units = torch.linspace(0, count - 1, min(UNITS, count)).round().long().to(observation.values.device)
     mixed = expected[:, units].double()
+    first = observation.operator(units[:1])
+    if isinstance(first, SoftmaxAttention):
+        length = first.length
+        rows = torch.linspace(0, length - 1, min(length, ROWS)).long().to(units.device)
+        return max(
+            relative_difference(_rows(observation, units[index : index + 1], rows), mixed[:, index : index + 1, rows])
+            for index in range(len(units))
+        )
     applied, light = _outputs(observation, units[:1])
     # One by one where several T in float64 may take more than measuring does.
     size = UNITS if light else 1
@@ -77,6 +89,12 @@ def check_faithful(name: str, difference: float, what: str, bound: float) -> Non
             "model is deterministic, that nothing changes its weights meanwhile, and that it changes nothing in place; "
             "in half precision, load it in float32."
         )
+
+
+def _rows(observation: Observation, units: Tensor, rows: Tensor) -> Tensor:
+    """Chosen rows of T u of attention by queries and keys, in float64."""
+    operator = cast("SoftmaxAttention", observation.operator(units).to(torch.float64))
+    return operator.rows(rows) @ observation.values[:, units].double()
 
 
 def _outputs(observation: Observation, units: Tensor) -> tuple[Tensor, bool]:

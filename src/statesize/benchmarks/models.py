@@ -28,7 +28,6 @@ from statesize.measurement.measurement import measure
 from statesize.measurement.settings import check_settings
 from statesize.operators import Operator
 from statesize.profiling.measuring import measure_mixer, plan_work
-from statesize.spectra.engine import EngineName
 
 _VOCABULARY = 1024
 # Beyond the tokens that models reserve for the beginning, the end and padding.
@@ -174,7 +173,7 @@ def measure_layer(case: ModelCase, length: int, threads: int) -> dict[str, Any]:
     (item,) = capture(model, random_tokens(length))
     capturing, processor = now() - start, time.process_time() - processor
     work = plan_work(item, 0, length, length, settings)
-    measure(item.units_operator(slice(0, 1)), positions=[1], engine=cast("EngineName", work.engine))
+    measure(item.units_operator(slice(0, 1)), positions=[1], engine=work.engine)
     watched = _Watched(item)
     start, resumed = now(), time.process_time()
     dataset = measure_mixer(watched.item, 0, work, settings)

@@ -87,13 +87,25 @@ class SoftmaxAttention(TensorOperator):
         return (scores - self._normaliser[..., first:, None]).exp()
 
     def apply(self, inputs: Tensor) -> Tensor:
-        """T u, one query at a time against the cache."""
+        """T u, some queries at a time against the cache."""
         outputs: list[Tensor] = []
-        for t in range(self.length):
-            first = 0 if self.window is None else max(0, t + 1 - self.window)
-            scores = self.query[..., t : t + 1, :] @ self.key[..., first : t + 1, :].mT
-            outputs.append((scores * self.scale).softmax(-1) @ inputs[..., first : t + 1, :])
+        for top, bottom in itertools.pairwise([*range(0, self.length, _ROWS), self.length]):
+            first = 0 if self.window is None else max(0, top + 1 - self.window)
+            outputs.append(self._scores(top, bottom, first, bottom).softmax(-1) @ inputs[..., first:bottom, :])
         return torch.cat(outputs, -2)
+
+    def rows(self, index: Tensor) -> Tensor:
+        """Chosen rows of T.
+
+        Args:
+            index: (m,) int64.
+
+        Returns:
+            (..., m, L).
+        """
+        lag = index[:, None] - torch.arange(self.length, device=self.device)
+        scores = (self.query[..., index, :] @ self.key.mT) * self.scale
+        return self._masked(scores, lag).softmax(-1)
 
     def state_size(self) -> Tensor:
         """The cached positions that are still to be read: i, at most window − 1.
@@ -119,9 +131,12 @@ class SoftmaxAttention(TensorOperator):
         """Scores of the rows top … bottom − 1 for the columns first … last − 1, −∞ where a key is not seen."""
         row = torch.arange(top, bottom, device=self.device)
         lag = row[:, None] - torch.arange(first, last, device=self.device)
-        seen = lag >= 0 if self.window is None else (lag >= 0) & (lag < self.window)
         scores = (self.query[..., top:bottom, :] @ self.key[..., first:last, :].mT) * self.scale
-        return scores.masked_fill(~seen, -torch.inf)
+        return self._masked(scores, lag)
+
+    def _masked(self, scores: Tensor, lag: Tensor) -> Tensor:
+        seen = lag >= 0 if self.window is None else (lag >= 0) & (lag < self.window)
+        return scores.masked_fill_(~seen, -torch.inf)
 
     def _log_sums(self) -> Tensor:
         """Logarithm of Σ_j e^{score} in every row, (..., L), from tiles of one size, which leave no holes in memory."""

@@ -120,7 +120,7 @@ class Trial:
         # Evenly spread, because heads of one layer differ in rank, and some engines take longer for a higher one.
         chosen = units[[index * len(units) // count for index in range(count)]]
         start = self.clock()
-        measure_captured(item, chosen, self.settings, sequence=0)
+        measure_captured(item, chosen, self.settings, engine=mixer.work.engine, sequence=0)
         measure_units(item, torch.from_numpy(chosen), mixer.work, self.settings)
         return self.clock() - start
 

@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 
 import numpy as np
 import torch
@@ -26,10 +26,10 @@ from statesize.operators import Dense, Operator, Recurrence, Shared, SoftmaxAtte
 from statesize.operators.stepped import Stepped
 from statesize.results.datasets import sequence_dataset
 from statesize.results.fields import SINKS
-from statesize.spectra.choice import choose_engine
+from statesize.spectra.choice import ENGINES, choose_engine
 from statesize.spectra.cut import Cut
 from statesize.spectra.dispatch import with_readouts
-from statesize.spectra.engine import DOUBLE, FALLBACK_BYTES, Output
+from statesize.spectra.engine import DOUBLE, FALLBACK_BYTES, Engine, EngineName, Output
 
 # Operations in float64 that one mixer may cost over one sequence before its units are sampled: minutes of one core.
 # All heads of an attention layer of 32 at 2048 tokens cost 2e12, all 8192 channels of a Mamba layer 1.7e12.
@@ -79,7 +79,7 @@ def require_budget(name: str, length: int, units: str, needed: int, memory: int,
             "memory",
             f"at least {math.ceil(max(needed, enough) / _MEGABYTE)}MB for mixer {name}, {units} of {length:,} tokens",
             f"{memory / _MEGABYTE:g}MB",
-            "Give that much, fewer tokens, or windows by past and future.",
+            "Give that much, fewer tokens, or for attention fewer positions.",
         )
 
 
@@ -89,10 +89,12 @@ def measure_captured(
     settings: Settings,
     outputs: tuple[Output, ...] = ("counts", "entropy"),
     *,
+    engine: EngineName | None = None,
     sequence: int | None = None,
     block: int | None = None,
 ) -> list[Measurement]:
     """`measure` of some heads or channels of a mixer, in blocks; errors name the mixer."""
+    settings = settings if engine is None else replace(settings, engine=engine)
     size = block or len(units)
     measurements: list[Measurement] = []
     for chosen in (units[first : first + size] for first in range(0, len(units), size)):
@@ -115,7 +117,7 @@ class Work:
     Attributes:
         dtype: Number type in which the model made the operator.
         cut: Positions and windows; None where no H_i fits into the sequence.
-        engine: The engine that measures a block.
+        engine: The engine that measures a block; "auto" where none does.
         block: Units that are measured at once.
         unit_bytes: Bytes that measuring one unit takes.
         shared_bytes: Bytes that measuring takes besides, however many units there are.
@@ -126,7 +128,7 @@ class Work:
     sample: Sample
     dtype: str
     cut: Cut | None
-    engine: str
+    engine: EngineName
     block: int
     unit_bytes: int
     shared_bytes: int
@@ -154,20 +156,33 @@ def plan_work(item: Captured, sequence: int, length: int, reference: int, settin
     sample = draw(item.units, count, settings.seed, item.name)
     cut, dtype = settings.cut(length), str(first.dtype).removeprefix("torch.")
     if cut is None:
-        return Work(sample, dtype, None, "none", 1, 0, 0, operations)
+        return Work(sample, dtype, None, "auto", 1, 0, 0, operations)
     with _naming(item, sequence, "head)"):
         exact = first.to(dtype=torch.float64, device="cpu")
     # Copies of a T of L × L would take more than measuring does.
-    shown = min(len(sample.units), _PROBE_UNITS) if isinstance(exact, Recurrence) else 1
-    several = exact[:, torch.zeros(shown, dtype=torch.int64)]
-    engine = choose_engine(*with_readouts(several, cut), engine_outputs(settings), settings.engine)
     held, blocks = with_readouts(exact, cut)
+    if isinstance(first, SoftmaxAttention):
+        # Whether a rank is low differs from head to head.
+        spread = torch.linspace(0, item.units - 1, min(item.units, _PROBE_UNITS)).long()
+        several = item.units_operator(spread).to(dtype=torch.float64, device="cpu")
+    else:
+        shown = min(len(sample.units), _PROBE_UNITS) if isinstance(exact, Recurrence) else 1
+        several = exact[:, torch.zeros(shown, dtype=torch.int64)]
+    engine = choose_engine(*with_readouts(several, cut), engine_outputs(settings), settings.engine)
+    probable = ENGINES["implicit"]
+    if settings.engine == "auto" and probable.unsupported_reason(held, blocks, engine_outputs(settings)) is None:
+        # It never holds T, so it goes on where others do not fit.
+        engine = next((one for one in (engine, probable) if _bytes(one, held, blocks) <= settings.memory), engine)
     unit_bytes = _tensor_bytes(first) + _tensor_bytes(held) + engine.footprint(held, blocks)
     shared_bytes = item.map_bytes + engine.shared_footprint(held, blocks)
     require_budget(item.name, length, "one head or channel", unit_bytes + shared_bytes, settings.memory)
     block = min((settings.memory - shared_bytes) // unit_bytes, len(sample.units))
     attends = isinstance(first, SoftmaxAttention) or (isinstance(first, Dense) and "attention" in item.kind)
     return Work(sample, dtype, cut, engine.name, block, unit_bytes, shared_bytes, operations, attends)
+
+
+def _bytes(engine: Engine, held: Operator, cut: Cut) -> int:
+    return engine.footprint(held, cut) + engine.shared_footprint(held, cut)
 
 
 def operations_per_unit(operator: Operator, length: int, cut: Cut | None) -> float:
@@ -190,7 +205,9 @@ def measure_mixer(item: Captured, sequence: int, work: Work, settings: Settings)
     """The dataset of the chosen units of a mixer over a sequence; without positions where none fits into it."""
     start, measurements = time.perf_counter(), list[Measurement]()
     if work.cut is not None:
-        measurements = measure_captured(item, work.sample.units, settings, sequence=sequence, block=work.block)
+        measurements = measure_captured(
+            item, work.sample.units, settings, engine=work.engine, sequence=sequence, block=work.block
+        )
     by_unit = measure_units(item, torch.from_numpy(work.sample.units), work, settings)
     facts = {name: getattr(item, name) for name in ("name", "kind", "note", "cache", "multiplicity")}
     facts |= {"dtype": work.dtype, "engine": ", ".join(dict.fromkeys(one.engine for one in measurements)) or "none"}

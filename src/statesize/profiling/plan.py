@@ -220,7 +220,7 @@ def _plan(trial: Trial, shorter: Trial | None, lengths: Sequence[int], sequences
                 units=mixer.units,
                 measured=len(mixer.work.sample.units),
                 positions=round(times * sum(len(cut.positions) for cut in cuts if cut is not None)),
-                engine=mixer.work.engine,
+                engine="none" if mixer.work.cut is None else mixer.work.engine,
                 block=mixer.work.block,
                 operations=mixer.work.operations,
                 seconds=times * spent,

@@ -104,7 +104,7 @@ class Engine(ABC):
         block_bytes: Footprint beyond which larger blocks of batch entries only leave the processor's caches.
     """
 
-    name: ClassVar[str]
+    name: ClassVar[EngineName]
     outputs: ClassVar[frozenset[str]]
     works_on: ClassVar[tuple[type[Operator], ...]] = (Operator,)
     operators: ClassVar[str] = "every operator"

@@ -5,13 +5,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from statesize.adapters.kernels.probabilities import Mixing, observed_mixing, visible_keys
+from statesize.adapters.kernels.plain_attention import PlainAttention, is_band
+from statesize.adapters.kernels.probabilities import Mixing, observed_mixing, observed_plain, visible_keys
 from statesize.adapters.models.held import in_single, stored_element_size
 from statesize.adapters.observation import Observation, Product, Record, Running
 from statesize.adapters.replaced import (
@@ -106,15 +107,21 @@ class _Called:
         self.name, self.text, self.module, self.options = running.frame.name, running.length, module, options
         # T is made in float32 at least, of what the model's own queries and keys are.
         self.query, self.key, self.value = in_single((query, key, value))
-        self.function, self.mask = function, mask
+        self.function, self.given_mask = function, mask
+        self.implementation = implementation
         self.window = _window(module, options)
         self.plain = implementation in PLAIN
-        if implementation != "eager":
-            # Eager functions need a mask where others have an argument `is_causal`.
-            window = None if self.plain else self.window
-            self.mask = _additive(module, self.query, key, mask, options.get("is_causal"), window)
-        self.mask = in_single(self.mask)
         self.eager = function if implementation == "eager" else _eager(module)
+
+    @cached_property
+    def mask(self) -> Any:
+        """What is added to the scores, (…, L, L), or None."""
+        if self.implementation == "eager":
+            return in_single(self.given_mask)
+        # Eager functions need a mask where others have an argument `is_causal`.
+        window = None if self.plain else self.window
+        causal = self.options.get("is_causal")
+        return in_single(_additive(self.module, self.query, self.key, self.given_mask, causal, window))
 
     def observation(self, mixed: Tensor) -> Observation:
         length, keys = self.query.shape[2], self.key.shape[2]
@@ -124,17 +131,39 @@ class _Called:
                 "a normalised mixture of several positions: what it passes on is not linear in the values of the "
                 "positions, so it has no T."
             )
+        mixed = mixed.transpose(1, 2)
+        plain = self._by_queries_and_keys(mixed)
+        if plain is not None:
+            return observed_plain(self.name, plain, self.value, mixed, self.state_bytes, self.module)
         return observed_mixing(
             self.name,
             Mixing(self.maps(), (*self.query.shape[:2], length, keys)),
             self.value,
-            mixed.transpose(1, 2),
+            mixed,
             seen=visible_keys(self.mask, length, keys),
             window=self.window,
             state_bytes=self.state_bytes,
             text=self.text,
             module=self.module,
         )
+
+    def _by_queries_and_keys(self, mixed: Tensor) -> PlainAttention | None:
+        """Its queries and keys, where they alone say what it passed on."""
+        length = self.query.shape[2]
+        causal = self.options.get("is_causal")
+        causal = getattr(self.module, "is_causal", True) if causal is None else causal
+        if self.key.shape[2] != length or self.text != length or not (causal or self.given_mask is not None):
+            return None
+        if not is_band(self.given_mask, length, self.window):
+            return None
+        scale = self.options.get("scaling")
+        scale = getattr(self.module, "scaling", None) if scale is None else scale
+        if not isinstance(scale, float):
+            scale = self.query.shape[-1] ** -0.5
+        plain = PlainAttention(self.query, self.key, scale, self.window)
+        # The softmax tap must not see this one either.
+        with torch._C.DisableTorchFunction():  # pyright: ignore[reportPrivateUsage]
+            return plain if plain.explains(self.value, mixed) else None
 
     @property
     def state_bytes(self) -> int:

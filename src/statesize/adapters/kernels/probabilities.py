@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from statesize.adapters.faithfulness import BOUNDS, relative_difference
-from statesize.adapters.observation import Observation, Units
+from statesize.adapters.kernels.plain_attention import PlainAttention
+from statesize.adapters.observation import Observation, Units, held
 from statesize.errors import ModelError
 from statesize.operators import Dense
 
@@ -113,6 +114,28 @@ def observed_mixing(
         map_bytes=math.prod(mixing.shape) * values.element_size(),
         stored=values,
         forget=mixing.forget,
+    )
+
+
+def observed_plain(
+    name: str, plain: PlainAttention, values: Tensor, mixed: Tensor, state_bytes: int, module: nn.Module
+) -> Observation:
+    """The same of attention whose queries and keys say what it is; values u (S, K, L, P), mixed y (S, H, L, P)."""
+    heads, window = plain.query.shape[1], plain.window
+    groups, stored_channels = _stored(module, values)
+    return Observation(
+        name=name,
+        kind="attention" if window is None else "sliding attention",
+        operator=plain.operator,
+        values=values[:, :, None].expand(-1, -1, heads // values.shape[1], -1, -1).flatten(1, 2),
+        mixed=mixed,
+        state_size=None if window is None else window - 1,
+        state_bytes=state_bytes,
+        note=NOTES.get(type(module).__name__, ""),
+        groups=groups if groups < heads else 0,
+        stored_channels=stored_channels,
+        stored=values,
+        held_bytes=held(plain.query, plain.key, values, mixed),
     )
 
 
