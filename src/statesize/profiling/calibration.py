@@ -14,7 +14,15 @@ from torch import Tensor, nn
 
 from statesize.adapters import Captured
 from statesize.measurement.settings import Settings
-from statesize.profiling.measuring import Layers, Work, captured_mixers, measure_captured, measure_units, plan_work
+from statesize.profiling.measuring import (
+    Layers,
+    Work,
+    captured_mixers,
+    fitting_group,
+    measure_captured,
+    measure_units,
+    plan_work,
+)
 
 # Seconds after which larger blocks of a mixer are not tried any more.
 _ENOUGH = 0.25
@@ -75,7 +83,7 @@ class Trial:
         tried = 0.0
         for index, whole in enumerate(captured, 1):
             tried += self._take(whole)
-            together = whole.by_group()
+            together, _ = fitting_group(whole, self.length, self.settings)
             if together is not None:
                 tried += self._take(together)
             if on_mixer is not None:

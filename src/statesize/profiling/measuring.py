@@ -83,6 +83,19 @@ def require_budget(name: str, length: int, units: str, needed: int, memory: int,
         )
 
 
+def fitting_group(item: Captured, length: int, settings: Settings) -> tuple[Captured | None, str]:
+    """The groups of a mixer whose heads share what is stored, or why they are not measured; neither without groups."""
+    # T of all heads of a group takes several times what one head does, and heads are measured all the same.
+    together = item.by_group()
+    if together is None:
+        return None, ""
+    try:
+        plan_work(together, 0, length, length, settings)
+    except InputError as error:
+        return None, str(error)
+    return together, ""
+
+
 def measure_captured(
     item: Captured,
     units: NDArray[np.int64],

@@ -12,10 +12,11 @@ import xarray as xr
 from torch import Tensor, nn
 
 from statesize.adapters import Captured, CheckPolicy
+from statesize.adapters.captured import SHARED
 from statesize.io.files import digest
 from statesize.measurement.settings import Settings
 from statesize.models.load import tokens_sha256
-from statesize.profiling.measuring import Layers, captured_mixers, measure_mixer, plan_work
+from statesize.profiling.measuring import Layers, captured_mixers, fitting_group, measure_mixer, plan_work
 
 
 def run_key(model: Mapping[str, object], settings: Settings, layers: object, reference: int | None) -> str:
@@ -94,7 +95,9 @@ class SequenceWork:
         for index, item in enumerate(captured):
             names.append(item.name)
             yield MixerDone(index, total, item.name, self._measured(item, request))
-            together = item.by_group()
+            together, reason = fitting_group(item, len(ids), self.settings)
+            if reason:
+                captured.skipped[item.name + SHARED] = reason
             if together is not None:
                 names.append(together.name)
                 yield MixerDone(index, total, together.name, self._measured(together, request))

@@ -80,8 +80,8 @@ def group_section(profiles: Sequence[Profiled]) -> str:
     definitions = {name: heading for name, heading in GROUP_HEADINGS.items() if heading.form != "text"}
     return (
         '<section aria-labelledby="groups-title"><h2 id="groups-title">What must each cache keep?</h2>'
-        "<p>Several heads of these layers read what is stored once. Counted one by one, they seem to need more numbers "
-        "than there are. The joint ESS is that of all of them on one cache; as an entropy it may lie below "
+        "<p>Several heads of these layers read what is stored once. The sum of their own ESS counts what they share "
+        "several times. The joint ESS is that of all of them on one cache; as an entropy it may lie below "
         "that of its largest head.</p>"
         f"{tables}<details><summary>What the columns say</summary><dl>"
         f"{_definitions(definitions, GROUP_COLUMNS)}</dl></details></section>"
