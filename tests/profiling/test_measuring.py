@@ -1,6 +1,7 @@
 """A mixer in blocks: the same numbers as at once, and never more at once than the memory allows."""
 
 import math
+import re
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from statesize.errors import InputError
 from statesize.measurement.measurement import measure
 from statesize.measurement.settings import check_settings
 from statesize.operators import Dense, Recurrence
-from statesize.profiling import measuring
+from statesize.profiling import measuring, profile
 from statesize.profiling.measuring import (
     captured_mixers,
     measure_captured,
@@ -75,10 +76,10 @@ def test_a_memory_that_is_too_small_for_one_unit_is_refused_before_it_is_made(op
     assert set(sizes) <= {1}
 
 
-def attention_model(length):
+def attention_model(length, groups=8):
     """Softmax attention of transformers, which makes T of all heads at once."""
     shape = {"vocab_size": 32, "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1}
-    config = LlamaConfig(**shape, num_attention_heads=8, num_key_value_heads=8, max_position_embeddings=length)
+    config = LlamaConfig(**shape, num_attention_heads=8, num_key_value_heads=groups, max_position_embeddings=length)
     torch.manual_seed(0)
     return LlamaForCausalLM(config).eval()
 
@@ -152,3 +153,27 @@ def test_what_is_refused_names_mixer_sequence_and_units():
     broken = Captured("layer", "decay", 4, 2, units_operator, 64, None, 0.0)
     with pytest.raises(InputError, match=r"^Mixer layer, sequence 3 .*\[0\]\): T has NaN$"):
         measure_captured(broken, np.array([0]), check_settings(), sequence=3)
+
+
+def random_ids(length):
+    return torch.randint(0, 32, (1, length), generator=torch.Generator().manual_seed(2))
+
+
+def test_groups_that_do_not_fit_are_left_out_with_the_reason():
+    found = profile(attention_model(512, 4), random_ids(512), channels=2, memory="82MB", on_progress=lambda _: None)
+    (name,) = found.mixers
+    assert found.group(name) is None
+    assert np.isfinite(found.mixer(name)["entropy"].values[..., 1:]).all()
+    assert re.match(r"memory must be at least \d+MB for mixer .*#shared", found.attributes["skipped"][f"{name}#shared"])
+
+
+def test_attention_whose_maps_do_not_fit_is_measured_by_products():
+    model, ids = attention_model(1024, 4), random_ids(1024)
+    options = {"positions": [300, 512], "channels": 1, "on_progress": lambda _: None}
+    by_maps, by_products = (profile(model, ids, memory=memory, **options) for memory in ("1GB", "60MB"))
+    (name,) = by_maps.mixers
+    exact, estimate = by_maps.mixer(name), by_products.mixer(name)
+    assert not exact.attrs["engine"].startswith("implicit")
+    assert estimate.attrs["engine"].startswith("implicit")
+    difference = np.abs(estimate["entropy"].values - exact["entropy"].values)
+    assert (difference <= estimate["entropy_bound"].values + exact["entropy_bound"].values).all()
