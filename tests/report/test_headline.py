@@ -37,7 +37,7 @@ def test_two_models_by_their_bytes_and_the_average_ess_of_the_comparison(profile
     # Of the cache min(i, L − i), of the state at most its two numbers.
     cuts = np.arange(1, IDS.shape[1])
     least = np.minimum(cuts, IDS.shape[1] - cuts)
-    possible = f"of {least.mean():.1f} against {np.minimum(least, 2).mean():.1f} that were possible at these cuts."
+    possible = f"of {least.mean():.1f} against {np.minimum(least, 2).mean():.1f} that were possible: past a cut go "
     assert f": {carried[0]:.1f} against {carried[1]:.1f} numbers" in said.detail
     assert possible in said.detail
     assert "Stored at the end of 24 tokens: 1.3 kB against 256 B." in said.detail

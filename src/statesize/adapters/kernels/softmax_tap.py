@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-from statesize.adapters.kernels.probabilities import Mixing, observed_mixing
+from statesize.adapters.kernels.plain_attention import PlainAttention
+from statesize.adapters.kernels.probabilities import Mixing, observed_mixing, observed_plain
 from statesize.adapters.models.held import in_single, is_low, stored_element_size
 from statesize.adapters.observation import Observation, Product, Record, Running
 
@@ -69,7 +70,8 @@ class _SoftmaxTap(TorchFunctionMode):
             return None
         shape = (*query.shape[:-1], values.shape[-2])
         maps = partial(_fused_probabilities, in_single(args), in_single(kwargs))
-        return self._observe(maps, shape, values, mixed, Product(values, -2, mixed, -2))
+        plain = _by_queries_and_keys(query, args, kwargs)
+        return self._observe(maps, shape, values, mixed, Product(values, -2, mixed, -2), plain)
 
     def _observe_einsum(self, args: tuple[Any, ...], mixed: Tensor) -> Tensor | None:
         arranged = _arranged(args, cast("Tensor", self.probabilities), mixed)
@@ -82,7 +84,13 @@ class _SoftmaxTap(TorchFunctionMode):
         )
 
     def _observe(
-        self, maps: Callable[[], Tensor], shape: Sequence[int], values: Tensor, mixed: Tensor, product: Product
+        self,
+        maps: Callable[[], Tensor],
+        shape: Sequence[int],
+        values: Tensor,
+        mixed: Tensor,
+        product: Product,
+        plain: PlainAttention | None = None,
     ) -> Tensor | None:
         frame, rounded = self.running.frame, self.rounded
         sequences = _sequences(self.running, shape)
@@ -91,15 +99,19 @@ class _SoftmaxTap(TorchFunctionMode):
             # Some flatten sequences and heads into one dimension before they multiply.
             by_head = [part.reshape(sequences, -1, *part.shape[-2:]) for part in (values, mixed)]
             whole = (sequences, math.prod(shape[:-2]) // sequences, *shape[-2:])
+            # The library's cache of these models keeps every position, a window or not.
+            state_bytes = 2 * by_head[0][0].numel() * stored_element_size(frame.module)
+            window = _window(frame.module)
+            if plain is not None and window is None and whole[2] == self.running.length and plain.explains(*by_head):
+                return observed_plain(frame.name, plain, by_head[0], by_head[1], state_bytes, frame.module)
             return observed_mixing(
                 frame.name,
                 Mixing([lambda: maps().reshape(whole)], cast("tuple[int, int, int, int]", whole)),
                 *by_head,
                 module=frame.module,
                 seen=None,
-                window=_window(frame.module),
-                # The library's cache of these models keeps every position, a window or not.
-                state_bytes=2 * by_head[0][0].numel() * stored_element_size(frame.module),
+                window=window,
+                state_bytes=state_bytes,
                 text=self.running.length,
                 rounded=rounded,
             )
@@ -155,6 +167,20 @@ def _arranged(args: tuple[Any, ...], probabilities: Tensor, mixed: Tensor) -> tu
 
 def _argument(args: tuple[Any, ...], kwargs: dict[str, Any], position: int, name: str) -> Tensor:
     return cast("Tensor", args[position] if len(args) > position else kwargs[name])
+
+
+def _by_queries_and_keys(query: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> PlainAttention | None:
+    """Queries and keys of a fused call that is causal and has no mask."""
+    names = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal")
+    options = dict(zip(names, args, strict=False)) | kwargs
+    key = options["key"]
+    if options.get("attn_mask") is not None or not options.get("is_causal"):
+        return None
+    if query.ndim != 4 or key.ndim != 4 or query.shape[2] != key.shape[2] or query.shape[1] % key.shape[1]:
+        return None
+    scale = options.get("scale")
+    query, key = in_single((query, key))
+    return PlainAttention(query, key, query.shape[-1] ** -0.5 if scale is None else float(scale), None)
 
 
 def _fused_probabilities(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
