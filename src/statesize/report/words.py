@@ -251,8 +251,8 @@ def _detail(parties: Sequence[_Party], profiles: Sequence[Profiled], metric: str
     )
     said = [
         f"Carried is the effective state-size (ESS) per channel: {carried} numbers, as {named} averaged over all cuts, "
-        f"texts, heads and layers, of {possible} that were possible: past a cut go no more numbers than there are tokens "
-        "before it or after it, nor more than the layer stores.",
+        f"texts, heads and layers, of {possible} that were possible: past a cut go no more numbers than there are "
+        "tokens before it or after it, nor more than the layer stores.",
     ]
     if all(party.state_bytes > 0 for party in parties):
         stored = " against ".join(byte_count(party.state_bytes) for party in parties)

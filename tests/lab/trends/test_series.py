@@ -17,7 +17,7 @@ from statesize.lab.trends.checkpoints import Checkpoint, find_checkpoints, read_
 from statesize.lab.trends.trend import SweepPoint, point_of
 from statesize.parallel.executor import Processes
 
-IDS = [list(range(2, 26)), list(range(30, 54)), [7, 9] * 12]
+IDS = [list(range(first, first + 24)) for first in (2, 12, 30, 40)] + [[7, 9] * 12]
 SHAPE = {"vocabulary_size": 64, "width": 8, "heads": 2, "layers": 2, "key_size": 4}
 
 
@@ -59,6 +59,13 @@ def test_values_are_those_of_profiles_and_intervals_are_paired_over_documents(ru
     by_scipy = stats.ttest_rel(rows[2], rows[0])
     assert change.value == pytest.approx(np.mean(rows[2] - rows[0]), rel=1e-5)
     assert (change.low, change.high) == pytest.approx(tuple(by_scipy.confidence_interval(0.95)), rel=1e-4)
+
+
+def test_no_interval_of_fewer_than_five_documents(run):
+    found = ss.lab.series(run, IDS[:4], on_progress=lambda progress: None)
+    assert np.isnan(found.change().difference.low)
+    assert found.to_dict()["layers"][0]["change"]["interval"] is None
+    assert "[" not in found.finding
 
 
 def test_the_largest_change_is_corrected_for_those_it_was_chosen_from(run):
@@ -138,7 +145,7 @@ def test_other_shapes_and_damaged_folders_are_named_and_the_rest_is_measured(run
     assert found.names == ("step-0", "step-100", "step-1000")
     assert found.skipped["step-200"] == "Its layers, heads or channels are others than those of step-0."
     assert "model.safetensors" in found.skipped["step-300"]
-    assert found.skipped["step-400"] == "It has 40 tokens, and the texts hold the id 53."
+    assert found.skipped["step-400"] == "It has 40 tokens, and the texts hold the id 63."
 
 
 def test_other_tokenizers_are_named(run):

@@ -14,7 +14,7 @@ from statesize.lab.studies.statistics import of_mean
 from statesize.lab.trends.checkpoints import Log
 from statesize.lab.trends.trend import AVERAGE, JOINT, Trend, metric_names
 from statesize.measurement.chart import METRICS, Axis, Chart, Hint, Layer, Metric, Row, table
-from statesize.measurement.statistics import Interval, finite, signed
+from statesize.measurement.statistics import FEWEST_TEXTS, Interval, finite, over_texts, signed
 
 if TYPE_CHECKING:
     from statesize.lab.trends.page import Page
@@ -97,7 +97,7 @@ class Series(Trend):
         values = self.values(layer, metric)
         known = np.isfinite(values[[before, after]]).all(0)
         first, second = values[before, known], values[after, known]
-        interval = of_mean(second - first).interval(looks)
+        interval = over_texts(of_mean(second - first).interval(looks), len(first))
         return Change(layer, before, after, float(first.mean()), float(second.mean()), interval)
 
     @property
@@ -237,19 +237,18 @@ def _changes(trend: Trend, positions: Sequence[int], x: Axis) -> Chart:
     values = trend.values()
     known = np.isfinite(values).all(0)
     intervals = [of_mean(row).interval() for row in values[:, known] - values[0, known]]
-    rows = table(
-        position=positions,
-        ess=[interval.value for interval in intervals],
-        low=[interval.low for interval in intervals],
-        high=[interval.high for interval in intervals],
-    )
+    ends: dict[str, list[float]] = {}
+    if np.count_nonzero(known) >= FEWEST_TEXTS:
+        ends = {"low": [interval.low for interval in intervals], "high": [interval.high for interval in intervals]}
+    rows = table(position=positions, ess=[interval.value for interval in intervals], **ends)
     band = Layer("band", "changes", "single heads", "position", "low", end="high")
     line = Layer("line", "changes", "mean", "position", "ess", points=True)
     return Chart(
         x,
         Axis("Change of entropy-ESS"),
-        (band, line) if np.count_nonzero(known) > 1 else (line,),
-        title="Change since the first checkpoint, mean over all channels, with its interval over the documents",
+        (band, line) if ends else (line,),
+        title="Change since the first checkpoint, mean over all channels"
+        + (", with its interval over the documents" if ends else ""),
         height=220,
         tables={"changes": rows},
         legend=False,
