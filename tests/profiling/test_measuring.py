@@ -164,7 +164,8 @@ def test_groups_that_do_not_fit_are_left_out_with_the_reason():
     (name,) = found.mixers
     assert found.group(name) is None
     assert np.isfinite(found.mixer(name)["entropy"].values[..., 1:]).all()
-    assert re.match(r"memory must be at least \d+MB for mixer .*#shared", found.attributes["skipped"][f"{name}#shared"])
+    reason = found.attributes["skipped"][f"{name}#shared"]
+    assert re.fullmatch(r"the joint ESS of its heads needs a memory of \d\dMB", reason)
 
 
 def test_attention_whose_maps_do_not_fit_is_measured_by_products():

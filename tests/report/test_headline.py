@@ -9,7 +9,7 @@ import torch
 from statesize.lab.mixers import LanguageModel, ModelConfig
 from statesize.profiling import Profile, profile
 from statesize.report.comparison import compare
-from statesize.report.words import headline, model_line, model_title, telling_layer
+from statesize.report.words import by_reason, headline, model_line, model_title, telling_layer
 
 IDS = torch.arange(24)[None] % 8
 
@@ -122,3 +122,11 @@ def test_nothing_measured(profiles):
 def test_only_a_name_that_stands_for_its_mixers_is_written_in_full(profiles):
     assert [model_title(one) for one in profiles] == ["softmax attention", "gated linear attention"]
     assert model_title(small("gla", "la")) == "la"
+
+
+def test_what_was_left_out_is_listed_by_its_reason():
+    skipped = {f"layers.{index}.attn#shared": "it needs 9MB" for index in range(5)} | {"layers.7": "it is no mixer"}
+    assert by_reason(skipped) == {
+        "layers.0.attn, layers.1.attn, layers.2.attn and 2 more": "it needs 9MB",
+        "layers.7": "it is no mixer",
+    }

@@ -16,7 +16,6 @@ from torch import Tensor, nn
 
 from statesize.adapters import Capture, Captured, Checks, capture
 from statesize.adapters.captured import SHARED
-from statesize.check import refuse
 from statesize.errors import InputError, ModelError
 from statesize.measurement.columns import LONGEST, entropies, sinks
 from statesize.measurement.measurement import Measurement, engine_outputs, measure_at
@@ -72,14 +71,26 @@ def captured_mixers(
         ) from error
 
 
+class MemoryNeededError(InputError):
+    """A mixer needs more memory than was given.
+
+    Attributes:
+        needed: Bytes that would do.
+    """
+
+    def __init__(self, message: str, needed: int) -> None:
+        super().__init__(message)
+        self.needed = needed
+
+
 def require_budget(name: str, length: int, units: str, needed: int, memory: int, enough: int = 0) -> None:
     """Refuse a memory that is too small for a mixer before what it takes is allocated; the message has `enough`."""
     if needed > memory:
-        refuse(
-            "memory",
-            f"at least {math.ceil(max(needed, enough) / _MEGABYTE)}MB for mixer {name}, {units} of {length:,} tokens",
-            f"{memory / _MEGABYTE:g}MB",
-            "Give that much, fewer tokens, or for attention fewer positions.",
+        enough = max(needed, enough)
+        raise MemoryNeededError(
+            f"memory must be at least {math.ceil(enough / _MEGABYTE)}MB for mixer {name}, {units} of {length:,} "
+            f"tokens, got '{memory / _MEGABYTE:g}MB'. Give that much, fewer tokens, or for attention fewer positions.",
+            enough,
         )
 
 
@@ -91,8 +102,8 @@ def fitting_group(item: Captured, length: int, settings: Settings) -> tuple[Capt
         return None, ""
     try:
         plan_work(together, 0, length, length, settings)
-    except InputError as error:
-        return None, str(error)
+    except MemoryNeededError as error:
+        return None, f"the joint ESS of its heads needs a memory of {math.ceil(error.needed / _MEGABYTE)}MB"
     return together, ""
 
 

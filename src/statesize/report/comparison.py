@@ -12,6 +12,7 @@ import pandas as pd
 import xarray as xr
 from numpy.typing import NDArray
 
+from statesize.adapters.captured import SHARED
 from statesize.errors import InputError
 from statesize.measurement.statistics import estimate
 from statesize.report.redundancy import Redundancy
@@ -240,7 +241,11 @@ def _notes(profiles: Sequence[Profiled], recall: Mapping[str, float], networks: 
     thresholds = [facts["relative_tolerances"][:1] for facts in attributes]
     if any(first != thresholds[0] for first in thresholds):
         notes.append("Their first relative tolerances differ, so the counts above ρ times the largest do not compare.")
-    skipped = [profile.model for profile, facts in zip(profiles, attributes, strict=True) if facts["skipped"]]
+    skipped = [
+        profile.model
+        for profile, facts in zip(profiles, attributes, strict=True)
+        if any(not name.endswith(SHARED) for name in facts["skipped"])
+    ]
     if skipped:
         notes.append(f"Not all layers were measured of {', '.join(skipped)}; sums lack what was skipped.")
     names = {profile.model for profile in profiles}

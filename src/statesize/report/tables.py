@@ -13,7 +13,7 @@ import xarray as xr
 
 from statesize.report.comparison import compare
 from statesize.report.redundancy import Redundancy
-from statesize.report.words import kind_title, model_title, short_names
+from statesize.report.words import by_reason, kind_title, model_title, short_names
 from statesize.results.fields import (
     COLUMNS,
     COUNTS,
@@ -224,7 +224,7 @@ def provenance(profile: Profiled) -> str:
     known = {name: value for name, value in _facts(profile).items() if value}
     items = "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in known.items())
     title = model_title(profile)
-    skipped = named_texts(f"Not measured in {title}:", profile.attributes["skipped"])
+    skipped = named_texts(f"Not measured in {title}:", by_reason(profile.attributes["skipped"]))
     notes = named_texts(f"Notes on {title}:", profile.notes)
     details = f"<summary>{escape(title)}</summary><dl>{items}</dl>{_layers(profile)}"
     return f"{skipped}{notes}<details>{details}</details>"

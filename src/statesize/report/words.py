@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from html import escape
 from itertools import combinations
@@ -12,6 +12,7 @@ from typing import Literal
 
 import numpy as np
 
+from statesize.adapters.captured import SHARED
 from statesize.io.text import byte_count
 from statesize.measurement.chart import METRICS
 from statesize.measurement.columns import MARKED
@@ -149,6 +150,17 @@ def model_line(profile: Profiled, metric: str = "entropy") -> str:
     most, least = max(known, key=known.__getitem__), min(known, key=known.__getitem__)
     spread = f", from {known[least]:.1f} in layer {least} to {known[most]:.1f} in layer {most}" if most != least else ""
     return f"{name} carries {model_mean(profile, figures):.1f} numbers per channel on average{spread}."
+
+
+def by_reason(skipped: Mapping[str, str]) -> dict[str, str]:
+    """What was left out, with the reason: names that share one in a row, the first three of them."""
+    names: dict[str, list[str]] = {}
+    for name, reason in skipped.items():
+        names.setdefault(reason, []).append(name.removesuffix(SHARED))
+    return {
+        ", ".join(some[:3]) + (f" and {len(some) - 3} more" if len(some) > 3 else ""): reason
+        for reason, some in names.items()
+    }
 
 
 def sink_note(profile: Profiled) -> str:

@@ -16,7 +16,7 @@ from statesize.cli.shared.table import BAR, number_text, print_notes, print_tabl
 from statesize.io.text import byte_count
 from statesize.measurement.statistics import signed
 from statesize.report.kinds import largest_difference
-from statesize.report.words import headline, model_title, short_names, sink_note
+from statesize.report.words import by_reason, headline, model_title, short_names, sink_note
 from statesize.results.fields import BY_UNIT, COLUMNS, FIGURE_HEADINGS, FIGURES, GROUP_HEADINGS, HEADINGS, Heading
 from statesize.results.summary import (
     average,
@@ -239,7 +239,9 @@ def _notes(profiles: Sequence[Profile]) -> list[str]:
         notes += [f"{name}weights: {source['weights']}"] if "weights" in source else []
         notes += [f"{name}note: {source['unused_weights']}"] if "unused_weights" in source else []
         notes += [f"{name}{sinks}"] if (sinks := sink_note(profile)) else []
-        notes += [f"{name}skipped: {part}: {reason}" for part, reason in profile.attributes["skipped"].items()]
+        notes += [
+            f"{name}skipped: {part}: {reason}" for part, reason in by_reason(profile.attributes["skipped"]).items()
+        ]
         notes += [f"{name}{mixer}: {note}" for mixer, note in profile.notes.items()]
     differences = [row["run_difference"] for profile in profiles for row in profile.summary_rows()]
     if not all(map(math.isnan, differences)):
@@ -298,7 +300,7 @@ def print_plan(plan: Plan, loading: float) -> None:
         for (units, engine, kind), some in alike.items()
     ]
     notes = [f"… and {len(rows) - _MOST_PLANNED} rows more, which --json prints."] if len(rows) > _MOST_PLANNED else []
-    notes += [f"skipped: {part}: {reason}" for part, reason in plan.skipped.items()]
+    notes += [f"skipped: {part}: {reason}" for part, reason in by_reason(plan.skipped).items()]
     if plan.memory is not None:
         held = byte_count(plan.memory - 2 * plan.results)
         notes.append(f"With --output, {byte_count(plan.results)} of results lie on disk and {held} in memory.")
