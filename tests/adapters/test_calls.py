@@ -102,9 +102,8 @@ def test_a_mixer_that_returns_no_tensor_is_compared_by_its_operator_alone():
     torch.testing.assert_close(item.operator.dense().sum(-1), torch.ones(2, 2, 21))
 
 
-def test_a_mixer_that_takes_another_way_when_called_again_is_refused(monkeypatch):
-    monkeypatch.setattr(calls, "HELD_BYTES", 0)  # so that it is called again
-
+@pytest.mark.usefixtures("running_again")
+def test_a_mixer_that_takes_another_way_when_called_again_is_refused():
     class Fickle(Attention):
         alone = False
 

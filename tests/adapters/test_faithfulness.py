@@ -7,7 +7,7 @@ import torch
 from oracles.attention_models import attention_model, token_ids
 from torch import nn
 
-from statesize.adapters import calls, capture, faithfulness
+from statesize.adapters import capture, faithfulness
 from statesize.adapters.faithfulness import bound, check_faithful, check_operator, relative_difference, unfaithfulness
 from statesize.adapters.kernels import attention
 from statesize.adapters.kernels.plain_attention import PlainAttention
@@ -110,12 +110,6 @@ def scaled(request, monkeypatch):
         monkeypatch.setattr(faithfulness, "_rows", lambda *arguments: factor * rows(*arguments))
 
     return scale
-
-
-@pytest.fixture
-def running_again(monkeypatch):
-    """No observation waits: each mixer runs once more."""
-    monkeypatch.setattr(calls, "HELD_BYTES", 0)
 
 
 def test_what_was_found_is_kept_with_the_operator(scaled):
