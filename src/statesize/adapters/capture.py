@@ -192,8 +192,9 @@ def capture(
     the same. When the iterator reaches a mixer, that module alone is called again with the same arguments, in float32
     at least, its operator is taken, and output and operator are compared with what the unaltered model computed. Plain
     attention, scans and recurrences whose tensors take little memory are not called again: those of the observed run
-    were kept. A
-    mixer that fails goes into `skipped` with its reason; it is an error if `layers` names it, or if none is left.
+    were kept. A mixer that fails goes into `skipped` with its reason; it is an error if `layers` names it, or if none
+    is left.
+
     Only one operator is alive at a time unless the caller keeps them. Between the steps, and when a call returns or
     raises, the model is as before: mode, hooks, weights, dtype, implementations and random state. Its weights must not
     change while the iterator is in use, and hooks of one's own on its modules see those calls too.

@@ -59,11 +59,13 @@ def unfaithfulness(observation: Observation, expected: Tensor) -> float:
             relative_difference(_rows(observation, units[index : index + 1], rows), mixed[:, index : index + 1, rows])
             for index in range(len(units))
         )
-    applied, light = _outputs(observation, units[:1])
+    applied, light = _outputs(observation, units[:1], first)
     # One by one where several T in float64 may take more than measuring does.
     size = UNITS if light else 1
     others = [units[first : first + size] for first in range(1, len(units), size)]
-    applied = torch.cat([applied, *(_outputs(observation, chosen)[0] for chosen in others)], 1)
+    applied = torch.cat(
+        [applied, *(_outputs(observation, chosen, observation.operator(chosen))[0] for chosen in others)], 1
+    )
     return relative_difference(observation.passed_on(applied, units).double(), mixed)
 
 
@@ -97,9 +99,9 @@ def _rows(observation: Observation, units: Tensor, rows: Tensor) -> Tensor:
     return operator.rows(rows) @ observation.values[:, units].double()
 
 
-def _outputs(observation: Observation, units: Tensor) -> tuple[Tensor, bool]:
+def _outputs(observation: Observation, units: Tensor, operator: Operator) -> tuple[Tensor, bool]:
     """T u of some units, and whether their T is a recurrence of O(L n) numbers."""
-    operator = observation.operator(units).to(torch.float64)
+    operator = operator.to(torch.float64)
     recurrence = operator.recurrence if isinstance(operator, Stepped) else operator
     light = isinstance(recurrence, Recurrence) and not isinstance(recurrence.transition, FullTransition)
     return _applied(operator, observation.values[:, units].double()), light
