@@ -49,7 +49,7 @@ def truncate(
     from statesize.profiling import Profile
     from statesize.report.page import check_report_path
     from statesize.texts.documents import vocabulary_size
-    from statesize.truncation.page import HEADINGS, headline, notes, table_rows, with_truncation, write_page
+    from statesize.truncation.page import HEADINGS, headline, notes, require_model, table_rows, with_truncation, write_page
     from statesize.truncation.truncate import DOCUMENTS
     from statesize.truncation.truncate import truncate as run
 
@@ -63,6 +63,8 @@ def truncate(
     positions = None if cuts is None else whole_numbers("cuts", cuts)
     printing.hush_libraries()
     loaded = load_model(model, **asdict(loading), needs_tokenizer=texts.ids is None)
+    if measured is not None:
+        require_model(measured, loaded.name)
     inputs = None
     if texts.any_chosen:
         whole = replace(texts, max_tokens=MOST, sequences=None)

@@ -49,6 +49,12 @@ def headline(result: TruncationResult) -> str:
     )
 
 
+def require_model(profile: Profile, name: str) -> None:
+    """Refuse a profile of another model."""
+    if profile.model != name:
+        refuse("profile", f"of {name}", profile.model, "Give a profile of the model that is cut.")
+
+
 def with_truncation(profile: Profile, result: TruncationResult) -> Profile:
     """A profile whose headlines say what the truncation test found.
 
@@ -62,8 +68,7 @@ def with_truncation(profile: Profile, result: TruncationResult) -> Profile:
     Raises:
         InputError: The profile is of another model.
     """
-    if profile.model != result.model:
-        refuse("profile", f"of {result.model}", profile.model, "Give a profile of the model that was cut.")
+    require_model(profile, result.model)
     tree = profile.to_xarray()
     tree.attrs["truncation"] = f"{headline(result)} ({_documents(result)}.)"
     return Profile(tree)
