@@ -49,7 +49,15 @@ def truncate(
     from statesize.profiling import Profile
     from statesize.report.page import check_report_path
     from statesize.texts.documents import vocabulary_size
-    from statesize.truncation.page import HEADINGS, headline, notes, require_model, table_rows, with_truncation, write_page
+    from statesize.truncation.page import (
+        HEADINGS,
+        headline,
+        notes,
+        require_model,
+        table_rows,
+        with_truncation,
+        write_page,
+    )
     from statesize.truncation.truncate import DOCUMENTS
     from statesize.truncation.truncate import truncate as run
 
