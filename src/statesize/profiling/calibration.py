@@ -26,6 +26,8 @@ from statesize.profiling.measuring import (
 
 # Seconds after which larger blocks of a mixer are not tried any more.
 _ENOUGH = 0.25
+# Seconds of a whole block up to which it is tried at once, where one like it was tried before.
+_AT_ONCE = 2.0
 
 
 @dataclass(eq=False)
@@ -97,19 +99,28 @@ class Trial:
         """Plan a mixer and perhaps try it; the seconds that trying took."""
         work = plan_work(item, 0, self.length, self.reference, self.settings)
         mixer = TriedMixer(item.name, item.kind, item.units, work)
-        alike = sum(other.group == mixer.group for other in self.mixers)
+        before = [other for other in self.mixers if other.group == mixer.group]
         self.mixers.append(mixer)
         start = self.clock()
         # The first layers of a kind, then ever fewer: 0, 1, 2, 4, 8, …
-        if work.cut is not None and alike & (alike - 1) == 0:
-            self._try(item, mixer, first=alike == 0)
+        if work.cut is not None and len(before) & (len(before) - 1) == 0:
+            self._try(item, mixer, before[0] if before else None)
         return self.clock() - start
 
-    def _try(self, item: Captured, mixer: TriedMixer, *, first: bool) -> None:
-        """Time blocks of more and more units, up to a whole one."""
+    def _try(self, item: Captured, mixer: TriedMixer, first: TriedMixer | None) -> None:
+        """Time blocks of more and more units, up to a whole one; or at once that, where the first of its kind says so.
+
+        Layers of a kind cost as much for each call; what differs between them is what a unit takes.
+        """
+        if first is not None and first.call is not None and first.unit is not None:
+            block = mixer.work.block
+            if first.call + block * first.unit <= _AT_ONCE:
+                mixer.call = first.call
+                mixer.unit = max(self._seconds(item, mixer, block) - first.call, 0.0) / block
+                return
         # Fewer units than threads would not show how fast a block is.
         fewest = count = min(mixer.work.block, torch.get_num_threads())
-        if first:
+        if first is None:
             # What is compiled or loaded on first use is on disk or in memory afterwards.
             self._seconds(item, mixer, count)
         seconds = total = few = self._seconds(item, mixer, count)
