@@ -33,8 +33,8 @@ def test_table_json_and_page_name_what_was_left_out(folder, capsys):
     assert_document("series", document)
     assert captured.err == ""
     assert [one["step"] for one in document["checkpoints"]] == [0, 10]
-    # Both are of the same weights.
-    assert document["layers"][0]["change"] == {"from": "step-0", "to": "step-10", "difference": 0, "interval": [0, 0]}
+    # Both are of the same weights, and two documents are too few for an interval.
+    assert document["layers"][0]["change"] == {"from": "step-0", "to": "step-10", "difference": 0, "interval": None}
     assert [one["name"] for one in document["skipped"]] == ["step-20"]
 
 

@@ -41,6 +41,8 @@ _CAPTURE_OVERHEAD = 2.4
 # Of T of one head in float64, while it is measured: itself twice, and five of the engine `tridiagonal`.
 _MAPS_PER_HEAD = 7
 _MEGABYTE = 10**6
+# Tokens up to which engines for attention are chosen as if T were held.
+_SHORT = 1024
 
 Layers = int | str | Sequence[int | str] | None
 
@@ -185,7 +187,10 @@ def plan_work(item: Captured, sequence: int, length: int, reference: int, settin
         exact = first.to(dtype=torch.float64, device="cpu")
     # Copies of a T of L × L would take more than measuring does.
     held, blocks = with_readouts(exact, cut)
-    if isinstance(first, SoftmaxAttention):
+    if isinstance(exact, SoftmaxAttention) and settings.engine == "auto" and length <= _SHORT:
+        # Then T as a whole costs less than to ask whether it may be read by columns.
+        several: Operator = Dense.of_causal(exact.dense(), exact.state_size())
+    elif isinstance(first, SoftmaxAttention):
         # Whether a rank is low differs from head to head.
         spread = torch.linspace(0, item.units - 1, min(item.units, _PROBE_UNITS)).long()
         several = item.units_operator(spread).to(dtype=torch.float64, device="cpu")
