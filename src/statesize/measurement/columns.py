@@ -101,8 +101,8 @@ def entropies(operator: Operator, squares: bool = False) -> list[float]:
     units = range(operator.batch_shape[1])
     if not cuts:
         return [math.nan for _ in units]
-    if isinstance(operator, Dense):
-        matrices = [operator.matrix[0, unit].double() for unit in units]
+    if isinstance(operator, Dense | SoftmaxAttention):
+        matrices = [operator[0, unit].dense().double() for unit in units]
         spectra = _by_threads([partial(_spectra, T, cuts) for T in matrices])
     else:
         values = hankel_singular_values(operator, cuts)
