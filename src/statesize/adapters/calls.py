@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from statesize.adapters.forward import Forward
-from statesize.adapters.models.held import mapped, stored_dtype, stored_element_size
+from statesize.adapters.models.held import mapped, named_parts, stored_dtype, stored_element_size
 from statesize.adapters.observation import Frame, Observation, Product, Running, running_modules
 from statesize.adapters.sources import observing_all
 from statesize.check import require_count
@@ -60,6 +60,7 @@ class Call:
         output: A sample of it, of the unaltered model once that has run.
         observations: Those of the observed run that wait.
         observed: The sample in the observed run.
+        by_impulses: Whether the module is one mixer, whose T is what it returns for impulses.
     """
 
     name: str
@@ -72,6 +73,7 @@ class Call:
     output: Tensor | None = None
     observations: list[Observation] = field(default_factory=list[Observation])
     observed: Tensor | None = None
+    by_impulses: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,14 +86,29 @@ class Recording:
     hidden: Tensor | None  # the last hidden state
 
 
-def record_calls(forward: Forward, own: Mapping[str, nn.Module], *, short_convolutions: bool) -> Recording:
-    """Run a model once and keep what its mixers are called with; those in `own` have a method `operator`."""
+def record_calls(
+    forward: Forward,
+    own: Mapping[str, nn.Module],
+    by_impulses: Collection[str] = (),
+    *,
+    short_convolutions: bool,
+) -> Recording:
+    """Run a model once and keep what its mixers are called with."""
+    # own: Modules that have a method `operator`, by name.
+    # by_impulses: Names of modules whose T is what they return for impulses.
     model, recorder = forward.model, _Recorder(own, short_convolutions)
+    impulse_layers = {
+        name: module for name, module in named_parts(model) if (name or type(model).__name__) in by_impulses
+    }
+    recorder.own |= set(impulse_layers.values())
 
     def attach(stack: ExitStack) -> None:
         recorder.running = stack.enter_context(running_modules(model, forward.length, recorder.leave))
         for name, mixer in own.items():
             stack.callback(mixer.register_forward_pre_hook(recorder.entering(name), with_kwargs=True).remove)
+        for name, module in impulse_layers.items():
+            hook = recorder.entering_impulse_layer(name)
+            stack.callback(module.register_forward_pre_hook(hook, with_kwargs=True).remove)
         stack.enter_context(observing_all(model, recorder.running, recorder.observe))
 
     try:
@@ -126,6 +143,14 @@ class _Recorder:
             mixers = [FoundMixer(name, str(kind), 0, channels, None, 0)]
             argument = (self.copies.of(first_argument(name, args, kwargs)),)
             self.calls.append(Call(name, module, argument, {}, mixers, by_method=True))
+
+        return enter
+
+    def entering_impulse_layer(self, name: str) -> Callable[..., None]:
+        def enter(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            call = Call(name, module, self.copies.of(args), self.copies.of(kwargs), [], by_impulses=True)
+            self.calls.append(call)
+            self.open[self.running.frame] = call
 
         return enter
 

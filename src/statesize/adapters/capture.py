@@ -17,6 +17,7 @@ from statesize.adapters.calls import Call, FoundMixer, Recording, described, rec
 from statesize.adapters.captured import Captured, from_method, from_observation
 from statesize.adapters.faithfulness import bound, check_faithful, check_operator, relative_difference
 from statesize.adapters.forward import Forward
+from statesize.adapters.impulses.modules import OwnMixing, find_own_mixing
 from statesize.adapters.kernels.convolutions import SHORT_CONVOLUTION, short_convolution_bytes
 from statesize.adapters.models.held import in_single, measuring, single_precision
 from statesize.adapters.models.inputs import Inputs, measurable
@@ -47,6 +48,7 @@ class Capture(Iterator[Captured]):
         calls: list[Call],
         chosen: set[str],
         skipped: dict[str, str],
+        own_mixing: OwnMixing,
         *,
         run_difference: float,
         selected: bool,
@@ -56,6 +58,7 @@ class Capture(Iterator[Captured]):
         skip_first: int = 0,
     ) -> None:
         self._forward = forward
+        self._own_mixing = own_mixing
         self._columns = None if weights == "none" and not skip_first else (weights, skip_first)
         wanted = (call for call in calls if any(mixer.name in chosen for mixer in call.mixers))
         self._calls = list(_labelled(wanted))
@@ -120,7 +123,7 @@ class Capture(Iterator[Captured]):
         return replace(item, groups=item.groups or item.units, readers=tuple(kept))
 
     def _checked(self, call: Call, labels: list[str]) -> list[Captured]:
-        if self._checks_mixing and is_own_code(call.module):
+        if self._checks_mixing and not call.by_impulses and is_own_code(call.module):
             other = other_mixing(self._forward, call)
             return [
                 replace(item, note=" ".join(filter(None, (item.note, other)))) for item in self._found(call, labels)
@@ -143,6 +146,10 @@ class Capture(Iterator[Captured]):
 
     def _rerun(self, call: Call, *, single: bool = False) -> tuple[list[Observation], float]:
         """Run a mixer alone: what is observed in it, and how far its output is from the unaltered model's."""
+        what = "its output when it runs again with the same arguments"
+        if call.by_impulses:
+            observation, returned = self._own_mixing.observed(self._forward, call)
+            return [observation], _output_difference(call, sampled(returned), what)
         observations: list[Observation] = []
 
         def observe(make: Callable[[], Observation], product: Product | None = None) -> None:
@@ -165,7 +172,6 @@ class Capture(Iterator[Captured]):
                 f"Mixer {call.name}: running it again with the recorded arguments executed a different code path. Its "
                 "forward depends on something outside of its arguments, so it cannot be measured by itself."
             )
-        what = "its output when it runs again with the same arguments"
         return observations, _output_difference(call, output, what)
 
     def _captured(self, name: str, observation: Observation, again: float, module: nn.Module) -> Captured:
@@ -227,6 +233,15 @@ def capture(
     forward = Forward.of(model, input_ids)
     own = find_mixers(model)
     recording = record_calls(forward, own, short_convolutions=short_convolutions)
+    own_mixing = find_own_mixing(forward, [*own.values(), *(call.module for call in recording.calls)])
+    if own_mixing.layers:
+        recording = record_calls(forward, own, own_mixing.layers, short_convolutions=short_convolutions)
+        for call in recording.calls:
+            if call.by_impulses:
+                observation, _ = own_mixing.observed(forward, call)
+                call.mixers.append(described(observation))
+                call.caches.append("")
+    recording.refused.update(own_mixing.refused)
     observed = list(dict.fromkeys(mixer.name for call in recording.calls for mixer in call.mixers))
     names = list(own) + [name for name in observed if name not in own]
     require_some(model, names, recording.refused)
@@ -249,6 +264,7 @@ def capture(
         recording.calls,
         set(chosen),
         skipped,
+        own_mixing,
         run_difference=math.nan if checks == "none" else _compared(forward, recording, checks),
         selected=layers is not None,
         short_convolutions=short_convolutions,

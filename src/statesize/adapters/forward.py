@@ -46,6 +46,12 @@ class Forward:
             arguments["attention_mask"] = added_to_scores(mask)
         return cls(model, backbone, (), arguments | options, length)
 
+    @property
+    def sequences(self) -> int:
+        """Number of texts."""
+        values = (*self.args, *self.kwargs.values())
+        return next(value.shape[0] for value in values if isinstance(value, Tensor) and value.ndim > 1)
+
     def hidden(self, attach: Callable[[ExitStack], None] | None = None) -> Tensor | None:
         """The last hidden state (S, L, d) of one run with what `attach` hangs on the model; else its first output."""
         with interrupts_held() as interrupts, ExitStack() as stack:

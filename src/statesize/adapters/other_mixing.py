@@ -53,8 +53,8 @@ def other_mixing(forward: Forward, call: Call) -> str:
     args, kwargs = (_changed(arguments, forward.length, position) for arguments in (call.args, call.kwargs))
     changed = replace(call, args=args, kwargs=kwargs)
     other_input = _LoneRun.of(forward, changed, [product.mixed for product in plain.products])
-    other_result = _LoneRun.of(forward, call, [_changed_at(one.mixed, one.axis, position) for one in plain.products])
-    axis = _axis(plain.output, forward.length)
+    other_result = _LoneRun.of(forward, call, [changed_at(one.mixed, one.axis, position) for one in plain.products])
+    axis = position_axis(plain.output, forward.length)
     if axis is None or other_input.output is None or other_result.output is None:
         return ""
     if _differs(plain.output, other_result.output, axis, position) > limit:
@@ -107,7 +107,7 @@ class _LoneRun:
         return run
 
 
-def _axis(tensor: Tensor, length: int) -> int | None:
+def position_axis(tensor: Tensor, length: int) -> int | None:
     """The dimension of positions, of a tensor of hidden states, heads or ids; None where none has their number."""
     order = {1: (0,), 2: (1, 0), 3: (1, 0, 2), 4: (2, 1, 3)}.get(tensor.ndim, ())
     return next((axis for axis in order if tensor.shape[axis] == length), None)
@@ -115,17 +115,16 @@ def _axis(tensor: Tensor, length: int) -> int | None:
 
 def _changed(value: Any, length: int, position: int) -> Any:
     """Arguments with other numbers at one position."""
-
-    def change(leaf: object) -> object:
-        if not isinstance(leaf, Tensor) or leaf.dtype == torch.bool:
-            return leaf
-        axis = _axis(leaf, length)
-        return leaf if axis is None else _changed_at(leaf, axis, position)
-
-    return mapped(value, change)
+    return mapped(value, lambda leaf: changed_input(leaf, length, position) if isinstance(leaf, Tensor) else leaf)
 
 
-def _changed_at(tensor: Tensor, axis: int, position: int) -> Tensor:
+def changed_input(tensor: Tensor, length: int, position: int) -> Tensor:
+    """An argument with other numbers at one position, if it has positions."""
+    axis = None if tensor.dtype == torch.bool else position_axis(tensor, length)
+    return tensor if axis is None else changed_at(tensor, axis, position)
+
+
+def changed_at(tensor: Tensor, axis: int, position: int) -> Tensor:
     """A copy with other numbers at one position: random ones of the tensor's scale, or the ids of another position."""
     moved = tensor.movedim(axis, 0).clone()
     if tensor.is_floating_point():
@@ -134,7 +133,8 @@ def _changed_at(tensor: Tensor, axis: int, position: int) -> Tensor:
         finite = moved.isfinite()
         moved[position] += noise * moved[finite].double().std().to(moved.dtype)
     else:
-        moved[position] = moved[position - 1]
+        others = (moved != moved[position]).flatten(1).any(1).nonzero().flatten()
+        moved[position] = moved[others[0]] if len(others) else 1 - moved[position].clamp(0, 1)
     return moved.movedim(0, axis)
 
 

@@ -15,13 +15,14 @@ from torch import nn
 
 from statesize.adapters.fla import mamba as fla_mamba
 from statesize.adapters.fla import source as fla
-from statesize.adapters.kernels import attention, convolutions, recurrent_layers, scans, softmax_tap
+from statesize.adapters.kernels import attention, convolutions, flex_attention, recurrent_layers, scans, softmax_tap
 from statesize.adapters.observation import Record, Running, Source
 
 # One line a source: while `observing(model, running, record)` is open, each call of its kernels makes one Observation.
 SOURCES: tuple[Source, ...] = (
     attention.observing,
     softmax_tap.observing,
+    flex_attention.observing,
     scans.observing,
     convolutions.observing,
     recurrent_layers.observing_rg_lru,

@@ -25,10 +25,22 @@ def measuring(model: nn.Module) -> Generator[None]:
         uncompiled(),
         torch.no_grad(),
         torch.autocast(device.type, enabled=False),
+        _slow_path(),
         evaluating(model),
         _kept_attributes(model),
     ):
         yield
+
+
+@contextmanager
+def _slow_path() -> Generator[None]:
+    """Keep torch's own attention layers from their fused kernel, in which no values are seen."""
+    enabled = torch.backends.mha.get_fastpath_enabled()
+    try:
+        torch.backends.mha.set_fastpath_enabled(False)
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(enabled)
 
 
 @contextmanager

@@ -1,0 +1,100 @@
+"""Heads and channels of a layer, found from what it returns for impulses."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import Tensor
+
+# Largest difference of columns of T that are equal, relative to their norm.
+_EQUAL = 1e-4
+# What rounding leaves where a column is zero, relative to the largest one.
+_NOISE = 1e-5
+
+
+@dataclass(frozen=True, eq=False)
+class Channels:
+    """Which channels of what leaves a layer share one T, and which ones of what enters they come from.
+
+    Attributes:
+        target: Channels of what leaves, (unit, P), in one sequence.
+        source: Channels of what enters, (unit, P): each channel that leaves reads one that enters.
+    """
+
+    target: Tensor
+    source: Tensor
+
+    @property
+    def units(self) -> int:
+        """Number of T."""
+        return len(self.target)
+
+    @property
+    def shared(self) -> int:
+        """P, the number of channels that share one T."""
+        return self.target.shape[1]
+
+    def groups(self) -> int:
+        """Number of stored inputs that several consecutive units read; 0 where every unit has its own."""
+        sources = [tuple(row) for row in cast("list[list[int]]", self.source.tolist())]
+        starts = [index for index, row in enumerate(sources) if index == 0 or row != sources[index - 1]]
+        count, even = len(starts), len(sources) // len(starts)
+        distinct = len(set(sources)) == count and starts == [index * even for index in range(count)]
+        return count if distinct and count < len(sources) and len(sources) % count == 0 else 0
+
+
+def codes(count: int) -> Tensor:
+    """Three amplitudes for each channel that enters, (3, channels): by their ratio a channel is known again."""
+    first = torch.ones(count, dtype=torch.float64)
+    second = 1 + torch.arange(count, dtype=torch.float64) / count
+    third = torch.rand(count, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) + 0.5
+    return torch.stack([first, second, third])
+
+
+def read_channels(responses: Tensor, entering: int, sequences: int) -> Tensor | None:
+    """The channel that enters, for each that leaves and reads it, in one sequence; None where some read several."""
+    # responses: What a layer returns for the three codes at one position, less what it returns for zeros, (3, L,
+    # sequences times channels that leave). entering: Number of channels that enter, times sequences.
+    first, second, third = responses.double().cpu().unbind()
+    strongest = first.abs().argmax(0, keepdim=True)
+    peak, other = (response.gather(0, strongest)[0] for response in (first, second))
+    silent = peak.abs() <= _NOISE * first.abs().max()
+    ratio = torch.where(silent, 1.0, other / torch.where(silent, 1.0, peak))
+    origin = ((ratio - 1) * entering).round().long()
+    if len(origin) % sequences or entering % sequences or bool(((origin < 0) | (origin >= entering)).any()):
+        return None
+    if entering == len(origin):
+        # A channel whose T is zero at this position reads its own.
+        origin = torch.where(silent, torch.arange(entering), origin)
+    amplitudes, limit = codes(entering), _EQUAL * first.abs().max()
+    if any(
+        bool(((response - first * amplitude[origin]).abs() > limit).any())
+        for response, amplitude in ((second, amplitudes[1]), (third, amplitudes[2]))
+    ):
+        return None
+    by_sequence, each = origin.reshape(sequences, -1), entering // sequences
+    same = torch.equal(by_sequence // each, torch.arange(sequences)[:, None].expand_as(by_sequence))
+    return by_sequence[0] if same and torch.equal(by_sequence % each, by_sequence[:1].expand_as(by_sequence)) else None
+
+
+def grouped(columns: Tensor, origin: Tensor) -> Channels:
+    """The units of a layer: channels whose columns of T are equal."""
+    # columns: Some columns of T of every channel that leaves, (numbers, channels), of all sequences.
+    # origin: The channel that each of them reads, (channels).
+    generator = torch.Generator().manual_seed(0)
+    # A few random combinations of the numbers tell columns apart as well as all of them.
+    mixture = torch.randn(16, len(columns), dtype=torch.float64, generator=generator) @ columns.double().cpu()
+    norm = mixture.square().sum(0).sqrt()
+    norm = norm.clamp_min(_NOISE * float(norm.max()))
+    equal = torch.cdist(mixture.T, mixture.T) <= _EQUAL * torch.maximum(norm, norm[:, None])
+    leaders = cast("list[int]", equal.int().argmax(1).tolist())
+    clusters = [
+        [channel for channel, first in enumerate(leaders) if first == leader] for leader in sorted(set(leaders))
+    ]
+    shared = math.gcd(*map(len, clusters))
+    units = sorted(cluster[start : start + shared] for cluster in clusters for start in range(0, len(cluster), shared))
+    target = torch.tensor(units)
+    return Channels(target, origin[target])

@@ -1,0 +1,143 @@
+"""T of a layer by impulses."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from statesize.adapters.faithfulness import bound, relative_difference
+from statesize.adapters.impulses.lone_run import OUTPUT, LoneRuns, by_position, like
+from statesize.adapters.impulses.search import ROUNDING, Mix
+from statesize.adapters.kernels.probabilities import Mixing
+from statesize.adapters.models.held import stored_element_size
+from statesize.adapters.observation import Observation, Units
+from statesize.errors import ModelError
+from statesize.operators import Dense
+
+# Positions that get an impulse in one run.
+_AT_ONCE = 32
+_GROWS = "What it stores is not known and taken to grow with the text; an integer `state_size` of its class tells."
+_BEFORE = "Its values are mixed before: T is without that."
+
+
+def observe(name: str, runs: LoneRuns, mix: Mix) -> tuple[Observation, Tensor]:
+    """What a module mixed and by which T, and what it returned."""
+    run = runs.run((mix.source, mix.target, OUTPUT))
+    entered = by_position(run.tensors[mix.source], mix.source_axis)
+    values = _by_unit(entered, mix.channels.source, runs.sequences)
+    mixed = _by_unit(by_position(run.tensors[mix.target], mix.target_axis), mix.channels.target, runs.sequences)
+    impulses = _Impulses(name, runs, mix, torch.zeros_like(entered))
+    offset = _by_unit(impulses.zero, mix.channels.target, runs.sequences)
+    sequences, units, length, shared = mixed.shape
+    mixing = Mixing([impulses.matrix], (sequences, units, length, length))
+    states = getattr(runs.module, "state_size", None)
+    states = states if isinstance(states, int) else None
+    state_size = torch.arange(length).clamp(max=length if states is None else states)
+    groups = mix.channels.groups()
+    is_attention = isinstance(runs.module, nn.MultiheadAttention)
+    # Attention stores keys beside the values.
+    stored = (2 if is_attention else 1) * (groups or units) * shared * (length if states is None else states)
+    notes = (_GROWS if states is None and not is_attention else "", _BEFORE if mix.mixed_before else "")
+
+    def operator(chosen: Units) -> Dense:
+        matrix = mixing.of(name, values, mixed)
+        impulses.check(matrix, values, mixed - offset)
+        return Dense.of_causal(matrix[:, chosen], state_size)
+
+    observation = Observation(
+        name=name,
+        kind="attention" if is_attention else str(getattr(runs.module, "kind", type(runs.module).__name__)),
+        operator=operator,
+        values=values,
+        mixed=mixed,
+        state_size=states,
+        state_bytes=stored * stored_element_size(runs.module),
+        passed_on=lambda applied, chosen: applied + offset[:, chosen].to(applied),
+        note=" ".join(filter(None, notes)),
+        groups=groups,
+        stored_channels=shared,
+        map_bytes=sequences * units * length**2 * values.element_size(),
+        stored=values,
+        forget=mixing.forget,
+    )
+    return observation, run.tensors[OUTPUT]
+
+
+def _by_unit(matrix: Tensor, channels: Tensor, sequences: int) -> Tensor:
+    """(L, S × channels) as (S, unit, L, P)."""
+    return matrix.reshape(len(matrix), sequences, -1)[:, :, channels].permute(1, 2, 0, 3)
+
+
+@dataclass(eq=False)
+class _Impulses:
+    """The runs that T is made of."""
+
+    name: str
+    runs: LoneRuns
+    mix: Mix
+    nothing: Tensor  # zeros for the source, (L, S × channels)
+
+    def __post_init__(self) -> None:
+        self.zero = self._response(self.runs, self.nothing)
+        self.checked = False
+
+    def _response(self, runs: LoneRuns, matrix: Tensor) -> Tensor:
+        """The target, (L, channels), where the source is (L, channels)."""
+        mix = self.mix
+        run = runs.run((mix.target,), {mix.source: lambda now: like(matrix, now, mix.source_axis)})
+        if run.operations != mix.operations:
+            raise ModelError(f"Mixer {self.name} does other operations for impulses: its T cannot be found by them.")
+        return by_position(run.tensors[mix.target], mix.target_axis)
+
+    @torch.no_grad()
+    def matrix(self) -> Tensor:
+        """T, (S, unit, L, L), some positions at once: in several copies of the text, and in channels that share T."""
+        length, sequences = self.runs.length, self.runs.sequences
+        source, target, shared = self.mix.channels.source, self.mix.channels.target, self.mix.channels.shared
+        channels = self.nothing.shape[1] // sequences
+        slot = torch.zeros(channels, dtype=torch.int64)
+        slot[source] = torch.arange(shared).expand_as(source)
+        if not torch.equal(slot[source], torch.arange(shared).expand_as(source)):
+            shared, slot = 1, torch.zeros_like(slot)
+        copies, runs = self._copied(-(-min(_AT_ONCE, length) // shared))
+        zero = self.zero.reshape(length, 1, sequences, -1)
+        columns: list[Tensor] = []
+        for start in range(0, length, copies * shared):
+            position = start + torch.arange(copies)[:, None] * shared + slot  # (copy, channel)
+            copy, channel = (position < length).nonzero(as_tuple=True)
+            entering = self.nothing.new_zeros(length, copies, sequences, channels)
+            entering[position[copy, channel], copy, :, channel] = 1
+            response = self._response(runs, entering.flatten(1)).reshape(length, copies, sequences, -1) - zero
+            by_unit = response[..., target[:, :shared]]  # (L, copy, S, unit, P)
+            columns.append(by_unit.permute(2, 3, 0, 1, 4).flatten(3))
+        matrix = torch.cat(columns, -1)[..., :length]
+        if bool(matrix.triu(1).abs().max() > ROUNDING * matrix.abs().max()):
+            raise ModelError(f"Mixer {self.name} must be causal, but impulses reach earlier positions.")
+        return matrix.tril()
+
+    def _copied(self, copies: int) -> tuple[int, LoneRuns]:
+        """Runs over several copies of the text, if the module takes them as it takes one."""
+        expected = self.zero.repeat(1, copies)
+        # A module may be written for the number of sequences that it got: what it then raises can be anything.
+        with suppress(Exception):
+            runs = self.runs.repeated(copies)
+            zero = self._response(runs, self.nothing.repeat(1, copies))
+            if zero.shape == expected.shape and relative_difference(zero, expected) <= ROUNDING:
+                return copies, runs
+        return 1, self.runs
+
+    def check(self, matrix: Tensor, values: Tensor, mixed: Tensor) -> None:
+        """Compare T u with what the module passed on, in every unit."""
+        if self.checked:
+            return
+        difference = relative_difference(matrix @ values, mixed)
+        limit = bound(self.runs.module)
+        if not difference <= limit:
+            raise ModelError(
+                f"Mixer {self.name} must be linear in its values, but its answers to impulses, put together, differ "
+                f"from what it passed on by {difference:.1e} of the largest value; at most {limit:.0e} is rounding."
+            )
+        self.checked = True

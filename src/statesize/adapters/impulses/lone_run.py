@@ -1,0 +1,224 @@
+"""One module run alone, again and again, with the tensors that its operations return kept or replaced."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import ExitStack, nullcontext
+from dataclasses import dataclass, field, replace
+from itertools import count
+from typing import Any, NamedTuple, cast
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_flatten, tree_unflatten
+
+from statesize.adapters.models.held import in_single, mapped, measuring, single_precision
+from statesize.adapters.other_mixing import position_axis
+from statesize.adapters.replaced import interrupts_held
+from statesize.errors import ModelError
+
+
+class Place(NamedTuple):
+    """A tensor in a run: what operation `number` returned as its `element`; -1 counts the module's own arguments.
+
+    An `element` below 0 is what the operation takes, -1 its first tensor: there and wherever it is taken later.
+    """
+
+    number: int
+    element: int = 0
+
+
+OUTPUT = Place(sys.maxsize)
+"""What the module returns, or the first tensor of it."""
+
+
+# How many readers of one tensor are looked at, each as the first that takes another one.
+_READERS = 8
+_Identity = tuple[int, int, tuple[int, ...], tuple[int, ...]]
+
+
+@dataclass(eq=False)
+class Run:
+    """What one run of a module showed."""
+
+    tensors: dict[Place, Tensor] = field(default_factory=dict[Place, Tensor])  # those that were to be kept
+    operations: int = 0
+    read_again: list[Place] = field(default_factory=list[Place])  # what operations take that others took before
+
+    @property
+    def output(self) -> Tensor | None:
+        """What the module returned."""
+        return self.tensors.get(OUTPUT)
+
+
+@dataclass(frozen=True, eq=False)
+class LoneRuns:
+    """A module with the arguments of one call.
+
+    Attributes:
+        model: The model of which it is a part.
+        length: Positions of the text, L.
+        sequences: Number of texts, S.
+        fixed: Modules inside, which return what stands here at each of their calls.
+        single: Whether the module runs in float32 at least.
+    """
+
+    model: nn.Module
+    module: nn.Module
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+    length: int
+    sequences: int
+    fixed: Mapping[nn.Module, Sequence[object]] = field(default_factory=dict[nn.Module, Sequence[object]])
+    single: bool = True
+
+    def repeated(self, copies: int) -> LoneRuns:
+        """The same runs over several copies of the text."""
+
+        def repeat(leaf: object) -> object:
+            axis = position_axis(leaf, self.length) if isinstance(leaf, Tensor) else None
+            if axis is None or not isinstance(leaf, Tensor) or leaf.ndim < 2:
+                return leaf
+            sequence_axis = 0 if axis else 1
+            if leaf.shape[sequence_axis] != self.sequences:
+                return leaf
+            return torch.cat([leaf] * copies, sequence_axis)
+
+        if copies > 1 and self.fixed:
+            raise ModelError(f"{type(self.module).__name__} holds modules whose outputs are those of one text.")
+        args, kwargs = mapped((self.args, dict(self.kwargs)), repeat)
+        return replace(self, args=args, kwargs=kwargs, sequences=copies * self.sequences)
+
+    def run(
+        self,
+        keep: Collection[Place] | None = (OUTPUT,),
+        replacing: Mapping[Place, Callable[[Tensor], Tensor]] | None = None,
+        change: Callable[[Tensor], Tensor] | None = None,
+    ) -> Run:
+        """Run the module once."""
+        # keep: Tensors to be kept; None for all with a dimension of L.
+        # replacing: What becomes of tensors before others use them.
+        # change: What becomes of every tensor among the arguments.
+        tape = _Tape(self.length, keep, replacing or {})
+        numbers = count()
+
+        def entering(leaf: object) -> object:
+            if not isinstance(leaf, Tensor):
+                return leaf
+            leaf = leaf.clone() if change is None else change(leaf)
+            return tape.seen(Place(-1, next(numbers)), leaf)
+
+        with interrupts_held() as interrupts, ExitStack() as stack:
+            stack.enter_context(measuring(self.model))
+            arguments: Any = self.args, dict(self.kwargs)
+            if self.single:
+                stack.enter_context(single_precision(self.module))
+                arguments = in_single(arguments)
+            args, kwargs = mapped(arguments, entering)
+            for inner, outputs in self.fixed.items():
+                stack.callback(inner.register_forward_hook(_returning(outputs)).remove)
+            # What is only run need not be seen, and some operations of torch run under no mode.
+            seen = tape if replacing or keep != (OUTPUT,) else nullcontext()
+            with interrupts.let_through(), seen:
+                output: object = self.module(*args, **kwargs)
+        while isinstance(output, tuple | list) and output:
+            output = cast("Any", output)[0]
+        if isinstance(output, Tensor):
+            tape.seen(OUTPUT, output)
+        return tape.run
+
+
+class _Tape(TorchDispatchMode):
+    """Counts the operations of a run; copies are kept, as what follows may change a tensor in place."""
+
+    def __init__(
+        self, length: int, keep: Collection[Place] | None, replacing: Mapping[Place, Callable[[Tensor], Tensor]]
+    ) -> None:
+        super().__init__()
+        self.length, self.keep, self.replacing = length, keep, replacing
+        self.run = Run()
+        self.replaced: dict[_Identity, tuple[Tensor, Tensor]] = {}
+        self.read: dict[_Identity, tuple[Tensor, list[Place]]] = {}  # tensors are held: none takes another's memory
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        number = self.run.operations
+        self.run.operations += 1
+        leaves, form = tree_flatten((args, kwargs or {}))
+        positions = [index for index, leaf in enumerate(leaves) if isinstance(leaf, Tensor)]
+        for element, index in enumerate(positions):
+            leaves[index] = self._taken(Place(number, -1 - element), leaves[index], func)
+        args, kwargs = tree_unflatten(leaves, form)
+        result = func(*args, **kwargs)
+        if func._schema.is_mutable:
+            return result
+        if not isinstance(result, tuple | list):
+            return self._part(Place(number), result)
+        parts = cast("list[object]", result)
+        return type(parts)(self._part(Place(number, index), part) for index, part in enumerate(parts))
+
+    def _taken(self, place: Place, tensor: Tensor, func: Any) -> Tensor:
+        """What an operation takes, or what replaces it from there on."""
+        if self.replacing and place in self.replacing:
+            self.replaced[_identity(tensor)] = tensor, _strided_like(self.replacing[place](tensor), tensor)
+        if self.replaced:
+            tensor = self.replaced.get(_identity(tensor), (tensor, tensor))[1]
+        if self.keep is not None:
+            if place in self.keep:
+                self.run.tensors[place] = tensor.detach().clone()
+        elif self._is_wanted(tensor) and not func._schema.is_mutable:
+            readers = self.read.setdefault(_identity(tensor), (tensor, []))[1]
+            readers.append(place)
+            if 1 < len(readers) <= _READERS:
+                self.run.read_again.append(place)
+            if tensor._version and not func.is_view:
+                # Something was written into it, so that no operation returned it as it is.
+                self.run.tensors[place] = tensor.detach().clone()
+        return tensor
+
+    def _is_wanted(self, tensor: Tensor) -> bool:
+        return tensor.is_floating_point() and self.length in tensor.shape
+
+    def _part(self, place: Place, value: object) -> object:
+        return self.seen(place, value) if isinstance(value, Tensor) else value
+
+    def seen(self, place: Place, tensor: Tensor) -> Tensor:
+        """The tensor at a place, or what replaces it; kept if it was asked for."""
+        if place in self.replacing:
+            tensor = _strided_like(self.replacing[place](tensor), tensor)
+        if self._is_wanted(tensor) if self.keep is None else place in self.keep:
+            self.run.tensors[place] = tensor.detach().clone()
+        return tensor
+
+
+def _returning(outputs: Sequence[object]) -> Callable[..., object]:
+    """A hook by which a module returns one of these at each of its calls."""
+    following = iter(outputs)
+
+    def leave(module: nn.Module, args: tuple[Any, ...], output: object) -> object:
+        return next(following, output)
+
+    return leave
+
+
+def _strided_like(value: Tensor, tensor: Tensor) -> Tensor:
+    """A copy that lies in memory as a tensor does, so that the same operations follow."""
+    if any(stride == 0 and size > 1 for stride, size in zip(tensor.stride(), tensor.shape, strict=True)):
+        return value.clone()
+    return tensor.new_empty_strided(tensor.shape, tensor.stride()).copy_(value)
+
+
+def _identity(tensor: Tensor) -> _Identity:
+    """What tells tensors apart: a tensor is handed on as several objects."""
+    return tensor.untyped_storage().data_ptr(), int(tensor.storage_offset()), tuple(tensor.shape), tensor.stride()
+
+
+def by_position(tensor: Tensor, axis: int) -> Tensor:
+    """A tensor as (L, channels), the channels in the order in which they lie in it, sequences first."""
+    return tensor.movedim(axis, 0).flatten(1)
+
+
+def like(matrix: Tensor, tensor: Tensor, axis: int) -> Tensor:
+    """Undo `by_position`: (L, channels) in the shape of a tensor."""
+    return matrix.reshape(tensor.movedim(axis, 0).shape).movedim(0, axis).to(tensor)

@@ -1,0 +1,121 @@
+"""Which modules of a model mix positions by code that no adapter knows."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from torch import Tensor, nn
+
+from statesize.adapters.calls import ArgumentCopies, Call
+from statesize.adapters.forward import Forward
+from statesize.adapters.impulses.layer import observe
+from statesize.adapters.impulses.lone_run import LoneRuns
+from statesize.adapters.impulses.search import Mix, Places, find_mix
+from statesize.adapters.models.held import mapped, named_parts
+from statesize.adapters.observation import Observation
+from statesize.adapters.other_mixing import is_own_code
+from statesize.errors import ModelError
+
+
+@dataclass(frozen=True, eq=False)
+class ImpulseLayer:
+    """A module whose T is what it returns for impulses: how it mixes, and what the modules inside return meanwhile."""
+
+    mix: Mix
+    fixed: Mapping[nn.Module, list[object]]
+
+
+@dataclass(frozen=True, eq=False)
+class OwnMixing:
+    """What was found of the modules that no adapter knows."""
+
+    layers: dict[str, ImpulseLayer] = field(default_factory=dict[str, ImpulseLayer])  # by the module's name
+    refused: dict[str, str] = field(default_factory=dict[str, str])  # reason by the module's name
+
+    def observed(self, forward: Forward, call: Call) -> tuple[Observation, Tensor]:
+        """What a call of one of the layers mixed, and what it returned."""
+        layer = self.layers[call.name]
+        arguments = (forward.model, call.module, call.args, call.kwargs, forward.length, forward.sequences)
+        return observe(call.name, LoneRuns(*arguments, layer.fixed), layer.mix)
+
+
+# Where modules of a class mix, at each length: found once, and checked for every module.
+_KNOWN: WeakKeyDictionary[type[nn.Module], dict[int, list[Places]]] = WeakKeyDictionary()
+
+
+def find_own_mixing(forward: Forward, mixers: Collection[nn.Module]) -> OwnMixing:
+    """Search the modules that are of the model's author, innermost first; `mixers` are those that adapters know."""
+    inside = {part for mixer in mixers for part in mixer.modules()}
+    searched = {
+        module: name for name, module in named_parts(forward.model) if _is_searched(module) and module not in inside
+    }
+    found = OwnMixing()
+    if not searched:
+        return found
+    recurrent = {module for module in forward.model.modules() if isinstance(module, nn.RNNBase)}
+    mixing = {*mixers, *recurrent}
+    calls = _Calls(forward, {*searched, *mixing})
+    for module in calls.order:
+        if module not in searched or module in recurrent:
+            continue
+        args, kwargs = calls.arguments[module]
+        parts = set(module.modules()) - {module}
+        fixed = {part: calls.outputs[part] for part in mixing if part in parts}
+        name = searched[module] or type(module).__name__
+        runs = LoneRuns(forward.model, module, args, kwargs, forward.length, forward.sequences, fixed)
+        known = _KNOWN.setdefault(type(module), {}).setdefault(forward.length, [])
+        try:
+            mix = find_mix(runs, name, tuple(known))
+        except ModelError as error:
+            found.refused[name] = str(error)
+            mixing.add(module)
+            continue
+        except Exception as error:  # whatever the author's code raises where it runs alone, or is watched
+            reason = str(error).strip().partition("\n")[0]
+            found.refused[name] = f"{type(module).__name__} did not run alone: {type(error).__name__}: {reason}"
+            continue
+        if mix is not None:
+            found.layers[name] = ImpulseLayer(mix, fixed)
+            mixing.add(module)
+            if mix.places not in known:
+                known.append(mix.places)
+    return found
+
+
+def _is_searched(module: nn.Module) -> bool:
+    return is_own_code(module) or isinstance(module, nn.MultiheadAttention | nn.Sequential)
+
+
+class _Calls:
+    """The first call of each of some modules in one run of the model, and all that each of them returned."""
+
+    def __init__(self, forward: Forward, modules: Collection[nn.Module]) -> None:
+        self.arguments: dict[nn.Module, tuple[tuple[Any, ...], dict[str, Any]]] = {}
+        self.outputs: defaultdict[nn.Module, list[object]] = defaultdict(list)
+        self.order: list[nn.Module] = []  # as they return
+        copies = ArgumentCopies()
+
+        def enter(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            if module not in self.arguments:
+                self.arguments[module] = copies.of(args), copies.of(kwargs)
+
+        def leave(module: nn.Module, args: tuple[Any, ...], output: object) -> None:
+            if module not in self.outputs:
+                self.order.append(module)
+            self.outputs[module].append(mapped(output, _copied))
+
+        def attach(stack: ExitStack) -> None:
+            for module in modules:
+                stack.callback(module.register_forward_pre_hook(enter, with_kwargs=True).remove)
+                stack.callback(module.register_forward_hook(leave).remove)
+
+        forward.hidden(attach)
+
+
+def _copied(value: object) -> object:
+    return value.detach().clone() if isinstance(value, Tensor) else value

@@ -1,0 +1,295 @@
+"""Between which two tensors of a module positions are mixed linearly."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from statesize.adapters.impulses.channels import Channels, codes, grouped, read_channels
+from statesize.adapters.impulses.lone_run import OUTPUT, LoneRuns, Place, Run, by_position, like
+from statesize.adapters.other_mixing import changed_at, changed_input
+from statesize.errors import ModelError
+
+# Differences below this part of the largest value are rounding.
+ROUNDING = 1e-5
+# The largest deviation from linearity that rounding explains, relative to the largest response.
+_LINEAR = 1e-3
+
+Places = tuple[int, Place, Place]
+
+
+@dataclass(frozen=True, eq=False)
+class Mix:
+    """A module's mixing of positions: linear from one of its tensors, the source, to another, the target.
+
+    Attributes:
+        source_axis: The source's dimension of positions.
+        channels: Heads and channels.
+        mixed_before: Whether positions are mixed before the source too.
+        operations: Number of operations of the module, by which places are numbered.
+    """
+
+    source: Place
+    source_axis: int
+    target: Place
+    target_axis: int
+    channels: Channels
+    mixed_before: bool
+    operations: int
+
+    @property
+    def places(self) -> Places:
+        """What a module of the same class is tried with."""
+        return self.operations, self.source, self.target
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """How a tensor answers to another input at one position."""
+
+    axis: int  # its dimension of positions
+    first: int  # the first position that changes
+    last: int  # the last one
+
+
+def find_mix(runs: LoneRuns, name: str, known: Iterable[Places] = ()) -> Mix | None:
+    """The mixing of positions by a module's own operations, or None; what is mixed otherwise is refused."""
+    # All mixing must go through one tensor, the target; the target must be linear in another one, the source, with all
+    # else held, each of its channels in one of the source's, and nothing else that enters it may be mixed. Of several
+    # such pairs: the one with the fewest channels, then with the fewest T, then the first target and source.
+    # known: Places in modules of the same class, which are tried first.
+    position = runs.length // 3
+    if not _mixes(runs, name, position):
+        return None
+    for operations, source, target in known:
+        search = _Search(runs, name, position, (source, target, OUTPUT))
+        if operations != search.base.operations or not {source, target} <= search.answers.keys():
+            continue
+        if target in search.cuts() and (found := search.mixes([target], source)):
+            return found[0]
+    search = _Search(runs, name, position, None)
+    cuts = search.cuts()
+    found = search.all_mixes(cuts, search.sources())
+    if not found:
+        # A tensor by which T is made as well, and which is its input only where it is read again.
+        search = _Search(runs, name, position, (*cuts, *search.base.read_again, OUTPUT))
+        found = search.all_mixes(search.cuts(), search.sources())
+    if not found:
+        raise ModelError(
+            f"Mixer {name} mixes positions, but what it passes on is linear, channel by channel, in none of its "
+            "tensors: no T was found. Give its class a method `operator(hidden)` that returns a statesize Operator."
+        )
+    return search.preferred(found)
+
+
+def _mixes(runs: LoneRuns, name: str, position: int) -> bool:
+    """Whether another input at one position changes the output at others, later ones all of them."""
+    runs = replace(runs, single=False)
+    plain, other = runs.run(), runs.run(change=lambda tensor: changed_input(tensor, runs.length, position))
+    if plain.output is None or other.output is None:
+        return False
+    answer = _answer(plain.output, other.output, runs.length, position)
+    if answer is None or answer.first == answer.last:
+        return False
+    if answer.first < position:
+        raise ModelError(
+            f"Mixer {name} must be causal, but its output at position {answer.first} changes with its input at "
+            f"position {position}. statesize measures causal models."
+        )
+    return True
+
+
+class _OtherOperations(ModelError):
+    """A run that did other operations than the plain one, so that its tensors are not those of the same places."""
+
+
+class _Search:
+    """The runs that a search is made of."""
+
+    def __init__(self, runs: LoneRuns, name: str, position: int, keep: Collection[Place] | None) -> None:
+        self.runs, self.name, self.position = runs, name, position
+        self.base = runs.run(keep)
+        again = self._run(keep, change=self.other_input)
+        self.answers = {
+            place: answer
+            for place, tensor in self.base.tensors.items()
+            if (answer := _answer(tensor, again.tensors[place], runs.length, position)) is not None
+        }
+        self.settled: dict[Place, set[Place]] = {}  # by cut, what does not change with the input while it is held
+        self.followers: dict[Place, set[Place]] = {}  # by source, what changes with it
+
+    def other_input(self, tensor: Tensor) -> Tensor:
+        """An argument with other numbers at one position."""
+        return changed_input(tensor, self.runs.length, self.position)
+
+    def _run(
+        self,
+        keep: Collection[Place] | None,
+        replacing: Mapping[Place, Callable[[Tensor], Tensor]] | None = None,
+        change: Callable[[Tensor], Tensor] | None = None,
+    ) -> Run:
+        run = self.runs.run(keep, replacing, change)
+        if run.operations != self.base.operations:
+            raise _OtherOperations(
+                f"Mixer {self.name} does other operations where its numbers are others, so that impulses cannot find "
+                "its T. Give its class a method `operator(hidden)` that returns a statesize Operator."
+            )
+        return run
+
+    def matrix(self, run: Run, place: Place) -> Tensor:
+        """A tensor of a run as (L, channels)."""
+        return by_position(run.tensors[place], self.answers[place].axis)
+
+    def sources(self) -> list[Place]:
+        """Tensors that depend on the input at their own position or earlier ones, in order."""
+        return [place for place, answer in self.answers.items() if answer.first >= self.position and place != OUTPUT]
+
+    def cuts(self) -> list[Place]:
+        """Tensors through which all mixing goes, and behind which there is none, in order."""
+        mixed = [place for place, answer in self.answers.items() if answer.last > answer.first >= self.position]
+        return [place for place in mixed if place == OUTPUT or (place.number >= 0 and self._is_cut(place))]
+
+    def _is_cut(self, place: Place) -> bool:
+        held = self.base.tensors[place]
+        changed = changed_at(held, self.answers[place].axis, self.position)
+        with suppress(_OtherOperations):
+            beside = self._run(self.answers, {place: lambda _: held}, change=self.other_input)
+            self.settled[place] = {
+                one for one in self.answers if torch.equal(beside.tensors[one], self.base.tensors[one])
+            }
+            return not self._reaches(beside) and not self._reaches(self._run((OUTPUT,), {place: lambda _: changed}))
+        return False
+
+    def _reaches(self, run: Run) -> bool:
+        """Whether an output differs from that of the plain run at another position than the one that was changed."""
+        difference, scale = self.matrix(run, OUTPUT) - self.matrix(self.base, OUTPUT), self._scale(OUTPUT)
+        return _reached(difference, self.position, ROUNDING * scale)
+
+    def all_mixes(self, cuts: list[Place], sources: list[Place]) -> list[Mix]:
+        """The mixing from each source to each cut behind it."""
+        found: list[Mix] = []
+        entered: list[Tensor] = []
+        for source in sources:
+            matrix = self.matrix(self.base, source)
+            if any(matrix.shape == before.shape and torch.equal(matrix, before) for before in entered):
+                # The same numbers in another shape.
+                continue
+            if mixes := self.mixes([place for place in cuts if place > source], source):
+                found += mixes
+                entered.append(matrix)
+        return found
+
+    def preferred(self, found: list[Mix]) -> Mix:
+        """The mixing with the fewest channels, then with the fewest T, between the tensors that adapters take too."""
+        least = min((mix.channels.target.numel(), mix.channels.units) for mix in found)
+        found = [mix for mix in found if (mix.channels.target.numel(), mix.channels.units) == least]
+        # The first target, before any gate; or what is made of it without regard to the input, as by a division.
+        first = min(mix.target for mix in found)
+        target = max(mix.target for mix in found if mix.target in {first, *self.settled.get(first, ())})
+        found = sorted((mix for mix in found if mix.target == target), key=lambda mix: mix.source)
+        while True:
+            # The first source; where two are multiplied, their product.
+            source, followers = found[0], self.followers[found[0].source]
+            apart = [mix for mix in found[1:] if mix.source not in followers]
+            if not apart:
+                return source
+            products = [mix for mix in found if mix.source in followers & self.followers[apart[0].source]]
+            if not products:
+                return apart[-1]
+            found = products
+
+    def mixes(self, targets: list[Place], source: Place) -> list[Mix]:
+        """The mixing from a source to tensors behind it that are linear in it and keep its channels apart."""
+        with suppress(_OtherOperations):
+            return self._mixes(targets, source)
+        return []
+
+    def _mixes(self, targets: list[Place], source: Place) -> list[Mix]:
+        held = self.base.tensors[source]
+        axis, other_position = self.answers[source].axis, (2 * self.runs.length) // 3
+        one, other = (changed_at(held, axis, position) - held for position in (self.position, other_position))
+
+        def change(by: Tensor, places: Collection[Place]) -> dict[Place, Tensor]:
+            run = self._run(places, {source: lambda _: held + by})
+            return {place: self.matrix(run, place) - self.matrix(self.base, place) for place in places}
+
+        first = change(one, self.answers)
+        targets = [place for place in targets if self._is_causal(first[place])]
+        if not targets:
+            return []
+        second, both = (change(by, targets) for by in (other, 2 * one + other))
+        targets = [place for place in targets if _near(both[place], 2 * first[place] + second[place])]
+        self.followers[source] = {place for place, response in first.items() if bool((response != 0).any())}
+        return self._with_channels(targets, source, other_position) if targets else []
+
+    def _is_causal(self, response: Tensor) -> bool:
+        """Whether a change at one position reaches later ones and no earlier one."""
+        size = response.abs().amax(1)
+        limit = ROUNDING * float(size.max())
+        return not bool((size[: self.position] > limit).any()) and bool((size[self.position + 1 :] > limit).any())
+
+    def _with_channels(self, targets: list[Place], source: Place, other_position: int) -> list[Mix]:
+        axis, sequences = self.answers[source].axis, self.runs.sequences
+        nothing = torch.zeros_like(self.matrix(self.base, source))
+        entering = nothing.shape[1]
+
+        def answers(matrix: Tensor, change: Callable[[Tensor], Tensor] | None = None) -> dict[Place, Tensor]:
+            run = self._run(targets, {source: lambda now: like(matrix, now, axis)}, change)
+            return {place: self.matrix(run, place) for place in targets}
+
+        def impulse(position: int, amplitudes: Tensor) -> dict[Place, Tensor]:
+            matrix = nothing.clone()
+            matrix[position] = amplitudes.to(matrix)
+            return {place: response - zero[place] for place, response in answers(matrix).items()}
+
+        zero = answers(nothing)
+        beside = answers(nothing, self.other_input)
+        responses = [impulse(self.position, amplitudes) for amplitudes in codes(entering)]
+        columns = [responses[0], *(impulse(position, codes(entering)[0]) for position in (0, other_position))]
+        found: list[Mix] = []
+        for place in targets:
+            # What else enters must not be mixed: a second stream of values.
+            if _reached(beside[place] - zero[place], self.position, ROUNDING * self._scale(place)):
+                continue
+            origin = read_channels(torch.stack([response[place] for response in responses]), entering, sequences)
+            if origin is not None:
+                by_channel = torch.cat([column[place] for column in columns]).reshape(-1, len(origin))
+                channels = grouped(by_channel, origin)
+                mixed_before = self.answers[source].last > self.answers[source].first
+                found.append(
+                    Mix(source, axis, place, self.answers[place].axis, channels, mixed_before, self.base.operations)
+                )
+        return found
+
+    def _scale(self, place: Place) -> float:
+        return float(self.base.tensors[place].abs().max())
+
+
+def _answer(plain: Tensor, other: Tensor, length: int, position: int) -> _Answer | None:
+    """How a tensor changed, or None where it did not, or has no dimension of positions."""
+    if plain.shape != other.shape or not plain.is_floating_point():
+        return None
+    # Infinity marks what a query may not see.
+    difference = torch.where(plain == other, 0.0, (plain - other).abs())
+    scale = plain.abs()[plain.isfinite()].max() if bool(plain.isfinite().any()) else plain.new_zeros(())
+    found: list[_Answer] = []
+    for axis in [axis for axis, size in enumerate(plain.shape) if size == length]:
+        changed = (by_position(difference, axis) > ROUNDING * scale).any(1).nonzero().flatten()
+        if len(changed):
+            found.append(_Answer(axis, int(changed[0]), int(changed[-1])))
+    # Of several dimensions of that size, the one in which least changes before the position, then least at all.
+    return min(found, key=lambda answer: (max(position - answer.first, 0), answer.last - answer.first), default=None)
+
+
+def _reached(difference: Tensor, position: int, limit: float) -> bool:
+    """Whether (L, channels) is beyond rounding at another position."""
+    elsewhere = torch.arange(len(difference), device=difference.device) != position
+    return bool((difference[elsewhere].abs() > limit).any())
+
+
+def _near(one: Tensor, other: Tensor) -> bool:
+    return bool((one - other).abs().max() <= _LINEAR * other.abs().max())

@@ -1,0 +1,77 @@
+"""torch's flex_attention, where a layer calls it directly."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Generator
+from contextlib import ExitStack, contextmanager
+from functools import wraps
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from statesize.adapters.kernels.probabilities import Mixing, observed_mixing
+from statesize.adapters.models.held import in_single, stored_element_size
+from statesize.adapters.observation import Observation, Product, Record, Running
+from statesize.adapters.replaced import first, replaced, source_files, with_first
+
+
+@contextmanager
+def observing(model: nn.Module, running: Running, record: Record) -> Generator[None]:
+    """Observe flex_attention, compiled or not, by the names that it has in the files of a model's layers."""
+    with ExitStack() as changes:
+        for file in source_files(model) if "torch.nn.attention.flex_attention" in sys.modules else ():
+            for name, function in _functions(file).items():
+                changes.enter_context(replaced(file, name, _observed(function, running, record)))
+        yield
+
+
+def _functions(file: ModuleType) -> dict[str, Callable[..., Any]]:
+    from torch.nn.attention.flex_attention import flex_attention
+
+    if file.__name__.startswith(("torch.", "transformers.")):
+        return {}
+    compiled = "_torchdynamo_orig_callable"
+    return {
+        name: function
+        for name, function in vars(file).items()
+        if function is flex_attention or getattr(function, compiled, None) is flex_attention
+    }
+
+
+def _observed(function: Callable[..., Any], running: Running, record: Record) -> Callable[..., Any]:
+    @wraps(function)
+    def attend(query: Tensor, key: Tensor, value: Tensor, *args: Any, **kwargs: Any) -> Any:
+        # The softmax that it computes inside is this mixing itself.
+        with torch._C.DisableTorchFunction():  # pyright: ignore[reportPrivateUsage]
+            result = function(query, key, value, *args, **kwargs)
+        if not running.frames:
+            return result
+        frame, mixed = running.frame, first(result)
+
+        def maps() -> Tensor:
+            """T, (S, H, L, L): what it makes of the identity."""
+            count = value.shape[-2]
+            identity = torch.eye(count, dtype=torch.float32, device=value.device).expand(*value.shape[:-1], count)
+            with torch._C.DisableTorchFunction():  # pyright: ignore[reportPrivateUsage]
+                return first(function(*in_single((query, key)), identity, *args, **kwargs))
+
+        def observation() -> Observation:
+            stored = sum(part[0].numel() for part in (key, value))
+            return observed_mixing(
+                frame.name,
+                Mixing([maps], (query.shape[0], query.shape[1], query.shape[2], value.shape[2])),
+                value,
+                mixed,
+                module=frame.module,
+                seen=None,
+                window=None,
+                state_bytes=stored * stored_element_size(frame.module),
+                text=running.length,
+            )
+
+        return with_first(result, record(observation, Product(value, -2, mixed, -2)))
+
+    return attend
