@@ -25,14 +25,20 @@ _BEFORE = "Its values are mixed before: T is without that."
 
 def observe(name: str, runs: LoneRuns, mix: Mix) -> tuple[Observation, Tensor]:
     """What a module mixed and by which T, and what it returned."""
-    run = runs.run((mix.source, mix.target, OUTPUT))
+    count, places = runs.sequences, (mix.source, mix.target, OUTPUT)
+    run = runs.run(places)
+    returned = run.tensors[OUTPUT]
+    if run.operations != mix.operations and count == 1:
+        # Some modules do other operations for one text than for the several of the search.
+        runs = runs.repeated(2)
+        run = runs.run(places)
     entered = by_position(run.tensors[mix.source], mix.source_axis)
-    values = _by_unit(entered, mix.channels.source, runs.sequences)
-    mixed = _by_unit(by_position(run.tensors[mix.target], mix.target_axis), mix.channels.target, runs.sequences)
+    values = _by_unit(entered, mix.channels.source, runs.sequences)[:count]
+    mixed = _by_unit(by_position(run.tensors[mix.target], mix.target_axis), mix.channels.target, runs.sequences)[:count]
     impulses = _Impulses(name, runs, mix, torch.zeros_like(entered))
-    offset = _by_unit(impulses.zero, mix.channels.target, runs.sequences)
+    offset = _by_unit(impulses.zero, mix.channels.target, runs.sequences)[:count]
     sequences, units, length, shared = mixed.shape
-    mixing = Mixing([impulses.matrix], (sequences, units, length, length))
+    mixing = Mixing([lambda: impulses.matrix()[:count]], (sequences, units, length, length))
     states = getattr(runs.module, "state_size", None)
     states = states if isinstance(states, int) else None
     state_size = torch.arange(length).clamp(max=length if states is None else states)
@@ -63,7 +69,7 @@ def observe(name: str, runs: LoneRuns, mix: Mix) -> tuple[Observation, Tensor]:
         stored=values,
         forget=mixing.forget,
     )
-    return observation, run.tensors[OUTPUT]
+    return observation, returned
 
 
 def _by_unit(matrix: Tensor, channels: Tensor, sequences: int) -> Tensor:

@@ -34,8 +34,8 @@ OUTPUT = Place(sys.maxsize)
 """What the module returns, or the first tensor of it."""
 
 
-# How many readers of one tensor are looked at, each as the first that takes another one.
-_READERS = 8
+# Operations that torch does or leaves out by how a tensor lies in memory: they are not counted.
+_LAYOUT = {torch.ops.aten.clone, torch.ops.aten.alias, torch.ops.aten.detach}
 _Identity = tuple[int, int, tuple[int, ...], tuple[int, ...]]
 
 
@@ -45,7 +45,7 @@ class Run:
 
     tensors: dict[Place, Tensor] = field(default_factory=dict[Place, Tensor])  # those that were to be kept
     operations: int = 0
-    read_again: list[Place] = field(default_factory=list[Place])  # what operations take that others took before
+    readers: list[list[Place]] = field(default_factory=list[list[Place]])  # of each tensor, as operations take it
 
     @property
     def output(self) -> Tensor | None:
@@ -58,14 +58,12 @@ class LoneRuns:
     """A module with the arguments of one call.
 
     Attributes:
-        model: The model of which it is a part.
         length: Positions of the text, L.
         sequences: Number of texts, S.
         fixed: Modules inside, which return what stands here at each of their calls.
         single: Whether the module runs in float32 at least.
     """
 
-    model: nn.Module
     module: nn.Module
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any]
@@ -111,7 +109,7 @@ class LoneRuns:
             return tape.seen(Place(-1, next(numbers)), leaf)
 
         with interrupts_held() as interrupts, ExitStack() as stack:
-            stack.enter_context(measuring(self.model))
+            stack.enter_context(measuring(self.module))
             arguments: Any = self.args, dict(self.kwargs)
             if self.single:
                 stack.enter_context(single_precision(self.module))
@@ -139,18 +137,23 @@ class _Tape(TorchDispatchMode):
         super().__init__()
         self.length, self.keep, self.replacing = length, keep, replacing
         self.run = Run()
+        self.reading = {place.number for place in (*(keep or ()), *replacing) if place.element < 0}
         self.replaced: dict[_Identity, tuple[Tensor, Tensor]] = {}
         self.read: dict[_Identity, tuple[Tensor, list[Place]]] = {}  # tensors are held: none takes another's memory
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         number = self.run.operations
+        if func.overloadpacket in _LAYOUT:
+            taken = self.replaced.get(_identity(args[0])) if self.replaced else None
+            return func(*args if taken is None else (taken[1], *args[1:]), **(kwargs or {}))
         self.run.operations += 1
-        leaves, form = tree_flatten((args, kwargs or {}))
-        positions = [index for index, leaf in enumerate(leaves) if isinstance(leaf, Tensor)]
-        for element, index in enumerate(positions):
-            leaves[index] = self._taken(Place(number, -1 - element), leaves[index], func)
-        args, kwargs = tree_unflatten(leaves, form)
-        result = func(*args, **kwargs)
+        if self.keep is None or self.replaced or number in self.reading:
+            leaves, form = tree_flatten((args, kwargs or {}))
+            positions = [index for index, leaf in enumerate(leaves) if isinstance(leaf, Tensor)]
+            for element, index in enumerate(positions):
+                leaves[index] = self._taken(Place(number, -1 - element), leaves[index], func)
+            args, kwargs = tree_unflatten(leaves, form)
+        result = func(*args, **(kwargs or {}))
         if func._schema.is_mutable:
             return result
         if not isinstance(result, tuple | list):
@@ -168,10 +171,10 @@ class _Tape(TorchDispatchMode):
             if place in self.keep:
                 self.run.tensors[place] = tensor.detach().clone()
         elif self._is_wanted(tensor) and not func._schema.is_mutable:
-            readers = self.read.setdefault(_identity(tensor), (tensor, []))[1]
-            readers.append(place)
-            if 1 < len(readers) <= _READERS:
-                self.run.read_again.append(place)
+            if _identity(tensor) not in self.read:
+                self.read[_identity(tensor)] = tensor, []
+                self.run.readers.append(self.read[_identity(tensor)][1])
+            self.read[_identity(tensor)][1].append(place)
             if tensor._version and not func.is_view:
                 # Something was written into it, so that no operation returned it as it is.
                 self.run.tensors[place] = tensor.detach().clone()

@@ -40,7 +40,7 @@ class OwnMixing:
     def observed(self, forward: Forward, call: Call) -> tuple[Observation, Tensor]:
         """What a call of one of the layers mixed, and what it returned."""
         layer = self.layers[call.name]
-        arguments = (forward.model, call.module, call.args, call.kwargs, forward.length, forward.sequences)
+        arguments = (call.module, call.args, call.kwargs, forward.length, forward.sequences)
         return observe(call.name, LoneRuns(*arguments, layer.fixed), layer.mix)
 
 
@@ -67,7 +67,7 @@ def find_own_mixing(forward: Forward, mixers: Collection[nn.Module]) -> OwnMixin
         parts = set(module.modules()) - {module}
         fixed = {part: calls.outputs[part] for part in mixing if part in parts}
         name = searched[module] or type(module).__name__
-        runs = LoneRuns(forward.model, module, args, kwargs, forward.length, forward.sequences, fixed)
+        runs = LoneRuns(module, args, kwargs, forward.length, forward.sequences, fixed)
         known = _KNOWN.setdefault(type(module), {}).setdefault(forward.length, [])
         try:
             mix = find_mix(runs, name, tuple(known))

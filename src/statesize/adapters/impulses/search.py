@@ -18,6 +18,8 @@ from statesize.errors import ModelError
 ROUNDING = 1e-5
 # The largest deviation from linearity that rounding explains, relative to the largest response.
 _LINEAR = 1e-3
+# How many readers of one tensor are tried.
+_READERS = 8
 
 Places = tuple[int, Place, Place]
 
@@ -65,6 +67,7 @@ def find_mix(runs: LoneRuns, name: str, known: Iterable[Places] = ()) -> Mix | N
     position = runs.length // 3
     if not _mixes(runs, name, position):
         return None
+    runs = _of_several(runs)
     for operations, source, target in known:
         search = _Search(runs, name, position, (source, target, OUTPUT))
         if operations != search.base.operations or not {source, target} <= search.answers.keys():
@@ -73,17 +76,29 @@ def find_mix(runs: LoneRuns, name: str, known: Iterable[Places] = ()) -> Mix | N
             return found[0]
     search = _Search(runs, name, position, None)
     cuts = search.cuts()
-    found = search.all_mixes(cuts, search.sources())
+    found = search.all_mixes(cuts, search.answers)
     if not found:
-        # A tensor by which T is made as well, and which is its input only where it is read again.
-        search = _Search(runs, name, position, (*cuts, *search.base.read_again, OUTPUT))
-        found = search.all_mixes(search.cuts(), search.sources())
+        # A tensor of which T is made as well is T's input only for those that read it later.
+        readers = [place for places in search.base.readers for place in places[:_READERS]]
+        search = _Search(runs, name, position, (*cuts, *readers, OUTPUT))
+        found = search.all_mixes(search.cuts(), readers)
     if not found:
         raise ModelError(
             f"Mixer {name} mixes positions, but what it passes on is linear, channel by channel, in none of its "
             "tensors: no T was found. Give its class a method `operator(hidden)` that returns a statesize Operator."
         )
     return search.preferred(found)
+
+
+def _of_several(runs: LoneRuns) -> LoneRuns:
+    """The same runs over two texts at least, if the module takes them: no dimension counts positions of all texts."""
+    if runs.sequences > 1 or runs.fixed:
+        return runs
+    with suppress(Exception):
+        several, plain, copied = runs.repeated(2), runs.run().output, runs.repeated(2).run().output
+        if plain is not None and copied is not None and copied.numel() == 2 * plain.numel():
+            return several
+    return runs
 
 
 def _mixes(runs: LoneRuns, name: str, position: int) -> bool:
@@ -96,9 +111,11 @@ def _mixes(runs: LoneRuns, name: str, position: int) -> bool:
     if answer is None or answer.first == answer.last:
         return False
     if answer.first < position:
+        change = by_position(other.output - plain.output, answer.axis)[answer.first].abs().max()
         raise ModelError(
             f"Mixer {name} must be causal, but its output at position {answer.first} changes with its input at "
-            f"position {position}. statesize measures causal models."
+            f"position {position}, by {float(change / plain.output.abs().max()):.1e} of the largest value. statesize "
+            "measures causal models."
         )
     return True
 
@@ -120,6 +137,7 @@ class _Search:
             if (answer := _answer(tensor, again.tensors[place], runs.length, position)) is not None
         }
         self.settled: dict[Place, set[Place]] = {}  # by cut, what does not change with the input while it is held
+        self.partial: set[Place] = set()  # sources beside which more is mixed
         self.followers: dict[Place, set[Place]] = {}  # by source, what changes with it
 
     def other_input(self, tensor: Tensor) -> Tensor:
@@ -144,10 +162,6 @@ class _Search:
         """A tensor of a run as (L, channels)."""
         return by_position(run.tensors[place], self.answers[place].axis)
 
-    def sources(self) -> list[Place]:
-        """Tensors that depend on the input at their own position or earlier ones, in order."""
-        return [place for place, answer in self.answers.items() if answer.first >= self.position and place != OUTPUT]
-
     def cuts(self) -> list[Place]:
         """Tensors through which all mixing goes, and behind which there is none, in order."""
         mixed = [place for place, answer in self.answers.items() if answer.last > answer.first >= self.position]
@@ -169,24 +183,30 @@ class _Search:
         difference, scale = self.matrix(run, OUTPUT) - self.matrix(self.base, OUTPUT), self._scale(OUTPUT)
         return _reached(difference, self.position, ROUNDING * scale)
 
-    def all_mixes(self, cuts: list[Place], sources: list[Place]) -> list[Mix]:
-        """The mixing from each source to each cut behind it."""
+    def all_mixes(self, cuts: list[Place], sources: Iterable[Place]) -> list[Mix]:
+        """The mixing from some tensors to the cuts, all of which must lie behind them."""
         found: list[Mix] = []
         entered: list[Tensor] = []
-        for source in sources:
+        for source in sources if cuts else ():
+            if not source < cuts[0] or source not in self.answers or self.answers[source].first < self.position:
+                continue
             matrix = self.matrix(self.base, source)
             if any(matrix.shape == before.shape and torch.equal(matrix, before) for before in entered):
-                # The same numbers in another shape.
+                # The same numbers in another shape, or at another place.
                 continue
-            if mixes := self.mixes([place for place in cuts if place > source], source):
+            if mixes := self.mixes(cuts, source):
                 found += mixes
+            if mixes or source in self.partial:
                 entered.append(matrix)
         return found
 
     def preferred(self, found: list[Mix]) -> Mix:
-        """The mixing with the fewest channels, then with the fewest T, between the tensors that adapters take too."""
-        least = min((mix.channels.target.numel(), mix.channels.units) for mix in found)
-        found = [mix for mix in found if (mix.channels.target.numel(), mix.channels.units) == least]
+        """The mixing with the fewest channels, then with the fewest T, then of tensors that are not mixed before."""
+
+        def size(mix: Mix) -> tuple[int, int, bool]:
+            return mix.channels.target.numel(), mix.channels.units, mix.mixed_before
+
+        found = [mix for mix in found if size(mix) == min(map(size, found))]
         # The first target, before any gate; or what is made of it without regard to the input, as by a division.
         first = min(mix.target for mix in found)
         target = max(mix.target for mix in found if mix.target in {first, *self.settled.get(first, ())})
@@ -248,13 +268,19 @@ class _Search:
 
         zero = answers(nothing)
         beside = answers(nothing, self.other_input)
+        # What else enters must not be mixed: a second stream of values.
+        targets = [
+            place
+            for place in targets
+            if not _reached(beside[place] - zero[place], self.position, ROUNDING * self._scale(place))
+        ]
+        if not targets:
+            self.partial.add(source)
+            return []
         responses = [impulse(self.position, amplitudes) for amplitudes in codes(entering)]
         columns = [responses[0], *(impulse(position, codes(entering)[0]) for position in (0, other_position))]
         found: list[Mix] = []
         for place in targets:
-            # What else enters must not be mixed: a second stream of values.
-            if _reached(beside[place] - zero[place], self.position, ROUNDING * self._scale(place)):
-                continue
             origin = read_channels(torch.stack([response[place] for response in responses]), entering, sequences)
             if origin is not None:
                 by_channel = torch.cat([column[place] for column in columns]).reshape(-1, len(origin))

@@ -71,12 +71,17 @@ def _kept_attributes(model: nn.Module) -> Generator[None]:
         return {name: value for name, value in vars(module).items() if value is None or isinstance(value, Tensor)}
 
     before = [(module, tensors(module), dict(_buffers(module))) for module in model.modules()]
+    contents = [(buffer, buffer._version, buffer.clone()) for buffer in model.buffers() if not buffer.is_inference()]
     try:
         yield
     finally:
         for module, attributes, buffers in before:
             vars(module).update(attributes)
             _buffers(module).update(buffers)
+        for buffer, version, content in contents:
+            # Such as a running mean that a layer of one's own updates in place.
+            if buffer._version != version:
+                buffer.copy_(content)
 
 
 def _buffers(module: nn.Module) -> dict[str, Tensor | None]:

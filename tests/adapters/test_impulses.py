@@ -1,0 +1,160 @@
+"""What has no T is refused with its cause, and the model is left as it was."""
+
+import pytest
+import torch
+from torch import nn
+
+import statesize as ss
+from statesize.errors import ModelError
+
+TOKENS = torch.arange(24)[None]
+
+
+class Layer(nn.Module):
+    """A layer by its formula."""
+
+    def __init__(self, mixed):
+        super().__init__()
+        self.enter, self.leave, self.mixed = nn.Linear(8, 8), nn.Linear(8, 8), mixed
+
+    def forward(self, hidden):
+        return self.leave(self.mixed(self.enter(hidden)))
+
+
+def model_of(mixed):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return nn.Sequential(nn.Embedding(30, 8), Layer(mixed))
+
+
+@pytest.mark.parametrize(
+    ("mixed", "reason"),
+    [
+        (lambda entering: entering.cummax(1)[0], "Mixer 1 mixes positions, but .* no T was found"),
+        (
+            lambda entering: entering.flip(1).cumsum(1).flip(1),
+            r"Mixer 1 must be causal, but its output at position 0 changes with its input at position 8, by \d",
+        ),
+        (
+            lambda entering: nn.functional.conv1d(nn.functional.pad(entering.mT, (2, 0)), torch.ones(8, 8, 3)).mT,
+            "linear, channel by channel, in none of its tensors",
+        ),
+        (
+            lambda entering: nn.functional.dropout(entering.cumsum(1)),
+            "draws random numbers in eval mode, so that no two runs of it agree",
+        ),
+        (
+            lambda entering: entering.cumsum(1) if entering.sum() > entering.new_tensor(1e9) else entering.cummax(1)[0],
+            "no T was found",
+        ),
+    ],
+    ids=["nonlinear", "not causal", "channels mixed", "random", "nonlinear here"],
+)
+def test_a_layer_without_a_t_is_refused_with_its_cause(mixed, reason):
+    with pytest.raises(ModelError, match=reason):
+        list(ss.capture(model_of(mixed), TOKENS))
+
+
+def test_what_a_layer_counts_in_place_is_put_back():
+    class Counting(Layer):
+        def __init__(self):
+            super().__init__(lambda entering: entering.cumsum(1))
+            self.register_buffer("calls", torch.zeros(()))
+
+        def forward(self, hidden):
+            self.calls.add_(1)
+            return super().forward(hidden)
+
+    model = nn.Sequential(nn.Embedding(30, 8), Counting())
+    (captured,) = ss.capture(model, TOKENS)
+    assert captured.units == 1
+    assert model[1].calls == 0
+
+
+def test_the_layer_is_left_as_it_was():
+    model = model_of(lambda entering: entering.cumsum(1)).train()
+    weights = {name: weight.clone() for name, weight in model.state_dict().items()}
+    fastpath, random = torch.backends.mha.get_fastpath_enabled(), torch.get_rng_state()
+    list(ss.capture(model, TOKENS))
+    assert all(torch.equal(weight, weights[name]) for name, weight in model.state_dict().items())
+    assert all(
+        module.training and not module._forward_hooks and not module._forward_pre_hooks for module in model.modules()
+    )
+    assert torch.backends.mha.get_fastpath_enabled() == fastpath
+    assert torch.equal(torch.get_rng_state(), random)
+
+
+def test_a_layer_beside_known_ones_that_has_no_t_is_skipped_with_its_cause():
+    class Both(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.embedding, self.sum, self.maximum = nn.Embedding(30, 8), Layer(_summed), Layer(_maximum)
+
+        def forward(self, tokens):
+            hidden = self.embedding(tokens)
+            return self.maximum(hidden + self.sum(hidden))
+
+    capture = ss.capture(Both(), TOKENS)
+    assert [captured.name for captured in capture] == ["sum"]
+    assert "no T was found" in capture.skipped["maximum"]
+
+
+def _summed(entering):
+    return entering.cumsum(1)
+
+
+def _maximum(entering):
+    return entering.cummax(1)[0]
+
+
+def test_state_size_and_kind_of_the_class_are_taken():
+    class Averaging(Layer):
+        kind, state_size = "running sum", 1
+
+    model = nn.Sequential(nn.Embedding(30, 8), Averaging(_summed))
+    (captured,) = ss.capture(model, TOKENS)
+    assert (captured.kind, captured.multiplicity, captured.state_bytes, captured.note) == ("running sum", 8, 8 * 4, "")
+    assert captured.operator.state_size().tolist() == [0] + [1] * 23
+
+
+def test_a_mixing_beside_the_one_that_was_seen_is_told():
+    class Parallel(nn.Module):
+        """Attention and a convolution of the same values, added."""
+
+        def __init__(self):
+            super().__init__()
+            self.project, self.convolution = nn.Linear(8, 24), nn.Conv1d(8, 8, 3, groups=8, padding=2)
+
+        def forward(self, hidden):
+            query, key, value = self.project(hidden).chunk(3, -1)
+            mixed = nn.functional.scaled_dot_product_attention(
+                query[:, None], key[:, None], value[:, None], is_causal=True
+            )[:, 0]
+            return mixed + self.convolution(value.mT)[..., : hidden.shape[1]].mT
+
+    (captured,) = ss.capture(nn.Sequential(nn.Embedding(30, 8), Parallel()), TOKENS)
+    assert "positions are mixed beside the map too" in captured.note
+
+
+def test_two_layers_in_one_module_are_measured_as_their_sum():
+    class Both(nn.Module):
+        """A decaying sum and a convolution of the same values, added."""
+
+        def __init__(self):
+            super().__init__()
+            self.value, self.convolution = nn.Linear(8, 8), nn.Conv1d(8, 8, 3, groups=8, padding=2, bias=False)
+
+        def forward(self, hidden):
+            value = self.value(hidden)
+            state, outputs = torch.zeros_like(value[:, 0]), []
+            for step in range(hidden.shape[1]):
+                state = 0.9 * state + value[:, step]
+                outputs.append(state)
+            return torch.stack(outputs, 1) + self.convolution(value.mT)[..., : hidden.shape[1]].mT
+
+    model = nn.Sequential(nn.Embedding(30, 8), Both())
+    (captured,) = ss.capture(model, TOKENS)
+    lag = (torch.arange(24)[:, None] - torch.arange(24)).clamp_min(0)
+    taps = torch.cat([model[1].convolution.weight[:, 0].flip(-1), torch.zeros(8, 21)], -1)
+    expected = (0.9**lag + taps[:, lag]).tril()
+    torch.testing.assert_close(captured.operator.dense()[0], expected, rtol=0, atol=1e-5)
