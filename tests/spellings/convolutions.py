@@ -182,6 +182,7 @@ class MinimalGate(nn.Module):
         return self.output(passed.exp() * (self.value(hidden) * update * (-passed).exp()).cumsum(1))
 
 
+READ_BY = "impulses"
 SPELLINGS = (
     PaddedLeft,
     PaddedAndCut,

@@ -145,6 +145,7 @@ class CumulativeMean(nn.Module):
         return self.output(self.value(hidden).cumsum(1) / count)
 
 
+READ_BY = "impulses"
 SPELLINGS = (
     Quadratic,
     StateByCumsum,

@@ -1,5 +1,8 @@
 """Every spelling of a causal layer is measured as its definition has it, with no help."""
 
+import re
+from pathlib import Path
+
 import pytest
 import torch
 from spellings import changed_maps, convolutions, linear_attention, softmax_attention, torch_layers
@@ -76,5 +79,9 @@ def test_the_spelling_is_measured_as_its_definition_has_it(index):
         )
 
 
-def test_there_are_forty_spellings():
-    assert len(SPELLINGS) >= 40
+def test_the_page_lists_the_spellings():
+    lines = (Path(__file__).parents[2] / "docs/your-own-layer.md").read_text(encoding="utf-8").splitlines()
+    for file in FILES:
+        names = ", ".join(re.sub(r"(?<!^)(?=[A-Z])", " ", spelling.__name__).lower() for spelling in file.SPELLINGS)
+        what = file.__doc__.partition(".")[0].partition(", as")[0]
+        assert f"| {what} | {names} | {file.READ_BY} |" in lines

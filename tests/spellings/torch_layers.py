@@ -89,4 +89,5 @@ class Flex(Projected):
         return self.joined(flex_attention(*self.heads(hidden), block_mask=mask))
 
 
+READ_BY = "impulses; `flex_attention` by the identity as its value"
 SPELLINGS = (BatchFirst, PositionsFirst, EncoderLayer, EncoderStack, DecoderLayer, Flex)
