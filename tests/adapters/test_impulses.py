@@ -158,3 +158,36 @@ def test_two_layers_in_one_module_are_measured_as_their_sum():
     taps = torch.cat([model[1].convolution.weight[:, 0].flip(-1), torch.zeros(8, 21)], -1)
     expected = (0.9**lag + taps[:, lag]).tril()
     torch.testing.assert_close(captured.operator.dense()[0], expected, rtol=0, atol=1e-5)
+
+
+class Gated(nn.Module):
+    """A moving average of key times value, in which either could be what T acts on."""
+
+    def __init__(self):
+        super().__init__()
+        self.key, self.value = nn.Linear(8, 8), nn.Linear(8, 8)
+
+    def forward(self, hidden):
+        return (self.key(hidden) * self.value(hidden)).cumsum(1)
+
+
+def test_the_part_that_is_named_is_what_t_acts_on():
+    model = nn.Sequential(nn.Embedding(30, 8), Gated())
+    (by_product,) = ss.capture(model, TOKENS)
+    model[1].mixes = "value"
+    (by_value,) = ss.capture(model, TOKENS)
+    assert (by_product.units, by_value.units) == (1, 8)
+    key = model[1].key(model[0](TOKENS)).detach().mT
+    expected = torch.ones(24, 24).tril() * key[:, :, None]
+    torch.testing.assert_close(by_value.operator.dense(), expected, rtol=0, atol=1e-5)
+
+
+def test_a_named_part_must_be_there_and_be_mixed_linearly():
+    model = nn.Sequential(nn.Embedding(30, 8), Gated())
+    model[1].mixes = "values"
+    with pytest.raises(ModelError, match=r"Gated.mixes must name one of its parts, got 'values'. .* key, value."):
+        list(ss.capture(model, TOKENS))
+    model = model_of(_maximum)
+    model[1].mixes = "enter"
+    with pytest.raises(ModelError, match="must be linear, channel by channel, in the output of enter"):
+        list(ss.capture(model, TOKENS))

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
-from statesize.adapters.models.held import in_single, mapped, measuring, single_precision
+from statesize.adapters.models.held import in_single, mapped, measuring, named_parts, single_precision
 from statesize.adapters.other_mixing import position_axis
 from statesize.adapters.replaced import interrupts_held
 from statesize.errors import ModelError
@@ -45,6 +45,7 @@ class Run:
 
     tensors: dict[Place, Tensor] = field(default_factory=dict[Place, Tensor])  # those that were to be kept
     operations: int = 0
+    named: set[Place] = field(default_factory=set[Place])  # what lies in the output of the part that `mixes` names
     readers: list[list[Place]] = field(default_factory=list[list[Place]])  # of each tensor, as operations take it
 
     @property
@@ -71,6 +72,20 @@ class LoneRuns:
     sequences: int
     fixed: Mapping[nn.Module, Sequence[object]] = field(default_factory=dict[nn.Module, Sequence[object]])
     single: bool = True
+
+    @property
+    def named(self) -> nn.Module | None:
+        """The part whose output T acts on, if the module's attribute `mixes` names one."""
+        name = getattr(self.module, "mixes", None)
+        if not isinstance(name, str):
+            return None
+        parts: dict[str, nn.Module] = dict(named_parts(self.module))
+        if name not in parts:
+            raise ModelError(
+                f"{type(self.module).__name__}.mixes must name one of its parts, got {name!r}. Its parts are "
+                f"{', '.join(filter(None, parts))}."
+            )
+        return parts[name]
 
     def repeated(self, copies: int) -> LoneRuns:
         """The same runs over several copies of the text."""
@@ -117,6 +132,8 @@ class LoneRuns:
             args, kwargs = mapped(arguments, entering)
             for inner, outputs in self.fixed.items():
                 stack.callback(inner.register_forward_hook(_returning(outputs)).remove)
+            if keep is None and self.named is not None:
+                stack.callback(self.named.register_forward_hook(tape.leave_named).remove)
             # What is only run need not be seen, and some operations of torch run under no mode.
             seen = tape if replacing or keep != (OUTPUT,) else nullcontext()
             with interrupts.let_through(), seen:
@@ -125,6 +142,7 @@ class LoneRuns:
             output = cast("Any", output)[0]
         if isinstance(output, Tensor):
             tape.seen(OUTPUT, output)
+        tape.run.named = {place for place, storage in tape.storages.items() if storage.data_ptr() == tape.named}
         return tape.run
 
 
@@ -138,6 +156,8 @@ class _Tape(TorchDispatchMode):
         self.length, self.keep, self.replacing = length, keep, replacing
         self.run = Run()
         self.reading = {place.number for place in (*(keep or ()), *replacing) if place.element < 0}
+        self.storages: dict[Place, torch.UntypedStorage] = {}  # held, so that none takes another's memory
+        self.named: int | None = None
         self.replaced: dict[_Identity, tuple[Tensor, Tensor]] = {}
         self.read: dict[_Identity, tuple[Tensor, list[Place]]] = {}  # tensors are held: none takes another's memory
 
@@ -192,7 +212,14 @@ class _Tape(TorchDispatchMode):
             tensor = _strided_like(self.replacing[place](tensor), tensor)
         if self._is_wanted(tensor) if self.keep is None else place in self.keep:
             self.run.tensors[place] = tensor.detach().clone()
+            if self.keep is None:
+                self.storages[place] = tensor.untyped_storage()
         return tensor
+
+    def leave_named(self, module: nn.Module, args: tuple[Any, ...], output: object) -> None:
+        """Note the storage of what a part returned: its tensors are those that lie in it, later ones too."""
+        if isinstance(output, Tensor):
+            self.named = output.untyped_storage().data_ptr()
 
 
 def _returning(outputs: Sequence[object]) -> Callable[..., object]:

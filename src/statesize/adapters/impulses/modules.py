@@ -68,7 +68,7 @@ def find_own_mixing(forward: Forward, mixers: Collection[nn.Module]) -> OwnMixin
         fixed = {part: calls.outputs[part] for part in mixing if part in parts}
         name = searched[module] or type(module).__name__
         runs = LoneRuns(module, args, kwargs, forward.length, forward.sequences, fixed)
-        known = _KNOWN.setdefault(type(module), {}).setdefault(forward.length, [])
+        known = [] if hasattr(module, "mixes") else _KNOWN.setdefault(type(module), {}).setdefault(forward.length, [])
         try:
             mix = find_mix(runs, name, tuple(known))
         except ModelError as error:

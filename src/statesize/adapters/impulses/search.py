@@ -76,7 +76,13 @@ def find_mix(runs: LoneRuns, name: str, known: Iterable[Places] = ()) -> Mix | N
             return found[0]
     search = _Search(runs, name, position, None)
     cuts = search.cuts()
-    found = search.all_mixes(cuts, search.answers)
+    named = runs.named is not None
+    found = search.all_mixes(cuts, [place for place in search.answers if not named or place in search.base.named])
+    if named and not found:
+        raise ModelError(
+            f"Mixer {name} must be linear, channel by channel, in the output of {runs.module.mixes} or an equal part, as "
+            "its attribute `mixes` says. Name another part, or give the class a method `operator(hidden)`."
+        )
     if not found:
         # A tensor of which T is made as well is T's input only for those that read it later.
         readers = [place for places in search.base.readers for place in places[:_READERS]]
