@@ -63,6 +63,7 @@ class LoneRuns:
         sequences: Number of texts, S.
         fixed: Modules inside, which return what stands here at each of their calls.
         single: Whether the module runs in float32 at least.
+        largest: Numbers in the largest tensor that is kept where all are.
     """
 
     module: nn.Module
@@ -72,6 +73,7 @@ class LoneRuns:
     sequences: int
     fixed: Mapping[nn.Module, Sequence[object]] = field(default_factory=dict[nn.Module, Sequence[object]])
     single: bool = True
+    largest: int = 0
 
     @property
     def named(self) -> nn.Module | None:
@@ -114,7 +116,7 @@ class LoneRuns:
         # keep: Tensors to be kept; None for all with a dimension of L.
         # replacing: What becomes of tensors before others use them.
         # change: What becomes of every tensor among the arguments.
-        tape = _Tape(self.length, keep, replacing or {})
+        tape = _Tape(self, keep, replacing or {})
         numbers = count()
 
         def entering(leaf: object) -> object:
@@ -150,10 +152,10 @@ class _Tape(TorchDispatchMode):
     """Counts the operations of a run; copies are kept, as what follows may change a tensor in place."""
 
     def __init__(
-        self, length: int, keep: Collection[Place] | None, replacing: Mapping[Place, Callable[[Tensor], Tensor]]
+        self, runs: LoneRuns, keep: Collection[Place] | None, replacing: Mapping[Place, Callable[[Tensor], Tensor]]
     ) -> None:
         super().__init__()
-        self.length, self.keep, self.replacing = length, keep, replacing
+        self.length, self.largest, self.keep, self.replacing = runs.length, runs.largest, keep, replacing
         self.run = Run()
         self.reading = {place.number for place in (*(keep or ()), *replacing) if place.element < 0}
         self.storages: dict[Place, torch.UntypedStorage] = {}  # held, so that none takes another's memory
@@ -201,7 +203,7 @@ class _Tape(TorchDispatchMode):
         return tensor
 
     def _is_wanted(self, tensor: Tensor) -> bool:
-        return tensor.is_floating_point() and self.length in tensor.shape
+        return tensor.is_floating_point() and self.length in tensor.shape and tensor.numel() <= self.largest
 
     def _part(self, place: Place, value: object) -> object:
         return self.seen(place, value) if isinstance(value, Tensor) else value
@@ -246,7 +248,7 @@ def _identity(tensor: Tensor) -> _Identity:
 
 def by_position(tensor: Tensor, axis: int) -> Tensor:
     """A tensor as (L, channels), the channels in the order in which they lie in it, sequences first."""
-    return tensor.movedim(axis, 0).flatten(1)
+    return tensor.movedim(axis, 0).reshape(tensor.shape[axis], -1)
 
 
 def like(matrix: Tensor, tensor: Tensor, axis: int) -> Tensor:

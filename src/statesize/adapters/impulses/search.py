@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
 
 from statesize.adapters.impulses.channels import Channels, codes, grouped, read_channels
 from statesize.adapters.impulses.lone_run import OUTPUT, LoneRuns, Place, Run, by_position, like
@@ -18,6 +19,8 @@ from statesize.errors import ModelError
 ROUNDING = 1e-5
 # The largest deviation from linearity that rounding explains, relative to the largest response.
 _LINEAR = 1e-3
+# Tensors of more times the numbers that enter or leave the module are maps or states, which T does not map.
+_LARGEST = 4
 # How many readers of one tensor are tried.
 _READERS = 8
 
@@ -67,7 +70,7 @@ def find_mix(runs: LoneRuns, name: str, known: Iterable[Places] = ()) -> Mix | N
     position = runs.length // 3
     if not _mixes(runs, name, position):
         return None
-    runs = _of_several(runs)
+    runs = _searched(runs)
     for operations, source, target in known:
         search = _Search(runs, name, position, (source, target, OUTPUT))
         if operations != search.base.operations or not {source, target} <= search.answers.keys():
@@ -80,8 +83,8 @@ def find_mix(runs: LoneRuns, name: str, known: Iterable[Places] = ()) -> Mix | N
     found = search.all_mixes(cuts, [place for place in search.answers if not named or place in search.base.named])
     if named and not found:
         raise ModelError(
-            f"Mixer {name} must be linear, channel by channel, in the output of {runs.module.mixes} or an equal part, as "
-            "its attribute `mixes` says. Name another part, or give the class a method `operator(hidden)`."
+            f"Mixer {name} must be linear, channel by channel, in the output of {runs.module.mixes} or a part of "
+            "it, as `mixes` says. Name another part, or give the class a method `operator(hidden)`."
         )
     if not found:
         # A tensor of which T is made as well is T's input only for those that read it later.
@@ -96,14 +99,17 @@ def find_mix(runs: LoneRuns, name: str, known: Iterable[Places] = ()) -> Mix | N
     return search.preferred(found)
 
 
-def _of_several(runs: LoneRuns) -> LoneRuns:
+def _searched(runs: LoneRuns) -> LoneRuns:
     """The same runs over two texts at least, if the module takes them: no dimension counts positions of all texts."""
+    plain = runs.run((OUTPUT,)).tensors[OUTPUT]
+    entering = [leaf.numel() for leaf in tree_leaves((runs.args, dict(runs.kwargs))) if isinstance(leaf, Tensor)]
+    runs = replace(runs, largest=_LARGEST * max(plain.numel(), *entering))
     if runs.sequences > 1 or runs.fixed:
         return runs
     with suppress(Exception):
-        several, plain, copied = runs.repeated(2), runs.run().output, runs.repeated(2).run().output
-        if plain is not None and copied is not None and copied.numel() == 2 * plain.numel():
-            return several
+        several = runs.repeated(2)
+        if several.run((OUTPUT,)).tensors[OUTPUT].numel() == 2 * plain.numel():
+            return replace(several, largest=2 * runs.largest)
     return runs
 
 
@@ -142,9 +148,7 @@ class _Search:
             for place, tensor in self.base.tensors.items()
             if (answer := _answer(tensor, again.tensors[place], runs.length, position)) is not None
         }
-        self.settled: dict[Place, set[Place]] = {}  # by cut, what does not change with the input while it is held
         self.partial: set[Place] = set()  # sources beside which more is mixed
-        self.followers: dict[Place, set[Place]] = {}  # by source, what changes with it
 
     def other_input(self, tensor: Tensor) -> Tensor:
         """An argument with other numbers at one position."""
@@ -177,10 +181,7 @@ class _Search:
         held = self.base.tensors[place]
         changed = changed_at(held, self.answers[place].axis, self.position)
         with suppress(_OtherOperations):
-            beside = self._run(self.answers, {place: lambda _: held}, change=self.other_input)
-            self.settled[place] = {
-                one for one in self.answers if torch.equal(beside.tensors[one], self.base.tensors[one])
-            }
+            beside = self._run((OUTPUT,), {place: lambda _: held}, change=self.other_input)
             return not self._reaches(beside) and not self._reaches(self._run((OUTPUT,), {place: lambda _: changed}))
         return False
 
@@ -214,19 +215,30 @@ class _Search:
 
         found = [mix for mix in found if size(mix) == min(map(size, found))]
         # The first target, before any gate; or what is made of it without regard to the input, as by a division.
-        first = min(mix.target for mix in found)
-        target = max(mix.target for mix in found if mix.target in {first, *self.settled.get(first, ())})
-        found = sorted((mix for mix in found if mix.target == target), key=lambda mix: mix.source)
+        targets = sorted({mix.target for mix in found})
+        held = self.base.tensors[targets[0]]
+        again = self._run(targets, {targets[0]: lambda _: held}, change=self.other_input)
+        settled = [place for place in targets if torch.equal(again.tensors[place], self.base.tensors[place])]
+        found = sorted((mix for mix in found if mix.target == settled[-1]), key=lambda mix: mix.source)
         while True:
             # The first source; where two are multiplied, their product.
-            source, followers = found[0], self.followers[found[0].source]
-            apart = [mix for mix in found[1:] if mix.source not in followers]
+            first, *others = found
+            followers = self._followers(first.source, others)
+            apart = [mix for mix in others if mix not in followers]
             if not apart:
-                return source
-            products = [mix for mix in found if mix.source in followers & self.followers[apart[0].source]]
+                return first
+            products = [mix for mix in self._followers(apart[0].source, others) if mix in followers]
             if not products:
                 return apart[-1]
             found = products
+
+    def _followers(self, source: Place, others: list[Mix]) -> list[Mix]:
+        """Those whose sources change with one that lies before them."""
+        held = self.base.tensors[source]
+        changed = changed_at(held, self.answers[source].axis, self.position)
+        places = [mix.source for mix in others]
+        run = self._run(places, {source: lambda _: changed})
+        return [mix for mix in others if not torch.equal(run.tensors[mix.source], self.base.tensors[mix.source])]
 
     def mixes(self, targets: list[Place], source: Place) -> list[Mix]:
         """The mixing from a source to tensors behind it that are linear in it and keep its channels apart."""
@@ -243,13 +255,16 @@ class _Search:
             run = self._run(places, {source: lambda _: held + by})
             return {place: self.matrix(run, place) - self.matrix(self.base, place) for place in places}
 
-        first = change(one, self.answers)
+        first = change(one, targets)
         targets = [place for place in targets if self._is_causal(first[place])]
         if not targets:
             return []
-        second, both = (change(by, targets) for by in (other, 2 * one + other))
+        twice = change(2 * one, targets)
+        targets = [place for place in targets if _near(twice[place], 2 * first[place])]
+        if not targets:
+            return []
+        second, both = change(other, targets), change(2 * one + other, targets)
         targets = [place for place in targets if _near(both[place], 2 * first[place] + second[place])]
-        self.followers[source] = {place for place, response in first.items() if bool((response != 0).any())}
         return self._with_channels(targets, source, other_position) if targets else []
 
     def _is_causal(self, response: Tensor) -> bool:
