@@ -238,7 +238,7 @@ def test_a_mixer_that_runs_more_often_the_next_time_is_refused():
                 hidden = self.attention(hidden)
             return hidden
 
-    refused(Drifting(), r"Mixer attention ran 1 times in the observed run and 5 times")
+    refused(Drifting(), r"Mixer attention ran 1 times in the observed run and \d+ times")
 
 
 def test_checks_can_be_left_out_for_a_model_that_has_passed_them():

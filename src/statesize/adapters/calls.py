@@ -97,9 +97,8 @@ def record_calls(
     # own: Modules that have a method `operator`, by name.
     # by_impulses: Names of modules whose T is what they return for impulses.
     model, recorder = forward.model, _Recorder(own, short_convolutions)
-    impulse_layers = {
-        name: module for name, module in named_parts(model) if (name or type(model).__name__) in by_impulses
-    }
+    named = {name or type(model).__name__: module for name, module in named_parts(model)}
+    impulse_layers = {name: named[name] for name in by_impulses}
     recorder.own |= set(impulse_layers.values())
 
     def attach(stack: ExitStack) -> None:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from statesize.adapters.calls import Call, FoundMixer, Recording, described, record_calls, sampled
 from statesize.adapters.captured import Captured, from_method, from_observation
+from statesize.adapters.derivative import NOTE
 from statesize.adapters.faithfulness import bound, check_faithful, check_operator, relative_difference
 from statesize.adapters.forward import Forward
 from statesize.adapters.impulses.modules import OwnMixing, find_own_mixing
@@ -100,7 +101,8 @@ class Capture(Iterator[Captured]):
     def _again(self, call: Call, labels: list[str]) -> list[Captured]:
         chosen = [mixer.name in self._chosen for mixer in call.mixers]
         try:
-            mixers_here = self._checked(call, labels)
+            own = call.name in self._own_mixing.derivatives
+            mixers_here = [self._derivative(call, *labels)] if own else self._checked(call, labels)
         except ModelError as error:
             # A requested one is an error; otherwise the others are measured.
             if self._selected:
@@ -109,6 +111,14 @@ class Capture(Iterator[Captured]):
             self.skipped |= {label: str(error) for label, wanted in zip(labels, chosen, strict=True) if wanted}
             return []
         return [self._with_readers(item) for item, wanted in zip(mixers_here, chosen, strict=True) if wanted]
+
+    def _derivative(self, call: Call, label: str) -> Captured:
+        operator, returned = self._own_mixing.differentiated(self._forward, call)
+        difference = _output_difference(call, sampled(returned), "its output in a copy in float64")
+        known, run = call.mixers[0], self.run_difference
+        return Captured(
+            label, known.kind, 1, 1, lambda units: operator[:, units], known.state_bytes, difference, run, NOTE
+        )
 
     def _with_readers(self, item: Captured) -> Captured:
         """Of mixers that share a cache, the last with the heads of all, and the others with its name."""
@@ -234,12 +244,11 @@ def capture(
     own = find_mixers(model)
     recording = record_calls(forward, own, short_convolutions=short_convolutions)
     own_mixing = find_own_mixing(forward, [*own.values(), *(call.module for call in recording.calls)])
-    if own_mixing.layers:
-        recording = record_calls(forward, own, own_mixing.layers, short_convolutions=short_convolutions)
+    if own_mixing.names:
+        recording = record_calls(forward, own, own_mixing.names, short_convolutions=short_convolutions)
         for call in recording.calls:
             if call.by_impulses:
-                observation, _ = own_mixing.observed(forward, call)
-                call.mixers.append(described(observation))
+                call.mixers.append(own_mixing.found(forward, call))
                 call.caches.append("")
     recording.refused.update(own_mixing.refused)
     observed = list(dict.fromkeys(mixer.name for call in recording.calls for mixer in call.mixers))

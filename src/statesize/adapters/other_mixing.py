@@ -118,20 +118,22 @@ def _changed(value: Any, length: int, position: int) -> Any:
     return mapped(value, lambda leaf: changed_input(leaf, length, position) if isinstance(leaf, Tensor) else leaf)
 
 
-def changed_input(tensor: Tensor, length: int, position: int) -> Tensor:
-    """An argument with other numbers at one position, if it has positions."""
+def changed_input(tensor: Tensor, length: int, position: int | slice) -> Tensor:
+    """An argument with other numbers at some positions, if it has positions."""
     axis = None if tensor.dtype == torch.bool else position_axis(tensor, length)
     return tensor if axis is None else changed_at(tensor, axis, position)
 
 
-def changed_at(tensor: Tensor, axis: int, position: int) -> Tensor:
-    """A copy with other numbers at one position: random ones of the tensor's scale, or the ids of another position."""
+def changed_at(tensor: Tensor, axis: int, position: int | slice) -> Tensor:
+    """A copy with other numbers at some positions: random ones of the tensor's scale, or ids of other positions."""
     moved = tensor.movedim(axis, 0).clone()
     if tensor.is_floating_point():
         generator = torch.Generator().manual_seed(0)
         noise = torch.randn(moved[position].shape, generator=generator).to(moved)
         finite = moved.isfinite()
         moved[position] += noise * moved[finite].double().std().to(moved.dtype)
+    elif isinstance(position, slice):
+        moved[position] = moved.roll(1, 0)[position]
     else:
         others = (moved != moved[position]).flatten(1).any(1).nonzero().flatten()
         moved[position] = moved[others[0]] if len(others) else 1 - moved[position].clamp(0, 1)

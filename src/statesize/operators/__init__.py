@@ -1,6 +1,7 @@
 """Causal operators: what a sequence mixer is."""
 
 from statesize.operators.attention import SoftmaxAttention
+from statesize.operators.block_dense import BlockDense
 from statesize.operators.convolution import Convolution, GatedConvolution
 from statesize.operators.operator import Dense, Operator
 from statesize.operators.recurrence import Recurrence
@@ -8,6 +9,7 @@ from statesize.operators.state_space import StateSpace
 from statesize.operators.stepped import Shared
 
 __all__ = [
+    "BlockDense",
     "Convolution",
     "Dense",
     "GatedConvolution",

@@ -21,13 +21,13 @@ from statesize.measurement.columns import LONGEST, entropies, sinks
 from statesize.measurement.measurement import Measurement, engine_outputs, measure_at
 from statesize.measurement.settings import Settings
 from statesize.measurement.statistics import Sample, draw
-from statesize.operators import Dense, Operator, Recurrence, Shared, SoftmaxAttention
+from statesize.operators import BlockDense, Dense, Operator, Recurrence, Shared, SoftmaxAttention
 from statesize.operators.stepped import Stepped
 from statesize.results.datasets import sequence_dataset
 from statesize.results.fields import SINKS
 from statesize.spectra.choice import ENGINES, choose_engine
 from statesize.spectra.cut import Cut
-from statesize.spectra.dispatch import with_readouts
+from statesize.spectra.dispatch import ports, with_readouts
 from statesize.spectra.engine import DOUBLE, FALLBACK_BYTES, Engine, EngineName, Output
 
 # Operations in float64 that one mixer may cost over one sequence before its units are sampled: minutes of one core.
@@ -221,6 +221,8 @@ def operations_per_unit(operator: Operator, length: int, cut: Cut | None) -> flo
     positions = len(cut.positions)
     if isinstance(operator, Shared):
         return operator.readouts * operations_per_unit(operator.operator[..., 0], length, cut)
+    if isinstance(operator, BlockDense):
+        return float(length * max(ports(operator))) ** 3 * min(8.0, positions / 2)
     if isinstance(operator, Stepped):
         return operator.steps * operations_per_unit(operator.recurrence, length, cut)
     any_operator = float(length) ** 3 * min(8.0, positions / 2)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from statesize.errors import EngineError, InputError
 from statesize.io.machine import free_bytes
-from statesize.operators import Convolution, Dense, Operator, Recurrence, Shared, StateSpace
+from statesize.operators import BlockDense, Convolution, Dense, Operator, Recurrence, Shared, StateSpace
 from statesize.operators.stepped import Stepped
 from statesize.parallel.threads import free_threads, in_parallel, one_torch_thread
 from statesize.spectra.choice import ORDER
@@ -198,6 +198,8 @@ def with_readouts(operator: Operator, cut: Cut) -> tuple[Operator, Cut]:
     """The operator and the cut that engines take: of readouts of one state, a recurrence with a step for each."""
     if isinstance(operator, StateSpace):
         r, recurrence = sum(ports(operator)), operator.one_at_a_time()
+    elif isinstance(operator, BlockDense):
+        r, recurrence = max(ports(operator)), operator.one_at_a_time()
     elif isinstance(operator, Stepped):
         r, recurrence = operator.steps, operator.recurrence
     elif isinstance(operator, Shared):
@@ -213,7 +215,7 @@ def with_readouts(operator: Operator, cut: Cut) -> tuple[Operator, Cut]:
 
 def ports(operator: Operator) -> tuple[int, int]:
     """How many inputs and how many outputs a position has."""
-    if isinstance(operator, StateSpace):
+    if isinstance(operator, StateSpace | BlockDense):
         return operator.inputs, operator.outputs
     if isinstance(operator, Stepped):
         return operator.steps, 1

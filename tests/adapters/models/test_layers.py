@@ -17,15 +17,15 @@ class Unknown(nn.Module):
         return hidden_states + self.mean(hidden_states.cummax(1)[0]), None
 
 
-def test_an_unknown_mixer_is_named_with_what_to_do():
+def test_an_unknown_mixer_is_measured_by_its_derivative_if_that_is_small_enough():
     model = attention_model("llama")
     model.model.layers[1].self_attn = Unknown()
     captured = capture(model, token_ids())
-    assert [mixer.name for mixer in captured.mixers] == ["model.layers.0.self_attn"]
+    assert [mixer.kind for mixer in captured.mixers] == ["attention", "derivative"]
+    captured = capture(model, token_ids().repeat(1, 20))
     (name, reason), *more = captured.skipped.items()
     assert (name, more) == ("model.layers.1.self_attn", [])
-    assert "no T was found" in reason
-    assert "`operator(hidden)`" in reason
+    assert "Give texts of at most 128 tokens" in reason
 
 
 def test_an_unknown_mixer_that_gets_an_operator_is_captured():

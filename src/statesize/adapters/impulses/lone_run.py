@@ -140,10 +140,9 @@ class LoneRuns:
             seen = tape if replacing or keep != (OUTPUT,) else nullcontext()
             with interrupts.let_through(), seen:
                 output: object = self.module(*args, **kwargs)
-        while isinstance(output, tuple | list) and output:
-            output = cast("Any", output)[0]
-        if isinstance(output, Tensor):
-            tape.seen(OUTPUT, output)
+        returned = first_tensor(output)
+        if returned is not None:
+            tape.seen(OUTPUT, returned)
         tape.run.named = {place for place, storage in tape.storages.items() if storage.data_ptr() == tape.named}
         return tape.run
 
@@ -222,6 +221,13 @@ class _Tape(TorchDispatchMode):
         """Note the storage of what a part returned: its tensors are those that lie in it, later ones too."""
         if isinstance(output, Tensor):
             self.named = output.untyped_storage().data_ptr()
+
+
+def first_tensor(output: object) -> Tensor | None:
+    """What a module returns, or the first of several things; None where that is no tensor."""
+    while isinstance(output, tuple | list) and output:
+        output = cast("Any", output)[0]
+    return output if isinstance(output, Tensor) else None
 
 
 def _returning(outputs: Sequence[object]) -> Callable[..., object]:

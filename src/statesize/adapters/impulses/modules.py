@@ -11,15 +11,17 @@ from weakref import WeakKeyDictionary
 
 from torch import Tensor, nn
 
-from statesize.adapters.calls import ArgumentCopies, Call
+from statesize.adapters.calls import ArgumentCopies, Call, FoundMixer, described
+from statesize.adapters.derivative import derivative, found_derivative, is_recurrent, too_large
 from statesize.adapters.forward import Forward
 from statesize.adapters.impulses.layer import observe
 from statesize.adapters.impulses.lone_run import LoneRuns
-from statesize.adapters.impulses.search import Mix, Places, find_mix
+from statesize.adapters.impulses.search import Mix, NoOperatorError, Places, find_mix, mixing_around
 from statesize.adapters.models.held import mapped, named_parts
 from statesize.adapters.observation import Observation
 from statesize.adapters.other_mixing import is_own_code
 from statesize.errors import ModelError
+from statesize.operators import BlockDense
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,13 +37,39 @@ class OwnMixing:
     """What was found of the modules that no adapter knows."""
 
     layers: dict[str, ImpulseLayer] = field(default_factory=dict[str, ImpulseLayer])  # by the module's name
+    derivatives: set[str] = field(default_factory=set[str])  # names of modules without a T
     refused: dict[str, str] = field(default_factory=dict[str, str])  # reason by the module's name
+
+    @property
+    def names(self) -> set[str]:
+        """Names of all that are measured."""
+        return {*self.layers, *self.derivatives}
 
     def observed(self, forward: Forward, call: Call) -> tuple[Observation, Tensor]:
         """What a call of one of the layers mixed, and what it returned."""
         layer = self.layers[call.name]
-        arguments = (call.module, call.args, call.kwargs, forward.length, forward.sequences)
-        return observe(call.name, LoneRuns(*arguments, layer.fixed), layer.mix)
+        return observe(call.name, _runs(forward, call, layer.fixed), layer.mix)
+
+    def take_derivative(self, name: str, reason: str) -> None:
+        """Measure a module by its derivative, or refuse it with a reason."""
+        if reason:
+            self.refused[name] = reason
+        else:
+            self.derivatives.add(name)
+
+    def differentiated(self, forward: Forward, call: Call) -> tuple[BlockDense, Tensor]:
+        """The derivative of a call of a module without a T, and what it returned."""
+        return derivative(call.name, _runs(forward, call, {}))
+
+    def found(self, forward: Forward, call: Call) -> FoundMixer:
+        """What is known of a call before it is measured."""
+        if call.name in self.derivatives:
+            return found_derivative(call.name, call.module, call.args, call.kwargs, forward.length)
+        return described(self.observed(forward, call)[0])
+
+
+def _runs(forward: Forward, call: Call, fixed: Mapping[nn.Module, list[object]]) -> LoneRuns:
+    return LoneRuns(call.module, call.args, call.kwargs, forward.length, forward.sequences, fixed)
 
 
 # Where modules of a class mix, at each length: found once, and checked for every module.
@@ -51,26 +79,33 @@ _KNOWN: WeakKeyDictionary[type[nn.Module], dict[int, list[Places]]] = WeakKeyDic
 def find_own_mixing(forward: Forward, mixers: Collection[nn.Module]) -> OwnMixing:
     """Search the modules that are of the model's author, innermost first; `mixers` are those that adapters know."""
     inside = {part for mixer in mixers for part in mixer.modules()}
-    searched = {
-        module: name for name, module in named_parts(forward.model) if _is_searched(module) and module not in inside
-    }
+    searched = {module for module in forward.model.modules() if _is_searched(module) and module not in inside}
+    names = {module: name or type(module).__name__ for name, module in named_parts(forward.model)}
+    recurrent = {module for module in names if is_recurrent(module) and module not in inside}
     found = OwnMixing()
-    if not searched:
+    if not searched and not recurrent:
         return found
-    recurrent = {module for module in forward.model.modules() if isinstance(module, nn.RNNBase)}
     mixing = {*mixers, *recurrent}
     calls = _Calls(forward, {*searched, *mixing})
     for module in calls.order:
-        if module not in searched or module in recurrent:
+        if module in mixers:
             continue
-        args, kwargs = calls.arguments[module]
+        name, (args, kwargs) = names[module], calls.arguments[module]
+        large = too_large(name, args, kwargs, calls.outputs[module][0], forward.length)
+        if module in recurrent:
+            found.take_derivative(name, large)
+            continue
         parts = set(module.modules()) - {module}
         fixed = {part: calls.outputs[part] for part in mixing if part in parts}
-        name = searched[module] or type(module).__name__
         runs = LoneRuns(module, args, kwargs, forward.length, forward.sequences, fixed)
         known = [] if hasattr(module, "mixes") else _KNOWN.setdefault(type(module), {}).setdefault(forward.length, [])
         try:
             mix = find_mix(runs, name, tuple(known))
+            around = mixing_around(runs, name) if mix is None and fixed else ""
+        except NoOperatorError as error:
+            found.take_derivative(name, large or (str(error) if fixed else ""))
+            mixing.add(module)
+            continue
         except ModelError as error:
             found.refused[name] = str(error)
             mixing.add(module)
@@ -79,6 +114,8 @@ def find_own_mixing(forward: Forward, mixers: Collection[nn.Module]) -> OwnMixin
             reason = str(error).strip().partition("\n")[0]
             found.refused[name] = f"{type(module).__name__} did not run alone: {type(error).__name__}: {reason}"
             continue
+        if around:
+            found.refused[name] = around
         if mix is not None:
             found.layers[name] = ImpulseLayer(mix, fixed)
             mixing.add(module)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor
-from torch.utils._pytree import tree_leaves
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves, tree_map
 
 from statesize.adapters.impulses.channels import Channels, codes, grouped, read_channels
 from statesize.adapters.impulses.lone_run import OUTPUT, LoneRuns, Place, Run, by_position, like
@@ -68,7 +68,7 @@ def find_mix(runs: LoneRuns, name: str, known: Iterable[Places] = ()) -> Mix | N
     # such pairs: the one with the fewest channels, then with the fewest T, then the first target and source.
     # known: Places in modules of the same class, which are tried first.
     position = runs.length // 3
-    if not _mixes(runs, name, position):
+    if not _mixes(runs, name):
         return None
     runs = _searched(runs)
     for operations, source, target in known:
@@ -92,7 +92,7 @@ def find_mix(runs: LoneRuns, name: str, known: Iterable[Places] = ()) -> Mix | N
         search = _Search(runs, name, position, (*cuts, *readers, OUTPUT))
         found = search.all_mixes(search.cuts(), readers)
     if not found:
-        raise ModelError(
+        raise NoOperatorError(
             f"Mixer {name} mixes positions, but what it passes on is linear, channel by channel, in none of its "
             "tensors: no T was found. Give its class a method `operator(hidden)` that returns a statesize Operator."
         )
@@ -113,26 +113,73 @@ def _searched(runs: LoneRuns) -> LoneRuns:
     return runs
 
 
-def _mixes(runs: LoneRuns, name: str, position: int) -> bool:
-    """Whether another input at one position changes the output at others, later ones all of them."""
-    runs = replace(runs, single=False)
-    plain, other = runs.run(), runs.run(change=lambda tensor: changed_input(tensor, runs.length, position))
-    if plain.output is None or other.output is None:
+def _mixes(runs: LoneRuns, name: str) -> bool:
+    """Whether the first half of the positions acts on the second; it is refused if the second acts on the first."""
+    runs, middle = replace(runs, single=False), runs.length // 2
+    plain = runs.run().output
+    earlier, later = (
+        runs.run(change=lambda tensor, half=half: changed_input(tensor, runs.length, half)).output
+        for half in (slice(0, middle), slice(middle, None))
+    )
+    if plain is None or earlier is None or later is None or not plain.shape == earlier.shape == later.shape:
         return False
-    answer = _answer(plain.output, other.output, runs.length, position)
-    if answer is None or answer.first == answer.last:
+    limit, found = ROUNDING * float(plain.abs().max()), list[Tensor]()
+    for axis in [axis for axis, size in enumerate(plain.shape) if size == runs.length]:
+        forwards = by_position((earlier - plain).abs(), axis)[middle:].max()
+        backwards = by_position((later - plain).abs(), axis)[:middle].amax(1)
+        if max(float(forwards), float(backwards.max())) <= limit:
+            return False
+        found.append(backwards)
+    if not found:
         return False
-    if answer.first < position:
-        change = by_position(other.output - plain.output, answer.axis)[answer.first].abs().max()
+    # A dimension of as many channels as positions is mixed both ways.
+    backwards = min(found, key=lambda backwards: float(backwards.max()))
+    if bool((backwards > limit).any()):
+        first = int((backwards > limit).nonzero()[0])
         raise ModelError(
-            f"Mixer {name} must be causal, but its output at position {answer.first} changes with its input at "
-            f"position {position}, by {float(change / plain.output.abs().max()):.1e} of the largest value. statesize "
+            f"Mixer {name} must be causal, but its output at position {first} changes with its input from position "
+            f"{middle} on, by {float(backwards[first]) / float(plain.abs().max()):.1e} of the largest value. statesize "
             "measures causal models."
         )
     return True
 
 
-class _OtherOperations(ModelError):
+def mixing_around(runs: LoneRuns, name: str) -> str:
+    """What a module does to positions before or behind the modules inside that are measured by themselves; or ""."""
+    position, entered = runs.length // 3, list[Tensor]()
+
+    def changed(leaf: object) -> object:
+        return changed_input(leaf, runs.length, position) if isinstance(leaf, Tensor) else leaf
+
+    def enter(module: nn.Module, args: tuple[object, ...], kwargs: dict[str, object]) -> None:
+        entered.extend(leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor))
+
+    runs = replace(runs, single=False)
+    other = replace(runs, fixed={part: tree_map(changed, list(outputs)) for part, outputs in runs.fixed.items()})
+    with ExitStack() as hooks:
+        for part in runs.fixed:
+            hooks.callback(part.register_forward_pre_hook(enter, with_kwargs=True).remove)
+        plain, before = runs.run().output, list(entered)
+        entered.clear()
+        behind, after = other.run(change=lambda tensor: changed_input(tensor, runs.length, position)).output, entered
+    pairs = [("before", pair) for pair in zip(before, after, strict=False)]
+    pairs += [("behind", (plain, behind))] if plain is not None and behind is not None else []
+    for where, (one, two) in pairs:
+        answer = _answer(one, two, runs.length, position)
+        if answer is not None and answer.last > answer.first:
+            parts = ", ".join(dict.fromkeys(type(part).__name__ for part in runs.fixed))
+            return (
+                f"{name} mixes positions {where} what is measured in it ({parts}), whose T is without that. Give its "
+                "class a method `operator(hidden)` that returns a statesize Operator of the whole."
+            )
+    return ""
+
+
+class NoOperatorError(ModelError):
+    """A module that mixes positions, and has no T that was found."""
+
+
+class _OtherOperations(NoOperatorError):
     """A run that did other operations than the plain one, so that its tensors are not those of the same places."""
 
 

@@ -1,0 +1,107 @@
+"""A causal operator of several inputs and outputs at each position, held as a matrix."""
+
+from __future__ import annotations
+
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from statesize.check import require_finite, require_floating, require_length, shape
+from statesize.errors import InputError
+from statesize.operators.operator import Dense, TensorOperator, batch_index
+
+
+class BlockDense(TensorOperator):
+    """A map whose T[i, j] are matrices: q outputs of position i, and p inputs of position j.
+
+    At position i it has the block H_i = T[i:, :i] of all outputs and inputs, q (L − i) × p i. The derivative of a layer
+    without a T is such a map, and so is a convolution that mixes channels.
+
+    Args:
+        matrix: (..., L, q, L, p), real floating, exactly 0 where an input is later than the output.
+        state_size: Numbers that are kept at each position, (L,) integers; None for all earlier inputs.
+
+    Raises:
+        InputError: Wrong shape or dtype, not causal, or not finite.
+
+    Example:
+        >>> import torch
+        >>> from statesize import measure
+        >>> identity = torch.eye(2).expand(4, 4, 2, 2) * torch.ones(4, 4).tril()[..., None, None]
+        >>> running_sums = BlockDense(identity.transpose(1, 2))
+        >>> measure(running_sums).count.squeeze(-1)
+        tensor([2, 2, 2])
+    """
+
+    def __init__(self, matrix: Tensor, state_size: Tensor | None = None) -> None:
+        require_floating("matrix", matrix)
+        if matrix.ndim < 4 or matrix.shape[-4] != matrix.shape[-2]:
+            raise InputError(f"matrix must have shape (..., L, q, L, p), got {shape(matrix)}")
+        require_length("matrix", matrix, -2)
+        require_finite("matrix", matrix)
+        length = matrix.shape[-2]
+        later = torch.ones(length, length, dtype=torch.bool, device=matrix.device).triu(1)
+        if bool(matrix.movedim(-3, -2)[..., later, :, :].any()):
+            raise InputError("matrix must be causal: 0 where an input is later than the output")
+        self.matrix = matrix
+        everything = matrix.shape[-1] * torch.arange(length, device=matrix.device)
+        self._state_size = everything if state_size is None else torch.minimum(state_size.to(everything), everything)
+        self._describe(matrix, length, matrix.shape[:-4])
+
+    @property
+    def outputs(self) -> int:
+        """q, the outputs of a position."""
+        return self.matrix.shape[-3]
+
+    @property
+    def inputs(self) -> int:
+        """p, the inputs of a position."""
+        return self.matrix.shape[-1]
+
+    def dense(self) -> Tensor:
+        """T itself.
+
+        Returns:
+            (..., L, q, L, p).
+        """
+        return self.matrix
+
+    def columns(self, first: int, last: int) -> Tensor:
+        """See `Operator.columns`, (..., L − first, q, last − first, p)."""
+        return self.matrix.detach()[..., first:, :, first:last, :]
+
+    def apply(self, inputs: Tensor) -> Tensor:
+        """All outputs of all inputs.
+
+        Args:
+            inputs: (..., L, p).
+
+        Returns:
+            (..., L, q).
+        """
+        return torch.einsum("...iqjp,...jp->...iq", self.matrix, inputs)
+
+    def state_size(self) -> Tensor:
+        """Numbers that are kept at each position, of all inputs together, (L,) int64."""
+        return self._state_size
+
+    def one_at_a_time(self) -> Dense:
+        """The same blocks of a T with one input and one output a step, and as many steps a position as it has ports."""
+        steps = max(self.inputs, self.outputs)
+        padding = (0, steps - self.inputs, 0, 0, 0, steps - self.outputs)
+        matrix = torch.nn.functional.pad(self.matrix, padding)
+        # What enters and leaves at one position lies in no block.
+        return Dense.of_causal(matrix.flatten(-4, -3).flatten(-2).tril())
+
+    def weighted(self, weights: Tensor) -> Self:
+        """See `Operator.weighted`; all inputs of a position have its weight."""
+        return type(self)(self.matrix * weights[..., None, None, :, None].to(self.dtype), self._state_size)
+
+    def to(self, dtype: torch.dtype | None = None, device: torch.device | str | None = None) -> Self:
+        """See `Operator.to`."""
+        return type(self)(self.matrix.to(dtype=dtype, device=device), self._state_size.to(device=device))
+
+    def __getitem__(self, index: object) -> Self:
+        """See `Operator.__getitem__`."""
+        return type(self)(self.matrix[batch_index(index, self.batch_shape)], self._state_size)

@@ -1,0 +1,180 @@
+"""Layers without a T are measured by the derivative of their outputs by their inputs."""
+
+import pytest
+import torch
+from torch import nn
+from torch.autograd.functional import jacobian
+
+import statesize as ss
+from statesize.errors import ModelError
+from statesize.operators import BlockDense
+
+TOKENS = torch.arange(14)[None]
+
+
+class Recurrent(nn.Module):
+    """A language model of one recurrent layer of torch."""
+
+    def __init__(self, kind, **options):
+        super().__init__()
+        self.embedding, self.mixer = nn.Embedding(30, 5), kind(5, 4, **options)
+        self.head = nn.LazyLinear(30)
+
+    def forward(self, tokens):
+        hidden = self.embedding(tokens)
+        hidden = hidden if self.mixer.batch_first else hidden.transpose(0, 1)
+        mixed, _ = self.mixer(hidden)
+        return self.head(mixed if self.mixer.batch_first else mixed.transpose(0, 1))
+
+
+class Cells(nn.Module):
+    """A GRU in a loop of one's own."""
+
+    def __init__(self):
+        super().__init__()
+        self.cell = nn.GRUCell(5, 4)
+
+    def forward(self, hidden):
+        state, outputs = hidden.new_zeros(len(hidden), 4), []
+        for entering in hidden.unbind(1):
+            state = self.cell(entering, state)
+            outputs.append(state)
+        return torch.stack(outputs, 1)
+
+
+def seeded(make):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = make()
+        model(TOKENS)
+        return model
+
+
+def jacobian_of(layer, hidden):
+    """∂y/∂x of a layer by autograd, (S, L, q, L, p)."""
+    layer = layer.double()
+    of_all = jacobian(lambda entering: (lambda out: out[0] if isinstance(out, tuple) else out)(layer(entering)), hidden)
+    return torch.stack([of_all[text, :, :, text] for text in range(len(hidden))])
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "states"),
+    [
+        (nn.LSTM, {}, 8),
+        (nn.LSTM, {"num_layers": 2}, 16),
+        (nn.LSTM, {"proj_size": 3}, 7),
+        (nn.GRU, {}, 4),
+        (nn.RNN, {"num_layers": 2}, 8),
+    ],
+    ids=["lstm", "two layers", "projected", "gru", "rnn"],
+)
+@pytest.mark.parametrize("batch_first", [True, False])
+@pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN")
+def test_a_recurrent_layer_is_measured_by_its_jacobian(kind, options, states, batch_first):
+    model = seeded(lambda: Recurrent(kind, batch_first=batch_first, **options))
+    tokens = torch.cat([TOKENS, TOKENS.flip(1)])
+    (captured,) = ss.capture(model, tokens)
+    assert (captured.name, captured.kind, captured.units, captured.state_bytes) == (
+        "mixer",
+        "derivative",
+        1,
+        4 * states,
+    )
+    assert captured.faithfulness < 1e-6
+    assert captured.operator.state_size().tolist() == [min(states, 5 * position) for position in range(14)]
+    hidden = model.embedding(tokens).detach().double()
+    model.mixer.batch_first = True
+    torch.testing.assert_close(captured.operator.dense()[:, 0], jacobian_of(model.mixer, hidden), rtol=0, atol=1e-12)
+
+
+def test_its_blocks_have_no_more_rank_than_the_state():
+    (captured,) = ss.capture(seeded(lambda: Recurrent(nn.LSTM, batch_first=True)), TOKENS)
+    measured = ss.measure(captured.operator, relative_tolerances=[1e-9], count_accuracy=0)
+    assert measured.relative_count.max() == 8
+    matrix = captured.operator.dense()[0, 0]
+    for position in (1, 6, 13):
+        sigma = torch.linalg.svdvals(matrix[position:, :, :position].flatten(0, 1).flatten(1))
+        share = sigma / sigma.sum()
+        entropy = torch.exp(-(share * share.clamp_min(1e-300).log()).sum())
+        torch.testing.assert_close(measured.entropy[0, 0, position - 1], entropy, rtol=2e-3, atol=0)
+
+
+def test_a_loop_of_cells_of_ones_own_is_measured_by_its_jacobian():
+    model = seeded(lambda: nn.Sequential(nn.Embedding(30, 5), Cells()))
+    (captured,) = ss.capture(model, TOKENS)
+    assert (captured.name, captured.kind) == ("1", "derivative")
+    hidden = model[0](TOKENS).detach().double()
+    torch.testing.assert_close(captured.operator.dense()[:, 0], jacobian_of(model[1], hidden), rtol=0, atol=1e-12)
+
+
+def test_the_derivative_of_a_linear_layer_is_its_t():
+    class Convolved(nn.Module):
+        """A convolution that mixes channels, so that it has no T of one channel."""
+
+        def __init__(self):
+            super().__init__()
+            self.convolution = nn.Conv1d(5, 5, 3, padding=2)
+
+        def forward(self, hidden):
+            return self.convolution(hidden.mT)[..., : hidden.shape[1]].mT
+
+    model = seeded(lambda: nn.Sequential(nn.Embedding(30, 5), Convolved()))
+    (captured,) = ss.capture(model, TOKENS)
+    kernel = model[1].convolution.weight.detach().double().flip(-1)
+    expected = torch.zeros(14, 5, 14, 5, dtype=torch.float64)
+    for lag in range(3):
+        for position in range(lag, 14):
+            expected[position, :, position - lag] = kernel[..., lag]
+    torch.testing.assert_close(captured.operator.dense()[0, 0], expected, rtol=0, atol=1e-12)
+
+
+def test_a_recurrent_layer_in_both_directions_is_refused():
+    model = seeded(lambda: Recurrent(nn.GRU, batch_first=True, bidirectional=True))
+    with pytest.raises(ModelError, match="Mixer mixer must be causal, but its output at position 0 changes with its"):
+        list(ss.capture(model, TOKENS))
+
+
+def test_a_layer_whose_derivative_is_too_large_is_skipped_with_what_fits():
+    class Wide(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.embedding, self.mixer = nn.Embedding(30, 512), nn.GRU(512, 8, batch_first=True)
+
+        def forward(self, tokens):
+            return self.mixer(self.embedding(tokens))[0]
+
+    with pytest.raises(ModelError, match=r"at most 4,096 .* got 14 × 512\. Give texts of at most 8 tokens"):
+        ss.capture(Wide(), TOKENS)
+
+
+def test_a_model_of_recurrent_layers_has_a_profile():
+    model = seeded(lambda: Recurrent(nn.LSTM, batch_first=True))
+    weights = {name: weight.clone() for name, weight in model.state_dict().items()}
+    summary = ss.profile(model, TOKENS).summary()
+    assert summary.kind.tolist() == ["derivative"]
+    assert 1 < summary.average_entropy.item() <= 8
+    assert all(torch.equal(weight, weights[name]) for name, weight in model.state_dict().items())
+
+
+def test_blocks_of_several_inputs_and_outputs_are_measured_as_they_are():
+    generator = torch.Generator().manual_seed(0)
+    matrix = torch.randn(2, 7, 3, 7, 2, dtype=torch.float64, generator=generator)
+    matrix *= torch.ones(7, 7, dtype=torch.float64).tril()[:, None, :, None]
+    measured = ss.measure(BlockDense(matrix), relative_tolerances=[1e-9])
+    for position in range(1, 7):
+        blocks = matrix[:, position:, :, :position].reshape(2, 3 * (7 - position), 2 * position)
+        norm = torch.linalg.matrix_norm(blocks)
+        torch.testing.assert_close(measured.norm[:, position - 1], norm)
+        rank = torch.linalg.matrix_rank(blocks)
+        assert measured.relative_count[:, position - 1, 0].tolist() == rank.tolist()
+    assert measured.ceiling.tolist() == [min(2 * i, 3 * (7 - i)) for i in range(1, 7)]
+
+
+def test_a_map_that_is_not_causal_is_no_operator():
+    with pytest.raises(ss.errors.InputError, match="must be causal"):
+        BlockDense(torch.ones(3, 1, 3, 1))
+
+
+def test_a_recurrent_layer_may_be_the_whole_model():
+    (captured,) = ss.capture(nn.GRU(4, 3, batch_first=True), torch.randn(1, 9, 4))
+    assert (captured.name, captured.kind) == ("GRU", "derivative")
