@@ -223,7 +223,7 @@ def test_choices_redraw_the_chart(visit):
     page.select_option("#metric", value="relative_count")
     expect(page.locator("#caption")).to_contain_text("Relative tolerance-ESS, singular values above 1 % of the largest")
     # Words, bars, map and curves are of one metric.
-    assert page.locator("h1").inner_text() != entropy
+    expect(page.locator("h1")).not_to_have_text(entropy)
     assert "relative tolerance-ESS" in page.locator("#layers").inner_html()
     # This ESS is near its ceiling: a logarithmic axis would show nothing more.
     assert not page.locator("#scale").is_visible()

@@ -16,6 +16,7 @@ from statesize.adapters.captured import SHARED
 from statesize.errors import InputError
 from statesize.measurement.statistics import estimate
 from statesize.report.redundancy import Redundancy
+from statesize.report.words import derivative_note
 from statesize.results.summary import (
     Profiled,
     channels_of,
@@ -228,7 +229,7 @@ def _compared(profile: Profiled, recall: Mapping[str, float], network: Redundanc
 
 def _notes(profiles: Sequence[Profiled], recall: Mapping[str, float], networks: Sequence[Redundancy]) -> list[str]:
     attributes = [profile.attributes for profile in profiles]
-    notes: list[str] = []
+    notes = [f"{profile.model}: {note}" for profile in profiles if (note := derivative_note(profile))]
     if len({str(facts["tokens_sha256"]) for facts in attributes}) > 1:
         notes.append(
             "The profiles are not of the same tokens: the texts differ, or the tokenizers cut them differently, and "

@@ -20,6 +20,7 @@ from statesize.results.summary import (
     Profiled,
     SummaryRow,
     binding,
+    comparable,
     ess_values,
     keeps_everything,
     mean_ceiling,
@@ -144,12 +145,27 @@ def model_line(profile: Profiled, metric: str = "entropy") -> str:
     """The average ESS of a model, and its layers with most and least, in one line."""
     name = _sentence_case(model_title(profile))
     figures = [row[_AVERAGES[metric]] for row in profile.summary_rows()]
-    known = {layer: one for layer, one in zip(short_names(profile.mixers).values(), figures, strict=True) if one == one}
+    names = list(short_names(profile.mixers).values())
+    known = {names[at]: figures[at] for at in comparable(profile) if figures[at] == figures[at]}
     if not known:
         return f"{name}: nothing was measured."
     most, least = max(known, key=known.__getitem__), min(known, key=known.__getitem__)
     spread = f", from {known[least]:.1f} in layer {least} to {known[most]:.1f} in layer {most}" if most != least else ""
     return f"{name} carries {model_mean(profile, figures):.1f} numbers per channel on average{spread}."
+
+
+def derivative_note(profile: Profiled) -> str:
+    """Which layers were measured by their derivative, and whether the averages are without them; "" for none."""
+    rows, names = profile.summary_rows(), list(short_names(profile.mixers).values())
+    without = [name for row, name in zip(rows, names, strict=True) if row["kind"] == "derivative"]
+    if not without:
+        return ""
+    if len(without) == len(rows):
+        return (
+            "Measured by the derivative of each layer, all its channels together: the numbers are of the whole layer."
+        )
+    listed = ", ".join(without[:3]) + (f" and {len(without) - 3} more" if len(without) > 3 else "")
+    return f"Left out here, as it has no T and is measured by its derivative: {listed}."
 
 
 def by_reason(skipped: Mapping[str, str]) -> dict[str, str]:
@@ -216,10 +232,11 @@ def _parties(profile: Profiled, metric: str, *, whole: bool) -> list[_Party]:
     possible = [mean_ceiling(node) for node in nodes]
     shortest, longest = (int(extreme(profile.tokens["length"].values)) for extreme in (np.min, np.max))
     length = f"{longest:,}" if shortest == longest else f"up to {longest:,}"
-    kinds = dict.fromkeys(row["kind"] for row in rows)
-    chosen = {title: range(len(rows))}
+    layers = comparable(profile)
+    kinds = dict.fromkeys(rows[at]["kind"] for at in layers)
+    chosen = {title: layers}
     if not whole and len(kinds) > 1:
-        chosen = {kind_title(kind): [at for at, row in enumerate(rows) if row["kind"] == kind] for kind in kinds}
+        chosen = {kind_title(kind): [at for at in layers if rows[at]["kind"] == kind] for kind in kinds}
     return [
         _Party(
             name,
@@ -270,6 +287,7 @@ def _detail(parties: Sequence[_Party], profiles: Sequence[Profiled], metric: str
         stored = " against ".join(byte_count(party.state_bytes) for party in parties)
         said.append(f"{'Stored' if whole else 'Stored by a layer'} at the end of {longest:,} tokens: {stored}.")
     said += [f"The window of {party.name} is longer than the text: it does not act." for party in parties if party.idle]
+    said += [note for profile in profiles if (note := derivative_note(profile))]
     led = _led_by_sinks(profiles[0])
     if len(profiles) == 1 and led:
         said.append(f"Attention sinks lead {len(led)} of {len(profiles[0].mixers)} layers, see below.")

@@ -142,10 +142,17 @@ def channels_of(node: xr.Dataset) -> int:
     return sample_of(node).total * int(node.attrs["multiplicity"])
 
 
+def comparable(profile: Profiled) -> list[int]:
+    """The layers whose numbers are of one kind: those with a T; or all, where all are measured by their derivative."""
+    derivatives = [profile.mixer(name).attrs["kind"] == "derivative" for name in profile.mixers]
+    return [index for index, one in enumerate(derivatives) if not one or all(derivatives)]
+
+
 def model_mean(profile: Profiled, figures: Sequence[float], layers: Sequence[int] | None = None) -> float:
-    """A figure of each mixer as one of the model: the mean over the channels of all, or of some; NaN where unknown."""
+    """A figure of each mixer as one of the model: the mean over the channels of those that compare, or of some."""
     nodes = [profile.mixer(name) for name in profile.mixers]
-    chosen = [index for index in (range(len(nodes)) if layers is None else layers) if math.isfinite(figures[index])]
+    layers = comparable(profile) if layers is None else layers
+    chosen = [index for index in layers if math.isfinite(figures[index])]
     if not chosen:
         return math.nan
     weights = [channels_of(nodes[index]) for index in chosen]
