@@ -14,6 +14,7 @@ from oracles.exact import Spectra
 import statesize as ss
 from campaigns.fuzz.arguments import number, real
 from campaigns.fuzz.hostile import Source
+from statesize import operators
 
 
 @dataclass
@@ -77,8 +78,8 @@ def _batches(source: Source, count: int) -> list[tuple[int, ...]]:
     return [whole, *shapes[1:]]
 
 
-def _dense(source: Source) -> Case:
-    length = source.whole(2, 24)
+def _causal(source: Source, length: int) -> tuple[torch.Tensor, bool]:
+    """T, (..., L, L), and whether it must be refused."""
     matrix = source.tensor(*source.batch(), length, length)
     wrong = False
     numbers = matrix.dtype.is_floating_point and matrix.layout == torch.strided and not matrix.is_meta
@@ -89,7 +90,21 @@ def _dense(source: Source) -> Case:
         source.poisoned = not bool(torch.isfinite(matrix.detach()).all())
     else:
         wrong = source.poisoned or bool(matrix.detach().triu(1).any())
+    return matrix, wrong
+
+
+def _dense(source: Source) -> Case:
+    length = source.whole(2, 24)
+    matrix, wrong = _causal(source, length)
     return Case(lambda: ss.Dense(matrix), lambda: exact.wide(matrix), length, ("matrix",), wrong)
+
+
+def _block_dense(source: Source) -> Case:
+    """One input and one output, so that T is (..., L, L)."""
+    length = source.whole(2, 24)
+    matrix, wrong = _causal(source, length)
+    ports = matrix[..., None, :, None] if matrix.layout == torch.strided else matrix
+    return Case(lambda: operators.BlockDense(ports), lambda: exact.wide(matrix), length, ("matrix",), wrong)
 
 
 def _recurrence(source: Source) -> Case:
@@ -275,6 +290,7 @@ def _usable(tensor: torch.Tensor) -> bool:
 
 KINDS: dict[str, Callable[[Source], Case]] = {
     "Dense": _dense,
+    "BlockDense": _block_dense,
     "Recurrence": _recurrence,
     "StateSpace": _state_space,
     "delta_rule": _delta,

@@ -84,14 +84,14 @@ def test_a_recurrent_layer_is_measured_by_its_jacobian(kind, options, states, ba
     assert captured.operator.state_size().tolist() == [min(states, 5 * position) for position in range(14)]
     hidden = model.embedding(tokens).detach().double()
     model.mixer.batch_first = True
-    torch.testing.assert_close(captured.operator.dense()[:, 0], jacobian_of(model.mixer, hidden), rtol=0, atol=1e-12)
+    torch.testing.assert_close(captured.operator.matrix[:, 0], jacobian_of(model.mixer, hidden), rtol=0, atol=1e-12)
 
 
 def test_its_blocks_have_no_more_rank_than_the_state():
     (captured,) = ss.capture(seeded(lambda: Recurrent(nn.LSTM, batch_first=True)), TOKENS)
     measured = ss.measure(captured.operator, relative_tolerances=[1e-9], count_accuracy=0)
     assert measured.relative_count.max() == 8
-    matrix = captured.operator.dense()[0, 0]
+    matrix = captured.operator.matrix[0, 0]
     for position in (1, 6, 13):
         sigma = torch.linalg.svdvals(matrix[position:, :, :position].flatten(0, 1).flatten(1))
         share = sigma / sigma.sum()
@@ -104,7 +104,7 @@ def test_a_loop_of_cells_of_ones_own_is_measured_by_its_jacobian():
     (captured,) = ss.capture(model, TOKENS)
     assert (captured.name, captured.kind) == ("1", "derivative")
     hidden = model[0](TOKENS).detach().double()
-    torch.testing.assert_close(captured.operator.dense()[:, 0], jacobian_of(model[1], hidden), rtol=0, atol=1e-12)
+    torch.testing.assert_close(captured.operator.matrix[:, 0], jacobian_of(model[1], hidden), rtol=0, atol=1e-12)
 
 
 def test_the_derivative_of_a_linear_layer_is_its_t():
@@ -125,7 +125,7 @@ def test_the_derivative_of_a_linear_layer_is_its_t():
     for lag in range(3):
         for position in range(lag, 14):
             expected[position, :, position - lag] = kernel[..., lag]
-    torch.testing.assert_close(captured.operator.dense()[0, 0], expected, rtol=0, atol=1e-12)
+    torch.testing.assert_close(captured.operator.matrix[0, 0], expected, rtol=0, atol=1e-12)
 
 
 def test_a_recurrent_layer_in_both_directions_is_refused():

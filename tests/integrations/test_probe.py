@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
+import xarray as xr
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -44,6 +45,15 @@ def test_a_reading_is_what_a_profile_says():
     assert "statesize/ceiling_utilisation" not in found
     for row in profile.summary_rows():
         assert found[f"statesize/layer_state_utilisation/{row['layer']}"] == row["state_utilisation"]
+
+
+def test_a_probe_measures_when_it_is_asked():
+    model, probe = model_of(), Probe(TEXTS, every=1000, share=1e-9, positions=8)
+    found = probe.measure(model)
+    xr.testing.assert_identical(
+        found.mixer("layers.1.mixer"),
+        statesize.profile(model, TEXTS, positions=8, channels="all").mixer("layers.1.mixer"),
+    )
 
 
 def test_readings_come_every_so_many_steps():

@@ -55,9 +55,9 @@ EVEN, ODD = [2, 3, 5, 7, 11, 13], [3, 5, 7, 11, 13, 17]
 def test_one_that_is_refused_everywhere_is_skipped(model, capsys, tmp_path):
     found = profile(model, [ODD])
     assert found.mixers == ("layers.0",)
-    assert "layers.1 attends to later positions" in found.attributes["skipped"]["layers.1"]
+    assert "layers.1 must be causal, but its output at" in found.attributes["skipped"]["layers.1"]
     print_summary([found])
-    assert "skipped: layers.1: Mixer layers.1 attends to later positions" in capsys.readouterr().out
+    assert "skipped: layers.1: Mixer layers.1 must be causal" in capsys.readouterr().out
     document = profile_document(found, None)
     assert [part["name"] for part in document["skipped"]] == ["layers.1"]
     assert plan(model, [ODD]).skipped.keys() == {"layers.1"}
@@ -69,13 +69,13 @@ def test_one_that_is_refused_in_some_sequences_says_in_how_many(model):
     found = profile(model, [EVEN, ODD, EVEN])
     assert found.mixers == ("layers.0", "layers.1")
     reason = found.attributes["skipped"]["layers.1"]
-    assert reason.startswith("Measured in 2 of 3 sequences; in the others: Mixer layers.1 attends to later")
+    assert reason.startswith("Measured in 2 of 3 sequences; in the others: Mixer layers.1 must be causal")
     assert found.mixer("layers.1")["entropy"].notnull().values[:, 0, 1:].any(-1).tolist() == [True, False, True]
     assert profile(model, [EVEN, EVEN]).attributes["skipped"] == {}
 
 
 def test_one_that_is_asked_for_is_an_error(model):
-    with pytest.raises(ModelError, match=r"Mixer layers\.1 attends to later positions"):
+    with pytest.raises(ModelError, match=r"Mixer layers\.1 must be causal"):
         profile(model, [ODD], layers="layers.1")
     assert profile(model, [ODD], layers=[0]).mixers == ("layers.0",)
 

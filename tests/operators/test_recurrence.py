@@ -193,3 +193,8 @@ def test_parts_are_views_where_slices_choose_them() -> None:
     assert part.batch_shape == (2,)
     assert part.B.data_ptr() == recurrence.B[0, 1].data_ptr()
     assert part.C.data_ptr() == recurrence.C.data_ptr()
+
+
+def test_nothing_is_applied_to_nothing() -> None:
+    recurrence = Recurrence(torch.ones(0, 20, 1), torch.ones(0, 20, 3), torch.ones(0, 20, 3))
+    assert recurrence.apply(torch.ones(0, 20, 0)).shape == (0, 20, 0)

@@ -5,6 +5,7 @@ import torch
 from oracles.recurrences import random_recurrence
 
 from statesize.errors import InputError
+from statesize.measurement.measurement import measure
 from statesize.operators import Convolution, Dense, Recurrence
 from statesize.spectra.choice import ENGINES
 from statesize.spectra.cut import make_cut
@@ -226,3 +227,9 @@ def test_an_overflow_in_a_block_names_the_entry(two_threads):
     heads = random_recurrence("scalar", 0, 30, 2, (2, 4))
     with pytest.raises(InputError, match=r"batch entry \(1, 2\)"):
         spread(Recurrence(heads.A, heads.B * size, heads.C * size), "dense", [5, 9])
+
+
+def test_entries_with_gradients_may_be_asked_again():
+    tiny = torch.tensor([[0.0, 1.0, 2.0], [0.0, 1e-200, 2e-200]], dtype=torch.float64, requires_grad=True)
+    found = measure(Convolution(tiny, 5), outputs=("values",))
+    torch.testing.assert_close(found.values[1], 1e-200 * found.values[0])

@@ -103,6 +103,21 @@ class Probe:
         # Read once: the inputs may be an iterator, and several trainings may use the probe.
         object.__setattr__(self, "sequences", tuple(sequences(self.inputs)[0]))
 
+    def measure(self, model: nn.Module) -> Profile:
+        """Measure all heads or channels of a model now, whatever `every` and `share` say.
+
+        Args:
+            model: The model in training; its mode, weights and random states stay as they are.
+
+        Returns:
+            Its profile at the probe's positions.
+
+        Raises:
+            InputError: The probe does not fit the model.
+            ModelError: The model cannot be measured; see `statesize.profile`.
+        """
+        return _measured(model, self, sys.maxsize, CheckPolicy("all"))[0]
+
 
 @dataclass(eq=False)
 class Probing:

@@ -60,27 +60,27 @@ class BlockDense(TensorOperator):
         return self.matrix.shape[-1]
 
     def dense(self) -> Tensor:
-        """T itself.
+        """T with the inputs of a position side by side, and its outputs below each other.
 
         Returns:
-            (..., L, q, L, p).
+            (..., L q, L p), block lower triangular; (..., L, L) for one input and one output.
         """
-        return self.matrix
+        return self.matrix.flatten(-4, -3).flatten(-2)
 
     def columns(self, first: int, last: int) -> Tensor:
-        """See `Operator.columns`, (..., L − first, q, last − first, p)."""
-        return self.matrix.detach()[..., first:, :, first:last, :]
+        """The columns of some positions, from their first rows on, (..., (L − first) q, (last − first) p)."""
+        return self.matrix.detach()[..., first:, :, first:last, :].flatten(-4, -3).flatten(-2)
 
     def apply(self, inputs: Tensor) -> Tensor:
         """All outputs of all inputs.
 
         Args:
-            inputs: (..., L, p).
+            inputs: (..., L p, channels), the p inputs of a position below each other.
 
         Returns:
-            (..., L, q).
+            (..., L q, channels).
         """
-        return torch.einsum("...iqjp,...jp->...iq", self.matrix, inputs)
+        return self.dense() @ inputs
 
     def state_size(self) -> Tensor:
         """Numbers that are kept at each position, of all inputs together, (L,) int64."""

@@ -241,10 +241,10 @@ def chunk_outputs(decay: Tensor, B: Tensor, C: Tensor, inputs: Tensor) -> Tensor
         rows.append(row)
     inside = (C @ B.mT * torch.stack(rows, -2)) @ inputs
     outputs = inside + decay.cumprod(-1)[..., None] * (C @ before)
-    return outputs.reshape(*outputs.shape[:-3], -1, outputs.shape[-1])[..., :length, :]
+    return outputs.flatten(-3, -2)[..., :length, :]
 
 
 def _in_chunks(part: Tensor, fill: float = 0.0) -> Tensor:
     missing = -part.shape[-2] % CHUNK
     part = pad(part, (0, 0, 0, missing), value=fill) if missing else part
-    return part.reshape(*part.shape[:-2], -1, CHUNK, part.shape[-1])
+    return part.unflatten(-2, (part.shape[-2] // CHUNK, CHUNK))

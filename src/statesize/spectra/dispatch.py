@@ -144,7 +144,9 @@ def _in_range(operator: Operator, engine: Engine, question: Question) -> tuple[A
             answers = again
         else:
             for name, answer in again.items():
-                answers[name][indices] = answer[..., : answers[name].shape[-1]]
+                answer = answer[..., : answers[name].shape[-1]]
+                # Not in place: an engine may have made the earlier ones without gradients.
+                answers[name] = answer if indices is ... else answers[name].index_put(indices, answer)
         left = ~_finite(answers)
         if attempt.squares:
             size = _magnitude(operator)
