@@ -96,13 +96,19 @@ def require_real(
     return number
 
 
+def several(name: str, argument: object, expected: str) -> Iterable[object]:
+    """What can be iterated over, and is neither a text nor a dict."""
+    if isinstance(argument, Iterable) and not isinstance(argument, str | bytes | dict):
+        found = cast("Iterable[object]", argument)
+        if getattr(found, "ndim", 1):
+            return found
+    refuse(name, expected, cast("object", argument))
+
+
 def real_numbers(name: str, argument: object) -> list[float]:
     """A list of finite numbers of at least 0."""
-    several = not isinstance(argument, str | bytes | dict) and isinstance(argument, Iterable)
-    if not several or not getattr(cast("object", argument), "ndim", 1):
-        refuse(name, "a sequence of numbers such as (1e-3,)", cast("object", argument))
     numbers: list[float] = []
-    for value in cast("Iterable[object]", argument):
+    for value in several(name, argument, "a sequence of numbers such as (1e-3,)"):
         number = real_number(value)
         if number is None or number < 0:
             refuse(name, "finite and at least 0", value)

@@ -261,6 +261,7 @@ def test_intervals_need_five_documents_and_cuts_of_a_text_are_not_independent():
         ({"cuts": [LENGTH - 1]}, "cuts must lie from 1 to 18"),
         ({"cuts": [0]}, "cuts must be"),
         ({"cuts": []}, "got none"),
+        ({"cuts": 9}, "cuts must be None or a sequence"),
         ({"tokens": LENGTH + 1}, "a text of 21 tokens, got 20 in the longest"),
         ({"documents": 0}, "documents must be"),
         ({"number": -1}, "number must be"),

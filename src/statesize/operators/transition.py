@@ -247,4 +247,4 @@ def chunk_outputs(decay: Tensor, B: Tensor, C: Tensor, inputs: Tensor) -> Tensor
 def _in_chunks(part: Tensor, fill: float = 0.0) -> Tensor:
     missing = -part.shape[-2] % CHUNK
     part = pad(part, (0, 0, 0, missing), value=fill) if missing else part
-    return part.unflatten(-2, (part.shape[-2] // CHUNK, CHUNK))
+    return part.reshape(*part.shape[:-2], part.shape[-2] // CHUNK, CHUNK, part.shape[-1])

@@ -13,7 +13,7 @@ from statesize.adapters.capture import capture
 from statesize.adapters.forward import Forward
 from statesize.adapters.models.inputs import measurable
 from statesize.adapters.selection import find_mixers
-from statesize.check import require_count
+from statesize.check import require_count, several
 from statesize.errors import InputError, ModelError
 from statesize.io.progress import Bars
 from statesize.models.load import load_model
@@ -104,7 +104,8 @@ def truncate(
 
 
 def _checked(cuts: Sequence[int] | None, length: int) -> tuple[int, ...]:
-    positions = (length // 2,) if cuts is None else tuple(require_count("cuts", cut) for cut in cuts)
+    wanted = (length // 2,) if cuts is None else several("cuts", cuts, "None or a sequence of positions such as (256,)")
+    positions = tuple(require_count("cuts", cut) for cut in wanted)
     outside = [cut for cut in positions if cut > length - 2]
     if outside or not positions:
         raise InputError(
