@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from statesize.errors import InputError, ModelError
 from statesize.lab import zoo
-from statesize.network.jacobian import Jacobian, copies
+from statesize.network.jacobian import SpanJacobian, copies
 from statesize.network.network import NetworkProgress, network_ess
 from statesize.spectra.spectrum import effective_rank
 
@@ -120,7 +120,7 @@ def test_cuts_hold_one_graph_at_a_time() -> None:
 
     def count(progress: NetworkProgress) -> None:
         if progress.products == 0:
-            alive.append(sum(type(one) is Jacobian for one in gc.get_objects()))
+            alive.append(sum(type(one) is SpanJacobian for one in gc.get_objects()))
 
     network_ess(model, tokens, [3, 6, 9], method="lanczos", on_progress=count)
     assert alive == [1, 1, 1]

@@ -59,7 +59,7 @@ def test_sequences_together(dataset):
     run = MixerRun.begin(dataset)
     for sequence, one in datasets.items():
         run.add(sequence, one)
-    (joined,) = mixer_parts(run, [9, 4, 6], SETTINGS, lambda _, row: datasets[row], whole=True)
+    (joined,) = mixer_parts(run, [9, 4, 6], lambda _, row: datasets[row], whole=True)
     assert joined.sizes["sequence"] == 3
     assert joined["position"].values.tolist() == list(range(9))
     np.testing.assert_array_equal(joined["entropy"][0], dataset["entropy"][0])
@@ -69,6 +69,6 @@ def test_sequences_together(dataset):
     assert joined["entropy"][2, :, 6:].isnull().all()
     assert joined["entropy"].dtype == np.float32
     run.bytes = 2**28
-    parts = list(mixer_parts(run, [9, 4, 6], SETTINGS, lambda _, row: datasets[row], whole=False))
+    parts = list(mixer_parts(run, [9, 4, 6], lambda _, row: datasets[row], whole=False))
     assert [part.sizes["sequence"] for part in parts] == [1, 1, 1]
     xr.testing.assert_identical(xr.concat(parts, "sequence", data_vars="minimal"), joined)

@@ -24,6 +24,8 @@ TOLERANCE_LADDER = (1e-2, *(10 ** (-step / 2) for step in range(1, 11) if step !
 
 LONGEST_WHOLE, EVENLY_SPREAD = 2**14, 32
 """Tokens up to which all positions of a sequence are measured by default, and how many of a longer one."""
+FEW = 8
+"""How many positions are measured by default where each takes hundreds of products with a layer's derivative."""
 
 Channels = int | Literal["all"] | None
 Weights = Literal["none", "values"]
@@ -75,8 +77,8 @@ class Settings:
         """Whether a variant of ESS is measured beside the default."""
         return self.weights != "none" or self.skip_first > 0 or self.squares
 
-    def cut(self, length: int) -> Cut | None:
-        """Which H_i of a sequence of so many tokens are measured, or None where no position or window fits."""
+    def cut(self, length: int, *, few: bool = False) -> Cut | None:
+        """Which H_i of a sequence are measured, few by default where each takes long; None where none fits into it."""
         first, last = self.past or 1, length - (self.future or 1)
         if first > last:
             return None
@@ -85,6 +87,9 @@ class Settings:
             return make_cut(length, fitting, self.past, self.future) if fitting else None
         if isinstance(self.positions, int):
             return make_cut(length, self.positions, self.past, self.future)
+        by_default = self.positions is None and self.stride == 1
+        if few and by_default:
+            return make_cut(length, FEW, self.past, self.future)
         if self.spreads(length):
             return make_cut(length, EVENLY_SPREAD, self.past, self.future)
         return make_cut(length, range(first, last + 1, self.stride), self.past, self.future)

@@ -1,14 +1,13 @@
-"""The Jacobian of a span as a linear map, and the copies of a model whose derivatives are taken."""
+"""The Jacobian of a span, and the copies of a model whose derivatives are taken."""
 
 from __future__ import annotations
 
 import copy
 import math
-import warnings
 from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, Literal, cast
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -21,14 +20,9 @@ from statesize.adapters.reference import check_deterministic
 from statesize.check import refuse, require_kind
 from statesize.errors import InputError, ModelError
 from statesize.network.span import Span
+from statesize.operators.jacobian import INDEPENDENT, Jacobian
 from statesize.spectra.cut import Positions, make_cut
-from statesize.spectra.implicit.attention import LinearMap
 
-_linalg, _func = cast("Any", torch.linalg), cast("Any", torch.func)
-# Vectors in one batch of products.
-_BATCH = 8
-# Check of the derivative by a finite difference: relative step and relative tolerance.
-_STEP, _TOLERANCE = 1e-6, 1e-3
 # Estimate of the error of products in single precision: number of random vectors, and safety factor.
 _SAMPLES, _SAFETY = 4, 2
 # Tolerated roundings of a run in the model's own dtype; with GPT-2's shape, 14 roundings of its embeddings occur.
@@ -37,108 +31,41 @@ _ROUNDINGS = 64
 Precision = Literal["double", "single"]
 
 
-class Jacobian(LinearMap):
-    """Derivatives of the outputs from position i on by the inputs before i, (rows, columns)."""
+class SpanJacobian(Jacobian):
+    """Derivatives of the outputs of a span from position i on by its inputs before i, (rows, columns).
 
-    # method: how products with J are computed, "double backward" or "forward mode". error: estimate of the distance
-    # from `exact`, whose derivatives were checked, in the Frobenius norm; 0 without `exact`.
+    Attributes:
+        error: Estimate of the distance from `exact`, whose derivatives were checked, in the Frobenius norm; 0 without.
+    """
 
-    def __init__(self, span: Span, position: int, exact: Jacobian | None = None) -> None:
-        self._past = span.inputs[:position].detach()
-        self._span = span
-        self.columns = self._past.numel()
-        with torch.enable_grad():
-            self._leaf = self._past.clone().requires_grad_()
-            self._future = span.future(self._leaf)
-        self.rows = self._future.numel()
-        self._batched, self.method = True, "double backward"
-        self._dual: tuple[Tensor, Tensor] | None = None
+    def __init__(self, span: Span, position: int, exact: SpanJacobian | None = None) -> None:
+        self._span, past = span, span.inputs[:position].detach()
+        super().__init__(span.future, past)
         self.error = 0.0
         if exact is None:
-            self._check()
+            self._check(past)
         else:
             forward = _distance(self.forward, exact.forward, self.columns)
             self.error = _SAFETY * (forward + _distance(self.adjoint, exact.adjoint, self.rows))
 
-    @torch.enable_grad()
-    def forward(self, vectors: Tensor) -> Tensor:
-        """J x of vectors in rows, (k, columns) to (k, rows)."""
-        return self._batches(self._forward, vectors, self._past)
-
-    @torch.enable_grad()
-    def adjoint(self, vectors: Tensor) -> Tensor:
-        """Jᵀ y of vectors in rows, (k, rows) to (k, columns)."""
-        return self._batches(lambda part: self._pullback(self._future, self._leaf, part), vectors, self._future)
-
     def dense(self) -> Tensor:
         """J, or its transpose where J has fewer columns, (dimension, other side)."""
         side = self.forward if self.columns < self.rows else self.adjoint
-        identity = torch.eye(self.dimension, dtype=self._past.dtype, device=self._past.device)
-        return torch.cat([side(part) for part in torch.split(identity, _BATCH)])
+        return side(torch.eye(self.dimension, dtype=torch.float64))
 
-    def _batches(self, function: Callable[[Tensor], Tensor], vectors: Tensor, like: Tensor) -> Tensor:
-        vectors = vectors.to(like).reshape(-1, *like.shape)
-        products = [function(part).detach().flatten(1) for part in torch.split(vectors, _BATCH)]
-        return torch.cat(products).to("cpu", torch.float64)
-
-    def _forward(self, vectors: Tensor) -> Tensor:
-        if self.method == "double backward":
-            try:
-                # Jᵀ u is linear in u, and its own derivative by u is J. Forward mode takes twice the time.
-                if self._dual is None:
-                    u = torch.zeros_like(self._future).requires_grad_()
-                    (pulled,) = torch.autograd.grad(self._future, self._leaf, u, create_graph=True)
-                    self._dual = pulled, u
-                return self._pullback(*self._dual, vectors)
-            except (RuntimeError, NotImplementedError):
-                self.method, self._dual = "forward mode", None
-
-        def product(vector: Tensor) -> Tensor:
-            return _func.jvp(self._span.future, (self._past,), (vector,))[1]
-
-        with warnings.catch_warnings():
-            # torch compiles some derivatives by torch.jit.script when it first needs them.
-            warnings.simplefilter("ignore", DeprecationWarning)
-            return _func.vmap(product)(vectors)
-
-    def _pullback(self, output: Tensor, source: Tensor, vectors: Tensor) -> Tensor:
-        """Derivatives of <output, vector> by a source for each vector."""
-        if self._batched:
-            try:
-                return torch.autograd.grad(output, source, vectors, retain_graph=True, is_grads_batched=True)[0]
-            except (RuntimeError, NotImplementedError):
-                self._batched = False
-        return torch.stack([torch.autograd.grad(output, source, part, retain_graph=True)[0] for part in vectors])
-
-    def _check(self) -> None:
+    def _check(self, past: Tensor) -> None:
         """Refuse a span without dependence, without derivatives, or with derivatives of another function."""
-        generator = torch.Generator().manual_seed(0)
-        direction = torch.randn(self._past.shape, generator=generator, dtype=torch.float64).to(self._past)
-        step = _STEP * float(self._past.abs().max()) or _STEP
-        with torch.no_grad():
-            above, below = (self._span.future(self._past + sign * step * direction) for sign in (1, -1))
-            difference = ((above - below) / (2 * step)).flatten()
-        between = f"{self._span.end} at positions from {self._past.shape[0]} on"
-        if not bool(difference.any()):
-            raise ModelError(f"{between} must depend on what {self._span.start} returns before, and does not.")
-        try:
-            product = self.forward(direction.reshape(1, -1))[0]
-            pulled = self.adjoint(product[None])[0]
-        except (RuntimeError, NotImplementedError) as error:
-            raise self._derivative_error(str(error).splitlines()[0]) from error
-        size = float(_linalg.vector_norm(difference))
-        if not float(_linalg.vector_norm(product - difference.cpu())) <= _TOLERANCE * size:
-            raise self._derivative_error("a finite difference of its outputs differs from its derivative")
-        # <J x, J x> = <x, Jᵀ J x>.
-        square = float(product.square().sum())
-        if not abs(float((pulled * direction.flatten().cpu()).sum()) - square) <= 1e-6 * square:
-            raise self._derivative_error("its forward and backward derivatives differ")
-
-    def _derivative_error(self, reason: str) -> ModelError:
-        with torch.enable_grad():
-            cutting = self._span.cutting_modules(self._past)
-        name = f"Module {cutting[0]}" if cutting else f"The span from {self._span.start} to {self._span.end}"
-        return ModelError(f"{name} must have derivatives, got none that are right: {reason}. Choose another span.")
+        fault = self.fault()
+        if fault == INDEPENDENT:
+            raise ModelError(
+                f"{self._span.end} at positions from {len(past)} on must depend on what {self._span.start} returns "
+                "before, and does not."
+            )
+        if fault:
+            with torch.enable_grad():
+                cutting = self._span.cutting_modules(past)
+            name = f"Module {cutting[0]}" if cutting else f"The span from {self._span.start} to {self._span.end}"
+            raise ModelError(f"{name} must have derivatives, got none that are right: {fault}. Choose another span.")
 
 
 def _distance(first: Callable[[Tensor], Tensor], second: Callable[[Tensor], Tensor], size: int) -> float:
@@ -156,13 +83,13 @@ class Copies:
     run_difference: float  # of the outputs of `exact` from the unaltered model, relative to the largest
     cuts: tuple[int, ...]
 
-    def jacobian(self, i: int) -> Jacobian:
+    def jacobian(self, i: int) -> SpanJacobian:
         """The exact Jacobian at position i."""
-        return Jacobian(self.exact, i)
+        return SpanJacobian(self.exact, i)
 
-    def for_products(self, jacobian: Jacobian, i: int) -> Jacobian:
+    def for_products(self, jacobian: SpanJacobian, i: int) -> SpanJacobian:
         """The Jacobian in the precision of the products."""
-        return jacobian if self.single is None else Jacobian(self.single, i, exact=jacobian)
+        return jacobian if self.single is None else SpanJacobian(self.single, i, exact=jacobian)
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from statesize.check import refuse, require_real
 from statesize.errors import InputError
 from statesize.io.text import facts_table
 from statesize.measurement.settings import memory_bytes
-from statesize.network.jacobian import Copies, Jacobian, Precision, copies
+from statesize.network.jacobian import Copies, Precision, SpanJacobian, copies
 from statesize.spectra.cut import Positions
 from statesize.spectra.exact.dense import block_spectrum
 from statesize.spectra.implicit.entropy_estimate import EntropyEstimate
@@ -168,7 +168,7 @@ def check_limits(accuracy: float, memory: int | str, method: str) -> tuple[float
     return require_real("accuracy", accuracy, above=0, below=1), memory_bytes(memory)
 
 
-def method_at(jacobian: Jacobian, method: str, memory: int) -> str:
+def method_at(jacobian: SpanJacobian, method: str, memory: int) -> str:
     """The method for one cut; forming a small Jacobian costs about as much as the products of an interval."""
     if method != "auto":
         return method
@@ -176,7 +176,7 @@ def method_at(jacobian: Jacobian, method: str, memory: int) -> str:
     return "dense" if fits else "lanczos"
 
 
-def estimate_of(jacobian: Jacobian, accuracy: float, memory: int, seed: int) -> EntropyEstimate:
+def estimate_of(jacobian: SpanJacobian, accuracy: float, memory: int, seed: int) -> EntropyEstimate:
     """An estimate before its first product, with as many products as its vectors in `memory` bytes allow."""
     dimension = jacobian.dimension
     most = min(dimension, max(4, memory // 8 // dimension))

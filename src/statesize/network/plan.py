@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from statesize.adapters.models.inputs import Inputs
-from statesize.network.jacobian import Jacobian, Precision, copies
+from statesize.network.jacobian import Precision, SpanJacobian, copies
 from statesize.network.network import Method, check_limits, estimate_of, method_at
 from statesize.spectra.cut import Positions
 
@@ -112,7 +112,7 @@ def network_plan(
     return NetworkPlan(cuts, seconds, sum(cut.seconds for cut in cuts))
 
 
-def _planned(jacobian: Jacobian, i: int, needed: int, seconds: float, method: str, memory: int) -> PlannedCut:
+def _planned(jacobian: SpanJacobian, i: int, needed: int, seconds: float, method: str, memory: int) -> PlannedCut:
     """One cut; `seconds` are those of a product with J and one with Jᵀ, and a row of a dense J takes one of them."""
     dimension, method = jacobian.dimension, method_at(jacobian, method, memory)
     if method == "dense":

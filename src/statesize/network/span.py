@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from collections.abc import Mapping
+from contextlib import ExitStack, nullcontext
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.overrides import TorchFunctionMode
 
 from statesize.adapters.forward import Forward
 from statesize.adapters.models.held import named_parts
+from statesize.adapters.models.in_double import differentiable
 from statesize.errors import InputError, ModelError
 
 
@@ -119,29 +118,9 @@ class Span:
         )
 
     def _run(self) -> None:
-        with ExitStack() as changes:
-            if not self._own_kernels:
-                # Other kernels of attention have neither forward mode nor double backward.
-                changes.enter_context(cast("Any", sdpa_kernel(SDPBackend.MATH)))
-                if next(self._forward.model.parameters()).dtype is torch.float64:
-                    changes.enter_context(_InDouble())
+        dtype = next(self._forward.model.parameters()).dtype
+        with nullcontext() if self._own_kernels else differentiable(dtype):
             self.returned = first_tensor(self._forward.backbone(*self._forward.args, **self._forward.kwargs))
-
-
-class _InDouble(TorchFunctionMode):
-    """Replaces float32 by float64 in calls of torch, for example in norms that compute in float32."""
-
-    def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        if func is Tensor.float:
-            return args[0].double()
-        named = {name: _double(value) for name, value in (kwargs or {}).items()}
-        return func(*(_double(value) for value in args), **named)
-
-
-def _double(value: Any) -> Any:
-    return torch.float64 if value is torch.float32 else value
 
 
 def first_tensor(value: object) -> Tensor | None:

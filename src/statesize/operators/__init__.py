@@ -3,6 +3,7 @@
 from statesize.operators.attention import SoftmaxAttention
 from statesize.operators.block_dense import BlockDense
 from statesize.operators.convolution import Convolution, GatedConvolution
+from statesize.operators.derivative import Derivative
 from statesize.operators.operator import Dense, Operator
 from statesize.operators.recurrence import Recurrence
 from statesize.operators.state_space import StateSpace
@@ -12,6 +13,7 @@ __all__ = [
     "BlockDense",
     "Convolution",
     "Dense",
+    "Derivative",
     "GatedConvolution",
     "Operator",
     "Recurrence",

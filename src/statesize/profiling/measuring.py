@@ -21,7 +21,7 @@ from statesize.measurement.columns import LONGEST, entropies, sinks
 from statesize.measurement.measurement import Measurement, engine_outputs, measure_at
 from statesize.measurement.settings import Settings
 from statesize.measurement.statistics import Sample, draw
-from statesize.operators import BlockDense, Dense, Operator, Recurrence, Shared, SoftmaxAttention
+from statesize.operators import BlockDense, Dense, Derivative, Operator, Recurrence, Shared, SoftmaxAttention
 from statesize.operators.stepped import Stepped
 from statesize.results.datasets import sequence_dataset
 from statesize.results.fields import SINKS
@@ -41,6 +41,8 @@ _CAPTURE_OVERHEAD = 2.4
 # Of T of one head in float64, while it is measured: itself twice, and five of the engine `tridiagonal`.
 _MAPS_PER_HEAD = 7
 _MEGABYTE = 10**6
+# Of a derivative, at one position.
+_PRODUCTS = 400
 # Tokens up to which engines for attention are chosen as if T were held.
 _SHORT = 1024
 
@@ -127,7 +129,7 @@ def measure_captured(
         every = len(chosen) == item.units
         with _naming(item, sequence, "head)" if every else f"k) for heads or channels {chosen.tolist()}"):
             operator = item.units_operator(slice(None) if every else torch.from_numpy(chosen)).to(device="cpu")
-            cut = settings.cut(operator.length)
+            cut = settings.cut(operator.length, few=by_products(operator))
             if cut is None:
                 raise InputError(f"past and future must fit into {operator.length} tokens")
             measurements.append(measure_at(operator, cut, settings, outputs))
@@ -170,7 +172,7 @@ def plan_work(item: Captured, sequence: int, length: int, reference: int, settin
             f"Mixer {item.name}, sequence {sequence}: its operator has length {first.length}, but the "
             f"sequence has {length} tokens; a profile needs one position a token."
         )
-    operations = item.units * operations_per_unit(first, reference, settings.cut(reference))
+    operations = item.units * operations_per_unit(first, reference, settings.cut(reference, few=by_products(first)))
     # Groups of heads in place of as many heads.
     readouts = first.readouts if isinstance(first, Shared) else 1
     if settings.channels is None:
@@ -180,7 +182,7 @@ def plan_work(item: Captured, sequence: int, length: int, reference: int, settin
         count = item.units if settings.channels == "all" else -(-settings.channels // readouts)
     count = max(count, 2) if readouts > 1 else count
     sample = draw(item.units, count, settings.seed, item.name)
-    cut, dtype = settings.cut(length), str(first.dtype).removeprefix("torch.")
+    cut, dtype = settings.cut(length, few=by_products(first)), str(first.dtype).removeprefix("torch.")
     if cut is None:
         return Work(sample, dtype, None, "auto", 1, 0, 0, operations)
     with _naming(item, sequence, "head)"):
@@ -210,6 +212,11 @@ def plan_work(item: Captured, sequence: int, length: int, reference: int, settin
     return Work(sample, dtype, cut, engine.name, block, unit_bytes, shared_bytes, operations, attends)
 
 
+def by_products(operator: Operator) -> bool:
+    """Whether an operator is measured by hundreds of products at each position."""
+    return isinstance(operator, Derivative) and not operator.is_small
+
+
 def _bytes(engine: Engine, held: Operator, cut: Cut) -> int:
     return engine.footprint(held, cut) + engine.shared_footprint(held, cut)
 
@@ -223,6 +230,9 @@ def operations_per_unit(operator: Operator, length: int, cut: Cut | None) -> flo
         return operator.readouts * operations_per_unit(operator.operator[..., 0], length, cut)
     if isinstance(operator, BlockDense):
         return float(length * max(ports(operator))) ** 3 * min(8.0, positions / 2)
+    if isinstance(operator, Derivative):
+        # Each product is a pass of the layer forward and several backward, of weights that are about square.
+        return float(positions * _PRODUCTS * length) * 10 * ports(operator)[0] * ports(operator)[1]
     if isinstance(operator, Stepped):
         return operator.steps * operations_per_unit(operator.recurrence, length, cut)
     any_operator = float(length) ** 3 * min(8.0, positions / 2)

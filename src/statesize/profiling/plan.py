@@ -24,6 +24,7 @@ from statesize.measurement.settings import (
 from statesize.profiling.calibration import Trial
 from statesize.profiling.measuring import MOST_OPERATIONS, Layers
 from statesize.spectra.engine import EngineName
+from statesize.spectra.implicit.derivative import DerivativeEngine
 from statesize.texts.inputs import Inputs, sequences
 from statesize.texts.tokens import AnyTokenizer, supported_tokenizer
 
@@ -212,7 +213,8 @@ def _plan(trial: Trial, shorter: Trial | None, lengths: Sequence[int], sequences
             spent = sum(seconds * (length / trial.length) ** exponent for length in lengths)
         else:
             spent = seconds * len(lengths)
-        cuts = [trial.settings.cut(length) for length in lengths]
+        few = mixer.work.engine == DerivativeEngine.name
+        cuts = [trial.settings.cut(length, few=few) for length in lengths]
         planned.append(
             PlannedMixer(
                 name=mixer.name,

@@ -187,8 +187,7 @@ class ProfileRun:
         recipe = {"recipe": origin.source["recipe"]} if "recipe" in origin.source else {}
         root.attrs |= facts | {"source": source, "threads": origin.threads} | recipe | self._attributes()
         nodes = (
-            (mixer.name, mixer_parts(mixer, lengths, self.settings, self.read, whole=output is None))
-            for mixer in self.mixers.values()
+            (mixer.name, mixer_parts(mixer, lengths, self.read, whole=output is None)) for mixer in self.mixers.values()
         )
         if output is None or self.parts is None:
             datasets = {f"/{mixer}": next(iter(parts)) for mixer, parts in nodes}

@@ -111,12 +111,14 @@ class MixerRun:
     Attributes:
         about: The first dataset, without positions.
         sequences: Sequences in which it was called, ascending.
+        positions: All that were measured, and 0 where no window leaves it out.
         bytes: Bytes of the largest dataset.
     """
 
     about: xr.Dataset
     engines: set[str] = field(default_factory=set[str])
     sequences: list[int] = field(default_factory=list[int])
+    positions: set[int] = field(default_factory=set[int])
     bytes: int = 1
 
     @classmethod
@@ -141,6 +143,7 @@ class MixerRun:
         self.sequences.append(sequence)
         if dataset.sizes["position"]:
             self.engines.add(dataset.attrs["engine"])
+        self.positions.update(dataset["position"].values.tolist())
         self.bytes = max(self.bytes, dataset.nbytes)
 
 
@@ -170,14 +173,9 @@ def token_dataset(sequences: Sequence[Tensor], tokenizer: AnyTokenizer | None) -
     )
 
 
-def mixer_parts(
-    run: MixerRun, lengths: Sequence[int], settings: Settings, read: Reader, *, whole: bool
-) -> Iterator[xr.Dataset]:
+def mixer_parts(run: MixerRun, lengths: Sequence[int], read: Reader, *, whole: bool) -> Iterator[xr.Dataset]:
     """The dataset of one mixer, in one part or in parts along the sequences; NaN where nothing was measured."""
-    cuts = [settings.cut(length) for length in sorted({lengths[sequence] for sequence in run.sequences})]
-    positions = np.array(sorted({position for cut in cuts if cut for position in cut.positions}), np.int64)
-    if not len(positions) or (settings.past is None and settings.future is None):
-        positions = np.concatenate([np.zeros(1, np.int64), positions])
+    positions = np.array(sorted(run.positions or {0}), np.int64)
     called, size = set(run.sequences), len(lengths) if whole else max(1, _PART_BYTES // run.bytes)
     attributes = {name: run.about.attrs[name] for name in _ATTRIBUTES} | {"engine": ", ".join(sorted(run.engines))}
     for first in range(0, len(lengths), size):

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from statesize.errors import EngineError, InputError
 from statesize.io.machine import free_bytes
-from statesize.operators import BlockDense, Convolution, Dense, Operator, Recurrence, Shared, StateSpace
+from statesize.operators import BlockDense, Convolution, Dense, Derivative, Operator, Recurrence, Shared, StateSpace
 from statesize.operators.stepped import Stepped
 from statesize.parallel.threads import free_threads, in_parallel, one_torch_thread
 from statesize.spectra.choice import ORDER
@@ -198,6 +198,9 @@ def _require_finite(answers: Answers, cut: Cut) -> None:
 
 def with_readouts(operator: Operator, cut: Cut) -> tuple[Operator, Cut]:
     """The operator and the cut that engines take: of readouts of one state, a recurrence with a step for each."""
+    if isinstance(operator, Derivative):
+        # A long one is measured by products with its blocks.
+        return with_readouts(operator.block_dense(), cut) if operator.is_small else (operator, cut)
     if isinstance(operator, StateSpace):
         r, recurrence = sum(ports(operator)), operator.one_at_a_time()
     elif isinstance(operator, BlockDense):
@@ -217,7 +220,7 @@ def with_readouts(operator: Operator, cut: Cut) -> tuple[Operator, Cut]:
 
 def ports(operator: Operator) -> tuple[int, int]:
     """How many inputs and how many outputs a position has."""
-    if isinstance(operator, StateSpace | BlockDense):
+    if isinstance(operator, StateSpace | BlockDense | Derivative):
         return operator.inputs, operator.outputs
     if isinstance(operator, Stepped):
         return operator.steps, 1

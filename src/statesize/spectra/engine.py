@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from statesize.errors import EngineError
-from statesize.operators import Operator, Recurrence, Shared
+from statesize.operators import Derivative, Operator, Recurrence, Shared
 from statesize.spectra.cut import Cut
 
 Output: TypeAlias = Literal["counts", "entropy", "values"]
@@ -21,6 +21,7 @@ EngineName: TypeAlias = Literal[
     "convolution",
     "streaming",
     "implicit",
+    "derivative",
     "tridiagonal",
     "square_root",
     "dense",
@@ -95,7 +96,7 @@ class Engine(ABC):
     Attributes:
         name: The value of `engine=`.
         outputs: What it computes, out of `OUTPUTS`.
-        works_on: Classes of operators that it supports; `Shared` only where it is among them.
+        works_on: Classes of operators that it supports; `Shared` and `Derivative` only where they are among them.
         operators: The same in words.
         cost: Operations for all positions of one batch entry, in words.
         windows: Whether it can cut H_i by `past` and `future`.
@@ -132,8 +133,8 @@ class Engine(ABC):
 
     def supports(self, operator: Operator) -> bool:
         """Whether it works on this kind of operator."""
-        if isinstance(operator, Shared):
-            return Shared in self.works_on
+        if isinstance(operator, Shared | Derivative):
+            return type(operator) in self.works_on
         return isinstance(operator, self.works_on)
 
     def unsupported_reason(self, operator: Operator, cut: Cut, outputs: tuple[str, ...]) -> str | None:

@@ -12,7 +12,7 @@ from weakref import WeakKeyDictionary
 from torch import Tensor, nn
 
 from statesize.adapters.calls import ArgumentCopies, Call, FoundMixer, described
-from statesize.adapters.derivative import derivative, found_derivative, is_recurrent, too_large
+from statesize.adapters.derivative import derivative, found_derivative, is_recurrent
 from statesize.adapters.forward import Forward
 from statesize.adapters.impulses.layer import observe
 from statesize.adapters.impulses.lone_run import LoneRuns
@@ -21,7 +21,7 @@ from statesize.adapters.models.held import mapped, named_parts
 from statesize.adapters.observation import Observation
 from statesize.adapters.other_mixing import is_own_code
 from statesize.errors import ModelError
-from statesize.operators import BlockDense
+from statesize.operators import BlockDense, Derivative
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,14 +50,7 @@ class OwnMixing:
         layer = self.layers[call.name]
         return observe(call.name, _runs(forward, call, layer.fixed), layer.mix)
 
-    def take_derivative(self, name: str, reason: str) -> None:
-        """Measure a module by its derivative, or refuse it with a reason."""
-        if reason:
-            self.refused[name] = reason
-        else:
-            self.derivatives.add(name)
-
-    def differentiated(self, forward: Forward, call: Call) -> tuple[BlockDense, Tensor]:
+    def differentiated(self, forward: Forward, call: Call) -> tuple[BlockDense | Derivative, Tensor]:
         """The derivative of a call of a module without a T, and what it returned."""
         return derivative(call.name, _runs(forward, call, {}))
 
@@ -91,9 +84,8 @@ def find_own_mixing(forward: Forward, mixers: Collection[nn.Module]) -> OwnMixin
         if module in mixers:
             continue
         name, (args, kwargs) = names[module], calls.arguments[module]
-        large = too_large(name, args, kwargs, calls.outputs[module][0], forward.length)
         if module in recurrent:
-            found.take_derivative(name, large)
+            found.derivatives.add(name)
             continue
         parts = set(module.modules()) - {module}
         fixed = {part: calls.outputs[part] for part in mixing if part in parts}
@@ -103,7 +95,10 @@ def find_own_mixing(forward: Forward, mixers: Collection[nn.Module]) -> OwnMixin
             mix = find_mix(runs, name, tuple(known))
             around = mixing_around(runs, name) if mix is None and fixed else ""
         except NoOperatorError as error:
-            found.take_derivative(name, large or (str(error) if fixed else ""))
+            if fixed:
+                found.refused[name] = str(error)
+            else:
+                found.derivatives.add(name)
             mixing.add(module)
             continue
         except ModelError as error:

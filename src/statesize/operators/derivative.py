@@ -1,0 +1,217 @@
+"""The derivative of a causal function, known by its products."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from statesize.check import require_finite, require_floating, require_length, shape
+from statesize.errors import InputError
+from statesize.operators.block_dense import BlockDense
+from statesize.operators.jacobian import INDEPENDENT, Jacobian
+from statesize.operators.operator import TensorOperator, batch_index
+
+LARGEST = 4096
+"""Positions times channels up to which a derivative is held: it then takes 134 MB, and measuring it about 1 GB."""
+# Cuts at which causality is checked, all of a short sequence, and numbers in the vectors of one product.
+_CUTS, _NUMBERS = 256, 2**22
+_ROUNDING = {torch.float64: 1e-9, torch.float32: 1e-5}
+
+
+class Derivative(TensorOperator):
+    """∂y_i/∂x_j of a causal function y(x) at a point: its T[i, j] are matrices q × p, of all outputs by all inputs.
+
+    At position i it has the block of the derivatives of all outputs from i on by all inputs before, as `BlockDense`
+    has. Of a linear function the derivative is its T; of a recurrence that is nonlinear in its state, its blocks have
+    at most the rank of the state. Products with a block are derivatives forward and backward, so that no derivative of
+    a long sequence is ever held: `measure` then gives intervals of 95 % for the entropy, and bounds for counts.
+
+    Args:
+        function: From inputs (..., L, p) to outputs (..., L, q), a torch function that is differentiable twice, or
+            forwards. Entries of the batch do not act on each other.
+        point: x, (..., L, p), float64 or float32, in which derivatives are computed.
+        state_size: Numbers that are kept at each position, (L,) integers; None for all earlier inputs.
+
+    Raises:
+        InputError: Wrong shape or dtype, not finite, or not causal; or the derivative is not what a finite difference
+            of the outputs says.
+
+    Example:
+        >>> import torch
+        >>> from statesize import measure
+        >>> with torch.random.fork_rng():
+        ...     _ = torch.manual_seed(0)
+        ...     gru, point = torch.nn.GRU(4, 2, batch_first=True).double(), torch.randn(12, 4).double()
+        >>> operator = Derivative(lambda inputs: gru(inputs)[0], point)
+        >>> measure(operator, relative_tolerances=[1e-9], positions=[6]).relative_count.tolist()
+        [[2]]
+    """
+
+    def __init__(self, function: Callable[[Tensor], Tensor], point: Tensor, state_size: Tensor | None = None) -> None:
+        require_floating("point", point)
+        if point.ndim < 2 or point.dtype not in _ROUNDING:
+            raise InputError(
+                f"point must have shape (..., L, p) in float64 or float32, got {shape(point)} in {point.dtype}."
+            )
+        require_length("point", point, -2)
+        require_finite("point", point)
+        self._function, self._point = function, point.detach()
+        self._entries = torch.arange(point.shape[:-2].numel()).reshape(point.shape[:-2])
+        self._weights: Tensor | None = None
+        with torch.no_grad():
+            outputs = function(self._point)
+        if outputs.shape[:-1] != point.shape[:-1]:
+            raise InputError(f"function must return (..., L, q) for {shape(point)}, got {shape(outputs)}.")
+        require_finite("function(point)", outputs)
+        self._outputs = outputs.shape[-1]
+        everything = point.shape[-1] * torch.arange(point.shape[-2])
+        self._state_size = everything if state_size is None else torch.minimum(state_size.to(everything), everything)
+        self._describe(point, point.shape[-2], point.shape[:-2])
+        for entry in range(self._entries.numel()):
+            self._check(entry)
+
+    @property
+    def outputs(self) -> int:
+        """q, the outputs of a position."""
+        return self._outputs
+
+    @property
+    def inputs(self) -> int:
+        """p, the inputs of a position."""
+        return self._point.shape[-1]
+
+    @property
+    def is_small(self) -> bool:
+        """Whether it is measured as a matrix."""
+        return self.length * max(self.inputs, self.outputs) <= LARGEST
+
+    def jacobian(self, entry: int, past: int, future: int) -> Jacobian:
+        """The derivative of outputs from one position on by the inputs before another, of one entry.
+
+        Args:
+            entry: Its number in the flattened batch.
+            past: How many inputs.
+            future: First position of the outputs.
+
+        Returns:
+            The map from (past p) numbers to (L − future) q; H_i for past = future = i.
+        """
+        number = int(self._entries.flatten()[entry])
+        every = self._point.reshape(-1, *self._point.shape[-2:])
+        weights = None if self._weights is None else self._weights.reshape(-1, self.length)[entry, :, None]
+
+        def function(inputs: Tensor) -> Tensor:
+            changed = torch.cat([inputs, every[number, past:]])
+            if weights is not None:
+                changed = every[number] + weights.to(changed) * (changed - every[number])
+            together = torch.cat([every[:number], changed[None], every[number + 1 :]])
+            return self._function(together.reshape(self._point.shape)).reshape(-1, self.length, self.outputs)[
+                number, future:
+            ]
+
+        return Jacobian(function, every[number, :past])
+
+    def block_dense(self) -> BlockDense:
+        """The derivative as a matrix.
+
+        Returns:
+            The operator, of the same batch shape, dtype and device.
+        """
+        length, count = self.length, self._entries.numel()
+        later = torch.ones(length, length, dtype=torch.bool).triu(1)[:, None, :, None]
+        entries: list[Tensor] = []
+        for entry in range(count):
+            whole = self.jacobian(entry, length, 0)
+            rows = whole.adjoint(torch.eye(whole.rows, dtype=torch.float64))
+            # What rounding leaves beyond the diagonal.
+            entries.append(rows.reshape(length, self.outputs, length, self.inputs).masked_fill(later, 0.0))
+        matrix = torch.stack(entries) if entries else torch.zeros(0, length, self.outputs, length, self.inputs)
+        matrix = matrix.reshape(*self.batch_shape, *matrix.shape[1:]).to(self.device, self.dtype)
+        return BlockDense(matrix, self._state_size.to(self.device))
+
+    def dense(self) -> Tensor:
+        """T with the inputs of a position side by side, and its outputs below each other.
+
+        Returns:
+            (..., L q, L p), block lower triangular; (..., L, L) for one input and one output.
+        """
+        return self.block_dense().dense()
+
+    def columns(self, first: int, last: int) -> Tensor:
+        """The columns of some positions, from their first rows on, (..., (L − first) q, (last − first) p)."""
+        return self.block_dense().columns(first, last)
+
+    def apply(self, inputs: Tensor) -> Tensor:
+        """The products with all inputs.
+
+        Args:
+            inputs: (..., L p, channels), the p inputs of a position below each other.
+
+        Returns:
+            (..., L q, channels).
+        """
+        vectors = inputs.expand(*self.batch_shape, *inputs.shape[-2:]).reshape(-1, *inputs.shape[-2:]).mT
+        maps = (self.jacobian(entry, self.length, 0) for entry in range(self._entries.numel()))
+        products = [one.forward(part).mT for one, part in zip(maps, vectors, strict=True)]
+        return torch.stack(products).reshape(*self.batch_shape, -1, inputs.shape[-1]).to(self.device, self.dtype)
+
+    def state_size(self) -> Tensor:
+        """Numbers that are kept at each position, of all inputs together, (L,) int64."""
+        return self._state_size.to(self.device)
+
+    def weighted(self, weights: Tensor) -> Self:
+        """See `Operator.weighted`; all inputs of a position have its weight."""
+        known = 1.0 if self._weights is None else self._weights
+        return self._changed(_weights=known * weights.detach().cpu().expand(*self.batch_shape, self.length))
+
+    def to(self, dtype: torch.dtype | None = None, device: torch.device | str | None = None) -> Self:
+        """See `Operator.to`; derivatives are computed as before, and given in this dtype and on this device."""
+        return self._changed(_dtype=dtype or self.dtype, _device=torch.device(device or self.device))
+
+    def __getitem__(self, index: object) -> Self:
+        """See `Operator.__getitem__`."""
+        chosen = batch_index(index, self.batch_shape)
+        chosen = tuple(part.cpu() if isinstance(part, Tensor) else part for part in chosen)
+        entries = self._entries[chosen]
+        weights = None if self._weights is None else self._weights[chosen]
+        return self._changed(_entries=entries, _weights=weights, _batch_shape=entries.shape)
+
+    def _changed(self, **attributes: object) -> Self:
+        changed = copy.copy(self)
+        vars(changed).update(attributes)
+        return changed
+
+    def _check(self, entry: int) -> None:
+        """Refuse a function that is not causal, or whose derivative is not right."""
+        length, whole = self.length, self.jacobian(entry, self.length, 0)
+        fault = whole.fault()
+        if fault and fault != INDEPENDENT:
+            raise InputError(f"function must be differentiable, got derivatives that are not right: {fault}.")
+        if fault:
+            return
+        generator = torch.Generator().manual_seed(0)
+        weights = torch.randn(length, self.outputs, generator=generator, dtype=torch.float64)
+        cuts = torch.linspace(1, length - 1, min(_CUTS, length - 1)).long()
+        positions = torch.arange(length)
+        for some in cuts.split(max(1, _NUMBERS // weights.numel())):
+            before = positions < some[:, None]
+            pulled = whole.adjoint((before[..., None] * weights).flatten(1)).reshape(len(some), length, -1)
+            sizes = pulled.abs().amax(-1)
+            ahead = (sizes * ~before > _ROUNDING[self._point.dtype] * sizes.max()).nonzero()
+            if len(ahead):
+                self._refuse(whole, int(some[ahead[0, 0]]), int(ahead[0, 1]))
+
+    def _refuse(self, whole: Jacobian, cut: int, later: int) -> None:
+        """Name the first output before a cut that an input at or behind it changes, and by how much."""
+        change = torch.zeros(self.length, self.inputs, dtype=torch.float64)
+        change[later] = torch.randn(self.inputs, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+        sizes = whole.forward(change.reshape(1, -1)).reshape(self.length, -1).abs().amax(-1)
+        first = int((sizes[:cut] > _ROUNDING[self._point.dtype] * sizes.max()).nonzero()[0])
+        raise InputError(
+            f"function must be causal, but its output at position {first} changes with its input at position {later}, "
+            f"by {float(sizes[first] / sizes.max()):.1e} of the largest change that this input makes."
+        )

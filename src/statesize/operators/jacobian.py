@@ -1,0 +1,139 @@
+"""The Jacobian of a function as a linear map, known by its products."""
+
+from __future__ import annotations
+
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+_linalg, _func = cast("Any", torch.linalg), cast("Any", torch.func)
+# Vectors in one batch of products: the fewest, the most, and the numbers that they may be between.
+_FEWEST, _MOST, _NUMBERS = 8, 64, 2**18
+# Relative step of the finite difference with which products are compared, and relative tolerance.
+_STEP = {torch.float64: 1e-6, torch.float32: 3e-3}
+_TOLERANCE = {torch.float64: 1e-3, torch.float32: 5e-2}
+
+INDEPENDENT = "its outputs do not depend on its inputs"
+
+
+class LinearMap(ABC):
+    """H, rows × columns, real, in float64.
+
+    Attributes:
+        rows: Rows of H.
+        columns: Columns of H.
+    """
+
+    rows: int
+    columns: int
+
+    @abstractmethod
+    def forward(self, vectors: Tensor) -> Tensor:
+        """H x of vectors in rows, (k, columns) to (k, rows)."""
+
+    @abstractmethod
+    def adjoint(self, vectors: Tensor) -> Tensor:
+        """Hᵀ y of vectors in rows, (k, rows) to (k, columns)."""
+
+    @property
+    def dimension(self) -> int:
+        """The smaller side, which no rank can pass."""
+        return min(self.rows, self.columns)
+
+    def gram(self, vectors: Tensor) -> Tensor:
+        """HᵀH x, or H Hᵀ x where H has fewer rows, of vectors in rows, (k, dimension) to (k, dimension)."""
+        if self.rows < self.columns:
+            return self.forward(self.adjoint(vectors))
+        return self.adjoint(self.forward(vectors))
+
+
+class Jacobian(LinearMap):
+    """The derivatives of a function's outputs by its inputs at a point, both flattened.
+
+    Attributes:
+        method: How products with J are computed, "double backward" or "forward mode".
+    """
+
+    def __init__(self, function: Callable[[Tensor], Tensor], point: Tensor) -> None:
+        self._function, self._point = function, point.detach()
+        self.columns = point.numel()
+        with torch.enable_grad():
+            self._leaf = self._point.clone().requires_grad_()
+            self._value = function(self._leaf)
+        self.rows = self._value.numel()
+        self._batched, self.method = True, "double backward"
+        self._dual: tuple[Tensor, Tensor] | None = None
+
+    @torch.enable_grad()
+    def forward(self, vectors: Tensor) -> Tensor:
+        """J x of vectors in rows, (k, columns) to (k, rows)."""
+        return self._batches(self._forward, vectors, self._point, self.rows)
+
+    @torch.enable_grad()
+    def adjoint(self, vectors: Tensor) -> Tensor:
+        """Jᵀ y of vectors in rows, (k, rows) to (k, columns)."""
+        return self._batches(
+            lambda part: self._pullback(self._value, self._leaf, part), vectors, self._value, self.columns
+        )
+
+    def fault(self) -> str:
+        """Why its products are not the derivative of the function; "" if a finite difference agrees with them."""
+        generator = torch.Generator().manual_seed(0)
+        direction = torch.randn(self._point.shape, generator=generator, dtype=torch.float64).to(self._point)
+        step = _STEP[direction.dtype] * (float(self._point.abs().max()) or 1.0)
+        with torch.no_grad():
+            above, below = (self._function(self._point + sign * step * direction) for sign in (1, -1))
+            difference = ((above - below) / (2 * step)).flatten().to("cpu", torch.float64)
+        if not bool(difference.any()):
+            return INDEPENDENT
+        try:
+            product = self.forward(direction.reshape(1, -1))[0]
+            pulled = self.adjoint(product[None])[0]
+        except (RuntimeError, NotImplementedError) as error:
+            return str(error).splitlines()[0]
+        tolerance, size = _TOLERANCE[self._point.dtype], float(_linalg.vector_norm(difference))
+        if not float(_linalg.vector_norm(product - difference)) <= tolerance * size:
+            return "a finite difference of its outputs differs from its derivative"
+        # <J x, J x> = <x, Jᵀ J x>.
+        square, other = float(product.square().sum()), float((pulled * direction.flatten().cpu()).sum())
+        return "" if abs(other - square) <= 1e-3 * tolerance * square else "its forward and backward derivatives differ"
+
+    def _batches(self, function: Callable[[Tensor], Tensor], vectors: Tensor, like: Tensor, side: int) -> Tensor:
+        """A function of vectors in batches, each (k, *like) to (k, side)."""
+        size = max(_FEWEST, min(_MOST, _NUMBERS // max(1, like.numel())))
+        vectors = vectors.to(like).reshape(-1, *like.shape)
+        products = [function(part).detach().reshape(-1, side) for part in torch.split(vectors, size)]
+        return torch.cat(products).to("cpu", torch.float64)
+
+    def _forward(self, vectors: Tensor) -> Tensor:
+        if self.method == "double backward":
+            try:
+                # Jᵀ u is linear in u, and its own derivative by u is J. Forward mode takes twice the time.
+                if self._dual is None:
+                    u = torch.zeros_like(self._value).requires_grad_()
+                    (pulled,) = torch.autograd.grad(self._value, self._leaf, u, create_graph=True)
+                    self._dual = pulled, u
+                return self._pullback(*self._dual, vectors)
+            except (RuntimeError, NotImplementedError):
+                self.method, self._dual = "forward mode", None
+
+        def product(vector: Tensor) -> Tensor:
+            return _func.jvp(self._function, (self._point,), (vector,))[1]
+
+        with warnings.catch_warnings():
+            # torch compiles some derivatives by torch.jit.script when it first needs them.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            return _func.vmap(product)(vectors)
+
+    def _pullback(self, output: Tensor, source: Tensor, vectors: Tensor) -> Tensor:
+        """Derivatives of <output, vector> by a source for each vector."""
+        if self._batched:
+            try:
+                return torch.autograd.grad(output, source, vectors, retain_graph=True, is_grads_batched=True)[0]
+            except (RuntimeError, NotImplementedError):
+                self._batched = False
+        return torch.stack([torch.autograd.grad(output, source, part, retain_graph=True)[0] for part in vectors])

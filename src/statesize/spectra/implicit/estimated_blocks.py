@@ -1,0 +1,158 @@
+"""Counts, entropies and norms of blocks that are known by an estimate each."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from statesize.operators import Operator
+from statesize.spectra.cut import Cut
+from statesize.spectra.engine import Counts, HankelBlocks
+from statesize.spectra.implicit.entropy_estimate import EntropyEstimate
+from statesize.spectra.implicit.entropy_interval import CONFIDENCE
+
+_linalg = cast("Any", torch.linalg)
+
+
+def count_above(estimate: EntropyEstimate, threshold: float, squared_norm: float, limit: int) -> tuple[int, int]:
+    """The least and largest number of σ above a threshold, for ‖H‖_F² and min(rows, columns)."""
+    space = estimate.space
+    known, error = space.ritz if estimate.exact else space.nystrom, space.error_bound
+    least = int((known > threshold + error).sum())
+    above = max(threshold - error, 0.0)
+    if estimate.exact:
+        return least, min(int((known > above).sum()), limit)
+    most = limit
+    rest = max(0.0, squared_norm - float(known.square().sum()))
+    if above:
+        # H = P H + (I − P) H with the projection P on the space's image: by Weyl, σ² of the sum is above τ² as often as
+        # that of the first part is above τ² − s² and that of the second above s², which is rest / s² times at most.
+        shares = torch.linspace(0.05, 1.0, 20, dtype=torch.float64) * above**2
+        apart = (known.square() > above**2 - shares[:, None]).sum(-1) + torch.floor(rest / shares)
+        most = min(limit, int(apart.min()))
+    low, high = _probable(estimate, threshold)
+    return max(least, min(low, most)), min(most, max(high, least))
+
+
+def _probable(estimate: EntropyEstimate, threshold: float) -> tuple[int, int]:
+    """By Gauss quadrature of each probe: nodes beyond τ² weigh less than A there, with the nearest ones more."""
+    # The separation theorem of Chebyshev, Markov and Stieltjes (Szegő, Orthogonal Polynomials, 3.41).
+    probes, bounds = estimate.probes, []
+    for start in probes.coordinates:
+        padded = torch.nn.functional.pad(start, (0, estimate.space.inside.shape[0] - start.shape[0]))
+        nodes, weights = _gauss(estimate.space.inside, padded, estimate.steps)
+        above = nodes > threshold**2
+        # The first node above the threshold does not count for less, the last one below it counts for more.
+        first = int((~above).sum())
+        bounds.append((float(weights[first + 1 :].sum()), float(weights[max(0, first - 1) :].sum())))
+    low, high = (probes.dimension * part for part in torch.tensor(bounds, dtype=torch.float64).unbind(-1))
+    least, most = low.mean() - probes.margin(low), high.mean() + probes.margin(high)
+    return math.floor(float(least)), math.ceil(float(most))
+
+
+def _gauss(matrix: Tensor, start: Tensor, steps: int) -> tuple[Tensor, Tensor]:
+    """Nodes and weights (≤ steps,) of the measure of a unit vector on a symmetric matrix, by its Krylov space."""
+    basis = start[None] / _linalg.vector_norm(start)
+    for _ in range(steps - 1):
+        following = basis[-1] @ matrix
+        for _ in range(2):
+            following = following - following @ basis.mT @ basis
+        size = float(_linalg.vector_norm(following))
+        if size <= 1e-13 * float(matrix.abs().max()):
+            break
+        basis = torch.cat([basis, following[None] / size])
+    nodes, vectors = _linalg.eigh(basis @ matrix @ basis.mT)
+    return nodes, vectors[0].square()
+
+
+@dataclass(frozen=True, eq=False)
+class Estimated:
+    """What products told of one block H.
+
+    Attributes:
+        norm: ‖H‖_F, or an estimate.
+        square: What ‖H‖_F² is at most, certainly or as probably as an interval holds.
+        limit: min(rows, columns).
+    """
+
+    estimate: EntropyEstimate
+    norm: float
+    square: float
+    limit: int
+
+
+class EstimatedBlocks(HankelBlocks):
+    """The blocks of an operator that are known by products."""
+
+    def __init__(self, operator: Operator, cut: Cut) -> None:
+        self._operator = operator
+        self._positions = sorted(set(cut.positions))
+        self._place = [self._positions.index(i) for i in cut.positions]
+
+    @cached_property
+    def entries(self) -> list[list[Estimated]]:
+        """What is known of H_i at ascending positions, of each entry of the flattened batch."""
+        return self._estimated()
+
+    @abstractmethod
+    def _estimated(self) -> list[list[Estimated]]:
+        """The `entries`."""
+
+    @property
+    def way(self) -> str:
+        """Confidence level of the bounds."""
+        return f"{CONFIDENCE:.0%}"
+
+    @property
+    def error_bound(self) -> Tensor:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """δ of the singular values that are computed, (..., P)."""
+        return self._gathered(lambda block: block.estimate.space.error_bound)
+
+    def norms(self) -> Tensor:
+        """‖H_i‖_F, (..., P)."""
+        return self._gathered(lambda block: block.norm)
+
+    def counts(self, thresholds: Tensor) -> Counts:
+        """#{σ > τ} for absolute thresholds (K,), in the middle of bounds."""
+        taus = [float(tau) for tau in thresholds]
+        return self._counted(lambda block: taus, len(taus))
+
+    def relative_counts(self, ratios: Tensor, accuracy: float = 0.0) -> Counts:
+        """#{σ > ρ σ_1} for ratios (R,), in the middle of bounds; the accuracy is what the products leave."""
+        del accuracy
+
+        def thresholds(block: Estimated) -> list[float]:
+            largest = float(block.estimate.space.leading(1)[0].sum())
+            return [float(rho) * largest for rho in ratios]
+
+        return self._counted(thresholds, len(ratios))
+
+    def entropies(self, accuracy: float) -> tuple[Tensor, Tensor]:
+        """The middle of each interval and half of its width, both (..., P)."""
+        del accuracy
+        low = self._gathered(lambda block: block.estimate.interval.low)
+        high = self._gathered(lambda block: block.estimate.interval.high)
+        return (low + high) / 2, (high - low) / 2
+
+    def _counted(self, thresholds: Callable[[Estimated], list[float]], count: int) -> Counts:
+        """Counts above thresholds (K,) of each block."""
+
+        def bounds(block: Estimated) -> list[tuple[int, int]]:
+            return [count_above(block.estimate, tau, block.square, block.limit) for tau in thresholds(block)]
+
+        lower, upper = self._gathered(bounds, count, 2).to(torch.int64).unbind(-1)
+        return Counts((lower + upper) // 2, lower, upper)
+
+    def _gathered(self, value: Callable[[Estimated], object], *tail: int) -> Tensor:
+        """Values of all blocks in the order of the cut's positions, (..., P, *tail)."""
+        values = [[value(block) for block in entry] for entry in self.entries]
+        stacked = torch.tensor(values, dtype=torch.float64, device=self._operator.device)
+        stacked = stacked.reshape(len(self.entries), len(self._positions), *tail)
+        return stacked[:, self._place].reshape(*self._operator.batch_shape, len(self._place), *tail)
