@@ -134,17 +134,46 @@ def test_a_recurrent_layer_in_both_directions_is_refused():
         list(ss.capture(model, TOKENS))
 
 
-def test_a_layer_whose_derivative_is_too_large_is_skipped_with_what_fits():
-    class Wide(nn.Module):
+class Wide(nn.Module):
+    """A GRU of so many inputs that its derivative is not held."""
+
+    def __init__(self):
+        super().__init__()
+        self.embedding, self.mixer = nn.Embedding(30, 512), nn.GRU(512, 8, batch_first=True)
+
+    def forward(self, tokens):
+        return self.mixer(self.embedding(tokens))[0]
+
+
+def test_a_large_derivative_is_measured_by_products_at_few_positions():
+    model = seeded(Wide)
+    profile = ss.profile(model, [TOKENS[0], TOKENS[0, :10]])
+    node = profile.mixer("mixer")
+    assert node.attrs["engine"].startswith("implicit (95%)")
+    spread, shorter = (torch.linspace(1, last, 8, dtype=torch.float64).round().int().tolist() for last in (13, 9))
+    assert node["position"].values.tolist() == sorted({0, *spread, *shorter})
+    assert [mixer.positions for mixer in ss.plan(model, TOKENS).mixers] == [8]
+    hidden = model.embedding(TOKENS).detach().double()
+    matrix = jacobian_of(model.mixer, hidden)[0]
+    for position in spread:
+        sigma = torch.linalg.svdvals(matrix[position:, :, :position].flatten(0, 1).flatten(1))
+        share = sigma / sigma.sum()
+        entropy = torch.exp(-torch.special.xlogy(share, share).sum())
+        found = node.sel(position=position).isel(sequence=0, channel=0)
+        assert abs(float(found["entropy"]) - entropy) <= float(found["entropy_bound"]) + 1e-5
+    row = profile.summary().iloc[0]
+    assert (row.kind, row.tss, row.state_bytes) == ("derivative", 8, 32)
+    assert 0 < row.state_utilisation < 1
+
+
+def test_a_large_derivative_that_is_not_causal_is_refused():
+    class Backwards(Wide):
         def __init__(self):
             super().__init__()
-            self.embedding, self.mixer = nn.Embedding(30, 512), nn.GRU(512, 8, batch_first=True)
+            self.mixer = nn.GRU(512, 8, batch_first=True, bidirectional=True)
 
-        def forward(self, tokens):
-            return self.mixer(self.embedding(tokens))[0]
-
-    with pytest.raises(ModelError, match=r"at most 4,096 .* got 14 × 512\. Give texts of at most 8 tokens"):
-        ss.capture(Wide(), TOKENS)
+    with pytest.raises(ModelError, match="Mixer mixer must be causal, but its output at position 0 changes with its"):
+        list(ss.capture(seeded(Backwards), TOKENS))
 
 
 def test_a_model_of_recurrent_layers_has_a_profile():

@@ -69,20 +69,27 @@ def _in_dtype(name: str, runs: LoneRuns, dtype: torch.dtype) -> tuple[Derivative
 
     def run(tensor: Tensor) -> tuple[Tensor, int]:
         """What a run with another first input returns, and its axis of positions."""
-        args, kwargs = tree_map(lambda leaf: tensor if leaf is entering else leaf, (alone.args, dict(alone.kwargs)))
+
+        def replaced(leaf: object) -> object:
+            return tensor if leaf is entering else leaf
+
+        args, kwargs = tree_map(replaced, (alone.args, dict(alone.kwargs)))
         with measuring(alone.module), differentiable(dtype), torch.set_grad_enabled(tensor.requires_grad):
             output = first_tensor(alone.module(*args, **kwargs))
         if output is None or (leaving := position_axis(output, runs.length)) is None:
             raise ModelError(f"Mixer {name} returns nothing with the positions of the text that has a derivative.")
         return output, leaving
 
+    def by_sequence(tensor: Tensor, axis: int) -> Tensor:
+        """(S, 1, L, channels)."""
+        return by_position(tensor, axis).reshape(runs.length, runs.sequences, 1, -1).movedim(0, 2)
+
     def function(inputs: Tensor) -> Tensor:
         """(S, 1, L, p) to (S, 1, L, q)."""
-        output, leaving = run(like(inputs[:, 0].movedim(0, 1).flatten(1), entering, axis))
-        return by_position(output, leaving).unflatten(1, (runs.sequences, -1)).movedim(0, 1)[:, None]
+        return by_sequence(*run(like(inputs.movedim(2, 0).flatten(1), entering, axis)))
 
     returned, _ = run(entering)
-    point = by_position(entering, axis).unflatten(1, (runs.sequences, -1)).movedim(0, 1)[:, None]
+    point = by_sequence(entering, axis)
     states = state_size(runs.module)
     sizes = None if states is None else torch.full((runs.length,), states)
     try:

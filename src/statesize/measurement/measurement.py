@@ -50,8 +50,8 @@ class Measurement:
             counts at relative tolerances were left apart, as `count_accuracy` allows.
         error_bound: δ ≥ |computed σ − σ|, (..., P), round-off included.
         converged: Whether all bounds at a position are as close as requested, (..., P) bool: counts at most 1 or
-            `count_accuracy` apart, the entropy within `entropy_accuracy`. Only the engine `implicit`, which long
-            attention needs, regularly leaves wider bounds; others do where round-off is larger than that.
+            `count_accuracy` apart, the entropy within `entropy_accuracy`. Only the engine `implicit`, for what no
+            other can hold, regularly leaves wider bounds; others do where round-off is larger than that.
         past: The window on the past, or None.
         future: The window on the future, or None.
     """
@@ -134,9 +134,9 @@ def measure(
         entropy_accuracy: Relative accuracy of the entropy; engines with all singular values are exact.
         count_accuracy: How far apart `relative_lower` and `relative_upper` may be where exact counts take longer, as a
             fraction of the upper one (0.02 = 2 %), or 1 where that is more; the count is their middle. 0 takes exact
-            counts. The engine `implicit` gives bounds by products: entropies within about 10 %, counts within
-            bounds that are far apart, by a factor of two to a hundred; `converged` says where bounds are wider than
-            requested.
+            counts. The engine `implicit` gives bounds by products: entropies within about 10 %, and 0.5 % of
+            derivatives, counts within bounds that are far apart where σ falls slowly, by a factor of two to a hundred;
+            `converged` says where bounds are wider than requested.
         memory: Bytes that the engine may hold at once, as a number or such as "4GB"; more batch entries than fit are
             measured in turn.
         weights: w, (..., L), at least 0: H_i diag(w) is measured in place of H_i, such as the norms of what enters at
@@ -192,7 +192,7 @@ def measure_at(
         relative_tolerances=rho,
         state_size=state_size,
         ceiling=ceiling(state_size, positions, cut.length, cut.past, cut.future, readouts, inputs),
-        binds=size_binds(sizes, positions, cut.past, cut.future),
+        binds=size_binds(sizes, positions, cut.past, cut.future, readouts, inputs),
         engine=used,
         converged=_converged(answers, *accuracy),
         past=cut.past,

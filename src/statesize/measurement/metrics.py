@@ -122,17 +122,26 @@ def ceiling(
     return torch.minimum(state_size, torch.minimum(inputs * columns, readouts * rows))
 
 
-def size_binds(state_size: Tensor, positions: Tensor, past: int | None = None, future: int | None = None) -> Tensor:
+def size_binds(
+    state_size: Tensor,
+    positions: Tensor,
+    past: int | None = None,
+    future: int | None = None,
+    readouts: int = 1,
+    inputs: int = 1,
+) -> Tensor:
     """Whether the layer's own size is what limits ESS at each position, not the ends of the sequence.
 
     A state of n numbers binds where at least n inputs lie before a cut and n outputs after it. A cache that keeps every
-    position (TSS_i = i) never binds alone: of such a layer these are the cuts in the middle half of the sequence.
+    position (TSS_i = m i) never binds alone: of such a layer these are the cuts in the middle half of the sequence.
 
     Args:
         state_size: TSS at all positions, (L,).
         positions: (P,) int64.
         past: Window on the past, or None.
         future: Window on the future, or None.
+        readouts: Outputs that read the state at each position.
+        inputs: Inputs that enter at each position, m.
 
     Returns:
         (P,) bool.
@@ -142,10 +151,10 @@ def size_binds(state_size: Tensor, positions: Tensor, past: int | None = None, f
         [False, False, True, True, True, False]
     """
     length = state_size.shape[0]
-    if torch.equal(state_size, torch.arange(length, device=state_size.device)):
+    if torch.equal(state_size, inputs * torch.arange(length, device=state_size.device)):
         return (4 * positions >= length) & (4 * positions <= 3 * length)
-    whole = torch.full_like(positions, length)
-    return ceiling(whole, positions, length, past, future) >= state_size.max()
+    whole = torch.full_like(positions, inputs * length)
+    return ceiling(whole, positions, length, past, future, readouts, inputs) >= state_size.max()
 
 
 def utilisation(ess: Tensor, ceiling: Tensor, binds: Tensor) -> Tensor:

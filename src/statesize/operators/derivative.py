@@ -37,8 +37,8 @@ class Derivative(TensorOperator):
         state_size: Numbers that are kept at each position, (L,) integers; None for all earlier inputs.
 
     Raises:
-        InputError: Wrong shape or dtype, not finite, or not causal; or the derivative is not what a finite difference
-            of the outputs says.
+        InputError: Wrong shape or dtype, not finite, not causal, or constant; or the derivative is not what a finite
+            difference of the outputs says.
 
     Example:
         >>> import torch
@@ -59,11 +59,11 @@ class Derivative(TensorOperator):
             )
         require_length("point", point, -2)
         require_finite("point", point)
-        self._function, self._point = function, point.detach()
+        self.function, self.point = function, point.detach()
         self._entries = torch.arange(point.shape[:-2].numel()).reshape(point.shape[:-2])
         self._weights: Tensor | None = None
         with torch.no_grad():
-            outputs = function(self._point)
+            outputs = function(self.point)
         if outputs.shape[:-1] != point.shape[:-1]:
             raise InputError(f"function must return (..., L, q) for {shape(point)}, got {shape(outputs)}.")
         require_finite("function(point)", outputs)
@@ -82,7 +82,7 @@ class Derivative(TensorOperator):
     @property
     def inputs(self) -> int:
         """p, the inputs of a position."""
-        return self._point.shape[-1]
+        return self.point.shape[-1]
 
     @property
     def is_small(self) -> bool:
@@ -101,7 +101,7 @@ class Derivative(TensorOperator):
             The map from (past p) numbers to (L − future) q; H_i for past = future = i.
         """
         number = int(self._entries.flatten()[entry])
-        every = self._point.reshape(-1, *self._point.shape[-2:])
+        every = self.point.reshape(-1, *self.point.shape[-2:])
         weights = None if self._weights is None else self._weights.reshape(-1, self.length)[entry, :, None]
 
         def function(inputs: Tensor) -> Tensor:
@@ -109,7 +109,7 @@ class Derivative(TensorOperator):
             if weights is not None:
                 changed = every[number] + weights.to(changed) * (changed - every[number])
             together = torch.cat([every[:number], changed[None], every[number + 1 :]])
-            return self._function(together.reshape(self._point.shape)).reshape(-1, self.length, self.outputs)[
+            return self.function(together.reshape(self.point.shape)).reshape(-1, self.length, self.outputs)[
                 number, future:
             ]
 
@@ -189,19 +189,20 @@ class Derivative(TensorOperator):
         """Refuse a function that is not causal, or whose derivative is not right."""
         length, whole = self.length, self.jacobian(entry, self.length, 0)
         fault = whole.fault()
-        if fault and fault != INDEPENDENT:
-            raise InputError(f"function must be differentiable, got derivatives that are not right: {fault}.")
+        if fault == INDEPENDENT:
+            raise InputError("function must depend on its inputs, and does not at this point.")
         if fault:
-            return
+            raise InputError(f"function must be differentiable, got derivatives that are not right: {fault}.")
         generator = torch.Generator().manual_seed(0)
         weights = torch.randn(length, self.outputs, generator=generator, dtype=torch.float64)
         cuts = torch.linspace(1, length - 1, min(_CUTS, length - 1)).long()
-        positions = torch.arange(length)
-        for some in cuts.split(max(1, _NUMBERS // weights.numel())):
+        positions, size = torch.arange(length), max(1, _NUMBERS // weights.numel())
+        for first in range(0, len(cuts), size):
+            some = cuts[first : first + size]
             before = positions < some[:, None]
             pulled = whole.adjoint((before[..., None] * weights).flatten(1)).reshape(len(some), length, -1)
             sizes = pulled.abs().amax(-1)
-            ahead = (sizes * ~before > _ROUNDING[self._point.dtype] * sizes.max()).nonzero()
+            ahead = (sizes * ~before > _ROUNDING[self.point.dtype] * sizes.max()).nonzero()
             if len(ahead):
                 self._refuse(whole, int(some[ahead[0, 0]]), int(ahead[0, 1]))
 
@@ -210,7 +211,7 @@ class Derivative(TensorOperator):
         change = torch.zeros(self.length, self.inputs, dtype=torch.float64)
         change[later] = torch.randn(self.inputs, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
         sizes = whole.forward(change.reshape(1, -1)).reshape(self.length, -1).abs().amax(-1)
-        first = int((sizes[:cut] > _ROUNDING[self._point.dtype] * sizes.max()).nonzero()[0])
+        first = int((sizes[:cut] > _ROUNDING[self.point.dtype] * sizes.max()).nonzero()[0])
         raise InputError(
             f"function must be causal, but its output at position {first} changes with its input at position {later}, "
             f"by {float(sizes[first] / sizes.max()):.1e} of the largest change that this input makes."

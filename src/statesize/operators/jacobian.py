@@ -88,13 +88,13 @@ class Jacobian(LinearMap):
         with torch.no_grad():
             above, below = (self._function(self._point + sign * step * direction) for sign in (1, -1))
             difference = ((above - below) / (2 * step)).flatten().to("cpu", torch.float64)
-        if not bool(difference.any()):
-            return INDEPENDENT
         try:
             product = self.forward(direction.reshape(1, -1))[0]
             pulled = self.adjoint(product[None])[0]
         except (RuntimeError, NotImplementedError) as error:
-            return str(error).splitlines()[0]
+            return str(error).splitlines()[0] if bool(difference.any()) else INDEPENDENT
+        if not bool(difference.any() or product.any()):
+            return INDEPENDENT
         tolerance, size = _TOLERANCE[self._point.dtype], float(_linalg.vector_norm(difference))
         if not float(_linalg.vector_norm(product - difference)) <= tolerance * size:
             return "a finite difference of its outputs differs from its derivative"

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from torch import nn
 
+from statesize.adapters.derivative import KIND
 from statesize.check import refuse, whole_number
 from statesize.measurement.settings import (
     COUNT_ACCURACY,
@@ -24,7 +25,7 @@ from statesize.measurement.settings import (
 from statesize.profiling.calibration import Trial
 from statesize.profiling.measuring import MOST_OPERATIONS, Layers
 from statesize.spectra.engine import EngineName
-from statesize.spectra.implicit.derivative import DerivativeEngine
+from statesize.spectra.implicit.implicit import ImplicitEngine
 from statesize.texts.inputs import Inputs, sequences
 from statesize.texts.tokens import AnyTokenizer, supported_tokenizer
 
@@ -213,7 +214,7 @@ def _plan(trial: Trial, shorter: Trial | None, lengths: Sequence[int], sequences
             spent = sum(seconds * (length / trial.length) ** exponent for length in lengths)
         else:
             spent = seconds * len(lengths)
-        few = mixer.work.engine == DerivativeEngine.name
+        few = mixer.kind == KIND and mixer.work.engine == ImplicitEngine.name
         cuts = [trial.settings.cut(length, few=few) for length in lengths]
         planned.append(
             PlannedMixer(

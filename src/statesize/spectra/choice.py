@@ -9,7 +9,6 @@ from statesize.spectra.cut import Cut
 from statesize.spectra.engine import Engine
 from statesize.spectra.exact.dense import DenseEngine
 from statesize.spectra.exact.square_root import SquareRootEngine
-from statesize.spectra.implicit.derivative import DerivativeEngine
 from statesize.spectra.implicit.implicit import ImplicitEngine
 from statesize.spectra.lanes.small_state import SmallStateEngine
 from statesize.spectra.shifts.chunked import ChunkedEngine
@@ -22,7 +21,6 @@ ORDER: tuple[Engine, ...] = (
     ConvolutionEngine(),
     StreamingEngine(),
     ImplicitEngine(),
-    DerivativeEngine(),
     TridiagonalEngine(),
     SquareRootEngine(),
     DenseEngine(),
@@ -56,8 +54,8 @@ def choose_engine(operator: Operator, cut: Cut, outputs: tuple[str, ...], name: 
     if name == "auto" and able:
         return next(engine for engine in able if engine.slower_reason(operator, cut, outputs) is None)
     if name == "auto" or ENGINES[name] not in able:
-        tried = ENGINES["derivative" if name == "auto" else name]
+        tried = ENGINES["implicit" if name == "auto" else name]
         reason = tried.unsupported_reason(operator, cut, outputs)
-        others = f"; these can: {', '.join(engine.name for engine in able)}" if able else ", and no other can"
-        raise EngineError(f"engine {tried.name!r} {reason}{others}")
+        others = ", ".join(engine.name for engine in able) or "none"
+        raise EngineError(f"engine {tried.name!r} {reason}; these can: {others}")
     return ENGINES[name]

@@ -21,7 +21,6 @@ EngineName: TypeAlias = Literal[
     "convolution",
     "streaming",
     "implicit",
-    "derivative",
     "tridiagonal",
     "square_root",
     "dense",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from statesize.operators import Convolution, Dense, GatedConvolution, Operator, Recurrence, SoftmaxAttention
+from statesize.operators import Convolution, Dense, Derivative, GatedConvolution, Operator, Recurrence, SoftmaxAttention
 from statesize.spectra.cut import make_cut
 from statesize.spectra.engine import OUTPUTS, Engine
 from statesize.testing.comparison import compare_with_definition
@@ -57,6 +57,7 @@ class EngineContract:
             GatedConvolution(normal(5), gate, gate),
             SoftmaxAttention(normal(length, 4), normal(length, 4), 0.5),
             SoftmaxAttention(normal(length, 4), normal(length, 4), 0.5, window=6),
+            Derivative(lambda inputs: inputs.cumsum(-2).sin(), normal(length, 1)),
         ]
 
     def supported(self, seed: int = 0) -> list[Operator]:
@@ -175,4 +176,6 @@ def _stacked(one: Operator, other: Operator) -> Operator:
         return Convolution(pair(one.kernel, other.kernel), one.length)
     if isinstance(one, SoftmaxAttention) and isinstance(other, SoftmaxAttention):
         return SoftmaxAttention(pair(one.query, other.query), pair(one.key, other.key), one.scale, one.window)
+    if isinstance(one, Derivative) and isinstance(other, Derivative):
+        return Derivative(one.function, pair(one.point, other.point))
     return Dense(pair(one.dense(), other.dense()))

@@ -23,6 +23,8 @@ _linalg = cast("Any", torch.linalg)
 
 def count_above(estimate: EntropyEstimate, threshold: float, squared_norm: float, limit: int) -> tuple[int, int]:
     """The least and largest number of σ above a threshold, for ‖H‖_F² and min(rows, columns)."""
+    if not squared_norm:
+        return 0, 0
     space = estimate.space
     known, error = space.ritz if estimate.exact else space.nystrom, space.error_bound
     least = int((known > threshold + error).sum())

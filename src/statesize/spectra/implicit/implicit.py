@@ -1,4 +1,4 @@
-"""Softmax attention of long contexts, from queries and keys: T is formed by rows, again for each product."""
+"""What no other engine can hold, by products: softmax attention of long contexts, and derivatives."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from typing import cast
 
 import torch
 
-from statesize.operators import Operator, SoftmaxAttention
+from statesize.operators import Derivative, Operator, SoftmaxAttention
 from statesize.spectra.cut import Cut
 from statesize.spectra.engine import DOUBLE, Engine
 from statesize.spectra.implicit.attention import ROWS, AttentionFactors, AttentionRows, factorised
+from statesize.spectra.implicit.derivative import DerivativeBlocks, footprint
 from statesize.spectra.implicit.entropy_estimate import EntropyEstimate
 from statesize.spectra.implicit.estimated_blocks import Estimated, EstimatedBlocks
 
@@ -23,13 +24,14 @@ _FEW = 2**20
 
 @dataclass(frozen=True)
 class ImplicitEngine(Engine):
-    """Counts and entropies of softmax attention from products with H_i, which are formed a few rows of T at a time.
+    """Counts and entropies from products with H_i: of softmax attention a few rows of T at a time, and of derivatives.
 
     Attributes:
-        accuracy: How close, relative to it, the interval of an entropy is to be; closer ones are not computed.
-        products: Of a long H_i at most, which is also how many vectors are held of it.
-        whole: Up to this many columns, all singular values are computed instead.
-        single_from: Length from which on scores are formed in single precision, which bounds then allow for.
+        accuracy: Of attention: how close, relative to it, the interval of an entropy is to be; closer ones are not
+            computed.
+        products: Likewise: of a long H_i at most, which is also how many vectors are held of it.
+        whole: Likewise: up to this many columns, all singular values are computed instead.
+        single_from: Likewise: length from which on scores are formed in single precision, which bounds then allow for.
     """
 
     accuracy: float = 0.1
@@ -39,19 +41,26 @@ class ImplicitEngine(Engine):
 
     name = "implicit"
     outputs = frozenset(("counts", "entropy"))
-    works_on = (SoftmaxAttention,)
-    operators = "softmax attention"
-    cost = "O(L² (d + P)) a product, of which some 10 to 30 make an interval of 95 % at P positions"
+    works_on = (SoftmaxAttention, Derivative)
+    operators = "softmax attention and derivatives"
+    cost = (
+        "O(L² (d + P)) a product, of which some 10 to 30 make an interval of 95 % at P positions; of a derivative some "
+        "400 at each"
+    )
 
     def slower_reason(self, operator: Operator, cut: Cut, outputs: tuple[str, ...]) -> str | None:
         """Where T can be held, other engines are certain."""
+        if isinstance(operator, Derivative):
+            return None
         size = DOUBLE * cut.length**2
         return None if size > _LARGE else f"only probable, and T takes {size / 1e9:.1f} GB, which others can hold"
 
     @torch.no_grad()
-    def blocks(self, operator: Operator, cut: Cut) -> ImplicitBlocks:
-        """The blocks by passes over the rows of T; without gradients."""
-        return ImplicitBlocks(self, cast("SoftmaxAttention", operator), cut)
+    def blocks(self, operator: Operator, cut: Cut) -> EstimatedBlocks:
+        """The blocks by passes over the rows of T, or of the function; without gradients."""
+        if isinstance(operator, Derivative):
+            return DerivativeBlocks(operator, cut)
+        return AttentionBlocks(self, cast("SoftmaxAttention", operator), cut)
 
     def most_products(self, columns: int) -> int:
         """How many products of a block are taken, and so many vectors held, at most."""
@@ -59,6 +68,8 @@ class ImplicitEngine(Engine):
 
     def footprint(self, operator: Operator, cut: Cut) -> int:
         """The vectors of early positions, or later those of late ones, and in a pass some of them and rows of T."""
+        if isinstance(operator, Derivative):
+            return footprint(operator, cut)
         early, late = _sides(sorted(set(cut.positions)), cut.length)
         held = max(sum(self.most_products(i) * i for i in sides) for sides in (early, late))
         requested = max(len(early), len(late))
@@ -66,10 +77,12 @@ class ImplicitEngine(Engine):
 
     def shared_footprint(self, operator: Operator, cut: Cut) -> int:
         """The factors of T with their copies."""
+        if isinstance(operator, Derivative):
+            return 0
         return 4 * DOUBLE * (cast("SoftmaxAttention", operator).query.shape[-1] + 1) * cut.length
 
 
-class ImplicitBlocks(EstimatedBlocks):
+class AttentionBlocks(EstimatedBlocks):
     """The blocks of softmax attention."""
 
     def __init__(self, engine: ImplicitEngine, operator: SoftmaxAttention, cut: Cut) -> None:

@@ -1,0 +1,113 @@
+"""Derivatives of causal functions against autograd's Jacobian, as matrices and by products."""
+
+import pytest
+import torch
+from torch import nn
+from torch.autograd.functional import jacobian
+
+import statesize as ss
+from statesize.errors import EngineError, InputError
+from statesize.operators import Derivative
+from statesize.operators.derivative import LARGEST
+from statesize.testing import OperatorContract
+
+
+def draw(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def recurrent(inputs, outputs, kind=nn.GRU, **options):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        module = kind(inputs, outputs, batch_first=True, **options).double().requires_grad_(False)
+    return lambda sequences: module(sequences)[0]
+
+
+class TestOfRunningSums(OperatorContract):
+    differentiable = False
+
+    def tensors(self, generator):
+        return (torch.randn(2, 9, 1, generator=generator, dtype=torch.float64),)
+
+    def build(self, point):
+        return Derivative(lambda inputs: inputs.cumsum(-2).sin() + inputs, point)
+
+
+@pytest.fixture(scope="module")
+def wide():
+    """A GRU whose derivative is too large to be measured as a matrix, and that matrix, (L, q, L, p)."""
+    function, point = recurrent(72, 6), draw(60, 72)
+    states = torch.full((60,), 6)
+    return Derivative(function, point, states), jacobian(function, point)
+
+
+def test_it_is_the_jacobian_of_each_entry():
+    function, point = recurrent(4, 3), draw(2, 3, 8, 4)
+    operator = Derivative(lambda inputs: function(inputs.flatten(0, 1)).unflatten(0, (2, 3)), point)
+    assert (operator.inputs, operator.outputs, operator.batch_shape) == (4, 3, (2, 3))
+    whole = operator.block_dense().matrix
+    for entry in ((0, 0), (1, 2)):
+        expected = jacobian(function, point[entry])
+        torch.testing.assert_close(whole[entry], expected, rtol=0, atol=1e-12)
+        torch.testing.assert_close(operator[entry].block_dense().matrix, expected, rtol=0, atol=1e-12)
+
+
+def test_a_large_one_is_measured_by_products(wide):
+    operator, matrix = wide
+    assert operator.length * operator.inputs > LARGEST
+    found = ss.measure(operator, tolerances=[1e-3], relative_tolerances=[1e-2], positions=[59, 3, 30, 1])
+    assert found.engine.startswith("implicit (95%)")
+    assert found.ceiling.tolist() == [6, 6, 6, 6]
+    for place, i in enumerate(found.positions.tolist()):
+        sigma = torch.linalg.svdvals(matrix[i:, :, :i].flatten(0, 1).flatten(1))
+        share = sigma / sigma.sum()
+        entropy = torch.exp(-torch.special.xlogy(share, share).sum())
+        assert abs(found.entropy[place] - entropy) <= found.entropy_bound[place] + 1e-9
+        assert found.entropy_bound[place] <= 0.005 * entropy
+        assert found.lower[place, 0] <= (sigma > 1e-3).sum() <= found.upper[place, 0]
+        assert found.relative_lower[place, 0] <= (sigma > 1e-2 * sigma[0]).sum() <= found.relative_upper[place, 0]
+        torch.testing.assert_close(found.norm[place], torch.linalg.vector_norm(sigma), rtol=0.05, atol=0)
+
+
+def test_columns_are_weighted_in_products_too(wide):
+    operator, matrix = wide
+    weights = torch.arange(60.0, dtype=torch.float64) % 3
+    found = ss.measure(operator, positions=[20], weights=weights)
+    sigma = torch.linalg.svdvals((matrix * weights[:, None])[20:, :, :20].flatten(0, 1).flatten(1))
+    share = sigma / sigma.sum()
+    assert abs(found.entropy - torch.exp(-torch.special.xlogy(share, share).sum())) <= found.entropy_bound + 1e-9
+
+
+def test_blocks_of_zeros_have_no_size():
+    found = ss.measure(Derivative(torch.sin, draw(60, 72)), positions=[1, 30])
+    assert found.entropy.tolist() == [0, 0]
+    assert found.upper.max() == found.relative_upper.max() == found.norm.max() == 0
+
+
+def test_what_products_do_not_give_is_refused(wide):
+    operator, _ = wide
+    for options in ({"engine": "dense"}, {"past": 3}, {"outputs": "values"}):
+        with pytest.raises(EngineError, match=r"engine '(dense|implicit)' "):
+            ss.measure(operator, positions=[20], **options)
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        (lambda inputs: inputs.flip(-2), "must be causal, but its output at position 0 changes with its input at pos"),
+        (
+            lambda inputs: inputs + inputs.roll(-1, -2) * 1e-6,
+            "at position 0 changes with its input at position 1, by 1.0e-06 of",
+        ),
+        (lambda inputs: inputs.round() + inputs - inputs.detach(), "got derivatives that are not right: a finite diff"),
+        (lambda inputs: inputs * 0 + 1, "must depend on its inputs"),
+        (lambda inputs: inputs.cumsum(-2)[..., 1:, :], r"must return \(..., L, q\)"),
+        (lambda inputs: inputs.cumsum(-2) / 0, "must be finite"),
+    ],
+    ids=["backwards", "a step ahead", "another derivative", "constant", "shorter", "not finite"],
+)
+def test_other_functions_are_refused(function, message):
+    point = torch.zeros(9, 2, dtype=torch.float64)
+    point[4] = 1.0
+    with pytest.raises(InputError, match=message):
+        Derivative(function, point + 0.2)
