@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 import statesize as ss
-from statesize.errors import ModelError
+from statesize.errors import InputError, ModelError
 
 TOKENS = torch.arange(24)[None]
 
@@ -27,6 +27,10 @@ def model_of(mixed):
         return nn.Sequential(nn.Embedding(30, 8), Layer(mixed))
 
 
+# What enters the layer's mixing at a late position of the text as it is.
+SEEN = model_of(None)[1].enter(model_of(None)[0](TOKENS))[0, 18].sum().detach()
+
+
 @pytest.mark.parametrize(
     ("mixed", "reason"),
     [
@@ -36,14 +40,61 @@ def model_of(mixed):
         ),
         (
             lambda entering: nn.functional.dropout(entering.cumsum(1)),
-            "draws random numbers in eval mode, so that no two runs of it agree",
+            r"draws random numbers .* \(first at position 0, by \d\.\de[+-]\d\d of the largest value\): dropout",
         ),
+        (
+            lambda entering: entering.cumsum(1)[:, 1:],
+            r"Mixer 1 mixes positions and must return one output for each of the 24, got shape \(1, 23, 8\)\. Give",
+        ),
+        (
+            lambda entering: entering.cumsum(1)[:, int(entering[0, 18].sum() != SEEN) :],
+            r"Mixer 1 must return the same shape for other numbers .* got \(1, 23, 8\) and \(1, 24, 8\)\. Give",
+        ),
+        (lambda entering: entering.cumsum(1).log(), "Mixer 1 must return finite numbers, got NaN or infinity"),
     ],
-    ids=["not causal", "random"],
+    ids=["not causal", "random", "fewer positions", "other shapes", "not finite"],
 )
 def test_a_layer_without_a_t_is_refused_with_its_cause(mixed, reason):
+    model = model_of(mixed)
+    before = {name: weight.clone() for name, weight in model.state_dict().items()}
     with pytest.raises(ModelError, match=reason):
-        list(ss.capture(model_of(mixed), TOKENS))
+        list(ss.capture(model, TOKENS))
+    assert all(torch.equal(weight, before[name]) for name, weight in model.state_dict().items())
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+
+
+def test_a_layer_that_keeps_what_cannot_be_put_back_is_refused_with_its_difference():
+    calls = []
+
+    def counting(entering):
+        calls.append(None)
+        return entering.cumsum(1) * len(calls)
+
+    message = (
+        r"Mixer 1 returns other numbers when it runs again .* \(first at position 0, by \d\.\de-0\d of the largest"
+    )
+    with pytest.raises(ModelError, match=message):
+        list(ss.capture(model_of(counting), TOKENS))
+
+
+def test_numbers_that_a_layer_keeps_are_put_back():
+    class Keeping(Layer):
+        """Multiplies by the number of its calls, and adds the last state of the call before."""
+
+        def __init__(self):
+            super().__init__(None)
+            self.calls, self.last = 0, None
+
+        def forward(self, hidden):
+            self.calls, self.new = self.calls + 1, 3.0
+            mixed = self.enter(hidden).cumsum(1) * self.calls + (0 if self.last is None else self.last)
+            self.last = mixed[:, -1:]
+            return mixed
+
+    model = nn.Sequential(nn.Embedding(30, 8), Keeping())
+    (captured,) = ss.capture(model, TOKENS)
+    torch.testing.assert_close(captured.operator.dense()[0, 0], torch.ones(24, 24).tril())
+    assert (model[1].calls, model[1].last, hasattr(model[1], "new")) == (0, None, False)
 
 
 def test_what_a_layer_counts_in_place_is_put_back():
@@ -161,9 +212,13 @@ class Gated(nn.Module):
 def test_the_part_that_is_named_is_what_t_acts_on():
     model = nn.Sequential(nn.Embedding(30, 8), Gated())
     (by_product,) = ss.capture(model, TOKENS)
+    (by_pattern,) = ss.capture(model, TOKENS, mixes={"1*": "value"})
+    profile = ss.profile(model, TOKENS, mixes={"1": "value"})
+    assert (profile.mixer("1").sizes["channel"], ss.plan(model, TOKENS, mixes={"1": "value"}).mixers[0].units) == (8, 8)
     model[1].mixes = "value"
     (by_value,) = ss.capture(model, TOKENS)
-    assert (by_product.units, by_value.units) == (1, 8)
+    assert (by_product.units, by_value.units, by_pattern.units) == (1, 8, 8)
+    torch.testing.assert_close(by_value.operator.dense(), by_pattern.operator.dense(), rtol=0, atol=0)
     key = model[1].key(model[0](TOKENS)).detach().mT
     expected = torch.ones(24, 24).tril() * key[:, :, None]
     torch.testing.assert_close(by_value.operator.dense(), expected, rtol=0, atol=1e-5)
@@ -172,11 +227,22 @@ def test_the_part_that_is_named_is_what_t_acts_on():
 def test_a_named_part_must_be_there_and_be_mixed_linearly():
     model = nn.Sequential(nn.Embedding(30, 8), Gated())
     model[1].mixes = "values"
-    with pytest.raises(ModelError, match=r"Gated.mixes must name one of its parts, got 'values'. .* key, value."):
+    with pytest.raises(ModelError, match=r"`mixes` must name one of the parts of Gated, got 'values'. .* key, value."):
         list(ss.capture(model, TOKENS))
+    with pytest.raises(
+        InputError, match=r"mixes must name modules of the model, got '2'. It has Sequential, 0, 1, 1\.k"
+    ):
+        list(ss.capture(model, TOKENS, mixes={"2": "value"}))
+    with pytest.raises(InputError, match="mixes must be names of modules with the name of a part each, got "):
+        ss.profile(model, TOKENS, mixes={"1": 3})
+    with pytest.raises(InputError, match="mixes must be names of modules with the name of a part each, got '1'"):
+        ss.profile(model, TOKENS, mixes="1")
     model = model_of(lambda entering: entering.cummax(1)[0])
     model[1].mixes = "enter"
-    with pytest.raises(ModelError, match="must be linear, channel by channel, in the output of enter"):
+    message = (
+        r"must be linear, channel by channel, in the output of enter .* \(first not at position 8, by \d\.\de-0\d of"
+    )
+    with pytest.raises(ModelError, match=message):
         list(ss.capture(model, TOKENS))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from itertools import count
@@ -200,6 +200,7 @@ def capture(
     checks: Checks = "all",
     weights: str = "none",
     skip_first: int = 0,
+    mixes: Mapping[str, str] | None = None,
 ) -> Capture:
     """Run a model and yield the operator of each of its mixers, one at a time.
 
@@ -230,6 +231,8 @@ def capture(
         weights: "values" yields operators whose columns have the norm of what they carry as weights; "none" as they
             are.
         skip_first: First columns of T that are left out, such as that of an attention sink.
+        mixes: For layers of one's own whose T is found by impulses, on what it acts: by name of the layer, or a pattern
+            such as "blocks.*.attention", the name of the part inside whose output is mixed. By default it is found.
 
     Returns:
         An iterator of Captured, in the order in which the model calls its mixers.
@@ -243,7 +246,7 @@ def capture(
     forward = Forward.of(model, input_ids)
     own = find_mixers(model)
     recording = record_calls(forward, own, short_convolutions=short_convolutions)
-    own_mixing = find_own_mixing(forward, [*own.values(), *(call.module for call in recording.calls)])
+    own_mixing = find_own_mixing(forward, [*own.values(), *(call.module for call in recording.calls)], mixes or {})
     if own_mixing.names:
         recording = record_calls(forward, own, own_mixing.names, short_convolutions=short_convolutions)
         for call in recording.calls:

@@ -15,6 +15,7 @@ from statesize.adapters.calls import ArgumentCopies, Call, first_argument, sampl
 from statesize.adapters.faithfulness import relative_difference
 from statesize.adapters.forward import Forward
 from statesize.adapters.models.held import device_of
+from statesize.adapters.other_mixing import position_axis
 from statesize.errors import ModelError
 
 
@@ -62,16 +63,28 @@ def check_deterministic(forward: Forward, read: Tensor | None) -> None:
     if unattached is None or read is None or _equal(unattached, read):
         return
     again = forward.hidden()
+    where = where_they_differ(unattached, read, forward.length)
     if again is not None and _equal(again, read):
         raise ModelError(
-            f"{type(forward.model).__name__} draws random numbers in eval mode, so that no two runs of it agree: "
-            "dropout that is always on, or noise. Call dropout with training=self.training, or set its rate to 0."
+            f"{type(forward.model).__name__} draws random numbers in eval mode, so that no two runs of it agree{where}:"
+            " dropout that is always on, or noise. Call dropout with training=self.training, or set its rate to 0."
         )
     raise ModelError(
-        f"{type(forward.model).__name__} gives another last hidden state when it runs the same inputs once more, so "
-        "there is no reference to compare with. Make it deterministic: no dropout or noise in eval mode, no state of "
-        "its own from call to call, torch.use_deterministic_algorithms(True) on a GPU."
+        f"{type(forward.model).__name__} gives another last hidden state when it runs the same inputs once more{where},"
+        " so there is no reference to compare with. Make it deterministic: no dropout or noise in eval mode, no state "
+        "of its own from call to call, torch.use_deterministic_algorithms(True) on a GPU."
     )
+
+
+def where_they_differ(one: Tensor, other: Tensor, length: int) -> str:
+    """The first position at which two outputs differ and how far they do, in brackets; "" where shapes do not tell."""
+    axis = position_axis(one, length)
+    if axis is None or one.shape != other.shape:
+        return ""
+    difference = torch.where(one == other, 0.0, (one - other).abs()).movedim(axis, 0).flatten(1).amax(1)
+    first = int((difference != 0).nonzero()[0])
+    size = float(difference.max() / torch.maximum(one.abs().max(), other.abs().max()))
+    return f" (first at position {first}, by {size:.1e} of the largest value)"
 
 
 def _seeded_otherwise(device: torch.device, _: ExitStack) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal, cast
 
@@ -54,6 +54,7 @@ class Settings:
             carries, at few positions.
         skip_first: First columns of T that the variant leaves out.
         squares: Whether the variant takes the entropy of σ² in place of σ.
+        mixes: Names or patterns of modules, each with the part whose output T acts on.
     """
 
     tolerances: tuple[float, ...]
@@ -71,6 +72,7 @@ class Settings:
     weights: Weights = "none"
     skip_first: int = 0
     squares: bool = False
+    mixes: tuple[tuple[str, str], ...] = ()
 
     @property
     def variant(self) -> bool:
@@ -133,6 +135,7 @@ def check_settings(
     weights: object = "none",
     skip_first: object = 0,
     squares: bool = False,
+    mixes: object = None,
 ) -> Settings:
     """Settings from arguments of any type; a wrong one is an InputError that names it."""
     if weights not in ("none", "values"):
@@ -158,6 +161,7 @@ def check_settings(
         weights,
         require_count("skip_first", skip_first, least=0),
         squares,
+        _named_parts(mixes),
     )
 
 
@@ -170,6 +174,14 @@ def memory_bytes(size: object) -> int:
     if number is None or number < 1:
         refuse("memory", "bytes, or a size such as '4GB' or '512MiB'", size)
     return number
+
+
+def _named_parts(value: object) -> tuple[tuple[str, str], ...]:
+    named = cast("Mapping[object, object]", value if isinstance(value, Mapping) else {})
+    wrong = value is not None and not isinstance(value, Mapping)
+    if wrong or not all(isinstance(module, str) and isinstance(part, str) for module, part in named.items()):
+        refuse("mixes", "names of modules with the name of a part each", cast("object", value))
+    return tuple((str(module), str(part)) for module, part in named.items())
 
 
 def _counted(name: str, value: object, expected: str = "None or a number of at least 1") -> int | None:

@@ -76,7 +76,8 @@ class Trial:
     def run(self, ids: Tensor, on_mixer: Callable[[int, int, str], object] | None = None) -> None:
         """Capture the mixers of a sequence, (L,), and try some; after each, its number, that of all and its name."""
         self.length = len(ids)
-        observe = partial(captured_mixers, self.model, ids[None], self.layers, "read", 0, memory=self.settings.memory)
+        limits = {"memory": self.settings.memory, "mixes": dict(self.settings.mixes)}
+        observe = partial(captured_mixers, self.model, ids[None], self.layers, "read", 0, **limits)
         # What is imported or compiled on first use is no cost of a sequence.
         observe()
         start = self.clock()

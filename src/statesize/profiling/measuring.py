@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import astuple, dataclass, replace
 
@@ -57,10 +57,11 @@ def captured_mixers(
     sequence: int | None = None,
     hint: str = "",
     memory: int | None = None,
+    mixes: Mapping[str, str] | None = None,
 ) -> Capture:
     """The mixers of a model, run over sequences, (S, L), or the one that is named by its index; maps fit a memory."""
     try:
-        captured = capture(model, ids, layers, checks=checks)
+        captured = capture(model, ids, layers, checks=checks, mixes=mixes)
         for mixer in captured.mixers if memory is not None else ():
             needed = int(_CAPTURE_OVERHEAD * mixer.map_bytes)
             # What measuring one head with the usual engine takes after that, so that the message need not come twice.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
@@ -119,6 +119,7 @@ def plan(
     weights: Weights = "none",
     skip_first: int = 0,
     squares: bool = False,
+    mixes: Mapping[str, str] | None = None,
     total: int | None = None,
     on_progress: Callable[[int, int, str], object] | None = None,
 ) -> Plan:
@@ -147,6 +148,7 @@ def plan(
         weights: Likewise.
         skip_first: Likewise.
         squares: Likewise.
+        mixes: Likewise.
         total: Number of sequences that will be profiled where `inputs` are only some of them, from all parts of a
             corpus; None where they are all.
         on_progress: Called with how many mixers were run through, how many there are, and the name of the last.
@@ -161,7 +163,7 @@ def plan(
         tolerances, relative_tolerances, positions, engine,
         stride=stride, past=past, future=future, channels=channels, seed=seed, memory=memory,
         count_accuracy=count_accuracy, entropy_accuracy=entropy_accuracy,
-        weights=weights, skip_first=skip_first, squares=squares,
+        weights=weights, skip_first=skip_first, squares=squares, mixes=mixes,
     )  # fmt: skip
     return plan_profile(
         model, inputs, settings, tokenizer=tokenizer, layers=layers, total=total, on_progress=on_progress

@@ -62,6 +62,7 @@ def profile(
     weights: Weights = "none",
     skip_first: int = 0,
     squares: bool = False,
+    mixes: Mapping[str, str] | None = None,
     output: str | PathLike[str] | None = None,
     name: str | None = None,
     source: Mapping[str, Any] | None = None,
@@ -70,7 +71,7 @@ def profile(
     """Measure the effective state-size (ESS) of every layer of a model over text.
 
     Models of Hugging Face transformers work, by their name (`ss.profile("gpt2")`) or as objects, and so do the bundled
-    models, folders with a checkpoint, and any torch module whose layers have a method `operator(hidden)`.
+    models, folders with a checkpoint, and any causal torch module of your own.
     A bar shows the progress in a terminal, unless there is an `on_progress`.
 
     Sequences are run one after another, and each mixer is measured in blocks of heads or channels that fit `memory`.
@@ -111,6 +112,7 @@ def profile(
             carries (Kobayashi et al. 2020).
         skip_first: First columns of T that this variant leaves out, such as that of an attention sink.
         squares: Whether it takes the entropy of σ² in place of σ.
+        mixes: On what the T of layers of one's own act, as for `statesize.capture`.
         output: Folder for the profile.
         name: What tables call the model; None takes the argument, or the name of its class.
         source: Where the model comes from, stored with the profile; under "recipe", how `statesize rerun` repeats it.
@@ -124,7 +126,7 @@ def profile(
         tolerances, relative_tolerances, positions, engine,
         stride=stride, past=past, future=future, channels=channels, seed=seed, memory=memory,
         count_accuracy=count_accuracy, entropy_accuracy=entropy_accuracy,
-        weights=weights, skip_first=skip_first, squares=squares,
+        weights=weights, skip_first=skip_first, squares=squares, mixes=mixes,
     )  # fmt: skip
     return run_profile(
         model, inputs, settings,

@@ -90,7 +90,8 @@ class SequenceWork:
     def __call__(self, request: SequenceTask) -> Iterator[MixerDone | SequenceDone]:
         """A step for each mixer, then the end."""
         sequence, ids, checks = request.sequence, request.ids, self.checking.for_run(self.model)
-        captured = captured_mixers(self.model, ids[None], self.layers, checks, sequence, memory=self.settings.memory)
+        memory, mixes = self.settings.memory, dict(self.settings.mixes)
+        captured = captured_mixers(self.model, ids[None], self.layers, checks, sequence, memory=memory, mixes=mixes)
         total, names = len(captured.mixers), list[str]()
         for index, item in enumerate(captured):
             names.append(item.name)

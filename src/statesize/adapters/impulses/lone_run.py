@@ -64,6 +64,7 @@ class LoneRuns:
         fixed: Modules inside, which return what stands here at each of their calls.
         single: Whether the module runs in float32 at least.
         largest: Numbers in the largest tensor that is kept where all are.
+        mixes: The part of the module whose output T acts on; None where it is to be found.
     """
 
     module: nn.Module
@@ -74,20 +75,20 @@ class LoneRuns:
     fixed: Mapping[nn.Module, Sequence[object]] = field(default_factory=dict[nn.Module, Sequence[object]])
     single: bool = True
     largest: int = 0
+    mixes: str | None = None
 
     @property
     def named(self) -> nn.Module | None:
-        """The part whose output T acts on, if the module's attribute `mixes` names one."""
-        name = getattr(self.module, "mixes", None)
-        if not isinstance(name, str):
+        """The part that `mixes` names."""
+        if self.mixes is None:
             return None
         parts: dict[str, nn.Module] = dict(named_parts(self.module))
-        if name not in parts:
+        if self.mixes not in parts:
             raise ModelError(
-                f"{type(self.module).__name__}.mixes must name one of its parts, got {name!r}. Its parts are "
-                f"{', '.join(filter(None, parts))}."
+                f"`mixes` must name one of the parts of {type(self.module).__name__}, got {self.mixes!r}. Its parts "
+                f"are {', '.join(filter(None, parts))}."
             )
-        return parts[name]
+        return parts[self.mixes]
 
     def repeated(self, copies: int) -> LoneRuns:
         """The same runs over several copies of the text."""

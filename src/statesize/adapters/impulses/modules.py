@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Collection, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -20,7 +21,7 @@ from statesize.adapters.impulses.search import Mix, NoOperatorError, Places, fin
 from statesize.adapters.models.held import mapped, named_parts
 from statesize.adapters.observation import Observation
 from statesize.adapters.other_mixing import is_own_code
-from statesize.errors import ModelError
+from statesize.errors import InputError, ModelError
 from statesize.operators import BlockDense, Derivative
 
 
@@ -69,11 +70,16 @@ def _runs(forward: Forward, call: Call, fixed: Mapping[nn.Module, list[object]])
 _KNOWN: WeakKeyDictionary[type[nn.Module], dict[int, list[Places]]] = WeakKeyDictionary()
 
 
-def find_own_mixing(forward: Forward, mixers: Collection[nn.Module]) -> OwnMixing:
-    """Search the modules that are of the model's author, innermost first; `mixers` are those that adapters know."""
+def find_own_mixing(forward: Forward, mixers: Collection[nn.Module], mixes: Mapping[str, str]) -> OwnMixing:
+    """Search the modules that are of the model's author, innermost first, but for mixers that adapters know."""
     inside = {part for mixer in mixers for part in mixer.modules()}
-    searched = {module for module in forward.model.modules() if _is_searched(module) and module not in inside}
     names = {module: name or type(module).__name__ for name, module in named_parts(forward.model)}
+    named = _named_parts(names, mixes)
+    searched = {
+        module
+        for module in forward.model.modules()
+        if (_is_searched(module) or module in named) and module not in inside
+    }
     recurrent = {module for module in names if is_recurrent(module) and module not in inside}
     found = OwnMixing()
     if not searched and not recurrent:
@@ -89,8 +95,8 @@ def find_own_mixing(forward: Forward, mixers: Collection[nn.Module]) -> OwnMixin
             continue
         parts = set(module.modules()) - {module}
         fixed = {part: calls.outputs[part] for part in mixing if part in parts}
-        runs = LoneRuns(module, args, kwargs, forward.length, forward.sequences, fixed)
-        known = [] if hasattr(module, "mixes") else _KNOWN.setdefault(type(module), {}).setdefault(forward.length, [])
+        runs = LoneRuns(module, args, kwargs, forward.length, forward.sequences, fixed, mixes=named.get(module))
+        known = [] if module in named else _KNOWN.setdefault(type(module), {}).setdefault(forward.length, [])
         try:
             mix = find_mix(runs, name, tuple(known))
             around = mixing_around(runs, name) if mix is None and fixed else ""
@@ -117,6 +123,20 @@ def find_own_mixing(forward: Forward, mixers: Collection[nn.Module]) -> OwnMixin
             if mix.places not in known:
                 known.append(mix.places)
     return found
+
+
+def _named_parts(names: Mapping[nn.Module, str], mixes: Mapping[str, str]) -> dict[nn.Module, str]:
+    """The part that each module mixes, where it is named: by the argument, or by the module's attribute `mixes`."""
+    of_modules = {module: getattr(module, "mixes", None) for module in names}
+    named = {module: part for module, part in of_modules.items() if isinstance(part, str)}
+    for pattern, part in mixes.items():
+        matched = [module for module, name in names.items() if fnmatchcase(name, pattern)]
+        if not matched:
+            raise InputError(
+                f"mixes must name modules of the model, got {pattern!r}. It has {', '.join(names.values())}."
+            )
+        named |= dict.fromkeys(matched, part)
+    return named
 
 
 def _is_searched(module: nn.Module) -> bool:

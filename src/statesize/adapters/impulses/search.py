@@ -13,6 +13,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 from statesize.adapters.impulses.channels import Channels, codes, grouped, read_channels
 from statesize.adapters.impulses.lone_run import OUTPUT, LoneRuns, Place, Run, by_position, like
 from statesize.adapters.other_mixing import changed_at, changed_input
+from statesize.adapters.reference import where_they_differ
 from statesize.errors import ModelError
 
 # Differences below this part of the largest value are rounding.
@@ -23,6 +24,8 @@ _LINEAR = 1e-3
 _LARGEST = 4
 # How many readers of one tensor are tried.
 _READERS = 8
+
+HOW_ELSE = "Give its class a method `operator(hidden)` that returns a statesize Operator."
 
 Places = tuple[int, Place, Place]
 
@@ -79,12 +82,12 @@ def find_mix(runs: LoneRuns, name: str, known: Iterable[Places] = ()) -> Mix | N
             return found[0]
     search = _Search(runs, name, position, None)
     cuts = search.cuts()
-    named = runs.named is not None
+    named = runs.mixes is not None
     found = search.all_mixes(cuts, [place for place in search.answers if not named or place in search.base.named])
     if named and not found:
         raise ModelError(
-            f"Mixer {name} must be linear, channel by channel, in the output of {runs.module.mixes} or a part of "
-            "it, as `mixes` says. Name another part, or give the class a method `operator(hidden)`."
+            f"Mixer {name} must be linear, channel by channel, in the output of {runs.mixes} or a part of it, as "
+            f"`mixes` says{search.deviation()}. Name another part, or give the class a method `operator(hidden)`."
         )
     if not found:
         # A tensor of which T is made as well is T's input only for those that read it later.
@@ -94,7 +97,7 @@ def find_mix(runs: LoneRuns, name: str, known: Iterable[Places] = ()) -> Mix | N
     if not found:
         raise NoOperatorError(
             f"Mixer {name} mixes positions, but what it passes on is linear, channel by channel, in none of its "
-            "tensors: no T was found. Give its class a method `operator(hidden)` that returns a statesize Operator."
+            f"tensors: no T was found. {HOW_ELSE}"
         )
     return search.preferred(found)
 
@@ -116,22 +119,44 @@ def _searched(runs: LoneRuns) -> LoneRuns:
 def _mixes(runs: LoneRuns, name: str) -> bool:
     """Whether the first half of the positions acts on the second; it is refused if the second acts on the first."""
     runs, middle = replace(runs, single=False), runs.length // 2
-    plain = runs.run().output
+    plain, again = runs.run().output, runs.run().output
     earlier, later = (
         runs.run(change=lambda tensor, half=half: changed_input(tensor, runs.length, half)).output
         for half in (slice(0, middle), slice(middle, None))
     )
-    if plain is None or earlier is None or later is None or not plain.shape == earlier.shape == later.shape:
+    if plain is None or again is None or earlier is None or later is None or not plain.is_floating_point():
         return False
+    if not plain.shape == again.shape == earlier.shape == later.shape:
+        shapes = sorted({str(tuple(output.shape)) for output in (plain, again, earlier, later)})
+        raise ModelError(
+            f"Mixer {name} must return the same shape for other numbers at the same positions, got "
+            f"{' and '.join(shapes)}. {HOW_ELSE}"
+        )
+    if not bool(plain.isfinite().all()):
+        raise ModelError(
+            f"Mixer {name} must return finite numbers, got NaN or infinity. Check the model's weights and inputs for "
+            "values that are not finite."
+        )
+    if not torch.allclose(plain, again, rtol=0, atol=ROUNDING * float(plain.abs().max())):
+        raise ModelError(
+            f"Mixer {name} returns other numbers when it runs again with the same arguments"
+            f"{where_they_differ(plain, again, runs.length)}: it draws random numbers, or keeps something from call to "
+            "call. Make it deterministic in eval mode."
+        )
     limit, found = ROUNDING * float(plain.abs().max()), list[Tensor]()
+    if runs.length not in plain.shape:
+        if not runs.fixed and bool((((earlier - plain).abs() > limit) & ((later - plain).abs() > limit)).any()):
+            raise ModelError(
+                f"Mixer {name} mixes positions and must return one output for each of the {runs.length}, got shape "
+                f"{tuple(plain.shape)}. {HOW_ELSE}"
+            )
+        return False
     for axis in [axis for axis, size in enumerate(plain.shape) if size == runs.length]:
         forwards = by_position((earlier - plain).abs(), axis)[middle:].max()
         backwards = by_position((later - plain).abs(), axis)[:middle].amax(1)
         if max(float(forwards), float(backwards.max())) <= limit:
             return False
         found.append(backwards)
-    if not found:
-        return False
     # A dimension of as many channels as positions is mixed both ways.
     backwards = min(found, key=lambda backwards: float(backwards.max()))
     if bool((backwards > limit).any()):
@@ -313,6 +338,21 @@ class _Search:
         second, both = change(other, targets), change(2 * one + other, targets)
         targets = [place for place in targets if _near(both[place], 2 * first[place] + second[place])]
         return self._with_channels(targets, source, other_position) if targets else []
+
+    def deviation(self) -> str:
+        """How far the output is from linear in what is named, in brackets; "" where that is not why it has no T."""
+        for place in sorted(self.base.named & self.answers.keys()):
+            held = self.base.tensors[place]
+            one = changed_at(held, self.answers[place].axis, self.position) - held
+            runs = (
+                self._run((OUTPUT,), {place: lambda _, other=other: other}) for other in (held + one, held + 2 * one)
+            )
+            first, twice = (self.matrix(run, OUTPUT) - self.matrix(self.base, OUTPUT) for run in runs)
+            difference, size = (twice - 2 * first).abs().amax(1), float(twice.abs().max())
+            if bool((difference > _LINEAR * size).any()):
+                where = int((difference > _LINEAR * size).nonzero()[0])
+                return f" (first not at position {where}, by {float(difference.max()) / size:.1e} of the answer)"
+        return ""
 
     def _is_causal(self, response: Tensor) -> bool:
         """Whether a change at one position reaches later ones and no earlier one."""

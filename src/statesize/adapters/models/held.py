@@ -66,16 +66,23 @@ def device_of(model: nn.Module) -> torch.device:
 
 @contextmanager
 def _kept_attributes(model: nn.Module) -> Generator[None]:
-    # RecurrentGemma keeps its last states in attributes, rotary embeddings keep the frequencies of the last length.
-    def tensors(module: nn.Module) -> dict[str, Tensor | None]:
-        return {name: value for name, value in vars(module).items() if value is None or isinstance(value, Tensor)}
+    # RecurrentGemma keeps its last states in attributes, rotary embeddings keep the frequencies of the last length;
+    # layers of one's own count their calls.
+    def plain(module: nn.Module) -> dict[str, object]:
+        return {
+            name: value
+            for name, value in vars(module).items()
+            if value is None or isinstance(value, Tensor) or type(value) in (int, float)
+        }
 
-    before = [(module, tensors(module), dict(_buffers(module))) for module in model.modules()]
+    before = [(module, plain(module), dict(_buffers(module))) for module in model.modules()]
     contents = [(buffer, buffer._version, buffer.clone()) for buffer in model.buffers() if not buffer.is_inference()]
     try:
         yield
     finally:
         for module, attributes, buffers in before:
+            for name in plain(module).keys() - attributes.keys():
+                delattr(module, name)
             vars(module).update(attributes)
             _buffers(module).update(buffers)
         for buffer, version, content in contents:
