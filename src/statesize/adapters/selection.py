@@ -13,9 +13,6 @@ from statesize.errors import InputError, ModelError
 
 HOW_TO_SUPPLY = "give the class of its mixer a method `operator(hidden)` that returns a statesize Operator"
 
-# Recurrences whose next state is no linear function of what enters.
-NONLINEAR = ("sLSTMLayer", "LSTM", "GRU", "RNN")
-
 # Lists of these are no lists of layers: projections of several heads or codebooks.
 POINTWISE = (nn.Linear, nn.Embedding, nn.LayerNorm, nn.RMSNorm, nn.Identity, nn.Dropout)
 
@@ -41,17 +38,6 @@ def skipped_layers(model: nn.Module, called: Iterable[str], observed: Iterable[s
     return reasons
 
 
-def nonlinear_recurrence(module: nn.Module) -> str:
-    """Why a module with a recurrence such as an LSTM has no T; "" for others."""
-    mixer_modules = [kind for part in module.modules() if (kind := type(part).__name__) in NONLINEAR]
-    if not mixer_modules:
-        return ""
-    return (
-        f"{mixer_modules[0]}: what it passes on is not linear in what it stores, so it has no T; statesize.network_ess "
-        "measures derivatives"
-    )
-
-
 def _is_pointwise(layer: nn.Module) -> bool:
     return isinstance(layer, POINTWISE) or "RotaryEmbedding" in type(layer).__name__
 
@@ -62,9 +48,6 @@ def _unobserved(members: Mapping[str, nn.Module], ran: set[str], mixers: list[st
         if name not in ran:
             reasons[name] = f"{type(layer).__name__}: the forward pass does not call it"
         elif not any(mixer == name or mixer.startswith(f"{name}.") for mixer in mixers):
-            if nonlinear := nonlinear_recurrence(layer):
-                reasons[name] = nonlinear
-                continue
             parts = ", ".join(dict.fromkeys(type(part).__name__ for part in layer.children()))
             reasons[name] = (
                 f"{type(layer).__name__}{f' of {parts}' if parts else ''}: no mixing of positions that statesize knows "
@@ -126,8 +109,6 @@ def require_some(model: nn.Module, names: Sequence[str], refused: Mapping[str, s
     family = getattr(getattr(model, "config", None), "model_type", None)
     if not names and family in UNSEEN:
         raise ModelError(f"{type(model).__name__} {UNSEEN[family]}. statesize measures causal models.")
-    if not names and (reason := nonlinear_recurrence(model)):
-        raise ModelError(f"{type(model).__name__} cannot be measured by layers: {reason}.")
     if not names:
         raise ModelError(
             f"{type(model).__name__} has no mixer that statesize knows: none of its modules has a method "
