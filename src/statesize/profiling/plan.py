@@ -243,7 +243,10 @@ def _plan(trial: Trial, shorter: Trial | None, lengths: Sequence[int], sequences
         sequences=sequences,
         sampled=len(lengths),
         tokens=tokens,
-        seconds=sum(mixer.seconds for mixer in planned) + times * overhead,
+        seconds=sum(mixer.seconds for mixer in planned)
+        + times * overhead
+        + trial.once
+        + (shorter.once if shorter else 0),
         memory=None if peak is None else peak + held + 2 * results,
         results=results,
         most_operations=MOST_OPERATIONS,
