@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from statesize.adapters.faithfulness import bound, relative_difference
 from statesize.adapters.impulses.lone_run import OUTPUT, LoneRuns, by_position, like
-from statesize.adapters.impulses.search import ROUNDING, Mix
+from statesize.adapters.impulses.mixing import ROUNDING
+from statesize.adapters.impulses.search import Mix
 from statesize.adapters.kernels.probabilities import Mixing
 from statesize.adapters.models.held import stored_element_size
 from statesize.adapters.observation import Observation, Units

@@ -17,7 +17,8 @@ from statesize.adapters.derivative import derivative, found_derivative, is_recur
 from statesize.adapters.forward import Forward
 from statesize.adapters.impulses.layer import observe
 from statesize.adapters.impulses.lone_run import LoneRuns
-from statesize.adapters.impulses.search import Mix, NoOperatorError, Places, find_mix, mixing_around
+from statesize.adapters.impulses.mixing import mixing_around
+from statesize.adapters.impulses.search import Mix, NoOperatorError, Places, find_mix
 from statesize.adapters.models.held import mapped, named_parts
 from statesize.adapters.observation import Observation
 from statesize.adapters.other_mixing import is_own_code

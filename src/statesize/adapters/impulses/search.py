@@ -3,29 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves, tree_map
+from torch import Tensor
+from torch.utils._pytree import tree_leaves
 
 from statesize.adapters.impulses.channels import Channels, codes, grouped, read_channels
 from statesize.adapters.impulses.lone_run import OUTPUT, LoneRuns, Place, Run, by_position, like
+from statesize.adapters.impulses.mixing import HOW_ELSE, ROUNDING, answer_of, mixes_positions
 from statesize.adapters.other_mixing import changed_at, changed_input
-from statesize.adapters.reference import where_they_differ
 from statesize.errors import ModelError
 
-# Differences below this part of the largest value are rounding.
-ROUNDING = 1e-5
 # The largest deviation from linearity that rounding explains, relative to the largest response.
 _LINEAR = 1e-3
 # Tensors of more times the numbers that enter or leave the module are maps or states, which T does not map.
 _LARGEST = 4
 # How many readers of one tensor are tried.
 _READERS = 8
-
-HOW_ELSE = "Give its class a method `operator(hidden)` that returns a statesize Operator."
 
 Places = tuple[int, Place, Place]
 
@@ -55,15 +51,6 @@ class Mix:
         return self.operations, self.source, self.target
 
 
-@dataclass(frozen=True)
-class _Answer:
-    """How a tensor answers to another input at one position."""
-
-    axis: int  # its dimension of positions
-    first: int  # the first position that changes
-    last: int  # the last one
-
-
 def find_mix(runs: LoneRuns, name: str, known: Iterable[Places] = ()) -> Mix | None:
     """The mixing of positions by a module's own operations, or None; what is mixed otherwise is refused."""
     # All mixing must go through one tensor, the target; the target must be linear in another one, the source, with all
@@ -71,7 +58,7 @@ def find_mix(runs: LoneRuns, name: str, known: Iterable[Places] = ()) -> Mix | N
     # such pairs: the one with the fewest channels, then with the fewest T, then the first target and source.
     # known: Places in modules of the same class, which are tried first.
     position = runs.length // 3
-    if not _mixes(runs, name):
+    if not mixes_positions(runs, name):
         return None
     runs = _searched(runs)
     for operations, source, target in known:
@@ -116,90 +103,6 @@ def _searched(runs: LoneRuns) -> LoneRuns:
     return runs
 
 
-def _mixes(runs: LoneRuns, name: str) -> bool:
-    """Whether the first half of the positions acts on the second; it is refused if the second acts on the first."""
-    runs, middle = replace(runs, single=False), runs.length // 2
-    plain, again = runs.run().output, runs.run().output
-    earlier, later = (
-        runs.run(change=lambda tensor, half=half: changed_input(tensor, runs.length, half)).output
-        for half in (slice(0, middle), slice(middle, None))
-    )
-    if plain is None or again is None or earlier is None or later is None or not plain.is_floating_point():
-        return False
-    if not plain.shape == again.shape == earlier.shape == later.shape:
-        shapes = sorted({str(tuple(output.shape)) for output in (plain, again, earlier, later)})
-        raise ModelError(
-            f"Mixer {name} must return the same shape for other numbers at the same positions, got "
-            f"{' and '.join(shapes)}. {HOW_ELSE}"
-        )
-    if not bool(plain.isfinite().all()):
-        raise ModelError(
-            f"Mixer {name} must return finite numbers, got NaN or infinity. Check the model's weights and inputs for "
-            "values that are not finite."
-        )
-    if not torch.allclose(plain, again, rtol=0, atol=ROUNDING * float(plain.abs().max())):
-        raise ModelError(
-            f"Mixer {name} returns other numbers when it runs again with the same arguments"
-            f"{where_they_differ(plain, again, runs.length)}: it draws random numbers, or keeps something from call to "
-            "call. Make it deterministic in eval mode."
-        )
-    limit, found = ROUNDING * float(plain.abs().max()), list[Tensor]()
-    if runs.length not in plain.shape:
-        if not runs.fixed and bool((((earlier - plain).abs() > limit) & ((later - plain).abs() > limit)).any()):
-            raise ModelError(
-                f"Mixer {name} mixes positions and must return one output for each of the {runs.length}, got shape "
-                f"{tuple(plain.shape)}. {HOW_ELSE}"
-            )
-        return False
-    for axis in [axis for axis, size in enumerate(plain.shape) if size == runs.length]:
-        forwards = by_position((earlier - plain).abs(), axis)[middle:].max()
-        backwards = by_position((later - plain).abs(), axis)[:middle].amax(1)
-        if max(float(forwards), float(backwards.max())) <= limit:
-            return False
-        found.append(backwards)
-    # A dimension of as many channels as positions is mixed both ways.
-    backwards = min(found, key=lambda backwards: float(backwards.max()))
-    if bool((backwards > limit).any()):
-        first = int((backwards > limit).nonzero()[0])
-        raise ModelError(
-            f"Mixer {name} must be causal, but its output at position {first} changes with its input from position "
-            f"{middle} on, by {float(backwards[first]) / float(plain.abs().max()):.1e} of the largest value. statesize "
-            "measures causal models."
-        )
-    return True
-
-
-def mixing_around(runs: LoneRuns, name: str) -> str:
-    """What a module does to positions before or behind the modules inside that are measured by themselves; or ""."""
-    position, entered = runs.length // 3, list[Tensor]()
-
-    def changed(leaf: object) -> object:
-        return changed_input(leaf, runs.length, position) if isinstance(leaf, Tensor) else leaf
-
-    def enter(module: nn.Module, args: tuple[object, ...], kwargs: dict[str, object]) -> None:
-        entered.extend(leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor))
-
-    runs = replace(runs, single=False)
-    other = replace(runs, fixed={part: tree_map(changed, list(outputs)) for part, outputs in runs.fixed.items()})
-    with ExitStack() as hooks:
-        for part in runs.fixed:
-            hooks.callback(part.register_forward_pre_hook(enter, with_kwargs=True).remove)
-        plain, before = runs.run().output, list(entered)
-        entered.clear()
-        behind, after = other.run(change=lambda tensor: changed_input(tensor, runs.length, position)).output, entered
-    pairs = [("before", pair) for pair in zip(before, after, strict=False)]
-    pairs += [("behind", (plain, behind))] if plain is not None and behind is not None else []
-    for where, (one, two) in pairs:
-        answer = _answer(one, two, runs.length, position)
-        if answer is not None and answer.last > answer.first:
-            parts = ", ".join(dict.fromkeys(type(part).__name__ for part in runs.fixed))
-            return (
-                f"{name} mixes positions {where} what is measured in it ({parts}), whose T is without that. Give its "
-                "class a method `operator(hidden)` that returns a statesize Operator of the whole."
-            )
-    return ""
-
-
 class NoOperatorError(ModelError):
     """A module that mixes positions, and has no T that was found."""
 
@@ -218,7 +121,7 @@ class _Search:
         self.answers = {
             place: answer
             for place, tensor in self.base.tensors.items()
-            if (answer := _answer(tensor, again.tensors[place], runs.length, position)) is not None
+            if (answer := answer_of(tensor, again.tensors[place], runs.length, position)) is not None
         }
         self.partial: set[Place] = set()  # sources beside which more is mixed
 
@@ -401,22 +304,6 @@ class _Search:
 
     def _scale(self, place: Place) -> float:
         return float(self.base.tensors[place].abs().max())
-
-
-def _answer(plain: Tensor, other: Tensor, length: int, position: int) -> _Answer | None:
-    """How a tensor changed, or None where it did not, or has no dimension of positions."""
-    if plain.shape != other.shape or not plain.is_floating_point():
-        return None
-    # Infinity marks what a query may not see.
-    difference = torch.where(plain == other, 0.0, (plain - other).abs())
-    scale = plain.abs()[plain.isfinite()].max() if bool(plain.isfinite().any()) else plain.new_zeros(())
-    found: list[_Answer] = []
-    for axis in [axis for axis, size in enumerate(plain.shape) if size == length]:
-        changed = (by_position(difference, axis) > ROUNDING * scale).any(1).nonzero().flatten()
-        if len(changed):
-            found.append(_Answer(axis, int(changed[0]), int(changed[-1])))
-    # Of several dimensions of that size, the one in which least changes before the position, then least at all.
-    return min(found, key=lambda answer: (max(position - answer.first, 0), answer.last - answer.first), default=None)
 
 
 def _reached(difference: Tensor, position: int, limit: float) -> bool:
