@@ -19,7 +19,7 @@ _WHOLE = 128
 # Numbers that the vectors of a block may be, and the fewest and most vectors.
 _NUMBERS, _FEWEST, _MOST = 2**26, 32, 768
 # Copies of them while they are made orthogonal, and copies of inputs and outputs while products are formed.
-_COPIES, _IN_PRODUCTS = 3, 400
+_COPIES, _IN_PRODUCTS = 3, 100
 
 
 def footprint(derivative: Derivative, cut: Cut) -> int:
