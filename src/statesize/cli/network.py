@@ -101,13 +101,16 @@ def network(
 
 
 def _telling(update: Callable[..., None]) -> Callable[[NetworkProgress], None]:
-    """Products are at most as many as the dimension, and cuts take about as long as one another."""
+    """The time that is left follows from the products that each interval is likely to need; a line tells it early."""
+    lines: set[tuple[int, bool]] = set()
 
     def report_progress(progress: NetworkProgress) -> None:
-        close = f", ± {progress.accuracy:.0%} so far" if progress.accuracy < 1 else ""
-        detail = f"cut {progress.position}, {progress.products} of at most {progress.planned} products{close}"
-        done = progress.place * progress.planned + progress.products
-        update(done, progress.positions * progress.planned, detail, line=not progress.products)
+        close = f", ± {progress.accuracy:.0%} so far" if progress.products and progress.accuracy < 0.995 else ""
+        detail = f"cut {progress.position}, {progress.products} of about {progress.likely} products{close}"
+        done = progress.place * progress.likely + progress.products
+        stage = progress.place, bool(progress.products and (close or not progress.place))
+        update(done, progress.positions * progress.likely, detail, line=stage not in lines)
+        lines.add(stage)
 
     return report_progress
 

@@ -25,6 +25,8 @@ from statesize.spectra.cut import Positions, make_cut
 
 # Estimate of the error of products in single precision: number of random vectors, and safety factor.
 _SAMPLES, _SAFETY = 4, 2
+# Rows of a dense Jacobian between two reports.
+_ROWS = 64
 # Tolerated roundings of a run in the model's own dtype; with GPT-2's shape, 14 roundings of its embeddings occur.
 _ROUNDINGS = 64
 
@@ -48,10 +50,14 @@ class SpanJacobian(Jacobian):
             forward = _distance(self.forward, exact.forward, self.columns)
             self.error = _SAFETY * (forward + _distance(self.adjoint, exact.adjoint, self.rows))
 
-    def dense(self) -> Tensor:
-        """J, or its transpose where J has fewer columns, (dimension, other side)."""
+    def dense(self, on_rows: Callable[[int], None] = lambda rows: None) -> Tensor:
+        """J, or its transpose where J has fewer columns, (dimension, other side); told how many rows are there."""
         side = self.forward if self.columns < self.rows else self.adjoint
-        return side(torch.eye(self.dimension, dtype=torch.float64))
+        parts: list[Tensor] = []
+        for start in range(0, self.dimension, _ROWS):
+            on_rows(start)
+            parts.append(side(torch.eye(self.dimension, dtype=torch.float64)[start : start + _ROWS]))
+        return torch.cat(parts)
 
     def _check(self, past: Tensor) -> None:
         """Refuse a span without dependence, without derivatives, or with derivatives of another function."""

@@ -101,6 +101,7 @@ class NetworkProgress:
     positions: int  # number of all cuts
     products: int  # number of vectors so far that the Jacobian at this cut was multiplied with
     planned: int  # their largest number
+    likely: int  # how many are likely to be needed, from how close the interval is by now
     accuracy: float  # half of the interval relative to its middle; infinite before the first
 
 
@@ -184,6 +185,13 @@ def estimate_of(jacobian: SpanJacobian, accuracy: float, memory: int, seed: int)
     return EntropyEstimate(dimension, accuracy, most, probes, seed, jacobian.error)
 
 
+def likely_products(estimate: EntropyEstimate, accuracy: float) -> int:
+    """About how many products an interval needs; its width is about inversely proportional to their number."""
+    if estimate.finished or not estimate.products:
+        return estimate.products or estimate.capacity
+    return min(math.ceil(estimate.products * max(1.0, estimate.interval.accuracy / accuracy)), estimate.capacity)
+
+
 @dataclass(frozen=True, eq=False)
 class _Cut:
     """The measurement at one position; fields as in NetworkEss."""
@@ -215,9 +223,12 @@ def _measure_cut(
         needed = 8 * jacobian.rows * jacobian.columns
         if needed > memory:
             raise InputError(f"memory must be at least {needed} for the Jacobian at {i}, got {memory}. Use 'lanczos'.")
-        if on_progress is not None:
-            on_progress(NetworkProgress(i, index, positions, 0, dimension, math.inf))
-        spectrum = block_spectrum(jacobian.dense()[None])
+
+        def report(rows: int) -> None:
+            if on_progress is not None:
+                on_progress(NetworkProgress(i, index, positions, rows, dimension, dimension, math.inf))
+
+        spectrum = block_spectrum(jacobian.dense(report)[None])
         entropy, error = (float(part) for part in spectrum.entropies(accuracy))
         values, norm = spectrum.values[0, :LEADING], float(spectrum.norms())
         interval, converged = (entropy - error, entropy + error), error <= accuracy * entropy
@@ -227,9 +238,8 @@ def _measure_cut(
     estimate = estimate_of(jacobian, accuracy, memory, i)
     while not estimate.finished:
         if on_progress is not None:
-            on_progress(
-                NetworkProgress(i, index, positions, estimate.products, estimate.capacity, estimate.interval.accuracy)
-            )
+            close, likely = estimate.interval.accuracy, likely_products(estimate, accuracy)
+            on_progress(NetworkProgress(i, index, positions, estimate.products, estimate.capacity, likely, close))
         estimate.advance(jacobian.gram(estimate.pending))
     interval, space = estimate.interval, estimate.space
     square = float(space.ritz.square().sum()) if estimate.exact else float(estimate.squared_norms().mean())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from dataclasses import dataclass
 
@@ -10,7 +9,7 @@ from torch import nn
 
 from statesize.adapters.models.inputs import Inputs
 from statesize.network.jacobian import Precision, SpanJacobian, copies
-from statesize.network.network import Method, check_limits, estimate_of, method_at
+from statesize.network.network import Method, check_limits, estimate_of, likely_products, method_at
 from statesize.spectra.cut import Positions
 
 # Products of the trial that measures their time and the width of the interval.
@@ -105,9 +104,7 @@ def network_plan(
         while not estimate.finished and estimate.products < _TRIAL:
             estimate.advance(jacobian.gram(estimate.pending))
         seconds = (time.perf_counter() - begin) / max(1, estimate.products)
-        needed = estimate.products
-        if not estimate.finished:
-            needed = math.ceil(needed * max(1.0, estimate.interval.accuracy / accuracy))
+        needed = likely_products(estimate, accuracy)
         cuts = tuple(_planned(copied.jacobian(i), i, needed, seconds, method, memory) for i in copied.cuts)
     return NetworkPlan(cuts, seconds, sum(cut.seconds for cut in cuts))
 
