@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from oracles.pretrained import tiny_tokenizer
 from transformers import LlamaConfig, LlamaForCausalLM
 
 import statesize as ss
@@ -178,3 +179,13 @@ def test_a_bundled_name_is_enough():
     found = ss.lab.needles("la", depths=[4], context=12, future=4, excerpts=2, on_progress=lambda *told: None)
     assert (found.model, found.excerpts) == ("la", 2)
     assert len(found.layers) == zoo.load("la")[0].config.layers
+
+
+def test_a_haystack_begins_as_the_tokenizer_begins_a_text():
+    seen = []
+    model = model_of()
+    model.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
+    asked(model, [piece.clamp(min=1) for piece in PIECES], tokenizer=tiny_tokenizer(bos=True), depths=[13])
+    assert all(bool((tokens[:, 0] == 0).all()) and bool((tokens[:, 1:] != 0).all()) for tokens in seen)
+    with pytest.raises(ss.errors.InputError, match="numbers of tokens from 2 to 13, within the context, got"):
+        asked(model_of(), tokenizer=tiny_tokenizer(bos=True), depths=[14])

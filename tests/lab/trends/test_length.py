@@ -4,12 +4,14 @@ import numpy as np
 import pytest
 import torch
 from oracles.attention_models import attention_model
+from oracles.pretrained import tiny_tokenizer
 from scipy import stats
 
 import statesize as ss
 from statesize.errors import InputError
 from statesize.lab.mixers import LanguageModel, ModelConfig, save_checkpoint
 from statesize.lab.trends.growth import Growth
+from statesize.lab.trends.length import LengthWork
 from statesize.lab.trends.trend import MixerPoint, SweepPoint
 from statesize.measurement.statistics import signed
 
@@ -182,3 +184,20 @@ def test_the_page_draws_what_lies_beyond_apart(tmp_path):
 def test_what_is_not_known_is_a_dash():
     assert signed(growth(np.array([[1.0], [2.0]]), lengths=(16, 32), trained=8).exponent().whole) == "–"
     assert signed(growth(np.array([[1.0], [2.0]]), lengths=(16, 32)).exponent().whole) == "+1.00"
+
+
+def test_contexts_begin_as_the_tokenizer_begins_a_text():
+    whole = LengthWork(model(), (torch.tensor([0, *range(10, 20)]),), 3, {}, begun=True)
+    assert [ids.tolist() for ids in whole.inputs(8)] == [[0, *range(10, 20)]]
+    assert [ids.tolist() for ids in whole.inputs(4)] == [[0, *range(14, 20)]]
+    seen, read = [], model()
+    read.register_forward_pre_hook(lambda module, args: seen.append(args[0][0].tolist()))
+    ss.lab.length(
+        *(read, torch.arange(1, 60)), tokenizer=tiny_tokenizer(bos=True), lengths=[4, 8], future=4, excerpts=2,
+        on_progress=lambda progress: None,
+    )  # fmt: skip
+    assert {len(ids) for ids in seen} == {8, 12}
+    for first, *others in seen:
+        # Of 59 tokens a piece takes eleven, and shorter contexts end where the longest does.
+        assert (first, others[-1] % 11) == (0, 0)
+        assert others == list(range(others[0], others[-1] + 1))

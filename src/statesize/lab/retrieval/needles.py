@@ -21,8 +21,8 @@ from statesize.lab.retrieval.result import Needles
 from statesize.lab.trends.series import trend_facts
 from statesize.models.load import load_model
 from statesize.spectra.spectrum import effective_rank
-from statesize.texts.inputs import Inputs, excerpts_of, whole_texts
-from statesize.texts.tokens import AnyTokenizer, supported_tokenizer
+from statesize.texts.inputs import Inputs, begun_excerpts, whole_texts
+from statesize.texts.tokens import AnyTokenizer, beginning_id, supported_tokenizer
 
 DEPTHS, CONTEXT, FUTURE, EXCERPTS = (16, 64, 192), 256, 32, 32
 """Tokens from needle to question, before the question, and from it on, and pieces of text, by default."""
@@ -78,14 +78,16 @@ def needles(
         ((4,), (1, 2, 4))
     """
     context, future = require_count("context", context, least=NEEDLE), require_count("future", future, least=NEEDLE)
-    checked_depths = _depths(depths, context)
     most = require_count("excerpts", excerpts, least=2)
     tokenizer = supported_tokenizer(tokenizer)
     if isinstance(model, str):
         loaded = load_model(model, needs_tokenizer=tokenizer is None and inputs is None)
         model, tokenizer, name = loaded.model, tokenizer or loaded.tokenizer, name or loaded.name
     model, name = measurable(model), name or type(model).__name__
-    pieces = excerpts_of(whole_texts(inputs, tokenizer), context + future, most)
+    begun = tokenizer is not None and beginning_id(tokenizer) is not None
+    # A needle stands in no place of the token that begins a text.
+    checked_depths = _depths(depths, context - begun)
+    pieces = begun_excerpts(whole_texts(inputs, tokenizer), context + future, most, tokenizer)
     if len(pieces) < 2:
         raise InputError(
             f"inputs must have two pieces of {context + future} tokens, got {len(pieces)}. Give longer texts, or a "
@@ -122,7 +124,7 @@ def _depths(values: Sequence[int], context: int) -> tuple[int, ...]:
     numbers = [whole_number(depth) for depth in values]
     known = sorted({number for number in numbers if number is not None and NEEDLE <= number <= context})
     if not known or len(known) < len(numbers):
-        refuse("depths", f"different numbers of tokens from {NEEDLE} to {context}, the context", list(values))
+        refuse("depths", f"different numbers of tokens from {NEEDLE} to {context}, within the context", list(values))
     return tuple(known)
 
 

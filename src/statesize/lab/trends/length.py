@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
+import torch
 from torch import Tensor, nn
 
 from statesize.adapters.models.inputs import measurable
@@ -24,8 +25,8 @@ from statesize.lab.trends.trend import SweepPoint, point_of
 from statesize.models.load import load_model, model_facts, tokens_sha256, training_record
 from statesize.parallel.executor import SerialExecutor
 from statesize.profiling.run import profile
-from statesize.texts.inputs import Inputs, excerpts_of, whole_texts
-from statesize.texts.tokens import AnyTokenizer, supported_tokenizer
+from statesize.texts.inputs import Inputs, begun_excerpts, whole_texts
+from statesize.texts.tokens import AnyTokenizer, beginning_id, supported_tokenizer
 
 EXCERPTS = 8
 """Pieces of text by default."""
@@ -101,8 +102,9 @@ def length(
             f"tokens before a future of {future}, got {', '.join(map(str, asked_for))}. Give longer texts or shorter "
             "lengths."
         )
-    pieces = tuple(excerpts_of(texts, fitting[-1] + future, excerpts))
-    work = LengthWork(model, pieces, future, settings)
+    pieces = tuple(begun_excerpts(texts, fitting[-1] + future, excerpts, tokenizer))
+    begun = tokenizer is not None and beginning_id(tokenizer) is not None
+    work = LengthWork(model, pieces, future, settings, begun)
     folder, bars = None if output is None else Path(output), Bars(on_progress is not None, lines=False)
     with open_points(folder) as parts, bars:
         report = on_progress or trend_bar(bars, f"measuring {name or type(model).__name__}", len(fitting))
@@ -141,16 +143,23 @@ class LengthWork:
 
     Attributes:
         excerpts: Token ids (longest + future,) each; the cut lies before the last `future` tokens.
+        begun: Whether their first token begins a text, as it then does in shorter contexts too.
     """
 
     model: nn.Module
     excerpts: tuple[Tensor, ...]
     future: int
     settings: Mapping[str, Any]
+    begun: bool = False
+
+    def inputs(self, context: int) -> list[Tensor]:
+        """The texts of a length, (context + future,) each."""
+        first = int(self.begun)
+        return [torch.cat([ids[:first], ids[first - context - self.future :]]) for ids in self.excerpts]
 
     def __call__(self, context: int) -> Iterator[SweepPoint]:
         """The point of a length."""
-        inputs = [ids[-context - self.future :].clone() for ids in self.excerpts]
+        inputs = self.inputs(context)
         fixed: dict[str, Any] = {"positions": [context], "future": self.future, "on_progress": silent}
         yield point_of(profile(self.model, inputs, **fixed, **self.settings))
 
@@ -162,7 +171,7 @@ class LengthWork:
         """A digest of all that the numbers of a length depend on."""
         facts = [
             self._model,
-            tokens_sha256([ids[-context - self.future :] for ids in self.excerpts]),
+            tokens_sha256(self.inputs(context)),
             self.future,
             dict(self.settings),
         ]
