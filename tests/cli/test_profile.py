@@ -525,6 +525,9 @@ def test_a_misspelt_folder_names_its_neighbour_and_asks_no_hub(checkpoint, here,
     for name in ("my-modle", "./my-modle", str(here / "my-modle")):
         assert "Did you mean " in refused(["profile", name], capsys)
     assert "Give a folder that is there." in refused(["profile", "./nothing-like-it"], capsys)
+    assert "which is no file. Give a file that is there." in refused(["profile", "nothing.gguf"], capsys)
+    (here / "model-Q4.gguf").touch()
+    assert f"Did you mean {here}/model-Q4.gguf?" in refused(["profile", f"{here}/model_Q4.gguf"], capsys)
 
 
 def test_an_unknown_option_is_named(here, capsys):

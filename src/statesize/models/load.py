@@ -42,15 +42,17 @@ def refuse_misspelt(name: str) -> None:
     path = Path(name).expanduser()
     if path.exists():
         return
-    local = name.startswith((".", "/", "~")) or name.count("/") > 1 or ("/" in name and path.parent.is_dir())
+    kind = "file" if path.suffix == ".gguf" else "folder"
+    starts = (".", "/", "~")
+    local = kind == "file" or name.startswith(starts) or name.count("/") > 1 or ("/" in name and path.parent.is_dir())
     beside = sorted(path.parent.iterdir()) if path.parent.is_dir() and (local or "/" not in name) else []
-    models = {one.name: one for one in beside if (one / "config.json").is_file()}
+    models = {one.name: one for one in beside if (one / "config.json").is_file() or one.suffix == ".gguf"}
     near = difflib.get_close_matches(path.name, models, 1, cutoff=0.6 if local else _ALIKE)
     if local or near:
-        advice = f"Did you mean {models[near[0]]}?" if near else "Give a folder that is there."
+        advice = f"Did you mean {models[near[0]]}?" if near else f"Give a {kind} that is there."
         raise FileError(
-            f"model must be a bundled name ({', '.join(bundled_names())}), a folder or an id of the Hugging Face hub, "
-            f"got {name!r}, which is no folder. {advice}"
+            f"model must be a bundled name ({', '.join(bundled_names())}), a folder, a GGUF file or an id of the "
+            f"Hugging Face hub, got {name!r}, which is no {kind}. {advice}"
         )
 
 
