@@ -1,10 +1,12 @@
 """Layers of flash-linear-attention: over its torch references here, over its Triton kernels on request."""
 
+import importlib
 import importlib.util
 import json
 import os
 import subprocess
 import sys
+import warnings
 from importlib import metadata
 from pathlib import Path
 
@@ -141,8 +143,10 @@ def test_the_table_is_what_the_sweep_finds(by, length):
 def running_mean(q, k, v, initial_state=None, reverse=False, beta=None, cu_seqlens=None, window_size=None):
     """A kernel that is in no table: T weighs all positions so far alike, in each sequence."""
     lengths = [v.shape[1]] if cu_seqlens is None else cu_seqlens.diff().tolist()
+    v = v.flip(1) if reverse else v
     means = [part.cumsum(1) / torch.arange(1, part.shape[1] + 1)[:, None, None] for part in v.split(lengths, 1)]
-    return torch.cat(means, 1), None
+    mixed = torch.cat(means, 1)
+    return (mixed.flip(1) if reverse else mixed), None
 
 
 def squared(q, k, v):
@@ -210,6 +214,14 @@ class Driverless(nn.Module):
         return without_driver(hidden, hidden, hidden)
 
 
+@pytest.fixture(autouse=True)
+def imported():
+    """Its kernels are watched where a model brought fla with it."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        importlib.import_module("fla")
+
+
 def model(layer):
     torch.manual_seed(0)
     return nn.Sequential(nn.Embedding(20, 10), layer)
@@ -228,6 +240,15 @@ def test_a_kernel_of_ones_own_is_given_impulses(layer):
     assert captured.faithfulness < 1e-6
 
 
+@pytest.mark.parametrize(
+    "layer", [Mixing(initial_state=torch.zeros(1)), Mixing(beta=torch.ones(2, 13, 2, 5))], ids=["state", "strengths"]
+)
+def test_a_layer_whose_kernel_has_no_formula_is_given_impulses_itself(layer):
+    (captured,) = ss.capture(model(layer), TOKENS)
+    assert (captured.kind, captured.units, captured.multiplicity) == ("Mixing", 1, 10)
+    torch.testing.assert_close(captured.operator.dense().double(), MEANS.expand(2, 1, 13, 13))
+
+
 def test_slots_keep_keys_beside_values():
     (captured,) = ss.capture(model(Slots()), TOKENS)
     assert (captured.kind, captured.operator.state_size().max()) == ("gated slots", 3)
@@ -238,9 +259,7 @@ def test_slots_keep_keys_beside_values():
 @pytest.mark.parametrize(
     ("layer", "message"),
     [
-        (Mixing(initial_state=torch.zeros(1)), "was called with an initial state"),
         (Mixing(reverse=True), r"must run forward in time, got running_mean\(reverse=True\)"),
-        (Mixing(beta=torch.ones(2, 13, 2, 5)), "write strength of each value channel"),
         (Packing(cu_seqlens=torch.tensor([0, 10, 26])), "packs sequences of several lengths"),
         (Squaring(), "must be linear in its values, got squared.*network_ess"),
         (Driverless(), "must run where Triton does.*TRITON_INTERPRET=1"),

@@ -253,7 +253,8 @@ def capture(
             if call.by_impulses:
                 call.mixers.append(own_mixing.found(forward, call))
                 call.caches.append("")
-    recording.refused.update(own_mixing.refused)
+    # The cause that an adapter knows says more.
+    recording.refused.update({**own_mixing.refused, **recording.refused})
     observed = list(dict.fromkeys(mixer.name for call in recording.calls for mixer in call.mixers))
     names = list(own) + [name for name in observed if name not in own]
     require_some(model, names, recording.refused)
