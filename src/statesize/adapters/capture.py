@@ -253,8 +253,9 @@ def capture(
             if call.by_impulses:
                 call.mixers.append(own_mixing.found(forward, call))
                 call.caches.append("")
-    # The cause that an adapter knows says more.
-    recording.refused.update({**own_mixing.refused, **recording.refused})
+    for name, reason in own_mixing.refused.items():
+        seen = recording.refused.get(name)
+        recording.refused[name] = reason if seen is None else f"{reason} Seen in it: {seen}"
     observed = list(dict.fromkeys(mixer.name for call in recording.calls for mixer in call.mixers))
     names = list(own) + [name for name in observed if name not in own]
     require_some(model, names, recording.refused)
