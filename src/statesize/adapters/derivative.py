@@ -95,9 +95,7 @@ def _in_dtype(name: str, runs: LoneRuns, dtype: torch.dtype) -> tuple[Derivative
     try:
         return Derivative(function, point, sizes), returned.detach()
     except InputError as error:
-        raise ModelError(
-            f"Mixer {name} {str(error).removeprefix('function ')} statesize measures causal models."
-        ) from error
+        raise ModelError(f"Mixer {name} {str(error).removeprefix('function ')}") from error
 
 
 def _copied(runs: LoneRuns, dtype: torch.dtype) -> LoneRuns:

@@ -192,7 +192,9 @@ class Derivative(TensorOperator):
         if fault == INDEPENDENT:
             raise InputError("function must depend on its inputs, and does not at this point.")
         if fault:
-            raise InputError(f"function must be differentiable, got derivatives that are not right: {fault}.")
+            raise InputError(
+                f"function must be differentiable, got derivatives that are not right: {fault}. Take another operator."
+            )
         generator = torch.Generator().manual_seed(0)
         weights = torch.randn(length, self.outputs, generator=generator, dtype=torch.float64)
         cuts = torch.linspace(1, length - 1, min(_CUTS, length - 1)).long()
@@ -214,5 +216,6 @@ class Derivative(TensorOperator):
         first = int((sizes[:cut] > _ROUNDING[self.point.dtype] * sizes.max()).nonzero()[0])
         raise InputError(
             f"function must be causal, but its output at position {first} changes with its input at position {later}, "
-            f"by {float(sizes[first] / sizes.max()):.1e} of the largest change that this input makes."
+            f"by {float(sizes[first] / sizes.max()):.1e} of the largest change that this input makes. "
+            "statesize measures causal models."
         )

@@ -78,15 +78,16 @@ def needles(
         ((4,), (1, 2, 4))
     """
     context, future = require_count("context", context, least=NEEDLE), require_count("future", future, least=NEEDLE)
+    checked_depths = _depths(depths, context)
     most = require_count("excerpts", excerpts, least=2)
     tokenizer = supported_tokenizer(tokenizer)
     if isinstance(model, str):
         loaded = load_model(model, needs_tokenizer=tokenizer is None and inputs is None)
         model, tokenizer, name = loaded.model, tokenizer or loaded.tokenizer, name or loaded.name
     model, name = measurable(model), name or type(model).__name__
-    begun = tokenizer is not None and beginning_id(tokenizer) is not None
-    # A needle stands in no place of the token that begins a text.
-    checked_depths = _depths(depths, context - begun)
+    if beginning_id(tokenizer) is not None:
+        # A needle stands in no place of the token that begins a text.
+        checked_depths = _depths(depths, context - 1)
     pieces = begun_excerpts(whole_texts(inputs, tokenizer), context + future, most, tokenizer)
     if len(pieces) < 2:
         raise InputError(
