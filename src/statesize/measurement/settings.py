@@ -89,8 +89,7 @@ class Settings:
             return make_cut(length, fitting, self.past, self.future) if fitting else None
         if isinstance(self.positions, int):
             return make_cut(length, self.positions, self.past, self.future)
-        by_default = self.positions is None and self.stride == 1
-        if few and by_default:
+        if few and self._by_default:
             return make_cut(length, FEW, self.past, self.future)
         if self.spreads(length):
             return make_cut(length, EVENLY_SPREAD, self.past, self.future)
@@ -98,7 +97,12 @@ class Settings:
 
     def spreads(self, length: int) -> bool:
         """Whether a sequence of so many tokens is measured at some positions only, because it is long."""
-        return length > LONGEST_WHOLE and self.positions is None and self.stride == 1
+        return length > LONGEST_WHOLE and self._by_default
+
+    @property
+    def _by_default(self) -> bool:
+        """Whether nothing is said of positions."""
+        return self.positions is None and self.stride == 1
 
     def check_reach(self, longest: int) -> None:
         """Refuse positions and windows that fit into no sequence, the longest having so many tokens."""
@@ -161,7 +165,7 @@ def check_settings(
         weights,
         require_count("skip_first", skip_first, least=0),
         squares,
-        _named_parts(mixes),
+        _mixes(mixes),
     )
 
 
@@ -176,7 +180,7 @@ def memory_bytes(size: object) -> int:
     return number
 
 
-def _named_parts(value: object) -> tuple[tuple[str, str], ...]:
+def _mixes(value: object) -> tuple[tuple[str, str], ...]:
     named = cast("Mapping[object, object]", value if isinstance(value, Mapping) else {})
     wrong = value is not None and not isinstance(value, Mapping)
     if wrong or not all(isinstance(module, str) and isinstance(part, str) for module, part in named.items()):

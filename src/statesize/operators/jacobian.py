@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -20,41 +19,12 @@ _TOLERANCE = {torch.float64: 1e-3, torch.float32: 5e-2}
 INDEPENDENT = "its outputs do not depend on its inputs"
 
 
-class LinearMap(ABC):
-    """H, rows × columns, real, in float64.
+class Jacobian:
+    """J, the derivatives of a function's outputs by its inputs at a point, both flattened; products are in float64.
 
     Attributes:
-        rows: Rows of H.
-        columns: Columns of H.
-    """
-
-    rows: int
-    columns: int
-
-    @abstractmethod
-    def forward(self, vectors: Tensor) -> Tensor:
-        """H x of vectors in rows, (k, columns) to (k, rows)."""
-
-    @abstractmethod
-    def adjoint(self, vectors: Tensor) -> Tensor:
-        """Hᵀ y of vectors in rows, (k, rows) to (k, columns)."""
-
-    @property
-    def dimension(self) -> int:
-        """The smaller side, which no rank can pass."""
-        return min(self.rows, self.columns)
-
-    def gram(self, vectors: Tensor) -> Tensor:
-        """HᵀH x, or H Hᵀ x where H has fewer rows, of vectors in rows, (k, dimension) to (k, dimension)."""
-        if self.rows < self.columns:
-            return self.forward(self.adjoint(vectors))
-        return self.adjoint(self.forward(vectors))
-
-
-class Jacobian(LinearMap):
-    """The derivatives of a function's outputs by its inputs at a point, both flattened.
-
-    Attributes:
+        rows: Rows of J, as many as outputs.
+        columns: Columns of J, as many as inputs.
         method: How products with J are computed, "double backward" or "forward mode".
     """
 
@@ -68,6 +38,11 @@ class Jacobian(LinearMap):
         self._batched, self.method = True, "double backward"
         self._dual: tuple[Tensor, Tensor] | None = None
 
+    @property
+    def dimension(self) -> int:
+        """The smaller side, which no rank can pass."""
+        return min(self.rows, self.columns)
+
     @torch.enable_grad()
     def forward(self, vectors: Tensor) -> Tensor:
         """J x of vectors in rows, (k, columns) to (k, rows)."""
@@ -79,6 +54,12 @@ class Jacobian(LinearMap):
         return self._batches(
             lambda part: self._pullback(self._value, self._leaf, part), vectors, self._value, self.columns
         )
+
+    def gram(self, vectors: Tensor) -> Tensor:
+        """JᵀJ x, or J Jᵀ x where J has fewer rows, of vectors in rows, (k, dimension) to (k, dimension)."""
+        if self.rows < self.columns:
+            return self.forward(self.adjoint(vectors))
+        return self.adjoint(self.forward(vectors))
 
     def fault(self) -> str:
         """Why its products are not the derivative of the function; "" if a finite difference agrees with them."""

@@ -187,7 +187,7 @@ def excerpts_of(texts: Sequence[Tensor], size: int, most: int) -> list[Tensor]:
 
 def begun_excerpts(texts: Sequence[Tensor], size: int, most: int, tokenizer: AnyTokenizer | None) -> list[Tensor]:
     """The same, each with the beginning-of-sequence token first where the tokenizer puts one before a text."""
-    first = None if tokenizer is None else beginning_id(tokenizer)
+    first = beginning_id(tokenizer)
     if first is None:
         return excerpts_of(texts, size, most)
     # A model that was trained with it reads a text without it as no other text.

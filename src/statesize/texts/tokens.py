@@ -140,9 +140,9 @@ def plain_ids(tokenizer: AnyTokenizer, document: str, special_tokens: bool = Fal
         tokenizer.encode_special_tokens = special_as_text
 
 
-def beginning_id(tokenizer: AnyTokenizer) -> int | None:
+def beginning_id(tokenizer: AnyTokenizer | None) -> int | None:
     """Id of the beginning-of-sequence token, where the tokenizer puts one before what it encodes; else None."""
-    if isinstance(tokenizer, Tokenizer) or tokenizer.bos_token_id is None:
+    if tokenizer is None or isinstance(tokenizer, Tokenizer) or tokenizer.bos_token_id is None:
         return None
     ids = cast("list[int]", tokenizer("a").input_ids)
     return tokenizer.bos_token_id if ids and ids[0] == tokenizer.bos_token_id else None

@@ -139,7 +139,7 @@ class _Search:
         if run.operations != self.base.operations:
             raise _OtherOperations(
                 f"Mixer {self.name} does other operations where its numbers are others, so that impulses cannot find "
-                "its T. Give its class a method `operator(hidden)` that returns a statesize Operator."
+                f"its T. {HOW_ELSE}"
             )
         return run
 

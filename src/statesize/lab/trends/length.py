@@ -103,8 +103,7 @@ def length(
             "lengths."
         )
     pieces = tuple(begun_excerpts(texts, fitting[-1] + future, excerpts, tokenizer))
-    begun = tokenizer is not None and beginning_id(tokenizer) is not None
-    work = LengthWork(model, pieces, future, settings, begun)
+    work = LengthWork(model, pieces, future, settings, begun=beginning_id(tokenizer) is not None)
     folder, bars = None if output is None else Path(output), Bars(on_progress is not None, lines=False)
     with open_points(folder) as parts, bars:
         report = on_progress or trend_bar(bars, f"measuring {name or type(model).__name__}", len(fitting))
