@@ -20,7 +20,6 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from oracles.fla_torch import use_references
 
 import statesize as ss
-from statesize.profiling import TOLERANCE_LADDER
 
 TOKENS = 192
 MODELS: dict[str, dict[str, Any]] = {
@@ -39,7 +38,7 @@ def profiled(name: str, settings: dict[str, Any]) -> ss.Profile:
     torch.manual_seed(0)
     model = getattr(models, f"{name}ForCausalLM")(getattr(models, f"{name}Config")(**shape, **settings)).eval()
     tokens = torch.randint(0, 50, (1, TOKENS), generator=torch.Generator().manual_seed(1))
-    return ss.profile(model, tokens, name=name, relative_tolerances=TOLERANCE_LADDER)
+    return ss.profile(model, tokens, name=name)
 
 
 def main() -> None:

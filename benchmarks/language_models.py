@@ -200,7 +200,7 @@ def predict(recipe: Recipe, length: int, threads: int, **changes: Any) -> Predic
     held = sum(weight.numel() * weight.element_size() for weight in model.parameters())
     ids = random_tokens(length)[0]
     given: dict[str, Any] = {"channels": recipe.channels}
-    settings = check_settings(**given)
+    settings = check_settings(**given).for_texts(length)
     profile(model, [ids[:_WARM_LENGTH]], **given)
     forget_peak()
     trial = Trial(model, None, settings, length, now)

@@ -1,4 +1,4 @@
-"""The report of a hybrid of 64 layers: `python benchmarks/report.py [--page FILE] [--output FILE]`.
+"""The report of a hybrid of 64 layers: `python benchmarks/report.py [--page FILE] [--output FILE] [--picture FILE]`.
 
 A random model of 56 Mamba-2 and 8 attention layers with 16 heads each reads bundled documents that end with delimiters.
 The page may take 2 MB and has to open within 2 s in Chromium without a network: what counts is the processor time of
@@ -22,7 +22,7 @@ from statesize.benchmarks.cases import versions
 from statesize.io.machine import machine
 from statesize.lab import zoo
 from statesize.lab.tasks.language.text import encode
-from statesize.profiling import TOLERANCE_LADDER, Profile, profile
+from statesize.profiling import Profile, profile
 from statesize.report import write_report
 
 MOST_BYTES, MOST_SECONDS = 2_000_000, 2.0
@@ -52,7 +52,7 @@ def hybrid() -> Profile:
     documents = (encode([document], tokenizer) for document in zoo.documents())
     ids = torch.cat([ids for ids in documents if 40 <= len(ids) <= 120])[:LENGTH]
     model = BambaForCausalLM(config).eval()
-    return profile(model, ids[None], tokenizer=tokenizer, name="hybrid-64", relative_tolerances=TOLERANCE_LADDER)
+    return profile(model, ids[None], tokenizer=tokenizer, name="hybrid-64")
 
 
 def visit(browser: Browser, page: Path) -> dict[str, float]:
@@ -70,11 +70,21 @@ def visit(browser: Browser, page: Path) -> dict[str, float]:
     return {"processor_seconds": found["ProcessTime"], "wall_seconds": wall}
 
 
+def picture(browser: Browser, page: Path, output: Path) -> None:
+    """A picture of the page's map of layers and heads."""
+    tab = browser.new_page(viewport={"width": 1100, "height": 900})
+    tab.goto(page.as_uri())
+    tab.wait_for_selector("html[data-ready]")
+    tab.locator("section[aria-labelledby=map-title]").screenshot(path=output)
+    tab.close()
+
+
 def main() -> None:
     """Make, open and judge the page."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--page", type=Path)
     parser.add_argument("--output", type=Path)
+    parser.add_argument("--picture", type=Path)
     options = parser.parse_args()
     found = hybrid()
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
@@ -84,6 +94,8 @@ def main() -> None:
         written = time.process_time() - started
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
         visits = [visit(browser, page.absolute()) for _ in range(VISITS)]
+        if options.picture is not None:
+            picture(browser, page.absolute(), options.picture)
         browser.close()
     seconds = min(one["processor_seconds"] for one in visits)
     print(f"{LAYERS} layers, {LENGTH} tokens: {size:,} bytes, open after {seconds:.2f} s of processor time")

@@ -5,7 +5,6 @@ from pathlib import Path
 from statesize import profile
 from statesize.lab import zoo
 from statesize.lab.tasks.language.text import encode
-from statesize.profiling import TOLERANCE_LADDER
 from statesize.report import write_report
 
 LENGTH = 160
@@ -18,7 +17,7 @@ def write_example_report(path: Path) -> None:
         model, tokenizer = zoo.load(name)
         short = [document for document in zoo.documents() if len(encode([document], tokenizer)) < LENGTH // 2]
         ids = encode(short[:6], tokenizer)[:LENGTH]
-        settings = {"relative_tolerances": TOLERANCE_LADDER, "stride": 2, "source": {"kind": "bundled"}}
+        settings = {"stride": 2, "source": {"kind": "bundled"}}
         profiles.append(profile(model, ids, tokenizer=tokenizer, name=name, **settings))
     write_report(profiles, path)
 

@@ -15,7 +15,7 @@ from pyarrow import parquet
 
 from statesize.cli import main
 from statesize.lab import zoo
-from statesize.profiling import TOLERANCE_LADDER, Profile
+from statesize.profiling import TOLERANCE_LADDER, Profile, profile
 from statesize.texts import tokens
 from statesize.texts.tokens import encode, join_documents
 
@@ -73,16 +73,18 @@ def test_json_is_one_document_on_stdout(checkpoint, text, here, capsys):
         assert len(mixer["average_count"]) == 1
 
 
-@pytest.mark.parametrize(("tokens", "kept", "tolerances"), [(1024, True, 10), (1025, True, 1), (64, False, 1)])
-def test_only_what_a_report_can_draw_is_measured_at_many_tolerances(
-    tokens, kept, tolerances, checkpoint, tmp_path, here, capsys
+@pytest.mark.parametrize(("tokens", "tolerances"), [(1024, 10), (1025, 1)])
+def test_short_texts_are_measured_at_many_tolerances_as_from_python(
+    tokens, tolerances, checkpoint, tmp_path, here, capsys
 ):
     ids = tmp_path / "ids.json"
     ids.write_text(json.dumps([[1] * tokens]), encoding="utf-8")
-    output = ["--output", str(tmp_path / "profile")] if kept else []
     command = ["profile", str(checkpoint), "--ids", str(ids), "--json", "--stride", "500", "--max-tokens", str(tokens)]
-    assert main([*command, *output]) == 0
-    assert len(json.loads(capsys.readouterr().out)["relative_tolerances"]) == tolerances
+    assert main(command) == 0
+    found = json.loads(capsys.readouterr().out)["relative_tolerances"]
+    assert len(found) == tolerances
+    python = profile(str(checkpoint), [[1] * tokens], stride=500)
+    assert python.attributes["relative_tolerances"] == found
 
 
 def test_only_the_beginning_is_read(checkpoint, text, here, capsys):

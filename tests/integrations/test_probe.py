@@ -52,7 +52,9 @@ def test_a_probe_measures_when_it_is_asked():
     found = probe.measure(model)
     xr.testing.assert_identical(
         found.mixer("layers.1.mixer"),
-        statesize.profile(model, TEXTS, positions=8, channels="all").mixer("layers.1.mixer"),
+        statesize.profile(model, TEXTS, positions=8, channels="all", relative_tolerances=(0.01,)).mixer(
+            "layers.1.mixer"
+        ),
     )
 
 

@@ -123,12 +123,12 @@ def test_what_is_not_there_is_refused(measurement, profile):
         with pytest.raises(InputError, match=wanted):
             call()
     shape = ModelConfig(mixer="la", vocabulary_size=8, width=8, heads=1, layers=1)
-    bare = statesize.profile(LanguageModel(shape), [[1, 2, 3, 4]], tolerances=())
+    bare = statesize.profile(LanguageModel(shape), [[1, 2, 3, 4]], tolerances=(), relative_tolerances=(0.01,))
     for drawn_as in (bare.plot, bare.figure):
         with pytest.raises(InputError, match="the profile has no count; profile with one"):
             drawn_as.positions(metric="count")
     with pytest.raises(InputError, match="1 relative tolerances and a curve needs 3"):
-        statesize.profile(LanguageModel(shape), [[1, 2, 3, 4]]).plot.tolerance()
+        statesize.profile(LanguageModel(shape), [[1, 2, 3, 4]], relative_tolerances=(0.01,)).plot.tolerance()
 
 
 def test_many_heads_are_thinned():

@@ -41,8 +41,17 @@ def test_thresholds_become_numbers():
     assert {type(threshold) for threshold in settings.tolerances} == {float}
 
 
+@pytest.mark.parametrize(("longest", "tolerances"), [(1024, 10), (1025, 1), (None, 1)])
+def test_short_texts_have_the_tolerances_of_a_report(longest, tolerances):
+    settings = check_settings().for_texts(longest)
+    assert len(set(settings.relative_tolerances)) == len(settings.relative_tolerances) == tolerances
+    assert settings.relative_tolerances[0] == 0.01
+    assert settings.for_texts(longest) == settings
+    assert check_settings(relative_tolerances=(0.5,)).for_texts(longest).relative_tolerances == (0.5,)
+
+
 @pytest.mark.parametrize("name", ["tolerances", "relative_tolerances"])
-@pytest.mark.parametrize("given", [1e-3, "a", None, ["1e-3"], [None], [[1e-3]], [-1.0], [float("nan")]], ids=repr)
+@pytest.mark.parametrize("given", [1e-3, "a", ["1e-3"], [None], [[1e-3]], [-1.0], [float("nan")]], ids=repr)
 def test_wrong_thresholds(name, given):
     arguments = {"tolerances": (1e-3,), "relative_tolerances": (1e-2,), name: given}
     with pytest.raises(InputError, match=f"^{name} "):

@@ -30,7 +30,7 @@ def loaded(load, settings):
 
 
 def test_datasets_are_those_of_a_profile(model):
-    settings = check_settings(channels=1)
+    settings = check_settings(channels=1).for_texts(12)
     work, ready = loaded(lambda: model, settings)
     gathering = ProfileRun(settings, ready.key, 2, None, None, 12)
     gathering.measure(SEQUENCES, SerialExecutor(work))

@@ -7,7 +7,7 @@ from report.visit import chromium
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from statesize.lab.mixers import LanguageModel, ModelConfig
-from statesize.profiling import TOLERANCE_LADDER, Profile, profile
+from statesize.profiling import Profile, profile
 
 WORDS = ("<script>alert(1)</script>", '"quoted"', "שלום", "&amp;", "</td>", "it's", "<!--", "word")
 NAME = '<img src=x onerror="alert(1)">'
@@ -24,7 +24,7 @@ def hostile_profile():
     config = ModelConfig(mixer="gla", vocabulary_size=len(WORDS) + 1, width=8, heads=2, layers=2, key_size=3)
     model = LanguageModel(config, torch.Generator().manual_seed(0))
     texts = [" ".join([*WORDS, "<eos>", *WORDS]), " ".join(WORDS)]
-    return profile(model, texts, tokenizer=tokenizer, name=NAME)
+    return profile(model, texts, tokenizer=tokenizer, name=NAME, relative_tolerances=(0.01,))
 
 
 @pytest.fixture(scope="session")
@@ -33,7 +33,7 @@ def ladder_profile():
     config = ModelConfig(mixer="gla", vocabulary_size=8, width=9, heads=3, layers=2, key_size=2)
     model = LanguageModel(config, torch.Generator().manual_seed(0))
     name = '=cmd|"x",<b>'
-    found = profile(model, torch.arange(40)[None] % 8, name=name, relative_tolerances=TOLERANCE_LADDER)
+    found = profile(model, torch.arange(40)[None] % 8, name=name)
     tree = found.to_xarray()
     texts = tree["tokens"].values.astype(object)
     texts[0, :5] = [LONG, "\u202egnp.exe", "🧪", "\"'>", "\u2028</script><script>alert(2)</script>"]

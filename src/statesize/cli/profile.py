@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -21,9 +21,6 @@ if TYPE_CHECKING:
     from statesize.measurement.settings import Settings
     from statesize.profiling import Plan, Profile
     from statesize.texts.tokens import AnyTokenizer
-
-
-_LADDER_LENGTH = 1024
 
 
 def profile(
@@ -87,13 +84,13 @@ def profile(
         check_destination(output)
     if html is not None:
         check_report_path(html)
-    settings = measuring.settings()
+    settings = replace(measuring.settings(), relative_tolerances=(tolerance,))
     texts.check()
     workers.check()
     before = None if prefix is None else read_whole(prefix)
     printing.hush_libraries()
     started = time.perf_counter()
-    by_ids, stored = texts.ids is not None, output is not None or html is not None
+    by_ids = texts.ids is not None
     run = _on_ray(model, loading, workers, by_ids) if workers.ray is not False else _here(model, loading, by_ids)
     loading_took = time.perf_counter() - started
     if run.tokenizer is None:
@@ -101,7 +98,6 @@ def profile(
     if plan and run.plan is not None:
         some = texts.sample(run.tokenizer, printing, run.vocabulary)
         some, settings = _prepend_prefix(before, run.tokenizer, some, settings, printing)
-        settings = replace(settings, relative_tolerances=_relative_tolerances(some.ids, tolerance, stored))
         with printing.bars() as bars:
             bar = bars.begin(f"trying {run.name}")
             choice = {"layers": measuring.layers, "tokenizer": run.tokenizer, "total": some.total}
@@ -125,7 +121,6 @@ def profile(
     recipe = make_recipe(["profile"], arguments, models=[model], threads=threads).to_dict()
     source = {**run.source, **_reading(read), "recipe": recipe}
     read, settings = _prepend_prefix(before, run.tokenizer, read, settings, printing)
-    settings = replace(settings, relative_tolerances=_relative_tolerances(read.ids, tolerance, stored))
     if any(settings.spreads(len(ids)) for ids in read.ids):
         printing.say(
             f"A sequence of more than {LONGEST_WHOLE:,} tokens is measured at {EVENLY_SPREAD} evenly spread positions. "
@@ -187,15 +182,6 @@ def _cut_alike(sequences: list[Tensor], kinds: int, printing: Printing) -> list[
 def _reading(read: Sequences) -> dict[str, str]:
     """What a profile keeps of how its texts were read."""
     return {"chat_template": f"applied to {read.chats} of {len(read.ids)} sequences"} if read.chats else {}
-
-
-def _relative_tolerances(sequences: Sequence[Tensor], first: float, stored: bool) -> tuple[float, ...]:
-    """The tolerance of the tables first, then those of a report's curves."""
-    from statesize.profiling import TOLERANCE_LADDER
-
-    # Only a report draws counts at many tolerances, which take twice as long, of long sequences several times.
-    short = all(len(ids) <= _LADDER_LENGTH for ids in sequences)
-    return (first, *(ratio for ratio in TOLERANCE_LADDER if ratio != first)) if stored and short else (first,)
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, cast
 
 from statesize.check import real_numbers, refuse, require_count, require_real, whole_number
@@ -21,6 +21,8 @@ _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([a-z]*)")
 # Half a decade each, down to where attention takes singular values for exact counts, and float32 its last digits.
 TOLERANCE_LADDER = (1e-2, *(10 ** (-step / 2) for step in range(1, 11) if step != 4))
 """Relative tolerances from which a report draws ESS against the tolerance; the summary's is the first."""
+LADDER_LENGTH = 1024
+"""Tokens of the longest text up to which a profile measures all of them by default."""
 
 LONGEST_WHOLE, EVENLY_SPREAD = 2**14, 32
 """Tokens up to which all positions of a sequence are measured by default, and how many of a longer one."""
@@ -55,6 +57,7 @@ class Settings:
         skip_first: First columns of T that the variant leaves out.
         squares: Whether the variant takes the entropy of σ² in place of σ.
         mixes: Names or patterns of modules, each with the part whose output T acts on.
+        ladder: Whether a profile of short texts adds the tolerances of a report's curves.
     """
 
     tolerances: tuple[float, ...]
@@ -73,11 +76,19 @@ class Settings:
     skip_first: int = 0
     squares: bool = False
     mixes: tuple[tuple[str, str], ...] = ()
+    ladder: bool = False
 
     @property
     def variant(self) -> bool:
         """Whether a variant of ESS is measured beside the default."""
         return self.weights != "none" or self.skip_first > 0 or self.squares
+
+    def for_texts(self, longest: int | None) -> Settings:
+        """The settings for texts of which the longest has so many tokens; None where that is not known."""
+        # Many tolerances take a third longer, of long texts several times.
+        added = TOLERANCE_LADDER if self.ladder and longest is not None and longest <= LADDER_LENGTH else ()
+        more = tuple(ratio for ratio in added if ratio not in self.relative_tolerances)
+        return replace(self, relative_tolerances=self.relative_tolerances + more, ladder=False)
 
     def cut(self, length: int, *, few: bool = False) -> Cut | None:
         """Which H_i of a sequence are measured, few by default where each takes long; None where none fits into it."""
@@ -124,7 +135,7 @@ class Settings:
 
 def check_settings(
     tolerances: object = (1e-3,),
-    relative_tolerances: object = (1e-2,),
+    relative_tolerances: object = None,
     positions: object = None,
     engine: str = "auto",
     *,
@@ -144,12 +155,13 @@ def check_settings(
     """Settings from arguments of any type; a wrong one is an InputError that names it."""
     if weights not in ("none", "values"):
         refuse("weights", '"none" or "values"', weights)
+    ladder = relative_tolerances is None
     step = _counted("stride", stride)
     if step is not None and positions is not None:
         raise InputError("stride must be left out where positions are given, got both. Give one of them.")
     return Settings(
         tuple(real_numbers("tolerances", tolerances)),
-        tuple(real_numbers("relative_tolerances", relative_tolerances)),
+        tuple(real_numbers("relative_tolerances", TOLERANCE_LADDER[:1] if ladder else relative_tolerances)),
         "all" if step == 1 else _positions(positions),
         engine,
         step or 1,
@@ -166,6 +178,7 @@ def check_settings(
         require_count("skip_first", skip_first, least=0),
         squares,
         _mixes(mixes),
+        ladder,
     )
 
 

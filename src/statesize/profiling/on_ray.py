@@ -113,6 +113,7 @@ def run_on_ray(
     known = list(sequences(inputs, tokenizer)[0])
     reference = max(map(len, known))
     settings.check_reach(reference)
+    settings = settings.for_texts(reference)
     path = None if output is None else Path(output)
     if path is not None:
         check_destination(path)

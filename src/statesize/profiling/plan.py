@@ -106,7 +106,7 @@ def plan(
     layers: Layers = None,
     channels: Channels = None,
     tolerances: Sequence[float] = (1e-3,),
-    relative_tolerances: Sequence[float] = (1e-2,),
+    relative_tolerances: Sequence[float] | None = None,
     positions: int | Sequence[int] | Literal["all"] | None = None,
     stride: int | None = None,
     past: int | None = None,
@@ -187,6 +187,7 @@ def plan_profile(
         refuse("total", f"a whole number of at least {len(known)}, the number of inputs", total)
     longest = len(known[-1])
     settings.check_reach(longest)
+    settings = settings.for_texts(longest)
     differ = len(known[0]) * _DIFFERENT_LENGTH < longest
     passes = 1 + differ
 

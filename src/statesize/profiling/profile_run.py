@@ -260,6 +260,7 @@ def finished_profile(output: Path, key: str, sequences: Sequence[Tensor], name: 
 def _settings(settings: Settings) -> dict[str, Any]:
     # As JSON has them, so that a profile that was read equals the one that was saved.
     values = asdict(settings) | {"most_operations": MOST_OPERATIONS}
+    del values["ladder"]  # its tolerances are among the others
     return json.loads(json.dumps(values))
 
 

@@ -49,7 +49,7 @@ def profile(
     layers: Layers = None,
     channels: Channels = None,
     tolerances: Sequence[float] = (1e-3,),
-    relative_tolerances: Sequence[float] = (1e-2,),
+    relative_tolerances: Sequence[float] | None = None,
     positions: int | Sequence[int] | Literal["all"] | None = None,
     stride: int | None = None,
     past: int | None = None,
@@ -94,7 +94,9 @@ def profile(
         channels: Heads or channels of each mixer that are measured: "all", or a number, drawn from all parts of the
             layer; None takes all where they cost at most `statesize.profiling.MOST_OPERATIONS` a sequence.
         tolerances: Absolute tolerances τ of the tolerance-ESS.
-        relative_tolerances: Tolerances ρ relative to σ_1 at each position.
+        relative_tolerances: Tolerances ρ relative to σ_1 at each position; tables show the first. None takes 0.01,
+            and where no text is longer than 1,024 tokens nine more, from which reports draw ESS against ρ; 0.01 alone
+            for files and iterators, whose texts are read as they come.
         positions: Positions to measure: "all", an int for that many evenly spread, or the positions; a sequence that
             is too short for some of these is measured at the others. None takes all of a sequence of up to 16,384
             tokens, and 32 of a longer one.
@@ -164,6 +166,7 @@ def run_profile(
         ids = known = list(iterator)
         reference = max(map(len, known))
         settings.check_reach(reference)
+    settings = settings.for_texts(reference)
     facts = model_facts(model)
     key = run_key(facts, settings, layers, reference)
     known_source = ({"weights": stored} if stored else {}) | dict(source or {})

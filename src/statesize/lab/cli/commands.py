@@ -68,7 +68,7 @@ def demo(
     from statesize.cli.shared.printing import SCHEMA, print_json, profile_document, tell_page
     from statesize.cli.shared.summary import print_summary
     from statesize.lab import zoo
-    from statesize.profiling import TOLERANCE_LADDER, profile
+    from statesize.profiling import profile
     from statesize.profiling.profile_run import profile_bar
     from statesize.report import check_report_path, write_report
     from statesize.texts.inputs import bundled_sequences
@@ -87,7 +87,6 @@ def demo(
                     tokenizer=tokenizer,
                     name=name,
                     source={"kind": "bundled"},
-                    relative_tolerances=TOLERANCE_LADDER,
                     on_progress=on_progress,
                 )
             )

@@ -160,7 +160,8 @@ class LengthWork:
         """The point of a length."""
         inputs = self.inputs(context)
         fixed: dict[str, Any] = {"positions": [context], "future": self.future, "on_progress": silent}
-        yield point_of(profile(self.model, inputs, **fixed, **self.settings))
+        # One tolerance unless several are requested: the points hold the first alone.
+        yield point_of(profile(self.model, inputs, **fixed, **{"relative_tolerances": (0.01,), **self.settings}))
 
     @cached_property
     def _model(self) -> dict[str, Any]:

@@ -134,7 +134,9 @@ class CheckpointWork:
         if size is not None and largest >= size:
             raise ModelError(f"It has {size} tokens, and the texts hold the id {largest}.")
         texts = list(self.sequences)
-        yield point_of(profile(loaded.model, texts, name=checkpoint.name, on_progress=silent, **self.settings))
+        # One tolerance unless several are requested: the points hold the first alone.
+        settings = {"relative_tolerances": (0.01,), **self.settings}
+        yield point_of(profile(loaded.model, texts, name=checkpoint.name, on_progress=silent, **settings))
 
     def key(self, checkpoint: Checkpoint) -> str:
         """A digest of all that a checkpoint's numbers depend on, as far as it is known before it is loaded."""
