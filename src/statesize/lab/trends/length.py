@@ -161,7 +161,8 @@ class LengthWork:
         inputs = self.inputs(context)
         fixed: dict[str, Any] = {"positions": [context], "future": self.future, "on_progress": silent}
         # One tolerance unless several are requested: the points hold the first alone.
-        yield point_of(profile(self.model, inputs, **fixed, **{"relative_tolerances": (0.01,), **self.settings}))
+        settings: dict[str, Any] = {"relative_tolerances": (0.01,), **self.settings}
+        yield point_of(profile(self.model, inputs, **fixed, **settings))
 
     @cached_property
     def _model(self) -> dict[str, Any]:

@@ -135,7 +135,7 @@ class CheckpointWork:
             raise ModelError(f"It has {size} tokens, and the texts hold the id {largest}.")
         texts = list(self.sequences)
         # One tolerance unless several are requested: the points hold the first alone.
-        settings = {"relative_tolerances": (0.01,), **self.settings}
+        settings: dict[str, Any] = {"relative_tolerances": (0.01,), **self.settings}
         yield point_of(profile(loaded.model, texts, name=checkpoint.name, on_progress=silent, **settings))
 
     def key(self, checkpoint: Checkpoint) -> str:
