@@ -13,8 +13,8 @@ from statesize.version import __version__
 app = App(
     name="statesize",
     help="Measure how much of its memory a sequence model really uses: the effective state-size (ESS).",
-    # Docstrings and examples stand as they are written.
-    help_format="plaintext",
+    # Paragraphs of docstrings fill the width of the terminal, and examples stand as they are written.
+    help_format="markdown",
     version=__version__,
     suppress_keyboard_interrupt=False,
     # What is used most stands between them.

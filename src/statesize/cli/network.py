@@ -40,7 +40,7 @@ def network(
     It measures the entropy-ESS of the Jacobian from past embeddings to future hidden states, at the first text.
 
     Args:
-        model: A bundled name (sa, la, wla, gla), a folder of a model, or an id of the Hugging Face hub.
+        model: A bundled name (sa, la, wla, gla), a folder of a model, a GGUF file, or an id of the Hugging Face hub.
         texts: What the model reads.
         positions: At how many positions, evenly spread, the text is cut.
         start: Name of the module whose output before a cut is varied. Default: the token embeddings.

@@ -48,7 +48,7 @@ def profile(
     command goes on after a crash or an interrupt.
 
     Args:
-        model: A bundled name (sa, la, wla, gla), a folder of a model, or an id of the Hugging Face hub.
+        model: A bundled name (sa, la, wla, gla), a folder of a model, a GGUF file, or an id of the Hugging Face hub.
         texts: What the model reads.
         measuring: What is measured.
         prefix: UTF-8 text that comes before each text, such as a system prompt. Without --positions or --stride, ESS is

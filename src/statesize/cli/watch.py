@@ -174,7 +174,7 @@ def watch(
     tabs. With --json each token is one line, a JSON document.
 
     Args:
-        model: A bundled name (sa, la, wla, gla), a folder of a model, or an id of the Hugging Face hub.
+        model: A bundled name (sa, la, wla, gla), a folder of a model, a GGUF file, or an id of the Hugging Face hub.
         loading: How the model is loaded.
         future: Tokens after the cut that are its future.
         channels: Heads or channels that are measured of each layer, at most.

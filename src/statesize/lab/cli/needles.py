@@ -36,7 +36,7 @@ def needles(
     measured, with and without the columns of the needle.
 
     Args:
-        model: A bundled name (sa, la, wla, gla), a folder of a model, or an id of the Hugging Face hub.
+        model: A bundled name (sa, la, wla, gla), a folder of a model, a GGUF file, or an id of the Hugging Face hub.
         depths: Tokens from the needle to the question, with commas between them.
         context: Tokens before the question.
         future: Tokens from the question on.

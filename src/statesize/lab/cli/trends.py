@@ -114,7 +114,7 @@ def length(
     the longest context that is fitted, if not given). With --output, what is finished is kept while it runs.
 
     Args:
-        model: A bundled name (sa, la, wla, gla), a folder of a model, or an id of the Hugging Face hub.
+        model: A bundled name (sa, la, wla, gla), a folder of a model, a GGUF file, or an id of the Hugging Face hub.
         lengths: Tokens of the contexts, with commas between them, such as 64,128,256.
         trained_length: Tokens of the sequences that the model was trained on; no exponent is fitted across it. Default:
             the model's configuration.
