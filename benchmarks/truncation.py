@@ -85,13 +85,14 @@ def table(document: dict[str, Any]) -> str:
     for row in document["rows"]:
         lines += [
             f"| {row['model'].partition('.')[0]} | {title(one['rule'], one['scale'])} | {one['kept']:.1f} | "
-            f"{_interval(one['excess'], '.3f')} | {_interval(one['share'], '.1%')} |"
+            f"{interval(one['excess'], '.3f')} | {interval(one['share'], '.1%')} |"
             for one in row["rows"]
         ]
     return "\n".join(lines)
 
 
-def _interval(number: dict[str, Any], form: str) -> str:
+def interval(number: dict[str, Any], form: str) -> str:
+    """A mean with its interval, as pages show them."""
     low, high = number["interval"]
     return f"{number['mean']:{form}} [{low:{form}}, {high:{form}}]".replace("-", "−")
 

@@ -18,6 +18,7 @@ from statesize.lab.mixers import LanguageModel, ModelConfig
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+COLUMNS = (ROOT / "docs" / "columns.md").read_text(encoding="utf-8")
 DOCS = [*sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "docs" / "tutorials").glob("*.md"))]
 NOTEBOOKS = [
     page for page in DOCS if "file_format: mystnb" in page.read_text(encoding="utf-8")
@@ -107,6 +108,6 @@ def test_every_column_of_the_table_is_defined(capsys):
     shape = ModelConfig(mixer="la,sa", vocabulary_size=8, width=8, heads=1, layers=2, key_size=2)
     print_summary([statesize.profile(LanguageModel(shape), [[1, 2, 3, 4, 5, 6]])], wide=True)
     headings = "".join(capsys.readouterr().out.splitlines(keepends=True)[2:4])
-    rows = re.findall(r"^\| ([^|]+) \| [^|]+ \|$", README.partition("## The table's columns")[2], re.MULTILINE)
+    rows = re.findall(r"^\| ([^|]+) \| [^|]+ \|$", COLUMNS, re.MULTILINE)
     defined = [row for row in rows if row != "column"]
     assert sorted(" ".join(defined).split()) == sorted(headings.split())

@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 
 import pytest
 from oracles.published import gguf_file
@@ -28,6 +29,15 @@ def test_its_file(capsys, text):
     said = run(capsys, "profile", gguf_file(), "--text", text, "--max-tokens", 32, "--layers", 3)
     assert "\nweights: Q4_1, dequantised\n" in said.out
     assert re.search(r"^model\.layers\.3\.self_attn +\d", said.out, re.MULTILINE)
+
+
+@pytest.mark.slow
+def test_the_readme_says_what_it_prints(capsys, tmp_path):
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    (headline,) = re.findall(r"^SmolLM2.* carries .*$", readme, re.MULTILINE)
+    printed = run(capsys, "profile", gguf_file(), "--html", tmp_path / "page.html").out
+    assert f"{headline}\n" in printed
+    assert "in 25 of 30 layers one token" in printed
 
 
 def test_profile_report_and_compare(capsys, folder, text, tmp_path):

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from benchmarks.truncation import CLAIMS, table, verdicts
+from benchmarks.truncation import CLAIMS, interval, table, verdicts
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -15,6 +15,15 @@ def test_the_page_has_the_table_of_the_record():
     assert shown.strip() == table(document), "put the output of benchmarks.truncation.table between the marks"
     assert document["claims"] == CLAIMS
     assert document["verdicts"] == verdicts(document["rows"])
+
+
+def test_the_readme_has_the_figures_of_the_record():
+    document = json.loads((DOCS / "truncation.json").read_text(encoding="utf-8"))
+    readme = " ".join((DOCS.parent / "README.md").read_text(encoding="utf-8").split())
+    rows = {(row["rule"], row["scale"]): row for row in document["rows"][0]["rows"]}
+    whole, quarter = rows["ess", 1.0], rows["ess", 0.25]
+    assert f"{whole['kept']:.1f} of 256 numbers, the model loses {interval(whole['share'], '.1%')} of" in readme
+    assert f"a quarter of that, {interval(quarter['share'], '.1%')} (" in readme
 
 
 def test_verdicts_leave_doubts_where_an_interval_does():
