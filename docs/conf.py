@@ -7,19 +7,15 @@ from sphinx.application import Sphinx
 
 from statesize.version import __version__
 
-sys.path.insert(0, str(Path(__file__).parent))
-from figures import figures
-
 project = "statesize"
 author = copyright = "The statesize authors"
 release = version = __version__
 
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.mathjax"]
-myst_enable_extensions = ["deflist", "dollarmath", "substitution"]
-myst_substitutions = figures()
+myst_enable_extensions = ["deflist", "dollarmath"]
 myst_heading_anchors = 3
 # Notebooks are made from the pages of the same names by docs/notebooks.py.
-exclude_patterns = ["_build", "**.ipynb"]
+exclude_patterns = ["_build", "**.ipynb", "README.md"]  # the last is part of the index
 
 # Pages with {code-cell} blocks are run; one that raises fails the build.
 nb_execution_mode = "force"
@@ -61,6 +57,7 @@ def escape_bars(app: object, what: str, name: str, obj: object, options: object,
 def add_example_report(app: Sphinx) -> None:
     """Beside the pages lies the report that a tutorial reads."""
     if app.builder.format == "html":
+        sys.path.insert(0, str(Path(__file__).parent))
         from example_report import write_example_report
 
         write_example_report(Path(app.outdir) / "example-report.html")

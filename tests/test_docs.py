@@ -13,6 +13,7 @@ import pytest
 from statesize.benchmarks.cases import SCHEMA
 from statesize.benchmarks.engines import Row
 from statesize.spectra.choice import ENGINES
+from tools.figures.pages import BLOCK
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -35,7 +36,7 @@ def messages():
 
 def quoted_messages():
     page = (DOCS / "troubleshooting.md").read_text(encoding="utf-8")
-    return re.findall(r"^`(.+)`\n: ", page, re.MULTILINE)
+    return re.findall(r"^- `([^`]+)`:", page, re.MULTILINE)
 
 
 @pytest.mark.parametrize("quoted", quoted_messages())
@@ -53,7 +54,7 @@ def test_tests_that_are_named_are_there():
 
 
 def api_page():
-    return (DOCS / "api.md").read_text(encoding="utf-8")
+    return (DOCS / "reference.rst").read_text(encoding="utf-8")
 
 
 def documented():
@@ -103,5 +104,5 @@ def test_the_performance_page_is_of_the_benchmark_s_present_form():
     assert {field.name for field in fields(Row)} == set(found["rows"][0])
     assert {row["engine"] for row in found["rows"]} <= set(ENGINES)
     page = (DOCS / "performance.md").read_text(encoding="utf-8")
-    prose = re.sub(r"^```.*?^```$", "", page, flags=re.MULTILINE | re.DOTALL)
+    prose = BLOCK.sub("", page)
     assert not re.search(r"\d+ ?×|\d+\.\d+ s\b", prose)

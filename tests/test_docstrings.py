@@ -12,7 +12,7 @@ import statesize
 
 MODULES = sorted(module.name for module in pkgutil.walk_packages(statesize.__path__, "statesize."))
 NEEDS_FLA = "statesize.reduction.projected_deltanet"
-API_PAGE = Path(__file__).parent.parent / "docs" / "api.md"
+API_PAGE = Path(__file__).parent.parent / "docs" / "reference.rst"
 
 
 @pytest.mark.parametrize("name", ["statesize", *MODULES])

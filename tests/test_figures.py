@@ -1,37 +1,45 @@
 """Pages whose figures come from the JSON documents beside them, and what these documents must say."""
 
-import importlib.util
 import json
-import re
 from pathlib import Path
 
 import pytest
 
+from tools.figures import figures, pages, trained_families, trends
+
 DOCS = Path(__file__).parents[1] / "docs"
-
-
-@pytest.fixture(scope="module")
-def figures():
-    spec = importlib.util.spec_from_file_location("figures", DOCS / "figures.py")
-    module = importlib.util.module_from_spec(spec)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(DOCS)
-        spec.loader.exec_module(module)
-    return module
 
 
 def kept(name):
     return json.loads((DOCS / name).read_text(encoding="utf-8"))
 
 
-def test_every_figure_of_a_page_is_known_and_every_known_one_is_on_a_page(figures):
+def test_every_page_has_the_figures_of_the_records():
+    behind = [path.name for path in pages.behind()]
+    assert not behind, "run `python -m tools.figures.pages`"
+
+
+def test_every_figure_is_on_a_page():
     found = {f"{part}.{name}": text for part, names in figures.figures().items() for name, text in names.items()}
-    asked = {name for page in DOCS.glob("*.md") for name in re.findall(r"\{\{ (\S+) \}\}", page.read_text("utf-8"))}
-    assert asked == set(found)
+    shown = {name for page in DOCS.glob("*.md") for name in pages.names(page.read_text("utf-8"))}
+    # Commands cannot hold a mark.
+    in_commands = {"length.lengths": "length", "length_architectures.lengths": "length", "needles.depths": "needles"}
+    assert shown | set(in_commands) == set(found)
     assert all(found.values())
+    for name, page in in_commands.items():
+        assert f"s {found[name]} --" in (DOCS / f"{page}.md").read_text("utf-8")
 
 
-def test_figures_are_those_of_the_document(figures):
+def test_figures_are_written_between_their_marks():
+    page = 'a <span data-figure="x.y">old\nvalue</span> b\n\n<!-- figure x.z -->\n\n| old |\n\n<!-- end of figure -->\n'
+    found = pages.filled(page, {"x.y": "1.0", "x.z": "| new |"})
+    assert found == page.replace("old\nvalue", "1.0").replace("old", "new")
+    assert pages.names(page) == ["x.y", "x.z"]
+    with pytest.raises(KeyError):
+        pages.filled(page, {"x.y": "1.0"})
+
+
+def test_figures_are_those_of_the_document():
     found = figures.fuzz(
         {"calls": 2000, "seed": 3, "answered": {"a": 1200, "b": 3}, "refused": {}, "findings": [{}], "seconds": 1.6}
     )
@@ -51,7 +59,7 @@ def test_figures_are_those_of_the_document(figures):
     }
 
 
-def test_layers_as_published_stand_beside_the_lean_ones(figures):
+def test_layers_as_published_stand_beside_the_lean_ones():
     runs = [("gla-full", 800, 0.5), ("gla", 800, 0.75), ("gla-full", 3000, 0.875)]
     rows = [
         {"mixer": name, "steps": steps, "rate": 5 / steps, "accuracy": told, "step_seconds": 0.0149}
@@ -62,7 +70,7 @@ def test_layers_as_published_stand_beside_the_lean_ones(figures):
     assert found["runs"] == "800 steps at rate 0.00625, 3,000 steps at rate 0.00166667"
 
 
-def test_layers_of_fla_count_where_all_of_them_is_measured(figures):
+def test_layers_of_fla_count_where_all_of_them_is_measured():
     run = {"kind": "gla", "units": 2, "state_size": 8, "faithfulness": 3e-7, "dtype": "float32", "reason": ""}
     runs = dict.fromkeys(("references 32", "references 72", "kernels 32", "kernels 72"), run)
     layer = {**runs, "class": "GLA", "flash_attention": False, "in_torch": False}
@@ -125,7 +133,7 @@ def test_the_sums_of_faults_are_those_of_each():
     assert document["problems"] == sum(len(survival["problems"]) for survival in survivals) == 0
 
 
-def test_the_table_of_lengths_marks_what_lies_beyond_the_training(figures):
+def test_the_table_of_lengths_marks_what_lies_beyond_the_training():
     one = {
         "model": "sa",
         "lengths": [{"length": 128}, {"length": 1024}],
@@ -143,13 +151,13 @@ def test_the_table_of_lengths_marks_what_lies_beyond_the_training(figures):
             )
         ],
     }
-    found = figures.length([one])
+    found = trends.length([one])
     assert found["table"].splitlines()[0] == "| model | 128 | 1,024 * | exponent |"
     assert found["table"].splitlines()[-1] == "| `sa` | 3.1 | 6.0 | 0.50 [0.25, 0.75] |"
     assert found["courses"].splitlines()[-1] == "| `sa` | 1 | 0 | 0 |"
 
 
-def test_architectures_are_of_one_size_and_read_as_much(figures):
+def test_architectures_are_of_one_size_and_read_as_much():
     document = kept("architectures.json")
     rows = document["architectures"]
     middle = sum(row["parameters"] for row in rows) / len(rows)
@@ -159,7 +167,7 @@ def test_architectures_are_of_one_size_and_read_as_much(figures):
     assert all(len(row["curve"]) == len(row["ceiling"]) == document["training"]["length"] for row in rows)
     # No curve passes its ceiling.
     assert all(ess <= top + 1e-2 for row in rows for ess, top in zip(row["curve"], row["ceiling"], strict=True))
-    found = figures.architectures(document)
-    assert found["table"].count("data:image/svg+xml;base64,") == 9
+    found = trained_families.architectures(document)
+    assert found["table"].count("(images/along-") == 9
     assert "| Mamba | 1,064,064 |" in found["table"]
     assert "35% of ceiling" in found["table"].splitlines()[2]

@@ -82,7 +82,7 @@ def commands_with_flags() -> list[tuple[str, tuple[str, ...]]]:
         lines = [line.rpartition("&& ")[2].removeprefix(".venv/bin/") for line in shell_lines(text)]
         for snippet in [*spans, *(line for line in lines if line.startswith("statesize "))]:
             words = shlex.split(snippet, comments=True)[1:]
-            flags = tuple(word for word in words if word.startswith("--"))
+            flags = tuple(word.partition("=")[0] for word in words if word.startswith("--"))
             # The command is what comes before its arguments, which are files or in capitals.
             command = " ".join(itertools.takewhile(str.isalpha, itertools.takewhile(str.islower, words)))
             found.add((command, flags))

@@ -1,7 +1,6 @@
 """What the repository keeps of studies: every record follows from its table, and pages show nothing else."""
 
 import hashlib
-import importlib.util
 import json
 import re
 import subprocess
@@ -14,6 +13,7 @@ from statesize.cli import main
 from statesize.lab.studies.catalogue import GRID_STUDIES
 from statesize.lab.studies.record import RECORD, TABLE, read_record
 from tools import history
+from tools.figures import on_record
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "docs" / "results"
@@ -27,10 +27,7 @@ def document(folder):
 
 @pytest.fixture(scope="module")
 def shown():
-    spec = importlib.util.spec_from_file_location("on_record", ROOT / "docs" / "on_record.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    parts = (module.results, module.findings, module.quoted)
+    parts = (on_record.results, on_record.findings, on_record.quoted)
     return {part.__name__: part(RESULTS) for part in parts}
 
 
@@ -99,7 +96,7 @@ def test_sentences_to_quote_hold_no_typed_figures():
     page = (ROOT / "docs" / "findings.md").read_text("utf-8")
     sentences = page.split("## In five sentences")[1].split("##")[0]
     assert re.findall(r"^\d\. ", sentences, re.MULTILINE) == [f"{number}. " for number in range(1, 6)]
-    typed = re.sub(r"\{\{.*?\}\}|S6|n = 16 and 32|λ = 0\.3|near 1|95 %|^\d\. ", "", sentences, flags=re.MULTILINE)
+    typed = re.sub(r"<span .*?</span>|S6|n = 16 and 32|λ = 0\.3|near 1|95 %|^\d\. ", "", sentences, flags=re.MULTILINE)
     assert not re.findall(r"\d", typed)
 
 

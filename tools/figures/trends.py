@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from on_record import estimate, table
+from tools.figures.on_record import estimate, table
 
 
 def length(documents: list[Mapping[str, Any]]) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""The figures of the pages, from the JSON documents beside them: `{{ fuzz.calls }}` on a page is one of these."""
+"""The figures of the pages, from the JSON documents beside them: `fuzz.calls` on a page is one of these."""
 
 from __future__ import annotations
 
@@ -7,15 +7,22 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fixed_claims import asked, attention_students, delimiter_positions, longer_regularisation, recall_moment
-from on_record import beyond, estimate, findings, history, open_gates, quoted, results, table
-from smaller_states import caches, compression, delta_rules, ess_sizes, gramian_time, mamba2_layers
-from trained_families import architectures, compiled_training
-from trends import length, needles, text_series
-
 from statesize.lab import zoo
+from tools.figures.fixed_claims import (
+    asked,
+    attention_students,
+    delimiter_positions,
+    longer_regularisation,
+    recall_moment,
+)
+from tools.figures.names import names
+from tools.figures.on_record import beyond, estimate, findings, history, open_gates, quoted, results, table
+from tools.figures.smaller_states import caches, compression, delta_rules, ess_sizes, gramian_time, mamba2_layers
+from tools.figures.speed import defaults, engines, long
+from tools.figures.trained_families import architectures, compiled_training
+from tools.figures.trends import length, needles, text_series
 
-DOCS = Path(__file__).parent
+DOCS = Path(__file__).parents[2] / "docs"
 MEBIBYTE = 2**20
 
 
@@ -50,6 +57,9 @@ def figures(docs: Path = DOCS) -> dict[str, dict[str, str]]:
         architectures,
         compiled_training,
         text_series,
+        engines,
+        defaults,
+        long,
     )
     kept = {part.__name__: part(json.loads((docs / f"{part.__name__}.json").read_text("utf-8"))) for part in parts}
     on_record = {
@@ -58,7 +68,7 @@ def figures(docs: Path = DOCS) -> dict[str, dict[str, str]]:
     for name, part in (("length", length), ("length_architectures", length), ("needles", needles)):
         lines = (docs / f"{name}.jsonl").read_text("utf-8").splitlines()
         kept[name] = part([json.loads(line) for line in lines])
-    return kept | {"bundled": bundled(), "asked": asked(docs)} | on_record
+    return kept | {"names": names(), "bundled": bundled(), "asked": asked(docs)} | on_record
 
 
 def layers(document: Mapping[str, Any]) -> dict[str, str]:

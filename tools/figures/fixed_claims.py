@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from on_record import VERDICTS, estimate, table
+from tools.figures.on_record import VERDICTS, estimate, table
 
 
 def recall_moment(document: Mapping[str, Any]) -> dict[str, str]:

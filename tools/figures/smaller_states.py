@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from on_record import estimate, table
+from tools.figures.on_record import estimate, table
 
 
 def compression(document: Mapping[str, Any]) -> dict[str, str]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import base64
+import json
+import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from on_record import table
+from tools.figures.on_record import table
 
 _WIDTH, _HEIGHT = 120, 40
 
@@ -40,8 +42,7 @@ def architectures(document: Mapping[str, Any]) -> dict[str, str]:
             f"{row['ess']:.1f}",
             _shares(row),
             f"{row['state_bytes'] / 1024:,.0f} KiB",
-            # Markdown takes no SVG in a data URI.
-            f'<img alt="ESS along the text" src="{thumbnail(row["curve"], row["ceiling"])}">',
+            f"![ESS along the text]({_picture(row)})",
         )
         for row in found
     ]
@@ -92,8 +93,19 @@ def architectures(document: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
+def thumbnails(docs: Path) -> dict[str, str]:
+    """The pictures in the table of architectures, as SVG by their files."""
+    document = json.loads((docs / "architectures.json").read_text("utf-8"))
+    return {_picture(row): thumbnail(row["curve"], row["ceiling"]) for row in document["architectures"]}
+
+
+def _picture(row: Mapping[str, Any]) -> str:
+    """The file of an architecture's picture, beside the pages."""
+    return f"images/along-{re.sub('[^a-z0-9]+', '-', row['name'].lower())}.svg"
+
+
 def thumbnail(curve: Sequence[float], ceiling: Sequence[float]) -> str:
-    """A curve in front of its ceiling as an SVG in a data URI; colours that show on white and on black."""
+    """A curve in front of its ceiling as an SVG; colours that show on white and on black."""
     top = max(ceiling)
 
     def points(values: Sequence[float]) -> str:
@@ -102,12 +114,11 @@ def thumbnail(curve: Sequence[float], ceiling: Sequence[float]) -> str:
         across = _WIDTH / (len(values) - 1)
         return " ".join(f"{place * across:.1f},{_HEIGHT * (1 - values[place] / top):.1f}" for place in places)
 
-    svg = (
+    return (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{_WIDTH}" height="{_HEIGHT}">'
         f'<polygon points="0,{_HEIGHT} {points(ceiling)} {_WIDTH},{_HEIGHT}" fill="#8C8C8C" fill-opacity="0.35"/>'
-        f'<polyline points="{points(curve)}" fill="none" stroke="#0072B2" stroke-width="2"/></svg>'
+        f'<polyline points="{points(curve)}" fill="none" stroke="#0072B2" stroke-width="2"/></svg>\n'
     )
-    return f"data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()}"
 
 
 def _ends(ends: Sequence[float], sign: str = "") -> str:

@@ -1,0 +1,50 @@
+"""Pages read as plain CommonMark, as a repository shows them: nothing raw, every link and picture there."""
+
+import re
+from pathlib import Path
+
+import pytest
+from markdown_it import MarkdownIt
+
+ROOT = Path(__file__).parents[1]
+PAGES = [*ROOT.glob("*.md"), *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [page for page in PAGES if "_build" not in page.parts]
+PARSER = MarkdownIt("commonmark").enable("table")
+
+
+def tokens_of(page):
+    text = re.sub(r"\A---\n.*?\n---\n", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    for token in PARSER.parse(text):
+        yield token
+        yield from token.children or ()
+
+
+def anchors(page):
+    """What a repository makes of headings."""
+    found = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in found}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_nothing_is_raw(page):
+    tokens = list(tokens_of(page))
+    directives = [token.info for token in tokens if token.type == "fence" and token.info.startswith("{")]
+    assert set(directives) <= {"{code-cell}"}
+    prose = [re.sub(r"\$\$?.*?\$\$?", "maths", token.content, flags=re.DOTALL) for token in tokens if token.type == "inline"]
+    # A figure that Sphinx alone would fill in, a role, a list of definitions.
+    assert [text for text in prose if re.search(r"\{\{ |(?<!`)\{[\w-]+\}`|\n: ", text)] == []
+    opened = [token.content for token in tokens if token.type in ("html_inline", "html_block")]
+    assert all(re.match(r"</?span|<br>|<!-- |</?a\b|</?details|</?summary", content.strip()) for content in opened)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_every_link_leads_somewhere(page):
+    for token in tokens_of(page):
+        target = token.attrs.get("href") or token.attrs.get("src")
+        if not target or re.match(r"\w+:", str(target)):
+            continue
+        path, _, anchor = str(target).partition("#")
+        file = (page.parent / path).resolve() if path else page
+        assert file.exists(), target
+        if anchor and file.suffix == ".md":
+            assert anchor in anchors(file), target

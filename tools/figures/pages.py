@@ -1,0 +1,53 @@
+"""Writes the figures into the pages of the documentation: `python -m tools.figures.pages`.
+
+A figure in a sentence stands in `<span data-figure="NAME">…</span>`, a table between `<!-- figure NAME -->` and
+`<!-- end of figure -->` on lines of their own, so that a page reads the same on a repository and as a site.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from tools.figures.figures import DOCS, figures
+from tools.figures.trained_families import thumbnails
+
+INLINE = re.compile(r'<span data-figure="([\w.]+)">(.*?)</span>', re.DOTALL)
+BLOCK = re.compile(r"<!-- figure ([\w.]+) -->\n(.*?)\n<!-- end of figure -->", re.DOTALL)
+
+
+def names(page: str) -> list[str]:
+    """The names of the figures on a page."""
+    return [found[1] for form in (INLINE, BLOCK) for found in form.finditer(page)]
+
+
+def filled(page: str, known: Mapping[str, str]) -> str:
+    """The text of a page with its figures as they are now; an unknown one is a KeyError."""
+    page = INLINE.sub(lambda found: f'<span data-figure="{found[1]}">{known[found[1]]}</span>', page)
+    return BLOCK.sub(lambda found: f"<!-- figure {found[1]} -->\n\n{known[found[1]]}\n\n<!-- end of figure -->", page)
+
+
+def written(docs: Path = DOCS) -> dict[Path, str]:
+    """All pages that hold figures, and the pictures of tables, by their files, as they should be."""
+    known = {f"{part}.{name}": text for part, named in figures(docs).items() for name, text in named.items()}
+    pages = {path: path.read_text("utf-8") for path in sorted(docs.rglob("*.md"))}
+    pictures = {docs / name: picture for name, picture in thumbnails(docs).items()}
+    return {path: filled(page, known) for path, page in pages.items() if names(page)} | pictures
+
+
+def behind(docs: Path = DOCS) -> list[Path]:
+    """The files that are not as they should be."""
+    return [path for path, text in written(docs).items() if not path.exists() or path.read_text("utf-8") != text]
+
+
+def main() -> None:
+    """Write the files that are behind."""
+    for path in behind():
+        path.write_text(written()[path], encoding="utf-8")
+        sys.stdout.write(f"{path.relative_to(DOCS)}\n")
+
+
+if __name__ == "__main__":
+    main()

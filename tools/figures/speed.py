@@ -1,0 +1,95 @@
+"""The figures of the page about performance: engines against the definition, defaults, long sequences."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tools.figures.on_record import table
+
+_OUTPUTS = ("counts", "entropy", "values")
+
+
+def engines(document: Mapping[str, Any]) -> dict[str, str]:
+    """The engines against the definition: times, errors and how times grow."""
+    rows, versions = document["rows"], document["versions"]
+    cases = dict.fromkeys((row["case"], row["engine"], row["length"], row["units"]) for row in rows)
+    times = [
+        (case, str(units), f"{length:,}", f"`{engine}`", *_times(rows, (case, engine, length, units)))
+        for case, engine, length, units in cases
+    ]
+    errors = [
+        (
+            row["case"],
+            f"`{row['engine']}`",
+            {"values": "all σ"}.get(row["output"], row["output"]),
+            "" if row["output"] == "counts" else f"{row['error']:.0e}",
+            f"{row['miscounts']} of {row['checked']}",
+            f"{row['peak_bytes'] / 2**20:,.0f} MiB",
+        )
+        for row in rows
+    ]
+    return {
+        "machine": f"{document['machine']}; torch {versions['torch']}, numba {versions['numba']}, Python "
+        f"{versions['python']}",
+        "threads": f"{document['threads']} thread" + "s" * (document["threads"] > 1),
+        "clock": document["clock"],
+        "times": table(("case", "heads or channels", "L", "engine", "counts", "entropy", "all σ"), times),
+        "errors": table(("case", "engine", "asked for", "largest error", "outside its bound", "peak memory"), errors),
+        "exponents": table(
+            ("engine", "exponent"),
+            [(f"`{engine}`", f"{slope:.2f}") for engine, slope in document["exponents"].items()],
+        ),
+    }
+
+
+def _times(rows: Sequence[Mapping[str, Any]], case: tuple[str, str, int, int]) -> list[str]:
+    """The ratio to the definition, and the seconds, of each output of a case."""
+    found = {row["output"]: row for row in rows if (row["case"], row["engine"], row["length"], row["units"]) == case}
+    return [_time(found[output]) if output in found else "" for output in _OUTPUTS]
+
+
+def _time(row: Mapping[str, Any]) -> str:
+    ratio = "" if row["ratio"] is None else f"{_digits(row['ratio'])} ×, "
+    return f"{ratio}{_digits(row['seconds'])} s"
+
+
+def _digits(number: float) -> str:
+    """A number to two digits."""
+    return f"{float(f'{number:.2g}'):,g}"
+
+
+def defaults(document: Mapping[str, Any]) -> dict[str, str]:
+    """What `measure` takes without an option."""
+    rows = [
+        (
+            row["case"],
+            f"{row['length']:,}",
+            f"`{row['engine']}`",
+            f"{_digits(row['loop_seconds'])} s",
+            f"{_digits(row['seconds'])} s",
+            f"{_digits(row['ratio'])} ×",
+            f"{_digits(row['exact_seconds'])} s",
+        )
+        for row in document["rows"]
+    ]
+    return {"table": table(("case", "L", "engine", "loop", "default", "ratio", "exact counts"), rows)}
+
+
+def long(document: Mapping[str, Any]) -> dict[str, str]:
+    """What a few positions of very long sequences take."""
+    rows = [
+        (
+            row["case"].split(",")[0],
+            f"{row['length']:,}",
+            str(row["positions"]),
+            f"`{row['engine']}`",
+            f"{_digits(row['seconds'])} s",
+            f"{row['peak_bytes'] / 2**20:,.0f} MiB",
+            f"{row['entropy_accuracy']:.1%}",
+            f"{_digits(row['count_bounds'])} ×",
+        )
+        for row in document["rows"]
+    ]
+    heads = ("case", "L", "positions", "engine", "time", "memory", "entropy within", "counts within")
+    return {"table": table(heads, rows)}
