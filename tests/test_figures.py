@@ -1,11 +1,12 @@
 """Pages whose figures come from the JSON documents beside them, and what these documents must say."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 
-from tools.figures import figures, pages, trained_families, trends
+from tools.figures import caveats, figures, pages, trained_families, trends
 
 DOCS = Path(__file__).parents[1] / "docs"
 
@@ -171,3 +172,20 @@ def test_architectures_are_of_one_size_and_read_as_much():
     assert found["table"].count("(images/along-") == 9
     assert "| Mamba | 1,064,064 |" in found["table"]
     assert "35% of ceiling" in found["table"].splitlines()[2]
+
+
+def test_pairs_of_seeds_agree_where_ess_and_accuracy_go_together():
+    # Agreeing, disagreeing, of equal accuracy.
+    numbers = {0: [(2, 0.5), (3, 0.75)], 1: [(2, 0.5), (3, 0.25)], 2: [(2, 0.5), (3, 0.5)]}
+    rows = [
+        {"mixer": "gla", "kv": kv, "length": 64, "key_size": 4, "relative_0.01": ess, "accuracy": accuracy}
+        for kv, pair in numbers.items()
+        for ess, accuracy in pair
+    ]
+    assert caveats.concordant(rows) == (1, 2)
+
+
+def test_something_stands_beside_every_finding():
+    known = figures.figures()
+    studies = re.findall(r"`docs/results/(\w+)`", known["findings"]["table"])
+    assert re.findall(r"^\| `(\w+)` \|", known["caveats"]["table"], re.MULTILINE) == studies

@@ -30,7 +30,9 @@ def test_nothing_is_raw(page):
     tokens = list(tokens_of(page))
     directives = [token.info for token in tokens if token.type == "fence" and token.info.startswith("{")]
     assert set(directives) <= {"{code-cell}"}
-    prose = [re.sub(r"\$\$?.*?\$\$?", "maths", token.content, flags=re.DOTALL) for token in tokens if token.type == "inline"]
+    prose = [
+        re.sub(r"\$\$?.*?\$\$?", "maths", token.content, flags=re.DOTALL) for token in tokens if token.type == "inline"
+    ]
     # A figure that Sphinx alone would fill in, a role, a list of definitions.
     assert [text for text in prose if re.search(r"\{\{ |(?<!`)\{[\w-]+\}`|\n: ", text)] == []
     opened = [token.content for token in tokens if token.type in ("html_inline", "html_block")]

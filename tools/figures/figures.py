@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from statesize.lab import zoo
+from tools.figures.caveats import caveats
 from tools.figures.fixed_claims import (
     asked,
     attention_students,
@@ -63,7 +64,8 @@ def figures(docs: Path = DOCS) -> dict[str, dict[str, str]]:
     )
     kept = {part.__name__: part(json.loads((docs / f"{part.__name__}.json").read_text("utf-8"))) for part in parts}
     on_record = {
-        part.__name__: part(docs / "results") for part in (results, findings, quoted, history, open_gates, beyond)
+        part.__name__: part(docs / "results")
+        for part in (results, findings, quoted, history, open_gates, beyond, caveats)
     }
     for name, part in (("length", length), ("length_architectures", length), ("needles", needles)):
         lines = (docs / f"{name}.jsonl").read_text("utf-8").splitlines()

@@ -100,10 +100,10 @@ def quoted(folder: Path) -> dict[str, str]:
     """Figures of records with their intervals, as STUDY_FIGURE."""
     found: dict[str, str] = {}
     for study, names in QUOTED.items():
-        record = _read(folder, study)
+        record = read_record(folder, study)
         for name in names:
             found[f"{study}_{name}".replace(".", "_")] = _figure(record["figures"], name)
-    figures = _read(folder, "delimiters")["figures"]
+    figures = read_record(folder, "delimiters")["figures"]
     beyond_controls = [value for name, value in figures.items() if name.endswith("_beyond_controls")]
     rising = [value < 0 for name, value in figures.items() if name.endswith("_entropy_depth")]
     counts = {"models": len(beyond_controls), "beyond": sum(map(int, beyond_controls)), "rising": sum(rising)}
@@ -166,10 +166,11 @@ VERDICTS = {True: "holds", False: "fails", None: "cannot tell"}
 
 def _record(folder: Path, study: str) -> dict[str, Any] | None:
     path = folder / study / "record.json"
-    return _read(folder, study) if path.exists() else None
+    return read_record(folder, study) if path.exists() else None
 
 
-def _read(folder: Path, study: str) -> dict[str, Any]:
+def read_record(folder: Path, study: str) -> dict[str, Any]:
+    """The record of a study."""
     return json.loads((folder / study / "record.json").read_text("utf-8"))
 
 

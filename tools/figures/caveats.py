@@ -1,0 +1,143 @@
+"""What speaks against each finding: figures of the same records that a reader should have beside the effect."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from statesize.lab.studies.grid.table import parse_rows
+from statesize.lab.studies.recall.claim import CLAIM
+from tools.figures.on_record import estimate, read_record, table
+
+Figures: TypeAlias = Mapping[str, Any]
+Rows: TypeAlias = Sequence[Mapping[str, Any]]
+
+_ESS = "relative_0.01"
+_CELL = ("mixer", "kv", "length", "key_size")
+RUNS = ("correlation", "regimes")
+
+
+def caveats(folder: Path) -> dict[str, str]:
+    """A row a study."""
+    parts: tuple[Callable[[Figures, Rows], str], ...] = (
+        correlation,
+        regimes,
+        regularisation,
+        initialisation,
+        distillation,
+        hybrids,
+        delimiters,
+        recall,
+    )
+    rows = [(f"`{part.__name__}`", part(*_record(folder, part.__name__))) for part in parts]
+    return {"table": table(("record", "beside the effect"), rows)}
+
+
+def _record(folder: Path, study: str) -> tuple[Figures, Rows]:
+    """The figures of a record, and its rows."""
+    figures = read_record(folder, study)["figures"]
+    # The tables of other studies hold no runs.
+    path = folder / study / "table.parquet"
+    return figures, parse_rows(path.read_bytes()) if study in RUNS else ()
+
+
+def correlation(figures: Figures, rows: Rows) -> str:
+    """Skewed accuracies inflate a correlation; pairs of seeds do not."""
+    ess, tss = figures["mqar_spearman_ess"], figures["mqar_spearman_tss"]
+    final = [row for row in rows if row["final"]]
+    counts = Counter(row["task"] for row in final)
+    agreeing, pairs = concordant([row for row in final if row["task"] == "mqar"])
+    return (
+        f"By ranks the difference to TSS/kv is {ess - tss:.2f} ({ess:.2f} against {tss:.2f}). In {agreeing} of {pairs} "
+        f"pairs of seeds the run with more ESS has the higher accuracy. {counts['mqar']} runs are of MQAR, "
+        f"{counts['selective_copying']} of selective copying, none of compression."
+    )
+
+
+def concordant(rows: Rows) -> tuple[int, int]:
+    """In how many pairs of runs of unequal seed alone ESS and accuracy agree, and in how many neither ties."""
+    cells: defaultdict[tuple[Any, ...], list[Mapping[str, Any]]] = defaultdict(list)
+    for row in rows:
+        cells[tuple(row[name] for name in _CELL)].append(row)
+    products = [(a[_ESS] - b[_ESS]) * (a["accuracy"] - b["accuracy"]) for a, b in cells.values()]
+    return sum(product > 0 for product in products), sum(product != 0 for product in products)
+
+
+def regimes(figures: Figures, rows: Rows) -> str:
+    """Mixers that learned stand beside mixers that did not."""
+    gated, linear = (
+        max(row["accuracy"] for row in rows if row["final"] and row["mixer"] == name) for name in ("gla", "la")
+    )
+    starts = {(row["seed"], row["key_size"]) for row in rows}
+    return (
+        f"No run of `gla` ends above an accuracy of {gated:.3f}, runs of `la` reach {linear:.2f}: mixers that "
+        "learned stand beside mixers that did not. Runs of one seed and size begin with equal weights, so there are "
+        f"{len(starts)} beginnings of each mixer."
+    )
+
+
+def regularisation(figures: Figures, rows: Rows) -> str:
+    """One length of training."""
+    before, after = figures["gla_lambda_0_accuracy"], figures["gla_lambda_0.3_accuracy"]
+    return (
+        f"Accuracy rises from {before:.2f} to {after:.2f} in a short training. A longer one was asked apart, below: "
+        "the term may only make the start faster."
+    )
+
+
+def initialisation(figures: Figures, rows: Rows) -> str:
+    """The ratio and the gain are of different settings."""
+    plain, normalised = "s6_0.01_to_0.1_L64", "s6_normalised_0.01_to_0.1_L64"
+    ratios = [figures[f"{normalised}_n{n}_initial"] / figures[f"{plain}_n{n}_initial"] for n in (16, 4)]
+    before, after = (figures[f"{name}_n4_accuracy"] for name in (plain, normalised))
+    return (
+        "The ratio is of n = 64 and L = 192, the gain of n = 16 and L = 64, where the ratio is "
+        f"{ratios[0]:.2f}. At n = 4 it is {ratios[1]:.2f}, and accuracy rises all the same, from {before:.2f} to "
+        f"{after:.2f}."
+    )
+
+
+def distillation(figures: Figures, rows: Rows) -> str:
+    """The accuracy that a student loses, instead of its error."""
+    return f"With the accuracy that the student loses, ρ is {_estimate(figures, 'n4_accuracy_spearman')}."
+
+
+def hybrids(figures: Figures, rows: Rows) -> str:
+    """Placements share their first place."""
+    alone, beyond = (
+        _estimate(figures, name) for name in ("control_place_spearman_inside", "early_attention_beyond_first_place")
+    )
+    return (
+        f"The first place of attention alone gives {alone}, and with it held fixed ESS gives {beyond}. Placements "
+        "with the same first place are not independent, so the interval of the effect is too narrow."
+    )
+
+
+def delimiters(figures: Figures, rows: Rows) -> str:
+    """One tolerance of four, and other measures."""
+    dips = {
+        name: _mean(figures, f"_{name}_depth")
+        for name in ("tolerance_0.01", "tolerance_0.1", "tolerance", "tolerance_0.6", "entropy", "norm")
+    }
+    taus = ", ".join(f"{dips[name]:.2f}" for name in list(dips)[:4])
+    return (
+        f"The dip is of τ = 0.3; at τ = 0.01, 0.1, 0.3 and 0.6 it is {taus}. That of entropy-ESS is "
+        f"{dips['entropy']:.2f}, that of the norm {dips['norm']:.2f}."
+    )
+
+
+def recall(figures: Figures, rows: Rows) -> str:
+    """Too few units to hold."""
+    run = figures["claim_depth_recall_units"]
+    return f"A verdict needs {CLAIM.least_units} mixers; {run:.0f} were run, so it could not hold."
+
+
+def _mean(figures: Figures, end: str) -> float:
+    values = [value for name, value in figures.items() if name.startswith("recall-") and name.endswith(end)]
+    return sum(values) / len(values)
+
+
+def _estimate(figures: Figures, name: str) -> str:
+    return estimate(figures[name], figures[f"{name}_interval"], ".2f")
