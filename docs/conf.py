@@ -12,7 +12,7 @@ author = copyright = "The statesize authors"
 release = version = __version__
 
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.mathjax"]
-myst_enable_extensions = ["deflist", "dollarmath"]
+myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 3
 # Notebooks are made from the pages of the same names by docs/notebooks.py.
 exclude_patterns = ["_build", "**.ipynb", "README.md"]  # the last is part of the index

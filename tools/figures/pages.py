@@ -37,15 +37,16 @@ def written(docs: Path = DOCS) -> dict[Path, str]:
     return {path: filled(page, known) for path, page in pages.items() if names(page)} | pictures
 
 
-def behind(docs: Path = DOCS) -> list[Path]:
-    """The files that are not as they should be."""
-    return [path for path, text in written(docs).items() if not path.exists() or path.read_text("utf-8") != text]
+def behind(docs: Path = DOCS) -> dict[Path, str]:
+    """The files that are not as they should be, with the text that they should have."""
+    pages = written(docs).items()
+    return {path: text for path, text in pages if not path.exists() or path.read_text("utf-8") != text}
 
 
 def main() -> None:
     """Write the files that are behind."""
-    for path in behind():
-        path.write_text(written()[path], encoding="utf-8")
+    for path, text in behind().items():
+        path.write_text(text, encoding="utf-8")
         sys.stdout.write(f"{path.relative_to(DOCS)}\n")
 
 
