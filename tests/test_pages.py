@@ -7,8 +7,8 @@ import pytest
 from markdown_it import MarkdownIt
 
 ROOT = Path(__file__).parents[1]
-PAGES = [*ROOT.glob("*.md"), *sorted((ROOT / "docs").rglob("*.md"))]
-PAGES = [page for page in PAGES if "_build" not in page.parts]
+DOCS = [page for page in sorted((ROOT / "docs").rglob("*.md")) if "_build" not in page.parts]
+PAGES = [*ROOT.glob("*.md"), *DOCS]
 PARSER = MarkdownIt("commonmark").enable("table")
 
 
@@ -30,11 +30,14 @@ def test_nothing_is_raw(page):
     tokens = list(tokens_of(page))
     directives = [token.info for token in tokens if token.type == "fence" and token.info.startswith("{")]
     assert set(directives) <= {"{code-cell}"}
+    code = [token.content for token in tokens if token.type in ("fence", "code_inline", "code_block")]
+    assert [text for text in code if "data-figure" in text] == []
     prose = [
         re.sub(r"\$\$?.*?\$\$?", "maths", token.content, flags=re.DOTALL) for token in tokens if token.type == "inline"
     ]
-    # A figure that Sphinx alone would fill in, a role, a list of definitions.
-    assert [text for text in prose if re.search(r"\{\{ |(?<!`)\{[\w-]+\}`|\n: ", text)] == []
+    # A figure that Sphinx alone would fill in, a role, a directive, a list of definitions, a label.
+    raw = r"\{\{ |(?<!`)\{\{|(?<!`)\{[\w:-]+\}`|^:{3,}|\n: |^\([\w-]+\)="
+    assert [text for text in prose if re.search(raw, text, re.MULTILINE)] == []
     opened = [token.content for token in tokens if token.type in ("html_inline", "html_block")]
     assert all(re.match(r"</?span|<br>|<!-- |</?a\b|</?details|</?summary", content.strip()) for content in opened)
 

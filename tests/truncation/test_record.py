@@ -1,18 +1,18 @@
-"""The page of the documentation shows the record, and the verdicts follow from it."""
+"""The pages show the record, and the verdicts follow from it."""
 
 import json
 from pathlib import Path
 
 from benchmarks.truncation import CLAIMS, interval, table, verdicts
+from tools.figures.pages import BLOCK
 
 DOCS = Path(__file__).parents[2] / "docs"
 
 
 def test_the_page_has_the_table_of_the_record():
     document = json.loads((DOCS / "truncation.json").read_text(encoding="utf-8"))
-    page = (DOCS / "truncation.md").read_text(encoding="utf-8")
-    shown = page.partition("<!-- record -->\n")[2].partition("<!-- end of record -->")[0]
-    assert shown.strip() == table(document), "put the output of benchmarks.truncation.table between the marks"
+    shown = dict(BLOCK.findall((DOCS / "truncation.md").read_text(encoding="utf-8")))
+    assert shown["truncation.table"].strip() == table(document)
     assert document["claims"] == CLAIMS
     assert document["verdicts"] == verdicts(document["rows"])
 

@@ -3,44 +3,33 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from statesize.lab.studies.grid.table import parse_rows
 from statesize.lab.studies.recall.claim import CLAIM
-from tools.figures.on_record import estimate, read_record, table
+from tools.figures.on_record import figure, read_record, rows_of, table
 
 Figures: TypeAlias = Mapping[str, Any]
 Rows: TypeAlias = Sequence[Mapping[str, Any]]
 
 _ESS = "relative_0.01"
 _CELL = ("mixer", "kv", "length", "key_size")
-RUNS = ("correlation", "regimes")
 
 
 def caveats(folder: Path) -> dict[str, str]:
     """A row a study."""
-    parts: tuple[Callable[[Figures, Rows], str], ...] = (
-        correlation,
-        regimes,
-        regularisation,
-        initialisation,
-        distillation,
-        hybrids,
-        delimiters,
-        recall,
+    of_runs, of_figures = (
+        (correlation, regimes),
+        (regularisation, initialisation, distillation, hybrids, delimiters, recall),
     )
-    rows = [(f"`{part.__name__}`", part(*_record(folder, part.__name__))) for part in parts]
-    return {"table": table(("record", "beside the effect"), rows)}
+    said = {part.__name__: part(_figures(folder, part.__name__), rows_of(folder, part.__name__)) for part in of_runs}
+    said |= {part.__name__: part(_figures(folder, part.__name__)) for part in of_figures}
+    return {"table": table(("record", "beside the effect"), [(f"`{study}`", text) for study, text in said.items()])}
 
 
-def _record(folder: Path, study: str) -> tuple[Figures, Rows]:
-    """The figures of a record, and its rows."""
-    figures = read_record(folder, study)["figures"]
-    # The tables of other studies hold no runs.
-    path = folder / study / "table.parquet"
-    return figures, parse_rows(path.read_bytes()) if study in RUNS else ()
+def _figures(folder: Path, study: str) -> Figures:
+    return read_record(folder, study)["figures"]
 
 
 def correlation(figures: Figures, rows: Rows) -> str:
@@ -72,13 +61,13 @@ def regimes(figures: Figures, rows: Rows) -> str:
     )
     starts = {(row["seed"], row["key_size"]) for row in rows}
     return (
-        f"No run of `gla` ends above an accuracy of {gated:.3f}, runs of `la` reach {linear:.2f}: mixers that "
+        f"The best run of `gla` ends at an accuracy of {gated:.3f}, that of `la` at {linear:.2f}: mixers that "
         "learned stand beside mixers that did not. Runs of one seed and size begin with equal weights, so there are "
         f"{len(starts)} beginnings of each mixer."
     )
 
 
-def regularisation(figures: Figures, rows: Rows) -> str:
+def regularisation(figures: Figures) -> str:
     """One length of training."""
     before, after = figures["gla_lambda_0_accuracy"], figures["gla_lambda_0.3_accuracy"]
     return (
@@ -87,7 +76,7 @@ def regularisation(figures: Figures, rows: Rows) -> str:
     )
 
 
-def initialisation(figures: Figures, rows: Rows) -> str:
+def initialisation(figures: Figures) -> str:
     """The ratio and the gain are of different settings."""
     plain, normalised = "s6_0.01_to_0.1_L64", "s6_normalised_0.01_to_0.1_L64"
     ratios = [figures[f"{normalised}_n{n}_initial"] / figures[f"{plain}_n{n}_initial"] for n in (16, 4)]
@@ -99,15 +88,15 @@ def initialisation(figures: Figures, rows: Rows) -> str:
     )
 
 
-def distillation(figures: Figures, rows: Rows) -> str:
+def distillation(figures: Figures) -> str:
     """The accuracy that a student loses, instead of its error."""
-    return f"With the accuracy that the student loses, ρ is {_estimate(figures, 'n4_accuracy_spearman')}."
+    return f"With the accuracy that the student loses, ρ is {figure(figures, 'n4_accuracy_spearman')}."
 
 
-def hybrids(figures: Figures, rows: Rows) -> str:
+def hybrids(figures: Figures) -> str:
     """Placements share their first place."""
     alone, beyond = (
-        _estimate(figures, name) for name in ("control_place_spearman_inside", "early_attention_beyond_first_place")
+        figure(figures, name) for name in ("control_place_spearman_inside", "early_attention_beyond_first_place")
     )
     return (
         f"The first place of attention alone gives {alone}, and with it held fixed ESS gives {beyond}. Placements "
@@ -115,7 +104,7 @@ def hybrids(figures: Figures, rows: Rows) -> str:
     )
 
 
-def delimiters(figures: Figures, rows: Rows) -> str:
+def delimiters(figures: Figures) -> str:
     """One tolerance of four, and other measures."""
     dips = {
         name: _mean(figures, f"_{name}_depth")
@@ -128,7 +117,7 @@ def delimiters(figures: Figures, rows: Rows) -> str:
     )
 
 
-def recall(figures: Figures, rows: Rows) -> str:
+def recall(figures: Figures) -> str:
     """Too few units to hold."""
     run = figures["claim_depth_recall_units"]
     return f"A verdict needs {CLAIM.least_units} mixers; {run:.0f} were run, so it could not hold."
@@ -137,7 +126,3 @@ def recall(figures: Figures, rows: Rows) -> str:
 def _mean(figures: Figures, end: str) -> float:
     values = [value for name, value in figures.items() if name.startswith("recall-") and name.endswith(end)]
     return sum(values) / len(values)
-
-
-def _estimate(figures: Figures, name: str) -> str:
-    return estimate(figures[name], figures[f"{name}_interval"], ".2f")

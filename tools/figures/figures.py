@@ -15,6 +15,7 @@ from tools.figures.fixed_claims import (
     delimiter_positions,
     longer_regularisation,
     recall_moment,
+    truncation,
 )
 from tools.figures.names import names
 from tools.figures.on_record import beyond, estimate, findings, history, open_gates, quoted, results, table
@@ -46,6 +47,7 @@ def figures(docs: Path = DOCS) -> dict[str, dict[str, str]]:
         delimiter_positions,
         attention_students,
         longer_regularisation,
+        truncation,
         fla,
         compression,
         caches,

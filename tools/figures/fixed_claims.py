@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from benchmarks.truncation import table as truncation_table
 from tools.figures.on_record import VERDICTS, estimate, table
 
 
@@ -19,6 +20,11 @@ def recall_moment(document: Mapping[str, Any]) -> dict[str, str]:
     return _claimed(document, "mixer", "lead in steps", "lead_", "+.1f") | {
         "others": table(("metric", "mixer", "lead in steps", "seeds"), others)
     }
+
+
+def truncation(document: dict[str, Any]) -> dict[str, str]:
+    """What published models lose when they are cut."""
+    return {"table": truncation_table(document)}
 
 
 def delimiter_positions(document: Mapping[str, Any]) -> dict[str, str]:

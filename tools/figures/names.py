@@ -29,11 +29,7 @@ def names() -> dict[str, str]:
 
 def _names(space: str) -> str:
     module = importlib.import_module(space)
-    rows = [
-        (f"`{name}`", _first_line(value))
-        for name in module.__all__
-        if not inspect.ismodule(value := getattr(module, name)) and (inspect.isclass(value) or callable(value))
-    ]
+    rows = [(f"`{name}`", _first_line(value)) for name in module.__all__ if callable(value := getattr(module, name))]
     return table(("name", "what it is"), rows)
 
 

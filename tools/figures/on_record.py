@@ -102,7 +102,7 @@ def quoted(folder: Path) -> dict[str, str]:
     for study, names in QUOTED.items():
         record = read_record(folder, study)
         for name in names:
-            found[f"{study}_{name}".replace(".", "_")] = _figure(record["figures"], name)
+            found[f"{study}_{name}".replace(".", "_")] = figure(record["figures"], name)
     figures = read_record(folder, "delimiters")["figures"]
     beyond_controls = [value for name, value in figures.items() if name.endswith("_beyond_controls")]
     rising = [value < 0 for name, value in figures.items() if name.endswith("_entropy_depth")]
@@ -110,7 +110,7 @@ def quoted(folder: Path) -> dict[str, str]:
     return found | {f"delimiters_{name}": str(count) for name, count in counts.items()}
 
 
-def _figure(known: Mapping[str, Any], name: str) -> str:
+def figure(known: Mapping[str, Any], name: str) -> str:
     """A count as it is, any other figure with its interval."""
     if f"{name}_interval" not in known:
         return f"{known[name]:.0f}"
@@ -119,11 +119,11 @@ def _figure(known: Mapping[str, Any], name: str) -> str:
 
 def open_gates(folder: Path) -> dict[str, str]:
     """The figures of `regimes` at its kv and n in the runs of `correlation`, whose gates start open."""
-    asked, found = (parse_rows((folder / study / "table.parquet").read_bytes()) for study in ("regimes", "correlation"))
+    asked, found = (rows_of(folder, study) for study in ("regimes", "correlation"))
     cells, mixers = {_cell(row) for row in asked}, {row["mixer"] for row in asked}
     rows = [row for row in found if _cell(row) in cells and row["mixer"] in mixers]
     figures = GRID_STUDIES["regimes"].conclude(rows, METRIC, None).figures
-    return {name: _figure(figures, name) for name in ("la_less_gla", "la_less_wla")}
+    return {name: figure(figures, name) for name in ("la_less_gla", "la_less_wla")}
 
 
 def _cell(row: Mapping[str, Any]) -> tuple[Any, ...]:
@@ -144,7 +144,7 @@ def history(folder: Path) -> dict[str, str]:
     now = GRID_STUDIES["hybrids"].conclude(pilot, METRIC, None).figures
     return found | {
         "pilot_before": estimate(before[0], before[1:], ".2f"),
-        "pilot_now": _figure(now, "early_attention_spearman_inside"),
+        "pilot_now": figure(now, "early_attention_spearman_inside"),
     }
 
 
@@ -157,7 +157,7 @@ def beyond(folder: Path) -> dict[str, str]:
         shown = [format(row[name], form) if name in row else "–" for name, form in numbers.items()]
         rows.append((row["study"], row["alternative"].replace("_", " "), f"{row['runs']} in {row['groups']}", *shown))
     head = ("record", "alternative", "runs, groups", "ESS", "alternative", "ESS given it", "adjusted p", "it given ESS")
-    told = {"table": table(head, rows), "metric": document["metric"], "draws": f"{document['draws']:,}"}
+    told = {"table": table(head, rows), "metric": f"`{document['metric']}`", "draws": f"{document['draws']:,}"}
     return told | {study: f"{value:.2f}" for study, value in document["differences"].items() if value}
 
 
@@ -167,6 +167,11 @@ VERDICTS = {True: "holds", False: "fails", None: "cannot tell"}
 def _record(folder: Path, study: str) -> dict[str, Any] | None:
     path = folder / study / "record.json"
     return read_record(folder, study) if path.exists() else None
+
+
+def rows_of(folder: Path, study: str) -> list[dict[str, Any]]:
+    """The rows of the runs of a study of training."""
+    return parse_rows((folder / study / "table.parquet").read_bytes())
 
 
 def read_record(folder: Path, study: str) -> dict[str, Any]:

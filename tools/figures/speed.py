@@ -22,7 +22,7 @@ def engines(document: Mapping[str, Any]) -> dict[str, str]:
         (
             row["case"],
             f"`{row['engine']}`",
-            {"values": "all σ"}.get(row["output"], row["output"]),
+            "all σ" if row["output"] == "values" else row["output"],
             "" if row["output"] == "counts" else f"{row['error']:.0e}",
             f"{row['miscounts']} of {row['checked']}",
             f"{row['peak_bytes'] / 2**20:,.0f} MiB",

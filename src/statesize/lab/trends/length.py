@@ -19,12 +19,11 @@ from statesize.errors import InputError
 from statesize.io.files import digest
 from statesize.io.progress import Bars
 from statesize.lab.trends.growth import Growth
-from statesize.lab.trends.series import silent, trend_bar, trend_facts
+from statesize.lab.trends.series import measured_point, trend_bar, trend_facts
 from statesize.lab.trends.sweep import SweepProgress, SweepRun, open_points
-from statesize.lab.trends.trend import SweepPoint, point_of
+from statesize.lab.trends.trend import SweepPoint
 from statesize.models.load import load_model, model_facts, tokens_sha256, training_record
 from statesize.parallel.executor import SerialExecutor
-from statesize.profiling.run import profile
 from statesize.texts.inputs import Inputs, begun_excerpts, whole_texts
 from statesize.texts.tokens import AnyTokenizer, beginning_id, supported_tokenizer
 
@@ -159,10 +158,7 @@ class LengthWork:
     def __call__(self, context: int) -> Iterator[SweepPoint]:
         """The point of a length."""
         inputs = self.inputs(context)
-        fixed: dict[str, Any] = {"positions": [context], "future": self.future, "on_progress": silent}
-        # One tolerance unless several are requested: the points hold the first alone.
-        settings: dict[str, Any] = {"relative_tolerances": (0.01,), **self.settings}
-        yield point_of(profile(self.model, inputs, **fixed, **settings))
+        yield measured_point(self.model, inputs, self.settings, positions=[context], future=self.future)
 
     @cached_property
     def _model(self) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TypeAlias, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from statesize.errors import FileError, InputError, ModelError, StatesizeError
 from statesize.io.files import digest
@@ -23,6 +23,7 @@ from statesize.lab.trends.checkpoints import Checkpoint, Log, find_checkpoints, 
 from statesize.lab.trends.result import Series
 from statesize.lab.trends.sweep import SweepProgress, SweepRun, open_points
 from statesize.lab.trends.trend import SweepPoint, point_of
+from statesize.measurement.settings import TOLERANCE_LADDER
 from statesize.models.from_transformers import commit
 from statesize.models.load import load_model, load_tokenizer, tokens_sha256
 from statesize.parallel.executor import Executor, Make, SerialExecutor
@@ -134,9 +135,7 @@ class CheckpointWork:
         if size is not None and largest >= size:
             raise ModelError(f"It has {size} tokens, and the texts hold the id {largest}.")
         texts = list(self.sequences)
-        # One tolerance unless several are requested: the points hold the first alone.
-        settings: dict[str, Any] = {"relative_tolerances": (0.01,), **self.settings}
-        yield point_of(profile(loaded.model, texts, name=checkpoint.name, on_progress=silent, **settings))
+        yield measured_point(loaded.model, texts, self.settings, name=checkpoint.name)
 
     def key(self, checkpoint: Checkpoint) -> str:
         """A digest of all that a checkpoint's numbers depend on, as far as it is known before it is loaded."""
@@ -206,6 +205,12 @@ def _steps(checkpoints: Iterable[Checkpoint]) -> tuple[int, ...] | None:
 def _same(work: CheckpointWork) -> CheckpointWork:
     """What makes the work in a process, which is sent there."""
     return work
+
+
+def measured_point(model: nn.Module, texts: list[Tensor], settings: Mapping[str, Any], **fixed: Any) -> SweepPoint:
+    """The point of a model, at one tolerance unless several are requested, because it holds the first alone."""
+    chosen: dict[str, Any] = {"relative_tolerances": TOLERANCE_LADDER[:1], **settings}
+    return point_of(profile(model, texts, on_progress=silent, **fixed, **chosen))
 
 
 def silent(progress: object) -> None:
