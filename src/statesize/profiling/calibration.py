@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from statesize.adapters import Captured
+from statesize.adapters.other_mixing import is_own_code
 from statesize.measurement.settings import Settings
 from statesize.profiling.measuring import (
     Layers,
@@ -58,10 +59,11 @@ class Trial:
 
     Attributes:
         reference: Tokens of the longest sequence.
+        brief: Whether only the first mixer of each kind is tried.
         length: Tokens, found by `run` like the rest.
         skipped: What is not measured, and why.
         overhead: Seconds of the forward pass and of operators.
-        once: Seconds that the first run takes beside: imports, and the search for T in layers of one's own.
+        once: Seconds that the search for T in layers of one's own takes beside, the first time.
     """
 
     model: nn.Module
@@ -69,6 +71,7 @@ class Trial:
     settings: Settings
     reference: int
     clock: Callable[[], float] = time.perf_counter
+    brief: bool = False
     length: int = 0
     mixers: list[TriedMixer] = field(default_factory=list[TriedMixer])
     skipped: dict[str, str] = field(default_factory=dict[str, str])
@@ -80,11 +83,13 @@ class Trial:
         self.length = len(ids)
         limits = {"memory": self.settings.memory, "mixes": dict(self.settings.mixes)}
         observe = partial(captured_mixers, self.model, ids[None], self.layers, "read", 0, **limits)
-        before = self.clock()
-        observe()
-        start = self.clock()
+        start = before = self.clock()
         captured = observe()
-        self.once = max(0.0, (start - before) - (self.clock() - start))
+        if not self.brief and any(is_own_code(module) for module in self.model.modules()):
+            del captured
+            start = self.clock()
+            captured = observe()
+            self.once = max(0.0, (start - before) - (self.clock() - start))
         self.skipped = captured.skipped
         tried = 0.0
         for index, whole in enumerate(captured, 1):
@@ -106,8 +111,9 @@ class Trial:
         before = [other for other in self.mixers if other.group == mixer.group]
         self.mixers.append(mixer)
         start = self.clock()
-        # The first layers of a kind, then ever fewer: 0, 1, 2, 4, 8, …
-        if work.cut is not None and len(before) & (len(before) - 1) == 0:
+        # The first layers of a kind, then ever fewer: 0, 1, 4, 16, …
+        further = not self.brief and len(before) in (4**power for power in range(8))
+        if work.cut is not None and (not before or further):
             self._try(item, mixer, before[0] if before else None)
         return self.clock() - start
 

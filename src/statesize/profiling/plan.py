@@ -33,7 +33,6 @@ from statesize.texts.tokens import AnyTokenizer, supported_tokenizer
 _RESULT_BYTES = 52
 # Of a token while a profile is put together: its id and its text, as wide as the longest one.
 _TOKEN_BYTES = 80
-_DIFFERENT_LENGTH = 1.25
 
 
 @dataclass(frozen=True)
@@ -125,8 +124,8 @@ def plan(
 ) -> Plan:
     """Say what `statesize.profile` would measure with the same arguments, and predict its time and memory.
 
-    The longest sequence is run, and a shorter one where lengths differ. Of each kind of mixer some layers are measured
-    on a few heads or channels, and the cost of the others follows from these.
+    The longest sequence is run, after half of it. Of each kind of mixer some layers are measured on a few heads or
+    channels, and the cost of the others follows from these.
 
     Args:
         model: As for `statesize.profile`.
@@ -188,35 +187,27 @@ def plan_profile(
     longest = len(known[-1])
     settings.check_reach(longest)
     settings = settings.for_texts(longest)
-    differ = len(known[0]) * _DIFFERENT_LENGTH < longest
-    passes = 1 + differ
 
     def report(before: int, done: int, mixers: int, name: str) -> None:
         if on_progress is not None:
-            on_progress(before * mixers + done, passes * mixers, name)
+            on_progress(before * mixers + done, 2 * mixers, name)
 
+    # A beginning of the longest one says how the time grows with the length, and loads what is loaded on first use.
+    beginning = Trial(model, layers, settings, longest, brief=True)
+    beginning.run(known[-1][: max(2, longest // 2)], partial(report, 0))
     trial = Trial(model, layers, settings, longest)
-    trial.run(known[-1], partial(report, 0))
-    shorter = None
-    if differ:
-        # Half of the sequences are no longer than the middle one; where that is a long one, the shortest says more.
-        middle = known[len(known) // 2]
-        shorter = Trial(model, layers, settings, longest)
-        shorter.run(middle if len(middle) * _DIFFERENT_LENGTH < longest else known[0], partial(report, 1))
-    return _plan(trial, shorter, [len(ids) for ids in known], total or len(known))
+    trial.run(known[-1], partial(report, 1))
+    return _plan(trial, beginning, [len(ids) for ids in known], total or len(known))
 
 
-def _plan(trial: Trial, shorter: Trial | None, lengths: Sequence[int], sequences: int) -> Plan:
+def _plan(trial: Trial, beginning: Trial, lengths: Sequence[int], sequences: int) -> Plan:
     times = sequences / len(lengths)
     planned: list[PlannedMixer] = []
     for mixer in trial.mixers:
         seconds = trial.seconds(mixer)
-        other = None if shorter is None else next((item for item in shorter.mixers if item.name == mixer.name), None)
-        if shorter is not None and other is not None:
-            exponent = _exponent(seconds, shorter.seconds(other), trial.length / shorter.length)
-            spent = sum(seconds * (length / trial.length) ** exponent for length in lengths)
-        else:
-            spent = seconds * len(lengths)
+        shorter = sum(beginning.seconds(item) for item in beginning.mixers if item.name == mixer.name)
+        exponent = _exponent(seconds, shorter, trial.length / beginning.length)
+        spent = sum(seconds * (length / trial.length) ** exponent for length in lengths)
         few = mixer.kind == KIND and mixer.work.engine == ImplicitEngine.name
         cuts = [trial.settings.cut(length, few=few) for length in lengths]
         planned.append(
@@ -234,6 +225,7 @@ def _plan(trial: Trial, shorter: Trial | None, lengths: Sequence[int], sequences
             )
         )
     overhead = trial.overhead * sum(lengths) / trial.length
+    once = trial.once + max(0.0, beginning.overhead - trial.overhead * beginning.length / trial.length)
     results = sum(mixer.measured * mixer.positions for mixer in planned) * _RESULT_BYTES
     tokens = round(times * sum(lengths))
     peak = peak_memory()
@@ -244,10 +236,7 @@ def _plan(trial: Trial, shorter: Trial | None, lengths: Sequence[int], sequences
         sequences=sequences,
         sampled=len(lengths),
         tokens=tokens,
-        seconds=sum(mixer.seconds for mixer in planned)
-        + times * overhead
-        + trial.once
-        + (shorter.once if shorter else 0),
+        seconds=sum(mixer.seconds for mixer in planned) + times * overhead + once,
         memory=None if peak is None else peak + held + 2 * results,
         results=results,
         most_operations=MOST_OPERATIONS,
