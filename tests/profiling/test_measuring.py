@@ -178,3 +178,19 @@ def test_attention_whose_maps_do_not_fit_is_measured_by_products():
     assert estimate.attrs["engine"].startswith("implicit")
     difference = np.abs(estimate["entropy"].values - exact["entropy"].values)
     assert (difference <= estimate["entropy_bound"].values + exact["entropy_bound"].values).all()
+
+
+def test_groups_whose_maps_do_not_fit_are_measured_by_products():
+    """At 700 of 768 positions the rows of two heads are fewer than the columns."""
+    model, ids = attention_model(768, 4), random_ids(768)
+    options = {"positions": [300, 700], "channels": 2, "on_progress": lambda _: None}
+    by_maps, by_products = (profile(model, ids, memory=memory, **options) for memory in ("1GB", "60MB"))
+    (name,) = by_maps.mixers
+    exact, estimate = by_maps.group(name), by_products.group(name)
+    assert by_products.attributes["skipped"] == {}
+    assert not exact.attrs["engine"].startswith("implicit")
+    assert estimate.attrs["engine"].startswith("implicit")
+    assert estimate.sizes["group"] == exact.sizes["group"] == 2
+    difference = np.abs(estimate["entropy"].values - exact["entropy"].values)
+    assert (difference <= estimate["entropy_bound"].values + exact["entropy_bound"].values).all()
+    np.testing.assert_allclose(estimate["norm"], exact["norm"], rtol=1e-6)

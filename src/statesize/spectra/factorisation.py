@@ -30,9 +30,9 @@ def triangular_factor(matrix: Tensor) -> Tensor:
 
 def corner_energies(matrix: Tensor) -> Tensor:
     """‖T[r j:, :j]‖_F² for j = 0 … b − 1 of real (..., r b, b), as sums of squares without differences, (..., b)."""
-    square = matrix.square()
-    if matrix.shape[-2] != matrix.shape[-1]:
-        square = square.reshape(*matrix.shape[:-2], matrix.shape[-1], -1, matrix.shape[-1]).sum(-2)
+    square, (rows, b) = matrix.square(), matrix.shape[-2:]
+    if rows != b:
+        square = square.reshape(*matrix.shape[:-2], b, rows // b, b).sum(-2)
     below = square.cumsum_(-1).tril_(-1).sum(-2)
     return torch.nn.functional.pad(below[..., :-1], (1, 0))
 

@@ -24,7 +24,7 @@ def test_products_are_those_of_the_blocks(length: int, window: int | None) -> No
     attention = head(length, window)
     positions = sorted({1, 2, length // 3, length // 2, length - 1})
     (factors, squares), T = factorised(attention, positions), attention.dense()
-    rows = AttentionRows(factors, positions)
+    rows = AttentionRows([factors], positions, side_by_side=False)
     given = [vectors(place % 3, i) for place, i in enumerate(positions)]
     for i, x, product, square in zip(positions, given, rows.gram(given), squares, strict=True):
         H = T[i:, :i]
@@ -37,11 +37,31 @@ def test_exchanged_and_reversed_factors_give_the_transposes(window: int | None) 
     length = ROWS + 50
     attention = head(length, window)
     T, sizes = attention.dense(), [1, 60, 150]
-    rows = AttentionRows(factorised(attention, [])[0].transposed(), sizes)
+    rows = AttentionRows([factorised(attention, [])[0].transposed()], sizes, side_by_side=True)
     given = [vectors(2, size) for size in sizes]
     for size, x, product in zip(sizes, given, rows.gram(given), strict=True):
         H = T[length - size :, : length - size]
         torch.testing.assert_close(product.flip(-1), x.flip(-1) @ H @ H.mT, rtol=0, atol=1e-13)
+
+
+@pytest.mark.parametrize("window", [None, 40])
+def test_products_of_heads_one_below_another_and_side_by_side(window: int | None) -> None:
+    length = ROWS + 50
+    g = torch.Generator().manual_seed(3)
+    query, key = (2 * torch.randn(heads, length, 5, generator=g, dtype=torch.float64) for heads in (3, 1))
+    heads = SoftmaxAttention(query, key, 0.7, window)
+    T, sizes = heads.dense(), [1, 60, 150]
+    made = [factorised(heads[one], [])[0] for one in range(3)]
+    below = AttentionRows(made, sizes, side_by_side=False)
+    beside = AttentionRows([one.transposed() for one in made], sizes, side_by_side=True)
+    given = [vectors(2, size) for size in sizes], [vectors(2, 3 * size) for size in sizes]
+    for size, x, product in zip(sizes, given[0], below.gram(given[0]), strict=True):
+        H = T[:, size:, :size].flatten(0, 1)
+        torch.testing.assert_close(product, x @ H.mT @ H, rtol=0, atol=1e-13)
+    for size, x, product in zip(sizes, given[1], beside.gram(given[1]), strict=True):
+        # Each head's rows in reverse order.
+        H = T[:, length - size :, : length - size].flip(1).flatten(0, 1)
+        torch.testing.assert_close(product, x @ H @ H.mT, rtol=0, atol=1e-13)
 
 
 def test_extreme_scores_do_not_overflow() -> None:
@@ -50,7 +70,9 @@ def test_extreme_scores_do_not_overflow() -> None:
     attention = SoftmaxAttention(query, key, 1.0)
     H = attention.dense()[20:, :20]
     x, (factors, (square,)) = vectors(2, 20), factorised(attention, [20])
-    torch.testing.assert_close(AttentionRows(factors, [20]).gram([x])[0], x @ H.mT @ H, rtol=0, atol=1e-9)
+    torch.testing.assert_close(
+        AttentionRows([factors], [20], side_by_side=False).gram([x])[0], x @ H.mT @ H, rtol=0, atol=1e-9
+    )
     torch.testing.assert_close(square, H.square().sum(), rtol=1e-9, atol=0)
 
 
@@ -64,7 +86,9 @@ def test_single_precision_loses_no_more_than_it_says(sharpness: float, reverse: 
     if reverse:
         factors = factors.transposed()
     x = torch.eye(size, dtype=torch.float64)
-    exact, found = (AttentionRows(one, [size]).gram([x])[0] for one in (factors, factors.single()))
+    exact, found = (
+        AttentionRows([one], [size], side_by_side=False).gram([x])[0] for one in (factors, factors.single())
+    )
     scale, lost = float(exact.trace()), factors.single().lost()
     assert factors.lost() == 0 < lost < 1e-3
     # ‖H̃ᵀH̃ − HᵀH‖_F ≤ (2 + ‖E‖/‖H‖) ‖E‖ ‖H‖

@@ -55,6 +55,11 @@ class AttentionFactors:
         sums = [part[:, -1].abs().amax() for part in (self.left, self.right)]
         return _SINGLE_ROUND_OFF * torch.finfo(torch.float32).eps * float(products[0] * products[1] + sums[0] * sums[1])
 
+    def probabilities(self, top: int, bottom: int, a: int, b: int) -> Tensor:
+        """T[top:bottom, a:b] for b ≤ top."""
+        part = torch.mm(self.left[top:bottom], self.right[a:b].mT).exp_()
+        return part.triu_(top - self.window + 1 - a) if bottom - self.window > a else part
+
 
 def factorised(head: SoftmaxAttention, positions: Sequence[int]) -> tuple[AttentionFactors, Tensor]:
     """The factors of one head, and ‖H_i‖_F² at ascending positions, (P,), all in float64."""
@@ -99,25 +104,29 @@ def _ones(like: Tensor) -> Tensor:
 
 
 class AttentionRows:
-    """H_i = T[i:, :i] at ascending positions of one head, for products with H_iᵀ H_i.
+    """H_i = T[i:, :i] at ascending positions of one head, or of several as one block, for products with H_iᵀ H_i.
 
-    T is formed in the precision of its factors, products are in double precision all the same; single precision takes
-    a third off a pass.
+    Heads that stand one below another have one x for all, heads that stand side by side have a part of x each. T is
+    formed in the precision of its factors, products are in double precision all the same; single precision takes a
+    third off a pass.
     """
 
-    def __init__(self, factors: AttentionFactors, positions: Sequence[int]) -> None:
-        self._factors, self._positions = factors, list(positions)
-        self._rows = factors.left.new_empty(min(ROWS, factors.length), self._positions[-1])
+    def __init__(self, heads: Sequence[AttentionFactors], positions: Sequence[int], *, side_by_side: bool) -> None:
+        self._bands = [list(heads)] if side_by_side else [[head] for head in heads]
+        self._length, self._positions = heads[0].length, list(positions)
+        self._across = len(self._bands[0])
+        self._rows = heads[0].left.new_empty(self._across, min(ROWS, self._length), self._positions[-1])
 
     def gram(self, blocks: Sequence[Tensor]) -> list[Tensor]:
-        """H_iᵀ H_i x for float64 vectors x in rows, (k_i, i) at each position; k_i may be 0."""
+        """H_iᵀ H_i x for float64 vectors x in rows, (k_i, columns) at each position; k_i may be 0."""
         nonempty = [(i, block) for i, block in zip(self._positions, blocks, strict=True) if block.shape[0]]
         positions = [i for i, _ in nonempty]
         ends = [0, *itertools.accumulate(block.shape[0] for _, block in nonempty)]
         # The vectors of all positions, with zeros behind: in the columns of a slab, those of later positions count.
-        vectors = self._rows.new_zeros(ends[-1], positions[-1] if positions else 0, dtype=torch.float64)
+        width = positions[-1] if positions else 0
+        vectors = self._rows.new_zeros(self._across, ends[-1], width, dtype=torch.float64)
         for (i, block), first, end in zip(nonempty, ends, ends[1:], strict=False):
-            vectors[first:end, :i] = block
+            vectors[:, first:end, :i] = block.unflatten(-1, (self._across, i)).movedim(0, 1)
         products = torch.zeros_like(vectors)
         # In the columns of a piece, the blocks from one on.
         pieces = [
@@ -126,31 +135,41 @@ class AttentionRows:
             for a in range(left, border, COLUMNS)
         ]
         for top, bottom, reached in self._row_blocks(positions):
-            rows, last = self._rows[: bottom - top], ends[reached]
             seen = [piece for piece in pieces if piece[1] <= positions[reached - 1]]
-            y = vectors.new_zeros(bottom - top, last)
-            for a, b, first in seen:
-                part = self._probabilities(top, bottom, a, b)
-                rows[:, a:b] = part
-                y[:, first:] += part.double() @ vectors[first:last, a:b].mT
-            for a, b, first in seen:
-                products[first:last, a:b] += y[:, first:].mT @ rows[:, a:b].double()
+            for band in self._bands:
+                self._add_products(band, top, bottom, seen, vectors[:, : ends[reached]], products[:, : ends[reached]])
         measured = {
-            i: products[first:end, :i] for i, (first, end) in zip(positions, itertools.pairwise(ends), strict=True)
+            i: products[:, first:end, :i].movedim(1, 0).flatten(1)
+            for i, (first, end) in zip(positions, itertools.pairwise(ends), strict=True)
         }
         return [measured.get(i, block) for i, block in zip(self._positions, blocks, strict=True)]
 
+    def _add_products(
+        self,
+        band: Sequence[AttentionFactors],
+        top: int,
+        bottom: int,
+        pieces: Sequence[tuple[int, int, int]],
+        vectors: Tensor,
+        products: Tensor,
+    ) -> None:
+        """Add Rᵀ R x for the rows R of heads side by side."""
+        rows = self._rows[:, : bottom - top]
+        y = vectors.new_zeros(bottom - top, vectors.shape[1])
+        for factors, tile, x in zip(band, rows, vectors, strict=True):
+            for a, b, first in pieces:
+                part = factors.probabilities(top, bottom, a, b)
+                tile[:, a:b] = part
+                y[:, first:] += part.double() @ x[first:, a:b].mT
+        for tile, product in zip(rows, products, strict=True):
+            for a, b, first in pieces:
+                product[first:, a:b] += y[:, first:].mT @ tile[:, a:b].double()
+
     def _row_blocks(self, positions: Sequence[int]) -> Iterator[tuple[int, int, int]]:
         """Rows, from one to another, and how many of the positions have H_i with them."""
-        length = self._factors.length
+        length = self._length
         for top, bottom in itertools.pairwise(sorted({*positions, *range(0, length, ROWS), length})):
             reached = sum(position <= top for position in positions)
             if reached:
                 end_if_unwanted()
                 yield top, bottom, reached
-
-    def _probabilities(self, top: int, bottom: int, a: int, b: int) -> Tensor:
-        """T[top:bottom, a:b] for b ≤ top."""
-        factors = self._factors
-        part = torch.mm(factors.left[top:bottom], factors.right[a:b].mT).exp_()
-        return part.triu_(top - factors.window + 1 - a) if bottom - factors.window > a else part

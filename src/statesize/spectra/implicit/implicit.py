@@ -8,7 +8,7 @@ from typing import cast
 
 import torch
 
-from statesize.operators import Derivative, Operator, SoftmaxAttention
+from statesize.operators import Derivative, Operator, Shared, SoftmaxAttention
 from statesize.spectra.cut import Cut
 from statesize.spectra.engine import DOUBLE, Engine
 from statesize.spectra.implicit.attention import ROWS, AttentionFactors, AttentionRows, factorised
@@ -42,17 +42,25 @@ class ImplicitEngine(Engine):
     name = "implicit"
     outputs = frozenset(("counts", "entropy"))
     works_on = (SoftmaxAttention, Derivative)
-    operators = "softmax attention and derivatives"
+    operators = "softmax attention, also of several readouts, and derivatives"
     cost = (
         "O(L² (d + P)) a product, of which some 10 to 30 make an interval of 95 % at P positions; of a derivative some "
         "400 at each"
     )
 
+    def supports(self, operator: Operator) -> bool:
+        """See `Engine.supports`; several readouts where each of them is softmax attention."""
+        return (
+            isinstance(operator.operator, SoftmaxAttention)
+            if isinstance(operator, Shared)
+            else super().supports(operator)
+        )
+
     def slower_reason(self, operator: Operator, cut: Cut, outputs: tuple[str, ...]) -> str | None:
         """Where T can be held, other engines are certain."""
         if isinstance(operator, Derivative):
             return None
-        size = DOUBLE * cut.length**2
+        size = DOUBLE * cut.readouts * cut.length**2
         return None if size > _LARGE else f"only probable, and T takes {size / 1e9:.1f} GB, which others can hold"
 
     @torch.no_grad()
@@ -60,7 +68,7 @@ class ImplicitEngine(Engine):
         """The blocks by passes over the rows of T, or of the function; without gradients."""
         if isinstance(operator, Derivative):
             return DerivativeBlocks(operator, cut)
-        return AttentionBlocks(self, cast("SoftmaxAttention", operator), cut)
+        return AttentionBlocks(self, cast("SoftmaxAttention | Shared", operator), cut)
 
     def most_products(self, columns: int) -> int:
         """How many products of a block are taken, and so many vectors held, at most."""
@@ -70,66 +78,77 @@ class ImplicitEngine(Engine):
         """The vectors of early positions, or later those of late ones, and in a pass some of them and rows of T."""
         if isinstance(operator, Derivative):
             return footprint(operator, cut)
-        early, late = _sides(sorted(set(cut.positions)), cut.length)
-        held = max(sum(self.most_products(i) * i for i in sides) for sides in (early, late))
+        r = cut.readouts
+        early, late = _sides(sorted(set(cut.positions)), cut.length, r)
+        sides = early, [r * size for size in late]
+        held = max(sum(self.most_products(columns) * columns for columns in side) for side in sides)
         requested = max(len(early), len(late))
-        return DOUBLE * (held + (ROWS + 8 * requested) * cut.length // 2)
+        # No side of a block that is the smaller one is longer than r L / (r + 1).
+        return DOUBLE * (held + (ROWS + 8 * requested) * (r * cut.length // (r + 1)))
 
     def shared_footprint(self, operator: Operator, cut: Cut) -> int:
         """The factors of T with their copies."""
         if isinstance(operator, Derivative):
             return 0
-        return 4 * DOUBLE * (cast("SoftmaxAttention", operator).query.shape[-1] + 1) * cut.length
+        head = cast("SoftmaxAttention", operator.operator if isinstance(operator, Shared) else operator)
+        return 4 * DOUBLE * cut.readouts * (head.query.shape[-1] + 1) * cut.length
 
 
 class AttentionBlocks(EstimatedBlocks):
-    """The blocks of softmax attention."""
+    """The blocks of softmax attention: of each head, or of the stack of several readouts of one input."""
 
-    def __init__(self, engine: ImplicitEngine, operator: SoftmaxAttention, cut: Cut) -> None:
+    def __init__(self, engine: ImplicitEngine, operator: SoftmaxAttention | Shared, cut: Cut) -> None:
         super().__init__(operator, cut)
-        self._engine, self._attention = engine, operator
+        self._engine, self._readouts = engine, cut.readouts
+        self._attention = cast("SoftmaxAttention", operator.operator if isinstance(operator, Shared) else operator)
 
     def _estimated(self) -> list[list[Estimated]]:
-        attention = self._attention
+        attention, entries = self._attention, self._operator.batch_shape.numel()
         query, key = (
-            part.expand(*attention.batch_shape, *part.shape[-2:]).flatten(0, -3) if part.ndim > 2 else part[None]
+            part.expand(*attention.batch_shape, *part.shape[-2:]).reshape(entries, self._readouts, *part.shape[-2:])
             for part in (attention.query, attention.key)
         )
         scale, window = attention.scale, attention.window
-        return [self._head(SoftmaxAttention(q, k, scale, window)) for q, k in zip(query, key, strict=True)]
+        return [self._stack(SoftmaxAttention(q, k, scale, window)) for q, k in zip(query, key, strict=True)]
 
-    def _head(self, head: SoftmaxAttention) -> list[Estimated]:
-        """What is known of H_i at ascending positions, by whichever side of H_i is smaller."""
-        factors, energy = factorised(head, self._positions)
-        squares = [float(square) for square in energy]
-        if head.length >= self._engine.single_from:
-            factors = factors.single()
-        early, late = _sides(self._positions, head.length)
+    def _stack(self, heads: SoftmaxAttention) -> list[Estimated]:
+        """What is known of H_i at ascending positions, by whichever side of H_i is smaller; batch shape (readouts,)."""
+        made = [factorised(heads[index], self._positions) for index in range(self._readouts)]
+        factors = [one for one, _ in made]
+        squares = [float(square) for square in torch.stack([energy for _, energy in made]).sum(0)]
+        if heads.length >= self._engine.single_from:
+            factors = [one.single() for one in factors]
+        early, late = _sides(self._positions, heads.length, self._readouts)
         norms = [square**0.5 for square in squares]
-        estimates = self._of_sides(factors, early, norms[: len(early)])
+        estimates = self._of_sides(factors, early, norms[: len(early)], side_by_side=False)
         if late:
-            estimates += self._of_sides(factors.transposed(), late, norms[len(early) :][::-1])[::-1]
+            # Of one head under another, the transposes stand side by side.
+            transposed = [one.transposed() for one in factors]
+            estimates += self._of_sides(transposed, late, norms[len(early) :][::-1], side_by_side=True)[::-1]
         return [
-            Estimated(estimate, norm, square, min(i, head.length - i))
+            Estimated(estimate, norm, square, min(i, self._readouts * (heads.length - i)))
             for i, estimate, norm, square in zip(self._positions, estimates, norms, squares, strict=True)
         ]
 
-    def _of_sides(self, factors: AttentionFactors, sizes: list[int], norms: list[float]) -> list[EntropyEstimate]:
-        """Of blocks with so many columns, all at once."""
+    def _of_sides(
+        self, factors: list[AttentionFactors], sizes: list[int], norms: list[float], *, side_by_side: bool
+    ) -> list[EntropyEstimate]:
+        """Of blocks with so many columns of each head, all at once."""
         if not sizes:
             return []
         engine, device = self._engine, self._attention.device
-        lost, rows = factors.lost(), AttentionRows(factors, sizes)
+        lost, rows = max(one.lost() for one in factors), AttentionRows(factors, sizes, side_by_side=side_by_side)
+        columns = [size * len(factors) if side_by_side else size for size in sizes]
         estimates = [
             EntropyEstimate(
-                i,
+                n,
                 engine.accuracy,
-                engine.most_products(i),
-                probes=i if i <= engine.whole else 4,
-                seed=i,
+                engine.most_products(n),
+                probes=n if n <= engine.whole else 4,
+                seed=n,
                 lost=lost * norm,
             )
-            for i, norm in zip(sizes, norms, strict=True)
+            for n, norm in zip(columns, norms, strict=True)
         ]
         while not all(estimate.finished for estimate in estimates):
             wanted = [estimate.pending[:0] if estimate.finished else estimate.pending for estimate in estimates]
@@ -140,6 +159,7 @@ class AttentionBlocks(EstimatedBlocks):
         return estimates
 
 
-def _sides(positions: Sequence[int], length: int) -> tuple[list[int], list[int]]:
-    """Of ascending positions the columns of blocks that have no more than rows, and the rows of the others, rising."""
-    return [i for i in positions if 2 * i <= length], [length - i for i in positions[::-1] if 2 * i > length]
+def _sides(positions: Sequence[int], length: int, readouts: int) -> tuple[list[int], list[int]]:
+    """Of ascending positions the columns of blocks that have no more than rows, and L − i of the others, rising."""
+    early = [i for i in positions if i <= readouts * (length - i)]
+    return early, [length - i for i in positions[len(early) :][::-1]]
