@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
@@ -79,7 +80,8 @@ class ImplicitEngine(Engine):
         """The factors of T with their copies."""
         if isinstance(operator, Derivative):
             return 0
-        return 4 * DOUBLE * (cast("SoftmaxAttention", operator).query.shape[-1] + 1) * cut.length
+        attention = cast("SoftmaxAttention", operator)
+        return 4 * DOUBLE * (attention.query.shape[-1] + 1 + (attention.key_bias is not None)) * cut.length
 
 
 class AttentionBlocks(EstimatedBlocks):
@@ -91,18 +93,15 @@ class AttentionBlocks(EstimatedBlocks):
 
     def _estimated(self) -> list[list[Estimated]]:
         attention = self._attention
-        query, key = (
-            part.expand(*attention.batch_shape, *part.shape[-2:]).flatten(0, -3) if part.ndim > 2 else part[None]
-            for part in (attention.query, attention.key)
-        )
-        scale, window = attention.scale, attention.window
-        return [self._head(SoftmaxAttention(q, k, scale, window)) for q, k in zip(query, key, strict=True)]
+        entries = itertools.product(*map(range, attention.batch_shape))
+        return [self._head(attention[entry]) for entry in entries]
 
     def _head(self, head: SoftmaxAttention) -> list[Estimated]:
         """What is known of H_i at ascending positions, by whichever side of H_i is smaller."""
         factors, energy = factorised(head, self._positions)
         squares = [float(square) for square in energy]
-        if head.length >= self._engine.single_from:
+        # A bias such as that of ALiBi grows with the length, and is more than single precision can subtract.
+        if head.length >= self._engine.single_from and head.key_bias is None:
             factors = factors.single()
         early, late = _sides(self._positions, head.length)
         norms = [square**0.5 for square in squares]
