@@ -156,7 +156,7 @@ class SoftmaxAttention(TensorOperator):
         return self._each(lambda part, own: part.expand(self.batch_shape + part.shape[part.ndim - own :])[chosen])
 
     def _each(self, change: Callable[[Tensor, int], Tensor]) -> Self:
-        """The same operator of changed tensors; each comes with the number of its dimensions beside those of a batch."""
+        """The same operator of changed tensors; each comes with its number of dimensions beside those of a batch."""
         return type(self)(
             change(self.query, 2),
             change(self.key, 2),
@@ -192,7 +192,7 @@ class SoftmaxAttention(TensorOperator):
         return log_sums if self.sink is None else torch.logaddexp(log_sums, self.sink[..., None])
 
     def _log_sums(self) -> Tensor:
-        """Logarithm of what every row is divided by, (..., L), from tiles of one size, which leave no holes in memory."""
+        """Logarithm of the divisor of each row, (..., L), from tiles of one size, which leave no holes in memory."""
         ends = [*range(0, self.length, _ROWS), self.length]
         return self._with_sink(torch.cat([self._log_sum(top, bottom) for top, bottom in itertools.pairwise(ends)], -1))
 

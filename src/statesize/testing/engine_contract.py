@@ -58,7 +58,7 @@ class EngineContract:
             SoftmaxAttention(normal(length, 4), normal(length, 4), 0.5),
             SoftmaxAttention(normal(length, 4), normal(length, 4), 0.5, window=6),
             SoftmaxAttention(
-                normal(length, 4), normal(length, 4), 2.0, key_bias=normal(length), sink=normal()[()], soft_cap=2.0
+                normal(length, 4), normal(length, 4), 2.0, key_bias=normal(length), sink=normal(1)[0], soft_cap=2.0
             ),
             Derivative(lambda inputs: inputs.cumsum(-2).sin(), normal(length, 1)),
         ]

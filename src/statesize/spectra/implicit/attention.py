@@ -56,8 +56,8 @@ class AttentionFactors:
         """At most ‖H̃ − H‖_F / ‖H‖_F of the blocks in their own precision, against those in double precision."""
         if self.left.dtype == torch.float64:
             return 0.0
-        # At most Σ_k |left_ik right_jk|: of the last columns one of the two has ones, the other log-sums or a bias; what
-        # is before them is bounded by its norms.
+        # At most Σ_k |left_ik right_jk|: of the last columns one of the two has ones, the other log-sums or a bias;
+        # what is before them is bounded by its norms.
         parts, last = (self.left, self.right), self.uncapped
         products = [part[:, :-last].square().sum(-1).amax().sqrt() for part in parts]
         sums = [part[:, -last:].abs().amax(0) for part in parts]
