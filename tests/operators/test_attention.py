@@ -26,11 +26,58 @@ def test_large_scores_do_not_overflow() -> None:
     assert torch.equal(sharp.dense(), torch.eye(3))
 
 
+def explicit(attention: SoftmaxAttention) -> torch.Tensor:
+    """T of one head by loops over its rows."""
+    T = torch.zeros(attention.length, attention.length, dtype=torch.float64)
+    for i in range(attention.length):
+        first = 0 if attention.window is None else max(0, i + 1 - attention.window)
+        scores = [attention.scale * float(attention.query[i] @ attention.key[j]) for j in range(first, i + 1)]
+        if attention.soft_cap is not None:
+            scores = [attention.soft_cap * math.tanh(score / attention.soft_cap) for score in scores]
+        if attention.key_bias is not None:
+            scores = [score + float(attention.key_bias[first + n]) for n, score in enumerate(scores)]
+        total = sum(math.exp(score) for score in scores)
+        total += 0 if attention.sink is None else math.exp(float(attention.sink))
+        T[i, first : i + 1] = torch.tensor([math.exp(score) / total for score in scores], dtype=torch.float64)
+    return T
+
+
+@pytest.mark.parametrize("window", [None, 3])
+@pytest.mark.parametrize("parts", [("key_bias",), ("sink",), ("soft_cap",), ("key_bias", "sink", "soft_cap")])
+def test_bias_sink_and_cap_are_those_of_the_formula(parts: tuple[str, ...], window: int | None) -> None:
+    query, key, bias, sink = drawn((3, 9, 4), (3, 9, 4), (3, 9), (3,))
+    extras = {"key_bias": bias, "sink": sink, "soft_cap": 1.5}
+    attention = SoftmaxAttention(query, key, 1.3, window, **{name: extras[name] for name in parts})
+    for head in range(3):
+        expected = explicit(attention[head])
+        torch.testing.assert_close(attention.dense()[head], expected, rtol=1e-13, atol=0)
+        rows = torch.tensor([8, 0, 4])
+        torch.testing.assert_close(attention.rows(rows)[head], expected[rows], rtol=1e-13, atol=0)
+    single = attention.to(torch.float32)
+    assert single.dtype == single.dense().dtype == torch.float32
+    torch.testing.assert_close(single.dense().double(), attention.dense(), rtol=1e-5, atol=1e-7)
+
+
+def test_a_slope_is_a_bias_of_the_keys() -> None:
+    query, key, slopes = drawn((3, 9, 4), (3, 9, 4), (3,))
+    position = torch.arange(9)
+    scores = 0.5 * query @ key.mT + slopes[:, None, None] * (position - position[:, None])
+    expected = scores.masked_fill(position > position[:, None], -torch.inf).softmax(-1)
+    found = SoftmaxAttention(query, key, 0.5, key_bias=slopes[:, None] * position).dense()
+    torch.testing.assert_close(found, expected, rtol=1e-13, atol=0)
+
+
+def drawn(*shapes: tuple[int, ...]) -> list[torch.Tensor]:
+    g = torch.Generator().manual_seed(2)
+    return [torch.randn(shape, generator=g, dtype=torch.float64) for shape in shapes]
+
+
 @pytest.mark.parametrize("window", [None, 3, 1030])
 def test_columns_of_sequences_longer_than_a_tile_of_scores(window: int | None) -> None:
     g = torch.Generator().manual_seed(1)
     query, key = (torch.randn(2, 1100, 3, generator=g, dtype=torch.float64) for _ in range(2))
-    attention = SoftmaxAttention(query, key, 1.0, window=window)
+    bias = torch.linspace(-200, 5, 1100, dtype=torch.float64).expand(2, -1)
+    attention = SoftmaxAttention(query, key, 1.0, window, key_bias=bias, sink=bias[:, 1000], soft_cap=2.0)
     for first, last in ((0, 2), (1020, 1027), (1099, 1100)):
         expected = attention.dense()[..., first:, first:last]
         torch.testing.assert_close(attention.columns(first, last), expected, rtol=1e-13, atol=1e-300)
@@ -50,6 +97,13 @@ def test_columns_of_sequences_longer_than_a_tile_of_scores(window: int | None) -
         ({"scale": 10**400}, "scale must be a finite number, got 1000"),
         ({"window": 0}, "window must be None or an integer of at least 1, got 0"),
         ({"window": 2.5}, "window must be .* got 2.5"),
+        ({"key_bias": torch.ones(2)}, r"key_bias must have shape \(..., 3\), got \(2,\)"),
+        ({"key_bias": torch.ones(())}, r"key_bias must have shape \(..., 3\), got \(\)"),
+        ({"key_bias": torch.full((3,), -torch.inf)}, "key_bias must be finite"),
+        ({"key_bias": torch.ones(3, dtype=torch.float64)}, "key_bias must have the dtype of query"),
+        ({"sink": torch.ones(3)}, "equal rank"),
+        ({"sink": 1.0}, "sink must be a floating-point tensor"),
+        ({"soft_cap": 0.0}, "soft_cap must be a number above 0, got 0.0"),
     ],
 )
 def test_bad_input_is_quoted(changed: dict[str, object], message: str) -> None:

@@ -132,6 +132,35 @@ class TestSlidingWindowAttention(TestSoftmaxAttention):
     window = 3
 
 
+class TestBiasedAttention(TestSoftmaxAttention):
+    def tensors(self, generator: torch.Generator) -> tuple[Tensor, ...]:
+        return *super().tensors(generator), normal(generator, 1, 3, LENGTH)
+
+    def build(self, *tensors: Tensor) -> Operator:
+        return SoftmaxAttention(*tensors[:2], 0.5, key_bias=tensors[2])
+
+
+class TestAttentionWithSink(TestSoftmaxAttention):
+    def tensors(self, generator: torch.Generator) -> tuple[Tensor, ...]:
+        return *super().tensors(generator), normal(generator, 1, 3)
+
+    def build(self, *tensors: Tensor) -> Operator:
+        return SoftmaxAttention(*tensors[:2], 0.5, window=3, sink=tensors[2])
+
+
+class TestCappedAttention(TestSoftmaxAttention):
+    def build(self, *tensors: Tensor) -> Operator:
+        return SoftmaxAttention(*tensors[:2], 2.0, soft_cap=1.5)
+
+
+class TestAttentionWithAllOfThese(TestSoftmaxAttention):
+    def tensors(self, generator: torch.Generator) -> tuple[Tensor, ...]:
+        return *super().tensors(generator), normal(generator, 2, 1, LENGTH), normal(generator, 1, 3)
+
+    def build(self, *tensors: Tensor) -> Operator:
+        return SoftmaxAttention(*tensors[:2], 2.0, key_bias=tensors[2], sink=tensors[3], soft_cap=1.5)
+
+
 class TestMatrixWithoutGradients(TestDense):
     """What an operator says that cannot be differentiated, such as one from a library without autograd."""
 

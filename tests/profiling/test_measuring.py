@@ -6,6 +6,7 @@ import re
 import numpy as np
 import pytest
 import torch
+from oracles.attention_models import attention_model as family_model
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from statesize.adapters import Captured, capture
@@ -166,6 +167,20 @@ def test_groups_that_do_not_fit_are_left_out_with_the_reason():
     assert np.isfinite(found.mixer(name)["entropy"].values[..., 1:]).all()
     reason = found.attributes["skipped"][f"{name}#shared"]
     assert re.fullmatch(r"the joint ESS of its heads needs a memory of \d\dMB", reason)
+
+
+@pytest.mark.parametrize(
+    ("family", "sizes"), [("bloom", {"n_head": 32, "hidden_size": 64}), ("gemma2", {"num_attention_heads": 32})]
+)
+def test_maps_of_all_heads_need_not_fit(family, sizes):
+    """Heads with a bias or a cap are measured from queries and keys: maps alone take 4 bytes × 32 × 200²."""
+    model, ids = family_model(family, **sizes), random_ids(200)
+    options = {"positions": 3, "on_progress": lambda _: None}
+    small, large = (profile(model, ids, memory=memory, **options) for memory in ("3MB", "1GB"))
+    for name in large.mixers:
+        entropies = [found.mixer(name)["entropy"].values for found in (small, large)]
+        assert entropies[0].shape[1] == 32
+        np.testing.assert_allclose(*entropies, rtol=1e-6)
 
 
 def test_attention_whose_maps_do_not_fit_is_measured_by_products():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from typing import Self
 
 import torch
@@ -27,16 +28,23 @@ _ROWS, _COLUMNS = 256, 1024
 class SoftmaxAttention(TensorOperator):
     """Causal softmax attention, T[i, j] = softmax_j(scale · q_iᵀ k_j) over the keys that i may see.
 
-    One T serves all value channels of a head. The recurrence that it runs is its cache: TSS i, or window − 1.
+    With a cap c, a bias b and a sink s, T[i, j] = e^{score_ij} / (e^s + Σ_k e^{score_ik}), where score_ij =
+    c · tanh(scale · q_iᵀ k_j / c) + b_j. ALiBi (Press et al. 2022), slope · (j − i), is the bias slope · j: the softmax
+    does not see what all scores of a row have in common. One T serves all value channels of a head. The recurrence
+    that it runs is its cache: TSS i, or window − 1.
 
     Args:
         query: (..., L, d), real floating.
         key: (..., L, d), same dtype; batch dimensions of equal rank, broadcast where 1.
         scale: Factor on the scores, usually d ** −0.5.
         window: Position i sees the keys i − window + 1 … i; None for all.
+        key_bias: What is added to the scores of each key, (..., L); None for 0.
+        sink: Logit of a column that takes part in the softmax and carries nothing (gpt-oss), of the batch shape; rows
+            of T then sum to less than 1. None for no such column.
+        soft_cap: Bound on the scores before the bias (Gemma 2); None for none.
 
     Raises:
-        InputError: Wrong shapes, dtypes, scale or window, or not finite.
+        InputError: Wrong shapes, dtypes, scale, window or cap, or not finite.
 
     Example:
         >>> import torch
@@ -46,7 +54,17 @@ class SoftmaxAttention(TensorOperator):
                 [0.3333, 0.3333, 0.3333]])
     """
 
-    def __init__(self, query: Tensor, key: Tensor, scale: float, window: int | None = None) -> None:
+    def __init__(
+        self,
+        query: Tensor,
+        key: Tensor,
+        scale: float,
+        window: int | None = None,
+        *,
+        key_bias: Tensor | None = None,
+        sink: Tensor | None = None,
+        soft_cap: float | None = None,
+    ) -> None:
         for name, tensor in (("query", query), ("key", key)):
             require_floating(name, tensor)
             if tensor.ndim < 2 or tensor.shape[-1] == 0:
@@ -57,17 +75,30 @@ class SoftmaxAttention(TensorOperator):
                 "query and key must have the same length, width and dtype, got "
                 f"{shape(query)} {query.dtype} and {shape(key)} {key.dtype}"
             )
+        batches = {"query": query.shape[:-2], "key": key.shape[:-2]}
+        if key_bias is not None:
+            _require_like("key_bias", key_bias, query)
+            if key_bias.shape[-1:] != query.shape[-2:-1]:
+                raise InputError(f"key_bias must have shape (..., {query.shape[-2]}), got {shape(key_bias)}")
+            batches["key_bias"] = key_bias.shape[:-1]
+        if sink is not None:
+            _require_like("sink", sink, query)
+            batches["sink"] = sink.shape
         require_same_device({"query": query, "key": key})
         factor = require_real("scale", scale)
         if window is not None and (isinstance(window, bool) or not isinstance(window, int) or window < 1):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise InputError(f"window must be None or an integer of at least 1, got {window!r}")
-        self._describe(query, query.shape[-2], broadcast_batch({"query": query.shape[:-2], "key": key.shape[:-2]}))
+        cap = None if soft_cap is None else require_real("soft_cap", soft_cap, above=0)
+        self._describe(query, query.shape[-2], broadcast_batch(batches))
         require_finite("query", query)
         require_finite("key", key)
         self.query = query
         self.key = key
         self.scale = factor
         self.window = None if window is None else min(window, query.shape[-2])
+        self.key_bias = key_bias
+        self.sink = sink
+        self.soft_cap = cap
         self._normaliser: Tensor | None = None
 
     def dense(self) -> Tensor:
@@ -76,7 +107,7 @@ class SoftmaxAttention(TensorOperator):
         Returns:
             T, (..., L, L).
         """
-        return self._scores(0, self.length, 0, self.length).softmax(-1)
+        return self._probabilities(self._scores(0, self.length, 0, self.length))
 
     @torch.no_grad()
     def columns(self, first: int, last: int) -> Tensor:
@@ -91,7 +122,8 @@ class SoftmaxAttention(TensorOperator):
         outputs: list[Tensor] = []
         for top, bottom in itertools.pairwise([*range(0, self.length, _ROWS), self.length]):
             first = 0 if self.window is None else max(0, top + 1 - self.window)
-            outputs.append(self._scores(top, bottom, first, bottom).softmax(-1) @ inputs[..., first:bottom, :])
+            rows = self._probabilities(self._scores(top, bottom, first, bottom))
+            outputs.append(rows @ inputs[..., first:bottom, :])
         return torch.cat(outputs, -2)
 
     def rows(self, index: Tensor) -> Tensor:
@@ -103,9 +135,7 @@ class SoftmaxAttention(TensorOperator):
         Returns:
             (..., m, L).
         """
-        lag = index[:, None] - torch.arange(self.length, device=self.device)
-        scores = (self.query[..., index, :] @ self.key.mT) * self.scale
-        return self._masked(scores, lag).softmax(-1)
+        return self._probabilities(self._scores_of(self.query[..., index, :], index, 0, self.length))
 
     def state_size(self) -> Tensor:
         """The cached positions that are still to be read: i, at most window − 1.
@@ -118,33 +148,64 @@ class SoftmaxAttention(TensorOperator):
 
     def to(self, dtype: torch.dtype | None = None, device: torch.device | str | None = None) -> Self:
         """See `Operator.to`."""
-        query, key = (part.to(device=device, dtype=dtype) for part in (self.query, self.key))
-        return type(self)(query, key, self.scale, self.window)
+        return self._each(lambda part, _: part.to(device=device, dtype=dtype))
 
     def __getitem__(self, index: object) -> Self:
         """See `Operator.__getitem__`."""
         chosen = batch_index(index, self.batch_shape)
-        query, key = (part.expand(self.batch_shape + part.shape[-2:])[chosen] for part in (self.query, self.key))
-        return type(self)(query, key, self.scale, self.window)
+        return self._each(lambda part, own: part.expand(self.batch_shape + part.shape[part.ndim - own :])[chosen])
+
+    def _each(self, change: Callable[[Tensor, int], Tensor]) -> Self:
+        """The same operator of changed tensors; each comes with its number of dimensions beside those of a batch."""
+        return type(self)(
+            change(self.query, 2),
+            change(self.key, 2),
+            self.scale,
+            self.window,
+            key_bias=None if self.key_bias is None else change(self.key_bias, 1),
+            sink=None if self.sink is None else change(self.sink, 0),
+            soft_cap=self.soft_cap,
+        )
 
     def _scores(self, top: int, bottom: int, first: int, last: int) -> Tensor:
-        """Scores of the rows top … bottom − 1 for the columns first … last − 1, −∞ where a key is not seen."""
-        row = torch.arange(top, bottom, device=self.device)
-        lag = row[:, None] - torch.arange(first, last, device=self.device)
-        scores = (self.query[..., top:bottom, :] @ self.key[..., first:last, :].mT) * self.scale
-        return self._masked(scores, lag)
+        rows = torch.arange(top, bottom, device=self.device)
+        return self._scores_of(self.query[..., top:bottom, :], rows, first, last)
 
-    def _masked(self, scores: Tensor, lag: Tensor) -> Tensor:
+    def _scores_of(self, query: Tensor, rows: Tensor, first: int, last: int) -> Tensor:
+        """Scores of queries in these rows for the columns first … last − 1, −∞ where a key is not seen."""
+        scores = (query @ self.key[..., first:last, :].mT) * self.scale
+        if self.soft_cap is not None:
+            scores = (scores / self.soft_cap).tanh() * self.soft_cap
+        if self.key_bias is not None:
+            scores = scores + self.key_bias[..., None, first:last]
+        lag = rows[:, None] - torch.arange(first, last, device=self.device)
         seen = lag >= 0 if self.window is None else (lag >= 0) & (lag < self.window)
         return scores.masked_fill_(~seen, -torch.inf)
 
+    def _probabilities(self, scores: Tensor) -> Tensor:
+        """Rows of T from all scores that they see."""
+        if self.sink is None:
+            return scores.softmax(-1)
+        return (scores - self._with_sink(scores.logsumexp(-1))[..., None]).exp_()
+
+    def _with_sink(self, log_sums: Tensor) -> Tensor:
+        return log_sums if self.sink is None else torch.logaddexp(log_sums, self.sink[..., None])
+
     def _log_sums(self) -> Tensor:
-        """Logarithm of Σ_j e^{score} in every row, (..., L), from tiles of one size, which leave no holes in memory."""
+        """Logarithm of the divisor of each row, (..., L), from tiles of one size, which leave no holes in memory."""
         ends = [*range(0, self.length, _ROWS), self.length]
-        return torch.cat([self._log_sum(top, bottom) for top, bottom in itertools.pairwise(ends)], -1)
+        return self._with_sink(torch.cat([self._log_sum(top, bottom) for top, bottom in itertools.pairwise(ends)], -1))
 
     def _log_sum(self, top: int, bottom: int) -> Tensor:
         first = 0 if self.window is None else max(0, top - self.window + 1)
         ends = [*range(first, bottom, _COLUMNS), bottom]
         tiles = [self._scores(top, bottom, a, b).logsumexp(-1) for a, b in itertools.pairwise(ends)]
         return torch.stack(tiles).logsumexp(0)
+
+
+def _require_like(name: str, tensor: Tensor, query: Tensor) -> None:
+    require_floating(name, tensor)
+    if tensor.dtype != query.dtype:
+        raise InputError(f"{name} must have the dtype of query, {query.dtype}, got {tensor.dtype}")
+    require_same_device({"query": query, name: tensor})
+    require_finite(name, tensor)

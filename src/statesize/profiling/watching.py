@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from statesize.adapters import Captured, CheckPolicy
-from statesize.adapters.models.held import device_of, measuring, pretrained_models
+from statesize.adapters.models.held import device_of, logits_of, measuring, pretrained_models
 from statesize.check import require_count
 from statesize.errors import InputError, ModelError
 from statesize.measurement.settings import check_settings
@@ -138,11 +138,9 @@ def generate(model: nn.Module, prompt: Sequence[int], count: int) -> list[int]:
 def disagreements(model: nn.Module, prompt: Sequence[int], generated: Sequence[int]) -> int:
     """How many generated tokens are not the likeliest ones of a full pass over prompt and tokens, without a cache."""
     ids = torch.tensor([*prompt, *generated], device=device_of(model))[None]
-    options = {"use_cache": False} if pretrained_models(model) else {}
     with measuring(model):
-        output = model(ids, **options)
-    logits: Tensor = getattr(output, "logits", output)
-    likeliest = logits[0, len(prompt) - 1 : -1].argmax(-1)
+        logits = logits_of(model, ids, last=len(generated) + 1)
+    likeliest = logits[0, :-1].argmax(-1)
     return int((likeliest != ids[0, len(prompt) :]).sum())
 
 

@@ -68,6 +68,9 @@ class EngineContract:
             GatedConvolution(normal(5), gate, gate),
             SoftmaxAttention(normal(length, 4), normal(length, 4), 0.5),
             SoftmaxAttention(normal(length, 4), normal(length, 4), 0.5, window=6),
+            SoftmaxAttention(
+                normal(length, 4), normal(length, 4), 2.0, key_bias=normal(length), sink=normal(1)[0], soft_cap=2.0
+            ),
             Derivative(lambda inputs: inputs.cumsum(-2).sin(), normal(length, 1)),
             Shared(SoftmaxAttention(normal(3, length, 4), normal(1, length, 4), 0.5)),
         ]
@@ -195,7 +198,13 @@ def _stacked(one: Operator, other: Operator) -> Operator:
     if isinstance(one, Convolution) and isinstance(other, Convolution):
         return Convolution(pair(one.kernel, other.kernel), one.length)
     if isinstance(one, SoftmaxAttention) and isinstance(other, SoftmaxAttention):
-        return SoftmaxAttention(pair(one.query, other.query), pair(one.key, other.key), one.scale, one.window)
+        extras = {
+            name: pair(getattr(one, name), getattr(other, name))
+            for name in ("key_bias", "sink")
+            if getattr(one, name) is not None
+        }
+        query, key = pair(one.query, other.query), pair(one.key, other.key)
+        return SoftmaxAttention(query, key, one.scale, one.window, soft_cap=one.soft_cap, **extras)
     if isinstance(one, Shared) and isinstance(other, Shared):
         return Shared(_stacked(one.operator, other.operator))
     if isinstance(one, Derivative) and isinstance(other, Derivative):

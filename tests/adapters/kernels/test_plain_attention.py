@@ -1,8 +1,12 @@
 """Attention by queries and keys: when they explain a layer, when not, and what that saves."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from oracles.attention_models import attention_model, token_ids
+from torch import nn
+from torch.nn import functional
 
 from statesize.adapters import calls, capture
 from statesize.adapters.kernels.plain_attention import PlainAttention, is_band
@@ -39,16 +43,78 @@ def test_what_is_no_band():
 
 
 @pytest.mark.parametrize("implementation", ["eager", "sdpa"])
-@pytest.mark.parametrize(
-    ("family", "kind"),
-    [("llama", SoftmaxAttention), ("gpt2", SoftmaxAttention), ("mistral", SoftmaxAttention), ("gpt_oss", Dense)],
-)
-def test_plain_attention_is_captured_by_queries_and_keys(family, kind, implementation):
-    if family == "gpt_oss" and implementation == "sdpa":
-        pytest.skip("it has no sinks there")
+@pytest.mark.parametrize("family", ["llama", "gpt2", "mistral"])
+def test_plain_attention_is_captured_by_queries_and_keys(family, implementation):
     items = list(capture(attention_model(family, attn_implementation=implementation), token_ids()))
-    assert {type(item.operator) for item in items} == {kind}
-    assert all((item.map_bytes == 0) == (kind is SoftmaxAttention) for item in items)
+    assert {type(item.operator) for item in items} == {SoftmaxAttention}
+    assert all(item.map_bytes == 0 for item in items)
+
+
+ALIBI = {"alibi": True, "multi_query": False}
+# What each family adds to the scores, as options of the operator.
+ADDED = {
+    ("bloom", "eager"): ("key_bias",),
+    ("mpt", "eager"): ("key_bias",),
+    ("falcon", "eager"): ("key_bias",),
+    ("falcon", "sdpa"): ("key_bias",),
+    ("gpt_oss", "eager"): ("sink",),
+    ("gemma2", "eager"): ("soft_cap",),
+    ("gptj", "eager"): (),
+}
+
+
+def adding_model(family, implementation):
+    changes = {"falcon": ALIBI, "gemma2": {"attn_logit_softcapping": 2.0}}.get(family, {})
+    model = attention_model(family, attn_implementation=implementation, **changes).double()
+    if family == "gpt_oss":
+        # The other experts know no float64.
+        model.set_experts_implementation("eager")
+        with torch.no_grad():
+            for layer in model.model.layers:
+                layer.self_attn.sinks.normal_()
+    return model
+
+
+@pytest.mark.parametrize(("family", "implementation"), ADDED)
+def test_bias_sink_and_cap_are_captured_as_the_model_s_maps(family, implementation, monkeypatch):
+    model, ids = adding_model(family, implementation), token_ids()
+    found = [item.operator for item in capture(model, ids)]
+    for operator in found:
+        assert isinstance(operator, SoftmaxAttention)
+        options = ("key_bias", "sink", "soft_cap")
+        assert tuple(name for name in options if getattr(operator, name) is not None) == ADDED[family, implementation]
+    monkeypatch.setattr(PlainAttention, "explains", lambda *_: False)
+    maps = [item.operator for item in capture(model, ids)]
+    for operator, by_maps in zip(found, maps, strict=True):
+        assert isinstance(by_maps, Dense)
+        # Several of these models normalise in float32.
+        expected = by_maps.dense().double()
+        torch.testing.assert_close(operator.to(torch.float64).dense(), expected, rtol=0, atol=1e-6)
+        assert torch.equal(operator.state_size(), by_maps.state_size())
+
+
+def test_a_bias_that_differs_from_row_to_row_is_none_of_keys():
+    class Relative(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.projection = nn.Linear(8, 24)
+
+        def forward(self, hidden):
+            query, key, value = self.projection(hidden).unflatten(-1, (6, 4)).transpose(1, 2).split(2, 1)
+            lag = torch.arange(21)[:, None] - torch.arange(21)
+            mask = (-0.1 * lag.sqrt()).masked_fill(lag < 0, -torch.inf)[None, None]
+            return functional.scaled_dot_product_attention(query, key, value, attn_mask=mask).transpose(1, 2).flatten(2)
+
+    class Summed(Relative):
+        def forward(self, hidden):
+            query, key, value = self.projection(hidden).unflatten(-1, (6, 4)).transpose(1, 2).split(2, 1)
+            lag = torch.arange(21)[:, None] - torch.arange(21)
+            scores = (query @ key.mT / 2 - 0.1 * lag.clamp(0).sqrt()).masked_fill(lag < 0, -torch.inf)
+            return (scores.softmax(-1) @ value).transpose(1, 2).flatten(2)
+
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Embedding(64, 8), Relative(), Summed())
+    assert [type(item.operator) for item in capture(model, token_ids())] == [Dense, Dense]
 
 
 def test_the_operator_is_the_same_as_by_maps(monkeypatch):
@@ -85,5 +151,13 @@ def test_queries_that_are_not_those_of_the_output_explain_nothing():
     assert not plain.explains(values, mixed * 1.0001)
     assert not PlainAttention(query, key, 0.51, None).explains(values, mixed)
     assert not PlainAttention(query, key, 0.5, 3).explains(values, mixed)
+    bias, sink = torch.randn(1, 4, LENGTH, generator=g), torch.randn(4, generator=g)
+    for changed in ({"key_bias": bias}, {"sink": sink}, {"soft_cap": 1.0}):
+        another = replace(plain, **changed)
+        assert not another.explains(values, mixed)
+        assert another.explains(values, another.operator(slice(None)).dense() @ values.repeat_interleave(2, 1))
+    bias[..., 2] = torch.finfo(torch.float32).min
+    masked = replace(plain, key_bias=bias)
+    assert not masked.explains(values, masked.operator(slice(None)).dense() @ values.repeat_interleave(2, 1))
     query[0, 0, 0, 0] = torch.nan
     assert not plain.explains(values, mixed)

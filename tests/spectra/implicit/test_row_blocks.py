@@ -8,20 +8,29 @@ from statesize.operators import SoftmaxAttention
 from statesize.spectra.implicit.attention import ROWS, AttentionRows, factorised
 
 
-def head(length: int, window: int | None = None) -> SoftmaxAttention:
+def head(length: int, window: int | None = None, parts: tuple[str, ...] = ()) -> SoftmaxAttention:
     g = torch.Generator().manual_seed(length)
     query, key = (2 * torch.randn(length, 5, generator=g, dtype=torch.float64) for _ in range(2))
-    return SoftmaxAttention(query, key, 0.7, window)
+    extras = {
+        "key_bias": torch.linspace(-length / 9, 0, length, dtype=torch.float64),
+        "sink": torch.tensor(0.3, dtype=torch.float64),
+        "soft_cap": 1.5,
+    }
+    return SoftmaxAttention(query, key, 0.7, window, **{name: extras[name] for name in parts})
 
 
 def vectors(count: int, size: int) -> Tensor:
     return torch.randn(count, size, generator=torch.Generator().manual_seed(size), dtype=torch.float64)
 
 
+ALL = ("key_bias", "sink", "soft_cap")
+
+
+@pytest.mark.parametrize("parts", [(), ("key_bias",), ("sink",), ("soft_cap",), ALL])
 @pytest.mark.parametrize("window", [None, 1, 40, 400])
 @pytest.mark.parametrize("length", [5, ROWS, 2 * ROWS + 77])
-def test_products_are_those_of_the_blocks(length: int, window: int | None) -> None:
-    attention = head(length, window)
+def test_products_are_those_of_the_blocks(length: int, window: int | None, parts: tuple[str, ...]) -> None:
+    attention = head(length, window, parts)
     positions = sorted({1, 2, length // 3, length // 2, length - 1})
     (factors, squares), T = factorised(attention, positions), attention.dense()
     rows = AttentionRows([factors], positions, side_by_side=False)
@@ -32,10 +41,11 @@ def test_products_are_those_of_the_blocks(length: int, window: int | None) -> No
         torch.testing.assert_close(square, H.square().sum(), rtol=1e-12, atol=0)
 
 
+@pytest.mark.parametrize("parts", [(), ALL])
 @pytest.mark.parametrize("window", [None, 40])
-def test_exchanged_and_reversed_factors_give_the_transposes(window: int | None) -> None:
+def test_exchanged_and_reversed_factors_give_the_transposes(window: int | None, parts: tuple[str, ...]) -> None:
     length = ROWS + 50
-    attention = head(length, window)
+    attention = head(length, window, parts)
     T, sizes = attention.dense(), [1, 60, 150]
     rows = AttentionRows([factorised(attention, [])[0].transposed()], sizes, side_by_side=True)
     given = [vectors(2, size) for size in sizes]
@@ -78,10 +88,11 @@ def test_extreme_scores_do_not_overflow() -> None:
 
 @pytest.mark.parametrize("sharpness", [0.05, 0.7, 8.0])
 @pytest.mark.parametrize("reverse", [False, True])
-def test_single_precision_loses_no_more_than_it_says(sharpness: float, reverse: bool) -> None:
+@pytest.mark.parametrize("soft_cap", [None, 6.0])
+def test_single_precision_loses_no_more_than_it_says(sharpness: float, reverse: bool, soft_cap: float | None) -> None:
     length, size = 400, 180
     attention = head(length)
-    attention = SoftmaxAttention(attention.query, attention.key, sharpness)
+    attention = SoftmaxAttention(attention.query, attention.key, sharpness, soft_cap=soft_cap)
     factors, _ = factorised(attention, [])
     if reverse:
         factors = factors.transposed()

@@ -160,7 +160,11 @@ class _Called:
         scale = getattr(self.module, "scaling", None) if scale is None else scale
         if not isinstance(scale, float):
             scale = self.query.shape[-1] ** -0.5
-        plain = PlainAttention(self.query, self.key, scale, self.window)
+        sink, cap = self.options.get("s_aux"), self.options.get("softcap")
+        if sink is not None and sink.shape != self.query.shape[1:2]:
+            return None
+        sink = None if sink is None else sink.detach().to(self.query.dtype)
+        plain = PlainAttention(self.query, self.key, scale, self.window, sink=sink, soft_cap=cap)
         # The softmax tap must not see this one either.
         with torch._C.DisableTorchFunction():  # pyright: ignore[reportPrivateUsage]
             return plain if plain.explains(self.value, mixed) else None

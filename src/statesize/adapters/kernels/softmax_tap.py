@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, cast
 
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-from statesize.adapters.kernels.plain_attention import PlainAttention
+from statesize.adapters.kernels.plain_attention import PlainAttention, is_band, relative_to_last
 from statesize.adapters.kernels.probabilities import Mixing, observed_mixing, observed_plain
 from statesize.adapters.models.held import in_single, is_low, stored_element_size
 from statesize.adapters.observation import Observation, Product, Record, Running
@@ -22,6 +23,9 @@ SOFTMAX: frozenset[Callable[..., Any]] = frozenset({torch.softmax, functional.so
 PRODUCT: frozenset[Callable[..., Any]] = frozenset(
     {torch.matmul, torch.bmm, Tensor.matmul, Tensor.__matmul__, Tensor.bmm}
 )
+SUM_WITH_PRODUCT: frozenset[Callable[..., Any]] = frozenset({torch.baddbmm, Tensor.baddbmm})
+# Attributes of bloom, falcon and mpt.
+SCALES = ("inv_norm_factor", "softmax_scale")
 
 
 @contextmanager
@@ -40,6 +44,8 @@ class _SoftmaxTap(TorchFunctionMode):
         self.record = record
         self.probabilities: Tensor | None = None
         self.rounded = False
+        self.factors: Sequence[Tensor] = ()
+        self.scores: _Scores | None = None
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -50,17 +56,26 @@ class _SoftmaxTap(TorchFunctionMode):
         held = None
         if func in SOFTMAX:
             self.probabilities = result if _is_map(result) else None
-            self.rounded = is_low(_argument(args, kwargs or {}, 0, "input"))
+            scores = _argument(args, kwargs or {}, 0, "input")
+            self.rounded = is_low(scores)
+            self.scores = None
+            if self.probabilities is not None:
+                self.scores = _scores_of(self.factors, scores, self.running.frame.module)
+            self.factors = ()
         elif func is functional.scaled_dot_product_attention:
             held = self._observe_fused(args, kwargs or {}, result)
         elif func is torch.einsum and self.probabilities is not None:
             held = self._observe_einsum(args, result)
-        elif func in PRODUCT and self.probabilities is not None:
-            factors = (*args, *(kwargs or {}).values())
-            if _mixes(factors, self.probabilities):
+        elif func in PRODUCT or func in SUM_WITH_PRODUCT:
+            factors = [part for part in (*args, *(kwargs or {}).values()) if isinstance(part, Tensor)][-2:]
+            if self.probabilities is not None and _mixes(factors, self.probabilities):
                 probabilities, self.probabilities = self.probabilities, None
+                scores, self.scores = self.scores, None
+                plain = () if scores is None else scores.plain(_sequences(self.running, probabilities.shape))
                 product = Product(factors[1], -2, result, -2)
-                held = self._observe(lambda: probabilities, probabilities.shape, factors[1], result, product)
+                held = self._observe(lambda: probabilities, probabilities.shape, factors[1], result, product, plain)
+            elif _is_map(result):
+                self.factors = factors
         return result if held is None else held
 
     def _observe_fused(self, args: tuple[Any, ...], kwargs: dict[str, Any], mixed: Tensor) -> Tensor | None:
@@ -70,8 +85,8 @@ class _SoftmaxTap(TorchFunctionMode):
             return None
         shape = (*query.shape[:-1], values.shape[-2])
         maps = partial(_fused_probabilities, in_single(args), in_single(kwargs))
-        plain = _by_queries_and_keys(query, args, kwargs)
-        return self._observe(maps, shape, values, mixed, Product(values, -2, mixed, -2), plain)
+        ways = _by_queries_and_keys(query, args, kwargs)
+        return self._observe(maps, shape, values, mixed, Product(values, -2, mixed, -2), ways)
 
     def _observe_einsum(self, args: tuple[Any, ...], mixed: Tensor) -> Tensor | None:
         arranged = _arranged(args, cast("Tensor", self.probabilities), mixed)
@@ -90,7 +105,7 @@ class _SoftmaxTap(TorchFunctionMode):
         values: Tensor,
         mixed: Tensor,
         product: Product,
-        plain: PlainAttention | None = None,
+        ways: Sequence[PlainAttention] = (),
     ) -> Tensor | None:
         frame, rounded = self.running.frame, self.rounded
         sequences = _sequences(self.running, shape)
@@ -102,7 +117,9 @@ class _SoftmaxTap(TorchFunctionMode):
             # The library's cache of these models keeps every position, a window or not.
             state_bytes = 2 * by_head[0][0].numel() * stored_element_size(frame.module)
             window = _window(frame.module)
-            if plain is not None and window is None and whole[2] == self.running.length and plain.explains(*by_head):
+            usable = ways if window is None and whole[2] == self.running.length else ()
+            plain = next((way for way in usable if way.explains(*by_head)), None)
+            if plain is not None:
                 return observed_plain(frame.name, plain, by_head[0], by_head[1], state_bytes, frame.module)
             return observed_mixing(
                 frame.name,
@@ -132,10 +149,14 @@ def _is_map(result: object) -> bool:
     return isinstance(result, Tensor) and result.ndim in (3, 4) and result.shape[-1] == result.shape[-2] > 1
 
 
-def _mixes(factors: tuple[Any, ...], probabilities: Tensor) -> bool:
+def _mixes(factors: Sequence[Tensor], probabilities: Tensor) -> bool:
     """Whether a product is that of a map and values, of as many sequences and heads."""
-    values = factors[1]
-    return math.prod(values.shape[:-2]) == math.prod(probabilities.shape[:-2]) and _is_same(factors[0], probabilities)
+    values = factors[-1]
+    return (
+        len(factors) == 2
+        and math.prod(values.shape[:-2]) == math.prod(probabilities.shape[:-2])
+        and _is_same(factors[0], probabilities)
+    )
 
 
 def _is_same(factor: object, probabilities: Tensor) -> bool:
@@ -169,18 +190,56 @@ def _argument(args: tuple[Any, ...], kwargs: dict[str, Any], position: int, name
     return cast("Tensor", args[position] if len(args) > position else kwargs[name])
 
 
-def _by_queries_and_keys(query: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> PlainAttention | None:
-    """Queries and keys of a fused call that is causal and has no mask."""
+@dataclass(frozen=True, eq=False)
+class _Scores:
+    """What a softmax took, as a product of queries and keys and its last row, which sees all keys."""
+
+    query: Tensor  # (…, L, d)
+    key: Tensor  # (…, L, d)
+    last: Tensor  # (…, L)
+    scale: float
+
+    def plain(self, sequences: int) -> Sequence[PlainAttention]:
+        """Queries and keys alone, and with what the last row has beside their product as a bias of the keys."""
+        query, key = (part.reshape(sequences, -1, *part.shape[-2:]) for part in (self.query, self.key))
+        last = self.last.reshape(sequences, -1, self.last.shape[-1]).to(query.dtype)
+        if last.shape[1] != query.shape[1] or query.shape[1] % key.shape[1]:
+            return ()
+        keys = key.repeat_interleave(query.shape[1] // key.shape[1], 1)
+        product = (query[:, :, -1:] @ keys.mT)[:, :, 0] * self.scale
+        alone = PlainAttention(query, key, self.scale, None)
+        return alone, replace(alone, key_bias=relative_to_last(last - product))
+
+
+def _scores_of(factors: Sequence[Tensor], scores: Tensor, module: nn.Module) -> _Scores | None:
+    """What is known of masked scores from the last product before them; its scale is a guess that T u must confirm."""
+    if is_low(scores) or len(factors) != 2 or any(part.ndim not in (3, 4) for part in factors):
+        return None
+    query, key = factors[0], factors[1].mT
+    if query.shape[-2] != scores.shape[-1] or key.shape[-2] != scores.shape[-1]:
+        return None
+    scale = next((getattr(module, name) for name in SCALES if hasattr(module, name)), query.shape[-1] ** -0.5)
+    return _Scores(query, key, scores[..., -1, :].clone(), float(scale))
+
+
+def _by_queries_and_keys(query: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Sequence[PlainAttention]:
+    """Queries and keys of a fused call that is causal, and the bias of keys that its mask holds."""
     names = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal")
     options = dict(zip(names, args, strict=False)) | kwargs
     key = options["key"]
-    if options.get("attn_mask") is not None or not options.get("is_causal"):
-        return None
+    mask, bias = options.get("attn_mask"), None
     if query.ndim != 4 or key.ndim != 4 or query.shape[2] != key.shape[2] or query.shape[1] % key.shape[1]:
-        return None
+        return ()
+    if isinstance(mask, Tensor) and mask.is_floating_point() and mask.ndim == 4:
+        last = mask[..., -1, :]
+        bias = relative_to_last(in_single(last)) if bool(last.any()) else None
+        mask = mask - last[..., None, :]
+    if (mask is None and not options.get("is_causal")) or not is_band(mask, query.shape[2], None):
+        return ()
     scale = options.get("scale")
     query, key = in_single((query, key))
-    return PlainAttention(query, key, query.shape[-1] ** -0.5 if scale is None else float(scale), None)
+    scale = query.shape[-1] ** -0.5 if scale is None else float(scale)
+    return (PlainAttention(query, key, scale, None, key_bias=bias),)
 
 
 def _fused_probabilities(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:

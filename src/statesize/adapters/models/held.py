@@ -181,11 +181,14 @@ def mapped(value: Any, function: Callable[[Any], Any]) -> Any:
     return function(value)
 
 
-def logits_of(model: nn.Module, tokens: Tensor) -> Tensor:
+def logits_of(model: nn.Module, tokens: Tensor, last: int = 0) -> Tensor:
     """Logits (S, L, V) of token ids (S, L), by a forward pass without a cache that returns them or has them."""
-    options = {"use_cache": False} if "use_cache" in inspect.signature(model.forward).parameters else {}
-    output = model(tokens, **options)
-    return output if isinstance(output, Tensor) else output.logits
+    # last: Of so many last positions only, which alone are made where the model can leave out the others; 0 for all.
+    known = inspect.signature(model.forward).parameters
+    asked = {"use_cache": False, "logits_to_keep": last}
+    output = model(tokens, **{name: value for name, value in asked.items() if name in known})
+    logits: Tensor = output if isinstance(output, Tensor) else output.logits
+    return logits[:, -last:]
 
 
 # Package, class, and the attribute under which the model lies that does the same.

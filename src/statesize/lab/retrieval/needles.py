@@ -134,7 +134,7 @@ def _answers(model: nn.Module, tokens: Tensor, haystack: Haystack) -> tuple[Tens
     right_here: list[Tensor] = []
     with measuring(model):
         for part in torch.split(tokens[:, : haystack.context + 1], _AT_ONCE):
-            right_here.append(logits_of(model, part.to(device_of(model)))[:, -1].double().cpu())
+            right_here.append(logits_of(model, part.to(device_of(model)), last=1)[:, 0].double().cpu())
     logits = torch.cat(right_here)
     nats = nn.functional.cross_entropy(logits, haystack.answers, reduction="none")
     return logits.argmax(-1) == haystack.answers, nats

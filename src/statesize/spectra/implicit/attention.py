@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from statesize.operators import SoftmaxAttention
 from statesize.parallel.threads import end_if_unwanted
@@ -26,11 +27,13 @@ _SINGLE_ROUND_OFF = 4.0
 
 @dataclass(frozen=True, eq=False)
 class AttentionFactors:
-    """T[i, j] = exp(left_i · right_j) for i − window < j ≤ i, 0 elsewhere."""
+    """T[i, j] = exp(left_i · right_j) for i − window < j ≤ i, 0 elsewhere; a cap bounds what d columns give of it."""
 
-    left: Tensor  # (L, d + 1), float64 or float32
-    right: Tensor  # (L, d + 1)
+    left: Tensor  # (L, d + t), float64 or float32
+    right: Tensor  # (L, d + t)
     window: int
+    uncapped: int = 1  # t: log-sums of the rows, and before them a bias of the keys where there is one
+    soft_cap: float | None = None
 
     @property
     def length(self) -> int:
@@ -39,53 +42,76 @@ class AttentionFactors:
 
     def single(self) -> AttentionFactors:
         """In single precision."""
-        return AttentionFactors(self.left.float(), self.right.float(), self.window)
+        return replace(self, left=self.left.float(), right=self.right.float())
 
     def transposed(self) -> AttentionFactors:
         """Of Tᵀ with its rows and columns in reverse order, whose H_{L−i} is H_iᵀ with both in reverse order."""
-        return AttentionFactors(self.right.flip(0), self.left.flip(0), self.window)
+        return replace(self, left=self.right.flip(0), right=self.left.flip(0))
+
+    def scores(self, rows: slice, columns: slice) -> Tensor:
+        """Logarithms of T for some rows and columns, wherever a window or the diagonal lies."""
+        return _scores(self.left[rows], self.right[columns], self.uncapped, self.soft_cap)
 
     def lost(self) -> float:
         """At most ‖H̃ − H‖_F / ‖H‖_F of the blocks in their own precision, against those in double precision."""
         if self.left.dtype == torch.float64:
             return 0.0
-        # At most Σ_k |left_ik right_jk|: one of the two has a last column of ones, the other the log-sums; what is
-        # before them is bounded by its norms.
-        products = [part[:, :-1].square().sum(-1).amax().sqrt() for part in (self.left, self.right)]
-        sums = [part[:, -1].abs().amax() for part in (self.left, self.right)]
-        return _SINGLE_ROUND_OFF * torch.finfo(torch.float32).eps * float(products[0] * products[1] + sums[0] * sums[1])
+        # At most Σ_k |left_ik right_jk|: of the last columns one of the two has ones, the other log-sums or a bias;
+        # what is before them is bounded by its norms.
+        parts, last = (self.left, self.right), self.uncapped
+        products = [part[:, :-last].square().sum(-1).amax().sqrt() for part in parts]
+        sums = [part[:, -last:].abs().amax(0) for part in parts]
+        scores = float(products[0] * products[1])
+        capped = 0.0 if self.soft_cap is None else min(scores, self.soft_cap)
+        return _SINGLE_ROUND_OFF * torch.finfo(torch.float32).eps * (scores + capped + float(sums[0] @ sums[1]))
 
     def probabilities(self, top: int, bottom: int, a: int, b: int) -> Tensor:
         """T[top:bottom, a:b] for b ≤ top."""
-        part = torch.mm(self.left[top:bottom], self.right[a:b].mT).exp_()
+        part = self.scores(slice(top, bottom), slice(a, b)).exp_()
         return part.triu_(top - self.window + 1 - a) if bottom - self.window > a else part
 
 
 def factorised(head: SoftmaxAttention, positions: Sequence[int]) -> tuple[AttentionFactors, Tensor]:
     """The factors of one head, and ‖H_i‖_F² at ascending positions, (P,), all in float64."""
-    query, key, length = head.query * head.scale, head.key, head.length
+    left, right, length = head.query * head.scale, head.key, head.length
+    if head.key_bias is not None:
+        left, right = pad(left, (0, 1), value=1.0), torch.cat([right, head.key_bias[:, None]], -1)
+    uncapped = left.shape[-1] - head.query.shape[-1]
     window = head.window or length
-    sums = query.new_empty(length)
-    energy = query.new_zeros(len(positions))
+    sums = left.new_empty(length)
+    energy = left.new_zeros(len(positions))
     for top, bottom in itertools.pairwise(sorted({*positions, *range(0, length, ROWS), length})):
         end_if_unwanted()
         reached = [position for position in positions if position <= top]
         first = max(0, top - window + 1)
         ends = sorted({first, bottom, *range(first, bottom, COLUMNS), *(i for i in reached if i > first)})
-        parts = [_summed(query[top:bottom], key[a:b], top - a, window) for a, b in itertools.pairwise(ends)]
+        parts = [
+            _summed(_scores(left[top:bottom], right[a:b], uncapped, head.soft_cap), top - a, window)
+            for a, b in itertools.pairwise(ends)
+        ]
         logarithms, squares = (torch.stack(part) for part in zip(*parts, strict=True))
         sums[top:bottom] = logarithms.logsumexp(0)
+        if head.sink is not None:
+            sums[top:bottom] = torch.logaddexp(sums[top:bottom], head.sink)
         energies = (squares - 2 * sums[top:bottom]).exp().sum(-1).cumsum(0)
         for row, position in enumerate(reached):
             if position > first:
                 energy[row] += energies[ends.index(position) - 1]
-    left = torch.cat([query, -sums[:, None]], -1)
-    return AttentionFactors(left, torch.nn.functional.pad(key, (0, 1), value=1.0), window), energy
+    left, right = torch.cat([left, -sums[:, None]], -1), pad(right, (0, 1), value=1.0)
+    return AttentionFactors(left, right, window, uncapped + 1, head.soft_cap), energy
 
 
-def _summed(query: Tensor, key: Tensor, lag: int, window: int) -> tuple[Tensor, Tensor]:
+def _scores(left: Tensor, right: Tensor, uncapped: int, soft_cap: float | None) -> Tensor:
+    """Products of rows, but for the last `uncapped` of their columns no larger than the cap."""
+    if soft_cap is None:
+        return torch.mm(left, right.mT)
+    width = left.shape[-1] - uncapped
+    scores = torch.mm(left[:, :width], right[:, :width].mT).div_(soft_cap).tanh_().mul_(soft_cap)
+    return scores.addmm_(left[:, width:], right[:, width:].mT) if uncapped else scores
+
+
+def _summed(scores: Tensor, lag: int, window: int) -> tuple[Tensor, Tensor]:
     """Log-sums of scores and of twice the scores, over the keys that rows see; `lag` is from first key to first row."""
-    scores = query @ key.mT
     rows, columns = scores.shape
     if columns > lag + 1:
         scores.masked_fill_(_ones(scores).triu_(lag + 1), -torch.inf)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
@@ -91,7 +92,8 @@ class ImplicitEngine(Engine):
         if isinstance(operator, Derivative):
             return 0
         head = cast("SoftmaxAttention", operator.operator if isinstance(operator, Shared) else operator)
-        return 4 * DOUBLE * cut.readouts * (head.query.shape[-1] + 1) * cut.length
+        columns = head.query.shape[-1] + 1 + (head.key_bias is not None)
+        return 4 * DOUBLE * cut.readouts * columns * cut.length
 
 
 class AttentionBlocks(EstimatedBlocks):
@@ -103,22 +105,20 @@ class AttentionBlocks(EstimatedBlocks):
         self._attention = cast("SoftmaxAttention", operator.operator if isinstance(operator, Shared) else operator)
 
     def _estimated(self) -> list[list[Estimated]]:
-        attention, entries = self._attention, self._operator.batch_shape.numel()
-        query, key = (
-            part.expand(*attention.batch_shape, *part.shape[-2:]).reshape(entries, self._readouts, *part.shape[-2:])
-            for part in (attention.query, attention.key)
-        )
-        scale, window = attention.scale, attention.window
-        return [self._stack(SoftmaxAttention(q, k, scale, window)) for q, k in zip(query, key, strict=True)]
+        blocks = [self._attention[entry] for entry in itertools.product(*map(range, self._operator.batch_shape))]
+        if isinstance(self._operator, Shared):
+            return [self._stack([block[head] for head in range(self._readouts)]) for block in blocks]
+        return [self._stack([head]) for head in blocks]
 
-    def _stack(self, heads: SoftmaxAttention) -> list[Estimated]:
-        """What is known of H_i at ascending positions, by whichever side of H_i is smaller; batch shape (readouts,)."""
-        made = [factorised(heads[index], self._positions) for index in range(self._readouts)]
-        factors = [one for one, _ in made]
+    def _stack(self, heads: Sequence[SoftmaxAttention]) -> list[Estimated]:
+        """What is known of H_i, of heads one below another, at ascending positions, by whichever side is smaller."""
+        made = [factorised(head, self._positions) for head in heads]
+        factors, length = [one for one, _ in made], heads[0].length
         squares = [float(square) for square in torch.stack([energy for _, energy in made]).sum(0)]
-        if heads.length >= self._engine.single_from:
+        # A bias such as that of ALiBi grows with the length, and is more than single precision can subtract.
+        if length >= self._engine.single_from and heads[0].key_bias is None:
             factors = [one.single() for one in factors]
-        early, late = _sides(self._positions, heads.length, self._readouts)
+        early, late = _sides(self._positions, length, self._readouts)
         norms = [square**0.5 for square in squares]
         estimates = self._of_sides(factors, early, norms[: len(early)], side_by_side=False)
         if late:
@@ -126,7 +126,7 @@ class AttentionBlocks(EstimatedBlocks):
             transposed = [one.transposed() for one in factors]
             estimates += self._of_sides(transposed, late, norms[len(early) :][::-1], side_by_side=True)[::-1]
         return [
-            Estimated(estimate, norm, square, min(i, self._readouts * (heads.length - i)))
+            Estimated(estimate, norm, square, min(i, self._readouts * (length - i)))
             for i, estimate, norm, square in zip(self._positions, estimates, norms, squares, strict=True)
         ]
 
