@@ -26,8 +26,8 @@ from statesize.texts.inputs import Inputs, begun_excerpts, whole_texts
 from statesize.texts.rows import evenly
 from statesize.texts.tokens import AnyTokenizer, supported_tokenizer
 
-DOCUMENTS, PREFIX, FOLLOWING, PASSKEYS = 36, 768, 64, 12
-"""Pieces of text that are read by default, the tokens of each before and after the cut, and hidden passkeys."""
+DOCUMENTS, TOKENS, FOLLOWING, PASSKEYS = 36, 512, 64, 12
+"""Pieces of text that are read by default, the tokens of each, those that are predicted, and hidden passkeys."""
 RATIOS = (0.5, 0.25, 0.125)
 """Shares of the tokens that are always tried."""
 # Parts of the documents: for curves, for the choice of budgets, held out.
@@ -43,7 +43,7 @@ def cache(
     keep: float = 0.25,
     rule: Rule = "expected",
     documents: int = DOCUMENTS,
-    prefix: int = PREFIX,
+    tokens: int = TOKENS,
     following: int = FOLLOWING,
     needles: int = PASSKEYS,
     tokenizer: AnyTokenizer | Callable[..., Any] | None = None,
@@ -63,8 +63,8 @@ def cache(
         keep: Share of the tokens that is tried beside ½, ¼ and ⅛.
         rule: Which tokens are kept: "expected" attention, "snapkv", "h2o" or "streaming".
         documents: Pieces of the inputs that are read, from all parts of them.
-        prefix: Tokens of each before the cut.
-        following: Tokens of each after it.
+        tokens: Tokens of each piece.
+        following: How many of these, the last ones, are predicted.
         needles: Passkeys that are hidden in held-out documents; 0 for none. They need a tokenizer.
         tokenizer: The model's, for texts and for bytes.
         name: Of the model, for the result.
@@ -81,7 +81,7 @@ def cache(
         >>> from transformers import LlamaConfig, LlamaForCausalLM
         >>> config = LlamaConfig(64, 16, 32, 2, 4, num_key_value_heads=2)
         >>> ids = torch.randint(1, 64, (12, 72), generator=torch.Generator().manual_seed(0))
-        >>> found = cache(LlamaForCausalLM(config), ids, documents=12, prefix=64, following=8)
+        >>> found = cache(LlamaForCausalLM(config), ids, documents=12, tokens=72, following=8)
         >>> [price.variant.title for price in found.prices][:4]
         ['int8', 'int4', '50 % equal', '50 % by curves']
     """
@@ -89,7 +89,8 @@ def cache(
         refuse("rule", f"one of {', '.join(get_args(Rule))}", rule)
     share = require_real("keep", keep, above=0, below=1, advice="It is the share of the tokens that stays.")
     wanted = require_count("documents", documents, least=6)
-    before, after = require_count("prefix", prefix, least=32), require_count("following", following, least=2)
+    after = require_count("following", following, least=2)
+    size = require_count("tokens", tokens, least=after + 32)
     hidden = require_count("needles", needles, least=0)
     tokenizer = supported_tokenizer(tokenizer)
     if isinstance(model, str):
@@ -97,12 +98,12 @@ def cache(
         model, tokenizer, name = loaded.model, tokenizer or loaded.tokenizer, name or loaded.name
     model, name = measurable(model), name or type(model).__name__
     texts = whole_texts(inputs, tokenizer)
-    parts = three_sets(texts, before + after, wanted, tokenizer)
+    parts = three_sets(texts, size, wanted, tokenizer)
     ratios = tuple(sorted({*RATIOS, share}, reverse=True))
     with Bars(on_progress is not None, lines=False) as bars:
         total = sum(map(len, parts)) + (hidden if tokenizer is not None else 0)
         report = on_progress or bars.begin(f"pricing the cache of {name}", total).update
-        return _Pricing(model, name, rule, ratios, before, tokenizer, report, total).priced(parts, hidden)
+        return _Pricing(model, name, rule, ratios, size - after, tokenizer, report, total).priced(parts, hidden)
 
 
 def three_sets(
@@ -123,7 +124,7 @@ def three_sets(
     if not all(sets):
         raise InputError(
             f"inputs must have 6 pieces of {size} tokens, got {sum(map(len, sets))}, from texts of at most {longest}. "
-            "Give longer texts, or a shorter prefix."
+            "Give longer texts, or fewer tokens."
         )
     curves, choice, held_out = (
         evenly(part, max(1, round(share * most))) for part, share in zip(sets, _PARTS, strict=True)

@@ -6,7 +6,6 @@ from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 Precision = Literal["int8", "int4"]
 BITS: dict[Precision, int] = {"int8": 8, "int4": 4}
@@ -20,7 +19,8 @@ def rounded_keys(keys: Tensor, precision: Precision) -> Tensor:
     """Keys (..., n, d), each channel rounded over groups of 32 tokens."""
     count = keys.shape[-2]
     # The last group is filled up by copies of its last token, which widen no range.
-    filled = functional.pad(keys.mT, (0, -count % GROUP), mode="replicate") if count % GROUP else keys.mT
+    missing = keys[..., -1:, :].expand(*keys.shape[:-2], -count % GROUP, -1)
+    filled = torch.cat([keys, missing], -2).mT
     return _rounded(filled.unflatten(-1, (-1, GROUP)), BITS[precision]).flatten(-2)[..., :count].mT
 
 
