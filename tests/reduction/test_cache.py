@@ -19,6 +19,7 @@ from statesize.reduction.cache.price import three_sets
 from statesize.reduction.cache.result import CachedHead, CachePrices, PricedDocument, Variant
 from statesize.reduction.cache.rounding import bits_a_number, rounded_keys, rounded_values
 from statesize.reduction.cache.rules import FUTURE, RULES, SINKS, kept, kept_first
+from statesize.reduction.cache.smaller import cache_bytes, decoded_logits, holds_layers_apart, smaller_cache
 from statesize.reduction.cache.table import headline
 
 PREFIX, FOLLOWING, CACHES = 40, 6, 2
@@ -170,6 +171,21 @@ def test_attention_rules_by_their_formulas(llama):
         assert kept_first("streaming", layer)[0].tolist() == [0, 1, 2, 3, *range(24, 40), *range(23, 3, -1)]
 
 
+@pytest.mark.parametrize("family", ["llama", "gemma3_text"])
+def test_smaller_layers_of_the_models_own_cache(family):
+    model = attention_model(family, **({"sliding_window": 64} if family != "llama" else {}))
+    read = read_prefix(model, IDS[:, :PREFIX])
+    orders, budgets = [kept_first("h2o", layer) for layer in read.layers], torch.tensor([30, 30, 22, 22])
+    smaller = smaller_cache(read, orders, budgets)
+    whole = smaller_cache(read, orders, read.available)
+    assert (cache_bytes(read, smaller), cache_bytes(read, whole)) == (52 * 2 * 2 * 8 * 4, 80 * 2 * 2 * 8 * 4)
+    masks = [kept(order, part) for order, part in zip(orders, budgets.split(2), strict=True)]
+    expected = following_logits(read, IDS[:, PREFIX:], keep=masks)
+    torch.testing.assert_close(decoded_logits(read, smaller, IDS[:, PREFIX:]), expected, rtol=1e-4, atol=1e-4)
+    assert holds_layers_apart(read)
+    assert not holds_layers_apart(read_prefix(attention_model("mistral"), IDS[:, :PREFIX]))
+
+
 @pytest.mark.parametrize("rule", RULES)
 def test_all_rules_keep_ends_and_budgets(prefix, rule):
     for layer in prefix.layers:
@@ -258,11 +274,14 @@ def test_sizes_of_a_cache(prefix):
 def test_prices_of_a_small_model(llama):
     ids = torch.randint(1, 64, (18, 72), generator=torch.Generator().manual_seed(5))
     result = cache(llama, ids.flatten(), documents=18, tokens=72, following=8, keep=0.4, name="tiny")
+    chosen = {0.5: "50 %", 0.4: "40 %", 0.25: "25 %", 0.125: "12.5 %"}
     assert [price.variant.title for price in result.prices] == [
-        "int8", "int4", "50 % equal", "50 % by curves", "40 % equal", "40 % by curves", "25 % equal", "25 % by curves",
-        "12.5 % equal", "12.5 % by curves", *(f"int4, {keep} % {'by curves' if budgets == 'curves' else 'equal'}"
-        for keep, budgets in zip(("50", "40", "25", "12.5"), result.chosen.values(), strict=True)),
-    ]  # fmt: skip
+        *("int8", "int4"),
+        *(f"{keep} {way}" for keep in chosen.values() for way in ("equal", "by layer", "by curves")),
+        *(f"int4, {chosen[keep]} {'by ' if way == 'curves' else ''}{way}" for keep, way in result.chosen.items()),
+    ]
+    assert [one.keep for one in result.smaller] == [1, 0.5, 0.4, 0.25, 0.125]
+    assert [one.bytes for one in result.smaller][:2] == [64 * 4 * 2 * 8 * 4, 32 * 4 * 2 * 8 * 4]
     assert (result.calibration, result.selection, len(result.documents)) == (6, 3, 9)
     price = result.prices[2]
     assert price.bytes_share == 0.5
@@ -289,7 +308,7 @@ def priced(extras, found, passkeys):
     head = CachedHead("layer", 0, 64, (0.0,) * len(GRID), 1.0, 1.0, 0.5, (32, 16))
     chosen = {0.5: "equal", 0.25: "curves"}
     return CachePrices(
-        "m", "h2o", 64, 1, 1, documents, variants, (0.3, 0.5, 0.25), chosen, passkeys, found, (head,), (0.5, 0.25)
+        "m", "h2o", 64, 1, 1, documents, variants, (0.3, 0.5, 0.25), chosen, passkeys, found, (head,), (0.5, 0.25), ()
     )
 
 

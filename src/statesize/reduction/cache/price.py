@@ -22,6 +22,7 @@ from statesize.reduction.cache.prefix import Prefix, following_logits, read_pref
 from statesize.reduction.cache.result import Budgets, CachedHead, CachePrices, PricedDocument, Variant
 from statesize.reduction.cache.rounding import BITS, bits_a_number
 from statesize.reduction.cache.rules import Rule, kept, kept_first
+from statesize.reduction.cache.smaller import SmallerCache, holds_layers_apart, measured_cache
 from statesize.texts.inputs import Inputs, begun_excerpts, whole_texts
 from statesize.texts.rows import evenly
 from statesize.texts.tokens import AnyTokenizer, supported_tokenizer
@@ -178,7 +179,16 @@ class _Pricing:
             found,
             self._heads(sample, curves, sizes, budgets),
             self.ratios,
+            self._smaller(sample, budgets),
         )
+
+    def _smaller(self, sample: Prefix, budgets: dict[tuple[float, Budgets], Tensor]) -> tuple[SmallerCache, ...]:
+        """Bytes and speed of the model's own cache."""
+        if not holds_layers_apart(sample):
+            return ()
+        orders = [kept_first(self.rule, layer) for layer in sample.layers]
+        whole = measured_cache(sample, orders, sample.available, 1.0)
+        return whole, *(measured_cache(sample, orders, budgets[ratio, "layers"], ratio) for ratio in self.ratios)
 
     def _calibrated(
         self, documents: Sequence[Tensor], step: Callable[[str], None]
@@ -209,6 +219,7 @@ class _Pricing:
         for ratio in self.ratios:
             made[ratio, "equal"] = equal(sample.available, ratio)
             made[ratio, "curves"] = at_curves(sample.available, curves, ratio)
+            made[ratio, "layers"] = _by_layer(sample, curves, ratio)
         return made
 
     def _chosen(
@@ -231,7 +242,7 @@ class _Pricing:
 
     def _variants(self, chosen: dict[float, Budgets]) -> list[Variant]:
         rounded = [Variant(precision=precision) for precision in BITS]
-        evicted = [Variant(ratio, way) for ratio in self.ratios for way in ("equal", "curves")]
+        evicted = [Variant(ratio, way) for ratio in self.ratios for way in ("equal", "layers", "curves")]
         return [*rounded, *evicted, *(Variant(ratio, chosen[ratio], "int4") for ratio in self.ratios)]
 
     def _document(
@@ -305,6 +316,15 @@ class _Pricing:
             )
             for at, (layer, head) in enumerate(names)
         )
+
+
+def _by_layer(sample: Prefix, curves: Tensor, ratio: float) -> Tensor:
+    """Budgets by curves that are the same for all caches of a layer, (caches,); equal ones where layers differ."""
+    caches = [len(layer.key) for layer in sample.layers]
+    if len(set(caches)) > 1:
+        return equal(sample.available, ratio)
+    available, errors = sample.available.view(-1, caches[0])[:, 0], curves.view(-1, caches[0], curves.shape[-1]).sum(1)
+    return at_curves(available, errors, ratio).repeat_interleave(caches[0])
 
 
 def _fitted(budgets: Tensor, available: Tensor, prefix: int) -> Tensor:

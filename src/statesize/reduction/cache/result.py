@@ -19,8 +19,10 @@ from statesize.measurement.statistics import Interval, finite, mean_interval
 from statesize.reduction.cache.budgets import at_curves
 from statesize.reduction.cache.rounding import Precision
 from statesize.reduction.cache.rules import Rule
+from statesize.reduction.cache.smaller import SmallerCache
 
-Budgets = Literal["whole", "equal", "curves"]
+Budgets = Literal["whole", "equal", "curves", "layers"]
+_WAYS: dict[Budgets, str] = {"equal": "equal", "curves": "by curves", "layers": "by layer"}
 AFFORDABLE = 0.01
 """Bits a byte that a recommended cache loses at most, by the upper end of its interval; as for `compress`."""
 _MISSED = 0.05
@@ -35,7 +37,7 @@ class Variant:
 
     Attributes:
         keep: Share of the tokens that is kept.
-        budgets: "whole", "equal" or "curves".
+        budgets: "whole", "equal", "curves" of each cache, or "layers": curves of all caches of a layer together.
         precision: "int8", "int4", or None where numbers are as they were.
     """
 
@@ -48,8 +50,7 @@ class Variant:
         """As tables name it."""
         if self.budgets == "whole":
             return self.precision or "whole cache"
-        way = f"{100 * self.keep:.4g} %"
-        way += " by curves" if self.budgets == "curves" else " equal"
+        way = f"{100 * self.keep:.4g} % {_WAYS[self.budgets]}"
         return way if self.precision is None else f"{self.precision}, {way}"
 
 
@@ -132,6 +133,8 @@ class CachePrices:
         found: How many the whole cache finds, and each variant.
         heads: All caches.
         ratios: Shares of tokens that were tried, descending.
+        smaller: The model's own cache, whole and after eviction by layer; empty where it cannot hold different numbers
+            of tokens in its layers.
     """
 
     model: str
@@ -147,6 +150,7 @@ class CachePrices:
     found: tuple[int, ...]
     heads: tuple[CachedHead, ...]
     ratios: tuple[float, ...]
+    smaller: tuple[SmallerCache, ...]
 
     @property
     def loss(self) -> Interval:
@@ -201,6 +205,7 @@ class CachePrices:
             ],
             "chosen": [{"keep": keep, "budgets": budgets} for keep, budgets in self.chosen.items()],
             "ratios": list(self.ratios),
+            "smaller": [asdict(one) for one in self.smaller],
             "heads": [asdict(head) for head in self.heads],
             "measured": [asdict(one) for one in self.documents],
         }

@@ -57,9 +57,15 @@ def notes(result: CachePrices) -> list[str]:
             "beat them. Rows with both roundings and eviction take the budgets that won there."
         )
     told.append(
-        "Heads of one layer keep different numbers of tokens by curves, which needs a ragged cache; bytes are those of "
-        "what is kept."
+        "By curves the heads of one layer keep different numbers of tokens, which needs a ragged cache; equal budgets "
+        "and those by layer fit transformers' own. Bytes are those of what is kept."
     )
+    if result.smaller:
+        each = ", ".join(
+            f"{one.bytes / 2**20:.1f} MiB and {one.tokens_a_second:.0f} tokens a second at {100 * one.keep:.4g} %"
+            for one in result.smaller
+        )
+        told.append(f"Measured in transformers' own cache, by layer, numbers as the model runs with: {each}.")
     if not result.passkeys:
         told.append(
             "No passkeys were hidden, so no eviction is recommended: a loss of facts does not show in the mean."
