@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -47,7 +48,8 @@ def by_curves(counts: Tensor, errors: Tensor, total: int) -> Tensor:
     """
     budgets = counts[:, 0].clone()
     segments: list[tuple[float, int, int]] = []
-    for cache, (tokens, error) in enumerate(zip(counts.tolist(), errors.double().tolist(), strict=True)):
+    known = cast("list[list[int]]", counts.tolist()), cast("list[list[float]]", errors.double().tolist())
+    for cache, (tokens, error) in enumerate(zip(*known, strict=True)):
         hull = _lower_hull(tokens, error)
         for (start, before), (end, after) in pairwise(hull):
             segments.append(((before - after) / (end - start), cache, end - start))

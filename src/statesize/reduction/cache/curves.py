@@ -41,7 +41,7 @@ def _layer_curves(seen: Following, rules: Sequence[Rule], projection: Tensor, no
     values = seen.value[:, None]
     whole = weights @ values / weights.sum(-1, keepdim=True)  # (K, g, C, d_v)
     # K blocks of rows, one for the heads of each cache.
-    maps = projection.unflatten(0, (caches, -1))
+    maps = projection.reshape(caches, -1, projection.shape[-1])
     rows = torch.ones(whole.shape[2], dtype=torch.float64, device=whole.device)
     if norm is not None:
         added = (whole.transpose(1, 2).flatten(2) @ maps).sum(0)
@@ -53,7 +53,7 @@ def _layer_curves(seen: Following, rules: Sequence[Rule], projection: Tensor, no
     curves = torch.zeros(len(rules), caches, len(GRID), dtype=torch.float64)
     for at, rule in enumerate(rules):
         order = kept_first(rule, layer)
-        for point, count in enumerate(counts.tolist()):
+        for point, count in enumerate(map(int, counts)):
             if count == layer.available:
                 continue
             keep = kept(order, torch.full((caches,), count))

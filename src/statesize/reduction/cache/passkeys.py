@@ -43,7 +43,7 @@ def passkeys(pieces: Sequence[Tensor], tokenizer: AnyTokenizer, length: int, cou
         draw = random.Random(number)  # noqa: S311
         key = str(draw.randint(10000, 99999))
         needle = plain_ids(tokenizer, f"\n\nThe pass key is {key}. Remember it. {key} is the pass key.\n\n")
-        filler = pieces[number % len(pieces)].tolist()[: max(length - len(task) - len(needle), 0)]
+        filler = [int(token) for token in pieces[number % len(pieces)]][: max(length - len(task) - len(needle), 0)]
         at = int(len(filler) * draw.uniform(0.1, 0.8))
         answer = plain_ids(tokenizer, f" {key}")
         prefix = torch.tensor([filler[:1] + task + filler[1:at] + needle + filler[at:]])

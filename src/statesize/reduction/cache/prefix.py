@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from inspect import signature
 from typing import Any, cast
@@ -145,7 +145,7 @@ def read_prefix(model: nn.Module, ids: Tensor) -> Prefix:
 
         with replaced_attention(model, noted):
             output = cast("Any", model)(ids, use_cache=True)
-    cache = getattr(output, "past_key_values", None)
+    cache: Any = getattr(output, "past_key_values", None)
     if not layers or not hasattr(cache, "layers"):
         raise ModelError(
             f"{type(model).__name__} must have a cache of keys and values, got none: no layer of it takes its "
@@ -154,12 +154,8 @@ def read_prefix(model: nn.Module, ids: Tensor) -> Prefix:
     if len({layer.index for layer in layers}) < len(layers):
         raise ModelError(f"Layers of {type(model).__name__} share a cache, of which no prices are known.")
     available = (cast("Tensor", cache.layers[layer.index].keys).shape[2] for layer in layers)
-    held = tuple(_with_available(layer, count) for layer, count in zip(layers, available, strict=True))
+    held = tuple(replace(layer, available=count) for layer, count in zip(layers, available, strict=True))
     return Prefix(model, ids, cache, held)
-
-
-def _with_available(layer: PrefixLayer, count: int) -> PrefixLayer:
-    return PrefixLayer(**{**vars(layer), "available": count})
 
 
 def _noted(
@@ -196,7 +192,7 @@ def _noted(
     return PrefixLayer(
         name,
         int(cast("Any", module).layer_idx),
-        query[0].unflatten(0, (caches, heads // caches)),
+        query[0].reshape(caches, heads // caches, *query.shape[2:]),
         key[0],
         value[0],
         scale,
@@ -211,14 +207,8 @@ def _rotation(module: nn.Module, embeddings: Any) -> Rotation | None:
     if embeddings is None:
         return None
     cos, sin = (part.float().reshape(-1, part.shape[-1]) for part in embeddings)
-    turn = next(
-        (
-            file.rotate_half
-            for kind in type(module).__mro__
-            if hasattr(file := sys.modules.get(kind.__module__), "rotate_half")
-        ),
-        None,
-    )
+    files = (vars(sys.modules[kind.__module__]) for kind in type(module).__mro__)
+    turn: Any = next((names["rotate_half"] for names in files if "rotate_half" in names), None)
     if turn is None:
         return None
     return Rotation(cos, sin, turn(torch.eye(cos.shape[-1], device=cos.device)).mT)
@@ -258,7 +248,7 @@ def following_logits(
                 if watch is not None:
                     outer = running.frames[-2]
                     hidden = outer.args[0] if outer.args else outer.kwargs["hidden_states"]
-                    groups = query[0].float().unflatten(0, (key.shape[1], -1))
+                    groups = query[0].float().reshape(key.shape[1], -1, *query.shape[2:])
                     watch(Following(layer, module, groups, key[0].float(), value[0].float(), seen, hidden[0].float()))
                 if keep is not None and not bool(keep[at].all()):
                     mask = _masked(seen, keep[at].to(query.device), query)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 import torch
 from torch import Tensor, nn
@@ -234,10 +234,10 @@ class _Pricing:
         for ids in documents:
             losses.append(list(self._document(ids, variants, budgets).extra))
             step("choice of budgets")
-        means = torch.tensor(losses, dtype=torch.float64).mean(0).view(-1, 2).tolist()
+        means = torch.tensor(losses, dtype=torch.float64).mean(0)
         return {
             ratio: "curves" if curves < same else "equal"
-            for ratio, (same, curves) in zip(self.ratios, means, strict=True)
+            for ratio, (same, curves) in zip(self.ratios, torch.split(means, 2), strict=True)
         }
 
     def _variants(self, chosen: dict[float, Budgets]) -> list[Variant]:
@@ -255,7 +255,11 @@ class _Pricing:
         )
 
     def _bytes(self, ids: Tensor) -> int | None:
-        return None if self.tokenizer is None else len(str(self.tokenizer.decode(ids.tolist())).encode())
+        return (
+            None
+            if self.tokenizer is None
+            else len(str(self.tokenizer.decode(cast("list[int]", ids.tolist()))).encode())
+        )
 
     def _logits(
         self,
@@ -271,8 +275,8 @@ class _Pricing:
         for variant in variants:
             keep = None
             if variant.budgets != "whole":
-                each = _fitted(budgets[variant.keep, variant.budgets], read.available, self.prefix).split(caches)
-                keep = [kept(order, budget) for order, budget in zip(orders, each, strict=True)]
+                fitted = _fitted(budgets[variant.keep, variant.budgets], read.available, self.prefix)
+                keep = [kept(order, budget) for order, budget in zip(orders, torch.split(fitted, caches), strict=True)]
             found.append(following_logits(read, rest, keep=keep, precision=variant.precision))
         return found
 
@@ -308,7 +312,7 @@ class _Pricing:
                 layer,
                 head,
                 int(sample.available[at]),
-                tuple(curves[at].tolist()),
+                tuple(cast("list[float]", curves[at].tolist())),
                 float(sizes.joint[at]),
                 float(sizes.read[at]),
                 float(sizes.sink[at]),

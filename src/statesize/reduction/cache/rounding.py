@@ -21,7 +21,7 @@ def rounded_keys(keys: Tensor, precision: Precision) -> Tensor:
     # The last group is filled up by copies of its last token, which widen no range.
     missing = keys[..., -1:, :].expand(*keys.shape[:-2], -count % GROUP, -1)
     filled = torch.cat([keys, missing], -2).mT
-    return _rounded(filled.unflatten(-1, (-1, GROUP)), BITS[precision]).flatten(-2)[..., :count].mT
+    return _rounded(filled.reshape(*filled.shape[:-1], -1, GROUP), BITS[precision]).flatten(-2)[..., :count].mT
 
 
 def rounded_values(values: Tensor, precision: Precision) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal, get_args
+from typing import Literal, cast, get_args
 
 import torch
 from torch import Tensor
@@ -61,7 +61,7 @@ def snapkv(layer: PrefixLayer) -> Tensor:
     paid = torch.stack(
         [layer.attention(head, length - window)[..., :-window].mean(-2) for head in range(len(layer.key))]
     )
-    scores = functional.avg_pool1d(paid, KERNEL, 1, KERNEL // 2).mean(1)
+    scores = cast("Tensor", functional.avg_pool1d(paid, KERNEL, 1, KERNEL // 2)).mean(1)
     return functional.pad(scores, (0, window), value=float(scores.max()))
 
 

@@ -44,7 +44,7 @@ def smaller_cache(prefix: Prefix, orders: Sequence[Tensor], budgets: Tensor) -> 
     """A copy of the cache with the first tokens of each order (K, n) only; budgets (caches,), equal within a layer."""
     cache = copy.deepcopy(prefix.cache)
     caches = [len(order) for order in orders]
-    for layer, order, budget in zip(prefix.layers, orders, budgets.split(caches), strict=True):
+    for layer, order, budget in zip(prefix.layers, orders, torch.split(budgets, caches), strict=True):
         if int(budget[0]) == layer.available:
             continue
         tokens = order[:, : int(budget[0])].sort(-1).values[None, :, :, None]
