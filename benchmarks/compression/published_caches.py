@@ -28,7 +28,7 @@ from statesize.reduction.cache.result import Variant
 from statesize.texts.inputs import begun_excerpts
 from statesize.texts.tokens import AnyTokenizer, encode
 
-PILOT, DOCUMENTS, TOKENS, PASSKEYS = 72, 48, 832, 12
+PILOT, DOCUMENTS, TOKENS, PASSKEYS = 72, 18, 832, 6
 # Characters of a PEP before its prose, of a piece, and of the shortest file.
 _HEAD, _PIECE, _LEAST = 2500, 7000, 14000
 TARGETS = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal, cast, get_args
+from typing import Any, Literal, cast, get_args
 
 import torch
 from torch import Tensor
@@ -49,7 +49,8 @@ def expected_attention(layer: PrefixLayer) -> Tensor:
         mean, covariance = mean @ R.mT, R @ covariance @ R.mT
     logits = (key @ mean.mT)[..., 0] * layer.scale
     logits += ((key @ covariance) * key).sum(-1) * layer.scale**2 / 2
-    scores = logits.softmax(-1).mean(1) * layer.value[:, SINKS:].norm(dim=-1)
+    lengths = cast("Tensor", cast("Any", torch.linalg).vector_norm(layer.value[:, SINKS:], dim=-1))
+    scores = logits.softmax(-1).mean(1) * lengths
     return functional.pad(scores, (SINKS, 0), value=float(scores.max()))
 
 
@@ -61,7 +62,7 @@ def snapkv(layer: PrefixLayer) -> Tensor:
     paid = torch.stack(
         [layer.attention(head, length - window)[..., :-window].mean(-2) for head in range(len(layer.key))]
     )
-    scores = cast("Tensor", functional.avg_pool1d(paid, KERNEL, 1, KERNEL // 2)).mean(1)
+    scores = functional.avg_pool1d(paid, KERNEL, 1, KERNEL // 2).mean(1)
     return functional.pad(scores, (0, window), value=float(scores.max()))
 
 
