@@ -80,11 +80,12 @@ def cache(
 
     Example:
         >>> from transformers import LlamaConfig, LlamaForCausalLM
-        >>> config = LlamaConfig(64, 16, 32, 2, 4, num_key_value_heads=2)
+        >>> sizes = {"vocab_size": 64, "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2}
+        >>> model = LlamaForCausalLM(LlamaConfig(**sizes, num_attention_heads=4, num_key_value_heads=2))
         >>> ids = torch.randint(1, 64, (12, 72), generator=torch.Generator().manual_seed(0))
-        >>> found = cache(LlamaForCausalLM(config), ids, documents=12, tokens=72, following=8)
-        >>> [price.variant.title for price in found.prices][:4]
-        ['int8', 'int4', '50 % equal', '50 % by curves']
+        >>> found = cache(model, ids, documents=12, tokens=72, following=8, on_progress=lambda *step: None)
+        >>> [price.variant.title for price in found.prices][:5]
+        ['int8', 'int4', '50 % equal', '50 % by layer', '50 % by curves']
     """
     if rule not in get_args(Rule):
         refuse("rule", f"one of {', '.join(get_args(Rule))}", rule)
