@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from statesize.profiling.plan import plan
     from statesize.profiling.profile import Profile
     from statesize.profiling.run import profile
+    from statesize.reduction.cache.price import cache
     from statesize.reduction.compress import compress
     from statesize.reduction.reduce import reduce
     from statesize.report.comparison import compare
@@ -51,6 +52,7 @@ _HOMES = {
     "profiling.plan": ("plan",),
     "profiling.profile": ("Profile",),
     "profiling.run": ("profile",),
+    "reduction.cache.price": ("cache",),
     "reduction.compress": ("compress",),
     "reduction.reduce": ("reduce",),
     "report.comparison": ("compare",),
@@ -74,6 +76,7 @@ __all__ = [
     "StateSpace",
     "StatesizeError",
     "__version__",
+    "cache",
     "capture",
     "compare",
     "compress",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from statesize.cli.app import add, app, bench, install_completion
 from statesize.cli.bench import engines as bench_engines
 from statesize.cli.bench import models as bench_models
+from statesize.cli.cache import cache
 from statesize.cli.compare import compare, report
 from statesize.cli.compress import compress
 from statesize.cli.doctor import doctor
@@ -25,6 +26,12 @@ app.command(bench)
 
 add("engines", bench_engines, "--quick", "--threads 8 --output engines.json", group_app=bench)
 add("models", bench_models, "--case mamba_2 --quick", group_app=bench)
+add(
+    "cache",
+    cache,
+    "model.gguf --text notes.txt",
+    "FOLDER --jsonl docs.jsonl --keep 10% --rule snapkv --ratios ratios.npy",
+)
 add("compare", compare, "gla-notes sa-notes", "gla-notes sa-notes --recall recall.json --html both.html")
 add(
     "compress",

@@ -33,6 +33,7 @@ PLAIN = ("eager", "sdpa")
 DIFFERENTIAL = ("DiffLlamaAttention",)
 
 Attend = Callable[..., tuple[Tensor, Tensor | None]]
+Change = Callable[[str, Attend], Attend]
 
 
 @contextmanager
@@ -41,52 +42,55 @@ def observing(model: nn.Module, running: Running, record: Record) -> Generator[N
     # Configuration and registry stay as they are, because some models make their mask by the implementation's name. The
     # function that the model takes is the one that computes; the observation calls it, or the eager one of the model's
     # own file, for T.
-    with ExitStack() as changes:
-        halves: Kept = {}
-        for file in source_files(model):
-            if REGISTRY in vars(file):
-                watched = _Registry(vars(file)[REGISTRY], running, record, halves)
-                changes.enter_context(replaced(file, REGISTRY, watched))
-        changes.enter_context(
-            observing_parts(model, DIFFERENTIAL, ("groupnorm",), partial(_difference, halves), record)
-        )
-        yield
+    halves: Kept = {}
 
-
-class _Registry:
-    """The registry of attention functions as a model's file sees it, with each function watched."""
-
-    def __init__(self, registry: Any, running: Running, record: Record, halves: Kept) -> None:
-        self._registry = registry
-        self._running = running
-        self._record = record
-        self._kept = halves
-
-    def get_interface(self, name: str, default: Attend) -> Attend:
-        return self._watched(name, self._registry.get_interface(name, default))
-
-    def __getitem__(self, name: str) -> Attend:
-        return self._watched(name, self._registry[name])
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._registry, name)
-
-    def _watched(self, name: str, function: Attend) -> Attend:
+    def watched(name: str, function: Attend) -> Attend:
         def attend(
             module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Any = None, **options: Any
         ) -> tuple[Tensor, Tensor | None]:
             # The softmax tap must not see what is recorded here.
             with torch._C.DisableTorchFunction():  # pyright: ignore[reportPrivateUsage]
                 result = function(module, query, key, value, attention_mask, **options)
-            called = _Called(self._running, name, function, module, query, key, value, attention_mask, options)
+            called = _Called(running, name, function, module, query, key, value, attention_mask, options)
             if is_a(module, DIFFERENTIAL):
-                self._kept.setdefault(module, []).append(called)
+                halves.setdefault(module, []).append(called)
             else:
                 product = Product(value, -2, result[0], 1)
-                result = with_first(result, self._record(partial(called.observation, result[0]), product))
+                result = with_first(result, record(partial(called.observation, result[0]), product))
             return result
 
         return attend
+
+    parts = observing_parts(model, DIFFERENTIAL, ("groupnorm",), partial(_difference, halves), record)
+    with replaced_attention(model, watched), parts:
+        yield
+
+
+@contextmanager
+def replaced_attention(model: nn.Module, change: Change) -> Generator[None]:
+    """Let `change(name, function)` take the place of every attention function that a model takes by its name."""
+    with ExitStack() as changes:
+        for file in source_files(model):
+            if REGISTRY in vars(file):
+                changes.enter_context(replaced(file, REGISTRY, _Registry(vars(file)[REGISTRY], change)))
+        yield
+
+
+class _Registry:
+    """The registry of attention functions as a model's file sees it, with each function changed."""
+
+    def __init__(self, registry: Any, change: Change) -> None:
+        self._registry = registry
+        self._change = change
+
+    def get_interface(self, name: str, default: Attend) -> Attend:
+        return self._change(name, self._registry.get_interface(name, default))
+
+    def __getitem__(self, name: str) -> Attend:
+        return self._change(name, self._registry[name])
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._registry, name)
 
 
 class _Called:
@@ -109,7 +113,7 @@ class _Called:
         self.query, self.key, self.value = in_single((query, key, value))
         self.function, self.given_mask = function, mask
         self.implementation = implementation
-        self.window = _window(module, options)
+        self.window = attention_window(module, options)
         self.plain = implementation in PLAIN
         self.eager = function if implementation == "eager" else _eager(module)
 
@@ -275,7 +279,8 @@ def _additive(
     )
 
 
-def _window(module: nn.Module, options: dict[str, Any]) -> int | None:
+def attention_window(module: nn.Module, options: dict[str, Any]) -> int | None:
+    """The positions that a query sees, itself included, or None for all before it."""
     window = options.get("sliding_window", getattr(module, "sliding_window", None))
     return int(window) if window else None
 

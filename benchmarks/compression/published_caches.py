@@ -1,0 +1,121 @@
+"""What may the cache of a published model lose? `python -m benchmarks.compression.published_caches FILE MODEL PEPS`.
+
+MODEL is what `statesize cache` takes, PEPS a folder with the files pep-*.rst of github.com/python/peps. A document is
+one piece of 832 tokens of a PEP; the first 72 of a random order were read while budgets by curves were tried
+(PILOT), so that the documents here are the next ones. The targets were fixed before any of these were read.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from statesize.benchmarks.cases import document
+from statesize.io.files import replace_file
+from statesize.measurement.statistics import mean_interval
+from statesize.models.load import load_model, tensors_sha256, tokens_sha256
+from statesize.reduction.cache import CachePrices, cache
+from statesize.reduction.cache.result import Variant
+from statesize.texts.inputs import begun_excerpts
+from statesize.texts.tokens import AnyTokenizer, encode
+
+PILOT, DOCUMENTS, TOKENS, PASSKEYS = 72, 18, 832, 6
+# Characters of a PEP before its prose, of a piece, and of the shortest file.
+_HEAD, _PIECE, _LEAST = 2500, 7000, 14000
+TARGETS = {
+    "a quarter by curves costs little": {"keep": 0.25, "nats at most": 0.035},
+    "curves save half of what a quarter in equal budgets loses": {"keep": 0.25, "saved at least": 0.5},
+    "half by curves costs next to nothing": {"keep": 0.5, "nats at most": 0.005},
+    "half by curves finds the passkeys": {"keep": 0.5, "missed at most": 0.05},
+}
+"""Of SmolLM2 by expected attention: extra loss in nats a token, the share of equal budgets' loss that is saved, and the
+share of the passkeys that the whole cache finds and the smaller one does not."""
+
+
+def main(path: Path, model: str, peps: Path) -> None:
+    """Price the cache of a model and write what the targets say of it."""
+    torch.set_num_threads(1)
+    loaded, start = load_model(model), time.process_time()
+    pieces = fresh_pieces(peps, loaded.tokenizer)  # pyright: ignore[reportArgumentType]
+    result = cache(
+        loaded.model,
+        pieces,
+        documents=DOCUMENTS,
+        tokens=TOKENS,
+        needles=PASSKEYS,
+        tokenizer=loaded.tokenizer,
+        name=loaded.name,
+        on_progress=lambda *step: print(*step, flush=True),
+    )
+    row = {
+        "file": Path(model).stem,
+        "weights": tensors_sha256(loaded.model.state_dict()),
+        "source": loaded.source,
+        "texts": tokens_sha256(pieces),
+        "seconds": time.process_time() - start,
+        **result.to_dict(),
+        "against_equal": against_equal(result),
+    }
+    made = document([row], targets=TARGETS, verdicts=verdicts(result))
+    replace_file(path, (json.dumps(made) + "\n").encode())
+    print(made["verdicts"])
+
+
+def fresh_pieces(peps: Path, tokenizer: AnyTokenizer) -> list[Tensor]:
+    """One piece of each PEP that is mostly prose, (TOKENS,) each, behind those of the pilot."""
+    texts = {path.name: path.read_text("utf-8") for path in sorted(peps.glob("pep-*.rst"))}
+    long = [text[_HEAD : _HEAD + _PIECE] for text in texts.values() if len(text.encode()) > _LEAST]
+    random.Random(0).shuffle(long)  # noqa: S311
+    prose = [text for text in long if len(re.findall("[a-zA-Z ]", text)) > 0.86 * _PIECE]
+    ids = [torch.tensor(encode(tokenizer, text)) for text in prose[PILOT:]]
+    return [begun_excerpts([one], TOKENS, 1, tokenizer)[0] for one in ids if len(one) >= TOKENS][:DOCUMENTS]
+
+
+def against_equal(result: CachePrices) -> list[dict[str, Any]]:
+    """What budgets by curves lose more than equal ones, nats a token, paired by documents."""
+    rows: list[dict[str, Any]] = []
+    for keep in result.ratios:
+        found = result.difference(Variant(keep, "curves"), Variant(keep, "equal"))
+        rows.append({"keep": keep, "mean": found.value, "interval": found.ends})
+    return rows
+
+
+def verdicts(result: CachePrices) -> dict[str, bool | None]:
+    """Whether each target is met; None where an interval leaves a doubt."""
+    prices = {price.variant: price for price in result.prices}
+    known: dict[str, bool | None] = {}
+    for name, target in TARGETS.items():
+        keep = target["keep"]
+        curves, equal = prices[Variant(keep, "curves")], prices[Variant(keep, "equal")]
+        if "nats at most" in target:
+            most, nats = target["nats at most"], curves.nats
+            known[name] = True if nats.high <= most else False if nats.low > most else None
+        elif "saved at least" in target:
+            # Lost by curves less the share of what equal budgets lose, of each document.
+            at, to = result.variants.index(curves.variant), result.variants.index(equal.variant)
+            allowed = 1 - target["saved at least"]
+            low, high = _ends([one.extra[at] - allowed * one.extra[to] for one in result.documents])
+            known[name] = True if high <= 0 else False if low > 0 else None
+        elif not result.passkeys_tell or curves.found is None:
+            known[name] = None
+        else:
+            known[name] = curves.found >= result.found[0] - target["missed at most"] * result.passkeys
+    return known
+
+
+def _ends(values: list[float]) -> tuple[float, float]:
+    interval = mean_interval(np.array(values))
+    return interval.low, interval.high
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3]))

@@ -1,0 +1,108 @@
+"""`statesize cache`: what the cache of a model may lose, and the price."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter, validators
+
+from statesize.cli.shared.options import MOST, Loading
+from statesize.cli.shared.printing import TEXT, Printing
+from statesize.cli.shared.texts import Texts
+from statesize.errors import InputError
+
+
+def cache(
+    model: str,
+    /,
+    *,
+    texts: Texts | None = None,
+    keep: str = "25%",
+    rule: Literal["expected", "snapkv", "h2o", "streaming"] = "expected",
+    passkeys: Annotated[int, Parameter(validator=validators.Number(gte=0, lte=MOST))] = 12,
+    ratios: Path | None = None,
+    loading: Loading | None = None,
+    printing: Printing = TEXT,
+) -> None:
+    """Price a smaller cache: keys and values are rounded, tokens evicted, or both, and the next tokens are predicted.
+
+    Texts are read in pieces of --max-tokens, 36 of them unless --sequences says otherwise. A third shows by how much
+    each layer errs as its caches keep fewer tokens, a sixth chooses between budgets by these curves and equal ones, and
+    the prices are of the rest.
+
+    Args:
+        model: A folder of a model, a GGUF file, or an id of the Hugging Face hub.
+        texts: What the model reads.
+        keep: Share of the tokens that is tried beside 50, 25 and 12.5 %.
+        rule: Which tokens are kept: expected attention, SnapKV, H2O, or the first and the last ones (streaming).
+        passkeys: Numbers that are hidden in the texts and asked for; 0 for none.
+        ratios: File .npy for the shares that budgets by curves evict, at 1 to 99 %, (99, layers, caches of a layer),
+            which LU-KV in kvpress loads.
+        loading: How the model is loaded.
+        printing: What is printed.
+    """
+    share = _share(keep)
+    if ratios is not None:
+        _check_file(ratios)
+    texts, loading = texts or Texts(), loading or Loading()
+    texts.check()
+
+    from statesize.cli.shared.printing import SCHEMA, print_json
+    from statesize.cli.shared.table import print_table
+    from statesize.models.load import load_model
+    from statesize.reduction.cache.price import DOCUMENTS
+    from statesize.reduction.cache.price import cache as run
+    from statesize.reduction.cache.table import HEADINGS, headline, notes, table_rows
+    from statesize.texts.documents import vocabulary_size
+
+    printing.hush_libraries()
+    loaded = load_model(model, **asdict(loading), needs_tokenizer=texts.ids is None)
+    inputs = None
+    if texts.any_chosen:
+        whole = replace(texts, max_tokens=MOST, sequences=None)
+        inputs = whole.read(loaded.tokenizer, printing, vocabulary_size(loaded.model)).ids
+    else:
+        printing.say("Reading bundled documents; --text FILE reads yours.")
+    with printing.bars() as bars:
+        result = run(
+            loaded.model,
+            inputs,
+            keep=share,
+            rule=rule,
+            documents=texts.sequences or DOCUMENTS,
+            tokens=texts.max_tokens,
+            needles=passkeys,
+            tokenizer=loaded.tokenizer,
+            name=loaded.name,
+            on_progress=bars.begin(f"pricing the cache of {loaded.name}").update,
+        )
+    if ratios is not None:
+        result.save_pruned_shares(ratios)
+        printing.say(f"Ratios: {ratios}")
+    if printing.json:
+        print_json({"schema": SCHEMA} | result.to_dict())
+    else:
+        print(headline(result))
+        print()
+        print_table(list(HEADINGS), table_rows(result), 1, notes(result))
+
+
+def _share(text: str) -> float:
+    """A share such as 25%, or 0.25."""
+    number = text.removesuffix("%")
+    try:
+        share = float(number) / (100 if text.endswith("%") else 1)
+    except ValueError:
+        share = 0.0
+    if not 0 < share < 1:
+        raise InputError(f"keep must be a share between 0 and 100 %, got {text!r}. Give one such as 25%.")
+    return share
+
+
+def _check_file(path: Path) -> None:
+    if path.suffix != ".npy":
+        raise InputError(f"ratios must be a file .npy, got {path}.")
+    if path.is_dir() or not path.parent.is_dir():
+        raise InputError(f"ratios must be a file in a folder that is there, got {path}.")

@@ -1,0 +1,139 @@
+"""What a layer's output loses as each of its caches keeps fewer tokens, and ESS and sinks of each cache."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from statesize.adapters.models.held import measuring
+from statesize.measurement.metrics import entropy_ess
+from statesize.reduction.cache.budgets import GRID, at_shares
+from statesize.reduction.cache.prefix import Following, Prefix, PrefixLayer, following_logits
+from statesize.reduction.cache.rules import Rule, kept, kept_first
+
+# Names of the map behind attention in transformers.
+_PROJECTIONS = ("o_proj", "dense", "out_proj", "c_proj", "wo")
+
+
+def error_curves(prefix: Prefix, ids: Tensor, rules: Sequence[Rule], norms: dict[str, nn.Module]) -> Tensor:
+    """Squared error of what attention adds, as a share of ‖hidden‖², (rules, caches, points) float64."""
+    # On the tokens that follow, (1, C), behind the output projection and the norm after it; each cache is cut alone.
+    made: list[Tensor] = []
+
+    def watch(seen: Following) -> None:
+        projection = _projection(seen.module, seen.value.shape[0] * seen.query.shape[1] * seen.value.shape[-1])
+        made.append(_layer_curves(seen, rules, projection, norms.get(seen.layer.name)))
+
+    following_logits(prefix, ids, watch=watch)
+    return torch.cat(made, 1)
+
+
+def _layer_curves(seen: Following, rules: Sequence[Rule], projection: Tensor, norm: nn.Module | None) -> Tensor:
+    """Curves of the caches of one layer, (rules, K, points)."""
+    layer, caches = seen.layer, len(seen.query)
+    scores = (seen.query @ seen.key[:, None].mT * layer.scale).masked_fill_(~seen.seen, -torch.inf)
+    weights = (scores - scores.amax(-1, keepdim=True)).exp_()
+    values = seen.value[:, None]
+    whole = weights @ values / weights.sum(-1, keepdim=True)  # (K, g, C, d_v)
+    # K blocks of rows, one for the heads of each cache.
+    maps = projection.reshape(caches, -1, projection.shape[-1])
+    rows = torch.ones(whole.shape[2], dtype=torch.float64, device=whole.device)
+    if norm is not None:
+        added = (whole.transpose(1, 2).flatten(2) @ maps).sum(0)
+        # The norm divides by what all heads add together, and weighs channels.
+        rows = 1 / added.double().square().mean(-1)
+        maps = maps * norm(torch.ones_like(added[:1]))
+    gram = (maps @ maps.mT).double()
+    counts = at_shares(torch.tensor([layer.available]), GRID)[0]
+    curves = torch.zeros(len(rules), caches, len(GRID), dtype=torch.float64)
+    for at, rule in enumerate(rules):
+        order = kept_first(rule, layer)
+        for point, count in enumerate(map(int, counts)):
+            if count == layer.available:
+                continue
+            keep = kept(order, torch.full((caches,), count))
+            cut = weights.clone()
+            cut[..., : layer.available] *= keep[:, None, None]
+            lost = (cut @ values / cut.sum(-1, keepdim=True) - whole).transpose(1, 2).flatten(2).double()
+            curves[at, :, point] = (((lost @ gram) * lost).sum(-1) * rows).sum(-1).cpu()
+    return curves / float(seen.hidden.double().square().sum())
+
+
+def _projection(module: nn.Module, width: int) -> Tensor:
+    """The matrix behind attention, (H · d_v, D); the identity where none is known."""
+    identity = torch.eye(width, device=next(module.parameters()).device, dtype=next(module.parameters()).dtype)
+    for name in _PROJECTIONS:
+        part: Any = getattr(module, name, None)
+        if isinstance(part, nn.Module):
+            return (part(identity) - part(torch.zeros_like(identity[:1]))).float()
+    return identity.float()
+
+
+def norms_after(model: nn.Module, prefix: Prefix) -> dict[str, nn.Module]:
+    """RMS norms through which the output of attention goes before it is added, as in Gemma 3, by the module's name."""
+    found: dict[str, nn.Module] = {}
+    outputs: dict[str, Tensor] = {}
+    with ExitStack() as stack:
+        stack.enter_context(measuring(model))
+
+        def keep(name: str) -> Any:
+            def hook(_: nn.Module, __: object, output: Any) -> None:
+                outputs[name] = output[0] if isinstance(output, tuple) else output
+
+            return hook
+
+        def compare(name: str) -> Any:
+            def hook(module: nn.Module, args: tuple[Any, ...]) -> None:
+                if args and args[0] is outputs.get(name):
+                    found[name] = module
+
+            return hook
+
+        for layer in prefix.layers:
+            stack.callback(model.get_submodule(layer.name).register_forward_hook(keep(layer.name)).remove)
+            for sibling in model.get_submodule(layer.name.rpartition(".")[0]).children():
+                if "RMSNorm" in type(sibling).__name__:
+                    stack.callback(sibling.register_forward_pre_hook(compare(layer.name)).remove)
+        cast("Any", model)(prefix.ids[:, :4], use_cache=False)
+    return found
+
+
+@dataclass(frozen=True, eq=False)
+class CacheSizes:
+    """What the caches of a prefix carry at its middle, (caches,) float64 each.
+
+    Attributes:
+        joint: Joint entropy-ESS of the heads that read each cache.
+        read: Entropy-ESS of what they read, H V.
+        sink: Mean sink share of the heads.
+    """
+
+    joint: Tensor
+    read: Tensor
+    sink: Tensor
+
+
+def cache_sizes(prefix: Prefix) -> CacheSizes:
+    """ESS of each cache at the middle of a prefix, and its sinks."""
+    rows = [_sizes(layer, head) for layer in prefix.layers for head in range(len(layer.key))]
+    joint, read, sink = torch.tensor(rows, dtype=torch.float64).T
+    return CacheSizes(joint, read, sink)
+
+
+def _sizes(layer: PrefixLayer, head: int) -> tuple[float, float, float]:
+    attention = layer.attention(head)
+    cut = attention.shape[-1] // 2
+    block = attention[:, cut:, :cut].flatten(0, 1).double()
+    sink = attention.mean(1).amax(-1).mean()
+    return _entropy(block), _entropy(block @ layer.value[head, :cut].double()), float(sink)
+
+
+def _entropy(block: Tensor) -> float:
+    """Entropy-ESS of a matrix; what squares round, below 1e-8 σ₁, it does not show."""
+    gram = block.mT @ block if block.shape[-1] <= block.shape[-2] else block @ block.mT
+    return float(entropy_ess(cast("Any", torch.linalg).eigvalsh(gram).clamp(min=0).sqrt()))

@@ -1,0 +1,51 @@
+"""Passkeys in a prefix, which a model is asked for after its cache was made smaller."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from statesize.texts.tokens import AnyTokenizer, plain_ids
+
+_TASK = "There is an important pass key hidden in the text below. Find it and remember it.\n\n"
+_QUESTION = "\n\nWhat is the pass key in the text? The pass key is"
+
+
+@dataclass(frozen=True, eq=False)
+class Passkey:
+    """A text with a number in it, and the question for the number.
+
+    Attributes:
+        prefix: The text, (1, P) int64.
+        following: The question and the answer, (1, C).
+        answer: Tokens of the answer, the last ones.
+    """
+
+    prefix: Tensor
+    following: Tensor
+    answer: int
+
+    def found(self, logits: Tensor) -> bool:
+        """Whether the most probable tokens (C, V) are the answer, one after another."""
+        predicted = logits[-self.answer - 1 : -1].argmax(-1).cpu()
+        return bool((predicted == self.following[0, -self.answer :]).all())
+
+
+def passkeys(pieces: Sequence[Tensor], tokenizer: AnyTokenizer, length: int, count: int) -> list[Passkey]:
+    """Passkeys between tenth and four fifths of pieces of text; prefixes are of about `length` tokens."""
+    task, question = (plain_ids(tokenizer, text) for text in (_TASK, _QUESTION))
+    made: list[Passkey] = []
+    for number in range(count if pieces else 0):
+        draw = random.Random(number)  # noqa: S311
+        key = str(draw.randint(10000, 99999))
+        needle = plain_ids(tokenizer, f"\n\nThe pass key is {key}. Remember it. {key} is the pass key.\n\n")
+        filler = [int(token) for token in pieces[number % len(pieces)]][: max(length - len(task) - len(needle), 0)]
+        at = int(len(filler) * draw.uniform(0.1, 0.8))
+        answer = plain_ids(tokenizer, f" {key}")
+        prefix = torch.tensor([filler[:1] + task + filler[1:at] + needle + filler[at:]])
+        made.append(Passkey(prefix, torch.tensor([question + answer]), len(answer)))
+    return made

@@ -1,0 +1,278 @@
+"""A model after a prefix: what its layers hold of it, and runs over what follows with a smaller cache."""
+
+from __future__ import annotations
+
+import copy
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from inspect import signature
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from statesize.adapters.kernels.attention import Attend, attention_window, replaced_attention
+from statesize.adapters.kernels.plain_attention import PlainAttention, is_band
+from statesize.adapters.models.held import device_of, measuring
+from statesize.adapters.observation import Running, running_modules
+from statesize.errors import ModelError
+from statesize.reduction.cache.rounding import Precision, rounded_keys, rounded_values
+
+# Implementations whose functions take a mask of any shape.
+_MASKED = ("eager", "sdpa")
+
+
+@dataclass(frozen=True, eq=False)
+class Rotation:
+    """Rotary embeddings of the positions of a prefix: a vector x becomes x cos + J x sin in its first r channels."""
+
+    cos: Tensor  # (P, r)
+    sin: Tensor  # (P, r)
+    J: Tensor  # (r, r)
+
+    def undone(self, rotated: Tensor) -> Tensor:
+        """Vectors (..., P, d) as they were before."""
+        size = self.cos.shape[-1]
+        turned, rest = rotated[..., :size], rotated[..., size:]
+        scale = self.cos.square() + self.sin.square()
+        return torch.cat([(turned * self.cos - turned @ self.J.mT * self.sin) / scale, rest], -1)
+
+    def mean_ahead(self, count: int, width: int) -> Tensor:
+        """The mean of the matrices of the next positions, (d, d)."""
+        first, last = len(self.cos), len(self.cos) + count
+        angle = torch.atan2(self.sin[1], self.cos[1]) - torch.atan2(self.sin[0], self.cos[0])
+        scale = (self.cos[0].square() + self.sin[0].square()).sqrt()
+        angles = torch.arange(first, last, dtype=angle.dtype, device=angle.device)[:, None] * angle
+        mean = torch.eye(width, dtype=self.cos.dtype, device=self.cos.device)
+        size = self.cos.shape[-1]
+        cos, sin = (scale * part.mean(0) for part in (angles.cos(), angles.sin()))
+        mean[:size, :size] = cos.diag() + sin[:, None] * self.J
+        return mean
+
+
+@dataclass(frozen=True, eq=False)
+class PrefixLayer:
+    """Attention of one layer over a prefix of P tokens, whose K caches are each read by g heads.
+
+    Attributes:
+        name: Of the module.
+        index: Of its entry in the cache.
+        query: (K, g, P, d) float32, as they meet the keys.
+        key: (K, P, d) float32.
+        value: (K, P, d_v) float32.
+        scale: Of the scores.
+        window: Positions that a query sees, or None for all.
+        rotation: Rotary embeddings, or None where queries have none.
+        available: Tokens that the cache holds, the last ones, n.
+    """
+
+    name: str
+    index: int
+    query: Tensor
+    key: Tensor
+    value: Tensor
+    scale: float
+    window: int | None
+    rotation: Rotation | None
+    available: int
+
+    def attention(self, head: int, first: int = 0) -> Tensor:
+        """Rows of T from one on, of the heads that read a cache, (g, P − first, P)."""
+        length = self.key.shape[1]
+        lag = torch.arange(first, length)[:, None] - torch.arange(length)
+        unseen = (lag < 0) if self.window is None else (lag < 0) | (lag >= self.window)
+        scores = self.query[head, :, first:] @ self.key[head].mT * self.scale
+        return scores.masked_fill_(unseen.to(scores.device), -torch.inf).softmax(-1)
+
+
+@dataclass(frozen=True, eq=False)
+class Prefix:
+    """A model that has read a prefix.
+
+    Attributes:
+        model: A causal language model of transformers.
+        ids: Of the prefix, (1, P).
+        cache: The model's own.
+        layers: What its layers hold.
+    """
+
+    model: nn.Module
+    ids: Tensor
+    cache: Any
+    layers: tuple[PrefixLayer, ...]
+
+    @cached_property
+    def available(self) -> Tensor:
+        """Tokens that each cache holds, (caches,) int64: those of a layer behind one another."""
+        return torch.tensor([layer.available for layer in self.layers for _ in layer.key])
+
+
+@dataclass(frozen=True, eq=False)
+class Following:
+    """What a layer computes of the C tokens that follow: queries (K, g, C, d), all keys and values, what is seen."""
+
+    layer: PrefixLayer
+    module: nn.Module
+    query: Tensor
+    key: Tensor  # (K, n + C, d)
+    value: Tensor  # (K, n + C, d_v)
+    seen: Tensor  # (C, n + C) bool
+    hidden: Tensor  # what the layer that attention is part of was given, (C, D)
+
+
+def read_prefix(model: nn.Module, ids: Tensor) -> Prefix:
+    """Let a model read a prefix (1, P) into its cache, and note what each layer holds."""
+    layers: list[PrefixLayer] = []
+    ids = ids.to(device_of(model))
+    if "past_key_values" not in signature(model.forward).parameters:
+        raise ModelError(
+            f"{type(model).__name__} must have a cache of keys and values of transformers, got no argument "
+            "past_key_values. Load a causal language model of transformers with attention."
+        )
+    with measuring(model), running_modules(model, ids.shape[1]) as running:
+
+        def noted(name: str, function: Attend) -> Attend:
+            def attend(
+                module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Any = None, **options: Any
+            ) -> Any:
+                result = function(module, query, key, value, mask, **options)
+                layers.append(_noted(running, name, module, (query, key, value), mask, options, result[0]))
+                return result
+
+            return attend
+
+        with replaced_attention(model, noted):
+            output = cast("Any", model)(ids, use_cache=True)
+    cache: Any = getattr(output, "past_key_values", None)
+    if not layers or not hasattr(cache, "layers"):
+        raise ModelError(
+            f"{type(model).__name__} must have a cache of keys and values, got none: no layer of it takes its "
+            "attention from transformers' registry. statesize compress cuts states of fixed size."
+        )
+    if len({layer.index for layer in layers}) < len(layers):
+        raise ModelError(f"Layers of {type(model).__name__} share a cache, of which no prices are known.")
+    available = (cast("Tensor", cache.layers[layer.index].keys).shape[2] for layer in layers)
+    held = tuple(replace(layer, available=count) for layer, count in zip(layers, available, strict=True))
+    return Prefix(model, ids, cache, held)
+
+
+def _noted(
+    running: Running,
+    implementation: str,
+    module: nn.Module,
+    parts: tuple[Tensor, Tensor, Tensor],
+    mask: Any,
+    options: dict[str, Any],
+    mixed: Tensor,
+) -> PrefixLayer:
+    name = running.frame.name
+    query, key, value = (part.float() for part in parts)
+    length, heads, caches = query.shape[2], query.shape[1], key.shape[1]
+    if implementation not in _MASKED:
+        raise ModelError(
+            f"{name} must compute attention by eager or sdpa, got {implementation}. Load the model with "
+            "attn_implementation='sdpa'."
+        )
+    if hasattr(module, "kv_lora_rank"):
+        raise ModelError(
+            f"{name} holds a latent (MLA) that all its heads read, not keys and values: no price is known."
+        )
+    if getattr(module, "is_kv_shared_layer", False) or not hasattr(module, "layer_idx"):
+        raise ModelError(f"{name} reads the cache of another layer, so its tokens have no price of their own.")
+    window, scale = attention_window(module, options), options.get("scaling")
+    scale = float(query.shape[-1] ** -0.5 if scale is None else scale)
+    plain = PlainAttention(query, key, scale, window)
+    if key.shape[2] != length or not is_band(mask, length, window) or not plain.explains(value, mixed.transpose(1, 2)):
+        raise ModelError(
+            f"{name} must be softmax attention over its keys and no more, got other outputs (a soft cap, sinks or "
+            "biases): no price is known."
+        )
+    return PrefixLayer(
+        name,
+        int(cast("Any", module).layer_idx),
+        query[0].reshape(caches, heads // caches, *query.shape[2:]),
+        key[0],
+        value[0],
+        scale,
+        window,
+        _rotation(module, running.frame.kwargs.get("position_embeddings")),
+        length,
+    )
+
+
+def _rotation(module: nn.Module, embeddings: Any) -> Rotation | None:
+    """Rotary embeddings that a module was called with, by the function of its own file that turns channels."""
+    if embeddings is None:
+        return None
+    cos, sin = (part.float().reshape(-1, part.shape[-1]) for part in embeddings)
+    files = (vars(sys.modules[kind.__module__]) for kind in type(module).__mro__)
+    turn: Any = next((names["rotate_half"] for names in files if "rotate_half" in names), None)
+    if turn is None:
+        return None
+    return Rotation(cos, sin, turn(torch.eye(cos.shape[-1], device=cos.device)).mT)
+
+
+Watch = Callable[[Following], None]
+
+
+def following_logits(
+    prefix: Prefix,
+    ids: Tensor,
+    *,
+    keep: Sequence[Tensor] | None = None,
+    precision: Precision | None = None,
+    watch: Watch | None = None,
+) -> Tensor:
+    """Logits (C, V) float32 of the tokens that follow, (1, C)."""
+    # `keep` has one mask (K, n) a layer, of tokens that are not evicted; the prefix alone is rounded.
+    cache, by_index = copy.deepcopy(prefix.cache), {layer.index: at for at, layer in enumerate(prefix.layers)}
+    if precision is not None:
+        for layer in prefix.layers:
+            entry = cache.layers[layer.index]
+            entry.keys, entry.values = rounded_keys(entry.keys, precision), rounded_values(entry.values, precision)
+    ids = ids.to(device_of(prefix.model))
+    with measuring(prefix.model), running_modules(prefix.model, ids.shape[1]) as running:
+
+        def changed(name: str, function: Attend) -> Attend:
+            del name
+
+            def attend(
+                module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Any = None, **options: Any
+            ) -> Any:
+                at = by_index[cast("Any", module).layer_idx]
+                layer = prefix.layers[at]
+                count = query.shape[2]
+                seen = _seen(count, key.shape[2], layer.window, query.device)
+                if watch is not None:
+                    outer = running.frames[-2]
+                    hidden = outer.args[0] if outer.args else outer.kwargs["hidden_states"]
+                    groups = query[0].float().reshape(key.shape[1], -1, *query.shape[2:])
+                    watch(Following(layer, module, groups, key[0].float(), value[0].float(), seen, hidden[0].float()))
+                if keep is not None and not bool(keep[at].all()):
+                    mask = _masked(seen, keep[at].to(query.device), query)
+                return function(module, query, key, value, mask, **options)
+
+            return attend
+
+        with replaced_attention(prefix.model, changed):
+            output = cast("Any", prefix.model)(ids, past_key_values=cache, use_cache=True)
+    return output.logits[0].float()
+
+
+def _seen(count: int, keys: int, window: int | None, device: torch.device) -> Tensor:
+    """Which keys each of the tokens that follow may see, (C, n + C)."""
+    lag = torch.arange(keys - count, keys, device=device)[:, None] - torch.arange(keys, device=device)
+    return (lag >= 0) if window is None else (lag >= 0) & (lag < window)
+
+
+def _masked(seen: Tensor, keep: Tensor, query: Tensor) -> Tensor:
+    """What is added to the scores, (1, H, C, n + C), without the tokens that are evicted."""
+    heads = query.shape[1]
+    allowed = seen.expand(len(keep), *seen.shape).clone()
+    allowed[..., : keep.shape[-1]] &= keep[:, None]
+    allowed = allowed.repeat_interleave(heads // len(keep), 0)[None]
+    return torch.zeros(allowed.shape, dtype=query.dtype, device=query.device).masked_fill_(
+        ~allowed, torch.finfo(query.dtype).min
+    )

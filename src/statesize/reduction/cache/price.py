@@ -1,0 +1,358 @@
+"""The price list itself: curves on some documents, a choice of budgets on others, losses and passkeys on the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, cast, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from statesize.adapters.models.inputs import measurable
+from statesize.check import refuse, require_count, require_real
+from statesize.errors import InputError, ModelError
+from statesize.io.progress import Bars
+from statesize.models.load import load_model
+from statesize.reduction.cache.budgets import at_curves, equal
+from statesize.reduction.cache.curves import CacheSizes, cache_sizes, error_curves, norms_after
+from statesize.reduction.cache.passkeys import passkeys
+from statesize.reduction.cache.prefix import Prefix, following_logits, read_prefix
+from statesize.reduction.cache.result import Budgets, CachedHead, CachePrices, PricedDocument, Variant
+from statesize.reduction.cache.rounding import BITS, bits_a_number
+from statesize.reduction.cache.rules import Rule, kept, kept_first
+from statesize.reduction.cache.smaller import SmallerCache, holds_layers_apart, measured_cache
+from statesize.texts.inputs import Inputs, begun_excerpts, whole_texts
+from statesize.texts.rows import evenly
+from statesize.texts.tokens import AnyTokenizer, supported_tokenizer
+
+DOCUMENTS, TOKENS, FOLLOWING, PASSKEYS = 36, 512, 64, 12
+"""Pieces of text that are read by default, the tokens of each, those that are predicted, and hidden passkeys."""
+RATIOS = (0.5, 0.25, 0.125)
+"""Shares of the tokens that are always tried."""
+# Parts of the documents: for curves, for the choice of budgets, held out.
+_PARTS = (1 / 3, 1 / 6, 1 / 2)
+# Documents by which ESS of each cache is known.
+_SIZED = 2
+
+
+def cache(
+    model: nn.Module | str,
+    inputs: Inputs | None = None,
+    *,
+    keep: float = 0.25,
+    rule: Rule = "expected",
+    documents: int = DOCUMENTS,
+    tokens: int = TOKENS,
+    following: int = FOLLOWING,
+    needles: int = PASSKEYS,
+    tokenizer: AnyTokenizer | Callable[..., Any] | None = None,
+    name: str | None = None,
+    on_progress: Callable[..., None] | None = None,
+) -> CachePrices:
+    """What the cache of a model may lose, and the price: rounding, eviction of tokens, and both together.
+
+    The model reads a prefix; its cache is then made smaller once, and the tokens that follow are predicted, all layers
+    computed from what is left. A third of the documents shows by how much the output of each layer errs as each of its
+    caches keeps fewer tokens; budgets that share out the tokens by these curves stand beside equal ones, and a sixth of
+    the documents chooses between them. Prices are of the rest, which neither saw.
+
+    Args:
+        model: A causal language model of transformers, or what `load` takes.
+        inputs: Token ids, texts or files; None reads the bundled documents.
+        keep: Share of the tokens that is tried beside ½, ¼ and ⅛.
+        rule: Which tokens are kept: "expected" attention, "snapkv", "h2o" or "streaming".
+        documents: Pieces of the inputs that are read, from all parts of them.
+        tokens: Tokens of each piece.
+        following: How many of these, the last ones, are predicted.
+        needles: Passkeys that are hidden in held-out documents; 0 for none. They need a tokenizer.
+        tokenizer: The model's, for texts and for bytes.
+        name: Of the model, for the result.
+        on_progress: Called as (done, total, what) after each document.
+
+    Returns:
+        The price list, the curves, and a recommendation.
+
+    Raises:
+        InputError: An unknown rule, a share outside (0, 1), or too little text.
+        ModelError: The model has no cache of keys and values that its own attention alone reads.
+
+    Example:
+        >>> from transformers import LlamaConfig, LlamaForCausalLM
+        >>> sizes = {"vocab_size": 64, "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2}
+        >>> model = LlamaForCausalLM(LlamaConfig(**sizes, num_attention_heads=4, num_key_value_heads=2))
+        >>> ids = torch.randint(1, 64, (12, 72), generator=torch.Generator().manual_seed(0))
+        >>> found = cache(model, ids, documents=12, tokens=72, following=8, on_progress=lambda *step: None)
+        >>> [price.variant.title for price in found.prices][:5]
+        ['int8', 'int4', '50 % equal', '50 % by layer', '50 % by curves']
+    """
+    if rule not in get_args(Rule):
+        refuse("rule", f"one of {', '.join(get_args(Rule))}", rule)
+    share = require_real("keep", keep, above=0, below=1, advice="It is the share of the tokens that stays.")
+    wanted = require_count("documents", documents, least=6)
+    after = require_count("following", following, least=2)
+    size = require_count("tokens", tokens, least=after + 32)
+    hidden = require_count("needles", needles, least=0)
+    tokenizer = supported_tokenizer(tokenizer)
+    if isinstance(model, str):
+        loaded = load_model(model, needs_tokenizer=tokenizer is None and inputs is None)
+        model, tokenizer, name = loaded.model, tokenizer or loaded.tokenizer, name or loaded.name
+    model, name = measurable(model), name or type(model).__name__
+    texts = whole_texts(inputs, tokenizer)
+    parts = three_sets(texts, size, wanted, tokenizer)
+    ratios = tuple(sorted({*RATIOS, share}, reverse=True))
+    with Bars(on_progress is not None, lines=False) as bars:
+        total = sum(map(len, parts)) + (hidden if tokenizer is not None else 0)
+        report = on_progress or bars.begin(f"pricing the cache of {name}", total).update
+        return _Pricing(model, name, rule, ratios, size - after, tokenizer, report, total).priced(parts, hidden)
+
+
+def three_sets(
+    texts: Sequence[Tensor], size: int, most: int, tokenizer: AnyTokenizer | None
+) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+    """Pieces of texts for curves, for the choice of budgets, and held out; neighbours lie in one set."""
+    sets: tuple[list[Tensor], list[Tensor], list[Tensor]] = ([], [], [])
+    longest = max(map(len, texts))
+    for text in texts:
+        pieces = begun_excerpts([text], size, len(text), tokenizer) if len(text) >= size else []
+        if len(pieces) >= 6:
+            first, second = round(_PARTS[0] * len(pieces)), round((_PARTS[0] + _PARTS[1]) * len(pieces))
+            for part, found in zip(sets, (pieces[:first], pieces[first:second], pieces[second:]), strict=True):
+                part += found
+        elif pieces:
+            # A short text is not parted: it goes where most is missing.
+            min(zip(sets, _PARTS, strict=True), key=lambda entry: len(entry[0]) / entry[1])[0].extend(pieces)
+    if not all(sets):
+        raise InputError(
+            f"inputs must have 6 pieces of {size} tokens, got {sum(map(len, sets))}, from texts of at most {longest}. "
+            "Give longer texts, or fewer tokens."
+        )
+    curves, choice, held_out = (
+        evenly(part, max(1, round(share * most))) for part, share in zip(sets, _PARTS, strict=True)
+    )
+    return curves, choice, held_out
+
+
+@dataclass(frozen=True, eq=False)
+class _Pricing:
+    """One price list in the making."""
+
+    model: nn.Module
+    name: str
+    rule: Rule
+    ratios: tuple[float, ...]
+    prefix: int
+    tokenizer: AnyTokenizer | None
+    report: Callable[..., None]
+    total: int
+
+    def priced(self, parts: tuple[list[Tensor], list[Tensor], list[Tensor]], hidden: int) -> CachePrices:
+        calibration, selection, held_out = parts
+        done = 0
+
+        def step(what: str) -> None:
+            nonlocal done
+            done += 1
+            self.report(done, self.total, what)
+
+        curves, sizes, sample = self._calibrated(calibration, step)
+        budgets = self._budgets(sample, curves)
+        chosen = self._chosen(selection, budgets, step)
+        variants = tuple(self._variants(chosen))
+        documents: list[PricedDocument] = []
+        for ids in held_out:
+            documents.append(self._document(ids, variants, budgets))
+            step("held-out documents")
+        found = self._found(held_out, hidden, variants, budgets, step)
+        shares = tuple(_bytes_share(sample, variant, budgets) for variant in variants)
+        return CachePrices(
+            self.name,
+            self.rule,
+            self.prefix,
+            len(calibration),
+            len(selection),
+            tuple(documents),
+            variants,
+            shares,
+            chosen,
+            hidden if self.tokenizer is not None else 0,
+            found,
+            self._heads(sample, curves, sizes, budgets),
+            self.ratios,
+            self._smaller(sample, budgets),
+        )
+
+    def _smaller(self, sample: Prefix, budgets: dict[tuple[float, Budgets], Tensor]) -> tuple[SmallerCache, ...]:
+        """Bytes and speed of the model's own cache."""
+        if not holds_layers_apart(sample):
+            return ()
+        orders = [kept_first(self.rule, layer) for layer in sample.layers]
+        whole = measured_cache(sample, orders, sample.available, 1.0)
+        return whole, *(measured_cache(sample, orders, budgets[ratio, "layers"], ratio) for ratio in self.ratios)
+
+    def _calibrated(
+        self, documents: Sequence[Tensor], step: Callable[[str], None]
+    ) -> tuple[Tensor, CacheSizes, Prefix]:
+        """Mean curves (caches, points), mean sizes, and the last prefix."""
+        curves: list[Tensor] = []
+        sizes: list[CacheSizes] = []
+        norms: dict[str, nn.Module] | None = None
+        read: Prefix | None = None
+        for ids in documents:
+            read, rest = self._read(ids[None])
+            norms = norms_after(self.model, read) if norms is None else norms
+            curves.append(error_curves(read, rest, (self.rule,), norms)[0])
+            if len(sizes) < _SIZED:
+                sizes.append(cache_sizes(read))
+            step("curves")
+        if read is None:
+            raise ModelError("no document was read")
+        means = (torch.stack([getattr(one, field) for one in sizes]).mean(0) for field in ("joint", "read", "sink"))
+        return torch.stack(curves).mean(0), CacheSizes(*means), read
+
+    def _read(self, ids: Tensor) -> tuple[Prefix, Tensor]:
+        return read_prefix(self.model, ids[:, : self.prefix]), ids[:, self.prefix :]
+
+    def _budgets(self, sample: Prefix, curves: Tensor) -> dict[tuple[float, Budgets], Tensor]:
+        """Tokens of each cache, (caches,), by share and way."""
+        made: dict[tuple[float, Budgets], Tensor] = {}
+        for ratio in self.ratios:
+            made[ratio, "equal"] = equal(sample.available, ratio)
+            made[ratio, "curves"] = at_curves(sample.available, curves, ratio)
+            made[ratio, "layers"] = _by_layer(sample, curves, ratio)
+        return made
+
+    def _chosen(
+        self,
+        documents: Sequence[Tensor],
+        budgets: dict[tuple[float, Budgets], Tensor],
+        step: Callable[[str], None],
+    ) -> dict[float, Budgets]:
+        """For each share the budgets that lose less on documents of their own; equal ones where curves do not."""
+        variants = [Variant(ratio, way) for ratio in self.ratios for way in ("equal", "curves")]
+        losses: list[list[float]] = []
+        for ids in documents:
+            losses.append(list(self._document(ids, variants, budgets).extra))
+            step("choice of budgets")
+        means = torch.tensor(losses, dtype=torch.float64).mean(0)
+        return {
+            ratio: "curves" if curves < same else "equal"
+            for ratio, (same, curves) in zip(self.ratios, torch.split(means, 2), strict=True)
+        }
+
+    def _variants(self, chosen: dict[float, Budgets]) -> list[Variant]:
+        rounded = [Variant(precision=precision) for precision in BITS]
+        evicted = [Variant(ratio, way) for ratio in self.ratios for way in ("equal", "layers", "curves")]
+        return [*rounded, *evicted, *(Variant(ratio, chosen[ratio], "int4") for ratio in self.ratios)]
+
+    def _document(
+        self, ids: Tensor, variants: Sequence[Variant], budgets: dict[tuple[float, Budgets], Tensor]
+    ) -> PricedDocument:
+        read, rest = self._read(ids[None])
+        losses = [_loss(logits, rest) for logits in self._logits(read, rest, variants, budgets)]
+        return PricedDocument(
+            rest.shape[1] - 1, self._bytes(rest[0, 1:]), losses[0], tuple(loss - losses[0] for loss in losses[1:])
+        )
+
+    def _bytes(self, ids: Tensor) -> int | None:
+        return (
+            None
+            if self.tokenizer is None
+            else len(str(self.tokenizer.decode(cast("list[int]", ids.tolist()))).encode())
+        )
+
+    def _logits(
+        self,
+        read: Prefix,
+        rest: Tensor,
+        variants: Sequence[Variant],
+        budgets: dict[tuple[float, Budgets], Tensor],
+    ) -> list[Tensor]:
+        """Logits with the whole cache, and of each variant."""
+        orders = [kept_first(self.rule, layer) for layer in read.layers]
+        caches = [len(order) for order in orders]
+        found = [following_logits(read, rest)]
+        for variant in variants:
+            keep = None
+            if variant.budgets != "whole":
+                fitted = _fitted(budgets[variant.keep, variant.budgets], read.available, self.prefix)
+                keep = [kept(order, budget) for order, budget in zip(orders, torch.split(fitted, caches), strict=True)]
+            found.append(following_logits(read, rest, keep=keep, precision=variant.precision))
+        return found
+
+    def _found(
+        self,
+        held_out: Sequence[Tensor],
+        hidden: int,
+        variants: Sequence[Variant],
+        budgets: dict[tuple[float, Budgets], Tensor],
+        step: Callable[[str], None],
+    ) -> tuple[int, ...]:
+        """How many passkeys the whole cache finds, and each variant."""
+        counts = [0] * (len(variants) + 1)
+        if self.tokenizer is None:
+            return tuple(counts)
+        for needle in passkeys(held_out, self.tokenizer, self.prefix, hidden):
+            read = read_prefix(self.model, needle.prefix)
+            for at, logits in enumerate(self._logits(read, needle.following, variants, budgets)):
+                counts[at] += needle.found(logits)
+            step("passkeys")
+        return tuple(counts)
+
+    def _heads(
+        self,
+        sample: Prefix,
+        curves: Tensor,
+        sizes: CacheSizes,
+        budgets: dict[tuple[float, Budgets], Tensor],
+    ) -> tuple[CachedHead, ...]:
+        names = [(layer.name, head) for layer in sample.layers for head in range(len(layer.key))]
+        return tuple(
+            CachedHead(
+                layer,
+                head,
+                int(sample.available[at]),
+                tuple(cast("list[float]", curves[at].tolist())),
+                float(sizes.joint[at]),
+                float(sizes.read[at]),
+                float(sizes.sink[at]),
+                tuple(int(budgets[ratio, "curves"][at]) for ratio in self.ratios),
+            )
+            for at, (layer, head) in enumerate(names)
+        )
+
+
+def _by_layer(sample: Prefix, curves: Tensor, ratio: float) -> Tensor:
+    """Budgets by curves that are the same for all caches of a layer, (caches,); equal ones where layers differ."""
+    caches = [len(layer.key) for layer in sample.layers]
+    if len(set(caches)) > 1:
+        return equal(sample.available, ratio)
+    available, errors = sample.available.view(-1, caches[0])[:, 0], curves.view(-1, caches[0], curves.shape[-1]).sum(1)
+    return at_curves(available, errors, ratio).repeat_interleave(caches[0])
+
+
+def _fitted(budgets: Tensor, available: Tensor, prefix: int) -> Tensor:
+    """Budgets of a prefix of another length, in proportion."""
+    length = int(available.max())
+    if length in (prefix, int(budgets.max())):
+        return budgets.minimum(available)
+    return (budgets * (length / prefix)).round().long().minimum(available)
+
+
+def _bytes_share(sample: Prefix, variant: Variant, budgets: dict[tuple[float, Budgets], Tensor]) -> float:
+    """Bytes that a cache keeps, as a share of the whole one in 16 bits."""
+    caches = [layer for layer in sample.layers for _ in layer.key]
+    tokens = sample.available if variant.budgets == "whole" else budgets[variant.keep, variant.budgets]
+    widths = [(layer.key.shape[-1], layer.value.shape[-1]) for layer in caches]
+    whole = sum(16 * sum(width) * int(count) for width, count in zip(widths, sample.available, strict=True))
+    held = sum(
+        bits_a_number(variant.precision, *width) * sum(width) * int(count)
+        for width, count in zip(widths, tokens, strict=True)
+    )
+    return held / whole
+
+
+def _loss(logits: Tensor, ids: Tensor) -> float:
+    """Nats a token of tokens (1, C) after the first."""
+    return float(functional.cross_entropy(logits[:-1], ids[0, 1:].to(logits.device)))

@@ -1,0 +1,263 @@
+"""The price list of a cache: what each way to make it smaller costs, and which one is recommended."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from statesize.io.files import replace_file
+from statesize.io.text import facts_table
+from statesize.measurement.statistics import Interval, finite, mean_interval
+from statesize.reduction.cache.budgets import at_curves
+from statesize.reduction.cache.rounding import Precision
+from statesize.reduction.cache.rules import Rule
+from statesize.reduction.cache.smaller import SmallerCache
+
+Budgets = Literal["whole", "equal", "curves", "layers"]
+_WAYS: dict[Budgets, str] = {"equal": "equal", "curves": "by curves", "layers": "by layer"}
+AFFORDABLE = 0.01
+"""Bits a byte that a recommended cache loses at most, by the upper end of its interval; as for `compress`."""
+_MISSED = 0.05
+"""Share of the passkeys that the whole cache finds and a recommended one may miss."""
+LEAST_PASSKEYS = 0.5
+"""Share of passkeys that the whole cache must find, so that a loss of them says something."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way to make a cache smaller.
+
+    Attributes:
+        keep: Share of the tokens that is kept.
+        budgets: "whole", "equal", "curves" of each cache, or "layers": curves of all caches of a layer together.
+        precision: "int8", "int4", or None where numbers are as they were.
+    """
+
+    keep: float = 1.0
+    budgets: Budgets = "whole"
+    precision: Precision | None = None
+
+    @property
+    def title(self) -> str:
+        """As tables name it."""
+        if self.budgets == "whole":
+            return self.precision or "whole cache"
+        way = f"{100 * self.keep:.4g} % {_WAYS[self.budgets]}"
+        return way if self.precision is None else f"{self.precision}, {way}"
+
+
+@dataclass(frozen=True)
+class PricedDocument:
+    """One held-out document.
+
+    Attributes:
+        tokens: Tokens that were scored.
+        bytes: Their length as UTF-8, or None without a tokenizer.
+        loss: Of the whole cache, nats a token.
+        extra: What each variant loses more, nats a token, in their order.
+    """
+
+    tokens: int
+    bytes: int | None
+    loss: float
+    extra: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Price:
+    """What one variant costs.
+
+    Attributes:
+        variant: Which.
+        bytes_share: Bytes of the prefix's cache, scales included, as a share of the whole one in 16 bits.
+        nats: Extra loss, nats a token.
+        bits: Extra loss, bits a byte; NaN without a tokenizer.
+        found: Passkeys found, or None where none were hidden.
+    """
+
+    variant: Variant
+    bytes_share: float
+    nats: Interval
+    bits: Interval
+    found: int | None
+
+
+@dataclass(frozen=True)
+class CachedHead:
+    """One cache of keys and values.
+
+    Attributes:
+        layer: Name of the module.
+        head: Its number in the layer.
+        available: Tokens that it holds.
+        curve: Squared error of the layer's output at the shares of `budgets.GRID`, relative to the layer's input.
+        joint: Joint entropy-ESS of the heads that read it, at the middle of the prefix.
+        read: Entropy-ESS of what they read, H V.
+        sink: Mean share of attention on the token that gets most.
+        tokens: Tokens that it keeps by the curves, for each share.
+    """
+
+    layer: str
+    head: int
+    available: int
+    curve: tuple[float, ...]
+    joint: float
+    read: float
+    sink: float
+    tokens: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class CachePrices:
+    """What a cache may lose, and at which price.
+
+    Attributes:
+        model: Name of the model.
+        rule: Which tokens are kept.
+        prefix: Tokens of a prefix.
+        calibration: Documents by which curves were measured.
+        selection: Documents by which budgets by curves or equal ones were chosen.
+        documents: The held-out ones.
+        variants: All ways, as in `PricedDocument.extra`.
+        shares: Bytes of each, as a share of the whole cache in 16 bits.
+        chosen: "equal" or "curves" for each share of tokens, by the documents for selection.
+        passkeys: How many were hidden.
+        found: How many the whole cache finds, and each variant.
+        heads: All caches.
+        ratios: Shares of tokens that were tried, descending.
+        smaller: The model's own cache, whole and after eviction by layer; empty where it cannot hold different numbers
+            of tokens in its layers.
+    """
+
+    model: str
+    rule: Rule
+    prefix: int
+    calibration: int
+    selection: int
+    documents: tuple[PricedDocument, ...]
+    variants: tuple[Variant, ...]
+    shares: tuple[float, ...]
+    chosen: dict[float, Budgets]
+    passkeys: int
+    found: tuple[int, ...]
+    heads: tuple[CachedHead, ...]
+    ratios: tuple[float, ...]
+    smaller: tuple[SmallerCache, ...]
+
+    @property
+    def loss(self) -> Interval:
+        """Of the whole cache, nats a token."""
+        return mean_interval(np.array([one.loss for one in self.documents]))
+
+    @property
+    def prices(self) -> tuple[Price, ...]:
+        """One entry a variant."""
+        return tuple(self._price(at) for at in range(len(self.variants)))
+
+    def difference(self, one: Variant, other: Variant) -> Interval:
+        """What one variant loses more than another, nats a token, paired by documents."""
+        at, to = self.variants.index(one), self.variants.index(other)
+        return mean_interval(np.array([document.extra[at] - document.extra[to] for document in self.documents]))
+
+    @property
+    def recommended(self) -> Price | None:
+        """The smallest cache that surely loses at most 0.01 bits a byte and hardly a passkey; None where none does."""
+        safe = [price for price in self.prices if self._affordable(price)]
+        return min(safe, key=lambda price: price.bytes_share, default=None)
+
+    @property
+    def passkeys_tell(self) -> bool:
+        """Whether the whole cache finds enough passkeys for a loss of them to say something."""
+        return self.passkeys > 0 and self.found[0] >= LEAST_PASSKEYS * self.passkeys
+
+    def to_dict(self) -> dict[str, Any]:
+        """The result as JSON values.
+
+        Returns:
+            The price list, what is known of each cache, and each document's own numbers.
+        """
+        best = self.recommended
+        return {
+            "model": self.model,
+            "rule": self.rule,
+            "prefix": self.prefix,
+            "documents": {
+                "calibration": self.calibration,
+                "selection": self.selection,
+                "held_out": len(self.documents),
+            },
+            "loss": _json(self.loss),
+            "passkeys": {"hidden": self.passkeys, "found": self.found[0] if self.found else 0},
+            "recommended": None if best is None else best.variant.title,
+            "prices": [
+                {"title": price.variant.title, **asdict(price.variant)}
+                | {"bytes_share": price.bytes_share, "nats": _json(price.nats), "bits": _json(price.bits)}
+                | {"found": price.found}
+                for price in self.prices
+            ],
+            "chosen": [{"keep": keep, "budgets": budgets} for keep, budgets in self.chosen.items()],
+            "ratios": list(self.ratios),
+            "smaller": [asdict(one) for one in self.smaller],
+            "heads": [asdict(head) for head in self.heads],
+            "measured": [asdict(one) for one in self.documents],
+        }
+
+    def pruned_shares(self) -> NDArray[np.float32]:
+        """What budgets by curves evict at 1 … 99 %, (99, layers, caches): the file that LU-KV's press of kvpress loads.
+
+        Returns:
+            Shares of tokens that are evicted of each cache.
+        """
+        layers = len({head.layer for head in self.heads})
+        available = torch.tensor([head.available for head in self.heads])
+        curves = torch.tensor([head.curve for head in self.heads], dtype=torch.float64)
+        kept = torch.stack([at_curves(available, curves, 1 - percent / 100) for percent in range(1, 100)])
+        return (1 - kept / available).view(99, layers, -1).numpy().astype(np.float32)
+
+    def save_pruned_shares(self, path: Path) -> None:
+        """Write `pruned_shares` as a .npy file.
+
+        Args:
+            path: Of the file.
+        """
+        stream = BytesIO()
+        np.save(stream, self.pruned_shares())
+        replace_file(path, stream.getvalue())
+
+    def _repr_html_(self) -> str:
+        facts: dict[str, object] = {"documents": len(self.documents)}
+        facts |= {price.variant.title: f"{price.nats.value:+.4f} nats a token" for price in self.prices}
+        return facts_table(f"Cache of {self.model}", facts)
+
+    def _price(self, at: int) -> Price:
+        nats = mean_interval(np.array([one.extra[at] for one in self.documents]))
+        found = self.found[at + 1] if self.passkeys else None
+        return Price(self.variants[at], self.shares[at], nats, self._bits(lambda one: one.extra[at]), found)
+
+    def _bits(self, nats: Callable[[PricedDocument], float]) -> Interval:
+        """Means over documents in bits a byte."""
+        if any(one.bytes is None for one in self.documents):
+            return Interval(math.nan)
+        scale = [one.tokens / max(one.bytes or 1, 1) / math.log(2) for one in self.documents]
+        return mean_interval(np.array([nats(one) * by for one, by in zip(self.documents, scale, strict=True)]))
+
+    def _affordable(self, price: Price) -> bool:
+        loss = price.nats if math.isnan(price.bits.value) else price.bits
+        if not loss.high <= AFFORDABLE:
+            return False
+        if price.found is None or not self.passkeys_tell:
+            # Loss alone would not show that facts of the prefix are forgotten.
+            return price.variant.budgets == "whole"
+        return price.found >= self.found[0] - _MISSED * self.passkeys
+
+
+def _json(interval: Interval) -> dict[str, object]:
+    return {"mean": finite(interval.value), "interval": interval.ends}

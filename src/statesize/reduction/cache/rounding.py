@@ -1,0 +1,45 @@
+"""Keys and values of few bits, as KIVI rounds them (Liu et al. 2024, arXiv 2402.02750)."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Precision = Literal["int8", "int4"]
+BITS: dict[Precision, int] = {"int8": 8, "int4": 4}
+GROUP = 32
+"""Tokens of one channel of the keys that share a scale; a vector of values has one of its own."""
+# A scale and a zero point in 16 bits each.
+_SCALE_BITS = 32
+
+
+def rounded_keys(keys: Tensor, precision: Precision) -> Tensor:
+    """Keys (..., n, d), each channel rounded over groups of 32 tokens."""
+    count = keys.shape[-2]
+    # The last group is filled up by copies of its last token, which widen no range.
+    missing = keys[..., -1:, :].expand(*keys.shape[:-2], -count % GROUP, -1)
+    filled = torch.cat([keys, missing], -2).mT
+    return _rounded(filled.reshape(*filled.shape[:-1], -1, GROUP), BITS[precision]).flatten(-2)[..., :count].mT
+
+
+def rounded_values(values: Tensor, precision: Precision) -> Tensor:
+    """Values (..., n, d), each token rounded."""
+    return _rounded(values, BITS[precision])
+
+
+def _rounded(numbers: Tensor, bits: int) -> Tensor:
+    """Numbers (..., m) at the nearest of 2^bits levels between the smallest and the largest of each row."""
+    low, high = numbers.amin(-1, keepdim=True), numbers.amax(-1, keepdim=True)
+    step = (high - low) / (2**bits - 1)
+    step = torch.where(step > 0, step, torch.ones_like(step))
+    return ((numbers - low) / step).round() * step + low
+
+
+def bits_a_number(precision: Precision | None, key_width: int, value_width: int) -> float:
+    """Mean bits of a number of the cache with its scales; 16 where nothing is rounded."""
+    if precision is None:
+        return 16.0
+    keys, values = BITS[precision] + _SCALE_BITS / GROUP, BITS[precision] + _SCALE_BITS / value_width
+    return (keys * key_width + values * value_width) / (key_width + value_width)

@@ -1,0 +1,98 @@
+"""The price list in sentences and as a table."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+
+from statesize.measurement.statistics import Interval
+from statesize.reduction.cache.result import AFFORDABLE, CachePrices, Price
+
+HEADINGS = ("cache", "of its bytes", "extra bits a byte", "extra nats a token", "passkeys")
+
+
+def headline(result: CachePrices) -> str:
+    """The recommendation with its price, in one or two sentences."""
+    best = result.recommended
+    if best is None:
+        return (
+            f"Leave the cache of {result.model} whole: no way that was tried surely loses at most {AFFORDABLE} bits a "
+            "byte."
+        )
+    price = f"{best.bytes_share:.0%} of its bytes for {_loss(best)}"
+    if best.variant.budgets == "whole":
+        return f"Round, do not evict: {best.variant.title} keeps the cache of {result.model} at {price}."
+    return f"{best.variant.title[0].upper()}{best.variant.title[1:]} keeps the cache of {result.model} at {price}."
+
+
+def table_rows(result: CachePrices) -> list[list[str]]:
+    """The cells of each row, as in HEADINGS."""
+    rows = [["whole cache, 16 bits", "100%", "", "", _found(result, result.found[0] if result.found else None)]]
+    return rows + [
+        [
+            price.variant.title,
+            f"{price.bytes_share:.0%}",
+            _number(price.bits),
+            _number(price.nats),
+            _found(result, price.found),
+        ]
+        for price in result.prices
+    ]
+
+
+def notes(result: CachePrices) -> list[str]:
+    """What has to be known beside the numbers."""
+    tokens = result.documents[0].tokens
+    told = [
+        f"{len(result.documents)} held-out documents: the cache of {result.prefix} tokens is made smaller once, and "
+        f"the next {tokens} are predicted, all layers computed from it. The whole cache loses {result.loss.value:.3f} "
+        "nats a token. Intervals are of 95 %, paired by documents.",
+        f"Tokens are evicted by the rule {result.rule!r}; the first 4 and the last 16 stay. Curves come from "
+        f"{result.calibration} other documents.",
+    ]
+    kept = [f"{100 * keep:.4g} %" for keep, budgets in result.chosen.items() if budgets == "equal"]
+    if kept:
+        told.append(
+            f"At {', '.join(kept)} equal budgets stay: on {result.selection} documents of their own curves did not "
+            "beat them. Rows with both roundings and eviction take the budgets that won there."
+        )
+    told.append(
+        "By curves the heads of one layer keep different numbers of tokens, which needs a ragged cache; equal budgets "
+        "and those by layer fit transformers' own. Bytes are those of what is kept."
+    )
+    if result.smaller:
+        each = ", ".join(
+            f"{one.bytes / 2**20:.1f} MiB and {one.tokens_a_second:.0f} tokens a second at {100 * one.keep:.4g} %"
+            for one in result.smaller
+        )
+        told.append(f"Measured in transformers' own cache, by layer, numbers as the model runs with: {each}.")
+    if not result.passkeys:
+        told.append(
+            "No passkeys were hidden, so no eviction is recommended: a loss of facts does not show in the mean."
+        )
+    elif not result.passkeys_tell:
+        told.append(
+            f"The whole cache finds {result.found[0]} of {result.passkeys} passkeys, too few to tell what eviction "
+            "loses of them, so none is recommended."
+        )
+    windows = Counter(head.available for head in result.heads if head.available < result.prefix)
+    for available, count in windows.items():
+        told.append(f"{count} caches hold the last {available} tokens only (sliding windows); shares are of these.")
+    return told
+
+
+def _loss(price: Price) -> str:
+    if math.isnan(price.bits.value):
+        return f"{_number(price.nats)} nats a token"
+    return f"{_number(price.bits)} bits a byte"
+
+
+def _found(result: CachePrices, found: int | None) -> str:
+    return "" if found is None or not result.passkeys else f"{found} of {result.passkeys}"
+
+
+def _number(interval: Interval) -> str:
+    if math.isnan(interval.value):
+        return "–"
+    ends = "" if math.isnan(interval.low) else f" [{interval.low:+.4f}, {interval.high:+.4f}]"
+    return f"{interval.value:+.4f}{ends}"

@@ -1,0 +1,52 @@
+"""`statesize cache`: table, JSON, the file of ratios and bad input."""
+
+import json
+
+import numpy as np
+import pytest
+from cli.documents import assert_document
+from oracles.attention_models import attention_model
+
+from statesize.cli import main
+
+
+@pytest.fixture(scope="module")
+def arguments(tmp_path_factory):
+    """A small model and token ids, as the command takes them."""
+    folder = tmp_path_factory.mktemp("llama")
+    attention_model("llama").save_pretrained(folder)
+    ids = folder / "ids.jsonl"
+    ids.write_text(json.dumps([n * n % 63 + 1 for n in range(12 * 100)]), encoding="utf-8")
+    return ["cache", str(folder), "--ids", str(ids), "--max-tokens", "100", "--sequences", "12"]
+
+
+def test_table_and_ratios(arguments, tmp_path, capsys):
+    path = tmp_path / "ratios.npy"
+    assert main([*arguments, "--ratios", str(path), "--rule", "streaming"]) == 0
+    captured = capsys.readouterr()
+    assert "25 % by curves" in captured.out
+    assert "Tokens are evicted by the rule 'streaming'" in captured.out
+    assert f"Ratios: {path}" in captured.err
+    assert np.load(path).shape == (99, 2, 2)
+
+
+def test_json(arguments, capsys):
+    assert main([*arguments, "--keep", "30%", "--json", "--quiet"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert_document("cache", document)
+    assert document["documents"] == {"calibration": 4, "selection": 2, "held_out": 6}
+    assert document["ratios"] == [0.5, 0.3, 0.25, 0.125]
+    assert len(document["heads"]) == 4
+
+
+def test_bad_input(arguments, tmp_path, capsys):
+    for share in ("130%", "0", "x", "nan"):
+        assert main([*arguments, "--keep", share]) == 1
+        assert "keep must be a share between 0 and 100 %, got" in capsys.readouterr().err
+    assert main([*arguments, "--ratios", str(tmp_path / "ratios.txt")]) == 1
+    assert "ratios must be a file .npy" in capsys.readouterr().err
+    assert main([*arguments, "--ratios", str(tmp_path / "none" / "ratios.npy")]) == 1
+    assert "in a folder that is there" in capsys.readouterr().err
+    assert main([*arguments, "--rule", "best"]) == 2
+    assert main(["cache", "gla"]) == 1
+    assert "must have a cache of keys and values" in capsys.readouterr().err

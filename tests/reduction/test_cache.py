@@ -1,0 +1,361 @@
+"""Prices of a smaller cache: against a forward pass by hand, formulas in numpy, and all allocations of a small case."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from oracles.attention_models import attention_model
+from oracles.recurrent_models import tiny_model
+from torch.nn import functional
+from transformers.models.llama.modeling_llama import apply_rotary_pos_emb, rotate_half
+
+from statesize.errors import InputError, ModelError
+from statesize.reduction.cache import cache
+from statesize.reduction.cache.budgets import GRID, at_curves, at_shares, by_curves, equal
+from statesize.reduction.cache.curves import cache_sizes, error_curves, norms_after
+from statesize.reduction.cache.prefix import following_logits, read_prefix
+from statesize.reduction.cache.price import three_sets
+from statesize.reduction.cache.result import CachedHead, CachePrices, PricedDocument, Variant
+from statesize.reduction.cache.rounding import bits_a_number, rounded_keys, rounded_values
+from statesize.reduction.cache.rules import FUTURE, RULES, SINKS, kept, kept_first
+from statesize.reduction.cache.smaller import cache_bytes, decoded_logits, holds_layers_apart, smaller_cache
+from statesize.reduction.cache.table import headline
+
+PREFIX, FOLLOWING, CACHES = 40, 6, 2
+IDS = torch.randint(1, 64, (1, PREFIX + FOLLOWING), generator=torch.Generator().manual_seed(3))
+
+
+@pytest.fixture(scope="module")
+def llama():
+    """Two layers of four heads that read two caches."""
+    return attention_model("llama")
+
+
+@pytest.fixture(scope="module")
+def prefix(llama):
+    return read_prefix(llama, IDS[:, :PREFIX])
+
+
+def random_masks(seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.rand(CACHES, PREFIX, generator=generator) < 0.5 for _ in range(2)]
+
+
+@torch.no_grad()
+def llama_by_hand(model, seen):
+    """Logits (L, V) where `seen`, (layers, K, L, L) bool, says which keys each query of a cache's heads may read."""
+    config, length = model.config, IDS.shape[1]
+    hidden = model.model.embed_tokens(IDS)
+    rotation = model.model.rotary_emb(hidden, torch.arange(length)[None])
+    for layer, allowed in zip(model.model.layers, seen, strict=True):
+        attention, normed = layer.self_attn, layer.input_layernorm(hidden)
+        query, key, value = (
+            part(normed).unflatten(-1, (-1, attention.head_dim)).transpose(1, 2)
+            for part in (attention.q_proj, attention.k_proj, attention.v_proj)
+        )
+        query, key = apply_rotary_pos_emb(query, key, *rotation)
+        groups = config.num_attention_heads // config.num_key_value_heads
+        scores = query @ key.repeat_interleave(groups, 1).mT * attention.head_dim**-0.5
+        weights = scores.masked_fill(~allowed.repeat_interleave(groups, 0), -torch.inf).softmax(-1)
+        mixed = weights @ value.repeat_interleave(groups, 1)
+        hidden = hidden + attention.o_proj(mixed.transpose(1, 2).flatten(2))
+        hidden = hidden + layer.mlp(layer.post_attention_layernorm(hidden))
+    return model.lm_head(model.model.norm(hidden))[0]
+
+
+def test_the_whole_cache_is_the_model(llama, prefix):
+    with torch.no_grad():
+        read = llama(IDS[:, :PREFIX], use_cache=True)
+        expected = llama(IDS[:, PREFIX:], past_key_values=read.past_key_values).logits[0]
+    everything = [torch.ones(CACHES, PREFIX, dtype=torch.bool)] * 2
+    assert torch.equal(following_logits(prefix, IDS[:, PREFIX:], keep=everything), expected)
+    # Masks that evict nothing take the same way as masks that evict.
+    assert torch.equal(following_logits(prefix, IDS[:, PREFIX:]), expected)
+
+
+@pytest.mark.parametrize("implementation", ["sdpa", "eager"])
+def test_evicted_tokens_are_as_never_seen(implementation):
+    model = attention_model("llama", attn_implementation=implementation)
+    masks = random_masks()
+    seen = torch.ones(2, CACHES, PREFIX + FOLLOWING, PREFIX + FOLLOWING, dtype=torch.bool).tril()
+    for layer, mask in enumerate(masks):
+        seen[layer, :, PREFIX:, :PREFIX] &= mask[:, None]
+    read = read_prefix(model, IDS[:, :PREFIX])
+    found = following_logits(read, IDS[:, PREFIX:], keep=masks)
+    torch.testing.assert_close(found, llama_by_hand(model, seen)[PREFIX:], rtol=1e-4, atol=1e-4)
+    whole = following_logits(read, IDS[:, PREFIX:])
+    assert (found - whole).abs().max() > 0.1
+
+
+def test_windows_hold_their_last_tokens():
+    model = attention_model("mistral")
+    read = read_prefix(model, IDS[:, :PREFIX])
+    assert read.available.tolist() == [6] * 4
+    assert kept_first("h2o", read.layers[0]).shape == (CACHES, 6)
+    with torch.no_grad():
+        expected = model(IDS).logits[0, PREFIX:]
+    torch.testing.assert_close(following_logits(read, IDS[:, PREFIX:]), expected, rtol=1e-4, atol=1e-4)
+    evicted = [torch.tensor([True, False, True, True, True, True]).expand(CACHES, -1)] * 2
+    assert (following_logits(read, IDS[:, PREFIX:], keep=evicted) - expected).abs().max() > 1e-3
+
+
+def test_rounding_by_numpy(llama, prefix):
+    keys = torch.randn(1, 2, 70, 8, generator=torch.Generator().manual_seed(0))
+    for bits in (8, 4):
+        expected = np.empty((1, 2, 70, 8))
+        for start in range(0, 70, 32):
+            part = keys[..., start : start + 32, :].double().numpy()
+            low, high = part.min(-2, keepdims=True), part.max(-2, keepdims=True)
+            step = (high - low) / (2**bits - 1)
+            expected[..., start : start + 32, :] = np.rint((part - low) / step) * step + low
+        np.testing.assert_allclose(rounded_keys(keys, f"int{bits}"), expected, atol=1e-5)
+        part = keys.double().numpy()
+        low, high = part.min(-1, keepdims=True), part.max(-1, keepdims=True)
+        step = (high - low) / (2**bits - 1)
+        np.testing.assert_allclose(
+            rounded_values(keys, f"int{bits}"), np.rint((part - low) / step) * step + low, atol=1e-5
+        )
+    assert torch.equal(rounded_values(torch.ones(3, 4), "int4"), torch.ones(3, 4))
+    # A group of 32 keys and one value of 64 numbers each bring 32 bits.
+    assert bits_a_number("int4", 64, 64) == (4 + 1 + 4 + 0.5) / 2
+    whole = following_logits(prefix, IDS[:, PREFIX:])
+    errors = [
+        float((following_logits(prefix, IDS[:, PREFIX:], precision=one) - whole).abs().max())
+        for one in ("int8", "int4")
+    ]
+    assert 0 < errors[0] < errors[1] / 4
+
+
+def test_expected_attention_by_its_formula(llama, prefix):
+    """The steps of kvpress from the hidden states: unrotated queries, mean rotation ahead, e^(qk + kᵀΣk/2)."""
+    with torch.no_grad():
+        hidden = llama.model(IDS[:, :PREFIX], output_hidden_states=True).hidden_states
+        for index, layer in enumerate(prefix.layers):
+            block = llama.model.layers[index]
+            query = block.self_attn.q_proj(block.input_layernorm(hidden[index]))[:, SINKS:]
+            query = query.unflatten(-1, (-1, 8)).transpose(1, 2)[0]
+            mean, centred = query.mean(1), query - query.mean(1, keepdim=True)
+            covariance = torch.einsum("hsi,hsj->hij", centred, centred) / centred.shape[1]
+            cos, sin = llama.model.rotary_emb(hidden[0], torch.arange(PREFIX, PREFIX + FUTURE)[None])
+            identity = torch.eye(8)
+            R = (cos[0].mean(0)[None] * identity + rotate_half(identity) * sin[0].mean(0)).T
+            mean, covariance = mean @ R.T, R @ covariance @ R.T
+            keys = layer.key.repeat_interleave(2, 0)[:, SINKS:]
+            logits = torch.einsum("hsd,hd->hs", keys, mean) / 8**0.5
+            logits += torch.einsum("hsi,hij,hsj->hs", keys, covariance, keys) / 8 / 2
+            expected = logits.softmax(-1).view(CACHES, 2, -1).mean(1) * layer.value[:, SINKS:].norm(dim=-1)
+            order = kept_first("expected", layer)
+            middle = order[:, 20:] - SINKS  # after the first 4 and the last 16
+            scores = expected.gather(-1, middle)
+            assert bool((scores.diff(dim=-1) <= 1e-6 * scores.max()).all())
+
+
+def test_attention_rules_by_their_formulas(llama):
+    model = attention_model("llama", attn_implementation="eager")
+    read = read_prefix(model, IDS[:, :PREFIX])
+    with torch.no_grad():
+        maps = model(IDS[:, :PREFIX], output_attentions=True).attentions
+    for layer, attention in zip(read.layers, maps, strict=True):
+        grouped = attention[0].unflatten(0, (CACHES, 2))
+        paid = grouped.mean(1).sum(1) / torch.arange(PREFIX, 0, -1)
+        window = PREFIX // 2
+        smooth = functional.avg_pool1d(grouped[..., -window:, :-window].mean(-2), 5, 1, 2).mean(1)
+        for rule, expected in (
+            ("h2o", paid),
+            ("snapkv", functional.pad(smooth, (0, window), value=float(smooth.max()))),
+        ):
+            middle = kept_first(rule, layer)[:, 20:]
+            scores = expected.gather(-1, middle)
+            assert bool((scores.diff(dim=-1) <= 1e-6).all()), rule
+        assert kept_first("streaming", layer)[0].tolist() == [0, 1, 2, 3, *range(24, 40), *range(23, 3, -1)]
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma3_text"])
+def test_smaller_layers_of_the_models_own_cache(family):
+    model = attention_model(family, **({"sliding_window": 64} if family != "llama" else {}))
+    read = read_prefix(model, IDS[:, :PREFIX])
+    orders, budgets = [kept_first("h2o", layer) for layer in read.layers], torch.tensor([30, 30, 22, 22])
+    smaller = smaller_cache(read, orders, budgets)
+    whole = smaller_cache(read, orders, read.available)
+    assert (cache_bytes(read, smaller), cache_bytes(read, whole)) == (52 * 2 * 2 * 8 * 4, 80 * 2 * 2 * 8 * 4)
+    masks = [kept(order, part) for order, part in zip(orders, budgets.split(2), strict=True)]
+    expected = following_logits(read, IDS[:, PREFIX:], keep=masks)
+    torch.testing.assert_close(decoded_logits(read, smaller, IDS[:, PREFIX:]), expected, rtol=1e-4, atol=1e-4)
+    assert holds_layers_apart(read)
+    assert not holds_layers_apart(read_prefix(attention_model("mistral"), IDS[:, :PREFIX]))
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_all_rules_keep_ends_and_budgets(prefix, rule):
+    for layer in prefix.layers:
+        mask = kept(kept_first(rule, layer), torch.tensor([22, 31]))
+        assert mask.sum(-1).tolist() == [22, 31]
+        assert bool(mask[:, :4].all() and mask[:, -16:].all())
+
+
+def test_greedy_against_all_allocations():
+    generator = torch.Generator().manual_seed(0)
+    for total in (9, 14, 20):
+        drops = torch.rand(3, 7, generator=generator, dtype=torch.float64).sort(descending=True).values
+        errors = torch.cat([torch.zeros(3, 1), -drops.cumsum(-1)], -1) + drops.sum(-1, keepdim=True)
+        counts = torch.arange(2, 10).repeat(3, 1)
+        budgets = by_curves(counts, errors, total)
+        assert int(budgets.sum()) == total
+
+        def error(choice, errors=errors):
+            return sum(float(errors[cache, count - 2]) for cache, count in enumerate(choice))
+
+        best = min(error(choice) for choice in itertools.product(range(2, 10), repeat=3) if sum(choice) == total)
+        assert error(budgets.tolist()) == pytest.approx(best)
+
+
+def test_greedy_goes_over_humps():
+    """A curve that falls late has a hull with one long segment."""
+    counts = torch.tensor([[0, 4, 8], [0, 4, 8]])
+    errors = torch.tensor([[10.0, 9.9, 0.0], [4.0, 2.0, 1.0]])
+    assert by_curves(counts, errors, 8).tolist() == [8, 0]
+    assert by_curves(counts, errors, 12).tolist() == [8, 4]
+
+
+def test_budgets_have_one_total():
+    available = torch.tensor([40, 40, 600, 600])
+    assert equal(available, 0.25).tolist() == [20, 20, 150, 150]
+    counts = at_shares(available, GRID)
+    errors = torch.rand(4, len(GRID), dtype=torch.float64).cumsum(-1).flip(-1)
+    assert int(at_curves(available, errors, 0.25).sum()) == 340
+    assert bool((at_curves(available, errors, 0.25) >= counts[:, 0]).all())
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma3_text"])
+def test_curves_by_the_model_itself(family):
+    """What the layer adds changes by as much as the curve says, where one cache alone is cut."""
+    model = attention_model(family, **({"sliding_window": 64} if family != "llama" else {}))
+    read, rest = read_prefix(model, IDS[:, :PREFIX]), IDS[:, PREFIX:]
+    norms = norms_after(model, read)
+    assert len(norms) == (0 if family == "llama" else 2)
+    curves = error_curves(read, rest, ("h2o",), norms)[0].view(2, CACHES, -1)
+    assert curves[..., -1].tolist() == [[0, 0], [0, 0]]
+    point = GRID.index(3 / 4)
+    layer = model.model.layers[0]
+    for head in range(CACHES):
+        budgets = torch.full((CACHES,), PREFIX)
+        budgets[head] = 30
+        mask = kept(kept_first("h2o", read.layers[0]), budgets)
+        everything = torch.ones_like(mask)
+        inputs, added = [], []
+        part = layer.post_attention_layernorm if norms else layer.self_attn
+        hooks = [
+            layer.register_forward_pre_hook(lambda _, args, inputs=inputs: inputs.append(args[0])),
+            part.register_forward_hook(lambda _, __, out, added=added: added.append(out if norms else out[0])),
+        ]
+        for keep in ([everything, everything], [mask, everything]):
+            following_logits(read, rest, keep=keep)
+        for hook in hooks:
+            hook.remove()
+        expected = float((added[1] - added[0]).square().sum() / inputs[0].square().sum())
+        # The norm's divisor counts as fixed, which is right to first order.
+        assert float(curves[0, head, point]) == pytest.approx(expected, rel=0.25 if norms else 1e-3)
+
+
+def test_sizes_of_a_cache(prefix):
+    sizes = cache_sizes(prefix)
+    maps = torch.cat(list(prefix.layers[1].attention(1)[:, PREFIX // 2 :, : PREFIX // 2])).double()
+    for block, found in (
+        (maps, sizes.joint[3]),
+        (maps @ prefix.layers[1].value[1, : PREFIX // 2].double(), sizes.read[3]),
+    ):
+        sigma = np.linalg.svd(block.numpy(), compute_uv=False)
+        shares = sigma[sigma > 0] / sigma.sum()
+        assert float(found) == pytest.approx(float(np.exp(-(shares * np.log(shares)).sum())), rel=1e-4)
+    assert bool(((sizes.sink > 0) & (sizes.sink < 1)).all())
+
+
+def test_prices_of_a_small_model(llama):
+    ids = torch.randint(1, 64, (18, 72), generator=torch.Generator().manual_seed(5))
+    result = cache(llama, ids.flatten(), documents=18, tokens=72, following=8, keep=0.4, name="tiny")
+    chosen = {0.5: "50 %", 0.4: "40 %", 0.25: "25 %", 0.125: "12.5 %"}
+    assert [price.variant.title for price in result.prices] == [
+        *("int8", "int4"),
+        *(f"{keep} {way}" for keep in chosen.values() for way in ("equal", "by layer", "by curves")),
+        *(f"int4, {chosen[keep]} {'by ' if way == 'curves' else ''}{way}" for keep, way in result.chosen.items()),
+    ]
+    assert [one.keep for one in result.smaller] == [1, 0.5, 0.4, 0.25, 0.125]
+    assert [one.bytes for one in result.smaller][:2] == [64 * 4 * 2 * 8 * 4, 32 * 4 * 2 * 8 * 4]
+    assert (result.calibration, result.selection, len(result.documents)) == (6, 3, 9)
+    price = result.prices[2]
+    assert price.bytes_share == 0.5
+    assert price.nats.low < price.nats.value < price.nats.high
+    document, read = ids[9], read_prefix(llama, ids[9:10, :64])
+    keep = [kept(kept_first("expected", layer), torch.tensor([32, 32])) for layer in read.layers]
+    losses = [
+        float(functional.cross_entropy(following_logits(read, document[None, 64:], keep=masks)[:-1], document[65:]))
+        for masks in (None, keep)
+    ]
+    assert result.documents[0].loss == pytest.approx(losses[0])
+    assert result.documents[0].extra[2] == pytest.approx(losses[1] - losses[0], abs=1e-6)
+    shares = result.pruned_shares()
+    assert shares.shape == (99, 2, 2)
+    assert shares[49].mean() == pytest.approx(0.5, abs=0.01)
+
+
+def priced(extras, found, passkeys):
+    """A result of six documents, each variant with the same extra loss in all but a little."""
+    variants = (Variant(precision="int4"), Variant(0.5, "equal"), Variant(0.25, "curves"))
+    documents = tuple(
+        PricedDocument(10, 40, 2.0, tuple(extra + 1e-4 * (number % 2) for extra in extras)) for number in range(6)
+    )
+    head = CachedHead("layer", 0, 64, (0.0,) * len(GRID), 1.0, 1.0, 0.5, (32, 16))
+    chosen = {0.5: "equal", 0.25: "curves"}
+    return CachePrices(
+        "m", "h2o", 64, 1, 1, documents, variants, (0.3, 0.5, 0.25), chosen, passkeys, found, (head,), (0.5, 0.25), ()
+    )
+
+
+def test_recommendations():
+    assert priced((0.001, 0.001, 0.001), (10, 10, 10, 10), 10).recommended.variant.keep == 0.25
+    # Eviction needs passkeys that the whole cache finds, and may miss one of twenty.
+    for found, passkeys in (((10, 10, 10, 9), 10), ((4, 4, 4, 4), 10), ((0, 0, 0, 0), 0)):
+        result = priced((0.001, 0.001, 0.001), found, passkeys)
+        assert result.recommended.variant == Variant(precision="int4")
+        assert headline(result).startswith("Round, do not evict: int4 keeps the cache of m at 30%")
+    assert priced((0.2, 0.2, 0.2), (10, 10, 10, 10), 10).recommended is None
+    # 0.02 nats a token of 4 bytes are 0.0072 bits a byte.
+    assert priced((0.2, 0.02, 0.2), (10, 10, 10, 10), 10).recommended.variant.keep == 0.5
+
+
+def test_neighbours_lie_in_one_set():
+    long, short = torch.arange(120), [torch.arange(1000 + 10 * n, 1010 + 10 * n) for n in range(3)]
+    curves, choice, held_out = three_sets([long, *short], 10, 100, None)
+    assert [int(piece[0]) for piece in curves] == [0, 10, 20, 30, 1000]
+    assert max(int(piece[0]) for piece in curves if piece[0] < 120) < min(
+        int(piece[0]) for piece in choice if piece[0] < 120
+    )
+    together = [int(piece[0]) for part in (curves, choice, held_out) for piece in part]
+    assert sorted(together) == [*range(0, 120, 10), 1000, 1010, 1020]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"rule": "best"}, "rule must be one of expected, snapkv, h2o, streaming, got 'best'"),
+        ({"keep": 1.0}, "keep must be"),
+        ({"tokens": 33, "following": 8}, "tokens must be"),
+        ({"documents": 2}, "documents must be"),
+        ({"tokens": 500}, "inputs must have 6 pieces of 500 tokens, got 0"),
+    ],
+)
+def test_bad_input(llama, arguments, said):
+    with pytest.raises(InputError, match=said):
+        cache(llama, IDS.repeat(1, 8), **arguments)
+
+
+def test_models_without_such_a_cache():
+    for model, said in (
+        (tiny_model("mamba"), "cache"),
+        (attention_model("deepseek_v3"), "a latent"),
+        (attention_model("gpt_oss"), "softmax attention over its keys and no more"),
+        (attention_model("bloom"), "registry"),
+    ):
+        with pytest.raises(ModelError, match=said):
+            read_prefix(model, IDS[:, :PREFIX])
