@@ -83,7 +83,7 @@ _PAGES = {
     "recall_moment": "series.md#does-ess-rise-before-a-task-is-solved",
     "delimiter_positions": "delimiters.md#do-positions-make-attention-forget",
     "attention_students": "distillation.md#from-softmax-to-linear-attention",
-    "longer_regularisation": "regularisation.md#does-it-only-start-sooner",
+    "longer_regularisation": "idle-states.md#does-it-only-start-sooner",
 }
 
 
