@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -50,7 +51,7 @@ def fla(document: Mapping[str, Any]) -> dict[str, str]:
         reasons: dict[str, list[str]] = {}
         for run in runs:
             if layer[run]["reason"]:
-                reasons.setdefault(layer[run]["reason"].partition(";")[0].partition(". ")[0], []).append(run)
+                reasons.setdefault(_cause(layer[run]["reason"]), []).append(run)
         causes += [(name, ", ".join(where), reason) for reason, where in reasons.items()]
         for by, left_out in (("references", False), ("kernels", layer["in_torch"])):
             both = [layer[f"{by} {length}"] for length in (32, 72)]
@@ -69,3 +70,10 @@ def fla(document: Mapping[str, Any]) -> dict[str, str]:
         "rwkv7": f"{layers['rwkv7']['kernels 72']['faithfulness']:.0e}",
         **{by: str(count) for by, count in agreeing.items()},
     }
+
+
+def _cause(reason: str) -> str:
+    """The first sentence, without the class of the error and the place in the code."""
+    return (
+        re.sub(r"^\w+Error: ", "", reason).partition(";")[0].partition(". ")[0].partition(" (")[0] or "not implemented"
+    )

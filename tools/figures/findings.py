@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -48,15 +49,16 @@ def findings(folder: Path) -> dict[str, str]:
     presets, verdicts = set[tuple[str, str]](), Counter[str]()
     for claim, name in CLAIMS:
         if not (folder / name).is_dir():
-            rows.append((claim, name, "", "not yet tested", ""))
+            rows.append((claim, name, "", "", "not yet tested", ""))
             continue
         record = read_record(folder, name)
         presets.add((name, record.get("preset", "")))
         verdicts[VERDICTS[record["holds"]]] += 1
-        effects = "; ".join(f"{LOOKS[look]} {effect} ({units})" for look, effect, units in _looks(record))
+        effects = "; ".join(f"{LOOKS[look]} {effect}" for look, effect, _ in _looks(record))
+        counts = " and ".join(dict.fromkeys(units for *_, units in _looks(record)))
         link = f"[{VERDICTS[record['holds']]}](results/{name}/record.json)"
         tested = f"{record['claim']} On {_subjects(folder, name, record)}."
-        rows.append((claim, tested, effects, link, against[name]))
+        rows.append((claim, tested, effects, f"{counts}: {_unit(record)}", link, against[name]))
     false = json.loads((folder / "false_positives.json").read_text("utf-8"))
     shown = [
         (row["study"], row["preset"] or "–", str(max(row["independent"], row["cell_effects"])), row["found"])
@@ -65,8 +67,8 @@ def findings(folder: Path) -> dict[str, str]:
     ]
     head = ("study", "preset", f"“holds” without an effect, of {false['draws']:,}", "planted effect found")
     return {
-        "table": table(("the paper says", "tested here", "effect (units)", "verdict", "against it"), rows),
-        "verdicts": ", ".join(f"{number} {verdict}" for verdict, number in verdicts.items()),
+        "table": table(("the paper says", "tested here", "effect", "units", "verdict", "against it"), rows),
+        "verdicts": ", ".join(f"{verdict}: {number}" for verdict, number in verdicts.items()),
         "false_positives": table(head, shown),
     }
 
@@ -83,6 +85,13 @@ def _subjects(folder: Path, study: str, record: Mapping[str, Any]) -> str:
     lengths = [row["length"] for row in rows]
     tokens = " to ".join(str(end) for end in sorted({min(lengths), max(lengths)}))
     return f"{record['done']} runs of {named}; {tasks}, {tokens} tokens"
+
+
+def _unit(record: Mapping[str, Any]) -> str:
+    """What was drawn independently, as the record's own sentence names it."""
+    said = " ".join(record["statements"])
+    found = re.search(r"over \d+ units \((.*?)\), adjusted p", said)
+    return found[1] if found else ""
 
 
 def _looks(record: Mapping[str, Any]) -> list[tuple[str, str, str]]:
