@@ -24,7 +24,7 @@ def test_every_figure_is_on_a_page():
     found = {f"{part}.{name}": text for part, names in figures.figures().items() for name, text in names.items()}
     shown = {name for page in DOCS.glob("*.md") for name in pages.names(page.read_text("utf-8"))}
     # Commands cannot hold a mark.
-    in_commands = {"length.lengths": "length", "length_architectures.lengths": "length", "needles.depths": "needles"}
+    in_commands = {"length.lengths": "length", "length_architectures.lengths": "length", "needles.depths": "how-to"}
     assert shown | set(in_commands) == set(found)
     assert all(found.values())
     for name, page in in_commands.items():
