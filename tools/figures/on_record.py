@@ -145,13 +145,12 @@ def read_record(folder: Path, study: str) -> dict[str, Any]:
 
 
 def _result(record: Mapping[str, Any] | None) -> str:
-    """A record as Markdown: its claim and verdict, its test and pilot, and how it was made."""
+    """A record as Markdown: its claim and verdict, its test, and how it was made."""
     if record is None:
         return NOT_TESTED
-    tested = ("Tested: ", "The claim was fixed from ")
-    said = [f"- {statement}" for statement in record["statements"] if statement.startswith(tested)]
+    said = [f"- {statement}" for statement in record["statements"] if statement.startswith("Tested: ")]
     made = f"Made by `{record['command']}` ({record['versions']}{_runs(record)})."
-    file = f"[What every setting gave](results/{record['study']}/record.json)."
+    file = f"[Its pilot, and what every setting gave](results/{record['study']}/record.json)."
     return "\n".join(
         [f"**{record['claim']}** Verdict: **{VERDICTS[record['holds']]}**.", "", *said, "", f"{made} {file}"]
     )
