@@ -3,8 +3,8 @@
 A tiny random model of each, with an odd configuration and attention far from uniform, is measured. Three oracles that
 use none of the package's code judge: the attention maps that the model itself returns, what its own code makes of
 impulses in what T acts on, and its logits with and without observation. The table of all families is written to
-src/statesize/adapters/families.json and docs/families.md; with names, their rows are printed and nothing is written.
-Exits with 1 where an oracle disagrees.
+src/statesize/adapters/families.json, from which `python -m tools.figures.pages` makes the tables of docs/families.md;
+with names, their rows are printed and nothing is written. Exits with 1 where an oracle disagrees.
 """
 
 from __future__ import annotations
@@ -26,12 +26,10 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from oracles.family_sweep import Row, sweep
 from oracles.tiny_families import MORE, names, tiny
 
-from statesize.adapters.sources import swept
 from statesize.io.files import replace_file
 
 ROOT = Path(__file__).parents[1]
 TABLE = ROOT / "src" / "statesize" / "adapters" / "families.json"
-PAGE = ROOT / "docs" / "families.md"
 
 
 def document(rows: list[Row]) -> dict[str, object]:
@@ -46,51 +44,8 @@ def document(rows: list[Row]) -> dict[str, object]:
     return {"schema": 1, "transformers": version("transformers"), "families": families}
 
 
-TEXT = """# Which models can be measured?
-
-{measured} of the {all} families of causal language models in transformers {transformers} are measured, and {beyond}
-classes beyond them. Each row is a tiny random model of the family with an odd configuration: three heads, one key-value
-head where heads share keys, windows and selections shorter than the text, a text of prime length, and weights that make
-attention far from uniform.
-
-T of every layer is compared with the attention maps that the model itself returns, and with what the model's own code
-makes of impulses in what T acts on; the largest difference counts, relative to the largest entry of T. Where the maps
-are not what a layer applies (they are scaled after, or are no probabilities), impulses decide. *Rows* means that an
-output gate follows, so that impulses show rows of T up to a factor each. The logits under observation equal those of
-the model alone in every row.
-
-`python benchmarks/families.py` makes this page. Other models are checked while they are measured, layer by layer.
-
-| family | class | mixers | maps | impulses | not measured in it |
-|---|---|---|---|---|---|"""
-
-
-def page() -> str:
-    """docs/families.md, made of families.json."""
-    found = swept()
-    measured, registered = found.of("measured"), [family for family in found.families if family.registered]
-    inside = sum(family.registered for family in measured)
-    counts = {"all": len(registered), "measured": inside, "beyond": len(measured) - inside}
-    lines = [TEXT.format(transformers=found.transformers, **counts)]
-    for family in measured:
-        mixers = ", ".join(f"{count} {kind}" for kind, count in family.mixers.items())
-        impulses = _figure(family.impulses) + (" (rows)" if family.gated and family.impulses is not None else "")
-        cells = (family.name, f"`{family.model}`", mixers, _figure(family.maps), impulses, _cell(family.reason))
-        lines.append(f"| {' | '.join(cells)} |")
-    lines += ["", "## Not measured", "", "| family | class | why |", "|---|---|---|"]
-    for family in found.families:
-        if family.status != "measured":
-            model = f"`{family.model}`" if family.model else "—"
-            lines.append(f"| {family.name} | {model} | {_cell(family.reason)} |")
-    return "\n".join(lines) + "\n"
-
-
 def _figure(value: float | None) -> str:
     return "—" if value is None else "0" if not value else f"{value:.0e}"
-
-
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("<", "&lt;")
 
 
 def main() -> int:
@@ -113,8 +68,6 @@ def main() -> int:
         print(f"{name:26} {row.status:9} {mixers or row.reason[:90]}; {figures}, {seconds:.1f} s", flush=True)
     if not asked:
         replace_file(TABLE, (json.dumps(document(rows), indent=1, ensure_ascii=False) + "\n").encode())
-        swept.cache_clear()
-        replace_file(PAGE, page().encode())
     return int(any(row.status == "wrong" for row in rows))
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tools.figures import caveats, figures, pages, trained_families, trends
+from tools.figures import caveats, families, figures, pages, trained_families, trends
 
 DOCS = Path(__file__).parents[1] / "docs"
 
@@ -24,7 +24,7 @@ def test_every_figure_is_on_a_page():
     found = {f"{part}.{name}": text for part, names in figures.figures().items() for name, text in names.items()}
     shown = {name for page in DOCS.glob("*.md") for name in pages.names(page.read_text("utf-8"))}
     # Commands cannot hold a mark.
-    in_commands = {"length.lengths": "length", "length_architectures.lengths": "length", "needles.depths": "needles"}
+    in_commands = {"length.lengths": "length", "length_architectures.lengths": "length", "needles.depths": "how-to"}
     assert shown | set(in_commands) == set(found)
     assert all(found.values())
     for name, page in in_commands.items():
@@ -89,15 +89,23 @@ def test_layers_of_fla_count_where_all_of_them_is_measured():
         "capture": [{"model": "GLA", "ratio": ratio} for ratio in (4.96, 3)],
         "training": [{"mixer": "gla", "seconds": 0.75}],
     }
-    found = figures.fla(
+    found = families.fla(
         {"layers": layers, "time": times, "flash-linear-attention": "0.6.0", "triton": "3.9.0", "torch": "2.13.0"}
     )
     assert (found["references"], found["kernels"]) == ("3", "2")
     assert (found["capture"], found["training"]) == ("5.0 and 3.0 (GLA)", "0.8 s (`gla`)")
     assert found["versions"] == "fla 0.6.0, triton 3.9.0, torch 2.13.0"
-    assert "| not by kernels | `GLA` | gla | 2 | 8 | 3e-07 | 3e-07 | 3e-07 | — |" in found["table"]
     assert found["rwkv7"] == "4e-05"
+    assert found["table"].splitlines()[2:] == ["| gla | `GLA`, `GLA`, `GLA`, `GLA`, `GLA`, `GLA`, `GLA` |"]
     assert found["causes"].splitlines()[2:] == ["| not by kernels | kernels 72 | asks for a GPU |"]
+
+
+def test_families_are_listed_once_with_their_mixers():
+    found = families.families()
+    listed = [name for row in found["table"].splitlines()[2:] for name in row.split(" | ")[1].rstrip(" |").split(", ")]
+    assert len(listed) == len(set(listed)) == int(found["measured"])
+    assert {"llama", "mamba2", "blt \\*"} <= set(listed)
+    assert len(found["refused"].splitlines()) == 2 + 5
 
 
 def test_what_was_run_keeps_the_promises():
@@ -186,6 +194,8 @@ def test_pairs_of_seeds_agree_where_ess_and_accuracy_go_together():
 
 
 def test_something_stands_beside_every_finding():
-    known = figures.figures()
-    studies = re.findall(r"`docs/results/(\w+)`", known["findings"]["table"])
-    assert re.findall(r"^\| `(\w+)` \|", known["caveats"]["table"], re.MULTILINE) == studies
+    rows = figures.figures()["findings"]["table"].splitlines()[2:]
+    studies = [re.search(r"results/(\w+)/record", row)[1] for row in rows]
+    said = caveats.caveats(DOCS / "results")
+    assert sorted(said) == sorted(studies)
+    assert all(row.endswith(f"| {said[study]} |") for row, study in zip(rows, studies, strict=True))

@@ -1,8 +1,6 @@
 """The table of families is what the sweep finds: the popular families in every run, all of them on request."""
 
-import importlib.util
 from functools import partial
-from pathlib import Path
 
 import pytest
 import torch
@@ -14,7 +12,6 @@ from oracles.tiny_families import MORE, SHORT, names, tiny
 from statesize.adapters.sources import STATE_SIZES, swept
 from statesize.operators import Dense
 
-ROOT = Path(__file__).parents[2]
 TABLE = {family.name: family for family in swept().families}
 pytestmark = pytest.mark.skipif(
     transformers.__version__ != swept().transformers, reason="the table is that of another version of transformers"
@@ -55,13 +52,6 @@ def test_what_is_measured_agrees_with_an_oracle():
     for family in swept().of("measured"):
         assert family.logits == 0
         assert (family.maps if family.impulses is None else family.impulses) < 1e-5
-
-
-def test_the_page_is_made_of_the_table():
-    specification = importlib.util.spec_from_file_location("families", ROOT / "benchmarks" / "families.py")
-    command = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(command)
-    assert (ROOT / "docs" / "families.md").read_text(encoding="utf-8") == command.page()
 
 
 @pytest.mark.parametrize("family", ["llama", "granite_swa", "diffllama", "mamba2", "rwkv"])

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from statesize.lab.studies.recall.claim import CLAIM
-from tools.figures.on_record import figure, read_record, rows_of, table
+from tools.figures.on_record import figure, read_record, rows_of
 
 Figures: TypeAlias = Mapping[str, Any]
 Rows: TypeAlias = Sequence[Mapping[str, Any]]
@@ -18,14 +18,13 @@ _CELL = ("mixer", "kv", "length", "key_size")
 
 
 def caveats(folder: Path) -> dict[str, str]:
-    """A row a study."""
+    """A sentence or two a study."""
     of_runs, of_figures = (
         (correlation, regimes),
         (regularisation, initialisation, distillation, hybrids, delimiters, recall),
     )
     said = {part.__name__: part(_figures(folder, part.__name__), rows_of(folder, part.__name__)) for part in of_runs}
-    said |= {part.__name__: part(_figures(folder, part.__name__)) for part in of_figures}
-    return {"table": table(("record", "beside the effect"), [(f"`{study}`", text) for study, text in said.items()])}
+    return said | {part.__name__: part(_figures(folder, part.__name__)) for part in of_figures}
 
 
 def _figures(folder: Path, study: str) -> Figures:
@@ -71,7 +70,7 @@ def regularisation(figures: Figures) -> str:
     """One length of training."""
     before, after = figures["gla_lambda_0_accuracy"], figures["gla_lambda_0.3_accuracy"]
     return (
-        f"Accuracy rises from {before:.2f} to {after:.2f} in a short training. A longer one was asked apart, below: "
+        f"Accuracy rises from {before:.2f} to {after:.2f} in a short training. A longer one was tested apart, below: "
         "the term may only make the start faster."
     )
 

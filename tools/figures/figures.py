@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from statesize.lab import zoo
-from tools.figures.caveats import caveats
+from tools.figures.families import families, fla
+from tools.figures.findings import findings
 from tools.figures.fixed_claims import (
     asked,
     attention_students,
@@ -18,7 +19,7 @@ from tools.figures.fixed_claims import (
     truncation,
 )
 from tools.figures.names import names
-from tools.figures.on_record import beyond, estimate, findings, history, open_gates, quoted, results, table
+from tools.figures.on_record import beyond, estimate, history, open_gates, quoted, results, table
 from tools.figures.smaller_states import caches, compression, delta_rules, ess_sizes, gramian_time, mamba2_layers
 from tools.figures.speed import defaults, engines, long
 from tools.figures.trained_families import architectures, compiled_training
@@ -66,13 +67,12 @@ def figures(docs: Path = DOCS) -> dict[str, dict[str, str]]:
     )
     kept = {part.__name__: part(json.loads((docs / f"{part.__name__}.json").read_text("utf-8"))) for part in parts}
     on_record = {
-        part.__name__: part(docs / "results")
-        for part in (results, findings, quoted, history, open_gates, beyond, caveats)
+        part.__name__: part(docs / "results") for part in (results, findings, quoted, history, open_gates, beyond)
     }
     for name, part in (("length", length), ("length_architectures", length), ("needles", needles)):
         lines = (docs / f"{name}.jsonl").read_text("utf-8").splitlines()
         kept[name] = part([json.loads(line) for line in lines])
-    return kept | {"names": names(), "bundled": bundled(), "asked": asked(docs)} | on_record
+    return kept | {"names": names(), "bundled": bundled(), "families": families(), "asked": asked(docs)} | on_record
 
 
 def layers(document: Mapping[str, Any]) -> dict[str, str]:
@@ -252,51 +252,6 @@ def strangers(document: Mapping[str, Any]) -> dict[str, str]:
     return _numbers(document, "files", "signals", "seed", "findings")
 
 
-def fla(document: Mapping[str, Any]) -> dict[str, str]:
-    """Layers of flash-linear-attention: what T u differs by from references and kernels, and why some are missing."""
-    layers: dict[str, Any] = document["layers"]
-    runs = [f"{by} {length}" for by in ("references", "kernels") for length in (32, 72)]
-    rows: list[tuple[str, ...]] = []
-    causes: list[tuple[str, str, str]] = []
-    agreeing = {"references": 0, "kernels": 0}
-    for name, layer in layers.items():
-        found = [layer[run] for run in runs]
-        told = next((run for run in found if run["kind"]), found[0])
-        size = "" if not told["kind"] else str(told["state_size"] or "grows")
-        rows.append(
-            (name, f"`{layer['class']}`", told["kind"], str(told["units"] or ""), size, *map(_difference, found))
-        )
-        reasons: dict[str, list[str]] = {}
-        for run, one in zip(runs, found, strict=True):
-            if one["reason"]:
-                reasons.setdefault(one["reason"].partition(";")[0], []).append(run)
-        causes += [(name, ", ".join(where), reason) for reason, where in reasons.items()]
-        for by, left_out in (("references", False), ("kernels", layer["in_torch"])):
-            both = [layer[f"{by} {length}"] for length in (32, 72)]
-            whole = all(not one["reason"] and one["units"] > 1 and one["faithfulness"] <= 2e-6 for one in both)
-            agreeing[by] += whole and not left_out and not layer["flash_attention"]
-    headings = ("layer", "class", "measured as", "heads", "TSS", "references 32", "72", "kernels 32", "72")
-    time, captured = document["time"], dict[str, list[str]]()
-    for row in time["capture"]:
-        captured.setdefault(row["model"], []).append(f"{row['ratio']:.1f}")
-    return {
-        "table": table(headings, rows),
-        "causes": table(("layer", "where", "what was said"), causes),
-        "capture": ", ".join(f"{' and '.join(ratios)} ({model})" for model, ratios in captured.items()),
-        "training": ", ".join(f"{row['seconds']:.1f} s (`{row['mixer']}`)" for row in time["training"]),
-        "versions": f"fla {document['flash-linear-attention']}, triton {document['triton']}, torch {document['torch']}",
-        "rwkv7": f"{layers['rwkv7']['kernels 72']['faithfulness']:.0e}",
-        **{by: str(count) for by, count in agreeing.items()},
-    }
-
-
-def _difference(run: Mapping[str, Any]) -> str:
-    """A difference, or a dash where the layer did not run."""
-    if run["faithfulness"] is None:
-        return "—"
-    return f"{run['faithfulness']:.0e}{' fp16' * (run['dtype'] == 'float16')}{', refused' * bool(run['reason'])}"
-
-
 def mutation(document: Mapping[str, Any]) -> dict[str, str]:
     """How many changes of the code the tests notice."""
     killed, made, (low, high) = document["killed"], document["made"], document["interval"]
@@ -317,12 +272,11 @@ def coverage(document: Mapping[str, Any]) -> dict[str, str]:
 
 
 def faults(document: Mapping[str, Any]) -> dict[str, str]:
-    """Faults by kind, and what came of them."""
+    """How many faults there were, and what came of them."""
     return {
         **_numbers(document, "faults", "seed", "lost", "problems"),
         "on_ray": str(sum("Ray" in survival["job"] for survival in document["survivals"])),
         "seconds": f"{document['seconds']:,.0f}",
-        "table": table(("fault", "times"), [(name, str(times)) for name, times in document["by_fault"].items()]),
     }
 
 

@@ -73,17 +73,17 @@ def asked(docs: Path) -> dict[str, str]:
         document = json.loads((docs / f"{name}.json").read_text("utf-8"))
         looks = document["looks"]
         units = "; ".join(str(look["units"]) for look in looks)
-        effects = "; ".join(f"`{look['name']}` {_shown(look, '.2f')}" for look in looks)
+        effects = "; ".join(f"{look['name'].replace('_', ' ')} {_shown(look, '.2f')}" for look in looks)
         verdict = VERDICTS[document["holds"]]
         rows.append((document["claim"]["statement"], units, effects, verdict, f"[{page.partition('.')[0]}]({page})"))
     return {"table": table(("the claim", "units", "effect", "verdict", "page"), rows)}
 
 
 _PAGES = {
-    "recall_moment": "series.md#does-ess-rise-before-a-task-is-solved",
+    "recall_moment": "length.md#does-ess-rise-before-a-task-is-solved",
     "delimiter_positions": "delimiters.md#do-positions-make-attention-forget",
     "attention_students": "distillation.md#from-softmax-to-linear-attention",
-    "longer_regularisation": "regularisation.md#does-it-only-start-sooner",
+    "longer_regularisation": "idle-states.md#does-it-only-start-sooner",
 }
 
 

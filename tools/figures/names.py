@@ -24,13 +24,19 @@ SPACES = {
 
 def names() -> dict[str, str]:
     """A table for each namespace."""
-    return {space: _names(f"statesize{end}") for space, end in SPACES.items()}
+    top = {id(value) for value in _callables("statesize").values()}
+    return {space: _names(f"statesize{end}", top if end else set()) for space, end in SPACES.items()}
 
 
-def _names(space: str) -> str:
-    module = importlib.import_module(space)
-    rows = [(f"`{name}`", _first_line(value)) for name in module.__all__ if callable(value := getattr(module, name))]
+def _names(space: str, above: set[int]) -> str:
+    """The names of a namespace that do not stand at the top."""
+    rows = [(f"`{name}`", _first_line(value)) for name, value in _callables(space).items() if id(value) not in above]
     return table(("name", "what it is"), rows)
+
+
+def _callables(space: str) -> dict[str, object]:
+    module = importlib.import_module(space)
+    return {name: value for name in module.__all__ if callable(value := getattr(module, name))}
 
 
 def _first_line(value: object) -> str:

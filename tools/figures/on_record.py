@@ -13,69 +13,27 @@ from statesize.lab.studies.grid.table import parse_rows
 STUDIES = (*GRID_STUDIES, "delimiters", "recall")
 METRIC = "relative_0.01"
 NOT_TESTED = "Not yet tested: no runs of a preset with a claim are on record."
-CLAIMS = (
-    ("Accuracy goes with ESS/kv, more than with TSS/kv (section 4.1)", "correlation"),
-    ("Gated mixers leave states unused that linear attention fills (section 4.2)", "regimes"),
-    ("A term that keeps decays near 1 repairs that", "regularisation"),
-    ("The normalisation factor of S6 raises ESS at initialisation, and accuracy", "initialisation"),
-    ("The ESS of a teacher tells what a smaller student loses", "distillation"),
-    ("The ESS of the layers of a hybrid tells how good it is", "hybrids"),
-    ("ESS dips at delimiters (section 5)", "delimiters"),
-    ("Models whose memory is modulated more recall better (section 5)", "recall"),
-)
-"""What the paper says, and the study that tests it."""
 
 
 def results(folder: Path) -> dict[str, str]:
     """What is on record of each study, as Markdown."""
-    return {name: _result(_record(folder, name)) for name in STUDIES}
+    found = {name: _result(_record(folder, name)) for name in STUDIES}
+    return found | {"zoology_runs": _zoology(read_record(folder, "zoology")["figures"])}
 
 
-def findings(folder: Path) -> dict[str, str]:
-    """One row a claim of the paper; how often studies find what is not there; the sizes of the records."""
+def _zoology(figures: Mapping[str, Any]) -> str:
+    """Accuracy beside the published one, and ESS."""
     rows: list[tuple[str, ...]] = []
-    for claim, name in CLAIMS:
-        record = _record(folder, name)
-        if record is None:
-            rows.append((claim, "", name, "", "", "not yet tested", ""))
-            continue
-        looks = _looks(record)
-        units = "; ".join(look[2] for look in looks)
-        effects = "; ".join(f"{LOOKS[look[0]]} {look[1]}" for look in looks)
-        link = f"`docs/results/{name}`"
-        tested = (claim, record["claim"], f"`{record['command']}`", units, effects)
-        rows.append((*tested, VERDICTS[record["holds"]], link))
-    false = json.loads((folder / "false_positives.json").read_text("utf-8"))
-    shown = [
-        (row["study"], row["preset"] or "–", str(row["independent"]), str(row["cell_effects"]), row["found"])
-        for row in false["designs"]
-    ]
-    draws = f"of {false['draws']:,}"
-    head = ("study", "preset", f"independent cells, {draws}", f"cell effects, {draws}", "planted effect found")
-    kept = [name for name in STUDIES if (folder / name).is_dir()]
-    sizes = [(name, f"{sum(path.stat().st_size for path in (folder / name).iterdir()):,}") for name in kept]
-    return {
-        "table": table(("the paper says", "tested here", "by", "units", "effect", "verdict", "record"), rows),
-        "false_positives": table(head, shown),
-        "sizes": table(("record", "bytes"), sizes),
-    }
+    for name in figures:
+        if name.endswith("_accuracy"):
+            run = name.removesuffix("_accuracy")
+            mixer, length, width = run.split("_")
+            published = figures[f"{run}_published"]
+            shown = "–" if published is None else f"{published:.2f}"
+            numbers = (f"{figures[name]:.2f}", shown, f"{figures[f'{run}_ess']:.1f}")
+            rows.append((f"`{mixer}`", length, width.removeprefix("d"), *numbers))
+    return table(("mixer", "L", "width", "accuracy", "published", "ESS"), rows)
 
-
-LOOKS = {
-    "mqar_inside_cells": "r",
-    "mqar_inside_cells_above_control": "less r of ESS at initialisation",
-    "la_less_gla": "ESS/TSS of `la` less that of `gla`",
-    "la_less_wla": "less that of `wla`",
-    "gla_lambda_0.3_gain": "accuracy gained",
-    "s6_initial_ratio_0.01_to_0.1": "times the ESS of S6",
-    "gla_s6_initial_ratio_0.01_to_0.1": "of GLA-S6",
-    "s6_accuracy_gain_0.01_to_0.1": "accuracy gained by S6",
-    "n4_spearman": "ρ",
-    "early_attention_spearman_inside": "ρ",
-    "beyond_controls_gla": "deeper dip",
-    "depth_recall": "ρ with ln p",
-}
-"""Words for the figures of claims."""
 
 QUOTED = {
     "correlation": (
@@ -132,32 +90,39 @@ def _cell(row: Mapping[str, Any]) -> tuple[Any, ...]:
 
 def history(folder: Path) -> dict[str, str]:
     """What the claim of before gives on the runs on record of each study."""
-    document, found = json.loads((folder / "history.json").read_text("utf-8")), dict[str, str]()
+    document, rows = json.loads((folder / "history.json").read_text("utf-8")), list[tuple[str, ...]]()
     for study, said in document["studies"].items():
         shown = ", ".join(f"`{name}` {estimate(x, ends, '.2f')}" for name, (x, *ends) in said["figures"].items())
-        verdict, made = VERDICTS[said["holds"]], f"`{document['command']}`, code of commit {document['commit'][:10]}"
-        found[study] = (
-            f"On the runs on record, the claim of before, “{said['claim']}”, **{verdict}**: {shown} ({made})."
-        )
+        rows.append((f"`{study}`", said["claim"], f"{VERDICTS[said['holds']]}: {shown}"))
     (before,) = document["pilot"].values()
     pilot = parse_rows((folder / "hybrids" / "pilot.parquet").read_bytes())
     now = GRID_STUDIES["hybrids"].conclude(pilot, METRIC, None).figures
-    return found | {
+    return {
+        "table": table(("study", "the claim before", "on the runs on record"), rows),
+        "commit": f"`{document['commit'][:10]}`",
         "pilot_before": estimate(before[0], before[1:], ".2f"),
         "pilot_now": figure(now, "early_attention_spearman_inside"),
     }
 
 
 def beyond(folder: Path) -> dict[str, str]:
-    """What ESS adds to what one would use otherwise, as partial rank correlations with accuracy."""
+    """What ESS adds to other quantities, as partial rank correlations with accuracy in the largest record."""
     document = json.loads((folder / "beyond.json").read_text("utf-8"))
-    numbers = {"ess": ".2f", "other": ".2f", "ess_given": ".2f", "adjusted_p": ".2g", "other_given": ".2f"}
+    numbers = {"other": ".2f", "ess_given": ".2f", "adjusted_p": ".2g", "other_given": ".2f"}
     rows: list[tuple[str, ...]] = []
     for row in document["rows"]:
-        shown = [format(row[name], form) if name in row else "–" for name, form in numbers.items()]
-        rows.append((row["study"], row["alternative"].replace("_", " "), f"{row['runs']} in {row['groups']}", *shown))
-    head = ("record", "alternative", "runs, groups", "ESS", "alternative", "ESS given it", "adjusted p", "it given ESS")
-    told = {"table": table(head, rows), "metric": f"`{document['metric']}`", "draws": f"{document['draws']:,}"}
+        if row["study"] == "correlation":
+            shown = [format(row[name], form) if name in row else "–" for name, form in numbers.items()]
+            rows.append((row["alternative"].replace("_", " "), str(row["runs"]), *shown))
+    head = ("alternative", "runs", "alternative alone", "ESS given it", "adjusted p", "it given ESS")
+    largest = next(row for row in document["rows"] if row["study"] == "correlation")
+    told = {
+        "table": table(head, rows),
+        "metric": f"`{document['metric']}`",
+        "draws": f"{document['draws']:,}",
+        "ess": f"{largest['ess']:.2f}",
+        "least_p": f"{min(row['adjusted_p'] for row in document['rows'] if row['study'] != 'correlation'):.2g}",
+    }
     return told | {study: f"{value:.2f}" for study, value in document["differences"].items() if value}
 
 
@@ -179,27 +144,16 @@ def read_record(folder: Path, study: str) -> dict[str, Any]:
     return json.loads((folder / study / "record.json").read_text("utf-8"))
 
 
-def _looks(record: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
-    """Name, effect with interval, units and adjusted p of each figure of the claim."""
-    found: list[tuple[str, str, str, str]] = []
-    figures = record["figures"]
-    for key in figures:
-        if key.startswith("claim_") and key.endswith("_units"):
-            name = key.removeprefix("claim_").removesuffix("_units")
-            value, interval = figures[f"claim_{name}"], figures[f"claim_{name}_interval"]
-            ends = "" if interval is None else f" [{interval[0]:.2f}, {interval[1]:.2f}]"
-            effect = "–" if value is None else f"{value:.2f}{ends}"
-            found.append((name, effect, f"{figures[key]:.0f}", f"{figures[f'claim_{name}_p']:.2g}"))
-    return found
-
-
 def _result(record: Mapping[str, Any] | None) -> str:
-    """A record as Markdown: its claim and verdict, how it was made, and what it says."""
+    """A record as Markdown: its claim and verdict, its test, and how it was made."""
     if record is None:
         return NOT_TESTED
-    said = [f"- {statement}" for statement in record["statements"]]
+    said = [f"- {statement}" for statement in record["statements"] if statement.startswith("Tested: ")]
     made = f"Made by `{record['command']}` ({record['versions']}{_runs(record)})."
-    return "\n".join([f"**{record['claim']}** Verdict: **{VERDICTS[record['holds']]}**.", "", *said, "", made])
+    file = f"[Its pilot, and what every setting gave](results/{record['study']}/record.json)."
+    return "\n".join(
+        [f"**{record['claim']}** Verdict: **{VERDICTS[record['holds']]}**.", "", *said, "", f"{made} {file}"]
+    )
 
 
 def _runs(record: Mapping[str, Any]) -> str:

@@ -18,29 +18,38 @@ def engines(document: Mapping[str, Any]) -> dict[str, str]:
         (case, str(units), f"{length:,}", f"`{engine}`", *_times(rows, (case, engine, length, units)))
         for case, engine, length, units in cases
     ]
-    errors = [
-        (
-            row["case"],
-            f"`{row['engine']}`",
-            "all σ" if row["output"] == "values" else row["output"],
-            "" if row["output"] == "counts" else f"{row['error']:.0e}",
-            f"{row['miscounts']} of {row['checked']}",
-            f"{row['peak_bytes'] / 2**20:,.0f} MiB",
-        )
-        for row in rows
-    ]
+    errors = [(f"`{engine}`", *_errors(found)) for engine, found in _by_engine(rows).items()]
     return {
         "machine": f"{document['machine']}; torch {versions['torch']}, numba {versions['numba']}, Python "
         f"{versions['python']}",
         "threads": f"{document['threads']} thread" + "s" * (document["threads"] > 1),
         "clock": document["clock"],
         "times": table(("case", "heads or channels", "L", "engine", "counts", "entropy", "all σ"), times),
-        "errors": table(("case", "engine", "asked for", "largest error", "outside its bound", "peak memory"), errors),
+        "errors": table(("engine", "outside its bound", "entropy within", "σ / σ₁ within", "peak memory"), errors),
         "exponents": table(
             ("engine", "exponent"),
             [(f"`{engine}`", f"{slope:.2f}") for engine, slope in document["exponents"].items()],
         ),
     }
+
+
+def _by_engine(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
+    found: dict[str, list[Mapping[str, Any]]] = {}
+    for row in rows:
+        found.setdefault(row["engine"], []).append(row)
+    return found
+
+
+def _errors(rows: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    """Answers outside their bounds, the largest errors and the most memory of the cases of one engine."""
+    largest = [
+        max((row["error"] for row in rows if row["output"] == output), default=None) for output in ("entropy", "values")
+    ]
+    return (
+        f"{sum(row['miscounts'] for row in rows)} of {sum(row['checked'] for row in rows)}",
+        *("" if error is None else f"{error:.0e}" for error in largest),
+        f"{max(row['peak_bytes'] for row in rows) / 2**20:,.0f} MiB",
+    )
 
 
 def _times(rows: Sequence[Mapping[str, Any]], case: tuple[str, str, int, int]) -> list[str]:

@@ -47,15 +47,7 @@ def architectures(document: Mapping[str, Any]) -> dict[str, str]:
         for row in found
     ]
     more = [
-        (
-            row["name"],
-            "–" if row is found[0] else _ends(row["loss_difference"], "+"),
-            f"{row['relative_count']:.1f}",
-            f"{row['total_ess']:,.0f}",
-            f"{row['norm']:.2g}",
-            f"{row['processor_seconds'] / 60:.1f}",
-        )
-        for row in found
+        (row["name"], f"{row['relative_count']:.1f}", f"{row['total_ess']:,.0f}", f"{row['norm']:.2g}") for row in found
     ]
     parameters = [row["parameters"] for row in found]
     shares = [share for row in found for share in (row["of_state"], row["of_ceiling"]) if share is not None]
@@ -64,9 +56,7 @@ def architectures(document: Mapping[str, Any]) -> dict[str, str]:
         "table": table(
             ("architecture", "parameters", "loss", "ESS", "of its size", "state or cache", "along the text"), rows
         ),
-        "more": table(
-            ("architecture", "loss against the first", "count above 1 %", "total ESS", "norm", "minutes to train"), more
-        ),
+        "more": table(("architecture", "count above 1 %", "total ESS", "norm"), more),
         "published": table(
             ("command", "parameters", "kind", "seconds"),
             (
@@ -121,9 +111,9 @@ def thumbnail(curve: Sequence[float], ceiling: Sequence[float]) -> str:
     )
 
 
-def _ends(ends: Sequence[float], sign: str = "") -> str:
+def _ends(ends: Sequence[float]) -> str:
     """An estimate with its interval."""
-    value, low, high = (f"{number:{sign}.3f}" for number in ends)
+    value, low, high = (f"{number:.3f}" for number in ends)
     return f"{value} ({low} to {high})"
 
 

@@ -9,8 +9,8 @@ sequence of L' = min(L, 2 m) suffice, and a short kernel costs the same at any l
 - for other kernels of low numerical rank from compressing the past;
 - else from tridiagonal cores of T, or again from decompositions where positions are few.
 
-Under windows, and where all singular values are requested, every shape of block is decomposed (docs/engines.md,
-"Convolutions").
+Under windows, and where all singular values are requested, every shape of block is decomposed
+(docs/engine-mathematics.md, "Convolutions").
 """
 
 from __future__ import annotations

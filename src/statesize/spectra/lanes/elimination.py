@@ -3,7 +3,7 @@
 S_j = [[P[j:, j:], X[j:, :j]], [·, C[:j, :j]]] for j = 0 … b − 1, with P and C symmetric. The positions of a half share
 what they all keep: the first half keeps the rows of the second, the second the columns of the first. These are
 eliminated once, the rest is a problem of half the size, and so on down to single positions: 2.2 b³ operations for all b
-positions (docs/engines.md, "Counts"). Products are taken in tiles of 4 × 4 entries that stay in registers.
+positions (docs/engine-mathematics.md, "Counts"). Products are taken in tiles of 4 × 4 entries that stay in registers.
 """
 
 from __future__ import annotations

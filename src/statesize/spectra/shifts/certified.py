@@ -3,8 +3,8 @@
 Counts at relative tolerances lie between bounds, from thresholds that neighbouring positions share: counts fall as
 thresholds rise, so one at τ bounds those of all positions of a group from above whose own threshold is above τ, and
 from below those whose own is below it. Each round divides what lies between the nearest two thresholds so finely that,
-if singular values lay evenly in it, the bounds would be as close as requested (docs/engines.md, "Relative tolerances
-of attention").
+if singular values lay evenly in it, the bounds would be as close as requested
+(docs/engine-mathematics.md, "Relative tolerances of attention").
 """
 
 from __future__ import annotations

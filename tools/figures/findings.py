@@ -1,0 +1,108 @@
+"""The page of findings: a row a claim of the paper with what speaks against it, and how often studies err."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tools.figures.caveats import caveats
+from tools.figures.on_record import VERDICTS, read_record, rows_of, table
+
+CLAIMS = (
+    ("Accuracy goes with ESS/kv, more than with TSS/kv (section 4.1)", "correlation"),
+    ("Gated mixers leave states unused that linear attention fills (section 4.2)", "regimes"),
+    ("A term that keeps decays near 1 repairs that", "regularisation"),
+    ("The normalisation factor of S6 raises ESS at initialisation, and accuracy", "initialisation"),
+    ("The ESS of a teacher tells what a smaller student loses", "distillation"),
+    ("The ESS of the layers of a hybrid tells how good it is", "hybrids"),
+    ("ESS dips at delimiters (section 5)", "delimiters"),
+    ("Models whose memory is modulated more recall better (section 5)", "recall"),
+)
+"""What the paper says, and the study that tests it."""
+
+LOOKS = {
+    "mqar_inside_cells": "r",
+    "mqar_inside_cells_above_control": "less r of ESS at initialisation",
+    "la_less_gla": "ESS/TSS of `la` less that of `gla`",
+    "la_less_wla": "less that of `wla`",
+    "gla_lambda_0.3_gain": "accuracy gained",
+    "s6_initial_ratio_0.01_to_0.1": "times the ESS of S6",
+    "gla_s6_initial_ratio_0.01_to_0.1": "of GLA-S6",
+    "s6_accuracy_gain_0.01_to_0.1": "accuracy gained by S6",
+    "n4_spearman": "ρ",
+    "early_attention_spearman_inside": "ρ",
+    "beyond_controls_gla": "deeper dip",
+    "depth_recall": "ρ with ln p",
+}
+"""Words for the figures of claims."""
+
+TASKS = {"mqar": "MQAR", "selective_copying": "selective copying"}
+
+
+def findings(folder: Path) -> dict[str, str]:
+    """One row a claim of the paper; how often studies find what is not there."""
+    against, rows = caveats(folder), list[tuple[str, ...]]()
+    presets, verdicts = set[tuple[str, str]](), Counter[str]()
+    for claim, name in CLAIMS:
+        if not (folder / name).is_dir():
+            rows.append((claim, name, "", "", "not yet tested", ""))
+            continue
+        record = read_record(folder, name)
+        presets.add((name, record.get("preset", "")))
+        verdicts[VERDICTS[record["holds"]]] += 1
+        effects = "; ".join(f"{LOOKS[look]} {effect}" for look, effect, _ in _looks(record))
+        counts = " and ".join(dict.fromkeys(units for *_, units in _looks(record)))
+        link = f"[{VERDICTS[record['holds']]}](results/{name}/record.json)"
+        tested = f"{record['claim']} On {_subjects(folder, name, record)}."
+        rows.append((claim, tested, effects, f"{counts}: {_unit(record)}", link, against[name]))
+    false = json.loads((folder / "false_positives.json").read_text("utf-8"))
+    shown = [
+        (row["study"], row["preset"] or "–", str(max(row["independent"], row["cell_effects"])), row["found"])
+        for row in false["designs"]
+        if (row["study"], row["preset"] or "") in presets
+    ]
+    head = ("study", "preset", f"“holds” without an effect, of {false['draws']:,}", "planted effect found")
+    return {
+        "table": table(("the paper says", "tested here", "effect", "units", "verdict", "against it"), rows),
+        "verdicts": ", ".join(f"{verdict}: {number}" for verdict, number in verdicts.items()),
+        "false_positives": table(head, shown),
+    }
+
+
+def _subjects(folder: Path, study: str, record: Mapping[str, Any]) -> str:
+    """What was trained or measured."""
+    if study in ("delimiters", "recall"):
+        number = f"{record['figures']['models']:.0f} trained models"
+        return f"{number} of {'one mixer' if study == 'delimiters' else 'four mixers'}, re-binding recall"
+    rows = [row for row in rows_of(folder, study) if row["final"]]
+    mixers = sorted({row["mixer"] for row in rows})
+    named = f"{len(mixers)} patterns" if len(mixers) > 6 else ", ".join(f"`{mixer}`" for mixer in mixers)
+    tasks = ", ".join(TASKS[task] for task in dict.fromkeys(row["task"] for row in rows))
+    lengths = [row["length"] for row in rows]
+    tokens = " to ".join(str(end) for end in sorted({min(lengths), max(lengths)}))
+    return f"{record['done']} runs of {named}; {tasks}, {tokens} tokens"
+
+
+def _unit(record: Mapping[str, Any]) -> str:
+    """What was drawn independently, as the record's own sentence names it."""
+    said = " ".join(record["statements"])
+    found = re.search(r"over \d+ units \((.*?)\), adjusted p", said)
+    return found[1] if found else ""
+
+
+def _looks(record: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """Name, effect with interval, and units of each figure of the claim."""
+    found: list[tuple[str, str, str]] = []
+    figures = record["figures"]
+    for key in figures:
+        if key.startswith("claim_") and key.endswith("_units"):
+            name = key.removeprefix("claim_").removesuffix("_units")
+            value, interval = figures[f"claim_{name}"], figures[f"claim_{name}_interval"]
+            ends = "" if interval is None else f" [{interval[0]:.2f}, {interval[1]:.2f}]"
+            effect = "–" if value is None else f"{value:.2f}{ends}"
+            found.append((name, effect, f"{figures[key]:.0f}"))
+    return found
