@@ -74,6 +74,22 @@ def test_layers_are_put_beside_the_network_and_compared(checkpoint, text, tmp_pa
     assert 'no JSON document with "redundancy"' in capsys.readouterr().err
 
 
+def test_page(checkpoint, text, tmp_path, capsys):
+    page = tmp_path / "network.html"
+    arguments = ["network", str(checkpoint), "--text", str(text), "--max-tokens", "8", "--positions", "2"]
+    assert main([*arguments, "--by-layer", "--html", str(page)]) == 0
+    captured = capsys.readouterr()
+    assert f"Report: {page}" in captured.err
+    written = page.read_text(encoding="utf-8")
+    assert "What small carries, all layers together" in written
+    layers = captured.out.count("layers.")
+    assert layers
+    assert '<tr><th scope="row">network</th>' in written
+    assert written.count('<tr><th scope="row">layers.') == layers
+    assert main([*arguments, "--open"]) == 1
+    assert "open must come with html" in capsys.readouterr().err
+
+
 def test_plan(checkpoint, text, capsys):
     arguments = ["network", str(checkpoint), "--text", str(text), "--max-tokens", "8", "--positions", "2", "--plan"]
     assert main(arguments) == 0

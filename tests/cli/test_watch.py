@@ -176,3 +176,17 @@ def test_bad_input(checkpoint, text, arguments, message, monkeypatch, capsys):
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("statesize: error: ")
     assert message in line
+
+
+def test_a_page_of_what_was_read(checkpoint, tmp_path, monkeypatch, capsys):
+    page = tmp_path / "watch.html"
+    with typed(WORDS.encode(), monkeypatch):
+        assert main(["watch", str(checkpoint), "--future", "4", "--html", str(page)]) == 0
+    captured = capsys.readouterr()
+    assert f"Report: {page}" in captured.err
+    cuts = len(captured.out.splitlines()[1:]) // 2
+    written = page.read_text(encoding="utf-8")
+    assert f"was measured at {cuts} cuts" in written
+    assert written.count('<tr><th scope="row">layers.') == 2
+    assert main(["watch", str(checkpoint), "--open"]) == 1
+    assert "open must come with html" in capsys.readouterr().err

@@ -42,7 +42,12 @@ add(
 add("doctor", doctor, "")
 add("engines", engines, "", "--explain --operator recurrence --states 16 --units 4096")
 add("models", models, "")
-add("network", network, "gla --text notes.txt --max-tokens 32", "FOLDER --ids ids.jsonl --positions 1 --accuracy 0.1")
+add(
+    "network",
+    network,
+    "gla --text notes.txt --max-tokens 32 --html all.html",
+    "FOLDER --ids ids.jsonl --positions 1 --accuracy 0.1",
+)
 add(
     "profile",
     profile,
@@ -54,6 +59,6 @@ add(
 )
 add("report", report, "result --output result.html", "statesize-study-regimes-smoke")
 add("truncate", truncate, "model.gguf --jsonl docs.jsonl --html cut.html", "gla --text notes.txt --max-tokens 256")
-add("watch", watch, "gla < notes.txt", "gla --generate 100 < prompt.txt")
+add("watch", watch, "gla --html notes.html < notes.txt", "gla --generate 100 < prompt.txt")
 add_commands()
 add("--install-completion", install_completion, "", "--shell bash --output statesize.bash")

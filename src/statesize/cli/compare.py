@@ -116,7 +116,7 @@ def report(
 
     Args:
         results: Folders that `statesize profile --output` or `Profile.save` wrote, or one of `statesize study`.
-        output: The report; the first folder's name with .html in the current folder by default.
+        output: The report. Default: the first folder's name with .html, in the current folder.
         printing: What is printed.
 
     Raises:

@@ -37,14 +37,14 @@ def compress(
     Args:
         model: A bundled name (la, wla, gla), a folder of a model that statesize trained with la, wla, gla, gla-s6, s6,
             deltanet or gated-deltanet, or a folder or id of the Hugging Face hub of a Mamba or Mamba-2.
-        text: File of text as the model is used for: UTF-8 with documents between blank lines, or JSONL or Parquet with
-            a document in each row.
+        text: Text like that the model will read: a UTF-8 file with blank lines between documents, or JSONL or Parquet
+            with a document in each row.
         output: New or empty folder for the smaller model.
         state: What to keep of the states: a share such as 50%, or the mean size of a head, such as 16.
         int8: Also round the states to int8 after each token.
-        finetune: Steps of training on the calibration text, of the cut model and of the uncut one it is compared with.
-        free_basis: Of Mamba-2, keep the best combinations of its numbers instead of the best numbers. It stays nearer
-            to the whole model, and OUTPUT is read by statesize only.
+        finetune: Steps that the cut model, and the uncut one for comparison, train on the calibration text.
+        free_basis: For Mamba-2, keep the best combinations of its numbers instead of the best numbers. It stays nearer
+            to the whole model, but only statesize reads OUTPUT.
         frontier: HTML file for a page that draws loss against bytes, of cuts to a quarter, a half and three quarters by
             each way, in float and int8, with the ESS of the heads beside them.
         printing: What is printed.

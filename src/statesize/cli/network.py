@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter, validators
 
-from statesize.cli.shared.options import Count, Loading
+from statesize.cli.shared.options import Count, Flag, Loading, OpenPage, Page, check_page
 from statesize.cli.shared.printing import TEXT, Printing
 from statesize.cli.shared.texts import Texts
 
@@ -30,8 +30,10 @@ def network(
     method: Literal["auto", "lanczos", "dense"] = "auto",
     memory: str = "2GB",
     precision: Literal["double", "single"] = "double",
-    by_layer: Annotated[bool, Parameter(negative="")] = False,
-    plan: Annotated[bool, Parameter(negative="")] = False,
+    by_layer: Flag = False,
+    plan: Flag = False,
+    html: Page = None,
+    open_page: OpenPage = False,
     loading: Loading | None = None,
     printing: Printing = TEXT,
 ) -> None:
@@ -42,27 +44,34 @@ def network(
     Args:
         model: A bundled name (sa, la, wla, gla), a folder of a model, a GGUF file, or an id of the Hugging Face hub.
         texts: What the model reads.
-        positions: At how many positions, evenly spread, the text is cut.
+        positions: Number of cuts, evenly spread over the text.
         start: Name of the module whose output before a cut is varied. Default: the token embeddings.
         end: Name of the module whose output from a cut on is read. Default: what the last norm takes.
-        accuracy: How close half of the interval is to be, relative to the entropy-ESS (0.03 = 3 %).
-        method: lanczos takes products with the Jacobian, dense forms it, auto takes the cheaper.
+        accuracy: Half-width of the interval to reach, relative to the entropy-ESS (0.03 = 3 %).
+        method: lanczos multiplies with the Jacobian, dense forms it, auto chooses the cheaper.
         memory: Memory that measuring may use beside the model and its activations, such as 4GB.
-        precision: single takes products in float32, in half the time, and adds what that changes to the interval.
-        by_layer: Also measure each layer at these cuts, and say how much more the layers need in sum than the whole.
-        plan: Only print about how many products each cut would take, and their time, from a few of them.
+        precision: single multiplies in float32, about twice as fast, and widens the interval by the rounding error.
+        by_layer: Also measure each layer at these cuts, and compare the sum over layers with the whole network.
+        plan: Only print how many products and how much time each cut would take, estimated from a few.
+        html: HTML file for a page with the chart.
+        open_page: Show the page in a browser.
         loading: How the model is loaded.
         printing: What is printed.
+
+    Raises:
+        InputError: A page is to be opened that is not written.
     """
-    from statesize.cli.shared.printing import SCHEMA, print_json
+    from statesize.cli.shared.printing import SCHEMA, print_json, tell_page
     from statesize.models.load import load_model
     from statesize.network.network import network_ess
+    from statesize.network.page import write_page
     from statesize.network.plan import network_plan
     from statesize.network.redundancy import redundancy
     from statesize.texts.documents import vocabulary_size
 
     texts, loading = texts or Texts(), loading or Loading()
     texts.check()
+    check_page(html, open_page=open_page)
     printing.hush_libraries()
     loaded = load_model(model, **asdict(loading), needs_tokenizer=texts.ids is None)
     read = texts.read(loaded.tokenizer, printing, vocabulary_size(loaded.model)).ids
@@ -90,6 +99,9 @@ def network(
     if by_layer:
         with printing.step("measuring the layers"):
             beside = redundancy(loaded.model, read[0][None], result, loaded.name)
+    if html is not None:
+        write_page(loaded.name, result, beside, html)
+        tell_page(html, printing, open_page=open_page)
     if printing.json:
         document = head | result.to_dict()
         print_json(document if beside is None else document | {"redundancy": beside.to_dict()})
@@ -117,21 +129,9 @@ def _telling(update: Callable[..., None]) -> Callable[[NetworkProgress], None]:
 
 def _print(result: NetworkEss) -> None:
     from statesize.cli.shared.table import print_table
+    from statesize.network.page import HEADINGS, notes, table_rows
 
-    rows: list[list[str]] = []
-    for row in result.to_dict()["positions"]:
-        low, high = row["interval"]
-        measured = [f"{row['entropy']:.1f}", f"{low:.1f} … {high:.1f}"]
-        rows.append(
-            [f"{row['position']}", *measured, *(f"{row[name]:.6g}" for name in ("dimension", "norm", "products"))]
-        )
-    notes = [
-        f"From {result.start} to {result.end}, by {result.method} with derivatives by {result.derivatives}.",
-        f"In float64 it differs from the unaltered model by {result.run_difference:.1e} of the largest value.",
-    ]
-    if not result.converged:
-        notes.append("Not every interval is as close as requested: more --memory holds more products.")
-    print_table(["cut", "entropy-ESS", "interval (95 %)", "at most", "norm", "products"], rows, 0, notes)
+    print_table(list(HEADINGS), table_rows(result), 0, notes(result))
 
 
 def _print_plan(plan: NetworkPlan) -> None:
@@ -155,24 +155,6 @@ def _print_plan(plan: NetworkPlan) -> None:
 def _print_needs(result: Redundancy) -> None:
     """A row a layer at the middle cut, and the redundancy of all."""
     from statesize.cli.shared.table import print_table
-    from statesize.io.text import byte_count
+    from statesize.network.page import needs_headings, needs_notes, needs_rows
 
-    middle = len(result.positions) // 2
-    rows = [
-        [
-            *(mixer.name, mixer.kind, byte_count(mixer.state_bytes)),
-            *(f"{numbers[middle]:,.1f}" for numbers in (mixer.stored, mixer.alone, mixer.needed)),
-        ]
-        for mixer in result.mixers
-    ]
-    sums = [f"{numbers[middle]:,.1f}" for numbers in (result.stored, result.alone, result.needed)]
-    rows.append(["all layers", "", byte_count(sum(mixer.state_bytes for mixer in result.mixers)), *sums])
-    rows.append(["network", "", "", "", "", f"{result.whole[middle]:,.1f}"])
-    notes = [f"{name} is not measured: {why}" for name, why in result.skipped.items()]
-    for index, position in enumerate(result.positions):
-        notes.append(
-            result.reason(index)
-            or f"Cut {position}: the layers need {result.values[index]:.2f} times what the network needs."
-        )
-    at = result.positions[middle]
-    print_table(["layer", "kind", "cache", f"stored at {at}", "heads alone", "needed"], rows, 2, notes)
+    print_table(needs_headings(result), needs_rows(result), 2, needs_notes(result))

@@ -39,7 +39,7 @@ def profile(
     tolerance: Annotated[float, Parameter(validator=validators.Number(gt=0, lt=1))] = 0.01,
     metric: Literal["entropy", "relative_count"] = "entropy",
     wide: Flag = False,
-    plan: Annotated[bool, Parameter(group=(OFTEN, WORKERS), negative="")] = False,
+    plan: Annotated[bool, Parameter(group=(OFTEN, WORKERS), negative="", show_default=False)] = False,
     printing: Printing = TEXT,
 ) -> None:
     """Measure how much of its memory a model uses: any Hugging Face model, a folder, or a bundled one (gla).
@@ -63,8 +63,8 @@ def profile(
         tolerance: Count singular values above this fraction of the largest (0.01 = 1 %).
         metric: The ESS that the table shows: entropy needs no tolerance; the other is the count above --tolerance.
         wide: Print all columns.
-        plan: Only print what would be measured, and its time and memory as a short calibration predicts them; of a
-            large corpus it reads 64 sequences from all parts.
+        plan: Only print what would be measured, with the time and memory that a short calibration predicts. Of a large
+            corpus it reads 64 sequences.
         printing: What is printed.
     """
     from statesize.cli.shared.printing import plan_document, print_json, profile_document, tell_page

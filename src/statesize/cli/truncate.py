@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from statesize.cli.shared.options import MOST, Count, Loading, OpenPage, Page, whole_numbers
+from statesize.cli.shared.options import MOST, Count, Loading, OpenPage, Page, check_page, whole_numbers
 from statesize.cli.shared.printing import TEXT, Printing
 from statesize.cli.shared.texts import Texts
 
@@ -23,17 +23,17 @@ def truncate(
     loading: Loading | None = None,
     printing: Printing = TEXT,
 ) -> None:
-    """Test what suffices: all layers carry only c times their ESS past a cut, and the rest of the text is predicted.
+    """Test whether ESS suffices: cut all layers to c times their ESS, and measure what the rest of the text loses.
 
-    Texts are read in pieces of --max-tokens, 12 of them unless --sequences says otherwise, and cut in the middle. What
-    is lost is stated as a share of what the context is worth. It is a lower bound of the memory that is needed.
+    It reads 12 pieces of --max-tokens (or --sequences of them) and cuts each in the middle. The loss is stated as a
+    share of what the context is worth. The size that suffices is a lower bound of the memory that is needed.
 
     Args:
         model: A bundled name (sa, la, wla, gla), a folder of a model, a GGUF file, or an id of the Hugging Face hub.
         texts: What the model reads.
         cuts: Positions of the cuts in each piece, with commas between them. Default: its middle.
         number: Also keep this many numbers of every head.
-        profile: Folder of a profile of the same model, whose pages then say what suffices.
+        profile: Folder of a profile of the same model; its pages then say what suffices.
         html: HTML file for a page with the chart.
         open_page: Show the page in a browser.
         loading: How the model is loaded.
@@ -44,10 +44,8 @@ def truncate(
     """
     from statesize.cli.shared.printing import SCHEMA, print_json, tell_page
     from statesize.cli.shared.table import print_table
-    from statesize.errors import InputError
     from statesize.models.load import load_model
     from statesize.profiling import Profile
-    from statesize.report.page import check_report_path
     from statesize.texts.documents import vocabulary_size
     from statesize.truncation.page import (
         HEADINGS,
@@ -63,10 +61,7 @@ def truncate(
 
     texts, loading = texts or Texts(), loading or Loading()
     texts.check()
-    if open_page and html is None:
-        raise InputError("open must come with html, got it alone. Give --html FILE too.")
-    if html is not None:
-        check_report_path(html)
+    check_page(html, open_page=open_page)
     measured = None if profile is None else Profile.load(profile)
     positions = None if cuts is None else whole_numbers("cuts", cuts)
     printing.hush_libraries()

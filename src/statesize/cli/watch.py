@@ -19,7 +19,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from statesize.cli.shared.options import Count, Flag, Loading
+from statesize.cli.shared.options import Count, Flag, Loading, OpenPage, Page, check_page
 from statesize.cli.shared.printing import TEXT, Printing
 from statesize.cli.shared.table import share_bar, signs_of
 from statesize.io.text import printable
@@ -164,33 +164,40 @@ def watch(
     context: Count = 512,
     generate: Count | None = None,
     special_tokens: Flag = False,
+    html: Page = None,
+    open_page: OpenPage = False,
     printing: Printing = TEXT,
 ) -> None:
     """Read text from standard input as it comes, and draw each layer's ESS against its ceiling.
 
-    What is read is the past, and the next tokens are the future, so each token is measured when those after it are
-    there. Blank lines part documents. In a terminal a table is drawn; elsewhere each token and layer is one line of
-    position, token, layer, entropy-ESS, number of singular values above 1 % of the largest, ceiling and norm, parted by
-    tabs. With --json each token is one line, a JSON document.
+    The past is all that was read, the future the next --future tokens, so each token is measured that many tokens
+    later. Blank lines separate documents. In a terminal the command draws a table. Elsewhere it prints a line for each
+    token and layer, with tabs between position, token, layer, entropy-ESS, number of singular values above 1 % of the
+    largest, ceiling and norm; with --json, a JSON document for each token.
 
     Args:
         model: A bundled name (sa, la, wla, gla), a folder of a model, a GGUF file, or an id of the Hugging Face hub.
         loading: How the model is loaded.
-        future: Tokens after the cut that are its future.
+        future: Tokens after each cut that count as its future.
         channels: Heads or channels that are measured of each layer, at most.
-        context: Most tokens that the model reads at once; when they are read, it forgets the older half.
-        generate: When the text ends, go on with so many tokens, always the likeliest, and read those too.
-        special_tokens: Read special tokens that the text spells, such as <|im_end|>, as tokens and not as letters;
-            blank lines are then text, and part no documents.
+        context: Most tokens that the model reads at once; beyond them it forgets the older half.
+        generate: When the text ends, generate this many tokens, always the likeliest, and read them too.
+        special_tokens: Read special tokens that the text spells, such as <|im_end|>, as tokens and not as letters.
+            Blank lines are then text and do not separate documents.
+        html: HTML file for a page of all that was read, written at the end of the text or at an interrupt.
+        open_page: Show the page in a browser.
         printing: What is printed.
 
     Raises:
-        InputError: If there were too few tokens for a single reading.
+        InputError: Too few tokens for a single reading, or a page is to be opened that is not written.
     """
+    from statesize.cli.shared.printing import tell_page
     from statesize.errors import InputError
     from statesize.models.load import load_model
+    from statesize.profiling.watch_page import write_page
     from statesize.profiling.watching import TextStream, Watch
 
+    check_page(html, open_page=open_page)
     printing.hush_libraries()
     loaded = load_model(model, **asdict(loading or Loading()))
     tokenizer = cast("AnyTokenizer", loaded.tokenizer)
@@ -198,12 +205,21 @@ def watch(
     stream = TextStream(tokenizer, special_tokens)
     tokens = readings = 0
     read: list[int] = []
-    with screen(loaded.name, tokenizer, future, json=printing.json) as shown:
-        for ids in _continued(_tokens(stream, shown), loaded.model, read, generate or 0, printing):
-            tokens += len(ids)
-            for reading in reader.read(ids):
-                readings += 1
-                shown.show(reading, tokens)
+    kept: list[Reading] = []
+    try:
+        with screen(loaded.name, tokenizer, future, json=printing.json) as shown:
+            for ids in _continued(_tokens(stream, shown), loaded.model, read, generate or 0, printing):
+                tokens += len(ids)
+                for reading in reader.read(ids):
+                    readings += 1
+                    shown.show(reading, tokens)
+                    if html is not None:
+                        kept.append(reading)
+    finally:
+        # A stream without an end is left by an interrupt.
+        if html is not None and kept:
+            write_page(loaded.name, kept, tokenizer, future, html)
+            tell_page(html, printing, open_page=open_page)
     if not readings:
         raise InputError(
             f"standard input held {tokens} tokens; the first is measured once there are {future + 1}, or fewer with "

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from html import escape
 from pathlib import Path
 
 import altair as alt
 
 from statesize.check import refuse
-from statesize.io.files import replace_file
 from statesize.measurement.chart import PALETTE
 from statesize.measurement.statistics import Interval
 from statesize.profiling.profile import Profile
-from statesize.report.document import document, filled, numbers_table
+from statesize.report.chart_page import ChartPage, write_chart_page
 from statesize.truncation.result import LEAST_DOCUMENTS, NEGLIGIBLE, TruncationResult
 
 HEADINGS = ("numbers of each head", "mean", "loss (nats)", "of context's worth", "KL (nats)")
@@ -113,19 +111,17 @@ def notes(result: TruncationResult) -> list[str]:
 
 def write_page(result: TruncationResult, path: Path) -> None:
     """Write one HTML file; it is replaced once the new one is complete."""
-    parts = {
-        "title": escape(f"What {result.model} carries, by cutting"),
-        "lead": escape(headline(result)),
-        "caption": escape(
-            "Loss of the tokens after the cut, as a share of what the context is worth, with its interval of 95 %; the "
-            "line is at 1 %."
-        ),
-        "rows": numbers_table(HEADINGS, table_rows(result)),
-        "notes": "".join(f"<p>{escape(note)}</p>" for note in notes(result)),
-    }
-    body, data = filled("truncation.html", parts), {"charts": chart(result).to_dict()}
-    page = document(f"Truncation of {result.model}", body, data, ("draw.js", "study.js"))
-    replace_file(path, page.encode())
+    page = ChartPage(
+        title=f"What {result.model} carries, by cutting",
+        lead=headline(result),
+        heading="What is lost against what is carried",
+        label="Share of the context's worth that is lost against numbers a channel",
+        caption="Loss of the tokens after the cut, as a share of what the context is worth, with its interval of 95 %; "
+        "the line is at 1 %.",
+        tables=[(HEADINGS, table_rows(result))],
+        notes=notes(result),
+    )
+    write_chart_page(page, chart(result), path)
 
 
 def chart(result: TruncationResult) -> alt.VConcatChart:

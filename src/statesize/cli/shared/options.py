@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from statesize.parallel.ray import OnRay
 
 
-Flag: TypeAlias = Annotated[bool, Parameter(negative="")]
+Flag: TypeAlias = Annotated[bool, Parameter(negative="", show_default=False)]
 MOST = 10**9
 """The largest count that an option takes."""
 
@@ -42,6 +42,17 @@ OFTEN = Group("Used most", sort_key=1)
 Page: TypeAlias = Annotated[Path | None, Parameter(group=OFTEN)]
 OpenPage: TypeAlias = Annotated[Flag, Parameter(name="--open", group=OFTEN)]
 
+
+def check_page(html: Path | None, *, open_page: bool) -> None:
+    """Refuse, before anything is measured, a page that cannot be written, and one that is to be opened only."""
+    from statesize.report.page import check_report_path
+
+    if open_page and html is None:
+        raise InputError("open must come with html, got it alone. Give --html FILE too.")
+    if html is not None:
+        check_report_path(html)
+
+
 # Other processes measure, or nothing is measured.
 WORKERS = Group(validator=validators.LimitedChoice(), show=False)
 
@@ -54,9 +65,9 @@ class Loading:
     Attributes:
         revision: Branch, tag or commit of a model of the hub.
         device: Where the model runs, such as cpu or cuda:0.
-        dtype: Dtype to load the weights in, and to run the model in. Default: as stored, but that weights of half
-            precision run in float32 where memory suffices.
-        allow_pickle: Read weights that are no safetensors, by torch.load with weights_only=True.
+        dtype: Dtype of the weights and of the run. Default: as stored; weights of half precision run in float32 where
+            memory suffices.
+        allow_pickle: Read weights that are not safetensors, by torch.load with weights_only=True.
         trust_remote_code: Run Python code that comes with the model.
     """
 
@@ -128,8 +139,8 @@ class Measuring:
         count_accuracy: Allow counts at relative tolerances to be off by up to this fraction (0.02 = 2 %), or by 1.
             0 = exact, which takes longer for attention.
         entropy_accuracy: Relative accuracy of entropies.
-        weights: Measure a variant beside the default, at three cuts, in which each column of T has the norm of what it
-            carries as its weight.
+        weights: Also measure a variant at three cuts, in which each column of T is weighted by the norm of what it
+            carries.
         skip_first: Leave this many first columns of T out of the variant, such as that of an attention sink.
         squares: Take the entropy of σ² in the variant.
     """

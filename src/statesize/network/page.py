@@ -1,0 +1,116 @@
+"""What a whole network carries, as tables and as a page with its chart."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import altair as alt
+
+from statesize.io.text import byte_count
+from statesize.measurement.chart import PALETTE
+from statesize.network.network import NetworkEss
+from statesize.report.chart_page import ChartPage, write_chart_page
+from statesize.report.redundancy import Redundancy
+
+HEADINGS = ("cut", "entropy-ESS", "interval (95 %)", "at most", "norm", "products")
+
+
+def table_rows(result: NetworkEss) -> list[list[str]]:
+    """A row a cut, as in HEADINGS."""
+    rows: list[list[str]] = []
+    for row in result.to_dict()["positions"]:
+        low, high = row["interval"]
+        measured = [f"{row['entropy']:.1f}", f"{low:.1f} … {high:.1f}"]
+        rows.append(
+            [f"{row['position']}", *measured, *(f"{row[name]:.6g}" for name in ("dimension", "norm", "products"))]
+        )
+    return rows
+
+
+def notes(result: NetworkEss) -> list[str]:
+    """How the numbers were made."""
+    told = [
+        f"From {result.start} to {result.end}, by {result.method} with derivatives by {result.derivatives}.",
+        f"In float64 it differs from the unaltered model by {result.run_difference:.1e} of the largest value.",
+    ]
+    if not result.converged:
+        told.append("Not every interval is as close as requested: more --memory holds more products.")
+    return told
+
+
+def needs_headings(beside: Redundancy) -> list[str]:
+    """The headings of `needs_rows`, which are of the middle cut."""
+    return ["layer", "kind", "cache", f"stored at {beside.positions[_middle(beside)]}", "heads alone", "needed"]
+
+
+def needs_rows(beside: Redundancy) -> list[list[str]]:
+    """A row a layer, then the sum of all, then the network."""
+    middle = _middle(beside)
+    rows = [
+        [
+            *(mixer.name, mixer.kind, byte_count(mixer.state_bytes)),
+            *(f"{numbers[middle]:,.1f}" for numbers in (mixer.stored, mixer.alone, mixer.needed)),
+        ]
+        for mixer in beside.mixers
+    ]
+    sums = [f"{numbers[middle]:,.1f}" for numbers in (beside.stored, beside.alone, beside.needed)]
+    rows.append(["all layers", "", byte_count(sum(mixer.state_bytes for mixer in beside.mixers)), *sums])
+    rows.append(["network", "", "", "", "", f"{beside.whole[middle]:,.1f}"])
+    return rows
+
+
+def needs_notes(beside: Redundancy) -> list[str]:
+    """What was not measured, and the redundancy at each cut."""
+    told = [f"{name} is not measured: {why}" for name, why in beside.skipped.items()]
+    for index, position in enumerate(beside.positions):
+        told.append(
+            beside.reason(index)
+            or f"Cut {position}: the layers need {beside.values[index]:.2f} times what the network needs."
+        )
+    return told
+
+
+def write_page(name: str, result: NetworkEss, beside: Redundancy | None, path: Path) -> None:
+    """Write one HTML file."""
+    rows = result.to_dict()["positions"]
+    middle = rows[len(rows) // 2]
+    tables: list[tuple[Sequence[str], Sequence[Sequence[str]]]] = [(HEADINGS, table_rows(result))]
+    read = [
+        "The entropy-ESS of the Jacobian says on how many directions of the past the hidden states from the cut on "
+        "depend, at this text. It is a linear approximation, and says nothing of quite different texts.",
+        *notes(result),
+    ]
+    if beside is not None:
+        tables.append((needs_headings(beside), needs_rows(beside)))
+        read += needs_notes(beside)
+    page = ChartPage(
+        title=f"What {name} carries, all layers together",
+        lead=f"{name} carries {middle['entropy']:,.0f} numbers past token {middle['position']}, of the "
+        f"{middle['dimension']:,} that the text allows there.",
+        heading="Entropy-ESS of the whole network at each cut",
+        label="Entropy-ESS of the whole network against the position of the cut",
+        caption="Each mark is a cut, with its interval of 95 %.",
+        tables=tables,
+        notes=read,
+    )
+    write_chart_page(page, chart(result), path)
+
+
+def chart(result: NetworkEss) -> alt.VConcatChart:
+    """Entropy-ESS with its interval at each cut."""
+    rows = [
+        {"cut": row["position"], "ess": row["entropy"], "low": row["interval"][0], "high": row["interval"][1]}
+        for row in result.to_dict()["positions"]
+    ]
+    base = alt.Chart(alt.Data(values=rows)).encode(x=alt.X("cut:Q", title="Tokens before the cut"))
+    ess = alt.Y("ess:Q", title="Entropy-ESS")
+    marks = base.mark_line(point=True, color=PALETTE[0]).encode(
+        y=ess, tooltip=["cut:Q", *(alt.Tooltip(f"{name}:Q", format=",.1f") for name in ("ess", "low", "high"))]
+    )
+    intervals = base.mark_rule(color=PALETTE[0]).encode(y="low:Q", y2="high:Q")
+    return alt.vconcat(alt.layer(intervals, marks).properties(width=560, height=300))
+
+
+def _middle(beside: Redundancy) -> int:
+    return len(beside.positions) // 2
