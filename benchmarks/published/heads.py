@@ -51,9 +51,9 @@ CLAIM = Claim(
     "larger the head's ESS is: by ranks over all heads, and over the heads of one layer.",
     unit="layer",
     least_units=15,
-    pilot="pieces 0 and 1 in Gemma 3 (.40 [.06, .66], within layers .59) and 0 in SmolLM2 (.36 [.18, .53], .41). A cut to "
-    "ESS / 4 was tried as well (−.17 and −.01): two pieces agree on it less (.53 against .74), as it leaves more to heads "
-    "of larger ESS",
+    pilot="pieces 0 and 1 in Gemma 3 (.40 [.06, .66], within layers .59) and 0 in SmolLM2 (.36 [.18, .53], .41). A cut "
+    "to ESS / 4 was tried as well (−.17 and −.01): two pieces agree on it less (.53 against .74), as it leaves more to "
+    "heads of larger ESS",
     thresholds={f"{model} {look}": 0.0 for model in ("SmolLM2", "gemma") for look in ("ess", "ess within layers")},
 )
 
