@@ -32,7 +32,7 @@ from statesize.texts.tokens import AnyTokenizer, encode
 from statesize.truncation.blocks import PastBlock
 
 TOKENS, CUT, COUNT = 192, 96, 32
-DOCUMENTS = range(2, 8)
+DOCUMENTS = range(2, 6)
 """Of the pieces of the bundled prose; the pilot read 0 and 1."""
 MEASURES = (
     "ess",
