@@ -1,5 +1,8 @@
 """What published models show: runs that go on from a layer, and how often the verdicts find what is not there."""
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -8,6 +11,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from benchmarks.published import delimiters, heads
 from benchmarks.published.attention import Noting
 from statesize.lab.studies.verdicts import LEVEL
+
+DOCS = Path(__file__).parents[2] / "docs"
 
 
 @pytest.fixture(scope="module")
@@ -124,3 +129,10 @@ def test_pairs_share_no_document_and_all_sequences_of_a_pair_are_as_long():
     assert batch.shape == (1 + len(delimiters.CONDITIONS), 1 + 2 * delimiters.HALF)
     assert lengths[1:4] == [1, 1, 2]
     assert batch[3, delimiters.HALF - 1 : delimiters.HALF + 1].tolist() == [1, 3]
+
+
+@pytest.mark.parametrize("study", [heads, delimiters])
+def test_the_verdicts_on_record_follow_from_its_rows(study):
+    record = json.loads((DOCS / f"published_{study.__name__.rpartition('.')[2]}.json").read_text("utf-8"))
+    found = json.loads(json.dumps(study.conclusion(record["rows"])))
+    assert found == {key: record[key] for key in found}
