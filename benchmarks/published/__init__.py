@@ -1,0 +1,1 @@
+"""What ESS says of published models. Read attention, then heads and delimiters."""

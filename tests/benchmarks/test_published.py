@@ -1,0 +1,138 @@
+"""What published models show: runs that go on from a layer, and how often the verdicts find what is not there."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from benchmarks.published import delimiters, heads
+from benchmarks.published.attention import Noting
+from statesize.lab.studies.verdicts import LEVEL
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+@pytest.fixture(scope="module")
+def noting():
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=40, hidden_size=24, intermediate_size=32, num_hidden_layers=3, num_attention_heads=4,
+        num_key_value_heads=2, initializer_range=0.4, max_position_embeddings=64,
+    )  # fmt: skip
+    return Noting(LlamaForCausalLM(config).double().eval())
+
+
+IDS = torch.randint(40, (2, 20), generator=torch.Generator().manual_seed(1))
+CUT, COUNT = 9, 8
+
+
+def test_the_maps_are_those_of_the_model(noting):
+    layers = noting.layers(IDS, compare=True)
+    assert noting.difference < 1e-12
+    with torch.no_grad():
+        noting.model.config._attn_implementation = "eager"
+        expected = noting.model(IDS, output_attentions=True).attentions
+    for layer, weights in zip(layers, expected, strict=True):
+        # Theirs takes the softmax in float32.
+        torch.testing.assert_close(layer.weights, weights, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("first", range(3))
+def test_a_run_from_a_layer_is_the_run_of_the_whole_model_with_one_head_changed(noting, first):
+    layers = noting.layers(IDS[:1])
+    lost = torch.randn(4, COUNT, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    found = noting.rest(layers, first, CUT, COUNT, lost)
+    for head in range(4):
+
+        def change(_, args, head=head):
+            mixed = args[0].clone()
+            mixed[0, CUT : CUT + COUNT, 6 * head : 6 * (head + 1)] -= lost[head]
+            return (mixed,)
+
+        hook = noting.model.model.layers[first].self_attn.o_proj.register_forward_pre_hook(change)
+        with torch.no_grad():
+            logits = noting.model(IDS[:1]).logits[0, CUT : CUT + COUNT]
+        hook.remove()
+        torch.testing.assert_close(found[head], logits.float().log_softmax(-1), rtol=1e-5, atol=1e-5)
+
+
+def model_row(generator, name, layers, each, effect=0.0):
+    """Heads whose ESS, norm and divergence have parts that a layer shares; the divergence follows ESS by `effect`."""
+
+    def numbers():
+        return 3 * np.repeat(generator.standard_normal(layers), each) + generator.standard_normal(layers * each)
+
+    measures = {measure: numbers() for measure in heads.MEASURES} | {"layer": np.repeat(np.arange(layers), each)}
+    divergence = numbers() + effect * measures["ess"]
+    costs = [
+        {what: divergence + generator.standard_normal(layers * each) / 2 for what in ("kl", "loss")} for _ in range(2)
+    ]
+    return {"file": f"{name}-x", "measured": [measures, *costs]}
+
+
+def head_rows(generator, effect=0.0):
+    return [model_row(generator, "SmolLM2", 30, 9, effect), model_row(generator, "gemma", 18, 4, effect)]
+
+
+def test_heads_that_matter_by_ess_are_found():
+    assert heads.conclusion(head_rows(np.random.default_rng(0), effect=3.0))["holds"] is True
+
+
+def test_layers_that_differ_in_both_are_no_effect():
+    generator = np.random.default_rng(1)
+    rows = [model_row(generator, "gemma", 18, 4) for _ in range(40)]
+    found = [heads.evidence_of(row)["ess"].p_above(0) <= LEVEL for row in rows]
+    # One in 40 by chance, and many more with heads as units.
+    assert sum(found) <= 3
+
+
+def fall_row(generator, name, own, rest, pairs=30):
+    """Falls with a part of the delimiter's own column and a part beside it, and noise of a pair."""
+    falls = {}
+    for condition in delimiters.CONDITIONS:
+        delimited, fall = condition not in delimiters.BARE, {"share": np.full(pairs, 0.1)}
+        for variant, (without_delimiter, _) in delimiters.WITHOUT.items():
+            for metric in delimiters.METRICS:
+                kept = own * (not without_delimiter) if metric == "entropy" else 0
+                fall[f"{metric}/{variant}"] = delimited * (kept + rest) + 0.1 * generator.standard_normal(pairs)
+        falls[condition] = fall
+    return {"file": f"{name}-x", "falls": falls}
+
+
+def verdicts_of(generator, own, rest):
+    rows = [fall_row(generator, name, own, rest) for name in ("SmolLM2", "gemma")]
+    return [claim["holds"] for claim in delimiters.conclusion(rows)["claims"]]
+
+
+def test_the_own_part_of_a_fall_and_what_is_beyond_it_are_told_apart():
+    assert verdicts_of(np.random.default_rng(0), own=0.8, rest=0.0)[0] is True
+    assert verdicts_of(np.random.default_rng(0), own=0.0, rest=0.6) == [False, True]
+
+
+def test_at_the_limits_the_looks_at_delimiters_seldom_hold():
+    generator = np.random.default_rng(1)
+    found = [delimiters.evidence_of(fall_row(generator, "SmolLM2", own=0.6, rest=0.2)) for _ in range(80)]
+    for look, limit in (
+        ("own above 3/4", 0.0),
+        ("beyond removed entropy/first", 0.8),
+        ("beyond removed norm/both", 0.2),
+    ):
+        assert sum(one[f"documents {look}"].p_above(limit) <= LEVEL for one in found) <= 6
+
+
+def test_pairs_share_no_document_and_all_sequences_of_a_pair_are_as_long():
+    pairs = [([10 * number + k for k in range(70)], [-10 * number - k for k in range(40)]) for number in range(1, 5)]
+    batch, lengths = delimiters.sequences(pairs, 1, {"documents": [1], "turn": [2], "several": [1, 3]}, 0)
+    assert batch.shape == (1 + len(delimiters.CONDITIONS), 1 + 2 * delimiters.HALF)
+    assert lengths[1:4] == [1, 1, 2]
+    assert batch[3, delimiters.HALF - 1 : delimiters.HALF + 1].tolist() == [1, 3]
+
+
+@pytest.mark.parametrize("study", [heads, delimiters])
+def test_the_verdicts_on_record_follow_from_its_rows(study):
+    record = json.loads((DOCS / f"published_{study.__name__.rpartition('.')[2]}.json").read_text("utf-8"))
+    found = json.loads(json.dumps(study.conclusion(record["rows"])))
+    assert found == {key: record[key] for key in found}
