@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.stats import binomtest
 from torch import Tensor
 
 from statesize.benchmarks.cases import document
@@ -108,7 +109,11 @@ def verdicts(result: CachePrices) -> dict[str, bool | None]:
         elif not result.passkeys_tell or curves.found is None:
             known[name] = None
         else:
-            known[name] = curves.found >= result.found[0] - target["missed at most"] * result.passkeys
+            # Of what the whole cache finds, how much is missed: an exact interval, so that few passkeys say nothing.
+            missed = max(0, result.found[0] - curves.found)
+            ends = binomtest(missed, result.found[0]).proportion_ci()
+            most = target["missed at most"]
+            known[name] = True if ends.high <= most else False if ends.low > most else None
     return known
 
 

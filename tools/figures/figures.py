@@ -20,6 +20,7 @@ from tools.figures.fixed_claims import (
 )
 from tools.figures.names import names
 from tools.figures.on_record import beyond, estimate, history, open_gates, quoted, results, table
+from tools.figures.published import published_caches, published_delimiters, published_heads
 from tools.figures.smaller_states import caches, compression, delta_rules, ess_sizes, gramian_time, mamba2_layers
 from tools.figures.speed import defaults, engines, long
 from tools.figures.trained_families import architectures, compiled_training
@@ -49,6 +50,9 @@ def figures(docs: Path = DOCS) -> dict[str, dict[str, str]]:
         attention_students,
         longer_regularisation,
         truncation,
+        published_heads,
+        published_delimiters,
+        published_caches,
         fla,
         compression,
         caches,

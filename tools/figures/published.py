@@ -1,0 +1,105 @@
+"""The figures of what was found on published models."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from statistics import fmean
+from typing import Any
+
+from tools.figures.on_record import estimate, table
+
+_HEADS = {
+    "ess": "entropy-ESS",
+    "ess within layers": "entropy-ESS, within layers",
+    "attention_entropy": "entropy of the attention",
+    "weighted_ess": "entropy-ESS weighted by values",
+    "ess_without_sink": "entropy-ESS without the sink",
+    "joint_ess": "joint entropy-ESS of its cache",
+    "norm": "norm",
+    "sink_share": "share of the sink",
+    "layer": "layer",
+    "ess, of the loss": "entropy-ESS, with the loss in place of KL",
+}
+_FALLS = {
+    "share": "share of later attention that the delimiter takes",
+    "entropy/all": "fall of entropy-ESS",
+    "entropy/delimiter": "without the delimiter's column",
+    "entropy/first": "without the first token's",
+    "entropy/both": "without both",
+    "norm/first": "fall of the norm, without the first token's column",
+    "norm/both": "without both",
+    "count_0.01/both": "fall of the count at τ = 0.01, without both",
+    "count_0.1/both": "at τ = 0.1",
+    "count_0.3/both": "at τ = 0.3",
+}
+_SMOLLM2, _GEMMA = "SmolLM2", "gemma"
+
+
+def published_heads(document: Mapping[str, Any]) -> dict[str, str]:
+    """Rank correlations, over heads, with what zeroing the past of a head does to the predictions."""
+    looks = {look["name"]: look for look in document["looks"]} | document["others"]
+
+    def shown(name: str) -> str:
+        return estimate(looks[name]["value"], looks[name]["interval"], ".2f")
+
+    rows = [(words, shown(f"{_SMOLLM2} {name}"), shown(f"{_GEMMA} {name}")) for name, words in _HEADS.items()]
+    counts = (f"{row['heads']} heads of {name}" for row, name in zip(document["rows"], _MODELS, strict=True))
+    return {
+        "table": table(("rank correlation with KL", *_MODELS), rows),
+        "heads": " and ".join(counts),
+        "documents": str(len(document["rows"][0]["documents"])),
+    }
+
+
+_MODELS = ("SmolLM2-135M", "Gemma 3 270M")
+
+
+def published_delimiters(document: Mapping[str, Any]) -> dict[str, str]:
+    """Shares that are lost where a delimiter stands, and in brackets where it was removed; means over pairs."""
+    smollm2, gemma = (row["falls"] for row in document["rows"])
+
+    def shown(falls: Mapping[str, Any], condition: str, name: str, beside: bool) -> str:
+        there = fmean(falls[condition][name])
+        if not beside or name == "share":
+            return f"{there:.2f}"
+        return f"{there:.2f} ({fmean(falls['removed'][name]):.2f})"
+
+    rows = [
+        (
+            words,
+            shown(smollm2, "documents", name, beside=True),
+            shown(gemma, "documents", name, beside=True),
+            shown(gemma, "several", name, beside=False),
+        )
+        for name, words in _FALLS.items()
+    ]
+    head = (
+        "share lost, in brackets without a delimiter",
+        "SmolLM2, end of text",
+        "Gemma 3, end",
+        "Gemma 3, end and beginning",
+    )
+    return {"table": table(head, rows), "pairs": str(len(document["rows"][0]["pairs"]))}
+
+
+def published_caches(document: Mapping[str, Any]) -> dict[str, str]:
+    """What each way to make the cache smaller costs."""
+    (row,) = document["rows"]
+    hidden = row["passkeys"]["hidden"]
+    (saved,) = (one for one in row["against_equal"] if one["keep"] == 0.25)
+    rows = [
+        (
+            price["title"],
+            f"{price['bytes_share']:.0%}",
+            estimate(price["nats"]["mean"], price["nats"]["interval"], ".4f"),
+            estimate(price["bits"]["mean"], price["bits"]["interval"], ".4f"),
+            f"{price['found']} of {hidden}",
+        )
+        for price in row["prices"]
+    ]
+    head = ("cache", "bytes", "extra nats a token", "extra bits a byte", "passkeys found")
+    return {
+        "table": table(head, rows),
+        "documents": str(row["documents"]["held_out"]),
+        "saved": estimate(-saved["mean"], [-end for end in reversed(saved["interval"])], ".3f"),
+    }
