@@ -158,17 +158,25 @@ class Sabotage:
         return output * torch.tensor([1.0, 1.0, 0.0, 1.0])[:, None], probabilities
 
 
+def sabotage(monkeypatch, way):
+    """Let the functions that observed models take compute something else."""
+    made = attention._Registry.__init__
+
+    def sabotaged(self, registry, change):
+        def changed(name, function):
+            return change(name, lambda *args, **options: getattr(Sabotage, way)(function, *args, **options))
+
+        made(self, registry, changed)
+
+    monkeypatch.setattr(attention._Registry, "__init__", sabotaged)
+
+
 @pytest.mark.parametrize("way", ["altered_mask", "scaled_output", "dropped_head"])
 @pytest.mark.parametrize("implementation", ["eager", "sdpa"])
 def test_an_observation_that_alters_the_model_is_caught(monkeypatch, way, implementation):
-    watched = attention._Registry._watched
-
-    def sabotaged(self, name, function):
-        return watched(self, name, lambda *args, **options: getattr(Sabotage, way)(function, *args, **options))
-
     model = attention_model("llama", attn_implementation=implementation)
     assert all(item.faithfulness < 1e-5 for item in capture(model, token_ids()))
-    monkeypatch.setattr(attention._Registry, "_watched", sabotaged)
+    sabotage(monkeypatch, way)
     refused(model, r"Mixer model\.layers\.0\.self_attn: observed, the model's last hidden state differs")
     # Inside of the altered run alone, nothing is seen.
     assert all(item.faithfulness < 1e-5 for item in capture(model, token_ids(), checks="none"))
@@ -177,15 +185,10 @@ def test_an_observation_that_alters_the_model_is_caught(monkeypatch, way, implem
 @pytest.mark.usefixtures("running_again")
 @pytest.mark.parametrize("way", ["altered_mask", "scaled_output", "dropped_head"])
 def test_a_mixer_that_is_altered_when_it_runs_again_is_caught(monkeypatch, way):
-    watched = attention._Registry._watched
-
-    def sabotaged(self, name, function):
-        return watched(self, name, lambda *args, **options: getattr(Sabotage, way)(function, *args, **options))
-
     refused(
         attention_model("llama"),
         r"Mixer model\.layers\.0\.self_attn: its output when it runs again .* differs",
-        lambda: monkeypatch.setattr(attention._Registry, "_watched", sabotaged),
+        lambda: sabotage(monkeypatch, way),
     )
 
 

@@ -30,7 +30,7 @@ add(
     "cache",
     cache,
     "model.gguf --text notes.txt",
-    "FOLDER --jsonl docs.jsonl --keep 10% --rule snapkv --ratios ratios.npy",
+    "FOLDER --jsonl docs.jsonl --keep 10% --ratios shares.npy",
 )
 add("compare", compare, "gla-notes sa-notes", "gla-notes sa-notes --recall recall.json --html both.html")
 add(
