@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -59,12 +59,7 @@ def cache(
 
     printing.hush_libraries()
     loaded = load_model(model, **asdict(loading), needs_tokenizer=texts.ids is None)
-    inputs = None
-    if texts.any_chosen:
-        whole = replace(texts, max_tokens=MOST, sequences=None)
-        inputs = whole.read(loaded.tokenizer, printing, vocabulary_size(loaded.model)).ids
-    else:
-        printing.say("Reading bundled documents; --text FILE reads yours.")
+    inputs = texts.read_whole(loaded.tokenizer, printing, vocabulary_size(loaded.model))
     with printing.bars() as bars:
         result = run(
             loaded.model,

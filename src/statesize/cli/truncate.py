@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 
-from statesize.cli.shared.options import MOST, Count, Loading, OpenPage, Page, check_page, whole_numbers
+from statesize.cli.shared.options import Count, Loading, OpenPage, Page, check_page, whole_numbers
 from statesize.cli.shared.printing import TEXT, Printing
 from statesize.cli.shared.texts import Texts
 
@@ -68,12 +68,7 @@ def truncate(
     loaded = load_model(model, **asdict(loading), needs_tokenizer=texts.ids is None)
     if measured is not None:
         require_model(measured, loaded.name)
-    inputs = None
-    if texts.any_chosen:
-        whole = replace(texts, max_tokens=MOST, sequences=None)
-        inputs = whole.read(loaded.tokenizer, printing, vocabulary_size(loaded.model)).ids
-    else:
-        printing.say("Reading bundled documents; --text FILE reads yours.")
+    inputs = texts.read_whole(loaded.tokenizer, printing, vocabulary_size(loaded.model))
     with printing.bars() as bars:
         result = run(
             loaded.model,

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from statesize.adapters.models.held import adapter_states, hold_in_single, low_bytes, stored_dtype
+from statesize.adapters.models.inputs import measurable
 from statesize.check import require_kind
 from statesize.errors import FileError, InputError
 from statesize.io.files import parse_json, read_limited
@@ -262,6 +263,17 @@ def _places(name: str, options: dict[str, Any]) -> list[Path]:
         return [Path(name), Path(name).absolute().parent]
     snapshot_path = None if Path(name).is_dir() else snapshot(name, options["revision"] or "main")
     return [Path(name)] if snapshot_path is None else [snapshot_path]
+
+
+def measured_model(
+    model: nn.Module | str, tokenizer: AnyTokenizer | None, name: str | None, *, needs_tokenizer: bool
+) -> tuple[nn.Module, AnyTokenizer | None, str]:
+    """A model as it is measured, loaded where it is named, with a tokenizer and a name: the caller's, or its own."""
+    if isinstance(model, str):
+        loaded = load_model(model, needs_tokenizer=tokenizer is None and needs_tokenizer)
+        model, tokenizer, name = loaded.model, tokenizer or loaded.tokenizer, name or loaded.name
+    model = measurable(model)
+    return model, tokenizer, name or type(model).__name__
 
 
 def load_tokenizer(name: str, *, revision: str | None = None, trust_remote_code: bool = False) -> AnyTokenizer:

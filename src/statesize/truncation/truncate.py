@@ -11,12 +11,11 @@ from torch.nn import functional
 
 from statesize.adapters.capture import capture
 from statesize.adapters.forward import Forward
-from statesize.adapters.models.inputs import measurable
 from statesize.adapters.selection import find_mixers
 from statesize.check import require_count, several
 from statesize.errors import InputError, ModelError
 from statesize.io.progress import Bars
-from statesize.models.load import load_model
+from statesize.models.load import measured_model
 from statesize.texts.documents import vocabulary_size
 from statesize.texts.inputs import Inputs, begun_excerpts, whole_texts
 from statesize.texts.tokens import AnyTokenizer, supported_tokenizer
@@ -78,10 +77,7 @@ def truncate(
         number = require_count("number", number)
     positions = _checked(cuts, length)
     tokenizer = supported_tokenizer(tokenizer)
-    if isinstance(model, str):
-        loaded = load_model(model, needs_tokenizer=tokenizer is None and inputs is None)
-        model, tokenizer, name = loaded.model, tokenizer or loaded.tokenizer, name or loaded.name
-    model, name = measurable(model), name or type(model).__name__
+    model, tokenizer, name = measured_model(model, tokenizer, name, needs_tokenizer=inputs is None)
     texts = whole_texts(inputs, tokenizer)
     pieces = begun_excerpts(texts, length, wanted, tokenizer)
     if not pieces:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 from cyclopts import ArgumentCollection, Group, Parameter
 
-from statesize.cli.shared.options import OFTEN, AtLeastTwo, Count, Flag
+from statesize.cli.shared.options import MOST, OFTEN, AtLeastTwo, Count, Flag
 from statesize.cli.shared.printing import Printing
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 # Sequences that a plan is made from; a larger corpus is not read as a whole.
 _PLANNED_FROM = 64
+_BUNDLED = "Reading bundled documents; --text FILE reads yours."
 
 
 def _one_input(arguments: ArgumentCollection) -> None:
@@ -116,11 +117,20 @@ class Texts:
             from statesize.texts.inputs import bundled_sequences
 
             ids = bundled_sequences(tokenizer)[: self.sequences]
-            printing.say("Reading bundled documents; --text FILE reads yours.")
+            printing.say(_BUNDLED)
             return Sequences([one[: self.max_tokens] for one in ids], 0)
         left_out: list[str] = []
         documents = islice(self._documents(left_out.append), self.sequences)
         return self._tokens(documents, tokenizer, left_out, printing)
+
+    def read_whole(
+        self, tokenizer: AnyTokenizer | None, printing: Printing, vocabulary: int | None
+    ) -> list[Tensor] | None:
+        """All sequences in full, for commands that take pieces of them; None where these take bundled documents."""
+        if self.any_chosen:
+            return replace(self, max_tokens=MOST, sequences=None).read(tokenizer, printing, vocabulary).ids
+        printing.say(_BUNDLED)
+        return None
 
     def kinds(self, field: str) -> list[str]:
         """The kind of each row, which is the text of another field or column."""

@@ -12,14 +12,13 @@ from torch import Tensor, nn
 from statesize.adapters import capture
 from statesize.adapters.captured import Captured
 from statesize.adapters.models.held import device_of, logits_of, measuring
-from statesize.adapters.models.inputs import measurable
 from statesize.check import refuse, require_count, whole_number
 from statesize.errors import InputError
 from statesize.io.progress import Bars
 from statesize.lab.retrieval.layer import LayerNeedles, joined, layer_of
 from statesize.lab.retrieval.result import Needles
 from statesize.lab.trends.series import trend_facts
-from statesize.models.load import load_model
+from statesize.models.load import measured_model
 from statesize.spectra.spectrum import effective_rank
 from statesize.texts.inputs import Inputs, begun_excerpts, whole_texts
 from statesize.texts.tokens import AnyTokenizer, beginning_id, supported_tokenizer
@@ -81,10 +80,7 @@ def needles(
     checked_depths = _depths(depths, context)
     most = require_count("excerpts", excerpts, least=2)
     tokenizer = supported_tokenizer(tokenizer)
-    if isinstance(model, str):
-        loaded = load_model(model, needs_tokenizer=tokenizer is None and inputs is None)
-        model, tokenizer, name = loaded.model, tokenizer or loaded.tokenizer, name or loaded.name
-    model, name = measurable(model), name or type(model).__name__
+    model, tokenizer, name = measured_model(model, tokenizer, name, needs_tokenizer=inputs is None)
     if beginning_id(tokenizer) is not None:
         # A needle stands in no place of the token that begins a text.
         checked_depths = _depths(depths, context - 1)

@@ -10,11 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from statesize.adapters.models.inputs import measurable
 from statesize.check import refuse, require_count, require_real
 from statesize.errors import InputError, ModelError
 from statesize.io.progress import Bars
-from statesize.models.load import load_model
+from statesize.models.load import measured_model
 from statesize.reduction.cache.budgets import at_curves, equal
 from statesize.reduction.cache.curves import CacheSizes, cache_sizes, error_curves, norms_after
 from statesize.reduction.cache.passkeys import passkeys
@@ -95,10 +94,7 @@ def cache(
     size = require_count("tokens", tokens, least=after + 32)
     hidden = require_count("needles", needles, least=0)
     tokenizer = supported_tokenizer(tokenizer)
-    if isinstance(model, str):
-        loaded = load_model(model, needs_tokenizer=tokenizer is None and inputs is None)
-        model, tokenizer, name = loaded.model, tokenizer or loaded.tokenizer, name or loaded.name
-    model, name = measurable(model), name or type(model).__name__
+    model, tokenizer, name = measured_model(model, tokenizer, name, needs_tokenizer=inputs is None)
     texts = whole_texts(inputs, tokenizer)
     parts = three_sets(texts, size, wanted, tokenizer)
     ratios = tuple(sorted({*RATIOS, share}, reverse=True))
