@@ -15,10 +15,10 @@ from statesize.reduction.cache import cache
 from statesize.reduction.cache.budgets import GRID, at_curves, at_shares, by_curves, equal
 from statesize.reduction.cache.curves import cache_sizes, error_curves, norms_after
 from statesize.reduction.cache.prefix import following_logits, read_prefix
-from statesize.reduction.cache.price import three_sets
 from statesize.reduction.cache.result import CachedHead, CachePrices, PricedDocument, Variant
 from statesize.reduction.cache.rounding import bits_a_number, rounded_keys, rounded_values
 from statesize.reduction.cache.rules import FUTURE, RULES, SINKS, kept, kept_first
+from statesize.reduction.cache.sets import three_sets
 from statesize.reduction.cache.smaller import cache_bytes, decoded_logits, holds_layers_apart, smaller_cache
 from statesize.reduction.cache.table import headline
 
