@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tools.figures import caveats, families, figures, pages, trained_families, trends
+from tools.figures import caveats, families, figures, pages, smaller_states, trained_families, trends
 
 DOCS = Path(__file__).parents[1] / "docs"
 
@@ -198,3 +198,13 @@ def test_something_stands_beside_every_finding():
     said = caveats.caveats(DOCS / "results")
     assert sorted(said) == sorted(studies)
     assert all(row.endswith(f"| {said[study]} |") for row, study in zip(rows, studies, strict=True))
+
+
+def test_predictors_of_a_cut_are_compared_model_by_model():
+    def model(tail, ess):
+        return {"rank_correlations": {"Gramian tail": tail, "entropy-ESS": ess}}
+
+    told = {"rank_correlations": {"Gramian tail": [0.5, 0.25, 0.75], "entropy-ESS": [0.25, 0, 0.5]}}
+    models = {"la-0": model(0.75, 0.25), "la-1": model(0.5, 0.25), "la-2": model(0.25, 0.5), "gla-0": model(1, 0)}
+    row = smaller_states.tails({"mixers": {"la": told}, "models": models}).splitlines()[-1]
+    assert row == "| `la` | 0.50 [0.25, 0.75] | 0.25 [0.00, 0.50] | +0.17 [-0.78, +1.12] | 2 of 3 |"

@@ -60,17 +60,35 @@ def findings(folder: Path) -> dict[str, str]:
         tested = f"{record['claim']} On {_subjects(folder, name, record)}."
         rows.append((claim, tested, effects, f"{counts}: {_unit(record)}", link, against[name]))
     false = json.loads((folder / "false_positives.json").read_text("utf-8"))
+    designs = [row for row in false["designs"] if (row["study"], row["preset"] or "") in presets]
     shown = [
-        (row["study"], row["preset"] or "–", str(max(row["independent"], row["cell_effects"])), row["found"])
-        for row in false["designs"]
-        if (row["study"], row["preset"] or "") in presets
+        (
+            row["study"],
+            row["preset"] or "–",
+            str(max(row["independent"], row["cell_effects"])),
+            str(row["shared"]),
+            str(row["shared_holds"]),
+            row["found"],
+        )
+        for row in designs
     ]
-    head = ("study", "preset", f"“holds” without an effect, of {false['draws']:,}", "planted effect found")
+    head = (
+        *("study", "preset", f"a figure is found without an effect, of {false['draws']:,}"),
+        *("where runs share a beginning or a first place", "then the whole claim holds", "planted effect found"),
+    )
     return {
         "table": table(("the paper says", "tested here", "effect", "units", "verdict", "against it"), rows),
         "verdicts": ", ".join(f"{verdict}: {number}" for verdict, number in verdicts.items()),
         "false_positives": table(head, shown),
+        "by_placement": _with(designs, "shared_by_placement"),
+        "by_beginning": _with(designs, "shared_by_beginning"),
     }
+
+
+def _with(designs: list[dict[str, Any]], name: str) -> str:
+    """The count that only one design has."""
+    (count,) = (row[name] for row in designs if name in row)
+    return str(count)
 
 
 def _subjects(folder: Path, study: str, record: Mapping[str, Any]) -> str:

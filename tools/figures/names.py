@@ -1,4 +1,4 @@
-"""The public names of the package, those outside the lab's parts with the first line of their docstrings."""
+"""The public names of the package, those at the top and the metrics with the first line of their docstrings."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SPACES = {
 
 
 def names() -> dict[str, str]:
-    """A table for each namespace; parts of the lab have pages of their own, and here only their names."""
+    """Tables of what most users need; of the other namespaces only the names."""
     top = {id(value) for value in _callables("statesize").values()}
     return {space: _names(f"statesize{end}", top if end else set()) for space, end in SPACES.items()}
 
@@ -31,7 +31,7 @@ def names() -> dict[str, str]:
 def _names(space: str, above: set[int]) -> str:
     """The names of a namespace that do not stand at the top."""
     own = {f"`{name}`": value for name, value in _callables(space).items() if id(value) not in above}
-    if space.startswith("statesize.lab."):
+    if space not in ("statesize", "statesize.metrics"):
         return ", ".join(own)
     return table(("name", "what it is"), ((name, _first_line(value)) for name, value in own.items()))
 

@@ -48,7 +48,7 @@ QUOTED = {
     "hybrids": (
         *("claim_early_attention_spearman_inside", "control_place_spearman_inside"),
         *("early_attention_beyond_first_place", "early_attention_beyond_placement", "early_spearman_inside"),
-        "control_initial_attention_spearman_inside",
+        *("control_initial_attention_spearman_inside", "early_attention_spearman_inside_by_placement"),
     ),
 }
 """Figures of records in sentences of pages, by study."""
@@ -101,7 +101,7 @@ def history(folder: Path) -> dict[str, str]:
         "table": table(("study", "the claim before", "on the runs on record"), rows),
         "commit": f"`{document['commit'][:10]}`",
         "pilot_before": estimate(before[0], before[1:], ".2f"),
-        "pilot_now": figure(now, "early_attention_spearman_inside"),
+        "pilot_now": figure(now, "early_attention_spearman_inside_by_placement"),
     }
 
 

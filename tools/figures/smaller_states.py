@@ -6,6 +6,9 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
+from statesize.lab.studies.statistics import of_mean
 from tools.figures.on_record import estimate, table
 
 
@@ -53,6 +56,7 @@ def compression(document: Mapping[str, Any]) -> dict[str, str]:
         "table": table(("mixer", "`compress`", "best channels", "share", "int8 alone", "a quarter by both"), rows),
         "bundled": table(("model", *shown, "channels by query and key energy", "at random"), own),
         "predictors": table(("predictor", *(f"`{mixer}`" for mixer in document["mixers"])), told),
+        "tails": tails(document),
         "seeds": str(document["mixers"]["la"]["seeds"]),
         "steps": str(document["training"]["steps"]),
         "documents": str(document["held_out_documents"]),
@@ -62,6 +66,28 @@ def compression(document: Mapping[str, Any]) -> dict[str, str]:
         "text_flagged": str(sum(not found["recall_kept"] for found in cut)),
         "recall_flagged": str(sum(row["safe"] is False for row in damaged)),
     }
+
+
+def tails(document: Mapping[str, Any]) -> str:
+    """The Gramian tail beside entropy-ESS as predictors of what a cut of a head costs, and how often it tells more."""
+    rows: list[tuple[str, ...]] = []
+    for mixer, found in document["mixers"].items():
+        own = [model["rank_correlations"] for name, model in document["models"].items() if name.startswith(f"{mixer}-")]
+        ahead = np.array([one["Gramian tail"] - one["entropy-ESS"] for one in own])
+        difference = of_mean(ahead).interval()
+        rows.append(
+            (
+                f"`{mixer}`",
+                *(
+                    estimate(mean, ends, ".2f")
+                    for mean, *ends in map(found["rank_correlations"].get, ("Gramian tail", "entropy-ESS"))
+                ),
+                estimate(difference.value, (difference.low, difference.high), "+.2f"),
+                f"{(ahead > 0).sum()} of {len(ahead)}",
+            )
+        )
+    head = ("mixer", "Gramian tail", "entropy-ESS", "mean difference", "larger for the tail in")
+    return table(head, rows)
 
 
 def delta_rules(document: Mapping[str, Any]) -> dict[str, str]:
@@ -83,7 +109,12 @@ def mamba2_layers(document: Mapping[str, Any]) -> dict[str, str]:
     """Which numbers tell the damage of a cut of a layer of Mamba-2."""
     (row,) = document["rows"]
     told = [(name, f"{value:.2f}") for name, value in row["rank_correlations"].items()]
-    return {"table": table(("predictor", "correlation"), told), "layers": str(row["layers"])}
+    return {
+        "table": table(("predictor", "correlation"), told),
+        "layers": str(row["layers"]),
+        "tail": f"{row['rank_correlations']['Gramian tail']:.2f}",
+        "ess": f"{row['rank_correlations']['entropy-ESS']:.2f}",
+    }
 
 
 def ess_sizes(document: Mapping[str, Any]) -> dict[str, str]:

@@ -57,7 +57,7 @@ class Common(NamedTuple):
     cell: float
     seed: float
     begun: list[float]
-    placed: list[float]
+    placed: list[float]  # of a pattern of layers, and of the place of its first attention
 
 
 def cell(columns):
@@ -68,8 +68,17 @@ def beginning(columns):
     return columns["mixer"], columns["key_size"], columns["length"], columns["seed"]
 
 
-def table(study, preset, seed, effect=0.0, spread=0.0):
-    """Claim and rows: `effect` is what the study looks for, `spread` the size of what cells and mixers share."""
+def first_place(columns):
+    return (*columns["mixer"].split(","), "sa").index("sa")
+
+
+def table(study, preset, seed, effect=0.0, spread=0.0, shared=0.0):
+    """Claim and rows of a design.
+
+    `effect` is what the study looks for, `spread` the size of what cells and mixers share, and `shared` that of what
+    runs share that begin with equal weights, where 1 is as much as all else that differs between seeds, and of what
+    placements share that have their first attention in the same layer.
+    """
     claim, runs = design(study, preset)
     generator = np.random.default_rng(seed)
     cells = normal(generator, (cell(columns) for columns, *_ in runs), spread)
@@ -77,21 +86,21 @@ def table(study, preset, seed, effect=0.0, spread=0.0):
     seeds = normal(generator, (columns["seed"] for columns, *_ in runs), spread)
     # Of ESS and of accuracy: what runs share that begin with equal weights, a sixteenth of what seeds differ by (a
     # fourteenth was seen), and what those share with layers of equal order.
-    begun = [normal(generator, (beginning(columns) for columns, *_ in runs), spread / 4) for _ in range(2)]
+    begun = [normal(generator, (beginning(columns) for columns, *_ in runs), shared or spread / 4) for _ in range(2)]
     placed = [normal(generator, (columns["mixer"] for columns, *_ in runs), spread) for _ in range(2)]
+    first = [normal(generator, (first_place(columns) for columns, *_ in runs), shared) for _ in range(2)]
     rows = []
     for columns, steps, layers, sizes in runs:
-        shared = cells(cell(columns)) + mixed((cell(columns), columns["mixer"]))
         common = Common(
-            shared,
+            cells(cell(columns)) + mixed((cell(columns), columns["mixer"])),
             seeds(columns["seed"]),
             [value(beginning(columns)) for value in begun],
-            [value(columns["mixer"]) for value in placed],
+            [of(columns["mixer"]) + at(first_place(columns)) for of, at in zip(placed, first, strict=True)],
         )
         end = OUTCOMES[study](generator, columns, effect, common)
         rows += _rows(columns, steps, layers, end, generator)
         if sizes:
-            rows += _students(rows[-1], sizes, layers, effect, shared, generator)
+            rows += _students(rows[-1], sizes, layers, effect, common.begun[1] if shared else 0.0, generator)
     return claim, rows
 
 
@@ -110,12 +119,12 @@ def _rows(columns, steps, layers, end, generator):
     return found
 
 
-def _students(teacher, sizes, layers, effect, shared, generator):
-    """A student a size, whose errors go with the teacher's ESS as much as `effect` says."""
+def _students(teacher, sizes, layers, effect, begun, generator):
+    """A student a size, whose errors go with the teacher's ESS as much as `effect` says, and with its beginning."""
     kept = math.sqrt(1 - effect**2)
     for size in sizes:
         row = teacher | {"student_wanted": math.nan, "student_divergence": 0.1, "state_size": float(size)}
-        drawn = generator.normal()
+        drawn = generator.normal() + begun
         for layer in range(layers):
             error = 1 + 0.1 * (effect * (teacher[METRIC] - 8) + kept * drawn)
             row |= {f"student_{name}_layer_{layer}": 1.0 for name in ("predicted", "bound")}
@@ -138,7 +147,7 @@ def _correlation(generator, columns, effect, common):
 def _regimes(generator, columns, effect, common):
     """Effect: how much more of its state linear attention uses."""
     more = effect if columns["mixer"] == "la" else 0.0
-    share = 0.6 + more + 0.1 * common.cell + 0.05 * generator.normal()
+    share = 0.6 + more + 0.1 * common.cell + 0.05 * (generator.normal() + common.begun[0])
     return {"ess": columns["state_size"] * share, "accuracy": float(generator.random())}
 
 
@@ -158,7 +167,7 @@ def _initialisation(generator, columns, effect, common):
 
 def _distillation(generator, columns, effect, common):
     return {
-        "ess": 8 + generator.normal() + common.cell,
+        "ess": 8 + generator.normal() + common.begun[0] + common.cell,
         "first": 8 + generator.normal(),
         "accuracy": generator.random(),
     }
@@ -211,9 +220,9 @@ def conclude_recall(generator, effect, spread):
 TEXTS = {"delimiters": conclude_delimiters, "recall": conclude_recall}
 
 
-def conclude(study, preset, seed, effect=0.0, spread=0.0):
+def conclude(study, preset, seed, effect=0.0, spread=0.0, shared=0.0):
     """Claim and conclusion of one simulated study."""
     if study in TEXTS:
         return CLAIM if study == "recall" else None, TEXTS[study](np.random.default_rng(seed), effect, spread)
-    claim, rows = table(study, preset, seed, effect, spread)
+    claim, rows = table(study, preset, seed, effect, spread, shared)
     return claim, GRID_STUDIES[study].conclude(rows, METRIC, claim)

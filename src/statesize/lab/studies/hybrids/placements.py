@@ -48,6 +48,11 @@ class PlacedRun:
         return tuple(layer for layer, mixer in enumerate(self.layers) if mixer == ATTENTION)
 
     @property
+    def first_place(self) -> int | None:
+        """The first layer that is attention; None without any."""
+        return self.attention_layers[0] if self.attention_layers else None
+
+    @property
     def attention(self) -> int:
         """The number of layers that are attention."""
         return len(self.attention_layers)

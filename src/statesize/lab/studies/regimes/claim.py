@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any, cast
 
 import altair as alt
@@ -38,8 +38,9 @@ CAVEATS = (
     "initialisation is given beside.",
     "ESS/TSS is a mean over all positions, and near both ends of a sequence no ESS can reach TSS. Utilisation is the "
     "mean over the cuts where the state is what limits ESS; diagnoses go by it.",
-    "A cell is one task, kv, length and TSS; its seeds are averaged first, and the test is over cells. Fisher's exact "
-    "test of how often mixers solve their task takes all runs for independent.",
+    "A cell is one task, kv, length and TSS; its seeds are averaged first, and the test is over cells. Runs of one "
+    "size and seed begin with equal weights in all cells, so the differences are also given with beginnings for units. "
+    "Fisher's exact test of how often mixers solve their task takes all runs for independent.",
     "A diagnosis says how the state is used and whether the task is solved; that the one causes the other is shown by "
     "an intervention only.",
 )
@@ -92,7 +93,12 @@ def _named(run: FinalRun) -> tuple[str, str]:
 def _add_comparison(runs: Sequence[FinalRun], gated: str, metric: str, findings: Findings) -> None:
     """How much more of its state `FULL` uses than `gated`, before and after training, and which solves the task."""
     initial = _difference(runs, gated, lambda run: float(run.first[f"utilisation_{metric}"]))
-    after = findings.add(f"{FULL}_less_{gated}", _difference(runs, gated, lambda run: run.utilisation(metric)))
+    after, by_beginning = (
+        findings.add(
+            f"{FULL}_less_{gated}{ending}", _difference(runs, gated, lambda run: run.utilisation(metric), unit)
+        )
+        for ending, unit in (("", _cell), ("_by_beginning", _beginning))
+    )
     before = findings.add(f"control_initial_{FULL}_less_{gated}", initial)
     diagnoses = [[diagnosis(run, metric) for run in runs if run.mixer == name] for name in (FULL, gated)]
     solved = [[names.count("solved"), len(names) - names.count("solved")] for names in diagnoses]
@@ -100,16 +106,31 @@ def _add_comparison(runs: Sequence[FinalRun], gated: str, metric: str, findings:
     collapsed = float(diagnoses[1].count("collapsed"))
     findings.figures |= {f"{FULL}_{gated}_solved_p": p, f"{gated}_collapsed": collapsed}
     findings.statements.append(
-        f"Utilisation of {FULL} less that of {gated} at equal task, kv and TSS: {after}; at initialisation {before}. "
+        f"Utilisation of {FULL} less that of {gated} at equal task, kv and TSS: {after} (with beginnings for units "
+        f"{by_beginning}); at initialisation {before}. "
         f"{FULL} solves its task in {solved[0][0]} of {sum(solved[0])} runs and {gated} in {solved[1][0]} of "
         f"{sum(solved[1])} (Fisher's exact p {p:.2g}); {collapsed:.0f} runs of {gated} are collapsed."
     )
 
 
-def _difference(runs: Sequence[FinalRun], gated: str, value: Callable[[FinalRun], float]) -> Evidence:
-    """The value of `FULL` less that of `gated`, over the cells that have both."""
+def _cell(run: FinalRun) -> tuple[Hashable, ...]:
+    return run.cell
+
+
+def _beginning(run: FinalRun) -> tuple[Hashable, ...]:
+    """Runs of one mixer with equal beginnings start from equal weights."""
+    return run.key_size, run.width, run.length, run.seed
+
+
+def _difference(
+    runs: Sequence[FinalRun],
+    gated: str,
+    value: Callable[[FinalRun], float],
+    unit: Callable[[FinalRun], tuple[Hashable, ...]] = _cell,
+) -> Evidence:
+    """The value of `FULL` less that of `gated`, over the units that have both."""
     differences: list[float] = []
-    for members in grouped(runs, lambda run: run.cell).values():
+    for members in grouped(runs, unit).values():
         full, other = (mean(value(run) for run in members if run.mixer == name) for name in (FULL, gated))
         differences.append(full - other)
     return of_mean(np.array([one for one in differences if math.isfinite(one)]))
