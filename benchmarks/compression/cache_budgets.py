@@ -13,6 +13,7 @@ import random
 import sys
 import sysconfig
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -43,7 +44,7 @@ WAYS = ("equal", "curves of prose", "curves of code", "joint ESS")
 _HEAD, _PIECE, _LEAST = 2500, 7000, 14000
 
 
-def main(path: Path, model: str, peps: Path) -> None:
+def main(path: Path, model: str, peps: Path, ways: Sequence[str] = WAYS) -> None:
     """Price the budgets and write the losses of each document."""
     torch.set_num_threads(1)
     loaded, start = load_model(model), time.process_time()
@@ -58,29 +59,20 @@ def main(path: Path, model: str, peps: Path) -> None:
         seconds[kind] = time.process_time() - before
     rows: list[dict[str, Any]] = []
     for kind, pieces in kinds.items():
-        sizes = [cache_sizes(read_prefix(loaded.model, ids[None, :prefix])).joint for ids in pieces[:SIZED]]
         budgets = {
             (ratio, way): made
-            for ratio in RATIOS
-            for way, made in zip(
-                WAYS,
-                (
-                    equal(available, ratio),
-                    at_curves(available, curves["prose"], ratio),
-                    at_curves(available, curves["code"], ratio),
-                    in_proportion(available, torch.stack(sizes).mean(0), ratio),
-                ),
-                strict=True,
-            )
+            for way in ways
+            for ratio, made in by_ratio(way, loaded.model, pieces[:SIZED], available, curves).items()
         }
         runs = VariantRuns(loaded.model, "expected", prefix, tokenizer, cast("Any", budgets))
         variants = [Variant(ratio, cast("Any", way)) for ratio, way in budgets]
         priced = [runs.document(ids, variants) for ids in pieces[CALIBRATION : CALIBRATION + PRICED]]
         print(kind, flush=True)
         extra = np.array([one.extra for one in priced])
+        # Equal budgets come first, at all ratios.
         rows += [
             {"kind": kind, "keep": ratio, "budgets": way, "nats": _json(mean_interval(extra[:, at]))}
-            | {"against_equal": _json(mean_interval(extra[:, at] - extra[:, at - at % len(WAYS)]))}
+            | {"against_equal": _json(mean_interval(extra[:, at] - extra[:, at % len(RATIOS)]))}
             | {"measured": extra[:, at].tolist()}
             for at, (ratio, way) in enumerate(budgets)
         ]
@@ -117,6 +109,19 @@ def calibrated(model: torch.nn.Module, pieces: list[Tensor], prefix: int) -> tup
         read = read_prefix(model, ids[None, :prefix])
         curves.append(error_curves(read, ids[None, prefix:], ("expected",), norms)[0])
     return torch.stack(curves).mean(0), read.available
+
+
+def by_ratio(
+    way: str, model: torch.nn.Module, pieces: list[Tensor], available: Tensor, curves: dict[str, Tensor]
+) -> dict[float, Tensor]:
+    """Budgets of one way (caches,), by ratio; ESS is of these pieces."""
+    if way == "equal":
+        return {ratio: equal(available, ratio) for ratio in RATIOS}
+    if way == "joint ESS":
+        prefix = TOKENS - FOLLOWING
+        sizes = torch.stack([cache_sizes(read_prefix(model, ids[None, :prefix])).joint for ids in pieces]).mean(0)
+        return {ratio: in_proportion(available, sizes, ratio) for ratio in RATIOS}
+    return {ratio: at_curves(available, curves[way.removeprefix("curves of ")], ratio) for ratio in RATIOS}
 
 
 def in_proportion(available: Tensor, sizes: Tensor, share: float) -> Tensor:
