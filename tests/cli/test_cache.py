@@ -20,14 +20,19 @@ def arguments(tmp_path_factory):
     return ["cache", str(folder), "--ids", str(ids), "--max-tokens", "100", "--sequences", "12"]
 
 
-def test_table_and_ratios(arguments, tmp_path, capsys):
-    path = tmp_path / "ratios.npy"
-    assert main([*arguments, "--ratios", str(path), "--rule", "streaming"]) == 0
+def test_table_ratios_and_page(arguments, tmp_path, capsys):
+    path, page = tmp_path / "ratios.npy", tmp_path / "cache.html"
+    assert main([*arguments, "--ratios", str(path), "--rule", "streaming", "--html", str(page)]) == 0
     captured = capsys.readouterr()
     assert "25 % by curves" in captured.out
     assert "Tokens are evicted by the rule 'streaming'" in captured.out
     assert f"Ratios: {path}" in captured.err
     assert np.load(path).shape == (99, 2, 2)
+    assert f"Report: {page}" in captured.err
+    # Without a tokenizer losses are in nats.
+    written = page.read_text(encoding="utf-8")
+    assert "Extra nats a token" in written
+    assert written.count('<tr><th scope="row">') == 1 + 14 + 4
 
 
 def test_json(arguments, capsys):
@@ -47,6 +52,8 @@ def test_bad_input(arguments, tmp_path, capsys):
     assert "ratios must be a file .npy" in capsys.readouterr().err
     assert main([*arguments, "--ratios", str(tmp_path / "none" / "ratios.npy")]) == 1
     assert "in a folder that is there" in capsys.readouterr().err
+    assert main([*arguments, "--open"]) == 1
+    assert "open must come with html" in capsys.readouterr().err
     assert main([*arguments, "--rule", "best"]) == 2
     assert main(["cache", "gla"]) == 1
     assert "must have a cache of keys and values" in capsys.readouterr().err

@@ -7,6 +7,8 @@ import pytest
 import torch
 from oracles.attention_models import attention_model
 from oracles.recurrent_models import tiny_model
+from report.visit import Visit, chromium, violations
+from scipy import stats
 from torch.nn import functional
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb, rotate_half
 
@@ -14,11 +16,12 @@ from statesize.errors import InputError, ModelError
 from statesize.reduction.cache import cache
 from statesize.reduction.cache.budgets import GRID, at_curves, at_shares, by_curves, equal
 from statesize.reduction.cache.curves import cache_sizes, error_curves, norms_after
+from statesize.reduction.cache.page import write_page
 from statesize.reduction.cache.prefix import following_logits, read_prefix
-from statesize.reduction.cache.price import three_sets
 from statesize.reduction.cache.result import CachedHead, CachePrices, PricedDocument, Variant
 from statesize.reduction.cache.rounding import bits_a_number, rounded_keys, rounded_values
 from statesize.reduction.cache.rules import FUTURE, RULES, SINKS, kept, kept_first
+from statesize.reduction.cache.sets import three_sets
 from statesize.reduction.cache.smaller import cache_bytes, decoded_logits, holds_layers_apart, smaller_cache
 from statesize.reduction.cache.table import headline
 
@@ -305,10 +308,11 @@ def priced(extras, found, passkeys):
     documents = tuple(
         PricedDocument(10, 40, 2.0, tuple(extra + 1e-4 * (number % 2) for extra in extras)) for number in range(6)
     )
-    head = CachedHead("layer", 0, 64, (0.0,) * len(GRID), 1.0, 1.0, 0.5, (32, 16))
+    curve = (*np.geomspace(1e-2, 1e-5, len(GRID) - 1), 0.0)
+    heads = tuple(CachedHead("a.<b>", number, 64, curve, 1.0, 1.0, 0.5, (32, 16)) for number in range(2))
     chosen = {0.5: "equal", 0.25: "curves"}
     return CachePrices(
-        "m", "h2o", 64, 1, 1, documents, variants, (0.3, 0.5, 0.25), chosen, passkeys, found, (head,), (0.5, 0.25), ()
+        "m", "h2o", 64, 1, 1, documents, variants, (0.3, 0.5, 0.25), chosen, passkeys, found, heads, (0.5, 0.25), ()
     )
 
 
@@ -321,7 +325,33 @@ def test_recommendations():
         assert headline(result).startswith("Round, do not evict: int4 keeps the cache of m at 30%")
     assert priced((0.2, 0.2, 0.2), (10, 10, 10, 10), 10).recommended is None
     # 0.02 nats a token of 4 bytes are 0.0072 bits a byte.
-    assert priced((0.2, 0.02, 0.2), (10, 10, 10, 10), 10).recommended.variant.keep == 0.5
+    result = priced((0.2, 0.02, 0.2), (10, 10, 10, 9), 10)
+    assert result.recommended.variant.keep == 0.5
+    assert headline(result).endswith("bits a byte. 10 of 10 passkeys are found, 10 with the whole cache.")
+    # What is chosen among three has an interval for three.
+    chosen, listed = result.recommended.nats, result.prices[1].nats
+    assert chosen.value == listed.value
+    ratio = stats.t.ppf(1 - 0.025 / 3, 5) / stats.t.ppf(0.975, 5)
+    assert chosen.high - chosen.value == pytest.approx(ratio * (listed.high - listed.value))
+
+
+def test_page(tmp_path):
+    """In a browser: a mark for each variant, a cell for each cache and map, a line for each cache."""
+    path = tmp_path / "cache.html"
+    result = priced((0.001, 0.002, -0.001), (10, 10, 10, 10), 10)
+    write_page(result, path)
+    with chromium() as browser:
+        visit = Visit(browser, path)
+        for mark, count in (("symbol", 3), ("rect", 2 * 4)):
+            drawn = visit.page.locator(f"#charts .mark-{mark}.role-mark > path")
+            assert drawn.count() == count, mark
+        assert visit.page.locator("#charts .mark-line path[d]").count() == 3 + 2
+        assert visit.page.locator("tbody tr").count() == 1 + 3 + 2
+        assert visit.page.locator(".lead").inner_text() == headline(result)
+        assert visit.requests == [path.as_uri()]
+        assert visit.complaints == []
+        assert violations(visit.page) == []
+        visit.context.close()
 
 
 def test_neighbours_lie_in_one_set():

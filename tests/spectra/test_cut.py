@@ -2,6 +2,8 @@ import pytest
 import torch
 
 from statesize.errors import InputError
+from statesize.measurement.measurement import measure
+from statesize.operators.attention import SoftmaxAttention
 from statesize.spectra.cut import make_cut
 
 
@@ -27,6 +29,23 @@ def test_windows_keep_the_positions_where_they_fit() -> None:
     block = cut.block(torch.arange(100.0).reshape(10, 10), 3)
     assert block.tolist() == [[30, 31, 32], [40, 41, 42]]
     assert cut.largest_rank() == 2
+
+
+def test_windows_that_reach_the_ends_cut_nothing_off() -> None:
+    assert not make_cut(10, [6], past=6, future=4).windowed
+    assert not make_cut(10, [6], future=4).windowed
+    assert make_cut(10, [5, 6], future=4).windowed
+    assert make_cut(10, [6], past=5).windowed
+
+
+def test_a_future_of_the_rest_of_the_text_is_open_to_engines_without_windows() -> None:
+    g = torch.Generator().manual_seed(0)
+    queries, keys = torch.randn(2, 2, 40, 4, generator=g, dtype=torch.float64)
+    attention = SoftmaxAttention(queries, keys, scale=0.5)
+    found = measure(attention, positions=[24], future=16, engine="implicit", outputs=("entropy",))
+    expected = measure(attention, positions=[24], future=16, engine="dense", outputs=("entropy",))
+    assert found.future == 16
+    assert bool(((found.entropy - expected.entropy).abs() <= found.entropy_bound + expected.entropy_bound).all())
 
 
 def test_definition_is_everything_before_and_after() -> None:

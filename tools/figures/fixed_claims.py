@@ -82,7 +82,7 @@ def asked(docs: Path) -> dict[str, str]:
 _PAGES = {
     "recall_moment": "length.md#does-ess-rise-before-a-task-is-solved",
     "delimiter_positions": "delimiters.md#do-positions-make-attention-forget",
-    "attention_students": "distillation.md#from-softmax-to-linear-attention",
+    "attention_students": "design.md#from-softmax-to-linear-attention",
     "longer_regularisation": "idle-states.md#does-it-only-start-sooner",
 }
 

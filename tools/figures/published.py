@@ -110,8 +110,25 @@ def published_caches(document: Mapping[str, Any]) -> dict[str, str]:
         for price in row["prices"]
     ]
     head = ("cache", "bytes", "extra nats a token", "extra bits a byte", "passkeys found")
+    targets = [
+        (name, _aim(target), _VERDICTS[document["verdicts"][name]]) for name, target in document["targets"].items()
+    ]
     return {
         "table": table(head, rows),
+        "targets": table(("target", "fixed before", "verdict"), targets),
         "documents": str(row["documents"]["held_out"]),
+        "hidden": str(hidden),
+        "found": str(row["passkeys"]["found"]),
+        "minutes": f"{row['seconds'] / 60:.0f}",
         "saved": estimate(-saved["mean"], [-end for end in reversed(saved["interval"])], ".3f"),
     }
+
+
+_VERDICTS = {True: "met", False: "missed", None: "cannot tell"}
+
+
+def _aim(target: Mapping[str, float]) -> str:
+    """A target's number, at a share of the tokens."""
+    (kind, value) = next((kind, value) for kind, value in target.items() if kind != "keep")
+    shown = f"{value} nats a token at most" if "nats" in kind else f"{value:.0%} {kind}"
+    return f"{shown}, at {100 * target['keep']:.4g} % of the tokens"

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter, validators
 
-from statesize.cli.shared.options import MOST, Loading
+from statesize.cli.shared.options import MOST, Loading, OpenPage, Page, check_page
 from statesize.cli.shared.printing import TEXT, Printing
 from statesize.cli.shared.texts import Texts
 from statesize.errors import InputError
@@ -23,6 +23,8 @@ def cache(
     rule: Literal["expected", "snapkv", "h2o", "streaming"] = "expected",
     passkeys: Annotated[int, Parameter(validator=validators.Number(gte=0, lte=MOST))] = 12,
     ratios: Path | None = None,
+    html: Page = None,
+    open_page: OpenPage = False,
     loading: Loading | None = None,
     printing: Printing = TEXT,
 ) -> None:
@@ -40,6 +42,8 @@ def cache(
         passkeys: Numbers that are hidden in the texts and asked for; 0 for none.
         ratios: File .npy for the shares that budgets by curves evict, at 1 to 99 %, (99, layers, caches of a layer),
             which LU-KV in kvpress loads.
+        html: HTML file for a page with the price list, its chart, and what each cache keeps.
+        open_page: Show the page in a browser.
         loading: How the model is loaded.
         printing: What is printed.
     """
@@ -48,10 +52,12 @@ def cache(
         _check_file(ratios)
     texts, loading = texts or Texts(), loading or Loading()
     texts.check()
+    check_page(html, open_page=open_page)
 
-    from statesize.cli.shared.printing import SCHEMA, print_json
+    from statesize.cli.shared.printing import SCHEMA, print_json, tell_page
     from statesize.cli.shared.table import print_table
     from statesize.models.load import load_model
+    from statesize.reduction.cache.page import write_page
     from statesize.reduction.cache.price import DOCUMENTS
     from statesize.reduction.cache.price import cache as run
     from statesize.reduction.cache.table import HEADINGS, headline, notes, table_rows
@@ -76,6 +82,9 @@ def cache(
     if ratios is not None:
         result.save_pruned_shares(ratios)
         printing.say(f"Ratios: {ratios}")
+    if html is not None:
+        write_page(result, html)
+        tell_page(html, printing, open_page=open_page)
     if printing.json:
         print_json({"schema": SCHEMA} | result.to_dict())
     else:

@@ -38,14 +38,19 @@ FEWEST_TEXTS = 5
 """Texts from which on an interval over texts is shown: Student's t of fewer is wider than what it tells."""
 
 
-def mean_interval(values: NDArray[np.float64], least: float = -math.inf, most: float = math.inf) -> Interval:
+def mean_interval(
+    values: NDArray[np.float64], least: float = -math.inf, most: float = math.inf, looks: int = 1
+) -> Interval:
     """The mean of values (N,), one a text, with an interval of 95 % by Student's t within what is possible."""
+    # So many intervals hold together with 95 % (Bonferroni).
     if not len(values):
         return Interval(math.nan)
     mean = float(values.mean())
     if len(values) < FEWEST_TEXTS:
         return Interval(mean)
-    half = float(values.std(ddof=1)) / math.sqrt(len(values)) * float(special.stdtrit(len(values) - 1, 0.975))
+    half = (
+        float(values.std(ddof=1)) / math.sqrt(len(values)) * float(special.stdtrit(len(values) - 1, 1 - 0.025 / looks))
+    )
     return Interval(mean, max(mean - half, least), min(mean + half, most))
 
 

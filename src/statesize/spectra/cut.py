@@ -49,8 +49,11 @@ class Cut:
 
     @property
     def windowed(self) -> bool:
-        """Whether the blocks are cut short."""
-        return self.past is not None or self.future is not None
+        """Whether a block is cut short; windows that reach the ends of the sequence cut nothing off."""
+        return any(
+            self.columns(position) < position or self.rows(position) < self.readouts * (self.length - position)
+            for position in self.positions
+        )
 
 
 def make_cut(length: int, positions: Positions = None, past: int | None = None, future: int | None = None) -> Cut:

@@ -1,4 +1,4 @@
-"""What a cache may lose, and the price. Read rounding, prefix, rules, budgets, curves, passkeys, result, price.
+"""What a cache may lose, and the price. Read rounding, prefix, rules, budgets, curves, passkeys, variants, price.
 
 Tokens of a prefix are evicted and its numbers rounded; the tokens after it are scored, all layers computed anew.
 """

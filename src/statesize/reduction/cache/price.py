@@ -8,30 +8,27 @@ from typing import Any, cast, get_args
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from statesize.check import refuse, require_count, require_real
-from statesize.errors import InputError, ModelError
+from statesize.errors import ModelError
 from statesize.io.progress import Bars
 from statesize.models.load import measured_model
 from statesize.reduction.cache.budgets import at_curves, equal
 from statesize.reduction.cache.curves import CacheSizes, cache_sizes, error_curves, norms_after
-from statesize.reduction.cache.passkeys import passkeys
-from statesize.reduction.cache.prefix import Prefix, following_logits, read_prefix
+from statesize.reduction.cache.prefix import Prefix, read_prefix
 from statesize.reduction.cache.result import Budgets, CachedHead, CachePrices, PricedDocument, Variant
-from statesize.reduction.cache.rounding import BITS, bits_a_number
-from statesize.reduction.cache.rules import Rule, kept, kept_first
+from statesize.reduction.cache.rounding import BITS
+from statesize.reduction.cache.rules import Rule, kept_first
+from statesize.reduction.cache.sets import three_sets
 from statesize.reduction.cache.smaller import SmallerCache, holds_layers_apart, measured_cache
-from statesize.texts.inputs import Inputs, begun_excerpts, whole_texts
-from statesize.texts.rows import evenly
+from statesize.reduction.cache.variants import VariantRuns
+from statesize.texts.inputs import Inputs, whole_texts
 from statesize.texts.tokens import AnyTokenizer, supported_tokenizer
 
 DOCUMENTS, TOKENS, FOLLOWING, PASSKEYS = 36, 512, 64, 12
 """Pieces of text that are read by default, the tokens of each, those that are predicted, and hidden passkeys."""
 RATIOS = (0.5, 0.25, 0.125)
 """Shares of the tokens that are always tried."""
-# Parts of the documents: for curves, for the choice of budgets, held out.
-_PARTS = (1 / 3, 1 / 6, 1 / 2)
 # Documents by which ESS of each cache is known.
 _SIZED = 2
 
@@ -104,32 +101,6 @@ def cache(
         return _Pricing(model, name, rule, ratios, size - after, tokenizer, report, total).priced(parts, hidden)
 
 
-def three_sets(
-    texts: Sequence[Tensor], size: int, most: int, tokenizer: AnyTokenizer | None
-) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
-    """Pieces of texts for curves, for the choice of budgets, and held out; neighbours lie in one set."""
-    sets: tuple[list[Tensor], list[Tensor], list[Tensor]] = ([], [], [])
-    longest = max(map(len, texts))
-    for text in texts:
-        pieces = begun_excerpts([text], size, len(text), tokenizer) if len(text) >= size else []
-        if len(pieces) >= 6:
-            first, second = round(_PARTS[0] * len(pieces)), round((_PARTS[0] + _PARTS[1]) * len(pieces))
-            for part, found in zip(sets, (pieces[:first], pieces[first:second], pieces[second:]), strict=True):
-                part += found
-        elif pieces:
-            # A short text is not parted: it goes where most is missing.
-            min(zip(sets, _PARTS, strict=True), key=lambda entry: len(entry[0]) / entry[1])[0].extend(pieces)
-    if not all(sets):
-        raise InputError(
-            f"inputs must have 6 pieces of {size} tokens, got {sum(map(len, sets))}, from texts of at most {longest}. "
-            "Give longer texts, or fewer tokens."
-        )
-    curves, choice, held_out = (
-        evenly(part, max(1, round(share * most))) for part, share in zip(sets, _PARTS, strict=True)
-    )
-    return curves, choice, held_out
-
-
 @dataclass(frozen=True, eq=False)
 class _Pricing:
     """One price list in the making."""
@@ -154,14 +125,13 @@ class _Pricing:
 
         curves, sizes, sample = self._calibrated(calibration, step)
         budgets = self._budgets(sample, curves)
-        chosen = self._chosen(selection, budgets, step)
+        runs = VariantRuns(self.model, self.rule, self.prefix, self.tokenizer, budgets)
+        chosen = self._chosen(selection, runs, step)
         variants = tuple(self._variants(chosen))
         documents: list[PricedDocument] = []
         for ids in held_out:
-            documents.append(self._document(ids, variants, budgets))
+            documents.append(runs.document(ids, variants))
             step("held-out documents")
-        found = self._found(held_out, hidden, variants, budgets, step)
-        shares = tuple(_bytes_share(sample, variant, budgets) for variant in variants)
         return CachePrices(
             self.name,
             self.rule,
@@ -170,10 +140,10 @@ class _Pricing:
             len(selection),
             tuple(documents),
             variants,
-            shares,
+            tuple(runs.bytes_share(sample, variant) for variant in variants),
             chosen,
             hidden if self.tokenizer is not None else 0,
-            found,
+            runs.found(held_out, hidden, variants, step),
             self._heads(sample, curves, sizes, budgets),
             self.ratios,
             self._smaller(sample, budgets),
@@ -196,9 +166,9 @@ class _Pricing:
         norms: dict[str, nn.Module] | None = None
         read: Prefix | None = None
         for ids in documents:
-            read, rest = self._read(ids[None])
+            read = read_prefix(self.model, ids[None, : self.prefix])
             norms = norms_after(self.model, read) if norms is None else norms
-            curves.append(error_curves(read, rest, (self.rule,), norms)[0])
+            curves.append(error_curves(read, ids[None, self.prefix :], (self.rule,), norms)[0])
             if len(sizes) < _SIZED:
                 sizes.append(cache_sizes(read))
             step("curves")
@@ -206,9 +176,6 @@ class _Pricing:
             raise ModelError("no document was read")
         means = (torch.stack([getattr(one, field) for one in sizes]).mean(0) for field in ("joint", "read", "sink"))
         return torch.stack(curves).mean(0), CacheSizes(*means), read
-
-    def _read(self, ids: Tensor) -> tuple[Prefix, Tensor]:
-        return read_prefix(self.model, ids[:, : self.prefix]), ids[:, self.prefix :]
 
     def _budgets(self, sample: Prefix, curves: Tensor) -> dict[tuple[float, Budgets], Tensor]:
         """Tokens of each cache, (caches,), by share and way."""
@@ -220,16 +187,13 @@ class _Pricing:
         return made
 
     def _chosen(
-        self,
-        documents: Sequence[Tensor],
-        budgets: dict[tuple[float, Budgets], Tensor],
-        step: Callable[[str], None],
+        self, documents: Sequence[Tensor], runs: VariantRuns, step: Callable[[str], None]
     ) -> dict[float, Budgets]:
         """For each share the budgets that lose less on documents of their own; equal ones where curves do not."""
         variants = [Variant(ratio, way) for ratio in self.ratios for way in ("equal", "curves")]
         losses: list[list[float]] = []
         for ids in documents:
-            losses.append(list(self._document(ids, variants, budgets).extra))
+            losses.append(list(runs.document(ids, variants).extra))
             step("choice of budgets")
         means = torch.tensor(losses, dtype=torch.float64).mean(0)
         return {
@@ -241,60 +205,6 @@ class _Pricing:
         rounded = [Variant(precision=precision) for precision in BITS]
         evicted = [Variant(ratio, way) for ratio in self.ratios for way in ("equal", "layers", "curves")]
         return [*rounded, *evicted, *(Variant(ratio, chosen[ratio], "int4") for ratio in self.ratios)]
-
-    def _document(
-        self, ids: Tensor, variants: Sequence[Variant], budgets: dict[tuple[float, Budgets], Tensor]
-    ) -> PricedDocument:
-        read, rest = self._read(ids[None])
-        losses = [_loss(logits, rest) for logits in self._logits(read, rest, variants, budgets)]
-        return PricedDocument(
-            rest.shape[1] - 1, self._bytes(rest[0, 1:]), losses[0], tuple(loss - losses[0] for loss in losses[1:])
-        )
-
-    def _bytes(self, ids: Tensor) -> int | None:
-        return (
-            None
-            if self.tokenizer is None
-            else len(str(self.tokenizer.decode(cast("list[int]", ids.tolist()))).encode())
-        )
-
-    def _logits(
-        self,
-        read: Prefix,
-        rest: Tensor,
-        variants: Sequence[Variant],
-        budgets: dict[tuple[float, Budgets], Tensor],
-    ) -> list[Tensor]:
-        """Logits with the whole cache, and of each variant."""
-        orders = [kept_first(self.rule, layer) for layer in read.layers]
-        caches = [len(order) for order in orders]
-        found = [following_logits(read, rest)]
-        for variant in variants:
-            keep = None
-            if variant.budgets != "whole":
-                fitted = _fitted(budgets[variant.keep, variant.budgets], read.available, self.prefix)
-                keep = [kept(order, budget) for order, budget in zip(orders, torch.split(fitted, caches), strict=True)]
-            found.append(following_logits(read, rest, keep=keep, precision=variant.precision))
-        return found
-
-    def _found(
-        self,
-        held_out: Sequence[Tensor],
-        hidden: int,
-        variants: Sequence[Variant],
-        budgets: dict[tuple[float, Budgets], Tensor],
-        step: Callable[[str], None],
-    ) -> tuple[int, ...]:
-        """How many passkeys the whole cache finds, and each variant."""
-        counts = [0] * (len(variants) + 1)
-        if self.tokenizer is None:
-            return tuple(counts)
-        for needle in passkeys(held_out, self.tokenizer, self.prefix, hidden):
-            read = read_prefix(self.model, needle.prefix)
-            for at, logits in enumerate(self._logits(read, needle.following, variants, budgets)):
-                counts[at] += needle.found(logits)
-            step("passkeys")
-        return tuple(counts)
 
     def _heads(
         self,
@@ -326,29 +236,3 @@ def _by_layer(sample: Prefix, curves: Tensor, ratio: float) -> Tensor:
         return equal(sample.available, ratio)
     available, errors = sample.available.view(-1, caches[0])[:, 0], curves.view(-1, caches[0], curves.shape[-1]).sum(1)
     return at_curves(available, errors, ratio).repeat_interleave(caches[0])
-
-
-def _fitted(budgets: Tensor, available: Tensor, prefix: int) -> Tensor:
-    """Budgets of a prefix of another length, in proportion."""
-    length = int(available.max())
-    if length in (prefix, int(budgets.max())):
-        return budgets.minimum(available)
-    return (budgets * (length / prefix)).round().long().minimum(available)
-
-
-def _bytes_share(sample: Prefix, variant: Variant, budgets: dict[tuple[float, Budgets], Tensor]) -> float:
-    """Bytes that a cache keeps, as a share of the whole one in 16 bits."""
-    caches = [layer for layer in sample.layers for _ in layer.key]
-    tokens = sample.available if variant.budgets == "whole" else budgets[variant.keep, variant.budgets]
-    widths = [(layer.key.shape[-1], layer.value.shape[-1]) for layer in caches]
-    whole = sum(16 * sum(width) * int(count) for width, count in zip(widths, sample.available, strict=True))
-    held = sum(
-        bits_a_number(variant.precision, *width) * sum(width) * int(count)
-        for width, count in zip(widths, tokens, strict=True)
-    )
-    return held / whole
-
-
-def _loss(logits: Tensor, ids: Tensor) -> float:
-    """Nats a token of tokens (1, C) after the first."""
-    return float(functional.cross_entropy(logits[:-1], ids[0, 1:].to(logits.device)))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from io import BytesIO
 from pathlib import Path
@@ -22,7 +21,7 @@ from statesize.reduction.cache.rules import Rule
 from statesize.reduction.cache.smaller import SmallerCache
 
 Budgets = Literal["whole", "equal", "curves", "layers"]
-_WAYS: dict[Budgets, str] = {"equal": "equal", "curves": "by curves", "layers": "by layer"}
+WAYS: dict[Budgets, str] = {"equal": "equal", "curves": "by curves", "layers": "by layer"}
 AFFORDABLE = 0.01
 """Bits a byte that a recommended cache loses at most, by the upper end of its interval; as for `compress`."""
 _MISSED = 0.05
@@ -50,7 +49,7 @@ class Variant:
         """As tables name it."""
         if self.budgets == "whole":
             return self.precision or "whole cache"
-        way = f"{100 * self.keep:.4g} % {_WAYS[self.budgets]}"
+        way = f"{100 * self.keep:.4g} % {WAYS[self.budgets]}"
         return way if self.precision is None else f"{self.precision}, {way}"
 
 
@@ -170,8 +169,9 @@ class CachePrices:
     @property
     def recommended(self) -> Price | None:
         """The smallest cache that surely loses at most 0.01 bits a byte and hardly a passkey; None where none does."""
-        safe = [price for price in self.prices if self._affordable(price)]
-        return min(safe, key=lambda price: price.bytes_share, default=None)
+        # It is chosen on the documents that price it, so intervals hold for all variants together.
+        prices = [self._price(at, looks=len(self.variants)) for at in range(len(self.variants))]
+        return min(filter(self._affordable, prices), key=lambda price: price.bytes_share, default=None)
 
     @property
     def passkeys_tell(self) -> bool:
@@ -237,17 +237,14 @@ class CachePrices:
         facts |= {price.variant.title: f"{price.nats.value:+.4f} nats a token" for price in self.prices}
         return facts_table(f"Cache of {self.model}", facts)
 
-    def _price(self, at: int) -> Price:
-        nats = mean_interval(np.array([one.extra[at] for one in self.documents]))
+    def _price(self, at: int, looks: int = 1) -> Price:
+        nats = np.array([one.extra[at] for one in self.documents])
+        bits = Interval(math.nan)
+        if not any(one.bytes is None for one in self.documents):
+            scale = [one.tokens / max(one.bytes or 1, 1) / math.log(2) for one in self.documents]
+            bits = mean_interval(nats * scale, looks=looks)
         found = self.found[at + 1] if self.passkeys else None
-        return Price(self.variants[at], self.shares[at], nats, self._bits(lambda one: one.extra[at]), found)
-
-    def _bits(self, nats: Callable[[PricedDocument], float]) -> Interval:
-        """Means over documents in bits a byte."""
-        if any(one.bytes is None for one in self.documents):
-            return Interval(math.nan)
-        scale = [one.tokens / max(one.bytes or 1, 1) / math.log(2) for one in self.documents]
-        return mean_interval(np.array([nats(one) * by for one, by in zip(self.documents, scale, strict=True)]))
+        return Price(self.variants[at], self.shares[at], mean_interval(nats, looks=looks), bits, found)
 
     def _affordable(self, price: Price) -> bool:
         loss = price.nats if math.isnan(price.bits.value) else price.bits

@@ -22,7 +22,9 @@ def headline(result: CachePrices) -> str:
     price = f"{best.bytes_share:.0%} of its bytes for {_loss(best)}"
     if best.variant.budgets == "whole":
         return f"Round, do not evict: {best.variant.title} keeps the cache of {result.model} at {price}."
-    return f"{best.variant.title[0].upper()}{best.variant.title[1:]} keeps the cache of {result.model} at {price}."
+    found = f"{best.found} of {result.passkeys} passkeys are found, {result.found[0]} with the whole cache."
+    title = f"{best.variant.title[0].upper()}{best.variant.title[1:]}"
+    return f"{title} keeps the cache of {result.model} at {price}. {found}"
 
 
 def table_rows(result: CachePrices) -> list[list[str]]:
@@ -50,6 +52,12 @@ def notes(result: CachePrices) -> list[str]:
         f"Tokens are evicted by the rule {result.rule!r}; the first 4 and the last 16 stay. Curves come from "
         f"{result.calibration} other documents.",
     ]
+    if result.recommended is not None:
+        told.append(
+            f"The recommended cache is the smallest of {len(result.variants)} that loses at most {AFFORDABLE} bits a "
+            "byte. The same documents choose and price it, so its interval is wider than in the table: it holds for "
+            "all of them together (Bonferroni)."
+        )
     kept = [f"{100 * keep:.4g} %" for keep, budgets in result.chosen.items() if budgets == "equal"]
     if kept:
         told.append(

@@ -1,0 +1,171 @@
+"""The price list as a page: loss against bytes, and what each cache keeps beside its ESS."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import altair as alt
+
+from statesize.measurement.chart import PALETTE
+from statesize.measurement.statistics import Interval
+from statesize.reduction.cache.budgets import GRID
+from statesize.reduction.cache.result import AFFORDABLE, WAYS, CachePrices, Price, Variant
+from statesize.reduction.cache.table import HEADINGS, headline, notes, table_rows
+from statesize.report.chart_page import ChartPage, write_chart_page
+
+_WIDTH, _ROW = 560, 12
+
+
+def write_page(result: CachePrices, path: Path) -> None:
+    """Write one HTML file; it is replaced once the new one is complete."""
+    page = ChartPage(
+        title=f"What the cache of {result.model} may lose",
+        lead=headline(result),
+        heading="What is lost against the bytes that are kept",
+        label="Extra loss against the bytes of the cache; then, for each cache, the share of its tokens that budgets "
+        "by curves keep, its ESS, and its curve of error",
+        caption="Above, each mark is one way to make the cache smaller, with its interval of 95 %; the dashed line is "
+        f"at {AFFORDABLE} bits a byte. Below, a cell is one cache of keys and values: the share of its tokens that "
+        "budgets by curves keep, joint entropy-ESS of the heads that read it, and entropy-ESS of what they read. Last, "
+        "the error of the layer's output as one cache alone keeps fewer tokens.",
+        tables=[(HEADINGS, table_rows(result)), (head_headings(result), head_rows(result))],
+        notes=[
+            *notes(result),
+            "ESS is of the middle of the prefix, and does not set the budgets. The curve's error is the square of what "
+            "the layer's output loses, as a share of the layer's input.",
+        ],
+    )
+    write_chart_page(page, chart(result), path)
+
+
+def head_headings(result: CachePrices) -> tuple[str, ...]:
+    """Headings of `head_rows`."""
+    kept = (f"kept at {_percent(ratio)}" for ratio in result.ratios)
+    return "layer", "cache", "tokens", *kept, "joint ESS", "ESS of what is read", "sink share", "error at ¼"
+
+
+def head_rows(result: CachePrices) -> list[tuple[str, ...]]:
+    """A row a cache."""
+    quarter = GRID.index(1 / 4)
+    return [
+        (
+            *(head.layer, f"{head.head}", f"{head.available}", *map(str, head.tokens)),
+            *(f"{head.joint:.1f}", f"{head.read:.1f}", f"{head.sink:.0%}", f"{head.curve[quarter]:.2g}"),
+        )
+        for head in result.heads
+    ]
+
+
+def chart(result: CachePrices) -> alt.VConcatChart:
+    """Prices above, then maps of the caches, then their curves."""
+    return alt.vconcat(_prices(result), _maps(result), _curves(result)).resolve_scale(color="independent")
+
+
+def _prices(result: CachePrices) -> alt.LayerChart | alt.FacetChart:
+    """Loss against bytes, one mark a variant and one line a way."""
+    in_bits = not any(math.isnan(price.bits.value) for price in result.prices)
+    title = "Extra bits a byte" if in_bits else "Extra nats a token"
+    rows = [
+        {"way": _way(price.variant), "cache": price.variant.title, "bytes": price.bytes_share}
+        | _numbers(price.bits if in_bits else price.nats)
+        | {"passkeys": _passkeys(result, price)}
+        for price in result.prices
+    ]
+    ways = list(dict.fromkeys(str(row["way"]) for row in rows))
+    shares = alt.X(
+        "bytes:Q",
+        title="Bytes of the whole cache that are kept",
+        scale=alt.Scale(type="log", nice=False, padding=20),
+        axis=alt.Axis(format=".0%", values=[1 / 32, 1 / 16, 1 / 8, 1 / 4, 1 / 2]),
+    )
+    base = alt.Chart(alt.Data(values=rows)).encode(
+        x=shares, color=alt.Color("way:N", title=None, scale=alt.Scale(domain=ways, range=list(PALETTE)[: len(ways)]))
+    )
+    intervals = base.mark_rule().encode(y=alt.Y("low:Q", title=title), y2="high:Q")
+    loss = alt.Y("loss:Q", title=title)
+    numbers = (alt.Tooltip(f"{name}:Q", format=".4f") for name in ("loss", "low", "high"))
+    marks = base.mark_point(filled=True, size=70).encode(
+        y=loss, tooltip=["cache:N", alt.Tooltip("bytes:Q", format=".0%"), *numbers, "passkeys:N"]
+    )
+    layers: list[alt.Chart] = [base.mark_line().encode(y=loss), intervals, marks]
+    if in_bits:
+        layers.insert(0, alt.Chart(alt.Data(values=[{"loss": AFFORDABLE}])).mark_rule(strokeDash=[4, 4]).encode(y=loss))
+    return alt.layer(*layers).properties(width=_WIDTH, height=300)
+
+
+def _maps(result: CachePrices) -> alt.HConcatChart:
+    """Layers by caches: shares that are kept at each ratio, and ESS."""
+    layers = list(dict.fromkeys(head.layer for head in result.heads))
+    shares = {f"kept at {_percent(ratio)}": number for number, ratio in enumerate(result.ratios)}
+    rows = [
+        {"layer": layers.index(head.layer), "name": head.layer, "cache": head.head}
+        | {title: head.tokens[number] / head.available for title, number in shares.items()}
+        | {"joint ESS": head.joint, "ESS of what is read": head.read}
+        for head in result.heads
+    ]
+
+    def cells(title: str, form: str, scale: alt.Scale) -> alt.Chart:
+        # The names hold dots and spaces, so that a field is computed from each.
+        return (
+            alt.Chart(title=alt.TitleParams(title, fontSize=12))
+            .transform_calculate(value=f"datum[{title!r}]")
+            .mark_rect()
+            .encode(
+                x=alt.X("cache:O", title="Cache", axis=alt.Axis(labelAngle=0, labelOverlap=True)),
+                y=alt.Y("layer:O", title="Layer", axis=alt.Axis(labelOverlap=True)),
+                color=alt.Color(
+                    "value:Q",
+                    title=None,
+                    scale=scale,
+                    legend=alt.Legend(format=form, gradientLength=80, tickCount=2, titleFontSize=11),
+                ),
+                tooltip=["name:N", "cache:O", alt.Tooltip("value:Q", title=title, format=form)],
+            )
+            .properties(width=100, height=_ROW * len(layers))
+        )
+
+    kept = [cells(title, ".0%", alt.Scale(scheme="viridis", domain=[0, 1])) for title in shares]
+    ess = [cells(title, ".1f", alt.Scale(scheme="viridis")) for title in ("joint ESS", "ESS of what is read")]
+    return alt.hconcat(*kept, *ess, data=alt.Data(values=rows)).resolve_scale(color="independent")
+
+
+def _curves(result: CachePrices) -> alt.Chart:
+    """A line a cache: error of the layer's output against the share of the tokens that this cache alone keeps."""
+    layers = list(dict.fromkeys(head.layer for head in result.heads))
+    rows = [
+        {"layer": layers.index(head.layer), "name": head.layer, "cache": head.head, "kept": kept, "error": error}
+        for head in result.heads
+        for kept, error in zip(GRID, head.curve, strict=True)
+        if error > 0
+    ]
+    return (
+        alt.Chart(alt.Data(values=rows))
+        .mark_line(opacity=0.6, strokeWidth=1)
+        .encode(
+            x=alt.X("kept:Q", title="Share of its tokens that one cache keeps", axis=alt.Axis(format=".0%")),
+            y=alt.Y("error:Q", title="Error of the layer's output", scale=alt.Scale(type="log")),
+            color=alt.Color("layer:Q", title="Layer", scale=alt.Scale(scheme="viridis")),
+            detail=["name:N", "cache:O"],
+            tooltip=["name:N", "cache:O", alt.Tooltip("kept:Q", format=".0%"), alt.Tooltip("error:Q", format=".2g")],
+        )
+        .properties(width=_WIDTH, height=260)
+    )
+
+
+def _way(variant: Variant) -> str:
+    way = "rounded" if variant.budgets == "whole" else WAYS[variant.budgets]
+    return way if variant.budgets == "whole" or variant.precision is None else f"{variant.precision}, {way}"
+
+
+def _numbers(interval: Interval) -> dict[str, float | None]:
+    ends = dict(zip(("low", "high"), interval.ends or (None, None), strict=True))
+    return {"loss": interval.value, **ends}
+
+
+def _passkeys(result: CachePrices, price: Price) -> str:
+    return "none hidden" if price.found is None else f"{price.found} of {result.passkeys}"
+
+
+def _percent(ratio: float) -> str:
+    return f"{100 * ratio:.4g} %"

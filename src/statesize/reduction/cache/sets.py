@@ -1,0 +1,41 @@
+"""Three sets of documents: for curves, for the choice of budgets, and held out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from statesize.errors import InputError
+from statesize.texts.inputs import begun_excerpts
+from statesize.texts.rows import evenly
+from statesize.texts.tokens import AnyTokenizer
+
+# Parts of the documents, as the sets are named above.
+_PARTS = (1 / 3, 1 / 6, 1 / 2)
+
+
+def three_sets(
+    texts: Sequence[Tensor], size: int, most: int, tokenizer: AnyTokenizer | None
+) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+    """Pieces of texts for curves, for the choice of budgets, and held out; neighbours lie in one set."""
+    sets: tuple[list[Tensor], list[Tensor], list[Tensor]] = ([], [], [])
+    longest = max(map(len, texts))
+    for text in texts:
+        pieces = begun_excerpts([text], size, len(text), tokenizer) if len(text) >= size else []
+        if len(pieces) >= 6:
+            first, second = round(_PARTS[0] * len(pieces)), round((_PARTS[0] + _PARTS[1]) * len(pieces))
+            for part, found in zip(sets, (pieces[:first], pieces[first:second], pieces[second:]), strict=True):
+                part += found
+        elif pieces:
+            # A short text is not parted: it goes where most is missing.
+            min(zip(sets, _PARTS, strict=True), key=lambda entry: len(entry[0]) / entry[1])[0].extend(pieces)
+    if not all(sets):
+        raise InputError(
+            f"inputs must have 6 pieces of {size} tokens, got {sum(map(len, sets))}, from texts of at most {longest}. "
+            "Give longer texts, or fewer tokens."
+        )
+    curves, choice, held_out = (
+        evenly(part, max(1, round(share * most))) for part, share in zip(sets, _PARTS, strict=True)
+    )
+    return curves, choice, held_out

@@ -1,0 +1,103 @@
+"""Documents and passkeys with each variant of a cache: what the tokens that follow lose, and what is found."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from statesize.reduction.cache.passkeys import passkeys
+from statesize.reduction.cache.prefix import Prefix, following_logits, read_prefix
+from statesize.reduction.cache.result import Budgets, PricedDocument, Variant
+from statesize.reduction.cache.rounding import bits_a_number
+from statesize.reduction.cache.rules import Rule, kept, kept_first
+from statesize.texts.tokens import AnyTokenizer
+
+
+@dataclass(frozen=True, eq=False)
+class VariantRuns:
+    """What runs with a smaller cache need.
+
+    Attributes:
+        model: A causal language model of transformers.
+        rule: Which tokens are kept.
+        prefix: Tokens of a prefix.
+        tokenizer: For bytes and passkeys.
+        budgets: Tokens of each cache, (caches,), by share and way.
+    """
+
+    model: nn.Module
+    rule: Rule
+    prefix: int
+    tokenizer: AnyTokenizer | None
+    budgets: dict[tuple[float, Budgets], Tensor]
+
+    def document(self, ids: Tensor, variants: Sequence[Variant]) -> PricedDocument:
+        """Losses of one document (L,)."""
+        rest = ids[None, self.prefix :]
+        logits = self._logits(read_prefix(self.model, ids[None, : self.prefix]), rest, variants)
+        whole, *smaller = (_loss(one, rest) for one in logits)
+        return PricedDocument(
+            rest.shape[1] - 1, self._bytes(rest[0, 1:]), whole, tuple(loss - whole for loss in smaller)
+        )
+
+    def found(
+        self, pieces: Sequence[Tensor], count: int, variants: Sequence[Variant], step: Callable[[str], None]
+    ) -> tuple[int, ...]:
+        """How many of `count` passkeys in pieces of text the whole cache finds, and each variant."""
+        counts = [0] * (len(variants) + 1)
+        if self.tokenizer is None:
+            return tuple(counts)
+        for needle in passkeys(pieces, self.tokenizer, self.prefix, count):
+            logits = self._logits(read_prefix(self.model, needle.prefix), needle.following, variants)
+            for at, one in enumerate(logits):
+                counts[at] += needle.found(one)
+            step("passkeys")
+        return tuple(counts)
+
+    def bytes_share(self, sample: Prefix, variant: Variant) -> float:
+        """Bytes that a cache keeps, as a share of the whole one in 16 bits."""
+        caches = [layer for layer in sample.layers for _ in layer.key]
+        tokens = sample.available if variant.budgets == "whole" else self.budgets[variant.keep, variant.budgets]
+        widths = [(layer.key.shape[-1], layer.value.shape[-1]) for layer in caches]
+        whole = sum(16 * sum(width) * int(count) for width, count in zip(widths, sample.available, strict=True))
+        held = sum(
+            bits_a_number(variant.precision, *width) * sum(width) * int(count)
+            for width, count in zip(widths, tokens, strict=True)
+        )
+        return held / whole
+
+    def _logits(self, read: Prefix, rest: Tensor, variants: Sequence[Variant]) -> list[Tensor]:
+        """Logits with the whole cache, and of each variant."""
+        orders = [kept_first(self.rule, layer) for layer in read.layers]
+        caches = [len(order) for order in orders]
+        made = [following_logits(read, rest)]
+        for variant in variants:
+            keep = None
+            if variant.budgets != "whole":
+                fitted = _fitted(self.budgets[variant.keep, variant.budgets], read.available, self.prefix)
+                keep = [kept(order, budget) for order, budget in zip(orders, torch.split(fitted, caches), strict=True)]
+            made.append(following_logits(read, rest, keep=keep, precision=variant.precision))
+        return made
+
+    def _bytes(self, ids: Tensor) -> int | None:
+        if self.tokenizer is None:
+            return None
+        return len(str(self.tokenizer.decode(cast("list[int]", ids.tolist()))).encode())
+
+
+def _fitted(budgets: Tensor, available: Tensor, prefix: int) -> Tensor:
+    """Budgets of a prefix of another length, in proportion."""
+    length = int(available.max())
+    if length in (prefix, int(budgets.max())):
+        return budgets.minimum(available)
+    return (budgets * (length / prefix)).round().long().minimum(available)
+
+
+def _loss(logits: Tensor, ids: Tensor) -> float:
+    """Nats a token of tokens (1, C) after the first."""
+    return float(functional.cross_entropy(logits[:-1], ids[0, 1:].to(logits.device)))
