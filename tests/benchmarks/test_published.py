@@ -10,8 +10,9 @@ from transformers import Gemma3ForCausalLM, Gemma3TextConfig, LlamaConfig, Llama
 
 from benchmarks.published import delimiters, heads, models
 from benchmarks.published.attention import Noting
-from statesize.lab import zoo
+from statesize.lab import length, zoo
 from statesize.lab.studies.verdicts import LEVEL
+from statesize.models.load import LoadedModel
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -177,6 +178,36 @@ def test_entropies_are_of_singular_values():
     H = torch.rand(2, 4, 7, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
     shares = torch.linalg.svdvals(H) / torch.linalg.svdvals(H).sum(-1, keepdim=True)
     torch.testing.assert_close(models.entropies(H), (-shares * shares.log()).sum(-1).exp())
+
+
+@pytest.fixture(scope="module")
+def small():
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=1024, hidden_size=24, intermediate_size=32, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, initializer_range=0.4, max_position_embeddings=512,
+    )  # fmt: skip
+    return LoadedModel("small", LlamaForCausalLM(config).eval(), zoo.tokenizer(), {})
+
+
+def test_growth_is_that_of_the_command(small, monkeypatch):
+    for name, value in {"LENGTHS": (16, 32), "FUTURE": 8, "EXCERPTS": 2}.items():
+        monkeypatch.setattr(models, name, value)
+    found = models.growth(small)
+    text = "\n\n".join(zoo.documents())
+    settings = {"lengths": (16, 32), "future": 8, "excerpts": 2, "on_progress": print}
+    expected = length(small.model, text, tokenizer=small.tokenizer, **settings)
+    np.testing.assert_allclose([row["ess"] for row in found["rows"]], expected.values(), rtol=1e-3)
+    assert [len(row["heads"]) for row in found["rows"]] == [8, 8]
+
+
+def test_needles_are_told_with_what_they_have_of_the_ess(small, monkeypatch):
+    monkeypatch.setattr(models, "NEEDLES", 2)
+    rows = models.needles_of(small)
+    assert [row["depth"] for row in rows] == [16, 64, 192]
+    for row in rows:
+        assert row["lost"][1] <= row["lost"][0] <= row["lost"][2]
+        assert 0 <= row["found"] <= 1
 
 
 def test_all_kinds_of_text_are_as_long_and_none_is_read_twice():
