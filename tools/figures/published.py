@@ -85,6 +85,18 @@ def published_delimiters(document: Mapping[str, Any]) -> dict[str, str]:
     return {"table": table(head, rows), "pairs": str(len(document["rows"][0]["pairs"]))}
 
 
+def truncation_lengths(document: Mapping[str, Any]) -> dict[str, str]:
+    """What is lost at each length, at the model's ESS and at a quarter of it."""
+    rows: list[tuple[str, ...]] = []
+    for row in document["rows"]:
+        runs = {(one["rule"], one["scale"]): one for one in row["rows"]}
+        whole, quarter = runs["ess", 1.0], runs["ess", 0.25]
+        shares = (estimate(run["share"]["mean"], run["share"]["interval"], ".1%") for run in (whole, quarter))
+        rows.append((f"{row['tokens']:,}", f"{row['worth']['mean']:.2f}", f"{whole['kept']:.1f}", *shares))
+    head = ("tokens", "context's worth (nats)", "numbers of each head", "lost at its ESS", "at a quarter")
+    return {"table": table(head, rows), "documents": str(document["rows"][0]["documents"])}
+
+
 def published_caches(document: Mapping[str, Any]) -> dict[str, str]:
     """What each way to make the cache smaller costs."""
     (row,) = document["rows"]
