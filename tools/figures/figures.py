@@ -241,7 +241,7 @@ def networks(document: Mapping[str, Any]) -> dict[str, str]:
 def state_spaces(document: Mapping[str, Any]) -> dict[str, str]:
     """Smaller Mamba and Mamba-2 of transformers: what they cost and hold."""
     headings = (
-        *("model", "kept", "by", "extra bits a byte", "bytes of states", "tokens a second"),
+        *("model", "kept", "by", "extra bits a byte", "bytes of states"),
         "repeated pairs recalled",
     )
     rows = [
@@ -251,7 +251,6 @@ def state_spaces(document: Mapping[str, Any]) -> dict[str, str]:
             row["method"].partition(",")[0],
             estimate(row["difference"], row["interval"], ".4f"),
             f"{row['state_bytes_before']:,} → {row['state_bytes_after']:,}",
-            "{:.0f} → {:.0f}".format(*row["tokens_per_second"]),
             "{before:.1%} → {after:.1%}".format(**row["recall"]["repeated_bigrams"]),
         )
         for row in document["rows"]

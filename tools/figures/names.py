@@ -1,4 +1,4 @@
-"""The public names of the package, each with the first line of its docstring."""
+"""The public names of the package, those at the top and the metrics with the first line of their docstrings."""
 
 from __future__ import annotations
 
@@ -23,15 +23,17 @@ SPACES = {
 
 
 def names() -> dict[str, str]:
-    """A table for each namespace."""
+    """Tables of what most users need; of the other namespaces only the names."""
     top = {id(value) for value in _callables("statesize").values()}
     return {space: _names(f"statesize{end}", top if end else set()) for space, end in SPACES.items()}
 
 
 def _names(space: str, above: set[int]) -> str:
     """The names of a namespace that do not stand at the top."""
-    rows = [(f"`{name}`", _first_line(value)) for name, value in _callables(space).items() if id(value) not in above]
-    return table(("name", "what it is"), rows)
+    own = {f"`{name}`": value for name, value in _callables(space).items() if id(value) not in above}
+    if space not in ("statesize", "statesize.metrics"):
+        return ", ".join(own)
+    return table(("name", "what it is"), ((name, _first_line(value)) for name, value in own.items()))
 
 
 def _callables(space: str) -> dict[str, object]:

@@ -149,8 +149,8 @@ def _result(record: Mapping[str, Any] | None) -> str:
     if record is None:
         return NOT_TESTED
     said = [f"- {statement}" for statement in record["statements"] if statement.startswith("Tested: ")]
-    made = f"Made by `{record['command']}` ({record['versions']}{_runs(record)})."
-    file = f"[Its pilot, and what every setting gave](results/{record['study']}/record.json)."
+    made = f"Made by `{record['command']}`{_runs(record)}."
+    file = f"[Record with pilot, seeds and versions](results/{record['study']}/record.json)."
     return "\n".join(
         [f"**{record['claim']}** Verdict: **{VERDICTS[record['holds']]}**.", "", *said, "", f"{made} {file}"]
     )
@@ -159,8 +159,7 @@ def _result(record: Mapping[str, Any] | None) -> str:
 def _runs(record: Mapping[str, Any]) -> str:
     if "seeds" not in record:
         return ""
-    seeds, fixed = ", ".join(map(str, record["seeds"])), record["commit"][:10]
-    return f"; {record['done']} of {record['total']} runs, seeds {seeds}, fixed by commit {fixed}"
+    return f": {record['done']} of {record['total']} runs, fixed by commit {record['commit'][:10]}"
 
 
 def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -19,7 +20,7 @@ def compression(document: Mapping[str, Any]) -> dict[str, str]:
             f"`{mixer}`",
             _bits(found["extra"]["compress"]),
             f"{_bits(found['extra'][found['best_channels']])}, {found['best_channels']}",
-            "{:.2f} ({:.2f} to {:.2f})".format(*found["share_of_best_channels"]),
+            "{:.2f} [{:.2f}, {:.2f}]".format(*found["share_of_best_channels"]),
             *(_bits(found["extra"][name]) for name in shown[1:]),
         )
         for mixer, found in document["mixers"].items()
@@ -27,10 +28,7 @@ def compression(document: Mapping[str, Any]) -> dict[str, str]:
     own = [
         (
             f"`{name}`",
-            *(
-                _bits(found["extra"][way])
-                for way in (*shown, "query and key energy", "key energy", "weights", "random")
-            ),
+            *(_bits(found["extra"][way]) for way in (*shown, "query and key energy", "random")),
         )
         for name, found in document["bundled"].items()
     ]
@@ -41,34 +39,32 @@ def compression(document: Mapping[str, Any]) -> dict[str, str]:
     ]
     cut = [*document["models"].values(), *document["bundled"].values()]
     damaged = [row for row in document["recall"] if row["lost_nats"] >= 0.1]
+    cuts: defaultdict[tuple[str, str], list[Mapping[str, Any]]] = defaultdict(list)
+    for row in document["recall"]:
+        cuts[row["model"].rpartition("-")[0], row["state"]].append(row)
     recall = [
         (
-            f"`recall-{row['model']}`",
-            row["state"],
-            f"{row['lost_nats']:.2f}",
-            "{:.1%} to {:.1%}".format(row["recall"]["before"], row["recall"]["after"]),
-            {True: "yes", False: "no", None: "not known"}[row["safe"]],
+            f"`{mixer}`",
+            state,
+            _range([row["lost_nats"] for row in rows], ".2f"),
+            *(_range([row["recall"][when] for row in rows], ".0%") for when in ("before", "after")),
+            f"{sum(row['safe'] is True for row in rows)} of {len(rows)}",
         )
-        for row in document["recall"]
+        for (mixer, state), rows in cuts.items()
     ]
-    before, after = (" ".join(text.split()) for text in document["bundled"]["gla"]["samples"])
     return {
         "table": table(("mixer", "`compress`", "best channels", "share", "int8 alone", "a quarter by both"), rows),
-        "bundled": table(
-            ("model", *shown, "channels by query and key energy", "by key energy", "by weights", "at random"), own
-        ),
+        "bundled": table(("model", *shown, "channels by query and key energy", "at random"), own),
         "predictors": table(("predictor", *(f"`{mixer}`" for mixer in document["mixers"])), told),
         "tails": tails(document),
         "seeds": str(document["mixers"]["la"]["seeds"]),
         "steps": str(document["training"]["steps"]),
         "documents": str(document["held_out_documents"]),
-        "recall": table(("model and seed", "state kept", "nats lost an answer", "recall", "safe"), recall),
+        "recall": table(("mixer", "state kept", "nats lost an answer", "recall", "after", "safe"), recall),
         "recall_damaged": str(len(damaged)),
         "text_models": str(len(cut)),
         "text_flagged": str(sum(not found["recall_kept"] for found in cut)),
         "recall_flagged": str(sum(row["safe"] is False for row in damaged)),
-        "sample_before": before,
-        "sample_after": after,
     }
 
 
@@ -100,6 +96,7 @@ def delta_rules(document: Mapping[str, Any]) -> dict[str, str]:
         (f"`{row['model']}`", basis, *map(_bits, found.values()))
         for row in document["rows"]
         for basis, found in row["extra"].items()
+        if basis in ("W and C", "channels")
     ]
     shares = next(iter(document["rows"][0]["extra"].values()))
     return {
@@ -177,12 +174,16 @@ def caches(document: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
+def _range(values: Sequence[float], form: str) -> str:
+    return f"{min(values):{form}} to {max(values):{form}}"
+
+
 def _bits(ends: Sequence[float]) -> str:
     """An estimate with its interval."""
     value, low, high = ends
-    return f"{value:.4f} ({low:.4f} to {high:.4f})"
+    return f"{value:.4f} [{low:.4f}, {high:.4f}]"
 
 
 def _correlation(ends: Sequence[float] | None) -> str:
     """A mean correlation with its interval; a dash where the predictor is the same for all heads."""
-    return "–" if ends is None else "{:.2f} ({:.2f} to {:.2f})".format(*ends)
+    return "–" if ends is None else "{:.2f} [{:.2f}, {:.2f}]".format(*ends)

@@ -10,6 +10,7 @@ from tools.figures.on_record import estimate, table
 
 def length(documents: list[Mapping[str, Any]]) -> dict[str, str]:
     """ESS of models after contexts of several lengths: means, exponents, and how many heads still grow."""
+    courses = ("grows", "levels off", "not clear")
     contexts = [one["length"] for one in documents[0]["lengths"]]
     trained = documents[0]["trained_length"]
     rows = [
@@ -17,21 +18,13 @@ def length(documents: list[Mapping[str, Any]]) -> dict[str, str]:
             f"`{one['model']}`",
             *(f"{value:.1f}" for value in one["layers"][0]["entropy"]),
             estimate(one["exponents"][0]["exponent"], one["exponents"][0]["exponent_interval"], ".2f"),
+            ", ".join(str(sum(row["course"] == course for row in _heads(one))) for course in courses),
         )
         for one in documents
     ]
-    headings = ("model", *(f"{one:,}" + (" *" if one > trained else "") for one in contexts), "exponent")
-    courses = ("grows", "levels off", "not clear")
-    heads = [
-        (
-            f"`{one['model']}`",
-            *(str(sum(row["course"] == course for row in _heads(one))) for course in courses),
-        )
-        for one in documents
-    ]
+    headings = ("model", *(f"{one:,}" + (" *" if one > trained else "") for one in contexts), "exponent", "heads")
     return {
         "table": table(headings, rows),
-        "courses": table(("model", *courses), heads),
         "lengths": ",".join(map(str, contexts)),
         "excerpts": str(documents[0]["excerpts"]),
         "future": str(documents[0]["future"]),
@@ -67,15 +60,13 @@ def text_series(document: Mapping[str, Any]) -> dict[str, str]:
     """ESS through the training of a text model of each mixer."""
     first = document["rows"][0]
     steps = first["steps"]
-    shown = [0, 1, len(steps) // 2, len(steps) - 1]
+    shown = [0, 1, len(steps) - 1]
     rows = [
         (
             f"`{row['mixer']}`",
             f"{row['bits_per_byte']:.2f}",
             *(f"{row['entropy'][place]:.1f}" for place in shown),
             estimate(row["change"]["difference"], row["change"]["interval"], "+.1f"),
-            f"{int(row['largest']['layer'].split('.')[1]) + 1}",
-            f"{int(row['largest']['from'].removeprefix('step-'))} → {int(row['largest']['to'].removeprefix('step-'))}",
             estimate(row["largest"]["difference"], row["largest"]["interval"], "+.1f"),
         )
         for row in document["rows"]
@@ -86,9 +77,7 @@ def text_series(document: Mapping[str, Any]) -> dict[str, str]:
         moved["falls" if high < 0 else "rises" if low > 0 else "not clear"].append(row["mixer"])
     levels = ("ESS before", *(f"after {steps[place]}" for place in shown[1:]))
     return {
-        "table": table(
-            ("mixer", "bits a byte", *levels, "change in all", "layer", "between steps", "its largest change"), rows
-        ),
+        "table": table(("mixer", "bits a byte", *levels, "change in all", "largest change of a layer"), rows),
         "steps": str(steps[-1]),
         "kept": str(steps[1]),
         "texts": str(first["texts"]),

@@ -62,14 +62,15 @@ def engines(
 ) -> None:
     """Time every engine against the definition, torch.linalg.svdvals of each H_i in a loop, and print one table.
 
-    A ratio is the seconds of the loop over those of the engine, both in this process, in turn, with set-up; medians of
-    three rounds. The loop is timed at 8 evenly spread positions and scaled to all. Errors are those at these positions;
-    memory is that of the operator and the measurement, in a process of its own.
+    A ratio is the time of the loop divided by the time of the engine: medians of three rounds, in this process, with
+    set-up. The loop is timed at 8 evenly spread positions and scaled to all; errors are those at these positions.
+    Memory is that of the operator and the measurement, in a process of its own.
 
     Args:
-        length: Sequence length; by default 2048, 256 with --quick. One case is 8 times as long.
-        threads: CPU threads, for both sides. With one, processor time is counted, which a busy machine does not change.
-        quick: Short sequences, few channels, one round: less than a minute, to see that it works.
+        length: Sequence length; one case is 8 times as long. Default: 2048, or 256 with --quick.
+        threads: CPU threads for both sides. With one thread, processor time is measured, so a busy machine does not
+            disturb it.
+        quick: Take less than a minute, to see that it works: short sequences, few channels, one round.
         output: File for the JSON document.
         printing: What is printed.
     """
@@ -143,7 +144,7 @@ _COLUMNS = {
 
 def models(
     *,
-    case: Annotated[tuple[Case, ...], Parameter(negative="")] = (),
+    case: Annotated[tuple[Case, ...], Parameter(negative="", show_default=False)] = (),
     length: Annotated[int | None, Parameter(validator=validators.Number(gte=32))] = None,
     threads: Count | None = None,
     quick: Flag = False,
@@ -152,16 +153,15 @@ def models(
 ) -> None:
     """Measure one full-width layer of published models, with random weights, and print one table.
 
-    Each runs in a process of its own, through capture and the blocks of a profile: counts and entropy at all positions
-    of all heads or channels. A ratio is the seconds of the definition, torch.linalg.svdvals of each H_i in a loop, over
-    all seconds of the layer; the loop is timed on a sample of heads and positions, and scaled. Memory is what is held
-    above the model itself.
+    Each layer runs in a process of its own, as in a profile: counts and entropy at all positions of all heads or
+    channels. A ratio is the time of the definition, torch.linalg.svdvals of each H_i in a loop, divided by the time of
+    the layer. The loop is timed on a sample of heads and positions, and scaled. Memory is that beside the model.
 
     Args:
-        case: Only this one, or these.
-        length: Tokens; by default 2048, 192 with --quick.
-        threads: CPU threads; by default as torch has them. With one, processor time is counted.
-        quick: Narrow models and short sequences: less than a minute, to see that it works.
+        case: Measure only these models. Default: all.
+        length: Tokens. Default: 2048, or 192 with --quick.
+        threads: CPU threads. With one thread, processor time is measured. Default: torch's choice.
+        quick: Take less than a minute, to see that it works: narrow models, short sequences.
         output: File for the JSON document.
         printing: What is printed.
     """

@@ -84,8 +84,8 @@ class Workers:
     """Who measures.
 
     Attributes:
-        ray: Spread the sequences over processes that each hold the model. They run on the Ray cluster at HOST:PORT or
-            ray://HOST:PORT, on the one that runs here (auto), or, without an address, on Ray started on this machine.
+        ray: Spread the sequences over processes that each hold the model. ADDRESS is HOST:PORT or ray://HOST:PORT of a
+            Ray cluster, or auto for the one that runs here. Without an address, Ray is started on this machine.
         ray_cpus: Cores of each of these processes.
     """
 
@@ -135,9 +135,9 @@ class Measuring:
             Default: all of them, up to a cost that --plan states.
         seed: Seed of the choice of heads or channels.
         memory: Memory that measuring may use, beside the model and the results, such as 4GB: operators, attention maps
-            and spectra. Where one head takes more, the command says how much would do.
+            and spectra. Where one head takes more, the command says how much it needs.
         count_accuracy: Allow counts at relative tolerances to be off by up to this fraction (0.02 = 2 %), or by 1.
-            0 = exact, which takes longer for attention.
+            0 makes them exact, which takes longer for attention.
         entropy_accuracy: Relative accuracy of entropies.
         weights: Also measure a variant at three cuts, in which each column of T is weighted by the norm of what it
             carries.

@@ -30,17 +30,17 @@ def needles(
     html: Page = None,
     printing: Printing = TEXT,
 ) -> None:
-    """Put a key and a value into pieces of text, repeat the key as a question, and measure what reaches the question.
+    """Hide a key and a value in pieces of text, ask for the key, and measure whether the model finds the value.
 
-    Each piece is read with the needle and, as the control, without. At the cut before the question ESS of each head is
-    measured, with and without the columns of the needle.
+    Each piece is read with this needle and, as a control, without it. The ESS of each head is measured just before the
+    question, with and without the columns of the needle.
 
     Args:
         model: A bundled name (sa, la, wla, gla), a folder of a model, a GGUF file, or an id of the Hugging Face hub.
-        depths: Tokens from the needle to the question, with commas between them.
+        depths: Tokens from the needle to the question, separated by commas.
         context: Tokens before the question.
         future: Tokens from the question on.
-        excerpts: Pieces of text that are read at most.
+        excerpts: Read at most this many pieces of text.
         seed: Seed of the needles.
         texts: What the model reads. Default: all bundled documents as one text.
         loading: How the model is loaded.

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 Preset: TypeAlias = Literal["laptop", "record", "paper", "smoke"]
-Cluster: TypeAlias = Annotated[bool | str, Parameter(negative="")]
+Cluster: TypeAlias = Annotated[bool | str, Parameter(metavar="[ADDRESS]", negative="", show_default=False)]
 
 
 @Parameter(name="*")
@@ -31,16 +31,16 @@ class Options:
     """Options of every study that trains a grid.
 
     Attributes:
-        preset: laptop takes two cores at most 12 minutes, record is what the documentation quotes, paper is for a
-            cluster, smoke takes seconds.
-        config: TOML file with a grid of your own instead.
-        dry_run: Print the grid and about how long it will take, and do nothing.
-        output: Folder; by default statesize-study-NAME-PRESET. It receives runs/ (a file a finished run),
-            table.parquet and study.html, and the same command continues a study that was stopped.
-        ray: Train on the Ray cluster at this address; without an address, on a cluster that is started here.
-        module: Python file that is executed first, in every process: it registers mixers or tasks of your own, which
-            the TOML file then names.
-        verify: Repeat three sampled runs of the record in OUTPUT, by default docs/results/NAME, and compare them.
+        preset: Size of the grid: laptop takes two cores at most 12 minutes, record is the one that the documentation
+            quotes, paper needs a cluster, smoke takes seconds.
+        config: TOML file with your own grid, in place of a preset.
+        dry_run: Print the grid and about how long it takes. Nothing is trained.
+        output: Folder for runs/ (one file for each finished run), table.parquet and study.html. The same command
+            continues a stopped study. Default: statesize-study-NAME-PRESET.
+        ray: Train on the Ray cluster at ADDRESS. Without an address, start Ray on this machine.
+        module: Python file that registers your own mixers or tasks, which the TOML file can then name. It is executed
+            in every process.
+        verify: Repeat three sampled runs of the record in OUTPUT and compare them. Default: docs/results/NAME.
     """
 
     preset: Preset = "laptop"

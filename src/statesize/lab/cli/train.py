@@ -75,33 +75,32 @@ def train(
 ) -> None:
     """Train a small language model of about one million parameters.
 
-    The text is the prose that ships inside CPython, with the tokenizer of the bundled models; or a file of your own.
+    It learns the prose that ships inside CPython, with the tokenizer of the bundled models, or a file of your own.
     OUTPUT receives log.jsonl, state.safetensors (for --resume), best/ (the weights of the lowest held-out loss) and
-    tokenizer.json. The held-out report is printed when the run is done.
+    tokenizer.json. The held-out report is printed at the end.
 
     Args:
         task: What to train on.
         mixer: Sequence mixer: softmax, linear, weighted linear or gated linear attention, state-space models, a long
             convolution, or a layer of flash-linear-attention.
         output: Folder of the run.
-        text: UTF-8 text file to train on instead; documents are separated by blank lines.
+        text: UTF-8 text file to train on; blank lines separate documents. Default: the prose inside CPython.
         steps: Optimizer steps.
-        batch: Sequences of one forward pass.
-        accumulation: Forward passes of one optimizer step.
-        length: Tokens of a sequence.
+        batch: Sequences in each forward pass.
+        accumulation: Forward passes in each optimizer step.
+        length: Tokens in each sequence.
         rate: Peak learning rate.
         weight_decay: Weight decay of AdamW.
-        dropout: Probability of dropping a channel of what a mixer or an MLP adds.
+        dropout: Dropout of the outputs of mixers and MLPs.
         seed: Seed of the initial weights, the batches and dropout.
         evaluate_every: Steps between held-out evaluations.
         checkpoint_every: Steps between checkpoints.
-        keep_every: Steps between models that are kept in OUTPUT, for `statesize series`; the first is the initial one.
+        keep_every: Keep a model in OUTPUT every this many steps, from step 0 on, for `statesize series`.
         device: Torch device, cpu or cuda.
-        threads: CPU threads; by default torch's choice.
-        resume: Continue the run in OUTPUT; it ends with the same weights as one that was not stopped.
-        compiled: Let torch compile the model: about 1.5 times as fast after the first minute; needs a C++ compiler.
-        export: Folder for the best weights in float16 with training.json and tokenizer.json; an earlier export
-            there is replaced.
+        threads: CPU threads. Default: torch's choice.
+        resume: Continue the run in OUTPUT. The final weights are those of a run without a stop.
+        compiled: Compile the model with torch: about 1.5 times as fast after the first minute. Needs a C++ compiler.
+        export: Folder for the best weights in float16, training.json and tokenizer.json. Replaces an earlier export.
         printing: What is printed.
 
     Raises:

@@ -27,17 +27,17 @@ def series(
     html: Page = None,
     printing: Printing = TEXT,
 ) -> None:
-    """Measure how the memory use of each layer develops through the checkpoints of a training.
+    """Measure how the ESS of each layer develops through the checkpoints of a training.
 
-    All checkpoints read the same texts and are measured at the same positions and heads. With --output, what is
-    finished is kept while it runs: the same command goes on after a crash or an interrupt.
+    All checkpoints read the same texts and are measured at the same positions and heads. With --output, finished
+    checkpoints are kept, and the same command continues after a crash or an interrupt.
 
     Args:
         checkpoints: The folder of a training with checkpoints in it (`statesize train --keep-every`, a Trainer's output
             folder), folders of models, a pattern in quotes such as "run/checkpoint-*", or an id of the hub with
             --revisions.
-        revisions: Branches, tags or commits of a model of the hub, with commas between them.
-        log: Log with loss and accuracy by step: JSON lines, or a trainer_state.json. Default: what lies beside the
+        revisions: Branches, tags or commits of a model of the hub, separated by commas.
+        log: File with loss and accuracy by step: JSON lines, or a trainer_state.json. Default: the one beside the
             checkpoints.
         texts: What the models read.
         measuring: What is measured.
@@ -108,17 +108,17 @@ def length(
     html: Page = None,
     printing: Printing = TEXT,
 ) -> None:
-    """Measure how ESS of each layer and head grows with the length of the context.
+    """Measure how the ESS of each layer and head grows with the length of the context.
 
-    Each length reads the same pieces of text up to the same cut, with the same tokens behind it (--future; as many as
-    the longest context that is fitted, if not given). With --output, what is finished is kept while it runs.
+    Every length ends at the same cut of the same pieces of text, with the same --future tokens after it (default: as
+    many as in the longest fitted context). With --output, finished lengths are kept, and the same command continues.
 
     Args:
         model: A bundled name (sa, la, wla, gla), a folder of a model, a GGUF file, or an id of the Hugging Face hub.
-        lengths: Tokens of the contexts, with commas between them, such as 64,128,256.
-        trained_length: Tokens of the sequences that the model was trained on; no exponent is fitted across it. Default:
-            the model's configuration.
-        excerpts: Pieces of text that are read at most, of the longest context and the future each.
+        lengths: Tokens of the contexts, separated by commas, such as 64,128,256.
+        trained_length: Tokens of the sequences that the model was trained on. No exponent is fitted beyond it. Default:
+            from the model's configuration.
+        excerpts: Read at most this many pieces of text, each as long as the longest context and the future together.
         texts: What the model reads. Default: all bundled documents as one text.
         measuring: What is measured.
         loading: How the model is loaded.

@@ -29,8 +29,8 @@ STUDIES: tuple[GridStudy | TextStudy, ...] = (
     GridStudy(
         name="correlation",
         help=(
-            "Train a grid of small models and correlate their accuracy with ESS/kv and TSS/kv, over all and "
-            "inside cells."
+            "Train a grid of small models: does accuracy go with ESS/kv, and more than with TSS/kv, also where runs "
+            "differ in their seed only?"
         ),
         examples=("statesize study correlation --preset smoke",),
     ),
@@ -38,8 +38,8 @@ STUDIES: tuple[GridStudy | TextStudy, ...] = (
         name="delimiters",
         help="""Measure how ESS dips at the delimiters of a text, and at the same places of controls without them.
 
-OUTPUT receives table.parquet (depths of models, layers and heads), curves.parquet and study.html; and what is finished
-as parts/*.parquet, with one row a sequence, head and offset.""",
+OUTPUT receives table.parquet (depths of models, layers and heads), curves.parquet and study.html, and finished parts as
+parts/*.parquet, one row for each sequence, head and offset.""",
         examples=("statesize study delimiters", "statesize study delimiters gla --text docs.jsonl --delimiter newline"),
     ),
     GridStudy(
@@ -57,39 +57,40 @@ as parts/*.parquet, with one row a sequence, head and offset.""",
     GridStudy(
         name="initialisation",
         help=(
-            "Start decays of S6 and GLA-S6 with and without the normalisation factor: ESS and accuracy as states grow."
+            "Start the decays of S6 and GLA-S6 with and without the normalisation factor: what does ESS gain as states "
+            "grow, and what accuracy?"
         ),
         examples=("statesize study initialisation --preset smoke",),
     ),
     TextStudy(
         name="recall",
-        help="""Measure perplexity on repeated bigrams, and how it goes with ESS and its dip at delimiters, over models.
+        help="""Measure the perplexity of models on repeated bigrams: does it go with ESS, or its dip at delimiters?
 
-OUTPUT receives table.parquet, one row a model, and study.html.""",
+OUTPUT receives table.parquet, one row for each model, and study.html.""",
         examples=("statesize study recall", "statesize study recall --json > recall.json"),
         options=RecallOptions,
     ),
     GridStudy(
         name="regimes",
         help=(
-            "Train mixers with equal state sizes on harder and harder tasks: which fill their state, which "
-            "leave it idle."
+            "Train mixers with equal state sizes on harder and harder tasks: which fill their state, and which "
+            "leave it idle?"
         ),
         examples=("statesize study regimes --config grid.toml --ray auto",),
     ),
     GridStudy(
         name="regularisation",
         help=(
-            "Keep decays near 1, or ESS near a target, by a term in the loss: what accuracy and ESS of "
-            "gated mixers gain."
+            "Keep decays near 1, or ESS near a target, by a term in the loss: what do accuracy and ESS of gated "
+            "mixers gain?"
         ),
         examples=("statesize study regularisation --preset smoke",),
     ),
     GridStudy(
         name="zoology",
         help=(
-            "Train models on zoology's recall as its figure 2 does: best accuracy of four rates, ESS, "
-            "published accuracy."
+            "Train models on the recall task of Zoology's figure 2: best accuracy of four rates beside the published "
+            "one, and ESS."
         ),
         examples=("statesize study zoology --preset paper --ray auto",),
     ),
