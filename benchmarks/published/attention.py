@@ -24,7 +24,7 @@ class Layer:
         kwargs: What else it was called with.
         keys: After their positions, (S, groups, L, d).
         values: (S, groups, L, d).
-        weights: T of all heads, (S, heads, L, L).
+        weights: T of all heads, (S, heads, L, L), or its last rows alone.
     """
 
     hidden: Tensor
@@ -39,7 +39,7 @@ class Noting:
     """A causal model of transformers that runs with attention as written in the definition.
 
     Attributes:
-        model: Whose sequences are shorter than its windows.
+        model: Read in one run over whole sequences.
         difference: The largest difference of its logits from those of the model as it was, over the largest logit.
     """
 
@@ -50,10 +50,12 @@ class Noting:
     _past: list[Layer] | None = field(default=None, init=False)
     _cut: int = field(default=0, init=False)
     _lost: tuple[int, Tensor] | None = field(default=None, init=False)
+    _rows: int | None = field(default=None, init=False)
 
     @torch.inference_mode()
-    def layers(self, ids: Tensor, *, compare: bool = False) -> list[Layer]:
-        """All layers in the run over ids (S, L)."""
+    def layers(self, ids: Tensor, *, compare: bool = False, rows: int | None = None) -> list[Layer]:
+        """All layers in the run over ids (S, L), with all or so many of the last rows of T."""
+        self._rows = rows
         expected = self.model(ids, use_cache=False, logits_to_keep=8).logits if compare else None
         with self._attending():
             hooks = [
@@ -124,18 +126,20 @@ class Noting:
                 for past, new in ((before.keys, key), (before.values, value))
             )
         (samples, heads, rows, _size), columns = query.shape, key.shape[2]
-        window = kwargs.get("sliding_window")
-        if window is not None and window < columns:
-            raise ValueError(f"tokens must be at most the window {window}, got {columns}. Give fewer.")
         # Heads that share keys lie behind one another.
         grouped = query.reshape(samples, key.shape[1], -1, rows, query.shape[-1])
         scores = grouped @ key[:, :, None].mT * scaling
-        allowed = torch.ones(rows, columns, dtype=torch.bool).tril(columns - rows)
+        allowed, window = torch.ones(rows, columns, dtype=torch.bool).tril(columns - rows), kwargs.get("sliding_window")
+        if window is not None:
+            allowed = allowed.triu(columns - rows - window + 1)
         weights = scores.masked_fill(~allowed, -torch.inf).softmax(-1)
         mixed = (weights @ value[:, :, None]).reshape(samples, heads, rows, -1)
         if self._past is None:
             hidden, kept = self._hidden[index]
-            self._layers[index] = Layer(hidden, kept, key, value, weights.reshape(samples, heads, rows, columns))
+            shown = weights.reshape(samples, heads, rows, columns)
+            # A copy, so that the other rows can go.
+            shown = shown if self._rows is None else shown[:, :, -self._rows :].clone()
+            self._layers[index] = Layer(hidden, kept, key, value, shown)
         elif self._lost is not None and self._lost[0] == index:
             each = torch.arange(samples)
             mixed[each, each] -= self._lost[1].to(mixed.dtype)

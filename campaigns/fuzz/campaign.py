@@ -47,6 +47,7 @@ FUNCTIONS: dict[str, tuple[float, Callable[[Source], Call]]] = {
     "distances of tensors": (0.8, training.distance_call),
     "distances of operators": (0.8, training.operator_distance_call),
     "training": (1.2, training.loop_call),
+    "cache": (0.3, models.cache_call),
 }
 """Generators of calls by what they call, each with its weight."""
 

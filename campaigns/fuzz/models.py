@@ -10,12 +10,14 @@ from typing import Any
 import numpy as np
 import torch
 from oracles import exact
+from transformers import LlamaConfig, LlamaForCausalLM
 
 import statesize as ss
 from campaigns.fuzz.call import Call
 from campaigns.fuzz.hostile import Source
 from statesize.adapters import find_mixers
 from statesize.lab.mixers import LanguageModel, ModelConfig
+from statesize.reduction.cache.rules import RULES
 
 VOCABULARY = 32
 _NAMES = ("inputs", "input_ids", "Sequence", "tokens", "token", "positions", "layers", "tolerances", "channels", "seed")
@@ -242,3 +244,40 @@ def truncate_call(source: Source) -> Call:
     refusal = "maybe" if doubtful or not (long or not good) else "never" if long else "always"
     about = f"truncate {pattern} {ids!r:.80} {options}"
     return Call(lambda: ss.truncate(model(pattern), ids, **options), check, refusal, (*_NAMES, *options), about)
+
+
+@cache
+def transformer() -> LlamaForCausalLM:
+    """A small model of transformers, whose two heads read one cache."""
+    config = LlamaConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=8,
+        intermediate_size=8,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return LlamaForCausalLM(config).eval()
+
+
+def cache_call(source: Source) -> Call:
+    """The price list of a cache, of the shortest pieces."""
+    ids, good = _ids(source)
+    if good:
+        ids = torch.tensor([source.chance.randrange(VOCABULARY) for _ in range(6 * 34)])
+    doubtful = source.maybe(0.5)
+    name = source.chance.choice(("documents", "tokens", "following", "keep", "needles", "rule"))
+    options: dict[str, Any] = {"documents": 6, "tokens": 34, "following": 2}
+    options |= {name: source.no_number()} if doubtful else {"rule": source.chance.choice(RULES)}
+
+    def check(found: Any) -> list[str]:
+        if not doubtful and len(found.documents) != 3:
+            return [f"{len(found.documents)} documents are priced"]
+        odd = [price for price in found.prices if not math.isfinite(price.nats.value) or not 0 < price.bytes_share < 1]
+        return [f"{price}" for price in odd]
+
+    refusal = "maybe" if doubtful and good else "never" if good else "always"
+    about = f"cache {ids!r:.80} {options}"
+    return Call(lambda: ss.cache(transformer(), ids, **options), check, refusal, (*_NAMES, *options), about)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import attention_students, delimiter_positions, longer_regularisation, recall_moment
+from benchmarks import attention_students, delimiter_positions, longer_regularisation, recall_mixers, recall_moment
 
 DOCS = Path(__file__).parents[2] / "docs"
 CLAIMS = [recall_moment, delimiter_positions, attention_students, longer_regularisation]
@@ -62,6 +62,16 @@ def students_rows(generator, effect):
     return [{name: float(values[row]) for name, values in columns.items()} for row in range(24)]
 
 
+def mixers_rows(generator, effect):
+    """Models whose depth and recall have parts that a mixer shares."""
+    shared = {mixer: generator.standard_normal(2) for mixer in recall_mixers.MIXERS}
+    rows = []
+    for mixer, seed in product(recall_mixers.MIXERS, recall_mixers.SEEDS):
+        depth, other = shared[mixer] + 0.5 * generator.standard_normal(2)
+        rows.append({"mixer": mixer, "seed": seed, "ess": 8.0 + other, "depth": depth, "log_p": effect * depth + other})
+    return rows
+
+
 def regularised_rows(generator, gain):
     return [
         {"mixer": mixer, "weight": weight, "seed": seed, "share": 0.5}
@@ -77,8 +87,9 @@ def regularised_rows(generator, gain):
         (delimiter_positions, positions_rows, 0.3, 2),
         (attention_students, students_rows, 3.0, 2),
         (longer_regularisation, regularised_rows, 0.3, 6),
+        (recall_mixers, mixers_rows, 2.0, 6),
     ],
-    ids=["positions", "students", "regularised"],
+    ids=["positions", "students", "regularised", "mixers"],
 )
 def test_claims_hold_where_there_is_an_effect_and_seldom_without(module, rows, effect, most):
     generator = np.random.default_rng(0)

@@ -6,11 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import Gemma3ForCausalLM, Gemma3TextConfig, LlamaConfig, LlamaForCausalLM
 
-from benchmarks.published import delimiters, heads
+from benchmarks.published import delimiters, heads, models
 from benchmarks.published.attention import Noting
+from statesize.lab import length, zoo
 from statesize.lab.studies.verdicts import LEVEL
+from statesize.models.load import LoadedModel
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -38,6 +40,20 @@ def test_the_maps_are_those_of_the_model(noting):
     for layer, weights in zip(layers, expected, strict=True):
         # Theirs takes the softmax in float32.
         torch.testing.assert_close(layer.weights, weights, rtol=1e-5, atol=1e-6)
+
+
+def test_windows_are_those_of_the_model_and_rows_the_last_of_its_maps():
+    torch.manual_seed(0)
+    config = Gemma3TextConfig(
+        vocab_size=40, hidden_size=24, intermediate_size=32, num_hidden_layers=2, num_attention_heads=4, head_dim=8,
+        num_key_value_heads=1, sliding_window=5, layer_types=["sliding_attention", "full_attention"],
+    )  # fmt: skip
+    noting = Noting(Gemma3ForCausalLM(config).double().eval())
+    whole = noting.layers(IDS, compare=True)
+    assert noting.difference < 1e-12
+    assert [int((layer.weights[0, 0, -1] > 0).sum()) for layer in whole] == [5, 20]
+    for layer, last in zip(whole, noting.layers(IDS, rows=3), strict=True):
+        assert torch.equal(layer.weights[:, :, -3:], last.weights)
 
 
 @pytest.mark.parametrize("first", range(3))
@@ -136,3 +152,80 @@ def test_the_verdicts_on_record_follow_from_its_rows(study):
     record = json.loads((DOCS / f"published_{study.__name__.rpartition('.')[2]}.json").read_text("utf-8"))
     found = json.loads(json.dumps(study.conclusion(record["rows"])))
     assert found == {key: record[key] for key in found}
+
+
+def test_what_is_measured_of_a_head_is_what_its_map_says(noting, monkeypatch):
+    monkeypatch.setattr(models, "CUT", CUT)
+    layer = noting.layers(IDS[:1])[1]
+    found = models.of_layer(layer)
+    for head, weights in enumerate(layer.weights[0].numpy()):
+        rows = weights[CUT:]
+        sink = rows.mean(0).argmax()
+        sinkless = rows[:, :CUT] * (np.arange(CUT) != sink)
+        values, without = (np.linalg.svd(one, compute_uv=False) for one in (rows[:, :CUT], sinkless))
+        shares = [one / one.sum() for one in (values, without)]
+        ess, ess_without = (np.exp(-(one[one > 0] * np.log(one[one > 0])).sum()) for one in shares)
+        expected = {
+            **{"ess": ess, "ess_without_sink": ess_without, "norm": np.linalg.norm(values)},
+            **{"sink_share": rows.mean(0).max(), "sink_is_first": float(sink == 0)},
+            **{f"relative_{tau:g}": (values > tau * values[0]).sum() for tau in (0.1, 0.01)},
+        }
+        for name, value in expected.items():
+            assert float(found[name][head]) == pytest.approx(value, rel=1e-5), name
+
+
+def test_entropies_are_of_singular_values():
+    H = torch.rand(2, 4, 7, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    shares = torch.linalg.svdvals(H) / torch.linalg.svdvals(H).sum(-1, keepdim=True)
+    torch.testing.assert_close(models.entropies(H), (-shares * shares.log()).sum(-1).exp())
+
+
+@pytest.fixture(scope="module")
+def small():
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=1024, hidden_size=24, intermediate_size=32, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, initializer_range=0.4, max_position_embeddings=512,
+    )  # fmt: skip
+    return LoadedModel("small", LlamaForCausalLM(config).eval(), zoo.tokenizer(), {})
+
+
+def test_growth_is_that_of_the_command(small, monkeypatch):
+    for name, value in {"LENGTHS": (16, 32), "FUTURE": 8, "EXCERPTS": 2}.items():
+        monkeypatch.setattr(models, name, value)
+    found = models.growth(small)
+    text = "\n\n".join(zoo.documents())
+    settings = {"lengths": (16, 32), "future": 8, "excerpts": 2, "on_progress": print}
+    expected = length(small.model, text, tokenizer=small.tokenizer, **settings)
+    np.testing.assert_allclose([row["ess"] for row in found["rows"]], expected.values(), rtol=1e-3)
+    assert [len(row["heads"]) for row in found["rows"]] == [8, 8]
+
+
+def test_needles_are_told_with_what_they_have_of_the_ess(small, monkeypatch):
+    monkeypatch.setattr(models, "NEEDLES", 2)
+    rows = models.needles_of(small)
+    assert [row["depth"] for row in rows] == [16, 64, 192]
+    for row in rows:
+        assert row["lost"][1] <= row["lost"][0] <= row["lost"][2]
+        assert 0 <= row["found"] <= 1
+
+
+def test_all_kinds_of_text_are_as_long_and_none_is_read_twice():
+    texts = models.texts_of(zoo.tokenizer())
+    assert list(texts) == ["prose", "code", "chat", "random tokens"]
+    pieces = [tuple(ids.tolist()) for own in texts.values() for ids in own]
+    assert {len(ids) for ids in pieces} == {models.TOKENS}
+    assert len(set(pieces)) == len(pieces) == 4 * models.TEXTS
+    chat = zoo.tokenizer().decode(texts["chat"][1].tolist())
+    assert "User:" in chat
+    assert "Assistant:" in chat
+
+
+def test_random_weights_are_of_the_same_shape_and_the_same_each_time(noting):
+    ours, fresh, again = (
+        dict(model.named_parameters())
+        for model in (noting.model, *(models.random_weights(noting.model) for _ in range(2)))
+    )
+    assert {name: one.shape for name, one in ours.items()} == {name: one.shape for name, one in fresh.items()}
+    assert all(torch.equal(fresh[name], again[name]) for name in fresh)
+    assert not any(fresh[name] is ours[name] for name in fresh)

@@ -51,7 +51,6 @@ NOT_CALLED = {
     "Growth": "what `length` gives",
     "needles": "reads several texts at several depths",
     "Needles": "what `needles` gives",
-    "cache": "reads models of transformers, which have a cache of keys and values",
     "load": "asks the hub for what is nowhere",
     "Mixture": "holds other tasks",
     "read_arrays": "reads a file",

@@ -3,7 +3,9 @@
 import json
 from pathlib import Path
 
+from benchmarks import truncation_lengths
 from benchmarks.truncation import CLAIMS, table, verdicts
+from statesize.models.load import load_model
 from tools.figures.pages import BLOCK
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -26,3 +28,15 @@ def test_verdicts_leave_doubts_where_an_interval_does():
     assert verdicts([row(0.03, 0.05)]) == {names[0]: False, names[1]: True}
     assert verdicts([row(-0.01, 0.03)]) == {names[0]: None, names[1]: None}
     assert verdicts([row(0.03, 0.05), row(-0.01, 0.009)]) == {names[0]: False, names[1]: False}
+
+
+def test_each_length_is_cut_in_its_middle_and_what_is_there_is_not_run_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(truncation_lengths, "LENGTHS", (32, 64))
+    monkeypatch.setattr(truncation_lengths, "DOCUMENTS", 2)
+    path = tmp_path / "lengths.json"
+    row = truncation_lengths.one_length(load_model("gla"), 32, documents=2)
+    path.write_text(json.dumps({"rows": [{"file": "gla", "tokens": 32, **row}]}))
+    truncation_lengths.main(path, ["gla"])
+    rows = json.loads(path.read_text(encoding="utf-8"))["rows"]
+    assert [(one["tokens"], one["documents"], one["measured"][0]["cut"]) for one in rows] == [(32, 2, 16), (64, 2, 32)]
+    assert rows[0]["seconds"] == row["seconds"]

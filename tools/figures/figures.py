@@ -21,7 +21,13 @@ from tools.figures.fixed_claims import (
 )
 from tools.figures.names import names
 from tools.figures.on_record import beyond, estimate, history, open_gates, quoted, results, table
-from tools.figures.published import published_caches, published_delimiters, published_heads
+from tools.figures.published import (
+    cache_budgets,
+    published_caches,
+    published_delimiters,
+    published_heads,
+    truncation_lengths,
+)
 from tools.figures.smaller_states import caches, compression, delta_rules, ess_sizes, gramian_time, mamba2_layers
 from tools.figures.speed import defaults, engines, long
 from tools.figures.trained_families import architectures, compiled_training
@@ -55,6 +61,8 @@ def figures(docs: Path = DOCS) -> dict[str, dict[str, str]]:
         published_heads,
         published_delimiters,
         published_caches,
+        cache_budgets,
+        truncation_lengths,
         fla,
         compression,
         caches,

@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from statistics import fmean
 from typing import Any
 
+import numpy as np
+
+from statesize.measurement.statistics import mean_interval
 from tools.figures.on_record import estimate, table
 
 _HEADS = {
@@ -82,6 +85,18 @@ def published_delimiters(document: Mapping[str, Any]) -> dict[str, str]:
     return {"table": table(head, rows), "pairs": str(len(document["rows"][0]["pairs"]))}
 
 
+def truncation_lengths(document: Mapping[str, Any]) -> dict[str, str]:
+    """What is lost at each length, at the model's ESS and at a quarter of it."""
+    rows: list[tuple[str, ...]] = []
+    for row in document["rows"]:
+        runs = {(one["rule"], one["scale"]): one for one in row["rows"]}
+        whole, quarter = runs["ess", 1.0], runs["ess", 0.25]
+        shares = (estimate(run["share"]["mean"], run["share"]["interval"], ".1%") for run in (whole, quarter))
+        rows.append((f"{row['tokens']:,}", f"{row['worth']['mean']:.2f}", f"{whole['kept']:.1f}", *shares))
+    head = ("tokens", "context's worth (nats)", "numbers of each head", "lost at its ESS", "at a quarter")
+    return {"table": table(head, rows), "documents": str(document["rows"][0]["documents"])}
+
+
 def published_caches(document: Mapping[str, Any]) -> dict[str, str]:
     """What each way to make the cache smaller costs."""
     (row,) = document["rows"]
@@ -110,6 +125,39 @@ def published_caches(document: Mapping[str, Any]) -> dict[str, str]:
         "minutes": f"{row['seconds'] / 60:.0f}",
         "saved": estimate(-saved["mean"], [-end for end in reversed(saved["interval"])], ".3f"),
     }
+
+
+def cache_budgets(document: Mapping[str, Any]) -> dict[str, str]:
+    """Budgets by curves of two kinds of text, and by ESS, priced on both kinds."""
+    found = {(row["budgets"], row["kind"], row["keep"]): row for row in document["rows"]}
+    columns = [(kind, keep) for kind in ("prose", "code") for keep in (0.5, 0.25)]
+
+    def nats(interval: Mapping[str, Any]) -> str:
+        return estimate(interval["mean"], interval["interval"], ".3f")
+
+    budgets = dict.fromkeys(row["budgets"] for row in document["rows"])
+    rows = [(way, *(nats(found[way, *column]["nats"]) for column in columns)) for way in budgets]
+    head = ("budgets", *(f"{kind}, {100 * keep:.4g} %" for kind, keep in columns))
+    others = {"prose": "code", "code": "prose"}
+    swapped = {
+        f"swapped_{kind}": nats(
+            _difference(found[f"curves of {other}", kind, 0.25], found[f"curves of {kind}", kind, 0.25])
+        )
+        for kind, other in others.items()
+    }
+    return {
+        "table": table(head, rows),
+        "documents": str(document["documents"]),
+        "calibration": str(document["calibration"]),
+        "calibration_seconds": f"{document['calibration_seconds']['prose'] / document['calibration']:.1f}",
+        **swapped,
+    }
+
+
+def _difference(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    """Of two rows, paired by documents."""
+    interval = mean_interval(np.array(one["measured"]) - np.array(other["measured"]))
+    return {"mean": interval.value, "interval": interval.ends}
 
 
 _VERDICTS = {True: "met", False: "missed", None: "cannot tell"}

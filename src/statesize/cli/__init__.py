@@ -36,6 +36,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         Exit code: 0 done, 1 failed, 2 wrong usage, 130 interrupted, 143 terminated.
     """
+    # Threads that wait sleep, or on a busy machine they take the processors that others need. Torch reads it when it is
+    # imported, which is later.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if not _opened_streams():
         return _fail("stdout is closed; give it a file, or /dev/null", FAILED)
     try:

@@ -50,7 +50,7 @@ def notes(result: CachePrices) -> list[str]:
         f"the next {tokens} are predicted, all layers computed from it. The whole cache loses {result.loss.value:.3f} "
         "nats a token. Intervals are of 95 %, paired by documents.",
         f"Tokens are evicted by the rule {result.rule!r}; the first 4 and the last 16 stay. Curves come from "
-        f"{result.calibration} other documents.",
+        f"{result.calibration} other documents. Prices hold for texts like these: run chat, code and prose apart.",
     ]
     if result.recommended is not None:
         told.append(

@@ -1,10 +1,11 @@
-"""Both studies on models of transformers."""
+"""Both studies on models of transformers, and on one whose operators are made of its weights."""
 
 import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel, MambaConfig, MambaForCausalLM
 
 from statesize.errors import InputError
+from statesize.lab.mixers import LanguageModel, ModelConfig
 from statesize.lab.studies.delimiters.corpus import DocumentCorpus
 from statesize.lab.studies.delimiters.dips import measure_dips
 from statesize.lab.studies.delimiters.sequences import OBSERVED, Windows
@@ -30,7 +31,11 @@ def mamba():
     return MambaForCausalLM(config).eval()
 
 
-@pytest.mark.parametrize(("build", "units"), [(gpt2, 4), (mamba, 3)])
+def mamba2():
+    return LanguageModel(ModelConfig("mamba2", 30, width=16, heads=2, layers=1, key_size=4)).eval()
+
+
+@pytest.mark.parametrize(("build", "units"), [(gpt2, 4), (mamba, 3), (mamba2, 2)])
 def test_their_mixers_are_measured_and_their_logits_scored(corpus, build, units):
     model = build()
     found = measure_dips("one", model, corpus, WINDOWS, channels=3, conditions=(OBSERVED,))

@@ -71,6 +71,7 @@ def respond(
     return Response(aligned.condition, offsets, references, tuple(layers), tuple(kinds), tuple(units), values)
 
 
+@torch.no_grad()
 def _measured(
     item: Captured,
     units: NDArray[np.int64],

@@ -1,0 +1,60 @@
+"""What a record says of its targets follows from its rows, and seldom holds where nothing is there."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks.compression.cache_budgets import in_proportion
+from benchmarks.compression.published_caches import GEMMA_TARGETS, TARGETS, verdicts
+from statesize.reduction.cache.budgets import equal
+from statesize.reduction.cache.result import CachePrices, PricedDocument, Variant
+
+DOCS = Path(__file__).parents[2] / "docs"
+VARIANTS = tuple(Variant(keep, way) for keep in (0.5, 0.25) for way in ("equal", "curves"))
+
+
+def priced(documents, passkeys, found, variants=VARIANTS):
+    return CachePrices(
+        *("m", "expected", 768, 1, 1, documents, variants, (0.5,) * len(variants)),
+        *({}, passkeys, found, (), (0.5, 0.25), ()),
+    )
+
+
+@pytest.mark.parametrize("name", ["published_caches"])
+def test_verdicts_follow_from_the_rows(name):
+    document = json.loads((DOCS / f"{name}.json").read_text("utf-8"))
+    (row,) = document["rows"]
+    variants = tuple(Variant(price["keep"], price["budgets"], price["precision"]) for price in row["prices"])
+    found = (row["passkeys"]["found"], *(price["found"] for price in row["prices"]))
+    documents = tuple(PricedDocument(**one) for one in row["measured"])
+    result = priced(documents, row["passkeys"]["hidden"], found, variants)
+    assert verdicts(result, document["targets"]) == document["verdicts"]
+    assert [price.nats.value for price in result.prices] == [price["nats"]["mean"] for price in row["prices"]]
+
+
+@pytest.mark.parametrize(
+    ("targets", "costs"),
+    # Half of the tokens costs 0.005, a quarter 0.035: half of what equal budgets lose, or as much as they do.
+    [(TARGETS, (0.005, 0.005, 0.07, 0.035)), (GEMMA_TARGETS, (0.035,) * 4)],
+)
+def test_at_their_limits_targets_seldom_hold(targets, costs):
+    generator = np.random.default_rng(0)
+    held = dict.fromkeys(targets, 0)
+    for _ in range(400):
+        extra = np.array(costs) + 0.02 * generator.standard_normal((20, 4))
+        documents = tuple(PricedDocument(63, 300, 3.0, tuple(one)) for one in extra)
+        found = 200 - int(generator.binomial(200, 0.05))
+        for name, verdict in verdicts(priced(documents, 200, (200, 200, found, 200, found)), targets).items():
+            held[name] += verdict is True
+    assert 0 < min(held.values()) <= max(held.values()) <= 20
+
+
+def test_budgets_in_proportion_keep_their_total():
+    available, sizes = torch.full((6,), 768), torch.tensor([0.5, 2.0, 4.0, 8.0, 100.0, 3.0])
+    budgets = in_proportion(available, sizes, 0.25)
+    assert abs(int(budgets.sum()) - int(equal(available, 0.25).sum())) <= 3
+    assert (int(budgets.min()), int(budgets.max())) == (20, 768)
+    assert float(budgets[3] / budgets[2]) == pytest.approx(2, rel=0.05)
