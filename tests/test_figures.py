@@ -22,7 +22,11 @@ def test_every_page_has_the_figures_of_the_records():
 
 def test_every_figure_is_on_a_page():
     found = {f"{part}.{name}": text for part, names in figures.figures().items() for name, text in names.items()}
-    shown = {name for page in DOCS.glob("*.md") for name in pages.names(page.read_text("utf-8"))}
+    shown = {
+        name
+        for page in (DOCS.parent / "README.md", *DOCS.glob("*.md"))
+        for name in pages.names(page.read_text("utf-8"))
+    }
     # Commands cannot hold a mark.
     in_commands = {"length.lengths": "length", "length_architectures.lengths": "length", "needles.depths": "how-to"}
     assert shown | set(in_commands) == set(found)

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from benchmarks import truncation_lengths
-from benchmarks.truncation import CLAIMS, interval, table, verdicts
+from benchmarks.truncation import CLAIMS, table, verdicts
 from statesize.models.load import load_model
 from tools.figures.pages import BLOCK
 
@@ -17,16 +17,6 @@ def test_the_page_has_the_table_of_the_record():
     assert shown["truncation.table"].strip() == table(document)
     assert document["claims"] == CLAIMS
     assert document["verdicts"] == verdicts(document["rows"])
-
-
-def test_the_readme_has_the_figures_of_the_record():
-    document = json.loads((DOCS / "truncation.json").read_text(encoding="utf-8"))
-    readme = " ".join((DOCS.parent / "README.md").read_text(encoding="utf-8").split())
-    rows = {(row["rule"], row["scale"]): row for row in document["rows"][0]["rows"]}
-    whole, quarter = rows["ess", 1.0], rows["ess", 0.25]
-    assert f"ESS is {whole['kept']:.1f} a head on average" in readme
-    assert f"the model loses {interval(whole['share'], '.1%')} of" in readme
-    assert f"a quarter of it, {interval(quarter['share'], '.1%')} (" in readme
 
 
 def test_verdicts_leave_doubts_where_an_interval_does():

@@ -17,6 +17,7 @@ from tools.figures.fixed_claims import (
     longer_regularisation,
     recall_moment,
     truncation,
+    truncation_first,
 )
 from tools.figures.names import names
 from tools.figures.on_record import beyond, estimate, history, open_gates, quoted, results, table
@@ -56,6 +57,7 @@ def figures(docs: Path = DOCS) -> dict[str, dict[str, str]]:
         attention_students,
         longer_regularisation,
         truncation,
+        truncation_first,
         published_heads,
         published_delimiters,
         published_caches,

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from benchmarks.truncation import interval
 from benchmarks.truncation import table as truncation_table
 from tools.figures.on_record import VERDICTS, estimate, table
 
@@ -24,7 +25,25 @@ def recall_moment(document: Mapping[str, Any]) -> dict[str, str]:
 
 def truncation(document: dict[str, Any]) -> dict[str, str]:
     """What published models lose when they are cut."""
-    return {"table": truncation_table(document)}
+    found = {"table": truncation_table(document)}
+    for name, row in zip(("smollm2", "gemma"), document["rows"], strict=True):
+        whole, quarter = _cuts(row)
+        found |= {f"{name}_kept": f"{whole['kept']:.1f}", f"{name}_worth": f"{row['worth']['mean']:.2f}"}
+        if name == "smollm2":
+            found |= {"share": interval(whole["share"], ".1%"), "quarter": interval(quarter["share"], ".1%")}
+    return found
+
+
+def truncation_first(document: dict[str, Any]) -> dict[str, str]:
+    """What the same models lost at a quarter of their ESS in the run without a beginning-of-sequence token."""
+    names = ("smollm2_quarter", "gemma_quarter")
+    return {name: interval(_cuts(row)[1]["share"], ".1%") for name, row in zip(names, document["rows"], strict=True)}
+
+
+def _cuts(row: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    """A model cut to its ESS, and to a quarter of it."""
+    cuts = {one["scale"]: one for one in row["rows"] if one["rule"] == "ess"}
+    return cuts[1.0], cuts[0.25]
 
 
 def delimiter_positions(document: Mapping[str, Any]) -> dict[str, str]:

@@ -32,7 +32,7 @@ def filled(page: str, known: Mapping[str, str]) -> str:
 def written(docs: Path = DOCS) -> dict[Path, str]:
     """All pages that hold figures, and the pictures of tables, by their files, as they should be."""
     known = {f"{part}.{name}": text for part, named in figures(docs).items() for name, text in named.items()}
-    pages = {path: path.read_text("utf-8") for path in sorted(docs.rglob("*.md"))}
+    pages = {path: path.read_text("utf-8") for path in (docs.parent / "README.md", *sorted(docs.rglob("*.md")))}
     pictures = {docs / name: picture for name, picture in thumbnails(docs).items()}
     return {path: filled(page, known) for path, page in pages.items() if names(page)} | pictures
 
@@ -47,7 +47,7 @@ def main() -> None:
     """Write the files that are behind."""
     for path, text in behind().items():
         path.write_text(text, encoding="utf-8")
-        sys.stdout.write(f"{path.relative_to(DOCS)}\n")
+        sys.stdout.write(f"{path.relative_to(DOCS.parent)}\n")
 
 
 if __name__ == "__main__":

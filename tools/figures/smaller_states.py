@@ -108,9 +108,7 @@ def delta_rules(document: Mapping[str, Any]) -> dict[str, str]:
 def mamba2_layers(document: Mapping[str, Any]) -> dict[str, str]:
     """Which numbers tell the damage of a cut of a layer of Mamba-2."""
     (row,) = document["rows"]
-    told = [(name, f"{value:.2f}") for name, value in row["rank_correlations"].items()]
     return {
-        "table": table(("predictor", "correlation"), told),
         "layers": str(row["layers"]),
         "tail": f"{row['rank_correlations']['Gramian tail']:.2f}",
         "ess": f"{row['rank_correlations']['entropy-ESS']:.2f}",
@@ -164,7 +162,6 @@ def caches(document: Mapping[str, Any]) -> dict[str, str]:
             ("budgets", *(f"{tokens} tokens" for tokens in kept)),
             ((way, *(_bits(found[way, tokens]["extra"]) for tokens in kept)) for way in ways),
         ),
-        "rounding": table(("numbers", "extra bits a byte"), rounding.items()),
         "int4": rounding["int4"],
         "equal": _bits(found["equal", kept[0]]["extra"]),
         "by_ess": estimate(gain, ends, "+.4f"),
