@@ -94,7 +94,7 @@ def table(document: dict[str, Any]) -> str:
 def interval(number: dict[str, Any], form: str) -> str:
     """A mean with its interval, as pages show them."""
     low, high = number["interval"]
-    return f"{number['mean']:{form}} [{low:{form}}, {high:{form}}]".replace("-", "−")
+    return f"{number['mean']:z{form}} [{low:z{form}}, {high:z{form}}]".replace("-", "−")
 
 
 def _holds(row: dict[str, Any], claim: dict[str, float]) -> bool | None:

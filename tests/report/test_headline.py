@@ -60,8 +60,8 @@ def test_one_model_and_texts_that_differ(profiles):
     alone = headline(profiles[1:])
     (row,) = profiles[1].summary_rows()
     assert alone.sentence == (
-        f"Gated linear attention carries {row['average_entropy']:.1f} of the 1.9 numbers per channel that cuts of 24 "
-        "tokens allow."
+        f"Gated linear attention carries {row['average_entropy']:.1f} numbers per channel where 1.9 would fit, on "
+        "average over all cuts of texts of 24 tokens."
     )
     other = small("sa", "sa", IDS[:, :20])
     assert headline([other, profiles[1]]).sentence.endswith(alone.sentence)

@@ -268,8 +268,8 @@ def _sentence(more: _Party, less: _Party, *, whole: bool) -> str:
 
 def _alone(party: _Party) -> str:
     possible = f"{party.possible:.{0 if party.possible >= 10 else 1}f}"
-    carries = f"{_sentence_case(party.name)} carries {party.carried:.1f} of the {possible} numbers per channel"
-    return f"{carries} that cuts of {party.length} tokens allow."
+    carries = f"{_sentence_case(party.name)} carries {party.carried:.1f} numbers per channel where {possible} would fit"
+    return f"{carries}, on average over all cuts of texts of {party.length} tokens."
 
 
 def _detail(parties: Sequence[_Party], profiles: Sequence[Profiled], metric: str, longest: int, *, whole: bool) -> str:

@@ -1,0 +1,111 @@
+"""Where does the time of a profile of a whole model go? `python -m benchmarks.whole_models FILE MODEL [MODEL …]`.
+
+MODEL is what `statesize profile` takes. One text of the bundled prose is profiled at several lengths, with one
+tolerance and with the ten of a page, with all else by default. Processor seconds of two threads; the peak of memory is
+that beside the model.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Generator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+# Threads that wait must not count as work; torch reads this when it is imported.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import torch
+from torch import Tensor
+
+from statesize.adapters import Capture
+from statesize.benchmarks.cases import document, forget_peak, peak_resident_bytes
+from statesize.io.files import replace_file
+from statesize.laboratory import bundled_documents
+from statesize.measurement.settings import TOLERANCE_LADDER
+from statesize.models.load import LoadedModel, load_model, tensors_sha256
+from statesize.profiling import sequences
+from statesize.profiling.run import profile
+from statesize.texts.tokens import encode
+
+CASES = ((256, 1), (256, len(TOLERANCE_LADDER)), (1024, 1), (2048, 1))
+"""Tokens and relative tolerances."""
+# What is timed, by the stage that it is: the model's passes, with and without hooks; its operators with their checks;
+# the choice of engines; heads that share a cache; and spectra. The rest is called "results".
+_STAGES = (
+    ("passes", sequences, "captured_mixers"),
+    ("operators and checks", Capture, "__next__"),
+    ("choice of engine", sequences, "plan_work"),
+    ("groups", sequences, "fitting_group"),
+    ("measuring", sequences, "measure_mixer"),
+)
+
+
+def main(path: Path, models: list[str]) -> None:
+    """Profile the models, print a row a case, and write the document after each."""
+    torch.set_num_threads(2)
+    rows: list[dict[str, Any]] = []
+    for name in models:
+        loaded = load_model(name)
+        text = text_of(loaded)
+        profile(loaded.model, text[None, :32])
+        for tokens, tolerances in CASES:
+            rows.append({"file": Path(name).stem, **one_case(loaded, text[:tokens], tolerances)})
+            print(json.dumps(rows[-1]), flush=True)
+            replace_file(path, (json.dumps(document(rows)) + "\n").encode())
+
+
+def text_of(loaded: LoadedModel) -> Tensor:
+    """Tokens of the bundled documents, as many as the longest case has."""
+    ids = encode(loaded.tokenizer, "\n\n".join(bundled_documents()[1]))  # pyright: ignore[reportArgumentType]
+    return torch.tensor(ids[: max(tokens for tokens, _ in CASES)])
+
+
+def one_case(loaded: LoadedModel, ids: Tensor, tolerances: int) -> dict[str, Any]:
+    """Seconds of one profile by stage, and its memory."""
+    forget_peak()
+    held = peak_resident_bytes()
+    start, wall = time.process_time(), time.perf_counter()
+    with timed_stages() as spent:
+        profile(loaded.model, ids[None], relative_tolerances=TOLERANCE_LADDER[:tolerances])
+    seconds = time.process_time() - start
+    spent["results"] = seconds - sum(spent.values())
+    return {
+        "weights": tensors_sha256(loaded.model.state_dict()),
+        "tokens": len(ids),
+        "tolerances": tolerances,
+        "seconds": seconds,
+        "wall": time.perf_counter() - wall,
+        "stages": spent,
+        "peak_bytes": peak_resident_bytes() - held,
+    }
+
+
+@contextmanager
+def timed_stages() -> Generator[dict[str, float]]:
+    """Processor seconds spent in each stage while the block runs."""
+    spent = dict.fromkeys((name for name, _, _ in _STAGES), 0.0)
+    with ExitStack() as stack:
+        for name, holder, attribute in _STAGES:
+            stack.enter_context(mock.patch.object(holder, attribute, _timed(getattr(holder, attribute), name, spent)))
+        yield spent
+
+
+def _timed(call: Callable[..., Any], name: str, spent: dict[str, float]) -> Callable[..., Any]:
+    def timed(*arguments: Any, **named: Any) -> Any:
+        start = time.process_time()
+        try:
+            return call(*arguments, **named)
+        finally:
+            spent[name] += time.process_time() - start
+
+    return timed
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2:])
