@@ -20,7 +20,13 @@ from tools.figures.fixed_claims import (
 )
 from tools.figures.names import names
 from tools.figures.on_record import beyond, estimate, history, open_gates, quoted, results, table
-from tools.figures.published import cache_budgets, published_caches, published_delimiters, published_heads
+from tools.figures.published import (
+    cache_budgets,
+    published_caches,
+    published_caches_gemma,
+    published_delimiters,
+    published_heads,
+)
 from tools.figures.smaller_states import caches, compression, delta_rules, ess_sizes, gramian_time, mamba2_layers
 from tools.figures.speed import defaults, engines, long
 from tools.figures.trained_families import architectures, compiled_training
@@ -53,6 +59,7 @@ def figures(docs: Path = DOCS) -> dict[str, dict[str, str]]:
         published_heads,
         published_delimiters,
         published_caches,
+        published_caches_gemma,
         cache_budgets,
         fla,
         compression,
