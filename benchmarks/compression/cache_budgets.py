@@ -1,9 +1,9 @@
 """Do budgets of a cache carry over? `python -m benchmarks.compression.cache_budgets FILE MODEL PEPS`.
 
 On prose (PEPS, as for `published_caches`) and on code (modules of Python's standard library), budgets by curves of
-one kind are priced on both, beside equal budgets and budgets in proportion to the joint entropy-ESS of each cache.
-Documents with curves are others than those that are priced. No target was fixed, and the prose was read by
-`published_caches` before.
+one kind are priced on both, beside equal budgets. `joint ESS` behind PEPS adds budgets in proportion to the joint
+entropy-ESS of each cache. Documents with curves are others than those that are priced. No target was fixed, and the
+prose was read by `published_caches` before.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ from statesize.texts.tokens import AnyTokenizer, encode
 CALIBRATION, PRICED, SIZED = 20, 20, 8
 """Documents of each kind for curves, those that are priced, and those of the first by which ESS is known."""
 RATIOS = (0.5, 0.25)
-WAYS = ("equal", "curves of prose", "curves of code", "joint ESS")
+WAYS = ("equal", "curves of prose", "curves of code")
 # Characters of a module before its piece, of a piece, and of the shortest file.
 _HEAD, _PIECE, _LEAST = 2500, 7000, 14000
 
 
-def main(path: Path, model: str, peps: Path, ways: Sequence[str] = WAYS) -> None:
+def main(path: Path, model: str, peps: Path, ways: Sequence[str]) -> None:
     """Price the budgets and write the losses of each document."""
     torch.set_num_threads(1)
     loaded, start = load_model(model), time.process_time()
@@ -140,4 +140,4 @@ def _json(interval: Interval) -> dict[str, object]:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3]))
+    main(Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3]), (*WAYS, *sys.argv[4:]))

@@ -23,7 +23,7 @@ def priced(documents, passkeys, found, variants=VARIANTS):
     )
 
 
-@pytest.mark.parametrize("name", ["published_caches"])
+@pytest.mark.parametrize("name", ["published_caches", "published_caches_gemma"])
 def test_verdicts_follow_from_the_rows(name):
     document = json.loads((DOCS / f"{name}.json").read_text("utf-8"))
     (row,) = document["rows"]

@@ -24,6 +24,7 @@ from tools.figures.on_record import beyond, estimate, history, open_gates, quote
 from tools.figures.published import (
     cache_budgets,
     published_caches,
+    published_caches_gemma,
     published_delimiters,
     published_heads,
     truncation_lengths,
@@ -61,6 +62,7 @@ def figures(docs: Path = DOCS) -> dict[str, dict[str, str]]:
         published_heads,
         published_delimiters,
         published_caches,
+        published_caches_gemma,
         cache_budgets,
         truncation_lengths,
         fla,

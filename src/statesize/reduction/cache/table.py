@@ -67,6 +67,8 @@ def notes(result: CachePrices) -> list[str]:
     told.append(
         "By curves the heads of one layer keep different numbers of tokens, which needs a ragged cache; equal budgets "
         "and those by layer fit transformers' own. Bytes are those of what is kept."
+        if len({head.layer for head in result.heads}) < len(result.heads)
+        else "Each layer has one cache, so budgets by layer and by curves are the same. Bytes are of what is kept."
     )
     if result.smaller:
         each = ", ".join(
