@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tools.figures import caveats, families, figures, pages, smaller_states, trained_families, trends
+from tools.figures import caveats, families, figures, pages, smaller_states, trained_families, trends, two_models
 
 DOCS = Path(__file__).parents[1] / "docs"
 
@@ -212,3 +212,27 @@ def test_predictors_of_a_cut_are_compared_model_by_model():
     models = {"la-0": model(0.75, 0.25), "la-1": model(0.5, 0.25), "la-2": model(0.25, 0.5), "gla-0": model(1, 0)}
     row = smaller_states.tails({"mixers": {"la": told}, "models": models}).splitlines()[-1]
     assert row == "| `la` | 0.50 [0.25, 0.75] | 0.25 [0.00, 0.50] | +0.17 [-0.78, +1.12] | 2 of 3 |"
+
+
+def test_exponents_are_slopes_of_each_text():
+    rows = [{"context": context, "ess": [3 * context**0.5, 2 * context**0.25]} for context in (256, 512, 1024)]
+    assert two_models.exponents({"rows": rows}) == pytest.approx([0.5, 0.25])
+
+
+def test_the_map_has_a_cell_a_head_and_a_dot_a_sink():
+    heads = {"ess": [1.0, 2.0, 4.0, 3.0, 2.0, 1.0], "sink_share": [0.1, 0.3, 0.25, 0.0, 0.2, 0.1]}
+    picture = two_models.head_map({"layers": 3, "heads": {"prose": heads}})
+    assert picture.count("<rect") == 6
+    assert picture.count("<circle") == 2
+    # The second head of the second layer, and the first, which is darkest.
+    assert 'fill-opacity="0.75"><title>layer 2, head 2: ESS 3.0, sink 0%' in picture
+    assert 'fill-opacity="1.00"><title>layer 2, head 1: ESS 4.0, sink 25%' in picture
+
+
+@pytest.mark.parametrize("row", kept("published_models.json")["rows"], ids=lambda row: row["file"])
+def test_published_models_were_measured_as_they_run(row):
+    assert max(row["difference"], row["growth"]["difference"]) < 1e-5
+    counts = {len(heads["ess"]) for heads in row["heads"].values()}
+    assert counts == {len(row["growth"]["rows"][0]["heads"])}
+    # No head carries more than the cut lets pass.
+    assert all(0 < one <= 128 for one in row["heads"]["prose"]["ess"])

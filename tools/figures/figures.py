@@ -33,6 +33,7 @@ from tools.figures.smaller_states import caches, compression, delta_rules, ess_s
 from tools.figures.speed import defaults, engines, long
 from tools.figures.trained_families import architectures, compiled_training
 from tools.figures.trends import length, needles, text_series
+from tools.figures.two_models import published_models
 
 DOCS = Path(__file__).parents[2] / "docs"
 MEBIBYTE = 2**20
@@ -64,6 +65,7 @@ def figures(docs: Path = DOCS) -> dict[str, dict[str, str]]:
         published_caches,
         published_caches_gemma,
         cache_budgets,
+        published_models,
         truncation_lengths,
         fla,
         compression,

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from tools.figures.figures import DOCS, figures
 from tools.figures.trained_families import thumbnails
+from tools.figures.two_models import pictures as maps
 
 INLINE = re.compile(r'<span data-figure="([\w.]+)">(.*?)</span>', re.DOTALL)
 BLOCK = re.compile(r"<!-- figure ([\w.]+) -->\n(.*?)\n<!-- end of figure -->", re.DOTALL)
@@ -33,7 +34,7 @@ def written(docs: Path = DOCS) -> dict[Path, str]:
     """All pages that hold figures, and the pictures of tables, by their files, as they should be."""
     known = {f"{part}.{name}": text for part, named in figures(docs).items() for name, text in named.items()}
     pages = {path: path.read_text("utf-8") for path in (docs.parent / "README.md", *sorted(docs.rglob("*.md")))}
-    pictures = {docs / name: picture for name, picture in thumbnails(docs).items()}
+    pictures = {docs / name: picture for name, picture in (thumbnails(docs) | maps(docs)).items()}
     return {path: filled(page, known) for path, page in pages.items() if names(page)} | pictures
 
 

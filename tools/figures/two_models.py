@@ -1,0 +1,144 @@
+"""The figures and the pictures of the page about two published models."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from statesize.lab.studies.statistics import of_mean, spearman
+from tools.figures.on_record import estimate, table
+
+_MODELS = {"SmolLM2-135M-Instruct.Q4_1": "SmolLM2-135M", "gemma-3-270m-q4_k_m": "Gemma 3 270M"}
+_KINDS = {"ess": "ESS", "ess_without_sink": "without its sink", "norm": "norm"}
+_SINK = 0.2
+"""From this share of the attention on, a column is called a sink."""
+
+
+def published_models(document: Mapping[str, Any]) -> dict[str, str]:
+    """ESS by kind of text, its growth, what needles have of it, sinks, and whether the same heads have most."""
+    rows = {_MODELS[row["file"]]: row for row in document["rows"]}
+    kinds = [
+        (name, kind, *(_mean(row["kinds"][kind][column]) for column in _KINDS))
+        for name, row in rows.items()
+        for kind in row["kinds"]
+    ]
+    contexts = [one["context"] for one in next(iter(rows.values()))["growth"]["rows"]]
+    growth = [
+        (name, *(_mean(one["ess"]) for one in row["growth"]["rows"]), _mean(exponents(row["growth"]), ".2f"))
+        for name, row in rows.items()
+    ]
+    needles = [
+        (
+            name,
+            str(one["depth"]),
+            f"{one['found']:.0%}",
+            estimate(one["gain"][0], one["gain"][1:], "+.1f"),
+            f"{one['ess']:.1f}",
+            estimate(one["lost"][0], one["lost"][1:], ".2f"),
+            f"{one['first_head']['share']:.0%}, layer {_layer(one['first_head']['layer'])}",
+        )
+        for name, row in rows.items()
+        for one in row["needles"]
+    ]
+    found = {
+        "kinds": table(("model", "text", *_KINDS.values()), kinds),
+        "growth": table(("model", *(f"{one:,} tokens" for one in contexts), "exponent"), growth),
+        "needles": table(
+            ("model", "tokens back", "found", "nats gained", "ESS", "of that the needle", "in the head that sees most"),
+            needles,
+        ),
+        "texts": str(len(next(iter(rows.values()))["kinds"]["prose"]["ess"])),
+        "future": str(next(iter(rows.values()))["growth"]["future"]),
+        "minutes": " and ".join(f"{row['seconds'] / 60:.0f}" for row in rows.values()),
+    }
+    return found | {f"{name}_{_short(model)}": text for model, row in rows.items() for name, text in _own(row).items()}
+
+
+def exponents(growth: Mapping[str, Any]) -> list[float]:
+    """The slope of log ESS against log of the context, in each piece of text."""
+    contexts = np.log([one["context"] for one in growth["rows"]])
+    ess = np.log([one["ess"] for one in growth["rows"]])
+    return np.polyfit(contexts, ess, 1)[0].tolist()
+
+
+def _own(row: Mapping[str, Any]) -> dict[str, str]:
+    """What sentences say of one model."""
+    heads = row["heads"]
+    prose, shares = np.array(heads["prose"]["ess"]), np.array(heads["prose"]["sink_share"])
+    layers = prose.reshape(row["layers"], -1).mean(1)
+    sinks = shares > _SINK
+    return {
+        "prose": f"{prose.mean():.1f}",
+        "least": f"{prose.min():.1f}",
+        "most": f"{prose.max():.1f}",
+        "fewest_layer": f"{int(layers.argmin()) + 1}",
+        "most_layer": f"{int(layers.argmax()) + 1}",
+        "sinks": f"{int(sinks.sum())} of {len(sinks)}",
+        "share": f"{float(shares.mean()):.0%}",
+        **{
+            f"same_{name}": f"{spearman(prose, np.array(heads[kind]['ess'])):.2f}"
+            for name, kind in (("code", "code"), ("drawn", "random tokens"), ("fresh", "random weights"))
+        },
+    }
+
+
+def _layer(name: str) -> int:
+    """The number of a layer from 1, of a name such as model.layers.5.self_attn."""
+    return 1 + next(int(part) for part in name.split(".") if part.isdigit())
+
+
+def _short(model: str) -> str:
+    return model.partition(" ")[0].partition("-")[0].lower()
+
+
+def _mean(values: Sequence[float], form: str = ".1f") -> str:
+    interval = of_mean(np.array(values)).interval()
+    return estimate(interval.value, (interval.low, interval.high), form)
+
+
+_CELL, _LEFT, _TOP = 16, 40, 22
+
+
+def pictures(docs: Path) -> dict[str, str]:
+    """Maps of layers and heads as SVG, by their files beside the pages."""
+    document = json.loads((docs / "published_models.json").read_text("utf-8"))
+    return {f"images/map-{_short(_MODELS[row['file']])}.svg": head_map(row) for row in document["rows"]}
+
+
+def head_map(row: Mapping[str, Any]) -> str:
+    """ESS of every head on prose, a column a layer; the darker, the larger. A dot marks a head with a sink."""
+    heads = row["heads"]["prose"]
+    ess, shares = (np.array(heads[name]).reshape(row["layers"], -1) for name in ("ess", "sink_share"))
+    layers, each = ess.shape
+    most = float(ess.max())
+    parts: list[str] = []
+    for layer in range(layers):
+        x = _LEFT + layer * _CELL
+        if layer % 5 == 0:
+            parts.append(f'<text x="{x + _CELL / 2:g}" y="{_TOP - 7}" text-anchor="middle">{layer + 1}</text>')
+        for head in range(each):
+            y = _TOP + head * _CELL
+            opacity = float(ess[layer, head]) / most
+            parts.append(
+                f'<rect x="{x}" y="{y}" width="{_CELL - 1}" height="{_CELL - 1}" fill="#0072B2" '
+                f'fill-opacity="{opacity:.2f}"><title>layer {layer + 1}, head {head + 1}: ESS {ess[layer, head]:.1f}, '
+                f"sink {shares[layer, head]:.0%}</title></rect>"
+            )
+            if shares[layer, head] > _SINK:
+                parts.append(
+                    f'<circle cx="{x + (_CELL - 1) / 2:g}" cy="{y + (_CELL - 1) / 2:g}" r="2" fill="#D55E00"/>'
+                )
+    width, height = _LEFT + layers * _CELL + 8, _TOP + each * _CELL + 24
+    parts.append(f'<text x="{_LEFT - 6}" y="{_TOP - 7}" text-anchor="end">layer</text>')
+    parts.append(f'<text x="{_LEFT - 6}" y="{_TOP + 12}" text-anchor="end">head</text>')
+    parts.append(
+        f'<text x="{_LEFT}" y="{height - 8}">darkest: ESS {most:.0f}; dot: a sink takes a fifth or more</text>'
+    )
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" font-family="sans-serif" '
+        f'font-size="11" fill="#8C8C8C">\n' + "\n".join(parts) + "\n</svg>\n"
+    )
