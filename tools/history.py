@@ -31,7 +31,7 @@ FIGURES = {
     "distillation": ("n4_spearman",),
     "hybrids": ("early_spearman", "early_spearman_inside"),
 }
-"""Figures of each claim of before, which the page of a study quotes."""
+"""Figures of each claim of before."""
 
 # Runs with the code of that commit.
 _ASKED = """

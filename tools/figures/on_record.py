@@ -89,16 +89,15 @@ def _cell(row: Mapping[str, Any]) -> tuple[Any, ...]:
 
 
 def history(folder: Path) -> dict[str, str]:
-    """What the claim of before gives on the runs on record of each study."""
-    document, rows = json.loads((folder / "history.json").read_text("utf-8")), list[tuple[str, ...]]()
-    for study, said in document["studies"].items():
-        shown = ", ".join(f"`{name}` {estimate(x, ends, '.2f')}" for name, (x, *ends) in said["figures"].items())
-        rows.append((f"`{study}`", said["claim"], f"{VERDICTS[said['holds']]}: {shown}"))
+    """For which studies the claim of before holds on the runs on record, and the pilot of hybrids."""
+    document = json.loads((folder / "history.json").read_text("utf-8"))
+    said = {f"`{study}`": found["holds"] for study, found in document["studies"].items()}
     (before,) = document["pilot"].values()
     pilot = parse_rows((folder / "hybrids" / "pilot.parquet").read_bytes())
     now = GRID_STUDIES["hybrids"].conclude(pilot, METRIC, None).figures
     return {
-        "table": table(("study", "the claim before", "on the runs on record"), rows),
+        "holds": ", ".join(study for study, holds in said.items() if holds),
+        "fails": ", ".join(study for study, holds in said.items() if not holds),
         "commit": f"`{document['commit'][:10]}`",
         "pilot_before": estimate(before[0], before[1:], ".2f"),
         "pilot_now": figure(now, "early_attention_spearman_inside_by_placement"),

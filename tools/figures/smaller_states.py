@@ -32,11 +32,6 @@ def compression(document: Mapping[str, Any]) -> dict[str, str]:
         )
         for name, found in document["bundled"].items()
     ]
-    predictors = list(document["mixers"]["gla"]["rank_correlations"])
-    told = [
-        (name, *(_correlation(found["rank_correlations"].get(name)) for found in document["mixers"].values()))
-        for name in predictors
-    ]
     cut = [*document["models"].values(), *document["bundled"].values()]
     damaged = [row for row in document["recall"] if row["lost_nats"] >= 0.1]
     cuts: defaultdict[tuple[str, str], list[Mapping[str, Any]]] = defaultdict(list)
@@ -55,7 +50,6 @@ def compression(document: Mapping[str, Any]) -> dict[str, str]:
     return {
         "table": table(("mixer", "`compress`", "best channels", "share", "int8 alone", "a quarter by both"), rows),
         "bundled": table(("model", *shown, "channels by query and key energy", "at random"), own),
-        "predictors": table(("predictor", *(f"`{mixer}`" for mixer in document["mixers"])), told),
         "tails": tails(document),
         "seeds": str(document["mixers"]["la"]["seeds"]),
         "steps": str(document["training"]["steps"]),
@@ -179,8 +173,3 @@ def _bits(ends: Sequence[float]) -> str:
     """An estimate with its interval."""
     value, low, high = ends
     return f"{value:.4f} [{low:.4f}, {high:.4f}]"
-
-
-def _correlation(ends: Sequence[float] | None) -> str:
-    """A mean correlation with its interval; a dash where the predictor is the same for all heads."""
-    return "–" if ends is None else "{:.2f} [{:.2f}, {:.2f}]".format(*ends)
