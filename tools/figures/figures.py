@@ -30,7 +30,7 @@ from tools.figures.published import (
     truncation_lengths,
 )
 from tools.figures.smaller_states import caches, compression, delta_rules, ess_sizes, gramian_time, mamba2_layers
-from tools.figures.speed import defaults, engines, long
+from tools.figures.speed import defaults, engines, long, whole_models
 from tools.figures.trained_families import architectures, compiled_training
 from tools.figures.trends import length, needles, text_series
 from tools.figures.two_models import published_models
@@ -82,6 +82,7 @@ def figures(docs: Path = DOCS) -> dict[str, dict[str, str]]:
         engines,
         defaults,
         long,
+        whole_models,
     )
     kept = {part.__name__: part(json.loads((docs / f"{part.__name__}.json").read_text("utf-8"))) for part in parts}
     on_record = {

@@ -102,3 +102,19 @@ def long(document: Mapping[str, Any]) -> dict[str, str]:
     ]
     heads = ("case", "L", "positions", "engine", "time", "memory", "entropy within", "counts within")
     return {"table": table(heads, rows)}
+
+
+def whole_models(document: Mapping[str, Any]) -> dict[str, str]:
+    """What profiles of whole published models take, and on what."""
+    stages = list(document["rows"][0]["stages"])
+    rows = [
+        (
+            f"{row['tokens']:,}",
+            str(row["tolerances"]),
+            f"{_digits(row['seconds'])} s",
+            *(f"{_digits(row['stages'][stage])} s" for stage in stages),
+            f"{row['peak_bytes'] / 1e6:,.0f} MB",
+        )
+        for row in document["rows"]
+    ]
+    return {"table": table(("tokens", "tolerances", "in all", *stages, "peak memory"), rows)}
