@@ -111,7 +111,7 @@ def test_a_ray_address_that_is_not_there(grid, address, capsys, tmp_path):
 def test_the_help_has_every_option(capsys):
     assert main(["study", "regimes", "--help"]) == 0
     words = " ".join(capsys.readouterr().out.replace("\u2502", " ").split())
-    assert "TOML file with a grid of your own instead." in words
+    assert "TOML file with your own grid, in place of a preset." in words
     assert "smoke takes seconds. [choices: laptop, record, paper, smoke] [default: laptop]" in words
     assert [name for name in ("--dry-run", "--output", "--json", "--ray", "--module") if name not in words] == []
 
