@@ -151,8 +151,13 @@ def cache_budgets(document: Mapping[str, Any]) -> dict[str, str]:
         )
         for kind, other in others.items()
     }
+    by_ess = {
+        f"ess_{kind}_{100 * keep:.0f}": nats(found["joint ESS", kind, keep]["against_equal"]) for kind, keep in columns
+    }
     return {
         "table": table(head, rows),
+        **by_ess,
+        "ess_behind": nats(_difference(found["joint ESS", "prose", 0.25], found["curves of prose", "prose", 0.25])),
         "documents": str(document["documents"]),
         "calibration": str(document["calibration"]),
         "calibration_seconds": f"{document['calibration_seconds']['prose'] / document['calibration']:.1f}",
