@@ -73,10 +73,11 @@ def _own(row: Mapping[str, Any]) -> dict[str, str]:
     sinks = shares > _SINK
     return {
         "prose": f"{prose.mean():.1f}",
+        "sinkless": f"{np.mean(row['kinds']['prose']['ess_without_sink']):.1f}",
         "least": f"{prose.min():.1f}",
         "most": f"{prose.max():.1f}",
-        "fewest_layer": f"{int(layers.argmin()) + 1}",
-        "most_layer": f"{int(layers.argmax()) + 1}",
+        "fewest_layer": f"{int(layers.argmin())}",
+        "most_layer": f"{int(layers.argmax())}",
         "sinks": f"{int(sinks.sum())} of {len(sinks)}",
         "share": f"{float(shares.mean()):.0%}",
         **{
@@ -87,8 +88,8 @@ def _own(row: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _layer(name: str) -> int:
-    """The number of a layer from 1, of a name such as model.layers.5.self_attn."""
-    return 1 + next(int(part) for part in name.split(".") if part.isdigit())
+    """The number of a layer, of a name such as model.layers.5.self_attn."""
+    return next(int(part) for part in name.split(".") if part.isdigit())
 
 
 def _short(model: str) -> str:
@@ -119,13 +120,13 @@ def head_map(row: Mapping[str, Any]) -> str:
     for layer in range(layers):
         x = _LEFT + layer * _CELL
         if layer % 5 == 0:
-            parts.append(f'<text x="{x + _CELL / 2:g}" y="{_TOP - 7}" text-anchor="middle">{layer + 1}</text>')
+            parts.append(f'<text x="{x + _CELL / 2:g}" y="{_TOP - 7}" text-anchor="middle">{layer}</text>')
         for head in range(each):
             y = _TOP + head * _CELL
             opacity = float(ess[layer, head]) / most
             parts.append(
                 f'<rect x="{x}" y="{y}" width="{_CELL - 1}" height="{_CELL - 1}" fill="#0072B2" '
-                f'fill-opacity="{opacity:.2f}"><title>layer {layer + 1}, head {head + 1}: ESS {ess[layer, head]:.1f}, '
+                f'fill-opacity="{opacity:.2f}"><title>layer {layer}, head {head}: ESS {ess[layer, head]:.1f}, '
                 f"sink {shares[layer, head]:.0%}</title></rect>"
             )
             if shares[layer, head] > _SINK:
