@@ -225,8 +225,8 @@ def test_the_map_has_a_cell_a_head_and_a_dot_a_sink():
     assert picture.count("<rect") == 6
     assert picture.count("<circle") == 2
     # The second head of the second layer, and the first, which is darkest.
-    assert 'fill-opacity="0.75"><title>layer 2, head 2: ESS 3.0, sink 0%' in picture
-    assert 'fill-opacity="1.00"><title>layer 2, head 1: ESS 4.0, sink 25%' in picture
+    assert 'fill-opacity="0.75"><title>layer 1, head 1: ESS 3.0, sink 0%' in picture
+    assert 'fill-opacity="1.00"><title>layer 1, head 0: ESS 4.0, sink 25%' in picture
 
 
 @pytest.mark.parametrize("row", kept("published_models.json")["rows"], ids=lambda row: row["file"])
