@@ -50,10 +50,9 @@ class Cut:
     @property
     def windowed(self) -> bool:
         """Whether a block is cut short; windows that reach the ends of the sequence cut nothing off."""
-        return any(
-            self.columns(position) < position or self.rows(position) < self.readouts * (self.length - position)
-            for position in self.positions
-        )
+        past = self.past is not None and self.past < max(self.positions, default=0)
+        future = self.future is not None and self.future < self.length - min(self.positions, default=self.length)
+        return past or future
 
 
 def make_cut(length: int, positions: Positions = None, past: int | None = None, future: int | None = None) -> Cut:

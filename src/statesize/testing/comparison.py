@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, cast
 
 import torch
@@ -9,9 +10,15 @@ from torch import Tensor
 
 from statesize.errors import EngineError
 from statesize.operators import Operator, Shared
-from statesize.spectra.cut import Cut
+from statesize.spectra.cut import Cut, Positions, make_cut
 from statesize.spectra.engine import Engine, HankelBlocks
 from statesize.spectra.exact.dense import DenseEngine
+
+
+def own_cut(operator: Operator, positions: Positions = None, past: int | None = None, future: int | None = None) -> Cut:
+    """The cut with as many rows a position as the operator has readouts."""
+    readouts = operator.readouts if isinstance(operator, Shared) else 1
+    return replace(make_cut(operator.length, positions, past, future), readouts=readouts)
 
 
 def compare_with_definition(engine: Engine, operator: Operator, cut: Cut) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import torch
 from torch import Tensor
 
@@ -17,9 +15,8 @@ from statesize.operators import (
     Shared,
     SoftmaxAttention,
 )
-from statesize.spectra.cut import Cut, Positions, make_cut
 from statesize.spectra.engine import OUTPUTS, Engine
-from statesize.testing.comparison import compare_with_definition
+from statesize.testing.comparison import compare_with_definition, own_cut
 
 
 class EngineContract:
@@ -97,12 +94,12 @@ class EngineContract:
         assert self.engine.outputs
         assert self.engine.outputs <= set(OUTPUTS)
         for operator in self.supported():
-            assert self.engine.slower_reason(operator, _cut(operator), ("counts",)) != ""
+            assert self.engine.slower_reason(operator, own_cut(operator), ("counts",)) != ""
 
     def test_it_declines_with_a_reason(self) -> None:
         """What it cannot do it says: operators, outputs and windows; and nothing else."""
         for operator in self.operators(torch.Generator().manual_seed(0)):
-            cut, windowed = _cut(operator), _cut(operator, past=3)
+            cut, windowed = own_cut(operator), own_cut(operator, past=3)
             able = self.engine.supports(operator)
             assert (self.engine.unsupported_reason(operator, cut, ()) is None) == able
             assert (self.engine.unsupported_reason(operator, windowed, ()) is None) == (able and self.engine.windows)
@@ -114,14 +111,14 @@ class EngineContract:
     def test_outputs_agree_with_the_definition(self) -> None:
         """Values, counts, entropies and norms lie within the stated bounds, at all positions and at some."""
         for operator in self.supported():
-            compare_with_definition(self.engine, operator, _cut(operator))
-            compare_with_definition(self.engine, operator, _cut(operator, [operator.length - 1, 1, 7]))
+            compare_with_definition(self.engine, operator, own_cut(operator))
+            compare_with_definition(self.engine, operator, own_cut(operator, [operator.length - 1, 1, 7]))
 
     def test_windows_agree_with_the_definition(self) -> None:
         """So they do of windows on the past, on the future and on both."""
         for operator in self.supported(seed=1) if self.engine.windows else ():
             for past, future in ((3, None), (None, 4), (5, 2)):
-                compare_with_definition(self.engine, operator, _cut(operator, None, past, future))
+                compare_with_definition(self.engine, operator, own_cut(operator, None, past, future))
 
     def test_extreme_scales(self) -> None:
         """Operators times 1e30 and 1e-30 are measured as well."""
@@ -136,13 +133,13 @@ class EngineContract:
                 else:
                     scaled = Dense(operator.dense() * scale)
                 if self.engine.supports(scaled):
-                    compare_with_definition(self.engine, scaled, _cut(scaled))
+                    compare_with_definition(self.engine, scaled, own_cut(scaled))
 
     def test_batch_entries_are_measured_by_themselves(self) -> None:
         """A batch of several dimensions gives what its entries give alone, within the bounds of both."""
         for one, other in zip(self.supported(seed=3), self.supported(seed=4), strict=True):
             batch = _stacked(one, other)
-            cut = _cut(one)
+            cut = own_cut(one)
             together, alone = self.engine.blocks(batch, cut), self.engine.blocks(one, cut)
             assert together.norms().shape == (1, 2, one.length - 1)
             close = together.error_bound[0, 0] + alone.error_bound
@@ -154,10 +151,10 @@ class EngineContract:
     def test_nothing_to_measure(self) -> None:
         """No positions and no batch entries are no error."""
         for operator in self.supported():
-            no_positions = self.engine.blocks(operator, _cut(operator, []))
+            no_positions = self.engine.blocks(operator, own_cut(operator, []))
             assert no_positions.norms().shape == (0,)
             assert no_positions.error_bound.shape == (0,)
-            no_entries = self.engine.blocks(_stacked(operator, operator)[:, :0], _cut(operator))
+            no_entries = self.engine.blocks(_stacked(operator, operator)[:, :0], own_cut(operator))
             thresholds = torch.tensor([0.5, 0.1], dtype=torch.float64)
             for counts in (no_entries.counts(thresholds), no_entries.relative_counts(thresholds)):
                 assert counts.count.shape == (1, 0, operator.length - 1, 2)
@@ -166,7 +163,7 @@ class EngineContract:
     def test_footprints_are_positive_and_grow(self) -> None:
         """Bytes for an entry are positive and no less for a batch of longer sequences; what is needed is no more."""
         for operator in self.supported():
-            cut = _cut(operator)
+            cut = own_cut(operator)
             held, shared = (size(operator, cut) for size in (self.engine.footprint, self.engine.shared_footprint))
             assert held > 0
             assert shared >= 0
@@ -175,16 +172,10 @@ class EngineContract:
     def test_repeated_calls_agree(self) -> None:
         """Nothing is consumed or changed by a measurement."""
         for operator in self.supported(seed=4):
-            before, cut = operator.dense().clone(), _cut(operator)
+            before, cut = operator.dense().clone(), own_cut(operator)
             first, second = (self.engine.blocks(operator, cut).entropies(1e-3)[0] for _ in range(2))
             assert torch.equal(first, second)
             assert torch.equal(operator.dense(), before)
-
-
-def _cut(operator: Operator, positions: Positions = None, past: int | None = None, future: int | None = None) -> Cut:
-    """The cut with as many rows a position as the operator has readouts."""
-    readouts = operator.readouts if isinstance(operator, Shared) else 1
-    return replace(make_cut(operator.length, positions, past, future), readouts=readouts)
 
 
 def _stacked(one: Operator, other: Operator) -> Operator:

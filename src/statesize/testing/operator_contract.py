@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any, cast
 
 import torch
@@ -12,9 +11,9 @@ from statesize.measurement.measurement import hankel_singular_values, measure
 from statesize.measurement.metrics import ceiling
 from statesize.operators import Operator, Shared
 from statesize.spectra.choice import ORDER
-from statesize.spectra.cut import Cut, make_cut
+from statesize.spectra.cut import make_cut
 from statesize.spectra.dispatch import with_readouts
-from statesize.testing.comparison import compare_values, compare_with_definition
+from statesize.testing.comparison import compare_values, compare_with_definition, own_cut
 
 
 class OperatorContract:
@@ -234,7 +233,7 @@ class SharedContract:
         """The spectrum is that of T_1[i:, :i] … T_r[i:, :i] on top of each other, within the stated bound."""
         shared = self.sample(seed=1)
         measured = measure(shared, outputs=("values",))
-        compare_values(shared, _cut(shared), cast("Tensor", measured.values), measured.error_bound)
+        compare_values(shared, own_cut(shared), cast("Tensor", measured.values), measured.error_bound)
 
     def test_every_engine_agrees_with_the_definition(self) -> None:
         """Each engine that supports such readouts gives that spectrum, its counts and entropies, within its bounds."""
@@ -248,7 +247,7 @@ class SharedContract:
         """So do windows on the past and on the future."""
         shared = self.sample(seed=3)
         measured = measure(shared, outputs=("values",), past=3, future=1)
-        compare_values(shared, _cut(shared, 3, 1), cast("Tensor", measured.values), measured.error_bound)
+        compare_values(shared, own_cut(shared, past=3, future=1), cast("Tensor", measured.values), measured.error_bound)
 
     def test_ess_lies_between_the_largest_and_the_sum(self) -> None:
         """max_h ≤ ESS_g ≤ min(Σ_h, TSS_g, i, r (L − i)) of the ranks."""
@@ -265,7 +264,3 @@ class SharedContract:
         torch.testing.assert_close(shared[0].dense(), shared.dense()[0])
         torch.testing.assert_close(shared[..., -1].dense(), shared.dense()[-1])
         assert shared.to(torch.float32).dense().dtype == torch.float32
-
-
-def _cut(shared: Shared, past: int | None = None, future: int | None = None) -> Cut:
-    return replace(make_cut(shared.length, None, past, future), readouts=shared.readouts)
