@@ -9,17 +9,16 @@ done again.
 from __future__ import annotations
 
 import dataclasses
-import json
 import sys
 from collections.abc import Mapping, Sequence
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from benchmarks.claims import judged
+from benchmarks.recorded import finish
 from statesize.benchmarks.cases import document
 from statesize.lab.studies.delimiters.corpus import DocumentCorpus, make_corpus
 from statesize.lab.studies.delimiters.dips import measure_dips
@@ -46,17 +45,18 @@ CLAIM = Claim(
 
 def main(path: Path) -> None:
     """Do the runs that are not there, and write the document after each."""
-    torch.set_num_threads(1)
-    rows: list[dict[str, Any]] = json.loads(path.read_text("utf-8"))["rows"] if path.exists() else []
-    done = {(row["mixer"], row["positions"], row["seed"]) for row in rows}
-    for seed in SEEDS:
-        for mixer in MIXERS:
-            for positions in (False, True):
-                if (mixer, positions, seed) not in done:
-                    rows.append(one_run(mixer, positions, seed))
-                    path.write_text(json.dumps(document(rows, **conclusion(rows))) + "\n", encoding="utf-8")
-                    told = {key: rows[-1][key] for key in ("accuracy", "beyond")}
-                    print(mixer, positions, seed, told, flush=True)
+    names = (
+        {"mixer": mixer, "positions": positions, "seed": seed}
+        for seed in SEEDS
+        for mixer in MIXERS
+        for positions in (False, True)
+    )
+    finish(
+        path,
+        ((name, partial(one_run, **name)) for name in names),
+        lambda rows: document(rows, **conclusion(rows)),
+        lambda row: print({key: row[key] for key in ("mixer", "positions", "seed", "accuracy", "beyond")}, flush=True),
+    )
 
 
 @cache
@@ -72,7 +72,7 @@ def one_run(mixer: str, positions: bool, seed: int) -> dict[str, Any]:
     accuracy = float(evaluate(model, TASK, 64)["accuracy"])
     dips = measure_dips(mixer, model, held_out(), choose_windows(held_out()), seed=seed)
     return {
-        **{"mixer": mixer, "positions": positions, "seed": seed, "accuracy": accuracy, "beyond": dips.beyond},
+        **{"accuracy": accuracy, "beyond": dips.beyond},
         "depths": {metric: dips.dip(OBSERVED, metric).depth for metric in METRICS},
         "controls": {control: dips.dip(control).depth for control in CONTROLS},
     }

@@ -7,15 +7,16 @@ done again.
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from benchmarks.recorded import Row, finish
 from statesize.benchmarks.cases import document
 from statesize.lab.mixers import MIXERS, LanguageModel, ModelConfig
 from statesize.lab.tasks import MQAR
@@ -58,17 +59,18 @@ RUNS = (
 
 def main(path: Path) -> None:
     """Do the runs that are not there, and write the document after each."""
-    torch.set_num_threads(1)
-    rows: list[dict[str, Any]] = json.loads(path.read_text("utf-8"))["rows"] if path.exists() else []
-    done = {(row["mixer"], row["steps"], row["rate"]) for row in rows}
-    for steps, rate, names in RUNS:
-        for mixer in dict.fromkeys([*(LEAN[name] for name in names), *names]):
-            if (mixer, steps, rate) not in done:
-                rows.append(one_run(mixer, steps, rate))
-                learned = {row["mixer"] for row in rows}
-                lean = {name: other for name, other in LEAN.items() if {name, other} <= learned}
-                path.write_text(json.dumps(document(rows, lean=lean)) + "\n", encoding="utf-8")
-                print(rows[-1], flush=True)
+    names = (
+        {"mixer": mixer, "steps": steps, "rate": rate}
+        for steps, rate, several in RUNS
+        for mixer in dict.fromkeys([*(LEAN[name] for name in several), *several])
+    )
+    finish(path, ((name, partial(one_run, **name)) for name in names), with_lean, partial(print, flush=True))
+
+
+def with_lean(rows: list[Row]) -> Row:
+    """The document, with the lean ones of mixers where both have learned."""
+    learned = {row["mixer"] for row in rows}
+    return document(rows, lean={name: other for name, other in LEAN.items() if {name, other} <= learned})
 
 
 def one_run(mixer: str, steps: int, rate: float) -> dict[str, Any]:
@@ -85,9 +87,7 @@ def one_run(mixer: str, steps: int, rate: float) -> dict[str, Any]:
             pass
     seconds = (time.process_time() - started) / steps
     accuracy = evaluate(model, TASK, 64)["accuracy"]
-    return {
-        "mixer": mixer, "steps": steps, "rate": rate, "accuracy": round(accuracy, 4), "step_seconds": round(seconds, 4),
-    }  # fmt: skip
+    return {"accuracy": round(accuracy, 4), "step_seconds": round(seconds, 4)}
 
 
 if __name__ == "__main__":

@@ -8,24 +8,21 @@ is not done again.
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from functools import cache
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from benchmarks.claims import judged
+from benchmarks.delimiter_positions import held_out
+from benchmarks.recorded import finish
 from statesize.benchmarks.cases import document
-from statesize.io.files import replace_file
-from statesize.lab.studies.delimiters.corpus import DocumentCorpus, make_corpus
 from statesize.lab.studies.delimiters.dips import measure_dips
 from statesize.lab.studies.delimiters.sequences import OBSERVED, choose_windows
-from statesize.lab.studies.delimiters.subjects import default_texts
 from statesize.lab.studies.page.final import numbered
 from statesize.lab.studies.recall.score import FIRST, RECALLED, recall_score
 from statesize.lab.studies.statistics import (
@@ -41,13 +38,13 @@ from statesize.lab.studies.statistics import (
 )
 from statesize.lab.studies.verdicts import Claim
 from statesize.lab.training.step import evaluate
-from tools.recall_models import TASK, recall_config, recall_tokenizer, train_recall_model
+from tools.recall_models import TASK, recall_config, train_recall_model
 
 MIXERS = (
     *("sa", "la", "wla", "gla", "gla-s6", "nla", "sliding", "linear-transformer"),
     *("hedgehog", "deltanet", "gated-deltanet", "mamba2"),
 )
-SEEDS, DOCUMENTS, CHANNELS = range(500, 505), 100, 16
+SEEDS, CHANNELS = range(500, 505), 16
 CLAIM = Claim(
     statement="Mixers whose models dip deeper at delimiters predict repeated bigrams better: over all models, ln p of "
     "repeated bigrams goes with the depth of the dip (Pearson above 0).",
@@ -61,21 +58,13 @@ CLAIM = Claim(
 
 def main(path: Path) -> None:
     """Do the runs that are not there, and write the document after each."""
-    torch.set_num_threads(1)
-    rows: list[dict[str, Any]] = json.loads(path.read_text("utf-8"))["rows"] if path.exists() else []
-    done = {(row["mixer"], row["seed"]) for row in rows}
-    for seed in SEEDS:
-        for mixer in MIXERS:
-            if (mixer, seed) not in done:
-                rows.append(one_run(mixer, seed))
-                replace_file(path, (json.dumps(document(rows, **conclusion(rows))) + "\n").encode())
-                print(rows[-1], flush=True)
-
-
-@cache
-def held_out() -> DocumentCorpus:
-    """The documents on which the bundled recall models are measured."""
-    return make_corpus(default_texts("recall-sa"), recall_tokenizer(), "eos").shortened(DOCUMENTS)
+    names = ({"mixer": mixer, "seed": seed} for seed in SEEDS for mixer in MIXERS)
+    finish(
+        path,
+        ((name, partial(one_run, **name)) for name in names),
+        lambda rows: document(rows, **conclusion(rows)),
+        partial(print, flush=True),
+    )
 
 
 def one_run(mixer: str, seed: int) -> dict[str, Any]:
@@ -87,8 +76,6 @@ def one_run(mixer: str, seed: int) -> dict[str, Any]:
     answers = frozenset(range(TASK.keys, TASK.none + 1))
     score = recall_score(model, held_out(), TASK.length, answers)
     return {
-        "mixer": mixer,
-        "seed": seed,
         "accuracy": float(evaluate(model, TASK, 64)["accuracy"]),
         "depth": dips.dip(OBSERVED).depth,
         "depth_entropy": dips.dip(OBSERVED, "entropy").depth,

@@ -8,10 +8,10 @@ accuracy has made half of its rise. The claim was fixed before these runs; a run
 
 from __future__ import annotations
 
-import json
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.claims import judged
+from benchmarks.recorded import finish
 from statesize.benchmarks.cases import document
 from statesize.lab.mixers import LanguageModel, ModelConfig
 from statesize.lab.studies.statistics import of_mean
@@ -45,15 +46,13 @@ METRICS = ("entropy", "relative_count", "norm")
 
 def main(path: Path) -> None:
     """Do the runs that are not there, and write the document after each."""
-    torch.set_num_threads(1)
-    rows: list[dict[str, Any]] = json.loads(path.read_text("utf-8"))["rows"] if path.exists() else []
-    done = {(row["mixer"], row["seed"]) for row in rows}
-    for seed in SEEDS:
-        for mixer in MIXERS:
-            if (mixer, seed) not in done:
-                rows.append(one_run(mixer, seed))
-                path.write_text(json.dumps(document(rows, **conclusion(rows))) + "\n", encoding="utf-8")
-                print(mixer, seed, {metric: round(lead(rows[-1], metric), 1) for metric in METRICS}, flush=True)
+    names = ({"mixer": mixer, "seed": seed} for seed in SEEDS for mixer in MIXERS)
+    finish(
+        path,
+        ((name, partial(one_run, **name)) for name in names),
+        lambda rows: document(rows, **conclusion(rows)),
+        lambda row: print(row["mixer"], row["seed"], {one: round(lead(row, one), 1) for one in METRICS}, flush=True),
+    )
 
 
 def one_run(mixer: str, seed: int) -> dict[str, Any]:
@@ -71,7 +70,7 @@ def one_run(mixer: str, seed: int) -> dict[str, Any]:
     means = {metric: [round(value, 5) for value in found.means(metric=metric).tolist()] for metric in METRICS}
     # Before the first step a model guesses.
     told = [round(accuracy.get(step, 1 / TASK.keys), 5) for step in found.places]
-    return {"mixer": mixer, "seed": seed, "steps": list(found.places), "accuracy": told, **means}
+    return {"steps": list(found.places), "accuracy": told, **means}
 
 
 def moment(steps: Sequence[int], values: Sequence[float], start: int = 0) -> float:

@@ -9,21 +9,19 @@ takes about ten minutes of one core.
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
+from benchmarks.recorded import finish, of_each, prose, weights_of
 from statesize.benchmarks.cases import document
-from statesize.laboratory import bundled_documents
-from statesize.models.load import load_model, tensors_sha256, tokens_sha256
+from statesize.models.load import load_model, tokens_sha256
 from statesize.texts.inputs import begun_excerpts, excerpts_of
 from statesize.texts.rows import evenly
-from statesize.texts.tokens import AnyTokenizer, encode
+from statesize.texts.tokens import AnyTokenizer
 from statesize.truncation import truncate
 from statesize.truncation.page import title
 
@@ -38,12 +36,7 @@ CLAIMS = {
 
 def main(path: Path, models: list[str]) -> None:
     """Run the models that are not there, and write the document after each."""
-    torch.set_num_threads(1)
-    rows: list[dict[str, Any]] = json.loads(path.read_text("utf-8"))["rows"] if path.exists() else []
-    for model in models:
-        if Path(model).stem not in {row["file"] for row in rows}:
-            rows.append(one_model(model))
-            path.write_text(json.dumps(document(rows, claims=CLAIMS, verdicts=verdicts(rows))) + "\n", encoding="utf-8")
+    finish(path, of_each(models, one_model), lambda rows: document(rows, claims=CLAIMS, verdicts=verdicts(rows)))
 
 
 def one_model(name: str) -> dict[str, Any]:
@@ -52,9 +45,7 @@ def one_model(name: str) -> dict[str, Any]:
     pieces = fresh_pieces(loaded.tokenizer)  # pyright: ignore[reportArgumentType]
     result = truncate(loaded.model, pieces, documents=DOCUMENTS, tokens=TOKENS, name=loaded.name, on_progress=print)
     return {
-        "file": Path(name).stem,
-        "weights": tensors_sha256(loaded.model.state_dict()),
-        "source": loaded.source,
+        **weights_of(loaded),
         "texts": tokens_sha256(pieces),
         "seconds": time.process_time() - start,
         **result.to_dict(),
@@ -63,7 +54,7 @@ def one_model(name: str) -> dict[str, Any]:
 
 def fresh_pieces(tokenizer: AnyTokenizer) -> list[Tensor]:
     """Pieces of the bundled prose that were not read before, (TOKENS,) each."""
-    ids = torch.tensor(encode(tokenizer, "\n\n".join(bundled_documents()[1])))
+    ids = prose(tokenizer)
     pieces = excerpts_of([ids], TOKENS, len(ids))[1:-1]
     seen = {tuple(piece.tolist()) for piece in evenly(pieces, DOCUMENTS)}
     rest = [piece for piece in pieces if tuple(piece.tolist()) not in seen]

@@ -23,15 +23,14 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import torch
 from torch import Tensor
 
+from benchmarks.recorded import prose, weights_of
 from statesize.adapters import Capture
 from statesize.benchmarks.cases import document, forget_peak, peak_resident_bytes
 from statesize.io.files import replace_file
-from statesize.laboratory import bundled_documents
 from statesize.measurement.settings import TOLERANCE_LADDER
-from statesize.models.load import LoadedModel, load_model, tensors_sha256
+from statesize.models.load import LoadedModel, load_model
 from statesize.profiling import sequences
 from statesize.profiling.run import profile
-from statesize.texts.tokens import encode
 
 CASES = ((256, 1), (256, len(TOLERANCE_LADDER)), (1024, 1), (2048, 1))
 """Tokens and relative tolerances."""
@@ -52,18 +51,12 @@ def main(path: Path, models: list[str]) -> None:
     rows: list[dict[str, Any]] = []
     for name in models:
         loaded = load_model(name)
-        text = text_of(loaded)
+        text, weights = prose(loaded.tokenizer), weights_of(loaded)
         profile(loaded.model, text[None, :32])
         for tokens, tolerances in CASES:
-            rows.append({"file": Path(name).stem, **one_case(loaded, text[:tokens], tolerances)})
+            rows.append({"file": Path(name).stem, **weights, **one_case(loaded, text[:tokens], tolerances)})
             print(json.dumps(rows[-1]), flush=True)
             replace_file(path, (json.dumps(document(rows)) + "\n").encode())
-
-
-def text_of(loaded: LoadedModel) -> Tensor:
-    """Tokens of the bundled documents, as many as the longest case has."""
-    ids = encode(loaded.tokenizer, "\n\n".join(bundled_documents()[1]))  # pyright: ignore[reportArgumentType]
-    return torch.tensor(ids[: max(tokens for tokens, _ in CASES)])
 
 
 def one_case(loaded: LoadedModel, ids: Tensor, tolerances: int) -> dict[str, Any]:
@@ -73,14 +66,13 @@ def one_case(loaded: LoadedModel, ids: Tensor, tolerances: int) -> dict[str, Any
     start, wall = time.process_time(), time.perf_counter()
     with timed_stages() as spent:
         profile(loaded.model, ids[None], relative_tolerances=TOLERANCE_LADDER[:tolerances])
-    seconds = time.process_time() - start
+    seconds, wall = time.process_time() - start, time.perf_counter() - wall
     spent["results"] = seconds - sum(spent.values())
     return {
-        "weights": tensors_sha256(loaded.model.state_dict()),
         "tokens": len(ids),
         "tolerances": tolerances,
         "seconds": seconds,
-        "wall": time.perf_counter() - wall,
+        "wall": wall,
         "stages": spent,
         "peak_bytes": peak_resident_bytes() - held,
     }

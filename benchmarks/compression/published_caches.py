@@ -22,10 +22,11 @@ import torch
 from scipy.stats import binomtest
 from torch import Tensor
 
+from benchmarks.recorded import weights_of
 from statesize.benchmarks.cases import document
 from statesize.io.files import replace_file
 from statesize.measurement.statistics import mean_interval
-from statesize.models.load import load_model, tensors_sha256, tokens_sha256
+from statesize.models.load import load_model, tokens_sha256
 from statesize.reduction.cache import CachePrices, cache
 from statesize.reduction.cache.result import Variant
 from statesize.texts.inputs import begun_excerpts
@@ -66,8 +67,7 @@ def main(path: Path, model: str, peps: Path, documents: int = DOCUMENTS, needles
     )
     row = {
         "file": Path(model).stem,
-        "weights": tensors_sha256(loaded.model.state_dict()),
-        "source": loaded.source,
+        **weights_of(loaded),
         "texts": tokens_sha256(pieces),
         "seconds": time.process_time() - start,
         **result.to_dict(),

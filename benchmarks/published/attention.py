@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,20 @@ from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 _NAME = "statesize_noted"
+_linalg, _special = cast("Any", torch.linalg), cast("Any", torch.special)
+
+
+def singular_values(H: Tensor) -> Tensor:
+    """σ of blocks (..., rows, columns) with no more rows than columns, (..., rows), ascending."""
+    # What the Gram matrix rounds lies below 1e-7 of σ₁.
+    values: Tensor = _linalg.eigvalsh(H @ H.mT).clamp(min=0).sqrt()
+    return values
+
+
+def entropies(values: Tensor) -> Tensor:
+    """Entropy-ESS of singular values (..., r), (...)."""
+    entropy: Tensor = _special.entr(values / values.sum(-1, keepdim=True)).sum(-1)
+    return entropy.exp()
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,7 +11,6 @@ the file of Gemma 3 does not know `<end_of_turn>` as a special token, so that it
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -23,13 +22,13 @@ import torch
 from torch import Tensor
 
 from benchmarks.claims import judged
-from benchmarks.published.attention import Noting
+from benchmarks.published.attention import Noting, entropies, singular_values
+from benchmarks.recorded import finish, of_each, short, weights_of
 from statesize.benchmarks.cases import document
-from statesize.io.files import replace_file
 from statesize.lab.studies.statistics import Evidence, of_mean
 from statesize.lab.studies.verdicts import Claim
 from statesize.laboratory import bundled_documents
-from statesize.models.load import load_model, tensors_sha256, tokens_sha256
+from statesize.models.load import load_model, tokens_sha256
 from statesize.texts.tokens import AnyTokenizer, beginning_id, plain_ids, special_ids
 
 HALF = 32
@@ -80,13 +79,8 @@ CLAIMS = (
 
 def main(path: Path, models: list[str]) -> None:
     """Run the models that are not there, and write the document after each."""
-    torch.set_num_threads(1)
-    rows: list[dict[str, Any]] = json.loads(path.read_text("utf-8"))["rows"] if path.exists() else []
-    for model in models:
-        if Path(model).stem not in {row["file"] for row in rows}:
-            rows.append(one_model(model, range(PILOT, PILOT + PAIRS)))
-            text = json.dumps(document(rows, "transformers", **conclusion(rows)))
-            replace_file(path, (text + "\n").encode())
+    wanted = of_each(models, lambda model: one_model(model, range(PILOT, PILOT + PAIRS)))
+    finish(path, wanted, lambda rows: document(rows, "transformers", **conclusion(rows)))
 
 
 def one_model(name: str, numbers: Sequence[int]) -> dict[str, Any]:
@@ -102,9 +96,7 @@ def one_model(name: str, numbers: Sequence[int]) -> dict[str, Any]:
         texts += list(batch)
         print(f"pair {number}", flush=True)
     return {
-        "file": Path(name).stem,
-        "weights": tensors_sha256(loaded.model.state_dict()),
-        "source": loaded.source,
+        **weights_of(loaded),
         "texts": tokens_sha256(texts),
         "delimiters": {
             condition: {"ids": ids, "text": loaded.tokenizer.decode(ids)}  # pyright: ignore[reportOptionalMemberAccess]
@@ -182,11 +174,9 @@ def falls_of(noting: Noting, batch: Tensor, lengths: Sequence[int]) -> dict[str,
 
 def means(H: Tensor) -> dict[str, float]:
     """All metrics of blocks (heads, rows, columns), means over heads."""
-    # What the Gram matrix rounds lies below 1e-7 of σ₁.
-    values = torch.linalg.eigvalsh(H @ H.mT).clamp(min=0).sqrt()
-    shares = values / values.sum(-1, keepdim=True)
+    values = singular_values(H)
     return {
-        "entropy": float(torch.special.entr(shares).sum(-1).exp().mean()),
+        "entropy": float(entropies(values).mean()),
         "norm": float(values.square().sum(-1).sqrt().mean()),
         **{f"count_{tolerance:g}": float((values > tolerance).double().sum(-1).mean()) for tolerance in TOLERANCES},
     }
@@ -209,11 +199,6 @@ def conclusion(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             if _rises(fall)
         ],
     }
-
-
-def short(row: Mapping[str, Any]) -> str:
-    """The first word of a model's name."""
-    return str(row["file"]).partition("-")[0]
 
 
 def evidence_of(row: Mapping[str, Any]) -> dict[str, Evidence]:

@@ -8,7 +8,6 @@ compared with the whole model's.
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -21,14 +20,13 @@ from torch import Tensor
 
 from benchmarks.claims import judged
 from benchmarks.published.attention import Layer, Noting
+from benchmarks.recorded import finish, of_each, prose, short, weights_of
 from statesize.benchmarks.cases import document
-from statesize.io.files import replace_file
 from statesize.lab.studies.statistics import Evidence, Numbers, jackknife, ranks, spearman, within_cells
 from statesize.lab.studies.verdicts import Claim
-from statesize.laboratory import bundled_documents
-from statesize.models.load import load_model, tensors_sha256, tokens_sha256
+from statesize.models.load import load_model, tokens_sha256
 from statesize.texts.inputs import begun_excerpts
-from statesize.texts.tokens import AnyTokenizer, encode
+from statesize.texts.tokens import AnyTokenizer
 from statesize.truncation.blocks import PastBlock
 
 TOKENS, CUT, COUNT = 192, 96, 32
@@ -60,13 +58,8 @@ CLAIM = Claim(
 
 def main(path: Path, models: list[str], numbers: Sequence[int] = DOCUMENTS) -> None:
     """Run the models that are not there, and write the document after each."""
-    torch.set_num_threads(1)
-    rows: list[dict[str, Any]] = json.loads(path.read_text("utf-8"))["rows"] if path.exists() else []
-    for model in models:
-        if Path(model).stem not in {row["file"] for row in rows}:
-            rows.append(one_model(model, numbers))
-            text = json.dumps(document(rows, "transformers", **conclusion(rows)))
-            replace_file(path, (text + "\n").encode())
+    wanted = of_each(models, lambda model: one_model(model, numbers))
+    finish(path, wanted, lambda rows: document(rows, "transformers", **conclusion(rows)))
 
 
 def one_model(name: str, numbers: Sequence[int]) -> dict[str, Any]:
@@ -76,9 +69,7 @@ def one_model(name: str, numbers: Sequence[int]) -> dict[str, Any]:
     noting = Noting(loaded.model)
     measured = [one_document(noting, text, f"document {number}") for number, text in zip(numbers, texts, strict=True)]
     return {
-        "file": Path(name).stem,
-        "weights": tensors_sha256(loaded.model.state_dict()),
-        "source": loaded.source,
+        **weights_of(loaded),
         "texts": tokens_sha256(texts),
         "documents": list(numbers),
         "heads": len(measured[0][0]["ess"]),
@@ -93,7 +84,7 @@ def one_model(name: str, numbers: Sequence[int]) -> dict[str, Any]:
 
 def pieces(tokenizer: AnyTokenizer, numbers: Sequence[int]) -> list[Tensor]:
     """Pieces of the bundled prose by their numbers, (TOKENS,) each, with the token with which texts begin."""
-    ids = torch.tensor(encode(tokenizer, "\n\n".join(bundled_documents()[1])))
+    ids = prose(tokenizer)
     found = begun_excerpts([ids], TOKENS, len(ids), tokenizer)
     return [found[number] for number in numbers]
 
@@ -152,11 +143,6 @@ def _mean_of(measured: Sequence[Mapping[str, Sequence[float]]]) -> dict[str, lis
 def conclusion(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The verdict on the claim over all models, and every other rank correlation."""
     return judged(CLAIM, {f"{short(row)} {name}": one for row in rows for name, one in evidence_of(row).items()})
-
-
-def short(row: Mapping[str, Any]) -> str:
-    """The first word of a model's name."""
-    return str(row["file"]).partition("-")[0]
 
 
 def evidence_of(row: Mapping[str, Any]) -> dict[str, Evidence]:

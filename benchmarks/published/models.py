@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import heapq
 import inspect
-import json
 import statistics
 import sys
 import textwrap
@@ -26,19 +25,17 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
-from benchmarks.published.attention import Layer, Noting
+from benchmarks.published.attention import Layer, Noting, entropies, singular_values
+from benchmarks.recorded import finish, of_each, prose, weights_of
 from statesize.benchmarks.cases import document
-from statesize.io.files import replace_file
 from statesize.lab import needles
 from statesize.lab.studies.statistics import of_mean
 from statesize.laboratory import bundled_documents
 from statesize.measurement.statistics import Interval
-from statesize.models.load import LoadedModel, load_model, tensors_sha256, tokens_sha256
+from statesize.models.load import LoadedModel, load_model, tokens_sha256
 from statesize.texts.inputs import begun_excerpts
 from statesize.texts.tokens import AnyTokenizer, beginning_id, encode, special_ids
 from statesize.truncation.blocks import PastBlock
-
-_linalg, _special = cast("Any", torch.linalg), cast("Any", torch.special)
 
 TEXTS, TOKENS, CUT = 8, 256, 128
 MODULES = (argparse, heapq, statistics, textwrap)
@@ -52,12 +49,7 @@ LENGTHS, FUTURE, EXCERPTS, NEEDLES = (256, 512, 1024, 2048), 512, 4, 16
 
 def main(path: Path, models: list[str]) -> None:
     """Run the models that are not there, and write the document after each."""
-    torch.set_num_threads(1)
-    rows: list[dict[str, Any]] = json.loads(path.read_text("utf-8"))["rows"] if path.exists() else []
-    for model in models:
-        if Path(model).stem not in {row["file"] for row in rows}:
-            rows.append(one_model(model))
-            replace_file(path, (json.dumps(document(rows, "transformers")) + "\n").encode())
+    finish(path, of_each(models, one_model), lambda rows: document(rows, "transformers"))
 
 
 def one_model(name: str) -> dict[str, Any]:
@@ -65,9 +57,7 @@ def one_model(name: str) -> dict[str, Any]:
     loaded, start = load_model(name), time.process_time()
     texts = texts_of(loaded.tokenizer)  # pyright: ignore[reportArgumentType]
     row = {
-        "file": Path(name).stem,
-        "weights": tensors_sha256(loaded.model.state_dict()),
-        "source": loaded.source,
+        **weights_of(loaded),
         "texts": {kind: tokens_sha256(own) for kind, own in texts.items()},
         **of_texts(loaded.model, texts),
         "growth": growth(loaded),
@@ -159,8 +149,10 @@ def of_layer(layer: Layer) -> dict[str, Tensor]:
 @torch.inference_mode()
 def growth(loaded: LoadedModel) -> dict[str, Any]:
     """Entropy-ESS after contexts of several lengths, before the same tokens: of each piece, and of each head."""
-    ids = torch.tensor(encode(loaded.tokenizer, "\n\n".join(bundled_documents()[1])))  # pyright: ignore[reportArgumentType]
-    pieces, noting = begun_excerpts([ids], LENGTHS[-1] + FUTURE, EXCERPTS, loaded.tokenizer), Noting(loaded.model)
+    pieces, noting = (
+        begun_excerpts([prose(loaded.tokenizer)], LENGTHS[-1] + FUTURE, EXCERPTS, loaded.tokenizer),
+        Noting(loaded.model),
+    )
     begin, rows = beginning_id(loaded.tokenizer), list[dict[str, Any]]()
     for context in LENGTHS:
         ess: list[Tensor] = []
@@ -169,19 +161,12 @@ def growth(loaded: LoadedModel) -> dict[str, Any]:
             if begin is not None:
                 read = torch.cat([torch.tensor([begin]), read[1:]])
             layers = noting.layers(read[None], compare=piece is pieces[0], rows=FUTURE)
-            ess.append(torch.cat([entropies(layer.weights[0, :, :, :context].double()) for layer in layers]))
+            blocks = (layer.weights[0, :, :, :context].double() for layer in layers)
+            ess.append(torch.cat([entropies(singular_values(H)) for H in blocks]))
             print("growth", context, flush=True)
         rows.append({"context": context, "ess": [mean_of(one) for one in ess]})
         rows[-1]["heads"] = [float(f"{value:.4g}") for value in torch.stack(ess).mean(0).tolist()]
     return {"future": FUTURE, "texts": tokens_sha256(pieces), "difference": noting.difference, "rows": rows}
-
-
-def entropies(H: Tensor) -> Tensor:
-    """Entropy-ESS of blocks (heads, rows, columns), (heads,)."""
-    # What the Gram matrix rounds lies below 1e-7 of σ₁.
-    values: Tensor = _linalg.eigvalsh(H @ H.mT).clamp(min=0).sqrt()
-    entropy: Tensor = _special.entr(values / values.sum(-1, keepdim=True)).sum(-1)
-    return entropy.exp()
 
 
 def needles_of(loaded: LoadedModel) -> list[dict[str, Any]]:

@@ -9,7 +9,7 @@ import torch
 from transformers import Gemma3ForCausalLM, Gemma3TextConfig, LlamaConfig, LlamaForCausalLM
 
 from benchmarks.published import delimiters, heads, models
-from benchmarks.published.attention import Noting
+from benchmarks.published.attention import Noting, entropies, singular_values
 from statesize.lab import length, zoo
 from statesize.lab.studies.verdicts import LEVEL
 from statesize.models.load import LoadedModel
@@ -177,7 +177,7 @@ def test_what_is_measured_of_a_head_is_what_its_map_says(noting, monkeypatch):
 def test_entropies_are_of_singular_values():
     H = torch.rand(2, 4, 7, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
     shares = torch.linalg.svdvals(H) / torch.linalg.svdvals(H).sum(-1, keepdim=True)
-    torch.testing.assert_close(models.entropies(H), (-shares * shares.log()).sum(-1).exp())
+    torch.testing.assert_close(entropies(singular_values(H)), (-shares * shares.log()).sum(-1).exp())
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,55 @@
+"""Documents of benchmarks that take long: what a document has is not done again, and it is written after each row."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from statesize.io.files import replace_file
+from statesize.laboratory import bundled_documents
+from statesize.models.load import LoadedModel, tensors_sha256
+from statesize.texts.tokens import AnyTokenizer, encode
+
+Row = dict[str, Any]
+
+
+def finish(
+    path: Path,
+    wanted: Iterable[tuple[Row, Callable[[], Row]]],
+    made: Callable[[list[Row]], Row],
+    told: Callable[[Row], object] = lambda row: None,
+) -> None:
+    """Do what no row has, and write the document after each: what names a row, and what gives the rest of it."""
+    torch.set_num_threads(1)
+    rows: list[Row] = json.loads(path.read_text("utf-8"))["rows"] if path.exists() else []
+    for name, run in wanted:
+        if not any(name.items() <= row.items() for row in rows):
+            rows.append(name | run())
+            replace_file(path, (json.dumps(made(rows)) + "\n").encode())
+            told(rows[-1])
+
+
+def of_each(models: Sequence[str], run: Callable[[str], Row]) -> Iterator[tuple[Row, Callable[[], Row]]]:
+    """A row a model, by the name of its file."""
+    return (({"file": Path(model).stem}, partial(run, model)) for model in models)
+
+
+def weights_of(loaded: LoadedModel) -> Row:
+    """Which weights were read, and where they come from."""
+    return {"weights": tensors_sha256(loaded.model.state_dict()), "source": loaded.source}
+
+
+def prose(tokenizer: AnyTokenizer | None) -> Tensor:
+    """The bundled documents as one text, (L,), whatever stands between documents for the model."""
+    return torch.tensor(encode(tokenizer, "\n\n".join(bundled_documents()[1])))  # pyright: ignore[reportArgumentType]
+
+
+def short(row: Row) -> str:
+    """The first word of a model's name."""
+    return str(row["file"]).partition("-")[0]
