@@ -17,14 +17,18 @@ from statesize.models.load import LoadedModel
 DOCS = Path(__file__).parents[2] / "docs"
 
 
-@pytest.fixture(scope="module")
-def noting():
+def llama(**shape):
     torch.manual_seed(0)
     config = LlamaConfig(
-        vocab_size=40, hidden_size=24, intermediate_size=32, num_hidden_layers=3, num_attention_heads=4,
-        num_key_value_heads=2, initializer_range=0.4, max_position_embeddings=64,
+        hidden_size=24, intermediate_size=32, num_attention_heads=4, num_key_value_heads=2, initializer_range=0.4,
+        **shape,
     )  # fmt: skip
-    return Noting(LlamaForCausalLM(config).double().eval())
+    return LlamaForCausalLM(config).eval()
+
+
+@pytest.fixture(scope="module")
+def noting():
+    return Noting(llama(vocab_size=40, num_hidden_layers=3, max_position_embeddings=64).double())
 
 
 IDS = torch.randint(40, (2, 20), generator=torch.Generator().manual_seed(1))
@@ -182,12 +186,8 @@ def test_entropies_are_of_singular_values():
 
 @pytest.fixture(scope="module")
 def small():
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=1024, hidden_size=24, intermediate_size=32, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, initializer_range=0.4, max_position_embeddings=512,
-    )  # fmt: skip
-    return LoadedModel("small", LlamaForCausalLM(config).eval(), zoo.tokenizer(), {})
+    model = llama(vocab_size=1024, num_hidden_layers=2, max_position_embeddings=512)
+    return LoadedModel("small", model, zoo.tokenizer(), {})
 
 
 def test_growth_is_that_of_the_command(small, monkeypatch):

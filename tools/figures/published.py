@@ -91,7 +91,7 @@ def truncation_lengths(document: Mapping[str, Any]) -> dict[str, str]:
     for row in document["rows"]:
         runs = {(one["rule"], one["scale"]): one for one in row["rows"]}
         whole, quarter = runs["ess", 1.0], runs["ess", 0.25]
-        shares = (estimate(run["share"]["mean"], run["share"]["interval"], ".1%") for run in (whole, quarter))
+        shares = (_told(run["share"], ".1%") for run in (whole, quarter))
         rows.append((f"{row['tokens']:,}", f"{row['worth']['mean']:.2f}", f"{whole['kept']:.1f}", *shares))
     head = ("tokens", "context's worth (nats)", "numbers of each head", "lost at its ESS", "at a quarter")
     return {"table": table(head, rows), "documents": str(document["rows"][0]["documents"])}
@@ -106,8 +106,8 @@ def published_caches(document: Mapping[str, Any]) -> dict[str, str]:
         (
             price["title"],
             f"{price['bytes_share']:.0%}",
-            estimate(price["nats"]["mean"], price["nats"]["interval"], ".4f"),
-            estimate(price["bits"]["mean"], price["bits"]["interval"], ".4f"),
+            _told(price["nats"], ".4f"),
+            _told(price["bits"], ".4f"),
             f"{price['found']} of {hidden}",
         )
         for price in row["prices"]
@@ -130,7 +130,7 @@ def published_caches(document: Mapping[str, Any]) -> dict[str, str]:
 def published_caches_gemma(document: Mapping[str, Any]) -> dict[str, str]:
     """The same of Gemma 3, and what curves lose more than equal budgets at an eighth."""
     (more,) = (one for one in document["rows"][0]["against_equal"] if one["keep"] == 0.125)
-    return published_caches(document) | {"more_12": estimate(more["mean"], more["interval"], ".3f")}
+    return published_caches(document) | {"more_12": _told(more, ".3f")}
 
 
 def cache_budgets(document: Mapping[str, Any]) -> dict[str, str]:
@@ -138,31 +138,33 @@ def cache_budgets(document: Mapping[str, Any]) -> dict[str, str]:
     found = {(row["budgets"], row["kind"], row["keep"]): row for row in document["rows"]}
     columns = [(kind, keep) for kind in ("prose", "code") for keep in (0.5, 0.25)]
 
-    def nats(interval: Mapping[str, Any]) -> str:
-        return estimate(interval["mean"], interval["interval"], ".3f")
-
     budgets = dict.fromkeys(row["budgets"] for row in document["rows"])
-    rows = [(way, *(nats(found[way, *column]["nats"]) for column in columns)) for way in budgets]
+    rows = [(way, *(_told(found[way, *column]["nats"]) for column in columns)) for way in budgets]
     head = ("budgets", *(f"{kind}, {100 * keep:.4g} %" for kind, keep in columns))
     others = {"prose": "code", "code": "prose"}
     swapped = {
-        f"swapped_{kind}": nats(
+        f"swapped_{kind}": _told(
             _difference(found[f"curves of {other}", kind, 0.25], found[f"curves of {kind}", kind, 0.25])
         )
         for kind, other in others.items()
     }
     by_ess = {
-        f"ess_{kind}_{100 * keep:.0f}": nats(found["joint ESS", kind, keep]["against_equal"]) for kind, keep in columns
+        f"ess_{kind}_{100 * keep:.0f}": _told(found["joint ESS", kind, keep]["against_equal"]) for kind, keep in columns
     }
     return {
         "table": table(head, rows),
         **by_ess,
-        "ess_behind": nats(_difference(found["joint ESS", "prose", 0.25], found["curves of prose", "prose", 0.25])),
+        "ess_behind": _told(_difference(found["joint ESS", "prose", 0.25], found["curves of prose", "prose", 0.25])),
         "documents": str(document["documents"]),
         "calibration": str(document["calibration"]),
         "calibration_seconds": f"{document['calibration_seconds']['prose'] / document['calibration']:.1f}",
         **swapped,
     }
+
+
+def _told(found: Mapping[str, Any], form: str = ".3f") -> str:
+    """A mean and its interval."""
+    return estimate(found["mean"], found["interval"], form)
 
 
 def _difference(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
