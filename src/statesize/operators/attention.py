@@ -137,6 +137,21 @@ class SoftmaxAttention(TensorOperator):
         """
         return self._probabilities(self._scores_of(self.query[..., index, :], index, 0, self.length))
 
+    def block(self, rows: slice, columns: slice) -> Tensor:
+        """A block of T, some rows at a time; the rest of T is not held.
+
+        Args:
+            rows: Successive ones, with both ends.
+            columns: Likewise.
+
+        Returns:
+            (..., rows, columns).
+        """
+        parts: list[Tensor] = []
+        for top, bottom in itertools.pairwise([*range(rows.start, rows.stop, _ROWS), rows.stop]):
+            parts.append(self._probabilities(self._scores(top, bottom, 0, bottom))[..., columns])
+        return torch.cat(parts, -2)
+
     def state_size(self) -> Tensor:
         """The cached positions that are still to be read: i, at most window − 1.
 

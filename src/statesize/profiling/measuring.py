@@ -178,10 +178,9 @@ def plan_work(item: Captured, sequence: int, length: int, reference: int, settin
     readouts = first.readouts if isinstance(first, Shared) else 1
     if settings.channels is None:
         fitting = int(item.units * MOST_OPERATIONS / operations) if operations > MOST_OPERATIONS else item.units
-        count = max(-(-FEWEST_UNITS // readouts), fitting)
+        count = max(-(-FEWEST_UNITS // readouts), fitting, min(readouts, 2))
     else:
         count = item.units if settings.channels == "all" else -(-settings.channels // readouts)
-    count = max(count, 2) if readouts > 1 else count
     sample = draw(item.units, count, settings.seed, item.name)
     cut, dtype = settings.cut(length, few=by_products(first)), str(first.dtype).removeprefix("torch.")
     if cut is None:

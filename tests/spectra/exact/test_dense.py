@@ -1,6 +1,9 @@
+from dataclasses import replace
+
+import pytest
 import torch
 
-from statesize.operators import Dense
+from statesize.operators import Dense, Shared, SoftmaxAttention
 from statesize.spectra.cut import make_cut
 from statesize.spectra.exact.dense import DenseEngine
 
@@ -12,7 +15,7 @@ def test_is_the_definition() -> None:
     for place, i in enumerate(range(1, 8)):
         expected = torch.linalg.svdvals(matrix[:, i:, :i])
         k = expected.shape[-1]
-        assert torch.equal(spectrum.values[:, place, :k], expected)
+        torch.testing.assert_close(spectrum.values[:, place, :k], expected, rtol=1e-13, atol=1e-15)
         assert not bool(spectrum.values[:, place, k:].any())
 
 
@@ -26,6 +29,29 @@ def test_windows_of_one_shape_are_those_of_the_loop() -> None:
         torch.testing.assert_close(whole.values[:, place], torch.linalg.svdvals(matrix[:, i : i + 3, i - 4 : i]))
     torch.testing.assert_close(parts.values, whole.values)
     torch.testing.assert_close(parts.error_bound, whole.error_bound)
+
+
+@pytest.mark.parametrize("windows", [{}, {"past": 20, "future": 30}])
+def test_blocks_of_attention_without_the_whole_of_it(windows: dict[str, int]) -> None:
+    g = torch.Generator().manual_seed(2)
+    query, key = (torch.randn(2, 3, 600, 8, generator=g, dtype=torch.float64) for _ in range(2))
+    heads = SoftmaxAttention(query, key, 0.3, sink=torch.randn(2, 3, generator=g, dtype=torch.float64))
+    cut = make_cut(600, [30, 290, 560], **windows)
+    for operator, asked in ((heads, cut), (Shared(heads), replace(cut, readouts=3))):
+        engines = DenseEngine(), DenseEngine(whole=0)
+        formed, apart = (engine.blocks(operator, asked) for engine in engines)
+        torch.testing.assert_close(apart.values, formed.values, rtol=1e-12, atol=1e-15)
+        assert torch.equal(apart.limit, formed.limit)
+        assert engines[1].footprint(operator, asked) < engines[0].footprint(operator, asked)
+
+
+def test_gradients_flow_through_blocks_of_attention() -> None:
+    query, key = torch.randn(2, 7, 3, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+
+    def values(leaf: torch.Tensor) -> torch.Tensor:
+        return DenseEngine(whole=0).blocks(SoftmaxAttention(leaf, key, 0.5), make_cut(7, [2, 4])).values
+
+    assert torch.autograd.gradcheck(values, (query.requires_grad_(),))
 
 
 def test_gradients_flow() -> None:

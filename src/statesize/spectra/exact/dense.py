@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from statesize.check import require_finite
-from statesize.operators import Operator, Shared
+from statesize.operators import Operator, Shared, SoftmaxAttention
 from statesize.spectra.cut import Cut
 from statesize.spectra.engine import DOUBLE, OUTPUTS, Engine
 from statesize.spectra.factorisation import singular_values
@@ -21,9 +21,11 @@ class DenseEngine(Engine):
 
     Attributes:
         numbers_at_once: Numbers in the blocks of one call; under windows on both sides, blocks have one shape.
+        whole: Numbers of T up to which it is formed as a whole; of a larger one of attention, only one block is held.
     """
 
     numbers_at_once: int = 2**21
+    whole: int = 2**22
 
     name = "dense"
     outputs = frozenset(OUTPUTS)
@@ -34,6 +36,10 @@ class DenseEngine(Engine):
 
     def blocks(self, operator: Operator, cut: Cut) -> Spectrum:
         """The spectrum, r = the largest min(rows, columns); its bound is relative to T as `dense()` returns it."""
+        heads = attention_of(operator)
+        if heads is not None and not self._forms_whole(cut):
+            found = [_attention_spectrum(operator, heads, cut, i) for i in cut.positions]
+            return joined_spectra(found, cut, heads.query.new_zeros((*operator.batch_shape, 0)))
         matrix = operator.dense().flatten(-3, -2) if isinstance(operator, Shared) else operator.dense()
         require_finite("T", matrix)
         size = 1
@@ -50,12 +56,33 @@ class DenseEngine(Engine):
     def operations(self, cut: Cut) -> float:
         """About how many operations of products of matrices take as long, for one batch entry; from shapes alone."""
         shapes = ((cut.rows(position), cut.columns(position)) for position in cut.positions)
-        # Reductions to bidiagonal form run at half the speed of products; a call takes 0.1 ms whatever its size.
-        return sum(8.0 * max(shape) * min(shape) ** 2 + 3e6 for shape in shapes)
+        # R of the longer side first; its reduction to bidiagonal form runs at half the speed of products. A call takes
+        # 0.1 ms whatever its size.
+        return sum(2.0 * max(shape) * min(shape) ** 2 + 6.0 * min(shape) ** 3 + 3e6 for shape in shapes)
 
     def footprint(self, operator: Operator, cut: Cut) -> int:
-        """T with its copies, and what is computed from all singular values."""
-        return DOUBLE * (4 * cut.readouts * cut.length**2 + 8 * len(cut.positions) * cut.largest_rank())
+        """T with its copies, or a block with them, and what is computed from all singular values."""
+        held = cut.readouts * cut.length**2
+        if attention_of(operator) is not None and not self._forms_whole(cut):
+            held = max((cut.rows(i) * cut.columns(i) for i in cut.positions), default=0)
+        return DOUBLE * (4 * held + 8 * len(cut.positions) * cut.largest_rank())
+
+    def _forms_whole(self, cut: Cut) -> bool:
+        return cut.readouts * cut.length**2 <= self.whole
+
+
+def attention_of(operator: Operator) -> SoftmaxAttention | None:
+    """The attention that an operator is, or that all its readouts are."""
+    held = operator.operator if isinstance(operator, Shared) else operator
+    return held if isinstance(held, SoftmaxAttention) else None
+
+
+def _attention_spectrum(operator: Operator, heads: SoftmaxAttention, cut: Cut, position: int) -> Spectrum:
+    """Of one H_i, made of the queries and keys that it reads."""
+    last = position + cut.rows(position) // cut.readouts
+    block = heads.block(slice(position, last), slice(position - cut.columns(position), position))
+    require_finite("T", block)
+    return block_spectrum((block.flatten(-3, -2) if isinstance(operator, Shared) else block)[..., None, :, :])
 
 
 def block_spectrum(blocks: Tensor) -> Spectrum:

@@ -12,6 +12,7 @@ import torch
 from statesize.operators import Derivative, Operator, Shared, SoftmaxAttention
 from statesize.spectra.cut import Cut
 from statesize.spectra.engine import DOUBLE, Engine
+from statesize.spectra.exact.dense import DenseEngine, attention_of
 from statesize.spectra.implicit.attention import ROWS, AttentionFactors, AttentionRows, factorised
 from statesize.spectra.implicit.derivative import DerivativeBlocks, footprint
 from statesize.spectra.implicit.entropy_estimate import EntropyEstimate
@@ -19,6 +20,8 @@ from statesize.spectra.implicit.estimated_blocks import Estimated, EstimatedBloc
 
 # Bytes of T from which on no other engine is tried.
 _LARGE = 2**31
+# Products with a block of attention, of two passes each, until an interval is close enough: what was seen, about.
+_PRODUCTS = 40
 # Numbers that the vectors of any block may be.
 _FEW = 2**20
 
@@ -62,7 +65,18 @@ class ImplicitEngine(Engine):
         if isinstance(operator, Derivative):
             return None
         size = DOUBLE * cut.readouts * cut.length**2
-        return None if size > _LARGE else f"only probable, and T takes {size / 1e9:.1f} GB, which others can hold"
+        if size <= _LARGE:
+            return f"only probable, and T takes {size / 1e9:.1f} GB, which others can hold"
+        own, exact = self.operations(operator, cut), DenseEngine().operations(cut)
+        if own < exact or DenseEngine().footprint(operator, cut) > _LARGE:
+            return None
+        return f"only probable, and takes {own:.1g} operations, the singular values take {exact:.1g}"
+
+    def operations(self, operator: Operator, cut: Cut) -> float:
+        """About how many operations of products of matrices take as long, for one batch entry of attention."""
+        width = cast("SoftmaxAttention", attention_of(operator)).query.shape[-1]
+        # Rows of T are formed in each of two passes a product, exponentials at the cost of some operations.
+        return 2.0 * _PRODUCTS * cut.readouts * cut.length**2 * (width + len(cut.positions))
 
     @torch.no_grad()
     def blocks(self, operator: Operator, cut: Cut) -> EstimatedBlocks:
