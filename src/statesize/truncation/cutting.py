@@ -6,13 +6,13 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
-from inspect import signature
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from statesize.adapters.forward import Forward
+from statesize.adapters.models.held import known_options
 from statesize.adapters.observation import Observation, Product, Running, running_modules
 from statesize.adapters.sources import observing_all
 from statesize.errors import ModelError
@@ -56,7 +56,7 @@ class Cutting:
                 stack.callback(vars(module).pop, "mixed_values")
             stack.enter_context(observing_all(forward.model, self._running, self._observe))
 
-        kept = {"logits_to_keep": count} if "logits_to_keep" in signature(forward.model.forward).parameters else {}
+        kept = known_options(forward.model, logits_to_keep=count)
         logits = replace(forward, backbone=forward.model, kwargs={**forward.kwargs, **kept}).hidden(attach)
         if logits is None:
             raise ModelError(f"{type(forward.model).__name__} must return logits, got no tensor. Load a causal model.")

@@ -184,11 +184,15 @@ def mapped(value: Any, function: Callable[[Any], Any]) -> Any:
 def logits_of(model: nn.Module, tokens: Tensor, last: int = 0) -> Tensor:
     """Logits (S, L, V) of token ids (S, L), by a forward pass without a cache that returns them or has them."""
     # last: Of so many last positions only, which alone are made where the model can leave out the others; 0 for all.
-    known = inspect.signature(model.forward).parameters
-    asked = {"use_cache": False, "logits_to_keep": last}
-    output = model(tokens, **{name: value for name, value in asked.items() if name in known})
+    output = model(tokens, **known_options(model, use_cache=False, logits_to_keep=last))
     logits: Tensor = output if isinstance(output, Tensor) else output.logits
     return logits[:, -last:]
+
+
+def known_options(model: nn.Module, **options: Any) -> dict[str, Any]:
+    """Those of some arguments that the forward method of a model knows."""
+    known = inspect.signature(model.forward).parameters
+    return {name: value for name, value in options.items() if name in known}
 
 
 # Package, class, and the attribute under which the model lies that does the same.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from statesize.adapters.models.held import measuring
 from statesize.measurement.metrics import entropy_ess
 from statesize.reduction.cache.budgets import GRID, at_shares
 from statesize.reduction.cache.prefix import Following, Prefix, PrefixLayer, following_logits
-from statesize.reduction.cache.rules import Rule, kept, kept_first
+from statesize.reduction.cache.rules import Rule, kept_first
 
 # Names of the map behind attention in transformers.
 _PROJECTIONS = ("o_proj", "dense", "out_proj", "c_proj", "wo")
@@ -49,17 +50,21 @@ def _layer_curves(seen: Following, rules: Sequence[Rule], projection: Tensor, no
         rows = 1 / added.double().square().mean(-1)
         maps = maps * norm(torch.ones_like(added[:1]))
     gram = (maps @ maps.mT).double()
-    counts = at_shares(torch.tensor([layer.available]), GRID)[0]
+    counts = list(map(int, at_shares(torch.tensor([layer.available]), GRID)[0]))
     curves = torch.zeros(len(rules), caches, len(GRID), dtype=torch.float64)
+    following = weights[..., layer.available :]
     for at, rule in enumerate(rules):
+        # What is kept at a point is what the point before keeps, and the tokens between.
         order = kept_first(rule, layer)
-        for point, count in enumerate(map(int, counts)):
+        mixed, total = following @ values[:, :, layer.available :], following.sum(-1, keepdim=True)
+        for point, (before, count) in enumerate(itertools.pairwise([0, *counts])):
             if count == layer.available:
-                continue
-            keep = kept(order, torch.full((caches,), count))
-            cut = weights.clone()
-            cut[..., : layer.available] *= keep[:, None, None]
-            lost = (cut @ values / cut.sum(-1, keepdim=True) - whole).transpose(1, 2).flatten(2).double()
+                break
+            added = order[:, before:count]
+            paid = weights.take_along_dim(added[:, None, None], -1)
+            mixed = mixed + paid @ values.take_along_dim(added[:, None, :, None], -2)
+            total = total + paid.sum(-1, keepdim=True)
+            lost = (mixed / total - whole).transpose(1, 2).flatten(2).double()
             curves[at, :, point] = (((lost @ gram) * lost).sum(-1) * rows).sum(-1).cpu()
     return curves / float(seen.hidden.double().square().sum())
 

@@ -7,7 +7,6 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from inspect import signature
 from typing import Any, cast
 
 import torch
@@ -15,7 +14,7 @@ from torch import Tensor, nn
 
 from statesize.adapters.kernels.attention import Attend, attention_window, replaced_attention
 from statesize.adapters.kernels.plain_attention import PlainAttention, is_band
-from statesize.adapters.models.held import device_of, measuring
+from statesize.adapters.models.held import device_of, known_options, measuring
 from statesize.adapters.observation import Running, running_modules
 from statesize.errors import ModelError
 from statesize.reduction.cache.rounding import Precision, rounded_keys, rounded_values
@@ -126,7 +125,7 @@ def read_prefix(model: nn.Module, ids: Tensor) -> Prefix:
     """Let a model read a prefix (1, P) into its cache, and note what each layer holds."""
     layers: list[PrefixLayer] = []
     ids = ids.to(device_of(model))
-    if "past_key_values" not in signature(model.forward).parameters:
+    if not known_options(model, past_key_values=None):
         raise ModelError(
             f"{type(model).__name__} must have a cache of keys and values of transformers, got no argument "
             "past_key_values. Load a causal language model of transformers with attention."
@@ -144,7 +143,7 @@ def read_prefix(model: nn.Module, ids: Tensor) -> Prefix:
             return attend
 
         with replaced_attention(model, noted):
-            output = cast("Any", model)(ids, use_cache=True)
+            output = cast("Any", model)(ids, use_cache=True, **known_options(model, logits_to_keep=1))
     cache: Any = getattr(output, "past_key_values", None)
     if not layers or not hasattr(cache, "layers"):
         raise ModelError(
