@@ -1,9 +1,9 @@
 """Do budgets of a cache carry over? `python -m benchmarks.compression.cache_budgets FILE MODEL PEPS`.
 
-On prose (PEPS, as for `published_caches`) and on code (modules of Python's standard library), budgets by curves of
-one kind are priced on both, beside equal budgets. `joint ESS` behind PEPS adds budgets in proportion to the joint
-entropy-ESS of each cache. Documents with curves are others than those that are priced. No target was fixed, and the
-prose was read by `published_caches` before.
+On prose (PEPS, as for `published_caches`), on code (modules of Python's standard library) and on chats (the paragraphs
+of the same PEPS as messages, by the model's own template), budgets by curves of one kind are priced on all, beside
+equal budgets. `joint ESS` behind PEPS adds budgets in proportion to the joint entropy-ESS of each cache. Documents with
+curves are others than those that are priced. No target was fixed, and the prose was read by `published_caches` before.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import sys
 import sysconfig
 import time
 from collections.abc import Sequence
+from itertools import cycle
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.compression.published_caches import TOKENS, fresh_pieces
+from benchmarks.compression.published_caches import TOKENS, fresh_texts, pieces_of
 from statesize.benchmarks.cases import document
 from statesize.io.files import replace_file
 from statesize.measurement.statistics import Interval, mean_interval
@@ -30,16 +31,17 @@ from statesize.reduction.cache.budgets import at_curves, equal
 from statesize.reduction.cache.curves import cache_sizes, error_curves, norms_after
 from statesize.reduction.cache.prefix import read_prefix
 from statesize.reduction.cache.price import FOLLOWING
+from statesize.reduction.cache.price import TOKENS as DEFAULT_TOKENS
 from statesize.reduction.cache.result import Variant
 from statesize.reduction.cache.rules import RECENT, SINKS
 from statesize.reduction.cache.variants import VariantRuns
-from statesize.texts.inputs import begun_excerpts
-from statesize.texts.tokens import AnyTokenizer, encode
+from statesize.texts.rows import Chat
+from statesize.texts.tokens import AnyTokenizer
 
 CALIBRATION, PRICED, SIZED = 20, 20, 8
 """Documents of each kind for curves, those that are priced, and those of the first by which ESS is known."""
 RATIOS = (0.5, 0.25)
-WAYS = ("equal", "curves of prose", "curves of code")
+WAYS = ("equal", "curves of prose", "curves of code", "curves of chat")
 # Characters of a module before its piece, of a piece, and of the shortest file.
 _HEAD, _PIECE, _LEAST = 2500, 7000, 14000
 
@@ -49,7 +51,9 @@ def main(path: Path, model: str, peps: Path, ways: Sequence[str]) -> None:
     torch.set_num_threads(1)
     loaded, start = load_model(model), time.process_time()
     tokenizer = cast("AnyTokenizer", loaded.tokenizer)
-    kinds = {"prose": fresh_pieces(peps, tokenizer), "code": code_pieces(tokenizer)}
+    texts = fresh_texts(peps)
+    kinds = {"prose": pieces_of(texts, tokenizer), "code": code_pieces(tokenizer)}
+    kinds["chat"] = pieces_of([chat(text) for text in texts], tokenizer)
     prefix = TOKENS - FOLLOWING
     curves: dict[str, Tensor] = {}
     seconds: dict[str, float] = {}
@@ -57,6 +61,9 @@ def main(path: Path, model: str, peps: Path, ways: Sequence[str]) -> None:
         before = time.process_time()
         curves[kind], available = calibrated(loaded.model, pieces[:CALIBRATION], prefix)
         seconds[kind] = time.process_time() - before
+    before = time.process_time()
+    calibrated(loaded.model, [ids[:DEFAULT_TOKENS] for ids in kinds["prose"][:CALIBRATION]], DEFAULT_TOKENS - FOLLOWING)
+    seconds["default"] = time.process_time() - before
     rows: list[dict[str, Any]] = []
     for kind, pieces in kinds.items():
         budgets = {
@@ -96,9 +103,14 @@ def code_pieces(tokenizer: AnyTokenizer) -> list[Tensor]:
     paths = sorted(Path(sysconfig.get_path("stdlib")).glob("*.py"))
     texts = [path.read_text("utf-8") for path in paths if path.stat().st_size > _LEAST]
     random.Random(0).shuffle(texts)  # noqa: S311
-    ids = [torch.tensor(encode(tokenizer, text[_HEAD : _HEAD + _PIECE])) for text in texts]
-    pieces = [begun_excerpts([one], TOKENS, 1, tokenizer)[0] for one in ids if len(one) >= TOKENS]
-    return pieces[: CALIBRATION + PRICED]
+    return pieces_of([text[_HEAD : _HEAD + _PIECE] for text in texts], tokenizer)
+
+
+def chat(text: str) -> Chat:
+    """The paragraphs of a text as messages of a user and an assistant in turn."""
+    paragraphs = [" ".join(part.split()) for part in text.split("\n\n")]
+    turns = zip(cycle(("user", "assistant")), filter(None, paragraphs), strict=False)
+    return Chat(tuple({"role": role, "content": part} for role, part in turns), "a PEP")
 
 
 def calibrated(model: torch.nn.Module, pieces: list[Tensor], prefix: int) -> tuple[Tensor, Tensor]:

@@ -14,6 +14,7 @@ import random
 import re
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,8 @@ from statesize.models.load import load_model, tokens_sha256
 from statesize.reduction.cache import CachePrices, cache
 from statesize.reduction.cache.result import Variant
 from statesize.texts.inputs import begun_excerpts
-from statesize.texts.tokens import AnyTokenizer, encode
+from statesize.texts.rows import Document
+from statesize.texts.tokens import AnyTokenizer, document_ids, encode
 
 PILOT, DOCUMENTS, TOKENS, PASSKEYS = 90, 120, 832, 40
 # Characters of a PEP before its prose, of a piece, and of the shortest file.
@@ -80,12 +82,21 @@ def main(path: Path, model: str, peps: Path, documents: int = DOCUMENTS, needles
 
 def fresh_pieces(peps: Path, tokenizer: AnyTokenizer) -> list[Tensor]:
     """One piece of each PEP that is mostly prose, (TOKENS,) each, behind those of the pilot."""
+    return pieces_of(fresh_texts(peps), tokenizer)[:DOCUMENTS]
+
+
+def fresh_texts(peps: Path) -> list[str]:
+    """The parts of PEPs from which pieces are taken."""
     texts = {path.name: path.read_text("utf-8") for path in sorted(peps.glob("pep-*.rst"))}
     long = [text[_HEAD : _HEAD + _PIECE] for text in texts.values() if len(text.encode()) > _LEAST]
     random.Random(0).shuffle(long)  # noqa: S311
-    prose = [text for text in long if len(re.findall("[a-zA-Z ]", text)) > 0.86 * _PIECE]
-    ids = [torch.tensor(encode(tokenizer, text)) for text in prose[PILOT:]]
-    return [begun_excerpts([one], TOKENS, 1, tokenizer)[0] for one in ids if len(one) >= TOKENS][:DOCUMENTS]
+    return [text for text in long if len(re.findall("[a-zA-Z ]", text)) > 0.86 * _PIECE][PILOT:]
+
+
+def pieces_of(texts: Iterable[Document], tokenizer: AnyTokenizer) -> list[Tensor]:
+    """One piece of each text that is long enough, (TOKENS,) each."""
+    ids = (encode(tokenizer, one) if isinstance(one, str) else document_ids(tokenizer, one) for one in texts)
+    return [begun_excerpts([torch.tensor(one)], TOKENS, 1, tokenizer)[0] for one in ids if len(one) >= TOKENS]
 
 
 def against_equal(result: CachePrices) -> list[dict[str, Any]]:

@@ -186,7 +186,7 @@ def test_maps_of_all_heads_need_not_fit(family, sizes):
 def test_attention_whose_maps_do_not_fit_is_measured_by_products():
     model, ids = attention_model(1024, 4), random_ids(1024)
     options = {"positions": [300, 512], "channels": 1, "on_progress": lambda _: None}
-    by_maps, by_products = (profile(model, ids, memory=memory, **options) for memory in ("1GB", "60MB"))
+    by_maps, by_products = (profile(model, ids, memory=memory, **options) for memory in ("1GB", "25MB"))
     (name,) = by_maps.mixers
     assert_products_agree(by_maps.mixer(name), by_products.mixer(name))
 
@@ -202,7 +202,7 @@ def test_groups_whose_maps_do_not_fit_are_measured_by_products():
     """At 700 of 768 positions the rows of two heads are fewer than the columns."""
     model, ids = attention_model(768, 4), random_ids(768)
     options = {"positions": [300, 700], "channels": 2, "on_progress": lambda _: None}
-    by_maps, by_products = (profile(model, ids, memory=memory, **options) for memory in ("1GB", "60MB"))
+    by_maps, by_products = (profile(model, ids, memory=memory, **options) for memory in ("1GB", "25MB"))
     (name,) = by_maps.mixers
     exact, estimate = by_maps.group(name), by_products.group(name)
     assert by_products.attributes["skipped"] == {}

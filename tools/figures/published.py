@@ -136,12 +136,12 @@ def published_caches_gemma(document: Mapping[str, Any]) -> dict[str, str]:
 def cache_budgets(document: Mapping[str, Any]) -> dict[str, str]:
     """Budgets by curves of two kinds of text, and by ESS, priced on both kinds."""
     found = {(row["budgets"], row["kind"], row["keep"]): row for row in document["rows"]}
-    columns = [(kind, keep) for kind in ("prose", "code") for keep in (0.5, 0.25)]
+    columns = [(kind, keep) for kind in document["texts"] for keep in (0.5, 0.25)]
 
     budgets = dict.fromkeys(row["budgets"] for row in document["rows"])
     rows = [(way, *(_told(found[way, *column]["nats"]) for column in columns)) for way in budgets]
     head = ("budgets", *(f"{kind}, {100 * keep:.4g} %" for kind, keep in columns))
-    others = {"prose": "code", "code": "prose"}
+    others = {"prose": "code", "code": "prose", "chat": "prose"}
     swapped = {
         f"swapped_{kind}": _told(
             _difference(found[f"curves of {other}", kind, 0.25], found[f"curves of {kind}", kind, 0.25])
@@ -151,13 +151,18 @@ def cache_budgets(document: Mapping[str, Any]) -> dict[str, str]:
     by_ess = {
         f"ess_{kind}_{100 * keep:.0f}": _told(found["joint ESS", kind, keep]["against_equal"]) for kind, keep in columns
     }
+    clear = [found["joint ESS", kind, keep]["against_equal"]["interval"][1] < 0 for kind, keep in columns]
     return {
         "table": table(head, rows),
+        "ess_clear": f"{sum(clear)} of {len(clear)}",
         **by_ess,
         "ess_behind": _told(_difference(found["joint ESS", "prose", 0.25], found["curves of prose", "prose", 0.25])),
         "documents": str(document["documents"]),
         "calibration": str(document["calibration"]),
-        "calibration_seconds": f"{document['calibration_seconds']['prose'] / document['calibration']:.1f}",
+        **{
+            f"{kind}_seconds": f"{document['calibration_seconds'][kind] / document['calibration']:.1f}"
+            for kind in ("prose", "default")
+        },
         **swapped,
     }
 

@@ -24,7 +24,7 @@ Answers = dict[str, Tensor]
 # Engines that square their numbers see nothing below the square root of the smallest double, nor above the largest's.
 _SQUARED_RANGE = (1e-100, 1e100)
 # Bytes of an engine's footprint, which grows with its work, from which a thread of its own saves time.
-_WORTH_A_THREAD = 2**24
+_WORTH_A_THREAD = 2**23
 _LinAlgError: type[Exception] = cast("Any", torch.linalg).LinAlgError
 
 

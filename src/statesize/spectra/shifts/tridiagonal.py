@@ -57,8 +57,9 @@ class TridiagonalEngine(Engine):
         chunks, r = -(-cut.length // b), cut.readouts
         reached = {position // b for position in cut.positions}
         cores = [min(k, r * (chunks - 1 - k)) * b for k in reached]
-        # Gram matrices of all chunks; cores and borders of those that are requested, at half the speed of products.
-        operations = _CALLS + r * cut.length**3 / 2 + sum(3 * p**3 + 4 * (r + 1) * p**2 * b for p in cores)
+        # Gram matrices of all chunks, at a third of the speed of products; of those that are requested cores and
+        # borders, at half of it.
+        operations = _CALLS + 1.5 * r * cut.length**3 + sum(3 * p**3 + 4 * (r + 1) * p**2 * b for p in cores)
         shifts = _SHIFTS_OF_ENTROPY * ("entropy" in outputs) + 2 * ("counts" in outputs)
         if RELATIVE in outputs:
             shifts += _SHIFTS_OF_EXACT_COUNTS
