@@ -29,7 +29,9 @@ def main() -> None:
     names = sys.argv[1:] or sorted(page.stem for page in TUTORIALS.glob("*.md"))
     for name in names:
         found = notebook(TUTORIALS / f"{name}.md")
-        NotebookClient(found, timeout=SECONDS, kernel_name="python3", record_timing=False).execute()
+        NotebookClient(
+            found, timeout=SECONDS, kernel_name="python3", record_timing=False, coalesce_streams=True
+        ).execute()
         for cell in found.cells:
             cell.metadata.pop("execution", None)
         replace_file(TUTORIALS / f"{name}.ipynb", (json.dumps(found, indent=1, ensure_ascii=False) + "\n").encode())

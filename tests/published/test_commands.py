@@ -33,11 +33,16 @@ def test_its_file(capsys, text):
 
 @pytest.mark.slow
 def test_the_readme_says_what_it_prints(capsys, tmp_path):
-    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    root = Path(__file__).parents[2]
+    readme = (root / "README.md").read_text(encoding="utf-8")
     (headline,) = re.findall(r"^SmolLM2.* carries .*$", readme, re.MULTILINE)
     printed = run(capsys, "profile", gguf_file(), "--html", tmp_path / "page.html").out
     assert f"{headline}\n" in printed
-    assert "in 25 of 30 layers one token" in printed
+    (sinks,) = re.findall(
+        r"^Attention sinks: .*\.$", (root / "docs/language-models.md").read_text("utf-8"), re.MULTILINE
+    )
+    assert sinks.startswith("Attention sinks: in 25 of 30 layers")  # as the README says
+    assert sinks in " ".join(printed.split())
 
 
 def test_profile_report_and_compare(capsys, folder, text, tmp_path):

@@ -20,7 +20,11 @@ def families() -> dict[str, str]:
         names = by_kind.setdefault(", ".join(sorted(family.mixers)), [])
         names.append(family.name + " \\*" * bool(family.reason))
     rows = sorted(by_kind.items(), key=lambda row: -len(row[1]))
-    refused = [(family.name, _first_sentence(family.reason)) for family in found.families if family not in measured]
+    refused = [
+        (family.name if family.registered else f"{family.name} (beyond the registry)", _first_sentence(family.reason))
+        for family in found.families
+        if family not in measured
+    ]
     judged = [family.maps if family.impulses is None else family.impulses for family in measured]
     return {
         "measured": str(len(inside)),

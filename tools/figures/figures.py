@@ -32,7 +32,7 @@ from tools.figures.published import (
 from tools.figures.smaller_states import caches, compression, delta_rules, ess_sizes, gramian_time, mamba2_layers
 from tools.figures.speed import defaults, engines, long, whole_models
 from tools.figures.trained_families import architectures, compiled_training
-from tools.figures.trends import length, needles, text_series
+from tools.figures.trends import bundled_length, length, needles, text_series
 from tools.figures.two_models import published_models
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -88,7 +88,7 @@ def figures(docs: Path = DOCS) -> dict[str, dict[str, str]]:
     on_record = {
         part.__name__: part(docs / "results") for part in (results, findings, quoted, history, open_gates, beyond)
     }
-    for name, part in (("length", length), ("length_architectures", length), ("needles", needles)):
+    for name, part in (("length", bundled_length), ("length_architectures", length), ("needles", needles)):
         lines = (docs / f"{name}.jsonl").read_text("utf-8").splitlines()
         kept[name] = part([json.loads(line) for line in lines])
     return kept | {"names": names(), "bundled": bundled(), "families": families(), "asked": asked(docs)} | on_record
@@ -240,6 +240,9 @@ def networks(document: Mapping[str, Any]) -> dict[str, str]:
     gpt2 = {row["asked"]: row for row in document["rows"] if row["model"].startswith("GPT-2")}
     return {
         "table": table(headings, rows),
+        "redundancy": ", ".join(
+            f"`{row['model']}` {row['redundancy']:.1f}" for row in document["rows"] if row["redundancy"] is not None
+        ),
         "minutes": f"{gpt2[0.25]['wall_seconds'] / 60:.0f}",
         "closer_minutes": f"{gpt2[0.1]['seconds'] / 60:.0f}",
     }

@@ -102,7 +102,7 @@ _PAGES = {
     "recall_moment": "length.md#does-ess-rise-before-a-task-is-solved",
     "delimiter_positions": "delimiters.md#do-positions-make-attention-forget",
     "attention_students": "design.md#from-softmax-to-linear-attention",
-    "longer_regularisation": "idle-states.md#does-it-only-start-sooner",
+    "longer_regularisation": "in-training.md#does-it-only-start-sooner",
 }
 
 

@@ -93,7 +93,7 @@ def truncation_lengths(document: Mapping[str, Any]) -> dict[str, str]:
         whole, quarter = runs["ess", 1.0], runs["ess", 0.25]
         shares = (_told(run["share"], ".1%") for run in (whole, quarter))
         rows.append((f"{row['tokens']:,}", f"{row['worth']['mean']:.2f}", f"{whole['kept']:.1f}", *shares))
-    head = ("tokens", "context's worth (nats)", "numbers of each head", "lost at its ESS", "at a quarter")
+    head = ("tokens", "context's worth (nats)", "numbers per channel", "lost at its ESS", "at a quarter")
     return {"table": table(head, rows), "documents": str(document["rows"][0]["documents"])}
 
 

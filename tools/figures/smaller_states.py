@@ -49,6 +49,7 @@ def compression(document: Mapping[str, Any]) -> dict[str, str]:
     ]
     return {
         "table": table(("mixer", "`compress`", "best channels", "share", "int8 alone", "a quarter by both"), rows),
+        "bundled_most": f"{max(found['extra']['compress'][0] for found in document['bundled'].values()):.4f}",
         "bundled": table(("model", *shown, "channels by query and key energy", "at random"), own),
         "tails": tails(document),
         "seeds": str(document["mixers"]["la"]["seeds"]),

@@ -31,6 +31,15 @@ def length(documents: list[Mapping[str, Any]]) -> dict[str, str]:
     }
 
 
+def bundled_length(documents: list[Mapping[str, Any]]) -> dict[str, str]:
+    """Of the bundled models, also how much more linear ones carry after the trained length than after the shortest."""
+    contexts = [one["length"] for one in documents[0]["lengths"]]
+    place = contexts.index(documents[0]["trained_length"])
+    means = {one["model"]: one["layers"][0]["entropy"] for one in documents}
+    grown = [f"`{name}` {means[name][place] / means[name][0] - 1:.0%}" for name in ("la", "wla", "gla")]
+    return length(documents) | {"grown": ", ".join(grown)}
+
+
 def _heads(document: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """Exponents of single heads or channels; what heads of one cache carry together is none."""
     return [row for row in document["exponents"] if row["unit"] and not row["layer"].endswith(", joint")]

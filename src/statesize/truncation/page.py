@@ -15,7 +15,7 @@ from statesize.profiling.profile import Profile
 from statesize.report.chart_page import ChartPage, write_chart_page
 from statesize.truncation.result import LEAST_DOCUMENTS, NEGLIGIBLE, TruncationResult
 
-HEADINGS = ("numbers of each head", "mean", "loss (nats)", "of context's worth", "KL (nats)")
+HEADINGS = ("each head carries", "numbers per channel", "loss (nats)", "of context's worth", "KL (nats)")
 _FRACTIONS = {0.25: "a quarter of its ESS", 0.5: "half its ESS", 1.0: "its ESS", 2.0: "twice its ESS"}
 _RULES = {
     "equal": "as many, the same for all",
