@@ -223,11 +223,11 @@ def predict(recipe: Recipe, length: int, threads: int, **changes: Any) -> Predic
         units=first.units,
         measured=len(first.work.sample.units),
         engine=first.work.engine,
-        seconds=times * (sum(spent) + trial.overhead),
+        seconds=times * (sum(spent) + trial.overhead + trial.once),
         memory=peak_resident_bytes() - held + weights,
         results=results,
         run_seconds=run_seconds,
-        plan_seconds=sum(spent) + trial.overhead,
+        plan_seconds=sum(spent) + trial.overhead + trial.once,
         faithfulness=max(row["faithfulness"] for row in found.summary_rows()),
     )
 

@@ -1,17 +1,22 @@
 """What do delimiters do to published models? `python -m benchmarks.published.delimiters FILE.json MODEL [...]`.
 
-The record is docs/published_delimiters.json.
-MODEL is a GGUF file or a folder of a decoder of transformers with softmax attention; a model that is in the file is not
-run again. A sequence is 32 tokens of one document, then 32 tokens of another, with or without a delimiter as the last
-of the first 32; H_i is cut between them. The reference of a pair is the first document going on for 64 tokens: a fall
-is 1 − (mean over heads) / (mean over heads of the reference), and the unit is the pair. No document is in two pairs;
-`shuffled` goes on with the second document of another pair. The record says which ids stood for each delimiter:
-the file of Gemma 3 does not know `<end_of_turn>` as a special token, so that its `turn` is those letters.
+With `--peps FOLDER`, the files pep-*.rst of github.com/python/peps, 200 pairs are made of a piece of each; the record
+is docs/published_delimiters.json. Without it, 24 pairs of the bundled prose are read, as in the first run of the same
+claims (docs/published_delimiters_first.json). MODEL is a GGUF file or a folder of a decoder of transformers with
+softmax attention; a model that is in the file is not run again.
+
+A sequence is 32 tokens of one document, then 32 tokens of another, with or without a delimiter as the last of the first
+32; H_i is cut between them. The reference of a pair is the first document going on for 64 tokens: a fall is 1 − (mean
+over heads) / (mean over heads of the reference), and the unit is the pair. No document is in two pairs; `shuffled` goes
+on with the second document of another pair. The record says which ids stood for each delimiter: the file of Gemma 3
+does not know `<end_of_turn>` as a special token, so that its `turn` is those letters.
 """
 
 from __future__ import annotations
 
-import sys
+import argparse
+import random
+import re
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -35,7 +40,10 @@ HALF = 32
 TOLERANCES = (0.01, 0.03, 0.1, 0.3)
 """Absolute: rows of attention sum to 1 in every head."""
 PILOT, PAIRS = 8, 24
-"""Pairs that the pilot read, the first ones, and fresh ones after them."""
+"""Pairs of the bundled prose that the pilot read, the first ones, and fresh ones after them."""
+PEP_PAIRS = 200
+# Where the piece of a PEP lies, and the share of letters and spaces in it from which it is prose.
+_PIECE, _LETTERS = slice(2500, 4000), 0.8
 SPELT = {
     "documents": ("<|endoftext|>", "<eos>"),
     "turn": ("<|im_end|>", "<end_of_turn>"),
@@ -77,19 +85,30 @@ CLAIMS = (
 )
 
 
-def main(path: Path, models: list[str]) -> None:
+def main(path: Path, models: list[str], peps: Path | None) -> None:
     """Run the models that are not there, and write the document after each."""
-    wanted = of_each(models, lambda model: one_model(model, range(PILOT, PILOT + PAIRS)))
+    texts = bundled_documents()[1] if peps is None else pep_pieces(peps)
+    numbers = range(PILOT, PILOT + PAIRS) if peps is None else range(PEP_PAIRS)
+    wanted = of_each(models, lambda model: one_model(model, texts, numbers))
     finish(path, wanted, lambda rows: document(rows, "transformers", **conclusion(rows)))
 
 
-def one_model(name: str, numbers: Sequence[int]) -> dict[str, Any]:
-    """Falls of a model at each condition, for pairs by their numbers."""
+def pep_pieces(folder: Path) -> list[str]:
+    """A piece of the prose of each PEP, in a random order."""
+    pieces = [path.read_text("utf-8")[_PIECE] for path in sorted(folder.glob("pep-*.rst"))]
+    size = _PIECE.stop - _PIECE.start
+    prose = [piece for piece in pieces if len(re.findall("[a-zA-Z ]", piece)) > _LETTERS * size]
+    random.Random(0).shuffle(prose)  # noqa: S311
+    return prose
+
+
+def one_model(name: str, documents: Sequence[str], numbers: Sequence[int]) -> dict[str, Any]:
+    """Falls of a model at each condition, for pairs of documents by their numbers."""
     loaded, start = load_model(name), time.process_time()
     tokenizer = cast("AnyTokenizer", loaded.tokenizer)
     delimiters = {condition: delimiter(tokenizer, texts) for condition, texts in SPELT.items()}
     noting, falls, texts = Noting(loaded.model), list[dict[str, Any]](), list[Tensor]()
-    pairs = document_pairs(tokenizer)
+    pairs = document_pairs(tokenizer, documents)
     for number in numbers:
         batch, lengths = sequences(pairs, number, delimiters, beginning_id(tokenizer))
         falls.append(falls_of(noting, batch, lengths))
@@ -122,11 +141,11 @@ def delimiter(tokenizer: AnyTokenizer, texts: Sequence[str]) -> list[int]:
     return plain_ids(tokenizer, texts[-1])
 
 
-def document_pairs(tokenizer: AnyTokenizer) -> list[tuple[list[int], list[int]]]:
-    """Disjoint pairs of documents of the bundled prose; the first has at least 2 HALF tokens, the second HALF."""
+def document_pairs(tokenizer: AnyTokenizer, documents: Sequence[str]) -> list[tuple[list[int], list[int]]]:
+    """Disjoint pairs of documents; the first has at least 2 HALF tokens, the second HALF."""
     waiting: list[int] | None = None
     pairs: list[tuple[list[int], list[int]]] = []
-    for text in bundled_documents()[1]:
+    for text in documents:
         ids = plain_ids(tokenizer, text)
         if waiting is None and len(ids) >= 2 * HALF:
             waiting = ids
@@ -227,4 +246,8 @@ def _rises(fall: Mapping[str, Sequence[float]]) -> bool:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2:])
+    parser = argparse.ArgumentParser()
+    parser.add_argument("path", type=Path)
+    parser.add_argument("models", nargs="+")
+    parser.add_argument("--peps", type=Path)
+    main(**vars(parser.parse_args()))

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from statesize.measurement.statistics import mean_interval
-from tools.figures.on_record import estimate, table
+from tools.figures.on_record import VERDICTS, estimate, table
 
 _HEADS = {
     "ess": "entropy-ESS",
@@ -82,7 +82,18 @@ def published_delimiters(document: Mapping[str, Any]) -> dict[str, str]:
         "Gemma 3, end",
         "Gemma 3, end and beginning",
     )
-    return {"table": table(head, rows), "pairs": str(len(document["rows"][0]["pairs"]))}
+    own, rest = (VERDICTS[claim["holds"]] for claim in document["claims"])
+    seconds = sum(row["seconds"] for row in document["rows"])
+    return {
+        **{"table": table(head, rows), "pairs": str(len(document["rows"][0]["pairs"])), "own": own, "rest": rest},
+        "minutes": f"{seconds / 60:.0f}",
+    }
+
+
+def published_delimiters_first(document: Mapping[str, Any]) -> dict[str, str]:
+    """How many pairs the first run had, and its verdicts."""
+    found = published_delimiters(document)
+    return {name: found[name] for name in ("pairs", "own", "rest")}
 
 
 def truncation_lengths(document: Mapping[str, Any]) -> dict[str, str]:

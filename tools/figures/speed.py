@@ -118,3 +118,22 @@ def whole_models(document: Mapping[str, Any]) -> dict[str, str]:
         for row in document["rows"]
     ]
     return {"table": table(("tokens", "tolerances", "in all", *stages, "peak memory"), rows)}
+
+
+def language_models(document: Mapping[str, Any]) -> dict[str, str]:
+    """What one sequence of published shapes would take, from two layers of each."""
+    rows = [
+        (
+            row["model"],
+            f"{row['parameters'] / 1e9:.2f} B",
+            row["kind"],
+            f"{row['measured']} of {row['units']}",
+            f"{row['seconds']:.0f}",
+            f"{row['memory'] / 1e9:.1f} GB",
+            f"{row['results'] / 1e6:.0f} MB",
+        )
+        for row in document["rows"]
+    ]
+    head = ("model", "parameters", "kind", "measured (`--channels`)", "seconds", "memory", "results")
+    off = [row["plan_seconds"] / row["run_seconds"] - 1 for row in document["rows"]]
+    return {"table": table(head, rows), "plan": f"{min(off):+.0%} to {max(off):+.0%}"}
