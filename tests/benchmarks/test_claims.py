@@ -10,7 +10,7 @@ import pytest
 from benchmarks import attention_students, delimiter_positions, longer_regularisation, recall_mixers, recall_moment
 
 DOCS = Path(__file__).parents[2] / "docs"
-CLAIMS = [recall_moment, delimiter_positions, attention_students, longer_regularisation]
+CLAIMS = [recall_moment, delimiter_positions, attention_students, longer_regularisation, recall_mixers]
 
 
 def kept(module):
@@ -35,6 +35,8 @@ def test_all_runs_are_there():
     )
     runs = {(row["mixer"], row["positions"], row["seed"]) for row in kept(delimiter_positions)["rows"]}
     assert runs == set(product(delimiter_positions.MIXERS, (False, True), delimiter_positions.SEEDS))
+    runs = {(row["mixer"], row["seed"]) for row in kept(recall_mixers)["rows"]}
+    assert runs == set(product(recall_mixers.MIXERS, recall_mixers.SEEDS))
     assert len(kept(attention_students)["rows"]) == 24
     pairs = {(row["mixer"], row["weight"], row["seed"]) for row in kept(longer_regularisation)["rows"]}
     assert pairs == set(product(("gla", "wla"), (0.0, 0.3, 1.0), range(400, 416)))

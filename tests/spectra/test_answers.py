@@ -90,7 +90,7 @@ def test_entries_that_do_not_fit_are_taken_in_turn(shape, shared, portion, memor
 
 
 @pytest.mark.parametrize(
-    ("each", "memory", "parts"), [(2**24, 2**27, [2, 2]), (2**22, 2**27, [4]), (2**24, 2**25, [1] * 4)]
+    ("each", "memory", "parts"), [(2**24, 2**27, [2, 2]), (2**21, 2**27, [4]), (2**24, 2**25, [1] * 4)]
 )
 def test_a_thread_of_its_own_for_much_work(each, memory, parts):
     operator, cut, seen = random_recurrence("diagonal", 0, 6, 2, batch=(4,)), make_cut(6, [3]), []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from benchmarks.truncation import interval
@@ -85,6 +86,31 @@ def attention_students(document: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
+def recall_mixers(document: Mapping[str, Any]) -> dict[str, str]:
+    """Whether mixers whose models dip deeper recall better."""
+    rows = document["rows"]
+    mixers = dict.fromkeys(row["mixer"] for row in rows)
+    means = [
+        (f"`{mixer}`", *(f"{fmean(row[name] for row in rows if row['mixer'] == mixer):.2f}" for name in _OF_MIXERS))
+        for mixer in mixers
+    ]
+    words = [name for name in document["others"] if name.removeprefix("depth_") not in mixers]
+    others = [(name.replace("_", " "), _shown(document["others"][name], ".2f")) for name in words]
+    return _claimed(document, "figure", "correlation", "", ".2f") | {
+        "mixers": table(("mixer", *_OF_MIXERS.values()), means),
+        "others": table(("correlation of", "with its interval"), others),
+        "models": str(len(rows)),
+        "counted": str(len(mixers)),
+        "minutes": f"{sum(row['seconds'] for row in rows) / 60:.0f}",
+    }
+
+
+_OF_MIXERS = {
+    **{"accuracy": "accuracy", "depth": "depth of the dip", "ess": "entropy-ESS"},
+    "log_p": "ln p of repeated bigrams",
+}
+
+
 def asked(docs: Path) -> dict[str, str]:
     """One row a claim, as in the table of findings."""
     rows: list[tuple[str, ...]] = []
@@ -101,6 +127,7 @@ def asked(docs: Path) -> dict[str, str]:
 _PAGES = {
     "recall_moment": "length.md#does-ess-rise-before-a-task-is-solved",
     "delimiter_positions": "delimiters.md#do-positions-make-attention-forget",
+    "recall_mixers": "delimiters.md#does-a-deeper-dip-go-with-better-recall",
     "attention_students": "design.md#from-softmax-to-linear-attention",
     "longer_regularisation": "in-training.md#does-it-only-start-sooner",
 }
