@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -48,6 +49,17 @@ def weights_of(loaded: LoadedModel) -> Row:
 def prose(tokenizer: AnyTokenizer | None) -> Tensor:
     """The bundled documents as one text, (L,), whatever stands between documents for the model."""
     return torch.tensor(encode(tokenizer, "\n\n".join(bundled_documents()[1])))  # pyright: ignore[reportArgumentType]
+
+
+def pep_pieces(folder: Path, piece: slice, least_bytes: int = 0) -> list[str]:
+    """A piece of each of the files pep-*.rst of github.com/python/peps that are longer, by their names."""
+    texts = [path.read_text("utf-8") for path in sorted(folder.glob("pep-*.rst"))]
+    return [text[piece] for text in texts if len(text.encode()) > least_bytes]
+
+
+def is_prose(text: str, least: float) -> bool:
+    """Whether a text has more than so many letters and spaces."""
+    return len(re.findall("[a-zA-Z ]", text)) > least
 
 
 def short(row: Row) -> str:

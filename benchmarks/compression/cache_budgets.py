@@ -28,7 +28,7 @@ from statesize.io.files import replace_file
 from statesize.measurement.statistics import Interval, mean_interval
 from statesize.models.load import load_model, tensors_sha256, tokens_sha256
 from statesize.reduction.cache.budgets import at_curves, equal
-from statesize.reduction.cache.curves import cache_sizes, error_curves, norms_after
+from statesize.reduction.cache.curves import cache_sizes, curves_of_documents
 from statesize.reduction.cache.prefix import read_prefix
 from statesize.reduction.cache.price import FOLLOWING
 from statesize.reduction.cache.price import TOKENS as DEFAULT_TOKENS
@@ -115,12 +115,8 @@ def chat(text: str) -> Chat:
 
 def calibrated(model: torch.nn.Module, pieces: list[Tensor], prefix: int) -> tuple[Tensor, Tensor]:
     """Mean curves (caches, points), and the tokens that each cache holds (caches,)."""
-    norms = norms_after(model, read_prefix(model, pieces[0][None, :prefix]))
-    curves: list[Tensor] = []
-    for ids in pieces:
-        read = read_prefix(model, ids[None, :prefix])
-        curves.append(error_curves(read, ids[None, prefix:], ("expected",), norms)[0])
-    return torch.stack(curves).mean(0), read.available
+    found = [(curves, read.available) for read, curves in curves_of_documents(model, pieces, prefix, "expected")]
+    return torch.stack([curves for curves, _ in found]).mean(0), found[0][1]
 
 
 def by_ratio(

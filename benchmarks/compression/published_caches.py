@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import random
-import re
 import sys
 import time
 from collections.abc import Iterable
@@ -23,7 +22,7 @@ import torch
 from scipy.stats import binomtest
 from torch import Tensor
 
-from benchmarks.recorded import weights_of
+from benchmarks.recorded import is_prose, pep_pieces, weights_of
 from statesize.benchmarks.cases import document
 from statesize.io.files import replace_file
 from statesize.measurement.statistics import mean_interval
@@ -87,10 +86,9 @@ def fresh_pieces(peps: Path, tokenizer: AnyTokenizer) -> list[Tensor]:
 
 def fresh_texts(peps: Path) -> list[str]:
     """The parts of PEPs from which pieces are taken."""
-    texts = {path.name: path.read_text("utf-8") for path in sorted(peps.glob("pep-*.rst"))}
-    long = [text[_HEAD : _HEAD + _PIECE] for text in texts.values() if len(text.encode()) > _LEAST]
+    long = pep_pieces(peps, slice(_HEAD, _HEAD + _PIECE), _LEAST)
     random.Random(0).shuffle(long)  # noqa: S311
-    return [text for text in long if len(re.findall("[a-zA-Z ]", text)) > 0.86 * _PIECE][PILOT:]
+    return [text for text in long if is_prose(text, 0.86 * _PIECE)][PILOT:]
 
 
 def pieces_of(texts: Iterable[Document], tokenizer: AnyTokenizer) -> list[Tensor]:

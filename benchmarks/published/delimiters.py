@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import random
-import re
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -28,7 +27,7 @@ from torch import Tensor
 
 from benchmarks.claims import judged
 from benchmarks.published.attention import Noting, entropies, singular_values
-from benchmarks.recorded import finish, of_each, short, weights_of
+from benchmarks.recorded import finish, is_prose, of_each, pep_pieces, short, weights_of
 from statesize.benchmarks.cases import document
 from statesize.lab.studies.statistics import Evidence, of_mean
 from statesize.lab.studies.verdicts import Claim
@@ -87,19 +86,18 @@ CLAIMS = (
 
 def main(path: Path, models: list[str], peps: Path | None) -> None:
     """Run the models that are not there, and write the document after each."""
-    texts = bundled_documents()[1] if peps is None else pep_pieces(peps)
+    texts = bundled_documents()[1] if peps is None else prose_of_peps(peps)
     numbers = range(PILOT, PILOT + PAIRS) if peps is None else range(PEP_PAIRS)
     wanted = of_each(models, lambda model: one_model(model, texts, numbers))
     finish(path, wanted, lambda rows: document(rows, "transformers", **conclusion(rows)))
 
 
-def pep_pieces(folder: Path) -> list[str]:
+def prose_of_peps(folder: Path) -> list[str]:
     """A piece of the prose of each PEP, in a random order."""
-    pieces = [path.read_text("utf-8")[_PIECE] for path in sorted(folder.glob("pep-*.rst"))]
-    size = _PIECE.stop - _PIECE.start
-    prose = [piece for piece in pieces if len(re.findall("[a-zA-Z ]", piece)) > _LETTERS * size]
-    random.Random(0).shuffle(prose)  # noqa: S311
-    return prose
+    least = _LETTERS * (_PIECE.stop - _PIECE.start)
+    pieces = [piece for piece in pep_pieces(folder, _PIECE) if is_prose(piece, least)]
+    random.Random(0).shuffle(pieces)  # noqa: S311
+    return pieces
 
 
 def one_model(name: str, documents: Sequence[str], numbers: Sequence[int]) -> dict[str, Any]:

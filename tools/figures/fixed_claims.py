@@ -55,7 +55,7 @@ def delimiter_positions(document: Mapping[str, Any]) -> dict[str, str]:
         for positions in (False, True):
             own = [row for row in document["rows"] if (row["mixer"], row["positions"]) == (mixer, positions)]
             depths = [sum(row["depths"][metric] for row in own) / len(own) for metric in _METRICS]
-            accuracy = sum(row["accuracy"] for row in own) / len(own)
+            accuracy = _mean(own, "accuracy")
             word = "with" if positions else "without"
             shown = (f"{accuracy:.2f}", _shown(beyond[f"{mixer}_{word}_positions"], "+.2f"))
             rows.append((f"`{mixer}`", word, *shown, *(f"{depth:+.2f}" for depth in depths)))
@@ -76,7 +76,10 @@ def attention_students(document: Mapping[str, Any]) -> dict[str, str]:
     others = [(name, _shown(one, ".2f")) for name, one in document["others"].items()]
     kv = sorted({row["kv"] for row in rows})
     by_kv = [
-        (str(pairs), *(f"{_mean(rows, pairs, name):.2f}" for name in ("ess", "error", "teacher_accuracy", "accuracy")))
+        (
+            str(pairs),
+            *(f"{_mean(rows, name, kv=pairs):.2f}" for name in ("ess", "error", "teacher_accuracy", "accuracy")),
+        )
         for pairs in kv
     ]
     head = ("pairs", "entropy-ESS of the teacher", "error of the student", "accuracy of the teacher", "of the student")
@@ -90,10 +93,7 @@ def recall_mixers(document: Mapping[str, Any]) -> dict[str, str]:
     """Whether mixers whose models dip deeper recall better."""
     rows = document["rows"]
     mixers = dict.fromkeys(row["mixer"] for row in rows)
-    means = [
-        (f"`{mixer}`", *(f"{fmean(row[name] for row in rows if row['mixer'] == mixer):.2f}" for name in _OF_MIXERS))
-        for mixer in mixers
-    ]
+    means = [(f"`{mixer}`", *(f"{_mean(rows, name, mixer=mixer):.2f}" for name in _OF_MIXERS)) for mixer in mixers]
     words = [name for name in document["others"] if name.removeprefix("depth_") not in mixers]
     others = [(name.replace("_", " "), _shown(document["others"][name], ".2f")) for name in words]
     return _claimed(document, "figure", "correlation", "", ".2f") | {
@@ -138,8 +138,7 @@ def longer_regularisation(document: Mapping[str, Any]) -> dict[str, str]:
     gains = {look["name"]: look for look in document["looks"]} | document["others"]
     rows: list[tuple[str, ...]] = []
     for mixer, weight in sorted({(row["mixer"], row["weight"]) for row in document["rows"]}):
-        own = [row for row in document["rows"] if (row["mixer"], row["weight"]) == (mixer, weight)]
-        means = [sum(row[name] for row in own) / len(own) for name in ("accuracy", "share")]
+        means = [_mean(document["rows"], name, mixer=mixer, weight=weight) for name in ("accuracy", "share")]
         named = [gains[f"{mixer}_{weight:g}{ending}"] for ending in ("", "_share") if weight]
         shown = [_shown(one, "+.2f") for one in named] or ["", ""]
         rows.append((f"`{mixer}`", f"{weight:g}", f"{means[0]:.2f}", shown[0], f"{means[1]:.2f}", shown[1]))
@@ -150,9 +149,9 @@ def longer_regularisation(document: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-def _mean(rows: list[dict[str, Any]], kv: int, name: str) -> float:
-    found = [row[name] for row in rows if row["kv"] == kv]
-    return sum(found) / len(found)
+def _mean(rows: list[dict[str, Any]], name: str, **of: object) -> float:
+    """Of the rows that hold these values."""
+    return fmean(row[name] for row in rows if of.items() <= row.items())
 
 
 def _claimed(document: Mapping[str, Any], what: str, effect: str, prefix: str, form: str) -> dict[str, str]:

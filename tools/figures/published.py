@@ -145,7 +145,7 @@ def published_caches_gemma(document: Mapping[str, Any]) -> dict[str, str]:
 
 
 def cache_budgets(document: Mapping[str, Any]) -> dict[str, str]:
-    """Budgets by curves of two kinds of text, and by ESS, priced on both kinds."""
+    """Budgets by curves of each kind of text, and by ESS, priced on all kinds."""
     found = {(row["budgets"], row["kind"], row["keep"]): row for row in document["rows"]}
     columns = [(kind, keep) for kind in document["texts"] for keep in (0.5, 0.25)]
 

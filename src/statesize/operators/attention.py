@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Self
 
 import torch
@@ -119,12 +119,8 @@ class SoftmaxAttention(TensorOperator):
 
     def apply(self, inputs: Tensor) -> Tensor:
         """T u, some queries at a time against the cache."""
-        outputs: list[Tensor] = []
-        for top, bottom in itertools.pairwise([*range(0, self.length, _ROWS), self.length]):
-            first = 0 if self.window is None else max(0, top + 1 - self.window)
-            rows = self._probabilities(self._scores(top, bottom, first, bottom))
-            outputs.append(rows @ inputs[..., first:bottom, :])
-        return torch.cat(outputs, -2)
+        strips = self._strips(0, self.length)
+        return torch.cat([rows @ inputs[..., first : first + rows.shape[-1], :] for first, rows in strips], -2)
 
     def rows(self, index: Tensor) -> Tensor:
         """Chosen rows of T.
@@ -142,14 +138,15 @@ class SoftmaxAttention(TensorOperator):
 
         Args:
             rows: Successive ones, with both ends.
-            columns: Likewise.
+            columns: Likewise, before the rows.
 
         Returns:
             (..., rows, columns).
         """
         parts: list[Tensor] = []
-        for top, bottom in itertools.pairwise([*range(rows.start, rows.stop, _ROWS), rows.stop]):
-            parts.append(self._probabilities(self._scores(top, bottom, 0, bottom))[..., columns])
+        for first, strip in self._strips(rows.start, rows.stop):
+            seen = strip[..., max(columns.start - first, 0) : max(columns.stop - first, 0)]
+            parts.append(torch.nn.functional.pad(seen, (columns.stop - columns.start - seen.shape[-1], 0)))
         return torch.cat(parts, -2)
 
     def state_size(self) -> Tensor:
@@ -182,6 +179,15 @@ class SoftmaxAttention(TensorOperator):
             soft_cap=self.soft_cap,
         )
 
+    def _strips(self, top: int, bottom: int) -> Iterator[tuple[int, Tensor]]:
+        """Rows of T, some at a time: the first column that any of them sees, and what they hold from there on."""
+        for start, end in itertools.pairwise([*range(top, bottom, _ROWS), bottom]):
+            first = self._first_seen(start)
+            yield first, self._probabilities(self._scores(start, end, first, end))
+
+    def _first_seen(self, row: int) -> int:
+        return 0 if self.window is None else max(0, row + 1 - self.window)
+
     def _scores(self, top: int, bottom: int, first: int, last: int) -> Tensor:
         rows = torch.arange(top, bottom, device=self.device)
         return self._scores_of(self.query[..., top:bottom, :], rows, first, last)
@@ -212,8 +218,7 @@ class SoftmaxAttention(TensorOperator):
         return self._with_sink(torch.cat([self._log_sum(top, bottom) for top, bottom in itertools.pairwise(ends)], -1))
 
     def _log_sum(self, top: int, bottom: int) -> Tensor:
-        first = 0 if self.window is None else max(0, top - self.window + 1)
-        ends = [*range(first, bottom, _COLUMNS), bottom]
+        ends = [*range(self._first_seen(top), bottom, _COLUMNS), bottom]
         tiles = [self._scores(top, bottom, a, b).logsumexp(-1) for a, b in itertools.pairwise(ends)]
         return torch.stack(tiles).logsumexp(0)
 

@@ -178,7 +178,7 @@ def plan_work(item: Captured, sequence: int, length: int, reference: int, settin
     readouts = first.readouts if isinstance(first, Shared) else 1
     if settings.channels is None:
         fitting = int(item.units * MOST_OPERATIONS / operations) if operations > MOST_OPERATIONS else item.units
-        count = max(-(-FEWEST_UNITS // readouts), fitting, min(readouts, 2))
+        count = max(2, -(-FEWEST_UNITS // readouts), fitting)
     else:
         count = item.units if settings.channels == "all" else -(-settings.channels // readouts)
     sample = draw(item.units, count, settings.seed, item.name)

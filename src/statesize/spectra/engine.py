@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from statesize.errors import EngineError
-from statesize.operators import Derivative, Operator, Recurrence, Shared
+from statesize.operators import Derivative, Operator, Recurrence, Shared, SoftmaxAttention
 from statesize.spectra.cut import Cut
 
 Output: TypeAlias = Literal["counts", "entropy", "values"]
@@ -158,6 +158,12 @@ def has_compiled_kernels(device: torch.device) -> bool:
 def number_bytes(recurrence: Operator) -> int:
     """Bytes of a number of its state."""
     return 2 * DOUBLE if isinstance(recurrence, Recurrence) and recurrence.is_complex else DOUBLE
+
+
+def attention_of(operator: Operator) -> SoftmaxAttention | None:
+    """The attention that an operator is, or that all its readouts are."""
+    held = operator.operator if isinstance(operator, Shared) else operator
+    return held if isinstance(held, SoftmaxAttention) else None
 
 
 def largest_state(operator: Operator) -> int:

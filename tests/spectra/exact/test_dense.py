@@ -31,11 +31,12 @@ def test_windows_of_one_shape_are_those_of_the_loop() -> None:
     torch.testing.assert_close(parts.error_bound, whole.error_bound)
 
 
+@pytest.mark.parametrize("window", [None, 1, 25, 300])
 @pytest.mark.parametrize("windows", [{}, {"past": 20, "future": 30}])
-def test_blocks_of_attention_without_the_whole_of_it(windows: dict[str, int]) -> None:
+def test_blocks_of_attention_without_the_whole_of_it(windows: dict[str, int], window: int | None) -> None:
     g = torch.Generator().manual_seed(2)
     query, key = (torch.randn(2, 3, 600, 8, generator=g, dtype=torch.float64) for _ in range(2))
-    heads = SoftmaxAttention(query, key, 0.3, sink=torch.randn(2, 3, generator=g, dtype=torch.float64))
+    heads = SoftmaxAttention(query, key, 0.3, window, sink=torch.randn(2, 3, generator=g, dtype=torch.float64))
     cut = make_cut(600, [30, 290, 560], **windows)
     for operator, asked in ((heads, cut), (Shared(heads), replace(cut, readouts=3))):
         engines = DenseEngine(), DenseEngine(whole=0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, cast
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from statesize.adapters.models.held import measuring
 from statesize.measurement.metrics import entropy_ess
 from statesize.reduction.cache.budgets import GRID, at_shares
-from statesize.reduction.cache.prefix import Following, Prefix, PrefixLayer, following_logits
+from statesize.reduction.cache.prefix import Following, Prefix, PrefixLayer, following_logits, read_prefix
 from statesize.reduction.cache.rules import Rule, kept_first
 
 # Names of the map behind attention in transformers.
@@ -32,6 +32,17 @@ def error_curves(prefix: Prefix, ids: Tensor, rules: Sequence[Rule], norms: dict
 
     following_logits(prefix, ids, watch=watch)
     return torch.cat(made, 1)
+
+
+def curves_of_documents(
+    model: nn.Module, documents: Iterable[Tensor], length: int, rule: Rule
+) -> Iterator[tuple[Prefix, Tensor]]:
+    """The prefix of each document, its first so many tokens, and the curves (caches, points) of the rest of it."""
+    norms: dict[str, nn.Module] | None = None
+    for ids in documents:
+        read = read_prefix(model, ids[None, :length])
+        norms = norms_after(model, read) if norms is None else norms
+        yield read, error_curves(read, ids[None, length:], (rule,), norms)[0]
 
 
 def _layer_curves(seen: Following, rules: Sequence[Rule], projection: Tensor, norm: nn.Module | None) -> Tensor:
@@ -52,11 +63,12 @@ def _layer_curves(seen: Following, rules: Sequence[Rule], projection: Tensor, no
     gram = (maps @ maps.mT).double()
     counts = list(map(int, at_shares(torch.tensor([layer.available]), GRID)[0]))
     curves = torch.zeros(len(rules), caches, len(GRID), dtype=torch.float64)
-    following = weights[..., layer.available :]
+    after = weights[..., layer.available :]
+    following = after @ values[:, :, layer.available :], after.sum(-1, keepdim=True)
     for at, rule in enumerate(rules):
         # What is kept at a point is what the point before keeps, and the tokens between.
         order = kept_first(rule, layer)
-        mixed, total = following @ values[:, :, layer.available :], following.sum(-1, keepdim=True)
+        mixed, total = following
         for point, (before, count) in enumerate(itertools.pairwise([0, *counts])):
             if count == layer.available:
                 break

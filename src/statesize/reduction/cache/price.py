@@ -14,8 +14,8 @@ from statesize.errors import ModelError
 from statesize.io.progress import Bars
 from statesize.models.load import measured_model
 from statesize.reduction.cache.budgets import at_curves, equal
-from statesize.reduction.cache.curves import CacheSizes, cache_sizes, error_curves, norms_after
-from statesize.reduction.cache.prefix import Prefix, read_prefix
+from statesize.reduction.cache.curves import CacheSizes, cache_sizes, curves_of_documents
+from statesize.reduction.cache.prefix import Prefix
 from statesize.reduction.cache.result import Budgets, CachedHead, CachePrices, PricedDocument, Variant
 from statesize.reduction.cache.rounding import BITS
 from statesize.reduction.cache.rules import Rule, kept_first
@@ -163,12 +163,9 @@ class _Pricing:
         """Mean curves (caches, points), mean sizes, and the last prefix."""
         curves: list[Tensor] = []
         sizes: list[CacheSizes] = []
-        norms: dict[str, nn.Module] | None = None
         read: Prefix | None = None
-        for ids in documents:
-            read = read_prefix(self.model, ids[None, : self.prefix])
-            norms = norms_after(self.model, read) if norms is None else norms
-            curves.append(error_curves(read, ids[None, self.prefix :], (self.rule,), norms)[0])
+        for read, found in curves_of_documents(self.model, documents, self.prefix, self.rule):
+            curves.append(found)
             if len(sizes) < _SIZED:
                 sizes.append(cache_sizes(read))
             step("curves")

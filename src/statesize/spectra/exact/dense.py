@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from statesize.check import require_finite
-from statesize.operators import Operator, Shared, SoftmaxAttention
+from statesize.operators import Operator, Shared
 from statesize.spectra.cut import Cut
-from statesize.spectra.engine import DOUBLE, OUTPUTS, Engine
+from statesize.spectra.engine import DOUBLE, OUTPUTS, Engine, attention_of
 from statesize.spectra.factorisation import singular_values
 from statesize.spectra.spectrum import Spectrum, denormal_error
 
@@ -36,22 +38,35 @@ class DenseEngine(Engine):
 
     def blocks(self, operator: Operator, cut: Cut) -> Spectrum:
         """The spectrum, r = the largest min(rows, columns); its bound is relative to T as `dense()` returns it."""
-        heads = attention_of(operator)
-        if heads is not None and not self._forms_whole(cut):
-            found = [_attention_spectrum(operator, heads, cut, i) for i in cut.positions]
-            return joined_spectra(found, cut, heads.query.new_zeros((*operator.batch_shape, 0)))
-        matrix = operator.dense().flatten(-3, -2) if isinstance(operator, Shared) else operator.dense()
-        require_finite("T", matrix)
-        size = 1
+        take = self._taken(operator, cut)
+        size, entries = 1, operator.batch_shape.numel()
         if cut.past is not None and cut.future is not None:
-            size = max(
-                1, self.numbers_at_once // max(1, cut.readouts * cut.past * cut.future * matrix.shape[:-2].numel())
-            )
+            size = max(1, self.numbers_at_once // max(1, cut.readouts * cut.past * cut.future * entries))
         blocks: list[Spectrum] = []
         for first in range(0, len(cut.positions), size):
             positions = cut.positions[first : first + size]
-            blocks.append(block_spectrum(torch.stack([cut.block(matrix, i) for i in positions], -3)))
-        return joined_spectra(blocks, cut, matrix.new_zeros((*matrix.shape[:-2], 0)))
+            blocks.append(block_spectrum(torch.stack([take(i) for i in positions], -3)))
+        empty = torch.zeros((*operator.batch_shape, 0), dtype=operator.dtype, device=operator.device)
+        return joined_spectra(blocks, cut, empty)
+
+    def _taken(self, operator: Operator, cut: Cut) -> Callable[[int], Tensor]:
+        """What gives H_i (..., rows, columns) at a position: out of T, or of the queries and keys that it reads."""
+
+        def finite(matrix: Tensor) -> Tensor:
+            stacked = matrix.flatten(-3, -2) if isinstance(operator, Shared) else matrix
+            require_finite("T", stacked)
+            return stacked
+
+        heads = attention_of(operator)
+        if heads is None or self._forms_whole(cut):
+            return partial(cut.block, finite(operator.dense()))
+
+        def taken(position: int) -> Tensor:
+            last = position + cut.rows(position) // cut.readouts
+            columns = slice(position - cut.columns(position), position)
+            return finite(heads.block(slice(position, last), columns))
+
+        return taken
 
     def operations(self, cut: Cut) -> float:
         """About how many operations of products of matrices take as long, for one batch entry; from shapes alone."""
@@ -69,20 +84,6 @@ class DenseEngine(Engine):
 
     def _forms_whole(self, cut: Cut) -> bool:
         return cut.readouts * cut.length**2 <= self.whole
-
-
-def attention_of(operator: Operator) -> SoftmaxAttention | None:
-    """The attention that an operator is, or that all its readouts are."""
-    held = operator.operator if isinstance(operator, Shared) else operator
-    return held if isinstance(held, SoftmaxAttention) else None
-
-
-def _attention_spectrum(operator: Operator, heads: SoftmaxAttention, cut: Cut, position: int) -> Spectrum:
-    """Of one H_i, made of the queries and keys that it reads."""
-    last = position + cut.rows(position) // cut.readouts
-    block = heads.block(slice(position, last), slice(position - cut.columns(position), position))
-    require_finite("T", block)
-    return block_spectrum((block.flatten(-3, -2) if isinstance(operator, Shared) else block)[..., None, :, :])
 
 
 def block_spectrum(blocks: Tensor) -> Spectrum:

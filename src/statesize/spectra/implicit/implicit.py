@@ -11,14 +11,14 @@ import torch
 
 from statesize.operators import Derivative, Operator, Shared, SoftmaxAttention
 from statesize.spectra.cut import Cut
-from statesize.spectra.engine import DOUBLE, Engine
-from statesize.spectra.exact.dense import DenseEngine, attention_of
+from statesize.spectra.engine import DOUBLE, Engine, attention_of
+from statesize.spectra.exact.dense import DenseEngine
 from statesize.spectra.implicit.attention import ROWS, AttentionFactors, AttentionRows, factorised
 from statesize.spectra.implicit.derivative import DerivativeBlocks, footprint
 from statesize.spectra.implicit.entropy_estimate import EntropyEstimate
 from statesize.spectra.implicit.estimated_blocks import Estimated, EstimatedBlocks
 
-# Bytes of T from which on no other engine is tried.
+# Bytes of T, and of single blocks with their copies, beyond which no other engine is tried.
 _LARGE = 2**31
 # Products with a block of attention, of two passes each, until an interval is close enough: what was seen, about.
 _PRODUCTS = 40
@@ -54,11 +54,7 @@ class ImplicitEngine(Engine):
 
     def supports(self, operator: Operator) -> bool:
         """See `Engine.supports`; several readouts where each of them is softmax attention."""
-        return (
-            isinstance(operator.operator, SoftmaxAttention)
-            if isinstance(operator, Shared)
-            else super().supports(operator)
-        )
+        return attention_of(operator) is not None or super().supports(operator)
 
     def slower_reason(self, operator: Operator, cut: Cut, outputs: tuple[str, ...]) -> str | None:
         """Where T can be held, other engines are certain."""
@@ -67,8 +63,9 @@ class ImplicitEngine(Engine):
         size = DOUBLE * cut.readouts * cut.length**2
         if size <= _LARGE:
             return f"only probable, and T takes {size / 1e9:.1f} GB, which others can hold"
-        own, exact = self.operations(operator, cut), DenseEngine().operations(cut)
-        if own < exact or DenseEngine().footprint(operator, cut) > _LARGE:
+        own, definition = self.operations(operator, cut), DenseEngine()
+        exact = definition.operations(cut)
+        if own < exact or definition.footprint(operator, cut) > _LARGE:
             return None
         return f"only probable, and takes {own:.1g} operations, the singular values take {exact:.1g}"
 
@@ -105,7 +102,7 @@ class ImplicitEngine(Engine):
         """The factors of T with their copies."""
         if isinstance(operator, Derivative):
             return 0
-        head = cast("SoftmaxAttention", operator.operator if isinstance(operator, Shared) else operator)
+        head = cast("SoftmaxAttention", attention_of(operator))
         columns = head.query.shape[-1] + 1 + (head.key_bias is not None)
         return 4 * DOUBLE * cut.readouts * columns * cut.length
 
@@ -116,7 +113,7 @@ class AttentionBlocks(EstimatedBlocks):
     def __init__(self, engine: ImplicitEngine, operator: SoftmaxAttention | Shared, cut: Cut) -> None:
         super().__init__(operator, cut)
         self._engine, self._readouts = engine, cut.readouts
-        self._attention = cast("SoftmaxAttention", operator.operator if isinstance(operator, Shared) else operator)
+        self._attention = cast("SoftmaxAttention", attention_of(operator))
 
     def _estimated(self) -> list[list[Estimated]]:
         blocks = [self._attention[entry] for entry in itertools.product(*map(range, self._operator.batch_shape))]
