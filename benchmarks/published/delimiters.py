@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.claims import judged
+from benchmarks.claims.judged import judged
 from benchmarks.published.attention import Noting, entropies, singular_values
 from benchmarks.recorded import finish, is_prose, of_each, pep_pieces, short, weights_of
 from statesize.benchmarks.cases import document

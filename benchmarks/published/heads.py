@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.claims import judged
+from benchmarks.claims.judged import judged
 from benchmarks.published.attention import Layer, Noting
 from benchmarks.recorded import finish, of_each, prose, short, weights_of
 from statesize.benchmarks.cases import document

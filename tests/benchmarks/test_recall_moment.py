@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from benchmarks.recall_moment import MIXERS, conclusion, lead, moment
+from benchmarks.claims.recall_moment import MIXERS, conclusion, lead, moment
 
 STEPS = list(range(0, 601, 10))
 

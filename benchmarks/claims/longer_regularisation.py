@@ -1,9 +1,9 @@
-"""Longer training: `python -m benchmarks.longer_regularisation FOLDER docs/longer_regularisation.json`.
+"""Longer training: `python -m benchmarks.claims.longer_regularisation FOLDER docs/longer_regularisation.json`.
 
 Does a regulariser only start sooner? The record of `statesize study regularisation` is of 600 steps, in which a faster
 start alone may be taken for a gain. Here gated and weighted linear attention learn for 2,400, with three weights λ and
 sixteen pairs of seeds. The grid and the claim, fixed before its runs, are in longer_regularisation.toml: `statesize
-study regularisation --config benchmarks/longer_regularisation.toml --output FOLDER` does the runs, about forty minutes
+study regularisation --config benchmarks/claims/longer_regularisation.toml --output FOLDER` does the runs, about forty minutes
 of one core, and this writes what they say.
 """
 
@@ -16,7 +16,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from benchmarks.claims import judged, write_judged
+from benchmarks.claims.judged import judged, write_judged
 from statesize.lab.studies.grid.settings import parse_settings
 from statesize.lab.studies.grid.table import ResultTable
 from statesize.lab.studies.page.final import final_runs

@@ -1,4 +1,4 @@
-"""Do positions make attention forget? `python -m benchmarks.delimiter_positions docs/delimiter_positions.json`.
+"""Do positions make attention forget? `python -m benchmarks.claims.delimiter_positions docs/delimiter_positions.json`.
 
 Models of four mixers learn to re-bind keys, as the bundled recall models did, each with and without learned positions,
 from eight seeds; then ESS is measured around the delimiters of held-out documents and in the controls, as `statesize
@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.claims import judged
+from benchmarks.claims.judged import judged
 from benchmarks.recorded import finish
 from statesize.benchmarks.cases import document
 from statesize.lab.studies.delimiters.corpus import DocumentCorpus, make_corpus

@@ -1,4 +1,4 @@
-"""Does ESS rise before a model solves recall? `python -m benchmarks.recall_moment docs/recall_moment.json`.
+"""Does ESS rise before a model solves recall? `python -m benchmarks.claims.recall_moment docs/recall_moment.json`.
 
 Small models learn multi-query associative recall, each mixer with each seed, and `statesize series` measures all that
 they keep, at the border between the pairs and the queries. In all of them entropy-ESS falls at first and then rises to
@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from benchmarks.claims import judged
+from benchmarks.claims.judged import judged
 from benchmarks.recorded import finish
 from statesize.benchmarks.cases import document
 from statesize.lab.mixers import LanguageModel, ModelConfig

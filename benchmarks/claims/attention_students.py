@@ -1,8 +1,8 @@
-"""From softmax to linear attention: `python -m benchmarks.attention_students FOLDER docs/attention_students.json`.
+"""From softmax to linear attention: `python -m benchmarks.claims.attention_students FOLDER docs/attention_students.json`.
 
 Does the ESS of a teacher of softmax attention tell what a student of linear attention, with a small state in place of
 the cache, loses? The grid and the claim, fixed before its runs, are in attention_students.toml: `statesize study
-distillation --config benchmarks/attention_students.toml --output FOLDER` does the runs, a quarter of an hour of one
+distillation --config benchmarks/claims/attention_students.toml --output FOLDER` does the runs, a quarter of an hour of one
 core, and this writes what they say.
 """
 
@@ -15,7 +15,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from benchmarks.claims import judged, write_judged
+from benchmarks.claims.judged import judged, write_judged
 from statesize.lab.studies.distillation.students import students_of
 from statesize.lab.studies.grid.settings import parse_settings
 from statesize.lab.studies.grid.table import ResultTable
