@@ -7,6 +7,7 @@ fixed before these runs; a run that is done is not done again.
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -107,7 +108,8 @@ def correlation(x: Numbers, y: Numbers, given: Numbers | None = None) -> Evidenc
         if given is None:
             return pearson(x[rows], y[rows])
         xy, xz, yz = (pearson(a[rows], b[rows]) for a, b in ((x, y), (x, given), (y, given)))
-        return (xy - xz * yz) / float(np.sqrt((1 - xz**2) * (1 - yz**2)))
+        unexplained = (1 - xz**2) * (1 - yz**2)
+        return (xy - xz * yz) / math.sqrt(unexplained) if unexplained > 1e-12 else math.nan
 
     return jackknife(of, np.arange(len(x)), correlation=True)
 
