@@ -1,9 +1,9 @@
-"""From softmax to linear attention: `python -m benchmarks.claims.attention_students FOLDER docs/attention_students.json`.
+"""From softmax to linear attention: `python -m benchmarks.claims.attention_students FOLDER FILE.json`.
 
 Does the ESS of a teacher of softmax attention tell what a student of linear attention, with a small state in place of
 the cache, loses? The grid and the claim, fixed before its runs, are in attention_students.toml: `statesize study
-distillation --config benchmarks/claims/attention_students.toml --output FOLDER` does the runs, a quarter of an hour of one
-core, and this writes what they say.
+distillation --config benchmarks/claims/attention_students.toml --output FOLDER` does the runs, a quarter of an hour of
+one core, and this writes what they say.
 """
 
 from __future__ import annotations

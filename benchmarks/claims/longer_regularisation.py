@@ -3,8 +3,8 @@
 Does a regulariser only start sooner? The record of `statesize study regularisation` is of 600 steps, in which a faster
 start alone may be taken for a gain. Here gated and weighted linear attention learn for 2,400, with three weights λ and
 sixteen pairs of seeds. The grid and the claim, fixed before its runs, are in longer_regularisation.toml: `statesize
-study regularisation --config benchmarks/claims/longer_regularisation.toml --output FOLDER` does the runs, about forty minutes
-of one core, and this writes what they say.
+study regularisation --config benchmarks/claims/longer_regularisation.toml --output FOLDER` does the runs, about forty
+minutes of one core, and this writes what they say.
 """
 
 from __future__ import annotations

@@ -27,12 +27,12 @@ PAIRS, REPEATS, FIRST_SEED = (20, 24, 28, 32, 36, 40), 5, 3000
 LEARNED, MATCHED = 0.8, 0.1
 CLAIM = Claim(
     statement="Where gates start open (a = 0.997) and both models learn the task (accuracies above 0.8 that differ by "
-    "at most 0.1), la uses a larger share of its state of 16 numbers than gla (utilisation_relative_0.01, over the cuts "
-    "where the state is what binds).",
+    "at most 0.1), la uses a larger share of its state of 16 numbers than gla (utilisation_relative_0.01, over the "
+    "cuts where the state is what binds).",
     unit="pair of an la and a gla that learned, with a seed of its own",
     least_units=12,
-    pilot="the runs with 16 numbers in the record of `statesize study correlation`: 13 of 22 pairs were matched so, with "
-    "a difference of .09 ± .10; with 8 numbers .05 ± .04 (7), with 32 −.01 ± .07 (10)",
+    pilot="the runs with 16 numbers in the record of `statesize study correlation`: 13 of 22 pairs were matched so, "
+    "with a difference of .09 ± .10; with 8 numbers .05 ± .04 (7), with 32 −.01 ± .07 (10)",
     thresholds={"la less gla": 0.0},
 )
 

@@ -1,4 +1,4 @@
-"""Do mixers that dip deeper at delimiters recall better? `python -m benchmarks.claims.recall_mixers docs/recall_mixers.json`.
+"""Do mixers that dip deeper at delimiters recall better? `python -m benchmarks.claims.recall_mixers FILE.json`.
 
 Models of twelve mixers learn to re-bind keys, as the bundled recall models did, from five fresh seeds each. On held-out
 documents ESS is measured at the delimiters, and the nats that answers to repeated bigrams cost, as `statesize study
@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.claims.judged import judged
 from benchmarks.claims.delimiter_positions import held_out
+from benchmarks.claims.judged import judged
 from benchmarks.recorded import finish
 from statesize.benchmarks.cases import document
 from statesize.lab.studies.delimiters.dips import measure_dips

@@ -1,4 +1,4 @@
-"""Does the ESS of a teacher tell what a smaller student loses? `python -m benchmarks.claims.teachers docs/teachers.json`.
+"""Does the ESS of a teacher tell what a smaller student loses? `python -m benchmarks.claims.teachers FILE.json`.
 
 96 teachers of gated linear attention, each from a seed of its own, with a student of 4 numbers a head each: the setting
 of `statesize study distillation`, whose 24 teachers have two beginnings. About 40 minutes of one core. The claim was
@@ -28,9 +28,9 @@ from statesize.lab.tasks.mqar import MQAR
 
 PAIRS, WEIGHTS, TEACHERS, FIRST_SEED = (6, 10, 16, 24), (0.0, 0.1, 0.3), 8, 2000
 CLAIM = Claim(
-    statement="Among teachers of equally many pairs, the higher the entropy-ESS of a teacher, the mean over its layers, "
-    "the larger the error of its operators in a student of 4 numbers (rank correlation above 0.3), and the more "
-    "accuracy the student loses (above 0).",
+    statement="Among teachers of equally many pairs, the higher the entropy-ESS of a teacher, the mean over its "
+    "layers, the larger the error of its operators in a student of 4 numbers (rank correlation above 0.3), and the "
+    "more accuracy the student loses (above 0).",
     unit="teacher",
     least_units=48,
     pilot="the 24 teachers on record of `statesize study distillation`: .86 [.72, .93] and .60 [.21, .82] at equal "

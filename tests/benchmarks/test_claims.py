@@ -7,14 +7,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.claims import attention_students, delimiter_positions, longer_regularisation, recall_mixers, recall_moment
+from benchmarks.claims import (
+    attention_students,
+    delimiter_positions,
+    longer_regularisation,
+    recall_mixers,
+    recall_moment,
+)
 
 DOCS = Path(__file__).parents[2] / "docs"
 CLAIMS = [recall_moment, delimiter_positions, attention_students, longer_regularisation, recall_mixers]
 
 
 def kept(module):
-    return json.loads((DOCS / f"{module.__name__.rpartition(".")[2]}.json").read_text(encoding="utf-8"))
+    return json.loads((DOCS / f"{module.__name__.rpartition('.')[2]}.json").read_text(encoding="utf-8"))
 
 
 @pytest.mark.parametrize("module", CLAIMS, ids=lambda module: module.__name__)

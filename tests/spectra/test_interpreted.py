@@ -123,18 +123,19 @@ def test_eliminations_of_a_chunk(interpreted, chunks, width):
     torch.testing.assert_close(slow[2], fast[2], rtol=1e-9, atol=0)
 
 
-def test_eliminations_around_cores(interpreted):
+@pytest.mark.parametrize("readouts", [1, 3])
+def test_eliminations_around_cores(interpreted, readouts):
     rng, b = np.random.default_rng(0), 16
     sizes = [0, 3, 34]
     first = np.concatenate([[0], np.cumsum(sizes)])
-    diagonal, borders = rng.random(first[-1]) + 1, rng.standard_normal(first[-1] * 2 * b) / 10
-    gram, inside = rng.standard_normal((2, 3, b, b))
+    diagonal, borders = rng.random(first[-1]) + 1, rng.standard_normal(first[-1] * (readouts + 1) * b) / 10
+    gram, inside = rng.standard_normal((3, readouts * b, readouts * b)), rng.standard_normal((3, readouts * b, b))
     chunk, shift = np.array([2, 0, 1, 2]), np.array([0.3, 0.2, 0.1, 0.4])
     given = np.array([True, True, False]), first, diagonal, 0.3 * np.ones(first[-1]), borders, gram, inside
 
     def found(module):
         results = np.empty((4, b), np.int64), np.empty((4, b)), np.empty((4, b))
-        module.eliminate_around_cores(chunk, shift, -shift, *given, 1, *results)
+        module.eliminate_around_cores(chunk, shift, -shift, *given, *results)
         return results
 
     for slow, fast in zip(found(interpreted["cores"]), found(cores), strict=True):

@@ -4,35 +4,37 @@ import pytest
 from statesize.spectra.lanes.elimination import eliminate_chunks
 
 
-def eliminated(whole):
+def eliminated(whole, readouts=1):
     """Positive pivots, logarithms and sizes, (N, b) each."""
-    shape = whole.shape[0], whole.shape[1] // 2
+    shape = whole.shape[0], whole.shape[1] // (readouts + 1)
     results = np.empty(shape, np.int64), np.empty(shape), np.empty(shape)
-    eliminate_chunks(whole, *results)
+    eliminate_chunks(whole, readouts, *results)
     return results
 
 
-def block(whole, j):
-    """S_j: the rows j … and the columns … j − 1 of a chunk."""
-    b = whole.shape[0] // 2
-    kept = [*range(j, b), *range(b, b + j)]
+def block(whole, j, readouts=1):
+    """S_j: the rows of the positions j … and the columns … j − 1 of a chunk."""
+    rows = whole.shape[0] // (readouts + 1) * readouts
+    kept = [*range(readouts * j, rows), *range(rows, rows + j)]
     return whole[np.ix_(kept, kept)]
 
 
-def symmetric(seed, chunks, b):
-    whole = np.random.default_rng(seed).standard_normal((chunks, 2 * b, 2 * b))
+def symmetric(seed, chunks, b, readouts=1):
+    order = (readouts + 1) * b
+    whole = np.random.default_rng(seed).standard_normal((chunks, order, order))
     return whole + whole.transpose(0, 2, 1)
 
 
+@pytest.mark.parametrize("readouts", [1, 2, 3, 5])
 @pytest.mark.parametrize(("chunks", "b"), [(1, 1), (3, 2), (2, 4), (8, 8), (9, 16), (17, 8), (2, 32)])
-def test_every_position_as_if_alone(chunks, b):
-    whole = symmetric(b, chunks, b)
-    positive, logarithm, size = eliminated(whole)
+def test_every_position_as_if_alone(chunks, b, readouts):
+    whole = symmetric(b, chunks, b, readouts)
+    positive, logarithm, size = eliminated(whole, readouts)
     for k in range(chunks):
         for j in range(b):
-            eigenvalues = np.linalg.eigvalsh(block(whole[k], j))
+            eigenvalues = np.linalg.eigvalsh(block(whole[k], j, readouts))
             assert positive[k, j] == (eigenvalues > 0).sum()
-            expected = np.linalg.slogdet(block(whole[k], j)).logabsdet
+            expected = np.linalg.slogdet(block(whole[k], j, readouts)).logabsdet
             assert abs(logarithm[k, j] - expected) <= 1e-13 * size[k, j] / np.abs(eigenvalues).min()
 
 

@@ -1,9 +1,10 @@
 """Elimination of the bordered blocks of a chunk at all its positions, eight chunks in the lanes of one instruction.
 
-S_j = [[P[j:, j:], X[j:, :j]], [·, C[:j, :j]]] for j = 0 … b − 1, with P and C symmetric. The positions of a half share
-what they all keep: the first half keeps the rows of the second, the second the columns of the first. These are
-eliminated once, the rest is a problem of half the size, and so on down to single positions: 2.2 b³ operations for all b
-positions (docs/engine-mathematics.md, "Counts"). Products are taken in tiles of 4 × 4 entries that stay in registers.
+S_j = [[P[r j:, r j:], X[r j:, :j]], [·, C[:j, :j]]] for j = 0 … b − 1, with P and C symmetric and r rows a position.
+The positions of a half share what they all keep: the first half keeps the rows of the second, the second the columns of
+the first. These are eliminated once, the rest is a problem of half the size, and so on down to single positions: 2.2 b³
+operations for all b positions where r = 1 (docs/engine-mathematics.md, "Counts"). Products are taken in tiles of 4 × 4
+entries that stay in registers.
 """
 
 from __future__ import annotations
@@ -36,25 +37,34 @@ _load, _splat = lane_functions(LANES)
 
 @compile_entry
 def eliminate_chunks(
-    whole: Array, positive: npt.NDArray[np.int64], logarithm: Array, size: Array, version: int = VERSION
+    whole: Array,
+    readouts: int,
+    positive: npt.NDArray[np.int64],
+    logarithm: Array,
+    size: Array,
+    version: int = VERSION,
 ) -> None:
-    """Positive pivots, Σ ln |pivot| and Σ (|pivot| + |row|²/|pivot|), (N, b) each, of [[P, X], [·, C]] (N, 2b, 2b)."""
-    # Of `whole` the upper triangles are used; b is a power of 2.
-    eliminate_each(whole, positive, logarithm, size)
+    """Positive pivots, Σ ln |pivot| and Σ (|pivot| + |row|²/|pivot|), (N, b) each, of [[P, X], [·, C]] (N, n, n)."""
+    # n = (r + 1) b. Of `whole` the upper triangles are used; b is a power of 2.
+    eliminate_each(whole, readouts, positive, logarithm, size)
 
 
 @compile_lanes
-def eliminate_each(whole: Array, positive: npt.NDArray[np.int64], logarithm: Array, size: Array) -> None:
+def eliminate_each(whole: Array, readouts: int, positive: npt.NDArray[np.int64], logarithm: Array, size: Array) -> None:
     """As `eliminate_chunks`, to be called from compiled code."""
-    N, b = whole.shape[0], whole.shape[1] // 2
+    r = readouts
+    N, b = whole.shape[0], whole.shape[1] // (r + 1)
     # Blocks hold P, X and C with the lane last, of P and C the upper triangles; nodes of a level lie one below another.
-    here, there = np.empty(3 * b * b * LANES), np.empty(3 * b * b * LANES)
-    panel, scaled = np.empty((3 * b * b // 4 + 4) * LANES), np.empty((3 * b * b // 4 + 4) * LANES)
-    pivots = np.empty(b * LANES)
+    entries = (r * r + r + 1) * b * b * LANES
+    here, there = np.empty(entries), np.empty(entries)
+    # A child eliminates at most r b / 2 rows, beside which it keeps as many and b / 2 columns.
+    most = (r * (2 * r + 1) * b * b // 4 + r * r + r + 1) * LANES
+    panel, scaled = np.empty(most), np.empty(most)
+    pivots = np.empty(r * b * LANES)
     # Before and after a level, by node: positive pivots, logarithms of pivots, sizes.
     before, after = np.empty(3 * b * LANES), np.empty(3 * b * LANES)
     for first in range(0, N, LANES):
-        _pack(whole, first, here)
+        _pack(whole, r, first, here)
         before[:] = 0.0
         h, nodes = b, 1
         while h > 1:
@@ -63,19 +73,18 @@ def eliminate_each(whole: Array, positive: npt.NDArray[np.int64], logarithm: Arr
                 for child in range(2):
                     parent, into = node * 3, (2 * node + child) * 3
                     if h >= 4:
-                        eliminated = _eliminate_tiles(here, there, panel, scaled, pivots, node, h, b, child)
+                        eliminated = _eliminate_tiles(here, there, panel, scaled, pivots, r, node, h, b, child)
                     else:
-                        eliminated = _eliminate_small(here, there, panel, pivots, node, h, b, child)
+                        eliminated = _eliminate_small(here, there, panel, pivots, r, node, h, b, child)
                     store(after, into + 2, _load(before, parent + 2) + eliminated)
-                    _tally(pivots, h, before, parent, after, into)
+                    _tally(pivots, h if child else r * h, before, parent, after, into)
             nodes *= 2
             here, there = there, here
             before, after = after, before
         for j in range(b):
-            pivot = _load(here, j * b)
-            store(pivots, 0, pivot)
-            store(before, 3 * j + 2, _load(before, 3 * j + 2) + _magnitude(pivot))
-            _tally(pivots, 1, before, 3 * j, before, 3 * j)
+            eliminated = _eliminate_position(here, panel, pivots, r, j, b)
+            store(before, 3 * j + 2, _load(before, 3 * j + 2) + eliminated)
+            _tally(pivots, r, before, 3 * j, before, 3 * j)
             for w in range(min(LANES, N - first)):
                 at = 3 * j * LANES + w
                 positive[first + w, j] = int(before[at])
@@ -84,70 +93,88 @@ def eliminate_each(whole: Array, positive: npt.NDArray[np.int64], logarithm: Arr
 
 
 @compile_lanes
-def _pack(whole: Array, first: int, blocks: Array) -> None:
-    N, b = whole.shape[0], whole.shape[1] // 2
+def _pack(whole: Array, r: int, first: int, blocks: Array) -> None:
+    N, b = whole.shape[0], whole.shape[1] // (r + 1)
+    rows = r * b
     for w in range(LANES):
         k = min(first + w, N - 1)
-        for i in range(b):
-            at = i * b * LANES + w
-            for j in range(i, b):
-                blocks[at + j * LANES] = whole[k, i, j]
-                blocks[at + (2 * b * b + j) * LANES] = whole[k, b + i, b + j]
+        for i in range(rows):
+            for j in range(i, rows):
+                blocks[(i * rows + j) * LANES + w] = whole[k, i, j]
             for j in range(b):
-                blocks[at + (b * b + j) * LANES] = whole[k, i, b + j]
+                blocks[(rows * rows + i * b + j) * LANES + w] = whole[k, i, rows + j]
+        for i in range(b):
+            for j in range(i, b):
+                blocks[(rows * rows + rows * b + i * b + j) * LANES + w] = whole[k, rows + i, rows + j]
 
 
 @compile_lanes
-def _gather(here: Array, panel: Array, node: int, h: int, b: int, child: int, tile: int) -> None:
-    # The h rows that a child eliminates, [pivot block | to its rows | to its columns], in tiles of so many columns, one
+def _gather(here: Array, panel: Array, r: int, node: int, h: int, b: int, child: int, tile: int) -> None:
+    # The rows that a child eliminates, [pivot block | to its rows | to its columns], in tiles of so many columns, one
     # tile after another; of the pivot block the tiles on the diagonal and right of it.
-    # A node of 2h positions lies in rows 2h · node … of each block. Child 0 eliminates the rows of the second half,
-    # child 1 the columns of the first.
-    top, middle = 2 * h * node, 2 * h * node + h
-    for i in range(h):
-        for j in range(i - i % tile, 3 * h):
+    # A node of 2h positions lies in rows 2h r · node … of P and X and 2h · node … of C. Child 0 eliminates the rows of
+    # the second half, child 1 the columns of the first.
+    kept, eliminated = r * h, h if child else r * h
+    P, X, C = 2 * kept * node * r * b, r * r * b * b + 2 * kept * node * b, (r * r + r) * b * b + 2 * h * node * b
+    for i in range(eliminated):
+        for j in range(i - i % tile, eliminated + kept + h):
             low, high = min(i, j), max(i, j)
             if child == 0:
-                if j < h:
-                    source = (middle + low) * b + h + high
-                elif j < 2 * h:
-                    source = (top + j - h) * b + h + i
+                if j < kept:
+                    source = P + (kept + low) * r * b + kept + high
+                elif j < 2 * kept:
+                    source = P + (j - kept) * r * b + kept + i
                 else:
-                    source = b * b + (middle + i) * b + j - 2 * h
+                    source = X + (kept + i) * b + j - 2 * kept
             elif j < h:
-                source = 2 * b * b + (top + low) * b + high
-            elif j < 2 * h:
-                source = b * b + (middle + j - h) * b + i
+                source = C + low * b + high
+            elif j < h + kept:
+                source = X + (kept + j - h) * b + i
             else:
-                source = 2 * b * b + (top + i) * b + j - h
-            store(panel, (j // tile) * h * tile + i * tile + j % tile, _load(here, source))
+                source = C + i * b + j - kept
+            store(panel, (j // tile) * eliminated * tile + i * tile + j % tile, _load(here, source))
 
 
 @compile_lanes
-def _keep(here: Array, there: Array, node: int, h: int, b: int, child: int) -> int:
-    # Copies what a child keeps; it begins in the row that is returned.
-    child_side, side = (2 * h * node, 0) if child == 0 else (2 * h * node + h, h)
-    for block in range(3):
-        for i in range(h):
-            at = block * b * b + (child_side + i) * b
-            for j in range(0 if block == 1 else i, h):
-                store(there, at + j, _load(here, at + side + j))
-    return child_side
+def _keep(here: Array, there: Array, r: int, node: int, h: int, b: int, child: int) -> tuple[int, int, int]:
+    # Copies what a child keeps; it begins in P, X and C at the numbers that are returned.
+    kept, at = r * h, 2 * node + child
+    P, X, C = kept * at * r * b, r * r * b * b + kept * at * b, (r * r + r) * b * b + h * at * b
+    for i in range(kept):
+        for j in range(i, kept):
+            store(there, P + i * r * b + j, _load(here, P + i * r * b + kept * child + j))
+        for j in range(h):
+            store(there, X + i * b + j, _load(here, X + i * b + h * child + j))
+    for i in range(h):
+        for j in range(i, h):
+            store(there, C + i * b + j, _load(here, C + i * b + h * child + j))
+    return P, X, C
 
 
 @compile_lanes
 def _eliminate_tiles(
-    here: Array, there: Array, panel: Array, scaled: Array, pivots: Array, node: int, h: int, b: int, child: int
+    here: Array,
+    there: Array,
+    panel: Array,
+    scaled: Array,
+    pivots: Array,
+    r: int,
+    node: int,
+    h: int,
+    b: int,
+    child: int,
 ) -> Any:
     # `panel` becomes D Lᵀ of the rows that are eliminated, S = L D Lᵀ, and `scaled` the same rows of Lᵀ.
-    _gather(here, panel, node, h, b, child, 4)
-    child_side = _keep(here, there, node, h, b, child)
-    tiles, size, one = h // 4, _splat(0.0), _splat(1.0)
+    _gather(here, panel, r, node, h, b, child, 4)
+    P, X, C = _keep(here, there, r, node, h, b, child)
+    e = h if child else r * h
+    tiles, of_rows, of_columns = e // 4, r * h // 4, h // 4
+    together, size, one = tiles + of_rows + of_columns, _splat(0.0), _splat(1.0)
     for k in range(tiles):
         row = 16 * k
-        for t in range(k if k else 3 * tiles, 3 * tiles):
-            _subtract(scaled, 4 * k * h, panel, 4 * t * h, 4 * k, panel, 4 * t * h + row, 4)
-        at = 4 * k * h + row
+        for t in range(k if k else together, together):
+            _subtract(scaled, 4 * k * e, panel, 4 * t * e, 4 * k, panel, 4 * t * e + row, 4)
+        at = 4 * k * e + row
         a01, a02, a03 = _load(panel, at + 1), _load(panel, at + 2), _load(panel, at + 3)
         p0 = _load(panel, at)
         i0 = one / p0
@@ -167,9 +194,9 @@ def _eliminate_tiles(
         store(pivots, 4 * k + 2, p2)
         store(pivots, 4 * k + 3, p3)
         s0, s1, s2, s3 = a01 * l01 + a02 * l02 + a03 * l03, a12 * l12 + a13 * l13, a23 * l23, _splat(0.0)
-        for t in range(k + 1, 3 * tiles):
+        for t in range(k + 1, together):
             for c in range(4):
-                at = 4 * t * h + row + c
+                at = 4 * t * e + row + c
                 y0 = _load(panel, at)
                 y1 = _load(panel, at + 4) - l01 * y0
                 y2 = _load(panel, at + 8) - l02 * y0 - l12 * y1
@@ -185,16 +212,17 @@ def _eliminate_tiles(
                 s0, s1, s2, s3 = s0 + y0 * l0, s1 + y1 * l1, s2 + y2 * l2, s3 + y3 * l3
         size = size + _magnitude(p0) + _magnitude(p1) + _magnitude(p2) + _magnitude(p3)
         size = size + _magnitude(s0) + _magnitude(s1) + _magnitude(s2) + _magnitude(s3)
-    to_rows, to_columns = 4 * h * tiles, 8 * h * tiles
-    for i in range(tiles):
-        left_rows, left_columns = to_rows + 4 * h * i, to_columns + 4 * h * i
-        target = (child_side + 4 * i) * b
-        for j in range(tiles):
-            if j >= i:
-                _subtract(scaled, left_rows, panel, to_rows + 4 * h * j, h, there, target + 4 * j, b)
-                at = 2 * b * b + target + 4 * j
-                _subtract(scaled, left_columns, panel, to_columns + 4 * h * j, h, there, at, b)
-            _subtract(scaled, left_rows, panel, to_columns + 4 * h * j, h, there, b * b + target + 4 * j, b)
+    to_rows, to_columns = 4 * e * tiles, 4 * e * (tiles + of_rows)
+    for i in range(of_rows):
+        left = to_rows + 4 * e * i
+        for j in range(i, of_rows):
+            _subtract(scaled, left, panel, to_rows + 4 * e * j, e, there, P + 4 * i * r * b + 4 * j, r * b)
+        for j in range(of_columns):
+            _subtract(scaled, left, panel, to_columns + 4 * e * j, e, there, X + 4 * i * b + 4 * j, b)
+    for i in range(of_columns):
+        for j in range(i, of_columns):
+            at = C + 4 * i * b + 4 * j
+            _subtract(scaled, to_columns + 4 * e * i, panel, to_columns + 4 * e * j, e, there, at, b)
     return size
 
 
@@ -232,37 +260,61 @@ def _store_four(target: Array, t: int, first: Any, second: Any, third: Any, four
 
 @compile_lanes
 def _eliminate_small(
-    here: Array, there: Array, panel: Array, pivots: Array, node: int, h: int, b: int, child: int
+    here: Array, there: Array, panel: Array, pivots: Array, r: int, node: int, h: int, b: int, child: int
 ) -> Any:
-    # The same for h = 1 or 2, whose panel is one row after another.
-    _gather(here, panel, node, h, b, child, 1)
-    child_side = _keep(here, there, node, h, b, child)
-    size, one = _splat(0.0), _splat(1.0)
-    for k in range(h):
-        pivot = _load(panel, k * h + k)
-        inverse = one / pivot
-        store(pivots, k, pivot)
-        energy = _splat(0.0)
-        for j in range(k + 1, 3 * h):
-            y = _load(panel, j * h + k)
-            energy = energy + y * (y * inverse)
-        size = size + _magnitude(pivot) + _magnitude(energy)
-        for i in range(k + 1, h):
-            factor = _load(panel, i * h + k) * inverse
-            for j in range(i, 3 * h):
-                store(panel, j * h + i, _load(panel, j * h + i) - factor * _load(panel, j * h + k))
-        for i in range(h):
-            to_row, to_column = _load(panel, (h + i) * h + k) * inverse, _load(panel, (2 * h + i) * h + k) * inverse
-            target = (child_side + i) * b
+    # The same for h = 1 or 2, whose panel is one column after another.
+    _gather(here, panel, r, node, h, b, child, 1)
+    P, X, C = _keep(here, there, r, node, h, b, child)
+    e, kept, size = h if child else r * h, r * h, _splat(0.0)
+    for k in range(e):
+        inverse, eliminated = _pivot(panel, pivots, k, e, e + kept + h)
+        size = size + eliminated
+        for i in range(kept):
+            factor = _load(panel, (e + i) * e + k) * inverse
+            for j in range(i, kept):
+                _take(there, P + i * r * b + j, factor, _load(panel, (e + j) * e + k))
             for j in range(h):
-                by_row, by_column = _load(panel, (h + j) * h + k), _load(panel, (2 * h + j) * h + k)
-                at = b * b + target + j
-                store(there, at, _load(there, at) - to_row * by_column)
-                if j >= i:
-                    store(there, target + j, _load(there, target + j) - to_row * by_row)
-                    at += b * b
-                    store(there, at, _load(there, at) - to_column * by_column)
+                _take(there, X + i * b + j, factor, _load(panel, (e + kept + j) * e + k))
+        for i in range(h):
+            factor = _load(panel, (e + kept + i) * e + k) * inverse
+            for j in range(i, h):
+                _take(there, C + i * b + j, factor, _load(panel, (e + kept + j) * e + k))
     return size
+
+
+@compile_lanes
+def _eliminate_position(here: Array, panel: Array, pivots: Array, r: int, j: int, b: int) -> Any:
+    # The r rows of one position, with which nothing is left.
+    size = _splat(0.0)
+    for i in range(r):
+        for k in range(i, r):
+            store(panel, k * r + i, _load(here, (r * j + i) * r * b + k))
+    for k in range(r):
+        _, eliminated = _pivot(panel, pivots, k, r, r)
+        size = size + eliminated
+    return size
+
+
+@compile_lanes
+def _pivot(panel: Array, pivots: Array, k: int, rows: int, columns: int) -> tuple[Any, Any]:
+    # Takes row k from those below it that are eliminated too; 1 / pivot, and the size of what was taken from all.
+    pivot = _load(panel, k * rows + k)
+    inverse = _splat(1.0) / pivot
+    store(pivots, k, pivot)
+    energy = _splat(0.0)
+    for j in range(k + 1, columns):
+        y = _load(panel, j * rows + k)
+        energy = energy + y * (y * inverse)
+    for i in range(k + 1, rows):
+        factor = _load(panel, i * rows + k) * inverse
+        for j in range(i, columns):
+            _take(panel, j * rows + i, factor, _load(panel, j * rows + k))
+    return inverse, _magnitude(pivot) + _magnitude(energy)
+
+
+@compile_lanes
+def _take(target: Array, at: int, factor: Any, y: Any) -> None:
+    store(target, at, _load(target, at) - factor * y)
 
 
 @compile_lanes

@@ -180,7 +180,7 @@ def eliminate(rows: Tensor, cross: Tensor, columns: Tensor) -> tuple[Tensor, Ten
 def _by_kernels(whole: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     N, b = whole.shape[0], whole.shape[1] // 2
     positive, logarithm, size = np.empty((N, b), np.int64), np.empty((N, b)), np.empty((N, b))
-    eliminate_chunks(whole.numpy(), positive, logarithm, size)
+    eliminate_chunks(whole.numpy(), 1, positive, logarithm, size)
     return torch.from_numpy(positive), torch.from_numpy(logarithm), torch.from_numpy(size)
 
 

@@ -156,7 +156,7 @@ class TridiagonalChunks:
         """φ_i(s) = ln det(I + H_iᵀ H_i / s²), (N, b), at one shift s > 0 a group, (N,)."""
         s = shift / self._scales
         _, logarithm, _ = self._eliminate(s, -s)
-        return logarithm - (torch.from_numpy(self.pivots).to(s.device)[self.chunk] * s.log())[:, None]
+        return logarithm - torch.from_numpy(self.pivots).to(s.device)[self.chunk] * s.log()[:, None]
 
     @cached_property
     def _scales(self) -> Tensor:
@@ -164,8 +164,9 @@ class TridiagonalChunks:
 
     @property
     def pivots(self) -> npt.NDArray[np.int64]:
-        """How many pivots an elimination of each chunk has, (N,): of its core, and as many rows or columns inside."""
-        return np.diff(self.cores.first) + _spacing(self.readouts) * self.width
+        """How many pivots each position has, (N, b): of the core, and the chunk's rows after and columns before it."""
+        before = np.arange(self.width)
+        return np.diff(self.cores.first)[:, None] + self.readouts * (self.width - before) + before
 
     def _everywhere(self, positions: Tensor) -> Tensor:
         """(E, L) as groups, (N, b)."""
@@ -186,17 +187,11 @@ class TridiagonalChunks:
             cores.borders.ravel(),
             cores.gram,
             cores.inside,
-            _spacing(self.readouts),
             positive,
             logarithm,
             lost,
         )
         return tuple(torch.from_numpy(part).to(device) for part in (positive, logarithm, lost))  # pyright: ignore[reportReturnType]
-
-
-def _spacing(readouts: int) -> int:
-    """Rows that an elimination has for each position, those of zeros included: a power of 2."""
-    return 1 << (readouts - 1).bit_length()
 
 
 def tridiagonal_chunks(matrix: Tensor, width: int, needed: Tensor | None = None) -> TridiagonalChunks:

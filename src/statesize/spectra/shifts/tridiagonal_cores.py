@@ -40,7 +40,6 @@ def eliminate_around_cores(
     borders: Array,
     gram: Array,
     inside: Array,
-    spacing: int,
     positive: Whole,
     logarithm: Array,
     size: Array,
@@ -49,19 +48,12 @@ def eliminate_around_cores(
     """As `eliminate_chunks`, the core included, (m, b) each, of chunks (m,) at shifts a, c (m,)."""
     # Of N chunks: whether the core stands for the past, (N,); where its rows begin, (N + 1,), in Θ, (rows,) each, and
     # in W, (rows · (r + 1) b); the Gram matrix of the chunk's own rows or columns, (N, r b, r b), and T inside,
-    # (N, r b, b). The chunk itself is eliminated with as many columns as rows, `spacing` ≥ r of them a position, a
-    # power of 2; the others are 0.
-    b = inside.shape[2]
-    border, inner = inside.shape[1] + b, spacing * b
+    # (N, r b, b).
+    b, rows = inside.shape[2], inside.shape[1]
+    border = rows + b
     chunks = np.empty((_CHUNKS, border, border))
-    whole = np.empty((_CHUNKS, 2 * inner, 2 * inner))
     solved, scaled = np.empty(_ROWS * border), np.empty(_ROWS * border)
     cores = np.empty((_CHUNKS, 3))
-    counts, logarithms, sizes = (
-        np.empty((_CHUNKS, inner), np.int64),
-        np.empty((_CHUNKS, inner)),
-        np.empty((_CHUNKS, inner)),
-    )
     for begin in range(0, len(chunk), _CHUNKS):
         count = min(_CHUNKS, len(chunk) - begin)
         for n in range(count):
@@ -71,16 +63,16 @@ def eliminate_around_cores(
             low, high = first[k], first[k + 1]
             core = diagonal[low:high], beside[low:high], borders[low * border : high * border]
             counted, logs, lost = _eliminate_core(
-                a[m], c[m], of_past[k], core[0], core[1], core[2], solved, scaled, chunks[n].ravel(), border - b, b
+                a[m], c[m], of_past[k], core[0], core[1], core[2], solved, scaled, chunks[n].ravel(), rows, b
             )
             cores[n, 0], cores[n, 1], cores[n, 2] = counted, logs, lost
-            _spread(a[m], c[m], chunks[n], whole[n], b, spacing)
-        eliminate_each(whole[:count], counts[:count], logarithms[:count], sizes[:count])
+        part = slice(begin, begin + count)
+        eliminate_each(chunks[:count], rows // b, positive[part], logarithm[part], size[part])
         for n in range(count):
             for j in range(b):
-                positive[begin + n, j] = counts[n, spacing * j] + int(cores[n, 0])
-                logarithm[begin + n, j] = logarithms[n, spacing * j] + cores[n, 1]
-                size[begin + n, j] = sizes[n, spacing * j] + cores[n, 2]
+                positive[begin + n, j] += int(cores[n, 0])
+                logarithm[begin + n, j] += cores[n, 1]
+                size[begin + n, j] += cores[n, 2]
 
 
 @compile_lanes
@@ -98,31 +90,6 @@ def _place(a: float, c: float, of_past: bool, gram: Array, inside: Array, whole:
         for j in range(b):
             whole[rows + i, rows + j] = -outside_columns * gram[i, j]
         whole[rows + i, rows + i] += c
-
-
-@compile_lanes
-def _spread(a: float, c: float, chunk: Array, whole: Array, b: int, spacing: int) -> None:
-    # The upper triangle of a chunk with `spacing` rows and columns a position, of which the first are its own.
-    rows, inner = chunk.shape[0] - b, spacing * b
-    r = rows // b
-    if spacing == 1:
-        # Number by number: the check of shapes in an assignment of arrays takes 4 s to compile.
-        for i in range(rows + b):
-            for j in range(rows + b):
-                whole[i, j] = chunk[i, j]
-        return
-    whole[:] = 0.0
-    for i in range(inner):
-        whole[i, i], whole[inner + i, inner + i] = a, c
-    for i in range(b):
-        for h in range(r):
-            at, source = spacing * i + h, r * i + h
-            for j in range(b):
-                for g in range(r):
-                    whole[at, spacing * j + g] = chunk[source, r * j + g]
-                whole[at, inner + spacing * j] = chunk[source, rows + j]
-        for j in range(b):
-            whole[inner + spacing * i, inner + spacing * j] = chunk[rows + i, rows + j]
 
 
 @compile_lanes
