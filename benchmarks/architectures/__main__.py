@@ -15,7 +15,6 @@ import torch
 import transformers
 
 from benchmarks.architectures.measuring import held_out_windows, losses, measured, nats_by_document
-from benchmarks.architectures.published import published
 from benchmarks.architectures.shapes import ARCHITECTURES
 from benchmarks.architectures.training import LENGTH, RECORD, TRAINING, load, train_missing
 from statesize.io.files import replace_file
@@ -56,7 +55,6 @@ def main(folder: Path, output: Path) -> None:
         "machine": machine(),
         "versions": installed("torch", "transformers", "numpy"),
         "architectures": rows,
-        "published": published(folder / "published.json"),
     }
     replace_file(output, (json.dumps(document, indent=1) + "\n").encode())
 

@@ -9,14 +9,18 @@ import pytest
 
 from benchmarks.claims import (
     attention_students,
+    copying,
     delimiter_positions,
     longer_regularisation,
+    open_gates,
     recall_mixers,
     recall_moment,
+    teachers,
 )
 
 DOCS = Path(__file__).parents[2] / "docs"
-CLAIMS = [recall_moment, delimiter_positions, attention_students, longer_regularisation, recall_mixers]
+OF_RUNS = [teachers, open_gates, copying]
+CLAIMS = [recall_moment, delimiter_positions, attention_students, longer_regularisation, recall_mixers, *OF_RUNS]
 
 
 def kept(module):
@@ -46,6 +50,55 @@ def test_all_runs_are_there():
     assert len(kept(attention_students)["rows"]) == 24
     pairs = {(row["mixer"], row["weight"], row["seed"]) for row in kept(longer_regularisation)["rows"]}
     assert pairs == set(product(("gla", "wla"), (0.0, 0.3, 1.0), range(400, 416)))
+
+
+@pytest.mark.parametrize("module", OF_RUNS, ids=lambda module: module.__name__)
+def test_every_run_is_there_and_no_two_units_begin_alike(module):
+    names = list(module.names())
+    rows = kept(module)["rows"]
+    assert [{key: row[key] for key in names[0]} for row in rows] == names
+    seeds = [row["seed"] for row in rows if row.get("mixer") != "la" or module is not open_gates]
+    assert len(set(seeds)) == len(seeds)
+
+
+def teachers_rows(generator, effect):
+    """Teachers whose ESS the error and the lost accuracy follow."""
+    noise = generator.standard_normal((96, 5))
+    return [
+        {
+            **name,
+            **{"ess": one[0] + name["kv"], "initial_ess": one[1], "error": effect * one[0] + one[2]},
+            **{"teacher_accuracy": one[3], "accuracy": one[3] - effect * one[0] - one[4]},
+        }
+        for name, one in zip(teachers.names(), noise, strict=True)
+    ]
+
+
+def gates_rows(generator, gain):
+    return [
+        {
+            **name,
+            **{"accuracy": 0.82 + 0.1 * generator.random(), "initial_utilisation": 1.0, "utilisation_entropy": 0.5},
+            "utilisation": 0.1 * generator.standard_normal() + gain * (name["mixer"] == "la"),
+        }
+        for name in open_gates.names()
+    ]
+
+
+def copying_rows(generator, effect):
+    """Settings differ in ESS and in accuracy, whether or not runs of a setting do together."""
+    return [
+        {
+            **name,
+            **{
+                "entropy": own + name["key_size"],
+                "accuracy": effect * own / name["kv"] + other / name["kv"] - name["kv"],
+            },
+            **{"initial_entropy": 1.0, "relative": own, "norm": other},
+        }
+        for name in copying.names()
+        for own, other in [generator.standard_normal(2)]
+    ]
 
 
 def positions_rows(generator, gain):
@@ -96,8 +149,11 @@ def regularised_rows(generator, gain):
         (attention_students, students_rows, 3.0, 2),
         (longer_regularisation, regularised_rows, 0.3, 6),
         (recall_mixers, mixers_rows, 2.0, 6),
+        (teachers, teachers_rows, 2.0, 2),
+        (open_gates, gates_rows, 0.15, 6),
+        (copying, copying_rows, 2.0, 2),
     ],
-    ids=["positions", "students", "regularised", "mixers"],
+    ids=["positions", "students", "regularised", "mixers", "teachers", "gates", "copying"],
 )
 def test_claims_hold_where_there_is_an_effect_and_seldom_without(module, rows, effect, most):
     generator = np.random.default_rng(0)

@@ -153,7 +153,10 @@ def test_pairs_share_no_document_and_all_sequences_of_a_pair_are_as_long():
 
 @pytest.mark.parametrize(
     ("study", "name"),
-    [(heads, "published_heads"), (delimiters, "published_delimiters"), (delimiters, "published_delimiters_first")],
+    [
+        *((heads, "published_heads"), (heads, "published_heads_first")),
+        *((delimiters, "published_delimiters"), (delimiters, "published_delimiters_first")),
+    ],
 )
 def test_the_verdicts_on_record_follow_from_its_rows(study, name):
     record = json.loads((DOCS / f"{name}.json").read_text("utf-8"))

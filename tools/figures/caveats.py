@@ -40,7 +40,7 @@ def correlation(figures: Figures, rows: Rows) -> str:
     return (
         f"By ranks the difference to TSS/kv is {ess - tss:.2f} ({ess:.2f} against {tss:.2f}). In {agreeing} of {pairs} "
         f"pairs of seeds the run with more ESS has the higher accuracy. {counts['mqar']} runs are of MQAR, "
-        f"{counts['selective_copying']} of selective copying, none of compression."
+        f"{counts['selective_copying']} of selective copying, none of compression: more of both were tested apart, below."
     )
 
 
@@ -64,7 +64,7 @@ def regimes(figures: Figures, rows: Rows) -> str:
         f"The best run of `gla` ends at an accuracy of {gated:.3f}, that of `la` at {linear:.2f}: mixers that "
         "learned stand beside mixers that did not. Runs of one seed and size begin with equal weights, so there are "
         f"{len(starts)} beginnings of each mixer; with these for units the differences, each alone, are "
-        f"{' and '.join(by_beginning)}."
+        f"{' and '.join(by_beginning)}. Open gates were tested apart, below."
     )
 
 
@@ -94,7 +94,7 @@ def distillation(figures: Figures, rows: Rows) -> str:
     starts = len({row["seed"] for row in rows})
     return (
         f"With the accuracy that the student loses, ρ is {figure(figures, 'n4_accuracy_spearman')}. The teachers have "
-        f"{starts} beginnings: those of one seed start from equal weights."
+        f"{starts} beginnings; of 96 with beginnings of their own a claim below holds."
     )
 
 

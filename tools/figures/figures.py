@@ -13,15 +13,18 @@ from tools.figures.findings import findings
 from tools.figures.fixed_claims import (
     asked,
     attention_students,
+    copying,
     delimiter_positions,
     longer_regularisation,
+    open_gates,
     recall_mixers,
     recall_moment,
+    teachers,
     truncation,
     truncation_first,
 )
 from tools.figures.names import names
-from tools.figures.on_record import beyond, estimate, history, open_gates, quoted, results, table
+from tools.figures.on_record import beyond, estimate, history, quoted, results, table
 from tools.figures.published import (
     cache_budgets,
     published_caches,
@@ -29,6 +32,7 @@ from tools.figures.published import (
     published_delimiters,
     published_delimiters_first,
     published_heads,
+    published_heads_first,
     truncation_lengths,
 )
 from tools.figures.smaller_states import caches, compression, delta_rules, ess_sizes, gramian_time, mamba2_layers
@@ -61,9 +65,13 @@ def figures(docs: Path = DOCS) -> dict[str, dict[str, str]]:
         recall_mixers,
         attention_students,
         longer_regularisation,
+        teachers,
+        open_gates,
+        copying,
         truncation,
         truncation_first,
         published_heads,
+        published_heads_first,
         published_delimiters,
         published_delimiters_first,
         published_caches,
@@ -90,9 +98,7 @@ def figures(docs: Path = DOCS) -> dict[str, dict[str, str]]:
         language_models,
     )
     kept = {part.__name__: part(json.loads((docs / f"{part.__name__}.json").read_text("utf-8"))) for part in parts}
-    on_record = {
-        part.__name__: part(docs / "results") for part in (results, findings, quoted, history, open_gates, beyond)
-    }
+    on_record = {part.__name__: part(docs / "results") for part in (results, findings, quoted, history, beyond)}
     for name, part in (("length", bundled_length), ("length_architectures", length), ("needles", needles)):
         lines = (docs / f"{name}.jsonl").read_text("utf-8").splitlines()
         kept[name] = part([json.loads(line) for line in lines])

@@ -130,7 +130,51 @@ _PAGES = {
     "recall_mixers": "delimiters.md#does-a-deeper-dip-go-with-better-recall",
     "attention_students": "design.md#from-softmax-to-linear-attention",
     "longer_regularisation": "in-training.md#does-it-only-start-sooner",
+    "teachers": "design.md#the-study",
+    "open_gates": "studies.md#saturation-and-collapse",
+    "copying": "studies.md#is-it-so-in-other-tasks",
 }
+
+
+def teachers(document: Mapping[str, Any]) -> dict[str, str]:
+    """What the ESS of a teacher tells among teachers of equally many pairs, and what is left given its accuracy."""
+    shown = {name: _shown(one, ".2f") for name, one in _everything(document).items()}
+    names = {"error": "error", "lost": "accuracy lost", "accuracy": "teacher's accuracy and error"}
+    given = {f"{name}_given": f"{names[name]}, given the teacher's accuracy" for name in ("error", "lost")}
+    return {key: shown[name] for key, name in (names | given).items()} | _run(document)
+
+
+def open_gates(document: Mapping[str, Any]) -> dict[str, str]:
+    """By how much linear attention uses more of its state where both models learned."""
+    found = _everything(document)
+    names = {"difference": "la less gla", "before": "before training", "all": "over all pairs of models"}
+    return {
+        **{key: _shown(found[name], ".2f") for key, name in names.items()},
+        "matched": str(found["la less gla"]["units"]),
+        "pairs": str(found["over all pairs of models"]["units"]),
+        **_run(document),
+    }
+
+
+def copying(document: Mapping[str, Any]) -> dict[str, str]:
+    """How accuracy goes with ESS, with ESS at initialisation and with the norm, among runs that differ in their seed."""
+    found, columns = _everything(document), ("", "relative_0.01", "at initialisation", "norm")
+    rows = [
+        (task, *(_shown(found[f"{task} {column}".strip()], ".2f") for column in columns))
+        for task in ("compression", "selective copying")
+    ]
+    head = ("task", "entropy-ESS", "`relative_0.01`", "entropy-ESS at initialisation", "norm")
+    return {"table": table(head, rows), **_run(document)}
+
+
+def _everything(document: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    return {look["name"]: look for look in document["looks"]} | document["others"]
+
+
+def _run(document: Mapping[str, Any]) -> dict[str, str]:
+    rows = document["rows"]
+    minutes = f"{sum(row['seconds'] for row in rows) / 60:.0f}"
+    return {"verdict": VERDICTS[document["holds"]], "runs": str(len(rows)), "minutes": minutes}
 
 
 def longer_regularisation(document: Mapping[str, Any]) -> dict[str, str]:

@@ -43,7 +43,6 @@ QUOTED = {
     "regimes": ("claim_la_less_gla", "control_initial_la_less_gla"),
     "initialisation": ("claim_s6_initial_ratio_0.01_to_0.1", "claim_s6_accuracy_gain_0.01_to_0.1"),
     "regularisation": ("claim_gla_lambda_0.3_gain",),
-    "distillation": ("claim_n4_spearman",),
     "delimiters": ("claim_beyond_controls_gla",),
     "hybrids": (
         *("claim_early_attention_spearman_inside", "control_place_spearman_inside"),
@@ -73,19 +72,6 @@ def figure(known: Mapping[str, Any], name: str) -> str:
     if f"{name}_interval" not in known:
         return f"{known[name]:.0f}"
     return estimate(known[name], known[f"{name}_interval"], ".2f")
-
-
-def open_gates(folder: Path) -> dict[str, str]:
-    """The figures of `regimes` at its kv and n in the runs of `correlation`, whose gates start open."""
-    asked, found = (rows_of(folder, study) for study in ("regimes", "correlation"))
-    cells, mixers = {_cell(row) for row in asked}, {row["mixer"] for row in asked}
-    rows = [row for row in found if _cell(row) in cells and row["mixer"] in mixers]
-    figures = GRID_STUDIES["regimes"].conclude(rows, METRIC, None).figures
-    return {name: figure(figures, name) for name in ("la_less_gla", "la_less_wla")}
-
-
-def _cell(row: Mapping[str, Any]) -> tuple[Any, ...]:
-    return tuple(row[name] for name in ("task", "kv", "length", "key_size"))
 
 
 def history(folder: Path) -> dict[str, str]:

@@ -54,6 +54,16 @@ def published_heads(document: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
+def published_heads_first(document: Mapping[str, Any]) -> dict[str, str]:
+    """What the claim said of fewer documents."""
+    looks = {look["name"]: estimate(look["value"], look["interval"], ".2f") for look in document["looks"]}
+    return {
+        "smollm2": looks[f"{_SMOLLM2} ess"],
+        "gemma": looks[f"{_GEMMA} ess"],
+        "documents": str(len(document["rows"][0]["documents"])),
+    }
+
+
 _MODELS = ("SmolLM2-135M", "Gemma 3 270M")
 
 
@@ -98,13 +108,16 @@ def published_delimiters_first(document: Mapping[str, Any]) -> dict[str, str]:
 
 def truncation_lengths(document: Mapping[str, Any]) -> dict[str, str]:
     """What is lost at each length, at the model's ESS and at a quarter of it."""
+    names = dict(zip(dict.fromkeys(row["file"] for row in document["rows"]), _MODELS, strict=True))
     rows: list[tuple[str, ...]] = []
     for row in document["rows"]:
         runs = {(one["rule"], one["scale"]): one for one in row["rows"]}
         whole, quarter = runs["ess", 1.0], runs["ess", 0.25]
         shares = (_told(run["share"], ".1%") for run in (whole, quarter))
-        rows.append((f"{row['tokens']:,}", f"{row['worth']['mean']:.2f}", f"{whole['kept']:.1f}", *shares))
-    head = ("tokens", "context's worth (nats)", "numbers per channel", "lost at its ESS", "at a quarter")
+        rows.append(
+            (names[row["file"]], f"{row['tokens']:,}", f"{row['worth']['mean']:.2f}", f"{whole['kept']:.1f}", *shares)
+        )
+    head = ("model", "tokens", "context's worth (nats)", "numbers per channel", "lost at its ESS", "at a quarter")
     return {"table": table(head, rows), "documents": str(document["rows"][0]["documents"])}
 
 
@@ -159,14 +172,11 @@ def cache_budgets(document: Mapping[str, Any]) -> dict[str, str]:
         )
         for kind, other in others.items()
     }
-    by_ess = {
-        f"ess_{kind}_{100 * keep:.0f}": _told(found["joint ESS", kind, keep]["against_equal"]) for kind, keep in columns
-    }
     clear = [found["joint ESS", kind, keep]["against_equal"]["interval"][1] < 0 for kind, keep in columns]
     return {
         "table": table(head, rows),
         "ess_clear": f"{sum(clear)} of {len(clear)}",
-        **by_ess,
+        "ess_prose_25": _told(found["joint ESS", "prose", 0.25]["against_equal"]),
         "ess_behind": _told(_difference(found["joint ESS", "prose", 0.25], found["curves of prose", "prose", 0.25])),
         "documents": str(document["documents"]),
         "calibration": str(document["calibration"]),

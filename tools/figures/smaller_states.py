@@ -124,7 +124,6 @@ def ess_sizes(document: Mapping[str, Any]) -> dict[str, str]:
         "text": table(("model", *head, "by entropy-ESS, beyond that", "by the Gramian tail, beyond that"), shown),
         "recall": table(("sizes by", *head, "beyond that", "less in"), recall),
         "models": str(document["recall"][0]["models"]),
-        "less": str(document["recall"][0]["less"]),
     }
 
 

@@ -1,4 +1,4 @@
-"""The figures of pages about training: architectures side by side, published models, and the speed of training."""
+"""The figures of pages about training: architectures side by side, and the speed of training."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def compiled_training(document: Mapping[str, Any]) -> dict[str, str]:
 
 
 def architectures(document: Mapping[str, Any]) -> dict[str, str]:
-    """What was trained and measured, and what was predicted."""
+    """What was trained and measured."""
     found, training = document["architectures"], document["training"]
     rows = [
         (
@@ -57,18 +57,6 @@ def architectures(document: Mapping[str, Any]) -> dict[str, str]:
             ("architecture", "parameters", "loss", "ESS", "of its size", "state or cache", "along the text"), rows
         ),
         "more": table(("architecture", "count above 1 %", "total ESS", "norm"), more),
-        "published": table(
-            ("command", "parameters", "kind", "seconds"),
-            (
-                (
-                    f"`statesize profile {row['model']}`",
-                    f"{row['parameters'] / 1e6:,.0f} M",
-                    row["kind"],
-                    f"{row['seconds']:,.0f}",
-                )
-                for row in document["published"]
-            ),
-        ),
         "farthest": f"{max(abs(count / middle - 1) for count in parameters):.1%}",
         "least": f"{min(shares):.0%}",
         "most": f"{max(shares):.0%}",
