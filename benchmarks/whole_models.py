@@ -41,7 +41,7 @@ _STAGES = (
     ("operators and checks", Capture, "__next__"),
     ("choice of engine", sequences, "plan_work"),
     ("groups", sequences, "fitting_group"),
-    ("measuring", sequences, "measure_mixer"),
+    ("measuring", sequences, "measure_side_by_side"),
 )
 
 

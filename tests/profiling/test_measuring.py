@@ -2,6 +2,7 @@
 
 import math
 import re
+import threading
 
 import numpy as np
 import pytest
@@ -15,14 +16,11 @@ from statesize.errors import InputError
 from statesize.measurement.measurement import measure
 from statesize.measurement.settings import check_settings
 from statesize.operators import Dense, Recurrence
-from statesize.profiling import measuring, profile
-from statesize.profiling.measuring import (
-    captured_mixers,
-    measure_captured,
-    measure_mixer,
-    operations_per_unit,
-    plan_work,
-)
+from statesize.parallel.threads import torch_threads
+from statesize.profiling import profile
+from statesize.profiling import work as planning
+from statesize.profiling.measuring import captured_mixers, measure_captured, measure_mixer, measure_side_by_side
+from statesize.profiling.work import operations_per_unit, plan_work
 
 LENGTH, UNITS = 24, 10
 
@@ -90,9 +88,9 @@ def test_the_choice_of_an_engine_copies_no_map(monkeypatch):
     monkeypatch.setattr(PlainAttention, "explains", lambda *_: False)
     (item,) = capture(attention_model(32), torch.arange(32)[None])
     shapes = []
-    choose = measuring.choose_engine
+    choose = planning.choose_engine
     monkeypatch.setattr(
-        measuring,
+        planning,
         "choose_engine",
         lambda operator, *rest: shapes.append(operator.batch_shape) or choose(operator, *rest),
     )
@@ -127,12 +125,34 @@ def test_windows_and_stride(operator):
     assert dataset["ceiling"].values.tolist() == [[3] * 6]
 
 
+def test_mixers_side_by_side_give_the_numbers_of_one_after_another(operator):
+    threads = set()
+
+    class Noting(list):
+        def append(self, size):
+            threads.add(threading.current_thread() is threading.main_thread())
+            super().append(size)
+
+    items = [captured(operator, Noting()), captured(Dense(operator.dense()), Noting())]
+    with torch_threads(2):
+        for memory, here in ((2**30, False), (2**25, True)):
+            settings = check_settings(memory=memory)
+            works = [(item, plan_work(item, 0, LENGTH, LENGTH, settings)) for item in items]
+            alone = [measure_mixer(item, 0, work, settings) for item, work in works]
+            threads.clear()
+            beside = measure_side_by_side(works, 0, settings)
+            assert threads == {here}
+            for one, other in zip(alone, beside, strict=True):
+                np.testing.assert_allclose(one["entropy"], other["entropy"], rtol=1e-12)
+                assert one["count"].equals(other["count"])
+
+
 @pytest.mark.parametrize("operator_type", [Recurrence, Dense])
 def test_a_costly_mixer_is_sampled_unless_all_are_asked_for(operator, monkeypatch, operator_type):
     operator = operator if operator_type is Recurrence else Dense(operator.dense())
     settings = check_settings()
     one = operations_per_unit(operator, LENGTH, settings.cut(LENGTH))
-    monkeypatch.setattr(measuring, "MOST_OPERATIONS", 9.5 * one)
+    monkeypatch.setattr(planning, "MOST_OPERATIONS", 9.5 * one)
 
     def measured(**options):
         return len(plan_work(captured(operator, []), 0, LENGTH, LENGTH, check_settings(**options)).sample.units)
@@ -141,7 +161,7 @@ def test_a_costly_mixer_is_sampled_unless_all_are_asked_for(operator, monkeypatc
     assert measured(channels="all") == UNITS
     assert measured(channels=2) == 2
     # The sequence that decides is the longest, whichever is measured.
-    monkeypatch.setattr(measuring, "MOST_OPERATIONS", 10.5 * one)
+    monkeypatch.setattr(planning, "MOST_OPERATIONS", 10.5 * one)
     assert measured() == UNITS
     longer = plan_work(captured(operator, []), 0, LENGTH, 2 * LENGTH, settings)
     assert len(longer.sample.units) == 8

@@ -40,7 +40,7 @@ def correlation(figures: Figures, rows: Rows) -> str:
     return (
         f"By ranks the difference to TSS/kv is {ess - tss:.2f} ({ess:.2f} against {tss:.2f}). In {agreeing} of {pairs} "
         f"pairs of seeds the run with more ESS has the higher accuracy. {counts['mqar']} runs are of MQAR, "
-        f"{counts['selective_copying']} of selective copying, none of compression: more of both were tested apart, below."
+        f"{counts['selective_copying']} of selective copying, none of compression: both were tested apart, below."
     )
 
 

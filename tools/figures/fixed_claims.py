@@ -139,7 +139,7 @@ _PAGES = {
 def teachers(document: Mapping[str, Any]) -> dict[str, str]:
     """What the ESS of a teacher tells among teachers of equally many pairs, and what is left given its accuracy."""
     shown = {name: _shown(one, ".2f") for name, one in _everything(document).items()}
-    names = {"error": "error", "lost": "accuracy lost", "accuracy": "teacher's accuracy and error"}
+    names = {"error": "error", "lost": "accuracy lost"}
     given = {f"{name}_given": f"{names[name]}, given the teacher's accuracy" for name in ("error", "lost")}
     return {key: shown[name] for key, name in (names | given).items()} | _run(document)
 
@@ -157,7 +157,7 @@ def open_gates(document: Mapping[str, Any]) -> dict[str, str]:
 
 
 def copying(document: Mapping[str, Any]) -> dict[str, str]:
-    """How accuracy goes with ESS, with ESS at initialisation and with the norm, among runs that differ in their seed."""
+    """How accuracy goes with ESS and other measures, among runs that differ in their seed."""
     found, columns = _everything(document), ("", "relative_0.01", "at initialisation", "norm")
     rows = [
         (task, *(_shown(found[f"{task} {column}".strip()], ".2f") for column in columns))

@@ -27,7 +27,8 @@ from statesize.benchmarks.cases import (
 from statesize.measurement.measurement import measure
 from statesize.measurement.settings import check_settings
 from statesize.operators import Operator
-from statesize.profiling.measuring import measure_mixer, plan_work
+from statesize.profiling.measuring import measure_mixer
+from statesize.profiling.work import plan_work
 
 _VOCABULARY = 1024
 # Beyond the tokens that models reserve for the beginning, the end and padding.

@@ -1,11 +1,11 @@
 """A whole model, measured over inputs. Read `run`, then `profile_run`, `sequences` and `measuring`."""
 
 from statesize.measurement.settings import TOLERANCE_LADDER
-from statesize.profiling.measuring import MOST_OPERATIONS
 from statesize.profiling.plan import Plan, PlannedMixer, plan
 from statesize.profiling.profile import Profile
 from statesize.profiling.profile_run import ProfileProgress
 from statesize.profiling.run import profile
+from statesize.profiling.work import MOST_OPERATIONS
 
 __all__ = [
     "MOST_OPERATIONS",

@@ -15,15 +15,8 @@ from torch import Tensor, nn
 from statesize.adapters import Captured
 from statesize.adapters.other_mixing import is_own_code
 from statesize.measurement.settings import Settings
-from statesize.profiling.measuring import (
-    Layers,
-    Work,
-    captured_mixers,
-    fitting_group,
-    measure_captured,
-    measure_units,
-    plan_work,
-)
+from statesize.profiling.measuring import Layers, captured_mixers, measure_captured, measure_units
+from statesize.profiling.work import Work, fitting_group, plan_work
 
 # Seconds after which larger blocks of a mixer are not tried any more.
 _ENOUGH = 0.25

@@ -23,7 +23,8 @@ from statesize.measurement.settings import (
     check_settings,
 )
 from statesize.profiling.calibration import Trial
-from statesize.profiling.measuring import MOST_OPERATIONS, Layers
+from statesize.profiling.measuring import Layers
+from statesize.profiling.work import MOST_OPERATIONS
 from statesize.spectra.engine import EngineName
 from statesize.spectra.implicit.implicit import ImplicitEngine
 from statesize.texts.inputs import Inputs, sequences

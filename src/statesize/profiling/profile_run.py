@@ -20,9 +20,9 @@ from statesize.io.files import LOCK, Parts, only_writer, parse_json
 from statesize.measurement.settings import Settings
 from statesize.models.load import tokens_sha256
 from statesize.parallel.executor import Done, Executor
-from statesize.profiling.measuring import MOST_OPERATIONS
 from statesize.profiling.profile import Profile
 from statesize.profiling.sequences import MixerDone, SequenceDone, SequenceTask
+from statesize.profiling.work import MOST_OPERATIONS
 from statesize.results.datasets import MixerRun, dataset_from_bytes, dataset_to_bytes, mixer_parts, token_dataset
 from statesize.results.store import SCHEMA, check_destination, load_tree, open_tree, write_nodes
 from statesize.texts.tokens import AnyTokenizer

@@ -16,7 +16,8 @@ from statesize.adapters.captured import SHARED
 from statesize.io.files import digest
 from statesize.measurement.settings import Settings
 from statesize.models.load import tokens_sha256
-from statesize.profiling.measuring import Layers, captured_mixers, fitting_group, measure_mixer, plan_work
+from statesize.profiling.measuring import Layers, captured_mixers, measure_side_by_side
+from statesize.profiling.work import fitting_group, plan_work
 
 
 def run_key(model: Mapping[str, object], settings: Settings, layers: object, reference: int | None) -> str:
@@ -94,21 +95,21 @@ class SequenceWork:
         captured = captured_mixers(self.model, ids[None], self.layers, checks, sequence, memory=memory, mixes=mixes)
         total, names = len(captured.mixers), list[str]()
         for index, item in enumerate(captured):
-            names.append(item.name)
-            yield MixerDone(index, total, item.name, self._measured(item, request))
             together, reason = fitting_group(item, len(ids), self.settings)
             if reason:
                 captured.skipped[item.name + SHARED] = reason
-            if together is not None:
-                names.append(together.name)
-                yield MixerDone(index, total, together.name, self._measured(together, request))
+            mixers = [item] if together is None else [item, together]
+            for name, dataset in self._measured(mixers, request):
+                names.append(name)
+                yield MixerDone(index, total, name, dataset)
             # The names would keep this operator alive while the next is built.
-            del item, together
+            del item, together, mixers
         yield SequenceDone(tuple(names), dict(captured.skipped))
 
-    def _measured(self, item: Captured, request: SequenceTask) -> xr.Dataset | None:
-        """What is measured of a mixer, or None where it is among the finished parts."""
-        if request.finished and request.part(item.name) in request.finished:
-            return None
-        work = plan_work(item, request.sequence, len(request.ids), request.reference, self.settings)
-        return measure_mixer(item, request.sequence, work, self.settings)
+    def _measured(self, mixers: list[Captured], request: SequenceTask) -> list[tuple[str, xr.Dataset | None]]:
+        """The names of mixers with what is measured of each, or None where it is among the finished parts."""
+        finished, length = request.finished, len(request.ids)
+        wanted = [item for item in mixers if not finished or request.part(item.name) not in finished]
+        works = [plan_work(item, request.sequence, length, request.reference, self.settings) for item in wanted]
+        found = iter(measure_side_by_side(list(zip(wanted, works, strict=True)), request.sequence, self.settings))
+        return [(item.name, next(found) if item in wanted else None) for item in mixers]

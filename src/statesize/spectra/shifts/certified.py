@@ -137,15 +137,16 @@ class SharedThresholds:
         # Positions of a range divide it alike.
         start, width = below[at].log(), (above[at] / below[at]).log()
         ranges, member = _distinct(group, start, width)
-        parts = torch.zeros_like(ranges[:, 0]).scatter_reduce(0, member, parts, "amax")[member]
+        parts = parts.new_zeros(ranges.shape).scatter_reduce(0, member, parts, "amax")[member]
         step = width / parts
         # The next one below what is known of a position's own threshold, and the next one above.
         below_own = ((self.low[at].log() - start) / step).floor()
         above_own = ((self.high[at].log() - start) / step).floor() + 1
         shift = torch.cat([torch.exp(start + number * step) for number in (below_own, above_own)])
         inside = torch.cat([(number > 0) & (number < parts) for number in (below_own, above_own)])
-        pairs, _ = _distinct(group.repeat(2)[inside], shift[inside])
-        return pairs[:, 0].long(), pairs[:, 1]
+        group, shift = group.repeat(2)[inside], shift[inside]
+        once, _ = _distinct(group, shift)
+        return group[once], shift[once]
 
     def _evaluate(self, group: Tensor, shift: Tensor) -> None:
         # As many at once as there are groups, which is what fits into memory.
@@ -177,9 +178,19 @@ class SharedThresholds:
 
 
 def _distinct(group: Tensor, *columns: Tensor) -> tuple[Tensor, Tensor]:
-    """Distinct rows of groups and numbers (m,) each, and which of them each row is, (m,)."""
-    rows = torch.stack([group.double(), *columns], -1)
-    return cast("tuple[Tensor, Tensor]", rows.unique(dim=0, return_inverse=True))
+    """One of each kind of rows of groups and numbers (m,) each, as indices, and the kind of every row, (m,)."""
+    # One column after another: `unique` of rows takes twenty times as long.
+    kind = group
+    for column in columns:
+        kind = kind * column.shape[0] + _kinds(column)
+    kind = _kinds(kind)
+    one = torch.zeros(int(kind.amax()) + 1 if kind.numel() else 0, dtype=kind.dtype, device=kind.device)
+    return one.scatter_(0, kind, torch.arange(kind.shape[0], device=kind.device)), kind
+
+
+def _kinds(numbers: Tensor) -> Tensor:
+    """Numbered in ascending order, (m,)."""
+    return cast("tuple[Tensor, Tensor]", numbers.unique(return_inverse=True))[1]
 
 
 # How close bounds on σ_1 are for counts between bounds: everywhere, and how many times closer each time that counts

@@ -1,0 +1,195 @@
+"""How a captured mixer is measured: which of its heads or channels, by which engine, how many at once."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from statesize.adapters import Captured
+from statesize.errors import InputError, ModelError
+from statesize.measurement.measurement import engine_outputs
+from statesize.measurement.settings import Settings
+from statesize.measurement.statistics import Sample, draw
+from statesize.operators import BlockDense, Dense, Derivative, Operator, Recurrence, Shared, SoftmaxAttention
+from statesize.operators.stepped import Stepped
+from statesize.spectra.choice import ENGINES, choose_engine
+from statesize.spectra.cut import Cut
+from statesize.spectra.dispatch import ports, with_readouts
+from statesize.spectra.engine import Engine, EngineName
+
+# Operations in float64 that one mixer may cost over one sequence before its units are sampled: minutes of one core.
+# All heads of an attention layer of 32 at 2048 tokens cost 2e12, all 8192 channels of a Mamba layer 1.7e12.
+MOST_OPERATIONS = 4e12
+FEWEST_UNITS = 8
+# Engines take more entries at once differently from few; this many show what they do.
+_PROBE_UNITS = 8
+_MEGABYTE = 10**6
+# Of a derivative, at one position.
+_PRODUCTS = 400
+# Tokens up to which engines for attention are chosen as if T were held.
+_SHORT = 1024
+
+
+class MemoryNeededError(InputError):
+    """A mixer needs more memory than was given.
+
+    Attributes:
+        needed: Bytes that would do.
+    """
+
+    def __init__(self, message: str, needed: int) -> None:
+        super().__init__(message)
+        self.needed = needed
+
+
+def require_budget(name: str, length: int, units: str, needed: int, memory: int, enough: int = 0) -> None:
+    """Refuse a memory that is too small for a mixer before what it takes is allocated; the message has `enough`."""
+    if needed > memory:
+        enough = max(needed, enough)
+        raise MemoryNeededError(
+            f"memory must be at least {math.ceil(enough / _MEGABYTE)}MB for mixer {name}, {units} of {length:,} "
+            f"tokens, got '{memory / _MEGABYTE:g}MB'. Give that much, fewer tokens, or for attention fewer positions.",
+            enough,
+        )
+
+
+@dataclass(frozen=True)
+class Work:
+    """How one mixer is measured over one sequence.
+
+    Attributes:
+        dtype: Number type in which the model made the operator.
+        cut: Positions and windows; None where no H_i fits into the sequence.
+        engine: The engine that measures a block; "auto" where none does.
+        block: Units that are measured at once.
+        unit_bytes: Bytes that measuring one unit takes.
+        shared_bytes: Bytes that measuring takes besides, however many units there are.
+        operations: What all units of the mixer would cost at the reference length.
+        attends: Whether T is that of attention, which may have sinks.
+    """
+
+    sample: Sample
+    dtype: str
+    cut: Cut | None
+    engine: EngineName
+    block: int
+    unit_bytes: int
+    shared_bytes: int
+    operations: float
+    attends: bool = False
+
+    def within(self, memory: int) -> Work | None:
+        """The same in blocks that fit into less memory; None where not even one unit does."""
+        block = min(self.block, (memory - self.shared_bytes) // max(1, self.unit_bytes))
+        return replace(self, block=block) if block > 0 else None
+
+
+def plan_work(item: Captured, sequence: int, length: int, reference: int, settings: Settings) -> Work:
+    """How a captured mixer is measured; the `reference` length decides how many units, the same for all sequences."""
+    first = item.units_operator(slice(0, 1))
+    if first.length != length:
+        raise ModelError(
+            f"Mixer {item.name}, sequence {sequence}: its operator has length {first.length}, but the "
+            f"sequence has {length} tokens; a profile needs one position a token."
+        )
+    operations = item.units * operations_per_unit(first, reference, settings.cut(reference, few=by_products(first)))
+    # Groups of heads in place of as many heads.
+    readouts = first.readouts if isinstance(first, Shared) else 1
+    if settings.channels is None:
+        fitting = int(item.units * MOST_OPERATIONS / operations) if operations > MOST_OPERATIONS else item.units
+        count = max(2, -(-FEWEST_UNITS // readouts), fitting)
+    else:
+        count = item.units if settings.channels == "all" else -(-settings.channels // readouts)
+    sample = draw(item.units, count, settings.seed, item.name)
+    cut, dtype = settings.cut(length, few=by_products(first)), str(first.dtype).removeprefix("torch.")
+    if cut is None:
+        return Work(sample, dtype, None, "auto", 1, 0, 0, operations)
+    with naming(item, sequence, "head)"):
+        exact = first.to(dtype=torch.float64, device="cpu")
+    # Copies of a T of L × L would take more than measuring does.
+    held, blocks = with_readouts(exact, cut)
+    if isinstance(exact, SoftmaxAttention) and settings.engine == "auto" and length <= _SHORT:
+        # Then T as a whole costs less than to ask whether it may be read by columns.
+        several: Operator = Dense.of_causal(exact.dense(), exact.state_size())
+    elif isinstance(first, SoftmaxAttention):
+        # Whether a rank is low differs from head to head.
+        spread = torch.linspace(0, item.units - 1, min(item.units, _PROBE_UNITS)).long()
+        several = item.units_operator(spread).to(dtype=torch.float64, device="cpu")
+    else:
+        shown = min(len(sample.units), _PROBE_UNITS) if isinstance(exact, Recurrence) else 1
+        several = exact[:, torch.zeros(shown, dtype=torch.int64)]
+    engine = choose_engine(*with_readouts(several, cut), engine_outputs(settings), settings.engine)
+    probable = ENGINES["implicit"]
+    if settings.engine == "auto" and probable.unsupported_reason(held, blocks, engine_outputs(settings)) is None:
+        # It never holds T, so it goes on where others do not fit.
+        engine = next((one for one in (engine, probable) if _bytes(one, held, blocks) <= settings.memory), engine)
+    unit_bytes = _tensor_bytes(first) + _tensor_bytes(held) + engine.footprint(held, blocks)
+    shared_bytes = item.map_bytes + engine.shared_footprint(held, blocks)
+    require_budget(item.name, length, "one head or channel", unit_bytes + shared_bytes, settings.memory)
+    block = min((settings.memory - shared_bytes) // unit_bytes, len(sample.units))
+    attends = isinstance(first, SoftmaxAttention) or (isinstance(first, Dense) and "attention" in item.kind)
+    return Work(sample, dtype, cut, engine.name, block, unit_bytes, shared_bytes, operations, attends)
+
+
+def by_products(operator: Operator) -> bool:
+    """Whether an operator is measured by hundreds of products at each position."""
+    return isinstance(operator, Derivative) and not operator.is_small
+
+
+def _bytes(engine: Engine, held: Operator, cut: Cut) -> int:
+    return engine.footprint(held, cut) + engine.shared_footprint(held, cut)
+
+
+def operations_per_unit(operator: Operator, length: int, cut: Cut | None) -> float:
+    """About how many float64 operations the spectra of one unit cost, by the leading term of the usual engine."""
+    if cut is None:
+        return 1.0
+    positions = len(cut.positions)
+    if isinstance(operator, Shared):
+        return operator.readouts * operations_per_unit(operator.operator[..., 0], length, cut)
+    if isinstance(operator, BlockDense):
+        return float(length * max(ports(operator))) ** 3 * min(8.0, positions / 2)
+    if isinstance(operator, Derivative):
+        # Each product is a pass of the layer forward and several backward, of weights that are about square.
+        return float(positions * _PRODUCTS * length) * 10 * ports(operator)[0] * ports(operator)[1]
+    if isinstance(operator, Stepped):
+        return operator.steps * operations_per_unit(operator.recurrence, length, cut)
+    any_operator = float(length) ** 3 * min(8.0, positions / 2)
+    if not isinstance(operator, Recurrence):
+        return any_operator
+    states = int(operator.state_size().max())
+    return min(any_operator, 12.0 * states**3 * (length + positions))
+
+
+def fitting_group(item: Captured, length: int, settings: Settings) -> tuple[Captured | None, str]:
+    """The groups of a mixer whose heads share what is stored, or why they are not measured; neither without groups."""
+    # T of all heads of a group takes several times what one head does, and heads are measured all the same.
+    together = item.by_group()
+    if together is None:
+        return None, ""
+    try:
+        plan_work(together, 0, length, length, settings)
+    except MemoryNeededError as error:
+        return None, f"the joint ESS of its heads needs a memory of {math.ceil(error.needed / _MEGABYTE)}MB"
+    return together, ""
+
+
+@contextmanager
+def naming(item: Captured, sequence: int | None, entry: str) -> Generator[None]:
+    """Errors of a batch entry say which head or channel of which mixer it is."""
+    where, first = ("", "sequence") if sequence is None else (f", sequence {sequence}", "0")
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"Mixer {item.name}{where} (a batch entry is ({first}, {entry}): {error}") from error
+
+
+def _tensor_bytes(operator: Operator) -> int:
+    held: list[object] = list(vars(operator).values())
+    tensors = sum(value.numel() * value.element_size() for value in held if isinstance(value, Tensor))
+    return tensors + sum(_tensor_bytes(value) for value in held if isinstance(value, Operator))
