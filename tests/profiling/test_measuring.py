@@ -134,8 +134,10 @@ def test_mixers_side_by_side_give_the_numbers_of_one_after_another(operator):
             super().append(size)
 
     items = [captured(operator, Noting()), captured(Dense(operator.dense()), Noting())]
+    work = plan_work(items[0], 0, LENGTH, LENGTH, check_settings())
+    needed = work.shared_bytes + work.unit_bytes
     with torch_threads(2):
-        for memory, here in ((2**30, False), (2**25, True)):
+        for memory, here in ((2**30, False), (2 * needed - 1, True)):
             settings = check_settings(memory=memory)
             works = [(item, plan_work(item, 0, LENGTH, LENGTH, settings)) for item in items]
             alone = [measure_mixer(item, 0, work, settings) for item, work in works]
