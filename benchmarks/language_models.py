@@ -20,8 +20,8 @@ from torch import nn
 from statesize.benchmarks.cases import child_process, forget_peak, now, peak_resident_bytes, versions
 from statesize.benchmarks.models import random_tokens
 from statesize.io.machine import machine
-from statesize.measurement.settings import Channels, check_settings
-from statesize.profiling.calibration import Trial
+from statesize.measurement.settings import Channels
+from statesize.profiling.plan import plan
 from statesize.profiling.run import profile
 
 # Layers of the model that is run in the place of the whole one, and its vocabulary, which no mixer sees.
@@ -200,19 +200,15 @@ def predict(recipe: Recipe, length: int, threads: int, **changes: Any) -> Predic
     held = sum(weight.numel() * weight.element_size() for weight in model.parameters())
     ids = random_tokens(length)[0]
     given: dict[str, Any] = {"channels": recipe.channels}
-    settings = check_settings(**given).for_texts(length)
     profile(model, [ids[:_WARM_LENGTH]], **given)
     forget_peak()
-    trial = Trial(model, None, settings, length, now)
-    trial.run(ids)
-    spent = [trial.seconds(mixer) for mixer in trial.mixers]
+    planned = plan(model, [ids], **given)
     start = now()
     found = profile(model, [ids], **given)
     run_seconds = now() - start
     parameters = recipe.parameters()
-    times = recipe.layers / len(trial.mixers)
-    first = trial.mixers[0]
-    results = recipe.layers * len(first.work.sample.units) * (length - 1) * _RESULT_BYTES
+    first = planned.mixers[0]
+    results = recipe.layers * first.measured * (length - 1) * _RESULT_BYTES
     weights = parameters * recipe.dtype.itemsize
     return Prediction(
         model=recipe.model,
@@ -221,13 +217,13 @@ def predict(recipe: Recipe, length: int, threads: int, **changes: Any) -> Predic
         length=length,
         kind=first.kind,
         units=first.units,
-        measured=len(first.work.sample.units),
-        engine=first.work.engine,
-        seconds=times * (sum(spent) + trial.overhead + trial.once),
+        measured=first.measured,
+        engine=first.engine,
+        seconds=recipe.layers / _DEPTH * planned.seconds,
         memory=peak_resident_bytes() - held + weights,
         results=results,
         run_seconds=run_seconds,
-        plan_seconds=sum(spent) + trial.overhead + trial.once,
+        plan_seconds=planned.seconds,
         faithfulness=max(row["faithfulness"] for row in found.summary_rows()),
     )
 

@@ -57,9 +57,9 @@ def test_every_figure_is_there():
 def test_mixers_that_were_not_tried_cost_like_their_neighbours():
     config = ModelConfig(mixer="gla", vocabulary_size=32, width=8, heads=2, layers=8, key_size=2)
     planned = plan(LanguageModel(config, torch.Generator().manual_seed(0)), [list(range(20))])
-    # Layers 0, 1 and 4 were tried; 2 and 3 lie between, 5 to 7 follow the last.
+    # Layers 0 and 4 were tried; 1 to 3 lie between, 5 to 7 follow the last.
     seconds = [mixer.seconds for mixer in planned.mixers]
-    assert min(seconds[1], seconds[4]) <= seconds[3] <= max(seconds[1], seconds[4])
+    assert min(seconds[0], seconds[4]) <= seconds[1] == seconds[3] <= max(seconds[0], seconds[4])
     assert seconds[4] == seconds[5] == seconds[6] == seconds[7]
 
 

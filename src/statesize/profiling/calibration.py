@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import math
 import statistics
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
+from time import perf_counter
 
 import torch
 from torch import Tensor, nn
 
 from statesize.adapters import Captured
+from statesize.adapters.captured import SHARED
 from statesize.adapters.other_mixing import is_own_code
 from statesize.measurement.settings import Settings
+from statesize.parallel.threads import in_parallel, one_torch_thread
 from statesize.profiling.measuring import Layers, captured_mixers, measure_captured, measure_units
 from statesize.profiling.work import Work, fitting_group, plan_work
 
@@ -29,21 +32,42 @@ class TriedMixer:
     """One mixer of the sequence.
 
     Attributes:
+        counts: How many units are tried at once, one after another.
+        together: How many mixers are measured at the same time, it among them.
+        tried: Seconds of a block, by how many units it had.
         call: Seconds of each block, however few units it has; None where nothing was tried.
         unit: Seconds of each unit of a block, likewise.
+        growth: How many times as long a unit takes as over a shorter sequence; 1 where there was none.
     """
 
     name: str
     kind: str
     units: int
     work: Work
+    counts: tuple[int, ...] = (1,)
+    together: int = 1
+    tried: dict[int, float] = field(default_factory=dict[int, float])
     call: float | None = None
     unit: float | None = None
+    growth: float = 1.0
+
+    @property
+    def beside(self) -> bool:
+        """Whether it is measured at the same time as the one before."""
+        return self.together > 1 and self.name.endswith(SHARED)
 
     @property
     def group(self) -> tuple[str, str, int]:
         """What mixers have in common that cost about the same."""
         return self.kind, self.work.engine, self.units
+
+    @property
+    def seconds(self) -> float:
+        """Predicted for the sequence; 0 where nothing of it is measured."""
+        if self.unit is None or self.call is None:
+            return 0.0
+        units = len(self.work.sample.units)
+        return math.ceil(units / self.work.block) * self.call + units * self.unit
 
 
 @dataclass(eq=False)
@@ -52,7 +76,8 @@ class Trial:
 
     Attributes:
         reference: Tokens of the longest sequence.
-        brief: Whether only the first mixer of each kind is tried.
+        shorter: What a shorter sequence of the same model said of how its layers differ. Of each kind of mixer only the
+            first is then tried, and on few units, and says how much longer all of its kind take.
         length: Tokens, found by `run` like the rest.
         skipped: What is not measured, and why.
         overhead: Seconds of the forward pass and of operators.
@@ -63,8 +88,7 @@ class Trial:
     layers: Layers
     settings: Settings
     reference: int
-    clock: Callable[[], float] = time.perf_counter
-    brief: bool = False
+    shorter: Trial | None = None
     length: int = 0
     mixers: list[TriedMixer] = field(default_factory=list[TriedMixer])
     skipped: dict[str, str] = field(default_factory=dict[str, str])
@@ -76,41 +100,76 @@ class Trial:
         self.length = len(ids)
         limits = {"memory": self.settings.memory, "mixes": dict(self.settings.mixes)}
         observe = partial(captured_mixers, self.model, ids[None], self.layers, "read", 0, **limits)
-        start = before = self.clock()
+        start = before = perf_counter()
         captured = observe()
-        if not self.brief and any(is_own_code(module) for module in self.model.modules()):
+        if self.shorter is not None and any(is_own_code(module) for module in self.model.modules()):
             del captured
-            start = self.clock()
+            start = perf_counter()
             captured = observe()
-            self.once = max(0.0, (start - before) - (self.clock() - start))
+            self.once = max(0.0, (start - before) - (perf_counter() - start))
         # The first sequence is also run with nothing attached, beside the two runs that have just ended.
-        self.once += (self.clock() - start) / 2
+        self.once += (perf_counter() - start) / 2
         self.skipped = captured.skipped
         tried = 0.0
         for index, whole in enumerate(captured, 1):
-            tried += self._take(whole)
             together, _ = fitting_group(whole, self.length, self.settings)
-            if together is not None:
-                tried += self._take(together)
+            tried += self._take([whole] if together is None else [whole, together])
             if on_mixer is not None:
                 on_mixer(index, len(captured.mixers), whole.name)
             del whole, together
-        self.overhead = self.clock() - start - tried
+        self.overhead = perf_counter() - start - tried
         for group in {mixer.group for mixer in self.mixers}:
             _fill([mixer for mixer in self.mixers if mixer.group == group])
 
-    def _take(self, item: Captured) -> float:
-        """Plan a mixer and perhaps try it; the seconds that trying took."""
-        work = plan_work(item, 0, self.length, self.reference, self.settings)
-        mixer = TriedMixer(item.name, item.kind, item.units, work)
-        before = [other for other in self.mixers if other.group == mixer.group]
-        self.mixers.append(mixer)
-        start = self.clock()
-        # The first layers of a kind, then ever fewer: 0, 1, 4, 16, …
-        further = not self.brief and len(before) in (4**power for power in range(8))
-        if work.cut is not None and (not before or further):
-            self._try(item, mixer, before[0] if before else None)
-        return self.clock() - start
+    def _take(self, items: list[Captured]) -> float:
+        """Plan mixers that are measured at the same time and perhaps try them; the seconds that trying took."""
+        works = [plan_work(item, 0, self.length, self.reference, self.settings) for item in items]
+        smaller = [less for work in works if (less := work.within(self.settings.memory // len(items)))]
+        start, threads = perf_counter(), torch.get_num_threads()
+        together = len(items) if len(smaller) == len(items) and threads > 1 else 1
+        trying: list[Callable[[], None]] = []
+        for item, work in zip(items, smaller if together > 1 else works, strict=True):
+            # Fewer units than threads would not show how fast a block is.
+            counts = tuple(_counts(min(work.block, max(1, threads // together)), work.block))
+            mixer = TriedMixer(item.name, item.kind, item.units, work, counts, together)
+            before = [other for other in self.mixers if other.group == mixer.group]
+            trying.append(partial(self._consider, item, mixer, before))
+            self.mixers.append(mixer)
+        # What runs at the same time slows a mixer down, so it does here.
+        with one_torch_thread() if together > 1 else nullcontext():
+            in_parallel(trying)
+        return perf_counter() - start
+
+    def _consider(self, item: Captured, mixer: TriedMixer, before: list[TriedMixer]) -> None:
+        """Try a mixer, if it is one of those that are tried, or take over what the shorter sequence said."""
+        known, first = self.shorter and self.shorter.named(item.name), before[0] if before else None
+        # The first layer of a kind, then ever fewer: 0, 4, 16, …
+        further = self.shorter is None and len(before) in (4**power for power in range(1, 8))
+        if known and known.unit is not None:
+            self._follow(item, mixer, known, first)
+        elif mixer.work.cut is not None and (first is None or further):
+            self._try(item, mixer, first)
+
+    def named(self, name: str) -> TriedMixer | None:
+        """The mixer of a name."""
+        return next((mixer for mixer in self.mixers if mixer.name == name), None)
+
+    def _follow(self, item: Captured, mixer: TriedMixer, known: TriedMixer, first: TriedMixer | None) -> None:
+        """Take over what the shorter sequence said, times how much longer the first of a kind takes here."""
+        mixer.growth = self._growth(item, mixer, known) if first is None else first.growth
+        mixer.call, mixer.unit = known.call, (known.unit or 0.0) * mixer.growth
+
+    def _growth(self, item: Captured, mixer: TriedMixer, known: TriedMixer) -> float:
+        if mixer.work.engine != known.work.engine:
+            self._seconds(item, mixer, 1)
+        for count in mixer.counts:
+            mixer.tried[count] = self._seconds(item, mixer, count)
+            if mixer.tried[count] > _ENOUGH:
+                break
+        # The same units here and there, of which a call takes as long.
+        count, call = max(mixer.tried), known.call or 0.0
+        there = known.tried.get(count, 0.0) - call
+        return max(mixer.tried[count] - call, 0.0) / (there if there > 0 else count * (known.unit or 1.0))
 
     def _try(self, item: Captured, mixer: TriedMixer, first: TriedMixer | None) -> None:
         """Time blocks of more and more units, up to a whole one; or at once that, where the first of its kind says so.
@@ -120,40 +179,42 @@ class Trial:
         if first is not None and first.call is not None and first.unit is not None:
             block = mixer.work.block
             if first.call + block * first.unit <= _AT_ONCE:
+                mixer.tried[block] = self._seconds(item, mixer, block)
                 mixer.call = first.call
-                mixer.unit = max(self._seconds(item, mixer, block) - first.call, 0.0) / block
+                mixer.unit = max(mixer.tried[block] - first.call, 0.0) / block
                 return
-        # Fewer units than threads would not show how fast a block is.
-        fewest = count = min(mixer.work.block, torch.get_num_threads())
+        counts = mixer.counts
         if first is None:
             # What is compiled or loaded on first use is on disk or in memory afterwards.
-            self._seconds(item, mixer, count)
-        seconds = total = few = self._seconds(item, mixer, count)
-        while count < mixer.work.block and total < _ENOUGH:
-            before, count, last = seconds, min(4 * count, mixer.work.block), count
+            self._seconds(item, mixer, counts[0])
+        fewest, last = counts[0], counts[0]
+        for count in counts:
             seconds = self._seconds(item, mixer, count)
-            if seconds > 2 * before * count / last:
+            if count > fewest and seconds > 2 * mixer.tried[last] * count / last:
                 # Larger blocks may be the first to take some path through the engine.
                 seconds = self._seconds(item, mixer, count)
-            total += seconds
-        mixer.unit = max(seconds - few, 0.0) / (count - fewest) if count > fewest else few / count
+            mixer.tried[count], last = seconds, count
+            if sum(mixer.tried.values()) >= _ENOUGH:
+                break
+        few, most = mixer.tried[fewest], mixer.tried[last]
+        mixer.unit = max(most - few, 0.0) / (last - fewest) if last > fewest else few / last
         mixer.call = max(few - fewest * mixer.unit, 0.0)
 
     def _seconds(self, item: Captured, mixer: TriedMixer, count: int) -> float:
         units = mixer.work.sample.units
         # Evenly spread, because heads of one layer differ in rank, and some engines take longer for a higher one.
         chosen = units[[index * len(units) // count for index in range(count)]]
-        start = self.clock()
+        start = perf_counter()
         measure_captured(item, chosen, self.settings, engine=mixer.work.engine, sequence=0)
         measure_units(item, torch.from_numpy(chosen), mixer.work, self.settings)
-        return self.clock() - start
+        return perf_counter() - start
 
-    def seconds(self, mixer: TriedMixer) -> float:
-        """Predicted seconds of one mixer over this sequence; 0 where nothing of it is measured."""
-        if mixer.unit is None or mixer.call is None:
-            return 0.0
-        units = len(mixer.work.sample.units)
-        return math.ceil(units / mixer.work.block) * mixer.call + units * mixer.unit
+
+def _counts(fewest: int, most: int) -> Iterator[int]:
+    yield fewest
+    while fewest < most:
+        fewest = min(4 * fewest, most)
+        yield fewest
 
 
 def _fill(alike: list[TriedMixer]) -> None:

@@ -34,6 +34,8 @@ from statesize.texts.tokens import AnyTokenizer, supported_tokenizer
 _RESULT_BYTES = 52
 # Of a token while a profile is put together: its id and its text, as wide as the longest one.
 _TOKEN_BYTES = 80
+# Tokens of the longest sequence that are tried first: a quarter, where that is more, and no more than half.
+_BEGINNING = 512
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ class PlannedMixer:
         engine: The engine for the longest sequence.
         block: Heads or channels that are measured at once there.
         operations: About what all units would cost for the longest sequence, in float64 operations.
-        seconds: Predicted time for all sequences.
+        seconds: Predicted time for all sequences; heads and groups that share a cache take it at the same time.
         memory: Bytes that a block takes.
     """
 
@@ -125,8 +127,8 @@ def plan(
 ) -> Plan:
     """Say what `statesize.profile` would measure with the same arguments, and predict its time and memory.
 
-    The longest sequence is run, after half of it. Of each kind of mixer some layers are measured on a few heads or
-    channels, and the cost of the others follows from these.
+    The longest sequence is run, after a beginning of it. There some layers of each kind are measured, on a few heads or
+    channels, and the cost of the others follows from these; of the whole only the first layer of each kind.
 
     Args:
         model: As for `statesize.profile`.
@@ -193,10 +195,10 @@ def plan_profile(
         if on_progress is not None:
             on_progress(before * mixers + done, 2 * mixers, name)
 
-    # A beginning of the longest one says how the time grows with the length, and loads what is loaded on first use.
-    beginning = Trial(model, layers, settings, longest, brief=True)
-    beginning.run(known[-1][: max(2, longest // 2)], partial(report, 0))
-    trial = Trial(model, layers, settings, longest)
+    # A beginning of the longest one says how layers differ, and loads what is loaded on first use.
+    beginning = Trial(model, layers, settings, longest)
+    beginning.run(known[-1][: max(2, min(longest // 2, max(longest // 4, _BEGINNING)))], partial(report, 0))
+    trial = Trial(model, layers, settings, longest, shorter=beginning)
     trial.run(known[-1], partial(report, 1))
     return _plan(trial, beginning, [len(ids) for ids in known], total or len(known))
 
@@ -204,11 +206,13 @@ def plan_profile(
 def _plan(trial: Trial, beginning: Trial, lengths: Sequence[int], sequences: int) -> Plan:
     times = sequences / len(lengths)
     planned: list[PlannedMixer] = []
+    # Of mixers that are measured at the same time the slower one.
+    seconds: list[float] = []
     for mixer in trial.mixers:
-        seconds = trial.seconds(mixer)
-        shorter = sum(beginning.seconds(item) for item in beginning.mixers if item.name == mixer.name)
-        exponent = _exponent(seconds, shorter, trial.length / beginning.length)
-        spent = sum(seconds * (length / trial.length) ** exponent for length in lengths)
+        shorter = beginning.named(mixer.name)
+        exponent = _exponent(mixer.seconds, shorter.seconds if shorter else 0.0, trial.length / beginning.length)
+        spent = times * sum(mixer.seconds * (length / trial.length) ** exponent for length in lengths)
+        seconds.append(max(seconds.pop(), spent) if mixer.beside else spent)
         few = mixer.kind == KIND and mixer.work.engine == ImplicitEngine.name
         cuts = [trial.settings.cut(length, few=few) for length in lengths]
         planned.append(
@@ -221,7 +225,7 @@ def _plan(trial: Trial, beginning: Trial, lengths: Sequence[int], sequences: int
                 engine="none" if mixer.work.cut is None else mixer.work.engine,
                 block=mixer.work.block,
                 operations=mixer.work.operations,
-                seconds=times * spent,
+                seconds=spent,
                 memory=mixer.work.block * mixer.work.unit_bytes + mixer.work.shared_bytes,
             )
         )
@@ -237,7 +241,7 @@ def _plan(trial: Trial, beginning: Trial, lengths: Sequence[int], sequences: int
         sequences=sequences,
         sampled=len(lengths),
         tokens=tokens,
-        seconds=sum(mixer.seconds for mixer in planned) + times * overhead + once,
+        seconds=sum(seconds) + times * overhead + once,
         memory=None if peak is None else peak + held + 2 * results,
         results=results,
         most_operations=MOST_OPERATIONS,
