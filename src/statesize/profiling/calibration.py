@@ -13,7 +13,7 @@ from time import perf_counter
 import torch
 from torch import Tensor, nn
 
-from statesize.adapters import Captured
+from statesize.adapters import Captured, Checks
 from statesize.adapters.captured import SHARED
 from statesize.adapters.other_mixing import is_own_code
 from statesize.measurement.settings import Settings
@@ -99,7 +99,9 @@ class Trial:
         """Capture the mixers of a sequence, (L,), and try some; after each, its number, that of all and its name."""
         self.length = len(ids)
         limits = {"memory": self.settings.memory, "mixes": dict(self.settings.mixes)}
-        observe = partial(captured_mixers, self.model, ids[None], self.layers, "read", 0, **limits)
+        # The shorter sequence was checked.
+        checks: Checks = "read" if self.shorter is None else "none"
+        observe = partial(captured_mixers, self.model, ids[None], self.layers, checks, 0, **limits)
         start = before = perf_counter()
         captured = observe()
         if self.shorter is not None and any(is_own_code(module) for module in self.model.modules()):
@@ -107,8 +109,9 @@ class Trial:
             start = perf_counter()
             captured = observe()
             self.once = max(0.0, (start - before) - (perf_counter() - start))
-        # The first sequence is also run with nothing attached, beside the two runs that have just ended.
-        self.once += (perf_counter() - start) / 2
+        # A sequence is observed and read, the first one also run with nothing attached.
+        one = (perf_counter() - start) / (2 if checks == "read" else 1)
+        self.once += one
         self.skipped = captured.skipped
         tried = 0.0
         for index, whole in enumerate(captured, 1):
@@ -117,7 +120,7 @@ class Trial:
             if on_mixer is not None:
                 on_mixer(index, len(captured.mixers), whole.name)
             del whole, together
-        self.overhead = perf_counter() - start - tried
+        self.overhead = perf_counter() - start - tried + (one if checks == "none" else 0.0)
         for group in {mixer.group for mixer in self.mixers}:
             _fill([mixer for mixer in self.mixers if mixer.group == group])
 

@@ -206,13 +206,16 @@ def plan_profile(
 def _plan(trial: Trial, beginning: Trial, lengths: Sequence[int], sequences: int) -> Plan:
     times = sequences / len(lengths)
     planned: list[PlannedMixer] = []
-    # Of mixers that are measured at the same time the slower one.
+    # Of mixers that are measured at the same time the time of the slower one and the memory of all.
     seconds: list[float] = []
+    memory: list[int] = []
     for mixer in trial.mixers:
         shorter = beginning.named(mixer.name)
         exponent = _exponent(mixer.seconds, shorter.seconds if shorter else 0.0, trial.length / beginning.length)
         spent = times * sum(mixer.seconds * (length / trial.length) ** exponent for length in lengths)
+        block = mixer.work.block * mixer.work.unit_bytes + mixer.work.shared_bytes
         seconds.append(max(seconds.pop(), spent) if mixer.beside else spent)
+        memory.append(memory.pop() + block if mixer.beside else block)
         few = mixer.kind == KIND and mixer.work.engine == ImplicitEngine.name
         cuts = [trial.settings.cut(length, few=few) for length in lengths]
         planned.append(
@@ -226,7 +229,7 @@ def _plan(trial: Trial, beginning: Trial, lengths: Sequence[int], sequences: int
                 block=mixer.work.block,
                 operations=mixer.work.operations,
                 seconds=spent,
-                memory=mixer.work.block * mixer.work.unit_bytes + mixer.work.shared_bytes,
+                memory=block,
             )
         )
     overhead = trial.overhead * sum(lengths) / trial.length
@@ -234,7 +237,7 @@ def _plan(trial: Trial, beginning: Trial, lengths: Sequence[int], sequences: int
     results = sum(mixer.measured * mixer.positions for mixer in planned) * _RESULT_BYTES
     tokens = round(times * sum(lengths))
     peak = peak_memory()
-    held = tokens * _TOKEN_BYTES + max((mixer.memory for mixer in planned), default=0)
+    held = tokens * _TOKEN_BYTES + max(memory, default=0)
     return Plan(
         mixers=tuple(planned),
         skipped=trial.skipped,
