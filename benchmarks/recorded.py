@@ -14,7 +14,8 @@ from torch import Tensor
 
 from statesize.io.files import replace_file
 from statesize.laboratory import bundled_documents
-from statesize.models.load import LoadedModel, tensors_sha256
+from statesize.models.digests import tensors_sha256
+from statesize.models.load import LoadedModel
 from statesize.texts.tokens import AnyTokenizer, encode
 
 Row = dict[str, Any]

@@ -18,7 +18,8 @@ from torch import Tensor
 
 from benchmarks.recorded import finish, of_each, prose, weights_of
 from statesize.benchmarks.cases import document
-from statesize.models.load import load_model, tokens_sha256
+from statesize.models.digests import tokens_sha256
+from statesize.models.load import load_model
 from statesize.texts.inputs import begun_excerpts, excerpts_of
 from statesize.texts.rows import evenly
 from statesize.texts.tokens import AnyTokenizer

@@ -15,7 +15,8 @@ from typing import Any
 
 from benchmarks.recorded import finish, prose
 from statesize.benchmarks.cases import document
-from statesize.models.load import LoadedModel, load_model, tensors_sha256, tokens_sha256
+from statesize.models.digests import tensors_sha256, tokens_sha256
+from statesize.models.load import LoadedModel, load_model
 from statesize.texts.inputs import begun_excerpts
 from statesize.truncation import truncate
 

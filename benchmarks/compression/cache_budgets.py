@@ -26,7 +26,8 @@ from benchmarks.compression.published_caches import TOKENS, fresh_texts, pieces_
 from statesize.benchmarks.cases import document
 from statesize.io.files import replace_file
 from statesize.measurement.statistics import Interval, mean_interval
-from statesize.models.load import load_model, tensors_sha256, tokens_sha256
+from statesize.models.digests import tensors_sha256, tokens_sha256
+from statesize.models.load import load_model
 from statesize.reduction.cache.budgets import at_curves, equal
 from statesize.reduction.cache.curves import cache_sizes, curves_of_documents
 from statesize.reduction.cache.prefix import read_prefix

@@ -26,7 +26,8 @@ from benchmarks.recorded import is_prose, pep_pieces, weights_of
 from statesize.benchmarks.cases import document
 from statesize.io.files import replace_file
 from statesize.measurement.statistics import mean_interval
-from statesize.models.load import load_model, tokens_sha256
+from statesize.models.digests import tokens_sha256
+from statesize.models.load import load_model
 from statesize.reduction.cache import CachePrices, cache
 from statesize.reduction.cache.result import Variant
 from statesize.texts.inputs import begun_excerpts

@@ -32,7 +32,8 @@ from statesize.benchmarks.cases import document
 from statesize.lab.studies.statistics import Evidence, of_mean
 from statesize.lab.studies.verdicts import Claim
 from statesize.laboratory import bundled_documents
-from statesize.models.load import load_model, tokens_sha256
+from statesize.models.digests import tokens_sha256
+from statesize.models.load import load_model
 from statesize.texts.tokens import AnyTokenizer, beginning_id, plain_ids, special_ids
 
 HALF = 32

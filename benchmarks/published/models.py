@@ -32,7 +32,8 @@ from statesize.lab import needles
 from statesize.lab.studies.statistics import of_mean
 from statesize.laboratory import bundled_documents
 from statesize.measurement.statistics import Interval
-from statesize.models.load import LoadedModel, load_model, tokens_sha256
+from statesize.models.digests import tokens_sha256
+from statesize.models.load import LoadedModel, load_model
 from statesize.texts.inputs import begun_excerpts
 from statesize.texts.tokens import AnyTokenizer, beginning_id, encode, special_ids
 from statesize.truncation.blocks import PastBlock

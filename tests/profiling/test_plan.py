@@ -1,6 +1,7 @@
 """Plans: what they count is what a profile then measures."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +12,9 @@ from statesize.cli.shared.printing import plan_document
 from statesize.errors import InputError
 from statesize.lab import zoo
 from statesize.lab.mixers import LanguageModel, ModelConfig
+from statesize.measurement.settings import check_settings
 from statesize.profiling import plan, profile
+from statesize.profiling.calibration import Trial
 from statesize.results.summary import summary_row
 
 TEXTS = [list(range(24)), [3, 1, 4, 1, 5, 9, 2], list(range(9))]
@@ -61,6 +64,30 @@ def test_mixers_that_were_not_tried_cost_like_their_neighbours():
     seconds = [mixer.seconds for mixer in planned.mixers]
     assert min(seconds[0], seconds[4]) <= seconds[1] == seconds[3] <= max(seconds[0], seconds[4])
     assert seconds[4] == seconds[5] == seconds[6] == seconds[7]
+
+
+def test_of_a_kind_few_layers_are_tried_over_the_whole_text_and_all_take_as_many_times_as_long():
+    config = ModelConfig(mixer="gla", vocabulary_size=32, width=8, heads=2, layers=8, key_size=2)
+    model, ids = LanguageModel(config, torch.Generator().manual_seed(0)), torch.arange(24)
+    beginning = Trial(model, None, check_settings(), 24)
+    beginning.run(ids[:8])
+
+    def tried():
+        whole = Trial(model, None, check_settings(), 24, shorter=beginning)
+        whole.run(ids)
+        longer = [mixer.seconds / beginning.named(mixer.name).seconds for mixer in whole.mixers]
+        np.testing.assert_allclose(longer, longer[0])
+        return [index for index, mixer in enumerate(whole.mixers) if mixer.tried]
+
+    assert tried() == list(range(8))
+    # Where a layer takes long, one in the middle.
+    for mixer in beginning.mixers:
+        mixer.call, mixer.unit = 10.0, 1.0
+    assert tried() == [4]
+    # Where all take another engine, the first of it too.
+    for mixer in beginning.mixers:
+        mixer.work = replace(mixer.work, engine="dense")
+    assert tried() == [0, 4]
 
 
 def test_the_memory_sets_how_many_units_are_measured_at_once():

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 import statistics
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from time import perf_counter
 
 import torch
@@ -23,6 +22,8 @@ from statesize.profiling.work import Work, fitting_group, plan_work
 
 # Seconds after which larger blocks of a mixer are not tried any more.
 _ENOUGH = 0.25
+# Seconds, as a beginning predicts them, that trying layers of a kind over the whole sequence may take.
+_WHOLE = 4.0
 # Seconds of a whole block up to which it is tried at once, where one like it was tried before.
 _AT_ONCE = 2.0
 
@@ -37,7 +38,6 @@ class TriedMixer:
         tried: Seconds of a block, by how many units it had.
         call: Seconds of each block, however few units it has; None where nothing was tried.
         unit: Seconds of each unit of a block, likewise.
-        growth: How many times as long a unit takes as over a shorter sequence; 1 where there was none.
     """
 
     name: str
@@ -49,7 +49,6 @@ class TriedMixer:
     tried: dict[int, float] = field(default_factory=dict[int, float])
     call: float | None = None
     unit: float | None = None
-    growth: float = 1.0
 
     @property
     def beside(self) -> bool:
@@ -64,10 +63,13 @@ class TriedMixer:
     @property
     def seconds(self) -> float:
         """Predicted for the sequence; 0 where nothing of it is measured."""
-        if self.unit is None or self.call is None:
-            return 0.0
         units = len(self.work.sample.units)
-        return math.ceil(units / self.work.block) * self.call + units * self.unit
+        blocks, rest = divmod(units, self.work.block)
+        return blocks * self.block(self.work.block) + (self.block(rest) if rest else 0.0)
+
+    def block(self, units: int) -> float:
+        """Predicted for a block of units; 0 where nothing is measured."""
+        return (self.call or 0.0) + units * (self.unit or 0.0)
 
 
 @dataclass(eq=False)
@@ -76,8 +78,8 @@ class Trial:
 
     Attributes:
         reference: Tokens of the longest sequence.
-        shorter: What a shorter sequence of the same model said of how its layers differ. Of each kind of mixer only the
-            first is then tried, and on few units, and says how much longer all of its kind take.
+        shorter: What a shorter sequence of the same model said of how its layers differ. Of each kind of mixer few are
+            then tried, one at least, and say how much longer all of their kind take.
         length: Tokens, found by `run` like the rest.
         skipped: What is not measured, and why.
         overhead: Seconds of the forward pass and of operators.
@@ -122,7 +124,9 @@ class Trial:
             del whole, together
         self.overhead = perf_counter() - start - tried + (one if checks == "none" else 0.0)
         for group in {mixer.group for mixer in self.mixers}:
-            _fill([mixer for mixer in self.mixers if mixer.group == group])
+            alike = [mixer for mixer in self.mixers if mixer.group == group]
+            self._follow(alike)
+            _fill(alike)
 
     def _take(self, items: list[Captured]) -> float:
         """Plan mixers that are measured at the same time and perhaps try them; the seconds that trying took."""
@@ -131,9 +135,12 @@ class Trial:
         start, threads = perf_counter(), torch.get_num_threads()
         together = len(items) if len(smaller) == len(items) and threads > 1 else 1
         trying: list[Callable[[], None]] = []
-        for item, work in zip(items, smaller if together > 1 else works, strict=True):
-            # Fewer units than threads would not show how fast a block is.
-            counts = tuple(_counts(min(work.block, max(1, threads // together)), work.block))
+        works = smaller if together > 1 else works
+        fewest = min(work.block for work in works)
+        for item, work in zip(items, works, strict=True):
+            # Fewer units than threads would not show how fast a block is; nor would one that soon runs alone.
+            least = max(1, threads // together) * (work.block // fewest)
+            counts = tuple(_counts(min(work.block, least), work.block))
             mixer = TriedMixer(item.name, item.kind, item.units, work, counts, together)
             before = [other for other in self.mixers if other.group == mixer.group]
             trying.append(partial(self._consider, item, mixer, before))
@@ -144,35 +151,66 @@ class Trial:
         return perf_counter() - start
 
     def _consider(self, item: Captured, mixer: TriedMixer, before: list[TriedMixer]) -> None:
-        """Try a mixer, if it is one of those that are tried, or take over what the shorter sequence said."""
+        """Try a mixer, if it is one of those that are tried."""
         known, first = self.shorter and self.shorter.named(item.name), before[0] if before else None
-        # The first layer of a kind, then ever fewer: 0, 4, 16, …
-        further = self.shorter is None and len(before) in (4**power for power in range(1, 8))
         if known and known.unit is not None:
-            self._follow(item, mixer, known, first)
-        elif mixer.work.cut is not None and (first is None or further):
+            # Where it takes another engine than over the shorter sequence, nobody knew that it is the first of a kind.
+            if mixer.name.removesuffix(SHARED) in self._chosen or (first is None and mixer.group != known.group):
+                self._try_whole(item, mixer, known)
+        # The first layer of a kind, then ever fewer: 0, 4, 16, …
+        elif mixer.work.cut is not None and (
+            first is None or (self.shorter is None and len(before) in (4**power for power in range(1, 8)))
+        ):
             self._try(item, mixer, first)
+
+    @cached_property
+    def _chosen(self) -> frozenset[str]:
+        """Layers to be tried after the shorter sequence, evenly spaced among those of a kind."""
+        mixers = [] if self.shorter is None else [mixer for mixer in self.shorter.mixers if mixer.unit is not None]
+        names: set[str] = set()
+        for group in {mixer.group for mixer in mixers}:
+            alike = [mixer for mixer in mixers if mixer.group == group and not mixer.name.endswith(SHARED)]
+            if alike:
+                each = statistics.fmean(self._expected(mixer, mixer.work.block) for mixer in alike)
+                few = min(len(alike), max(1, int(_WHOLE / each)))
+                names.update(alike[(2 * index + 1) * len(alike) // (2 * few)].name for index in range(few))
+        return frozenset(names)
+
+    def _expected(self, known: TriedMixer, units: int) -> float:
+        """Seconds of a block over this sequence, if it takes as many times as long as the square of the length."""
+        shorter = self.length if self.shorter is None else self.shorter.length
+        return known.block(units) * (self.length / shorter) ** 2
 
     def named(self, name: str) -> TriedMixer | None:
         """The mixer of a name."""
         return next((mixer for mixer in self.mixers if mixer.name == name), None)
 
-    def _follow(self, item: Captured, mixer: TriedMixer, known: TriedMixer, first: TriedMixer | None) -> None:
-        """Take over what the shorter sequence said, times how much longer the first of a kind takes here."""
-        mixer.growth = self._growth(item, mixer, known) if first is None else first.growth
-        mixer.call, mixer.unit = known.call, (known.unit or 0.0) * mixer.growth
-
-    def _growth(self, item: Captured, mixer: TriedMixer, known: TriedMixer) -> float:
+    def _try_whole(self, item: Captured, mixer: TriedMixer, known: TriedMixer) -> None:
+        """Time a whole block, or ever larger ones where it would take long."""
         if mixer.work.engine != known.work.engine:
             self._seconds(item, mixer, 1)
-        for count in mixer.counts:
+        block = mixer.work.block
+        for count in (block,) if self._expected(known, block) <= _WHOLE else mixer.counts:
             mixer.tried[count] = self._seconds(item, mixer, count)
             if mixer.tried[count] > _ENOUGH:
                 break
-        # The same units here and there, of which a call takes as long.
-        count, call = max(mixer.tried), known.call or 0.0
-        there = known.tried.get(count, 0.0) - call
-        return max(mixer.tried[count] - call, 0.0) / (there if there > 0 else count * (known.unit or 1.0))
+
+    def _follow(self, alike: list[TriedMixer]) -> None:
+        """Take over what the shorter sequence said, times how much longer those tried took here."""
+        known = {
+            mixer.name: there
+            for mixer in self.mixers
+            if (there := self.shorter and self.shorter.named(mixer.name)) and there.unit is not None
+        }
+        tried = [mixer for mixer in alike if mixer.tried] or [mixer for mixer in self.mixers if mixer.tried]
+        # The same units here and there: what of it is a call's is less certain than both together.
+        counts = [(mixer, max(mixer.tried)) for mixer in tried if mixer.name in known]
+        before = sum(known[mixer.name].block(count) for mixer, count in counts)
+        growth = sum(mixer.tried[count] for mixer, count in counts) / before if before > 0 else 1.0
+        for mixer in alike:
+            if mixer.name in known:
+                mixer.call = growth * (known[mixer.name].call or 0.0)
+                mixer.unit = growth * (known[mixer.name].unit or 0.0)
 
     def _try(self, item: Captured, mixer: TriedMixer, first: TriedMixer | None) -> None:
         """Time blocks of more and more units, up to a whole one; or at once that, where the first of its kind says so.
@@ -181,7 +219,7 @@ class Trial:
         """
         if first is not None and first.call is not None and first.unit is not None:
             block = mixer.work.block
-            if first.call + block * first.unit <= _AT_ONCE:
+            if first.block(block) <= _AT_ONCE:
                 mixer.tried[block] = self._seconds(item, mixer, block)
                 mixer.call = first.call
                 mixer.unit = max(mixer.tried[block] - first.call, 0.0) / block

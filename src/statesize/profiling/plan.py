@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from time import perf_counter
 from typing import Any, Literal
 
 from torch import nn
@@ -22,6 +23,7 @@ from statesize.measurement.settings import (
     Weights,
     check_settings,
 )
+from statesize.models.digests import tensors_sha256
 from statesize.profiling.calibration import Trial
 from statesize.profiling.measuring import Layers
 from statesize.profiling.work import MOST_OPERATIONS
@@ -34,8 +36,10 @@ from statesize.texts.tokens import AnyTokenizer, supported_tokenizer
 _RESULT_BYTES = 52
 # Of a token while a profile is put together: its id and its text, as wide as the longest one.
 _TOKEN_BYTES = 80
-# Tokens of the longest sequence that are tried first: a quarter, where that is more, and no more than half.
-_BEGINNING = 512
+# Tokens of the longest sequence that are tried first, at least; or a quarter of it.
+_BEGINNING = 64
+# Weights whose digest tells how long that of all takes.
+_DIGESTED = 2**22
 
 
 @dataclass(frozen=True)
@@ -128,7 +132,7 @@ def plan(
     """Say what `statesize.profile` would measure with the same arguments, and predict its time and memory.
 
     The longest sequence is run, after a beginning of it. There some layers of each kind are measured, on a few heads or
-    channels, and the cost of the others follows from these; of the whole only the first layer of each kind.
+    channels, and the cost of the others follows from these; of the whole few layers of each kind.
 
     Args:
         model: As for `statesize.profile`.
@@ -234,6 +238,7 @@ def _plan(trial: Trial, beginning: Trial, lengths: Sequence[int], sequences: int
         )
     overhead = trial.overhead * sum(lengths) / trial.length
     once = trial.once + max(0.0, beginning.overhead - trial.overhead * beginning.length / trial.length)
+    once += _seconds_of_digests(trial.model)
     results = sum(mixer.measured * mixer.positions for mixer in planned) * _RESULT_BYTES
     tokens = round(times * sum(lengths))
     peak = peak_memory()
@@ -249,6 +254,18 @@ def _plan(trial: Trial, beginning: Trial, lengths: Sequence[int], sequences: int
         results=results,
         most_operations=MOST_OPERATIONS,
     )
+
+
+def _seconds_of_digests(model: nn.Module) -> float:
+    """What a digest of all weights takes, by that of a part of the largest."""
+    tensors = list(model.state_dict().values())
+    total = sum(tensor.nbytes for tensor in tensors)
+    if not total:
+        return 0.0
+    part = max(tensors, key=lambda tensor: tensor.nbytes).flatten()[:_DIGESTED]
+    start = perf_counter()
+    tensors_sha256({"part": part})
+    return (perf_counter() - start) * total / part.nbytes
 
 
 def _exponent(seconds: float, shorter: float, ratio: float) -> float:

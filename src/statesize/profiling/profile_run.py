@@ -18,7 +18,7 @@ from statesize.adapters.captured import SHARED
 from statesize.errors import FileError
 from statesize.io.files import LOCK, Parts, only_writer, parse_json
 from statesize.measurement.settings import Settings
-from statesize.models.load import tokens_sha256
+from statesize.models.digests import tokens_sha256
 from statesize.parallel.executor import Done, Executor
 from statesize.profiling.profile import Profile
 from statesize.profiling.sequences import MixerDone, SequenceDone, SequenceTask

@@ -15,7 +15,7 @@ from statesize.adapters import Captured, CheckPolicy
 from statesize.adapters.captured import SHARED
 from statesize.io.files import digest
 from statesize.measurement.settings import Settings
-from statesize.models.load import tokens_sha256
+from statesize.models.digests import tokens_sha256
 from statesize.profiling.measuring import Layers, captured_mixers, measure_side_by_side
 from statesize.profiling.work import fitting_group, plan_work
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -20,22 +19,13 @@ from statesize.errors import FileError, InputError
 from statesize.io.files import check_header, parse_json, read_limited, replace_files
 from statesize.lab.mixers.config import ModelConfig
 from statesize.lab.mixers.model import LanguageModel
+from statesize.models.digests import tensors_sha256
 
 FLOATING = frozenset({"F64", "F32", "F16", "BF16"})
 """Names that safetensors gives to the dtypes that weights are stored in."""
 
 DIGEST = "sha256"
 """Entry of a safetensors file's metadata that shows damage."""
-
-
-def tensors_sha256(tensors: Mapping[str, Tensor], about: str = "") -> str:
-    """SHA-256 of names, dtypes, shapes and bytes of tensors, and of a text, as 64 hexadecimal digits."""
-    digest = hashlib.sha256(about.encode())
-    for name, tensor in sorted(tensors.items()):
-        values = tensor.detach().cpu().contiguous()
-        digest.update(f"{name} {values.dtype} {tuple(values.shape)}\n".encode())
-        digest.update(values.reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
 
 
 def _digest(config: ModelConfig, tensors: Mapping[str, Tensor]) -> str:

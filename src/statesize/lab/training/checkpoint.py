@@ -18,11 +18,12 @@ from torch import Tensor
 
 from statesize.errors import FileError, InputError
 from statesize.io.files import check_header, os_errors, parse_json, replace_file
-from statesize.lab.mixers.checkpoint import DIGEST, tensors_sha256
+from statesize.lab.mixers.checkpoint import DIGEST
 from statesize.lab.mixers.model import LanguageModel
 from statesize.lab.tasks.task import Task
 from statesize.lab.training.config import TrainingConfig
 from statesize.lab.training.record import StepRecord, record_lines, records_of
+from statesize.models.digests import tensors_sha256
 
 STATE_FORMAT = 2
 """Version of the file; it grows by one when old files can no longer be resumed."""

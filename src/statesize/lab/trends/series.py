@@ -24,8 +24,9 @@ from statesize.lab.trends.result import Series
 from statesize.lab.trends.sweep import SweepProgress, SweepRun, open_points
 from statesize.lab.trends.trend import SweepPoint, point_of
 from statesize.measurement.settings import TOLERANCE_LADDER
+from statesize.models.digests import tokens_sha256
 from statesize.models.from_transformers import commit
-from statesize.models.load import load_model, load_tokenizer, tokens_sha256
+from statesize.models.load import load_model, load_tokenizer
 from statesize.parallel.executor import Executor, Make, SerialExecutor
 from statesize.profiling.run import profile
 from statesize.texts.documents import vocabulary_size
