@@ -47,7 +47,6 @@ _STAGES = (
 
 def main(path: Path, models: list[str]) -> None:
     """Profile the models, print a row a case, and write the document after each."""
-    torch.set_num_threads(2)
     rows: list[dict[str, Any]] = []
     for name in models:
         loaded = load_model(name)
@@ -100,4 +99,5 @@ def _timed(call: Callable[..., Any], name: str, spent: dict[str, float]) -> Call
 
 
 if __name__ == "__main__":
+    torch.set_num_threads(2)
     main(Path(sys.argv[1]), sys.argv[2:])

@@ -36,7 +36,7 @@ from tools.figures.published import (
     truncation_lengths,
 )
 from tools.figures.smaller_states import caches, compression, delta_rules, ess_sizes, gramian_time, mamba2_layers
-from tools.figures.speed import defaults, engines, language_models, long, whole_models
+from tools.figures.speed import defaults, engines, language_models, long, plans, whole_models
 from tools.figures.trained_families import architectures, compiled_training
 from tools.figures.trends import bundled_length, length, needles, text_series
 from tools.figures.two_models import published_models
@@ -95,6 +95,7 @@ def figures(docs: Path = DOCS) -> dict[str, dict[str, str]]:
         defaults,
         long,
         whole_models,
+        plans,
         language_models,
     )
     kept = {part.__name__: part(json.loads((docs / f"{part.__name__}.json").read_text("utf-8"))) for part in parts}

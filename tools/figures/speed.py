@@ -121,6 +121,13 @@ def whole_models(document: Mapping[str, Any]) -> dict[str, str]:
     return {"table": table(("tokens", "tolerances", "by the clock", "in all", *stages, "peak memory"), rows)}
 
 
+def plans(document: Mapping[str, Any]) -> dict[str, str]:
+    """How far plans of published models were off, and what they took."""
+    off = [row["predicted"] / row["profile"] - 1 for row in document["rows"]]
+    took = [row["plan"] for row in document["rows"]]
+    return {"off": f"{min(off):+.0%} to {max(off):+.0%}", "took": f"{min(took):.0f} to {max(took):.0f} s"}
+
+
 def language_models(document: Mapping[str, Any]) -> dict[str, str]:
     """What one sequence of published shapes would take, from two layers of each."""
     rows = [

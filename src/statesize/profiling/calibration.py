@@ -22,7 +22,7 @@ from statesize.profiling.work import Work, fitting_group, plan_work
 
 # Seconds after which larger blocks of a mixer are not tried any more.
 _ENOUGH = 0.25
-# Seconds, as a beginning predicts them, that trying layers of a kind over the whole sequence may take.
+# Seconds, as a beginning predicts them, that trying layers over the whole sequence may take.
 _WHOLE = 4.0
 # Seconds of a whole block up to which it is tried at once, where one like it was tried before.
 _AT_ONCE = 2.0
@@ -166,14 +166,15 @@ class Trial:
     @cached_property
     def _chosen(self) -> frozenset[str]:
         """Layers to be tried after the shorter sequence, evenly spaced among those of a kind."""
-        mixers = [] if self.shorter is None else [mixer for mixer in self.shorter.mixers if mixer.unit is not None]
+        kinds: dict[tuple[str, str, int], list[TriedMixer]] = {}
+        for mixer in [] if self.shorter is None else self.shorter.mixers:
+            if mixer.unit is not None and not mixer.name.endswith(SHARED):
+                kinds.setdefault(mixer.group, []).append(mixer)
         names: set[str] = set()
-        for group in {mixer.group for mixer in mixers}:
-            alike = [mixer for mixer in mixers if mixer.group == group and not mixer.name.endswith(SHARED)]
-            if alike:
-                each = statistics.fmean(self._expected(mixer, mixer.work.block) for mixer in alike)
-                few = min(len(alike), max(1, int(_WHOLE / each)))
-                names.update(alike[(2 * index + 1) * len(alike) // (2 * few)].name for index in range(few))
+        for alike in kinds.values():
+            each = statistics.fmean(self._expected(mixer, mixer.work.block) for mixer in alike)
+            few = min(len(alike), max(1, int(_WHOLE / len(kinds) / each)))
+            names.update(alike[(2 * index + 1) * len(alike) // (2 * few)].name for index in range(few))
         return frozenset(names)
 
     def _expected(self, known: TriedMixer, units: int) -> float:
