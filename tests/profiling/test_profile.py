@@ -32,6 +32,12 @@ def test_summary_is_the_mean_over_pairs_of_sequence_and_position(small_profile):
         assert (row["model"], row["kind"], row["tss"]) == ("tiny <gla>", "gla", 3)
 
 
+def test_rows_are_the_callers_own(small_profile):
+    before = small_profile.summary_rows()
+    small_profile.summary_rows()[0]["kind"] = "changed"
+    assert small_profile.summary_rows() == before
+
+
 def test_long_form_has_one_row_a_number(small_profile):
     frame = small_profile.to_dataframe()
     # Two mixers and heads, 12 + 7 positions, entropy and two thresholds of either tolerance.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 from dataclasses import dataclass
+from functools import cached_property
 from os import PathLike
 from pathlib import Path
 from typing import Any, Self
@@ -29,7 +30,8 @@ class Profile:
     """The result of `statesize.profile`.
 
     Attributes:
-        tree: Tokens and attributes at the root, one node a mixer, as `statesize.profile` describes them.
+        tree: Tokens and attributes at the root, one node a mixer, as `statesize.profile` describes them; not changed
+            once it is here.
     """
 
     tree: xr.DataTree
@@ -103,6 +105,11 @@ class Profile:
         Returns:
             One row a mixer.
         """
+        return [row.copy() for row in self._rows]
+
+    @cached_property
+    def _rows(self) -> list[SummaryRow]:
+        """Made once: a page asks for them twenty times, milliseconds a mixer."""
         return [summary_row(self.mixer(name), self.model, name, self.group(name)) for name in self.mixers]
 
     def groups(self) -> pd.DataFrame:
