@@ -123,8 +123,7 @@ class Trial:
                 on_mixer(index, len(captured.mixers), whole.name)
             del whole, together
         self.overhead = perf_counter() - start - tried + (one if checks == "none" else 0.0)
-        for group in {mixer.group for mixer in self.mixers}:
-            alike = [mixer for mixer in self.mixers if mixer.group == group]
+        for alike in _by_kind(self.mixers):
             self._follow(alike)
             _fill(alike)
 
@@ -152,8 +151,8 @@ class Trial:
 
     def _consider(self, item: Captured, mixer: TriedMixer, before: list[TriedMixer]) -> None:
         """Try a mixer, if it is one of those that are tried."""
-        known, first = self.shorter and self.shorter.named(item.name), before[0] if before else None
-        if known and known.unit is not None:
+        known, first = self._known(item.name), before[0] if before else None
+        if known is not None:
             # Where it takes another engine than over the shorter sequence, nobody knew that it is the first of a kind.
             if mixer.name.removesuffix(SHARED) in self._chosen or (first is None and mixer.group != known.group):
                 self._try_whole(item, mixer, known)
@@ -166,12 +165,10 @@ class Trial:
     @cached_property
     def _chosen(self) -> frozenset[str]:
         """Layers to be tried after the shorter sequence, evenly spaced among those of a kind."""
-        kinds: dict[tuple[str, str, int], list[TriedMixer]] = {}
-        for mixer in [] if self.shorter is None else self.shorter.mixers:
-            if mixer.unit is not None and not mixer.name.endswith(SHARED):
-                kinds.setdefault(mixer.group, []).append(mixer)
         names: set[str] = set()
-        for alike in kinds.values():
+        mixers = [] if self.shorter is None else self.shorter.mixers
+        kinds = _by_kind([one for one in mixers if one.unit is not None and not one.name.endswith(SHARED)])
+        for alike in kinds:
             each = statistics.fmean(self._expected(mixer, mixer.work.block) for mixer in alike)
             few = min(len(alike), max(1, int(_WHOLE / len(kinds) / each)))
             names.update(alike[(2 * index + 1) * len(alike) // (2 * few)].name for index in range(few))
@@ -186,6 +183,11 @@ class Trial:
         """The mixer of a name."""
         return next((mixer for mixer in self.mixers if mixer.name == name), None)
 
+    def _known(self, name: str) -> TriedMixer | None:
+        """The mixer of a name over the shorter sequence, where that says what it costs."""
+        known = None if self.shorter is None else self.shorter.named(name)
+        return None if known is None or known.unit is None else known
+
     def _try_whole(self, item: Captured, mixer: TriedMixer, known: TriedMixer) -> None:
         """Time a whole block, or ever larger ones where it would take long."""
         if mixer.work.engine != known.work.engine:
@@ -198,20 +200,17 @@ class Trial:
 
     def _follow(self, alike: list[TriedMixer]) -> None:
         """Take over what the shorter sequence said, times how much longer those tried took here."""
-        known = {
-            mixer.name: there
-            for mixer in self.mixers
-            if (there := self.shorter and self.shorter.named(mixer.name)) and there.unit is not None
-        }
         tried = [mixer for mixer in alike if mixer.tried] or [mixer for mixer in self.mixers if mixer.tried]
-        # The same units here and there: what of it is a call's is less certain than both together.
-        counts = [(mixer, max(mixer.tried)) for mixer in tried if mixer.name in known]
-        before = sum(known[mixer.name].block(count) for mixer, count in counts)
-        growth = sum(mixer.tried[count] for mixer, count in counts) / before if before > 0 else 1.0
+        before = after = 0.0
+        for mixer in tried:
+            if known := self._known(mixer.name):
+                # The same units here and there: what of it is a call's is less certain than both together.
+                count = max(mixer.tried)
+                before, after = before + known.block(count), after + mixer.tried[count]
+        growth = after / before if before > 0 else 1.0
         for mixer in alike:
-            if mixer.name in known:
-                mixer.call = growth * (known[mixer.name].call or 0.0)
-                mixer.unit = growth * (known[mixer.name].unit or 0.0)
+            if known := self._known(mixer.name):
+                mixer.call, mixer.unit = growth * (known.call or 0.0), growth * (known.unit or 0.0)
 
     def _try(self, item: Captured, mixer: TriedMixer, first: TriedMixer | None) -> None:
         """Time blocks of more and more units, up to a whole one; or at once that, where the first of its kind says so.
@@ -257,6 +256,14 @@ def _counts(fewest: int, most: int) -> Iterator[int]:
     while fewest < most:
         fewest = min(4 * fewest, most)
         yield fewest
+
+
+def _by_kind(mixers: list[TriedMixer]) -> list[list[TriedMixer]]:
+    """Mixers that cost about the same, in their order."""
+    kinds: dict[tuple[str, str, int], list[TriedMixer]] = {}
+    for mixer in mixers:
+        kinds.setdefault(mixer.group, []).append(mixer)
+    return list(kinds.values())
 
 
 def _fill(alike: list[TriedMixer]) -> None:
