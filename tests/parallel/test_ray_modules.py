@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from statesize.errors import ModelError
-from statesize.models.digests import model_facts
+from statesize.models.load import model_facts
 from statesize.parallel.ray import put_together, take_apart
 
 

@@ -11,7 +11,8 @@ from torch import nn
 from statesize.adapters import capture
 from statesize.errors import EngineError, InputError, ModelError
 from statesize.measurement.measurement import measure
-from statesize.models.digests import model_facts, tokens_sha256
+from statesize.models.digests import tokens_sha256
+from statesize.models.load import model_facts
 from statesize.operators import Dense, Recurrence, SoftmaxAttention
 from statesize.profiling import profile
 from statesize.results.store import SCHEMA

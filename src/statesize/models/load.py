@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import torch
 from torch import nn
 
-from statesize.adapters.models.held import hold_in_single, low_bytes, stored_dtype
+from statesize.adapters.models.held import adapter_states, hold_in_single, low_bytes, stored_dtype
 from statesize.adapters.models.inputs import measurable
 from statesize.check import require_kind
 from statesize.errors import FileError, InputError
@@ -19,6 +20,7 @@ from statesize.io.files import parse_json, read_limited
 from statesize.io.machine import free_bytes
 from statesize.laboratory import bundled_model, bundled_names, bundled_record, is_bundled, load_checkpoint
 from statesize.models.configurations import is_mamba_ssm
+from statesize.models.digests import tensors_sha256
 from statesize.models.files import FILE, check_digest, has_tokenizer, is_gguf, parsed_once, read_tokenizer
 from statesize.models.from_transformers import (
     WITHOUT_TOKENIZER,
@@ -29,6 +31,7 @@ from statesize.models.from_transformers import (
 )
 from statesize.texts.documents import configured_vocabulary, vocabulary_size
 from statesize.texts.tokens import AnyTokenizer
+from statesize.version import __version__
 
 _ALIKE = 0.85
 """Likeness of a name to that of a folder above which the hub is not queried for it."""
@@ -62,6 +65,29 @@ def training_record(name: str) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return cast("dict[str, Any]", record) if isinstance(record, dict) else {}
+
+
+def model_facts(model: nn.Module) -> dict[str, object]:
+    """All that the numbers of a model over some tokens depend on, down to the last bits; "weights" is a SHA-256."""
+    config = getattr(model, "config", None)
+    described = cast("Any", config).to_dict() if hasattr(config, "to_dict") else repr(config)
+    if isinstance(described, dict):
+        # Where a model was loaded from is no part of what it computes.
+        described = {key: value for key, value in cast("dict[str, Any]", described).items() if key != "_name_or_path"}
+    # The state_dict leaves some of them out.
+    buffers = {name: tensors_sha256({"buffer": buffer}) for name, buffer in model.named_buffers() if buffer.numel()}
+    adapters = adapter_states(model)
+    return {
+        "weights": tensors_sha256(model.state_dict()),
+        **({"adapters": adapters} if adapters else {}),
+        "buffers": buffers,
+        "structure": repr(model),
+        "config": described,
+        "device": str(next((parameter.device for parameter in model.parameters()), "cpu")),
+        # Threads share the heads out among them, which shows in the last bits.
+        "threads": torch.get_num_threads(),
+        "versions": [__version__, str(torch.__version__), np.__version__],
+    }
 
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16, "float16": torch.float16}

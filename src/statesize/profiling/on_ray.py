@@ -18,8 +18,7 @@ from torch import nn
 from statesize.check import require_count
 from statesize.errors import StatesizeError
 from statesize.measurement.settings import Settings, check_settings
-from statesize.models.digests import model_facts
-from statesize.models.load import LoadedModel
+from statesize.models.load import LoadedModel, model_facts
 from statesize.parallel.ray import OnRay, sent
 from statesize.parallel.ray_session import ray_session
 from statesize.profiling.measuring import Layers

@@ -23,8 +23,7 @@ from statesize.measurement.settings import (
     Weights,
     check_settings,
 )
-from statesize.models.digests import model_facts
-from statesize.models.load import load_model
+from statesize.models.load import load_model, model_facts
 from statesize.parallel.executor import SerialExecutor
 from statesize.profiling.measuring import Layers
 from statesize.profiling.profile import Profile

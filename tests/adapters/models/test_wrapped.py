@@ -12,7 +12,7 @@ from torch import nn
 import statesize as ss
 from statesize.adapters.models.held import plain_name, unwrapped
 from statesize.errors import InputError, ModelError
-from statesize.models.digests import model_facts
+from statesize.models.load import model_facts
 
 
 def same_as(model, plain, ids):

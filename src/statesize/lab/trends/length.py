@@ -22,8 +22,8 @@ from statesize.lab.trends.growth import Growth
 from statesize.lab.trends.series import measured_point, trend_bar, trend_facts
 from statesize.lab.trends.sweep import SweepProgress, SweepRun, open_points
 from statesize.lab.trends.trend import SweepPoint
-from statesize.models.digests import model_facts, tokens_sha256
-from statesize.models.load import load_model, training_record
+from statesize.models.digests import tokens_sha256
+from statesize.models.load import load_model, model_facts, training_record
 from statesize.parallel.executor import SerialExecutor
 from statesize.texts.inputs import Inputs, begun_excerpts, whole_texts
 from statesize.texts.tokens import AnyTokenizer, beginning_id, supported_tokenizer

@@ -16,7 +16,8 @@ from torch import nn
 from statesize.io.files import Parts, digest
 from statesize.lab.studies.delimiters.measuring import METRICS, RELATIVE_TOLERANCE, TOLERANCE, Response
 from statesize.lab.studies.delimiters.sequences import Aligned, Windows
-from statesize.models.digests import model_facts, tokens_sha256
+from statesize.models.digests import tokens_sha256
+from statesize.models.load import model_facts
 
 SCHEMA = 1
 SEQUENCES = 32
