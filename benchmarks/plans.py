@@ -6,23 +6,20 @@ by default. Seconds by the clock, on two threads.
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 # Threads that wait would take from those that work; torch reads this when it is imported.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import torch
+from torch import Tensor
 
-from benchmarks.recorded import prose, weights_of
-from statesize.benchmarks.cases import document
-from statesize.io.files import replace_file
+from benchmarks.recorded import Row, over_prose
 from statesize.measurement.settings import TOLERANCE_LADDER
-from statesize.models.load import load_model
+from statesize.models.load import LoadedModel
 from statesize.profiling.plan import plan
 from statesize.profiling.run import profile
 
@@ -32,23 +29,19 @@ _ROUNDS = 2
 
 
 def main(path: Path, models: list[str]) -> None:
-    """Plan and profile, print a row each time, and write the document after it."""
-    rows: list[dict[str, Any]] = []
-    for name in models:
-        loaded = load_model(name)
-        text, weights = prose(loaded.tokenizer), weights_of(loaded)
-        profile(loaded.model, text[None, :32])
-        for texts, tokens, tolerances in CASES * _ROUNDS:
-            case = {"texts": texts, "tokens": tokens, "tolerances": tolerances}
-            ids, relative = list(text[: texts * tokens].split(tokens)), TOLERANCE_LADDER[:tolerances]
-            start = time.perf_counter()
-            predicted = plan(loaded.model, ids, relative_tolerances=relative).seconds
-            planned = time.perf_counter()
-            profile(loaded.model, ids, relative_tolerances=relative)
-            seconds = {"plan": planned - start, "predicted": predicted, "profile": time.perf_counter() - planned}
-            rows.append({"file": Path(name).stem, **weights, **case, **seconds})
-            print(json.dumps({"file": Path(name).stem, **case, **seconds}), flush=True)
-            replace_file(path, (json.dumps(document(rows)) + "\n").encode())
+    """Plan and profile, and write the document after each."""
+    over_prose(path, models, CASES * _ROUNDS, one_case)
+
+
+def one_case(loaded: LoadedModel, text: Tensor, texts: int, tokens: int, tolerances: int) -> Row:
+    """Seconds that a plan took, that it predicts, and that the profile took."""
+    ids, relative = list(text[: texts * tokens].split(tokens)), TOLERANCE_LADDER[:tolerances]
+    start = time.perf_counter()
+    predicted = plan(loaded.model, ids, relative_tolerances=relative).seconds
+    planned = time.perf_counter()
+    profile(loaded.model, ids, relative_tolerances=relative)
+    seconds = {"plan": planned - start, "predicted": predicted, "profile": time.perf_counter() - planned}
+    return {"texts": texts, "tokens": tokens, "tolerances": tolerances, **seconds}
 
 
 if __name__ == "__main__":

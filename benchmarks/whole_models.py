@@ -7,7 +7,6 @@ that beside the model.
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import time
@@ -23,12 +22,11 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import torch
 from torch import Tensor
 
-from benchmarks.recorded import prose, weights_of
+from benchmarks.recorded import Row, over_prose
 from statesize.adapters import Capture
-from statesize.benchmarks.cases import document, forget_peak, peak_resident_bytes
-from statesize.io.files import replace_file
+from statesize.benchmarks.cases import forget_peak, peak_resident_bytes
 from statesize.measurement.settings import TOLERANCE_LADDER
-from statesize.models.load import LoadedModel, load_model
+from statesize.models.load import LoadedModel
 from statesize.profiling import sequences
 from statesize.profiling.run import profile
 
@@ -46,29 +44,21 @@ _STAGES = (
 
 
 def main(path: Path, models: list[str]) -> None:
-    """Profile the models, print a row a case, and write the document after each."""
-    rows: list[dict[str, Any]] = []
-    for name in models:
-        loaded = load_model(name)
-        text, weights = prose(loaded.tokenizer), weights_of(loaded)
-        profile(loaded.model, text[None, :32])
-        for tokens, tolerances in CASES:
-            rows.append({"file": Path(name).stem, **weights, **one_case(loaded, text[:tokens], tolerances)})
-            print(json.dumps(rows[-1]), flush=True)
-            replace_file(path, (json.dumps(document(rows)) + "\n").encode())
+    """Profile the models, and write the document after each case."""
+    over_prose(path, models, CASES, one_case)
 
 
-def one_case(loaded: LoadedModel, ids: Tensor, tolerances: int) -> dict[str, Any]:
+def one_case(loaded: LoadedModel, text: Tensor, tokens: int, tolerances: int) -> Row:
     """Seconds of one profile by stage, and its memory."""
     forget_peak()
     held = peak_resident_bytes()
     start, wall = time.process_time(), time.perf_counter()
     with timed_stages() as spent:
-        profile(loaded.model, ids[None], relative_tolerances=TOLERANCE_LADDER[:tolerances])
+        profile(loaded.model, text[None, :tokens], relative_tolerances=TOLERANCE_LADDER[:tolerances])
     seconds, wall = time.process_time() - start, time.perf_counter() - wall
     spent["results"] = seconds - sum(spent.values())
     return {
-        "tokens": len(ids),
+        "tokens": tokens,
         "tolerances": tolerances,
         "seconds": seconds,
         "wall": wall,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from tools.figures.on_record import table
@@ -123,9 +123,9 @@ def whole_models(document: Mapping[str, Any]) -> dict[str, str]:
 
 def plans(document: Mapping[str, Any]) -> dict[str, str]:
     """How far plans of published models were off, and what they took."""
-    off = [row["predicted"] / row["profile"] - 1 for row in document["rows"]]
     took = [row["plan"] for row in document["rows"]]
-    return {"off": f"{min(off):+.0%} to {max(off):+.0%}", "took": f"{min(took):.0f} to {max(took):.0f} s"}
+    off = _off((row["predicted"], row["profile"]) for row in document["rows"])
+    return {"off": off, "took": f"{min(took):.0f} to {max(took):.0f} s"}
 
 
 def language_models(document: Mapping[str, Any]) -> dict[str, str]:
@@ -143,5 +143,11 @@ def language_models(document: Mapping[str, Any]) -> dict[str, str]:
         for row in document["rows"]
     ]
     head = ("model", "parameters", "kind", "measured (`--channels`)", "seconds", "memory", "results")
-    off = [row["plan_seconds"] / row["run_seconds"] - 1 for row in document["rows"]]
-    return {"table": table(head, rows), "plan": f"{min(off):+.0%} to {max(off):+.0%}"}
+    off = _off((row["plan_seconds"], row["run_seconds"]) for row in document["rows"])
+    return {"table": table(head, rows), "plan": off}
+
+
+def _off(predicted_and_taken: Iterable[tuple[float, float]]) -> str:
+    """How far predictions were off, from the least to the most."""
+    off = [predicted / taken - 1 for predicted, taken in predicted_and_taken]
+    return f"{min(off):+.0%} to {max(off):+.0%}"
