@@ -102,11 +102,17 @@ Swap = tuple[dict[str, Tensor | None], str, Tensor]
 @contextmanager
 def single_precision(module: nn.Module) -> Generator[None]:
     """Hold the weights and buffers of a module and its parts in float32 at least."""
-    # Float32 copies replace them, and the originals come back, the same objects. An embedding is looked up as it
-    # is.
+    with at_least(module, torch.float32):
+        yield
+
+
+@contextmanager
+def at_least(module: nn.Module, dtype: torch.dtype) -> Generator[None]:
+    """Hold the weights and buffers of a module and its parts in a floating-point dtype, unless they have more bits."""
+    # Copies replace them, and the originals come back, the same objects. An embedding is looked up as it is.
     swaps: list[Swap] = []
     try:
-        _to_single(module.modules(), swaps)
+        _swap(module.modules(), dtype, swaps)
         yield
     finally:
         _restore(swaps)
@@ -137,21 +143,21 @@ def stored_element_size(module: nn.Module) -> int:
     return stored_dtype(module).itemsize
 
 
-def _to_single(modules: Iterable[nn.Module], swaps: list[Swap]) -> None:
+def _swap(modules: Iterable[nn.Module], dtype: torch.dtype, swaps: list[Swap]) -> None:
     for module in modules:
         if type(module) is nn.Embedding:
             continue
         held = vars(module)
         for tensors in cast("tuple[dict[str, Tensor | None], ...]", (held["_parameters"], held["_buffers"])):
             for name, tensor in tensors.items():
-                if tensor is None or not is_low(tensor):
+                if tensor is None or not _has_fewer_bits(tensor, dtype):
                     continue
-                single = tensor.detach().float()
+                copied = tensor.detach().to(dtype)
                 if isinstance(tensor, nn.Parameter):
-                    single = nn.Parameter(single, requires_grad=False)
-                setattr(single, _STORED, tensor)
+                    copied = nn.Parameter(copied, requires_grad=False)
+                setattr(copied, _STORED, getattr(tensor, _STORED, tensor))
                 swaps.append((tensors, name, tensor))
-                tensors[name] = single
+                tensors[name] = copied
 
 
 def _restore(swaps: list[Swap]) -> None:
@@ -164,12 +170,21 @@ def _restore(swaps: list[Swap]) -> None:
 
 def is_low(tensor: Tensor) -> bool:
     """Whether a tensor holds floating-point numbers of less than 32 bits."""
-    return tensor.is_floating_point() and torch.finfo(tensor.dtype).bits < 32
+    return _has_fewer_bits(tensor, torch.float32)
+
+
+def _has_fewer_bits(tensor: Tensor, dtype: torch.dtype) -> bool:
+    return tensor.is_floating_point() and tensor.dtype.itemsize < dtype.itemsize
 
 
 def in_single(value: object) -> Any:
     """Tensors of less than 32 bits as float32, in lists, tuples and mappings too."""
     return mapped(value, lambda leaf: leaf.float() if isinstance(leaf, Tensor) and is_low(leaf) else leaf)
+
+
+def in_double(value: object) -> Any:
+    """Floating-point tensors as float64, in lists, tuples and mappings too."""
+    return mapped(value, lambda leaf: leaf.double() if isinstance(leaf, Tensor) and leaf.is_floating_point() else leaf)
 
 
 def mapped(value: Any, function: Callable[[Any], Any]) -> Any:

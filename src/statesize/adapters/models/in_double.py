@@ -1,4 +1,4 @@
-"""Runs in float64 that can be differentiated, of modules that compute a part in float32."""
+"""Runs in float64 of modules that compute a part in another precision, and runs that can be differentiated."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from contextlib import ExitStack, contextmanager
 from typing import Any, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
+
+from statesize.adapters.models.held import at_least
 
 
 @contextmanager
@@ -23,17 +25,35 @@ def differentiable(dtype: torch.dtype) -> Generator[None]:
         yield
 
 
+@contextmanager
+def double_precision(module: nn.Module) -> Generator[None]:
+    """Let a module compute in float64: its weights and buffers, and what it casts or makes on its way."""
+    with at_least(module, torch.float64), _InDouble():
+        yield
+
+
+_CASTS = frozenset({Tensor.float, Tensor.half, Tensor.bfloat16})
+_DOUBLED = frozenset({torch.float32, torch.float16, torch.bfloat16})
+
+
 class _InDouble(TorchFunctionMode):
-    """Replaces float32 by float64 in calls of torch, for example in norms that compute in float32."""
+    """Replaces lower precisions by float64 in calls of torch: in casts, as in norms, and in what they return."""
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        if func is Tensor.float:
+        if func in _CASTS:
             return args[0].double()
         named = {name: _double(value) for name, value in (kwargs or {}).items()}
-        return func(*(_double(value) for value in args), **named)
+        result = func(*(_double(value) for value in args), **named)
+        # New tensors have the default dtype. What is written in place stays the tensor that it was.
+        return result.double() if isinstance(result, Tensor) and _is_new(func, result) else result
+
+
+def _is_new(func: Callable[..., Any], result: Tensor) -> bool:
+    name = getattr(func, "__name__", "")
+    return result.dtype in _DOUBLED and (name == "__get__" or not name.endswith("_"))
 
 
 def _double(value: Any) -> Any:
-    return torch.float64 if value is torch.float32 else value
+    return torch.float64 if isinstance(value, torch.dtype) and value in _DOUBLED else value
