@@ -60,9 +60,3 @@ def checkpoint_without_tokenizer(tmp_path):
     config = ModelConfig(mixer="gla", vocabulary_size=300, width=8, heads=2, layers=1, key_size=4)
     save_checkpoint(LanguageModel(config, torch.Generator().manual_seed(0)), tmp_path / "small")
     return tmp_path / "small"
-
-
-@pytest.fixture
-def running_again(monkeypatch):
-    """No observation waits until it is measured: each mixer runs once more."""
-    monkeypatch.setattr("statesize.adapters.calls.HELD_BYTES", 0)

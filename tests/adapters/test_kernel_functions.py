@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from oracles.impulses import RUNNING
 from torch import Tensor, nn
 
 from statesize.adapters.replaced import ReplacedCall, observed, pure_torch, replaced, source_files
@@ -39,7 +40,7 @@ def test_below_a_compiled_kernel_is_the_function_of_the_source_file(function: An
 
 def test_a_call_is_reported_with_all_arguments_by_name() -> None:
     seen: list[Any] = []
-    kernel = observed(compiled, lambda arguments, output: seen.append((dict(arguments), output)))
+    kernel = observed(compiled, RUNNING, lambda call: seen.append((dict(call.arguments), call.output)))
     values = torch.ones(2)
     result = kernel(values, unknown=3)
     assert result[1] is None
@@ -50,8 +51,8 @@ def test_a_call_is_reported_with_all_arguments_by_name() -> None:
 
 def test_an_observed_function_can_be_observed_again() -> None:
     seen: list[str] = []
-    inner = observed(compiled, lambda *_: seen.append("inner"))
-    outer = observed(inner, lambda *_: seen.append("outer"))
+    inner = observed(compiled, RUNNING, lambda *_: seen.append("inner"))
+    outer = observed(inner, RUNNING, lambda *_: seen.append("outer"))
     assert inspect.signature(outer) == inspect.signature(double)
     outer(torch.ones(1))
     assert seen == ["inner", "outer"]

@@ -14,7 +14,7 @@ import transformers.modeling_utils
 from oracles.attention_models import attention_model, token_ids
 from oracles.recurrent_models import FAMILIES, tiny_model
 
-from statesize.adapters import calls, capture
+from statesize.adapters import capture
 from statesize.adapters.replaced import source_files
 
 
@@ -85,9 +85,7 @@ def test_after_an_error_in_the_first_pass(family, error):
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
 @pytest.mark.parametrize("family", MODELS)
-def test_after_an_error_in_the_second_pass(family, error, monkeypatch):
-    # What fits into memory is not run again.
-    monkeypatch.setattr(calls, "HELD_BYTES", 0)
+def test_after_an_error_in_the_second_pass(family, error):
     model = built(family, torch.bfloat16)
     iterator = capture(model, token_ids(1))
     module = model.get_submodule(iterator.mixers[0].name)

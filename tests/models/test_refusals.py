@@ -85,7 +85,6 @@ def changed(model):
         model.model.layers[1].self_attn.v_proj.weight += 0.01
 
 
-@pytest.mark.usefixtures("running_again")
 def test_one_that_fails_when_it_runs_again_is_skipped():
     model = tiny("llama")
     told = []
@@ -100,7 +99,6 @@ def test_one_that_fails_when_it_runs_again_is_skipped():
     assert "its output when it runs again" in found.attributes["skipped"]["model.layers.1.self_attn"]
 
 
-@pytest.mark.usefixtures("running_again")
 def test_the_end_of_a_sequence_says_what_its_iterator_refused():
     model = tiny("llama")
     steps = SequenceWork(model, None, check_settings())(SequenceTask(0, token_ids(1)[0], "", 23))

@@ -10,9 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from statesize.adapters.kernels.scans import KERNELS
+from statesize.adapters.observation import Frame, Running
 from statesize.adapters.replaced import observed, pure_torch, replaced, source_files
 
 Arguments = dict[str, Any]
+# No module is watched, and the calls are of none.
+RUNNING = Running(0, frames=[Frame("", nn.Identity(), (), {})])
 
 
 @contextmanager
@@ -23,7 +26,7 @@ def kernel_arguments(model: nn.Module) -> Iterator[list[tuple[Any, Arguments]]]:
         for file in source_files(model):
             for name in KERNELS.keys() & vars(file).keys():
                 body = pure_torch(vars(file)[name])
-                keep = observed(body, lambda arguments, _, body=body: calls.append((body, dict(arguments))))
+                keep = observed(body, RUNNING, lambda call, body=body: calls.append((body, dict(call.arguments))))
                 stack.enter_context(replaced(file, name, keep))
         yield calls
 

@@ -38,7 +38,7 @@ def captured(operator, sizes):
         sizes.append(built.batch_shape[1])
         return built
 
-    return Captured("layer", "decay", 4, UNITS, units_operator, 64, None, 0.0)
+    return Captured("layer", "decay", 4, UNITS, units_operator, 64, math.nan, None, 0.0)
 
 
 def run(operator, sizes, **options):
@@ -85,7 +85,7 @@ def attention_model(length, groups=8):
 
 def test_the_choice_of_an_engine_copies_no_map(monkeypatch):
     """Eight copies of T in float64 took more than all that followed."""
-    monkeypatch.setattr(PlainAttention, "explains", lambda *_: False)
+    monkeypatch.setattr(PlainAttention, "explained", lambda *_, **__: None)
     (item,) = capture(attention_model(32), torch.arange(32)[None])
     shapes = []
     choose = planning.choose_engine
@@ -96,12 +96,12 @@ def test_the_choice_of_an_engine_copies_no_map(monkeypatch):
     )
     work = plan_work(item, 0, 32, 32, check_settings())
     assert shapes == [(1, 1)]
-    assert item.map_bytes == 8 * 32 * 32 * 4
+    assert item.map_bytes == 8 * 32 * 32 * 8
     assert work.shared_bytes >= item.map_bytes
 
 
 def test_maps_of_all_heads_are_refused_before_they_are_made(monkeypatch):
-    monkeypatch.setattr(PlainAttention, "explains", lambda *_: False)
+    monkeypatch.setattr(PlainAttention, "explained", lambda *_, **__: None)
     made = []
     monkeypatch.setattr("statesize.adapters.kernels.probabilities.Mixing.of", lambda *_: made.append(1))
     with pytest.raises(
@@ -173,7 +173,7 @@ def test_what_is_refused_names_mixer_sequence_and_units():
     def units_operator(units):
         raise InputError("T has NaN")
 
-    broken = Captured("layer", "decay", 4, 2, units_operator, 64, None, 0.0)
+    broken = Captured("layer", "decay", 4, 2, units_operator, 64, math.nan, None, 0.0)
     with pytest.raises(InputError, match=r"^Mixer layer, sequence 3 .*\[0\]\): T has NaN$"):
         measure_captured(broken, np.array([0]), check_settings(), sequence=3)
 

@@ -20,8 +20,6 @@ from statesize.check import require_count
 from statesize.errors import ModelError
 
 SAMPLE = 2**16
-# Bytes that observations of one run may keep alive until they are measured.
-HELD_BYTES = 2**26
 
 
 @dataclass(frozen=True)
@@ -58,8 +56,7 @@ class Call:
             known.
         by_method: Whether the module is one mixer, with a method `operator`.
         output: A sample of it, of the unaltered model once that has run.
-        observations: Those of the observed run that wait.
-        observed: The sample in the observed run.
+        in_double: Whether all its kernels can compute in float64.
         by_impulses: Whether the module is one mixer, whose T is what it returns for impulses.
     """
 
@@ -71,8 +68,7 @@ class Call:
     caches: list[str] = field(default_factory=list[str])
     by_method: bool = False
     output: Tensor | None = None
-    observations: list[Observation] = field(default_factory=list[Observation])
-    observed: Tensor | None = None
+    in_double: bool = True
     by_impulses: bool = False
 
 
@@ -133,7 +129,6 @@ class _Recorder:
         self.running = Running(0)
         self.open: dict[Frame, Call] = {}
         self.copies = ArgumentCopies()
-        self.held = 0
 
     def entering(self, name: str) -> Callable[..., None]:
         def enter(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -172,9 +167,7 @@ class _Recorder:
             self.calls.append(call)
         call.mixers.append(described(observation))
         call.caches.append(_digest(observation.stored))
-        if observation.held_bytes is not None and self.held + observation.held_bytes <= HELD_BYTES:
-            self.held += observation.held_bytes
-            call.observations.append(observation)
+        call.in_double &= observation.in_double
 
     def require_positions(self, observation: Observation) -> None:
         entries, length = observation.values.shape[2], self.running.length
@@ -188,7 +181,7 @@ class _Recorder:
         self.called.add(frame.name)
         call = self.open.pop(frame, None)
         if call is not None:
-            call.output = call.observed = sampled(output)
+            call.output = sampled(output)
 
 
 def first_argument(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:

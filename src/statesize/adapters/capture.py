@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from itertools import count
 from typing import Self
@@ -13,14 +13,24 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from statesize.adapters.calls import Call, FoundMixer, Recording, described, record_calls, sampled
+from statesize.adapters.calls import Call, FoundMixer, Recording, record_calls, sampled
 from statesize.adapters.captured import Captured, from_method, from_observation
 from statesize.adapters.derivative import NOTE
-from statesize.adapters.faithfulness import bound, check_faithful, check_operator, relative_difference
+from statesize.adapters.faithfulness import (
+    ROUNDED,
+    Agreement,
+    allowed,
+    bound,
+    check_faithful,
+    check_operator,
+    check_rounded_operator,
+    relative_difference,
+)
 from statesize.adapters.forward import Forward
 from statesize.adapters.impulses.modules import OwnMixing, find_own_mixing
 from statesize.adapters.kernels.convolutions import SHORT_CONVOLUTION, short_convolution_bytes
-from statesize.adapters.models.held import in_single, measuring, single_precision
+from statesize.adapters.models.held import in_double, in_single, measuring, single_precision, stored_dtype
+from statesize.adapters.models.in_double import double_precision
 from statesize.adapters.models.inputs import Inputs, measurable
 from statesize.adapters.observation import Observation, Product, running_modules
 from statesize.adapters.other_mixing import is_own_code, other_mixing
@@ -28,7 +38,7 @@ from statesize.adapters.reference import Checks, check_deterministic, first_diff
 from statesize.adapters.replaced import interrupts_held
 from statesize.adapters.selection import Layers, chosen_names, find_mixers, require_some, skipped_layers
 from statesize.adapters.sources import observing_all
-from statesize.errors import ModelError
+from statesize.errors import InputError, ModelError
 
 __all__ = ["Capture", "Captured", "FoundMixer", "capture"]
 
@@ -114,10 +124,18 @@ class Capture(Iterator[Captured]):
 
     def _derivative(self, call: Call, label: str) -> Captured:
         operator, returned = self._own_mixing.differentiated(self._forward, call)
-        difference = _output_difference(call, sampled(returned), "its output in a copy in float64")
-        known, run = call.mixers[0], self.run_difference
+        agreement = self._agreement(call, (), sampled(returned))
         return Captured(
-            label, known.kind, 1, 1, lambda units: operator[:, units], known.state_bytes, difference, run, NOTE
+            label,
+            call.mixers[0].kind,
+            1,
+            1,
+            lambda units: operator[:, units],
+            call.mixers[0].state_bytes,
+            0.0,
+            agreement,
+            self.run_difference,
+            NOTE,
         )
 
     def _with_readers(self, item: Captured) -> Captured:
@@ -141,25 +159,30 @@ class Capture(Iterator[Captured]):
         return self._found(call, labels)
 
     def _found(self, call: Call, labels: list[str]) -> list[Captured]:
-        kept, call.observations = call.observations, []
-        if len(kept) == len(labels):
-            # What changes them in place after their kernel shows in T u; the mixer then runs again.
-            with suppress(ModelError):
-                difference = _output_difference(call, call.observed, "its output in the observed run")
-                return [self._captured(*pair, difference, call.module) for pair in zip(labels, kept, strict=True)]
-        observations, again = self._rerun(call)
-        if any(observation.rounded for observation in observations):
-            in_float32 = replace(call, args=in_single(call.args), kwargs=in_single(call.kwargs))
-            observations, again = self._rerun(in_float32, single=True)
-        pairs = zip(labels, observations, strict=True)
-        return [self._captured(label, item, again, call.module) for label, item in pairs]
-
-    def _rerun(self, call: Call, *, single: bool = False) -> tuple[list[Observation], float]:
-        """Run a mixer alone: what is observed in it, and how far its output is from the unaltered model's."""
-        what = "its output when it runs again with the same arguments"
         if call.by_impulses:
             observation, returned = self._own_mixing.observed(self._forward, call)
-            return [observation], _output_difference(call, sampled(returned), what)
+            difference = _output_difference(call, sampled(returned), _AGAIN)
+            return [self._captured_as_it_is(labels[0], observation, call.module, difference, "")]
+        reason, dtype = "", None
+        if call.in_double:
+            try:
+                observations, output = self._rerun(call, torch.float64)
+            except (ModelError, InputError):
+                raise
+            except Exception as error:  # whatever the author's code raises where it is given float64
+                reason = f"Compared in its own precision: its code knows no float64 ({_first_line(error)})."
+                dtype = torch.float32
+            else:
+                agreement = self._agreement(call, observations, output)
+                pairs = zip(labels, observations, strict=True)
+                return [self._captured(label, item, call.module, agreement) for label, item in pairs]
+        observations, output = self._rerun(call, dtype)
+        difference = _output_difference(call, output, _AGAIN)
+        pairs = zip(labels, observations, strict=True)
+        return [self._captured_as_it_is(label, item, call.module, difference, reason) for label, item in pairs]
+
+    def _rerun(self, call: Call, dtype: torch.dtype | None) -> tuple[list[Observation], Tensor | None]:
+        """Run a mixer alone, in a dtype or as it is: what is observed in it, and a sample of its output."""
         observations: list[Observation] = []
 
         def observe(make: Callable[[], Observation], product: Product | None = None) -> None:
@@ -168,27 +191,71 @@ class Capture(Iterator[Captured]):
                 if self._short_convolutions or not observation.inner:
                     observations.append(observation)
 
-        model = self._forward.model
+        model, arguments = self._forward.model, (call.args, call.kwargs)
         with interrupts_held() as interrupts, ExitStack() as stack:
             stack.enter_context(measuring(model))
-            if single:
+            if dtype is torch.float64:
+                stack.enter_context(double_precision(call.module))
+                arguments = in_double(arguments)
+            elif dtype is torch.float32:
                 stack.enter_context(single_precision(call.module))
-            running = stack.enter_context(running_modules(model, self._forward.length))
+                arguments = in_single(arguments)
+            running = stack.enter_context(running_modules(model, self._forward.length, exact=dtype is torch.float64))
             stack.enter_context(observing_all(model, running, observe))
             with interrupts.let_through():
-                output = sampled(call.module(*call.args, **call.kwargs))
-        if [described(observation) for observation in observations] != call.mixers:
+                output = sampled(call.module(*arguments[0], **arguments[1]))
+        if [(item.name, item.batch_shape[1]) for item in observations] != [
+            (one.name, one.units) for one in call.mixers
+        ]:
             raise ModelError(
                 f"Mixer {call.name}: running it again with the recorded arguments executed a different code path. Its "
                 "forward depends on something outside of its arguments, so it cannot be measured by itself."
             )
-        return observations, _output_difference(call, output, what)
+        return observations, output
 
-    def _captured(self, name: str, observation: Observation, again: float, module: nn.Module) -> Captured:
-        difference, note = check_operator(name, observation, module)
-        item = from_observation(name, observation, max(difference, again), self.run_difference)
+    def _alone(self, call: Call) -> Tensor | None:
+        with interrupts_held() as interrupts, measuring(self._forward.model), interrupts.let_through():
+            return sampled(call.module(*call.args, **call.kwargs))
+
+    def _agreement(self, call: Call, observations: Sequence[Observation], output: Tensor | None) -> Agreement:
+        """How far a mixer in float64 is from what the unaltered model passed on; a refusal beyond what rounds."""
+        if output is None or call.output is None or not bool(torch.isfinite(call.output).all()):
+            # The kernel that passes on numbers that are not finite reports them.
+            return Agreement()
+        difference = relative_difference(output, call.output)
+        dtype = stored_dtype(call.module)
+        limit = allowed(difference, dtype, lambda: max((one.largest_score() for one in observations), default=0.0))
+        if difference <= limit:
+            return Agreement(difference, limit)
+        # Observed likewise: what the observation changes is no rounding.
+        _output_difference(call, self._alone(call) if call.by_impulses else self._rerun(call, None)[1], _AGAIN)
+        if not difference <= ROUNDED:
+            raise ModelError(
+                f"Mixer {call.name}: its own arithmetic in {dtype} is {difference:.1e} of the largest value off what "
+                f"its code computes in float64; at most {max(limit, ROUNDED):.0e} is measured. Load the model in "
+                "float32 or float64."
+            )
+        return Agreement(difference, ROUNDED, f"Its own arithmetic rounds by {difference:.0e} of the largest value.")
+
+    def _captured(self, name: str, observation: Observation, module: nn.Module, agreement: Agreement) -> Captured:
+        difference = check_operator(observation)
+        return self._described(name, observation, module, difference, agreement)
+
+    def _described(
+        self, name: str, observation: Observation, module: nn.Module, difference: float, agreement: Agreement
+    ) -> Captured:
+        item = from_observation(name, observation, difference, agreement, self.run_difference)
         held = item.state_bytes + (0 if item.kind == SHORT_CONVOLUTION else short_convolution_bytes(module))
-        return replace(item, note=" ".join(filter(None, (item.note, note))), state_bytes=held)
+        return replace(item, state_bytes=held)
+
+    def _captured_as_it_is(
+        self, name: str, observation: Observation, module: nn.Module, again: float, reason: str
+    ) -> Captured:
+        difference, note = check_rounded_operator(observation, module)
+        found = max(difference, again)
+        agreement = Agreement(found, allowed(found, stored_dtype(module), observation.largest_score))
+        item = self._described(name, observation, module, math.nan, agreement)
+        return replace(item, note=" ".join(filter(None, (item.note, note, reason))))
 
 
 def capture(
@@ -286,6 +353,13 @@ def capture(
         weights=weights,
         skip_first=skip_first,
     )
+
+
+_AGAIN = "its output when it runs again with the same arguments"
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0] or type(error).__name__
 
 
 def _output_difference(call: Call, output: Tensor | None, what: str) -> float:

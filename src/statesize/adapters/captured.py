@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from statesize.adapters.calls import FoundMixer
-from statesize.adapters.faithfulness import check_finite
+from statesize.adapters.faithfulness import Agreement, check_finite
 from statesize.adapters.models.held import evaluating, in_single, single_precision, stored_element_size, uncompiled
 from statesize.adapters.observation import Observation, Units, nothing
 from statesize.adapters.replaced import interrupts_held
@@ -33,9 +34,10 @@ class Captured:
         units: Number of heads or channels, each with a T of its own.
         units_operator: Builds T for chosen units only, batch shape (sequence, chosen units).
         state_bytes: Bytes that the model's own cache holds for this mixer at the end of one sequence.
-        faithfulness: The largest difference between what was measured and what the unaltered model computed, relative
-            to the largest value: T u against what the kernel passed on, on a sample of units, and the mixer's output
-            against that of the model; None where the mixer has a method `operator` of its own.
+        operator_difference: The largest difference of T u from what the layer's own code computes, both in float64, in
+            every unit and row, relative to the largest value; NaN where the layer's code knows no float64.
+        agreement: How the mixer's output in float64 agrees with what the unaltered model passed on; None where the
+            mixer has a method `operator` of its own.
         run_difference: The largest difference of the last hidden state in the observed run from that of the unaltered
             model, relative to the largest value; NaN where it was not compared.
         note: What the mixer does to its values beside mixing them by T; empty where it does nothing.
@@ -56,7 +58,8 @@ class Captured:
     units: int
     units_operator: Callable[[Units], Operator]
     state_bytes: int
-    faithfulness: float | None
+    operator_difference: float
+    agreement: Agreement | None
     run_difference: float
     note: str = ""
     groups: int = 0
@@ -66,6 +69,11 @@ class Captured:
     map_bytes: int = 0
     forget: Callable[[], None] = nothing
     values: Callable[[], Tensor] | None = None
+
+    @property
+    def faithfulness(self) -> float | None:
+        """The largest difference of the measured mixer's output from what the unaltered model computed, or None."""
+        return None if self.agreement is None else self.agreement.difference
 
     @property
     def operator(self) -> Operator:
@@ -134,7 +142,9 @@ class Captured:
         return Shared(Dense(torch.cat(matrices, 2), self.units_operator(slice(0, 1)).state_size()))
 
 
-def from_observation(name: str, observation: Observation, faithfulness: float, run_difference: float) -> Captured:
+def from_observation(
+    name: str, observation: Observation, difference: float, agreement: Agreement, run_difference: float
+) -> Captured:
     """What a kernel's Observation captures."""
 
     def units_operator(units: Units) -> Operator:
@@ -152,9 +162,10 @@ def from_observation(name: str, observation: Observation, faithfulness: float, r
         observation.batch_shape[1],
         units_operator,
         observation.state_bytes,
-        faithfulness,
+        difference,
+        agreement,
         run_difference,
-        observation.note,
+        " ".join(filter(None, (observation.note, agreement.note))),
         observation.groups,
         observation.stored_channels,
         map_bytes=observation.map_bytes,
@@ -208,7 +219,9 @@ def from_method(known: FoundMixer, mixer: nn.Module, hidden: Tensor, run_differe
         state_bytes = _cached_numbers(operator, multiplicity) * stored_element_size(mixer)
     values = (lambda: cast("Tensor", called("values"))) if callable(getattr(mixer, "values", None)) else None
     units = _selecting(operator)
-    return Captured(name, known.kind, multiplicity, heads, units, state_bytes, None, run_difference, values=values)
+    return Captured(
+        name, known.kind, multiplicity, heads, units, state_bytes, math.nan, None, run_difference, values=values
+    )
 
 
 def _cached_numbers(operator: Operator, multiplicity: int) -> int:

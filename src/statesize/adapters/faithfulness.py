@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import cast
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -10,63 +12,133 @@ from torch import Tensor, nn
 from statesize.adapters.models.held import stored_dtype
 from statesize.adapters.observation import Observation
 from statesize.errors import InputError, ModelError
-from statesize.operators import Dense, Operator, Recurrence, SoftmaxAttention
+from statesize.operators import Dense, Operator, Recurrence
 from statesize.operators.stepped import Stepped
 from statesize.operators.transition import FullTransition
 
-UNITS = 4
-ROWS = 512
-"""Rows of attention by queries and keys that are compared."""
-# Largest differences that rounding explains, relative to the largest value, by the dtype of the weights. What is wired
-# wrongly is off by hundredths or more.
+# What other arithmetic may differ by, by the dtype of the weights: sums over the channels of a head and over positions.
 BOUNDS = {torch.float64: 1e-5, torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 1e-2}
-
-
 ROUNDED = 1e-2
-"""The largest difference that a kernel's own rounding explains."""
+"""The largest difference between a layer's own arithmetic and float64 that is measured."""
+# A unit that is smaller than all others by more is compared with this share of the largest.
+_LEAST = 1e-6
+# Numbers of the operators that are held at once while they are applied.
+_NUMBERS = 2**23
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How a mixer's output in float64 agrees with what the unaltered model passed on.
+
+    Attributes:
+        difference: The largest one, relative to the largest value; NaN where the two were not compared.
+        allowed: What rounding may explain.
+        note: What the model's own arithmetic does, where that is more than the formula says.
+    """
+
+    difference: float = 0.0
+    allowed: float = math.nan
+    note: str = ""
+
+
+def allowed(difference: float, dtype: torch.dtype, largest_score: Callable[[], float]) -> float:
+    """How far rounding in a dtype may take a layer's output, relative to the largest value.
+
+    Arithmetic of unit roundoff u rounds a score s by about u s (Higham 2002, section 3.1), and an error ε of the
+    scores changes the weights of a softmax by at most 2 ε, relatively.
+
+    Args:
+        difference: What was found; scores are only made where it is more than the bound of the dtype.
+        dtype: That of the weights.
+        largest_score: The largest absolute score of a softmax; 0 where there is none.
+
+    Returns:
+        The bound of the dtype, or that and u times the largest score.
+    """
+    limit = BOUNDS[dtype]
+    return limit if difference <= limit else limit + torch.finfo(dtype).eps / 2 * largest_score()
 
 
 @torch.no_grad()
-def check_operator(name: str, observation: Observation, module: nn.Module) -> tuple[float, str]:
-    """How far T u is from what the model passed on, and a note where that is its kernel's rounding; or a refusal."""
-    limit, difference = bound(module), unfaithfulness(observation, observation.mixed)
+def check_operator(observation: Observation) -> float:
+    """How far T is from the layer's own code in float64, or a refusal."""
+    difference = observation.difference
+    if difference is None:
+        check_finite(observation.name, "unit", "the model passes on", observation.mixed)
+        values, expected = (
+            (observation.values, observation.mixed) if observation.probed is None else observation.probed()
+        )
+        difference = unfaithfulness(observation, values, expected, _LEAST)
+    if not difference <= observation.tolerance:
+        raise ModelError(
+            f"Mixer {observation.name}: the captured operator differs from the layer's own code, both in float64, by "
+            f"{difference:.1e} of the largest value; at most {observation.tolerance:.0e} is rounding. What would be "
+            "measured is not what the layer computes."
+        )
+    return difference
+
+
+@torch.no_grad()
+def check_rounded_operator(observation: Observation, module: nn.Module) -> tuple[float, str]:
+    """The same where the layer's code knows no float64: by its own precision, and its kernel's more exact form."""
+    check_finite(observation.name, "unit", "the model passes on", observation.mixed)
+    difference = unfaithfulness(observation, observation.values, observation.mixed)
+    limit = allowed(difference, stored_dtype(module), observation.largest_score)
     exact = observation.exact() if not difference <= limit else None
-    if exact is None or not unfaithfulness(observation, exact) <= limit:
+    if exact is None or not unfaithfulness(observation, observation.values, exact) <= limit:
         # Where T differs from the more exact form too, it is wrong for another reason.
-        check_faithful(name, difference, "the captured operator applied to its input", limit)
+        check_faithful(observation.name, difference, "the captured operator applied to its input", limit)
         return difference, ""
     if difference > ROUNDED:
         raise ModelError(
-            f"Mixer {name}: its kernel rounds by {difference:.1e} of the largest value, as the kernel's own step form "
-            f"shows, which T u agrees with; at most {ROUNDED:.0e} is measured. Give texts of less than 64 tokens: "
-            "fla computes them by the step form."
+            f"Mixer {observation.name}: its kernel rounds by {difference:.1e} of the largest value, as the kernel's "
+            f"own step form shows, which T u agrees with; at most {ROUNDED:.0e} is measured. Give texts of less than "
+            "64 tokens: fla computes them by the step form."
         )
     return difference, f"Its kernel rounds: T is that of its step form, {difference:.0e} of the largest value off."
 
 
-@torch.no_grad()
-def unfaithfulness(observation: Observation, expected: Tensor) -> float:
-    """The largest difference between T u and y as it is or ought to be, relative to the largest value of the latter."""
-    check_finite(observation.name, "unit", "the model passes on", expected)
-    count = observation.batch_shape[1]
-    units = torch.linspace(0, count - 1, min(UNITS, count)).round().long().to(observation.values.device)
-    mixed = expected[:, units].double()
-    first = observation.operator(units[:1])
-    if isinstance(first, SoftmaxAttention):
-        length = first.length
-        rows = torch.linspace(0, length - 1, min(length, ROWS)).long().to(units.device)
-        return max(
-            relative_difference(_rows(observation, units[index : index + 1], rows), mixed[:, index : index + 1, rows])
-            for index in range(len(units))
-        )
-    applied, light = _outputs(observation, units[:1], first)
-    # One by one where several T in float64 may take more than measuring does.
-    size = UNITS if light else 1
-    others = [units[first : first + size] for first in range(1, len(units), size)]
-    applied = torch.cat(
-        [applied, *(_outputs(observation, chosen, observation.operator(chosen))[0] for chosen in others)], 1
-    )
-    return relative_difference(observation.passed_on(applied, units).double(), mixed)
+def unfaithfulness(observation: Observation, values: Tensor, expected: Tensor, least: float = 1.0) -> float:
+    """The largest difference between T u and y in any unit and row, relative to the largest value of y.
+
+    Args:
+        observation: What a kernel mixed.
+        values: u, (S, unit, L, P).
+        expected: y, (S, unit, L, P).
+        least: A unit's differences are relative to its own largest value, or to this share of that of all units.
+
+    Returns:
+        The largest of all units.
+    """
+    scale = expected.abs().amax((-2, -1)).double()
+    scale = scale.clamp(min=least * float(scale.max()))
+    count, found, first = observation.batch_shape[1], list[Tensor](), 0
+    operator = observation.operator(slice(0, 1))
+    size = max(1, _NUMBERS // _numbers(operator))
+    while first < count:
+        units = torch.arange(first, min(first + size, count), device=values.device)
+        if first or len(units) > 1:
+            operator = observation.operator(units)
+        applied = _applied(operator.to(torch.float64), values[:, units].double())
+        passed_on = observation.passed_on(applied, units).double()
+        difference = (passed_on - expected[:, units]).abs().amax((-2, -1))
+        found.append(torch.where(difference == 0, 0, difference / scale[:, units]).max())
+        first += size
+    return largest(found)
+
+
+def largest(values: Iterable[Tensor | float]) -> float:
+    """The largest of some numbers, which is NaN where one of them is."""
+    return float(torch.tensor([float(value) for value in values], dtype=torch.float64).max())
+
+
+def _numbers(operator: Operator) -> int:
+    """Numbers of one unit that are held while its T is applied."""
+    recurrence = operator.recurrence if isinstance(operator, Stepped) else operator
+    if not isinstance(recurrence, Recurrence):
+        return operator.batch_shape[0] * operator.length**2
+    transition = recurrence.transition
+    return (transition.full if isinstance(transition, FullTransition) else recurrence.B)[:, :1].numel()
 
 
 def relative_difference(value: Tensor, reference: Tensor) -> float:
@@ -91,20 +163,6 @@ def check_faithful(name: str, difference: float, what: str, bound: float) -> Non
             "model is deterministic, that nothing changes its weights meanwhile, and that it changes nothing in place; "
             "in half precision, load it in float32."
         )
-
-
-def _rows(observation: Observation, units: Tensor, rows: Tensor) -> Tensor:
-    """Chosen rows of T u of attention by queries and keys, in float64."""
-    operator = cast("SoftmaxAttention", observation.operator(units).to(torch.float64))
-    return operator.rows(rows) @ observation.values[:, units].double()
-
-
-def _outputs(observation: Observation, units: Tensor, operator: Operator) -> tuple[Tensor, bool]:
-    """T u of some units, and whether their T is a recurrence of O(L n) numbers."""
-    operator = operator.to(torch.float64)
-    recurrence = operator.recurrence if isinstance(operator, Stepped) else operator
-    light = isinstance(recurrence, Recurrence) and not isinstance(recurrence.transition, FullTransition)
-    return _applied(operator, observation.values[:, units].double()), light
 
 
 def _applied(operator: Operator, values: Tensor) -> Tensor:

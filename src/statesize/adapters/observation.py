@@ -31,18 +31,36 @@ class Running:
     """The modules that are running, outermost first."""
 
     length: int  # positions of the text that the model runs over
+    exact: bool = False  # whether they compute in float64 throughout, for the T that is measured
     frames: list[Frame] = field(default_factory=list[Frame])  # one for each
+    closed: bool = False  # whether what torch's public functions do now is no mixing of the model's own
 
     @property
     def frame(self) -> Frame:
         """The innermost module that is running."""
         return self.frames[-1]
 
+    @property
+    def seeing(self) -> bool:
+        """Whether what torch's public functions do now may be a mixing of the model's own."""
+        return bool(self.frames) and not self.closed
+
+    @contextmanager
+    def unseen(self) -> Generator[None]:
+        """Let a kernel that is observed as a whole run, or run once more, without a look at its steps."""
+        before, self.closed = self.closed, True
+        try:
+            yield
+        finally:
+            self.closed = before
+
 
 @contextmanager
-def running_modules(model: nn.Module, length: int, on_leave: Leave | None = None) -> Generator[Running]:
+def running_modules(
+    model: nn.Module, length: int, on_leave: Leave | None = None, *, exact: bool = False
+) -> Generator[Running]:
     """Keep track of the modules that run while this is open."""
-    running = Running(length)
+    running = Running(length, exact)
 
     def entering(name: str) -> Callable[..., None]:
         def enter(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -69,6 +87,9 @@ def running_modules(model: nn.Module, length: int, on_leave: Leave | None = None
 
 Units = slice | Tensor
 
+EXACT = 1e-9
+"""The largest difference of T u from what the layer's own code computes, both in float64, relative to the largest."""
+
 
 def unchanged(mixed: Tensor, _: Units) -> Tensor:
     """The `passed_on` of a kernel whose output the model uses as it is."""
@@ -94,8 +115,6 @@ class Observation:
         passed_on: Maps T u, (sequence, chosen units, L, P), and the choice of units to what the model passes on: the
             identity, or an output gate or bias.
         inner: Whether it is part of another mixer, as the short convolution of a Mamba block.
-        rounded: Whether T itself was rounded to less than 32 bits, and so has full rank: the mixer then runs once more,
-            in float32, and T is that of this run.
         note: What the mixer does to its values beside mixing them by T, for those who read T's numbers.
         groups: Number of stored inputs that several consecutive units read, such as key-value heads; 0 where every unit
             stores its own. `operator` then takes units of any shape.
@@ -105,8 +124,13 @@ class Observation:
         forget: Drops T until its next use.
         exact: y as the kernel's own more exact form computes it, None where it has none: what the kernel rounds shows
             by it.
-        held_bytes: Bytes that it keeps alive, if it may wait until its T is used; None where its mixer runs once
-            more instead.
+        in_double: Whether the kernel can compute in float64.
+        probed: Random numbers in the place of `values`, and what the layer's own code makes of them, as `mixed`; None
+            where it cannot be asked.
+        tolerance: The largest difference of T u from the layer's own code in float64, relative to the largest value:
+            that of arithmetic, or more where the layer has stored what T follows from in float32.
+        difference: How far T is from the layer's own code where that was found as T was chosen; None where it was not.
+        largest_score: The largest absolute score of a softmax; 0 where there is none.
     """
 
     name: str
@@ -118,7 +142,6 @@ class Observation:
     state_bytes: int
     passed_on: Callable[[Tensor, Units], Tensor] = unchanged
     inner: bool = False
-    rounded: bool = False
     note: str = ""
     groups: int = 0
     stored_channels: int = 0
@@ -126,7 +149,11 @@ class Observation:
     stored: Tensor | None = None
     forget: Callable[[], None] = nothing
     exact: Callable[[], Tensor | None] = nothing
-    held_bytes: int | None = None
+    in_double: bool = True
+    probed: Callable[[], tuple[Tensor, Tensor]] | None = None
+    tolerance: float = EXACT
+    difference: float | None = None
+    largest_score: Callable[[], float] = float
 
     @property
     def batch_shape(self) -> tuple[int, int]:
@@ -139,10 +166,10 @@ class Observation:
         return self.mixed.shape[-1]
 
 
-def held(*values: object) -> int:
-    """Bytes of memory behind the tensors among some values."""
-    storages = [value.untyped_storage() for value in values if isinstance(value, Tensor)]
-    return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
+def random_like(tensor: Tensor) -> Tensor:
+    """Random numbers, the same ones each time."""
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(tensor.shape, generator=generator, dtype=torch.float64).to(tensor)
 
 
 @dataclass(frozen=True, eq=False)

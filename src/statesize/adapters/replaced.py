@@ -9,7 +9,7 @@ import sys
 import threading
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from types import FrameType, ModuleType
 from typing import Any, Self, cast
@@ -17,7 +17,8 @@ from typing import Any, Self, cast
 from torch import Tensor, nn, overrides
 
 from statesize.adapters.models.held import named_parts
-from statesize.adapters.observation import Frame, Observation, Record, Running, Source
+from statesize.adapters.models.in_double import arithmetic_of
+from statesize.adapters.observation import Observation, Record, Running, Source
 from statesize.errors import ModelError
 
 
@@ -29,11 +30,12 @@ class ReplacedCall:
     module: nn.Module  # the mixer
     arguments: Mapping[str, Any]  # every argument by its name in the pure-torch function, defaults included
     output: Tensor  # what it returned; where that is several things, the first
+    again: Callable[..., Tensor] | None = None  # what it returns with some other arguments, by their names
 
-    @classmethod
-    def by(cls, frame: Frame, arguments: Mapping[str, Any], output: Tensor) -> Self:
-        """A call by the module that runs."""
-        return cls(frame.name, frame.module, arguments, output)
+    def with_argument(self, name: str, value: Tensor) -> Self:
+        """The same call with another argument."""
+        again = cast("Callable[..., Tensor]", self.again)
+        return replace(self, arguments={**self.arguments, name: value}, output=again(**{name: value}))
 
     def require_no_state(self, argument: str) -> None:
         """Refuse a call that goes on from an earlier state, because its T would miss what that holds."""
@@ -84,7 +86,7 @@ def replaced(file: ModuleType, name: str, replacement: object) -> Generator[None
 
 
 def observed(
-    function: Callable[..., Any], called: Callable[[Mapping[str, Any], Tensor], Tensor | None]
+    function: Callable[..., Any], running: Running, called: Callable[[ReplacedCall], Tensor | None]
 ) -> Callable[..., Any]:
     """The pure-torch function of a kernel, whose calls are reported; what `called` returns takes its result's place."""
     body = pure_torch(function)
@@ -92,9 +94,17 @@ def observed(
 
     def kernel(*args: Any, **kwargs: Any) -> Any:
         result: Any = body(*args, **kwargs)
-        bound = signature.bind(*args, **kwargs)
+        bound, frame = signature.bind(*args, **kwargs), running.frame
         bound.apply_defaults()
-        return with_first(result, called({**bound.arguments, **bound.arguments.get("kwargs", {})}, first(result)))
+
+        def again(**changed: Tensor) -> Tensor:
+            other = signature.bind(*args, **kwargs)
+            other.arguments.update(changed)
+            with arithmetic_of(first(result)):
+                return first(body(*other.args, **other.kwargs))
+
+        arguments = {**bound.arguments, **bound.arguments.get("kwargs", {})}
+        return with_first(result, called(ReplacedCall(frame.name, frame.module, arguments, first(result), again)))
 
     # A second observer must find the arguments, but not pass over this one by unwrapping it.
     kernel.__signature__ = signature  # pyright: ignore[reportFunctionMemberAccess]

@@ -19,7 +19,7 @@ def test_a_family_s_operators_are_the_model_s(family):
         assert item.kind == ("attention" if window is None else "sliding attention")
         assert item.faithfulness < 1e-5
         matrix = item.operator.dense()
-        torch.testing.assert_close(matrix, response, rtol=0, atol=3e-6)
+        torch.testing.assert_close(matrix, response, rtol=0, atol=3e-6, check_dtype=False)
         assert not matrix.triu(1).any()
         reach = 20 if window is None else window - 1
         assert item.operator.state_size().tolist() == [min(i, reach) for i in range(21)]
@@ -105,7 +105,7 @@ def test_an_attention_layer_whose_file_has_no_eager_attention_is_measured_by_its
     members = {"forward": type(attention).forward, "__module__": __name__}
     attention.__class__ = type("MyAttention", (torch.nn.Module,), members)
     for item, matrix in zip(capture(model, token_ids()), expected, strict=True):
-        torch.testing.assert_close(item.operator.dense(), matrix, rtol=0, atol=1e-6)
+        torch.testing.assert_close(item.operator.dense(), matrix, rtol=0, atol=1e-6, check_dtype=False)
 
 
 def test_attention_that_scales_its_output_after_the_softmax_is_measured_as_it_is(monkeypatch):
@@ -121,4 +121,4 @@ def test_attention_that_scales_its_output_after_the_softmax_is_measured_as_it_is
     expected = [item.operator.dense() for item in capture(model, token_ids(), 0)]
     monkeypatch.setattr(modeling_llama, "eager_attention_forward", scaled)
     (item,) = capture(model, token_ids(), 0)
-    torch.testing.assert_close(item.operator.dense(), expected[0] * 0.5, rtol=0, atol=1e-6)
+    torch.testing.assert_close(item.operator.dense(), expected[0] * 0.5, rtol=0, atol=1e-6, check_dtype=False)

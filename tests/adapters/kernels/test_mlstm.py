@@ -94,13 +94,16 @@ class mLSTMCell(nn.Module):
         whole = torch.cat([query, key, value], -1)
         write, forget = self.igate(whole).mT[..., None, None].exp(), self.fgate(whole).mT[..., None, None].sigmoid()
         q, k, v = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in (query, key, value))
+        largest = torch.full_like(write[:, :, 0], -torch.inf)
         memory, total = torch.zeros_like(k[..., 0, :, None] * v[..., 0, None, :]), torch.zeros_like(k[..., 0, :, None])
         outputs = []
         for t in range(q.shape[2]):
             read, scaled = q[:, :, t, None], k[:, :, t, :, None] * k.shape[-1] ** -0.5
             memory = forget[:, :, t] * memory + write[:, :, t] * scaled * v[:, :, t, None]
             total = forget[:, :, t] * total + write[:, :, t] * scaled
-            outputs.append(read @ memory / (read @ total).abs().clamp(min=1))
+            # The small number is that of a memory in units of the largest weight so far.
+            largest = torch.maximum(largest + forget[:, :, t].log(), write[:, :, t].log())
+            outputs.append(read @ memory / ((read @ total).abs().clamp(min=1) + 1e-6 * largest.exp()))
         return self.outnorm(torch.cat(outputs, 2)).transpose(1, 2).flatten(2)
 
 

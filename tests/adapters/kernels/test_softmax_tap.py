@@ -55,7 +55,7 @@ def test_a_family_s_operators_are_the_model_s(family):
         assert item.faithfulness < 1e-5
         matrix = item.operator.dense()
         response = impulse_response(family, model, layer, ids[:1])
-        torch.testing.assert_close(matrix[0], response, rtol=0, atol=1e-5)
+        torch.testing.assert_close(matrix[0], response, rtol=0, atol=1e-5, check_dtype=False)
         assert not matrix.triu(1).any()
         reach = 20 if window is None else window - 1
         assert item.operator.state_size().tolist() == [min(i, reach) for i in range(21)]
@@ -91,7 +91,7 @@ def test_fused_attention_of_a_module_of_one_s_own(grouped):
     (item,) = capture(model, token_ids())
     assert (item.name, item.kind, item.units, item.multiplicity) == ("1", "attention", 2, 4)
     assert item.faithfulness < 1e-5
-    torch.testing.assert_close(item.operator.dense().sum(-1), torch.ones(2, 2, 21))
+    torch.testing.assert_close(item.operator.dense().sum(-1), torch.ones(2, 2, 21, dtype=torch.float64))
 
 
 def test_a_softmax_that_mixes_no_values_is_none_of_attention():
@@ -152,4 +152,4 @@ def test_arguments_by_name_and_a_softmax_of_integers():
 
     (item,) = capture(nn.Sequential(nn.Embedding(64, 8), Attention()), token_ids())
     assert item.faithfulness < 1e-5
-    torch.testing.assert_close(item.operator.dense().sum(-1), torch.ones(2, 2, 21))
+    torch.testing.assert_close(item.operator.dense().sum(-1), torch.ones(2, 2, 21, dtype=torch.float64))

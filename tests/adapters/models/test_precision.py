@@ -15,12 +15,12 @@ from statesize.errors import ModelError
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("family", ["llama", "deepseek_v3", "gemma3_text", "gptj", "bloom"])
-def test_operators_are_in_single_precision_and_close_to_those_of_the_upcast_model(family, dtype):
+def test_operators_are_in_double_precision_and_close_to_those_of_the_upcast_model(family, dtype):
     model, ids = attention_model(family).to(dtype), token_ids()
     captured = capture(model, ids)
     assert captured.run_difference == 0
     first, single = next(captured), next(capture(copy.deepcopy(model).float(), ids))
-    assert first.operator.dtype == torch.float32
+    assert first.operator.dtype == torch.float64
     assert 0 < first.faithfulness <= {torch.bfloat16: 1e-2, torch.float16: 2e-3}[dtype]
     # The first layer has the same input; its queries and keys are rounded.
     torch.testing.assert_close(first.operator.dense(), single.operator.dense(), rtol=0, atol=0.05)
@@ -30,14 +30,14 @@ def test_operators_are_in_single_precision_and_close_to_those_of_the_upcast_mode
 @pytest.mark.parametrize("family", ["mamba", "mamba2", "qwen3_next", "recurrent_gemma", "lfm2", "rwkv"])
 def test_recurrences_are_of_what_the_low_precision_model_computed(family):
     for item in capture(tiny_model(family).bfloat16(), token_ids()):
-        assert item.operator.dtype in {torch.float32, torch.float64}
+        assert item.operator.dtype == torch.float64
         assert 0 < item.faithfulness <= 1e-2
 
 
-def test_rounded_probabilities_are_made_anew_in_single_precision():
+def test_rounded_probabilities_are_made_anew_in_double_precision():
     # Bloom rounds its scores to bfloat16 before its softmax.
     for item in capture(attention_model("bloom").bfloat16(), token_ids(1)):
-        rounded = item.operator.dense().bfloat16().float()
+        rounded = item.operator.dense().bfloat16().double()
         assert not torch.equal(rounded, item.operator.dense())
 
 

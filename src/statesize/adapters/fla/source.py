@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial, wraps
 from importlib import import_module, metadata
 from types import ModuleType
@@ -33,7 +33,7 @@ from statesize.adapters.fla.formulas import (
     simple,
 )
 from statesize.adapters.fla.impulses import Impulses, by_impulses, softmax_attention
-from statesize.adapters.observation import Observation, Product, Record, Running, Units, held
+from statesize.adapters.observation import Observation, Product, Record, Running, Units
 from statesize.adapters.replaced import first, replaced, source_files, with_first
 from statesize.errors import ModelError
 from statesize.operators import Operator
@@ -75,7 +75,6 @@ class Formula:
             mixed=mixed.transpose(1, 2),
             state_size=size,
             state_bytes=heads * (channels + beside) * size * torch.float32.itemsize,
-            held_bytes=held(call.output, *call.arguments.values()),
         )
 
     def _several_steps(self, call: FlaCall, values: Tensor) -> Observation:
@@ -92,7 +91,6 @@ class Formula:
             mixed=mixed.transpose(1, 2),
             state_size=size,
             state_bytes=mixed.shape[2] * mixed.shape[3] * size * torch.float32.itemsize,
-            held_bytes=held(call.output, *call.arguments.values()),
         )
 
 
@@ -201,7 +199,7 @@ def _observed(function: Callable[..., Any], running: Running, record: Record) ->
     @wraps(function)
     def kernel(*args: Any, **kwargs: Any) -> Any:
         # What the kernel does inside is no mixing of its own.
-        with torch._C.DisableTorchFunction():  # pyright: ignore[reportPrivateUsage]
+        with running.unseen():
             result = function(*args, **kwargs)
         by_name = {**dict(zip(inspect.signature(function).parameters, args, strict=False)), **kwargs}
         values, mixed = by_name.get("v"), first(result)
@@ -212,7 +210,7 @@ def _observed(function: Callable[..., Any], running: Running, record: Record) ->
 
 
 def _parsed(running: Running, function: Callable[..., Any], args: Any, kwargs: Any, result: Any) -> Any:
-    return parse(FlaCall.made(running, function, args, kwargs, result))
+    return replace(parse(FlaCall.made(running, function, args, kwargs, result)), in_double=False)
 
 
 _CHUNKED, _STEPPED = "chunk_", "fused_recurrent_"

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from statesize.adapters.kernels.plain_attention import PlainAttention, is_band
 from statesize.adapters.kernels.probabilities import Mixing, observed_mixing, observed_plain, visible_keys
 from statesize.adapters.models.held import in_single, stored_element_size
-from statesize.adapters.observation import Observation, Product, Record, Running
+from statesize.adapters.models.in_double import arithmetic_of
+from statesize.adapters.observation import Observation, Product, Record, Running, random_like
 from statesize.adapters.replaced import (
     MixerCall,
     is_a,
@@ -49,7 +50,7 @@ def observing(model: nn.Module, running: Running, record: Record) -> Generator[N
             module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Any = None, **options: Any
         ) -> tuple[Tensor, Tensor | None]:
             # The softmax tap must not see what is recorded here.
-            with torch._C.DisableTorchFunction():  # pyright: ignore[reportPrivateUsage]
+            with running.unseen():
                 result = function(module, query, key, value, attention_mask, **options)
             called = _Called(running, name, function, module, query, key, value, attention_mask, options)
             if is_a(module, DIFFERENTIAL):
@@ -109,6 +110,7 @@ class _Called:
         options: dict[str, Any],
     ) -> None:
         self.name, self.text, self.module, self.options = running.frame.name, running.length, module, options
+        self.running = running
         # T is made in float32 at least, of what the model's own queries and keys are.
         self.query, self.key, self.value = in_single((query, key, value))
         self.function, self.given_mask = function, mask
@@ -136,9 +138,15 @@ class _Called:
                 "positions, so it has no T."
             )
         mixed = mixed.transpose(1, 2)
-        plain = self._by_queries_and_keys(mixed)
+        plain = self._by_queries_and_keys()
         if plain is not None:
-            return observed_plain(self.name, plain, self.value, mixed, self.state_bytes, self.module)
+            values, leaving = self.probed if self.running.exact else (self.value, mixed)
+            with self.running.unseen():
+                difference = plain.explained(values, leaving, exact=self.running.exact)
+            if difference is not None:
+                return observed_plain(
+                    self.name, plain, self.value, mixed, self.state_bytes, self.module, difference=difference
+                )
         return observed_mixing(
             self.name,
             Mixing(self.maps(), (*self.query.shape[:2], length, keys)),
@@ -149,10 +157,25 @@ class _Called:
             state_bytes=self.state_bytes,
             text=self.text,
             module=self.module,
+            probed=lambda: self.probed,
+            largest_score=PlainAttention(self.query, self.key, self.scale, self.window).largest_score,
         )
 
-    def _by_queries_and_keys(self, mixed: Tensor) -> PlainAttention | None:
-        """Its queries and keys, where they alone say what it passed on."""
+    @property
+    def scale(self) -> float:
+        """What scores are multiplied by."""
+        scale = self.options.get("scaling")
+        scale = getattr(self.module, "scaling", None) if scale is None else scale
+        return scale if isinstance(scale, float) else self.query.shape[-1] ** -0.5
+
+    @cached_property
+    def probed(self) -> tuple[Tensor, Tensor]:
+        """Random values (S, K, L, P), and what the model's own function makes of them, (S, H, L, P)."""
+        values = random_like(self.value)
+        return values, self._call(self.function, values, self.given_mask)[0].transpose(1, 2)
+
+    def _by_queries_and_keys(self) -> PlainAttention | None:
+        """Its queries and keys, where they alone may say what it passed on."""
         length = self.query.shape[2]
         causal = self.options.get("is_causal")
         causal = getattr(self.module, "is_causal", True) if causal is None else causal
@@ -160,18 +183,11 @@ class _Called:
             return None
         if not is_band(self.given_mask, length, self.window):
             return None
-        scale = self.options.get("scaling")
-        scale = getattr(self.module, "scaling", None) if scale is None else scale
-        if not isinstance(scale, float):
-            scale = self.query.shape[-1] ** -0.5
         sink, cap = self.options.get("s_aux"), self.options.get("softcap")
         if sink is not None and sink.shape != self.query.shape[1:2]:
             return None
         sink = None if sink is None else sink.detach().to(self.query.dtype)
-        plain = PlainAttention(self.query, self.key, scale, self.window, sink=sink, soft_cap=cap)
-        # The softmax tap must not see this one either.
-        with torch._C.DisableTorchFunction():  # pyright: ignore[reportPrivateUsage]
-            return plain if plain.explains(self.value, mixed) else None
+        return PlainAttention(self.query, self.key, self.scale, self.window, sink=sink, soft_cap=cap)
 
     @property
     def state_bytes(self) -> int:
@@ -202,16 +218,17 @@ class _Called:
 
     def _probabilities(self, function: Attend) -> Tensor | None:
         """What the function says that it weighed values with; it may scale its output after that."""
-        return self._call(function, self.value)[1]
+        return self._call(function, self.value, self.mask)[1]
 
     def _response(self, function: Attend) -> Tensor:
         """What the function makes of the identity as value."""
         identity = torch.eye(self.value.shape[2], dtype=self.value.dtype, device=self.value.device)
-        return self._call(function, identity.expand(*self.value.shape[:2], -1, -1))[0].transpose(1, 2)
+        return self._call(function, identity.expand(*self.value.shape[:2], -1, -1), self.mask)[0].transpose(1, 2)
 
-    def _call(self, function: Attend, value: Tensor) -> tuple[Tensor, Tensor | None]:
-        with torch._C.DisableTorchFunction():  # pyright: ignore[reportPrivateUsage]
-            return function(self.module, self.query, self.key, value, self.mask, **self.options)
+    def _call(self, function: Attend, value: Tensor, mask: Any) -> tuple[Tensor, Tensor | None]:
+        # Not the softmax tap must see this, but in float64 all of it must compute in float64.
+        with self.running.unseen(), arithmetic_of(value), torch.no_grad():
+            return function(self.module, self.query, self.key, value, mask, **self.options)
 
 
 def _difference(halves: Kept, call: MixerCall) -> Observation:

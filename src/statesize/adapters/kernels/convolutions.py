@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any, cast
@@ -33,16 +33,16 @@ GATED = ("Lfm2ShortConv", "Lfm2MoeShortConv", "Lfm3ShortConv")
 def observing(model: nn.Module, running: Running, record: Record) -> Generator[None]:
     """Observe gated convolutions, and the short convolutions before scans and delta rules and before an RG-LRU."""
 
-    def called(arguments: Mapping[str, Any], output: Tensor) -> None:
+    def called(call: ReplacedCall) -> None:
         # A gated convolution is a mixer itself, and observed as that.
-        if not is_a(running.frame.module, GATED):
-            record(partial(causal_convolution, ReplacedCall.by(running.frame, arguments, output)))
+        if not is_a(call.module, GATED):
+            record(partial(causal_convolution, call))
 
     with ExitStack() as changes:
         changes.enter_context(observing_parts(model, GATED, ("in_proj", "out_proj"), gated_convolution, record))
         for file in source_files(model):
             if vars(file).get(CONVOLUTION) is not None:
-                changes.enter_context(replaced(file, CONVOLUTION, observed(vars(file)[CONVOLUTION], called)))
+                changes.enter_context(replaced(file, CONVOLUTION, observed(vars(file)[CONVOLUTION], running, called)))
         blocks = ("RecurrentGemmaRecurrentBlock",)
         changes.enter_context(observing_parts(model, blocks, ("conv_1d",), _before_rg_lru, record))
         yield

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from statesize.adapters.kernels.probabilities import Mixing, observed_mixing
 from statesize.adapters.models.held import in_single, stored_element_size
-from statesize.adapters.observation import Observation, Product, Record, Running
+from statesize.adapters.observation import Observation, Product, Record, Running, random_like
 from statesize.adapters.replaced import first, replaced, source_files, with_first
 
 
@@ -51,12 +51,18 @@ def _observed(function: Callable[..., Any], running: Running, record: Record) ->
             return result
         frame, mixed = running.frame, first(result)
 
+        def answers(values: Tensor) -> Tensor:
+            with torch._C.DisableTorchFunction():  # pyright: ignore[reportPrivateUsage]
+                return first(function(*in_single((query, key)), values, *args, **kwargs))
+
         def maps() -> Tensor:
             """T, (S, H, L, L): what it makes of the identity."""
-            count = value.shape[-2]
-            identity = torch.eye(count, dtype=torch.float32, device=value.device).expand(*value.shape[:-1], count)
-            with torch._C.DisableTorchFunction():  # pyright: ignore[reportPrivateUsage]
-                return first(function(*in_single((query, key)), identity, *args, **kwargs))
+            identity = torch.eye(value.shape[-2], dtype=in_single(value).dtype, device=value.device)
+            return answers(identity.expand(*value.shape[:-1], -1))
+
+        def probed() -> tuple[Tensor, Tensor]:
+            values = random_like(in_single(value))
+            return values, answers(values)
 
         def observation() -> Observation:
             stored = sum(part[0].numel() for part in (key, value))
@@ -70,6 +76,7 @@ def _observed(function: Callable[..., Any], running: Running, record: Record) ->
                 window=None,
                 state_bytes=stored * stored_element_size(frame.module),
                 text=running.length,
+                probed=probed,
             )
 
         return with_first(result, record(observation, Product(value, -2, mixed, -2)))

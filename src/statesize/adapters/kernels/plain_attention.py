@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from statesize.adapters.faithfulness import BOUNDS, ROWS, relative_difference
-from statesize.adapters.observation import Units, chosen
+from statesize.adapters.faithfulness import allowed, largest, relative_difference
+from statesize.adapters.observation import EXACT, Units, chosen
 from statesize.operators import SoftmaxAttention
 
-# Rows of T by which an output of all heads is compared with what queries and keys make.
+# Rows of T by which queries and keys are compared with the model's own output, before they are compared in all.
 _ROWS = 64
-# What is added to scores that must not count is at most this.
-_UNSEEN = torch.finfo(torch.float16).min / 2
+UNSEEN = torch.finfo(torch.float16).min / 2
+"""What is added to scores that must not count is at most this."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,34 +47,53 @@ class PlainAttention:
             soft_cap=self.soft_cap,
         )
 
-    def explains(self, values: Tensor, mixed: Tensor) -> bool:
-        """Whether some rows of T u are those of y (S, H, L, P), in all heads; u (S, K, L, P)."""
+    def largest_score(self) -> float:
+        """The largest absolute score of a key that is seen, before bias and cap, and the largest bias."""
+        heads, each = self.query.shape[1], self.query.shape[1] // self.key.shape[1]
+        window, found = self.window or self.query.shape[2], 0.0
+        for head in range(heads):
+            products = (self.query[:, head] @ self.key[:, head // each].mT).tril().triu(1 - window)
+            found = max(found, abs(self.scale) * float(products.abs().max()))
+        return found + (0.0 if self.key_bias is None else float(self.key_bias.abs().max()))
+
+    def explained(self, values: Tensor, mixed: Tensor, *, exact: bool) -> float | None:
+        """How far T u, u (S, K, L, P), is from y (S, H, L, P), or None where that is more than rounding."""
+        # In float64 this is the check of T, of every row and head. In other precisions it only chooses.
+        length = self.query.shape[2]
+        rows = None if exact else torch.linspace(0, length - 1, min(length, _ROWS)).long().to(self.query.device)
+        return self._tolerated(partial(self._difference, values, mixed, rows), exact=exact)
+
+    def explained_maps(self, maps: Tensor, *, exact: bool) -> float | None:
+        """The largest difference of T from a map (S, H, L, L), in all of it, or None beyond rounding."""
+
+        def difference() -> float:
+            heads = [slice(head, head + 1) for head in range(maps.shape[1])]
+            return largest((self.operator(head).dense() - maps[:, head]).abs().max() for head in heads)
+
+        return self._tolerated(difference, exact=exact)
+
+    def _tolerated(self, difference: Callable[[], float], *, exact: bool) -> float | None:
         parts = (self.query, self.key, self.key_bias, self.sink)
         if not all(bool(torch.isfinite(part).all()) for part in parts if part is not None):
-            return False
-        if self.key_bias is not None:
-            masks = bool((self.key_bias.abs() > -_UNSEEN).any())
-            return not masks and self._explains_each_head(values, mixed)
-        length, groups = self.query.shape[2], values.shape[1]
-        rows = torch.linspace(0, length - 1, min(length, _ROWS)).long().to(self.query.device)
-        weights = self.operator(slice(None)).rows(rows)
-        grouped = weights.reshape(len(weights), groups, -1, *weights.shape[-2:])
-        applied = (grouped @ values[:, :, None].to(weights.dtype)).flatten(1, 2)
-        return relative_difference(applied, mixed[:, :, rows]) <= BOUNDS[mixed.dtype]
+            return None
+        if self.key_bias is not None and bool((self.key_bias.abs() > -UNSEEN).any()):
+            # It hides keys.
+            return None
+        found = difference()
+        limit = EXACT if exact else allowed(found, self.query.dtype, self.largest_score)
+        return found if found <= limit else None
 
-    def _explains_each_head(self, values: Tensor, mixed: Tensor) -> bool:
-        """The same by the rows and in the precision of the check of faithfulness, so that this refuses no mixer."""
-        # A model rounds a bias that grows with the length as it adds it to the scores; T is measured without that.
-        heads, length = self.query.shape[1:3]
-        rows = torch.linspace(0, length - 1, min(length, ROWS)).long().to(self.query.device)
-        values = values.repeat_interleave(heads // values.shape[1], 1)
-        return all(
-            relative_difference(
-                self.operator(unit).to(torch.float64).rows(rows) @ values[:, unit].double(), mixed[:, unit][:, :, rows]
-            )
-            <= BOUNDS[mixed.dtype]
-            for unit in (slice(head, head + 1) for head in range(heads))
-        )
+    def _difference(self, values: Tensor, mixed: Tensor, rows: Tensor | None) -> float:
+        each = self.query.shape[1] // values.shape[1]
+
+        def of(head: int) -> float:
+            operator = self.operator(slice(head, head + 1))
+            entering, leaving = values[:, head // each, None].to(self.query.dtype), mixed[:, head, None]
+            if rows is None:
+                return relative_difference(operator.apply(entering), leaving)
+            return relative_difference(operator.rows(rows) @ entering, leaving[:, :, rows])
+
+        return largest(of(head) for head in range(self.query.shape[1]))
 
 
 def is_band(mask: object, length: int, window: int | None) -> bool:
@@ -85,7 +106,7 @@ def is_band(mask: object, length: int, window: int | None) -> bool:
     seen = seen if window is None else seen.triu(1 - window)
     if mask.dtype == torch.bool:
         return bool((mask == seen).all())
-    return bool(((mask == 0) == seen).all()) and not bool((mask[~seen.expand_as(mask)] > _UNSEEN).any())
+    return bool(((mask == 0) == seen).all()) and not bool((mask[~seen.expand_as(mask)] > UNSEEN).any())
 
 
 def relative_to_last(rows: Tensor) -> Tensor:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 
 import torch
 from torch import Tensor, nn
 
-from statesize.adapters.faithfulness import BOUNDS, relative_difference
+from statesize.adapters.faithfulness import BOUNDS, check_finite, relative_difference
 from statesize.adapters.kernels.plain_attention import PlainAttention
-from statesize.adapters.observation import Observation, Units, held
+from statesize.adapters.observation import EXACT, Observation, Units
 from statesize.errors import ModelError
 from statesize.operators import Dense
 
@@ -41,7 +42,7 @@ class Mixing:
     _found: Tensor | None = field(default=None, init=False)
 
     def of(self, name: str, values: Tensor, mixed: Tensor) -> Tensor:
-        """T, (S, H, L, L), of u, (S, K, L, P), and y, (S, H, L, P); made once."""
+        """T, (S, H, L, L), of u, (S, K, L, P), and y, (S, H, L, P), of the model or of a probe; made once."""
         if self._found is None:
             with torch.no_grad():
                 self._found = self._first(name, values, mixed)
@@ -58,10 +59,12 @@ class Mixing:
             if maps is None or maps.shape != self.shape:
                 continue
             chosen = maps
-            if len(self.ways) == 1 or relative_difference(_applied(maps, values), mixed) <= BOUNDS[mixed.dtype]:
+            limit = EXACT if mixed.dtype is torch.float64 else BOUNDS[mixed.dtype]
+            if len(self.ways) == 1 or relative_difference(_applied(maps, values), mixed) <= limit:
                 break
         if chosen is None:
             raise ModelError(f"Mixer {name}: its attention returns no probabilities.")
+        check_finite(name, "head", "its attention map has", chosen)
         # Head by head: a copy of all maps would double what the layer holds.
         if any(bool(head.triu(1).any()) for head in chosen.flatten(0, 1)):
             raise ModelError(later_positions(name))
@@ -79,13 +82,15 @@ def observed_mixing(
     window: int | None,
     state_bytes: int,
     text: int,
-    rounded: bool = False,
     kind: str = "attention",
+    probed: Callable[[], tuple[Tensor, Tensor]] | None = None,
+    largest_score: Callable[[], float] = float,
 ) -> Observation:
     """The Observation of one call of an attention function."""
     # values: u, (S, K, L, P); each of the K key-value heads serves H / K consecutive heads, and so do equal ones.
     # mixed: y, (S, H, L, P).
     # seen: (L, L) boolean, which positions (columns) a query may see; None takes those that any head gives weight.
+    # probed: Other values, as `values`, and what the layer's own code makes of them, as `mixed`.
     _, heads, length, keys = mixing.shape
     if keys != length:
         raise ModelError(_other_positions(name, length, keys, text))
@@ -93,32 +98,47 @@ def observed_mixing(
         seen = (mixing.of(name, values, mixed) > 0).any(0).any(0)
     if bool(seen.triu(1).any()):
         raise ModelError(later_positions(name))
+    if window is not None and bool(seen.tril(-window).any()):
+        # What the layer calls its window hides nothing here.
+        window = None
     state_size = _state_size(seen, window)
     groups, stored_channels = _stored(module, values)
+    told = cache(probed or (lambda: (values, mixed)))
 
     def operator(units: Units) -> Dense:
-        return Dense.of_causal(mixing.of(name, values, mixed)[:, units], state_size)
+        return Dense.of_causal(mixing.of(name, *told())[:, units], state_size)
+
+    def by_head(part: Tensor) -> Tensor:
+        return part[:, :, None].expand(-1, -1, heads // part.shape[1], -1, -1).flatten(1, 2)
 
     return Observation(
         name=name,
         kind=kind if window is None else f"sliding {kind}",
         operator=operator,
-        values=values[:, :, None].expand(-1, -1, heads // values.shape[1], -1, -1).flatten(1, 2),
+        values=by_head(values),
         mixed=mixed,
         state_size=_filled(state_size) if window is None else window - 1,
         state_bytes=state_bytes,
-        rounded=rounded,
         note=NOTES.get(type(module).__name__, ""),
         groups=groups if groups < heads else 0,
         stored_channels=stored_channels,
-        map_bytes=math.prod(mixing.shape) * values.element_size(),
+        map_bytes=math.prod(mixing.shape) * torch.float64.itemsize,
         stored=values,
         forget=mixing.forget,
+        probed=lambda: (by_head(told()[0]), told()[1]),
+        largest_score=largest_score,
     )
 
 
 def observed_plain(
-    name: str, plain: PlainAttention, values: Tensor, mixed: Tensor, state_bytes: int, module: nn.Module
+    name: str,
+    plain: PlainAttention,
+    values: Tensor,
+    mixed: Tensor,
+    state_bytes: int,
+    module: nn.Module,
+    *,
+    difference: float | None = None,
 ) -> Observation:
     """The same of attention whose queries and keys say what it is; values u (S, K, L, P), mixed y (S, H, L, P)."""
     heads, window = plain.query.shape[1], plain.window
@@ -135,7 +155,8 @@ def observed_plain(
         groups=groups if groups < heads else 0,
         stored_channels=stored_channels,
         stored=values,
-        held_bytes=held(plain.query, plain.key, values, mixed),
+        difference=difference,
+        largest_score=plain.largest_score,
     )
 
 

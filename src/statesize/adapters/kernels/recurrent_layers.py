@@ -178,6 +178,8 @@ def lightning_attention(call: MixerCall) -> Observation:
         mixed=call.parts["norm"].args[0].unflatten(-1, (heads, channels)).transpose(1, 2),
         state_size=channels,
         state_bytes=heads * channels**2 * stored_element_size(call.module),
+        # Decays over several positions come from tables that the layer made in float32.
+        tolerance=1e-6,
     )
 
 

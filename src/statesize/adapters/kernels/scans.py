@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from dataclasses import replace as changed
 from functools import partial
 from typing import Any
 
@@ -19,7 +20,7 @@ from statesize.adapters.observation import (
     Running,
     Units,
     chosen,
-    held,
+    random_like,
     take,
     unchanged,
 )
@@ -53,7 +54,6 @@ def selective_scan(call: ReplacedCall) -> Observation:
         passed_on=unchanged if gate is None else gated,
         state_size=A.shape[-1],
         state_bytes=A.numel() * torch.promote_types(A.dtype, dt.dtype).itemsize,
-        held_bytes=held(call.output, *arguments.values()),
     )
 
 
@@ -85,7 +85,6 @@ def chunk_scan(call: ReplacedCall) -> Observation:
         mixed=call.output.transpose(1, 2),
         state_size=states,
         state_bytes=heads * channels * states * torch.float32.itemsize,
-        held_bytes=held(call.output, *arguments.values()),
     )
 
 
@@ -192,6 +191,15 @@ class Scan:
     values: str  # its argument that is mixed
     axis: int  # the dimension of positions of that, and of what it returns
 
+    def observation(self, call: ReplacedCall) -> Observation:
+        """What one call mixed, and what the function makes of other values."""
+
+        def probed() -> tuple[Tensor, Tensor]:
+            other = self.parse(call.with_argument(self.values, random_like(call.arguments[self.values])))
+            return other.values, other.mixed
+
+        return changed(self.parse(call), probed=probed)
+
 
 KERNELS = {
     "mamba_selective_scan": Scan(selective_scan, "hidden_states", 2),
@@ -209,10 +217,10 @@ _WHOLE_BLOCK = "mamba2_split_conv1d_scan_combined"
 def observing(model: nn.Module, running: Running, record: Record) -> Generator[None]:
     """Observe the scans of a model; while this is open they and their short convolutions run in pure torch."""
 
-    def recorder(scan: Scan) -> Callable[[Mapping[str, Any], Tensor], Tensor | None]:
-        def called(arguments: Mapping[str, Any], output: Tensor) -> Tensor | None:
-            call = ReplacedCall.by(running.frame, arguments, output)
-            return record(partial(scan.parse, call), Product(arguments[scan.values], scan.axis, output, scan.axis))
+    def recorder(scan: Scan) -> Callable[[ReplacedCall], Tensor | None]:
+        def called(call: ReplacedCall) -> Tensor | None:
+            values = call.arguments[scan.values]
+            return record(partial(scan.observation, call), Product(values, scan.axis, call.output, scan.axis))
 
         return called
 
@@ -222,7 +230,7 @@ def observing(model: nn.Module, running: Running, record: Record) -> Generator[N
             # Files that do without a package have None instead of its functions.
             functions = {name: function for name, function in functions.items() if function is not None}
             for name in KERNELS.keys() & functions.keys():
-                kernel = observed(functions[name], recorder(KERNELS[name]))
+                kernel = observed(functions[name], running, recorder(KERNELS[name]))
                 changes.enter_context(replaced(file, name, kernel))
             for name in {CONVOLUTION, _WHOLE_BLOCK} & functions.keys():
                 changes.enter_context(replaced(file, name, pure_torch(functions[name])))

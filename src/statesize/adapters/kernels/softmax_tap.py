@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from typing import Any, cast
 
 import torch
@@ -14,16 +14,18 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-from statesize.adapters.kernels.plain_attention import PlainAttention, is_band, relative_to_last
+from statesize.adapters.kernels.plain_attention import UNSEEN, PlainAttention, is_band, relative_to_last
 from statesize.adapters.kernels.probabilities import Mixing, observed_mixing, observed_plain
 from statesize.adapters.models.held import in_single, is_low, stored_element_size
-from statesize.adapters.observation import Observation, Product, Record, Running
+from statesize.adapters.models.in_double import arithmetic_of
+from statesize.adapters.observation import Observation, Product, Record, Running, random_like
 
 SOFTMAX: frozenset[Callable[..., Any]] = frozenset({torch.softmax, functional.softmax, Tensor.softmax})
 PRODUCT: frozenset[Callable[..., Any]] = frozenset(
     {torch.matmul, torch.bmm, Tensor.matmul, Tensor.__matmul__, Tensor.bmm}
 )
 SUM_WITH_PRODUCT: frozenset[Callable[..., Any]] = frozenset({torch.baddbmm, Tensor.baddbmm})
+_Pair = tuple[Tensor, Tensor]  # what goes into a map, and what comes out
 # Attributes of bloom, falcon and mpt.
 SCALES = ("inv_norm_factor", "softmax_scale")
 
@@ -43,7 +45,7 @@ class _SoftmaxTap(TorchFunctionMode):
         self.running = running
         self.record = record
         self.probabilities: Tensor | None = None
-        self.rounded = False
+        self.largest_score: Callable[[], float] = float
         self.factors: Sequence[Tensor] = ()
         self.scores: _Scores | None = None
 
@@ -51,16 +53,16 @@ class _SoftmaxTap(TorchFunctionMode):
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         result = func(*args, **(kwargs or {}))
-        if not self.running.frames:
+        if not self.running.seeing:
             return result
         held = None
         if func in SOFTMAX:
             self.probabilities = result if _is_map(result) else None
             scores = _argument(args, kwargs or {}, 0, "input")
-            self.rounded = is_low(scores)
             self.scores = None
             if self.probabilities is not None:
                 self.scores = _scores_of(self.factors, scores, self.running.frame.module)
+                self.largest_score = partial(_largest, scores)
             self.factors = ()
         elif func is functional.scaled_dot_product_attention:
             held = self._observe_fused(args, kwargs or {}, result)
@@ -80,13 +82,17 @@ class _SoftmaxTap(TorchFunctionMode):
 
     def _observe_fused(self, args: tuple[Any, ...], kwargs: dict[str, Any], mixed: Tensor) -> Tensor | None:
         query, values = _argument(args, kwargs, 0, "query"), _argument(args, kwargs, 2, "value")
-        self.rounded = False
         if query.ndim < 3:
             return None
         shape = (*query.shape[:-1], values.shape[-2])
-        maps = partial(_fused_probabilities, in_single(args), in_single(kwargs))
         ways = _by_queries_and_keys(query, args, kwargs)
-        return self._observe(maps, shape, values, mixed, Product(values, -2, mixed, -2), ways)
+        self.largest_score = ways[0].largest_score if ways else float
+        answers = partial(_answers, in_single(args), in_single(kwargs))
+        values = in_single(values)
+        maps = partial(_of_identity, answers, values)
+        return self._observe(
+            maps, shape, values, mixed, Product(values, -2, mixed, -2), ways, partial(_of_others, answers, values)
+        )
 
     def _observe_einsum(self, args: tuple[Any, ...], mixed: Tensor) -> Tensor | None:
         arranged = _arranged(args, cast("Tensor", self.probabilities), mixed)
@@ -106,31 +112,42 @@ class _SoftmaxTap(TorchFunctionMode):
         mixed: Tensor,
         product: Product,
         ways: Sequence[PlainAttention] = (),
+        others: Callable[[], _Pair] | None = None,
     ) -> Tensor | None:
-        frame, rounded = self.running.frame, self.rounded
+        # others: Random values and what the fused function makes of them; None where the map itself is there.
+        frame, exact, largest_score = self.running.frame, self.running.exact, self.largest_score
         sequences = _sequences(self.running, shape)
 
-        def observation() -> Observation:
+        def by_head(pair: _Pair) -> _Pair:
             # Some flatten sequences and heads into one dimension before they multiply.
-            by_head = [part.reshape(sequences, -1, *part.shape[-2:]) for part in (values, mixed)]
+            first, second = (part.reshape(sequences, -1, *part.shape[-2:]) for part in pair)
+            return first, second
+
+        def observation() -> Observation:
+            model = by_head((values, mixed))
+            probed = None if others is None else cache(partial(_applied, by_head, others))
             whole = (sequences, math.prod(shape[:-2]) // sequences, *shape[-2:])
             # The library's cache of these models keeps every position, a window or not.
-            state_bytes = 2 * by_head[0][0].numel() * stored_element_size(frame.module)
+            state_bytes = 2 * model[0][0].numel() * stored_element_size(frame.module)
             window = _window(frame.module)
-            usable = ways if window is None and whole[2] == self.running.length else ()
-            plain = next((way for way in usable if way.explains(*by_head)), None)
-            if plain is not None:
-                return observed_plain(frame.name, plain, by_head[0], by_head[1], state_bytes, frame.module)
+            for way in ways if window is None and whole[2] == self.running.length else ():
+                if probed is None:
+                    difference = way.explained_maps(maps().reshape(whole), exact=exact)
+                else:
+                    difference = way.explained(*(probed() if exact else model), exact=exact)
+                if difference is not None:
+                    return observed_plain(frame.name, way, *model, state_bytes, frame.module, difference=difference)
             return observed_mixing(
                 frame.name,
                 Mixing([lambda: maps().reshape(whole)], cast("tuple[int, int, int, int]", whole)),
-                *by_head,
+                *model,
                 module=frame.module,
                 seen=None,
                 window=window,
                 state_bytes=state_bytes,
                 text=self.running.length,
-                rounded=rounded,
+                probed=probed,
+                largest_score=largest_score,
             )
 
         return self.record(observation, product)
@@ -184,6 +201,10 @@ def _arranged(args: tuple[Any, ...], probabilities: Tensor, mixed: Tensor) -> tu
     order = ["".join((*heads, position, *channels)) for position in (key, query)]
     values = torch.einsum(f"{by_value}->{order[0]}", cast("Tensor", operands[1]))
     return values, torch.einsum(f"{output}->{order[1]}", mixed), output.index(query)
+
+
+def _largest(scores: Tensor) -> float:
+    return float(scores.where(scores > UNSEEN, 0).abs().max())
 
 
 def _argument(args: tuple[Any, ...], kwargs: dict[str, Any], position: int, name: str) -> Tensor:
@@ -242,15 +263,29 @@ def _by_queries_and_keys(query: Tensor, args: tuple[Any, ...], kwargs: dict[str,
     return (PlainAttention(query, key, scale, None, key_bias=bias),)
 
 
-def _fused_probabilities(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
-    """T itself: what the same call makes of the identity as value."""
-    value = _argument(args, kwargs, 2, "value")
-    identity = torch.eye(value.shape[-2], dtype=value.dtype, device=value.device).expand(*value.shape[:-1], -1)
+def _answers(args: tuple[Any, ...], kwargs: dict[str, Any], values: Tensor) -> Tensor:
+    """What the same fused call makes of other values."""
     if len(args) > 2:
-        args = (*args[:2], identity, *args[3:])
+        args = (*args[:2], values, *args[3:])
     else:
-        kwargs = {**kwargs, "value": identity}
-    return functional.scaled_dot_product_attention(*args, **kwargs)
+        kwargs = {**kwargs, "value": values}
+    with arithmetic_of(values):
+        return functional.scaled_dot_product_attention(*args, **kwargs)
+
+
+def _of_identity(answers: Callable[[Tensor], Tensor], values: Tensor) -> Tensor:
+    """T itself."""
+    identity = torch.eye(values.shape[-2], dtype=values.dtype, device=values.device)
+    return answers(identity.expand(*values.shape[:-1], -1))
+
+
+def _applied(by_head: Callable[[_Pair], _Pair], others: Callable[[], _Pair]) -> _Pair:
+    return by_head(others())
+
+
+def _of_others(answers: Callable[[Tensor], Tensor], values: Tensor) -> _Pair:
+    others = random_like(values)
+    return others, answers(others)
 
 
 def _window(module: nn.Module) -> int | None:

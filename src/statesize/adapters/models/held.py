@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import sys
+from collections import UserDict
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, cast
@@ -191,6 +192,9 @@ def mapped(value: Any, function: Callable[[Any], Any]) -> Any:
     """A value with a function applied to what its tuples, lists and dicts hold, however deep."""
     if isinstance(value, dict):
         return {key: mapped(part, function) for key, part in cast("dict[Any, Any]", value).items()}
+    if isinstance(value, UserDict):
+        # Keys and values that layers hand on to later ones.
+        return type(value)(mapped(cast("Any", value).data, function))
     if type(value) in (tuple, list):
         return type(value)(mapped(part, function) for part in value)
     return function(value)

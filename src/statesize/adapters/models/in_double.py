@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any, cast
 
 import torch
@@ -30,6 +30,11 @@ def double_precision(module: nn.Module) -> Generator[None]:
     """Let a module compute in float64: its weights and buffers, and what it casts or makes on its way."""
     with at_least(module, torch.float64), _InDouble():
         yield
+
+
+def arithmetic_of(tensor: Tensor) -> AbstractContextManager[object]:
+    """Let code compute in float64 throughout, where it is given a tensor of float64."""
+    return _InDouble() if tensor.dtype is torch.float64 else nullcontext()
 
 
 _CASTS = frozenset({Tensor.float, Tensor.half, Tensor.bfloat16})
