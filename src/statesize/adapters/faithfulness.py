@@ -53,10 +53,12 @@ def allowed(difference: float, dtype: torch.dtype, largest_score: Callable[[], f
         largest_score: The largest absolute score of a softmax; 0 where there is none.
 
     Returns:
-        The bound of the dtype, or that and u times the largest score.
+        The bound of the dtype, or that and u times the largest score, but not more than ROUNDED.
     """
     limit = BOUNDS[dtype]
-    return limit if difference <= limit else limit + torch.finfo(dtype).eps / 2 * largest_score()
+    if difference <= limit:
+        return limit
+    return min(limit + torch.finfo(dtype).eps / 2 * largest_score(), ROUNDED)
 
 
 @torch.no_grad()

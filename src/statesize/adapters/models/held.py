@@ -194,7 +194,8 @@ def mapped(value: Any, function: Callable[[Any], Any]) -> Any:
         return {key: mapped(part, function) for key, part in cast("dict[Any, Any]", value).items()}
     if isinstance(value, UserDict):
         # Keys and values that layers hand on to later ones.
-        return type(value)(mapped(cast("Any", value).data, function))
+        held = cast("UserDict[Any, Any]", value)
+        return type(held)(mapped(held.data, function))
     if type(value) in (tuple, list):
         return type(value)(mapped(part, function) for part in value)
     return function(value)
