@@ -56,6 +56,9 @@ class FakeEliminations:
     def squared_norms(self) -> Tensor:
         return self.values.square().sum(-1)
 
+    def are_zero(self) -> Tensor:
+        return self.squared_norms() == 0
+
     def norm_bound(self) -> Tensor:
         return 2 * self.values.amax((-2, -1))
 

@@ -69,6 +69,11 @@ class BorderedChunks:
         columns = torch.nn.functional.pad(self.future.abs().square().sum(-2).cumsum(-1)[:, :-1], (1, 0))
         return self.core.square().sum(-1, keepdim=True) + rows + columns + corner_energies(self.inside)
 
+    def are_zero(self) -> Tensor:
+        """Where every entry of the matrices is exactly 0, (N, b); squares of small ones may vanish."""
+        parts = ((part != 0).to(self.core.dtype) for part in (self.past, self.inside, self.core, self.future))
+        return BorderedChunks(*parts, self.error).squared_norms() == 0
+
     def norm_bound(self) -> Tensor:
         """An upper bound on σ_1 of every H_i of a chunk, (N,): the Schatten 4-norm of the whole matrix."""
         # ‖RᴴR + Σ²‖² term by term: R has fewer rows than columns where the rank is high.

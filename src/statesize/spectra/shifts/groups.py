@@ -72,6 +72,10 @@ class Eliminations(Protocol):
         """‖H_i‖_F², (N, b)."""
         ...
 
+    def are_zero(self) -> Tensor:
+        """Where every entry of what is eliminated is exactly 0, (N, b)."""
+        ...
+
     def norm_bound(self) -> Tensor:
         """An upper bound on every σ_1 of a group, (N,)."""
         ...
@@ -109,6 +113,7 @@ class Groups:
         self.limit = limit.repeat(entries, 1)
         self.wanted = torch.isin(position, self._positions).repeat(entries, 1)
         self.squared_norms = eliminations.squared_norms()
+        self._are_zero = eliminations.are_zero()
         epsilon = 8 * eliminations.order * torch.finfo(torch.float64).eps
         # Of singular values, and of what is eliminated, which all positions of a group share.
         self.own_error = eliminations.error[:, None] + epsilon * self.squared_norms.sqrt() + UNDERFLOW
@@ -168,8 +173,10 @@ class Groups:
         self, tau: float, lower: Tensor, upper: Tensor, relative: bool = False
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Counts above τ, or above τ σ_1, with their bounds: from singular values where the bounds differ."""
+        # Those of a block of zeros are known, and the bounds that they would give are these: nothing is surely above
+        # any threshold, and below the error nothing is excluded.
         count = lower.clone()
-        for at, values in self._spectra(self.wanted & (lower != upper)):
+        for at, values in self._spectra(self.wanted & (lower != upper) & ~self._are_zero):
             exact = tau * values[:, :1] if relative else values.new_full((values.shape[0], 1), tau)
             slack = self.own_error[at][:, None] * (1 + tau if relative else 1)
             least, most = (part.squeeze(-1) for part in count_bounds(values, slack, exact, self.limit[at]))

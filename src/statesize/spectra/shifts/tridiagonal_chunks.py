@@ -114,6 +114,10 @@ class TridiagonalChunks:
         """‖H_i‖_F² as a sum of squares, (N, b)."""
         return self._everywhere(corner_energies(self.strict) * self.scale.square()[:, None])
 
+    def are_zero(self) -> Tensor:
+        """Where every entry of H_i is exactly 0, (N, b); squares of small ones may vanish."""
+        return self._everywhere(corner_energies((self.strict != 0).to(self.strict.dtype)) == 0)
+
     def norm_bound(self) -> Tensor:
         """An upper bound on σ_1 of every H_i of a group, (N,): the Schatten 4-norm of what holds them all."""
         return fourth_root(self.cores.fourth[self.chunk]) * self._scales

@@ -1,0 +1,63 @@
+"""Blocks that are exactly zero take no singular values, however many tolerances are asked for, and answer as `dense`."""
+
+import pytest
+import torch
+
+from statesize import Dense, SoftmaxAttention, measure
+from statesize.measurement.settings import TOLERANCE_LADDER
+from statesize.spectra.shifts.bordered import BorderedChunks
+from statesize.spectra.shifts.tridiagonal_chunks import TridiagonalChunks
+
+LENGTH = 80
+
+
+def _operators():
+    generator = torch.Generator().manual_seed(0)
+    drawn = torch.randn(2, LENGTH, LENGTH, generator=generator, dtype=torch.float64).tril()
+    blocks = drawn.clone()
+    for border in range(16, LENGTH, 16):
+        blocks[:, border:, :border] = 0
+    one_zero = drawn.clone()
+    one_zero[0] = torch.eye(LENGTH)
+    query, key = torch.randn(2, LENGTH, 4, generator=generator, dtype=torch.float64)
+    return {
+        "zero": Dense(torch.zeros_like(drawn)),
+        "diagonal": Dense(torch.diag_embed(drawn[:, 0])),
+        "only itself": SoftmaxAttention(query, key, scale=1.0, window=1),
+        "blocks": Dense(blocks),
+        "one of two": Dense(one_zero),
+    }
+
+
+@pytest.mark.parametrize("engine", ["tridiagonal", "streaming"])
+@pytest.mark.parametrize("name", _operators())
+def test_blocks_of_zeros_take_no_singular_values(name, engine, monkeypatch):
+    """What is decomposed is never zero, and all bounds hold what the definition says."""
+    operator, norms = _operators()[name], []
+    for kind in (TridiagonalChunks, BorderedChunks):
+        original = kind.spectra
+
+        def counted(self, group, offset, original=original):
+            sigma = original(self, group, offset)
+            norms.append(sigma.amax(-1))
+            return sigma
+
+        monkeypatch.setattr(kind, "spectra", counted)
+    measured = measure(operator, relative_tolerances=TOLERANCE_LADDER, engine=engine)
+    expected = measure(operator, relative_tolerances=TOLERANCE_LADDER, engine="dense")
+    assert not any(bool((largest == 0).any()) for largest in norms)
+    zero = torch.isclose(expected.norm, torch.zeros_like(expected.norm), atol=0)
+    assert bool(zero.any())
+    assert not measured.relative_count[zero].any()
+    assert not measured.count[zero].any()
+    assert not measured.entropy[zero].any()
+    assert bool((measured.relative_lower <= expected.relative_count).all())
+    assert bool((measured.relative_upper >= expected.relative_count).all())
+
+
+def test_small_entries_are_not_zero():
+    """Squares of entries of 1e-170 vanish, the entries do not: their ranks are counted."""
+    generator = torch.Generator().manual_seed(0)
+    drawn = torch.randn(40, 40, generator=generator, dtype=torch.float64).tril(-1)
+    measured = measure(torch.eye(40, dtype=torch.float64) + 1e-170 * drawn, engine="tridiagonal", tolerances=[])
+    assert measured.relative_count[..., 19, 0] > 0
