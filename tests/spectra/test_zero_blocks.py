@@ -1,4 +1,4 @@
-"""Blocks that are exactly zero take no singular values, however many tolerances are asked for, and answer as `dense`."""
+"""Blocks that are exactly zero take no singular values, however many tolerances are requested."""
 
 import pytest
 import torch

@@ -71,8 +71,10 @@ class BorderedChunks:
 
     def are_zero(self) -> Tensor:
         """Where every entry of the matrices is exactly 0, (N, b); squares of small ones may vanish."""
-        parts = ((part != 0).to(self.core.dtype) for part in (self.past, self.inside, self.core, self.future))
-        return BorderedChunks(*parts, self.error).squared_norms() == 0
+        past, inside, core, future = (
+            (part != 0).to(self.core.dtype) for part in (self.past, self.inside, self.core, self.future)
+        )
+        return BorderedChunks(past, inside, core, future, self.error).squared_norms() == 0
 
     def norm_bound(self) -> Tensor:
         """An upper bound on σ_1 of every H_i of a chunk, (N,): the Schatten 4-norm of the whole matrix."""
