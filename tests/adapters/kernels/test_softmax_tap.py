@@ -62,6 +62,38 @@ def test_a_family_s_operators_are_the_model_s(family):
     assert capture(model, ids).run_difference == 0
 
 
+@pytest.mark.parametrize("alibi", [False, True])
+def test_the_one_value_head_of_multi_query_attention_is_multiplied_by_the_maps_of_all(alibi):
+    model, ids = attention_model("falcon", attn_implementation="eager", alibi=alibi), token_ids()
+    for item, layer in zip(capture(model, ids), model.transformer.h, strict=True):
+        assert (item.units, item.groups, item.stored_channels) == (4, 1, 8)
+        response = impulse_response("falcon", model, layer, ids[:1])
+        torch.testing.assert_close(item.operator.dense()[0], response, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("formula", ["bhij,bjd->bhid", "bhij,bjd->bihd", "product"])
+def test_multi_query_attention_of_a_module_of_one_s_own(formula):
+    class MultiQuery(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.projection = nn.Linear(8, 16)
+
+        def forward(self, hidden):
+            query, key, value = self.projection(hidden).split([8, 4, 4], -1)
+            scores = query.unflatten(-1, (2, 4)).transpose(1, 2) @ key[:, None].mT
+            maps = torch.softmax(scores.masked_fill(torch.ones(21, 21).triu(1) > 0, -torch.inf), -1)
+            if formula == "product":
+                return (maps @ value[:, None]).transpose(1, 2).flatten(2)
+            mixed = torch.einsum(formula, maps, value)
+            return (mixed if formula.endswith("bihd") else mixed.transpose(1, 2)).flatten(2)
+
+    torch.manual_seed(0)
+    (item,) = capture(nn.Sequential(nn.Embedding(64, 8), MultiQuery()), token_ids())
+    assert (item.kind, item.units, item.groups, item.multiplicity) == ("attention", 2, 1, 4)
+    assert item.faithfulness < 1e-5
+    torch.testing.assert_close(item.operator.dense().sum(-1), torch.ones(2, 2, 21))
+
+
 @pytest.mark.parametrize("family", UNREGISTERED)
 def test_state_bytes_are_those_of_the_model_s_cache(family):
     model, ids = attention_model(family), token_ids(1)

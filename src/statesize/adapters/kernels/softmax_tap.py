@@ -167,13 +167,11 @@ def _is_map(result: object) -> bool:
 
 
 def _mixes(factors: Sequence[Tensor], probabilities: Tensor) -> bool:
-    """Whether a product is that of a map and values, of as many sequences and heads."""
-    values = factors[-1]
-    return (
-        len(factors) == 2
-        and math.prod(values.shape[:-2]) == math.prod(probabilities.shape[:-2])
-        and _is_same(factors[0], probabilities)
-    )
+    """Whether a product is that of a map and values, of as many heads or of one head for all (multi-query)."""
+    if len(factors) != 2 or not _is_same(factors[0], probabilities):
+        return False
+    heads, stored = probabilities.shape[:-2], factors[1].shape[:-2]
+    return math.prod(stored) == math.prod(heads) or stored == (*heads[:-1], 1)
 
 
 def _is_same(factor: object, probabilities: Tensor) -> bool:
@@ -196,11 +194,14 @@ def _arranged(args: tuple[Any, ...], probabilities: Tensor, mixed: Tensor) -> tu
     by_map, _, by_value = inputs.partition(",")
     *heads, query, key = by_map
     channels = [label for label in by_value if label not in by_map]
-    if len(channels) != 1 or {*heads, key} != set(by_value) - {*channels} or {*heads, query, *channels} != set(output):
+    # Values without the dimension of heads are one head for all (multi-query).
+    stored = [label for label in heads if label in by_value or label == heads[0]]
+    if len(channels) != 1 or {*stored, key} != set(by_value) - {*channels} or {*heads, query, *channels} != set(output):
         return None
-    order = ["".join((*heads, position, *channels)) for position in (key, query)]
-    values = torch.einsum(f"{by_value}->{order[0]}", cast("Tensor", operands[1]))
-    return values, torch.einsum(f"{output}->{order[1]}", mixed), output.index(query)
+    values = torch.einsum(f"{by_value}->{''.join((*stored, key, *channels))}", cast("Tensor", operands[1]))
+    if len(stored) < len(heads):
+        values = values[:, None]
+    return values, torch.einsum(f"{output}->{''.join((*heads, query, *channels))}", mixed), output.index(query)
 
 
 def _largest(scores: Tensor) -> float:
