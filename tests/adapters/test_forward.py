@@ -21,13 +21,6 @@ def refused(error, pattern, model, inputs):
     assert "\n" not in str(caught.value)
 
 
-def test_an_encoder_decoder_is_refused():
-    from transformers import T5Config, T5ForConditionalGeneration
-
-    config = T5Config(vocab_size=64, d_model=32, d_kv=8, d_ff=32, num_layers=1, num_heads=4)
-    refused(ModelError, r"encoder–decoder .*AutoModelForCausalLM", T5ForConditionalGeneration(config), token_ids())
-
-
 def test_a_model_without_weights_is_refused():
     with torch.device("meta"):
         model = nn.Sequential(nn.Embedding(64, 8), nn.Linear(8, 8))

@@ -92,7 +92,7 @@ def record_calls(
     """Run a model once and keep what its mixers are called with."""
     # own: Modules that have a method `operator`, by name.
     # by_impulses: Names of modules whose T is what they return for impulses.
-    model, recorder = forward.model, _Recorder(own, short_convolutions)
+    model, recorder = forward.model, _Recorder(forward, own, short_convolutions)
     named = {name or type(model).__name__: module for name, module in named_parts(model)}
     impulse_layers = {name: named[name] for name in by_impulses}
     recorder.own |= set(impulse_layers.values())
@@ -120,7 +120,8 @@ def record_calls(
 
 
 class _Recorder:
-    def __init__(self, own: Mapping[str, nn.Module], short_convolutions: bool) -> None:
+    def __init__(self, forward: Forward, own: Mapping[str, nn.Module], short_convolutions: bool) -> None:
+        self.forward = forward
         self.own = set(own.values())
         self.short_convolutions = short_convolutions
         self.calls: list[Call] = []
@@ -153,6 +154,8 @@ class _Recorder:
             return
         frame = self.running.frame
         try:
+            if reason := self.forward.reads_elsewhere(frame):
+                raise ModelError(reason)
             observation = make()
             self.require_positions(observation)
         except ModelError as error:

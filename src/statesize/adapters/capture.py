@@ -268,6 +268,7 @@ def capture(
     weights: str = "none",
     skip_first: int = 0,
     mixes: Mapping[str, str] | None = None,
+    axis: int | None = None,
 ) -> Capture:
     """Run a model and yield the operator of each of its mixers, one at a time.
 
@@ -289,8 +290,10 @@ def capture(
 
     Args:
         model: Any causal model, compiled ones and those held by peft, nnsight or TransformerLens among them.
-        input_ids: What the model's forward takes, such as token ids (S, L), or a mapping such as a tokenizer returns;
-            moved to the model's device.
+        input_ids: What the model's forward takes, such as token ids (S, L), frames (S, L, W), or a mapping such as a
+            tokenizer returns; moved to the model's device. The positions of an encoder–decoder are those of its
+            `decoder_input_ids`, and what its encoder reads is held fixed; of another mapping without `input_ids` or
+            `inputs_embeds` they are those of the argument that the model takes first.
         layers: Mixers to capture, by index or module name, one or several; None takes all.
         short_convolutions: Whether the short convolutions inside other mixers are captured as mixers of their own.
         checks: "all"; "read" leaves out the run with nothing attached, for further inputs of a model that has passed
@@ -300,6 +303,8 @@ def capture(
         skip_first: First columns of T that are left out, such as that of an attention sink.
         mixes: For layers of one's own whose T is found by impulses, on what it acts: by name of the layer, or a pattern
             such as "blocks.*.attention", the name of the part inside whose output is mixed. By default it is found.
+        axis: The dimension of positions in what is measured. Default: 1, or what the modules say that take frames of
+            three dimensions, such as 2 before a Conv1d.
 
     Returns:
         An iterator of Captured, in the order in which the model calls its mixers.
@@ -310,7 +315,7 @@ def capture(
             model. While iterating: if T u is not what the unaltered model passed on.
     """
     model = measurable(model)
-    forward = Forward.of(model, input_ids)
+    forward = Forward.of(model, input_ids, axis)
     own = find_mixers(model)
     recording = record_calls(forward, own, short_convolutions=short_convolutions)
     own_mixing = find_own_mixing(forward, [*own.values(), *(call.module for call in recording.calls)], mixes or {})
@@ -340,6 +345,7 @@ def capture(
         for name, reason in skipped_layers(model, recording.called, [*observed, *recording.refused]).items()
         if not any(mixer == name or mixer.startswith(f"{name}.") for mixer in missing)
     }
+    skipped |= {name: reason for name in skipped if (reason := forward.in_encoder(name))}
     return Capture(
         forward,
         recording.calls,

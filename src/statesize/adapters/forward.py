@@ -6,14 +6,20 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Self, cast
 
 from torch import Tensor, nn
 
 from statesize.adapters.fla.interpreter import interpret_if_asked, needing_a_driver
-from statesize.adapters.models.held import device_of, measuring, pretrained_models
-from statesize.adapters.models.inputs import Inputs, added_to_scores, check_inputs
+from statesize.adapters.models.held import device_of, measuring, named_parts, pretrained_models
+from statesize.adapters.models.inputs import DECODED, Inputs, Measured, added_to_scores, check_inputs, mask_of
+from statesize.adapters.models.layout import axis_by_modules
+from statesize.adapters.observation import Frame
 from statesize.adapters.replaced import interrupts_held
+
+# Arguments by which attention of transformers takes keys and values of another sequence.
+_OTHER_SEQUENCES = ("key_value_states", "encoder_hidden_states")
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,33 +30,72 @@ class Forward:
     backbone: nn.Module  # the part that computes the last hidden state; the model itself where that is not known
     args: tuple[Tensor, ...]
     kwargs: Mapping[str, Any]
-    length: int  # positions of the text
+    measured: Measured
 
     @classmethod
-    def of(cls, model: nn.Module, inputs: Inputs) -> Self:
-        """Check token ids (S, L), or what a tokenizer returns, and move them to the model's device."""
+    def of(cls, model: nn.Module, inputs: Inputs, axis: int | None = None) -> Self:
+        """Check token ids (S, L), frames, or what a tokenizer returns, and move them to the model's device."""
         interpret_if_asked()
+        measured = check_inputs(model, inputs, axis)
+        forward = cls._placed(model, inputs, measured)
+        if measured.axis is not None:
+            return forward
+        frames = forward.args[0] if forward.args else forward.kwargs[measured.name]
+        return cls.of(model, inputs, axis_by_modules(model, frames, forward.hidden))
+
+    @classmethod
+    def _placed(cls, model: nn.Module, inputs: Inputs, measured: Measured) -> Self:
         pretrained = pretrained_models(model)
-        length = check_inputs(pretrained, inputs)
         backbone, device = _backbone(model, pretrained, inputs), device_of(model)
         options = {"use_cache": False} if _accepts(backbone, "use_cache") else {}
         if not isinstance(inputs, Mapping):
-            return cls(model, backbone, (inputs.to(device),), options, length)
+            return cls(model, backbone, (inputs.to(device),), options, measured)
         arguments = {name: value.to(device) if isinstance(value, Tensor) else value for name, value in inputs.items()}
         labels = inspect.signature(backbone.forward).parameters.get("labels")
         if labels is None or labels.default is not inspect.Parameter.empty:
             # They request a loss, which takes the logits of every position.
             arguments.pop("labels", None)
-        mask = arguments.get("attention_mask")
+        mask = arguments.get(mask_of(measured))
         if isinstance(mask, Tensor) and mask.ndim == 4 and pretrained:
-            arguments["attention_mask"] = added_to_scores(mask)
-        return cls(model, backbone, (), arguments | options, length)
+            arguments[mask_of(measured)] = added_to_scores(mask)
+        return cls(model, backbone, (), arguments | options, measured)
+
+    @property
+    def length(self) -> int:
+        """Positions of a text."""
+        return self.measured.length
 
     @property
     def sequences(self) -> int:
         """Number of texts."""
-        values = (*self.args, *self.kwargs.values())
-        return next(value.shape[0] for value in values if isinstance(value, Tensor) and value.ndim > 1)
+        return self.measured.sequences
+
+    @cached_property
+    def _encoder(self) -> str | None:
+        """The name of the module that reads another sequence than what is measured."""
+        if self.measured.name not in DECODED:
+            return None
+        encoder = cast("Any", self.model).get_encoder()
+        return next((name for name, module in named_parts(self.model) if module is encoder), None)
+
+    def reads_elsewhere(self, frame: Frame) -> str:
+        """Why what runs in a module mixes no measured positions; "" where it may."""
+        if reason := self.in_encoder(frame.name):
+            return reason
+        parameters = list(inspect.signature(frame.module.forward).parameters)
+        arguments = dict(zip(parameters, frame.args, strict=False)) | frame.kwargs
+        other = next((name for name in _OTHER_SEQUENCES if arguments.get(name) is not None), None)
+        if other is None:
+            return ""
+        return (
+            f"Mixer {frame.name} is cross-attention: it attends to another sequence, its {other}, which is held fixed."
+        )
+
+    def in_encoder(self, name: str) -> str:
+        """Why a module of the encoder is not measured; "" for others."""
+        if not self._encoder or not f"{name}.".startswith(f"{self._encoder}."):
+            return ""
+        return f"{name} is part of the encoder, whose sequence is held fixed; measured is {self.measured.name}."
 
     def hidden(self, attach: Callable[[ExitStack], None] | None = None) -> Tensor | None:
         """The last hidden state (S, L, d) of one run with what `attach` hangs on the model; else its first output."""

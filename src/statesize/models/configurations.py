@@ -172,7 +172,10 @@ def _entries(value: object) -> Iterator[tuple[str, object]]:
 def _check_causal(name: str, config: Any, library: Any) -> None:
     """Refuse a model that is no causal language model."""
     if getattr(config, "is_encoder_decoder", False):
-        raise ModelError(f"{name} is an encoder-decoder model; statesize measures causal language models, as GPT-2 is.")
+        raise ModelError(
+            f"{name} is an encoder-decoder model, which takes more than a text. Load it with transformers and give "
+            'statesize.profile what it takes, such as {"input_ids": …, "decoder_input_ids": …}.'
+        )
     architectures = cast("list[str]", getattr(config, "architectures", None) or [])
     masked = any(architecture.endswith(("ForMaskedLM", "ForPreTraining")) for architecture in architectures)
     known = type(config) in library.AutoModelForCausalLM._model_mapping or "AutoModelForCausalLM" in (

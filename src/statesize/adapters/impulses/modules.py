@@ -79,7 +79,7 @@ def find_own_mixing(forward: Forward, mixers: Collection[nn.Module], mixes: Mapp
     searched = {
         module
         for module in forward.model.modules()
-        if (_is_searched(module) or module in named) and module not in inside
+        if (_is_searched(module) or module in named) and module not in inside and not forward.in_encoder(names[module])
     }
     recurrent = {module for module in names if is_recurrent(module) and module not in inside}
     found = OwnMixing()

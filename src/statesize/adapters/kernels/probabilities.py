@@ -188,8 +188,8 @@ def _other_positions(name: str, length: int, keys: int, text: int) -> str:
 def later_positions(name: str) -> str:
     """Why attention that is not causal is refused."""
     return (
-        f"Mixer {name} attends to later positions: an encoder or a prefix model. statesize measures causal language "
-        "models; load a decoder, such as one of AutoModelForCausalLM."
+        f"Mixer {name} attends to later positions: an encoder, a prefix model, or cross-attention to another sequence "
+        "of as many positions. statesize measures causal models; load a decoder, such as one of AutoModelForCausalLM."
     )
 
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from statesize.adapters.models.held import pretrained_models, unwrapped
 from statesize.adapters.models.quantised import dequantised
+from statesize.check import refuse, whole_number
 from statesize.errors import InputError, ModelError
 
 UNPADDED = "give texts of different length one after another, without it."
@@ -17,19 +20,19 @@ UNPADDED = "give texts of different length one after another, without it."
 HIDING = -1e4
 
 
-def check_mask(mask: object, length: int) -> None:
+def check_mask(mask: object, length: int, name: str = "attention_mask") -> None:
     """Refuse a mask that hides a part of the text, or shows later positions."""
     if mask is None:
         return
     if not isinstance(mask, Tensor):
         raise InputError(
-            f"attention_mask must be a tensor, got {type(mask).__name__}. Give what the tokenizer returns with "
+            f"{name} must be a tensor, got {type(mask).__name__}. Give what the tokenizer returns with "
             'return_tensors="pt", or leave it out.'
         )
     if mask.ndim == 4:
         _check_causal(mask, length)
     elif not bool(mask.all()):
-        raise InputError(f"attention_mask marks padding; {UNPADDED}")
+        raise InputError(f"{name} marks padding; {UNPADDED}")
 
 
 def added_to_scores(mask: Tensor) -> Tensor:
@@ -86,14 +89,8 @@ def measurable(model: object) -> nn.Module:
 
 def float_model(model: object) -> tuple[nn.Module, str]:
     """The module that runs in what holds it, or a dequantised copy, and how its weights are stored if quantised."""
-    # Encoder–decoders, weights on the meta device and models that round more than their weights are refused.
+    # Weights on the meta device and models that round more than their weights are refused.
     module = unwrapped(model)
-    for part in pretrained_models(module):
-        if part.config.is_encoder_decoder:
-            raise ModelError(
-                f"{type(part).__name__} is an encoder–decoder model; statesize measures causal language models. Load a "
-                "decoder, such as one of AutoModelForCausalLM."
-            )
     for name, parameter in module.named_parameters():
         if parameter.is_meta:
             raise ModelError(
@@ -103,46 +100,133 @@ def float_model(model: object) -> tuple[nn.Module, str]:
     return dequantised(module)
 
 
-def _check_ids(ids: Tensor, embedding: object) -> None:
+# What the decoder of an encoder–decoder reads, before what its encoder reads.
+DECODED = ("decoder_input_ids", "decoder_inputs_embeds", "decoder_input_values", "future_values")
+_TOKENS = ("input_ids", "decoder_input_ids")
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Whose positions are measured.
+
+    Attributes:
+        name: The argument of the model that holds them; "" for a tensor that is given alone.
+        axis: Their dimension there, or None where frames of three dimensions do not tell before the model runs;
+            sequences lie on dimension 0, or on 1 where this is 0.
+        shape: Its shape.
+    """
+
+    name: str
+    axis: int | None
+    shape: tuple[int, ...]
+
+    @property
+    def length(self) -> int:
+        """Number of positions."""
+        return self.shape[1 if self.axis is None else self.axis]
+
+    @property
+    def sequence_axis(self) -> int:
+        """The dimension of sequences."""
+        return int(self.axis == 0)
+
+    @property
+    def sequences(self) -> int:
+        """Number of sequences."""
+        return self.shape[self.sequence_axis]
+
+
+def check_inputs(model: nn.Module, inputs: Inputs, axis: int | None = None) -> Measured:
+    """Refuse what is no whole text of one length for the models of transformers in a model; what is measured of it."""
+    pretrained = pretrained_models(model)
+    name = _measured_argument(model, pretrained, inputs)
+    shown, values = name or "input_ids", cast("object", inputs.get(name) if isinstance(inputs, Mapping) else inputs)
+    if isinstance(inputs, Mapping) and (cache := next((one for one in CACHES if inputs.get(one) is not None), None)):
+        raise InputError(f"{cache} must be left out, got one: statesize measures a whole text at once.")
+    if not isinstance(values, Tensor) or values.ndim < 2:
+        what = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
+        raise InputError(f"{shown} must be a tensor of shape (sequences, positions), got {what}. {HOW_TO_GIVE}")
+    if values.is_meta or not values.shape[0]:
+        raise InputError(f"{shown} must hold numbers, got shape {tuple(values.shape)} on device {values.device}.")
+    decodes, main = name in DECODED, getattr(next(iter(pretrained), None), "main_input_name", "")
+    tokens = values.ndim == 2 and (name in _TOKENS or (not name and main in _TOKENS))
+    if tokens and pretrained:
+        # An encoder may read other tokens than the decoder.
+        reader = pretrained[0].get_decoder() if decodes else pretrained[0]
+        _check_ids(shown, values, reader.get_input_embeddings())
+    measured = Measured(name, _axis(shown, values, axis), tuple(values.shape))
+    length, what = measured.length, "positions" if values.is_floating_point() else "tokens"
+    if length < 2 and measured.axis is not None:
+        raise InputError(f"{shown} must have at least 2 {what}, for a past and a future, got {length}.")
+    masking = mask_of(measured)
+    mask = inputs.get(masking) if isinstance(inputs, Mapping) else None
+    check_mask(mask, length, masking)
+    configs = [part.config.get_text_config(decoder=decodes or None) for part in pretrained]
+    for config in configs:
+        check_windows(config, mask, length)
+    pad = getattr(configs[0], "pad_token_id", None) if configs else None
+    if tokens and pad is not None:
+        # A single one may be a mark at a text's border, which many models write with the token for padding.
+        padded = (values == pad)[:, [0, 1, -2, -1]]
+        if bool((padded[:, :2].all(1) | padded[:, 2:].all(1)).any()):
+            raise InputError(f"{shown} begin or end with several padding tokens (id {pad}); {UNPADDED}")
+    return measured
+
+
+def mask_of(measured: Measured) -> str:
+    """The argument that masks the measured positions."""
+    return "decoder_attention_mask" if measured.name in DECODED else "attention_mask"
+
+
+def _measured_argument(model: nn.Module, pretrained: Sequence[Any], inputs: Inputs) -> str:
+    """The argument whose positions are measured: what a decoder reads, tokens, or what the model takes first."""
+    named: Mapping[str, Any] = inputs if isinstance(inputs, Mapping) else {}
+    parameters = list(inspect.signature(model.forward).parameters)
+    if model in pretrained[:1] and cast("Any", model).config.is_encoder_decoder:
+        decoded = [name for name in DECODED if name in parameters]
+        given = [name for name in decoded if named.get(name) is not None]
+        if decoded and not given:
+            read = str(getattr(model, "main_input_name", "input_ids"))
+            raise InputError(
+                f"inputs must hold {decoded[0]}, whose memory is measured, for {type(model).__name__}, an "
+                f'encoder–decoder model. Give {{"{read}": …, "{decoded[0]}": …}}: what its encoder reads is held fixed.'
+            )
+        if given:
+            return given[0]
+    if not isinstance(inputs, Mapping):
+        return ""
+    first = ("input_ids", "inputs_embeds", *(str(one.main_input_name) for one in pretrained[:1]), *parameters)
+    tensors = (name for name, value in named.items() if isinstance(value, Tensor))
+    return next(
+        (name for name in (*first, *tensors) if named.get(name) is not None and "mask" not in name), "input_ids"
+    )
+
+
+def _axis(name: str, values: Tensor, axis: int | None) -> int | None:
+    """The dimension of positions that is named or plain; None where the modules of the model have to tell."""
+    if axis is not None:
+        number = whole_number(axis)
+        if number is None or not -values.ndim <= number < values.ndim:
+            refuse("axis", f"a dimension of {name}, which has shape {tuple(values.shape)}", axis)
+        return number % values.ndim
+    if values.ndim != 3 or name.endswith("embeds"):
+        return 1
+    if values.is_floating_point():
+        return None
+    raise InputError(
+        f"axis must name the dimension of positions of {name}, integers of shape {tuple(values.shape)}, got None. Give "
+        "axis=1 for (sequences, positions, codes) or axis=2 for (sequences, codes, positions)."
+    )
+
+
+def _check_ids(name: str, ids: Tensor, embedding: object) -> None:
     """Refuse what are no ids of an embedding's tokens."""
     if ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool:
-        raise InputError(f"input_ids must be integers, got dtype {ids.dtype}. {HOW_TO_GIVE}")
+        raise InputError(f"{name} must be integers, got dtype {ids.dtype}. {HOW_TO_GIVE}")
     known = getattr(embedding, "num_embeddings", None)
     if isinstance(known, int) and not bool(((ids >= 0) & (ids < known)).all()):
         wrong = ids[(ids < 0) | (ids >= known)][0].item()
         raise InputError(
-            f"input_ids must be from 0 to {known - 1}, the tokens that the model knows, got {wrong}. Make the ids with "
+            f"{name} must be from 0 to {known - 1}, the tokens that the model knows, got {wrong}. Make the ids with "
             "the tokenizer that the model was trained with."
         )
-
-
-def check_inputs(pretrained: Sequence[Any], inputs: Inputs) -> int:
-    """Refuse what is no whole text of one length for these models of transformers; the number of its positions."""
-    mask: object = None
-    ids: object = inputs
-    if isinstance(inputs, Mapping):
-        cache = next((name for name in CACHES if inputs.get(name) is not None), None)
-        if cache:
-            raise InputError(f"{cache} must be left out, got one: statesize measures a whole text at once.")
-        ids, mask = inputs.get("input_ids", inputs.get("inputs_embeds")), inputs.get("attention_mask")
-    if not isinstance(ids, Tensor) or ids.ndim < 2:
-        what = tuple(ids.shape) if isinstance(ids, Tensor) else type(ids).__name__
-        raise InputError(f"input_ids must be a tensor of shape (sequences, positions), got {what}. {HOW_TO_GIVE}")
-    if ids.is_meta or not ids.shape[0]:
-        raise InputError(f"input_ids must hold numbers, got shape {tuple(ids.shape)} on device {ids.device}.")
-    if pretrained and ids.ndim == 2:
-        _check_ids(ids, pretrained[0].get_input_embeddings())
-    length = ids.shape[1]
-    if length < 2:
-        raise InputError(f"The text must have at least 2 tokens, for a past and a future, got {length}.")
-    check_mask(mask, length)
-    configs = [part.config.get_text_config() for part in pretrained]
-    for config in configs:
-        check_windows(config, mask, length)
-    pad = getattr(configs[0], "pad_token_id", None) if configs else None
-    if pad is not None and ids.ndim == 2 and not ids.is_floating_point():
-        # A single one may be a mark at a text's border, which many models write with the token for padding.
-        padded = (ids == pad)[:, [0, 1, -2, -1]]
-        if bool((padded[:, :2].all(1) | padded[:, 2:].all(1)).any()):
-            raise InputError(f"input_ids begin or end with several padding tokens (id {pad}); {UNPADDED}")
-    return length

@@ -1,0 +1,77 @@
+"""On which dimension of frames (B, L, W) the positions lie, by the modules that take them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Any
+
+from torch import Tensor, nn
+
+from statesize.errors import InputError
+
+# By the layout that torch gives them: their inputs are (B, C, L), or (…, C), or (L, B, C) without `batch_first`.
+_CHANNELS_SECOND = (nn.Conv1d, nn.BatchNorm1d, nn.InstanceNorm1d, nn.GroupNorm)
+_CHANNELS_LAST = (nn.Linear, nn.LayerNorm, nn.RMSNorm)
+_POSITIONS_FIRST = (nn.RNNBase, nn.MultiheadAttention)
+
+
+def axis_by_modules(model: nn.Module, frames: Tensor, run: Callable[[Callable[[ExitStack], None]], object]) -> int:
+    """The dimension of positions: 1, unless the modules that take the frames (transposed, or as they are) say another.
+
+    Args:
+        model: The model.
+        frames: What it takes, of three dimensions.
+        run: Runs it with what it is given attached.
+
+    Returns:
+        0, 1 or 2.
+
+    Raises:
+        InputError: They say several things, or that dimension 1 is that of channels and no more.
+    """
+    possible, seen = {0, 1, 2}, list[str]()
+
+    def look(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        taken = next((value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)), None)
+        if taken is not None and (order := _order(frames, taken)) is not None:
+            possible.intersection_update(_by_layout(module, order))
+            seen.append(type(module).__name__)
+
+    def attach(stack: ExitStack) -> None:
+        for module in model.modules():
+            if isinstance(module, (*_CHANNELS_SECOND, *_CHANNELS_LAST, *_POSITIONS_FIRST)):
+                stack.callback(module.register_forward_pre_hook(look, with_kwargs=True).remove)
+
+    run(attach)
+    if 1 in possible:
+        return 1
+    if len(possible) == 1:
+        return possible.pop()
+    raise InputError(
+        f"axis must name the dimension of positions of inputs of shape {tuple(frames.shape)}, which "
+        f"{', '.join(dict.fromkeys(seen))} of {type(model).__name__} do not tell. Give axis=1 for (B, L, W), axis=2 "
+        "for (B, W, L) or axis=0 for (L, B, W)."
+    )
+
+
+def _order(frames: Tensor, taken: Tensor) -> tuple[int, ...] | None:
+    """The dimension of the frames that each dimension of a tensor is; None where it is not the same memory."""
+    if taken.ndim != frames.ndim or taken.untyped_storage().data_ptr() != frames.untyped_storage().data_ptr():
+        return None
+    steps = list(zip(frames.shape, frames.stride(), strict=True))
+    order: list[int] = []
+    for step in zip(taken.shape, taken.stride(), strict=True):
+        # Strides of dimensions of size 1 say nothing.
+        alike = (k for k, other in enumerate(steps) if k not in order and (step == other or step[0] == other[0] == 1))
+        order.append(next(alike, -1))
+    return None if -1 in order else tuple(order)
+
+
+def _by_layout(module: nn.Module, order: tuple[int, ...]) -> set[int]:
+    """The dimensions of frames on which positions may lie, of what a module takes in this order."""
+    if isinstance(module, _CHANNELS_SECOND):
+        return {order[2]}
+    if isinstance(module, _POSITIONS_FIRST):
+        return {order[1 if getattr(module, "batch_first", False) else 0]}
+    return {*order[:2]}

@@ -1,0 +1,157 @@
+"""Decoders whose encoder is held fixed: T of their self-attention is the map that the model itself returns."""
+
+import pytest
+import torch
+import transformers
+from oracles.attention_models import token_ids
+from torch import nn
+
+import statesize as ss
+from statesize.errors import InputError, ModelError
+
+IDS = token_ids(length=17).clamp(min=3)
+TEXT = token_ids(length=11).clamp(min=3)
+WORDS = {"vocab_size": 64, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "decoder_start_token_id": 1}
+SIDES = {"layers": 2, "attention_heads": 4, "ffn_dim": 48}
+LIKE_BART = (
+    WORDS | {"d_model": 32} | {f"{side}_{key}": n for side in ("encoder", "decoder") for key, n in SIDES.items()}
+)
+TEXTS = LIKE_BART | {"max_position_embeddings": 64, "forced_eos_token_id": None}
+SOUND = {"input_features": torch.randn(2, 8, 40, generator=torch.Generator().manual_seed(2))}
+SPEECH = LIKE_BART | {"max_target_positions": 64}
+# Model, settings, and what its encoder reads.
+FAMILIES = {
+    "BartForConditionalGeneration": (TEXTS, {"input_ids": TEXT}),
+    "MarianMTModel": (TEXTS, {"input_ids": TEXT}),
+    "PegasusForConditionalGeneration": (TEXTS, {"input_ids": TEXT}),
+    "MBartForConditionalGeneration": (TEXTS, {"input_ids": TEXT}),
+    # As many tokens as the decoder reads, so that lengths tell nothing.
+    "T5ForConditionalGeneration": (
+        WORDS | {"d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 2, "num_heads": 4},
+        {"input_ids": IDS.flip(1)},
+    ),
+    "WhisperForConditionalGeneration": (
+        SPEECH | {"num_mel_bins": 8, "max_source_positions": 20, "begin_suppress_tokens": None},
+        SOUND,
+    ),
+    "Speech2TextForConditionalGeneration": (
+        SPEECH | {"input_feat_per_channel": 8, "input_channels": 1, "conv_channels": 16, "max_source_positions": 64},
+        {"input_features": SOUND["input_features"].mT},
+    ),
+}
+
+
+def model_of(family):
+    torch.manual_seed(0)
+    kind = getattr(transformers, family)
+    config = kind.config_class(**FAMILIES[family][0])
+    config._attn_implementation = "eager"
+    model = kind(config).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim > 1:
+                parameter.normal_(std=0.2)
+    return model
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_decoder_s_operators_are_the_maps_that_the_model_returns(family):
+    model, read = model_of(family), FAMILIES[family][1]
+    inputs = {**read, "decoder_input_ids": IDS, "decoder_attention_mask": torch.ones_like(IDS)}
+    captured = ss.capture(model, inputs)
+    with torch.no_grad():
+        expected = model(**inputs, output_attentions=True).decoder_attentions
+    items = list(captured)
+    assert len(items) == len(expected) == 2
+    for item, maps in zip(items, expected, strict=True):
+        assert item.name.startswith(("model.decoder.", "decoder."))
+        torch.testing.assert_close(item.operator.dense().float(), maps, rtol=0, atol=1e-5)
+    others = [reason for name, reason in captured.skipped.items() if "conv" not in name]
+    assert len([reason for reason in others if "is part of the encoder, whose sequence is held fixed" in reason]) == 2
+    assert len([reason for reason in others if "is cross-attention: it attends to another sequence" in reason]) == 2
+    assert len(others) == 4
+    assert captured.run_difference == 0
+
+
+def test_another_encoder_changes_the_decoder_s_operators_behind_its_first_layer_only():
+    model = model_of("WhisperForConditionalGeneration")
+    first, second = (
+        [item.operator.dense() for item in ss.capture(model, {"input_features": sound, "decoder_input_ids": IDS})]
+        for sound in (SOUND["input_features"], -SOUND["input_features"])
+    )
+    assert torch.equal(first[0], second[0])
+    assert not torch.allclose(first[1], second[1], atol=1e-4)
+
+
+@pytest.mark.parametrize("family", ["WhisperForConditionalGeneration", "BartForConditionalGeneration"])
+def test_a_decoder_alone_with_a_memory_is_that_of_the_whole_model(family):
+    model, read = model_of(family), FAMILIES[family][1]
+    with torch.no_grad():
+        memory = model.get_encoder()(**read).last_hidden_state
+    decoder = model.get_decoder()
+    whole = ss.capture(model, {**read, "decoder_input_ids": IDS})
+    for item, expected in zip(
+        ss.capture(decoder, {"input_ids": IDS, "encoder_hidden_states": memory}), whole, strict=True
+    ):
+        torch.testing.assert_close(item.operator.dense(), expected.operator.dense())
+    assert [item.units for item in ss.capture(decoder, IDS)] == [4, 4]
+
+
+def test_torch_s_own_decoder_with_a_memory_of_as_many_positions():
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.embedding = nn.Embedding(64, 16)
+            layer = nn.TransformerDecoderLayer(16, 4, 32, batch_first=True)
+            self.decoder = nn.TransformerDecoder(layer, 2)
+
+        def forward(self, input_ids, memory):
+            mask = nn.Transformer.generate_square_subsequent_mask(input_ids.shape[1])
+            return self.decoder(self.embedding(input_ids), memory, tgt_mask=mask)
+
+    torch.manual_seed(0)
+    captured = ss.capture(Model(), {"input_ids": IDS, "memory": torch.randn(2, 17, 16)})
+    assert [item.name for item in captured] == [f"decoder.layers.{index}.self_attn" for index in range(2)]
+    # The memory has as many positions, of which all are seen.
+    for index in range(2):
+        assert "must be causal" in captured.skipped[f"decoder.layers.{index}.multihead_attn"]
+
+
+@pytest.mark.parametrize("inputs", [IDS, {"input_ids": IDS}])
+def test_without_the_decoder_s_tokens_the_argument_that_works_is_named(inputs):
+    model = model_of("T5ForConditionalGeneration")
+    for call in (ss.capture, ss.profile):
+        with pytest.raises(
+            InputError, match=r"decoder_input_ids.*for T5ForConditionalGeneration.*Give \{\"input_ids\""
+        ):
+            call(model, inputs)
+    with pytest.raises(InputError, match=r"decoder_input_ids.*Give \{\"input_features\": …"):
+        ss.capture(model_of("WhisperForConditionalGeneration"), SOUND)
+
+
+def test_an_encoder_is_refused_as_such():
+    with pytest.raises(ModelError, match="attends to later positions: an encoder"):
+        ss.capture(model_of("BartForConditionalGeneration").get_encoder(), TEXT)
+
+
+@pytest.mark.parametrize(
+    ("changed", "pattern"),
+    [
+        (
+            {"decoder_attention_mask": torch.ones_like(IDS).index_fill(1, torch.tensor(16), 0)},
+            "decoder_attention_mask marks",
+        ),
+        ({"decoder_input_ids": IDS + 61}, "decoder_input_ids must be from 0 to 63"),
+        (
+            {"decoder_input_ids": torch.cat([IDS, torch.zeros_like(IDS)], 1)},
+            "decoder_input_ids begin or end with several",
+        ),
+    ],
+)
+def test_the_decoder_s_text_is_checked_and_the_encoder_s_may_be_padded(changed, pattern):
+    model = model_of("BartForConditionalGeneration")
+    padded = torch.cat([TEXT, torch.zeros_like(TEXT)], 1)
+    inputs = {"input_ids": padded, "attention_mask": (padded > 0).long(), "decoder_input_ids": IDS}
+    assert len(list(ss.capture(model, inputs))) == 2
+    with pytest.raises(InputError, match=pattern):
+        ss.capture(model, inputs | changed)
