@@ -178,6 +178,7 @@ class _Recorder:
             raise ModelError(
                 f"Mixer {observation.name} mixes {entries} entries that are not the {length} positions of the text, "
                 "such as patches or summaries of them. statesize measures mixers of the text's own positions."
+                + (" If the positions lie on another dimension, name it by axis." if self.forward.is_of_frames else "")
             )
 
     def leave(self, frame: Frame, output: object) -> None:

@@ -48,6 +48,7 @@ class Capture(Iterator[Captured]):
 
     Attributes:
         mixers: The chosen mixers in the order of their calls; what only a mixer's own method `operator` knows is 0.
+        length: Positions of each sequence.
         skipped: Reason by module name, for layers that are not measured; it grows where the iterator refuses a mixer.
         run_difference: The largest difference of the last hidden state in the observed run from that of the unaltered
             model, relative to the largest value; NaN where it was not compared.
@@ -84,6 +85,7 @@ class Capture(Iterator[Captured]):
         self.mixers = tuple(replace(mixer, name=label) for mixer, label in named if mixer.name in chosen)
         self._readers = _sharing((call, labels) for call, labels in self._calls)
         self._kept: dict[tuple[str, ...], list[Captured]] = {}
+        self.length = forward.length
         self.skipped = skipped
         self.run_difference = run_difference
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from statesize.adapters.fla.interpreter import interpret_if_asked, needing_a_driver
 from statesize.adapters.models.held import device_of, measuring, named_parts, pretrained_models
-from statesize.adapters.models.inputs import DECODED, Inputs, Measured, added_to_scores, check_inputs, mask_of
+from statesize.adapters.models.inputs import Inputs, Measured, added_to_scores, check_inputs, mask_of
 from statesize.adapters.models.layout import axis_by_modules
 from statesize.adapters.observation import Frame
 from statesize.adapters.replaced import interrupts_held
@@ -70,10 +70,15 @@ class Forward:
         """Number of texts."""
         return self.measured.sequences
 
+    @property
+    def is_of_frames(self) -> bool:
+        """Whether what is measured has other dimensions than sequences and positions."""
+        return len(self.measured.shape) > 2
+
     @cached_property
     def _encoder(self) -> str | None:
         """The name of the module that reads another sequence than what is measured."""
-        if self.measured.name not in DECODED:
+        if not self.measured.decodes:
             return None
         encoder = cast("Any", self.model).get_encoder()
         return next((name for name, module in named_parts(self.model) if module is encoder), None)

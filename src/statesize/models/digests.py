@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
+
+from statesize.adapters.models.held import mapped
+from statesize.texts.arguments import Arguments, Given
 
 
 def tensors_sha256(tensors: Mapping[str, Tensor], about: str = "") -> str:
@@ -20,10 +25,28 @@ def tensors_sha256(tensors: Mapping[str, Tensor], about: str = "") -> str:
     return digest.hexdigest()
 
 
-def tokens_sha256(sequences: Sequence[Tensor]) -> str:
-    """SHA-256 of token ids, (L,) int64 each, and of where the sequences end."""
+def tokens_sha256(sequences: Sequence[Given]) -> str:
+    """SHA-256 of token ids, (L,) int64 each, or of other arguments, and of where the sequences end."""
     digest = hashlib.sha256()
-    for ids in sequences:
-        digest.update(f"{len(ids)}\n".encode())
-        digest.update(ids.numpy().astype("<i8").tobytes())
+    for given in sequences:
+        digest.update(f"{len(given)}\n".encode())
+        if isinstance(given, Arguments):
+            digest.update(_arguments_sha256(given).encode())
+        else:
+            digest.update(given.numpy().astype("<i8").tobytes())
     return digest.hexdigest()
+
+
+def _arguments_sha256(given: Arguments) -> str:
+    tensors: dict[str, Tensor] = {}
+
+    def plain(value: Any) -> Any:
+        """A value without its tensors, which are noted."""
+        if not isinstance(value, Tensor):
+            return repr(value)
+        tensors[f"{len(tensors)}"] = value
+        return f"tensor {len(tensors) - 1}"
+
+    inputs = dict(sorted(given.inputs.items())) if isinstance(given.inputs, Mapping) else given.inputs
+    about = json.dumps([given.measured.name, given.measured.axis, mapped(inputs, plain)])
+    return tensors_sha256(tensors, about)

@@ -10,7 +10,7 @@ from functools import cached_property, partial
 from time import perf_counter
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from statesize.adapters import Captured, Checks
 from statesize.adapters.captured import SHARED
@@ -19,6 +19,7 @@ from statesize.measurement.settings import Settings
 from statesize.parallel.threads import in_parallel, one_torch_thread
 from statesize.profiling.measuring import Layers, captured_mixers, measure_captured, measure_units
 from statesize.profiling.work import Work, fitting_group, plan_work
+from statesize.texts.arguments import Given, axis_of, batch_of
 
 # Seconds after which larger blocks of a mixer are not tried any more.
 _ENOUGH = 0.25
@@ -97,13 +98,13 @@ class Trial:
     overhead: float = 0.0
     once: float = 0.0
 
-    def run(self, ids: Tensor, on_mixer: Callable[[int, int, str], object] | None = None) -> None:
-        """Capture the mixers of a sequence, (L,), and try some; after each, its number, that of all and its name."""
-        self.length = len(ids)
-        limits = {"memory": self.settings.memory, "mixes": dict(self.settings.mixes)}
+    def run(self, given: Given, on_mixer: Callable[[int, int, str], object] | None = None) -> None:
+        """Capture the mixers of a sequence and try some; after each, its number, that of all and its name."""
+        self.length = len(given)
+        limits = {"memory": self.settings.memory, "mixes": dict(self.settings.mixes), "axis": axis_of(given)}
         # The shorter sequence was checked.
         checks: Checks = "read" if self.shorter is None else "none"
-        observe = partial(captured_mixers, self.model, ids[None], self.layers, checks, 0, **limits)
+        observe = partial(captured_mixers, self.model, batch_of(given), self.layers, checks, 0, **limits)
         start = before = perf_counter()
         captured = observe()
         if self.shorter is not None and any(is_own_code(module) for module in self.model.modules()):

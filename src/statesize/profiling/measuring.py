@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from statesize.adapters import Capture, Captured, Checks, capture
 from statesize.adapters.captured import SHARED
+from statesize.adapters.models.inputs import Inputs
 from statesize.errors import InputError
 from statesize.measurement.columns import LONGEST, entropies, sinks
 from statesize.measurement.measurement import Measurement, measure_at
@@ -37,28 +38,31 @@ Layers = int | str | Sequence[int | str] | None
 
 def captured_mixers(
     model: nn.Module,
-    ids: Tensor,
+    inputs: Inputs,
     layers: Layers,
     checks: Checks,
     sequence: int | None = None,
     hint: str = "",
     memory: int | None = None,
     mixes: Mapping[str, str] | None = None,
+    axis: int | None = None,
 ) -> Capture:
-    """The mixers of a model, run over sequences, (S, L), or the one that is named by its index; maps fit a memory."""
+    """The mixers of a model, run over sequences, or the one that is named by its index; maps fit a memory."""
     try:
-        captured = capture(model, ids, layers, checks=checks, mixes=mixes)
+        captured = capture(model, inputs, layers, checks=checks, mixes=mixes, axis=axis)
         for mixer in captured.mixers if memory is not None else ():
             needed = int(_CAPTURE_OVERHEAD * mixer.map_bytes)
             # What measuring one head with the usual engine takes after that, so that the message need not come twice.
-            after = mixer.map_bytes + _MAPS_PER_HEAD * DOUBLE * ids.shape[1] ** 2 + FALLBACK_BYTES
-            require_budget(mixer.name, ids.shape[1], "all heads", needed, memory or 0, max(needed, after))
+            after = mixer.map_bytes + _MAPS_PER_HEAD * DOUBLE * captured.length**2 + FALLBACK_BYTES
+            require_budget(mixer.name, captured.length, "all heads", needed, memory or 0, max(needed, after))
         return captured
     except IndexError as error:
-        which = f"sequences 0 to {len(ids) - 1}" if sequence is None else f"sequence {sequence}"
+        which = "the sequences" if sequence is None else f"sequence {sequence}"
+        if isinstance(inputs, Tensor) and not inputs.is_floating_point():
+            which += f" of {inputs.shape[1]} tokens with ids up to {int(inputs.max())}"
         raise InputError(
-            f"The model refused {which} of {ids.shape[1]} tokens with ids up to {int(ids.max())}: {error}. "
-            f"Check that the ids come from the model's own tokenizer and that the sequence is not too long{hint}."
+            f"The model refused {which}: {error}. Check that the ids come from the model's own tokenizer and that the "
+            f"sequence is not too long{hint}."
         ) from error
 
 

@@ -26,7 +26,8 @@ from statesize.profiling.profile import Profile
 from statesize.profiling.profile_run import ProfileProgress, ProfileRun, Provenance, finished_profile, open_parts
 from statesize.profiling.sequences import MixerDone, SequenceDone, SequenceTask, SequenceWork, run_key
 from statesize.results.store import check_destination
-from statesize.texts.inputs import Inputs, sequences
+from statesize.texts.arguments import Labels, position_labels
+from statesize.texts.inputs import Inputs, given_sequences, sequences
 from statesize.texts.tokens import AnyTokenizer, supported_tokenizer
 from statesize.version import __version__
 
@@ -44,6 +45,8 @@ def profile_on_ray(
     cpus: int = 1,
     gpus: float = 0.0,
     tokenizer: AnyTokenizer | Callable[..., Any] | None = None,
+    axis: int | None = None,
+    labels: Labels = None,
     layers: Layers = None,
     output: str | PathLike[str] | None = None,
     name: str | None = None,
@@ -70,6 +73,8 @@ def profile_on_ray(
         cpus: Cores of each process, and its threads. There are as many processes as sequences, cores and memory allow.
         gpus: GPUs of each process, or a share of one; a model on a GPU needs some.
         tokenizer: As for `statesize.profile`.
+        axis: Likewise.
+        labels: Likewise.
         layers: Likewise.
         output: Likewise.
         name: Likewise.
@@ -88,7 +93,8 @@ def profile_on_ray(
     """
     return run_on_ray(
         model, inputs, check_settings(**settings), address=address, cpus=cpus, gpus=gpus,
-        tokenizer=tokenizer, layers=layers, output=output, name=name, source=source, on_progress=on_progress,
+        tokenizer=tokenizer, axis=axis, labels=labels, layers=layers, output=output, name=name, source=source,
+        on_progress=on_progress,
     )  # fmt: skip
 
 
@@ -101,6 +107,8 @@ def run_on_ray(
     cpus: int = 1,
     gpus: float = 0.0,
     tokenizer: AnyTokenizer | Callable[..., Any] | None = None,
+    axis: int | None = None,
+    labels: Labels = None,
     layers: Layers = None,
     output: str | PathLike[str] | None = None,
     name: str | None = None,
@@ -110,7 +118,10 @@ def run_on_ray(
     """`profile_on_ray` with checked settings."""
     tokenizer = supported_tokenizer(tokenizer)
     require_count("cpus", cpus)
-    known = list(sequences(inputs, tokenizer)[0])
+    # Where positions lie is asked of the model; one that each process loads is not there.
+    here = isinstance(model, nn.Module)
+    known = list((given_sequences(model, inputs, tokenizer, axis) if here else sequences(inputs, tokenizer))[0])
+    shown = position_labels(labels, known)
     reference = max(map(len, known))
     settings.check_reach(reference)
     settings = settings.for_texts(reference)
@@ -127,12 +138,12 @@ def run_on_ray(
         workers.memory += ready.bytes
         origin = Provenance(name or ready.name, ready.weights, ready.key, {**ready.source, **(source or {})}, cpus)
         parts = stack.enter_context(open_parts(Path(scratch) / "profile" if path is None else path))
-        finished = path and finished_profile(path, ready.key, known, origin.model)
+        finished = path and finished_profile(path, ready.key, known, origin.model, shown)
         if finished is not None:
             return finished
         run = ProfileRun(settings, ready.key, len(known), parts, on_progress, reference)
         run.measure(known, workers)
-        return run.profile(tokenizer, origin, path)
+        return run.profile(tokenizer, origin, path, shown)
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,8 @@ from statesize.profiling.measuring import Layers
 from statesize.profiling.work import MOST_OPERATIONS
 from statesize.spectra.engine import EngineName
 from statesize.spectra.implicit.implicit import ImplicitEngine
-from statesize.texts.inputs import Inputs, sequences
+from statesize.texts.arguments import beginning_of
+from statesize.texts.inputs import Inputs, given_sequences
 from statesize.texts.tokens import AnyTokenizer, supported_tokenizer
 
 # Bytes of the numbers of each spectrum.
@@ -109,6 +110,7 @@ def plan(
     inputs: Inputs,
     *,
     tokenizer: AnyTokenizer | Callable[..., Any] | None = None,
+    axis: int | None = None,
     layers: Layers = None,
     channels: Channels = None,
     tolerances: Sequence[float] = (1e-3,),
@@ -138,6 +140,7 @@ def plan(
         model: As for `statesize.profile`.
         inputs: Likewise; all of them are read.
         tokenizer: Likewise.
+        axis: Likewise.
         layers: Likewise.
         channels: Likewise.
         tolerances: Likewise.
@@ -172,7 +175,7 @@ def plan(
         weights=weights, skip_first=skip_first, squares=squares, mixes=mixes,
     )  # fmt: skip
     return plan_profile(
-        model, inputs, settings, tokenizer=tokenizer, layers=layers, total=total, on_progress=on_progress
+        model, inputs, settings, tokenizer=tokenizer, axis=axis, layers=layers, total=total, on_progress=on_progress
     )
 
 
@@ -182,13 +185,14 @@ def plan_profile(
     settings: Settings,
     *,
     tokenizer: AnyTokenizer | Callable[..., Any] | None = None,
+    axis: int | None = None,
     layers: Layers = None,
     total: int | None = None,
     on_progress: Callable[[int, int, str], object] | None = None,
 ) -> Plan:
     """`plan` with checked settings."""
     tokenizer = supported_tokenizer(tokenizer)
-    known = sorted(sequences(inputs, tokenizer)[0], key=len)
+    known = sorted(given_sequences(model, inputs, tokenizer, axis)[0], key=len)
     if total is not None and (whole_number(total) or 0) < len(known):
         refuse("total", f"a whole number of at least {len(known)}, the number of inputs", total)
     longest = len(known[-1])
@@ -201,7 +205,7 @@ def plan_profile(
 
     # A beginning of the longest one says how layers differ, and loads what is loaded on first use.
     beginning = Trial(model, layers, settings, longest)
-    beginning.run(known[-1][: max(2, min(longest // 2, max(longest // 4, _BEGINNING)))], partial(report, 0))
+    beginning.run(beginning_of(known[-1], max(2, min(longest // 2, max(longest // 4, _BEGINNING)))), partial(report, 0))
     trial = Trial(model, layers, settings, longest, shorter=beginning)
     trial.run(known[-1], partial(report, 1))
     return _plan(trial, beginning, [len(ids) for ids in known], total or len(known))

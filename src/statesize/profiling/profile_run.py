@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import xarray as xr
-from torch import Tensor
 
 from statesize.adapters.captured import SHARED
 from statesize.errors import FileError
@@ -25,6 +24,7 @@ from statesize.profiling.sequences import MixerDone, SequenceDone, SequenceTask
 from statesize.profiling.work import MOST_OPERATIONS
 from statesize.results.datasets import MixerRun, dataset_from_bytes, dataset_to_bytes, mixer_parts, token_dataset
 from statesize.results.store import SCHEMA, check_destination, load_tree, open_tree, write_nodes
+from statesize.texts.arguments import Given
 from statesize.texts.tokens import AnyTokenizer
 from statesize.version import installed
 
@@ -97,22 +97,22 @@ class ProfileRun:
     parts: Parts | None
     on_progress: Callable[[ProfileProgress], None] | None
     reference: int | None
-    sequences: list[Tensor] = field(default_factory=list[Tensor])
+    sequences: list[Given] = field(default_factory=list[Given])
     mixers: dict[str, MixerRun] = field(default_factory=dict[str, MixerRun])
     _first: dict[str, tuple[int, int]] = field(default_factory=dict[str, tuple[int, int]])
     _skipped: dict[int, dict[str, str]] = field(default_factory=dict[int, dict[str, str]])
     seconds: float = 0.0
     _datasets: dict[tuple[str, int], xr.Dataset] = field(default_factory=dict[tuple[str, int], xr.Dataset])
 
-    def measure(self, inputs: Iterable[Tensor], executor: Executor) -> None:
-        """Have measured of each sequence, (L,), what is not there."""
+    def measure(self, inputs: Iterable[Given], executor: Executor) -> None:
+        """Have measured of each sequence what is not there."""
         for done in executor.run(self._tasks(inputs)):
             self._take(done)
 
-    def _tasks(self, inputs: Iterable[Tensor]) -> Iterator[SequenceTask]:
-        for sequence, ids in enumerate(inputs):
-            self.reference = self.reference or len(ids)
-            self.sequences.append(ids)
+    def _tasks(self, inputs: Iterable[Given]) -> Iterator[SequenceTask]:
+        for sequence, given in enumerate(inputs):
+            self.reference = self.reference or len(given)
+            self.sequences.append(given)
             task = self._task(sequence)
             if not self._is_finished(task):
                 yield task
@@ -176,12 +176,18 @@ class ProfileRun:
             )
         return dataset
 
-    def profile(self, tokenizer: AnyTokenizer | None, origin: Provenance, output: Path | None) -> Profile:
+    def profile(
+        self,
+        tokenizer: AnyTokenizer | None,
+        origin: Provenance,
+        output: Path | None,
+        labels: Sequence[Sequence[str]] | None = None,
+    ) -> Profile:
         """All datasets together, in memory or in a folder, from which the profile then reads; the parts are removed."""
-        lengths = [len(ids) for ids in self.sequences]
+        lengths = [len(given) for given in self.sequences]
         self.settings.check_reach(max(lengths))
         self.mixers = dict(sorted(self.mixers.items(), key=lambda item: self._first[item[0]]))
-        root = token_dataset(self.sequences, tokenizer)
+        root = token_dataset(self.sequences, tokenizer, labels)
         facts = {"model": origin.model, "weights_sha256": origin.weights, "run_sha256": origin.key}
         source = {name: value for name, value in origin.source.items() if name != "recipe"}
         recipe = {"recipe": origin.source["recipe"]} if "recipe" in origin.source else {}
@@ -243,15 +249,21 @@ def open_parts(output: Path) -> Generator[Parts]:
         yield Parts(folder, ".unit")
 
 
-def finished_profile(output: Path, key: str, sequences: Sequence[Tensor], name: str) -> Profile | None:
+def finished_profile(
+    output: Path, key: str, sequences: Sequence[Given], name: str, labels: Sequence[Sequence[str]] | None = None
+) -> Profile | None:
     """The profile of this very run, read from its folder; None where it is not there, or without sequences."""
     # It is there where the run was killed while it tidied up, or is repeated.
     try:
-        attributes = load_tree(output).attrs
+        tree = load_tree(output)
     except FileError:
         return None
+    attributes = tree.attrs
     same = (attributes["model"], attributes.get("run_sha256")) == (name, key)
     if not same or not sequences or attributes["tokens_sha256"] != tokens_sha256(sequences):
+        return None
+    shown = cast("list[list[str]]", tree.to_dataset(inherit=False)["tokens"].values.tolist())
+    if labels is not None and labels != [row[: len(given)] for row, given in zip(shown, sequences, strict=True)]:
         return None
     shutil.rmtree(output.with_name(f"{output.name}.units"), ignore_errors=True)
     return Profile(open_tree(output))

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from statesize.adapters.models.inputs import float_model
 from statesize.errors import InputError
@@ -37,7 +37,8 @@ from statesize.profiling.profile_run import (
 )
 from statesize.profiling.sequences import SequenceWork, run_key
 from statesize.spectra.engine import EngineName
-from statesize.texts.inputs import Inputs, bundled_sequences, sequences
+from statesize.texts.arguments import Given, Labels, position_labels
+from statesize.texts.inputs import Inputs, bundled_sequences, given_sequences
 from statesize.texts.tokens import AnyTokenizer, supported_tokenizer
 
 
@@ -46,6 +47,8 @@ def profile(
     inputs: Inputs | None = None,
     *,
     tokenizer: AnyTokenizer | Callable[..., Any] | None = None,
+    axis: int | None = None,
+    labels: Labels = None,
     layers: Layers = None,
     channels: Channels = None,
     tolerances: Sequence[float] = (1e-3,),
@@ -87,9 +90,14 @@ def profile(
         model: A model; or the name of a bundled one, the folder of one, or the id of one on the Hugging Face hub,
             which is loaded with its tokenizer. See `statesize.capture` for models of your own.
         inputs: Token ids (L,) or (S, L), lists of ids of any lengths, text, a Path of a text, JSONL or Parquet
-            file, what a tokenizer returns, or an iterable of these; None takes bundled documents.
+            file, what a tokenizer returns, or an iterable of these; or whatever else the model takes, such as frames
+            (S, L, W) of sound or of a time series, or a mapping to its arguments, as for `statesize.capture`. None
+            takes bundled documents.
         tokenizer: Turns text into ids, and ids into the tokens that plots and reports show; of `tokenizers`, of
             transformers or of tiktoken, or a function from a text to ids. A model by its name brings its own.
+        axis: The dimension of positions, as for `statesize.capture`.
+        labels: What tables and pages show for the positions in place of tokens or numbers: one text each, or a list of
+            these for each sequence.
         layers: Mixers to measure, by index or module name, one or several; None takes all.
         channels: Heads or channels of each mixer that are measured: "all", or a number, drawn from all parts of the
             layer; None takes all where they cost at most `statesize.profiling.MOST_OPERATIONS` a sequence.
@@ -132,7 +140,8 @@ def profile(
     )  # fmt: skip
     return run_profile(
         model, inputs, settings,
-        tokenizer=tokenizer, layers=layers, output=output, name=name, source=source, on_progress=on_progress,
+        tokenizer=tokenizer, axis=axis, labels=labels, layers=layers, output=output, name=name, source=source,
+        on_progress=on_progress,
     )  # fmt: skip
 
 
@@ -142,6 +151,8 @@ def run_profile(
     settings: Settings,
     *,
     tokenizer: AnyTokenizer | Callable[..., Any] | None = None,
+    axis: int | None = None,
+    labels: Labels = None,
     layers: Layers = None,
     output: str | PathLike[str] | None = None,
     name: str | None = None,
@@ -157,15 +168,16 @@ def run_profile(
         name = name or loaded.name
     model, stored = float_model(model)
     name = name or type(model).__name__
-    iterator, count = sequences(_bundled(tokenizer) if inputs is None else inputs, tokenizer)
-    ids: Iterable[Tensor] = iterator
-    known: list[Tensor] = []
+    iterator, count = given_sequences(model, _bundled(tokenizer) if inputs is None else inputs, tokenizer, axis)
+    given: Iterable[Given] = iterator
+    known: list[Given] = []
     reference = None
     if count is not None:
         # They lie in memory already: what is wrong with any of them shows before the work.
-        ids = known = list(iterator)
+        given = known = list(iterator)
         reference = max(map(len, known))
         settings.check_reach(reference)
+    shown = position_labels(labels, known)
     settings = settings.for_texts(reference)
     facts = model_facts(model)
     key = run_key(facts, settings, layers, reference)
@@ -173,11 +185,11 @@ def run_profile(
     origin = Provenance(name, str(facts["weights"]), key, known_source, torch.get_num_threads())
     bars = Bars(on_progress is not None, lines=False)
     with nullcontext() if path is None else open_parts(path) as parts, bars:
-        if path is not None and (finished := finished_profile(path, origin.key, known, name)) is not None:
+        if path is not None and (finished := finished_profile(path, origin.key, known, name, shown)) is not None:
             return finished
         run = ProfileRun(settings, origin.key, count, parts, on_progress or profile_bar(bars, name, count), reference)
-        run.measure(ids, SerialExecutor(SequenceWork(model, layers, settings)))
-        return run.profile(tokenizer, origin, path)
+        run.measure(given, SerialExecutor(SequenceWork(model, layers, settings)))
+        return run.profile(tokenizer, origin, path, shown)
 
 
 def _bundled(tokenizer: AnyTokenizer | None) -> Inputs:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 import xarray as xr
-from torch import Tensor, nn
+from torch import nn
 
 from statesize.adapters import Captured, CheckPolicy
 from statesize.adapters.captured import SHARED
@@ -18,6 +18,7 @@ from statesize.measurement.settings import Settings
 from statesize.models.digests import tokens_sha256
 from statesize.profiling.measuring import Layers, captured_mixers, measure_side_by_side
 from statesize.profiling.work import fitting_group, plan_work
+from statesize.texts.arguments import Given, axis_of, batch_of, counted
 
 
 def run_key(model: Mapping[str, object], settings: Settings, layers: object, reference: int | None) -> str:
@@ -36,24 +37,24 @@ class SequenceTask:
     """A sequence that is to be measured.
 
     Attributes:
-        ids: (L,).
+        given: Token ids, (L,), or what else the model takes.
         key: Digest of the run.
         reference: Tokens of the sequence that decides how many heads or channels are measured.
         finished: Names of the finished parts of this sequence; they grow while it is measured.
     """
 
     sequence: int
-    ids: Tensor
+    given: Given
     key: str
     reference: int
     finished: set[str] = field(default_factory=set[str])
 
     def __str__(self) -> str:
-        return f"sequence {self.sequence} of {len(self.ids)} tokens"
+        return f"sequence {self.sequence} of {len(self.given)} {counted([self.given])}"
 
     def part(self, mixer: str) -> str:
         """Name of the part that holds the dataset of a mixer, or "" for the end of the sequence."""
-        facts = f"{self.key} {tokens_sha256([self.ids])} {mixer}"
+        facts = f"{self.key} {tokens_sha256([self.given])} {mixer}"
         return f"{self.sequence:06d}/{digest(facts.encode())}"
 
 
@@ -90,12 +91,14 @@ class SequenceWork:
 
     def __call__(self, request: SequenceTask) -> Iterator[MixerDone | SequenceDone]:
         """A step for each mixer, then the end."""
-        sequence, ids, checks = request.sequence, request.ids, self.checking.for_run(self.model)
+        sequence, given, checks = request.sequence, request.given, self.checking.for_run(self.model)
         memory, mixes = self.settings.memory, dict(self.settings.mixes)
-        captured = captured_mixers(self.model, ids[None], self.layers, checks, sequence, memory=memory, mixes=mixes)
+        captured = captured_mixers(
+            self.model, batch_of(given), self.layers, checks, sequence, memory=memory, mixes=mixes, axis=axis_of(given)
+        )
         total, names = len(captured.mixers), list[str]()
         for index, item in enumerate(captured):
-            together, reason = fitting_group(item, len(ids), self.settings)
+            together, reason = fitting_group(item, len(given), self.settings)
             if reason:
                 captured.skipped[item.name + SHARED] = reason
             mixers = [item] if together is None else [item, together]
@@ -108,7 +111,7 @@ class SequenceWork:
 
     def _measured(self, mixers: list[Captured], request: SequenceTask) -> list[tuple[str, xr.Dataset | None]]:
         """The names of mixers with what is measured of each, or None where it is among the finished parts."""
-        finished, length = request.finished, len(request.ids)
+        finished, length = request.finished, len(request.given)
         wanted = [item for item in mixers if not finished or request.part(item.name) not in finished]
         works = [plan_work(item, request.sequence, length, request.reference, self.settings) for item in wanted]
         found = iter(measure_side_by_side(list(zip(wanted, works, strict=True)), request.sequence, self.settings))

@@ -11,7 +11,6 @@ import numpy as np
 import safetensors.numpy
 import xarray as xr
 from safetensors import SafetensorError
-from torch import Tensor
 
 from statesize.adapters.captured import SHARED
 from statesize.errors import ModelError
@@ -21,6 +20,7 @@ from statesize.measurement.settings import Settings
 from statesize.measurement.statistics import Sample
 from statesize.results.checked import ALONG
 from statesize.results.fields import BY_SEQUENCE, BY_UNIT, FIELDS, UNITS, mixer_dims
+from statesize.texts.arguments import Given, ids_of
 from statesize.texts.tokens import AnyTokenizer, special_ids, token_text
 
 _ATTRIBUTES = ("kind", "note", "cache", "multiplicity", "dtype", "engine", "stratum_sizes")
@@ -150,22 +150,31 @@ class MixerRun:
 Reader = Callable[[str, int], xr.Dataset]
 
 
-def token_dataset(sequences: Sequence[Tensor], tokenizer: AnyTokenizer | None) -> xr.Dataset:
+def token_dataset(
+    sequences: Sequence[Given], tokenizer: AnyTokenizer | None, labels: Sequence[Sequence[str]] | None = None
+) -> xr.Dataset:
     """The root: token_ids, tokens, special (sequence, token) and length (sequence); special_tokens has ids by role."""
-    length = max(len(ids) for ids in sequences)
+    # Positions without token ids have -1, and their number as text, unless there are labels.
+    length = max(map(len, sequences))
     ids = np.full((len(sequences), length), -1, np.int64)
     for row, sequence in zip(ids, sequences, strict=True):
-        row[: len(sequence)] = sequence.numpy()
+        if (known := ids_of(sequence)) is not None:
+            row[: len(sequence)] = known.numpy()
     strings = {-1: ""}
     for key in {int(token) for token in np.unique(ids)} - {-1}:
         strings[key] = str(key) if tokenizer is None else token_text(tokenizer, key)
     marked, roles = (set[int](), dict[str, int]()) if tokenizer is None else special_ids(tokenizer)
     dims = ("sequence", "token")
+    texts = [[strings[int(key)] for key in row] for row in ids]
+    for index, sequence in enumerate(sequences):
+        if labels is not None or ids_of(sequence) is None:
+            shown = map(str, range(len(sequence))) if labels is None else labels[index]
+            texts[index][: len(sequence)] = shown
     return xr.Dataset(
         {
             "token_ids": (dims, ids),
             # A trailing NUL would be cut from a fixed-width string, so it is shown by its picture.
-            "tokens": (dims, np.array([[strings[int(key)].replace("\0", "␀") for key in row] for row in ids])),
+            "tokens": (dims, np.array([[text.replace("\0", "␀") for text in row] for row in texts])),
             "special": (dims, np.isin(ids, sorted(marked))),
             "length": (("sequence",), np.array([len(sequence) for sequence in sequences])),
         },

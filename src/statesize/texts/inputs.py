@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any, TypeAlias, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from statesize.adapters.models.inputs import check_mask
 from statesize.errors import InputError
 from statesize.laboratory import bundled_documents
+from statesize.texts.arguments import Arguments, Given, arguments_of, is_more_than_ids, other_arguments
 from statesize.texts.documents import READERS, file_documents
 from statesize.texts.rows import evenly
 from statesize.texts.tokens import AnyTokenizer, beginning_id, encode, join_documents, special_ids
@@ -19,17 +20,35 @@ from statesize.texts.tokens import AnyTokenizer, beginning_id, encode, join_docu
 TokenInput: TypeAlias = Tensor | Sequence[int] | str | Path | Mapping[str, Any]
 Inputs: TypeAlias = TokenInput | Iterable[TokenInput]
 
-# What tokenizers and collators return that says something of the text and is no part of what a model computes.
-_SAID_OF_TEXT = {"labels", "special_tokens_mask", "offset_mapping", "length"}
+
+def given_sequences(
+    model: nn.Module, inputs: Inputs, tokenizer: AnyTokenizer | None, axis: int | None
+) -> tuple[Iterator[Given], int | None]:
+    """The sequences of whatever a model takes: `sequences`, and arguments where that is more than token ids."""
+
+    def of(items: Iterable[Any]) -> Iterator[Any]:
+        for item in items:
+            named = axis is not None and isinstance(cast("object", item), Tensor | Mapping)
+            yield from arguments_of(model, item, axis) if named or is_more_than_ids(item) else [item]
+
+    items: Any = [inputs] if _is_single(inputs) else inputs
+    if isinstance(items, list | tuple):
+        return _sequences(list(of(cast("Iterable[Any]", items))), tokenizer)
+    return _sequences(of(cast("Iterable[Any]", items)) if isinstance(items, Iterable) else items, tokenizer)
 
 
 def sequences(inputs: Inputs, tokenizer: AnyTokenizer | None = None) -> tuple[Iterator[Tensor], int | None]:
     """Sequences of token ids, (L,) int64 each, L ≥ 2, and their number where it is known before they are read."""
+    iterator, count = _sequences(inputs, tokenizer)
+    return cast("Iterator[Tensor]", iterator), count
+
+
+def _sequences(inputs: Any, tokenizer: AnyTokenizer | None) -> tuple[Iterator[Given], int | None]:
     # The iterator raises InputError where there is nothing in it, and for a sequence of fewer than two tokens, for ids
     # that are negative or not integers, and for text without a tokenizer; FileError for a file that cannot be read.
     if not isinstance(inputs, Iterable | Path):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise InputError(f"inputs must be token ids, text, or an iterable of either, got {type(inputs).__name__}.")
-    items: Iterable[Any] = [inputs] if _is_single(inputs) else cast("Iterable[Any]", inputs)
+    items: Iterable[Any] = [inputs] if _is_single(cast("object", inputs)) else cast("Iterable[Any]", inputs)
     count = sum(_rows(item) for item in cast("list[Any]", items)) if _countable(items) else None
     return _checked(_split(items, tokenizer)), count
 
@@ -52,9 +71,11 @@ def _rows(item: object) -> int:
     return cast("Tensor", item).shape[0] if getattr(item, "ndim", 1) == 2 else 1
 
 
-def _split(items: Iterable[Any], tokenizer: AnyTokenizer | None) -> Iterator[Tensor]:
+def _split(items: Iterable[Any], tokenizer: AnyTokenizer | None) -> Iterator[Given]:
     for item in items:
-        if isinstance(item, Mapping):
+        if isinstance(item, Arguments):
+            yield item
+        elif isinstance(item, Mapping):
             for row in _mapped(cast("Mapping[str, Any]", item)):
                 yield from _ids(row)
         elif not isinstance(item, str | Path):
@@ -73,17 +94,10 @@ def _mapped(item: Mapping[str, Any]) -> list[Any]:
     if item.get("input_ids") is None:
         raise InputError(f"inputs must hold input_ids, got a {type(item).__name__} of {', '.join(item) or 'nothing'}.")
     ids, masks = _batch(item["input_ids"]), item.get("attention_mask")
-    other = {
-        name
-        for name, value in item.items()
-        if name not in {"input_ids", "attention_mask", *_SAID_OF_TEXT} and value is not None
-    }
-    if "token_type_ids" in other and not any(bool(torch.as_tensor(row).any()) for row in item["token_type_ids"]):
-        other.remove("token_type_ids")
-    if other:
+    if other := other_arguments(item):
         raise InputError(
-            f"inputs must hold token ids alone, got {', '.join(sorted(other))} too, which profile does not hand to the "
-            "model. Leave it out, or measure each operator of ss.capture(model, inputs)."
+            f"inputs must hold token ids alone, got {', '.join(sorted(other))} too. Leave it out, or give the "
+            "whole to statesize.profile."
         )
     if isinstance(masks, Tensor) and masks.ndim == 4:
         check_mask(masks, len(ids[0]))
@@ -110,17 +124,16 @@ def _ids(item: object) -> Iterator[Tensor]:
             f"{type(item).__name__} that is no sequence of token ids ({error})."
         ) from error
     if ids.ndim not in {1, 2} or (ids.ndim == 2 and isinstance(item, list | tuple)):
-        hidden = ids.is_floating_point() and ids.ndim == 3
-        advice = " Measure each operator of ss.capture(model, hidden_states)." if hidden else ""
-        raise InputError(f"inputs must be token ids of shape (L,) or (S, L), got shape {tuple(ids.shape)}.{advice}")
+        raise InputError(f"inputs must be token ids of shape (L,) or (S, L), got shape {tuple(ids.shape)}.")
     if ids.numel() and (ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool):
-        raise InputError(f"inputs must be integer token ids, got dtype {ids.dtype}.")
+        advice = " Frames have a dimension of sequences before that of positions." if ids.is_floating_point() else ""
+        raise InputError(f"inputs must be integer token ids, got dtype {ids.dtype}.{advice}")
     if ids.is_meta:
         raise InputError("inputs must be integer token ids, got the device meta, which holds no numbers.")
     yield from torch.atleast_2d(ids).long().cpu().unbind(0)
 
 
-def _checked(iterator: Iterator[Tensor]) -> Iterator[Tensor]:
+def _checked(iterator: Iterator[Given]) -> Iterator[Given]:
     index = -1
     for index, ids in enumerate(iterator):
         if len(ids) < 2:
@@ -128,7 +141,7 @@ def _checked(iterator: Iterator[Tensor]) -> Iterator[Tensor]:
                 f"Sequence {index} must have at least 2 tokens, got {len(ids)}: effective state-size is what passes "
                 "from a past to a future."
             )
-        if int(ids.min()) < 0:
+        if isinstance(ids, Tensor) and int(ids.min()) < 0:
             raise InputError(f"Sequence {index} must have token ids of at least 0, got {int(ids.min())}.")
         yield ids
     if index < 0:

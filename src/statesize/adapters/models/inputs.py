@@ -126,6 +126,11 @@ class Measured:
         return self.shape[1 if self.axis is None else self.axis]
 
     @property
+    def decodes(self) -> bool:
+        """Whether a decoder reads them, and an encoder what the other arguments hold."""
+        return self.name in DECODED
+
+    @property
     def sequence_axis(self) -> int:
         """The dimension of sequences."""
         return int(self.axis == 0)
@@ -140,7 +145,8 @@ def check_inputs(model: nn.Module, inputs: Inputs, axis: int | None = None) -> M
     """Refuse what is no whole text of one length for the models of transformers in a model; what is measured of it."""
     pretrained = pretrained_models(model)
     name = _measured_argument(model, pretrained, inputs)
-    shown, values = name or "input_ids", cast("object", inputs.get(name) if isinstance(inputs, Mapping) else inputs)
+    values = cast("object", inputs.get(name) if isinstance(inputs, Mapping) else inputs)
+    shown = name or ("inputs" if isinstance(values, Tensor) and values.ndim > 2 else "input_ids")
     if isinstance(inputs, Mapping) and (cache := next((one for one in CACHES if inputs.get(one) is not None), None)):
         raise InputError(f"{cache} must be left out, got one: statesize measures a whole text at once.")
     if not isinstance(values, Tensor) or values.ndim < 2:
@@ -148,11 +154,11 @@ def check_inputs(model: nn.Module, inputs: Inputs, axis: int | None = None) -> M
         raise InputError(f"{shown} must be a tensor of shape (sequences, positions), got {what}. {HOW_TO_GIVE}")
     if values.is_meta or not values.shape[0]:
         raise InputError(f"{shown} must hold numbers, got shape {tuple(values.shape)} on device {values.device}.")
-    decodes, main = name in DECODED, getattr(next(iter(pretrained), None), "main_input_name", "")
+    main = getattr(next(iter(pretrained), None), "main_input_name", "")
     tokens = values.ndim == 2 and (name in _TOKENS or (not name and main in _TOKENS))
     if tokens and pretrained:
         # An encoder may read other tokens than the decoder.
-        reader = pretrained[0].get_decoder() if decodes else pretrained[0]
+        reader = pretrained[0].get_decoder() if name in DECODED else pretrained[0]
         _check_ids(shown, values, reader.get_input_embeddings())
     measured = Measured(name, _axis(shown, values, axis), tuple(values.shape))
     length, what = measured.length, "positions" if values.is_floating_point() else "tokens"
@@ -161,7 +167,7 @@ def check_inputs(model: nn.Module, inputs: Inputs, axis: int | None = None) -> M
     masking = mask_of(measured)
     mask = inputs.get(masking) if isinstance(inputs, Mapping) else None
     check_mask(mask, length, masking)
-    configs = [part.config.get_text_config(decoder=decodes or None) for part in pretrained]
+    configs = [part.config.get_text_config(decoder=measured.decodes or None) for part in pretrained]
     for config in configs:
         check_windows(config, mask, length)
     pad = getattr(configs[0], "pad_token_id", None) if configs else None
@@ -175,7 +181,7 @@ def check_inputs(model: nn.Module, inputs: Inputs, axis: int | None = None) -> M
 
 def mask_of(measured: Measured) -> str:
     """The argument that masks the measured positions."""
-    return "decoder_attention_mask" if measured.name in DECODED else "attention_mask"
+    return "decoder_attention_mask" if measured.decodes else "attention_mask"
 
 
 def _measured_argument(model: nn.Module, pretrained: Sequence[Any], inputs: Inputs) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import ExitStack
+from itertools import permutations
 from typing import Any
 
 from torch import Tensor, nn
@@ -30,13 +31,17 @@ def axis_by_modules(model: nn.Module, frames: Tensor, run: Callable[[Callable[[E
     Raises:
         InputError: They say several things, or that dimension 1 is that of channels and no more.
     """
-    possible, seen = {0, 1, 2}, list[str]()
+    # By modules that take the frames themselves, in any order of dimensions; else by the first that takes any such.
+    itself, first = list[tuple[nn.Module, set[int]]](), list[tuple[nn.Module, set[int]]]()
 
     def look(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         taken = next((value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)), None)
-        if taken is not None and (order := _order(frames, taken)) is not None:
-            possible.intersection_update(_by_layout(module, order))
-            seen.append(type(module).__name__)
+        if taken is None or taken.ndim != frames.ndim:
+            return
+        if taken.untyped_storage().data_ptr() == frames.untyped_storage().data_ptr():
+            itself.append((module, _by_layout(module, _order_in_memory(frames, taken))))
+        elif not first:
+            first.append((module, _by_layout(module, _order_by_sizes(frames, taken, module))))
 
     def attach(stack: ExitStack) -> None:
         for module in model.modules():
@@ -44,32 +49,45 @@ def axis_by_modules(model: nn.Module, frames: Tensor, run: Callable[[Callable[[E
                 stack.callback(module.register_forward_pre_hook(look, with_kwargs=True).remove)
 
     run(attach)
+    told = itself or first
+    possible = {0, 1, 2}.intersection(*(axes for _, axes in told))
     if 1 in possible:
         return 1
     if len(possible) == 1:
         return possible.pop()
+    kinds = ", ".join(dict.fromkeys(type(module).__name__ for module, _ in told))
     raise InputError(
-        f"axis must name the dimension of positions of inputs of shape {tuple(frames.shape)}, which "
-        f"{', '.join(dict.fromkeys(seen))} of {type(model).__name__} do not tell. Give axis=1 for (B, L, W), axis=2 "
-        "for (B, W, L) or axis=0 for (L, B, W)."
+        f"axis must name the dimension of positions of inputs of shape {tuple(frames.shape)}, which {kinds} of "
+        f"{type(model).__name__} do not tell. Give axis=1 for (B, L, W), axis=2 for (B, W, L) or axis=0 for (L, B, W)."
     )
 
 
-def _order(frames: Tensor, taken: Tensor) -> tuple[int, ...] | None:
-    """The dimension of the frames that each dimension of a tensor is; None where it is not the same memory."""
-    if taken.ndim != frames.ndim or taken.untyped_storage().data_ptr() != frames.untyped_storage().data_ptr():
-        return None
+def _order_in_memory(frames: Tensor, taken: Tensor) -> tuple[int, ...]:
+    """The dimension of the frames that each dimension of a tensor over the same memory is; none where it is a part."""
     steps = list(zip(frames.shape, frames.stride(), strict=True))
     order: list[int] = []
     for step in zip(taken.shape, taken.stride(), strict=True):
         # Strides of dimensions of size 1 say nothing.
         alike = (k for k, other in enumerate(steps) if k not in order and (step == other or step[0] == other[0] == 1))
         order.append(next(alike, -1))
-    return None if -1 in order else tuple(order)
+    return () if -1 in order else tuple(order)
+
+
+def _order_by_sizes(frames: Tensor, taken: Tensor, module: nn.Module) -> tuple[int, ...]:
+    """The same of a tensor that was made of the frames, perhaps padded; none where sizes leave several."""
+    padded = 2 if isinstance(module, _CHANNELS_SECOND) else 1
+    orders = list(permutations(range(frames.ndim)))
+    for dims in (range(frames.ndim), [dim for dim in range(frames.ndim) if dim != padded]):
+        alike = [order for order in orders if all(taken.shape[dim] == frames.shape[order[dim]] for dim in dims)]
+        if len(alike) == 1:
+            return alike[0]
+    return ()
 
 
 def _by_layout(module: nn.Module, order: tuple[int, ...]) -> set[int]:
     """The dimensions of frames on which positions may lie, of what a module takes in this order."""
+    if not order:
+        return {0, 1, 2}
     if isinstance(module, _CHANNELS_SECOND):
         return {order[2]}
     if isinstance(module, _POSITIONS_FIRST):
