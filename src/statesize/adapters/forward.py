@@ -6,13 +6,14 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, Self, cast
 
+import torch
 from torch import Tensor, nn
 
 from statesize.adapters.fla.interpreter import interpret_if_asked, needing_a_driver
-from statesize.adapters.models.held import device_of, measuring, named_parts, pretrained_models
+from statesize.adapters.models.held import device_of, mapped, measuring, named_parts, pretrained_models
 from statesize.adapters.models.inputs import Inputs, Measured, added_to_scores, check_inputs, mask_of
 from statesize.adapters.models.layout import axis_by_modules
 from statesize.adapters.observation import Frame
@@ -50,7 +51,7 @@ class Forward:
         options = {"use_cache": False} if _accepts(backbone, "use_cache") else {}
         if not isinstance(inputs, Mapping):
             return cls(model, backbone, (inputs.to(device),), options, measured)
-        arguments = {name: value.to(device) if isinstance(value, Tensor) else value for name, value in inputs.items()}
+        arguments = cast("dict[str, Any]", mapped(dict(inputs), partial(_moved, device)))
         labels = inspect.signature(backbone.forward).parameters.get("labels")
         if labels is None or labels.default is not inspect.Parameter.empty:
             # They request a loss, which takes the logits of every position.
@@ -59,6 +60,11 @@ class Forward:
         if isinstance(mask, Tensor) and mask.ndim == 4 and pretrained:
             arguments[mask_of(measured)] = added_to_scores(mask)
         return cls(model, backbone, (), arguments | options, measured)
+
+    @staticmethod
+    def backbone_of(model: nn.Module, inputs: Inputs) -> nn.Module:
+        """The part of a model that computes the last hidden state of these inputs."""
+        return _backbone(model, pretrained_models(model), inputs)
 
     @property
     def length(self) -> int:
@@ -112,6 +118,10 @@ class Forward:
                 output = self.backbone(*self.args, **self.kwargs)
         hidden: object = getattr(output, "last_hidden_state", None)
         return hidden if isinstance(hidden, Tensor) else _first_tensor(output)
+
+
+def _moved(device: torch.device, value: Any) -> Any:
+    return value.to(device) if isinstance(value, Tensor) else value
 
 
 def _first_tensor(output: object) -> Tensor | None:

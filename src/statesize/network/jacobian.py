@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from typing import Literal, cast
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -106,6 +106,7 @@ def copies(
     start: str | None,
     end: str | None,
     precision: Precision,
+    axis: int | None = None,
 ) -> Generator[Copies]:
     """Copies of a model, whose own weights and mode stay fixed for the time of the block."""
     if precision not in ("double", "single"):
@@ -113,9 +114,9 @@ def copies(
     module = measurable(model)
     for name, value in (("start", start), ("end", end)):
         require_kind(name, value, (str, type(None)), "the name of a module or None")
-    original = Forward.of(module, input_ids)
-    if _sequences(original) != 1:
-        raise InputError(f"input_ids must hold one sequence, got {_sequences(original)}. Give one at a time.")
+    original = Forward.of(module, input_ids, axis)
+    if original.sequences != 1:
+        raise InputError(f"input_ids must hold one sequence, got {original.sequences}. Give one at a time.")
     cut = make_cut(original.length, positions)
     with ExitStack() as contexts:
         contexts.enter_context(measuring(module))
@@ -123,17 +124,14 @@ def copies(
         def span_of_copy(dtype: torch.dtype) -> Span:
             copied = copy.deepcopy(module).to(dtype).requires_grad_(False)
             contexts.enter_context(measuring(copied))
-            return Span(_converted(Forward.of(copied, input_ids), dtype), start, end)
+            # Frames are taken in the dtype of the weights.
+            placed = replace(original, model=copied, backbone=Forward.backbone_of(copied, input_ids))
+            return Span(_converted(placed, dtype), start, end)
 
         exact = span_of_copy(torch.float64)
         difference = _run_difference(original, exact, start, end)
         single = span_of_copy(torch.float32) if precision == "single" else None
         yield Copies(exact, single, difference, cut.positions)
-
-
-def _sequences(forward: Forward) -> int:
-    inputs = forward.args[0] if forward.args else forward.kwargs.get("input_ids", forward.kwargs.get("inputs_embeds"))
-    return int(cast("Tensor", inputs).shape[0])
 
 
 def _converted(forward: Forward, dtype: torch.dtype) -> Forward:

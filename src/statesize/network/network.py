@@ -115,6 +115,7 @@ def network_ess(
     method: Method = "auto",
     memory: int | str = 2**31,
     precision: Precision = "double",
+    axis: int | None = None,
     on_progress: Callable[[NetworkProgress], None] | None = None,
 ) -> NetworkEss:
     """How much of its past a network carries into its future, all layers and all state together.
@@ -130,15 +131,18 @@ def network_ess(
 
     Args:
         model: A causal model that returns a tensor, or a tuple whose first tensor is used.
-        input_ids: Token ids of one sequence, (1, L), or the result of a tokenizer.
+        input_ids: Token ids of one sequence, (1, L), frames (1, L, W), or the result of a tokenizer; whatever
+            `statesize.capture` takes.
         positions: Cuts i: an int for that many evenly spread, a list, or None for all of 1 … L − 1.
-        start: Name of the module at the inputs of the Jacobian. Default: the token embeddings.
+        start: Name of the module at the inputs of the Jacobian. Default: the token embeddings, or the frames
+            themselves.
         end: Name of the module at its outputs. Default: the input of the last norm.
         accuracy: Largest half-width of an interval, relative to its middle.
         method: "lanczos", "dense", or "auto" for the cheaper one.
         memory: Bytes, or a size such as "4GB", for the vectors of "lanczos" or the Jacobian of "dense".
         precision: "single" computes the products of "lanczos" in float32, which takes half the time or less, and adds
             the error to the interval.
+        axis: The dimension of positions, as for `statesize.capture`.
         on_progress: Called repeatedly with the progress.
 
     Returns:
@@ -157,7 +161,7 @@ def network_ess(
         ([64], True)
     """
     accuracy, memory = check_limits(accuracy, memory, method)
-    with copies(model, input_ids, positions, start, end, precision) as copied:
+    with copies(model, input_ids, positions, start, end, precision, axis) as copied:
         cuts = [_measure_cut(copied, index, accuracy, method, memory, on_progress) for index in range(len(copied.cuts))]
     return _joined(cuts, copied)
 

@@ -64,6 +64,7 @@ def network_plan(
     method: Method = "auto",
     memory: int | str = 2**31,
     precision: Precision = "double",
+    axis: int | None = None,
 ) -> NetworkPlan:
     """Plan `network_ess` with the same arguments, and predict its time.
 
@@ -80,6 +81,7 @@ def network_plan(
         method: Likewise.
         memory: Likewise.
         precision: Likewise.
+        axis: Likewise.
 
     Returns:
         The plan.
@@ -96,7 +98,7 @@ def network_plan(
         [(2, 64, 'dense', 64), (6, 192, 'dense', 192)]
     """
     accuracy, memory = check_limits(accuracy, memory, method)
-    with copies(model, input_ids, positions, start, end, precision) as copied:
+    with copies(model, input_ids, positions, start, end, precision, axis) as copied:
         middle = copied.cuts[len(copied.cuts) // 2]
         jacobian = copied.for_products(copied.jacobian(middle), middle)
         estimate = estimate_of(jacobian, accuracy, memory, middle)

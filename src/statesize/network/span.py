@@ -19,7 +19,7 @@ class Span:
     """A model over one sequence, from the outputs of one module to those of another, or to the inputs of the last norm.
 
     Attributes:
-        start: The name of the first module.
+        start: The name of the first module, or of the frames.
         end: The name of the second; the model's class if the output is that of the model.
         inputs: The unchanged output of the first module, with positions first, (L, …).
         outputs: The outputs of the span, with positions first, (L, …).
@@ -32,22 +32,34 @@ class Span:
     def __init__(self, forward: Forward, start: str | None, end: str | None, *, own_kernels: bool = False) -> None:
         self._forward, self._own_kernels = forward, own_kernels
         modules = dict(named_parts(forward.model))
-        called: list[str] = []
+        called, returning = list[str](), list[str]()
         names = {module: name for name, module in modules.items()}
+
+        def leave(module: nn.Module, _: object, output: object) -> None:
+            if self._layout(first_tensor(output)) is not None:
+                returning.append(names[module])
+
         with ExitStack() as hooks:
             for module in names:
                 hooks.callback(module.register_forward_pre_hook(lambda module, _: called.append(names[module])).remove)
+                hooks.callback(module.register_forward_hook(leave).remove)
             self._run()
-        self.start = start if start is not None else _embedding(forward.model, modules)
+        # Frames are numbers themselves.
+        self._of_frames = start is None and self._layout(_measured_tensor(forward)) is not None
+        self.start = start or (forward.measured.name or "inputs" if self._of_frames else _embedding(forward, modules))
+        # What a decoder shares with its encoder runs for that first.
+        self._calls = returning.count(self.start) if forward.measured.decodes else 0
         norms = [name for name in called if "norm" in type(modules[name]).__name__.lower()]
         # Without `end` the outputs are the inputs of the last norm, or those of the model if it has no norm.
         self._reads_input = end is None and bool(norms)
         self.end = end if end is not None else norms[-1] if norms else ""
         for argument, name in (("start", self.start), ("end", self.end)):
+            if argument == "start" and self._of_frames:
+                continue
             if name not in modules or name not in called:
                 known = ", ".join(dict.fromkeys(name for name in called if name))
                 raise InputError(f"{argument} must be the name of a module that runs, got {name!r}. It has {known}.")
-        self._first, self._last = modules[self.start], modules[self.end]
+        self._first, self._last = modules.get(self.start), modules[self.end]
         self._axis = 0
         self.outputs = self._read()
         self.end = self.end or type(forward.model).__name__
@@ -80,12 +92,16 @@ class Span:
     def _read(self, inputs: Tensor | None = None) -> Tensor:
         """The outputs of a run with these inputs, both (L, …); a run without stores its inputs."""
         outputs: list[Tensor] = []
+        earlier = iter(range(1, self._calls))
 
         def replace_inputs(module: nn.Module, args: tuple[object, ...], output: object) -> object:
+            other = self._layout(first_tensor(output)) is None if self._forward.measured.decodes else False
+            if other or next(earlier, None) is not None:
+                return None
             if inputs is None:
                 self.inputs, self._axis = self._positions_first(self.start, output)
                 return None
-            return _replaced(output, inputs.unsqueeze(1 - self._axis))
+            return _replaced(output, self._batched(inputs))
 
         def read(value: object) -> None:
             outputs.append(self._positions_first(self.end, value)[0])
@@ -94,33 +110,58 @@ class Span:
             read(args or tuple(kwargs.values()))
 
         with ExitStack() as hooks:
-            hooks.callback(self._first.register_forward_hook(replace_inputs).remove)
+            if self._first is not None:
+                hooks.callback(self._first.register_forward_hook(replace_inputs).remove)
             if self._reads_input:
                 hooks.callback(self._last.register_forward_pre_hook(read_input, with_kwargs=True).remove)
             else:
                 hooks.callback(self._last.register_forward_hook(lambda _, __, output: read(output)).remove)
-            self._run()
+            self._run(self._frames(inputs) if self._of_frames else None)
         return outputs[-1]
 
+    def _frames(self, inputs: Tensor | None) -> Tensor:
+        """The frames that the model takes, which are stored if there are no other inputs."""
+        frames = _measured_tensor(self._forward)
+        if inputs is None:
+            self.inputs, self._axis = self._positions_first(self.start, frames)
+            return frames
+        return self._batched(inputs)
+
+    def _batched(self, inputs: Tensor) -> Tensor:
+        """Undo `_positions_first` of the start."""
+        return inputs.unsqueeze(1).movedim((0, 1), (self._axis, int(self._axis == 0)))
+
     def _positions_first(self, name: str, value: object) -> tuple[Tensor, int]:
-        """The first tensor of a value as (L, …), and its dimension of positions, 0 or 1."""
+        """The first tensor of a value as (L, …), and its dimension of positions."""
         tensor, length, module = first_tensor(value), self._forward.length, f"Module {name or 'of the model'}"
         if tensor is None or not tensor.is_floating_point():
             raise ModelError(f"{module} must return a tensor of numbers.")
-        shape = tuple(tensor.shape)
-        # The other dimension is that of the only sequence.
-        for axis in (1, 0):
-            if len(shape) >= 2 and shape[axis] == length and shape[1 - axis] == 1:
-                return tensor.squeeze(1 - axis), axis
-        raise ModelError(
-            f"{module} must return a tensor of shape (1, {length}, …) or ({length}, 1, …), got {shape}. Name another "
-            "module."
-        )
+        axis = self._layout(tensor)
+        if axis is None:
+            raise ModelError(
+                f"{module} must return a tensor of shape (1, {length}, …) or ({length}, 1, …), got "
+                f"{tuple(tensor.shape)}. Name another module."
+            )
+        return tensor.movedim((axis, int(axis == 0)), (0, 1)).squeeze(1), axis
 
-    def _run(self) -> None:
+    def _layout(self, tensor: Tensor | None) -> int | None:
+        """The dimension of positions; another is that of the only sequence, 0, or 1 where this is 0."""
+        if tensor is None or not tensor.is_floating_point() or tensor.ndim < 2:
+            return None
+        shape, length = tensor.shape, self._forward.length
+        # Frames may have channels before positions.
+        axes = (1, 0, 2) if tensor.ndim == 3 and self._forward.is_of_frames else (1, 0)
+        return next((axis for axis in axes if shape[axis] == length and shape[int(axis == 0)] == 1), None)
+
+    def _run(self, frames: Tensor | None = None) -> None:
+        args, kwargs = self._forward.args, dict(self._forward.kwargs)
+        if frames is not None and args:
+            args = (frames, *args[1:])
+        elif frames is not None:
+            kwargs[self._forward.measured.name] = frames
         dtype = next(self._forward.model.parameters()).dtype
         with nullcontext() if self._own_kernels else differentiable(dtype):
-            self.returned = first_tensor(self._forward.backbone(*self._forward.args, **self._forward.kwargs))
+            self.returned = first_tensor(self._forward.backbone(*args, **kwargs))
 
 
 def first_tensor(value: object) -> Tensor | None:
@@ -150,8 +191,13 @@ def _replaced(value: Any, tensor: Tensor) -> Any:
     return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
 
 
-def _embedding(model: nn.Module, modules: Mapping[str, nn.Module]) -> str:
+def _measured_tensor(forward: Forward) -> Tensor:
+    return forward.args[0] if forward.args else cast("Tensor", forward.kwargs[forward.measured.name])
+
+
+def _embedding(forward: Forward, modules: Mapping[str, nn.Module]) -> str:
     """The name of the module that looks up token ids."""
+    model = cast("Any", forward.model).get_decoder() if forward.measured.decodes else forward.model
     get = getattr(model, "get_input_embeddings", None)
     embedding = get() if callable(get) else None
     for name, module in modules.items():

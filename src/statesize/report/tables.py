@@ -13,7 +13,7 @@ import xarray as xr
 
 from statesize.report.comparison import compare
 from statesize.report.redundancy import Redundancy
-from statesize.report.words import by_reason, kind_title, model_title, short_names
+from statesize.report.words import by_reason, kind_title, model_title, position_name, short_names
 from statesize.results.fields import (
     COLUMNS,
     COUNTS,
@@ -237,7 +237,7 @@ def _facts(profile: Profiled) -> dict[str, str]:
     span = f"{lengths.min()}" if lengths.min() == lengths.max() else f"{lengths.min()} to {lengths.max()}"
     settings = cast("dict[str, Any]", attributes.get("settings") or {})
     return {
-        "Inputs": f"{len(lengths)} sequences of {span} tokens",
+        "Inputs": f"{len(lengths)} sequences of {span} {position_name(profile)}s",
         "Weights, SHA-256": str(attributes["weights_sha256"]),
         "Tokens, SHA-256": str(attributes["tokens_sha256"]),
         "Run, SHA-256 of all settings": str(attributes.get("run_sha256") or ""),

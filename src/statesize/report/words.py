@@ -186,10 +186,10 @@ def sink_note(profile: Profiled) -> str:
         return ""
     share = sum(row["sink_share"] for row in led) / len(led)
     position = Counter(int(row["sink_position"]) for row in led).most_common(1)[0][0]
-    token = str(profile.tokens["tokens"].values[0, position])
+    token, name = str(profile.tokens["tokens"].values[0, position]), position_name(profile)
     entropy, without = (sum(row[name] for row in led) / len(led) for name in ("sink_entropy", "sinkless_entropy"))
     return (
-        f"Attention sinks: in {len(led)} of {len(rows)} layers one token, mostly token {position} ({token!r}), takes "
+        f"Attention sinks: in {len(led)} of {len(rows)} layers one {name}, mostly {name} {position} ({token!r}), takes "
         f"more than {MARKED:.0%} of the attention, {share:.0%} on average. Its column leads the singular values and "
         f"hides the others: entropy-ESS of these heads is {entropy:.1f} with it and {without:.1f} without it, at three "
         "cuts."
@@ -224,6 +224,11 @@ _AVERAGES: dict[str, Literal["average_entropy", "average_relative_count"]] = {
 }
 
 
+def position_name(profile: Profiled) -> str:
+    """What a position of the inputs is: a token, or no more than a position where there are no token ids."""
+    return "token" if bool((profile.tokens["token_ids"].values >= 0).any()) else "position"
+
+
 def _parties(profile: Profiled, metric: str, *, whole: bool) -> list[_Party]:
     """The model, or each kind of its layers where it is alone and has several."""
     title, rows = model_title(profile), profile.summary_rows()
@@ -232,6 +237,7 @@ def _parties(profile: Profiled, metric: str, *, whole: bool) -> list[_Party]:
     possible = [mean_ceiling(node) for node in nodes]
     shortest, longest = (int(extreme(profile.tokens["length"].values)) for extreme in (np.min, np.max))
     length = f"{longest:,}" if shortest == longest else f"up to {longest:,}"
+    length = f"{length} {position_name(profile)}s"
     layers = comparable(profile)
     kinds = dict.fromkeys(rows[at]["kind"] for at in layers)
     chosen = {title: layers}
@@ -269,7 +275,7 @@ def _sentence(more: _Party, less: _Party, *, whole: bool) -> str:
 def _alone(party: _Party) -> str:
     possible = f"{party.possible:.{0 if party.possible >= 10 else 1}f}"
     carries = f"{_sentence_case(party.name)} carries {party.carried:.1f} numbers per channel where {possible} would fit"
-    return f"{carries}, on average over all cuts of texts of {party.length} tokens."
+    return f"{carries}, on average over all cuts of texts of {party.length}."
 
 
 def _detail(parties: Sequence[_Party], profiles: Sequence[Profiled], metric: str, longest: int, *, whole: bool) -> str:
@@ -281,11 +287,12 @@ def _detail(parties: Sequence[_Party], profiles: Sequence[Profiled], metric: str
     said = [
         f"Carried is the effective state-size (ESS) per channel: {carried} numbers, as {named} averaged over all cuts, "
         f"texts, heads and layers, of {possible} that were possible: past a cut go no more numbers than there are "
-        "tokens before it or after it, nor more than the layer stores.",
+        f"{position_name(profiles[0])}s before it or after it, nor more than the layer stores.",
     ]
     if all(party.state_bytes > 0 for party in parties):
         stored = " against ".join(byte_count(party.state_bytes) for party in parties)
-        said.append(f"{'Stored' if whole else 'Stored by a layer'} at the end of {longest:,} tokens: {stored}.")
+        end = f"at the end of {longest:,} {position_name(profiles[0])}s"
+        said.append(f"{'Stored' if whole else 'Stored by a layer'} {end}: {stored}.")
     said += [f"The window of {party.name} is longer than the text: it does not act." for party in parties if party.idle]
     said += [note for profile in profiles if (note := derivative_note(profile))]
     led = _led_by_sinks(profiles[0])

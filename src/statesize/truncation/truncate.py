@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -16,8 +16,10 @@ from statesize.check import require_count, several
 from statesize.errors import InputError, ModelError
 from statesize.io.progress import Bars
 from statesize.models.load import measured_model
+from statesize.texts.arguments import Arguments, Given, axis_of, batch_of, beginning_of, ids_of
 from statesize.texts.documents import vocabulary_size
-from statesize.texts.inputs import Inputs, begun_excerpts, whole_texts
+from statesize.texts.inputs import Inputs, begun_excerpts, given_sequences, whole_texts
+from statesize.texts.rows import evenly
 from statesize.texts.tokens import AnyTokenizer, supported_tokenizer
 from statesize.truncation.blocks import mean_numbers, runs
 from statesize.truncation.cutting import Cutting
@@ -36,6 +38,7 @@ def truncate(
     cuts: Sequence[int] | None = None,
     number: int | None = None,
     tokenizer: AnyTokenizer | Callable[..., Any] | None = None,
+    axis: int | None = None,
     name: str | None = None,
     on_progress: Callable[..., None] | None = None,
 ) -> TruncationResult:
@@ -51,12 +54,15 @@ def truncate(
 
     Args:
         model: A causal language model, or what `load` takes.
-        inputs: Token ids, texts or files; None reads the bundled documents.
+        inputs: Token ids, texts or files, or a mapping to the model's arguments, such as what an encoder reads beside
+            `decoder_input_ids`; None reads the bundled documents. Frames, of which no next token is predicted, have no
+            loss that could be compared.
         documents: Pieces of the inputs that are read, from all parts of them.
         tokens: Tokens of each piece.
         cuts: Positions i of each piece. Default: its middle.
         number: One more run keeps this many numbers of every head.
         tokenizer: The model's, for texts.
+        axis: The dimension of positions, as for `statesize.capture`.
         name: Of the model, for the result.
         on_progress: Called as (done, total, what) after each document.
 
@@ -64,7 +70,7 @@ def truncate(
         Losses, shares of the context's worth, and divergences.
 
     Raises:
-        InputError: A cut outside the pieces, or no text of `tokens` tokens.
+        InputError: A cut outside the pieces, no text of `tokens` tokens, or positions without token ids.
         ModelError: No mixer can be cut.
 
     Example:
@@ -78,8 +84,10 @@ def truncate(
     positions = _checked(cuts, length)
     tokenizer = supported_tokenizer(tokenizer)
     model, tokenizer, name = measured_model(model, tokenizer, name, needs_tokenizer=inputs is None)
-    texts = whole_texts(inputs, tokenizer)
-    pieces = begun_excerpts(texts, length, wanted, tokenizer)
+    texts = (
+        list(given_sequences(model, inputs, tokenizer, axis)[0]) if inputs is not None else whole_texts(None, tokenizer)
+    )
+    pieces = _pieces(texts, length, wanted, tokenizer)
     if not pieces:
         raise InputError(
             f"inputs must have a text of {length} tokens, got {max(map(len, texts))} in the longest. Give "
@@ -91,9 +99,9 @@ def truncate(
     mixers = 0
     with Bars(on_progress is not None, lines=False) as bars:
         report = on_progress or bars.begin(f"cutting {name}", len(pieces)).update
-        for index, ids in enumerate(pieces):
+        for index, given in enumerate(pieces):
             for cut in positions:
-                document, mixers = _measured(model, ids[None], cut, own, whole, index, number)
+                document, mixers = _measured(model, given, cut, own, whole, index, number)
                 measured.append(document)
             report(index + 1, len(pieces), f"{length} tokens")
     return TruncationResult(name, tuple(measured), whole, mixers, run_difference)
@@ -111,9 +119,25 @@ def _checked(cuts: Sequence[int] | None, length: int) -> tuple[int, ...]:
     return positions
 
 
-def _check(model: nn.Module, ids: Tensor) -> tuple[float, dict[str, str]]:
+def _pieces(texts: Sequence[Given], length: int, most: int, tokenizer: AnyTokenizer | None) -> list[Given]:
+    """Pieces of texts, of so many tokens; of what has other arguments too, the beginning."""
+    ids = [given for given in texts if isinstance(given, Tensor)]
+    beginnings = [
+        beginning_of(given, length) for given in texts if isinstance(given, Arguments) and len(given) >= length
+    ]
+    for given in beginnings:
+        if ids_of(given) is None:
+            raise InputError(
+                "inputs must hold token ids, of which the test compares the loss of the next, got frames. "
+                "Measure these by statesize.profile or statesize.network_ess."
+            )
+    pieces: list[Given] = [*begun_excerpts(ids, length, most, tokenizer)]
+    return [*pieces, *evenly(beginnings, most)][:most]
+
+
+def _check(model: nn.Module, given: Given) -> tuple[float, dict[str, str]]:
     """Check every operator against the unaltered model; its difference, and which mixers are not to be cut."""
-    captured = capture(model, ids[None])
+    captured = capture(model, batch_of(given), axis=axis_of(given))
     for item in captured:
         item.forget()
     return captured.run_difference, dict(captured.skipped)
@@ -130,15 +154,16 @@ def _own_mixers(model: nn.Module, whole: dict[str, str]) -> dict[str, nn.Module]
 
 def _measured(
     model: nn.Module,
-    ids: Tensor,
+    given: Given,
     cut: int,
     own: dict[str, nn.Module],
     whole: dict[str, str],
     index: int,
     number: int | None,
 ) -> tuple[CutDocument, int]:
-    """All runs of one document (1, L) at one cut, and how many mixers were cut."""
-    forward, answers = Forward.of(model, ids), ids[0, cut + 1 :]
+    """All runs of one document at one cut, and how many mixers were cut."""
+    forward = Forward.of(model, batch_of(given), axis_of(given))
+    answers = cast("Tensor", ids_of(given))[cut + 1 :]
     noting = Cutting(cut, own, whole)
     logits, spectra = noting.logits(forward), noting.spectra
     if logits.shape[-1] < max(vocabulary_size(model) or 0, int(answers.max()) + 1):
@@ -158,7 +183,7 @@ def _measured(
         made.append(CutRun(run.rule, run.scale, run.kept, _loss(predicted, answers), float(divergence)))
     entropy = mean_numbers(spectra, {name: one.entropy for name, one in spectra.items()})
     ceiling = mean_numbers(spectra, {name: torch.full_like(one.norm, one.most) for name, one in spectra.items()})
-    return CutDocument(index, ids.shape[1], cut, _loss(expected, answers), entropy, ceiling, tuple(made)), len(spectra)
+    return CutDocument(index, len(given), cut, _loss(expected, answers), entropy, ceiling, tuple(made)), len(spectra)
 
 
 def _loss(log_probabilities: Tensor, answers: Tensor) -> float:

@@ -1,0 +1,261 @@
+"""Whatever a model takes is profiled: frames of any layout, and mappings to its arguments."""
+
+import numpy as np
+import pytest
+import torch
+from oracles.attention_models import attention_model, token_ids
+from torch import nn
+from torch.nn import functional
+
+import statesize as ss
+from statesize.errors import InputError, ModelError
+from statesize.models.digests import tokens_sha256
+from statesize.texts.inputs import given_sequences
+
+LENGTH = 24
+
+
+class Block(nn.Module):
+    def __init__(self, width=16):
+        super().__init__()
+        self.norm, self.projection = nn.LayerNorm(width), nn.Linear(width, 3 * width)
+
+    def forward(self, hidden):
+        split = (
+            part.unflatten(-1, (4, -1)).transpose(1, 2) for part in self.projection(self.norm(hidden)).chunk(3, -1)
+        )
+        mixed = functional.scaled_dot_product_attention(*split, is_causal=True)
+        return hidden + mixed.transpose(1, 2).flatten(2)
+
+
+class Series(nn.Module):
+    """Frames (B, L, W), as of a time series."""
+
+    def __init__(self, width=3):
+        super().__init__()
+        self.into, self.out = nn.Linear(width, 16), nn.Linear(16, width)
+        self.blocks = nn.ModuleList(Block() for _ in range(2))
+
+    def mixed(self, hidden):
+        for block in self.blocks:
+            hidden = block(hidden)
+        return self.out(hidden)
+
+    def forward(self, frames):
+        return self.mixed(self.into(frames))
+
+
+class Sound(Series):
+    """Frames (B, W, L), as convolutions take them."""
+
+    def __init__(self, width=3):
+        super().__init__(width)
+        self.into = nn.Conv1d(width, 16, 1)
+
+    def forward(self, sound):
+        return self.mixed(self.into(sound).mT).mT
+
+
+class Transposing(Sound):
+    def forward(self, frames):
+        return super().forward(frames.mT).mT
+
+
+class Padding(nn.Module):
+    """A causal convolution, whose input is a padded copy."""
+
+    def __init__(self):
+        super().__init__()
+        self.convolution = nn.Conv1d(3, 3, 3)
+
+    def forward(self, sound):
+        return self.convolution(functional.pad(sound, (2, 0)))
+
+
+class Loop(nn.Module):
+    """A recurrence over dimension 0 or 1."""
+
+    def __init__(self, batch_first):
+        super().__init__()
+        self.loop = nn.GRU(3, 4, batch_first=batch_first)
+
+    def forward(self, frames):
+        return self.loop(frames)[0]
+
+
+def made(kind, *args):
+    torch.manual_seed(0)
+    return kind(*args).eval()
+
+
+def frames(*shape):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(1))
+
+
+LAYOUTS = {
+    "linear": (Series, (), (2, LENGTH, 3)),
+    "convolution": (Sound, (), (2, 3, LENGTH)),
+    "transposed": (Transposing, (), (2, LENGTH, 3)),
+    "padded": (Padding, (), (2, 3, LENGTH)),
+    "one channel": (Sound, (1,), (2, 1, LENGTH)),
+    "as many channels": (Sound, (LENGTH,), (2, LENGTH, LENGTH)),
+    "batch first": (Loop, (True,), (2, LENGTH, 3)),
+    "positions first": (Loop, (False,), (LENGTH, 2, 3)),
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_the_positions_lie_where_the_modules_say(layout):
+    kind, args, shape = LAYOUTS[layout]
+    model, inputs = made(kind, *args), frames(*shape)
+    captured = list(ss.capture(model, inputs))
+    assert {item.operator.length for item in captured} == {LENGTH}
+    profile = ss.profile(model, inputs)
+    assert profile.tokens["length"].values.tolist() == [LENGTH, LENGTH]
+    assert profile.mixers == tuple(item.name for item in captured)
+    axis = shape.index(LENGTH) if layout != "as many channels" else 2
+    assert ss.profile(model, inputs, axis=axis).summary().equals(profile.summary())
+    assert ss.plan(model, inputs).tokens == 2 * LENGTH
+
+
+def test_layouts_of_the_same_numbers_have_the_same_profile():
+    series, sound = made(Series), made(Sound)
+    sound.load_state_dict(
+        {name: one[..., None] if name == "into.weight" else one for name, one in series.state_dict().items()}
+    )
+    inputs = frames(2, LENGTH, 3)
+    one, other = ss.profile(series, inputs), ss.profile(sound, inputs.mT)
+    np.testing.assert_allclose(one.ess().values, other.ess().values, rtol=1e-4)
+
+
+def test_modules_that_contradict_each_other_are_asked_about():
+    class Both(Sound):
+        def __init__(self):
+            super().__init__()
+            self.over_positions = nn.Linear(LENGTH, 3)
+
+        def forward(self, sound):
+            return super().forward(sound) + self.over_positions(sound).mean()
+
+    model, inputs = made(Both), frames(2, 3, LENGTH)
+    for call in (ss.capture, ss.profile, ss.plan):
+        with pytest.raises(
+            InputError, match=r"axis must name .*Conv1d, Linear of Both do not tell.*axis=2 for \(B, W, L\)"
+        ):
+            call(model, inputs)
+    assert ss.capture(model, inputs, axis=2).length == LENGTH
+
+
+def test_codes_of_three_dimensions_need_their_axis_and_others_are_refused():
+    class Codes(Series):
+        def __init__(self):
+            super().__init__(16)
+            self.embedding = nn.Embedding(8, 16)
+
+        def forward(self, codes):
+            return self.mixed(self.embedding(codes).sum(1))
+
+    model, codes = made(Codes), torch.arange(2 * 3 * LENGTH).reshape(2, 3, LENGTH) % 8
+    with pytest.raises(InputError, match="axis must name the dimension of positions of inputs, integers of shape"):
+        ss.profile(model, codes)
+    assert ss.profile(model, codes, axis=-1).tokens["length"].values.tolist() == [LENGTH, LENGTH]
+    with pytest.raises(InputError, match=r"axis must be a dimension of inputs, .* got 3"):
+        ss.profile(model, codes, axis=3)
+    with pytest.raises(ModelError, match=r"mixes 24 entries that are not the 3 positions.* name it by axis"):
+        ss.profile(model, codes, axis=1)
+
+
+def test_sequences_of_different_lengths_and_rows_are_measured_one_by_one(tmp_path):
+    model, inputs = made(Series), frames(3, LENGTH, 3)
+    whole = ss.profile(model, inputs)
+    listed = ss.profile(model, [inputs[:1], inputs[1:, :15], {"frames": inputs[2:, :9]}])
+    assert listed.tokens["length"].values.tolist() == [LENGTH, 15, 15, 9]
+    np.testing.assert_allclose(listed.ess().values, whole.ess().values)
+    streamed = ss.profile(model, iter([inputs.numpy()]), relative_tolerances=whole.attributes["relative_tolerances"])
+    assert streamed.summary().equals(whole.summary())
+    stored = ss.profile(model, inputs, output=tmp_path / "profile")
+    again = ss.profile(model, inputs, output=tmp_path / "profile", on_progress=lambda _: pytest.fail("measured again"))
+    assert again.summary().equals(stored.summary())
+    assert ss.Profile.load(tmp_path / "profile").summary().equals(whole.summary())
+
+
+def test_positions_are_labelled_by_number_or_by_the_caller_s_texts(tmp_path):
+    model, inputs = made(Series), frames(2, LENGTH, 3)
+    profile = ss.profile(model, inputs)
+    assert profile.tokens["tokens"].values.tolist() == [list(map(str, range(LENGTH)))] * 2
+    assert (profile.tokens["token_ids"].values == -1).all()
+    named = ss.profile(model, inputs, labels=[f"{at / 10} s" for at in range(LENGTH)], output=tmp_path / "named")
+    assert named.ess(1).columns[3] == (3, "0.3 s")
+    assert named.summary().equals(profile.summary())
+    each = ss.profile(model, inputs, labels=[range(LENGTH), ["a"] * LENGTH], output=tmp_path / "named")
+    assert each.tokens["tokens"].values[:, 0].tolist() == ["0", "a"]
+    page = profile.to_html(tmp_path / "page.html").read_text()
+    assert f"2 sequences of {LENGTH} positions" in page
+    assert f"texts of {LENGTH} positions" in page
+
+
+def test_labels_of_tokens_and_of_other_numbers_of_positions():
+    model, ids = attention_model("llama"), token_ids(1, 8)
+    assert ss.profile(model, ids, labels="ACGTACGT").ess().columns[2] == (2, "G")
+    with pytest.raises(InputError, match="labels must be one text for each position, 8 of them, got 7"):
+        ss.profile(model, ids, labels="ACGTACG")
+    with pytest.raises(InputError, match="labels must come with inputs that are known before"):
+        ss.profile(model, iter([ids]), labels="ACGTACGT")
+
+
+def test_a_mapping_is_handed_to_the_model_as_it_is():
+    model, ids = attention_model("llama"), token_ids(2, 12)
+    with torch.no_grad():
+        embeddings = model.get_input_embeddings()(ids)
+    plain = ss.profile(model, ids)
+    for inputs in ({"inputs_embeds": embeddings}, {"input_ids": ids, "position_ids": torch.arange(12).expand(2, -1)}):
+        np.testing.assert_allclose(ss.profile(model, inputs).ess().values, plain.ess().values, rtol=1e-6)
+    assert (
+        ss.profile(model, {"input_ids": ids, "position_ids": torch.arange(12)[None]})
+        .tokens["tokens"]
+        .equals(plain.tokens["tokens"])
+    )
+    later = ss.profile(model, {"input_ids": ids, "position_ids": 3 * torch.arange(12).expand(2, -1)})
+    assert not np.allclose(later.ess().values, plain.ess().values, rtol=1e-3)
+    assert ss.plan(model, {"inputs_embeds": embeddings}).tokens == 24
+
+
+def test_digests_tell_arguments_apart():
+    model = made(Series)
+    inputs = frames(1, LENGTH, 3)
+
+    def digest(given, axis=None):
+        return tokens_sha256(list(given_sequences(model, given, None, axis)[0]))
+
+    assert digest(inputs) == digest(inputs.clone()) == digest(inputs, 1)
+    changed = inputs.clone()
+    changed[0, 0, 0] += 1
+    assert (
+        len({digest(one) for one in (inputs, changed, inputs[:, :-1], {"frames": inputs})} | {digest(inputs, 2)}) == 5
+    )
+
+
+def test_a_decoder_is_profiled_beside_what_its_encoder_reads():
+    from transformers import T5Config, T5ForConditionalGeneration
+
+    torch.manual_seed(0)
+    config = T5Config(vocab_size=64, d_model=32, d_kv=8, d_ff=48, num_layers=2, num_heads=4)
+    model, ids = T5ForConditionalGeneration(config).eval(), token_ids(2, 70)
+    inputs = {"input_ids": ids[:, :9], "decoder_input_ids": ids}
+    profile = ss.profile(model, inputs, positions=4)
+    assert profile.mixers == tuple(f"decoder.block.{at}.layer.0.SelfAttention" for at in range(2))
+    assert profile.tokens["token_ids"].values.tolist() == ids.tolist()
+    assert sum("cross-attention" in reason for reason in profile.attributes["skipped"].values()) == 2
+    assert ss.plan(model, inputs, positions=4).tokens == 140
+    with torch.no_grad():
+        encoded = {"encoder_outputs": model.get_encoder()(ids[:, :9]), "decoder_input_ids": ids}
+    assert ss.profile(model, encoded, positions=4).summary().equals(profile.summary())
+    result = ss.truncate(model, inputs, tokens=16)
+    assert (result.mixers, result.count) == (2, 2)
+    found = ss.network_ess(model, {name: one[:1] for name, one in inputs.items()}, positions=[8], accuracy=0.2)
+    assert (found.start, found.end) == ("decoder.embed_tokens", "decoder.final_layer_norm")
+
+
+def test_truncation_needs_tokens():
+    with pytest.raises(InputError, match="inputs must hold token ids, of which the test compares the loss of the next"):
+        ss.truncate(made(Series), frames(2, LENGTH, 3), tokens=16)
