@@ -31,8 +31,9 @@ def test_ids_that_are_none(ids, pattern):
 
 
 def test_hidden_states_instead_of_ids():
-    pattern = r"shape \(L,\) or \(S, L\), got shape \(1, 5, 32\)\. Measure each operator of ss\.capture\(model"
-    refused(InputError, pattern, ss.profile, tiny_llama(), torch.randn(1, 5, 32))
+    pattern = r"token ids for LlamaForCausalLM, got frames of shape \(1, 5, 32\)\. Give embeddings as .\"inputs_emb"
+    for call in (ss.profile, ss.capture, ss.plan, ss.network_ess):
+        refused(InputError, pattern, call, tiny_llama(), torch.randn(1, 5, 32))
 
 
 class Dropping(nn.Module):

@@ -57,12 +57,12 @@ def captured_mixers(
             require_budget(mixer.name, captured.length, "all heads", needed, memory or 0, max(needed, after))
         return captured
     except IndexError as error:
-        which = "the sequences" if sequence is None else f"sequence {sequence}"
-        if isinstance(inputs, Tensor) and not inputs.is_floating_point():
-            which += f" of {inputs.shape[1]} tokens with ids up to {int(inputs.max())}"
+        if not isinstance(inputs, Tensor) or inputs.is_floating_point():
+            raise
+        which = f"sequences 0 to {len(inputs) - 1}" if sequence is None else f"sequence {sequence}"
         raise InputError(
-            f"The model refused {which}: {error}. Check that the ids come from the model's own tokenizer and that the "
-            f"sequence is not too long{hint}."
+            f"The model refused {which} of {inputs.shape[1]} tokens with ids up to {int(inputs.max())}: {error}. "
+            f"Check that the ids come from the model's own tokenizer and that the sequence is not too long{hint}."
         ) from error
 
 

@@ -68,7 +68,7 @@ def test_the_one_value_head_of_multi_query_attention_is_multiplied_by_the_maps_o
     for item, layer in zip(capture(model, ids), model.transformer.h, strict=True):
         assert (item.units, item.groups, item.stored_channels) == (4, 1, 8)
         response = impulse_response("falcon", model, layer, ids[:1])
-        torch.testing.assert_close(item.operator.dense()[0], response, rtol=0, atol=1e-5)
+        torch.testing.assert_close(item.operator.dense()[0].float(), response, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("formula", ["bhij,bjd->bhid", "bhij,bjd->bihd", "product"])
@@ -91,7 +91,7 @@ def test_multi_query_attention_of_a_module_of_one_s_own(formula):
     (item,) = capture(nn.Sequential(nn.Embedding(64, 8), MultiQuery()), token_ids())
     assert (item.kind, item.units, item.groups, item.multiplicity) == ("attention", 2, 1, 4)
     assert item.faithfulness < 1e-5
-    torch.testing.assert_close(item.operator.dense().sum(-1), torch.ones(2, 2, 21))
+    torch.testing.assert_close(item.operator.dense().sum(-1), torch.ones(2, 2, 21, dtype=torch.float64))
 
 
 @pytest.mark.parametrize("family", UNREGISTERED)

@@ -190,15 +190,14 @@ def in_double(value: object) -> Any:
 
 def mapped(value: Any, function: Callable[[Any], Any]) -> Any:
     """A value with a function applied to what its tuples, lists and dicts hold, however deep."""
+    kind = cast("Any", type(cast("object", value)))
     if isinstance(value, dict):
         parts = {key: mapped(part, function) for key, part in cast("dict[Any, Any]", value).items()}
         # What models of transformers return, and take as `encoder_outputs`, is more than a mapping.
-        kind = cast("Any", type(cast("object", value)))
         return kind(**parts) if hasattr(kind, "to_tuple") else parts
     if isinstance(value, UserDict):
         # Keys and values that layers hand on to later ones.
-        held = cast("UserDict[Any, Any]", value)
-        return type(held)(mapped(held.data, function))
+        return kind(mapped(cast("Any", value).data, function))
     if type(value) in (tuple, list):
         return type(value)(mapped(part, function) for part in value)
     return function(value)

@@ -155,6 +155,12 @@ def check_inputs(model: nn.Module, inputs: Inputs, axis: int | None = None) -> M
     if values.is_meta or not values.shape[0]:
         raise InputError(f"{shown} must hold numbers, got shape {tuple(values.shape)} on device {values.device}.")
     main = getattr(next(iter(pretrained), None), "main_input_name", "")
+    whole = model in pretrained[:1] and main in _TOKENS
+    if values.ndim > 2 and values.is_floating_point() and (name in _TOKENS or (not name and whole)):
+        raise InputError(
+            f"inputs must be token ids for {type(model).__name__}, got frames of shape {tuple(values.shape)}. Give "
+            'embeddings as {"inputs_embeds": …}, or call ss.capture with the layers that take frames.'
+        )
     tokens = values.ndim == 2 and (name in _TOKENS or (not name and main in _TOKENS))
     if tokens and pretrained:
         # An encoder may read other tokens than the decoder.
