@@ -32,7 +32,7 @@ class FoundMixer:
         units: Number of heads or channels that have a T of their own.
         multiplicity: How many channels share one T.
         state_size: Theoretical state-size once it has filled, or None where it is a cache that grows.
-        state_bytes: Bytes that the model's own cache holds for it at the end of one sequence.
+        state_bytes: Bytes that the model's own cache holds for its kernel at the end of one sequence.
         map_bytes: Bytes of T of all units where it is made and held as a whole; more when it is made again in
             float32.
     """

@@ -28,7 +28,8 @@ from statesize.adapters.faithfulness import (
 )
 from statesize.adapters.forward import Forward
 from statesize.adapters.impulses.modules import OwnMixing, find_own_mixing
-from statesize.adapters.kernels.convolutions import SHORT_CONVOLUTION, short_convolution_bytes
+from statesize.adapters.kernels.convolutions import SHORT_CONVOLUTION
+from statesize.adapters.kernels.own_cache import bytes_beside
 from statesize.adapters.models.held import in_double, in_single, measuring, single_precision, stored_dtype
 from statesize.adapters.models.in_double import double_precision
 from statesize.adapters.models.inputs import Inputs, measurable
@@ -114,7 +115,7 @@ class Capture(Iterator[Captured]):
         chosen = [mixer.name in self._chosen for mixer in call.mixers]
         try:
             own = call.name in self._own_mixing.derivatives
-            mixers_here = [self._derivative(call, *labels)] if own else self._checked(call, labels)
+            mixers_here = [self._derivative(call, *labels)] if own else self._with_bytes_beside(call, labels)
         except ModelError as error:
             # A requested one is an error; otherwise the others are measured.
             if self._selected:
@@ -152,6 +153,15 @@ class Capture(Iterator[Captured]):
         del self._kept[names]
         return replace(item, groups=item.groups or item.units, readers=tuple(kept))
 
+    def _with_bytes_beside(self, call: Call, labels: list[str]) -> list[Captured]:
+        """The mixers of a call, of which the first holds what the cache has for the module beside their kernels."""
+        items = self._checked(call, labels)
+        at = next((at for at, item in enumerate(items) if item.kind != SHORT_CONVOLUTION), None)
+        if at is not None:
+            held = items[at].state_bytes + bytes_beside(call.module, self._forward.length)
+            items[at] = replace(items[at], state_bytes=held)
+        return items
+
     def _checked(self, call: Call, labels: list[str]) -> list[Captured]:
         if self._checks_mixing and not call.by_impulses and is_own_code(call.module):
             other = other_mixing(self._forward, call)
@@ -177,7 +187,7 @@ class Capture(Iterator[Captured]):
             else:
                 agreement = self._agreement(call, observations, output)
                 pairs = zip(labels, observations, strict=True)
-                return [self._captured(label, item, call.module, agreement) for label, item in pairs]
+                return [self._captured(label, item, agreement) for label, item in pairs]
         observations, output = self._rerun(call, dtype)
         difference = _output_difference(call, output, _AGAIN)
         pairs = zip(labels, observations, strict=True)
@@ -239,16 +249,9 @@ class Capture(Iterator[Captured]):
             )
         return Agreement(difference, ROUNDED, f"Its own arithmetic rounds by {difference:.0e} of the largest value.")
 
-    def _captured(self, name: str, observation: Observation, module: nn.Module, agreement: Agreement) -> Captured:
+    def _captured(self, name: str, observation: Observation, agreement: Agreement) -> Captured:
         difference = check_operator(observation)
-        return self._described(name, observation, module, difference, agreement)
-
-    def _described(
-        self, name: str, observation: Observation, module: nn.Module, difference: float, agreement: Agreement
-    ) -> Captured:
-        item = from_observation(name, observation, difference, agreement, self.run_difference)
-        held = item.state_bytes + (0 if item.kind == SHORT_CONVOLUTION else short_convolution_bytes(module))
-        return replace(item, state_bytes=held)
+        return from_observation(name, observation, difference, agreement, self.run_difference)
 
     def _captured_as_it_is(
         self, name: str, observation: Observation, module: nn.Module, again: float, reason: str
@@ -256,7 +259,7 @@ class Capture(Iterator[Captured]):
         difference, note = check_rounded_operator(observation, module)
         found = max(difference, again)
         agreement = Agreement(found, allowed(found, stored_dtype(module), observation.largest_score))
-        item = self._described(name, observation, module, math.nan, agreement)
+        item = from_observation(name, observation, math.nan, agreement, self.run_difference)
         return replace(item, note=" ".join(filter(None, (item.note, note, reason))))
 
 

@@ -10,7 +10,7 @@ from statesize.errors import ModelError
 def observed(probabilities, values, seen=None, window=None, module=None):
     mixed = torch.zeros(*probabilities.shape[:3], values.shape[-1])
     mixing = Mixing([lambda: probabilities], probabilities.shape)
-    told = {"module": module or torch.nn.Identity(), "state_bytes": 0, "text": len(probabilities[0, 0])}
+    told = {"module": module or torch.nn.Identity(), "text": len(probabilities[0, 0])}
     return observed_mixing("mixer", mixing, values, mixed, seen=seen, window=window, **told)
 
 

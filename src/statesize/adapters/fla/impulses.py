@@ -13,7 +13,6 @@ from torch import Tensor
 from statesize.adapters.faithfulness import bound, relative_difference
 from statesize.adapters.fla.call import FlaCall
 from statesize.adapters.kernels.probabilities import Mixing, observed_mixing
-from statesize.adapters.models.held import stored_element_size
 from statesize.adapters.observation import Observation, Units
 from statesize.adapters.replaced import first
 from statesize.errors import ModelError
@@ -31,18 +30,15 @@ def observed_attention(
 ) -> Observation:
     """What a call mixed by T = maps(call), (S, H, L, L); each key-value head serves consecutive heads."""
     values = call.arguments["v"].transpose(1, 2)
-    sequences, keys = values.shape[0], call.arguments["k"]
-    cached = call.length if window is None else min(call.length, window - 1)
-    numbers = (keys.numel() + values.numel()) // (sequences * call.length)
     return observed_mixing(
         call.name,
-        Mixing([lambda: maps(call)], (sequences, call.heads, call.length, values.shape[2])),
+        Mixing([lambda: maps(call)], (values.shape[0], call.heads, call.length, values.shape[2])),
         values,
         call.output.transpose(1, 2),
         module=call.module,
         seen=_seen(call, window),
         window=window,
-        state_bytes=cached * numbers * stored_element_size(call.module),
+        keys=(call.arguments["k"].transpose(1, 2),),
         text=call.length,
         kind=kind,
     )

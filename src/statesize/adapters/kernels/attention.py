@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from statesize.adapters.kernels.plain_attention import PlainAttention, is_band
 from statesize.adapters.kernels.probabilities import Mixing, observed_mixing, observed_plain, visible_keys
-from statesize.adapters.models.held import in_single, stored_element_size
+from statesize.adapters.models.held import in_single
 from statesize.adapters.models.in_double import arithmetic_of
 from statesize.adapters.observation import Observation, Product, Record, Running, random_like
 from statesize.adapters.replaced import (
@@ -144,9 +144,7 @@ class _Called:
             with self.running.unseen():
                 difference = plain.explained(values, leaving, exact=self.running.exact)
             if difference is not None:
-                return observed_plain(
-                    self.name, plain, self.value, mixed, self.state_bytes, self.module, difference=difference
-                )
+                return observed_plain(self.name, plain, self.value, mixed, self.module, difference=difference)
         return observed_mixing(
             self.name,
             Mixing(self.maps(), (*self.query.shape[:2], length, keys)),
@@ -154,7 +152,7 @@ class _Called:
             mixed,
             seen=visible_keys(self.mask, length, keys),
             window=self.window,
-            state_bytes=self.state_bytes,
+            keys=(self.key,),
             text=self.text,
             module=self.module,
             probed=lambda: self.probed,
@@ -188,16 +186,6 @@ class _Called:
             return None
         sink = None if sink is None else sink.detach().to(self.query.dtype)
         return PlainAttention(self.query, self.key, self.scale, self.window, sink=sink, soft_cap=cap)
-
-    @property
-    def state_bytes(self) -> int:
-        """What the model's cache holds of this mixer at the end of one sequence."""
-        if getattr(self.module, "is_kv_shared_layer", False):
-            # It reads the cache of an earlier layer.
-            return 0
-        keys = self.key.shape[2]
-        cached = keys if self.window is None else min(keys, self.window - 1)
-        return cached * _cached_numbers(self.module, self.key, self.value) * stored_element_size(self.module)
 
     def maps(self) -> list[Callable[[], Tensor | None]]:
         """Ways to T, (S, H, L, L), the fastest first."""
@@ -253,7 +241,7 @@ def _difference(halves: Kept, call: MixerCall) -> Observation:
         module=call.module,
         seen=visible_keys(first.mask, length, first.key.shape[2]),
         window=first.window,
-        state_bytes=first.state_bytes,
+        keys=(first.key,),
         text=first.text,
         kind="differential attention",
     )
@@ -300,11 +288,3 @@ def attention_window(module: nn.Module, options: dict[str, Any]) -> int | None:
     """The positions that a query sees, itself included, or None for all before it."""
     window = options.get("sliding_window", getattr(module, "sliding_window", None))
     return int(window) if window else None
-
-
-def _cached_numbers(module: nn.Module, key: Tensor, value: Tensor) -> int:
-    """Numbers that the cache holds for one position: keys and values, or what multi-head latent attention keeps."""
-    if hasattr(module, "expand_kv"):
-        latent = cast("Any", module)
-        return int(latent.kv_lora_rank) + int(latent.qk_rope_head_dim)
-    return key.shape[1] * (key.shape[-1] + value.shape[-1])

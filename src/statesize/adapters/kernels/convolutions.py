@@ -10,8 +10,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from statesize.adapters.kernels.own_cache import convolution_bytes
 from statesize.adapters.kernels.scans import CONVOLUTION
-from statesize.adapters.models.held import stored_element_size
 from statesize.adapters.observation import Observation, Record, Running, Units, take
 from statesize.adapters.replaced import (
     MixerCall,
@@ -82,7 +82,7 @@ def _before_rg_lru(call: MixerCall) -> Observation:
     values = part.args[0]
     output = part.output[..., : values.shape[-1]]
     name = f"{call.name}.conv_1d"
-    return _inner(name, convolution, values, convolution.weight.squeeze(1), convolution.bias, None, output)
+    return _inner(name, call.module, values, convolution.weight.squeeze(1), convolution.bias, None, output)
 
 
 def _part_with(module: nn.Module, weight: Tensor) -> str:
@@ -143,15 +143,9 @@ def _observation(
         mixed=mixed[..., None],
         passed_on=passed_on,
         state_size=taps - 1,
-        state_bytes=values.shape[1] * taps * stored_element_size(module),
+        state_bytes=convolution_bytes(module, values.shape[1], taps),
         inner=inner,
     )
-
-
-def short_convolution_bytes(module: nn.Module) -> int:
-    """Bytes that the cache holds for the short convolutions inside a mixer: the last K inputs of each channel."""
-    convolutions = [part for part in module.children() if isinstance(part, nn.Conv1d) and part.groups > 1]
-    return sum(part.groups * part.kernel_size[0] * stored_element_size(part) for part in convolutions)
 
 
 def _shift_register(kernel: Tensor, entering: Tensor, leaving: Tensor) -> DelayedRecurrence:

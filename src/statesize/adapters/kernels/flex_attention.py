@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from statesize.adapters.kernels.probabilities import Mixing, observed_mixing
-from statesize.adapters.models.held import in_single, stored_element_size
+from statesize.adapters.models.held import in_single
 from statesize.adapters.observation import Observation, Product, Record, Running, random_like
 from statesize.adapters.replaced import first, replaced, source_files, with_first
 
@@ -65,7 +65,6 @@ def _observed(function: Callable[..., Any], running: Running, record: Record) ->
             return values, answers(values)
 
         def observation() -> Observation:
-            stored = sum(part[0].numel() for part in (key, value))
             return observed_mixing(
                 frame.name,
                 Mixing([maps], (query.shape[0], query.shape[1], query.shape[2], value.shape[2])),
@@ -74,7 +73,7 @@ def _observed(function: Callable[..., Any], running: Running, record: Record) ->
                 module=frame.module,
                 seen=None,
                 window=None,
-                state_bytes=stored * stored_element_size(frame.module),
+                keys=(key,),
                 text=running.length,
                 probed=probed,
             )

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from statesize.adapters.faithfulness import BOUNDS, check_finite, relative_difference
+from statesize.adapters.kernels.own_cache import attention_bytes
 from statesize.adapters.kernels.plain_attention import PlainAttention
 from statesize.adapters.observation import EXACT, Observation, Units
 from statesize.errors import ModelError
@@ -80,8 +81,8 @@ def observed_mixing(
     module: nn.Module,
     seen: Tensor | None,
     window: int | None,
-    state_bytes: int,
     text: int,
+    keys: Sequence[Tensor] = (),
     kind: str = "attention",
     probed: Callable[[], tuple[Tensor, Tensor]] | None = None,
     largest_score: Callable[[], float] = float,
@@ -89,11 +90,12 @@ def observed_mixing(
     """The Observation of one call of an attention function."""
     # values: u, (S, K, L, P); each of the K key-value heads serves H / K consecutive heads, and so do equal ones.
     # mixed: y, (S, H, L, P).
+    # keys: What may be its keys, (S, K, L, d), of which its cache's bytes follow.
     # seen: (L, L) boolean, which positions (columns) a query may see; None takes those that any head gives weight.
     # probed: Other values, as `values`, and what the layer's own code makes of them, as `mixed`.
-    _, heads, length, keys = mixing.shape
-    if keys != length:
-        raise ModelError(_other_positions(name, length, keys, text))
+    _, heads, length, entries = mixing.shape
+    if entries != length:
+        raise ModelError(_other_positions(name, length, entries, text))
     if seen is None:
         seen = (mixing.of(name, values, mixed) > 0).any(0).any(0)
     if bool(seen.triu(1).any()):
@@ -102,6 +104,7 @@ def observed_mixing(
         # What the layer calls its window hides nothing here.
         window = None
     state_size = _state_size(seen, window)
+    filled = _filled(state_size) if window is None else window - 1
     groups, stored_channels = _stored(module, values)
     told = cache(probed or (lambda: (values, mixed)))
 
@@ -117,8 +120,8 @@ def observed_mixing(
         operator=operator,
         values=by_head(values),
         mixed=mixed,
-        state_size=_filled(state_size) if window is None else window - 1,
-        state_bytes=state_bytes,
+        state_size=filled,
+        state_bytes=attention_bytes(module, keys, values, length, filled),
         note=NOTES.get(type(module).__name__, ""),
         groups=groups if groups < heads else 0,
         stored_channels=stored_channels,
@@ -135,13 +138,14 @@ def observed_plain(
     plain: PlainAttention,
     values: Tensor,
     mixed: Tensor,
-    state_bytes: int,
     module: nn.Module,
     *,
     difference: float | None = None,
 ) -> Observation:
     """The same of attention whose queries and keys say what it is; values u (S, K, L, P), mixed y (S, H, L, P)."""
-    heads, window = plain.query.shape[1], plain.window
+    heads, length = plain.query.shape[1:3]
+    window = plain.window
+    state_size = None if window is None else window - 1
     groups, stored_channels = _stored(module, values)
     return Observation(
         name=name,
@@ -149,8 +153,8 @@ def observed_plain(
         operator=plain.operator,
         values=values[:, :, None].expand(-1, -1, heads // values.shape[1], -1, -1).flatten(1, 2),
         mixed=mixed,
-        state_size=None if window is None else window - 1,
-        state_bytes=state_bytes,
+        state_size=state_size,
+        state_bytes=attention_bytes(module, (plain.key,), values, length, state_size),
         note=NOTES.get(type(module).__name__, ""),
         groups=groups if groups < heads else 0,
         stored_channels=stored_channels,

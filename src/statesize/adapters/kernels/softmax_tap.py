@@ -16,7 +16,7 @@ from torch.overrides import TorchFunctionMode
 
 from statesize.adapters.kernels.plain_attention import UNSEEN, PlainAttention, is_band, relative_to_last
 from statesize.adapters.kernels.probabilities import Mixing, observed_mixing, observed_plain
-from statesize.adapters.models.held import in_single, is_low, stored_element_size
+from statesize.adapters.models.held import in_single, is_low
 from statesize.adapters.models.in_double import arithmetic_of
 from statesize.adapters.observation import Observation, Product, Record, Running, random_like
 
@@ -48,6 +48,9 @@ class _SoftmaxTap(TorchFunctionMode):
         self.largest_score: Callable[[], float] = float
         self.factors: Sequence[Tensor] = ()
         self.scores: _Scores | None = None
+        # What may be its keys: the last two products of square shape, since a position may be scored by itself.
+        self.keys: Sequence[Tensor] = ()
+        self.keys_of_probabilities: Sequence[Tensor] = ()
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -64,6 +67,7 @@ class _SoftmaxTap(TorchFunctionMode):
                 self.scores = _scores_of(self.factors, scores, self.running.frame.module)
                 self.largest_score = partial(_largest, scores)
             self.factors = ()
+            self.keys_of_probabilities, self.keys = self.keys, ()
         elif func is functional.scaled_dot_product_attention:
             held = self._observe_fused(args, kwargs or {}, result)
         elif func is torch.einsum and self.probabilities is not None:
@@ -78,6 +82,7 @@ class _SoftmaxTap(TorchFunctionMode):
                 held = self._observe(lambda: probabilities, probabilities.shape, factors[1], result, product, plain)
             elif _is_map(result):
                 self.factors = factors
+                self.keys = (*self.keys[-1:], factors[1].mT)
         return result if held is None else held
 
     def _observe_fused(self, args: tuple[Any, ...], kwargs: dict[str, Any], mixed: Tensor) -> Tensor | None:
@@ -87,6 +92,7 @@ class _SoftmaxTap(TorchFunctionMode):
         shape = (*query.shape[:-1], values.shape[-2])
         ways = _by_queries_and_keys(query, args, kwargs)
         self.largest_score = ways[0].largest_score if ways else float
+        self.keys_of_probabilities = (_argument(args, kwargs, 1, "key"),)
         answers = partial(_answers, in_single(args), in_single(kwargs))
         values = in_single(values)
         maps = partial(_of_identity, answers, values)
@@ -116,6 +122,7 @@ class _SoftmaxTap(TorchFunctionMode):
     ) -> Tensor | None:
         # others: Random values and what the fused function makes of them; None where the map itself is there.
         frame, exact, largest_score = self.running.frame, self.running.exact, self.largest_score
+        keys, self.keys_of_probabilities = self.keys_of_probabilities, ()
         sequences = _sequences(self.running, shape)
 
         def by_head(pair: _Pair) -> _Pair:
@@ -127,8 +134,6 @@ class _SoftmaxTap(TorchFunctionMode):
             model = by_head((values, mixed))
             probed = None if others is None else cache(partial(_applied, by_head, others))
             whole = (sequences, math.prod(shape[:-2]) // sequences, *shape[-2:])
-            # The library's cache of these models keeps every position, a window or not.
-            state_bytes = 2 * model[0][0].numel() * stored_element_size(frame.module)
             window = _window(frame.module)
             for way in ways if window is None and whole[2] == self.running.length else ():
                 if probed is None:
@@ -136,7 +141,7 @@ class _SoftmaxTap(TorchFunctionMode):
                 else:
                     difference = way.explained(*(probed() if exact else model), exact=exact)
                 if difference is not None:
-                    return observed_plain(frame.name, way, *model, state_bytes, frame.module, difference=difference)
+                    return observed_plain(frame.name, way, *model, frame.module, difference=difference)
             return observed_mixing(
                 frame.name,
                 Mixing([lambda: maps().reshape(whole)], cast("tuple[int, int, int, int]", whole)),
@@ -144,7 +149,7 @@ class _SoftmaxTap(TorchFunctionMode):
                 module=frame.module,
                 seen=None,
                 window=window,
-                state_bytes=state_bytes,
+                keys=[part.reshape(sequences, -1, *part.shape[-2:]) for part in keys if _is_by_position(part, whole)],
                 text=self.running.length,
                 probed=probed,
                 largest_score=largest_score,
@@ -160,6 +165,11 @@ def _sequences(running: Running, shape: Sequence[int]) -> int:
     frame = running.frame
     hidden = next((part for part in (*frame.args, *frame.kwargs.values()) if isinstance(part, Tensor)), None)
     return shape[0] if hidden is None or not hidden.ndim or shape[0] % hidden.shape[0] else hidden.shape[0]
+
+
+def _is_by_position(part: Tensor, whole: Sequence[int]) -> bool:
+    """Whether a factor has entries for the sequences and positions of a map (S, H, L, L)."""
+    return part.shape[-2] == whole[-1] and part.shape[:-2].numel() % whole[0] == 0
 
 
 def _is_map(result: object) -> bool:
@@ -223,6 +233,9 @@ class _Scores:
 
     def plain(self, sequences: int) -> Sequence[PlainAttention]:
         """Queries and keys alone, and with what the last row has beside their product as a bias of the keys."""
+        if any(part.shape[:-2].numel() % sequences for part in (self.query, self.key)):
+            # One factor for all sequences, such as embeddings of positions.
+            return ()
         query, key = (part.reshape(sequences, -1, *part.shape[-2:]) for part in (self.query, self.key))
         last = self.last.reshape(sequences, -1, self.last.shape[-1]).to(query.dtype)
         if last.shape[1] != query.shape[1] or query.shape[1] % key.shape[1]:

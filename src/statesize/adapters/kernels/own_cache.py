@@ -1,0 +1,145 @@
+"""What the model's own cache holds for a mixer at the end of one sequence."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Iterable
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from statesize.adapters.models.held import stored_element_size
+from statesize.adapters.replaced import is_a
+
+# They compute in float32 what they store, whatever the dtype of their weights.
+_IN_SINGLE = (
+    "InklingShortConvolution",
+    "Inkling2ShortConvolution",
+    "Inkling2DynamicShortConvolution",
+    "Dots3NoteTextIndexer",
+)
+
+
+def attention_bytes(
+    module: nn.Module, keys: Iterable[Tensor], values: Tensor, length: int, state_size: int | None
+) -> int:
+    """Bytes of what attention stores of a text.
+
+    Args:
+        module: The mixer.
+        keys: What may be its keys, (S, K, L, d) each; the largest counts. Without any they are taken to be as values.
+        values: U, (S, K, L, P).
+        length: Positions of the text.
+        state_size: How many earlier positions may be seen at most, or None for all.
+
+    Returns:
+        The bytes.
+    """
+    if getattr(module, "is_kv_shared_layer", False):
+        # It reads the cache of an earlier layer.
+        return 0
+    if hasattr(module, "expand_kv"):
+        # The latent of which keys and values of all heads are made, and the rotated part of the keys.
+        latent = cast("Any", module)
+        numbers = int(latent.kv_lora_rank) + int(latent.qk_rope_head_dim)
+    elif is_a(module, ("XLNetRelativeAttention",)):
+        # Its memory is of hidden states, of which it makes keys and values anew.
+        numbers = int(cast("Any", module).d_model)
+    elif is_a(module, ("FalconAttention",)):
+        # It stores what it has copied for further queries.
+        numbers = 2 * values.shape[1] * values.shape[-1]
+    else:
+        held = _distinct_numbers(values)
+        numbers = held + max(map(_distinct_numbers, keys), default=held)
+    return numbers * _kept_positions(module, length, state_size) * stored_element_size(module)
+
+
+def _distinct_numbers(stored: Tensor) -> int:
+    """Numbers a position of the heads (S, K, L, d) that are not copies of others, made for further queries."""
+    heads, width = stored.shape[1], stored.shape[-1]
+    # Heads that differ do so at the last position already, nearly always; zeros tell nothing.
+    last = cast("Tensor", torch.unique(stored[:, :, -1].transpose(0, 1), dim=0))
+    if len(last) == heads or not bool(stored.any()):
+        return heads * width
+    distinct: list[Tensor] = []
+    for head in stored.unbind(1):
+        if not any(torch.equal(head, other) for other in distinct):
+            distinct.append(head)
+    return len(distinct) * width
+
+
+def _kept_positions(module: nn.Module, length: int, state_size: int | None) -> int:
+    """How many of the positions of a text are kept: as the model's own cache does, or as many as may be seen."""
+    bound = _cache_bound(module)
+    if bound is None:
+        bound = math.inf if state_size is None else state_size
+    return int(min(length, bound))
+
+
+def _cache_bound(module: nn.Module) -> float | None:
+    """How many positions the cache of a model of transformers holds for one of its modules; None for other models."""
+    names = [kind.__module__ for kind in type(module).__mro__]
+    file = next((name for name in names if name.startswith("transformers.models.")), None)
+    index = getattr(module, "layer_idx", getattr(module, "layer_id", None))
+    if file is None or index is None:
+        return None
+    library: Any = sys.modules["transformers.cache_utils"]
+    own = [kind for kind in vars(sys.modules[file]).values() if isinstance(kind, type) and kind.__module__ == file]
+    config = getattr(module, "config", None)
+    if config is None or any(issubclass(kind, library.DynamicCache) for kind in own):
+        # A cache that a model's file makes for itself, as MiniMax does, is told no configuration, so no window.
+        return math.inf
+    try:
+        layers = library.DynamicCache(config=config).layers
+    except AttributeError:
+        # A configuration without a number of layers, such as that of BLT.
+        return math.inf
+    window = getattr(layers[index], "sliding_window", None) if index < len(layers) else None
+    return math.inf if window is None else window - 1
+
+
+def convolution_bytes(module: nn.Module, channels: int, taps: int) -> int:
+    """Bytes that the cache holds for a short convolution of a module: the last inputs of each channel."""
+    if is_a(module, ("RecurrentGemmaRecurrentBlock",)):
+        # It keeps no more than the next step needs.
+        taps -= 1
+    if is_a(module, ("ZayaCCAProjection",)):
+        # Another convolution follows, and both go on from the inputs of the first.
+        taps = int(cast("Any", module).conv_kernel_size)
+    return channels * taps * _element_size(module)
+
+
+def bytes_beside(module: nn.Module, length: int) -> int:
+    """Bytes that the cache holds for a mixer beside what its kernels keep of a text, the same for several kernels."""
+    beside = 0
+    for part in module.modules():
+        for convolution in part.children():
+            if isinstance(convolution, nn.Conv1d) and convolution.groups == convolution.in_channels > 1:
+                beside += convolution_bytes(part, convolution.groups, convolution.kernel_size[0])
+        if is_a(part, ("Inkling2DynamicShortConvolution",)):
+            beside += cast("Any", part).static_weight.numel() * _element_size(part)
+        if is_a(part, ("ZayaCCAProjection",)):
+            # Half of each value is that of the token before.
+            beside += cast("Any", part).v_proj_delayed.out_features * _element_size(part)
+        if is_a(part, ("RwkvSelfAttention",)):
+            # The token before, with which each is mixed.
+            beside += cast("Any", part).config.hidden_size * _element_size(part)
+        if type(part).__name__.endswith("Indexer"):
+            beside += length * _indexed_bytes(part)
+    return beside
+
+
+def _indexed_bytes(indexer: nn.Module) -> int:
+    """Bytes of one position of the keys by which a sparse attention chooses positions."""
+    heads, positions = 1, 0
+    if is_a(indexer, ("Qwen4ExpTextQSAIndexer",)):
+        # Its keys are rotated anew in each step, by three positions each.
+        heads, positions = cast("Any", indexer).index_kv_heads, 3 * torch.int64.itemsize
+    width = getattr(indexer, "index_head_dim", getattr(indexer, "head_dim", 0))
+    return heads * width * _element_size(indexer) + positions
+
+
+def _element_size(module: nn.Module) -> int:
+    return torch.float32.itemsize if is_a(module, _IN_SINGLE) else stored_element_size(module)
