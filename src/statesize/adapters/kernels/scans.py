@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from statesize.adapters.models.held import stored_dtype
+from statesize.adapters.models.held import stored_element_size
 from statesize.adapters.observation import (
     Observation,
     Product,
@@ -54,7 +54,7 @@ def selective_scan(call: ReplacedCall) -> Observation:
         mixed=call.output[..., None],
         passed_on=unchanged if gate is None else gated,
         state_size=A.shape[-1],
-        state_bytes=A.numel() * torch.promote_types(torch.float32, stored_dtype(call.module)).itemsize,
+        state_bytes=A.numel() * max(torch.float32.itemsize, stored_element_size(call.module)),
     )
 
 
