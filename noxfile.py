@@ -3,6 +3,7 @@
 import json
 import re
 import sys
+import sysconfig
 import tomllib
 from pathlib import Path
 
@@ -166,6 +167,27 @@ def fla(session: nox.Session) -> None:
     session.run(*pip, "-e", ".[fla]", "torchao==0.18.0", *tools, external=True)
     command = (str(folder / "bin" / "python"), "-m", "pytest")
     session.run(*command, *FLA_TESTS, *session.posargs, external=True)
+
+
+@nox.session
+def families(session: nox.Session) -> None:
+    """The sweep of families with the oldest, the pinned and the newest transformers; names after -- choose families.
+
+    Each version lies in an environment of its own, which takes all else from the current one.
+    """
+    project = tomllib.loads(Path("pyproject.toml").read_text(encoding="utf-8"))["project"]
+    oldest = next(name for name in project["dependencies"] if name.startswith("transformers>=")).replace(">=", "==")
+    known = Path("constraints.txt").read_text(encoding="utf-8").splitlines()
+    pinned = next(line for line in known if line.startswith("transformers=="))
+    for number, wanted in enumerate((oldest, pinned, "transformers")):
+        folder = Path(session.create_tmp()).absolute() / f"environment-{number}"
+        python(session, "venv", "--clear", str(folder))
+        command = str(folder / "bin" / "python")
+        (site,) = folder.glob("lib/python*/site-packages")
+        (site / "current.pth").write_text(sysconfig.get_path("purelib") + "\n", encoding="utf-8")
+        pip = ("-m", "pip", "install", "--quiet", "--no-compile", "--upgrade")
+        session.run(command, *pip, wanted, external=True)
+        session.run(command, "benchmarks/families.py", *session.posargs, env={"PYTHONPATH": "src"}, external=True)
 
 
 @nox.session

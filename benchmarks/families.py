@@ -3,23 +3,28 @@
 A tiny random model of each, with an odd configuration and attention far from uniform, is measured. Three oracles that
 use none of the package's code judge: the attention maps that the model itself returns, what its own code makes of
 impulses in what T acts on, and its logits with and without observation. The table of all families is written to
-src/statesize/adapters/families.json, from which `python -m tools.figures.pages` makes the tables of docs/families.md;
-with names, their rows are printed and nothing is written. Exits with 1 where an oracle disagrees.
+src/statesize/adapters/families.json, from which `python -m tools.figures.pages` makes the tables of docs/families.md:
+the rows of the transformers of constraints.txt, and of any other version what became of each row's family. `nox -s
+families` runs it with the oldest, the pinned and the newest version. With names, their rows are printed and nothing is
+written. Exits with 1 where an oracle disagrees.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 import time
 import warnings
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import torch
 import transformers
+from packaging.version import Version
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
@@ -32,16 +37,30 @@ ROOT = Path(__file__).parents[1]
 TABLE = ROOT / "src" / "statesize" / "adapters" / "families.json"
 
 
-def document(rows: list[Row]) -> dict[str, object]:
-    """What families.json holds."""
-    fields = ("status", "mixers", "maps", "impulses", "gated", "logits", "reason")
-    registered = set(names())
-    families = [
-        {"name": row.family, "model": row.model, "registered": row.family in registered}
-        | {field: value for field, value in row.to_dict().items() if field in fields}
-        for row in rows
-    ]
-    return {"schema": 1, "transformers": version("transformers"), "families": families}
+PINNED = re.search(r"^transformers==(\S+)$", (ROOT / "constraints.txt").read_text("utf-8"), re.MULTILINE)[1]
+
+
+def document(rows: list[Row], before: dict[str, Any], installed: str) -> dict[str, object]:
+    """What families.json holds after a sweep with the installed version, where it held something before."""
+    known = {family["name"]: family for family in before["families"]}
+    found = {row.family: row.status for row in rows}
+    if installed == PINNED:
+        fields = ("status", "mixers", "maps", "impulses", "gated", "logits", "reason")
+        registered = set(names())
+        families = [
+            {"name": row.family, "model": row.model, "registered": row.family in registered}
+            | {field: value for field, value in row.to_dict().items() if field in fields}
+            for row in rows
+        ]
+    else:
+        families = before["families"]
+    for family in families:
+        statuses = dict(known.get(family["name"], {}).get("versions", {}))
+        statuses.pop(installed, None)
+        if family["name"] in found:
+            statuses[installed] = found[family["name"]]
+        family["versions"] = dict(sorted(statuses.items(), key=lambda item: Version(item[0])))
+    return {"schema": 1, "transformers": PINNED, "families": families}
 
 
 def _figure(value: float | None) -> str:
@@ -67,7 +86,9 @@ def main() -> int:
         seconds = time.perf_counter() - start
         print(f"{name:26} {row.status:9} {mixers or row.reason[:90]}; {figures}, {seconds:.1f} s", flush=True)
     if not asked:
-        replace_file(TABLE, (json.dumps(document(rows), indent=1, ensure_ascii=False) + "\n").encode())
+        before = json.loads(TABLE.read_text("utf-8"))
+        after = document(rows, before, version("transformers"))
+        replace_file(TABLE, (json.dumps(after, indent=1, ensure_ascii=False) + "\n").encode())
     return int(any(row.status == "wrong" for row in rows))
 
 

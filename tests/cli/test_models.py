@@ -14,6 +14,8 @@ def test_the_table_has_a_row_for_each_measured_family(capsys):
     row = next(line for line in lines if line.startswith("gemma2 "))
     assert "sliding attention, attention" in row
     assert "min(i, window - 1), i" in row
+    assert row.endswith(" all")
+    assert any(f"Checked with transformers {', '.join(swept().versions)}; " in line for line in lines)
     assert any(line.startswith("not measured: reformer: ") and "buckets" in line for line in lines)
     assert "operator(hidden)" in lines[-2] + lines[-1]
     assert any(line.startswith("mamba_ssm ") and "mamba, mamba2" in line for line in lines)
@@ -28,6 +30,7 @@ def test_json_has_the_same(capsys):
     assert list(rows) == [family.name for family in swept().of("measured")]
     assert rows["mamba2"]["mixers"] == [{"kind": "mamba2", "state_size": "state size n"}]
     assert rows["llama"]["impulses"] < 1e-5
+    assert set(rows["llama"]["versions"].values()) == {"measured"}
     kernels = {row["kind"]: row["state_size"] for row in document["flash-linear-attention"]["mixers"]}
     assert (kernels["comba"], kernels["gated slots"], kernels["momentum delta rule"]) == (
         "key dimension",

@@ -25,6 +25,14 @@ def families() -> dict[str, str]:
         for family in found.families
         if family not in measured
     ]
+    versions = [
+        (version, str(with_it.count("measured")), str(len(with_it) - with_it.count("measured")))
+        for version in found.versions
+        for with_it in [[family.versions[version] for family in found.families if version in family.versions]]
+    ]
+    differing = [
+        (f"`{family.name}`", found.measured_with(family)) for family in measured if found.measured_with(family) != "all"
+    ]
     judged = [family.maps if family.impulses is None else family.impulses for family in measured]
     return {
         "measured": str(len(inside)),
@@ -34,6 +42,8 @@ def families() -> dict[str, str]:
         "farthest": f"{max(one for one in judged if one is not None):.0e}",
         "table": table(("mixers", "families"), [(kinds, ", ".join(names)) for kinds, names in rows]),
         "refused": table(("not measured", "why"), refused),
+        "versions": table(("transformers", "families measured", "not measured"), versions),
+        "differing": table(("family", "measured with"), differing),
     }
 
 

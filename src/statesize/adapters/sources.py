@@ -103,6 +103,7 @@ class Family:
         gated: Whether the impulses show rows of T up to a factor each, because an output gate follows.
         logits: Largest difference of its logits under observation.
         reason: Why it, or a part of it, is not measured.
+        versions: Status by version of transformers, of the versions that were tried and have it, the oldest first.
     """
 
     name: str
@@ -115,14 +116,25 @@ class Family:
     gated: bool
     logits: float | None
     reason: str
+    versions: dict[str, str]
 
 
 @dataclass(frozen=True)
 class Sweep:
     """The result of the sweep over all families."""
 
-    transformers: str  # the version
+    transformers: str  # the version that all but `versions` is of
     families: tuple[Family, ...]  # in the order of their names, those of the registry first
+
+    def measured_with(self, family: Family) -> str:
+        """The versions that a family is measured with."""
+        measured = [version for version, status in family.versions.items() if status == "measured"]
+        return "all" if len(measured) == len(self.versions) else ", ".join(measured)
+
+    @property
+    def versions(self) -> tuple[str, ...]:
+        """The versions that were tried, the oldest first."""
+        return max((tuple(family.versions) for family in self.families), key=len)
 
     def of(self, status: str) -> tuple[Family, ...]:
         """The families of one status."""

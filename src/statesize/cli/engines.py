@@ -164,12 +164,19 @@ def models(*, json: Flag = False) -> None:
         print_json({"schema": SCHEMA, **listing})
         return
     rows = [
-        (family.name, ", ".join(family.mixers), ", ".join(STATE_SIZES[kind] for kind in family.mixers))
+        (
+            family.name,
+            ", ".join(family.mixers),
+            ", ".join(STATE_SIZES[kind] for kind in family.mixers),
+            sweep.measured_with(family),
+        )
         for family in measured
     ]
     notes = [f"not measured: {family.name}: {family.reason}" for family in others]
-    checked = f"Checked with transformers {sweep.transformers}; {installed} is installed."
-    print_table(("family", "mixers", "TSS per channel at position i"), rows, 3, [*notes, "", checked, ""])
+    checked = f"Checked with transformers {', '.join(sweep.versions)}; {installed} is installed."
+    print_table(
+        ("family", "mixers", "TSS per channel at position i", "transformers"), rows, 4, [*notes, "", checked, ""]
+    )
     headings = (f"layers of flash-linear-attention {SUPPORTED}", "TSS per channel at position i")
     print_table(headings, [(kind, STATE_SIZES[kind]) for kind in kinds()], 2)
     print()
@@ -192,4 +199,5 @@ def _row(family: Family, sizes: dict[str, str]) -> dict[str, object]:
         "maps": family.maps,
         "impulses": family.impulses,
         "skipped": family.reason,
+        "versions": family.versions,
     }
