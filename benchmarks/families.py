@@ -78,7 +78,14 @@ def main() -> int:
     rows: list[Row] = []
     registered = names()
     families = MORE | {name: partial(tiny, name) for name in registered}
-    for name in asked or [*registered, *(name for name in MORE if name not in registered)]:
+    wanted, installed = [*registered, *(name for name in MORE if name not in registered)], version("transformers")
+    before = json.loads(TABLE.read_text("utf-8"))
+    if installed != PINNED:
+        # A family of another version alone has no settings here: its tiny model may be a large one.
+        known = {family["name"] for family in before["families"]}
+        print("Not in the table:", ", ".join(name for name in wanted if name not in known) or "none")
+        wanted = [name for name in wanted if name in known]
+    for name in asked or wanted:
         start = time.perf_counter()
         rows.append(row := sweep(name, families[name]))
         mixers = ", ".join(f"{count} {kind}" for kind, count in row.mixers.items())
@@ -86,8 +93,8 @@ def main() -> int:
         seconds = time.perf_counter() - start
         print(f"{name:26} {row.status:9} {mixers or row.reason[:90]}; {figures}, {seconds:.1f} s", flush=True)
     if not asked:
-        before = json.loads(TABLE.read_text("utf-8"))
-        after = document(rows, before, version("transformers"))
+        # Read anew: a sweep with another version may have ended meanwhile.
+        after = document(rows, json.loads(TABLE.read_text("utf-8")), installed)
         replace_file(TABLE, (json.dumps(after, indent=1, ensure_ascii=False) + "\n").encode())
     return int(any(row.status == "wrong" for row in rows))
 
