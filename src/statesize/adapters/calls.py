@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from statesize.adapters.forward import Forward
 from statesize.adapters.models.held import mapped, named_parts, stored_dtype, stored_element_size
+from statesize.adapters.models.threads import in_this_thread
 from statesize.adapters.observation import Frame, Observation, Product, Running, running_modules
 from statesize.adapters.sources import observing_all
 from statesize.check import require_count
@@ -100,9 +101,11 @@ def record_calls(
     def attach(stack: ExitStack) -> None:
         recorder.running = stack.enter_context(running_modules(model, forward.length, recorder.leave))
         for name, mixer in own.items():
-            stack.callback(mixer.register_forward_pre_hook(recorder.entering(name), with_kwargs=True).remove)
+            stack.callback(
+                mixer.register_forward_pre_hook(in_this_thread(recorder.entering(name)), with_kwargs=True).remove
+            )
         for name, module in impulse_layers.items():
-            hook = recorder.entering_impulse_layer(name)
+            hook = in_this_thread(recorder.entering_impulse_layer(name))
             stack.callback(module.register_forward_pre_hook(hook, with_kwargs=True).remove)
         stack.enter_context(observing_all(model, recorder.running, recorder.observe))
 

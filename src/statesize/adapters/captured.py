@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from statesize.adapters.calls import FoundMixer
 from statesize.adapters.faithfulness import Agreement, check_finite
 from statesize.adapters.models.held import evaluating, in_single, single_precision, stored_element_size, uncompiled
+from statesize.adapters.models.threads import one_run
 from statesize.adapters.observation import Observation, Units, nothing
 from statesize.adapters.replaced import interrupts_held
 from statesize.errors import InputError, ModelError
@@ -182,6 +183,7 @@ def from_method(known: FoundMixer, mixer: nn.Module, hidden: Tensor, run_differe
     def called(method: str) -> object:
         with (
             interrupts_held() as interrupts,
+            one_run(mixer),
             evaluating(mixer),
             uncompiled(),
             single_precision(mixer),

@@ -20,6 +20,8 @@ from statesize.operators.transition import FullTransition
 BOUNDS = {torch.float64: 1e-5, torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 1e-2}
 ROUNDED = 1e-2
 """The largest difference between a layer's own arithmetic and float64 that is measured."""
+MOST_ROUNDED = 5e-2
+"""The same of a softmax of large scores. Beyond it, rounding decides what the layer weighs."""
 # A unit that is smaller than all others by more is compared with this share of the largest.
 _LEAST = 1e-6
 # Numbers of the operators that are held at once while they are applied.
@@ -53,12 +55,12 @@ def allowed(difference: float, dtype: torch.dtype, largest_score: Callable[[], f
         largest_score: The largest absolute score of a softmax; 0 where there is none.
 
     Returns:
-        The bound of the dtype, or that and u times the largest score, but not more than ROUNDED.
+        The bound of the dtype, or that and u times the largest score, but not more than MOST_ROUNDED.
     """
     limit = BOUNDS[dtype]
     if difference <= limit:
         return limit
-    return min(limit + torch.finfo(dtype).eps / 2 * largest_score(), ROUNDED)
+    return min(limit + torch.finfo(dtype).eps / 2 * largest_score(), MOST_ROUNDED)
 
 
 @torch.no_grad()

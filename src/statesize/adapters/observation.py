@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
 
 from statesize.adapters.models.held import named_parts
+from statesize.adapters.models.threads import in_this_thread
 from statesize.operators import Operator
 
 Leave = Callable[["Frame", Any], None]
@@ -73,15 +74,17 @@ def running_modules(
         while running.frames.pop().module is not module:
             pass
 
+    def leaving(module: nn.Module, args: tuple[Any, ...], output: object) -> None:
+        cast("Leave", on_leave)(running.frame, output)
+
     with ExitStack() as hooks:
         for name, module in named_parts(model):
             label = name or type(model).__name__
-            handle = module.register_forward_pre_hook(entering(label), prepend=True, with_kwargs=True)
-            hooks.callback(handle.remove)
+            enter = in_this_thread(entering(label))
+            hooks.callback(module.register_forward_pre_hook(enter, prepend=True, with_kwargs=True).remove)
             if on_leave is not None:
-                handle = module.register_forward_hook(lambda module, args, output: on_leave(running.frame, output))
-                hooks.callback(handle.remove)
-            hooks.callback(module.register_forward_hook(leave, always_call=True).remove)
+                hooks.callback(module.register_forward_hook(in_this_thread(leaving)).remove)
+            hooks.callback(module.register_forward_hook(in_this_thread(leave), always_call=True).remove)
         yield running
 
 

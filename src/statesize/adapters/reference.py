@@ -15,6 +15,7 @@ from statesize.adapters.calls import ArgumentCopies, Call, first_argument, sampl
 from statesize.adapters.faithfulness import relative_difference
 from statesize.adapters.forward import Forward
 from statesize.adapters.models.held import device_of
+from statesize.adapters.models.threads import in_this_thread
 from statesize.adapters.other_mixing import position_axis
 from statesize.errors import ModelError
 
@@ -44,8 +45,8 @@ def read_calls(forward: Forward, calls: Sequence[Call]) -> Tensor | None:
 
     def attach(hooks: ExitStack) -> None:
         for module in expected:
-            hooks.callback(module.register_forward_pre_hook(enter, with_kwargs=True).remove)
-            hooks.callback(module.register_forward_hook(leave).remove)
+            hooks.callback(module.register_forward_pre_hook(in_this_thread(enter), with_kwargs=True).remove)
+            hooks.callback(module.register_forward_hook(in_this_thread(leave)).remove)
 
     hidden = forward.hidden(attach)
     for module, of_module in expected.items():

@@ -18,6 +18,7 @@ from torch import Tensor, nn, overrides
 
 from statesize.adapters.models.held import named_parts
 from statesize.adapters.models.in_double import arithmetic_of
+from statesize.adapters.models.threads import in_this_thread
 from statesize.adapters.observation import Observation, Record, Running, Source
 from statesize.errors import ModelError
 
@@ -74,15 +75,64 @@ def with_first(result: Any, mixed: Tensor | None) -> Any:
     return (mixed, *result[1:]) if isinstance(result, tuple) else mixed
 
 
+class _ByThread:
+    """What a name of a source file means: in threads that have replaced it something else than in all others."""
+
+    lock = threading.Lock()
+
+    def __init__(self, original: Any) -> None:
+        self.original = original
+        self.replacements: dict[int, list[Any]] = {}  # by thread, the latest last
+
+    @property
+    def here(self) -> Any:
+        return self.replacements.get(threading.get_ident(), [self.original])[-1]
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.here(*args, **kwargs)
+
+    def __getitem__(self, key: Any) -> Any:
+        return self.here[key]
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        self.here[key] = value
+
+    def __contains__(self, key: Any) -> bool:
+        return key in self.here
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.here, name)
+
+
+def meanings(file: ModuleType) -> dict[str, Any]:
+    """What the names of a source file mean in this thread."""
+    return {name: value.here if isinstance(value, _ByThread) else value for name, value in vars(file).copy().items()}
+
+
+# What stands in the place of each name that some thread has replaced, by file and name.
+_REPLACED: dict[tuple[str, str], _ByThread] = {}
+
+
 @contextmanager
 def replaced(file: ModuleType, name: str, replacement: object) -> Generator[None]:
-    """Let a name of a source file mean something else while this is open."""
-    original = vars(file)[name]
+    """Let a name of a source file mean something else in this thread while this is open."""
+    thread, key = threading.get_ident(), (file.__name__, name)
     try:
-        setattr(file, name, replacement)
+        with _ByThread.lock:
+            both = _REPLACED.setdefault(key, _ByThread(vars(file)[name]))
+            both.replacements.setdefault(thread, []).append(replacement)
+            setattr(file, name, both)
         yield
     finally:
-        setattr(file, name, original)
+        with _ByThread.lock:
+            # An interrupt may have come before it.
+            if key in _REPLACED:
+                both = _REPLACED[key]
+                rest = [value for value in both.replacements.pop(thread, []) if value is not replacement]
+                both.replacements |= {thread: rest} if rest else {}
+                if not both.replacements:
+                    setattr(file, name, both.original)
+                    del _REPLACED[key]
 
 
 def observed(
@@ -153,11 +203,11 @@ def observing_parts(
             if is_a(module, classes):
                 call = MixerCall(name or type(model).__name__, module)
                 for part in parts:
-                    store = _keeping(call, part)
+                    store = in_this_thread(_keeping(call, part))
                     handle = module.get_submodule(part).register_forward_hook(store, with_kwargs=True)
                     hooks.callback(handle.remove)
-                handle = module.register_forward_hook(_recording(call, parse, record), prepend=True)
-                hooks.callback(handle.remove)
+                returned = in_this_thread(_recording(call, parse, record))
+                hooks.callback(module.register_forward_hook(returned, prepend=True).remove)
         yield
 
 

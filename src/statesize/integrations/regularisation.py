@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from statesize.adapters.kernels import scans
+from statesize.adapters.models.threads import in_this_thread
 from statesize.adapters.observation import Frame, Observation, Running
 from statesize.adapters.selection import find_mixers
 from statesize.check import all_finite, require_count, require_kind, require_real
@@ -116,7 +117,7 @@ def mixer_calls(model: nn.Module) -> Generator[list[MixerCall]]:
 
     with ExitStack() as hooks:
         for mixer in find_mixers(model).values():
-            hooks.callback(mixer.register_forward_pre_hook(record_module, with_kwargs=True).remove)
+            hooks.callback(mixer.register_forward_pre_hook(in_this_thread(record_module), with_kwargs=True).remove)
         hooks.enter_context(scans.observing(model, running, record_kernel))
         yield calls
 

@@ -119,7 +119,6 @@ def copies(
         raise InputError(f"input_ids must hold one sequence, got {original.sequences}. Give one at a time.")
     cut = make_cut(original.length, positions)
     with ExitStack() as contexts:
-        contexts.enter_context(measuring(module))
 
         def span_of_copy(dtype: torch.dtype) -> Span:
             copied = copy.deepcopy(module).to(dtype).requires_grad_(False)
@@ -129,8 +128,9 @@ def copies(
             return Span(_converted(placed, dtype), start, end)
 
         exact = span_of_copy(torch.float64)
-        difference = _run_difference(original, exact, start, end)
         single = span_of_copy(torch.float32) if precision == "single" else None
+        contexts.enter_context(measuring(module))
+        difference = _run_difference(original, exact, start, end)
         yield Copies(exact, single, difference, cut.positions)
 
 

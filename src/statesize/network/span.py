@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from statesize.adapters.forward import Forward
 from statesize.adapters.models.held import named_parts
 from statesize.adapters.models.in_double import differentiable
+from statesize.adapters.models.threads import in_this_thread
 from statesize.errors import InputError, ModelError
 
 
@@ -35,14 +36,17 @@ class Span:
         called, returning = list[str](), list[str]()
         names = {module: name for name, module in modules.items()}
 
+        def enter(module: nn.Module, _: object) -> None:
+            called.append(names[module])
+
         def leave(module: nn.Module, _: object, output: object) -> None:
             if self._layout(first_tensor(output)) is not None:
                 returning.append(names[module])
 
         with ExitStack() as hooks:
             for module in names:
-                hooks.callback(module.register_forward_pre_hook(lambda module, _: called.append(names[module])).remove)
-                hooks.callback(module.register_forward_hook(leave).remove)
+                hooks.callback(module.register_forward_pre_hook(in_this_thread(enter)).remove)
+                hooks.callback(module.register_forward_hook(in_this_thread(leave)).remove)
             self._run()
         # Frames are numbers themselves.
         self._of_frames = start is None and self._layout(_measured_tensor(forward)) is not None
@@ -76,16 +80,18 @@ class Span:
         """Modules whose arguments depend on the past by autograd, but whose output does not."""
         names: list[str] = []
 
-        def check(name: str, args: tuple[object, ...], output: object) -> None:
+        parts = dict(named_parts(self._forward.model))
+        called = {module: name for name, module in parts.items()}
+
+        def check(module: nn.Module, args: tuple[object, ...], output: object) -> None:
             depends = any(isinstance(part, Tensor) and part.requires_grad for part in args)
             returned = first_tensor(output)
             if depends and returned is not None and returned.is_floating_point() and not returned.requires_grad:
-                names.append(name)
+                names.append(called[module])
 
         with ExitStack() as hooks:
-            for name, module in named_parts(self._forward.model):
-                hook = module.register_forward_hook(lambda _, args, output, name=name: check(name, args, output))
-                hooks.callback(hook.remove)
+            for module in parts.values():
+                hooks.callback(module.register_forward_hook(in_this_thread(check)).remove)
             self.future(past.detach().requires_grad_())
         return names
 
@@ -109,13 +115,18 @@ class Span:
         def read_input(module: nn.Module, args: tuple[object, ...], kwargs: dict[str, object]) -> None:
             read(args or tuple(kwargs.values()))
 
+        def read_output(module: nn.Module, args: tuple[object, ...], output: object) -> None:
+            read(output)
+
         with ExitStack() as hooks:
             if self._first is not None:
-                hooks.callback(self._first.register_forward_hook(replace_inputs).remove)
+                hooks.callback(self._first.register_forward_hook(in_this_thread(replace_inputs)).remove)
             if self._reads_input:
-                hooks.callback(self._last.register_forward_pre_hook(read_input, with_kwargs=True).remove)
+                hooks.callback(
+                    self._last.register_forward_pre_hook(in_this_thread(read_input), with_kwargs=True).remove
+                )
             else:
-                hooks.callback(self._last.register_forward_hook(lambda _, __, output: read(output)).remove)
+                hooks.callback(self._last.register_forward_hook(in_this_thread(read_output)).remove)
             self._run(self._frames(inputs) if self._of_frames else None)
         return outputs[-1]
 

@@ -34,7 +34,7 @@ from statesize.adapters.fla.formulas import (
 )
 from statesize.adapters.fla.impulses import Impulses, by_impulses, softmax_attention
 from statesize.adapters.observation import Observation, Product, Record, Running, Units
-from statesize.adapters.replaced import first, replaced, source_files, with_first
+from statesize.adapters.replaced import first, meanings, replaced, source_files, with_first
 from statesize.errors import ModelError
 from statesize.operators import Operator
 
@@ -175,7 +175,7 @@ def observing(model: nn.Module, running: Running, record: Record) -> Generator[N
 
 def _kernels(file: ModuleType) -> dict[str, Callable[..., Any]]:
     """Functions of fla in a file that mix values by queries and keys."""
-    functions = {name: function for name, function in vars(file).items() if _is_kernel(function)}
+    functions = {name: function for name, function in meanings(file).items() if _is_kernel(function)}
     if functions:
         version = metadata.version("flash-linear-attention")
         if not version.startswith(f"{SUPPORTED}."):

@@ -15,6 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from statesize.adapters.models.held import in_single, mapped, measuring, named_parts, single_precision
+from statesize.adapters.models.threads import in_this_thread
 from statesize.adapters.other_mixing import position_axis
 from statesize.adapters.replaced import interrupts_held
 from statesize.errors import ModelError
@@ -134,9 +135,9 @@ class LoneRuns:
                 arguments = in_single(arguments)
             args, kwargs = mapped(arguments, entering)
             for inner, outputs in self.fixed.items():
-                stack.callback(inner.register_forward_hook(_returning(outputs)).remove)
+                stack.callback(inner.register_forward_hook(in_this_thread(_returning(outputs))).remove)
             if keep is None and self.named is not None:
-                stack.callback(self.named.register_forward_hook(tape.leave_named).remove)
+                stack.callback(self.named.register_forward_hook(in_this_thread(tape.leave_named)).remove)
             # What is only run need not be seen, and some operations of torch run under no mode.
             seen = tape if replacing or keep != (OUTPUT,) else nullcontext()
             with interrupts.let_through(), seen:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
 from statesize.adapters.impulses.lone_run import LoneRuns, by_position
+from statesize.adapters.models.threads import in_this_thread
 from statesize.adapters.other_mixing import changed_input
 from statesize.adapters.reference import where_they_differ
 from statesize.errors import ModelError
@@ -111,7 +112,7 @@ def mixing_around(runs: LoneRuns, name: str) -> str:
     other = replace(runs, fixed={part: tree_map(changed, list(outputs)) for part, outputs in runs.fixed.items()})
     with ExitStack() as hooks:
         for part in runs.fixed:
-            hooks.callback(part.register_forward_pre_hook(enter, with_kwargs=True).remove)
+            hooks.callback(part.register_forward_pre_hook(in_this_thread(enter), with_kwargs=True).remove)
         plain, before = runs.run().output, list(entered)
         entered.clear()
         behind, after = other.run(change=lambda tensor: changed_input(tensor, runs.length, position)).output, entered

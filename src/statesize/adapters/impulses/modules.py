@@ -20,6 +20,7 @@ from statesize.adapters.impulses.lone_run import LoneRuns
 from statesize.adapters.impulses.mixing import mixing_around
 from statesize.adapters.impulses.search import Mix, NoOperatorError, Places, find_mix
 from statesize.adapters.models.held import mapped, named_parts
+from statesize.adapters.models.threads import in_this_thread
 from statesize.adapters.observation import Observation
 from statesize.adapters.other_mixing import is_own_code
 from statesize.errors import InputError, ModelError
@@ -164,8 +165,8 @@ class _Calls:
 
         def attach(stack: ExitStack) -> None:
             for module in modules:
-                stack.callback(module.register_forward_pre_hook(enter, with_kwargs=True).remove)
-                stack.callback(module.register_forward_hook(leave).remove)
+                stack.callback(module.register_forward_pre_hook(in_this_thread(enter), with_kwargs=True).remove)
+                stack.callback(module.register_forward_hook(in_this_thread(leave)).remove)
 
         forward.hidden(attach)
 

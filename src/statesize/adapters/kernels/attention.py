@@ -19,6 +19,7 @@ from statesize.adapters.observation import Observation, Product, Record, Running
 from statesize.adapters.replaced import (
     MixerCall,
     is_a,
+    meanings,
     observing_parts,
     replaced,
     source_files,
@@ -72,8 +73,8 @@ def replaced_attention(model: nn.Module, change: Change) -> Generator[None]:
     """Let `change(name, function)` take the place of every attention function that a model takes by its name."""
     with ExitStack() as changes:
         for file in source_files(model):
-            if REGISTRY in vars(file):
-                changes.enter_context(replaced(file, REGISTRY, _Registry(vars(file)[REGISTRY], change)))
+            if (registry := meanings(file).get(REGISTRY)) is not None:
+                changes.enter_context(replaced(file, REGISTRY, _Registry(registry, change)))
         yield
 
 

@@ -17,6 +17,7 @@ from statesize.adapters.replaced import (
     MixerCall,
     ReplacedCall,
     is_a,
+    meanings,
     observed,
     observing_parts,
     replaced,
@@ -41,8 +42,8 @@ def observing(model: nn.Module, running: Running, record: Record) -> Generator[N
     with ExitStack() as changes:
         changes.enter_context(observing_parts(model, GATED, ("in_proj", "out_proj"), gated_convolution, record))
         for file in source_files(model):
-            if vars(file).get(CONVOLUTION) is not None:
-                changes.enter_context(replaced(file, CONVOLUTION, observed(vars(file)[CONVOLUTION], running, called)))
+            if (function := meanings(file).get(CONVOLUTION)) is not None:
+                changes.enter_context(replaced(file, CONVOLUTION, observed(function, running, called)))
         blocks = ("RecurrentGemmaRecurrentBlock",)
         changes.enter_context(observing_parts(model, blocks, ("conv_1d",), _before_rg_lru, record))
         yield

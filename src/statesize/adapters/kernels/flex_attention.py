@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from statesize.adapters.kernels.probabilities import Mixing, observed_mixing
 from statesize.adapters.models.held import in_single
 from statesize.adapters.observation import Observation, Product, Record, Running, random_like
-from statesize.adapters.replaced import first, replaced, source_files, with_first
+from statesize.adapters.replaced import first, meanings, replaced, source_files, with_first
 
 
 @contextmanager
@@ -36,7 +36,7 @@ def _functions(file: ModuleType) -> dict[str, Callable[..., Any]]:
     compiled = "_torchdynamo_orig_callable"
     return {
         name: function
-        for name, function in vars(file).items()
+        for name, function in meanings(file).items()
         if function is flex_attention or getattr(function, compiled, None) is flex_attention
     }
 

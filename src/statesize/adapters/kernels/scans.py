@@ -25,7 +25,7 @@ from statesize.adapters.observation import (
     take,
     unchanged,
 )
-from statesize.adapters.replaced import ReplacedCall, observed, pure_torch, replaced, source_files
+from statesize.adapters.replaced import ReplacedCall, meanings, observed, pure_torch, replaced, source_files
 from statesize.operators import Recurrence
 from statesize.operators.stepped import DelayedRecurrence
 
@@ -227,9 +227,8 @@ def observing(model: nn.Module, running: Running, record: Record) -> Generator[N
 
     with ExitStack() as changes:
         for file in source_files(model):
-            functions = vars(file)
             # Files that do without a package have None instead of its functions.
-            functions = {name: function for name, function in functions.items() if function is not None}
+            functions = {name: function for name, function in meanings(file).items() if function is not None}
             for name in KERNELS.keys() & functions.keys():
                 kernel = observed(functions[name], running, recorder(KERNELS[name]))
                 changes.enter_context(replaced(file, name, kernel))

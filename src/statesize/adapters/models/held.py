@@ -12,6 +12,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from statesize.adapters.models.threads import one_run
 from statesize.check import require_kind
 from statesize.errors import InputError, ModelError
 
@@ -22,6 +23,7 @@ def measuring(model: nn.Module) -> Generator[None]:
     device = device_of(model)
     seeded = [device] if device.type == "cuda" else []
     with (
+        one_run(model),
         torch.random.fork_rng(seeded),
         uncompiled(),
         torch.no_grad(),

@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from statesize.adapters.models.threads import in_this_thread
 from statesize.errors import InputError
 
 # By the layout that torch gives them: their inputs are (B, C, L), or (…, C), or (L, B, C) without `batch_first`.
@@ -46,7 +47,8 @@ def axis_by_modules(model: nn.Module, frames: Tensor, run: Callable[[Callable[[E
     def attach(stack: ExitStack) -> None:
         for module in model.modules():
             if isinstance(module, (*_CHANNELS_SECOND, *_CHANNELS_LAST, *_POSITIONS_FIRST)):
-                stack.callback(module.register_forward_pre_hook(look, with_kwargs=True).remove)
+                hook = in_this_thread(look)
+                stack.callback(module.register_forward_pre_hook(hook, with_kwargs=True).remove)
 
     run(attach)
     told = itself or first

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from statesize.adapters.models.held import measuring
+from statesize.adapters.models.threads import in_this_thread
 from statesize.measurement.metrics import entropy_ess
 from statesize.reduction.cache.budgets import GRID, at_shares
 from statesize.reduction.cache.prefix import Following, Prefix, PrefixLayer, following_logits, read_prefix
@@ -112,10 +113,12 @@ def norms_after(model: nn.Module, prefix: Prefix) -> dict[str, nn.Module]:
             return hook
 
         for layer in prefix.layers:
-            stack.callback(model.get_submodule(layer.name).register_forward_hook(keep(layer.name)).remove)
+            stack.callback(
+                model.get_submodule(layer.name).register_forward_hook(in_this_thread(keep(layer.name))).remove
+            )
             for sibling in model.get_submodule(layer.name.rpartition(".")[0]).children():
                 if "RMSNorm" in type(sibling).__name__:
-                    stack.callback(sibling.register_forward_pre_hook(compare(layer.name)).remove)
+                    stack.callback(sibling.register_forward_pre_hook(in_this_thread(compare(layer.name))).remove)
         cast("Any", model)(prefix.ids[:, :4], use_cache=False)
     return found
 

@@ -183,7 +183,8 @@ def _noted(
     window, scale = attention_window(module, options), options.get("scaling")
     scale = float(query.shape[-1] ** -0.5 if scale is None else scale)
     plain = PlainAttention(query, key, scale, window)
-    if key.shape[2] != length or not is_band(mask, length, window) or not plain.explains(value, mixed.transpose(1, 2)):
+    plainly = key.shape[2] == length and is_band(mask, length, window)
+    if not plainly or plain.explained(value, mixed.transpose(1, 2), exact=False) is None:
         raise ModelError(
             f"{name} must be softmax attention over its keys and no more, got other outputs (a soft cap, sinks or "
             "biases): no price is known."

@@ -1,0 +1,158 @@
+"""Measuring beside other threads: other models run as ever, two measurements find what each finds alone."""
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from types import ModuleType
+
+import pytest
+import torch
+from oracles.attention_models import attention_model, token_ids
+from oracles.recurrent_models import FAMILIES, tiny_model
+from torch import nn
+
+from statesize.adapters import capture
+from statesize.adapters.replaced import meanings, replaced
+from statesize.integrations.regularisation import mixer_calls
+
+IDS = token_ids(1)
+KINDS = ["llama", "gptj", "mamba2", "qwen3_next", "recurrent_gemma", "lfm2", "minimax"]
+
+
+def built(family):
+    return (tiny_model(family) if family in FAMILIES else attention_model(family)).eval()
+
+
+def elsewhere(function):
+    """What a function returns in another thread."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(function).result()
+
+
+def found(model):
+    """Names, kinds and operators of a model's mixers."""
+    with torch.no_grad():
+        return [(item.name, item.kind, item.operator.dense()) for item in capture(model, IDS, short_convolutions=True)]
+
+
+def assert_same(one, other):
+    assert [item[:2] for item in one] == [item[:2] for item in other]
+    for (*_, first), (*_, second) in zip(one, other, strict=True):
+        assert torch.equal(first, second)
+
+
+@torch.no_grad()
+def logits(model):
+    return model(IDS).logits
+
+
+@pytest.mark.parametrize("family", KINDS)
+def test_another_model_runs_as_ever_in_another_thread(family):
+    measured, other = built(family), built(family)
+    alone, expected = found(measured), logits(other)
+    ran = []
+
+    def run_the_other(*_):
+        ran.append(elsewhere(lambda: logits(other)))
+
+    layer = next(module for module in measured.modules() if isinstance(module, nn.ModuleList))[0]
+    with next(layer.children()).register_forward_hook(run_the_other):
+        assert_same(found(measured), alone)
+    assert ran
+    assert all(torch.equal(output, expected) for output in ran)
+
+
+@pytest.mark.parametrize("same", [True, False])
+@pytest.mark.parametrize("family", KINDS)
+def test_two_captures_at_once_find_what_each_finds_alone(family, same):
+    first = built(family)
+    models = [first, first if same else built(family)]
+    alone = [found(model) for model in models]
+    begun = threading.Barrier(2)
+
+    def again(model):
+        begun.wait()
+        return [found(model) for _ in range(3)]
+
+    with ThreadPoolExecutor(2) as pool:
+        for expected, results in zip(alone, pool.map(again, models), strict=True):
+            for result in results:
+                assert_same(result, expected)
+
+
+class Watched(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.model, self.seen = attention_model("llama"), []
+
+    def forward(self, input_ids):
+        attention = self.model.model.layers[0].self_attn
+        self.seen.append((threading.current_thread().name, attention.training, attention.q_proj.weight.dtype))
+        return self.model(input_ids).logits
+
+
+@pytest.mark.parametrize("method", ["__call__", "forward"])
+def test_the_same_model_in_another_thread_waits_until_it_is_as_before(method):
+    model, threads = Watched().to(torch.bfloat16).train(), []
+
+    def call_it_elsewhere(*_):
+        if threading.current_thread() is threading.main_thread():
+            threads.append(threading.Thread(target=lambda: getattr(model, method)(IDS), name="other"))
+            threads[-1].start()
+            threads[-1].join(0.1)
+            assert threads[-1].is_alive()
+
+    before = sorted(vars(model))
+    with model.model.model.layers[0].self_attn.register_forward_hook(call_it_elsewhere):
+        list(capture(model, IDS))
+        for thread in threads:
+            thread.join()
+    others = [entry for entry in model.seen if entry[0] == "other"]
+    assert others == [("other", True, torch.bfloat16)] * len(threads)
+    assert sorted(vars(model)) == before
+
+
+def test_a_part_of_the_model_in_another_thread_is_not_observed():
+    model, ran = attention_model("llama").eval(), []
+    alone = found(model)
+
+    def call_a_part(*_):
+        ran.append(elsewhere(lambda: model.model.embed_tokens(IDS)))
+
+    with model.model.layers[0].self_attn.register_forward_hook(call_a_part):
+        assert_same(found(model), alone)
+    assert ran
+
+
+def test_names_are_replaced_in_one_thread_and_put_back_in_any_order():
+    file = ModuleType("file")
+    file.kernel = original = abs
+    opened, closed = threading.Event(), threading.Event()
+
+    def of_another_thread():
+        with replaced(file, "kernel", str):
+            opened.set()
+            closed.wait()
+            return file.kernel(-1), meanings(file)["kernel"]
+
+    with ThreadPoolExecutor(1) as pool:
+        with replaced(file, "kernel", float):
+            other = pool.submit(of_another_thread)
+            opened.wait()
+            with replaced(file, "kernel", repr):
+                assert file.kernel(-1) == "-1"
+            assert file.kernel(-1) == -1.0
+            assert elsewhere(lambda: file.kernel(-1)) == 1
+        assert file.kernel(-1) == 1
+        closed.set()
+        assert other.result() == ("-1", str)
+    assert file.kernel is original
+
+
+def test_a_training_whose_mixers_are_recorded_beside_a_capture():
+    trained, measured = tiny_model("mamba2").train(), tiny_model("mamba2")
+    alone = found(measured)
+    with mixer_calls(trained) as calls:
+        assert_same(elsewhere(lambda: found(measured)), alone)
+        assert not calls
+        trained(IDS)
+        assert len(calls) == 2
