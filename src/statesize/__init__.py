@@ -1,6 +1,8 @@
 """Measure how much of its memory a sequence model really uses: the effective state-size (ESS)."""
 
 import importlib
+import random
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from statesize.version import __version__
@@ -100,12 +102,21 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name in _NAMESPACES:
-        return importlib.import_module(f"statesize.{name}")
+        return _imported(name)
     if name in _HOME:
-        value = getattr(importlib.import_module(f"statesize.{_HOME[name]}"), name)
+        value = getattr(_imported(_HOME[name]), name)
         globals()[name] = value
         return value
     raise AttributeError(f"module 'statesize' has no attribute {name!r}")
+
+
+def _imported(name: str) -> ModuleType:
+    # Packages may draw random numbers where they are imported, as rich does.
+    state = random.getstate()
+    try:
+        return importlib.import_module(f"statesize.{name}")
+    finally:
+        random.setstate(state)
 
 
 def __dir__() -> list[str]:

@@ -170,8 +170,9 @@ class Profile:
         return self.tree.copy(deep=True)
 
     def save(self, path: str | PathLike[str]) -> Path:
-        """Write the profile as a zarr folder; a profile that is already there is replaced once the new is complete.
+        """Write the profile as a folder of `profile.json` and safetensors.
 
+        A profile that is already there is replaced once the new one is complete.
         A path that is a file, a folder without a profile, or not writable is a FileError.
 
         Args:
