@@ -11,7 +11,7 @@ import torch
 from oracles.impulses import RUNNING
 from torch import Tensor, nn
 
-from statesize.adapters.replaced import ReplacedCall, observed, pure_torch, replaced, source_files
+from statesize.adapters.replaced import ReplacedCall, meanings, observed, pure_torch, replaced, source_files
 from statesize.errors import ModelError
 
 
@@ -65,7 +65,7 @@ def test_a_name_means_what_it_did_before(failure: type[BaseException] | None) ->
 
     def use() -> None:
         with replaced(file, "kernel", double):
-            assert file.__dict__["kernel"] is double
+            assert meanings(file)["kernel"] is double
             if failure is not None:
                 raise failure
 

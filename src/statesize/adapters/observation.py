@@ -32,8 +32,8 @@ class Running:
     """The modules that are running, outermost first."""
 
     length: int  # positions of the text that the model runs over
-    exact: bool = False  # whether they compute in float64 throughout, for the T that is measured
     frames: list[Frame] = field(default_factory=list[Frame])  # one for each
+    exact: bool = False  # whether they compute in float64 throughout, for the T that is measured
     closed: bool = False  # whether what torch's public functions do now is no mixing of the model's own
 
     @property
@@ -61,7 +61,7 @@ def running_modules(
     model: nn.Module, length: int, on_leave: Leave | None = None, *, exact: bool = False
 ) -> Generator[Running]:
     """Keep track of the modules that run while this is open."""
-    running = Running(length, exact)
+    running = Running(length, exact=exact)
 
     def entering(name: str) -> Callable[..., None]:
         def enter(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
