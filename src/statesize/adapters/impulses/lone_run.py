@@ -22,7 +22,7 @@ from statesize.errors import ModelError
 
 
 class Place(NamedTuple):
-    """A tensor in a run: what operation `number` returned as its `element`; -1 counts the module's own arguments.
+    """A tensor in a run: what operation `number` returned as its `element`; -1 counts what enters the module.
 
     An `element` below 0 is what the operation takes, -1 its first tensor: there and wherever it is taken later.
     """
@@ -66,6 +66,7 @@ class LoneRuns:
         single: Whether the module runs in float32 at least.
         largest: Numbers in the largest tensor that is kept where all are.
         mixes: The part of the module whose output T acts on; None where it is to be found.
+        entry: The tensor that `change` acts on; None for all that enters.
     """
 
     module: nn.Module
@@ -77,6 +78,7 @@ class LoneRuns:
     single: bool = True
     largest: int = 0
     mixes: str | None = None
+    entry: Place | None = None
 
     @property
     def named(self) -> nn.Module | None:
@@ -117,7 +119,9 @@ class LoneRuns:
         """Run the module once."""
         # keep: Tensors to be kept; None for all with a dimension of L.
         # replacing: What becomes of tensors before others use them.
-        # change: What becomes of every tensor among the arguments.
+        # change: What becomes of every tensor that enters: arguments, and what fixed modules return.
+        if change is not None and self.entry is not None:
+            replacing, change = {self.entry: change, **(replacing or {})}, None
         tape = _Tape(self, keep, replacing or {})
         numbers = count()
 
@@ -129,12 +133,12 @@ class LoneRuns:
 
         with interrupts_held() as interrupts, ExitStack() as stack:
             stack.enter_context(measuring(self.module))
-            arguments: Any = self.args, dict(self.kwargs)
+            arguments: Any = self.args, dict(self.kwargs), list(self.fixed.values())
             if self.single:
                 stack.enter_context(single_precision(self.module))
                 arguments = in_single(arguments)
-            args, kwargs = mapped(arguments, entering)
-            for inner, outputs in self.fixed.items():
+            args, kwargs, fixed = mapped(arguments, entering)
+            for inner, outputs in zip(self.fixed, fixed, strict=True):
                 stack.callback(inner.register_forward_hook(in_this_thread(_returning(outputs))).remove)
             if keep is None and self.named is not None:
                 stack.callback(self.named.register_forward_hook(in_this_thread(tape.leave_named)).remove)

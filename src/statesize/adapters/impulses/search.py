@@ -55,7 +55,8 @@ def find_mix(runs: LoneRuns, name: str, known: Iterable[Places] = ()) -> Mix | N
     """The mixing of positions by a module's own operations, or None; what is mixed otherwise is refused."""
     # All mixing must go through one tensor, the target; the target must be linear in another one, the source, with all
     # else held, each of its channels in one of the source's, and nothing else that enters it may be mixed. Of several
-    # such pairs: the one with the fewest channels, then with the fewest T, then the first target and source.
+    # such pairs: the one with the fewest channels, then one whose source is not mixed before, since T contains all
+    # mixing from there on, then the one with the fewest T, then the first target and source.
     # known: Places in modules of the same class, which are tried first.
     position = runs.length // 3
     if not mixes_positions(runs, name):
@@ -68,19 +69,23 @@ def find_mix(runs: LoneRuns, name: str, known: Iterable[Places] = ()) -> Mix | N
         if target in search.cuts() and (found := search.mixes([target], source)):
             return found[0]
     search = _Search(runs, name, position, None)
-    cuts = search.cuts()
-    named = runs.mixes is not None
-    found = search.all_mixes(cuts, [place for place in search.answers if not named or place in search.base.named])
+    cuts, named = search.cuts(), runs.mixes is not None
+    found, stages = search.all_mixes(cuts, search.sources()), search.stages
+    if not found and not named:
+        # A tensor of which T is made as well is T's input only for those that read it later.
+        readers = [place for places in search.base.readers for place in places[:_READERS]]
+        search = _Search(runs, name, position, (*cuts, *readers, OUTPUT))
+        found = search.all_mixes(search.cuts(), readers)
+    if stages and all(mix.mixed_before for mix in found):
+        # What is mixed at first enters all that follows, gates too: the last such tensor stands for what enters.
+        behind = _Search(replace(runs, entry=stages[-1]), name, position, None)
+        if later := behind.all_mixes(behind.cuts(), behind.sources()):
+            search, found = behind, [replace(mix, mixed_before=True) for mix in later]
     if named and not found:
         raise ModelError(
             f"Mixer {name} must be linear, channel by channel, in the output of {runs.mixes} or a part of it, as "
             f"`mixes` says{search.deviation()}. Name another part, or give the class a method `operator(hidden)`."
         )
-    if not found:
-        # A tensor of which T is made as well is T's input only for those that read it later.
-        readers = [place for places in search.base.readers for place in places[:_READERS]]
-        search = _Search(runs, name, position, (*cuts, *readers, OUTPUT))
-        found = search.all_mixes(search.cuts(), readers)
     if not found:
         raise NoOperatorError(
             f"Mixer {name} mixes positions, but what it passes on is linear, channel by channel, in none of its "
@@ -124,6 +129,7 @@ class _Search:
             if (answer := answer_of(tensor, again.tensors[place], runs.length, position)) is not None
         }
         self.partial: set[Place] = set()  # sources beside which more is mixed
+        self.stages: list[Place] = []  # mixed tensors through which all goes that is mixed once more
 
     def other_input(self, tensor: Tensor) -> Tensor:
         """An argument with other numbers at one position."""
@@ -147,6 +153,10 @@ class _Search:
         """A tensor of a run as (L, channels)."""
         return by_position(run.tensors[place], self.answers[place].axis)
 
+    def sources(self) -> list[Place]:
+        """Tensors that T may act on: all, or those of the part that `mixes` names."""
+        return [place for place in self.answers if self.runs.mixes is None or place in self.base.named]
+
     def cuts(self) -> list[Place]:
         """Tensors through which all mixing goes, and behind which there is none, in order."""
         mixed = [place for place, answer in self.answers.items() if answer.last > answer.first >= self.position]
@@ -156,8 +166,11 @@ class _Search:
         held = self.base.tensors[place]
         changed = changed_at(held, self.answers[place].axis, self.position)
         with suppress(_OtherOperations):
-            beside = self._run((OUTPUT,), {place: lambda _: held}, change=self.other_input)
-            return not self._reaches(beside) and not self._reaches(self._run((OUTPUT,), {place: lambda _: changed}))
+            if self._reaches(self._run((OUTPUT,), {place: lambda _: held}, change=self.other_input)):
+                return False
+            if not self._reaches(self._run((OUTPUT,), {place: lambda _: changed})):
+                return True
+            self.stages.append(place)
         return False
 
     def _reaches(self, run: Run) -> bool:
@@ -183,10 +196,10 @@ class _Search:
         return found
 
     def preferred(self, found: list[Mix]) -> Mix:
-        """The mixing with the fewest channels, then with the fewest T, then of tensors that are not mixed before."""
+        """The mixing with the fewest channels, then of tensors that are not mixed before, then with the fewest T."""
 
-        def size(mix: Mix) -> tuple[int, int, bool]:
-            return mix.channels.target.numel(), mix.channels.units, mix.mixed_before
+        def size(mix: Mix) -> tuple[int, bool, int]:
+            return mix.channels.target.numel(), mix.mixed_before, mix.channels.units
 
         found = [mix for mix in found if size(mix) == min(map(size, found))]
         # The first target, before any gate; or what is made of it without regard to the input, as by a division.
