@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Callable, Collection, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_leaves
 
-from statesize.adapters.impulses.lone_run import LoneRuns, by_position
+from statesize.adapters.impulses.lone_run import LoneRuns, Place, by_position
+from statesize.adapters.models.held import mapped
 from statesize.adapters.models.threads import in_this_thread
 from statesize.adapters.other_mixing import changed_input
 from statesize.adapters.reference import where_they_differ
@@ -98,32 +101,75 @@ def mixes_positions(runs: LoneRuns, name: str) -> bool:
     return True
 
 
-def mixing_around(runs: LoneRuns, name: str) -> str:
-    """What a module does to positions before or behind the modules inside that are measured by themselves; or ""."""
-    position, entered = runs.length // 3, list[Tensor]()
+def mixing_before(runs: LoneRuns, name: str) -> str:
+    """What a module does to positions before the modules inside that are measured by themselves; or ""."""
+    position, runs = runs.length // 3, replace(runs, single=False)
+    plain = _entering(runs)
+    other = _entering(runs, change=lambda tensor: changed_input(tensor, runs.length, position))
+    for part, before in plain.items():
+        for one, two in zip(before, other.get(part, []), strict=False):
+            answer = answer_of(one, two, runs.length, position)
+            if answer is not None and answer.last > answer.first:
+                return (
+                    f"{name} mixes positions before {type(part).__name__}, which is measured in it and whose T is "
+                    "without that. Give its class a method `operator(hidden)` that returns a statesize Operator of "
+                    "the whole."
+                )
+    return ""
 
-    def changed(leaf: object) -> object:
-        return changed_input(leaf, runs.length, position) if isinstance(leaf, Tensor) else leaf
+
+def _entering(runs: LoneRuns, change: Callable[[Tensor], Tensor] | None = None) -> dict[nn.Module, list[Tensor]]:
+    """The tensors that enter the modules that are measured by themselves."""
+    entered = defaultdict[nn.Module, list[Tensor]](list)
 
     def enter(module: nn.Module, args: tuple[object, ...], kwargs: dict[str, object]) -> None:
-        entered.extend(leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor))
+        entered[module].extend(leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor))
 
-    runs = replace(runs, single=False)
-    other = replace(runs, fixed={part: tree_map(changed, list(outputs)) for part, outputs in runs.fixed.items()})
     with ExitStack() as hooks:
         for part in runs.fixed:
-            hooks.callback(part.register_forward_pre_hook(in_this_thread(enter), with_kwargs=True).remove)
-        plain, before = runs.run().output, list(entered)
-        entered.clear()
-        behind, after = other.run(change=lambda tensor: changed_input(tensor, runs.length, position)).output, entered
-    pairs = [("before", pair) for pair in zip(before, after, strict=False)]
-    pairs += [("behind", (plain, behind))] if plain is not None and behind is not None else []
-    for where, (one, two) in pairs:
-        answer = answer_of(one, two, runs.length, position)
-        if answer is not None and answer.last > answer.first:
-            parts = ", ".join(dict.fromkeys(type(part).__name__ for part in runs.fixed))
-            return (
-                f"{name} mixes positions {where} what is measured in it ({parts}), whose T is without that. Give its "
-                "class a method `operator(hidden)` that returns a statesize Operator of the whole."
-            )
-    return ""
+            hooks.callback(part.register_forward_pre_hook(enter, with_kwargs=True).remove)
+        runs.run(change=change)
+    return entered
+
+
+def reaches(runs: LoneRuns, part: nn.Module, place: Place) -> bool:
+    """Whether a tensor of a module changes with what a fixed module inside returns."""
+
+    def changed(leaf: object) -> object:
+        return changed_input(leaf, runs.length, runs.length // 3) if isinstance(leaf, Tensor) else leaf
+
+    other = replace(runs, fixed={**runs.fixed, part: mapped(list(runs.fixed[part]), changed)})
+    one, two = (some.run((place,)).tensors[place] for some in (runs, other))
+    return not torch.equal(one, two)
+
+
+def is_reached(runs: LoneRuns, place: Place, part: nn.Module) -> bool:
+    """Whether what a module inside returns changes with a tensor."""
+
+    def change(now: Tensor) -> Tensor:
+        return changed_input(now, runs.length, runs.length // 3)
+
+    one, two = (returned_by(runs, [part], {place: make})[part] for make in (torch.clone, change))
+    pairs = zip(tree_leaves(one), tree_leaves(two), strict=True)
+    return any(isinstance(leaf, Tensor) and not torch.equal(leaf, other) for leaf, other in pairs)
+
+
+def returned_by(
+    runs: LoneRuns, parts: Collection[nn.Module], replacing: Mapping[Place, Callable[[Tensor], Tensor]] | None = None
+) -> dict[nn.Module, list[object]]:
+    """What modules inside return at each of their calls in one run."""
+    returned: dict[nn.Module, list[object]] = {part: [] for part in parts}
+
+    def leave(module: nn.Module, args: tuple[object, ...], output: object) -> None:
+        returned[module].append(copied(output))
+
+    with ExitStack() as hooks:
+        for part in parts:
+            hooks.callback(part.register_forward_hook(leave).remove)
+        (runs if replacing else replace(runs, single=False)).run(replacing=replacing)
+    return returned
+
+
+def copied(output: object) -> object:
+    """What a module returned, with tensors of its own."""
+    return mapped(output, lambda leaf: leaf.detach().clone() if isinstance(leaf, Tensor) else leaf)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Mapping
-from contextlib import ExitStack
-from dataclasses import dataclass, field
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -17,9 +17,9 @@ from statesize.adapters.derivative import derivative, found_derivative, is_recur
 from statesize.adapters.forward import Forward
 from statesize.adapters.impulses.layer import observe
 from statesize.adapters.impulses.lone_run import LoneRuns
-from statesize.adapters.impulses.mixing import mixing_around
+from statesize.adapters.impulses.mixing import copied, is_reached, mixing_before, reaches, returned_by
 from statesize.adapters.impulses.search import Mix, NoOperatorError, Places, find_mix
-from statesize.adapters.models.held import mapped, named_parts
+from statesize.adapters.models.held import named_parts
 from statesize.adapters.models.threads import in_this_thread
 from statesize.adapters.observation import Observation
 from statesize.adapters.other_mixing import is_own_code
@@ -29,10 +29,11 @@ from statesize.operators import BlockDense, Derivative
 
 @dataclass(frozen=True, eq=False)
 class ImpulseLayer:
-    """A module whose T is what it returns for impulses: how it mixes, and what the modules inside return meanwhile."""
+    """A module whose T is what it returns for impulses: how it mixes, and which modules inside are held meanwhile."""
 
     mix: Mix
-    fixed: Mapping[nn.Module, list[object]]
+    held: Collection[nn.Module]
+    note: str  # what modules inside do to its values
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,11 +52,12 @@ class OwnMixing:
     def observed(self, forward: Forward, call: Call) -> tuple[Observation, Tensor]:
         """What a call of one of the layers mixed, and what it returned."""
         layer = self.layers[call.name]
-        return observe(call.name, _runs(forward, call, layer.fixed), layer.mix)
+        observation, returned = observe(call.name, _runs(forward, call, layer.held), layer.mix)
+        return replace(observation, note=" ".join(filter(None, (observation.note, layer.note)))), returned
 
     def differentiated(self, forward: Forward, call: Call) -> tuple[BlockDense | Derivative, Tensor]:
         """The derivative of a call of a module without a T, and what it returned."""
-        return derivative(call.name, _runs(forward, call, {}))
+        return derivative(call.name, _runs(forward, call, ()))
 
     def found(self, forward: Forward, call: Call) -> FoundMixer:
         """What is known of a call before it is measured."""
@@ -64,8 +66,10 @@ class OwnMixing:
         return described(self.observed(forward, call)[0])
 
 
-def _runs(forward: Forward, call: Call, fixed: Mapping[nn.Module, list[object]]) -> LoneRuns:
-    return LoneRuns(call.module, call.args, call.kwargs, forward.length, forward.sequences, fixed)
+def _runs(forward: Forward, call: Call, held: Collection[nn.Module]) -> LoneRuns:
+    runs = LoneRuns(call.module, call.args, call.kwargs, forward.length, forward.sequences)
+    # A module that is called twice holds other outputs each time.
+    return replace(runs, fixed=returned_by(runs, held)) if held else runs
 
 
 # Where modules of a class mix, at each length: found once, and checked for every module.
@@ -74,7 +78,9 @@ _KNOWN: WeakKeyDictionary[type[nn.Module], dict[int, list[Places]]] = WeakKeyDic
 
 def find_own_mixing(forward: Forward, mixers: Collection[nn.Module], mixes: Mapping[str, str]) -> OwnMixing:
     """Search the modules that are of the model's author, innermost first, but for mixers that adapters know."""
-    inside = {part for mixer in mixers for part in mixer.modules()}
+    # Mixers of libraries are compared with oracles, and those with a method `operator` speak for all that is in them.
+    whole = [mixer for mixer in mixers if not is_own_code(mixer) or hasattr(type(mixer), "operator")]
+    inside = {part for mixer in whole for part in mixer.modules()}
     names = {module: name or type(module).__name__ for name, module in named_parts(forward.model)}
     named = _named_parts(names, mixes)
     searched = {
@@ -101,7 +107,11 @@ def find_own_mixing(forward: Forward, mixers: Collection[nn.Module], mixes: Mapp
         known = [] if module in named else _KNOWN.setdefault(type(module), {}).setdefault(forward.length, [])
         try:
             mix = find_mix(runs, name, tuple(known))
-            around = mixing_around(runs, name) if mix is None and fixed else ""
+            before = mixing_before(runs, name) if fixed else ""
+            if mix is not None:
+                found.layers[name] = _with_parts(runs, name, mix, before, found, names)
+            elif before:
+                found.refused[name] = before
         except NoOperatorError as error:
             if fixed:
                 found.refused[name] = str(error)
@@ -117,14 +127,37 @@ def find_own_mixing(forward: Forward, mixers: Collection[nn.Module], mixes: Mapp
             reason = str(error).strip().partition("\n")[0]
             found.refused[name] = f"{type(module).__name__} did not run alone: {type(error).__name__}: {reason}"
             continue
-        if around:
-            found.refused[name] = around
         if mix is not None:
-            found.layers[name] = ImpulseLayer(mix, fixed)
             mixing.add(module)
             if mix.places not in known:
                 known.append(mix.places)
     return found
+
+
+def _with_parts(
+    runs: LoneRuns, name: str, mix: Mix, before: str, found: OwnMixing, names: Mapping[nn.Module, str]
+) -> ImpulseLayer:
+    """A layer whose T takes in the parts that mix its values linearly, and says which other ones mix them before."""
+    feeding = [part for part in runs.fixed if reaches(runs, part, mix.source)]
+    if not feeding:
+        return ImpulseLayer(mix, [*runs.fixed], before)
+    opened = {inner for part in feeding for inner in part.modules() if inner in runs.fixed}
+    if all(names[part] in found.layers for part in opened):
+        with suppress(ModelError):
+            alone = replace(runs, fixed={part: out for part, out in runs.fixed.items() if part not in opened})
+            whole = find_mix(alone, name)
+            if whole is not None and not whole.mixed_before:
+                taken = [part for part in opened if is_reached(alone, whole.source, part)]
+                for part in taken:
+                    del found.layers[names[part]]
+                note = f"Its T contains what {_listed(taken, names)} mixes."
+                return ImpulseLayer(whole, [*alone.fixed], " ".join(filter(None, (note, before))))
+    note = f"Its values are mixed before by {_listed(feeding, names)}: T is without that."
+    return ImpulseLayer(mix, [*runs.fixed], " ".join(filter(None, (note, before))))
+
+
+def _listed(parts: Collection[nn.Module], names: Mapping[nn.Module, str]) -> str:
+    return " and ".join(names[part] for part in names if part in parts)
 
 
 def _named_parts(names: Mapping[nn.Module, str], mixes: Mapping[str, str]) -> dict[nn.Module, str]:
@@ -161,7 +194,7 @@ class _Calls:
         def leave(module: nn.Module, args: tuple[Any, ...], output: object) -> None:
             if module not in self.outputs:
                 self.order.append(module)
-            self.outputs[module].append(mapped(output, _copied))
+            self.outputs[module].append(copied(output))
 
         def attach(stack: ExitStack) -> None:
             for module in modules:
@@ -170,6 +203,3 @@ class _Calls:
 
         forward.hidden(attach)
 
-
-def _copied(value: object) -> object:
-    return value.detach().clone() if isinstance(value, Tensor) else value
