@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -122,6 +123,34 @@ def changed_input(tensor: Tensor, length: int, position: int | slice) -> Tensor:
     """An argument with other numbers at some positions, if it has positions."""
     axis = None if tensor.dtype == torch.bool else position_axis(tensor, length)
     return tensor if axis is None else changed_at(tensor, axis, position)
+
+
+def other_futures(length: int) -> list[tuple[int, Callable[[Tensor], Tensor]]]:
+    """Cuts, and what makes an argument another one from the cut on: what came before, or what exceeds all of it.
+
+    The first takes the future's part where places are chosen by the data, as by their score, the second the past's.
+    """
+    middle = max(1, length // 2)
+    cuts = [(middle, True), (middle, False), (max(1, length // 4), False), (max(1, 3 * length // 4), True)]
+    return [
+        (cut, partial(_other_future, length=length, cut=cut, repeats=repeats))
+        for cut, repeats in dict.fromkeys(cuts)
+    ]
+
+
+def _other_future(tensor: Tensor, *, length: int, cut: int, repeats: bool) -> Tensor:
+    axis = None if tensor.dtype == torch.bool else position_axis(tensor, length)
+    # A map of positions by positions, such as a mask, has no past of its own.
+    if axis is None or tensor.shape == (length, length):
+        return tensor
+    moved, generator = tensor.movedim(axis, 0).clone(), torch.Generator().manual_seed(cut)
+    if tensor.is_floating_point() and not repeats:
+        noise = torch.randn(moved[cut:].shape, generator=generator).to(moved)
+        moved[cut:] += 3 * noise * moved[moved.isfinite()].double().std().to(moved.dtype)
+    else:
+        chosen = torch.randint(cut if repeats else length, (length - cut,), generator=generator)
+        moved[cut:] = moved[chosen.to(moved.device)]
+    return moved.movedim(0, axis)
 
 
 def changed_at(tensor: Tensor, axis: int, position: int | slice) -> Tensor:

@@ -13,8 +13,8 @@ from torch.utils._pytree import tree_leaves
 
 from statesize.adapters.impulses.lone_run import LoneRuns, Place, by_position
 from statesize.adapters.models.held import mapped
+from statesize.adapters.other_mixing import changed_input, other_futures
 from statesize.adapters.models.threads import in_this_thread
-from statesize.adapters.other_mixing import changed_input
 from statesize.adapters.reference import where_they_differ
 from statesize.errors import ModelError
 
@@ -75,7 +75,7 @@ def mixes_positions(runs: LoneRuns, name: str) -> bool:
             f"{where_they_differ(plain, again, runs.length)}: it draws random numbers, or keeps something from call to "
             "call. Make it deterministic in eval mode."
         )
-    limit, found = ROUNDING * float(plain.abs().max()), list[Tensor]()
+    limit = ROUNDING * float(plain.abs().max())
     if runs.length not in plain.shape:
         if not runs.fixed and bool((((earlier - plain).abs() > limit) & ((later - plain).abs() > limit)).any()):
             raise ModelError(
@@ -83,22 +83,27 @@ def mixes_positions(runs: LoneRuns, name: str) -> bool:
                 f"{tuple(plain.shape)}. {HOW_ELSE}"
             )
         return False
-    for axis in [axis for axis, size in enumerate(plain.shape) if size == runs.length]:
-        forwards = by_position((earlier - plain).abs(), axis)[middle:].max()
-        backwards = by_position((later - plain).abs(), axis)[:middle].amax(1)
-        if max(float(forwards), float(backwards.max())) <= limit:
-            return False
-        found.append(backwards)
-    # A dimension of as many channels as positions is mixed both ways.
-    backwards = min(found, key=lambda backwards: float(backwards.max()))
-    if bool((backwards > limit).any()):
-        first = int((backwards > limit).nonzero()[0])
-        raise ModelError(
-            f"Mixer {name} must be causal, but its output at position {first} changes with its input from position "
-            f"{middle} on, by {float(backwards[first]) / float(plain.abs().max()):.1e} of the largest value. statesize "
-            "measures causal models."
-        )
-    return True
+    axes = [axis for axis, size in enumerate(plain.shape) if size == runs.length]
+    futures = [(middle, later), *((cut, runs.run(change=change).output) for cut, change in other_futures(runs.length))]
+    for cut, other in futures:
+        if other is None or other.shape != plain.shape:
+            continue
+        # A dimension of as many channels as positions is mixed both ways.
+        difference, first = min(_before(plain, other, axis, cut) for axis in axes)
+        if difference > limit:
+            parts = ", ".join(dict.fromkeys(type(part).__name__ for part in runs.fixed))
+            raise ModelError(
+                f"Mixer {name} must be causal{f' around {parts}, which is measured in it' if parts else ''}, but its "
+                f"output at position {first} changes with its input from position {cut} on, by "
+                f"{difference / float(plain.abs().max()):.1e} of the largest value. statesize measures causal models."
+            )
+    return all(bool((by_position((earlier - plain).abs(), axis)[middle:] > limit).any()) for axis in axes)
+
+
+def _before(plain: Tensor, other: Tensor, axis: int, cut: int) -> tuple[float, int]:
+    """The largest difference of two outputs before a position, and the first position that has one."""
+    difference = by_position((other - plain).abs(), axis)[:cut].amax(1)
+    return float(difference.max()), int((difference > ROUNDING * plain.abs().max()).int().argmax())
 
 
 def mixing_before(runs: LoneRuns, name: str) -> str:
