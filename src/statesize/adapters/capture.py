@@ -164,7 +164,7 @@ class Capture(Iterator[Captured]):
 
     def _checked(self, call: Call, labels: list[str]) -> list[Captured]:
         if self._checks_mixing and not call.by_impulses and is_own_code(call.module):
-            other = other_mixing(self._forward, call)
+            other = other_mixing(self._forward, call, self._own_mixing.inside(self._forward, call.module))
             return [
                 replace(item, note=" ".join(filter(None, (item.note, other)))) for item in self._found(call, labels)
             ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from statesize.adapters.calls import Call
-from statesize.adapters.faithfulness import bound
+from statesize.adapters.faithfulness import bound, relative_difference
 from statesize.adapters.forward import Forward
 from statesize.adapters.models.held import mapped, measuring
 from statesize.adapters.observation import Observation, Product, running_modules
@@ -30,30 +30,31 @@ def is_own_code(module: nn.Module) -> bool:
 
 
 @torch.no_grad()
-def other_mixing(forward: Forward, call: Call) -> str:
+def other_mixing(forward: Forward, call: Call, measured: Collection[nn.Module] = ()) -> str:
     """What a module mixes positions by beside the kernels seen in it, in a sentence; "" for nothing.
 
-    The module runs three times with the recorded arguments: as it is; with another input at one position, while every
-    kernel returns what it returned before; and with what the kernels return changed at that position. Whatever then
-    differs at other positions has come there by another way.
+    The module runs with the recorded arguments: as it is; with another input at one position, while every kernel
+    returns what it returned before; and with what the kernels return changed at that position. Whatever then differs at
+    other positions has come there by another way. Then it runs with other futures, which must not change the past.
 
     Args:
         forward: The model and its inputs.
         call: The call of the module.
+        measured: Modules inside that are measured by themselves.
 
     Returns:
-        Mixing before the kernels or beside them, or several maps of the same values.
+        Mixing before the kernels or beside them, several maps of the same values, or mixing backwards.
 
     Raises:
-        ModelError: Mixing behind the kernels, by which T is not what leaves the module.
+        ModelError: Mixing behind the kernels, by which T is not what leaves the module, or a map of the future.
     """
     position, limit = forward.length // 3, bound(call.module)
-    plain = _LoneRun.of(forward, call)
+    plain = _LoneRun.of(forward, call, parts=measured)
     if plain.output is None or not plain.products:
         return ""
-    args, kwargs = (_changed(arguments, forward.length, position) for arguments in (call.args, call.kwargs))
-    changed = replace(call, args=args, kwargs=kwargs)
-    other_input = _LoneRun.of(forward, changed, [product.mixed for product in plain.products])
+    changed = _with_arguments(call, partial(changed_input, length=forward.length, position=position))
+    mixed = [product.mixed for product in plain.products]
+    other_input = _LoneRun.of(forward, changed, mixed)
     other_result = _LoneRun.of(forward, call, [changed_at(one.mixed, one.axis, position) for one in plain.products])
     axis = position_axis(plain.output, forward.length)
     if axis is None or other_input.output is None or other_result.output is None:
@@ -70,11 +71,42 @@ def other_mixing(forward: Forward, call: Call) -> str:
         for one, other in zip(plain.products, other_input.products, strict=True)
     ):
         seen.append("its values are mixed before: T is without that")
-    if _differs(plain.output, other_input.output, axis, position) > limit:
+    beside = other_input.output
+    if measured and _differs(plain.output, beside, axis, position) > limit:
+        beside = _LoneRun.of(forward, changed, mixed, held_parts=plain.returned).output
+    if beside is not None and _differs(plain.output, beside, axis, position) > limit:
         seen.append("positions are mixed beside the map too: T is without that")
     if len(call.caches) > len({cache or index for index, cache in enumerate(call.caches)}):
         seen.append("several maps mix the same values, each with a T of its own: the module's is made of all")
+    if _mixes_backwards(forward, call, plain, axis):
+        seen.append("positions are mixed backwards too: T is without that")
     return f"Other mixing was seen here: {'; '.join(seen)}." if seen else ""
+
+
+def _mixes_backwards(forward: Forward, call: Call, plain: _LoneRun, axis: int) -> bool:
+    """Whether another future changes the past of what a module returns; a map that it changes is refused."""
+    limit, backwards = bound(call.module), False
+    for cut, change in other_futures(forward.length):
+        other = _LoneRun.of(forward, _with_arguments(call, change))
+        for one, two in zip(plain.products, other.products, strict=False):
+            before = _before(one.values, two.values, one.values_axis, cut)
+            after = _before(one.mixed, two.mixed, one.axis, cut)
+            if before <= limit < after:
+                raise ModelError(
+                    f"Mixer {call.name} must be causal, but other input from position {cut} on changes what its map "
+                    f"makes of the values before, by {after:.1e} of the largest value. statesize measures causal "
+                    "models."
+                )
+        backwards |= other.output is not None and _before(cast("Tensor", plain.output), other.output, axis, cut) > limit
+    return backwards
+
+
+def _before(one: Tensor, other: Tensor, axis: int, cut: int) -> float:
+    """The largest difference before a position, relative to the largest value."""
+    if one.shape != other.shape:
+        return float("inf")
+    earlier = [tensor.narrow(axis, 0, cut) for tensor in (one, other)]
+    return relative_difference(earlier[1], earlier[0])
 
 
 @dataclass(eq=False)
@@ -82,12 +114,20 @@ class _LoneRun:
     """A module run alone."""
 
     products: list[Product] = field(default_factory=list[Product])
+    returned: dict[nn.Module, list[object]] = field(default_factory=dict[nn.Module, list[object]])  # by parts
     output: Tensor | None = None
 
     @classmethod
-    def of(cls, forward: Forward, call: Call, held: list[Tensor] | None = None) -> _LoneRun:
-        """Run a module; `held` is what its kernels return instead, in the order of their calls."""
-        run = cls()
+    def of(
+        cls,
+        forward: Forward,
+        call: Call,
+        held: list[Tensor] | None = None,
+        parts: Collection[nn.Module] = (),
+        held_parts: Mapping[nn.Module, list[object]] | None = None,
+    ) -> _LoneRun:
+        """Run a module; `held` is what its kernels return instead, in the order of their calls, and so for parts."""
+        run = cls(returned={part: [] for part in parts})
 
         def observe(make: Callable[[], Observation], product: Product | None = None) -> Tensor | None:
             if product is None:
@@ -100,6 +140,12 @@ class _LoneRun:
             stack.enter_context(measuring(forward.model))
             running = stack.enter_context(running_modules(forward.model, forward.length))
             stack.enter_context(observing_all(forward.model, running, observe))
+            for part, outputs in run.returned.items():
+                hook = part.register_forward_hook(lambda module, args, output, kept=outputs: kept.append(output))
+                stack.callback(hook.remove)
+            for part, outputs in (held_parts or {}).items():
+                hook = part.register_forward_hook(lambda module, args, output, kept=iter(outputs): next(kept))
+                stack.callback(hook.remove)
             with interrupts.let_through():
                 output: object = call.module(*call.args, **call.kwargs)
         while isinstance(output, tuple | list) and output:
@@ -114,9 +160,10 @@ def position_axis(tensor: Tensor, length: int) -> int | None:
     return next((axis for axis in order if tensor.shape[axis] == length), None)
 
 
-def _changed(value: Any, length: int, position: int) -> Any:
-    """Arguments with other numbers at one position."""
-    return mapped(value, lambda leaf: changed_input(leaf, length, position) if isinstance(leaf, Tensor) else leaf)
+def _with_arguments(call: Call, change: Callable[[Tensor], Tensor]) -> Call:
+    """The same call with other tensors."""
+    args, kwargs = mapped((call.args, call.kwargs), lambda leaf: change(leaf) if isinstance(leaf, Tensor) else leaf)
+    return replace(call, args=args, kwargs=kwargs)
 
 
 def changed_input(tensor: Tensor, length: int, position: int | slice) -> Tensor:

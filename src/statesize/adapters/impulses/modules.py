@@ -49,6 +49,11 @@ class OwnMixing:
         """Names of all that are measured."""
         return {*self.layers, *self.derivatives}
 
+    def inside(self, forward: Forward, module: nn.Module) -> list[nn.Module]:
+        """The modules in one that are measured by themselves."""
+        parts = set(module.modules()) - {module}
+        return [part for name, part in named_parts(forward.model) if part in parts and name in self.names]
+
     def observed(self, forward: Forward, call: Call) -> tuple[Observation, Tensor]:
         """What a call of one of the layers mixed, and what it returned."""
         layer = self.layers[call.name]
