@@ -12,6 +12,7 @@ from typing import Self
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from statesize.adapters.calls import Call, FoundMixer, Recording, record_calls, sampled
 from statesize.adapters.captured import Captured, from_method, from_observation
@@ -34,7 +35,7 @@ from statesize.adapters.models.held import in_double, in_single, measuring, sing
 from statesize.adapters.models.in_double import double_precision
 from statesize.adapters.models.inputs import Inputs, measurable
 from statesize.adapters.observation import Observation, Product, running_modules
-from statesize.adapters.other_mixing import is_own_code, other_mixing
+from statesize.adapters.other_mixing import is_own_code, mixed_backwards, other_mixing
 from statesize.adapters.reference import Checks, check_deterministic, first_difference, read_calls
 from statesize.adapters.replaced import interrupts_held
 from statesize.adapters.selection import Layers, chosen_names, find_mixers, require_some, skipped_layers
@@ -67,6 +68,7 @@ class Capture(Iterator[Captured]):
         selected: bool,
         short_convolutions: bool,
         checked: bool,
+        around: str = "",
         weights: str = "none",
         skip_first: int = 0,
     ) -> None:
@@ -85,6 +87,8 @@ class Capture(Iterator[Captured]):
         named = [pair for call, labels in self._calls for pair in zip(call.mixers, labels, strict=True)]
         self.mixers = tuple(replace(mixer, name=label) for mixer, label in named if mixer.name in chosen)
         self._readers = _sharing((call, labels) for call, labels in self._calls)
+        self._repeats = _repeats(self._calls) if around else {}
+        self._around = around
         self._kept: dict[tuple[str, ...], list[Captured]] = {}
         self.length = forward.length
         self.skipped = skipped
@@ -102,10 +106,15 @@ class Capture(Iterator[Captured]):
                     raise self._refused
                 raise StopIteration
             call, labels = self._calls.pop(0)
-            self._ready = self._from_method(call, *labels) if call.by_method else self._again(call, labels)
+            ready = self._from_method(call, *labels) if call.by_method else self._again(call, labels)
+            self._ready = [self._told(item) for item in ready]
         self._yielded = True
         # The captured value has no name here: what is yielded must hold the only reference.
         return self._ready.pop(0) if self._columns is None else self._ready.pop(0).weighted(*self._columns)
+
+    def _told(self, item: Captured) -> Captured:
+        """A mixer with what is told of the model around it."""
+        return replace(item, note=" ".join(filter(None, (item.note, self._around, self._repeats.get(item.name)))))
 
     def _from_method(self, call: Call, label: str) -> list[Captured]:
         known = replace(call.mixers[0], name=label)
@@ -361,6 +370,7 @@ def capture(
         selected=layers is not None,
         short_convolutions=short_convolutions,
         checked=checks != "none",
+        around=mixed_backwards(forward, recording.hidden if checks == "all" else None, own_mixing.backwards),
         weights=weights,
         skip_first=skip_first,
     )
@@ -417,3 +427,25 @@ def _labelled(calls: Iterable[Call]) -> Iterator[tuple[Call, list[str]]]:
     for call in calls:
         numbered = [(mixer.name, next(times[mixer.name])) for mixer in call.mixers]
         yield call, [f"{name}@{number}" if number else name for name, number in numbered]
+
+
+def _repeats(calls: Sequence[tuple[Call, list[str]]]) -> dict[str, str]:
+    """What each further call of a module is, by the names of its mixers."""
+    before, told = defaultdict[str, list[Call]](list), dict[str, str]()
+    for call, labels in calls:
+        before[call.name].append(call)
+        number, first = len(before[call.name]), before[call.name][0]
+        if number > 1:
+            text = ", over what the first takes in reverse order" if _is_reversed(first, call) else ""
+            told |= dict.fromkeys(labels, f"This is call {number} of {call.name} in the forward pass{text}.")
+    return told
+
+
+def _is_reversed(one: Call, other: Call) -> bool:
+    """Whether a call takes what another one takes, its positions in reverse order."""
+    pairs = zip(tree_leaves((one.args, one.kwargs)), tree_leaves((other.args, other.kwargs)), strict=False)
+    tensors = [pair for pair in pairs if all(isinstance(leaf, Tensor) and leaf.is_floating_point() for leaf in pair)]
+    return bool(tensors) and all(
+        first.shape == second.shape and any(torch.equal(first.flip(axis), second) for axis in range(first.ndim))
+        for first, second in tensors[:1]
+    )

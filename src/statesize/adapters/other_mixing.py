@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -10,6 +10,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from statesize.adapters.calls import Call
 from statesize.adapters.faithfulness import bound, relative_difference
@@ -52,7 +53,9 @@ def other_mixing(forward: Forward, call: Call, measured: Collection[nn.Module] =
     plain = _LoneRun.of(forward, call, parts=measured)
     if plain.output is None or not plain.products:
         return ""
-    changed = _with_arguments(call, partial(changed_input, length=forward.length, position=position))
+    changed = _with_arguments(
+        call, forward.length, partial(changed_input, length=forward.length, position=position)
+    )
     mixed = [product.mixed for product in plain.products]
     other_input = _LoneRun.of(forward, changed, mixed)
     other_result = _LoneRun.of(forward, call, [changed_at(one.mixed, one.axis, position) for one in plain.products])
@@ -87,7 +90,7 @@ def _mixes_backwards(forward: Forward, call: Call, plain: _LoneRun, axis: int) -
     """Whether another future changes the past of what a module returns; a map that it changes is refused."""
     limit, backwards = bound(call.module), False
     for cut, change in other_futures(forward.length):
-        other = _LoneRun.of(forward, _with_arguments(call, change))
+        other = _LoneRun.of(forward, _with_arguments(call, forward.length, change))
         for one, two in zip(plain.products, other.products, strict=False):
             before = _before(one.values, two.values, one.values_axis, cut)
             after = _before(one.mixed, two.mixed, one.axis, cut)
@@ -107,6 +110,34 @@ def _before(one: Tensor, other: Tensor, axis: int, cut: int) -> float:
         return float("inf")
     earlier = [tensor.narrow(axis, 0, cut) for tensor in (one, other)]
     return relative_difference(earlier[1], earlier[0])
+
+
+def mixed_backwards(forward: Forward, hidden: Tensor | None, around: Sequence[str]) -> str:
+    """What is told of T where the model mixes positions backwards around it; "" where other tokens change no past.
+
+    Args:
+        forward: The model and its inputs.
+        hidden: Its last hidden state; None leaves out the runs with other tokens.
+        around: Names of modules that were seen to mix positions backwards around what is measured in them.
+    """
+    # Models of libraries are compared with oracles of their own.
+    own = any(map(is_own_code, forward.model.modules()))
+    if not around and not (own and hidden is not None and _tokens_change_the_past(forward, hidden)):
+        return ""
+    where = f", in {around[0]}{f' and {len(around) - 1} more' if around[1:] else ''}" if around else ""
+    return f"Positions are mixed backwards too{where}: what enters T here depends on later tokens."
+
+
+def _tokens_change_the_past(forward: Forward, hidden: Tensor) -> bool:
+    axis = position_axis(hidden, forward.length)
+    if axis is None:
+        return False
+    limit, found = bound(forward.model), False
+    for cut, change in other_futures(forward.length)[:2]:
+        tokens = {name: change(value) for name, value in forward.kwargs.items() if name in ("input_ids", "inputs_embeds")}
+        other = replace(forward, args=tuple(map(change, forward.args)), kwargs={**forward.kwargs, **tokens}).hidden()
+        found |= other is not None and not _before(hidden, other, axis, cut) <= limit
+    return found
 
 
 @dataclass(eq=False)
@@ -160,10 +191,19 @@ def position_axis(tensor: Tensor, length: int) -> int | None:
     return next((axis for axis in order if tensor.shape[axis] == length), None)
 
 
-def _with_arguments(call: Call, change: Callable[[Tensor], Tensor]) -> Call:
+def _with_arguments(call: Call, length: int, change: Callable[[Tensor], Tensor]) -> Call:
     """The same call with other tensors."""
-    args, kwargs = mapped((call.args, call.kwargs), lambda leaf: change(leaf) if isinstance(leaf, Tensor) else leaf)
+    arguments = call.args, call.kwargs
+    acts = can_be_others(arguments, length)
+    args, kwargs = mapped(arguments, lambda leaf: change(leaf) if isinstance(leaf, Tensor) and acts(leaf) else leaf)
     return replace(call, args=args, kwargs=kwargs)
+
+
+def can_be_others(arguments: object, length: int) -> Callable[[Tensor], bool]:
+    """Which arguments may be other ones: whole numbers beside real ones say where positions are, such as their ids."""
+    leaves = [leaf for leaf in tree_leaves(arguments) if isinstance(leaf, Tensor) and leaf.is_floating_point()]
+    real = any(position_axis(leaf, length) is not None for leaf in leaves)
+    return lambda tensor: tensor.is_floating_point() or not real
 
 
 def changed_input(tensor: Tensor, length: int, position: int | slice) -> Tensor:

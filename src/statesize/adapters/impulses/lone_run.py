@@ -15,8 +15,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from statesize.adapters.models.held import in_single, mapped, measuring, named_parts, single_precision
+from statesize.adapters.other_mixing import can_be_others, position_axis
 from statesize.adapters.models.threads import in_this_thread
-from statesize.adapters.other_mixing import position_axis
 from statesize.adapters.replaced import interrupts_held
 from statesize.errors import ModelError
 
@@ -123,12 +123,12 @@ class LoneRuns:
         if change is not None and self.entry is not None:
             replacing, change = {self.entry: change, **(replacing or {})}, None
         tape = _Tape(self, keep, replacing or {})
-        numbers = count()
+        numbers, changes = count(), can_be_others((self.args, dict(self.kwargs)), self.length)
 
         def entering(leaf: object) -> object:
             if not isinstance(leaf, Tensor):
                 return leaf
-            leaf = leaf.clone() if change is None else change(leaf)
+            leaf = leaf.clone() if change is None or not changes(leaf) else change(leaf)
             return tape.seen(Place(-1, next(numbers)), leaf)
 
         with interrupts_held() as interrupts, ExitStack() as stack:

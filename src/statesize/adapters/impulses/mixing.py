@@ -23,6 +23,10 @@ ROUNDING = 1e-5
 HOW_ELSE = "Give its class a method `operator(hidden)` that returns a statesize Operator."
 
 
+class NotCausalError(ModelError):
+    """A module whose output depends on what comes later."""
+
+
 @dataclass(frozen=True)
 class Answer:
     """How a tensor answers to another input at one position."""
@@ -91,11 +95,10 @@ def mixes_positions(runs: LoneRuns, name: str) -> bool:
         # A dimension of as many channels as positions is mixed both ways.
         difference, first = min(_before(plain, other, axis, cut) for axis in axes)
         if difference > limit:
-            parts = ", ".join(dict.fromkeys(type(part).__name__ for part in runs.fixed))
-            raise ModelError(
-                f"Mixer {name} must be causal{f' around {parts}, which is measured in it' if parts else ''}, but its "
-                f"output at position {first} changes with its input from position {cut} on, by "
-                f"{difference / float(plain.abs().max()):.1e} of the largest value. statesize measures causal models."
+            raise NotCausalError(
+                f"Mixer {name} must be causal, but its output at position {first} changes with its input from position "
+                f"{cut} on, by {difference / float(plain.abs().max()):.1e} of the largest value. statesize measures "
+                "causal models."
             )
     return all(bool((by_position((earlier - plain).abs(), axis)[middle:] > limit).any()) for axis in axes)
 

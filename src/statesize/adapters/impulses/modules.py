@@ -17,7 +17,7 @@ from statesize.adapters.derivative import derivative, found_derivative, is_recur
 from statesize.adapters.forward import Forward
 from statesize.adapters.impulses.layer import observe
 from statesize.adapters.impulses.lone_run import LoneRuns
-from statesize.adapters.impulses.mixing import copied, is_reached, mixing_before, reaches, returned_by
+from statesize.adapters.impulses.mixing import NotCausalError, copied, is_reached, mixing_before, reaches, returned_by
 from statesize.adapters.impulses.search import Mix, NoOperatorError, Places, find_mix
 from statesize.adapters.models.held import named_parts
 from statesize.adapters.models.threads import in_this_thread
@@ -43,6 +43,7 @@ class OwnMixing:
     layers: dict[str, ImpulseLayer] = field(default_factory=dict[str, ImpulseLayer])  # by the module's name
     derivatives: set[str] = field(default_factory=set[str])  # names of modules without a T
     refused: dict[str, str] = field(default_factory=dict[str, str])  # reason by the module's name
+    backwards: list[str] = field(default_factory=list[str])  # names of modules that hold measured ones, not causal
 
     @property
     def names(self) -> set[str]:
@@ -125,7 +126,10 @@ def find_own_mixing(forward: Forward, mixers: Collection[nn.Module], mixes: Mapp
             mixing.add(module)
             continue
         except ModelError as error:
-            found.refused[name] = str(error)
+            if fixed and isinstance(error, NotCausalError):
+                found.backwards.append(name)
+            else:
+                found.refused[name] = str(error)
             mixing.add(module)
             continue
         except Exception as error:  # whatever the author's code raises where it runs alone, or is watched
