@@ -247,7 +247,7 @@ def test_a_named_part_must_be_there_and_be_mixed_linearly():
 
 
 @pytest.mark.parametrize("where", ["before", "behind"])
-def test_mixing_around_a_layer_that_is_measured_by_itself_is_told(where):
+def test_mixing_around_a_layer_that_is_measured_by_itself_is_told_or_measured(where):
     class Around(nn.Module):
         """Attention of torch, and the token before it added to what enters or leaves it."""
 
@@ -265,8 +265,14 @@ def test_mixing_around_a_layer_that_is_measured_by_itself_is_told(where):
             return hidden + nn.functional.pad(hidden, (0, 0, 1, 0))[:, :-1]
 
     capture = ss.capture(nn.Sequential(nn.Embedding(30, 8), Around()), TOKENS)
-    assert [captured.name for captured in capture] == ["1.attention"]
-    assert f"1 mixes positions {where} what is measured in it (MultiheadAttention)" in capture.skipped["1"]
+    captured = {item.name: item for item in capture}
+    if where == "before":
+        assert captured.keys() == {"1.attention"}
+        assert "1 mixes positions before what is measured in it (MultiheadAttention)" in capture.skipped["1"]
+    else:
+        assert captured.keys() == {"1", "1.attention"}
+        assert captured["1"].note.endswith("Its values are mixed before by 1.attention: T is without that.")
+        torch.testing.assert_close(captured["1"].operator.dense()[0, 0], torch.eye(24) + torch.eye(24).roll(1, 0).tril())
 
 
 @pytest.mark.parametrize(

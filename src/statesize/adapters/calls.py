@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import weakref
-from collections.abc import Callable, Collection, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from statesize.adapters.forward import Forward
 from statesize.adapters.models.held import mapped, named_parts, stored_dtype, stored_element_size
@@ -213,6 +216,37 @@ def described(observation: Observation) -> FoundMixer:
         observation.state_bytes,
         observation.map_bytes,
     )
+
+
+def labelled(calls: Iterable[Call]) -> Iterator[tuple[Call, list[str]]]:
+    """Calls with the names of their mixers, which have a number from their second call on."""
+    times = defaultdict[str, Iterator[int]](count)
+    for call in calls:
+        numbered = [(mixer.name, next(times[mixer.name])) for mixer in call.mixers]
+        yield call, [f"{name}@{number}" if number else name for name, number in numbered]
+
+
+def further_calls(calls: Sequence[Call]) -> dict[str, str]:
+    """What each call of a module after the first is, by the names of its mixers."""
+    before, told = defaultdict[str, list[Call]](list), dict[str, str]()
+    for call, labels in labelled(calls):
+        before[call.name].append(call)
+        number, first = len(before[call.name]), before[call.name][0]
+        if number > 1:
+            text = ", over what the first takes in reverse order" if _is_reversed(first, call) else ""
+            told |= dict.fromkeys(labels, f"This is call {number} of {call.name} in the forward pass{text}.")
+    return told
+
+
+def _is_reversed(one: Call, other: Call) -> bool:
+    """Whether a call takes what another one takes first, its positions in reverse order."""
+    first, second = (
+        next((leaf for leaf in tree_leaves((call.args, call.kwargs)) if isinstance(leaf, Tensor)), None)
+        for call in (one, other)
+    )
+    if first is None or second is None or first.shape != second.shape or torch.equal(first, second):
+        return False
+    return any(torch.equal(first.flip(axis), second) for axis in range(first.ndim))
 
 
 def _digest(stored: Tensor | None) -> str:

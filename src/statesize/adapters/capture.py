@@ -7,14 +7,20 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
-from itertools import count
 from typing import Self
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
 
-from statesize.adapters.calls import Call, FoundMixer, Recording, record_calls, sampled
+from statesize.adapters.calls import (
+    Call,
+    FoundMixer,
+    Recording,
+    further_calls,
+    labelled,
+    record_calls,
+    sampled,
+)
 from statesize.adapters.captured import Captured, from_method, from_observation
 from statesize.adapters.derivative import NOTE
 from statesize.adapters.faithfulness import (
@@ -75,8 +81,7 @@ class Capture(Iterator[Captured]):
         self._forward = forward
         self._own_mixing = own_mixing
         self._columns = None if weights == "none" and not skip_first else (weights, skip_first)
-        wanted = (call for call in calls if any(mixer.name in chosen for mixer in call.mixers))
-        self._calls = list(_labelled(wanted))
+        self._calls = [(call, labels) for call, labels in labelled(calls) if not chosen.isdisjoint(labels)]
         self._selected = selected
         self._short_convolutions = short_convolutions
         self._checks_mixing = checked
@@ -85,9 +90,9 @@ class Capture(Iterator[Captured]):
         self._refused: ModelError | None = None
         self._yielded = False
         named = [pair for call, labels in self._calls for pair in zip(call.mixers, labels, strict=True)]
-        self.mixers = tuple(replace(mixer, name=label) for mixer, label in named if mixer.name in chosen)
+        self.mixers = tuple(replace(mixer, name=label) for mixer, label in named if label in chosen)
         self._readers = _sharing((call, labels) for call, labels in self._calls)
-        self._repeats = _repeats(self._calls) if around else {}
+        self._further = further_calls(calls) if around else {}
         self._around = around
         self._kept: dict[tuple[str, ...], list[Captured]] = {}
         self.length = forward.length
@@ -114,14 +119,14 @@ class Capture(Iterator[Captured]):
 
     def _told(self, item: Captured) -> Captured:
         """A mixer with what is told of the model around it."""
-        return replace(item, note=" ".join(filter(None, (item.note, self._around, self._repeats.get(item.name)))))
+        return replace(item, note=" ".join(filter(None, (item.note, self._around, self._further.get(item.name)))))
 
     def _from_method(self, call: Call, label: str) -> list[Captured]:
         known = replace(call.mixers[0], name=label)
         return [from_method(known, call.module, call.args[0], self.run_difference)]
 
     def _again(self, call: Call, labels: list[str]) -> list[Captured]:
-        chosen = [mixer.name in self._chosen for mixer in call.mixers]
+        chosen = [label in self._chosen for label in labels]
         try:
             own = call.name in self._own_mixing.derivatives
             mixers_here = [self._derivative(call, *labels)] if own else self._with_bytes_beside(call, labels)
@@ -308,7 +313,8 @@ def capture(
             tokenizer returns; moved to the model's device. The positions of an encoder–decoder are those of its
             `decoder_input_ids`, and what its encoder reads is held fixed; of another mapping without `input_ids` or
             `inputs_embeds` they are those of the argument that the model takes first.
-        layers: Mixers to capture, by index or module name, one or several; None takes all.
+        layers: Mixers to capture, by index or module name, one or several; None takes all. A module's name means all
+            of its calls, and "NAME@1" its second.
         short_convolutions: Whether the short convolutions inside other mixers are captured as mixers of their own.
         checks: "all"; "read" leaves out the run with nothing attached, for further inputs of a model that has passed
             it; "none" leaves out both references, for readings again and again of a model that has passed them.
@@ -345,8 +351,9 @@ def capture(
     observed = list(dict.fromkeys(mixer.name for call in recording.calls for mixer in call.mixers))
     names = list(own) + [name for name in observed if name not in own]
     require_some(model, names, recording.refused)
-    chosen = chosen_names(names, layers, recording.refused)
-    missing = [name for name in chosen if name not in observed]
+    labels = [label for _, some in labelled(recording.calls) for label in some]
+    chosen = chosen_names(names, layers, recording.refused, labels)
+    missing = [name for name in chosen if name not in labels]
     if missing and (layers is not None or not observed):
         raise ModelError(
             f"The forward pass of {type(model).__name__} never called {', '.join(missing)}: there is nothing to "
@@ -360,6 +367,7 @@ def capture(
         if not any(mixer == name or mixer.startswith(f"{name}.") for mixer in missing)
     }
     skipped |= {name: reason for name in skipped if (reason := forward.in_encoder(name))}
+    around = mixed_backwards(forward, recording.hidden if checks == "all" else None, own_mixing.backwards)
     return Capture(
         forward,
         recording.calls,
@@ -370,7 +378,7 @@ def capture(
         selected=layers is not None,
         short_convolutions=short_convolutions,
         checked=checks != "none",
-        around=mixed_backwards(forward, recording.hidden if checks == "all" else None, own_mixing.backwards),
+        around=around,
         weights=weights,
         skip_first=skip_first,
     )
@@ -419,33 +427,3 @@ def _sharing(calls: Iterable[tuple[Call, list[str]]]) -> dict[str, tuple[str, ..
             if cache:
                 readers[cache].append(label)
     return {label: tuple(labels) for labels in readers.values() if len(labels) > 1 for label in labels}
-
-
-def _labelled(calls: Iterable[Call]) -> Iterator[tuple[Call, list[str]]]:
-    """Calls with the names of their mixers, which have a number from their second call on."""
-    times = defaultdict[str, Iterator[int]](count)
-    for call in calls:
-        numbered = [(mixer.name, next(times[mixer.name])) for mixer in call.mixers]
-        yield call, [f"{name}@{number}" if number else name for name, number in numbered]
-
-
-def _repeats(calls: Sequence[tuple[Call, list[str]]]) -> dict[str, str]:
-    """What each further call of a module is, by the names of its mixers."""
-    before, told = defaultdict[str, list[Call]](list), dict[str, str]()
-    for call, labels in calls:
-        before[call.name].append(call)
-        number, first = len(before[call.name]), before[call.name][0]
-        if number > 1:
-            text = ", over what the first takes in reverse order" if _is_reversed(first, call) else ""
-            told |= dict.fromkeys(labels, f"This is call {number} of {call.name} in the forward pass{text}.")
-    return told
-
-
-def _is_reversed(one: Call, other: Call) -> bool:
-    """Whether a call takes what another one takes, its positions in reverse order."""
-    pairs = zip(tree_leaves((one.args, one.kwargs)), tree_leaves((other.args, other.kwargs)), strict=False)
-    tensors = [pair for pair in pairs if all(isinstance(leaf, Tensor) and leaf.is_floating_point() for leaf in pair)]
-    return bool(tensors) and all(
-        first.shape == second.shape and any(torch.equal(first.flip(axis), second) for axis in range(first.ndim))
-        for first, second in tensors[:1]
-    )

@@ -79,26 +79,30 @@ def find_mixers(model: nn.Module) -> dict[str, nn.Module]:
     return {name or type(model).__name__: module for name, module in mixer_modules.items()}
 
 
-def chosen_names(names: Sequence[str], layers: Layers, refused: Mapping[str, str]) -> list[str]:
-    """The names that a choice of layers means."""
+def chosen_names(names: Sequence[str], layers: Layers, refused: Mapping[str, str], calls: Sequence[str]) -> list[str]:
+    """The names that a choice of layers means: a module's name means all its calls, one with "@1" its second."""
+    # names: One for each module. calls: One for each call, in order.
+    called = {name: [call for call in calls if call.partition("@")[0] == name] or [name] for name in names}
     if layers is None:
-        return list(names)
+        return [call for name in names for call in called[name]]
     chosen = _listed(layers)
     if not chosen:
         raise InputError(f"layers must name a mixer, got none. Give None for all, or some of {', '.join(names)}.")
     selected: set[str] = set()
     for layer in chosen:
         index = whole_number(layer)
-        if isinstance(layer, str) and layer in names:
+        if isinstance(layer, str) and layer in called:
+            selected.update(called[layer])
+        elif isinstance(layer, str) and layer in calls:
             selected.add(layer)
         elif index is not None and -len(names) <= index < len(names):
-            selected.add(names[index])
+            selected.update(called[names[index]])
         elif isinstance(layer, str) and layer in refused:
             raise ModelError(refused[layer])
         else:
             known = f"the model's mixers by name or by index 0 … {len(names) - 1}"
             refuse("layers", known, layer, f"Its {len(names)} mixers are {', '.join(names)}.")
-    return [name for name in names if name in selected]
+    return [call for name in names for call in called[name] if call in selected]
 
 
 def require_some(model: nn.Module, names: Sequence[str], refused: Mapping[str, str]) -> None:

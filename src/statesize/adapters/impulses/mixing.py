@@ -119,9 +119,8 @@ def mixing_before(runs: LoneRuns, name: str) -> str:
             answer = answer_of(one, two, runs.length, position)
             if answer is not None and answer.last > answer.first:
                 return (
-                    f"{name} mixes positions before {type(part).__name__}, which is measured in it and whose T is "
-                    "without that. Give its class a method `operator(hidden)` that returns a statesize Operator of "
-                    "the whole."
+                    f"{name} mixes positions before what is measured in it ({type(part).__name__}), whose T is without "
+                    "that. Give its class a method `operator(hidden)` that returns a statesize Operator of the whole."
                 )
     return ""
 

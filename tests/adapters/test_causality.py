@@ -1,0 +1,132 @@
+"""What depends on later tokens is refused, or said where it lies around what is measured."""
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+import statesize as ss
+from statesize.errors import InputError, ModelError
+
+WIDTH = 8
+
+
+class ChosenByScore(nn.Module):
+    """The 3 tokens of highest score attend to each other causally, and are scattered back."""
+
+    def __init__(self):
+        super().__init__()
+        self.score, self.project = nn.Linear(WIDTH, 1), nn.Linear(WIDTH, 3 * WIDTH)
+
+    def forward(self, hidden):
+        chosen = self.score(hidden)[..., 0].topk(3, -1).indices.sort(-1).values[..., None].expand(-1, -1, WIDTH)
+        query, key, value = self.project(hidden.gather(1, chosen)).chunk(3, -1)
+        return torch.zeros_like(hidden).scatter(1, chosen, (query @ key.mT).sigmoid().tril() @ value)
+
+
+class SeenByScore(ChosenByScore):
+    """Every query sees itself and the earlier ones of the 6 tokens of highest score."""
+
+    def forward(self, hidden):
+        best = self.score(hidden)[..., 0].topk(6, -1).indices
+        seen = torch.zeros(hidden.shape[:2], dtype=torch.bool).scatter(1, best, True)[:, None]
+        seen = (seen | torch.eye(hidden.shape[1], dtype=torch.bool)).tril()
+        query, key, value = self.project(hidden).chunk(3, -1)
+        return (query @ key.mT).masked_fill(~seen, -torch.inf).softmax(-1) @ value
+
+
+class DoubledAtTheHighest(ChosenByScore):
+    """A running sum in which the token of highest score counts twice."""
+
+    def forward(self, hidden):
+        best = functional.one_hot(self.score(hidden)[..., 0].argmax(-1), hidden.shape[1])
+        return ((1 + best[..., None]) * hidden).cumsum(1)
+
+
+class Residual(nn.Module):
+    def __init__(self, layer):
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, hidden):
+        return hidden + self.layer(hidden)
+
+
+@pytest.mark.parametrize("layer", [ChosenByScore, SeenByScore, DoubledAtTheHighest])
+def test_places_that_later_tokens_choose_are_not_causal(layer):
+    for seed in range(12):
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            model = nn.Sequential(nn.Embedding(100, WIDTH), Residual(layer()))
+            tokens = torch.randint(0, 100, (1, 24))
+        with pytest.raises(ModelError, match=r"^Mixer 1\.layer must be causal"):
+            list(ss.capture(model, tokens))
+
+
+class ByPositions(nn.Module):
+    """Linear attention whose mask follows from the ids of positions that it is given."""
+
+    def __init__(self):
+        super().__init__()
+        self.embedding, self.layers = nn.Embedding(100, WIDTH), nn.ModuleList([_Masked()])
+
+    def forward(self, tokens):
+        return self.layers[0](self.embedding(tokens), torch.arange(tokens.shape[1]))
+
+
+class _Masked(ChosenByScore):
+    def forward(self, hidden, positions):
+        query, key, value = self.project(hidden).chunk(3, -1)
+        return (query @ key.mT * (positions[:, None] >= positions)) @ value
+
+
+def test_ids_of_positions_are_none_of_the_text():
+    (found,) = ss.capture(ByPositions(), torch.arange(24)[None])
+    assert (found.kind, found.units) == ("_Masked", 1)
+
+
+class Sum(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.value, self.decay = nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, 1)
+
+    def forward(self, hidden):
+        decay, state, outputs = self.decay(hidden).sigmoid(), 0, []
+        for step, value in enumerate(self.value(hidden).unbind(1)):
+            state = decay[:, step] * state + value
+            outputs.append(state)
+        return torch.stack(outputs, 1)
+
+
+class BothWays(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.scan = Sum()
+
+    def forward(self, hidden):
+        return hidden + self.scan(hidden) + self.scan(hidden.flip(1)).flip(1)
+
+
+def test_scans_of_a_model_that_sees_the_future_elsewhere_say_so():
+    model, tokens = nn.Sequential(nn.Embedding(100, WIDTH), BothWays(), BothWays()), torch.arange(24)[None]
+    capture = ss.capture(model, tokens)
+    notes = {item.name: item.note for item in capture}
+    assert list(notes) == ["1.scan", "1.scan@1", "2.scan", "2.scan@1"]
+    assert capture.skipped == {}
+    assert all("Positions are mixed backwards too, in 1 and 1 more: " in note for note in notes.values())
+    assert notes["1.scan@1"].endswith(
+        "This is call 2 of 1.scan in the forward pass, over what the first takes in reverse order."
+    )
+    assert "call 2" not in notes["1.scan"]
+
+
+def test_one_call_of_a_module_is_chosen_by_its_name():
+    model, tokens = nn.Sequential(nn.Embedding(100, WIDTH), BothWays()), torch.arange(24)[None]
+
+    def names(layers):
+        return [item.name for item in ss.capture(model, tokens, layers)]
+
+    assert names(["1.scan@1"]) == ["1.scan@1"]
+    assert names("1.scan") == names(0) == ["1.scan", "1.scan@1"]
+    with pytest.raises(InputError, match=r"got '1\.scan@2'"):
+        names("1.scan@2")
