@@ -53,9 +53,7 @@ def other_mixing(forward: Forward, call: Call, measured: Collection[nn.Module] =
     plain = _LoneRun.of(forward, call, parts=measured)
     if plain.output is None or not plain.products:
         return ""
-    changed = _with_arguments(
-        call, forward.length, partial(changed_input, length=forward.length, position=position)
-    )
+    changed = _with_arguments(call, forward.length, partial(changed_input, length=forward.length, position=position))
     mixed = [product.mixed for product in plain.products]
     other_input = _LoneRun.of(forward, changed, mixed)
     other_result = _LoneRun.of(forward, call, [changed_at(one.mixed, one.axis, position) for one in plain.products])
@@ -134,8 +132,9 @@ def _tokens_change_the_past(forward: Forward, hidden: Tensor) -> bool:
         return False
     limit, found = bound(forward.model), False
     for cut, change in other_futures(forward.length)[:2]:
-        tokens = {name: change(value) for name, value in forward.kwargs.items() if name in ("input_ids", "inputs_embeds")}
-        other = replace(forward, args=tuple(map(change, forward.args)), kwargs={**forward.kwargs, **tokens}).hidden()
+        name = forward.measured.name
+        text = {name: change(forward.kwargs[name])} if not forward.args else {}
+        other = replace(forward, args=tuple(map(change, forward.args)), kwargs={**forward.kwargs, **text}).hidden()
         found |= other is not None and not _before(hidden, other, axis, cut) <= limit
     return found
 
@@ -220,8 +219,7 @@ def other_futures(length: int) -> list[tuple[int, Callable[[Tensor], Tensor]]]:
     middle = max(1, length // 2)
     cuts = [(middle, True), (middle, False), (max(1, length // 4), False), (max(1, 3 * length // 4), True)]
     return [
-        (cut, partial(_other_future, length=length, cut=cut, repeats=repeats))
-        for cut, repeats in dict.fromkeys(cuts)
+        (cut, partial(_other_future, length=length, cut=cut, repeats=repeats)) for cut, repeats in dict.fromkeys(cuts)
     ]
 
 

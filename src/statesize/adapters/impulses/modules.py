@@ -211,4 +211,3 @@ class _Calls:
                 stack.callback(module.register_forward_hook(in_this_thread(leave)).remove)
 
         forward.hidden(attach)
-
