@@ -111,13 +111,9 @@ def _before(one: Tensor, other: Tensor, axis: int, cut: int) -> float:
 
 
 def mixed_backwards(forward: Forward, hidden: Tensor | None, around: Sequence[str]) -> str:
-    """What is told of T where the model mixes positions backwards around it; "" where other tokens change no past.
-
-    Args:
-        forward: The model and its inputs.
-        hidden: Its last hidden state; None leaves out the runs with other tokens.
-        around: Names of modules that were seen to mix positions backwards around what is measured in them.
-    """
+    """What is told of T where the model mixes positions backwards around it; "" where other tokens change no past."""
+    # hidden: The last hidden state; None leaves out the runs with other tokens.
+    # around: Names of modules that were seen to mix positions backwards around what is measured in them.
     # Models of libraries are compared with oracles of their own.
     own = any(map(is_own_code, forward.model.modules()))
     if not around and not (own and hidden is not None and _tokens_change_the_past(forward, hidden)):
@@ -174,7 +170,8 @@ class _LoneRun:
                 hook = part.register_forward_hook(lambda module, args, output, kept=outputs: kept.append(output))
                 stack.callback(hook.remove)
             for part, outputs in (held_parts or {}).items():
-                hook = part.register_forward_hook(lambda module, args, output, kept=iter(outputs): next(kept))
+                following = iter(outputs)
+                hook = part.register_forward_hook(lambda module, args, output, kept=following: next(kept))
                 stack.callback(hook.remove)
             with interrupts.let_through():
                 output: object = call.module(*call.args, **call.kwargs)
@@ -212,10 +209,9 @@ def changed_input(tensor: Tensor, length: int, position: int | slice) -> Tensor:
 
 
 def other_futures(length: int) -> list[tuple[int, Callable[[Tensor], Tensor]]]:
-    """Cuts, and what makes an argument another one from the cut on: what came before, or what exceeds all of it.
-
-    The first takes the future's part where places are chosen by the data, as by their score, the second the past's.
-    """
+    """Cuts, and what makes an argument another one from the cut on: what came before, or what exceeds all of it."""
+    # Where places are chosen by the data, as by their score, the first frees those of the future, the second takes
+    # those of the past.
     middle = max(1, length // 2)
     cuts = [(middle, True), (middle, False), (max(1, length // 4), False), (max(1, 3 * length // 4), True)]
     return [
