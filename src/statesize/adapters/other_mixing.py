@@ -16,6 +16,7 @@ from statesize.adapters.calls import Call
 from statesize.adapters.faithfulness import bound, relative_difference
 from statesize.adapters.forward import Forward
 from statesize.adapters.models.held import mapped, measuring
+from statesize.adapters.models.threads import in_this_thread
 from statesize.adapters.observation import Observation, Product, running_modules
 from statesize.adapters.replaced import interrupts_held
 from statesize.adapters.sources import observing_all
@@ -167,18 +168,31 @@ class _LoneRun:
             running = stack.enter_context(running_modules(forward.model, forward.length))
             stack.enter_context(observing_all(forward.model, running, observe))
             for part, outputs in run.returned.items():
-                hook = part.register_forward_hook(lambda module, args, output, kept=outputs: kept.append(output))
-                stack.callback(hook.remove)
+                stack.callback(part.register_forward_hook(in_this_thread(_keeping(outputs))).remove)
             for part, outputs in (held_parts or {}).items():
-                following = iter(outputs)
-                hook = part.register_forward_hook(lambda module, args, output, kept=following: next(kept))
-                stack.callback(hook.remove)
+                stack.callback(part.register_forward_hook(in_this_thread(_returning(outputs))).remove)
             with interrupts.let_through():
                 output: object = call.module(*call.args, **call.kwargs)
         while isinstance(output, tuple | list) and output:
             output = cast("Any", output)[0]
         run.output = output if isinstance(output, Tensor) else None
         return run
+
+
+def _keeping(outputs: list[object]) -> Callable[..., None]:
+    def leave(module: nn.Module, args: tuple[Any, ...], output: object) -> None:
+        outputs.append(output)
+
+    return leave
+
+
+def _returning(outputs: Sequence[object]) -> Callable[..., object]:
+    following = iter(outputs)
+
+    def leave(module: nn.Module, args: tuple[Any, ...], output: object) -> object:
+        return next(following)
+
+    return leave
 
 
 def position_axis(tensor: Tensor, length: int) -> int | None:

@@ -15,8 +15,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from statesize.adapters.models.held import in_single, mapped, measuring, named_parts, single_precision
-from statesize.adapters.other_mixing import can_be_others, position_axis
 from statesize.adapters.models.threads import in_this_thread
+from statesize.adapters.other_mixing import can_be_others, position_axis
 from statesize.adapters.replaced import interrupts_held
 from statesize.errors import ModelError
 

@@ -13,8 +13,8 @@ from torch.utils._pytree import tree_leaves
 
 from statesize.adapters.impulses.lone_run import LoneRuns, Place, by_position
 from statesize.adapters.models.held import mapped
-from statesize.adapters.other_mixing import changed_input, other_futures
 from statesize.adapters.models.threads import in_this_thread
+from statesize.adapters.other_mixing import changed_input, other_futures
 from statesize.adapters.reference import where_they_differ
 from statesize.errors import ModelError
 
@@ -134,7 +134,7 @@ def _entering(runs: LoneRuns, change: Callable[[Tensor], Tensor] | None = None) 
 
     with ExitStack() as hooks:
         for part in runs.fixed:
-            hooks.callback(part.register_forward_pre_hook(enter, with_kwargs=True).remove)
+            hooks.callback(part.register_forward_pre_hook(in_this_thread(enter), with_kwargs=True).remove)
         runs.run(change=change)
     return entered
 
@@ -172,7 +172,7 @@ def returned_by(
 
     with ExitStack() as hooks:
         for part in parts:
-            hooks.callback(part.register_forward_hook(leave).remove)
+            hooks.callback(part.register_forward_hook(in_this_thread(leave)).remove)
         (runs if replacing else replace(runs, single=False)).run(replacing=replacing)
     return returned
 
