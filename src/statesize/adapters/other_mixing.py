@@ -255,7 +255,8 @@ def changed_at(tensor: Tensor, axis: int, position: int | slice) -> Tensor:
         generator = torch.Generator().manual_seed(0)
         noise = torch.randn(moved[position].shape, generator=generator).to(moved)
         finite = moved.isfinite()
-        moved[position] += noise * moved[finite].double().std().to(moved.dtype)
+        # What is equal everywhere has no scale of its own.
+        moved[position] += noise * (float(moved[finite].double().std()) or 1.0)
     elif isinstance(position, slice):
         moved[position] = moved.roll(1, 0)[position]
     else:

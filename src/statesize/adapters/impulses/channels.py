@@ -9,10 +9,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
-# Largest difference of columns of T that are equal, relative to their norm.
-_EQUAL = 1e-4
-# What rounding leaves where a column is zero, relative to the largest one.
-_NOISE = 1e-5
+from statesize.adapters.impulses.lone_run import Precision
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,22 +51,22 @@ def codes(count: int) -> Tensor:
     return torch.stack([first, second, third])
 
 
-def read_channels(responses: Tensor, entering: int, sequences: int) -> Tensor | None:
+def read_channels(responses: Tensor, entering: int, sequences: int, precision: Precision) -> Tensor | None:
     """The channel that enters, for each that leaves and reads it, in one sequence; None where some read several."""
-    # responses: What a layer returns for the three codes at one position, less what it returns for zeros, (3, L,
-    # sequences times channels that leave). entering: Number of channels that enter, times sequences.
+    # responses: What a layer returns for the three codes times one number a position, less what it returns for zeros,
+    # (3, L, sequences times channels that leave). entering: Number of channels that enter, times sequences.
     first, second, third = responses.double().cpu().unbind()
     strongest = first.abs().argmax(0, keepdim=True)
     peak, other = (response.gather(0, strongest)[0] for response in (first, second))
-    silent = peak.abs() <= _NOISE * first.abs().max()
+    silent = peak.abs() <= precision.rounding * first.abs().max()
     ratio = torch.where(silent, 1.0, other / torch.where(silent, 1.0, peak))
     origin = ((ratio - 1) * entering).round().long()
     if len(origin) % sequences or entering % sequences or bool(((origin < 0) | (origin >= entering)).any()):
         return None
     if entering == len(origin):
-        # A channel whose T is zero at this position reads its own.
+        # A channel whose T is zero reads its own.
         origin = torch.where(silent, torch.arange(entering), origin)
-    amplitudes, limit = codes(entering), _EQUAL * first.abs().max()
+    amplitudes, limit = codes(entering), precision.equal * first.abs().max()
     if any(
         bool(((response - first * amplitude[origin]).abs() > limit).any())
         for response, amplitude in ((second, amplitudes[1]), (third, amplitudes[2]))
@@ -80,16 +77,18 @@ def read_channels(responses: Tensor, entering: int, sequences: int) -> Tensor | 
     return by_sequence[0] if same and torch.equal(by_sequence % each, by_sequence[:1].expand_as(by_sequence)) else None
 
 
-def grouped(columns: Tensor, origin: Tensor) -> Channels:
-    """The units of a layer: channels whose columns of T are equal."""
-    # columns: Some columns of T of every channel that leaves, (numbers, channels), of all sequences.
+def grouped(responses: Tensor, origin: Tensor, precision: Precision) -> Channels:
+    """The units of a layer: channels that answer alike where the same random numbers enter all."""
+    # responses: T r of every channel that leaves, (numbers, channels), of all sequences.
     # origin: The channel that each of them reads, (channels).
     generator = torch.Generator().manual_seed(0)
-    # A few random combinations of the numbers tell columns apart as well as all of them.
-    mixture = torch.randn(16, len(columns), dtype=torch.float64, generator=generator) @ columns.double().cpu()
+    # A few random combinations of the numbers tell channels apart as well as all of them.
+    mixture = torch.randn(16, len(responses), dtype=torch.float64, generator=generator) @ responses.double().cpu()
     norm = mixture.square().sum(0).sqrt()
-    norm = norm.clamp_min(_NOISE * float(norm.max()))
-    equal = torch.cdist(mixture.T, mixture.T) <= _EQUAL * torch.maximum(norm, norm[:, None])
+    norm = norm.clamp_min(precision.rounding * float(norm.max()))
+    # Differences of products would lose half of the digits.
+    distance = torch.cdist(mixture.T, mixture.T, compute_mode="donot_use_mm_for_euclid_dist")
+    equal = distance <= precision.equal * torch.maximum(norm, norm[:, None])
     leaders = cast("list[int]", equal.int().argmax(1).tolist())
     clusters = [
         [channel for channel, first in enumerate(leaders) if first == leader] for leader in sorted(set(leaders))

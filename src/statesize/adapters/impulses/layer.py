@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
-from statesize.adapters.faithfulness import bound, relative_difference
-from statesize.adapters.impulses.lone_run import OUTPUT, LoneRuns, by_position, like
-from statesize.adapters.impulses.mixing import ROUNDING
+from statesize.adapters.faithfulness import ROUNDED, bound, relative_difference
+from statesize.adapters.impulses.lone_run import DOUBLE, OUTPUT, SINGLE, LoneRuns, by_position, like, noise
 from statesize.adapters.impulses.search import Mix
 from statesize.adapters.kernels.probabilities import Mixing
 from statesize.adapters.models.held import stored_element_size
@@ -22,13 +21,15 @@ from statesize.operators import Dense
 _AT_ONCE = 32
 _GROWS = "What it stores is not known and taken to grow with the text; an integer `state_size` of its class tells."
 _BEFORE = "Its values are mixed before: T is without that."
+_IN_SINGLE = "Its code does not run in float64: its T is that of float32, to 1e-5."
 
 
 def observe(name: str, runs: LoneRuns, mix: Mix) -> tuple[Observation, Tensor]:
     """What a module mixed and by which T, and what it returned."""
+    runs = replace(runs, precision=mix.precision)
     count, places = runs.sequences, (mix.source, mix.target, OUTPUT)
     run = runs.run(places)
-    returned = run.tensors[OUTPUT]
+    returned, rounded = _returned(name, runs, run.tensors[OUTPUT])
     if run.operations != mix.operations and count == 1:
         # Some modules do other operations for one text than for the several of the search.
         runs = runs.repeated(2)
@@ -36,7 +37,7 @@ def observe(name: str, runs: LoneRuns, mix: Mix) -> tuple[Observation, Tensor]:
     entered = by_position(run.tensors[mix.source], mix.source_axis)
     values = _by_unit(entered, mix.channels.source, runs.sequences)[:count]
     mixed = _by_unit(by_position(run.tensors[mix.target], mix.target_axis), mix.channels.target, runs.sequences)[:count]
-    impulses = _Impulses(name, runs, mix, torch.zeros_like(entered))
+    impulses = Impulses(name, runs, mix, entered)
     offset = _by_unit(impulses.zero, mix.channels.target, runs.sequences)[:count]
     sequences, units, length, shared = mixed.shape
     mixing = Mixing([lambda: impulses.matrix()[:count]], (sequences, units, length, length))
@@ -47,7 +48,12 @@ def observe(name: str, runs: LoneRuns, mix: Mix) -> tuple[Observation, Tensor]:
     is_attention = isinstance(runs.module, nn.MultiheadAttention)
     # Attention stores keys beside the values.
     stored = (2 if is_attention else 1) * (groups or units) * shared * (length if states is None else states)
-    notes = (_GROWS if states is None and not is_attention else "", _BEFORE if mix.mixed_before else "")
+    notes = (
+        _GROWS if states is None and not is_attention else "",
+        _BEFORE if mix.mixed_before else "",
+        _IN_SINGLE if mix.precision is SINGLE else "",
+        rounded,
+    )
 
     def operator(chosen: Units) -> Dense:
         matrix = mixing.of(name, values, mixed)
@@ -73,21 +79,38 @@ def observe(name: str, runs: LoneRuns, mix: Mix) -> tuple[Observation, Tensor]:
     return observation, returned
 
 
+def _returned(name: str, runs: LoneRuns, output: Tensor) -> tuple[Tensor, str]:
+    """What a module returns, to be compared with what it returned in the model, and a note on its own rounding."""
+    if runs.precision is not DOUBLE:
+        return output, ""
+    in_its_own = replace(runs, precision=SINGLE).run().tensors[OUTPUT]
+    difference = relative_difference(in_its_own.double(), output)
+    if difference <= bound(runs.module):
+        return output, ""
+    if not difference <= ROUNDED:
+        raise ModelError(
+            f"Mixer {name} must compute the same in float32 and in float64, but its outputs differ by {difference:.1e} "
+            f"of the largest value; at most {ROUNDED:.0e} is taken for rounding. Load the model in float64."
+        )
+    return in_its_own, f"Its own code rounds in float32 by {difference:.0e} of the largest value: T is that of float64."
+
+
 def _by_unit(matrix: Tensor, channels: Tensor, sequences: int) -> Tensor:
     """(L, S × channels) as (S, unit, L, P)."""
     return matrix.reshape(len(matrix), sequences, -1)[:, :, channels].permute(1, 2, 0, 3)
 
 
 @dataclass(eq=False)
-class _Impulses:
+class Impulses:
     """The runs that T is made of."""
 
     name: str
     runs: LoneRuns
     mix: Mix
-    nothing: Tensor  # zeros for the source, (L, S × channels)
+    entered: Tensor  # what the source holds, (L, S × channels)
 
     def __post_init__(self) -> None:
+        self.nothing = torch.zeros_like(self.entered)
         self.zero = self._response(self.runs, self.nothing)
         self.checked = False
 
@@ -121,7 +144,7 @@ class _Impulses:
             by_unit = response[..., target[:, :shared]]  # (L, copy, S, unit, P)
             columns.append(by_unit.permute(2, 3, 0, 1, 4).flatten(3))
         matrix = torch.cat(columns, -1)[..., :length]
-        if bool(matrix.triu(1).abs().max() > ROUNDING * matrix.abs().max()):
+        if bool(matrix.triu(1).abs().max() > self.mix.precision.rounding * matrix.abs().max()):
             raise ModelError(f"Mixer {self.name} must be causal, but impulses reach earlier positions.")
         return matrix.tril()
 
@@ -132,19 +155,31 @@ class _Impulses:
         with suppress(Exception):
             runs = self.runs.repeated(copies)
             zero = self._response(runs, self.nothing.repeat(1, copies))
-            if zero.shape == expected.shape and relative_difference(zero, expected) <= ROUNDING:
+            if zero.shape == expected.shape and relative_difference(zero, expected) <= self.mix.precision.rounding:
                 return copies, runs
         return 1, self.runs
 
     def check(self, matrix: Tensor, values: Tensor, mixed: Tensor) -> None:
-        """Compare T u with what the module passed on, in every unit."""
+        """Compare T u in every row and unit with what the module passes on: of its own values and of random ones."""
+        # The text's own may be the same at many positions, so that a wrong T fits them too.
         if self.checked:
             return
-        difference = relative_difference(matrix @ values, mixed)
-        limit = bound(self.runs.module)
-        if not difference <= limit:
-            raise ModelError(
-                f"Mixer {self.name} must be linear in its values, but its answers to impulses, put together, differ "
-                f"from what it passed on by {difference:.1e} of the largest value; at most {limit:.0e} is rounding."
-            )
+        entering, mix = noise(self.entered, 0), self.mix
+        passed_on = self._response(self.runs, entering) - self.zero
+        random, answers = (
+            _by_unit(tensor, channels, self.runs.sequences)[: len(matrix)]
+            for tensor, channels in ((entering, mix.channels.source), (passed_on, mix.channels.target))
+        )
+        for entered, left, what in ((values, mixed, "its own values"), (random, answers, "random values")):
+            difference = (matrix @ entered - left).abs().amax(-1)  # (S, unit, L)
+            scale = left.abs().amax((-2, -1)).unsqueeze(-1)
+            wrong = (difference > mix.precision.rounding * scale).nonzero()
+            if len(wrong):
+                sequence, unit, position = (int(index) for index in wrong[0])
+                size = float(difference[sequence, unit, position] / scale[sequence, unit, 0])
+                raise ModelError(
+                    f"Mixer {self.name} must be linear in its values, but its answers to impulses, put together, "
+                    f"differ from what it makes of {what}, first in sequence {sequence}, unit {unit}, position "
+                    f"{position}, by {size:.1e} of the largest value; at most {mix.precision.rounding:.0e} is rounding."
+                )
         self.checked = True

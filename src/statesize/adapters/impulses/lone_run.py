@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import Any, NamedTuple, cast
@@ -12,9 +12,10 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_flatten, tree_unflatten
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
-from statesize.adapters.models.held import in_single, mapped, measuring, named_parts, single_precision
+from statesize.adapters.models.held import in_double, in_single, mapped, measuring, named_parts, single_precision
+from statesize.adapters.models.in_double import double_precision
 from statesize.adapters.models.threads import in_this_thread
 from statesize.adapters.other_mixing import can_be_others, position_axis
 from statesize.adapters.replaced import interrupts_held
@@ -55,6 +56,26 @@ class Run:
         return self.tensors.get(OUTPUT)
 
 
+@dataclass(frozen=True)
+class Precision:
+    """What a module computes in where it runs alone, and which differences between its numbers are rounding."""
+
+    dtype: torch.dtype | None  # at least; None for the module's own
+    rounding: float  # of the largest value; nothing has changed below it
+    linear: float  # the largest deviation from linearity, of the largest response
+    equal: float  # the largest difference of equal responses, of their norm
+
+
+DOUBLE = Precision(torch.float64, rounding=1e-9, linear=1e-9, equal=1e-9)
+SINGLE = Precision(torch.float32, rounding=1e-5, linear=1e-3, equal=1e-4)
+"""For code that cannot run in float64."""
+STORED = replace(SINGLE, dtype=None)
+
+
+# A change that is far above the rounding of float64 and far below that of float32.
+_TINY = 1e-11
+
+
 @dataclass(frozen=True, eq=False)
 class LoneRuns:
     """A module with the arguments of one call.
@@ -63,7 +84,7 @@ class LoneRuns:
         length: Positions of the text, L.
         sequences: Number of texts, S.
         fixed: Modules inside, which return what stands here at each of their calls.
-        single: Whether the module runs in float32 at least.
+        precision: What the module computes in.
         largest: Numbers in the largest tensor that is kept where all are.
         mixes: The part of the module whose output T acts on; None where it is to be found.
         entry: The tensor that `change` acts on; None for all that enters.
@@ -75,7 +96,7 @@ class LoneRuns:
     length: int
     sequences: int
     fixed: Mapping[nn.Module, Sequence[object]] = field(default_factory=dict[nn.Module, Sequence[object]])
-    single: bool = True
+    precision: Precision = DOUBLE
     largest: int = 0
     mixes: str | None = None
     entry: Place | None = None
@@ -92,6 +113,30 @@ class LoneRuns:
                 f"are {', '.join(filter(None, parts))}."
             )
         return parts[self.mixes]
+
+    def most_precise(self) -> LoneRuns:
+        """The same runs in float64, or in float32 where the module's code does not run in float64."""
+        # Its author's code may be written for one dtype: what it then raises can be anything.
+        with suppress(Exception):
+            output = replace(self, precision=DOUBLE).run().output
+            if output is not None and output.dtype is torch.float64:
+                return replace(self, precision=DOUBLE)
+        return replace(self, precision=SINGLE)
+
+    def rounds_more(self) -> bool:
+        """Whether a part of the module computes in less than what it runs in: tiny changes do not add up."""
+
+        def moved(times: int) -> Tensor:
+            def change(leaf: Tensor) -> Tensor:
+                return leaf + times * _TINY * noise(leaf, 0) if leaf.is_floating_point() else leaf
+
+            return self.run(change=change).tensors[OUTPUT]
+
+        leaves: list[object] = tree_leaves((self.args, dict(self.kwargs)))
+        if not any(isinstance(leaf, Tensor) and leaf.is_floating_point() for leaf in leaves):
+            return False
+        plain, once, twice = (moved(times) for times in (0, 1, 2))
+        return not bool((twice - 2 * once + plain).abs().max() < 0.1 * (twice - plain).abs().max())
 
     def repeated(self, copies: int) -> LoneRuns:
         """The same runs over several copies of the text."""
@@ -134,7 +179,10 @@ class LoneRuns:
         with interrupts_held() as interrupts, ExitStack() as stack:
             stack.enter_context(measuring(self.module))
             arguments: Any = self.args, dict(self.kwargs), list(self.fixed.values())
-            if self.single:
+            if self.precision is DOUBLE:
+                stack.enter_context(double_precision(self.module))
+                arguments = in_double(arguments)
+            elif self.precision is SINGLE:
                 stack.enter_context(single_precision(self.module))
                 arguments = in_single(arguments)
             args, kwargs, fixed = mapped(arguments, entering)
@@ -256,6 +304,12 @@ def _strided_like(value: Tensor, tensor: Tensor) -> Tensor:
 def _identity(tensor: Tensor) -> _Identity:
     """What tells tensors apart: a tensor is handed on as several objects."""
     return tensor.untyped_storage().data_ptr(), int(tensor.storage_offset()), tuple(tensor.shape), tensor.stride()
+
+
+def noise(tensor: Tensor, seed: int) -> Tensor:
+    """Random numbers of a tensor's shape and scale; of scale 1 where all of it is equal."""
+    numbers = torch.randn(tensor.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return (numbers * (float(tensor.double().std()) or 1.0)).to(tensor)
 
 
 def by_position(tensor: Tensor, axis: int) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from statesize.adapters.impulses.lone_run import LoneRuns, Place, by_position
+from statesize.adapters.impulses.lone_run import STORED, LoneRuns, Place, by_position
 from statesize.adapters.models.held import mapped
 from statesize.adapters.models.threads import in_this_thread
 from statesize.adapters.other_mixing import changed_input, other_futures
@@ -36,7 +36,7 @@ class Answer:
     last: int  # the last one
 
 
-def answer_of(plain: Tensor, other: Tensor, length: int, position: int) -> Answer | None:
+def answer_of(plain: Tensor, other: Tensor, length: int, position: int, rounding: float = ROUNDING) -> Answer | None:
     """How a tensor changed, or None where it did not, or has no dimension of positions."""
     if plain.shape != other.shape or not plain.is_floating_point():
         return None
@@ -45,7 +45,7 @@ def answer_of(plain: Tensor, other: Tensor, length: int, position: int) -> Answe
     scale = plain.abs()[plain.isfinite()].max() if bool(plain.isfinite().any()) else plain.new_zeros(())
     found: list[Answer] = []
     for axis in [axis for axis, size in enumerate(plain.shape) if size == length]:
-        changed = (by_position(difference, axis) > ROUNDING * scale).any(1).nonzero().flatten()
+        changed = (by_position(difference, axis) > rounding * scale).any(1).nonzero().flatten()
         if len(changed):
             found.append(Answer(axis, int(changed[0]), int(changed[-1])))
     # Of several dimensions of that size, the one in which least changes before the position, then least at all.
@@ -54,7 +54,7 @@ def answer_of(plain: Tensor, other: Tensor, length: int, position: int) -> Answe
 
 def mixes_positions(runs: LoneRuns, name: str) -> bool:
     """Whether the first half of the positions acts on the second; it is refused if the second acts on the first."""
-    runs, middle = replace(runs, single=False), runs.length // 2
+    runs, middle = replace(runs, precision=STORED), runs.length // 2
     plain, again = runs.run().output, runs.run().output
     earlier, later = (
         runs.run(change=lambda tensor, half=half: changed_input(tensor, runs.length, half)).output
@@ -111,7 +111,7 @@ def _before(plain: Tensor, other: Tensor, axis: int, cut: int) -> tuple[float, i
 
 def mixing_before(runs: LoneRuns, name: str) -> str:
     """What a module does to positions before the modules inside that are measured by themselves; or ""."""
-    position, runs = runs.length // 3, replace(runs, single=False)
+    position, runs = runs.length // 3, replace(runs, precision=STORED)
     plain = _entering(runs)
     other = _entering(runs, change=lambda tensor: changed_input(tensor, runs.length, position))
     for part, before in plain.items():
@@ -173,7 +173,7 @@ def returned_by(
     with ExitStack() as hooks:
         for part in parts:
             hooks.callback(part.register_forward_hook(in_this_thread(leave)).remove)
-        (runs if replacing else replace(runs, single=False)).run(replacing=replacing)
+        (runs if replacing else replace(runs, precision=STORED)).run(replacing=replacing)
     return returned
 
 

@@ -8,7 +8,6 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import Any
-from weakref import WeakKeyDictionary
 
 from torch import Tensor, nn
 
@@ -18,7 +17,7 @@ from statesize.adapters.forward import Forward
 from statesize.adapters.impulses.layer import observe
 from statesize.adapters.impulses.lone_run import LoneRuns
 from statesize.adapters.impulses.mixing import NotCausalError, copied, is_reached, mixing_before, reaches, returned_by
-from statesize.adapters.impulses.search import Mix, NoOperatorError, Places, find_mix
+from statesize.adapters.impulses.search import Mix, NoOperatorError, find_mix
 from statesize.adapters.models.held import named_parts
 from statesize.adapters.models.threads import in_this_thread
 from statesize.adapters.observation import Observation
@@ -78,10 +77,6 @@ def _runs(forward: Forward, call: Call, held: Collection[nn.Module]) -> LoneRuns
     return replace(runs, fixed=returned_by(runs, held)) if held else runs
 
 
-# Where modules of a class mix, at each length: found once, and checked for every module.
-_KNOWN: WeakKeyDictionary[type[nn.Module], dict[int, list[Places]]] = WeakKeyDictionary()
-
-
 def find_own_mixing(forward: Forward, mixers: Collection[nn.Module], mixes: Mapping[str, str]) -> OwnMixing:
     """Search the modules that are of the model's author, innermost first, but for mixers that adapters know."""
     # Mixers of libraries are compared with oracles, and those with a method `operator` speak for all that is in them.
@@ -110,9 +105,8 @@ def find_own_mixing(forward: Forward, mixers: Collection[nn.Module], mixes: Mapp
         parts = set(module.modules()) - {module}
         fixed = {part: calls.outputs[part] for part in mixing if part in parts}
         runs = LoneRuns(module, args, kwargs, forward.length, forward.sequences, fixed, mixes=named.get(module))
-        known = [] if module in named else _KNOWN.setdefault(type(module), {}).setdefault(forward.length, [])
         try:
-            mix = find_mix(runs, name, tuple(known))
+            mix = find_mix(runs, name)
             before = mixing_before(runs, name) if fixed else ""
             if mix is not None:
                 found.layers[name] = _with_parts(runs, name, mix, before, found, names)
@@ -138,8 +132,6 @@ def find_own_mixing(forward: Forward, mixers: Collection[nn.Module], mixes: Mapp
             continue
         if mix is not None:
             mixing.add(module)
-            if mix.places not in known:
-                known.append(mix.places)
     return found
 
 

@@ -11,19 +11,26 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from statesize.adapters.impulses.channels import Channels, codes, grouped, read_channels
-from statesize.adapters.impulses.lone_run import OUTPUT, LoneRuns, Place, Run, by_position, like
-from statesize.adapters.impulses.mixing import HOW_ELSE, ROUNDING, answer_of, mixes_positions
+from statesize.adapters.impulses.lone_run import (
+    DOUBLE,
+    OUTPUT,
+    SINGLE,
+    LoneRuns,
+    Place,
+    Precision,
+    Run,
+    by_position,
+    like,
+    noise,
+)
+from statesize.adapters.impulses.mixing import HOW_ELSE, answer_of, mixes_positions
 from statesize.adapters.other_mixing import changed_at, changed_input
 from statesize.errors import ModelError
 
-# The largest deviation from linearity that rounding explains, relative to the largest response.
-_LINEAR = 1e-3
 # Tensors of more times the numbers that enter or leave the module are maps or states, which T does not map.
 _LARGEST = 4
 # How many readers of one tensor are tried.
 _READERS = 8
-
-Places = tuple[int, Place, Place]
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,6 +42,7 @@ class Mix:
         channels: Heads and channels.
         mixed_before: Whether positions are mixed before the source too.
         operations: Number of operations of the module, by which places are numbered.
+        precision: What the module computed in.
     """
 
     source: Place
@@ -44,30 +52,31 @@ class Mix:
     channels: Channels
     mixed_before: bool
     operations: int
-
-    @property
-    def places(self) -> Places:
-        """What a module of the same class is tried with."""
-        return self.operations, self.source, self.target
+    precision: Precision
 
 
-def find_mix(runs: LoneRuns, name: str, known: Iterable[Places] = ()) -> Mix | None:
+def find_mix(runs: LoneRuns, name: str) -> Mix | None:
     """The mixing of positions by a module's own operations, or None; what is mixed otherwise is refused."""
     # All mixing must go through one tensor, the target; the target must be linear in another one, the source, with all
     # else held, each of its channels in one of the source's, and nothing else that enters it may be mixed. Of several
     # such pairs: the one with the fewest channels, then one whose source is not mixed before, since T contains all
     # mixing from there on, then the one with the fewest T, then the first target and source.
-    # known: Places in modules of the same class, which are tried first.
-    position = runs.length // 3
     if not mixes_positions(runs, name):
         return None
+    runs = runs.most_precise()
+    try:
+        return _found_mix(runs, name)
+    except NoOperatorError:
+        # What numpy or a kernel of one's own computes in float32 is not linear to more than that.
+        if runs.precision is not DOUBLE or not runs.rounds_more():
+            raise
+    return _found_mix(replace(runs, precision=SINGLE), name)
+
+
+def _found_mix(runs: LoneRuns, name: str) -> Mix:
+    """The mixing of positions by a module that mixes them."""
     runs = _searched(runs)
-    for operations, source, target in known:
-        search = _Search(runs, name, position, (source, target, OUTPUT))
-        if operations != search.base.operations or not {source, target} <= search.answers.keys():
-            continue
-        if target in search.cuts() and (found := search.mixes([target], source)):
-            return found[0]
+    position = _acting_position(runs)
     search = _Search(runs, name, position, None)
     cuts, named = search.cuts(), runs.mixes is not None
     found, stages = search.all_mixes(cuts, search.sources()), search.stages
@@ -108,6 +117,17 @@ def _searched(runs: LoneRuns) -> LoneRuns:
     return runs
 
 
+def _acting_position(runs: LoneRuns) -> int:
+    """A position that acts on later ones in the output: one that is forgotten at once shows no mixing."""
+    length, plain = runs.length, runs.run((OUTPUT,)).tensors[OUTPUT]
+    for position in (length // 3, length // 2, length // 5, 2 * length // 3, 0):
+        other = runs.run((OUTPUT,), change=lambda tensor, at=position: changed_input(tensor, length, at))
+        answer = answer_of(plain, other.tensors[OUTPUT], length, position, runs.precision.rounding)
+        if answer is not None and answer.last > position:
+            return position
+    return length // 3
+
+
 class NoOperatorError(ModelError):
     """A module that mixes positions, and has no T that was found."""
 
@@ -120,13 +140,13 @@ class _Search:
     """The runs that a search is made of."""
 
     def __init__(self, runs: LoneRuns, name: str, position: int, keep: Collection[Place] | None) -> None:
-        self.runs, self.name, self.position = runs, name, position
+        self.runs, self.name, self.position, self.precision = runs, name, position, runs.precision
         self.base = runs.run(keep)
         again = self._run(keep, change=self.other_input)
         self.answers = {
             place: answer
             for place, tensor in self.base.tensors.items()
-            if (answer := answer_of(tensor, again.tensors[place], runs.length, position)) is not None
+            if (answer := answer_of(tensor, again.tensors[place], runs.length, position, self.precision.rounding))
         }
         self.partial: set[Place] = set()  # sources beside which more is mixed
         self.stages: list[Place] = []  # mixed tensors through which all goes that is mixed once more
@@ -176,7 +196,7 @@ class _Search:
     def _reaches(self, run: Run) -> bool:
         """Whether an output differs from that of the plain run at another position than the one that was changed."""
         difference, scale = self.matrix(run, OUTPUT) - self.matrix(self.base, OUTPUT), self._scale(OUTPUT)
-        return _reached(difference, self.position, ROUNDING * scale)
+        return _reached(difference, self.position, self.precision.rounding * scale)
 
     def all_mixes(self, cuts: list[Place], sources: Iterable[Place]) -> list[Mix]:
         """The mixing from some tensors to the cuts, all of which must lie behind them."""
@@ -236,58 +256,60 @@ class _Search:
 
     def _mixes(self, targets: list[Place], source: Place) -> list[Mix]:
         held = self.base.tensors[source]
-        axis, other_position = self.answers[source].axis, (2 * self.runs.length) // 3
-        one, other = (changed_at(held, axis, position) - held for position in (self.position, other_position))
+        axis = self.answers[source].axis
+        if not bool(held.isfinite().all()):
+            return []
 
         def change(by: Tensor, places: Collection[Place]) -> dict[Place, Tensor]:
             run = self._run(places, {source: lambda _: held + by})
             return {place: self.matrix(run, place) - self.matrix(self.base, place) for place in places}
 
-        first = change(one, targets)
-        targets = [place for place in targets if self._is_causal(first[place])]
+        impulse = change(changed_at(held, axis, self.position) - held, targets)
+        targets = [place for place in targets if self._is_causal(impulse[place])]
         if not targets:
             return []
-        twice = change(2 * one, targets)
-        targets = [place for place in targets if _near(twice[place], 2 * first[place])]
+        # All positions change at once: of gates that multiply along the text, two that lie far apart seem to add up.
+        one, other = noise(held, 1), noise(held, 2)
+        first, twice = change(one, targets), change(2 * one, targets)
+        targets = [place for place in targets if self._near(twice[place], 2 * first[place])]
         if not targets:
             return []
         second, both = change(other, targets), change(2 * one + other, targets)
-        targets = [place for place in targets if _near(both[place], 2 * first[place] + second[place])]
-        return self._with_channels(targets, source, other_position) if targets else []
+        targets = [place for place in targets if self._near(both[place], 2 * first[place] + second[place])]
+        return self._with_channels(targets, source) if targets else []
 
     def deviation(self) -> str:
         """How far the output is from linear in what is named, in brackets; "" where that is not why it has no T."""
         for place in sorted(self.base.named & self.answers.keys()):
             held = self.base.tensors[place]
-            one = changed_at(held, self.answers[place].axis, self.position) - held
+            one = noise(held, 1)
             runs = (
                 self._run((OUTPUT,), {place: lambda _, other=other: other}) for other in (held + one, held + 2 * one)
             )
             first, twice = (self.matrix(run, OUTPUT) - self.matrix(self.base, OUTPUT) for run in runs)
             difference, size = (twice - 2 * first).abs().amax(1), float(twice.abs().max())
-            if bool((difference > _LINEAR * size).any()):
-                where = int((difference > _LINEAR * size).nonzero()[0])
+            if bool((difference > self.precision.linear * size).any()):
+                where = int((difference > self.precision.linear * size).nonzero()[0])
                 return f" (first not at position {where}, by {float(difference.max()) / size:.1e} of the answer)"
         return ""
 
     def _is_causal(self, response: Tensor) -> bool:
         """Whether a change at one position reaches later ones and no earlier one."""
         size = response.abs().amax(1)
-        limit = ROUNDING * float(size.max())
+        limit = self.precision.rounding * float(size.max())
         return not bool((size[: self.position] > limit).any()) and bool((size[self.position + 1 :] > limit).any())
 
-    def _with_channels(self, targets: list[Place], source: Place, other_position: int) -> list[Mix]:
+    def _with_channels(self, targets: list[Place], source: Place) -> list[Mix]:
         axis, sequences = self.answers[source].axis, self.runs.sequences
         nothing = torch.zeros_like(self.matrix(self.base, source))
-        entering = nothing.shape[1]
+        entering, numbers = nothing.shape[1], noise(nothing[:, :1], 3)
 
         def answers(matrix: Tensor, change: Callable[[Tensor], Tensor] | None = None) -> dict[Place, Tensor]:
             run = self._run(targets, {source: lambda now: like(matrix, now, axis)}, change)
             return {place: self.matrix(run, place) for place in targets}
 
-        def impulse(position: int, amplitudes: Tensor) -> dict[Place, Tensor]:
-            matrix = nothing.clone()
-            matrix[position] = amplitudes.to(matrix)
+        def answers_to(amplitudes: Tensor) -> dict[Place, Tensor]:
+            matrix = numbers * amplitudes.to(nothing)
             return {place: response - zero[place] for place, response in answers(matrix).items()}
 
         zero = answers(nothing)
@@ -296,34 +318,31 @@ class _Search:
         targets = [
             place
             for place in targets
-            if not _reached(beside[place] - zero[place], self.position, ROUNDING * self._scale(place))
+            if not _reached(beside[place] - zero[place], self.position, self.precision.rounding * self._scale(place))
         ]
         if not targets:
             self.partial.add(source)
             return []
-        responses = [impulse(self.position, amplitudes) for amplitudes in codes(entering)]
-        columns = [responses[0], *(impulse(position, codes(entering)[0]) for position in (0, other_position))]
+        responses, precision = [answers_to(amplitudes) for amplitudes in codes(entering)], self.precision
         found: list[Mix] = []
         for place in targets:
-            origin = read_channels(torch.stack([response[place] for response in responses]), entering, sequences)
+            by_code = torch.stack([response[place] for response in responses])
+            origin = read_channels(by_code, entering, sequences, precision)
             if origin is not None:
-                by_channel = torch.cat([column[place] for column in columns]).reshape(-1, len(origin))
-                channels = grouped(by_channel, origin)
-                mixed_before = self.answers[source].last > self.answers[source].first
-                found.append(
-                    Mix(source, axis, place, self.answers[place].axis, channels, mixed_before, self.base.operations)
-                )
+                channels = grouped(by_code[0].reshape(-1, len(origin)), origin, precision)
+                answer, mixed_before = self.answers[place], self.answers[source].last > self.answers[source].first
+                operations = self.base.operations
+                found.append(Mix(source, axis, place, answer.axis, channels, mixed_before, operations, precision))
         return found
 
     def _scale(self, place: Place) -> float:
         return float(self.base.tensors[place].abs().max())
+
+    def _near(self, one: Tensor, other: Tensor) -> bool:
+        return bool((one - other).abs().max() <= self.precision.linear * other.abs().max())
 
 
 def _reached(difference: Tensor, position: int, limit: float) -> bool:
     """Whether (L, channels) is beyond rounding at another position."""
     elsewhere = torch.arange(len(difference), device=difference.device) != position
     return bool((difference[elsewhere].abs() > limit).any())
-
-
-def _near(one: Tensor, other: Tensor) -> bool:
-    return bool((one - other).abs().max() <= _LINEAR * other.abs().max())
