@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from statesize.adapters.faithfulness import ROUNDED, bound, relative_difference
-from statesize.adapters.impulses.lone_run import DOUBLE, OUTPUT, SINGLE, LoneRuns, by_position, like, noise
+from statesize.adapters.faithfulness import relative_difference
+from statesize.adapters.impulses.lone_run import OUTPUT, SINGLE, LoneRuns, by_position, like, noise
 from statesize.adapters.impulses.search import Mix
 from statesize.adapters.kernels.probabilities import Mixing
 from statesize.adapters.models.held import stored_element_size
@@ -29,7 +29,7 @@ def observe(name: str, runs: LoneRuns, mix: Mix) -> tuple[Observation, Tensor]:
     runs = replace(runs, precision=mix.precision)
     count, places = runs.sequences, (mix.source, mix.target, OUTPUT)
     run = runs.run(places)
-    returned, rounded = _returned(name, runs, run.tensors[OUTPUT])
+    returned = run.tensors[OUTPUT]
     if run.operations != mix.operations and count == 1:
         # Some modules do other operations for one text than for the several of the search.
         runs = runs.repeated(2)
@@ -52,7 +52,6 @@ def observe(name: str, runs: LoneRuns, mix: Mix) -> tuple[Observation, Tensor]:
         _GROWS if states is None and not is_attention else "",
         _BEFORE if mix.mixed_before else "",
         _IN_SINGLE if mix.precision is SINGLE else "",
-        rounded,
     )
 
     def operator(chosen: Units) -> Dense:
@@ -77,22 +76,6 @@ def observe(name: str, runs: LoneRuns, mix: Mix) -> tuple[Observation, Tensor]:
         forget=mixing.forget,
     )
     return observation, returned
-
-
-def _returned(name: str, runs: LoneRuns, output: Tensor) -> tuple[Tensor, str]:
-    """What a module returns, to be compared with what it returned in the model, and a note on its own rounding."""
-    if runs.precision is not DOUBLE:
-        return output, ""
-    in_its_own = replace(runs, precision=SINGLE).run().tensors[OUTPUT]
-    difference = relative_difference(in_its_own.double(), output)
-    if difference <= bound(runs.module):
-        return output, ""
-    if not difference <= ROUNDED:
-        raise ModelError(
-            f"Mixer {name} must compute the same in float32 and in float64, but its outputs differ by {difference:.1e} "
-            f"of the largest value; at most {ROUNDED:.0e} is taken for rounding. Load the model in float64."
-        )
-    return in_its_own, f"Its own code rounds in float32 by {difference:.0e} of the largest value: T is that of float64."
 
 
 def _by_unit(matrix: Tensor, channels: Tensor, sequences: int) -> Tensor:
