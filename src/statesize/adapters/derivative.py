@@ -41,12 +41,12 @@ def found_derivative(
 
 
 def state_size(module: nn.Module) -> int | None:
-    """Numbers that a layer keeps: of torch's recurrences, or what its class says in `state_size`; None if unknown."""
+    """Numbers that a layer keeps of all channels together: of torch's recurrences; None if unknown."""
+    # What a class says in `state_size` is that of one channel.
     if isinstance(module, nn.RNNBase):
         hidden = module.proj_size or module.hidden_size
         return module.num_layers * (hidden + module.hidden_size if module.mode == "LSTM" else hidden)
-    states = getattr(module, "state_size", None)
-    return states if isinstance(states, int) else None
+    return None
 
 
 def derivative(name: str, runs: LoneRuns) -> tuple[BlockDense | Derivative, Tensor]:

@@ -12,7 +12,7 @@ from torch import Tensor
 from statesize.check import require_finite, require_floating, require_length, shape
 from statesize.errors import InputError
 from statesize.operators.block_dense import BlockDense
-from statesize.operators.jacobian import INDEPENDENT, Jacobian
+from statesize.operators.jacobian import INDEPENDENT, KINK, Jacobian
 from statesize.operators.operator import TensorOperator, batch_index
 
 LARGEST = 4096
@@ -191,6 +191,11 @@ class Derivative(TensorOperator):
         fault = whole.fault()
         if fault == INDEPENDENT:
             raise InputError("function must depend on its inputs, and does not at this point.")
+        if fault == KINK:
+            raise InputError(
+                f"function must be differentiable at this point, but {fault}, as where a maximum is taken of equal "
+                "numbers, such as those of repeated tokens. Take other inputs."
+            )
         if fault:
             raise InputError(
                 f"function must be differentiable, got derivatives that are not right: {fault}. Take another operator."

@@ -17,6 +17,7 @@ _STEP = {torch.float64: 1e-6, torch.float32: 3e-3}
 _TOLERANCE = {torch.float64: 1e-3, torch.float32: 5e-2}
 
 INDEPENDENT = "its outputs do not depend on its inputs"
+KINK = "one small step changes its outputs otherwise than the opposite step"
 
 
 class Jacobian:
@@ -69,6 +70,7 @@ class Jacobian:
         with torch.no_grad():
             above, below = (self._function(self._point + sign * step * direction) for sign in (1, -1))
             difference = ((above - below) / (2 * step)).flatten().to("cpu", torch.float64)
+            bend = ((above - 2 * self._value + below) / step).flatten().to("cpu", torch.float64)
         try:
             product = self.forward(direction.reshape(1, -1))[0]
             pulled = self.adjoint(product[None])[0]
@@ -78,7 +80,8 @@ class Jacobian:
             return INDEPENDENT
         tolerance, size = _TOLERANCE[self._point.dtype], float(_linalg.vector_norm(difference))
         if not float(_linalg.vector_norm(product - difference)) <= tolerance * size:
-            return "a finite difference of its outputs differs from its derivative"
+            bent = float(_linalg.vector_norm(bend)) > tolerance * size
+            return KINK if bent else "a finite difference of its outputs differs from its derivative"
         # <J x, J x> = <x, Jᵀ J x>.
         square, other = float(product.square().sum()), float((pulled * direction.flatten().cpu()).sum())
         return "" if abs(other - square) <= 1e-3 * tolerance * square else "its forward and backward derivatives differ"

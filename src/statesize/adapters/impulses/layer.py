@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from statesize.adapters.faithfulness import relative_difference
-from statesize.adapters.impulses.lone_run import OUTPUT, SINGLE, LoneRuns, by_position, like, noise
+from statesize.adapters.impulses.lone_run import DOUBLE, OUTPUT, SINGLE, LoneRuns, by_position, like, noise
 from statesize.adapters.impulses.search import Mix
 from statesize.adapters.kernels.probabilities import Mixing
 from statesize.adapters.models.held import stored_element_size
@@ -19,7 +19,15 @@ from statesize.operators import Dense
 
 # Positions that get an impulse in one run.
 _AT_ONCE = 32
-_GROWS = "What it stores is not known and taken to grow with the text; an integer `state_size` of its class tells."
+_UNKNOWN = (
+    "What it stores is not known: it is shown as if it kept every token. An integer `state_size` of its class tells."
+)
+# Random inputs before a cut, by which the rank of the map from past to future is found, and the singular values that
+# are numbers of a state and rounding, as parts of the largest.
+_SAMPLES = 256
+_STATE, _ROUNDING = 1e-8, 1e-12
+# Positions below which two lengths tell nothing.
+_SHORTEST = 8
 _BEFORE = "Its values are mixed before: T is without that."
 _IN_SINGLE = "Its code does not run in float64: its T is that of float32, to 1e-5."
 
@@ -41,15 +49,20 @@ def observe(name: str, runs: LoneRuns, mix: Mix) -> tuple[Observation, Tensor]:
     offset = _by_unit(impulses.zero, mix.channels.target, runs.sequences)[:count]
     sequences, units, length, shared = mixed.shape
     mixing = Mixing([lambda: impulses.matrix()[:count]], (sequences, units, length, length))
-    states = getattr(runs.module, "state_size", None)
-    states = states if isinstance(states, int) else None
-    state_size = torch.arange(length).clamp(max=length if states is None else states)
     groups = mix.channels.groups()
     is_attention = isinstance(runs.module, nn.MultiheadAttention)
+    states, declared = getattr(runs.module, "state_size", None), True
+    if not isinstance(states, int):
+        states, declared = None if is_attention else impulses.state(groups or units), is_attention
+    state_size = torch.arange(length).clamp(max=length if states is None else states)
     # Attention stores keys beside the values.
     stored = (2 if is_attention else 1) * (groups or units) * shared * (length if states is None else states)
     notes = (
-        _GROWS if states is None and not is_attention else "",
+        ""
+        if declared
+        else _UNKNOWN
+        if states is None
+        else f"Impulses at two lengths tell a state of {states} numbers.",
         _BEFORE if mix.mixed_before else "",
         _IN_SINGLE if mix.precision is SINGLE else "",
     )
@@ -130,6 +143,42 @@ class Impulses:
         if bool(matrix.triu(1).abs().max() > self.mix.precision.rounding * matrix.abs().max()):
             raise ModelError(f"Mixer {self.name} must be causal, but impulses reach earlier positions.")
         return matrix.tril()
+
+    @torch.no_grad()
+    def state(self, stored: int) -> int | None:
+        """Numbers that each of so many stored inputs keeps for a channel: a rank that stops growing; None if not so."""
+        length = self.runs.length
+        if self.mix.precision is not DOUBLE or length < _SHORTEST:
+            return None
+        shorter = self._rank(length // 4, length // 2, stored)
+        if shorter is None or not 0 < shorter < length // 4:
+            return None
+        longer = [self._rank(eighths * length // 8, length, stored) for eighths in (3, 4, 5)]
+        return shorter if set(longer) == {shorter} else None
+
+    def _rank(self, cut: int, end: int, stored: int) -> int | None:
+        """The largest rank of H at a cut, of rows before an end; None where no gap tells numbers from rounding."""
+        copies, runs = self._copied(-(-min(_AT_ONCE, self.runs.length) // self.mix.channels.shared))
+        zero, answers = self.zero[cut:end].repeat(1, copies), list[Tensor]()
+        for number in range(_SAMPLES):
+            entering = self.nothing.repeat(1, copies)
+            entering[:cut] = noise(entering[:cut], number)
+            response = (self._response(runs, entering)[cut:end] - zero).reshape(
+                end - cut, copies, self.runs.sequences, -1
+            )
+            by_unit = (
+                response[..., self.mix.channels.target].permute(2, 3, 0, 1, 4).flatten(3)
+            )  # (S, unit, rows, samples)
+            answers.append(by_unit.unflatten(1, (stored, -1)).flatten(2, 3))
+            samples = torch.cat(answers, -1)
+            sigma = torch.linalg.svdvals(samples.cpu())
+            relative = sigma / sigma[..., :1].clamp_min(torch.finfo(sigma.dtype).tiny)
+            ranks = (relative > _STATE).sum(-1)
+            if bool((((relative <= _STATE) & (relative > _ROUNDING)).any(-1)).any()):
+                return None
+            if int(ranks.max()) < sigma.shape[-1] or samples.shape[-1] > min(cut, _SAMPLES):
+                return int(ranks.max())
+        return None
 
     def _copied(self, copies: int) -> tuple[int, LoneRuns]:
         """Runs over several copies of the text, if the module takes them as it takes one."""

@@ -38,6 +38,10 @@ def arithmetic_of(tensor: Tensor) -> AbstractContextManager[object]:
 
 
 _CASTS = frozenset({Tensor.float, Tensor.half, Tensor.bfloat16})
+_ARITHMETIC = frozenset(
+    "add sub rsub mul rmul div rdiv truediv rtruediv true_divide pow rpow exp exp2 expm1 log log2 log10 log1p sqrt rsqrt "
+    "reciprocal sin cos tan tanh sigmoid softmax mean".split()
+)
 _DOUBLED = frozenset({torch.float32, torch.float16, torch.bfloat16})
 
 
@@ -51,8 +55,19 @@ class _InDouble(TorchFunctionMode):
             return args[0].double()
         named = {name: _double(value) for name, value in (kwargs or {}).items()}
         result = func(*(_double(value) for value in args), **named)
+        if isinstance(result, Tensor) and result.dtype is torch.float32 and _of_integers(func, args):
+            # 0.9 ** distance would round in float32 before it is cast.
+            result = func(*(value.double() if isinstance(value, Tensor) else value for value in args), **named)
         # New tensors have the default dtype. What is written in place stays the tensor that it was.
         return result.double() if isinstance(result, Tensor) and _is_new(func, result) else result
+
+
+def _of_integers(func: Callable[..., Any], args: tuple[Any, ...]) -> bool:
+    """Whether arithmetic turns integers alone into other numbers."""
+    tensors = [value for value in args if isinstance(value, Tensor)]
+    return getattr(func, "__name__", "").strip("_") in _ARITHMETIC and not any(
+        one.is_floating_point() for one in tensors
+    )
 
 
 def _is_new(func: Callable[..., Any], result: Tensor) -> bool:
