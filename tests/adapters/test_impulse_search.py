@@ -100,7 +100,7 @@ def test_a_loop_that_forgets_is_measured(make, length):
 
 @pytest.mark.parametrize(
     "make",
-    [lambda: Attention(window=4), lambda: Attention(slope=0.3), Reading, Forgetting],
+    [lambda: Attention(window=4), lambda: Attention(slope=0.25), Reading, Forgetting],
     ids=["window", "bias by distance", "values in the map", "loop"],
 )
 @pytest.mark.parametrize("period", [1, 3])

@@ -87,6 +87,7 @@ def observe(name: str, runs: LoneRuns, mix: Mix) -> tuple[Observation, Tensor]:
         map_bytes=sequences * units * length**2 * values.element_size(),
         stored=values,
         forget=mixing.forget,
+        in_double=mix.precision is DOUBLE,
     )
     return observation, returned
 

@@ -39,8 +39,8 @@ def arithmetic_of(tensor: Tensor) -> AbstractContextManager[object]:
 
 _CASTS = frozenset({Tensor.float, Tensor.half, Tensor.bfloat16})
 _ARITHMETIC = frozenset(
-    "add sub rsub mul rmul div rdiv truediv rtruediv true_divide pow rpow exp exp2 expm1 log log2 log10 log1p sqrt rsqrt "
-    "reciprocal sin cos tan tanh sigmoid softmax mean".split()
+    "add sub rsub mul rmul div rdiv truediv rtruediv true_divide pow rpow exp exp2 expm1 log log2 log10 log1p sqrt "
+    "rsqrt reciprocal sin cos tan tanh sigmoid softmax mean".split()
 )
 _DOUBLED = frozenset({torch.float32, torch.float16, torch.bfloat16})
 
