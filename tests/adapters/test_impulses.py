@@ -273,7 +273,7 @@ def test_mixing_around_a_layer_that_is_measured_by_itself_is_told_or_measured(wh
         assert captured.keys() == {"1", "1.attention"}
         assert captured["1"].note.endswith("Its values are mixed before by 1.attention: T is without that.")
         torch.testing.assert_close(
-            captured["1"].operator.dense()[0, 0], torch.eye(24) + torch.eye(24).roll(1, 0).tril()
+            captured["1"].operator.dense()[0, 0], (torch.eye(24) + torch.eye(24).roll(1, 0).tril()).double()
         )
 
 

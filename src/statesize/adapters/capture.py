@@ -187,6 +187,9 @@ class Capture(Iterator[Captured]):
     def _found(self, call: Call, labels: list[str]) -> list[Captured]:
         if call.by_impulses:
             observation, returned = self._own_mixing.observed(self._forward, call)
+            if observation.in_double:
+                agreement = self._agreement(call, [observation], sampled(returned))
+                return [self._captured(labels[0], observation, agreement)]
             difference = _output_difference(call, sampled(returned), _AGAIN)
             return [self._captured_as_it_is(labels[0], observation, call.module, difference, "")]
         reason, dtype = "", None

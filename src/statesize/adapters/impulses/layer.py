@@ -167,12 +167,11 @@ class Impulses:
             response = (self._response(runs, entering)[cut:end] - zero).reshape(
                 end - cut, copies, self.runs.sequences, -1
             )
-            by_unit = (
-                response[..., self.mix.channels.target].permute(2, 3, 0, 1, 4).flatten(3)
-            )  # (S, unit, rows, samples)
-            answers.append(by_unit.unflatten(1, (stored, -1)).flatten(2, 3))
+            # (S, unit, rows, samples)
+            by_unit = response[..., self.mix.channels.target].permute(2, 3, 0, 1, 4).flatten(3)
+            answers.append(by_unit.reshape(len(by_unit), stored, -1, by_unit.shape[-1]))
             samples = torch.cat(answers, -1)
-            sigma = torch.linalg.svdvals(samples.cpu())
+            sigma: Tensor = torch.linalg.svdvals(samples.cpu())
             relative = sigma / sigma[..., :1].clamp_min(torch.finfo(sigma.dtype).tiny)
             ranks = (relative > _STATE).sum(-1)
             if bool((((relative <= _STATE) & (relative > _ROUNDING)).any(-1)).any()):

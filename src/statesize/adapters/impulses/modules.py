@@ -139,6 +139,8 @@ def _with_parts(
     runs: LoneRuns, name: str, mix: Mix, before: str, found: OwnMixing, names: Mapping[nn.Module, str]
 ) -> ImpulseLayer:
     """A layer whose T takes in the parts that mix its values linearly, and says which other ones mix them before."""
+    # Places are those of runs in the precision of the search.
+    runs = replace(runs, precision=mix.precision)
     feeding = [part for part in runs.fixed if reaches(runs, part, mix.source)]
     if not feeding:
         return ImpulseLayer(mix, [*runs.fixed], before)
@@ -148,6 +150,7 @@ def _with_parts(
             alone = replace(runs, fixed={part: out for part, out in runs.fixed.items() if part not in opened})
             whole = find_mix(alone, name)
             if whole is not None and not whole.mixed_before:
+                alone = replace(alone, precision=whole.precision)
                 taken = [part for part in opened if is_reached(alone, whole.source, part)]
                 for part in taken:
                     del found.layers[names[part]]
