@@ -44,7 +44,14 @@ from statesize.adapters.observation import Observation, Product, running_modules
 from statesize.adapters.other_mixing import is_own_code, mixed_backwards, other_mixing
 from statesize.adapters.reference import Checks, check_deterministic, first_difference, read_calls
 from statesize.adapters.replaced import interrupts_held
-from statesize.adapters.selection import Layers, chosen_names, find_mixers, require_some, skipped_layers
+from statesize.adapters.selection import (
+    Layers,
+    NothingMeasuredError,
+    chosen_names,
+    find_mixers,
+    require_some,
+    skipped_layers,
+)
 from statesize.adapters.sources import observing_all
 from statesize.errors import InputError, ModelError
 
@@ -71,7 +78,6 @@ class Capture(Iterator[Captured]):
         own_mixing: OwnMixing,
         *,
         run_difference: float,
-        selected: bool,
         short_convolutions: bool,
         checked: bool,
         around: str = "",
@@ -82,12 +88,11 @@ class Capture(Iterator[Captured]):
         self._own_mixing = own_mixing
         self._columns = None if weights == "none" and not skip_first else (weights, skip_first)
         self._calls = [(call, labels) for call, labels in labelled(calls) if not chosen.isdisjoint(labels)]
-        self._selected = selected
         self._short_convolutions = short_convolutions
         self._checks_mixing = checked
         self._ready: list[Captured] = []
         self._chosen = chosen
-        self._refused: ModelError | None = None
+        self._refused: dict[str, str] = {}
         self._yielded = False
         named = [pair for call, labels in self._calls for pair in zip(call.mixers, labels, strict=True)]
         self.mixers = tuple(replace(mixer, name=label) for mixer, label in named if label in chosen)
@@ -107,8 +112,8 @@ class Capture(Iterator[Captured]):
             item.forget()
         while not self._ready:
             if not self._calls:
-                if self._refused is not None and not self._yielded:
-                    raise self._refused
+                if self._refused and not self._yielded:
+                    raise NothingMeasuredError(self._refused | self.skipped)
                 raise StopIteration
             call, labels = self._calls.pop(0)
             ready = self._from_method(call, *labels) if call.by_method else self._again(call, labels)
@@ -131,11 +136,9 @@ class Capture(Iterator[Captured]):
             own = call.name in self._own_mixing.derivatives
             mixers_here = [self._derivative(call, *labels)] if own else self._with_bytes_beside(call, labels)
         except ModelError as error:
-            # A requested one is an error; otherwise the others are measured.
-            if self._selected:
-                raise
-            self._refused = self._refused or error
-            self.skipped |= {label: str(error) for label, wanted in zip(labels, chosen, strict=True) if wanted}
+            # The others are measured.
+            self._refused |= {label: str(error) for label, wanted in zip(labels, chosen, strict=True) if wanted}
+            self.skipped |= self._refused
             return []
         return [self._with_readers(item) for item, wanted in zip(mixers_here, chosen, strict=True) if wanted]
 
@@ -299,8 +302,7 @@ def capture(
     the same. When the iterator reaches a mixer, that module alone is called again with the same arguments, in float32
     at least, its operator is taken, and output and operator are compared with what the unaltered model computed. Plain
     attention, scans and recurrences whose tensors take little memory are not called again: those of the observed run
-    were kept. A mixer that fails goes into `skipped` with its reason; it is an error if `layers` names it, or if none
-    is left.
+    were kept. A mixer that fails goes into `skipped` with its reason; it is an error if none is left.
 
     Only one operator is alive at a time unless the caller keeps them. Between the steps, and when a call returns or
     raises, the model is as before: mode, hooks, weights, dtype, implementations and random state. Its weights must not
@@ -333,9 +335,10 @@ def capture(
         An iterator of Captured, in the order in which the model calls its mixers.
 
     Raises:
-        ModelError: If the model has no known mixer, a selected one is not called or not measured, its weights are
-            quantised or not there, it is no causal language model, or its observed run is not that of the unaltered
-            model. While iterating: if T u is not what the unaltered model passed on.
+        ModelError: If the model has no known mixer, none of the selected ones is called, its weights are quantised or
+            not there, it is no causal language model, or its observed run is not that of the unaltered model.
+        NothingMeasuredError: If no selected mixer can be measured; it is a ModelError. While iterating: if of none T u
+            is what the unaltered model passed on.
     """
     model = measurable(model)
     forward = Forward.of(model, input_ids, axis)
@@ -356,19 +359,22 @@ def capture(
     require_some(model, names, recording.refused)
     labels = [label for _, some in labelled(recording.calls) for label in some]
     chosen = chosen_names(names, layers, recording.refused, labels)
-    missing = [name for name in chosen if name not in labels]
-    if missing and (layers is not None or not observed):
+    skipped = {name: why for name, why in recording.refused.items() if layers is None or name in chosen}
+    missing = [name for name in chosen if name not in labels and name not in skipped]
+    if not any(name in labels for name in chosen):
+        if not missing:
+            raise NothingMeasuredError(skipped)
         raise ModelError(
             f"The forward pass of {type(model).__name__} never called {', '.join(missing)}: there is nothing to "
             "measure. Choose other layers, or call the model in a way that uses them."
         )
-    skipped = {} if layers is not None else dict(recording.refused)
     skipped |= dict.fromkeys(missing, "the forward pass does not call it")
-    skipped |= {
-        name: reason
-        for name, reason in skipped_layers(model, recording.called, [*observed, *recording.refused]).items()
-        if not any(mixer == name or mixer.startswith(f"{name}.") for mixer in missing)
-    }
+    if layers is None:
+        skipped |= {
+            name: reason
+            for name, reason in skipped_layers(model, recording.called, [*observed, *recording.refused]).items()
+            if not any(mixer == name or mixer.startswith(f"{name}.") for mixer in missing)
+        }
     skipped |= {name: reason for name in skipped if (reason := forward.in_encoder(name))}
     around = mixed_backwards(forward, recording.hidden if checks == "all" else None, own_mixing.backwards)
     return Capture(
@@ -378,7 +384,6 @@ def capture(
         skipped,
         own_mixing,
         run_difference=math.nan if checks == "none" else _compared(forward, recording, checks),
-        selected=layers is not None,
         short_convolutions=short_convolutions,
         checked=checks != "none",
         around=around,

@@ -58,6 +58,16 @@ def _unobserved(members: Mapping[str, nn.Module], ran: set[str], mixers: list[st
 
 Layers = int | str | Sequence[int | str] | None
 
+
+class NothingMeasuredError(ModelError):
+    """Nothing could be measured, for the reasons by module name, of which the message has the first."""
+
+    def __init__(self, skipped: Mapping[str, str]) -> None:
+        reason, others = next(iter(skipped.values())), len(skipped) - 1
+        super().__init__(f"{reason} (Nor is any of its other {others} layers measured.)" if others else reason)
+        self.skipped = dict(skipped)
+
+
 # Why nothing is seen in a family.
 UNSEEN = {
     "reformer": "sorts positions into buckets by hashes, and the bucket of a position depends on later ones, so it is "
@@ -81,7 +91,8 @@ def find_mixers(model: nn.Module) -> dict[str, nn.Module]:
 
 def chosen_names(names: Sequence[str], layers: Layers, refused: Mapping[str, str], calls: Sequence[str]) -> list[str]:
     """The names that a choice of layers means: a module's name means all its calls, one with "@1" its second."""
-    # names: One for each module. calls: One for each call, in order.
+    # names: One for each module. calls: One for each call, in order. refused: Their names are chosen too, but an index
+    # counts the others.
     called = {name: [call for call in calls if call.partition("@")[0] == name] or [name] for name in names}
     if layers is None:
         return [call for name in names for call in called[name]]
@@ -93,23 +104,21 @@ def chosen_names(names: Sequence[str], layers: Layers, refused: Mapping[str, str
         index = whole_number(layer)
         if isinstance(layer, str) and layer in called:
             selected.update(called[layer])
-        elif isinstance(layer, str) and layer in calls:
+        elif isinstance(layer, str) and (layer in calls or layer in refused):
             selected.add(layer)
         elif index is not None and -len(names) <= index < len(names):
             selected.update(called[names[index]])
-        elif isinstance(layer, str) and layer in refused:
-            raise ModelError(refused[layer])
         else:
             known = f"the model's mixers by name or by index 0 … {len(names) - 1}"
             refuse("layers", known, layer, f"Its {len(names)} mixers are {', '.join(names)}.")
-    return [call for name in names for call in called[name] if call in selected]
+    every = [call for name in names for call in called[name]]
+    return [name for name in dict.fromkeys([*every, *refused]) if name in selected]
 
 
 def require_some(model: nn.Module, names: Sequence[str], refused: Mapping[str, str]) -> None:
     """Refuse a model in which nothing can be measured."""
     if not names and refused:
-        reason, others = next(iter(refused.values())), len(refused) - 1
-        raise ModelError(f"{reason} (Nor is any of its other {others} mixers measured.)" if others else reason)
+        raise NothingMeasuredError(refused)
     family = getattr(getattr(model, "config", None), "model_type", None)
     if not names and family in UNSEEN:
         raise ModelError(f"{type(model).__name__} {UNSEEN[family]}. statesize measures causal models.")

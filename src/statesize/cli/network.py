@@ -11,6 +11,7 @@ from cyclopts import Parameter, validators
 from statesize.cli.shared.options import Count, Flag, Loading, OpenPage, Page, check_page
 from statesize.cli.shared.printing import TEXT, Printing
 from statesize.cli.shared.texts import Texts
+from statesize.io.progress import say
 
 if TYPE_CHECKING:
     from statesize.network.network import NetworkEss, NetworkProgress
@@ -61,6 +62,7 @@ def network(
     Raises:
         InputError: A page is to be opened that is not written.
     """
+    from statesize.adapters.selection import NothingMeasuredError
     from statesize.cli.shared.printing import SCHEMA, print_json, tell_page
     from statesize.models.load import load_model
     from statesize.network.network import network_ess
@@ -97,8 +99,11 @@ def network(
         )
     beside = None
     if by_layer:
-        with printing.step("measuring the layers"):
-            beside = redundancy(loaded.model, read[0][None], result, loaded.name)
+        try:
+            with printing.step("measuring the layers"):
+                beside = redundancy(loaded.model, read[0][None], result, loaded.name)
+        except NothingMeasuredError as error:
+            say(f"No layer was measured: {error}")
     if html is not None:
         write_page(loaded.name, result, beside, html)
         tell_page(html, printing, open_page=open_page)

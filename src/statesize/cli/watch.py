@@ -22,6 +22,7 @@ from rich.text import Text
 from statesize.cli.shared.options import Count, Flag, Loading, OpenPage, Page, check_page
 from statesize.cli.shared.printing import TEXT, Printing
 from statesize.cli.shared.table import share_bar, signs_of
+from statesize.io.progress import say
 from statesize.io.text import printable
 
 if TYPE_CHECKING:
@@ -206,6 +207,7 @@ def watch(
     tokens = readings = 0
     read: list[int] = []
     kept: list[Reading] = []
+    told: set[str] = set()
     try:
         with screen(loaded.name, tokenizer, future, json=printing.json) as shown:
             for ids in _continued(_tokens(stream, shown), loaded.model, read, generate or 0, printing):
@@ -215,10 +217,13 @@ def watch(
                     shown.show(reading, tokens)
                     if html is not None:
                         kept.append(reading)
+                for name in [name for name in reader.skipped if name not in told]:
+                    say(f"skipped: {name}: {reader.skipped[name]}")
+                    told.add(name)
     finally:
         # A stream without an end is left by an interrupt.
         if html is not None and kept:
-            write_page(loaded.name, kept, tokenizer, future, html)
+            write_page(loaded.name, kept, tokenizer, future, html, reader.skipped)
             tell_page(html, printing, open_page=open_page)
     if not readings:
         raise InputError(

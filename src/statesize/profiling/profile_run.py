@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 import xarray as xr
 
 from statesize.adapters.captured import SHARED
+from statesize.adapters.selection import NothingMeasuredError
 from statesize.errors import FileError
 from statesize.io.files import LOCK, Parts, only_writer, parse_json
 from statesize.measurement.settings import Settings
@@ -186,12 +187,15 @@ class ProfileRun:
         """All datasets together, in memory or in a folder, from which the profile then reads; the parts are removed."""
         lengths = [len(given) for given in self.sequences]
         self.settings.check_reach(max(lengths))
+        skipped = self._reasons()
+        if not self.mixers:
+            raise NothingMeasuredError(skipped)
         self.mixers = dict(sorted(self.mixers.items(), key=lambda item: self._first[item[0]]))
         root = token_dataset(self.sequences, tokenizer, labels)
         facts = {"model": origin.model, "weights_sha256": origin.weights, "run_sha256": origin.key}
         source = {name: value for name, value in origin.source.items() if name != "recipe"}
         recipe = {"recipe": origin.source["recipe"]} if "recipe" in origin.source else {}
-        root.attrs |= facts | {"source": source, "threads": origin.threads} | recipe | self._attributes()
+        root.attrs |= facts | {"source": source, "threads": origin.threads} | recipe | self._attributes(skipped)
         nodes = (
             (mixer.name, mixer_parts(mixer, lengths, self.read, whole=output is None)) for mixer in self.mixers.values()
         )
@@ -203,7 +207,7 @@ class ProfileRun:
         shutil.rmtree(self.parts.folder, ignore_errors=True)
         return Profile(open_tree(output))
 
-    def _attributes(self) -> dict[str, Any]:
+    def _attributes(self, skipped: Mapping[str, str]) -> dict[str, Any]:
         return {
             "schema": SCHEMA,
             "mixers": [name for name in self.mixers if not name.endswith(SHARED)],
@@ -212,7 +216,7 @@ class ProfileRun:
             "tolerances": list(self.settings.tolerances),
             "relative_tolerances": list(self.settings.relative_tolerances),
             "settings": _settings(self.settings),
-            "skipped": self._reasons(),
+            "skipped": dict(skipped),
             "seconds": round(self.seconds, 3),
         }
 

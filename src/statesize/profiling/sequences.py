@@ -13,6 +13,7 @@ from torch import nn
 
 from statesize.adapters import Captured, CheckPolicy
 from statesize.adapters.captured import SHARED
+from statesize.adapters.selection import NothingMeasuredError
 from statesize.io.files import digest
 from statesize.measurement.settings import Settings
 from statesize.models.digests import tokens_sha256
@@ -90,7 +91,13 @@ class SequenceWork:
     checking: CheckPolicy = field(default_factory=lambda: CheckPolicy("read"))
 
     def __call__(self, request: SequenceTask) -> Iterator[MixerDone | SequenceDone]:
-        """A step for each mixer, then the end."""
+        """A step for each mixer, then the end, also of a sequence in which none can be measured."""
+        try:
+            yield from self._steps(request)
+        except NothingMeasuredError as error:
+            yield SequenceDone((), error.skipped)
+
+    def _steps(self, request: SequenceTask) -> Iterator[MixerDone | SequenceDone]:
         sequence, given, checks = request.sequence, request.given, self.checking.for_run(self.model)
         memory, mixes = self.settings.memory, dict(self.settings.mixes)
         captured = captured_mixers(

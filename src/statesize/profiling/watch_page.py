@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import altair as alt
 
-from statesize.profiling.watching import Reading
+from statesize.profiling.watching import LayerReading, Reading
 from statesize.report.chart_page import ChartPage, write_chart_page
 from statesize.texts.tokens import AnyTokenizer, token_text
 
 HEADINGS = ("layer", "mean ESS", "mean ceiling", "mean count above 1 %", "mean norm")
 
 
-def write_page(name: str, readings: Sequence[Reading], tokenizer: AnyTokenizer, future: int, path: Path) -> None:
-    """Write one HTML file of at least one reading."""
-    rows = [
-        [layer.name, *(_mean([reading.layers[index] for reading in readings], what) for what in _AVERAGED)]
-        for index, layer in enumerate(readings[0].layers)
-    ]
+def write_page(
+    name: str,
+    readings: Sequence[Reading],
+    tokenizer: AnyTokenizer,
+    future: int,
+    path: Path,
+    skipped: Mapping[str, str] | None = None,
+) -> None:
+    """Write one HTML file of at least one reading, and of why some layers have none."""
+    layers: dict[str, list[LayerReading]] = {}
+    for layer in (layer for reading in readings for layer in reading.layers):
+        layers.setdefault(layer.name, []).append(layer)
+    rows = [[layer, *(_mean(some, what) for what in _AVERAGED)] for layer, some in layers.items()]
     page = ChartPage(
         title=f"What {name} carried while it read",
         lead=f"{name} was measured at {len(readings):,} cuts of the text, each with the {future} tokens after it.",
@@ -31,6 +38,7 @@ def write_page(name: str, readings: Sequence[Reading], tokenizer: AnyTokenizer, 
             f"What was read is the past, the next {future} tokens are the future, so no number can exceed {future}: "
             "with a larger --future there may be more.",
             "Numbers are means over the measured heads or channels of a layer.",
+            *(f"{layer} was not measured: {reason}" for layer, reason in (skipped or {}).items()),
         ],
     )
     write_chart_page(page, chart(readings, tokenizer), path)
@@ -44,7 +52,7 @@ def chart(readings: Sequence[Reading], tokenizer: AnyTokenizer) -> alt.VConcatCh
         for reading in readings
         for layer in reading.layers
     ]
-    layers = [layer.name for layer in readings[0].layers]
+    layers = list(dict.fromkeys(layer.name for reading in readings for layer in reading.layers))
     chosen = alt.selection_point(fields=["layer"], bind="legend")
     lines = (
         alt.Chart(alt.Data(values=rows))

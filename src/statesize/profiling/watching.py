@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from statesize.adapters import Captured, CheckPolicy
 from statesize.adapters.models.held import device_of, logits_of, measuring, pretrained_models
+from statesize.adapters.selection import NothingMeasuredError
 from statesize.check import require_count
 from statesize.errors import InputError, ModelError
 from statesize.measurement.settings import check_settings
@@ -191,6 +192,7 @@ class Watch:
         channels: Heads or channels that are measured of each mixer, at most.
         context: Most tokens that the model reads at once, at least four times `future`.
         seed: Seed of the choice of heads or channels.
+        skipped: What was not measured so far, and why.
 
     Example:
         >>> from statesize.lab import zoo
@@ -206,6 +208,7 @@ class Watch:
     channels: int = 8
     context: int = 512
     seed: int = 0
+    skipped: dict[str, str] = field(default_factory=dict[str, str], init=False)
     _window: list[int] = field(default_factory=list[int], init=False)
     _start: int = field(default=0, init=False)
     _next: int = field(default=1, init=False)
@@ -237,11 +240,19 @@ class Watch:
         if not cuts:
             return
         checks = self._checking.for_run(self.model)
-        captured = captured_mixers(self.model, torch.tensor(self._window)[None], None, checks, sequence=0)
-        layers = [self._layer(item, cuts) for item in captured]
+        before, self._next = self._next, self._next + len(cuts)
+        try:
+            captured = captured_mixers(self.model, torch.tensor(self._window)[None], None, checks, sequence=0)
+            layers = [self._layer(item, cuts) for item in captured]
+        except NothingMeasuredError as error:
+            # A later part of the text may do; where nothing was read before, it is the model.
+            if before == 1:
+                raise
+            self.skipped |= error.skipped
+            return
+        self.skipped |= captured.skipped
         for cut, at in zip(cuts, zip(*layers, strict=True), strict=True):
             yield Reading(self._start + cut, self._window[cut], at)
-        self._next += len(cuts)
 
     def _layer(self, item: Captured, cuts: list[int]) -> list[LayerReading]:
         sample = draw(item.units, self.channels, self.seed, item.name)

@@ -77,9 +77,12 @@ def _heads(uncut: Reducible, bases: Mapping[str, Sequence[Basis]], inputs: Tenso
     """The heads at inputs (S, L)."""
     heads: list[Head] = []
     sizes = [max(1, round(share * uncut.state_size)) for share in SHARES]
-    for layer, mixer in enumerate(capture(uncut.model, inputs)):
+    captured = capture(uncut.model, inputs)
+    names = [mixer.name for mixer in captured.mixers]
+    for mixer in captured:
         if mixer.name not in bases:
             continue
+        layer = names.index(mixer.name)
         layer_bases = bases[mixer.name]
         entropy = cast("Tensor", measure(mixer.operator, positions=_POSITIONS, outputs=("entropy",)).entropy)
         # Units with the same cut are a head.

@@ -214,6 +214,7 @@ def gramians_of_groups(model: Any, batches: Iterable[Tensor]) -> dict[str, Grami
     family: ReducibleFamily = FAMILIES[model.config.model_type]
     groups, n = family.groups(model.config), family.states(model.config)
     gramians: dict[str, Gramians] = {}
+    refused: dict[str, str] = {}
 
     def add(observation: Observation) -> None:
         # A hybrid also has layers of attention.
@@ -225,8 +226,13 @@ def gramians_of_groups(model: Any, batches: Iterable[Tensor]) -> dict[str, Grami
             continue
         if not gramians:
             # `capture` checks the operators, here on one sequence.
-            deque(capture(model, inputs[:1]), maxlen=0)
+            checked = capture(model, inputs[:1])
+            deque(checked, maxlen=0)
+            refused = checked.skipped
         observe(model, inputs, add)
+        # All layers have one state size, so that none can be left as it is.
+        for name in gramians.keys() & refused.keys():
+            raise ModelError(refused[name])
     return gramians
 
 

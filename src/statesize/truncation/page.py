@@ -105,7 +105,10 @@ def notes(result: TruncationResult) -> list[str]:
     reasons: dict[str, list[str]] = {}
     for name, reason in result.whole.items():
         reasons.setdefault(reason, []).append(name)
-    told += [f"Not cut, so that the past passes there: {_named(names)}: {reason}." for reason, names in reasons.items()]
+    told += [
+        f"Not cut, so that the past passes there: {_named(names)}: {reason.removesuffix('.')}."
+        for reason, names in reasons.items()
+    ]
     return told
 
 

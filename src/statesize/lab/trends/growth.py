@@ -58,7 +58,7 @@ class Growth(Trend):
         excerpts: How many pieces of text were read.
         trained_length: Tokens of the sequences that the model was trained on; None where that is not known.
         points: What was measured of each length.
-        skipped: Lengths that were not measured, and why.
+        skipped: Lengths and layers that were not measured, and why.
         facts: Digest of the excerpts, settings, and versions.
         notes: What else is to know.
     """

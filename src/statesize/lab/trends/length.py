@@ -21,7 +21,7 @@ from statesize.io.progress import Bars
 from statesize.lab.trends.growth import Growth
 from statesize.lab.trends.series import measured_point, trend_bar, trend_facts
 from statesize.lab.trends.sweep import SweepProgress, SweepRun, open_points
-from statesize.lab.trends.trend import SweepPoint
+from statesize.lab.trends.trend import SweepPoint, alike
 from statesize.models.digests import tokens_sha256
 from statesize.models.load import load_model, model_facts, training_record
 from statesize.parallel.executor import SerialExecutor
@@ -108,15 +108,16 @@ def length(
     with open_points(folder) as parts, bars:
         report = on_progress or trend_bar(bars, f"measuring {name or type(model).__name__}", len(fitting))
         measured, skipped = SweepRun(str, work.key, parts, report).points(fitting, SerialExecutor(work))
+    points, others = alike({str(one): point for one, point in measured.items()})
     too_long = {str(one): f"The longest text has room for {longest} tokens." for one in asked_for if one > longest}
     return Growth(
         model=name or type(model).__name__,
-        lengths=tuple(measured),
+        lengths=tuple(one for one in measured if str(one) in points),
         future=future,
         excerpts=len(pieces),
         trained_length=trained,
-        points=tuple(measured.values()),
-        skipped={**skipped, **too_long},
+        points=tuple(points.values()),
+        skipped={**skipped, **too_long, **others},
         facts=trend_facts(pieces, settings),
     )
 

@@ -50,7 +50,7 @@ class Series(Trend):
         names: The checkpoints that were measured.
         steps: Their steps; None where their names do not hold them, or not one each.
         points: What was measured of each.
-        skipped: Checkpoints that were not measured, and why.
+        skipped: Checkpoints and layers that were not measured, and why.
         log: Losses and accuracies by step, where there is a log.
         lengths: Tokens of each document.
         facts: Digest of the tokens, settings, and versions.

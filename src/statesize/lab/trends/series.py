@@ -22,7 +22,7 @@ from statesize.io.recipe import content_sha256
 from statesize.lab.trends.checkpoints import Checkpoint, Log, find_checkpoints, find_log, read_log
 from statesize.lab.trends.result import Series
 from statesize.lab.trends.sweep import SweepProgress, SweepRun, open_points
-from statesize.lab.trends.trend import SweepPoint, point_of
+from statesize.lab.trends.trend import SweepPoint, alike, point_of
 from statesize.measurement.settings import TOLERANCE_LADDER
 from statesize.models.digests import tokens_sha256
 from statesize.models.from_transformers import commit
@@ -95,11 +95,8 @@ def series(
         gathering = SweepRun(lambda one: one.name, work.key, parts, report)
         with nullcontext(SerialExecutor(work)) if crew is None else crew(partial(_same, work)) as executor:
             measured, skipped = gathering.points(known, executor)
-    first, reference = next(iter(measured.items()))
-    for checkpoint, point in list(measured.items()):
-        if point.shape != reference.shape:
-            skipped[checkpoint.name] = f"Its layers, heads or channels are others than those of {first.name}."
-            del measured[checkpoint]
+    points, others = alike({one.name: point for one, point in measured.items()})
+    measured = {one: points[one.name] for one in measured if one.name in points}
     path, notes, read = Path(log) if log is not None else find_log(known), list[str](), Log()
     try:
         read = read if path is None else read_log(path)
@@ -109,7 +106,7 @@ def series(
         names=tuple(checkpoint.name for checkpoint in measured),
         steps=_steps(measured),
         points=tuple(measured.values()),
-        skipped=skipped,
+        skipped=skipped | others,
         log=read,
         lengths=tuple(map(len, ids)),
         facts=trend_facts(ids, settings),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, cast
@@ -14,6 +14,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from statesize.adapters.captured import SHARED
 from statesize.check import refuse
 from statesize.io.files import parse_json
 from statesize.measurement.chart import METRICS, Metric
@@ -102,6 +103,33 @@ def point_of(profile: Profile) -> SweepPoint:
     )
 
 
+def alike(points: Mapping[str, SweepPoint]) -> tuple[dict[str, SweepPoint], dict[str, str]]:
+    """Points by their titles, with the layers that all of them have, and why other layers or points are left out."""
+    where: dict[str, list[str]] = {}
+    reasons: dict[str, str] = {}
+    for title, point in points.items():
+        measured = {mixer.name for mixer in point.mixers}
+        for name, reason in point.skipped.items():
+            if (label := name.replace(SHARED, JOINT)) not in measured:
+                where.setdefault(label, []).append(title)
+                reasons.setdefault(label, reason)
+    left = {
+        title: replace(one, mixers=tuple(m for m in one.mixers if m.name not in where)) for title, one in points.items()
+    }
+    if not all(point.mixers for point in left.values()):
+        left = dict(points)
+    skipped = {
+        name if len(titles) == len(points) else f"{name} at {', '.join(titles)}": reasons[name]
+        for name, titles in where.items()
+    }
+    first, reference = next(iter(left.items()))
+    for title, point in list(left.items()):
+        if point.shape != reference.shape:
+            skipped[title] = f"Its layers, heads or channels are others than those of {first}."
+            del left[title]
+    return left, skipped
+
+
 def metric_names() -> dict[str, str]:
     """Titles of the figures of a trend, by name."""
     return {**{metric: METRICS[metric] for metric in MEASURED}, NORM: "Norm"}
@@ -137,7 +165,7 @@ class Trend(ABC):
 
     Attributes:
         points: What was measured of each.
-        skipped: Checkpoints or lengths that were not measured, and why.
+        skipped: Checkpoints, lengths and layers that were not measured, and why.
         facts: Digest of the tokens, settings, and versions.
         notes: What else is to know, such as that a log could not be read.
     """
