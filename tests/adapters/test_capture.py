@@ -200,6 +200,9 @@ def test_a_selected_mixer_that_is_not_called_is_an_error(model, ids):
     assert len(names(model, ids, None)) == 3
     with pytest.raises(ModelError, match="never called unused"):
         capture(model, ids, ["unused"])
+    captured = capture(model, ids, [0, "unused"])
+    assert len(list(captured)) == 1
+    assert captured.skipped == {"unused": "the forward pass does not call it"}
 
 
 def test_a_mixer_of_half_precision_says_its_operator_in_single_precision(model, ids):
@@ -262,7 +265,10 @@ def test_an_operator_of_another_length_is_refused(model, length):
 
     model.layers[1] = Shifted()
     with pytest.raises(ModelError, match=rf"layers\.1.* length {length}, .*shape \(1, 5, 6\)"):
-        list(capture(model, torch.tensor([[1, 2, 3, 4, 5]])))
+        list(capture(model, torch.tensor([[1, 2, 3, 4, 5]]), "layers.1"))
+    captured = capture(model, torch.tensor([[1, 2, 3, 4, 5]]))
+    assert "layers.1" not in [item.name for item in captured]
+    assert f"length {length}" in captured.skipped["layers.1"]
 
 
 def test_layers_of_numpy_and_a_single_one(model):

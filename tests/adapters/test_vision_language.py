@@ -77,10 +77,16 @@ def test_names_and_indices_count_what_can_be_measured(model, inputs):
     assert [item.name for item in ss.capture(model, inputs, -1)] == TEXT[1:]
 
 
-@pytest.mark.parametrize("layers", [VISION[0], [*TEXT, VISION[1]]])
+@pytest.mark.parametrize("layers", [VISION[0], VISION])
 def test_a_choice_that_cannot_be_measured_is_refused_with_its_reason(model, inputs, layers):
     with pytest.raises(ModelError, match=r"Mixer model\.vision_tower\.encoder\.layers\.\d\.self_attn attends to later"):
         list(ss.capture(model, inputs, layers))
+
+
+def test_what_is_left_of_a_choice_is_measured(model, inputs):
+    capture = ss.capture(model, inputs, [*TEXT, VISION[1]])
+    assert [item.name for item in capture] == TEXT
+    assert list(capture.skipped) == [VISION[1]]
 
 
 def test_a_model_of_which_nothing_can_be_measured_is_refused_with_the_reason(model, inputs):

@@ -74,10 +74,27 @@ def test_one_that_is_refused_in_some_sequences_says_in_how_many(model):
     assert profile(model, [EVEN, EVEN]).attributes["skipped"] == {}
 
 
-def test_one_that_is_asked_for_is_an_error(model):
+def test_only_where_nothing_of_a_choice_is_left_is_it_an_error(model):
     with pytest.raises(ModelError, match=r"Mixer layers\.1 must be causal"):
         profile(model, [ODD], layers="layers.1")
-    assert profile(model, [ODD], layers=[0]).mixers == ("layers.0",)
+    chosen = profile(model, [ODD], layers=["layers.0", "layers.1"])
+    assert chosen.mixers == ("layers.0",)
+    assert list(chosen.attributes["skipped"]) == ["layers.1"]
+    alone = profile(model, [ODD], layers=[0])
+    assert (alone.mixers, alone.attributes["skipped"]) == (("layers.0",), {})
+
+
+def test_a_text_in_which_nothing_can_be_measured_leaves_the_others(model, tmp_path):
+    found = profile(model, [ODD, EVEN], layers="layers.1", output=tmp_path / "profile")
+    assert found.mixers == ("layers.1",)
+    reason = found.attributes["skipped"]["layers.1"]
+    assert reason.startswith("Measured in 1 of 2 sequences; in the others: Mixer layers.1 must be causal")
+    # Also where an earlier run has noted it.
+    output = tmp_path / "refused"
+    for _ in range(2):
+        with pytest.raises(ModelError, match="must be causal"):
+            profile(model, [ODD, ODD], layers="layers.1", output=output)
+    assert not output.exists()
 
 
 def changed(model):

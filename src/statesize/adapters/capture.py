@@ -116,8 +116,7 @@ class Capture(Iterator[Captured]):
                     raise NothingMeasuredError(self._refused | self.skipped)
                 raise StopIteration
             call, labels = self._calls.pop(0)
-            ready = self._from_method(call, *labels) if call.by_method else self._again(call, labels)
-            self._ready = [self._told(item) for item in ready]
+            self._ready = [self._told(item) for item in self._measured(call, labels)]
         self._yielded = True
         # The captured value has no name here: what is yielded must hold the only reference.
         return self._ready.pop(0) if self._columns is None else self._ready.pop(0).weighted(*self._columns)
@@ -130,11 +129,15 @@ class Capture(Iterator[Captured]):
         known = replace(call.mixers[0], name=label)
         return [from_method(known, call.module, call.args[0], self.run_difference)]
 
-    def _again(self, call: Call, labels: list[str]) -> list[Captured]:
+    def _measured(self, call: Call, labels: list[str]) -> list[Captured]:
         chosen = [label in self._chosen for label in labels]
         try:
-            own = call.name in self._own_mixing.derivatives
-            mixers_here = [self._derivative(call, *labels)] if own else self._with_bytes_beside(call, labels)
+            if call.by_method:
+                mixers_here = self._from_method(call, *labels)
+            elif call.name in self._own_mixing.derivatives:
+                mixers_here = [self._derivative(call, *labels)]
+            else:
+                mixers_here = self._with_bytes_beside(call, labels)
         except ModelError as error:
             # The others are measured.
             self._refused |= {label: str(error) for label, wanted in zip(labels, chosen, strict=True) if wanted}

@@ -6,6 +6,7 @@ import torch
 from oracles.attention_models import attention_model
 from oracles.pretrained import tiny_tokenizer
 from scipy import stats
+from torch import nn
 
 import statesize as ss
 from statesize.errors import InputError
@@ -201,3 +202,45 @@ def test_contexts_begin_as_the_tokenizer_begins_a_text():
         # Of 59 tokens a piece takes eleven, and shorter contexts end where the longest does.
         assert (first, others[-1] % 11) == (0, 0)
         assert others == list(range(others[0], others[-1] + 1))
+
+
+class Ahead(nn.Module):
+    """Softmax attention that attends to all positions of texts longer than `longest`."""
+
+    def __init__(self, longest):
+        super().__init__()
+        self.longest = longest
+
+    def forward(self, hidden):
+        split = hidden.unflatten(-1, (2, 4)).transpose(1, 2)
+        mixed = nn.functional.scaled_dot_product_attention(
+            split, split, split, is_causal=len(hidden[0]) <= self.longest
+        )
+        return hidden + mixed.transpose(1, 2).flatten(2)
+
+
+def test_a_layer_that_is_refused_at_some_lengths_is_left_out_and_the_others_keep_their_numbers():
+    class Model(nn.Module):
+        def __init__(self, *longest):
+            super().__init__()
+            self.embedding, self.layers = nn.Embedding(64, 8), nn.ModuleList(map(Ahead, longest))
+
+        def forward(self, input_ids):
+            hidden = self.embedding(input_ids)
+            for layer in self.layers:
+                hidden = layer(hidden)
+            return hidden
+
+    def of(*longest):
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            return measured(Model(*longest), lengths=[8, 16, 24], future=8)
+
+    found, whole = of(900, 24, 900), of(900, 900, 900)
+    assert found.lengths == (8, 16, 24)
+    assert found.layers == ("layers.0", "layers.2")
+    (name,) = found.skipped
+    assert name == "layers.1 at 24"
+    assert "Mixer layers.1 must be causal" in found.skipped[name]
+    assert whole.layers == ("layers.0", "layers.1", "layers.2")
+    assert found.means("layers.2")[:2] == pytest.approx(whole.means("layers.2")[:2])

@@ -1,0 +1,111 @@
+"""A layer that cannot be measured ends no command: the others are measured, the cause is told, and the exit code is 0."""
+
+import io
+import json
+import sys
+
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from statesize.cli import main
+from statesize.lab import zoo
+
+CODE = '''
+import torch
+from transformers import LlamaForCausalLM
+
+
+class LooksAhead(LlamaForCausalLM):
+    """Llama of which some layers attend to all positions."""
+
+    def __init__(self, config):
+        super().__init__(config)
+        for index in config.looking:
+            self.model.layers[index].self_attn.register_forward_pre_hook(look_ahead, with_kwargs=True)
+
+
+def look_ahead(module, args, kwargs):
+    length = kwargs["hidden_states"].shape[1]
+    return args, kwargs | {"attention_mask": torch.zeros(1, 1, length, length)}
+'''
+LOST = "model.layers.1.self_attn"
+COMMANDS = {
+    "profile": ("--max-tokens", "24", "--sequences", "1"),
+    "truncate": ("--max-tokens", "24", "--sequences", "1"),
+    "network": ("--max-tokens", "12", "--positions", "1", "--by-layer"),
+    "length": ("--lengths", "6,8", "--excerpts", "2"),
+    "needles": ("--depths", "4", "--context", "12", "--future", "4", "--excerpts", "2"),
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Makes a checkpoint of which some layers attend to all positions, by code that lies beside its weights."""
+
+    def made(*looking):
+        path = tmp_path_factory.mktemp("looks_ahead")
+        shape = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2}
+        none = dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"))
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            LlamaForCausalLM(LlamaConfig(vocab_size=1024, looking=looking, **shape, **none)).save_pretrained(path)
+        config = json.loads((path / "config.json").read_text(encoding="utf-8"))
+        config["auto_map"] = {"AutoModelForCausalLM": "looks_ahead.LooksAhead"}
+        (path / "config.json").write_text(json.dumps(config), encoding="utf-8")
+        (path / "looks_ahead.py").write_text(CODE, encoding="utf-8")
+        zoo.tokenizer().save(str(path / "tokenizer.json"))
+        return path
+
+    return made
+
+
+def run(command, path, capsys, *options):
+    code = main([command, str(path), "--trust-remote-code", *COMMANDS.get(command, ()), *options])
+    return code, *capsys.readouterr()
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_others_are_measured_and_the_cause_is_told(command, folder, capsys):
+    code, out, _ = run(command, folder(1), capsys)
+    assert code == 0
+    assert f"Mixer {LOST} attends to later positions" in out
+    assert "model.layers.2.self_attn" in out or command == "truncate"
+
+
+def test_layers_that_are_chosen_by_name_likewise(folder, capsys):
+    path = folder(1)
+    code, out, _ = run("profile", path, capsys, "--layers", LOST, "model.layers.2.self_attn")
+    assert code == 0
+    assert f"skipped: {LOST}: Mixer {LOST} attends to later positions" in out
+    assert "model.layers.0.self_attn" not in out
+    code, _, err = run("profile", path, capsys, "--layers", LOST)
+    assert code == 1
+    assert f"error: Mixer {LOST} attends to later positions" in err
+
+
+def test_a_stream_is_read_on_and_the_cause_is_told_once(folder, capsys, tmp_path, monkeypatch):
+    text = tmp_path / "text.txt"
+    text.write_text("The function returns a list of all names that are bound. " * 3, encoding="utf-8")
+    page = tmp_path / "page.html"
+    with text.open("rb") as stream:
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(stream))
+        code, out, err = run("watch", folder(1), capsys, "--future", "2", "--html", str(page))
+    assert code == 0
+    assert "\tmodel.layers.2.self_attn\t" in out
+    assert err.count(f"skipped: {LOST}: Mixer {LOST} attends to later positions") == 1
+    assert f"{LOST} was not measured" in page.read_text(encoding="utf-8")
+
+
+def test_a_network_is_told_where_no_layer_can_be_measured(folder, capsys):
+    code, out, err = run("network", folder(0, 1, 2), capsys)
+    assert code == 0
+    assert "entropy-ESS" in out
+    assert "No layer was measured: Mixer model.layers.0.self_attn attends to later positions" in err
+
+
+@pytest.mark.parametrize("command", ["profile", "truncate", "length", "needles"])
+def test_where_nothing_can_be_measured_it_is_an_error(command, folder, capsys):
+    code, out, err = run(command, folder(0, 1, 2), capsys)
+    assert (code, out) == (1, "")
+    assert "Mixer model.layers.0.self_attn attends to later positions" in err
