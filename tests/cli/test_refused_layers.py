@@ -1,4 +1,4 @@
-"""A layer that cannot be measured ends no command: the others are measured, the cause is told, and the exit code is 0."""
+"""A layer that cannot be measured ends no command: the others are, the cause is told, and the exit code is 0."""
 
 import io
 import json
