@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -171,7 +172,7 @@ class Impulses:
             by_unit = response[..., self.mix.channels.target].permute(2, 3, 0, 1, 4).flatten(3)
             answers.append(by_unit.reshape(len(by_unit), stored, -1, by_unit.shape[-1]))
             samples = torch.cat(answers, -1)
-            sigma: Tensor = torch.linalg.svdvals(samples.cpu())
+            sigma = cast("Tensor", torch.linalg.svdvals(samples.cpu()))
             relative = sigma / sigma[..., :1].clamp_min(torch.finfo(sigma.dtype).tiny)
             ranks = (relative > _STATE).sum(-1)
             if bool((((relative <= _STATE) & (relative > _ROUNDING)).any(-1)).any()):
