@@ -106,3 +106,26 @@ def test_weights_that_are_not_quantised_are_not_called_so(tmp_path):
     loaded = load_model(str(write_gguf(tmp_path / "tiny.gguf", GGMLQuantizationType.F16)))
     assert loaded.source["weights"] == "F16"
     assert torch.equal(loaded.model.lm_head.weight.float(), tiny_llama().lm_head.weight.half().float())
+
+
+@pytest.mark.parametrize(
+    ("splitter", "parts"),
+    [
+        ("smollm", ["a", "ĠĠĠ", "1", "2", ";"]),
+        ("gpt-2", ["a", "ĠĠ", "Ġ12", ";"]),
+        ("glm4", ["a", "ĠĠ", "Ġ", "12", ";"]),
+        ("stablelm2", ["a", "ĠĠ", "Ġ", "1", "2", ";"]),
+        ("falcon", ["a", "ĠĠ", "Ġ12", ";"]),
+    ],
+)
+def test_text_is_split_as_the_file_says(tmp_path, splitter, parts):
+    tokenizer = load_model(str(write_gguf(tmp_path / "tiny.gguf", splitter=splitter))).tokenizer
+    split = tokenizer.backend_tokenizer.pre_tokenizer.pre_tokenize_str("a   12;")
+    assert [part for part, _ in split] == parts
+
+
+def test_an_unknown_splitter_is_told_and_kept(tmp_path):
+    path = str(write_gguf(tmp_path / "tiny.gguf", splitter="of tomorrow"))
+    with pytest.warns(UserWarning, match="'of tomorrow'"):
+        found = ss.profile(path, [TEXT])
+    assert "'of tomorrow'" in found.attributes["source"]["tokenizer"]

@@ -44,7 +44,7 @@ def write_gguf(path, kind=gguf.GGMLQuantizationType.Q8_0, *, without=(), **chang
     writer.add_file_type(gguf.LlamaFileType[f"MOSTLY_{kind.name}"])
     vocabulary = tokenizer.get_vocab()
     writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre("gpt-2")
+    writer.add_tokenizer_pre(changes.get("splitter", "gpt-2"))
     writer.add_token_list(sorted(vocabulary, key=vocabulary.get))
     writer.add_token_types([3 if token in ("<s>", "</s>") else 1 for token in sorted(vocabulary, key=vocabulary.get)])
     merges = json.loads(tokenizer.backend_tokenizer.to_str())["model"]["merges"]

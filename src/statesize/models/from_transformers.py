@@ -16,6 +16,7 @@ from statesize.errors import FileError, InputError, StatesizeError
 from statesize.laboratory import bundled_names
 from statesize.models.configurations import MAMBA_SSM_NAMES, checked_config
 from statesize.models.files import check_files, check_loaded, is_gguf, require_readable, stored_weights, without_bar
+from statesize.models.splitters import doubt_of_splitter, set_splitter
 from statesize.texts.tokens import AnyTokenizer
 
 WITHOUT_TOKENIZER = "Put the model's tokenizer there, or give token ids to `statesize profile` by --ids FILE."
@@ -89,6 +90,8 @@ def transformers_tokenizer(name: str, options: dict[str, Any]) -> AnyTokenizer:
         # transformers makes an empty one of a configuration alone, of which any text is no tokens.
         if tokenizer.get_vocab().keys() <= tokenizer.added_tokens_encoder.keys():
             raise ValueError("its vocabulary is empty: are its files there?")
+        if file:
+            set_splitter(tokenizer, Path(name))
         return tokenizer
     except Exception as error:  # as below
         refusal = _refusal_of(name, error, options, allow_pickle=True)
@@ -129,6 +132,9 @@ def transformers_model(
     source_facts = {"weights": stored_weights(Path(name)) if file else stored, "unused_weights": unused}
     facts = {key: value for key, value in source_facts.items() if value}
     if file:
+        if doubt := doubt_of_splitter(Path(name)):
+            warnings.warn(f"{name}: {doubt}.", stacklevel=2)
+            facts["tokenizer"] = doubt
         return model, {"kind": "gguf"} | facts
     if Path(name).is_dir():
         return model, {"kind": "folder"} | facts

@@ -237,7 +237,7 @@ def _notes(profiles: Sequence[Profile]) -> list[str]:
         name = f"{profile.model}: " if len(profiles) > 1 else ""
         source: dict[str, str] = profile.attributes.get("source") or {}
         notes += [f"{name}weights: {source['weights']}"] if "weights" in source else []
-        notes += [f"{name}note: {source['unused_weights']}"] if "unused_weights" in source else []
+        notes += [f"{name}note: {source[key]}" for key in ("unused_weights", "tokenizer") if key in source]
         notes += [f"{name}{sinks}"] if (sinks := sink_note(profile)) else []
         notes += [
             f"{name}skipped: {part}: {reason}" for part, reason in by_reason(profile.attributes["skipped"]).items()
