@@ -155,3 +155,20 @@ def test_headers_with_a_tensor_twice(tmp_path):
     (folder / "model.safetensors").write_bytes(struct.pack("<Q", len(doubled)) + doubled + content[8 + length :])
     with pytest.raises(ss.errors.FileError, match=r"'model\.norm\.weight' twice"):
         load_model(str(folder))
+
+
+def test_scales_that_go_unused(tmp_path):
+    import torch
+    from oracles.pretrained import tiny_llama
+    from safetensors.torch import load_file, save_file
+
+    from statesize.errors import FileError
+    from statesize.models.load import load_model
+
+    tiny_llama().save_pretrained(tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    name = next(name for name in weights if name.endswith("q_proj.weight"))
+    weights |= {name: weights[name].to(torch.float8_e4m3fn), f"{name}_scale": torch.tensor(0.5)}
+    save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(FileError, match=r"scales of quantised weights .*weight_scale"):
+        load_model(str(tmp_path), needs_tokenizer=False)

@@ -139,6 +139,7 @@ def test_models_that_are_not_causal(tmp_path):
     [
         # What reads them is named where it is not there.
         ({"quant_method": "gptq", "bits": 4}, FileError, "cannot be loaded: .*(optimum|gptqmodel)"),
+        ({"quant_method": "modelopt", "quant_algo": "FP8"}, FileError, r"does not know \(modelopt\)"),
         ({"quant_method": "fp8", "activation_scheme": "dynamic"}, ModelError, r"rounds what its layers .* \(fp8\)"),
         (
             {

@@ -195,6 +195,14 @@ def _check_quantisation(name: str, config: Any) -> None:
         return
     settings = cast("dict[str, Any]", stated if isinstance(stated, dict) else stated.to_dict())
     method = str(settings.get("quant_method"))
+    # transformers skips a method that it does not know, and then loads weights without their scales.
+    from transformers.quantizers.auto import AUTO_QUANTIZATION_CONFIG_MAPPING as methods
+
+    if method not in methods and method != "bitsandbytes":
+        raise FileError(
+            f"{name} is quantised by a method that transformers does not know ({method}), so its scales would be left "
+            "out. Give the checkpoint that it was made from."
+        )
     groups = [value for key, value in _entries(settings) if key == "input_activations"]
     if settings.get(_ROUNDS_ACTIVATIONS.get(method, "")) or any(groups):
         raise ModelError(

@@ -57,6 +57,12 @@ def check_loaded(name: str, model: nn.Module, loaded: Mapping[str, Collection[An
         )
     if not (unused := sorted(loaded["unexpected_keys"])):
         return ""
+    held = {weight for weight, _ in model.named_parameters()}
+    if scales := [key for key in unused if key.rpartition("_scale")[0] in held]:
+        raise FileError(
+            f"{name} holds scales of quantised weights that the model has no place for, so weights would be others: "
+            f"{_first(scales)}. Give the checkpoint that it was made from."
+        )
     sentence = f"{len(unused)} weights of the checkpoint belong to no part of the model and went unused: "
     sentence += _first(unused)
     warnings.warn(f"{name}: {sentence}.", stacklevel=2)
