@@ -12,12 +12,15 @@ from typing import Any, Self, cast
 import torch
 from torch import Tensor, nn
 
+from statesize.adapters.faithfulness import ROUNDED, relative_difference
 from statesize.adapters.fla.interpreter import interpret_if_asked, needing_a_driver
 from statesize.adapters.models.held import device_of, mapped, measuring, named_parts, pretrained_models
 from statesize.adapters.models.inputs import Inputs, Measured, added_to_scores, check_inputs, mask_of
 from statesize.adapters.models.layout import axis_by_modules
+from statesize.adapters.models.quantised import UNCOMPARED
 from statesize.adapters.observation import Frame
 from statesize.adapters.replaced import interrupts_held
+from statesize.errors import ModelError
 
 # Arguments by which attention of transformers takes keys and values of another sequence.
 _OTHER_SEQUENCES = ("key_value_states", "encoder_hidden_states")
@@ -40,6 +43,9 @@ class Forward:
         measured = check_inputs(model, inputs, axis)
         forward = cls._placed(model, inputs, measured)
         if measured.axis is not None:
+            if (given := UNCOMPARED.get(model)) is not None:
+                _check_copy(forward, cls._placed(given, inputs, measured))
+                del UNCOMPARED[model]
             return forward
         frames = forward.args[0] if forward.args else forward.kwargs[measured.name]
         return cls.of(model, inputs, axis_by_modules(model, frames, forward.hidden))
@@ -118,6 +124,22 @@ class Forward:
                 output = self.backbone(*self.args, **self.kwargs)
         hidden: object = getattr(output, "last_hidden_state", None)
         return hidden if isinstance(hidden, Tensor) else _first_tensor(output)
+
+
+def _check_copy(copied: Forward, given: Forward) -> None:
+    """Refuse a copy in floating point whose last hidden state is not that of the quantised model."""
+    hidden, expected = copied.hidden(), given.hidden()
+    if hidden is None or expected is None or not bool(torch.isfinite(expected).all()):
+        return
+    # Quantised weights are often multiplied in half precision, whatever the dtype of what a layer is given.
+    difference = relative_difference(hidden.to(expected), expected)
+    if not difference <= ROUNDED:
+        raise ModelError(
+            f"{type(given.model).__name__} is not its copy in floating point: their last hidden states differ by "
+            f"{difference:.1e} of the largest value; at most {ROUNDED:.0e} is rounding. Its layers round what they are "
+            "given too, or an earlier run has packed its weights otherwise, as bitsandbytes does on a CPU. Load it "
+            "anew, in float32, and measure it before it runs; or give the model that was quantised."
+        )
 
 
 def _moved(device: torch.device, value: Any) -> Any:

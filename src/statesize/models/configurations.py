@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
+from statesize.adapters.models.quantised import check_rounding
 from statesize.errors import FileError, ModelError
 from statesize.io.files import parse_json, read_limited
 
@@ -117,16 +118,6 @@ MOST_LAYERS = 10_000
 _LAYERS_transformers_config = ("num_hidden_layers", "num_layers", "n_layer", "n_layers", "num_blocks")
 _IMPLEMENTATIONS = ("_attn_implementation", "attn_implementation", "_experts_implementation", "experts_implementation")
 
-# Settings under which a model also rounds what its layers pass on, by the method that has them.
-_ROUNDS_ACTIVATIONS = {
-    "fp8": "activation_scheme",
-    "fbgemm_fp8": "activation_scale_ub",
-    "quanto": "activations",
-    "bitsandbytes": "load_in_8bit",
-    "bitnet": "quant_method",
-    "nvfp4": "quant_method",
-}
-
 # Methods whose weights transformers itself reads into floating point on request; others are taken back afterwards.
 _READ_DEQUANTISED = ("mxfp4", "compressed-tensors", "gguf", "metal")
 
@@ -203,11 +194,6 @@ def _check_quantisation(name: str, config: Any) -> None:
             f"{name} is quantised by a method that transformers does not know ({method}), so its scales would be left "
             "out. Give the checkpoint that it was made from."
         )
-    groups = [value for key, value in _entries(settings) if key == "input_activations"]
-    if settings.get(_ROUNDS_ACTIVATIONS.get(method, "")) or any(groups):
-        raise ModelError(
-            f"{name} rounds what its layers pass on, not its weights alone ({method}), which shows up as state that is "
-            "not there. Give the checkpoint that it was made from."
-        )
+    check_rounding(name, settings)
     if method in _READ_DEQUANTISED:
         config.quantization_config = settings | {"dequantize": True}

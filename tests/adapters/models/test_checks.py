@@ -151,6 +151,65 @@ def test_packed_weights_without_a_way_back_are_refused_by_their_cause():
     refused(r"LlamaForCausalLM has weights by gptq, of which no copy in floating point can be made here \(", model)
 
 
+class Packed(nn.Module):
+    """Weights as bitsandbytes has them on a CPU: the first run packs them otherwise; `noise` rounds its inputs."""
+
+    def __init__(self, linear, noise):
+        super().__init__()
+        self.scale = linear.weight.detach().abs().max() / 127
+        self.register_buffer("packed", (linear.weight.detach() / self.scale).round().to(torch.int8))
+        self.packed_for_cpu, self.noise = False, noise
+
+    def forward(self, hidden):
+        if not self.packed_for_cpu:
+            self.packed, self.packed_for_cpu = self.packed.flip(0), True
+        step = self.noise * hidden.abs().max()
+        rounded = (hidden / step).round() * step if self.noise else hidden
+        return nn.functional.linear(rounded, self.packed.flip(0) * self.scale)
+
+
+def packed(noise=0):
+    """A Llama with such a layer that transformers takes back to floating point as it was before the first run."""
+    model = attention_model("llama")
+
+    class Quantised(type(model)):
+        def dequantize(self):
+            attention = self.model.layers[0].self_attn
+            if isinstance(attention.v_proj, Packed):
+                weight = attention.v_proj.packed * attention.v_proj.scale
+                attention.v_proj = nn.Linear(weight.shape[1], weight.shape[0], bias=False)
+                attention.v_proj.weight = nn.Parameter(weight)
+            return self
+
+    model.__class__, model.hf_quantizer = Quantised, ByTransformers("bitsandbytes")
+    model.model.layers[0].self_attn.v_proj = Packed(model.model.layers[0].self_attn.v_proj, noise)
+    return model
+
+
+def test_a_copy_is_compared_with_the_model_on_what_is_measured():
+    """Measuring is no first run of the model, whose own packs its weights so that they are not what the copy has."""
+    model = packed()
+    for _ in range(2):
+        assert ss.profile(model, token_ids()).attributes["source"] == {"weights": "bitsandbytes, dequantised"}
+    model(token_ids())
+    # The first refusal clears nothing up.
+    copied = measurable(model)
+    for _ in range(2):
+        refused("is not its copy in floating point: .* an earlier run has packed its weights otherwise", copied)
+    refused("is not its copy in floating point: .* an earlier run has packed its weights otherwise", model)
+
+
+def test_a_copy_of_a_model_that_rounds_what_its_layers_are_given():
+    refused("is not its copy in floating point: .* Its layers round what they are given too", packed(noise=0.2))
+
+
+def test_the_configuration_of_a_model_says_that_it_rounds_more_than_weights():
+    model = attention_model("llama")
+    model.hf_quantizer = ByTransformers("bitsandbytes")
+    model.hf_quantizer.quantization_config.to_dict = lambda: {"load_in_8bit": True}
+    refused(r"rounds what its layers pass on, not its weights alone \(bitsandbytes\)", model)
+
+
 @pytest.mark.parametrize("way", ["Int8WeightOnlyConfig", "Int8DynamicActivationInt8WeightConfig"])
 def test_weights_of_torchao(way):
     quantization = pytest.importorskip("torchao.quantization")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, cast
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +18,18 @@ _ROUNDS_INPUTS = ("act_quant_kwargs", "act_quant_scale", "input_quant_func")
 # A layer's output from weights that are the same numbers, relative to the largest value, by their dtype.
 _SAME = {torch.float64: 1e-4, torch.float32: 1e-4, torch.float16: 2e-3, torch.bfloat16: 1e-2}
 _ADVICE = "which shows up as state that is not there. Give the model that was quantised."
+# Settings under which a model also rounds what its layers pass on, by the method that has them.
+_ROUNDS_ACTIVATIONS = {
+    "fp8": "activation_scheme",
+    "fbgemm_fp8": "activation_scale_ub",
+    "quanto": "activations",
+    "bitsandbytes": "load_in_8bit",
+    "bitnet": "quant_method",
+    "nvfp4": "quant_method",
+}
+
+UNCOMPARED: WeakKeyDictionary[nn.Module, nn.Module] = WeakKeyDictionary()
+"""Copies in floating point, with the model that each stands for, until the two have been compared on an input."""
 
 
 def dequantised(model: nn.Module) -> tuple[nn.Module, str]:
@@ -25,6 +38,8 @@ def dequantised(model: nn.Module) -> tuple[nn.Module, str]:
     # that no way back is known of, is refused.
     part = next((one for one in pretrained_models(model) if getattr(one, "hf_quantizer", None) is not None), None)
     method = "" if part is None else _method(part)
+    if part is not None:
+        check_rounding(type(model).__name__, _settings(part))
     if part is not None and _packed(model):
         return _by_transformers(model, method), f"{method}, dequantised"
     names = [plain_name(name) for name, tensor in _tensors(model) if _has_way_back(tensor)]
@@ -36,8 +51,32 @@ def dequantised(model: nn.Module) -> tuple[nn.Module, str]:
             _refuse_rounding(plain_name(name), type(tensor))
     whole = _without_subclasses(model)
     _refuse_others(whole)
+    UNCOMPARED[whole] = model
     kinds = dict.fromkeys(type(tensor).__name__ for _, tensor in _tensors(model) if _has_way_back(tensor))
     return whole, f"{', '.join(kinds)}, dequantised"
+
+
+def check_rounding(name: str, settings: Mapping[str, Any]) -> None:
+    """Refuse a model whose configuration says that it rounds more than its weights."""
+    method = str(settings.get("quant_method"))
+    if settings.get(_ROUNDS_ACTIVATIONS.get(method, "")) or _rounds_inputs(settings):
+        raise ModelError(
+            f"{name} rounds what its layers pass on, not its weights alone ({method}), which shows up as state that is "
+            "not there. Give the checkpoint that it was made from."
+        )
+
+
+def _rounds_inputs(settings: object) -> bool:
+    if isinstance(settings, Mapping):
+        entries = cast("Mapping[str, object]", settings)
+        return bool(entries.get("input_activations")) or any(map(_rounds_inputs, entries.values()))
+    return isinstance(settings, list) and any(map(_rounds_inputs, cast("list[object]", settings)))
+
+
+def _settings(part: Any) -> dict[str, Any]:
+    config = part.hf_quantizer.quantization_config
+    settings: dict[str, Any] = config.to_dict() if hasattr(config, "to_dict") else {}
+    return settings | {"quant_method": _method(part)}
 
 
 def _method(part: Any) -> str:
@@ -82,6 +121,8 @@ def _by_transformers(model: nn.Module, method: str) -> nn.Module:
             f"({reason}). Give the checkpoint that it was made from."
         ) from error
     _refuse_others(whole)
+    # A copy of its own: the first run of a packed model may pack its weights otherwise.
+    UNCOMPARED[whole] = copy.deepcopy(model)
     return whole
 
 
