@@ -157,18 +157,13 @@ def test_headers_with_a_tensor_twice(tmp_path):
         load_model(str(folder))
 
 
-def test_scales_that_go_unused(tmp_path):
-    import torch
-    from oracles.pretrained import tiny_llama
-    from safetensors.torch import load_file, save_file
+@pytest.mark.parametrize("scale", ["weight_scale", "weight_scale_inv", "weight_zero_point", "input_scale", "scales"])
+def test_scales_that_go_unused(tmp_path, scale):
+    name = "model.layers.0.self_attn.q_proj"
 
-    from statesize.errors import FileError
-    from statesize.models.load import load_model
+    def in_bytes(tensors):
+        weight = {f"{name}.weight": tensors[f"{name}.weight"].to(torch.float8_e4m3fn)}
+        return tensors | weight | {f"{name}.{scale}": torch.tensor(0.5)}
 
-    tiny_llama().save_pretrained(tmp_path)
-    weights = load_file(tmp_path / "model.safetensors")
-    name = next(name for name in weights if name.endswith("q_proj.weight"))
-    weights |= {name: weights[name].to(torch.float8_e4m3fn), f"{name}_scale": torch.tensor(0.5)}
-    save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(FileError, match=r"scales of quantised weights .*weight_scale"):
-        load_model(str(tmp_path), needs_tokenizer=False)
+    with pytest.raises(ss.errors.FileError, match=f"scales of quantised weights .*{scale}"):
+        load_model(edited(tmp_path / "llama", in_bytes))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import warnings
 from collections.abc import Callable, Collection, Generator, Iterable, Mapping
 from contextlib import contextmanager
@@ -19,6 +20,8 @@ from statesize.adapters.replaced import replaced
 from statesize.errors import FileError
 from statesize.io.files import check_header, parse_json, read_limited, replace_files
 
+# What takes quantised weights back to floating point, by its name beside them.
+_SCALE = re.compile(r"(.+)\.(?:\w+_)?(?:scales?|scale_inv|scale_\d|zero_point|zeros)")
 _NAMED = 4  # weights in a message, of what may be thousands
 _INDICES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 
@@ -58,7 +61,7 @@ def check_loaded(name: str, model: nn.Module, loaded: Mapping[str, Collection[An
     if not (unused := sorted(loaded["unexpected_keys"])):
         return ""
     held = {weight for weight, _ in model.named_parameters()}
-    if scales := [key for key in unused if key.rpartition("_scale")[0] in held]:
+    if scales := [key for key in unused if (found := _SCALE.fullmatch(key)) and f"{found[1]}.weight" in held]:
         raise FileError(
             f"{name} holds scales of quantised weights that the model has no place for, so weights would be others: "
             f"{_first(scales)}. Give the checkpoint that it was made from."

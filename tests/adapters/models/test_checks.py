@@ -223,3 +223,18 @@ def test_weights_of_torchao(way):
     own, of_copy = (one(token_ids(), output_hidden_states=True).hidden_states[-1] for one in (model, copied))
     assert (own - of_copy).abs().max() <= 3e-6 * of_copy.abs().max()
     assert [item.kind for item in ss.capture(model, token_ids())] == ["attention"] * len(copied.model.layers)
+
+
+@pytest.mark.parametrize("where", ["cpu", "disk"])
+def test_offloading_by_accelerate_is_named_with_what_removes_it(where, tmp_path):
+    accelerate = pytest.importorskip("accelerate")
+    model, device = attention_model("llama"), torch.device("cpu")
+    if where == "cpu":
+        accelerate.cpu_offload(model, execution_device=device)
+    else:
+        accelerate.disk_offload(model, tmp_path, execution_device=device)
+    refused(r"Parameter model\.embed_tokens\.weight is offloaded by accelerate, .*remove_hook_from_module", model)
+    accelerate.hooks.remove_hook_from_module(model, recurse=True)
+    found, expected = (ss.profile(one, token_ids()) for one in (model, attention_model("llama")))
+    for name in expected.mixers:
+        assert found.mixer(name)["entropy"].identical(expected.mixer(name)["entropy"])

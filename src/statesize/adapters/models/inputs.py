@@ -92,6 +92,12 @@ def float_model(model: object) -> tuple[nn.Module, str]:
     # Weights on the meta device and models that round more than their weights are refused.
     module = unwrapped(model)
     for name, parameter in module.named_parameters():
+        if parameter.is_meta and any("_hf_hook" in vars(part) for part in module.modules()):
+            raise ModelError(
+                f"Parameter {name} is offloaded by accelerate, which brings weights in for one layer at a time, so "
+                "statesize cannot read them. Call accelerate.hooks.remove_hook_from_module(model, recurse=True), which "
+                "brings them all back to memory, or load the model without device_map and offloading."
+            )
         if parameter.is_meta:
             raise ModelError(
                 f"Parameter {name} is on the meta device, so the model has no weights; load them with from_pretrained "
