@@ -167,3 +167,40 @@ def test_scales_that_go_unused(tmp_path, scale):
 
     with pytest.raises(ss.errors.FileError, match=f"scales of quantised weights .*{scale}"):
         load_model(edited(tmp_path / "llama", in_bytes))
+
+
+@pytest.mark.parametrize(
+    "held",
+    [
+        lambda name: f"_orig_mod.{name}",
+        lambda name: f"module._orig_mod.{name}",
+        lambda name: name.replace("layers.1.", "layers.1._orig_mod."),
+    ],
+)
+def test_names_of_what_held_the_model_are_left_out(tmp_path, held):
+    folder = edited(tmp_path / "llama", lambda tensors: {held(name): weight for name, weight in tensors.items()})
+    with pytest.warns(UserWarning, match=r"'(module\.)?_orig_mod\.' was left out of the names of its weights"):
+        loaded = load_model(folder)
+    torch.testing.assert_close(loaded.model.state_dict(), tiny_llama().state_dict(), rtol=0, atol=0)
+    assert "unused_weights" not in loaded.source
+
+
+@pytest.mark.filterwarnings("ignore:.*was left out of the names:UserWarning")
+def test_names_of_what_held_a_model_without_all_weights(tmp_path):
+    def held(tensors):
+        return {f"module.{name}": weight for name, weight in tensors.items() if name != "model.norm.weight"}
+
+    with pytest.raises(ss.errors.FileError, match=r"lacks 1 of the model's 21 weights.*: model\.norm\.weight"):
+        load_model(edited(tmp_path / "llama", held))
+
+
+def test_a_damaged_tokenizer_beside_ids_is_named_with_what_removes_it(tmp_path, capsys):
+    folder = save_tiny(tmp_path / "llama")
+    (folder / "tokenizer.json").write_text("{")
+    (tmp_path / "ids.json").write_text("[5, 6, 7, 8, 9]")
+    arguments = ["profile", str(folder), "--ids", str(tmp_path / "ids.json"), "--quiet"]
+    assert main(arguments) == 1
+    assert "Copy its files again, or remove them and give token ids (--ids FILE)." in capsys.readouterr().err
+    (folder / "tokenizer.json").unlink()
+    (folder / "tokenizer_config.json").unlink()
+    assert main(arguments) == 0

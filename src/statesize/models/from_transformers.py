@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Generator
 from contextlib import contextmanager, nullcontext
@@ -15,12 +16,24 @@ from statesize.adapters.models.inputs import float_model
 from statesize.errors import FileError, InputError, StatesizeError
 from statesize.laboratory import bundled_names
 from statesize.models.configurations import MAMBA_SSM_NAMES, checked_config
-from statesize.models.files import check_files, check_loaded, is_gguf, require_readable, stored_weights, without_bar
+from statesize.models.files import (
+    check_files,
+    check_loaded,
+    has_tokenizer,
+    is_gguf,
+    require_readable,
+    stored_weights,
+    without_bar,
+)
 from statesize.models.splitters import doubt_of_splitter, set_splitter
 from statesize.texts.tokens import AnyTokenizer
 
 WITHOUT_TOKENIZER = "Put the model's tokenizer there, or give token ids to `statesize profile` by --ids FILE."
 """What to do about a tokenizer that is not there."""
+
+
+# What names of weights have where the model was saved inside what held it: torch.compile, or DataParallel.
+_HELD = r"^(?:_orig_mod\.|module\.)+|(?<=\.)(?:_orig_mod|_checkpoint_wrapped_module)\."
 
 
 @contextmanager
@@ -98,7 +111,11 @@ def transformers_tokenizer(name: str, options: dict[str, Any]) -> AnyTokenizer:
         if "--trust-remote-code" in str(refusal):
             raise refusal from error
         reason = " ".join(str(error).split())[:200]
-        raise FileError(f"The tokenizer of {name} cannot be loaded ({reason}). {WITHOUT_TOKENIZER}") from error
+        damaged = has_tokenizer(Path(name))
+        advice = (
+            "Copy its files again, or remove them and give token ids (--ids FILE)." if damaged else WITHOUT_TOKENIZER
+        )
+        raise FileError(f"The tokenizer of {name} cannot be loaded ({reason}). {advice}") from error
 
 
 def transformers_model(
@@ -109,21 +126,30 @@ def transformers_model(
     source, file = _source_of(name)
     if not file:
         check_files(Path(name))
-    try:
+    names = MAMBA_SSM_NAMES if config.model_type in ("mamba", "mamba2") else {}
+
+    def read(names: dict[str, str]) -> tuple[nn.Module, dict[str, Any]]:
         with hushed(), without_bar() if file else nullcontext():
-            model, loaded = library.AutoModelForCausalLM.from_pretrained(
+            return library.AutoModelForCausalLM.from_pretrained(
                 source,
                 config=config,
                 dtype=dtype or "auto",
                 use_safetensors=None if allow_pickle or file else True,
                 weights_only=True,
-                key_mapping=MAMBA_SSM_NAMES if config.model_type in ("mamba", "mamba2") else None,
+                key_mapping=names or None,
                 # What is missing or misshapen is refused below, by name.
                 ignore_mismatched_sizes=True,
                 output_loading_info=True,
                 **options,
                 **file,
             )
+
+    try:
+        model, loaded = read(names)
+        held = [match[0] for key in sorted(loaded["unexpected_keys"]) if (match := re.search(_HELD, key))]
+        if held and loaded["missing_keys"]:
+            model, loaded = read({_HELD: ""} | names)
+            warnings.warn(f"{name}: {held[0]!r} was left out of the names of its weights.", stacklevel=2)
     except Exception as error:  # the hub, safetensors, pickle and the models' own code have no error in common
         raise _refusal_of(name, error, options, allow_pickle=allow_pickle) from error
     unused = check_loaded(name, model, loaded)

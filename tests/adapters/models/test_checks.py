@@ -238,3 +238,16 @@ def test_offloading_by_accelerate_is_named_with_what_removes_it(where, tmp_path)
     found, expected = (ss.profile(one, token_ids()) for one in (model, attention_model("llama")))
     for name in expected.mixers:
         assert found.mixer(name)["entropy"].identical(expected.mixer(name)["entropy"])
+
+
+def test_packed_weights_that_only_their_layer_can_read():
+    """As those of HQQ, which has its scales in an attribute."""
+
+    class Layer(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.W_q, self.meta = nn.Parameter(torch.zeros(8, 8, dtype=torch.uint8), requires_grad=False), {"scale": 1}
+
+    model = attention_model("llama")
+    model.model.layers[1].mlp.up_proj = Layer()
+    refused(r"up_proj\.W_q is uint8: quantised weights of a .*Layer, which only that layer can read\.", model)

@@ -2,6 +2,7 @@
 
 import copy
 import types
+import warnings
 
 import pytest
 import torch
@@ -288,3 +289,40 @@ class TestPeft:
         model = peft.get_peft_model(attention_model("llama"), config)
         with pytest.raises(ModelError, match=r"got PeftModelForCausalLM with (PREFIX|PROMPT)_TUNING"):
             ss.capture(model, token_ids())
+
+
+def test_what_torch_has_exported_is_refused_by_name():
+    model = attention_model("llama").eval()
+    exported = torch.export.export(model, (), {"input_ids": token_ids(), "use_cache": False}, strict=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        unflattened = torch.export.unflatten(exported)
+    held = nn.Sequential(exported.module())
+    for one, kind in ((exported, "ExportedProgram"), (held, "GraphModule"), (unflattened, "UnflattenedModule")):
+        with pytest.raises(ModelError, match=rf"must run as Python, got what torch\.export made \({kind}\)"):
+            ss.profile(one, token_ids())
+
+
+def test_a_graph_that_was_traced_in_python_is_no_export():
+    traced = torch.fx.symbolic_trace(nn.Linear(2, 2))
+    assert unwrapped(traced) is traced
+
+
+def test_a_wrapper_that_holds_a_static_cache_is_refused_by_it():
+    from transformers import StaticCache
+
+    class Generator(nn.Module):
+        def __init__(self, model):
+            super().__init__()
+            self.model = model
+            self.cache = StaticCache(config=model.config, max_cache_len=64)
+
+        def forward(self, input_ids):
+            return self.model(input_ids, past_key_values=self.cache).logits
+
+    model = attention_model("llama")
+    with pytest.raises(ModelError, match=r"Generator must .* got a StaticCache in its attribute cache"):
+        ss.profile(Generator(model), token_ids())
+    # A model that has generated keeps one too, which no other run of it takes.
+    model.cache = StaticCache(config=model.config, max_cache_len=64)
+    assert unwrapped(model) is model

@@ -235,6 +235,8 @@ def unwrapped(model: object) -> nn.Module:
     """The model inside what holds it, with its adapters as they are."""
     while (inner := _inside(model)) is not None:
         model = inner
+    if _is_exported(model):
+        _refuse_exported(type(model).__name__, model)
     held = [name for name, value in getattr(model, "__dict__", {}).items() if isinstance(value, nn.Module)]
     if held and not isinstance(model, nn.Module):
         raise InputError(f"model must be a torch module, got {type(model).__name__}. Give its attribute {held[0]}.")
@@ -246,7 +248,30 @@ def unwrapped(model: object) -> nn.Module:
                 f"Module {name or type(part).__name__} must run as Python, got TorchScript ({type(part).__name__}), in "
                 "which no mixer can be seen. Give the module that was traced or scripted."
             )
+        if _is_exported(part):
+            _refuse_exported(f"Module {name or type(part).__name__}", part)
+        if not _is_of(part, "transformers", "PreTrainedModel"):  # which keeps that of its last `generate` unused
+            for attribute, value in vars(part).items():
+                if _is_of(value, "transformers", "StaticCache"):
+                    raise ModelError(
+                        f"{type(part).__name__} must attend to the positions of one text, got a StaticCache in its "
+                        f"attribute {attribute}, which has places for others too. Give the model inside of it."
+                    )
     return module
+
+
+def _is_exported(model: object) -> bool:
+    """Whether something was made by torch.export, whose modules can be called for the shapes of its example alone."""
+    # That module has an `eval` of its own, which refuses.
+    graph = _is_of(model, "torch", "GraphModule") and "eval" in vars(model)
+    return graph or any(_is_of(model, "torch", name) for name in ("ExportedProgram", "UnflattenedModule"))
+
+
+def _refuse_exported(name: str, model: object) -> None:
+    raise ModelError(
+        f"{name} must run as Python, got what torch.export made ({type(model).__name__.removesuffix('Impl')}), in which"
+        " no mixer can be seen. Give the module that was exported."
+    )
 
 
 def plain_name(name: str) -> str:

@@ -177,7 +177,12 @@ def _refuse_others(model: nn.Module) -> None:
     for name, parameter in model.named_parameters():
         if parameter.element_size() < 2:
             dtype = str(parameter.dtype).removeprefix("torch.")
+            owner = type(model.get_submodule(name.rpartition(".")[0]))
+            what = (
+                "weights without the scales that would take them back to floating point"
+                if owner.__module__.startswith("torch.nn.")
+                else f"weights of a {owner.__module__}.{owner.__name__}, which only that layer can read"
+            )
             raise ModelError(
-                f"Parameter {plain_name(name)} is {dtype}: quantised weights without the scales that would take them "
-                "back to floating point. Give the model that was quantised."
+                f"Parameter {plain_name(name)} is {dtype}: quantised {what}. Give the model that was quantised."
             )
