@@ -16,7 +16,15 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from statesize.adapters.forward import Forward
-from statesize.adapters.models.held import mapped, named_parts, stored_dtype, stored_element_size
+from statesize.adapters.models.held import (
+    Autocast,
+    arithmetic_dtype,
+    mapped,
+    named_parts,
+    open_autocast,
+    stored_dtype,
+    stored_element_size,
+)
 from statesize.adapters.models.threads import in_this_thread
 from statesize.adapters.observation import Frame, Observation, Product, Running, running_modules
 from statesize.adapters.sources import observing_all
@@ -62,6 +70,7 @@ class Call:
         output: A sample of it, of the unaltered model once that has run.
         in_double: Whether all its kernels can compute in float64.
         by_impulses: Whether the module is one mixer, whose T is what it returns for impulses.
+        autocast: As it was when the module was entered.
     """
 
     name: str
@@ -74,6 +83,12 @@ class Call:
     output: Tensor | None = None
     in_double: bool = True
     by_impulses: bool = False
+    autocast: Autocast = ()
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What the module computes in where the model runs."""
+        return arithmetic_dtype(self.module, self.autocast)
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,13 +158,14 @@ class _Recorder:
             channels = require_count(f"multiplicity of {name}", multiplicity)
             mixers = [FoundMixer(name, str(kind), 0, channels, None, 0)]
             argument = (self.copies.of(first_argument(name, args, kwargs)),)
-            self.calls.append(Call(name, module, argument, {}, mixers, by_method=True))
+            self.calls.append(Call(name, module, argument, {}, mixers, by_method=True, autocast=open_autocast()))
 
         return enter
 
     def entering_impulse_layer(self, name: str) -> Callable[..., None]:
         def enter(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            call = Call(name, module, self.copies.of(args), self.copies.of(kwargs), [], by_impulses=True)
+            args, kwargs = self.copies.of(args), self.copies.of(kwargs)
+            call = Call(name, module, args, kwargs, [], by_impulses=True, autocast=open_autocast())
             self.calls.append(call)
             self.open[self.running.frame] = call
 
@@ -172,7 +188,7 @@ class _Recorder:
         call = self.open.get(frame)
         if call is None:
             args, kwargs = self.copies.of(frame.args), self.copies.of(frame.kwargs)
-            call = self.open[frame] = Call(frame.name, frame.module, args, kwargs, [])
+            call = self.open[frame] = Call(frame.name, frame.module, args, kwargs, [], autocast=frame.autocast)
             self.calls.append(call)
         call.mixers.append(described(observation))
         call.caches.append(_digest(observation.stored))

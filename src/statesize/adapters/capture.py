@@ -24,6 +24,7 @@ from statesize.adapters.calls import (
 from statesize.adapters.captured import Captured, from_method, from_observation
 from statesize.adapters.derivative import NOTE
 from statesize.adapters.faithfulness import (
+    BOUNDS,
     ROUNDED,
     Agreement,
     allowed,
@@ -37,7 +38,7 @@ from statesize.adapters.forward import Forward
 from statesize.adapters.impulses.modules import OwnMixing, find_own_mixing
 from statesize.adapters.kernels.convolutions import SHORT_CONVOLUTION
 from statesize.adapters.kernels.own_cache import bytes_beside
-from statesize.adapters.models.held import in_double, in_single, measuring, single_precision, stored_dtype
+from statesize.adapters.models.held import autocast_as, in_double, in_single, measuring, single_precision, stored_dtype
 from statesize.adapters.models.in_double import double_precision
 from statesize.adapters.models.inputs import Inputs, measurable
 from statesize.adapters.observation import Observation, Product, running_modules
@@ -196,8 +197,8 @@ class Capture(Iterator[Captured]):
             if observation.in_double:
                 agreement = self._agreement(call, [observation], sampled(returned))
                 return [self._captured(labels[0], observation, agreement)]
-            difference = _output_difference(call, sampled(returned), _AGAIN)
-            return [self._captured_as_it_is(labels[0], observation, call.module, difference, "")]
+            agreement = Agreement(_output_difference(call, sampled(returned), _AGAIN), BOUNDS[call.dtype])
+            return [self._captured_as_it_is(labels[0], observation, agreement, stored_dtype(call.module), "")]
         reason, dtype = "", None
         if call.in_double:
             try:
@@ -212,9 +213,11 @@ class Capture(Iterator[Captured]):
                 pairs = zip(labels, observations, strict=True)
                 return [self._captured(label, item, agreement) for label, item in pairs]
         observations, output = self._rerun(call, dtype)
-        difference = _output_difference(call, output, _AGAIN)
+        agreement = Agreement(_output_difference(call, output, _AGAIN), BOUNDS[call.dtype])
+        # In float32 it ran without the model's autocast.
+        rounding = call.dtype if dtype is None else stored_dtype(call.module)
         pairs = zip(labels, observations, strict=True)
-        return [self._captured_as_it_is(label, item, call.module, difference, reason) for label, item in pairs]
+        return [self._captured_as_it_is(label, item, agreement, rounding, reason) for label, item in pairs]
 
     def _rerun(self, call: Call, dtype: torch.dtype | None) -> tuple[list[Observation], Tensor | None]:
         """Run a mixer alone, in a dtype or as it is: what is observed in it, and a sample of its output."""
@@ -235,6 +238,8 @@ class Capture(Iterator[Captured]):
             elif dtype is torch.float32:
                 stack.enter_context(single_precision(call.module))
                 arguments = in_single(arguments)
+            else:
+                stack.enter_context(autocast_as(call.autocast))
             running = stack.enter_context(running_modules(model, self._forward.length, exact=dtype is torch.float64))
             stack.enter_context(observing_all(model, running, observe))
             with interrupts.let_through():
@@ -249,7 +254,7 @@ class Capture(Iterator[Captured]):
         return observations, output
 
     def _alone(self, call: Call) -> Tensor | None:
-        with interrupts_held() as interrupts, measuring(self._forward.model), interrupts.let_through():
+        with interrupts_held() as held, measuring(self._forward.model), autocast_as(call.autocast), held.let_through():
             return sampled(call.module(*call.args, **call.kwargs))
 
     def _agreement(self, call: Call, observations: Sequence[Observation], output: Tensor | None) -> Agreement:
@@ -258,7 +263,7 @@ class Capture(Iterator[Captured]):
             # The kernel that passes on numbers that are not finite reports them.
             return Agreement()
         difference = relative_difference(output, call.output)
-        dtype = stored_dtype(call.module)
+        dtype = call.dtype
         limit = allowed(difference, dtype, lambda: max((one.largest_score() for one in observations), default=0.0))
         if difference <= limit:
             return Agreement(difference, limit)
@@ -267,8 +272,8 @@ class Capture(Iterator[Captured]):
         if not difference <= ROUNDED:
             raise ModelError(
                 f"Mixer {call.name}: its own arithmetic in {dtype} is {difference:.1e} of the largest value off what "
-                f"its code computes in float64; at most {max(limit, ROUNDED):.0e} is measured. Load the model in "
-                "float32 or float64."
+                f"its code computes in float64; at most {max(limit, ROUNDED):.0e} is measured. "
+                + ("Let it run without autocast." if call.autocast else "Load the model in float32 or float64.")
             )
         return Agreement(difference, ROUNDED, f"Its own arithmetic rounds by {difference:.0e} of the largest value.")
 
@@ -277,11 +282,11 @@ class Capture(Iterator[Captured]):
         return from_observation(name, observation, difference, agreement, self.run_difference)
 
     def _captured_as_it_is(
-        self, name: str, observation: Observation, module: nn.Module, again: float, reason: str
+        self, name: str, observation: Observation, agreement: Agreement, dtype: torch.dtype, reason: str
     ) -> Captured:
-        difference, note = check_rounded_operator(observation, module)
-        found = max(difference, again)
-        agreement = Agreement(found, allowed(found, stored_dtype(module), observation.largest_score))
+        difference, note = check_rounded_operator(observation, dtype)
+        limit = max(allowed(difference, dtype, observation.largest_score), agreement.allowed)
+        agreement = replace(agreement, difference=max(difference, agreement.difference), allowed=limit)
         item = from_observation(name, observation, math.nan, agreement, self.run_difference)
         return replace(item, note=" ".join(filter(None, (item.note, note, reason))))
 
@@ -379,14 +384,15 @@ def capture(
             if not any(mixer == name or mixer.startswith(f"{name}.") for mixer in missing)
         }
     skipped |= {name: reason for name in skipped if (reason := forward.in_encoder(name))}
-    around = mixed_backwards(forward, recording.hidden if checks == "all" else None, own_mixing.backwards)
+    limit = max((bound(model), *(BOUNDS[call.dtype] for call in recording.calls)))
+    around = mixed_backwards(forward, recording.hidden if checks == "all" else None, own_mixing.backwards, limit)
     return Capture(
         forward,
         recording.calls,
         set(chosen),
         skipped,
         own_mixing,
-        run_difference=math.nan if checks == "none" else _compared(forward, recording, checks),
+        run_difference=math.nan if checks == "none" else _compared(forward, recording, checks, limit),
         short_convolutions=short_convolutions,
         checked=checks != "none",
         around=around,
@@ -408,11 +414,11 @@ def _output_difference(call: Call, output: Tensor | None, what: str) -> float:
     if output is None or call.output is None or not bool(torch.isfinite(call.output).all()):
         return 0.0
     difference = relative_difference(output, call.output)
-    check_faithful(call.name, difference, what, bound(call.module))
+    check_faithful(call.name, difference, what, BOUNDS[call.dtype])
     return difference
 
 
-def _compared(forward: Forward, recording: Recording, checks: Checks) -> float:
+def _compared(forward: Forward, recording: Recording, checks: Checks, limit: float) -> float:
     """How far the observed run is from the unaltered model, whose arguments and outputs the calls take over."""
     outputs = [call.output for call in recording.calls]
     read = read_calls(forward, recording.calls)
@@ -420,7 +426,7 @@ def _compared(forward: Forward, recording: Recording, checks: Checks) -> float:
         check_deterministic(forward, read)
     if recording.hidden is None or read is None:
         return math.nan
-    difference, limit = relative_difference(recording.hidden, read), bound(forward.model)
+    difference = relative_difference(recording.hidden, read)
     # Numbers of the model itself that are not finite are reported at its first mixer.
     if not difference <= limit and bool(torch.isfinite(read).all()):
         name = first_difference(recording.calls, outputs, limit)

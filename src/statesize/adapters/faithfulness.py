@@ -83,11 +83,11 @@ def check_operator(observation: Observation) -> float:
 
 
 @torch.no_grad()
-def check_rounded_operator(observation: Observation, module: nn.Module) -> tuple[float, str]:
+def check_rounded_operator(observation: Observation, dtype: torch.dtype) -> tuple[float, str]:
     """The same where the layer's code knows no float64: by its own precision, and its kernel's more exact form."""
     check_finite(observation.name, "unit", "the model passes on", observation.mixed)
     difference = unfaithfulness(observation, observation.values, observation.mixed)
-    limit = allowed(difference, stored_dtype(module), observation.largest_score)
+    limit = allowed(difference, dtype, observation.largest_score)
     exact = observation.exact() if not difference <= limit else None
     if exact is None or not unfaithfulness(observation, observation.values, exact) <= limit:
         # Where T differs from the more exact form too, it is wrong for another reason.

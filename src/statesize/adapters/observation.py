@@ -10,7 +10,7 @@ from typing import Any, Protocol, cast
 import torch
 from torch import Tensor, nn
 
-from statesize.adapters.models.held import named_parts
+from statesize.adapters.models.held import Autocast, named_parts, open_autocast
 from statesize.adapters.models.threads import in_this_thread
 from statesize.operators import Operator
 
@@ -25,6 +25,7 @@ class Frame:
     module: nn.Module  # the module
     args: tuple[Any, ...]  # the positional arguments that it was called with
     kwargs: dict[str, Any]  # the keyword arguments
+    autocast: Autocast = field(default_factory=open_autocast)  # as it was when the module was entered
 
 
 @dataclass(eq=False)

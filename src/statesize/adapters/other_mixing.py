@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from statesize.adapters.calls import Call
-from statesize.adapters.faithfulness import bound, relative_difference
+from statesize.adapters.faithfulness import BOUNDS, relative_difference
 from statesize.adapters.forward import Forward
-from statesize.adapters.models.held import mapped, measuring
+from statesize.adapters.models.held import autocast_as, mapped, measuring
 from statesize.adapters.models.threads import in_this_thread
 from statesize.adapters.observation import Observation, Product, running_modules
 from statesize.adapters.replaced import interrupts_held
@@ -50,7 +50,7 @@ def other_mixing(forward: Forward, call: Call, measured: Collection[nn.Module] =
     Raises:
         ModelError: Mixing behind the kernels, by which T is not what leaves the module, or a map of the future.
     """
-    position, limit = forward.length // 3, bound(call.module)
+    position, limit = forward.length // 3, BOUNDS[call.dtype]
     plain = _LoneRun.of(forward, call, parts=measured)
     if plain.output is None or not plain.products:
         return ""
@@ -87,7 +87,7 @@ def other_mixing(forward: Forward, call: Call, measured: Collection[nn.Module] =
 
 def _mixes_backwards(forward: Forward, call: Call, plain: _LoneRun, axis: int) -> bool:
     """Whether another future changes the past of what a module returns; a map that it changes is refused."""
-    limit, backwards = bound(call.module), False
+    limit, backwards = BOUNDS[call.dtype], False
     for cut, change in other_futures(forward.length):
         other = _LoneRun.of(forward, _with_arguments(call, forward.length, change))
         for one, two in zip(plain.products, other.products, strict=False):
@@ -111,23 +111,24 @@ def _before(one: Tensor, other: Tensor, axis: int, cut: int) -> float:
     return relative_difference(earlier[1], earlier[0])
 
 
-def mixed_backwards(forward: Forward, hidden: Tensor | None, around: Sequence[str]) -> str:
+def mixed_backwards(forward: Forward, hidden: Tensor | None, around: Sequence[str], limit: float) -> str:
     """What is told of T where the model mixes positions backwards around it; "" where other tokens change no past."""
     # hidden: The last hidden state; None leaves out the runs with other tokens.
     # around: Names of modules that were seen to mix positions backwards around what is measured in them.
+    # limit: The largest difference of the last hidden state that is rounding.
     # Models of libraries are compared with oracles of their own.
     own = any(map(is_own_code, forward.model.modules()))
-    if not around and not (own and hidden is not None and _tokens_change_the_past(forward, hidden)):
+    if not around and not (own and hidden is not None and _tokens_change_the_past(forward, hidden, limit)):
         return ""
     where = f", in {around[0]}{f' and {len(around) - 1} more' if around[1:] else ''}" if around else ""
     return f"Positions are mixed backwards too{where}: what enters T here depends on later tokens."
 
 
-def _tokens_change_the_past(forward: Forward, hidden: Tensor) -> bool:
+def _tokens_change_the_past(forward: Forward, hidden: Tensor, limit: float) -> bool:
     axis = position_axis(hidden, forward.length)
     if axis is None:
         return False
-    limit, found = bound(forward.model), False
+    found = False
     for cut, change in other_futures(forward.length)[:2]:
         name = forward.measured.name
         text = {name: change(forward.kwargs[name])} if not forward.args else {}
@@ -171,7 +172,7 @@ class _LoneRun:
                 stack.callback(part.register_forward_hook(in_this_thread(_keeping(outputs))).remove)
             for part, outputs in (held_parts or {}).items():
                 stack.callback(part.register_forward_hook(in_this_thread(_returning(outputs))).remove)
-            with interrupts.let_through():
+            with interrupts.let_through(), autocast_as(call.autocast):
                 output: object = call.module(*call.args, **call.kwargs)
         while isinstance(output, tuple | list) and output:
             output = cast("Any", output)[0]

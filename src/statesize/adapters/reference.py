@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from statesize.adapters.calls import ArgumentCopies, Call, first_argument, sampled
 from statesize.adapters.faithfulness import relative_difference
 from statesize.adapters.forward import Forward
-from statesize.adapters.models.held import device_of
+from statesize.adapters.models.held import device_of, open_autocast
 from statesize.adapters.models.threads import in_this_thread
 from statesize.adapters.other_mixing import position_axis
 from statesize.errors import ModelError
@@ -33,6 +33,8 @@ def read_calls(forward: Forward, calls: Sequence[Call]) -> Tensor | None:
 
     def enter(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         call = at(module, entered)
+        if call is not None:
+            call.autocast = open_autocast()
         if call is not None and not call.by_method:
             call.args, call.kwargs = copies.of(args), copies.of(kwargs)
         elif call is not None:

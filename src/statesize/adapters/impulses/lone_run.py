@@ -14,7 +14,16 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
-from statesize.adapters.models.held import in_double, in_single, mapped, measuring, named_parts, single_precision
+from statesize.adapters.models.held import (
+    Autocast,
+    autocast_as,
+    in_double,
+    in_single,
+    mapped,
+    measuring,
+    named_parts,
+    single_precision,
+)
 from statesize.adapters.models.in_double import double_precision
 from statesize.adapters.models.threads import in_this_thread
 from statesize.adapters.other_mixing import can_be_others, position_axis
@@ -88,6 +97,7 @@ class LoneRuns:
         largest: Numbers in the largest tensor that is kept where all are.
         mixes: The part of the module whose output T acts on; None where it is to be found.
         entry: The tensor that `change` acts on; None for all that enters.
+        autocast: That of the module in the model, in which it runs in its own precision.
     """
 
     module: nn.Module
@@ -100,6 +110,7 @@ class LoneRuns:
     largest: int = 0
     mixes: str | None = None
     entry: Place | None = None
+    autocast: Autocast = ()
 
     @property
     def named(self) -> nn.Module | None:
@@ -185,6 +196,8 @@ class LoneRuns:
             elif self.precision is SINGLE:
                 stack.enter_context(single_precision(self.module))
                 arguments = in_single(arguments)
+            else:
+                stack.enter_context(autocast_as(self.autocast))
             args, kwargs, fixed = mapped(arguments, entering)
             for inner, outputs in zip(self.fixed, fixed, strict=True):
                 stack.callback(inner.register_forward_hook(in_this_thread(_returning(outputs))).remove)

@@ -18,7 +18,7 @@ from statesize.adapters.impulses.layer import observe
 from statesize.adapters.impulses.lone_run import LoneRuns
 from statesize.adapters.impulses.mixing import NotCausalError, copied, is_reached, mixing_before, reaches, returned_by
 from statesize.adapters.impulses.search import Mix, NoOperatorError, find_mix
-from statesize.adapters.models.held import named_parts
+from statesize.adapters.models.held import Autocast, named_parts, open_autocast
 from statesize.adapters.models.threads import in_this_thread
 from statesize.adapters.observation import Observation
 from statesize.adapters.other_mixing import is_own_code
@@ -72,7 +72,7 @@ class OwnMixing:
 
 
 def _runs(forward: Forward, call: Call, held: Collection[nn.Module]) -> LoneRuns:
-    runs = LoneRuns(call.module, call.args, call.kwargs, forward.length, forward.sequences)
+    runs = LoneRuns(call.module, call.args, call.kwargs, forward.length, forward.sequences, autocast=call.autocast)
     # A module that is called twice holds other outputs each time.
     return replace(runs, fixed=returned_by(runs, held)) if held else runs
 
@@ -105,6 +105,7 @@ def find_own_mixing(forward: Forward, mixers: Collection[nn.Module], mixes: Mapp
         parts = set(module.modules()) - {module}
         fixed = {part: calls.outputs[part] for part in mixing if part in parts}
         runs = LoneRuns(module, args, kwargs, forward.length, forward.sequences, fixed, mixes=named.get(module))
+        runs = replace(runs, autocast=calls.autocast[module])
         try:
             mix = find_mix(runs, name)
             before = mixing_before(runs, name) if fixed else ""
@@ -187,6 +188,7 @@ class _Calls:
 
     def __init__(self, forward: Forward, modules: Collection[nn.Module]) -> None:
         self.arguments: dict[nn.Module, tuple[tuple[Any, ...], dict[str, Any]]] = {}
+        self.autocast: dict[nn.Module, Autocast] = {}
         self.outputs: defaultdict[nn.Module, list[object]] = defaultdict(list)
         self.order: list[nn.Module] = []  # as they return
         copies = ArgumentCopies()
@@ -194,6 +196,7 @@ class _Calls:
         def enter(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             if module not in self.arguments:
                 self.arguments[module] = copies.of(args), copies.of(kwargs)
+                self.autocast[module] = open_autocast()
 
         def leave(module: nn.Module, args: tuple[Any, ...], output: object) -> None:
             if module not in self.outputs:

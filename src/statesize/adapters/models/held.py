@@ -6,7 +6,7 @@ import inspect
 import sys
 from collections import UserDict
 from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any, cast
 
 import torch
@@ -32,6 +32,25 @@ def measuring(model: nn.Module) -> Generator[None]:
         evaluating(model),
         _kept_attributes(model),
     ):
+        yield
+
+
+Autocast = tuple[tuple[str, torch.dtype], ...]
+"""The types of devices for which autocast is on, each with its dtype."""
+
+
+def open_autocast() -> Autocast:
+    """The autocast at this place of a run."""
+    devices = ("cpu", "cuda", "mps", "xpu")
+    return tuple((device, torch.get_autocast_dtype(device)) for device in devices if torch.is_autocast_enabled(device))
+
+
+@contextmanager
+def autocast_as(autocast: Autocast) -> Generator[None]:
+    """Let a module run alone in the autocast that it had in the model."""
+    with ExitStack() as stack:
+        for device, dtype in autocast:
+            stack.enter_context(torch.autocast(device, dtype=dtype))
         yield
 
 
@@ -139,6 +158,14 @@ def stored_dtype(module: nn.Module) -> torch.dtype:
         if parameter.is_floating_point():
             return cast("Tensor", getattr(parameter, _STORED, parameter)).dtype
     return torch.float32
+
+
+def arithmetic_dtype(module: nn.Module, autocast: Autocast) -> torch.dtype:
+    """What a module computes in: the lower of the dtypes of its weights and of autocast, which leaves float64 alone."""
+    stored = stored_dtype(module)
+    if stored is torch.float64:
+        return stored
+    return max((stored, *(dtype for _, dtype in autocast)), key=lambda dtype: torch.finfo(dtype).eps)
 
 
 def stored_element_size(module: nn.Module) -> int:
