@@ -2,7 +2,9 @@
 
 import copy
 import json
+import logging
 import math
+import re
 
 import pytest
 import torch
@@ -105,6 +107,39 @@ def test_weights_are_the_same_with_readings_which_are_lines_of_json(accumulation
     lines = [json.loads(line) for line in (tmp_path / RECORD).read_text().splitlines()]
     assert [line["step"] for line in lines] == list(range(2, 8 // accumulation + 1, 2))
     assert all(0 < line["statesize/state_utilisation"] <= 1 for line in lines)
+
+
+class Two(Causal):
+    def __init__(self):
+        super().__init__()
+        self.other, self.measure = torch.nn.Linear(2, 2), torch.nn.ReLU()
+
+
+@pytest.mark.parametrize(
+    ("module", "part", "cause"),
+    [
+        (Causal, "modle", "module must name the part of Causal that takes token ids, got 'modle'. .*: model."),
+        (Two, "", "module must name the part of Two that takes token ids, got ''. .*: model, other."),
+    ],
+)
+def test_a_part_that_is_not_there_is_told_once_and_ends_no_training(module, part, cause, tmp_path, caplog):
+    callback = StateSizeCallback(Probe(texts(2), every=1, share=math.inf, positions=4), module=part)
+    with caplog.at_level(logging.WARNING, logger="statesize"):
+        trainer = fit(module(), texts(8), tmp_path, [callback])
+    assert trainer.global_step == 4
+    (record,) = [record for record in caplog.records if record.name == "statesize"]
+    assert re.search(cause, record.getMessage())
+
+
+def test_a_module_without_forward_is_measured_by_its_only_part(tmp_path):
+    callback = StateSizeCallback(Probe(texts(2), every=2, share=math.inf, positions=4))
+    fit(Causal(), texts(8), tmp_path, [callback])
+    assert [json.loads(line)["step"] for line in (tmp_path / RECORD).read_text().splitlines()] == [2, 4]
+
+
+def test_mixed_precision_has_readings(tmp_path):
+    fit(Causal(), texts(8), tmp_path, [state_size()], precision="bf16-mixed")
+    assert [json.loads(line)["step"] for line in (tmp_path / RECORD).read_text().splitlines()] == [2, 4]
 
 
 def test_loggers_have_the_readings(tmp_path, monkeypatch):

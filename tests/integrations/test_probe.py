@@ -1,5 +1,6 @@
 """A probe of a model in training: when it measures, which heads it can afford, what it logs and leaves unchanged."""
 
+import copy
 import json
 import logging
 import math
@@ -105,19 +106,55 @@ def test_the_model_and_random_states_are_as_before():
     assert not any(part._forward_hooks or part._forward_pre_hooks for part in model.modules())
 
 
-def test_a_training_that_diverged_goes_on(caplog):
+def test_a_training_that_diverged_goes_on_and_is_told_of_once(caplog):
     probing, model = Probing(Probe(TEXTS, every=1, share=math.inf, positions=2)), model_of()
+    weights = copy.deepcopy(model.state_dict())
     assert probing.step(model, 1)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.fill_(math.nan)
-    assert probing.step(model, 2) is None
-    assert "Step 2: the probe was not measured" in caplog.records[-1].getMessage()
+    for first in (2, 5):
+        caplog.clear()
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.fill_(math.nan)
+        assert probing.step(model, first) is None
+        assert probing.step(model, first + 1) is None
+        (record,) = caplog.records
+        assert record.getMessage().startswith(f"Step {first}: the probe was not measured: ")
+        model.load_state_dict(weights)
+        assert probing.step(model, first + 2)
 
 
-def test_what_cannot_be_measured_is_told_at_once():
+class Failing(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.embedding = torch.nn.Embedding(32, 4)
+
+    def forward(self, input_ids):
+        raise KeyError("attention_mask")
+
+
+@pytest.mark.parametrize(
+    ("model", "cause"), [(torch.nn.Embedding(32, 4), "has no mixer"), (Failing(), "KeyError: 'attention_mask'")]
+)
+def test_what_cannot_be_measured_is_told_once_and_ends_no_training(model, cause, caplog):
+    probing = Probing(Probe(TEXTS, every=1, share=math.inf))
+    assert [probing.step(model, step) for step in (1, 2)] == [None, None]
+    (record,) = caplog.records
+    assert cause in record.getMessage()
+
+
+def test_what_cannot_be_measured_is_tried_again_within_its_share_of_the_time(caplog):
+    probing = Probing(Probe(TEXTS, every=1, share=1e-9, positions=2))
+    assert probing.step(Failing(), 1) is None
+    spent = probing._spent
+    assert probing.step(model_of(), 2) is None
+    assert probing._spent == spent
+    probing._spent = 0
+    assert probing.step(model_of(), 3)
+
+
+def test_a_probe_is_checked_before_a_training():
     with pytest.raises(ModelError, match="has no mixer"):
-        Probing(Probe(TEXTS, every=1)).step(torch.nn.Embedding(32, 4), 1)
+        Probe(TEXTS).measure(torch.nn.Embedding(32, 4))
     with pytest.raises(InputError, match="every must be"):
         Probe(TEXTS, every=0)
     with pytest.raises(InputError, match="positions"):

@@ -164,6 +164,22 @@ def test_without_another_tool_readings_are_lines_of_json(tmp_path):
         assert {name: entry[name] for name in line} == line
 
 
+@pytest.mark.parametrize("family", ["gla", "mamba2", "qwen3_next"])
+def test_a_training_in_mixed_precision_has_readings(family, tmp_path):
+    model = Causal() if family == "gla" else tiny_model(family)
+    _, readings = read(model, tmp_path, bf16=True)
+    assert [entry["step"] for entry in readings] == [2, 4]
+
+
+def test_a_record_that_cannot_be_written_is_told_once_and_ends_no_training(tmp_path, caplog):
+    (tmp_path / RECORD).mkdir()
+    run, readings = read(Causal(), tmp_path)
+    assert run.state.global_step == 4
+    assert [entry["step"] for entry in readings] == [2, 4]
+    (record,) = [record for record in caplog.records if record.name == "statesize"]
+    assert record.getMessage().startswith("Step 2: the reading was not written: ")
+
+
 def test_tensorboard_has_them(tmp_path, monkeypatch):
     events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", str(tmp_path / "events"))

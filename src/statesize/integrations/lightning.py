@@ -10,6 +10,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
+from statesize.errors import InputError
 from statesize.integrations.probe import Probe, Probing, append_reading
 from statesize.integrations.regularisation import MixerCall, Regularisation, mixer_calls
 from statesize.texts.inputs import Inputs
@@ -77,7 +78,8 @@ class StateSizeCallback(Callback):
     Args:
         inputs: Token ids (L,) or (S, L), or lists of ids; or a Probe with further settings.
         every: Steps from one measurement to the next; a Probe has its own.
-        module: Name of the part of the LightningModule that takes token ids, such as "model"; empty for all of it.
+        module: Name of the part of the LightningModule that takes token ids, such as "model"; by default all of it, or
+            its only part with parameters if it has no `forward` of its own.
 
     Example:
         >>> callback = StateSizeCallback([[1, 2, 3, 4]], every=100, module="model")
@@ -100,10 +102,32 @@ class StateSizeCallback(Callback):
         if step == self._last or not trainer.is_global_zero:
             return
         self._last = step
-        values = self._probing.step(pl_module.get_submodule(self.module), step)
+        part, values = None, None
+        with self._probing.surviving(step, "the probe was not measured as no model was found"):
+            part = _part(pl_module, self.module)
+        if part is not None:
+            values = self._probing.step(part, step)
         if values is None:
             return
         for logger in trainer.loggers:
             logger.log_metrics(values, step)
         if not trainer.loggers:
-            append_reading(Path(trainer.default_root_dir), step, values)
+            with self._probing.surviving(step, "the reading was not written"):
+                append_reading(Path(trainer.default_root_dir), step, values)
+
+
+def _part(pl_module: LightningModule, name: str) -> torch.nn.Module:
+    """The part of a LightningModule that is measured."""
+    children = [child for child, part in pl_module.named_children() if next(part.parameters(), None) is not None]
+    if not name and type(pl_module).forward is LightningModule.forward and len(children) == 1:
+        name = children[0]
+    try:
+        part = pl_module.get_submodule(name)
+    except AttributeError:
+        part = None
+    if part is None or (part is pl_module and type(pl_module).forward is LightningModule.forward):
+        raise InputError(
+            f"module must name the part of {type(pl_module).__name__} that takes token ids, got {name!r}. Name one of "
+            f"its parts with parameters, or a part of these: {', '.join(children) or 'it has none'}."
+        )
+    return part

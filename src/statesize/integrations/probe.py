@@ -8,7 +8,8 @@ import math
 import sys
 import time
 from bisect import bisect_right
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 
 from statesize.adapters import CheckPolicy
 from statesize.check import refuse, require_count
-from statesize.errors import InputError, ModelError
+from statesize.errors import StatesizeError
 from statesize.io.files import os_errors
 from statesize.measurement.settings import check_settings
 from statesize.parallel.executor import SerialExecutor
@@ -128,40 +129,51 @@ class Probing:
     _spent: float = field(default=0.0, init=False)
     _due: bool = field(default=False, init=False)
     _cost: Cost | None = field(default=None, init=False)
+    _failing: set[str] = field(default_factory=set[str], init=False)
     _checking: CheckPolicy = field(default_factory=lambda: CheckPolicy("none"), init=False)
 
     def step(self, model: nn.Module, step: int) -> dict[str, float] | None:
         """Measure after a step of the training, if a measurement is due and there is time for it."""
-        # The model, its mode and all random states stay as they are. The first measurement raises errors. Later ones,
-        # for example after weights have become infinite, are warnings, so that the training goes on.
+        # The model, its mode and all random states stay as they are.
         self._due = self._due or step % self.probe.every == 0
         start = time.perf_counter()
         heads = self._heads(start - self._began) if self._due else 0
         if not heads:
             return None
         self._due = False
-        first = self._cost is None
+        first, values = self._cost is None, None
+        with self.surviving(step, "the probe was not measured"):
+            try:
+                profile, self._cost = _measured(model, self.probe, heads, self._checking)
+            finally:
+                self._spent += time.perf_counter() - start
+            for layer in diagnose(profile) if first else ():
+                if not layer.cuts:
+                    _LOGGER.warning("The probe must be longer: %s", layer)
+            share = self._spent / (time.perf_counter() - self._began)
+            measured = min(heads, max(self._cost.units))
+            values = _logged_values(profile) | {f"{PREFIX}heads": measured, f"{PREFIX}share_of_time": share}
+        return values
+
+    @contextmanager
+    def surviving(self, step: int, what: str) -> Generator[None]:
+        """Log what fails, with its cause, once until it succeeds again: no reading is worth the end of a training."""
         try:
-            profile, self._cost = _measured(model, self.probe, heads, self._checking)
-        except (InputError, ModelError) as error:
-            if first:
-                raise
-            _LOGGER.warning("Step %d: the probe was not measured: %s", step, error)
-            return None
-        finally:
-            self._spent += time.perf_counter() - start
-        for layer in diagnose(profile) if first else ():
-            if not layer.cuts:
-                _LOGGER.warning("The probe must be longer: %s", layer)
-        share = self._spent / (time.perf_counter() - self._began)
-        measured = min(heads, max(self._cost.units))
-        return _logged_values(profile) | {f"{PREFIX}heads": measured, f"{PREFIX}share_of_time": share}
+            yield
+        except Exception as error:  # the model's own code may raise anything
+            cause = str(error) if isinstance(error, StatesizeError) else f"{type(error).__name__}: {error}"
+            if what not in self._failing:
+                _LOGGER.warning("Step %d: %s: %s", step, what, cause)
+            self._failing.add(what)
+        else:
+            self._failing.discard(what)
 
     def _heads(self, elapsed: float) -> int:
         if math.isinf(self.probe.share):
             return sys.maxsize
         if self._cost is None:
-            return FEWEST_HEADS
+            # What could not be measured is tried again, but not all the time.
+            return FEWEST_HEADS if self._spent <= self.probe.share * elapsed else 0
         return affordable_heads(self._cost, self.probe.share * elapsed - self._spent)
 
 
