@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from torch import Tensor
+from torch import Tensor, nn
 
 from statesize.errors import InputError
 from statesize.integrations.probe import Probe, Probing, append_reading
@@ -102,11 +102,9 @@ class StateSizeCallback(Callback):
         if step == self._last or not trainer.is_global_zero:
             return
         self._last = step
-        part, values = None, None
+        values = None
         with self._probing.surviving(step, "the probe was not measured as no model was found"):
-            part = _part(pl_module, self.module)
-        if part is not None:
-            values = self._probing.step(part, step)
+            values = self._probing.step(_part(pl_module, self.module), step)
         if values is None:
             return
         for logger in trainer.loggers:
@@ -116,15 +114,14 @@ class StateSizeCallback(Callback):
                 append_reading(Path(trainer.default_root_dir), step, values)
 
 
-def _part(pl_module: LightningModule, name: str) -> torch.nn.Module:
+def _part(pl_module: LightningModule, name: str) -> nn.Module:
     """The part of a LightningModule that is measured."""
     children = [child for child, part in pl_module.named_children() if next(part.parameters(), None) is not None]
     if not name and type(pl_module).forward is LightningModule.forward and len(children) == 1:
         name = children[0]
-    try:
+    part: nn.Module | None = None
+    with suppress(AttributeError):
         part = pl_module.get_submodule(name)
-    except AttributeError:
-        part = None
     if part is None or (part is pl_module and type(pl_module).forward is LightningModule.forward):
         raise InputError(
             f"module must name the part of {type(pl_module).__name__} that takes token ids, got {name!r}. Name one of "
