@@ -90,6 +90,14 @@ def test_a_step_that_fails_leaves_the_model_as_it_was(tmp_path):
     assert not any(part._forward_pre_hooks for part in module.modules())
 
 
+def test_a_step_without_a_penalty_is_told_once_and_ends_no_training(tmp_path, caplog):
+    callback = RegularisationCallback(Regularisation(utilisation_weight=1.0))
+    trainer = fit(Causal(rate=1e30), texts(8), tmp_path, [callback])
+    assert trainer.global_step == 4
+    (record,) = [record for record in caplog.records if record.name == "statesize"]
+    assert record.getMessage().startswith("A step was trained without the penalty: A must be finite")
+
+
 def state_size(every=2):
     return StateSizeCallback(Probe(texts(2), every=every, share=math.inf, positions=4), module="model")
 

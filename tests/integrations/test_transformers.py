@@ -129,6 +129,22 @@ def test_a_model_without_a_loss_is_refused_and_left_as_it_was(tmp_path):
     assert not any(module._forward_pre_hooks for module in model.model.modules())
 
 
+def test_a_step_without_a_penalty_is_told_once_and_ends_no_training(tmp_path, caplog):
+    given = trainer(tiny_model("mamba2"), texts(16), tmp_path, [], max_steps=4, learning_rate=1e30)
+    given.add_callback(RegularisationCallback(given, Regularisation(identity_weight=1.0)))
+    given.train()
+    assert given.state.global_step == 4
+    (record,) = [record for record in caplog.records if record.name == "statesize"]
+    assert record.getMessage().startswith("A step was trained without the penalty: A must be finite")
+
+
+def test_a_training_whose_penalty_is_never_added_does_not_begin(tmp_path):
+    given = trainer(Causal("softmax"), texts(4), tmp_path, [])
+    given.add_callback(RegularisationCallback(given, Regularisation(identity_weight=1.0)))
+    with pytest.raises(ModelError, match="^The training would go on without its penalty: model must have a mixer"):
+        given.train()
+
+
 def probe(**changes):
     tokens = torch.randint(3, 60, (2, 12), generator=torch.Generator().manual_seed(8))
     return Probe(tokens, **{"every": 2, "share": math.inf, "positions": 4, **changes})

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from statesize.errors import InputError
 from statesize.integrations.probe import Probe, Probing, append_reading
-from statesize.integrations.regularisation import MixerCall, Regularisation, mixer_calls
+from statesize.integrations.regularisation import MixerCall, Penalties, Regularisation, mixer_calls
 from statesize.texts.inputs import Inputs
 
 
@@ -37,6 +37,7 @@ class RegularisationCallback(Callback):
 
     def __init__(self, regularisation: Regularisation, seed: int = 0) -> None:
         self.regularisation, self.seed = regularisation, seed
+        self._penalties = Penalties(regularisation)
         self._generator = torch.Generator().manual_seed(seed)
         self._watching = ExitStack()
         self._calls: list[MixerCall] = []
@@ -49,13 +50,16 @@ class RegularisationCallback(Callback):
 
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
         """Add the penalty to the loss."""
-        penalty = self.regularisation.penalty(self._calls, self._generator).to(loss.device)
+        penalty = self._penalties.of(self._calls, self._generator)
+        self._calls.clear()
+        if penalty is None:
+            return
+        penalty = penalty.to(loss.device)
         scaler: Any = getattr(trainer.precision_plugin, "scaler", None)
         scale = 1.0 if scaler is None else float(scaler.get_scale())
         # In place, because Lightning ignores what a hook returns.
         loss.add_(penalty.to(loss.dtype), alpha=scale / trainer.accumulate_grad_batches)
         pl_module.log("regularisation", penalty.detach())
-        self._calls.clear()
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias, cast
 
 import torch
@@ -21,6 +22,8 @@ from statesize.operators import Operator, Recurrence
 from statesize.operators.transition import DiagonalTransition
 from statesize.spectra.cut import Positions, make_cut
 from statesize.spectra.gradients import differentiable_entropy
+
+_LOGGER = logging.getLogger("statesize")
 
 
 @dataclass(frozen=True, eq=False)
@@ -268,6 +271,44 @@ class Regularisation:
         first, last = min(states, length // 2), max(length - states, (length + 1) // 2)
         positions = first + _sample(last - first + 1, self.positions, generator)
         return utilisation_distance(operator, self.target_utilisation, positions.sort().values)
+
+
+@dataclass(eq=False)
+class Penalties:
+    """The penalties of one training.
+
+    Attributes:
+        regularisation: The penalty.
+    """
+
+    regularisation: Regularisation
+    _added: bool = field(default=False, init=False)
+    _failing: bool = field(default=False, init=False)
+
+    def of(self, calls: Sequence[MixerCall], generator: torch.Generator) -> Tensor | None:
+        """The penalty of a step; None, logged once, where a later step than the first has none.
+
+        Args:
+            calls: From `mixer_calls`.
+            generator: Draws the samples.
+
+        Returns:
+            The term to add.
+
+        Raises:
+            ModelError: The first step has none: going on would be a training without the penalty.
+        """
+        try:
+            penalty = self.regularisation.penalty(calls, generator)
+        except (InputError, ModelError) as error:
+            if not self._added:
+                raise ModelError(f"The training would go on without its penalty: {error}") from error
+            if not self._failing:
+                _LOGGER.warning("A step was trained without the penalty: %s", error)
+            self._failing = True
+            return None
+        self._added, self._failing = True, False
+        return penalty
 
 
 def _mean(distances: Sequence[Tensor | None]) -> Tensor:

@@ -13,7 +13,7 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 
 from statesize.errors import ModelError
 from statesize.integrations.probe import Probe, Probing, append_reading
-from statesize.integrations.regularisation import MixerCall, Regularisation, mixer_calls
+from statesize.integrations.regularisation import MixerCall, Penalties, Regularisation, mixer_calls
 from statesize.texts.inputs import Inputs
 
 
@@ -43,7 +43,7 @@ class RegularisationCallback(TrainerCallback):
         self._generator = torch.Generator().manual_seed(seed)
         self._hooks, self._watching = ExitStack(), ExitStack()
         self._calls: list[MixerCall] = []
-        self._penalties: list[Tensor] = []
+        self._logged, self._penalties = list[Tensor](), Penalties(regularisation)
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -70,9 +70,9 @@ class RegularisationCallback(TrainerCallback):
         **kwargs: Any,
     ) -> None:
         """Log the mean penalty after an entry of the loss."""
-        if self._penalties and logs is not None and "loss" in logs:
-            mean = float(torch.stack(self._penalties).mean())
-            self._penalties.clear()
+        if self._logged and logs is not None and "loss" in logs:
+            mean = float(torch.stack(self._logged).mean())
+            self._logged.clear()
             self.trainer.log({"regularisation": mean})
 
     def on_train_end(
@@ -99,8 +99,11 @@ class RegularisationCallback(TrainerCallback):
                 f"model must return a 'loss' that the regularisation is added to, got {type(model).__name__} without. "
                 "Give it labels, and leave out compute_loss_func and label_smoothing_factor, which remove them."
             )
-        penalty = self.regularisation.penalty(calls, self._generator).to(loss.device)
-        self._penalties.append(penalty.detach())
+        penalty = self._penalties.of(calls, self._generator)
+        if penalty is None:
+            return None
+        penalty = penalty.to(loss.device)
+        self._logged.append(penalty.detach())
         values["loss"] = loss + _share(kwargs) * penalty
         return values
 
