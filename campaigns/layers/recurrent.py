@@ -76,7 +76,9 @@ class GatedMemory(nn.Module):
 
     def forward(self, hidden: Tensor) -> Tensor:
         """The memory's answers, (S, L, width) to (S, L, width)."""
-        query, key, value = (part(hidden).unflatten(-1, (self.heads, -1)) for part in (self.query, self.key, self.value))
+        query, key, value = (
+            part(hidden).unflatten(-1, (self.heads, -1)) for part in (self.query, self.key, self.value)
+        )
         gate = self.gate(hidden).sigmoid()
         memory = hidden.new_zeros(len(hidden), self.heads, key.shape[-1], value.shape[-1])
         outputs = []
