@@ -223,23 +223,26 @@ def changed_input(tensor: Tensor, length: int, position: int | slice) -> Tensor:
     return tensor if axis is None else changed_at(tensor, axis, position)
 
 
-def other_futures(length: int) -> list[tuple[int, Callable[[Tensor], Tensor]]]:
+def other_futures(length: int, rounds: int = 1) -> list[tuple[int, Callable[[Tensor], Tensor]]]:
     """Cuts, and what makes an argument another one from the cut on: what came before, or what exceeds all of it."""
+    # rounds: Draws of each. Four futures miss what depends on few tokens, such as the places of the highest scores.
     # Where places are chosen by the data, as by their score, the first frees those of the future, the second takes
     # those of the past.
     middle = max(1, length // 2)
     cuts = [(middle, True), (middle, False), (max(1, length // 4), False), (max(1, 3 * length // 4), True)]
     return [
-        (cut, partial(_other_future, length=length, cut=cut, repeats=repeats)) for cut, repeats in dict.fromkeys(cuts)
+        (cut, partial(_other_future, length=length, cut=cut, repeats=repeats, seed=cut + length * number))
+        for number in range(rounds)
+        for cut, repeats in dict.fromkeys(cuts)
     ]
 
 
-def _other_future(tensor: Tensor, *, length: int, cut: int, repeats: bool) -> Tensor:
+def _other_future(tensor: Tensor, *, length: int, cut: int, repeats: bool, seed: int) -> Tensor:
     axis = None if tensor.dtype == torch.bool else position_axis(tensor, length)
     # A map of positions by positions, such as a mask, has no past of its own.
     if axis is None or tensor.shape == (length, length):
         return tensor
-    moved, generator = tensor.movedim(axis, 0).clone(), torch.Generator().manual_seed(cut)
+    moved, generator = tensor.movedim(axis, 0).clone(), torch.Generator().manual_seed(seed)
     if tensor.is_floating_point() and not repeats:
         noise = torch.randn(moved[cut:].shape, generator=generator).to(moved)
         moved[cut:] += 3 * noise * moved[moved.isfinite()].double().std().to(moved.dtype)

@@ -18,6 +18,8 @@ from statesize.adapters.other_mixing import changed_input, other_futures
 from statesize.adapters.reference import where_they_differ
 from statesize.errors import ModelError
 
+# Draws of each future for a module without a T.
+_ROUNDS = 12
 ROUNDING = 1e-5
 """Differences below this part of the largest value are rounding."""
 HOW_ELSE = "Give its class a method `operator(hidden)` that returns a statesize Operator."
@@ -52,7 +54,7 @@ def answer_of(plain: Tensor, other: Tensor, length: int, position: int, rounding
     return min(found, key=lambda answer: (max(position - answer.first, 0), answer.last - answer.first), default=None)
 
 
-def mixes_positions(runs: LoneRuns, name: str) -> bool:
+def mixes_positions(runs: LoneRuns, name: str, rounds: int = 1) -> bool:
     """Whether the first half of the positions acts on the second; it is refused if the second acts on the first."""
     runs, middle = replace(runs, precision=STORED), runs.length // 2
     plain, again = runs.run().output, runs.run().output
@@ -88,7 +90,10 @@ def mixes_positions(runs: LoneRuns, name: str) -> bool:
             )
         return False
     axes = [axis for axis, size in enumerate(plain.shape) if size == runs.length]
-    futures = [(middle, later), *((cut, runs.run(change=change).output) for cut, change in other_futures(runs.length))]
+    futures = [
+        (middle, later),
+        *((cut, runs.run(change=change).output) for cut, change in other_futures(runs.length, rounds)),
+    ]
     for cut, other in futures:
         if other is None or other.shape != plain.shape:
             continue
@@ -107,6 +112,16 @@ def _before(plain: Tensor, other: Tensor, axis: int, cut: int) -> tuple[float, i
     """The largest difference of two outputs before a position, and the first position that has one."""
     difference = by_position((other - plain).abs(), axis)[:cut].amax(1)
     return float(difference.max()), int((difference > ROUNDING * plain.abs().max()).int().argmax())
+
+
+def not_causal(runs: LoneRuns, name: str) -> str:
+    """Why a module that has no T is not causal, by many futures; or ""."""
+    # Nothing else would show that its places are chosen by the data: the derivative does not know where they change.
+    try:
+        mixes_positions(runs, name, rounds=_ROUNDS)
+    except ModelError as error:
+        return str(error)
+    return ""
 
 
 def mixing_before(runs: LoneRuns, name: str) -> str:

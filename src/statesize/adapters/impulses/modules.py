@@ -16,7 +16,15 @@ from statesize.adapters.derivative import derivative, found_derivative, is_recur
 from statesize.adapters.forward import Forward
 from statesize.adapters.impulses.layer import observe
 from statesize.adapters.impulses.lone_run import LoneRuns
-from statesize.adapters.impulses.mixing import NotCausalError, copied, is_reached, mixing_before, reaches, returned_by
+from statesize.adapters.impulses.mixing import (
+    NotCausalError,
+    copied,
+    is_reached,
+    mixing_before,
+    not_causal,
+    reaches,
+    returned_by,
+)
 from statesize.adapters.impulses.search import Mix, NoOperatorError, find_mix
 from statesize.adapters.models.held import Autocast, named_parts, open_autocast
 from statesize.adapters.models.threads import in_this_thread
@@ -114,8 +122,9 @@ def find_own_mixing(forward: Forward, mixers: Collection[nn.Module], mixes: Mapp
             elif before:
                 found.refused[name] = before
         except NoOperatorError as error:
-            if fixed:
-                found.refused[name] = str(error)
+            cause = str(error) if fixed else not_causal(runs, name)
+            if cause:
+                found.refused[name] = cause
             else:
                 found.derivatives.add(name)
             mixing.add(module)
