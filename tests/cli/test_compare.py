@@ -30,6 +30,18 @@ def test_table(saved, capsys):
     assert captured.err == ""
 
 
+def test_models_of_one_name_are_told_apart_by_their_folders(saved, capsys):
+    for folders in (("one", "two"), ("two", "one")):
+        assert main(["compare", *folders]) == 0
+        lines = " ".join(capsys.readouterr().out.split())
+        assert "small (one) and small (two)" in lines or "small (two) and small (one)" in lines
+        assert lines.rindex(f"small ({folders[0]})") < lines.rindex(f"small ({folders[1]})")
+    (saved / "other").mkdir()
+    (saved / "one").rename(saved / "other" / "two")
+    assert main(["compare", "two", "other/two"]) == 0
+    assert "small (other/two)" in capsys.readouterr().out
+
+
 def test_json_and_page(saved, capsys):
     recall = saved / "recall.json"
     models = [{"name": "small", "recall_perplexity": 7.5}, {"name": "other", "recall_perplexity": None}]

@@ -9,7 +9,7 @@ import torch
 from statesize.lab.mixers import LanguageModel, ModelConfig
 from statesize.profiling import Profile, profile
 from statesize.report.comparison import compare
-from statesize.report.words import by_reason, headline, model_line, model_title, telling_layer
+from statesize.report.words import by_reason, headline, model_line, model_title, model_titles, telling_layer
 
 IDS = torch.arange(24)[None] % 8
 
@@ -50,10 +50,57 @@ def test_the_order_of_profiles_does_not_matter(profiles):
 def test_models_of_equal_memory():
     said = headline([small("la", "la"), small("gla", "gla")]).sentence
     assert re.fullmatch(
-        r"(Linear|Gated linear) attention and (gated )?linear attention store as many bytes; the first carries "
-        r"(about|[\d.]+ ×) as many numbers per channel\.",
+        r"(Linear|Gated linear) attention and (gated )?linear attention store as many bytes; "
+        r"(gated )?linear attention carries (about|[\d.]+ ×) as many numbers per channel\.",
         said,
     )
+
+
+def drawn(found, generator, bytes_apart):
+    """A profile whose ESS, bytes and kind are drawn."""
+    tree = found.to_xarray()
+    node = tree["layers.0.mixer"].to_dataset(inherit=False)
+    node["entropy"][:] *= generator.uniform(0.5, 2)
+    node["state_bytes"][:] = np.round(1000 * generator.uniform(1, 1 + bytes_apart))
+    node.attrs["kind"] = generator.choice(["la", "la", "la", "derivative"])
+    tree["layers.0.mixer"] = node
+    return Profile(tree)
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_the_sentence_says_what_the_table_says(seed):
+    generator = np.random.default_rng(seed)
+    found = small("la", "LM")
+    some = [drawn(found, generator, generator.choice([0, 0.04, 0.2, 3])) for _ in range(generator.integers(2, 5))]
+    said = headline(some).sentence
+    rows = {f"LM ({at})": row for at, row in enumerate(compare(some).models, 1)}
+    derived = {
+        f"LM ({at})": one.mixer("layers.0.mixer").attrs["kind"] == "derivative" for at, one in enumerate(some, 1)
+    }
+    assert [f"{model_title(one)} ({at})" for at, one in enumerate(some, 1)] == model_titles(some)
+    if said.count("would fit") > 1:
+        # Two of a kind would have been compared.
+        assert sorted(derived.values()) == [False, True]
+        for sentence, (name, row) in zip(re.findall(r"[^.]+\.\d[^.]*\.", said), rows.items(), strict=False):
+            assert f"{name} carries {row.average_entropy:.1f}" in sentence
+        return
+    names = re.findall(r"LM \(\d\)", said)
+    first, second = (rows[name] for name in names[:2])
+    assert derived[names[0]] == derived[names[1]] == ("per layer" in said)
+    stored = max(first.state_bytes, second.state_bytes) / min(first.state_bytes, second.state_bytes)
+    ratio = first.average_entropy / second.average_entropy
+    carries = "about as many" if 1 / 1.05 < ratio < 1.05 else f"{ratio:.2g} × as many"
+    assert f" carries {carries} numbers per " in said
+    if stored < 1.05:
+        about = "about " if stored != 1 else ""
+        assert f"{names[0]} and {names[1]} store {about}as many bytes; {names[0]} carries" in said
+        assert ratio >= 1
+    else:
+        assert f"{names[0]} stores {first.state_bytes / second.state_bytes:.2g} × the bytes of {names[1]} and" in said
+        assert first.state_bytes > second.state_bytes
+    # Swapped arguments say the same of the same profiles.
+    turned = headline(some[::-1], titles=list(rows)[::-1]).sentence
+    assert turned == said
 
 
 def test_one_model_and_texts_that_differ(profiles):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -44,6 +44,7 @@ def compare(
     from statesize.cli.shared.summary import print_comparison
     from statesize.report import check_report_path, write_report
     from statesize.report.comparison import compare
+    from statesize.report.words import model_titles
 
     if html is not None:
         check_report_path(html)
@@ -59,7 +60,13 @@ def compare(
         models = [{name: known(value) for name, value in asdict(model).items()} for model in compared.models]
         print_json({"schema": SCHEMA, "models": models, "notes": list(compared.notes)})
     else:
-        print_comparison(loaded, compared, wide=wide)
+        print_comparison(loaded, compared, model_titles(loaded, _places(profiles)), wide=wide)
+
+
+def _places(folders: Sequence[Path]) -> list[str]:
+    """The names of folders, or their whole paths where some names are alike."""
+    names = [folder.absolute().name for folder in folders]
+    return names if len(set(names)) == len(names) else [str(folder) for folder in folders]
 
 
 def read_recall(path: Path) -> dict[str, float]:

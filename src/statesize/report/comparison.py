@@ -227,9 +227,17 @@ def _compared(profile: Profiled, recall: Mapping[str, float], network: Redundanc
     )
 
 
+def _is_derived(profile: Profiled) -> bool:
+    return all(profile.mixer(name).attrs["kind"] == "derivative" for name in profile.mixers)
+
+
 def _notes(profiles: Sequence[Profiled], recall: Mapping[str, float], networks: Sequence[Redundancy]) -> list[str]:
     attributes = [profile.attributes for profile in profiles]
     notes = [f"{profile.model}: {note}" for profile in profiles if (note := derivative_note(profile))]
+    derived = [_is_derived(profile) for profile in profiles]
+    if any(derived) and not all(derived):
+        without = ", ".join(profile.model for profile, one in zip(profiles, derived, strict=True) if one)
+        notes.append(f"Numbers of whole layers ({without}) do not compare with those per channel of the other rows.")
     if len({str(facts["tokens_sha256"]) for facts in attributes}) > 1:
         notes.append(
             "The profiles are not of the same tokens: the texts differ, or the tokenizers cut them differently, and "

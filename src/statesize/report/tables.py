@@ -13,7 +13,7 @@ import xarray as xr
 
 from statesize.report.comparison import compare
 from statesize.report.redundancy import Redundancy
-from statesize.report.words import by_reason, kind_title, model_title, position_name, short_names
+from statesize.report.words import by_reason, kind_title, model_title, model_titles, position_name, short_names
 from statesize.results.fields import (
     COLUMNS,
     COUNTS,
@@ -52,7 +52,7 @@ def comparison_section(
     profiles: Sequence[Profiled], recall: Mapping[str, float] | None = None, networks: Sequence[Redundancy] = ()
 ) -> str:
     """The models side by side, what the columns are, and what makes the models less comparable than they look."""
-    comparison, titles = compare(profiles, recall, networks), map(model_title, profiles)
+    comparison, titles = compare(profiles, recall, networks), model_titles(profiles)
     rows = [
         cast("dict[str, str | float]", vars(model) | {"model": title})
         for model, title in zip(comparison.models, titles, strict=True)

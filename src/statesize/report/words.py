@@ -66,6 +66,16 @@ def model_title(profile: Profiled) -> str:
     return kind_title(profile.model) if kinds == {profile.model} else profile.model
 
 
+def model_titles(profiles: Sequence[Profiled], places: Sequence[str] = ()) -> list[str]:
+    """The titles of models side by side; those that are alike with the places that they were read from, or numbers."""
+    titles = [model_title(profile) for profile in profiles]
+    if len(set(places)) < len(titles):
+        places = [str(number) for number in range(1, len(titles) + 1)]
+    return [
+        f"{title} ({place})" if titles.count(title) > 1 else title for title, place in zip(titles, places, strict=True)
+    ]
+
+
 def short_names(names: Sequence[str]) -> dict[str, str]:
     """Names without the dotted parts that all begin and end with: layers.0.mixer, layers.1.mixer are 0 and 1."""
     parts = [name.split(".") for name in names]
@@ -102,6 +112,7 @@ class _Party:
         possible: Average of what it could have been at the same cuts.
         length: Tokens of its texts, in words.
         idle: Whether they are sliding windows that are longer than the text.
+        derived: Whether they are measured by their derivative: what is carried is of whole layers, not of channels.
     """
 
     name: str
@@ -111,34 +122,51 @@ class _Party:
     possible: float
     length: str
     idle: bool
+    derived: bool
 
     @property
     def bytes_per_layer(self) -> float:
         return self.state_bytes / len(self.layers)
 
 
-def headline(profiles: Sequence[Profiled], metric: str = "entropy") -> Headline:
+def headline(profiles: Sequence[Profiled], metric: str = "entropy", titles: Sequence[str] = ()) -> Headline:
     """The two models, or kinds of layers of one model, whose memory and average ESS differ most; or the only one."""
     whole = len(profiles) > 1
-    parties = [party for profile in profiles for party in _parties(profile, metric, whole=whole)]
+    titles = titles or model_titles(profiles)
+    parties = [
+        party
+        for profile, title in zip(profiles, titles, strict=True)
+        for party in _parties(profile, metric, title, whole=whole)
+    ]
     parties = [party for party in parties if party.carried > 0]
     if not parties:
         return Headline("Nothing was measured that carries anything.", "")
     longest = max(int(profile.tokens["length"].values.max()) for profile in profiles)
     same_text = len({str(profile.attributes["tokens_sha256"]) for profile in profiles}) == 1
-    if len(parties) == 1 or not same_text:
+    alike = [party for party in parties if not party.derived]
+    # Numbers of whole layers are never set against those of channels.
+    alike = alike if len(alike) > 1 else [party for party in parties if party.derived]
+    if len(alike) < 2 or not same_text:
         sentence = " ".join(map(_alone, parties[:3]))
         return Headline(sentence, _detail(parties[:3], profiles, metric, longest, whole=True))
     if not whole:
         # Kinds of layers are compared by one layer of each, however many the model has.
-        parties = [replace(party, state_bytes=party.bytes_per_layer) for party in parties]
-    pair = max(combinations(parties, 2), key=lambda two: abs(_surplus(two[0]) - _surplus(two[1])))
-    pair = sorted(pair, key=lambda party: (party.state_bytes, party.carried), reverse=True)
+        alike = [replace(party, state_bytes=party.bytes_per_layer) for party in alike]
+    pair = max(combinations(alike, 2), key=lambda two: abs(_surplus(two[0]) - _surplus(two[1])))
+    # The first is the one that the sentence says more of: of bytes where it speaks of them, else of what is carried.
+    apart = _memory(*pair) >= _SAME
+    pair = sorted(pair, key=lambda party: (apart and party.state_bytes, party.carried), reverse=True)
     return Headline(_sentence(*pair, whole=whole), _detail(pair, profiles, metric, longest, whole=whole))
 
 
 def _surplus(party: _Party) -> float:
     return math.log((party.state_bytes or 1) / party.carried)
+
+
+def _memory(one: _Party, other: _Party) -> float:
+    """How many times the bytes of the one that stores less the other stores; NaN where one is not known."""
+    least, most = sorted((one.state_bytes, other.state_bytes))
+    return most / least if least > 0 else math.nan
 
 
 def model_line(profile: Profiled, metric: str = "entropy") -> str:
@@ -151,7 +179,8 @@ def model_line(profile: Profiled, metric: str = "entropy") -> str:
         return f"{name}: nothing was measured."
     most, least = max(known, key=known.__getitem__), min(known, key=known.__getitem__)
     spread = f", from {known[least]:.1f} in layer {least} to {known[most]:.1f} in layer {most}" if most != least else ""
-    return f"{name} carries {model_mean(profile, figures):.1f} numbers per channel on average{spread}."
+    each = "layer" if all(profile.mixer(layer).attrs["kind"] == "derivative" for layer in profile.mixers) else "channel"
+    return f"{name} carries {model_mean(profile, figures):.1f} numbers per {each} on average{spread}."
 
 
 def derivative_note(profile: Profiled) -> str:
@@ -229,9 +258,9 @@ def position_name(profile: Profiled) -> str:
     return "token" if bool((profile.tokens["token_ids"].values >= 0).any()) else "position"
 
 
-def _parties(profile: Profiled, metric: str, *, whole: bool) -> list[_Party]:
+def _parties(profile: Profiled, metric: str, title: str, *, whole: bool) -> list[_Party]:
     """The model, or each kind of its layers where it is alone and has several."""
-    title, rows = model_title(profile), profile.summary_rows()
+    rows = profile.summary_rows()
     nodes = [profile.mixer(name) for name in profile.mixers]
     carried = [row[_AVERAGES[metric]] for row in rows]
     possible = [mean_ceiling(node) for node in nodes]
@@ -247,11 +276,12 @@ def _parties(profile: Profiled, metric: str, *, whole: bool) -> list[_Party]:
         _Party(
             name,
             tuple(layers),
-            sum(rows[at]["state_bytes"] for at in layers),
+            sum(row["state_bytes"] for row in rows) if whole else sum(rows[at]["state_bytes"] for at in layers),
             model_mean(profile, carried, layers),
             model_mean(profile, possible, layers),
             length,
             all("sliding" in rows[at]["kind"] and keeps_everything(nodes[at]) for at in layers),
+            all(rows[at]["kind"] == "derivative" for at in layers),
         )
         for name, layers in chosen.items()
     ]
@@ -261,31 +291,33 @@ def _sentence(more: _Party, less: _Party, *, whole: bool) -> str:
     first, second = (more.name, less.name) if whole else (f"a layer of {more.name}", f"one of {less.name}")
     carried = more.carried / less.carried
     ratio = "about as many" if 1 / _SAME < carried < _SAME else f"{_times(carried)} as many"
-    known = more.state_bytes > 0 and less.state_bytes > 0
-    memory = more.state_bytes / less.state_bytes if known else math.nan
+    memory, numbers = _memory(more, less), "numbers per layer" if more.derived else "numbers per channel"
     if memory < _SAME:
-        return (
-            f"{_sentence_case(first)} and {second} store as many bytes; the first carries {ratio} numbers per channel."
-        )
+        about = "" if memory == 1 else "about "
+        return f"{_sentence_case(first)} and {second} store {about}as many bytes; {first} carries {ratio} {numbers}."
+    known = math.isfinite(memory)
     stores = f"stores {_times(memory)} the bytes of {second} and " if known else ""
     other = "" if known else f" as {second}"
-    return f"{_sentence_case(first)} {stores}carries {ratio} numbers per channel{other}."
+    return f"{_sentence_case(first)} {stores}carries {ratio} {numbers}{other}."
 
 
 def _alone(party: _Party) -> str:
     possible = f"{party.possible:.{0 if party.possible >= 10 else 1}f}"
-    carries = f"{_sentence_case(party.name)} carries {party.carried:.1f} numbers per channel where {possible} would fit"
+    each = "layer" if party.derived else "channel"
+    carries = f"{_sentence_case(party.name)} carries {party.carried:.1f} numbers per {each} where {possible} would fit"
     return f"{carries}, on average over all cuts of texts of {party.length}."
 
 
 def _detail(parties: Sequence[_Party], profiles: Sequence[Profiled], metric: str, longest: int, *, whole: bool) -> str:
     """What the numbers of the sentence are, and which layers and sinks lead."""
+    joint = " against " if len({party.derived for party in parties}) == 1 else " and "
     named = "entropy-ESS" if metric == "entropy" else "count of singular values"
     carried, possible = (
-        " against ".join(f"{getattr(party, name):.1f}" for party in parties) for name in ("carried", "possible")
+        joint.join(f"{getattr(party, name):.1f}" for party in parties) for name in ("carried", "possible")
     )
+    each = " or ".join("layer" if derived else "channel" for derived in sorted({party.derived for party in parties}))
     said = [
-        f"Carried is the effective state-size (ESS) per channel: {carried} numbers, as {named} averaged over all cuts, "
+        f"Carried is the effective state-size (ESS) per {each}: {carried} numbers, as {named} averaged over all cuts, "
         f"texts, heads and layers, of {possible} that were possible: past a cut go no more numbers than there are "
         f"{position_name(profiles[0])}s before it or after it, nor more than the layer stores.",
     ]
@@ -310,7 +342,7 @@ def _times(ratio: float) -> str:
 
 def _sentence_case(name: str) -> str:
     """A name at the beginning of a sentence; that of a model, which is one word, stays as it is written."""
-    return name[:1].upper() + name[1:] if " " in name else name
+    return name[:1].upper() + name[1:] if " " in name.partition(" (")[0] else name
 
 
 PAGE_METRICS = ("entropy", "relative_count")

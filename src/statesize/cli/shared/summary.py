@@ -251,12 +251,13 @@ def _notes(profiles: Sequence[Profile]) -> list[str]:
     return notes
 
 
-def print_comparison(profiles: Sequence[Profile], comparison: Comparison, *, wide: bool = False) -> None:
+def print_comparison(
+    profiles: Sequence[Profile], comparison: Comparison, titles: Sequence[str], *, wide: bool = False
+) -> None:
     """Print one row a model, of the figures that are known of any, and what makes them less comparable."""
-    print_notes([headline(profiles).sentence, ""])
+    print_notes([headline(profiles, titles=titles).sentence, ""])
     rows: list[dict[str, Any]] = [
-        vars(model) | {"model": model_title(profile)}
-        for model, profile in zip(comparison.models, profiles, strict=True)
+        vars(model) | {"model": title} for model, title in zip(comparison.models, titles, strict=True)
     ]
     known = [name for name in FIGURES if any(math.isfinite(row[name]) for row in rows)]
     shown = known if wide else [name for name in _COMPARED if name in known]
