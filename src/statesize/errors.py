@@ -5,6 +5,10 @@ class StatesizeError(Exception):
     """Base of every error that statesize raises on purpose."""
 
 
+class StatesizeWarning(UserWarning):
+    """A result lacks something that it was asked for."""
+
+
 class InputError(StatesizeError, ValueError):
     """An argument has a wrong shape, dtype, value or combination."""
 

@@ -7,6 +7,7 @@ from typing import cast
 
 from torch import nn
 
+from statesize.adapters.captured import SHARED
 from statesize.adapters.models.held import named_parts, plain_name
 from statesize.check import refuse, require_kind, whole_number
 from statesize.errors import InputError, ModelError
@@ -25,6 +26,30 @@ def layer_lists(model: nn.Module) -> dict[str, nn.ModuleList]:
         if isinstance(module, nn.ModuleList) and not any(name.startswith(f"{outer}.") for outer in lists):
             lists[name] = module
     return lists
+
+
+BEFORE_PARTS = "mixes positions before what is measured in it"
+_NO_MIXING = "no mixing of positions that statesize knows was seen in it"
+_NOT_CALLED = "the forward pass does not call it"
+# Parts of reasons why a layer is not measured that do not say that a mixing of the measured positions is left out.
+_NOTHING_LOST = (_NO_MIXING, _NOT_CALLED, "held fixed")
+
+
+def lost_mixers(skipped: Mapping[str, str], measured: Iterable[str]) -> dict[str, str]:
+    """Of what was skipped, the layers that mix positions and are not measured, with the cause."""
+    known = set(measured)
+    lost = {
+        name: reason
+        for name, reason in skipped.items()
+        if name not in known and not name.endswith(SHARED) and not any(part in reason for part in _NOTHING_LOST)
+    }
+    # A module around one that is lost is not another layer; of the model itself, only the reason tells.
+    return {
+        name: reason
+        for name, reason in lost.items()
+        if not any(other.startswith(f"{name}.") for other in lost)
+        and not (len(lost) > 1 and BEFORE_PARTS in reason and not any(other.startswith(f"{name}.") for other in known))
+    }
 
 
 def skipped_layers(model: nn.Module, called: Iterable[str], observed: Iterable[str]) -> dict[str, str]:
@@ -46,12 +71,11 @@ def _unobserved(members: Mapping[str, nn.Module], ran: set[str], mixers: list[st
     reasons: dict[str, str] = {}
     for name, layer in members.items():
         if name not in ran:
-            reasons[name] = f"{type(layer).__name__}: the forward pass does not call it"
+            reasons[name] = f"{type(layer).__name__}: {_NOT_CALLED}"
         elif not any(mixer == name or mixer.startswith(f"{name}.") for mixer in mixers):
             parts = ", ".join(dict.fromkeys(type(part).__name__ for part in layer.children()))
             reasons[name] = (
-                f"{type(layer).__name__}{f' of {parts}' if parts else ''}: no mixing of positions that statesize knows "
-                f"was seen in it; if it mixes, {HOW_TO_SUPPLY}"
+                f"{type(layer).__name__}{f' of {parts}' if parts else ''}: {_NO_MIXING}; if it mixes, {HOW_TO_SUPPLY}"
             )
     return reasons
 

@@ -22,7 +22,7 @@ from statesize.models.load import LoadedModel, model_facts
 from statesize.parallel.ray import OnRay, sent
 from statesize.parallel.ray_session import ray_session
 from statesize.profiling.measuring import Layers
-from statesize.profiling.profile import Profile
+from statesize.profiling.profile import Profile, warned
 from statesize.profiling.profile_run import ProfileProgress, ProfileRun, Provenance, finished_profile, open_parts
 from statesize.profiling.sequences import MixerDone, SequenceDone, SequenceTask, SequenceWork, run_key
 from statesize.results.store import check_destination
@@ -91,11 +91,11 @@ def profile_on_ray(
             nothing answers at the address; beside those of `statesize.profile`.
         FileError: If the output cannot be written, or its units are changed by others meanwhile.
     """
-    return run_on_ray(
+    return warned(run_on_ray(
         model, inputs, check_settings(**settings), address=address, cpus=cpus, gpus=gpus,
         tokenizer=tokenizer, axis=axis, labels=labels, layers=layers, output=output, name=name, source=source,
         on_progress=on_progress,
-    )  # fmt: skip
+    ))  # fmt: skip
 
 
 def run_on_ray(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import warnings
 from dataclasses import dataclass
 from functools import cached_property
 from os import PathLike
@@ -15,14 +16,14 @@ import xarray as xr
 
 from statesize.adapters.captured import SHARED
 from statesize.check import refuse
-from statesize.errors import InputError
+from statesize.errors import InputError, StatesizeWarning
 from statesize.measurement.chart import Metric, metric_title
 from statesize.measurement.charts import notebook_chart, paper_figure
 from statesize.report.charts import ProfileCharts
-from statesize.report.words import kind_title
+from statesize.report.words import by_reason, kind_title
 from statesize.results.fields import COLUMNS, GROUP_COLUMNS
 from statesize.results.store import load_tree, save_tree
-from statesize.results.summary import SummaryRow, ess_values, group_rows, long_form, summary_row
+from statesize.results.summary import SummaryRow, ess_values, group_rows, long_form, not_measured, summary_row
 
 
 @dataclass(frozen=True)
@@ -91,13 +92,25 @@ class Profile:
         notes = {name: str(self.mixer(name).attrs["note"]) for name in self.mixers}
         return {name: note for name, note in notes.items() if note}
 
+    @property
+    def not_measured(self) -> dict[str, str]:
+        """The layers that mix positions and could not be measured, with the cause."""
+        return not_measured(self)
+
     def summary(self) -> pd.DataFrame:
         """One row a mixer: averages and totals over sequences, positions 1 … L−1 and heads, with their errors.
+
+        A layer that mixes positions and could not be measured has a row without numbers, with the cause.
 
         Returns:
             The columns of `statesize.results.fields.COLUMNS`; the relative tolerance is the first of the profile.
         """
-        return pd.DataFrame(self.summary_rows(), columns=pd.Index(list(COLUMNS)))
+        rows = [{**row, "cause": ""} for row in self.summary_rows()]
+        lost = [
+            {"model": self.model, "layer": name, "kind": "not measured", "cause": cause}
+            for name, cause in self.not_measured.items()
+        ]
+        return pd.DataFrame([*rows, *lost], columns=pd.Index(list(COLUMNS)))
 
     def summary_rows(self) -> list[SummaryRow]:
         """The summary as plain values.
@@ -239,16 +252,34 @@ class Profile:
             for row in self.summary_rows()
         ]
         table = pd.DataFrame(rows).to_html(index=False, escape=True, float_format="%.3g", formatters={"used": _share})
-        return f"<p>Profile of <b>{html.escape(self.model)}</b>, {self.tree.sizes['sequence']} sequences</p>{table}"
+        lost = "".join(
+            f"<p>{html.escape(name)} was not measured: {html.escape(cause)}</p>"
+            for name, cause in self.not_measured.items()
+        )
+        title = f"<p>Profile of <b>{html.escape(self.model)}</b>, {self.tree.sizes['sequence']} sequences</p>"
+        return f"{title}{table}{lost}"
 
     def __repr__(self) -> str:
-        """Model, sizes and mixers on one line.
+        """Model, sizes and mixers on one line, and one for each layer that could not be measured.
 
         Returns:
             Such as "Profile(model='gla', sequences=4, mixers=4)".
         """
         sequences = self.tree.sizes["sequence"]
-        return f"Profile(model={self.model!r}, sequences={sequences}, mixers={len(self.mixers)})"
+        lost, mixers = self.not_measured, str(len(self.mixers))
+        mixers += f" of {len(self.mixers) + len(lost)}" if lost else ""
+        rows = (f"\n  {name} was not measured: {cause}" for name, cause in lost.items())
+        return f"Profile(model={self.model!r}, sequences={sequences}, mixers={mixers}){''.join(rows)}"
+
+
+def warned(profile: Profile) -> Profile:
+    """The profile, after a warning of the layers that it lacks."""
+    if lost := profile.not_measured:
+        layers = len(profile.mixers) + len(lost)
+        causes = "; ".join(f"{name}: {cause}" for name, cause in by_reason(lost).items())
+        sentence = f"{len(lost)} of {layers} layers of {profile.model} could not be measured: {causes}"
+        warnings.warn(sentence, StatesizeWarning, stacklevel=3)
+    return profile
 
 
 def _share(share: float) -> str:

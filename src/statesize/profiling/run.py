@@ -26,7 +26,7 @@ from statesize.measurement.settings import (
 from statesize.models.load import load_model, model_facts
 from statesize.parallel.executor import SerialExecutor
 from statesize.profiling.measuring import Layers
-from statesize.profiling.profile import Profile
+from statesize.profiling.profile import Profile, warned
 from statesize.profiling.profile_run import (
     ProfileProgress,
     ProfileRun,
@@ -84,7 +84,7 @@ def profile(
     the profile is complete, the same call returns it.
     Wrong inputs, tolerances, positions or layers, and operators that are not finite, are an InputError; a model
     without mixers, or with one whose heads change from sequence to sequence, is a ModelError; an output that cannot be
-    written is a FileError.
+    written is a FileError. Where only some mixers can be measured, a StatesizeWarning names the others, with the cause.
 
     Args:
         model: A model; or the name of a bundled one, the folder of one, or the id of one on the Hugging Face hub,
@@ -138,11 +138,11 @@ def profile(
         count_accuracy=count_accuracy, entropy_accuracy=entropy_accuracy,
         weights=weights, skip_first=skip_first, squares=squares, mixes=mixes,
     )  # fmt: skip
-    return run_profile(
+    return warned(run_profile(
         model, inputs, settings,
         tokenizer=tokenizer, axis=axis, labels=labels, layers=layers, output=output, name=name, source=source,
         on_progress=on_progress,
-    )  # fmt: skip
+    ))  # fmt: skip
 
 
 def run_profile(

@@ -12,7 +12,6 @@ import pandas as pd
 import xarray as xr
 from numpy.typing import NDArray
 
-from statesize.adapters.captured import SHARED
 from statesize.errors import InputError
 from statesize.measurement.statistics import estimate
 from statesize.report.redundancy import Redundancy
@@ -23,6 +22,7 @@ from statesize.results.summary import (
     ess_values,
     known_mean,
     model_mean,
+    not_measured,
     sample_of,
     stored_channels,
 )
@@ -250,11 +250,7 @@ def _notes(profiles: Sequence[Profiled], recall: Mapping[str, float], networks: 
     thresholds = [facts["relative_tolerances"][:1] for facts in attributes]
     if any(first != thresholds[0] for first in thresholds):
         notes.append("Their first relative tolerances differ, so the counts above ρ times the largest do not compare.")
-    skipped = [
-        profile.model
-        for profile, facts in zip(profiles, attributes, strict=True)
-        if any(not name.endswith(SHARED) for name in facts["skipped"])
-    ]
+    skipped = [profile.model for profile in profiles if not_measured(profile)]
     if skipped:
         notes.append(f"Not all layers were measured of {', '.join(skipped)}; sums lack what was skipped.")
     names = {profile.model for profile in profiles}

@@ -25,6 +25,7 @@ from statesize.results.summary import (
     keeps_everything,
     mean_ceiling,
     model_mean,
+    not_measured,
 )
 
 KINDS = {
@@ -139,15 +140,16 @@ def headline(profiles: Sequence[Profiled], metric: str = "entropy", titles: Sequ
         for party in _parties(profile, metric, title, whole=whole)
     ]
     parties = [party for party in parties if party.carried > 0]
+    lack = "".join(f" {said}" for one, title in zip(profiles, titles, strict=True) if (said := _lack(one, title)))
     if not parties:
-        return Headline("Nothing was measured that carries anything.", "")
+        return Headline(f"Nothing was measured that carries anything.{lack}", "")
     longest = max(int(profile.tokens["length"].values.max()) for profile in profiles)
     same_text = len({str(profile.attributes["tokens_sha256"]) for profile in profiles}) == 1
     alike = [party for party in parties if not party.derived]
     # Numbers of whole layers are never set against those of channels.
     alike = alike if len(alike) > 1 else [party for party in parties if party.derived]
     if len(alike) < 2 or not same_text:
-        sentence = " ".join(map(_alone, parties[:3]))
+        sentence = " ".join(map(_alone, parties[:3])) + lack
         return Headline(sentence, _detail(parties[:3], profiles, metric, longest, whole=True))
     if not whole:
         # Kinds of layers are compared by one layer of each, however many the model has.
@@ -156,11 +158,17 @@ def headline(profiles: Sequence[Profiled], metric: str = "entropy", titles: Sequ
     # The first is the one that the sentence says more of: of bytes where it speaks of them, else of what is carried.
     apart = _memory(*pair) >= _SAME
     pair = sorted(pair, key=lambda party: (apart and party.state_bytes, party.carried), reverse=True)
-    return Headline(_sentence(*pair, whole=whole), _detail(pair, profiles, metric, longest, whole=whole))
+    return Headline(_sentence(*pair, whole=whole) + lack, _detail(pair, profiles, metric, longest, whole=whole))
 
 
 def _surplus(party: _Party) -> float:
     return math.log((party.state_bytes or 1) / party.carried)
+
+
+def _lack(profile: Profiled, title: str) -> str:
+    """How many layers of a model were measured, where it is not all; else ""."""
+    measured, lost = len(profile.mixers), len(not_measured(profile))
+    return f"Measured: {measured} of {measured + lost} layers of {title}." if lost else ""
 
 
 def _memory(one: _Party, other: _Party) -> float:
@@ -179,8 +187,9 @@ def model_line(profile: Profiled, metric: str = "entropy") -> str:
         return f"{name}: nothing was measured."
     most, least = max(known, key=known.__getitem__), min(known, key=known.__getitem__)
     spread = f", from {known[least]:.1f} in layer {least} to {known[most]:.1f} in layer {most}" if most != least else ""
+    lack = f" {said}" if (said := _lack(profile, model_title(profile))) else ""
     each = "layer" if all(profile.mixer(layer).attrs["kind"] == "derivative" for layer in profile.mixers) else "channel"
-    return f"{name} carries {model_mean(profile, figures):.1f} numbers per {each} on average{spread}."
+    return f"{name} carries {model_mean(profile, figures):.1f} numbers per {each} on average{spread}.{lack}"
 
 
 def derivative_note(profile: Profiled) -> str:

@@ -170,6 +170,7 @@ COLUMNS = {
     "checked where a layer reports its own matrix.",
     "run_difference": "The largest difference, over sequences, of the last hidden state in the observed run from that "
     "of the unaltered model, relative to the largest value.",
+    "cause": "Why the layer could not be measured, in a row without numbers; empty for those that were.",
 }
 """What the columns of a summary are: one row a mixer."""
 

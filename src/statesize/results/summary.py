@@ -12,6 +12,7 @@ import torch
 import xarray as xr
 from numpy.typing import NDArray
 
+from statesize.adapters.selection import lost_mixers
 from statesize.measurement.metrics import utilisation
 from statesize.measurement.statistics import Estimate, Sample, estimate, position_error
 from statesize.results.fields import COUNTS, Array
@@ -285,6 +286,11 @@ def _metrics(node: xr.Dataset) -> list[tuple[str, float, Array, Array, Array]]:
             ess, lower, upper = (node[name].values[..., index] for name in counts[:3])
             metrics.append((counts.name, float(threshold), ess, lower, upper))
     return metrics
+
+
+def not_measured(profile: Profiled) -> dict[str, str]:
+    """The layers of a model that mix positions and could not be measured, with the cause."""
+    return lost_mixers(profile.attributes["skipped"], profile.mixers)
 
 
 def group_rows(profile: Profiled) -> list[GroupRow]:

@@ -16,6 +16,7 @@ from statesize.adapters.models.held import mapped
 from statesize.adapters.models.threads import in_this_thread
 from statesize.adapters.other_mixing import changed_input, other_futures
 from statesize.adapters.reference import where_they_differ
+from statesize.adapters.selection import BEFORE_PARTS
 from statesize.errors import ModelError
 
 # Draws of each future for a module without a T.
@@ -134,7 +135,7 @@ def mixing_before(runs: LoneRuns, name: str) -> str:
             answer = answer_of(one, two, runs.length, position)
             if answer is not None and answer.last > answer.first:
                 return (
-                    f"{name} mixes positions before what is measured in it ({type(part).__name__}), whose T is without "
+                    f"{name} {BEFORE_PARTS} ({type(part).__name__}), whose T is without "
                     "that. Give its class a method `operator(hidden)` that returns a statesize Operator of the whole."
                 )
     return ""

@@ -184,6 +184,8 @@ def _print_narrow(profiles: Sequence[Profile], metric: str, relative: str, notes
                 ]
             )
             shares.append(row.used)
+        cells += [[name, "not measured", *[""] * (4 if sinks else 3)] for name in profile.not_measured]
+        shares += [math.nan] * (len(cells) - len(shares))
         if len(profile.mixers) > _MOST_ROWS:
             folded.append(f"Layers {_span(list(short_names(profile.mixers).values()))} are {_pattern(profile.mixers)}.")
     named = "entropy" if metric == "entropy" else relative

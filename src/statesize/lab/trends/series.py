@@ -23,12 +23,12 @@ from statesize.lab.trends.checkpoints import Checkpoint, Log, find_checkpoints, 
 from statesize.lab.trends.result import Series
 from statesize.lab.trends.sweep import SweepProgress, SweepRun, open_points
 from statesize.lab.trends.trend import SweepPoint, alike, point_of
-from statesize.measurement.settings import TOLERANCE_LADDER
+from statesize.measurement.settings import TOLERANCE_LADDER, check_settings
 from statesize.models.digests import tokens_sha256
 from statesize.models.from_transformers import commit
 from statesize.models.load import load_model, load_tokenizer
 from statesize.parallel.executor import Executor, Make, SerialExecutor
-from statesize.profiling.run import profile
+from statesize.profiling.run import run_profile
 from statesize.texts.documents import vocabulary_size
 from statesize.texts.inputs import Inputs, bundled_sequences, sequences
 from statesize.texts.tokens import AnyTokenizer, supported_tokenizer
@@ -205,10 +205,16 @@ def _same(work: CheckpointWork) -> CheckpointWork:
     return work
 
 
+_OF_RUNS = ("tokenizer", "axis", "labels", "layers", "output", "name", "source")
+"""Arguments of `profile` that are no settings of what is measured."""
+
+
 def measured_point(model: nn.Module, texts: list[Tensor], settings: Mapping[str, Any], **fixed: Any) -> SweepPoint:
     """The point of a model, at one tolerance unless several are requested, because it holds the first alone."""
-    chosen: dict[str, Any] = {"relative_tolerances": TOLERANCE_LADDER[:1], **settings}
-    return point_of(profile(model, texts, on_progress=silent, **fixed, **chosen))
+    chosen: dict[str, Any] = {"relative_tolerances": TOLERANCE_LADDER[:1], **settings, **fixed}
+    run = {name: chosen.pop(name) for name in _OF_RUNS if name in chosen}
+    # Without the warning of `profile`: what is skipped stands in the point.
+    return point_of(run_profile(model, texts, check_settings(**chosen), on_progress=silent, **run))
 
 
 def silent(progress: object) -> None:

@@ -1,0 +1,104 @@
+"""A layer that mixes positions and is not measured is told wherever the profile is."""
+
+import pytest
+import torch
+from oracles.tiny_families import tiny, token_ids
+from torch import nn
+from torch.nn.functional import scaled_dot_product_attention
+
+import statesize as ss
+from statesize.cli.shared.summary import print_summary
+from statesize.errors import StatesizeWarning
+from statesize.report.words import headline, model_line
+
+
+class Attention(nn.Module):
+    """Attention of one head, which sees the future where it is not causal."""
+
+    def __init__(self, causal):
+        super().__init__()
+        self.project, self.causal = nn.Linear(8, 24), causal
+
+    def forward(self, hidden):
+        query, key, value = (part[:, None] for part in self.project(hidden).chunk(3, -1))
+        return scaled_dot_product_attention(query, key, value, is_causal=self.causal)[:, 0]
+
+
+class Block(nn.Module):
+    """Attention and a linear map, each a part of its own."""
+
+    def __init__(self, causal):
+        super().__init__()
+        self.attention, self.linear = Attention(causal), nn.Linear(8, 8)
+
+    def forward(self, hidden):
+        return hidden + self.linear(self.attention(hidden))
+
+
+class LM(nn.Module):
+    """Blocks of which some are not causal."""
+
+    def __init__(self, causal):
+        super().__init__()
+        self.embedding, self.layers = nn.Embedding(40, 8), nn.ModuleList(map(Block, causal))
+
+    def forward(self, tokens):
+        hidden = self.embedding(tokens)
+        for layer in self.layers:
+            hidden = layer(hidden)
+        return hidden
+
+
+IDS = torch.arange(24)[None] % 7
+LOST = "layers.1.attention"
+
+
+def made(*causal):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return LM(causal)
+
+
+@pytest.fixture(scope="module")
+def lacking():
+    with pytest.warns(StatesizeWarning, match=rf"1 of 2 layers of LM could not be measured: {LOST}: .*must be causal"):
+        return ss.profile(made(True, False), IDS)
+
+
+def test_in_the_profile_its_representations_and_its_summary(lacking, tmp_path):
+    for one in (lacking, ss.Profile.load(lacking.save(tmp_path / "saved"))):
+        assert list(one.not_measured) == [LOST]
+        cause = one.not_measured[LOST]
+        assert "must be causal" in cause
+        assert repr(one) == (f"Profile(model='LM', sequences=1, mixers=1 of 2)\n  {LOST} was not measured: {cause}")
+        assert f"{LOST} was not measured: " in one._repr_html_()
+        rows = one.summary().set_index("layer")
+        assert rows.loc[LOST, ["kind", "cause"]].tolist() == ["not measured", cause]
+        assert rows.loc[LOST].drop(["model", "kind", "cause"]).isna().all()
+        assert rows.loc["layers.0.attention", "cause"] == ""
+
+
+def test_in_headlines_tables_and_comparisons(lacking, capsys):
+    whole = ss.profile(made(True, True), IDS, name="whole")
+    assert headline([lacking]).sentence.endswith(" Measured: 1 of 2 layers of LM.")
+    assert headline([whole, lacking]).sentence.endswith(" Measured: 1 of 2 layers of LM.")
+    assert "Measured" not in headline([whole]).sentence
+    assert model_line(lacking).endswith(" Measured: 1 of 2 layers of LM.")
+    assert ss.compare([whole, lacking]).notes == ("Not all layers were measured of LM; sums lack what was skipped.",)
+    print_summary([lacking])
+    out = capsys.readouterr().out
+    assert any(line.split()[:3] == [LOST, "not", "measured"] for line in out.splitlines())
+
+
+def test_a_profile_that_is_finished_already_warns_too(tmp_path):
+    for _ in range(2):
+        with pytest.warns(StatesizeWarning, match=LOST):
+            ss.profile(made(True, False), IDS, output=tmp_path / "stored")
+
+
+def test_layers_that_mix_nothing_are_not_missing():
+    found = ss.profile(tiny("nemotron_h"), token_ids(1))
+    assert found.attributes["skipped"]
+    assert found.not_measured == {}
+    assert "\n" not in repr(found)
+    assert ss.compare([found]).notes == ()
