@@ -16,7 +16,7 @@ def test_a_row(name):
     row = SimpleNamespace(**measure_layer(case, length, torch.get_num_threads()))
     assert (row.case, row.length, row.units) == (name, length, UNITS[name])
     assert row.spectra == UNITS[name] * (length - 1)
-    assert (row.tolerances, row.relative_tolerances, row.count_accuracy) == ((1e-3,), (1e-2,), 0.02)
+    assert (row.tolerances, row.relative_tolerances, row.count_accuracy) == ((1e-3,), (1e-2,), 0)
     assert row.seconds == pytest.approx(row.capture_seconds + row.operator_seconds + row.measuring_seconds)
     assert min(row.capture_seconds, row.operator_seconds, row.measuring_seconds, row.processor_seconds) > 0
     assert row.microseconds_per_spectrum == pytest.approx(1e6 * row.seconds / row.spectra)

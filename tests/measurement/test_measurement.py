@@ -1,4 +1,5 @@
 from fractions import Fraction
+from typing import cast
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from oracles.recurrences import STRUCTURES, random_recurrence
 
 from statesize.bands import count_bands
 from statesize.errors import EngineError, InputError
+from statesize.measurement.charts import facts
 from statesize.measurement.measurement import hankel_singular_values, measure
 from statesize.operators import Convolution, Dense, Recurrence, SoftmaxAttention
 from statesize.spectra import dispatch as answers
@@ -394,6 +396,29 @@ def test_counts_of_a_full_rank_operator_are_as_close_as_asked() -> None:
     assert bool((close.relative_upper - close.relative_lower <= (0.1 * close.relative_upper).clamp(min=1)).all())
     with pytest.raises(InputError, match="count_accuracy"):
         measure(attention, count_accuracy=1.0)
+
+
+@pytest.mark.parametrize(("length", "exact"), [(1024, True), (1025, False)])
+def test_counts_are_exact_by_default_up_to_a_length_and_bounds_beyond(length: int, exact: bool) -> None:
+    g = torch.Generator().manual_seed(0)
+    query, key = (torch.randn(length, 16, generator=g, dtype=torch.float64) for _ in range(2))
+    attention = SoftmaxAttention(query, key, 0.3)
+    found = measure(attention, engine="tridiagonal", positions=range(500, 516))
+    values = measure(attention, engine="dense", outputs="values", positions=range(500, 516)).values
+    assert values is not None
+    right = (values > 1e-2 * values[:, :1]).sum(-1)
+    lower, upper, count = (
+        cast("torch.Tensor", part)[:, 0] for part in (found.relative_lower, found.relative_upper, found.relative_count)
+    )
+    assert bool(((lower <= right) & (right <= upper)).all())
+    shown = facts(found)["relative tolerance-ESS at ρ = 0.01, mean"]
+    if exact:
+        assert bool((count == right).all())
+        assert bool((lower == upper).all())
+        assert "–" not in str(shown)
+    else:
+        assert bool((lower < upper).any())
+        assert shown == f"{lower.double().mean():.4g}–{upper.double().mean():.4g}"
 
 
 def test_accuracies_are_numbers_of_any_kind() -> None:

@@ -9,6 +9,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import nn
 
 from statesize.adapters import capture
+from statesize.cli.shared.printing import profile_document
+from statesize.cli.shared.summary import layer_rows
 from statesize.errors import EngineError, InputError, ModelError
 from statesize.measurement.measurement import measure
 from statesize.models.digests import tokens_sha256
@@ -242,6 +244,24 @@ def test_counts_may_be_left_between_bounds(model):
     assert (lower <= counts).all()
     assert (counts <= upper).all()
     assert (upper - lower <= 0.5 * upper).all()
+
+
+def test_bounds_on_counts_are_shown_as_bounds(model):
+    tokens = torch.randint(20, (120,), generator=torch.Generator().manual_seed(0))
+    options = {"engine": "tridiagonal", "layers": ["second"], "relative_tolerances": [1e-2]}
+    exact, bounded = (profile(model, tokens, count_accuracy=share, **options) for share in (None, 0.5))
+    assert not any("–" in row.ess for row in layer_rows(exact, "relative_count"))
+    document = {mixer["name"]: mixer for mixer in profile_document(bounded, None)["mixers"]}
+    apart = 0
+    for row in layer_rows(bounded, "relative_count"):
+        mixer = document[row.layer]
+        lower, upper = (mixer[f"average_relative_{end}"][0] for end in ("lower", "upper"))
+        (mean,) = (one["average_relative_count"] for one in bounded.summary_rows() if one["layer"] == row.layer)
+        assert mean == pytest.approx((lower + upper) / 2)
+        least, most = f"{lower:.1f}", f"{upper:.1f}"
+        assert row.ess == f"{least}–{most}" if least < most else "–" not in row.ess
+        apart += least < most
+    assert apart
 
 
 def test_text_files(model, tmp_path):

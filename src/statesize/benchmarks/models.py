@@ -193,7 +193,7 @@ def measure_layer(case: ModelCase, length: int, threads: int) -> dict[str, Any]:
         "spectra": spectra,  # positions 1 … L − 1 of all of them
         "tolerances": settings.tolerances,  # absolute τ at which counts were measured
         "relative_tolerances": settings.relative_tolerances,  # ρ at which counts were measured
-        "count_accuracy": settings.count_accuracy,  # how far off these may be, as a share
+        "count_accuracy": settings.count_accuracy_at(length),  # how far off these may be, as a share
         "seconds": total,  # from the model and its tokens to the record of a profile
         "capture_seconds": capturing,  # of these, for running the model and taking what makes its operators
         "operator_seconds": watched.seconds,  # for building the operators, block by block

@@ -121,6 +121,9 @@ class MeasurementCharts:
         return self.draw(replace(TOLERANCE, title="ESS at every tolerance", tables=tables))
 
 
+_BOUNDS = {"relative_count": ("relative_lower", "relative_upper"), "count": ("lower", "upper")}
+
+
 def facts(measurement: Measurement) -> dict[str, object]:
     """What a notebook shows of a measurement, by name."""
     positions = cast("list[int]", cast("Any", measurement.positions).tolist())
@@ -142,7 +145,8 @@ def facts(measurement: Measurement) -> dict[str, object]:
         thresholds = getattr(measurement, threshold_name).tolist()
         for index, threshold in enumerate(thresholds if counts is not None else []):
             title = METRICS[name].lower().replace("ess", "ESS")
-            shown[f"{title} at {sign} = {threshold:g}, mean"] = f"{cast('Any', counts)[..., index].double().mean():.4g}"
+            least, most = (f"{getattr(measurement, bound)[..., index].double().mean():.4g}" for bound in _BOUNDS[name])
+            shown[f"{title} at {sign} = {threshold:g}, mean"] = least if least == most else f"{least}–{most}"
     if not (converged := measurement.converged).all():
         shown["bounds wider than asked"] = f"at {int((~converged).sum())} of {converged.numel()} positions"
     return shown | {"engine": measurement.engine, "error bound, largest": f"{measurement.error_bound.max():.2g}"}

@@ -14,7 +14,7 @@ from statesize.errors import InputError
 from statesize.io.text import facts_table
 from statesize.measurement.charts import MeasurementCharts, facts, notebook_chart, paper_figure
 from statesize.measurement.metrics import ceiling, size_binds
-from statesize.measurement.settings import COUNT_ACCURACY, ENTROPY_ACCURACY, Settings, check_settings
+from statesize.measurement.settings import ENTROPY_ACCURACY, Settings, check_settings
 from statesize.operators import Dense, Operator, Recurrence
 from statesize.spectra.choice import choose_engine
 from statesize.spectra.cut import Cut, Positions, make_cut
@@ -114,7 +114,7 @@ def measure(
     future: int | None = None,
     engine: EngineName = "auto",
     entropy_accuracy: float = ENTROPY_ACCURACY,
-    count_accuracy: float = COUNT_ACCURACY,
+    count_accuracy: float | None = None,
     memory: int | str = 2**30,
     weights: Tensor | None = None,
     skip_first: int = 0,
@@ -133,10 +133,11 @@ def measure(
         engine: "auto" or the name of an engine.
         entropy_accuracy: Relative accuracy of the entropy; engines with all singular values are exact.
         count_accuracy: How far apart `relative_lower` and `relative_upper` may be where exact counts take longer, as a
-            fraction of the upper one (0.02 = 2 %), or 1 where that is more; the count is their middle. 0 takes exact
-            counts. The engine `implicit` gives bounds by products: entropies within about 10 %, and 0.5 % of
-            derivatives, counts within bounds that are far apart where σ falls slowly, by a factor of two to a hundred;
-            `converged` says where bounds are wider than requested.
+            fraction of the upper one (0.02 = 2 %), or 1 where that is more; `relative_count` is then their middle,
+            rounded down. 0 takes exact counts; None takes exact counts of up to 1,024 positions, 0.02 of more.
+            The engine `implicit` gives bounds by products: entropies within about 10 %, and 0.5 % of derivatives,
+            counts within bounds that are far apart where σ falls slowly, by a factor of two to a hundred; `converged`
+            says where bounds are wider than requested.
         memory: Bytes that the engine may hold at once, as a number or such as "4GB"; more batch entries than fit are
             measured in turn.
         weights: w, (..., L), at least 0: H_i diag(w) is measured in place of H_i, such as the norms of what enters at
@@ -175,11 +176,11 @@ def measure_at(
         for ratios in (settings.tolerances, settings.relative_tolerances)
     )
     stacked, stacked_cut = with_readouts(operator, cut)
-    engine = choose_engine(stacked, stacked_cut, engine_outputs(settings, outputs), settings.engine)
-    accuracy = settings.entropy_accuracy, settings.count_accuracy
+    engine = choose_engine(stacked, stacked_cut, engine_outputs(settings, operator.length, outputs), settings.engine)
+    accuracy = settings.entropy_accuracy, settings.count_accuracy_at(operator.length)
     question = Question(stacked_cut, lambda blocks: _answers(blocks, outputs, tau, rho, accuracy), settings.memory)
     answers, used = dispatch(stacked, engine, question)
-    bracketed = settings.count_accuracy and "counts" in outputs
+    bracketed = accuracy[1] and "counts" in outputs
     if bracketed and bool((answers["relative_upper"] > answers["relative_lower"]).any()):
         used += " (bracketed)"
     inputs, readouts = ports(operator)
@@ -252,9 +253,11 @@ def _weighted(operator: Operator, weights: Tensor | None, skip_first: int) -> Op
     return operator.weighted(torch.cat([torch.zeros_like(w[..., :skip_first]), w[..., skip_first:]], -1))
 
 
-def engine_outputs(settings: Settings, outputs: tuple[Output, ...] = ("counts", "entropy")) -> tuple[str, ...]:
+def engine_outputs(
+    settings: Settings, length: int, outputs: tuple[Output, ...] = ("counts", "entropy")
+) -> tuple[str, ...]:
     """The outputs, and whether exact counts at relative tolerances are among them."""
-    exactly = "counts" in outputs and settings.relative_tolerances and not settings.count_accuracy
+    exactly = "counts" in outputs and settings.relative_tolerances and not settings.count_accuracy_at(length)
     return (*outputs, RELATIVE) if exactly else outputs
 
 

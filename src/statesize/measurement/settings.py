@@ -12,7 +12,9 @@ from statesize.errors import InputError
 from statesize.spectra.cut import Cut, make_cut
 
 COUNT_ACCURACY, ENTROPY_ACCURACY = 0.02, 1e-3
-"""Defaults: counts at relative tolerances within 2 % or 1, entropies within 0.1 %."""
+"""Defaults: counts at relative tolerances of long sequences within 2 % or 1, entropies within 0.1 %."""
+EXACT_LENGTH = 1024
+"""Tokens up to which counts at relative tolerances are exact by default."""
 GIGABYTE = 10**9
 MEMORY = 2 * GIGABYTE
 _UNITS = {"": 1, "kb": 10**3, "mb": 10**6, "gb": GIGABYTE, "kib": 2**10, "mib": 2**20, "gib": 2**30}
@@ -50,7 +52,8 @@ class Settings:
         channels: Heads or channels of each mixer that are measured; None for all up to a cost.
         seed: Seed of their choice.
         memory: Bytes that measuring may hold at once, beside the model and the results.
-        count_accuracy: How far apart the bounds of counts at relative tolerances may be left, as a share.
+        count_accuracy: How far apart the bounds of counts at relative tolerances may be left, as a share; None for
+            exact counts up to a length.
         entropy_accuracy: How far apart the bounds of entropies may be left, likewise.
         weights: "values" measures a variant beside the default, with each column of T times the norm of what it
             carries, at few positions.
@@ -70,7 +73,7 @@ class Settings:
     channels: Channels = None
     seed: int = 0
     memory: int = MEMORY
-    count_accuracy: float = COUNT_ACCURACY
+    count_accuracy: float | None = None
     entropy_accuracy: float = ENTROPY_ACCURACY
     weights: Weights = "none"
     skip_first: int = 0
@@ -105,6 +108,12 @@ class Settings:
         if self.spreads(length):
             return make_cut(length, EVENLY_SPREAD, self.past, self.future)
         return make_cut(length, range(first, last + 1, self.stride), self.past, self.future)
+
+    def count_accuracy_at(self, length: int) -> float:
+        """How far apart the bounds of counts at relative tolerances of a sequence may be left, as a share."""
+        if self.count_accuracy is not None:
+            return self.count_accuracy
+        return 0.0 if length <= EXACT_LENGTH else COUNT_ACCURACY
 
     def spreads(self, length: int) -> bool:
         """Whether a sequence of so many tokens is measured at some positions only, because it is long."""
@@ -145,7 +154,7 @@ def check_settings(
     channels: object = None,
     seed: object = 0,
     memory: object = MEMORY,
-    count_accuracy: object = COUNT_ACCURACY,
+    count_accuracy: object = None,
     entropy_accuracy: object = ENTROPY_ACCURACY,
     weights: object = "none",
     skip_first: object = 0,
@@ -172,7 +181,7 @@ def check_settings(
         else _counted("channels", channels, 'None, "all" or a number of at least 1'),
         require_count("seed", seed, least=0),
         memory_bytes(memory),
-        float(require_real("count_accuracy", count_accuracy, least=0, below=1)),
+        None if count_accuracy is None else float(require_real("count_accuracy", count_accuracy, least=0, below=1)),
         float(require_real("entropy_accuracy", entropy_accuracy, above=0)),
         weights,
         require_count("skip_first", skip_first, least=0),

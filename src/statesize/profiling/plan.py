@@ -15,7 +15,6 @@ from torch import nn
 from statesize.adapters.derivative import KIND
 from statesize.check import refuse, whole_number
 from statesize.measurement.settings import (
-    COUNT_ACCURACY,
     ENTROPY_ACCURACY,
     MEMORY,
     Channels,
@@ -122,7 +121,7 @@ def plan(
     engine: EngineName = "auto",
     seed: int = 0,
     memory: int | str = MEMORY,
-    count_accuracy: float = COUNT_ACCURACY,
+    count_accuracy: float | None = None,
     entropy_accuracy: float = ENTROPY_ACCURACY,
     weights: Weights = "none",
     skip_first: int = 0,

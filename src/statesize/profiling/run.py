@@ -15,7 +15,6 @@ from statesize.adapters.models.inputs import float_model
 from statesize.errors import InputError
 from statesize.io.progress import Bars
 from statesize.measurement.settings import (
-    COUNT_ACCURACY,
     ENTROPY_ACCURACY,
     MEMORY,
     Channels,
@@ -60,7 +59,7 @@ def profile(
     engine: EngineName = "auto",
     seed: int = 0,
     memory: int | str = MEMORY,
-    count_accuracy: float = COUNT_ACCURACY,
+    count_accuracy: float | None = None,
     entropy_accuracy: float = ENTROPY_ACCURACY,
     weights: Weights = "none",
     skip_first: int = 0,
@@ -116,7 +115,7 @@ def profile(
         memory: Bytes that measuring may hold at once, as a number or such as "4GB", beside model and results:
             operators, attention maps and spectra. Where one head takes more, an InputError says how much would do.
         count_accuracy: How far apart bounds on counts at relative tolerances may be left, as for `statesize.measure`;
-            0 takes exact counts.
+            0 takes exact counts, None those of sequences of up to 1,024 positions.
         entropy_accuracy: Relative accuracy of entropies, likewise.
         weights: "values" measures, beside the default, at three cuts, H_i with each column times the norm of what it
             carries (Kobayashi et al. 2020).

@@ -123,9 +123,10 @@ def plan_work(item: Captured, sequence: int, length: int, reference: int, settin
     else:
         shown = min(len(sample.units), _PROBE_UNITS) if isinstance(exact, Recurrence) else 1
         several = exact[:, torch.zeros(shown, dtype=torch.int64)]
-    engine = choose_engine(*with_readouts(several, cut), engine_outputs(settings), settings.engine)
+    outputs = engine_outputs(settings, length)
+    engine = choose_engine(*with_readouts(several, cut), outputs, settings.engine)
     probable = ENGINES["implicit"]
-    if settings.engine == "auto" and probable.unsupported_reason(held, blocks, engine_outputs(settings)) is None:
+    if settings.engine == "auto" and probable.unsupported_reason(held, blocks, outputs) is None:
         # It never holds T, so it goes on where others do not fit.
         engine = next((one for one in (engine, probable) if _bytes(one, held, blocks) <= settings.memory), engine)
     unit_bytes = _tensor_bytes(first) + _tensor_bytes(held) + engine.footprint(held, blocks)

@@ -186,9 +186,11 @@ def group_row(nodes: Sequence[xr.Dataset], group: xr.Dataset, model: str, layer:
 
 
 def _averages(node: xr.Dataset) -> tuple[Estimate, Estimate]:
-    relative = average(node, ess_values(node, "relative_count"))
+    lower, upper = (ess_values(node, name) for name in ("relative_lower", "relative_upper"))
+    # A count between bounds is a whole number, so its mean would lie below their centre.
+    relative = average(node, (lower + upper) / 2)
     # What is not known of the counts themselves comes to what is not known of the units.
-    apart = average(node, ess_values(node, "relative_upper") - ess_values(node, "relative_lower")).mean
+    apart = average(node, upper - lower).mean
     return average(node, ess_values(node, "entropy")), Estimate(relative.mean, relative.error + apart / 2)
 
 

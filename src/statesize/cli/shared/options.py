@@ -136,8 +136,8 @@ class Measuring:
         seed: Seed of the choice of heads or channels.
         memory: Memory that measuring may use, beside the model and the results, such as 4GB: operators, attention maps
             and spectra. Where one head takes more, the command says how much it needs.
-        count_accuracy: Allow counts at relative tolerances to be off by up to this fraction (0.02 = 2 %), or by 1.
-            0 makes them exact, which takes longer for attention.
+        count_accuracy: Allow counts at relative tolerances to be off by up to this fraction (0.02 = 2 %), or by 1;
+            0 makes them exact. Default: exact up to 1,024 tokens, 0.02 beyond.
         entropy_accuracy: Relative accuracy of entropies.
         weights: Also measure a variant at three cuts, in which each column of T is weighted by the norm of what it
             carries.
@@ -153,7 +153,7 @@ class Measuring:
     channels: Annotated[Literal["all"] | int | None, Parameter(validator=_some)] = None
     seed: Seed = 0
     memory: str = "2GB"
-    count_accuracy: Annotated[float, Parameter(validator=validators.Number(gte=0, lt=1))] = 0.02
+    count_accuracy: Annotated[float | None, Parameter(validator=validators.Number(gte=0, lt=1))] = None
     entropy_accuracy: Annotated[float, Parameter(validator=validators.Number(gt=0))] = 1e-3
     weights: Literal["none", "values"] = "none"
     skip_first: Seed = 0

@@ -176,7 +176,7 @@ def _mixer(profile: Profile, name: str) -> dict[str, Any]:
         "state_size": row["tss"],
         **{figure: known(row[figure]) for figure in (*_FIGURES, *_ESTIMATED)},
         **{f"{figure}_interval": _interval(row[figure], row[f"{figure}_error"]) for figure in _ESTIMATED},
-        **{f"average_{counts.name}": _averages(mixer, counts.name) for counts in COUNTS},
+        **{f"average_{name}": _averages(mixer, name) for counts in COUNTS for name in counts[:3]},
     }
 
 

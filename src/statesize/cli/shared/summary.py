@@ -53,7 +53,7 @@ class LayerRow:
 @dataclass(frozen=True)
 class _Layer:
     name: str
-    ess: float
+    ess: tuple[float, float]  # between which bounds it lies; equal where it is exact
     error: float
     possible: float
     keeps_everything: bool
@@ -75,10 +75,12 @@ def layer_rows(profile: Profile, metric: str) -> list[LayerRow]:
     layers: list[_Layer] = []
     for row in profile.summary_rows():
         node = profile.mixer(row["layer"])
-        used, ess = (average(node, values(node, metric)).mean for values in (utilisation_values, ess_values))
+        used = average(node, utilisation_values(node, metric)).mean
+        bounds = ("entropy", "entropy") if metric == "entropy" else ("relative_lower", "relative_upper")
+        least, most = (average(node, ess_values(node, name)).mean for name in bounds)
         error = row["average_entropy_error" if metric == "entropy" else "average_relative_count_error"]
         possible = (mean_ceiling(node), keeps_everything(node))
-        layers.append(_Layer(row["layer"], ess, error, *possible, used, row["norm"], row["sink_share"]))
+        layers.append(_Layer(row["layer"], (least, most), error, *possible, used, row["norm"], row["sink_share"]))
     if len(layers) <= _MOST_ROWS:
         return [_row([layer], {layer.name: layer.name}) for layer in layers]
     short = short_names([layer.name for layer in layers])
@@ -90,7 +92,9 @@ def _row(layers: list[_Layer], names: Mapping[str, str]) -> LayerRow:
     used = [layer.used for layer in layers if math.isfinite(layer.used)]
     return LayerRow(
         _span([names[layer.name] for layer in layers]),
-        number_text(first.ess, ".1f", first.error) if first is last else _range([layer.ess for layer in layers], ".1f"),
+        number_text(first.ess[0], ".1f", first.error)
+        if first is last and first.ess[0] == first.ess[1]
+        else _range([bound for layer in layers for bound in layer.ess], ".1f"),
         first.possible,
         first.keeps_everything,
         sum(used) / len(used) if used else math.nan,
