@@ -174,3 +174,30 @@ def test_without_the_package(monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(FileError, match=r"pip install datasets"):
         next(read_dataset("anything", "text", "train", pytest.fail))
+
+
+CHAT = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "ho"}]
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.JSONL", "a.ndjson", "a.NDJSON"])
+def test_rows_by_any_name_of_their_kind(tmp_path, name):
+    path = write_lines(tmp_path / name, [json.dumps({"text": "one"}), json.dumps({"messages": CHAT})])
+    assert [type(row[0]) for row in file_documents(path)] == [str, Chat]
+
+
+@pytest.mark.parametrize(
+    ("values", "kinds"),
+    [(["one", "two"], [str, str]), (ROWS, [str] * 3), ([{"messages": CHAT}, CHAT], [Chat, Chat]), (CHAT, [Chat])],
+)
+def test_a_list_in_json(tmp_path, values, kinds):
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps(values, indent=1), encoding="utf-8")
+    assert [type(row[0]) for row in file_documents(path)] == kinds
+
+
+@pytest.mark.parametrize("content", ['{"text": "one"}', "[]", "[3]", "prose", '{"text": "a"}\n{"text": "b"}'])
+def test_json_that_holds_no_list_of_texts_is_refused(tmp_path, content):
+    path = tmp_path / "a.json"
+    path.write_text(content, encoding="utf-8")
+    with pytest.raises(FileError, match=r"a\.json"):
+        list(file_documents(path))

@@ -27,6 +27,7 @@ from statesize.texts.rows import (
     read_whole,
     readable,
     reading,
+    values_row,
 )
 from statesize.texts.tables import read_parquet
 
@@ -83,8 +84,37 @@ def _some_rows(path: Path, field: str, size: int, most: int) -> tuple[list[Row],
     return rows, looked
 
 
-READERS = {".jsonl": read_jsonl, ".parquet": read_parquet}
+_LIST = 'Give a JSON list of texts, of objects with a field "text", or of chats; objects on lines are .jsonl'
+
+
+def read_json(path: Path, field: str, note: Note) -> Iterator[Document]:
+    """The documents of a JSON list of texts, of objects or of chats; the messages of one chat are one document."""
+    try:
+        values = parse_json(read_whole(path))
+    except ValueError as error:
+        reason = " ".join(str(error).split())[:200]
+        raise FileError(f"{path} must be JSON, got what is none ({reason}). {_LIST}.") from error
+    if not isinstance(values, list):
+        raise FileError(f"{path} must be a JSON list, got {_shown(values)}. {_LIST}.")
+    items = cast("list[object]", values)
+    if items and all(isinstance(item, dict) and "role" in item for item in items):
+        items = [items]
+    rows_read = (_item_row(item, field, f"{path}, item {number}") for number, item in enumerate(items, 1))
+    return readable(rows_read, note, f'{path}: no item holds text, a chat or a field "{field}". {_LIST}.')
+
+
+def _item_row(item: object, field: str, where: str) -> Row:
+    values = cast("dict[str, object]", item) if isinstance(item, dict) else {field: item}
+    return values_row(values, field, where)
+
+
+READERS = {".jsonl": read_jsonl, ".ndjson": read_jsonl, ".json": read_json, ".parquet": read_parquet}
 """What reads a file of many sequences, by the suffix of its name; other files are text."""
+
+
+def is_rows(path: Path) -> bool:
+    """Whether a file holds many sequences, by its name."""
+    return path.suffix.lower() in READERS
 
 
 def _refuse(problem: str) -> None:
@@ -93,15 +123,15 @@ def _refuse(problem: str) -> None:
 
 def read_file(path: Path, field: str = "text", note: Note = _refuse, *, whole: bool = False) -> Iterator[Document]:
     """The documents of a file; blank lines part those of text, unless it is one as a whole."""
-    if path.suffix in READERS:
-        return READERS[path.suffix](path, field, note)
+    if is_rows(path):
+        return READERS[path.suffix.lower()](path, field, note)
     return iter((read_whole(path),) if whole else read_documents(path))
 
 
 def file_documents(path: Path, *, whole: bool = False) -> Iterator[tuple[Document, ...]]:
-    """The sequences of a file as documents: all of a text file together, those of JSONL and Parquet one by one."""
+    """The sequences of a file as documents: all of a text file together, those of rows one by one."""
     documents = read_file(path, whole=whole)
-    yield from ((document,) for document in documents) if path.suffix in READERS else (tuple(documents),)
+    yield from ((document,) for document in documents) if is_rows(path) else (tuple(documents),)
 
 
 def listed(name: str, documents: Iterable[str]) -> list[str]:

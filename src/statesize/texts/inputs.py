@@ -13,9 +13,9 @@ from statesize.adapters.models.inputs import check_mask
 from statesize.errors import InputError
 from statesize.laboratory import bundled_documents
 from statesize.texts.arguments import Arguments, Given, arguments_of, is_more_than_ids, other_arguments
-from statesize.texts.documents import READERS, file_documents
+from statesize.texts.documents import file_documents, is_rows
 from statesize.texts.rows import evenly
-from statesize.texts.tokens import AnyTokenizer, beginning_id, encode, join_documents, special_ids
+from statesize.texts.tokens import AnyTokenizer, beginning_id, encode_begun, join_documents, special_ids
 
 TokenInput: TypeAlias = Tensor | Sequence[int] | str | Path | Mapping[str, Any]
 Inputs: TypeAlias = TokenInput | Iterable[TokenInput]
@@ -62,7 +62,7 @@ def _is_single(inputs: object) -> bool:
 def _countable(items: object) -> bool:
     if not isinstance(items, list | tuple):
         return False
-    return not any(isinstance(item, Path) and item.suffix in READERS for item in cast("Sequence[object]", items))
+    return not any(isinstance(item, Path) and is_rows(item) for item in cast("Sequence[object]", items))
 
 
 def _rows(item: object) -> int:
@@ -83,7 +83,7 @@ def _split(items: Iterable[Any], tokenizer: AnyTokenizer | None) -> Iterator[Giv
         elif tokenizer is None:
             raise InputError(f"inputs hold text ({str(item)[:40]!r}); give the model's tokenizer to profile text.")
         elif isinstance(item, str):
-            yield torch.tensor(encode(tokenizer, item), dtype=torch.long)
+            yield torch.tensor(encode_begun(tokenizer, item), dtype=torch.long)
         else:
             for documents in file_documents(item):
                 yield join_documents(tokenizer, documents)

@@ -55,6 +55,12 @@ def encode(tokenizer: AnyTokenizer, text: str) -> list[int]:
     return list(tokenizer(text).input_ids)
 
 
+def encode_begun(tokenizer: AnyTokenizer, text: str) -> list[int]:
+    """`encode`, with one beginning-of-sequence token where the text, such as a chat's, brings its own."""
+    ids, first = encode(tokenizer, text), special_ids(tokenizer)[1].get("bos")
+    return ids[1:] if first is not None and ids[:2] == [first, first] else ids
+
+
 def join_documents(tokenizer: AnyTokenizer, documents: Sequence[Document], special_tokens: bool = False) -> Tensor:
     """Documents as one sequence (L,) int64, each followed by the end-of-sequence token, as in training."""
     # Letters of a document that spell a special token are text. A beginning-of-sequence token comes first where the
