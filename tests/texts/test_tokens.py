@@ -9,6 +9,7 @@ from statesize.errors import InputError
 from statesize.lab import zoo
 from statesize.lab.tasks.language.text import encode as encode_documents
 from statesize.profiling import profile
+from statesize.texts.inputs import sequences
 from statesize.texts.tokens import after_prefix, encode, join_documents, special_ids, token_text
 
 
@@ -84,3 +85,11 @@ def test_a_profile_marks_them():
     assert result.tokens["special"].values.sum() == 2
     assert result.tokens["tokens"].values[0, 0] == "<s>"
     assert result.attributes["special_tokens"] == {"eos": 1, "bos": 0}
+
+
+def test_a_text_that_brings_its_beginning_gets_no_second_one():
+    tokenizer = tiny_tokenizer(bos=True)
+    begin = tokenizer.convert_ids_to_tokens(tokenizer.bos_token_id)
+    (bare,), (begun,) = (list(sequences(text, tokenizer)[0]) for text in ("abc", f"{begin}abc"))
+    assert begun.tolist() == bare.tolist()
+    assert begun.tolist().count(tokenizer.bos_token_id) == 1

@@ -200,11 +200,12 @@ class Texts:
         from statesize.cli.shared.printing import tell_left_out
         from statesize.errors import InputError
         from statesize.texts.rows import RefusedChat
-        from statesize.texts.tokens import join_documents, special_ids, token_text
+        from statesize.texts.tokens import beginning_id, join_documents, special_ids, token_text
 
         sequences: list[Tensor] = []
         lengths: list[int] = []
-        chats = joined = 0
+        chats = joined = unbegun = 0
+        first = beginning_id(tokenizer)
         special, roles = special_ids(tokenizer)
         for number, documents in enumerate(texts):
             try:
@@ -218,6 +219,7 @@ class Texts:
             joined += len(documents) - 1
             lengths.append(len(ids))
             chats += not isinstance(documents[0], str)
+            unbegun += first is not None and int(ids[0]) != first
             sequences.append(ids[: self.max_tokens].clone())
         tell_left_out(left_out)
         if not sequences:
@@ -232,6 +234,11 @@ class Texts:
             )
         if chats:
             printing.say(chat_note(chats, len(sequences)))
+        if unbegun and first is not None:
+            begin = token_text(tokenizer, first)
+            printing.say(
+                f"The tokenizer begins a text with {begin!r}, and the chat template does not: {unbegun} chats lack it."
+            )
         self._say_cut(lengths, sequences, printing)
         return Sequences(sequences, chats)
 
