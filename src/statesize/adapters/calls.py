@@ -157,8 +157,9 @@ class _Recorder:
             kind, multiplicity = getattr(module, "kind", type(module).__name__), getattr(module, "multiplicity", 1)
             channels = require_count(f"multiplicity of {name}", multiplicity)
             mixers = [FoundMixer(name, str(kind), 0, channels, None, 0)]
-            argument = (self.copies.of(first_argument(name, args, kwargs)),)
-            self.calls.append(Call(name, module, argument, {}, mixers, by_method=True, autocast=open_autocast()))
+            first_argument(name, args, kwargs)
+            args, kwargs = self.copies.of(args), self.copies.of(kwargs)
+            self.calls.append(Call(name, module, args, kwargs, mixers, by_method=True, autocast=open_autocast()))
 
         return enter
 

@@ -128,7 +128,7 @@ class Capture(Iterator[Captured]):
 
     def _from_method(self, call: Call, label: str) -> list[Captured]:
         known = replace(call.mixers[0], name=label)
-        return [from_method(known, call.module, call.args[0], self.run_difference)]
+        return [from_method(known, call, self._forward, self.run_difference, check=self._checks_mixing)]
 
     def _measured(self, call: Call, labels: list[str]) -> list[Captured]:
         chosen = [label in self._chosen for label in labels]
@@ -310,7 +310,8 @@ def capture(
     the same. When the iterator reaches a mixer, that module alone is called again with the same arguments, in float32
     at least, its operator is taken, and output and operator are compared with what the unaltered model computed. Plain
     attention, scans and recurrences whose tensors take little memory are not called again: those of the observed run
-    were kept. A mixer that fails goes into `skipped` with its reason; it is an error if none is left.
+    were kept. T that a method `operator` declares is compared with the layer's own answers to random values in float64.
+    A mixer that fails goes into `skipped` with its reason; it is an error if none is left.
 
     Only one operator is alive at a time unless the caller keeps them. Between the steps, and when a call returns or
     raises, the model is as before: mode, hooks, weights, dtype, implementations and random state. Its weights must not

@@ -4,16 +4,28 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from statesize.adapters.calls import FoundMixer
+from statesize.adapters.calls import Call, FoundMixer, first_argument
 from statesize.adapters.faithfulness import Agreement, check_finite
-from statesize.adapters.models.held import evaluating, in_single, single_precision, stored_element_size, uncompiled
+from statesize.adapters.forward import Forward
+from statesize.adapters.impulses.declared import Checked, check_declared
+from statesize.adapters.impulses.lone_run import LoneRuns
+from statesize.adapters.models.held import (
+    evaluating,
+    in_double,
+    in_single,
+    single_precision,
+    stored_element_size,
+    uncompiled,
+)
+from statesize.adapters.models.in_double import double_precision
 from statesize.adapters.models.threads import one_run
 from statesize.adapters.observation import Observation, Units, nothing
 from statesize.adapters.replaced import interrupts_held
@@ -37,8 +49,8 @@ class Captured:
         state_bytes: Bytes that the model's own cache holds for this mixer at the end of one sequence.
         operator_difference: The largest difference of T u from what the layer's own code computes, both in float64, in
             every unit and row, relative to the largest value; NaN where the layer's code knows no float64.
-        agreement: How the mixer's output in float64 agrees with what the unaltered model passed on; None where the
-            mixer has a method `operator` of its own.
+        agreement: How the mixer's output in float64 agrees with what the unaltered model passed on, or T of a method
+            `operator` with the layer's answers to random values; None where such a T was not checked.
         run_difference: The largest difference of the last hidden state in the observed run from that of the unaltered
             model, relative to the largest value; NaN where it was not compared.
         note: What the mixer does to its values beside mixing them by T; empty where it does nothing.
@@ -175,22 +187,23 @@ def from_observation(
     )
 
 
-def from_method(known: FoundMixer, mixer: nn.Module, hidden: Tensor, run_difference: float) -> Captured:
+def from_method(known: FoundMixer, call: Call, forward: Forward, run_difference: float, *, check: bool) -> Captured:
     """What a mixer's own method `operator` captures."""
-    # hidden: What its forward received first, (S, L, …).
-    name = known.name
+    # check: Whether it is compared with what the layer computes.
+    name, mixer, hidden = known.name, call.module, first_argument(known.name, call.args, call.kwargs)
 
-    def called(method: str) -> object:
+    def called(method: str, double: bool = False) -> object:
         with (
             interrupts_held() as interrupts,
             one_run(mixer),
             evaluating(mixer),
             uncompiled(),
-            single_precision(mixer),
+            double_precision(mixer) if double else single_precision(mixer),
             torch.no_grad(),
             interrupts.let_through(),
         ):
-            return cast("Callable[[Tensor], object]", getattr(mixer, method))(in_single(hidden))
+            received = in_double(hidden) if double else in_single(hidden)
+            return cast("Callable[[Tensor], object]", getattr(mixer, method))(received)
 
     try:
         operator = called("operator")
@@ -213,7 +226,22 @@ def from_method(known: FoundMixer, mixer: nn.Module, hidden: Tensor, run_differe
     for tensor in vars(operator).values():
         if isinstance(tensor, Tensor) and tensor.ndim >= 3:
             check_finite(name, "head", "the operator has", tensor)
+    checked = Checked()
+    if check:
+        exact = operator
+        # The author's code may be written for one dtype: what it then raises can be anything.
+        with suppress(Exception):
+            exact = cast("Operator", called("operator", double=True))
+        runs = LoneRuns(mixer, call.args, call.kwargs, forward.length, forward.sequences)
+        checked = check_declared(name, runs, exact)
     heads, multiplicity = operator.batch_shape[1], known.multiplicity
+    if checked.multiplicity and checked.multiplicity != multiplicity:
+        if hasattr(mixer, "multiplicity"):
+            raise ModelError(
+                f"Mixer {name}: multiplicity must be {checked.multiplicity}, the number of channels that share one T "
+                f"in the layer, got {multiplicity}. Correct the attribute, or leave it out."
+            )
+        multiplicity = checked.multiplicity
     own_bytes = getattr(mixer, "cache_bytes", None)
     if callable(own_bytes):
         state_bytes = cast("int", own_bytes(operator.length))
@@ -221,8 +249,19 @@ def from_method(known: FoundMixer, mixer: nn.Module, hidden: Tensor, run_differe
         state_bytes = _cached_numbers(operator, multiplicity) * stored_element_size(mixer)
     values = (lambda: cast("Tensor", called("values"))) if callable(getattr(mixer, "values", None)) else None
     units = _selecting(operator)
+    agreement = None if math.isnan(checked.difference) else Agreement(checked.difference, checked.limit)
     return Captured(
-        name, known.kind, multiplicity, heads, units, state_bytes, math.nan, None, run_difference, values=values
+        name,
+        known.kind,
+        multiplicity,
+        heads,
+        units,
+        state_bytes,
+        checked.difference,
+        agreement,
+        run_difference,
+        f"Its T is not checked: {checked.reason}." if checked.reason else "",
+        values=values,
     )
 
 

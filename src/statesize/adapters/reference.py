@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from statesize.adapters.calls import ArgumentCopies, Call, first_argument, sampled
+from statesize.adapters.calls import ArgumentCopies, Call, sampled
 from statesize.adapters.faithfulness import relative_difference
 from statesize.adapters.forward import Forward
 from statesize.adapters.models.held import device_of, open_autocast
@@ -35,10 +35,7 @@ def read_calls(forward: Forward, calls: Sequence[Call]) -> Tensor | None:
         call = at(module, entered)
         if call is not None:
             call.autocast = open_autocast()
-        if call is not None and not call.by_method:
             call.args, call.kwargs = copies.of(args), copies.of(kwargs)
-        elif call is not None:
-            call.args = (copies.of(first_argument(call.name, args, kwargs)),)
 
     def leave(module: nn.Module, args: tuple[Any, ...], output: object) -> None:
         call = at(module, left)

@@ -28,9 +28,9 @@ from statesize.adapters.other_mixing import changed_at, changed_input
 from statesize.errors import ModelError
 
 # Tensors of more times the numbers that enter or leave the module are maps or states, which T does not map.
-_LARGEST = 4
+LARGEST = 4
 # How many readers of one tensor are tried.
-_READERS = 8
+READERS = 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,17 +63,27 @@ def find_mix(runs: LoneRuns, name: str) -> Mix | None:
     # mixing from there on, then the one with the fewest T, then the first target and source.
     if not mixes_positions(runs, name):
         return None
+    search, found = _found(runs, name)
+    return search.preferred(found)
+
+
+def find_mixes(runs: LoneRuns, name: str) -> list[Mix]:
+    """All that `find_mix` chooses from; of a module that mixes no positions none."""
+    return _found(runs, name)[1] if mixes_positions(runs, name) else []
+
+
+def _found(runs: LoneRuns, name: str) -> tuple[_Search, list[Mix]]:
     runs = runs.most_precise()
     try:
-        return _found_mix(runs, name)
+        return _found_mixes(runs, name)
     except NoOperatorError:
         # What numpy or a kernel of one's own computes in float32 is not linear to more than that.
         if runs.precision is not DOUBLE or not runs.rounds_more():
             raise
-    return _found_mix(replace(runs, precision=SINGLE), name)
+    return _found_mixes(replace(runs, precision=SINGLE), name)
 
 
-def _found_mix(runs: LoneRuns, name: str) -> Mix:
+def _found_mixes(runs: LoneRuns, name: str) -> tuple[_Search, list[Mix]]:
     """The mixing of positions by a module that mixes them."""
     runs = _searched(runs)
     position = _acting_position(runs)
@@ -82,7 +92,7 @@ def _found_mix(runs: LoneRuns, name: str) -> Mix:
     found, stages = search.all_mixes(cuts, search.sources()), search.stages
     if not found and not named:
         # A tensor of which T is made as well is T's input only for those that read it later.
-        readers = [place for places in search.base.readers for place in places[:_READERS]]
+        readers = [place for places in search.base.readers for place in places[:READERS]]
         search = _Search(runs, name, position, (*cuts, *readers, OUTPUT))
         found = search.all_mixes(search.cuts(), readers)
     if stages and all(mix.mixed_before for mix in found):
@@ -100,14 +110,14 @@ def _found_mix(runs: LoneRuns, name: str) -> Mix:
             f"Mixer {name} mixes positions, but what it passes on is linear, channel by channel, in none of its "
             f"tensors: no T was found. {HOW_ELSE}"
         )
-    return search.preferred(found)
+    return search, found
 
 
 def _searched(runs: LoneRuns) -> LoneRuns:
     """The same runs over two texts at least, if the module takes them: no dimension counts positions of all texts."""
     plain = runs.run((OUTPUT,)).tensors[OUTPUT]
     entering = [leaf.numel() for leaf in tree_leaves((runs.args, dict(runs.kwargs))) if isinstance(leaf, Tensor)]
-    runs = replace(runs, largest=_LARGEST * max(plain.numel(), *entering))
+    runs = replace(runs, largest=LARGEST * max(plain.numel(), *entering))
     if runs.sequences > 1 or runs.fixed:
         return runs
     with suppress(Exception):

@@ -1,0 +1,285 @@
+"""Whether the T that a layer declares is what the layer computes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from statesize.adapters.impulses.channels import Channels
+from statesize.adapters.impulses.lone_run import (
+    DOUBLE,
+    OUTPUT,
+    SINGLE,
+    LoneRuns,
+    Place,
+    Precision,
+    Run,
+    by_position,
+    noise,
+)
+from statesize.adapters.impulses.search import LARGEST, READERS, NoOperatorError, find_mixes
+from statesize.adapters.other_mixing import changed_at, changed_input
+from statesize.errors import ModelError
+from statesize.operators import Operator
+
+# Random combinations of the rows of T, by which pairs of tensors are recognised.
+_COMBINATIONS = 3
+# Their rounding, in that of one row.
+_SLACK = 100
+# Numbers of all T that is compared.
+_LARGEST = 2**27
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What a comparison of a declared T with its layer found.
+
+    Attributes:
+        difference: The largest difference relative to the largest value; NaN where nothing was compared.
+        limit: What rounding explains.
+        multiplicity: Channels that share one T; 0 where it is not known.
+        reason: Why nothing was compared; "" where it was.
+    """
+
+    difference: float = math.nan
+    limit: float = math.nan
+    multiplicity: int = 0
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class _Fit:
+    """How far T is from what one tensor of a layer makes of another one."""
+
+    difference: float
+    head: int
+    position: int
+    multiplicity: int
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """A tensor that may be T times another one, and their dimensions of positions."""
+
+    source: Place
+    source_axis: int
+    target: Place
+    target_axis: int
+
+
+@torch.no_grad()
+def check_declared(name: str, runs: LoneRuns, operator: Operator) -> Checked:
+    """Compare T of all heads with the layer's own answers to random values; a T that is another is refused."""
+    # T is right if one tensor of the layer, the target, is T times another one, the source, whatever stands in that,
+    # and all mixing goes through the target. Such pairs are recognised by the text's own values; random values in every
+    # channel and position of the source, so that every head, row and column is reached, then tell.
+    if math.prod(operator.batch_shape) * operator.length**2 > _LARGEST:
+        return Checked(reason="its T is too large")
+    # The author's code may be written for one dtype or one place in the model: what it then raises can be anything.
+    try:
+        runs = runs.most_precise()
+        output = runs.run((OUTPUT,)).output
+    except Exception as error:
+        return Checked(reason=f"the layer does not run by itself ({str(error).strip().splitlines()[0]})")
+    if output is None or not output.is_floating_point() or not bool(output.isfinite().all()):
+        return Checked(reason="the layer returns no tensor of finite numbers")
+    exact = runs.precision is DOUBLE and operator.dtype is torch.float64
+    check = _Check(replace(runs, largest=LARGEST * output.numel()), operator.dense().double().cpu(), DOUBLE)
+    single = replace(check, precision=SINGLE)
+    if not exact:
+        check = single
+    fit = check.right()
+    if fit is None and exact and runs.rounds_more():
+        # A part of the layer computes in less than float64.
+        check = single
+        fit = check.right()
+    if fit is None:
+        try:
+            mixes = find_mixes(runs, name)
+        except NoOperatorError:
+            mixes = []
+        pairs = [_Pair(mix.source, mix.source_axis, mix.target, mix.target_axis) for mix in mixes]
+        fits = [
+            fit for pair, mix in zip(pairs, mixes, strict=True) if (fit := check.fit(pair, mix.channels)) is not None
+        ]
+        if not fits:
+            return Checked(reason="the layer has no tensor in which another one was found to be linear")
+        fit = min(fits, key=lambda fit: fit.difference)
+    if not fit.difference <= check.precision.rounding:
+        raise ModelError(
+            f"Mixer {name}: operator(hidden) must be what the layer computes, got a T that differs from the layer's "
+            f"own answers to random values by {fit.difference:.1e} of the largest value, first in head {fit.head} at "
+            f"position {fit.position}; at most {check.precision.rounding:.0e} is rounding. Correct the method, or "
+            "leave it out: T is then found by impulses."
+        )
+    return Checked(fit.difference, check.precision.rounding, fit.multiplicity)
+
+
+@dataclass(frozen=True, eq=False)
+class _Check:
+    """The runs of a layer that T, (S, H, L, L), is compared with."""
+
+    runs: LoneRuns
+    matrix: Tensor
+    precision: Precision
+
+    @cached_property
+    def combined(self) -> Tensor:
+        """Random combinations of the rows of T, (S, H, combinations, L)."""
+        return self.weights @ self.matrix
+
+    @cached_property
+    def weights(self) -> Tensor:
+        return noise(self.matrix.new_ones(_COMBINATIONS, self.matrix.shape[-1]), 4)
+
+    @cached_property
+    def base(self) -> Run:
+        """The plain run, with all tensors."""
+        return self.runs.run(None)
+
+    @cached_property
+    def read(self) -> dict[Place, Tensor]:
+        """Tensors as operations take them: there T may act on one that T is made of as well."""
+        places = [place for places in self.base.readers for place in places[:READERS]]
+        return self.runs.run(places).tensors
+
+    def right(self) -> _Fit | None:
+        """The first pair of tensors that T maps to each other, through which all mixing goes."""
+        pairs = list(self.pairs())
+        for pair in (*pairs, *(other for pair in pairs for other in self.later(pair))):
+            fit = self.fit(pair)
+            if fit is not None and fit.difference <= self.precision.rounding and self.is_all_mixing(pair.target):
+                return fit
+        return None
+
+    def later(self, pair: _Pair) -> Iterator[_Pair]:
+        """The same pair, its source only for those that read it from some operation on."""
+        source = self.channels(self.base.tensors[pair.source], pair.source_axis)
+        for place, tensor in sorted(self.read.items()):
+            axes = [axis for axis, size in enumerate(tensor.shape) if size == self.runs.length]
+            for axis in axes if place < pair.target else ():
+                channels = self.channels(tensor, axis)
+                if source is not None and channels is not None and torch.equal(channels, source):
+                    yield replace(pair, source=place, source_axis=axis)
+                    break
+
+    def pairs(self) -> Iterator[_Pair]:
+        """Pairs of tensors that T maps to each other at the text's own values."""
+        tensors = [
+            (place, axis, channels)
+            for place, tensor in sorted(self.base.tensors.items())
+            for axis, size in enumerate(tensor.shape)
+            if size == self.runs.length and (channels := self.channels(tensor, axis)) is not None
+        ]
+        combined = [self.weights @ channels for _, _, channels in tensors]
+        seen: list[Tensor] = []
+        for source, source_axis, channels in tensors:
+            if any(channels.shape == before.shape and torch.equal(channels, before) for before in seen):
+                continue
+            seen.append(channels)
+            expected = self.expected(channels)
+            for (target, target_axis, _), found in zip(tensors, combined, strict=True):
+                if source < target and self.heads(expected, found) is not None:
+                    yield _Pair(source, source_axis, target, target_axis)
+
+    def channels(self, tensor: Tensor, axis: int) -> Tensor | None:
+        """A tensor as (S, L, channels), or None where it does not hold all sequences."""
+        matrix, sequences = by_position(tensor, axis).double().cpu(), self.runs.sequences
+        if matrix.shape[1] % sequences or not bool(matrix.isfinite().all()):
+            return None
+        return matrix.reshape(len(matrix), sequences, -1).transpose(0, 1)
+
+    def expected(self, channels: Tensor) -> Tensor:
+        """What each head makes of each channel, in random combinations of rows: (S, combinations, H × channels)."""
+        by_head = self.combined @ channels.unsqueeze(1)
+        return by_head.transpose(1, 2).flatten(2)
+
+    def heads(self, expected: Tensor, found: Tensor) -> Tensor | None:
+        """For each channel of a target the head and channel that it is made of, as one number; None where none fits."""
+        # Both are (S, combinations, …).
+        order = expected[0, 0].argsort()
+        known, wanted = expected[0, 0][order], found[0, 0].contiguous()
+        after = torch.searchsorted(known, wanted).clamp(max=len(known) - 1)
+        before = (after - 1).clamp(min=0)
+        nearest = torch.where((known[after] - wanted).abs() < (known[before] - wanted).abs(), after, before)
+        chosen = order[nearest]
+        limit = _SLACK * self.precision.rounding * found.abs().amax()
+        fits = ((expected[..., chosen] - found).abs() <= limit).all()
+        return chosen if bool(fits) and bool(found.abs().amax() > 0) else None
+
+    def answers(self, pair: _Pair, values: Tensor) -> Tensor:
+        """The target, (S, L, channels), where these values stand in the source."""
+        run = self.runs.run((pair.target,), {pair.source: lambda _: values})
+        return cast("Tensor", self.channels(run.tensors[pair.target], pair.target_axis))
+
+    def fit(self, pair: _Pair, layout: Channels | None = None) -> _Fit | None:
+        """How far T is from the answers of a target to random values in a source; None where no head fits a channel."""
+        # layout: Heads in order, and the channel that each channel reads, for a T that is wrong.
+        held = self.base.tensors[pair.source] if pair.source.element >= 0 else self.read[pair.source]
+        values = noise(held, 5)
+        zero, answers = (self.answers(pair, value) for value in (torch.zeros_like(held), values))
+        answers, entered = answers - zero, cast("Tensor", self.channels(values, pair.source_axis))
+        heads, leaving = self.matrix.shape[1], answers.shape[-1]
+        chosen = self.heads(self.expected(entered), self.weights @ answers)
+        if chosen is not None:
+            head, origin = chosen // entered.shape[-1], chosen % entered.shape[-1]
+            # Heads of equal T share what is made by it.
+            leaders = self.leaders()
+            head = leaders[head]
+            if any(heads * int((head == one).sum()) != leaving * int((leaders == one).sum()) for one in leaders):
+                chosen = None
+        if chosen is None:
+            if layout is None:
+                return None
+            order = layout.target.flatten()
+            head, origin = torch.empty_like(order), torch.empty_like(order)
+            head[order] = torch.arange(leaving) * heads // leaving
+            origin[order] = layout.source.flatten()
+        worst = _Fit(0.0, 0, 0, leaving // heads)
+        for one in head.unique().tolist():
+            mine = head == one
+            wanted = answers[..., mine]
+            difference = (self.matrix[:, one] @ entered[..., origin[mine]] - wanted).abs().amax(-1)  # (S, L)
+            relative = (difference / wanted.abs().amax((-2, -1)).unsqueeze(-1)).nan_to_num(0.0).amax(0)
+            if float(relative.max()) > worst.difference:
+                first = int((relative > self.precision.rounding).int().argmax())
+                worst = _Fit(float(relative.max()), one, first, worst.multiplicity)
+        return worst
+
+    def leaders(self) -> Tensor:
+        """For each head the first one of equal T."""
+        rows = self.combined.transpose(0, 1).flatten(1)
+        distance = (rows.unsqueeze(1) - rows).abs().amax(-1)
+        size = rows.abs().amax(-1)
+        return (distance <= _SLACK * self.precision.rounding * torch.maximum(size, size[:, None])).int().argmax(1)
+
+    def is_all_mixing(self, target: Place) -> bool:
+        """Whether all that the layer mixes goes through a tensor, and is not mixed once more behind it."""
+        length, position = self.runs.length, self.runs.length // 3
+        held = self.base.tensors[target]
+
+        def other(tensor: Tensor) -> Tensor:
+            return changed_input(tensor, length, position)
+
+        runs = [self.runs.run((OUTPUT,), {target: lambda _: held}, change=other)]
+        if target != OUTPUT:
+            axis = next(axis for axis, size in enumerate(held.shape) if size == length)
+            changed = changed_at(held, axis, position)
+            runs.append(self.runs.run((OUTPUT,), {target: lambda _: changed}))
+        if not bool(self.matrix.tril(-1).any()):
+            runs.append(self.runs.run((OUTPUT,), change=other))
+        return not any(self._reaches(run.tensors[OUTPUT], position) for run in runs)
+
+    def _reaches(self, output: Tensor, position: int) -> bool:
+        """Whether an output differs from the plain one at another position than the one that was changed."""
+        plain = self.base.tensors[OUTPUT]
+        difference = (output - plain).abs() > self.precision.rounding * plain.abs().max()
+        axes = [axis for axis, size in enumerate(plain.shape) if size == self.runs.length]
+        elsewhere = torch.arange(self.runs.length, device=plain.device) != position
+        return all(bool(by_position(difference, axis)[elsewhere].any()) for axis in axes)
