@@ -23,17 +23,19 @@ from statesize.results.store import SCHEMA
 class Decay(nn.Module):
     kind = "decay"
 
-    def __init__(self, width, heads, size):
+    def __init__(self, width, heads, size, shared=5):
         super().__init__()
-        self.heads, self.size, self.multiplicity = heads, size, 5
+        self.heads, self.size, self.multiplicity = heads, size, shared
         self.projection = nn.Linear(width, 2 * heads * size)
+        self.value, self.output = nn.Linear(width, heads * shared), nn.Linear(heads * shared, width)
 
     def operator(self, hidden):
         key, query = self.projection(hidden).view(*hidden.shape[:2], 2, self.heads, self.size).permute(2, 0, 3, 1, 4)
         return Recurrence(torch.full((*key.shape[:-1], 1), 0.9, dtype=key.dtype), key, query)
 
     def forward(self, hidden):
-        return hidden.cumsum(1) / hidden.shape[1]
+        value = self.value(hidden).unflatten(-1, (self.heads, self.multiplicity)).transpose(1, 2)
+        return self.output(self.operator(hidden).apply(value).transpose(1, 2).flatten(2))
 
 
 class Attention(Decay):
@@ -105,7 +107,7 @@ def test_dims_coordinates_and_attributes(model):
 
 
 def test_one_channel_an_operator_is_called_channel(model):
-    model.first.multiplicity = 1
+    model.first = Decay(8, 2, 3, shared=1)
     assert profile(model, LONG).mixer("first")["entropy"].dims == ("sequence", "channel", "position")
 
 
@@ -283,7 +285,7 @@ def test_unknown_engine(model):
 
 
 class Fixed(Decay):
-    """A mixer whose operator a test gives, as a function of the hidden states."""
+    """A mixer whose operator a test gives, as a function of the hidden states, and that has none to compare it with."""
 
     def __init__(self, operator):
         super().__init__(8, 2, 3)
@@ -291,6 +293,9 @@ class Fixed(Decay):
 
     def operator(self, hidden):
         return self.make(hidden)
+
+    def forward(self, hidden):
+        return hidden.cummax(1).values
 
 
 def test_an_overflowing_operator_names_layer_head_and_position(model):
@@ -310,7 +315,7 @@ def test_what_measure_refuses_names_layer_and_sequence(model):
         def to(self, dtype=None, device=None):
             raise InputError("T has infinity at batch index (0, 1)")
 
-    calls = iter([Dense, Refused])
+    calls = iter([Dense, Dense, Dense, Refused])  # T is asked for twice: in float64 and in float32
     model.second = Fixed(lambda hidden: next(calls)(torch.ones(1, 2, 14, 14).tril()))
     with pytest.raises(InputError, match=r"^Mixer second, sequence 1 .*: T has infinity at batch index \(0, 1\)$"):
         profile(model, [LONG, LONG])
@@ -328,7 +333,7 @@ def test_norms_and_bounds_beyond_float32(model, scale):
 
 
 def test_a_head_count_that_changes_is_refused(model):
-    heads = iter([2, 3])
+    heads = iter([2, 2, 3, 3])  # T is asked for twice: in float64 and in float32
     model.second = Fixed(lambda hidden: Dense(torch.ones(1, next(heads), 14, 14).tril()))
     with pytest.raises(ModelError, match=r"Mixer second.* 2 heads at sequence 0 and 3 at sequence 1"):
         profile(model, [LONG, LONG])

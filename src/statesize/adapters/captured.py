@@ -206,6 +206,7 @@ def from_method(known: FoundMixer, call: Call, forward: Forward, run_difference:
             return cast("Callable[[Tensor], object]", getattr(mixer, method))(received)
 
     try:
+        checked = _checked(name, call, forward, called) if check else Checked()
         operator = called("operator")
     except InputError as error:
         raise InputError(f"Mixer {name} (indices are sequence, head, position, …): {error}") from error
@@ -226,14 +227,6 @@ def from_method(known: FoundMixer, call: Call, forward: Forward, run_difference:
     for tensor in vars(operator).values():
         if isinstance(tensor, Tensor) and tensor.ndim >= 3:
             check_finite(name, "head", "the operator has", tensor)
-    checked = Checked()
-    if check:
-        exact = operator
-        # The author's code may be written for one dtype: what it then raises can be anything.
-        with suppress(Exception):
-            exact = cast("Operator", called("operator", double=True))
-        runs = LoneRuns(mixer, call.args, call.kwargs, forward.length, forward.sequences)
-        checked = check_declared(name, runs, exact)
     heads, multiplicity = operator.batch_shape[1], known.multiplicity
     if checked.multiplicity and checked.multiplicity != multiplicity:
         if hasattr(mixer, "multiplicity"):
@@ -263,6 +256,24 @@ def from_method(known: FoundMixer, call: Call, forward: Forward, run_difference:
         f"Its T is not checked: {checked.reason}." if checked.reason else "",
         values=values,
     )
+
+
+def _checked(name: str, call: Call, forward: Forward, called: Callable[..., object]) -> Checked:
+    """How T of a method `operator`, in float64 if its code knows that, agrees with what the layer computes."""
+    # The author's code may be written for one dtype: what it then raises can be anything.
+    operator: object = None
+    with suppress(Exception):
+        operator = called("operator", double=True)
+    if operator is None:
+        operator = called("operator")
+    if not isinstance(operator, Operator) or (len(operator.batch_shape), operator.batch_shape[:1], operator.length) != (
+        2,
+        (forward.sequences,),
+        forward.length,
+    ):
+        return Checked(reason="its T is not one of the text's positions")
+    runs = LoneRuns(call.module, call.args, call.kwargs, forward.length, forward.sequences)
+    return check_declared(name, runs, operator)
 
 
 def _cached_numbers(operator: Operator, multiplicity: int) -> int:

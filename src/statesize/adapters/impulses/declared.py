@@ -89,8 +89,11 @@ def check_declared(name: str, runs: LoneRuns, operator: Operator) -> Checked:
         return Checked(reason=f"the layer does not run by itself ({str(error).strip().splitlines()[0]})")
     if output is None or not output.is_floating_point() or not bool(output.isfinite().all()):
         return Checked(reason="the layer returns no tensor of finite numbers")
+    matrix = operator.dense().double().cpu()
+    if not bool(matrix.isfinite().all()):
+        return Checked(reason="its T is not finite")
     exact = runs.precision is DOUBLE and operator.dtype is torch.float64
-    check = _Check(replace(runs, largest=LARGEST * output.numel()), operator.dense().double().cpu(), DOUBLE)
+    check = _Check(replace(runs, largest=LARGEST * output.numel()), matrix, DOUBLE)
     single = replace(check, precision=SINGLE)
     if not exact:
         check = single
@@ -152,7 +155,7 @@ class _Check:
     def right(self) -> _Fit | None:
         """The first pair of tensors that T maps to each other, through which all mixing goes."""
         pairs = list(self.pairs())
-        for pair in (*pairs, *(other for pair in pairs for other in self.later(pair))):
+        for pair in (*pairs, *(other for first in pairs for other in self.later(first))):
             fit = self.fit(pair)
             if fit is not None and fit.difference <= self.precision.rounding and self.is_all_mixing(pair.target):
                 return fit
@@ -241,16 +244,16 @@ class _Check:
             head, origin = torch.empty_like(order), torch.empty_like(order)
             head[order] = torch.arange(leaving) * heads // leaving
             origin[order] = layout.source.flatten()
-        worst = _Fit(0.0, 0, 0, leaving // heads)
-        for one in head.unique().tolist():
+        largest, wrong = 0.0, (0, 0)
+        for one in reversed(head.unique().tolist()):
             mine = head == one
             wanted = answers[..., mine]
             difference = (self.matrix[:, one] @ entered[..., origin[mine]] - wanted).abs().amax(-1)  # (S, L)
             relative = (difference / wanted.abs().amax((-2, -1)).unsqueeze(-1)).nan_to_num(0.0).amax(0)
-            if float(relative.max()) > worst.difference:
-                first = int((relative > self.precision.rounding).int().argmax())
-                worst = _Fit(float(relative.max()), one, first, worst.multiplicity)
-        return worst
+            largest = max(largest, float(relative.max()))
+            beyond = relative > self.precision.rounding
+            wrong = (one, int(beyond.int().argmax())) if bool(beyond.any()) else wrong
+        return _Fit(largest, *wrong, leaving // heads)
 
     def leaders(self) -> Tensor:
         """For each head the first one of equal T."""

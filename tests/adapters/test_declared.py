@@ -1,0 +1,155 @@
+"""T that a layer declares by a method `operator` is compared with what the layer computes."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+import statesize as ss
+from statesize.adapters import capture
+from statesize.errors import ModelError
+
+HEADS, SIZE, WIDTH, LENGTH = 2, 4, 8, 12
+
+
+class Layer(nn.Module):
+    """Linear attention with decay, 2 heads of 4 channels."""
+
+    def __init__(self):
+        super().__init__()
+        self.projections = nn.Linear(WIDTH, 3 * WIDTH)
+        self.gate, self.norm, self.output = nn.Linear(WIDTH, WIDTH), nn.LayerNorm(WIDTH), nn.Linear(WIDTH, WIDTH)
+        self.decay = nn.Linear(WIDTH, HEADS)
+
+    def parts(self, hidden):
+        query, key, value = (
+            part.unflatten(-1, (HEADS, SIZE)).transpose(1, 2) for part in self.projections(hidden).chunk(3, -1)
+        )
+        return query, key, value, self.decay(hidden).sigmoid().transpose(1, 2).unsqueeze(-1)
+
+    def operator(self, hidden):
+        query, key, _, decay = self.parts(hidden)
+        return ss.Recurrence(decay, key, query)
+
+    def mixed(self, hidden):
+        query, key, value, decay = self.parts(hidden)
+        total = decay.log().cumsum(-2)
+        weights = (query @ key.mT) * (total - total.mT).exp()
+        return (weights.tril() @ value).transpose(1, 2).flatten(2)
+
+    def forward(self, hidden):
+        return self.output(self.mixed(hidden))
+
+
+class Gated(Layer):
+    def forward(self, hidden):
+        return self.output(self.norm(self.mixed(hidden)) * self.gate(hidden).sigmoid())
+
+
+class Biased(Layer):
+    """What leaves is T u and a constant."""
+
+    def mixed(self, hidden):
+        return super().mixed(hidden) + self.output.bias
+
+
+class WrongDecay(Layer):
+    def operator(self, hidden):
+        query, key, _, decay = self.parts(hidden)
+        return ss.Recurrence(0.3 * decay, key, query)
+
+
+class FlippedKeys(Layer):
+    def operator(self, hidden):
+        query, key, _, decay = self.parts(hidden)
+        return ss.Recurrence(decay, key.flip(-2), query)
+
+
+class WrongInOneHead(Layer):
+    def operator(self, hidden):
+        matrix = super().operator(hidden).dense().clone()
+        matrix[:, 1] *= 1 + 1e-6
+        return ss.Dense(matrix)
+
+
+class WrongInOneRow(Layer):
+    def operator(self, hidden):
+        matrix = super().operator(hidden).dense().clone()
+        matrix[:, 1, 7, 2] *= 1.01
+        return ss.Dense(matrix)
+
+
+class Identity(Layer):
+    def operator(self, hidden):
+        return ss.Dense(torch.eye(hidden.shape[1]).expand(len(hidden), HEADS, -1, -1))
+
+
+class Half(Layer):
+    """T leaves out what is mixed once more behind it."""
+
+    def forward(self, hidden):
+        return self.output(self.mixed(hidden)).cumsum(1)
+
+
+class Nonlinear(Layer):
+    """Positions are mixed by a maximum: no T."""
+
+    def forward(self, hidden):
+        return hidden.cummax(1).values
+
+
+def model_of(layer):
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Embedding(50, WIDTH), layer())
+
+
+def ids():
+    return torch.randint(50, (2, LENGTH), generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("layer", [Layer, Gated, Biased])
+def test_a_declared_operator_is_compared_in_float64_and_its_channels_are_counted(layer):
+    (item,) = capture(model_of(layer), ids())
+    assert item.faithfulness == item.operator_difference < 1e-12
+    assert (item.units, item.multiplicity, item.note) == (HEADS, SIZE, "")
+    # Numbers of state: 4 keys times 4 channels in each of 2 heads, of 4 bytes.
+    assert item.state_bytes == SIZE * SIZE * HEADS * 4
+
+
+@pytest.mark.parametrize(
+    ("layer", "where"),
+    [
+        (WrongDecay, "head 0 at position 1"),
+        (FlippedKeys, "head 0 at position 0"),
+        (WrongInOneHead, "head 1 at position 0"),
+        (WrongInOneRow, "head 1 at position 7"),
+        (Identity, "head 0 at position 0"),
+        (Half, "head 0"),
+    ],
+)
+def test_an_operator_that_the_layer_does_not_compute_is_refused_with_its_place(layer, where):
+    with pytest.raises(ModelError, match=rf"operator\(hidden\) must be what the layer computes, .* first in {where}"):
+        next(capture(model_of(layer), ids()))
+
+
+def test_a_multiplicity_that_is_not_the_layer_s_is_refused():
+    model = model_of(Layer)
+    model[1].multiplicity = 3
+    with pytest.raises(ModelError, match=r"multiplicity must be 4, .* got 3"):
+        next(capture(model, ids()))
+    model[1].multiplicity = SIZE
+    assert next(capture(model, ids())).multiplicity == SIZE
+
+
+def test_what_cannot_be_compared_says_why():
+    (item,) = capture(model_of(Nonlinear), ids())
+    assert item.faithfulness is None
+    assert math.isnan(item.operator_difference)
+    assert item.note.startswith("Its T is not checked: the layer has no tensor")
+
+
+def test_readings_without_checks_leave_it_out():
+    (item,) = capture(model_of(WrongDecay), ids(), checks="none")
+    assert item.faithfulness is None
+    assert not item.note
