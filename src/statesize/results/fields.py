@@ -167,7 +167,7 @@ COLUMNS = {
     "norm of what it carries, without the first columns, or as the entropy of σ².",
     "faithfulness": "The largest difference, over sequences, of the operator applied to the layer's input, and of the "
     "layer's output where it was measured, from what the unaltered model computed, relative to the largest value; not "
-    "checked where a layer reports its own matrix.",
+    "known where a layer reports a matrix that could not be compared.",
     "run_difference": "The largest difference, over sequences, of the last hidden state in the observed run from that "
     "of the unaltered model, relative to the largest value.",
     "cause": "Why the layer could not be measured, in a row without numbers; empty for those that were.",

@@ -230,11 +230,12 @@ class _Check:
         answers, entered = answers - zero, cast("Tensor", self.channels(values, pair.source_axis))
         heads, leaving = self.matrix.shape[1], answers.shape[-1]
         chosen = self.heads(self.expected(entered), self.weights @ answers)
+        head, origin = torch.empty(0), torch.empty(0)
         if chosen is not None:
-            head, origin = chosen // entered.shape[-1], chosen % entered.shape[-1]
+            origin = chosen % entered.shape[-1]
             # Heads of equal T share what is made by it.
             leaders = self.leaders()
-            head = leaders[head]
+            head = leaders[chosen // entered.shape[-1]]
             if any(heads * int((head == one).sum()) != leaving * int((leaders == one).sum()) for one in leaders):
                 chosen = None
         if chosen is None:
@@ -245,7 +246,7 @@ class _Check:
             head[order] = torch.arange(leaving) * heads // leaving
             origin[order] = layout.source.flatten()
         largest, wrong = 0.0, (0, 0)
-        for one in reversed(head.unique().tolist()):
+        for one in reversed(cast("list[int]", head.unique().tolist())):
             mine = head == one
             wanted = answers[..., mine]
             difference = (self.matrix[:, one] @ entered[..., origin[mine]] - wanted).abs().amax(-1)  # (S, L)
