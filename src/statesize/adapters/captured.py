@@ -272,7 +272,7 @@ def _checked(name: str, call: Call, forward: Forward, called: Callable[..., obje
         forward.length,
     ):
         return Checked(reason="its T is not one of the text's positions")
-    runs = LoneRuns(call.module, call.args, call.kwargs, forward.length, forward.sequences)
+    runs = LoneRuns(call.module, call.args, call.kwargs, forward.length, forward.sequences, autocast=call.autocast)
     return check_declared(name, runs, operator)
 
 
