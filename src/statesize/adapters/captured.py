@@ -27,13 +27,10 @@ from statesize.adapters.models.held import (
 )
 from statesize.adapters.models.in_double import double_precision
 from statesize.adapters.models.threads import one_run
-from statesize.adapters.observation import Observation, Units, nothing
+from statesize.adapters.observation import SHARED, Observation, Units, nothing
 from statesize.adapters.replaced import interrupts_held
 from statesize.errors import InputError, ModelError
 from statesize.operators import Dense, Operator, Shared, SoftmaxAttention
-
-SHARED = "#shared"
-"""Behind the name of a mixer, where its heads are measured together."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -91,6 +91,8 @@ def running_modules(
 
 Units = slice | Tensor
 
+SHARED = "#shared"
+"""Behind the name of a mixer, where its heads are measured together."""
 EXACT = 1e-9
 """The largest difference of T u from what the layer's own code computes, both in float64, relative to the largest."""
 

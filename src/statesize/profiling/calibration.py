@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from statesize.adapters import Captured, Checks
-from statesize.adapters.captured import SHARED
+from statesize.adapters.observation import SHARED
 from statesize.adapters.other_mixing import is_own_code
 from statesize.measurement.settings import Settings
 from statesize.parallel.threads import in_parallel, one_torch_thread

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from statesize.adapters import Capture, Captured, Checks, capture
-from statesize.adapters.captured import SHARED
 from statesize.adapters.models.inputs import Inputs
+from statesize.adapters.observation import SHARED
 from statesize.errors import InputError
 from statesize.measurement.columns import LONGEST, entropies, sinks
 from statesize.measurement.measurement import Measurement, measure_at

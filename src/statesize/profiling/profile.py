@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from statesize.adapters.captured import SHARED
+from statesize.adapters.observation import SHARED
 from statesize.check import refuse
 from statesize.errors import InputError, StatesizeWarning
 from statesize.measurement.chart import Metric, metric_title

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import xarray as xr
 
-from statesize.adapters.captured import SHARED
+from statesize.adapters.observation import SHARED
 from statesize.adapters.selection import NothingMeasuredError
 from statesize.errors import FileError
 from statesize.io.files import LOCK, Parts, only_writer, parse_json

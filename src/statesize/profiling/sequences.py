@@ -12,7 +12,7 @@ import xarray as xr
 from torch import nn
 
 from statesize.adapters import Captured, CheckPolicy
-from statesize.adapters.captured import SHARED
+from statesize.adapters.observation import SHARED
 from statesize.adapters.selection import NothingMeasuredError
 from statesize.io.files import digest
 from statesize.measurement.settings import Settings

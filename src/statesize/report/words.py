@@ -12,7 +12,7 @@ from typing import Literal
 
 import numpy as np
 
-from statesize.adapters.captured import SHARED
+from statesize.adapters.observation import SHARED
 from statesize.io.text import byte_count
 from statesize.measurement.chart import METRICS
 from statesize.measurement.columns import MARKED

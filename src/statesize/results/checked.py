@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from xarray.backends import BackendArray
 from xarray.core import indexing
 
-from statesize.adapters.captured import SHARED
+from statesize.adapters.observation import SHARED
 from statesize.check import plain_number
 from statesize.io.files import check_header
 from statesize.results.fields import BY_SEQUENCE, BY_UNIT, FIELDS, UNITS, mixer_dims

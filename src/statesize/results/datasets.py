@@ -12,7 +12,7 @@ import safetensors.numpy
 import xarray as xr
 from safetensors import SafetensorError
 
-from statesize.adapters.captured import SHARED
+from statesize.adapters.observation import SHARED
 from statesize.errors import ModelError
 from statesize.io.files import parse_json
 from statesize.measurement.measurement import Measurement

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from statesize.adapters.captured import SHARED
+from statesize.adapters.observation import SHARED
 from statesize.cli.shared.table import BAR, number_text, print_notes, print_table
 from statesize.io.text import byte_count
 from statesize.measurement.statistics import signed

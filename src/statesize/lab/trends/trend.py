@@ -14,7 +14,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from statesize.adapters.captured import SHARED
+from statesize.adapters.observation import SHARED
 from statesize.check import refuse
 from statesize.io.files import parse_json
 from statesize.measurement.chart import METRICS, Metric
