@@ -10,7 +10,7 @@ from torch import nn
 from statesize.adapters import capture
 from statesize.cli.shared.printing import profile_document
 from statesize.cli.shared.summary import print_summary
-from statesize.errors import ModelError
+from statesize.errors import ModelError, StatesizeWarning
 from statesize.measurement.settings import check_settings
 from statesize.profiling import plan, profile
 from statesize.profiling.sequences import SequenceTask, SequenceWork
@@ -53,7 +53,8 @@ EVEN, ODD = [2, 3, 5, 7, 11, 13], [3, 5, 7, 11, 13, 17]
 
 
 def test_one_that_is_refused_everywhere_is_skipped(model, capsys, tmp_path):
-    found = profile(model, [ODD])
+    with pytest.warns(StatesizeWarning, match="1 of 2 layers of Model could not be measured"):
+        found = profile(model, [ODD])
     assert found.mixers == ("layers.0",)
     assert "layers.1 must be causal, but its output at" in found.attributes["skipped"]["layers.1"]
     print_summary([found])
@@ -77,7 +78,8 @@ def test_one_that_is_refused_in_some_sequences_says_in_how_many(model):
 def test_only_where_nothing_of_a_choice_is_left_is_it_an_error(model):
     with pytest.raises(ModelError, match=r"Mixer layers\.1 must be causal"):
         profile(model, [ODD], layers="layers.1")
-    chosen = profile(model, [ODD], layers=["layers.0", "layers.1"])
+    with pytest.warns(StatesizeWarning, match="1 of 2 layers"):
+        chosen = profile(model, [ODD], layers=["layers.0", "layers.1"])
     assert chosen.mixers == ("layers.0",)
     assert list(chosen.attributes["skipped"]) == ["layers.1"]
     alone = profile(model, [ODD], layers=[0])
@@ -110,7 +112,8 @@ def test_one_that_fails_when_it_runs_again_is_skipped():
         told.append(step.name)
         changed(model)
 
-    found = profile(model, token_ids(1), on_progress=tell)
+    with pytest.warns(StatesizeWarning, match="1 of 2 layers"):
+        found = profile(model, token_ids(1), on_progress=tell)
     assert told == ["model.layers.0.self_attn", "model.layers.0.self_attn#shared"]
     assert found.mixers == ("model.layers.0.self_attn",)
     assert "its output when it runs again" in found.attributes["skipped"]["model.layers.1.self_attn"]
