@@ -121,8 +121,13 @@ def test_accelerate():
     shape = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
     model = transformers.LlamaForCausalLM(transformers.LlamaConfig(vocab_size=64, **shape))
     plain = copy.deepcopy(model)
-    prepared = accelerate.Accelerator(mixed_precision="bf16", cpu=True).prepare(model)
-    found, expected = list(ss.capture(prepared, IDS)), list(ss.capture(plain, IDS))
+    # A process has one state of accelerate, which other tests may have set.
+    accelerate.state.AcceleratorState._reset_state(reset_partial_state=True)
+    try:
+        prepared = accelerate.Accelerator(mixed_precision="bf16", cpu=True).prepare(model)
+        found, expected = list(ss.capture(prepared, IDS)), list(ss.capture(plain, IDS))
+    finally:
+        accelerate.state.AcceleratorState._reset_state(reset_partial_state=True)
     assert [item.name for item in found] == [item.name for item in expected]
     for item in found:
         assert 1e-5 < item.faithfulness <= 1e-2
