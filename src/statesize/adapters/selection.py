@@ -36,7 +36,7 @@ _NOTHING_LOST = (_NO_MIXING, _NOT_CALLED, "held fixed")
 
 
 def lost_mixers(skipped: Mapping[str, str], measured: Iterable[str]) -> dict[str, str]:
-    """Of what was skipped, the layers that mix positions and are not measured, with the cause."""
+    """The skipped layers that mix positions and are not measured, with the cause."""
     known = set(measured)
     lost = {
         name: reason

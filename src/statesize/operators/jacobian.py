@@ -79,8 +79,10 @@ class Jacobian:
         if not bool(difference.any() or product.any()):
             return INDEPENDENT
         tolerance, size = _TOLERANCE[self._point.dtype], float(_linalg.vector_norm(difference))
-        if not float(_linalg.vector_norm(product - difference)) <= tolerance * size:
-            bent = float(_linalg.vector_norm(bend)) > tolerance * size
+        wrong = float(_linalg.vector_norm(product - difference))
+        if not wrong <= tolerance * size:
+            # At a kink the two sides explain the difference; where a function is flat, bend is round-off alone.
+            bent = float(_linalg.vector_norm(bend)) > tolerance * wrong
             return KINK if bent else "a finite difference of its outputs differs from its derivative"
         # <J x, J x> = <x, Jᵀ J x>.
         square, other = float(product.square().sum()), float((pulled * direction.flatten().cpu()).sum())
