@@ -57,7 +57,7 @@ def sixty_digits(seeds: int) -> dict[str, Any]:
 
 
 def default_bounds(seeds: int) -> dict[str, Any]:
-    """Counts as they are bounded by default, against exact ones."""
+    """Counts as they are bounded by default beyond 1,024 tokens, against exact ones."""
     tallies: dict[str, campaigns.Bounds] = {}
     for family in FAMILIES:
         campaigns.default_bounds(tallies, family, range(seeds), LENGTHS)
