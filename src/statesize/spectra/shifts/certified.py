@@ -26,7 +26,7 @@ from statesize.spectra.spectrum import UNDERFLOW
 # Steps of a bisection for each position, at the most: as many as separate σ_1 from ‖H‖_F to double precision.
 _BISECTIONS = 16
 # Rounds after which singular values of what is still open cost less.
-_ROUNDS = 7
+_ROUNDS = 12
 # How far beyond the thresholds of a group its range ends at first, relative to them; later by what evaluations were
 # uncertain, times a factor, as that grows towards smaller thresholds.
 _MARGIN, _FARTHER = 1e-5, 2.0
@@ -80,6 +80,9 @@ class SharedThresholds:
         self._shift = self.low.new_zeros(0)
         self._count = self.limit.new_zeros(0, self.limit.shape[-1])
         self._uncertainty = self.low.new_zeros(0, self.limit.shape[-1])
+        # What they say: bounds on counts and the nearest thresholds surely below and above each position's own.
+        self._lower, self._upper = self.least.clone(), self.limit.clone()
+        self._below, self._above = torch.zeros_like(self.low), torch.full_like(self.low, math.inf)
         # How far beyond the thresholds of a group its range ends, relative to them, (N,).
         self._margin = torch.full_like(self.low[:, 0], _MARGIN)
 
@@ -87,16 +90,17 @@ class SharedThresholds:
         """Lower and upper bounds (N, b), apart by at most 1 or the accuracy times the upper one where that succeeds."""
         # `closer` returns `low` and `high` (N, b), closer together at positions of a mask (N, b), the same at others.
         for attempt in range(_ROUNDS):
-            lower, upper, below, above = self._known()
-            unresolved = self._unresolved(lower, upper)
-            within = unresolved & (below > 0) & torch.isfinite(above)
+            unresolved = self._unresolved()
+            within = unresolved & (self._below > 0) & torch.isfinite(self._above)
             if attempt > 1 and closer is not None and bool(within.any()):
+                before = self.low, self.high
                 self.low, self.high = closer(within)
-                lower, upper, below, above = self._known()
-                unresolved = self._unresolved(lower, upper)
+                changed = ((self.low != before[0]) | (self.high != before[1])).any(-1)
+                self._learn(changed[self._group].nonzero().squeeze(-1))
+                unresolved = self._unresolved()
                 within &= unresolved
-            ends = self._ends(unresolved & (below == 0), unresolved & torch.isinf(above))
-            between = self._between(within, upper - lower, lower, below, above, attempt)
+            ends = self._ends(unresolved & (self._below == 0), unresolved & torch.isinf(self._above))
+            between = self._between(within, attempt)
             group, shift = (torch.cat(parts) for parts in zip(*ends, between, strict=True))
             if not group.numel():
                 # Thresholds inside the bounds on σ_1 separate nothing; these come closer in a later round.
@@ -104,17 +108,16 @@ class SharedThresholds:
                     break
                 continue
             self._evaluate(group, shift)
-        lower, upper, _, _ = self._known()
-        return lower, upper
+        return self._lower, self._upper
 
     def apart(self, lower: Tensor, upper: Tensor) -> Tensor:
         """Where bounds are farther apart than requested, or contradict each other, (N, b)."""
         far = upper - lower > torch.floor(self.accuracy * upper).clamp(min=float(self.accuracy > 0))
         return self.wanted & (far | (lower > upper))
 
-    def _unresolved(self, lower: Tensor, upper: Tensor) -> Tensor:
+    def _unresolved(self) -> Tensor:
         # Below the error nothing can be counted, and without an upper bound no threshold is surely above.
-        return self.apart(lower, upper) & (self.low > self.error) & torch.isfinite(self.high)
+        return self.apart(self._lower, self._upper) & (self.low > self.error) & torch.isfinite(self.high)
 
     def _ends(self, without_below: Tensor, without_above: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         """Right below the smallest threshold of each group that has none below it, and right above the largest."""
@@ -125,17 +128,16 @@ class SharedThresholds:
         most = torch.where(without_above[group], self.high[group], 0).amax(-1)
         yield group, most * (1 + self._margin[group])
 
-    def _between(
-        self, chosen: Tensor, gap: Tensor, lower: Tensor, below: Tensor, above: Tensor, attempt: int
-    ) -> tuple[Tensor, Tensor]:
+    def _between(self, chosen: Tensor, attempt: int) -> tuple[Tensor, Tensor]:
         """Thresholds that divide the ranges around those of chosen positions, each once."""
         group, offset = chosen.nonzero(as_tuple=True)
         at = group, offset
-        allowed = torch.floor(self.accuracy * lower[at]).clamp(min=1)
+        lower, below = self._lower[at], self._below[at]
+        allowed = torch.floor(self.accuracy * lower).clamp(min=1)
         # One part more each round, as a threshold inside the bounds on a position's own σ_1 separates nothing.
-        parts = torch.ceil(_FINER * gap[at].double() / allowed).clamp(2, _MOST) + attempt
+        parts = torch.ceil(_FINER * (self._upper[at] - lower).double() / allowed).clamp(2, _MOST) + attempt
         # Positions of a range divide it alike.
-        start, width = below[at].log(), (above[at] / below[at]).log()
+        start, width = below.log(), (self._above[at] / below).log()
         ranges, member = _distinct(group, start, width)
         parts = parts.new_zeros(ranges.shape).scatter_reduce(0, member, parts, "amax")[member]
         step = width / parts
@@ -160,21 +162,24 @@ class SharedThresholds:
         self._uncertainty = torch.cat([self._uncertainty, uncertainty])
         farther = _FARTHER * (uncertainty.amax(-1) / shift).nan_to_num(posinf=0.0)
         self._margin.scatter_reduce_(0, group, farther, "amax")
+        self._learn(torch.arange(len(self._group) - len(group), len(self._group), device=group.device))
 
-    def _known(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """What all evaluations say: bounds on counts and the nearest thresholds below and above each position's own."""
-        shift, high, low = self._shift[:, None], self.high[self._group], self.low[self._group]
-        surely_above, surely_below = high <= shift - self._uncertainty, low >= shift + self._uncertainty
-        group = self._group[:, None].expand_as(self._count)
+    def _learn(self, evaluations: Tensor) -> None:
+        """Takes some evaluations (m,) into what is known; bounds on thresholds only ever come closer."""
+        group, count = self._group[evaluations], self._count[evaluations]
+        shift, uncertainty = self._shift[evaluations, None], self._uncertainty[evaluations]
+        surely_above = self.high[group] <= shift - uncertainty
+        surely_below = self.low[group] >= shift + uncertainty
+        index = group[:, None].expand_as(count)
 
-        def gathered(start: Tensor, known: Tensor, value: Tensor, largest: bool) -> Tensor:
-            resolved = torch.where(known, value, start[self._group])
-            return start.scatter_reduce(0, group, resolved, "amax" if largest else "amin")
+        def take(known: Tensor, surely: Tensor, value: Tensor, largest: bool) -> None:
+            resolved = torch.where(surely, value, known[group])
+            known.scatter_reduce_(0, index, resolved, "amax" if largest else "amin")
 
-        none, infinite = torch.zeros_like(self.low), torch.full_like(self.low, math.inf)
-        lower = gathered(self.least, surely_above, self._count, True)
-        upper = gathered(self.limit, surely_below, self._count, False)
-        return lower, upper, gathered(none, surely_below, shift, True), gathered(infinite, surely_above, shift, False)
+        take(self._lower, surely_above, count, True)
+        take(self._upper, surely_below, count, False)
+        take(self._below, surely_below, shift, True)
+        take(self._above, surely_above, shift, False)
 
 
 def _distinct(group: Tensor, *columns: Tensor) -> tuple[Tensor, Tensor]:
@@ -195,7 +200,7 @@ def _kinds(numbers: Tensor) -> Tensor:
 
 # How close bounds on σ_1 are for counts between bounds: everywhere, and how many times closer each time that counts
 # are still too far apart then, down to the last number.
-_CLOSE, _CLOSER, _CLOSEST = 1e-1, 6.0, 4e-4
+_CLOSE, _CLOSER, _CLOSEST = 1e-1, 6.0, 1e-6
 
 
 class CertifiedBlocks(HankelBlocks):

@@ -70,7 +70,7 @@ class TridiagonalEngine(Engine):
     def _width(self, cut: Cut) -> int:
         """Positions of a chunk, b: a power of 2 about a tenth of the sequence, fewer where each has several rows."""
         if self.width or cut.readouts == 1:
-            return self.width or (32 if cut.length < 768 else 64)
+            return self.width or (16 if cut.length < 768 else 32 if cut.length < 1536 else 64)
         return min((16, 32, 64), key=lambda b: self._operations(cut, _SHIFTS_OF_DEFAULTS, b))
 
     @torch.no_grad()

@@ -28,8 +28,9 @@ from statesize.spectra.spectrum import ROUND_OFF, UNDERFLOW, fourth_root
 
 Array = npt.NDArray[np.float64]
 
-# Positions from one whose σ_1 is bounded by itself to the next, and how close the bounds are then, relative to it.
-_EVERY, _CLOSE = 4, 5e-3
+# Length up to which σ_1 of every position is bounded by itself, positions from one to the next beyond it, and how close
+# the bounds are then, relative to σ_1.
+_ALL, _EVERY, _CLOSE = 768, 4, 1e-3
 # Relative round-off of a norm.
 _ROUNDED = 1e-12
 
@@ -130,7 +131,7 @@ class TridiagonalChunks:
 
     def _sampled(self, strict: Tensor) -> tuple[Tensor, Tensor]:
         if not bool((strict < 0).any()):
-            return largest_everywhere(strict, _EVERY, _CLOSE)
+            return largest_everywhere(strict, 1 if self.length <= _ALL else _EVERY, _CLOSE)
         position = torch.arange(self.length, device=strict.device)
         rank = torch.minimum(position, self.readouts * (self.length - position)).clamp(min=1)
         low = (1 - _ROUNDED) * (corner_energies(strict) / rank).sqrt()
