@@ -178,9 +178,8 @@ class Capture(Iterator[Captured]):
         """The mixers of a call, of which the first holds what the cache has for the module beside their kernels."""
         items = self._checked(call, labels)
         at = next((at for at, item in enumerate(items) if item.kind != SHORT_CONVOLUTION), None)
-        if at is not None:
-            held = items[at].state_bytes + bytes_beside(call.module, self._forward.length)
-            items[at] = replace(items[at], state_bytes=held)
+        if at is not None and (held := items[at].state_bytes) is not None:
+            items[at] = replace(items[at], state_bytes=held + bytes_beside(call.module, self._forward.length))
         return items
 
     def _checked(self, call: Call, labels: list[str]) -> list[Captured]:

@@ -116,8 +116,9 @@ class Observation:
         operator: Builds T for chosen units only, batch shape (sequence, chosen units).
         values: U, (sequence, unit, L, P): what the kernel mixed.
         mixed: Y, of the same shape: what the model itself passed on; P channels where several inputs enter u.
-        state_size: Theoretical state-size once it has filled, or None where it is a cache that grows.
-        state_bytes: Bytes that the model's own cache holds for this kernel at the end of one sequence.
+        state_size: Theoretical state-size once it has filled; None for a cache that grows, and where it is not known.
+        state_bytes: Bytes that the model's own cache holds for this kernel at the end of one sequence; None where its
+            size is not known.
         passed_on: Maps T u, (sequence, chosen units, L, P), and the choice of units to what the model passes on: the
             identity, or an output gate or bias.
         inner: Whether it is part of another mixer, as the short convolution of a Mamba block.
@@ -145,7 +146,7 @@ class Observation:
     values: Tensor
     mixed: Tensor
     state_size: int | None
-    state_bytes: int
+    state_bytes: int | None
     passed_on: Callable[[Tensor, Units], Tensor] = unchanged
     inner: bool = False
     note: str = ""

@@ -15,6 +15,7 @@ from statesize.errors import InputError
 from statesize.measurement.measurement import Measurement, hankel_singular_values
 from statesize.operators import Operator
 from statesize.profiling.profile import Profile
+from statesize.results.summary import largest_size
 
 # Columns of T in memory at once while its norm is computed.
 _BLOCK = 256
@@ -93,7 +94,8 @@ def recommend_state_size(
             states, distilled by `statesize.lab.training.distil` as in `statesize study distillation`.
 
     Returns:
-        The recommendation, at most the largest theoretical state-size; for a profile one for each mixer, by name.
+        The recommendation, at most the largest theoretical state-size, or the largest ceiling where that is not known;
+        for a profile one for each mixer, by name.
 
     Raises:
         InputError: The loss is not between 0 and 1, or the entropy was not measured.
@@ -109,10 +111,12 @@ def recommend_state_size(
     if isinstance(measured, Measurement):
         largest = max(1, int(measured.state_size.max()))
         return _recommended(_average_ess(measured), largest, loss, calibration)
-    return {
-        row["layer"]: _recommended(row["average_entropy"], max(1, row["tss"]), loss, calibration)
-        for row in measured.summary_rows()
-    }
+    recommended: dict[str, Recommendation] = {}
+    for row in measured.summary_rows():
+        known = "ceiling" if math.isnan(row["tss"]) else "state_size"
+        largest = max(1, int(largest_size(measured.mixer(row["layer"]), known)))
+        recommended[row["layer"]] = _recommended(row["average_entropy"], largest, loss, calibration)
+    return recommended
 
 
 def predicted_error(measured: Measurement, state_size: int, calibration: Calibration = GLA_STUDENTS) -> float:

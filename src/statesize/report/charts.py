@@ -35,11 +35,13 @@ from statesize.measurement.vega import vega_chart
 from statesize.report.document import resource
 from statesize.report.redundancy import Redundancy
 from statesize.report.words import kind_title, model_title, short_names
+from statesize.results.fields import told
 from statesize.results.summary import (
     Profiled,
     average,
     ess_values,
     known_mean,
+    largest_size,
     mean_ceiling,
     unit_dim,
     utilisation_values,
@@ -142,7 +144,7 @@ def layers(profiles: Sequence[Profiled], metric: str = "entropy") -> Chart:
         Hint("average", f"average {title.lower().replace('ess', 'ESS')}", ".2f"),
         Hint("possible", "possible at these cuts", ".1f"),
         Hint("utilisation", "utilisation", ".1%"),
-        Hint("tss", "TSS", ",d"),
+        Hint("tss", "TSS", "text"),
     )
     rows = [row for profile in profiles for row in _layer_rows(profile, metric)]
     return Chart(
@@ -170,7 +172,7 @@ def _layer_rows(profile: Profiled, metric: str) -> list[Row]:
                 "kind": kind_title(str(node.attrs["kind"])),
                 "average": json_number(average(node, ess_values(node, metric)).mean),
                 "possible": json_number(mean_ceiling(node)),
-                "tss": int(np.nanmax(node["state_size"].values, initial=0)),
+                "tss": told({"tss": largest_size(node)})["tss"],
             }
         )
     return rows

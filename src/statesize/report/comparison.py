@@ -19,6 +19,7 @@ from statesize.report.words import derivative_note
 from statesize.results.summary import (
     Profiled,
     channels_of,
+    comparable,
     ess_values,
     known_mean,
     model_mean,
@@ -200,6 +201,8 @@ def _compared(profile: Profiled, recall: Mapping[str, float], network: Redundanc
         return model_mean(profile, list(figures))
 
     whole = {name: mean(row[name] for row in rows) for name in ("tss", *_AVERAGES)}
+    if any(math.isnan(rows[at]["tss"]) for at in comparable(profile)):
+        whole["tss"] = math.nan
     whole["average_entropy_error"] = math.hypot(*(row["readout_total_entropy_error"] for row in rows)) / channels
 
     def total(name: Literal["total_entropy", "total_relative_count", "readout_total_entropy"]) -> float:

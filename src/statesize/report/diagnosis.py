@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from statesize.check import require_kind
-from statesize.results.summary import Profiled, average, binding, ess_values, keeps_everything
+from statesize.results.summary import Profiled, average, binding, ess_values, keeps_everything, largest_size
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,7 @@ class Diagnosis:
 
     Attributes:
         layer: The mixer's name.
-        size: TSS of a layer with a fixed state; of a cache that keeps every token, its mean ceiling.
+        size: TSS of a layer with a fixed state; of a cache that keeps every token, its mean ceiling; NaN if unknown.
         keeps_everything: Whether it is such a cache.
         entropy: Mean entropy-ESS; NaN without cuts.
         directions: Mean number of Hankel singular values above ρ times the largest; NaN without a ρ or without cuts.
@@ -35,6 +35,8 @@ class Diagnosis:
 
     def __str__(self) -> str:
         """The diagnosis as a sentence."""
+        if math.isnan(self.size):
+            return f"{self.layer}: the size of its state is unknown"
         if not self.cuts and self.keeps_everything:
             return f"{self.layer}: nothing was measured in the middle half of a sequence"
         if not self.cuts:
@@ -84,7 +86,7 @@ def diagnose(profile: Profiled) -> list[Diagnosis]:
         if everything and binds.any():
             size = float(node["ceiling"].values[binds].mean())
         else:
-            size = float(np.nanmax(node["state_size"].values, initial=0))
+            size = float(largest_size(node))
         tolerance = ratios[0] if ratios else None
         diagnoses.append(Diagnosis(name, size, everything, entropy, directions, tolerance, int(binds.sum())))
     return diagnoses

@@ -18,7 +18,15 @@ from statesize.report.charts import FEWEST, show_token, tolerance_counts
 from statesize.report.words import model_title, short_names, telling_layer
 from statesize.results.checked import DTYPES
 from statesize.results.fields import Array
-from statesize.results.summary import Profiled, ess_values, known_mean, unit_dim, unit_means, utilisation_values
+from statesize.results.summary import (
+    Profiled,
+    ess_values,
+    known_mean,
+    largest_size,
+    unit_dim,
+    unit_means,
+    utilisation_values,
+)
 
 STEPS = 65534
 """Parts of the largest number that are distinguished; one more value stands for what is not known."""
@@ -177,7 +185,7 @@ def layer_cells(mixer: xr.Dataset, metrics: Iterable[str]) -> dict[str, Any]:
         # The share of the attention that one token takes, where the layer attends.
         "sink": [json_number(float(np.mean(sinks[group]))) for group in groups],
         # The largest TSS, the same in all cells.
-        "tss": int(np.nanmax(mixer["state_size"].values, initial=0)),
+        "tss": json_number(largest_size(mixer)),
         # What a state per channel takes in bytes per head.
         "numberBytes": DTYPES[mixer.attrs["dtype"]].itemsize * int(mixer.attrs["multiplicity"]),
     }

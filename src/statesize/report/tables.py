@@ -23,9 +23,11 @@ from statesize.results.fields import (
     GROUP_HEADINGS,
     HEADINGS,
     STUDIED,
+    UNKNOWN,
     Heading,
+    told,
 )
-from statesize.results.summary import GroupRow, Profiled, group_rows, largest_difference, sample_of, unit_dim
+from statesize.results.summary import GroupRow, Profiled, group_rows, largest_known, sample_of, unit_dim
 
 # The command line has these two; a page has them in words below.
 _SHOWN = [name for name in COLUMNS if name in HEADINGS and name not in {"measured", "faithfulness"}]
@@ -34,7 +36,7 @@ _SHOWN = [name for name in COLUMNS if name in HEADINGS and name not in {"measure
 def layer_table(profiles: Sequence[Profiled]) -> tuple[str, str]:
     """One row a layer, as HTML, and what its columns of numbers are, as entries of a definition list."""
     rows = [
-        cast("dict[str, str | float]", row | {"model": model_title(profile), "kind": kind_title(row["kind"])})
+        told(row) | {"model": model_title(profile), "kind": kind_title(row["kind"])}
         for profile in profiles
         for row in profile.summary_rows()
     ]
@@ -53,10 +55,7 @@ def comparison_section(
 ) -> str:
     """The models side by side, what the columns are, and what makes the models less comparable than they look."""
     comparison, titles = compare(profiles, recall, networks), model_titles(profiles)
-    rows = [
-        cast("dict[str, str | float]", vars(model) | {"model": title})
-        for model, title in zip(comparison.models, titles, strict=True)
-    ]
+    rows = [told(vars(model)) | {"model": title} for model, title in zip(comparison.models, titles, strict=True)]
     shown = _telling({name: FIGURE_HEADINGS[name] for name in FIGURES if name not in STUDIED}, rows)
     notes = "".join(f"<p>{escape(note)}</p>" for note in comparison.notes)
     return (
@@ -98,8 +97,8 @@ _SAME_IN_ALL = {
 def _group_table(key: str, profile: Profiled, rows: Sequence[GroupRow], *, named: bool) -> str:
     """The table of one model; what is the same in all its rows is a sentence above it, so that a phone has room."""
     short, title = short_names(profile.mixers), escape(model_title(profile), quote=True)
-    shown = [cast("dict[str, str | float]", row | {"layer": short[row["layer"]]}) for row in rows]
-    same = {name: form for name, form in _SAME_IN_ALL.items() if len({row[name] for row in shown}) == 1}
+    shown = [told(row) | {"layer": short[row["layer"]]} for row in rows]
+    same = {name: form for name, form in _SAME_IN_ALL.items() if len({row[name] for row in shown} | {UNKNOWN}) == 2}
     headings = {name: heading for name, heading in GROUP_HEADINGS.items() if name != "model" and name not in same}
     said = ", ".join(form.format(shown[0][name]) for name, form in same.items())
     return (
@@ -171,6 +170,8 @@ def _definitions(headings: Mapping[str, Heading], words: Mapping[str, str]) -> s
 
 
 def _cell(name: str, value: str | float, error: str | float, named_by: str) -> str:
+    if value == UNKNOWN:
+        return f'<td class="number" data-value="">{value}</td>'
     if isinstance(value, str):
         return f'<th scope="row">{escape(value)}</th>' if name == named_by else f"<td>{escape(value)}</td>"
     if name.endswith("_utilisation") and math.isfinite(value):
@@ -274,7 +275,7 @@ def _layers(profile: Profiled) -> str:
     rows: list[str] = []
     for name in profile.mixers:
         mixer = profile.mixer(name)
-        faithfulness, run = (largest_difference(mixer, name) for name in ("faithfulness", "run_difference"))
+        faithfulness, run = (largest_known(mixer, name) for name in ("faithfulness", "run_difference"))
         sample = sample_of(mixer)
         cells = (
             str(mixer.attrs["engine"]),

@@ -285,7 +285,7 @@ def _parties(profile: Profiled, metric: str, title: str, *, whole: bool) -> list
         _Party(
             name,
             tuple(layers),
-            sum(row["state_bytes"] for row in rows) if whole else sum(rows[at]["state_bytes"] for at in layers),
+            _stored(rows if whole else [rows[at] for at in layers]),
             model_mean(profile, carried, layers),
             model_mean(profile, possible, layers),
             length,
@@ -294,6 +294,12 @@ def _parties(profile: Profiled, metric: str, title: str, *, whole: bool) -> list
         )
         for name, layers in chosen.items()
     ]
+
+
+def _stored(rows: Sequence[SummaryRow]) -> float:
+    """The bytes of layers; 0 where those of one are not known."""
+    stored = sum(row["state_bytes"] for row in rows)
+    return 0.0 if math.isnan(stored) else stored
 
 
 def _sentence(more: _Party, less: _Party, *, whole: bool) -> str:

@@ -24,8 +24,8 @@ class SummaryRow(TypedDict):
     model: str
     layer: str
     kind: str
-    tss: int
-    state_bytes: int
+    tss: float
+    state_bytes: float
     units: int
     measured: int
     average_entropy: float
@@ -89,14 +89,20 @@ def keeps_everything(node: xr.Dataset) -> bool:
     return bool((np.isnan(size) | (size == node["position"].values)).all() and np.nanmax(size, initial=0) > 0)
 
 
+def largest_size(node: xr.Dataset, name: str = "state_size") -> float:
+    """The largest TSS, or "state_bytes", a whole number; NaN where it is not known."""
+    largest = largest_known(node, name)
+    return largest if math.isnan(largest) else int(largest)
+
+
 def sample_of(node: xr.Dataset) -> Sample:
     """Which heads or channels of a mixer were measured."""
     sizes = np.array(node.attrs["stratum_sizes"], np.int64)
     return Sample(node[unit_dim(node)].values, node["stratum"].values, sizes)
 
 
-def largest_difference(node: xr.Dataset, name: str) -> float:
-    """The largest "faithfulness" or "run_difference" over sequences; NaN where none is known."""
+def largest_known(node: xr.Dataset, name: str) -> float:
+    """The largest value of a quantity; NaN where none is known."""
     known = node[name].values
     known = known[np.isfinite(known)]
     return float(known.max()) if known.size else math.nan
@@ -129,7 +135,7 @@ class GroupRow(TypedDict):
     layer: str
     groups: int
     readouts: int
-    tss: int
+    tss: float
     joint_entropy: float
     joint_entropy_error: float
     alone_entropy: float
@@ -175,7 +181,7 @@ def group_row(nodes: Sequence[xr.Dataset], group: xr.Dataset, model: str, layer:
         "layer": layer,
         "groups": groups,
         "readouts": heads // groups,
-        "tss": int(np.nanmax(group["state_size"].values, initial=0)),
+        "tss": largest_size(group),
         "joint_entropy": joint_entropy.mean,
         "joint_entropy_error": joint_entropy.error,
         "alone_entropy": alone[0],
@@ -209,8 +215,8 @@ def summary_row(node: xr.Dataset, model: str, layer: str, group: xr.Dataset | No
         "model": model,
         "layer": layer,
         "kind": str(node.attrs["kind"]),
-        "tss": int(np.nanmax(node["state_size"].values, initial=0)),
-        "state_bytes": int(np.nanmax(node["state_bytes"].values, initial=0)),
+        "tss": largest_size(node),
+        "state_bytes": largest_size(node, "state_bytes"),
         "units": sample.total,
         "measured": len(sample.units),
         "average_entropy": entropy.mean,
@@ -234,8 +240,8 @@ def summary_row(node: xr.Dataset, model: str, layer: str, group: xr.Dataset | No
         "sinkless_entropy": of_units("sinkless_entropy"),
         "few_cuts_entropy": of_units("few_cuts_entropy"),
         "variant_entropy": of_units("variant_entropy"),
-        "faithfulness": largest_difference(node, "faithfulness"),
-        "run_difference": largest_difference(node, "run_difference"),
+        "faithfulness": largest_known(node, "faithfulness"),
+        "run_difference": largest_known(node, "run_difference"),
     }
 
 

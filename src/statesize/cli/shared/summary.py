@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,7 +17,18 @@ from statesize.io.text import byte_count
 from statesize.measurement.statistics import signed
 from statesize.report.kinds import largest_difference
 from statesize.report.words import by_reason, headline, model_title, short_names, sink_note
-from statesize.results.fields import BY_UNIT, COLUMNS, FIGURE_HEADINGS, FIGURES, GROUP_HEADINGS, HEADINGS, Heading
+from statesize.results.fields import (
+    BY_UNIT,
+    COLUMNS,
+    FIGURE_HEADINGS,
+    FIGURES,
+    GROUP_HEADINGS,
+    HEADINGS,
+    SIZES,
+    UNKNOWN,
+    Heading,
+    told,
+)
 from statesize.results.summary import (
     average,
     ess_values,
@@ -46,6 +57,7 @@ class LayerRow:
     possible: float
     keeps_everything: bool
     used: float  # share of the size, mean over its layers
+    is_known: bool  # whether the size is
     norm: str
     sink: str  # share of the attention that one token takes
 
@@ -58,6 +70,7 @@ class _Layer:
     possible: float
     keeps_everything: bool
     used: float
+    is_known: bool
     norm: float
     sink: float
 
@@ -66,6 +79,7 @@ class _Layer:
         return (
             round(self.possible, 1),
             self.keeps_everything,
+            self.is_known,
             round(self.used * BAR) if math.isfinite(self.used) else None,
         )
 
@@ -80,7 +94,8 @@ def layer_rows(profile: Profile, metric: str) -> list[LayerRow]:
         least, most = (average(node, ess_values(node, name)).mean for name in bounds)
         error = row["average_entropy_error" if metric == "entropy" else "average_relative_count_error"]
         possible = (mean_ceiling(node), keeps_everything(node))
-        layers.append(_Layer(row["layer"], (least, most), error, *possible, used, row["norm"], row["sink_share"]))
+        share = (used, not math.isnan(row["tss"]))
+        layers.append(_Layer(row["layer"], (least, most), error, *possible, *share, row["norm"], row["sink_share"]))
     if len(layers) <= _MOST_ROWS:
         return [_row([layer], {layer.name: layer.name}) for layer in layers]
     short = short_names([layer.name for layer in layers])
@@ -98,6 +113,7 @@ def _row(layers: list[_Layer], names: Mapping[str, str]) -> LayerRow:
         first.possible,
         first.keeps_everything,
         sum(used) / len(used) if used else math.nan,
+        first.is_known,
         _range([layer.norm for layer in layers], "norm"),
         _range([layer.sink for layer in layers], ".0%"),
     )
@@ -147,7 +163,7 @@ def print_summary(profiles: Sequence[Profile], metric: str = "entropy", *, wide:
 
 def _group_rows(profile: Profile) -> list[list[str]]:
     """The cells of each cache, or, of a large model, of all that follow one another and store as much."""
-    rows = group_rows(profile)
+    rows = [told(row) for row in group_rows(profile)]
     if len(rows) <= _MOST_ROWS:
         return [_cells(row, GROUP_HEADINGS) for row in rows]
     short = short_names([row["layer"] for row in rows])
@@ -155,7 +171,7 @@ def _group_rows(profile: Profile) -> list[list[str]]:
     for _, alike in groupby(rows, lambda row: (row["groups"], row["readouts"], row["tss"])):
         some = list(alike)
         ranges = {
-            name: _range([cast("float", row[name]) for row in some], heading.form)
+            name: UNKNOWN if some[0][name] == UNKNOWN else _range([row[name] for row in some], heading.form)
             for name, heading in GROUP_HEADINGS.items()
             if heading.form != "text"
         }
@@ -177,6 +193,7 @@ def _print_narrow(profiles: Sequence[Profile], metric: str, relative: str, notes
             caches = caches or row.keeps_everything
             mark = "*" if row.keeps_everything else ""
             used = number_text(row.used, ".0%") + (mark if math.isfinite(row.used) else "")
+            used = used if row.is_known else UNKNOWN
             cells.append(
                 [
                     row.layer,
@@ -265,7 +282,7 @@ def print_comparison(
     rows: list[dict[str, Any]] = [
         vars(model) | {"model": title} for model, title in zip(comparison.models, titles, strict=True)
     ]
-    known = [name for name in FIGURES if any(math.isfinite(row[name]) for row in rows)]
+    known = [name for name in FIGURES if name in SIZES or any(math.isfinite(row[name]) for row in rows)]
     shown = known if wide else [name for name in _COMPARED if name in known]
     headings = {name: FIGURE_HEADINGS[name] for name in ("model", *shown)}
     texts = [heading.text for heading in headings.values()]
@@ -273,10 +290,11 @@ def print_comparison(
 
 
 def _cells(row: Mapping[str, object], headings: Mapping[str, Heading]) -> list[str]:
+    row = told(row)
     return [
         str(row[name])
-        if heading.form == "text"
-        else number_text(cast("float", row[name]), heading.form, cast("float", row.get(f"{name}_error", 0.0)))
+        if heading.form == "text" or row[name] == UNKNOWN
+        else number_text(row[name], heading.form, row.get(f"{name}_error", 0.0))
         for name, heading in headings.items()
     ]
 
