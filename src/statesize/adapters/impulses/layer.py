@@ -21,7 +21,7 @@ from statesize.operators import Dense
 
 # Positions that get an impulse in one run.
 _AT_ONCE = 32
-_UNKNOWN = "What it stores is not known. An integer `state_size` of its class tells."
+_UNKNOWN = "How much it stores is unknown: an integer `state_size` of its class tells."
 # Random inputs before a cut, by which the rank of the map from past to future is found, and the singular values that
 # are numbers of a state and rounding, as parts of the largest.
 _SAMPLES = 256
@@ -51,20 +51,19 @@ def observe(name: str, runs: LoneRuns, mix: Mix) -> tuple[Observation, Tensor]:
     mixing = Mixing([lambda: impulses.matrix()[:count]], (sequences, units, length, length))
     groups = mix.channels.groups()
     is_attention = isinstance(runs.module, nn.MultiheadAttention)
-    states, declared = getattr(runs.module, "state_size", None), True
+    said = states = getattr(runs.module, "state_size", None)
     # A class speaks of its recurrence, and T may hold more, such as a convolution behind that.
-    if not isinstance(states, int) or impulses.exceeds(states, groups or units):
-        states, declared = None if is_attention else impulses.state(groups or units), is_attention
+    exceeds = isinstance(said, int) and impulses.exceeds(said, groups or units)
+    if exceeds or not isinstance(said, int):
+        states = None if is_attention else impulses.state(groups or units)
     known = is_attention or states is not None
     state_size = torch.arange(length).clamp(max=length if states is None else states)
     # Attention stores keys beside the values.
     stored = (2 if is_attention else 1) * (groups or units) * shared * (length if states is None else states)
     notes = (
-        ""
-        if declared
-        else _UNKNOWN
-        if states is None
-        else f"Impulses at two lengths tell a state of {states} numbers.",
+        f"Its T keeps more than the {said} numbers that its class names by `state_size`." if exceeds else "",
+        "" if known else _UNKNOWN,
+        f"Impulses at two lengths tell a state of {states} numbers." if states not in (None, said) else "",
         _BEFORE if mix.mixed_before else "",
         _IN_SINGLE if mix.precision is SINGLE else "",
     )

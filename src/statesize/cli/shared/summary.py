@@ -224,7 +224,7 @@ def _print_narrow(profiles: Sequence[Profile], metric: str, relative: str, notes
 def _print_wide(profiles: Sequence[Profile], relative: str, notes: Sequence[str]) -> None:
     """All columns."""
     groups = [profile.summary_rows() for profile in profiles]
-    rows = [row for group in groups for row in group]
+    rows = [told(row) for group in groups for row in group]
     shown = [name for name in COLUMNS if name in HEADINGS and name not in {"kind", "readout_total_entropy"}]
     # Columns that say nothing of these profiles are left out.
     if all(row["measured"] == row["units"] for row in rows):
@@ -232,7 +232,7 @@ def _print_wide(profiles: Sequence[Profile], relative: str, notes: Sequence[str]
     for name in ("state_utilisation", "ceiling_utilisation", *BY_UNIT, "faithfulness"):
         if name not in shown:
             continue
-        if not any(math.isfinite(row[name]) for row in rows):
+        if all(row[name] != row[name] for row in rows):
             shown.remove(name)
     headings = [HEADINGS[name].text.replace("relative tolerance", relative) for name in shown]
     cells: list[list[str]] = []
