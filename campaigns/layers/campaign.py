@@ -159,6 +159,8 @@ def outcome(draw: Draw) -> Outcome:
         if item.kind == "derivative":
             problems.append(f"{item.name} was measured by its derivative: {item.note}")
             continue
+        if (share := largest_share(item)) > 1:
+            problems.append(f"{item.name} ({item.kind}) carries {share:.2f} of its ceiling")
         # The row's own value never enters H_i: where a layer adds it last, T may end before. A softmax' map has it.
         last = 0 if draw.kind == "attention" else -1
         off = difference(*(np.tril(T, last) for T in (found[item.name], right[item.name])))
@@ -167,6 +169,14 @@ def outcome(draw: Draw) -> Outcome:
             problems.append(f"{item.name} ({item.kind}, {size}) is {off:.1e} off its definition. {item.note}")
     missing = [cause(capture.skipped.get(name, "neither measured nor named")) for name in right.keys() - found.keys()]
     return Outcome(missing[0] if missing else "measured", tuple(problems))
+
+
+def largest_share(item: Any) -> float:
+    """The largest ESS of a mixer at any cut, by entropy or rank, as a part of what limits it; 1 but for rounding."""
+    found = ss.measure(item.operator, relative_tolerances=[1e-9], count_accuracy=0)
+    most = found.ceiling.clamp(min=1)
+    shares = (found.entropy / most, found.relative_count.squeeze(-1) / most)
+    return max(float(share.max()) for share in shares) - 1e-9
 
 
 def dense(item: Any) -> np.ndarray:

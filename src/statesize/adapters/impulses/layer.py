@@ -21,7 +21,7 @@ from statesize.operators import Dense
 
 # Positions that get an impulse in one run.
 _AT_ONCE = 32
-_UNKNOWN = "How much it stores is unknown: an integer `state_size` of its class tells."
+_UNKNOWN = "How much it stores is unknown. An integer `state_size` of its class, if its T keeps no more, tells."
 # Random inputs before a cut, by which the rank of the map from past to future is found, and the singular values that
 # are numbers of a state and rounding, as parts of the largest.
 _SAMPLES = 256
@@ -51,10 +51,11 @@ def observe(name: str, runs: LoneRuns, mix: Mix) -> tuple[Observation, Tensor]:
     mixing = Mixing([lambda: impulses.matrix()[:count]], (sequences, units, length, length))
     groups = mix.channels.groups()
     is_attention = isinstance(runs.module, nn.MultiheadAttention)
-    said = states = getattr(runs.module, "state_size", None)
+    said = getattr(runs.module, "state_size", None)
+    said = states = said if isinstance(said, int) else None
     # A class speaks of its recurrence, and T may hold more, such as a convolution behind that.
-    exceeds = isinstance(said, int) and impulses.exceeds(said, groups or units)
-    if exceeds or not isinstance(said, int):
+    exceeds = said is not None and impulses.exceeds(said, groups or units)
+    if exceeds or said is None:
         states = None if is_attention else impulses.state(groups or units)
     known = is_attention or states is not None
     state_size = torch.arange(length).clamp(max=length if states is None else states)

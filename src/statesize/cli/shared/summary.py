@@ -24,7 +24,6 @@ from statesize.results.fields import (
     FIGURES,
     GROUP_HEADINGS,
     HEADINGS,
-    SIZES,
     UNKNOWN,
     Heading,
     told,
@@ -242,7 +241,7 @@ def _print_wide(profiles: Sequence[Profile], relative: str, notes: Sequence[str]
             cells.append([])
             shares.append(0.0)
         for row in group:
-            measured = {**row, "measured": f"{row['measured']} of {row['units']}"}
+            measured = {**told(row), "measured": f"{row['measured']} of {row['units']}"}
             cells.append(_cells(measured, {name: HEADINGS[name] for name in shown}))
             shares.append(np.nanmax([row["state_utilisation"], row["ceiling_utilisation"], -1]))
     print_table(headings, cells, 2, notes, shares)
@@ -280,9 +279,9 @@ def print_comparison(
     """Print one row a model, of the figures that are known of any, and what makes them less comparable."""
     print_notes([headline(profiles, titles=titles).sentence, ""])
     rows: list[dict[str, Any]] = [
-        vars(model) | {"model": title} for model, title in zip(comparison.models, titles, strict=True)
+        told(vars(model)) | {"model": title} for model, title in zip(comparison.models, titles, strict=True)
     ]
-    known = [name for name in FIGURES if name in SIZES or any(math.isfinite(row[name]) for row in rows)]
+    known = [name for name in FIGURES if any(row[name] == row[name] for row in rows)]
     shown = known if wide else [name for name in _COMPARED if name in known]
     headings = {name: FIGURE_HEADINGS[name] for name in ("model", *shown)}
     texts = [heading.text for heading in headings.values()]
@@ -290,7 +289,6 @@ def print_comparison(
 
 
 def _cells(row: Mapping[str, object], headings: Mapping[str, Heading]) -> list[str]:
-    row = told(row)
     return [
         str(row[name])
         if heading.form == "text" or row[name] == UNKNOWN
