@@ -288,7 +288,7 @@ def print_comparison(
     print_table(texts, [_cells(row, headings) for row in rows], 1, [f"note: {note}" for note in comparison.notes])
 
 
-def _cells(row: Mapping[str, object], headings: Mapping[str, Heading]) -> list[str]:
+def _cells(row: Mapping[str, Any], headings: Mapping[str, Heading]) -> list[str]:
     return [
         str(row[name])
         if heading.form == "text" or row[name] == UNKNOWN
