@@ -8,7 +8,9 @@ import warnings
 
 import pytest
 import torch
+import transformers
 from oracles.pretrained import save_tiny, tiny_llama, tiny_tokenizer
+from oracles.tiny_families import tiny, token_ids
 
 import statesize as ss
 from statesize.errors import FileError, InputError, ModelError
@@ -70,6 +72,15 @@ def test_a_folder_of_transformers(tmp_path, stored, asked, held):
     # Keys and values of two heads of eight numbers, for each token, as the cache of the weights' dtype holds them.
     tokens = int(result.tokens["length"].values[0])
     assert first["state_bytes"] == 2 * 2 * 8 * tokens * (stored if asked is None else held).itemsize
+
+
+@pytest.mark.parametrize(("family", "implementation"), [("llama", "eager"), ("llama", "sdpa"), ("mamba", "eager")])
+def test_the_attention_that_a_model_runs_with(family, implementation):
+    model = tiny(family)
+    model.set_attn_implementation(implementation)
+    attributes = profile(model, token_ids(1)).attributes
+    assert attributes["kernels"] == ({"attention": implementation} if family == "llama" else {})
+    assert attributes["versions"]["transformers"] == transformers.__version__
 
 
 def test_half_precision_that_does_not_fit_in_float32_runs_as_it_is_and_says_so(tmp_path, monkeypatch):

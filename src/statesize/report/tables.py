@@ -253,6 +253,7 @@ def _facts(profile: Profiled) -> dict[str, str]:
         "Settings": _listed({key: value for key, value in settings.items() if key not in _SHOWN_ELSEWHERE}),
         "Command": _command(attributes.get("recipe")),
         "Threads": str(attributes.get("threads") or ""),
+        "Kernels": _listed(attributes.get("kernels") or {}),
         "Versions": ", ".join(f"{name} {version}" for name, version in attributes["versions"].items()),
         "Schema of the profile": str(attributes["schema"]),
         "Time": f"{attributes['seconds']:.1f} s",
@@ -281,7 +282,7 @@ def _layers(profile: Profiled) -> str:
             str(mixer.attrs["engine"]),
             f"{len(sample.units):,} of {sample.total:,} {unit_dim(mixer)}s",
             f"{_largest([mixer], 'error_bound'):.1e}",
-            f"{faithfulness:.1e}" if np.isfinite(faithfulness) else "not checked: this layer reports its own matrix",
+            f"{faithfulness:.1e}" if np.isfinite(faithfulness) else str(mixer.attrs["note"]) or "not checked",
             f"{run:.1e}" if np.isfinite(run) else "not checked",
         )
         row = "".join(f"<td>{escape(cell)}</td>" for cell in cells)
