@@ -195,10 +195,11 @@ class ProfileRun:
             raise NothingMeasuredError(skipped)
         self.mixers = dict(sorted(self.mixers.items(), key=lambda item: self._first[item[0]]))
         root = token_dataset(self.sequences, tokenizer, labels)
-        facts = {"model": origin.model, "weights_sha256": origin.weights, "run_sha256": origin.key}
+        facts: dict[str, Any] = {"model": origin.model, "weights_sha256": origin.weights, "run_sha256": origin.key}
         source = {name: value for name, value in origin.source.items() if name != "recipe"}
         recipe = {"recipe": origin.source["recipe"]} if "recipe" in origin.source else {}
-        root.attrs |= facts | {"source": source, "threads": origin.threads, "kernels": dict(origin.kernels)} | recipe | self._attributes(skipped)
+        facts |= {"source": source, "threads": origin.threads, "kernels": dict(origin.kernels)}
+        root.attrs |= facts | recipe | self._attributes(skipped)
         nodes = (
             (mixer.name, mixer_parts(mixer, lengths, self.read, whole=output is None)) for mixer in self.mixers.values()
         )

@@ -11,6 +11,7 @@ from typing import Any, cast
 import numpy as np
 import xarray as xr
 
+from statesize.measurement.statistics import between
 from statesize.report.comparison import compare
 from statesize.report.redundancy import Redundancy
 from statesize.report.words import by_reason, kind_title, model_title, model_titles, position_name, short_names
@@ -181,6 +182,8 @@ def _cell(name: str, value: str | float, error: str | float, named_by: str) -> s
         )
     form = (HEADINGS | GROUP_HEADINGS)[name].form
     half = ""
+    if name.endswith("relative_count") and not isinstance(error, str) and error > 0:
+        return number_cell(value, between(max(value - error, 0), value + error, figure_text))
     if not isinstance(error, str) and error and math.isfinite(error):
         half = f" [0, {figure_text(value + error)}]" if error > value >= 0 else f" ± {figure_text(error)}"
     if form.endswith("%"):

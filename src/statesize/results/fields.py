@@ -155,7 +155,8 @@ COLUMNS = {
     "that were not measured.",
     "average_relative_count": "Relative tolerance-ESS, the number of Hankel singular values above ρ times the "
     "largest, averaged in the same way.",
-    "average_relative_count_error": "Half the width of its confidence interval, likewise.",
+    "average_relative_count_error": "Half the width of its interval: that of confidence, likewise, and of the bounds "
+    "between which counts lie that are not exact.",
     "total_entropy": "Entropy-ESS summed over the channels that the layer stores, averaged over sequences and "
     "positions; channels that several heads read count once, by their joint ESS.",
     "total_relative_count": "Relative tolerance-ESS summed over stored channels, averaged in the same way.",
@@ -202,6 +203,7 @@ GROUP_COLUMNS = {
     "joint_relative_count": "The joint ESS as a number of singular values above ρ times the largest.",
     "joint_relative_count_error": "Half the width of its confidence interval, likewise.",
     "alone_relative_count": "The sum of such numbers over the heads of a group.",
+    "alone_relative_count_error": "Half the width of its interval.",
 }
 """What the columns of a table of groups are: one row a mixer whose heads share what it stores."""
 GROUP_HEADINGS = {

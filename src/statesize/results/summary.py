@@ -58,12 +58,31 @@ def unit_dim(node: xr.Dataset) -> str:
     return next(dim for dim in ("head", "channel", "group") if dim in node.sizes)
 
 
+_BOUNDS = {counts.name: (counts.lower, counts.upper) for counts in COUNTS}
+
+
+def ess_bounds(node: xr.Dataset, metric: str) -> tuple[Array, Array]:
+    """Bounds of ESS by a metric, at its first threshold, (sequence, unit, position); NaN where nothing was measured."""
+
+    def first(values: Array) -> Array:
+        if values.ndim == 3:
+            return values
+        return values[..., 0] if values.shape[-1] else np.full(values.shape[:-1], np.nan, np.float32)
+
+    lower, upper = (first(node[name].values) for name in _BOUNDS.get(metric, (metric, metric)))
+    return lower, upper
+
+
 def ess_values(node: xr.Dataset, metric: str) -> Array:
-    """ESS by a metric, at its first threshold, (sequence, unit, position); NaN where nothing was measured."""
-    values = node[metric].values
-    if values.ndim == 3:
-        return values
-    return values[..., 0] if values.shape[-1] else np.full(values.shape[:-1], np.nan, np.float32)
+    """The same in the middle of the bounds, which a count that is stored between them would round down."""
+    lower, upper = ess_bounds(node, metric)
+    return (lower + upper) / 2
+
+
+def mean_bounds(node: xr.Dataset, metric: str) -> tuple[float, float]:
+    """Between which bounds the average ESS of a layer lies."""
+    lower, upper = (average(node, bound).mean for bound in ess_bounds(node, metric))
+    return lower, upper
 
 
 def utilisation_values(node: xr.Dataset, metric: str = "entropy") -> Array:
@@ -142,6 +161,7 @@ class GroupRow(TypedDict):
     joint_relative_count: float
     joint_relative_count_error: float
     alone_relative_count: float
+    alone_relative_count_error: float
 
 
 def channels_of(node: xr.Dataset) -> int:
@@ -175,7 +195,7 @@ def group_row(nodes: Sequence[xr.Dataset], group: xr.Dataset, model: str, layer:
     """What the heads that read a cache, of one mixer or of several, share, and what they would need alone."""
     groups, heads = sample_of(group).total, sum(sample_of(node).total for node in nodes)
     joint_entropy, joint_relative = _averages(group)
-    alone = [sum(_averages(node)[index].mean * sample_of(node).total for node in nodes) / groups for index in range(2)]
+    alone = [(*_averages(node), sample_of(node).total / groups) for node in nodes]
     return {
         "model": model,
         "layer": layer,
@@ -184,16 +204,16 @@ def group_row(nodes: Sequence[xr.Dataset], group: xr.Dataset, model: str, layer:
         "tss": largest_size(group),
         "joint_entropy": joint_entropy.mean,
         "joint_entropy_error": joint_entropy.error,
-        "alone_entropy": alone[0],
+        "alone_entropy": sum(entropy.mean * share for entropy, _, share in alone),
         "joint_relative_count": joint_relative.mean,
         "joint_relative_count_error": joint_relative.error,
-        "alone_relative_count": alone[1],
+        "alone_relative_count": sum(count.mean * share for _, count, share in alone),
+        "alone_relative_count_error": sum(count.error * share for _, count, share in alone),
     }
 
 
 def _averages(node: xr.Dataset) -> tuple[Estimate, Estimate]:
-    lower, upper = (ess_values(node, name) for name in ("relative_lower", "relative_upper"))
-    # A count between bounds is a whole number, so its mean would lie below their centre.
+    lower, upper = ess_bounds(node, "relative_count")
     relative = average(node, (lower + upper) / 2)
     # What is not known of the counts themselves comes to what is not known of the units.
     apart = average(node, upper - lower).mean

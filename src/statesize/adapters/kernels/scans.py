@@ -89,8 +89,8 @@ def chunk_scan(call: ReplacedCall) -> Observation:
         state_size=states,
         state_bytes=heads * channels * states * torch.float32.itemsize,
         # `mamba2_selective_state_update` takes no limit, and softplus is never negative.
-        note=f"Its step form, which generates tokens, does not limit Δ to {least:g} … {most:g} as this pass does: where "
-        "Δ lies outside, the two differ by more than rounding."
+        note=f"Its step form, which generates tokens, does not limit Δ to {least:g} … {most:g} as this pass does: "
+        "where Δ lies outside, the two differ by more than rounding."
         if least > 0 or most < math.inf
         else "",
     )

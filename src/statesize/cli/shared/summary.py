@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ import numpy as np
 from statesize.adapters.observation import SHARED
 from statesize.cli.shared.table import BAR, number_text, print_notes, print_table
 from statesize.io.text import byte_count
-from statesize.measurement.statistics import signed
+from statesize.measurement.statistics import between, signed
 from statesize.report.kinds import largest_difference
 from statesize.report.words import by_reason, headline, model_title, short_names, sink_note
 from statesize.results.fields import (
@@ -30,9 +31,9 @@ from statesize.results.fields import (
 )
 from statesize.results.summary import (
     average,
-    ess_values,
     group_rows,
     keeps_everything,
+    mean_bounds,
     mean_ceiling,
     utilisation_values,
 )
@@ -89,12 +90,11 @@ def layer_rows(profile: Profile, metric: str) -> list[LayerRow]:
     for row in profile.summary_rows():
         node = profile.mixer(row["layer"])
         used = average(node, utilisation_values(node, metric)).mean
-        bounds = ("entropy", "entropy") if metric == "entropy" else ("relative_lower", "relative_upper")
-        least, most = (average(node, ess_values(node, name)).mean for name in bounds)
+        bounds = mean_bounds(node, metric)
         error = row["average_entropy_error" if metric == "entropy" else "average_relative_count_error"]
         possible = (mean_ceiling(node), keeps_everything(node))
         share = (used, not math.isnan(row["tss"]))
-        layers.append(_Layer(row["layer"], (least, most), error, *possible, *share, row["norm"], row["sink_share"]))
+        layers.append(_Layer(row["layer"], bounds, error, *possible, *share, row["norm"], row["sink_share"]))
     if len(layers) <= _MOST_ROWS:
         return [_row([layer], {layer.name: layer.name}) for layer in layers]
     short = short_names([layer.name for layer in layers])
@@ -131,8 +131,7 @@ def _span(names: Sequence[str]) -> str:
 
 
 def _range(values: list[float], form: str) -> str:
-    least, most = number_text(min(values), form), number_text(max(values), form)
-    return least if least == most else f"{least}–{most}"
+    return between(min(values), max(values), partial(number_text, form=form))
 
 
 _COMPARED = (
@@ -289,12 +288,15 @@ def print_comparison(
 
 
 def _cells(row: Mapping[str, Any], headings: Mapping[str, Heading]) -> list[str]:
-    return [
-        str(row[name])
-        if heading.form == "text" or row[name] == UNKNOWN
-        else number_text(row[name], heading.form, row.get(f"{name}_error", 0.0))
-        for name, heading in headings.items()
-    ]
+    def cell(name: str, form: str) -> str:
+        value, error = row[name], row.get(f"{name}_error", 0.0)
+        if form == "text" or value == UNKNOWN:
+            return str(value)
+        if name.endswith("relative_count") and error > 0:
+            return _range([max(value - error, 0), value + error], form)
+        return number_text(value, form, error)
+
+    return [cell(name, heading.form) for name, heading in headings.items()]
 
 
 def print_plan(plan: Plan, loading: float) -> None:

@@ -27,8 +27,13 @@ if TYPE_CHECKING:
 
 AVERAGE = "average"
 """The mean over all layers, each channel with the same weight."""
-MEASURED: tuple[Metric, ...] = ("entropy", "relative_count")
-"""Metrics of a trend; the norm stands beside them."""
+MEASURED = {
+    "entropy": METRICS["entropy"],
+    "relative_count": METRICS["relative_count"],
+    "relative_lower": f"Lower bound of {METRICS['relative_count']}",
+    "relative_upper": f"Upper bound of {METRICS['relative_count']}",
+}
+"""Metrics of a trend with their titles; the norm stands beside them."""
 NORM = "norm"
 JOINT = ", joint"
 """Ending of the name of what heads that share a cache carry together."""
@@ -132,7 +137,7 @@ def alike(points: Mapping[str, SweepPoint]) -> tuple[dict[str, SweepPoint], dict
 
 def metric_names() -> dict[str, str]:
     """Titles of the figures of a trend, by name."""
-    return {**{metric: METRICS[metric] for metric in MEASURED}, NORM: "Norm"}
+    return MEASURED | {NORM: "Norm"}
 
 
 def _mixers(profile: Profile) -> Iterator[MixerPoint]:
