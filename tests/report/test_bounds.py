@@ -2,7 +2,6 @@
 
 import re
 
-import numpy as np
 import pytest
 from oracles.tiny_families import tiny, token_ids
 from report.visit import Visit
@@ -98,14 +97,12 @@ def test_in_charts(bounded, ends):
 
 def test_in_series(bounded, ends):
     one, facts = point_of(bounded), {"tokens_sha256": "", "asked": {}, "versions": {}}
-    found = Series(
-        names=("a", "b"), steps=None, log=Log({}, ""), lengths=(23,), points=(one, one), skipped={}, facts=facts
-    )
+    found = Series(names=("a", "b"), steps=None, log={}, lengths=(23,), points=(one, one), skipped={}, facts=facts)
     layer = found.to_dict()["layers"][1]
     for name, end in zip(("relative_lower", "relative_upper"), ends, strict=True):
         assert layer[name] == pytest.approx([end, end], rel=1e-5)
     assert layer["relative_count"] == pytest.approx([sum(ends) / 2] * 2, rel=1e-5)
-    row = found._row(bounded.mixers[0])  # noqa: SLF001
+    row = found._row(bounded.mixers[0])
     assert row["first count"] == row["last count"] == f"{ends[0]:.4g}–{ends[1]:.4g}"
 
 

@@ -146,9 +146,11 @@ const picture = (() => {
     };
     const chart = structuredClone(spec);
     for (const part of chart.layer.slice(2)) part.encoding.color.scale = { domain: curves.map(({ model }) => model), range: COLOURS };
+    const drawn = rows.flat();
+    const bounds = drawn.filter(({ gap }) => gap).map((row) => ({ ...row, low: row.ess - row.gap / 2, high: row.ess + row.gap / 2 }));
+    if (!bounds.length) chart.layer.pop();
     if (drawing.narrow()) chart.layer.splice(1, 1);
-    const datasets = { ceilings: areas.flat(), labels: areas.map((area, index) => middle(area, labels[index])), curves: rows.flat(),
-      bounds: rows.flat().filter(({ gap }) => gap).map((row) => ({ ...row, low: row.ess - row.gap / 2, high: row.ess + row.gap / 2 })) };
+    const datasets = { ceilings: areas.flat(), labels: areas.map((area, index) => middle(area, labels[index])), curves: drawn, bounds };
     byId("picture-said").textContent = "Point at the chart or at the text to read the numbers at a token.";
     at = -1;
     view = await drawing.draw("picture-chart", chart, datasets);
