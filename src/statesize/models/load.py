@@ -184,7 +184,8 @@ def load_model(
     model = loaded.model if dtype is None else loaded.model.to(DTYPES[dtype])
     model, source = model.to(target).eval(), loaded.source
     if dtype is None and not as_stored and low_bytes(model):
-        source = source | {"weights": _run_in_single(model, target)}
+        stored = [source["weights"]] if "weights" in source else []
+        source = source | {"weights": "; ".join([*stored, _run_in_single(model, target)])}
     return LoadedModel(loaded.name, model, loaded.tokenizer, source)
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from statesize.adapters.kernels.plain_attention import PlainAttention, is_band
 from statesize.adapters.kernels.probabilities import Mixing, observed_mixing, observed_plain, visible_keys
-from statesize.adapters.models.held import in_single
+from statesize.adapters.models.held import in_single, uncompiled
 from statesize.adapters.models.in_double import arithmetic_of
 from statesize.adapters.observation import Observation, Product, Record, Running, random_like
 from statesize.adapters.replaced import (
@@ -216,7 +216,8 @@ class _Called:
 
     def _call(self, function: Attend, value: Tensor, mask: Any) -> tuple[Tensor, Tensor | None]:
         # Not the softmax tap must see this, but in float64 all of it must compute in float64.
-        with self.running.unseen(), arithmetic_of(value), torch.no_grad():
+        # Compiled, flex attention has no float64 on a CPU.
+        with self.running.unseen(), arithmetic_of(value), torch.no_grad(), uncompiled():
             return function(self.module, self.query, self.key, value, mask, **self.options)
 
 
