@@ -65,7 +65,7 @@ def dequantised(model: nn.Module) -> tuple[nn.Module, str]:
 def quantisation(config: Any) -> dict[str, Any]:
     """What a configuration of transformers says of quantised weights; empty where they are not."""
     stated: Any = getattr(config, "quantization_config", None) or {}
-    settings: dict[str, Any] = stated if isinstance(stated, dict) else stated.to_dict()
+    settings = cast("dict[str, Any]", stated if isinstance(cast("object", stated), dict) else stated.to_dict())
     method = settings.get("quant_method")
     # A name, or an item of an enumeration of names.
     return settings | {"quant_method": str(getattr(method, "value", method))} if settings else {}
