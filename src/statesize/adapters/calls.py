@@ -149,7 +149,7 @@ class _Recorder:
         self.calls: list[Call] = []
         self.called: set[str] = set()
         self.refused: dict[str, str] = {}
-        self.running = Running(0)
+        self.running = Running(forward.model, 0)
         self.open: dict[Frame, Call] = {}
         self.copies = ArgumentCopies()
 

@@ -32,6 +32,7 @@ class Frame:
 class Running:
     """The modules that are running, outermost first."""
 
+    module: nn.Module  # what runs: a model, or a module of it alone
     length: int  # positions of the text that the model runs over
     frames: list[Frame] = field(default_factory=list[Frame])  # one for each
     exact: bool = False  # whether they compute in float64 throughout, for the T that is measured
@@ -59,10 +60,10 @@ class Running:
 
 @contextmanager
 def running_modules(
-    model: nn.Module, length: int, on_leave: Leave | None = None, *, exact: bool = False
+    module: nn.Module, length: int, on_leave: Leave | None = None, *, name: str = "", exact: bool = False
 ) -> Generator[Running]:
-    """Keep track of the modules that run while this is open."""
-    running = Running(length, exact=exact)
+    """Keep track of the modules that run while this is open: of a model, or of a module of this name in it."""
+    running = Running(module, length, exact=exact)
 
     def entering(name: str) -> Callable[..., None]:
         def enter(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -79,13 +80,12 @@ def running_modules(
         cast("Leave", on_leave)(running.frame, output)
 
     with ExitStack() as hooks:
-        for name, module in named_parts(model):
-            label = name or type(model).__name__
-            enter = in_this_thread(entering(label))
-            hooks.callback(module.register_forward_pre_hook(enter, prepend=True, with_kwargs=True).remove)
+        for label, part in named_parts(module, name):
+            enter = in_this_thread(entering(label or type(module).__name__))
+            hooks.callback(part.register_forward_pre_hook(enter, prepend=True, with_kwargs=True).remove)
             if on_leave is not None:
-                hooks.callback(module.register_forward_hook(in_this_thread(leaving)).remove)
-            hooks.callback(module.register_forward_hook(in_this_thread(leave), always_call=True).remove)
+                hooks.callback(part.register_forward_hook(in_this_thread(leaving)).remove)
+            hooks.callback(part.register_forward_hook(in_this_thread(leave), always_call=True).remove)
         yield running
 
 

@@ -63,7 +63,7 @@ def observing(model: nn.Module, running: Running, record: Record) -> Generator[N
 
         return attend
 
-    parts = observing_parts(model, DIFFERENTIAL, ("groupnorm",), partial(_difference, halves), record)
+    parts = observing_parts(running, DIFFERENTIAL, ("groupnorm",), partial(_difference, halves), record)
     with replaced_attention(model, watched), parts:
         yield
 
@@ -142,8 +142,7 @@ class _Called:
         plain = self._by_queries_and_keys()
         if plain is not None:
             values, leaving = self.probed if self.running.exact else (self.value, mixed)
-            with self.running.unseen():
-                difference = plain.explained(values, leaving, exact=self.running.exact)
+            difference = plain.explained(values, leaving, exact=self.running.exact)
             if difference is not None:
                 return observed_plain(self.name, plain, self.value, mixed, self.module, difference=difference)
         return observed_mixing(
