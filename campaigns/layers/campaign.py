@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 import statesize as ss
 from campaigns.layers import recurrent, softmax
@@ -40,7 +41,7 @@ NOT_CAUSAL: dict[str, tuple[float, Callable[[Random, int, int], nn.Module]]] = {
 
 
 class Model(nn.Module):
-    """Layers with a residual around each."""
+    """Layers with a residual around each, and a normalisation before, without which some grow beyond float64."""
 
     def __init__(self, layers: list[nn.Module]) -> None:
         super().__init__()
@@ -50,7 +51,7 @@ class Model(nn.Module):
         """The last hidden state, (S, L, WIDTH)."""
         hidden = self.embedding(tokens)
         for layer in self.layers:
-            hidden = hidden + layer(hidden)
+            hidden = hidden + layer(functional.layer_norm(hidden, (WIDTH,)))
         return hidden
 
 
