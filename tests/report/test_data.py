@@ -91,7 +91,8 @@ def test_page_of_64_layers_stays_small(ladder_profile, tmp_path):
         long[name] = long[name].dims, noise.uniform(1, 16, long[name].shape).astype(np.float32)
     counts = np.sort(noise.integers(0, 17, long["relative_count"].shape), -1)
     order = np.argsort(np.argsort(-long["relative_threshold"].values))
-    long["relative_count"] = long["relative_count"].dims, counts[..., order].astype(np.float32)
+    for name in ("relative_count", "relative_lower", "relative_upper"):
+        long[name] = long["relative_count"].dims, counts[..., order].astype(np.float32)
     long.attrs["stratum_sizes"] = [32]
     long["stratum"] = "head", np.zeros(32, np.int64)
     names = [f"model.layers.{index}.mixer" for index in range(64)]

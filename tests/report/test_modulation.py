@@ -53,9 +53,11 @@ def test_counts_are_those_of_the_first_threshold(small_profile):
     tree["special"] = special
     name = small_profile.mixers[0]
     node = tree[name].to_dataset()
-    node["count"] = node["count"].astype(float)
+    counts = node["count"].astype(float)
     # Position 6 comes right after token 5.
-    node["count"][0, :, 6, 0] = node["count"][0, :, [4, 5, 7, 8], 0].mean("position") / 4
+    counts[0, :, 6, 0] = counts[0, :, [4, 5, 7, 8], 0].mean("position") / 4
+    for name in ("count", "lower", "upper"):
+        node[name] = counts
     found = modulation(Profile(tree), node, "count", window=2)
     assert found == pytest.approx(0.75)
     assert np.isnan(modulation(Profile(tree), node.isel(threshold=slice(0)), "count", window=2))
