@@ -122,7 +122,7 @@ def bench(session: nox.Session) -> None:
     if not session.posargs:
         session.error(f"name some of {', '.join(sorted(path.stem for path in Path('benchmarks').glob('*.py')))}")
     for name in session.posargs:
-        session.run(sys.executable, f"benchmarks/{name}.py", external=True)
+        python(session, f"benchmarks.{name}")
 
 
 @nox.session

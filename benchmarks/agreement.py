@@ -1,4 +1,4 @@
-"""Engines against each other, SLICOT and mpmath: `python benchmarks/agreement.py [--seeds 12] [--output FILE]`.
+"""Engines against each other, SLICOT and mpmath: `python -m benchmarks.agreement [--seeds 12] [--output FILE]`.
 
 Every engine that takes an operator measures it at the same positions. Two of them may differ by the sum of their
 bounds; from SLICOT's Hankel singular values and from mpmath's at 60 digits, an engine may differ by its own. The
@@ -26,7 +26,7 @@ from oracles.engine_pairs import Pairs
 from oracles.operators import FAMILIES
 from oracles.references import Reference
 
-from statesize.benchmarks.cases import versions
+from benchmarks.cases import versions
 from statesize.io.files import replace_file
 from statesize.io.machine import machine
 

@@ -1,4 +1,4 @@
-"""Whether `--memory` holds: `python benchmarks/budget.py [--memory 300MB] [--output FILE]`.
+"""Whether `--memory` holds: `python -m benchmarks.budget [--memory 300MB] [--output FILE]`.
 
 Three models of one layer and eight heads are profiled at three lengths, each run in a process of its own. Its peak of
 resident memory is counted beside the model, which is what the same model without a measurement takes. Where the memory
@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from statesize.benchmarks.cases import child_process, document, forget_peak, peak_resident_bytes, resident_bytes
+from benchmarks.cases import child_process, document, forget_peak, peak_resident_bytes, resident_bytes
 from statesize.errors import InputError
 from statesize.io.files import replace_file
 from statesize.lab.mixers import LanguageModel, ModelConfig

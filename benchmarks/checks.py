@@ -1,4 +1,4 @@
-"""What the comparison with the unaltered model costs: `python benchmarks/checks.py [--rounds 5] [--output FILE]`.
+"""What the comparison with the unaltered model costs: `python -m benchmarks.checks [--rounds 5] [--output FILE]`.
 
 Profiles and captures with all references, and with none; wall time on all threads, medians of interleaved rounds.
 """
@@ -17,8 +17,8 @@ from unittest import mock
 import torch
 
 import statesize as ss
+from benchmarks.cases import document
 from statesize.adapters import CheckPolicy, Checks
-from statesize.benchmarks.cases import document
 from statesize.io.files import replace_file
 
 

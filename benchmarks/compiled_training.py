@@ -1,4 +1,4 @@
-"""What training gains where torch compiles the model: `python benchmarks/compiled_training.py [--output FILE]`.
+"""What training gains where torch compiles the model: `python -m benchmarks.compiled_training [--output FILE]`.
 
 Each row has a process of its own, on one thread: processor time of steps as they are and of compiled ones, in turns,
 the median of five ratios; and what the first compiled step takes, with nothing in torch's cache and in another process
@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 
-from statesize.benchmarks.cases import child_process, document, seconds
+from benchmarks.cases import child_process, document, seconds
 from statesize.io.files import replace_file
 from statesize.lab.mixers import LanguageModel, ModelConfig
 from statesize.lab.tasks import MQAR

@@ -1,4 +1,4 @@
-"""`measure(operator)` as everybody types it, against the definition: `python benchmarks/defaults.py [--output FILE]`.
+"""`measure(operator)` as everybody types it, against the definition: `python -m benchmarks.defaults [--output FILE]`.
 
 All positions, absolute and relative counts, entropies, certificates, in this process on one thread, which counts its
 processor time. The loop of `torch.linalg.svdvals` is timed at eight positions and scaled, in rounds that take turns
@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 import statesize as ss
-from statesize.benchmarks.cases import attention, dense_seconds, document, gated, midpoints, seconds, smooth_attention
+from benchmarks.cases import attention, dense_seconds, document, gated, midpoints, seconds, smooth_attention
 from statesize.io.files import replace_file
 
 CASES: tuple[tuple[str, Callable[[int], ss.Operator], int], ...] = (

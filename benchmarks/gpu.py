@@ -21,9 +21,8 @@ from typing import Any
 
 import torch
 
+from benchmarks.cases import Case, cases, document, random_tokens
 from benchmarks.language_models import Recipe
-from statesize.benchmarks.cases import Case, cases, document
-from statesize.benchmarks.models import random_tokens
 from statesize.io.files import replace_file
 from statesize.measurement.measurement import Measurement, measure
 from statesize.operators import Operator

@@ -1,4 +1,4 @@
-"""What an import costs beyond torch's own: `python benchmarks/import_time.py [--rounds 11] [--output FILE]`.
+"""What an import costs beyond torch's own: `python -m benchmarks.import_time [--rounds 11] [--output FILE]`.
 
 Each import runs in a process of its own, after `import torch` where it needs torch, and takes the processor time of
 that process; medians of interleaved rounds, after one that is not counted and leaves compiled files behind. `import
@@ -14,7 +14,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from statesize.benchmarks.cases import versions
+from benchmarks.cases import versions
 from statesize.io.machine import machine
 
 LIMIT = 0.3

@@ -1,4 +1,4 @@
-"""Recipes of docs/language-models.md: `python benchmarks/language_models.py [--length 512] [--output FILE] [MODEL …]`.
+"""Recipes of docs/language-models.md: `python -m benchmarks.language_models [--length 512] [--output FILE] [MODEL …]`.
 
 Two layers of each model, at full width with random weights, are planned and profiled over one sequence; time and memory
 of the whole model follow. CPU time of one thread. Each model needs up to 4 GB of memory.
@@ -17,8 +17,7 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from statesize.benchmarks.cases import child_process, forget_peak, now, peak_resident_bytes, versions
-from statesize.benchmarks.models import random_tokens
+from benchmarks.cases import child_process, forget_peak, now, peak_resident_bytes, random_tokens, versions
 from statesize.io.machine import machine
 from statesize.measurement.settings import Channels
 from statesize.profiling.plan import plan

@@ -1,4 +1,4 @@
-"""The largest operator per engine: `python benchmarks/largest.py [--gigabytes 24] [--no-peaks] [--output FILE]`.
+"""The largest operator per engine: `python -m benchmarks.largest [--gigabytes 24] [--no-peaks] [--output FILE]`.
 
 For each engine, the longest sequence of one head or channel that its footprint model lets into so much memory, counts
 and entropies at all positions. The model is checked against peaks of resident memory at a few sizes, each in a process
@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 
-from statesize.benchmarks.cases import (
+from benchmarks.cases import (
     attention,
     gated,
     irregular_convolution,

@@ -1,4 +1,4 @@
-"""Few positions of sequences too long to hold T: `python benchmarks/long_sequences.py [--case TEXT] [--output FILE]`.
+"""Few positions of sequences too long to hold T: `python -m benchmarks.long_sequences [--case TEXT] [--output FILE]`.
 
 Each case runs in a process of its own, on one thread, which counts its processor time: `measure` with default arguments
 on tensors in float32, and the most memory beside these tensors. Rows that the file already has from other cases stay.
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 import statesize as ss
-from statesize.benchmarks.cases import (
+from benchmarks.cases import (
     attention,
     child_process,
     delta,

@@ -1,4 +1,4 @@
-"""How often an interval of `network_ess` holds the exact value: `python benchmarks/network_coverage.py [--count 9]`.
+"""How often an interval of `network_ess` holds the exact value: `python -m benchmarks.network_coverage [--count 9]`.
 
 Small models (GRU, LSTM, sLSTM and transformers, widths 8 to 24, random weights) over 8 to 24 random tokens are cut at a
 random position. The interval by products with the Jacobian is compared with the entropy of the singular values of the
@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from network.coverage import Outcome, outcomes
 
-from statesize.benchmarks.cases import versions
+from benchmarks.cases import versions
 from statesize.io.files import replace_file
 from statesize.io.machine import machine
 

@@ -1,4 +1,4 @@
-"""Networks of docs/networks.md: `python benchmarks/networks.py [--accuracy 0.25] [--threads 1] [--output FILE]`.
+"""Networks of docs/networks.md: `python -m benchmarks.networks [--accuracy 0.25] [--threads 1] [--output FILE]`.
 
 The ESS of the four bundled models over one text, cut in its middle, beside what their layers need; with --gpt2, of a
 model of GPT-2 small's shape with random weights over 256 random tokens instead; with --single, by products in single
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from transformers import GPT2Config, GPT2LMHeadModel
 
 import statesize as ss
-from statesize.benchmarks.cases import document, peak_resident_bytes
+from benchmarks.cases import document, peak_resident_bytes
 from statesize.io.files import replace_file
 from statesize.network.network import NetworkProgress
 from statesize.texts.tokens import join_documents

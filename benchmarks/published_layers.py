@@ -1,4 +1,4 @@
-"""Do layers as published learn recall as the lean ones do? `python benchmarks/published_layers.py docs/layers.json`.
+"""Do layers as published learn recall as the lean ones do? `python -m benchmarks.published_layers docs/layers.json`.
 
 Each mixer learns multi-query associative recall in a model of two layers, and those that lag behind learn it again in
 more steps, as their lean ones do. Mixers without short convolution get learned positions. A run that is done is not
@@ -16,8 +16,8 @@ from typing import Any
 
 import torch
 
+from benchmarks.cases import document
 from benchmarks.recorded import Row, finish
-from statesize.benchmarks.cases import document
 from statesize.lab.mixers import MIXERS, LanguageModel, ModelConfig
 from statesize.lab.tasks import MQAR
 from statesize.lab.training import TrainingConfig

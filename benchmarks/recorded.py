@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from statesize.benchmarks.cases import document
+from benchmarks.cases import document
 from statesize.io.files import replace_file
 from statesize.laboratory import bundled_documents
 from statesize.models.digests import tensors_sha256

@@ -1,4 +1,4 @@
-"""The report of a hybrid of 64 layers: `python benchmarks/report.py [--page FILE] [--output FILE] [--picture FILE]`.
+"""The report of a hybrid of 64 layers: `python -m benchmarks.report [--page FILE] [--output FILE] [--picture FILE]`.
 
 A random model of 56 Mamba-2 and 8 attention layers with 16 heads each reads bundled documents that end with delimiters.
 The page may take 2 MB and has to open within 2 s in Chromium without a network: what counts is the processor time of
@@ -18,7 +18,7 @@ import torch
 from playwright.sync_api import Browser, sync_playwright
 from transformers import BambaConfig, BambaForCausalLM
 
-from statesize.benchmarks.cases import versions
+from benchmarks.cases import versions
 from statesize.io.machine import machine
 from statesize.lab import zoo
 from statesize.lab.tasks.language.text import encode

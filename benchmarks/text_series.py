@@ -1,4 +1,4 @@
-"""ESS while a text model of each mixer learns: `python benchmarks/text_series.py RUNS docs/text_series.json`.
+"""ESS while a text model of each mixer learns: `python -m benchmarks.text_series RUNS docs/text_series.json`.
 
 Each model of the default size learns the bundled text by `statesize train text`, into a folder of RUNS, and all its
 checkpoints read the same four bundled documents. Its best weights go to RUNS/models; what lies there is not done again.
@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 import statesize as ss
-from statesize.benchmarks.cases import document
+from benchmarks.cases import document
 from statesize.cli import main as statesize
 from statesize.io.files import replace_file
 from statesize.lab.mixers import MIXERS

@@ -16,8 +16,8 @@ from typing import Any
 
 from torch import Tensor
 
+from benchmarks.cases import document
 from benchmarks.recorded import finish, of_each, prose, weights_of
-from statesize.benchmarks.cases import document
 from statesize.models.digests import tokens_sha256
 from statesize.models.load import load_model
 from statesize.texts.inputs import begun_excerpts, excerpts_of

@@ -13,8 +13,8 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
+from benchmarks.cases import document
 from benchmarks.recorded import finish, prose
-from statesize.benchmarks.cases import document
 from statesize.models.digests import tensors_sha256, tokens_sha256
 from statesize.models.load import LoadedModel, load_model
 from statesize.texts.inputs import begun_excerpts

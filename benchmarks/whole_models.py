@@ -22,9 +22,9 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import torch
 from torch import Tensor
 
+from benchmarks.cases import forget_peak, peak_resident_bytes
 from benchmarks.recorded import Row, over_prose
 from statesize.adapters import Capture
-from statesize.benchmarks.cases import forget_peak, peak_resident_bytes
 from statesize.measurement.settings import TOLERANCE_LADDER
 from statesize.models.load import LoadedModel
 from statesize.profiling import sequences

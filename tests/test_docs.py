@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from statesize.benchmarks.cases import SCHEMA
-from statesize.benchmarks.engines import Row
+from benchmarks.cases import SCHEMA
+from benchmarks.engines import Row
 from statesize.spectra.choice import ENGINES
 from tools.figures.pages import BLOCK
 

@@ -28,7 +28,7 @@ def test_every_figure_is_on_a_page():
         for name in pages.names(page.read_text("utf-8"))
     }
     # Commands cannot hold a mark.
-    in_commands = {"length.lengths": "length", "length_architectures.lengths": "length", "needles.depths": "how-to"}
+    in_commands = {"length.lengths": "length", "length_architectures.lengths": "length"}
     assert shown | set(in_commands) == set(found)
     assert all(found.values())
     for name, page in in_commands.items():

@@ -14,7 +14,6 @@ from pathlib import Path
 from PIL import Image
 
 from statesize.io.files import replace_files
-from statesize.io.recipe import FILE, Recipe, read_json
 from statesize.lab.studies.catalogue import GRID_STUDIES
 from statesize.lab.studies.grid.settings import preset_settings
 from statesize.lab.studies.grid.table import ResultTable
@@ -58,9 +57,7 @@ def record_text(study: str, folder: Path) -> None:
     saved, table = read_saved(folder), (folder / TABLE).read_bytes()
     said = vars(saved.conclusion) | {"figures": known(saved.conclusion.figures)}
     versions = ", ".join(f"{name} {version}" for name, version in saved.versions.items())
-    words = json.loads((folder / FILE).read_text("utf-8"))["command"]
-    command = " ".join(["statesize", *(Path(word).name if word.startswith("/") else word for word in words)])
-    made = {"schema": 1, "command": command, "versions": versions}
+    made = {"schema": 1, "command": saved.command, "versions": versions}
     document = made | {"table_sha256": hashlib.sha256(table).hexdigest(), **said}
     content = json.dumps(document, indent=1, ensure_ascii=False).encode() + b"\n"
     replace_files(RESULTS / study, {TABLE: table, RECORD: content})
@@ -80,7 +77,7 @@ def record_grid(study: str, folder: Path, preset: str) -> None:
         asked,
         preset,
         fixing_commit(study, preset),
-        Recipe.from_dict(read_json(folder / FILE), str(folder)).machine,
+        read_saved(folder).machine,
         rows,
     )
     write_record(made, RESULTS / study)

@@ -17,9 +17,9 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.cases import document
 from benchmarks.claims.judged import judged
 from benchmarks.recorded import finish
-from statesize.benchmarks.cases import document
 from statesize.lab.studies.delimiters.corpus import DocumentCorpus, make_corpus
 from statesize.lab.studies.delimiters.dips import measure_dips
 from statesize.lab.studies.delimiters.measuring import METRICS

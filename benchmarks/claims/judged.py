@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from statesize.benchmarks.cases import document
+from benchmarks.cases import document
 from statesize.io.files import replace_file
 from statesize.lab.studies.statistics import Evidence
 from statesize.lab.studies.verdicts import Claim, judge

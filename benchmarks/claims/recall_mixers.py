@@ -17,10 +17,10 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.cases import document
 from benchmarks.claims.delimiter_positions import held_out
 from benchmarks.claims.judged import judged
 from benchmarks.recorded import finish
-from statesize.benchmarks.cases import document
 from statesize.lab.studies.delimiters.dips import measure_dips
 from statesize.lab.studies.delimiters.sequences import OBSERVED, choose_windows
 from statesize.lab.studies.page.final import numbered

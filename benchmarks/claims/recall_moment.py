@@ -19,9 +19,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from benchmarks.cases import document
 from benchmarks.claims.judged import judged
 from benchmarks.recorded import finish
-from statesize.benchmarks.cases import document
 from statesize.lab.mixers import LanguageModel, ModelConfig
 from statesize.lab.studies.statistics import of_mean
 from statesize.lab.studies.verdicts import Claim

@@ -7,8 +7,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from benchmarks.cases import document
 from benchmarks.recorded import finish
-from statesize.benchmarks.cases import document
 from statesize.lab.mixers.config import ModelConfig
 from statesize.lab.studies.grid.grid import Measuring, Run
 from statesize.lab.tasks.task import StudyTask

@@ -22,8 +22,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from benchmarks.cases import document
 from benchmarks.compression.published_caches import TOKENS, fresh_texts, pieces_of
-from statesize.benchmarks.cases import document
 from statesize.io.files import replace_file
 from statesize.measurement.statistics import Interval, mean_interval
 from statesize.models.digests import tensors_sha256, tokens_sha256

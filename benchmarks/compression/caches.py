@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from statesize.benchmarks.cases import document
+from benchmarks.cases import document
 from statesize.io.files import replace_file
 from statesize.lab import zoo
 from statesize.lab.tasks.language.corpus import python_prose

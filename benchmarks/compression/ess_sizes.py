@@ -18,11 +18,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from benchmarks.cases import document
 from benchmarks.compression.comparing import texts
 from benchmarks.compression.recalling import documents
 from benchmarks.compression.training import MIXERS
 from statesize.adapters import capture
-from statesize.benchmarks.cases import document
 from statesize.io.files import replace_file
 from statesize.lab import zoo
 from statesize.lab.compression.proposals import bases_of, cuts_of, equal_sizes, measure_gramians, sizes_by_cost

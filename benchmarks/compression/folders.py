@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from statesize.benchmarks.cases import document
+from benchmarks.cases import document
 from statesize.io.files import replace_file
 
 Row = dict[str, Any]

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 import statesize as ss
+from benchmarks.cases import seconds
 from benchmarks.compression.folders import Row, measure_folders
 from statesize.adapters.models.held import logits_of
-from statesize.benchmarks.cases import seconds
 from statesize.lab.compression.proposals import measure_gramians
 from statesize.lab.mixers.model import LanguageModel
 from statesize.reduction.hub import gramians_of_groups

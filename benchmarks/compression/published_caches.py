@@ -22,8 +22,8 @@ import torch
 from scipy.stats import binomtest
 from torch import Tensor
 
+from benchmarks.cases import document
 from benchmarks.recorded import is_prose, pep_pieces, weights_of
-from statesize.benchmarks.cases import document
 from statesize.io.files import replace_file
 from statesize.measurement.statistics import mean_interval
 from statesize.models.digests import tokens_sha256

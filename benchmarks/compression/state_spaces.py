@@ -16,8 +16,8 @@ from typing import Any
 import torch
 
 import statesize as ss
+from benchmarks.cases import seconds
 from benchmarks.compression.folders import Row, measure_folders
-from statesize.benchmarks.cases import seconds
 
 SHARES = ("75%", "50%", "25%")
 _TOKENS, _ROUNDS = 48, 5

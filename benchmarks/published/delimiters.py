@@ -25,10 +25,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from benchmarks.cases import document
 from benchmarks.claims.judged import judged
 from benchmarks.published.attention import Noting, entropies, singular_values
 from benchmarks.recorded import finish, is_prose, of_each, pep_pieces, short, weights_of
-from statesize.benchmarks.cases import document
 from statesize.lab.studies.statistics import Evidence, of_mean
 from statesize.lab.studies.verdicts import Claim
 from statesize.laboratory import bundled_documents

@@ -18,10 +18,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from benchmarks.cases import document
 from benchmarks.claims.judged import judged
 from benchmarks.published.attention import Layer, Noting
 from benchmarks.recorded import finish, of_each, prose, short, weights_of
-from statesize.benchmarks.cases import document
 from statesize.lab.studies.statistics import Evidence, Numbers, jackknife, ranks, spearman, within_cells
 from statesize.lab.studies.verdicts import Claim
 from statesize.models.digests import tokens_sha256

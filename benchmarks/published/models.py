@@ -4,7 +4,7 @@ The record is docs/published_models.json. MODEL is a GGUF file or a folder of a 
 attention; a model that is in the file is not run again. A text has 256 tokens, H_i is cut in its middle, and all heads
 are measured. Prose is the bundled documentation, a chat the same as questions and answers, code that of the standard
 library of this Python; digests of all tokens are in the record. For growth, contexts of several
-lengths come before the same 512 tokens. Needles are those of `statesize.lab.needles`. No claim is tested.
+lengths come before the same 512 tokens. No claim is tested.
 """
 
 from __future__ import annotations
@@ -20,18 +20,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
+from benchmarks.cases import document
 from benchmarks.published.attention import Layer, Noting, entropies, singular_values
 from benchmarks.recorded import finish, of_each, prose, weights_of
-from statesize.benchmarks.cases import document
-from statesize.lab import needles
-from statesize.lab.studies.statistics import of_mean
 from statesize.laboratory import bundled_documents
-from statesize.measurement.statistics import Interval
 from statesize.models.digests import tokens_sha256
 from statesize.models.load import LoadedModel, load_model
 from statesize.texts.inputs import begun_excerpts
@@ -45,7 +41,7 @@ TOLERANCES = (0.1, 0.01, 0.001)
 """Relative to σ₁."""
 OF_HEADS = ("ess", "ess_without_sink", "sink_share", "sink_is_first")
 """What is kept of each head."""
-LENGTHS, FUTURE, EXCERPTS, NEEDLES = (256, 512, 1024, 2048), 512, 4, 16
+LENGTHS, FUTURE, EXCERPTS = (256, 512, 1024, 2048), 512, 4
 
 
 def main(path: Path, models: list[str]) -> None:
@@ -62,7 +58,6 @@ def one_model(name: str) -> dict[str, Any]:
         "texts": {kind: tokens_sha256(own) for kind, own in texts.items()},
         **of_texts(loaded.model, texts),
         "growth": growth(loaded),
-        "needles": needles_of(loaded),
     }
     return row | {"seconds": round(time.process_time() - start, 1)}
 
@@ -168,39 +163,6 @@ def growth(loaded: LoadedModel) -> dict[str, Any]:
         rows.append({"context": context, "ess": [mean_of(one) for one in ess]})
         rows[-1]["heads"] = [float(f"{value:.4g}") for value in torch.stack(ess).mean(0).tolist()]
     return {"future": FUTURE, "texts": tokens_sha256(pieces), "difference": noting.difference, "rows": rows}
-
-
-def needles_of(loaded: LoadedModel) -> list[dict[str, Any]]:
-    """At each depth: whether a key is found again, what the needle gains, and ESS with and without its two columns."""
-    found = needles(loaded.model, excerpts=NEEDLES, tokenizer=loaded.tokenizer, on_progress=print)
-    rows: list[dict[str, Any]] = []
-    for index, depth in enumerate(found.depths):
-        ess, without = (
-            np.concatenate([getattr(layer, name)[index] for layer in found.layers], -1)  # (S, heads)
-            for name in ("entropy", "without")
-        )
-        lost, first = of_mean((ess - without).mean(-1)).interval(), found.heads(depth)[0]
-        rows.append(
-            {
-                "depth": depth,
-                "found": found.accuracy(depth).value,
-                "gain": told(found.gains(depth)),
-                "ess": mean_of(torch.from_numpy(ess)),
-                "lost": told(lost),
-                "first_head": {
-                    "layer": first.layer,
-                    "head": first.unit,
-                    "share": first.share,
-                    "lift": told(first.lift),
-                },
-            }
-        )
-    return rows
-
-
-def told(interval: Interval) -> list[float]:
-    """A mean with its interval, to four digits."""
-    return [float(f"{number:.4g}") for number in (interval.value, interval.low, interval.high)]
 
 
 if __name__ == "__main__":

@@ -1,9 +1,8 @@
 """The same again, and with other threads: `python -m campaigns.determinism [--threads 1 2 4] [--output FILE]`.
 
 The bundled models and small random ones of several families are profiled twice with the same threads, and once with
-each other number; a small study is done twice, in one process and in several. Layers and runs are compared as
-`statesize rerun` does. Exits with 1 if the same threads give anything but the same bits, or others anything outside the
-bounds.
+each other number; a small study is done twice, in one process and in several. Exits with 1 if the same threads give
+anything but the same bits, or others anything outside the bounds.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ def main() -> int:
     parser.add_argument("--models", nargs="+", default=list(MODELS))
     parser.add_argument("--output", type=Path)
     given = parser.parse_args()
-    from statesize.benchmarks.cases import versions
+    from benchmarks.cases import versions
     from statesize.io.machine import machine
 
     warnings.simplefilter("ignore")
@@ -53,10 +52,10 @@ def main() -> int:
 def profiles(models: Sequence[str], threads: Sequence[int]) -> Counter[str]:
     """Verdicts over layers, of profiles with each number of threads against those with the first."""
     import torch
+    from oracles.comparing import compare_profiles
 
     import statesize as ss
     from campaigns.soak.calls import subjects
-    from statesize.lab.rerun.comparing import compare_profiles
 
     verdicts = Counter[str]()
     for name in models:
@@ -77,9 +76,9 @@ def profiles(models: Sequence[str], threads: Sequence[int]) -> Counter[str]:
 
 def studies(workers: int) -> tuple[Counter[str], Counter[str]]:
     """Verdicts over the runs of a small study: done again in this process, and in several processes."""
+    from oracles.comparing import compare_rows
     from small_studies import GRID
 
-    from statesize.lab.rerun.comparing import compare_rows
     from statesize.lab.studies.grid.executors import run_here, run_in_processes
     from statesize.lab.studies.grid.settings import parse_settings
 

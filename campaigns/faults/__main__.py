@@ -19,8 +19,8 @@ from typing import Any
 
 def document(seed: int, survivals: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """What is written: the sums, and each fault."""
+    from benchmarks.cases import versions
     from campaigns.faults.places import can_mount
-    from statesize.benchmarks.cases import versions
     from statesize.io.machine import machine
 
     return {

@@ -76,7 +76,7 @@ def joined(done: dict[str, Any], found: dict[str, Any], calls: int) -> dict[str,
 
 def write(path: Path, done: dict[str, Any]) -> None:
     """The JSON, after each block, so that a run that is stopped goes on from there."""
-    from statesize.benchmarks.cases import versions
+    from benchmarks.cases import versions
     from statesize.io.files import replace_file
     from statesize.io.machine import machine
 

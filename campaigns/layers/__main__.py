@@ -15,8 +15,8 @@ from typing import Any
 
 import torch
 
+from benchmarks.cases import versions
 from campaigns.layers.campaign import Campaign
-from statesize.benchmarks.cases import versions
 from statesize.io.files import replace_file
 from statesize.io.machine import machine
 

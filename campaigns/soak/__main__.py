@@ -26,9 +26,9 @@ def main() -> int:
     given = parser.parse_args()
     import torch
 
+    from benchmarks.cases import versions
     from campaigns.soak.calls import Soak, slope
     from campaigns.soak.traces import Held
-    from statesize.benchmarks.cases import versions
     from statesize.io.machine import machine
 
     torch.set_num_threads(1)

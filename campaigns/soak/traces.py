@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from benchmarks.cases import resident_bytes
 from statesize.adapters.replaced import source_files
-from statesize.benchmarks.cases import resident_bytes
 
 _HOOKS = tuple(name for name in vars(nn.Module()) if name.endswith("_hooks"))
 

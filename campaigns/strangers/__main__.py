@@ -70,7 +70,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path)
     given = parser.parse_args()
-    from statesize.benchmarks.cases import versions
+    from benchmarks.cases import versions
     from statesize.io.files import replace_file
     from statesize.io.machine import machine
 

@@ -5,7 +5,6 @@ Everything is imported on use, so that measuring a model of one's own needs noth
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -59,13 +58,6 @@ def trained_model(model: object) -> Any:
     from statesize.lab.mixers.model import LanguageModel
 
     return TrainedModel(model) if isinstance(model, LanguageModel) else None
-
-
-def write_study_report(folder: Path, path: Path) -> None:
-    """Write the page of a study."""
-    from statesize.lab.studies.page.page import write_report
-
-    write_report(folder, path)
 
 
 def add_commands() -> None:

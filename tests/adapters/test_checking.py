@@ -10,7 +10,6 @@ from torch import nn
 from statesize.adapters import CheckPolicy
 from statesize.integrations.probe import Probe, Probing
 from statesize.profiling import profile
-from statesize.profiling.watching import Watch
 
 
 def test_all_at_first_and_when_a_module_or_a_dtype_changes():
@@ -32,19 +31,7 @@ def counted():
     return model, runs
 
 
-def test_a_watch_runs_the_unaltered_model_at_its_first_reading(counted):
-    model, runs = counted
-    ids = token_ids(1)[0].tolist()
-    watch = Watch(model, future=2, context=16)
-    list(watch.read(ids[:2]))
-    assert not runs
-    list(watch.read(ids[2:4]))
-    assert len(runs) == 3
-    list(watch.read(ids[4:6]))
-    assert len(runs) == 4
-
-
-def test_a_probe_does_so_too(counted):
+def test_a_probe_runs_the_unaltered_model_at_its_first_reading(counted):
     model, runs = counted
     probing = Probing(Probe(token_ids(1), every=1, share=math.inf, positions=2))
     found = [len(runs) for step in range(2) if probing.step(model, step) is not None]

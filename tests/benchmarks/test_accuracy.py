@@ -3,8 +3,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from statesize.benchmarks.cases import cases
-from statesize.benchmarks.engines import accuracy, definition
+from benchmarks.cases import cases
+from benchmarks.engines import accuracy, definition
 
 CASES = {case.name: case for case in cases(quick=True)}
 POSITIONS = [5, 40, 90]

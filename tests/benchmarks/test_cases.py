@@ -2,7 +2,7 @@ import pickle
 
 import pytest
 
-from statesize.benchmarks.cases import cases, measured
+from benchmarks.cases import cases, measured
 from statesize.spectra.choice import ENGINES
 from statesize.spectra.cut import make_cut
 

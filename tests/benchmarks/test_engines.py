@@ -1,7 +1,11 @@
+import json
+from functools import partial
+
 import pytest
 
-from statesize.benchmarks.cases import cases
-from statesize.benchmarks.engines import compare
+from benchmarks import engines
+from benchmarks.cases import cases, gated
+from benchmarks.engines import compare
 
 CASES = {case.name: case for case in cases(quick=True)}
 
@@ -23,6 +27,19 @@ def test_rows(name):
 
 
 def test_a_long_row_has_no_dense_loop(monkeypatch):
-    monkeypatch.setattr("statesize.benchmarks.engines._LONGEST_DENSE", 512)
+    monkeypatch.setattr("benchmarks.engines._LONGEST_DENSE", 512)
     (row, _) = compare(CASES["softmax d=64, decaying"], 600, rounds=1)
     assert (row.ratio, row.dense_positions, row.miscounts) == (None, 0, 0)
+
+
+def test_the_script_writes_its_document(monkeypatch, tmp_path, capsys):
+    path = tmp_path / "engines.json"
+    monkeypatch.setattr(engines, "cases", lambda quick: [CASES["gated n=64"]])
+    monkeypatch.setattr(engines, "_OPERATORS", {"chunked": partial(gated, states=4)})
+    monkeypatch.setattr("sys.argv", ["engines", "--quick", "--length", "128", "--output", str(path)])
+    engines.main()
+    document = json.loads(path.read_text(encoding="utf-8"))
+    assert [row["output"] for row in document["rows"]] == ["counts", "entropy"]
+    assert list(document["exponents"]) == ["chunked"]
+    assert document["threads"] == 1
+    assert capsys.readouterr().out.count("\n") == 3

@@ -2,8 +2,8 @@
 
 import torch
 
+from benchmarks.cases import cases
 from benchmarks.gpu import QUICK, engine_row, main, model_row
-from statesize.benchmarks.cases import cases
 
 CPU = torch.device("cpu")
 

@@ -1,8 +1,8 @@
 import math
 from functools import partial
 
-from statesize.benchmarks import engines as growth
-from statesize.benchmarks.cases import gated
+from benchmarks import engines as growth
+from benchmarks.cases import gated
 from statesize.measurement.measurement import measure
 from statesize.spectra.choice import ENGINES
 

@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 import torch
 
+from benchmarks.cases import random_tokens
 from benchmarks.language_models import RECIPES, predict, predictions
 from statesize.adapters import capture
-from statesize.benchmarks.models import random_tokens
 
 NARROW = {
     "falcon_mamba": {"hidden_size": 32, "intermediate_size": 64, "time_step_rank": 4},

@@ -1,7 +1,7 @@
 import torch
 
 import statesize
-from statesize.benchmarks.cases import versions
+from benchmarks.cases import versions
 from statesize.io.machine import machine
 
 

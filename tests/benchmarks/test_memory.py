@@ -3,8 +3,8 @@ from functools import partial
 import pytest
 from oracles.memory_use import MEBIBYTE, die, fail, hold, make, nothing, warm
 
-from statesize.benchmarks import cases as memory
-from statesize.benchmarks.cases import peak_bytes, peak_resident_bytes, resident_bytes
+from benchmarks import cases as memory
+from benchmarks.cases import peak_bytes, peak_resident_bytes, resident_bytes
 from statesize.errors import StatesizeError
 
 

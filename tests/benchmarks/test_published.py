@@ -207,15 +207,6 @@ def test_growth_is_that_of_the_command(small, monkeypatch):
     assert [len(row["heads"]) for row in found["rows"]] == [8, 8]
 
 
-def test_needles_are_told_with_what_they_have_of_the_ess(small, monkeypatch):
-    monkeypatch.setattr(models, "NEEDLES", 2)
-    rows = models.needles_of(small)
-    assert [row["depth"] for row in rows] == [16, 64, 192]
-    for row in rows:
-        assert row["lost"][1] <= row["lost"][0] <= row["lost"][2]
-        assert 0 <= row["found"] <= 1
-
-
 def test_all_kinds_of_text_are_as_long_and_none_is_read_twice():
     texts = models.texts_of(zoo.tokenizer())
     assert list(texts) == ["prose", "code", "chat", "random tokens"]

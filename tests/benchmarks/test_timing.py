@@ -1,6 +1,6 @@
 import torch
 
-from statesize.benchmarks.cases import clock, dense_seconds, midpoints, seconds
+from benchmarks.cases import clock, dense_seconds, midpoints, seconds
 
 
 def test_the_clock_follows_the_threads():

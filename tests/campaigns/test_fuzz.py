@@ -49,8 +49,6 @@ NOT_CALLED = {
     "Series": "what `series` gives",
     "length": "measures one text at many lengths",
     "Growth": "what `length` gives",
-    "needles": "reads several texts at several depths",
-    "Needles": "what `needles` gives",
     "load": "asks the hub for what is nowhere",
     "Mixture": "holds other tasks",
     "read_arrays": "reads a file",

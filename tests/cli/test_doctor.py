@@ -5,7 +5,7 @@ import json
 import pytest
 from cli.documents import assert_document
 
-from statesize.benchmarks import engines
+from benchmarks import engines
 from statesize.cli import main
 from statesize.spectra.choice import ENGINES
 

@@ -66,20 +66,6 @@ def test_length(capsys, folder, text):
     assert [layer["name"] for layer in found["layers"]] == ["average", *(LAYER + part for part in ("", ", joint"))]
 
 
-def test_needles(capsys, folder):
-    sizes = ("--depths", 16, "--context", 48, "--future", 12, "--excerpts", 2)
-    found = json.loads(run(capsys, "needles", folder, *sizes, "--json").out)
-    assert [one["depth"] for one in found["depths"]] == [16]
-
-
-def test_watch(smollm2, ids):
-    from statesize.profiling.watching import Watch
-
-    readings = list(Watch(smollm2[0], future=8, channels=1).read(ids[0, :24].tolist()))
-    assert readings
-    assert [len(reading.layers) for reading in readings] == [30] * len(readings)
-
-
 @pytest.mark.slow
 def test_delimiters(capsys, folder, tmp_path):
     few = ("--documents", 6, "--window", 8, "--channels", 1, "--output", tmp_path / "study")

@@ -5,7 +5,7 @@ from oracles.recurrences import random_recurrence
 
 from statesize.errors import EngineError
 from statesize.operators import Convolution, Dense
-from statesize.spectra.choice import ENGINES, choose_engine, explain_choice
+from statesize.spectra.choice import choose_engine
 from statesize.spectra.cut import make_cut
 
 
@@ -59,11 +59,5 @@ def test_auto_takes_an_elimination_where_it_is_faster() -> None:
         (Dense(torch.eye(40)), make_cut(40), ("counts", "relative"), "dense"),
     ],
 )
-def test_the_choice_is_explained_for_every_engine(operator, cut, outputs, taken) -> None:
-    explained = explain_choice(operator, cut, outputs)
-    assert explained[0][0] == taken == choose_engine(operator, cut, outputs).name
-    assert sorted(name for name, _ in explained) == sorted(ENGINES)
-    assert all(reason for _, reason in explained)
-    for name, reason in explained[1:]:
-        declined = ENGINES[name].unsupported_reason(operator, cut, outputs)
-        assert declined in (None, reason)
+def test_the_fastest_that_can_is_taken(operator, cut, outputs, taken) -> None:
+    assert choose_engine(operator, cut, outputs).name == taken

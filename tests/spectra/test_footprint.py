@@ -5,7 +5,7 @@ from functools import partial
 import pytest
 import torch
 
-from statesize.benchmarks.cases import (
+from benchmarks.cases import (
     attention,
     delta,
     full,

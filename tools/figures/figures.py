@@ -38,7 +38,7 @@ from tools.figures.published import (
 from tools.figures.smaller_states import caches, compression, delta_rules, ess_sizes, gramian_time, mamba2_layers
 from tools.figures.speed import defaults, engines, language_models, long, plans, whole_models
 from tools.figures.trained_families import architectures, compiled_training
-from tools.figures.trends import bundled_length, length, needles, text_series
+from tools.figures.trends import bundled_length, length, text_series
 from tools.figures.two_models import published_models
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -101,7 +101,7 @@ def figures(docs: Path = DOCS) -> dict[str, dict[str, str]]:
     )
     kept = {part.__name__: part(json.loads((docs / f"{part.__name__}.json").read_text("utf-8"))) for part in parts}
     on_record = {part.__name__: part(docs / "results") for part in (results, findings, quoted, history, beyond)}
-    for name, part in (("length", bundled_length), ("length_architectures", length), ("needles", needles)):
+    for name, part in (("length", bundled_length), ("length_architectures", length)):
         lines = (docs / f"{name}.jsonl").read_text("utf-8").splitlines()
         kept[name] = part([json.loads(line) for line in lines])
     return kept | {"names": names(), "bundled": bundled(), "families": families(), "asked": asked(docs)} | on_record

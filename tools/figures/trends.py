@@ -1,4 +1,4 @@
-"""The figures of pages about trends: through a training, with the length of the context, with the depth of needles."""
+"""The figures of pages about trends: through a training, with the length of the context."""
 
 from __future__ import annotations
 
@@ -43,26 +43,6 @@ def bundled_length(documents: list[Mapping[str, Any]]) -> dict[str, str]:
 def _heads(document: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """Exponents of single heads or channels; what heads of one cache carry together is none."""
     return [row for row in document["exponents"] if row["unit"] and not row["layer"].endswith(", joint")]
-
-
-def needles(documents: list[Mapping[str, Any]]) -> dict[str, str]:
-    """What needles in the bundled documents tell the bundled models."""
-    depths = documents[0]["depths"]
-    rows = [
-        (
-            f"`{one['model']}`",
-            *(
-                f"{depth['accuracy']:.0%}, {estimate(depth['gain'], depth['gain_interval'], '+.2f')}"
-                for depth in one["depths"]
-            ),
-        )
-        for one in documents
-    ]
-    return {
-        "table": table(("model", *(f"{depth['depth']} tokens back" for depth in depths)), rows),
-        "depths": ",".join(str(depth["depth"]) for depth in depths),
-        "excerpts": str(documents[0]["excerpts"]),
-    }
 
 
 def text_series(document: Mapping[str, Any]) -> dict[str, str]:

@@ -19,7 +19,7 @@ _SINK = 0.2
 
 
 def published_models(document: Mapping[str, Any]) -> dict[str, str]:
-    """ESS by kind of text, its growth, what needles have of it, sinks, and whether the same heads have most."""
+    """ESS by kind of text, its growth, sinks, and whether the same heads have most."""
     rows = {_MODELS[row["file"]]: row for row in document["rows"]}
     kinds = [
         (name, kind, *(_mean(row["kinds"][kind][column]) for column in _KINDS))
@@ -31,26 +31,9 @@ def published_models(document: Mapping[str, Any]) -> dict[str, str]:
         (name, *(_mean(one["ess"]) for one in row["growth"]["rows"]), _mean(exponents(row["growth"]), ".2f"))
         for name, row in rows.items()
     ]
-    needles = [
-        (
-            name,
-            str(one["depth"]),
-            f"{one['found']:.0%}",
-            estimate(one["gain"][0], one["gain"][1:], "+.1f"),
-            f"{one['ess']:.1f}",
-            estimate(one["lost"][0], one["lost"][1:], ".2f"),
-            f"{one['first_head']['share']:.0%}, layer {_layer(one['first_head']['layer'])}",
-        )
-        for name, row in rows.items()
-        for one in row["needles"]
-    ]
     found = {
         "kinds": table(("model", "text", *_KINDS.values()), kinds),
         "growth": table(("model", *(f"{one:,} tokens" for one in contexts), "exponent"), growth),
-        "needles": table(
-            ("model", "tokens back", "found", "nats gained", "ESS", "of that the needle", "in the head that sees most"),
-            needles,
-        ),
         "texts": str(len(next(iter(rows.values()))["kinds"]["prose"]["ess"])),
         "future": str(next(iter(rows.values()))["growth"]["future"]),
         "minutes": " and ".join(f"{row['seconds'] / 60:.0f}" for row in rows.values()),
@@ -85,11 +68,6 @@ def _own(row: Mapping[str, Any]) -> dict[str, str]:
             for name, kind in (("code", "code"), ("drawn", "random tokens"), ("fresh", "random weights"))
         },
     }
-
-
-def _layer(name: str) -> int:
-    """The number of a layer, of a name such as model.layers.5.self_attn."""
-    return next(int(part) for part in name.split(".") if part.isdigit())
 
 
 def _short(model: str) -> str:

@@ -74,8 +74,10 @@ def _run(arguments: list[str]) -> int:
     from cyclopts import CycloptsError
 
     from statesize.cli.commands import app
+    from statesize.cli.shared.provenance import begin
     from statesize.errors import StatesizeError
 
+    begin(arguments)
     try:
         with _warnings_on_one_line():
             app(arguments, exit_on_error=False, print_error=False, result_action="return_value")

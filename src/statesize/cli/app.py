@@ -1,8 +1,9 @@
-"""The program, its commands in two groups, and how one is added."""
+"""The program, its commands in groups, and how one is added."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import count
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,9 +23,12 @@ app = App(
     group_parameters=Group("Parameters", sort_key=3),
 )
 
-MODELS = Group("Measure, explain and reduce a model", sort_key=1)
-LABORATORY = Group("Laboratory: train small models, and see what ESS shows", sort_key=2)
-bench = App(name="bench", help="Time the engines.", group=MODELS)
+MODELS = Group("Measure and explain a model", sort_key=1)
+WHOLE = Group("Whole networks, and smaller states", sort_key=2)
+LABORATORY = Group("Laboratory: train small models, and see what ESS shows", sort_key=3)
+
+
+_order = count()
 
 
 def register(
@@ -38,13 +42,13 @@ def register(
     """Add a command to a group of commands, under a title; its help ends with examples."""
     heading = "Example" if len(examples) == 1 else "Examples"
     lines = "\n".join(f"    {example}" for example in examples)
-    group_app.command(command, name=name, group=title, help=help, help_epilogue=f"{heading}:\n\n{lines}")
+    epilogue = f"{heading}:\n\n{lines}"
+    group_app.command(command, name=name, group=title, help=help, help_epilogue=epilogue, sort_key=next(_order))
 
 
-def add(name: str, command: Callable[..., Any], *ends: str, title: Group = MODELS, group_app: App = app) -> None:
+def add(name: str, command: Callable[..., Any], *ends: str, title: Group = MODELS) -> None:
     """Add a command; each of `ends` is what follows its name in an example."""
-    words = ("statesize", *(group_app.name if group_app is not app else ()), name)
-    register(group_app, title, name, command, [" ".join((*words, end)).rstrip() for end in ends])
+    register(app, title, name, command, [f"statesize {name} {end}".rstrip() for end in ends])
 
 
 def install_completion(

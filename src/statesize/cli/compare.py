@@ -1,4 +1,4 @@
-"""`statesize compare` and `statesize report`: saved profiles side by side, and pages of them or of a study."""
+"""`statesize compare`: saved profiles side by side."""
 
 from __future__ import annotations
 
@@ -110,45 +110,3 @@ def _read(path: Path, take: Callable[[Any], Taken], named: str) -> Taken:
             "the version of statesize that wrote it."
         )
     return taken
-
-
-def report(
-    results: Annotated[list[Path], Parameter(negative="")],
-    /,
-    *,
-    output: Page = None,
-    printing: Printing = TEXT,
-) -> None:
-    """Write the HTML report of a profile, of several profiles side by side, or of a study.
-
-    Args:
-        results: Folders that `statesize profile --output` or `Profile.save` wrote, or one of `statesize study`.
-        output: The report. Default: the first folder's name with .html, in the current folder.
-        printing: What is printed.
-
-    Raises:
-        InputError: A study is not alone.
-    """
-    from statesize.cli.shared.printing import SCHEMA, print_json
-    from statesize.errors import InputError
-    from statesize.report import check_report_path
-
-    path = output or Path(f"{results[0].absolute().name}.html")
-    check_report_path(path)
-    studies = [folder for folder in results if (folder / "study.json").is_file()]
-    if not studies:
-        from statesize.cli.shared.printing import read_profiles
-        from statesize.report import write_report
-
-        profiles = read_profiles(results, printing)
-        with printing.step("drawing the report"):
-            write_report(profiles, path)
-    elif len(results) == 1:
-        from statesize.laboratory import write_study_report
-
-        write_study_report(results[0], path)
-    else:
-        raise InputError(f"A study has a report of its own, got {studies[0]} beside other folders. Give it alone.")
-    printing.say(f"Report: {path}")
-    if printing.json:
-        print_json({"schema": SCHEMA, "report": str(path)})

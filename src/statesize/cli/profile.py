@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from statesize.texts.tokens import AnyTokenizer
 
 
+_TOLERANCE = 0.01
+
+
 def profile(
     model: str,
     /,
@@ -36,7 +39,7 @@ def profile(
     output: Page = None,
     html: Page = None,
     open_page: OpenPage = False,
-    tolerance: Annotated[float, Parameter(validator=validators.Number(gt=0, lt=1))] = 0.01,
+    tolerance: Annotated[float, Parameter(validator=validators.Number(gt=0, lt=1))] = _TOLERANCE,
     metric: Literal["entropy", "relative_count"] = "entropy",
     wide: Flag = False,
     plan: Annotated[bool, Parameter(group=(OFTEN, WORKERS), negative="", show_default=False)] = False,
@@ -44,11 +47,14 @@ def profile(
 ) -> None:
     """Measure how much of its memory a model uses: any Hugging Face model, a folder, or a bundled one (gla).
 
+    The folder of a profile is shown again, in the table and with --html on a page, and nothing is measured.
+
     Without a text of yours it reads bundled documents. With --output, what is finished is kept while it runs: the same
     command goes on after a crash or an interrupt.
 
     Args:
-        model: A bundled name (sa, la, wla, gla), a folder of a model, a GGUF file, or an id of the Hugging Face hub.
+        model: A bundled name (sa, la, wla, gla), a folder of a model, a GGUF file, an id of the Hugging Face hub, or
+            the folder of a profile.
         texts: What the model reads.
         measuring: What is measured.
         prefix: UTF-8 text that comes before each text, such as a system prompt. Without --positions or --stride, ESS is
@@ -57,7 +63,7 @@ def profile(
             texts are cut to the shortest.
         loading: How the model is loaded.
         workers: Who measures.
-        output: Folder for the profile, to be read by `statesize report` and `Profile.load`.
+        output: Folder for the profile, to be read by this command and `Profile.load`.
         html: File for a report.
         open_page: Open the report in the browser; without --html it is MODEL.html in this folder.
         tolerance: Count singular values above this fraction of the largest (0.01 = 1 %).
@@ -66,24 +72,38 @@ def profile(
         plan: Only print what would be measured, with the time and memory that a short calibration predicts. Of a large
             corpus it reads 64 sequences.
         printing: What is printed.
+
+    Raises:
+        InputError: The folder of a profile comes with options of a measurement.
     """
-    from statesize.cli.shared.printing import plan_document, print_json, profile_document, tell_page
-    from statesize.cli.shared.summary import print_kinds, print_plan, print_summary
-    from statesize.io.recipe import make_recipe
+    from statesize.cli.shared.printing import plan_document, print_json, read_profiles
+    from statesize.cli.shared.provenance import command_line
+    from statesize.cli.shared.summary import print_plan
+    from statesize.errors import InputError
+    from statesize.laboratory import is_bundled
     from statesize.measurement.settings import EVENLY_SPREAD, LONGEST_WHOLE
-    from statesize.report import check_report_path, write_report
-    from statesize.report.kinds import by_kind
-    from statesize.results.store import check_destination
+    from statesize.report import check_report_path
+    from statesize.results.store import MARKER, check_destination
     from statesize.texts.rows import read_whole
 
-    texts, loading, measuring = texts or Texts(), loading or Loading(), measuring or Measuring()
-    workers = workers or Workers()
     if open_page and html is None:
         html = Path(f"{Path(model).name}.html")
-    if output is not None:
-        check_destination(output)
     if html is not None:
         check_report_path(html)
+    if (Path(model) / MARKER).is_file() and not is_bundled(model):
+        asked = (texts, measuring, prefix, group_by, loading, workers, output, plan or None)
+        if asked != (None,) * len(asked) or tolerance != _TOLERANCE:
+            raise InputError(
+                f"{model} is a profile, which is shown as it was measured; leave out all but --html, --open, --metric, "
+                "--wide, --json and --quiet."
+            )
+        (result,) = read_profiles([Path(model)], printing)
+        _show(result, Path(model), html, metric, printing, wide=wide, open_page=open_page)
+        return
+    texts, loading, measuring = texts or Texts(), loading or Loading(), measuring or Measuring()
+    workers = workers or Workers()
+    if output is not None:
+        check_destination(output)
     settings = replace(measuring.settings(), relative_tolerances=(tolerance,))
     texts.check()
     workers.check()
@@ -107,19 +127,11 @@ def profile(
         else:
             print_plan(planned, loading_took)
         return
-    read, arguments = (
-        texts.read(run.tokenizer, printing, run.vocabulary),
-        asdict(measuring) | asdict(loading) | asdict(texts),
-    )
-    arguments |= {"tolerance": tolerance, "prefix": prefix, "group_by": group_by}
+    read = texts.read(run.tokenizer, printing, run.vocabulary)
     kinds = [] if group_by is None else texts.kinds(group_by)
     if kinds:
         read = replace(read, ids=_cut_alike(read.ids, len(kinds), printing))
-    if run.source.get("commit", "unknown") != "unknown":
-        arguments["revision"] = run.source["commit"]
-    threads = None if workers.ray is False else workers.ray_cpus
-    recipe = make_recipe(["profile"], arguments, models=[model], threads=threads).to_dict()
-    source = {**run.source, **_reading(read), "recipe": recipe}
+    source = {**run.source, **_reading(read), "command": command_line()}
     read, settings = _prepend_prefix(before, run.tokenizer, read, settings, printing)
     if any(settings.spreads(len(ids)) for ids in read.ids):
         printing.say(
@@ -130,20 +142,40 @@ def profile(
     result = _measured(run, measure, len(read.ids), output, printing)
     if output is not None:
         printing.say(f"Profile: {output}")
+    _show(result, output, html, metric, printing, wide=wide, open_page=open_page, kinds=kinds)
+    if html is None and output is None and not printing.json:
+        printing.say("Nothing was written: --output FOLDER keeps the profile, --open shows its report.")
+
+
+def _show(
+    result: Profile,
+    folder: Path | None,
+    html: Path | None,
+    metric: Literal["entropy", "relative_count"],
+    printing: Printing,
+    *,
+    wide: bool,
+    open_page: bool,
+    kinds: Sequence[str] = (),
+) -> None:
+    """Print a profile that lies in a folder, or in none, and write its page."""
+    from statesize.cli.shared.printing import print_json, profile_document, tell_page
+    from statesize.cli.shared.summary import print_kinds, print_summary
+    from statesize.report import write_report
+    from statesize.report.kinds import by_kind
+
     if html is not None:
         with printing.step("drawing the report"):
             write_report([result], html)
     if printing.json:
-        planned = {"kinds": [one.to_dict() for one in by_kind(result, kinds)]} if kinds else {}
-        print_json(profile_document(result, output) | planned)
+        more = {"kinds": [one.to_dict() for one in by_kind(result, kinds)]} if kinds else {}
+        print_json(profile_document(result, folder) | more)
     else:
         print_summary([result], metric, wide=wide)
         if kinds:
             print_kinds(by_kind(result, kinds), kinds)
     if html is not None:
         tell_page(html, printing, open_page=open_page)
-    elif output is None and not printing.json:
-        printing.say("Nothing was written: --output FOLDER keeps the profile, --open shows its report.")
 
 
 def _prepend_prefix(

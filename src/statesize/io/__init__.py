@@ -1,1 +1,1 @@
-"""Files, recipes, progress, text for terminals, and the machine."""
+"""Files, progress, text for terminals, and the machine."""

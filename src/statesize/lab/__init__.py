@@ -1,7 +1,7 @@
 """The laboratory: small models, and what training them tells of the measure.
 
 Read `mixers` for the models, `tasks` and `training` for how they come about, `zoo` for those that are bundled,
-`studies` for what they show, `trends` and `retrieval` for what is measured of checkpoints, lengths and needles.
+`studies` for what they show, `trends` for what is measured of checkpoints and lengths.
 """
 
 import importlib
@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from statesize.lab import mixers, studies, tasks, training, zoo
-    from statesize.lab.retrieval.needles import needles
-    from statesize.lab.retrieval.result import Needles
     from statesize.lab.trends.growth import Growth
     from statesize.lab.trends.length import length
     from statesize.lab.trends.result import Series
@@ -18,20 +16,16 @@ if TYPE_CHECKING:
 
 _HOME = {
     "Growth": "trends.growth",
-    "Needles": "retrieval.result",
     "Series": "trends.result",
     "length": "trends.length",
-    "needles": "retrieval.needles",
     "series": "trends.series",
 }
 
 __all__ = [
     "Growth",
-    "Needles",
     "Series",
     "length",
     "mixers",
-    "needles",
     "series",
     "studies",
     "tasks",

@@ -67,7 +67,7 @@ class Provenance:
         model: What tables call the model.
         weights: Digest of its weights.
         key: Digest of the run.
-        source: Where the model comes from, and under "recipe" how the profile is repeated.
+        source: Where the model comes from, and the command line.
         threads: Threads of torch in the processes that measured.
         kernels: With what the model's layers run, by their kind.
     """
@@ -196,10 +196,8 @@ class ProfileRun:
         self.mixers = dict(sorted(self.mixers.items(), key=lambda item: self._first[item[0]]))
         root = token_dataset(self.sequences, tokenizer, labels)
         facts: dict[str, Any] = {"model": origin.model, "weights_sha256": origin.weights, "run_sha256": origin.key}
-        source = {name: value for name, value in origin.source.items() if name != "recipe"}
-        recipe = {"recipe": origin.source["recipe"]} if "recipe" in origin.source else {}
-        facts |= {"source": source, "threads": origin.threads, "kernels": dict(origin.kernels)}
-        root.attrs |= facts | recipe | self._attributes(skipped)
+        facts |= {"source": origin.source, "threads": origin.threads, "kernels": dict(origin.kernels)}
+        root.attrs |= facts | self._attributes(skipped)
         nodes = (
             (mixer.name, mixer_parts(mixer, lengths, self.read, whole=output is None)) for mixer in self.mixers.values()
         )
@@ -215,7 +213,7 @@ class ProfileRun:
         return {
             "schema": SCHEMA,
             "mixers": [name for name in self.mixers if not name.endswith(SHARED)],
-            "versions": installed("torch", "numpy", "transformers", *(_FLA if "fla" in sys.modules else ())),
+            "versions": installed(*_PACKAGES, *(_FLA if "fla" in sys.modules else ())),
             "tokens_sha256": tokens_sha256(self.sequences),
             "tolerances": list(self.settings.tolerances),
             "relative_tolerances": list(self.settings.relative_tolerances),
@@ -243,6 +241,7 @@ def _end(content: bytes) -> SequenceDone:
         raise ValueError("it holds no mixers") from error
 
 
+_PACKAGES = ("torch", "numpy", "numba", "tokenizers", "transformers")
 _FLA = ("flash-linear-attention", "fla-core", "triton")
 _OWN = re.compile(rf"\d{{6,}}|{re.escape(LOCK)}|\.statesize-.*|\..*\.part")
 

@@ -124,7 +124,7 @@ def profile(
         mixes: On what the T of layers of one's own act, as for `statesize.capture`.
         output: Folder for the profile.
         name: What tables call the model; None takes the argument, or the name of its class.
-        source: Where the model comes from, stored with the profile; under "recipe", how `statesize rerun` repeats it.
+        source: Where the model comes from, stored with the profile.
         on_progress: Called after each mixer of each sequence, instead of the bar.
 
     Returns:

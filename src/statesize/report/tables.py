@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any, cast
@@ -239,13 +238,13 @@ def _facts(profile: Profiled) -> dict[str, str]:
     mixers = [profile.mixer(name) for name in profile.mixers]
     lengths = profile.tokens["length"].values
     span = f"{lengths.min()}" if lengths.min() == lengths.max() else f"{lengths.min()} to {lengths.max()}"
-    settings = cast("dict[str, Any]", attributes.get("settings") or {})
+    settings, source = (cast("dict[str, Any]", attributes.get(name) or {}) for name in ("settings", "source"))
     return {
         "Inputs": f"{len(lengths)} sequences of {span} {position_name(profile)}s",
         "Weights, SHA-256": str(attributes["weights_sha256"]),
         "Tokens, SHA-256": str(attributes["tokens_sha256"]),
         "Run, SHA-256 of all settings": str(attributes.get("run_sha256") or ""),
-        "Model": _source(attributes.get("source") or {}),
+        "Model": _source(source),
         "Numbers": f"operators in {', '.join(sorted({str(mixer.attrs['dtype']) for mixer in mixers}))}, singular "
         "values in float64",
         "Largest error of a singular value": f"{_largest(mixers, 'error_bound'):.1e}",
@@ -254,7 +253,7 @@ def _facts(profile: Profiled) -> dict[str, str]:
         "Tolerances τ": ", ".join(f"{value:.2g}" for value in attributes["tolerances"]) or "none",
         "Relative tolerances ρ": ", ".join(f"{value:.2g}" for value in attributes["relative_tolerances"]) or "none",
         "Settings": _listed({key: value for key, value in settings.items() if key not in _SHOWN_ELSEWHERE}),
-        "Command": _command(attributes.get("recipe")),
+        "Command": str(source.get("command") or ""),
         "Threads": str(attributes.get("threads") or ""),
         "Kernels": _listed(attributes.get("kernels") or {}),
         "Versions": ", ".join(f"{name} {version}" for name, version in attributes["versions"].items()),
@@ -267,12 +266,8 @@ def _source(source: Mapping[str, Any]) -> str:
     """Where the model comes from, in words, and what else is known of how it was read."""
     kinds = {"bundled": "bundled model", "folder": "folder", "gguf": "GGUF file", "hub": "Hugging Face hub"}
     named = [kinds[str(source["kind"])]] if source.get("kind") in kinds else []
-    rest = _listed({key: value for key, value in source.items() if key != "kind"})
+    rest = _listed({key: value for key, value in source.items() if key not in ("kind", "command")})
     return ", ".join([*named, *([rest] if rest else [])])
-
-
-def _command(recipe: Mapping[str, Any] | None) -> str:
-    return shlex.join(["statesize", *map(str, recipe["command"])]) if recipe else ""
 
 
 def _layers(profile: Profiled) -> str:

@@ -163,12 +163,6 @@ def _named(kind: Kind) -> Kind:
     return lambda value: isinstance(value, dict) and all(map(kind, cast("dict[str, object]", value).values()))
 
 
-def _recipe(value: object) -> bool:
-    return value is None or (
-        isinstance(value, dict) and _several(_is_text)(cast("dict[str, Any]", value).get("command"))
-    )
-
-
 _NODE: dict[str, Kind] = {
     "name": lambda value: isinstance(value, str) and "/" not in value,
     "sha256": _is_text,
@@ -182,7 +176,6 @@ _ROOT: dict[str, Kind] = {
     **dict.fromkeys(("settings", "source"), _named(lambda value: True)),
     "special_tokens": _named(_whole),
     "mixers": _several(_is_text),
-    "recipe": _recipe,
     "truncation": lambda value: value is None or _is_text(value),
     "schema": _whole,
     "threads": _whole,

@@ -28,23 +28,6 @@ ORDER: tuple[Engine, ...] = (
 ENGINES = {engine.name: engine for engine in ORDER}
 
 
-def explain_choice(operator: Operator, cut: Cut, outputs: tuple[str, ...]) -> list[tuple[str, str]]:
-    """(engine, reason): first the one that "auto" chooses, then why not each of the others, in their order."""
-    chosen: list[tuple[str, str]] = []
-    others: list[tuple[str, str]] = []
-    for engine in ORDER:
-        reason = engine.unsupported_reason(operator, cut, outputs)
-        if reason is None and chosen:
-            reason = f"could do it too, but {chosen[0][0]} comes first"
-        elif reason is None:
-            reason = engine.slower_reason(operator, cut, outputs)
-        if reason is None:
-            chosen.append((engine.name, f"the first that computes the outputs and is worthwhile: {engine.cost}"))
-        else:
-            others.append((engine.name, reason))
-    return chosen + others
-
-
 def choose_engine(operator: Operator, cut: Cut, outputs: tuple[str, ...], name: str = "auto") -> Engine:
     """The engine of a name, or for "auto" the fastest that computes these outputs; refuses one that declines."""
     known = isinstance(name, str) and name in ("auto", *ENGINES)  # pyright: ignore[reportUnnecessaryIsInstance]

@@ -50,7 +50,6 @@ class ConvolutionEngine(Engine):
     works_on = (Convolution,)
     operators = "convolutions"
     windows = True
-    cost = "O(L r²) for a realisation of r states, else at most O(L³); all singular values O(L⁴), for K taps O(K⁴)"
 
     def blocks(self, operator: Operator, cut: Cut) -> HankelBlocks:
         """The blocks at the positions that differ, and their indices; gradients flow through singular values only."""

@@ -90,7 +90,6 @@ class EngineContract:
         """It has a name, outputs and words for what it works on and costs; `declines` and `defers` answer in words."""
         assert self.engine.name
         assert self.engine.operators
-        assert self.engine.cost
         assert self.engine.outputs
         assert self.engine.outputs <= set(OUTPUTS)
         for operator in self.supported():

@@ -6,7 +6,7 @@ import pytest
 from cli.documents import assert_document
 from small_studies import GRID
 
-from statesize.benchmarks import engines as engines_benchmark
+from benchmarks import engines as engines_benchmark
 from statesize.cli import main
 
 

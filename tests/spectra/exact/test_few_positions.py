@@ -8,7 +8,7 @@ import torch
 from oracles.high_precision import exact_singular_values
 from oracles.recurrences import STRUCTURES, random_recurrence
 
-from statesize.benchmarks.cases import gated, peak_bytes
+from benchmarks.cases import gated, peak_bytes
 from statesize.measurement.measurement import measure
 from statesize.operators import Recurrence
 from statesize.spectra.choice import choose_engine

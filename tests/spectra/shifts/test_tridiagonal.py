@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from oracles.agreement import RATIOS, agree
 
-from statesize.benchmarks.cases import irregular_convolution
+from benchmarks.cases import irregular_convolution
 from statesize.measurement.measurement import measure
 from statesize.operators import Convolution, Dense, Operator, SoftmaxAttention
 from statesize.spectra.cut import Cut, make_cut

@@ -148,7 +148,6 @@ def profile_document(profile: Profile, result: Path | None) -> dict[str, Any]:
         "settings": attributes["settings"],
         "source": attributes["source"],
         "threads": attributes.get("threads"),
-        "recipe": attributes.get("recipe"),
         "mixers": [_mixer(profile, name) for name in profile.mixers],
         "groups": [{key: known(value) for key, value in row.items()} for row in group_rows(profile)],
         "skipped": [{"name": name, "reason": reason} for name, reason in attributes["skipped"].items()],

@@ -153,7 +153,7 @@ def number_text(value: float, form: str, error: float = 0.0) -> str:
 
 
 class Finding(Protocol):
-    """A result with one finding: of a series, a growth, or needles."""
+    """A result with one finding: of a series, or a growth."""
 
     @property
     def finding(self) -> str:

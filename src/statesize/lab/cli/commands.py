@@ -8,10 +8,8 @@ from typing import TYPE_CHECKING
 from cyclopts import App
 
 from statesize.cli.app import LABORATORY, add, app, register
-from statesize.cli.shared.options import OpenPage
+from statesize.cli.shared.options import OpenPage, Page
 from statesize.cli.shared.printing import TEXT, Printing
-from statesize.lab.cli.needles import needles
-from statesize.lab.cli.rerun import rerun
 from statesize.lab.cli.study_grid import grid_command
 from statesize.lab.cli.study_texts import text_command
 from statesize.lab.cli.train import train
@@ -23,23 +21,19 @@ if TYPE_CHECKING:
     from statesize.profiling import Profile
 
 
-study = App(name="study", help="Train or measure many models, and see what ESS shows.", group=LABORATORY)
+study = App(
+    name="study",
+    help="Train or measure many models, and see what ESS shows. The folder of a study is shown again.",
+    help_epilogue="Example:\n\n    statesize study statesize-study-regimes-smoke --html regimes.html",
+    group=LABORATORY,
+)
 
 
 def add_commands() -> None:
     """Register them under their own title of the help."""
     app.command(study)
+    study.default(stored_study)
     add("demo", demo, "", "--output demo.html --json", title=LABORATORY)
-    add("length", length, "gla --lengths 64,128,256,512 --html length.html", title=LABORATORY)
-    add("needles", needles, "gla --depths 8,64 --html needles.html", title=LABORATORY)
-    add("rerun", rerun, "result", title=LABORATORY)
-    add(
-        "series",
-        series,
-        "run --html series.html",
-        "EleutherAI/pythia-14m --revisions step0,step1000",
-        title=LABORATORY,
-    )
     add(
         "train",
         train,
@@ -47,9 +41,47 @@ def add_commands() -> None:
         "text --mixer gla --output run --resume --export gla",
         title=LABORATORY,
     )
+    add(
+        "series",
+        series,
+        "run --html series.html",
+        "EleutherAI/pythia-14m --revisions step0,step1000",
+        title=LABORATORY,
+    )
+    add("length", length, "gla --lengths 64,128,256,512 --html length.html", title=LABORATORY)
     for one in STUDIES:
         command = grid_command(one) if isinstance(one, GridStudy) else text_command(one)
         register(study, LABORATORY, one.name, command, one.examples, one.help)
+
+
+def stored_study(folder: Path | None = None, /, *, html: Page = None, printing: Printing = TEXT) -> None:
+    """Print what a study concluded, and write its page.
+
+    Args:
+        folder: Folder of a study that is done.
+        html: File for its page.
+        printing: What is printed.
+    """
+    from statesize.cli.shared.printing import SCHEMA, print_json, tell_page
+    from statesize.io.text import printable
+    from statesize.lab.studies.page.conclusion import known, read_saved
+    from statesize.lab.studies.page.page import write_report
+    from statesize.report import check_report_path
+
+    if folder is None:
+        app.help_print(["study"])
+        return
+    if html is not None:
+        check_report_path(html)
+    saved = read_saved(folder)
+    if html is not None:
+        write_report(folder, html)
+        tell_page(html, printing, open_page=False)
+    if printing.json:
+        made = {"command": saved.command, "versions": saved.versions, "machine": saved.machine}
+        print_json({"schema": SCHEMA, **vars(saved.conclusion), "figures": known(saved.conclusion.figures), **made})
+    else:
+        print("\n".join(map(printable, saved.conclusion.lines())))
 
 
 def demo(

@@ -14,7 +14,6 @@ from statesize.cli.shared.printing import TEXT, Printing
 
 if TYPE_CHECKING:
     from statesize.io.progress import Bar
-    from statesize.io.recipe import Recipe
     from statesize.lab.studies.grid.settings import GridSettings
     from statesize.lab.studies.grid.study import StudyProgress
     from statesize.lab.studies.page.conclusion import Conclusion
@@ -109,13 +108,11 @@ def _run(name: str, options: Options, printing: Printing) -> None:
     if options.dry_run:
         _print_plan(settings, chosen, printing.json)
         return
-    from statesize.io.recipe import make_recipe
-    from statesize.lab.cli.study_grid import print_study
+    from statesize.cli.shared.provenance import command_line
     from statesize.lab.studies.conclude import conclude
     from statesize.lab.studies.grid.executors import local_executor, ray_executor
     from statesize.lab.studies.grid.study import run_study
 
-    recipe = make_recipe(["study", name], vars(options))
     folder = options.output or Path(f"statesize-study-{name}-{chosen}")
     with printing.bars() as bars:
         if options.ray is False:
@@ -124,8 +121,8 @@ def _run(name: str, options: Options, printing: Printing) -> None:
             executor = ray_executor(options.ray if isinstance(options.ray, str) else None, settings.execution, module)
         result = run_study(settings, folder, executor, _progress(bars.begin(f"study {name}")))
     with printing.step("concluding"):
-        conclusion = conclude(settings, result.rows, folder)
-    print_study(conclusion, chosen, len(settings.runs), result.seconds, result.path, recipe, printing)
+        conclusion = conclude(settings, result.rows, folder, command_line())
+    print_study(conclusion, chosen, len(settings.runs), result.seconds, result.path, printing)
 
 
 def _progress(bar: Bar) -> Callable[[StudyProgress], None]:
@@ -164,17 +161,15 @@ def print_study(
     runs: int,
     seconds: float,
     table: Path,
-    recipe: Recipe,
     printing: Printing,
     **more: Any,
 ) -> None:
-    """Store how the study is repeated, print to stderr where the files are, and print the conclusion on stdout."""
+    """Print to stderr where the files are, and the conclusion on stdout."""
     from statesize.cli.shared.printing import SCHEMA, print_json
-    from statesize.io.recipe import write_recipe
+    from statesize.cli.shared.provenance import command_line
     from statesize.io.text import printable
     from statesize.lab.studies.page.conclusion import known
 
-    write_recipe(table.parent, recipe)
     printing.say(f"Table: {table}")
     printing.say(f"Report: {table.with_name('study.html')}")
     if not printing.json:
@@ -190,6 +185,6 @@ def print_study(
         "runs": runs,
         "seconds": seconds,
         "table": str(table),
-        "recipe": recipe.to_dict(),
+        "command": command_line(),
     }
     print_json(document | more)

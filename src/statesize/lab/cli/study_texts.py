@@ -160,8 +160,8 @@ def _run(
 ) -> None:
     import time
 
+    from statesize.cli.shared.provenance import command_line
     from statesize.io.files import only_writer
-    from statesize.io.recipe import make_recipe
     from statesize.lab.cli.study_grid import print_study
     from statesize.lab.studies.delimiters.dips import measure_dips, measure_dips_on_ray
     from statesize.lab.studies.grid.table import ResultTable
@@ -169,8 +169,6 @@ def _run(
 
     started, left_out, parts = time.perf_counter(), list[str](), output / "parts"
     table = ResultTable.open(output, study.name)
-    every, threads = vars(reading) | vars(loading) | vars(options), None if workers.ray is False else workers.ray_cpus
-    recipe = make_recipe(["study", study.name], every, models=models, threads=threads)
     subjects = reading.subjects(models, loading, left_out, printing)
     windows, measured = reading.windows(subjects), list[Any]()
     with only_writer(output), printing.bars() as bars, workers.crew() as crew:
@@ -188,9 +186,9 @@ def _run(
             for name, rows in study.tables(measured).items():
                 table.write(rows, name)
         conclusion = study.conclude(measured, reading.delimiter)
-        write_page(conclusion, study.charts(measured), study.tables(measured)[TABLE], output)
+        write_page(conclusion, study.charts(measured), study.tables(measured)[TABLE], output, command_line())
     seconds, more = time.perf_counter() - started, {"left_out": left_out, **study.document(measured)}
-    print_study(conclusion, reading.name, len(measured), seconds, output / TABLE, recipe, printing, **more)
+    print_study(conclusion, reading.name, len(measured), seconds, output / TABLE, printing, **more)
 
 
 def _print_plans(

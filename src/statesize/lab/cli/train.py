@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import json
 import os
-import shlex
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Literal, cast
 from statesize.cli.shared.options import Count, Flag, Seed
 from statesize.cli.shared.printing import TEXT, Printing
 from statesize.errors import FileError, InputError
+from statesize.io.files import replace_file
+from statesize.version import installed
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
     from statesize.io.progress import Bars
-    from statesize.io.recipe import Recipe
     from statesize.lab.tasks.language.corpus import Corpus
     from statesize.lab.training.record import StepRecord
 
@@ -107,13 +108,12 @@ def train(
         InputError: A value is out of its range, or the run to be resumed has other settings.
         FileError: A folder or file cannot be read or written.
     """
-    options = {name: value for name, value in locals().items() if name != "printing"}
     # The heavy imports wait until there is something to train, so that --help is quick.
     import torch
 
     from statesize.check import require_count
     from statesize.cli.shared.printing import SCHEMA, print_json
-    from statesize.io.recipe import PROSE, make_recipe
+    from statesize.cli.shared.provenance import command_line
     from statesize.lab.mixers.model import LanguageModel, ModelConfig
     from statesize.lab.tasks.language.text import TextTask
     from statesize.lab.training import TrainingConfig
@@ -140,18 +140,13 @@ def train(
     text_task = TextTask.from_corpus(corpus, tokenizer, length)
     shape = ModelConfig(mixer=mixer, vocabulary_size=text_task.vocabulary_size, dropout=dropout)
     model = LanguageModel(shape, torch.Generator().manual_seed(seed))
-    prose = {} if text is not None else {PROSE: corpus.sha256}
-    settings = {name: value for name, value in options.items() if name != "task"}
-    recipe = make_recipe(["train", "text"], settings, inputs=prose)
-    on_start = partial(_save_beside, tokenizer, recipe)
+    on_start = partial(_save_beside, tokenizer)
     with printing.bars() as bars:
         on_progress = training_bar(bars, f"train text {mixer}", steps)
         record = run(model, text_task, config, output, resume, on_progress, on_start, keep_every)
     report = {"mixer": mixer, "step": record.best_step, **record.best}
     if export is not None:
-        command = _command(options)
-        parts = (record, text_task, tokenizer, config, export, command, corpus.sha256, recipe.to_dict())
-        exported = export_text_model(*parts)
+        exported = export_text_model(record, text_task, tokenizer, config, export, command_line(), corpus.sha256)
         report |= exported["held_out"] | {"baselines": exported["baselines"]}
     if printing.json:
         print_json({"schema": SCHEMA, **report})
@@ -212,15 +207,6 @@ def _lines(report: Mapping[str, object], above: str = "") -> list[str]:
     return lines
 
 
-def _command(options: dict[str, object]) -> str:
-    """The command line of a run with every option spelt out, so that it outlives a change of the defaults."""
-    parts = ["statesize", "train", "text"]
-    for name, value in options.items():
-        if value is not None and value is not False and name not in ("task", "resume"):
-            parts += [f"--{name.replace('_', '-')}", *([] if value is True else [str(value)])]
-    return shlex.join(parts)
-
-
 def _data(text: Path | None) -> tuple[Corpus, Tokenizer]:
     """The corpus and its tokenizer: the bundled one for CPython's prose, a new one for a user's file."""
     from tokenizers import Tokenizer
@@ -237,9 +223,12 @@ def _data(text: Path | None) -> tuple[Corpus, Tokenizer]:
     return python_prose(), tokenizer
 
 
-def _save_beside(tokenizer: Tokenizer, recipe: Recipe, folder: Path) -> None:
-    from statesize.io.recipe import write_recipe
+def _save_beside(tokenizer: Tokenizer, folder: Path) -> None:
+    """Write what a run keeps of how it came about: its tokenizer, and the command line, versions and machine."""
+    from statesize.cli.shared.provenance import command_line
+    from statesize.io.machine import machine
     from statesize.models.files import write_tokenizer
 
-    write_recipe(folder, recipe)
+    made = {"command": command_line(), "versions": installed("torch", "numpy", "tokenizers"), "machine": machine()}
+    replace_file(folder / "provenance.json", (json.dumps(made, indent=1) + "\n").encode())
     write_tokenizer(folder, tokenizer)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +49,6 @@ def export_text_model(
     folder: Path,
     command: str,
     corpus_sha256: str,
-    recipe: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Evaluates a run's best weights in float16, compares them with n-gram models, and writes it all to a folder."""
     # The folder appears, or replaces an earlier export, at once and whole.
@@ -65,7 +63,6 @@ def export_text_model(
         baselines[name] = {key: report[key] for key in ("loss", "bits_per_byte")}
     result: dict[str, Any] = {
         "command": command,
-        **({} if recipe is None else {"recipe": recipe}),
         "training": dataclasses.asdict(config),
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "dtype": "float16",

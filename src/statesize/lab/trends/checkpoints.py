@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import hashlib
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -142,3 +143,41 @@ def _flat(row: dict[str, Any], above: str = "") -> Iterator[tuple[str, float]]:
             yield from _flat(cast("dict[str, Any]", value), f"{above}{name.replace('_', ' ')} ")
         elif isinstance(value, int | float) and not isinstance(value, bool):
             yield above + name.replace("_", " "), float(value)
+
+
+# Files of models and data sets; the log of a training or the state of its optimizer has another suffix.
+_DIGESTED = frozenset(
+    {
+        *(".json", ".safetensors", ".bin", ".pt", ".pth", ".model", ".txt", ".jinja", ".py"),
+        *(".parquet", ".arrow", ".jsonl"),
+    }
+)
+
+
+def content_sha256(path: Path) -> str:
+    """SHA-256 of a file, or of the names and contents of a folder's files of models, texts and settings."""
+    try:
+        if not path.is_dir():
+            return _file_sha256(path)
+        names = [
+            f"{file.relative_to(path).as_posix() if file.is_relative_to(path) else file.name} {_file_sha256(file)}"
+            for file in input_files(path)
+        ]
+        return hashlib.sha256("\n".join(names).encode()).hexdigest()
+    except OSError as error:
+        raise FileError(f"{path} cannot be read: {error.strerror or error}.") from error
+
+
+def input_files(path: Path) -> list[Path]:
+    """The files of an input: itself, or the files of a folder that are digested."""
+    if not path.is_dir():
+        return [path] if path.is_file() else []
+    files = sorted(file for file in path.rglob("*") if file.is_file() and file.suffix in _DIGESTED)
+    # The tokenizer of a training is beside the folder of its best weights.
+    beside = path.absolute().parent / "tokenizer.json"
+    return [*files, *([beside] if beside.is_file() and not (path / beside.name).exists() else [])]
+
+
+def _file_sha256(path: Path) -> str:
+    with require_regular(path).open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

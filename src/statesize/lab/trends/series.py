@@ -18,8 +18,7 @@ from torch import Tensor, nn
 from statesize.errors import FileError, InputError, ModelError, StatesizeError
 from statesize.io.files import digest
 from statesize.io.progress import Bars
-from statesize.io.recipe import content_sha256
-from statesize.lab.trends.checkpoints import Checkpoint, Log, find_checkpoints, find_log, read_log
+from statesize.lab.trends.checkpoints import Checkpoint, Log, content_sha256, find_checkpoints, find_log, read_log
 from statesize.lab.trends.result import Series
 from statesize.lab.trends.sweep import SweepProgress, SweepRun, open_points
 from statesize.lab.trends.trend import SweepPoint, alike, point_of

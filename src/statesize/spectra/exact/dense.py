@@ -34,7 +34,6 @@ class DenseEngine(Engine):
     works_on = (Operator, Shared)
     windows = True
     squares = False
-    cost = "O(L⁴)"
 
     def blocks(self, operator: Operator, cut: Cut) -> Spectrum:
         """The spectrum, r = the largest min(rows, columns); its bound is relative to T as `dense()` returns it."""

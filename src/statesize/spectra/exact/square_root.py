@@ -39,7 +39,6 @@ class SquareRootEngine(Engine):
     windows = True
     squares = False
     converts = True
-    cost = "O(L n³)"
 
     def slower_reason(self, operator: Operator, cut: Cut, outputs: tuple[str, ...]) -> str | None:
         """Where the state is as large as the blocks, which the definition then decomposes as fast."""

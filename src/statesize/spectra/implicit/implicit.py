@@ -47,10 +47,6 @@ class ImplicitEngine(Engine):
     outputs = frozenset(("counts", "entropy"))
     works_on = (SoftmaxAttention, Derivative)
     operators = "softmax attention, also of several readouts, and derivatives"
-    cost = (
-        "O(L² (d + P)) a product, of which some 10 to 30 make an interval of 95 % at P positions; of a derivative some "
-        "400 at each"
-    )
 
     def supports(self, operator: Operator) -> bool:
         """See `Engine.supports`; several readouts where each of them is softmax attention."""

@@ -40,7 +40,6 @@ class SmallStateEngine(Engine):
     name = "small_state"
     outputs = frozenset(OUTPUTS)
     operators = "real diagonal recurrences of at most 32 states"
-    cost = "O(L n³), channels side by side"
     block_bytes = 2**27
 
     def supports(self, operator: Operator) -> bool:

@@ -39,7 +39,6 @@ class ChunkedEngine(Engine):
     outputs = frozenset(("counts", "entropy"))
     works_on = (Recurrence,)
     operators = "recurrences"
-    cost = "O(L n²)"
 
     def slower_reason(self, operator: Operator, cut: Cut, outputs: tuple[str, ...]) -> str | None:
         """Where the state is small, or the sequence short beside it; where that ends was measured."""

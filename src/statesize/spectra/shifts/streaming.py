@@ -41,7 +41,6 @@ class StreamingEngine(Engine):
 
     name = "streaming"
     outputs = frozenset(("counts", "entropy"))
-    cost = "O(L² r) for numerical rank r"
 
     def slower_reason(self, operator: Operator, cut: Cut, outputs: tuple[str, ...]) -> str | None:
         """Where T is held already or must be formed, and where it has a high rank."""

@@ -42,7 +42,6 @@ class TridiagonalEngine(Engine):
     name = "tridiagonal"
     outputs = frozenset(("counts", "entropy"))
     works_on = (Operator, Shared)
-    cost = "O(L³)"
 
     def slower_reason(self, operator: Operator, cut: Cut, outputs: tuple[str, ...]) -> str | None:
         """Where a state is smaller than T, or singular values of the requested positions take fewer operations."""

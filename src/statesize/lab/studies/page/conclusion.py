@@ -131,11 +131,13 @@ def html_list(lines: tuple[str, ...]) -> str:
 
 @dataclass(frozen=True, eq=False)
 class Saved:
-    """A conclusion with its charts in Vega-Lite and the versions that made it: what conclusion.json holds."""
+    """A conclusion with its charts in Vega-Lite and what made it: what conclusion.json holds."""
 
     conclusion: Conclusion
     charts: Mapping[str, Any]
     versions: Mapping[str, str]
+    command: str  # empty where no command line made it
+    machine: str
 
     def content(self) -> bytes:
         """The file; numbers that are not finite are null."""
@@ -143,7 +145,9 @@ class Saved:
             "schema": _SCHEMA,
             **vars(self.conclusion),
             "figures": known(self.conclusion.figures),
+            "command": self.command,
             "versions": self.versions,
+            "machine": self.machine,
             "charts": self.charts,
         }
         return json.dumps(document, ensure_ascii=False, allow_nan=False).encode() + b"\n"
@@ -166,7 +170,7 @@ def read_saved(folder: Path) -> Saved:
             caveats=tuple(map(str, document["caveats"])),
         )
         versions = {str(name): str(version) for name, version in document["versions"].items()}
-        return Saved(conclusion, dict(document["charts"]), versions)
+        return Saved(conclusion, dict(document["charts"]), versions, str(document["command"]), str(document["machine"]))
     except FileNotFoundError as error:
         raise FileError(
             f"{folder} holds a study without {CONCLUSION}. The same `statesize study` command, with --output {folder}, "

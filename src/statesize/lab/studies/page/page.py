@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, cast
 
 from statesize.errors import FileError
 from statesize.io.files import read_limited, replace_file, replace_files
+from statesize.io.machine import machine
 from statesize.lab.studies.grid.run import DIVERGED, Row
 from statesize.lab.studies.grid.table import MOST_TABLE, parse_rows
 from statesize.lab.studies.page.conclusion import CONCLUSION, Conclusion, Saved, figure_text, html_list, read_saved
@@ -70,9 +71,12 @@ def _number(value: object) -> float:
     return float(value) if isinstance(value, int | float) else math.nan
 
 
-def write_page(conclusion: Conclusion, charts: alt.VConcatChart, rows: Sequence[Row], folder: Path) -> None:
+def write_page(
+    conclusion: Conclusion, charts: alt.VConcatChart, rows: Sequence[Row], folder: Path, command: str = ""
+) -> None:
     """Writes study.html, and conclusion.json from which it can be made again; a full disk is a FileError."""
-    saved = Saved(conclusion, cast("Mapping[str, object]", charts.to_dict()), installed("torch", "numpy"))
+    versions = installed("torch", "numpy", "numba", "tokenizers", "transformers")
+    saved = Saved(conclusion, cast("Mapping[str, object]", charts.to_dict()), versions, command, machine())
     replace_files(folder, {PAGE: render(saved, rows, {}).encode(), CONCLUSION: saved.content()})
 
 
@@ -94,7 +98,8 @@ def render(saved: Saved, rows: Sequence[Row], facts: Mapping[str, str]) -> str:
     conclusion = saved.conclusion
     title = f"Study: {conclusion.study}"
     versions = ", ".join(f"{name} {version}" for name, version in saved.versions.items())
-    all_facts = {"Versions": versions, **facts, **shared_facts(rows)}
+    made = {"Command": saved.command} if saved.command else {}
+    all_facts = {**made, "Versions": versions, "Machine": saved.machine, **facts, **shared_facts(rows)}
     figures = "".join(
         f'<tr><th scope="row">{escape(name)}</th><td class="number">{figure_text(figure)}</td></tr>'
         for name, figure in conclusion.figures.items()

@@ -1,14 +1,15 @@
-"""A result against its repetition: identical, within the bounds that both state, or different."""
+"""A profile, or rows of a study, done twice: identical, within the bounds that both state, or different."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import numpy as np
+import pandas as pd
 import torch
 import xarray as xr
 from numpy.typing import NDArray
@@ -26,9 +27,6 @@ ROUNDING = 64
 In small random models up to 18 were seen. Rounding grows with a model's depth and nobody bounds it: what passes this is
 reported as different, with how far apart it is.
 """
-
-# Durations and versions: no part of the result.
-_ASIDE = frozenset({"seconds", "versions", "recipe", "result", "table", "command"})
 
 
 @dataclass(frozen=True)
@@ -61,8 +59,16 @@ def compare_profiles(before: Profile, after: Profile) -> list[Compared]:
 
 
 def compare_rows(before: Sequence[Mapping[str, Any]], after: Sequence[Mapping[str, Any]]) -> list[Compared]:
-    """Rows of tables, run by run or model by model; nothing states bounds for these, so equal means identical."""
-    return _compare_parts(_grouped(before), _grouped(after), _compare_values)
+    """Rows of tables, run by run; nothing states bounds for these, so equal means identical."""
+
+    def compare(run: str, first: pd.DataFrame, second: pd.DataFrame) -> Compared:
+        return Compared(run, IDENTICAL if first.equals(second) else DIFFERENT)
+
+    def runs(rows: Sequence[Mapping[str, Any]]) -> dict[str, pd.DataFrame]:
+        table = pd.DataFrame(rows).drop(columns="seconds")
+        return {str(run): part.reset_index(drop=True) for run, part in table.groupby("run", sort=False)}
+
+    return _compare_parts(runs(before), runs(after), compare)
 
 
 def _compare_parts(
@@ -72,37 +78,9 @@ def _compare_parts(
     return [
         compare(name, before[name], after[name])
         if name in before and name in after
-        else Compared(name, DIFFERENT, f"only the {'result' if name in before else 'repetition'} has it")
+        else Compared(name, DIFFERENT, "only one of them has it")
         for name in dict.fromkeys((*before, *after))
     ]
-
-
-def _compare_values(part: str, before: object, after: object) -> Compared:
-    """JSON values: equal but for times; otherwise the largest difference and its path."""
-    differences = list(_differences("", before, after))
-    if not differences:
-        return Compared(part, IDENTICAL)
-    named, size = max(differences, key=lambda difference: difference[1])
-    by = f" by {size:.1e} of its size" if math.isfinite(size) else ""
-    number = "1 value differs," if len(differences) == 1 else f"{len(differences)} values differ, most"
-    return Compared(part, DIFFERENT, f"{number} {named}{by}")
-
-
-def compare_documents(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Compared]:
-    """Documents that a command printed with --json: one without its mixers, then one entry a mixer."""
-    first, second = dict(before), dict(after)
-    mixers = [{f"mixer {row['name']}": row for row in values.pop("mixers", ())} for values in (first, second)]
-    return [_compare_values("document", first, second), *_compare_parts(mixers[0], mixers[1], _compare_values)]
-
-
-def compare_arrays(part: str, before: Mapping[str, NDArray[Any]], after: Mapping[str, NDArray[Any]]) -> Compared:
-    """Weights by name: identical, or different with the largest difference."""
-    if before.keys() != after.keys() or any(before[name].shape != after[name].shape for name in before):
-        return Compared(part, DIFFERENT, "other names or shapes")
-    if all(_equal(before[name], after[name]) for name in before):
-        return Compared(part, IDENTICAL)
-    most = max(float(np.abs(before[name].astype(float) - after[name]).max(initial=0)) for name in before)
-    return Compared(part, DIFFERENT, f"weights differ by up to {most:.1e}")
 
 
 def _compare_mixers(name: str, before: xr.Dataset, after: xr.Dataset, length: int) -> Compared:
@@ -155,7 +133,7 @@ def _apart(before: xr.Dataset, after: xr.Dataset, name: str) -> NDArray[np.float
 
 
 def _sum(before: xr.Dataset, after: xr.Dataset, name: str) -> NDArray[np.float64]:
-    return sum(np.nan_to_num(data[name].values.astype(np.float64)) for data in (before, after))  # pyright: ignore[reportReturnType]
+    return sum(np.nan_to_num(data[name].values.astype(np.float64)) for data in (before, after))
 
 
 def _at_worst(difference: NDArray[np.float64], allowed: NDArray[np.float64]) -> float:
@@ -170,37 +148,3 @@ def _disjoint(before: xr.Dataset, after: xr.Dataset, counts: CountFields) -> NDA
 
 def _equal(first: NDArray[Any], second: NDArray[Any]) -> bool:
     return first.shape == second.shape and np.array_equal(first, second, equal_nan=first.dtype.kind == "f")
-
-
-def _grouped(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
-    groups: dict[str, list[Mapping[str, Any]]] = {}
-    for row in rows:
-        groups.setdefault(_part(row), []).append(row)
-    return groups
-
-
-def _part(row: Mapping[str, Any]) -> str:
-    if "run" not in row:
-        return str(row.get("model", "rows"))
-    return f"{row['run']} ({row['task']} kv {row['kv']}, {row['mixer']}, rate {row['rate']:g}, seed {row['seed']})"
-
-
-def _differences(named: str, before: object, after: object) -> Iterable[tuple[str, float]]:
-    """Places of JSON values that differ, each with the size of its difference relative to the larger value."""
-    if isinstance(before, Mapping) and isinstance(after, Mapping):
-        first, second = cast("Mapping[str, object]", before), cast("Mapping[str, object]", after)
-        for name in dict.fromkeys((*first, *second)):
-            if name not in _ASIDE:
-                yield from _differences(f"{named}.{name}".lstrip("."), first.get(name), second.get(name))
-    elif isinstance(before, list) and isinstance(after, list):
-        first, second = cast("list[object]", before), cast("list[object]", after)
-        if len(first) != len(second):
-            yield named, math.inf
-        for index, (one, other) in enumerate(zip(first, second, strict=False)):
-            yield from _differences(f"{named}[{index}]", one, other)
-    elif isinstance(before, float | int) and isinstance(after, float | int):
-        if before != after and not (math.isnan(before) and math.isnan(after)):
-            size = abs(before - after) / max(abs(before), abs(after))
-            yield named, size if math.isfinite(size) else math.inf
-    elif before != after:
-        yield named, math.inf

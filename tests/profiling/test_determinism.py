@@ -1,19 +1,13 @@
 """The same again gives the same bits; other numbers of threads and of processes give the same within the bounds."""
 
-import json
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 import torch
+from oracles.comparing import DIFFERENT, IDENTICAL, compare_profiles, compare_rows
 
 from statesize.lab.mixers import LanguageModel, ModelConfig
-from statesize.lab.rerun.comparing import DIFFERENT, IDENTICAL, compare_profiles, compare_rows
 from statesize.lab.studies.grid.executors import run_here
 from statesize.profiling import profile
 
-COMMAND = Path(__file__).parents[3] / "benchmarks" / "determinism.py"
 PATTERNS = ("sa,gla", "s6,la", "s4d,hyena", "gla-s6,wla")
 
 
@@ -83,12 +77,3 @@ def test_processes_on_ray_give_a_profile_within_the_bounds(tmp_path):
         made = [profile_on_ray(load, sequences, cpus=cpus) for cpus in (1, 2)]
     assert verdicts(here, made[0]) == {IDENTICAL}
     assert DIFFERENT not in verdicts(here, made[1])
-
-
-@pytest.mark.slow
-def test_the_command_writes_what_it_found(tmp_path):
-    path = tmp_path / "determinism.json"
-    command = [sys.executable, str(COMMAND), "--models", "gla", "mamba2", "--output", str(path)]
-    subprocess.run(command, check=True)
-    compared = json.loads(path.read_text(encoding="utf-8"))["compared"]
-    assert set(compared["same threads"]) == {IDENTICAL}

@@ -134,6 +134,16 @@ def cases(quick: bool) -> tuple[Case, ...]:
     )
 
 
+_VOCABULARY = 1024
+# Beyond the tokens that models reserve for the beginning, the end and padding.
+_FIRST_TOKEN = 8
+
+
+def random_tokens(length: int) -> Tensor:
+    """One sequence of tokens, (1, L) int64, from a fixed seed."""
+    return torch.randint(_FIRST_TOKEN, _VOCABULARY, (1, length), generator=torch.Generator().manual_seed(0))
+
+
 def _normal(generator: torch.Generator, *shape: int) -> Tensor:
     return torch.randn(*shape, generator=generator, dtype=torch.float64)
 

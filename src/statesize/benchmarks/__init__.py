@@ -1,1 +1,0 @@
-"""Benchmarks that anybody can repeat: `statesize bench`."""

@@ -1,0 +1,82 @@
+"""`statesize models`: what can be measured."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from statesize.cli.shared.options import Flag
+
+if TYPE_CHECKING:
+    from statesize.adapters.sources import Family
+
+
+NOTES = (
+    "Each row is a tiny model of the family whose operators equal the model's own attention maps, or what its own code "
+    "makes of impulses. Other models are checked while they are measured, and layers that fail are named. A short "
+    "convolution inside another mixer is measured on request. For any other mixer, give its class a method "
+    "`operator(hidden)` that returns a statesize Operator."
+)
+
+
+def models(*, json: Flag = False) -> None:
+    """List what can be measured, by library: families of transformers, kernels of flash-linear-attention, and others.
+
+    Args:
+        json: Print one JSON document instead of a table.
+    """
+    from importlib.metadata import version
+
+    from statesize.adapters.fla.source import SUPPORTED, kinds
+    from statesize.adapters.sources import OTHER_LIBRARIES, STATE_SIZES, swept
+    from statesize.cli.shared.printing import SCHEMA, print_json
+    from statesize.cli.shared.table import print_table
+
+    sweep, installed = swept(), version("transformers")
+    measured, others = sweep.of("measured"), [family for family in sweep.families if family.status != "measured"]
+    if json:
+        reasons = [{"family": one.name, "status": one.status, "reason": one.reason} for one in others]
+        families = [_row(family, STATE_SIZES) for family in measured]
+        listing = {"transformers": installed, "checked": sweep.transformers, "families": families, "others": reasons}
+        listing |= {"flash-linear-attention": {"version": SUPPORTED, "mixers": _sizes(kinds(), STATE_SIZES)}}
+        listing |= {library: {"mixers": _sizes(mixers, STATE_SIZES)} for library, mixers in OTHER_LIBRARIES.items()}
+        print_json({"schema": SCHEMA, **listing})
+        return
+    rows = [
+        (
+            family.name,
+            ", ".join(family.mixers),
+            ", ".join(STATE_SIZES[kind] for kind in family.mixers),
+            sweep.measured_with(family),
+        )
+        for family in measured
+    ]
+    notes = [f"not measured: {family.name}: {family.reason}" for family in others]
+    checked = f"Checked with transformers {', '.join(sweep.versions)}; {installed} is installed."
+    print_table(
+        ("family", "mixers", "TSS per channel at position i", "transformers"), rows, 4, [*notes, "", checked, ""]
+    )
+    headings = (f"layers of flash-linear-attention {SUPPORTED}", "TSS per channel at position i")
+    print_table(headings, [(kind, STATE_SIZES[kind]) for kind in kinds()], 2)
+    print()
+    rows = [
+        (library, ", ".join(mixers), ", ".join(STATE_SIZES[kind] for kind in mixers))
+        for library, mixers in OTHER_LIBRARIES.items()
+    ]
+    print_table(("other library", "mixers", "TSS per channel at position i"), rows, 3, [NOTES])
+
+
+def _sizes(kinds: Iterable[str], sizes: dict[str, str]) -> list[dict[str, str]]:
+    return [{"kind": kind, "state_size": sizes[kind]} for kind in kinds]
+
+
+def _row(family: Family, sizes: dict[str, str]) -> dict[str, object]:
+    return {
+        "family": family.name,
+        "model": family.model,
+        "mixers": _sizes(family.mixers, sizes),
+        "maps": family.maps,
+        "impulses": family.impulses,
+        "skipped": family.reason,
+        "versions": family.versions,
+    }
