@@ -20,7 +20,7 @@ _ABOVE_PERMISSIONS = (1 << 1) | (1 << 2)
 _CAPABILITIES_3 = 0x20080522
 IMPORTED = (
     "numba", "pyarrow.parquet", "tokenizers", "torch", "xarray", "statesize.profiling.on_ray",
-    "statesize.texts.tables", "statesize.report", "statesize.io.recipe", "statesize.lab.studies.grid.executors",
+    "statesize.texts.tables", "statesize.report", "statesize.lab.studies.grid.executors",
     "statesize.lab.studies.conclude", "statesize.lab.studies.grid.study",
     "statesize.lab.training.export",
 )  # fmt: skip

@@ -124,7 +124,7 @@ class ProfileJob(Job):
         """All numbers and attributes of the profile, and the schema's of all of its mixers."""
         loaded = Profile.load(output)
         # Times, and where inputs and output lie.
-        for name in ("seconds", "recipe"):
+        for name in ("seconds", "source"):
             loaded.tree.attrs.pop(name, None)
         digest = hashlib.sha256()
         for node in sorted(loaded.tree.subtree, key=lambda node: node.path):

@@ -1,7 +1,7 @@
 """Strangers' files and signals: `python -m campaigns.strangers [--files 400] [--signals 20] [--output FILE]`.
 
-So many files, each of a kind in turn and changed at random, are read by the commands that take them; and train, watch,
-report and compare get so many signals each, at random moments. Prints a line for each finding, and exits with 1 if
+So many files, each of a kind in turn and changed at random, are read by the commands that take them; and train, profile
+and compare get so many signals each, at random moments. Prints a line for each finding, and exits with 1 if
 there is one.
 """
 
@@ -52,7 +52,7 @@ def struck(count: int, seed: int) -> list[dict[str, Any]]:
                 folder = Path(place)
                 lines = "\n\n".join(" ".join([str(line), *WORDS]) for line in range(40))
                 (folder / "text.txt").write_text(lines, encoding="utf-8")
-                if name in {"report", "compare"}:
+                if name in {"profile", "compare"}:
                     KINDS["profile"].make(folder)
                 after, sent = moment(chance, 12.0), chance.choice(list(CODES))
                 problem = strike(name, folder, sent, after)

@@ -179,10 +179,9 @@ KINDS = {
             _make_profile,
             _change_profile,
             (
-                ("report", "PLACE/profile", "--output", "OUT", "--json"),
+                ("profile", "PLACE/profile", "--html", "OUT", "--json"),
                 ("compare", "PLACE/profile", "PLACE/profile"),
                 ("compare", "PLACE/profile", "PLACE/profile", "--json"),
-                ("rerun", "PLACE/profile"),
             ),
         ),
         Kind(
@@ -197,7 +196,7 @@ KINDS = {
             _change_grid,
             (("study", "regimes", "--config", "PLACE/grid.toml", "--output", "OUT", "--dry-run"),),
         ),
-        Kind("study", _make_study, _change_study, (("report", "PLACE/output", "--output", "OUT", "--json"),)),
+        Kind("study", _make_study, _change_study, (("study", "PLACE/output", "--html", "OUT", "--json"),)),
     )
 }
 """By name."""

@@ -15,11 +15,10 @@ from campaigns.faults.processes import ENVIRONMENT
 
 COMMANDS = {
     "train": ("train", "text", "--mixer", "gla", "--text", "TEXT", "--output", "OUT", "--steps", "40", "--batch", "1"),
-    "watch": ("watch", "gla"),
-    "report": ("report", "PROFILE", "--output", "OUT"),
+    "profile": ("profile", "PROFILE", "--html", "OUT"),
     "compare": ("compare", "PROFILE", "PROFILE", "--html", "OUT"),
 }
-"""Commands by name; watch reads from a pipe that stays open."""
+"""Commands by name."""
 
 CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
 _UGLY = re.compile(r"Traceback|Exception ignored|Fatal Python|core dumped")
@@ -42,13 +41,10 @@ def strike(name: str, folder: Path, number: int, after: float) -> str:
         text=True,
         env=os.environ | ENVIRONMENT,
     )
-    if name == "watch" and process.stdin is not None:
-        process.stdin.write("some words and more of them " * 20)
-        process.stdin.flush()
     time.sleep(after)
     process.send_signal(number)
     try:
-        _, errors = process.communicate(timeout=LONGEST) if name != "watch" else (None, _rest(process))
+        _, errors = process.communicate(timeout=LONGEST)
     except subprocess.TimeoutExpired:
         process.kill()
         return f"still there {LONGEST:.0f} s after the signal"
@@ -58,12 +54,6 @@ def strike(name: str, folder: Path, number: int, after: float) -> str:
         return f"exit code {code}: {errors[-400:]}"
     begun = "statesize: error: " in errors
     return f"stderr is not plain: {errors[-800:]}" if begun and _UGLY.search(errors) else ""
-
-
-def _rest(process: subprocess.Popen[str]) -> str:
-    """What a process that reads an open pipe says after the signal."""
-    process.wait(LONGEST)
-    return process.stderr.read() if process.stderr is not None else ""
 
 
 def moment(chance: random.Random, longest: float) -> float:

@@ -37,7 +37,7 @@ def test_threads_that_wait_sleep_unless_asked_otherwise(monkeypatch):
 def test_help_names_the_commands(capsys):
     assert main(["--help"]) == 0
     out = capsys.readouterr().out
-    for command in ("demo", "profile", "report", "train"):
+    for command in ("demo", "profile", "compare", "train"):
         assert command in out
 
 
@@ -50,7 +50,7 @@ def test_help_names_the_commands(capsys):
         ["profile", "gla", "--text", "x", "--max-tokens", "1"],
         ["profile", "gla", "--text", "x", "--max-tokens", "many"],
         ["demo", "--unknown"],
-        ["report"],
+        ["compare"],
         ["demo", "one", "two"],
     ],
 )
@@ -60,13 +60,13 @@ def test_wrong_usage_is_2(arguments, capsys):
 
 
 def test_failure_is_1(tmp_path, capsys):
-    assert main(["report", str(tmp_path / "missing")]) == 1
+    assert main(["compare", str(tmp_path / "missing")]) == 1
     assert str(tmp_path / "missing") in error_line(capsys.readouterr())
 
 
 def test_the_installed_command(run, tmp_path):
     assert run("--version").stdout.strip() == __version__
-    failed = run("report", tmp_path / "missing")
+    failed = run("compare", tmp_path / "missing")
     assert (failed.returncode, failed.stdout) == (1, "")
     assert failed.stderr.startswith("statesize: error: ")
     assert failed.stderr.count("\n") == 1

@@ -1,8 +1,6 @@
 """A layer that cannot be measured ends no command: the others are, the cause is told, and the exit code is 0."""
 
-import io
 import json
-import sys
 
 import pytest
 import torch
@@ -35,7 +33,6 @@ COMMANDS = {
     "truncate": ("--max-tokens", "24", "--sequences", "1"),
     "network": ("--max-tokens", "12", "--positions", "1", "--by-layer"),
     "length": ("--lengths", "6,8", "--excerpts", "2"),
-    "needles": ("--depths", "4", "--context", "12", "--future", "4", "--excerpts", "2"),
 }
 
 
@@ -84,19 +81,6 @@ def test_layers_that_are_chosen_by_name_likewise(folder, capsys):
     assert f"error: Mixer {LOST} attends to later positions" in err
 
 
-def test_a_stream_is_read_on_and_the_cause_is_told_once(folder, capsys, tmp_path, monkeypatch):
-    text = tmp_path / "text.txt"
-    text.write_text("The function returns a list of all names that are bound. " * 3, encoding="utf-8")
-    page = tmp_path / "page.html"
-    with text.open("rb") as stream:
-        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(stream))
-        code, out, err = run("watch", folder(1), capsys, "--future", "2", "--html", str(page))
-    assert code == 0
-    assert "\tmodel.layers.2.self_attn\t" in out
-    assert err.count(f"skipped: {LOST}: Mixer {LOST} attends to later positions") == 1
-    assert f"{LOST} was not measured" in page.read_text(encoding="utf-8")
-
-
 def test_a_network_is_told_where_no_layer_can_be_measured(folder, capsys):
     code, out, err = run("network", folder(0, 1, 2), capsys)
     assert code == 0
@@ -104,7 +88,7 @@ def test_a_network_is_told_where_no_layer_can_be_measured(folder, capsys):
     assert "No layer was measured: Mixer model.layers.0.self_attn attends to later positions" in err
 
 
-@pytest.mark.parametrize("command", ["profile", "truncate", "length", "needles"])
+@pytest.mark.parametrize("command", ["profile", "truncate", "length"])
 def test_where_nothing_can_be_measured_it_is_an_error(command, folder, capsys):
     code, out, err = run(command, folder(0, 1, 2), capsys)
     assert (code, out) == (1, "")

@@ -25,8 +25,8 @@ def refusal(capsys, *arguments):
     [
         (["--version"], ">&-", 1, "statesize: error: stdout is closed; give it a file, or /dev/null\n"),
         (["--version"], "<&-", 0, ""),
-        (["report", "none"], "2>&-", 1, ""),
-        (["report", "none"], "<&- >&- 2>&-", 1, ""),
+        (["compare", "none"], "2>&-", 1, ""),
+        (["compare", "none"], "<&- >&- 2>&-", 1, ""),
         (["--version"], ">/dev/full", 1, "statesize: error: the output cannot be written: No space left on device\n"),
     ],
 )
@@ -67,7 +67,7 @@ def test_what_is_no_file_is_not_read(words, kind, capsys, tmp_path):
     assert f"{place} must be a regular file, got a {kind}" in line
 
 
-@pytest.mark.parametrize("words", [["report", "PROFILE", "--output"], ["profile", "gla", "--text", "TEXT", "--html"]])
+@pytest.mark.parametrize("words", [["profile", "PROFILE", "--html"], ["profile", "gla", "--text", "TEXT", "--html"]])
 def test_what_is_no_file_is_not_replaced(words, capsys, tmp_path, text, small_profile):
     names = {"PROFILE": small_profile.save(tmp_path / "profile"), "TEXT": text}
     os.mkfifo(tmp_path / "pipe")
@@ -79,8 +79,7 @@ def test_what_is_no_file_is_not_replaced(words, capsys, tmp_path, text, small_pr
 @pytest.mark.parametrize(
     "words",
     [
-        ["report", LONG],
-        ["rerun", LONG],
+        ["study", LONG],
         ["compare", LONG, LONG],
         ["profile", LONG, "--text", "TEXT"],
         ["profile", "gla", "--text", LONG],

@@ -92,7 +92,7 @@ def test_plan(in_terminal, checkpoint, text):
     assert_screen("plan", screen[1])
 
 
-@pytest.mark.parametrize("command", ["engines", "engines --explain", "models", "study correlation --dry-run"])
+@pytest.mark.parametrize("command", ["models", "study correlation --dry-run"])
 def test_lists(in_terminal, command):
     screen = in_terminal(*command.split())
     assert_fits(*screen)
@@ -102,13 +102,3 @@ def test_lists(in_terminal, command):
 def test_network(in_terminal, checkpoint, text):
     short = ("--max-tokens", "6", "--positions", "2", "--quiet")
     assert_fits(*in_terminal("network", checkpoint, "--text", text, *short))
-
-
-def test_watch_keeps_its_numbers_and_shortens_the_curve(in_terminal, checkpoint, monkeypatch, tmp_path):
-    (tmp_path / "words").write_text("The quick brown fox jumps over the lazy dog and back again. " * 3)
-    with (tmp_path / "words").open() as words:
-        monkeypatch.setattr("sys.stdin", words)
-        _, shown = in_terminal("watch", checkpoint, "--future", "4", "--quiet")
-    row = next(line for line in shown if line.startswith("layers.0.mixer"))
-    assert re.fullmatch(r"layers\.0\.mixer +[\d.]+ +\d+ +[█░]{16} +[\d.]+ +[\d.e-]+ +[▁▂▃▄▅▆▇█]+", row), row
-    assert len(row) <= COLUMNS

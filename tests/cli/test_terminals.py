@@ -42,7 +42,7 @@ def test_what_is_hidden_is_shown_escaped(text):
 
 @pytest.mark.parametrize(
     "words",
-    [["compare", "EVIL", "EVIL"], ["compare", "EVIL", "EVIL", "--json"], ["report", "EVIL", "--output", "PAGE"]],
+    [["compare", "EVIL", "EVIL"], ["compare", "EVIL", "EVIL", "--json"], ["profile", "EVIL", "--html", "PAGE"]],
 )
 def test_profiles(words, evil, tmp_path, capsys):
     names = {"EVIL": evil, "PAGE": tmp_path / "page.html"}
@@ -50,12 +50,12 @@ def test_profiles(words, evil, tmp_path, capsys):
     captured = capsys.readouterr()
     for stream in (captured.out, captured.err):
         assert not STEERING.search(stream)
-    assert words[0] == "report" or "\\u001b]0;owned" in captured.out
+    assert "\\u001b]0;owned" in captured.out
 
 
 def test_errors(evil, capsys):
-    assert main(["rerun", str(evil)]) == 1
-    assert main(["report", f"none{EVIL[:-1]}"]) == 1
+    assert main(["profile", str(evil), "--positions", "3"]) == 1
+    assert main(["study", f"none{EVIL[:-1]}"]) == 1
     assert main(["compare", EVIL[:-1]]) in {1, 2}
     assert not STEERING.search(capsys.readouterr().err)
 

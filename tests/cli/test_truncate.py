@@ -43,7 +43,7 @@ def test_a_profile_then_says_what_suffices(tmp_path, capsys):
     profile("gla", [[5, 6, 7, 8]], output=folder, on_progress=lambda _: None)
     assert main(["truncate", "gla", "--sequences", "2", "--max-tokens", "48", "--profile", str(folder)]) == 0
     first = capsys.readouterr().out.splitlines()[0]
-    assert main(["report", str(folder), "--output", str(page)]) == 0
+    assert main(["profile", str(folder), "--html", str(page)]) == 0
     said = page.read_text(encoding="utf-8")
     assert f"What suffices: {html.escape(first)} (2 documents of 48 tokens, cut at 24.)" in said
     assert main(["truncate", "sa", "--sequences", "1", "--max-tokens", "24", "--profile", str(folder)]) == 1

@@ -111,7 +111,6 @@ def attribute(name, value, node=1):
         *(attribute("relative_tolerances", value, 0) for value in (None, [None], ["a"], [-1], 0.1)),
         *(attribute("skipped", value, 0) for value in (None, [], {"x": 1}, {"x": {}})),
         *(attribute("seconds", value, 0) for value in (None, "x", -1)),
-        *(attribute("recipe", value, 0) for value in ([], {}, {"command": "x"}, {"command": [1]})),
         *(attribute(name, None, 0) for name in ("model", "versions", "settings", "source", "tokens_sha256", "threads")),
         lambda nodes: nodes.clear(),
         lambda nodes: nodes.pop(),

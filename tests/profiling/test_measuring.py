@@ -16,7 +16,6 @@ from statesize.errors import InputError
 from statesize.measurement.measurement import measure
 from statesize.measurement.settings import check_settings
 from statesize.operators import Dense, Recurrence
-from statesize.parallel.threads import torch_threads
 from statesize.profiling import profile
 from statesize.profiling import work as planning
 from statesize.profiling.measuring import captured_mixers, measure_captured, measure_mixer, measure_side_by_side
@@ -136,7 +135,8 @@ def test_mixers_side_by_side_give_the_numbers_of_one_after_another(operator):
     items = [captured(operator, Noting()), captured(Dense(operator.dense()), Noting())]
     work = plan_work(items[0], 0, LENGTH, LENGTH, check_settings())
     needed = work.shared_bytes + work.unit_bytes
-    with torch_threads(2):
+    torch.set_num_threads(2)
+    try:
         for memory, here in ((2**30, False), (2 * needed - 1, True)):
             settings = check_settings(memory=memory)
             works = [(item, plan_work(item, 0, LENGTH, LENGTH, settings)) for item in items]
@@ -147,6 +147,8 @@ def test_mixers_side_by_side_give_the_numbers_of_one_after_another(operator):
             for one, other in zip(alone, beside, strict=True):
                 np.testing.assert_allclose(one["entropy"], other["entropy"], rtol=1e-12)
                 assert one["count"].equals(other["count"])
+    finally:
+        torch.set_num_threads(1)
 
 
 @pytest.mark.parametrize("operator_type", [Recurrence, Dense])

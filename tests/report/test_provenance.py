@@ -12,8 +12,7 @@ def altered(hostile_profile):
     tree = hostile_profile.to_xarray()
     tree.attrs |= {
         "skipped": {"<b>mixer": "no operator of <conv>"},
-        "source": {"kind": "hub", "revision": "main"},
-        "recipe": {"command": ["profile", "gla", "--text", "my notes.txt"]},
+        "source": {"kind": "hub", "revision": "main", "command": "statesize profile gla --text 'my notes.txt'"},
         "threads": 3,
         "kernels": {"attention": "sdpa"},
     }

@@ -111,17 +111,6 @@ class _UnwantedError(Exception):
 
 
 @contextmanager
-def torch_threads(number: int | None) -> Generator[None]:
-    """Set the threads of torch for the time of a block; None leaves them."""
-    previous = torch.get_num_threads()
-    torch.set_num_threads(number or previous)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(previous)
-
-
-@contextmanager
 def one_torch_thread() -> Generator[None]:
     """Set torch to one thread for the time of a block and leave the other threads to `in_parallel`."""
     if hasattr(_local, "threads"):

@@ -1,12 +1,8 @@
 """What commands print on stderr, and that --quiet keeps it back while stdout stays the same."""
 
-import json
-
 import pytest
-from cli.documents import assert_document
 from small_studies import GRID
 
-from benchmarks import engines as engines_benchmark
 from statesize.cli import main
 
 
@@ -31,13 +27,13 @@ def in_an_empty_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
 
-def test_profile_report_and_compare(told, checkpoint, text):
+def test_profile_and_compare(told, checkpoint, text):
     loud, quiet = told("profile", checkpoint, "--text", text, "--output", "result", "--html", "page.html")
     for line in ("profiling small: sequence 1 of 1, mixer 1 of 2", "about ", "Profile: result", "Report: page.html"):
         assert line in loud.err
     assert quiet == (loud.out, "")
-    loud, quiet = told("report", "result")
-    assert (loud.err, quiet) == ("Report: result.html\n", (loud.out, ""))
+    loud, quiet = told("profile", "result", "--html", "again.html")
+    assert (loud.err, quiet) == ("Report: again.html\n", (loud.out, ""))
     loud, quiet = told("compare", "result", "--html", "both.html")
     assert (loud.err, quiet) == ("Report: both.html\n", (loud.out, ""))
 
@@ -47,14 +43,6 @@ def test_what_was_left_out_is_told_all_the_same(told, checkpoint, tmp_path):
     _, quiet = told("profile", checkpoint, "--jsonl", "lines.jsonl")
     assert quiet.err.startswith("Left out 1: lines.jsonl, line 2")
     assert quiet.err.count("\n") == 1
-
-
-def test_json_of_report(told, checkpoint, text, capsys):
-    assert main(["profile", str(checkpoint), "--text", str(text), "--output", "result", "--quiet"]) == 0
-    capsys.readouterr()
-    loud, quiet = told("report", "result", "--output", "page.html", "--json")
-    assert_document("report", json.loads(loud.out))
-    assert quiet.out == loud.out
 
 
 def test_studies_say_how_far_they_are(tmp_path, capsys):
@@ -72,15 +60,3 @@ def test_doctor(told):
     loud, quiet = told("doctor")
     # In a terminal there is a bar; a log needs none of the few seconds.
     assert (loud.err, quiet.err) == ("", "")
-
-
-def test_a_benchmark_says_how_far_it_is(capsys, monkeypatch):
-    def benchmark(length, quick, on_row, on_growth):
-        on_growth("dense", 3.0)
-        return {"exponents": {"dense": 3.0}, "rows": []}
-
-    monkeypatch.setattr(engines_benchmark, "benchmark", benchmark)
-    assert main(["bench", "engines", "--quick", "--json"]) == 0
-    assert capsys.readouterr().err.startswith("bench engines: dense: L to the power of 3.00; about ")
-    assert main(["bench", "engines", "--quick", "--json", "--quiet"]) == 0
-    assert capsys.readouterr().err == ""

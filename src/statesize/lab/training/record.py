@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from statesize.errors import FileError
-from statesize.io.files import os_errors, parse_json, require_regular
+from statesize.io.files import os_errors, parse_json
 
 LINE_START = '{"step": '
 """What every line of a log starts with."""
@@ -63,22 +62,6 @@ def append_record(path: Path, record: StepRecord) -> None:
     """Adds a line to the log."""
     with os_errors(f"cannot write {path}"), path.open("a", encoding="utf-8") as stream:
         stream.write(_line(record))
-
-
-def read_records(path: Path) -> list[StepRecord]:
-    """The steps of a log."""
-    try:
-        with os_errors(f"cannot read {path}"):
-            lines = require_regular(path).read_text(encoding="utf-8").splitlines()
-    except UnicodeDecodeError as error:
-        raise FileError(f"{path} is damaged or not the log of a run: it is not UTF-8") from error
-    records: list[StepRecord] = []
-    for line in lines:
-        try:
-            records.append(_record(line))
-        except (ValueError, TypeError):
-            break
-    return records
 
 
 def record_lines(records: Iterable[StepRecord]) -> bytes:

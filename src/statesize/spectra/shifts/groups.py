@@ -18,7 +18,7 @@ from statesize.spectra.shifts.quadrature import entropies, rules_from
 from statesize.spectra.spectrum import UNDERFLOW, count_bounds, effective_rank, entropy_bound
 
 # How far beside a threshold its inertia is tried first if nothing else is said, relative to it. Too near costs another
-# evaluation, too far a few singular values; 1e-6 to 1e-5 take about the same time on `statesize bench engines`.
+# evaluation, too far a few singular values; 1e-6 to 1e-5 take about the same time in `benchmarks/engines.py`.
 FIRST_GAP = 2e-6
 # Relative width of a bracket around σ_1 that is not worth another evaluation.
 _CLOSE = 4e-3

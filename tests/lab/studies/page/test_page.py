@@ -103,6 +103,7 @@ def test_the_conclusion_is_strict_json(folder):
     )
     assert document["figures"] == {"<i>one": 1.0, "between": [1.0, 2.0], "unknown": None}
     assert "statesize" in document["versions"]
+    assert (document["command"], "processors" in document["machine"]) == ("", True)
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (360, "dark")])

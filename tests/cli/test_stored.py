@@ -1,0 +1,116 @@
+"""Stored results are shown again: a profile by `statesize profile FOLDER`, a study by `statesize study FOLDER`."""
+
+import json
+import os
+
+import altair as alt
+import pytest
+from cli.documents import assert_document
+
+from statesize.cli import main
+from statesize.lab.studies.grid.table import ResultTable
+from statesize.lab.studies.page.conclusion import Conclusion
+from statesize.lab.studies.page.page import write_page
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    folder = tmp_path / "here"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    return folder
+
+
+@pytest.fixture
+def saved(checkpoint, text, here, capsys):
+    options = ["--html", "first.html", "--metric", "relative_count"]
+    assert main(["profile", str(checkpoint), "--text", str(text), "--output", "result", *options]) == 0
+    return capsys.readouterr().out
+
+
+def test_a_profile_has_the_table_and_the_page_of_its_run(saved, here, capsys):
+    assert main(["profile", "result", "--html", "again.html", "--metric", "relative_count"]) == 0
+    captured = capsys.readouterr()
+    assert captured.out == saved
+    assert captured.err == "Report: again.html\n"
+    assert (here / "again.html").read_bytes() == (here / "first.html").read_bytes()
+    assert main(["profile", "result", "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert_document("profile", document)
+    assert document["result"] == "result"
+    assert sorted(os.listdir(here)) == ["again.html", "first.html", "result"]
+
+
+def test_a_page_has_the_command_and_the_versions_that_made_it(saved, here, text):
+    page = (here / "first.html").read_text(encoding="utf-8")
+    assert f"--text {text} --output result --html first.html" in page
+    assert "transformers 5" in page
+
+
+def test_same_bytes_in_every_process(saved, here, run):
+    for seed, name in (("1", "one.html"), ("2", "two.html")):
+        assert run("profile", here / "result", "--html", here / name, PYTHONHASHSEED=seed).returncode == 0
+    assert (here / "one.html").read_bytes() == (here / "two.html").read_bytes()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--text", "x"],
+        ["--positions", "3"],
+        ["--dtype", "float64"],
+        ["--output", "other"],
+        ["--tolerance", "0.1"],
+        ["--plan"],
+    ],
+    ids=" ".join,
+)
+def test_a_profile_is_not_measured_anew(saved, options, capsys):
+    assert main(["profile", "result", *options]) == 1
+    assert "result is a profile, which is shown as it was measured" in capsys.readouterr().err
+
+
+def test_a_folder_called_as_a_bundled_model_is_its_profile_s_place(here, text, capsys):
+    command = ["profile", "gla", "--text", str(text), "--positions", "2", "--output", "gla"]
+    assert main(command) == 0
+    capsys.readouterr()
+    assert main(command) == 0
+    assert "kept" in capsys.readouterr().err
+
+
+def test_bad_places_and_results(saved, here, capsys):
+    assert main(["profile", "result", "--html", "result"]) == 1
+    assert "is a folder" in capsys.readouterr().err
+    marker = here / "result" / "profile.json"
+    marker.write_text(json.dumps(json.loads(marker.read_text()) | {"schema": 7}))
+    assert main(["profile", "result", "--html", "page.html"]) == 1
+    assert "schema version 7" in capsys.readouterr().err
+    assert sorted(os.listdir(here)) == ["first.html", "result"]
+
+
+def test_study(here, capsys):
+    table = ResultTable.open(here / "study", "regimes")
+    table.write([{"kv": 1}, {"kv": 2}])
+    assert main(["study", "study"]) == 1
+    assert "without conclusion.json" in capsys.readouterr().err
+    chart = alt.vconcat(alt.Chart(alt.Data(values=[{"kv": 1}])).mark_point().encode(x="kv:Q"))
+    said = Conclusion("regimes", "One claim.", True, {"pearson": 0.5}, ("Found.",), ("A caveat.",))
+    write_page(said, chart, [{"kv": 1}, {"kv": 2}], here / "study", "statesize study regimes")
+    assert main(["study", "study", "--html", "page.html"]) == 0
+    captured = capsys.readouterr()
+    assert captured.out.splitlines()[0] == "One claim. It holds here."
+    assert captured.err == "Report: page.html\n"
+    page = (here / "page.html").read_text(encoding="utf-8")
+    assert "One claim. It holds here." in page
+    assert "<dt>Command</dt><dd>statesize study regimes</dd>" in page
+    assert main(["study", "study", "--json"]) == 0
+    assert_document("stored_study", json.loads(capsys.readouterr().out))
+    assert main(["study", "study", "--html", "study"]) == 1
+    assert "is a folder" in capsys.readouterr().err
+
+
+def test_without_a_folder_the_studies_are_listed(capsys):
+    assert main(["study"]) == 0
+    out = capsys.readouterr().out
+    assert "Usage: statesize study COMMAND" in out
+    assert "recall" in out
