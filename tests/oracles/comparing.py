@@ -66,7 +66,9 @@ def compare_rows(before: Sequence[Mapping[str, Any]], after: Sequence[Mapping[st
 
     def runs(rows: Sequence[Mapping[str, Any]]) -> dict[str, pd.DataFrame]:
         table = pd.DataFrame(rows).drop(columns="seconds")
-        return {str(run): part.reset_index(drop=True) for run, part in table.groupby("run", sort=False)}
+        # What only rows of other runs have is no column of this one.
+        parts = table.groupby("run", sort=False)
+        return {str(run): part.dropna(axis="columns", how="all").reset_index(drop=True) for run, part in parts}
 
     return _compare_parts(runs(before), runs(after), compare)
 
