@@ -61,8 +61,8 @@ def test_wheel_ships_the_bundled_models(wheel, model):
 
 def test_wheel_ships_types_text_and_licences(wheel):
     names = set(wheel.namelist())
-    assert {"statesize/py.typed", "statesize/lab/zoo/documents.json", "statesize/lab/zoo/tokenizer.json"} <= names
-    assert {"statesize/lab/zoo/NOTICE"} <= names
+    assert {"statesize/py.typed", "statesize/texts/data/documents.json", "statesize/texts/data/tokenizer.json"} <= names
+    assert {"statesize/texts/data/NOTICE"} <= names
     assert {name.rpartition("/")[2] for name in names if "/licenses/" in name} == {"LICENSE", "NOTICE"}
 
 

@@ -1,4 +1,4 @@
-"""Makes the text files that are bundled with the models of `statesize.lab.zoo`."""
+"""Makes the bundled documents and the tokenizer of the bundled models."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def write_bundle(folder: str | os.PathLike[str]) -> Corpus:
     The tokenizer is trained on the train part; the documents are the held-out part, with the Python version and the
     hashes of the part and of the whole corpus. This is how the bundled files were made:
 
-        python -c "from tools.text_bundle import write_bundle; write_bundle('src/statesize/lab/zoo')"
+        python -c "from tools.text_bundle import write_bundle; write_bundle('src/statesize/texts/data')"
 
     Args:
         folder: where to; files that are there are replaced whole.

@@ -31,9 +31,9 @@ from benchmarks.published.attention import Noting, entropies, singular_values
 from benchmarks.recorded import finish, is_prose, of_each, pep_pieces, short, weights_of
 from statesize.lab.studies.statistics import Evidence, of_mean
 from statesize.lab.studies.verdicts import Claim
-from statesize.laboratory import bundled_documents
 from statesize.models.digests import tokens_sha256
 from statesize.models.load import load_model
+from statesize.texts import bundled
 from statesize.texts.tokens import AnyTokenizer, beginning_id, plain_ids, special_ids
 
 HALF = 32
@@ -87,7 +87,7 @@ CLAIMS = (
 
 def main(path: Path, models: list[str], peps: Path | None) -> None:
     """Run the models that are not there, and write the document after each."""
-    texts = bundled_documents()[1] if peps is None else prose_of_peps(peps)
+    texts = bundled.documents() if peps is None else prose_of_peps(peps)
     numbers = range(PILOT, PILOT + PAIRS) if peps is None else range(PEP_PAIRS)
     wanted = of_each(models, lambda model: one_model(model, texts, numbers))
     finish(path, wanted, lambda rows: document(rows, "transformers", **conclusion(rows)))

@@ -27,9 +27,9 @@ from transformers import AutoModelForCausalLM
 from benchmarks.cases import document
 from benchmarks.published.attention import Layer, Noting, entropies, singular_values
 from benchmarks.recorded import finish, of_each, prose, weights_of
-from statesize.laboratory import bundled_documents
 from statesize.models.digests import tokens_sha256
 from statesize.models.load import LoadedModel, load_model
+from statesize.texts import bundled
 from statesize.texts.inputs import begun_excerpts
 from statesize.texts.tokens import AnyTokenizer, beginning_id, encode, special_ids
 from statesize.truncation.blocks import PastBlock
@@ -64,7 +64,7 @@ def one_model(name: str) -> dict[str, Any]:
 
 def texts_of(tokenizer: AnyTokenizer) -> dict[str, list[Tensor]]:
     """TEXTS pieces of TOKENS tokens of each kind, with the token with which texts begin."""
-    documents = bundled_documents()[1]
+    documents = bundled.documents()
     written = {
         "prose": "\n\n".join(documents),
         "code": "\n\n".join(map(inspect.getsource, MODULES)),

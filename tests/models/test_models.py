@@ -3,7 +3,6 @@
 import importlib.util
 import json
 import pickle
-import sys
 import warnings
 
 import pytest
@@ -276,12 +275,6 @@ def test_a_tokenizer_alone_is_refused_as_with_its_model(tmp_path):
     BertConfig(num_hidden_layers=1, architectures=["BertForMaskedLM"]).save_pretrained(tmp_path / "bert")
     with pytest.raises(ModelError, match="no causal language model"):
         load_tokenizer(str(tmp_path / "bert"))
-
-
-def test_without_transformers(monkeypatch):
-    monkeypatch.setitem(sys.modules, "transformers", None)
-    with pytest.raises(FileError, match=r"no model 'gpt2' among the bundled ones .*pip install transformers"):
-        load_model("gpt2")
 
 
 def mamba_ssm_folder(folder, model, layer, **settings):

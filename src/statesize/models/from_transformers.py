@@ -15,7 +15,6 @@ from torch import nn
 from statesize.adapters.models.inputs import float_model
 from statesize.adapters.models.quantised import quantisation
 from statesize.errors import FileError, InputError, StatesizeError
-from statesize.laboratory import bundled_names
 from statesize.models.configurations import MAMBA_SSM_NAMES, checked_config
 from statesize.models.files import (
     check_files,
@@ -26,6 +25,7 @@ from statesize.models.files import (
     stored_weights,
     without_bar,
 )
+from statesize.models.plugins import named_models
 from statesize.models.splitters import doubt_of_splitter, set_splitter
 from statesize.texts.tokens import AnyTokenizer
 
@@ -62,13 +62,8 @@ def hushed() -> Generator[None]:
 def _transformers(name: str) -> Any:
     if Path(name).is_file() and not is_gguf(Path(name)):
         raise InputError(f"The model must be a folder with its config.json, or a GGUF file, got the file {name}.")
-    try:
-        import transformers
-    except ImportError as error:
-        raise FileError(
-            f"There is no model {name!r} among the bundled ones ({', '.join(bundled_names())}), and models of the hub "
-            "need the package transformers: pip install transformers."
-        ) from error
+    import transformers
+
     return transformers
 
 
@@ -212,6 +207,6 @@ def _refusal_of(name: str, error: Exception, options: dict[str, Any], *, allow_p
         return FileError(f"{name} cannot be loaded: {reason[:300]}")
     first = reason.partition(". ")[0][:200]
     return InputError(
-        f"there is no model {name!r} that can be loaded: it is neither a bundled name ({', '.join(bundled_names())}) "
-        f"nor a folder, and the Hugging Face hub gives none (offline, misspelt, or it needs a login): {first}"
+        f"there is no model {name!r} that can be loaded: it is not {named_models()}a folder, and the Hugging Face hub "
+        f"gives none (offline, misspelt, or it needs a login): {first}"
     )

@@ -16,12 +16,9 @@ from statesize.adapters.models.held import adapter_states, hold_in_single, low_b
 from statesize.adapters.models.inputs import measurable
 from statesize.check import require_kind
 from statesize.errors import FileError, InputError
-from statesize.io.files import parse_json, read_limited
 from statesize.io.machine import free_bytes
-from statesize.laboratory import bundled_model, bundled_names, bundled_record, is_bundled, load_checkpoint
-from statesize.models.configurations import is_mamba_ssm
 from statesize.models.digests import tensors_sha256
-from statesize.models.files import FILE, check_digest, has_tokenizer, is_gguf, parsed_once, read_tokenizer
+from statesize.models.files import check_digest, has_tokenizer, is_gguf, parsed_once
 from statesize.models.from_transformers import (
     WITHOUT_TOKENIZER,
     read_transformers_config,
@@ -29,6 +26,7 @@ from statesize.models.from_transformers import (
     transformers_model,
     transformers_tokenizer,
 )
+from statesize.models.plugins import ModelPlugin, named_models, plugin_of
 from statesize.texts.documents import configured_vocabulary, vocabulary_size
 from statesize.texts.tokens import AnyTokenizer
 from statesize.version import __version__
@@ -51,20 +49,15 @@ def refuse_misspelt(name: str) -> None:
     if local or near:
         advice = f"Did you mean {models[near[0]]}?" if near else f"Give a {kind} that is there."
         raise FileError(
-            f"model must be a bundled name ({', '.join(bundled_names())}), a folder, a GGUF file or an id of the "
-            f"Hugging Face hub, got {name!r}, which is no {kind}. {advice}"
+            f"model must be {named_models()}a folder, a GGUF file or an id of the Hugging Face hub, got {name!r}, which"
+            f" is no {kind}. {advice}"
         )
 
 
 def training_record(name: str) -> dict[str, Any]:
-    """The training.json of a bundled model or of a folder; empty where there is none that can be read."""
-    if is_bundled(name):
-        return bundled_record(name)
-    try:
-        record = parse_json(read_limited(Path(name) / "training.json"))
-    except (OSError, ValueError):
-        return {}
-    return cast("dict[str, Any]", record) if isinstance(record, dict) else {}
+    """How a model of a plug-in was trained; empty for others, and where nothing is said."""
+    plugin = plugin_of(name)
+    return plugin.record(name) if plugin else {}
 
 
 def model_facts(model: nn.Module) -> dict[str, object]:
@@ -165,13 +158,11 @@ def load_model(
     target = _device(device)
     if dtype is not None and dtype not in DTYPES:
         raise InputError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}.")
-    kind = _kind(name)
-    if kind == "bundled":
-        model, tokenizer = bundled_model(name)
-        loaded = LoadedModel(name, model, tokenizer, {"kind": "bundled"})
-    elif kind == "checkpoint":
-        model, tokenizer = load_checkpoint(name), _tokenizer_or_none(name, {}, needs_tokenizer)
-        loaded = LoadedModel(Path(name).absolute().name, model, tokenizer, {"kind": "folder"})
+    plugin = _plugin_or_none(name)
+    if plugin is not None:
+        known, origin = (Path(name).absolute().name, "folder") if Path(name).is_dir() else (name, "bundled")
+        model, tokenizer = plugin.model(name), _tokenizer_or_none(name, {}, needs_tokenizer)
+        loaded = LoadedModel(known, model, tokenizer, {"kind": origin})
     else:
         options = {"revision": revision, "trust_remote_code": trust_remote_code}
         with parsed_once() if is_gguf(Path(name)) else nullcontext():
@@ -210,36 +201,19 @@ def _device(name: str) -> torch.device:
     return device
 
 
-def _kind(name: str) -> str:
-    """What a name is of: "bundled", "checkpoint" (a folder of statesize) or "transformers"."""
-    if is_bundled(name):
-        return "bundled"
+def _plugin_or_none(name: str) -> ModelPlugin | None:
+    """The plug-in that knows a model, or None for one of transformers, whose name or folder is looked at first."""
     if is_gguf(Path(name)):
-        return "transformers"
-    if not Path(name).is_dir():
-        refuse_misspelt(name)
-        return "transformers"
+        return None
     if (Path(name) / "adapter_config.json").is_file():
         raise FileError(
             f"{name} holds an adapter of peft and not the model that it was made for. Load both with "
             "peft.PeftModel.from_pretrained(model, folder) and give the model, or merge them and give that folder."
         )
-    try:
-        config = parse_json(read_limited(Path(name) / "config.json"))
-    except (OSError, ValueError):
-        return "checkpoint"
-    if not isinstance(config, dict):
-        return "checkpoint"
-    known = cast("dict[str, Any]", config)
-    return "transformers" if "model_type" in known or is_mamba_ssm(known) else "checkpoint"
-
-
-def _checkpoint_tokenizer(folder: Path) -> AnyTokenizer:
-    # `statesize train` keeps the tokenizer in the folder of the run and the best weights in one inside it.
-    for target in (folder, folder.absolute().parent):
-        if (target / FILE).is_file():
-            return read_tokenizer(target)
-    raise FileError(f"{folder} has no {FILE}, nor has the folder above it. {WITHOUT_TOKENIZER}")
+    plugin = plugin_of(name)
+    if plugin is None and not Path(name).is_dir():
+        refuse_misspelt(name)
+    return plugin
 
 
 def _tokenizer_or_none(name: str, options: dict[str, Any], needed: bool) -> AnyTokenizer | None:
@@ -247,17 +221,17 @@ def _tokenizer_or_none(name: str, options: dict[str, Any], needed: bool) -> AnyT
     try:
         return load_tokenizer(name, **options)
     except FileError:
-        if needed or Path(name).is_file() or any(map(has_tokenizer, _places(name, options))):
+        if needed or Path(name).is_file() or _has_tokenizer(name, options):
             raise
         return None
 
 
-def _places(name: str, options: dict[str, Any]) -> list[Path]:
-    """The folders in which a model's tokenizer may lie."""
-    if _kind(name) == "checkpoint":
-        return [Path(name), Path(name).absolute().parent]
-    snapshot_path = None if Path(name).is_dir() else snapshot(name, options["revision"] or "main")
-    return [Path(name)] if snapshot_path is None else [snapshot_path]
+def _has_tokenizer(name: str, options: dict[str, Any]) -> bool:
+    """Whether a model has a tokenizer, readable or not; that of a plug-in must be."""
+    plugin = plugin_of(name)
+    if plugin is not None:
+        return plugin.tokenizer(name) is not None
+    return has_tokenizer((None if Path(name).is_dir() else snapshot(name, options["revision"] or "main")) or Path(name))
 
 
 def measured_model(
@@ -274,11 +248,12 @@ def measured_model(
 def load_tokenizer(name: str, *, revision: str | None = None, trust_remote_code: bool = False) -> AnyTokenizer:
     """The tokenizer of a model that is loaded elsewhere; everything that needs no weights is checked."""
     # Errors are those of `load_model`.
-    kind = _kind(name)
-    if kind == "bundled":
-        return bundled_model(name)[1]
-    if kind == "checkpoint":
-        return _checkpoint_tokenizer(Path(name))
+    plugin = _plugin_or_none(name)
+    if plugin is not None:
+        tokenizer = plugin.tokenizer(name)
+        if tokenizer is None:
+            raise FileError(f"{name} has no tokenizer. {WITHOUT_TOKENIZER}")
+        return tokenizer
     check_digest(Path(name))
     return transformers_tokenizer(name, {"revision": revision, "trust_remote_code": trust_remote_code})
 
@@ -287,8 +262,8 @@ def load_model_facts(
     name: str, *, revision: str | None = None, trust_remote_code: bool = False, needs_tokenizer: bool = True
 ) -> tuple[AnyTokenizer | None, int | None]:
     """Tokenizer and number of tokens of a model that is loaded elsewhere; errors are those of `load_model`."""
-    options, kind = {"revision": revision, "trust_remote_code": trust_remote_code}, _kind(name)
+    options, plugin = {"revision": revision, "trust_remote_code": trust_remote_code}, _plugin_or_none(name)
     tokenizer = _tokenizer_or_none(name, options, needs_tokenizer)
-    if kind != "transformers":
-        return tokenizer, vocabulary_size(bundled_model(name)[0] if kind == "bundled" else load_checkpoint(name))
+    if plugin is not None:
+        return tokenizer, vocabulary_size(plugin.model(name))
     return tokenizer, configured_vocabulary(read_transformers_config(name, options))

@@ -19,9 +19,9 @@ from statesize.adapters.observation import Observation, running_modules
 from statesize.adapters.sources import observing_all
 from statesize.check import refuse
 from statesize.errors import ModelError
-from statesize.laboratory import trained_model
 from statesize.models.files import write_digest
 from statesize.models.from_transformers import hushed
+from statesize.models.plugins import model_plugins
 from statesize.operators import Recurrence
 from statesize.reduction.bases import FIRST, BalancedBasis, Basis, Gramians, KeptBasis, OrthonormalBasis, SelectedBasis
 from statesize.reduction.reducible import (
@@ -266,12 +266,13 @@ def cached_bytes(model: Any) -> int:
 
 def reducible(model: object) -> Reducible:
     """The interface for cutting a model's states; refuse models without such states."""
-    trained = trained_model(model)
-    if trained is not None:
-        return trained
-    config = getattr(model, "config", None)
-    if isinstance(model, nn.Module) and getattr(config, "model_type", None) in FAMILIES:
-        return HubModel(model)
+    if isinstance(model, nn.Module):
+        brought = (plugin.reducible(model) for plugin in model_plugins())
+        known = next((one for one in brought if isinstance(one, Reducible)), None)
+        if known is not None:
+            return known
+        if getattr(getattr(model, "config", None), "model_type", None) in FAMILIES:
+            return HubModel(model)
     raise ModelError(
         "model must be one that statesize trains, with layers of linear attention, S6 or delta rules, Mamba or Mamba-2 "
         f"of transformers, or GLA or Gated DeltaNet of fla, got {type(model).__name__}. Its states cannot be cut."

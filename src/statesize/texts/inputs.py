@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from statesize.adapters.models.inputs import check_mask
 from statesize.errors import InputError, StatesizeWarning
-from statesize.laboratory import bundled_documents
+from statesize.texts import bundled
 from statesize.texts.arguments import Arguments, Given, arguments_of, is_more_than_ids, other_arguments
 from statesize.texts.documents import file_documents, is_rows
 from statesize.texts.rows import evenly
@@ -167,7 +167,7 @@ LENGTH = 256
 
 def bundled_texts() -> list[tuple[str, ...]]:
     """SEQUENCES groups of at least two whole documents, each of LENGTH tokens or more of the bundled tokenizer."""
-    tokenizer, documents = bundled_documents()
+    tokenizer, documents = bundled.tokenizer(), bundled.documents()
     sized = [(document, len(tokenizer.encode(document).ids) + 1) for document in documents]
     short = [(document, length) for document, length in sized if length <= LENGTH // 2]
     step = len(short) // SEQUENCES
@@ -203,7 +203,7 @@ def whole_texts(inputs: Inputs | None, tokenizer: AnyTokenizer | None) -> list[T
         return list(sequences(inputs, tokenizer)[0])
     if tokenizer is None:
         raise InputError("inputs must be token ids for a model without a tokenizer, got none. Give token ids, or both.")
-    return [join_documents(tokenizer, bundled_documents()[1], "eos" not in special_ids(tokenizer)[1])]
+    return [join_documents(tokenizer, bundled.documents(), "eos" not in special_ids(tokenizer)[1])]
 
 
 def excerpts_of(texts: Sequence[Tensor], size: int, most: int) -> list[Tensor]:

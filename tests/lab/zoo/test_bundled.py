@@ -1,7 +1,7 @@
 import json
 import math
 import shutil
-from importlib.resources import as_file, files
+from importlib.resources import as_file
 
 import pytest
 import torch
@@ -12,16 +12,20 @@ from statesize.lab.tasks import Corpus, TextTask, byte_count, encode, python_pro
 from statesize.lab.tasks.language.corpus import sha256_of
 from statesize.lab.tasks.language.ngram import fit_kneser_ney, mean_nats
 from statesize.lab.training import evaluate
-from statesize.lab.zoo import bundled
+from statesize.lab.zoo import bundled as models
+from statesize.texts import bundled as texts
 
 
 @pytest.fixture
 def copy(tmp_path, monkeypatch):
     """A copy of the bundled files, that a test may damage, in place of them."""
-    with as_file(files("statesize.lab.zoo")) as folder:
-        shutil.copytree(folder, tmp_path / "zoo", ignore=shutil.ignore_patterns("*.py", "__pycache__"))
-    monkeypatch.setattr(bundled, "DATA", tmp_path / "zoo")
-    return tmp_path / "zoo"
+    for module in (models, texts):
+        with as_file(module.DATA) as folder:
+            shutil.copytree(
+                folder, tmp_path / "copy", ignore=shutil.ignore_patterns("*.py", "__pycache__"), dirs_exist_ok=True
+            )
+        monkeypatch.setattr(module, "DATA", tmp_path / "copy")
+    return tmp_path / "copy"
 
 
 def test_names():
@@ -29,21 +33,21 @@ def test_names():
 
 
 def test_documents_are_the_ones_hashed_in_their_file():
-    values = json.loads((bundled.DATA / "documents.json").read_text(encoding="utf-8"))
+    values = json.loads((texts.DATA / "documents.json").read_text(encoding="utf-8"))
     assert values["sha256"] == sha256_of(zoo.documents())
     assert len(zoo.documents()) > 100
     assert 70_000 < byte_count(zoo.documents()) < 120_000
 
 
 def test_notice_carries_the_licence_of_the_text():
-    notice = (bundled.DATA / "NOTICE").read_text(encoding="utf-8")
+    notice = (texts.DATA / "NOTICE").read_text(encoding="utf-8")
     for line in (
         "PYTHON SOFTWARE FOUNDATION LICENSE VERSION 2",
         "Changes made:",
         "Python Software Foundation; All Rights",
     ):
         assert line in notice
-    version = json.loads((bundled.DATA / "documents.json").read_text(encoding="utf-8"))["python"]
+    version = json.loads((texts.DATA / "documents.json").read_text(encoding="utf-8"))["python"]
     assert f"CPython {version}" in notice
 
 
@@ -99,7 +103,7 @@ def test_records_hold_what_the_bundled_weights_give_over_the_bundled_documents(n
 @pytest.mark.parametrize("name", zoo.names())
 def test_records_are_of_the_bundled_corpus_and_model(name):
     record, model = zoo.record(name), zoo.load(name)[0]
-    documents = json.loads((bundled.DATA / "documents.json").read_text(encoding="utf-8"))
+    documents = json.loads((texts.DATA / "documents.json").read_text(encoding="utf-8"))
     assert record["data"]["corpus_sha256"] == documents["corpus_sha256"]
     assert record["versions"]["python"] == documents["python"]
     assert record["parameters"] == sum(parameter.numel() for parameter in model.parameters())
@@ -127,7 +131,7 @@ def test_the_last_steps_of_the_curve_are_those_that_the_page_tells_of():
 
 @pytest.mark.parametrize("name", zoo.names())
 def test_models_are_small(name):
-    assert (bundled.DATA / name / "model.safetensors").stat().st_size <= 3 * 2**20
+    assert (models.DATA / name / "model.safetensors").stat().st_size <= 3 * 2**20
 
 
 def test_models_are_siblings_of_one_size():

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from statesize.lab.tasks.language.corpus import Corpus
     from statesize.lab.training.record import StepRecord
 
-BUNDLED_TOKENIZER = Path(__file__).parent.parent / "zoo" / "tokenizer.json"
-
 
 def train(
     task: Literal["text"],
@@ -209,18 +207,14 @@ def _lines(report: Mapping[str, object], above: str = "") -> list[str]:
 
 def _data(text: Path | None) -> tuple[Corpus, Tokenizer]:
     """The corpus and its tokenizer: the bundled one for CPython's prose, a new one for a user's file."""
-    from tokenizers import Tokenizer
-
     from statesize.lab.tasks.language.corpus import python_prose, read_text
     from statesize.lab.tasks.language.text import train_tokenizer
+    from statesize.texts import bundled
 
     if text is not None:
         corpus = read_text(text)
         return corpus, train_tokenizer(corpus.train)
-    if not BUNDLED_TOKENIZER.is_file():
-        raise FileError(f"{BUNDLED_TOKENIZER} is missing; this installation of statesize is not complete")
-    tokenizer: Tokenizer = Tokenizer.from_file(str(BUNDLED_TOKENIZER))  # pyright: ignore[reportUnknownMemberType]
-    return python_prose(), tokenizer
+    return python_prose(), bundled.tokenizer()
 
 
 def _save_beside(tokenizer: Tokenizer, folder: Path) -> None:

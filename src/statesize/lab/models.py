@@ -1,0 +1,83 @@
+"""What the laboratory brings to the commands: its bundled models, and folders of `statesize train`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, cast
+
+from torch import nn
+
+from statesize.io.files import parse_json, read_limited
+from statesize.models.configurations import is_mamba_ssm
+from statesize.models.files import FILE, read_tokenizer
+from statesize.models.plugins import ModelPlugin
+from statesize.texts.tokens import AnyTokenizer
+
+
+class LabModels(ModelPlugin):
+    """Bundled models by name, and folders of a config.json that is no configuration of transformers."""
+
+    def names(self) -> tuple[str, ...]:
+        """Those of the zoo, without the small ones of recall."""
+        from statesize.lab import zoo
+
+        return zoo.names()
+
+    def knows(self, name: str) -> bool:
+        """Whether it is a bundled name, or a folder that transformers does not read."""
+        if _is_bundled(name):
+            return True
+        if not Path(name).is_dir():
+            return False
+        try:
+            config = parse_json(read_limited(Path(name) / "config.json"))
+        except (OSError, ValueError):
+            return True  # what is damaged is told when it is loaded
+        if not isinstance(config, dict):
+            return True
+        known = cast("dict[str, Any]", config)
+        return "model_type" not in known and not is_mamba_ssm(known)
+
+    def model(self, name: str) -> nn.Module:
+        """From the package or the folder."""
+        from statesize.lab.mixers.checkpoint import load_checkpoint
+        from statesize.lab.zoo.bundled import load_bundled
+
+        return load_bundled(name) if _is_bundled(name) else load_checkpoint(name)
+
+    def tokenizer(self, name: str) -> AnyTokenizer | None:
+        """`statesize train` keeps it in the folder of the run, and the best weights in a folder inside that."""
+        from statesize.lab.zoo.bundled import load_tokenizer
+
+        if _is_bundled(name):
+            return load_tokenizer(name)
+        folders = (Path(name), Path(name).absolute().parent)
+        return next((read_tokenizer(folder) for folder in folders if (folder / FILE).is_file()), None)
+
+    def record(self, name: str) -> dict[str, Any]:
+        """The training.json; empty where there is none that can be read."""
+        from statesize.lab import zoo
+
+        if _is_bundled(name):
+            return zoo.record(name)
+        try:
+            record = parse_json(read_limited(Path(name) / "training.json"))
+        except (OSError, ValueError):
+            return {}
+        return cast("dict[str, Any]", record) if isinstance(record, dict) else {}
+
+    def reducible(self, model: nn.Module) -> object | None:
+        """A model that the laboratory trains."""
+        from statesize.lab.compression.trained import TrainedModel
+        from statesize.lab.mixers.model import LanguageModel
+
+        return TrainedModel(model) if isinstance(model, LanguageModel) else None
+
+
+def _is_bundled(name: str) -> bool:
+    from statesize.lab import zoo
+
+    return name in zoo.names() + zoo.recall_names()
+
+
+MODELS = LabModels()
