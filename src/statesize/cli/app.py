@@ -25,7 +25,6 @@ app = App(
 
 MODELS = Group("Measure and explain a model", sort_key=1)
 WHOLE = Group("Whole networks, and smaller states", sort_key=2)
-LABORATORY = Group("Laboratory: train small models, and see what ESS shows", sort_key=3)
 
 
 _order = count()
@@ -33,17 +32,19 @@ _order = count()
 
 def register(
     group_app: App,
-    title: Group,
+    title: Group | None,
     name: str,
-    command: Callable[..., Any],
+    command: Callable[..., Any] | str,
     examples: Sequence[str],
     help: str | None = None,
 ) -> None:
-    """Add a command to a group of commands, under a title; its help ends with examples."""
-    heading = "Example" if len(examples) == 1 else "Examples"
-    lines = "\n".join(f"    {example}" for example in examples)
-    epilogue = f"{heading}:\n\n{lines}"
-    group_app.command(command, name=name, group=title, help=help, help_epilogue=epilogue, sort_key=next(_order))
+    """Add a command, or where to import it, to a group of commands, under a title; its help ends with examples."""
+    options: dict[str, Any] = {} if title is None else {"group": title}
+    if examples:
+        heading = "Example" if len(examples) == 1 else "Examples"
+        lines = "\n".join(f"    {example}" for example in examples)
+        options["help_epilogue"] = f"{heading}:\n\n{lines}"
+    group_app.command(command, name=name, help=help, sort_key=next(_order), **options)
 
 
 def add(name: str, command: Callable[..., Any], *ends: str, title: Group = MODELS) -> None:

@@ -2,18 +2,34 @@
 
 from __future__ import annotations
 
-from statesize.cli.app import WHOLE, add, app, install_completion
+from typing import cast
+
+from cyclopts import Group
+
+from statesize.cli.app import WHOLE, add, app, install_completion, register
 from statesize.cli.cache import cache
 from statesize.cli.compare import compare
 from statesize.cli.compress import compress
 from statesize.cli.doctor import doctor
 from statesize.cli.models import models
 from statesize.cli.network import network
+from statesize.cli.plugins import COMMANDS, Command
 from statesize.cli.profile import profile
 from statesize.cli.truncate import truncate
-from statesize.laboratory import add_commands
+from statesize.io.plugins import loaded_plugins
 
 __all__ = ["app"]
+
+
+def add_plugins() -> None:
+    """Add the commands that other packages bring, under titles of their own."""
+    groups: dict[str, Group] = {}
+    for commands in loaded_plugins(COMMANDS, tuple):
+        for one in cast("tuple[Command, ...]", commands):
+            title = groups.setdefault(one.group, Group(one.group, sort_key=3))
+            examples = [f"statesize {one.name} {end}".rstrip() for end in one.examples]
+            register(app, title, one.name, one.function, examples, one.help)
+
 
 # The commands import torch and the like when they are called, which --help and --version need not wait for.
 add(
@@ -50,5 +66,5 @@ add(
     "FOLDER --ids ids.jsonl --positions 1 --accuracy 0.1",
     title=WHOLE,
 )
-add_commands()
+add_plugins()
 add("--install-completion", install_completion, "", "--shell bash --output statesize.bash")

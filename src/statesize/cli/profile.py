@@ -80,8 +80,8 @@ def profile(
     from statesize.cli.shared.provenance import command_line
     from statesize.cli.shared.summary import print_plan
     from statesize.errors import InputError
-    from statesize.laboratory import is_bundled
     from statesize.measurement.settings import EVENLY_SPREAD, LONGEST_WHOLE
+    from statesize.models.plugins import model_plugins
     from statesize.report import check_report_path
     from statesize.results.store import MARKER, check_destination
     from statesize.texts.rows import read_whole
@@ -90,7 +90,7 @@ def profile(
         html = Path(f"{Path(model).name}.html")
     if html is not None:
         check_report_path(html)
-    if (Path(model) / MARKER).is_file() and not is_bundled(model):
+    if (Path(model) / MARKER).is_file() and not any(model in plugin.names() for plugin in model_plugins()):
         asked = (texts, measuring, prefix, group_by, loading, workers, output, plan or None)
         if asked != (None,) * len(asked) or tolerance != _TOLERANCE:
             raise InputError(

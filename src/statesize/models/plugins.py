@@ -6,21 +6,17 @@ laboratory plugs its models in so, and measuring works without it.
 
 from __future__ import annotations
 
-import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
 from functools import cache
-from importlib.metadata import entry_points
-from typing import Any, TypeVar, cast
+from typing import Any
 
 from torch import nn
 
-from statesize.errors import StatesizeWarning
+from statesize.io.plugins import loaded_plugins
 from statesize.texts.tokens import AnyTokenizer
 
-MODELS, COMMANDS = "statesize.models", "statesize.commands"
-"""Groups of entry points."""
-Kind = TypeVar("Kind")
+MODELS = "statesize.models"
+"""Group of entry points, each an instance of `ModelPlugin`."""
 
 
 class ModelPlugin(ABC):
@@ -74,21 +70,6 @@ class ModelPlugin(ABC):
 def model_plugins() -> tuple[ModelPlugin, ...]:
     """All that are installed; one that cannot be loaded is skipped with a warning."""
     return tuple(loaded_plugins(MODELS, ModelPlugin))
-
-
-def loaded_plugins(group: str, kind: type[Kind]) -> Iterator[Kind]:
-    """The objects of a group of entry points, which must be of a class."""
-    for entry in entry_points(group=group):
-        try:
-            plugin = cast("object", entry.load())
-        except Exception as error:  # whatever another package raises where it is imported
-            reason = f"{type(error).__name__}: {error}"
-        else:
-            if isinstance(plugin, kind):
-                yield plugin
-                continue
-            reason = f"it is no {kind.__name__}"
-        warnings.warn(f"The plug-in {entry.value} is left out: {reason}", StatesizeWarning, stacklevel=2)
 
 
 def plugin_of(name: str) -> ModelPlugin | None:

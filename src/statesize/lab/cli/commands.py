@@ -1,133 +1,59 @@
-"""The laboratory's commands, each with examples, and the shortest of them: `statesize demo`."""
+"""The laboratory's commands, as `statesize` lists them without importing what they do."""
 
-from __future__ import annotations
+from statesize.cli.plugins import Command
 
-from pathlib import Path
-from typing import TYPE_CHECKING
+_TITLE = "Laboratory: train small models, and see what ESS shows"
+_TRAIN = """Train a small language model of about one million parameters.
 
-from cyclopts import App
+It learns the prose that ships inside CPython, with the tokenizer of the bundled models, or a file of your own. OUTPUT
+receives log.jsonl, state.safetensors (for --resume), best/ (the weights of the lowest held-out loss) and
+tokenizer.json. The held-out report is printed at the end.
+"""
+_SERIES = """Measure how the ESS of each layer develops through the checkpoints of a training.
 
-from statesize.cli.app import LABORATORY, add, app, register
-from statesize.cli.shared.options import OpenPage, Page
-from statesize.cli.shared.printing import TEXT, Printing
-from statesize.lab.cli.study_grid import grid_command
-from statesize.lab.cli.study_texts import text_command
-from statesize.lab.cli.train import train
-from statesize.lab.cli.trends import length, series
-from statesize.lab.studies.catalogue import STUDIES
-from statesize.lab.studies.study import GridStudy
+All checkpoints read the same texts and are measured at the same positions and heads. With --output, finished
+checkpoints are kept, and the same command continues after a crash or an interrupt.
+"""
+_LENGTH = """Measure how the ESS of each layer and head grows with the length of the context.
 
-if TYPE_CHECKING:
-    from statesize.profiling import Profile
+Every length ends at the same cut of the same pieces of text, with the same --future tokens after it (default: as many
+as in the longest fitted context). With --output, finished lengths are kept, and the same command continues.
+"""
 
-
-study = App(
-    name="study",
-    help="Train or measure many models, and see what ESS shows. The folder of a study is shown again.",
-    help_epilogue="Example:\n\n    statesize study statesize-study-regimes-smoke --html regimes.html",
-    group=LABORATORY,
-)
-
-
-def add_commands() -> None:
-    """Register them under their own title of the help."""
-    app.command(study)
-    study.default(stored_study)
-    add("demo", demo, "", "--output demo.html --json", title=LABORATORY)
-    add(
+COMMANDS = (
+    Command(
+        "demo",
+        _TITLE,
+        "Profile four bundled models over bundled documents: print the result, and write a page of charts.",
+        "statesize.lab.cli.demo:demo",
+        ("", "--output demo.html --json"),
+    ),
+    Command(
+        "study",
+        _TITLE,
+        "Train or measure many models, and see what ESS shows. The folder of a study is shown again.",
+        "statesize.lab.cli.study:study",
+    ),
+    Command(
         "train",
-        train,
-        "text --mixer gla --output run",
-        "text --mixer gla --output run --resume --export gla",
-        title=LABORATORY,
-    )
-    add(
+        _TITLE,
+        _TRAIN,
+        "statesize.lab.cli.train:train",
+        ("text --mixer gla --output run", "text --mixer gla --output run --resume --export gla"),
+    ),
+    Command(
         "series",
-        series,
-        "run --html series.html",
-        "EleutherAI/pythia-14m --revisions step0,step1000",
-        title=LABORATORY,
-    )
-    add("length", length, "gla --lengths 64,128,256,512 --html length.html", title=LABORATORY)
-    for one in STUDIES:
-        command = grid_command(one) if isinstance(one, GridStudy) else text_command(one)
-        register(study, LABORATORY, one.name, command, one.examples, one.help)
-
-
-def stored_study(folder: Path | None = None, /, *, html: Page = None, printing: Printing = TEXT) -> None:
-    """Print what a study concluded, and write its page.
-
-    Args:
-        folder: Folder of a study that is done.
-        html: File for its page.
-        printing: What is printed.
-    """
-    from statesize.cli.shared.printing import SCHEMA, print_json, tell_page
-    from statesize.io.text import printable
-    from statesize.lab.studies.page.conclusion import known, read_saved
-    from statesize.lab.studies.page.page import write_report
-    from statesize.report import check_report_path
-
-    if folder is None:
-        app.help_print(["study"])
-        return
-    if html is not None:
-        check_report_path(html)
-    saved = read_saved(folder)
-    if html is not None:
-        write_report(folder, html)
-        tell_page(html, printing, open_page=False)
-    if printing.json:
-        made = {"command": saved.command, "versions": saved.versions, "machine": saved.machine}
-        print_json({"schema": SCHEMA, **vars(saved.conclusion), "figures": known(saved.conclusion.figures), **made})
-    else:
-        print("\n".join(map(printable, saved.conclusion.lines())))
-
-
-def demo(
-    *,
-    output: Path = Path("statesize-demo.html"),
-    open_page: OpenPage = False,
-    printing: Printing = TEXT,
-) -> None:
-    """Profile four bundled models over bundled documents: print the result, and write a page of charts.
-
-    Args:
-        output: The page.
-        open_page: Open the page in the browser.
-        printing: What is printed.
-    """
-    from statesize.cli.shared.printing import SCHEMA, print_json, profile_document, tell_page
-    from statesize.cli.shared.summary import print_summary
-    from statesize.lab import zoo
-    from statesize.profiling import profile
-    from statesize.profiling.profile_run import profile_bar
-    from statesize.report import check_report_path, write_report
-    from statesize.texts.inputs import bundled_sequences
-
-    check_report_path(output)
-    inputs = bundled_sequences(zoo.tokenizer())
-    profiles: list[Profile] = []
-    with printing.bars() as bars:
-        for name in zoo.names():
-            model, tokenizer = zoo.load(name)
-            on_progress = profile_bar(bars, name, len(inputs))
-            profiles.append(
-                profile(
-                    model,
-                    inputs,
-                    tokenizer=tokenizer,
-                    name=name,
-                    source={"kind": "bundled"},
-                    on_progress=on_progress,
-                )
-            )
-    with printing.step("drawing the report"):
-        write_report(profiles, output)
-    if printing.json:
-        print_json(
-            {"schema": SCHEMA, "models": [profile_document(item, None) for item in profiles], "report": str(output)}
-        )
-    else:
-        print_summary(profiles)
-    tell_page(output, printing, open_page=open_page)
+        _TITLE,
+        _SERIES,
+        "statesize.lab.cli.trends:series",
+        ("run --html series.html", "EleutherAI/pythia-14m --revisions step0,step1000"),
+    ),
+    Command(
+        "length",
+        _TITLE,
+        _LENGTH,
+        "statesize.lab.cli.trends:length",
+        ("gla --lengths 64,128,256,512 --html length.html",),
+    ),
+)
+"""The entry point `lab` of the group `statesize.commands`."""

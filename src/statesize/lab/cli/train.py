@@ -74,10 +74,6 @@ def train(
 ) -> None:
     """Train a small language model of about one million parameters.
 
-    It learns the prose that ships inside CPython, with the tokenizer of the bundled models, or a file of your own.
-    OUTPUT receives log.jsonl, state.safetensors (for --resume), best/ (the weights of the lowest held-out loss) and
-    tokenizer.json. The held-out report is printed at the end.
-
     Args:
         task: What to train on.
         mixer: Sequence mixer: softmax, linear, weighted linear or gated linear attention, state-space models, a long

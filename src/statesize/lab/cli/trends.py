@@ -29,9 +29,6 @@ def series(
 ) -> None:
     """Measure how the ESS of each layer develops through the checkpoints of a training.
 
-    All checkpoints read the same texts and are measured at the same positions and heads. With --output, finished
-    checkpoints are kept, and the same command continues after a crash or an interrupt.
-
     Args:
         checkpoints: The folder of a training with checkpoints in it (`statesize train --keep-every`, a Trainer's output
             folder), folders of models, a pattern in quotes such as "run/checkpoint-*", or an id of the hub with
@@ -109,9 +106,6 @@ def length(
     printing: Printing = TEXT,
 ) -> None:
     """Measure how the ESS of each layer and head grows with the length of the context.
-
-    Every length ends at the same cut of the same pieces of text, with the same --future tokens after it (default: as
-    many as in the longest fitted context). With --output, finished lengths are kept, and the same command continues.
 
     Args:
         model: A bundled name (sa, la, wla, gla), a folder of a model, a GGUF file, or an id of the Hugging Face hub.

@@ -1,0 +1,33 @@
+"""Commands that other packages bring, listed without importing what they do."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+COMMANDS = "statesize.commands"
+"""Group of entry points, each a tuple of `Command`."""
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command of another package.
+
+    The module that holds it is imported to list commands, so it should import little. In `pyproject.toml` of the
+    package::
+
+        [project.entry-points."statesize.commands"]
+        mine = "my_package.commands:COMMANDS"
+
+    Attributes:
+        name: As it is typed after `statesize`.
+        group: Title under which `statesize --help` lists it.
+        help: What it does; the first line stands in the list.
+        function: "module:name" of a function, or of a `cyclopts.App` of several, imported when it is called.
+        examples: What follows the name in examples of its help; an App has its own.
+    """
+
+    name: str
+    group: str
+    help: str
+    function: str
+    examples: tuple[str, ...] = ()

@@ -1,0 +1,27 @@
+"""What other packages plug in, by entry points."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from importlib.metadata import entry_points
+from typing import TypeVar, cast
+
+from statesize.errors import StatesizeWarning
+
+Kind = TypeVar("Kind")
+
+
+def loaded_plugins(group: str, kind: type[Kind]) -> Iterator[Kind]:
+    """The objects of a group of entry points, which must be of a class; others are left out with a warning."""
+    for entry in entry_points(group=group):
+        try:
+            plugin = cast("object", entry.load())
+        except Exception as error:  # whatever another package raises where it is imported
+            reason = f"{type(error).__name__}: {error}"
+        else:
+            if isinstance(plugin, kind):
+                yield plugin
+                continue
+            reason = f"it is no {kind.__name__}"
+        warnings.warn(f"The plug-in {entry.value} is left out: {reason}", StatesizeWarning, stacklevel=2)

@@ -1,0 +1,61 @@
+"""`statesize demo`: the bundled models over the bundled documents."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from statesize.cli.shared.options import OpenPage
+from statesize.cli.shared.printing import TEXT, Printing
+
+if TYPE_CHECKING:
+    from statesize.profiling import Profile
+
+
+def demo(
+    *,
+    output: Path = Path("statesize-demo.html"),
+    open_page: OpenPage = False,
+    printing: Printing = TEXT,
+) -> None:
+    """Profile four bundled models over bundled documents: print the result, and write a page of charts.
+
+    Args:
+        output: The page.
+        open_page: Open the page in the browser.
+        printing: What is printed.
+    """
+    from statesize.cli.shared.printing import SCHEMA, print_json, profile_document, tell_page
+    from statesize.cli.shared.summary import print_summary
+    from statesize.lab import zoo
+    from statesize.profiling import profile
+    from statesize.profiling.profile_run import profile_bar
+    from statesize.report import check_report_path, write_report
+    from statesize.texts.inputs import bundled_sequences
+
+    check_report_path(output)
+    inputs = bundled_sequences(zoo.tokenizer())
+    profiles: list[Profile] = []
+    with printing.bars() as bars:
+        for name in zoo.names():
+            model, tokenizer = zoo.load(name)
+            on_progress = profile_bar(bars, name, len(inputs))
+            profiles.append(
+                profile(
+                    model,
+                    inputs,
+                    tokenizer=tokenizer,
+                    name=name,
+                    source={"kind": "bundled"},
+                    on_progress=on_progress,
+                )
+            )
+    with printing.step("drawing the report"):
+        write_report(profiles, output)
+    if printing.json:
+        print_json(
+            {"schema": SCHEMA, "models": [profile_document(item, None) for item in profiles], "report": str(output)}
+        )
+    else:
+        print_summary(profiles)
+    tell_page(output, printing, open_page=open_page)
