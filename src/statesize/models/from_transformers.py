@@ -207,6 +207,6 @@ def _refusal_of(name: str, error: Exception, options: dict[str, Any], *, allow_p
         return FileError(f"{name} cannot be loaded: {reason[:300]}")
     first = reason.partition(". ")[0][:200]
     return InputError(
-        f"there is no model {name!r} that can be loaded: it is not {named_models()}a folder, and the Hugging Face hub "
-        f"gives none (offline, misspelt, or it needs a login): {first}"
+        f"there is no model {name!r} that can be loaded: it must be {named_models()}a folder or a GGUF file, and the "
+        f"Hugging Face hub gives none (offline, misspelt, or it needs a login): {first}"
     )

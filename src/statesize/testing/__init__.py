@@ -1,10 +1,11 @@
-"""Checks that every operator and every engine passes.
+"""Checks that every operator, engine and plug-in passes.
 
-Inherit `OperatorContract`, `SharedContract` or `EngineContract` to run them on an operator or an engine of your own.
+Inherit `OperatorContract`, `SharedContract`, `EngineContract` or `ModelPluginContract` to run them on one of your own.
 """
 
 from statesize.testing.comparison import compare_with_definition
 from statesize.testing.engine_contract import EngineContract
+from statesize.testing.model_plugin_contract import ModelPluginContract
 from statesize.testing.operator_contract import OperatorContract, SharedContract
 
-__all__ = ["EngineContract", "OperatorContract", "SharedContract", "compare_with_definition"]
+__all__ = ["EngineContract", "ModelPluginContract", "OperatorContract", "SharedContract", "compare_with_definition"]

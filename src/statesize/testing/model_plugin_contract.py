@@ -1,0 +1,51 @@
+"""What every plug-in that brings models satisfies."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from statesize.adapters.capture import capture
+from statesize.models.plugins import ModelPlugin
+from statesize.reduction.reducible import Reducible
+from statesize.texts.tokens import encode
+
+
+class ModelPluginContract:
+    """Checks of a `ModelPlugin`; inherit it as a class of tests.
+
+    Attributes:
+        plugin: The plug-in.
+        known: Names and folders that it knows, one at least.
+    """
+
+    plugin: ModelPlugin
+    known: tuple[str, ...]
+
+    def test_names_are_known(self) -> None:
+        """What it lists it can load, and it claims no model of others."""
+        assert set(self.plugin.names()) <= {name for name in self.plugin.names() if self.plugin.knows(name)}
+        assert all(self.plugin.knows(name) for name in self.known)
+        assert not self.plugin.knows("an-owner/a-model-of-the-hub")
+
+    def test_models_are_ready(self, tmp_path: Path) -> None:
+        """A model is in evaluation mode, the same each time, and can be measured on what its tokenizer gives."""
+        for name in self.known:
+            model, again = self.plugin.model(name), self.plugin.model(name)
+            assert isinstance(model, nn.Module)
+            assert not model.training
+            assert all(
+                torch.equal(one, other) for one, other in zip(model.parameters(), again.parameters(), strict=True)
+            )
+            tokenizer = self.plugin.tokenizer(name)
+            ids = [1, 2, 3, 4] if tokenizer is None else encode(tokenizer, "a text of a few words")
+            assert next(iter(capture(model, torch.tensor([ids])))).operator.length == len(ids)
+            assert isinstance(self.plugin.record(name), dict)
+
+    def test_reducible_models(self) -> None:
+        """What it says can be cut is a `Reducible`; a model of another kind is none of its own."""
+        for name in self.known:
+            assert isinstance(self.plugin.reducible(self.plugin.model(name)), Reducible | None)
+        assert self.plugin.reducible(nn.Linear(2, 2)) is None
