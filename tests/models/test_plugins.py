@@ -102,8 +102,7 @@ def test_the_core_without_the_laboratory_and_with_plugins_of_others(site):
     profiled = run(site, "profile", "averages", "--ids", "ids.jsonl", "--json")
     assert profiled.returncode == 0, profiled.stderr
     assert "The plug-in nowhere:MODELS is left out: ModuleNotFoundError" in profiled.stderr
-    (found,) = json.loads(profiled.stdout)["models"]
-    assert [layer["layer"] for layer in found["layers"]] == ["mixer"]
+    assert [mixer["name"] for mixer in json.loads(profiled.stdout)["mixers"]] == ["mixer"]
     refused = run(site, "profile", "gla", "--ids", "ids.jsonl")
     assert refused.returncode == 1
     assert "Traceback" not in refused.stderr
