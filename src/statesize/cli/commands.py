@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import cast
 
 from cyclopts import Group
@@ -24,8 +25,8 @@ __all__ = ["app"]
 def add_plugins() -> None:
     """Add the commands that other packages bring, under titles of their own."""
     groups: dict[str, Group] = {}
-    for commands in loaded_plugins(COMMANDS, tuple):
-        for one in cast("tuple[Command, ...]", commands):
+    for commands in cast("Iterator[tuple[Command, ...]]", loaded_plugins(COMMANDS, tuple)):
+        for one in commands:
             title = groups.setdefault(one.group, Group(one.group, sort_key=3))
             examples = [f"statesize {one.name} {end}".rstrip() for end in one.examples]
             register(app, title, one.name, one.function, examples, one.help)
