@@ -32,7 +32,7 @@ MOST_INPUT = 2**38
 # Options that do not affect the result: where it is computed or written, and how it is printed.
 IGNORED_OPTIONS = frozenset(
     {
-        *("output", "html", "json", "quiet", "printing", "export", "resume"),
+        *("output", "html", "json", "quiet", "printing", "resume"),
         *("plan", "dry_run", "ray", "ray_cpus", "threads"),
     }
 )

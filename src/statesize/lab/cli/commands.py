@@ -44,7 +44,7 @@ def add_commands() -> None:
         "train",
         train,
         "text --mixer gla --output run",
-        "text --mixer gla --output run --resume --export gla",
+        "text --mixer gla --output run --resume",
         title=LABORATORY,
     )
     for one in STUDIES:
