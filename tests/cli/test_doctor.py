@@ -3,7 +3,6 @@
 import json
 
 import pytest
-from cli.documents import assert_document
 
 from statesize.benchmarks import engines
 from statesize.cli import main
@@ -24,7 +23,6 @@ def test_json(capsys, monkeypatch, document):
     monkeypatch.setattr(engines, "self_check", lambda on_progress: document)
     assert main(["doctor", "--json"]) == 0
     printed = json.loads(capsys.readouterr().out)
-    assert_document("doctor", printed)
     assert printed["devices"][0] == "cpu"
     assert printed["packages"]["torch"]
     assert set(printed["optional"]) >= {"ray", "datasets", "lightning"}

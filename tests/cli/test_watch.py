@@ -11,7 +11,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from cli.documents import assert_document
 
 from statesize.cli import main
 
@@ -142,7 +141,6 @@ def test_documents(checkpoint, monkeypatch, capsys):
     documents = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [document["position"] for document in documents] == list(range(1, 1 + len(documents)))
     for document in documents:
-        assert_document("watch", document)
         assert [layer["name"] for layer in document["layers"]] == ["layers.0.mixer", "layers.1.mixer"]
     with typed(WORDS.encode(), monkeypatch):
         assert main(["watch", str(checkpoint), "--future", "4"]) == 0

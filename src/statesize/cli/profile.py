@@ -16,8 +16,6 @@ from statesize.cli.shared.printing import TEXT, Printing
 from statesize.cli.shared.texts import Sequences, Texts
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from statesize.measurement.settings import Settings
     from statesize.profiling import Plan, Profile
     from statesize.texts.tokens import AnyTokenizer
@@ -30,7 +28,6 @@ def profile(
     texts: Texts | None = None,
     measuring: Measuring | None = None,
     prefix: Path | None = None,
-    group_by: str | None = None,
     loading: Loading | None = None,
     workers: Workers | None = None,
     output: Page = None,
@@ -53,8 +50,6 @@ def profile(
         measuring: What is measured.
         prefix: UTF-8 text that comes before each text, such as a system prompt. Without --positions or --stride, ESS is
             measured at its end: what it carries into the text.
-        group_by: Field or column with the kind of each text, such as its language: ESS is reported by kind too. All
-            texts are cut to the shortest.
         loading: How the model is loaded.
         workers: Who measures.
         output: Folder for the profile, to be read by `statesize report` and `Profile.load`.
@@ -68,11 +63,10 @@ def profile(
         printing: What is printed.
     """
     from statesize.cli.shared.printing import plan_document, print_json, profile_document, tell_page
-    from statesize.cli.shared.summary import print_kinds, print_plan, print_summary
+    from statesize.cli.shared.summary import print_plan, print_summary
     from statesize.io.recipe import make_recipe
     from statesize.measurement.settings import EVENLY_SPREAD, LONGEST_WHOLE
     from statesize.report import check_report_path, write_report
-    from statesize.report.kinds import by_kind
     from statesize.results.store import check_destination
     from statesize.texts.rows import read_whole
 
@@ -111,10 +105,7 @@ def profile(
         texts.read(run.tokenizer, printing, run.vocabulary),
         asdict(measuring) | asdict(loading) | asdict(texts),
     )
-    arguments |= {"tolerance": tolerance, "prefix": prefix, "group_by": group_by}
-    kinds = [] if group_by is None else texts.kinds(group_by)
-    if kinds:
-        read = replace(read, ids=_cut_alike(read.ids, len(kinds), printing))
+    arguments |= {"tolerance": tolerance, "prefix": prefix}
     if run.source.get("commit", "unknown") != "unknown":
         arguments["revision"] = run.source["commit"]
     threads = None if workers.ray is False else workers.ray_cpus
@@ -134,12 +125,9 @@ def profile(
         with printing.step("drawing the report"):
             write_report([result], html)
     if printing.json:
-        planned = {"kinds": [one.to_dict() for one in by_kind(result, kinds)]} if kinds else {}
-        print_json(profile_document(result, output) | planned)
+        print_json(profile_document(result, output))
     else:
         print_summary([result], metric, wide=wide)
-        if kinds:
-            print_kinds(by_kind(result, kinds), kinds)
     if html is not None:
         tell_page(html, printing, open_page=open_page)
     elif output is None and not printing.json:
@@ -164,19 +152,6 @@ def _prepend_prefix(
         replace(settings, positions=(border,)) if settings.positions is None and settings.stride == 1 else settings
     )
     return replace(read, ids=[ids for ids, _ in planned]), at_border
-
-
-def _cut_alike(sequences: list[Tensor], kinds: int, printing: Printing) -> list[Tensor]:
-    """The sequences with as many tokens as the shortest."""
-    from statesize.errors import InputError
-
-    if len(sequences) != kinds:
-        raise InputError(
-            f"group_by must be a field with the kind of each text, got {kinds} kinds and {len(sequences)} texts."
-        )
-    shortest = min(map(len, sequences))
-    printing.say(f"All texts are cut to the {shortest} tokens of the shortest, so that their kinds can be compared.")
-    return [ids[:shortest] for ids in sequences]
 
 
 def _reading(read: Sequences) -> dict[str, str]:
