@@ -118,6 +118,7 @@ def test_what_was_run_keeps_the_promises():
     assert "different" not in determinism["other threads"]
     assert all(soak["end"][name] <= soak["start"][name] for name in ("threads", "descriptors", "modules"))
     assert not kept("fuzz.json")["findings"]
+    assert not kept("layers_campaign.json")["findings"]
     assert not kept("strangers.json")["findings"]
     assert len(kept("fla.json")["layers"]) == 45
     for row in kept("budget.json")["rows"]:

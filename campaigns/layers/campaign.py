@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 import statesize as ss
 from campaigns.layers import recurrent, softmax
@@ -40,7 +41,7 @@ NOT_CAUSAL: dict[str, tuple[float, Callable[[Random, int, int], nn.Module]]] = {
 
 
 class Model(nn.Module):
-    """Layers with a residual around each."""
+    """Layers with a residual around each, and a normalisation before, without which some grow beyond float64."""
 
     def __init__(self, layers: list[nn.Module]) -> None:
         super().__init__()
@@ -50,7 +51,7 @@ class Model(nn.Module):
         """The last hidden state, (S, L, WIDTH)."""
         hidden = self.embedding(tokens)
         for layer in self.layers:
-            hidden = hidden + layer(hidden)
+            hidden = hidden + layer(functional.layer_norm(hidden, (WIDTH,)))
         return hidden
 
 
@@ -159,6 +160,8 @@ def outcome(draw: Draw) -> Outcome:
         if item.kind == "derivative":
             problems.append(f"{item.name} was measured by its derivative: {item.note}")
             continue
+        if (share := largest_share(item)) > 1:
+            problems.append(f"{item.name} ({item.kind}) carries {share:.2f} of its ceiling")
         # The row's own value never enters H_i: where a layer adds it last, T may end before. A softmax' map has it.
         last = 0 if draw.kind == "attention" else -1
         off = difference(*(np.tril(T, last) for T in (found[item.name], right[item.name])))
@@ -167,6 +170,14 @@ def outcome(draw: Draw) -> Outcome:
             problems.append(f"{item.name} ({item.kind}, {size}) is {off:.1e} off its definition. {item.note}")
     missing = [cause(capture.skipped.get(name, "neither measured nor named")) for name in right.keys() - found.keys()]
     return Outcome(missing[0] if missing else "measured", tuple(problems))
+
+
+def largest_share(item: Any) -> float:
+    """The largest ESS of a mixer at any cut, by entropy or rank, as a part of what limits it; 1 but for rounding."""
+    found = ss.measure(item.operator, relative_tolerances=[1e-9], count_accuracy=0)
+    most = found.ceiling.clamp(min=1)
+    shares = (found.entropy / most, found.relative_count.squeeze(-1) / most)
+    return max(float(share.max()) for share in shares) - 1e-9
 
 
 def dense(item: Any) -> np.ndarray:

@@ -6,6 +6,7 @@ from torch import nn
 from torch.nn import functional
 
 import statesize as ss
+from campaigns.layers.campaign import largest_share
 
 WIDTH, HEADS, LENGTH = 8, 2, 20
 TOKENS = torch.randint(0, 50, (1, LENGTH), generator=torch.Generator().manual_seed(3))
@@ -160,6 +161,7 @@ def captured(mixer):
         model = Model(mixer())
     capture = ss.capture(model, TOKENS)
     found = {item.name: item for item in capture}
+    assert all(largest_share(item) <= 1 for item in found.values())
     with torch.no_grad():
         hidden = model.norm(model.embedding(TOKENS))
     return model.mixer, hidden, found, capture.skipped
@@ -205,6 +207,19 @@ def test_a_linear_convolution_of_values_belongs_to_t():
     assert (found.keys(), skipped) == ({"mixer"}, {})
     assert "Its T contains what mixer.convolution mixes." in found["mixer"].note
     assert_is(found["mixer"], layer.with_convolution(hidden, layer.convolution.weight))
+
+
+def test_a_state_size_of_the_class_that_t_exceeds_is_not_believed():
+    class Said(ConvolvedValues):
+        state_size = 4
+
+    _, _, found, _ = captured(Said)
+    item = found["mixer"]
+    assert (item.state_bytes, int(item.operator.state_size().max())) == (None, LENGTH - 1)
+    assert item.note == (
+        "Its T keeps more than the 4 numbers that its class names by `state_size`. How much it stores is unknown. An "
+        "integer `state_size` of its class, if its T keeps no more, tells."
+    )
 
 
 def test_branches_beside_each_other_are_both_measured():

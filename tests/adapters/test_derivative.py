@@ -6,6 +6,7 @@ from torch import nn
 from torch.autograd.functional import jacobian
 
 import statesize as ss
+from campaigns.layers.campaign import largest_share
 from statesize.errors import ModelError
 from statesize.operators import BlockDense
 
@@ -126,6 +127,34 @@ def test_the_derivative_of_a_linear_layer_is_its_t():
         for position in range(lag, 14):
             expected[position, :, position - lag] = kernel[..., lag]
     torch.testing.assert_close(captured.operator.matrix[0, 0], expected, rtol=0, atol=1e-12)
+
+
+class Mixed(nn.Module):
+    """Linear attention whose class names 8 numbers a channel, with a token shift before and a convolution beside it."""
+
+    state_size = 8
+
+    def __init__(self):
+        super().__init__()
+        self.project, self.leave = nn.Linear(8, 24), nn.Linear(8, 8)
+        self.convolution = nn.Conv1d(8, 8, 3, groups=8, padding=2)
+
+    def forward(self, hidden):
+        shifted = hidden + 0.5 * nn.functional.pad(hidden, (0, 0, 1, 0))[:, :-1]
+        query, key, value = self.project(shifted).chunk(3, -1)
+        mixed = (query @ key.mT).tril() @ value
+        return self.leave(mixed + self.convolution(hidden.mT)[..., : hidden.shape[1]].mT)
+
+
+def test_a_derivative_is_limited_by_no_state_size_of_one_channel():
+    model = nn.Sequential(nn.Embedding(30, 8), Mixed())
+    (captured,) = ss.capture(model, TOKENS)
+    assert (captured.kind, captured.state_bytes) == ("derivative", None)
+    assert ss.measure(captured.operator).entropy.max() > 8
+    assert largest_share(captured) <= 1
+    row = ss.profile(model, TOKENS).summary().iloc[0]
+    assert row[["tss", "state_bytes", "state_utilisation", "ceiling_utilisation"]].isna().all()
+    assert row.cause == "Its state size is unknown."
 
 
 def test_a_recurrent_layer_in_both_directions_is_refused():

@@ -155,6 +155,23 @@ def test_state_size_and_kind_of_the_class_are_taken():
     assert captured.operator.state_size().tolist() == [0] + [1] * 23
 
 
+def test_a_fixed_state_is_told_where_the_class_says_nothing_and_a_cache_is_unknown():
+    (fixed,) = ss.capture(model_of(_summed), TOKENS)
+    assert (fixed.state_bytes, fixed.note) == (8 * 4, "Impulses at two lengths tell a state of 1 numbers.")
+    assert fixed.operator.state_size().tolist() == [0] + [1] * 23
+    far = torch.rand(24, 24, generator=torch.Generator().manual_seed(0)).tril()
+    capture = ss.capture(model_of(lambda entering: far[: entering.shape[1]].to(entering) @ entering), TOKENS)
+    assert [(mixer.state_size, mixer.state_bytes) for mixer in capture.mixers] == [(None, None)]
+    assert next(capture).note.startswith("How much it stores is unknown.")
+
+
+def test_a_kink_in_an_otherwise_linear_layer_is_named():
+    # Equal tokens are equal largest numbers, of which a maximum takes one.
+    model = model_of(lambda entering: entering.cumsum(1) + entering.cummax(1)[0])
+    with pytest.raises(ModelError, match="Mixer 1 must be differentiable at this point, but one small step changes"):
+        list(ss.capture(model, TOKENS % 5))
+
+
 def test_a_mixing_beside_the_one_that_was_seen_is_told():
     class Parallel(nn.Module):
         """Attention and a convolution of the same values, added."""

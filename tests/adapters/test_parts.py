@@ -47,7 +47,7 @@ def test_each_call_of_a_mixer_is_observed_while_it_is_innermost() -> None:
             observation = make()
             seen.append((observation.name, running.frame.name, observation.values[0, 0, 0]))
 
-        with observing_parts(model, ["Averager"], ["enter", "leave"], parse, record):
+        with observing_parts(running, ["Averager"], ["enter", "leave"], parse, record):
             hidden = torch.ones(1, 4, 1)
             model(hidden)
     # One of them is called twice, and its second input is the sum of its first.
@@ -57,8 +57,11 @@ def test_each_call_of_a_mixer_is_observed_while_it_is_innermost() -> None:
 def test_a_mixer_that_is_the_model_goes_by_its_class() -> None:
     seen: list[str] = []
     model = Averager()
-    with observing_parts(
-        model, ["Averager"], ["enter", "leave"], parse, lambda make, product=None: seen.append(make().name)
+    with (
+        running_modules(model, 4) as running,
+        observing_parts(
+            running, ["Averager"], ["enter", "leave"], parse, lambda make, product=None: seen.append(make().name)
+        ),
     ):
         model(torch.ones(1, 4, 1))
     assert seen == ["Averager"]
@@ -73,7 +76,10 @@ def test_no_hook_is_left_whatever_happens(failure: type[BaseException] | None) -
             raise failure
 
     def run() -> None:
-        with observing_parts(model, ["Averager"], ["enter", "leave"], parse, record):
+        with (
+            running_modules(model, 4) as running,
+            observing_parts(running, ["Averager"], ["enter", "leave"], parse, record),
+        ):
             model(torch.ones(1, 4, 1))
 
     if failure is None:

@@ -157,7 +157,13 @@ def test_headers_with_a_tensor_twice(tmp_path):
         load_model(str(folder))
 
 
-@pytest.mark.parametrize("scale", ["weight_scale", "weight_scale_inv", "weight_zero_point", "input_scale", "scales"])
+SCALES = (
+    *("weight_scale", "weight_scale_inv", "weight_zero_point", "input_scale", "scales", "qscale", "absmax", "SCB"),
+    *("weight.absmax", "weight.quant_state.bitsandbytes__nf4", "weight._scale", "weight_quantizer._amax"),
+)
+
+
+@pytest.mark.parametrize("scale", SCALES)
 def test_scales_that_go_unused(tmp_path, scale):
     name = "model.layers.0.self_attn.q_proj"
 
@@ -204,3 +210,15 @@ def test_a_damaged_tokenizer_beside_ids_is_named_with_what_removes_it(tmp_path, 
     (folder / "tokenizer.json").unlink()
     (folder / "tokenizer_config.json").unlink()
     assert main(arguments) == 0
+
+
+def test_scales_are_named_before_the_weights_that_they_belong_to(tmp_path):
+    """As quanto saves them."""
+    name = "model.layers.0.self_attn.q_proj.weight"
+
+    def split(tensors):
+        rest = {key: tensor for key, tensor in tensors.items() if key != name}
+        return rest | {f"{name}._data": tensors[name].to(torch.int8), f"{name}._scale": torch.tensor(0.5)}
+
+    with pytest.raises(ss.errors.FileError, match=r"scales of quantised weights .*q_proj\.weight\._scale"):
+        load_model(edited(tmp_path / "llama", split))

@@ -8,7 +8,10 @@ import warnings
 
 import pytest
 import torch
+import transformers
 from oracles.pretrained import save_tiny, tiny_llama, tiny_tokenizer
+from oracles.tiny_families import tiny, token_ids
+from safetensors.torch import load_file, save_file
 
 import statesize as ss
 from statesize.errors import FileError, InputError, ModelError
@@ -70,6 +73,15 @@ def test_a_folder_of_transformers(tmp_path, stored, asked, held):
     # Keys and values of two heads of eight numbers, for each token, as the cache of the weights' dtype holds them.
     tokens = int(result.tokens["length"].values[0])
     assert first["state_bytes"] == 2 * 2 * 8 * tokens * (stored if asked is None else held).itemsize
+
+
+@pytest.mark.parametrize(("family", "implementation"), [("llama", "eager"), ("llama", "sdpa"), ("mamba", "eager")])
+def test_the_attention_that_a_model_runs_with(family, implementation):
+    model = tiny(family)
+    model.set_attn_implementation(implementation)
+    attributes = profile(model, token_ids(1)).attributes
+    assert attributes["kernels"] == ({"attention": implementation} if family == "llama" else {})
+    assert attributes["versions"]["transformers"] == transformers.__version__
 
 
 def test_half_precision_that_does_not_fit_in_float32_runs_as_it_is_and_says_so(tmp_path, monkeypatch):
@@ -159,6 +171,42 @@ def test_quantised_weights_that_cannot_be_measured(tmp_path, quantised, error, m
     with pytest.raises(error, match=message) as caught:
         load_model(str(folder))
     assert one_line(caught)
+
+
+def test_a_method_that_transformers_skips_is_refused_in_memory_too(tmp_path):
+    from transformers import AutoModelForCausalLM
+
+    folder = save_tiny(tmp_path / "small")
+    config = json.loads((folder / "config.json").read_text()) | {"quantization_config": {"quant_method": "modelopt"}}
+    (folder / "config.json").write_text(json.dumps(config))
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    with pytest.raises(ModelError, match=r"does not know \(modelopt\)"):
+        ss.profile(model, torch.arange(9))
+    del model.config.quantization_config
+    assert ss.profile(model, torch.arange(9)).mixers
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_weights_of_float8_are_read_whole_on_request(tmp_path, whole):
+    """Without it a model rounds what its layers are given, where the hardware can."""
+    folder = save_tiny(tmp_path / "small", dtype=torch.bfloat16)
+    tensors, expected = load_file(folder / "model.safetensors"), {}
+    for name in [name for name in tensors if name.endswith("_proj.weight")]:
+        rounded = (weight := tensors[name].float() * 2).to(torch.float8_e4m3fn)
+        tensors[name], tensors[f"{name}_scale_inv"] = rounded, torch.full((1, 1), 0.5)
+        assert not torch.equal(weight, expected.setdefault(name, rounded.float() / 2))
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    stated = {"quant_method": "fp8", "weight_block_size": [32, 32], "dequantize": whole}
+    config = json.loads((folder / "config.json").read_text()) | {"quantization_config": stated}
+    (folder / "config.json").write_text(json.dumps(config))
+    if not whole:
+        with pytest.raises(ModelError, match=r'rounds what its layers .* \(fp8\).* with "dequantize": true'):
+            load_model(str(folder))
+        return
+    loaded = load_model(str(folder))
+    assert loaded.source["weights"] == "fp8, dequantised; bfloat16, run in float32"
+    for name, weight in expected.items():
+        assert torch.equal(loaded.model.get_parameter(name), weight), name
 
 
 def test_an_adapter_alone(tmp_path):

@@ -7,6 +7,9 @@ import torch
 from network.coverage import jacobian, outcomes, transformer
 from network.coverage import tokens as ids
 from network.nonlinear import Language, language
+from oracles.attention_models import attention_model, token_ids
+from spellings.test_spellings import tiny_model
+from spellings.torch_layers import Flex
 from torch import Tensor, nn
 
 from statesize.errors import InputError, ModelError
@@ -208,3 +211,18 @@ def test_intervals_hold_the_exact_value(count: int) -> None:
     found = list(outcomes(count, 0.03))
     assert sum(one.held for one in found) >= 0.93 * count
     assert sorted(one.half_width for one in found)[count // 2] <= 0.03
+
+
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_flex_attention_has_no_derivatives():
+    """The copy computes by another attention what the model does; a layer's own call of it cannot be replaced."""
+    found = []
+    for implementation in ("eager", "flex_attention"):
+        model = attention_model("llama")
+        model.set_attn_implementation(implementation)
+        found.append(network_ess(model, token_ids(1), [6], method="dense"))
+        assert model.config._attn_implementation == implementation
+    torch.testing.assert_close(found[1].values, found[0].values, rtol=1e-9, atol=1e-12)
+    with pytest.raises(ModelError, match=r"span from embedding to .* must have derivatives, .*FlexAttention does not"):
+        network_ess(tiny_model(Flex), ids(12), [6])

@@ -15,7 +15,7 @@ from statesize.adapters.replaced import observed, pure_torch, replaced, source_f
 
 Arguments = dict[str, Any]
 # No module is watched, and the calls are of none.
-RUNNING = Running(0, frames=[Frame("", nn.Identity(), (), {})])
+RUNNING = Running(nn.Identity(), 0, frames=[Frame("", nn.Identity(), (), {})])
 
 
 @contextmanager

@@ -98,7 +98,8 @@ def test_dims_coordinates_and_attributes(model):
     assert attributes["model"] == "small"
     assert attributes["schema"] == SCHEMA
     assert attributes["tolerances"] == [1e-3, 1e-1]
-    assert set(attributes["versions"]) == {"statesize", "torch", "numpy", "python"}
+    assert set(attributes["versions"]) == {"statesize", "torch", "numpy", "transformers", "python"}
+    assert attributes["kernels"] == {}
     assert attributes["weights_sha256"] == model_facts(model)["weights"]
     assert attributes["tokens_sha256"] == tokens_sha256([torch.tensor(LONG), torch.tensor(SHORT)])
     assert attributes["skipped"] == {}

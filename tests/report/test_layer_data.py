@@ -22,7 +22,8 @@ def test_counts_are_those_of_the_profile(ladder_profile):
 
 def test_what_was_not_measured_is_not_counted(ladder_profile):
     mixer = ladder_profile.mixer("layers.0.mixer").copy(deep=True)
-    mixer["relative_count"][0, :, 30:] = np.nan
+    for name in ("relative_lower", "relative_upper"):
+        mixer[name][0, :, 30:] = np.nan
     found = layer_ladder(mixer, np.array([1]), sequences=1, ladder_positions=100)
     order = np.argsort(mixer["relative_threshold"].values)
     means = mixer["relative_count"].values[0, 1, 1:30][:, order].mean(0)

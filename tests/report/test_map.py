@@ -121,7 +121,8 @@ def test_no_head_is_among_both(small):
 def test_a_head_has_the_same_number_in_the_map_and_by_name(deep):
     cells = [layer_cells(deep.mixer(name), ["entropy"])["ess"]["entropy"] for name in deep.mixers]
     found = extreme_heads(deep, "entropy")
-    for layer, label, value in found["most"] + found["least"]:
+    for layer, label, value, apart in found["most"] + found["least"]:
+        assert apart == 0
         assert value == cells[layer][int(label.removeprefix("head "))]
 
 

@@ -15,13 +15,15 @@ def altered(hostile_profile):
         "source": {"kind": "hub", "revision": "main"},
         "recipe": {"command": ["profile", "gla", "--text", "my notes.txt"]},
         "threads": 3,
+        "kernels": {"attention": "sdpa"},
     }
     node = tree["layers.1.mixer"].to_dataset(inherit=False)
     upper = node["relative_upper"].values.copy()
     upper[0, 0, 3, 0] += 1
     node["relative_upper"] = node["relative_upper"].dims, upper
     node["error_bound"] = node["error_bound"].dims, np.full_like(node["error_bound"].values, 3e-7)
-    node.attrs |= {"engine": "chunked"}
+    node.attrs |= {"engine": "chunked", "note": "Its T is not checked: it took <none>."}
+    node["faithfulness"] = node["faithfulness"].dims, np.full_like(node["faithfulness"].values, np.nan)
     tree["layers.1.mixer"] = node
     return Profile(tree)
 
@@ -37,6 +39,8 @@ def test_every_fact_of_the_profile(altered):
         "<dd>3</dd>",
         "<dd>statesize profile gla --text &#x27;my notes.txt&#x27;</dd>",
         "<td>chunked</td><td>2 of 2 heads</td><td>3.0e-07</td>",
+        "<td>Its T is not checked: it took &lt;none&gt;.</td>",
+        "<dt>Kernels</dt><dd>attention sdpa</dd>",
         "positions all, engine auto",
         "<dt>Model</dt><dd>Hugging Face hub, revision main</dd>",
     ):
@@ -48,6 +52,7 @@ def test_what_is_not_known_has_no_line(hostile_profile):
     assert "not known" not in page
     assert "<dt>Command</dt>" not in page
     assert "<dt>Model</dt>" not in page
+    assert "<dt>Kernels</dt>" not in page
 
 
 def test_counts_that_stay_open_are_counted(altered, hostile_profile):

@@ -5,7 +5,7 @@ import json
 import pytest
 from oracles.pretrained import TEMPLATE, tiny_tokenizer
 
-from statesize.errors import FileError
+from statesize.errors import FileError, StatesizeWarning
 from statesize.lab import zoo
 from statesize.texts.inputs import sequences
 from statesize.texts.rows import Chat, RefusedChat
@@ -52,3 +52,12 @@ def test_a_file_of_chats_is_profiled_through_the_template(tmp_path):
     first, second = (ids.tolist() for ids in sequences(path, tokenizer)[0])
     assert first == tokenizer.apply_chat_template(list(MESSAGES), tokenize=True)["input_ids"]
     assert second == [*tokenizer("a state").input_ids, 1]
+
+
+def test_a_template_without_the_token_that_begins_a_text_is_told(tmp_path):
+    path = tmp_path / "chats.jsonl"
+    path.write_text(json.dumps({"messages": MESSAGES}) + "\n" + '{"text": "a state"}\n')
+    tokenizer = tiny_tokenizer(bos=True, template=TEMPLATE.removeprefix("{{ bos_token }}"))
+    with pytest.warns(StatesizeWarning, match="begins a text with '<s>', and the chat template does not: 1 chats lack"):
+        first, second = (ids.tolist() for ids in sequences(path, tokenizer)[0])
+    assert (first.count(0), second.count(0)) == (0, 1)

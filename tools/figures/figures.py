@@ -49,6 +49,7 @@ def figures(docs: Path = DOCS) -> dict[str, dict[str, str]]:
     """All figures as text, by document and name."""
     parts = (
         fuzz,
+        layers_campaign,
         agreement,
         determinism,
         soak,
@@ -140,6 +141,12 @@ def fuzz(document: Mapping[str, Any]) -> dict[str, str]:
         "findings": str(len(document["findings"])),
         "seconds": f"{document['seconds']:.0f}",
     }
+
+
+def layers_campaign(document: Mapping[str, Any]) -> dict[str, str]:
+    """Random layers: how many were measured as defined, how many refused."""
+    measured, refused = (f"{sum(document[kind].values()):,}" for kind in ("measured", "refused"))
+    return {**_numbers(document, "draws", "seed", "wrong"), "measured": measured, "refused": refused}
 
 
 def agreement(document: Mapping[str, Any]) -> dict[str, str]:

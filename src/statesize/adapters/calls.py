@@ -43,8 +43,9 @@ class FoundMixer:
         kind: What it is, such as "attention" or "mamba2".
         units: Number of heads or channels that have a T of their own.
         multiplicity: How many channels share one T.
-        state_size: Theoretical state-size once it has filled, or None where it is a cache that grows.
-        state_bytes: Bytes that the model's own cache holds for its kernel at the end of one sequence.
+        state_size: Theoretical state-size once it has filled; None for a cache that grows, and where it is not known.
+        state_bytes: Bytes that the model's own cache holds for its kernel at the end of one sequence; None where its
+            size is not known.
         map_bytes: Bytes of T of all units where it is made and held as a whole; more when it is made again in
             float32.
     """
@@ -54,7 +55,7 @@ class FoundMixer:
     units: int
     multiplicity: int
     state_size: int | None
-    state_bytes: int
+    state_bytes: int | None
     map_bytes: int = field(default=0, compare=False)
 
 
@@ -148,7 +149,7 @@ class _Recorder:
         self.calls: list[Call] = []
         self.called: set[str] = set()
         self.refused: dict[str, str] = {}
-        self.running = Running(0)
+        self.running = Running(forward.model, 0)
         self.open: dict[Frame, Call] = {}
         self.copies = ArgumentCopies()
 

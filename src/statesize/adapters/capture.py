@@ -178,9 +178,8 @@ class Capture(Iterator[Captured]):
         """The mixers of a call, of which the first holds what the cache has for the module beside their kernels."""
         items = self._checked(call, labels)
         at = next((at for at, item in enumerate(items) if item.kind != SHORT_CONVOLUTION), None)
-        if at is not None:
-            held = items[at].state_bytes + bytes_beside(call.module, self._forward.length)
-            items[at] = replace(items[at], state_bytes=held)
+        if at is not None and (held := items[at].state_bytes) is not None:
+            items[at] = replace(items[at], state_bytes=held + bytes_beside(call.module, self._forward.length))
         return items
 
     def _checked(self, call: Call, labels: list[str]) -> list[Captured]:
@@ -229,10 +228,10 @@ class Capture(Iterator[Captured]):
                 if self._short_convolutions or not observation.inner:
                     observations.append(observation)
 
-        model, arguments = self._forward.model, (call.args, call.kwargs)
+        model, arguments, exact = self._forward.model, (call.args, call.kwargs), dtype is torch.float64
         with interrupts_held() as interrupts, ExitStack() as stack:
-            stack.enter_context(measuring(model))
-            if dtype is torch.float64:
+            stack.enter_context(measuring(model, call.module))
+            if exact:
                 stack.enter_context(double_precision(call.module))
                 arguments = in_double(arguments)
             elif dtype is torch.float32:
@@ -240,7 +239,9 @@ class Capture(Iterator[Captured]):
                 arguments = in_single(arguments)
             else:
                 stack.enter_context(autocast_as(call.autocast))
-            running = stack.enter_context(running_modules(model, self._forward.length, exact=dtype is torch.float64))
+            running = stack.enter_context(
+                running_modules(call.module, self._forward.length, name=call.name, exact=exact)
+            )
             stack.enter_context(observing_all(model, running, observe))
             with interrupts.let_through():
                 output = sampled(call.module(*arguments[0], **arguments[1]))
@@ -254,7 +255,8 @@ class Capture(Iterator[Captured]):
         return observations, output
 
     def _alone(self, call: Call) -> Tensor | None:
-        with interrupts_held() as held, measuring(self._forward.model), autocast_as(call.autocast), held.let_through():
+        model = self._forward.model
+        with interrupts_held() as held, measuring(model, call.module), autocast_as(call.autocast), held.let_through():
             return sampled(call.module(*call.args, **call.kwargs))
 
     def _agreement(self, call: Call, observations: Sequence[Observation], output: Tensor | None) -> Agreement:

@@ -43,7 +43,8 @@ class Captured:
         multiplicity: How many channels share one operator.
         units: Number of heads or channels, each with a T of its own.
         units_operator: Builds T for chosen units only, batch shape (sequence, chosen units).
-        state_bytes: Bytes that the model's own cache holds for this mixer at the end of one sequence.
+        state_bytes: Bytes that the model's own cache holds for this mixer at the end of one sequence; None where its
+            size is not known: its operator then has the state size of a cache of all tokens.
         operator_difference: The largest difference of T u from what the layer's own code computes, both in float64, in
             every unit and row, relative to the largest value; NaN where the layer's code knows no float64.
         agreement: How the mixer's output in float64 agrees with what the unaltered model passed on, or T of a method
@@ -67,7 +68,7 @@ class Captured:
     multiplicity: int
     units: int
     units_operator: Callable[[Units], Operator]
-    state_bytes: int
+    state_bytes: int | None
     operator_difference: float
     agreement: Agreement | None
     run_difference: float

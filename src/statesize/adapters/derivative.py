@@ -31,13 +31,10 @@ def is_recurrent(module: nn.Module) -> bool:
     return isinstance(module, nn.RNNBase) or type(module).__name__ == "sLSTMLayer"
 
 
-def found_derivative(
-    name: str, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], length: int
-) -> FoundMixer:
+def found_derivative(name: str, module: nn.Module) -> FoundMixer:
     """What is known of a layer that is measured by its derivative."""
-    states, entering = state_size(module), _entering(args, kwargs, length)
-    numbers = states if states is not None else 0 if entering is None else entering[0].numel()
-    return FoundMixer(name, KIND, 1, 1, states, numbers * stored_element_size(module))
+    states = state_size(module)
+    return FoundMixer(name, KIND, 1, 1, states, None if states is None else states * stored_element_size(module))
 
 
 def state_size(module: nn.Module) -> int | None:

@@ -32,6 +32,7 @@ class Frame:
 class Running:
     """The modules that are running, outermost first."""
 
+    module: nn.Module  # what runs: a model, or a module of it alone
     length: int  # positions of the text that the model runs over
     frames: list[Frame] = field(default_factory=list[Frame])  # one for each
     exact: bool = False  # whether they compute in float64 throughout, for the T that is measured
@@ -59,10 +60,10 @@ class Running:
 
 @contextmanager
 def running_modules(
-    model: nn.Module, length: int, on_leave: Leave | None = None, *, exact: bool = False
+    module: nn.Module, length: int, on_leave: Leave | None = None, *, name: str = "", exact: bool = False
 ) -> Generator[Running]:
-    """Keep track of the modules that run while this is open."""
-    running = Running(length, exact=exact)
+    """Keep track of the modules that run while this is open: of a model, or of a module of this name in it."""
+    running = Running(module, length, exact=exact)
 
     def entering(name: str) -> Callable[..., None]:
         def enter(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -79,13 +80,12 @@ def running_modules(
         cast("Leave", on_leave)(running.frame, output)
 
     with ExitStack() as hooks:
-        for name, module in named_parts(model):
-            label = name or type(model).__name__
-            enter = in_this_thread(entering(label))
-            hooks.callback(module.register_forward_pre_hook(enter, prepend=True, with_kwargs=True).remove)
+        for label, part in named_parts(module, name):
+            enter = in_this_thread(entering(label or type(module).__name__))
+            hooks.callback(part.register_forward_pre_hook(enter, prepend=True, with_kwargs=True).remove)
             if on_leave is not None:
-                hooks.callback(module.register_forward_hook(in_this_thread(leaving)).remove)
-            hooks.callback(module.register_forward_hook(in_this_thread(leave), always_call=True).remove)
+                hooks.callback(part.register_forward_hook(in_this_thread(leaving)).remove)
+            hooks.callback(part.register_forward_hook(in_this_thread(leave), always_call=True).remove)
         yield running
 
 
@@ -116,8 +116,9 @@ class Observation:
         operator: Builds T for chosen units only, batch shape (sequence, chosen units).
         values: U, (sequence, unit, L, P): what the kernel mixed.
         mixed: Y, of the same shape: what the model itself passed on; P channels where several inputs enter u.
-        state_size: Theoretical state-size once it has filled, or None where it is a cache that grows.
-        state_bytes: Bytes that the model's own cache holds for this kernel at the end of one sequence.
+        state_size: Theoretical state-size once it has filled; None for a cache that grows, and where it is not known.
+        state_bytes: Bytes that the model's own cache holds for this kernel at the end of one sequence; None where its
+            size is not known.
         passed_on: Maps T u, (sequence, chosen units, L, P), and the choice of units to what the model passes on: the
             identity, or an output gate or bias.
         inner: Whether it is part of another mixer, as the short convolution of a Mamba block.
@@ -145,7 +146,7 @@ class Observation:
     values: Tensor
     mixed: Tensor
     state_size: int | None
-    state_bytes: int
+    state_bytes: int | None
     passed_on: Callable[[Tensor, Units], Tensor] = unchanged
     inner: bool = False
     note: str = ""

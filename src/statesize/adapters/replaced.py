@@ -16,7 +16,6 @@ from typing import Any, Self, cast
 
 from torch import Tensor, nn, overrides
 
-from statesize.adapters.models.held import named_parts
 from statesize.adapters.models.in_double import arithmetic_of
 from statesize.adapters.models.threads import in_this_thread
 from statesize.adapters.observation import Observation, Record, Running, Source
@@ -49,7 +48,7 @@ class ReplacedCall:
 
 def source_files(model: nn.Module) -> list[ModuleType]:
     """The Python modules that define the classes of a model's parts, base classes included."""
-    classes = dict.fromkeys(kind for module in model.modules() for kind in type(module).__mro__)
+    classes = dict.fromkeys(kind for own in dict.fromkeys(map(type, model.modules())) for kind in own.__mro__)
     names = dict.fromkeys(kind.__module__ for kind in classes)
     return [sys.modules[name] for name in names if name in sys.modules]
 
@@ -195,18 +194,18 @@ def is_a(module: nn.Module, classes: Sequence[str]) -> bool:
 
 @contextmanager
 def observing_parts(
-    model: nn.Module, classes: Sequence[str], parts: Sequence[str], parse: Parse, record: Record
+    running: Running, classes: Sequence[str], parts: Sequence[str], parse: Parse, record: Record
 ) -> Generator[None]:
     """Observe the mixers of some classes while this is open."""
     with ExitStack() as hooks:
-        for name, module in named_parts(model):
+        for module in running.module.modules():
             if is_a(module, classes):
-                call = MixerCall(name or type(model).__name__, module)
+                kept: dict[str, PartCall] = {}
                 for part in parts:
-                    store = in_this_thread(_keeping(call, part))
+                    store = in_this_thread(_keeping(kept, part))
                     handle = module.get_submodule(part).register_forward_hook(store, with_kwargs=True)
                     hooks.callback(handle.remove)
-                returned = in_this_thread(_recording(call, parse, record))
+                returned = in_this_thread(_recording(running, kept, parse, record))
                 hooks.callback(module.register_forward_hook(returned, prepend=True).remove)
         yield
 
@@ -215,25 +214,25 @@ def source_of(classes: Sequence[str], parts: Sequence[str], parse: Parse) -> Sou
     """The source that observes the mixers of some classes by their parts."""
 
     def observing(model: nn.Module, running: Running, record: Record) -> AbstractContextManager[None]:
-        del running
-        return observing_parts(model, classes, parts, parse, record)
+        del model
+        return observing_parts(running, classes, parts, parse, record)
 
     return observing
 
 
-def _keeping(call: MixerCall, part: str) -> Callable[..., None]:
+def _keeping(kept: dict[str, PartCall], part: str) -> Callable[..., None]:
     def store(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: object) -> None:
-        call.parts[part] = PartCall(args, kwargs, output)
+        kept[part] = PartCall(args, kwargs, output)
 
     return store
 
 
-def _recording(call: MixerCall, parse: Parse, record: Record) -> Callable[..., None]:
+def _recording(running: Running, kept: dict[str, PartCall], parse: Parse, record: Record) -> Callable[..., None]:
     def returned(module: nn.Module, args: tuple[Any, ...], output: object) -> None:
         try:
-            record(partial(parse, MixerCall(call.name, module, dict(call.parts))))
+            record(partial(parse, MixerCall(running.frame.name, module, dict(kept))))
         finally:
-            call.parts.clear()
+            kept.clear()
 
     return returned
 

@@ -21,6 +21,7 @@ from statesize.check import refuse, require_count
 from statesize.errors import StatesizeError
 from statesize.io.files import os_errors
 from statesize.measurement.settings import check_settings
+from statesize.models.load import kernels
 from statesize.parallel.executor import SerialExecutor
 from statesize.profiling.profile import Profile
 from statesize.profiling.profile_run import ProfileRun, Provenance
@@ -199,7 +200,8 @@ def _measured(model: nn.Module, probe: Probe, heads: int, checking: CheckPolicy)
     run, start = ProfileRun(settings, "", len(ids), None, None, max(map(len, ids))), time.perf_counter()
     run.measure(ids, SerialExecutor(SequenceWork(model, None, settings, checking)))
     fixed = time.perf_counter() - start - run.seconds
-    profile = run.profile(None, Provenance(type(model).__name__, "", "", {}, torch.get_num_threads()), None)
+    origin = Provenance(type(model).__name__, "", "", {}, torch.get_num_threads(), kernels(model))
+    profile = run.profile(None, origin, None)
     rows = profile.summary_rows()
     measured = sum(row["measured"] for row in rows)
     return profile, Cost(fixed, run.seconds / measured, tuple(row["units"] for row in rows))

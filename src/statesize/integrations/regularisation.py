@@ -106,7 +106,7 @@ def mixer_calls(model: nn.Module) -> Generator[list[MixerCall]]:
     """
     calls: list[MixerCall] = []
     # Error messages of kernels name the innermost running module; here it is always the model.
-    running = Running(0, [Frame(type(model).__name__, model, (), {})])
+    running = Running(model, 0, [Frame(type(model).__name__, model, (), {})])
 
     def record_module(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         hidden: object = args[0] if args else next(iter(kwargs.values()), None)

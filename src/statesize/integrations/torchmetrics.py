@@ -72,7 +72,7 @@ class StateSizeMetric(Metric):
             self._add("readouts", readouts)
             self._add("width", channels * len(input_ids))
             share = _sum(utilisation(entropy, measurement.ceiling, measurement.binds), sample)
-            if math.isfinite(share):
+            if math.isfinite(share) and item.state_bytes is not None:
                 limit = "ceiling" if torch.equal(measurement.state_size, measurement.positions) else "state"
                 self._add(f"{limit}_shares", channels * share)
                 self._add(f"{limit}_width", channels * len(input_ids))

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from statesize.check import refuse
+from statesize.measurement.statistics import between
 
 Row: TypeAlias = dict[str, Any]
 Tables: TypeAlias = Mapping[str, Sequence[Row]]
@@ -101,6 +102,7 @@ POSITIONS = Chart(
         Layer("area", "positions", "ceiling", "position", "ceiling"),
         Layer("rule", "borders", "special token", "position"),
         Layer("line", "heads", "single heads", "position", "ess", by="head"),
+        Layer("band", "bounds", "mean", "position", "low", end="high"),
         Layer("line", "positions", "mean", "position", "ess"),
         Layer("pointed", "positions", "mean", "position", "ess"),
         Layer(
@@ -113,7 +115,7 @@ POSITIONS = Chart(
                 Hint("token", "token", "text"),
                 Hint("words", "words", "text"),
                 Hint("position", "position", "d"),
-                Hint("ess", "ESS", ".2f"),
+                Hint("said", "ESS", "text"),
                 Hint("ceiling", "ceiling", "d"),
                 Hint("share", "of the ceiling", ".0%"),
                 Hint("norm", "norm", ".3g"),
@@ -122,11 +124,17 @@ POSITIONS = Chart(
     ),
     height=340,
 )
+_RUNG = (
+    Hint("of", "of", "text"),
+    Hint("head", "head", "text"),
+    Hint("ratio", "ratio", ".1e"),
+    Hint("said", METRICS["relative_count"], "text"),
+)
 TOLERANCE = Chart(
     Axis("Relative tolerance ρ", "ratio"),
     Axis(METRICS["relative_count"]),
     (
-        Layer("line", "rungs", "single heads", "ratio", "ess", by="head"),
+        Layer("line", "rungs", "single heads", "ratio", "ess", by="head", hints=_RUNG),
         Layer(
             "line",
             "ladder",
@@ -134,12 +142,9 @@ TOLERANCE = Chart(
             "ratio",
             "ess",
             points=True,
-            hints=(
-                Hint("of", "of", "text"),
-                Hint("ratio", "ratio", ".1e"),
-                Hint("ess", METRICS["relative_count"], ".2f"),
-            ),
+            hints=_RUNG,
         ),
+        Layer("band", "bounds", "mean", "ratio", "low", end="high"),
     ),
     height=280,
 )
@@ -149,6 +154,7 @@ SPECTRUM = Chart(
     (
         Layer("line", "lines", "single heads", "index", "ratio", by="head", points=True),
         Layer("line", "values", "mean", "index", "ratio", points=True),
+        Layer("band", "bounds", "mean", "low", "ratio", end="high"),
     ),
     height=280,
 )
@@ -196,12 +202,35 @@ def known(rows: Sequence[Row]) -> list[Row]:
     return [row for row in rows if None not in row.values()]
 
 
+Bounds: TypeAlias = tuple[NDArray[Any], NDArray[Any]]
+
+
+def bounds_table(low: NDArray[Any], high: NDArray[Any], **columns: NDArray[Any]) -> list[Row]:
+    """The band between bounds (N,); none where they are equal."""
+    return table(low=low, high=high, **columns) if (low < high).any() else []
+
+
+_said = np.frompyfunc(lambda low, high: between(low, high, "{:.2f}".format), 2, 1)
+
+
+def tolerance_tables(names: Sequence[str], ratios: NDArray[Any], bounds: Bounds) -> dict[str, list[Row]]:
+    """Tables of TOLERANCE at ratios (R,) from bounds of the counts of all heads, (heads, R) each."""
+    (low, high), (least, most) = bounds, (bound.mean(0) for bound in bounds)
+    return {
+        "rungs": lines(names, ratio=ratios, ess=(low + high) / 2, said=_said(low, high)),
+        "ladder": table(ratio=ratios, ess=(least + most) / 2, said=_said(least, most)),
+        "bounds": bounds_table(least, most, ratio=ratios),
+    }
+
+
 def position_tables(
-    names: Sequence[str], positions: NDArray[Any], heads: NDArray[Any], ceiling: NDArray[Any], **columns: NDArray[Any]
+    names: Sequence[str], positions: NDArray[Any], bounds: Bounds, ceiling: NDArray[Any], **columns: NDArray[Any]
 ) -> dict[str, list[Row]]:
-    """Tables of POSITIONS at those of (P,) at which all heads (heads, P) are known, with more columns (P,)."""
+    """Tables of POSITIONS where bounds of all heads, (heads, P) each, are known, with more columns (P,)."""
+    heads = (bounds[0] + bounds[1]) / 2
     inside = np.isfinite(heads).all(0)
     at, mean, top = positions[inside], heads[:, inside].mean(0), ceiling[inside]
+    low, high = (bound[:, inside].mean(0) for bound in bounds)
     middles = (at[1:] + at[:-1]) / 2
     rows = table(
         position=at,
@@ -209,11 +238,16 @@ def position_tables(
         left=np.append(at[:1], middles),
         right=np.append(middles, at[-1:]),
         ess=mean,
+        said=_said(low, high),
         ceiling=top,
         share=np.divide(mean, top, out=np.full(len(at), np.nan), where=top > 0),
         **{name: values[inside] for name, values in columns.items()},
     )
-    return {"positions": rows, "heads": lines(names, position=at, ess=heads[:, inside])}
+    return {
+        "positions": rows,
+        "heads": lines(names, position=at, ess=heads[:, inside]),
+        "bounds": bounds_table(low, high, position=at),
+    }
 
 
 def json_number(value: object) -> str | int | float | None:

@@ -24,7 +24,9 @@ from statesize.measurement.chart import (
     metric_title,
     position_tables,
     table,
+    tolerance_tables,
 )
+from statesize.measurement.statistics import between
 
 if TYPE_CHECKING:
     import altair as alt
@@ -79,9 +81,11 @@ class MeasurementCharts:
         values: Tensor | None = getattr(measurement, metric)
         if values is None or (metric != "entropy" and not values.shape[-1]):
             raise InputError(f"the measurement has no {metric}; ask measure for it")
-        heads = _flat(values if metric == "entropy" else values[..., 0], 1)
+        bounds = (values, values) if metric == "entropy" else (part[..., 0] for part in _bounds(measurement, metric))
+        lower, upper = (_flat(bound, 1) for bound in bounds)
         positions, ceiling = measurement.positions.cpu().numpy(), measurement.ceiling.cpu().numpy()
-        tables = position_tables(_names(heads), positions, heads, ceiling, norm=_flat(measurement.norm, 1).mean(0))
+        norm = _flat(measurement.norm, 1).mean(0)
+        tables = position_tables(_names(lower), positions, (lower, upper), ceiling, norm=norm)
         return self.draw(replace(POSITIONS, title=f"{title} ({measurement.engine})", y=Axis(title), tables=tables))
 
     def spectrum(self, position: int | None = None) -> alt.LayerChart:
@@ -114,14 +118,13 @@ class MeasurementCharts:
         values = _singular_values(self.measurement)
         largest = values[..., :1]
         heads = np.stack([(values > ratio * largest).sum(-1).mean(-1) for ratio in _RATIOS], -1)
-        tables = {
-            "rungs": lines(_names(heads), ratio=_RATIOS, ess=heads),
-            "ladder": table(ratio=_RATIOS, ess=heads.mean(0)),
-        }
+        tables = tolerance_tables(_names(heads), _RATIOS, (heads, heads))
         return self.draw(replace(TOLERANCE, title="ESS at every tolerance", tables=tables))
 
 
-_BOUNDS = {"relative_count": ("relative_lower", "relative_upper"), "count": ("lower", "upper")}
+def _bounds(measurement: Measurement, metric: Metric) -> tuple[Tensor, Tensor]:
+    lower, upper = ("relative_lower", "relative_upper") if metric == "relative_count" else ("lower", "upper")
+    return getattr(measurement, lower), getattr(measurement, upper)
 
 
 def facts(measurement: Measurement) -> dict[str, object]:
@@ -145,8 +148,8 @@ def facts(measurement: Measurement) -> dict[str, object]:
         thresholds = getattr(measurement, threshold_name).tolist()
         for index, threshold in enumerate(thresholds if counts is not None else []):
             title = METRICS[name].lower().replace("ess", "ESS")
-            least, most = (f"{getattr(measurement, bound)[..., index].double().mean():.4g}" for bound in _BOUNDS[name])
-            shown[f"{title} at {sign} = {threshold:g}, mean"] = least if least == most else f"{least}–{most}"
+            least, most = (float(bound[..., index].double().mean()) for bound in _bounds(measurement, name))
+            shown[f"{title} at {sign} = {threshold:g}, mean"] = between(least, most, "{:.4g}".format)
     if not (converged := measurement.converged).all():
         shown["bounds wider than asked"] = f"at {int((~converged).sum())} of {converged.numel()} positions"
     return shown | {"engine": measurement.engine, "error bound, largest": f"{measurement.error_bound.max():.2g}"}

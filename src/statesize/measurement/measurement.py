@@ -187,12 +187,17 @@ def measure_at(
     positions = torch.tensor(cut.positions, dtype=torch.int64, device=device)
     sizes = operator.state_size()
     state_size = sizes[positions]
+    most = ceiling(state_size, positions, cut.length, cut.past, cut.future, readouts, inputs)
+    if "entropy" in answers:
+        # What an engine leaves open ends at the ceiling; more than that is no rounding, and stays.
+        entropy, bound = answers["entropy"], answers["entropy_bound"]
+        answers["entropy"] = torch.where(entropy - bound <= most, entropy.minimum(most.to(entropy)), entropy)
     return Measurement(
         positions=positions,
         tolerances=tau,
         relative_tolerances=rho,
         state_size=state_size,
-        ceiling=ceiling(state_size, positions, cut.length, cut.past, cut.future, readouts, inputs),
+        ceiling=most,
         binds=size_binds(sizes, positions, cut.past, cut.future, readouts, inputs),
         engine=used,
         converged=_converged(answers, *accuracy),

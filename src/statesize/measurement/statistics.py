@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -67,6 +68,12 @@ def signed(interval: Interval, form: str = "+.2f") -> str:
         return "–"
     ends = "" if np.isnan(interval.low) else f" [{interval.low:{form}}, {interval.high:{form}}]"
     return f"{interval.value:{form}}{ends}"
+
+
+def between(least: float, most: float, text: Callable[[float], str]) -> str:
+    """Bounds as a text; one number where both read alike."""
+    low, high = text(least), text(most)
+    return low if low == high else f"{low}–{high}"
 
 
 def finite(value: float) -> float | None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from statesize.adapters.models.quantised import check_rounding
+from statesize.adapters.models.quantised import READ_DEQUANTISED, check_method, check_rounding, quantisation
 from statesize.errors import FileError, ModelError
 from statesize.io.files import parse_json, read_limited
 
@@ -118,9 +118,6 @@ MOST_LAYERS = 10_000
 _LAYERS_transformers_config = ("num_hidden_layers", "num_layers", "n_layer", "n_layers", "num_blocks")
 _IMPLEMENTATIONS = ("_attn_implementation", "attn_implementation", "_experts_implementation", "experts_implementation")
 
-# Methods whose weights transformers itself reads into floating point on request; others are taken back afterwards.
-_READ_DEQUANTISED = ("mxfp4", "compressed-tensors", "gguf", "metal")
-
 
 def checked_config(library: Any, name: str, source: str, options: dict[str, Any]) -> Any:
     """The configuration of a model that can be measured: causal, of a size that exists, without code of its own."""
@@ -181,19 +178,8 @@ def _check_causal(name: str, config: Any, library: Any) -> None:
 
 def _check_quantisation(name: str, config: Any) -> None:
     """Refuse a model that rounds more than its weights, which a copy with unrounded weights would not be."""
-    stated = getattr(config, "quantization_config", None)
-    if stated is None:
-        return
-    settings = cast("dict[str, Any]", stated if isinstance(stated, dict) else stated.to_dict())
-    method = str(settings.get("quant_method"))
-    # transformers skips a method that it does not know, and then loads weights without their scales.
-    from transformers.quantizers.auto import AUTO_QUANTIZATION_CONFIG_MAPPING as methods
-
-    if method not in methods and method != "bitsandbytes":
-        raise FileError(
-            f"{name} is quantised by a method that transformers does not know ({method}), so its scales would be left "
-            "out. Give the checkpoint that it was made from."
-        )
+    check_method(name, config, FileError)
+    settings = quantisation(config)
     check_rounding(name, settings)
-    if method in _READ_DEQUANTISED:
+    if settings.get("quant_method") in READ_DEQUANTISED:
         config.quantization_config = settings | {"dequantize": True}

@@ -21,7 +21,7 @@ from statesize.errors import FileError
 from statesize.io.files import check_header, parse_json, read_limited, replace_files
 
 # What takes quantised weights back to floating point, by its name beside them.
-_SCALE = re.compile(r"(.+)\.(?:\w+_)?(?:scales?|scale_inv|scale_\d|zero_point|zeros)")
+_SCALE = re.compile(r"scal(?:e|ing)|a(?:bs)?max|zero|quant|offset|SCB")
 _NAMED = 4  # weights in a message, of what may be thousands
 _INDICES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 
@@ -47,6 +47,13 @@ def check_loaded(name: str, model: nn.Module, loaded: Mapping[str, Collection[An
     """Refuse a model with weights that its checkpoint does not hold; what it holds beside them, in a sentence."""
     # `loaded`: the `output_loading_info` of transformers; tied weights and computed buffers are not missing.
     total = sum(1 for _ in model.named_parameters())
+    unused = sorted(loaded["unexpected_keys"])
+    held = {weight for weight, _ in model.named_parameters()}
+    if scales := [key for key in unused if _is_scale(key, held)]:
+        raise FileError(
+            f"{name} holds scales of quantised weights that the model has no place for, so weights would be others: "
+            f"{_first(scales)}. Give the checkpoint that it was made from."
+        )
     if missing := sorted(loaded["missing_keys"]):
         raise FileError(
             f"{name} lacks {len(missing)} of the model's {total} weights, which would be random numbers: "
@@ -58,18 +65,18 @@ def check_loaded(name: str, model: nn.Module, loaded: Mapping[str, Collection[An
             f"{name} holds {len(mismatched)} of the model's weights in another shape, which would be random numbers: "
             f"{weight} is {tuple(stored)} and must be {tuple(expected)}. Give the config.json that belongs to it."
         )
-    if not (unused := sorted(loaded["unexpected_keys"])):
+    if not unused:
         return ""
-    held = {weight for weight, _ in model.named_parameters()}
-    if scales := [key for key in unused if (found := _SCALE.fullmatch(key)) and f"{found[1]}.weight" in held]:
-        raise FileError(
-            f"{name} holds scales of quantised weights that the model has no place for, so weights would be others: "
-            f"{_first(scales)}. Give the checkpoint that it was made from."
-        )
     sentence = f"{len(unused)} weights of the checkpoint belong to no part of the model and went unused: "
     sentence += _first(unused)
     warnings.warn(f"{name}: {sentence}.", stacklevel=2)
     return sentence
+
+
+def _is_scale(key: str, held: Collection[str]) -> bool:
+    """Whether a name is that of a quantiser's numbers beside a weight of the model."""
+    ends = (match.start() for match in re.finditer(r"\.", key))
+    return any(f"{key[:end]}.weight" in held and _SCALE.search(key, end) for end in ends)
 
 
 def _first(names: list[str]) -> str:

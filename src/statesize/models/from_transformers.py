@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from statesize.adapters.models.inputs import float_model
+from statesize.adapters.models.quantised import quantisation
 from statesize.errors import FileError, InputError, StatesizeError
 from statesize.laboratory import bundled_names
 from statesize.models.configurations import MAMBA_SSM_NAMES, checked_config
@@ -126,6 +127,7 @@ def transformers_model(
     source, file = _source_of(name)
     if not file:
         check_files(Path(name))
+    method = quantisation(config).get("quant_method")
     names = MAMBA_SSM_NAMES if config.model_type in ("mamba", "mamba2") else {}
 
     def read(names: dict[str, str]) -> tuple[nn.Module, dict[str, Any]]:
@@ -154,6 +156,8 @@ def transformers_model(
         raise _refusal_of(name, error, options, allow_pickle=allow_pickle) from error
     unused = check_loaded(name, model, loaded)
     model, stored = float_model(model)
+    # Of what it has dequantised itself transformers leaves no trace.
+    stored = stored or (f"{method}, dequantised" if method else "")
     _own_memory(model)
     source_facts = {"weights": stored_weights(Path(name)) if file else stored, "unused_weights": unused}
     facts = {key: value for key, value in source_facts.items() if value}

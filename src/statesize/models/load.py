@@ -90,6 +90,20 @@ def model_facts(model: nn.Module) -> dict[str, object]:
     }
 
 
+def kernels(model: nn.Module) -> dict[str, str]:
+    """Which attention of transformers, and which modes of fla's kernels, the layers of a model run with, by kind."""
+    parts = list(model.modules())
+    used = {
+        "attention": {
+            getattr(getattr(part, "config", None), "_attn_implementation", None)
+            for part in parts
+            if "Attention" in type(part).__name__
+        },
+        "fla": {getattr(part, "mode", None) for part in parts if type(part).__module__.startswith("fla.")},
+    }
+    return {kind: ", ".join(sorted(map(str, known))) for kind, some in used.items() if (known := some - {None})}
+
+
 DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -170,7 +184,8 @@ def load_model(
     model = loaded.model if dtype is None else loaded.model.to(DTYPES[dtype])
     model, source = model.to(target).eval(), loaded.source
     if dtype is None and not as_stored and low_bytes(model):
-        source = source | {"weights": _run_in_single(model, target)}
+        stored = [source["weights"]] if "weights" in source else []
+        source = source | {"weights": "; ".join([*stored, _run_in_single(model, target)])}
     return LoadedModel(loaded.name, model, loaded.tokenizer, source)
 
 

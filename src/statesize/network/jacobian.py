@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from statesize.adapters.faithfulness import bound, relative_difference
 from statesize.adapters.forward import Forward
-from statesize.adapters.models.held import mapped, measuring, stored_dtype
+from statesize.adapters.models.held import mapped, measuring, pretrained_models, stored_dtype
 from statesize.adapters.models.inputs import Inputs, measurable
 from statesize.adapters.reference import check_deterministic
 from statesize.check import refuse, require_kind
@@ -42,7 +42,13 @@ class SpanJacobian(Jacobian):
 
     def __init__(self, span: Span, position: int, exact: SpanJacobian | None = None) -> None:
         self._span, past = span, span.inputs[:position].detach()
-        super().__init__(span.future, past)
+        try:
+            super().__init__(span.future, past)
+        except NotImplementedError as error:
+            raise ModelError(
+                f"The span from {span.start} to {span.end} must have derivatives, got a function that has none here: "
+                f"{str(error).partition('. ')[0]}. Choose another span, or compute by plain functions."
+            ) from error
         self.error = 0.0
         if exact is None:
             self._check(past)
@@ -122,6 +128,10 @@ def copies(
 
         def span_of_copy(dtype: torch.dtype) -> Span:
             copied = copy.deepcopy(module).to(dtype).requires_grad_(False)
+            for part in pretrained_models(copied):
+                if part.config._attn_implementation == "flex_attention":
+                    # It has no derivatives of derivatives, and on a CPU none at all.
+                    part.set_attn_implementation("eager")
             contexts.enter_context(measuring(copied))
             # Frames are taken in the dtype of the weights.
             placed = replace(original, model=copied, backbone=Forward.backbone_of(copied, input_ids))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from statesize.measurement.chart import PALETTE
 from statesize.network.network import NetworkEss
 from statesize.report.chart_page import ChartPage, write_chart_page
 from statesize.report.redundancy import Redundancy
+from statesize.results.fields import UNKNOWN
 
 HEADINGS = ("cut", "entropy-ESS", "interval (95 %)", "at most", "norm", "products")
 
@@ -49,13 +51,13 @@ def needs_rows(beside: Redundancy) -> list[list[str]]:
     middle = _middle(beside)
     rows = [
         [
-            *(mixer.name, mixer.kind, byte_count(mixer.state_bytes)),
-            *(f"{numbers[middle]:,.1f}" for numbers in (mixer.stored, mixer.alone, mixer.needed)),
+            *(mixer.name, mixer.kind, _bytes(mixer.state_bytes)),
+            *(_number(numbers[middle]) for numbers in (mixer.stored, mixer.alone, mixer.needed)),
         ]
         for mixer in beside.mixers
     ]
-    sums = [f"{numbers[middle]:,.1f}" for numbers in (beside.stored, beside.alone, beside.needed)]
-    rows.append(["all layers", "", byte_count(sum(mixer.state_bytes for mixer in beside.mixers)), *sums])
+    sums = [_number(numbers[middle]) for numbers in (beside.stored, beside.alone, beside.needed)]
+    rows.append(["all layers", "", _bytes(sum(mixer.state_bytes for mixer in beside.mixers)), *sums])
     rows.append(["network", "", "", "", "", f"{beside.whole[middle]:,.1f}"])
     return rows
 
@@ -110,6 +112,14 @@ def chart(result: NetworkEss) -> alt.VConcatChart:
     )
     intervals = base.mark_rule(color=PALETTE[0]).encode(y="low:Q", y2="high:Q")
     return alt.vconcat(alt.layer(intervals, marks).properties(width=560, height=300))
+
+
+def _bytes(count: float) -> str:
+    return UNKNOWN if math.isnan(count) else byte_count(count)
+
+
+def _number(number: float) -> str:
+    return UNKNOWN if math.isnan(number) else f"{number:,.1f}"
 
 
 def _middle(beside: Redundancy) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -73,11 +74,12 @@ def _mixer(item: Captured, positions: tuple[int, ...], convolutions: Sequence[Mi
     if item.cache:
         channels = 0
     convolution_bytes = sum(part.state_bytes for part in convolutions if part.name.startswith(f"{item.name}."))
+    stored = _stored(measurement, channels)
     return MixerNeeds(
         name=item.name,
         kind=item.kind,
-        state_bytes=item.state_bytes - convolution_bytes,
-        stored=_stored(measurement, channels),
+        state_bytes=math.nan if item.state_bytes is None else item.state_bytes - convolution_bytes,
+        stored=stored if item.state_bytes is not None else (math.nan,) * len(stored),
         needed=_needed(measurement, channels),
         alone=_needed(single, item.multiplicity),
     )

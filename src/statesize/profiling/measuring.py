@@ -116,7 +116,8 @@ def measure_mixer(item: Captured, sequence: int, work: Work, settings: Settings)
     facts |= {"dtype": work.dtype, "engine": ", ".join(dict.fromkeys(one.engine for one in measurements)) or "none"}
     facts["seconds"] = time.perf_counter() - start
     faithfulness = math.nan if item.faithfulness is None else item.faithfulness
-    differences = (float(item.state_bytes), faithfulness, item.run_difference)
+    stored = math.nan if item.state_bytes is None else item.state_bytes
+    differences = (float(stored), faithfulness, item.run_difference)
     positions = work.cut.positions if work.cut else ()
     return sequence_dataset(facts, differences, work.sample, positions, measurements, settings, by_unit)
 

@@ -18,7 +18,7 @@ from torch import nn
 from statesize.check import require_count
 from statesize.errors import StatesizeError
 from statesize.measurement.settings import Settings, check_settings
-from statesize.models.load import LoadedModel, model_facts
+from statesize.models.load import LoadedModel, kernels, model_facts
 from statesize.parallel.ray import OnRay, sent
 from statesize.parallel.ray_session import ray_session
 from statesize.profiling.measuring import Layers
@@ -136,7 +136,8 @@ def run_on_ray(
         workers = stack.enter_context(OnRay(ray, make, cpus, gpus, settings.memory + _PROCESS_BYTES, cpus))
         ready: Ready = next(workers.run(["loading the model"])).get()
         workers.memory += ready.bytes
-        origin = Provenance(name or ready.name, ready.weights, ready.key, {**ready.source, **(source or {})}, cpus)
+        known_source = {**ready.source, **(source or {})}
+        origin = Provenance(name or ready.name, ready.weights, ready.key, known_source, cpus, ready.kernels)
         parts = stack.enter_context(open_parts(Path(scratch) / "profile" if path is None else path))
         finished = path and finished_profile(path, ready.key, known, origin.model, shown)
         if finished is not None:
@@ -156,6 +157,7 @@ class Ready:
         weights: Digest of the weights.
         key: Digest of the run.
         bytes: Size of the weights.
+        kernels: With what its layers run.
         machine: The worker's machine, and the versions there.
     """
 
@@ -164,6 +166,7 @@ class Ready:
     weights: str
     key: str
     bytes: int
+    kernels: Mapping[str, str]
     machine: str
 
 
@@ -181,6 +184,7 @@ class LoadedWork:
             weights=str(facts["weights"]),
             key=run_key(facts, settings, layers, reference),
             bytes=sum(tensor.numel() * tensor.element_size() for tensor in (*model.parameters(), *model.buffers())),
+            kernels=kernels(model),
             machine=f"{socket.gethostname()} (statesize {__version__}, torch {torch.__version__})",
         )
         self._measure = SequenceWork(model, layers, settings)

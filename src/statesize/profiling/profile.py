@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import math
 import warnings
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,7 +22,7 @@ from statesize.measurement.chart import Metric, metric_title
 from statesize.measurement.charts import notebook_chart, paper_figure
 from statesize.report.charts import ProfileCharts
 from statesize.report.words import by_reason, kind_title
-from statesize.results.fields import COLUMNS, GROUP_COLUMNS
+from statesize.results.fields import COLUMNS, GROUP_COLUMNS, UNKNOWN, told
 from statesize.results.store import load_tree, save_tree
 from statesize.results.summary import SummaryRow, ess_values, group_rows, long_form, not_measured, summary_row
 
@@ -105,7 +106,10 @@ class Profile:
         Returns:
             The columns of `statesize.results.fields.COLUMNS`; the relative tolerance is the first of the profile.
         """
-        rows = [{**row, "cause": ""} for row in self.summary_rows()]
+        rows = [
+            {**row, "cause": "Its state size is unknown." if math.isnan(row["tss"]) else ""}
+            for row in self.summary_rows()
+        ]
         lost = [
             {"model": self.model, "layer": name, "kind": "not measured", "cause": cause}
             for name, cause in self.not_measured.items()
@@ -246,12 +250,12 @@ class Profile:
                 "kind": kind_title(row["kind"]),
                 "ESS (entropy)": row["average_entropy"],
                 "size": row["tss"],
-                "used": np.nanmax([row["state_utilisation"], row["ceiling_utilisation"], -1]),
+                "used": _share(row),
                 "norm": row["norm"],
             }
-            for row in self.summary_rows()
+            for row in map(told, self.summary_rows())
         ]
-        table = pd.DataFrame(rows).to_html(index=False, escape=True, float_format="%.3g", formatters={"used": _share})
+        table = pd.DataFrame(rows).to_html(index=False, escape=True, float_format="%.3g")
         lost = "".join(
             f"<p>{html.escape(name)} was not measured: {html.escape(cause)}</p>"
             for name, cause in self.not_measured.items()
@@ -282,5 +286,8 @@ def warned(profile: Profile) -> Profile:
     return profile
 
 
-def _share(share: float) -> str:
+def _share(row: dict[str, Any]) -> str:
+    if row["tss"] == UNKNOWN:
+        return UNKNOWN
+    share = np.nanmax([row["state_utilisation"], row["ceiling_utilisation"], -1])
     return "–" if share < 0 else f"{share:.0%}"

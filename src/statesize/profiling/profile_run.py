@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import sys
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -68,6 +69,7 @@ class Provenance:
         key: Digest of the run.
         source: Where the model comes from, and under "recipe" how the profile is repeated.
         threads: Threads of torch in the processes that measured.
+        kernels: With what the model's layers run, by their kind.
     """
 
     model: str
@@ -75,6 +77,7 @@ class Provenance:
     key: str
     source: Mapping[str, Any]
     threads: int
+    kernels: Mapping[str, str]
 
 
 @dataclass(eq=False)
@@ -192,10 +195,11 @@ class ProfileRun:
             raise NothingMeasuredError(skipped)
         self.mixers = dict(sorted(self.mixers.items(), key=lambda item: self._first[item[0]]))
         root = token_dataset(self.sequences, tokenizer, labels)
-        facts = {"model": origin.model, "weights_sha256": origin.weights, "run_sha256": origin.key}
+        facts: dict[str, Any] = {"model": origin.model, "weights_sha256": origin.weights, "run_sha256": origin.key}
         source = {name: value for name, value in origin.source.items() if name != "recipe"}
         recipe = {"recipe": origin.source["recipe"]} if "recipe" in origin.source else {}
-        root.attrs |= facts | {"source": source, "threads": origin.threads} | recipe | self._attributes(skipped)
+        facts |= {"source": source, "threads": origin.threads, "kernels": dict(origin.kernels)}
+        root.attrs |= facts | recipe | self._attributes(skipped)
         nodes = (
             (mixer.name, mixer_parts(mixer, lengths, self.read, whole=output is None)) for mixer in self.mixers.values()
         )
@@ -211,7 +215,7 @@ class ProfileRun:
         return {
             "schema": SCHEMA,
             "mixers": [name for name in self.mixers if not name.endswith(SHARED)],
-            "versions": installed("torch", "numpy"),
+            "versions": installed("torch", "numpy", "transformers", *(_FLA if "fla" in sys.modules else ())),
             "tokens_sha256": tokens_sha256(self.sequences),
             "tolerances": list(self.settings.tolerances),
             "relative_tolerances": list(self.settings.relative_tolerances),
@@ -239,6 +243,7 @@ def _end(content: bytes) -> SequenceDone:
         raise ValueError("it holds no mixers") from error
 
 
+_FLA = ("flash-linear-attention", "fla-core", "triton")
 _OWN = re.compile(rf"\d{{6,}}|{re.escape(LOCK)}|\.statesize-.*|\..*\.part")
 
 

@@ -22,7 +22,7 @@ from statesize.measurement.settings import (
     Weights,
     check_settings,
 )
-from statesize.models.load import load_model, model_facts
+from statesize.models.load import kernels, load_model, model_facts
 from statesize.parallel.executor import SerialExecutor
 from statesize.profiling.measuring import Layers
 from statesize.profiling.profile import Profile, warned
@@ -181,7 +181,7 @@ def run_profile(
     facts = model_facts(model)
     key = run_key(facts, settings, layers, reference)
     known_source = ({"weights": stored} if stored else {}) | dict(source or {})
-    origin = Provenance(name, str(facts["weights"]), key, known_source, torch.get_num_threads())
+    origin = Provenance(name, str(facts["weights"]), key, known_source, torch.get_num_threads(), kernels(model))
     bars = Bars(on_progress is not None, lines=False)
     with nullcontext() if path is None else open_parts(path) as parts, bars:
         if path is not None and (finished := finished_profile(path, origin.key, known, name, shown)) is not None:

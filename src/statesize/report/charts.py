@@ -23,6 +23,7 @@ from statesize.measurement.chart import (
     Layer,
     Metric,
     Row,
+    bounds_table,
     index_of,
     json_number,
     known,
@@ -30,16 +31,21 @@ from statesize.measurement.chart import (
     metric_title,
     position_tables,
     table,
+    tolerance_tables,
 )
+from statesize.measurement.statistics import between
 from statesize.measurement.vega import vega_chart
 from statesize.report.document import resource
 from statesize.report.redundancy import Redundancy
 from statesize.report.words import kind_title, model_title, short_names
+from statesize.results.fields import told
 from statesize.results.summary import (
     Profiled,
     average,
-    ess_values,
+    ess_bounds,
     known_mean,
+    largest_size,
+    mean_bounds,
     mean_ceiling,
     unit_dim,
     utilisation_values,
@@ -116,11 +122,12 @@ def positions(profile: Profiled, layer: int | str, sequence: int, metric: str) -
     if metric != "entropy" and not mixer[metric].shape[-1]:
         raise InputError(f"the profile has no {metric}; profile with one.")
     at, tokens = mixer["position"].values, profile.tokens
+    lower, upper = ess_bounds(mixer, metric)
     texts = np.array([show_token(str(token)) for token in tokens["tokens"].values[sequence]])
     tables = position_tables(
         _names(mixer),
         at,
-        ess_values(mixer, metric)[sequence],
+        (lower[sequence], upper[sequence]),
         mixer["ceiling"].values[sequence],
         token=texts[at],
         norm=mixer["norm"].values[sequence].mean(0),
@@ -139,10 +146,10 @@ def layers(profiles: Sequence[Profiled], metric: str = "entropy") -> Chart:
         Hint("model", "model", "text"),
         Hint("layer", "layer", "text"),
         Hint("kind", "kind", "text"),
-        Hint("average", f"average {title.lower().replace('ess', 'ESS')}", ".2f"),
+        Hint("said", f"average {title.lower().replace('ess', 'ESS')}", "text"),
         Hint("possible", "possible at these cuts", ".1f"),
         Hint("utilisation", "utilisation", ".1%"),
-        Hint("tss", "TSS", ",d"),
+        Hint("tss", "TSS", "text"),
     )
     rows = [row for profile in profiles for row in _layer_rows(profile, metric)]
     return Chart(
@@ -161,6 +168,7 @@ def _layer_rows(profile: Profiled, metric: str) -> list[Row]:
     rows: list[Row] = []
     for name, short in short_names(profile.mixers).items():
         node = profile.mixer(name)
+        least, most = mean_bounds(node, metric)
         rows.append(
             {
                 "short": short,
@@ -168,9 +176,10 @@ def _layer_rows(profile: Profiled, metric: str) -> list[Row]:
                 "model": title,
                 "layer": name,
                 "kind": kind_title(str(node.attrs["kind"])),
-                "average": json_number(average(node, ess_values(node, metric)).mean),
+                "average": json_number((least + most) / 2),
+                "said": between(least, most, "{:.2f}".format),
                 "possible": json_number(mean_ceiling(node)),
-                "tss": int(np.nanmax(node["state_size"].values, initial=0)),
+                "tss": told({"tss": largest_size(node)})["tss"],
             }
         )
     return rows
@@ -179,12 +188,10 @@ def _layer_rows(profile: Profiled, metric: str) -> list[Row]:
 def tolerance(profile: Profiled, layer: int | str) -> Chart:
     """ESS against the relative tolerance ρ, averaged over sequences and positions 1 … L − 1."""
     name, mixer = _layer(profile, layer)
-    ratios, counts = _curve(mixer)
-    heads = known_mean(counts[:, :, mixer["position"].values >= 1], (0, 2))
-    tables = {
-        "rungs": lines(_names(mixer), ratio=ratios, ess=heads),
-        "ladder": table(ratio=ratios, ess=heads.mean(0)),
-    }
+    ratios, *bounds = _curve(mixer)
+    inside = mixer["position"].values >= 1
+    low, high = (known_mean(counts[:, :, inside], (0, 2)) for counts in bounds)
+    tables = tolerance_tables(_names(mixer), ratios, (low, high))
     return replace(TOLERANCE, title=f"{profile.model}, {name}", tables=tables)
 
 
@@ -193,32 +200,35 @@ def spectrum(profile: Profiled, layer: int | str, position: int | None, sequence
     # A profile keeps no spectra, but #{σ > ρ σ_1} at each of its ρ: each line goes through the points (count, ρ), so
     # the value of index m lies between the neighbouring ρ.
     name, mixer = _layer(profile, layer, sequence)
-    ratios, counts = _curve(mixer)
+    ratios, *bounds = _curve(mixer)
     at = mixer["position"].values.tolist()
     cut = index_of(position, at)
-    heads = counts[sequence, :, cut]
+    low, high = (counts[sequence, :, cut] for counts in bounds)
+    heads = (low + high) / 2
     tables = {
         "lines": lines(_names(mixer), index=heads, ratio=ratios),
         "values": known(table(index=heads.mean(0), ratio=ratios)),
+        "bounds": bounds_table(low.mean(0), high.mean(0), ratio=ratios),
     }
     return replace(SPECTRUM, title=f"{profile.model}, {name}, position {at[cut]}", tables=tables)
 
 
-def tolerance_counts(mixer: xr.Dataset) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
-    """The relative tolerances above 0, ascending, each once, and the counts (sequence, unit, position, tolerance)."""
+def tolerance_counts(mixer: xr.Dataset) -> tuple[NDArray[np.float64], NDArray[np.float32], NDArray[np.float32]]:
+    """The relative tolerances above 0, ascending, each once, and bounds of counts (sequence, unit, position, ratio)."""
     ratios, first = np.unique(mixer["relative_threshold"].values, return_index=True)
     positive = ratios > 0
-    return ratios[positive], mixer["relative_count"].values[..., first[positive]]
+    lower, upper = (mixer[name].values[..., first[positive]] for name in ("relative_lower", "relative_upper"))
+    return ratios[positive], lower, upper
 
 
-def _curve(mixer: xr.Dataset) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
-    ratios, counts = tolerance_counts(mixer)
+def _curve(mixer: xr.Dataset) -> tuple[NDArray[np.float64], NDArray[np.float32], NDArray[np.float32]]:
+    ratios, lower, upper = tolerance_counts(mixer)
     if len(ratios) < FEWEST:
         raise InputError(
             f"the profile has {len(ratios)} relative tolerances and a curve needs {FEWEST}; profile with some, "
             "such as relative_tolerances=[1e-1, 1e-2, 1e-3, 1e-4]."
         )
-    return ratios, counts
+    return ratios, lower, upper
 
 
 def _layer(profile: Profiled, layer: int | str, sequence: int = 0) -> tuple[str, xr.Dataset]:

@@ -19,6 +19,7 @@ from statesize.report.words import derivative_note
 from statesize.results.summary import (
     Profiled,
     channels_of,
+    comparable,
     ess_values,
     known_mean,
     model_mean,
@@ -81,7 +82,10 @@ def modulation(profile: Profiled, node: xr.Dataset, metric: str, window: int = W
     return estimate(modulation_depth(values, node["position"].values, delimiters, window), sample_of(node)).mean
 
 
-_AVERAGES = ("average_entropy", "average_relative_count", "norm", "state_utilisation", "ceiling_utilisation")
+_AVERAGES = (
+    "average_entropy", "average_relative_count", "average_relative_count_error", "norm", "state_utilisation",
+    "ceiling_utilisation",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -100,9 +104,11 @@ class ComparedModel:
         average_entropy: Per channel.
         average_entropy_error: Half the width of its interval of 95 %, for the choice of heads, channels, positions.
         average_relative_count: Per channel.
+        average_relative_count_error: Half the width of its interval, the bounds of counts included.
         total_entropy: Over all stored channels.
         total_entropy_error: Half the width of its interval, likewise.
         total_relative_count: Over all stored channels.
+        total_relative_count_error: Half the width of its interval, likewise.
         readout_total_entropy: Over the channels of all heads.
         norm: In the operators' own scale.
         state_utilisation: From 0 to 1.
@@ -125,9 +131,11 @@ class ComparedModel:
     average_entropy: float
     average_entropy_error: float
     average_relative_count: float
+    average_relative_count_error: float
     total_entropy: float
     total_entropy_error: float
     total_relative_count: float
+    total_relative_count_error: float
     readout_total_entropy: float
     norm: float
     state_utilisation: float
@@ -200,9 +208,13 @@ def _compared(profile: Profiled, recall: Mapping[str, float], network: Redundanc
         return model_mean(profile, list(figures))
 
     whole = {name: mean(row[name] for row in rows) for name in ("tss", *_AVERAGES)}
+    if any(math.isnan(rows[at]["tss"]) for at in comparable(profile)):
+        whole["tss"] = math.nan
     whole["average_entropy_error"] = math.hypot(*(row["readout_total_entropy_error"] for row in rows)) / channels
 
-    def total(name: Literal["total_entropy", "total_relative_count", "readout_total_entropy"]) -> float:
+    def total(
+        name: Literal["total_entropy", "total_relative_count", "total_relative_count_error", "readout_total_entropy"],
+    ) -> float:
         known = [row[name] for row in rows if math.isfinite(row[name])]
         return sum(known) if known else math.nan
 
@@ -217,6 +229,7 @@ def _compared(profile: Profiled, recall: Mapping[str, float], network: Redundanc
         total_entropy=total("total_entropy"),
         total_entropy_error=math.hypot(*(row["total_entropy_error"] for row in rows)),
         total_relative_count=total("total_relative_count"),
+        total_relative_count_error=total("total_relative_count_error"),
         readout_total_entropy=total("readout_total_entropy"),
         modulation=mean(modulation(profile, node, "entropy") for node in nodes),
         norm_modulation=mean(modulation(profile, node, "norm") for node in nodes),

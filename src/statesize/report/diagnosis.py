@@ -8,7 +8,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from statesize.check import require_kind
-from statesize.results.summary import Profiled, average, binding, ess_values, keeps_everything
+from statesize.measurement.statistics import between
+from statesize.results.summary import (
+    Profiled,
+    average,
+    binding,
+    ess_bounds,
+    ess_values,
+    keeps_everything,
+    largest_size,
+)
 
 
 @dataclass(frozen=True)
@@ -17,12 +26,13 @@ class Diagnosis:
 
     Attributes:
         layer: The mixer's name.
-        size: TSS of a layer with a fixed state; of a cache that keeps every token, its mean ceiling.
+        size: TSS of a layer with a fixed state; of a cache that keeps every token, its mean ceiling; NaN if unknown.
         keeps_everything: Whether it is such a cache.
         entropy: Mean entropy-ESS; NaN without cuts.
         directions: Mean number of Hankel singular values above ρ times the largest; NaN without a ρ or without cuts.
         tolerance: ρ, the first relative tolerance of the profile, or None.
         cuts: Number of cuts, over all sequences.
+        apart: How far apart the bounds are in whose middle `directions` lies; 0 where counts are exact.
     """
 
     layer: str
@@ -32,20 +42,20 @@ class Diagnosis:
     directions: float
     tolerance: float | None
     cuts: int
+    apart: float = 0.0
 
     def __str__(self) -> str:
         """The diagnosis as a sentence."""
+        if math.isnan(self.size):
+            return f"{self.layer}: the size of its state is unknown"
         if not self.cuts and self.keeps_everything:
             return f"{self.layer}: nothing was measured in the middle half of a sequence"
         if not self.cuts:
             size = f"{self.size:.0f}"
             return f"{self.layer}: the text is too short: no cut has {size} tokens before it and {size} after it"
         size = f"{'at most ' if self.keeps_everything else ''}{_number(self.size)}"
-        counted = (
-            ""
-            if self.tolerance is None
-            else f", {_number(self.directions)} of {size} directions above {100 * self.tolerance:g} %"
-        )
+        found = between(self.directions - self.apart / 2, self.directions + self.apart / 2, _number)
+        counted = "" if self.tolerance is None else f", {found} of {size} directions above {100 * self.tolerance:g} %"
         return f"{self.layer}: {_number(self.entropy)} of {size} by entropy{counted}, over {self.cuts:,} cuts"
 
 
@@ -77,16 +87,17 @@ def diagnose(profile: Profiled) -> list[Diagnosis]:
     for name in profile.mixers:
         node = profile.mixer(name)
         binds, everything = binding(node), keeps_everything(node)
-        entropy, directions = (
-            average(node, np.where(binds[:, None], ess_values(node, metric), np.nan)).mean
-            for metric in ("entropy", "relative_count")
+        entropy, least, most = (
+            average(node, np.where(binds[:, None], values, np.nan)).mean
+            for values in (ess_values(node, "entropy"), *ess_bounds(node, "relative_count"))
         )
         if everything and binds.any():
             size = float(node["ceiling"].values[binds].mean())
         else:
-            size = float(np.nanmax(node["state_size"].values, initial=0))
+            size = float(largest_size(node))
         tolerance = ratios[0] if ratios else None
-        diagnoses.append(Diagnosis(name, size, everything, entropy, directions, tolerance, int(binds.sum())))
+        directions, cuts = (least + most) / 2, int(binds.sum())
+        diagnoses.append(Diagnosis(name, size, everything, entropy, directions, tolerance, cuts, most - least))
     return diagnoses
 
 

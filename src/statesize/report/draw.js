@@ -44,5 +44,11 @@ const drawing = (() => {
     for (const details of document.querySelectorAll("details")) details.open = true;
   });
 
-  return { byId, clear, dark, draw, narrow };
+  // A number that is known up to how far apart its bounds are, as a text; one number where both read alike.
+  const between = (middle, apart, text) => {
+    const [low, high] = [text(middle - apart / 2), text(middle + apart / 2)];
+    return low === high ? low : `${low}–${high}`;
+  };
+
+  return { between, byId, clear, dark, draw, narrow };
 })();

@@ -16,13 +16,18 @@ const ladder = (() => {
 
   const drawTolerance = (spec, layer, head) => {
     if (missing(layer, "tolerance")) return null;
-    const { ladder: { ratios, means }, heads } = layer;
-    const curves = heads.map((_, index) => packing.read(means, index * ratios.length, ratios.length));
+    const { ladder: { ratios, means, meansApart }, heads } = layer;
+    const curve = (packed, index) => packing.read(packed, index * ratios.length, ratios.length);
+    const curves = heads.map((_, index) => [curve(means, index), curve(meansApart, index)]);
     const of = head >= 0 ? heads[head] : "mean over the heads drawn";
     const rows = ratios.flatMap((ratio, rung) => {
-      const values = curves.map((curve) => curve[rung]).filter((ess) => ess !== null);
-      const chosen = head >= 0 ? curves[head][rung] : values.reduce((sum, ess) => sum + ess, 0) / values.length;
-      return values.length && chosen !== null ? [{ ratio, ess: chosen, low: Math.min(...values), high: Math.max(...values), of }] : [];
+      const all = curves.map(([lower, apart]) => [lower[rung], apart[rung]]).filter(([ess]) => ess !== null);
+      const chosen = head >= 0 ? [curves[head].map((part) => part[rung])] : all;
+      if (!all.length || chosen[0][0] === null) return [];
+      const [lower, apart] = [0, 1].map((part) => chosen.reduce((sum, bounds) => sum + bounds[part], 0) / chosen.length);
+      const said = drawing.between(lower + apart / 2, apart, (ess) => ess.toFixed(2));
+      const [low, high] = [Math.min(...all.map(([ess]) => ess)), Math.max(...all.map(([ess, more]) => ess + more))];
+      return [{ ratio, ess: lower + apart / 2, said, low, high, of }];
     });
     byId("tolerance-caption").textContent = `${layer.name}, ${of}, over all positions and sequences; the band holds all heads drawn`;
     return drawing.draw("tolerance", spec, { ladder: rows, band: rows });
@@ -32,11 +37,12 @@ const ladder = (() => {
   const nearest = ({ ladder: { places } }, position) => places.reduce((best, place, index) =>
     Math.abs(place - position) < Math.abs(places[best] - position) ? index : best, 0);
 
-  // Counts at the tolerances, ascending, of one head at one position.
-  const countsAt = ({ ladder: { ratios, places, counts }, heads }, sequence, head, place) => {
+  // Lower and upper bounds of counts at the tolerances, ascending, of one head at one position.
+  const countsAt = ({ ladder: { ratios, places, counts, countsApart }, heads }, sequence, head, place) => {
     const start = (sequence * heads.length + head) * ratios.length * places.length;
-    return packing.read(counts, start, ratios.length * places.length)
-      .filter((_, index) => index % places.length === place).map((count) => count === null ? null : Math.round(count));
+    const [lower, apart] = [counts, countsApart].map((packed) => packing.read(packed, start, ratios.length * places.length)
+      .filter((_, index) => index % places.length === place).map((count) => count === null ? null : Math.round(count)));
+    return lower.map((count, rung) => count === null ? null : [count, count + apart[rung]]);
   };
 
   const drawSpectrum = (spec, layer, sequence, head, position, tokens) => {
@@ -56,11 +62,13 @@ const ladder = (() => {
     }
     // So many values exceed each ratio, and the largest is the ratio 1. The curve falls where ratios have one count.
     const rows = [...ratios, 1].map((ratio, rung) => {
-      const counts = all.map((one) => one[rung] ?? Math.min(1, one[0]));
-      const index = head >= 0 ? counts[head] : counts.reduce((sum, count) => sum + count, 0) / counts.length;
-      return { ratio, index, low: Math.min(...counts), high: Math.max(...counts) };
+      const counts = all.map((one) => one[rung] ?? one[0].map((count) => Math.min(1, count)));
+      const middles = counts.map(([low, high]) => (low + high) / 2);
+      const index = head >= 0 ? middles[head] : middles.reduce((sum, count) => sum + count, 0) / middles.length;
+      return { ratio, index, low: Math.min(...counts.map(([low]) => low)), high: Math.max(...counts.map(([, high]) => high)) };
     }).reverse();
-    if (head >= 0) caption.textContent += `: ${all[head][0]} above ${ratios[0].toExponential(0)} of the largest`;
+    const [low, high] = head >= 0 ? all[head][0] : [];
+    if (head >= 0) caption.textContent += `: ${low === high ? low : `${low}–${high}`} above ${ratios[0].toExponential(0)} of the largest`;
     caption.textContent += "; the band holds all heads drawn";
     return drawing.draw("spectrum", spec, { values: rows, band: rows });
   };

@@ -26,11 +26,13 @@ const map = (() => {
   const numbersOf = ({ cells }, metric, column) => {
     const numbers = { share: cells.share[metric][column], ess: cells.ess[metric][column], tss: cells.tss };
     const bytes = (number) => number === null ? null : number * cells.numberBytes;
-    return { ...numbers, ess_bytes: bytes(numbers.ess), tss_bytes: bytes(numbers.tss) };
+    const apart = cells.apart[metric][column];
+    return { ...numbers, apart: { ess: apart, ess_bytes: bytes(apart) }, ess_bytes: bytes(numbers.ess), tss_bytes: bytes(numbers.tss) };
   };
 
-  const shown = (measure, value, digits = 1) => {
+  const shown = (measure, value, digits = 1, apart = 0) => {
     if (value === null) return "not known";
+    if (apart) return drawing.between(value, apart, (bound) => shown(measure, bound, digits));
     if (measure === "share") return `${Math.round(100 * value)}%`;
     if (value >= 1000 || measure.startsWith("tss")) return Math.round(value).toLocaleString("en");
     return value.toFixed(measure === "ess" ? digits : 1);
@@ -62,7 +64,7 @@ const map = (() => {
   const showTip = (cell) => {
     const box = byId("map").getBoundingClientRect();
     const { numbers, sink, name } = cell;
-    const lines = Object.entries(MEASURES).map(([key, title]) => `${title}: ${shown(key, numbers[key], 2)}`);
+    const lines = Object.entries(MEASURES).map(([key, title]) => `${title}: ${shown(key, numbers[key], 2, numbers.apart[key])}`);
     if (sink !== null) lines.push(`Most attention on one token: ${shown("share", sink)}`);
     tip.replaceChildren(element("strong", {}, name), ...lines.map((line) => element("span", {}, line)));
     tip.hidden = false;
@@ -83,12 +85,13 @@ const map = (() => {
 
   const makeCell = (model, measure, layer, column, share) => {
     const { label, value, numbers, sink } = { ...layer.found[column], label: layer.cells.labels[column] };
-    const name = `${layerName(layer)}, ${label}: ${shown(measure, value)}`;
-    const number = element("span", {}, value === null ? "" : shown(measure, value));
+    const said = shown(measure, value, 1, numbers.apart[measure]);
+    const name = `${layerName(layer)}, ${label}: ${said}`;
+    const number = element("span", {}, value === null ? "" : said);
     const button = element("button", { type: "button", tabIndex: -1 }, number);
     const marked = sink !== null && sink > SINK;
-    const said = marked ? `, one token takes ${shown("share", sink)} of its attention` : "";
-    button.setAttribute("aria-label", `${name}${said}`);
+    const most = marked ? `, one token takes ${shown("share", sink)} of its attention` : "";
+    button.setAttribute("aria-label", `${name}${most}`);
     button.setAttribute("aria-pressed", "false");
     if (value === null) button.classList.add("unknown");
     else {
@@ -171,12 +174,12 @@ const map = (() => {
   // The heads with most and with least ESS, by name.
   const extremes = (model, metric, units, cells) => {
     const list = (title, found) => {
-      const items = found.map(([index, label, value]) => {
+      const items = found.map(([index, label, value, apart]) => {
         const name = `${layerName(model.layers[index])}, ${label}`;
         const button = element("button", { type: "button", className: "named" }, name);
         const [cell] = cells;
         button.addEventListener("click", () => pick({ ...cell, layer: index, label }));
-        return element("li", {}, button, `: ${value.toFixed(1)}`);
+        return element("li", {}, button, `: ${drawing.between(value, apart, (bound) => bound.toFixed(1))}`);
       });
       return element("div", {}, element("h4", {}, title), element("ol", {}, ...items));
     };

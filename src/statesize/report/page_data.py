@@ -18,7 +18,16 @@ from statesize.report.charts import FEWEST, show_token, tolerance_counts
 from statesize.report.words import model_title, short_names, telling_layer
 from statesize.results.checked import DTYPES
 from statesize.results.fields import Array
-from statesize.results.summary import Profiled, ess_values, known_mean, unit_dim, unit_means, utilisation_values
+from statesize.results.summary import (
+    Profiled,
+    ess_bounds,
+    ess_values,
+    known_mean,
+    largest_size,
+    unit_dim,
+    unit_means,
+    utilisation_values,
+)
 
 STEPS = 65534
 """Parts of the largest number that are distinguished; one more value stands for what is not known."""
@@ -141,7 +150,13 @@ def layer_data(mixer: xr.Dataset, name: str, short: str, metrics: Iterable[str],
     head_places = slice(None, None, extent.stride * extent.head_stride)
     rows = slice(None, extent.sequences)
     unit, heads = unit_dim(mixer), shown_heads(mixer)
-    ess = {metric: ess_values(mixer, metric)[rows] for metric in metrics}
+    bounds = {metric: [bound[rows] for bound in ess_bounds(mixer, metric)] for metric in metrics}
+    ess = {metric: (lower + upper) / 2 for metric, (lower, upper) in bounds.items()}
+    apart = {metric: upper - lower for metric, (lower, upper) in bounds.items() if (lower < upper).any()}
+
+    def curves(values: Array) -> dict[str, Packed]:
+        return {"mean": packed(values[:, :, columns].mean(1)), "heads": packed(values[:, heads, head_places])}
+
     return {
         "name": name,
         "short": short,
@@ -150,10 +165,9 @@ def layer_data(mixer: xr.Dataset, name: str, short: str, metrics: Iterable[str],
         "headStride": extent.head_stride,
         "ceiling": packed(mixer["ceiling"].values[rows, columns]),
         "norm": packed(mixer["norm"].values[rows, :, columns].mean(1)),
-        "ess": {
-            metric: {"mean": packed(values[:, :, columns].mean(1)), "heads": packed(values[:, heads, head_places])}
-            for metric, values in ess.items()
-        },
+        "ess": {metric: curves(values) for metric, values in ess.items()},
+        # How far apart the bounds are in whose middle a count lies that is not exact.
+        "apart": {metric: curves(values) for metric, values in apart.items()},
         "cells": layer_cells(mixer, ess),
         "ladder": layer_ladder(mixer, heads, extent.sequences, extent.ladder_positions),
     }
@@ -173,33 +187,39 @@ def layer_cells(mixer: xr.Dataset, metrics: Iterable[str]) -> dict[str, Any]:
         "labels": [_label(unit_dim(mixer), units[group]) for group in groups],
         "share": {metric: grouped(utilisation_values(mixer, metric)) for metric in metrics},
         "ess": {metric: grouped(ess_values(mixer, metric)) for metric in metrics},
+        "apart": {metric: grouped(_apart(mixer, metric)) for metric in metrics},
         "unit": unit_dim(mixer),
         # The share of the attention that one token takes, where the layer attends.
         "sink": [json_number(float(np.mean(sinks[group]))) for group in groups],
         # The largest TSS, the same in all cells.
-        "tss": int(np.nanmax(mixer["state_size"].values, initial=0)),
+        "tss": json_number(largest_size(mixer)),
         # What a state per channel takes in bytes per head.
         "numberBytes": DTYPES[mixer.attrs["dtype"]].itemsize * int(mixer.attrs["multiplicity"]),
     }
 
 
-def extreme_heads(profile: Profiled, metric: str) -> dict[str, list[tuple[int, str, str | int | float | None]]]:
+def _apart(mixer: xr.Dataset, metric: str) -> Array:
+    lower, upper = ess_bounds(mixer, metric)
+    return upper - lower
+
+
+def extreme_heads(profile: Profiled, metric: str) -> dict[str, list[tuple[int, str, Any, Any]]]:
     """The heads with most and with least ESS, each with the index of its layer; none is among both."""
-    found: list[tuple[int, str, float]] = []
+    found: list[tuple[int, str, float, float]] = []
     for layer, name in enumerate(profile.mixers):
         mixer = profile.mixer(name)
         unit = unit_dim(mixer)
-        means = unit_means(mixer, ess_values(mixer, metric)).tolist()
+        parts = [unit_means(mixer, part).tolist() for part in (ess_values(mixer, metric), _apart(mixer, metric))]
         found += [
-            (layer, f"{unit} {index}", mean)
-            for index, mean in zip(mixer[unit].values, means, strict=True)
+            (layer, f"{unit} {index}", mean, apart)
+            for index, mean, apart in zip(mixer[unit].values, *parts, strict=True)
             if math.isfinite(mean)
         ]
     found.sort(key=lambda head: head[2])
     count = min(EXTREMES, len(found) // 2)
     # As many digits as the cells of the map, so that both round to the same.
     return {
-        part: [(layer, label, json_number(mean)) for layer, label, mean in heads]
+        part: [(layer, label, json_number(mean), json_number(apart)) for layer, label, mean, apart in heads]
         for part, heads in (("most", found[::-1][:count]), ("least", found[:count]))
     }
 
@@ -214,20 +234,29 @@ def layer_ladder(
     mixer: xr.Dataset, heads: NDArray[np.int64], sequences: int, ladder_positions: int
 ) -> dict[str, Any] | None:
     """Counts of some heads in the first sequences at evenly spread positions; None of too few relative tolerances."""
-    ratios, counts = tolerance_counts(mixer)
+    ratios, lower, upper = tolerance_counts(mixer)
     if len(ratios) < FEWEST:
         return None
     positions = mixer["position"].values
     inside = np.flatnonzero(positions >= 1)
     chosen = inside[evenly_spread(len(inside), ladder_positions)]
+
+    def means(counts: Array) -> Packed:
+        return packed(known_mean(counts[:, heads][:, :, inside], (0, 2)))
+
+    def shown(counts: Array) -> Packed:
+        return packed(counts[:sequences, heads][:, :, chosen].swapaxes(2, 3))
+
     return {
         # Ascending.
         "ratios": ratios.tolist(),
-        # Over sequences and positions 1 … L−1, (head, ratio).
-        "means": packed(known_mean(counts[:, heads][:, :, inside], (0, 2))),
+        # Lower bounds, and how far the upper ones are apart: over sequences and positions 1 … L−1, (head, ratio).
+        "means": means(lower),
+        "meansApart": means(upper - lower),
         # Positions of the counts (sequence, head, ratio, position).
         "places": positions[chosen].tolist(),
-        "counts": packed(counts[:sequences, heads][:, :, chosen].swapaxes(2, 3)),
+        "counts": shown(lower),
+        "countsApart": shown(upper - lower),
     }
 
 

@@ -10,11 +10,12 @@ const picture = (() => {
     const layer = model.layers[choice < 0 ? model.telling[metric] : choice];
     const count = layer.positions.length;
     const read = (packed) => packing.read(packed, sequence * count, count);
-    return { of: model, model: model.name, layer, ess: read(layer.ess[metric].mean), ceiling: read(layer.ceiling) };
+    const gaps = layer.apart[metric] ? read(layer.apart[metric].mean) : [];
+    return { of: model, model: model.name, layer, ess: read(layer.ess[metric].mean), gaps, ceiling: read(layer.ceiling) };
   };
 
-  const rowsOf = ({ model, layer, ess, ceiling }) => layer.positions.flatMap((position, place) =>
-    ess[place] === null ? [] : [{ position, model, ess: ess[place], ceiling: Math.round(ceiling[place]) }]);
+  const rowsOf = ({ model, layer, ess, gaps, ceiling }) => layer.positions.flatMap((position, place) =>
+    ess[place] === null ? [] : [{ position, model, ess: ess[place], gap: gaps[place] ?? 0, ceiling: Math.round(ceiling[place]) }]);
 
   // Models of equal ceilings share an area.
   const areasOf = (found) => {
@@ -93,9 +94,9 @@ const picture = (() => {
       const place = mark.offsetTop - box.offsetTop;
       if (place < box.scrollTop || place > box.scrollTop + box.clientHeight - 24) box.scrollTop = place - box.clientHeight / 2;
     }
-    const numbers = curves.map(({ model, layer, ess, ceiling }) => {
+    const numbers = curves.map(({ model, layer, ess, gaps, ceiling }) => {
       const place = layer.positions.indexOf(chosen);
-      return place < 0 || ess[place] === null ? `${model} was not measured` : `${model} carries ${ess[place].toFixed(1)} of at most ${Math.round(ceiling[place])}`;
+      return place < 0 || ess[place] === null ? `${model} was not measured` : `${model} carries ${drawing.between(ess[place], gaps[place] ?? 0, (value) => value.toFixed(1))} of at most ${Math.round(ceiling[place])}`;
     });
     byId("picture-said").textContent = `Before “${token?.textContent.trim() ?? "the end"}” (token ${chosen}): ${numbers.join("; ")}.`;
   };
@@ -144,9 +145,12 @@ const picture = (() => {
       return highest[Math.floor(highest.length * 0.15)];
     };
     const chart = structuredClone(spec);
-    chart.layer[2].encoding.color.scale = { domain: curves.map(({ model }) => model), range: COLOURS };
+    for (const part of chart.layer.slice(2)) part.encoding.color.scale = { domain: curves.map(({ model }) => model), range: COLOURS };
+    const drawn = rows.flat();
+    const bounds = drawn.filter(({ gap }) => gap).map((row) => ({ ...row, low: row.ess - row.gap / 2, high: row.ess + row.gap / 2 }));
+    if (!bounds.length) chart.layer.pop();
     if (drawing.narrow()) chart.layer.splice(1, 1);
-    const datasets = { ceilings: areas.flat(), labels: areas.map((area, index) => middle(area, labels[index])), curves: rows.flat() };
+    const datasets = { ceilings: areas.flat(), labels: areas.map((area, index) => middle(area, labels[index])), curves: drawn, bounds };
     byId("picture-said").textContent = "Point at the chart or at the text to read the numbers at a token.";
     at = -1;
     view = await drawing.draw("picture-chart", chart, datasets);

@@ -21,12 +21,16 @@ const positions = (() => {
     const norm = part(layer.norm, all.length, sequence);
     const step = head < 0 ? 1 : headStride;
     const values = head < 0 ? part(curves.mean, all.length, sequence) : single[head][1];
+    const apart = layer.apart[metric];
+    const gaps = apart && (head < 0 ? part(apart.mean, all.length, sequence) : part(apart.heads, drawn.length, sequence * heads.length + head));
     const rows = [];
     values.forEach((ess, index) => {
       const place = index * step;
       if (ess === null) return;
       const top = Math.round(ceiling[place]);
-      rows.push({ position: all[place], token: name(all[place]), words: around(all[place]), ess, ceiling: top, share: top ? ess / top : null,
+      const gap = gaps?.[index] ?? 0;
+      const said = drawing.between(ess, gap, (value) => value.toFixed(2));
+      rows.push({ position: all[place], token: name(all[place]), words: around(all[place]), ess, gap, said, ceiling: top, share: top ? ess / top : null,
         norm: head < 0 ? norm[place] : null });
     });
     const faint = single.flatMap(([name, curve]) => curve.flatMap((ess, index) =>
@@ -55,7 +59,7 @@ const positions = (() => {
     mark.textContent = tokens[position];
     const before = (position > 14 ? "… " : "") + read(position - 14, position);
     const after = `${read(position + 1, position + 9)} …`;
-    const numbers = `Position ${position}: ESS ${row.ess} of at most ${row.ceiling}. `;
+    const numbers = `Position ${position}: ESS ${drawing.between(row.ess, row.gap, (value) => Number(value.toPrecision(4)))} of at most ${row.ceiling}. `;
     byId("context").replaceChildren(...(said ? [numbers] : []), before, mark, after);
     cursor = position;
   };
@@ -75,7 +79,8 @@ const positions = (() => {
     const { rows, faint, special, tokens } = shown;
     const [near, other] = [rows.filter(inside), faint.filter(inside)];
     const borders = special.map((position) => ({ position, token: tokens[position] })).filter(inside);
-    const datasets = { positions: tiled(near), borders, heads: other };
+    const bounds = near.filter(({ gap }) => gap).map(({ position, ess, gap }) => ({ position, low: ess - gap / 2, high: ess + gap / 2 }));
+    const datasets = { positions: tiled(near), borders, heads: other, bounds };
     const chart = structuredClone(spec);
     chart.layer = chart.layer.filter((part) => datasets[part.data.name].length);
     for (const part of chart.layer) {

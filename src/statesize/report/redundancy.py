@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
@@ -39,15 +39,16 @@ class MixerNeeds:
     Attributes:
         name: The mixer.
         kind: What it is.
-        state_bytes: Bytes that the model's own cache holds for it at the end of the sequence.
-        stored: Numbers that its state holds at each cut: TSS times channels; 0 where another mixer keeps its cache.
+        state_bytes: Bytes that the model's own cache holds for it at the end of the sequence; NaN if unknown.
+        stored: Numbers that its state holds at each cut: TSS times channels; 0 where another mixer keeps its cache, NaN
+            if unknown.
         needed: Entropy-ESS summed over these channels; what several heads read counts once, by their joint ESS.
         alone: Entropy-ESS summed over the channels of all heads, as if they shared nothing.
     """
 
     name: str
     kind: str
-    state_bytes: int
+    state_bytes: float
     stored: tuple[float, ...]
     needed: tuple[float, ...]
     alone: tuple[float, ...]
@@ -95,7 +96,7 @@ class Redundancy:
         """What the layers need in sum, divided by what the network needs, at each cut.
 
         NaN at cuts where all states together hold as many numbers as one side of the Jacobian, because there the text
-        limits the network and not its layers; and where a mixer could not be measured.
+        limits the network and not its layers; and where a mixer could not be measured, or its size is unknown.
         """
         return tuple(
             needed / whole if stored < dimension and whole and not self.skipped else math.nan
@@ -117,6 +118,9 @@ class Redundancy:
             return ""
         if self.skipped:
             return f"No redundancy, as these mixers were not measured: {', '.join(self.skipped)}."
+        if math.isnan(self.stored[index]):
+            unknown = ", ".join(mixer.name for mixer in self.mixers if math.isnan(mixer.stored[index]))
+            return f"No redundancy, as the sizes of these mixers' states are unknown: {unknown}."
         return (
             f"No redundancy at {self.positions[index]}: the states hold {self.stored[index]:,.0f} numbers, the text "
             f"before or after the cut {self.dimension[index]:,}. Take a longer text."
@@ -186,8 +190,16 @@ class Redundancy:
         Returns:
             A mapping of names to numbers, text and lists.
         """
-        values = [None if math.isnan(value) else value for value in self.values]
-        return asdict(self) | {"values": values, "stored": list(self.stored), "needed": list(self.needed)}
+
+        def known(values: Sequence[float]) -> list[float | None]:
+            return [None if math.isnan(value) else value for value in values]
+
+        mixers = [
+            asdict(mixer) | {"state_bytes": known([mixer.state_bytes])[0], "stored": known(mixer.stored)}
+            for mixer in self.mixers
+        ]
+        sums = {"values": known(self.values), "stored": known(self.stored), "needed": list(self.needed)}
+        return asdict(self) | {"mixers": mixers} | sums
 
     @classmethod
     def from_dict(cls, document: Mapping[str, Any]) -> Self:
@@ -200,8 +212,17 @@ class Redundancy:
             The result.
         """
         numbers = ("stored", "needed", "alone")
+
+        def known(value: Any) -> Any:
+            return math.nan if value is None else value
+
         mixers = tuple(
-            MixerNeeds(**mixer | {name: tuple(mixer[name]) for name in numbers}) for mixer in document["mixers"]
+            MixerNeeds(
+                **mixer
+                | {"state_bytes": known(mixer["state_bytes"])}
+                | {name: tuple(map(known, mixer[name])) for name in numbers}
+            )
+            for mixer in document["mixers"]
         )
         rows = {name: tuple(document[name]) for name in ("positions", "dimension", "whole")}
         interval = tuple((low, high) for low, high in document["interval"])

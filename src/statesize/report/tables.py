@@ -11,6 +11,7 @@ from typing import Any, cast
 import numpy as np
 import xarray as xr
 
+from statesize.measurement.statistics import between
 from statesize.report.comparison import compare
 from statesize.report.redundancy import Redundancy
 from statesize.report.words import by_reason, kind_title, model_title, model_titles, position_name, short_names
@@ -23,9 +24,11 @@ from statesize.results.fields import (
     GROUP_HEADINGS,
     HEADINGS,
     STUDIED,
+    UNKNOWN,
     Heading,
+    told,
 )
-from statesize.results.summary import GroupRow, Profiled, group_rows, largest_difference, sample_of, unit_dim
+from statesize.results.summary import GroupRow, Profiled, group_rows, largest_known, sample_of, unit_dim
 
 # The command line has these two; a page has them in words below.
 _SHOWN = [name for name in COLUMNS if name in HEADINGS and name not in {"measured", "faithfulness"}]
@@ -34,7 +37,7 @@ _SHOWN = [name for name in COLUMNS if name in HEADINGS and name not in {"measure
 def layer_table(profiles: Sequence[Profiled]) -> tuple[str, str]:
     """One row a layer, as HTML, and what its columns of numbers are, as entries of a definition list."""
     rows = [
-        cast("dict[str, str | float]", row | {"model": model_title(profile), "kind": kind_title(row["kind"])})
+        told(row) | {"model": model_title(profile), "kind": kind_title(row["kind"])}
         for profile in profiles
         for row in profile.summary_rows()
     ]
@@ -53,10 +56,7 @@ def comparison_section(
 ) -> str:
     """The models side by side, what the columns are, and what makes the models less comparable than they look."""
     comparison, titles = compare(profiles, recall, networks), model_titles(profiles)
-    rows = [
-        cast("dict[str, str | float]", vars(model) | {"model": title})
-        for model, title in zip(comparison.models, titles, strict=True)
-    ]
+    rows = [told(vars(model)) | {"model": title} for model, title in zip(comparison.models, titles, strict=True)]
     shown = _telling({name: FIGURE_HEADINGS[name] for name in FIGURES if name not in STUDIED}, rows)
     notes = "".join(f"<p>{escape(note)}</p>" for note in comparison.notes)
     return (
@@ -98,8 +98,8 @@ _SAME_IN_ALL = {
 def _group_table(key: str, profile: Profiled, rows: Sequence[GroupRow], *, named: bool) -> str:
     """The table of one model; what is the same in all its rows is a sentence above it, so that a phone has room."""
     short, title = short_names(profile.mixers), escape(model_title(profile), quote=True)
-    shown = [cast("dict[str, str | float]", row | {"layer": short[row["layer"]]}) for row in rows]
-    same = {name: form for name, form in _SAME_IN_ALL.items() if len({row[name] for row in shown}) == 1}
+    shown = [told(row) | {"layer": short[row["layer"]]} for row in rows]
+    same = {name: form for name, form in _SAME_IN_ALL.items() if len({row[name] for row in shown} | {UNKNOWN}) == 2}
     headings = {name: heading for name, heading in GROUP_HEADINGS.items() if name != "model" and name not in same}
     said = ", ".join(form.format(shown[0][name]) for name, form in same.items())
     return (
@@ -171,6 +171,8 @@ def _definitions(headings: Mapping[str, Heading], words: Mapping[str, str]) -> s
 
 
 def _cell(name: str, value: str | float, error: str | float, named_by: str) -> str:
+    if value == UNKNOWN:
+        return f'<td class="number" data-value="">{value}</td>'
     if isinstance(value, str):
         return f'<th scope="row">{escape(value)}</th>' if name == named_by else f"<td>{escape(value)}</td>"
     if name.endswith("_utilisation") and math.isfinite(value):
@@ -180,6 +182,8 @@ def _cell(name: str, value: str | float, error: str | float, named_by: str) -> s
         )
     form = (HEADINGS | GROUP_HEADINGS)[name].form
     half = ""
+    if name.endswith("relative_count") and not isinstance(error, str) and error > 0:
+        return number_cell(value, between(max(value - error, 0), value + error, figure_text))
     if not isinstance(error, str) and error and math.isfinite(error):
         half = f" [0, {figure_text(value + error)}]" if error > value >= 0 else f" ± {figure_text(error)}"
     if form.endswith("%"):
@@ -252,6 +256,7 @@ def _facts(profile: Profiled) -> dict[str, str]:
         "Settings": _listed({key: value for key, value in settings.items() if key not in _SHOWN_ELSEWHERE}),
         "Command": _command(attributes.get("recipe")),
         "Threads": str(attributes.get("threads") or ""),
+        "Kernels": _listed(attributes.get("kernels") or {}),
         "Versions": ", ".join(f"{name} {version}" for name, version in attributes["versions"].items()),
         "Schema of the profile": str(attributes["schema"]),
         "Time": f"{attributes['seconds']:.1f} s",
@@ -274,13 +279,13 @@ def _layers(profile: Profiled) -> str:
     rows: list[str] = []
     for name in profile.mixers:
         mixer = profile.mixer(name)
-        faithfulness, run = (largest_difference(mixer, name) for name in ("faithfulness", "run_difference"))
+        faithfulness, run = (largest_known(mixer, name) for name in ("faithfulness", "run_difference"))
         sample = sample_of(mixer)
         cells = (
             str(mixer.attrs["engine"]),
             f"{len(sample.units):,} of {sample.total:,} {unit_dim(mixer)}s",
             f"{_largest([mixer], 'error_bound'):.1e}",
-            f"{faithfulness:.1e}" if np.isfinite(faithfulness) else "not checked: this layer reports its own matrix",
+            f"{faithfulness:.1e}" if np.isfinite(faithfulness) else str(mixer.attrs["note"]) or "not checked",
             f"{run:.1e}" if np.isfinite(run) else "not checked",
         )
         row = "".join(f"<td>{escape(cell)}</td>" for cell in cells)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from html import escape
 from itertools import combinations
-from typing import Literal
+from typing import TypeAlias
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from statesize.adapters.observation import SHARED
 from statesize.io.text import byte_count
 from statesize.measurement.chart import METRICS
 from statesize.measurement.columns import MARKED
+from statesize.measurement.statistics import between
 from statesize.results.summary import (
     Profiled,
     SummaryRow,
@@ -23,6 +24,7 @@ from statesize.results.summary import (
     comparable,
     ess_values,
     keeps_everything,
+    mean_bounds,
     mean_ceiling,
     model_mean,
     not_measured,
@@ -90,6 +92,8 @@ def short_names(names: Sequence[str]) -> dict[str, str]:
     return {name: ".".join(part[start : len(part) - end]) for name, part in zip(names, parts, strict=True)}
 
 
+Bounds: TypeAlias = tuple[float, float]
+
 _SAME = 1.05
 """Ratios below this count as equal in words."""
 
@@ -109,7 +113,7 @@ class _Party:
     Attributes:
         layers: Indices of its layers.
         state_bytes: What all of them hold at the end of the longest text; 0 where that is not known.
-        carried: Average ESS, numbers per channel.
+        bounds: Between which average ESS lies, numbers per channel; equal where it is exact.
         possible: Average of what it could have been at the same cuts.
         length: Tokens of its texts, in words.
         idle: Whether they are sliding windows that are longer than the text.
@@ -119,11 +123,16 @@ class _Party:
     name: str
     layers: tuple[int, ...]
     state_bytes: float
-    carried: float
+    bounds: Bounds
     possible: float
     length: str
     idle: bool
     derived: bool
+
+    @property
+    def carried(self) -> float:
+        """The middle of the bounds."""
+        return sum(self.bounds) / 2
 
     @property
     def bytes_per_layer(self) -> float:
@@ -180,16 +189,26 @@ def _memory(one: _Party, other: _Party) -> float:
 def model_line(profile: Profiled, metric: str = "entropy") -> str:
     """The average ESS of a model, and its layers with most and least, in one line."""
     name = _sentence_case(model_title(profile))
-    figures = [row[_AVERAGES[metric]] for row in profile.summary_rows()]
+    bounds = [mean_bounds(profile.mixer(layer), metric) for layer in profile.mixers]
     names = list(short_names(profile.mixers).values())
-    known = {names[at]: figures[at] for at in comparable(profile) if figures[at] == figures[at]}
+    known = {names[at]: bounds[at] for at in comparable(profile) if math.isfinite(bounds[at][0])}
     if not known:
         return f"{name}: nothing was measured."
-    most, least = max(known, key=known.__getitem__), min(known, key=known.__getitem__)
-    spread = f", from {known[least]:.1f} in layer {least} to {known[most]:.1f} in layer {most}" if most != least else ""
+    most, least = (end(known, key=lambda name: sum(known[name])) for end in (max, min))
+    ends = (f"{_numbers(known[name])} in layer {name}" for name in (least, most))
+    spread = f", from {' to '.join(ends)}" if most != least else ""
     lack = f" {said}" if (said := _lack(profile, model_title(profile))) else ""
     each = "layer" if all(profile.mixer(layer).attrs["kind"] == "derivative" for layer in profile.mixers) else "channel"
-    return f"{name} carries {model_mean(profile, figures):.1f} numbers per {each} on average{spread}.{lack}"
+    return f"{name} carries {_numbers(_mean(profile, bounds))} numbers per {each} on average{spread}.{lack}"
+
+
+def _mean(profile: Profiled, bounds: Sequence[Bounds], layers: Sequence[int] | None = None) -> Bounds:
+    least, most = (model_mean(profile, ends, layers) for ends in zip(*bounds, strict=True))
+    return least, most
+
+
+def _numbers(bounds: Bounds) -> str:
+    return between(*bounds, "{:.1f}".format)
 
 
 def derivative_note(profile: Profiled) -> str:
@@ -256,12 +275,6 @@ def telling_layer(profile: Profiled, metric: str = "entropy") -> int:
     return int(np.argmax(changes)) if changes else 0
 
 
-_AVERAGES: dict[str, Literal["average_entropy", "average_relative_count"]] = {
-    "entropy": "average_entropy",
-    "relative_count": "average_relative_count",
-}
-
-
 def position_name(profile: Profiled) -> str:
     """What a position of the inputs is: a token, or no more than a position where there are no token ids."""
     return "token" if bool((profile.tokens["token_ids"].values >= 0).any()) else "position"
@@ -271,7 +284,7 @@ def _parties(profile: Profiled, metric: str, title: str, *, whole: bool) -> list
     """The model, or each kind of its layers where it is alone and has several."""
     rows = profile.summary_rows()
     nodes = [profile.mixer(name) for name in profile.mixers]
-    carried = [row[_AVERAGES[metric]] for row in rows]
+    carried = [mean_bounds(node, metric) for node in nodes]
     possible = [mean_ceiling(node) for node in nodes]
     shortest, longest = (int(extreme(profile.tokens["length"].values)) for extreme in (np.min, np.max))
     length = f"{longest:,}" if shortest == longest else f"up to {longest:,}"
@@ -285,8 +298,8 @@ def _parties(profile: Profiled, metric: str, title: str, *, whole: bool) -> list
         _Party(
             name,
             tuple(layers),
-            sum(row["state_bytes"] for row in rows) if whole else sum(rows[at]["state_bytes"] for at in layers),
-            model_mean(profile, carried, layers),
+            _stored(rows if whole else [rows[at] for at in layers]),
+            _mean(profile, carried, layers),
             model_mean(profile, possible, layers),
             length,
             all("sliding" in rows[at]["kind"] and keeps_everything(nodes[at]) for at in layers),
@@ -296,16 +309,25 @@ def _parties(profile: Profiled, metric: str, title: str, *, whole: bool) -> list
     ]
 
 
+def _stored(rows: Sequence[SummaryRow]) -> float:
+    """The bytes of layers; 0 where those of one are not known."""
+    stored = sum(row["state_bytes"] for row in rows)
+    return 0.0 if math.isnan(stored) else stored
+
+
 def _sentence(more: _Party, less: _Party, *, whole: bool) -> str:
     first, second = (more.name, less.name) if whole else (f"a layer of {more.name}", f"one of {less.name}")
-    carried = more.carried / less.carried
-    ratio = "about as many" if 1 / _SAME < carried < _SAME else f"{_times(carried)} as many"
+    ends = (less.bounds[1], less.bounds[0] or math.nan)
+    least, most = (one / other for one, other in zip(more.bounds, ends, strict=True))
+    # Without a least number of the other there is no most.
+    times = f"at least {_times(least)} ×" if math.isnan(most) else f"{between(least, most, _times)} ×"
+    ratio = "about as many" if 1 / _SAME < least <= most < _SAME else f"{times} as many"
     memory, numbers = _memory(more, less), "numbers per layer" if more.derived else "numbers per channel"
     if memory < _SAME:
         about = "" if memory == 1 else "about "
         return f"{_sentence_case(first)} and {second} store {about}as many bytes; {first} carries {ratio} {numbers}."
     known = math.isfinite(memory)
-    stores = f"stores {_times(memory)} the bytes of {second} and " if known else ""
+    stores = f"stores {_times(memory)} × the bytes of {second} and " if known else ""
     other = "" if known else f" as {second}"
     return f"{_sentence_case(first)} {stores}carries {ratio} {numbers}{other}."
 
@@ -313,17 +335,16 @@ def _sentence(more: _Party, less: _Party, *, whole: bool) -> str:
 def _alone(party: _Party) -> str:
     possible = f"{party.possible:.{0 if party.possible >= 10 else 1}f}"
     each = "layer" if party.derived else "channel"
-    carries = f"{_sentence_case(party.name)} carries {party.carried:.1f} numbers per {each} where {possible} would fit"
-    return f"{carries}, on average over all cuts of texts of {party.length}."
+    carries = f"{_sentence_case(party.name)} carries {_numbers(party.bounds)} numbers per {each}"
+    return f"{carries} where {possible} would fit, on average over all cuts of texts of {party.length}."
 
 
 def _detail(parties: Sequence[_Party], profiles: Sequence[Profiled], metric: str, longest: int, *, whole: bool) -> str:
     """What the numbers of the sentence are, and which layers and sinks lead."""
     joint = " against " if len({party.derived for party in parties}) == 1 else " and "
     named = "entropy-ESS" if metric == "entropy" else "count of singular values"
-    carried, possible = (
-        joint.join(f"{getattr(party, name):.1f}" for party in parties) for name in ("carried", "possible")
-    )
+    carried = joint.join(_numbers(party.bounds) for party in parties)
+    possible = joint.join(f"{party.possible:.1f}" for party in parties)
     each = " or ".join("layer" if derived else "channel" for derived in sorted({party.derived for party in parties}))
     said = [
         f"Carried is the effective state-size (ESS) per {each}: {carried} numbers, as {named} averaged over all cuts, "
@@ -345,8 +366,7 @@ def _detail(parties: Sequence[_Party], profiles: Sequence[Profiled], metric: str
 
 
 def _times(ratio: float) -> str:
-    rounded = f"{ratio:.0f}" if ratio >= 10 else f"{ratio:.2g}"
-    return f"{rounded} ×"
+    return f"{ratio:.0f}" if ratio >= 10 else f"{ratio:.2g}"
 
 
 def _sentence_case(name: str) -> str:

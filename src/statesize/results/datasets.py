@@ -44,7 +44,7 @@ def sequence_dataset(
 
     Args:
         facts: Its attributes, but for the sizes of the strata.
-        differences: The values of BY_SEQUENCE.
+        differences: The values of BY_SEQUENCE; without the first the state size is not known either.
         sample: Which units were measured.
         positions: Of the measurements, ≥ 1; empty where none was possible, which then are none.
         measurements: Of all units, in blocks.
@@ -76,6 +76,9 @@ def sequence_dataset(
         else:
             values = np.zeros([1 if dim == ALONG else len(variables[dim]) for dim in dims[listed.name]])
         variables[listed.name] = values.astype(listed.dtype)
+    if np.isnan(differences[0]):
+        # Of a size that is not known, none can bind.
+        variables["state_size"][:], variables["binds"][:] = np.nan, 0
     arrays = {name: (dims[name], values) for name, values in variables.items()}
     return xr.Dataset(arrays, attrs={**facts, "stratum_sizes": sample.sizes.tolist()})
 

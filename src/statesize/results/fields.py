@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -124,12 +126,25 @@ FIGURE_HEADINGS = HEADINGS | {"tss": Heading("TSS per\nchannel", ",.0f")}
 STUDIED = ("modulation", "norm_modulation")
 """Figures that say little without the controls of a study of delimiters; tables of profiles leave them out."""
 
+UNKNOWN = "unknown"
+SIZES = ("tss", "total_tss", "state_bytes")
+"""What every layer has, known or not; other numbers may be missing because there are none."""
+
+
+def told(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row for a table, with a word where a size is not known, and then for the share of the state that is used."""
+    shares = ("state_utilisation",) if math.isnan(row["tss"]) else ()
+    unknown = [name for name in (*SIZES, *shares) if math.isnan(row.get(name, 0))]
+    return {**row, **dict.fromkeys(unknown, UNKNOWN)}
+
+
 COLUMNS = {
     "model": "The model.",
     "layer": "The mixer's module name in the model.",
     "kind": "What the mixer is.",
     "tss": "Theoretical state-size: real numbers per channel that the layer's own recurrence keeps. Softmax attention "
-    "keeps every past token, so its TSS grows with position: the largest is shown.",
+    "keeps every past token, so its TSS grows with position: the largest is shown. Unknown where neither the layer nor "
+    "impulses at two lengths tell it.",
     "state_bytes": "Bytes that the model's own cache holds for the layer at the end of the longest sequence: states, "
     "or keys and values of all tokens that it sees, and what short convolutions inside it keep.",
     "units": "Heads or channels of the layer.",
@@ -140,7 +155,8 @@ COLUMNS = {
     "that were not measured.",
     "average_relative_count": "Relative tolerance-ESS, the number of Hankel singular values above ρ times the "
     "largest, averaged in the same way.",
-    "average_relative_count_error": "Half the width of its confidence interval, likewise.",
+    "average_relative_count_error": "Half the width of its interval: that of confidence, likewise, and of the bounds "
+    "between which counts lie that are not exact.",
     "total_entropy": "Entropy-ESS summed over the channels that the layer stores, averaged over sequences and "
     "positions; channels that several heads read count once, by their joint ESS.",
     "total_relative_count": "Relative tolerance-ESS summed over stored channels, averaged in the same way.",
@@ -170,7 +186,7 @@ COLUMNS = {
     "known where a layer reports a matrix that could not be compared.",
     "run_difference": "The largest difference, over sequences, of the last hidden state in the observed run from that "
     "of the unaltered model, relative to the largest value.",
-    "cause": "Why the layer could not be measured, in a row without numbers; empty for those that were.",
+    "cause": "Why the layer could not be measured, in a row without numbers, or that its size is unknown; else empty.",
 }
 """What the columns of a summary are: one row a mixer."""
 
@@ -187,6 +203,7 @@ GROUP_COLUMNS = {
     "joint_relative_count": "The joint ESS as a number of singular values above ρ times the largest.",
     "joint_relative_count_error": "Half the width of its confidence interval, likewise.",
     "alone_relative_count": "The sum of such numbers over the heads of a group.",
+    "alone_relative_count_error": "Half the width of its interval.",
 }
 """What the columns of a table of groups are: one row a mixer whose heads share what it stores."""
 GROUP_HEADINGS = {

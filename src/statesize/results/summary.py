@@ -24,8 +24,8 @@ class SummaryRow(TypedDict):
     model: str
     layer: str
     kind: str
-    tss: int
-    state_bytes: int
+    tss: float
+    state_bytes: float
     units: int
     measured: int
     average_entropy: float
@@ -58,12 +58,31 @@ def unit_dim(node: xr.Dataset) -> str:
     return next(dim for dim in ("head", "channel", "group") if dim in node.sizes)
 
 
+_BOUNDS = {counts.name: (counts.lower, counts.upper) for counts in COUNTS}
+
+
+def ess_bounds(node: xr.Dataset, metric: str) -> tuple[Array, Array]:
+    """Bounds of ESS by a metric, at its first threshold, (sequence, unit, position); NaN where nothing was measured."""
+
+    def first(values: Array) -> Array:
+        if values.ndim == 3:
+            return values
+        return values[..., 0] if values.shape[-1] else np.full(values.shape[:-1], np.nan, np.float32)
+
+    lower, upper = (first(node[name].values) for name in _BOUNDS.get(metric, (metric, metric)))
+    return lower, upper
+
+
 def ess_values(node: xr.Dataset, metric: str) -> Array:
-    """ESS by a metric, at its first threshold, (sequence, unit, position); NaN where nothing was measured."""
-    values = node[metric].values
-    if values.ndim == 3:
-        return values
-    return values[..., 0] if values.shape[-1] else np.full(values.shape[:-1], np.nan, np.float32)
+    """The same in the middle of the bounds, which a count that is stored between them would round down."""
+    lower, upper = ess_bounds(node, metric)
+    return (lower + upper) / 2
+
+
+def mean_bounds(node: xr.Dataset, metric: str) -> tuple[float, float]:
+    """Between which bounds the average ESS of a layer lies."""
+    lower, upper = (average(node, bound).mean for bound in ess_bounds(node, metric))
+    return lower, upper
 
 
 def utilisation_values(node: xr.Dataset, metric: str = "entropy") -> Array:
@@ -89,14 +108,20 @@ def keeps_everything(node: xr.Dataset) -> bool:
     return bool((np.isnan(size) | (size == node["position"].values)).all() and np.nanmax(size, initial=0) > 0)
 
 
+def largest_size(node: xr.Dataset, name: str = "state_size") -> float:
+    """The largest TSS, or "state_bytes", a whole number; NaN where it is not known."""
+    largest = largest_known(node, name)
+    return largest if math.isnan(largest) else int(largest)
+
+
 def sample_of(node: xr.Dataset) -> Sample:
     """Which heads or channels of a mixer were measured."""
     sizes = np.array(node.attrs["stratum_sizes"], np.int64)
     return Sample(node[unit_dim(node)].values, node["stratum"].values, sizes)
 
 
-def largest_difference(node: xr.Dataset, name: str) -> float:
-    """The largest "faithfulness" or "run_difference" over sequences; NaN where none is known."""
+def largest_known(node: xr.Dataset, name: str) -> float:
+    """The largest value of a quantity; NaN where none is known."""
     known = node[name].values
     known = known[np.isfinite(known)]
     return float(known.max()) if known.size else math.nan
@@ -129,13 +154,14 @@ class GroupRow(TypedDict):
     layer: str
     groups: int
     readouts: int
-    tss: int
+    tss: float
     joint_entropy: float
     joint_entropy_error: float
     alone_entropy: float
     joint_relative_count: float
     joint_relative_count_error: float
     alone_relative_count: float
+    alone_relative_count_error: float
 
 
 def channels_of(node: xr.Dataset) -> int:
@@ -169,25 +195,25 @@ def group_row(nodes: Sequence[xr.Dataset], group: xr.Dataset, model: str, layer:
     """What the heads that read a cache, of one mixer or of several, share, and what they would need alone."""
     groups, heads = sample_of(group).total, sum(sample_of(node).total for node in nodes)
     joint_entropy, joint_relative = _averages(group)
-    alone = [sum(_averages(node)[index].mean * sample_of(node).total for node in nodes) / groups for index in range(2)]
+    alone = [(*_averages(node), sample_of(node).total / groups) for node in nodes]
     return {
         "model": model,
         "layer": layer,
         "groups": groups,
         "readouts": heads // groups,
-        "tss": int(np.nanmax(group["state_size"].values, initial=0)),
+        "tss": largest_size(group),
         "joint_entropy": joint_entropy.mean,
         "joint_entropy_error": joint_entropy.error,
-        "alone_entropy": alone[0],
+        "alone_entropy": sum(entropy.mean * share for entropy, _, share in alone),
         "joint_relative_count": joint_relative.mean,
         "joint_relative_count_error": joint_relative.error,
-        "alone_relative_count": alone[1],
+        "alone_relative_count": sum(count.mean * share for _, count, share in alone),
+        "alone_relative_count_error": sum(count.error * share for _, count, share in alone),
     }
 
 
 def _averages(node: xr.Dataset) -> tuple[Estimate, Estimate]:
-    lower, upper = (ess_values(node, name) for name in ("relative_lower", "relative_upper"))
-    # A count between bounds is a whole number, so its mean would lie below their centre.
+    lower, upper = ess_bounds(node, "relative_count")
     relative = average(node, (lower + upper) / 2)
     # What is not known of the counts themselves comes to what is not known of the units.
     apart = average(node, upper - lower).mean
@@ -209,8 +235,8 @@ def summary_row(node: xr.Dataset, model: str, layer: str, group: xr.Dataset | No
         "model": model,
         "layer": layer,
         "kind": str(node.attrs["kind"]),
-        "tss": int(np.nanmax(node["state_size"].values, initial=0)),
-        "state_bytes": int(np.nanmax(node["state_bytes"].values, initial=0)),
+        "tss": largest_size(node),
+        "state_bytes": largest_size(node, "state_bytes"),
         "units": sample.total,
         "measured": len(sample.units),
         "average_entropy": entropy.mean,
@@ -234,8 +260,8 @@ def summary_row(node: xr.Dataset, model: str, layer: str, group: xr.Dataset | No
         "sinkless_entropy": of_units("sinkless_entropy"),
         "few_cuts_entropy": of_units("few_cuts_entropy"),
         "variant_entropy": of_units("variant_entropy"),
-        "faithfulness": largest_difference(node, "faithfulness"),
-        "run_difference": largest_difference(node, "run_difference"),
+        "faithfulness": largest_known(node, "faithfulness"),
+        "run_difference": largest_known(node, "run_difference"),
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias, cast
@@ -10,12 +11,19 @@ import torch
 from torch import Tensor, nn
 
 from statesize.adapters.models.inputs import check_mask
-from statesize.errors import InputError
+from statesize.errors import InputError, StatesizeWarning
 from statesize.laboratory import bundled_documents
 from statesize.texts.arguments import Arguments, Given, arguments_of, is_more_than_ids, other_arguments
 from statesize.texts.documents import file_documents, is_rows
 from statesize.texts.rows import evenly
-from statesize.texts.tokens import AnyTokenizer, beginning_id, encode_begun, join_documents, special_ids
+from statesize.texts.tokens import (
+    AnyTokenizer,
+    beginning_id,
+    encode_begun,
+    join_documents,
+    special_ids,
+    unbegun_note,
+)
 
 TokenInput: TypeAlias = Tensor | Sequence[int] | str | Path | Mapping[str, Any]
 Inputs: TypeAlias = TokenInput | Iterable[TokenInput]
@@ -72,6 +80,7 @@ def _rows(item: object) -> int:
 
 
 def _split(items: Iterable[Any], tokenizer: AnyTokenizer | None) -> Iterator[Given]:
+    unbegun, first = 0, beginning_id(tokenizer)
     for item in items:
         if isinstance(item, Arguments):
             yield item
@@ -86,7 +95,11 @@ def _split(items: Iterable[Any], tokenizer: AnyTokenizer | None) -> Iterator[Giv
             yield torch.tensor(encode_begun(tokenizer, item), dtype=torch.long)
         else:
             for documents in file_documents(item):
-                yield join_documents(tokenizer, documents)
+                ids = join_documents(tokenizer, documents)
+                unbegun += first is not None and int(ids[0]) != first
+                yield ids
+    if unbegun:
+        warnings.warn(unbegun_note(cast("AnyTokenizer", tokenizer), unbegun), StatesizeWarning, stacklevel=2)
 
 
 def _mapped(item: Mapping[str, Any]) -> list[Any]:

@@ -154,6 +154,12 @@ def beginning_id(tokenizer: AnyTokenizer | None) -> int | None:
     return tokenizer.bos_token_id if ids and ids[0] == tokenizer.bos_token_id else None
 
 
+def unbegun_note(tokenizer: AnyTokenizer, chats: int) -> str:
+    """Says that the chat template leaves out the token that the tokenizer puts before a text."""
+    begin = token_text(tokenizer, special_ids(tokenizer)[1]["bos"])
+    return f"The tokenizer begins a text with {begin!r}, and the chat template does not: {chats} chats lack it."
+
+
 _OF_TRANSFORMERS = ("all_special_ids", "convert_ids_to_tokens", "apply_chat_template")
 _ENDS_encoders = ("eot_token", "eos_token_id", "eos_id")
 

@@ -36,6 +36,18 @@ def test_state_bytes_are_those_of_the_model_s_cache(family):
     ]
 
 
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("family", ["llama", "mistral", "gemma2"])
+def test_flex_attention_is_measured_as_eager(family):
+    model, ids = attention_model(family), token_ids()
+    maps = []
+    for implementation in ("eager", "flex_attention"):
+        model.set_attn_implementation(implementation)
+        maps.append([item.operator.dense() for item in capture(model, ids)])
+    torch.testing.assert_close(maps[1], maps[0], rtol=0, atol=1e-6)
+
+
 def test_heads_are_chosen_before_their_operators_are_made():
     (item,) = capture(attention_model("llama"), token_ids(), 0)
     assert (item.units, item.multiplicity, item.operator.batch_shape) == (4, 8, (2, 4))

@@ -7,8 +7,10 @@ import pytest
 import torch
 from oracles.impulses import impulse_responses, kernel_arguments
 from oracles.recurrent_models import FAMILIES, InDouble, observations, reproduction_error, tiny_model, tokens
+from oracles.tiny_families import tiny, token_ids
 from torch import nn
 
+from statesize.adapters import capture
 from statesize.adapters.kernels import convolutions, scans
 from statesize.adapters.observation import Observation, running_modules
 from statesize.adapters.replaced import ReplacedCall, first, source_files
@@ -168,3 +170,21 @@ def test_a_mixer_of_a_class_derived_elsewhere_is_observed_too() -> None:
 
 def _file(model: nn.Module) -> ModuleType:
     return next(file for file in source_files(model) if scans.CONVOLUTION in vars(file))
+
+
+@pytest.mark.parametrize("family", ["zamba2", "nemotron_h", "mamba2", "falcon_h1"])
+def test_a_step_form_that_differs_from_the_pass_is_told(family: str) -> None:
+    model, ids = tiny(family).eval(), token_ids(1)
+    cached = "cache_params" if family == "mamba2" else "past_key_values"
+    with torch.no_grad():
+        whole, steps, given = model(ids, use_cache=False).logits, [], {}
+        for token in ids.split(1, -1):
+            step = model(token, use_cache=True, **given)
+            given = {cached: step[cached]}
+            steps.append(step.logits)
+    differs = float((torch.cat(steps, 1) - whole).abs().max() / whole.abs().max()) > 1e-5
+    said = "Its step form, which generates tokens, does not limit Δ to 0.001 … inf as this pass does"
+    notes = [one.note for one in capture(model, ids) if one.kind == "mamba2"]
+    assert notes
+    assert all(note.startswith(said) == differs for note in notes)
+    assert differs == (family in {"zamba2", "nemotron_h"})

@@ -210,6 +210,24 @@ def test_the_configuration_of_a_model_says_that_it_rounds_more_than_weights():
     refused(r"rounds what its layers pass on, not its weights alone \(bitsandbytes\)", model)
 
 
+def test_calibrated_layers_of_quanto_are_refused():
+    quanto = pytest.importorskip("optimum.quanto")
+    model = attention_model("llama")
+    quanto.quantize(model, weights=quanto.qint8, activations=quanto.qint8)
+    with quanto.Calibration():
+        model(token_ids())
+    for _ in range(2):
+        refused(r"q_proj must round its weights alone, got optimum\.quanto\.nn\.qlinear\.QLinear", model)
+        quanto.freeze(model)
+
+
+def test_layers_that_say_that_they_round_activations_are_refused():
+    """As quanto's do."""
+    model = attention_model("llama")
+    model.model.layers[0].mlp.up_proj.activation_qtype = "int8"
+    refused(r"layers\.0\.mlp\.up_proj must round its weights alone, got torch\.nn", model)
+
+
 @pytest.mark.parametrize("way", ["Int8WeightOnlyConfig", "Int8DynamicActivationInt8WeightConfig"])
 def test_weights_of_torchao(way):
     quantization = pytest.importorskip("torchao.quantization")
@@ -233,7 +251,9 @@ def test_offloading_by_accelerate_is_named_with_what_removes_it(where, tmp_path)
         accelerate.cpu_offload(model, execution_device=device)
     else:
         accelerate.disk_offload(model, tmp_path, execution_device=device)
-    refused(r"Parameter model\.embed_tokens\.weight is offloaded by accelerate, .*remove_hook_from_module", model)
+    refused(
+        r"Parameter model\.embed_tokens\.weight is offloaded .* Load the model without .*remove_hook_from_module", model
+    )
     accelerate.hooks.remove_hook_from_module(model, recurse=True)
     found, expected = (ss.profile(one, token_ids()) for one in (model, attention_model("llama")))
     for name in expected.mixers:

@@ -5,6 +5,7 @@ from typing import get_args, get_type_hints
 import pytest
 import torch
 
+from campaigns.layers.campaign import largest_share
 from statesize.adapters import capture
 from statesize.lab.cli.train import train
 from statesize.lab.mixers import MIXERS, LanguageModel, ModelConfig
@@ -70,6 +71,15 @@ def test_state_bytes_are_those_of_the_layer_s_own_cache(name, dtype):
         for token in tokens[0]:
             _, caches = model.step(token[None], caches)
     assert [item.state_bytes for item in capture(model, tokens)] == [sum(part.nbytes for part in caches[1])]
+
+
+@pytest.mark.parametrize("name", MIXERS)
+def test_no_ess_exceeds_its_ceiling(name):
+    model = LanguageModel(ModelConfig(mixer=name, vocabulary_size=16, width=12, heads=3, key_size=4, layers=1))
+    tokens = torch.randint(0, 16, (1, 24), generator=torch.Generator().manual_seed(0))
+    for item in capture(model, tokens):
+        parts = [item] if item.by_group() is None else [item, item.by_group()]
+        assert all(largest_share(part) <= 1 for part in parts)
 
 
 def test_layers_without_an_mlp_only_mix():

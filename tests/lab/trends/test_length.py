@@ -13,7 +13,7 @@ from statesize.errors import InputError
 from statesize.lab.mixers import LanguageModel, ModelConfig, save_checkpoint
 from statesize.lab.trends.growth import Growth
 from statesize.lab.trends.length import LengthWork
-from statesize.lab.trends.trend import MixerPoint, SweepPoint
+from statesize.lab.trends.trend import MixerPoint, SweepPoint, metric_names
 from statesize.measurement.statistics import signed
 
 SHAPE = {"vocabulary_size": 64, "width": 8, "heads": 2, "layers": 2, "key_size": 4}
@@ -55,7 +55,7 @@ def growth(values, lengths=(16, 32, 64, 128), trained=None):
     """What a mixer with one head has, (lengths, excerpts)."""
     points = []
     for row in values:
-        numbers = {metric: [float(value) for value in row] for metric in ("entropy", "relative_count", "norm")}
+        numbers = {metric: [float(value) for value in row] for metric in metric_names()}
         units = {metric: [[value] for value in listed] for metric, listed in numbers.items()}
         points.append(SweepPoint((MixerPoint("mixer", "attention", 99, 1, ("head 0",), units, numbers),), {}, 0.0, 0.0))
     facts = {"tokens_sha256": "", "asked": {}, "versions": {}}

@@ -24,14 +24,14 @@ _TILED = (
 @contextmanager
 def observing(model: nn.Module, running: Running, record: Record) -> Generator[None]:
     """Observe the Mamba and Mamba-2 layers of fla by their parts."""
-    del running
-    files = {type(module).__module__ for module in model.modules()}
+    del model
+    files = {type(module).__module__ for module in running.module.modules()}
     with ExitStack() as hooks:
         if "fla.layers.mamba" in files:
             parts = ("in_proj", "x_proj", "out_proj")
-            hooks.enter_context(observing_parts(model, ("Mamba",), parts, mamba, record))
+            hooks.enter_context(observing_parts(running, ("Mamba",), parts, mamba, record))
         if "fla.layers.mamba2" in files:
-            hooks.enter_context(observing_parts(model, ("Mamba2",), ("in_proj", "conv1d", "norm"), mamba2, record))
+            hooks.enter_context(observing_parts(running, ("Mamba2",), ("in_proj", "conv1d", "norm"), mamba2, record))
         yield
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import cast
@@ -20,9 +21,7 @@ from statesize.operators import Dense
 
 # Positions that get an impulse in one run.
 _AT_ONCE = 32
-_UNKNOWN = (
-    "What it stores is not known: it is shown as if it kept every token. An integer `state_size` of its class tells."
-)
+_UNKNOWN = "How much it stores is unknown. An integer `state_size` of its class, if its T keeps no more, tells."
 # Random inputs before a cut, by which the rank of the map from past to future is found, and the singular values that
 # are numbers of a state and rounding, as parts of the largest.
 _SAMPLES = 256
@@ -52,18 +51,20 @@ def observe(name: str, runs: LoneRuns, mix: Mix) -> tuple[Observation, Tensor]:
     mixing = Mixing([lambda: impulses.matrix()[:count]], (sequences, units, length, length))
     groups = mix.channels.groups()
     is_attention = isinstance(runs.module, nn.MultiheadAttention)
-    states, declared = getattr(runs.module, "state_size", None), True
-    if not isinstance(states, int):
-        states, declared = None if is_attention else impulses.state(groups or units), is_attention
+    said = getattr(runs.module, "state_size", None)
+    said = states = said if isinstance(said, int) else None
+    # A class speaks of its recurrence, and T may hold more, such as a convolution behind that.
+    exceeds = said is not None and impulses.exceeds(said, groups or units)
+    if exceeds or said is None:
+        states = None if is_attention else impulses.state(groups or units)
+    known = is_attention or states is not None
     state_size = torch.arange(length).clamp(max=length if states is None else states)
     # Attention stores keys beside the values.
     stored = (2 if is_attention else 1) * (groups or units) * shared * (length if states is None else states)
     notes = (
-        ""
-        if declared
-        else _UNKNOWN
-        if states is None
-        else f"Impulses at two lengths tell a state of {states} numbers.",
+        f"Its T keeps more than the {said} numbers that its class names by `state_size`." if exceeds else "",
+        "" if known else _UNKNOWN,
+        f"Impulses at two lengths tell a state of {states} numbers." if states not in (None, said) else "",
         _BEFORE if mix.mixed_before else "",
         _IN_SINGLE if mix.precision is SINGLE else "",
     )
@@ -80,7 +81,7 @@ def observe(name: str, runs: LoneRuns, mix: Mix) -> tuple[Observation, Tensor]:
         values=values,
         mixed=mixed,
         state_size=states,
-        state_bytes=stored * stored_element_size(runs.module),
+        state_bytes=stored * stored_element_size(runs.module) if known else None,
         passed_on=lambda applied, chosen: applied + offset[:, chosen].to(applied),
         note=" ".join(filter(None, notes)),
         groups=groups,
@@ -158,8 +159,26 @@ class Impulses:
         longer = [self._rank(eighths * length // 8, length, stored) for eighths in (3, 4, 5)]
         return shorter if set(longer) == {shorter} else None
 
+    @torch.no_grad()
+    def exceeds(self, states: int, stored: int) -> bool:
+        """Whether each of so many stored inputs keeps more numbers for a channel than so many."""
+        length = self.runs.length
+        return self.mix.precision is DOUBLE and any(
+            int((relative > _STATE).sum(-1).max()) > states for relative in self._spectra(length // 2, length, stored)
+        )
+
     def _rank(self, cut: int, end: int, stored: int) -> int | None:
         """The largest rank of H at a cut, of rows before an end; None where no gap tells numbers from rounding."""
+        rank = 0
+        for relative in self._spectra(cut, end, stored):
+            if bool(((relative <= _STATE) & (relative > _ROUNDING)).any()):
+                return None
+            rank = int((relative > _STATE).sum(-1).max())
+        # As many as samples may be more.
+        return rank if rank < _SAMPLES else None
+
+    def _spectra(self, cut: int, end: int, stored: int) -> Iterator[Tensor]:
+        """Singular values of H at a cut, of rows before an end, times more and more samples until they hold all."""
         copies, runs = self._copied(-(-min(_AT_ONCE, self.runs.length) // self.mix.channels.shared))
         zero, answers = self.zero[cut:end].repeat(1, copies), list[Tensor]()
         for number in range(_SAMPLES):
@@ -174,12 +193,9 @@ class Impulses:
             samples = torch.cat(answers, -1)
             sigma = cast("Tensor", torch.linalg.svdvals(samples.cpu()))
             relative = sigma / sigma[..., :1].clamp_min(torch.finfo(sigma.dtype).tiny)
-            ranks = (relative > _STATE).sum(-1)
-            if bool((((relative <= _STATE) & (relative > _ROUNDING)).any(-1)).any()):
-                return None
-            if int(ranks.max()) < sigma.shape[-1] or samples.shape[-1] > min(cut, _SAMPLES):
-                return int(ranks.max())
-        return None
+            yield relative
+            if bool((relative[..., -1] <= _STATE).all()) or samples.shape[-1] > min(cut, _SAMPLES):
+                return
 
     def _copied(self, copies: int) -> tuple[int, LoneRuns]:
         """Runs over several copies of the text, if the module takes them as it takes one."""

@@ -75,7 +75,7 @@ class OwnMixing:
     def found(self, forward: Forward, call: Call) -> FoundMixer:
         """What is known of a call before it is measured."""
         if call.name in self.derivatives:
-            return found_derivative(call.name, call.module, call.args, call.kwargs, forward.length)
+            return found_derivative(call.name, call.module)
         return described(self.observed(forward, call)[0])
 
 

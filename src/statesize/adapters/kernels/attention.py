@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from statesize.adapters.kernels.plain_attention import PlainAttention, is_band
 from statesize.adapters.kernels.probabilities import Mixing, observed_mixing, observed_plain, visible_keys
-from statesize.adapters.models.held import in_single
+from statesize.adapters.models.held import in_single, uncompiled
 from statesize.adapters.models.in_double import arithmetic_of
 from statesize.adapters.observation import Observation, Product, Record, Running, random_like
 from statesize.adapters.replaced import (
@@ -63,7 +63,7 @@ def observing(model: nn.Module, running: Running, record: Record) -> Generator[N
 
         return attend
 
-    parts = observing_parts(model, DIFFERENTIAL, ("groupnorm",), partial(_difference, halves), record)
+    parts = observing_parts(running, DIFFERENTIAL, ("groupnorm",), partial(_difference, halves), record)
     with replaced_attention(model, watched), parts:
         yield
 
@@ -142,8 +142,7 @@ class _Called:
         plain = self._by_queries_and_keys()
         if plain is not None:
             values, leaving = self.probed if self.running.exact else (self.value, mixed)
-            with self.running.unseen():
-                difference = plain.explained(values, leaving, exact=self.running.exact)
+            difference = plain.explained(values, leaving, exact=self.running.exact)
             if difference is not None:
                 return observed_plain(self.name, plain, self.value, mixed, self.module, difference=difference)
         return observed_mixing(
@@ -216,7 +215,8 @@ class _Called:
 
     def _call(self, function: Attend, value: Tensor, mask: Any) -> tuple[Tensor, Tensor | None]:
         # Not the softmax tap must see this, but in float64 all of it must compute in float64.
-        with self.running.unseen(), arithmetic_of(value), torch.no_grad():
+        # Compiled, flex attention has no float64 on a CPU.
+        with self.running.unseen(), arithmetic_of(value), torch.no_grad(), uncompiled():
             return function(self.module, self.query, self.key, value, mask, **self.options)
 
 

@@ -40,12 +40,12 @@ def observing(model: nn.Module, running: Running, record: Record) -> Generator[N
             record(partial(causal_convolution, call))
 
     with ExitStack() as changes:
-        changes.enter_context(observing_parts(model, GATED, ("in_proj", "out_proj"), gated_convolution, record))
+        changes.enter_context(observing_parts(running, GATED, ("in_proj", "out_proj"), gated_convolution, record))
         for file in source_files(model):
             if (function := meanings(file).get(CONVOLUTION)) is not None:
                 changes.enter_context(replaced(file, CONVOLUTION, observed(function, running, called)))
         blocks = ("RecurrentGemmaRecurrentBlock",)
-        changes.enter_context(observing_parts(model, blocks, ("conv_1d",), _before_rg_lru, record))
+        changes.enter_context(observing_parts(running, blocks, ("conv_1d",), _before_rg_lru, record))
         yield
 
 

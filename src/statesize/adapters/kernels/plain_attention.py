@@ -79,7 +79,9 @@ class PlainAttention:
         if self.key_bias is not None and bool((self.key_bias.abs() > -UNSEEN).any()):
             # It hides keys.
             return None
-        found = difference()
+        # T is computed here as where it is measured; modes of a run would look at each of its operations.
+        with torch._C.DisableTorchFunction():  # pyright: ignore[reportPrivateUsage]
+            found = difference()
         limit = EXACT if exact else allowed(found, self.query.dtype, self.largest_score)
         return found if found <= limit else None
 

@@ -106,11 +106,12 @@ _RATE = -8.0  # log a_t = −8 r_t softplus(Λ)
 @contextmanager
 def observing_rg_lru(model: nn.Module, running: Running, record: Record) -> Generator[None]:
     """Observe the RG-LRU blocks of a model."""
+    del model
     with ExitStack() as states:
-        for module in model.modules():
+        for module in running.module.modules():
             if is_a(module, _CLASSES):
                 states.enter_context(_same_states(cast("Any", module)))
-        with observing_parts(model, _CLASSES, ("rg_lru",), rg_lru, record):
+        with observing_parts(running, _CLASSES, ("rg_lru",), rg_lru, record):
             yield
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -67,12 +68,13 @@ def chunk_scan(call: ReplacedCall) -> Observation:
     A, B, C, values = (arguments[name] for name in ("A", "B", "C", "hidden_states"))
     heads, channels = values.shape[2:]
     groups, states = B.shape[2:]
+    least, most = arguments["dt_limit"]
 
     def operator(units: Units) -> Recurrence:
         bias = arguments["dt_bias"]
         step = take(arguments["dt"], units, 2) + (0 if bias is None else take(bias, units, 0))
         step = functional.softplus(step) if arguments["dt_softplus"] else step
-        step = step.clamp(*arguments["dt_limit"]).transpose(1, 2)[..., None]
+        step = step.clamp(least, most).transpose(1, 2)[..., None]
         group = chosen(units, heads, B.device) // (heads // groups)
         by_head = [take(vectors, group, 2).transpose(1, 2) for vectors in (B, C)]
         decay = torch.exp(step * take(A, units, 0)[:, None, None])
@@ -86,6 +88,11 @@ def chunk_scan(call: ReplacedCall) -> Observation:
         mixed=call.output.transpose(1, 2),
         state_size=states,
         state_bytes=heads * channels * states * torch.float32.itemsize,
+        # `mamba2_selective_state_update` takes no limit, and softplus is never negative.
+        note=f"Its step form, which generates tokens, does not limit Δ to {least:g} … {most:g} as this pass does: "
+        "where Δ lies outside, the two differ by more than rounding."
+        if least > 0 or most < math.inf
+        else "",
     )
 
 

@@ -18,9 +18,10 @@ from statesize.errors import InputError, ModelError
 
 
 @contextmanager
-def measuring(model: nn.Module) -> Generator[None]:
+def measuring(model: nn.Module, part: nn.Module | None = None) -> Generator[None]:
     """Hold a model in eval mode, uncompiled, without gradients and autocast, and put back all that a run changes."""
-    device = device_of(model)
+    # part: The only module of it that runs.
+    device, runs = device_of(model), model if part is None else part
     seeded = [device] if device.type == "cuda" else []
     with (
         one_run(model),
@@ -29,8 +30,8 @@ def measuring(model: nn.Module) -> Generator[None]:
         torch.no_grad(),
         torch.autocast(device.type, enabled=False),
         _slow_path(),
-        evaluating(model),
-        _kept_attributes(model),
+        evaluating(runs),
+        _kept_attributes(runs),
     ):
         yield
 
@@ -306,10 +307,10 @@ def plain_name(name: str) -> str:
     return ".".join(part for part in name.split(".") if part not in MARKS)
 
 
-def named_parts(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """The modules of a model, itself included."""
-    for name, module in cast("Iterator[tuple[str, nn.Module]]", model.named_modules()):
-        yield plain_name(name), module
+def named_parts(model: nn.Module, name: str = "") -> Iterator[tuple[str, nn.Module]]:
+    """The modules of a model, itself included, or of a module of this name in it."""
+    for part, module in cast("Iterator[tuple[str, nn.Module]]", model.named_modules(prefix=name)):
+        yield plain_name(part), module
 
 
 def pretrained_models(model: nn.Module) -> list[Any]:

@@ -95,8 +95,9 @@ def float_model(model: object) -> tuple[nn.Module, str]:
         if parameter.is_meta and any("_hf_hook" in vars(part) for part in module.modules()):
             raise ModelError(
                 f"Parameter {name} is offloaded by accelerate, which brings weights in for one layer at a time, so "
-                "statesize cannot read them. Call accelerate.hooks.remove_hook_from_module(model, recurse=True), which "
-                "brings them all back to memory, or load the model without device_map and offloading."
+                "statesize cannot read them. Load the model without device_map and offloading; one that was whole "
+                "before it was offloaded is brought back by accelerate.hooks.remove_hook_from_module(model, "
+                "recurse=True)."
             )
         if parameter.is_meta:
             raise ModelError(

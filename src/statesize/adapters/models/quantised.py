@@ -11,22 +11,26 @@ import torch
 from torch import Tensor, nn
 
 from statesize.adapters.models.held import named_parts, plain_name, pretrained_models, stored_dtype
-from statesize.errors import ModelError
+from statesize.errors import ModelError, StatesizeError
 
-# What weights hold, of torchao and others, where they have their inputs rounded too.
-_ROUNDS_INPUTS = ("act_quant_kwargs", "act_quant_scale", "input_quant_func")
+# What weights of torchao and others hold, and layers of quanto, where inputs are rounded too.
+_ROUNDS_INPUTS = ("act_quant_kwargs", "act_quant_scale", "input_quant_func", "activation_qtype")
 # A layer's output from weights that are the same numbers, relative to the largest value, by their dtype.
 _SAME = {torch.float64: 1e-4, torch.float32: 1e-4, torch.float16: 2e-3, torch.bfloat16: 1e-2}
 _ADVICE = "which shows up as state that is not there. Give the model that was quantised."
 # Settings under which a model also rounds what its layers pass on, by the method that has them.
 _ROUNDS_ACTIVATIONS = {
-    "fp8": "activation_scheme",
-    "fbgemm_fp8": "activation_scale_ub",
+    "fp8": "quant_method",
+    "mxfp8": "quant_method",
+    "fbgemm_fp8": "quant_method",
     "quanto": "activations",
     "bitsandbytes": "load_in_8bit",
     "bitnet": "quant_method",
     "nvfp4": "quant_method",
 }
+
+READ_DEQUANTISED = ("mxfp4", "compressed-tensors", "gguf", "metal", "fp8", "mxfp8")
+"""Methods whose weights transformers itself reads into floating point on request; others are taken back afterwards."""
 
 UNCOMPARED: WeakKeyDictionary[nn.Module, nn.Module] = WeakKeyDictionary()
 """Copies in floating point, with the model that each stands for, until the two have been compared on an input."""
@@ -36,34 +40,68 @@ def dequantised(model: nn.Module) -> tuple[nn.Module, str]:
     """A model whose weights are in floating point, and how they were stored: the model itself and "", or a copy."""
     # A copy does what the model does, but for rounding in its products; a model that rounds what its layers pass on, or
     # that no way back is known of, is refused.
-    part = next((one for one in pretrained_models(model) if getattr(one, "hf_quantizer", None) is not None), None)
+    parts = pretrained_models(model)
+    part = next((one for one in parts if getattr(one, "hf_quantizer", None) is not None), None)
     method = "" if part is None else _method(part)
+    for one in parts:
+        check_method(type(one).__name__, one.config)
     if part is not None:
         check_rounding(type(model).__name__, _settings(part))
     if part is not None and _packed(model):
         return _by_transformers(model, method), f"{method}, dequantised"
-    names = [plain_name(name) for name, tensor in _tensors(model) if _has_way_back(tensor)]
-    if not names:
+    for name, holder in (*named_parts(model), *_tensors(model)):
+        if any(getattr(holder, attribute, None) is not None for attribute in _ROUNDS_INPUTS):
+            _refuse_rounding(plain_name(name), type(holder))
+    kinds = dict.fromkeys(type(tensor).__name__ for _, tensor in _tensors(model) if _has_way_back(tensor))
+    if not kinds:
         _refuse_others(model)
         return model, f"{method}, dequantised" if method else ""
-    for name, tensor in _tensors(model):
-        if any(getattr(tensor, attribute, None) is not None for attribute in _ROUNDS_INPUTS):
-            _refuse_rounding(plain_name(name), type(tensor))
     whole = _without_subclasses(model)
     _refuse_others(whole)
     UNCOMPARED[whole] = model
-    kinds = dict.fromkeys(type(tensor).__name__ for _, tensor in _tensors(model) if _has_way_back(tensor))
-    return whole, f"{', '.join(kinds)}, dequantised"
+    return whole, f"{method or ', '.join(kinds)}, dequantised"
+
+
+def quantisation(config: Any) -> dict[str, Any]:
+    """What a configuration of transformers says of quantised weights; empty where they are not."""
+    stated: Any = getattr(config, "quantization_config", None) or {}
+    settings = cast("dict[str, Any]", stated if isinstance(cast("object", stated), dict) else stated.to_dict())
+    method = settings.get("quant_method")
+    # A name, or an item of an enumeration of names.
+    return settings | {"quant_method": str(getattr(method, "value", method))} if settings else {}
+
+
+def check_method(name: str, config: Any, kind: type[StatesizeError] = ModelError) -> None:
+    """Refuse a model that is quantised by a method that transformers skips, loading weights without their scales."""
+    settings = quantisation(config)
+    if not settings:
+        return
+    from transformers.quantizers.auto import AUTO_QUANTIZATION_CONFIG_MAPPING as methods
+
+    method = settings["quant_method"]
+    if method not in methods and method != "bitsandbytes":
+        raise kind(
+            f"{name} is quantised by a method that transformers does not know ({method}), so its scales would be left "
+            "out. Give the checkpoint that it was made from, or where its weights are right without them, take "
+            "quantization_config out of its configuration."
+        )
 
 
 def check_rounding(name: str, settings: Mapping[str, Any]) -> None:
     """Refuse a model whose configuration says that it rounds more than its weights."""
     method = str(settings.get("quant_method"))
+    if settings.get("dequantize") and method in READ_DEQUANTISED:
+        return
     if settings.get(_ROUNDS_ACTIVATIONS.get(method, "")) or _rounds_inputs(settings):
         raise ModelError(
             f"{name} rounds what its layers pass on, not its weights alone ({method}), which shows up as state that is "
-            "not there. Give the checkpoint that it was made from."
+            f"not there. {_advice(method)}"
         )
+
+
+def _advice(method: str) -> str:
+    whole = ', or load it with "dequantize": true in its quantization_config' if method in READ_DEQUANTISED else ""
+    return f"Give the checkpoint that it was made from{whole}."
 
 
 def _rounds_inputs(settings: object) -> bool:
@@ -118,7 +156,7 @@ def _by_transformers(model: nn.Module, method: str) -> nn.Module:
         reason = " ".join(str(error).split())[:200]
         raise ModelError(
             f"{type(model).__name__} has weights by {method}, of which no copy in floating point can be made here "
-            f"({reason}). Give the checkpoint that it was made from."
+            f"({reason}). {_advice(method)}"
         ) from error
     _refuse_others(whole)
     # A copy of its own: the first run of a packed model may pack its weights otherwise.

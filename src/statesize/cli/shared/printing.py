@@ -173,7 +173,7 @@ def _mixer(profile: Profile, name: str) -> dict[str, Any]:
         "name": name,
         "note": str(mixer.attrs["note"]),
         "multiplicity": int(mixer.attrs["multiplicity"]),
-        "state_size": row["tss"],
+        "state_size": known(row["tss"]),
         **{figure: known(row[figure]) for figure in (*_FIGURES, *_ESTIMATED)},
         **{f"{figure}_interval": _interval(row[figure], row[f"{figure}_error"]) for figure in _ESTIMATED},
         **{f"average_{name}": _averages(mixer, name) for counts in COUNTS for name in counts[:3]},

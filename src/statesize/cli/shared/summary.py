@@ -5,21 +5,33 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from statesize.adapters.observation import SHARED
 from statesize.cli.shared.table import BAR, number_text, print_notes, print_table
 from statesize.io.text import byte_count
+from statesize.measurement.statistics import between
 from statesize.report.words import by_reason, headline, model_title, short_names, sink_note
-from statesize.results.fields import BY_UNIT, COLUMNS, FIGURE_HEADINGS, FIGURES, GROUP_HEADINGS, HEADINGS, Heading
+from statesize.results.fields import (
+    BY_UNIT,
+    COLUMNS,
+    FIGURE_HEADINGS,
+    FIGURES,
+    GROUP_HEADINGS,
+    HEADINGS,
+    UNKNOWN,
+    Heading,
+    told,
+)
 from statesize.results.summary import (
     average,
-    ess_values,
     group_rows,
     keeps_everything,
+    mean_bounds,
     mean_ceiling,
     utilisation_values,
 )
@@ -42,6 +54,7 @@ class LayerRow:
     possible: float
     keeps_everything: bool
     used: float  # share of the size, mean over its layers
+    is_known: bool  # whether the size is
     norm: str
     sink: str  # share of the attention that one token takes
 
@@ -54,6 +67,7 @@ class _Layer:
     possible: float
     keeps_everything: bool
     used: float
+    is_known: bool
     norm: float
     sink: float
 
@@ -62,6 +76,7 @@ class _Layer:
         return (
             round(self.possible, 1),
             self.keeps_everything,
+            self.is_known,
             round(self.used * BAR) if math.isfinite(self.used) else None,
         )
 
@@ -72,11 +87,11 @@ def layer_rows(profile: Profile, metric: str) -> list[LayerRow]:
     for row in profile.summary_rows():
         node = profile.mixer(row["layer"])
         used = average(node, utilisation_values(node, metric)).mean
-        bounds = ("entropy", "entropy") if metric == "entropy" else ("relative_lower", "relative_upper")
-        least, most = (average(node, ess_values(node, name)).mean for name in bounds)
+        bounds = mean_bounds(node, metric)
         error = row["average_entropy_error" if metric == "entropy" else "average_relative_count_error"]
         possible = (mean_ceiling(node), keeps_everything(node))
-        layers.append(_Layer(row["layer"], (least, most), error, *possible, used, row["norm"], row["sink_share"]))
+        share = (used, not math.isnan(row["tss"]))
+        layers.append(_Layer(row["layer"], bounds, error, *possible, *share, row["norm"], row["sink_share"]))
     if len(layers) <= _MOST_ROWS:
         return [_row([layer], {layer.name: layer.name}) for layer in layers]
     short = short_names([layer.name for layer in layers])
@@ -94,6 +109,7 @@ def _row(layers: list[_Layer], names: Mapping[str, str]) -> LayerRow:
         first.possible,
         first.keeps_everything,
         sum(used) / len(used) if used else math.nan,
+        first.is_known,
         _range([layer.norm for layer in layers], "norm"),
         _range([layer.sink for layer in layers], ".0%"),
     )
@@ -112,8 +128,7 @@ def _span(names: Sequence[str]) -> str:
 
 
 def _range(values: list[float], form: str) -> str:
-    least, most = number_text(min(values), form), number_text(max(values), form)
-    return least if least == most else f"{least}–{most}"
+    return between(min(values), max(values), partial(number_text, form=form))
 
 
 _COMPARED = (
@@ -143,7 +158,7 @@ def print_summary(profiles: Sequence[Profile], metric: str = "entropy", *, wide:
 
 def _group_rows(profile: Profile) -> list[list[str]]:
     """The cells of each cache, or, of a large model, of all that follow one another and store as much."""
-    rows = group_rows(profile)
+    rows = [told(row) for row in group_rows(profile)]
     if len(rows) <= _MOST_ROWS:
         return [_cells(row, GROUP_HEADINGS) for row in rows]
     short = short_names([row["layer"] for row in rows])
@@ -151,7 +166,7 @@ def _group_rows(profile: Profile) -> list[list[str]]:
     for _, alike in groupby(rows, lambda row: (row["groups"], row["readouts"], row["tss"])):
         some = list(alike)
         ranges = {
-            name: _range([cast("float", row[name]) for row in some], heading.form)
+            name: UNKNOWN if some[0][name] == UNKNOWN else _range([row[name] for row in some], heading.form)
             for name, heading in GROUP_HEADINGS.items()
             if heading.form != "text"
         }
@@ -173,6 +188,7 @@ def _print_narrow(profiles: Sequence[Profile], metric: str, relative: str, notes
             caches = caches or row.keeps_everything
             mark = "*" if row.keeps_everything else ""
             used = number_text(row.used, ".0%") + (mark if math.isfinite(row.used) else "")
+            used = used if row.is_known else UNKNOWN
             cells.append(
                 [
                     row.layer,
@@ -203,7 +219,7 @@ def _print_narrow(profiles: Sequence[Profile], metric: str, relative: str, notes
 def _print_wide(profiles: Sequence[Profile], relative: str, notes: Sequence[str]) -> None:
     """All columns."""
     groups = [profile.summary_rows() for profile in profiles]
-    rows = [row for group in groups for row in group]
+    rows = [told(row) for group in groups for row in group]
     shown = [name for name in COLUMNS if name in HEADINGS and name not in {"kind", "readout_total_entropy"}]
     # Columns that say nothing of these profiles are left out.
     if all(row["measured"] == row["units"] for row in rows):
@@ -211,7 +227,7 @@ def _print_wide(profiles: Sequence[Profile], relative: str, notes: Sequence[str]
     for name in ("state_utilisation", "ceiling_utilisation", *BY_UNIT, "faithfulness"):
         if name not in shown:
             continue
-        if not any(math.isfinite(row[name]) for row in rows):
+        if all(row[name] != row[name] for row in rows):
             shown.remove(name)
     headings = [HEADINGS[name].text.replace("relative tolerance", relative) for name in shown]
     cells: list[list[str]] = []
@@ -221,7 +237,7 @@ def _print_wide(profiles: Sequence[Profile], relative: str, notes: Sequence[str]
             cells.append([])
             shares.append(0.0)
         for row in group:
-            measured = {**row, "measured": f"{row['measured']} of {row['units']}"}
+            measured = {**told(row), "measured": f"{row['measured']} of {row['units']}"}
             cells.append(_cells(measured, {name: HEADINGS[name] for name in shown}))
             shares.append(np.nanmax([row["state_utilisation"], row["ceiling_utilisation"], -1]))
     print_table(headings, cells, 2, notes, shares)
@@ -259,22 +275,25 @@ def print_comparison(
     """Print one row a model, of the figures that are known of any, and what makes them less comparable."""
     print_notes([headline(profiles, titles=titles).sentence, ""])
     rows: list[dict[str, Any]] = [
-        vars(model) | {"model": title} for model, title in zip(comparison.models, titles, strict=True)
+        told(vars(model)) | {"model": title} for model, title in zip(comparison.models, titles, strict=True)
     ]
-    known = [name for name in FIGURES if any(math.isfinite(row[name]) for row in rows)]
+    known = [name for name in FIGURES if any(row[name] == row[name] for row in rows)]
     shown = known if wide else [name for name in _COMPARED if name in known]
     headings = {name: FIGURE_HEADINGS[name] for name in ("model", *shown)}
     texts = [heading.text for heading in headings.values()]
     print_table(texts, [_cells(row, headings) for row in rows], 1, [f"note: {note}" for note in comparison.notes])
 
 
-def _cells(row: Mapping[str, object], headings: Mapping[str, Heading]) -> list[str]:
-    return [
-        str(row[name])
-        if heading.form == "text"
-        else number_text(cast("float", row[name]), heading.form, cast("float", row.get(f"{name}_error", 0.0)))
-        for name, heading in headings.items()
-    ]
+def _cells(row: Mapping[str, Any], headings: Mapping[str, Heading]) -> list[str]:
+    def cell(name: str, form: str) -> str:
+        value, error = row[name], row.get(f"{name}_error", 0.0)
+        if form == "text" or value == UNKNOWN:
+            return str(value)
+        if name.endswith("relative_count") and error > 0:
+            return _range([max(value - error, 0), value + error], form)
+        return number_text(value, form, error)
+
+    return [cell(name, heading.form) for name, heading in headings.items()]
 
 
 def print_plan(plan: Plan, loading: float) -> None:

@@ -52,7 +52,8 @@ class Texts:
 
     Attributes:
         text: UTF-8 text files, one sequence each; blank lines separate documents, which are joined by the model's
-            end-of-sequence token. Repeat for several.
+            end-of-sequence token. Names that end in .jsonl, .ndjson, .json or .parquet are read as rows, one sequence
+            each. Repeat for several.
         jsonl: A file of JSON objects, one a line, each a sequence: a text in FIELD, or a chat in "messages", which goes
             through the chat template of the tokenizer.
         parquet: A Parquet file, or a folder with some; each row is a sequence, a text or a chat.
@@ -188,7 +189,7 @@ class Texts:
         from statesize.cli.shared.printing import tell_left_out
         from statesize.errors import InputError
         from statesize.texts.rows import RefusedChat
-        from statesize.texts.tokens import beginning_id, join_documents, special_ids, token_text
+        from statesize.texts.tokens import beginning_id, join_documents, special_ids, token_text, unbegun_note
 
         sequences: list[Tensor] = []
         lengths: list[int] = []
@@ -222,11 +223,8 @@ class Texts:
             )
         if chats:
             printing.say(chat_note(chats, len(sequences)))
-        if unbegun and first is not None:
-            begin = token_text(tokenizer, first)
-            printing.say(
-                f"The tokenizer begins a text with {begin!r}, and the chat template does not: {unbegun} chats lack it."
-            )
+        if unbegun:
+            printing.say(unbegun_note(tokenizer, unbegun))
         self._say_cut(lengths, sequences, printing)
         return Sequences(sequences, chats)
 

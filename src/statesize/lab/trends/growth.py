@@ -85,7 +85,7 @@ class Growth(Trend):
         """
         tops = np.array(
             [
-                [min(mixer.state_size, context, self.future) for mixer in point.mixers]
+                [min(context, self.future, mixer.state_size) for mixer in point.mixers]
                 for context, point in zip(self.lengths, self.points, strict=True)
             ],
             np.float64,

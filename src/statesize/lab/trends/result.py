@@ -14,7 +14,7 @@ from statesize.lab.studies.statistics import of_mean
 from statesize.lab.trends.checkpoints import Log
 from statesize.lab.trends.trend import AVERAGE, JOINT, Trend, metric_names
 from statesize.measurement.chart import METRICS, Axis, Chart, Hint, Layer, Metric, Row, table
-from statesize.measurement.statistics import FEWEST_TEXTS, Interval, finite, over_texts, signed
+from statesize.measurement.statistics import FEWEST_TEXTS, Interval, between, finite, over_texts, signed
 
 if TYPE_CHECKING:
     from statesize.lab.trends.page import Page
@@ -164,16 +164,22 @@ class Series(Trend):
 
     def _row(self, layer: str) -> Row:
         whole, largest = self.change(layer), self.largest_change(layer)
-        between = f"{self.names[largest.before]} → {self.names[largest.after]}"
-        means, counts, norms = (self.means(layer, metric) for metric in ("entropy", "relative_count", "norm"))
+        where = f"{self.names[largest.before]} → {self.names[largest.after]}"
+        metrics = ("entropy", "relative_lower", "relative_upper", "norm")
+        means, least, most, norms = (self.means(layer, metric) for metric in metrics)
+        # Text where a number alone would hide that a count is known between bounds only.
+        first, last = (
+            float(low) if low == high else between(low, high, "{:.4g}".format)
+            for low, high in ((least[0], most[0]), (least[-1], most[-1]))
+        )
         return {
             "layer": layer,
             "first entropy-ESS": float(means[0]),
             "last entropy-ESS": float(means[-1]),
             "difference": signed(whole.difference),
-            "largest change": f"{signed(largest.difference)}, {between}",
-            "first count": float(counts[0]),
-            "last count": float(counts[-1]),
+            "largest change": f"{signed(largest.difference)}, {where}",
+            "first count": first,
+            "last count": last,
             "first norm": float(norms[0]),
             "last norm": float(norms[-1]),
         }

@@ -20,15 +20,20 @@ from statesize.io.files import parse_json
 from statesize.measurement.chart import METRICS, Metric
 from statesize.measurement.statistics import estimate, finite
 from statesize.profiling.profile import Profile
-from statesize.results.summary import channels_of, ess_values, known_mean, sample_of, unit_dim
+from statesize.results.summary import channels_of, ess_values, known_mean, largest_size, sample_of, unit_dim
 
 if TYPE_CHECKING:
     from statesize.lab.trends.page import Page
 
 AVERAGE = "average"
 """The mean over all layers, each channel with the same weight."""
-MEASURED: tuple[Metric, ...] = ("entropy", "relative_count")
-"""Metrics of a trend; the norm stands beside them."""
+MEASURED = {
+    "entropy": METRICS["entropy"],
+    "relative_count": METRICS["relative_count"],
+    "relative_lower": f"Lower bound of {METRICS['relative_count']}",
+    "relative_upper": f"Upper bound of {METRICS['relative_count']}",
+}
+"""Metrics of a trend with their titles; the norm stands beside them."""
 NORM = "norm"
 JOINT = ", joint"
 """Ending of the name of what heads that share a cache carry together."""
@@ -40,7 +45,7 @@ class MixerPoint:
     """One mixer, or the groups of its heads, over all documents; averaged over the positions that were measured.
 
     Attributes:
-        state_size: TSS, the largest over positions.
+        state_size: TSS, the largest over positions; NaN where it is not known.
         channels: Channels of the layer, measured or not.
         units: Names such as "head 0".
         of_units: Values of each unit by metric, (documents, units).
@@ -49,7 +54,7 @@ class MixerPoint:
 
     name: str
     kind: str
-    state_size: int
+    state_size: float
     channels: int
     units: tuple[str, ...]
     of_units: dict[str, list[list[float]]]
@@ -132,7 +137,7 @@ def alike(points: Mapping[str, SweepPoint]) -> tuple[dict[str, SweepPoint], dict
 
 def metric_names() -> dict[str, str]:
     """Titles of the figures of a trend, by name."""
-    return {**{metric: METRICS[metric] for metric in MEASURED}, NORM: "Norm"}
+    return MEASURED | {NORM: "Norm"}
 
 
 def _mixers(profile: Profile) -> Iterator[MixerPoint]:
@@ -151,7 +156,7 @@ def _mixer(name: str, node: xr.Dataset) -> MixerPoint:
     return MixerPoint(
         name,
         str(node.attrs["kind"]),
-        int(np.nanmax(node["state_size"].values, initial=0)),
+        largest_size(node),
         channels_of(node),
         tuple(f"{unit_dim(node)} {index}" for index in node[unit_dim(node)].values),
         {metric: values.tolist() for metric, values in of_units.items()},

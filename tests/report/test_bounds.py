@@ -1,0 +1,129 @@
+"""A count that is known between bounds only is shown as bounds, wherever it is shown."""
+
+import re
+
+import pytest
+from oracles.tiny_families import tiny, token_ids
+from report.visit import Visit
+
+from statesize import compare, profile
+from statesize.cli.shared.summary import print_comparison, print_summary
+from statesize.lab.trends.result import Series
+from statesize.lab.trends.trend import point_of
+from statesize.profiling import Profile
+from statesize.report import write_report
+from statesize.report.charts import layers, positions, spectrum, tolerance
+from statesize.report.diagnosis import diagnose
+from statesize.report.tables import comparison_section, group_section, layer_table
+from statesize.report.words import headline, model_line
+from statesize.results.summary import ess_values
+
+APART = 3
+BOUNDS = r"(\d+\.\d+)–(\d+\.\d+)"
+
+
+@pytest.fixture(scope="module")
+def bounded():
+    tree = profile(tiny("llama"), token_ids(1), name="bounded").to_xarray()
+    for name in tree.children:
+        node = tree[name].to_dataset()
+        if "layers.1." in name:
+            node["relative_lower"] = node["relative_lower"] // 2
+        node["relative_upper"] = node["relative_lower"] + APART
+        # As between bounds it is stored rounded down.
+        node["relative_count"] = (node["relative_lower"] + node["relative_upper"]) // 2
+        tree[name] = node
+    return Profile(tree)
+
+
+@pytest.fixture(scope="module")
+def ends(bounded):
+    """Averages of the lower and the upper bounds of the first layer."""
+    node = bounded.mixer(bounded.mixers[0])
+    return [float(node[name].values[:, :, 1:, 0].mean()) for name in ("relative_lower", "relative_upper")]
+
+
+def apart(text, by=APART):
+    least, most = map(float, re.search(BOUNDS, text).groups())
+    return most - least == pytest.approx(by, abs=0.11)
+
+
+def test_the_middle_is_not_rounded_down(bounded, ends):
+    row = bounded.summary_rows()[0]
+    assert row["average_relative_count"] == pytest.approx(sum(ends) / 2, rel=1e-6)
+    assert ess_values(bounded.mixer(row["layer"]), "relative_count")[:, :, 1:].mean() == pytest.approx(sum(ends) / 2)
+    assert row["average_relative_count_error"] == pytest.approx(APART / 2)
+
+
+def test_in_sentences(bounded, ends):
+    for sentence in (headline([bounded], "relative_count").sentence, model_line(bounded, "relative_count")):
+        assert apart(sentence)
+    assert f"{ends[0]:.1f}–{ends[1]:.1f} in layer" in model_line(bounded, "relative_count")
+    two = headline([bounded, bounded], "relative_count", ("one", "two"))
+    assert re.search(r"carries \d\.\d+–\d(\.\d+)? × as many", two.sentence)
+    assert re.search(f"{BOUNDS} against {BOUNDS} numbers", two.detail)
+    assert "–" not in headline([bounded]).sentence + model_line(bounded)
+    assert all(re.search(r"[\d.]+–[\d.]+ of at most [\d.]+ directions", str(one)) for one in diagnose(bounded))
+
+
+def test_in_tables(bounded, ends, capsys):
+    shown = f"{ends[0]:.2f}–{ends[1]:.2f}"
+    assert f">{shown}</td>" in layer_table([bounded])[0]
+    print_summary([bounded], wide=True)
+    assert f" {ends[0]:.1f}–{ends[1]:.1f} " in capsys.readouterr().out
+    compared = compare([bounded, bounded])
+    print_comparison([bounded, bounded], compared, ("one", "two"), wide=True)
+    assert len(re.findall(BOUNDS, capsys.readouterr().out)) >= 2
+    assert compared.models[0].average_relative_count_error == pytest.approx(APART / 2)
+    assert compared.models[0].total_relative_count_error > APART
+    cells = re.findall(rf">{BOUNDS}</td>", comparison_section([bounded, bounded]))
+    assert len(cells) >= 2
+    # Joint and alone, of each layer.
+    rows = re.findall(rf">{BOUNDS}</td>", group_section([bounded]))
+    assert len(rows) == 2 * len(bounded.mixers)
+
+
+def test_in_charts(bounded, ends):
+    drawn = layers([bounded], "relative_count").tables["layers"]
+    assert drawn[0]["said"] == f"{ends[0]:.2f}–{ends[1]:.2f}"
+    for chart in (positions(bounded, 0, 0, "relative_count"), tolerance(bounded, 0), spectrum(bounded, 0, None, 0)):
+        assert all(row["high"] - row["low"] == pytest.approx(APART) for row in chart.tables["bounds"])
+        assert any(layer.table == "bounds" for layer in chart.shown)
+        assert all(apart(row["said"]) for rows in chart.tables.values() for row in rows if "said" in row)
+    exact = positions(bounded, 0, 0, "entropy")
+    assert not any(layer.table == "bounds" for layer in exact.shown)
+    assert not any("–" in row["said"] for row in exact.tables["positions"])
+
+
+def test_in_series(bounded, ends):
+    one, facts = point_of(bounded), {"tokens_sha256": "", "asked": {}, "versions": {}}
+    found = Series(names=("a", "b"), steps=None, log={}, lengths=(23,), points=(one, one), skipped={}, facts=facts)
+    layer = found.to_dict()["layers"][1]
+    for name, end in zip(("relative_lower", "relative_upper"), ends, strict=True):
+        assert layer[name] == pytest.approx([end, end], rel=1e-5)
+    assert layer["relative_count"] == pytest.approx([sum(ends) / 2] * 2, rel=1e-5)
+    row = found._row(bounded.mixers[0])
+    assert row["first count"] == row["last count"] == f"{ends[0]:.4g}–{ends[1]:.4g}"
+
+
+def test_on_the_page(browser, bounded, tmp_path):
+    visit = Visit(browser, write_report([bounded], tmp_path / "report.html"))
+    page = visit.page
+    page.select_option("#metric", value="relative_count")
+    assert apart(page.locator("[data-metric=relative_count]:visible").first.inner_text())
+    cell = page.locator("#map .cells button").first
+    assert apart(cell.get_attribute("aria-label"))
+    cell.hover()
+    said = page.locator("#map-tip").inner_text()
+    assert apart(said.partition("ESS, numbers per channel: ")[2])
+    assert apart(said.partition("ESS, bytes per head: ")[2].replace(",", ""), 64 * APART)
+    assert all(apart(line) for line in page.locator("#map .extremes li").all_inner_texts())
+    cell.click()
+    page.focus("#positions")
+    page.keyboard.press("ArrowRight")
+    assert re.match(r"Position \d+: ESS [\d.]+–[\d.]+ of at most", page.locator("#context").inner_text())
+    assert re.search(r": \d+–\d+ above \S+ of the largest", page.locator("#spectrum-caption").inner_text())
+    page.locator('#text [data-position="12"]').hover()
+    assert apart(page.locator("#picture-said").inner_text())
+    assert visit.complaints == []
+    visit.context.close()

@@ -1,0 +1,89 @@
+"""A size that is not known is said to be unknown wherever it stands, and no number takes its place."""
+
+import json
+import math
+import re
+
+import pytest
+import torch
+from torch import nn
+
+import statesize as ss
+from statesize.cli.shared.printing import profile_document
+from statesize.cli.shared.summary import print_comparison, print_summary
+from statesize.network.page import needs_rows
+from statesize.report.comparison import compare
+from statesize.report.diagnosis import diagnose
+from statesize.report.redundancy import Redundancy
+
+TOKENS = torch.arange(24)[None]
+
+
+class Mixed(nn.Module):
+    """A matrix of full rank, that tells no state."""
+
+    def __init__(self):
+        super().__init__()
+        self.matrix = torch.rand(24, 24, generator=torch.Generator().manual_seed(0)).tril()
+
+    def forward(self, hidden):
+        return self.matrix[: hidden.shape[1]].to(hidden) @ hidden
+
+
+class Model(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.embedding, self.mixed, self.gru = nn.Embedding(30, 8), Mixed(), nn.GRU(8, 8, batch_first=True)
+
+    def forward(self, tokens):
+        return self.gru(self.mixed(self.embedding(tokens)))[0]
+
+
+@pytest.fixture(scope="module")
+def model():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return Model()
+
+
+@pytest.fixture(scope="module")
+def profile(model):
+    return ss.profile(model, TOKENS)
+
+
+def test_tables_documents_and_sentences_say_unknown(profile, capsys, tmp_path):
+    rows = profile.summary()
+    assert rows.tss.isna().tolist() == rows.state_bytes.isna().tolist() == [True, False]
+    assert rows.cause.tolist() == ["Its state size is unknown.", ""]
+    assert str(diagnose(profile)[0]) == "mixed: the size of its state is unknown"
+    for wide, times in ((False, 1), (True, 3)):
+        print_summary([profile], wide=wide)
+        (line,) = (line for line in capsys.readouterr().out.splitlines() if re.match(r"(Model +)?mixed +", line))
+        assert line.count("unknown") == times
+    document = json.loads(json.dumps(profile_document(profile, None), allow_nan=False))["mixers"][0]
+    names = ("state_size", "state_bytes", "state_utilisation", "ceiling_utilisation")
+    assert [document[name] for name in names] == [None] * 4
+    assert profile._repr_html_().count("<td>unknown</td>") == 2
+    page = profile.to_html(tmp_path / "page.html").read_text()
+    (row,) = (row for row in re.findall("<tr>.*?</tr>", page) if ">mixed<" in row and "data-value" in row)
+    assert row.count('<td class="number" data-value="">unknown</td>') == 3
+    assert profile.plot.layers().to_dict()["datasets"]["layers"][0]["tss"] == "unknown"
+    loaded = ss.Profile.load(profile.save(tmp_path / "profile"))
+    assert math.isnan(loaded.summary_rows()[0]["tss"])
+
+
+def test_a_comparison_says_unknown(profile, capsys):
+    compared = compare([profile])
+    (row,) = compared.models
+    assert all(map(math.isnan, (row.tss, row.total_tss, row.state_bytes)))
+    print_comparison([profile], compared, ["one"])
+    assert re.search(r"one +unknown .* unknown\n", capsys.readouterr().out)
+
+
+def test_a_redundancy_is_not_told_of_unknown_states(model):
+    found = ss.network.redundancy(model, TOKENS, ss.network_ess(model, TOKENS, positions=[12], method="dense"))
+    document = json.loads(json.dumps(found.to_dict(), allow_nan=False))
+    assert (document["mixers"][0]["state_bytes"], document["mixers"][0]["stored"]) == (None, [None])
+    assert Redundancy.from_dict(document).to_dict() == found.to_dict()
+    assert found.reason(0) == "No redundancy, as the sizes of these mixers' states are unknown: mixed."
+    assert needs_rows(found)[0][2:4] == ["unknown", "unknown"]
