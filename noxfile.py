@@ -30,7 +30,6 @@ FLOOR_TESTS = (
     "tests/integrations",
     "tests/cli/test_app.py",
     "tests/cli/test_completion.py",
-    "tests/cli/shared/test_document.py",
     "tests/cli/shared/test_progress.py",
     "tests/results/test_store.py",
     "tests/profiling/test_profile.py",

@@ -1,7 +1,7 @@
 """ESS while a text model of each mixer learns: `python -m benchmarks.text_series RUNS docs/text_series.json`.
 
 Each model of the default size learns the bundled text by `statesize train text`, into a folder of RUNS, and all its
-checkpoints read the same four bundled documents. Its best weights go to RUNS/models; what lies there is not done again.
+checkpoints read the same four bundled documents. Runs that are there are resumed.
 """
 
 from __future__ import annotations
@@ -29,13 +29,11 @@ def main(runs: Path, output: Path) -> int:
     torch.set_num_threads(1)
     rows: list[dict[str, Any]] = []
     for mixer in MIXERS:
-        folder, best = runs / mixer, runs / "models" / mixer
-        if not best.exists():
-            command = ["train", "text", "--mixer", mixer, "--steps", str(STEPS), "--keep-every", str(KEPT)]
-            command += ["--evaluate-every", str(EVALUATED), "--compiled", "--threads", "1"]
-            places = ["--output", str(folder), "--export", str(best), *(["--resume"] if folder.exists() else [])]
-            if code := statesize([*command, *places]):
-                return code
+        folder = runs / mixer
+        command = ["train", "text", "--mixer", mixer, "--steps", str(STEPS), "--keep-every", str(KEPT)]
+        command += ["--evaluate-every", str(EVALUATED), "--compiled", "--threads", "1", "--output", str(folder)]
+        if code := statesize([*command, *(["--resume"] if folder.exists() else [])]):
+            return code
         rows.append(row(mixer, folder))
         print(rows[-1], flush=True)
         replace_file(output, (json.dumps(document(rows)) + "\n").encode())

@@ -1,6 +1,6 @@
 """Smaller states of delta rules: `python -m benchmarks.compression.delta_rules FOLDER … [--output FILE]`.
 
-Each FOLDER holds a trained model with layers of "deltanet" or "gated-deltanet", such as those of
+Each FOLDER holds a trained model with layers of "deltanet" or "gated-deltanet", such as `best` of a run of
 `benchmarks.text_series`. All heads are cut to equal sizes in four orthonormal bases: eigenvectors of what is held (C),
 of what reads (W), of both, which `statesize.compress` takes, and channels. Extra bits a byte on held-out documents.
 """

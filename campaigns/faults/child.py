@@ -22,7 +22,6 @@ IMPORTED = (
     "numba", "pyarrow.parquet", "tokenizers", "torch", "xarray", "statesize.profiling.on_ray",
     "statesize.texts.tables", "statesize.report", "statesize.lab.studies.grid.executors",
     "statesize.lab.studies.conclude", "statesize.lab.studies.grid.study",
-    "statesize.lab.training.export",
 )  # fmt: skip
 """What a server imports, beside the commands, so that its children need not."""
 

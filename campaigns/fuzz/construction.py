@@ -13,7 +13,6 @@ from campaigns.fuzz import answers
 from campaigns.fuzz.call import Call, expected_refusal, moderate
 from campaigns.fuzz.hostile import Source
 from campaigns.fuzz.operators import Case, random_case
-from statesize.reduction.recommendation import least_error
 
 
 def operator_call(kind: str) -> Callable[[Source], Call]:
@@ -107,15 +106,9 @@ def not_an_operator_call(source: Source) -> Call:
         ss.metrics.hankel_singular_values,
         ss.metrics.differentiable_entropy,
         ss.reduce,
-        least_error_of,
     )
     function = source.chance.choice(functions)
     value = source.no_number()
     return Call(
         lambda: function(value), lambda _: [], "always", ("operator", "matrix"), f"{function.__name__}({value!r})"
     )
-
-
-def least_error_of(operator: Any) -> torch.Tensor:
-    """`least_error` for one state."""
-    return least_error(operator, 1)

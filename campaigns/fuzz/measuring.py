@@ -121,33 +121,6 @@ def values_call(source: Source) -> Call:
     return Call(lambda: ss.metrics.hankel_singular_values(case.make(), positions, engine), check, refusal, names, about)
 
 
-def bands_call(source: Source) -> Call:
-    """`count_bands`: the bands hold the counts of the definition at all positions."""
-    case = random_case(source)
-    shared = source.maybe(0.5)
-    tau = 10 ** source.chance.uniform(-6, 0)
-    past = source.chance.choice((None, None, 1, case.length // 2))
-
-    def run() -> ss.metrics.CountBands:
-        operator = case.make()
-        some = ss.measure(operator, (tau,), (), ("counts",), positions=source.whole(1, 5), past=past or None)
-        return ss.metrics.count_bands(operator, some, shared)
-
-    def check(found: ss.metrics.CountBands) -> list[str]:
-        truth = case.spectra(found.positions.tolist(), past or None)
-        if truth is None:
-            return []
-        least = (truth.values > (tau + truth.slack)[..., None]).sum(-1)
-        most = (truth.values > (tau - truth.slack)[..., None]).sum(-1)
-        lower, upper = (answers.numbers(part)[..., 0] for part in (found.lower, found.upper))
-        off = (lower > most) | (upper < least) | (lower > upper)
-        return [f"bands {lower[off][0]} … {upper[off][0]} for {least[off][0]} … {most[off][0]}"] if off.any() else []
-
-    names = (*case.names, "operator", "past", "T")
-    about = f"L={case.length} past={past} shared={shared} τ={tau:g}"
-    return Call(run, check, expected_refusal(source, case), names, about)
-
-
 def entropy_gradient_call(source: Source) -> Call:
     """`differentiable_entropy`, and that its gradients are numbers."""
     case = random_case(source)

@@ -113,34 +113,16 @@ def capture_call(source: Source) -> Call:
     return Call(lambda: list(ss.capture(model(pattern), ids, **options)), check, refusal, (*_NAMES, "layer"), about)
 
 
-def states_call(source: Source) -> Call:
-    """`states`: n numbers for each channel of a unit before each token."""
-    pattern = source.chance.choice(("gla,sa", "la", "s4d"))
-    ids, good = _ids(source)
-    doubtful = source.maybe(0.3)
-    positions: Any = source.no_number() if doubtful else None
-    ids = ids if not isinstance(ids, torch.Tensor) or ids.ndim != 1 else ids[None]
-
-    def check(found: dict[str, torch.Tensor]) -> list[str]:
-        fits = all(state.shape[0] == len(ids) and bool(torch.isfinite(state).all()) for state in found.values())
-        return [] if found and fits else ["states are missing, not finite, or of other sequences"]
-
-    about = f"states {pattern} {ids!r:.80} {positions!r:.40}"
-    refusal = "maybe" if doubtful and good else "never" if good else "always"
-    return Call(lambda: ss.metrics.states(model(pattern), ids, positions), check, refusal, _NAMES, about)
-
-
 def reading_call(source: Source) -> Call:
     """`diagnose` and `compare` of a profile, in any company."""
     held = whole_profile()
     value = source.no_number() if source.maybe(0.7) else source.chance.uniform(0.5, 1)
-    kind = source.chance.choice(("diagnose", "compare", "mixer", "recommend"))
+    kind = source.chance.choice(("diagnose", "compare", "mixer"))
     profiles: Any = source.chance.choice(([held], [held, held], [], None, 3, [None], held, [held, "x"]))
     functions = {
         "diagnose": lambda: ss.metrics.diagnose(held),
         "compare": lambda: ss.compare(profiles),
         "mixer": lambda: held.mixer(value),
-        "recommend": lambda: ss.reduction.recommend_state_size(held, value),
     }
     names = ("profiles", "profile", "mixer", "loss", "metric")
     about = f"{kind} {value!r} {profiles!r:.60}"

@@ -1,4 +1,4 @@
-"""Random calls of the functions that make an operator smaller, or say how small it may be."""
+"""Random calls of the function that makes an operator smaller."""
 
 from __future__ import annotations
 
@@ -6,16 +6,14 @@ import math
 from typing import Any, cast
 
 import numpy as np
-import torch
 from oracles import exact
 
 import statesize as ss
 from campaigns.fuzz import answers
-from campaigns.fuzz.arguments import real, several, whole
+from campaigns.fuzz.arguments import real, whole
 from campaigns.fuzz.call import Call, expected_refusal, moderate
 from campaigns.fuzz.hostile import Source
 from campaigns.fuzz.operators import KINDS, random_case
-from statesize.reduction.recommendation import GLA_STUDENTS, calibrate, least_error, predicted_error
 
 
 def reduce_call(source: Source) -> Call:
@@ -55,56 +53,3 @@ def reduce_call(source: Source) -> Call:
     names = (*case.names, "operator", "state_size", "tolerance")
     about = f"{kind} L={case.length} {options}"
     return Call(lambda: ss.reduce(cast("Any", case.make()), **options), check, refusal, names, about)
-
-
-def recommend_call(source: Source) -> Call:
-    """`recommend_state_size` and what belongs to it."""
-    case = random_case(source)
-    loss: Any = source.no_number() if source.maybe(0.2) else source.chance.uniform(0.01, 0.99)
-    kind = source.chance.choice(("recommend", "predicted", "least", "calibrate"))
-    refusal = expected_refusal(source, case)
-    good = real(loss) and not several(loss)
-    size: Any = source.no_number() if source.maybe(0.2) else source.whole(1, 9)
-    students = [[source.chance.uniform(0.1, 9) for _ in range(source.chance.randint(8, 30))] for _ in range(3)]
-    if source.maybe(0.8):
-        students = [part[: min(map(len, students))] for part in students]
-
-    def run() -> Any:
-        if kind == "calibrate":
-            return calibrate(students[0], cast("Any", students[1]), students[2], loss)
-        if kind == "least":
-            return least_error(case.make(), size)
-        found = ss.measure(case.make())
-        return (
-            (found, ss.reduction.recommend_state_size(found, loss))
-            if kind == "recommend"
-            else predicted_error(found, size)
-        )
-
-    def check(answer: Any) -> list[str]:
-        if kind == "recommend":
-            found, given = cast("tuple[ss.Measurement, ss.reduction.Recommendation]", answer)
-            ess = float(cast("torch.Tensor", found.entropy).detach().mean())
-            sizes = range(1, max(1, int(found.state_size.max())) + 1)
-            right = next((n for n in sizes if GLA_STUDENTS.error(ess, n) <= loss), sizes[-1])
-            return [] if right == given.state_size and math.isfinite(given.loss) else [f"{given} for {right}, {ess}"]
-        if kind == "predicted":
-            return [] if 0 <= answer <= 1 else [f"predicted error {answer}"]
-        if kind == "least":
-            low, high = (float(part) for part in (answer.min(), answer.max())) if answer.numel() else (0.0, 0.0)
-            return [] if 0 <= low <= high <= 1 + 1e-9 else [f"least error {low} … {high}"]
-        return [] if math.isfinite(answer.factor) else [f"{answer}"]
-
-    if kind == "calibrate":
-        refusal = "maybe"
-    elif kind == "recommend" and not (good and 0 < loss < 1):
-        refusal = "always"
-    elif kind != "recommend" and refusal == "never" and not (type(size) is int and size < 10**4 and size > 0):
-        refusal = "maybe"
-    empty = kind in {"recommend", "predicted"} and not case.wrong and not source.poisoned
-    if empty and refusal == "never" and not case.T.size:
-        refusal = "always"
-    others = ("students", "coverage", "sizes", "errors", "measured", "measurement", "T")
-    names = (*case.names, "loss", "state_size", "operator", *others)
-    about = f"{kind} L={case.length} loss={loss!r} size={size!r}"
-    return Call(run, check, refusal, names, about)

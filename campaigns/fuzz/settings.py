@@ -48,15 +48,6 @@ def _truth(value: Any) -> bool:
 _POSITIVE = _number(0, math.inf, (False, False))
 _WEIGHT = _number(0, math.inf, (True, False))
 _HELD_OUT = {"held_out_sequences": _task_count(1), "held_out_seed": _task_count(0)}
-# Of tasks of mad-lab.
-_FEW = {"training_sequences": 4, "held_out_sequences": 2}
-_DRAWN = {"training_sequences": _task_count(1), **_HELD_OUT}
-_NOISY = {
-    "vocabulary_size": _task_count(4),
-    "noise_vocabulary": _task_count(0),
-    "noise_share": lambda value: whole(value, 0, 0) or _number(0, 1, (True, False))(value),
-    **_DRAWN,
-}
 FORMS: dict[str, Form] = {
     "ModelConfig": (
         mixers.ModelConfig,
@@ -115,29 +106,17 @@ FORMS: dict[str, Form] = {
     "Compression": (
         tasks.Compression,
         {"tokens": 3},
-        {**dict.fromkeys(("tokens", "symbols"), _task_count(2)), **_HELD_OUT},
+        {**dict.fromkeys(("tokens", "symbols"), _task_count(2)), "mad": _truth, **_HELD_OUT},
     ),
     "Rebinding": (
         tasks.Rebinding,
         {"documents": 1, "pairs": 2, "unbound": 1, "keys": 4},
         {**dict.fromkeys(("documents", "pairs", "unbound", "keys"), _task_count(1)), **_HELD_OUT},
     ),
-    "ZoologyMQAR": (
-        tasks.ZoologyMQAR,
-        {"pairs": 2, "length": 8, "vocabulary_size": 12},
-        {
-            "pairs": lambda value: whole(value, 2, 2),
-            "length": lambda value: whole(value, 8, 11) and int(value) % 2 == 0,
-            "vocabulary_size": _task_count(9),
-            "gap_power": lambda value: whole(value, 1, MOST) or _number(0, math.inf, (False, False))(value),
-            "random_fillers": _truth,
-            **_HELD_OUT,
-        },
-    ),
     "SelectiveCopying": (
         tasks.SelectiveCopying,
         {"tokens": 2, "length": 9, "symbols": 4},
-        {**dict.fromkeys(("tokens", "length", "symbols"), _task_count(1)), **_HELD_OUT},
+        {**dict.fromkeys(("tokens", "length", "symbols"), _task_count(1)), "mad": _truth, **_HELD_OUT},
     ),
     "Copying": (
         tasks.Copying,
@@ -145,39 +124,9 @@ FORMS: dict[str, Form] = {
         {
             **dict.fromkeys(("tokens", "symbols"), _task_count(2)),
             "blanks": _task_count(0),
-            **dict.fromkeys(("spread", "reverse"), _truth),
+            "reverse": _truth,
             **_HELD_OUT,
         },
-    ),
-    "MADRecall": (
-        tasks.MADRecall,
-        {"vocabulary_size": 12, "length": 8, **_FEW},
-        {"multi_query": _truth, "length": lambda value: whole(value, 4, MOST) and int(value) % 2 == 0, **_NOISY},
-    ),
-    "MADFuzzyRecall": (
-        tasks.MADFuzzyRecall,
-        {"vocabulary_size": 12, "length": 32, **_FEW},
-        {
-            "multi_query": _truth,
-            "length": _task_count(7),
-            **dict.fromkeys(("key_motif", "value_motif"), _task_count(1)),
-            **_NOISY,
-        },
-    ),
-    "MADSelectiveCopying": (
-        tasks.MADSelectiveCopying,
-        {"vocabulary_size": 8, "length": 12, "tokens": 3, **_FEW},
-        {"vocabulary_size": _task_count(4), "tokens": _task_count(2), "length": _task_count(6), **_DRAWN},
-    ),
-    "MADCompression": (
-        tasks.MADCompression,
-        {"vocabulary_size": 12, "length": 8, **_FEW},
-        {"length": _task_count(4), **_NOISY},
-    ),
-    "MADMemorisation": (
-        tasks.MADMemorisation,
-        {"vocabulary_size": 12, "length": 8, **_FEW},
-        {"length": _task_count(4), "map_seed": _task_count(0), **_NOISY},
     ),
 }  # fmt: skip
 """Constructors, arguments that are good, and which others are."""
@@ -187,13 +136,7 @@ _TASKS = {
     "compression": "Compression",
     "rebinding": "Rebinding",
     "selective_copying": "SelectiveCopying",
-    "zoology_mqar": "ZoologyMQAR",
     "copying": "Copying",
-    "mad_recall": "MADRecall",
-    "mad_fuzzy_recall": "MADFuzzyRecall",
-    "mad_selective_copying": "MADSelectiveCopying",
-    "mad_compression": "MADCompression",
-    "mad_memorisation": "MADMemorisation",
 }
 
 
@@ -237,8 +180,7 @@ def task_call(source: Source) -> Call:
         "from_arrays": (lambda: tasks.from_arrays(value, other), False, ("inputs", "targets")),
         "from_arrays well": (
             lambda: tasks.from_arrays(*task.sample(4, torch.Generator().manual_seed(0))),
-            # Its answers stand in its input.
-            name != "MADCompression",
+            True,
             ("inputs", "targets"),
         ),
         "unknown task": (lambda: tasks.build_task({"name": value, "pairs": other}), False, ("name",)),

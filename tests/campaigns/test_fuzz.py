@@ -23,7 +23,6 @@ from campaigns.fuzz.operators import KINDS
 from statesize import adapters, operators, profiling
 from statesize.lab import mixers, tasks
 from statesize.lab.studies.grid import settings as studies_settings
-from statesize.reduction import recommendation
 
 ROOT = Path(__file__).parents[2]
 COMMAND = [sys.executable, "-m", "campaigns.fuzz"]
@@ -35,7 +34,6 @@ PACKAGES = (
     mixers,
     operators,
     profiling,
-    recommendation,
     studies_settings,
     tasks,
 )

@@ -3,8 +3,6 @@
 import json
 from dataclasses import replace
 
-from cli.documents import assert_document
-
 from statesize.cli import main
 from statesize.measurement import measurement
 
@@ -12,7 +10,6 @@ from statesize.measurement import measurement
 def test_json(capsys):
     assert main(["doctor", "--json"]) == 0
     printed = json.loads(capsys.readouterr().out)
-    assert_document("doctor", printed)
     assert printed["devices"][0] == "cpu"
     assert printed["versions"]["torch"]
     assert set(printed["versions"]) >= {"ray", "datasets", "lightning"}

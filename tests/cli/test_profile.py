@@ -9,7 +9,6 @@ import sys
 import pyarrow
 import pytest
 import torch
-from cli.documents import assert_document
 from oracles.pretrained import save_tiny
 from pyarrow import parquet
 
@@ -346,27 +345,6 @@ def test_a_prefix_is_measured_where_it_ends(checkpoint, text, tmp_path, here, ca
     assert found.mixer("layers.0.mixer")["entropy"].sel(position=len(before)).values == pytest.approx(whole.values)
     assert main(["profile", "gla", "--prefix", "nowhere.txt"]) == 1
     assert "nowhere.txt: cannot be read" in capsys.readouterr().err
-
-
-def test_kinds_of_documents(checkpoint, tmp_path, here, capsys):
-    rows = [("prose", "It rains on the plain, and the plain is wet."), ("code", "def rain(plain): return plain.wet()")]
-    path = tmp_path / "rows.jsonl"
-    lines = [json.dumps({"lang": kind, "text": text[at:]}) for kind, text in rows for at in (0, 3, 5)]
-    path.write_text("\n".join(lines), encoding="utf-8")
-    asked = ["profile", str(checkpoint), "--jsonl", str(path), "--positions", "3", "--group-by"]
-    assert main([*asked, "lang", "--json"]) == 0
-    captured = capsys.readouterr()
-    document = json.loads(captured.out)
-    assert_document("profile", document)
-    assert [one["layer"] for one in document["kinds"]] == ["average", "layers.0.mixer", "layers.1.mixer"]
-    assert [one["kind"] for one in document["kinds"][0]["means"]] == ["code", "prose"]
-    assert "tokens of the shortest" in captured.err
-    assert main([*asked, "lang"]) == 0
-    assert "Entropy-ESS by kind of document: 3 of code, 3 of prose." in capsys.readouterr().out
-    assert main([*asked, "none"]) == 1
-    assert 'no text in the field "none"' in capsys.readouterr().err
-    assert main(["profile", str(checkpoint), "--group-by", "lang"]) == 1
-    assert "group_by must come with rows" in capsys.readouterr().err
 
 
 def test_windows_are_in_the_profile(checkpoint, text, here, capsys):

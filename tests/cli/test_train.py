@@ -1,8 +1,7 @@
-"""`statesize train text`: a run on a small file, its outputs, resuming, export, interruption and bad input."""
+"""`statesize train text`: a run on a small file, its outputs, resuming, interruption and bad input."""
 
 import json
 import random
-import shlex
 import signal
 import subprocess
 import sys
@@ -11,7 +10,6 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from cli.documents import assert_document
 
 from statesize.cli import main
 from statesize.lab.mixers import load_checkpoint
@@ -58,7 +56,6 @@ def test_a_run_leaves_a_model_a_log_and_a_report_on_stdout(run, text, tmp_path):
     done = run("--mixer", "wla", "--output", tmp_path / "run", "--text", text, "--json", *SMALL)
     assert done.code == 0, done.stderr
     report = json.loads(done.stdout)
-    assert_document("train", report)
     assert report["mixer"] == "wla"
     assert 0 < report["bits_per_byte"] < 8
     assert "sequence_accuracy" not in report
@@ -73,37 +70,6 @@ def test_a_run_leaves_a_model_a_log_and_a_report_on_stdout(run, text, tmp_path):
         "tokenizer.json.sha256",
     }
     assert load_checkpoint(tmp_path / "run" / "best").config.mixer == "wla"
-
-
-def test_export_holds_small_weights_and_the_record(run, text, tmp_path):
-    arguments = ["--mixer", "gla", "--output", tmp_path / "run", "--text", text, "--threads", "1", "--json", *SMALL]
-    first = run(*arguments)
-    assert first.code == 0, first.stderr
-    done = run(*arguments, "--resume", "--export", tmp_path / "exported")
-    assert done.code == 0, done.stderr
-    assert {path.name for path in (tmp_path / "exported").iterdir()} == {
-        "config.json",
-        "model.safetensors",
-        "tokenizer.json",
-        "tokenizer.json.sha256",
-        "training.json",
-    }
-    assert (tmp_path / "exported" / "model.safetensors").stat().st_size < 3e6
-    record = json.loads((tmp_path / "exported" / "training.json").read_text())
-    words = ["statesize", "train", "text", *map(str, arguments), "--resume", "--export", str(tmp_path / "exported")]
-    assert record["command"] == shlex.join(words)
-    assert record["dtype"] == "float16"
-    assert len(record["data"]["corpus_sha256"]) == 64
-    assert [point["step"] for point in record["curve"]] == [1, 2, 3, 4]
-    assert [point["step"] for point in record["held_out_curve"]] == [2, 4]
-    # Few steps: the model is at the uniform distribution, far above what counting gives.
-    assert record["baselines"]["trigram"]["bits_per_byte"] < record["baselines"]["unigram"]["bits_per_byte"]
-    assert record["held_out"]["bits_per_byte"] == pytest.approx(json.loads(done.stdout)["bits_per_byte"])
-    assert record["held_out"]["loss"] == pytest.approx(json.loads(first.stdout)["loss"], abs=1e-2)
-    best = load_checkpoint(tmp_path / "run" / "best")
-    exported = load_checkpoint(tmp_path / "exported")
-    assert torch.equal(exported.embedding.weight, best.embedding.weight.half().float())
-    assert main(["profile", str(tmp_path / "exported"), "--text", str(text), "--max-tokens", "16"]) == 0
 
 
 def test_an_interrupted_run_exits_130_and_resumes_to_the_same_weights(run, text, tmp_path):
@@ -154,16 +120,13 @@ def test_a_text_that_is_not_utf8_is_refused(run, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("name", ["--output", "--export"])
-def test_an_output_that_is_a_file_is_refused_before_training(name, run, text, tmp_path):
+def test_an_output_that_is_a_file_is_refused_before_training(run, text, tmp_path):
     taken = tmp_path / "taken"
     taken.write_text("mine")
-    other = {"--output": [], "--export": ["--output", tmp_path / "run"]}[name]
-    done = run("--mixer", "gla", "--text", text, name, taken, *other, *SMALL)
+    done = run("--mixer", "gla", "--text", text, "--output", taken, *SMALL)
     assert done.code == 1
     assert "must be a folder, got" in done.stderr
     assert taken.read_text() == "mine"
-    assert not (tmp_path / "run").exists()
 
 
 def test_a_finished_run_is_not_overwritten(run, text, tmp_path):
@@ -176,34 +139,12 @@ def test_a_finished_run_is_not_overwritten(run, text, tmp_path):
     assert (tmp_path / "run" / "best" / "model.safetensors").read_bytes() == before
 
 
-@pytest.mark.parametrize("name", ["--output", "--export"])
-def test_a_place_that_cannot_be_written_is_refused_before_training(name, run, text, tmp_path):
+def test_a_place_that_cannot_be_written_is_refused_before_training(run, text, tmp_path):
     (tmp_path / "taken").write_text("mine")
-    other = {"--output": [], "--export": ["--output", tmp_path / "run"]}[name]
-    done = run("--mixer", "gla", "--text", text, name, tmp_path / "taken" / "below", *other, *SMALL)
+    done = run("--mixer", "gla", "--text", text, "--output", tmp_path / "taken" / "below", *SMALL)
     assert done.code == 1
     assert "cannot write" in done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["taken"]
-
-
-def test_an_export_into_a_folder_of_other_things_is_refused_before_training(run, text, tmp_path):
-    (tmp_path / "notes.txt").write_text("mine")
-    done = run("--mixer", "gla", "--text", text, "--output", tmp_path / "run", "--export", tmp_path / "else", *SMALL)
-    assert done.code == 0, done.stderr
-    for taken in (tmp_path, tmp_path / "run" / "best"):
-        run_folder = tmp_path.parent / f"{tmp_path.name}-run"
-        done = run("--mixer", "gla", "--text", text, "--output", run_folder, "--export", taken, *SMALL)
-        assert done.code == 1
-        assert "holds no export; it is left alone" in done.stderr
-        assert not run_folder.exists()
-
-
-@pytest.mark.parametrize("export", ["run", "run/best", "."])
-def test_an_export_over_the_run_itself_is_refused_before_training(export, run, text, tmp_path):
-    done = run("--mixer", "gla", "--text", text, "--output", tmp_path / "run", "--export", tmp_path / export, *SMALL)
-    assert done.code == 1
-    assert "export must be a folder of its own" in done.stderr
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_tokenizer_of_something_else_is_not_overwritten(run, text, tmp_path):

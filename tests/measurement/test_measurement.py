@@ -8,7 +8,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from oracles.recurrences import STRUCTURES, random_recurrence
 
-from statesize.bands import count_bands
 from statesize.errors import EngineError, InputError
 from statesize.measurement.charts import facts
 from statesize.measurement.measurement import hankel_singular_values, measure
@@ -204,65 +203,6 @@ def test_windows_on_recurrences_take_the_state(structure: str) -> None:
     assert bool((found.lower <= expected.upper).all())
     assert bool((expected.lower <= found.upper).all())
     assert bool(((found.entropy - expected.entropy).abs() <= found.entropy_bound + expected.entropy_bound).all())
-
-
-@given(
-    st.sampled_from(STRUCTURES), seeds, st.integers(2, 24), state_sizes, st.booleans(), st.sampled_from((None, 1, 3))
-)
-def test_bands_hold_the_counts_in_between(
-    structure: str, seed: int, length: int, states: int, shared: bool, window: int | None
-) -> None:
-    recurrence = random_recurrence(structure, seed, length, states, batch=(2,))
-    past = None if window is None else min(window, length - 1)
-    asked = {"tolerances": (0.3, 1e-6), "outputs": ("counts",), "past": past, "engine": "dense"}
-    every, some = measure(recurrence, **asked), measure(recurrence, positions=4, **asked)
-    bands = count_bands(recurrence, some, shared)
-    assert torch.equal(bands.positions, every.positions)
-    assert torch.equal(bands.tolerances, every.tolerances)
-    assert bool((bands.lower <= every.upper).all())
-    assert bool((every.lower <= bands.upper).all())
-    assert bool((bands.upper <= every.ceiling[:, None]).all())
-    place = some.positions - every.positions[0]
-    assert bool((bands.lower[:, place] >= some.lower).all())
-    assert bool((bands.upper[:, place] <= some.upper).all())
-
-
-def test_bands_of_attention_are_narrower_with_shared_blocks() -> None:
-    g = torch.Generator().manual_seed(0)
-    query, key = (torch.randn(48, 4, generator=g, dtype=torch.float64).cumsum(0) / 8 for _ in range(2))
-    attention = SoftmaxAttention(query, key, 0.3)
-    every = measure(attention, (1e-2,), outputs=("counts",))
-    some = measure(attention, (1e-2,), outputs=("counts",), positions=[40, 8, 24, 8])
-    free, narrow = count_bands(attention, some), count_bands(attention, some, shared=True)
-    for bands in (free, narrow):
-        assert bool(((bands.lower <= every.count) & (every.count <= bands.upper)).all())
-    assert bool((narrow.lower >= free.lower).all())
-    assert bool((narrow.upper <= free.upper).all())
-    assert int((narrow.upper - narrow.lower).sum()) < int((free.upper - free.lower).sum())
-
-
-def test_bands_use_bounds_and_not_counts() -> None:
-    # σ lies within the error bound of the tolerance, so the count at the measured position is itself uncertain.
-    ones = torch.ones(9, 1, dtype=torch.float64)
-    running_sum = Recurrence(ones, ones, ones)
-    sigma = float(hankel_singular_values(running_sum, [4])[0, 0])
-    some = measure(running_sum, (sigma * (1 - 4e-16),), outputs=("counts",), positions=[4])
-    assert (some.lower.item(), some.count.item(), some.upper.item()) == (0, 1, 1)
-    bands = count_bands(running_sum, some)
-    assert bands.lower.squeeze(-1).tolist() == [0] * 8
-    assert bands.upper.squeeze(-1).tolist() == [1] * 8
-
-
-def test_bands_need_counts_of_that_operator() -> None:
-    recurrence = random_recurrence("diagonal", 0, 9, 2, batch=(2,))
-    with pytest.raises(InputError, match="measurement must hold counts at absolute tolerances"):
-        count_bands(recurrence, measure(recurrence, outputs=("entropy",)))
-    with pytest.raises(InputError, match="measurement must hold counts at absolute tolerances"):
-        count_bands(recurrence, measure(recurrence, tolerances=()))
-    with pytest.raises(InputError, match=r"operator must have batch shape \(2,\), that of the measurement, got \(\)"):
-        count_bands(recurrence[0], measure(recurrence))
-    with pytest.raises(InputError, match="positions must be integers in 1 … 4 here, got 8"):
-        count_bands(random_recurrence("diagonal", 0, 5, 2, batch=(2,)), measure(recurrence, positions=[8]))
 
 
 def test_gradients_flow_through_the_definition() -> None:

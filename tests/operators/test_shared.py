@@ -136,8 +136,6 @@ def test_bad_input(given, message):
 def test_what_takes_one_readout_says_so():
     shared = Shared(Dense(torch.eye(5)[None]))
     with pytest.raises(ss.errors.InputError, match="operator must have one readout and one input, got Shared"):
-        ss.metrics.count_bands(shared, ss.measure(shared))
-    with pytest.raises(ss.errors.InputError, match="operator must have one readout and one input, got Shared"):
         ss.metrics.differentiable_entropy(shared)
     with pytest.raises(ss.errors.InputError, match=r"reduce|Convolution or a Recurrence|got Shared"):
         ss.reduce(shared, state_size=1)

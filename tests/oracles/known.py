@@ -23,7 +23,6 @@ from oracles.engine_pairs import measurements
 from oracles.operators import FAMILIES, random_operator
 from oracles.recurrences import random_recurrence
 
-from statesize.bands import count_bands
 from statesize.measurement.measurement import Measurement, measure
 from statesize.operators import Operator, SoftmaxAttention
 from statesize.spectra.choice import ENGINES, choose_engine
@@ -117,12 +116,9 @@ def known(case: str, windows: str) -> dict[str, Any]:
                 operator, (1e-3,), (1e-2,), ("counts", "entropy"), entropy_accuracy=1e-6, count_accuracy=0
             )
             found[f"auto: {everywhere.engine}"] = stated(everywhere)
-        some = measure(operator, (1e-1, 1e-3), (), ("counts",), 9, *WINDOWS[windows], "dense")
-        bands = count_bands(operator, some, shared=True)
-        between = rounded(bands.lower.double().mean(), bands.upper.double().mean())
     work = {name: rounded(number)[0] for name, number in sorted(seen.items())}
     held, choices = _planned(operator, make_cut(operator.length, None, *WINDOWS[windows]))
-    return {"stated": found, "between": between, "work": work, "held": held, "choices": choices}
+    return {"stated": found, "work": work, "held": held, "choices": choices}
 
 
 def _planned(operator: Operator, cut: Cut) -> tuple[dict[str, list[int]], list[str]]:

@@ -16,7 +16,6 @@ WORK = {"doubt": 0.2, "log_determinants": 0.05}
 @pytest.mark.parametrize("case", CASES)
 def test_bounds_and_work_are_those_that_are_known(case, windows):
     found, expected = known(case, windows), KNOWN[f"{case}, {windows}"]
-    assert found["between"] == pytest.approx(expected["between"])
     assert set(found["stated"]) == set(expected["stated"])
     for engine, numbers in expected["stated"].items():
         like = {name: pytest.approx(pair, rel=LIKE.get(name, 1e-4)) for name, pair in numbers.items()}

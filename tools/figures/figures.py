@@ -324,9 +324,6 @@ def bundled() -> dict[str, str]:
     """The bundled models: their figures on held-out text, from their own records."""
     records = {name: zoo.record(name) for name in zoo.names()}
     rows = [(name, f"{record['parameters']:,}", *_report(record["held_out"])) for name, record in records.items()]
-    baselines = records["gla"]["baselines"]
-    rows.append(("trigram, interpolated Kneser–Ney", "", *_report(baselines["trigram"])))
-    rows.append(("unigram", "", *_report(baselines["unigram"])))
     falls: dict[str, float] = {}
     for name, record in records.items():
         before, last = record["held_out_curve"][-2:]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -16,8 +16,6 @@ from statesize.cli.shared.printing import TEXT, Printing
 from statesize.cli.shared.texts import Sequences, Texts
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from statesize.measurement.settings import Settings
     from statesize.profiling import Plan, Profile
     from statesize.texts.tokens import AnyTokenizer
@@ -33,7 +31,6 @@ def profile(
     texts: Texts | None = None,
     measuring: Measuring | None = None,
     prefix: Path | None = None,
-    group_by: str | None = None,
     loading: Loading | None = None,
     workers: Workers | None = None,
     output: Page = None,
@@ -59,8 +56,6 @@ def profile(
         measuring: What is measured.
         prefix: UTF-8 text that comes before each text, such as a system prompt. Without --positions or --stride, ESS is
             measured at its end: what it carries into the text.
-        group_by: Field or column with the kind of each text, such as its language: ESS is reported by kind too. All
-            texts are cut to the shortest.
         loading: How the model is loaded.
         workers: Who measures.
         output: Folder for the profile, to be read by this command and `Profile.load`.
@@ -91,7 +86,7 @@ def profile(
     if html is not None:
         check_report_path(html)
     if (Path(model) / MARKER).is_file() and not any(model in plugin.names() for plugin in model_plugins()):
-        asked = (texts, measuring, prefix, group_by, loading, workers, output, plan or None)
+        asked = (texts, measuring, prefix, loading, workers, output, plan or None)
         if asked != (None,) * len(asked) or tolerance != _TOLERANCE:
             raise InputError(
                 f"{model} is a profile, which is shown as it was measured; leave out all but --html, --open, --metric, "
@@ -128,9 +123,6 @@ def profile(
             print_plan(planned, loading_took)
         return
     read = texts.read(run.tokenizer, printing, run.vocabulary)
-    kinds = [] if group_by is None else texts.kinds(group_by)
-    if kinds:
-        read = replace(read, ids=_cut_alike(read.ids, len(kinds), printing))
     source = {**run.source, **_reading(read), "command": command_line()}
     read, settings = _prepend_prefix(before, run.tokenizer, read, settings, printing)
     if any(settings.spreads(len(ids)) for ids in read.ids):
@@ -142,7 +134,7 @@ def profile(
     result = _measured(run, measure, len(read.ids), output, printing)
     if output is not None:
         printing.say(f"Profile: {output}")
-    _show(result, output, html, metric, printing, wide=wide, open_page=open_page, kinds=kinds)
+    _show(result, output, html, metric, printing, wide=wide, open_page=open_page)
     if html is None and output is None and not printing.json:
         printing.say("Nothing was written: --output FOLDER keeps the profile, --open shows its report.")
 
@@ -156,24 +148,19 @@ def _show(
     *,
     wide: bool,
     open_page: bool,
-    kinds: Sequence[str] = (),
 ) -> None:
     """Print a profile that lies in a folder, or in none, and write its page."""
     from statesize.cli.shared.printing import print_json, profile_document, tell_page
-    from statesize.cli.shared.summary import print_kinds, print_summary
+    from statesize.cli.shared.summary import print_summary
     from statesize.report import write_report
-    from statesize.report.kinds import by_kind
 
     if html is not None:
         with printing.step("drawing the report"):
             write_report([result], html)
     if printing.json:
-        more = {"kinds": [one.to_dict() for one in by_kind(result, kinds)]} if kinds else {}
-        print_json(profile_document(result, folder) | more)
+        print_json(profile_document(result, folder))
     else:
         print_summary([result], metric, wide=wide)
-        if kinds:
-            print_kinds(by_kind(result, kinds), kinds)
     if html is not None:
         tell_page(html, printing, open_page=open_page)
 
@@ -196,19 +183,6 @@ def _prepend_prefix(
         replace(settings, positions=(border,)) if settings.positions is None and settings.stride == 1 else settings
     )
     return replace(read, ids=[ids for ids, _ in planned]), at_border
-
-
-def _cut_alike(sequences: list[Tensor], kinds: int, printing: Printing) -> list[Tensor]:
-    """The sequences with as many tokens as the shortest."""
-    from statesize.errors import InputError
-
-    if len(sequences) != kinds:
-        raise InputError(
-            f"group_by must be a field with the kind of each text, got {kinds} kinds and {len(sequences)} texts."
-        )
-    shortest = min(map(len, sequences))
-    printing.say(f"All texts are cut to the {shortest} tokens of the shortest, so that their kinds can be compared.")
-    return [ids[:shortest] for ids in sequences]
 
 
 def _reading(read: Sequences) -> dict[str, str]:

@@ -5,7 +5,6 @@ import shutil
 
 import pyarrow
 import pytest
-from cli.documents import assert_document
 from oracles.pretrained import TEMPLATE, save_tiny, tiny_tokenizer
 from pyarrow import parquet
 
@@ -53,7 +52,6 @@ def test_chats_are_read_through_the_template_and_rows_without_text_are_left_out(
     assert main([*command, "--output", "result", "--html", "page.html", "--json"]) == 0
     captured = capsys.readouterr()
     document = json.loads(captured.out)
-    assert_document("profile", document)
     assert NOTE in captured.err
     problem = 'chats.jsonl, line 8: "text" holds a lone surrogate, which is no Unicode text'
     assert f"Left out 1: {problem}." in captured.err
@@ -71,7 +69,6 @@ def test_the_plan_says_that_there_are_chats(chat_model, chats, capsys):
     assert NOTE in capsys.readouterr().err
     assert main([*command, "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
-    assert_document("plan", document)
     assert (document["chats"], document["sequences"]) == (6, 7)
 
 

@@ -1,4 +1,4 @@
-"""Copying, against digests of what S4's data set returned for the same state of torch's generator."""
+"""Copying and compression, against solvers, and digests of what S4's and mad-lab's generators returned."""
 
 import hashlib
 import itertools
@@ -15,15 +15,14 @@ from oracles.task_solvers import solve_compression, solve_copying
 
 from statesize.errors import InputError
 from statesize.lab.tasks import IGNORED, Compression, Copying, SelectiveCopying, build_task, task_settings
+from statesize.lab.tasks.arrays import counting_accuracy
 from statesize.lab.tasks.copying import most_frequent_share
 
 # The first 16 digits of SHA-256 of inputs and answers of `torch_copying_data` (state-spaces/s4, commit e757cef) after
 # torch.manual_seed(3).
 DIGESTS = [
     (Copying(), "d8ddec2bfa86f2bd"),
-    (Copying(5, 20, 6, spread=True), "7fa9bb57ae8cdf18"),
     (Copying(64, 0, 62, reverse=True), "60a1dd66f66f234e"),
-    (Copying(4, 9, 3, spread=True, reverse=True), "904ab353b077a9fe"),
 ]
 
 
@@ -42,10 +41,40 @@ def test_arrays_are_those_of_the_data_set(task, digest):
         assert (symbols[::-1] if task.reverse else symbols) == wanted
 
 
-@pytest.mark.parametrize("numbers", [{"tokens": 1}, {"blanks": -1}, {"symbols": 1}, {"spread": 1}])
+@pytest.mark.parametrize("numbers", [{"tokens": 1}, {"blanks": -1}, {"symbols": 1}, {"reverse": 1}])
 def test_what_does_not_fit_is_refused(numbers):
     with pytest.raises(InputError, match=next(iter(numbers))):
         Copying(**numbers)
+
+
+# The first 16 digits of SHA-256 of inputs and targets of 40 sequences to train on, then of 20 to evaluate on, that the
+# functions of mad/data/instances.py returned (athms/mad-lab, commit 0f49a45) with default_rng(seed) after
+# numpy.random.seed(seed).
+MAD_DIGESTS = [
+    (SelectiveCopying(16, 256, 14, mad=True), 12_345, "cb13220d8050ec2c"),
+    (SelectiveCopying(7, 40, 7, mad=True), 2, "076625ad1b14e3dc"),
+    (Compression(31, 15, mad=True), 12_345, "9e8b72423e6d1ba5"),
+]
+
+
+@pytest.mark.parametrize(("task", "seed", "digest"), MAD_DIGESTS)
+def test_arrays_are_those_of_mad_lab(task, seed, digest):
+    parts = [part for array in task.mad_arrays(60, seed) for part in array.split([40, 20])]
+    content = b"".join(parts[place].numpy().astype("<i8").tobytes() for place in (0, 2, 1, 3))
+    assert hashlib.sha256(content).hexdigest()[:16] == digest
+    assert build_task(task_settings(task)) == task
+    inputs, targets = task.sample(4, torch.Generator().manual_seed(0))
+    assert inputs.shape == targets.shape == (4, task.length)
+    assert int(inputs.max()) == task.vocabulary_size - 1
+
+
+def test_the_chance_of_mad_lab_s_tasks_is_that_of_counting():
+    for task in (SelectiveCopying(16, 64, 14, mad=True), Compression(31, 15, mad=True)):
+        assert task.chance == pytest.approx(counting_accuracy(*task.mad_arrays(2000, 0)), abs=0.01)
+        with pytest.raises(InputError, match="mad must be True for these arrays, got False"):
+            type(task)().mad_arrays(1, 0)
+    with pytest.raises(InputError, match="length must be at least 34, for 16 tokens and a blank each, got 33"):
+        SelectiveCopying(16, 33, mad=True)
 
 
 @st.composite

@@ -122,7 +122,7 @@ def test_settings_that_do_not_fit_are_refused(settings, message):
 
 
 def test_answers_that_stand_in_the_input_warn():
-    compression = build_task({"name": "mad_compression", "training_sequences": 2, "held_out_sequences": 2})
-    with pytest.warns(UserWarning, match="answers of MADCompression stand in its input") as caught:
+    compression = build_task({"name": "compression", "mad": True, "held_out_sequences": 2})
+    with pytest.warns(UserWarning, match="answers of Compression stand in its input") as caught:
         list(train_in_memory(model_of(16), compression, TrainingConfig(steps=1, batch_size=2)))
     assert len(caught) == 1

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from oracles.task_solvers import solve_recall
 
 from statesize.errors import InputError
-from statesize.lab.tasks import IGNORED, MQAR, ZoologyMQAR, build_task
+from statesize.lab.tasks import IGNORED, MQAR, build_task, task_settings
 
 
 @st.composite
@@ -102,7 +102,9 @@ def test_keys_values_and_bindings_are_uniform_and_positions_tell_no_pair():
     assert_uniform(fillers - 4, 5)
 
 
-@pytest.mark.parametrize("task", [MQAR(6), MQAR(3, length=20, query_share=0.4, gap_power=0.1), MQAR.zoology(4, 32, 64)])
+@pytest.mark.parametrize(
+    "task", [MQAR(6), MQAR(3, length=20, query_share=0.4, gap_power=0.1), MQAR(4, 32, 64, zoology=True)]
+)
 def test_chance_is_the_accuracy_of_guessing_among_the_values_shown(task):
     samples = 20_000
     inputs, targets = task.sample(samples, torch.Generator().manual_seed(3))
@@ -112,15 +114,6 @@ def test_chance_is_the_accuracy_of_guessing_among_the_values_shown(task):
     for guess in (values[:, :1].expand_as(targets), values.gather(1, guesses)):
         right = (guess == targets).sum() / (targets != IGNORED).sum()
         assert float(right) == pytest.approx(task.chance, abs=4 * 0.5 / samples**0.5)
-
-
-def test_setting_of_zoology_asks_each_pair_once():
-    task = MQAR.zoology(pairs=5, length=40, vocabulary_size=100)
-    assert (task.queries, task.gap_power) == (5, 0.01)
-    inputs, targets = task.sample(8, torch.Generator().manual_seed(5))
-    asked = inputs[targets != IGNORED].view(8, 5)
-    assert (asked.sort(1).values == inputs[:, :10:2].sort(1).values).all()
-    assert MQAR.zoology(5, 15, 10).query_share == 1
 
 
 @pytest.mark.parametrize(
@@ -137,10 +130,6 @@ def test_setting_of_zoology_asks_each_pair_once():
         (lambda: MQAR(query_share=1.01), ["query_share must be a number above 0 and at most 1, got 1.01"]),
         (lambda: MQAR(gap_power=float("nan")), ["gap_power must be ", "finite", "got nan."]),
         (lambda: MQAR(pairs=6.5), ["pairs must be ", "whole number", "got 6.5."]),
-        (
-            lambda: MQAR.zoology(pairs=8, length=20),
-            ["length must be at least 24, for 8 pairs", "got 20."],
-        ),
     ],
 )
 def test_numbers_that_do_not_fit_are_one_clear_line(build, words):
@@ -154,21 +143,22 @@ def test_numbers_that_do_not_fit_are_one_clear_line(build, words):
 # The first 16 digits of SHA-256 of inputs and labels of `multiquery_ar` (HazyResearch/zoology, commit dbcb60d), run
 # with its seed and torch.manual_seed(5).
 DIGESTS = [
-    (ZoologyMQAR(8, 64, 8192, 0.01, True), 40, 123, "f43029bd1d391498"),
-    (ZoologyMQAR(16, 64, 128, 0.01, False), 50, 7, "fc9751b60bf677cf"),
-    (ZoologyMQAR(4, 32, 64, 1.0, True), 20, 3, "8d52840e7b407489"),
+    (MQAR(8, 64, 8192, gap_power=0.01, zoology=True), 40, 123, "f43029bd1d391498"),
+    (MQAR(16, 64, 128, gap_power=0.01, zoology=True, random_fillers=False), 50, 7, "fc9751b60bf677cf"),
+    (MQAR(4, 32, 64, zoology=True), 20, 3, "8d52840e7b407489"),
 ]
 
 
 @pytest.mark.parametrize(("task", "sequences", "seed", "digest"), DIGESTS)
-def test_arrays_are_those_of_the_package_s_generator(task, sequences, seed, digest):
-    arrays = task.arrays(sequences, seed, torch.Generator().manual_seed(5))
+def test_arrays_are_those_of_zoology(task, sequences, seed, digest):
+    arrays = task.zoology_arrays(sequences, seed, torch.Generator().manual_seed(5))
     found = hashlib.sha256(b"".join(array.numpy().astype("<i8").tobytes() for array in arrays)).hexdigest()
     assert found[:16] == digest
+    assert build_task(task_settings(task)) == task
 
 
 def test_each_pair_is_asked_once():
-    task = build_task({"name": "zoology_mqar", "pairs": 5, "length": 40, "vocabulary_size": 64})
+    task = MQAR(pairs=5, length=40, vocabulary_size=64, gap_power=0.01, zoology=True)
     inputs, targets = task.sample(50, torch.Generator().manual_seed(0))
     again, _ = task.sample(50, torch.Generator().manual_seed(0))
     assert torch.equal(inputs, again)
@@ -177,11 +167,12 @@ def test_each_pair_is_asked_once():
         asked = [place for place, answer in enumerate(answers) if answer != IGNORED]
         assert all(place >= 10 and place % 2 == 0 for place in asked)
         assert sorted(sequence[place] for place in asked) == sorted(told)
+        assert len(asked) == task.queries
         assert all(answers[place] == told[sequence[place]] for place in asked)
 
 
 def test_the_position_tells_something():
-    task = ZoologyMQAR(pairs=16, length=64, vocabulary_size=128)
+    task = MQAR(pairs=16, length=64, vocabulary_size=128, gap_power=0.01, zoology=True)
     inputs, targets = task.sample(2000, torch.Generator().manual_seed(0))
     asked = (targets[:, 32::2, None] == inputs[:, None, 1:32:2]).double().sum(0)
     assert 0.11 < float(asked.amax(-1).sum() / asked.sum()) < 0.135
@@ -193,9 +184,16 @@ def test_the_position_tells_something():
         ({"pairs": 8, "length": 30}, "length must be even and at least 4 pairs, 32, got 30"),
         ({"pairs": 4, "length": 33}, "length must be even"),
         ({"pairs": 4, "length": 64, "vocabulary_size": 64}, "vocabulary_size must be more than length"),
-        ({"gap_power": 0.0}, "gap_power"),
+        ({"gap_power": 0.0, "vocabulary_size": 128}, "gap_power"),
+        ({"query_share": 0.5}, "query_share must be 1 with zoology, which asks each pair once, got 0.5"),
+        ({"zoology": False, "random_fillers": False}, "random_fillers must be True without zoology"),
     ],
 )
 def test_what_does_not_fit_is_refused(numbers, message):
     with pytest.raises(InputError, match=message):
-        ZoologyMQAR(**numbers)
+        MQAR(**{"zoology": True, **numbers})
+
+
+def test_arrays_of_zoology_need_the_option():
+    with pytest.raises(InputError, match="zoology must be True for these arrays"):
+        MQAR().zoology_arrays(1, 0, torch.Generator())

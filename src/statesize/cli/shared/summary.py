@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -15,8 +14,7 @@ import numpy as np
 from statesize.adapters.observation import SHARED
 from statesize.cli.shared.table import BAR, number_text, print_notes, print_table
 from statesize.io.text import byte_count
-from statesize.measurement.statistics import between, signed
-from statesize.report.kinds import largest_difference
+from statesize.measurement.statistics import between
 from statesize.report.words import by_reason, headline, model_title, short_names, sink_note
 from statesize.results.fields import (
     BY_UNIT,
@@ -41,7 +39,6 @@ from statesize.results.summary import (
 if TYPE_CHECKING:
     from statesize.profiling import Plan, PlannedMixer, Profile
     from statesize.report.comparison import Comparison
-    from statesize.report.kinds import LayerKinds
 
 
 _MOST_ROWS = 20
@@ -344,19 +341,3 @@ def _planned_layers(names: list[str], every: list[str]) -> str:
     """A range of layers, with their number where others stand between them."""
     between = every.index(names[-1]) - every.index(names[0]) + 1
     return _span(names) if between == len(names) else f"{len(names)} of {_span(names)}"
-
-
-def print_kinds(layers: Sequence[LayerKinds], kinds: Sequence[str]) -> None:
-    """Print a row a layer: the mean of each kind, and the two kinds that differ most."""
-    rows: list[list[str]] = []
-    for one in layers:
-        (first, second), difference = largest_difference(one)
-        means = [f"{mean.value:.1f}" for mean in one.means.values()]
-        rows.append([one.layer, *means, signed(difference), f"{first} → {second}"])
-    counts = ", ".join(f"{count} of {kind}" for kind, count in sorted(Counter(kinds).items()))
-    notes = [
-        f"Entropy-ESS by kind of document: {counts}. Intervals of 95 % are Welch’s, over documents and for all pairs "
-        "of kinds together."
-    ]
-    print()
-    print_table(["layer", *layers[0].means, "largest\ndifference", ""], rows, 1, notes)

@@ -133,18 +133,6 @@ class Texts:
         printing.say(_BUNDLED)
         return None
 
-    def kinds(self, field: str) -> list[str]:
-        """The kind of each row, which is the text of another field or column."""
-        from statesize.errors import InputError
-
-        def refuse(problem: str) -> None:
-            raise InputError(f"group_by must name a field that each row has, got {field}. {problem}.")
-
-        if self.text is not None or self.ids is not None or not self.any_chosen:
-            raise InputError("group_by must come with rows that hold their kind: --jsonl, --parquet or --dataset.")
-        read, _, position = replace(self, field=field)._reader()
-        return [str(kind) for kind in islice(read(*position, refuse), self.sequences)]
-
     def sample(self, tokenizer: AnyTokenizer | None, printing: Printing, vocabulary: int | None) -> Sequences:
         """Sequences for a plan, and how many there are in all: all of few, or some of many, read without the others."""
         from statesize.errors import InputError

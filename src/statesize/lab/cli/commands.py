@@ -39,7 +39,7 @@ COMMANDS = (
         _TITLE,
         _TRAIN,
         "statesize.lab.cli.train:train",
-        ("text --mixer gla --output run", "text --mixer gla --output run --resume --export gla"),
+        ("text --mixer gla --output run", "text --mixer gla --output run --resume"),
     ),
     Command(
         "series",

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, cast
+from typing import TYPE_CHECKING, Literal
 
 from statesize.cli.shared.options import Count, Flag, Seed
 from statesize.cli.shared.printing import TEXT, Printing
-from statesize.errors import FileError, InputError
+from statesize.errors import FileError
 from statesize.io.files import replace_file
 from statesize.version import installed
 
@@ -69,7 +69,6 @@ def train(
     threads: Count | None = None,
     resume: Flag = False,
     compiled: Flag = False,
-    export: Path | None = None,
     printing: Printing = TEXT,
 ) -> None:
     """Train a small language model of about one million parameters.
@@ -95,7 +94,6 @@ def train(
         threads: CPU threads. Default: torch's choice.
         resume: Continue the run in OUTPUT. The final weights are those of a run without a stop.
         compiled: Compile the model with torch: about 1.5 times as fast after the first minute. Needs a C++ compiler.
-        export: Folder for the best weights in float16, training.json and tokenizer.json. Replaces an earlier export.
         printing: What is printed.
 
     Raises:
@@ -107,11 +105,9 @@ def train(
 
     from statesize.check import require_count
     from statesize.cli.shared.printing import SCHEMA, print_json
-    from statesize.cli.shared.provenance import command_line
     from statesize.lab.mixers.model import LanguageModel, ModelConfig
     from statesize.lab.tasks.language.text import TextTask
     from statesize.lab.training import TrainingConfig
-    from statesize.lab.training.export import export_text_model
     from statesize.lab.training.loop import train as run
 
     del task
@@ -129,7 +125,7 @@ def train(
         device=device,
         compiled=compiled,
     )
-    _check_folders(output, export, resume)
+    _check_folder(output, resume)
     corpus, tokenizer = _data(text)
     text_task = TextTask.from_corpus(corpus, tokenizer, length)
     shape = ModelConfig(mixer=mixer, vocabulary_size=text_task.vocabulary_size, dropout=dropout)
@@ -139,13 +135,12 @@ def train(
         on_progress = training_bar(bars, f"train text {mixer}", steps)
         record = run(model, text_task, config, output, resume, on_progress, on_start, keep_every)
     report = {"mixer": mixer, "step": record.best_step, **record.best}
-    if export is not None:
-        exported = export_text_model(record, text_task, tokenizer, config, export, command_line(), corpus.sha256)
-        report |= exported["held_out"] | {"baselines": exported["baselines"]}
     if printing.json:
         print_json({"schema": SCHEMA, **report})
     else:
-        print("\n".join(_lines(report)))
+        for name, value in report.items():
+            title = name.replace("_", " ")
+            print(f"{title}: {value:.4f}" if isinstance(value, float) else f"{title}: {value}")
 
 
 def training_bar(bars: Bars, name: str, steps: int) -> Callable[[StepRecord], None]:
@@ -170,35 +165,15 @@ def training_bar(bars: Bars, name: str, steps: int) -> Callable[[StepRecord], No
     return update
 
 
-def _check_folders(output: Path, export: Path | None, resume: bool) -> None:
-    """Refuses, before hours of training, folders that its results could not or must not be written to."""
+def _check_folder(output: Path, resume: bool) -> None:
+    """Refuses, before hours of training, a folder that its results could not or must not be written to."""
     from statesize.io.files import check_writable
-    from statesize.lab.training.export import check_export
 
-    for name, folder in (("output", output), ("export", export)):
-        if folder is not None and os.path.lexists(folder) and not folder.is_dir():
-            raise FileError(f"{name} must be a folder, got {folder}, which is a file.")
+    if os.path.lexists(output) and not output.is_dir():
+        raise FileError(f"output must be a folder, got {output}, which is a file.")
     check_writable(output)
     if not resume and (output / "tokenizer.json").exists() and not (output / "log.jsonl").exists():
         raise FileError(f"{output} holds a tokenizer.json and no run; it is left alone. Give another folder")
-    if export is None:
-        return
-    run, exported = output.resolve(), export.resolve()
-    if exported in (run, *run.parents, run / "best"):
-        raise InputError(f"export must be a folder of its own, got {export} beside the output {output}.")
-    check_export(export)
-
-
-def _lines(report: Mapping[str, object], above: str = "") -> list[str]:
-    """The held-out report, a figure a line."""
-    lines: list[str] = []
-    for name, value in report.items():
-        title = above + name.replace("_", " ")
-        if isinstance(value, Mapping):
-            lines += _lines(cast("Mapping[str, object]", value), f"{title}, ")
-        else:
-            lines.append(f"{title}: {value:.4f}" if isinstance(value, float) else f"{title}: {value}")
-    return lines
 
 
 def _data(text: Path | None) -> tuple[Corpus, Tokenizer]:

@@ -1,17 +1,15 @@
 """Tasks to train and evaluate sequence models on.
 
-Read `task` and `synthetic`, then one of the tasks; `language` is for text, `mad` and `mad_recall` have those of
-mad-lab. A task is a subclass of `SyntheticTask` in the file of its family, and a line in the list of `registry`.
+Read `task` and `synthetic`, then one of the tasks; `language` is for text. A task is a subclass of `SyntheticTask` in
+the file of its family, and a line in the list of `registry`.
 """
 
 from statesize.lab.tasks.arrays import ArrayTask, from_arrays, read_arrays
 from statesize.lab.tasks.copying import Compression, Copying, SelectiveCopying, most_frequent_share
 from statesize.lab.tasks.language.corpus import Corpus, python_prose, read_text
 from statesize.lab.tasks.language.text import TextTask, byte_count, encode, train_tokenizer
-from statesize.lab.tasks.mad import MADCompression, MADSelectiveCopying
-from statesize.lab.tasks.mad_recall import MADFuzzyRecall, MADMemorisation, MADRecall
 from statesize.lab.tasks.mixture import Mixture
-from statesize.lab.tasks.mqar import MQAR, ZoologyMQAR
+from statesize.lab.tasks.mqar import MQAR
 from statesize.lab.tasks.rebinding import Rebinding
 from statesize.lab.tasks.registry import build_task, register_task, task_names, task_settings
 from statesize.lab.tasks.synthetic import SyntheticTask
@@ -25,18 +23,12 @@ __all__ = [
     "Compression",
     "Copying",
     "Corpus",
-    "MADCompression",
-    "MADFuzzyRecall",
-    "MADMemorisation",
-    "MADRecall",
-    "MADSelectiveCopying",
     "Mixture",
     "Rebinding",
     "SelectiveCopying",
     "SyntheticTask",
     "Task",
     "TextTask",
-    "ZoologyMQAR",
     "build_task",
     "byte_count",
     "encode",

@@ -3,7 +3,8 @@
 Sources: Arjovsky et al., "Unitary evolution recurrent neural networks", 2016, and the data set `copying` of
 state-spaces/s4, whose draws those of `Copying` are; Gu & Dao, "Mamba: Linear-time sequence modeling with selective
 state spaces", 2023, section 4.1.1, and Jing et al., "Gated orthogonal recurrent units: on learning to forget", 2019;
-Poli et al., "Mechanistic design and scaling of hybrid architectures" (MAD), 2024, section 3.1 and appendix B.
+Poli et al., "Mechanistic design and scaling of hybrid architectures" (MAD), 2024, section 3.1 and appendix B, and
+mad/data/instances.py in the repository athms/mad-lab.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from torch import Tensor
 
 from statesize.check import require_count
 from statesize.errors import InputError
-from statesize.lab.tasks.synthetic import SyntheticTask, distinct
+from statesize.lab.tasks.synthetic import SyntheticTask, distinct, random_seed, require_option
 from statesize.lab.tasks.task import IGNORED
 
 
@@ -56,7 +57,6 @@ class Copying(SymbolTask):
         tokens: symbols to be copied, N, at least 2; `l_memorize` in S4.
         blanks: B; `l_noise` there.
         symbols: different symbols, K, at least 2; `n_tokens` − 2 there.
-        spread: whether symbols stand anywhere among the blanks, as in selective copying; `variable` there.
         reverse: whether they are repeated last one first; `reverse` there.
         held_out_sequences: sequences to evaluate on.
         held_out_seed: which ones.
@@ -74,7 +74,6 @@ class Copying(SymbolTask):
     tokens: int = 10
     blanks: int = 100
     symbols: int = 8
-    spread: bool = False
     reverse: bool = False
 
     def __post_init__(self) -> None:
@@ -96,12 +95,8 @@ class Copying(SymbolTask):
         self._check_batch(batch_size, generator)
         context = self.length - self.tokens
         copied = torch.randint(1, self.symbols + 1, (batch_size, self.tokens), generator=generator)
-        columns = torch.arange(self.tokens).repeat(batch_size, 1)
-        if self.spread:
-            drawn = [torch.randperm(context, generator=generator)[: self.tokens] for _ in range(batch_size)]
-            columns = torch.stack(drawn).sort().values
-        inputs = torch.zeros(batch_size, self.length, dtype=torch.int64).scatter_(1, columns, copied)
-        inputs[:, context:] = self.symbols + 1
+        inputs = torch.zeros(batch_size, self.length, dtype=torch.int64)
+        inputs[:, : self.tokens], inputs[:, context:] = copied, self.symbols + 1
         targets = torch.full_like(inputs, IGNORED)
         targets[:, context:] = copied.flip(1) if self.reverse else copied
         return inputs, targets
@@ -118,10 +113,15 @@ class SelectiveCopying(SymbolTask):
     with symbols drawn independently and uniformly, at positions of which every choice is as likely as any other. The
     target at the j-th marker is the j-th symbol; nothing else has a target.
 
+    With `mad` a batch is what mad-lab's generator makes of a random seed. One marker stands before N blanks, at which
+    the symbols are repeated, and each blank before it stands before a symbol that is drawn for it uniformly, so that
+    the last symbol is always right before the marker.
+
     Attributes:
         tokens: symbols to be copied, N, at least 2.
-        length: tokens of a sequence, L, at least 2N.
+        length: tokens of a sequence, L, at least 2N; more than 2N + 1 with `mad`.
         symbols: different symbols, K, at least 2; 14 in Mamba, whose vocabulary of 16 has the blank and the marker.
+        mad: whether sequences are those of mad-lab.
         held_out_sequences: sequences to evaluate on.
         held_out_seed: which ones.
 
@@ -138,13 +138,15 @@ class SelectiveCopying(SymbolTask):
     tokens: int = 8
     length: int = 64
     symbols: int = 14
+    mad: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.length < 2 * self.tokens:
+        least, marked = (2 * self.tokens + 2, "a blank") if self.mad else (2 * self.tokens, "a marker")
+        if self.length < least:
             raise InputError(
-                f"length must be at least {2 * self.tokens}, for {self.tokens} tokens and a marker each, got "
-                f"{self.length}. Give a longer one, or fewer tokens."
+                f"length must be at least {least}, for {self.tokens} tokens and {marked} each, got {self.length}. Give "
+                "a longer one, or fewer tokens."
             )
 
     @property
@@ -155,11 +157,37 @@ class SelectiveCopying(SymbolTask):
     def sample(self, batch_size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """A random batch: inputs and targets, (S, L) int64 each."""
         self._check_batch(batch_size, generator)
-        context = self.length - self.tokens
+        if self.mad:
+            return self.mad_arrays(batch_size, random_seed(generator))
         copied = torch.randint(self.symbols, (batch_size, self.tokens), generator=generator)
-        columns = distinct(context, self.tokens, batch_size, generator).sort().values
-        inputs = torch.full((batch_size, self.length), self.symbols)
-        inputs[:, context:] = self.symbols + 1
+        columns = distinct(self.length - self.tokens, self.tokens, batch_size, generator).sort().values
+        return self._repeated(copied, columns)
+
+    def mad_arrays(self, sequences: int, seed: int) -> tuple[Tensor, Tensor]:
+        """What mad-lab's generator returns for a seed: the sequences to train on, then those to evaluate on.
+
+        Args:
+            sequences: number of sequences, S.
+            seed: of both generators of NumPy that it draws from.
+
+        Returns:
+            Inputs and targets, (S, L) int64.
+
+        Raises:
+            InputError: `mad` is False.
+        """
+        require_option("mad", self.mad)
+        copied = torch.from_numpy(np.random.default_rng(seed).integers(self.symbols, size=(sequences, self.tokens)))
+        blanks = (sequences, self.length - 2 * self.tokens - 1)
+        before = torch.from_numpy(np.random.RandomState(seed).randint(0, self.tokens, blanks))
+        order = torch.arange(self.tokens)
+        return self._repeated(copied, order + (before[:, None] <= order[:, None]).sum(-1))
+
+    def _repeated(self, copied: Tensor, columns: Tensor) -> tuple[Tensor, Tensor]:
+        """Inputs with symbols (S, N) in columns (S, N), and targets."""
+        context = self.length - self.tokens
+        inputs = torch.full((len(copied), self.length), self.symbols)
+        inputs[:, slice(context - 1, context) if self.mad else slice(context, None)] = self.symbols + 1
         targets = torch.full_like(inputs, IGNORED)
         targets[:, context:] = copied
         return inputs.scatter_(1, columns, copied), targets
@@ -181,9 +209,14 @@ class Compression(SymbolTask):
     all that a recurrent layer can know of the symbols at the indices is its state after c, so its ESS there is what the
     task needs. Because the indices come in random order, no fixed delay solves it.
 
+    With `mad` a batch is what mad-lab's generator makes of a random seed: symbols and c, and the target at each
+    position is the token there. A model that answers at the same positions needs no memory for that, and a training on
+    it warns.
+
     Attributes:
         tokens: symbols of a sequence, N, at least 2.
         symbols: different symbols, K, at least 2; 15 in MAD, whose vocabulary of 16 has the compression token.
+        mad: whether sequences are those of mad-lab.
         held_out_sequences: sequences to evaluate on.
         held_out_seed: which ones.
 
@@ -199,20 +232,28 @@ class Compression(SymbolTask):
 
     tokens: int = 16
     symbols: int = 15
+    mad: bool = False
 
     @property
     def vocabulary_size(self) -> int:
-        """The symbols, the compression token and the indices."""
-        return self.symbols + 1 + self.tokens
+        """The symbols, the compression token and the indices; no indices with `mad`."""
+        return self.symbols + 1 + (0 if self.mad else self.tokens)
 
     @property
     def length(self) -> int:
-        """Tokens of a sequence, L = 2N + 1."""
-        return 2 * self.tokens + 1
+        """Tokens of a sequence, L = 2N + 1, or N + 1 with `mad`."""
+        return (1 if self.mad else 2) * self.tokens + 1
+
+    @property
+    def chance(self) -> float:
+        """Expected share of the most frequent symbol among the answers of a sequence."""
+        return super().chance * (self.tokens / self.length if self.mad else 1)
 
     def sample(self, batch_size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """A random batch: inputs and targets, (S, L) int64 each."""
         self._check_batch(batch_size, generator)
+        if self.mad:
+            return self.mad_arrays(batch_size, random_seed(generator))
         compressed = torch.randint(self.symbols, (batch_size, self.tokens), generator=generator)
         queries = distinct(self.tokens, self.tokens, batch_size, generator)
         end = torch.full((batch_size, 1), self.symbols)
@@ -220,6 +261,24 @@ class Compression(SymbolTask):
         targets = torch.full_like(inputs, IGNORED)
         targets[:, self.tokens + 1 :] = compressed.gather(1, queries)
         return inputs, targets
+
+    def mad_arrays(self, sequences: int, seed: int) -> tuple[Tensor, Tensor]:
+        """What mad-lab's generator returns for a seed: the sequences to train on, then those to evaluate on.
+
+        Args:
+            sequences: number of sequences, S.
+            seed: of NumPy's generator.
+
+        Returns:
+            Inputs and targets, (S, L) int64.
+
+        Raises:
+            InputError: `mad` is False.
+        """
+        require_option("mad", self.mad)
+        drawn = np.random.default_rng(seed).integers(self.symbols, size=(sequences, self.tokens))
+        inputs = torch.nn.functional.pad(torch.from_numpy(drawn), (0, 1), value=self.symbols)
+        return inputs, inputs.clone()
 
 
 def most_frequent_share(draws: int, symbols: int) -> float:

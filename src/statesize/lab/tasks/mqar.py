@@ -1,4 +1,4 @@
-"""Multi-query associative recall, and the same with the draws of Zoology's own generator: which value had this key?
+"""Multi-query associative recall: which value had this key?
 
 Source: Arora et al., "Zoology: Measuring and improving recall in efficient language models", 2023, section 3 and
 appendix E, and the generator `multiquery_ar` of its repository.
@@ -7,15 +7,14 @@ appendix E, and the generator `multiquery_ar` of its repository.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Self
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from statesize.check import require_kind, require_real
+from statesize.check import require_real
 from statesize.errors import InputError
-from statesize.lab.tasks.synthetic import PairTask, distinct
+from statesize.lab.tasks.synthetic import PairTask, distinct, random_seed, require_option
 from statesize.lab.tasks.task import IGNORED
 
 
@@ -36,12 +35,20 @@ class MQAR(PairTask):
     with a probability proportional to g^(gap_power − 1), the power law of Zoology (`power_a` there). The order of the
     pairs is independent of it, so that a position alone says nothing about the answer.
 
+    With `zoology` a batch is what Zoology's own generator makes of a random seed. Id 0 is no key, each pair is queried
+    once, and queries stand at every other position only, whose number is the g of their weight. The first pair draws
+    its position first, so that early pairs tend to be queried early, and the position alone says something about the
+    answer. All other positions hold id 0, or any id of the vocabulary if `random_fillers`.
+
     Attributes:
         pairs: key-value pairs, P, at least 2.
-        length: tokens of a sequence, L, more than 2P.
-        vocabulary_size: number of token ids, V, at least 2P.
-        query_share: share of the positions after the pairs that are queries, in (0, 1].
-        gap_power: 1 for query positions that are drawn uniformly; nearer to 0, most are close to the pairs.
+        length: tokens of a sequence, L, more than 2P; even and at least 4P with `zoology`.
+        vocabulary_size: number of token ids, V, at least 2P; more than L with `zoology`.
+        query_share: share of the positions after the pairs that are queries, in (0, 1]; 1 with `zoology`.
+        gap_power: 1 for query positions that are drawn uniformly; nearer to 0, most are close to the pairs. 0.01 in
+            Zoology.
+        zoology: whether sequences are those of Zoology.
+        random_fillers: `random_non_queries` in Zoology; always True without `zoology`.
         held_out_sequences: sequences to evaluate on.
         held_out_seed: which ones.
 
@@ -60,6 +67,8 @@ class MQAR(PairTask):
     vocabulary_size: int = 64
     query_share: float = 1.0
     gap_power: float = 1.0
+    zoology: bool = False
+    random_fillers: bool = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -74,27 +83,23 @@ class MQAR(PairTask):
                 "Give a longer one, or fewer pairs."
             )
         require_real("query_share", self.query_share, above=0, most=1)
+        if self.zoology:
+            self._check_zoology()
+        elif not self.random_fillers:
+            raise InputError("random_fillers must be True without zoology, got False. Set zoology, too.")
 
-    @classmethod
-    def zoology(cls, pairs: int, length: int, vocabulary_size: int = 8192) -> Self:
-        """The setting of Zoology: each pair is queried once, and gap_power is 0.01.
-
-        There, queries stand on every other position only, and fillers may be keys too: see `ZoologyMQAR`.
-
-        Args:
-            pairs: key-value pairs, P.
-            length: tokens of a sequence, at least 3P.
-            vocabulary_size: number of token ids.
-
-        Returns:
-            The task.
-
-        Raises:
-            InputError: the queries do not fit in the length.
-        """
-        if length < 3 * pairs:
-            raise InputError(f"length must be at least {3 * pairs}, for {pairs} pairs and a query each, got {length}.")
-        return cls(pairs, length, vocabulary_size, query_share=pairs / (length - 2 * pairs), gap_power=0.01)
+    def _check_zoology(self) -> None:
+        if self.query_share != 1:
+            raise InputError(f"query_share must be 1 with zoology, which asks each pair once, got {self.query_share}.")
+        if self.length % 2 or self.length < 4 * self.pairs:
+            raise InputError(
+                f"length must be even and at least 4 pairs, {4 * self.pairs}, got {self.length}. Give a longer one."
+            )
+        if self.vocabulary_size <= self.length:
+            raise InputError(
+                f"vocabulary_size must be more than length, {self.length}, got {self.vocabulary_size}. Give more."
+            )
+        require_real("gap_power", self.gap_power, above=0)
 
     @property
     def keys(self) -> int:
@@ -104,11 +109,13 @@ class MQAR(PairTask):
     @property
     def queries(self) -> int:
         """Number of queries of a sequence."""
-        return max(round(self.query_share * (self.length - 2 * self.pairs)), 1)
+        return self.pairs if self.zoology else max(round(self.query_share * (self.length - 2 * self.pairs)), 1)
 
     def sample(self, batch_size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """A random batch: inputs and targets, (S, L) int64 each."""
         self._check_batch(batch_size, generator)
+        if self.zoology:
+            return self.zoology_arrays(batch_size, random_seed(generator), generator)
         start, gaps = 2 * self.pairs, self.length - 2 * self.pairs
         keys = distinct(self.keys, self.pairs, batch_size, generator)
         values = self.keys + distinct(self.vocabulary_size - self.keys, self.pairs, batch_size, generator)
@@ -127,61 +134,7 @@ class MQAR(PairTask):
         positions = start + race(log_weights, self.queries, batch_size, generator)
         return inputs.scatter_(1, positions, queries), targets.scatter_(1, positions, answers)
 
-
-@dataclass(frozen=True)
-class ZoologyMQAR(PairTask):
-    """Zoology's multi-query associative recall: a batch is what its generator makes of the same random numbers.
-
-    Ids 1 … V//2 − 1 are keys and V//2 … V − 1 values. P pairs come first; each is queried once, at every other position
-    after them, whose number g = 1, 2, … has a weight g^(gap_power − 1). The first pair draws its position first, so
-    that early pairs tend to be queried early: unlike in `MQAR`, the position alone says something about the answer. All
-    other positions hold id 0, or any id of the vocabulary if `random_fillers`.
-
-    Attributes:
-        pairs: key-value pairs, P, at least 2.
-        length: tokens of a sequence, L, even and at least 4P.
-        vocabulary_size: number of token ids, V, more than L.
-        gap_power: `power_a` there; 1 is uniform.
-        random_fillers: `random_non_queries` there.
-        held_out_sequences: sequences to evaluate on.
-        held_out_seed: which ones.
-
-    Raises:
-        InputError: a number is out of range.
-
-    Examples:
-        >>> task = ZoologyMQAR(pairs=2, length=8, vocabulary_size=12, random_fillers=False)
-        >>> inputs, targets = task.sample(1, torch.Generator().manual_seed(0))
-        >>> inputs.shape, (targets != IGNORED).sum().item(), task.chance
-        (torch.Size([1, 8]), 2, 0.5)
-    """
-
-    pairs: int = 8
-    length: int = 64
-    vocabulary_size: int = 8192
-    gap_power: float = 0.01
-    random_fillers: bool = True
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require_kind("random_fillers", self.random_fillers, bool, "True or False")
-        if self.length % 2 or self.length < 4 * self.pairs:
-            raise InputError(
-                f"length must be even and at least 4 pairs, {4 * self.pairs}, got {self.length}. Give a longer one."
-            )
-        if self.vocabulary_size <= self.length:
-            raise InputError(
-                f"vocabulary_size must be more than length, {self.length}, got {self.vocabulary_size}. Give more."
-            )
-        require_real("gap_power", self.gap_power, above=0)
-
-    def sample(self, batch_size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """A random batch: inputs and targets, (S, L) int64 each."""
-        self._check_batch(batch_size, generator)
-        seed = int(torch.randint(2**32, (), generator=generator))
-        return self.arrays(batch_size, seed, generator)
-
-    def arrays(self, sequences: int, seed: int, fillers: torch.Generator) -> tuple[Tensor, Tensor]:
+    def zoology_arrays(self, sequences: int, seed: int, fillers: torch.Generator) -> tuple[Tensor, Tensor]:
         """What Zoology's generator returns for a seed of NumPy and a state of torch's generator.
 
         Args:
@@ -191,7 +144,11 @@ class ZoologyMQAR(PairTask):
 
         Returns:
             Inputs and targets, (S, L) int64.
+
+        Raises:
+            InputError: `zoology` is False.
         """
+        require_option("zoology", self.zoology)
         legacy = np.random.RandomState(seed)
         first_value, start = self.vocabulary_size // 2, 2 * self.pairs
         weights = np.arange(1, (self.length - start) // 2 + 1) ** (self.gap_power - 1)

@@ -11,10 +11,8 @@ from statesize.check import refuse, require_kind
 from statesize.errors import InputError
 from statesize.lab.tasks.arrays import ArrayTask, read_arrays
 from statesize.lab.tasks.copying import Compression, Copying, SelectiveCopying
-from statesize.lab.tasks.mad import MADCompression, MADSelectiveCopying
-from statesize.lab.tasks.mad_recall import MADFuzzyRecall, MADMemorisation, MADRecall
 from statesize.lab.tasks.mixture import Mixture
-from statesize.lab.tasks.mqar import MQAR, ZoologyMQAR
+from statesize.lab.tasks.mqar import MQAR
 from statesize.lab.tasks.rebinding import Rebinding
 from statesize.lab.tasks.synthetic import SyntheticTask, number_fields
 from statesize.lab.tasks.task import StudyTask
@@ -24,13 +22,7 @@ _TASKS: dict[str, type[SyntheticTask]] = {
     "selective_copying": SelectiveCopying,
     "compression": Compression,
     "rebinding": Rebinding,
-    "zoology_mqar": ZoologyMQAR,
     "copying": Copying,
-    "mad_recall": MADRecall,
-    "mad_fuzzy_recall": MADFuzzyRecall,
-    "mad_selective_copying": MADSelectiveCopying,
-    "mad_compression": MADCompression,
-    "mad_memorisation": MADMemorisation,
 }
 
 
@@ -118,7 +110,7 @@ def build_task(settings: Mapping[str, object]) -> StudyTask:
 
 
 def task_settings(task: StudyTask) -> dict[str, Any]:
-    """What `build_task` builds an equal task from: its name and all of its numbers, ready for JSON and TOML.
+    """What `build_task` builds an equal task from: its name and its numbers, ready for JSON and TOML.
 
     Args:
         task: a task of a registered class, of a file of arrays, or a mixture of such tasks.
@@ -137,5 +129,12 @@ def task_settings(task: StudyTask) -> dict[str, Any]:
         return {"name": ARRAYS, **{name: getattr(task, name) for name in _ARRAY_FIELDS}}
     for name, known in _TASKS.items():
         if isinstance(task, SyntheticTask) and known is type(task):
-            return {"name": name, **{field: getattr(task, field) for field in number_fields(known)}}
+            numbers = {field: getattr(task, field) for field in number_fields(known)}
+            # Switches at their defaults are left out, so that runs keep their keys where a task has a new one.
+            unused = {
+                field
+                for field, value in numbers.items()
+                if isinstance(value, bool) and value is getattr(known, field, None)
+            }
+            return {"name": name, **{field: value for field, value in numbers.items() if field not in unused}}
     raise InputError(f"task must be registered, got {type(task).__qualname__}. Register it with register_task first.")

@@ -87,7 +87,7 @@ def _warn_of_copies(task: Task) -> None:
         if bool(scored.any()) and torch.equal(inputs[scored], targets[scored]):
             warnings.warn(
                 f"the answers of {type(task).__name__} stand in its input at the positions of their queries: a model "
-                "needs no memory for them. Shift the targets, or take a task with later queries, such as Compression.",
+                "needs no memory for them. Shift the targets, or take a task with later queries, such as MQAR.",
                 stacklevel=3,
             )
 

@@ -11,6 +11,7 @@ from statesize.adapters.capture import capture
 from statesize.errors import InputError
 from statesize.lab.mixers import LanguageModel
 from statesize.lab.studies.conclude import conclude
+from statesize.lab.studies.distillation.predictions import predicted_error, smallest_size
 from statesize.lab.studies.grid.cost import work
 from statesize.lab.studies.grid.executors import run_here
 from statesize.lab.studies.grid.grid import Run
@@ -20,7 +21,6 @@ from statesize.lab.studies.grid.students import Distillation
 from statesize.lab.studies.grid.study import run_study
 from statesize.lab.training import train_in_memory
 from statesize.measurement.measurement import measure
-from statesize.reduction.recommendation import predicted_error, recommend_state_size
 
 PLAN = Distillation(key_sizes=(1, 2), losses=(0.3,), steps=2, batch_size=4)
 
@@ -59,7 +59,7 @@ def test_sizes_and_predictions_are_those_of_the_teacher_as_it_is_measured(run, r
     last = rows[-1]
     for layer, captured in enumerate(capture(teacher, input_ids)):
         measured = measure(captured.operator)
-        named = recommend_state_size(measured, 0.3).state_size
+        named = smallest_size(measured, 0.3)
         assert last[f"student_size_layer_{layer}"] == named
         assert last[f"student_predicted_layer_{layer}"] == pytest.approx(predicted_error(measured, named))
 

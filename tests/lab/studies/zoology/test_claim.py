@@ -13,7 +13,7 @@ METRIC = "relative_0.01"
 
 def row(mixer, width, rate, accuracy, step):
     return {
-        **{"run": f"{mixer}{width}{rate}", "status": "done", "task": "zoology_mqar", "kv": 4, "length": 64},
+        **{"run": f"{mixer}{width}{rate}", "status": "done", "task": "mqar", "kv": 4, "length": 64},
         **{"chance": 0.25, "mixer": mixer, "key_size": 8, "heads": 1, "width": width, "rate": rate, "seed": 0},
         **{"intervention": "none", "state_size": 8.0, "step": step, "final": step > 0, "accuracy": accuracy},
         **{"sequence_accuracy": accuracy**4, METRIC: 10 * accuracy, f"utilisation_{METRIC}": accuracy / 2},

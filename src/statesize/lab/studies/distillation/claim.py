@@ -13,6 +13,7 @@ import altair as alt
 import numpy as np
 
 from statesize.errors import InputError
+from statesize.lab.studies.distillation.predictions import calibrate
 from statesize.lab.studies.distillation.students import DistilledStudent, LoneModel, columns, lone_models, students_of
 from statesize.lab.studies.grid.run import Row
 from statesize.lab.studies.page.charts import SIDE, chart_data, palette, points, rounded
@@ -20,7 +21,6 @@ from statesize.lab.studies.page.conclusion import Conclusion, Findings
 from statesize.lab.studies.page.final import grid_findings, grouped
 from statesize.lab.studies.statistics import mean, spearman, spearman_evidence
 from statesize.lab.studies.verdicts import Claim
-from statesize.reduction.recommendation import calibrate
 
 WANTED = (0.1, 0.2, 0.3, 0.5)
 """Losses for which sizes of held-out teachers are recommended."""

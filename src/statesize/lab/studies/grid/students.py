@@ -15,11 +15,11 @@ from statesize.adapters.capture import capture
 from statesize.check import require_count, require_kind, require_real
 from statesize.lab.mixers.config import ModelConfig
 from statesize.lab.mixers.model import LanguageModel
+from statesize.lab.studies.distillation.predictions import least_error, predicted_error, smallest_size
 from statesize.lab.tasks.task import Task
 from statesize.lab.training.config import TrainingConfig
 from statesize.lab.training.distillation import Objective, discrepancy, distil, student_of
 from statesize.measurement.measurement import measure
-from statesize.reduction.recommendation import least_error, predicted_error, recommend_state_size
 
 # Students' weights and batches are drawn apart from those of their teachers, which have seeds of a few digits.
 _OPERATORS_SEED, _PREDICTIONS_SEED = 10**9, 2 * 10**9
@@ -31,7 +31,7 @@ class Distillation:
 
     Attributes:
         key_sizes: n of students that have the same in each layer.
-        losses: Wanted operator errors, for each of which a student has the sizes that `recommend_state_size` names.
+        losses: Wanted operator errors, for each of which a student has the smallest sizes that are predicted to do.
         steps: Steps of learning the operators, and again of learning hidden states and predictions.
         batch_size: Sequences of a step.
         rate: Learning rate for the operators; half of it for the rest.
@@ -93,7 +93,7 @@ def students(
     operators = [captured.operator for captured in capture(teacher, input_ids)]
     measured = [measure(operator, outputs=("entropy",), entropy_accuracy=2e-4) for operator in operators]
     uniform = [(math.nan, [size] * len(measured)) for size in plan.key_sizes]
-    named = [(loss, [recommend_state_size(layer, loss).state_size for layer in measured]) for loss in plan.losses]
+    named = [(loss, [smallest_size(layer, loss) for layer in measured]) for loss in plan.losses]
     for wanted, sizes in [*uniform, *named]:
         student = student_of(teacher, sizes, torch.Generator().manual_seed(_OPERATORS_SEED + training.seed), plan.mixer)
         config = _config(training, plan, _OPERATORS_SEED, plan.rate)

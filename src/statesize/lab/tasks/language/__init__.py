@@ -1,1 +1,1 @@
-"""Language modelling: a corpus, the task over it, and the n-gram models that a text model must beat."""
+"""Language modelling: a corpus, and the task over it."""
