@@ -26,7 +26,7 @@ from oracles.engine_pairs import Pairs
 from oracles.operators import FAMILIES
 from oracles.references import Reference
 
-from benchmarks.cases import versions
+from benchmarks.cases import made
 from statesize.io.files import replace_file
 from statesize.io.machine import machine
 
@@ -108,7 +108,7 @@ def main() -> int:
         "default_bounds": default_bounds(given.seeds),
         "seconds": round(time.process_time() - start, 1),
         "machine": machine(),
-        "versions": versions() | {"mpmath": version("mpmath")},
+        "made": made("mpmath"),
     }
     for name in REFERENCES:
         part = document[name]

@@ -6,6 +6,8 @@ import ctypes
 import gc
 import math
 import multiprocessing
+import shlex
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -13,6 +15,7 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -282,10 +285,16 @@ def document(rows: list[dict[str, Any]], *packages: str, **more: Any) -> dict[st
         "threads": torch.get_num_threads(),
         "clock": clock(),
         "machine": machine(),
-        "versions": versions(*packages),
+        "made": made(*packages),
     }
 
 
-def versions(*packages: str) -> dict[str, str]:
-    """Versions of what does the arithmetic, and of packages."""
-    return installed("torch", "numpy", "numba", *packages)
+def made(*packages: str) -> dict[str, Any]:
+    """What made a record: the commit, the command, versions of what does the arithmetic and of packages, the date."""
+    git = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    return {
+        "commit": subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip(),  # noqa: S603
+        "command": shlex.join(["python", *sys.orig_argv[1:]]),
+        "versions": installed("torch", "numpy", "numba", *packages),
+        "date": datetime.now(UTC).date().isoformat(),
+    }

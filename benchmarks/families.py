@@ -40,7 +40,7 @@ TABLE = ROOT / "src" / "statesize" / "adapters" / "families.json"
 PINNED = re.search(r"^transformers==(\S+)$", (ROOT / "constraints.txt").read_text("utf-8"), re.MULTILINE)[1]
 
 
-def document(rows: list[Row], before: dict[str, Any], installed: str) -> dict[str, object]:
+def document(rows: list[Row], before: dict[str, Any], installed: str) -> dict[str, Any]:
     """What families.json holds after a sweep with the installed version, where it held something before."""
     known = {family["name"]: family for family in before["families"]}
     found = {row.family: row.status for row in rows}
@@ -61,6 +61,12 @@ def document(rows: list[Row], before: dict[str, Any], installed: str) -> dict[st
             statuses[installed] = found[family["name"]]
         family["versions"] = dict(sorted(statuses.items(), key=lambda item: Version(item[0])))
     return {"schema": 1, "transformers": PINNED, "families": families}
+
+
+def lines(table: dict[str, Any]) -> str:
+    """JSON with a line a family."""
+    families = ",\n".join(json.dumps(family, ensure_ascii=False) for family in table["families"])
+    return json.dumps(table | {"families": "FAMILIES"}).replace('"FAMILIES"', f"[\n{families}\n]") + "\n"
 
 
 def _figure(value: float | None) -> str:
@@ -95,7 +101,7 @@ def main() -> int:
     if not asked:
         # Read anew: a sweep with another version may have ended meanwhile.
         after = document(rows, json.loads(TABLE.read_text("utf-8")), installed)
-        replace_file(TABLE, (json.dumps(after, indent=1, ensure_ascii=False) + "\n").encode())
+        replace_file(TABLE, lines(after).encode())
     return int(any(row.status == "wrong" for row in rows))
 
 

@@ -1,9 +1,9 @@
-"""Layers of flash-linear-attention against its references and its kernels: `python benchmarks/fla_layers.py [NAME …]`.
+"""Layers of flash-linear-attention against its references and its kernels: `python -m benchmarks.fla_layers [NAME …]`.
 
 A tiny layer of each kind, with gates off their defaults, is captured at 32 and 72 positions, so that both the recurrent
 and the chunked kernels run: over fla's torch references, and over its own Triton kernels in the interpreter, in a
-process each. What T u differs by from what the kernel returned goes into docs/fla.json. With names, only these layers
-are run anew.
+process each. What T u differs by from what the kernel returned goes into results/families/fla.json. With names, only
+these layers are run anew.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import json
 import os
 import subprocess
 import sys
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +20,11 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from oracles.fla_layers import FLASH_ATTENTION, IN_TORCH, LAYERS
 
+from benchmarks.cases import made
 from statesize.io.files import replace_file
 
 ROOT = Path(__file__).parents[1]
-TABLE = ROOT / "docs" / "fla.json"
+TABLE = ROOT / "results" / "families" / "fla.json"
 RUNS = tuple((by, length) for by in ("references", "kernels") for length in (32, 72))
 
 
@@ -42,8 +42,7 @@ def main() -> None:
     parser.add_argument("names", nargs="*", choices=[[], *LAYERS], metavar="NAME")
     names = parser.parse_args().names
     document: dict[str, Any] = json.loads(TABLE.read_text("utf-8")) if TABLE.exists() else {"layers": {}}
-    document |= {"schema": 1, "command": "python benchmarks/fla_layers.py"}
-    document |= {package: version(package) for package in ("flash-linear-attention", "triton", "torch")}
+    document |= {"schema": 1, "made": made("flash-linear-attention", "triton")}
     kept = document["layers"] if names else {}
     for by, length in RUNS:
         for found in run(by, length, names):

@@ -1,9 +1,9 @@
-"""How long layers of flash-linear-attention take on a CPU: `python benchmarks/fla_time.py`.
+"""How long layers of flash-linear-attention take on a CPU: `python -m benchmarks.fla_time`.
 
 Capture: models of fla with 4 layers, 256 wide, run over its torch references, one sequence of 256 tokens and two at
 once; `capture`, all checks included, and a forward pass alternate, and the least time of each counts. Training: a step
 of models of `statesize train`, with layers of fla as mixers in torch, beside `gla`. Times are those of the processor,
-on one thread. It goes into docs/fla.json.
+on one thread. It goes into results/families/fla.json.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from statesize.io.files import replace_file
 from statesize.lab.mixers import LanguageModel, ModelConfig
 from statesize.lab.mixers.registry import FLA_MIXERS
 
-TABLE = Path(__file__).parents[1] / "docs" / "fla.json"
+TABLE = Path(__file__).parents[1] / "results" / "families" / "fla.json"
 MODELS: dict[str, dict[str, Any]] = {
     "GLA": {"num_heads": 4},
     "RetNet": {"num_heads": 4},
@@ -97,7 +97,7 @@ def main() -> None:
     use_references()
     document = json.loads(TABLE.read_text("utf-8"))
     document["time"] = {
-        "command": "python benchmarks/fla_time.py",
+        "command": "python -m benchmarks.fla_time",
         "length": LENGTH,
         "batch": BATCH,
         "capture": [timed(name, given, count) for name, given in MODELS.items() for count in SEQUENCES],

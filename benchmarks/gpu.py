@@ -1,4 +1,4 @@
-"""All that needs a GPU, in one document: `python -m benchmarks.gpu [--output docs/gpu.json]`.
+"""All that needs a GPU, in one document: `python -m benchmarks.gpu [--output FILE]`.
 
 Each engine against itself on the CPU: the same counts, how far entropies differ, seconds of both and what the GPU held.
 Then a profile of a Llama shape of 1.2 billion random weights in bfloat16, one text of 512 tokens, all heads, and a

@@ -14,7 +14,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from benchmarks.cases import versions
+from benchmarks.cases import made
 from statesize.io.machine import machine
 
 LIMIT = 0.3
@@ -96,7 +96,7 @@ def main() -> None:
             "limit": LIMIT,
             "rounds": given.rounds,
             "machine": machine(),
-            "versions": versions(),
+            "made": made(),
         }
         given.output.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
 

@@ -17,7 +17,7 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from benchmarks.cases import child_process, forget_peak, now, peak_resident_bytes, random_tokens, versions
+from benchmarks.cases import child_process, forget_peak, made, now, peak_resident_bytes, random_tokens
 from statesize.io.machine import machine
 from statesize.measurement.settings import Channels
 from statesize.profiling.plan import plan
@@ -252,7 +252,7 @@ def main() -> None:
         )
         print(f"| {' | '.join(cells)} |", flush=True)
     if options.output:
-        document = {"rows": rows, "machine": machine(), "versions": versions()}
+        document = {"rows": rows, "machine": machine(), "made": made()}
         options.output.write_text(json.dumps(document, indent=1), encoding="utf-8")
 
 

@@ -21,10 +21,10 @@ from benchmarks.cases import (
     attention,
     gated,
     irregular_convolution,
+    made,
     peak_bytes,
     selective,
     smooth_attention,
-    versions,
 )
 from statesize.io.machine import machine
 from statesize.measurement.measurement import measure
@@ -157,7 +157,7 @@ def main() -> int:
             "gigabytes": given.gigabytes,
             "rows": rows,
             "machine": machine(),
-            "versions": versions(),
+            "made": made(),
         }
         given.output.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     return 0

@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from network.coverage import Outcome, outcomes
 
-from benchmarks.cases import versions
+from benchmarks.cases import made
 from statesize.io.files import replace_file
 from statesize.io.machine import machine
 
@@ -63,7 +63,7 @@ def main() -> int:
         "dimensions": [min(one.dimension for one in found), max(one.dimension for one in found)],
         "seconds": round(time.process_time() - start, 1),
         "machine": machine(),
-        "versions": versions(),
+        "made": made(),
     }
     every = document["all"]
     for name, part in (("all", every), ("estimated", document["estimated"]), *document["by_kind"].items()):

@@ -1,4 +1,4 @@
-"""Do layers as published learn recall as the lean ones do? `python -m benchmarks.published_layers docs/layers.json`.
+"""Do layers as published learn recall as the lean ones do? `python -m benchmarks.published_layers FILE`.
 
 Each mixer learns multi-query associative recall in a model of two layers, and those that lag behind learn it again in
 more steps, as their lean ones do. Mixers without short convolution get learned positions. A run that is done is not

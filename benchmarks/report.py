@@ -18,7 +18,7 @@ import torch
 from playwright.sync_api import Browser, sync_playwright
 from transformers import BambaConfig, BambaForCausalLM
 
-from benchmarks.cases import versions
+from benchmarks.cases import made
 from statesize.io.machine import machine
 from statesize.lab import zoo
 from statesize.lab.tasks.language.text import encode
@@ -109,7 +109,7 @@ def main() -> None:
             "writing_processor_seconds": written,
             "visits": visits,
             "machine": machine(),
-            "versions": versions(),
+            "made": made(),
         }
         options.output.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
 

@@ -1,4 +1,4 @@
-"""ESS while a text model of each mixer learns: `python -m benchmarks.text_series RUNS docs/text_series.json`.
+"""ESS while a text model of each mixer learns: `python -m benchmarks.text_series RUNS FILE`.
 
 Each model of the default size learns the bundled text by `statesize train text`, into a folder of RUNS, and all its
 checkpoints read the same four bundled documents. Runs that are there are resumed.

@@ -1,4 +1,4 @@
-"""Does ESS suffice in longer texts? `python -m benchmarks.truncation_lengths docs/truncation_lengths.json MODEL [...]`.
+"""Does ESS suffice in longer texts? `python -m benchmarks.truncation_lengths FILE MODEL [...]`.
 
 MODEL is what `statesize truncate` takes. The file gets one entry a model and length, and those that are in it are not
 run again. Each length has five pieces of the bundled prose, cut in the middle. No claim was fixed. SmolLM2 takes a

@@ -1,8 +1,7 @@
-"""Maintainers' campaigns against the package: random calls and layers, faults, long runs, changes of the code.
+"""Maintainers' campaigns against the package: random calls and layers, and faults.
 
-They run from the root of a checkout, for minutes to hours: `python -m campaigns.fuzz`, and likewise `layers`, `faults`,
-`soak`, `mutation` and `determinism`; `--output` keeps the figures of docs/promises.md. Small models and
-grids come from tests/.
+They run from the root of a checkout, for minutes to hours: `python -m campaigns.fuzz`, and likewise `layers` and
+`faults`; `--output` keeps what was found. Small models and grids come from tests/.
 """
 
 import sys

@@ -14,10 +14,9 @@ release = version = __version__
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.mathjax"]
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 3
-# Notebooks are made from the pages of the same names by docs/notebooks.py.
-exclude_patterns = ["_build", "**.ipynb", "README.md"]  # the last is part of the index
+exclude_patterns = ["_build", "README.md"]  # the last is part of the index
 
-# Pages with {code-cell} blocks are run; one that raises fails the build.
+# Pages with {code-cell} blocks are run, and left as notebooks in _build/jupyter_execute; one that raises is an error.
 nb_execution_mode = "force"
 nb_execution_raise_on_error = True
 nb_execution_timeout = 600  # for a cell, on a busy machine

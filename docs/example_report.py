@@ -1,4 +1,4 @@
-"""The report that the tutorial reads, two bundled models on the same bundled text: `python docs/example_report.py`."""
+"""The report that the tutorial reads: two bundled models on the same bundled text."""
 
 from pathlib import Path
 
@@ -20,7 +20,3 @@ def write_example_report(path: Path) -> None:
         settings = {"stride": 2, "source": {"kind": "bundled"}}
         profiles.append(profile(model, ids, tokenizer=tokenizer, name=name, **settings))
     write_report(profiles, path)
-
-
-if __name__ == "__main__":
-    write_example_report(Path(__file__).with_name("example-report.html"))

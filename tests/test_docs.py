@@ -2,7 +2,6 @@
 
 import ast
 import importlib
-import json
 import re
 from dataclasses import fields
 from inspect import ismodule
@@ -13,6 +12,7 @@ import pytest
 from benchmarks.cases import SCHEMA
 from benchmarks.engines import Row
 from statesize.spectra.choice import ENGINES
+from tools.figures.on_record import read_json
 from tools.figures.pages import BLOCK
 
 ROOT = Path(__file__).parent.parent
@@ -99,7 +99,7 @@ def test_what_the_pages_import_is_in_the_api():
 
 
 def test_the_performance_page_is_of_the_benchmark_s_present_form():
-    found = json.loads((DOCS / "engines.json").read_text(encoding="utf-8"))
+    found = read_json("engines")
     assert found["schema"] == SCHEMA
     assert {field.name for field in fields(Row)} == set(found["rows"][0])
     assert {row["engine"] for row in found["rows"]} <= set(ENGINES)

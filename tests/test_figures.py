@@ -2,17 +2,12 @@
 
 import json
 import re
-from pathlib import Path
 
 import pytest
 
 from tools.figures import caveats, families, figures, pages, smaller_states, trained_families, trends, two_models
-
-DOCS = Path(__file__).parents[1] / "docs"
-
-
-def kept(name):
-    return json.loads((DOCS / name).read_text(encoding="utf-8"))
+from tools.figures.on_record import RESULTS, read_json
+from tools.figures.pages import DOCS
 
 
 def test_every_page_has_the_figures_of_the_records():
@@ -45,18 +40,6 @@ def test_figures_are_written_between_their_marks():
 
 
 def test_figures_are_those_of_the_document():
-    found = figures.fuzz(
-        {"calls": 2000, "seed": 3, "answered": {"a": 1200, "b": 3}, "refused": {}, "findings": [{}], "seconds": 1.6}
-    )
-    assert found == {
-        "calls": "2,000", "seed": "3", "answered": "1,203", "refused": "0", "findings": "1", "seconds": "2"
-    }  # fmt: skip
-    held = {"model": "sa", "length": 4096, "memory": 600_000_000, "peak": 300_000_000}
-    assert figures.budget({"memory": "300MB", "rows": [held | {"refused": [1]}, held | {"refused": []}]}) == {
-        "table": "| model | tokens | refused; would do | peak | peak / memory |\n| --- | --- | --- | --- | --- |\n"
-        "| sa | 4,096 | 600 MB | 300 MB | 0.50 |\n| sa | 4,096 | – | 300 MB | 0.50 |",
-        "given": "300MB",
-    }
     row = {"engine": "dense", "operator": "T", "length": 4000, "peaks": [{"length": 1024, "peak": 3, "model": 4}]}
     table = "| engine | operator | longest in 24 GB | peak / model |\n| --- | --- | --- | --- |"
     assert figures.largest({"gigabytes": 24.0, "rows": [row]}) == {
@@ -93,9 +76,8 @@ def test_layers_of_fla_count_where_all_of_them_is_measured():
         "capture": [{"model": "GLA", "ratio": ratio} for ratio in (4.96, 3)],
         "training": [{"mixer": "gla", "seconds": 0.75}],
     }
-    found = families.fla(
-        {"layers": layers, "time": times, "flash-linear-attention": "0.6.0", "triton": "3.9.0", "torch": "2.13.0"}
-    )
+    versions = {"flash-linear-attention": "0.6.0", "triton": "3.9.0", "torch": "2.13.0"}
+    found = families.fla({"layers": layers, "time": times, "made": {"versions": versions}})
     assert (found["references"], found["kernels"]) == ("3", "2")
     assert (found["capture"], found["training"]) == ("5.0 and 3.0 (GLA)", "0.8 s (`gla`)")
     assert found["versions"] == "fla 0.6.0, triton 3.9.0, torch 2.13.0"
@@ -113,38 +95,19 @@ def test_families_are_listed_once_with_their_mixers():
 
 
 def test_what_was_run_keeps_the_promises():
-    determinism, soak = kept("determinism.json")["compared"], kept("soak.json")
-    assert all(set(found) == {"identical"} for name, found in determinism.items() if name != "other threads")
-    assert "different" not in determinism["other threads"]
-    assert all(soak["end"][name] <= soak["start"][name] for name in ("threads", "descriptors", "modules"))
-    assert not kept("fuzz.json")["findings"]
-    assert not kept("layers_campaign.json")["findings"]
-    assert not kept("strangers.json")["findings"]
-    assert len(kept("fla.json")["layers"]) == 45
-    for row in kept("budget.json")["rows"]:
-        assert all(run["peak"] <= 1.1 * run["memory"] for run in (row, *row["refused"]))
-        assert row["plan_peak"] <= 1.1 * max(row["peak"], row["memory"])
-    coverage = kept("coverage.json")
-    assert coverage["covered_branches"] >= 0.95 * coverage["num_branches"]
+    assert not read_json("layers_campaign")["findings"]
+    assert len(read_json("fla")["layers"]) == 45
     assert all(
-        part["outside"] == 0 for part in kept("agreement.json").values() if isinstance(part, dict) and "outside" in part
+        part["outside"] == 0 for part in read_json("agreement").values() if isinstance(part, dict) and "outside" in part
     )
 
 
-def test_survivors_of_the_mutations_have_reasons():
-    document = kept("mutation.json")
-    survivors = [row for row in document["mutants"] if row["outcome"] == "survived"]
-    assert document["made"] - document["killed"] == len(survivors)
-    assert all(row.get("reason") for row in survivors)
-    assert document["killed"] >= 0.85 * document["made"]
-
-
-def test_the_sums_of_faults_are_those_of_each():
-    document = kept("faults.json")
-    survivals = document["survivals"]
-    assert document["faults"] == len(survivals) == len({survival["number"] for survival in survivals})
-    assert document["lost"] == sum(len(survival["lost"]) for survival in survivals) == 0
-    assert document["problems"] == sum(len(survival["problems"]) for survival in survivals) == 0
+@pytest.mark.parametrize("path", sorted(RESULTS.rglob("*.json*")), ids=lambda path: f"{path.parent.name}-{path.stem}")
+def test_every_record_says_what_made_it(path):
+    text = path.read_text("utf-8")
+    made = json.loads(text.splitlines()[0] if path.suffix == ".jsonl" else text)["made"]
+    assert list(made) == ["commit", "command", "versions", "date"]
+    assert all(made.values())
 
 
 def test_the_table_of_lengths_marks_what_lies_beyond_the_training():
@@ -171,7 +134,7 @@ def test_the_table_of_lengths_marks_what_lies_beyond_the_training():
 
 
 def test_architectures_are_of_one_size_and_read_as_much():
-    document = kept("architectures.json")
+    document = read_json("architectures")
     rows = document["architectures"]
     middle = sum(row["parameters"] for row in rows) / len(rows)
     assert len(rows) == 9
@@ -199,8 +162,8 @@ def test_pairs_of_seeds_agree_where_ess_and_accuracy_go_together():
 
 def test_something_stands_beside_every_finding():
     rows = figures.figures()["findings"]["table"].splitlines()[2:]
-    studies = [re.search(r"results/(\w+)/record", row)[1] for row in rows]
-    said = caveats.caveats(DOCS / "results")
+    studies = [re.search(r"results/studies/(\w+)/record", row)[1] for row in rows]
+    said = caveats.caveats()
     assert sorted(said) == sorted(studies)
     assert all(row.endswith(f"| {said[study]} |") for row, study in zip(rows, studies, strict=True))
 
@@ -230,7 +193,7 @@ def test_the_map_has_a_cell_a_head_and_a_dot_a_sink():
     assert 'fill-opacity="1.00"><title>layer 1, head 0: ESS 4.0, sink 25%' in picture
 
 
-@pytest.mark.parametrize("row", kept("published_models.json")["rows"], ids=lambda row: row["file"])
+@pytest.mark.parametrize("row", read_json("published_models")["rows"], ids=lambda row: row["file"])
 def test_published_models_were_measured_as_they_run(row):
     assert max(row["difference"], row["growth"]["difference"]) < 1e-5
     counts = {len(heads["ess"]) for heads in row["heads"].values()}

@@ -12,13 +12,12 @@ import pytest
 from statesize.cli import main
 from statesize.lab.studies.catalogue import GRID_STUDIES
 from statesize.lab.studies.record import RECORD, TABLE, read_record
-from tools import history
 from tools.figures import on_record
 from tools.figures.findings import findings
 
 ROOT = Path(__file__).parents[1]
-RESULTS = ROOT / "docs" / "results"
-FOLDERS = sorted(path.parent for path in RESULTS.glob(f"*/{RECORD}"))
+STUDIES = on_record.RESULTS / "studies"
+FOLDERS = sorted(path.parent for path in STUDIES.glob(f"*/{RECORD}"))
 GRIDS = [folder for folder in FOLDERS if folder.name in GRID_STUDIES]
 
 
@@ -29,7 +28,7 @@ def document(folder):
 @pytest.fixture(scope="module")
 def shown():
     parts = (on_record.results, findings, on_record.quoted)
-    return {part.__name__: part(RESULTS) for part in parts}
+    return {part.__name__: part() for part in parts}
 
 
 @pytest.mark.parametrize("folder", GRIDS, ids=lambda folder: folder.name)
@@ -47,7 +46,9 @@ def test_a_record_follows_from_its_table(folder):
 def test_the_preset_was_fixed_by_the_commit_of_the_record(folder):
     kept = document(folder)
     path = f"src/statesize/lab/studies/{kept['study']}/{kept['preset']}.toml"
-    found = subprocess.run(["git", "show", f"{kept['commit']}:{path}"], cwd=ROOT, capture_output=True, check=False)
+    found = subprocess.run(
+        ["git", "show", f"{kept['made']['commit']}:{path}"], cwd=ROOT, capture_output=True, check=False
+    )
     if found.returncode:
         pytest.skip("no history here")
     assert hashlib.sha256(found.stdout).hexdigest() == kept["preset_sha256"]
@@ -68,8 +69,8 @@ def test_pages_show_the_verdict_and_every_tested_figure_of_the_record(shown, fol
     assert all(statement in page for statement in kept["statements"] if statement.startswith("Tested: "))
     if folder.name == "zoology":
         return  # claims nothing
-    assert f"`{kept['command']}`" in page
-    link = f"[{verdict}](results/{folder.name}/record.json)"
+    assert f"`{kept['made']['command']}`" in page
+    link = f"[{verdict}](../results/studies/{folder.name}/record.json)"
     row = next(line for line in shown["findings"]["table"].splitlines() if link in line)
     for name, value in kept["figures"].items():
         if re.fullmatch(r"claim_.*_units", name):
@@ -80,8 +81,8 @@ def test_pages_show_the_verdict_and_every_tested_figure_of_the_record(shown, fol
 
 @pytest.mark.slow
 def test_the_record_of_recall_is_repeated(tmp_path):
-    assert main([*document(RESULTS / "recall")["command"].split()[1:], "--output", str(tmp_path)]) == 0
-    found, kept = (pd.read_parquet(folder / TABLE) for folder in (tmp_path, RESULTS / "recall"))
+    assert main([*document(STUDIES / "recall")["made"]["command"].split()[1:], "--output", str(tmp_path)]) == 0
+    found, kept = (pd.read_parquet(folder / TABLE) for folder in (tmp_path, STUDIES / "recall"))
     pd.testing.assert_frame_equal(found, kept, rtol=1e-6)
 
 
@@ -105,38 +106,24 @@ def test_sentences_to_quote_hold_no_typed_figures():
 def test_quoted_figures_are_those_of_the_records(shown):
     for name, text in shown["quoted"].items():
         study, _, figure = name.partition("_")
-        figures = {key.replace(".", "_"): value for key, value in document(RESULTS / study)["figures"].items()}
+        figures = {key.replace(".", "_"): value for key, value in document(STUDIES / study)["figures"].items()}
         if figure in figures and f"{figure}_interval" in figures:
             low, high = figures[f"{figure}_interval"]
             assert text == f"{figures[figure]:.2f} [{low:.2f}, {high:.2f}]"
         elif figure in figures:
             assert text == str(int(figures[figure]))
-    assert shown["quoted"]["delimiters_models"] == str(document(RESULTS / "delimiters")["figures"]["models"])[:-2]
-
-
-def test_claims_of_before_are_asked_of_the_tables_on_record():
-    kept = json.loads((RESULTS / "history.json").read_text("utf-8"))["studies"]
-    assert kept.keys() == {folder.name for folder in GRIDS} - {"zoology"}
-    assert all(kept[name]["table_sha256"] == document(RESULTS / name)["table_sha256"] for name in kept)
-
-
-@pytest.mark.slow
-def test_claims_of_before_give_the_same_again():
-    kept = json.loads(history.FILE.read_text("utf-8"))
-    if subprocess.run(["git", "cat-file", "-e", history.COMMIT], cwd=ROOT, capture_output=True, check=False).returncode:
-        pytest.skip("no history here")
-    assert history.history() == kept
+    assert shown["quoted"]["delimiters_models"] == str(document(STUDIES / "delimiters")["figures"]["models"])[:-2]
 
 
 def test_the_false_positives_are_at_most_37_of_1000():
-    found = json.loads((RESULTS / "false_positives.json").read_text("utf-8"))
+    found = on_record.read_json("false_positives")
     assert found["draws"] >= 200
     for row in found["designs"]:
         assert max(row["independent"], row["cell_effects"], row["shared_holds"]) <= 0.037 * found["draws"], row
 
 
 def test_units_that_are_not_independent_are_found_where_nothing_is():
-    designs = json.loads((RESULTS / "false_positives.json").read_text("utf-8"))["designs"]
+    designs = on_record.read_json("false_positives")["designs"]
     rows = {row["study"]: row for row in designs if row["preset"] == "record"}
     assert rows["hybrids"]["shared"] < rows["hybrids"]["shared_by_placement"] / 3
     assert rows["regimes"]["shared_by_beginning"] < rows["regimes"]["shared"] / 2

@@ -8,12 +8,12 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.cases import made
 from statesize.io.files import replace_file
 from statesize.lab.studies.page.final import final_runs, numbered
 from statesize.lab.studies.record import read_record
@@ -21,9 +21,9 @@ from statesize.lab.studies.statistics import Numbers, ranks, within_cells
 from statesize.lab.studies.verdicts import holm
 from statesize.parallel.executor import Processes
 from tools.alternatives import METRIC, measuring
+from tools.figures.on_record import RESULTS
 
-RESULTS = Path(__file__).parents[1] / "docs" / "results"
-FILE = RESULTS / "beyond.json"
+FILE = RESULTS / "findings" / "beyond.json"
 STUDIES = ("regularisation", "regimes", "correlation")
 WORKERS, DRAWS = 2, 9999
 
@@ -104,7 +104,7 @@ def analysed(repeated: Measured) -> list[dict[str, Any]]:
     """
     rows: list[dict[str, Any]] = []
     for study in STUDIES:
-        runs = final_runs(read_record(RESULTS / study).rows)
+        runs = final_runs(read_record(RESULTS / "studies" / study).rows)
         again = [repeated[study][str(run.last["run"])] for run in runs]
         columns = {name: np.array([one.get(name, math.nan) for one in again]) for name in sorted(again[0])}
         alike = numbered([run.but_for_seed for run in runs])
@@ -118,7 +118,7 @@ def differences(repeated: Measured) -> dict[str, float]:
     return {
         study: max(
             abs(repeated[study][str(run.last["run"])]["accuracy"] - run.accuracy)
-            for run in final_runs(read_record(RESULTS / study).rows)
+            for run in final_runs(read_record(RESULTS / "studies" / study).rows)
         )
         for study in STUDIES
     }
@@ -135,7 +135,7 @@ def repeat(repeated: Measured) -> Iterator[None]:
     """
     for study in STUDIES:
         kept = repeated.setdefault(study, {})
-        runs = {str(run.last["run"]): run.settings for run in final_runs(read_record(RESULTS / study).rows)}
+        runs = {str(run.last["run"]): run.settings for run in final_runs(read_record(RESULTS / "studies" / study).rows)}
         left = [task for task in runs.items() if task[0] not in kept]
         for done in Processes(measuring, WORKERS).run(left):
             kept[done.task[0]] = done.get()
@@ -146,7 +146,7 @@ def repeat(repeated: Measured) -> Iterator[None]:
 def main() -> None:
     """Repeat what is left, then write the table."""
     repeated: Measured = json.loads(FILE.read_text("utf-8"))["repeated"] if FILE.exists() else {}
-    document: dict[str, Any] = {"command": "python -m tools.beyond", "metric": METRIC, "draws": DRAWS}
+    document: dict[str, Any] = {"made": made(), "metric": METRIC, "draws": DRAWS}
     for _ in repeat(repeated):
         _write(document | {"repeated": repeated})
     _write(document | {"repeated": repeated, "differences": differences(repeated), "rows": analysed(repeated)})

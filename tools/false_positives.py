@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from benchmarks.cases import made
 from statesize.io.files import replace_file
 
 ROOT = Path(__file__).parents[1]
@@ -33,7 +34,7 @@ def false_positives(draws: int, planted: int) -> dict[str, Any]:
         planted: Simulations with one.
 
     Returns:
-        What docs/results/false_positives.json holds.
+        What results/findings/false_positives.json holds.
     """
     tests, rows = _simulations(), list[dict[str, Any]]()
     for study, preset in tests.DESIGNS:
@@ -49,9 +50,9 @@ def false_positives(draws: int, planted: int) -> dict[str, Any]:
         ]
         rows.append(row | {"found": f"{held.count(True)} of {planted}"})
         print(rows[-1], flush=True)
-    return {"command": "python -m tools.false_positives", "draws": draws, "designs": rows}
+    return {"made": made(), "draws": draws, "designs": rows}
 
 
 if __name__ == "__main__":
     document = json.dumps(false_positives(DRAWS, PLANTED), indent=1) + "\n"
-    replace_file(ROOT / "docs" / "results" / "false_positives.json", document.encode())
+    replace_file(ROOT / "results" / "findings" / "false_positives.json", document.encode())

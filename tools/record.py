@@ -9,6 +9,7 @@ import hashlib
 import json
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 from PIL import Image
@@ -21,7 +22,7 @@ from statesize.lab.studies.page.conclusion import known, read_saved
 from statesize.lab.studies.record import RECORD, TABLE, make_record, read_record, write_record
 
 ROOT = Path(__file__).parents[1]
-RESULTS = ROOT / "docs" / "results"
+RESULTS = ROOT / "results" / "studies"
 
 
 def fixing_commit(study: str, preset: str) -> str:
@@ -47,6 +48,10 @@ def _git(*arguments: str) -> str:
     return subprocess.run(["git", *arguments], cwd=ROOT, check=True, capture_output=True, text=True).stdout.strip()  # noqa: S603, S607
 
 
+def _today() -> str:
+    return datetime.now(UTC).date().isoformat()
+
+
 def record_text(study: str, folder: Path) -> None:
     """Put a study of the bundled models on record: its table and its conclusion.
 
@@ -57,8 +62,8 @@ def record_text(study: str, folder: Path) -> None:
     saved, table = read_saved(folder), (folder / TABLE).read_bytes()
     said = vars(saved.conclusion) | {"figures": known(saved.conclusion.figures)}
     versions = ", ".join(f"{name} {version}" for name, version in saved.versions.items())
-    made = {"schema": 1, "command": saved.command, "versions": versions}
-    document = made | {"table_sha256": hashlib.sha256(table).hexdigest(), **said}
+    made = {"commit": _git("rev-parse", "HEAD"), "command": saved.command, "versions": versions, "date": _today()}
+    document = {"schema": 1, "made": made, "table_sha256": hashlib.sha256(table).hexdigest(), **said}
     content = json.dumps(document, indent=1, ensure_ascii=False).encode() + b"\n"
     replace_files(RESULTS / study, {TABLE: table, RECORD: content})
 
@@ -77,6 +82,7 @@ def record_grid(study: str, folder: Path, preset: str) -> None:
         asked,
         preset,
         fixing_commit(study, preset),
+        _today(),
         read_saved(folder).machine,
         rows,
     )

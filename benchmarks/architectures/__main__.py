@@ -1,4 +1,4 @@
-"""Architectures of one size on one text: `python -m benchmarks.architectures FOLDER --output docs/architectures.json`.
+"""Architectures of one size on one text: `python -m benchmarks.architectures FOLDER --output FILE`.
 
 FOLDER keeps every model once it is trained and once it is measured, so that a command that is stopped goes on. The
 documents that train depend on the version of Python, the held-out ones do not.
@@ -17,12 +17,12 @@ import transformers
 from benchmarks.architectures.measuring import held_out_windows, losses, measured, nats_by_document
 from benchmarks.architectures.shapes import ARCHITECTURES
 from benchmarks.architectures.training import LENGTH, RECORD, TRAINING, load, train_missing
+from benchmarks.cases import made
 from statesize.io.files import replace_file
 from statesize.io.machine import machine
 from statesize.lab import zoo
 from statesize.lab.tasks.language.corpus import python_prose
 from statesize.lab.tasks.language.text import TextTask
-from statesize.version import installed
 
 MEASURED = "measured.json"
 
@@ -48,12 +48,11 @@ def main(folder: Path, output: Path) -> None:
         named = {"name": architecture.name, "source": architecture.source}
         rows.append(named | record | losses(nats[-1], nats[0], given) | found)
     document = {
-        "command": "python -m benchmarks.architectures FOLDER --output docs/architectures.json",
+        "made": made("transformers"),
         "training": TRAINING.to_dict() | {"length": LENGTH},
         "corpus": corpus.sha256,
         "held_out_documents": len(given.sizes),
         "machine": machine(),
-        "versions": installed("torch", "transformers", "numpy"),
         "architectures": rows,
     }
     replace_file(output, (json.dumps(document, indent=1) + "\n").encode())

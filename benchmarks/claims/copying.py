@@ -1,4 +1,4 @@
-"""Does accuracy go with ESS where symbols are repeated? `python -m benchmarks.claims.copying docs/copying.json`.
+"""Does accuracy go with ESS where symbols are repeated? `python -m benchmarks.claims.copying FILE`.
 
 The record of `statesize study correlation` is of recall, with 24 runs of selective copying and none of compression.
 Here both tasks have runs of their own, each from a seed of its own: four of every setting, so that runs of a setting

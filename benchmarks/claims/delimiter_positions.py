@@ -1,4 +1,4 @@
-"""Do positions make attention forget? `python -m benchmarks.claims.delimiter_positions docs/delimiter_positions.json`.
+"""Do positions make attention forget? `python -m benchmarks.claims.delimiter_positions FILE`.
 
 Models of four mixers learn to re-bind keys, as the bundled recall models did, each with and without learned positions,
 from eight seeds; then ESS is measured around the delimiters of held-out documents and in the controls, as `statesize

@@ -1,4 +1,4 @@
-"""Longer training: `python -m benchmarks.claims.longer_regularisation FOLDER docs/longer_regularisation.json`.
+"""Longer training: `python -m benchmarks.claims.longer_regularisation FOLDER FILE`.
 
 Does a regulariser only start sooner? The record of `statesize study regularisation` is of 600 steps, in which a faster
 start alone may be taken for a gain. Here gated and weighted linear attention learn for 2,400, with three weights λ and

@@ -1,4 +1,4 @@
-"""Do gates that start open still leave states unused? `python -m benchmarks.claims.open_gates docs/open_gates.json`.
+"""Do gates that start open still leave states unused? `python -m benchmarks.claims.open_gates FILE`.
 
 Linear attention is compared with gated linear attention whose gates start open, where both learn the task: the record
 of `statesize study regimes` compares models that learned with models that did not. Each pair of models has a seed of

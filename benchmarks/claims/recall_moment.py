@@ -1,4 +1,4 @@
-"""Does ESS rise before a model solves recall? `python -m benchmarks.claims.recall_moment docs/recall_moment.json`.
+"""Does ESS rise before a model solves recall? `python -m benchmarks.claims.recall_moment FILE`.
 
 Small models learn multi-query associative recall, each mixer with each seed, and `statesize series` measures all that
 they keep, at the border between the pairs and the queries. In all of them entropy-ESS falls at first and then rises to

@@ -1,4 +1,4 @@
-"""Smaller caches of softmax attention: `python -m benchmarks.compression.caches docs/caches.json`.
+"""Smaller caches of softmax attention: `python -m benchmarks.compression.caches FILE`.
 
 What the bundled model `sa` loses on its held-out documents where each head keeps its first two and its last tokens, as
 many as a budget allows, and where keys and values are rounded. Budgets of one total are equal, or in proportion to a

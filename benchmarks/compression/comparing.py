@@ -1,4 +1,4 @@
-"""What half the state costs: `python -m benchmarks.compression.comparing FOLDER --output docs/compression.json`.
+"""What half the state costs: `python -m benchmarks.compression.comparing FOLDER --output FILE`.
 
 FOLDER holds the models of `benchmarks.compression.training`. Every model is cut by `statesize.compress`'s ways and by
 channel selection, on the same calibration text, and scored on the same held-out documents.
@@ -17,6 +17,7 @@ import torch
 from scipy import stats
 from tokenizers import Tokenizer
 
+from benchmarks.cases import made
 from benchmarks.compression.channels import SCORES, channel_cuts
 from benchmarks.compression.heads import rank_correlations
 from benchmarks.compression.recalling import recall_cuts
@@ -32,7 +33,6 @@ from statesize.measurement.statistics import Interval
 from statesize.reduction.compress import extra_bits
 from statesize.reduction.hub import reducible
 from statesize.reduction.windows import BATCH, TokenWindows, probe, ratio_of, score, windows
-from statesize.version import installed
 
 # Of 32 numbers a head keeps 15, whose int8 with scales is a quarter of the bytes of 32 in 16 bits.
 _QUARTER = 15
@@ -116,11 +116,10 @@ def main(folder: Path, output: Path) -> None:
     torch.set_num_threads(1)
     tokenizer, parts = zoo.tokenizer(), texts()
     document: dict[str, Any] = {
-        "command": "python -m benchmarks.compression.comparing FOLDER --output docs/compression.json",
+        "made": made("scipy"),
         "shape": SHAPE,
         "training": TRAINING | {"length": LENGTH},
         "held_out_documents": len(parts[2]),
-        "versions": installed("torch", "numpy", "scipy"),
     }
 
     def row(place: Path, name: str, model: LanguageModel, length: int, seed: int) -> dict[str, Any]:

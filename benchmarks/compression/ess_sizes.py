@@ -1,4 +1,4 @@
-"""Should heads of more ESS keep more states? `python -m benchmarks.compression.ess_sizes docs/ess_sizes.json`.
+"""Should heads of more ESS keep more states? `python -m benchmarks.compression.ess_sizes FILE`.
 
 The bundled models of text, and twelve models of re-binding recall (the bundled ones, and three more seeds of each
 mixer, trained here), cut to a half and a quarter of their states, of which heads keep equally many, or as many as

@@ -1,4 +1,4 @@
-"""Smaller Mamba and Mamba-2: `python -m benchmarks.compression.state_spaces FOLDER … --output docs/state_spaces.json`.
+"""Smaller Mamba and Mamba-2: `python -m benchmarks.compression.state_spaces FOLDER … --output FILE`.
 
 Each FOLDER holds a trained model of transformers with its tokenizer, such as those of `benchmarks.architectures`. Its
 states are cut to three sizes by `statesize.compress`, of Mamba-2 also in a free basis, on the held-out documents of the

@@ -1,9 +1,9 @@
 """What do delimiters do to published models? `python -m benchmarks.published.delimiters FILE.json MODEL [...]`.
 
 With `--peps FOLDER`, the files pep-*.rst of github.com/python/peps, 200 pairs are made of a piece of each; the record
-is docs/published_delimiters.json. Without it, 24 pairs of the bundled prose are read, as in the first run of the same
-claims (docs/published_delimiters_first.json). MODEL is a GGUF file or a folder of a decoder of transformers with
-softmax attention; a model that is in the file is not run again.
+is results/findings/published_delimiters.json. Without it, 24 pairs of the bundled prose are read, as in the first run
+of the same claims. MODEL is a GGUF file or a folder of a decoder of transformers with softmax attention; a model that
+is in the file is not run again.
 
 A sequence is 32 tokens of one document, then 32 tokens of another, with or without a delimiter as the last of the first
 32; H_i is cut between them. The reference of a pair is the first document going on for 64 tokens: a fall is 1 − (mean

@@ -1,9 +1,9 @@
 """Does ESS tell which heads matter? `python -m benchmarks.published.heads FILE.json MODEL [...]`.
 
-The record is docs/published_heads.json. MODEL is a GGUF file or a folder of a decoder of transformers with softmax
-attention; a model that is in the file is not run again. In each document of 192 tokens and for each head at a time, H_i
-at the cut i = 96 becomes zero. All later layers are computed from it, and the predictions of the next 32 tokens are
-compared with the whole model's.
+The record is results/findings/published_heads.json. MODEL is a GGUF file or a folder of a decoder of transformers with
+softmax attention; a model that is in the file is not run again. In each document of 192 tokens and for each head at a
+time, H_i at the cut i = 96 becomes zero. All later layers are computed from it, and the predictions of the next 32
+tokens are compared with the whole model's.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from statesize.truncation.blocks import PastBlock
 
 TOKENS, CUT, COUNT = 192, 96, 32
 DOCUMENTS = range(6, 22)
-"""Of the pieces of the bundled prose; the pilot read 0 and 1, a first run (docs/published_heads_first.json) 2 to 5."""
+"""Of the pieces of the bundled prose; the pilot read 0 and 1, a first run 2 to 5."""
 MEASURES = (
     "ess",
     "joint_ess",

@@ -1,9 +1,9 @@
 """What does ESS show of published models? `python -m benchmarks.published.models FILE.json MODEL [...]`.
 
-The record is docs/published_models.json. MODEL is a GGUF file or a folder of a decoder of transformers with softmax
-attention; a model that is in the file is not run again. A text has 256 tokens, H_i is cut in its middle, and all heads
-are measured. Prose is the bundled documentation, a chat the same as questions and answers, code that of the standard
-library of this Python; digests of all tokens are in the record. For growth, contexts of several
+The record is results/two-models/published_models.json. MODEL is a GGUF file or a folder of a decoder of transformers
+with softmax attention; a model that is in the file is not run again. A text has 256 tokens, H_i is cut in its middle,
+and all heads are measured. Prose is the bundled documentation, a chat the same as questions and answers, code that of
+the standard library of this Python; digests of all tokens are in the record. For growth, contexts of several
 lengths come before the same 512 tokens. No claim is tested.
 """
 

@@ -19,7 +19,7 @@ from typing import Any
 
 def document(seed: int, survivals: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """What is written: the sums, and each fault."""
-    from benchmarks.cases import versions
+    from benchmarks.cases import made
     from campaigns.faults.places import can_mount
     from statesize.io.machine import machine
 
@@ -35,7 +35,7 @@ def document(seed: int, survivals: Sequence[Mapping[str, Any]]) -> dict[str, Any
         "full_disk": "tmpfs" if can_mount() else "RLIMIT_FSIZE",
         "read_only": "remount" if can_mount() else "permissions",
         "machine": machine(),
-        "versions": versions(),
+        "made": made(),
         "survivals": list(survivals),
     }
 

@@ -76,11 +76,11 @@ def joined(done: dict[str, Any], found: dict[str, Any], calls: int) -> dict[str,
 
 def write(path: Path, done: dict[str, Any]) -> None:
     """The JSON, after each block, so that a run that is stopped goes on from there."""
-    from benchmarks.cases import versions
+    from benchmarks.cases import made
     from statesize.io.files import replace_file
     from statesize.io.machine import machine
 
-    document = {"schema": 1, **done, "machine": machine(), "versions": versions()}
+    document = {"schema": 1, **done, "machine": machine(), "made": made()}
     replace_file(path, (json.dumps(document, ensure_ascii=False, indent=1) + "\n").encode())
 
 

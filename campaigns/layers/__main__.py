@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.cases import versions
+from benchmarks.cases import made
 from campaigns.layers.campaign import Campaign
 from statesize.io.files import replace_file
 from statesize.io.machine import machine
@@ -28,7 +28,7 @@ def write(path: Path, campaign: Campaign, values: dict[str, Any]) -> None:
     counts = {"measured": dict(sorted(campaign.measured.items())), "refused": dict(sorted(campaign.refused.items()))}
     findings = [dataclasses.asdict(finding) for finding in campaign.findings]
     document = {"schema": 1, "seed": campaign.seed, **values, **counts, "wrong": len(findings), "findings": findings}
-    document |= {"machine": machine(), "versions": versions()}
+    document |= {"machine": machine(), "made": made()}
     replace_file(path, (json.dumps(document, ensure_ascii=False, indent=1) + "\n").encode())
 
 

@@ -134,7 +134,7 @@ def test_a_folder_is_profiled_by_the_interpreter_and_refused_without(tmp_path):
 @pytest.mark.parametrize("by", ["references", "kernels"])
 @pytest.mark.parametrize("length", [32, 72])
 def test_the_table_is_what_the_sweep_finds(by, length):
-    table = json.loads((ROOT / "docs" / "fla.json").read_text("utf-8"))["layers"]
+    table = json.loads((ROOT / "results" / "families" / "fla.json").read_text("utf-8"))["layers"]
     for name, one in sweep(by, length, *LAYERS).items():
         kept = table[name][f"{by} {length}"]
         assert (one["kind"], one["reason"] == "") == (kept["kind"], kept["reason"] == "")

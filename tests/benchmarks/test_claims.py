@@ -2,7 +2,6 @@
 
 import json
 from itertools import product
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,14 +16,14 @@ from benchmarks.claims import (
     recall_moment,
     teachers,
 )
+from tools.figures.on_record import read_json
 
-DOCS = Path(__file__).parents[2] / "docs"
 OF_RUNS = [teachers, open_gates, copying]
 CLAIMS = [recall_moment, delimiter_positions, attention_students, longer_regularisation, recall_mixers, *OF_RUNS]
 
 
 def kept(module):
-    return json.loads((DOCS / f"{module.__name__.rpartition('.')[2]}.json").read_text(encoding="utf-8"))
+    return read_json(module.__name__.rpartition(".")[2])
 
 
 @pytest.mark.parametrize("module", CLAIMS, ids=lambda module: module.__name__)

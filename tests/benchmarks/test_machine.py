@@ -1,15 +1,17 @@
 import torch
 
 import statesize
-from benchmarks.cases import versions
+from benchmarks.cases import made
 from statesize.io.machine import machine
 
 
-def test_machine_and_versions():
+def test_machine_and_what_made_a_record():
     assert "processors" in machine()
     assert "\n" not in machine()
-    assert versions()["statesize"] == statesize.__version__
-    assert versions()["torch"] == torch.__version__
+    versions = made("mpmath")["versions"]
+    assert versions["statesize"] == statesize.__version__
+    assert versions["torch"] == torch.__version__
+    assert "mpmath" in versions
 
 
 def test_a_system_that_describes_no_processor(monkeypatch, tmp_path):

@@ -1,7 +1,6 @@
 """What published models show: runs that go on from a layer, and how often the verdicts find what is not there."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,8 +12,7 @@ from benchmarks.published.attention import Noting, entropies, singular_values
 from statesize.lab import length, zoo
 from statesize.lab.studies.verdicts import LEVEL
 from statesize.models.load import LoadedModel
-
-DOCS = Path(__file__).parents[2] / "docs"
+from tools.figures.on_record import read_json
 
 
 def llama(**shape):
@@ -153,13 +151,10 @@ def test_pairs_share_no_document_and_all_sequences_of_a_pair_are_as_long():
 
 @pytest.mark.parametrize(
     ("study", "name"),
-    [
-        *((heads, "published_heads"), (heads, "published_heads_first")),
-        *((delimiters, "published_delimiters"), (delimiters, "published_delimiters_first")),
-    ],
+    [(heads, "published_heads"), (delimiters, "published_delimiters")],
 )
 def test_the_verdicts_on_record_follow_from_its_rows(study, name):
-    record = json.loads((DOCS / f"{name}.json").read_text("utf-8"))
+    record = read_json(name)
     found = json.loads(json.dumps(study.conclusion(record["rows"])))
     assert found == {key: record[key] for key in found}
 

@@ -1,8 +1,5 @@
 """What a record says of its targets follows from its rows, and seldom holds where nothing is there."""
 
-import json
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -11,8 +8,8 @@ from benchmarks.compression.cache_budgets import in_proportion
 from benchmarks.compression.published_caches import GEMMA_TARGETS, TARGETS, verdicts
 from statesize.reduction.cache.budgets import equal
 from statesize.reduction.cache.result import CachePrices, PricedDocument, Variant
+from tools.figures.on_record import read_json
 
-DOCS = Path(__file__).parents[2] / "docs"
 VARIANTS = tuple(Variant(keep, way) for keep in (0.5, 0.25) for way in ("equal", "curves"))
 
 
@@ -25,7 +22,7 @@ def priced(documents, passkeys, found, variants=VARIANTS):
 
 @pytest.mark.parametrize("name", ["published_caches", "published_caches_gemma"])
 def test_verdicts_follow_from_the_rows(name):
-    document = json.loads((DOCS / f"{name}.json").read_text("utf-8"))
+    document = read_json(name)
     (row,) = document["rows"]
     variants = tuple(Variant(price["keep"], price["budgets"], price["precision"]) for price in row["prices"])
     found = (row["passkeys"]["found"], *(price["found"] for price in row["prices"]))

@@ -1,18 +1,16 @@
 """The pages show the record, and the verdicts follow from it."""
 
 import json
-from pathlib import Path
 
 from benchmarks import truncation_lengths
 from benchmarks.truncation import CLAIMS, table, verdicts
 from statesize.models.load import load_model
-from tools.figures.pages import BLOCK
-
-DOCS = Path(__file__).parents[2] / "docs"
+from tools.figures.on_record import read_json
+from tools.figures.pages import BLOCK, DOCS
 
 
 def test_the_page_has_the_table_of_the_record():
-    document = json.loads((DOCS / "truncation.json").read_text(encoding="utf-8"))
+    document = read_json("truncation")
     shown = dict(BLOCK.findall((DOCS / "truncation.md").read_text(encoding="utf-8")))
     assert shown["truncation.table"].strip() == table(document)
     assert document["claims"] == CLAIMS

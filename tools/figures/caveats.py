@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, TypeAlias
 
 from statesize.lab.studies.recall.claim import CLAIM
@@ -17,18 +16,14 @@ _ESS = "relative_0.01"
 _CELL = ("mixer", "kv", "length", "key_size")
 
 
-def caveats(folder: Path) -> dict[str, str]:
+def caveats() -> dict[str, str]:
     """A sentence or two a study."""
     of_runs, of_figures = (
         (correlation, regimes, distillation),
         (regularisation, initialisation, hybrids, delimiters, recall),
     )
-    said = {part.__name__: part(_figures(folder, part.__name__), rows_of(folder, part.__name__)) for part in of_runs}
-    return said | {part.__name__: part(_figures(folder, part.__name__)) for part in of_figures}
-
-
-def _figures(folder: Path, study: str) -> Figures:
-    return read_record(folder, study)["figures"]
+    said = {part.__name__: part(read_record(part.__name__)["figures"], rows_of(part.__name__)) for part in of_runs}
+    return said | {part.__name__: part(read_record(part.__name__)["figures"]) for part in of_figures}
 
 
 def correlation(figures: Figures, rows: Rows) -> str:

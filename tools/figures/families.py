@@ -74,13 +74,13 @@ def fla(document: Mapping[str, Any]) -> dict[str, str]:
     captured: dict[str, list[str]] = {}
     for row in document["time"]["capture"]:
         captured.setdefault(row["model"], []).append(f"{row['ratio']:.1f}")
-    training = document["time"]["training"]
+    training, versions = document["time"]["training"], document["made"]["versions"]
     return {
         "table": table(("measured as", "classes"), [(kind, ", ".join(found)) for kind, found in measured.items()]),
         "causes": table(("layer", "where", "what was said"), causes),
         "capture": ", ".join(f"{' and '.join(ratios)} ({model})" for model, ratios in captured.items()),
         "training": ", ".join(f"{row['seconds']:.1f} s (`{row['mixer']}`)" for row in training),
-        "versions": f"fla {document['flash-linear-attention']}, triton {document['triton']}, torch {document['torch']}",
+        "versions": f"fla {versions['flash-linear-attention']}, triton {versions['triton']}, torch {versions['torch']}",
         "rwkv7": f"{layers['rwkv7']['kernels 72']['faithfulness']:.0e}",
         **{by: str(count) for by, count in agreeing.items()},
     }

@@ -1,10 +1,9 @@
-"""The figures of the pages, from the JSON documents beside them: `fuzz.calls` on a page is one of these."""
+"""The figures of the pages, from the records in results/: `largest.table` on a page is one of these."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from statesize.lab import zoo
@@ -21,18 +20,15 @@ from tools.figures.fixed_claims import (
     recall_moment,
     teachers,
     truncation,
-    truncation_first,
 )
 from tools.figures.names import names
-from tools.figures.on_record import beyond, estimate, history, quoted, results, table
+from tools.figures.on_record import RESULTS, beyond, estimate, quoted, read_json, results, table
 from tools.figures.published import (
     cache_budgets,
     published_caches,
     published_caches_gemma,
     published_delimiters,
-    published_delimiters_first,
     published_heads,
-    published_heads_first,
     truncation_lengths,
 )
 from tools.figures.smaller_states import caches, compression, delta_rules, ess_sizes, gramian_time, mamba2_layers
@@ -41,24 +37,13 @@ from tools.figures.trained_families import architectures, compiled_training
 from tools.figures.trends import bundled_length, length, text_series
 from tools.figures.two_models import published_models
 
-DOCS = Path(__file__).parents[2] / "docs"
-MEBIBYTE = 2**20
 
-
-def figures(docs: Path = DOCS) -> dict[str, dict[str, str]]:
+def figures() -> dict[str, dict[str, str]]:
     """All figures as text, by document and name."""
     parts = (
-        fuzz,
         layers_campaign,
         agreement,
-        determinism,
-        soak,
         largest,
-        budget,
-        mutation,
-        coverage,
-        faults,
-        strangers,
         network_coverage,
         networks,
         recall_moment,
@@ -70,11 +55,8 @@ def figures(docs: Path = DOCS) -> dict[str, dict[str, str]]:
         open_gates,
         copying,
         truncation,
-        truncation_first,
         published_heads,
-        published_heads_first,
         published_delimiters,
-        published_delimiters_first,
         published_caches,
         published_caches_gemma,
         cache_budgets,
@@ -99,12 +81,12 @@ def figures(docs: Path = DOCS) -> dict[str, dict[str, str]]:
         plans,
         language_models,
     )
-    kept = {part.__name__: part(json.loads((docs / f"{part.__name__}.json").read_text("utf-8"))) for part in parts}
-    on_record = {part.__name__: part(docs / "results") for part in (results, findings, quoted, history, beyond)}
+    kept = {part.__name__: part(read_json(part.__name__)) for part in parts}
+    on_record = {part.__name__: part() for part in (results, findings, quoted, beyond)}
     for name, part in (("length", bundled_length), ("length_architectures", length)):
-        lines = (docs / f"{name}.jsonl").read_text("utf-8").splitlines()
+        _, *lines = (RESULTS / "length" / f"{name}.jsonl").read_text("utf-8").splitlines()
         kept[name] = part([json.loads(line) for line in lines])
-    return kept | {"names": names(), "bundled": bundled(), "families": families(), "asked": asked(docs)} | on_record
+    return kept | {"names": names(), "bundled": bundled(), "families": families(), "asked": asked()} | on_record
 
 
 def layers(document: Mapping[str, Any]) -> dict[str, str]:
@@ -128,18 +110,6 @@ def layers(document: Mapping[str, Any]) -> dict[str, str]:
         "runs": ", ".join(
             f"{steps:,} steps at rate {' or '.join(f'{one:g}' for one in several)}" for steps, several in rates.items()
         ),
-    }
-
-
-def fuzz(document: Mapping[str, Any]) -> dict[str, str]:
-    """Random calls: how many gave a right answer, how many a refusal."""
-    answered, refused = (f"{sum(document[kind].values()):,}" for kind in ("answered", "refused"))
-    return {
-        **_numbers(document, "calls", "seed"),
-        "answered": answered,
-        "refused": refused,
-        "findings": str(len(document["findings"])),
-        "seconds": f"{document['seconds']:.0f}",
     }
 
 
@@ -172,33 +142,6 @@ def agreement(document: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-def determinism(document: Mapping[str, Any]) -> dict[str, str]:
-    """The same again: verdicts by what was another."""
-    compared = document["compared"]
-    return {
-        "models": str(len(document["models"])),
-        "same_threads": _verdicts(compared["same threads"]),
-        "other_threads": _verdicts(compared["other threads"]),
-        "again": _verdicts(compared["runs of a study, again"]),
-        "processes": _verdicts(compared["runs of a study, in processes"]),
-    }
-
-
-def soak(document: Mapping[str, Any]) -> dict[str, str]:
-    """What a process held at the start and at the end of many calls."""
-    found = {"minutes": str(document["seconds"] // 60), **_numbers(document, "calls", "models")}
-    for end in ("start", "end"):
-        held = document[end]
-        found |= {f"{end}_{name}": f"{held[name]:,}" for name in ("threads", "descriptors", "modules")}
-        found[f"{end}_resident"] = f"{held['resident'] / MEBIBYTE:.0f}"
-    rate, error = (number / 1e6 for number in document["resident_per_hour"])
-    return found | {
-        "most_resident": f"{document['most_resident'] / MEBIBYTE:.0f}",
-        "left": str(len(document["left"])),
-        "growth": f"{rate:.0f} ± {error:.0f}",
-    }
-
-
 def largest(document: Mapping[str, Any]) -> dict[str, str]:
     """The longest operator of each engine, and its memory against what the engine expects of itself."""
     rows = [
@@ -211,17 +154,6 @@ def largest(document: Mapping[str, Any]) -> dict[str, str]:
         for row in document["rows"]
     ]
     return {"table": table(("engine", "operator", f"longest in {document['gigabytes']:.0f} GB", "peak / model"), rows)}
-
-
-def budget(document: Mapping[str, Any]) -> dict[str, str]:
-    """What a profile held beside the model, against the memory that it was given or asked for."""
-    rows: list[tuple[str, ...]] = []
-    for row in document["rows"]:
-        asked = f"{row['memory'] / 1e6:,.0f} MB" if row["refused"] else "–"
-        share = f"{row['peak'] / row['memory']:.2f}"
-        rows.append((row["model"], f"{row['length']:,}", asked, f"{row['peak'] / 1e6:,.0f} MB", share))
-    headings = ("model", "tokens", "refused; would do", "peak", "peak / memory")
-    return {"table": table(headings, rows), "given": document["memory"]}
 
 
 def network_coverage(document: Mapping[str, Any]) -> dict[str, str]:
@@ -287,39 +219,6 @@ def state_spaces(document: Mapping[str, Any]) -> dict[str, str]:
     return {"table": table(headings, rows)}
 
 
-def strangers(document: Mapping[str, Any]) -> dict[str, str]:
-    """Files of strangers and signals: how many, and how many ended badly."""
-    return _numbers(document, "files", "signals", "seed", "findings")
-
-
-def mutation(document: Mapping[str, Any]) -> dict[str, str]:
-    """How many changes of the code the tests notice."""
-    killed, made, (low, high) = document["killed"], document["made"], document["interval"]
-    before = document["before"]
-    return {
-        **_numbers(document, "killed", "made", "every"),
-        **{name: f"{share:.1%}" for name, share in (("share", killed / made), ("low", low), ("high", high))},
-        "before": f"{before['killed']} of {before['made']}",
-    }
-
-
-def coverage(document: Mapping[str, Any]) -> dict[str, str]:
-    """Branches and statements that the tests take."""
-    share = document["covered_branches"] / document["num_branches"]
-    return _numbers(document, "covered_branches", "num_branches", "covered_lines", "num_statements") | {
-        "share": f"{share:.1%}"
-    }
-
-
-def faults(document: Mapping[str, Any]) -> dict[str, str]:
-    """How many faults there were, and what came of them."""
-    return {
-        **_numbers(document, "faults", "seed", "lost", "problems"),
-        "on_ray": str(sum("Ray" in survival["job"] for survival in document["survivals"])),
-        "seconds": f"{document['seconds']:,.0f}",
-    }
-
-
 def bundled() -> dict[str, str]:
     """The bundled models: their figures on held-out text, from their own records."""
     records = {name: zoo.record(name) for name in zoo.names()}
@@ -337,10 +236,6 @@ def bundled() -> dict[str, str]:
 
 def _numbers(document: Mapping[str, Any], *names: str) -> dict[str, str]:
     return {name: f"{document[name]:,}" for name in names}
-
-
-def _verdicts(found: Mapping[str, int]) -> str:
-    return ", ".join(f"{number} {verdict}" for verdict, number in found.items())
 
 
 def _report(report: Mapping[str, float]) -> tuple[str, str]:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from tools.figures.caveats import caveats
-from tools.figures.on_record import VERDICTS, read_record, rows_of, table
+from tools.figures.on_record import RESULTS, VERDICTS, read_json, read_record, rows_of, table
 
 CLAIMS = (
     ("Accuracy goes with ESS/kv, more than with TSS/kv (section 4.1)", "correlation"),
@@ -43,23 +41,23 @@ LOOKS = {
 TASKS = {"mqar": "MQAR", "selective_copying": "selective copying"}
 
 
-def findings(folder: Path) -> dict[str, str]:
+def findings() -> dict[str, str]:
     """One row a claim of the paper; how often studies find what is not there."""
-    against, rows = caveats(folder), list[tuple[str, ...]]()
+    against, rows = caveats(), list[tuple[str, ...]]()
     presets, verdicts = set[tuple[str, str]](), Counter[str]()
     for claim, name in CLAIMS:
-        if not (folder / name).is_dir():
+        if not (RESULTS / "studies" / name).is_dir():
             rows.append((claim, name, "", "", "not yet tested", ""))
             continue
-        record = read_record(folder, name)
+        record = read_record(name)
         presets.add((name, record.get("preset", "")))
         verdicts[VERDICTS[record["holds"]]] += 1
         effects = "; ".join(f"{LOOKS[look]} {effect}" for look, effect, _ in _looks(record))
         counts = " and ".join(dict.fromkeys(units for *_, units in _looks(record)))
-        link = f"[{VERDICTS[record['holds']]}](results/{name}/record.json)"
-        tested = f"{record['claim']} On {_subjects(folder, name, record)}."
+        link = f"[{VERDICTS[record['holds']]}](../results/studies/{name}/record.json)"
+        tested = f"{record['claim']} On {_subjects(name, record)}."
         rows.append((claim, tested, effects, f"{counts}: {_unit(record)}", link, against[name]))
-    false = json.loads((folder / "false_positives.json").read_text("utf-8"))
+    false = read_json("false_positives")
     designs = [row for row in false["designs"] if (row["study"], row["preset"] or "") in presets]
     shown = [
         (
@@ -91,12 +89,12 @@ def _with(designs: list[dict[str, Any]], name: str) -> str:
     return str(count)
 
 
-def _subjects(folder: Path, study: str, record: Mapping[str, Any]) -> str:
+def _subjects(study: str, record: Mapping[str, Any]) -> str:
     """What was trained or measured."""
     if study in ("delimiters", "recall"):
         number = f"{record['figures']['models']:.0f} trained models"
         return f"{number} of {'one mixer' if study == 'delimiters' else 'four mixers'}, re-binding recall"
-    rows = [row for row in rows_of(folder, study) if row["final"]]
+    rows = [row for row in rows_of(study) if row["final"]]
     mixers = sorted({row["mixer"] for row in rows})
     named = f"{len(mixers)} patterns" if len(mixers) > 6 else ", ".join(f"`{mixer}`" for mixer in mixers)
     tasks = ", ".join(TASKS[task] for task in dict.fromkeys(row["task"] for row in rows))

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from benchmarks.truncation import interval
 from benchmarks.truncation import table as truncation_table
-from tools.figures.on_record import VERDICTS, estimate, table
+from tools.figures.on_record import VERDICTS, estimate, read_json, table
 
 
 def recall_moment(document: Mapping[str, Any]) -> dict[str, str]:
@@ -33,12 +31,6 @@ def truncation(document: dict[str, Any]) -> dict[str, str]:
         if name == "smollm2":
             found |= {"share": interval(whole["share"], ".1%"), "quarter": interval(quarter["share"], ".1%")}
     return found
-
-
-def truncation_first(document: dict[str, Any]) -> dict[str, str]:
-    """What the same models lost at a quarter of their ESS in the run without a beginning-of-sequence token."""
-    names = ("smollm2_quarter", "gemma_quarter")
-    return {name: interval(_cuts(row)[1]["share"], ".1%") for name, row in zip(names, document["rows"], strict=True)}
 
 
 def _cuts(row: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
@@ -111,11 +103,11 @@ _OF_MIXERS = {
 }
 
 
-def asked(docs: Path) -> dict[str, str]:
+def asked() -> dict[str, str]:
     """One row a claim, as in the table of findings."""
     rows: list[tuple[str, ...]] = []
     for name, page in _PAGES.items():
-        document = json.loads((docs / f"{name}.json").read_text("utf-8"))
+        document = read_json(name)
         looks = document["looks"]
         units = "; ".join(str(look["units"]) for look in looks)
         effects = "; ".join(f"{look['name'].replace('_', ' ')} {_shown(look, '.2f')}" for look in looks)

@@ -1,4 +1,4 @@
-"""What the pages show of studies, from the records in docs/results."""
+"""The records in results/, one folder for each page that they serve, and what the pages show of studies."""
 
 from __future__ import annotations
 
@@ -10,15 +10,22 @@ from typing import Any
 from statesize.lab.studies.catalogue import GRID_STUDIES
 from statesize.lab.studies.grid.table import parse_rows
 
+RESULTS = Path(__file__).parents[2] / "results"
 STUDIES = (*GRID_STUDIES, "delimiters", "recall")
 METRIC = "relative_0.01"
 NOT_TESTED = "Not yet tested: no runs of a preset with a claim are on record."
 
 
-def results(folder: Path) -> dict[str, str]:
+def read_json(name: str) -> dict[str, Any]:
+    """The record of this name, NAME.json in the folder of its page."""
+    (path,) = RESULTS.glob(f"*/{name}.json")
+    return json.loads(path.read_text("utf-8"))
+
+
+def results() -> dict[str, str]:
     """What is on record of each study, as Markdown."""
-    found = {name: _result(_record(folder, name)) for name in STUDIES}
-    return found | {"zoology_runs": _zoology(read_record(folder, "zoology")["figures"])}
+    found = {name: _result(_record(name)) for name in STUDIES}
+    return found | {"zoology_runs": _zoology(read_record("zoology")["figures"])}
 
 
 def _zoology(figures: Mapping[str, Any]) -> str:
@@ -53,14 +60,14 @@ QUOTED = {
 """Figures of records in sentences of pages, by study."""
 
 
-def quoted(folder: Path) -> dict[str, str]:
+def quoted() -> dict[str, str]:
     """Figures of records with their intervals, as STUDY_FIGURE."""
     found: dict[str, str] = {}
     for study, names in QUOTED.items():
-        record = read_record(folder, study)
+        record = read_record(study)
         for name in names:
             found[f"{study}_{name}".replace(".", "_")] = figure(record["figures"], name)
-    figures = read_record(folder, "delimiters")["figures"]
+    figures = read_record("delimiters")["figures"]
     beyond_controls = [value for name, value in figures.items() if name.endswith("_beyond_controls")]
     rising = [value < 0 for name, value in figures.items() if name.endswith("_entropy_depth")]
     counts = {"models": len(beyond_controls), "beyond": sum(map(int, beyond_controls)), "rising": sum(rising)}
@@ -74,25 +81,9 @@ def figure(known: Mapping[str, Any], name: str) -> str:
     return estimate(known[name], known[f"{name}_interval"], ".2f")
 
 
-def history(folder: Path) -> dict[str, str]:
-    """For which studies the claim of before holds on the runs on record, and the pilot of hybrids."""
-    document = json.loads((folder / "history.json").read_text("utf-8"))
-    said = {f"`{study}`": found["holds"] for study, found in document["studies"].items()}
-    (before,) = document["pilot"].values()
-    pilot = parse_rows((folder / "hybrids" / "pilot.parquet").read_bytes())
-    now = GRID_STUDIES["hybrids"].conclude(pilot, METRIC, None).figures
-    return {
-        "holds": ", ".join(study for study, holds in said.items() if holds),
-        "fails": ", ".join(study for study, holds in said.items() if not holds),
-        "commit": f"`{document['commit'][:10]}`",
-        "pilot_before": estimate(before[0], before[1:], ".2f"),
-        "pilot_now": figure(now, "early_attention_spearman_inside_by_placement"),
-    }
-
-
-def beyond(folder: Path) -> dict[str, str]:
+def beyond() -> dict[str, str]:
     """What ESS adds to other quantities, as partial rank correlations with accuracy in the largest record."""
-    document = json.loads((folder / "beyond.json").read_text("utf-8"))
+    document = read_json("beyond")
     numbers = {"other": ".2f", "ess_given": ".2f", "adjusted_p": ".2g", "other_given": ".2f"}
     rows: list[tuple[str, ...]] = []
     for row in document["rows"]:
@@ -114,19 +105,22 @@ def beyond(folder: Path) -> dict[str, str]:
 VERDICTS = {True: "holds", False: "fails", None: "cannot tell"}
 
 
-def _record(folder: Path, study: str) -> dict[str, Any] | None:
-    path = folder / study / "record.json"
-    return read_record(folder, study) if path.exists() else None
+def _record(study: str) -> dict[str, Any] | None:
+    return read_record(study) if _file(study, "record.json").exists() else None
 
 
-def rows_of(folder: Path, study: str) -> list[dict[str, Any]]:
+def rows_of(study: str) -> list[dict[str, Any]]:
     """The rows of the runs of a study of training."""
-    return parse_rows((folder / study / "table.parquet").read_bytes())
+    return parse_rows(_file(study, "table.parquet").read_bytes())
 
 
-def read_record(folder: Path, study: str) -> dict[str, Any]:
+def read_record(study: str) -> dict[str, Any]:
     """The record of a study."""
-    return json.loads((folder / study / "record.json").read_text("utf-8"))
+    return json.loads(_file(study, "record.json").read_text("utf-8"))
+
+
+def _file(study: str, name: str) -> Path:
+    return RESULTS / "studies" / study / name
 
 
 def _result(record: Mapping[str, Any] | None) -> str:
@@ -134,8 +128,8 @@ def _result(record: Mapping[str, Any] | None) -> str:
     if record is None:
         return NOT_TESTED
     said = [f"- {statement}" for statement in record["statements"] if statement.startswith("Tested: ")]
-    made = f"Made by `{record['command']}`{_runs(record)}."
-    file = f"[Record with pilot, seeds and versions](results/{record['study']}/record.json)."
+    made = f"Made by `{record['made']['command']}`{_runs(record)}."
+    file = f"[Record with pilot, seeds and versions](../results/studies/{record['study']}/record.json)."
     return "\n".join(
         [f"**{record['claim']}** Verdict: **{VERDICTS[record['holds']]}**.", "", *said, "", f"{made} {file}"]
     )
@@ -144,7 +138,7 @@ def _result(record: Mapping[str, Any] | None) -> str:
 def _runs(record: Mapping[str, Any]) -> str:
     if "seeds" not in record:
         return ""
-    return f": {record['done']} of {record['total']} runs, fixed by commit {record['commit'][:10]}"
+    return f": {record['done']} of {record['total']} runs, fixed by commit {record['made']['commit'][:10]}"
 
 
 def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:

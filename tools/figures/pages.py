@@ -11,10 +11,11 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from tools.figures.figures import DOCS, figures
+from tools.figures.figures import figures
 from tools.figures.trained_families import thumbnails
 from tools.figures.two_models import pictures as maps
 
+DOCS = Path(__file__).parents[2] / "docs"
 INLINE = re.compile(r'<span data-figure="([\w.]+)">(.*?)</span>', re.DOTALL)
 BLOCK = re.compile(r"<!-- figure ([\w.]+) -->\n(.*?)\n<!-- end of figure -->", re.DOTALL)
 
@@ -30,17 +31,17 @@ def filled(page: str, known: Mapping[str, str]) -> str:
     return BLOCK.sub(lambda found: f"<!-- figure {found[1]} -->\n\n{known[found[1]]}\n\n<!-- end of figure -->", page)
 
 
-def written(docs: Path = DOCS) -> dict[Path, str]:
+def written() -> dict[Path, str]:
     """All pages that hold figures, and the pictures of tables, by their files, as they should be."""
-    known = {f"{part}.{name}": text for part, named in figures(docs).items() for name, text in named.items()}
-    pages = {path: path.read_text("utf-8") for path in (docs.parent / "README.md", *sorted(docs.rglob("*.md")))}
-    pictures = {docs / name: picture for name, picture in (thumbnails(docs) | maps(docs)).items()}
+    known = {f"{part}.{name}": text for part, named in figures().items() for name, text in named.items()}
+    pages = {path: path.read_text("utf-8") for path in (DOCS.parent / "README.md", *sorted(DOCS.rglob("*.md")))}
+    pictures = {DOCS / name: picture for name, picture in (thumbnails() | maps()).items()}
     return {path: filled(page, known) for path, page in pages.items() if names(page)} | pictures
 
 
-def behind(docs: Path = DOCS) -> dict[Path, str]:
+def behind() -> dict[Path, str]:
     """The files that are not as they should be, with the text that they should have."""
-    pages = written(docs).items()
+    pages = written().items()
     return {path: text for path, text in pages if not path.exists() or path.read_text("utf-8") != text}
 
 

@@ -54,16 +54,6 @@ def published_heads(document: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-def published_heads_first(document: Mapping[str, Any]) -> dict[str, str]:
-    """What the claim said of fewer documents."""
-    looks = {look["name"]: estimate(look["value"], look["interval"], ".2f") for look in document["looks"]}
-    return {
-        "smollm2": looks[f"{_SMOLLM2} ess"],
-        "gemma": looks[f"{_GEMMA} ess"],
-        "documents": str(len(document["rows"][0]["documents"])),
-    }
-
-
 _MODELS = ("SmolLM2-135M", "Gemma 3 270M")
 
 
@@ -98,12 +88,6 @@ def published_delimiters(document: Mapping[str, Any]) -> dict[str, str]:
         **{"table": table(head, rows), "pairs": str(len(document["rows"][0]["pairs"])), "own": own, "rest": rest},
         "minutes": f"{seconds / 60:.0f}",
     }
-
-
-def published_delimiters_first(document: Mapping[str, Any]) -> dict[str, str]:
-    """How many pairs the first run had, and its verdicts."""
-    found = published_delimiters(document)
-    return {name: found[name] for name in ("pairs", "own", "rest")}
 
 
 def truncation_lengths(document: Mapping[str, Any]) -> dict[str, str]:

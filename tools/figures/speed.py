@@ -12,7 +12,7 @@ _OUTPUTS = ("counts", "entropy", "values")
 
 def engines(document: Mapping[str, Any]) -> dict[str, str]:
     """The engines against the definition: times, errors and how times grow."""
-    rows, versions = document["rows"], document["versions"]
+    rows, versions = document["rows"], document["made"]["versions"]
     cases = dict.fromkeys((row["case"], row["engine"], row["length"], row["units"]) for row in rows)
     times = [
         (case, str(units), f"{length:,}", f"`{engine}`", *_times(rows, (case, engine, length, units)))

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from tools.figures.on_record import table
+from tools.figures.on_record import read_json, table
 
 _WIDTH, _HEIGHT = 120, 40
 
@@ -66,14 +64,14 @@ def architectures(document: Mapping[str, Any]) -> dict[str, str]:
         "steps": f"{training['steps']:,}",
         "batch": f"{training['batch_size']} × {training['length']}",
         "rate": str(training["rate"]),
-        "versions": ", ".join(f"{name} {version}" for name, version in document["versions"].items()),
-        "command": f"`{document['command']}`",
+        "versions": ", ".join(f"{name} {version}" for name, version in document["made"]["versions"].items()),
+        "command": f"`{document['made']['command']}`",
     }
 
 
-def thumbnails(docs: Path) -> dict[str, str]:
+def thumbnails() -> dict[str, str]:
     """The pictures in the table of architectures, as SVG by their files."""
-    document = json.loads((docs / "architectures.json").read_text("utf-8"))
+    document = read_json("architectures")
     return {_picture(row): thumbnail(row["curve"], row["ceiling"]) for row in document["architectures"]}
 
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from statesize.lab.studies.statistics import of_mean, spearman
-from tools.figures.on_record import estimate, table
+from tools.figures.on_record import estimate, read_json, table
 
 _MODELS = {"SmolLM2-135M-Instruct.Q4_1": "SmolLM2-135M", "gemma-3-270m-q4_k_m": "Gemma 3 270M"}
 _KINDS = {"ess": "ESS", "ess_without_sink": "without its sink", "norm": "norm"}
@@ -82,9 +80,9 @@ def _mean(values: Sequence[float], form: str = ".1f") -> str:
 _CELL, _LEFT, _TOP = 16, 40, 22
 
 
-def pictures(docs: Path) -> dict[str, str]:
+def pictures() -> dict[str, str]:
     """Maps of layers and heads as SVG, by their files beside the pages."""
-    document = json.loads((docs / "published_models.json").read_text("utf-8"))
+    document = read_json("published_models")
     return {f"images/map-{_short(_MODELS[row['file']])}.svg": head_map(row) for row in document["rows"]}
 
 

@@ -14,6 +14,8 @@ from statesize.lab.studies.grid.settings import preset_settings
 from statesize.lab.studies.grid.table import table_content
 from statesize.lab.studies.record import make_record, read_record, verify, write_record
 
+DATE = "2026-11-26"
+
 
 @pytest.fixture(scope="module")
 def made():
@@ -25,7 +27,7 @@ def made():
 @pytest.fixture
 def folder(made, tmp_path):
     settings, rows = made
-    write_record(make_record(settings, "smoke", "0123abc", machine(), rows), tmp_path)
+    write_record(make_record(settings, "smoke", "0123abc", DATE, machine(), rows), tmp_path)
     return tmp_path
 
 
@@ -33,25 +35,37 @@ def test_the_conclusion_follows_from_the_table(folder):
     found = read_record(folder)
     document = json.loads((folder / "record.json").read_text("utf-8"))
     assert found.content() == {path.name: path.read_bytes() for path in folder.iterdir()}
-    assert (document["command"], document["commit"]) == ("statesize study regimes --preset smoke", "0123abc")
+    made = {"commit": "0123abc", "command": "statesize study regimes --preset smoke", "date": DATE}
+    assert made.items() <= document["made"].items()
     assert (found.done, found.total) == (document["done"], document["total"]) == (6, 6)
     assert found.conclusion.holds is None
 
 
 def test_an_unfinished_record_cannot_tell(made):
     settings, rows = made
-    found = make_record(settings, "smoke", "0123abc", machine(), [row for row in rows if row["run"] != rows[0]["run"]])
+    found = make_record(
+        settings, "smoke", "0123abc", DATE, machine(), [row for row in rows if row["run"] != rows[0]["run"]]
+    )
     assert (found.done, found.conclusion.holds) == (5, None)
     assert found.conclusion.statements[0].startswith("Unfinished: 5 of 6 runs are done")
 
 
 @pytest.mark.parametrize(
-    "name", ["schema", "preset_sha256", "table_sha256", "versions", "seeds", "done", "total", "claim", "holds"]
+    "name", ["schema", "preset_sha256", "table_sha256", "seeds", "done", "total", "claim", "holds"]
 )
 def test_what_does_not_fit_is_refused_by_name(folder, name):
     path = folder / "record.json"
     path.write_text(json.dumps(json.loads(path.read_text("utf-8")) | {name: "other"}), "utf-8")
     with pytest.raises(FileError, match=f"^{name} of .* must be .*, got other"):
+        read_record(folder)
+
+
+def test_other_versions_are_refused(folder):
+    path = folder / "record.json"
+    document = json.loads(path.read_text("utf-8"))
+    document["made"]["versions"] = "other"
+    path.write_text(json.dumps(document), "utf-8")
+    with pytest.raises(FileError, match=r"^versions of .* must be .*, got other"):
         read_record(folder)
 
 
@@ -96,22 +110,22 @@ def test_sampled_runs_are_repeated(folder, made, capsys):
     assert capsys.readouterr().out.count(": equal\n") == records.SAMPLED
     settings, rows = made
     wrong = [row | {"norm": row["norm"] * 1.001} for row in rows]
-    write_record(make_record(settings, "smoke", "0123abc", machine(), wrong), folder)
+    write_record(make_record(settings, "smoke", "0123abc", DATE, machine(), wrong), folder)
     assert [run.columns for run in verify(read_record(folder))] == [["norm"]] * 3
     assert main(["study", "regimes", "--verify", "--output", str(folder)]) == 1
     old = [row | {"versions": "statesize 0"} for row in rows]
     with pytest.raises(FileError, match="versions of the record must be those of this machine"):
-        next(verify(make_record(settings, "smoke", "0123abc", machine(), old)))
+        next(verify(make_record(settings, "smoke", "0123abc", DATE, machine(), old)))
 
 
 def test_on_another_machine_training_may_take_another_way(made, tmp_path, capsys):
     settings, rows = made
     trained = [row | ({"norm": 2 * row["norm"], "accuracy": 0.25} if row["final"] else {}) for row in rows]
-    write_record(make_record(settings, "smoke", "0123abc", "AMD, 64 processors", trained), tmp_path)
+    write_record(make_record(settings, "smoke", "0123abc", DATE, "AMD, 64 processors", trained), tmp_path)
     assert main(["study", "regimes", "--verify", "--output", str(tmp_path)]) == 0
     told = capsys.readouterr().out
     assert "on another machine (AMD, 64 processors)" in told
     assert told.count(": equal; accuracy at the end ") == told.count("on record 0.250") == records.SAMPLED
     begun = [row | ({} if row["final"] else {"norm": 1.01 * row["norm"]}) for row in rows]
-    found = verify(make_record(settings, "smoke", "0123abc", "AMD, 64 processors", begun))
+    found = verify(make_record(settings, "smoke", "0123abc", DATE, "AMD, 64 processors", begun))
     assert [run.columns for run in found] == [["norm"]] * 3

@@ -39,7 +39,7 @@ class Options:
         ray: Train on the Ray cluster at ADDRESS. Without an address, start Ray on this machine.
         module: Python file that registers your own mixers or tasks, which the TOML file can then name. It is executed
             in every process.
-        verify: Repeat three sampled runs of the record in OUTPUT and compare them. Default: docs/results/NAME.
+        verify: Repeat three sampled runs of the record in OUTPUT and compare them. Default: results/studies/NAME.
     """
 
     preset: Preset = "laptop"
@@ -66,7 +66,7 @@ def grid_command(study: GridStudy) -> Callable[..., None]:
             printing: What is printed.
         """
         if options.verify:
-            _verify(options.output or Path("docs/results") / study.name)
+            _verify(options.output or Path("results/studies") / study.name)
         else:
             _run(study.name, options, printing)
 

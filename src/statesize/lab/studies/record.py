@@ -40,6 +40,7 @@ class StudyRecord:
     preset: str
     preset_sha256: str
     commit: str  # that fixed the preset
+    date: str  # on which the runs were put on record
     done_on: str  # the machine, as training depends on the processor in its last digits, and then in all
     rows: Sequence[Row]
     conclusion: Conclusion
@@ -60,18 +61,23 @@ class StudyRecord:
     def facts(self) -> dict[str, object]:
         """The part of record.json that follows from the rows and the preset."""
         return {
-            "versions": ", ".join(sorted({str(row["versions"]) for row in self.rows})),
             "seeds": sorted({int(row["seed"]) for row in self.rows}),
             "done": self.done,
             "total": self.total,
         }
+
+    @property
+    def versions(self) -> str:
+        """What the runs were done with."""
+        return ", ".join(sorted({str(row["versions"]) for row in self.rows}))
 
     def content(self) -> dict[str, bytes]:
         """The files of the record by name."""
         table, conclusion = table_content(self.rows), self.conclusion
         document = {
             "schema": _SCHEMA,
-            **{name: getattr(self, name) for name in ("study", "preset", "preset_sha256", "commit", "command")},
+            "made": {name: getattr(self, name) for name in ("commit", "command", "versions", "date")},
+            **{name: getattr(self, name) for name in ("study", "preset", "preset_sha256")},
             "done_on": self.done_on,
             **self.facts,
             "table_sha256": hashlib.sha256(table).hexdigest(),
@@ -89,7 +95,9 @@ def preset_digest(study: str, preset: str) -> str:
     return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
-def make_record(settings: GridSettings, preset: str, commit: str, done_on: str, rows: Sequence[Row]) -> StudyRecord:
+def make_record(
+    settings: GridSettings, preset: str, commit: str, date: str, done_on: str, rows: Sequence[Row]
+) -> StudyRecord:
     """The record of the runs that are done; while some are missing, their verdict is None."""
     keys = {run.key for run in settings.runs}
     rows = [row for row in rows if row["run"] in keys]
@@ -100,7 +108,8 @@ def make_record(settings: GridSettings, preset: str, commit: str, done_on: str, 
         missing = f"Unfinished: {done} of {len(settings.runs)} runs are done, so nothing can be told."
         conclusion = dataclasses.replace(conclusion, holds=None, statements=(missing, *conclusion.statements))
     digest = preset_digest(settings.study, preset)
-    return StudyRecord(settings.study, preset, digest, commit, done_on, rows, conclusion, done, len(settings.runs))
+    total = len(settings.runs)
+    return StudyRecord(settings.study, preset, digest, commit, date, done_on, rows, conclusion, done, total)
 
 
 def write_record(record: StudyRecord, folder: Path) -> None:
@@ -112,7 +121,7 @@ def read_record(folder: Path) -> StudyRecord:
     """The record in a folder; a FileError names what is missing, damaged, or no longer that of the preset."""
     path, table = folder / RECORD, folder / TABLE
     if not path.exists():
-        raise FileError(f"{path} must be the record of a study, got no file. Name its folder, as docs/results/regimes.")
+        raise FileError(f"{path} must be the record of a study, got no file. Name its folder, results/studies/NAME.")
     try:
         document = cast("dict[str, Any]", parse_json(read_limited(path)))
         content = table.read_bytes()
@@ -127,7 +136,9 @@ def read_record(folder: Path) -> StudyRecord:
         missing = sorted({name for run in settings.runs for name in row_columns(run)} - rows[0].keys())
         if missing:
             raise FileError(f"columns of {table} must hold {', '.join(missing)}, got none. Run the study again.")
-        record = make_record(settings, preset, str(document["commit"]), str(document["done_on"]), rows)
+        made, done_on = document["made"], str(document["done_on"])
+        record = make_record(settings, preset, str(made["commit"]), str(made["date"]), done_on, rows)
+        _require(made, {"versions": record.versions}, path)
         _require(document, {**record.facts, "claim": record.conclusion.claim, "holds": record.conclusion.holds}, path)
         return record
     except (OSError, ValueError, KeyError, TypeError, IndexError) as error:

@@ -1,1 +1,0 @@
-"""Changes of the numerics, one at a time, that the tests must notice."""

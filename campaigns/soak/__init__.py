@@ -1,1 +1,0 @@
-"""Profile calls on mixed models in one process, which leave nothing behind."""

@@ -1,0 +1,116 @@
+"""Files that a stranger changed and signed anew are read, or refused in one line: no traceback."""
+
+import contextlib
+import hashlib
+import io
+import json
+import random
+import shutil
+
+import pandas as pd
+import pytest
+from small_studies import GRID
+
+from statesize.cli import main
+from statesize.lab.zoo import load
+from statesize.profiling import profile
+from statesize.results import store
+
+VALUES = (
+    *(None, True, 0, -1, 1.5, 2**53, 10**30, 1e308, "", "x", "\x1b[2J", "\u202e", "../../x", "load", "float64"),
+    *([], {}, [[]], {"x": {}}, [None], "x" * 5000, "<script>", [1, 2, 3], {"url": "http://127.0.0.1/"}),
+)
+
+
+def alter(values, chance):
+    """Put something else in the place of one value of JSON, at any depth, or take it out."""
+    while values:
+        key = chance.choice(list(values) if isinstance(values, dict) else range(len(values)))
+        if isinstance(values[key], dict | list) and values[key] and chance.random() < 0.8:
+            values = values[key]
+            continue
+        if chance.random() < 0.15:
+            del values[key]
+        else:
+            values[key] = chance.choice(VALUES)
+        return
+
+
+def flip(path, chance):
+    """Change some bytes of a file, or cut it off as well."""
+    content = bytearray(path.read_bytes())
+    for _ in range(chance.choice((1, 3, 30))):
+        content[chance.randrange(len(content))] = chance.randrange(256)
+    path.write_bytes(content[: chance.choice((len(content), chance.randrange(1, len(content))))])
+
+
+def make_profile(folder):
+    model, tokenizer = load("gla")
+    profile(model, "A small text.", tokenizer=tokenizer, name="gla", positions=3).save(folder / "profile")
+
+
+def change_profile(folder, chance):
+    marker = json.loads((folder / "profile" / store.MARKER).read_text("utf-8"))
+    if chance.random() < 0.3:
+        index = chance.randrange(len(marker["nodes"]))
+        file = folder / "profile" / f"{index:05d}.safetensors"
+        flip(file, chance)
+        marker["nodes"][index]["sha256"] = hashlib.sha256(file.read_bytes()).hexdigest()
+    else:
+        alter(marker["nodes"], chance)
+    content = {name: value for name, value in marker.items() if name != "sha256"}
+    signed = content | {"sha256": store._sha256(content)}
+    (folder / "profile" / store.MARKER).write_text(json.dumps(signed, ensure_ascii=False), "utf-8")
+
+
+def make_texts(folder):
+    texts = ["A small text of some words.", "Another one of them."]
+    pd.DataFrame({"text": texts * 20}).to_parquet(folder / "c.parquet")
+
+
+def change_texts(folder, chance):
+    flip(folder / "c.parquet", chance)
+
+
+def make_grid(folder):
+    (folder / "grid.toml").write_text(GRID, "utf-8")
+
+
+def change_grid(folder, chance):
+    lines = (folder / "grid.toml").read_text("utf-8").splitlines()
+    for _ in range(chance.choice((1, 2, 4))):
+        value = json.dumps(chance.choice(VALUES)).replace("null", "nan")
+        place = chance.randrange(len(lines))
+        lines[place] = lines[place].partition("=")[0] + f"= {value}"
+    (folder / "grid.toml").write_text("\n".join(lines), "utf-8")
+
+
+KINDS = {
+    "profile": (make_profile, change_profile, "compare PLACE/profile PLACE/profile"),
+    "Parquet": (make_texts, change_texts, "profile gla --parquet PLACE/c.parquet --plan --sequences 1"),
+    "TOML": (make_grid, change_grid, "study correlation --config PLACE/grid.toml --dry-run"),
+}
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def kind(request, tmp_path_factory):
+    make, change, command = KINDS[request.param]
+    folder = tmp_path_factory.mktemp("made")
+    make(folder)
+    return folder, change, command
+
+
+@pytest.mark.parametrize("number", range(8))
+def test_changed_files_are_read_or_refused_in_one_line(kind, tmp_path, number):
+    folder, change, command = kind
+    place = tmp_path / "given"
+    shutil.copytree(folder, place)
+    change(place, random.Random(number))  # noqa: S311
+    printed, told = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(told):
+        code = main(command.replace("PLACE", str(place)).split())
+    errors = [line for line in told.getvalue().splitlines() if line.startswith("statesize: error: ")]
+    assert code in {0, 1, 2}
+    assert len(errors) == (code > 0), told.getvalue()
+    assert "Traceback" not in told.getvalue()
+    assert not any(sign in printed.getvalue() + told.getvalue() for sign in "\x1b\x9b\u202e\x07")
