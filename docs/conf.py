@@ -30,8 +30,9 @@ nitpick_ignore_regex = [
     ("py:.*", r"(alt|altair|collections|contextlib|numpy|os|pandas|pathlib|tokenizers|torch|transformers|xarray)\..*"),
     ("py:.*", "Figure|Inputs|Tensor|Trainer"),
     # Types that users hand on and never name.
-    ("py:class", r"statesize\..*\.(Chart|Claim|Cut|Drawn|Executor|LoadedModel|Measurement|SweepPoint|Profiled)"),
+    ("py:class", r"statesize\..*\.(Agreement|Chart|Claim|Cut|Drawn|Executor|LoadedModel|Measurement|SweepPoint|Profiled)"),
     ("py:class", r"(Chart|Measurement|Metric)"),
+    ("py:exc", "NothingMeasuredError"),  # a ModelError
 ]
 
 autodoc_default_options = {"members": True, "member-order": "bysource"}
