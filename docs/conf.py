@@ -30,7 +30,10 @@ nitpick_ignore_regex = [
     ("py:.*", r"(alt|altair|collections|contextlib|numpy|os|pandas|pathlib|tokenizers|torch|transformers|xarray)\..*"),
     ("py:.*", "Figure|Inputs|Tensor|Trainer"),
     # Types that users hand on and never name.
-    ("py:class", r"statesize\..*\.(Agreement|Chart|Claim|Cut|Drawn|Executor|LoadedModel|Measurement|SweepPoint|Profiled)"),
+    (
+        "py:class",
+        r"statesize\..*\.(Agreement|Chart|Claim|Cut|Drawn|Executor|LoadedModel|Measurement|SweepPoint|Profiled)",
+    ),
     ("py:class", r"(Chart|Measurement|Metric)"),
     ("py:exc", "NothingMeasuredError"),  # a ModelError
 ]
