@@ -97,10 +97,10 @@ def mixer_calls(model: nn.Module) -> Generator[list[MixerCall]]:
         The calls so far, in their order; the list may be cleared.
 
     Example:
-        >>> from statesize.lab.mixers import LanguageModel, ModelConfig
-        >>> model = LanguageModel(ModelConfig(mixer="gla", vocabulary_size=10, layers=2))
+        >>> from transformers import MambaConfig, MambaForCausalLM
+        >>> model = MambaForCausalLM(MambaConfig(vocab_size=16, hidden_size=8, num_hidden_layers=2))
         >>> with mixer_calls(model) as calls:
-        ...     logits = model(torch.zeros(2, 5, dtype=torch.long))
+        ...     logits = model(torch.zeros(2, 5, dtype=torch.long)).logits
         >>> calls[0].sampled(1, 2, torch.Generator()).batch_shape
         torch.Size([1, 2])
     """
@@ -205,11 +205,10 @@ class Regularisation:
         InputError: A number is out of range.
 
     Example:
-        >>> from statesize.lab.mixers import LanguageModel, ModelConfig
-        >>> from statesize.lab.training import mixer_calls
-        >>> model = LanguageModel(ModelConfig(mixer="gla", vocabulary_size=10, layers=2))
+        >>> from transformers import MambaConfig, MambaForCausalLM
+        >>> model = MambaForCausalLM(MambaConfig(vocab_size=16, hidden_size=8, num_hidden_layers=2))
         >>> with mixer_calls(model) as calls:
-        ...     loss = model(torch.zeros(2, 80, dtype=torch.long)).square().mean()
+        ...     loss = model(torch.arange(80)[None] % 16).logits.square().mean()
         >>> penalty = Regularisation(identity_weight=0.3).penalty(calls, torch.Generator().manual_seed(0))
         >>> (loss + penalty).backward()
     """

@@ -32,9 +32,10 @@ class StateSizeMetric(Metric):
         seed: Seed of the choice of heads or channels.
 
     Example:
-        >>> from statesize.lab import zoo
+        >>> from transformers import MambaConfig, MambaForCausalLM
+        >>> model = MambaForCausalLM(MambaConfig(vocab_size=16, hidden_size=8, num_hidden_layers=2))
         >>> metric = StateSizeMetric(positions=4)
-        >>> metric.update(zoo.load("gla")[0], torch.tensor([[5, 6, 7, 8, 9, 10]]))
+        >>> metric.update(model, torch.tensor([[5, 6, 7, 8, 9, 10]]))
         >>> sorted(metric.compute())
         ['average_ess', 'ceiling_utilisation', 'state_utilisation', 'total_ess']
     """

@@ -9,7 +9,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from statesize.check import refuse, require_count
+from statesize.check import real_numbers, refuse, require_count
 from statesize.errors import InputError
 from statesize.io.text import facts_table
 from statesize.measurement.charts import MeasurementCharts, facts, notebook_chart, paper_figure
@@ -159,7 +159,7 @@ def measure(
     """
     operator, outputs = _weighted(accepted_operator(operator), weights, skip_first), _checked_outputs(outputs)
     settings = check_settings(
-        tolerances, relative_tolerances, engine=engine, memory=memory,
+        tolerances, real_numbers("relative_tolerances", relative_tolerances), engine=engine, memory=memory,
         count_accuracy=count_accuracy, entropy_accuracy=entropy_accuracy,
     )  # fmt: skip
     return measure_at(operator, make_cut(operator.length, positions, past, future), settings, outputs)

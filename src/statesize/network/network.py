@@ -155,10 +155,11 @@ def network_ess(
 
     Example:
         >>> import statesize as ss
-        >>> model, _ = ss.lab.zoo.load("recall-gla")
+        >>> from transformers import MambaConfig, MambaForCausalLM
+        >>> model = MambaForCausalLM(MambaConfig(vocab_size=16, hidden_size=8, num_hidden_layers=2))
         >>> found = ss.network_ess(model, torch.arange(12)[None], positions=[2], method="dense")
         >>> found.dimension.tolist(), found.converged
-        ([64], True)
+        ([16], True)
     """
     accuracy, memory = check_limits(accuracy, memory, method)
     with copies(model, input_ids, positions, start, end, precision, axis) as copied:

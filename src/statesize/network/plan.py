@@ -92,10 +92,11 @@ def network_plan(
 
     Example:
         >>> import statesize as ss, torch
-        >>> model, _ = ss.lab.zoo.load("recall-gla")
+        >>> from transformers import MambaConfig, MambaForCausalLM
+        >>> model = MambaForCausalLM(MambaConfig(vocab_size=16, hidden_size=8, num_hidden_layers=2))
         >>> plan = ss.network.network_plan(model, torch.arange(12)[None], positions=[2, 6])
         >>> [(cut.position, cut.dimension, cut.method, cut.products) for cut in plan.cuts]
-        [(2, 64, 'dense', 64), (6, 192, 'dense', 192)]
+        [(2, 16, 'dense', 16), (6, 48, 'dense', 48)]
     """
     accuracy, memory = check_limits(accuracy, memory, method)
     with copies(model, input_ids, positions, start, end, precision, axis) as copied:

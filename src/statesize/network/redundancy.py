@@ -39,11 +39,12 @@ def redundancy(model: nn.Module, input_ids: Inputs, network: NetworkEss, name: s
 
     Example:
         >>> import statesize as ss, torch
-        >>> model, _ = ss.lab.zoo.load("recall-gla")
+        >>> from transformers import MambaConfig, MambaForCausalLM
+        >>> model = MambaForCausalLM(MambaConfig(vocab_size=16, hidden_size=8, num_hidden_layers=2))
         >>> ids = torch.arange(12)[None]
         >>> found = ss.network.redundancy(model, ids, ss.network_ess(model, ids, positions=[2], method="dense"))
         >>> [mixer.kind for mixer in found.mixers], found.stored > found.dimension
-        (['gla', 'gla', 'short convolution', 'short convolution'], True)
+        (['short convolution', 'mamba', 'short convolution', 'mamba'], True)
     """
     positions = tuple(cast("list[int]", network.positions.tolist()))
     captured = capture(model, input_ids, short_convolutions=True)

@@ -149,10 +149,10 @@ class Profile:
 
         Example:
             >>> from statesize import profile
-            >>> from statesize.lab import zoo
-            >>> measured = profile("gla", [[5, 6, 7, 8]], tokenizer=zoo.tokenizer())
-            >>> measured.ess().shape
-            (4, 4)
+            >>> from transformers import MambaConfig, MambaForCausalLM
+            >>> model = MambaForCausalLM(MambaConfig(vocab_size=16, hidden_size=8, num_hidden_layers=2))
+            >>> profile(model, [[5, 6, 7, 8]]).ess().shape
+            (2, 4)
         """
         metric_title(metric)
         count = self.tokens.sizes["sequence"]

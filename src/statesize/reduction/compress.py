@@ -178,7 +178,12 @@ def compress(
 
     Example:
         >>> import statesize as ss
-        >>> found = ss.compress(*ss.lab.zoo.load("recall-la"), [f"k{i % 12} v{i % 11} k1" for i in range(132)])
+        >>> from statesize.texts import bundled
+        >>> from transformers import Mamba2Config, Mamba2ForCausalLM, PreTrainedTokenizerFast
+        >>> sizes = {"vocab_size": 1024, "hidden_size": 16, "num_hidden_layers": 2}
+        >>> shape = Mamba2Config(**sizes, num_heads=2, head_dim=16, n_groups=1, state_size=8)
+        >>> tokenizer = PreTrainedTokenizerFast(tokenizer_object=bundled.tokenizer(), eos_token="<eos>")
+        >>> found = ss.compress(Mamba2ForCausalLM(shape), tokenizer, bundled.documents()[:40])
         >>> found.state_bytes, found.safe
         ((2048, 1024), None)
     """

@@ -76,10 +76,10 @@ def diagnose(profile: Profiled) -> list[Diagnosis]:
 
     Example:
         >>> from statesize import profile
-        >>> from statesize.lab import zoo
-        >>> model, _ = zoo.load("gla")
+        >>> from transformers import MambaConfig, MambaForCausalLM
+        >>> model = MambaForCausalLM(MambaConfig(vocab_size=16, hidden_size=8, num_hidden_layers=2))
         >>> print(diagnose(profile(model, [list(range(9))]))[0])
-        layers.0.mixer: the text is too short: no cut has 32 tokens before it and 32 after it
+        backbone.layers.0.mixer: the text is too short: no cut has 16 tokens before it and 16 after it
     """
     require_kind("profile", profile, Profiled, "a Profile", "Give what statesize.profile returns.")
     ratios = profile.attributes["relative_tolerances"]
