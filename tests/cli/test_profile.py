@@ -135,7 +135,7 @@ def test_a_missing_or_damaged_tokenizer(copy, text, here, capsys):
     (copy / "tokenizer.json").write_text("{")
     assert "tokenizer.json" in refused(["profile", copy, "--text", text], capsys)
     (copy / "tokenizer.json").unlink()
-    assert "no tokenizer.json" in refused(["profile", copy, "--text", text], capsys)
+    assert "has no tokenizer." in refused(["profile", copy, "--text", text], capsys)
 
 
 def test_the_tokenizer_of_the_run_above_is_found(copy, text, here, capsys):

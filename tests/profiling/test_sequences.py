@@ -34,7 +34,7 @@ def test_datasets_are_those_of_a_profile(model):
     work, ready = loaded(lambda: model, settings)
     gathering = ProfileRun(settings, ready.key, 2, None, None, 12)
     gathering.measure(SEQUENCES, SerialExecutor(work))
-    origin = Provenance(ready.name, ready.weights, ready.key, ready.source, torch.get_num_threads())
+    origin = Provenance(ready.name, ready.weights, ready.key, ready.source, torch.get_num_threads(), ready.kernels)
     assert same(gathering.profile(None, origin, None), profile(model, SEQUENCES, channels=1))
 
 

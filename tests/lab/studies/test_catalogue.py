@@ -5,10 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from statesize.lab.cli.commands import study as commands
+from statesize.lab.cli.study import study as commands
 from statesize.lab.studies.catalogue import STUDIES
 
-import_module("statesize.cli.commands")  # adds the commands of the laboratory
 DOCS = Path(__file__).parents[3] / "docs"
 
 
