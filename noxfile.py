@@ -134,7 +134,7 @@ def package(session: nox.Session) -> None:
         session.run(command, "profile", "gla", "--text", text, *tokens, "--html", "page.html", "--quiet", external=True)
         # What the sdist asks for is there; it is built anew.
         session.run(*pip, "--no-deps", "--force-reinstall", str(sdist), external=True)
-        session.run(command, "engines", "--explain", external=True)
+        session.run(command, "doctor", external=True)
 
 
 @nox.session
