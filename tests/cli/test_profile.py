@@ -19,14 +19,6 @@ from statesize.texts import tokens
 from statesize.texts.tokens import encode, join_documents
 
 
-@pytest.fixture
-def here(tmp_path, monkeypatch):
-    folder = tmp_path / "here"
-    folder.mkdir()
-    monkeypatch.chdir(folder)
-    return folder
-
-
 def refused(arguments, capsys):
     assert main([str(argument) for argument in arguments]) == 1
     captured = capsys.readouterr()

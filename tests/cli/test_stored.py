@@ -13,14 +13,6 @@ from statesize.lab.studies.page.page import write_page
 
 
 @pytest.fixture
-def here(tmp_path, monkeypatch):
-    folder = tmp_path / "here"
-    folder.mkdir()
-    monkeypatch.chdir(folder)
-    return folder
-
-
-@pytest.fixture
 def saved(checkpoint, text, here, capsys):
     options = ["--html", "first.html", "--metric", "relative_count"]
     assert main(["profile", str(checkpoint), "--text", str(text), "--output", "result", *options]) == 0

@@ -1,5 +1,6 @@
 """The same again gives the same bits; other numbers of threads and of processes give the same within the bounds."""
 
+import pandas as pd
 import pytest
 import torch
 from oracles.comparing import DIFFERENT, IDENTICAL, compare_profiles, compare_rows
@@ -43,6 +44,14 @@ def test_other_threads_give_a_profile_within_the_bounds(pattern):
 @pytest.mark.parametrize("pattern", PATTERNS[:2])
 def test_less_memory_gives_a_profile_within_the_bounds(pattern):
     assert DIFFERENT not in verdicts(measured(pattern, 1), measured(pattern, 1, memory=150_000))
+
+
+@pytest.mark.parametrize("pattern", ["sa,gla", "s4d,hyena"])
+def test_the_table_of_a_profile_is_the_same_again(pattern):
+    first = measured(pattern, 1).to_dataframe()
+    pd.testing.assert_frame_equal(first, measured(pattern, 1).to_dataframe(), check_exact=True)
+    for other in (measured(pattern, 2), measured(pattern, 1, memory=400_000)):
+        pd.testing.assert_frame_equal(first, other.to_dataframe(), check_exact=False, rtol=1e-4, atol=1e-4)
 
 
 def rows(outcomes):

@@ -151,7 +151,7 @@ def transformers_model(
         raise _refusal_of(name, error, options, allow_pickle=allow_pickle) from error
     unused = check_loaded(name, model, loaded)
     model, stored = float_model(model)
-    # Of what it has dequantised itself transformers leaves no trace.
+    # Transformers leaves no trace of what it has dequantised itself.
     stored = stored or (f"{method}, dequantised" if method else "")
     _own_memory(model)
     source_facts = {"weights": stored_weights(Path(name)) if file else stored, "unused_weights": unused}

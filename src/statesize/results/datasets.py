@@ -77,7 +77,7 @@ def sequence_dataset(
             values = np.zeros([1 if dim == ALONG else len(variables[dim]) for dim in dims[listed.name]])
         variables[listed.name] = values.astype(listed.dtype)
     if np.isnan(differences[0]):
-        # Of a size that is not known, none can bind.
+        # A size that is not known cannot bind.
         variables["state_size"][:], variables["binds"][:] = np.nan, 0
     arrays = {name: (dims[name], values) for name, values in variables.items()}
     return xr.Dataset(arrays, attrs={**facts, "stratum_sizes": sample.sizes.tolist()})

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch
 from torch import nn
 
@@ -26,11 +24,10 @@ class ModelPluginContract:
 
     def test_names_are_known(self) -> None:
         """What it lists it can load, and it claims no model of others."""
-        assert set(self.plugin.names()) <= {name for name in self.plugin.names() if self.plugin.knows(name)}
-        assert all(self.plugin.knows(name) for name in self.known)
+        assert all(self.plugin.knows(name) for name in (*self.plugin.names(), *self.known))
         assert not self.plugin.knows("an-owner/a-model-of-the-hub")
 
-    def test_models_are_ready(self, tmp_path: Path) -> None:
+    def test_models_are_ready(self) -> None:
         """A model is in evaluation mode, the same each time, and can be measured on what its tokenizer gives."""
         for name in self.known:
             model, again = self.plugin.model(name), self.plugin.model(name)

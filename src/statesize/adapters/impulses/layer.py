@@ -51,8 +51,8 @@ def observe(name: str, runs: LoneRuns, mix: Mix) -> tuple[Observation, Tensor]:
     mixing = Mixing([lambda: impulses.matrix()[:count]], (sequences, units, length, length))
     groups = mix.channels.groups()
     is_attention = isinstance(runs.module, nn.MultiheadAttention)
-    said = getattr(runs.module, "state_size", None)
-    said = states = said if isinstance(said, int) else None
+    named = getattr(runs.module, "state_size", None)
+    said = states = named if isinstance(named, int) else None
     # A class speaks of its recurrence, and T may hold more, such as a convolution behind that.
     exceeds = said is not None and impulses.exceeds(said, groups or units)
     if exceeds or said is None:
