@@ -20,11 +20,18 @@ def exact(strict: torch.Tensor) -> torch.Tensor:
     return torch.cat([values.new_zeros(1), values[:, 0]])
 
 
+def everywhere(strict: torch.Tensor, every: int, close: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """Of one operator, beside others of which nothing must be taken."""
+    low, high = largest_everywhere(torch.stack([3 * strict, strict, torch.zeros_like(strict)]), every, close)
+    assert not high[2].any()
+    return low[1], high[1]
+
+
 @given(st.integers(0, 2**31), st.integers(2, 90), st.sampled_from((0.02, 0.3, 3.0)), st.sampled_from((0.0, 0.2, 3.0)))
 def test_largest_singular_values_lie_between_the_bounds(seed: int, length: int, sharpness: float, decay: float) -> None:
     position = torch.arange(length)
     strict = attention(seed, length, sharpness) * torch.exp(-decay * (position[:, None] - position).clamp(min=0))
-    low, high = largest_everywhere(strict, 4, 5e-3)
+    low, high = everywhere(strict, 4, 5e-3)
     sigma = exact(strict)
     assert bool((low <= sigma * (1 + 1e-12)).all())
     assert bool((high >= sigma * (1 - 1e-12)).all())
@@ -35,17 +42,17 @@ def test_several_rows_a_position(seed: int, length: int, readouts: int) -> None:
     each = [attention(seed + readout, length, 0.3) for readout in range(readouts)]
     stacked = torch.stack(each, 1).flatten(0, 1)
     sigma = torch.stack([torch.linalg.svdvals(stacked[readouts * i :, :i])[0] for i in range(1, length)])
-    low, high = largest_everywhere(stacked, 4, 5e-3)
+    low, high = everywhere(stacked, 4, 5e-3)
     assert bool((low[1:] <= sigma * (1 + 1e-12)).all())
     assert bool((high[1:] >= sigma * (1 - 1e-12)).all())
-    low, high = largest_at(stacked, torch.arange(1, length), 1e-8, 40)
+    (low,), (high,) = largest_at(stacked[None], torch.arange(1, length), 1e-8, 40)
     assert bool(((low <= sigma * (1 + 1e-12)) & (high >= sigma * (1 - 1e-12))).all())
     assert float((high / low).max()) < 1.01
 
 
 @pytest.mark.parametrize("length", [40, 150])
 def test_bounds_are_close_for_attention(length: int) -> None:
-    low, high = largest_everywhere(attention(1, length, 0.3), 4, 5e-3)
+    low, high = everywhere(attention(1, length, 0.3), 4, 5e-3)
     assert float((high[1:] / low[1:]).median()) < 1.01
     assert float((high[1:] / low[1:]).max()) < 1.2
 
@@ -55,7 +62,7 @@ def test_zeros_rows_of_zeros_and_small_entries() -> None:
     strict[30:] = 0
     strict[:, :5] = 0
     strict[10:20] *= 1e-30
-    low, high = largest_everywhere(strict, 3, 5e-3)
+    low, high = everywhere(strict, 3, 5e-3)
     sigma = exact(strict)
     assert bool((low <= sigma * (1 + 1e-12)).all())
     assert bool((high >= sigma * (1 - 1e-12)).all())
@@ -65,7 +72,7 @@ def test_zeros_rows_of_zeros_and_small_entries() -> None:
 def test_values_whose_squares_vanish_in_single_precision() -> None:
     strict = attention(4, 50, 0.3)
     strict[25:] *= 1e-25
-    low, high = largest_everywhere(strict, 4, 5e-3)
+    low, high = everywhere(strict, 4, 5e-3)
     sigma = exact(strict)
     assert bool((low <= sigma * (1 + 1e-12)).all())
     assert bool((high >= sigma * (1 - 1e-12)).all())
@@ -73,11 +80,11 @@ def test_values_whose_squares_vanish_in_single_precision() -> None:
 
 def test_some_positions_in_double_precision() -> None:
     strict, positions = attention(3, 60, 0.3), torch.tensor([1, 7, 8, 40, 59])
-    low, high = largest_at(strict, positions, 1e-9, 30)
+    (low,), (high,) = largest_at(strict[None], positions, 1e-9, 30)
     sigma = exact(strict)[positions]
     assert bool(((low <= sigma * (1 + 1e-13)) & (sigma * (1 - 1e-13) <= high)).all())
     assert bool((high <= (1 + 2e-9) * low).all())
-    assert largest_at(strict, positions[:0], 1e-9, 30)[0].shape == (0,)
+    assert largest_at(strict[None], positions[:0], 1e-9, 30)[0].shape == (1, 0)
 
 
 def test_more_positions_near_the_ends() -> None:
@@ -86,12 +93,3 @@ def test_more_positions_near_the_ends() -> None:
     assert positions[-3:].tolist() == [997, 998, 999]
     assert len(positions) < 1000 / 8 + 130
     assert sampled_positions(2, 4).tolist() == [1]
-
-
-def test_negative_entries_leave_the_upper_bound_open() -> None:
-    strict = -attention(3, 20, 0.3)
-    strict[15:] *= torch.tensor([1.0, -1.0], dtype=torch.float64).repeat(10)
-    low, high = largest_at(strict, torch.arange(1, 20), 1e-4, 12)
-    sigma = exact(strict)[1:]
-    assert bool(torch.isinf(high).all())
-    assert bool(((low <= sigma * (1 + 1e-12)) & (low >= 0.5 * sigma)).all())

@@ -1,12 +1,13 @@
 import dataclasses
 
-import pytest
+import numpy as np
+import numpy.typing as npt
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from statesize.spectra.shifts.certified import SharedThresholds, enclose_largest
+from statesize.spectra.shifts.shared_thresholds import Known, apart, shared_thresholds
 
 
 @dataclasses.dataclass
@@ -16,25 +17,21 @@ class Fake:
     sigma: Tensor
     distance: float
     generator: torch.Generator
-    chosen: Tensor
-    evaluations: int = 0
+    evaluated: list[float] = dataclasses.field(default_factory=list)
 
     @property
     def error(self) -> Tensor:
         return torch.zeros(len(self.sigma), dtype=torch.float64)
 
     def at(self, index: Tensor) -> "Fake":
-        return dataclasses.replace(self, sigma=self.sigma[index], chosen=index)
+        return dataclasses.replace(self, sigma=self.sigma[index])
 
     def counts(self, shift: Tensor) -> tuple[Tensor, Tensor]:
         size = self.sigma.shape[:2]
+        self.evaluated.extend(shift.tolist())
         distance = self.distance * shift[:, None].expand(size)
         miss = distance * (2 * torch.rand(size, generator=self.generator, dtype=torch.float64) - 1)
         return (self.sigma > (shift[:, None] + miss)[..., None]).sum(-1), distance
-
-
-def every(limit):
-    return torch.arange(len(limit))
 
 
 def fake(seed: int, groups: int, b: int, r: int, distance: float = 1e-9) -> Fake:
@@ -43,81 +40,94 @@ def fake(seed: int, groups: int, b: int, r: int, distance: float = 1e-9) -> Fake
     spread = torch.rand(groups, 1, 1, generator=g, dtype=torch.float64) * 8
     sigma = torch.exp(-spread * torch.rand(groups, 1, r, generator=g, dtype=torch.float64))
     drift = 0.3 * torch.randn(groups, b, 1, generator=g, dtype=torch.float64).cumsum(1) / b**0.5
-    return Fake((sigma * torch.exp(drift)).sort(-1, descending=True).values, distance, g, torch.arange(groups))
+    return Fake((sigma * torch.exp(drift)).sort(-1, descending=True).values, distance, g)
 
 
-def bounds_on(values: Tensor, width: float) -> tuple[Tensor, Tensor]:
-    return values * (1 - width), values * (1 + width)
+def searched(eliminations: Fake, ratios: list[float], accuracy: float, **given: Tensor) -> Known:
+    """With σ_1 between two numbers 2 % apart, unless more or less is known."""
+    largest = eliminations.sigma[..., 0]
+    known = {
+        "low": 0.99 * largest,
+        "high": 1.01 * largest,
+        "wanted": torch.ones_like(largest, dtype=torch.bool),
+        "limit": torch.full_like(largest, eliminations.sigma.shape[-1], dtype=torch.int64),
+        "error": torch.zeros_like(largest[:, 0]),
+    } | given
+    arrays = {name: part.numpy() for name, part in known.items()}
+    return shared_thresholds(eliminations, accuracy, np.array(ratios), **arrays)
 
 
-@given(st.integers(0, 2**31), st.sampled_from((0.02, 0.1, 0.5)), st.sampled_from((1e-9, 1e-4)))
+def exact(eliminations: Fake, ratios: list[float]) -> npt.NDArray[np.int64]:
+    sigma = eliminations.sigma
+    return torch.stack([(sigma > rho * sigma[..., :1]).sum(-1) for rho in ratios]).numpy()
+
+
+@given(st.integers(0, 2**31), st.sampled_from((0.0, 0.02, 0.1, 0.5)), st.sampled_from((1e-9, 1e-4)))
 def test_bounds_hold_and_are_close(seed: int, accuracy: float, distance: float) -> None:
-    eliminations = fake(seed, 5, 16, 200, distance)
-    own = 0.1 * eliminations.sigma[..., 0]
-    exact = (eliminations.sigma > own[..., None]).sum(-1)
-    limit, error = torch.full_like(exact, 200), torch.zeros(5, 1, dtype=torch.float64)
-    wanted = torch.ones_like(limit, dtype=torch.bool)
-    shared = SharedThresholds(
-        eliminations, every(limit), *bounds_on(own, 0.02), wanted, 0 * limit, limit, error, accuracy
+    eliminations, ratios = fake(seed, 5, 16, 200, distance), [0.5, 0.1, 0.02]
+    shared = searched(eliminations, ratios, accuracy)
+    counts, sigma = exact(eliminations, ratios), eliminations.sigma
+    assert ((shared.lower <= counts) & (counts <= shared.upper)).all()
+    # Only where several singular values, or one where counts are exact, lie so close to the threshold that the rounds
+    # do not suffice to tell them apart.
+    near = torch.stack(
+        [((sigma / (rho * sigma[..., :1])).log().abs() < 10 * distance + 2e-3).sum(-1) for rho in ratios]
     )
-    lower, upper = shared.bounds(lambda chosen: bounds_on(own, 1e-4))
-    assert bool(((lower <= exact) & (exact <= upper)).all())
-    apart = upper - lower > (accuracy * upper).clamp(min=1)
-    # Only where several singular values lie so close together that the rounds do not suffice to tell them apart.
-    near = ((eliminations.sigma / own[..., None]).log().abs() < 10 * distance + 2e-3).sum(-1)
-    assert not bool((apart & (near < 2)).any())
+    assert not (apart(shared, accuracy) & (near.numpy() < (2 if accuracy else 1))).any()
 
 
 @given(st.integers(0, 2**31), st.sampled_from((1e-9, 1e-4, 1e-2)))
 def test_bounds_hold_right_beside_singular_values(seed: int, distance: float) -> None:
     eliminations = fake(seed, 5, 16, 60, distance)
+    sigma = eliminations.sigma
     beside = 1 + distance * (2 * torch.rand(5, 16, generator=eliminations.generator, dtype=torch.float64) - 1)
-    own = eliminations.sigma[..., 30] * beside
-    exact = (eliminations.sigma > own[..., None]).sum(-1)
-    limit, error = torch.full_like(exact, 60), torch.zeros(5, 1, dtype=torch.float64)
-    wanted = torch.ones_like(limit, dtype=torch.bool)
-    lower, upper = SharedThresholds(
-        eliminations, every(limit), own, own, wanted, 0 * limit, limit, error, 0.02
-    ).bounds()
-    assert bool(((lower <= exact) & (exact <= upper)).all())
+    # One ratio for every position of a group, so some thresholds lie right beside a singular value of theirs.
+    for position in range(0, 16, 5):
+        rho = float((sigma[0, position, 30] * beside[0, position]) / sigma[0, position, 0])
+        shared = searched(eliminations, [rho], 0.02, low=sigma[..., 0], high=sigma[..., 0])
+        counts = exact(eliminations, [rho])
+        assert ((shared.lower <= counts) & (counts <= shared.upper)).all()
 
 
 def test_positions_that_are_not_asked_cost_nothing() -> None:
     eliminations = fake(1, 3, 8, 50)
-    own, limit = 0.1 * eliminations.sigma[..., 0], torch.full((3, 8), 50)
-    wanted = torch.zeros(3, 8, dtype=torch.bool)
-    error = torch.zeros(3, 1, dtype=torch.float64)
-    lower, upper = SharedThresholds(eliminations, every(limit), own, own, wanted, 0 * limit, limit, error, 0.1).bounds()
-    assert not lower.any()
-    assert torch.equal(upper, limit)
+    calls: list[int] = []
+    eliminations.at = lambda index: calls.append(len(index))  # type: ignore[method-assign, assignment]
+    shared = searched(eliminations, [0.1], 0.1, wanted=torch.zeros(3, 8, dtype=torch.bool))
+    assert not calls
+    assert (shared.upper == 50).all()
 
 
 def test_thresholds_within_the_error_stay_open() -> None:
-    eliminations = fake(2, 1, 8, 50)
-    own, limit = 0.1 * eliminations.sigma[..., 0], torch.full((1, 8), 50)
-    wanted = torch.ones(1, 8, dtype=torch.bool)
-    error = torch.full((1, 1), 10.0, dtype=torch.float64)
-    lower, upper = SharedThresholds(eliminations, every(limit), own, own, wanted, 0 * limit, limit, error, 0.1).bounds()
-    assert not lower.any()
-    assert torch.equal(upper, limit)
+    shared = searched(fake(2, 1, 8, 50), [0.1], 0.1, error=torch.full((1,), 10.0, dtype=torch.float64))
+    assert not shared.lower.any()
+    assert (shared.upper == 50).all()
 
 
-@pytest.mark.parametrize("close", [4e-2, 1e-4])
-@given(seed=st.integers(0, 2**31), distance=st.sampled_from((1e-9, 1e-3)))
-def test_largest_values_are_enclosed(close: float, seed: int, distance: float) -> None:
-    eliminations = fake(seed, 4, 16, 30, distance)
+@given(seed=st.integers(0, 2**31), distance=st.sampled_from((1e-9, 1e-3)), accuracy=st.sampled_from((0.0, 0.02)))
+def test_little_known_of_the_largest_values(seed: int, distance: float, accuracy: float) -> None:
+    eliminations, ratios = fake(seed, 4, 16, 30, distance), [0.3, 0.01]
     largest = eliminations.sigma[..., 0]
-    chosen = torch.rand(4, 16, generator=eliminations.generator) < 0.5
-    error = torch.zeros(4, 1, dtype=torch.float64)
-    low, high = enclose_largest(eliminations, 1e-3 * largest, 10 * largest, chosen, error, close)
-    assert bool(((low <= largest) & (largest <= high)).all())
-    assert bool((high / low < 1 + max(1.01 * close, 40 * distance))[chosen].all())
+    wanted = torch.rand(4, 16, generator=eliminations.generator) < 0.5
+    shared = searched(eliminations, ratios, accuracy, low=1e-3 * largest, high=10 * largest, wanted=wanted)
+    assert ((shared.low <= largest.numpy()) & (largest.numpy() <= shared.high)).all()
+    assert (shared.high / shared.low)[wanted.numpy()].max(initial=0) < 1.2
+    counts = exact(eliminations, ratios)
+    assert ((shared.lower <= counts) & (counts <= shared.upper)).all()
 
 
 def test_largest_values_without_a_lower_bound() -> None:
     eliminations = fake(5, 2, 8, 30)
     largest = eliminations.sigma[..., 0]
-    every, error = torch.ones(2, 8, dtype=torch.bool), torch.zeros(2, 1, dtype=torch.float64)
-    low, high = enclose_largest(eliminations, torch.zeros_like(largest), 10 * largest, every, error, 1e-2)
-    assert bool(((low <= largest) & (largest <= high)).all())
-    assert bool((high < 1.02 * low).all())
+    shared = searched(eliminations, [0.1], 0.0, low=torch.zeros_like(largest), high=10 * largest)
+    assert ((shared.low <= largest.numpy()) & (largest.numpy() <= shared.high)).all()
+    assert (shared.lower == shared.upper).all()
+    assert (shared.lower == exact(eliminations, [0.1])).all()
+
+
+def test_thresholds_of_all_ratios_are_shared() -> None:
+    """A count at one ratio bounds those of the others, so a second ratio right beside the first adds little."""
+    one, two = fake(6, 3, 16, 80), fake(6, 3, 16, 80)
+    searched(one, [0.1], 0.0)
+    searched(two, [0.1, 0.1001], 0.0)
+    assert len(two.evaluated) < 1.6 * len(one.evaluated)

@@ -9,15 +9,15 @@ Between two positions H_i loses a row and gains a column: σ_1² falls by at mos
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from statesize.spectra.spectrum import UNDERFLOW
 
-# Positions whose products are taken together.
-_TOGETHER = 32
+# Positions whose products are taken together, and numbers of operators whose products are.
+_TOGETHER, _NUMBERS = 32, 2**21
 # Distances from the ends of the sequence, where σ_1 changes fast, below which every position and every other is taken.
 _ALL, _EVERY_OTHER = 32, 96
 # Below this share of the largest entry of T, squares vanish in single precision.
@@ -33,66 +33,70 @@ def sampled_positions(length: int, every: int) -> Tensor:
 
 
 def largest_everywhere(strict: Tensor, every: int, close: float) -> tuple[Tensor, Tensor]:
-    """σ_1 of T (r L, L), strictly lower, not negative, between two numbers (L,), close at every so many positions."""
-    # As close as requested there, or as near as single precision and a few steps come.
+    """σ_1 of T (E, r L, L), strictly lower, not negative, between two numbers (E, L), close at some positions."""
+    # At one in `every` and more near the ends, as near as single precision and a few steps come.
     length = strict.shape[-1]
-    low, high = strict.new_zeros(length), strict.new_full((length,), torch.inf)
-    high[0] = 0
     positions = sampled_positions(length, every).to(strict.device)
-    low[positions], high[positions] = largest_at(strict.float(), positions, close, steps=8)
-    return _carried(strict, low, high)
+    at_once = max(1, _NUMBERS // max(1, strict.shape[-2] * length))
+    bounds: list[tuple[Tensor, Tensor]] = []
+    for part in cast("Sequence[Tensor]", strict.split(at_once)):
+        low = part.new_zeros(len(part), length)
+        high = torch.full_like(low, torch.inf)
+        high[:, 0] = 0
+        low[:, positions], high[:, positions] = largest_at(part.float(), positions, close, steps=8)
+        bounds.append(_carried(part, low, high))
+    low, high = zip(*bounds, strict=True)
+    return torch.cat(low), torch.cat(high)
 
 
 def largest_at(strict: Tensor, positions: Tensor, close: float, steps: int) -> tuple[Tensor, Tensor]:
-    """σ_1 between two numbers in float64 at ascending positions (m,) of T (r L, L); negative entries leave ∞ above."""
-    signed = bool((strict < 0).any())
+    """σ_1 of T (E, r L, L) without negative entries between two numbers (E, m), at ascending positions (m,)."""
     parts = cast("Sequence[Tensor]", positions.split(_TOGETHER) if positions.numel() else ())
-    none = strict.new_zeros(0, dtype=torch.float64)
-    bounds = [(none, none), *(_power(strict, part, close, steps, signed) for part in parts)]
-    return torch.cat([low for low, _ in bounds]), torch.cat([high for _, high in bounds])
+    none = strict.new_zeros(len(strict), 0, dtype=torch.float64)
+    bounds = [(none, none), *(_power(strict, part, close, steps) for part in parts)]
+    low, high = zip(*bounds, strict=True)
+    return torch.cat(low, -1), torch.cat(high, -1)
 
 
-def _power(matrix: Tensor, positions: Tensor, close: float, steps: int, signed: bool) -> tuple[Tensor, Tensor]:
+def _power(matrix: Tensor, positions: Tensor, close: float, steps: int) -> tuple[Tensor, Tensor]:
     length, first, last = matrix.shape[-1], int(positions[0]), int(positions[-1])
     readouts = matrix.shape[-2] // length
     info = torch.finfo(matrix.dtype)
     slack = 2 * matrix.shape[-2] * info.eps
     smallest = UNDERFLOW if matrix.dtype == torch.float64 else _SMALLEST
-    vanished = smallest**2
-    block = matrix[readouts * first :, :last]
+    block = matrix[:, readouts * first :, :last]
     cuts = positions[:, None]
     past = (torch.arange(last, device=matrix.device) < cuts).to(matrix.dtype)
+    outside = 1 - past
     future = (torch.arange(first, length, device=matrix.device).repeat_interleave(readouts) >= cuts).to(matrix.dtype)
-    vector = _start(matrix, block, readouts, int(positions[positions.shape[0] // 2]), future) * past
-    vector = past * vector.abs().amax().clamp(min=info.tiny) + vector if signed else _positive(vector, past, 1e-4)
-    low = torch.zeros(positions.shape, dtype=torch.float64, device=matrix.device)
+    vector = _positive(_start(matrix, block, readouts, int(positions[len(positions) // 2]), future) * past, past, 1e-4)
+    low = torch.zeros(vector.shape[:-1], dtype=torch.float64, device=matrix.device)
     high = torch.full_like(low, torch.inf)
     for _ in range(steps):
-        # In two steps, as the squares of σ² vanish long before σ does.
-        vector = vector / vector.abs().amax(-1, keepdim=True).clamp(min=info.tiny)
-        vector = vector / vector.square().sum(-1, keepdim=True).sqrt().clamp(min=info.tiny)
-        image = (vector @ block.mT) * future
-        back = (image @ block) * past
-        norm = image.square().sum(-1).double().sqrt() * (1 - slack)
+        # The largest entry is 1, so no square of what matters vanishes.
+        vector = vector / _norm(vector)
+        image = (vector @ block.mT).mul_(future)
+        back = (image @ block).mul_(past)
+        norm = _norm(image).squeeze(-1).double() * (1 - slack)
         low = torch.maximum(low, torch.where(norm > smallest, norm, 0))
-        if signed:
-            vector = back
-            continue
-        quotient = torch.where(past > 0, back / vector, 0).amax(-1).double()
-        high = torch.minimum(high, (quotient + vanished).sqrt() * (1 + slack))
+        quotient = (back / (vector + outside)).amax(-1).double()
+        high = torch.minimum(high, (quotient + smallest**2).sqrt() * (1 + slack))
         if bool((high <= (1 + close) * low).all()):
             break
         vector = _positive(back, past, 1e-6)
     return low, high
 
 
+def _norm(vector: Tensor) -> Tensor:
+    return cast("Any", torch.linalg).vector_norm(vector, dim=-1, keepdim=True)
+
+
 def _start(matrix: Tensor, block: Tensor, readouts: int, middle: int, future: Tensor) -> Tensor:
-    """A vector for every position from two products at the middle one, (m, columns)."""
-    here = matrix[readouts * middle :, :middle]
-    column = torch.ones(middle, dtype=matrix.dtype, device=matrix.device)
-    column = here.mT @ (here @ column)
-    column = column / column.amax().clamp(min=torch.finfo(column.dtype).tiny)
-    return (future * (block[:, :middle] @ column)) @ block
+    """A vector for every position from two products at the middle one, (E, m, columns)."""
+    here = matrix[:, readouts * middle :, :middle]
+    column = here.mT @ here.sum(-1, keepdim=True)
+    column = column / column.amax(-2, keepdim=True).clamp(min=torch.finfo(column.dtype).tiny)
+    return (future * (block[..., :middle] @ column).mT) @ block
 
 
 def _positive(vector: Tensor, past: Tensor, share: float) -> Tensor:
@@ -102,17 +106,17 @@ def _positive(vector: Tensor, past: Tensor, share: float) -> Tensor:
 
 
 def _carried(strict: Tensor, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
-    """Bounds (L,) with those that follow from other positions."""
+    """Bounds (E, L) with those that follow from other positions."""
     square = strict.square()
     # H_{i+1} is H_i without the rows of i, with the column i.
-    sums = square.sum(-1).reshape(strict.shape[-1], -1).sum(-1), square.sum(-2)
-    rows, columns = (torch.cat([part.new_zeros(1), part.cumsum(0)[:-1]]) for part in sums)
+    sums = square.sum(-1).reshape(len(strict), strict.shape[-1], -1).sum(-1), square.sum(-2)
+    rows, columns = (torch.cat([part.new_zeros(len(part), 1), part.cumsum(-1)[:, :-1]], -1) for part in sums)
     doubt = 8 * strict.shape[-2] * torch.finfo(torch.float64).eps
-    gained, lost = columns[-1] * doubt, rows[-1] * doubt
+    gained, lost = columns[:, -1:] * doubt, rows[:, -1:] * doubt
     upper, lower = high.square(), low.square()
-    from_left = (upper - columns).cummin(0).values + columns + gained
-    from_right = (upper + rows).flip(0).cummin(0).values.flip(0) - rows + lost
-    least_left = (lower + rows).cummax(0).values - rows - lost
-    least_right = (lower - columns).flip(0).cummax(0).values.flip(0) + columns - gained
+    from_left = (upper - columns).cummin(-1).values + columns + gained
+    from_right = (upper + rows).flip(-1).cummin(-1).values.flip(-1) - rows + lost
+    least_left = (lower + rows).cummax(-1).values - rows - lost
+    least_right = (lower - columns).flip(-1).cummax(-1).values.flip(-1) + columns - gained
     low = torch.maximum(low, torch.maximum(least_left, least_right).clamp(min=0).sqrt())
     return low, torch.minimum(high, torch.minimum(from_left, from_right).clamp(min=0).sqrt())

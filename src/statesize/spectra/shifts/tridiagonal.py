@@ -34,7 +34,8 @@ class TridiagonalEngine(Engine):
     """Counts and entropies of any operator, whatever its rank, from a tridiagonal matrix for each chunk of positions.
 
     Attributes:
-        width: Positions of a chunk, a power of 2 from 16 on; None for the fastest.
+        width: Positions of a chunk, a power of 2 from 16 on, or 8 where a position has an odd number of rows; None for
+            the fastest.
     """
 
     width: int | None = None
@@ -68,8 +69,13 @@ class TridiagonalEngine(Engine):
 
     def _width(self, cut: Cut) -> int:
         """Positions of a chunk, b: a power of 2 about a tenth of the sequence, fewer where each has several rows."""
-        if self.width or cut.readouts == 1:
-            return self.width or (16 if cut.length < 768 else 32 if cut.length < 1536 else 64)
+        if self.width:
+            return self.width
+        # Cores of 8 positions have borders that fill two vectors only where r is odd.
+        if cut.length < 512 and cut.readouts % 2:
+            return 8
+        if cut.readouts == 1:
+            return 16 if cut.length < 768 else 32 if cut.length < 1536 else 64
         return min((16, 32, 64), key=lambda b: self._operations(cut, _SHIFTS_OF_DEFAULTS, b))
 
     @torch.no_grad()

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -59,8 +59,8 @@ class Cores:
     borders: Array
     gram: Array
     inside: Array
-    energy: Tensor
-    fourth: Tensor
+    energy: Array
+    fourth: Array
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,21 +121,20 @@ class TridiagonalChunks:
 
     def norm_bound(self) -> Tensor:
         """An upper bound on σ_1 of every H_i of a group, (N,): the Schatten 4-norm of what holds them all."""
-        return fourth_root(self.cores.fourth[self.chunk]) * self._scales
+        return fourth_root(self._of_chunks(self.cores.fourth)) * self._scales
 
     def largest(self) -> tuple[Tensor, Tensor]:
         """σ_1 of every position between two numbers, (N, b) each; the upper one is ∞ where T has negative entries."""
-        bounds = [self._sampled(entry) for entry in self.strict]
-        low, high = (torch.stack(part) * self.scale[:, None] for part in zip(*bounds, strict=True))
-        return self._everywhere(low), self._everywhere(high)
-
-    def _sampled(self, strict: Tensor) -> tuple[Tensor, Tensor]:
-        if not bool((strict < 0).any()):
-            return largest_everywhere(strict, 1 if self.length <= _ALL else _EVERY, _CLOSE)
-        position = torch.arange(self.length, device=strict.device)
+        position = torch.arange(self.length, device=self.strict.device)
         rank = torch.minimum(position, self.readouts * (self.length - position)).clamp(min=1)
-        low = (1 - _ROUNDED) * (corner_energies(strict) / rank).sqrt()
-        return low, torch.full_like(low, torch.inf)
+        low = (1 - _ROUNDED) * (corner_energies(self.strict) / rank).sqrt()
+        high = torch.full_like(low, torch.inf)
+        positive = (self.strict >= 0).flatten(1).all(-1)
+        if positive.any():
+            chosen = self.strict if positive.all() else self.strict[positive]
+            low[positive], high[positive] = largest_everywhere(chosen, 1 if self.length <= _ALL else _EVERY, _CLOSE)
+        low, high = (self._everywhere(part * self.scale[:, None]) for part in (low, high))
+        return low, high
 
     def spectra(self, group: Tensor, offset: Tensor) -> Tensor:
         """All singular values at chosen positions, (m, r L/(r + 1)), descending, zero-padded."""
@@ -153,7 +152,7 @@ class TridiagonalChunks:
         tau = shift / self._scales
         positive, _, size = self._eliminate(-tau, -tau)
         # Forming a Gram matrix and making it tridiagonal is exact for one within ε of its trace; it enters as G / τ.
-        formed = (self.cores.energy[self.chunk] / tau + tau)[:, None]
+        formed = (self._of_chunks(self.cores.energy) / tau + tau)[:, None]
         uncertainty = ROUND_OFF * torch.finfo(tau.dtype).eps * (formed + size)
         return positive, uncertainty * self._scales[:, None]
 
@@ -161,7 +160,7 @@ class TridiagonalChunks:
         """φ_i(s) = ln det(I + H_iᵀ H_i / s²), (N, b), at one shift s > 0 a group, (N,)."""
         s = shift / self._scales
         _, logarithm, _ = self._eliminate(s, -s)
-        return logarithm - torch.from_numpy(self.pivots).to(s.device)[self.chunk] * s.log()[:, None]
+        return logarithm - self._of_chunks(self.pivots) * s.log()[:, None]
 
     @cached_property
     def _scales(self) -> Tensor:
@@ -172,6 +171,10 @@ class TridiagonalChunks:
         """How many pivots each position has, (N, b): of the core, and the chunk's rows after and columns before it."""
         before = np.arange(self.width)
         return np.diff(self.cores.first)[:, None] + self.readouts * (self.width - before) + before
+
+    def _of_chunks(self, numbers: npt.NDArray[Any]) -> Tensor:
+        """What is known of all chunks, of those here."""
+        return torch.from_numpy(numbers).to(self.chunk.device)[self.chunk]
 
     def _everywhere(self, positions: Tensor) -> Tensor:
         """(E, L) as groups, (N, b)."""
@@ -200,7 +203,7 @@ class TridiagonalChunks:
 
 
 def tridiagonal_chunks(matrix: Tensor, width: int, needed: Tensor | None = None) -> TridiagonalChunks:
-    """Chunks of b positions of T (E, r, L, L), b a power of 2 from 16 on, with cores where needed (chunks,)."""
+    """Chunks of b positions of T (E, r, L, L), b a power of 2 from 8 on, with cores where needed (chunks,)."""
     E, readouts, length = matrix.shape[:3]
     chunks = -(-length // width)
     wanted = np.ones(chunks, np.bool_) if needed is None else needed.cpu().numpy()
@@ -219,8 +222,8 @@ def tridiagonal_chunks(matrix: Tensor, width: int, needed: Tensor | None = None)
         borders=np.zeros((int(first[-1]), (readouts + 1) * width)),
         gram=np.zeros((E * chunks, readouts * width, readouts * width)),
         inside=np.zeros((E * chunks, readouts * width, width)),
-        energy=matrix.new_zeros(E * chunks),
-        fourth=matrix.new_zeros(E * chunks),
+        energy=np.zeros(E * chunks),
+        fourth=np.zeros(E * chunks),
     )
     with one_lapack_thread():
         for entry, part in enumerate(strict.cpu()):
@@ -248,6 +251,7 @@ def _fill(cores: Cores, strict: Tensor, begin: int, needed: npt.NDArray[np.bool_
     (rows_inside, b), chunks = cores.inside.shape[-2:], len(needed)
     r = rows_inside // b
     half = int(cores.of_past[:chunks].sum())
+    strict_entries = strict.numpy()
     corner = strict[r * half * b :, : half * b]
     # No farther than to the outermost chunks that are needed.
     reached = np.flatnonzero(needed)
@@ -265,23 +269,21 @@ def _fill(cores: Cores, strict: Tensor, begin: int, needed: npt.NDArray[np.bool_
             own, core = slice(p, None), slice(0, p)
             whole = torch.addmm(gram, more.mT, more)
             columns = whole[core, core]
-            borders = torch.cat([more[:, :p].mT, gram[core, own]], 1)
         else:
             gram, more = rows, strict[r * p :, p : p + b]
             own, core = slice(0, r * b), slice(r * b, None)
             whole = torch.addmm(gram, more, more.mT)
             rows = whole[core, core]
-            borders = torch.cat([gram[core, own], more[r * b :]], 1)
-        number = begin + k
-        cores.energy[number] = gram.diagonal().sum()
-        cores.fourth[number] = torch.linalg.vector_norm(whole).square()
-        inner = gram[own, own].numpy()
-        cores.gram[number, : len(inner), : len(inner)] = inner
-        cores.inside[number] = strict[r * p : r * (p + b), p : p + b].numpy()
+        number, inner, outer = begin + k, gram.numpy(), more.numpy()
+        cores.energy[number] = inner.trace()
+        cores.fourth[number] = torch.linalg.vector_norm(whole).item() ** 2
+        cores.gram[number, : len(inner[own]), : len(inner[own])] = inner[own, own]
+        cores.inside[number] = strict_entries[r * p : r * (p + b), p : p + b]
         if needed[k]:
             at = slice(cores.first[number], cores.first[number + 1])
+            sides = (outer[:, core].T, inner[core, own]) if k < half else (inner[core, own], outer[core])
             reduced = cores.diagonal[at], cores.beside[at], cores.borders[at]
-            _reduce(gram[core, core].numpy(), borders.numpy(), *reduced)
+            _reduce(inner[core, core], np.concatenate(sides, 1), *reduced)
 
 
 def _reduce(gram: Array, couple: Array, diagonal: Array, beside: Array, borders: Array) -> None:

@@ -1,0 +1,300 @@
+"""Counts at several shares of σ_1, bounded by thresholds that the positions of a group and all shares have in common.
+
+Counts fall as thresholds rise, so one at τ bounds from above those of all positions whose own threshold ρ σ_1 is above
+τ, and from below those whose own is below it. Each round divides what lies between the nearest two thresholds so finely
+that, if singular values lay evenly in it, the bounds would be as close as requested, and halves bounds on σ_1 twice
+where these are wider than that (docs/engine-mathematics.md, "Relative tolerances of attention").
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any, NamedTuple, cast
+
+import numba
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from statesize.spectra.shifts.groups import Eliminations
+from statesize.spectra.spectrum import UNDERFLOW
+
+Array = npt.NDArray[np.float64]
+Whole = npt.NDArray[np.int64]
+Mask = npt.NDArray[np.bool_]
+
+# Rounds of a group after which singular values of what is still open cost less.
+_ROUNDS = 12
+# How close bounds on σ_1 are before thresholds are tried, relative to it.
+_CLOSE = 1e-1
+# How far beyond the thresholds of a group its range ends at first, relative to them; later by what evaluations were
+# uncertain, times a factor, as that grows towards smaller thresholds.
+_MARGIN, _FARTHER = 1e-5, 2.0
+# How much finer a range is divided than even singular values would need.
+_FINER = 1.2
+# Parts of a range in one round, at the most.
+_MOST = 64
+# Bounds on σ_1 that are wider than this share of a part of a range come closer, and are left where they barely do.
+_WIDE, _STUCK = 0.5, 0.9
+
+_compile = cast("Any", numba).njit(nogil=True, error_model="numpy")
+_compile_entry = cast("Any", numba).njit(cache=True, nogil=True, error_model="numpy")
+
+
+class Known(NamedTuple):
+    """What is known of N groups of b positions and R ratios; bounds only ever come closer."""
+
+    ratios: Array  # ρ, (R,)
+    wanted: Mask  # requested positions, (N, b)
+    error: Array  # how far σ of what is eliminated can be from those of H_i, (N,)
+    low: Array  # σ_1 is at least this, (N, b)
+    high: Array  # and at most this
+    lower: Whole  # counts above ρ σ_1 are at least this, (R, N, b)
+    upper: Whole  # and at most this
+    below: Array  # the nearest threshold surely below ρ σ_1, (R, N, b), 0 where there is none yet
+    above: Array  # and surely above, ∞ where there is none yet
+    margin: Array  # how far beyond the thresholds of a group its range ends, relative to them, (R, N)
+    tried: Array  # how wide the bounds on σ_1 were when they were last to come closer, (N, b)
+    rounds: Whole  # of each group so far, (N,)
+
+
+class Evaluations(NamedTuple):
+    """Evaluations in the order in which they were made, with room for more."""
+
+    group: Whole
+    shift: Array
+    counted: Whole  # (evaluations, b)
+    uncertainty: Array  # (evaluations, b)
+    previous: Whole  # the one before in the same group, −1 for none
+
+
+def shared_thresholds(
+    eliminations: Eliminations,
+    accuracy: float,
+    ratios: Array,
+    low: Array,
+    high: Array,
+    wanted: Mask,
+    limit: Whole,
+    error: Array,
+) -> Known:
+    """Bounds on the counts above ρ σ_1 of all positions, as close as requested or as some rounds bring them.
+
+    Args:
+        eliminations: N groups of b positions.
+        accuracy: Bounds may be apart by at most 1 or this share of the upper one; by nothing where it is 0.
+        ratios: ρ, (R,).
+        low: σ_1 is at least this, (N, b).
+        high: And at most this, ∞ where nothing is known.
+        wanted: Requested positions, (N, b).
+        limit: The largest count possible, (N, b).
+        error: How far σ of what is eliminated can be from those of H_i, (N,).
+
+    Returns:
+        What is known at the end; the bounds are `lower` and `upper`.
+    """
+    # The largest value itself exceeds a share of it.
+    least = ((low > error[:, None]) & (ratios[:, None, None] < 1)).astype(np.int64)
+    most, (N, b) = np.broadcast_to(limit, least.shape).copy(), limit.shape
+    known = Known(
+        ratios,
+        wanted,
+        error,
+        low.copy(),
+        high.copy(),
+        lower=least,
+        upper=most,
+        below=np.zeros(least.shape),
+        above=np.full(least.shape, np.inf),
+        margin=np.full((len(ratios), N), _MARGIN),
+        tried=np.full((N, b), np.inf),
+        rounds=np.zeros(N, np.int64),
+    )
+    last, end = np.full(N, -1), 0
+    whole, numbers = np.empty(0, np.int64), np.empty(0)
+    past = Evaluations(whole, numbers, np.empty((0, b), np.int64), np.empty((0, b)), whole)
+    while True:
+        group, shift = _next_shifts(known, accuracy)
+        if not len(group):
+            return known
+        begin, end = end, end + len(group)
+        past = Evaluations(
+            *(
+                np.concatenate([part, np.empty_like(part, shape=(end - begin, *part.shape[1:]))])
+                for part in cast("Iterator[Any]", past)
+            )
+        )
+        past.group[begin:end], past.shift[begin:end] = group, shift
+        # As many at once as there are groups, which is what fits into memory.
+        for first in range(begin, end, N):
+            part = slice(first, min(first + N, end))
+            chosen, tau = (torch.from_numpy(numbers[part]).to(eliminations.error.device) for numbers in past[:2])
+            counted, uncertainty = eliminations.at(chosen).counts(tau)
+            past.counted[part], past.uncertainty[part] = counted.cpu().numpy(), uncertainty.cpu().numpy()
+        _learn(known, past, last, begin, end, accuracy)
+
+
+def apart(known: Known, accuracy: float) -> Mask:
+    """Where bounds are farther apart than requested, or contradict each other, (R, N, b)."""
+    allowed = np.maximum(np.floor(accuracy * known.upper), accuracy > 0)
+    return known.wanted & ((known.upper - known.lower > allowed) | (known.lower > known.upper))
+
+
+@_compile
+def _is_apart(lower: int, upper: int, accuracy: float) -> bool:
+    allowed = max(math.floor(accuracy * upper), 1 if accuracy > 0 else 0)
+    return upper - lower > allowed or lower > upper
+
+
+@_compile_entry
+def _next_shifts(known: Known, accuracy: float) -> tuple[Whole, Array]:
+    # Groups and thresholds of the next evaluations, those of a group in ascending order, each once.
+    R, (N, b) = len(known.ratios), known.wanted.shape
+    group, shift, count = np.empty(4 * N, np.int64), np.empty(4 * N), 0
+    chosen, logs, parts = np.empty(R * (2 + 2 * b) + 3 * b), np.empty((2, b)), np.empty(b)
+    wide = np.empty(b, np.bool_)
+    for n in range(N):
+        if known.rounds[n] >= _ROUNDS:
+            continue
+        for j in range(b):
+            logs[0, j] = math.log(max(known.low[n, j], UNDERFLOW))
+            logs[1, j] = math.log(max(known.high[n, j], UNDERFLOW))
+            wide[j] = False
+        at, m = _least_known(known, n, logs), 0
+        if at >= 0:
+            chosen[0], m = math.exp((logs[0, at] + logs[1, at]) / 2), 1
+        else:
+            known.rounds[n] += 1
+            for r in range(R):
+                m = _next_of_ratio(known, r, n, accuracy, logs, parts, wide, chosen, m)
+            for j in range(b):
+                width = logs[1, j] - logs[0, j]
+                if wide[j] and width < _STUCK * known.tried[n, j]:
+                    known.tried[n, j] = width
+                    for quarter in range(1, 4):
+                        chosen[m] = math.exp(logs[0, j] + quarter / 4 * width)
+                        m += 1
+        chosen[:m].sort()
+        for k in range(m):
+            if k and chosen[k] == chosen[k - 1]:
+                continue
+            if count == len(group):
+                group, shift = np.concatenate((group, group)), np.concatenate((shift, shift))
+            group[count], shift[count] = n, chosen[k]
+            count += 1
+    return group[:count], shift[:count]
+
+
+@_compile
+def _least_known(known: Known, n: int, logs: Array) -> int:
+    # The position whose σ_1 is least known, too little for thresholds of any ratio; −1 if there is none.
+    widest, at = math.log1p(_CLOSE), -1
+    for j in range(logs.shape[1]):
+        width = logs[1, j] - logs[0, j]
+        # σ within the error of 0 are not looked for, nor those of which nothing is known.
+        if known.wanted[n, j] and widest < width < _STUCK * known.tried[n, j]:
+            if 4 * known.error[n] < known.high[n, j] < np.inf:
+                widest, at = width, j
+    if at >= 0:
+        known.tried[n, at] = widest
+    return at
+
+
+@_compile
+def _next_of_ratio(
+    known: Known, r: int, n: int, accuracy: float, logs: Array, parts: Array, wide: Mask, chosen: Array, m: int
+) -> int:
+    # Appends the thresholds of a group for one ratio, and says where σ_1 must be known better.
+    lower, upper, below, above = known.lower[r, n], known.upper[r, n], known.below[r, n], known.above[r, n]
+    b, rho, margin = len(parts), known.ratios[r], 1 + known.margin[r, n]
+    log_rho, least, largest = math.log(rho), np.inf, 0.0
+    for j in range(b):
+        parts[j] = 0.0
+        # Below the error nothing can be counted, and without an upper bound no threshold is surely above.
+        if not known.wanted[n, j] or rho * known.low[n, j] <= known.error[n] or known.high[n, j] == np.inf:
+            continue
+        if not _is_apart(lower[j], upper[j], accuracy):
+            continue
+        if below[j] == 0:
+            least = min(least, rho * known.low[n, j])
+        if above[j] == np.inf:
+            largest = max(largest, rho * known.high[n, j])
+        if below[j] > 0 and above[j] < np.inf:
+            even = math.ceil(_FINER * (upper[j] - lower[j]) / max(math.floor(accuracy * lower[j]), 1))
+            # One part more each round, as a threshold inside the bounds on a position's own σ_1 separates nothing.
+            parts[j] = min(max(even, 2), _MOST) + known.rounds[n] - 1
+    # Right below the smallest threshold that has none below it, and right above the largest.
+    if least < np.inf:
+        chosen[m] = least / margin
+        m += 1
+    if largest > 0:
+        chosen[m] = largest * margin
+        m += 1
+    for j in range(b):
+        if not parts[j]:
+            continue
+        # Positions of a range divide it alike.
+        divided = parts[j]
+        for i in range(b):
+            if parts[i] and below[i] == below[j] and above[i] == above[j]:
+                divided = max(divided, parts[i])
+        start = math.log(below[j])
+        step = (math.log(above[j]) - start) / divided
+        # The next one below what is known of a position's own threshold, and the next one above.
+        before, after = (log_rho + logs[0, j] - start) / step, (log_rho + logs[1, j] - start) / step
+        wide[j] = wide[j] or after - before > _WIDE
+        for number in (math.floor(before), math.floor(after) + 1):
+            if 0 < number < divided:
+                chosen[m] = math.exp(start + number * step)
+                m += 1
+    return m
+
+
+@_compile_entry
+def _learn(known: Known, past: Evaluations, last: Whole, begin: int, end: int, accuracy: float) -> None:
+    # Takes evaluations into what is known of positions that are open.
+    R, (N, b) = len(known.ratios), known.wanted.shape
+    is_open, is_closer = np.zeros((N, b), np.bool_), np.zeros((N, b), np.bool_)
+    for r in range(R):
+        for n in range(N):
+            for j in range(b):
+                is_open[n, j] |= known.wanted[n, j] and _is_apart(known.lower[r, n, j], known.upper[r, n, j], accuracy)
+    for e in range(begin, end):
+        n, shift, farthest = past.group[e], past.shift[e], 0.0
+        past.previous[e], last[n] = last[n], e
+        for j in range(b):
+            past.uncertainty[e, j] += known.error[n]
+            distance = past.uncertainty[e, j]
+            if distance < np.inf:
+                farthest = max(farthest, distance)
+            # σ_1 ≤ τ where nothing is counted above τ, and σ_1 > τ where something is.
+            if past.counted[e, j] == 0 and shift + distance < known.high[n, j]:
+                known.high[n, j], is_closer[n, j] = shift + distance, True
+            if past.counted[e, j] > 0 and shift - distance > known.low[n, j]:
+                known.low[n, j], is_closer[n, j] = shift - distance, True
+        for r in range(R):
+            known.margin[r, n] = max(known.margin[r, n], _FARTHER * farthest / shift)
+    for e in range(begin, end):
+        for j in range(b):
+            if is_open[past.group[e], j]:
+                _take(known, past, e, past.group[e], j)
+    for n in range(N):
+        for j in range(b):
+            if is_closer[n, j] and is_open[n, j]:
+                e = last[n]
+                while e >= 0:
+                    _take(known, past, e, n, j)
+                    e = past.previous[e]
+
+
+@_compile
+def _take(known: Known, past: Evaluations, e: int, n: int, j: int) -> None:
+    shift, count, distance = past.shift[e], past.counted[e, j], past.uncertainty[e, j]
+    for r in range(len(known.ratios)):
+        if known.ratios[r] * known.high[n, j] <= shift - distance:
+            known.lower[r, n, j] = max(known.lower[r, n, j], count)
+            known.above[r, n, j] = min(known.above[r, n, j], shift)
+        if known.ratios[r] * known.low[n, j] >= shift + distance:
+            known.upper[r, n, j] = min(known.upper[r, n, j], count)
+            known.below[r, n, j] = max(known.below[r, n, j], shift)
