@@ -73,7 +73,7 @@ def _sink(T: Tensor) -> Sink:
     weights = T.double().mean(0)
     position = int(weights.argmax())
     share = float(weights[position])
-    # Of a short text the first token gets a large share even where a head attends evenly.
+    # The first token of a short text gets a large share even where a head attends evenly.
     even = sum(1 / row for row in range(1, len(T) + 1)) / len(T)
     if not share > max(MARKED, 2 * even):
         return Sink(share, position)

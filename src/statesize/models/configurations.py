@@ -126,7 +126,7 @@ def checked_config(library: Any, name: str, source: str, options: dict[str, Any]
         # Before a class of it may list its layers, or look for a kernel.
         _check_entries(name, parse_json(read_limited(file)), options)
     config = read_config(library, source, options)
-    # Of the hub and of a GGUF file too.
+    # The same for the hub and for a GGUF file.
     _check_entries(name, config.to_dict(), options)
     _check_causal(name, config, library)
     _check_quantisation(name, config)

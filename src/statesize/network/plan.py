@@ -73,22 +73,22 @@ def network_plan(
 
     Args:
         model: As for `network_ess`.
-        input_ids: Likewise.
-        positions: Likewise.
-        start: Likewise.
-        end: Likewise.
-        accuracy: Likewise.
-        method: Likewise.
-        memory: Likewise.
-        precision: Likewise.
-        axis: Likewise.
+        input_ids: As for `network_ess`.
+        positions: As for `network_ess`.
+        start: As for `network_ess`.
+        end: As for `network_ess`.
+        accuracy: As for `network_ess`.
+        method: As for `network_ess`.
+        memory: As for `network_ess`.
+        precision: As for `network_ess`.
+        axis: As for `network_ess`.
 
     Returns:
         The plan.
 
     Raises:
         InputError: As for `network_ess`.
-        ModelError: Likewise.
+        ModelError: As for `network_ess`.
 
     Example:
         >>> import statesize as ss, torch

@@ -138,7 +138,7 @@ class SoftmaxAttention(TensorOperator):
 
         Args:
             rows: Successive ones, with both ends.
-            columns: Likewise, before the rows.
+            columns: Successive ones before the rows, with both ends.
 
         Returns:
             (..., rows, columns).

@@ -26,7 +26,7 @@ class Derivative(TensorOperator):
     """∂y_i/∂x_j of a causal function y(x) at a point: its T[i, j] are matrices q × p, of all outputs by all inputs.
 
     At position i it has the block of the derivatives of all outputs from i on by all inputs before, as `BlockDense`
-    has. Of a linear function the derivative is its T; of a recurrence that is nonlinear in its state, its blocks have
+    has. The derivative of a linear function is its T; that of a recurrence that is nonlinear in its state has blocks of
     at most the rank of the state. Products with a block are derivatives forward and backward, so that no derivative of
     a long sequence is ever held: `measure` then gives intervals of 95 % for the entropy, and bounds for counts.
 

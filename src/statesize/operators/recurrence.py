@@ -240,7 +240,7 @@ class Recurrence(TensorOperator):
         return recurrence
 
     def with_readouts(self) -> Recurrence | None:
-        """Of heads in the last batch dimension that share one state: a recurrence with a step for each head's output.
+        """One recurrence for heads that share a state (the last batch dimension), with a step for each head's output.
 
         Returns:
             A recurrence of r steps a position, without that dimension; None where A or B differ.

@@ -24,7 +24,7 @@ from statesize.texts.arguments import Given, ids_of
 from statesize.texts.tokens import AnyTokenizer, special_ids, token_text
 
 _ATTRIBUTES = ("kind", "note", "cache", "multiplicity", "dtype", "engine", "stratum_sizes")
-# Of one sequence, beside these.
+# Fields of one sequence, beside these.
 _OF_SEQUENCE = ("name", "seconds")
 
 # Bytes of sequences that are joined at once when a profile is written.

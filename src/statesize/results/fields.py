@@ -39,10 +39,10 @@ BY_SEQUENCE = ("state_bytes", "faithfulness", "run_difference")
 """Bytes of the model's own cache at the end of the sequence, the largest relative difference of T u from the unaltered
 model's, and that of the last hidden state; NaN where not known."""
 SINKS = ("sink_share", "sink_position", "sink_entropy", "sinkless_entropy")
-"""Of each head of attention: the share of the token that gets most attention, which it is, and entropy-ESS at three
+"""For each head of attention: the share of the token that gets most attention, which it is, and entropy-ESS at three
 cuts with and without its column; NaN for what is no attention, and the last two where that share is small."""
 VARIANT = ("few_cuts_entropy", "variant_entropy")
-"""Of each head or channel, where a variant was asked for: entropy-ESS at the same three cuts, and the variant's."""
+"""For each head or channel, where a variant was asked for: entropy-ESS at the same three cuts, and the variant's."""
 BY_UNIT = (*SINKS, *VARIANT)
 COUNTS = (
     CountFields("relative_count", "relative_lower", "relative_upper", "relative_threshold"),

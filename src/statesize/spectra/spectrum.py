@@ -14,7 +14,7 @@ from statesize.spectra.factorisation import frobenius_norm
 
 # Below this, parts of a sum of powers of four may be lost.
 _VANISHING = 1e-280
-# Of one factorisation or product, in units of eps and of Frobenius norms. Worst cases grow with the dimension; what is
+# The error of one factorisation or product, in units of eps and of Frobenius norms. Worst cases grow with the dimension; what is
 # met in practice does not (Higham, Accuracy and Stability of Numerical Algorithms, sections 3.1 and 9.4).
 ROUND_OFF = 8
 UNDERFLOW = 1e-150
@@ -101,7 +101,7 @@ def chunk_sizes(observability: Tensor, reachability: Tensor, transition: Tensor)
 
 def sizes_before_erasing(key: Tensor, decay: Tensor, B: Tensor, C: Tensor) -> Sizes:
     """Sizes of a delta rule before it takes away what was stored: what is left is rounded like what was there."""
-    # Of the tensors that `delta_chunks` takes, (..., c, b, n) each.
+    # From the tensors that `delta_chunks` takes, (..., c, b, n) each.
     return sizes_by_gain((1 - (B * key).sum(-1)).abs().clamp(min=1) * decay.abs().amax(-1), B, C)
 
 

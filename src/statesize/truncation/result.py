@@ -72,7 +72,7 @@ class Row:
 
     Attributes:
         rule: As for `CutRun`.
-        scale: Likewise.
+        scale: As for `CutRun`.
         kept: Mean numbers a channel.
         excess: Loss more than the whole model's, nats a token.
         share: That as a share of the context's worth; NaN where the context is worth nothing.

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 
 _MOST_ROWS = 20
-"""Of a model; one of more layers has those that are next to each other and alike on one row."""
+"""Rows of a model; one of more layers has those that are next to each other and alike on one row."""
 
 
 @dataclass(frozen=True)

@@ -60,7 +60,7 @@ def _head_weights(weights: Weights, cuts: Sequence[Truncation], config: ModelCon
     keys = [cut.key_map for cut in cuts if cut.key_map is not None]
     if keys:
         return changed | {"key_map": torch.stack([_padded(key, r) for key in keys]).to(like)}
-    # Of a head that keeps fewer than r, the rest of its r channels are not read.
+    # A head that keeps fewer than r does not read the rest of its r channels.
     channels = torch.cat([head * n + torch.tensor(cut.channels[:r]) for head, cut in enumerate(cuts)]).to(like.device)
     queries = config.heads * n
     every = torch.arange(len(like), device=like.device)

@@ -41,7 +41,7 @@ class TrainedModel(Reducible):
 
     @property
     def state_bytes(self) -> int:
-        """Of the layers' own caches."""
+        """The bytes of the layers' own caches."""
         caches = [block.mixer.initial_cache(1) for block in self.model.blocks if block.mixer.kind in REDUCIBLE]
         return sum(part.nbytes for cache in caches for part in cache[1:])
 

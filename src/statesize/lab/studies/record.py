@@ -28,7 +28,7 @@ RECORD, TABLE = "record.json", "table.parquet"
 SAMPLED = 3
 """Runs that `verify` repeats."""
 _SCHEMA = 1
-# Of float32 before the first step; counts are means over thousands of heads and positions.
+# What rounding in float32 changes before the first step, relative; counts are means over thousands of positions.
 _ROUNDING = 1e-3
 
 

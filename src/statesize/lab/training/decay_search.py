@@ -59,7 +59,7 @@ class DecaySearch:
         if not self._bracketed(first):
             self._bracketed(-first)
         misses = {amount: abs(value - self._target) for amount, value in self._seen.items()}
-        # Of those that do about as well, the one that changes least: a decay of nearly 1 or 0 is slow to learn.
+        # The one that changes least among those that do about as well: a decay of nearly 1 or 0 is slow to learn.
         least = min(misses.values())
         enough = ACCURACY if least <= ACCURACY else least + ACCURACY / 2
         amount = min((amount for amount, miss in misses.items() if miss <= enough), key=abs)

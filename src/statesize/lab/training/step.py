@@ -218,7 +218,7 @@ def _tally(model: LanguageModel, task: Task, batch_size: int) -> _Tally:
     for input_ids, targets in task.held_out(batch_size):
         scored = targets != IGNORED
         logits, wanted = _scored(model, input_ids, targets)
-        # Of each target, in the order of the positions.
+        # One for each target, in the order of the positions.
         right = (logits.argmax(-1) == wanted)[wanted != IGNORED].cpu()
         whole = scored.masked_scatter(scored, ~right).any(1).logical_not() & scored.any(1)
         counts = (right.sum(), scored.sum(), scored.numel(), whole.sum(), scored.any(1).sum())

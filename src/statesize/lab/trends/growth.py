@@ -116,7 +116,7 @@ class Growth(Trend):
         return Exponent(layer, unit, whole, last, course)
 
     def exponents(self) -> Iterator[Exponent]:
-        """Of the average, of each layer, and of each head or channel."""
+        """The growth of the average, of each layer, and of each head or channel."""
         yield self.exponent()
         for mixer in self.points[0].mixers:
             yield self.exponent(mixer.name)

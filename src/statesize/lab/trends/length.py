@@ -63,7 +63,7 @@ def length(
         trained_length: Tokens of the sequences that the model was trained on; no exponent is fitted across it. None
             takes the model's configuration, and fits all lengths where it says nothing.
         tokenizer: As for `statesize.profile`.
-        name: Likewise.
+        name: As for `statesize.profile`.
         output: Folder in which finished lengths are kept; the same call after a crash goes on from there.
         on_progress: Called after each length, instead of a bar.
         **settings: Other arguments of `statesize.profile`: layers, channels, seed and so on.

@@ -72,7 +72,7 @@ class Series(Trend):
 
         Args:
             layer: As for `values`.
-            metric: Likewise.
+            metric: As for `values`.
 
         Returns:
             The change.
@@ -84,7 +84,7 @@ class Series(Trend):
 
         Args:
             layer: As for `values`.
-            metric: Likewise.
+            metric: As for `values`.
 
         Returns:
             The change, with an interval for all of them together.

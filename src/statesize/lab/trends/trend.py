@@ -245,7 +245,7 @@ class Trend(ABC):
 
         Args:
             layer: As for `values`.
-            metric: Likewise.
+            metric: As for `values`.
 
         Returns:
             (points,).

@@ -153,7 +153,7 @@ class CachePrices:
 
     @property
     def loss(self) -> Interval:
-        """Of the whole cache, nats a token."""
+        """The loss with the whole cache, nats a token."""
         return mean_interval(np.array([one.loss for one in self.documents]))
 
     @property

@@ -58,7 +58,7 @@ class Products:
 
     @property
     def round_off(self) -> float:
-        """Of one multiplication by Φ_t, relative to the norms."""
+        """The error of one multiplication by Φ_t, relative to the norms."""
         return (4 if self.diagonal else 2 * (self.matrix.shape[-1] + 1)) * torch.finfo(self.matrix.dtype).eps
 
     def adjoint(self) -> Products:

@@ -21,7 +21,7 @@ ROWS = 256
 COLUMNS = 1024
 """Columns that are formed at once, few enough for a processor's cache."""
 
-# Of a score summed in single precision, in units of eps and of the largest terms; 0.4 was the most that was seen.
+# The error of a score summed in single precision, in units of eps and of the largest terms; 0.4 was the most that was seen.
 _SINGLE_ROUND_OFF = 4.0
 
 
@@ -45,7 +45,7 @@ class AttentionFactors:
         return replace(self, left=self.left.float(), right=self.right.float())
 
     def transposed(self) -> AttentionFactors:
-        """Of Tᵀ with its rows and columns in reverse order, whose H_{L−i} is H_iᵀ with both in reverse order."""
+        """Tᵀ with its rows and columns in reverse order, whose H_{L−i} is H_iᵀ with both in reverse order."""
         return replace(self, left=self.right.flip(0), right=self.left.flip(0))
 
     def scores(self, rows: slice, columns: slice) -> Tensor:

@@ -15,7 +15,7 @@ from torch import Tensor
 from statesize.spectra.implicit.krylov_space import ProjectedGram
 from statesize.spectra.spectrum import effective_rank
 
-# Of the integral of arctan(u)/u from 0 to 1: the integrand has its nearest poles at ±i, so that 20 nodes give all
+# Nodes of the integral of arctan(u)/u from 0 to 1. The integrand has its nearest poles at ±i, so that 20 nodes give all
 # digits.
 _NODES, _WEIGHTS = (torch.from_numpy(part) for part in np.polynomial.legendre.leggauss(20))
 

@@ -31,11 +31,11 @@ class ImplicitEngine(Engine):
     """Counts and entropies from products with H_i: of softmax attention a few rows of T at a time, and of derivatives.
 
     Attributes:
-        accuracy: Of attention: how close, relative to it, the interval of an entropy is to be; closer ones are not
-            computed.
-        products: Likewise: of a long H_i at most, which is also how many vectors are held of it.
-        whole: Likewise: up to this many columns, all singular values are computed instead.
-        single_from: Likewise: length from which on scores are formed in single precision, which bounds then allow for.
+        accuracy: How close, relative to it, the interval of an entropy of attention is to be; closer ones are not
+            computed. The next three are of attention too.
+        products: With a long H_i, at most; as many vectors are held of it.
+        whole: Up to this many columns, all singular values are computed instead.
+        single_from: Length from which on scores are formed in single precision, which bounds then allow for.
     """
 
     accuracy: float = 0.1
@@ -129,7 +129,7 @@ class AttentionBlocks(EstimatedBlocks):
         norms = [square**0.5 for square in squares]
         estimates = self._of_sides(factors, early, norms[: len(early)], side_by_side=False)
         if late:
-            # Of one head under another, the transposes stand side by side.
+            # Where one head stands under another, their transposes stand side by side.
             transposed = [one.transposed() for one in factors]
             estimates += self._of_sides(transposed, late, norms[len(early) :][::-1], side_by_side=True)[::-1]
         return [
@@ -140,7 +140,7 @@ class AttentionBlocks(EstimatedBlocks):
     def _of_sides(
         self, factors: list[AttentionFactors], sizes: list[int], norms: list[float], *, side_by_side: bool
     ) -> list[EntropyEstimate]:
-        """Of blocks with so many columns of each head, all at once."""
+        """Measures blocks with so many columns of each head, all at once."""
         if not sizes:
             return []
         engine, device = self._engine, self._attention.device
@@ -167,6 +167,6 @@ class AttentionBlocks(EstimatedBlocks):
 
 
 def _sides(positions: Sequence[int], length: int, readouts: int) -> tuple[list[int], list[int]]:
-    """Of ascending positions the columns of blocks that have no more than rows, and L − i of the others, rising."""
+    """Splits ascending cuts by which side of H_i is shorter: columns i, and rows L − i of the others, rising."""
     early = [i for i in positions if i <= readouts * (length - i)]
     return early, [length - i for i in positions[len(early) :][::-1]]

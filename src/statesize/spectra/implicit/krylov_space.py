@@ -51,7 +51,7 @@ class ProjectedGram:
 class KrylovSpace:
     """Orthonormal vectors V that A was multiplied with, and orthonormal ones beside them that it was not.
 
-    The products A V lie in the span of both. Of the vectors beside V, the `pending` ones are to be multiplied next; the
+    The products A V lie in the span of both. The `pending` vectors beside V are to be multiplied next; the
     others only keep what A V has outside of V.
     """
 

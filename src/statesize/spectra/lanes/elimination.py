@@ -45,7 +45,7 @@ def eliminate_chunks(
     version: int = VERSION,
 ) -> None:
     """Positive pivots, Σ ln |pivot| and Σ (|pivot| + |row|²/|pivot|), (N, b) each, of [[P, X], [·, C]] (N, n, n)."""
-    # n = (r + 1) b. Of `whole` the upper triangles are used; b is a power of 2.
+    # n = (r + 1) b, b a power of 2; the upper triangles of `whole` are used.
     eliminate_each(whole, readouts, positive, logarithm, size)
 
 

@@ -130,7 +130,7 @@ class SquaredSpectrum(Spectrum):
         total, top = self.values.sum(-1), largest(self.values)
         # ln S − (Σ σ ln σ) / S, which needs one logarithm and one product a singular value.
         exponent = total.log() - torch.xlogy(self.values, self.values).sum(-1) / total
-        # Of a single value it is 1, which the bound knows and the logarithms miss by a little.
+        # The entropy-ESS of a single value is 1, which the bound knows and the logarithms miss by a little.
         most = max(1, self.values.shape[-1])
         entropy = torch.where(top > self.error_bound, exponent.exp().clamp(1, most), 0.0)
         bound = entropy_bound(self.values, self.error_bound, entropy)

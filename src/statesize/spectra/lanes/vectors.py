@@ -28,7 +28,7 @@ _compile = partial(cast("Any", numba).njit, nogil=True, fastmath={"contract"}, e
 # files, and not see that another file changed. VERSION, its last argument, is part of the type that it is kept by.
 compile_lanes, compile_entry = _compile(), _compile(cache=True)
 VERSION = zlib.crc32(b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py"))))
-"""Of what the files of this folder say."""
+"""A checksum of the files of this folder."""
 
 _in_compiled_code = cast("Any", intrinsic)
 

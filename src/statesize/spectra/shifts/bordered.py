@@ -227,5 +227,5 @@ def _halves(first: Tensor, second: Tensor) -> Tensor:
 
 
 def _logarithms(pivots: Tensor) -> Tensor:
-    """Of |pivot|, NaN of infinite pivots."""
+    """ln |pivot|, NaN of infinite pivots."""
     return pivots.abs().log() + (pivots - pivots)

@@ -115,7 +115,7 @@ class Groups:
         self.squared_norms = eliminations.squared_norms()
         self._are_zero = eliminations.are_zero()
         epsilon = 8 * eliminations.order * torch.finfo(torch.float64).eps
-        # Of singular values, and of what is eliminated, which all positions of a group share.
+        # The error of singular values, then that of what is eliminated, which all positions of a group share.
         self.own_error = eliminations.error[:, None] + epsilon * self.squared_norms.sqrt() + UNDERFLOW
         roundoff = epsilon * self.squared_norms.amax(-1).sqrt()
         self.error = (eliminations.error + roundoff + UNDERFLOW)[:, None]

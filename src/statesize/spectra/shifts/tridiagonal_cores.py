@@ -46,7 +46,7 @@ def eliminate_around_cores(
     version: int = VERSION,
 ) -> None:
     """As `eliminate_chunks`, the core included, (m, b) each, of chunks (m,) at shifts a, c (m,)."""
-    # Of N chunks: whether the core stands for the past, (N,); where its rows begin, (N + 1,), in Θ, (rows,) each, and
+    # N chunks: whether the core stands for the past, (N,); where its rows begin, (N + 1,), in Θ, (rows,) each, and
     # in W, (rows · (r + 1) b); the Gram matrix of the chunk's own rows or columns, (N, r b, r b), and T inside,
     # (N, r b, b).
     b, rows = inside.shape[2], inside.shape[1]

@@ -118,9 +118,8 @@ def _add_held_out(given: Sequence[DistilledStudent], findings: Findings) -> None
     }
     findings.statements.append(
         f"Calibrated with the students of all other teachers, {within:.0%} of {len(ratios)} layers of held-out "
-        f"teachers' students came within the predicted error (asked for: 90%). Of {len(wanted_met)} sizes that were "
-        f"named in this way for losses of {', '.join(map(str, WANTED))}, among those that were trained, {met:.0%} came "
-        "within the loss."
+        f"teachers' students came within the predicted error (asked for: 90%). {met:.0%} of {len(wanted_met)} trained "
+        f"sizes that were named in this way for losses of {', '.join(map(str, WANTED))} came within the loss."
     )
 
 

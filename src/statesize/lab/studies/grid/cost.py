@@ -43,8 +43,8 @@ def work(run: Run) -> float:
     plan = run.distillation
     if plan is None:
         return training
-    # Students count as large as their teacher. Of two steps: the teacher runs in both; of the student, operators,
-    # layers and all of it are run back and forth.
+    # Students count as large as their teacher, which runs in both steps; the student's operators, layers and whole
+    # model run back and forth.
     steps = plan.steps * (11 * run.task.length * plan.batch_size * _token(run) + 3 * _CALLS)
     return training + plan.students * (steps + 6 * evaluation + _measurement(run))
 
