@@ -43,7 +43,7 @@ from statesize.spectra.engine import EngineName, Output
 from statesize.spectra.factorisation import singular_values
 from statesize.spectra.spectrum import effective_rank
 
-# Of the definition itself, in units of σ_1; for entropies relative.
+# The error of the definition itself, in units of σ_1; for entropies relative.
 _EXACT = 1e-12
 
 

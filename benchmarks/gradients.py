@@ -87,7 +87,7 @@ def spread(length: int, count: int) -> list[int]:
 
 
 def gradients(ess: torch.Tensor, parts: list[torch.Tensor]) -> tuple[torch.Tensor, ...]:
-    """Of the mean over positions."""
+    """Gradient of the mean over positions."""
     return torch.autograd.grad(ess.mean(), parts, retain_graph=True, allow_unused=True)
 
 

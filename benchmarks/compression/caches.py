@@ -28,7 +28,7 @@ from statesize.reduction.windows import Scores, TokenWindows, score, windows
 LENGTH, FIRST, LEAST = 256, 2, 4
 TOKENS = (64, 32, 16)
 BITS = (8, 4, 3)
-# Of the lowest layer to the highest.
+# From the lowest layer to the highest.
 PYRAMID = (1.6, 1.2, 0.8, 0.4)
 _CALIBRATION = 16 * LENGTH
 

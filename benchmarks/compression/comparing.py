@@ -34,7 +34,7 @@ from statesize.reduction.compress import extra_bits
 from statesize.reduction.hub import reducible
 from statesize.reduction.windows import BATCH, TokenWindows, probe, ratio_of, score, windows
 
-# Of 32 numbers a head keeps 15, whose int8 with scales is a quarter of the bytes of 32 in 16 bits.
+# A head keeps 15 of 32 numbers, whose int8 with scales is a quarter of the bytes of 32 in 16 bits.
 _QUARTER = 15
 _PROMPT = "Return the"
 _SAMPLED = 40

@@ -43,12 +43,12 @@ TARGETS: dict[str, dict[str, float]] = {
     "half by curves costs next to nothing": {"keep": 0.5, "nats at most": 0.005},
     "half by curves finds the passkeys": {"keep": 0.5, "missed at most": 0.05},
 }
-"""Of SmolLM2 by expected attention: extra loss in nats a token, the share of equal budgets' loss that is saved, and the
+"""SmolLM2 by expected attention: extra loss in nats a token, the share of equal budgets' loss that is saved, and the
 share of the passkeys that the whole cache finds and the smaller one does not."""
 GEMMA_TARGETS: dict[str, dict[str, float]] = {
     "a quarter by curves is not worse than in equal budgets": {"keep": 0.25, "nats more than equal at most": 0.0}
 }
-"""Of Gemma 3, likewise."""
+"""The same of Gemma 3."""
 
 
 def main(path: Path, model: str, peps: Path, documents: int = DOCUMENTS, needles: int = PASSKEYS) -> None:
@@ -129,7 +129,7 @@ def verdicts(result: CachePrices, targets: dict[str, dict[str, float]]) -> dict[
         elif not result.passkeys_tell or curves.found is None:
             known[name] = None
         else:
-            # Of what the whole cache finds, how much is missed: an exact interval, so that few passkeys say nothing.
+            # How much of what the whole cache finds is missed: an exact interval, so that few passkeys say nothing.
             missed = max(0, result.found[0] - curves.found)
             ends = binomtest(missed, result.found[0]).proportion_ci()
             most = target["missed at most"]

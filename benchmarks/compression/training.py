@@ -21,7 +21,7 @@ from tools.recall_models import write_recall_model
 MIXERS = ("la", "wla", "gla")
 SEEDS = 5
 RECALL_SEEDS = 4
-"""Of the models of re-binding recall; those of seed 0 are bundled."""
+"""Seeds of the models of re-binding recall; those of seed 0 are bundled."""
 LENGTH = 128
 # The bundled models' settings with half their width and heads, for 1,200 steps of 1,024 tokens: what 15 models can have
 # in an hour of one core.

@@ -32,7 +32,7 @@ from statesize.truncation.blocks import PastBlock
 
 TOKENS, CUT, COUNT = 192, 96, 32
 DOCUMENTS = range(6, 22)
-"""Of the pieces of the bundled prose; the pilot read 0 and 1, a first run 2 to 5."""
+"""Pieces of the bundled prose; the pilot read 0 and 1, a first run 2 to 5."""
 MEASURES = (
     "ess",
     "joint_ess",

@@ -114,7 +114,7 @@ def stored(scene: Scene) -> list[Path]:
 def _damage(change: Callable[[bytes, Random], bytes | None]) -> Action:
     def strike(scene: Scene) -> None:
         files = stored(scene)
-        # Of the many files of a store and the few of a unit, each kind is as likely.
+        # A kind of file is drawn first, as a store has many of one kind and few of another.
         kinds = sorted({path.suffix or path.parent.name for path in files})
         if not kinds:
             return

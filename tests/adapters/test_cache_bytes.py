@@ -75,7 +75,7 @@ def cached(family: str, model: nn.Module, ids: Tensor) -> int:
         return held(cache.layers[:1])  # the others attend to compressed entries
     embedded = 0
     if family.startswith("qwen4_exp"):
-        # Of the embeddings of n-grams.
+        # The embeddings of n-grams.
         embedded = held([states for number, states in cache.layers[0].conv_states.items() if number > 0])
     return held(cache) - embedded
 

@@ -7,7 +7,7 @@ import pytest
 
 from statesize.measurement.statistics import Sample, draw, estimate, position_error, student_t
 
-# Of tables: t at a probability of 0.975 on one side.
+# From tables: t at a probability of 0.975 on one side.
 TABLE = {1: 12.706205, 2: 4.302653, 3: 3.182446, 4: 2.776445, 7: 2.364624, 30: 2.042272, 120: 1.979930}
 
 

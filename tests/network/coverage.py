@@ -41,7 +41,7 @@ def transformer(layers: int = 2, seed: int = 0, width: int = 16) -> GPT2LMHeadMo
 
 
 def jacobian(model: nn.Module, ids: Tensor, i: int) -> Tensor:
-    """Of what the model's last module takes from i on, by the embeddings before i, in float64."""
+    """Derivatives of what the model's last module takes from i on, by the embeddings before i, in float64."""
     model = model.double().eval()
     if isinstance(model, GPT2LMHeadModel):
         embedding, last = model.transformer.wte, model.transformer.ln_f
@@ -67,7 +67,7 @@ def jacobian(model: nn.Module, ids: Tensor, i: int) -> Tensor:
 
 
 def outcomes(count: int, accuracy: float) -> Iterator[Outcome]:
-    """Of models of several kinds, widths and depths, one text and one cut each."""
+    """Outcomes for models of several kinds, widths and depths, one text and one cut each."""
     g = torch.Generator().manual_seed(5)
 
     def draw(low: int, high: int) -> int:

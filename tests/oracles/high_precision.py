@@ -9,7 +9,7 @@ from statesize.operators import Recurrence
 def exact_singular_values(
     recurrence: Recurrence, position: int, past: int | None = None, future: int | None = None
 ) -> list[mpmath.mpf]:
-    """Of an unbatched real recurrence; every float64 entry is taken exactly."""
+    """Singular values of an unbatched real recurrence; every float64 entry is taken exactly."""
     with mpmath.workdps(60):
         block = _block(recurrence, position)
         first = 0 if past is None else position - past
@@ -34,6 +34,6 @@ def _block(recurrence: Recurrence, position: int) -> mpmath.matrix:
 
 
 def matrix_singular_values(matrix: torch.Tensor) -> list[mpmath.mpf]:
-    """Of a real matrix whose float64 entries are taken exactly."""
+    """Singular values of a real matrix whose float64 entries are taken exactly."""
     with mpmath.workdps(60):
         return list(mpmath.svd_r(mpmath.matrix(matrix.tolist()), compute_uv=False))

@@ -94,7 +94,7 @@ def stated(found: Measurement) -> dict[str, list[float]]:
 
 
 def rounded(*numbers: Tensor | float) -> list[float]:
-    """Of 7 digits."""
+    """Numbers of 7 digits."""
     return [float(f"{number:.7g}") for number in numbers]
 
 

@@ -110,7 +110,7 @@ def test_some_sequences_stand_for_many():
     assert (all_of_them.sequences, all_of_them.sampled) == (300, 300)
     assert (some.spectra, some.results) == (all_of_them.spectra, all_of_them.results)
     assert [mixer.positions for mixer in some.mixers] == [mixer.positions for mixer in all_of_them.mixers]
-    # Of sequences of two lengths, as many of each.
+    # Sequences of two lengths, as many of each.
     mixed = plan(small(), [list(range(20)), list(range(9))], total=1000)
     assert mixed.tokens == 500 * 29
     assert mixed.mixers[0].positions == 500 * (19 + 8)

@@ -34,7 +34,7 @@ def test_two_models_by_their_bytes_and_the_average_ess_of_the_comparison(profile
     expected = carried[0] / carried[1]
     assert ratio == ("about as many" if expected < 1.05 else f"{expected:.2g} × as many")
     assert said.sentence.startswith(f"Softmax attention stores {stored:.2g} × the bytes of gated linear attention and ")
-    # Of the cache min(i, L − i), of the state at most its two numbers.
+    # The cache holds min(i, L − i), the state at most its two numbers.
     cuts = np.arange(1, IDS.shape[1])
     least = np.minimum(cuts, IDS.shape[1] - cuts)
     possible = f"of {least.mean():.1f} against {np.minimum(least, 2).mean():.1f} that were possible: past a cut go "

@@ -31,7 +31,7 @@ def test_delimiters_without_room_are_left_out():
     beginning, end = (0, 2), (0, 27)
     assert np.isnan(modulation_depth(curve([2]), POSITIONS, [beginning, end], 4)).all()
     assert modulation_depth(curve([2, 12]), POSITIONS, [beginning, (0, 12), end], 4)[0] == 0.5
-    # Likewise where something is not known.
+    # The same where something is not known.
     values = curve([12])
     values[0, :, 14] = np.nan
     assert np.isnan(modulation_depth(values, POSITIONS, [(0, 12)], 4)).all()

@@ -13,7 +13,7 @@ from statesize.spectra.shifts.streaming import StreamingEngine
 from statesize.spectra.spectrum import Spectrum
 from statesize.testing import EngineContract
 
-# Of sizes that divide a short sequence into several chunks, leaves or blocks.
+# Sizes that divide a short sequence into several chunks, leaves or blocks.
 SMALL = (
     ChunkedEngine(width=8),
     StreamingEngine(width=8),

@@ -19,7 +19,7 @@ KINDS = ("attention", "window", "scalar", "diagonal", "full", "delta", "low rank
 
 
 def random_group(seed: int) -> Shared:
-    """Of any kind, with 1 to 9 readouts of 2 to 80 positions."""
+    """Readouts of any kind, with 1 to 9 readouts of 2 to 80 positions."""
     chance, g = random.Random(seed), torch.Generator().manual_seed(seed)  # noqa: S311
     kind, r, length, n = KINDS[seed % len(KINDS)], chance.randint(1, 9), chance.randint(2, 80), chance.randint(1, 6)
 

@@ -91,7 +91,7 @@ def figures() -> dict[str, dict[str, str]]:
 
 def layers(document: Mapping[str, Any]) -> dict[str, str]:
     """What layers as published recall after so many steps, beside the lean ones, and how long a step takes."""
-    # Of several rates, the best one.
+    # The best of several rates.
     found = {(row["mixer"], row["steps"]): row for row in sorted(document["rows"], key=lambda row: row["accuracy"])}
     rates = {
         steps: sorted({row["rate"] for row in document["rows"] if row["steps"] == steps})

@@ -186,7 +186,7 @@ def longer_regularisation(document: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _mean(rows: list[dict[str, Any]], name: str, **of: object) -> float:
-    """Of the rows that hold these values."""
+    """The rows that hold these values."""
     return fmean(row[name] for row in rows if of.items() <= row.items())
 
 

@@ -178,7 +178,7 @@ def _told(found: Mapping[str, Any], form: str = ".3f") -> str:
 
 
 def _difference(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
-    """Of two rows, paired by documents."""
+    """The difference of two rows, paired by documents."""
     interval = mean_interval(np.array(one["measured"]) - np.array(other["measured"]))
     return {"mean": interval.value, "interval": interval.ends}
 

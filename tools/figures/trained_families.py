@@ -104,6 +104,6 @@ def _ends(ends: Sequence[float]) -> str:
 
 
 def _shares(row: Mapping[str, Any]) -> str:
-    """Of the state where a layer has one of fixed size, of the ceiling where it keeps every token."""
+    """The share of the state where a layer has one of fixed size, of the ceiling where it keeps every token."""
     shares = (("state", row["of_state"]), ("ceiling", row["of_ceiling"]))
     return ", ".join(f"{share:.0%} of {name}" for name, share in shares if share is not None)

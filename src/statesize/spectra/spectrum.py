@@ -14,8 +14,8 @@ from statesize.spectra.factorisation import frobenius_norm
 
 # Below this, parts of a sum of powers of four may be lost.
 _VANISHING = 1e-280
-# The error of one factorisation or product, in units of eps and of Frobenius norms. Worst cases grow with the dimension; what is
-# met in practice does not (Higham, Accuracy and Stability of Numerical Algorithms, sections 3.1 and 9.4).
+# The error of one factorisation or product, in units of eps and of Frobenius norms. Worst cases grow with the
+# dimension; what is met in practice does not (Higham, Accuracy and Stability of Numerical Algorithms, 3.1 and 9.4).
 ROUND_OFF = 8
 UNDERFLOW = 1e-150
 """What an engine that squares its numbers can lose of a singular value: squares below 1e-308 are not kept."""

@@ -199,7 +199,7 @@ def test_contexts_begin_as_the_tokenizer_begins_a_text():
     )  # fmt: skip
     assert {len(ids) for ids in seen} == {8, 12}
     for first, *others in seen:
-        # Of 59 tokens a piece takes eleven, and shorter contexts end where the longest does.
+        # A piece takes eleven of 59 tokens, and shorter contexts end where the longest does.
         assert (first, others[-1] % 11) == (0, 0)
         assert others == list(range(others[0], others[-1] + 1))
 

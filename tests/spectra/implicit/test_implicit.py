@@ -20,7 +20,7 @@ def attention(length: int, width: int, seed: int, sharpness: float = 1.0) -> Sof
 
 
 def held(found: Measurement, exact: Measurement) -> list[tuple[bool, bool, bool]]:
-    """Of each position, whether entropy, counts and relative counts lie where they are said to lie."""
+    """For each position, whether entropy, counts and relative counts lie where they are said to lie."""
     close = (found.entropy - exact.entropy).abs() <= found.entropy_bound + exact.entropy_bound
     absolute = ((found.lower <= exact.upper) & (exact.lower <= found.upper)).all(-1)
     relative = ((found.relative_lower <= exact.relative_upper) & (exact.relative_lower <= found.relative_upper)).all(-1)

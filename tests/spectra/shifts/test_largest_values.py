@@ -21,7 +21,7 @@ def exact(strict: torch.Tensor) -> torch.Tensor:
 
 
 def everywhere(strict: torch.Tensor, every: int, close: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """Of one operator, beside others of which nothing must be taken."""
+    """Bounds of one operator, which others beside it must not change."""
     low, high = largest_everywhere(torch.stack([3 * strict, strict, torch.zeros_like(strict)]), every, close)
     assert not high[2].any()
     return low[1], high[1]

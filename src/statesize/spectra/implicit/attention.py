@@ -21,7 +21,7 @@ ROWS = 256
 COLUMNS = 1024
 """Columns that are formed at once, few enough for a processor's cache."""
 
-# The error of a score summed in single precision, in units of eps and of the largest terms; 0.4 was the most that was seen.
+# The error of a score summed in single precision, in units of eps and of the largest terms; at most 0.4 was seen.
 _SINGLE_ROUND_OFF = 4.0
 
 

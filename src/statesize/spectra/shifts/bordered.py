@@ -227,5 +227,5 @@ def _halves(first: Tensor, second: Tensor) -> Tensor:
 
 
 def _logarithms(pivots: Tensor) -> Tensor:
-    """ln |pivot|, NaN of infinite pivots."""
+    """Logarithms of |pivot|, NaN of infinite pivots."""
     return pivots.abs().log() + (pivots - pivots)

@@ -88,7 +88,7 @@ def test_what_the_place_tells_is_told_apart_from_what_ess_tells():
     generator, drawn = np.random.default_rng(0), {}
 
     def ess(layers, seed):
-        """Of the placement, and a little of the run."""
+        """An effect of the placement, and a little of the run."""
         own = drawn.setdefault((*layers, seed), generator.random())
         return place(layers) + 0.01 * own
 

@@ -84,7 +84,7 @@ def table(study, preset, seed, effect=0.0, spread=0.0, shared=0.0):
     cells = normal(generator, (cell(columns) for columns, *_ in runs), spread)
     mixed = normal(generator, ((cell(columns), columns["mixer"]) for columns, *_ in runs), spread / 2)
     seeds = normal(generator, (columns["seed"] for columns, *_ in runs), spread)
-    # Of ESS and of accuracy: what runs share that begin with equal weights, a sixteenth of what seeds differ by (a
+    # What ESS and accuracy of runs share that begin with equal weights, a sixteenth of what seeds differ by (a
     # fourteenth was seen), and what those share with layers of equal order.
     begun = [normal(generator, (beginning(columns) for columns, *_ in runs), shared or spread / 4) for _ in range(2)]
     placed = [normal(generator, (columns["mixer"] for columns, *_ in runs), spread) for _ in range(2)]
