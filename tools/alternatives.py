@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from statesize.lab.mixers import LanguageModel
-from statesize.lab.studies.grid.grid import Run
+from statesize.lab.studies.grid.grid import TrainingRun
 from statesize.lab.studies.grid.run import measure_model
 from statesize.lab.training.loop import train_in_memory
 from statesize.operators import Recurrence
@@ -27,10 +27,10 @@ def measuring() -> Work:
 
 
 def _work(task: tuple[str, dict[str, Any]]) -> Iterator[dict[str, float]]:
-    yield measured(Run.from_dict(task[1]))
+    yield measured(TrainingRun.from_dict(task[1]))
 
 
-def measured(run: Run) -> dict[str, float]:
+def measured(run: TrainingRun) -> dict[str, float]:
     """Train a model again and measure it, as means over layers, sequences, heads and positions.
 
     Args:

@@ -10,19 +10,19 @@ from typing import Any
 from benchmarks.cases import document
 from benchmarks.recorded import finish
 from statesize.lab.mixers.config import ModelConfig
-from statesize.lab.studies.grid.grid import Measuring, Run
+from statesize.lab.studies.grid.grid import RunMeasurements, TrainingRun
 from statesize.lab.tasks.task import StudyTask
 from statesize.lab.training.config import TrainingConfig
 
 METRIC = "relative_0.01"
 
 
-def small_run(task: StudyTask, model: Mapping[str, Any], training: Mapping[str, Any], **others: Any) -> Run:
+def small_run(task: StudyTask, model: Mapping[str, Any], training: Mapping[str, Any], **others: Any) -> TrainingRun:
     """A model of two layers with two heads that learns a task, measured before and after."""
     shape = dict[str, Any](heads=2, layers=2, mlp_factor=2, convolution_size=2) | dict(model)
     how = dict[str, Any](rate=6e-3, warm_up=0.1, weight_decay=0.0, clip=1.0) | dict(training)
     config = ModelConfig(vocabulary_size=task.vocabulary_size, **shape)
-    return Run(config, task, TrainingConfig(**how), Measuring(every=how["steps"], sequences=8), **others)
+    return TrainingRun(config, task, TrainingConfig(**how), RunMeasurements(every=how["steps"], sequences=8), **others)
 
 
 def finish_runs(

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from statesize.lab.mixers.model import LanguageModel
-from statesize.reduction.bases import Gramians, Truncation
+from statesize.reduction.bases import Gramians, StateCut
 
 SCORES = ("key energy", "query and key energy", "weights", "random")
 
@@ -17,11 +17,11 @@ SCORES = ("key energy", "query and key energy", "weights", "random")
 @torch.no_grad()
 def channel_cuts(
     model: LanguageModel, score: str, states: int, inputs: Tensor, gramians: Mapping[int, Gramians], seed: int
-) -> dict[int, list[Truncation]]:
+) -> dict[int, list[StateCut]]:
     """The r channels of the highest score in every head; nothing else changes."""
     n, generator = model.config.key_size, torch.Generator().manual_seed(seed)
     energies = _key_energies(model, inputs)
-    found: dict[int, list[Truncation]] = {}
+    found: dict[int, list[StateCut]] = {}
     for layer, block in enumerate(model.blocks):
         weights = block.mixer.projection.weight[: 2 * block.mixer.heads * n].norm(dim=1).view(2, -1, n)
         both = gramians[layer].reading.diagonal(dim1=1, dim2=2) * gramians[layer].state.diagonal(dim1=1, dim2=2)
@@ -35,10 +35,10 @@ def channel_cuts(
     return found
 
 
-def _cut(scores: Tensor, states: int, *, mapped: bool) -> Truncation:
+def _cut(scores: Tensor, states: int, *, mapped: bool) -> StateCut:
     order = [int(channel) for channel in scores.argsort(descending=True)]
     kept = torch.eye(len(order), dtype=torch.float64)[:, order[:states]]
-    return Truncation(kept, kept, ()) if mapped else Truncation(kept, None, tuple(order))
+    return StateCut(kept, kept, ()) if mapped else StateCut(kept, None, tuple(order))
 
 
 def _key_energies(model: LanguageModel, inputs: Tensor) -> dict[int, Tensor]:

@@ -19,7 +19,7 @@ from benchmarks.compression.folders import Row, measure_folders
 from statesize.lab.compression.proposals import measure_gramians
 from statesize.lab.compression.shrinking import smaller_model
 from statesize.lab.mixers.model import LanguageModel
-from statesize.reduction.bases import KeptBasis, OrthonormalBasis, Truncation
+from statesize.reduction.bases import KeptBasis, OrthonormalBasis, StateCut
 from statesize.reduction.compress import extra_bits
 from statesize.reduction.windows import BATCH, ratio_of, score, windows
 
@@ -56,7 +56,7 @@ def rows(folder: str) -> list[Row]:
         for share in SHARES:
             states = round(share * model.config.key_size)
             cuts = {
-                layer: [Truncation(own[:, :states], own[:, :states], ()) for own in bases]
+                layer: [StateCut(own[:, :states], own[:, :states], ()) for own in bases]
                 for layer, bases in found.items()
             }
             cut = smaller_model(model, cuts)

@@ -126,7 +126,7 @@ def verdicts(result: CachePrices, targets: dict[str, dict[str, float]]) -> dict[
             allowed = 1 - target["saved at least"]
             low, high = _ends([one.extra[at] - allowed * one.extra[to] for one in result.documents])
             known[name] = True if high <= 0 else False if low > 0 else None
-        elif not result.passkeys_tell or curves.found is None:
+        elif not result.passkeys_informative or curves.found is None:
             known[name] = None
         else:
             # How much of what the whole cache finds is missed: an exact interval, so that few passkeys say nothing.

@@ -17,7 +17,7 @@ from statesize.adapters.kernels.scans import KERNELS
 from statesize.adapters.replaced import pure_torch, replaced, source_files
 from statesize.errors import InputError, ModelError
 from statesize.texts.inputs import begun_excerpts
-from statesize.truncation.blocks import Run
+from statesize.truncation.blocks import CutRun
 from statesize.truncation.cutting import Cutting
 from statesize.truncation.truncate import truncate
 
@@ -150,7 +150,7 @@ def test_a_scan_is_cut_as_its_impulse_responses_are(family, rank):
     expected = noting.logits(forward)
     whole = {name: "attention of a hybrid" for name, one in noting.spectra.items() if one.kind == "attention"}
     ranks = {name: torch.full_like(one.norm, rank).long() for name, one in noting.spectra.items()}
-    cut = Cutting(CUT, {}, whole, Run("number", 1.0, ranks, False, rank)).logits(forward)
+    cut = Cutting(CUT, {}, whole, CutRun("number", 1.0, ranks, False, rank)).logits(forward)
     file, name = next(
         (file, name) for file in source_files(model) for name in KERNELS if vars(file).get(name) is not None
     )
@@ -171,7 +171,7 @@ def test_attention_at_full_rank_is_the_whole_model_and_without_a_past_is_two_tex
 
     def at(rank):
         ranks = {name: torch.full_like(one.norm, rank).long() for name, one in noting.spectra.items()}
-        return Cutting(CUT, {}, {}, Run("number", 1.0, ranks, False, rank)).logits(forward)
+        return Cutting(CUT, {}, {}, CutRun("number", 1.0, ranks, False, rank)).logits(forward)
 
     torch.testing.assert_close(whole, model(IDS, use_cache=False).logits[0, CUT:-1], rtol=0, atol=1e-5)
     torch.testing.assert_close(at(LENGTH), whole, rtol=0, atol=1e-4)
@@ -299,7 +299,7 @@ def test_groups_late_in_a_text_keep_the_rank_of_their_stack():
     whole = noting.logits(forward)
     # Heads have at most L − i = 5 numbers, the stack of two has 10.
     ranks = {name: torch.full((2,), 10) for name in noting.spectra}
-    full = Cutting(cut, {}, {}, Run("joint ess", 1.0, ranks, True, 10.0)).logits(forward)
+    full = Cutting(cut, {}, {}, CutRun("joint ess", 1.0, ranks, True, 10.0)).logits(forward)
     torch.testing.assert_close(full, whole, rtol=0, atol=1e-4)
     joint = next(run for run in result.documents[0].runs if run.rule == "joint ess")
     expected = torch.cat([one.joint.ceil() for one in noting.spectra.values()]).mean()

@@ -32,7 +32,7 @@ def length(documents: list[Mapping[str, Any]]) -> dict[str, str]:
 
 
 def bundled_length(documents: list[Mapping[str, Any]]) -> dict[str, str]:
-    """Figures of the bundled models, also how much more linear ones carry after the trained length than after the shortest."""
+    """The bundled models, also how much more linear ones carry after the trained length than after the shortest."""
     contexts = [one["length"] for one in documents[0]["lengths"]]
     place = contexts.index(documents[0]["trained_length"])
     means = {one["model"]: one["layers"][0]["entropy"] for one in documents}

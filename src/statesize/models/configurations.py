@@ -115,7 +115,7 @@ def _import_fla(name: str, kind: str) -> None:
 MOST_LAYERS = 10_000
 """Layers of a model of transformers; of its own checkpoints statesize compares them with the weights that are there."""
 
-_LAYERS_transformers_config = ("num_hidden_layers", "num_layers", "n_layer", "n_layers", "num_blocks")
+_LAYER_COUNT_KEYS = ("num_hidden_layers", "num_layers", "n_layer", "n_layers", "num_blocks")
 _IMPLEMENTATIONS = ("_attn_implementation", "attn_implementation", "_experts_implementation", "experts_implementation")
 
 
@@ -142,7 +142,7 @@ def _check_entries(name: str, stored: object, options: dict[str, Any]) -> None:
                 f"{name} brings code of its own, the kernel {value!r} of the hub, which is not run; take it out of its "
                 "config.json, or if you have read it, give --trust-remote-code."
             )
-        if key in _LAYERS_transformers_config and isinstance(value, int) and not 0 <= value <= MOST_LAYERS:
+        if key in _LAYER_COUNT_KEYS and isinstance(value, int) and not 0 <= value <= MOST_LAYERS:
             raise FileError(f"{key} of {name} must be from 0 to {MOST_LAYERS:,}, got {value:,}. Give its config.json.")
 
 

@@ -80,7 +80,7 @@ def _squared(state: Tensor, heads: int) -> Tensor:
 
 
 @dataclass(frozen=True, eq=False)
-class Truncation:
+class StateCut:
     """A head's state cut to r numbers: its query becomes q · query_map; its keys k · key_map, or some channels."""
 
     query_map: Tensor  # (n, r) float64
@@ -96,7 +96,7 @@ class Basis(ABC):
     error: Tensor  # lost share of the output's energy with r states, for r = 0 … n, (n + 1,) float64
 
     @abstractmethod
-    def cut(self, states: int) -> Truncation:
+    def cut(self, states: int) -> StateCut:
         """The first r states."""
 
 
@@ -119,9 +119,9 @@ class BalancedBasis(Basis):
         error = torch.cat([tails, tails.new_zeros(1)]) / tails[0]
         return cls(error, W_inverse_root @ U * scale, C_inverse_root @ Vt.mT * scale)
 
-    def cut(self, states: int) -> Truncation:
+    def cut(self, states: int) -> StateCut:
         """The first r states."""
-        return Truncation(self.query_maps[:, :states], self.key_maps[:, :states], ())
+        return StateCut(self.query_maps[:, :states], self.key_maps[:, :states], ())
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,9 +143,9 @@ class OrthonormalBasis(Basis):
         tails = torch.cat([tails, tails.new_zeros(1)]).flip(0).cummax(0).values.flip(0)
         return cls(tails / tails[0], vectors)
 
-    def cut(self, states: int) -> Truncation:
+    def cut(self, states: int) -> StateCut:
         """The first r states."""
-        return Truncation(self.vectors[:, :states], self.vectors[:, :states], ())
+        return StateCut(self.vectors[:, :states], self.vectors[:, :states], ())
 
 
 @dataclass(frozen=True, eq=False)
@@ -173,12 +173,12 @@ class SelectedBasis(Basis):
             errors.append(max(0.0, float((reading * residual).sum())))
         return cls(torch.tensor(errors, dtype=torch.float64) / errors[0], tuple(order), state)
 
-    def cut(self, states: int) -> Truncation:
+    def cut(self, states: int) -> StateCut:
         """The first r states."""
         selected = list(self.order[:states])
         block = self.state[selected][:, selected]
         ridge = _RIDGE * block.diagonal().mean() * torch.eye(states, dtype=block.dtype)
-        return Truncation(_linalg.solve(block + ridge, self.state[selected]).mT, None, self.order)
+        return StateCut(_linalg.solve(block + ridge, self.state[selected]).mT, None, self.order)
 
 
 @dataclass(frozen=True, eq=False)
@@ -205,10 +205,10 @@ class KeptBasis(Basis):
         order = tuple(reversed(dropped))
         return cls(torch.tensor(errors[::-1], dtype=torch.float64) / errors[-1], order)
 
-    def cut(self, states: int) -> Truncation:
+    def cut(self, states: int) -> StateCut:
         """The first r states."""
         selection = torch.eye(len(self.order), dtype=torch.float64)[:, list(self.order[:states])]
-        return Truncation(selection, None, self.order)
+        return StateCut(selection, None, self.order)
 
 
 def _roots(gramian: Tensor) -> tuple[Tensor, Tensor]:

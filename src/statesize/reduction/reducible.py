@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from statesize.check import real_number, refuse
 from statesize.errors import ModelError
-from statesize.reduction.bases import Basis, Truncation
+from statesize.reduction.bases import Basis, StateCut
 from statesize.reduction.windows import TokenWindows
 from statesize.texts.tokens import AnyTokenizer
 
@@ -154,7 +154,7 @@ def smaller_gla(model: Any, bases: Bases, states: int) -> Any:
     return rebuilt(lambda: type(model)(config), weights)
 
 
-def _gla(weights: Weights, cuts: Sequence[Truncation]) -> dict[str, Tensor]:
+def _gla(weights: Weights, cuts: Sequence[StateCut]) -> dict[str, Tensor]:
     """The changed weights of a layer of GLA: rows of keys and decays, and combined queries."""
     n, r = cuts[0].query_map.shape
     rows = torch.cat([head * n + torch.tensor(cut.channels[:r]) for head, cut in enumerate(cuts)])
@@ -195,7 +195,7 @@ def smaller_state_space(model: Any, bases: Bases, states: int) -> Any:
     return rebuilt(lambda: type(model)(config), weights)
 
 
-def _projected_mamba2(model: Any, cuts: Mapping[str, Sequence[Truncation]], states: int) -> Any:
+def _projected_mamba2(model: Any, cuts: Mapping[str, Sequence[StateCut]], states: int) -> Any:
     """A Mamba2ForCausalLM with projected states and otherwise the same weights."""
     from statesize.reduction.projected_mamba2 import ProjectedMamba2Config, ProjectedMamba2ForCausalLM
 

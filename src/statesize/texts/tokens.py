@@ -161,7 +161,7 @@ def unbegun_note(tokenizer: AnyTokenizer, chats: int) -> str:
 
 
 _OF_TRANSFORMERS = ("all_special_ids", "convert_ids_to_tokens", "apply_chat_template")
-_ENDS_encoders = ("eot_token", "eos_token_id", "eos_id")
+_END_ATTRIBUTES = ("eot_token", "eos_token_id", "eos_id")
 
 
 def supported_tokenizer(tokenizer: object) -> AnyTokenizer | None:
@@ -196,7 +196,7 @@ class Encoder:
     @property
     def eos_token_id(self) -> int | None:
         """Id of the end of a text."""
-        named = (whole_number(getattr(self.tokenizer, name, None)) for name in _ENDS_encoders)
+        named = (whole_number(getattr(self.tokenizer, name, None)) for name in _END_ATTRIBUTES)
         return next((key for key in named if key is not None), None)
 
     @property

@@ -131,7 +131,7 @@ class MixerSpectra:
 
 
 @dataclass(frozen=True, eq=False)
-class Run:
+class CutRun:
     """One run of the model in which every mixer is cut.
 
     Attributes:
@@ -149,7 +149,7 @@ class Run:
     kept: float
 
 
-def runs(spectra: dict[str, MixerSpectra], number: int | None) -> list[Run]:
+def runs(spectra: dict[str, MixerSpectra], number: int | None) -> list[CutRun]:
     """All runs of one cut, that of H_i = 0 first; `number` adds one with that many numbers everywhere."""
     planned = [_run(spectra, "nothing", 0.0, {name: torch.zeros_like(one.norm) for name, one in spectra.items()})]
     for scale in SCALES:
@@ -174,14 +174,14 @@ def runs(spectra: dict[str, MixerSpectra], number: int | None) -> list[Run]:
 
 def _run(
     spectra: dict[str, MixerSpectra], rule: str, scale: float, numbers: dict[str, Tensor], *, grouped: bool = False
-) -> Run:
+) -> CutRun:
     """A run with ⌈numbers⌉ for each unit or group."""
     # The stack of a group may have more rows, and a larger rank, than one of its units.
     ranks = {
         name: torch.ceil(numbers[name] - 1e-9).clamp(0, None if grouped else one.most).long()
         for name, one in spectra.items()
     }
-    return Run(rule, scale, ranks, grouped, mean_numbers(spectra, ranks))
+    return CutRun(rule, scale, ranks, grouped, mean_numbers(spectra, ranks))
 
 
 def mean_numbers(spectra: dict[str, MixerSpectra], numbers: dict[str, Tensor]) -> float:

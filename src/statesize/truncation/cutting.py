@@ -17,7 +17,7 @@ from statesize.adapters.observation import Observation, Product, Running, runnin
 from statesize.adapters.sources import observing_all
 from statesize.errors import ModelError
 from statesize.operators import Dense, Operator
-from statesize.truncation.blocks import MixerSpectra, PastBlock, Run
+from statesize.truncation.blocks import CutRun, MixerSpectra, PastBlock
 
 # Units whose blocks are held at once.
 _UNITS = 256
@@ -39,7 +39,7 @@ class Cutting:
     cut: int
     own: Mapping[str, nn.Module]
     whole: dict[str, str]
-    run: Run | None = None
+    run: CutRun | None = None
     spectra: dict[str, MixerSpectra] = field(default_factory=dict[str, MixerSpectra])
     _calls: Counter[str] = field(default_factory=Counter[str], init=False)
     _running: Running = field(init=False)

@@ -16,7 +16,7 @@ from statesize.lab.compression.shrinking import smaller_model
 from statesize.lab.mixers.config import REDUCIBLE
 from statesize.lab.mixers.mixer import Mixer
 from statesize.lab.mixers.model import LanguageModel
-from statesize.reduction.bases import BalancedBasis, Basis, Gramians, OrthonormalBasis, SelectedBasis, Truncation
+from statesize.reduction.bases import BalancedBasis, Basis, Gramians, OrthonormalBasis, SelectedBasis, StateCut
 from statesize.reduction.windows import BATCH, TokenWindows, score
 
 
@@ -107,7 +107,7 @@ def bases_of(model: LanguageModel, gramians: Mapping[int, Gramians]) -> dict[int
     return by_layer
 
 
-def cuts_of(bases: Bases, sizes: Sequence[int]) -> dict[int, list[Truncation]]:
+def cuts_of(bases: Bases, sizes: Sequence[int]) -> dict[int, list[StateCut]]:
     """Each basis cut to its size; sizes in the order of layers and heads."""
     left = iter(sizes)
     return {layer: [basis.cut(next(left)) for basis in own] for layer, own in bases.items()}

@@ -14,7 +14,7 @@ from statesize.lab.mixers.model import LanguageModel
 from statesize.lab.tasks.language.text import TextTask
 from statesize.lab.training.config import TrainingConfig
 from statesize.lab.training.loop import train_in_memory
-from statesize.reduction.bases import Truncation
+from statesize.reduction.bases import StateCut
 from statesize.reduction.reducible import Weights, rebuilt, with_changes
 
 _RATE = 1e-3
@@ -31,7 +31,7 @@ def fine_tuned(model: LanguageModel, tokens: Tensor, length: int, steps: int) ->
     return copy.eval()
 
 
-def smaller_model(model: LanguageModel, cuts: Mapping[int, Sequence[Truncation]]) -> LanguageModel:
+def smaller_model(model: LanguageModel, cuts: Mapping[int, Sequence[StateCut]]) -> LanguageModel:
     """A copy whose layers have the states of cuts, one for each head, or one for all channels of S6."""
     sizes = tuple(tuple(cut.query_map.shape[1] for cut in cuts.get(layer, ())) for layer in range(model.config.layers))
     config = dataclasses.replace(model.config, state_sizes=sizes)
@@ -52,7 +52,7 @@ def rounded_model(model: LanguageModel) -> LanguageModel:
     return with_weights(dataclasses.replace(model.config, state_bits=8), model.state_dict())
 
 
-def _head_weights(weights: Weights, cuts: Sequence[Truncation], config: ModelConfig) -> dict[str, Tensor]:
+def _head_weights(weights: Weights, cuts: Sequence[StateCut], config: ModelConfig) -> dict[str, Tensor]:
     """What changes of the weights of a layer with heads, by name."""
     n, r = config.key_size, max(cut.query_map.shape[1] for cut in cuts)
     like = weights["projection.weight"]
@@ -73,7 +73,7 @@ def _head_weights(weights: Weights, cuts: Sequence[Truncation], config: ModelCon
     return changed
 
 
-def _s6_weights(weights: Weights, cuts: Sequence[Truncation], config: ModelConfig) -> dict[str, Tensor]:
+def _s6_weights(weights: Weights, cuts: Sequence[StateCut], config: ModelConfig) -> dict[str, Tensor]:
     """What changes of the weights of a layer of S6, whose channels all keep the same states."""
     (cut,) = cuts
     kept_channels = list(cut.channels[: cut.query_map.shape[1]])
@@ -85,7 +85,7 @@ def _s6_weights(weights: Weights, cuts: Sequence[Truncation], config: ModelConfi
     }
 
 
-def _delta_weights(weights: Weights, cuts: Sequence[Truncation], config: ModelConfig) -> dict[str, Tensor]:
+def _delta_weights(weights: Weights, cuts: Sequence[StateCut], config: ModelConfig) -> dict[str, Tensor]:
     """What is new of a layer of a delta rule: queries and keys are mapped alike."""
     del config
     r = max(cut.query_map.shape[1] for cut in cuts)

@@ -18,7 +18,7 @@ from statesize.errors import FileError
 from statesize.io.files import parse_json, read_limited, replace_files
 from statesize.io.machine import machine
 from statesize.lab.studies.catalogue import GRID_STUDIES
-from statesize.lab.studies.grid.grid import Run
+from statesize.lab.studies.grid.grid import TrainingRun
 from statesize.lab.studies.grid.run import Row, carry_out, row_columns
 from statesize.lab.studies.grid.settings import GridSettings, preset_settings
 from statesize.lab.studies.grid.table import parse_rows, table_content
@@ -170,7 +170,7 @@ def verify(record: StudyRecord) -> Iterator[Repeated]:
     sampled = np.random.default_rng(seed).choice(sorted(runs), min(SAMPLED, len(runs)), replace=False)
     rounding = 0.0 if record.is_of_this_machine else _ROUNDING
     for key in map(str, sampled):
-        run = Run.from_dict(json.loads(str(runs[key]["settings"])))
+        run = TrainingRun.from_dict(json.loads(str(runs[key]["settings"])))
         again = carry_out(run)
         if again[0]["versions"] != runs[key]["versions"]:
             needed, present = runs[key]["versions"], again[0]["versions"]

@@ -174,7 +174,7 @@ class CachePrices:
         return min(filter(self._affordable, prices), key=lambda price: price.bytes_share, default=None)
 
     @property
-    def passkeys_tell(self) -> bool:
+    def passkeys_informative(self) -> bool:
         """Whether the whole cache finds enough passkeys for a loss of them to say something."""
         return self.passkeys > 0 and self.found[0] >= LEAST_PASSKEYS * self.passkeys
 
@@ -250,7 +250,7 @@ class CachePrices:
         loss = price.nats if math.isnan(price.bits.value) else price.bits
         if not loss.high <= AFFORDABLE:
             return False
-        if price.found is None or not self.passkeys_tell:
+        if price.found is None or not self.passkeys_informative:
             # Loss alone would not show that facts of the prefix are forgotten.
             return price.variant.budgets == "whole"
         return price.found >= self.found[0] - _MISSED * self.passkeys

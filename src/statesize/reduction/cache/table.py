@@ -80,7 +80,7 @@ def notes(result: CachePrices) -> list[str]:
         told.append(
             "No passkeys were hidden, so no eviction is recommended: a loss of facts does not show in the mean."
         )
-    elif not result.passkeys_tell:
+    elif not result.passkeys_informative:
         told.append(
             f"The whole cache finds {result.found[0]} of {result.passkeys} passkeys, too few to tell what eviction "
             "loses of them, so none is recommended."

@@ -9,12 +9,12 @@ import pytest
 
 from statesize.errors import InputError
 from statesize.lab.mixers import LanguageModel, ModelConfig
-from statesize.lab.studies.grid.grid import INTERVENTIONS, Measuring, Run
+from statesize.lab.studies.grid.grid import INTERVENTIONS, RunMeasurements, TrainingRun
 
 
 def test_a_run_survives_json(runs):
     for run in runs:
-        again = Run.from_dict(json.loads(json.dumps(run.to_dict())))
+        again = TrainingRun.from_dict(json.loads(json.dumps(run.to_dict())))
         assert again == run
         assert again.key == run.key
 
@@ -23,7 +23,7 @@ def test_keys_tell_runs_apart(runs):
     run = runs[0]
     others = [
         dataclasses.replace(run, intervention="open_gates"),
-        dataclasses.replace(run, measuring=Measuring(every=1)),
+        dataclasses.replace(run, measuring=RunMeasurements(every=1)),
         dataclasses.replace(run, training=dataclasses.replace(run.training, seed=1)),
         dataclasses.replace(run, task=dataclasses.replace(run.task, held_out_seed=1)),
     ]
@@ -32,8 +32,8 @@ def test_keys_tell_runs_apart(runs):
 
 def test_a_key_is_the_same_in_another_process(runs):
     program = (
-        "import json, sys; from statesize.lab.studies.grid.grid import Run; "
-        "print(Run.from_dict(json.load(sys.stdin)).key)"
+        "import json, sys; from statesize.lab.studies.grid.grid import TrainingRun; "
+        "print(TrainingRun.from_dict(json.load(sys.stdin)).key)"
     )
     given = json.dumps(runs[1].to_dict())
     done = subprocess.run([sys.executable, "-c", program], input=given, capture_output=True, text=True, check=True)
@@ -61,13 +61,13 @@ def test_open_gates_start_like_a_decay_bias_of_3():
 )
 def test_bad_measuring(field, value):
     with pytest.raises(InputError, match=f"^{field} must be "):
-        Measuring(**{field: value})
+        RunMeasurements(**{field: value})
 
 
 def test_the_metric_of_claims():
-    assert Measuring().claim_metric == "relative_0.01"
+    assert RunMeasurements().claim_metric == "relative_0.01"
     with pytest.raises(InputError, match="relative_tolerances must be at least one number"):
-        Measuring(relative_tolerances=())
+        RunMeasurements(relative_tolerances=())
 
 
 def test_an_intervention_that_is_not_known(runs):

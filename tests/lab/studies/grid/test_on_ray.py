@@ -113,9 +113,9 @@ def test_the_address_of_a_cluster(runs, without_time):
 import json
 from statesize.parallel.ray_session import ray_session
 from statesize.lab.studies.grid.executors import ray_executor
-from statesize.lab.studies.grid.grid import Run
+from statesize.lab.studies.grid.grid import TrainingRun
 from statesize.lab.studies.grid.settings import Execution
-run = Run.from_dict(json.loads({json.dumps(json.dumps(runs[0].to_dict()))}))
+run = TrainingRun.from_dict(json.loads({json.dumps(json.dumps(runs[0].to_dict()))}))
 (outcome,) = ray_executor({address!r}, Execution(memory=2**28))([run])
 print(json.dumps([outcome.error, outcome.rows]))
 """

@@ -14,7 +14,7 @@ from statesize.lab.studies.conclude import conclude
 from statesize.lab.studies.distillation.predictions import predicted_error, smallest_size
 from statesize.lab.studies.grid.cost import work
 from statesize.lab.studies.grid.executors import run_here
-from statesize.lab.studies.grid.grid import Run
+from statesize.lab.studies.grid.grid import TrainingRun
 from statesize.lab.studies.grid.run import carry_out
 from statesize.lab.studies.grid.settings import parse_settings, preset_settings
 from statesize.lab.studies.grid.students import Distillation
@@ -65,7 +65,7 @@ def test_sizes_and_predictions_are_those_of_the_teacher_as_it_is_measured(run, r
 
 
 def test_they_repeat(run, rows, without_time):
-    again = without_time(carry_out(Run.from_dict(json.loads(json.dumps(run.to_dict())))))
+    again = without_time(carry_out(TrainingRun.from_dict(json.loads(json.dumps(run.to_dict())))))
     for one, other in zip(without_time(rows), again, strict=True):
         # Not a number where a size was given; dictionaries compare by identity there.
         assert json.dumps(one) == json.dumps(other)
@@ -81,7 +81,7 @@ def test_a_student_that_diverges_is_a_row_that_says_so(run):
 def test_keys(run):
     assert run.key != dataclasses.replace(run, distillation=None).key
     assert "distillation" not in dataclasses.replace(run, distillation=None).to_dict()
-    assert run == Run.from_dict(json.loads(json.dumps(run.to_dict())))
+    assert run == TrainingRun.from_dict(json.loads(json.dumps(run.to_dict())))
 
 
 def test_students_of_another_mixer(run):
@@ -92,7 +92,7 @@ def test_students_of_another_mixer(run):
     assert teacher["state_size"] > 2
     assert [row["state_size"] for row in students] == [1, 2]
     assert all(0 < row["student_error_layer_0"] < math.inf for row in students)
-    assert linear == Run.from_dict(json.loads(json.dumps(linear.to_dict())))
+    assert linear == TrainingRun.from_dict(json.loads(json.dumps(linear.to_dict())))
     assert "mixer" not in run.to_dict()["distillation"]
 
 

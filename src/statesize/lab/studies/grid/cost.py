@@ -10,7 +10,7 @@ import torch
 
 from statesize.lab.mixers.config import ModelConfig
 from statesize.lab.mixers.model import LanguageModel
-from statesize.lab.studies.grid.grid import Run
+from statesize.lab.studies.grid.grid import TrainingRun
 from statesize.lab.tasks.mqar import MQAR
 from statesize.lab.training.config import TrainingConfig
 from statesize.lab.training.loop import train_in_memory
@@ -32,7 +32,7 @@ _FEATURES: dict[str, Callable[[int], int]] = {"based": lambda n: 1 + n + n**2, "
 _CHUNK = 32
 
 
-def work(run: Run) -> float:
+def work(run: TrainingRun) -> float:
     """The size of a run, in multiplications and what takes as long: a number in proportion to its seconds."""
     measurements = 1 + math.ceil(run.training.steps / run.measuring.every)
     evaluation, others = (
@@ -49,7 +49,7 @@ def work(run: Run) -> float:
     return training + plan.students * (steps + 6 * evaluation + _measurement(run))
 
 
-def _measurement(run: Run) -> float:
+def _measurement(run: TrainingRun) -> float:
     """Work of measuring the ESS of all mixers, without softmax attention and long convolutions."""
     model, length, total = run.model, run.task.length, 0
     for mixer in map(model.mixer_of, range(model.layers)):
@@ -59,14 +59,14 @@ def _measurement(run: Run) -> float:
     return _CUBE * total * run.measuring.sequences * length
 
 
-def _step(run: Run) -> float:
+def _step(run: TrainingRun) -> float:
     """Work of one step of training."""
     tokens = run.task.length * run.training.batch_size
     # A backward pass costs as much as two forward ones.
     return run.training.accumulation * (3 * tokens * _token(run) + _CALLS)
 
 
-def _token(run: Run) -> float:
+def _token(run: TrainingRun) -> float:
     """Work of a forward pass for one token."""
     model = run.model
     layers = sum(_layer(model, model.mixer_of(layer), run.task.length) for layer in range(model.layers))
@@ -84,11 +84,11 @@ def _layer(model: ModelConfig, mixer: str, length: int) -> float:
     return products + mixing + _ENTRY * (4 * inputs + 6 * model.width + 3 * mlp + gates)
 
 
-def predicted_seconds(runs: Sequence[Run], workers: int) -> float:
+def predicted_seconds(runs: Sequence[TrainingRun], workers: int) -> float:
     """About how many seconds runs take with `workers` at once, from a few steps of a small one on this machine."""
     task = MQAR(pairs=8, length=64, vocabulary_size=64)
     shape = ModelConfig(mixer="gla", vocabulary_size=64, width=32, heads=2, layers=2, key_size=8, mlp_factor=2)
-    run = Run(shape, task, TrainingConfig(steps=8, batch_size=32))
+    run = TrainingRun(shape, task, TrainingConfig(steps=8, batch_size=32))
     with one_torch_thread():
         model = LanguageModel(shape, torch.Generator().manual_seed(0))
         steps = train_in_memory(model, task, run.training)

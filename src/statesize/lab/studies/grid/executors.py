@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any, TypeAlias
 
 from statesize.errors import InputError
-from statesize.lab.studies.grid.grid import Run
+from statesize.lab.studies.grid.grid import TrainingRun
 from statesize.lab.studies.grid.run import Row, carry_out
 from statesize.lab.studies.grid.settings import Execution
 from statesize.lab.studies.grid.user_code import UserModule, load_module
@@ -28,12 +28,12 @@ class Outcome:
         error: Why it failed; empty where it did not.
     """
 
-    run: Run
+    run: TrainingRun
     rows: tuple[Row, ...]
     error: str = ""
 
 
-Executor: TypeAlias = Callable[[Sequence[Run]], Iterator[Outcome]]
+Executor: TypeAlias = Callable[[Sequence[TrainingRun]], Iterator[Outcome]]
 """Does runs and yields their outcomes as they come, in any order."""
 
 # The index of a run, and its settings as JSON values.
@@ -73,7 +73,7 @@ def ray_executor(address: str | None, execution: Execution, module: UserModule |
     return partial(_run_on_ray, address=address, execution=execution, module=module)
 
 
-def run_here(runs: Sequence[Run]) -> Iterator[Outcome]:
+def run_here(runs: Sequence[TrainingRun]) -> Iterator[Outcome]:
     """Does runs one after another in this process, with everything that is registered in it."""
 
     def work(task: Task) -> list[list[Row]]:
@@ -82,20 +82,20 @@ def run_here(runs: Sequence[Run]) -> Iterator[Outcome]:
     return _outcomes(SerialExecutor(work), runs)
 
 
-def run_in_processes(runs: Sequence[Run], workers: int, module: UserModule | None = None) -> Iterator[Outcome]:
+def run_in_processes(runs: Sequence[TrainingRun], workers: int, module: UserModule | None = None) -> Iterator[Outcome]:
     """Does runs in several processes of one thread each; the run of a process that is killed is done again."""
     return _outcomes(Processes(partial(Runs, module), workers), runs)
 
 
 def _run_on_ray(
-    runs: Sequence[Run], address: str | None, execution: Execution, module: UserModule | None
+    runs: Sequence[TrainingRun], address: str | None, execution: Execution, module: UserModule | None
 ) -> Iterator[Outcome]:
     resources = (float(execution.cpus), execution.gpus, execution.memory)
     with ray_session(address) as ray, OnRay(ray, partial(Runs, module), *resources, environment=ONE_THREAD) as workers:
         yield from _outcomes(workers, runs)
 
 
-def _outcomes(workers: executor.Executor, runs: Sequence[Run]) -> Iterator[Outcome]:
+def _outcomes(workers: executor.Executor, runs: Sequence[TrainingRun]) -> Iterator[Outcome]:
     tasks: list[Task] = [(index, run.to_dict()) for index, run in enumerate(runs)]
     for done in workers.run(tasks):
         run = runs[done.task[0]]
@@ -119,7 +119,7 @@ class Runs:
         if self._module is not None:
             load_module(self._module)
         try:
-            run = Run.from_dict(task[1])
+            run = TrainingRun.from_dict(task[1])
         except InputError as error:
             raise InputError(
                 f"{error}. Worker processes know mixers and tasks of your own from a module only, --module FILE; "

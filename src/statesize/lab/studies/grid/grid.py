@@ -28,7 +28,7 @@ ROW_FORMAT = 1
 
 
 @dataclass(frozen=True)
-class Measuring:
+class RunMeasurements:
     """The measurements of each run, at its start, on the way and at its end.
 
     Attributes:
@@ -88,7 +88,7 @@ INTERVENTIONS: dict[str, Callable[[LanguageModel], None]] = {
 
 
 @dataclass(frozen=True)
-class Run:
+class TrainingRun:
     """One training run with its measurements; equal runs have equal keys, in every process and on every machine.
 
     Attributes:
@@ -107,7 +107,7 @@ class Run:
     model: ModelConfig
     task: StudyTask
     training: TrainingConfig
-    measuring: Measuring = Measuring()
+    measuring: RunMeasurements = RunMeasurements()
     intervention: str = "none"
     distillation: Distillation | None = None
     evaluation: Mixture | None = None
@@ -156,7 +156,7 @@ class Run:
             ModelConfig(**values["model"]),
             build_task(values["task"]),
             TrainingConfig(**values["training"]),
-            Measuring(**values["measuring"]),
+            RunMeasurements(**values["measuring"]),
             values["intervention"],
             Distillation(**values["distillation"]) if "distillation" in values else None,
             cast("Mixture", build_task(values["evaluation"])) if "evaluation" in values else None,

@@ -16,7 +16,7 @@ from torch import Tensor
 from statesize.adapters import Captured
 from statesize.errors import ModelError, StatesizeError
 from statesize.lab.mixers.model import LanguageModel
-from statesize.lab.studies.grid.grid import INTERVENTIONS, Measuring, Run
+from statesize.lab.studies.grid.grid import INTERVENTIONS, RunMeasurements, TrainingRun
 from statesize.lab.studies.grid.students import Student, students
 from statesize.lab.studies.grid.user_code import blamed, user_classes
 from statesize.lab.training.loop import train_in_memory
@@ -32,7 +32,7 @@ Row: TypeAlias = dict[str, str | int | float | bool]
 DONE, DIVERGED = "done", "diverged"
 
 
-def carry_out(run: Run) -> list[Row]:
+def carry_out(run: TrainingRun) -> list[Row]:
     """Trains and measures one run, on one thread, so that its numbers do not depend on where it is done.
 
     A run that diverges ends with a row that says so, whose measurements are NaN.
@@ -62,7 +62,7 @@ def carry_out(run: Run) -> list[Row]:
             raise ModelError(blamed(error, own)) from error
 
 
-def _carry_out(run: Run) -> list[Row]:
+def _carry_out(run: TrainingRun) -> list[Row]:
     started, rows = time.perf_counter(), list[Row]()
     model = LanguageModel(run.model, torch.Generator().manual_seed(run.training.seed))
     INTERVENTIONS[run.intervention](model)
@@ -85,12 +85,12 @@ def _carry_out(run: Run) -> list[Row]:
     return rows
 
 
-def row_columns(run: Run) -> frozenset[str]:
+def row_columns(run: TrainingRun) -> frozenset[str]:
     """Names of the columns of each row of a run; those of its students have more."""
     return frozenset(_row(run, 0, _unknown(run), 0.0))
 
 
-def _unknown(run: Run) -> dict[str, float]:
+def _unknown(run: TrainingRun) -> dict[str, float]:
     """The columns of a measurement, all NaN."""
     mixers = [dict.fromkeys(_columns(run.measuring), math.nan)] * run.model.layers
     return {"loss": math.nan, "accuracy": math.nan, **_of_mixers(mixers, run.measuring)}
@@ -105,7 +105,7 @@ def _of_student(student: Student) -> dict[str, float]:
     return {"student_wanted": student.wanted, "student_divergence": student.divergence, **of_layers}
 
 
-def _columns(measuring: Measuring) -> list[str]:
+def _columns(measuring: RunMeasurements) -> list[str]:
     """Names of the quantities of each mixer."""
     return ["state_size", "norm", *measuring.metrics, *(f"utilisation_{metric}" for metric in measuring.metrics)]
 
@@ -115,7 +115,7 @@ def layer_column(metric: str, layer: int) -> str:
     return f"{metric}_layer_{layer}"
 
 
-def _row(run: Run, step: int, measured: dict[str, float], started: float) -> Row:
+def _row(run: TrainingRun, step: int, measured: dict[str, float], started: float) -> Row:
     model, training = run.model, run.training
     return {
         "run": run.key,
@@ -142,7 +142,7 @@ def _row(run: Run, step: int, measured: dict[str, float], started: float) -> Row
 
 
 @torch.no_grad()
-def measure_model(model: LanguageModel, run: Run) -> dict[str, float]:
+def measure_model(model: LanguageModel, run: TrainingRun) -> dict[str, float]:
     """Loss, accuracy, and TSS, norm and ESS as means over mixers, sequences, heads, positions; ESS of each layer."""
     report = evaluate(model, run.task, run.training.batch_size)
     input_ids = next(iter(run.task.held_out(run.measuring.sequences)))[0].to(next(model.parameters()).device)
@@ -162,7 +162,7 @@ def measure_model(model: LanguageModel, run: Run) -> dict[str, float]:
     return {**measured, **_of_mixers(mixers, run.measuring)}
 
 
-def _of_mixers(mixers: list[dict[str, float]], measuring: Measuring) -> dict[str, float]:
+def _of_mixers(mixers: list[dict[str, float]], measuring: RunMeasurements) -> dict[str, float]:
     """Averages over mixers, and the ESS of each layer by entropy and by the metric of claims."""
     measured = {name: sum(mixer[name] for mixer in mixers) / len(mixers) for name in _columns(measuring)}
     for layer, mixer in enumerate(mixers):
@@ -170,7 +170,7 @@ def _of_mixers(mixers: list[dict[str, float]], measuring: Measuring) -> dict[str
     return measured
 
 
-def _of_mixer(captured: Captured, measuring: Measuring) -> dict[str, float]:
+def _of_mixer(captured: Captured, measuring: RunMeasurements) -> dict[str, float]:
     # All accuracies are stated, as tables of studies must not change with the defaults of `measure`.
     settings = check_settings(
         measuring.tolerances, measuring.relative_tolerances, count_accuracy=0, entropy_accuracy=2e-4

@@ -15,7 +15,7 @@ from statesize.check import refuse, require_count, require_kind, require_path, r
 from statesize.errors import FileError, InputError
 from statesize.io.files import read_limited
 from statesize.lab.mixers.config import ModelConfig
-from statesize.lab.studies.grid.grid import Measuring, Run
+from statesize.lab.studies.grid.grid import RunMeasurements, TrainingRun
 from statesize.lab.studies.grid.students import Distillation
 from statesize.lab.studies.verdicts import Claim
 from statesize.lab.tasks.mixture import Mixture
@@ -74,7 +74,7 @@ class GridSettings:
     """
 
     study: str
-    runs: tuple[Run, ...]
+    runs: tuple[TrainingRun, ...]
     execution: Execution
     claim: Claim | None = None
 
@@ -130,7 +130,7 @@ def read_settings(path: Path, study: str) -> GridSettings:
 def parse_settings(text: str, study: str) -> GridSettings:
     r"""Settings from the text of a TOML file, which is read and never executed.
 
-    The tables [model], [training] and [measuring] have the fields of `ModelConfig`, `TrainingConfig` and `Measuring`;
+    The tables [model], [training] and [measuring] have the fields of `ModelConfig`, `TrainingConfig` and `RunMeasurements`;
     each [[task]] has `name` and the numbers of that task, and may have [task.model], [task.training] and
     `intervention`, which take the place of what is said outside. `intervention` is a name of `INTERVENTIONS`.
     [task.distillation] has the fields of `Distillation`; its lists belong to one run. So do [[task.parts]], the tasks
@@ -166,10 +166,10 @@ def parse_settings(text: str, study: str) -> GridSettings:
         raise InputError('The settings have no task. Give one as [[task]] with name = "mqar" and its numbers.')
     model = _table(document, "model", _MODEL)
     training = _table(document, "training", _TRAINING)
-    measuring = Measuring(**_table(document, "measuring", Measuring.__dataclass_fields__))
+    measuring = RunMeasurements(**_table(document, "measuring", RunMeasurements.__dataclass_fields__))
     execution = Execution(**_table(document, "execution", Execution.__dataclass_fields__))
     interventions = document.get("intervention", "none")
-    runs: dict[str, Run] = {}
+    runs: dict[str, TrainingRun] = {}
     for number, table in enumerate(cast("list[object]", tasks), start=1):
         if not isinstance(table, dict):
             refuse(f"task {number}", "a table", table, "Write it as [[task]].")
@@ -195,9 +195,9 @@ def _runs(
     task: dict[str, Any],
     model: dict[str, Any],
     training: dict[str, Any],
-    measuring: Measuring,
+    measuring: RunMeasurements,
     interventions: Any,
-) -> Iterator[Run]:
+) -> Iterator[TrainingRun]:
     own = {"model", "training", "intervention", "distillation", "evaluation", "parts"}
     numbers = {name: value for name, value in task.items() if name not in own}
     models = {**model, **_table(task, "model", _MODEL)}
@@ -215,7 +215,7 @@ def _runs(
             config = ModelConfig(vocabulary_size=tokens, **shape)
             for how in _product(trainings):
                 for intervention in _as_list(task.get("intervention", interventions)):
-                    yield Run(config, built, TrainingConfig(**how), measuring, intervention, students, others)
+                    yield TrainingRun(config, built, TrainingConfig(**how), measuring, intervention, students, others)
 
 
 def _product(table: Mapping[str, Any]) -> Iterator[dict[str, Any]]:

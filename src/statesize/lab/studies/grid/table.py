@@ -18,7 +18,7 @@ import pyarrow.parquet
 
 from statesize.errors import FileError
 from statesize.io.files import GROWTH, LOCK, SPARE, Parts, check_writable, parse_json, read_limited, replace_file
-from statesize.lab.studies.grid.grid import Run
+from statesize.lab.studies.grid.grid import TrainingRun
 from statesize.lab.studies.grid.run import Row
 
 SCHEMA = 1
@@ -68,15 +68,15 @@ class ResultTable:
             )
         return cls(folder)
 
-    def add(self, run: Run, rows: Sequence[Row]) -> None:
+    def add(self, run: TrainingRun, rows: Sequence[Row]) -> None:
         """Writes the rows of a finished run; a FileError, and no part of them, if they cannot be written."""
         self._parts.write(run.key, table_content(rows))
 
-    def missing(self, runs: Sequence[Run]) -> list[Run]:
+    def missing(self, runs: Sequence[TrainingRun]) -> list[TrainingRun]:
         """The runs that have no rows yet, or a damaged file."""
         return [run for run in runs if self._rows(run) is None]
 
-    def rows(self, runs: Sequence[Run]) -> list[Row]:
+    def rows(self, runs: Sequence[TrainingRun]) -> list[Row]:
         """The rows of the runs that are done, in the order of the grid, one a measurement."""
         return [row for run in runs for row in self._rows(run) or ()]
 
@@ -90,7 +90,7 @@ class ResultTable:
     def _parts(self) -> Parts:
         return Parts(self.folder / "runs", ".parquet", MOST_TABLE)
 
-    def _rows(self, run: Run) -> list[Row] | None:
+    def _rows(self, run: TrainingRun) -> list[Row] | None:
         return self._parts.read(run.key, parse_rows)
 
 
