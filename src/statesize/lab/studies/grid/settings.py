@@ -131,8 +131,8 @@ def parse_settings(text: str, study: str) -> GridSettings:
     r"""Settings from the text of a TOML file, which is read and never executed.
 
     The tables [model], [training] and [measuring] have the fields of `ModelConfig`, `TrainingConfig` and
-    `RunMeasurements`; each [[task]] has `name` and the numbers of that task, and may have [task.model], [task.training] and
-    `intervention`, which take the place of what is said outside. `intervention` is a name of `INTERVENTIONS`.
+    `RunMeasurements`; each [[task]] has `name` and the numbers of that task, and may have [task.model], [task.training]
+    and `intervention`, which take the place of what is said outside. `intervention` is a name of `INTERVENTIONS`.
     [task.distillation] has the fields of `Distillation`; its lists belong to one run. So do [[task.parts]], the tasks
     of a mixture, and [[task.evaluation]], tasks that a run is evaluated on besides its own. [execution] has the fields
     of `Execution`, and [claim], where there is one, those of `Claim`.
