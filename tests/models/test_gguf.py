@@ -40,8 +40,8 @@ def test_a_profile_names_how_its_weights_were_stored(tmp_path, capsys):
 
 def test_a_file_is_parsed_once(tmp_path, monkeypatch):
     path, parsed = write_gguf(tmp_path / "tiny.gguf"), []
-    reader = gguf.GGUFReader
-    monkeypatch.setattr(gguf, "GGUFReader", lambda file: parsed.append(file) or reader(file))
+    read = gguf.GGUFReader.__init__
+    monkeypatch.setattr(gguf.GGUFReader, "__init__", lambda self, file: parsed.append(file) or read(self, file))
     load_model(str(path))
     assert parsed == [str(path)]
 

@@ -7,12 +7,12 @@ import re
 import warnings
 from collections.abc import Callable, Collection, Generator, Iterable, Mapping
 from contextlib import contextmanager
-from copy import deepcopy
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 from tokenizers import Tokenizer
 from torch import nn
 
@@ -133,15 +133,31 @@ def parsed_once() -> Generator[None]:
 
     original = cast("Callable[..., dict[str, Any]]", cast("Any", reader).load_gguf_checkpoint)
 
+    class PlainReader(gguf.GGUFReader):
+        """Reads a file's pages as a plain array: a slice of a memmap takes several times as long."""
+
+        def __setattr__(self, name: str, value: Any) -> None:
+            super().__setattr__(name, np.asarray(value) if name == "data" else value)
+
+    open_file = cache(PlainReader)
+
     @cache
     def metadata(path: str) -> dict[str, Any]:
         return original(path, return_tensors=False)
 
     def read(path: str, return_tensors: bool = False, **options: Any) -> dict[str, Any]:
-        return original(path, return_tensors=True, **options) if return_tensors else deepcopy(metadata(path))
+        if not return_tensors:
+            return {part: dict(values) for part, values in metadata(path).items()}
+        # The vocabulary, whose tens of thousands of strings would be parsed again, says nothing of weights.
+        fields = open_file(path).fields
+        vocabulary = {key: fields.pop(key) for key in list(fields) if key.startswith("tokenizer.")}
+        try:
+            return original(path, return_tensors=True, **options)
+        finally:
+            fields.update(vocabulary)
 
     with (
-        replaced(gguf, "GGUFReader", cache(gguf.GGUFReader)),
+        replaced(gguf, "GGUFReader", open_file),
         replaced(gguf, "get_tensor_name_map", cache(gguf.get_tensor_name_map)),
         replaced(reader, "load_gguf_checkpoint", read),
     ):
