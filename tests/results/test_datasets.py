@@ -7,13 +7,13 @@ import xarray as xr
 
 from statesize.adapters import Captured
 from statesize.adapters.faithfulness import Agreement
-from statesize.measurement.settings import check_settings
+from statesize.measurement.settings import Settings
 from statesize.operators import Recurrence
 from statesize.profiling.measuring import measure_mixer
 from statesize.profiling.work import plan_work
 from statesize.results.datasets import MixerRun, dataset_from_bytes, dataset_to_bytes, mixer_parts
 
-SETTINGS = check_settings(tolerances=(1e-3, 1e-1))
+SETTINGS = Settings(tolerances=(1e-3, 1e-1))
 
 
 def measured(length):
@@ -58,7 +58,7 @@ def test_fields_of_another_version(dataset, other):
 
 def test_sequences_together(dataset):
     datasets = {0: dataset, 2: measured(6)}
-    run = MixerRun.begin(dataset)
+    run = MixerRun(dataset.attrs)
     for sequence, one in datasets.items():
         run.add(sequence, one)
     (joined,) = mixer_parts(run, [9, 4, 6], lambda _, row: datasets[row], whole=True)

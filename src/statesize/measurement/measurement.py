@@ -14,12 +14,12 @@ from statesize.errors import InputError
 from statesize.io.text import facts_table
 from statesize.measurement.charts import MeasurementCharts, facts, notebook_chart, paper_figure
 from statesize.measurement.metrics import ceiling, size_binds
-from statesize.measurement.settings import ENTROPY_ACCURACY, Settings, check_settings
+from statesize.measurement.settings import ENTROPY_ACCURACY, Settings, memory_bytes
 from statesize.operators import Dense, Operator, Recurrence
 from statesize.spectra.choice import choose_engine
 from statesize.spectra.cut import Cut, Positions, make_cut
 from statesize.spectra.dispatch import Question, dispatch, in_double, ports, with_readouts
-from statesize.spectra.engine import OUTPUTS, RELATIVE, EngineName, HankelBlocks, Output
+from statesize.spectra.engine import OUTPUTS, RELATIVE, Engine, EngineName, HankelBlocks, Output
 
 _MOST_FACTS = 11
 """Lines of a measurement's repr below its title."""
@@ -158,25 +158,30 @@ def measure(
         tensor([1, 1, 1, 1, 1])
     """
     operator, outputs = _weighted(accepted_operator(operator), weights, skip_first), _checked_outputs(outputs)
-    settings = check_settings(
-        tolerances, real_numbers("relative_tolerances", relative_tolerances), engine=engine, memory=memory,
-        count_accuracy=count_accuracy, entropy_accuracy=entropy_accuracy,
+    settings = Settings(
+        tolerances=tolerances, relative_tolerances=real_numbers("relative_tolerances", relative_tolerances),
+        engine=engine, memory=memory_bytes(memory), count_accuracy=count_accuracy, entropy_accuracy=entropy_accuracy,
     )  # fmt: skip
     return measure_at(operator, make_cut(operator.length, positions, past, future), settings, outputs)
 
 
 def measure_at(
-    operator: Operator, cut: Cut, settings: Settings, outputs: tuple[Output, ...] = ("counts", "entropy")
+    operator: Operator,
+    cut: Cut,
+    settings: Settings,
+    outputs: tuple[Output, ...] = ("counts", "entropy"),
+    engine: Engine | None = None,
 ) -> Measurement:
-    """`measure` with checked settings."""
+    """`measure` with settings, by an engine that was chosen before or that they name."""
     operator = accepted_operator(operator)
     device = operator.device
     tau, rho = (
-        torch.tensor(ratios, dtype=torch.float64, device=device)
-        for ratios in (settings.tolerances, settings.relative_tolerances)
+        torch.tensor(ratios, dtype=torch.float64, device=device) for ratios in (settings.tolerances, settings.ratios)
     )
     stacked, stacked_cut = with_readouts(operator, cut)
-    engine = choose_engine(stacked, stacked_cut, engine_outputs(settings, operator.length, outputs), settings.engine)
+    if engine is None:
+        named = settings.engine
+        engine = choose_engine(stacked, stacked_cut, engine_outputs(settings, operator.length, outputs), named)
     accuracy = settings.entropy_accuracy, settings.count_accuracy_at(operator.length)
     question = Question(stacked_cut, lambda blocks: _answers(blocks, outputs, tau, rho, accuracy), settings.memory)
     answers, used = dispatch(stacked, engine, question)
@@ -262,7 +267,7 @@ def engine_outputs(
     settings: Settings, length: int, outputs: tuple[Output, ...] = ("counts", "entropy")
 ) -> tuple[str, ...]:
     """The outputs, and whether exact counts at relative tolerances are among them."""
-    exactly = "counts" in outputs and settings.relative_tolerances and not settings.count_accuracy_at(length)
+    exactly = "counts" in outputs and settings.ratios and not settings.count_accuracy_at(length)
     return (*outputs, RELATIVE) if exactly else outputs
 
 

@@ -10,6 +10,7 @@ from typing import Any, cast
 import numpy as np
 import safetensors.numpy
 import xarray as xr
+from numpy.typing import NDArray
 from safetensors import SafetensorError
 
 from statesize.adapters.observation import SHARED
@@ -62,7 +63,7 @@ def sequence_dataset(
         unit: sample.units,
         "position": np.array([0, *positions] if origin else positions, np.int64),
         "threshold": np.array(settings.tolerances, np.float64),
-        "relative_threshold": np.array(settings.relative_tolerances, np.float64),
+        "relative_threshold": np.array(settings.ratios, np.float64),
         "stratum": sample.strata,
     } | {name: np.array([value], np.float64) for name, value in zip(BY_SEQUENCE, differences, strict=True)}
     unknown = [np.nan] * len(sample.units)
@@ -112,32 +113,26 @@ class MixerRun:
     """A mixer while its sequences are measured; their datasets may lie on disk.
 
     Attributes:
-        about: The first dataset, without positions.
+        facts: Attributes of the first dataset.
         sequences: Sequences in which it was called, ascending.
         positions: All that were measured, and 0 where no window leaves it out.
         bytes: Bytes of the largest dataset.
     """
 
-    about: xr.Dataset
+    facts: Mapping[str, Any]
     engines: set[str] = field(default_factory=set[str])
     sequences: list[int] = field(default_factory=list[int])
     positions: set[int] = field(default_factory=set[int])
     bytes: int = 1
 
-    @classmethod
-    def begin(cls, dataset: xr.Dataset) -> MixerRun:
-        """A mixer that was met for the first time."""
-        about = dataset.isel(position=slice(0, 0)).copy(deep=True)
-        return cls(about.assign({name: xr.full_like(about[name], np.nan) for name in (*BY_SEQUENCE, *BY_UNIT)}))
-
     @property
     def name(self) -> str:
         """The mixer's name."""
-        return self.about.attrs["name"]
+        return str(self.facts["name"])
 
     def add(self, sequence: int, dataset: xr.Dataset) -> None:
         """Note a sequence; one of other heads than the earlier ones is a ModelError."""
-        before, now = sum(self.about.attrs["stratum_sizes"]), sum(dataset.attrs["stratum_sizes"])
+        before, now = sum(self.facts["stratum_sizes"]), sum(dataset.attrs["stratum_sizes"])
         if now != before:
             raise ModelError(
                 f"Mixer {self.name}: its operator has {before} heads at sequence {self.sequences[0]} and {now} at "
@@ -153,11 +148,9 @@ class MixerRun:
 Reader = Callable[[str, int], xr.Dataset]
 
 
-def token_dataset(
-    sequences: Sequence[Given], tokenizer: AnyTokenizer | None, labels: Sequence[Sequence[str]] | None = None
-) -> xr.Dataset:
+def token_dataset(sequences: Sequence[Given], tokenizer: AnyTokenizer | None) -> xr.Dataset:
     """The root: token_ids, tokens, special (sequence, token) and length (sequence); special_tokens has ids by role."""
-    # Positions without token ids have -1, and their number as text, unless there are labels.
+    # Positions without token ids have -1, and their number as text.
     length = max(map(len, sequences))
     ids = np.full((len(sequences), length), -1, np.int64)
     for row, sequence in zip(ids, sequences, strict=True):
@@ -170,14 +163,12 @@ def token_dataset(
     dims = ("sequence", "token")
     texts = [[strings[int(key)] for key in row] for row in ids]
     for index, sequence in enumerate(sequences):
-        if labels is not None or ids_of(sequence) is None:
-            shown = map(str, range(len(sequence))) if labels is None else labels[index]
-            texts[index][: len(sequence)] = shown
+        if ids_of(sequence) is None:
+            texts[index][: len(sequence)] = map(str, range(len(sequence)))
     return xr.Dataset(
         {
             "token_ids": (dims, ids),
-            # A trailing NUL would be cut from a fixed-width string, so it is shown by its picture.
-            "tokens": (dims, np.array([[text.replace("\0", "␀") for text in row] for row in texts])),
+            "tokens": (dims, shown_texts(texts)),
             "special": (dims, np.isin(ids, sorted(marked))),
             "length": (("sequence",), np.array([len(sequence) for sequence in sequences])),
         },
@@ -185,15 +176,32 @@ def token_dataset(
     )
 
 
+def shown_texts(texts: Sequence[Sequence[str]]) -> NDArray[np.str_]:
+    """The texts of tokens as an array, in which a NUL, cut from the end of a string there, is shown by its picture."""
+    return np.array([[text.replace("\0", "␀") for text in row] for row in texts])
+
+
 def mixer_parts(run: MixerRun, lengths: Sequence[int], read: Reader, *, whole: bool) -> Iterator[xr.Dataset]:
     """The dataset of one mixer, in one part or in parts along the sequences; NaN where nothing was measured."""
     positions = np.array(sorted(run.positions or {0}), np.int64)
     called, size = set(run.sequences), len(lengths) if whole else max(1, _PART_BYTES // run.bytes)
-    attributes = {name: run.about.attrs[name] for name in _ATTRIBUTES} | {"engine": ", ".join(sorted(run.engines))}
+    attributes = {name: run.facts[name] for name in _ATTRIBUTES} | {"engine": ", ".join(sorted(run.engines))}
     for first in range(0, len(lengths), size):
         rows = range(first, min(first + size, len(lengths)))
-        datasets = (read(run.name, row) if row in called else run.about for row in rows)
-        aligned = [dataset.reindex(position=positions) for dataset in datasets]
-        joined = xr.concat(aligned, ALONG, data_vars="minimal", coords="minimal", compat="override", join="override")
+        datasets = (read(run.name, row) if row in called else _unmeasured(run, read) for row in rows)
+        aligned = [_aligned(dataset, positions) for dataset in datasets]
+        options: Any = {"data_vars": "minimal", "coords": "minimal", "compat": "override", "join": "override"}
+        joined = aligned[0].copy() if len(aligned) == 1 else xr.concat(aligned, ALONG, **options)
         joined.attrs = attributes
         yield joined
+
+
+def _aligned(dataset: xr.Dataset, positions: NDArray[np.int64]) -> xr.Dataset:
+    same = np.array_equal(dataset["position"].values, positions)
+    return dataset if same else dataset.reindex(position=positions)
+
+
+def _unmeasured(run: MixerRun, read: Reader) -> xr.Dataset:
+    """A mixer over a sequence in which it was not called."""
+    empty = read(run.name, run.sequences[0]).isel(position=slice(0, 0))
+    return empty.assign({name: xr.full_like(empty[name], np.nan) for name in (*BY_SEQUENCE, *BY_UNIT)})
