@@ -18,7 +18,7 @@ from statesize.errors import FileError, InputError, StatesizeError
 from statesize.lab.mixers import LanguageModel, ModelConfig
 from statesize.measurement.settings import Settings
 from statesize.models.load import load_model
-from statesize.parallel.ray_session import ray_session
+from statesize.parallel.ray import ray_session
 from statesize.profiling import Profile, RayCluster, profile
 from statesize.profiling.on_ray import run_on_ray
 from statesize.profiling.run import run_profile

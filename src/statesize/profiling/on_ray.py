@@ -20,8 +20,7 @@ from statesize.io.progress import Bars
 from statesize.measurement.settings import Settings
 from statesize.models.load import LoadedModel, kernels, load_model, load_model_facts, model_facts
 from statesize.parallel.executor import RayCluster
-from statesize.parallel.ray import OnRay, sent
-from statesize.parallel.ray_session import ray_session
+from statesize.parallel.ray import OnRay, ray_session, sent
 from statesize.profiling.profile import Profile
 from statesize.profiling.profile_run import (
     ProfileProgress,
@@ -103,7 +102,7 @@ def run_on_ray(
         ray = stack.enter_context(ray_session(cluster.address))
         load = sent(ray, model) if isinstance(model, nn.Module) else model
         make, memory = partial(LoadedWork, load, settings, reference), settings.memory + _PROCESS_BYTES
-        workers = stack.enter_context(OnRay(ray, make, cluster.cpus, cluster.gpus, memory, cluster.cpus))
+        workers = stack.enter_context(OnRay(make, ray, cluster.cpus, cluster.gpus, memory, cluster.cpus))
         ready: Ready = next(workers.run(["loading the model"])).get()
         workers.memory += ready.bytes
         known_source = {**ready.source, **(source or {})}

@@ -45,7 +45,7 @@ OpenPage: TypeAlias = Annotated[Flag, Parameter(name="--open", group=OFTEN)]
 
 def check_page(html: Path | None, *, open_page: bool) -> None:
     """Refuse, before anything is measured, a page that cannot be written, and one that is to be opened only."""
-    from statesize.report.page import check_report_path
+    from statesize.report import check_report_path
 
     if open_page and html is None:
         raise InputError("open must come with html, got it alone. Give --html FILE too.")
@@ -107,11 +107,10 @@ class Workers:
         if self.ray is False:
             yield None
             return
-        from statesize.parallel.ray import OnRay
-        from statesize.parallel.ray_session import ray_session
+        from statesize.parallel.ray import OnRay, ray_session
 
         with ray_session(self.ray if isinstance(self.ray, str) else None) as ray:
-            yield partial(OnRay, ray, cpus=self.ray_cpus, threads=self.ray_cpus)
+            yield partial(OnRay, ray=ray, cpus=self.ray_cpus, threads=self.ray_cpus)
 
 
 def _some(_: object, channels: object) -> None:

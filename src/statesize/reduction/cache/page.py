@@ -3,40 +3,55 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
 import altair as alt
 
-from statesize.measurement.chart import PALETTE
+from statesize.measurement import vega
 from statesize.measurement.statistics import Interval
 from statesize.reduction.cache.budgets import GRID
 from statesize.reduction.cache.result import AFFORDABLE, WAYS, CachePrices, Price, Variant
 from statesize.reduction.cache.table import HEADINGS, headline, notes, table_rows
-from statesize.report.chart_page import ChartPage, write_chart_page
+from statesize.report.result_page import PageChart, PageTable, ResultPage
 
 _WIDTH, _ROW = 560, 12
 
 
-def write_page(result: CachePrices, path: Path) -> None:
-    """Write one HTML file; it is replaced once the new one is complete."""
-    page = ChartPage(
+def page(result: CachePrices) -> ResultPage:
+    """The page of the result."""
+    return ResultPage(
         title=f"What the cache of {result.model} may lose",
-        lead=headline(result),
-        heading="What is lost against the bytes that are kept",
-        label="Extra loss against the bytes of the cache; then, for each cache, the share of its tokens that budgets "
-        "by curves keep, its ESS, and its curve of error",
-        caption="Above, each mark is one way to make the cache smaller, with its interval of 95 %; the dashed line is "
-        f"at {AFFORDABLE} bits a byte. Below, a cell is one cache of keys and values: the share of its tokens that "
-        "budgets by curves keep, joint entropy-ESS of the heads that read it, and entropy-ESS of what they read. Last, "
-        "the error of the layer's output as one cache alone keeps fewer tokens.",
-        tables=[(HEADINGS, table_rows(result)), (head_headings(result), head_rows(result))],
-        notes=[
-            *notes(result),
-            "ESS is of the middle of the prefix, and does not set the budgets. The curve's error is the square of what "
-            "the layer's output loses, as a share of the layer's input.",
+        finding=headline(result),
+        charts=[
+            PageChart(
+                "What is lost against the bytes that are kept",
+                _prices(result).to_dict(),
+                "Each mark is one way to make the cache smaller, with its interval of 95 %; the dashed line is at "
+                f"{AFFORDABLE} bits a byte.",
+            ),
+            PageChart(
+                "What each cache keeps",
+                _maps(result).to_dict(),
+                "A cell is one cache of keys and values: the share of its tokens that budgets by curves keep, joint "
+                "entropy-ESS of the heads that read it, and entropy-ESS of what they read.",
+            ),
+            PageChart(
+                "What one cache alone may lose",
+                _curves(result).to_dict(),
+                "The error of the layer's output as one cache alone keeps fewer tokens.",
+            ),
         ],
+        tables=[
+            PageTable("Each way", HEADINGS, table_rows(result)),
+            PageTable("Each cache", head_headings(result), head_rows(result)),
+        ],
+        notes={
+            "How to read this": [
+                *notes(result),
+                "ESS is of the middle of the prefix, and does not set the budgets. The curve's error is the square of "
+                "what the layer's output loses, as a share of the layer's input.",
+            ]
+        },
     )
-    write_chart_page(page, chart(result), path)
 
 
 def head_headings(result: CachePrices) -> tuple[str, ...]:
@@ -57,12 +72,7 @@ def head_rows(result: CachePrices) -> list[tuple[str, ...]]:
     ]
 
 
-def chart(result: CachePrices) -> alt.VConcatChart:
-    """Prices above, then maps of the caches, then their curves."""
-    return alt.vconcat(_prices(result), _maps(result), _curves(result)).resolve_scale(color="independent")
-
-
-def _prices(result: CachePrices) -> alt.LayerChart | alt.FacetChart:
+def _prices(result: CachePrices) -> alt.LayerChart:
     """Loss against bytes, one mark a variant and one line a way."""
     in_bits = not any(math.isnan(price.bits.value) for price in result.prices)
     title = "Extra bits a byte" if in_bits else "Extra nats a token"
@@ -72,26 +82,15 @@ def _prices(result: CachePrices) -> alt.LayerChart | alt.FacetChart:
         | {"passkeys": _passkeys(result, price)}
         for price in result.prices
     ]
-    ways = list(dict.fromkeys(str(row["way"]) for row in rows))
-    shares = alt.X(
-        "bytes:Q",
-        title="Bytes of the whole cache that are kept",
-        scale=alt.Scale(type="log", nice=False, padding=20),
-        axis=alt.Axis(format=".0%", values=[1 / 32, 1 / 16, 1 / 8, 1 / 4, 1 / 2]),
-    )
-    base = alt.Chart(alt.Data(values=rows)).encode(
-        x=shares, color=alt.Color("way:N", title=None, scale=alt.Scale(domain=ways, range=list(PALETTE)[: len(ways)]))
-    )
-    intervals = base.mark_rule().encode(y=alt.Y("low:Q", title=title), y2="high:Q")
-    loss = alt.Y("loss:Q", title=title)
-    numbers = (alt.Tooltip(f"{name}:Q", format=".4f") for name in ("loss", "low", "high"))
-    marks = base.mark_point(filled=True, size=70).encode(
-        y=loss, tooltip=["cache:N", alt.Tooltip("bytes:Q", format=".0%"), *numbers, "passkeys:N"]
-    )
-    layers: list[alt.Chart] = [base.mark_line().encode(y=loss), intervals, marks]
-    if in_bits:
-        layers.insert(0, alt.Chart(alt.Data(values=[{"loss": AFFORDABLE}])).mark_rule(strokeDash=[4, 4]).encode(y=loss))
-    return alt.layer(*layers).properties(width=_WIDTH, height=300)
+    shares = alt.Axis(format=".0%", values=[1 / 32, 1 / 16, 1 / 8, 1 / 4, 1 / 2])
+    x = alt.X("bytes:Q", title="Bytes of the whole cache that are kept", scale=vega.LOGARITHMIC, axis=shares)
+    hints = [
+        vega.hint("cache", "cache"),
+        vega.hint("bytes", "bytes", ".0%"),
+        *(vega.hint(name, name, ".4f") for name in ("loss", "low", "high")),
+        vega.hint("passkeys", "passkeys"),
+    ]
+    return vega.estimates(rows, x, alt.Y("loss:Q", title=title), "way", hints, AFFORDABLE if in_bits else None)
 
 
 def _maps(result: CachePrices) -> alt.HConcatChart:
