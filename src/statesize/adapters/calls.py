@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from statesize.adapters.forward import Forward
-from statesize.adapters.models.held import (
+from statesize.adapters.models.model_state import (
     Autocast,
     arithmetic_dtype,
     mapped,
@@ -25,9 +25,8 @@ from statesize.adapters.models.held import (
     stored_dtype,
     stored_element_size,
 )
-from statesize.adapters.models.threads import in_this_thread
-from statesize.adapters.observation import Frame, Observation, Product, Running, running_modules
-from statesize.adapters.sources import observing_all
+from statesize.adapters.observation import Frame, Observation, Product, Running
+from statesize.adapters.runs import observed, reading
 from statesize.check import require_count
 from statesize.errors import ModelError
 
@@ -118,18 +117,15 @@ def record_calls(
     recorder.own |= set(impulse_layers.values())
 
     def attach(stack: ExitStack) -> None:
-        recorder.running = stack.enter_context(running_modules(model, forward.length, recorder.leave))
-        for name, mixer in own.items():
-            stack.callback(
-                mixer.register_forward_pre_hook(in_this_thread(recorder.entering(name)), with_kwargs=True).remove
-            )
-        for name, module in impulse_layers.items():
-            hook = in_this_thread(recorder.entering_impulse_layer(name))
-            stack.callback(module.register_forward_pre_hook(hook, with_kwargs=True).remove)
-        stack.enter_context(observing_all(model, recorder.running, recorder.observe))
+        enter = {mixer: recorder.entering(name) for name, mixer in own.items()}
+        reading(
+            enter | {part: recorder.entering_impulse_layer(name) for name, part in impulse_layers.items()}, {}, stack
+        )
 
     try:
-        hidden = forward.hidden(attach)
+        hidden = forward.hidden(
+            observed, running=recorder.running, record=recorder.observe, on_leave=recorder.leave, attach=attach
+        )
     except RuntimeError as error:
         if stored_element_size(model) >= torch.float32.itemsize:
             raise
@@ -149,7 +145,7 @@ class _Recorder:
         self.calls: list[Call] = []
         self.called: set[str] = set()
         self.refused: dict[str, str] = {}
-        self.running = Running(forward.model, 0)
+        self.running = Running(forward.model, forward.length)
         self.open: dict[Frame, Call] = {}
         self.copies = ArgumentCopies()
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import replace
 from typing import Self
 
@@ -38,13 +37,13 @@ from statesize.adapters.forward import Forward
 from statesize.adapters.impulses.modules import OwnMixing, find_own_mixing
 from statesize.adapters.kernels.convolutions import SHORT_CONVOLUTION
 from statesize.adapters.kernels.own_cache import bytes_beside
-from statesize.adapters.models.held import autocast_as, in_double, in_single, measuring, single_precision, stored_dtype
-from statesize.adapters.models.in_double import double_precision
+from statesize.adapters.models.in_double import hold_in_double
 from statesize.adapters.models.inputs import Inputs, measurable
-from statesize.adapters.observation import Observation, Product, running_modules
+from statesize.adapters.models.model_state import hold_at_least, in_double, in_single, set_autocast, stored_dtype
+from statesize.adapters.observation import Observation, Product, Running
 from statesize.adapters.other_mixing import is_own_code, mixed_backwards, other_mixing
 from statesize.adapters.reference import Checks, check_deterministic, first_difference, read_calls
-from statesize.adapters.replaced import interrupts_held
+from statesize.adapters.runs import bare, observed
 from statesize.adapters.selection import (
     Layers,
     NothingMeasuredError,
@@ -53,7 +52,6 @@ from statesize.adapters.selection import (
     require_some,
     skipped_layers,
 )
-from statesize.adapters.sources import observing_all
 from statesize.errors import InputError, ModelError
 
 __all__ = ["Capture", "Captured", "FoundMixer", "capture"]
@@ -228,23 +226,19 @@ class Capture(Iterator[Captured]):
                 if self._short_convolutions or not observation.inner:
                     observations.append(observation)
 
-        model, arguments, exact = self._forward.model, (call.args, call.kwargs), dtype is torch.float64
-        with interrupts_held() as interrupts, ExitStack() as stack:
-            stack.enter_context(measuring(model, call.module))
-            if exact:
-                stack.enter_context(double_precision(call.module))
-                arguments = in_double(arguments)
-            elif dtype is torch.float32:
-                stack.enter_context(single_precision(call.module))
-                arguments = in_single(arguments)
-            else:
-                stack.enter_context(autocast_as(call.autocast))
-            running = stack.enter_context(
-                running_modules(call.module, self._forward.length, name=call.name, exact=exact)
-            )
-            stack.enter_context(observing_all(model, running, observe))
-            with interrupts.let_through():
-                output = sampled(call.module(*arguments[0], **arguments[1]))
+        model, exact, arguments = self._forward.model, dtype is torch.float64, (call.args, call.kwargs)
+        if dtype is not None:
+            arguments = in_double(arguments) if exact else in_single(arguments)
+        running = Running(call.module, self._forward.length, exact=exact)
+        output = observed(
+            model,
+            lambda: sampled(call.module(*arguments[0], **arguments[1])),
+            running,
+            observe,
+            name=call.name,
+            part=call.module,
+            attach=lambda _: _hold_precision(call, dtype),
+        )
         if [(item.name, item.batch_shape[1]) for item in observations] != [
             (one.name, one.units) for one in call.mixers
         ]:
@@ -255,9 +249,10 @@ class Capture(Iterator[Captured]):
         return observations, output
 
     def _alone(self, call: Call) -> Tensor | None:
-        model = self._forward.model
-        with interrupts_held() as held, measuring(model, call.module), autocast_as(call.autocast), held.let_through():
+        def run() -> Tensor | None:
             return sampled(call.module(*call.args, **call.kwargs))
+
+        return bare(self._forward.model, run, call.module, lambda _: set_autocast(call.autocast))
 
     def _agreement(self, call: Call, observations: Sequence[Observation], output: Tensor | None) -> Agreement:
         """How far a mixer in float64 is from what the unaltered model passed on; a refusal beyond what rounds."""
@@ -402,6 +397,16 @@ def capture(
         weights=weights,
         skip_first=skip_first,
     )
+
+
+def _hold_precision(call: Call, dtype: torch.dtype | None) -> None:
+    """Let a module run alone in float64, in float32, or in what it computes in where the model runs."""
+    if dtype is torch.float64:
+        hold_in_double(call.module)
+    elif dtype is not None:
+        hold_at_least(call.module, dtype)
+    else:
+        set_autocast(call.autocast)
 
 
 _AGAIN = "its output when it runs again with the same arguments"

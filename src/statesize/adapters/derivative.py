@@ -13,9 +13,10 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from statesize.adapters.calls import FoundMixer
 from statesize.adapters.impulses.lone_run import LoneRuns, by_position, first_tensor, like
-from statesize.adapters.models.held import measuring, stored_element_size
 from statesize.adapters.models.in_double import differentiable
+from statesize.adapters.models.model_state import stored_element_size
 from statesize.adapters.other_mixing import position_axis
+from statesize.adapters.runs import bare
 from statesize.errors import InputError, ModelError
 from statesize.operators import BlockDense, Derivative
 
@@ -71,8 +72,12 @@ def _in_dtype(name: str, runs: LoneRuns, dtype: torch.dtype) -> tuple[Derivative
             return tensor if leaf is entering else leaf
 
         args, kwargs = tree_map(replaced, (alone.args, dict(alone.kwargs)))
-        with measuring(alone.module), differentiable(dtype), torch.set_grad_enabled(tensor.requires_grad):
-            output = first_tensor(alone.module(*args, **kwargs))
+
+        def call() -> object:
+            with differentiable(dtype), torch.set_grad_enabled(tensor.requires_grad):
+                return alone.module(*args, **kwargs)
+
+        output = first_tensor(bare(alone.module, call))
         if output is None or (leaving := position_axis(output, runs.length)) is None:
             raise ModelError(f"Mixer {name} returns nothing with the positions of the text that has a derivative.")
         return output, leaving

@@ -10,7 +10,7 @@ from typing import Any, Protocol, cast
 import torch
 from torch import Tensor, nn
 
-from statesize.adapters.models.held import Autocast, named_parts, open_autocast
+from statesize.adapters.models.model_state import Autocast, named_parts, open_autocast
 from statesize.adapters.models.threads import in_this_thread
 from statesize.operators import Operator
 
@@ -38,6 +38,33 @@ class Running:
     exact: bool = False  # whether they compute in float64 throughout, for the T that is measured
     closed: bool = False  # whether what torch's public functions do now is no mixing of the model's own
 
+    @contextmanager
+    def watching(self, on_leave: Leave | None = None, name: str = "") -> Generator[None]:
+        """Keep track of the modules that run while this is open, of a module of this name in the model."""
+
+        def entering(name: str) -> Callable[..., None]:
+            def enter(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+                self.frames.append(Frame(name, module, args, kwargs))
+
+            return enter
+
+        def leave(module: nn.Module, args: tuple[Any, ...], output: object) -> None:
+            # A module below may have failed before its own hook could take it off.
+            while self.frames.pop().module is not module:
+                pass
+
+        def leaving(module: nn.Module, args: tuple[Any, ...], output: object) -> None:
+            cast("Leave", on_leave)(self.frame, output)
+
+        with ExitStack() as hooks:
+            for label, part in named_parts(self.module, name):
+                enter = in_this_thread(entering(label or type(part).__name__))
+                hooks.callback(part.register_forward_pre_hook(enter, prepend=True, with_kwargs=True).remove)
+                if on_leave is not None:
+                    hooks.callback(part.register_forward_hook(in_this_thread(leaving)).remove)
+                hooks.callback(part.register_forward_hook(in_this_thread(leave), always_call=True).remove)
+            yield
+
     @property
     def frame(self) -> Frame:
         """The innermost module that is running."""
@@ -59,33 +86,10 @@ class Running:
 
 
 @contextmanager
-def running_modules(
-    module: nn.Module, length: int, on_leave: Leave | None = None, *, name: str = "", exact: bool = False
-) -> Generator[Running]:
-    """Keep track of the modules that run while this is open: of a model, or of a module of this name in it."""
-    running = Running(module, length, exact=exact)
-
-    def entering(name: str) -> Callable[..., None]:
-        def enter(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            running.frames.append(Frame(name, module, args, kwargs))
-
-        return enter
-
-    def leave(module: nn.Module, args: tuple[Any, ...], output: object) -> None:
-        # A module below may have failed before its own hook could take it off.
-        while running.frames.pop().module is not module:
-            pass
-
-    def leaving(module: nn.Module, args: tuple[Any, ...], output: object) -> None:
-        cast("Leave", on_leave)(running.frame, output)
-
-    with ExitStack() as hooks:
-        for label, part in named_parts(module, name):
-            enter = in_this_thread(entering(label or type(module).__name__))
-            hooks.callback(part.register_forward_pre_hook(enter, prepend=True, with_kwargs=True).remove)
-            if on_leave is not None:
-                hooks.callback(part.register_forward_hook(in_this_thread(leaving)).remove)
-            hooks.callback(part.register_forward_hook(in_this_thread(leave), always_call=True).remove)
+def running_modules(model: nn.Module, length: int, on_leave: Leave | None = None) -> Generator[Running]:
+    """Keep track of the modules of a model that run while this is open."""
+    running = Running(model, length)
+    with running.watching(on_leave):
         yield running
 
 
@@ -201,7 +205,7 @@ class Record(Protocol):
         ...
 
 
-Source = Callable[[nn.Module, Running, Record], AbstractContextManager[None]]
+Source = Callable[[nn.Module, Running, Record], AbstractContextManager[Any]]
 
 
 def chosen(units: Units, count: int, device: torch.device) -> Tensor:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, cast
@@ -15,11 +14,9 @@ from torch.utils._pytree import tree_leaves
 from statesize.adapters.calls import Call
 from statesize.adapters.faithfulness import BOUNDS, relative_difference
 from statesize.adapters.forward import Forward
-from statesize.adapters.models.held import autocast_as, mapped, measuring
-from statesize.adapters.models.threads import in_this_thread
-from statesize.adapters.observation import Observation, Product, running_modules
-from statesize.adapters.replaced import interrupts_held
-from statesize.adapters.sources import observing_all
+from statesize.adapters.models.model_state import mapped, set_autocast
+from statesize.adapters.observation import Observation, Product, Running
+from statesize.adapters.runs import observed, reading
 from statesize.errors import ModelError
 
 # Packages whose modules are compared with oracles of their own: other modules are of the model's author.
@@ -164,16 +161,15 @@ class _LoneRun:
             position = len(run.products) - 1
             return held[position] if held is not None and position < len(held) else None
 
-        with interrupts_held() as interrupts, ExitStack() as stack:
-            stack.enter_context(measuring(forward.model))
-            running = stack.enter_context(running_modules(forward.model, forward.length))
-            stack.enter_context(observing_all(forward.model, running, observe))
-            for part, outputs in run.returned.items():
-                stack.callback(part.register_forward_hook(in_this_thread(_keeping(outputs))).remove)
-            for part, outputs in (held_parts or {}).items():
-                stack.callback(part.register_forward_hook(in_this_thread(_returning(outputs))).remove)
-            with interrupts.let_through(), autocast_as(call.autocast):
-                output: object = call.module(*call.args, **call.kwargs)
+        leave = {part: _keeping(outputs) for part, outputs in run.returned.items()}
+        leave |= {part: _returning(outputs) for part, outputs in (held_parts or {}).items()}
+        output: object = observed(
+            forward.model,
+            lambda: call.module(*call.args, **call.kwargs),
+            Running(forward.model, forward.length),
+            observe,
+            attach=lambda stack: (set_autocast(call.autocast), reading({}, leave, stack)),
+        )
         while isinstance(output, tuple | list) and output:
             output = cast("Any", output)[0]
         run.output = output if isinstance(output, Tensor) else None

@@ -7,7 +7,7 @@ from typing import cast
 
 from torch import nn
 
-from statesize.adapters.models.held import named_parts, plain_name
+from statesize.adapters.models.model_state import named_parts, plain_name
 from statesize.adapters.observation import SHARED
 from statesize.check import refuse, require_kind, whole_number
 from statesize.errors import InputError, ModelError

@@ -14,7 +14,7 @@ from statesize.adapters.faithfulness import relative_difference
 from statesize.adapters.impulses.lone_run import DOUBLE, OUTPUT, SINGLE, LoneRuns, by_position, like, noise
 from statesize.adapters.impulses.search import Mix
 from statesize.adapters.kernels.probabilities import Mixing
-from statesize.adapters.models.held import stored_element_size
+from statesize.adapters.models.model_state import stored_element_size
 from statesize.adapters.observation import Observation, Units
 from statesize.errors import ModelError
 from statesize.operators import Dense

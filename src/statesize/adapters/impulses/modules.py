@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Mapping
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import Any
@@ -26,10 +26,10 @@ from statesize.adapters.impulses.mixing import (
     returned_by,
 )
 from statesize.adapters.impulses.search import Mix, NoOperatorError, find_mix
-from statesize.adapters.models.held import Autocast, named_parts, open_autocast
-from statesize.adapters.models.threads import in_this_thread
+from statesize.adapters.models.model_state import Autocast, named_parts, open_autocast
 from statesize.adapters.observation import Observation
 from statesize.adapters.other_mixing import is_own_code
+from statesize.adapters.runs import read
 from statesize.errors import InputError, ModelError
 from statesize.operators import BlockDense, Derivative
 
@@ -212,9 +212,4 @@ class _Calls:
                 self.order.append(module)
             self.outputs[module].append(copied(output))
 
-        def attach(stack: ExitStack) -> None:
-            for module in modules:
-                stack.callback(module.register_forward_pre_hook(in_this_thread(enter), with_kwargs=True).remove)
-                stack.callback(module.register_forward_hook(in_this_thread(leave)).remove)
-
-        forward.hidden(attach)
+        forward.hidden(read, enter=dict.fromkeys(modules, enter), leave=dict.fromkeys(modules, leave))

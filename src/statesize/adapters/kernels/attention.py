@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from statesize.adapters.kernels.plain_attention import PlainAttention, is_band
 from statesize.adapters.kernels.probabilities import Mixing, observed_mixing, observed_plain, visible_keys
-from statesize.adapters.models.held import in_single, uncompiled
 from statesize.adapters.models.in_double import arithmetic_of
+from statesize.adapters.models.model_state import in_single, uncompiled
 from statesize.adapters.observation import Observation, Product, Record, Running, random_like
 from statesize.adapters.replaced import (
     MixerCall,

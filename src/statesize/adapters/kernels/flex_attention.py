@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from statesize.adapters.kernels.probabilities import Mixing, observed_mixing
-from statesize.adapters.models.held import in_single
+from statesize.adapters.models.model_state import in_single
 from statesize.adapters.observation import Observation, Product, Record, Running, random_like
 from statesize.adapters.replaced import first, meanings, replaced, source_files, with_first
 

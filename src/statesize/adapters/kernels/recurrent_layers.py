@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from statesize.adapters.models.held import stored_element_size
+from statesize.adapters.models.model_state import stored_element_size
 from statesize.adapters.observation import Observation, Record, Running, Units, take
 from statesize.adapters.replaced import MixerCall, first, is_a, observing_parts, source_of
 from statesize.errors import ModelError

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from statesize.adapters.models.held import stored_element_size
+from statesize.adapters.models.model_state import stored_element_size
 from statesize.adapters.observation import (
     Observation,
     Product,

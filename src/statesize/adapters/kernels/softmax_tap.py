@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from typing import Any, cast
@@ -16,8 +15,8 @@ from torch.overrides import TorchFunctionMode
 
 from statesize.adapters.kernels.plain_attention import UNSEEN, PlainAttention, is_band, relative_to_last
 from statesize.adapters.kernels.probabilities import Mixing, observed_mixing, observed_plain
-from statesize.adapters.models.held import in_single, is_low
 from statesize.adapters.models.in_double import arithmetic_of
+from statesize.adapters.models.model_state import in_single, is_low
 from statesize.adapters.observation import Observation, Product, Record, Running, random_like
 
 SOFTMAX: frozenset[Callable[..., Any]] = frozenset({torch.softmax, functional.softmax, Tensor.softmax})
@@ -30,13 +29,12 @@ _Pair = tuple[Tensor, Tensor]  # what goes into a map, and what comes out
 SCALES = ("inv_norm_factor", "softmax_scale")
 
 
-@contextmanager
-def observing(model: nn.Module, running: Running, record: Record) -> Generator[None]:
+def observing(model: nn.Module, running: Running, record: Record) -> TorchFunctionMode:
     """Watch the softmax of square maps whose result is multiplied with values, and torch's own fused attention."""
     # For the models of transformers from before its registry of attention functions (bloom, falcon, gptj, mpt, gpt_neo,
     # codegen), and for any other module that computes attention by torch's public functions.
-    with _SoftmaxTap(running, record):
-        yield
+    del model
+    return _SoftmaxTap(running, record)
 
 
 class _SoftmaxTap(TorchFunctionMode):
