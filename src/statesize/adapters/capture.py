@@ -6,7 +6,7 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Self
+from itertools import chain
 
 import torch
 from torch import Tensor, nn
@@ -89,50 +89,46 @@ class Capture(Iterator[Captured]):
         self._calls = [(call, labels) for call, labels in labelled(calls) if not chosen.isdisjoint(labels)]
         self._short_convolutions = short_convolutions
         self._checks_mixing = checked
-        self._ready: list[Captured] = []
         self._chosen = chosen
         self._refused: dict[str, str] = {}
-        self._yielded = False
         named = [pair for call, labels in self._calls for pair in zip(call.mixers, labels, strict=True)]
         self.mixers = tuple(replace(mixer, name=label) for mixer, label in named if label in chosen)
-        self._readers = _sharing((call, labels) for call, labels in self._calls)
+        self._readers = _sharing(self._calls)
         self._further = further_calls(calls) if around else {}
         self._around = around
         self._kept: dict[tuple[str, ...], list[Captured]] = {}
         self.length = forward.length
         self.skipped = skipped
         self.run_difference = run_difference
-
-    def __iter__(self) -> Self:
-        return self
+        self._items = self._one_by_one()
 
     def __next__(self) -> Captured:
-        for item in (item for kept in self._kept.values() for item in kept):
-            item.forget()
-        while not self._ready:
-            if not self._calls:
-                if self._refused and not self._yielded:
-                    raise NothingMeasuredError(self._refused | self.skipped)
-                raise StopIteration
-            call, labels = self._calls.pop(0)
-            self._ready = [self._told(item) for item in self._measured(call, labels)]
-        self._yielded = True
-        # The captured value has no name here: what is yielded must hold the only reference.
-        return self._ready.pop(0) if self._columns is None else self._ready.pop(0).weighted(*self._columns)
+        return next(self._items)
+
+    def _one_by_one(self) -> Iterator[Captured]:
+        some = False
+        while self._calls:
+            # Neither a call nor what is yielded has a name here: who takes it holds the only reference.
+            ready = [self._told(item) for item in self._measured(*self._calls.pop(0))]
+            while ready:
+                some = True
+                yield ready.pop(0)
+                for item in chain.from_iterable(self._kept.values()):
+                    item.forget()
+        if self._refused and not some:
+            raise NothingMeasuredError(self._refused | self.skipped)
 
     def _told(self, item: Captured) -> Captured:
-        """A mixer with what is told of the model around it."""
-        return replace(item, note=" ".join(filter(None, (item.note, self._around, self._further.get(item.name)))))
-
-    def _from_method(self, call: Call, label: str) -> list[Captured]:
-        known = replace(call.mixers[0], name=label)
-        return [from_method(known, call, self._forward, self.run_difference, check=self._checks_mixing)]
+        """A mixer with what is told of the model around it, and its columns weighted."""
+        item = replace(item, note=" ".join(filter(None, (item.note, self._around, self._further.get(item.name)))))
+        return item if self._columns is None else item.weighted(*self._columns)
 
     def _measured(self, call: Call, labels: list[str]) -> list[Captured]:
         chosen = [label in self._chosen for label in labels]
         try:
             if call.by_method:
-                mixers_here = self._from_method(call, *labels)
+                known = replace(call.mixers[0], name=labels[0])
+                mixers_here = [from_method(known, call, self._forward, self.run_difference, check=self._checks_mixing)]
             elif call.name in self._own_mixing.derivatives:
                 mixers_here = [self._derivative(call, *labels)]
             else:
@@ -161,7 +157,7 @@ class Capture(Iterator[Captured]):
         )
 
     def _with_readers(self, item: Captured) -> Captured:
-        """Of mixers that share a cache, the last with the heads of all, and the others with its name."""
+        """Attach all heads to the last reader of a shared cache, and its name to the others."""
         names = tuple(name for name in self._readers.get(item.name, ()) if name not in self.skipped)
         if len(names) < 2:
             return item
@@ -349,8 +345,31 @@ def capture(
     model = measurable(model)
     forward = Forward.of(model, input_ids, axis)
     own = find_mixers(model)
+    recording, own_mixing = _watched(forward, own, mixes or {}, short_convolutions)
+    chosen, skipped = _selected(forward, list(own), recording, layers)
+    limit = max((bound(model), *(BOUNDS[call.dtype] for call in recording.calls)))
+    around = mixed_backwards(forward, recording.hidden if checks == "all" else None, own_mixing.backwards, limit)
+    return Capture(
+        forward,
+        recording.calls,
+        chosen,
+        skipped,
+        own_mixing,
+        run_difference=math.nan if checks == "none" else _compared(forward, recording, checks, limit),
+        short_convolutions=short_convolutions,
+        checked=checks != "none",
+        around=around,
+        weights=weights,
+        skip_first=skip_first,
+    )
+
+
+def _watched(
+    forward: Forward, own: Mapping[str, nn.Module], mixes: Mapping[str, str], short_convolutions: bool
+) -> tuple[Recording, OwnMixing]:
+    """What an observed run showed, and what was found of the modules that no adapter knows."""
     recording = record_calls(forward, own, short_convolutions=short_convolutions)
-    own_mixing = find_own_mixing(forward, [*own.values(), *(call.module for call in recording.calls)], mixes or {})
+    own_mixing = find_own_mixing(forward, [*own.values(), *(call.module for call in recording.calls)], mixes)
     if own_mixing.names:
         recording = record_calls(forward, own, own_mixing.names, short_convolutions=short_convolutions)
         for call in recording.calls:
@@ -360,8 +379,16 @@ def capture(
     for name, reason in own_mixing.refused.items():
         seen = recording.refused.get(name)
         recording.refused[name] = reason if seen is None else f"{reason} Seen in it: {seen}"
+    return recording, own_mixing
+
+
+def _selected(
+    forward: Forward, own: Sequence[str], recording: Recording, layers: Layers
+) -> tuple[set[str], dict[str, str]]:
+    """The names that a choice of layers means, and the layers that are not measured, with the reason."""
+    model = forward.model
     observed = list(dict.fromkeys(mixer.name for call in recording.calls for mixer in call.mixers))
-    names = list(own) + [name for name in observed if name not in own]
+    names = [*own, *(name for name in observed if name not in own)]
     require_some(model, names, recording.refused)
     labels = [label for _, some in labelled(recording.calls) for label in some]
     chosen = chosen_names(names, layers, recording.refused, labels)
@@ -382,21 +409,7 @@ def capture(
             if not any(mixer == name or mixer.startswith(f"{name}.") for mixer in missing)
         }
     skipped |= {name: reason for name in skipped if (reason := forward.in_encoder(name))}
-    limit = max((bound(model), *(BOUNDS[call.dtype] for call in recording.calls)))
-    around = mixed_backwards(forward, recording.hidden if checks == "all" else None, own_mixing.backwards, limit)
-    return Capture(
-        forward,
-        recording.calls,
-        set(chosen),
-        skipped,
-        own_mixing,
-        run_difference=math.nan if checks == "none" else _compared(forward, recording, checks, limit),
-        short_convolutions=short_convolutions,
-        checked=checks != "none",
-        around=around,
-        weights=weights,
-        skip_first=skip_first,
-    )
+    return set(chosen), skipped
 
 
 def _hold_precision(call: Call, dtype: torch.dtype | None) -> None:

@@ -5,16 +5,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Callable, Collection, Generator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from threading import get_ident
-from typing import Any, cast
+from traceback import walk_tb
+from typing import Any
 
 import torch
 from torch import Tensor, nn, overrides
-from torch.utils import _python_dispatch as dispatch
+from torch.utils import _python_dispatch
 
 from statesize.adapters.models.model_state import device_of
 from statesize.adapters.models.threads import ONE_RUN, in_this_thread, in_turn
@@ -25,6 +27,9 @@ from statesize.adapters.sources import observing_all
 Attach = Callable[[ExitStack], object]
 """Changes a model for a run: sets what it finds, hangs hooks on modules, enters contexts."""
 
+# Torch has no public names for its stacks of modes.
+_functions: Any = overrides
+_dispatch: Any = _python_dispatch
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks")
 _HOW_HOOKS_RUN = ("_forward_hooks_with_kwargs", "_forward_hooks_always_called", "_forward_pre_hooks_with_kwargs")
 _DEVICES = ("cpu", "cuda", "mps", "xpu")
@@ -61,10 +66,20 @@ def bare(model: nn.Module, call: Callable[[], Any], part: nn.Module | None = Non
                     if attach is not None:
                         attach(stack)
                     return call()
+            except BaseException as error:
+                _leave_contexts(error)
+                raise
             finally:
                 before.put_back()
         finally:
             before.put_back()
+
+
+def _leave_contexts(error: BaseException) -> None:
+    """Leave contexts whose exit an interrupt has ended at its first line, and which the traceback would keep open."""
+    for frame, _ in walk_tb(error.__traceback__):
+        if frame.f_code.co_filename == contextlib.__file__:
+            frame.clear()
 
 
 Hook = Callable[..., object]
@@ -146,8 +161,9 @@ class _Before:
         buffers = (buffer for buffer in self.runs.buffers() if not buffer.is_inference())
         self.contents = [(buffer, buffer._version, buffer.clone()) for buffer in buffers]
         self.replacements = {key: list(values) for key, values in replacements().items()}
-        self.modes = overrides._get_current_function_mode_stack(), len(dispatch._get_current_dispatch_mode_stack())
-        self.dispatching = {name: value for name, value in vars(dispatch).items() if name.startswith("_is_in_")}
+        self.modes = _functions._get_current_function_mode_stack(), len(_dispatch._get_current_dispatch_mode_stack())
+        flags: dict[str, bool] = _dispatch.__dict__
+        self.dispatching = {name: flag for name, flag in flags.items() if name.startswith("_is_in_")}
         self.switches = [read() for read, _ in _SWITCHES]
         self.device = device_of(model)
         on_gpu = self.device.type == "cuda"
@@ -198,17 +214,17 @@ class _Before:
         self.is_back = True
 
     def _put_back_torch(self) -> None:
-        functions, depth = self.modes
-        while overrides._get_current_function_mode_stack():
-            overrides._pop_mode()
-        for mode in functions:
-            overrides._push_mode(mode)
-        while len(dispatch._get_current_dispatch_mode_stack()) > depth:
-            dispatch._pop_mode()
-        vars(dispatch).update(self.dispatching)
-        if hasattr(dispatch, "set_is_in_mode_without_ignore_compile_internals"):
-            name = "_is_in_any_mode_without_ignore_compile_internals"
-            dispatch.set_is_in_mode_without_ignore_compile_internals(self.dispatching[name])
+        modes, depth = self.modes
+        while _functions._get_current_function_mode_stack():
+            _functions._pop_mode()
+        for mode in modes:
+            _functions._push_mode(mode)
+        while len(_dispatch._get_current_dispatch_mode_stack()) > depth:
+            _dispatch._pop_mode()
+        for name, value in self.dispatching.items():
+            setattr(_dispatch, name, value)
+        if (keep := getattr(_dispatch, "set_is_in_mode_without_ignore_compile_internals", None)) is not None:
+            keep(self.dispatching["_is_in_any_mode_without_ignore_compile_internals"])
         if self.compiler is not None:
             self.compiler._stance = self.stance
         while _autocast_nesting() > self.nesting:
@@ -246,5 +262,5 @@ def _remove_hooks(module: nn.Module, before: Collection[int]) -> None:
 
 
 def _autocast_nesting() -> int:
-    torch.autocast_increment_nesting()
-    return cast("int", torch.autocast_decrement_nesting())
+    # On one line, so that nothing comes between the two.
+    return torch.autocast_increment_nesting() and torch.autocast_decrement_nesting()

@@ -9,7 +9,7 @@ from functools import cache, partial
 from typing import Any, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, nn, overrides
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
@@ -49,6 +49,11 @@ class _SoftmaxTap(TorchFunctionMode):
         # What may be its keys: the last two products of square shape, since a position may be scored by itself.
         self.keys: Sequence[Tensor] = ()
         self.keys_of_probabilities: Sequence[Tensor] = ()
+
+    def __exit__(self, *error: object) -> None:
+        # Torch takes a mode off while it works, and an interrupt then leaves it off.
+        if self in overrides._get_current_function_mode_stack():  # pyright: ignore[reportPrivateUsage]
+            super().__exit__(*error)
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
