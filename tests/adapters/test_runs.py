@@ -17,7 +17,7 @@ from statesize.adapters.impulses.lone_run import LoneRuns
 from statesize.adapters.models.in_double import hold_in_double
 from statesize.adapters.models.model_state import set_autocast
 from statesize.adapters.models.threads import ONE_RUN
-from statesize.adapters.observation import Running
+from statesize.adapters.observation import ModuleStack
 from statesize.adapters.runs import bare, observed, read
 
 IDS = token_ids(1)[:, :6]
@@ -89,7 +89,7 @@ def observed_run(model):
     def record(make, product=None):
         return None if product is None else product.mixed.clone()
 
-    return lambda: observed(model, lambda: model(IDS), Running(model, 6), record)
+    return lambda: observed(model, lambda: model(IDS), ModuleStack(model, 6), record)
 
 
 def lone_run(model):

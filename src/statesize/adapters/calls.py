@@ -25,7 +25,7 @@ from statesize.adapters.models.model_state import (
     stored_dtype,
     stored_element_size,
 )
-from statesize.adapters.observation import Frame, Observation, Product, Running
+from statesize.adapters.observation import Frame, ModuleStack, Observation, Product
 from statesize.adapters.runs import observed, reading
 from statesize.check import require_count
 from statesize.errors import ModelError
@@ -92,7 +92,7 @@ class Call:
 
 
 @dataclass(frozen=True, eq=False)
-class Recording:
+class ModelRun:
     """What one forward pass showed."""
 
     calls: list[Call]  # of mixers, in order
@@ -107,7 +107,7 @@ def record_calls(
     by_impulses: Collection[str] = (),
     *,
     short_convolutions: bool,
-) -> Recording:
+) -> ModelRun:
     """Run a model once and keep what its mixers are called with."""
     # own: Modules that have a method `operator`, by name.
     # by_impulses: Names of modules whose T is what they return for impulses.
@@ -134,7 +134,7 @@ def record_calls(
             f"runs: {str(error).splitlines()[0]}. Load it in float32."
         ) from error
     calls = [call for call in recorder.calls if call.name not in recorder.refused]
-    return Recording(calls, recorder.called, recorder.refused, hidden)
+    return ModelRun(calls, recorder.called, recorder.refused, hidden)
 
 
 class _Recorder:
@@ -145,7 +145,7 @@ class _Recorder:
         self.calls: list[Call] = []
         self.called: set[str] = set()
         self.refused: dict[str, str] = {}
-        self.running = Running(forward.model, forward.length)
+        self.running = ModuleStack(forward.model, forward.length)
         self.open: dict[Frame, Call] = {}
         self.copies = ArgumentCopies()
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from statesize.adapters.calls import (
     Call,
     FoundMixer,
-    Recording,
+    ModelRun,
     further_calls,
     labelled,
     record_calls,
@@ -40,7 +40,7 @@ from statesize.adapters.kernels.own_cache import bytes_beside
 from statesize.adapters.models.in_double import hold_in_double
 from statesize.adapters.models.inputs import Inputs, measurable
 from statesize.adapters.models.model_state import hold_at_least, in_double, in_single, set_autocast, stored_dtype
-from statesize.adapters.observation import Observation, Product, Running
+from statesize.adapters.observation import ModuleStack, Observation, Product
 from statesize.adapters.other_mixing import is_own_code, mixed_backwards, other_mixing
 from statesize.adapters.reference import Checks, check_deterministic, first_difference, read_calls
 from statesize.adapters.runs import bare, observed
@@ -225,7 +225,7 @@ class Capture(Iterator[Captured]):
         model, exact, arguments = self._forward.model, dtype is torch.float64, (call.args, call.kwargs)
         if dtype is not None:
             arguments = in_double(arguments) if exact else in_single(arguments)
-        running = Running(call.module, self._forward.length, exact=exact)
+        running = ModuleStack(call.module, self._forward.length, exact=exact)
         output = observed(
             model,
             lambda: sampled(call.module(*arguments[0], **arguments[1])),
@@ -366,7 +366,7 @@ def capture(
 
 def _watched(
     forward: Forward, own: Mapping[str, nn.Module], mixes: Mapping[str, str], short_convolutions: bool
-) -> tuple[Recording, OwnMixing]:
+) -> tuple[ModelRun, OwnMixing]:
     """What an observed run showed, and what was found of the modules that no adapter knows."""
     recording = record_calls(forward, own, short_convolutions=short_convolutions)
     own_mixing = find_own_mixing(forward, [*own.values(), *(call.module for call in recording.calls)], mixes)
@@ -383,7 +383,7 @@ def _watched(
 
 
 def _selected(
-    forward: Forward, own: Sequence[str], recording: Recording, layers: Layers
+    forward: Forward, own: Sequence[str], recording: ModelRun, layers: Layers
 ) -> tuple[set[str], dict[str, str]]:
     """The names that a choice of layers means, and the layers that are not measured, with the reason."""
     model = forward.model
@@ -439,7 +439,7 @@ def _output_difference(call: Call, output: Tensor | None, what: str) -> float:
     return difference
 
 
-def _compared(forward: Forward, recording: Recording, checks: Checks, limit: float) -> float:
+def _compared(forward: Forward, recording: ModelRun, checks: Checks, limit: float) -> float:
     """How far the observed run is from the unaltered model, whose arguments and outputs the calls take over."""
     outputs = [call.output for call in recording.calls]
     read = read_calls(forward, recording.calls)

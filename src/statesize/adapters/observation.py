@@ -29,7 +29,7 @@ class Frame:
 
 
 @dataclass(eq=False)
-class Running:
+class ModuleStack:
     """The modules that are running, outermost first."""
 
     module: nn.Module  # what runs: a model, or a module of it alone
@@ -86,9 +86,9 @@ class Running:
 
 
 @contextmanager
-def running_modules(model: nn.Module, length: int, on_leave: Leave | None = None) -> Generator[Running]:
+def running_modules(model: nn.Module, length: int, on_leave: Leave | None = None) -> Generator[ModuleStack]:
     """Keep track of the modules of a model that run while this is open."""
-    running = Running(model, length)
+    running = ModuleStack(model, length)
     with running.watching(on_leave):
         yield running
 
@@ -193,7 +193,7 @@ class Product:
     axis: int
 
 
-class Record(Protocol):
+class OnObservation(Protocol):
     """What a source hands its finds to."""
 
     def __call__(self, make: Callable[[], Observation], product: Product | None = None) -> Tensor | None:
@@ -205,7 +205,7 @@ class Record(Protocol):
         ...
 
 
-Source = Callable[[nn.Module, Running, Record], AbstractContextManager[Any]]
+Source = Callable[[nn.Module, ModuleStack, OnObservation], AbstractContextManager[Any]]
 
 
 def chosen(units: Units, count: int, device: torch.device) -> Tensor:

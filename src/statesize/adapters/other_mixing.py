@@ -15,7 +15,7 @@ from statesize.adapters.calls import Call
 from statesize.adapters.faithfulness import BOUNDS, relative_difference
 from statesize.adapters.forward import Forward
 from statesize.adapters.models.model_state import mapped, set_autocast
-from statesize.adapters.observation import Observation, Product, Running
+from statesize.adapters.observation import ModuleStack, Observation, Product
 from statesize.adapters.runs import observed, reading
 from statesize.errors import ModelError
 
@@ -166,7 +166,7 @@ class _LoneRun:
         output: object = observed(
             forward.model,
             lambda: call.module(*call.args, **call.kwargs),
-            Running(forward.model, forward.length),
+            ModuleStack(forward.model, forward.length),
             observe,
             attach=lambda stack: (set_autocast(call.autocast), reading({}, leave, stack)),
         )

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from statesize.adapters.models.in_double import arithmetic_of
 from statesize.adapters.models.threads import in_this_thread
-from statesize.adapters.observation import Observation, Record, Running, Source
+from statesize.adapters.observation import ModuleStack, Observation, OnObservation, Source
 from statesize.errors import ModelError
 
 
@@ -148,7 +148,7 @@ def _put(both: _ByThread, values: list[Any]) -> None:
 
 
 def observed(
-    function: Callable[..., Any], running: Running, called: Callable[[ReplacedCall], Tensor | None]
+    function: Callable[..., Any], running: ModuleStack, called: Callable[[ReplacedCall], Tensor | None]
 ) -> Callable[..., Any]:
     """The pure-torch function of a kernel, whose calls are reported; what `called` returns takes its result's place."""
     body = pure_torch(function)
@@ -207,7 +207,7 @@ def is_a(module: nn.Module, classes: Sequence[str]) -> bool:
 
 @contextmanager
 def observing_parts(
-    running: Running, classes: Sequence[str], parts: Sequence[str], parse: Parse, record: Record
+    running: ModuleStack, classes: Sequence[str], parts: Sequence[str], parse: Parse, record: OnObservation
 ) -> Generator[None]:
     """Observe the mixers of some classes while this is open."""
     with ExitStack() as hooks:
@@ -226,7 +226,7 @@ def observing_parts(
 def source_of(classes: Sequence[str], parts: Sequence[str], parse: Parse) -> Source:
     """The source that observes the mixers of some classes by their parts."""
 
-    def observing(model: nn.Module, running: Running, record: Record) -> AbstractContextManager[None]:
+    def observing(model: nn.Module, running: ModuleStack, record: OnObservation) -> AbstractContextManager[None]:
         del model
         return observing_parts(running, classes, parts, parse, record)
 
@@ -240,7 +240,9 @@ def _keeping(kept: dict[str, PartCall], part: str) -> Callable[..., None]:
     return store
 
 
-def _recording(running: Running, kept: dict[str, PartCall], parse: Parse, record: Record) -> Callable[..., None]:
+def _recording(
+    running: ModuleStack, kept: dict[str, PartCall], parse: Parse, record: OnObservation
+) -> Callable[..., None]:
     def returned(module: nn.Module, args: tuple[Any, ...], output: object) -> None:
         try:
             record(partial(parse, MixerCall(running.frame.name, module, dict(kept))))

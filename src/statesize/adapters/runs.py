@@ -20,7 +20,7 @@ from torch.utils import _python_dispatch
 
 from statesize.adapters.models.model_state import device_of
 from statesize.adapters.models.threads import ONE_RUN, in_this_thread, in_turn
-from statesize.adapters.observation import Leave, Record, Running
+from statesize.adapters.observation import Leave, ModuleStack, OnObservation
 from statesize.adapters.replaced import put_back, replacements
 from statesize.adapters.sources import observing_all
 
@@ -103,8 +103,8 @@ def read(
 def observed(
     model: nn.Module,
     call: Callable[[], Any],
-    running: Running,
-    record: Record,
+    running: ModuleStack,
+    record: OnObservation,
     *,
     on_leave: Leave | None = None,
     name: str = "",

@@ -16,7 +16,7 @@ from torch import nn
 from statesize.adapters.fla import mamba as fla_mamba
 from statesize.adapters.fla import source as fla
 from statesize.adapters.kernels import attention, convolutions, flex_attention, recurrent_layers, scans, softmax_tap
-from statesize.adapters.observation import Record, Running, Source
+from statesize.adapters.observation import ModuleStack, OnObservation, Source
 
 # One line a source: while `observing(model, running, record)` is open, each call of its kernels makes one Observation.
 SOURCES: tuple[Source, ...] = (
@@ -34,7 +34,7 @@ FLA_SOURCES: tuple[Source, ...] = (fla.observing, fla_mamba.observing)
 
 
 @contextmanager
-def observing_all(model: nn.Module, running: Running, record: Record) -> Generator[None]:
+def observing_all(model: nn.Module, running: ModuleStack, record: OnObservation) -> Generator[None]:
     """Open every source."""
     with ExitStack() as sources:
         for source in (*SOURCES, *(FLA_SOURCES if "fla" in sys.modules else ())):

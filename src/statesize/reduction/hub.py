@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from statesize.adapters import capture
 from statesize.adapters.forward import Forward
 from statesize.adapters.models.inputs import Inputs, measurable
-from statesize.adapters.observation import Observation, Running
+from statesize.adapters.observation import ModuleStack, Observation
 from statesize.adapters.runs import observed
 from statesize.check import refuse
 from statesize.errors import ModelError
@@ -121,7 +121,7 @@ def observe(model: nn.Module, input_ids: Inputs, take: Callable[[Observation], N
     model = measurable(model)
     forward = Forward.of(model, input_ids)
 
-    running = Running(model, forward.length)
+    running = ModuleStack(model, forward.length)
     forward.hidden(observed, running=running, record=lambda make, product=None: take(make()))
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from statesize.adapters.forward import Forward
 from statesize.adapters.models.model_state import known_options
-from statesize.adapters.observation import Observation, Product, Running
+from statesize.adapters.observation import ModuleStack, Observation, Product
 from statesize.adapters.runs import observed
 from statesize.errors import ModelError
 from statesize.operators import Dense, Operator
@@ -42,7 +42,7 @@ class Cutting:
     run: CutRun | None = None
     spectra: dict[str, MixerSpectra] = field(default_factory=dict[str, MixerSpectra])
     _calls: Counter[str] = field(default_factory=Counter[str], init=False)
-    _running: Running = field(init=False)
+    _running: ModuleStack = field(init=False)
 
     def logits(self, forward: Forward) -> Tensor:
         """Logits of the positions from the cut on but the last, (L − i − 1, V) float32, of a run like this."""
@@ -56,7 +56,7 @@ class Cutting:
 
         kept = known_options(forward.model, logits_to_keep=count)
         whole = replace(forward, backbone=forward.model, kwargs={**forward.kwargs, **kept})
-        self._running = Running(forward.model, forward.length)
+        self._running = ModuleStack(forward.model, forward.length)
         logits = whole.hidden(observed, running=self._running, record=self._observe, attach=attach)
         if logits is None:
             raise ModelError(f"{type(forward.model).__name__} must return logits, got no tensor. Load a causal model.")

@@ -17,9 +17,9 @@ from statesize.adapters.impulses.lone_run import (
     OUTPUT,
     SINGLE,
     LoneRuns,
+    ModuleRun,
     Place,
     Precision,
-    Run,
     by_position,
     noise,
 )
@@ -142,7 +142,7 @@ class _Check:
         return noise(self.matrix.new_ones(_COMBINATIONS, self.matrix.shape[-1]), 4)
 
     @cached_property
-    def base(self) -> Run:
+    def base(self) -> ModuleRun:
         """The plain run, with all tensors."""
         return self.runs.run(None)
 

@@ -49,7 +49,7 @@ _Identity = tuple[int, int, tuple[int, ...], tuple[int, ...]]
 
 
 @dataclass(eq=False)
-class Run:
+class ModuleRun:
     """What one run of a module showed."""
 
     tensors: dict[Place, Tensor] = field(default_factory=dict[Place, Tensor])  # those that were to be kept
@@ -170,7 +170,7 @@ class LoneRuns:
         replacing: Mapping[Place, Callable[[Tensor], Tensor]] | None = None,
         change: Callable[[Tensor], Tensor] | None = None,
         hooks: Attach | None = None,
-    ) -> Run:
+    ) -> ModuleRun:
         """Run the module once."""
         # keep: Tensors to be kept; None for all with a dimension of L.
         # replacing: What becomes of tensors before others use them.
@@ -228,7 +228,7 @@ class _Tape(TorchDispatchMode):
     ) -> None:
         super().__init__()
         self.length, self.largest, self.keep, self.replacing = runs.length, runs.largest, keep, replacing
-        self.run = Run()
+        self.run = ModuleRun()
         self.reading = {place.number for place in (*(keep or ()), *replacing) if place.element < 0}
         self.storages: dict[Place, torch.UntypedStorage] = {}  # held, so that none takes another's memory
         self.named: int | None = None

@@ -16,9 +16,9 @@ from statesize.adapters.impulses.lone_run import (
     OUTPUT,
     SINGLE,
     LoneRuns,
+    ModuleRun,
     Place,
     Precision,
-    Run,
     by_position,
     like,
     noise,
@@ -170,7 +170,7 @@ class _Search:
         keep: Collection[Place] | None,
         replacing: Mapping[Place, Callable[[Tensor], Tensor]] | None = None,
         change: Callable[[Tensor], Tensor] | None = None,
-    ) -> Run:
+    ) -> ModuleRun:
         run = self.runs.run(keep, replacing, change)
         if run.operations != self.base.operations:
             raise _OtherOperations(
@@ -179,7 +179,7 @@ class _Search:
             )
         return run
 
-    def matrix(self, run: Run, place: Place) -> Tensor:
+    def matrix(self, run: ModuleRun, place: Place) -> Tensor:
         """A tensor of a run as (L, channels)."""
         return by_position(run.tensors[place], self.answers[place].axis)
 
@@ -203,7 +203,7 @@ class _Search:
             self.stages.append(place)
         return False
 
-    def _reaches(self, run: Run) -> bool:
+    def _reaches(self, run: ModuleRun) -> bool:
         """Whether an output differs from that of the plain run at another position than the one that was changed."""
         difference, scale = self.matrix(run, OUTPUT) - self.matrix(self.base, OUTPUT), self._scale(OUTPUT)
         return _reached(difference, self.position, self.precision.rounding * scale)

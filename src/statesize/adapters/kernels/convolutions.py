@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from statesize.adapters.kernels.own_cache import convolution_bytes
 from statesize.adapters.kernels.scans import CONVOLUTION
-from statesize.adapters.observation import Observation, Record, Running, Units, take
+from statesize.adapters.observation import ModuleStack, Observation, OnObservation, Units, take
 from statesize.adapters.replaced import (
     MixerCall,
     ReplacedCall,
@@ -31,7 +31,7 @@ GATED = ("Lfm2ShortConv", "Lfm2MoeShortConv", "Lfm3ShortConv")
 
 
 @contextmanager
-def observing(model: nn.Module, running: Running, record: Record) -> Generator[None]:
+def observing(model: nn.Module, running: ModuleStack, record: OnObservation) -> Generator[None]:
     """Observe gated convolutions, and the short convolutions before scans and delta rules and before an RG-LRU."""
 
     def called(call: ReplacedCall) -> None:

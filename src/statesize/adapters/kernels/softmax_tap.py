@@ -17,7 +17,7 @@ from statesize.adapters.kernels.plain_attention import UNSEEN, PlainAttention, i
 from statesize.adapters.kernels.probabilities import Mixing, observed_mixing, observed_plain
 from statesize.adapters.models.in_double import arithmetic_of
 from statesize.adapters.models.model_state import in_single, is_low
-from statesize.adapters.observation import Observation, Product, Record, Running, random_like
+from statesize.adapters.observation import ModuleStack, Observation, OnObservation, Product, random_like
 
 SOFTMAX: frozenset[Callable[..., Any]] = frozenset({torch.softmax, functional.softmax, Tensor.softmax})
 PRODUCT: frozenset[Callable[..., Any]] = frozenset(
@@ -29,7 +29,7 @@ _Pair = tuple[Tensor, Tensor]  # what goes into a map, and what comes out
 SCALES = ("inv_norm_factor", "softmax_scale")
 
 
-def observing(model: nn.Module, running: Running, record: Record) -> TorchFunctionMode:
+def observing(model: nn.Module, running: ModuleStack, record: OnObservation) -> TorchFunctionMode:
     """Watch the softmax of square maps whose result is multiplied with values, and torch's own fused attention."""
     # For the models of transformers from before its registry of attention functions (bloom, falcon, gptj, mpt, gpt_neo,
     # codegen), and for any other module that computes attention by torch's public functions.
@@ -38,7 +38,7 @@ def observing(model: nn.Module, running: Running, record: Record) -> TorchFuncti
 
 
 class _SoftmaxTap(TorchFunctionMode):
-    def __init__(self, running: Running, record: Record) -> None:
+    def __init__(self, running: ModuleStack, record: OnObservation) -> None:
         super().__init__()
         self.running = running
         self.record = record
@@ -161,7 +161,7 @@ class _SoftmaxTap(TorchFunctionMode):
         return self.record(observation, product)
 
 
-def _sequences(running: Running, shape: Sequence[int]) -> int:
+def _sequences(running: ModuleStack, shape: Sequence[int]) -> int:
     """Sequences of a map, whose first dimension counts sequences, or those times heads."""
     if len(shape) > 3:
         return shape[0]

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from statesize.adapters.kernels.attention import Attend, attention_window, replaced_attention
 from statesize.adapters.kernels.plain_attention import PlainAttention, is_band
 from statesize.adapters.models.model_state import device_of, known_options
-from statesize.adapters.observation import Running, running_modules
+from statesize.adapters.observation import ModuleStack, running_modules
 from statesize.adapters.runs import eval_mode
 from statesize.errors import ModelError
 from statesize.reduction.cache.rounding import Precision, rounded_keys, rounded_values
@@ -159,7 +159,7 @@ def read_prefix(model: nn.Module, ids: Tensor) -> Prefix:
 
 
 def _noted(
-    running: Running,
+    running: ModuleStack,
     implementation: str,
     module: nn.Module,
     parts: tuple[Tensor, Tensor, Tensor],
