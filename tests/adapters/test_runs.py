@@ -13,12 +13,12 @@ from oracles.recurrent_models import tiny_model
 from torch.overrides import BaseTorchFunctionMode
 from torch.utils import _python_dispatch
 
-from statesize.adapters.impulses.lone_run import LoneRuns
 from statesize.adapters.models.in_double import hold_in_double
 from statesize.adapters.models.model_state import set_autocast
 from statesize.adapters.models.threads import ONE_RUN
 from statesize.adapters.observation import ModuleStack
 from statesize.adapters.runs import bare, observed, read
+from statesize.adapters.search.lone_run import LoneRuns
 
 IDS = token_ids(1)[:, :6]
 
@@ -58,6 +58,7 @@ def traced(run, watched, end=None):
             place = code.co_filename, code.co_qualname, frame.f_lineno if event == "line" else event
             seen[place] += 1
             if (place, seen[place]) == end:
+                del frame  # which the traceback would keep
                 raise KeyboardInterrupt
         return trace
 

@@ -21,7 +21,6 @@ from statesize.adapters.calls import (
     sampled,
 )
 from statesize.adapters.captured import Captured, from_method, from_observation
-from statesize.adapters.derivative import NOTE
 from statesize.adapters.faithfulness import (
     BOUNDS,
     ROUNDED,
@@ -34,21 +33,22 @@ from statesize.adapters.faithfulness import (
     relative_difference,
 )
 from statesize.adapters.forward import Forward
-from statesize.adapters.impulses.modules import OwnMixing, find_own_mixing
-from statesize.adapters.kernels.convolutions import SHORT_CONVOLUTION
-from statesize.adapters.kernels.own_cache import bytes_beside
+from statesize.adapters.kernels.own_cache import SHORT_CONVOLUTION, bytes_beside
 from statesize.adapters.models.in_double import hold_in_double
 from statesize.adapters.models.inputs import Inputs, measurable
 from statesize.adapters.models.model_state import hold_at_least, in_double, in_single, set_autocast, stored_dtype
 from statesize.adapters.observation import ModuleStack, Observation, Product
-from statesize.adapters.other_mixing import is_own_code, mixed_backwards, other_mixing
 from statesize.adapters.reference import Checks, check_deterministic, first_difference, read_calls
 from statesize.adapters.runs import bare, observed
+from statesize.adapters.search import OwnMixing
 from statesize.adapters.selection import (
     Layers,
     NothingMeasuredError,
     chosen_names,
     find_mixers,
+    is_own_code,
+    is_recurrent,
+    is_searched,
     require_some,
     skipped_layers,
 )
@@ -141,7 +141,10 @@ class Capture(Iterator[Captured]):
         return [self._with_readers(item) for item, wanted in zip(mixers_here, chosen, strict=True) if wanted]
 
     def _derivative(self, call: Call, label: str) -> Captured:
-        operator, returned = self._own_mixing.differentiated(self._forward, call)
+        from statesize.adapters.search.derivative import NOTE
+        from statesize.adapters.search.modules import differentiated
+
+        operator, returned = differentiated(self._forward, call)
         agreement = self._agreement(call, (), sampled(returned))
         return Captured(
             label,
@@ -178,7 +181,10 @@ class Capture(Iterator[Captured]):
 
     def _checked(self, call: Call, labels: list[str]) -> list[Captured]:
         if self._checks_mixing and not call.by_impulses and is_own_code(call.module):
-            other = other_mixing(self._forward, call, self._own_mixing.inside(self._forward, call.module))
+            from statesize.adapters.search.modules import inside
+            from statesize.adapters.search.other_mixing import other_mixing
+
+            other = other_mixing(self._forward, call, inside(self._own_mixing, self._forward, call.module))
             return [
                 replace(item, note=" ".join(filter(None, (item.note, other)))) for item in self._found(call, labels)
             ]
@@ -186,7 +192,9 @@ class Capture(Iterator[Captured]):
 
     def _found(self, call: Call, labels: list[str]) -> list[Captured]:
         if call.by_impulses:
-            observation, returned = self._own_mixing.observed(self._forward, call)
+            from statesize.adapters.search.modules import observed as observed_by_impulses
+
+            observation, returned = observed_by_impulses(self._own_mixing, self._forward, call)
             if observation.in_double:
                 agreement = self._agreement(call, [observation], sampled(returned))
                 return [self._captured(labels[0], observation, agreement)]
@@ -348,7 +356,12 @@ def capture(
     recording, own_mixing = _watched(forward, own, mixes or {}, short_convolutions)
     chosen, skipped = _selected(forward, list(own), recording, layers)
     limit = max((bound(model), *(BOUNDS[call.dtype] for call in recording.calls)))
-    around = mixed_backwards(forward, recording.hidden if checks == "all" else None, own_mixing.backwards, limit)
+    around = ""
+    # Models of libraries are compared with oracles of their own.
+    if own_mixing.backwards or any(map(is_own_code, model.modules())):
+        from statesize.adapters.search.other_mixing import mixed_backwards
+
+        around = mixed_backwards(forward, recording.hidden if checks == "all" else None, own_mixing.backwards, limit)
     return Capture(
         forward,
         recording.calls,
@@ -369,12 +382,17 @@ def _watched(
 ) -> tuple[ModelRun, OwnMixing]:
     """What an observed run showed, and what was found of the modules that no adapter knows."""
     recording = record_calls(forward, own, short_convolutions=short_convolutions)
+    parts = list(forward.model.modules())
+    if not mixes and not any(is_searched(part) or is_recurrent(part) or hasattr(part, "mixes") for part in parts):
+        return recording, OwnMixing()
+    from statesize.adapters.search.modules import described_call, find_own_mixing
+
     own_mixing = find_own_mixing(forward, [*own.values(), *(call.module for call in recording.calls)], mixes)
     if own_mixing.names:
         recording = record_calls(forward, own, own_mixing.names, short_convolutions=short_convolutions)
         for call in recording.calls:
             if call.by_impulses:
-                call.mixers.append(own_mixing.found(forward, call))
+                call.mixers.append(described_call(own_mixing, forward, call))
                 call.caches.append("")
     for name, reason in own_mixing.refused.items():
         seen = recording.refused.get(name)

@@ -15,12 +15,12 @@ from torch import Tensor
 from statesize.adapters.calls import Call, FoundMixer, first_argument
 from statesize.adapters.faithfulness import Agreement, check_finite
 from statesize.adapters.forward import Forward
-from statesize.adapters.impulses.declared import Checked, check_declared
-from statesize.adapters.impulses.lone_run import LoneRuns
 from statesize.adapters.models.in_double import hold_in_double
 from statesize.adapters.models.model_state import hold_at_least, in_double, in_single, stored_element_size
 from statesize.adapters.observation import SHARED, Observation, Units, nothing
 from statesize.adapters.runs import bare
+from statesize.adapters.search.declared import Checked, check_declared
+from statesize.adapters.search.lone_run import LoneRuns
 from statesize.errors import InputError, ModelError
 from statesize.operators import Dense, Operator, Shared, SoftmaxAttention
 

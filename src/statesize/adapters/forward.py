@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -12,7 +13,6 @@ import torch
 from torch import Tensor, nn
 
 from statesize.adapters.faithfulness import ROUNDED, relative_difference
-from statesize.adapters.fla.interpreter import interpret_if_asked, needing_a_driver
 from statesize.adapters.models.inputs import Inputs, Measured, added_to_scores, check_inputs, mask_of
 from statesize.adapters.models.layout import axis_by_modules
 from statesize.adapters.models.model_state import device_of, mapped, named_parts, pretrained_models
@@ -38,7 +38,10 @@ class Forward:
     @classmethod
     def of(cls, model: nn.Module, inputs: Inputs, axis: int | None = None) -> Self:
         """Check token ids (S, L), frames, or what a tokenizer returns, and move them to the model's device."""
-        interpret_if_asked()
+        if "fla" in sys.modules:
+            from statesize.adapters.search.triton_interpreter import interpret_if_asked
+
+            interpret_if_asked()
         measured = check_inputs(model, inputs, axis)
         forward = cls._placed(model, inputs, measured)
         if measured.axis is not None:
@@ -118,8 +121,14 @@ class Forward:
         """The last hidden state (S, L, d) of one of the `runs`, which takes the options; else its first output."""
 
         def call() -> Any:
-            with needing_a_driver(self.model):
+            try:
                 return self.backbone(*self.args, **self.kwargs)
+            except RuntimeError as error:
+                if "active drivers" not in str(error):
+                    raise
+                from statesize.adapters.search.triton_interpreter import without_driver
+
+                raise without_driver(self.model) from error
 
         output = run(self.model, call, **options)
         hidden: object = getattr(output, "last_hidden_state", None)

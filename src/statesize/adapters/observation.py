@@ -95,6 +95,8 @@ def running_modules(model: nn.Module, length: int, on_leave: Leave | None = None
 
 Units = slice | Tensor
 
+DERIVATIVE = "derivative"
+"""The kind of a layer without a T, which is measured by its derivative."""
 SHARED = "#shared"
 """Behind the name of a mixer, where its heads are measured together."""
 EXACT = 1e-9

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from statesize.adapters.calls import ArgumentCopies, Call, sampled
 from statesize.adapters.faithfulness import relative_difference
 from statesize.adapters.forward import Forward
+from statesize.adapters.models.layout import position_axis
 from statesize.adapters.models.model_state import device_of, open_autocast
-from statesize.adapters.other_mixing import position_axis
 from statesize.adapters.runs import bare, read
 from statesize.errors import ModelError
 

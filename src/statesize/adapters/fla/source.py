@@ -32,9 +32,9 @@ from statesize.adapters.fla.formulas import (
     rwkv7,
     simple,
 )
-from statesize.adapters.fla.impulses import Impulses, by_impulses, softmax_attention
 from statesize.adapters.observation import ModuleStack, Observation, OnObservation, Product, Units
 from statesize.adapters.replaced import first, meanings, replaced, source_files, with_first
+from statesize.adapters.search.fla_impulses import Impulses, by_impulses, softmax_attention
 from statesize.errors import ModelError
 from statesize.operators import Operator
 

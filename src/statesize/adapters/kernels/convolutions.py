@@ -10,7 +10,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from statesize.adapters.kernels.own_cache import convolution_bytes
+from statesize.adapters.kernels.own_cache import SHORT_CONVOLUTION, convolution_bytes
 from statesize.adapters.kernels.scans import CONVOLUTION
 from statesize.adapters.observation import ModuleStack, Observation, OnObservation, Units, take
 from statesize.adapters.replaced import (
@@ -26,7 +26,6 @@ from statesize.adapters.replaced import (
 from statesize.operators import Convolution
 from statesize.operators.stepped import DelayedRecurrence
 
-SHORT_CONVOLUTION = "short convolution"
 GATED = ("Lfm2ShortConv", "Lfm2MoeShortConv", "Lfm3ShortConv")
 
 

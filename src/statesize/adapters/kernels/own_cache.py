@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from statesize.adapters.models.model_state import stored_element_size
 from statesize.adapters.replaced import is_a
 
+SHORT_CONVOLUTION = "short convolution"
 # They compute in float32 what they store, whatever the dtype of their weights.
 _IN_SINGLE = (
     "InklingShortConvolution",

@@ -1,4 +1,4 @@
-"""On which dimension of frames (B, L, W) the positions lie, by the modules that take them."""
+"""On which dimension of a tensor the positions lie: by its shape, of frames (B, L, W) by the modules that take them."""
 
 from __future__ import annotations
 
@@ -14,6 +14,12 @@ from statesize.errors import InputError
 _CHANNELS_SECOND = (nn.Conv1d, nn.BatchNorm1d, nn.InstanceNorm1d, nn.GroupNorm)
 _CHANNELS_LAST = (nn.Linear, nn.LayerNorm, nn.RMSNorm)
 _POSITIONS_FIRST = (nn.RNNBase, nn.MultiheadAttention)
+
+
+def position_axis(tensor: Tensor, length: int) -> int | None:
+    """The dimension of positions, of a tensor of hidden states, heads or ids; None where none has their number."""
+    order = {1: (0,), 2: (1, 0), 3: (1, 0, 2), 4: (2, 1, 3)}.get(tensor.ndim, ())
+    return next((axis for axis in order if tensor.shape[axis] == length), None)
 
 
 def axis_by_modules(

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
-from statesize.adapters.impulses.channels import Channels, codes, grouped, read_channels
-from statesize.adapters.impulses.lone_run import (
+from statesize.adapters.search.channels import Channels, codes, grouped, read_channels
+from statesize.adapters.search.lone_run import (
     DOUBLE,
     OUTPUT,
     SINGLE,
@@ -23,8 +23,8 @@ from statesize.adapters.impulses.lone_run import (
     like,
     noise,
 )
-from statesize.adapters.impulses.mixing import HOW_ELSE, answer_of, mixes_positions
-from statesize.adapters.other_mixing import changed_at, changed_input
+from statesize.adapters.search.mixing import HOW_ELSE, answer_of, mixes_positions
+from statesize.adapters.search.other_mixing import changed_at, changed_input
 from statesize.errors import ModelError
 
 # Tensors of more times the numbers that enter or leave the module are maps or states, which T does not map.

@@ -14,18 +14,12 @@ from torch.utils._pytree import tree_leaves
 from statesize.adapters.calls import Call
 from statesize.adapters.faithfulness import BOUNDS, relative_difference
 from statesize.adapters.forward import Forward
+from statesize.adapters.models.layout import position_axis
 from statesize.adapters.models.model_state import mapped, set_autocast
 from statesize.adapters.observation import ModuleStack, Observation, Product
 from statesize.adapters.runs import observed, reading
+from statesize.adapters.selection import is_own_code
 from statesize.errors import ModelError
-
-# Packages whose modules are compared with oracles of their own: other modules are of the model's author.
-_KNOWN = ("transformers", "fla", "statesize", "xlstm", "mamba_ssm", "torch")
-
-
-def is_own_code(module: nn.Module) -> bool:
-    """Whether a module's forward was written by the author of the model, and by no library that is known here."""
-    return type(module).__module__.split(".")[0] not in _KNOWN or "forward" in vars(module)
 
 
 @torch.no_grad()
@@ -190,12 +184,6 @@ def _returning(outputs: Sequence[object]) -> Callable[..., object]:
         return next(following)
 
     return leave
-
-
-def position_axis(tensor: Tensor, length: int) -> int | None:
-    """The dimension of positions, of a tensor of hidden states, heads or ids; None where none has their number."""
-    order = {1: (0,), 2: (1, 0), 3: (1, 0, 2), 4: (2, 1, 3)}.get(tensor.ndim, ())
-    return next((axis for axis in order if tensor.shape[axis] == length), None)
 
 
 def _with_arguments(call: Call, length: int, change: Callable[[Tensor], Tensor]) -> Call:

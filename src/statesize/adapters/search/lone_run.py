@@ -15,6 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
 from statesize.adapters.models.in_double import hold_in_double
+from statesize.adapters.models.layout import position_axis
 from statesize.adapters.models.model_state import (
     Autocast,
     hold_at_least,
@@ -24,8 +25,8 @@ from statesize.adapters.models.model_state import (
     named_parts,
     set_autocast,
 )
-from statesize.adapters.other_mixing import can_be_others, position_axis
 from statesize.adapters.runs import Attach, bare, reading
+from statesize.adapters.search.other_mixing import can_be_others
 from statesize.errors import ModelError
 
 

@@ -11,8 +11,9 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from statesize.adapters.impulses.channels import Channels
-from statesize.adapters.impulses.lone_run import (
+from statesize.adapters.search.channels import Channels
+from statesize.adapters.search.linear_parts import LARGEST, READERS, NoOperatorError, find_mixes
+from statesize.adapters.search.lone_run import (
     DOUBLE,
     OUTPUT,
     SINGLE,
@@ -23,8 +24,7 @@ from statesize.adapters.impulses.lone_run import (
     by_position,
     noise,
 )
-from statesize.adapters.impulses.search import LARGEST, READERS, NoOperatorError, find_mixes
-from statesize.adapters.other_mixing import changed_at, changed_input
+from statesize.adapters.search.other_mixing import changed_at, changed_input
 from statesize.errors import ModelError
 from statesize.operators import Operator
 

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from statesize.adapters.impulses.lone_run import STORED, LoneRuns, Place, by_position
 from statesize.adapters.models.model_state import mapped
-from statesize.adapters.other_mixing import changed_input, other_futures
 from statesize.adapters.reference import where_they_differ
 from statesize.adapters.runs import reading
+from statesize.adapters.search.lone_run import STORED, LoneRuns, Place, by_position
+from statesize.adapters.search.other_mixing import changed_input, other_futures
 from statesize.adapters.selection import BEFORE_PARTS
 from statesize.errors import ModelError
 
