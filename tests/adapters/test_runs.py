@@ -49,16 +49,16 @@ def is_no_place(event, frame):
 
 
 def traced(run, watched, end=None):
-    """Run, and count by line, call and return how often each came; end by an interrupt at one of these times."""
+    """Run, and count by line and by call how often each came; end by an interrupt at one of these times."""
     seen = Counter()
 
     def trace(frame, event, _):
         code = frame.f_code
-        if event != "exception" and any(part in code.co_filename for part in watched) and not is_no_place(event, frame):
+        here = event in ("call", "line") and any(part in code.co_filename for part in watched)
+        if here and not is_no_place(event, frame):
             place = code.co_filename, code.co_qualname, frame.f_lineno if event == "line" else event
             seen[place] += 1
             if (place, seen[place]) == end:
-                del frame  # which the traceback would keep
                 raise KeyboardInterrupt
         return trace
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Callable, Collection, Generator, Mapping
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from threading import get_ident
@@ -91,6 +91,16 @@ def reading(enter: Mapping[nn.Module, Hook], leave: Mapping[nn.Module, Hook], st
         stack.callback(module.register_forward_pre_hook(in_this_thread(hook), with_kwargs=True).remove)
     for module, hook in leave.items():
         stack.callback(module.register_forward_hook(in_this_thread(hook)).remove)
+
+
+def returning(outputs: Sequence[object]) -> Callable[..., object]:
+    """A hook by which a module returns one of these at each of its calls."""
+    following = iter(outputs)
+
+    def leave(module: nn.Module, args: tuple[Any, ...], output: object) -> object:
+        return next(following, output)
+
+    return leave
 
 
 def read(

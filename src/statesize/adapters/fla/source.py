@@ -221,7 +221,7 @@ def stepped(call: FlaCall) -> Tensor | None:
     """What fla's own step form makes of a chunked kernel's arguments, (S, L, H, P); None where it has none."""
     if not call.kernel.startswith(_CHUNKED):
         return None
-    # Of "fla.ops.rwkv7.chunk", the package: both forms stand there.
+    # The package of "fla.ops.rwkv7.chunk" has both forms.
     package = import_module(".".join(call.function.__module__.split(".")[:3]))
     form = getattr(package, _STEPPED + call.kernel.removeprefix(_CHUNKED), None)
     if form is None:

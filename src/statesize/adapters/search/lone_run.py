@@ -25,7 +25,7 @@ from statesize.adapters.models.model_state import (
     named_parts,
     set_autocast,
 )
-from statesize.adapters.runs import Attach, bare, reading
+from statesize.adapters.runs import Attach, bare, reading, returning
 from statesize.adapters.search.other_mixing import can_be_others
 from statesize.errors import ModelError
 
@@ -203,7 +203,7 @@ class LoneRuns:
             if self.precision is not STORED:
                 arguments = (in_double if self.precision is DOUBLE else in_single)(arguments)
             args, kwargs, fixed = mapped(arguments, entering)
-            leave = {inner: _returning(outputs) for inner, outputs in zip(self.fixed, fixed, strict=True)}
+            leave = {inner: returning(outputs) for inner, outputs in zip(self.fixed, fixed, strict=True)}
             if keep is None and self.named is not None:
                 leave[self.named] = tape.leave_named
             # What is only run need not be seen, and some operations of torch run under no mode.
@@ -302,16 +302,6 @@ def first_tensor(output: object) -> Tensor | None:
     while isinstance(output, tuple | list) and output:
         output = cast("Any", output)[0]
     return output if isinstance(output, Tensor) else None
-
-
-def _returning(outputs: Sequence[object]) -> Callable[..., object]:
-    """A hook by which a module returns one of these at each of its calls."""
-    following = iter(outputs)
-
-    def leave(module: nn.Module, args: tuple[Any, ...], output: object) -> object:
-        return next(following, output)
-
-    return leave
 
 
 def _strided_like(value: Tensor, tensor: Tensor) -> Tensor:

@@ -51,7 +51,7 @@ def answer_of(plain: Tensor, other: Tensor, length: int, position: int, rounding
         changed = (by_position(difference, axis) > rounding * scale).any(1).nonzero().flatten()
         if len(changed):
             found.append(Answer(axis, int(changed[0]), int(changed[-1])))
-    # Of several dimensions of that size, the one in which least changes before the position, then least at all.
+    # Several dimensions may have that size: take the one in which least changes before the position, then least at all.
     return min(found, key=lambda answer: (max(position - answer.first, 0), answer.last - answer.first), default=None)
 
 

@@ -17,7 +17,7 @@ from statesize.adapters.forward import Forward
 from statesize.adapters.models.layout import position_axis
 from statesize.adapters.models.model_state import mapped, set_autocast
 from statesize.adapters.observation import ModuleStack, Observation, Product
-from statesize.adapters.runs import observed, reading
+from statesize.adapters.runs import observed, reading, returning
 from statesize.adapters.selection import is_own_code
 from statesize.errors import ModelError
 
@@ -156,7 +156,7 @@ class _LoneRun:
             return held[position] if held is not None and position < len(held) else None
 
         leave = {part: _keeping(outputs) for part, outputs in run.returned.items()}
-        leave |= {part: _returning(outputs) for part, outputs in (held_parts or {}).items()}
+        leave |= {part: returning(outputs) for part, outputs in (held_parts or {}).items()}
         output: object = observed(
             forward.model,
             lambda: call.module(*call.args, **call.kwargs),
@@ -173,15 +173,6 @@ class _LoneRun:
 def _keeping(outputs: list[object]) -> Callable[..., None]:
     def leave(module: nn.Module, args: tuple[Any, ...], output: object) -> None:
         outputs.append(output)
-
-    return leave
-
-
-def _returning(outputs: Sequence[object]) -> Callable[..., object]:
-    following = iter(outputs)
-
-    def leave(module: nn.Module, args: tuple[Any, ...], output: object) -> object:
-        return next(following)
 
     return leave
 
