@@ -17,7 +17,7 @@ from torch import Tensor
 import statesize as ss
 from benchmarks.cases import seconds
 from benchmarks.compression.folders import Row, measure_folders
-from statesize.adapters.models.held import logits_of
+from statesize.adapters.models.model_state import logits_of
 from statesize.lab.compression.proposals import measure_gramians
 from statesize.lab.mixers.model import LanguageModel
 from statesize.reduction.hub import gramians_of_groups

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from statesize.adapters.kernels.scans import KERNELS
-from statesize.adapters.observation import Frame, Running
+from statesize.adapters.observation import Frame, ModuleStack
 from statesize.adapters.replaced import observed, pure_torch, replaced, source_files
 
 Arguments = dict[str, Any]
 # No module is watched, and the calls are of none.
-RUNNING = Running(nn.Identity(), 0, frames=[Frame("", nn.Identity(), (), {})])
+RUNNING = ModuleStack(nn.Identity(), 0, frames=[Frame("", nn.Identity(), (), {})])
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from statesize.adapters.forward import Forward
-from statesize.adapters.models.held import (
+from statesize.adapters.models.model_state import (
     Autocast,
     arithmetic_dtype,
     mapped,
@@ -25,9 +25,8 @@ from statesize.adapters.models.held import (
     stored_dtype,
     stored_element_size,
 )
-from statesize.adapters.models.threads import in_this_thread
-from statesize.adapters.observation import Frame, Observation, Product, Running, running_modules
-from statesize.adapters.sources import observing_all
+from statesize.adapters.observation import Frame, ModuleStack, Observation, Product
+from statesize.adapters.runs import observed, reading
 from statesize.check import require_count
 from statesize.errors import ModelError
 
@@ -93,7 +92,7 @@ class Call:
 
 
 @dataclass(frozen=True, eq=False)
-class Recording:
+class ModelRun:
     """What one forward pass showed."""
 
     calls: list[Call]  # of mixers, in order
@@ -108,7 +107,7 @@ def record_calls(
     by_impulses: Collection[str] = (),
     *,
     short_convolutions: bool,
-) -> Recording:
+) -> ModelRun:
     """Run a model once and keep what its mixers are called with."""
     # own: Modules that have a method `operator`, by name.
     # by_impulses: Names of modules whose T is what they return for impulses.
@@ -118,18 +117,15 @@ def record_calls(
     recorder.own |= set(impulse_layers.values())
 
     def attach(stack: ExitStack) -> None:
-        recorder.running = stack.enter_context(running_modules(model, forward.length, recorder.leave))
-        for name, mixer in own.items():
-            stack.callback(
-                mixer.register_forward_pre_hook(in_this_thread(recorder.entering(name)), with_kwargs=True).remove
-            )
-        for name, module in impulse_layers.items():
-            hook = in_this_thread(recorder.entering_impulse_layer(name))
-            stack.callback(module.register_forward_pre_hook(hook, with_kwargs=True).remove)
-        stack.enter_context(observing_all(model, recorder.running, recorder.observe))
+        enter = {mixer: recorder.entering(name) for name, mixer in own.items()}
+        reading(
+            enter | {part: recorder.entering_impulse_layer(name) for name, part in impulse_layers.items()}, {}, stack
+        )
 
     try:
-        hidden = forward.hidden(attach)
+        hidden = forward.hidden(
+            observed, running=recorder.running, record=recorder.observe, on_leave=recorder.leave, attach=attach
+        )
     except RuntimeError as error:
         if stored_element_size(model) >= torch.float32.itemsize:
             raise
@@ -138,7 +134,7 @@ def record_calls(
             f"runs: {str(error).splitlines()[0]}. Load it in float32."
         ) from error
     calls = [call for call in recorder.calls if call.name not in recorder.refused]
-    return Recording(calls, recorder.called, recorder.refused, hidden)
+    return ModelRun(calls, recorder.called, recorder.refused, hidden)
 
 
 class _Recorder:
@@ -149,7 +145,7 @@ class _Recorder:
         self.calls: list[Call] = []
         self.called: set[str] = set()
         self.refused: dict[str, str] = {}
-        self.running = Running(forward.model, 0)
+        self.running = ModuleStack(forward.model, forward.length)
         self.open: dict[Frame, Call] = {}
         self.copies = ArgumentCopies()
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import replace
-from typing import Self
+from itertools import chain
 
 import torch
 from torch import Tensor, nn
@@ -15,14 +14,13 @@ from torch import Tensor, nn
 from statesize.adapters.calls import (
     Call,
     FoundMixer,
-    Recording,
+    ModelRun,
     further_calls,
     labelled,
     record_calls,
     sampled,
 )
 from statesize.adapters.captured import Captured, from_method, from_observation
-from statesize.adapters.derivative import NOTE
 from statesize.adapters.faithfulness import (
     BOUNDS,
     ROUNDED,
@@ -35,25 +33,25 @@ from statesize.adapters.faithfulness import (
     relative_difference,
 )
 from statesize.adapters.forward import Forward
-from statesize.adapters.impulses.modules import OwnMixing, find_own_mixing
-from statesize.adapters.kernels.convolutions import SHORT_CONVOLUTION
-from statesize.adapters.kernels.own_cache import bytes_beside
-from statesize.adapters.models.held import autocast_as, in_double, in_single, measuring, single_precision, stored_dtype
-from statesize.adapters.models.in_double import double_precision
+from statesize.adapters.kernels.own_cache import SHORT_CONVOLUTION, bytes_beside
+from statesize.adapters.models.in_double import hold_in_double
 from statesize.adapters.models.inputs import Inputs, measurable
-from statesize.adapters.observation import Observation, Product, running_modules
-from statesize.adapters.other_mixing import is_own_code, mixed_backwards, other_mixing
+from statesize.adapters.models.model_state import hold_at_least, in_double, in_single, set_autocast, stored_dtype
+from statesize.adapters.observation import ModuleStack, Observation, Product
 from statesize.adapters.reference import Checks, check_deterministic, first_difference, read_calls
-from statesize.adapters.replaced import interrupts_held
+from statesize.adapters.runs import bare, observed
+from statesize.adapters.search import OwnMixing
 from statesize.adapters.selection import (
     Layers,
     NothingMeasuredError,
     chosen_names,
     find_mixers,
+    is_own_code,
+    is_recurrent,
+    is_searched,
     require_some,
     skipped_layers,
 )
-from statesize.adapters.sources import observing_all
 from statesize.errors import InputError, ModelError
 
 __all__ = ["Capture", "Captured", "FoundMixer", "capture"]
@@ -91,50 +89,46 @@ class Capture(Iterator[Captured]):
         self._calls = [(call, labels) for call, labels in labelled(calls) if not chosen.isdisjoint(labels)]
         self._short_convolutions = short_convolutions
         self._checks_mixing = checked
-        self._ready: list[Captured] = []
         self._chosen = chosen
         self._refused: dict[str, str] = {}
-        self._yielded = False
         named = [pair for call, labels in self._calls for pair in zip(call.mixers, labels, strict=True)]
         self.mixers = tuple(replace(mixer, name=label) for mixer, label in named if label in chosen)
-        self._readers = _sharing((call, labels) for call, labels in self._calls)
+        self._readers = _sharing(self._calls)
         self._further = further_calls(calls) if around else {}
         self._around = around
         self._kept: dict[tuple[str, ...], list[Captured]] = {}
         self.length = forward.length
         self.skipped = skipped
         self.run_difference = run_difference
-
-    def __iter__(self) -> Self:
-        return self
+        self._items = self._one_by_one()
 
     def __next__(self) -> Captured:
-        for item in (item for kept in self._kept.values() for item in kept):
-            item.forget()
-        while not self._ready:
-            if not self._calls:
-                if self._refused and not self._yielded:
-                    raise NothingMeasuredError(self._refused | self.skipped)
-                raise StopIteration
-            call, labels = self._calls.pop(0)
-            self._ready = [self._told(item) for item in self._measured(call, labels)]
-        self._yielded = True
-        # The captured value has no name here: what is yielded must hold the only reference.
-        return self._ready.pop(0) if self._columns is None else self._ready.pop(0).weighted(*self._columns)
+        return next(self._items)
+
+    def _one_by_one(self) -> Iterator[Captured]:
+        some = False
+        while self._calls:
+            # Neither a call nor what is yielded has a name here: who takes it holds the only reference.
+            ready = [self._told(item) for item in self._measured(*self._calls.pop(0))]
+            while ready:
+                some = True
+                yield ready.pop(0)
+                for item in chain.from_iterable(self._kept.values()):
+                    item.forget()
+        if self._refused and not some:
+            raise NothingMeasuredError(self._refused | self.skipped)
 
     def _told(self, item: Captured) -> Captured:
-        """A mixer with what is told of the model around it."""
-        return replace(item, note=" ".join(filter(None, (item.note, self._around, self._further.get(item.name)))))
-
-    def _from_method(self, call: Call, label: str) -> list[Captured]:
-        known = replace(call.mixers[0], name=label)
-        return [from_method(known, call, self._forward, self.run_difference, check=self._checks_mixing)]
+        """A mixer with what is told of the model around it, and its columns weighted."""
+        item = replace(item, note=" ".join(filter(None, (item.note, self._around, self._further.get(item.name)))))
+        return item if self._columns is None else item.weighted(*self._columns)
 
     def _measured(self, call: Call, labels: list[str]) -> list[Captured]:
         chosen = [label in self._chosen for label in labels]
         try:
             if call.by_method:
-                mixers_here = self._from_method(call, *labels)
+                known = replace(call.mixers[0], name=labels[0])
+                mixers_here = [from_method(known, call, self._forward, self.run_difference, check=self._checks_mixing)]
             elif call.name in self._own_mixing.derivatives:
                 mixers_here = [self._derivative(call, *labels)]
             else:
@@ -147,7 +141,10 @@ class Capture(Iterator[Captured]):
         return [self._with_readers(item) for item, wanted in zip(mixers_here, chosen, strict=True) if wanted]
 
     def _derivative(self, call: Call, label: str) -> Captured:
-        operator, returned = self._own_mixing.differentiated(self._forward, call)
+        from statesize.adapters.search.derivative import NOTE
+        from statesize.adapters.search.modules import differentiated
+
+        operator, returned = differentiated(self._forward, call)
         agreement = self._agreement(call, (), sampled(returned))
         return Captured(
             label,
@@ -163,7 +160,7 @@ class Capture(Iterator[Captured]):
         )
 
     def _with_readers(self, item: Captured) -> Captured:
-        """Of mixers that share a cache, the last with the heads of all, and the others with its name."""
+        """Attach all heads to the last reader of a shared cache, and its name to the others."""
         names = tuple(name for name in self._readers.get(item.name, ()) if name not in self.skipped)
         if len(names) < 2:
             return item
@@ -184,7 +181,10 @@ class Capture(Iterator[Captured]):
 
     def _checked(self, call: Call, labels: list[str]) -> list[Captured]:
         if self._checks_mixing and not call.by_impulses and is_own_code(call.module):
-            other = other_mixing(self._forward, call, self._own_mixing.inside(self._forward, call.module))
+            from statesize.adapters.search.modules import inside
+            from statesize.adapters.search.other_mixing import other_mixing
+
+            other = other_mixing(self._forward, call, inside(self._own_mixing, self._forward, call.module))
             return [
                 replace(item, note=" ".join(filter(None, (item.note, other)))) for item in self._found(call, labels)
             ]
@@ -192,7 +192,9 @@ class Capture(Iterator[Captured]):
 
     def _found(self, call: Call, labels: list[str]) -> list[Captured]:
         if call.by_impulses:
-            observation, returned = self._own_mixing.observed(self._forward, call)
+            from statesize.adapters.search.modules import observed as observed_by_impulses
+
+            observation, returned = observed_by_impulses(self._own_mixing, self._forward, call)
             if observation.in_double:
                 agreement = self._agreement(call, [observation], sampled(returned))
                 return [self._captured(labels[0], observation, agreement)]
@@ -228,23 +230,19 @@ class Capture(Iterator[Captured]):
                 if self._short_convolutions or not observation.inner:
                     observations.append(observation)
 
-        model, arguments, exact = self._forward.model, (call.args, call.kwargs), dtype is torch.float64
-        with interrupts_held() as interrupts, ExitStack() as stack:
-            stack.enter_context(measuring(model, call.module))
-            if exact:
-                stack.enter_context(double_precision(call.module))
-                arguments = in_double(arguments)
-            elif dtype is torch.float32:
-                stack.enter_context(single_precision(call.module))
-                arguments = in_single(arguments)
-            else:
-                stack.enter_context(autocast_as(call.autocast))
-            running = stack.enter_context(
-                running_modules(call.module, self._forward.length, name=call.name, exact=exact)
-            )
-            stack.enter_context(observing_all(model, running, observe))
-            with interrupts.let_through():
-                output = sampled(call.module(*arguments[0], **arguments[1]))
+        model, exact, arguments = self._forward.model, dtype is torch.float64, (call.args, call.kwargs)
+        if dtype is not None:
+            arguments = in_double(arguments) if exact else in_single(arguments)
+        running = ModuleStack(call.module, self._forward.length, exact=exact)
+        output = observed(
+            model,
+            lambda: sampled(call.module(*arguments[0], **arguments[1])),
+            running,
+            observe,
+            name=call.name,
+            part=call.module,
+            attach=lambda _: _hold_precision(call, dtype),
+        )
         if [(item.name, item.batch_shape[1]) for item in observations] != [
             (one.name, one.units) for one in call.mixers
         ]:
@@ -255,9 +253,10 @@ class Capture(Iterator[Captured]):
         return observations, output
 
     def _alone(self, call: Call) -> Tensor | None:
-        model = self._forward.model
-        with interrupts_held() as held, measuring(model, call.module), autocast_as(call.autocast), held.let_through():
+        def run() -> Tensor | None:
             return sampled(call.module(*call.args, **call.kwargs))
+
+        return bare(self._forward.model, run, call.module, lambda _: set_autocast(call.autocast))
 
     def _agreement(self, call: Call, observations: Sequence[Observation], output: Tensor | None) -> Agreement:
         """How far a mixer in float64 is from what the unaltered model passed on; a refusal beyond what rounds."""
@@ -354,19 +353,60 @@ def capture(
     model = measurable(model)
     forward = Forward.of(model, input_ids, axis)
     own = find_mixers(model)
+    recording, own_mixing = _watched(forward, own, mixes or {}, short_convolutions)
+    chosen, skipped = _selected(forward, list(own), recording, layers)
+    limit = max((bound(model), *(BOUNDS[call.dtype] for call in recording.calls)))
+    around = ""
+    # Models of libraries are compared with oracles of their own.
+    if own_mixing.backwards or any(map(is_own_code, model.modules())):
+        from statesize.adapters.search.other_mixing import mixed_backwards
+
+        around = mixed_backwards(forward, recording.hidden if checks == "all" else None, own_mixing.backwards, limit)
+    return Capture(
+        forward,
+        recording.calls,
+        chosen,
+        skipped,
+        own_mixing,
+        run_difference=math.nan if checks == "none" else _compared(forward, recording, checks, limit),
+        short_convolutions=short_convolutions,
+        checked=checks != "none",
+        around=around,
+        weights=weights,
+        skip_first=skip_first,
+    )
+
+
+def _watched(
+    forward: Forward, own: Mapping[str, nn.Module], mixes: Mapping[str, str], short_convolutions: bool
+) -> tuple[ModelRun, OwnMixing]:
+    """What an observed run showed, and what was found of the modules that no adapter knows."""
     recording = record_calls(forward, own, short_convolutions=short_convolutions)
-    own_mixing = find_own_mixing(forward, [*own.values(), *(call.module for call in recording.calls)], mixes or {})
+    parts = list(forward.model.modules())
+    if not mixes and not any(is_searched(part) or is_recurrent(part) or hasattr(part, "mixes") for part in parts):
+        return recording, OwnMixing()
+    from statesize.adapters.search.modules import described_call, find_own_mixing
+
+    own_mixing = find_own_mixing(forward, [*own.values(), *(call.module for call in recording.calls)], mixes)
     if own_mixing.names:
         recording = record_calls(forward, own, own_mixing.names, short_convolutions=short_convolutions)
         for call in recording.calls:
             if call.by_impulses:
-                call.mixers.append(own_mixing.found(forward, call))
+                call.mixers.append(described_call(own_mixing, forward, call))
                 call.caches.append("")
     for name, reason in own_mixing.refused.items():
         seen = recording.refused.get(name)
         recording.refused[name] = reason if seen is None else f"{reason} Seen in it: {seen}"
+    return recording, own_mixing
+
+
+def _selected(
+    forward: Forward, own: Sequence[str], recording: ModelRun, layers: Layers
+) -> tuple[set[str], dict[str, str]]:
+    """The names that a choice of layers means, and the layers that are not measured, with the reason."""
+    model = forward.model
     observed = list(dict.fromkeys(mixer.name for call in recording.calls for mixer in call.mixers))
-    names = list(own) + [name for name in observed if name not in own]
+    names = [*own, *(name for name in observed if name not in own)]
     require_some(model, names, recording.refused)
     labels = [label for _, some in labelled(recording.calls) for label in some]
     chosen = chosen_names(names, layers, recording.refused, labels)
@@ -387,21 +427,17 @@ def capture(
             if not any(mixer == name or mixer.startswith(f"{name}.") for mixer in missing)
         }
     skipped |= {name: reason for name in skipped if (reason := forward.in_encoder(name))}
-    limit = max((bound(model), *(BOUNDS[call.dtype] for call in recording.calls)))
-    around = mixed_backwards(forward, recording.hidden if checks == "all" else None, own_mixing.backwards, limit)
-    return Capture(
-        forward,
-        recording.calls,
-        set(chosen),
-        skipped,
-        own_mixing,
-        run_difference=math.nan if checks == "none" else _compared(forward, recording, checks, limit),
-        short_convolutions=short_convolutions,
-        checked=checks != "none",
-        around=around,
-        weights=weights,
-        skip_first=skip_first,
-    )
+    return set(chosen), skipped
+
+
+def _hold_precision(call: Call, dtype: torch.dtype | None) -> None:
+    """Let a module run alone in float64, in float32, or in what it computes in where the model runs."""
+    if dtype is torch.float64:
+        hold_in_double(call.module)
+    elif dtype is not None:
+        hold_at_least(call.module, dtype)
+    else:
+        set_autocast(call.autocast)
 
 
 _AGAIN = "its output when it runs again with the same arguments"
@@ -421,7 +457,7 @@ def _output_difference(call: Call, output: Tensor | None, what: str) -> float:
     return difference
 
 
-def _compared(forward: Forward, recording: Recording, checks: Checks, limit: float) -> float:
+def _compared(forward: Forward, recording: ModelRun, checks: Checks, limit: float) -> float:
     """How far the observed run is from the unaltered model, whose arguments and outputs the calls take over."""
     outputs = [call.output for call in recording.calls]
     read = read_calls(forward, recording.calls)

@@ -15,20 +15,12 @@ from torch import Tensor
 from statesize.adapters.calls import Call, FoundMixer, first_argument
 from statesize.adapters.faithfulness import Agreement, check_finite
 from statesize.adapters.forward import Forward
-from statesize.adapters.impulses.declared import Checked, check_declared
-from statesize.adapters.impulses.lone_run import LoneRuns
-from statesize.adapters.models.held import (
-    evaluating,
-    in_double,
-    in_single,
-    single_precision,
-    stored_element_size,
-    uncompiled,
-)
-from statesize.adapters.models.in_double import double_precision
-from statesize.adapters.models.threads import one_run
+from statesize.adapters.models.in_double import hold_in_double
+from statesize.adapters.models.model_state import hold_at_least, in_double, in_single, stored_element_size
 from statesize.adapters.observation import SHARED, Observation, Units, nothing
-from statesize.adapters.replaced import interrupts_held
+from statesize.adapters.runs import bare
+from statesize.adapters.search.declared import Checked, check_declared
+from statesize.adapters.search.lone_run import LoneRuns
 from statesize.errors import InputError, ModelError
 from statesize.operators import Dense, Operator, Shared, SoftmaxAttention
 
@@ -191,17 +183,13 @@ def from_method(known: FoundMixer, call: Call, forward: Forward, run_difference:
     name, mixer, hidden = known.name, call.module, first_argument(known.name, call.args, call.kwargs)
 
     def called(method: str, double: bool = False) -> object:
-        with (
-            interrupts_held() as interrupts,
-            one_run(mixer),
-            evaluating(mixer),
-            uncompiled(),
-            double_precision(mixer) if double else single_precision(mixer),
-            torch.no_grad(),
-            interrupts.let_through(),
-        ):
+        def run() -> object:
             received = in_double(hidden) if double else in_single(hidden)
             return cast("Callable[[Tensor], object]", getattr(mixer, method))(received)
+
+        return bare(
+            mixer, run, attach=lambda _: hold_in_double(mixer) if double else hold_at_least(mixer, torch.float32)
+        )
 
     try:
         checked = _checked(name, call, forward, called) if check else Checked()

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from statesize.adapters.models.held import stored_dtype
+from statesize.adapters.models.model_state import stored_dtype
 from statesize.adapters.observation import Observation
 from statesize.errors import InputError, ModelError
 from statesize.operators import Dense, Operator, Recurrence

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any, Self, cast
@@ -13,13 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from statesize.adapters.faithfulness import ROUNDED, relative_difference
-from statesize.adapters.fla.interpreter import interpret_if_asked, needing_a_driver
-from statesize.adapters.models.held import device_of, mapped, measuring, named_parts, pretrained_models
 from statesize.adapters.models.inputs import Inputs, Measured, added_to_scores, check_inputs, mask_of
 from statesize.adapters.models.layout import axis_by_modules
+from statesize.adapters.models.model_state import device_of, mapped, named_parts, pretrained_models
 from statesize.adapters.models.quantised import UNCOMPARED
 from statesize.adapters.observation import Frame
-from statesize.adapters.replaced import interrupts_held
+from statesize.adapters.runs import bare, read
 from statesize.errors import ModelError
 
 # Arguments by which attention of transformers takes keys and values of another sequence.
@@ -39,7 +38,10 @@ class Forward:
     @classmethod
     def of(cls, model: nn.Module, inputs: Inputs, axis: int | None = None) -> Self:
         """Check token ids (S, L), frames, or what a tokenizer returns, and move them to the model's device."""
-        interpret_if_asked()
+        if "fla" in sys.modules:
+            from statesize.adapters.search.triton_interpreter import interpret_if_asked
+
+            interpret_if_asked()
         measured = check_inputs(model, inputs, axis)
         forward = cls._placed(model, inputs, measured)
         if measured.axis is not None:
@@ -48,7 +50,8 @@ class Forward:
                 del UNCOMPARED[model]
             return forward
         frames = forward.args[0] if forward.args else forward.kwargs[measured.name]
-        return cls.of(model, inputs, axis_by_modules(model, frames, forward.hidden))
+        axis = axis_by_modules(model, frames, lambda enter: forward.hidden(read, enter=enter, leave={}))
+        return cls.of(model, inputs, axis)
 
     @classmethod
     def _placed(cls, model: nn.Module, inputs: Inputs, measured: Measured) -> Self:
@@ -114,14 +117,20 @@ class Forward:
             return ""
         return f"{name} is part of the encoder, whose sequence is held fixed; measured is {self.measured.name}."
 
-    def hidden(self, attach: Callable[[ExitStack], None] | None = None) -> Tensor | None:
-        """The last hidden state (S, L, d) of one run with what `attach` hangs on the model; else its first output."""
-        with interrupts_held() as interrupts, ExitStack() as stack:
-            stack.enter_context(measuring(self.model))
-            if attach is not None:
-                attach(stack)
-            with interrupts.let_through(), needing_a_driver(self.model):
-                output = self.backbone(*self.args, **self.kwargs)
+    def hidden(self, run: Callable[..., Any] = bare, **options: Any) -> Tensor | None:
+        """The last hidden state (S, L, d) of one of the `runs`, which takes the options; else its first output."""
+
+        def call() -> Any:
+            try:
+                return self.backbone(*self.args, **self.kwargs)
+            except RuntimeError as error:
+                if "active drivers" not in str(error):
+                    raise
+                from statesize.adapters.search.triton_interpreter import without_driver
+
+                raise without_driver(self.model) from error
+
+        output = run(self.model, call, **options)
         hidden: object = getattr(output, "last_hidden_state", None)
         return hidden if isinstance(hidden, Tensor) else _first_tensor(output)
 

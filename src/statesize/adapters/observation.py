@@ -10,7 +10,7 @@ from typing import Any, Protocol, cast
 import torch
 from torch import Tensor, nn
 
-from statesize.adapters.models.held import Autocast, named_parts, open_autocast
+from statesize.adapters.models.model_state import Autocast, named_parts, open_autocast
 from statesize.adapters.models.threads import in_this_thread
 from statesize.operators import Operator
 
@@ -29,7 +29,7 @@ class Frame:
 
 
 @dataclass(eq=False)
-class Running:
+class ModuleStack:
     """The modules that are running, outermost first."""
 
     module: nn.Module  # what runs: a model, or a module of it alone
@@ -37,6 +37,33 @@ class Running:
     frames: list[Frame] = field(default_factory=list[Frame])  # one for each
     exact: bool = False  # whether they compute in float64 throughout, for the T that is measured
     closed: bool = False  # whether what torch's public functions do now is no mixing of the model's own
+
+    @contextmanager
+    def watching(self, on_leave: Leave | None = None, name: str = "") -> Generator[None]:
+        """Keep track of the modules that run while this is open, of a module of this name in the model."""
+
+        def entering(name: str) -> Callable[..., None]:
+            def enter(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+                self.frames.append(Frame(name, module, args, kwargs))
+
+            return enter
+
+        def leave(module: nn.Module, args: tuple[Any, ...], output: object) -> None:
+            # A module below may have failed before its own hook could take it off.
+            while self.frames.pop().module is not module:
+                pass
+
+        def leaving(module: nn.Module, args: tuple[Any, ...], output: object) -> None:
+            cast("Leave", on_leave)(self.frame, output)
+
+        with ExitStack() as hooks:
+            for label, part in named_parts(self.module, name):
+                enter = in_this_thread(entering(label or type(part).__name__))
+                hooks.callback(part.register_forward_pre_hook(enter, prepend=True, with_kwargs=True).remove)
+                if on_leave is not None:
+                    hooks.callback(part.register_forward_hook(in_this_thread(leaving)).remove)
+                hooks.callback(part.register_forward_hook(in_this_thread(leave), always_call=True).remove)
+            yield
 
     @property
     def frame(self) -> Frame:
@@ -59,38 +86,17 @@ class Running:
 
 
 @contextmanager
-def running_modules(
-    module: nn.Module, length: int, on_leave: Leave | None = None, *, name: str = "", exact: bool = False
-) -> Generator[Running]:
-    """Keep track of the modules that run while this is open: of a model, or of a module of this name in it."""
-    running = Running(module, length, exact=exact)
-
-    def entering(name: str) -> Callable[..., None]:
-        def enter(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            running.frames.append(Frame(name, module, args, kwargs))
-
-        return enter
-
-    def leave(module: nn.Module, args: tuple[Any, ...], output: object) -> None:
-        # A module below may have failed before its own hook could take it off.
-        while running.frames.pop().module is not module:
-            pass
-
-    def leaving(module: nn.Module, args: tuple[Any, ...], output: object) -> None:
-        cast("Leave", on_leave)(running.frame, output)
-
-    with ExitStack() as hooks:
-        for label, part in named_parts(module, name):
-            enter = in_this_thread(entering(label or type(module).__name__))
-            hooks.callback(part.register_forward_pre_hook(enter, prepend=True, with_kwargs=True).remove)
-            if on_leave is not None:
-                hooks.callback(part.register_forward_hook(in_this_thread(leaving)).remove)
-            hooks.callback(part.register_forward_hook(in_this_thread(leave), always_call=True).remove)
+def running_modules(model: nn.Module, length: int, on_leave: Leave | None = None) -> Generator[ModuleStack]:
+    """Keep track of the modules of a model that run while this is open."""
+    running = ModuleStack(model, length)
+    with running.watching(on_leave):
         yield running
 
 
 Units = slice | Tensor
 
+DERIVATIVE = "derivative"
+"""The kind of a layer without a T, which is measured by its derivative."""
 SHARED = "#shared"
 """Behind the name of a mixer, where its heads are measured together."""
 EXACT = 1e-9
@@ -189,7 +195,7 @@ class Product:
     axis: int
 
 
-class Record(Protocol):
+class OnObservation(Protocol):
     """What a source hands its finds to."""
 
     def __call__(self, make: Callable[[], Observation], product: Product | None = None) -> Tensor | None:
@@ -201,7 +207,7 @@ class Record(Protocol):
         ...
 
 
-Source = Callable[[nn.Module, Running, Record], AbstractContextManager[None]]
+Source = Callable[[nn.Module, ModuleStack, OnObservation], AbstractContextManager[Any]]
 
 
 def chosen(units: Units, count: int, device: torch.device) -> Tensor:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal
@@ -14,9 +13,9 @@ from torch import Tensor, nn
 from statesize.adapters.calls import ArgumentCopies, Call, sampled
 from statesize.adapters.faithfulness import relative_difference
 from statesize.adapters.forward import Forward
-from statesize.adapters.models.held import device_of, open_autocast
-from statesize.adapters.models.threads import in_this_thread
-from statesize.adapters.other_mixing import position_axis
+from statesize.adapters.models.layout import position_axis
+from statesize.adapters.models.model_state import device_of, open_autocast
+from statesize.adapters.runs import bare, read
 from statesize.errors import ModelError
 
 
@@ -42,12 +41,7 @@ def read_calls(forward: Forward, calls: Sequence[Call]) -> Tensor | None:
         if call is not None:
             call.output = sampled(output)
 
-    def attach(hooks: ExitStack) -> None:
-        for module in expected:
-            hooks.callback(module.register_forward_pre_hook(in_this_thread(enter), with_kwargs=True).remove)
-            hooks.callback(module.register_forward_hook(in_this_thread(leave)).remove)
-
-    hidden = forward.hidden(attach)
+    hidden = forward.hidden(read, enter=dict.fromkeys(expected, enter), leave=dict.fromkeys(expected, leave))
     for module, of_module in expected.items():
         if entered[module] != len(of_module):
             raise ModelError(
@@ -59,7 +53,7 @@ def read_calls(forward: Forward, calls: Sequence[Call]) -> Tensor | None:
 
 def check_deterministic(forward: Forward, read: Tensor | None) -> None:
     """Refuse a model that, with nothing attached, gives another last hidden state than `read`, in any bit."""
-    unattached = forward.hidden(partial(_seeded_otherwise, device_of(forward.model)))
+    unattached = forward.hidden(bare, attach=partial(_seeded_otherwise, device_of(forward.model)))
     if unattached is None or read is None or _equal(unattached, read):
         return
     again = forward.hidden()
@@ -87,7 +81,7 @@ def where_they_differ(one: Tensor, other: Tensor, length: int) -> str:
     return f" (first at position {first}, by {size:.1e} of the largest value)"
 
 
-def _seeded_otherwise(device: torch.device, _: ExitStack) -> None:
+def _seeded_otherwise(device: torch.device, _: object) -> None:
     """Let a run begin with another state of the generators, which are put back after it."""
     torch.default_generator.manual_seed(torch.initial_seed() ^ 1)
     if device.type == "cuda":

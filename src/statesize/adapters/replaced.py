@@ -1,24 +1,22 @@
-"""Kernels seen where they are called, functions and parts replaced and put back, and Ctrl-C held back meanwhile."""
+"""Kernels seen where they are called, and functions and parts replaced and put back."""
 
 from __future__ import annotations
 
-import contextlib
 import inspect
-import signal
 import sys
 import threading
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
-from types import FrameType, ModuleType
+from types import ModuleType
 from typing import Any, Self, cast
 
-from torch import Tensor, nn, overrides
+from torch import Tensor, nn
 
 from statesize.adapters.models.in_double import arithmetic_of
 from statesize.adapters.models.threads import in_this_thread
-from statesize.adapters.observation import Observation, Record, Running, Source
+from statesize.adapters.observation import ModuleStack, Observation, OnObservation, Source
 from statesize.errors import ModelError
 
 
@@ -77,10 +75,10 @@ def with_first(result: Any, mixed: Tensor | None) -> Any:
 class _ByThread:
     """What a name of a source file means: in threads that have replaced it something else than in all others."""
 
-    lock = threading.Lock()
+    lock = threading.RLock()
 
-    def __init__(self, original: Any) -> None:
-        self.original = original
+    def __init__(self, file: ModuleType, name: str) -> None:
+        self.place, self.original = (file, name), vars(file)[name]
         self.replacements: dict[int, list[Any]] = {}  # by thread, the latest last
 
     @property
@@ -115,27 +113,42 @@ _REPLACED: dict[tuple[str, str], _ByThread] = {}
 @contextmanager
 def replaced(file: ModuleType, name: str, replacement: object) -> Generator[None]:
     """Let a name of a source file mean something else in this thread while this is open."""
-    thread, key = threading.get_ident(), (file.__name__, name)
+    key = file.__name__, name
     try:
         with _ByThread.lock:
-            both = _REPLACED.setdefault(key, _ByThread(vars(file)[name]))
-            both.replacements.setdefault(thread, []).append(replacement)
-            setattr(file, name, both)
+            _put(_REPLACED.setdefault(key, _ByThread(file, name)), [*replacements().get(key, ()), replacement])
         yield
     finally:
         with _ByThread.lock:
-            # An interrupt may have come before it.
-            if key in _REPLACED:
-                both = _REPLACED[key]
-                rest = [value for value in both.replacements.pop(thread, []) if value is not replacement]
-                both.replacements |= {thread: rest} if rest else {}
-                if not both.replacements:
-                    setattr(file, name, both.original)
-                    del _REPLACED[key]
+            rest = [value for value in replacements().get(key, ()) if value is not replacement]
+            put_back({**replacements(), key: rest})
+
+
+def replacements() -> dict[tuple[str, str], list[Any]]:
+    """What this thread has replaced, by file and name, the latest last."""
+    thread = threading.get_ident()
+    return {key: both.replacements[thread] for key, both in list(_REPLACED.items()) if thread in both.replacements}
+
+
+def put_back(before: Mapping[tuple[str, str], list[Any]]) -> None:
+    """Let names of source files mean in this thread what they meant before."""
+    with _ByThread.lock:
+        for key, both in list(_REPLACED.items()):
+            both.replacements.pop(threading.get_ident(), None)
+            if before.get(key):
+                _put(both, before[key])
+            elif not both.replacements:
+                setattr(*both.place, both.original)
+                del _REPLACED[key]
+
+
+def _put(both: _ByThread, values: list[Any]) -> None:
+    both.replacements[threading.get_ident()] = values
+    setattr(*both.place, both)
 
 
 def observed(
-    function: Callable[..., Any], running: Running, called: Callable[[ReplacedCall], Tensor | None]
+    function: Callable[..., Any], running: ModuleStack, called: Callable[[ReplacedCall], Tensor | None]
 ) -> Callable[..., Any]:
     """The pure-torch function of a kernel, whose calls are reported; what `called` returns takes its result's place."""
     body = pure_torch(function)
@@ -194,7 +207,7 @@ def is_a(module: nn.Module, classes: Sequence[str]) -> bool:
 
 @contextmanager
 def observing_parts(
-    running: Running, classes: Sequence[str], parts: Sequence[str], parse: Parse, record: Record
+    running: ModuleStack, classes: Sequence[str], parts: Sequence[str], parse: Parse, record: OnObservation
 ) -> Generator[None]:
     """Observe the mixers of some classes while this is open."""
     with ExitStack() as hooks:
@@ -213,7 +226,7 @@ def observing_parts(
 def source_of(classes: Sequence[str], parts: Sequence[str], parse: Parse) -> Source:
     """The source that observes the mixers of some classes by their parts."""
 
-    def observing(model: nn.Module, running: Running, record: Record) -> AbstractContextManager[None]:
+    def observing(model: nn.Module, running: ModuleStack, record: OnObservation) -> AbstractContextManager[None]:
         del model
         return observing_parts(running, classes, parts, parse, record)
 
@@ -227,7 +240,9 @@ def _keeping(kept: dict[str, PartCall], part: str) -> Callable[..., None]:
     return store
 
 
-def _recording(running: Running, kept: dict[str, PartCall], parse: Parse, record: Record) -> Callable[..., None]:
+def _recording(
+    running: ModuleStack, kept: dict[str, PartCall], parse: Parse, record: OnObservation
+) -> Callable[..., None]:
     def returned(module: nn.Module, args: tuple[Any, ...], output: object) -> None:
         try:
             record(partial(parse, MixerCall(running.frame.name, module, dict(kept))))
@@ -235,61 +250,3 @@ def _recording(running: Running, kept: dict[str, PartCall], parse: Parse, record
             kept.clear()
 
     return returned
-
-
-class Interrupts:
-    """Whether an interrupt is let through at this moment."""
-
-    def __init__(self, handler: Callable[[int, FrameType | None], object]) -> None:
-        self._handler = handler
-        self._through = False
-        self._waiting = False
-
-    def arrived(self, number: int, frame: FrameType | None) -> None:
-        """The handler of the signal."""
-        if not self._through or _switches_modes(frame):
-            self._waiting = True
-            return
-        # What it unwinds must not be interrupted again.
-        self._through = False
-        self._handler(number, frame)
-
-    @contextmanager
-    def let_through(self) -> Generator[None]:
-        """Let interrupts through while this is open, first one that has been waiting."""
-        self._through = True
-        try:
-            self.deliver()
-            yield
-        finally:
-            self._through = False
-
-    def deliver(self) -> None:
-        """Hand over an interrupt that has been waiting."""
-        if self._waiting:
-            self._waiting = False
-            self._handler(signal.SIGINT, None)
-
-
-@contextmanager
-def interrupts_held() -> Generator[Interrupts]:
-    """Hold back Ctrl-C while this is open, except where it is let through; one that waited is delivered at the end."""
-    handler = signal.getsignal(signal.SIGINT)
-    if threading.current_thread() is not threading.main_thread() or not callable(handler):
-        # No handler of Python's runs in other threads, and what is ignored stays ignored.
-        yield Interrupts(lambda number, frame: None)
-        return
-    interrupts = Interrupts(handler)
-    try:
-        signal.signal(signal.SIGINT, interrupts.arrived)
-        yield interrupts
-    finally:
-        signal.signal(signal.SIGINT, handler)
-        interrupts.deliver()
-
-
-def _switches_modes(frame: FrameType | None) -> bool:
-    """Whether torch is about to put back a mode of its functions, which would else stay off, or come back later."""
-    while frame is not None and frame.f_code.co_filename == contextlib.__file__:
-        frame = frame.f_back
-    return frame is not None and frame.f_code.co_filename == overrides.__file__

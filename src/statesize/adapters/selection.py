@@ -7,7 +7,7 @@ from typing import cast
 
 from torch import nn
 
-from statesize.adapters.models.held import named_parts, plain_name
+from statesize.adapters.models.model_state import named_parts, plain_name
 from statesize.adapters.observation import SHARED
 from statesize.check import refuse, require_kind, whole_number
 from statesize.errors import InputError, ModelError
@@ -81,6 +81,25 @@ def _unobserved(members: Mapping[str, nn.Module], ran: set[str], mixers: list[st
 
 
 Layers = int | str | Sequence[int | str] | None
+
+
+# Packages whose modules are compared with oracles of their own: other modules are of the model's author.
+_KNOWN = ("transformers", "fla", "statesize", "xlstm", "mamba_ssm", "torch")
+
+
+def is_own_code(module: nn.Module) -> bool:
+    """Whether a module's forward was written by the author of the model, and by no library that is known here."""
+    return type(module).__module__.split(".")[0] not in _KNOWN or "forward" in vars(module)
+
+
+def is_recurrent(module: nn.Module) -> bool:
+    """Whether a module is a recurrence whose next state is no linear function of what enters."""
+    return isinstance(module, nn.RNNBase) or type(module).__name__ == "sLSTMLayer"
+
+
+def is_searched(module: nn.Module) -> bool:
+    """Whether a module may mix positions by code that no adapter knows, which only a search finds."""
+    return is_own_code(module) or isinstance(module, nn.MultiheadAttention | nn.Sequential)
 
 
 class NothingMeasuredError(ModelError):

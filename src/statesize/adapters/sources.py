@@ -5,39 +5,64 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Generator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cache
-from importlib import resources
+from importlib import import_module, resources
 from typing import Any
 
 from torch import nn
 
-from statesize.adapters.fla import mamba as fla_mamba
-from statesize.adapters.fla import source as fla
-from statesize.adapters.kernels import attention, convolutions, flex_attention, recurrent_layers, scans, softmax_tap
-from statesize.adapters.observation import Record, Running, Source
+from statesize.adapters.observation import ModuleStack, OnObservation, Source
+from statesize.adapters.replaced import source_files
+from statesize.adapters.search import softmax_tap
 
+
+def named(module: str, *names: str, observing: str = "observing") -> Source:
+    """A source that is imported where the files of a model's layers name one of some classes or functions."""
+
+    def watch(model: nn.Module, running: ModuleStack, record: OnObservation) -> AbstractContextManager[Any]:
+        if names_of(model).isdisjoint(names):
+            return nullcontext()
+        return getattr(import_module(f"statesize.adapters.{module}"), observing)(model, running, record)
+
+    return watch
+
+
+def names_of(model: nn.Module) -> set[str]:
+    """The names of the classes of a model's parts, and all in their files; of libraries, that they were imported."""
+    files = source_files(model)
+    own = any(not file.__name__.startswith(("torch.", "transformers.")) for file in files)
+    libraries = {"fla", *(["torch.nn.attention.flex_attention"] if own else [])} & sys.modules.keys()
+    classes = {kind.__name__ for own in set(map(type, model.modules())) for kind in own.__mro__}
+    return libraries.union(classes, *map(vars, files))
+
+
+_SHORT = ("Lfm2ShortConv", "Lfm2MoeShortConv", "Lfm3ShortConv", "causal_conv1d_fn", "RecurrentGemmaRecurrentBlock")
+_SCANS = (
+    *("mamba_selective_scan", "mamba2_chunk_scan", "torch_chunk_gated_delta_rule", "chunk_kimi_delta_attention"),
+    *("rwkv_linear_attention", "causal_conv1d_fn", "mamba2_split_conv1d_scan_combined"),
+)
 # One line a source: while `observing(model, running, record)` is open, each call of its kernels makes one Observation.
 SOURCES: tuple[Source, ...] = (
-    attention.observing,
+    named("kernels.attention", "ALL_ATTENTION_FUNCTIONS", "DiffLlamaAttention"),
     softmax_tap.observing,
-    flex_attention.observing,
-    scans.observing,
-    convolutions.observing,
-    recurrent_layers.observing_rg_lru,
-    recurrent_layers.observing_mlstm,
-    recurrent_layers.observing_lightning,
+    named("kernels.flex_attention", "torch.nn.attention.flex_attention"),
+    named("kernels.scans", *_SCANS),
+    named("kernels.convolutions", *_SHORT),
+    named("kernels.recurrent_layers", "RecurrentGemmaRecurrentBlock", observing="observing_rg_lru"),
+    named("kernels.recurrent_layers", "xLSTMLayer", "mLSTMCell", observing="observing_mlstm"),
+    named("kernels.recurrent_layers", "MiniMaxLightningAttention", observing="observing_lightning"),
+    named("fla.source", "fla"),
+    named("fla.mamba", "fla"),
 )
-# Only where a model brought fla with it.
-FLA_SOURCES: tuple[Source, ...] = (fla.observing, fla_mamba.observing)
 
 
 @contextmanager
-def observing_all(model: nn.Module, running: Running, record: Record) -> Generator[None]:
+def observing_all(model: nn.Module, running: ModuleStack, record: OnObservation) -> Generator[None]:
     """Open every source."""
     with ExitStack() as sources:
-        for source in (*SOURCES, *(FLA_SOURCES if "fla" in sys.modules else ())):
+        for source in SOURCES:
             sources.enter_context(source(model, running, record))
         yield
 
@@ -56,7 +81,7 @@ STATE_SIZES: dict[str, str] = {
     "rwkv": "1",
     "rg-lru": "1",
     "short convolution": "kernel - 1",
-    # Of flash-linear-attention.
+    # Kinds of flash-linear-attention.
     "gla": "key dimension",
     "simple gla": "key dimension",
     "retention": "key dimension",

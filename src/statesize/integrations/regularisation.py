@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from statesize.adapters.kernels import scans
 from statesize.adapters.models.threads import in_this_thread
-from statesize.adapters.observation import Frame, Observation, Running
+from statesize.adapters.observation import Frame, ModuleStack, Observation
 from statesize.adapters.selection import find_mixers
 from statesize.check import all_finite, require_count, require_kind, require_real
 from statesize.errors import InputError, ModelError
@@ -106,7 +106,7 @@ def mixer_calls(model: nn.Module) -> Generator[list[MixerCall]]:
     """
     calls: list[MixerCall] = []
     # Error messages of kernels name the innermost running module; here it is always the model.
-    running = Running(model, 0, [Frame(type(model).__name__, model, (), {})])
+    running = ModuleStack(model, 0, [Frame(type(model).__name__, model, (), {})])
 
     def record_module(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         hidden: object = args[0] if args else next(iter(kwargs.values()), None)

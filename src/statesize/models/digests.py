@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from statesize.adapters.models.held import mapped
+from statesize.adapters.models.model_state import mapped
 from statesize.texts.arguments import Arguments, Given
 
 

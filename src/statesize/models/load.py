@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from statesize.adapters.models.held import adapter_states, hold_in_single, low_bytes, stored_dtype
 from statesize.adapters.models.inputs import measurable
+from statesize.adapters.models.model_state import adapter_states, hold_in_single, low_bytes, stored_dtype
 from statesize.check import require_kind
 from statesize.errors import FileError, InputError
 from statesize.io.machine import free_bytes

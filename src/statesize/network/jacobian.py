@@ -14,9 +14,10 @@ from torch import Tensor, nn
 
 from statesize.adapters.faithfulness import bound, relative_difference
 from statesize.adapters.forward import Forward
-from statesize.adapters.models.held import mapped, measuring, pretrained_models, stored_dtype
 from statesize.adapters.models.inputs import Inputs, measurable
+from statesize.adapters.models.model_state import mapped, pretrained_models, stored_dtype
 from statesize.adapters.reference import check_deterministic
+from statesize.adapters.runs import eval_mode
 from statesize.check import refuse, require_kind
 from statesize.errors import InputError, ModelError
 from statesize.network.span import Span
@@ -132,14 +133,14 @@ def copies(
                 if part.config._attn_implementation == "flex_attention":
                     # It has no derivatives of derivatives, and on a CPU none at all.
                     part.set_attn_implementation("eager")
-            contexts.enter_context(measuring(copied))
+            contexts.enter_context(eval_mode(copied))
             # Frames are taken in the dtype of the weights.
             placed = replace(original, model=copied, backbone=Forward.backbone_of(copied, input_ids))
             return Span(_converted(placed, dtype), start, end)
 
         exact = span_of_copy(torch.float64)
         single = span_of_copy(torch.float32) if precision == "single" else None
-        contexts.enter_context(measuring(module))
+        contexts.enter_context(eval_mode(module))
         difference = _run_difference(original, exact, start, end)
         yield Copies(exact, single, difference, cut.positions)
 

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from statesize.adapters.capture import capture
 from statesize.adapters.captured import Captured
 from statesize.adapters.forward import Forward
-from statesize.adapters.models.held import named_parts
 from statesize.adapters.models.inputs import Inputs, measurable
+from statesize.adapters.models.model_state import named_parts
 from statesize.measurement.measurement import Measurement, measure
 from statesize.network.network import NetworkEss
 from statesize.operators import Convolution, Operator

@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import nn
 
-from statesize.adapters.derivative import KIND
+from statesize.adapters.observation import DERIVATIVE
 from statesize.check import refuse, whole_number
 from statesize.measurement.settings import Channels, Layers, Positions, Settings
 from statesize.models.digests import tensors_sha256
@@ -175,7 +175,7 @@ def _plan(trial: Trial, beginning: Trial, lengths: Sequence[int], sequences: int
         block = mixer.work.block * mixer.work.unit_bytes + mixer.work.shared_bytes
         seconds.append(max(seconds.pop(), spent) if mixer.beside else spent)
         memory.append(memory.pop() + block if mixer.beside else block)
-        few = mixer.kind == KIND and mixer.engine == ImplicitEngine.name
+        few = mixer.kind == DERIVATIVE and mixer.engine == ImplicitEngine.name
         cuts = [trial.settings.cut(length, few=few) for length in lengths]
         planned.append(
             PlannedMixer(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -15,8 +14,8 @@ from torch import Tensor, nn
 from statesize.adapters import capture
 from statesize.adapters.forward import Forward
 from statesize.adapters.models.inputs import Inputs, measurable
-from statesize.adapters.observation import Observation, running_modules
-from statesize.adapters.sources import observing_all
+from statesize.adapters.observation import ModuleStack, Observation
+from statesize.adapters.runs import observed
 from statesize.check import refuse
 from statesize.errors import ModelError
 from statesize.models.files import write_digest
@@ -122,11 +121,8 @@ def observe(model: nn.Module, input_ids: Inputs, take: Callable[[Observation], N
     model = measurable(model)
     forward = Forward.of(model, input_ids)
 
-    def attach(stack: ExitStack) -> None:
-        running = stack.enter_context(running_modules(model, forward.length))
-        stack.enter_context(observing_all(model, running, lambda make, product=None: take(make())))
-
-    forward.hidden(attach)
+    running = ModuleStack(model, forward.length)
+    forward.hidden(observed, running=running, record=lambda make, product=None: take(make()))
 
 
 class HubModel(Reducible):

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from statesize.adapters.models.held import logits_of
+from statesize.adapters.models.model_state import logits_of
 from statesize.errors import InputError
 from statesize.measurement.statistics import Interval, student_t
 from statesize.texts.tokens import AnyTokenizer, plain_ids, special_ids

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from statesize.adapters.forward import Forward
-from statesize.adapters.models.held import known_options
-from statesize.adapters.observation import Observation, Product, Running, running_modules
-from statesize.adapters.sources import observing_all
+from statesize.adapters.models.model_state import known_options
+from statesize.adapters.observation import ModuleStack, Observation, Product
+from statesize.adapters.runs import observed
 from statesize.errors import ModelError
 from statesize.operators import Dense, Operator
 from statesize.truncation.blocks import CutRun, MixerSpectra, PastBlock
@@ -42,22 +42,22 @@ class Cutting:
     run: CutRun | None = None
     spectra: dict[str, MixerSpectra] = field(default_factory=dict[str, MixerSpectra])
     _calls: Counter[str] = field(default_factory=Counter[str], init=False)
-    _running: Running = field(init=False)
+    _running: ModuleStack = field(init=False)
 
     def logits(self, forward: Forward) -> Tensor:
         """Logits of the positions from the cut on but the last, (L − i − 1, V) float32, of a run like this."""
         count = forward.length - self.cut
 
         def attach(stack: ExitStack) -> None:
-            self._running = stack.enter_context(running_modules(forward.model, forward.length))
             for name, module in self.own.items():
                 original = cast("Any", module).mixed_values
                 vars(module)["mixed_values"] = self._mixing(name, module, original)
                 stack.callback(vars(module).pop, "mixed_values")
-            stack.enter_context(observing_all(forward.model, self._running, self._observe))
 
         kept = known_options(forward.model, logits_to_keep=count)
-        logits = replace(forward, backbone=forward.model, kwargs={**forward.kwargs, **kept}).hidden(attach)
+        whole = replace(forward, backbone=forward.model, kwargs={**forward.kwargs, **kept})
+        self._running = ModuleStack(forward.model, forward.length)
+        logits = whole.hidden(observed, running=self._running, record=self._observe, attach=attach)
         if logits is None:
             raise ModelError(f"{type(forward.model).__name__} must return logits, got no tensor. Load a causal model.")
         return logits[0, -count:-1].float()

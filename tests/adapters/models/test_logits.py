@@ -4,7 +4,7 @@ import torch
 from oracles.attention_models import attention_model, token_ids
 from torch import nn
 
-from statesize.adapters.models.held import logits_of
+from statesize.adapters.models.model_state import logits_of
 
 
 @torch.no_grad()

@@ -9,8 +9,13 @@ from oracles.recurrent_models import tiny_model
 from torch import nn
 
 from statesize.adapters import capture
-from statesize.adapters.models.held import in_single, single_precision, stored_dtype, stored_element_size
+from statesize.adapters.models.model_state import hold_at_least, in_single, stored_dtype, stored_element_size
+from statesize.adapters.runs import bare
 from statesize.errors import ModelError
+
+
+def in_float32(model, call):
+    return bare(model, call, attach=lambda _: hold_at_least(model, torch.float32))
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -57,8 +62,8 @@ def test_the_same_tensors_come_back_and_tied_ones_stay_tied():
 
 def test_an_embedding_is_looked_up_as_it_is():
     embedding = nn.Embedding(5, 3, dtype=torch.bfloat16)
-    with single_precision(embedding):
-        assert embedding.weight.dtype == torch.bfloat16
+    hold_at_least(embedding, torch.float32)
+    assert embedding.weight.dtype == torch.bfloat16
 
 
 def test_weights_used_without_calling_their_module_are_upcast_too():
@@ -80,16 +85,14 @@ def test_weights_used_without_calling_their_module_are_upcast_too():
             return self.layers[0](hidden + self.shift)
 
     model = Model().half()
-    with torch.no_grad(), single_precision(model):
-        result = model(torch.ones(1, 3))
+    result = in_float32(model, lambda: model(torch.ones(1, 3)))
     expected = copy.deepcopy(model).float()(torch.ones(1, 3))
     assert torch.equal(result, expected)
 
 
 def test_stored_size_is_not_that_of_the_copy():
     model = nn.Linear(2, 2).bfloat16()
-    with single_precision(model):
-        assert (model.weight.element_size(), stored_element_size(model)) == (4, 2)
+    assert in_float32(model, lambda: (model.weight.element_size(), stored_element_size(model))) == (4, 2)
     assert (stored_element_size(model), stored_element_size(nn.Identity())) == (2, 4)
 
 
@@ -113,12 +116,11 @@ def test_weights_come_back_after_an_error():
     weights = list(model.parameters())
 
     def interrupted():
-        with single_precision(model):
-            assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
-            raise KeyboardInterrupt
+        assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+        raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        interrupted()
+        in_float32(model, interrupted)
     assert all(found is weight for found, weight in zip(model.parameters(), weights, strict=True))
 
 

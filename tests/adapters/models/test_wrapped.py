@@ -11,7 +11,7 @@ from oracles.recurrent_models import tiny_model
 from torch import nn
 
 import statesize as ss
-from statesize.adapters.models.held import plain_name, unwrapped
+from statesize.adapters.models.model_state import plain_name, unwrapped
 from statesize.errors import InputError, ModelError
 from statesize.models.load import model_facts
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from statesize.adapters.observation import Running, Units, chosen, take
+from statesize.adapters.observation import ModuleStack, Units, chosen, take
 from statesize.adapters.replaced import first
 from statesize.errors import ModelError
 
@@ -35,7 +35,12 @@ class FlaCall:
 
     @classmethod
     def made(
-        cls, running: Running, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], result: Any
+        cls,
+        running: ModuleStack,
+        function: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        result: Any,
     ) -> FlaCall:
         """A call by the module that runs, with packed sequences of the text's length unpacked."""
         bound = inspect.signature(function).bind(*args, **kwargs)

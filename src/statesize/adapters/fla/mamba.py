@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn import functional
 
 from statesize.adapters.kernels.scans import chunk_scan, selective_scan
-from statesize.adapters.observation import Observation, Record, Running
+from statesize.adapters.observation import ModuleStack, Observation, OnObservation
 from statesize.adapters.replaced import MixerCall, ReplacedCall, observing_parts
 
 _TILED = (
@@ -22,7 +22,7 @@ _TILED = (
 
 
 @contextmanager
-def observing(model: nn.Module, running: Running, record: Record) -> Generator[None]:
+def observing(model: nn.Module, running: ModuleStack, record: OnObservation) -> Generator[None]:
     """Observe the Mamba and Mamba-2 layers of fla by their parts."""
     del model
     files = {type(module).__module__ for module in running.module.modules()}

@@ -32,9 +32,9 @@ from statesize.adapters.fla.formulas import (
     rwkv7,
     simple,
 )
-from statesize.adapters.fla.impulses import Impulses, by_impulses, softmax_attention
-from statesize.adapters.observation import Observation, Product, Record, Running, Units
+from statesize.adapters.observation import ModuleStack, Observation, OnObservation, Product, Units
 from statesize.adapters.replaced import first, meanings, replaced, source_files, with_first
+from statesize.adapters.search.fla_impulses import Impulses, by_impulses, softmax_attention
 from statesize.errors import ModelError
 from statesize.operators import Operator
 
@@ -162,7 +162,7 @@ _PACKAGES = ("fla", "flash_attn")
 
 
 @contextmanager
-def observing(model: nn.Module, running: Running, record: Record) -> Generator[None]:
+def observing(model: nn.Module, running: ModuleStack, record: OnObservation) -> Generator[None]:
     """Observe the kernels of fla that the files of a model's layers have imported."""
     # The functions themselves run, with their decorators, which choose between implementations.
     with ExitStack() as changes:
@@ -195,7 +195,7 @@ def _is_kernel(function: object) -> bool:
     return {"q", "k", "v"} <= set(inspect.signature(function).parameters)
 
 
-def _observed(function: Callable[..., Any], running: Running, record: Record) -> Callable[..., Any]:
+def _observed(function: Callable[..., Any], running: ModuleStack, record: OnObservation) -> Callable[..., Any]:
     @wraps(function)
     def kernel(*args: Any, **kwargs: Any) -> Any:
         # What the kernel does inside is no mixing of its own.
@@ -209,7 +209,7 @@ def _observed(function: Callable[..., Any], running: Running, record: Record) ->
     return kernel
 
 
-def _parsed(running: Running, function: Callable[..., Any], args: Any, kwargs: Any, result: Any) -> Any:
+def _parsed(running: ModuleStack, function: Callable[..., Any], args: Any, kwargs: Any, result: Any) -> Any:
     return replace(parse(FlaCall.made(running, function, args, kwargs, result)), in_double=False)
 
 
@@ -221,7 +221,7 @@ def stepped(call: FlaCall) -> Tensor | None:
     """What fla's own step form makes of a chunked kernel's arguments, (S, L, H, P); None where it has none."""
     if not call.kernel.startswith(_CHUNKED):
         return None
-    # Of "fla.ops.rwkv7.chunk", the package: both forms stand there.
+    # The package of "fla.ops.rwkv7.chunk" has both forms.
     package = import_module(".".join(call.function.__module__.split(".")[:3]))
     form = getattr(package, _STEPPED + call.kernel.removeprefix(_CHUNKED), None)
     if form is None:

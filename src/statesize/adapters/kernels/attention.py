@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from statesize.adapters.kernels.plain_attention import PlainAttention, is_band
 from statesize.adapters.kernels.probabilities import Mixing, observed_mixing, observed_plain, visible_keys
-from statesize.adapters.models.held import in_single, uncompiled
 from statesize.adapters.models.in_double import arithmetic_of
-from statesize.adapters.observation import Observation, Product, Record, Running, random_like
+from statesize.adapters.models.model_state import in_single, uncompiled
+from statesize.adapters.observation import ModuleStack, Observation, OnObservation, Product, random_like
 from statesize.adapters.replaced import (
     MixerCall,
     is_a,
@@ -39,7 +39,7 @@ Change = Callable[[str, Attend], Attend]
 
 
 @contextmanager
-def observing(model: nn.Module, running: Running, record: Record) -> Generator[None]:
+def observing(model: nn.Module, running: ModuleStack, record: OnObservation) -> Generator[None]:
     """Watch every attention function that a transformers model takes from the registry."""
     # Configuration and registry stay as they are, because some models make their mask by the implementation's name. The
     # function that the model takes is the one that computes; the observation calls it, or the eager one of the model's
@@ -100,7 +100,7 @@ class _Called:
 
     def __init__(
         self,
-        running: Running,
+        running: ModuleStack,
         implementation: str,
         function: Attend,
         module: nn.Module,

@@ -10,9 +10,9 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from statesize.adapters.kernels.own_cache import convolution_bytes
+from statesize.adapters.kernels.own_cache import SHORT_CONVOLUTION, convolution_bytes
 from statesize.adapters.kernels.scans import CONVOLUTION
-from statesize.adapters.observation import Observation, Record, Running, Units, take
+from statesize.adapters.observation import ModuleStack, Observation, OnObservation, Units, take
 from statesize.adapters.replaced import (
     MixerCall,
     ReplacedCall,
@@ -26,12 +26,11 @@ from statesize.adapters.replaced import (
 from statesize.operators import Convolution
 from statesize.operators.stepped import DelayedRecurrence
 
-SHORT_CONVOLUTION = "short convolution"
 GATED = ("Lfm2ShortConv", "Lfm2MoeShortConv", "Lfm3ShortConv")
 
 
 @contextmanager
-def observing(model: nn.Module, running: Running, record: Record) -> Generator[None]:
+def observing(model: nn.Module, running: ModuleStack, record: OnObservation) -> Generator[None]:
     """Observe gated convolutions, and the short convolutions before scans and delta rules and before an RG-LRU."""
 
     def called(call: ReplacedCall) -> None:

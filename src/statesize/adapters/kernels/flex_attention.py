@@ -13,13 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from statesize.adapters.kernels.probabilities import Mixing, observed_mixing
-from statesize.adapters.models.held import in_single
-from statesize.adapters.observation import Observation, Product, Record, Running, random_like
+from statesize.adapters.models.model_state import in_single
+from statesize.adapters.observation import ModuleStack, Observation, OnObservation, Product, random_like
 from statesize.adapters.replaced import first, meanings, replaced, source_files, with_first
 
 
 @contextmanager
-def observing(model: nn.Module, running: Running, record: Record) -> Generator[None]:
+def observing(model: nn.Module, running: ModuleStack, record: OnObservation) -> Generator[None]:
     """Observe flex_attention, compiled or not, by the names that it has in the files of a model's layers."""
     with ExitStack() as changes:
         for file in source_files(model) if "torch.nn.attention.flex_attention" in sys.modules else ():
@@ -41,7 +41,7 @@ def _functions(file: ModuleType) -> dict[str, Callable[..., Any]]:
     }
 
 
-def _observed(function: Callable[..., Any], running: Running, record: Record) -> Callable[..., Any]:
+def _observed(function: Callable[..., Any], running: ModuleStack, record: OnObservation) -> Callable[..., Any]:
     @wraps(function)
     def attend(query: Tensor, key: Tensor, value: Tensor, *args: Any, **kwargs: Any) -> Any:
         # The softmax that it computes inside is this mixing itself.

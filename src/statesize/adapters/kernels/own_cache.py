@@ -10,9 +10,10 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from statesize.adapters.models.held import stored_element_size
+from statesize.adapters.models.model_state import stored_element_size
 from statesize.adapters.replaced import is_a
 
+SHORT_CONVOLUTION = "short convolution"
 # They compute in float32 what they store, whatever the dtype of their weights.
 _IN_SINGLE = (
     "InklingShortConvolution",

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from statesize.adapters.models.held import stored_element_size
-from statesize.adapters.observation import Observation, Record, Running, Units, take
+from statesize.adapters.models.model_state import stored_element_size
+from statesize.adapters.observation import ModuleStack, Observation, OnObservation, Units, take
 from statesize.adapters.replaced import MixerCall, first, is_a, observing_parts, source_of
 from statesize.errors import ModelError
 from statesize.operators import Recurrence
@@ -74,7 +74,7 @@ _observing_cells = source_of(("mLSTMCell",), ("igate", "fgate", "outnorm"), mlst
 
 
 @contextmanager
-def observing_mlstm(model: nn.Module, running: Running, record: Record) -> Generator[None]:
+def observing_mlstm(model: nn.Module, running: ModuleStack, record: OnObservation) -> Generator[None]:
     """Observe the mLSTM layers of a model of transformers, or of the package xlstm."""
     with _observing_layers(model, running, record), _observing_cells(model, running, record):
         yield
@@ -104,7 +104,7 @@ _RATE = -8.0  # log a_t = −8 r_t softplus(Λ)
 
 
 @contextmanager
-def observing_rg_lru(model: nn.Module, running: Running, record: Record) -> Generator[None]:
+def observing_rg_lru(model: nn.Module, running: ModuleStack, record: OnObservation) -> Generator[None]:
     """Observe the RG-LRU blocks of a model."""
     del model
     with ExitStack() as states:

@@ -14,12 +14,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from statesize.adapters.models.held import stored_element_size
+from statesize.adapters.models.model_state import stored_element_size
 from statesize.adapters.observation import (
+    ModuleStack,
     Observation,
+    OnObservation,
     Product,
-    Record,
-    Running,
     Units,
     chosen,
     random_like,
@@ -222,7 +222,7 @@ _WHOLE_BLOCK = "mamba2_split_conv1d_scan_combined"
 
 
 @contextmanager
-def observing(model: nn.Module, running: Running, record: Record) -> Generator[None]:
+def observing(model: nn.Module, running: ModuleStack, record: OnObservation) -> Generator[None]:
     """Observe the scans of a model; while this is open they and their short convolutions run in pure torch."""
 
     def recorder(scan: Scan) -> Callable[[ReplacedCall], Tensor | None]:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 
-from statesize.adapters.models.held import at_least
+from statesize.adapters.models.model_state import hold_at_least
 
 
 @contextmanager
@@ -25,11 +25,10 @@ def differentiable(dtype: torch.dtype) -> Generator[None]:
         yield
 
 
-@contextmanager
-def double_precision(module: nn.Module) -> Generator[None]:
-    """Let a module compute in float64: its weights and buffers, and what it casts or makes on its way."""
-    with at_least(module, torch.float64), _InDouble():
-        yield
+def hold_in_double(module: nn.Module) -> None:
+    """Let a module compute in float64 until its run ends: its weights, and what it casts or makes on its way."""
+    hold_at_least(module, torch.float64)
+    _InDouble().__enter__()
 
 
 def arithmetic_of(tensor: Tensor) -> AbstractContextManager[object]:

@@ -10,7 +10,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from statesize.adapters.models.held import pretrained_models, unwrapped
+from statesize.adapters.models.model_state import pretrained_models, unwrapped
 from statesize.adapters.models.quantised import dequantised
 from statesize.check import refuse, whole_number
 from statesize.errors import InputError, ModelError

@@ -1,15 +1,13 @@
-"""On which dimension of frames (B, L, W) the positions lie, by the modules that take them."""
+"""On which dimension of a tensor the positions lie: by its shape, of frames (B, L, W) by the modules that take them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import ExitStack
 from itertools import permutations
 from typing import Any
 
 from torch import Tensor, nn
 
-from statesize.adapters.models.threads import in_this_thread
 from statesize.errors import InputError
 
 # By the layout that torch gives them: their inputs are (B, C, L), or (…, C), or (L, B, C) without `batch_first`.
@@ -18,13 +16,21 @@ _CHANNELS_LAST = (nn.Linear, nn.LayerNorm, nn.RMSNorm)
 _POSITIONS_FIRST = (nn.RNNBase, nn.MultiheadAttention)
 
 
-def axis_by_modules(model: nn.Module, frames: Tensor, run: Callable[[Callable[[ExitStack], None]], object]) -> int:
+def position_axis(tensor: Tensor, length: int) -> int | None:
+    """The dimension of positions, of a tensor of hidden states, heads or ids; None where none has their number."""
+    order = {1: (0,), 2: (1, 0), 3: (1, 0, 2), 4: (2, 1, 3)}.get(tensor.ndim, ())
+    return next((axis for axis in order if tensor.shape[axis] == length), None)
+
+
+def axis_by_modules(
+    model: nn.Module, frames: Tensor, run: Callable[[dict[nn.Module, Callable[..., None]]], object]
+) -> int:
     """The dimension of positions: 1, unless the modules that take the frames (transposed, or as they are) say another.
 
     Args:
         model: The model.
         frames: What it takes, of three dimensions.
-        run: Runs it with what it is given attached.
+        run: Runs it and lets functions read what enters its modules.
 
     Returns:
         0, 1 or 2.
@@ -44,13 +50,8 @@ def axis_by_modules(model: nn.Module, frames: Tensor, run: Callable[[Callable[[E
         elif not first:
             first.append((module, _by_layout(module, _order_by_sizes(frames, taken, module))))
 
-    def attach(stack: ExitStack) -> None:
-        for module in model.modules():
-            if isinstance(module, (*_CHANNELS_SECOND, *_CHANNELS_LAST, *_POSITIONS_FIRST)):
-                hook = in_this_thread(look)
-                stack.callback(module.register_forward_pre_hook(hook, with_kwargs=True).remove)
-
-    run(attach)
+    takers = (*_CHANNELS_SECOND, *_CHANNELS_LAST, *_POSITIONS_FIRST)
+    run({module: look for module in model.modules() if isinstance(module, takers)})
     told = itself or first
     possible = {0, 1, 2}.intersection(*(axes for _, axes in told))
     if 1 in possible:

@@ -4,37 +4,23 @@ from __future__ import annotations
 
 import functools
 import threading
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
-from torch import nn
-
 # One for all models: a run also holds switches and random states of torch, which the process has once.
-_RUNS = threading.RLock()
+ONE_RUN = threading.RLock()
 
 
-@contextmanager
-def one_run(model: nn.Module) -> Generator[None]:
-    """Let no other thread measure while this is open; one that calls the model waits until it is as before."""
-    with _RUNS:
-        attributes = vars(model)
-        own, forward = attributes.get("forward"), model.forward
+def in_turn(forward: Callable[..., Any]) -> Callable[..., Any]:
+    """The forward of a model that runs: other threads that call it wait until the model is as before."""
 
-        @functools.wraps(forward)
-        def in_turn(*args: Any, **kwargs: Any) -> Any:
-            # A call that waited keeps the next run waiting, which would change the model under it.
-            with _RUNS:
-                return forward(*args, **kwargs)
+    @functools.wraps(forward)
+    def wait(*args: Any, **kwargs: Any) -> Any:
+        # A call that waited keeps the next run waiting, which would change the model under it.
+        with ONE_RUN:
+            return forward(*args, **kwargs)
 
-        try:
-            attributes["forward"] = in_turn
-            yield
-        finally:
-            if own is None:
-                attributes.pop("forward", None)
-            else:
-                attributes["forward"] = own
+    return wait
 
 
 def in_this_thread(hook: Callable[..., Any]) -> Callable[..., Any]:
@@ -44,4 +30,5 @@ def in_this_thread(hook: Callable[..., Any]) -> Callable[..., Any]:
     def here(*args: Any) -> Any:
         return hook(*args) if threading.get_ident() == thread else None
 
+    here.thread = thread  # pyright: ignore[reportFunctionMemberAccess]
     return here

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from statesize.adapters.models.held import evaluating
+from statesize.adapters.models.model_state import evaluating
 from statesize.check import refuse, require_count, require_kind, require_real
 from statesize.errors import InputError
 from statesize.lab.mixers.mixer import HeadMixer, Mixer

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from statesize.adapters.capture import capture
-from statesize.adapters.models.held import pretrained_models
 from statesize.adapters.models.inputs import Inputs
+from statesize.adapters.models.model_state import pretrained_models
 from statesize.check import require_real
 from statesize.errors import InputError, ModelError
 from statesize.lab.training.decay_search import (

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from statesize.adapters.models.held import evaluating
+from statesize.adapters.models.model_state import evaluating
 from statesize.check import require_count, require_kind
 from statesize.errors import InputError, StatesizeError
 from statesize.integrations.regularisation import mixer_calls

@@ -11,8 +11,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from statesize.adapters.models.held import measuring
 from statesize.adapters.models.threads import in_this_thread
+from statesize.adapters.runs import eval_mode
 from statesize.measurement.metrics import entropy_ess
 from statesize.reduction.cache.budgets import GRID, at_shares
 from statesize.reduction.cache.prefix import Following, Prefix, PrefixLayer, following_logits, read_prefix
@@ -97,7 +97,7 @@ def norms_after(model: nn.Module, prefix: Prefix) -> dict[str, nn.Module]:
     found: dict[str, nn.Module] = {}
     outputs: dict[str, Tensor] = {}
     with ExitStack() as stack:
-        stack.enter_context(measuring(model))
+        stack.enter_context(eval_mode(model))
 
         def keep(name: str) -> Any:
             def hook(_: nn.Module, __: object, output: Any) -> None:

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from statesize.adapters.kernels.attention import Attend, attention_window, replaced_attention
 from statesize.adapters.kernels.plain_attention import PlainAttention, is_band
-from statesize.adapters.models.held import device_of, known_options, measuring
-from statesize.adapters.observation import Running, running_modules
+from statesize.adapters.models.model_state import device_of, known_options
+from statesize.adapters.observation import ModuleStack, running_modules
+from statesize.adapters.runs import eval_mode
 from statesize.errors import ModelError
 from statesize.reduction.cache.rounding import Precision, rounded_keys, rounded_values
 
@@ -130,7 +131,7 @@ def read_prefix(model: nn.Module, ids: Tensor) -> Prefix:
             f"{type(model).__name__} must have a cache of keys and values of transformers, got no argument "
             "past_key_values. Load a causal language model of transformers with attention."
         )
-    with measuring(model), running_modules(model, ids.shape[1]) as running:
+    with eval_mode(model), running_modules(model, ids.shape[1]) as running:
 
         def noted(name: str, function: Attend) -> Attend:
             def attend(
@@ -158,7 +159,7 @@ def read_prefix(model: nn.Module, ids: Tensor) -> Prefix:
 
 
 def _noted(
-    running: Running,
+    running: ModuleStack,
     implementation: str,
     module: nn.Module,
     parts: tuple[Tensor, Tensor, Tensor],
@@ -233,7 +234,7 @@ def following_logits(
             entry = cache.layers[layer.index]
             entry.keys, entry.values = rounded_keys(entry.keys, precision), rounded_values(entry.values, precision)
     ids = ids.to(device_of(prefix.model))
-    with measuring(prefix.model), running_modules(prefix.model, ids.shape[1]) as running:
+    with eval_mode(prefix.model), running_modules(prefix.model, ids.shape[1]) as running:
 
         def changed(name: str, function: Attend) -> Attend:
             del name

@@ -11,7 +11,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from statesize.adapters.models.held import device_of, measuring
+from statesize.adapters.models.model_state import device_of
+from statesize.adapters.runs import eval_mode
 from statesize.reduction.cache.prefix import Prefix
 
 # Tokens that are decoded for a speed.
@@ -64,7 +65,7 @@ def decoded_logits(prefix: Prefix, cache: Any, ids: Tensor) -> Tensor:
     """Logits (C, V) float32 of tokens (1, C) that are read one at a time; the cache grows."""
     made: list[Tensor] = []
     length = prefix.ids.shape[1]
-    with measuring(prefix.model):
+    with eval_mode(prefix.model):
         for at in range(ids.shape[1]):
             # The model would take the position from the tokens that its first layer holds.
             position = torch.tensor([[length + at]], device=ids.device)

@@ -10,21 +10,21 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
-from statesize.adapters.impulses.channels import Channels, codes, grouped, read_channels
-from statesize.adapters.impulses.lone_run import (
+from statesize.adapters.search.channels import Channels, codes, grouped, read_channels
+from statesize.adapters.search.lone_run import (
     DOUBLE,
     OUTPUT,
     SINGLE,
     LoneRuns,
+    ModuleRun,
     Place,
     Precision,
-    Run,
     by_position,
     like,
     noise,
 )
-from statesize.adapters.impulses.mixing import HOW_ELSE, answer_of, mixes_positions
-from statesize.adapters.other_mixing import changed_at, changed_input
+from statesize.adapters.search.mixing import HOW_ELSE, answer_of, mixes_positions
+from statesize.adapters.search.other_mixing import changed_at, changed_input
 from statesize.errors import ModelError
 
 # Tensors of more times the numbers that enter or leave the module are maps or states, which T does not map.
@@ -170,7 +170,7 @@ class _Search:
         keep: Collection[Place] | None,
         replacing: Mapping[Place, Callable[[Tensor], Tensor]] | None = None,
         change: Callable[[Tensor], Tensor] | None = None,
-    ) -> Run:
+    ) -> ModuleRun:
         run = self.runs.run(keep, replacing, change)
         if run.operations != self.base.operations:
             raise _OtherOperations(
@@ -179,7 +179,7 @@ class _Search:
             )
         return run
 
-    def matrix(self, run: Run, place: Place) -> Tensor:
+    def matrix(self, run: ModuleRun, place: Place) -> Tensor:
         """A tensor of a run as (L, channels)."""
         return by_position(run.tensors[place], self.answers[place].axis)
 
@@ -203,7 +203,7 @@ class _Search:
             self.stages.append(place)
         return False
 
-    def _reaches(self, run: Run) -> bool:
+    def _reaches(self, run: ModuleRun) -> bool:
         """Whether an output differs from that of the plain run at another position than the one that was changed."""
         difference, scale = self.matrix(run, OUTPUT) - self.matrix(self.base, OUTPUT), self._scale(OUTPUT)
         return _reached(difference, self.position, self.precision.rounding * scale)

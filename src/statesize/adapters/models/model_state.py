@@ -5,36 +5,15 @@ from __future__ import annotations
 import inspect
 import sys
 from collections import UserDict
-from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from statesize.adapters.models.threads import one_run
 from statesize.check import require_kind
 from statesize.errors import InputError, ModelError
-
-
-@contextmanager
-def measuring(model: nn.Module, part: nn.Module | None = None) -> Generator[None]:
-    """Hold a model in eval mode, uncompiled, without gradients and autocast, and put back all that a run changes."""
-    # part: The only module of it that runs.
-    device, runs = device_of(model), model if part is None else part
-    seeded = [device] if device.type == "cuda" else []
-    with (
-        one_run(model),
-        torch.random.fork_rng(seeded),
-        uncompiled(),
-        torch.no_grad(),
-        torch.autocast(device.type, enabled=False),
-        _slow_path(),
-        evaluating(runs),
-        _kept_attributes(runs),
-    ):
-        yield
-
 
 Autocast = tuple[tuple[str, torch.dtype], ...]
 """The types of devices for which autocast is on, each with its dtype."""
@@ -46,24 +25,11 @@ def open_autocast() -> Autocast:
     return tuple((device, torch.get_autocast_dtype(device)) for device in devices if torch.is_autocast_enabled(device))
 
 
-@contextmanager
-def autocast_as(autocast: Autocast) -> Generator[None]:
+def set_autocast(autocast: Autocast) -> None:
     """Let a module run alone in the autocast that it had in the model."""
-    with ExitStack() as stack:
-        for device, dtype in autocast:
-            stack.enter_context(torch.autocast(device, dtype=dtype))
-        yield
-
-
-@contextmanager
-def _slow_path() -> Generator[None]:
-    """Keep torch's own attention layers from their fused kernel, in which no values are seen."""
-    enabled = torch.backends.mha.get_fastpath_enabled()
-    try:
-        torch.backends.mha.set_fastpath_enabled(False)
-        yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(enabled)
+    for device, dtype in autocast:
+        torch.set_autocast_enabled(device, True)
+        torch.set_autocast_dtype(device, dtype)
 
 
 @contextmanager
@@ -87,58 +53,23 @@ def device_of(model: nn.Module) -> torch.device:
     return torch.device("cpu") if tensor is None else tensor.device
 
 
-@contextmanager
-def _kept_attributes(model: nn.Module) -> Generator[None]:
-    # RecurrentGemma keeps its last states in attributes, rotary embeddings keep the frequencies of the last length;
-    # layers of one's own count their calls.
-    def plain(module: nn.Module) -> dict[str, object]:
-        return {
-            name: value
-            for name, value in vars(module).items()
-            if value is None or isinstance(value, Tensor) or type(value) in (int, float)
-        }
-
-    before = [(module, plain(module), dict(_buffers(module))) for module in model.modules()]
-    contents = [(buffer, buffer._version, buffer.clone()) for buffer in model.buffers() if not buffer.is_inference()]
-    try:
-        yield
-    finally:
-        for module, attributes, buffers in before:
-            for name in plain(module).keys() - attributes.keys():
-                delattr(module, name)
-            vars(module).update(attributes)
-            _buffers(module).update(buffers)
-        for buffer, version, content in contents:
-            # Such as a running mean that a layer of one's own updates in place.
-            if buffer._version != version:
-                buffer.copy_(content)
-
-
-def _buffers(module: nn.Module) -> dict[str, Tensor | None]:
-    return vars(module)["_buffers"]
-
-
 _STORED = "_statesize_stored"
-Swap = tuple[dict[str, Tensor | None], str, Tensor]
 
 
-@contextmanager
-def single_precision(module: nn.Module) -> Generator[None]:
-    """Hold the weights and buffers of a module and its parts in float32 at least."""
-    with at_least(module, torch.float32):
-        yield
-
-
-@contextmanager
-def at_least(module: nn.Module, dtype: torch.dtype) -> Generator[None]:
-    """Hold the weights and buffers of a module and its parts in a floating-point dtype, unless they have more bits."""
-    # Copies replace them, and the originals come back, the same objects. An embedding is looked up as it is.
-    swaps: list[Swap] = []
-    try:
-        _swap(module.modules(), dtype, swaps)
-        yield
-    finally:
-        _restore(swaps)
+def hold_at_least(module: nn.Module, dtype: torch.dtype) -> None:
+    """Replace the weights and buffers of a module and its parts by copies in a dtype, unless they have more bits."""
+    # The run that this belongs to puts the originals back. An embedding is looked up as it is.
+    for part in module.modules():
+        held = vars(part)
+        for tensors in cast("tuple[dict[str, Tensor | None], ...]", (held["_parameters"], held["_buffers"])):
+            for name, tensor in tensors.items() if type(part) is not nn.Embedding else ():
+                if tensor is None or not _has_fewer_bits(tensor, dtype):
+                    continue
+                copied = tensor.detach().to(dtype)
+                if isinstance(tensor, nn.Parameter):
+                    copied = nn.Parameter(copied, requires_grad=False)
+                setattr(copied, _STORED, getattr(tensor, _STORED, tensor))
+                tensors[name] = copied
 
 
 def hold_in_single(model: nn.Module) -> None:
@@ -172,31 +103,6 @@ def arithmetic_dtype(module: nn.Module, autocast: Autocast) -> torch.dtype:
 def stored_element_size(module: nn.Module) -> int:
     """Bytes of one number of a module's weights as the model holds them."""
     return stored_dtype(module).itemsize
-
-
-def _swap(modules: Iterable[nn.Module], dtype: torch.dtype, swaps: list[Swap]) -> None:
-    for module in modules:
-        if type(module) is nn.Embedding:
-            continue
-        held = vars(module)
-        for tensors in cast("tuple[dict[str, Tensor | None], ...]", (held["_parameters"], held["_buffers"])):
-            for name, tensor in tensors.items():
-                if tensor is None or not _has_fewer_bits(tensor, dtype):
-                    continue
-                copied = tensor.detach().to(dtype)
-                if isinstance(tensor, nn.Parameter):
-                    copied = nn.Parameter(copied, requires_grad=False)
-                setattr(copied, _STORED, getattr(tensor, _STORED, tensor))
-                swaps.append((tensors, name, tensor))
-                tensors[name] = copied
-
-
-def _restore(swaps: list[Swap]) -> None:
-    # Put back before it is struck off: an interrupt between the two leaves it to be put back again.
-    while swaps:
-        tensors, name, original = swaps[-1]
-        tensors[name] = original
-        swaps.pop()
 
 
 def is_low(tensor: Tensor) -> bool:

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from statesize.adapters.faithfulness import relative_difference
-from statesize.adapters.impulses.lone_run import DOUBLE, OUTPUT, SINGLE, LoneRuns, by_position, like, noise
-from statesize.adapters.impulses.search import Mix
 from statesize.adapters.kernels.probabilities import Mixing
-from statesize.adapters.models.held import stored_element_size
+from statesize.adapters.models.model_state import stored_element_size
 from statesize.adapters.observation import Observation, Units
+from statesize.adapters.search.linear_parts import Mix
+from statesize.adapters.search.lone_run import DOUBLE, OUTPUT, SINGLE, LoneRuns, by_position, like, noise
 from statesize.errors import ModelError
 from statesize.operators import Dense
 
@@ -32,8 +32,16 @@ _BEFORE = "Its values are mixed before: T is without that."
 _IN_SINGLE = "Its code does not run in float64: its T is that of float32, to 1e-5."
 
 
-def observe(name: str, runs: LoneRuns, mix: Mix) -> tuple[Observation, Tensor]:
-    """What a module mixed and by which T, and what it returned."""
+@dataclass(frozen=True)
+class Memory:
+    """Numbers that a module keeps for a channel, None if unknown, and whether they are more than its class says."""
+
+    states: int | None
+    exceeds: bool
+
+
+def observe(name: str, runs: LoneRuns, mix: Mix, memory: Memory | None = None) -> tuple[Observation, Tensor, Memory]:
+    """What a module mixed and by which T, what it returned, and its memory, which need not be found twice."""
     runs = replace(runs, precision=mix.precision)
     count, places = runs.sequences, (mix.source, mix.target, OUTPUT)
     run = runs.run(places)
@@ -52,11 +60,13 @@ def observe(name: str, runs: LoneRuns, mix: Mix) -> tuple[Observation, Tensor]:
     groups = mix.channels.groups()
     is_attention = isinstance(runs.module, nn.MultiheadAttention)
     named = getattr(runs.module, "state_size", None)
-    said = states = named if isinstance(named, int) else None
-    # A class speaks of its recurrence, and T may hold more, such as a convolution behind that.
-    exceeds = said is not None and impulses.exceeds(said, groups or units)
-    if exceeds or said is None:
-        states = None if is_attention else impulses.state(groups or units)
+    said = named if isinstance(named, int) else None
+    if memory is None:
+        # A class speaks of its recurrence, and T may hold more, such as a convolution behind that.
+        exceeds = said is not None and impulses.exceeds(said, groups or units)
+        found = None if is_attention or (said is not None and not exceeds) else impulses.state(groups or units)
+        memory = Memory(said if said is not None and not exceeds else found, exceeds)
+    states, exceeds = memory.states, memory.exceeds
     known = is_attention or states is not None
     state_size = torch.arange(length).clamp(max=length if states is None else states)
     # Attention stores keys beside the values.
@@ -91,7 +101,7 @@ def observe(name: str, runs: LoneRuns, mix: Mix) -> tuple[Observation, Tensor]:
         forget=mixing.forget,
         in_double=mix.precision is DOUBLE,
     )
-    return observation, returned
+    return observation, returned, memory
 
 
 def _by_unit(matrix: Tensor, channels: Tensor, sequences: int) -> Tensor:

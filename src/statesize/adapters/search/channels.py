@@ -9,7 +9,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from statesize.adapters.impulses.lone_run import Precision
+from statesize.adapters.search.lone_run import Precision
 
 
 @dataclass(frozen=True, eq=False)

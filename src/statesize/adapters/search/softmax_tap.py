@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from typing import Any, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, nn, overrides
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from statesize.adapters.kernels.plain_attention import UNSEEN, PlainAttention, is_band, relative_to_last
 from statesize.adapters.kernels.probabilities import Mixing, observed_mixing, observed_plain
-from statesize.adapters.models.held import in_single, is_low
 from statesize.adapters.models.in_double import arithmetic_of
-from statesize.adapters.observation import Observation, Product, Record, Running, random_like
+from statesize.adapters.models.model_state import in_single, is_low
+from statesize.adapters.observation import ModuleStack, Observation, OnObservation, Product, random_like
 
 SOFTMAX: frozenset[Callable[..., Any]] = frozenset({torch.softmax, functional.softmax, Tensor.softmax})
 PRODUCT: frozenset[Callable[..., Any]] = frozenset(
@@ -30,17 +29,16 @@ _Pair = tuple[Tensor, Tensor]  # what goes into a map, and what comes out
 SCALES = ("inv_norm_factor", "softmax_scale")
 
 
-@contextmanager
-def observing(model: nn.Module, running: Running, record: Record) -> Generator[None]:
+def observing(model: nn.Module, running: ModuleStack, record: OnObservation) -> TorchFunctionMode:
     """Watch the softmax of square maps whose result is multiplied with values, and torch's own fused attention."""
     # For the models of transformers from before its registry of attention functions (bloom, falcon, gptj, mpt, gpt_neo,
     # codegen), and for any other module that computes attention by torch's public functions.
-    with _SoftmaxTap(running, record):
-        yield
+    del model
+    return _SoftmaxTap(running, record)
 
 
 class _SoftmaxTap(TorchFunctionMode):
-    def __init__(self, running: Running, record: Record) -> None:
+    def __init__(self, running: ModuleStack, record: OnObservation) -> None:
         super().__init__()
         self.running = running
         self.record = record
@@ -51,6 +49,11 @@ class _SoftmaxTap(TorchFunctionMode):
         # What may be its keys: the last two products of square shape, since a position may be scored by itself.
         self.keys: Sequence[Tensor] = ()
         self.keys_of_probabilities: Sequence[Tensor] = ()
+
+    def __exit__(self, *error: object) -> None:
+        # Torch takes a mode off while it works, and an interrupt then leaves it off.
+        if self in overrides._get_current_function_mode_stack():  # pyright: ignore[reportPrivateUsage]
+            super().__exit__(*error)
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -158,7 +161,7 @@ class _SoftmaxTap(TorchFunctionMode):
         return self.record(observation, product)
 
 
-def _sequences(running: Running, shape: Sequence[int]) -> int:
+def _sequences(running: ModuleStack, shape: Sequence[int]) -> int:
     """Sequences of a map, whose first dimension counts sequences, or those times heads."""
     if len(shape) > 3:
         return shape[0]

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Mapping
-from contextlib import ExitStack, suppress
-from dataclasses import dataclass, field, replace
+from contextlib import suppress
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import Any
 
 from torch import Tensor, nn
 
 from statesize.adapters.calls import ArgumentCopies, Call, FoundMixer, described
-from statesize.adapters.derivative import derivative, found_derivative, is_recurrent
 from statesize.adapters.forward import Forward
-from statesize.adapters.impulses.layer import observe
-from statesize.adapters.impulses.lone_run import LoneRuns
-from statesize.adapters.impulses.mixing import (
+from statesize.adapters.models.model_state import Autocast, named_parts, open_autocast
+from statesize.adapters.observation import Observation
+from statesize.adapters.runs import read
+from statesize.adapters.search import ImpulseLayer, OwnMixing
+from statesize.adapters.search.derivative import derivative, found_derivative
+from statesize.adapters.search.layer import observe
+from statesize.adapters.search.linear_parts import Mix, NoOperatorError, find_mix
+from statesize.adapters.search.lone_run import LoneRuns
+from statesize.adapters.search.mixing import (
     NotCausalError,
     copied,
     is_reached,
@@ -25,58 +30,35 @@ from statesize.adapters.impulses.mixing import (
     reaches,
     returned_by,
 )
-from statesize.adapters.impulses.search import Mix, NoOperatorError, find_mix
-from statesize.adapters.models.held import Autocast, named_parts, open_autocast
-from statesize.adapters.models.threads import in_this_thread
-from statesize.adapters.observation import Observation
-from statesize.adapters.other_mixing import is_own_code
+from statesize.adapters.selection import is_own_code, is_recurrent, is_searched
 from statesize.errors import InputError, ModelError
 from statesize.operators import BlockDense, Derivative
 
 
-@dataclass(frozen=True, eq=False)
-class ImpulseLayer:
-    """A module whose T is what it returns for impulses: how it mixes, and which modules inside are held meanwhile."""
-
-    mix: Mix
-    held: Collection[nn.Module]
-    note: str  # what modules inside do to its values
+def inside(found: OwnMixing, forward: Forward, module: nn.Module) -> list[nn.Module]:
+    """The modules in one that are measured by themselves."""
+    parts = set(module.modules()) - {module}
+    return [part for name, part in named_parts(forward.model) if part in parts and name in found.names]
 
 
-@dataclass(frozen=True, eq=False)
-class OwnMixing:
-    """What was found of the modules that no adapter knows."""
+def observed(found: OwnMixing, forward: Forward, call: Call) -> tuple[Observation, Tensor]:
+    """What a call of one of the layers mixed, and what it returned."""
+    layer = found.layers[call.name]
+    runs = _runs(forward, call, layer.held)
+    observation, returned, found.memories[call] = observe(call.name, runs, layer.mix, found.memories.get(call))
+    return replace(observation, note=" ".join(filter(None, (observation.note, layer.note)))), returned
 
-    layers: dict[str, ImpulseLayer] = field(default_factory=dict[str, ImpulseLayer])  # by the module's name
-    derivatives: set[str] = field(default_factory=set[str])  # names of modules without a T
-    refused: dict[str, str] = field(default_factory=dict[str, str])  # reason by the module's name
-    backwards: list[str] = field(default_factory=list[str])  # names of modules that hold measured ones, not causal
 
-    @property
-    def names(self) -> set[str]:
-        """Names of all that are measured."""
-        return {*self.layers, *self.derivatives}
+def differentiated(forward: Forward, call: Call) -> tuple[BlockDense | Derivative, Tensor]:
+    """The derivative of a call of a module without a T, and what it returned."""
+    return derivative(call.name, _runs(forward, call, ()))
 
-    def inside(self, forward: Forward, module: nn.Module) -> list[nn.Module]:
-        """The modules in one that are measured by themselves."""
-        parts = set(module.modules()) - {module}
-        return [part for name, part in named_parts(forward.model) if part in parts and name in self.names]
 
-    def observed(self, forward: Forward, call: Call) -> tuple[Observation, Tensor]:
-        """What a call of one of the layers mixed, and what it returned."""
-        layer = self.layers[call.name]
-        observation, returned = observe(call.name, _runs(forward, call, layer.held), layer.mix)
-        return replace(observation, note=" ".join(filter(None, (observation.note, layer.note)))), returned
-
-    def differentiated(self, forward: Forward, call: Call) -> tuple[BlockDense | Derivative, Tensor]:
-        """The derivative of a call of a module without a T, and what it returned."""
-        return derivative(call.name, _runs(forward, call, ()))
-
-    def found(self, forward: Forward, call: Call) -> FoundMixer:
-        """What is known of a call before it is measured."""
-        if call.name in self.derivatives:
-            return found_derivative(call.name, call.module)
-        return described(self.observed(forward, call)[0])
+def described_call(found: OwnMixing, forward: Forward, call: Call) -> FoundMixer:
+    """What is known of a call before it is measured."""
+    if call.name in found.derivatives:
+        return found_derivative(call.name, call.module)
+    return described(observed(found, forward, call)[0])
 
 
 def _runs(forward: Forward, call: Call, held: Collection[nn.Module]) -> LoneRuns:
@@ -95,7 +77,7 @@ def find_own_mixing(forward: Forward, mixers: Collection[nn.Module], mixes: Mapp
     searched = {
         module
         for module in forward.model.modules()
-        if (_is_searched(module) or module in named) and module not in inside and not forward.in_encoder(names[module])
+        if (is_searched(module) or module in named) and module not in inside and not forward.in_encoder(names[module])
     }
     recurrent = {module for module in names if is_recurrent(module) and module not in inside}
     found = OwnMixing()
@@ -188,10 +170,6 @@ def _named_parts(names: Mapping[nn.Module, str], mixes: Mapping[str, str]) -> di
     return named
 
 
-def _is_searched(module: nn.Module) -> bool:
-    return is_own_code(module) or isinstance(module, nn.MultiheadAttention | nn.Sequential)
-
-
 class _Calls:
     """The first call of each of some modules in one run of the model, and all that each of them returned."""
 
@@ -212,9 +190,4 @@ class _Calls:
                 self.order.append(module)
             self.outputs[module].append(copied(output))
 
-        def attach(stack: ExitStack) -> None:
-            for module in modules:
-                stack.callback(module.register_forward_pre_hook(in_this_thread(enter), with_kwargs=True).remove)
-                stack.callback(module.register_forward_hook(in_this_thread(leave)).remove)
-
-        forward.hidden(attach)
+        forward.hidden(read, enter=dict.fromkeys(modules, enter), leave=dict.fromkeys(modules, leave))

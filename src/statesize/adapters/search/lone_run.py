@@ -14,20 +14,19 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
-from statesize.adapters.models.held import (
+from statesize.adapters.models.in_double import hold_in_double
+from statesize.adapters.models.layout import position_axis
+from statesize.adapters.models.model_state import (
     Autocast,
-    autocast_as,
+    hold_at_least,
     in_double,
     in_single,
     mapped,
-    measuring,
     named_parts,
-    single_precision,
+    set_autocast,
 )
-from statesize.adapters.models.in_double import double_precision
-from statesize.adapters.models.threads import in_this_thread
-from statesize.adapters.other_mixing import can_be_others, position_axis
-from statesize.adapters.replaced import interrupts_held
+from statesize.adapters.runs import Attach, bare, reading, returning
+from statesize.adapters.search.other_mixing import can_be_others
 from statesize.errors import ModelError
 
 
@@ -51,7 +50,7 @@ _Identity = tuple[int, int, tuple[int, ...], tuple[int, ...]]
 
 
 @dataclass(eq=False)
-class Run:
+class ModuleRun:
     """What one run of a module showed."""
 
     tensors: dict[Place, Tensor] = field(default_factory=dict[Place, Tensor])  # those that were to be kept
@@ -171,11 +170,13 @@ class LoneRuns:
         keep: Collection[Place] | None = (OUTPUT,),
         replacing: Mapping[Place, Callable[[Tensor], Tensor]] | None = None,
         change: Callable[[Tensor], Tensor] | None = None,
-    ) -> Run:
+        hooks: Attach | None = None,
+    ) -> ModuleRun:
         """Run the module once."""
         # keep: Tensors to be kept; None for all with a dimension of L.
         # replacing: What becomes of tensors before others use them.
         # change: What becomes of every tensor that enters: arguments, and what fixed modules return.
+        # hooks: What is hung on the module besides.
         if change is not None and self.entry is not None:
             replacing, change = {self.entry: change, **(replacing or {})}, None
         tape = _Tape(self, keep, replacing or {})
@@ -187,26 +188,32 @@ class LoneRuns:
             leaf = leaf.clone() if change is None or not changes(leaf) else change(leaf)
             return tape.seen(Place(-1, next(numbers)), leaf)
 
-        with interrupts_held() as interrupts, ExitStack() as stack:
-            stack.enter_context(measuring(self.module))
-            arguments: Any = self.args, dict(self.kwargs), list(self.fixed.values())
+        def attach(stack: ExitStack) -> None:
             if self.precision is DOUBLE:
-                stack.enter_context(double_precision(self.module))
-                arguments = in_double(arguments)
+                hold_in_double(self.module)
             elif self.precision is SINGLE:
-                stack.enter_context(single_precision(self.module))
-                arguments = in_single(arguments)
+                hold_at_least(self.module, torch.float32)
             else:
-                stack.enter_context(autocast_as(self.autocast))
+                set_autocast(self.autocast)
+            if hooks is not None:
+                hooks(stack)
+
+        def call() -> object:
+            arguments: Any = self.args, dict(self.kwargs), list(self.fixed.values())
+            if self.precision is not STORED:
+                arguments = (in_double if self.precision is DOUBLE else in_single)(arguments)
             args, kwargs, fixed = mapped(arguments, entering)
-            for inner, outputs in zip(self.fixed, fixed, strict=True):
-                stack.callback(inner.register_forward_hook(in_this_thread(_returning(outputs))).remove)
+            leave = {inner: returning(outputs) for inner, outputs in zip(self.fixed, fixed, strict=True)}
             if keep is None and self.named is not None:
-                stack.callback(self.named.register_forward_hook(in_this_thread(tape.leave_named)).remove)
+                leave[self.named] = tape.leave_named
             # What is only run need not be seen, and some operations of torch run under no mode.
             seen = tape if replacing or keep != (OUTPUT,) else nullcontext()
-            with interrupts.let_through(), seen:
-                output: object = self.module(*args, **kwargs)
+            with ExitStack() as stack:
+                reading({}, leave, stack)
+                with seen:
+                    return self.module(*args, **kwargs)
+
+        output = bare(self.module, call, attach=attach)
         returned = first_tensor(output)
         if returned is not None:
             tape.seen(OUTPUT, returned)
@@ -222,7 +229,7 @@ class _Tape(TorchDispatchMode):
     ) -> None:
         super().__init__()
         self.length, self.largest, self.keep, self.replacing = runs.length, runs.largest, keep, replacing
-        self.run = Run()
+        self.run = ModuleRun()
         self.reading = {place.number for place in (*(keep or ()), *replacing) if place.element < 0}
         self.storages: dict[Place, torch.UntypedStorage] = {}  # held, so that none takes another's memory
         self.named: int | None = None
@@ -295,16 +302,6 @@ def first_tensor(output: object) -> Tensor | None:
     while isinstance(output, tuple | list) and output:
         output = cast("Any", output)[0]
     return output if isinstance(output, Tensor) else None
-
-
-def _returning(outputs: Sequence[object]) -> Callable[..., object]:
-    """A hook by which a module returns one of these at each of its calls."""
-    following = iter(outputs)
-
-    def leave(module: nn.Module, args: tuple[Any, ...], output: object) -> object:
-        return next(following, output)
-
-    return leave
 
 
 def _strided_like(value: Tensor, tensor: Tensor) -> Tensor:

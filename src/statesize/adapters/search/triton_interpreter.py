@@ -9,8 +9,7 @@ from __future__ import annotations
 import builtins
 import os
 import sys
-from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
 from importlib import import_module
 from types import SimpleNamespace
 from typing import Any
@@ -42,23 +41,17 @@ class LoopVariable(int):
 _SWITCH = "TRITON_INTERPRET"
 
 
-@contextmanager
-def needing_a_driver(model: nn.Module) -> Generator[None]:
-    """Refuse a model whose kernels Triton cannot run on this machine, and say what runs it all the same."""
-    try:
-        yield
-    except RuntimeError as error:
-        if "active drivers" not in str(error):
-            raise
-        ways = ["run it on a GPU"]
-        if type(model).__module__.split(".")[0] == "transformers":
-            ways.append("take an environment without flash-linear-attention, in which transformers needs no kernels")
-        if os.environ.get(_SWITCH) != "1":
-            ways.append(f"set {_SWITCH}=1 before Python starts, which is slow and for small models")
-        raise ModelError(
-            f"{type(model).__name__} must run where Triton does, because it calls kernels of flash-linear-attention, "
-            f"got a machine without a driver for them: {'; or '.join(ways)}."
-        ) from error
+def without_driver(model: nn.Module) -> ModelError:
+    """Why a model whose kernels Triton cannot run on this machine is refused, and what runs it all the same."""
+    ways = ["run it on a GPU"]
+    if type(model).__module__.split(".")[0] == "transformers":
+        ways.append("take an environment without flash-linear-attention, in which transformers needs no kernels")
+    if os.environ.get(_SWITCH) != "1":
+        ways.append(f"set {_SWITCH}=1 before Python starts, which is slow and for small models")
+    return ModelError(
+        f"{type(model).__name__} must run where Triton does, because it calls kernels of flash-linear-attention, "
+        f"got a machine without a driver for them: {'; or '.join(ways)}."
+    )
 
 
 def interpret_if_asked() -> None:

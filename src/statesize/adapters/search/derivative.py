@@ -12,29 +12,25 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
 from statesize.adapters.calls import FoundMixer
-from statesize.adapters.impulses.lone_run import LoneRuns, by_position, first_tensor, like
-from statesize.adapters.models.held import measuring, stored_element_size
 from statesize.adapters.models.in_double import differentiable
-from statesize.adapters.other_mixing import position_axis
+from statesize.adapters.models.layout import position_axis
+from statesize.adapters.models.model_state import stored_element_size
+from statesize.adapters.observation import DERIVATIVE
+from statesize.adapters.runs import bare
+from statesize.adapters.search.lone_run import LoneRuns, by_position, first_tensor, like
 from statesize.errors import InputError, ModelError
 from statesize.operators import BlockDense, Derivative
 
-KIND = "derivative"
 NOTE = (
     "It has no T: this is the derivative of its outputs by its inputs at this text, all channels together. It compares "
     "with no T of one head or channel."
 )
 
 
-def is_recurrent(module: nn.Module) -> bool:
-    """Whether a module is a recurrence whose next state is no linear function of what enters."""
-    return isinstance(module, nn.RNNBase) or type(module).__name__ == "sLSTMLayer"
-
-
 def found_derivative(name: str, module: nn.Module) -> FoundMixer:
     """What is known of a layer that is measured by its derivative."""
     states = state_size(module)
-    return FoundMixer(name, KIND, 1, 1, states, None if states is None else states * stored_element_size(module))
+    return FoundMixer(name, DERIVATIVE, 1, 1, states, None if states is None else states * stored_element_size(module))
 
 
 def state_size(module: nn.Module) -> int | None:
@@ -71,8 +67,12 @@ def _in_dtype(name: str, runs: LoneRuns, dtype: torch.dtype) -> tuple[Derivative
             return tensor if leaf is entering else leaf
 
         args, kwargs = tree_map(replaced, (alone.args, dict(alone.kwargs)))
-        with measuring(alone.module), differentiable(dtype), torch.set_grad_enabled(tensor.requires_grad):
-            output = first_tensor(alone.module(*args, **kwargs))
+
+        def call() -> object:
+            with differentiable(dtype), torch.set_grad_enabled(tensor.requires_grad):
+                return alone.module(*args, **kwargs)
+
+        output = first_tensor(bare(alone.module, call))
         if output is None or (leaving := position_axis(output, runs.length)) is None:
             raise ModelError(f"Mixer {name} returns nothing with the positions of the text that has a derivative.")
         return output, leaving

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, cast
@@ -15,20 +14,12 @@ from torch.utils._pytree import tree_leaves
 from statesize.adapters.calls import Call
 from statesize.adapters.faithfulness import BOUNDS, relative_difference
 from statesize.adapters.forward import Forward
-from statesize.adapters.models.held import autocast_as, mapped, measuring
-from statesize.adapters.models.threads import in_this_thread
-from statesize.adapters.observation import Observation, Product, running_modules
-from statesize.adapters.replaced import interrupts_held
-from statesize.adapters.sources import observing_all
+from statesize.adapters.models.layout import position_axis
+from statesize.adapters.models.model_state import mapped, set_autocast
+from statesize.adapters.observation import ModuleStack, Observation, Product
+from statesize.adapters.runs import observed, reading, returning
+from statesize.adapters.selection import is_own_code
 from statesize.errors import ModelError
-
-# Packages whose modules are compared with oracles of their own: other modules are of the model's author.
-_KNOWN = ("transformers", "fla", "statesize", "xlstm", "mamba_ssm", "torch")
-
-
-def is_own_code(module: nn.Module) -> bool:
-    """Whether a module's forward was written by the author of the model, and by no library that is known here."""
-    return type(module).__module__.split(".")[0] not in _KNOWN or "forward" in vars(module)
 
 
 @torch.no_grad()
@@ -164,16 +155,15 @@ class _LoneRun:
             position = len(run.products) - 1
             return held[position] if held is not None and position < len(held) else None
 
-        with interrupts_held() as interrupts, ExitStack() as stack:
-            stack.enter_context(measuring(forward.model))
-            running = stack.enter_context(running_modules(forward.model, forward.length))
-            stack.enter_context(observing_all(forward.model, running, observe))
-            for part, outputs in run.returned.items():
-                stack.callback(part.register_forward_hook(in_this_thread(_keeping(outputs))).remove)
-            for part, outputs in (held_parts or {}).items():
-                stack.callback(part.register_forward_hook(in_this_thread(_returning(outputs))).remove)
-            with interrupts.let_through(), autocast_as(call.autocast):
-                output: object = call.module(*call.args, **call.kwargs)
+        leave = {part: _keeping(outputs) for part, outputs in run.returned.items()}
+        leave |= {part: returning(outputs) for part, outputs in (held_parts or {}).items()}
+        output: object = observed(
+            forward.model,
+            lambda: call.module(*call.args, **call.kwargs),
+            ModuleStack(forward.model, forward.length),
+            observe,
+            attach=lambda stack: (set_autocast(call.autocast), reading({}, leave, stack)),
+        )
         while isinstance(output, tuple | list) and output:
             output = cast("Any", output)[0]
         run.output = output if isinstance(output, Tensor) else None
@@ -185,21 +175,6 @@ def _keeping(outputs: list[object]) -> Callable[..., None]:
         outputs.append(output)
 
     return leave
-
-
-def _returning(outputs: Sequence[object]) -> Callable[..., object]:
-    following = iter(outputs)
-
-    def leave(module: nn.Module, args: tuple[Any, ...], output: object) -> object:
-        return next(following)
-
-    return leave
-
-
-def position_axis(tensor: Tensor, length: int) -> int | None:
-    """The dimension of positions, of a tensor of hidden states, heads or ids; None where none has their number."""
-    order = {1: (0,), 2: (1, 0), 3: (1, 0, 2), 4: (2, 1, 3)}.get(tensor.ndim, ())
-    return next((axis for axis in order if tensor.shape[axis] == length), None)
 
 
 def _with_arguments(call: Call, length: int, change: Callable[[Tensor], Tensor]) -> Call:

@@ -11,20 +11,20 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from statesize.adapters.impulses.channels import Channels
-from statesize.adapters.impulses.lone_run import (
+from statesize.adapters.search.channels import Channels
+from statesize.adapters.search.linear_parts import LARGEST, READERS, NoOperatorError, find_mixes
+from statesize.adapters.search.lone_run import (
     DOUBLE,
     OUTPUT,
     SINGLE,
     LoneRuns,
+    ModuleRun,
     Place,
     Precision,
-    Run,
     by_position,
     noise,
 )
-from statesize.adapters.impulses.search import LARGEST, READERS, NoOperatorError, find_mixes
-from statesize.adapters.other_mixing import changed_at, changed_input
+from statesize.adapters.search.other_mixing import changed_at, changed_input
 from statesize.errors import ModelError
 from statesize.operators import Operator
 
@@ -142,7 +142,7 @@ class _Check:
         return noise(self.matrix.new_ones(_COMBINATIONS, self.matrix.shape[-1]), 4)
 
     @cached_property
-    def base(self) -> Run:
+    def base(self) -> ModuleRun:
         """The plain run, with all tensors."""
         return self.runs.run(None)
 

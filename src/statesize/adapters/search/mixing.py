@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from statesize.adapters.impulses.lone_run import STORED, LoneRuns, Place, by_position
-from statesize.adapters.models.held import mapped
-from statesize.adapters.models.threads import in_this_thread
-from statesize.adapters.other_mixing import changed_input, other_futures
+from statesize.adapters.models.model_state import mapped
 from statesize.adapters.reference import where_they_differ
+from statesize.adapters.runs import reading
+from statesize.adapters.search.lone_run import STORED, LoneRuns, Place, by_position
+from statesize.adapters.search.other_mixing import changed_input, other_futures
 from statesize.adapters.selection import BEFORE_PARTS
 from statesize.errors import ModelError
 
@@ -51,7 +51,7 @@ def answer_of(plain: Tensor, other: Tensor, length: int, position: int, rounding
         changed = (by_position(difference, axis) > rounding * scale).any(1).nonzero().flatten()
         if len(changed):
             found.append(Answer(axis, int(changed[0]), int(changed[-1])))
-    # Of several dimensions of that size, the one in which least changes before the position, then least at all.
+    # Several dimensions may have that size: take the one in which least changes before the position, then least at all.
     return min(found, key=lambda answer: (max(position - answer.first, 0), answer.last - answer.first), default=None)
 
 
@@ -148,10 +148,7 @@ def _entering(runs: LoneRuns, change: Callable[[Tensor], Tensor] | None = None) 
     def enter(module: nn.Module, args: tuple[object, ...], kwargs: dict[str, object]) -> None:
         entered[module].extend(leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor))
 
-    with ExitStack() as hooks:
-        for part in runs.fixed:
-            hooks.callback(part.register_forward_pre_hook(in_this_thread(enter), with_kwargs=True).remove)
-        runs.run(change=change)
+    runs.run(change=change, hooks=partial(reading, dict.fromkeys(runs.fixed, enter), {}))
     return entered
 
 
@@ -186,10 +183,8 @@ def returned_by(
     def leave(module: nn.Module, args: tuple[object, ...], output: object) -> None:
         returned[module].append(copied(output))
 
-    with ExitStack() as hooks:
-        for part in parts:
-            hooks.callback(part.register_forward_hook(in_this_thread(leave)).remove)
-        (runs if replacing else replace(runs, precision=STORED)).run(replacing=replacing)
+    runs = runs if replacing else replace(runs, precision=STORED)
+    runs.run(replacing=replacing, hooks=partial(reading, {}, dict.fromkeys(parts, leave)))
     return returned
 
 

@@ -1,0 +1,276 @@
+"""Three runs of a model or of one of its modules alone: bare, read by hooks, observed. Each leaves all as it was."""
+
+# Ctrl-C may come at any line, also while a run puts back what it changed. So nothing here is trusted to be left by an
+# exit alone, which an interrupt may end at its first line: what may change is noted before, and put back twice.
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from threading import get_ident
+from traceback import walk_tb
+from typing import Any
+
+import torch
+from torch import Tensor, nn, overrides
+from torch.utils import _python_dispatch
+
+from statesize.adapters.models.model_state import device_of
+from statesize.adapters.models.threads import ONE_RUN, in_this_thread, in_turn
+from statesize.adapters.observation import Leave, ModuleStack, OnObservation
+from statesize.adapters.replaced import put_back, replacements
+from statesize.adapters.sources import observing_all
+
+Attach = Callable[[ExitStack], object]
+"""Changes a model for a run: sets what it finds, hangs hooks on modules, enters contexts."""
+
+# Torch has no public names for its stacks of modes.
+_functions: Any = overrides
+_dispatch: Any = _python_dispatch
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks")
+_HOW_HOOKS_RUN = ("_forward_hooks_with_kwargs", "_forward_hooks_always_called", "_forward_pre_hooks_with_kwargs")
+_DEVICES = ("cpu", "cuda", "mps", "xpu")
+_SWITCHES: tuple[tuple[Callable[[], Any], Callable[[Any], object]], ...] = (
+    (torch.is_grad_enabled, torch.set_grad_enabled),
+    (torch.backends.mha.get_fastpath_enabled, torch.backends.mha.set_fastpath_enabled),
+    *((partial(torch.is_autocast_enabled, one), partial(torch.set_autocast_enabled, one)) for one in _DEVICES),
+    *((partial(torch.get_autocast_dtype, one), partial(torch.set_autocast_dtype, one)) for one in _DEVICES),
+    (torch.backends.cuda.flash_sdp_enabled, torch.backends.cuda.enable_flash_sdp),
+    (torch.backends.cuda.mem_efficient_sdp_enabled, torch.backends.cuda.enable_mem_efficient_sdp),
+    (torch.backends.cuda.math_sdp_enabled, torch.backends.cuda.enable_math_sdp),
+    (torch.backends.cuda.cudnn_sdp_enabled, torch.backends.cuda.enable_cudnn_sdp),
+)
+
+
+def bare(model: nn.Module, call: Callable[[], Any], part: nn.Module | None = None, attach: Attach | None = None) -> Any:
+    """What a call of a model returns, in eval mode, uncompiled, without gradients and autocast.
+
+    Args:
+        model: The model.
+        call: Calls it, or a part of it.
+        part: The only module of it that runs.
+        attach: Changes it before, for this run.
+
+    Returns:
+        What `call` returns; all that the run changed is as before, whatever ended it.
+    """
+    with ONE_RUN:
+        before = _Before(model, part)
+        try:
+            try:
+                before.change()
+                with ExitStack() as stack:
+                    if attach is not None:
+                        attach(stack)
+                    return call()
+            except BaseException as error:
+                _leave_contexts(error)
+                raise
+            finally:
+                before.put_back()
+        finally:
+            before.put_back()
+
+
+def _leave_contexts(error: BaseException) -> None:
+    """Leave contexts whose exit an interrupt has ended at its first line, and which the traceback would keep open."""
+    for frame, _ in walk_tb(error.__traceback__):
+        if frame.f_code.co_filename == contextlib.__file__:
+            frame.clear()
+
+
+Hook = Callable[..., object]
+
+
+def reading(enter: Mapping[nn.Module, Hook], leave: Mapping[nn.Module, Hook], stack: ExitStack) -> None:
+    """Let functions read what enters modules, `enter(module, args, kwargs)`, and what leaves them."""
+    for module, hook in enter.items():
+        stack.callback(module.register_forward_pre_hook(in_this_thread(hook), with_kwargs=True).remove)
+    for module, hook in leave.items():
+        stack.callback(module.register_forward_hook(in_this_thread(hook)).remove)
+
+
+def returning(outputs: Sequence[object]) -> Callable[..., object]:
+    """A hook by which a module returns one of these at each of its calls."""
+    following = iter(outputs)
+
+    def leave(module: nn.Module, args: tuple[Any, ...], output: object) -> object:
+        return next(following, output)
+
+    return leave
+
+
+def read(
+    model: nn.Module, call: Callable[[], Any], enter: Mapping[nn.Module, Hook], leave: Mapping[nn.Module, Hook]
+) -> Any:
+    """What a call returns while functions read what enters and leaves some modules."""
+    return bare(model, call, attach=partial(reading, enter, leave))
+
+
+def observed(
+    model: nn.Module,
+    call: Callable[[], Any],
+    running: ModuleStack,
+    record: OnObservation,
+    *,
+    on_leave: Leave | None = None,
+    name: str = "",
+    part: nn.Module | None = None,
+    attach: Attach | None = None,
+) -> Any:
+    """What a call returns while every source records the mixing that it knows.
+
+    Args:
+        model: The model.
+        call: Calls it, or a part of it.
+        running: Keeps track of the modules that run.
+        record: Takes each find.
+        on_leave: Takes each module that has run, and its output.
+        name: That of `running.module` in the model.
+        part: The only module that runs.
+        attach: Changes the model before the sources do, for this run.
+
+    Returns:
+        What `call` returns.
+    """
+
+    def attach_all(stack: ExitStack) -> None:
+        stack.enter_context(running.watching(on_leave, name))
+        if attach is not None:
+            attach(stack)
+        stack.enter_context(observing_all(model, running, record))
+
+    return bare(model, call, part, attach_all)
+
+
+@contextmanager
+def eval_mode(model: nn.Module) -> Generator[None]:
+    """Hold a model as a bare run does, for runs that change it from one to the next."""
+    with ONE_RUN:
+        before = _Before(model)
+        try:
+            before.change()
+            yield
+        finally:
+            before.put_back()
+
+
+class _Before:
+    """All that a run may change, as it was: it may be put back any number of times."""
+
+    def __init__(self, model: nn.Module, part: nn.Module | None = None) -> None:
+        self.model, self.runs = model, model if part is None else part
+        self.is_back = False
+        self.forward = vars(model).get("forward")
+        self.modules = [(module, module.training, _held(module), _attributes(module)) for module in self.runs.modules()]
+        self.hooks = [{key for kind in _HOOKS for key in vars(module)[kind]} for module, *_ in self.modules]
+        # RecurrentGemma keeps its last states in attributes, a layer of one's own a running mean in a buffer.
+        buffers = (buffer for buffer in self.runs.buffers() if not buffer.is_inference())
+        self.contents = [(buffer, buffer._version, buffer.clone()) for buffer in buffers]
+        self.replacements = {key: list(values) for key, values in replacements().items()}
+        self.modes = _functions._get_current_function_mode_stack(), len(_dispatch._get_current_dispatch_mode_stack())
+        flags: dict[str, bool] = _dispatch.__dict__
+        self.dispatching = {name: flag for name, flag in flags.items() if name.startswith("_is_in_")}
+        self.switches = [read() for read, _ in _SWITCHES]
+        self.device = device_of(model)
+        on_gpu = self.device.type == "cuda"
+        self.random = torch.get_rng_state(), torch.cuda.get_rng_state(self.device) if on_gpu else None
+        self.nesting = _autocast_nesting()
+        # Without this module nothing has been compiled, and importing it takes a second.
+        self.compiler: Any = sys.modules.get("torch._dynamo.eval_frame")
+        self.stance = None if self.compiler is None else self.compiler._stance
+
+    def change(self) -> None:
+        """Make a model ready to run."""
+        vars(self.model)["forward"] = in_turn(self.model.forward)
+        if self.compiler is not None:
+            torch.compiler.set_stance("force_eager")
+        torch.set_grad_enabled(False)
+        torch.set_autocast_enabled(self.device.type, False)
+        torch.autocast_increment_nesting()
+        # torch's own attention layers would take their fused kernel, in which no values are seen.
+        torch.backends.mha.set_fastpath_enabled(False)
+        self.runs.eval()
+
+    def put_back(self) -> None:
+        """Leave all as it was."""
+        if self.is_back:
+            return
+        self._put_back_torch()
+        put_back(self.replacements)
+        for (module, training, held, attributes), hooks in zip(self.modules, self.hooks, strict=True):
+            for name in _attributes(module).keys() - attributes.keys():
+                delattr(module, name)
+            vars(module).update(attributes)
+            for name, tensors in held.items():
+                vars(module)[name].update(tensors)
+            # One flag a module: model.train(True) would also switch on parts that were frozen in eval mode.
+            module.training = training
+            _remove_hooks(module, hooks)
+        with torch.no_grad():
+            for buffer, version, content in self.contents:
+                if buffer._version != version:
+                    buffer.copy_(content)
+        for (current, put), value in zip(_SWITCHES, self.switches, strict=True):
+            if current() != value:
+                put(value)
+        if self.forward is None:
+            vars(self.model).pop("forward", None)
+        else:
+            vars(self.model)["forward"] = self.forward
+        self.is_back = True
+
+    def _put_back_torch(self) -> None:
+        modes, depth = self.modes
+        while _functions._get_current_function_mode_stack():
+            _functions._pop_mode()
+        for mode in modes:
+            _functions._push_mode(mode)
+        while len(_dispatch._get_current_dispatch_mode_stack()) > depth:
+            _dispatch._pop_mode()
+        for name, value in self.dispatching.items():
+            setattr(_dispatch, name, value)
+        if (keep := getattr(_dispatch, "set_is_in_mode_without_ignore_compile_internals", None)) is not None:
+            keep(self.dispatching["_is_in_any_mode_without_ignore_compile_internals"])
+        if self.compiler is not None:
+            self.compiler._stance = self.stance
+        while _autocast_nesting() > self.nesting:
+            torch.autocast_decrement_nesting()
+        if not self.nesting:
+            torch.clear_autocast_cache()
+        torch.set_rng_state(self.random[0])
+        if self.random[1] is not None:
+            torch.cuda.set_rng_state(self.random[1], self.device)
+
+
+def _held(module: nn.Module) -> dict[str, dict[str, Tensor | None]]:
+    """Weights and buffers."""
+    return {name: dict(vars(module)[name]) for name in ("_parameters", "_buffers")}
+
+
+def _attributes(module: nn.Module) -> dict[str, object]:
+    """Attributes in which modules keep something from run to run, such as rotary frequencies or a number of calls."""
+    return {
+        name: value
+        for name, value in vars(module).items()
+        if value is None or isinstance(value, Tensor) or type(value) in (int, float)
+    }
+
+
+def _remove_hooks(module: nn.Module, before: Collection[int]) -> None:
+    """Remove the hooks that this thread's run has hung on a module."""
+    for kind in _HOOKS:
+        hooks: dict[int, Any] = vars(module)[kind]
+        for key, hook in list(hooks.items()):
+            if key not in before and getattr(hook, "thread", None) == get_ident():
+                for name in _HOW_HOOKS_RUN:
+                    vars(module)[name].pop(key, None)
+                del hooks[key]
+
+
+def _autocast_nesting() -> int:
+    # On one line, so that nothing comes between the two.
+    return torch.autocast_increment_nesting() and torch.autocast_decrement_nesting()

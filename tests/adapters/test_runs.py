@@ -1,0 +1,122 @@
+"""A run leaves all as it was, at whichever line Ctrl-C ends it, exits of contexts included."""
+
+import linecache
+import sys
+import threading
+from collections import Counter
+
+import pytest
+import torch
+from adapters.test_restoration import state
+from oracles.attention_models import attention_model, token_ids
+from oracles.recurrent_models import tiny_model
+from torch.overrides import BaseTorchFunctionMode
+from torch.utils import _python_dispatch
+
+from statesize.adapters.models.in_double import hold_in_double
+from statesize.adapters.models.model_state import set_autocast
+from statesize.adapters.models.threads import ONE_RUN
+from statesize.adapters.observation import ModuleStack
+from statesize.adapters.runs import bare, observed, read
+from statesize.adapters.search.lone_run import LoneRuns
+
+IDS = token_ids(1)[:, :6]
+
+
+def all_state(model):
+    free = []
+
+    def take():
+        free.append(ONE_RUN.acquire(blocking=False))
+        if free[0]:
+            ONE_RUN.release()
+
+    thread = threading.Thread(target=take)
+    thread.start()
+    thread.join()
+    nesting = torch.autocast_increment_nesting() and torch.autocast_decrement_nesting()
+    flags = {name: value for name, value in vars(_python_dispatch).items() if name.startswith("_is_in_")}
+    autocast = torch.is_autocast_enabled("cpu"), torch.get_autocast_dtype("cpu"), nesting
+    switches = torch.backends.mha.get_fastpath_enabled(), torch.backends.cuda.flash_sdp_enabled()
+    modes = len(_python_dispatch._get_current_dispatch_mode_stack()), flags
+    return state(model) | {"free": free, "autocast": autocast, "switches": switches, "dispatch": modes}
+
+
+def is_no_place(event, frame):
+    """Whether Python takes no signal here: where a block begins, and between its end and the release of a lock."""
+    line = linecache.getline(frame.f_code.co_filename, frame.f_lineno).strip()
+    return event == "line" and line.startswith(("try:", "with ONE_RUN", "with _ByThread.lock"))
+
+
+def traced(run, watched, end=None):
+    """Run, and count by line and by call how often each came; end by an interrupt at one of these times."""
+    seen = Counter()
+
+    def trace(frame, event, _):
+        code = frame.f_code
+        here = event in ("call", "line") and any(part in code.co_filename for part in watched)
+        if here and not is_no_place(event, frame):
+            place = code.co_filename, code.co_qualname, frame.f_lineno if event == "line" else event
+            seen[place] += 1
+            if (place, seen[place]) == end:
+                raise KeyboardInterrupt
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        run()
+    finally:
+        sys.settrace(before)
+    return seen
+
+
+def bare_run(model):
+    def attach(stack):
+        stack.enter_context(BaseTorchFunctionMode())
+        hold_in_double(model)
+        set_autocast((("cpu", torch.bfloat16),))
+        torch.rand(1)
+
+    return lambda: bare(model, lambda: model(IDS), attach=attach)
+
+
+def read_run(model):
+    hooks = dict.fromkeys(model.modules(), lambda *_: None)
+    return lambda: read(model, lambda: model(IDS), hooks, hooks)
+
+
+def observed_run(model):
+    def record(make, product=None):
+        return None if product is None else product.mixed.clone()
+
+    return lambda: observed(model, lambda: model(IDS), ModuleStack(model, 6), record)
+
+
+def lone_run(model):
+    runs = LoneRuns(model.model.layers[0].mlp, (torch.randn(1, 6, 32),), {}, 6, 1, largest=10**6)
+    return lambda: runs.run(None, change=torch.clone)
+
+
+@pytest.mark.parametrize(
+    ("family", "make"),
+    [("gptj", bare_run), ("gptj", read_run), ("llama", observed_run), ("mamba2", observed_run), ("llama", lone_run)],
+)
+def test_an_interrupt_at_every_line_leaves_all_as_it_was(family, make, monkeypatch):
+    monkeypatch.setattr(sys, "unraisablehook", lambda _: None)
+    model = (tiny_model if family == "mamba2" else attention_model)(family).bfloat16().train()
+    next(model.children()).eval()
+    run, watched = make(model), ("/statesize/", "contextlib.py", "torch/overrides.py", "_python_dispatch.py")
+    run()
+    before, seen = all_state(model), traced(run, watched)
+    places = [(place, time) for place, times in seen.items() for time in sorted({1, times})]
+    assert len(places) > 200
+    ended = 0
+    for end in places:
+        try:
+            traced(run, watched, end)
+        except KeyboardInterrupt:
+            ended += 1
+        assert all_state(model) == before, end
+    # What comes in a finalizer is lost.
+    assert ended > 0.95 * len(places)
