@@ -1,15 +1,23 @@
 """Settings that hold for every test (one torch thread, interrupts, how hard hypothesis tries), and small models."""
 
+import gc
 import os
 import signal
+import warnings
 from pathlib import Path
 
 import pytest
+
+# Threads that wait would spin, and take the processors from those that work: a test on two threads took ten times as
+# long. Torch reads it when it is imported; `statesize` itself sets it too.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 import torch
 from hypothesis import HealthCheck, settings
 
 from statesize.lab.mixers import LanguageModel, ModelConfig, save_checkpoint
 from statesize.lab.tasks import python_prose
+from statesize.parallel.ray import ray_session
 from statesize.profiling import profile
 
 SOURCES = Path(__file__).parent.parent / "src"
@@ -48,6 +56,17 @@ def small_profile():
         tolerances=(1e-3, 1e-1),
         relative_tolerances=(1e-2, 1e-1),
     )
+
+
+@pytest.fixture(scope="module")
+def ray():
+    """A real Ray of this machine."""
+    with ray_session() as ray:
+        yield ray
+    with warnings.catch_warnings():
+        # On a busy machine Ray does not wait for the end of the processes that it has started.
+        warnings.filterwarnings("ignore", "subprocess .* is still running", ResourceWarning)
+        gc.collect()
 
 
 @pytest.fixture(scope="session")
