@@ -42,7 +42,7 @@ from statesize.adapters.models.held import autocast_as, in_double, in_single, me
 from statesize.adapters.models.in_double import double_precision
 from statesize.adapters.models.inputs import Inputs, measurable
 from statesize.adapters.observation import Observation, Product, running_modules
-from statesize.adapters.other_mixing import is_own_code, mixed_backwards, other_mixing
+from statesize.adapters.other_mixing import mixed_backwards
 from statesize.adapters.reference import Checks, check_deterministic, first_difference, read_calls
 from statesize.adapters.replaced import interrupts_held
 from statesize.adapters.selection import (
@@ -176,19 +176,12 @@ class Capture(Iterator[Captured]):
 
     def _with_bytes_beside(self, call: Call, labels: list[str]) -> list[Captured]:
         """The mixers of a call, of which the first holds what the cache has for the module beside their kernels."""
-        items = self._checked(call, labels)
+        note = self._own_mixing.notes.get(call.name)
+        items = [replace(item, note=" ".join(filter(None, (item.note, note)))) for item in self._found(call, labels)]
         at = next((at for at, item in enumerate(items) if item.kind != SHORT_CONVOLUTION), None)
         if at is not None and (held := items[at].state_bytes) is not None:
             items[at] = replace(items[at], state_bytes=held + bytes_beside(call.module, self._forward.length))
         return items
-
-    def _checked(self, call: Call, labels: list[str]) -> list[Captured]:
-        if self._checks_mixing and not call.by_impulses and is_own_code(call.module):
-            other = other_mixing(self._forward, call, self._own_mixing.inside(self._forward, call.module))
-            return [
-                replace(item, note=" ".join(filter(None, (item.note, other)))) for item in self._found(call, labels)
-            ]
-        return self._found(call, labels)
 
     def _found(self, call: Call, labels: list[str]) -> list[Captured]:
         if call.by_impulses:
@@ -355,20 +348,21 @@ def capture(
     forward = Forward.of(model, input_ids, axis)
     own = find_mixers(model)
     recording = record_calls(forward, own, short_convolutions=short_convolutions)
-    own_mixing = find_own_mixing(forward, [*own.values(), *(call.module for call in recording.calls)], mixes or {})
+    own_mixing = find_own_mixing(forward, own.values(), recording.calls, mixes or {})
     if own_mixing.names:
         recording = record_calls(forward, own, own_mixing.names, short_convolutions=short_convolutions)
         for call in recording.calls:
             if call.by_impulses:
                 call.mixers.append(own_mixing.found(forward, call))
                 call.caches.append("")
+    calls = [call for call in recording.calls if call.name not in own_mixing.refused]
     for name, reason in own_mixing.refused.items():
         seen = recording.refused.get(name)
         recording.refused[name] = reason if seen is None else f"{reason} Seen in it: {seen}"
-    observed = list(dict.fromkeys(mixer.name for call in recording.calls for mixer in call.mixers))
+    observed = list(dict.fromkeys(mixer.name for call in calls for mixer in call.mixers))
     names = list(own) + [name for name in observed if name not in own]
     require_some(model, names, recording.refused)
-    labels = [label for _, some in labelled(recording.calls) for label in some]
+    labels = [label for _, some in labelled(calls) for label in some]
     chosen = chosen_names(names, layers, recording.refused, labels)
     skipped = {name: why for name, why in recording.refused.items() if layers is None or name in chosen}
     missing = [name for name in chosen if name not in labels and name not in skipped]
@@ -387,11 +381,11 @@ def capture(
             if not any(mixer == name or mixer.startswith(f"{name}.") for mixer in missing)
         }
     skipped |= {name: reason for name in skipped if (reason := forward.in_encoder(name))}
-    limit = max((bound(model), *(BOUNDS[call.dtype] for call in recording.calls)))
+    limit = max((bound(model), *(BOUNDS[call.dtype] for call in calls)))
     around = mixed_backwards(forward, recording.hidden if checks == "all" else None, own_mixing.backwards, limit)
     return Capture(
         forward,
-        recording.calls,
+        calls,
         set(chosen),
         skipped,
         own_mixing,

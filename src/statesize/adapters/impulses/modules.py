@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
@@ -29,7 +29,7 @@ from statesize.adapters.impulses.search import Mix, NoOperatorError, find_mix
 from statesize.adapters.models.held import Autocast, named_parts, open_autocast
 from statesize.adapters.models.threads import in_this_thread
 from statesize.adapters.observation import Observation
-from statesize.adapters.other_mixing import is_own_code
+from statesize.adapters.other_mixing import BEFORE, BESIDE, UNSEEN, is_own_code, other_mixing
 from statesize.errors import InputError, ModelError
 from statesize.operators import BlockDense, Derivative
 
@@ -41,6 +41,7 @@ class ImpulseLayer:
     mix: Mix
     held: Collection[nn.Module]
     note: str  # what modules inside do to its values
+    mixed_before: bool  # whether its T begins behind other mixing
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,11 +52,28 @@ class OwnMixing:
     derivatives: set[str] = field(default_factory=set[str])  # names of modules without a T
     refused: dict[str, str] = field(default_factory=dict[str, str])  # reason by the module's name
     backwards: list[str] = field(default_factory=list[str])  # names of modules that hold measured ones, not causal
+    notes: dict[str, str] = field(default_factory=dict[str, str])  # what else modules mix whose kernels adapters know
 
     @property
     def names(self) -> set[str]:
         """Names of all that are measured."""
         return {*self.layers, *self.derivatives}
+
+    def note_other(self, name: str, other: Sequence[str]) -> None:
+        """Tell of other mixing in a module whose T is that of the kernels in it."""
+        if other:
+            self.notes[name] = UNSEEN if UNSEEN in other else f"Other mixing was seen here: {'; '.join(other)}."
+
+    def settle(self, name: str, other: Sequence[str], kind: str) -> None:
+        """Choose T of a module that mixes by more than the kernels in it: of the whole, of the kernels, or none."""
+        layer = self.layers.pop(name, None)
+        reason = self.refused.pop(name, f"Mixer {name}: no T of the whole was found.")
+        if layer is not None and (BESIDE in other or not layer.mixed_before):
+            self.layers[name] = layer
+        elif BESIDE in other:
+            self.refused[name] = f"{reason} Seen in it: {kind}, and other mixing beside it."
+        else:
+            self.note_other(name, other)
 
     def inside(self, forward: Forward, module: nn.Module) -> list[nn.Module]:
         """The modules in one that are measured by themselves."""
@@ -85,8 +103,14 @@ def _runs(forward: Forward, call: Call, held: Collection[nn.Module]) -> LoneRuns
     return replace(runs, fixed=returned_by(runs, held)) if held else runs
 
 
-def find_own_mixing(forward: Forward, mixers: Collection[nn.Module], mixes: Mapping[str, str]) -> OwnMixing:
-    """Search the modules that are of the model's author, innermost first, but for mixers that adapters know."""
+def find_own_mixing(
+    forward: Forward, own: Collection[nn.Module], observing: Sequence[Call], mixes: Mapping[str, str]
+) -> OwnMixing:
+    """Search the modules that are of the model's author, innermost first, but for mixers that adapters know as a whole."""
+    # own: Modules that have a method `operator`.
+    # observing: Calls of modules in which adapters saw kernels.
+    observed = {call.module: call for call in reversed(observing) if not call.by_method}
+    mixers = {*own, *observed}
     # Mixers of libraries are compared with oracles, and those with a method `operator` speak for all that is in them.
     whole = [mixer for mixer in mixers if not is_own_code(mixer) or hasattr(type(mixer), "operator")]
     inside = {part for mixer in whole for part in mixer.modules()}
@@ -104,45 +128,58 @@ def find_own_mixing(forward: Forward, mixers: Collection[nn.Module], mixes: Mapp
     mixing = {*mixers, *recurrent}
     calls = _Calls(forward, {*searched, *mixing})
     for module in calls.order:
-        if module in mixers:
-            continue
-        name, (args, kwargs) = names[module], calls.arguments[module]
-        if module in recurrent:
+        name, (args, kwargs), other = names[module], calls.arguments[module], list[str]()
+        if module in recurrent and module not in mixers:
             found.derivatives.add(name)
             continue
+        if module in mixers:
+            if module not in observed or not is_own_code(module):
+                continue
+            try:
+                other = other_mixing(forward, observed[module], found.inside(forward, module))
+            except ModelError as error:
+                found.refused[name] = str(error)
+            if not {BEFORE, BESIDE} & set(other):
+                found.note_other(name, other)
+                continue
         parts = set(module.modules()) - {module}
         fixed = {part: calls.outputs[part] for part in mixing if part in parts}
         runs = LoneRuns(module, args, kwargs, forward.length, forward.sequences, fixed, mixes=named.get(module))
         runs = replace(runs, autocast=calls.autocast[module])
-        try:
-            mix = find_mix(runs, name)
-            before = mixing_before(runs, name) if fixed else ""
-            if mix is not None:
-                found.layers[name] = _with_parts(runs, name, mix, before, found, names)
-            elif before:
-                found.refused[name] = before
-        except NoOperatorError as error:
-            cause = str(error) if fixed else not_causal(runs, name)
-            if cause:
-                found.refused[name] = cause
-            else:
-                found.derivatives.add(name)
+        if _search(runs, name, found, names, has_kernels=module in observed):
             mixing.add(module)
-            continue
-        except ModelError as error:
-            if fixed and isinstance(error, NotCausalError):
-                found.backwards.append(name)
-            else:
-                found.refused[name] = str(error)
-            mixing.add(module)
-            continue
-        except Exception as error:  # whatever the author's code raises where it runs alone, or is watched
-            reason = str(error).strip().partition("\n")[0]
-            found.refused[name] = f"{type(module).__name__} did not run alone: {type(error).__name__}: {reason}"
-            continue
-        if mix is not None:
-            mixing.add(module)
+        if module in observed:
+            found.settle(name, other, observed[module].mixers[0].kind)
     return found
+
+
+def _search(runs: LoneRuns, name: str, found: OwnMixing, names: Mapping[nn.Module, str], *, has_kernels: bool) -> bool:
+    """Find what one module mixes by its own code; whether it mixes."""
+    try:
+        mix = find_mix(runs, name)
+        before = mixing_before(runs, name) if runs.fixed else ""
+        if mix is not None:
+            found.layers[name] = _with_parts(runs, name, mix, before, found, names)
+        elif before:
+            found.refused[name] = before
+    except NoOperatorError as error:
+        cause = str(error) if runs.fixed or has_kernels else not_causal(runs, name)
+        if cause:
+            found.refused[name] = cause
+        else:
+            found.derivatives.add(name)
+        return True
+    except ModelError as error:
+        if runs.fixed and isinstance(error, NotCausalError):
+            found.backwards.append(name)
+        else:
+            found.refused[name] = str(error)
+        return True
+    except Exception as error:  # whatever the author's code raises where it runs alone, or is watched
+        reason = str(error).strip().partition("\n")[0]
+        found.refused[name] = f"{type(runs.module).__name__} did not run alone: {type(error).__name__}: {reason}"
+        return False
+    return mix is not None
 
 
 def _with_parts(
@@ -153,7 +190,7 @@ def _with_parts(
     runs = replace(runs, precision=mix.precision)
     feeding = [part for part in runs.fixed if reaches(runs, part, mix.source)]
     if not feeding:
-        return ImpulseLayer(mix, [*runs.fixed], before)
+        return ImpulseLayer(mix, [*runs.fixed], before, mix.mixed_before)
     opened = {inner for part in feeding for inner in part.modules() if inner in runs.fixed}
     if all(names[part] in found.layers for part in opened):
         with suppress(ModelError):
@@ -165,9 +202,9 @@ def _with_parts(
                 for part in taken:
                     del found.layers[names[part]]
                 note = f"Its T contains what {_listed(taken, names)} mixes."
-                return ImpulseLayer(whole, [*alone.fixed], " ".join(filter(None, (note, before))))
+                return ImpulseLayer(whole, [*alone.fixed], " ".join(filter(None, (note, before))), mixed_before=False)
     note = f"Its values are mixed before by {_listed(feeding, names)}: T is without that."
-    return ImpulseLayer(mix, [*runs.fixed], " ".join(filter(None, (note, before))))
+    return ImpulseLayer(mix, [*runs.fixed], " ".join(filter(None, (note, before))), mixed_before=True)
 
 
 def _listed(parts: Collection[nn.Module], names: Mapping[nn.Module, str]) -> str:
