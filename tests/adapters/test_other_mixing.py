@@ -304,7 +304,7 @@ class Pooled(LinearBranch):
         (
             Named,
             1,
-            r"^Mixer layers\.0: no T of the whole was found\. Seen in it: attention, and other mixing beside it",
+            r"^Mixer layer: no T of the whole was found\. Seen in it: attention, and other mixing beside it",
         ),
         (Pooled, 1, "Whether it mixes by more than this was not seen"),
     ],

@@ -106,7 +106,7 @@ def _runs(forward: Forward, call: Call, held: Collection[nn.Module]) -> LoneRuns
 def find_own_mixing(
     forward: Forward, own: Collection[nn.Module], observing: Sequence[Call], mixes: Mapping[str, str]
 ) -> OwnMixing:
-    """Search the modules that are of the model's author, innermost first, but for mixers that adapters know as a whole."""
+    """Search the modules that are of the model's author, innermost first, but for mixers that adapters know whole."""
     # own: Modules that have a method `operator`.
     # observing: Calls of modules in which adapters saw kernels.
     observed = {call.module: call for call in reversed(observing) if not call.by_method}
