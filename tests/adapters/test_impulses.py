@@ -172,25 +172,6 @@ def test_a_kink_in_an_otherwise_linear_layer_is_named():
         list(ss.capture(model, TOKENS % 5))
 
 
-def test_a_mixing_beside_the_one_that_was_seen_is_told():
-    class Parallel(nn.Module):
-        """Attention and a convolution of the same values, added."""
-
-        def __init__(self):
-            super().__init__()
-            self.project, self.convolution = nn.Linear(8, 24), nn.Conv1d(8, 8, 3, groups=8, padding=2)
-
-        def forward(self, hidden):
-            query, key, value = self.project(hidden).chunk(3, -1)
-            mixed = nn.functional.scaled_dot_product_attention(
-                query[:, None], key[:, None], value[:, None], is_causal=True
-            )[:, 0]
-            return mixed + self.convolution(value.mT)[..., : hidden.shape[1]].mT
-
-    (captured,) = ss.capture(nn.Sequential(nn.Embedding(30, 8), Parallel()), TOKENS)
-    assert "positions are mixed beside the map too" in captured.note
-
-
 def test_two_layers_in_one_module_are_measured_as_their_sum():
     class Both(nn.Module):
         """A decaying sum and a convolution of the same values, added."""

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional
+from transformers.models.qwen3_next.modeling_qwen3_next import torch_chunk_gated_delta_rule
 
 import statesize as ss
 from statesize.adapters import capture
@@ -15,15 +16,19 @@ WIDTH, HEADS = 16, 2
 class Layer(nn.Module):
     """Queries, keys and values, and what a subclass makes of them."""
 
+    bias = True
+
     def __init__(self):
         super().__init__()
         self.projection, self.output = nn.Linear(WIDTH, 3 * WIDTH), nn.Linear(WIDTH, WIDTH)
         self.beside = nn.Linear(WIDTH, WIDTH)
-        self.mixing = nn.Conv1d(WIDTH, WIDTH, 3, padding=2, groups=WIDTH)
+        self.mixing = nn.Conv1d(WIDTH, WIDTH, 3, padding=2, groups=WIDTH, bias=self.bias)
 
     def forward(self, hidden):
-        parts = self.projection(hidden).unflatten(-1, (3, HEADS, -1)).permute(2, 0, 3, 1, 4)
-        return self.output(self.mixed(hidden, *parts).transpose(1, 2).flatten(2))
+        return self.output(self.mixed(hidden, *self.parts(hidden)).transpose(1, 2).flatten(2))
+
+    def parts(self, hidden):
+        return self.projection(hidden).unflatten(-1, (3, HEADS, -1)).permute(2, 0, 3, 1, 4)
 
     @staticmethod
     def maps(query, key, scale=1.0):
@@ -69,6 +74,84 @@ class Averaged(Layer):
 class ConvolvedBefore(Layer):
     def mixed(self, hidden, query, key, value):
         return self.maps(query, key) @ self.convolved(value.transpose(1, 2).flatten(2))
+
+
+class ModuleBefore(Layer):
+    """The same by a module of one's own, which would have a row otherwise."""
+
+    def __init__(self):
+        super().__init__()
+        self.convolution = Convolution()
+
+    def mixed(self, hidden, query, key, value):
+        value = self.heads(self.convolution(value.transpose(1, 2).flatten(2)))
+        return functional.scaled_dot_product_attention(query, key, value, is_causal=True)
+
+
+class Convolution(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(WIDTH, 1, 3))
+
+    def forward(self, hidden):
+        return functional.conv1d(functional.pad(hidden.mT, (2, 0)), self.weight, groups=WIDTH).mT
+
+
+class ConvolvedBeside(Layer):
+    def mixed(self, hidden, query, key, value):
+        return self.maps(query, key) @ value + self.convolved(value.transpose(1, 2).flatten(2))
+
+
+class DeltaRule(Layer):
+    """A scan that is known by its name in the file."""
+
+    def mixed(self, hidden, query, key, value):
+        decay = functional.logsigmoid(hidden[..., :HEADS])
+        parts = (part.transpose(1, 2) for part in (query, key, value))
+        return torch_chunk_gated_delta_rule(*parts, g=decay, beta=decay.exp(), use_qk_l2norm_in_kernel=True)[
+            0
+        ].transpose(1, 2)
+
+
+class DeltaRuleOfShifted(DeltaRule):
+    """The convolution adds a bias, which the scan mixes beside the values."""
+
+    def mixed(self, hidden, query, key, value):
+        return super().mixed(hidden, query, key, self.convolved(value.transpose(1, 2).flatten(2)))
+
+
+class DeltaRuleOfConvolved(DeltaRuleOfShifted):
+    bias = False
+
+
+class DeltaRuleBesideConvolution(DeltaRule):
+    def mixed(self, hidden, query, key, value):
+        return super().mixed(hidden, query, key, value) + self.convolved(value.transpose(1, 2).flatten(2))
+
+
+class ActivatedBefore(Layer):
+    def mixed(self, hidden, query, key, value):
+        return self.maps(query, key) @ functional.silu(self.convolved(value.transpose(1, 2).flatten(2)))
+
+
+class ActivatedBeforeBoth(Layer):
+    """Where T begins behind what is not linear, it still is that of both branches."""
+
+    def mixed(self, hidden, query, key, value):
+        return self.branches(query, key, functional.silu(self.convolved(value.transpose(1, 2).flatten(2))))
+
+    def branches(self, query, key, value):
+        return self.maps(query, key) @ value + value.cumsum(2)
+
+
+class LargestBeside(Layer):
+    def mixed(self, hidden, query, key, value):
+        return self.maps(query, key) @ value + value.cummax(2)[0]
+
+
+class FutureBeside(Layer):
+    def mixed(self, hidden, query, key, value):
+        return self.maps(query, key) @ value + value.flip(2).cumsum(2).flip(2)
 
 
 class ConvolvedQueries(Layer):
@@ -134,7 +217,138 @@ def test_mixing_behind_the_map_is_refused(layer):
         ss.profile(model(layer), [IDS[0], IDS[0] + 1], positions=1)
 
 
-BESIDE = "positions are mixed beside the map too"
+def own_jacobian(mixed, values):
+    """T of each channel of each head, (H d, L, L)."""
+    jacobian = torch.func.jacrev(mixed)(values)[0][:, :, :, 0]
+    assert jacobian.shape == (*values.shape[1:], *values.shape[1:])
+    # No channel reads another one.
+    assert torch.einsum("hlchmc->hclm", jacobian).abs().sum() >= (1 - 1e-9) * jacobian.abs().sum()
+    return torch.einsum("hlchmc->hclm", jacobian).flatten(0, 1)
+
+
+WHOLE = [
+    ScaledDifference,
+    LinearBranch,
+    ConvolvedBeside,
+    ConvolvedBefore,
+    ModuleBefore,
+    DeltaRuleOfConvolved,
+    DeltaRuleBesideConvolution,
+]
+
+
+@pytest.mark.parametrize("layer", [Plain, DeltaRule, *WHOLE])
+def test_t_is_that_of_all_that_mixes_the_values(layer):
+    own = model(layer)
+    layers = capture(own, IDS)
+    (found,) = layers
+    assert (found.name, layers.skipped, "mixed" in found.note) == ("layers.0", {}, False)
+    assert (found.kind == layer.__name__) == (layer in WHOLE)
+    own.double()
+    hidden = own.embedding(IDS)
+    query, key, value = own.layers[0].parts(hidden)
+    expected = own_jacobian(lambda value: own.layers[0].mixed(hidden, query, key, value), value)
+    if layer is Plain:
+        # Gates behind a map do not belong to its T.
+        expected = own.layers[0].maps(query, key)[0].repeat_interleave(WIDTH // HEADS, 0)
+    measured = found.operator.dense()[0].repeat_interleave(found.multiplicity, 0)
+    below = torch.ones(24, 24).tril(-1).bool()
+    torch.testing.assert_close(measured[:, below], expected[:, below], rtol=0, atol=2e-6)
+
+
+def test_t_behind_what_is_not_linear_is_that_of_both_branches():
+    own = model(ActivatedBeforeBoth)
+    (found,) = capture(own, IDS)
+    assert found.note.endswith("Its values are mixed before: T is without that.")
+    layer, hidden = own.double().layers[0], own.embedding(IDS)
+    query, key, value = layer.parts(hidden)
+    expected = own_jacobian(lambda value: layer.branches(query, key, value), value)[:: WIDTH // HEADS]
+    torch.testing.assert_close(found.operator.dense()[0], expected, rtol=0, atol=2e-6)
+
+
+@pytest.mark.parametrize(
+    ("layer", "cause"),
+    [
+        (Averaged, r"linear, channel by channel, in none of its tensors: no T was found\. .*"),
+        (LargestBeside, r"linear, channel by channel, in none of its tensors: no T was found\. .*"),
+        (FutureBeside, r"^Mixer layers\.0 must be causal, but its output at position 0 changes with its input .*"),
+    ],
+)
+def test_a_mixer_without_a_t_of_the_whole_is_refused(layer, cause):
+    with pytest.raises(ModelError, match=cause + r" Seen in it: attention, and other mixing beside it\.$"):
+        capture(model(layer), IDS)
+
+
+class Rows(LinearBranch):
+    """Some layers return the positions of all sequences as rows."""
+
+    def forward(self, hidden):
+        return super().forward(hidden).flatten(0, 1)
+
+
+class Named(LinearBranch):
+    def forward(self, hidden):
+        return {"hidden": super().forward(hidden)}
+
+
+class Pooled(LinearBranch):
+    def forward(self, hidden):
+        return super().forward(hidden).mean(1, keepdim=True)
+
+
+@pytest.mark.parametrize(
+    ("layer", "texts", "said"),
+    [
+        (Rows, 1, ""),
+        (Rows, 2, r"must return one output for each of the 24, got shape \(48, 16\)"),
+        (
+            Named,
+            1,
+            r"^Mixer layer: no T of the whole was found\. Seen in it: attention, and other mixing beside it",
+        ),
+        (Pooled, 1, "Whether it mixes by more than this was not seen"),
+    ],
+)
+def test_other_mixing_is_seen_in_whatever_a_layer_returns(layer, texts, said):
+    class Around(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.embedding, self.layer = nn.Embedding(50, WIDTH), layer()
+
+        def forward(self, input_ids):
+            hidden = self.embedding(input_ids)
+            left = self.layer(hidden)
+            return hidden + (left["hidden"] if layer is Named else left.view(texts, -1, WIDTH))
+
+    torch.manual_seed(0)
+    own, ids = Around(), IDS + torch.arange(texts)[:, None]
+    if layer in (Rows, Pooled) and texts == 1:
+        (found,) = capture(own, ids)
+        assert said in found.note
+        assert found.kind == ("Rows" if layer is Rows else "attention")
+    else:
+        with pytest.raises(ModelError, match=said):
+            capture(own, ids)
+
+
+def test_a_module_with_known_attention_keeps_its_row_beside_other_mixing():
+    class Outer(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.attention, self.value = Plain(), nn.Linear(WIDTH, WIDTH)
+
+        def forward(self, hidden):
+            return self.attention(hidden) + self.value(hidden).cumsum(1)
+
+    own = model(Outer)
+    found = {item.name: item.operator.dense()[0] for item in capture(own, IDS)}
+    assert found.keys() == {"layers.0", "layers.0.attention"}
+    torch.testing.assert_close(found["layers.0"][0], torch.ones(24, 24).tril().double(), rtol=0, atol=1e-9)
+    layer, hidden = own.layers[0].attention.double(), own.double().embedding(IDS)
+    query, key, _ = layer.parts(hidden)
+    torch.testing.assert_close(found["layers.0.attention"], layer.maps(query, key)[0], rtol=0, atol=2e-6)
+
+
 BEFORE = "its values are mixed before"
 SEVERAL = "several maps mix the same values"
 
@@ -142,11 +356,9 @@ SEVERAL = "several maps mix the same values"
 @pytest.mark.parametrize(
     ("layer", "said", "mixers"),
     [
-        (LinearBranch, BESIDE, 1),
-        (Averaged, BESIDE, 1),
-        (ConvolvedBefore, BEFORE, 1),
+        (ActivatedBefore, BEFORE, 1),
+        (DeltaRuleOfShifted, BEFORE, 1),
         (Difference, SEVERAL, 2),
-        (ScaledDifference, BESIDE, 1),
         (TwoMaps, "", 2),
     ],
 )

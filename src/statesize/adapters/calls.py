@@ -114,7 +114,7 @@ def record_calls(
     model, recorder = forward.model, _Recorder(forward, own, short_convolutions)
     named = {name or type(model).__name__: module for name, module in named_parts(model)}
     impulse_layers = {name: named[name] for name in by_impulses}
-    recorder.own |= set(impulse_layers.values())
+    recorder.impulse_layers |= set(impulse_layers.values())
 
     def attach(stack: ExitStack) -> None:
         enter = {mixer: recorder.entering(name) for name, mixer in own.items()}
@@ -141,6 +141,7 @@ class _Recorder:
     def __init__(self, forward: Forward, own: Mapping[str, nn.Module], short_convolutions: bool) -> None:
         self.forward = forward
         self.own = set(own.values())
+        self.impulse_layers = set[nn.Module]()
         self.short_convolutions = short_convolutions
         self.calls: list[Call] = []
         self.called: set[str] = set()
@@ -170,9 +171,10 @@ class _Recorder:
         return enter
 
     def observe(self, make: Callable[[], Observation], product: Product | None = None) -> None:
-        if any(frame.module in self.own for frame in self.running.frames):
-            return
         frame = self.running.frame
+        # A method `operator` speaks for all that is inside, impulses for what is in the module's own code.
+        if frame.module in self.impulse_layers or any(frame.module in self.own for frame in self.running.frames):
+            return
         try:
             if reason := self.forward.reads_elsewhere(frame):
                 raise ModelError(reason)

@@ -173,22 +173,12 @@ class Capture(Iterator[Captured]):
 
     def _with_bytes_beside(self, call: Call, labels: list[str]) -> list[Captured]:
         """The mixers of a call, of which the first holds what the cache has for the module beside their kernels."""
-        items = self._checked(call, labels)
+        note = self._own_mixing.notes.get(call.name)
+        items = [replace(item, note=" ".join(filter(None, (item.note, note)))) for item in self._found(call, labels)]
         at = next((at for at, item in enumerate(items) if item.kind != SHORT_CONVOLUTION), None)
         if at is not None and (held := items[at].state_bytes) is not None:
             items[at] = replace(items[at], state_bytes=held + bytes_beside(call.module, self._forward.length))
         return items
-
-    def _checked(self, call: Call, labels: list[str]) -> list[Captured]:
-        if self._checks_mixing and not call.by_impulses and is_own_code(call.module):
-            from statesize.adapters.search.modules import inside
-            from statesize.adapters.search.other_mixing import other_mixing
-
-            other = other_mixing(self._forward, call, inside(self._own_mixing, self._forward, call.module))
-            return [
-                replace(item, note=" ".join(filter(None, (item.note, other)))) for item in self._found(call, labels)
-            ]
-        return self._found(call, labels)
 
     def _found(self, call: Call, labels: list[str]) -> list[Captured]:
         if call.by_impulses:
@@ -387,17 +377,18 @@ def _watched(
         return recording, OwnMixing()
     from statesize.adapters.search.modules import described_call, find_own_mixing
 
-    own_mixing = find_own_mixing(forward, [*own.values(), *(call.module for call in recording.calls)], mixes)
+    own_mixing = find_own_mixing(forward, own.values(), recording.calls, mixes)
     if own_mixing.names:
         recording = record_calls(forward, own, own_mixing.names, short_convolutions=short_convolutions)
         for call in recording.calls:
             if call.by_impulses:
                 call.mixers.append(described_call(own_mixing, forward, call))
                 call.caches.append("")
+    calls = [call for call in recording.calls if call.name not in own_mixing.refused]
     for name, reason in own_mixing.refused.items():
         seen = recording.refused.get(name)
         recording.refused[name] = reason if seen is None else f"{reason} Seen in it: {seen}"
-    return recording, own_mixing
+    return replace(recording, calls=calls), own_mixing
 
 
 def _selected(

@@ -122,7 +122,8 @@ def _searched(runs: LoneRuns) -> LoneRuns:
         return runs
     with suppress(Exception):
         several = runs.repeated(2)
-        if several.run((OUTPUT,)).tensors[OUTPUT].numel() == 2 * plain.numel():
+        output = several.run((OUTPUT,)).tensors[OUTPUT]
+        if output.numel() == 2 * plain.numel() and runs.length in output.shape:
             return replace(several, largest=2 * runs.largest)
     return runs
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from fnmatch import fnmatchcase
@@ -16,7 +16,7 @@ from statesize.adapters.forward import Forward
 from statesize.adapters.models.model_state import Autocast, named_parts, open_autocast
 from statesize.adapters.observation import Observation
 from statesize.adapters.runs import read
-from statesize.adapters.search import ImpulseLayer, OwnMixing
+from statesize.adapters.search import BEFORE, BESIDE, ImpulseLayer, OwnMixing
 from statesize.adapters.search.derivative import derivative, found_derivative
 from statesize.adapters.search.layer import observe
 from statesize.adapters.search.linear_parts import Mix, NoOperatorError, find_mix
@@ -30,6 +30,7 @@ from statesize.adapters.search.mixing import (
     reaches,
     returned_by,
 )
+from statesize.adapters.search.other_mixing import other_mixing
 from statesize.adapters.selection import is_own_code, is_recurrent, is_searched
 from statesize.errors import InputError, ModelError
 from statesize.operators import BlockDense, Derivative
@@ -67,64 +68,83 @@ def _runs(forward: Forward, call: Call, held: Collection[nn.Module]) -> LoneRuns
     return replace(runs, fixed=returned_by(runs, held)) if held else runs
 
 
-def find_own_mixing(forward: Forward, mixers: Collection[nn.Module], mixes: Mapping[str, str]) -> OwnMixing:
-    """Search the modules that are of the model's author, innermost first, but for mixers that adapters know."""
+def find_own_mixing(
+    forward: Forward, own: Collection[nn.Module], observing: Sequence[Call], mixes: Mapping[str, str]
+) -> OwnMixing:
+    """Search the modules that are of the model's author, innermost first, but for mixers that adapters know whole."""
+    # own: Modules that have a method `operator`.
+    # observing: Calls of modules in which adapters saw kernels.
+    observed = {call.module: call for call in reversed(observing) if not call.by_method}
+    mixers = {*own, *observed}
     # Mixers of libraries are compared with oracles, and those with a method `operator` speak for all that is in them.
     whole = [mixer for mixer in mixers if not is_own_code(mixer) or hasattr(type(mixer), "operator")]
-    inside = {part for mixer in whole for part in mixer.modules()}
+    held = {part for mixer in whole for part in mixer.modules()}
     names = {module: name or type(module).__name__ for name, module in named_parts(forward.model)}
     named = _named_parts(names, mixes)
     searched = {
         module
         for module in forward.model.modules()
-        if (is_searched(module) or module in named) and module not in inside and not forward.in_encoder(names[module])
+        if (is_searched(module) or module in named) and module not in held and not forward.in_encoder(names[module])
     }
-    recurrent = {module for module in names if is_recurrent(module) and module not in inside}
+    recurrent = {module for module in names if is_recurrent(module) and module not in held}
     found = OwnMixing()
     if not searched and not recurrent:
         return found
     mixing = {*mixers, *recurrent}
     calls = _Calls(forward, {*searched, *mixing})
     for module in calls.order:
-        if module in mixers:
-            continue
-        name, (args, kwargs) = names[module], calls.arguments[module]
-        if module in recurrent:
+        name, (args, kwargs), other = names[module], calls.arguments[module], list[str]()
+        if module in recurrent and module not in mixers:
             found.derivatives.add(name)
             continue
+        if module in mixers:
+            if module not in observed or not is_own_code(module):
+                continue
+            try:
+                other = other_mixing(forward, observed[module], inside(found, forward, module))
+            except ModelError as error:
+                found.refused[name] = str(error)
+            if not {BEFORE, BESIDE} & set(other):
+                found.note_other(name, other)
+                continue
         parts = set(module.modules()) - {module}
         fixed = {part: calls.outputs[part] for part in mixing if part in parts}
         runs = LoneRuns(module, args, kwargs, forward.length, forward.sequences, fixed, mixes=named.get(module))
         runs = replace(runs, autocast=calls.autocast[module])
-        try:
-            mix = find_mix(runs, name)
-            before = mixing_before(runs, name) if fixed else ""
-            if mix is not None:
-                found.layers[name] = _with_parts(runs, name, mix, before, found, names)
-            elif before:
-                found.refused[name] = before
-        except NoOperatorError as error:
-            cause = str(error) if fixed else not_causal(runs, name)
-            if cause:
-                found.refused[name] = cause
-            else:
-                found.derivatives.add(name)
+        if _search(runs, name, found, names, has_kernels=module in observed):
             mixing.add(module)
-            continue
-        except ModelError as error:
-            if fixed and isinstance(error, NotCausalError):
-                found.backwards.append(name)
-            else:
-                found.refused[name] = str(error)
-            mixing.add(module)
-            continue
-        except Exception as error:  # whatever the author's code raises where it runs alone, or is watched
-            reason = str(error).strip().partition("\n")[0]
-            found.refused[name] = f"{type(module).__name__} did not run alone: {type(error).__name__}: {reason}"
-            continue
-        if mix is not None:
-            mixing.add(module)
+        if module in observed:
+            found.settle(name, other, observed[module].mixers[0].kind)
     return found
+
+
+def _search(runs: LoneRuns, name: str, found: OwnMixing, names: Mapping[nn.Module, str], *, has_kernels: bool) -> bool:
+    """Find what one module mixes by its own code; whether it mixes."""
+    try:
+        mix = find_mix(runs, name)
+        before = mixing_before(runs, name) if runs.fixed else ""
+        if mix is not None:
+            found.layers[name] = _with_parts(runs, name, mix, before, found, names)
+        elif before:
+            found.refused[name] = before
+    except NoOperatorError as error:
+        cause = str(error) if runs.fixed or has_kernels else not_causal(runs, name)
+        if cause:
+            found.refused[name] = cause
+        else:
+            found.derivatives.add(name)
+        return True
+    except ModelError as error:
+        if runs.fixed and isinstance(error, NotCausalError):
+            found.backwards.append(name)
+        else:
+            found.refused[name] = str(error)
+        return True
+    except Exception as error:  # whatever the author's code raises where it runs alone, or is watched
+        reason = str(error).strip().partition("\n")[0]
+        found.refused[name] = f"{type(runs.module).__name__} did not run alone: {type(error).__name__}: {reason}"
+        return False
+    return mix is not None
 
 
 def _with_parts(
@@ -135,7 +155,7 @@ def _with_parts(
     runs = replace(runs, precision=mix.precision)
     feeding = [part for part in runs.fixed if reaches(runs, part, mix.source)]
     if not feeding:
-        return ImpulseLayer(mix, [*runs.fixed], before)
+        return ImpulseLayer(mix, [*runs.fixed], before, mix.mixed_before)
     opened = {inner for part in feeding for inner in part.modules() if inner in runs.fixed}
     if all(names[part] in found.layers for part in opened):
         with suppress(ModelError):
@@ -147,9 +167,9 @@ def _with_parts(
                 for part in taken:
                     del found.layers[names[part]]
                 note = f"Its T contains what {_listed(taken, names)} mixes."
-                return ImpulseLayer(whole, [*alone.fixed], " ".join(filter(None, (note, before))))
+                return ImpulseLayer(whole, [*alone.fixed], " ".join(filter(None, (note, before))), mixed_before=False)
     note = f"Its values are mixed before by {_listed(feeding, names)}: T is without that."
-    return ImpulseLayer(mix, [*runs.fixed], " ".join(filter(None, (note, before))))
+    return ImpulseLayer(mix, [*runs.fixed], " ".join(filter(None, (note, before))), mixed_before=True)
 
 
 def _listed(parts: Collection[nn.Module], names: Mapping[nn.Module, str]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -18,13 +19,17 @@ from statesize.adapters.models.layout import position_axis
 from statesize.adapters.models.model_state import mapped, set_autocast
 from statesize.adapters.observation import ModuleStack, Observation, Product
 from statesize.adapters.runs import observed, reading, returning
+from statesize.adapters.search import BEFORE, BESIDE, UNSEEN
 from statesize.adapters.selection import is_own_code
 from statesize.errors import ModelError
 
+SEVERAL = "several maps mix the same values, each with a T of its own: the module's is made of all"
+BACKWARDS = "positions are mixed backwards too: T is without that"
+
 
 @torch.no_grad()
-def other_mixing(forward: Forward, call: Call, measured: Collection[nn.Module] = ()) -> str:
-    """What a module mixes positions by beside the kernels seen in it, in a sentence; "" for nothing.
+def other_mixing(forward: Forward, call: Call, measured: Collection[nn.Module] = ()) -> list[str]:
+    """What a module mixes positions by beside the kernels seen in it.
 
     The module runs with the recorded arguments: as it is; with another input at one position, while every kernel
     returns what it returned before; and with what the kernels return changed at that position. Whatever then differs at
@@ -36,22 +41,24 @@ def other_mixing(forward: Forward, call: Call, measured: Collection[nn.Module] =
         measured: Modules inside that are measured by themselves.
 
     Returns:
-        Mixing before the kernels or beside them, several maps of the same values, or mixing backwards.
+        Which of BEFORE, BESIDE, SEVERAL, UNSEEN and BACKWARDS.
 
     Raises:
         ModelError: Mixing behind the kernels, by which T is not what leaves the module, or a map of the future.
     """
     position, limit = forward.length // 3, BOUNDS[call.dtype]
     plain = _LoneRun.of(forward, call, parts=measured)
-    if plain.output is None or not plain.products:
-        return ""
+    if not plain.products:
+        return []
+    if plain.output is None:
+        return [UNSEEN]
     changed = _with_arguments(call, forward.length, partial(changed_input, length=forward.length, position=position))
     mixed = [product.mixed for product in plain.products]
     other_input = _LoneRun.of(forward, changed, mixed)
     other_result = _LoneRun.of(forward, call, [changed_at(one.mixed, one.axis, position) for one in plain.products])
-    axis = position_axis(plain.output, forward.length)
-    if axis is None or other_input.output is None or other_result.output is None:
-        return ""
+    axis = cast("int", position_axis(plain.output, forward.length))
+    if other_input.output is None or other_result.output is None:
+        return [UNSEEN]
     if _differs(plain.output, other_result.output, axis, position) > limit:
         raise ModelError(
             f"Mixer {call.name}: what its map returns is mixed over positions once more before it leaves the module, "
@@ -63,17 +70,17 @@ def other_mixing(forward: Forward, call: Call, measured: Collection[nn.Module] =
         _differs(one.values, other.values, one.values_axis, position) > limit
         for one, other in zip(plain.products, other_input.products, strict=True)
     ):
-        seen.append("its values are mixed before: T is without that")
+        seen.append(BEFORE)
     beside = other_input.output
     if measured and _differs(plain.output, beside, axis, position) > limit:
         beside = _LoneRun.of(forward, changed, mixed, held_parts=plain.returned).output
     if beside is not None and _differs(plain.output, beside, axis, position) > limit:
-        seen.append("positions are mixed beside the map too: T is without that")
+        seen.append(BESIDE)
     if len(call.caches) > len({cache or index for index, cache in enumerate(call.caches)}):
-        seen.append("several maps mix the same values, each with a T of its own: the module's is made of all")
+        seen.append(SEVERAL)
     if _mixes_backwards(forward, call, plain, axis):
-        seen.append("positions are mixed backwards too: T is without that")
-    return f"Other mixing was seen here: {'; '.join(seen)}." if seen else ""
+        seen.append(BACKWARDS)
+    return seen
 
 
 def _mixes_backwards(forward: Forward, call: Call, plain: _LoneRun, axis: int) -> bool:
@@ -160,13 +167,17 @@ class _LoneRun:
         output: object = observed(
             forward.model,
             lambda: call.module(*call.args, **call.kwargs),
-            ModuleStack(forward.model, forward.length),
+            ModuleStack(call.module, forward.length),
             observe,
+            name=call.name,
+            part=call.module,
             attach=lambda stack: (set_autocast(call.autocast), reading({}, leave, stack)),
         )
-        while isinstance(output, tuple | list) and output:
-            output = cast("Any", output)[0]
-        run.output = output if isinstance(output, Tensor) else None
+        run.output = next((leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor)), None)
+        rows = (forward.sequences, forward.length)
+        if run.output is not None and position_axis(run.output, forward.length) is None:
+            # Some layers return the positions of all sequences as rows.
+            run.output = run.output.unflatten(0, rows) if run.output.shape[:1] == (math.prod(rows),) else None
         return run
 
 
