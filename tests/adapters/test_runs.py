@@ -54,8 +54,9 @@ def traced(run, watched, end=None):
 
     def trace(frame, event, _):
         code = frame.f_code
-        here = event in ("call", "line") and any(part in code.co_filename for part in watched)
-        if here and not is_no_place(event, frame):
+        if not any(part in code.co_filename for part in watched):
+            return None
+        if event in ("call", "line") and not is_no_place(event, frame):
             place = code.co_filename, code.co_qualname, frame.f_lineno if event == "line" else event
             seen[place] += 1
             if (place, seen[place]) == end:
@@ -100,7 +101,12 @@ def lone_run(model):
 
 @pytest.mark.parametrize(
     ("family", "make"),
-    [("gptj", bare_run), ("gptj", read_run), ("llama", observed_run), ("mamba2", observed_run), ("llama", lone_run)],
+    [
+        ("llama", observed_run),
+        ("llama", lone_run),
+        *(pytest.param(*case, marks=pytest.mark.slow) for case in (("gptj", bare_run), ("gptj", read_run))),
+        pytest.param("mamba2", observed_run, marks=pytest.mark.slow),
+    ],
 )
 def test_an_interrupt_at_every_line_leaves_all_as_it_was(family, make, monkeypatch):
     monkeypatch.setattr(sys, "unraisablehook", lambda _: None)

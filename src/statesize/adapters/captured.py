@@ -13,14 +13,12 @@ import torch
 from torch import Tensor
 
 from statesize.adapters.calls import Call, FoundMixer, first_argument
-from statesize.adapters.faithfulness import Agreement, check_finite
+from statesize.adapters.faithfulness import Agreement, Checked, check_finite
 from statesize.adapters.forward import Forward
 from statesize.adapters.models.in_double import hold_in_double
 from statesize.adapters.models.model_state import hold_at_least, in_double, in_single, stored_element_size
 from statesize.adapters.observation import SHARED, Observation, Units, nothing
 from statesize.adapters.runs import bare
-from statesize.adapters.search.declared import Checked, check_declared
-from statesize.adapters.search.lone_run import LoneRuns
 from statesize.errors import InputError, ModelError
 from statesize.operators import Dense, Operator, Shared, SoftmaxAttention
 
@@ -258,6 +256,9 @@ def _checked(name: str, call: Call, forward: Forward, called: Callable[..., obje
         forward.length,
     ):
         return Checked(reason="its T is not one of the text's positions")
+    from statesize.adapters.search.declared import check_declared
+    from statesize.adapters.search.lone_run import LoneRuns
+
     runs = LoneRuns(call.module, call.args, call.kwargs, forward.length, forward.sequences, autocast=call.autocast)
     return check_declared(name, runs, operator)
 

@@ -43,6 +43,23 @@ class Agreement:
     note: str = ""
 
 
+@dataclass(frozen=True)
+class Checked:
+    """What a comparison of a declared T with its layer found.
+
+    Attributes:
+        difference: The largest difference relative to the largest value; NaN where nothing was compared.
+        limit: What rounding explains.
+        multiplicity: Channels that share one T; 0 where it is not known.
+        reason: Why nothing was compared; "" where it was.
+    """
+
+    difference: float = math.nan
+    limit: float = math.nan
+    multiplicity: int = 0
+    reason: str = ""
+
+
 def allowed(difference: float, dtype: torch.dtype, largest_score: Callable[[], float]) -> float:
     """How far rounding in a dtype may take a layer's output, relative to the largest value.
 

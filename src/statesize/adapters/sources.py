@@ -32,14 +32,14 @@ def named(module: str, *names: str, observing: str = "observing") -> Source:
 def names_of(model: nn.Module) -> set[str]:
     """The names of the classes of a model's parts, and all in their files; of libraries, that they were imported."""
     files = source_files(model)
-    own = any(not file.__name__.startswith(("torch.", "transformers.")) for file in files)
+    own = any(file.__name__.partition(".")[0] not in ("builtins", "torch", "transformers") for file in files)
     libraries = {"fla", *(["torch.nn.attention.flex_attention"] if own else [])} & sys.modules.keys()
     classes = {kind.__name__ for own in set(map(type, model.modules())) for kind in own.__mro__}
     return libraries.union(classes, *map(vars, files))
 
 
 _SHORT = ("Lfm2ShortConv", "Lfm2MoeShortConv", "Lfm3ShortConv", "causal_conv1d_fn", "RecurrentGemmaRecurrentBlock")
-_SCANS = (
+SCANS = (
     *("mamba_selective_scan", "mamba2_chunk_scan", "torch_chunk_gated_delta_rule", "chunk_kimi_delta_attention"),
     *("rwkv_linear_attention", "causal_conv1d_fn", "mamba2_split_conv1d_scan_combined"),
 )
@@ -48,7 +48,7 @@ SOURCES: tuple[Source, ...] = (
     named("kernels.attention", "ALL_ATTENTION_FUNCTIONS", "DiffLlamaAttention"),
     softmax_tap.observing,
     named("kernels.flex_attention", "torch.nn.attention.flex_attention"),
-    named("kernels.scans", *_SCANS),
+    named("kernels.scans", *SCANS),
     named("kernels.convolutions", *_SHORT),
     named("kernels.recurrent_layers", "RecurrentGemmaRecurrentBlock", observing="observing_rg_lru"),
     named("kernels.recurrent_layers", "xLSTMLayer", "mLSTMCell", observing="observing_mlstm"),

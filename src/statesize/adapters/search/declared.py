@@ -11,6 +11,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
+from statesize.adapters.faithfulness import Checked
 from statesize.adapters.search.channels import Channels
 from statesize.adapters.search.linear_parts import LARGEST, READERS, NoOperatorError, find_mixes
 from statesize.adapters.search.lone_run import (
@@ -34,23 +35,6 @@ _COMBINATIONS = 3
 _SLACK = 100
 # Numbers of all T that is compared.
 _LARGEST = 2**27
-
-
-@dataclass(frozen=True)
-class Checked:
-    """What a comparison of a declared T with its layer found.
-
-    Attributes:
-        difference: The largest difference relative to the largest value; NaN where nothing was compared.
-        limit: What rounding explains.
-        multiplicity: Channels that share one T; 0 where it is not known.
-        reason: Why nothing was compared; "" where it was.
-    """
-
-    difference: float = math.nan
-    limit: float = math.nan
-    multiplicity: int = 0
-    reason: str = ""
 
 
 @dataclass(frozen=True)
