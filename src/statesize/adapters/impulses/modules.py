@@ -69,7 +69,8 @@ class OwnMixing:
         layer = self.layers.pop(name, None)
         reason = self.refused.pop(name, f"Mixer {name}: no T of the whole was found.")
         if layer is not None and (BESIDE in other or not layer.mixed_before):
-            self.layers[name] = layer
+            note = f"Its T contains more than the {kind} in it."
+            self.layers[name] = replace(layer, note=" ".join(filter(None, (note, layer.note))))
         elif BESIDE in other:
             self.refused[name] = f"{reason} Seen in it: {kind}, and other mixing beside it."
         else:
