@@ -243,7 +243,7 @@ def test_t_is_that_of_all_that_mixes_the_values(layer):
     layers = capture(own, IDS)
     (found,) = layers
     assert (found.name, layers.skipped, "mixed" in found.note) == ("layers.0", {}, False)
-    assert (found.kind == layer.__name__) == (layer in WHOLE)
+    assert (found.kind == layer.__name__) == ("Its T contains more than the " in found.note) == (layer in WHOLE)
     own.double()
     hidden = own.embedding(IDS)
     query, key, value = own.layers[0].parts(hidden)
@@ -259,7 +259,7 @@ def test_t_is_that_of_all_that_mixes_the_values(layer):
 def test_t_behind_what_is_not_linear_is_that_of_both_branches():
     own = model(ActivatedBeforeBoth)
     (found,) = capture(own, IDS)
-    assert found.note.endswith("Its values are mixed before: T is without that.")
+    assert "Its values are mixed before: T is without that. Its T contains more than the attention in it." in found.note
     layer, hidden = own.double().layers[0], own.embedding(IDS)
     query, key, value = layer.parts(hidden)
     expected = own_jacobian(lambda value: layer.branches(query, key, value), value)[:: WIDTH // HEADS]

@@ -10,7 +10,7 @@ its scale a guess); `fla_impulses` and `triton_interpreter` (kernels of fla with
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from torch import nn
@@ -57,7 +57,8 @@ class OwnMixing:
         layer = self.layers.pop(name, None)
         reason = self.refused.pop(name, f"Mixer {name}: no T of the whole was found.")
         if layer is not None and (BESIDE in other or not layer.mixed_before):
-            self.layers[name] = layer
+            note = f"Its T contains more than the {kind} in it."
+            self.layers[name] = replace(layer, note=" ".join(filter(None, (note, layer.note))))
         elif BESIDE in other:
             self.refused[name] = f"{reason} Seen in it: {kind}, and other mixing beside it."
         else:
