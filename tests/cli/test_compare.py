@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 
 import pytest
 
@@ -9,15 +10,22 @@ from statesize.cli import main
 from statesize.profiling import Profile
 
 
-@pytest.fixture
-def saved(checkpoint, text, tmp_path, monkeypatch, capsys):
-    folder = tmp_path / "here"
-    folder.mkdir()
-    monkeypatch.chdir(folder)
-    for name, extra in (("one", []), ("two", ["--stride", "2"])):
-        assert main(["profile", str(checkpoint), "--text", str(text), "--output", name, *extra]) == 0
-    capsys.readouterr()
+@pytest.fixture(scope="module")
+def profiles(checkpoint, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("profiles")
+    (folder / "text.txt").write_text("The quick brown fox returns a list.\n\nIt jumps over the lazy dog.\n")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        for name, extra in (("one", []), ("two", ["--stride", "2"])):
+            assert main(["profile", str(checkpoint), "--text", "text.txt", "--output", name, *extra]) == 0
+    (folder / "text.txt").unlink()
     return folder
+
+
+@pytest.fixture
+def saved(profiles, here, capsys):
+    capsys.readouterr()
+    return shutil.copytree(profiles, here, dirs_exist_ok=True)
 
 
 def test_table(saved, capsys):

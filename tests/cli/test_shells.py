@@ -33,7 +33,9 @@ def refusal(capsys, *arguments):
 def test_streams_that_are_closed_or_full(arguments, streams, code, said, tmp_path):
     program = "import sys; from statesize.cli import main; sys.exit(main())"
     words = ["sh", "-c", f'exec "$@" {streams}', "sh", sys.executable, "-c", program, *arguments]
-    done = subprocess.run(words, capture_output=True, text=True, check=False, cwd=tmp_path)
+    # Buffered, as for users: what is left in the buffer must not fail again at exit.
+    environment = {**os.environ, "PYTHONUNBUFFERED": ""}
+    done = subprocess.run(words, capture_output=True, text=True, check=False, cwd=tmp_path, env=environment)
     assert (done.returncode, done.stderr) == (code, said)
 
 

@@ -46,12 +46,13 @@ def test_what_was_left_out_is_told_all_the_same(told, checkpoint, tmp_path):
 
 
 def test_studies_say_how_far_they_are(tmp_path, capsys):
-    (tmp_path / "grid.toml").write_text(GRID, encoding="utf-8")
+    two_runs = GRID.replace("[2, 3]", "2").replace(", 1.2e-2", "")
+    (tmp_path / "grid.toml").write_text(two_runs, encoding="utf-8")
     for folder, more in (("loud", []), ("quiet", ["--quiet"])):
         assert main(["study", "correlation", "--config", "grid.toml", "--output", folder, *more]) == 0
         out, err = capsys.readouterr()
         assert "Caveats" in out
-        assert (err.count("study correlation: run ") == 8) == (not more)
+        assert err.count("study correlation: run ") == (0 if more else 2)
         assert ("left\n" in err) == (not more)
         assert bool(err) == (not more)
 
