@@ -1,5 +1,7 @@
 """The same again gives the same bits; other numbers of threads and of processes give the same within the bounds."""
 
+import functools
+
 import pandas as pd
 import pytest
 import torch
@@ -28,30 +30,35 @@ def verdicts(one, other):
     return {compared.verdict for compared in compare_profiles(one, other)}
 
 
+@functools.cache
+def first(pattern, threads=1):
+    """What the others are compared with."""
+    return measured(pattern, threads)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("pattern", PATTERNS)
-def test_a_profile_has_the_same_bits_again(pattern):
-    assert verdicts(measured(pattern, 1), measured(pattern, 1)) == {IDENTICAL}
-    assert verdicts(measured(pattern, 2), measured(pattern, 2)) == {IDENTICAL}
+def test_a_profile_has_the_same_bits_again(pattern, threads):
+    assert verdicts(first(pattern, threads), measured(pattern, threads)) == {IDENTICAL}
 
 
 @pytest.mark.parametrize("pattern", PATTERNS)
 def test_other_threads_give_a_profile_within_the_bounds(pattern):
-    first = measured(pattern, 1)
-    for threads in (2, 3):
-        assert DIFFERENT not in verdicts(first, measured(pattern, threads))
+    for other in (first(pattern, 2), measured(pattern, 3)):
+        assert DIFFERENT not in verdicts(first(pattern), other)
 
 
 @pytest.mark.parametrize("pattern", PATTERNS[:2])
 def test_less_memory_gives_a_profile_within_the_bounds(pattern):
-    assert DIFFERENT not in verdicts(measured(pattern, 1), measured(pattern, 1, memory=150_000))
+    assert DIFFERENT not in verdicts(first(pattern), measured(pattern, 1, memory=150_000))
 
 
 @pytest.mark.parametrize("pattern", ["sa,gla", "s4d,hyena"])
 def test_the_table_of_a_profile_is_the_same_again(pattern):
-    first = measured(pattern, 1).to_dataframe()
-    pd.testing.assert_frame_equal(first, measured(pattern, 1).to_dataframe(), check_exact=True)
-    for other in (measured(pattern, 2), measured(pattern, 1, memory=400_000)):
-        pd.testing.assert_frame_equal(first, other.to_dataframe(), check_exact=False, rtol=1e-4, atol=1e-4)
+    table = first(pattern).to_dataframe()
+    pd.testing.assert_frame_equal(table, measured(pattern, 1).to_dataframe(), check_exact=True)
+    for other in (first(pattern, 2), measured(pattern, 1, memory=400_000)):
+        pd.testing.assert_frame_equal(table, other.to_dataframe(), check_exact=False, rtol=1e-4, atol=1e-4)
 
 
 def rows(outcomes):
@@ -59,14 +66,14 @@ def rows(outcomes):
 
 
 def test_a_study_has_the_same_bits_again():
-    # In several processes too: tests/lab/studies/test_local.py and test_cluster.py kill some of them meanwhile.
+    # In several processes too: tests/lab/studies/grid/test_executors.py and test_on_ray.py kill some of them meanwhile.
     from small_studies import GRID
 
     from statesize.lab.studies.grid.settings import parse_settings
 
     runs = parse_settings(GRID, "correlation").runs[:1]
-    first, second = (rows(run_here(runs)) for _ in range(2))
-    assert {one.verdict for one in compare_rows(first, second)} == {IDENTICAL}
+    one, other = (rows(run_here(runs)) for _ in range(2))
+    assert {found.verdict for found in compare_rows(one, other)} == {IDENTICAL}
 
 
 @pytest.mark.slow
