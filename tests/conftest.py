@@ -5,6 +5,11 @@ import signal
 from pathlib import Path
 
 import pytest
+
+# Threads that wait would spin, and take the processors from those that work: a test on two threads took ten times as
+# long. Torch reads it when it is imported; `statesize` itself sets it too.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 import torch
 from hypothesis import HealthCheck, settings
 
