@@ -69,7 +69,7 @@ def public_codes() -> dict[int, str]:
     return {code: name for code, name in found.items() if name not in NOT_CALLED}
 
 
-def test_a_thousand_calls_of_every_public_function() -> None:
+def test_hundreds_of_calls_of_every_public_function() -> None:
     left = public_codes()
     assert len(left) > 60
 
@@ -80,7 +80,7 @@ def test_a_thousand_calls_of_every_public_function() -> None:
     found, before = Campaign(), sys.getprofile()
     sys.setprofile(entered)
     try:
-        found.run(range(1000))
+        found.run(range(400))
         for number in range(100):
             for name in FUNCTIONS:
                 if left and name not in KINDS:
