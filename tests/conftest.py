@@ -1,7 +1,9 @@
 """Settings that hold for every test (one torch thread, interrupts, how hard hypothesis tries), and small models."""
 
+import gc
 import os
 import signal
+import warnings
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,7 @@ from hypothesis import HealthCheck, settings
 
 from statesize.lab.mixers import LanguageModel, ModelConfig, save_checkpoint
 from statesize.lab.tasks import python_prose
+from statesize.parallel.ray_session import ray_session
 from statesize.profiling import profile
 
 SOURCES = Path(__file__).parent.parent / "src"
@@ -53,6 +56,17 @@ def small_profile():
         tolerances=(1e-3, 1e-1),
         relative_tolerances=(1e-2, 1e-1),
     )
+
+
+@pytest.fixture(scope="module")
+def ray():
+    """A real Ray of this machine."""
+    with ray_session() as ray:
+        yield ray
+    with warnings.catch_warnings():
+        # On a busy machine Ray does not wait for the end of the processes that it has started.
+        warnings.filterwarnings("ignore", "subprocess .* is still running", ResourceWarning)
+        gc.collect()
 
 
 @pytest.fixture(scope="session")

@@ -1,28 +1,15 @@
 """Work on a real Ray of this machine: each value comes once, whenever a worker is killed."""
 
-import gc
 import os
 import signal
-import warnings
 
 import pytest
 
 from statesize.errors import StatesizeError
 from statesize.parallel.executor import ATTEMPTS, LostError
 from statesize.parallel.ray import OnRay
-from statesize.parallel.ray_session import ray_session
 
 pytestmark = pytest.mark.filterwarnings("default")  # Ray's own
-
-
-@pytest.fixture(scope="module")
-def ray():
-    with ray_session() as ray:
-        yield ray
-    with warnings.catch_warnings():
-        # On a busy machine Ray does not wait for the end of the processes that it has started.
-        warnings.filterwarnings("ignore", "subprocess .* is still running", ResourceWarning)
-        gc.collect()
 
 
 def counting(folder, at, times):

@@ -1,12 +1,10 @@
 """Profiles on a real Ray of this machine: killed workers, resuming, errors, and the same numbers as one process."""
 
 import contextlib
-import gc
 import json
 import os
 import signal
 import time
-import warnings
 from functools import partial
 from pathlib import Path
 
@@ -18,22 +16,12 @@ from statesize.cli import main
 from statesize.errors import FileError, InputError, StatesizeError
 from statesize.lab.mixers import LanguageModel, ModelConfig
 from statesize.models.load import load_model
-from statesize.parallel.ray_session import ray_session
 from statesize.profiling import Profile, profile
 from statesize.profiling.on_ray import profile_on_ray
 
 SEQUENCES = [list(range(40, 64)), [3, 1, 4, 1, 5, 9, 2], list(range(30)), list(range(7, 19))]
 SMALL = ModelConfig(mixer="gla", layers=2, key_size=3, heads=2, width=8, vocabulary_size=64)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def ray():
-    with ray_session():
-        yield
-    with warnings.catch_warnings():
-        # On a busy machine Ray does not wait for the end of the processes that it has started.
-        warnings.filterwarnings("ignore", "subprocess .* is still running", ResourceWarning)
-        gc.collect()
+pytestmark = pytest.mark.usefixtures("ray")
 
 
 def descendants(process):

@@ -1,10 +1,8 @@
 """A study of delimiters on a real Ray of this machine: the numbers of one process, also when actors are killed."""
 
-import gc
 import os
 import signal
 import time
-import warnings
 from functools import partial
 
 import pytest
@@ -20,20 +18,15 @@ from statesize.lab.studies.delimiters.parts import SEQUENCES
 from statesize.lab.studies.delimiters.sequences import OBSERVED, Windows
 from statesize.models.load import load_model
 from statesize.parallel.ray import OnRay
-from statesize.parallel.ray_session import available_cores, ray_session
+from statesize.parallel.ray_session import available_cores
 
 WINDOWS = Windows(4, 4, margin=2)
 pytestmark = pytest.mark.filterwarnings("default")  # Ray's own
 
 
-@pytest.fixture(scope="module")
-def crew():
-    with ray_session() as ray:
-        yield partial(OnRay, ray)
-    with warnings.catch_warnings():
-        # On a busy machine Ray does not wait for the end of the processes that it has started.
-        warnings.filterwarnings("ignore", "subprocess .* is still running", ResourceWarning)
-        gc.collect()
+@pytest.fixture
+def crew(ray):
+    return partial(OnRay, ray)
 
 
 @pytest.fixture(scope="module")
