@@ -33,9 +33,10 @@ def forbidden(source: str) -> set[str]:
     return found
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
-def test_no_module_unpickles_or_runs_what_it_reads(path):
-    assert forbidden(path.read_text(encoding="utf-8")) == ALLOWED.get(path.name, set())
+def test_no_module_unpickles_or_runs_what_it_reads():
+    assert len(MODULES) > 100
+    found = {path.name: what for path in MODULES if (what := forbidden(path.read_text(encoding="utf-8")))}
+    assert found == ALLOWED
 
 
 @pytest.mark.parametrize(

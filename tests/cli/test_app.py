@@ -37,7 +37,7 @@ def test_all_commands_are_known():
 
 
 @pytest.mark.parametrize("names", COMMANDS, ids=" ".join)
-def test_its_help_shows_examples_that_parse(names, capsys):
+def test_its_help_shows_examples_that_parse_and_names_json_and_quiet(names, capsys):
     assert main([*names, "--help"]) == 0
     text = capsys.readouterr().out
     _, title, shown = text.partition("\nExample")
@@ -51,12 +51,6 @@ def test_its_help_shows_examples_that_parse(names, capsys):
         command, bound, _ = app.parse_args(words[1:], exit_on_error=False, print_error=False)
         assert command is COMMANDS[names].default_command
         assert bound is not None
-
-
-@pytest.mark.parametrize("names", COMMANDS, ids=" ".join)
-def test_its_help_names_json_and_quiet(names, capsys):
-    main([*names, "--help"])
-    text = capsys.readouterr().out
     assert ("--json" in text) == (names != ("--install-completion",))
     assert ("--quiet" in text) == (names not in WITHOUT_PROGRESS)
     assert "--no-" not in text

@@ -34,13 +34,6 @@ def test_threads_that_wait_sleep_unless_asked_otherwise(monkeypatch):
     assert os.environ["OMP_WAIT_POLICY"] == "ACTIVE"
 
 
-def test_help_names_the_commands(capsys):
-    assert main(["--help"]) == 0
-    out = capsys.readouterr().out
-    for command in ("demo", "profile", "compare", "train"):
-        assert command in out
-
-
 @pytest.mark.parametrize(
     "arguments",
     [
