@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from small_studies import GRID
 
+from statesize.lab.studies.grid.executors import run_here
 from statesize.lab.studies.grid.settings import parse_settings
 
 
@@ -17,6 +18,18 @@ def settings():
 @pytest.fixture(scope="session")
 def runs(settings):
     return settings.runs
+
+
+@pytest.fixture(scope="session")
+def outcomes(runs):
+    """What each of the runs gives, by its key."""
+    return {outcome.run.key: outcome for outcome in run_here(runs)}
+
+
+@pytest.fixture
+def replay(outcomes):
+    """An executor that has done the runs before."""
+    return lambda runs: (outcomes[run.key] for run in runs)
 
 
 def without_time(rows):

@@ -16,7 +16,7 @@ def test_one_worker_is_this_process():
     assert local_executor(1) is run_here
 
 
-def test_the_same_rows_when_a_worker_is_killed(runs, workers_of, without_time):
+def test_the_same_rows_when_a_worker_is_killed(runs, replay, workers_of, without_time):
     runs, found, killed = runs[::2], [], []
     for outcome in run_in_processes(runs, workers=2):
         found.append(outcome)
@@ -25,7 +25,7 @@ def test_the_same_rows_when_a_worker_is_killed(runs, workers_of, without_time):
             os.kill(killed[0], signal.SIGKILL)
     assert len(killed) == 2
     assert not any(outcome.error for outcome in found)
-    assert rows_of(found, without_time) == rows_of(run_here(runs), without_time)
+    assert rows_of(found, without_time) == rows_of(replay(runs), without_time)
     assert workers_of() == []
 
 

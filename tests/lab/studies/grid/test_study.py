@@ -12,14 +12,14 @@ from statesize.lab.studies.grid.study import run_study
 from statesize.lab.tasks import MQAR, Mixture
 
 
-def test_only_what_is_missing_is_done(settings, tmp_path):
+def test_only_what_is_missing_is_done(settings, replay, tmp_path):
     few = dataclasses.replace(settings, runs=settings.runs[:2])
-    run_study(few, tmp_path / "study", run_here)
+    run_study(few, tmp_path / "study", replay)
     asked, seen = [], []
 
     def executor(runs):
         asked.extend(runs)
-        return run_here(runs)
+        return replay(runs)
 
     result = run_study(settings, tmp_path / "study", executor, seen.append)
     assert asked == list(settings.runs[2:])
@@ -31,9 +31,9 @@ def test_only_what_is_missing_is_done(settings, tmp_path):
 
 
 @pytest.mark.parametrize("study", ["correlation", "regimes", "regularisation"])
-def test_the_page_holds_the_conclusion_and_needs_nothing_from_outside(study, settings, tmp_path):
+def test_the_page_holds_the_conclusion_and_needs_nothing_from_outside(study, settings, replay, tmp_path):
     settings = dataclasses.replace(settings, study=study)
-    result = run_study(settings, tmp_path / study, run_here)
+    result = run_study(settings, tmp_path / study, replay)
     conclusion = conclude(settings, result.rows, tmp_path / study)
     page = (tmp_path / study / "study.html").read_text(encoding="utf-8")
     assert conclusion.caveats[-1] in page
