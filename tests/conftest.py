@@ -44,6 +44,11 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.timeout(0))
 
 
+def pytest_collection_finish():
+    """What is imported by now stays: looking through it for garbage took a quarter of a second each time."""
+    gc.freeze()
+
+
 @pytest.fixture(scope="session")
 def small_profile():
     """A small language model's profile over two sequences."""
