@@ -14,9 +14,7 @@ import statesize
 from statesize.errors import InputError
 from statesize.lab.mixers import LanguageModel, ModelConfig
 from statesize.measurement.chart import MOST_HEADS, evenly_spread, lines
-from statesize.measurement.charts import MeasurementCharts
 from statesize.measurement.vega import PAPER
-from statesize.report import charts
 from statesize.spectra.choice import ENGINES
 from statesize.spectra.engine import EngineName
 
@@ -39,29 +37,32 @@ def profile():
     return statesize.profile(model, texts, relative_tolerances=[1e-3, 1e-1, 1e-2], name="gla")
 
 
-def described(measurement):
-    """Its charts before altair draws them."""
-    return MeasurementCharts(measurement, lambda chart: chart)
+def drawn(chart, role):
+    """The points of the line of a role, as {x: y}."""
+    said = [{"calculate": f"'{role}'", "as": "role"}]
+    content = chart.to_dict()
+    (found,) = [one for one in content["layer"] if one["mark"]["type"] == "line" and one["transform"] == said]
+    x, y = (found["encoding"][axis]["field"] for axis in "xy")
+    return {row[x]: row[y] for row in content["datasets"][found["data"]["name"]]}
 
 
-def drawn(chart, layer):
-    """The points of a layer, as {x: y}."""
-    (found,) = [one for one in chart.layers if (one.mark, one.role) == ("line", layer)]
-    return {row[found.x]: row[found.y] for row in chart.tables[found.table]}
+def tables(chart):
+    """Its rows, by table."""
+    return chart.to_dict()["datasets"]
 
 
 def test_positions_are_the_mean_over_entries_against_the_ceiling(measurement):
-    found = described(measurement).positions()
+    found = measurement.plot.positions()
     assert list(drawn(found, "mean").values()) == pytest.approx(measurement.entropy.mean((0, 1)).tolist())
-    assert [row["ceiling"] for row in found.tables["positions"]] == measurement.ceiling.tolist()
-    assert {row["head"] for row in found.tables["heads"]} == {f"entry {entry}" for entry in range(6)}
+    assert [row["ceiling"] for row in tables(found)["positions"]] == measurement.ceiling.tolist()
+    assert {row["head"] for row in tables(found)["heads"]} == {f"entry {entry}" for entry in range(6)}
 
 
 def test_spectrum_and_tolerance_are_of_the_singular_values(measurement):
-    mean = drawn(described(measurement).spectrum(5), "mean")
+    mean = drawn(measurement.plot.spectrum(5), "mean")
     assert mean[1] == pytest.approx(measurement.values[..., 4, 0].mean().item())
     assert max(mean) == 4
-    curve = drawn(described(measurement).tolerance(), "mean")
+    curve = drawn(measurement.plot.tolerance(), "mean")
     at = min(curve, key=lambda ratio: abs(ratio - 1e-2))
     ess = statesize.metrics.tolerance_ess(measurement.values, at, relative=True).double().mean().item()
     assert curve[at] == pytest.approx(ess)
@@ -70,18 +71,18 @@ def test_spectrum_and_tolerance_are_of_the_singular_values(measurement):
 def test_a_profile_s_curves_are_its_counts(profile):
     mixer = profile.mixer(profile.mixers[1])
     counts = mixer["relative_count"].values
-    curve = drawn(charts.tolerance(profile, 1), "mean")
+    curve = drawn(profile.plot.tolerance(1), "mean")
     assert list(curve) == [1e-3, 1e-2, 1e-1]
     assert list(curve.values()) == pytest.approx([counts[:, :, 1:, place].mean() for place in (0, 2, 1)])
-    spectrum = charts.spectrum(profile, 1, 6, 0).tables["values"]
+    spectrum = tables(profile.plot.spectrum(1, 6))["values"]
     assert [row["index"] for row in spectrum] == pytest.approx([counts[0, :, 6, place].mean() for place in (0, 2, 1)])
     assert [row["ratio"] for row in spectrum] == [1e-3, 1e-2, 1e-1]
-    positions = drawn(charts.positions(profile, -1, 1, "entropy"), "mean")
+    positions = drawn(profile.plot.positions(-1, 1), "mean")
     assert list(positions.values()) == pytest.approx(mixer["entropy"].values[1].mean(0).tolist())
-    first = drawn(charts.positions(profile, 1, 1, "relative_count"), "mean")
+    first = drawn(profile.plot.positions(1, 1, "relative_count"), "mean")
     assert list(first.values()) == pytest.approx(counts[1, ..., 0].mean(0).tolist(), nan_ok=True)
     shares = [row["state_utilisation"] for row in profile.summary_rows()]
-    assert [row["utilisation"] for row in charts.layers([profile]).tables["layers"]] == pytest.approx(shares, rel=1e-3)
+    assert [row["utilisation"] for row in tables(profile.plot.layers())["layers"]] == pytest.approx(shares, rel=1e-3)
 
 
 def test_a_figure_is_the_chart_without_what_a_pointer_finds(profile):

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from oracles.recurrences import STRUCTURES, random_recurrence
 
 from statesize.errors import EngineError, InputError
-from statesize.measurement.charts import facts
 from statesize.measurement.measurement import hankel_singular_values, measure
+from statesize.measurement.result import facts
 from statesize.operators import Convolution, Dense, Recurrence, SoftmaxAttention
 from statesize.spectra import dispatch as answers
 from statesize.spectra.choice import ENGINES

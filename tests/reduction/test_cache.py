@@ -16,7 +16,7 @@ from statesize.errors import InputError, ModelError
 from statesize.reduction.cache import cache
 from statesize.reduction.cache.budgets import GRID, at_curves, at_shares, by_curves, equal
 from statesize.reduction.cache.curves import cache_sizes, error_curves, norms_after
-from statesize.reduction.cache.page import write_page
+from statesize.reduction.cache.page import page
 from statesize.reduction.cache.prefix import following_logits, read_prefix
 from statesize.reduction.cache.result import CachedHead, CachePrices, PricedDocument, Variant
 from statesize.reduction.cache.rounding import bits_a_number, rounded_keys, rounded_values
@@ -339,7 +339,7 @@ def test_page(tmp_path):
     """In a browser: a mark for each variant, a cell for each cache and map, a line for each cache."""
     path = tmp_path / "cache.html"
     result = priced((0.001, 0.002, -0.001), (10, 10, 10, 10), 10)
-    write_page(result, path)
+    page(result).write(path)
     with chromium() as browser:
         visit = Visit(browser, path)
         for mark, count in (("symbol", 3), ("rect", 2 * 4)):

@@ -12,7 +12,7 @@ from statesize.lab.trends.result import Series
 from statesize.lab.trends.trend import point_of
 from statesize.profiling import Profile
 from statesize.report import write_report
-from statesize.report.charts import layers, positions, spectrum, tolerance
+from statesize.report.charts import layers
 from statesize.report.diagnosis import diagnose
 from statesize.report.tables import comparison_section, group_section, layer_table
 from statesize.report.words import headline, model_line
@@ -84,15 +84,17 @@ def test_in_tables(bounded, ends, capsys):
 
 
 def test_in_charts(bounded, ends):
-    drawn = layers([bounded], "relative_count").tables["layers"]
+    drawn = layers([bounded], "relative_count").to_dict()["datasets"]["layers"]
     assert drawn[0]["said"] == f"{ends[0]:.2f}–{ends[1]:.2f}"
-    for chart in (positions(bounded, 0, 0, "relative_count"), tolerance(bounded, 0), spectrum(bounded, 0, None, 0)):
-        assert all(row["high"] - row["low"] == pytest.approx(APART) for row in chart.tables["bounds"])
-        assert any(layer.table == "bounds" for layer in chart.shown)
-        assert all(apart(row["said"]) for rows in chart.tables.values() for row in rows if "said" in row)
-    exact = positions(bounded, 0, 0, "entropy")
-    assert not any(layer.table == "bounds" for layer in exact.shown)
-    assert not any("–" in row["said"] for row in exact.tables["positions"])
+    for drawn in (bounded.plot.positions(metric="relative_count"), bounded.plot.tolerance(), bounded.plot.spectrum()):
+        chart = drawn.to_dict()
+        tables = chart["datasets"]
+        assert all(row["high"] - row["low"] == pytest.approx(APART) for row in tables["bounds"])
+        assert any(layer["data"]["name"] == "bounds" for layer in chart["layer"])
+        assert all(apart(row["said"]) for rows in tables.values() for row in rows if "said" in row)
+    exact = bounded.plot.positions().to_dict()
+    assert not any(layer["data"]["name"] == "bounds" for layer in exact["layer"])
+    assert not any("–" in row["said"] for row in exact["datasets"]["positions"])
 
 
 def test_in_series(bounded, ends):

@@ -6,16 +6,15 @@ import pytest
 import vl_convert
 
 from statesize.measurement.chart import json_number
-from statesize.measurement.vega import vega_chart
-from statesize.report.charts import layers, page_charts, positions, show_token
+from statesize.report.charts import page_charts, show_token
 from statesize.report.words import short_names
 
 METRICS = ("entropy", "relative_count")
 
 
 def test_charts_compile_without_warnings(hostile_profile):
-    for chart in (layers([hostile_profile]), positions(hostile_profile, 0, 0, "entropy")):
-        assert vl_convert.vegalite_to_vega(vega_chart(chart).to_dict())["marks"]
+    for chart in (hostile_profile.plot.layers(), hostile_profile.plot.positions()):
+        assert vl_convert.vegalite_to_vega(chart.to_dict())["marks"]
     charts = page_charts([hostile_profile], METRICS)
     for chart in (*charts.pop("layers").values(), *charts.values()):
         assert vl_convert.vegalite_to_vega(chart)["marks"]
@@ -27,7 +26,7 @@ def test_specification_is_the_same_each_time(hostile_profile):
 
 
 def test_rows_tile_the_axis_for_the_pointer(hostile_profile):
-    tables = positions(hostile_profile, 0, 1, "entropy").tables
+    tables = hostile_profile.plot.positions(0, 1).to_dict()["datasets"]
     rows = tables["positions"]
     assert [row["position"] for row in rows] == list(range(8))
     assert (rows[0]["left"], rows[-1]["right"]) == (0, 7)
@@ -38,7 +37,7 @@ def test_rows_tile_the_axis_for_the_pointer(hostile_profile):
 
 
 def test_borders_are_the_special_tokens(hostile_profile):
-    borders = positions(hostile_profile, 0, 0, "entropy").tables["borders"]
+    borders = hostile_profile.plot.positions().to_dict()["datasets"]["borders"]
     assert borders == [{"position": 8, "token": "<eos>"}]
 
 

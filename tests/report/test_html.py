@@ -149,7 +149,7 @@ def test_no_profile(tmp_path):
 
 
 def test_scripts_evaluate_nothing():
-    for name in (*SCRIPTS, "study.js"):
+    for name in (*SCRIPTS, "result.js"):
         code = resource(name)
         assert "innerHTML" not in code
         assert "eval(" not in code

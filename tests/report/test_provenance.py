@@ -37,7 +37,7 @@ def test_every_fact_of_the_profile(altered):
         "<dd>3.0e-07</dd>",
         "<dd>3</dd>",
         "<dd>statesize profile gla --text &#x27;my notes.txt&#x27;</dd>",
-        "<td>chunked</td><td>2 of 2 heads</td><td>3.0e-07</td>",
+        '<td>chunked</td><td class="number">2 of 2 heads</td><td class="number">3.0e-07</td>',
         "<td>Its T is not checked: it took &lt;none&gt;.</td>",
         "<dt>Kernels</dt><dd>attention sdpa</dd>",
         "positions all, engine auto",

@@ -24,13 +24,14 @@ def test_words_are_of_their_metric(ladder_profile):
 
 @pytest.mark.parametrize("metric", ["entropy", "relative_count"])
 def test_bars_are_the_averages_of_the_summary(ladder_profile, metric):
-    chart = layers([ladder_profile], metric)
+    chart = layers([ladder_profile], metric).to_dict()
+    drawn = chart["datasets"]["layers"]
     rows = ladder_profile.summary_rows()
-    shown = [row["average"] for row in chart.tables["layers"]]
+    shown = [row["average"] for row in drawn]
     assert shown == pytest.approx([row[f"average_{metric}"] for row in rows], rel=1e-3)
     if metric == "entropy":
-        shares = [row["utilisation"] for row in chart.tables["layers"]]
+        shares = [row["utilisation"] for row in drawn]
         assert shares == pytest.approx([row["state_utilisation"] for row in rows], abs=1e-3)
-    (bars,) = chart.layers
-    assert bars.y == "average"
-    assert chart.groups == (ladder_profile.model,)
+    (bars,) = chart["layer"]
+    assert bars["encoding"]["y"]["field"] == "average"
+    assert bars["encoding"]["color"]["scale"]["domain"] == [ladder_profile.model]

@@ -57,7 +57,7 @@ def cache(
     from statesize.cli.shared.printing import SCHEMA, print_json, tell_page
     from statesize.cli.shared.table import print_table
     from statesize.models.load import load_model
-    from statesize.reduction.cache.page import write_page
+    from statesize.reduction.cache.page import page
     from statesize.reduction.cache.price import DOCUMENTS
     from statesize.reduction.cache.price import cache as run
     from statesize.reduction.cache.table import HEADINGS, headline, notes, table_rows
@@ -83,7 +83,7 @@ def cache(
         result.save_pruned_shares(ratios)
         printing.say(f"Ratios: {ratios}")
     if html is not None:
-        write_page(result, html)
+        page(result).write(html)
         tell_page(html, printing, open_page=open_page)
     if printing.json:
         print_json({"schema": SCHEMA} | result.to_dict())

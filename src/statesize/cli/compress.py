@@ -58,10 +58,10 @@ def compress(
     from statesize.reduction.compress import check_output
     from statesize.reduction.compress import compress as run
     from statesize.reduction.frontier import frontier as points_of
-    from statesize.reduction.frontier import write_frontier
+    from statesize.reduction.frontier import page
     from statesize.reduction.hub import reducible
     from statesize.reduction.reducible import ReductionRequest
-    from statesize.report.page import check_report_path
+    from statesize.report import check_report_path
     from statesize.texts.documents import read_file
 
     check_output(output)
@@ -87,7 +87,7 @@ def compress(
     if frontier is not None:
         with printing.step(f"drawing the frontier of {loaded.name}"):
             points, heads = points_of(loaded.model, loaded.tokenizer, documents)  # pyright: ignore[reportArgumentType]
-            write_frontier(loaded.name, points, heads, frontier)
+            page(loaded.name, points, heads).write(frontier)
         tell_page(frontier, printing, open_page=False)
     if printing.json:
         print_json({"schema": SCHEMA} | result.to_dict(output))

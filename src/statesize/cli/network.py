@@ -66,7 +66,7 @@ def network(
     from statesize.cli.shared.printing import SCHEMA, print_json, tell_page
     from statesize.models.load import load_model
     from statesize.network.network import network_ess
-    from statesize.network.page import write_page
+    from statesize.network.page import page
     from statesize.network.plan import network_plan
     from statesize.network.redundancy import redundancy
     from statesize.texts.documents import vocabulary_size
@@ -105,7 +105,7 @@ def network(
         except NothingMeasuredError as error:
             say(f"No layer was measured: {error}")
     if html is not None:
-        write_page(loaded.name, result, beside, html)
+        page(loaded.name, result, beside).write(html)
         tell_page(html, printing, open_page=open_page)
     if printing.json:
         document = head | result.to_dict()

@@ -51,10 +51,10 @@ def truncate(
         HEADINGS,
         headline,
         notes,
+        page,
         require_model,
         table_rows,
         with_truncation,
-        write_page,
     )
     from statesize.truncation.truncate import DOCUMENTS
     from statesize.truncation.truncate import truncate as run
@@ -85,7 +85,7 @@ def truncate(
         with_truncation(measured, result).save(profile)
         printing.say(f"Profile: {profile}")
     if html is not None:
-        write_page(result, html)
+        page(result).write(html)
         tell_page(html, printing, open_page=open_page)
     if printing.json:
         print_json({"schema": SCHEMA} | result.to_dict())

@@ -1,1 +1,1 @@
-"""One operator, measured. Read `measurement`, then `metrics`; `charts` draws a measurement, by `chart` and `vega`."""
+"""One operator, measured. Read `measurement` and `result`, then `metrics`; `chart` and `vega` draw."""

@@ -1,16 +1,15 @@
-"""A chart as values: axes, layers of marks and tables of rows; `vega` draws it."""
+"""What charts show: metrics, roles with their colours, and tables of rows; `vega` draws them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from statesize.check import refuse
-from statesize.measurement.statistics import between
+from statesize.measurement.statistics import between, finite
 
 Row: TypeAlias = dict[str, Any]
 Tables: TypeAlias = Mapping[str, Sequence[Row]]
@@ -33,131 +32,6 @@ COLOURS: dict[Role, str] = {
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 MOST_HEADS = 32
 """Single heads or channels that are drawn; evenly chosen where there are more."""
-
-
-@dataclass(frozen=True)
-class Axis:
-    """An axis with its title; "index" counts from 0, and "ratio" is logarithmic, of numbers of at most 1."""
-
-    title: str
-    scale: Literal["linear", "position", "index", "log", "ratio", "share", "names"] = "linear"
-
-
-@dataclass(frozen=True)
-class Hint:
-    """What the pointer shows of a mark: a column, its title, and a format specification or "text"."""
-
-    column: str
-    title: str
-    form: str
-
-
-@dataclass(frozen=True)
-class Layer:
-    """Marks at the columns x and y of a table; `by` is a column whose values have marks or colours of their own.
-
-    Attributes:
-        role: "pointed" is drawn at the row that the pointer finds in "hover"; paper has neither.
-        end: The end of a band along the axis that is no ratio, and of where the pointer finds a row along x.
-    """
-
-    mark: Literal["line", "area", "band", "rule", "bar", "pointed", "hover"]
-    table: str
-    role: Role
-    x: str = ""
-    y: str = ""
-    end: str = ""
-    by: str = ""
-    points: bool = False
-    hints: tuple[Hint, ...] = ()
-
-
-@dataclass(frozen=True)
-class Chart:
-    """Layers over the same axes, those in front last; without tables, whoever draws it adds them.
-
-    Attributes:
-        groups: Names in the column `by` of bars, in their order.
-    """
-
-    x: Axis
-    y: Axis
-    layers: tuple[Layer, ...]
-    title: str = ""
-    height: int = 300
-    tables: Tables = field(default_factory=dict[str, Sequence[Row]])
-    groups: tuple[str, ...] = ()
-    legend: bool = True
-
-    @property
-    def shown(self) -> list[Layer]:
-        """Its layers without those whose table is empty."""
-        return [layer for layer in self.layers if not self.tables or self.tables.get(layer.table)]
-
-
-POSITIONS = Chart(
-    Axis("Position in the sequence (tokens)", "position"),
-    Axis("ESS (numbers of state per channel)"),
-    (
-        Layer("area", "positions", "ceiling", "position", "ceiling"),
-        Layer("rule", "borders", "special token", "position"),
-        Layer("line", "heads", "single heads", "position", "ess", by="head"),
-        Layer("band", "bounds", "mean", "position", "low", end="high"),
-        Layer("line", "positions", "mean", "position", "ess"),
-        Layer("pointed", "positions", "mean", "position", "ess"),
-        Layer(
-            "hover",
-            "positions",
-            "mean",
-            "left",
-            end="right",
-            hints=(
-                Hint("token", "token", "text"),
-                Hint("words", "words", "text"),
-                Hint("position", "position", "d"),
-                Hint("said", "ESS", "text"),
-                Hint("ceiling", "ceiling", "d"),
-                Hint("share", "of the ceiling", ".0%"),
-                Hint("norm", "norm", ".3g"),
-            ),
-        ),
-    ),
-    height=340,
-)
-_RUNG = (
-    Hint("of", "of", "text"),
-    Hint("head", "head", "text"),
-    Hint("ratio", "ratio", ".1e"),
-    Hint("said", METRICS["relative_count"], "text"),
-)
-TOLERANCE = Chart(
-    Axis("Relative tolerance ρ", "ratio"),
-    Axis(METRICS["relative_count"]),
-    (
-        Layer("line", "rungs", "single heads", "ratio", "ess", by="head", hints=_RUNG),
-        Layer(
-            "line",
-            "ladder",
-            "mean",
-            "ratio",
-            "ess",
-            points=True,
-            hints=_RUNG,
-        ),
-        Layer("band", "bounds", "mean", "ratio", "low", end="high"),
-    ),
-    height=280,
-)
-SPECTRUM = Chart(
-    Axis("Index m of the singular value", "index"),
-    Axis("σ_m ÷ σ_1", "ratio"),
-    (
-        Layer("line", "lines", "single heads", "index", "ratio", by="head", points=True),
-        Layer("line", "values", "mean", "index", "ratio", points=True),
-        Layer("band", "bounds", "mean", "low", "ratio", end="high"),
-    ),
-    height=280,
-)
 
 
 def metric_title(metric: str) -> str:
@@ -185,7 +59,7 @@ def table(**columns: ArrayLike) -> list[Row]:
     """Rows from columns of equal length (N,); what is not known is None."""
     values = [np.asarray(column).tolist() for column in columns.values()]
     rows = [dict(zip(columns, row, strict=True)) for row in zip(*values, strict=True)]
-    return [{name: None if value != value else value for name, value in row.items()} for row in rows]
+    return [{name: finite(value) if isinstance(value, float) else value for name, value in row.items()} for row in rows]
 
 
 def lines(names: Sequence[str], **columns: ArrayLike) -> list[Row]:

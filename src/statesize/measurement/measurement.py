@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import cast
 
 import torch
@@ -11,97 +10,14 @@ from torch import Tensor
 
 from statesize.check import real_numbers, refuse, require_count
 from statesize.errors import InputError
-from statesize.io.text import facts_table
-from statesize.measurement.charts import MeasurementCharts, facts, notebook_chart, paper_figure
 from statesize.measurement.metrics import ceiling, size_binds
+from statesize.measurement.result import Measurement
 from statesize.measurement.settings import ENTROPY_ACCURACY, Settings, check_settings
 from statesize.operators import Dense, Operator, Recurrence
 from statesize.spectra.choice import choose_engine
 from statesize.spectra.cut import Cut, Positions, make_cut
 from statesize.spectra.dispatch import Question, dispatch, in_double, ports, with_readouts
 from statesize.spectra.engine import OUTPUTS, RELATIVE, EngineName, HankelBlocks, Output
-
-_MOST_FACTS = 11
-"""Lines of a measurement's repr below its title."""
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class Measurement:
-    """The result of `measure`; the fields of other outputs than the requested are None.
-
-    Attributes:
-        positions: Cut positions i, (P,) int64.
-        tolerances: τ, (K,), in units of σ.
-        relative_tolerances: ρ, (R,), in units of σ_1 at each position.
-        count: #{σ > τ}, (..., P, K) int64.
-        lower: The smallest tolerance-ESS that the error bound allows, (..., P, K).
-        upper: The largest, (..., P, K).
-        relative_count: #{σ > ρ σ_1}, (..., P, R) int64.
-        relative_lower: The smallest that the error bound allows, (..., P, R).
-        relative_upper: The largest, (..., P, R).
-        entropy: exp of the entropy of σ/Σσ, (..., P); 0 where σ_1 is within the error bound.
-        entropy_bound: |exact − entropy| is at most this, (..., P).
-        norm: ‖H_i‖_F, (..., P).
-        values: Singular values, (..., P, r), descending, zero-padded.
-        state_size: TSS, (P,) int64.
-        ceiling: The largest ESS possible, (P,) int64.
-        binds: Whether the operator's own size is what limits ESS there, see `size_binds`, (P,) bool.
-        engine: The engine that was used; two names where a safer one had to help, and "(bracketed)" where bounds on
-            counts at relative tolerances were left apart, as `count_accuracy` allows.
-        error_bound: δ ≥ |computed σ − σ|, (..., P), round-off included.
-        converged: Whether all bounds at a position are as close as requested, (..., P) bool: counts at most 1 or
-            `count_accuracy` apart, the entropy within `entropy_accuracy`. Only the engine `implicit`, for what no
-            other can hold, regularly leaves wider bounds; others do where round-off is larger than that.
-        past: The window on the past, or None.
-        future: The window on the future, or None.
-    """
-
-    positions: Tensor
-    tolerances: Tensor
-    relative_tolerances: Tensor
-    norm: Tensor
-    error_bound: Tensor
-    converged: Tensor
-    state_size: Tensor
-    ceiling: Tensor
-    binds: Tensor
-    engine: str
-    count: Tensor | None = None
-    lower: Tensor | None = None
-    upper: Tensor | None = None
-    relative_count: Tensor | None = None
-    relative_lower: Tensor | None = None
-    relative_upper: Tensor | None = None
-    entropy: Tensor | None = None
-    entropy_bound: Tensor | None = None
-    values: Tensor | None = None
-    past: int | None = None
-    future: int | None = None
-
-    @property
-    def plot(self) -> MeasurementCharts:
-        """The charts `.plot.positions()`, `.plot.spectrum()` and `.plot.tolerance()`."""
-        return MeasurementCharts(self, notebook_chart)
-
-    @property
-    def figure(self) -> MeasurementCharts:
-        """The same as wide as a column of a paper, for `.save("name.pdf")`, or .svg or .png."""
-        return MeasurementCharts(self, paper_figure)
-
-    def __repr__(self) -> str:
-        """Means, engine and bounds, one a line.
-
-        Returns:
-            The facts that a notebook shows too.
-        """
-        lines = [f"  {name}: {value}" for name, value in facts(self).items()]
-        # Tolerances that do not fit are counted.
-        left_out = len(lines) - _MOST_FACTS
-        shown = [*lines[: _MOST_FACTS - 1], f"  … {left_out + 1} more"] if left_out > 0 else lines
-        return "\n".join(["Measurement", *shown])
-
-    def _repr_html_(self) -> str:
-        return facts_table("Measurement", facts(self))
 
 
 def measure(

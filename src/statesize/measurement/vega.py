@@ -1,140 +1,217 @@
-"""Charts as Vega-Lite, through altair: for notebooks and papers with their tables, for pages whose scripts add them."""
+"""Charts by altair, in the colours and sizes that notebooks, papers and pages share."""
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import Any
+import json
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, TypeAlias, cast
 
 import altair as alt
 
-from statesize.measurement.chart import COLOURS, PALETTE, Axis, Chart, Hint, Layer, Role, json_number
+from statesize.measurement.chart import COLOURS, METRICS, PALETTE, Role, Row, Tables
 
-_WIDTH = 640
+Layers: TypeAlias = Sequence[tuple[Role, alt.Chart]]
+"""Marks over the same axes, each by the role that has its colour."""
 PAPER = (234, 158)
 """Width and height of a figure in points: one of two columns."""
+_WIDTH = 640
 _PAPER_FONT = 8
 _HOVER = alt.selection_point(name="hover", fields=["position"], on="pointerover", clear="pointerout", empty=False)
-# Arguments of the scale and of the axis.
-_SCALES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
-    "linear": ({}, {}),
-    "position": ({"nice": False, "zero": False}, {"tickCount": 10, "labelFlush": True}),
-    "index": ({"domainMin": 0, "nice": False}, {"format": "d", "tickMinStep": 1}),
-    "log": ({"type": "log"}, {}),
-    "ratio": (
-        {"type": "log"},
-        {"format": ".0e", "values": [10.0**-decade for decade in range(13)], "labelOverlap": True},
-    ),
-    "share": ({"domain": [0, 1]}, {"format": "%", "tickCount": 5}),
-    "names": ({}, {"labelAngle": 0, "labelOverlap": True}),
-}
+_RATIO_AXIS = alt.Axis(format=".0e", values=[10.0**-decade for decade in range(13)], labelOverlap=True)
 
 
-def vega_chart(chart: Chart, *, page: bool = False) -> alt.LayerChart:
-    """A chart for a notebook, or for a page: as wide as its container, in the colours of the page's style sheet."""
-    layers = [_layer(chart, layer, page) for layer in chart.shown]
-    drawn = alt.LayerChart(layer=layers).properties(width="container" if page else _WIDTH, height=chart.height)
-    if chart.title:
-        drawn = drawn.properties(title=chart.title)
-    if not chart.tables:
-        return drawn
-    datasets = {
-        name: [{column: json_number(value) for column, value in row.items()} for row in rows]
-        for name, rows in chart.tables.items()
-    }
-    return drawn.properties(datasets=alt.Datasets(**datasets))
+def hint(column: str, title: str, form: str = "") -> alt.Tooltip:
+    """What the pointer shows of a mark: a number in a form, or without one a text."""
+    if form:
+        return alt.Tooltip(f"{column}:Q", title=title, format=form)
+    return alt.Tooltip(f"{column}:N", title=title)
 
 
-def paper_chart(chart: Chart) -> alt.LayerChart:
-    """A chart as wide as a column of a paper, without what a pointer finds; `.save("name.pdf")` writes it."""
-    layers = tuple(layer for layer in chart.layers if layer.mark not in {"hover", "pointed"})
+def layer_axis(column: str) -> alt.X:
+    """The axis of layers by their names, in the order of the table."""
+    return alt.X(f"{column}:N", title="Layer", sort=None, axis=alt.Axis(labelAngle=0, labelOverlap=True))
+
+
+def line(
+    table: str,
+    x: alt.X,
+    y: alt.Y,
+    *,
+    by: str = "",
+    faint: bool = False,
+    points: bool = False,
+    hints: Sequence[alt.Tooltip] = (),
+) -> alt.Chart:
+    """A line over a table, or one for each value of the column `by`."""
+    point = alt.OverlayMarkDef(size=14 if faint else 60, opacity=1) if points else False
+    marks = alt.Chart(alt.NamedData(table)).mark_line(
+        strokeWidth=1 if faint else 2.2, opacity=0.55 if faint else 1, point=point
+    )
+    if not hints:
+        numbers = (alt.Tooltip(axis["shorthand"], title=axis["title"], format=".4~g") for axis in cast("Any", (x, y)))
+        hints = [*([hint(by, by)] if by else []), *numbers]
+    return marks.encode(x=x, y=y, tooltip=list(hints), **({"detail": f"{by}:N"} if by else {}))
+
+
+def band(table: str, **ends: Any) -> alt.Chart:
+    """The area between two ends: y and y2 at each x, or x and x2 at each y."""
+    across = "horizontal" if "x2" in ends else "vertical"
+    return alt.Chart(alt.NamedData(table)).mark_area(opacity=0.3, orient=across).encode(**ends)
+
+
+def layered(
+    layers: Layers,
+    tables: Tables | None,
+    title: str = "",
+    height: int = 300,
+    *,
+    legend: bool = True,
+    paper: bool = False,
+) -> alt.LayerChart:
+    """Layers over the same axes, those in front last, without those of empty tables; None leaves tables to a page."""
+    shown = [(role, marks) for role, marks in layers if tables is None or tables.get(marks.data.name)]
+    roles: list[Role] = [role for role in COLOURS if any(role == one for one, _ in shown)]
+    stroke = alt.Legend(title=None, orient="top", symbolType="stroke", symbolStrokeWidth=3, symbolOpacity=1)
+    colour = alt.Color(
+        "role:N",
+        scale=alt.Scale(domain=roles, range=[COLOURS[role] for role in roles]),
+        legend=stroke if legend and len(roles) > 1 else None,
+    )
+    # A constant role as a field, because Vega-Lite gives a datum no scale of its own.
+    parts = [marks.transform_calculate(role=f"'{role}'").encode(color=colour) for role, marks in shown]
+    return _sized(alt.LayerChart(layer=parts), tables, title, height, paper=paper)
+
+
+def bars(
+    tables: Tables, x: alt.X, y: alt.Y, by: str, hints: Sequence[alt.Tooltip], title: str = "", *, paper: bool = False
+) -> alt.LayerChart:
+    """Bars beside each other, one for each value of the column `by`, of the only table."""
+    ((table, rows),) = tables.items()
+    groups = list(dict.fromkeys(str(row[by]) for row in rows))
+    colours = [PALETTE[index % len(PALETTE)] for index in range(len(groups))]
+    scale, legend = alt.Scale(domain=groups, range=colours), alt.Legend(title=None, orient="top")
+    colour = alt.Color(f"{by}:N", sort=groups, scale=scale, legend=legend)
+    marks = alt.Chart(alt.NamedData(table)).mark_bar().encode(x=x, y=y, color=colour, tooltip=list(hints))
+    parts = [marks.encode(xOffset=alt.XOffset(f"{by}:N", sort=groups))]
+    return _sized(alt.LayerChart(layer=parts), tables, title, 240, paper=paper)
+
+
+def _sized(chart: alt.LayerChart, tables: Tables | None, title: str, height: int, *, paper: bool) -> alt.LayerChart:
+    """A chart with its data for a notebook, or as wide as a column of a paper: `.save("name.pdf")` writes it."""
+    if tables is not None:
+        chart = chart.properties(datasets=alt.Datasets(**cast("dict[str, list[Row]]", dict(tables))))
+    if not paper:
+        chart = chart.properties(width=_WIDTH, height=height)
+        return chart.properties(title=title) if title else chart
     # What a title would say stands in the caption.
-    for_paper = replace(chart, layers=layers, title="")
-    width, height = PAPER
-    drawn = vega_chart(for_paper).properties(width=width, height=height)
-    drawn = drawn.properties(autosize=alt.AutoSizeParams(type="fit", contains="padding"), padding=2)
+    chart = chart.properties(width=PAPER[0], height=PAPER[1], padding=2)
+    chart = chart.properties(autosize=alt.AutoSizeParams(type="fit", contains="padding"))
     text = alt.AxisConfig(labelFontSize=_PAPER_FONT, titleFontSize=_PAPER_FONT, titleFontWeight="normal", grid=False)
     legend = alt.LegendConfig(labelFontSize=_PAPER_FONT - 1, symbolSize=30, columnPadding=6, offset=4)
-    return drawn.configure(axis=text, legend=legend, view=alt.ViewConfig(stroke=None))
+    return chart.configure(axis=text, legend=legend, view=alt.ViewConfig(stroke=None))
 
 
-def _layer(chart: Chart, layer: Layer, page: bool) -> alt.Chart:
-    base = alt.Chart(alt.NamedData(layer.table)).encode(**_encodings(chart, layer))
-    tooltip = [_tooltip(hint) for hint in layer.hints or _hints(chart, layer) if _is_there(chart, layer, hint)]
-    if chart.groups:
-        if layer.mark == "rule":
-            return base.mark_rule(strokeDash=[2, 3], color=_colour(layer.role, page))
-        offset = alt.XOffset(f"{layer.by}:N", sort=list(chart.groups))
-        return base.mark_bar().encode(xOffset=offset, color=_groups(chart, layer), tooltip=tooltip)
-    # A constant role as a field, because Vega-Lite gives a datum no scale of its own.
-    base = base.transform_calculate(role=f"'{layer.role}'").encode(color=_roles(chart, page))
-    if layer.by:
-        base = base.encode(detail=f"{layer.by}:N")
-    faint = layer.role == "single heads"
-    match layer.mark:
-        case "area":
-            return base.mark_area(opacity=0.16, line={"strokeWidth": 1, "opacity": 0.8})
-        case "rule":
-            return base.mark_rule(strokeDash=[2, 3], strokeWidth=1, opacity=0.75)
-        case "band":
-            horizontal = chart.y.scale == "ratio"
-            marks = base.mark_area(opacity=0.3, orient="horizontal" if horizontal else "vertical")
-            return marks.encode(x2=layer.end) if horizontal else marks.encode(y2=layer.end)
-        case "hover":
-            # Bars of full height: Vega-Lite's nearest selection loses text fields of a tooltip.
-            return base.mark_rect(opacity=0).encode(x2=layer.end, tooltip=tooltip).add_params(_HOVER)
-        case "pointed":
-            shown = alt.when(_HOVER).then(alt.value(1)).otherwise(alt.value(0))
-            return base.mark_point(filled=True, size=70).encode(opacity=shown)
-        case _:
-            point = alt.OverlayMarkDef(size=14 if faint else 60, opacity=1) if layer.points else False
-            marks = base.mark_line(strokeWidth=1 if faint else 2.2, opacity=0.55 if faint else 1, point=point)
-            return marks.encode(tooltip=tooltip)
+def page_chart(chart: alt.LayerChart) -> dict[str, Any]:
+    """The chart for a page: as wide as its container, in the colours of the page's style sheet, which has a title."""
+    text = json.dumps(chart.properties(width="container", title="").to_dict())
+    for role, colour in COLOURS.items():
+        text = text.replace(f'"{colour}"', f'"var(--{role.replace(" ", "-")})"')
+    return json.loads(text)
 
 
-def _encodings(chart: Chart, layer: Layer) -> dict[str, Any]:
-    encodings: dict[str, Any] = {}
-    if layer.x:
-        kind = "N" if chart.x.scale == "names" else "Q"
-        encodings["x"] = alt.X(f"{layer.x}:{kind}", sort=None, **_axis(chart.x))
-    if layer.y:
-        encodings["y"] = alt.Y(f"{layer.y}:Q", stack=None, **_axis(chart.y))
-    return encodings
+def positions_chart(
+    tables: Tables | None, title: str = "", metric: str = "ESS (numbers of state per channel)", *, paper: bool = False
+) -> alt.LayerChart:
+    """ESS over positions against its ceiling, from `chart.position_tables`."""
+    scale, ticks = alt.Scale(nice=False, zero=False), alt.Axis(tickCount=10, labelFlush=True)
+    x = partial(alt.X, title="Position in the sequence (tokens)", scale=scale, axis=ticks)
+    y = partial(alt.Y, title=metric, stack=None)
+    at, ess = x("position:Q"), y("ess:Q")
+    rows, borders = alt.Chart(alt.NamedData("positions")), alt.Chart(alt.NamedData("borders"))
+    ceiling = rows.mark_area(opacity=0.16, line={"strokeWidth": 1, "opacity": 0.8}).encode(x=at, y=y("ceiling:Q"))
+    rules = borders.mark_rule(strokeDash=[2, 3], strokeWidth=1, opacity=0.75).encode(x=at)
+    layers: Layers = [
+        ("ceiling", ceiling),
+        ("special token", rules),
+        ("single heads", line("heads", at, ess, by="head", faint=True)),
+        ("mean", band("bounds", x=at, y=y("low:Q"), y2="high")),
+        ("mean", line("positions", at, ess)),
+    ]
+    if not paper:
+        hints = [
+            hint("token", "token"),
+            hint("words", "words"),
+            hint("position", "position", "d"),
+            hint("said", "ESS"),
+            hint("ceiling", "ceiling", "d"),
+            hint("share", "of the ceiling", ".0%"),
+            hint("norm", "norm", ".3g"),
+        ]
+        known = None if tables is None else {name for row in tables["positions"][:1] for name in row}
+        hints = [one for one in hints if known is None or one["shorthand"][:-2] in known]
+        pointed = alt.when(_HOVER).then(alt.value(1)).otherwise(alt.value(0))
+        # Bars of full height: Vega-Lite's nearest selection loses text fields of a tooltip.
+        found = rows.mark_rect(opacity=0).encode(x=x("left:Q"), x2="right", tooltip=hints).add_params(_HOVER)
+        layers = [
+            *layers,
+            ("mean", rows.mark_point(filled=True, size=70).encode(x=at, y=ess, opacity=pointed)),
+            ("mean", found),
+        ]
+    return layered(layers, tables, title, 340, paper=paper)
 
 
-def _axis(axis: Axis) -> dict[str, Any]:
-    scale, ticks = _SCALES[axis.scale]
-    scales = {"scale": alt.Scale(**scale)} if scale else {}
-    return {"title": axis.title, **scales, **({"axis": alt.Axis(**ticks)} if ticks else {})}
+def tolerance_chart(tables: Tables | None, title: str = "", *, paper: bool = False) -> alt.LayerChart:
+    """Counts against the relative tolerance, from `chart.tolerance_tables`; a page has a table "band" of all heads."""
+    metric = METRICS["relative_count"]
+    ratio = alt.X("ratio:Q", title="Relative tolerance ρ", scale=alt.Scale(type="log"), axis=_RATIO_AXIS)
+    y = partial(alt.Y, title=metric, stack=None)
+    hints = (hint("of", "of"), hint("head", "head"), hint("ratio", "ratio", ".1e"), hint("said", metric))
+    if tables is None:
+        faint = band("band", x=ratio, y=y("low:Q"), y2="high")
+        return layered(
+            [("single heads", faint), ("mean", line("ladder", ratio, y("ess:Q"), points=True, hints=hints))],
+            None, height=280, legend=False,
+        )  # fmt: skip
+    return layered(
+        [
+            ("single heads", line("rungs", ratio, y("ess:Q"), by="head", faint=True, hints=hints[1:])),
+            ("mean", line("ladder", ratio, y("ess:Q"), points=True, hints=hints[2:])),
+            ("mean", band("bounds", x=ratio, y=y("low:Q"), y2="high")),
+        ],
+        tables,
+        title,
+        280,
+        paper=paper,
+    )
 
 
-def _roles(chart: Chart, page: bool) -> alt.Color:
-    roles: list[Role] = [role for role in COLOURS if any(layer.role == role for layer in chart.shown)]
-    legend = alt.Legend(title=None, orient="top", symbolType="stroke", symbolStrokeWidth=3, symbolOpacity=1)
-    scale = alt.Scale(domain=roles, range=[_colour(role, page) for role in roles])
-    return alt.Color("role:N", scale=scale, legend=legend if chart.legend and len(roles) > 1 else None)
-
-
-def _groups(chart: Chart, layer: Layer) -> alt.Color:
-    names = list(chart.groups)
-    colours = [PALETTE[index % len(PALETTE)] for index in range(len(names))]
-    scale = alt.Scale(domain=names, range=colours)
-    return alt.Color(f"{layer.by}:N", sort=names, scale=scale, legend=alt.Legend(title=None, orient="top"))
-
-
-def _colour(role: Role, page: bool) -> str:
-    return f"var(--{role.replace(' ', '-')})" if page else COLOURS[role]
-
-
-def _hints(chart: Chart, layer: Layer) -> list[Hint]:
-    named = [Hint(layer.by, layer.by, "text")] if layer.by else []
-    return [*named, Hint(layer.x, chart.x.title, ".4~g"), Hint(layer.y, chart.y.title, ".4~g")]
-
-
-def _is_there(chart: Chart, layer: Layer, hint: Hint) -> bool:
-    return not chart.tables or hint.column in chart.tables[layer.table][0]
-
-
-def _tooltip(hint: Hint) -> alt.Tooltip:
-    if hint.form == "text":
-        return alt.Tooltip(f"{hint.column}:N", title=hint.title)
-    return alt.Tooltip(f"{hint.column}:Q", title=hint.title, format=hint.form)
+def spectrum_chart(
+    tables: Tables | None, title: str = "", values: str = "σ_m ÷ σ_1", *, paper: bool = False
+) -> alt.LayerChart:
+    """Singular values by their index; a page has a table "band" of all heads."""
+    index_axis = partial(
+        alt.X,
+        title="Index m of the singular value",
+        scale=alt.Scale(domainMin=0, nice=False),
+        axis=alt.Axis(format="d", tickMinStep=1),
+    )
+    axis = _RATIO_AXIS if values == "σ_m ÷ σ_1" else alt.Undefined
+    ratio = alt.Y("ratio:Q", title=values, scale=alt.Scale(type="log"), axis=axis)
+    index, low = index_axis("index:Q"), index_axis("low:Q")
+    mean = line("values", index, ratio, points=True)
+    if tables is None:
+        return layered(
+            [("single heads", band("band", x=low, x2="high", y=ratio)), ("mean", mean)], None, height=280, legend=False
+        )
+    return layered(
+        [
+            ("single heads", line("lines", index, ratio, by="head", faint=True, points=True)),
+            ("mean", mean),
+            ("mean", band("bounds", x=low, x2="high", y=ratio)),
+        ],
+        tables,
+        title,
+        280,
+        paper=paper,
+    )

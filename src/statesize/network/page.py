@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from pathlib import Path
+from typing import cast
 
 import altair as alt
 
 from statesize.io.text import byte_count
 from statesize.measurement.chart import PALETTE
 from statesize.network.network import NetworkEss
-from statesize.report.chart_page import ChartPage, write_chart_page
 from statesize.report.redundancy import Redundancy
+from statesize.report.result_page import PageChart, PageTable, ResultPage
 from statesize.results.fields import UNKNOWN
 
 HEADINGS = ("cut", "entropy-ESS", "interval (95 %)", "at most", "norm", "products")
@@ -73,33 +72,31 @@ def needs_notes(beside: Redundancy) -> list[str]:
     return told
 
 
-def write_page(name: str, result: NetworkEss, beside: Redundancy | None, path: Path) -> None:
-    """Write one HTML file."""
+def page(name: str, result: NetworkEss, beside: Redundancy | None) -> ResultPage:
+    """The page of the result."""
     rows = result.to_dict()["positions"]
     middle = rows[len(rows) // 2]
-    tables: list[tuple[Sequence[str], Sequence[Sequence[str]]]] = [(HEADINGS, table_rows(result))]
+    tables = [PageTable("Each cut", HEADINGS, table_rows(result))]
     read = [
         "The entropy-ESS of the Jacobian says on how many directions of the past the hidden states from the cut on "
         "depend, at this text. It is a linear approximation, and says nothing of quite different texts.",
         *notes(result),
     ]
     if beside is not None:
-        tables.append((needs_headings(beside), needs_rows(beside)))
+        tables.append(PageTable("Each layer", needs_headings(beside), needs_rows(beside)))
         read += needs_notes(beside)
-    page = ChartPage(
+    caption = "Each mark is a cut, with its interval of 95 %."
+    return ResultPage(
         title=f"What {name} carries, all layers together",
-        lead=f"{name} carries {middle['entropy']:,.0f} numbers past token {middle['position']}, of the "
+        finding=f"{name} carries {middle['entropy']:,.0f} numbers past token {middle['position']}, of the "
         f"{middle['dimension']:,} that the text allows there.",
-        heading="Entropy-ESS of the whole network at each cut",
-        label="Entropy-ESS of the whole network against the position of the cut",
-        caption="Each mark is a cut, with its interval of 95 %.",
+        charts=[PageChart("Entropy-ESS of the whole network at each cut", chart(result).to_dict(), caption)],
         tables=tables,
-        notes=read,
+        notes={"How to read this": read},
     )
-    write_chart_page(page, chart(result), path)
 
 
-def chart(result: NetworkEss) -> alt.VConcatChart:
+def chart(result: NetworkEss) -> alt.LayerChart:
     """Entropy-ESS with its interval at each cut."""
     rows = [
         {"cut": row["position"], "ess": row["entropy"], "low": row["interval"][0], "high": row["interval"][1]}
@@ -111,7 +108,7 @@ def chart(result: NetworkEss) -> alt.VConcatChart:
         y=ess, tooltip=["cut:Q", *(alt.Tooltip(f"{name}:Q", format=",.1f") for name in ("ess", "low", "high"))]
     )
     intervals = base.mark_rule(color=PALETTE[0]).encode(y="low:Q", y2="high:Q")
-    return alt.vconcat(alt.layer(intervals, marks).properties(width=560, height=300))
+    return cast("alt.LayerChart", alt.layer(intervals, marks).properties(width=560, height=300))
 
 
 def _bytes(count: float) -> str:

@@ -19,7 +19,6 @@ from statesize.adapters.observation import SHARED
 from statesize.check import refuse
 from statesize.errors import InputError, StatesizeWarning
 from statesize.measurement.chart import Metric, metric_title
-from statesize.measurement.charts import notebook_chart, paper_figure
 from statesize.report.charts import ProfileCharts
 from statesize.report.words import by_reason, kind_title
 from statesize.results.fields import COLUMNS, GROUP_COLUMNS, UNKNOWN, told
@@ -223,12 +222,12 @@ class Profile:
     @property
     def plot(self) -> ProfileCharts:
         """The charts `.plot.positions()`, `.plot.layers()`, `.plot.spectrum()` and `.plot.tolerance()`."""
-        return ProfileCharts(self, notebook_chart)
+        return ProfileCharts(self)
 
     @property
     def figure(self) -> ProfileCharts:
         """The same as wide as a column of a paper, for `.save("name.pdf")`, or .svg or .png."""
-        return ProfileCharts(self, paper_figure)
+        return ProfileCharts(self, paper=True)
 
     def to_html(self, path: str | PathLike[str]) -> Path:
         """Write a report of one self-contained HTML file; a path that cannot be written is a FileError.

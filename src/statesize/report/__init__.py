@@ -1,8 +1,10 @@
 """Reports for people: self-contained HTML with charts.
 
-Read page and page_data for what is written, charts, words and tables for what is said, then comparison and diagnosis.
+Read document and result_page for what every page is made of, page and page_data for that of profiles, charts, words
+and tables for what is said, then comparison and diagnosis.
 """
 
-from statesize.report.page import check_report_path, write_report
+from statesize.report.document import check_report_path
+from statesize.report.page import write_report
 
 __all__ = ["check_report_path", "write_report"]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import altair as alt
@@ -13,14 +13,8 @@ from numpy.typing import NDArray
 
 from statesize.check import refuse
 from statesize.errors import InputError
+from statesize.measurement import vega
 from statesize.measurement.chart import (
-    POSITIONS,
-    SPECTRUM,
-    TOLERANCE,
-    Axis,
-    Chart,
-    Hint,
-    Layer,
     Metric,
     Row,
     bounds_table,
@@ -34,7 +28,6 @@ from statesize.measurement.chart import (
     tolerance_tables,
 )
 from statesize.measurement.statistics import between
-from statesize.measurement.vega import vega_chart
 from statesize.report.document import resource
 from statesize.report.redundancy import Redundancy
 from statesize.report.words import kind_title, model_title, short_names
@@ -63,11 +56,11 @@ class ProfileCharts:
 
     Attributes:
         profile: The profile.
-        draw: From a description to a chart of altair.
+        paper: Whether they are as wide as a column of a paper.
     """
 
     profile: Profiled
-    draw: Callable[[Chart], alt.LayerChart]
+    paper: bool = False
 
     def positions(self, layer: int | str = 0, sequence: int = 0, metric: Metric = "entropy") -> alt.LayerChart:
         """ESS over the positions of one sequence against its ceiling: the mean over heads, and each head faint.
@@ -79,8 +72,28 @@ class ProfileCharts:
 
         Returns:
             The chart.
+
+        Raises:
+            InputError: If the metric was not measured.
         """
-        return self.draw(positions(self.profile, layer, sequence, metric))
+        title = metric_title(metric)
+        name, mixer = _layer(self.profile, layer, sequence)
+        if metric != "entropy" and not mixer[metric].shape[-1]:
+            raise InputError(f"the profile has no {metric}; profile with one.")
+        at, tokens = mixer["position"].values, self.profile.tokens
+        lower, upper = ess_bounds(mixer, metric)
+        texts = np.array([show_token(str(token)) for token in tokens["tokens"].values[sequence]])
+        tables = position_tables(
+            _names(mixer),
+            at,
+            (lower[sequence], upper[sequence]),
+            mixer["ceiling"].values[sequence],
+            token=texts[at],
+            norm=mixer["norm"].values[sequence].mean(0),
+        )
+        special = np.flatnonzero(tokens["special"].values[sequence])
+        tables["borders"] = table(position=special, token=texts[special])
+        return vega.positions_chart(tables, f"{self.profile.model}, {name}: {title}", title, paper=self.paper)
 
     def layers(self) -> alt.LayerChart:
         """Average ESS of each layer.
@@ -88,7 +101,7 @@ class ProfileCharts:
         Returns:
             The chart.
         """
-        return self.draw(layers([self.profile]))
+        return layers([self.profile], paper=self.paper)
 
     def spectrum(self, layer: int | str = 0, position: int | None = None, sequence: int = 0) -> alt.LayerChart:
         """Hankel singular values at a position, as far as the counts at the profile's relative tolerances show them.
@@ -101,7 +114,21 @@ class ProfileCharts:
         Returns:
             The chart; a profile with fewer than three relative tolerances is an InputError.
         """
-        return self.draw(spectrum(self.profile, layer, position, sequence))
+        # A profile keeps no spectra, but #{σ > ρ σ_1} at each of its ρ: each line goes through the points (count, ρ),
+        # so the value of index m lies between the neighbouring ρ.
+        name, mixer = _layer(self.profile, layer, sequence)
+        ratios, *bounds = _curve(mixer)
+        at = mixer["position"].values.tolist()
+        cut = index_of(position, at)
+        low, high = (counts[sequence, :, cut] for counts in bounds)
+        heads = (low + high) / 2
+        tables = {
+            "lines": lines(_names(mixer), index=heads, ratio=ratios),
+            "values": known(table(index=heads.mean(0), ratio=ratios)),
+            "bounds": bounds_table(low.mean(0), high.mean(0), ratio=ratios),
+        }
+        title = f"{self.profile.model}, {name}, position {at[cut]}"
+        return vega.spectrum_chart(tables, title, paper=self.paper)
 
     def tolerance(self, layer: int | str = 0) -> alt.LayerChart:
         """ESS against the profile's relative tolerances, averaged over sequences and positions.
@@ -112,57 +139,32 @@ class ProfileCharts:
         Returns:
             The chart; a profile with fewer than three relative tolerances is an InputError.
         """
-        return self.draw(tolerance(self.profile, layer))
+        name, mixer = _layer(self.profile, layer)
+        ratios, *bounds = _curve(mixer)
+        inside = mixer["position"].values >= 1
+        low, high = (known_mean(counts[:, :, inside], (0, 2)) for counts in bounds)
+        tables = tolerance_tables(_names(mixer), ratios, (low, high))
+        return vega.tolerance_chart(tables, f"{self.profile.model}, {name}", paper=self.paper)
 
 
-def positions(profile: Profiled, layer: int | str, sequence: int, metric: str) -> Chart:
-    """ESS over the positions of one sequence against its ceiling, with its tokens."""
-    title = metric_title(metric)
-    name, mixer = _layer(profile, layer, sequence)
-    if metric != "entropy" and not mixer[metric].shape[-1]:
-        raise InputError(f"the profile has no {metric}; profile with one.")
-    at, tokens = mixer["position"].values, profile.tokens
-    lower, upper = ess_bounds(mixer, metric)
-    texts = np.array([show_token(str(token)) for token in tokens["tokens"].values[sequence]])
-    tables = position_tables(
-        _names(mixer),
-        at,
-        (lower[sequence], upper[sequence]),
-        mixer["ceiling"].values[sequence],
-        token=texts[at],
-        norm=mixer["norm"].values[sequence].mean(0),
-    )
-    special = np.flatnonzero(tokens["special"].values[sequence])
-    borders = table(position=special, token=texts[special])
-    return replace(
-        POSITIONS, title=f"{profile.model}, {name}: {title}", y=Axis(title), tables={**tables, "borders": borders}
-    )
-
-
-def layers(profiles: Sequence[Profiled], metric: str = "entropy") -> Chart:
+def layers(profiles: Sequence[Profiled], metric: str = "entropy", *, paper: bool = False) -> alt.LayerChart:
     """Average ESS of each layer of each model, the number of tables and headlines."""
-    title = metric_title(metric)
-    hints = (
-        Hint("model", "model", "text"),
-        Hint("layer", "layer", "text"),
-        Hint("kind", "kind", "text"),
-        Hint("said", f"average {title.lower().replace('ess', 'ESS')}", "text"),
-        Hint("possible", "possible at these cuts", ".1f"),
-        Hint("utilisation", "utilisation", ".1%"),
-        Hint("tss", "TSS", "text"),
-    )
-    rows = [row for profile in profiles for row in _layer_rows(profile, metric)]
-    return Chart(
-        Axis("Layer", "names"),
-        Axis(f"Numbers per channel ({title.lower().replace('ess', 'ESS')})"),
-        (Layer("bar", "layers", "mean", "short", "average", by="model", hints=hints),),
-        height=240,
-        tables={"layers": rows},
-        groups=tuple(dict.fromkeys(str(row["model"]) for row in rows)),
-    )
+    title = metric_title(metric).lower().replace("ess", "ESS")
+    hints = [
+        vega.hint("model", "model"),
+        vega.hint("layer", "layer"),
+        vega.hint("kind", "kind"),
+        vega.hint("said", f"average {title}"),
+        vega.hint("possible", "possible at these cuts", ".1f"),
+        vega.hint("utilisation", "utilisation", ".1%"),
+        vega.hint("tss", "TSS"),
+    ]
+    rows = [row for profile in profiles for row in layer_rows(profile, metric)]
+    y = alt.Y("average:Q", title=f"Numbers per channel ({title})")
+    return vega.bars({"layers": rows}, vega.layer_axis("short"), y, "model", hints, paper=paper)
 
 
-def _layer_rows(profile: Profiled, metric: str) -> list[Row]:
+def layer_rows(profile: Profiled, metric: str) -> list[Row]:
     """A row a mixer."""
     title = model_title(profile)
     rows: list[Row] = []
@@ -183,34 +185,6 @@ def _layer_rows(profile: Profiled, metric: str) -> list[Row]:
             }
         )
     return rows
-
-
-def tolerance(profile: Profiled, layer: int | str) -> Chart:
-    """ESS against the relative tolerance ρ, averaged over sequences and positions 1 … L − 1."""
-    name, mixer = _layer(profile, layer)
-    ratios, *bounds = _curve(mixer)
-    inside = mixer["position"].values >= 1
-    low, high = (known_mean(counts[:, :, inside], (0, 2)) for counts in bounds)
-    tables = tolerance_tables(_names(mixer), ratios, (low, high))
-    return replace(TOLERANCE, title=f"{profile.model}, {name}", tables=tables)
-
-
-def spectrum(profile: Profiled, layer: int | str, position: int | None, sequence: int) -> Chart:
-    """Hankel singular values at a position, relative to the largest, as far as the counts of a profile show them."""
-    # A profile keeps no spectra, but #{σ > ρ σ_1} at each of its ρ: each line goes through the points (count, ρ), so
-    # the value of index m lies between the neighbouring ρ.
-    name, mixer = _layer(profile, layer, sequence)
-    ratios, *bounds = _curve(mixer)
-    at = mixer["position"].values.tolist()
-    cut = index_of(position, at)
-    low, high = (counts[sequence, :, cut] for counts in bounds)
-    heads = (low + high) / 2
-    tables = {
-        "lines": lines(_names(mixer), index=heads, ratio=ratios),
-        "values": known(table(index=heads.mean(0), ratio=ratios)),
-        "bounds": bounds_table(low.mean(0), high.mean(0), ratio=ratios),
-    }
-    return replace(SPECTRUM, title=f"{profile.model}, {name}, position {at[cut]}", tables=tables)
 
 
 def tolerance_counts(mixer: xr.Dataset) -> tuple[NDArray[np.float64], NDArray[np.float32], NDArray[np.float32]]:
@@ -255,16 +229,13 @@ def show_token(token: str) -> str:
 
 def page_charts(profiles: Sequence[Profiled], metrics: Iterable[str]) -> dict[str, Any]:
     """The specifications of a page's charts by name; only those of the layers, one a metric, have their data."""
-    # The heads lie in a band around the curve, along the axis of the counts.
-    tolerance = Layer("band", "band", "single heads", "ratio", "low", end="high")
-    spectrum = Layer("band", "band", "single heads", "low", "ratio", end="high")
     charts = {
-        "positions": POSITIONS,
-        "spectrum": replace(SPECTRUM, layers=(spectrum, SPECTRUM.layers[1]), legend=False),
-        "tolerance": replace(TOLERANCE, layers=(tolerance, TOLERANCE.layers[1]), legend=False),
+        "positions": vega.positions_chart(None),
+        "spectrum": vega.spectrum_chart(None),
+        "tolerance": vega.tolerance_chart(None),
     }
-    specifications: dict[str, Any] = {name: vega_chart(chart, page=True).to_dict() for name, chart in charts.items()}
-    specifications["layers"] = {metric: vega_chart(layers(profiles, metric), page=True).to_dict() for metric in metrics}
+    specifications: dict[str, Any] = {name: vega.page_chart(chart) for name, chart in charts.items()}
+    specifications["layers"] = {metric: vega.page_chart(layers(profiles, metric)) for metric in metrics}
     # Models along the text, and the mean curve of a sequence with an interval to choose.
     for name in ("picture", "brush"):
         specifications[name] = alt.Chart.from_json(resource(f"{name}.json")).to_dict()
@@ -273,4 +244,4 @@ def page_charts(profiles: Sequence[Profiled], metrics: Iterable[str]) -> dict[st
 
 def network_charts(networks: Sequence[Redundancy]) -> dict[str, dict[str, Any]]:
     """The charts of `network_section`, with their data."""
-    return {f"network-{cut}": vega_chart(one.chart(), page=True).to_dict() for cut, one in enumerate(networks)}
+    return {f"network-{cut}": vega.page_chart(one.plot()) for cut, one in enumerate(networks)}

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 
-from statesize.errors import FileError, InputError
-from statesize.io.files import os_errors, replace_file, require_regular
+from statesize.errors import InputError
+from statesize.io.files import replace_file
 from statesize.report.charts import network_charts, page_charts
-from statesize.report.document import document, filled
+from statesize.report.document import check_report_path, document, filled, filtered, section
 from statesize.report.page_data import Extent, choose_extent, curves_note, map_note, page_data, spectra_note
 from statesize.report.redundancy import Redundancy
 from statesize.report.tables import comparison_section, group_section, layer_table, network_section, provenance
@@ -54,16 +53,6 @@ def write_report(
     return path
 
 
-def check_report_path(path: Path) -> None:
-    """Refuse a path where no report can be written, before any work is done."""
-    if path.is_dir():
-        raise FileError(f"The report must be a file, got {path}, which is a folder.")
-    with os_errors(f"{path} cannot be written", "Give a file in a writable folder."):
-        if path.exists():
-            require_regular(path)
-        tempfile.TemporaryFile(dir=path.absolute().parent).close()
-
-
 def render(
     profiles: Sequence[Profiled], recall: Mapping[str, float] | None = None, networks: Sequence[Redundancy] = ()
 ) -> str:
@@ -81,30 +70,31 @@ def _page(
 ) -> str:
     title = f"Effective state-size of {', '.join(dict.fromkeys(map(model_title, profiles)))}"
     metrics = metric_titles(profiles)
-    table, definitions = layer_table(profiles)
+    table, columns = layer_table(profiles)
     said = words(profiles, list(metrics))
     lines = f'<p class="lines">{said["lines"]}</p>'
+    alone = len(profiles) == 1
     parts = {
-        "headline": said["headline"],
-        "lead": said["lead"],
-        # The headline of several models names two of them.
-        "lines-of-all": lines if len(profiles) > 1 else "",
-        "lines-of-one": lines if len(profiles) == 1 else "",
-        "comparison": comparison_section(profiles, recall, networks) if len(profiles) > 1 else "",
+        "lines": lines if alone else "",
+        "comparison": "" if alone else comparison_section(profiles, recall, networks),
         "groups": group_section(profiles),
         "sinks": "".join(f"<p>{escape(note)}</p>" for note in sink_notes(profiles)),
         "networks": network_section(networks),
-        "links": '<a href="#comparison-title">Side by side</a> ' if len(profiles) > 1 else "",
-        "table": table,
-        "definitions": definitions,
-        "provenance": "".join(provenance(profile) for profile in profiles),
+        "links": "" if alone else '<a href="#comparison-title">Side by side</a> ',
         "extent": escape(curves_note(profiles, extent)),
         "map-extent": escape(map_note(profiles)),
         "spectra-extent": escape(spectra_note(profiles, extent)),
     }
+    body = [
+        filled("views.html", parts),
+        section("table", "All layers", f"{filtered(table)}{columns}"),
+        section("provenance", "How these numbers were made", "".join(map(provenance, profiles))),
+    ]
+    # The headline of several models names two of them.
+    head = f'<h1>{said["headline"]}</h1><p class="lead">{said["lead"]}</p>{"" if alone else lines}'
     data = {
         "metrics": metrics,
         "charts": page_charts(profiles, metrics) | network_charts(networks),
         **page_data(profiles, metrics, extent),
     }
-    return document(title, filled("page.html", parts), data, SCRIPTS)
+    return document(title, head, "".join(body), data, SCRIPTS)

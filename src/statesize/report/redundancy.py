@@ -10,25 +10,21 @@ from typing import Any, Self
 import altair as alt
 
 from statesize.io.text import facts_table
-from statesize.measurement.chart import Axis, Chart, Hint, Layer, index_of, json_number
-from statesize.measurement.charts import notebook_chart, paper_figure
+from statesize.measurement import vega
+from statesize.measurement.chart import index_of, json_number
 from statesize.report.words import short_names
 
 STORED = "stored (TSS)"
-
-
 ALONE = "needed if heads shared nothing"
-
-
 NEEDED = "needed (entropy-ESS)"
 
 
 _HINTS = (
-    Hint("part", "part", "text"),
-    Hint("kind", "kind", "text"),
-    Hint("group", "numbers", "text"),
-    Hint("numbers", "how many", ",.1f"),
-    Hint("state_bytes", "bytes of its cache", ",d"),
+    vega.hint("part", "part"),
+    vega.hint("kind", "kind"),
+    vega.hint("group", "numbers"),
+    vega.hint("numbers", "how many", ",.1f"),
+    vega.hint("state_bytes", "bytes of its cache", ",d"),
 )
 
 
@@ -126,44 +122,8 @@ class Redundancy:
             f"before or after the cut {self.dimension[index]:,}. Take a longer text."
         )
 
-    def chart(self, position: int | None = None) -> Chart:
-        """Numbers stored and needed, layer by layer, of all layers and of the network, at a cut.
-
-        Args:
-            position: The cut; None takes the middle one.
-
-        Returns:
-            A description that `plot`, `figure` and reports draw.
-        """
-        index = index_of(position, self.positions)
-        names = short_names([mixer.name for mixer in self.mixers])
-        rows = [
-            {"part": names[mixer.name], "kind": mixer.kind, "group": group, "numbers": json_number(numbers[index])}
-            | {"state_bytes": mixer.state_bytes}
-            for mixer in self.mixers
-            for group, numbers in ((STORED, mixer.stored), (ALONE, mixer.alone), (NEEDED, mixer.needed))
-            if group != ALONE or mixer.alone != mixer.needed
-        ]
-        sums = {"kind": "", "state_bytes": sum(mixer.state_bytes for mixer in self.mixers)}
-        for name, group, number in (
-            ("all layers", STORED, self.stored[index]),
-            ("all layers", NEEDED, self.needed[index]),
-            ("network", NEEDED, self.whole[index]),
-        ):
-            rows.append({"part": name, "group": group, "numbers": json_number(number)} | sums)
-        groups = tuple(group for group in (STORED, ALONE, NEEDED) if any(row["group"] == group for row in rows))
-        return Chart(
-            Axis("Layer", "names"),
-            Axis("Numbers"),
-            (Layer("bar", "parts", "mean", "part", "numbers", by="group", hints=_HINTS),),
-            title=f"{self.model}, cut at {self.positions[index]}",
-            height=240,
-            tables={"parts": rows},
-            groups=groups,
-        )
-
     def plot(self, position: int | None = None) -> alt.LayerChart:
-        """The chart for notebooks.
+        """Numbers stored and needed, layer by layer, of all layers and of the network, at a cut; for notebooks.
 
         Args:
             position: The cut; None takes the middle one.
@@ -171,7 +131,7 @@ class Redundancy:
         Returns:
             A chart by altair.
         """
-        return notebook_chart(self.chart(position))
+        return self._chart(position, paper=False)
 
     def figure(self, position: int | None = None) -> alt.LayerChart:
         """The chart as wide as a column of a paper; `.save("name.pdf")` writes it.
@@ -182,7 +142,29 @@ class Redundancy:
         Returns:
             A chart by altair.
         """
-        return paper_figure(self.chart(position))
+        return self._chart(position, paper=True)
+
+    def _chart(self, position: int | None, *, paper: bool) -> alt.LayerChart:
+        index = index_of(position, self.positions)
+        names = short_names([mixer.name for mixer in self.mixers])
+        rows = [
+            {"part": names[mixer.name], "kind": mixer.kind, "group": group, "numbers": json_number(numbers[index])}
+            | {"state_bytes": json_number(mixer.state_bytes)}
+            for mixer in self.mixers
+            for group, numbers in ((STORED, mixer.stored), (ALONE, mixer.alone), (NEEDED, mixer.needed))
+            if group != ALONE or mixer.alone != mixer.needed
+        ]
+        sums = {"kind": "", "state_bytes": json_number(sum(mixer.state_bytes for mixer in self.mixers))}
+        for name, group, number in (
+            ("all layers", STORED, self.stored[index]),
+            ("all layers", NEEDED, self.needed[index]),
+            ("network", NEEDED, self.whole[index]),
+        ):
+            rows.append({"part": name, "group": group, "numbers": json_number(number)} | sums)
+        rows.sort(key=lambda row: (STORED, ALONE, NEEDED).index(row["group"]))
+        title = f"{self.model}, cut at {self.positions[index]}"
+        y = alt.Y("numbers:Q", title="Numbers")
+        return vega.bars({"parts": rows}, vega.layer_axis("part"), y, "group", _HINTS, title, paper=paper)
 
     def to_dict(self) -> dict[str, Any]:
         """The result as JSON holds it.

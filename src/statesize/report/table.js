@@ -70,7 +70,7 @@
     const text = lines.map((line) => `${line.join(",")}\r\n`).join("");
     const link = document.createElement("a");
     link.href = URL.createObjectURL(new Blob([text], { type: "text/csv;charset=utf-8" }));
-    link.download = byId("csv").dataset.file;
+    link.download = `statesize-${location.pathname.split("/").pop().replace(/\.\w+$/, "")}.csv`;
     link.click();
     setTimeout(() => URL.revokeObjectURL(link.href), 1000);
   };

@@ -12,6 +12,7 @@ import xarray as xr
 
 from statesize.measurement.statistics import between
 from statesize.report.comparison import compare
+from statesize.report.document import definitions, heading_cell, html_table, named_texts, number_cell, scrolled, section
 from statesize.report.redundancy import Redundancy
 from statesize.report.words import by_reason, kind_title, model_title, model_titles, position_name, short_names
 from statesize.results.fields import (
@@ -34,7 +35,7 @@ _SHOWN = [name for name in COLUMNS if name in HEADINGS and name not in {"measure
 
 
 def layer_table(profiles: Sequence[Profiled]) -> tuple[str, str]:
-    """One row a layer, as HTML, and what its columns of numbers are, as entries of a definition list."""
+    """One row a layer, and what its columns of numbers are, as HTML."""
     rows = [
         told(row) | {"model": model_title(profile), "kind": kind_title(row["kind"])}
         for profile in profiles
@@ -42,12 +43,12 @@ def layer_table(profiles: Sequence[Profiled]) -> tuple[str, str]:
     ]
     headings = _telling({name: HEADINGS[name] for name in _SHOWN}, rows)
     numbers = {name: heading for name, heading in headings.items() if heading.form != "text"}
-    definitions = _definitions(numbers, COLUMNS)
+    columns = _columns(numbers, COLUMNS)
     if tolerances := profiles[0].attributes["relative_tolerances"]:
-        definitions = definitions.replace("ρ times", f"{tolerances[0]:g} times")
+        columns = columns.replace("ρ times", f"{tolerances[0]:g} times")
     # The only model is in the CSV, and takes no room on the page.
     alone = len(profiles) == 1
-    return _table("rows", headings, rows, *(("layer", "alone") if alone else ())), definitions
+    return _table("rows", headings, rows, *(("layer", "alone") if alone else ())), columns
 
 
 def comparison_section(
@@ -58,12 +59,10 @@ def comparison_section(
     rows = [told(vars(model)) | {"model": title} for model, title in zip(comparison.models, titles, strict=True)]
     shown = _telling({name: FIGURE_HEADINGS[name] for name in FIGURES if name not in STUDIED}, rows)
     notes = "".join(f"<p>{escape(note)}</p>" for note in comparison.notes)
-    return (
-        '<section aria-labelledby="comparison-title"><h2 id="comparison-title">Side by side</h2>'
-        "<p>Each row is a model: what its layers could carry together, and what they carry on this text.</p>"
-        f'{notes}<div class="scroll" tabindex="0" role="region" aria-labelledby="comparison-title">'
-        f"{_table('comparison', {'model': HEADINGS['model']} | shown, rows)}</div>"
-        f"<details><summary>What the columns say</summary><dl>{_definitions(shown, FIGURES)}</dl></details></section>"
+    table = _table("comparison", {"model": HEADINGS["model"]} | shown, rows)
+    about = "<p>Each row is a model: what its layers could carry together, and what they carry on this text.</p>"
+    return section(
+        "comparison", "Side by side", f"{about}{notes}{scrolled('comparison', table)}{_columns(shown, FIGURES)}"
     )
 
 
@@ -76,15 +75,13 @@ def group_section(profiles: Sequence[Profiled]) -> str:
     )
     if not tables:
         return ""
-    definitions = {name: heading for name, heading in GROUP_HEADINGS.items() if heading.form != "text"}
-    return (
-        '<section aria-labelledby="groups-title"><h2 id="groups-title">What must each cache keep?</h2>'
+    numbers = {name: heading for name, heading in GROUP_HEADINGS.items() if heading.form != "text"}
+    about = (
         "<p>Several heads of these layers read what is stored once. The sum of their own ESS counts what they share "
         "several times. The joint ESS is that of all of them on one cache; as an entropy it may lie below "
         "that of its largest head.</p>"
-        f"{tables}<details><summary>What the columns say</summary><dl>"
-        f"{_definitions(definitions, GROUP_COLUMNS)}</dl></details></section>"
     )
+    return section("groups", "What must each cache keep?", f"{about}{tables}{_columns(numbers, GROUP_COLUMNS)}")
 
 
 _SAME_IN_ALL = {
@@ -118,12 +115,11 @@ def network_section(networks: Sequence[Redundancy]) -> str:
         "</figure>"
         for middle, one in enumerate(networks)
     )
-    return (
-        '<section aria-labelledby="network-title"><h2 id="network-title">What must the whole network remember?</h2>'
+    about = (
         "<p>Layers repeat what others keep. The last bar is how many directions of the past the hidden states after "
         "the cut depend on, all layers together; the others are what the layers need one by one.</p>"
-        f"{figures}</section>"
     )
+    return section("network", "What must the whole network remember?", about + figures)
 
 
 def _redundancy_text(network: Redundancy) -> str:
@@ -163,10 +159,9 @@ def _table(
     return f'<table id="{key}" class="{kind}"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
 
 
-def _definitions(headings: Mapping[str, Heading], words: Mapping[str, str]) -> str:
-    return "".join(
-        f"<dt>{escape(heading.line)}</dt><dd>{escape(words[name])}</dd>" for name, heading in headings.items()
-    )
+def _columns(headings: Mapping[str, Heading], words: Mapping[str, str]) -> str:
+    texts = {heading.line: words[name] for name, heading in headings.items()}
+    return f"<details><summary>What the columns say</summary><dl>{definitions(texts)}</dl></details>"
 
 
 def _cell(name: str, value: str | float, error: str | float, named_by: str) -> str:
@@ -190,29 +185,11 @@ def _cell(name: str, value: str | float, error: str | float, named_by: str) -> s
     return number_cell(value, f"{value:,}" if isinstance(value, int) else figure_text(value) + half)
 
 
-def named_texts(title: str, texts: Mapping[str, object]) -> str:
-    """A list of names with what is to know of each, under a title; nothing without names."""
-    items = "".join(f"<li>{escape(str(name))}: {escape(str(text))}</li>" for name, text in texts.items())
-    return f'<div class="skipped"><p>{escape(title)}</p><ul>{items}</ul></div>' if items else ""
-
-
 def figure_text(value: float) -> str:
     """A number of at least 0 with about three digits, such as 1.2e-03, 3.14 or 12,346."""
     if 0 < value < 0.01:
         return f"{value:.1e}"
     return f"{value:,.0f}" if value >= 1000 else f"{value:.2f}" if value < 10 else f"{value:.1f}"
-
-
-def number_cell(value: float, shown: str) -> str:
-    """A table's cell with a number, unrounded for sorting and for the CSV; a dash for one that is not finite."""
-    if not math.isfinite(value):
-        return '<td class="number" data-value="">–</td>'
-    return f'<td class="number" data-value="{value:.6g}">{shown}</td>'
-
-
-def heading_cell(name: str, heading: str, number: bool) -> str:
-    """The head of a table's column, with its name in the CSV."""
-    return f'<th scope="col"{" class=number" if number else ""} data-name="{escape(name)}">{escape(heading)}</th>'
 
 
 # Facts of their own, or of no use to a reader.
@@ -225,11 +202,10 @@ def provenance(profile: Profiled) -> str:
     """Versions, digests, settings, engines, error bounds and what was skipped, as HTML."""
     # What is not known has no line.
     known = {name: value for name, value in _facts(profile).items() if value}
-    items = "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in known.items())
     title = model_title(profile)
     skipped = named_texts(f"Not measured in {title}:", by_reason(profile.attributes["skipped"]))
     notes = named_texts(f"Notes on {title}:", profile.notes)
-    details = f"<summary>{escape(title)}</summary><dl>{items}</dl>{_layers(profile)}"
+    details = f"<summary>{escape(title)}</summary><dl>{definitions(known)}</dl>{_layers(profile)}"
     return f"{skipped}{notes}<details>{details}</details>"
 
 
@@ -271,25 +247,25 @@ def _source(source: Mapping[str, Any]) -> str:
 
 
 def _layers(profile: Profiled) -> str:
-    rows: list[str] = []
+    rows: list[list[str]] = []
     for name in profile.mixers:
         mixer = profile.mixer(name)
         faithfulness, run = (largest_known(mixer, name) for name in ("faithfulness", "run_difference"))
         sample = sample_of(mixer)
-        cells = (
-            str(mixer.attrs["engine"]),
-            f"{len(sample.units):,} of {sample.total:,} {unit_dim(mixer)}s",
-            f"{_largest([mixer], 'error_bound'):.1e}",
-            f"{faithfulness:.1e}" if np.isfinite(faithfulness) else str(mixer.attrs["note"]) or "not checked",
-            f"{run:.1e}" if np.isfinite(run) else "not checked",
+        rows.append(
+            [
+                name,
+                str(mixer.attrs["engine"]),
+                f"{len(sample.units):,} of {sample.total:,} {unit_dim(mixer)}s",
+                f"{_largest([mixer], 'error_bound'):.1e}",
+                f"{faithfulness:.1e}" if np.isfinite(faithfulness) else str(mixer.attrs["note"]) or "not checked",
+                f"{run:.1e}" if np.isfinite(run) else "not checked",
+            ]
         )
-        row = "".join(f"<td>{escape(cell)}</td>" for cell in cells)
-        rows.append(f'<tr><th scope="row">{escape(name)}</th>{row}</tr>')
-    head = "".join(f'<th scope="col">{heading}</th>' for heading in _HEADINGS)
     title = f"Layers of {escape(model_title(profile), quote=True)}"
     return (
-        f'<div class="scroll" tabindex="0" role="region" aria-label="{title}"><table><thead><tr>{head}</tr></thead>'
-        f"<tbody>{''.join(rows)}</tbody></table></div><p>Both differences are from the same model "
+        f'<div class="scroll" tabindex="0" role="region" aria-label="{title}">{html_table(_HEADINGS, rows)}</div>'
+        "<p>Both differences are from the same model "
         "on the same text with nothing attached: of the operator applied to the layer’s input and of the layer’s "
         "output, and of the last hidden state, each relative to the largest value. Rounding explains at most 1e-5 in "
         "float32, 2e-3 in float16 and 1e-2 in bfloat16; what differs more is not measured.</p>"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from pathlib import Path
+from typing import cast
 
 import altair as alt
 
@@ -12,7 +12,7 @@ from statesize.check import refuse
 from statesize.measurement.chart import PALETTE
 from statesize.measurement.statistics import Interval
 from statesize.profiling.profile import Profile
-from statesize.report.chart_page import ChartPage, write_chart_page
+from statesize.report.result_page import PageChart, PageTable, ResultPage
 from statesize.truncation.result import LEAST_DOCUMENTS, NEGLIGIBLE, TruncationResult
 
 HEADINGS = ("each head carries", "numbers per channel", "loss (nats)", "of context's worth", "KL (nats)")
@@ -112,22 +112,22 @@ def notes(result: TruncationResult) -> list[str]:
     return told
 
 
-def write_page(result: TruncationResult, path: Path) -> None:
-    """Write one HTML file; it is replaced once the new one is complete."""
-    page = ChartPage(
-        title=f"What {result.model} carries, by cutting",
-        lead=headline(result),
-        heading="What is lost against what is carried",
-        label="Share of the context's worth that is lost against numbers a channel",
-        caption="Loss of the tokens after the cut, as a share of what the context is worth, with its interval of 95 %; "
-        "the line is at 1 %.",
-        tables=[(HEADINGS, table_rows(result))],
-        notes=notes(result),
+def page(result: TruncationResult) -> ResultPage:
+    """The page of the result."""
+    caption = (
+        "Loss of the tokens after the cut, as a share of what the context is worth, with its interval of 95 %; the "
+        "line is at 1 %."
     )
-    write_chart_page(page, chart(result), path)
+    return ResultPage(
+        title=f"What {result.model} carries, by cutting",
+        finding=headline(result),
+        charts=[PageChart("What is lost against what is carried", chart(result).to_dict(), caption)],
+        tables=[PageTable("Each size", HEADINGS, table_rows(result))],
+        notes={"How to read this": notes(result)},
+    )
 
 
-def chart(result: TruncationResult) -> alt.VConcatChart:
+def chart(result: TruncationResult) -> alt.LayerChart:
     """Share lost against numbers a channel, one mark a run."""
     rows = [
         {
@@ -153,7 +153,7 @@ def chart(result: TruncationResult) -> alt.VConcatChart:
         y=lost, tooltip=["run:N", alt.Tooltip("numbers:Q", format=".1f"), alt.Tooltip("lost:Q", format=".2%")]
     )
     allowed = alt.Chart(alt.Data(values=[{"lost": NEGLIGIBLE}])).mark_rule(strokeDash=[4, 4]).encode(y="lost:Q")
-    return alt.vconcat(alt.layer(allowed, line, intervals, marks).properties(width=560, height=340))
+    return cast("alt.LayerChart", alt.layer(allowed, line, intervals, marks).properties(width=560, height=340))
 
 
 def _number(interval: Interval, form: str) -> str:

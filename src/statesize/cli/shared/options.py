@@ -45,7 +45,7 @@ OpenPage: TypeAlias = Annotated[Flag, Parameter(name="--open", group=OFTEN)]
 
 def check_page(html: Path | None, *, open_page: bool) -> None:
     """Refuse, before anything is measured, a page that cannot be written, and one that is to be opened only."""
-    from statesize.report.page import check_report_path
+    from statesize.report import check_report_path
 
     if open_page and html is None:
         raise InputError("open must come with html, got it alone. Give --html FILE too.")

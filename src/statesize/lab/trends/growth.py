@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
+import altair as alt
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
@@ -13,12 +14,10 @@ from numpy.typing import NDArray
 from statesize.io.text import facts_table
 from statesize.lab.studies.statistics import of_mean
 from statesize.lab.trends.trend import AVERAGE, JOINT, Numbers, Trend, metric_names
-from statesize.measurement.chart import METRICS, Axis, Chart, Hint, Layer, Metric, Row, table
+from statesize.measurement import vega
+from statesize.measurement.chart import METRICS, Metric, Row, table
 from statesize.measurement.statistics import Interval, finite, over_texts, signed
-
-if TYPE_CHECKING:
-    from statesize.lab.trends.page import Page
-
+from statesize.report.result_page import PageChart, ResultPage, told_apart
 
 LEVEL = 0.1
 """Exponent below which ESS has levelled off: less than 7 % more at twice the context."""
@@ -217,30 +216,34 @@ class Growth(Trend):
             **self._shared(),
         }
 
-    def _page(self) -> Page:
-        from statesize.lab.trends.page import Page
-
+    def _page(self) -> ResultPage:
         beyond = (
             "How long the sequences of its training were is not known, so all lengths are fitted."
             if self.trained_length is None
             else f"It was trained on sequences of {self.trained_length:,} tokens; longer contexts are orange, and no "
             "exponent is fitted across."
         )
-        return Page(
-            title=f"Effective state-size of {self.model} against the length of the context",
-            finding=self.finding,
-            question="How does ESS grow with the context?",
-            lead="Each faint line is a layer, the strong one the mean over all channels, and the grey one the most "
-            f"that state, context and future allow. Each length reads the same {self.excerpts} pieces of text up to "
-            f"the same cut, with the same {self.future} tokens behind it. {beyond}",
-            charts=[growth_chart(self, self.lengths, len(self.trained), self.ceiling())],
-            about="ESS goes about as the length of the context to the power of the exponent. Intervals of 95 % are by "
+        table, shared = told_apart(
+            [self._row(one) for one in self.exponents()],
+            "Layer by layer",
+            "ESS goes about as the length of the context to the power of the exponent. Intervals of 95 % are by "
             "Student’s t over the excerpts. A layer or head grows where its exponent over the last two lengths lies "
             "above 0.1, and levels off where it lies below; where the interval leaves that open, it is not clear. A "
             "star marks layers that come within a fifth of the most that is possible: their course is that limit's.",
-            rows=[self._row(one) for one in self.exponents()],
-            skipped=self.left_out,
-            facts={"Lengths": ", ".join(f"{one:,}" for one in self.lengths), **self.provenance},
+        )
+        chart = vega.page_chart(growth_chart(self, self.lengths, len(self.trained), self.ceiling()))
+        caption = (
+            "Entropy-ESS at the cut. Each faint line is a layer, the strong one the mean over all channels, and the "
+            "grey one the most that state, context and future allow. Each length reads the same "
+            f"{self.excerpts} pieces of text up to the same cut, with the same {self.future} tokens behind it. {beyond}"
+        )
+        return ResultPage(
+            title=f"Effective state-size of {self.model} against the length of the context",
+            finding=self.finding,
+            charts=[PageChart("How does ESS grow with the context?", chart, caption)],
+            tables=[table],
+            notes=self.left_out,
+            facts={"Lengths": ", ".join(f"{one:,}" for one in self.lengths), **self.provenance, **shared},
         )
 
     def _row(self, one: Exponent) -> Row:
@@ -269,34 +272,31 @@ def _slopes(lengths: tuple[int, ...], values: Numbers) -> NDArray[np.float64]:
     return centred @ np.log(values) / (centred @ centred)
 
 
-_HINTS = (Hint("layer", "layer", "text"), Hint("length", "context", ",d"), Hint("ess", "ESS", ".2f"))
-
-
-def growth_chart(trend: Trend, lengths: Sequence[int], trained: int, ceiling: Numbers) -> Chart:
+def growth_chart(trend: Trend, lengths: Sequence[int], trained: int, ceiling: Numbers) -> alt.LayerChart:
     """ESS against the context on logarithmic axes; those beyond the first `trained` lengths apart."""
     inside, outside = slice(0, trained), slice(trained, None)
 
-    def line(layer: str, part: slice) -> Iterator[Row]:
+    def rows(layer: str, part: slice) -> Iterator[Row]:
         for row in table(length=lengths[part], ess=trend.means(layer)[part]):
             if row["ess"]:
                 yield {"layer": layer, **row}
 
     tables = {
         "ceiling": table(length=lengths, ess=ceiling),
-        "layers": [row for layer in trend.layers for row in line(layer, inside)],
-        "beyond": [row for layer in (AVERAGE, *trend.layers) for row in line(layer, outside)],
-        "mean": list(line(AVERAGE, inside)),
+        "layers": [row for layer in trend.layers for row in rows(layer, inside)],
+        "beyond": [row for layer in (AVERAGE, *trend.layers) for row in rows(layer, outside)],
+        "mean": list(rows(AVERAGE, inside)),
     }
-    return Chart(
-        Axis("Context (tokens)", "log"),
-        Axis(METRICS["entropy"], "log"),
-        (
-            Layer("line", "ceiling", "ceiling", "length", "ess"),
-            Layer("line", "layers", "single heads", "length", "ess", by="layer", points=True, hints=_HINTS),
-            Layer("line", "beyond", "special token", "length", "ess", by="layer", points=True, hints=_HINTS),
-            Layer("line", "mean", "mean", "length", "ess", points=True, hints=_HINTS),
-        ),
-        title="Entropy-ESS at the cut, of each layer and of the mean over all channels",
-        tables=tables,
+    x = alt.X("length:Q", title="Context (tokens)", scale=alt.Scale(type="log"))
+    y = alt.Y("ess:Q", title=METRICS["entropy"], scale=alt.Scale(type="log"))
+    hints = (vega.hint("layer", "layer"), vega.hint("length", "context", ",d"), vega.hint("ess", "ESS", ".2f"))
+    return vega.layered(
+        [
+            ("ceiling", vega.line("ceiling", x, y)),
+            ("single heads", vega.line("layers", x, y, by="layer", faint=True, points=True, hints=hints)),
+            ("special token", vega.line("beyond", x, y, by="layer", points=True, hints=hints)),
+            ("mean", vega.line("mean", x, y, points=True, hints=hints)),
+        ],
+        tables,
         legend=False,
     )

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import Any, cast
 
+import altair as alt
 import numpy as np
 import pandas as pd
 
@@ -13,11 +15,10 @@ from statesize.io.text import facts_table
 from statesize.lab.studies.statistics import of_mean
 from statesize.lab.trends.checkpoints import Log
 from statesize.lab.trends.trend import AVERAGE, JOINT, Trend, metric_names
-from statesize.measurement.chart import METRICS, Axis, Chart, Hint, Layer, Metric, Row, table
+from statesize.measurement import vega
+from statesize.measurement.chart import METRICS, Metric, Row, table
 from statesize.measurement.statistics import FEWEST_TEXTS, Interval, between, finite, over_texts, signed
-
-if TYPE_CHECKING:
-    from statesize.lab.trends.page import Page
+from statesize.report.result_page import PageChart, ResultPage, told_apart
 
 
 @dataclass(frozen=True)
@@ -144,22 +145,29 @@ class Series(Trend):
             **self._shared(),
         }
 
-    def _page(self) -> Page:
-        from statesize.lab.trends.page import Page
-        from statesize.lab.trends.result import series_charts
-
-        return Page(
+    def _page(self) -> ResultPage:
+        table, shared = told_apart(
+            [self._row(layer) for layer in (AVERAGE, *self.layers)],
+            "Layer by layer",
+            "Differences are means over documents, with intervals of 95 % by Student’s t over the documents. "
+            "That of the largest change is corrected for the number of changes that it was chosen from.",
+        )
+        caption = (
+            "When does the memory of each layer develop? Each faint line is a layer, the strong one the mean over all "
+            f"channels. All checkpoints read the same {len(self.lengths)} documents ({sum(self.lengths):,} tokens), at "
+            "the same positions, heads and channels."
+        )
+        charts = series_charts(self, self.places, self.log, stepped=self.steps is not None)
+        return ResultPage(
             title="Effective state-size through a training",
             finding=self.finding,
-            question="When does the memory of each layer develop?",
-            lead="Each faint line is a layer, the strong one the mean over all channels. All checkpoints read the same "
-            f"{len(self.lengths)} documents ({sum(self.lengths):,} tokens), at the same positions, heads and channels.",
-            charts=series_charts(self, self.places, self.log, stepped=self.steps is not None),
-            about="Differences are means over documents, with intervals of 95 % by Student’s t over the documents. "
-            "That of the largest change is corrected for the number of changes that it was chosen from.",
-            rows=[self._row(layer) for layer in (AVERAGE, *self.layers)],
-            skipped=self.left_out,
-            facts={"Checkpoints": ", ".join(self.names), **self.provenance},
+            charts=[
+                PageChart(title, vega.page_chart(chart), "" if index else caption)
+                for index, (title, chart) in enumerate(charts)
+            ],
+            tables=[table],
+            notes=self.left_out,
+            facts={"Checkpoints": ", ".join(self.names), **self.provenance, **shared},
         )
 
     def _row(self, layer: str) -> Row:
@@ -210,35 +218,51 @@ class Series(Trend):
         return facts_table(self.finding, facts)
 
 
-def series_charts(trend: Trend, positions: Sequence[int], log: Log, *, stepped: bool) -> list[Chart]:
-    """ESS of all layers, its change since the first checkpoint with intervals, and the log of steps."""
-    x = Axis("Step" if stepped else "Checkpoint", "linear" if stepped else "index")
-    layers = [layer for layer in trend.layers if not layer.endswith(JOINT)]
-    layers += [layer for layer in trend.layers if layer.endswith(JOINT)]
-    hints = (Hint("layer", "layer", "text"), Hint("position", x.title.lower(), ",d"), Hint("ess", "ESS", ".2f"))
-    levels = Chart(
-        x,
-        Axis(METRICS["entropy"]),
-        (
-            Layer("line", "layers", "single heads", "position", "ess", by="layer", points=True, hints=hints),
-            Layer("line", "mean", "mean", "position", "ess", points=True, hints=hints),
-        ),
-        title="Entropy-ESS of each layer, and the mean over all channels",
-        tables={
-            "layers": [row for layer in layers for row in _line(trend, positions, layer)],
-            "mean": list(_line(trend, positions, AVERAGE)),
-        },
+def series_charts(
+    trend: Trend, positions: Sequence[int], log: Log, *, stepped: bool
+) -> Iterator[tuple[str, alt.LayerChart]]:
+    """ESS of all layers, its change since the first checkpoint with intervals, and the log of steps, by title."""
+    axis = alt.Axis() if stepped else alt.Axis(format="d", tickMinStep=1)
+    x = alt.X("position:Q", title="Step" if stepped else "Checkpoint", axis=axis)
+    yield "Entropy-ESS of each layer, and the mean over all channels", _levels(trend, positions, x)
+    yield _changes(trend, positions, x)
+    for kind in ("loss", "accuracy", "perplexity") if stepped else ():
+        rows = [
+            {"name": name, **row}
+            for name, points in log.items()
+            if kind in name
+            for row in table(position=[step for step, _ in points], value=[value for _, value in points])
+        ]
+        if rows:
+            line = vega.line("log", x, alt.Y("value:Q", title=kind.capitalize()), by="name")
+            names = ", ".join(dict.fromkeys(str(row["name"]) for row in rows))
+            yield f"From the log: {names}", vega.layered([("mean", line)], {"log": rows}, height=180)
+
+
+def _levels(trend: Trend, positions: Sequence[int], x: alt.X) -> alt.LayerChart:
+    def rows(layer: str) -> Iterator[Row]:
+        for row in table(position=positions, ess=trend.means(layer)):
+            yield {"layer": layer, **row}
+
+    layers = sorted(trend.layers, key=lambda layer: layer.endswith(JOINT))
+    tables = {"layers": [row for layer in layers for row in rows(layer)], "mean": list(rows(AVERAGE))}
+    y = alt.Y("ess:Q", title=METRICS["entropy"])
+    hints = (
+        vega.hint("layer", "layer"),
+        vega.hint("position", str(cast("Any", x)["title"]).lower(), ",d"),
+        vega.hint("ess", "ESS", ".2f"),
+    )
+    return vega.layered(
+        [
+            ("single heads", vega.line("layers", x, y, by="layer", faint=True, points=True, hints=hints)),
+            ("mean", vega.line("mean", x, y, points=True, hints=hints)),
+        ],
+        tables,
         legend=False,
     )
-    return [levels, _changes(trend, positions, x), *(_logs(log, x) if stepped else ())]
 
 
-def _line(trend: Trend, positions: Sequence[int], layer: str) -> Iterator[Row]:
-    for row in table(position=positions, ess=trend.means(layer)):
-        yield {"layer": layer, **row}
-
-
-def _changes(trend: Trend, positions: Sequence[int], x: Axis) -> Chart:
+def _changes(trend: Trend, positions: Sequence[int], x: alt.X) -> tuple[str, alt.LayerChart]:
     """The mean over layers since the first checkpoint, paired over documents."""
     values = trend.values()
     known = np.isfinite(values).all(0)
@@ -247,29 +271,10 @@ def _changes(trend: Trend, positions: Sequence[int], x: Axis) -> Chart:
     if np.count_nonzero(known) >= FEWEST_TEXTS:
         ends = {"low": [interval.low for interval in intervals], "high": [interval.high for interval in intervals]}
     rows = table(position=positions, ess=[interval.value for interval in intervals], **ends)
-    band = Layer("band", "changes", "single heads", "position", "low", end="high")
-    line = Layer("line", "changes", "mean", "position", "ess", points=True)
-    return Chart(
-        x,
-        Axis("Change of entropy-ESS"),
-        (band, line) if ends else (line,),
-        title="Change since the first checkpoint, mean over all channels"
-        + (", with its interval over the documents" if ends else ""),
-        height=220,
-        tables={"changes": rows},
-        legend=False,
-    )
-
-
-def _logs(log: Log, x: Axis) -> Iterator[Chart]:
-    for kind in ("loss", "accuracy", "perplexity"):
-        rows = [
-            {"name": name, **row}
-            for name, points in log.items()
-            if kind in name
-            for row in table(position=[step for step, _ in points], value=[value for _, value in points])
-        ]
-        if rows:
-            line = Layer("line", "log", "mean", "position", "value", by="name")
-            names = ", ".join(dict.fromkeys(str(row["name"]) for row in rows))
-            yield Chart(x, Axis(kind.capitalize()), (line,), f"From the log: {names}", 180, {"log": rows}, legend=False)
+    y = partial(alt.Y, title="Change of entropy-ESS", stack=None)
+    layers: vega.Layers = [("mean", vega.line("changes", x, y("ess:Q"), points=True))]
+    if ends:
+        layers = [("single heads", vega.band("changes", x=x, y=y("low:Q"), y2="high")), *layers]
+    title = "Change since the first checkpoint, mean over all channels"
+    title += ", with its interval over the documents" if ends else ""
+    return title, vega.layered(layers, {"changes": rows}, height=220, legend=False)

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, cast
+from typing import Any, Self, cast
 
 import numpy as np
 import xarray as xr
@@ -20,10 +20,8 @@ from statesize.io.files import parse_json
 from statesize.measurement.chart import METRICS, Metric
 from statesize.measurement.statistics import estimate, finite
 from statesize.profiling.profile import Profile
+from statesize.report.result_page import ResultPage
 from statesize.results.summary import channels_of, ess_values, known_mean, largest_size, sample_of, unit_dim
-
-if TYPE_CHECKING:
-    from statesize.lab.trends.page import Page
 
 AVERAGE = "average"
 """The mean over all layers, each channel with the same weight."""
@@ -189,14 +187,11 @@ class Trend(ABC):
         Returns:
             The file.
         """
-        # What draws waits until there is something to draw.
-        from statesize.lab.trends.page import write_page
-
-        return write_page(self._page(), Path(path))
+        return self._page().write(Path(path))
 
     @abstractmethod
-    def _page(self) -> Page:
-        """What its page says."""
+    def _page(self) -> ResultPage:
+        """Its page."""
 
     def _shared(self) -> dict[str, Any]:
         """The end of its JSON document."""
@@ -264,9 +259,10 @@ class Trend(ABC):
         ]
 
     @property
-    def left_out(self) -> dict[str, str]:
+    def left_out(self) -> dict[str, list[str]]:
         """What was not measured, and the notes, as a page lists them."""
-        return {**self.skipped, **{f"Note {column}": note for column, note in enumerate(self.notes, 1)}}
+        skipped = [f"{name}: {reason}" for name, reason in self.skipped.items()]
+        return {"Not measured": skipped, "Notes": list(self.notes)}
 
     @property
     def provenance(self) -> dict[str, str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
 import altair as alt
 
@@ -12,31 +11,47 @@ from statesize.measurement.statistics import Interval
 from statesize.reduction.cache.budgets import GRID
 from statesize.reduction.cache.result import AFFORDABLE, WAYS, CachePrices, Price, Variant
 from statesize.reduction.cache.table import HEADINGS, headline, notes, table_rows
-from statesize.report.chart_page import ChartPage, write_chart_page
+from statesize.report.result_page import PageChart, PageTable, ResultPage
 
 _WIDTH, _ROW = 560, 12
 
 
-def write_page(result: CachePrices, path: Path) -> None:
-    """Write one HTML file; it is replaced once the new one is complete."""
-    page = ChartPage(
+def page(result: CachePrices) -> ResultPage:
+    """The page of the result."""
+    return ResultPage(
         title=f"What the cache of {result.model} may lose",
-        lead=headline(result),
-        heading="What is lost against the bytes that are kept",
-        label="Extra loss against the bytes of the cache; then, for each cache, the share of its tokens that budgets "
-        "by curves keep, its ESS, and its curve of error",
-        caption="Above, each mark is one way to make the cache smaller, with its interval of 95 %; the dashed line is "
-        f"at {AFFORDABLE} bits a byte. Below, a cell is one cache of keys and values: the share of its tokens that "
-        "budgets by curves keep, joint entropy-ESS of the heads that read it, and entropy-ESS of what they read. Last, "
-        "the error of the layer's output as one cache alone keeps fewer tokens.",
-        tables=[(HEADINGS, table_rows(result)), (head_headings(result), head_rows(result))],
-        notes=[
-            *notes(result),
-            "ESS is of the middle of the prefix, and does not set the budgets. The curve's error is the square of what "
-            "the layer's output loses, as a share of the layer's input.",
+        finding=headline(result),
+        charts=[
+            PageChart(
+                "What is lost against the bytes that are kept",
+                _prices(result).to_dict(),
+                "Each mark is one way to make the cache smaller, with its interval of 95 %; the dashed line is at "
+                f"{AFFORDABLE} bits a byte.",
+            ),
+            PageChart(
+                "What each cache keeps",
+                _maps(result).to_dict(),
+                "A cell is one cache of keys and values: the share of its tokens that budgets by curves keep, joint "
+                "entropy-ESS of the heads that read it, and entropy-ESS of what they read.",
+            ),
+            PageChart(
+                "What one cache alone may lose",
+                _curves(result).to_dict(),
+                "The error of the layer's output as one cache alone keeps fewer tokens.",
+            ),
         ],
+        tables=[
+            PageTable("Each way", HEADINGS, table_rows(result)),
+            PageTable("Each cache", head_headings(result), head_rows(result)),
+        ],
+        notes={
+            "How to read this": [
+                *notes(result),
+                "ESS is of the middle of the prefix, and does not set the budgets. The curve's error is the square of "
+                "what the layer's output loses, as a share of the layer's input.",
+            ]
+        },
     )
-    write_chart_page(page, chart(result), path)
 
 
 def head_headings(result: CachePrices) -> tuple[str, ...]:
@@ -55,11 +70,6 @@ def head_rows(result: CachePrices) -> list[tuple[str, ...]]:
         )
         for head in result.heads
     ]
-
-
-def chart(result: CachePrices) -> alt.VConcatChart:
-    """Prices above, then maps of the caches, then their curves."""
-    return alt.vconcat(_prices(result), _maps(result), _curves(result)).resolve_scale(color="independent")
 
 
 def _prices(result: CachePrices) -> alt.LayerChart | alt.FacetChart:

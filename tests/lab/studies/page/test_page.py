@@ -11,7 +11,9 @@ from report.visit import Visit, chromium, violations
 from statesize.errors import FileError
 from statesize.lab.studies.grid.table import ResultTable
 from statesize.lab.studies.page.conclusion import CONCLUSION, Conclusion
-from statesize.lab.studies.page.page import MOST_ROWS, PAGE, rows_table, shared_facts, write_page, write_report
+from statesize.lab.studies.page.page import MOST_ROWS, PAGE, write_page, write_report
+from statesize.report.document import html_table
+from statesize.report.result_page import told_apart
 
 HOSTILE = "<b onclick=alert(1)>gla"
 
@@ -142,7 +144,8 @@ ROWS = [
 
 
 def test_columns_that_differ_with_long_ones_last():
-    table = rows_table(ROWS)
+    told, _ = told_apart(ROWS, "Rows")
+    table = html_table(told.headings, told.rows)
     assert re.findall(r'data-name="(\w+)"', table) == ["accuracy", "final", "extra", "run"]
     assert 'data-value="0.123457">0.123</td>' in table
     assert '<td class="number" data-value="">–</td>' in table
@@ -150,11 +153,10 @@ def test_columns_that_differ_with_long_ones_last():
 
 
 def test_shared_facts():
-    assert shared_facts(ROWS) == {"kv": "4", "width": "32"}
-    assert shared_facts(ROWS[:1])["accuracy"] == "0.123"
+    assert told_apart(ROWS, "Rows")[1] == {"kv": "4", "width": "32"}
+    assert told_apart(ROWS[:1], "Rows")[1]["accuracy"] == "0.123"
 
 
 def test_only_so_many_rows():
     rows = [{"step": step} for step in range(MOST_ROWS + 1)]
-    assert rows_table(rows).count("<tr>") == MOST_ROWS + 1
-    assert f">{MOST_ROWS}<" not in rows_table(rows)
+    assert told_apart(rows, "Rows", most=MOST_ROWS)[0].rows[-1] == [MOST_ROWS - 1]

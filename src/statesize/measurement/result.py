@@ -1,22 +1,18 @@
-"""Charts and facts of a measurement; altair is imported when a chart is drawn."""
+"""What was measured of an operator, with its facts and charts; altair is imported when a chart is drawn."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from statesize.errors import InputError
+from statesize.io.text import facts_table
 from statesize.measurement.chart import (
     METRICS,
-    POSITIONS,
-    SPECTRUM,
-    TOLERANCE,
-    Axis,
-    Chart,
     Metric,
     index_of,
     known,
@@ -30,25 +26,89 @@ from statesize.measurement.statistics import between
 
 if TYPE_CHECKING:
     import altair as alt
-    from torch import Tensor
-
-    from statesize.measurement.measurement import Measurement
 
 _RATIOS = np.logspace(-8, 0, 65)
+_MOST_FACTS = 11
+"""Lines of a measurement's repr below its title."""
 
 
-def notebook_chart(chart: Chart) -> alt.LayerChart:
-    """A chart for a notebook."""
-    from statesize.measurement.vega import vega_chart
+@dataclass(frozen=True, eq=False, repr=False)
+class Measurement:
+    """The result of `measure`; the fields of other outputs than the requested are None.
 
-    return vega_chart(chart)
+    Attributes:
+        positions: Cut positions i, (P,) int64.
+        tolerances: τ, (K,), in units of σ.
+        relative_tolerances: ρ, (R,), in units of σ_1 at each position.
+        count: #{σ > τ}, (..., P, K) int64.
+        lower: The smallest tolerance-ESS that the error bound allows, (..., P, K).
+        upper: The largest, (..., P, K).
+        relative_count: #{σ > ρ σ_1}, (..., P, R) int64.
+        relative_lower: The smallest that the error bound allows, (..., P, R).
+        relative_upper: The largest, (..., P, R).
+        entropy: exp of the entropy of σ/Σσ, (..., P); 0 where σ_1 is within the error bound.
+        entropy_bound: |exact − entropy| is at most this, (..., P).
+        norm: ‖H_i‖_F, (..., P).
+        values: Singular values, (..., P, r), descending, zero-padded.
+        state_size: TSS, (P,) int64.
+        ceiling: The largest ESS possible, (P,) int64.
+        binds: Whether the operator's own size is what limits ESS there, see `size_binds`, (P,) bool.
+        engine: The engine that was used; two names where a safer one had to help, and "(bracketed)" where bounds on
+            counts at relative tolerances were left apart, as `count_accuracy` allows.
+        error_bound: δ ≥ |computed σ − σ|, (..., P), round-off included.
+        converged: Whether all bounds at a position are as close as requested, (..., P) bool: counts at most 1 or
+            `count_accuracy` apart, the entropy within `entropy_accuracy`. Only the engine `implicit`, for what no
+            other can hold, regularly leaves wider bounds; others do where round-off is larger than that.
+        past: The window on the past, or None.
+        future: The window on the future, or None.
+    """
 
+    positions: Tensor
+    tolerances: Tensor
+    relative_tolerances: Tensor
+    norm: Tensor
+    error_bound: Tensor
+    converged: Tensor
+    state_size: Tensor
+    ceiling: Tensor
+    binds: Tensor
+    engine: str
+    count: Tensor | None = None
+    lower: Tensor | None = None
+    upper: Tensor | None = None
+    relative_count: Tensor | None = None
+    relative_lower: Tensor | None = None
+    relative_upper: Tensor | None = None
+    entropy: Tensor | None = None
+    entropy_bound: Tensor | None = None
+    values: Tensor | None = None
+    past: int | None = None
+    future: int | None = None
 
-def paper_figure(chart: Chart) -> alt.LayerChart:
-    """The same as wide as a column of a paper; `.save("name.pdf")` writes it, as it does .svg and .png."""
-    from statesize.measurement.vega import paper_chart
+    @property
+    def plot(self) -> MeasurementCharts:
+        """The charts `.plot.positions()`, `.plot.spectrum()` and `.plot.tolerance()`."""
+        return MeasurementCharts(self)
 
-    return paper_chart(chart)
+    @property
+    def figure(self) -> MeasurementCharts:
+        """The same as wide as a column of a paper, for `.save("name.pdf")`, or .svg or .png."""
+        return MeasurementCharts(self, paper=True)
+
+    def __repr__(self) -> str:
+        """Means, engine and bounds, one a line.
+
+        Returns:
+            The facts that a notebook shows too.
+        """
+        lines = [f"  {name}: {value}" for name, value in facts(self).items()]
+        # Tolerances that do not fit are counted.
+        left_out = len(lines) - _MOST_FACTS
+        shown = [*lines[: _MOST_FACTS - 1], f"  … {left_out + 1} more"] if left_out > 0 else lines
+        return "\n".join(["Measurement", *shown])
+
+    def _repr_html_(self) -> str:
+        return facts_table("Measurement", facts(self))
 
 
 @dataclass(frozen=True)
@@ -59,11 +119,11 @@ class MeasurementCharts:
 
     Attributes:
         measurement: The measurement.
-        draw: From a description to a chart of altair.
+        paper: Whether they are as wide as a column of a paper.
     """
 
     measurement: Measurement
-    draw: Callable[[Chart], alt.LayerChart]
+    paper: bool = False
 
     def positions(self, metric: Metric = "entropy") -> alt.LayerChart:
         """ESS over positions against its ceiling.
@@ -77,6 +137,8 @@ class MeasurementCharts:
         Raises:
             InputError: If the metric was not measured.
         """
+        from statesize.measurement import vega
+
         title, measurement = metric_title(metric), self.measurement
         values: Tensor | None = getattr(measurement, metric)
         if values is None or (metric != "entropy" and not values.shape[-1]):
@@ -86,7 +148,7 @@ class MeasurementCharts:
         positions, ceiling = measurement.positions.cpu().numpy(), measurement.ceiling.cpu().numpy()
         norm = _flat(measurement.norm, 1).mean(0)
         tables = position_tables(_names(lower), positions, (lower, upper), ceiling, norm=norm)
-        return self.draw(replace(POSITIONS, title=f"{title} ({measurement.engine})", y=Axis(title), tables=tables))
+        return vega.positions_chart(tables, f"{title} ({measurement.engine})", title, paper=self.paper)
 
     def spectrum(self, position: int | None = None) -> alt.LayerChart:
         """Hankel singular values at a position; needs the output "values".
@@ -97,6 +159,8 @@ class MeasurementCharts:
         Returns:
             The chart; zeros are left out, as the axis is logarithmic.
         """
+        from statesize.measurement import vega
+
         positions = cast("list[int]", cast("Any", self.measurement.positions).tolist())
         column = index_of(position, positions)
         values = _singular_values(self.measurement)[:, column]
@@ -106,8 +170,7 @@ class MeasurementCharts:
             "lines": lines(_names(values), index=index, ratio=np.where(values > 0, values, np.nan)),
             "values": known(table(index=index, ratio=np.where(mean > 0, mean, np.nan))),
         }
-        title = f"Spectrum at position {positions[column]}"
-        return self.draw(replace(SPECTRUM, title=title, y=Axis("σ_m", "log"), tables=tables))
+        return vega.spectrum_chart(tables, f"Spectrum at position {positions[column]}", "σ_m", paper=self.paper)
 
     def tolerance(self) -> alt.LayerChart:
         """ESS against the relative tolerance, averaged over positions; needs the output "values".
@@ -115,11 +178,13 @@ class MeasurementCharts:
         Returns:
             The chart.
         """
+        from statesize.measurement import vega
+
         values = _singular_values(self.measurement)
         largest = values[..., :1]
         heads = np.stack([(values > ratio * largest).sum(-1).mean(-1) for ratio in _RATIOS], -1)
         tables = tolerance_tables(_names(heads), _RATIOS, (heads, heads))
-        return self.draw(replace(TOLERANCE, title="ESS at every tolerance", tables=tables))
+        return vega.tolerance_chart(tables, "ESS at every tolerance", paper=self.paper)
 
 
 def _bounds(measurement: Measurement, metric: Metric) -> tuple[Tensor, Tensor]:

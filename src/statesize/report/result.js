@@ -1,5 +1,5 @@
 "use strict";
-// The charts of a study: as wide as the page, and one below the other where the screen is narrow.
+// The charts of a result: as wide as the page, and one below the other where the screen is narrow.
 (() => {
   const { byId, narrow } = drawing;
   const { charts } = JSON.parse(byId("data").textContent);
@@ -20,13 +20,15 @@
     return { ...spec, hconcat: spec.hconcat.map((part, index) => fitted(part, share * widths[index] + AXIS)) };
   };
 
-  const drawAll = () => {
-    const { data, hconcat, vconcat, ...rest } = charts;
-    const spec = narrow() ? { ...rest, vconcat: stacked(charts) } : charts;
+  const drawOne = (chart, index) => {
+    const { data, hconcat, vconcat, ...rest } = structuredClone(chart);
+    const spec = narrow() && (hconcat || vconcat) ? { ...rest, vconcat: stacked({ data, hconcat, vconcat }) } : structuredClone(chart);
     const legend = { orient: "top", columns: narrow() ? 2 : 4 };
-    return drawing.draw("charts", { ...fitted(spec, byId("charts").clientWidth), config: { ...charts.config, legend } });
+    const id = `chart-${index}`;
+    return drawing.draw(id, { ...fitted(spec, byId(id).clientWidth), config: { ...chart.config, legend } });
   };
 
+  const drawAll = () => Promise.all(charts.map(drawOne));
   drawing.dark.addEventListener("change", drawAll);
   drawAll().then(() => document.documentElement.setAttribute("data-ready", "true"));
 })();
