@@ -15,8 +15,9 @@ Layers: TypeAlias = Sequence[tuple[Role, alt.Chart]]
 """Marks over the same axes, each by the role that has its colour."""
 PAPER = (234, 158)
 """Width and height of a figure in points: one of two columns."""
-_WIDTH = 640
+_WIDTH, _NARROW = 640, 560
 _PAPER_FONT = 8
+LOGARITHMIC = alt.Scale(type="log", nice=False, padding=20)
 _HOVER = alt.selection_point(name="hover", fields=["position"], on="pointerover", clear="pointerout", empty=False)
 _RATIO_AXIS = alt.Axis(format=".0e", values=[10.0**-decade for decade in range(13)], labelOverlap=True)
 
@@ -95,6 +96,45 @@ def bars(
     marks = alt.Chart(alt.NamedData(table)).mark_bar().encode(x=x, y=y, color=colour, tooltip=list(hints))
     parts = [marks.encode(xOffset=alt.XOffset(f"{by}:N", sort=groups))]
     return _sized(alt.LayerChart(layer=parts), tables, title, 240, paper=paper)
+
+
+def estimates(
+    rows: Sequence[Row],
+    x: alt.X,
+    y: alt.Y,
+    by: str,
+    hints: Sequence[alt.Tooltip],
+    threshold: float | None = None,
+) -> alt.LayerChart:
+    """Numbers with their intervals from low to high, in a line and a colour for each value of the column `by`.
+
+    Args:
+        rows: Of each mark; low and high are None where they are not known.
+        x: The axis of a column.
+        y: Likewise.
+        by: A column.
+        hints: What the pointer shows.
+        threshold: Drawn across.
+
+    Returns:
+        The chart, with its data.
+    """
+    names = list(dict.fromkeys(str(row[by]) for row in rows))
+    scale = alt.Scale(domain=names, range=list(PALETTE)[: len(names)])
+    legend = alt.Legend() if len(names) > 1 else None
+    colour = alt.Color(f"{by}:N", title=None, scale=scale, legend=legend)
+    base = alt.Chart(alt.Data(values=[*rows])).encode(x=x, color=colour)
+    marks = base.mark_point(filled=True, size=70).encode(y=y, tooltip=list(hints))
+    across = alt.Chart(alt.Data(values=[{"at": threshold}])).mark_rule(strokeDash=[4, 4]).encode(y=alt.Y("at:Q"))
+    # A layer without a number would have axes without ends.
+    intervals = base.mark_rule().encode(y=alt.Y("low:Q"), y2="high:Q")
+    layers = [
+        *([] if threshold is None else [across]),
+        base.mark_line().encode(y=y),
+        *([intervals] if any(row["low"] is not None for row in rows) else []),
+        marks,
+    ]
+    return cast("alt.LayerChart", alt.layer(*layers).properties(width=_NARROW, height=320))
 
 
 def _sized(chart: alt.LayerChart, tables: Tables | None, title: str, height: int, *, paper: bool) -> alt.LayerChart:

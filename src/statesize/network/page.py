@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import math
-from typing import cast
 
 import altair as alt
 
 from statesize.io.text import byte_count
-from statesize.measurement.chart import PALETTE
+from statesize.measurement import vega
 from statesize.network.network import NetworkEss
 from statesize.report.redundancy import Redundancy
 from statesize.report.result_page import PageChart, PageTable, ResultPage
 from statesize.results.fields import UNKNOWN
 
+NETWORK = "network"
 HEADINGS = ("cut", "entropy-ESS", "interval (95 %)", "at most", "norm", "products")
 
 
@@ -57,7 +57,7 @@ def needs_rows(beside: Redundancy) -> list[list[str]]:
     ]
     sums = [_number(numbers[middle]) for numbers in (beside.stored, beside.alone, beside.needed)]
     rows.append(["all layers", "", _bytes(sum(mixer.state_bytes for mixer in beside.mixers)), *sums])
-    rows.append(["network", "", "", "", "", f"{beside.whole[middle]:,.1f}"])
+    rows.append([NETWORK, "", "", "", "", f"{beside.whole[middle]:,.1f}"])
     return rows
 
 
@@ -99,16 +99,18 @@ def page(name: str, result: NetworkEss, beside: Redundancy | None) -> ResultPage
 def chart(result: NetworkEss) -> alt.LayerChart:
     """Entropy-ESS with its interval at each cut."""
     rows = [
-        {"cut": row["position"], "ess": row["entropy"], "low": row["interval"][0], "high": row["interval"][1]}
+        {
+            "of": NETWORK,
+            "cut": row["position"],
+            "ess": row["entropy"],
+            "low": row["interval"][0],
+            "high": row["interval"][1],
+        }
         for row in result.to_dict()["positions"]
     ]
-    base = alt.Chart(alt.Data(values=rows)).encode(x=alt.X("cut:Q", title="Tokens before the cut"))
-    ess = alt.Y("ess:Q", title="Entropy-ESS")
-    marks = base.mark_line(point=True, color=PALETTE[0]).encode(
-        y=ess, tooltip=["cut:Q", *(alt.Tooltip(f"{name}:Q", format=",.1f") for name in ("ess", "low", "high"))]
-    )
-    intervals = base.mark_rule(color=PALETTE[0]).encode(y="low:Q", y2="high:Q")
-    return cast("alt.LayerChart", alt.layer(intervals, marks).properties(width=560, height=300))
+    hints = [vega.hint("cut", "cut", "d"), *(vega.hint(name, name, ",.1f") for name in ("ess", "low", "high"))]
+    x, y = alt.X("cut:Q", title="Tokens before the cut"), alt.Y("ess:Q", title="Entropy-ESS")
+    return vega.estimates(rows, x, y, "of", hints)
 
 
 def _bytes(count: float) -> str:

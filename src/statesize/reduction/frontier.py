@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from statesize.adapters import capture
-from statesize.measurement.chart import PALETTE
+from statesize.measurement import vega
 from statesize.measurement.measurement import measure
-from statesize.measurement.statistics import Interval
+from statesize.measurement.statistics import Interval, finite
 from statesize.reduction.bases import Basis
 from statesize.reduction.compress import extra_bits, split_text
 from statesize.reduction.hub import reducible
@@ -130,21 +130,19 @@ def page(name: str, points: Sequence[FrontierPoint], heads: Sequence[Head]) -> R
 def _chart(points: Sequence[FrontierPoint]) -> alt.LayerChart:
     """Every point with its interval."""
     rows = [
-        {"way": point.way, "numbers": point.numbers, "bytes": point.state_bytes}
-        | dict(zip(("extra", "low", "high"), map(float, _numbers(point)), strict=True))
+        {
+            "way": point.way if point.numbers == "float" else f"{point.way}, {point.numbers}",
+            "bytes": point.state_bytes,
+            "extra": point.difference.value,
+            "low": finite(point.difference.low),
+            "high": finite(point.difference.high),
+        }
         for point in points
     ]
-    bytes_axis = alt.X(
-        "bytes:Q", title="Bytes of state a sequence", scale=alt.Scale(type="log", nice=False, padding=20)
-    )
-    base = alt.Chart(alt.Data(values=rows)).encode(
-        x=bytes_axis, color=alt.Color("way:N", title=None, scale=alt.Scale(range=list(PALETTE)))
-    )
-    intervals = base.mark_rule().encode(y=alt.Y("low:Q", title="Extra bits a byte"), y2="high:Q")
-    marks = base.mark_point(filled=True, size=60).encode(
-        y="extra:Q", shape=alt.Shape("numbers:N", title=None), tooltip=["way:N", "numbers:N", "bytes:Q", "extra:Q"]
-    )
-    return cast("alt.LayerChart", alt.layer(intervals, marks).properties(width=560, height=340))
+    x = alt.X("bytes:Q", title="Bytes of state a sequence", scale=vega.LOGARITHMIC)
+    numbers = (vega.hint(name, name, ".4f") for name in ("extra", "low", "high"))
+    hints = [vega.hint("way", "way"), vega.hint("bytes", "bytes", ",d"), *numbers]
+    return vega.estimates(rows, x, alt.Y("extra:Q", title="Extra bits a byte"), "way", hints)
 
 
 def _numbers(point: FrontierPoint) -> tuple[str, ...]:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import cast
 
 import altair as alt
 
 from statesize.check import refuse
-from statesize.measurement.chart import PALETTE
-from statesize.measurement.statistics import Interval
+from statesize.measurement import vega
+from statesize.measurement.statistics import Interval, finite
 from statesize.profiling.profile import Profile
 from statesize.report.result_page import PageChart, PageTable, ResultPage
 from statesize.truncation.result import LEAST_DOCUMENTS, NEGLIGIBLE, TruncationResult
@@ -135,25 +134,18 @@ def chart(result: TruncationResult) -> alt.LayerChart:
             "numbers": row.kept,
             "run": title(row.rule, row.scale),
         }
-        | {"lost": row.share.value, "low": row.share.low, "high": row.share.high}
+        | {"lost": row.share.value, "low": finite(row.share.low), "high": finite(row.share.high)}
         for row in result.rows
         if not math.isnan(row.share.value)
     ]
-    rows = [{name: None if value != value else value for name, value in row.items()} for row in rows]
-    numbers = alt.X(
-        "numbers:Q", title="Numbers a channel that are carried", scale=alt.Scale(type="log", nice=False, padding=20)
+    x = alt.X("numbers:Q", title="Numbers a channel that are carried", scale=vega.LOGARITHMIC)
+    y = alt.Y("lost:Q", title="Share of the context's worth that is lost", axis=alt.Axis(format=".0%"))
+    hints = (
+        vega.hint("run", "run"),
+        vega.hint("numbers", "numbers", ".1f"),
+        vega.hint("lost", "lost", ".2%"),
     )
-    lost = alt.Y("lost:Q", title="Share of the context's worth that is lost", axis=alt.Axis(format=".0%"))
-    names = list(dict.fromkeys(str(row["of"]) for row in rows))
-    colour = alt.Color("of:N", title=None, scale=alt.Scale(domain=names, range=list(PALETTE)[: len(names)]))
-    base = alt.Chart(alt.Data(values=rows)).encode(x=numbers, color=colour)
-    line = base.transform_filter(alt.datum.of == "ESS of each head × c").mark_line().encode(y=lost)
-    intervals = base.mark_rule().encode(y=alt.Y("low:Q"), y2="high:Q")
-    marks = base.mark_point(filled=True, size=70).encode(
-        y=lost, tooltip=["run:N", alt.Tooltip("numbers:Q", format=".1f"), alt.Tooltip("lost:Q", format=".2%")]
-    )
-    allowed = alt.Chart(alt.Data(values=[{"lost": NEGLIGIBLE}])).mark_rule(strokeDash=[4, 4]).encode(y="lost:Q")
-    return cast("alt.LayerChart", alt.layer(allowed, line, intervals, marks).properties(width=560, height=340))
+    return vega.estimates(rows, x, y, "of", hints, NEGLIGIBLE)
 
 
 def _number(interval: Interval, form: str) -> str:

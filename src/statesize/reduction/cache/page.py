@@ -6,7 +6,7 @@ import math
 
 import altair as alt
 
-from statesize.measurement.chart import PALETTE
+from statesize.measurement import vega
 from statesize.measurement.statistics import Interval
 from statesize.reduction.cache.budgets import GRID
 from statesize.reduction.cache.result import AFFORDABLE, WAYS, CachePrices, Price, Variant
@@ -72,7 +72,7 @@ def head_rows(result: CachePrices) -> list[tuple[str, ...]]:
     ]
 
 
-def _prices(result: CachePrices) -> alt.LayerChart | alt.FacetChart:
+def _prices(result: CachePrices) -> alt.LayerChart:
     """Loss against bytes, one mark a variant and one line a way."""
     in_bits = not any(math.isnan(price.bits.value) for price in result.prices)
     title = "Extra bits a byte" if in_bits else "Extra nats a token"
@@ -82,26 +82,15 @@ def _prices(result: CachePrices) -> alt.LayerChart | alt.FacetChart:
         | {"passkeys": _passkeys(result, price)}
         for price in result.prices
     ]
-    ways = list(dict.fromkeys(str(row["way"]) for row in rows))
-    shares = alt.X(
-        "bytes:Q",
-        title="Bytes of the whole cache that are kept",
-        scale=alt.Scale(type="log", nice=False, padding=20),
-        axis=alt.Axis(format=".0%", values=[1 / 32, 1 / 16, 1 / 8, 1 / 4, 1 / 2]),
-    )
-    base = alt.Chart(alt.Data(values=rows)).encode(
-        x=shares, color=alt.Color("way:N", title=None, scale=alt.Scale(domain=ways, range=list(PALETTE)[: len(ways)]))
-    )
-    intervals = base.mark_rule().encode(y=alt.Y("low:Q", title=title), y2="high:Q")
-    loss = alt.Y("loss:Q", title=title)
-    numbers = (alt.Tooltip(f"{name}:Q", format=".4f") for name in ("loss", "low", "high"))
-    marks = base.mark_point(filled=True, size=70).encode(
-        y=loss, tooltip=["cache:N", alt.Tooltip("bytes:Q", format=".0%"), *numbers, "passkeys:N"]
-    )
-    layers: list[alt.Chart] = [base.mark_line().encode(y=loss), intervals, marks]
-    if in_bits:
-        layers.insert(0, alt.Chart(alt.Data(values=[{"loss": AFFORDABLE}])).mark_rule(strokeDash=[4, 4]).encode(y=loss))
-    return alt.layer(*layers).properties(width=_WIDTH, height=300)
+    shares = alt.Axis(format=".0%", values=[1 / 32, 1 / 16, 1 / 8, 1 / 4, 1 / 2])
+    x = alt.X("bytes:Q", title="Bytes of the whole cache that are kept", scale=vega.LOGARITHMIC, axis=shares)
+    hints = [
+        vega.hint("cache", "cache"),
+        vega.hint("bytes", "bytes", ".0%"),
+        *(vega.hint(name, name, ".4f") for name in ("loss", "low", "high")),
+        vega.hint("passkeys", "passkeys"),
+    ]
+    return vega.estimates(rows, x, alt.Y("loss:Q", title=title), "way", hints, AFFORDABLE if in_bits else None)
 
 
 def _maps(result: CachePrices) -> alt.HConcatChart:
