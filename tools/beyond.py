@@ -137,10 +137,11 @@ def repeat(repeated: Measured) -> Iterator[None]:
         kept = repeated.setdefault(study, {})
         runs = {str(run.last["run"]): run.settings for run in final_runs(read_record(RESULTS / "studies" / study).rows)}
         left = [task for task in runs.items() if task[0] not in kept]
-        for done in Processes(measuring, WORKERS).run(left):
-            kept[done.task[0]] = done.get()
-            print(study, f"{len(kept)} of {len(runs)}", kept[done.task[0]], flush=True)
-            yield
+        with Processes(measuring, WORKERS) as workers:
+            for done in workers.run(left):
+                kept[done.task[0]] = done.get()
+                print(study, f"{len(kept)} of {len(runs)}", kept[done.task[0]], flush=True)
+                yield
 
 
 def main() -> None:

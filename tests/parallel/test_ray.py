@@ -9,8 +9,7 @@ import pytest
 
 from statesize.errors import StatesizeError
 from statesize.parallel.executor import ATTEMPTS, LostError
-from statesize.parallel.ray import OnRay
-from statesize.parallel.ray_session import ray_session
+from statesize.parallel.ray import OnRay, ray_session
 
 pytestmark = pytest.mark.filterwarnings("default")  # Ray's own
 
@@ -42,13 +41,13 @@ def counting(folder, at, times):
 
 @pytest.mark.parametrize("at", range(4))
 def test_values_that_came_before_a_worker_was_killed_come_once(ray, at, tmp_path):
-    with OnRay(ray, counting(tmp_path, at, 1)) as workers:
+    with OnRay(counting(tmp_path, at, 1), ray) as workers:
         assert [done.get() for done in workers.run(["task"])] == [0, 1, 2]
     assert len(list(tmp_path.iterdir())) == 1
 
 
 def test_a_task_ends_that_kills_its_workers_at_the_same_value(ray, tmp_path):
-    with OnRay(ray, counting(tmp_path, 1, 99)) as workers:
+    with OnRay(counting(tmp_path, 1, 99), ray) as workers:
         first, last = list(workers.run(["task"]))
     assert (first.get(), type(last.error)) == (0, LostError)
     assert isinstance(last.error, StatesizeError)

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 import pytest
 
 from statesize.errors import InputError, StatesizeError
-from statesize.parallel.ray_session import available_cores, ray_session
+from statesize.parallel.ray import available_cores, ray_session
 
 # Importing it sets variables of the environment.
 ray = pytest.importorskip("ray")
@@ -77,7 +77,7 @@ def test_nothing_answers(scheme):
 
 @pytest.mark.parametrize("answer", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b"", None])
 def test_something_else_answers(answer, monkeypatch):
-    monkeypatch.setattr("statesize.parallel.ray_session._CONNECT_SECONDS", 0.2)
+    monkeypatch.setattr("statesize.parallel.ray._CONNECT_SECONDS", 0.2)
     with answering(answer) as address:
         message = str(refusal(address))
     assert f"the Ray address {address}" in message
@@ -109,7 +109,7 @@ def test_the_head_is_gone(word):
 import os, signal, sys, time
 from pathlib import Path
 from statesize.errors import StatesizeError
-from statesize.parallel.ray_session import ray_session, wait_for_one
+from statesize.parallel.ray import ray_session, wait_for_one
 with ray_session() as ray:
     answer = ray.remote(lambda: time.sleep(1000)).remote()
     for path in Path("/proc").glob("[0-9]*/cmdline"):

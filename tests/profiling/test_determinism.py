@@ -76,7 +76,7 @@ def test_processes_on_ray_give_a_profile_within_the_bounds(tmp_path):
     from functools import partial
 
     from statesize.models.load import load_model
-    from statesize.parallel.ray_session import ray_session
+    from statesize.parallel.ray import ray_session
     from statesize.profiling.on_ray import profile_on_ray
 
     sequences = [list(range(40, 80)), list(range(30)), list(range(7, 39)), list(range(3, 43))]

@@ -18,7 +18,7 @@ from statesize.cli import main
 from statesize.errors import FileError, InputError, StatesizeError
 from statesize.lab.mixers import LanguageModel, ModelConfig
 from statesize.models.load import load_model
-from statesize.parallel.ray_session import ray_session
+from statesize.parallel.ray import ray_session
 from statesize.profiling import Profile, profile
 from statesize.profiling.on_ray import profile_on_ray
 

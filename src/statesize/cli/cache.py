@@ -54,13 +54,11 @@ def cache(
     texts.check()
     check_page(html, open_page=open_page)
 
-    from statesize.cli.shared.printing import SCHEMA, print_json, tell_page
-    from statesize.cli.shared.table import print_table
+    from statesize.cli.shared.table import show_page
     from statesize.models.load import load_model
     from statesize.reduction.cache.page import page
     from statesize.reduction.cache.price import DOCUMENTS
     from statesize.reduction.cache.price import cache as run
-    from statesize.reduction.cache.table import HEADINGS, headline, notes, table_rows
     from statesize.texts.documents import vocabulary_size
 
     printing.hush_libraries()
@@ -82,15 +80,7 @@ def cache(
     if ratios is not None:
         result.save_pruned_shares(ratios)
         printing.say(f"Ratios: {ratios}")
-    if html is not None:
-        page(result).write(html)
-        tell_page(html, printing, open_page=open_page)
-    if printing.json:
-        print_json({"schema": SCHEMA} | result.to_dict())
-    else:
-        print(headline(result))
-        print()
-        print_table(list(HEADINGS), table_rows(result), 1, notes(result))
+    show_page(page(result), result.to_dict(), html, printing, open_page=open_page)
 
 
 def _share(text: str) -> float:

@@ -14,9 +14,8 @@ from statesize.cli.shared.texts import Texts
 from statesize.io.progress import say
 
 if TYPE_CHECKING:
-    from statesize.network.network import NetworkEss, NetworkProgress
+    from statesize.network.network import NetworkProgress
     from statesize.network.plan import NetworkPlan
-    from statesize.report.redundancy import Redundancy
 
 
 def network(
@@ -63,7 +62,8 @@ def network(
         InputError: A page is to be opened that is not written.
     """
     from statesize.adapters.selection import NothingMeasuredError
-    from statesize.cli.shared.printing import SCHEMA, print_json, tell_page
+    from statesize.cli.shared.printing import SCHEMA, print_json
+    from statesize.cli.shared.table import show_page
     from statesize.models.load import load_model
     from statesize.network.network import network_ess
     from statesize.network.page import page
@@ -104,17 +104,8 @@ def network(
                 beside = redundancy(loaded.model, read[0][None], result, loaded.name)
         except NothingMeasuredError as error:
             say(f"No layer was measured: {error}")
-    if html is not None:
-        page(loaded.name, result, beside).write(html)
-        tell_page(html, printing, open_page=open_page)
-    if printing.json:
-        document = head | result.to_dict()
-        print_json(document if beside is None else document | {"redundancy": beside.to_dict()})
-    else:
-        _print(result)
-        if beside is not None:
-            print()
-            _print_needs(beside)
+    document = head | result.to_dict() | ({} if beside is None else {"redundancy": beside.to_dict()})
+    show_page(page(loaded.name, result, beside), document, html, printing, open_page=open_page)
 
 
 def _telling(update: Callable[..., None]) -> Callable[[NetworkProgress], None]:
@@ -130,13 +121,6 @@ def _telling(update: Callable[..., None]) -> Callable[[NetworkProgress], None]:
         lines.add(stage)
 
     return report_progress
-
-
-def _print(result: NetworkEss) -> None:
-    from statesize.cli.shared.table import print_table
-    from statesize.network.page import HEADINGS, notes, table_rows
-
-    print_table(list(HEADINGS), table_rows(result), 0, notes(result))
 
 
 def _print_plan(plan: NetworkPlan) -> None:
@@ -155,11 +139,3 @@ def _print_plan(plan: NetworkPlan) -> None:
         "how many are needed can be off by a factor of two."
     ]
     print_table(["cut", "dimension", "method", "products", "at most", "memory", "seconds"], rows, 0, notes)
-
-
-def _print_needs(result: Redundancy) -> None:
-    """A row a layer at the middle cut, and the redundancy of all."""
-    from statesize.cli.shared.table import print_table
-    from statesize.network.page import needs_headings, needs_notes, needs_rows
-
-    print_table(needs_headings(result), needs_rows(result), 2, needs_notes(result))

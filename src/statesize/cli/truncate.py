@@ -42,20 +42,11 @@ def truncate(
     Raises:
         InputError: A page is to be opened that is not written.
     """
-    from statesize.cli.shared.printing import SCHEMA, print_json, tell_page
-    from statesize.cli.shared.table import print_table
+    from statesize.cli.shared.table import show_page
     from statesize.models.load import load_model
     from statesize.profiling import Profile
     from statesize.texts.documents import vocabulary_size
-    from statesize.truncation.page import (
-        HEADINGS,
-        headline,
-        notes,
-        page,
-        require_model,
-        table_rows,
-        with_truncation,
-    )
+    from statesize.truncation.page import page, require_model, with_truncation
     from statesize.truncation.truncate import DOCUMENTS
     from statesize.truncation.truncate import truncate as run
 
@@ -84,12 +75,4 @@ def truncate(
     if profile is not None and measured is not None:
         with_truncation(measured, result).save(profile)
         printing.say(f"Profile: {profile}")
-    if html is not None:
-        page(result).write(html)
-        tell_page(html, printing, open_page=open_page)
-    if printing.json:
-        print_json({"schema": SCHEMA} | result.to_dict())
-    else:
-        print(headline(result))
-        print()
-        print_table(list(HEADINGS), table_rows(result), 1, notes(result))
+    show_page(page(result), result.to_dict(), html, printing, open_page=open_page)

@@ -1,100 +1,196 @@
-"""Workers on Ray that each hold the work, such as a loaded model, and run one task after another."""
+"""Ray: a connection to a cluster, or one on this machine that is stopped at the end, and workers on its machines."""
 
 from __future__ import annotations
 
 import copy
 import importlib
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Self
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from statesize.check import refuse
 from statesize.errors import InputError, ModelError, StatesizeError
-from statesize.parallel.executor import ATTEMPTS, Answer, Done, LostError, Make, Task, one_line, sent_answers
-from statesize.parallel.ray_session import wait_for_one
+from statesize.parallel.executor import Answer, GoneError, Make, Workers, environment, made, sent_answers
+
+_CONNECT_SECONDS = 5.0
+_PATIENCE_SECONDS = 2.0
+_GOES_ON = "what is finished is kept, and the same command goes on"
+# Share of the machine's memory for workers; the rest is for the calling process and Ray itself.
+_FOR_WORKERS = 0.8
+# With "0" all processes of Ray listen at 127.0.0.1 only, as on Windows and macOS.
+_LOCAL = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+_PRIVATE = {"RAY_USAGE_STATS_ENABLED": "0", _LOCAL: "0"}
+
+
+@contextmanager
+def ray_session(address: str | None = None) -> Generator[Any]:
+    """Ray, connected to a cluster, for the time of a block."""
+    # Without an address, an existing connection of the process is used and left open. If there is none, Ray is started
+    # on this machine, without dashboard and usage reports, and stopped at the end. Ray runs all code that it receives,
+    # so it listens to this machine only; other clusters listen to everybody who can reach them.
+    private = _private if address is None else nullcontext
+    try:
+        with private():
+            ray: Any = importlib.import_module("ray")
+    except ImportError as error:
+        raise InputError("Ray is not installed; pip install ray, or run without it") from error
+    if ray.is_initialized():
+        if address is not None:
+            raise InputError(
+                f"this process is connected to a Ray cluster already; leave the address {address} out to use that one,"
+                " or call ray.shutdown() before"
+            )
+        yield ray
+        return
+    if address not in {None, "auto"}:
+        _require_reachable(str(address))
+    with _handlers_restored() as restore, private():
+        try:
+            try:
+                options = _local_options() if address is None else {}
+                ray.init(address=address or "local", log_to_driver=False, logging_level="ERROR", **options)
+                restore()
+            except Exception as error:
+                # Ray raises Exception itself if a node does not start in time or the head is not ready.
+                where = "on this machine" if address is None else f"at {address}"
+                reason = " ".join(str(error).split())[:300]
+                token = "" if address is None else " If the cluster asks for a token, set RAY_AUTH_MODE=token here too."
+                raise StatesizeError(f"Ray {where} cannot be started or reached: {reason}{token}") from error
+            yield ray
+        finally:
+            ray.shutdown()
+
+
+def wait_for_one(ray: Any, pending: Sequence[Any]) -> Any:
+    """The first ready answer; StatesizeError if the cluster's head or this node has ended."""
+    # Ray itself would end the process after a minute, or wait for ever.
+    context = ray.get_runtime_context()
+    # A client has no address of the head; Ray reports to it that the head has ended.
+    head = str(getattr(context, "gcs_address", ""))
+    while True:
+        _require_head(head)
+        ready, _ = ray.wait(list(pending), num_returns=1, timeout=_PATIENCE_SECONDS)
+        if ready:
+            return ready[0]
+        # Without a head, `ray.nodes` would wait for it and then end the process.
+        _require_head(head)
+        own = [node for node in ray.nodes() if head and node["NodeID"] == context.get_node_id()]
+        if not all(node["Alive"] for node in own):
+            raise StatesizeError(f"the node of the Ray cluster on this machine is gone; {_GOES_ON}")
+
+
+def _require_head(address: str) -> None:
+    host, _, port = address.rpartition(":")
+    try:
+        if port.isdigit():
+            socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_SECONDS).close()
+    except OSError as error:
+        raise StatesizeError(f"the head of the Ray cluster at {address} is gone; {_GOES_ON}") from error
+
+
+def available_cores() -> int:
+    """The cores that this process may use, at least 1."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _local_options() -> dict[str, Any]:
+    # Ray itself rounds a container's share of cores down. Its own niceness of 15 starves workers beside other programs.
+    options: dict[str, Any] = {
+        "num_cpus": available_cores(),
+        "include_dashboard": False,
+        "_system_config": {"worker_niceness": 0},
+    }
+    if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
+        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        limit = Path("/sys/fs/cgroup/memory.max")
+        text = limit.read_text(encoding="ascii").strip() if limit.is_file() else ""
+        options["_memory"] = int(_FOR_WORKERS * (min(memory, int(text)) if text.isdigit() else memory))
+    return options
+
+
+def _require_reachable(address: str) -> None:
+    # Ray itself waits for minutes and then may end the process.
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if not colon or not host or not port.isdigit():
+        refuse("the Ray address", "HOST:PORT, ray://HOST:PORT or auto", address)
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_SECONDS) as connection:
+            if os.environ.get("RAY_USE_TLS", "0") not in {"0", ""}:
+                return
+            frame = connection.recv(9)
+    except (OSError, OverflowError) as error:
+        raise InputError(
+            f"nothing answers at the Ray address {address} ({error}); start a cluster there with ray start --head, or"
+            " give no address"
+        ) from error
+    # Ray's gRPC server speaks first, with an HTTP/2 frame of type SETTINGS, 4; the type is the fourth byte.
+    if frame[3:4] != b"\4":
+        raise InputError(
+            f"what answers at the Ray address {address} is not Ray; its head listens at port 6379 by default"
+        )
+
+
+@contextmanager
+def _handlers_restored() -> Generator[Callable[[], None]]:
+    # Ray sets a handler of SIGTERM and leaves it. A Python handler of the user unwinds the session and is restored at
+    # once; the system's default would leave Ray's processes behind and is restored at the end.
+    main = threading.current_thread() is threading.main_thread()
+    previous = signal.getsignal(signal.SIGTERM)
+
+    def restore() -> None:
+        if main and callable(previous):
+            signal.signal(signal.SIGTERM, previous)
+
+    try:
+        yield restore
+    finally:
+        if main and previous is not None:
+            signal.signal(signal.SIGTERM, previous)
+
+
+@contextmanager
+def _private() -> Generator[None]:
+    """The environment of a private Ray; variables that the user has set stay."""
+    added = {name: value for name, value in _PRIVATE.items() if name not in os.environ}
+    # Ray reads the variable when it is imported, which may have happened earlier.
+    constants: Any = sys.modules.get("ray._private.ray_constants")
+    previous = getattr(constants, "ENABLE_RAY_CLUSTER", None) if _LOCAL in added else None
+    if previous is not None:
+        constants.ENABLE_RAY_CLUSTER = False
+    try:
+        with environment(added):
+            yield
+    finally:
+        if previous is not None:
+            constants.ENABLE_RAY_CLUSTER = previous
 
 
 @dataclass(eq=False)
-class _Job:
-    """A task with its counts: workers killed since its last new value, values of this attempt, and values returned."""
-
-    task: Any
-    lost: int = 0
-    computed: int = 0
-    returned: int = 0
-
-
-@dataclass(eq=False)
-class OnRay:
-    """Runs tasks on workers of a Ray cluster that stay from one run to the next; ends them on exit."""
-
-    # A task is sent in its state at the time it is begun. A caller may therefore note in the task which values it has
-    # stored, and a repeated attempt leaves them out.
+class OnRay(Workers):
+    """Runs tasks on workers of a Ray cluster, which Ray starts as soon as there is room for them."""
 
     ray: Any  # the connected module
-    make: Make
     cpus: float = 1  # of each worker, as are the following
     gpus: float = 0.0
     memory: int = 0  # bytes; a change holds for workers that start later
     threads: int = 1  # of torch
     environment: Mapping[str, str] = field(default_factory=dict[str, str])
-    _workers: list[Any] = field(default_factory=list[Any], init=False)
-    _idle: list[Any] = field(default_factory=list[Any], init=False)
-    # The worker and the task of each open call; None for the start of a worker.
-    _calls: dict[Any, tuple[Any, _Job | None]] = field(default_factory=dict[Any, "tuple[Any, _Job | None]"], init=False)
-    _lost: int = field(default=0, init=False)  # workers in a row that were killed at their start
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        while self._workers:
-            self.ray.kill(self._workers.pop())
-
-    def run(self, tasks: Iterable[Task]) -> Iterator[Done[Task, Any]]:
-        """The values of all tasks as they come; InputError if no machine of the cluster can hold a worker."""
-        waiting = deque(_Job(task) for task in tasks)
-        # Ray starts those for which there is no room yet as soon as there is.
-        for _ in range(min(len(waiting), self._room()) - len(self._workers)):
-            self._start_worker()
-        while waiting or any(job for _, job in self._calls.values()):
-            while waiting and self._idle:
-                worker, job = self._idle.pop(), waiting.popleft()
-                self._calls[worker.begin.remote(job.task)] = worker, job
-            call = wait_for_one(self.ray, list(self._calls))
-            worker, job = self._calls.pop(call)
-            try:
-                answer: Answer | None = self.ray.get(call)
-            except self.ray.exceptions.RayTaskError as error:
-                raise error.cause from error
-            except self.ray.exceptions.RayError as error:
-                lost = self._replace(worker, job, error)
-                if lost is not None and job is not None:
-                    yield Done(job.task, error=lost)
-                elif job is not None:
-                    waiting.appendleft(job)
-                continue
-            if answer is None or job is None:
-                if answer is not None and answer[1] is not None:
-                    raise answer[1]
-                self._idle.append(worker)
-                continue
-            # Before the yield, so that the worker goes on while the caller handles the value.
-            self._calls[worker.next.remote()] = worker, job
-            self._lost = 0
-            job.computed += 1
-            if job.computed > job.returned:
-                job.returned, job.lost = job.computed, 0
-                yield Done(job.task, *answer)
 
     def _room(self) -> int:
-        """How many workers the machines of the cluster can hold."""
+        """How many workers the machines of the cluster can hold; InputError where it is none."""
         needed = {"CPU": self.cpus, "GPU": self.gpus, "memory": self.memory}
         machines = [node["Resources"] for node in self.ray.nodes() if node["Alive"]]
         room = sum(
@@ -110,28 +206,29 @@ class OnRay:
             )
         return int(room)
 
-    def _start_worker(self) -> None:
+    def _start(self) -> tuple[Any, Any]:
         options: dict[str, Any] = {"num_cpus": self.cpus, "num_gpus": self.gpus, "memory": self.memory or None}
         if self.environment:
             options["runtime_env"] = {"env_vars": dict(self.environment)}
         worker = self.ray.remote(Worker).options(**options).remote(self.make, self.threads)
-        self._workers.append(worker)
-        self._calls[worker.open.remote()] = worker, None
+        return worker, worker.open.remote()
 
-    def _replace(self, worker: Any, job: _Job | None, error: Exception) -> LostError | None:
-        """Start another worker; return the error that ends the job after too many attempts."""
-        self._workers.remove(worker)
-        # The worker may only be out of reach.
+    def _ask(self, worker: Any, *task: object) -> Any:
+        return worker.next.remote(*task)
+
+    def _first(self, calls: list[Any]) -> Any:
+        return wait_for_one(self.ray, calls)
+
+    def _answer(self, call: Any) -> Answer | None:
+        try:
+            return self.ray.get(call)
+        except self.ray.exceptions.RayTaskError as error:
+            raise error.cause from error
+        except self.ray.exceptions.RayError as error:
+            raise GoneError(str(error).strip().splitlines()[-1].strip()[:200]) from error
+
+    def _kill(self, worker: Any) -> None:
         self.ray.kill(worker)
-        reason = str(error).strip().splitlines()[-1].strip()[:200]
-        if job is None:
-            self._lost += 1
-            if self._lost == ATTEMPTS:
-                raise LostError("their start", reason) from error
-        else:
-            job.lost, job.computed = job.lost + 1, 0
-        self._start_worker()
-        return LostError(str(job.task), reason) if job is not None and job.lost == ATTEMPTS else None
 
 
 class Worker:
@@ -145,21 +242,13 @@ class Worker:
     def open(self) -> Answer:
         """Make the work; the error that prevents it."""
         torch.set_num_threads(self._threads)
-        try:
-            self._work = self._make()
-        except StatesizeError as error:
-            return None, error
-        except Exception as error:  # as `sent_answers`
-            return None, StatesizeError(one_line(error))
-        return None, None
+        self._work, error = made(self._make)
+        return None, error
 
-    def begin(self, task: object) -> Answer | None:
-        """Begin a task and return its first value."""
-        self._answers = sent_answers(self._work, task)
-        return self.next()
-
-    def next(self) -> Answer | None:
-        """The next value or the error of the task; None at its end."""
+    def next(self, *task: object) -> Answer | None:
+        """The first value of a task, or the next value or error of the last; None at its end."""
+        if task:
+            self._answers = sent_answers(self._work, *task)
         return next(self._answers, None)
 
 

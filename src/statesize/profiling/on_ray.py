@@ -19,8 +19,7 @@ from statesize.check import require_count
 from statesize.errors import StatesizeError
 from statesize.measurement.settings import Settings, check_settings
 from statesize.models.load import LoadedModel, kernels, model_facts
-from statesize.parallel.ray import OnRay, sent
-from statesize.parallel.ray_session import ray_session
+from statesize.parallel.ray import OnRay, ray_session, sent
 from statesize.profiling.measuring import Layers
 from statesize.profiling.profile import Profile, warned
 from statesize.profiling.profile_run import ProfileProgress, ProfileRun, Provenance, finished_profile, open_parts
@@ -133,7 +132,7 @@ def run_on_ray(
         ray = stack.enter_context(ray_session(address))
         load = sent(ray, model) if isinstance(model, nn.Module) else model
         make = partial(LoadedWork, load, layers, settings, reference)
-        workers = stack.enter_context(OnRay(ray, make, cpus, gpus, settings.memory + _PROCESS_BYTES, cpus))
+        workers = stack.enter_context(OnRay(make, ray, cpus, gpus, settings.memory + _PROCESS_BYTES, cpus))
         ready: Ready = next(workers.run(["loading the model"])).get()
         workers.memory += ready.bytes
         known_source = {**ready.source, **(source or {})}

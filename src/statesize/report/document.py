@@ -79,8 +79,7 @@ def definitions(texts: Mapping[str, object]) -> str:
 
 def html_table(headings: Sequence[str], rows: Sequence[Sequence[object]], key: str = "") -> str:
     """An HTML table, whose cells of numbers carry them unrounded for sorting and for the CSV."""
-    columns = list(zip(*rows, strict=True)) or [()] * len(headings)
-    numbers = [all(_is_number(cell) for cell in column) for column in columns]
+    numbers = number_columns(headings, rows)
     head = "".join(
         heading_cell(name, name.replace("_", " "), number) for name, number in zip(headings, numbers, strict=True)
     )
@@ -92,9 +91,16 @@ def html_table(headings: Sequence[str], rows: Sequence[Sequence[object]], key: s
     return f"<table{attribute}><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
-def _is_number(cell: object) -> bool:
-    """Whether a cell stands to the right: a number, or a text that begins with one."""
-    return cell is None or (cell[:1] in set("+-−–[0123456789") if isinstance(cell, str) else not isinstance(cell, bool))
+def number_columns(headings: Sequence[str], rows: Sequence[Sequence[object]]) -> list[bool]:
+    """Which columns stand to the right: those of numbers, of texts that begin with one, and of nothing."""
+    columns = zip(*rows, strict=True) if rows else [()] * len(headings)
+    return [
+        all(
+            cell[:1] in {"", *"+-−–[0123456789"} if isinstance(cell, str) else not isinstance(cell, bool)
+            for cell in column
+        )
+        for column in columns
+    ]
 
 
 def _cell(cell: object, *, named: bool, number: bool) -> str:

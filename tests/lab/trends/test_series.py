@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -123,7 +122,7 @@ def test_finished_checkpoints_are_kept_until_they_change(run, tmp_path):
 
 
 def test_another_process_finds_the_same(run):
-    spread = measured(run, crew=lambda make: nullcontext(Processes(make, 1)))
+    spread = measured(run, crew=lambda make: Processes(make, 1))
     alone = measured(run)
     assert spread.names == alone.names
     assert spread.values("layers.1.mixer") == pytest.approx(alone.values("layers.1.mixer"), rel=1e-6)

@@ -107,11 +107,10 @@ class Workers:
         if self.ray is False:
             yield None
             return
-        from statesize.parallel.ray import OnRay
-        from statesize.parallel.ray_session import ray_session
+        from statesize.parallel.ray import OnRay, ray_session
 
         with ray_session(self.ray if isinstance(self.ray, str) else None) as ray:
-            yield partial(OnRay, ray, cpus=self.ray_cpus, threads=self.ray_cpus)
+            yield partial(OnRay, ray=ray, cpus=self.ray_cpus, threads=self.ray_cpus)
 
 
 def _some(_: object, channels: object) -> None:

@@ -6,9 +6,9 @@ import math
 import shutil
 import sys
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from rich.cells import cell_len
 from rich.console import Console
@@ -16,10 +16,14 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from statesize.cli.shared.printing import Printing, tell_page
+from statesize.cli.shared.printing import SCHEMA, Printing, print_json, tell_page
 from statesize.io.text import byte_count, printable
 
+if TYPE_CHECKING:
+    from statesize.report.result_page import ResultPage
+
 BAR = 16
+_MOST_ROWS = 20
 _ENDLESS = 10_000
 _NARROWEST, _MIDDLE = 12, 18
 _ASCII = str.maketrans(
@@ -152,49 +156,24 @@ def number_text(value: float, form: str, error: float = 0.0) -> str:
     return format(value, form) + (f" ± {number_text(error, form)}" if error else "")
 
 
-class Finding(Protocol):
-    """A result with one finding: of a series, or a growth."""
-
-    @property
-    def finding(self) -> str:
-        """It, in a sentence or two."""
-        ...
-
-    @property
-    def skipped(self) -> Mapping[str, str]:
-        """What was not measured, and why."""
-        ...
-
-    def to_dict(self) -> dict[str, Any]:
-        """All figures as JSON values."""
-        ...
-
-    def to_html(self, path: Path, /) -> Path:
-        """Writes a page."""
-        ...
-
-
-def print_finding(
-    one: Finding,
-    headings: Sequence[str],
-    rows: Sequence[Sequence[str]],
-    notes: Sequence[str],
-    left: int,
-    html: Path | None,
-    printing: Printing,
+def show_page(
+    page: ResultPage, document: dict[str, Any], html: Path | None, printing: Printing, *, open_page: bool
 ) -> None:
-    """Write the requested page, and print the table or all as JSON; notes come below the finding.
-
-    The first `left` columns are words.
-    """
-    from statesize.cli.shared.printing import SCHEMA, print_json
+    """Write the page if it is wanted, and print what it says, or the document as JSON."""
+    from statesize.report.document import cell_text, number_columns
 
     if html is not None:
-        one.to_html(html)
+        page.write(html)
+        tell_page(html, printing, open_page=open_page)
     if printing.json:
-        print_json({"schema": SCHEMA, **one.to_dict()})
-    else:
-        skipped = (f"skipped: {name}: {reason}" for name, reason in one.skipped.items())
-        print_table(headings, rows, left, [one.finding, *skipped, *notes])
-    if html is not None:
-        tell_page(html, printing, open_page=False)
+        print_json({"schema": SCHEMA} | document)
+        return
+    print_notes([page.finding])
+    for table in page.tables:
+        print()
+        words = [*number_columns(table.headings, table.rows), True].index(True)
+        hidden = len(table.rows) - _MOST_ROWS
+        more = [f"… and {hidden} rows more, which --html shows."] if hidden > 0 else []
+        rows = [[cell_text(cell) for cell in row] for row in table.rows[:_MOST_ROWS]]
+        print_table(table.headings, rows, words, more)
+    print_notes(["", *(note for notes in page.notes.values() for note in notes)])

@@ -140,7 +140,7 @@ def _print_plan(settings: GridSettings, preset: str, json: bool) -> None:
     from statesize.cli.shared.printing import SCHEMA, print_json
     from statesize.io.progress import duration
     from statesize.lab.studies.grid.cost import predicted_seconds
-    from statesize.parallel.ray_session import available_cores
+    from statesize.parallel.ray import available_cores
 
     workers = settings.execution.workers or available_cores()
     seconds = predicted_seconds(settings.runs, workers)

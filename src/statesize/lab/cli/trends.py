@@ -44,7 +44,6 @@ def series(
         html: File for a page.
         printing: What is printed.
     """
-    from statesize.cli.shared.table import print_finding
     from statesize.lab.trends.checkpoints import find_checkpoints
     from statesize.lab.trends.series import first_tokenizer, series, trend_bar
     from statesize.report import check_report_path
@@ -66,7 +65,7 @@ def series(
             checkpoints, read.ids, revisions=chosen, tokenizer=tokenizer, log=log, output=output, loading=options,
             crew=crew, on_progress=report_progress, **asdict(measuring),
         )  # fmt: skip
-    print_finding(measured, *_series_table(measured), 1, html, printing)
+    _show(measured, *_series_table(measured), html, printing)
 
 
 def _series_table(measured: Series) -> tuple[list[str], list[list[str]], list[str]]:
@@ -89,6 +88,28 @@ def _series_table(measured: Series) -> tuple[list[str], list[list[str]], list[st
         "",
     ]
     return headings, rows, [*measured.notes, "Intervals of 95 % are over the documents (Student’s t)."]
+
+
+def _show(
+    found: Series | Growth,
+    headings: list[str],
+    rows: list[list[str]],
+    notes: list[str],
+    html: Path | None,
+    printing: Printing,
+) -> None:
+    """Write the requested page, and print the table or all as JSON; notes come below the finding."""
+    from statesize.cli.shared.printing import SCHEMA, print_json, tell_page
+    from statesize.cli.shared.table import print_table
+
+    if html is not None:
+        found.to_html(html)
+        tell_page(html, printing, open_page=False)
+    if printing.json:
+        print_json({"schema": SCHEMA, **found.to_dict()})
+    else:
+        skipped = (f"skipped: {name}: {reason}" for name, reason in found.skipped.items())
+        print_table(headings, rows, 1, [found.finding, *skipped, *notes])
 
 
 def length(
@@ -123,7 +144,6 @@ def length(
     Raises:
         InputError: If the lengths are no numbers, or there are positions.
     """
-    from statesize.cli.shared.table import print_finding
     from statesize.errors import InputError
     from statesize.lab.trends.length import known_trained_length, length
     from statesize.lab.trends.series import trend_bar
@@ -153,7 +173,7 @@ def length(
             loaded.model, ids, lengths=chosen, future=measuring.future, excerpts=excerpts, trained_length=known,
             tokenizer=loaded.tokenizer, name=loaded.name, output=output, on_progress=report_progress, **options,
         )  # fmt: skip
-    print_finding(result, *_length_table(result), 1, html, printing)
+    _show(result, *_length_table(result), html, printing)
 
 
 def _length_table(result: Growth) -> tuple[list[str], list[list[str]], list[str]]:

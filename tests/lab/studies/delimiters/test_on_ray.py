@@ -19,8 +19,7 @@ from statesize.lab.studies.delimiters.dips import measure_dips, measure_dips_on_
 from statesize.lab.studies.delimiters.parts import SEQUENCES
 from statesize.lab.studies.delimiters.sequences import OBSERVED, Windows
 from statesize.models.load import load_model
-from statesize.parallel.ray import OnRay
-from statesize.parallel.ray_session import available_cores, ray_session
+from statesize.parallel.ray import OnRay, available_cores, ray_session
 
 WINDOWS = Windows(4, 4, margin=2)
 pytestmark = pytest.mark.filterwarnings("default")  # Ray's own
@@ -29,7 +28,7 @@ pytestmark = pytest.mark.filterwarnings("default")  # Ray's own
 @pytest.fixture(scope="module")
 def crew():
     with ray_session() as ray:
-        yield partial(OnRay, ray)
+        yield partial(OnRay, ray=ray)
     with warnings.catch_warnings():
         # On a busy machine Ray does not wait for the end of the processes that it has started.
         warnings.filterwarnings("ignore", "subprocess .* is still running", ResourceWarning)

@@ -16,7 +16,7 @@ from statesize.lab.mixers import registry
 from statesize.lab.studies.grid.executors import ray_executor, run_here
 from statesize.lab.studies.grid.settings import Execution, parse_settings
 from statesize.lab.studies.grid.user_code import UserModule, load_module
-from statesize.parallel.ray_session import ray_session
+from statesize.parallel.ray import ray_session
 
 
 @contextlib.contextmanager
@@ -111,7 +111,7 @@ def test_the_address_of_a_cluster(runs, without_time):
         address = ray.get_runtime_context().gcs_address
         program = f"""
 import json
-from statesize.parallel.ray_session import ray_session
+from statesize.parallel.ray import ray_session
 from statesize.lab.studies.grid.executors import ray_executor
 from statesize.lab.studies.grid.grid import TrainingRun
 from statesize.lab.studies.grid.settings import Execution

@@ -14,8 +14,7 @@ from statesize.lab.studies.grid.settings import Execution
 from statesize.lab.studies.grid.user_code import UserModule, load_module
 from statesize.parallel import executor
 from statesize.parallel.executor import ATTEMPTS, ONE_THREAD, LostError, Processes, SerialExecutor
-from statesize.parallel.ray import OnRay
-from statesize.parallel.ray_session import available_cores, ray_session
+from statesize.parallel.ray import OnRay, available_cores, ray_session
 
 
 @dataclass(frozen=True)
@@ -70,7 +69,14 @@ def ray_executor(address: str | None, execution: Execution, module: UserModule |
     Returns:
         The executor.
     """
-    return partial(_run_on_ray, address=address, execution=execution, module=module)
+    resources = (float(execution.cpus), execution.gpus, execution.memory)
+
+    def run(runs: Sequence[TrainingRun]) -> Iterator[Outcome]:
+        make = partial(Runs, module)
+        with ray_session(address) as ray, OnRay(make, ray, *resources, environment=ONE_THREAD) as workers:
+            yield from _outcomes(workers, runs)
+
+    return run
 
 
 def run_here(runs: Sequence[TrainingRun]) -> Iterator[Outcome]:
@@ -84,15 +90,8 @@ def run_here(runs: Sequence[TrainingRun]) -> Iterator[Outcome]:
 
 def run_in_processes(runs: Sequence[TrainingRun], workers: int, module: UserModule | None = None) -> Iterator[Outcome]:
     """Does runs in several processes of one thread each; the run of a process that is killed is done again."""
-    return _outcomes(Processes(partial(Runs, module), workers), runs)
-
-
-def _run_on_ray(
-    runs: Sequence[TrainingRun], address: str | None, execution: Execution, module: UserModule | None
-) -> Iterator[Outcome]:
-    resources = (float(execution.cpus), execution.gpus, execution.memory)
-    with ray_session(address) as ray, OnRay(ray, partial(Runs, module), *resources, environment=ONE_THREAD) as workers:
-        yield from _outcomes(workers, runs)
+    with Processes(partial(Runs, module), workers) as crew:
+        yield from _outcomes(crew, runs)
 
 
 def _outcomes(workers: executor.Executor, runs: Sequence[TrainingRun]) -> Iterator[Outcome]:
