@@ -13,7 +13,7 @@ from statesize.measurement.statistics import between, finite
 
 Row: TypeAlias = dict[str, Any]
 Tables: TypeAlias = Mapping[str, Sequence[Row]]
-Role: TypeAlias = Literal["mean", "single heads", "ceiling", "special token", "threshold"]
+Role: TypeAlias = Literal["mean", "single heads", "ceiling", "special token"]
 Metric: TypeAlias = Literal["entropy", "relative_count", "count"]
 METRICS: dict[Metric, str] = {
     "entropy": "Entropy-ESS",
@@ -26,7 +26,6 @@ COLOURS: dict[Role, str] = {
     "single heads": "#7DB9DE",
     "ceiling": "#8C8C8C",
     "special token": "#D55E00",
-    "threshold": "#59626D",
 }
 # Okabe and Ito's palette, in an order whose neighbours differ most; each has contrast on white and on near-black.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
