@@ -175,5 +175,7 @@ def show_page(
         hidden = len(table.rows) - _MOST_ROWS
         more = [f"… and {hidden} rows more, which --html shows."] if hidden > 0 else []
         rows = [[cell_text(cell) for cell in row] for row in table.rows[:_MOST_ROWS]]
-        print_table(table.headings, rows, words, more)
-    print_notes(["", *(note for notes in page.notes.values() for note in notes)])
+        print_table(table.headings, rows, words, [*more, *([table.caption] if table.caption else [])])
+    for title, notes in page.notes.items():
+        if notes:
+            print_notes(["", f"{title}:", *notes])

@@ -4,15 +4,10 @@ from __future__ import annotations
 
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from statesize.cli.shared.options import Count, Loading, Measuring, Page, Workers, whole_numbers
 from statesize.cli.shared.printing import TEXT, Printing
 from statesize.cli.shared.texts import Texts
-
-if TYPE_CHECKING:
-    from statesize.lab.trends.growth import Growth
-    from statesize.lab.trends.result import Series
 
 
 def series(
@@ -44,6 +39,7 @@ def series(
         html: File for a page.
         printing: What is printed.
     """
+    from statesize.cli.shared.table import show_page
     from statesize.lab.trends.checkpoints import find_checkpoints
     from statesize.lab.trends.series import first_tokenizer, series, trend_bar
     from statesize.report import check_report_path
@@ -65,51 +61,7 @@ def series(
             checkpoints, read.ids, revisions=chosen, tokenizer=tokenizer, log=log, output=output, loading=options,
             crew=crew, on_progress=report_progress, **asdict(measuring),
         )  # fmt: skip
-    _show(measured, *_series_table(measured), html, printing)
-
-
-def _series_table(measured: Series) -> tuple[list[str], list[list[str]], list[str]]:
-    """Headings, a row a layer, and notes."""
-    from statesize.lab.trends.trend import AVERAGE
-    from statesize.measurement.statistics import signed
-
-    rows: list[list[str]] = []
-    for layer in (AVERAGE, *measured.layers):
-        means, largest = measured.means(layer), measured.largest_change(layer)
-        between = f"{measured.names[largest.before]} → {measured.names[largest.after]}"
-        levels = [f"{means[0]:.1f}", f"{means[-1]:.1f}", signed(measured.change(layer).difference)]
-        rows.append([layer, *levels, signed(largest.difference), between])
-    headings = [
-        "layer",
-        f"ESS at\n{measured.names[0]}",
-        f"ESS at\n{measured.names[-1]}",
-        "difference",
-        "largest\nchange",
-        "",
-    ]
-    return headings, rows, [*measured.notes, "Intervals of 95 % are over the documents (Student’s t)."]
-
-
-def _show(
-    found: Series | Growth,
-    headings: list[str],
-    rows: list[list[str]],
-    notes: list[str],
-    html: Path | None,
-    printing: Printing,
-) -> None:
-    """Write the requested page, and print the table or all as JSON; notes come below the finding."""
-    from statesize.cli.shared.printing import SCHEMA, print_json, tell_page
-    from statesize.cli.shared.table import print_table
-
-    if html is not None:
-        found.to_html(html)
-        tell_page(html, printing, open_page=False)
-    if printing.json:
-        print_json({"schema": SCHEMA, **found.to_dict()})
-    else:
-        skipped = (f"skipped: {name}: {reason}" for name, reason in found.skipped.items())
-        print_table(headings, rows, 1, [found.finding, *skipped, *notes])
+    show_page(measured.page(), measured.to_dict(), html, printing, open_page=False)
 
 
 def length(
@@ -144,6 +96,7 @@ def length(
     Raises:
         InputError: If the lengths are no numbers, or there are positions.
     """
+    from statesize.cli.shared.table import show_page
     from statesize.errors import InputError
     from statesize.lab.trends.length import known_trained_length, length
     from statesize.lab.trends.series import trend_bar
@@ -173,26 +126,4 @@ def length(
             loaded.model, ids, lengths=chosen, future=measuring.future, excerpts=excerpts, trained_length=known,
             tokenizer=loaded.tokenizer, name=loaded.name, output=output, on_progress=report_progress, **options,
         )  # fmt: skip
-    _show(result, *_length_table(result), html, printing)
-
-
-def _length_table(result: Growth) -> tuple[list[str], list[list[str]], list[str]]:
-    """Headings, a row a layer, and notes."""
-    from statesize.lab.trends.trend import AVERAGE
-    from statesize.measurement.statistics import FEWEST_TEXTS, signed
-
-    rows: list[list[str]] = []
-    for layer in (AVERAGE, *result.layers):
-        one = result.exponent(layer)
-        name = layer + ("*" if result.near_ceiling(layer) else "")
-        rows.append([name, *(f"{mean:.1f}" for mean in result.means(layer)), signed(one.whole), one.course])
-    beyond = ", ".join(str(context) for context in result.lengths if context not in result.trained)
-    notes = list(result.notes)
-    if beyond:
-        notes.append(f"Beyond the trained length of {result.trained_length}: {beyond}; not in the exponents.")
-    if any(result.near_ceiling(layer) for layer in (AVERAGE, *result.layers)):
-        notes.append("* within a fifth of the most that state, context and future allow: the course is that limit's.")
-    if result.excerpts >= FEWEST_TEXTS:
-        notes.append(f"Intervals of 95 % are over {result.excerpts} excerpts (Student’s t).")
-    headings = ["layer", *(f"{context:,}" for context in result.lengths), "exponent", "course"]
-    return headings, rows, notes
+    show_page(result.page(), result.to_dict(), html, printing, open_page=False)

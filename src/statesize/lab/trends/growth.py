@@ -17,7 +17,7 @@ from statesize.lab.trends.trend import AVERAGE, JOINT, Numbers, Trend, metric_na
 from statesize.measurement import vega
 from statesize.measurement.chart import METRICS, Metric, Row, table
 from statesize.measurement.statistics import Interval, finite, over_texts, signed
-from statesize.report.result_page import PageChart, ResultPage, told_apart
+from statesize.report.result_page import PageChart, PageTable, ResultPage
 
 LEVEL = 0.1
 """Exponent below which ESS has levelled off: less than 7 % more at twice the context."""
@@ -216,21 +216,31 @@ class Growth(Trend):
             **self._shared(),
         }
 
-    def _page(self) -> ResultPage:
+    def page(self) -> ResultPage:
+        """What it shows.
+
+        Returns:
+            The finding, its chart, and a row a layer and head.
+        """
         beyond = (
             "How long the sequences of its training were is not known, so all lengths are fitted."
             if self.trained_length is None
             else f"It was trained on sequences of {self.trained_length:,} tokens; longer contexts are orange, and no "
             "exponent is fitted across."
         )
-        table, shared = told_apart(
-            [self._row(one) for one in self.exponents()],
+        # Layers first, for the terminal shows so many rows.
+        rows = [self._row(one) for one in sorted(self.exponents(), key=lambda one: bool(one.unit))]
+        table = PageTable(
             "Layer by layer",
+            list(rows[0]),
+            [list(row.values()) for row in rows],
             "ESS goes about as the length of the context to the power of the exponent. Intervals of 95 % are by "
             "Student’s t over the excerpts. A layer or head grows where its exponent over the last two lengths lies "
             "above 0.1, and levels off where it lies below; where the interval leaves that open, it is not clear. A "
             "star marks layers that come within a fifth of the most that is possible: their course is that limit's.",
         )
+        longer = ", ".join(f"{one:,}" for one in self.lengths if one not in self.trained)
+        longer = longer and f"Beyond the trained length of {self.trained_length:,}: {longer}; not in the exponents."
         chart = vega.page_chart(growth_chart(self, self.lengths, len(self.trained), self.ceiling()))
         caption = (
             "Entropy-ESS at the cut. Each faint line is a layer, the strong one the mean over all channels, and the "
@@ -242,8 +252,8 @@ class Growth(Trend):
             finding=self.finding,
             charts=[PageChart("How does ESS grow with the context?", chart, caption)],
             tables=[table],
-            notes=self.left_out,
-            facts={"Lengths": ", ".join(f"{one:,}" for one in self.lengths), **self.provenance, **shared},
+            notes=self.left_out | {"Not in the exponents": [longer] if longer else []},
+            facts={"Lengths": ", ".join(f"{one:,}" for one in self.lengths), **self.provenance},
         )
 
     def _row(self, one: Exponent) -> Row:

@@ -18,7 +18,7 @@ from statesize.lab.trends.trend import AVERAGE, JOINT, Trend, metric_names
 from statesize.measurement import vega
 from statesize.measurement.chart import METRICS, Metric, Row, table
 from statesize.measurement.statistics import FEWEST_TEXTS, Interval, between, finite, over_texts, signed
-from statesize.report.result_page import PageChart, ResultPage, told_apart
+from statesize.report.result_page import PageChart, PageTable, ResultPage
 
 
 @dataclass(frozen=True)
@@ -145,10 +145,17 @@ class Series(Trend):
             **self._shared(),
         }
 
-    def _page(self) -> ResultPage:
-        table, shared = told_apart(
-            [self._row(layer) for layer in (AVERAGE, *self.layers)],
+    def page(self) -> ResultPage:
+        """What it shows.
+
+        Returns:
+            The finding, its charts, and a row a layer.
+        """
+        rows = [self._row(layer) for layer in (AVERAGE, *self.layers)]
+        table = PageTable(
             "Layer by layer",
+            list(rows[0]),
+            [list(row.values()) for row in rows],
             "Differences are means over documents, with intervals of 95 % by Student’s t over the documents. "
             "That of the largest change is corrected for the number of changes that it was chosen from.",
         )
@@ -167,7 +174,7 @@ class Series(Trend):
             ],
             tables=[table],
             notes=self.left_out,
-            facts={"Checkpoints": ", ".join(self.names), **self.provenance, **shared},
+            facts={"Checkpoints": ", ".join(self.names), **self.provenance},
         )
 
     def _row(self, layer: str) -> Row:

@@ -187,11 +187,11 @@ class Trend(ABC):
         Returns:
             The file.
         """
-        return self._page().write(Path(path))
+        return self.page().write(Path(path))
 
     @abstractmethod
-    def _page(self) -> ResultPage:
-        """Its page."""
+    def page(self) -> ResultPage:
+        """What it shows: finding, charts, a table, notes and facts."""
 
     def _shared(self) -> dict[str, Any]:
         """The end of its JSON document."""
