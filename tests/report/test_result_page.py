@@ -1,0 +1,35 @@
+"""The page of any result: its parts as plain text, and charts that complain of nothing."""
+
+import altair as alt
+import pytest
+from report.visit import Visit, violations
+
+from statesize.measurement import vega
+from statesize.report.document import number_columns
+from statesize.report.result_page import PageChart, PageTable, ResultPage
+
+HOSTILE = "<b onclick=alert(1)>"
+
+
+@pytest.mark.parametrize(("low", "width"), [(None, 1280), (0.1, 1280), (0.1, 390)])
+def test_estimates_with_and_without_intervals(browser, tmp_path, low, width):
+    rows = [{"of": HOSTILE, "size": size, "lost": 1 / size, "low": low, "high": low and 1.0} for size in (2, 4, 8)]
+    x, y = alt.X("size:Q", scale=vega.LOGARITHMIC), alt.Y("lost:Q")
+    chart = vega.estimates(rows, x, y, "of", [vega.hint("lost", "lost", ".2f")], 0.01)
+    table = PageTable(HOSTILE, ("of", HOSTILE), [(HOSTILE, 1.0), (HOSTILE, None)], HOSTILE)
+    notes, facts = {HOSTILE: [HOSTILE], "Nothing": []}, {HOSTILE: HOSTILE}
+    page = ResultPage(HOSTILE, HOSTILE, [PageChart(HOSTILE, chart.to_dict(), HOSTILE)], [table, table], notes, facts)
+    visit = Visit(browser, page.write(tmp_path / "page.html"), width)
+    # The threshold, and the intervals where there are any.
+    assert visit.page.locator("#charts .mark-rule.role-mark line").count() == 1 + (0 if low is None else len(rows))
+    assert visit.page.locator("b").count() == 0
+    assert "Nothing" not in visit.page.inner_text("main")
+    assert visit.complaints == []
+    assert violations(visit.page) == []
+    visit.context.close()
+
+
+def test_columns_of_numbers_stand_to_the_right():
+    rows = [("a", "1.5 [1, 2]", 2, "–", True, ""), ("b", "-3", None, "+4 %", False, "")]
+    assert number_columns("abcdef", rows) == [False, True, True, True, False, True]
+    assert number_columns("ab", []) == [True, True]
