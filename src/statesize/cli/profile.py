@@ -99,7 +99,7 @@ def profile(
     workers = workers or Workers()
     if output is not None:
         check_destination(output)
-    settings = replace(measuring.settings(), relative_tolerances=(tolerance,))
+    settings = measuring.settings()
     texts.check()
     workers.check()
     before = None if prefix is None else read_whole(prefix)
@@ -112,11 +112,11 @@ def profile(
         printing.say("The model has no tokenizer that can be loaded: tokens are shown by their ids.")
     if plan and run.plan is not None:
         some = texts.sample(run.tokenizer, printing, run.vocabulary)
-        some, settings = _prepend_prefix(before, run.tokenizer, some, settings, printing)
+        some, settings = _read_settings(before, run.tokenizer, some, settings, tolerance, printing)
         with printing.bars() as bars:
             bar = bars.begin(f"trying {run.name}")
-            choice = {"layers": measuring.layers, "tokenizer": run.tokenizer, "total": some.total}
-            planned = run.plan(some.ids, settings, on_progress=partial(bar.update, line=False), **choice)
+            choice = {"settings": settings, "tokenizer": run.tokenizer, "total": some.total}
+            planned = run.plan(some.ids, on_progress=partial(bar.update, line=False), **choice)
         if printing.json:
             print_json(plan_document(planned, run.name, some.chats))
         else:
@@ -124,13 +124,13 @@ def profile(
         return
     read = texts.read(run.tokenizer, printing, run.vocabulary)
     source = {**run.source, **_reading(read), "command": command_line()}
-    read, settings = _prepend_prefix(before, run.tokenizer, read, settings, printing)
+    read, settings = _read_settings(before, run.tokenizer, read, settings, tolerance, printing)
     if any(settings.spreads(len(ids)) for ids in read.ids):
         printing.say(
             f"A sequence of more than {LONGEST_WHOLE:,} tokens is measured at {EVENLY_SPREAD} evenly spread positions. "
             "Give --positions all to measure all."
         )
-    measure = partial(run.profile, read.ids, settings, layers=measuring.layers, source=source, output=output)
+    measure = partial(run.profile, read.ids, settings, source=source, output=output)
     result = _measured(run, measure, len(read.ids), output, printing)
     if output is not None:
         printing.say(f"Profile: {output}")
@@ -165,24 +165,29 @@ def _show(
         tell_page(html, printing, open_page=open_page)
 
 
-def _prepend_prefix(
-    prefix: str | None, tokenizer: AnyTokenizer | None, read: Sequences, settings: Settings, printing: Printing
+def _read_settings(
+    prefix: str | None,
+    tokenizer: AnyTokenizer | None,
+    read: Sequences,
+    settings: Settings,
+    tolerance: float,
+    printing: Printing,
 ) -> tuple[Sequences, Settings]:
-    """The sequences after a prefix, measured at its end unless positions are requested."""
+    """The sequences after a prefix, measured at its end unless positions are requested; first at the tolerance."""
     from statesize.errors import InputError
+    from statesize.measurement.settings import report_tolerances
     from statesize.texts.tokens import after_prefix
 
-    if prefix is None:
-        return read, settings
-    if tokenizer is None:
-        raise InputError("prefix must come with a tokenizer, got none. Put the prefix's ids before yours in --ids.")
-    planned = [after_prefix(tokenizer, prefix, ids) for ids in read.ids]
-    border = planned[0][1]
-    printing.say(f"The prefix ends before token {border}.")
-    at_border = (
-        replace(settings, positions=(border,)) if settings.positions is None and settings.stride == 1 else settings
-    )
-    return replace(read, ids=[ids for ids, _ in planned]), at_border
+    if prefix is not None:
+        if tokenizer is None:
+            raise InputError("prefix must come with a tokenizer, got none. Put the prefix's ids before yours in --ids.")
+        planned = [after_prefix(tokenizer, prefix, ids) for ids in read.ids]
+        border = planned[0][1]
+        printing.say(f"The prefix ends before token {border}.")
+        read = replace(read, ids=[ids for ids, _ in planned])
+        settings = replace(settings, positions=(border,)) if settings.by_default else settings
+    tolerances = report_tolerances(max(map(len, read.ids)), tolerance)
+    return read, replace(settings, relative_tolerances=tolerances)
 
 
 def _reading(read: Sequences) -> dict[str, str]:
@@ -202,17 +207,20 @@ class _ProfileCommand:
 
 def _here(model: str, loading: Loading, by_ids: bool) -> _ProfileCommand:
     from statesize.models.load import load_model
-    from statesize.profiling.plan import plan_profile
+    from statesize.profiling.plan import plan
     from statesize.profiling.run import run_profile
     from statesize.texts.documents import vocabulary_size
 
     loaded = load_model(model, **asdict(loading), needs_tokenizer=not by_ids)
-    measure, plan = partial(run_profile, loaded.model, name=loaded.name), partial(plan_profile, loaded.model)
-    return _ProfileCommand(loaded.name, loaded.tokenizer, vocabulary_size(loaded.model), measure, loaded.source, plan)
+    measure, planned = partial(run_profile, loaded.model, name=loaded.name), partial(plan, loaded.model)
+    return _ProfileCommand(
+        loaded.name, loaded.tokenizer, vocabulary_size(loaded.model), measure, loaded.source, planned
+    )
 
 
 def _on_ray(model: str, loading: Loading, workers: Workers, by_ids: bool) -> _ProfileCommand:
     from statesize.models.load import load_model, load_model_facts
+    from statesize.parallel.executor import RayCluster
     from statesize.profiling.on_ray import run_on_ray
 
     # The processes need not have the folder in which this one works.
@@ -220,9 +228,11 @@ def _on_ray(model: str, loading: Loading, workers: Workers, by_ids: bool) -> _Pr
     measure = partial(
         run_on_ray,
         partial(load_model, name, **asdict(loading), needs_tokenizer=not by_ids),
-        address=workers.ray if isinstance(workers.ray, str) else None,
-        cpus=workers.ray_cpus,
-        gpus=float(loading.device.startswith("cuda")),
+        cluster=RayCluster(
+            workers.ray if isinstance(workers.ray, str) else None,
+            workers.ray_cpus,
+            float(loading.device.startswith("cuda")),
+        ),
     )
     tokenizer, vocabulary = load_model_facts(
         model,

@@ -10,7 +10,7 @@ import time
 from bisect import bisect_right
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -20,7 +20,7 @@ from statesize.adapters import CheckPolicy
 from statesize.check import refuse, require_count
 from statesize.errors import StatesizeError
 from statesize.io.files import os_errors
-from statesize.measurement.settings import check_settings
+from statesize.measurement.settings import Settings
 from statesize.models.load import kernels
 from statesize.parallel.executor import SerialExecutor
 from statesize.profiling.profile import Profile
@@ -81,8 +81,7 @@ class Probe:
         inputs: The probe batch: token ids (L,) or (S, L), or lists of ids; see `statesize.profile`.
         every: Steps from one measurement to the next.
         share: Share of the wall time for measurements, 0.05 for 5 %; `math.inf` measures all heads each time.
-        positions: Measured positions of each sequence, evenly spread.
-        seed: Seed of the choice of heads or channels.
+        settings: What is measured of each layer; how many heads or channels, `share` decides.
         sequences: The probe batch, one tensor of token ids a sequence.
 
     Example:
@@ -93,15 +92,13 @@ class Probe:
     inputs: Inputs
     every: int = 100
     share: float = 0.05
-    positions: int = 32
-    seed: int = 0
+    settings: Settings = field(default_factory=lambda: Settings(positions=32))
     sequences: tuple[Tensor, ...] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         require_count("every", self.every)
         if not self.share > 0:
             refuse("share", "more than 0", self.share)
-        check_settings(positions=self.positions, seed=self.seed)
         # Read once: the inputs may be an iterator, and several trainings may use the probe.
         object.__setattr__(self, "sequences", tuple(sequences(self.inputs)[0]))
 
@@ -196,9 +193,9 @@ def _logged_values(profile: Profile) -> dict[str, float]:
 
 def _measured(model: nn.Module, probe: Probe, heads: int, checking: CheckPolicy) -> tuple[Profile, Cost]:
     """A profile of some heads of each layer, without the digest of the weights that `statesize.profile` computes."""
-    settings, ids = check_settings(positions=probe.positions, channels=heads, seed=probe.seed), probe.sequences
+    settings, ids = replace(probe.settings, channels=heads), probe.sequences
     run, start = ProfileRun(settings, "", len(ids), None, None, max(map(len, ids))), time.perf_counter()
-    run.measure(ids, SerialExecutor(SequenceWork(model, None, settings, checking)))
+    run.measure(ids, SerialExecutor(SequenceWork(model, settings, checking)))
     fixed = time.perf_counter() - start - run.seconds
     origin = Provenance(type(model).__name__, "", "", {}, torch.get_num_threads(), kernels(model))
     profile = run.profile(None, origin, None)

@@ -12,7 +12,7 @@ from torchmetrics import Metric
 from statesize.adapters import Captured, CheckPolicy
 from statesize.measurement.measurement import Measurement
 from statesize.measurement.metrics import utilisation
-from statesize.measurement.settings import check_settings
+from statesize.measurement.settings import Settings
 from statesize.measurement.statistics import Sample, draw, estimate
 from statesize.profiling.measuring import captured_mixers, measure_captured
 
@@ -27,14 +27,13 @@ class StateSizeMetric(Metric):
     processes measure the same heads, so the result is that of one process also if only some heads are measured.
 
     Args:
-        positions: Measured positions of each sequence, evenly spread; None for all.
-        channels: Largest number of measured heads or channels of each mixer; None for all.
-        seed: Seed of the choice of heads or channels.
+        settings: What is measured of each mixer; None takes 32 positions of all heads or channels.
 
     Example:
+        >>> from statesize import Settings
         >>> from transformers import MambaConfig, MambaForCausalLM
         >>> model = MambaForCausalLM(MambaConfig(vocab_size=16, hidden_size=8, num_hidden_layers=2))
-        >>> metric = StateSizeMetric(positions=4)
+        >>> metric = StateSizeMetric(Settings(positions=4))
         >>> metric.update(model, torch.tensor([[5, 6, 7, 8, 9, 10]]))
         >>> sorted(metric.compute())
         ['average_ess', 'ceiling_utilisation', 'state_utilisation', 'total_ess']
@@ -43,9 +42,9 @@ class StateSizeMetric(Metric):
     is_differentiable = False
     full_state_update = False
 
-    def __init__(self, positions: int | None = 32, channels: int | None = None, seed: int = 0) -> None:
+    def __init__(self, settings: Settings | None = None) -> None:
         super().__init__()
-        self.positions, self.channels, self.seed = positions, channels, seed
+        self.settings = settings or Settings(positions=32)
         self._checking = CheckPolicy("none")
         limits = [f"{limit}_{part}" for limit in _LIMITS for part in ("shares", "width")]
         for name in ("total", "readouts", "width", "sequences", *limits):
@@ -60,7 +59,7 @@ class StateSizeMetric(Metric):
             model: The model, which is not changed.
             input_ids: Token ids, (S, L), without padding.
         """
-        for item in captured_mixers(model, input_ids, None, self._checking.for_run(model)):
+        for item in captured_mixers(model, input_ids, self.settings.layers, self._checking.for_run(model)):
             measurement, sample = self._measured(item)
             entropy, channels = cast("Tensor", measurement.entropy), item.units * item.multiplicity
             readouts = total = channels * _sum(entropy, sample)
@@ -94,9 +93,9 @@ class StateSizeMetric(Metric):
         }
 
     def _measured(self, item: Captured) -> tuple[Measurement, Sample]:
-        count = item.units if self.channels is None else self.channels
-        sample = draw(item.units, count, self.seed, item.name)
-        (measurement,) = measure_captured(item, sample.units, check_settings((), (), self.positions), ("entropy",))
+        count = self.settings.channels
+        sample = draw(item.units, count if isinstance(count, int) else item.units, self.settings.seed, item.name)
+        (measurement,) = measure_captured(item, sample.units, self.settings, ("entropy",))
         return measurement, sample
 
     def _ratio(self, numerator: str, denominator: str) -> Tensor:

@@ -14,7 +14,7 @@ from statesize.errors import InputError
 from statesize.io.text import facts_table
 from statesize.measurement.charts import MeasurementCharts, facts, notebook_chart, paper_figure
 from statesize.measurement.metrics import ceiling, size_binds
-from statesize.measurement.settings import ENTROPY_ACCURACY, Settings, check_settings
+from statesize.measurement.settings import ENTROPY_ACCURACY, Settings, memory_bytes
 from statesize.operators import Dense, Operator, Recurrence
 from statesize.spectra.choice import choose_engine
 from statesize.spectra.cut import Cut, Positions, make_cut
@@ -158,9 +158,9 @@ def measure(
         tensor([1, 1, 1, 1, 1])
     """
     operator, outputs = _weighted(accepted_operator(operator), weights, skip_first), _checked_outputs(outputs)
-    settings = check_settings(
-        tolerances, real_numbers("relative_tolerances", relative_tolerances), engine=engine, memory=memory,
-        count_accuracy=count_accuracy, entropy_accuracy=entropy_accuracy,
+    settings = Settings(
+        tolerances=tolerances, relative_tolerances=real_numbers("relative_tolerances", relative_tolerances),
+        engine=engine, memory=memory_bytes(memory), count_accuracy=count_accuracy, entropy_accuracy=entropy_accuracy,
     )  # fmt: skip
     return measure_at(operator, make_cut(operator.length, positions, past, future), settings, outputs)
 
@@ -172,8 +172,7 @@ def measure_at(
     operator = accepted_operator(operator)
     device = operator.device
     tau, rho = (
-        torch.tensor(ratios, dtype=torch.float64, device=device)
-        for ratios in (settings.tolerances, settings.relative_tolerances)
+        torch.tensor(ratios, dtype=torch.float64, device=device) for ratios in (settings.tolerances, settings.ratios)
     )
     stacked, stacked_cut = with_readouts(operator, cut)
     engine = choose_engine(stacked, stacked_cut, engine_outputs(settings, operator.length, outputs), settings.engine)
@@ -262,7 +261,7 @@ def engine_outputs(
     settings: Settings, length: int, outputs: tuple[Output, ...] = ("counts", "entropy")
 ) -> tuple[str, ...]:
     """The outputs, and whether exact counts at relative tolerances are among them."""
-    exactly = "counts" in outputs and settings.relative_tolerances and not settings.count_accuracy_at(length)
+    exactly = "counts" in outputs and settings.ratios and not settings.count_accuracy_at(length)
     return (*outputs, RELATIVE) if exactly else outputs
 
 

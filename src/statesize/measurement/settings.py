@@ -1,15 +1,16 @@
-"""Settings of a measurement or a profile, checked before any work is done."""
+"""Settings of a measurement or a profile, which check themselves before any work is done."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Literal, cast
 
 from statesize.check import real_numbers, refuse, require_count, require_real, whole_number
 from statesize.errors import InputError
 from statesize.spectra.cut import Cut, make_cut
+from statesize.spectra.engine import EngineName
 
 COUNT_ACCURACY, ENTROPY_ACCURACY = 0.02, 1e-3
 """Defaults: counts at relative tolerances of long sequences within 2 % or 1, entropies within 0.1 %."""
@@ -32,54 +33,97 @@ FEW = 8
 """How many positions are measured by default where each takes hundreds of products with a layer's derivative."""
 
 Channels = int | Literal["all"] | None
-Weights = Literal["none", "values"]
-Positions = int | tuple[int, ...] | Literal["all"] | None
+Layers = int | str | Sequence[int | str] | None
+Positions = int | Sequence[int] | Literal["all"] | None
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What each mixer is measured for.
+    """What is measured of each mixer, and how exactly.
+
+    Arguments of `statesize.profile` with the same names replace those of its `settings`.
 
     Attributes:
-        tolerances: τ, in units of σ.
-        relative_tolerances: ρ, in units of σ_1 at each position.
-        positions: "all", a number of them, or the positions themselves, ascending and at least 1; None for all up to a
-            length.
-        engine: Name of an engine, or "auto".
-        stride: Distance of the positions where all are measured.
-        past: Columns of H_i that are measured, or None for all.
-        future: Rows of H_i that are measured, or None for all.
-        channels: Heads or channels of each mixer that are measured; None for all up to a cost.
-        seed: Seed of their choice.
-        memory: Bytes that measuring may hold at once, beside the model and the results.
-        count_accuracy: How far apart the bounds of counts at relative tolerances may be left, as a share; None for
-            exact counts up to a length.
-        entropy_accuracy: How far apart the bounds of entropies may be left, likewise.
-        weights: "values" measures a variant beside the default, with each column of T times the norm of what it
-            carries, at few positions.
-        skip_first: First columns of T that the variant leaves out.
-        squares: Whether the variant takes the entropy of σ² in place of σ.
-        mixes: Names or patterns of modules, each with the part whose output T acts on.
-        ladder: Whether a profile of short texts adds the tolerances of a report's curves.
+        layers: Mixers to measure, by index or module name, one or several; None takes all.
+        channels: Heads or channels of each mixer that are measured: "all", or a number, drawn from all parts of the
+            layer; None takes all where they cost at most `statesize.profiling.MOST_OPERATIONS` a sequence.
+        positions: Positions to measure: "all", an int for that many evenly spread, or the positions; a sequence that
+            is too short for some of these is measured at the others. None takes all of a sequence of up to 16,384
+            tokens, and 32 of a longer one.
+        stride: Measure every so many positions, instead of `positions`.
+        past: Cut H_i to its last `past` columns; positions at which that does not fit are left out.
+        future: Cut H_i to its first `future` rows, likewise.
+        tolerances: Absolute tolerances τ of the tolerance-ESS, in units of σ.
+        relative_tolerances: Tolerances ρ relative to σ_1 at each position; tables show the first. None takes 0.01,
+            and where no text is longer than 1,024 tokens nine more, from which reports draw ESS against ρ; 0.01 alone
+            for files and iterators, whose texts are read as they come.
+        engine: "auto" or the name of an engine of `statesize.measure`.
+        seed: Seed of the choice of heads or channels.
+        memory: Bytes that measuring may hold at once, beside model and results.
+        count_accuracy: How far apart bounds on counts at relative tolerances may be left, as for `statesize.measure`;
+            0 takes exact counts, None those of sequences of up to 1,024 positions.
+        entropy_accuracy: Relative accuracy of entropies, likewise.
+        weights: "values" measures, beside the default, at three cuts, H_i with each column times the norm of what it
+            carries (Kobayashi et al. 2020).
+        skip_first: First columns of T that this variant leaves out, such as that of an attention sink.
+        squares: Whether it takes the entropy of σ² in place of σ.
+        mixes: On what the T of layers of one's own act, as for `statesize.capture`.
+
+    Raises:
+        InputError: A value is out of range, or both positions and a stride are given.
+
+    Example:
+        >>> Settings(positions=[8, 4], memory="1GB").positions
+        (4, 8)
     """
 
-    tolerances: tuple[float, ...]
-    relative_tolerances: tuple[float, ...]
-    positions: Positions
-    engine: str
-    stride: int = 1
+    layers: Layers = None
+    channels: Channels = None
+    positions: Positions = None
+    stride: int | None = None
     past: int | None = None
     future: int | None = None
-    channels: Channels = None
+    tolerances: Sequence[float] = (1e-3,)
+    relative_tolerances: Sequence[float] | None = None
+    engine: EngineName = "auto"
     seed: int = 0
     memory: int = MEMORY
     count_accuracy: float | None = None
     entropy_accuracy: float = ENTROPY_ACCURACY
-    weights: Weights = "none"
+    weights: Literal["none", "values"] = "none"
     skip_first: int = 0
     squares: bool = False
-    mixes: tuple[tuple[str, str], ...] = ()
-    ladder: bool = False
+    mixes: Mapping[str, str] = field(default_factory=dict[str, str])
+
+    def __post_init__(self) -> None:
+        if self.weights not in ("none", "values"):
+            refuse("weights", '"none" or "values"', self.weights)
+        if self.stride is not None and self.positions is not None:
+            raise InputError("stride must be left out where positions are given, got both. Give one of them.")
+        count, relative = self.count_accuracy, self.relative_tolerances
+        checked: dict[str, object] = {
+            "channels": _channels(self.channels),
+            "positions": _positions(self.positions),
+            **{name: _counted(name, getattr(self, name)) for name in ("stride", "past", "future")},
+            "tolerances": tuple(real_numbers("tolerances", self.tolerances)),
+            "relative_tolerances": None if relative is None else tuple(real_numbers("relative_tolerances", relative)),
+            **{name: require_count(name, getattr(self, name), least=0) for name in ("seed", "skip_first")},
+            "memory": memory_bytes(self.memory),
+            "count_accuracy": None if count is None else float(require_real("count_accuracy", count, least=0, below=1)),
+            "entropy_accuracy": float(require_real("entropy_accuracy", self.entropy_accuracy, above=0)),
+            "mixes": _mixes(self.mixes),
+        }
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)
+
+    def given(self, **arguments: object) -> Settings:
+        """The settings with arguments in their place, as far as these are given."""
+        return replace(self, **{name: value for name, value in arguments.items() if value is not None})
+
+    @property
+    def ratios(self) -> Sequence[float]:
+        """ρ; the first alone where texts have not said how many."""
+        return report_tolerances(None) if self.relative_tolerances is None else self.relative_tolerances
 
     @property
     def variant(self) -> bool:
@@ -88,10 +132,8 @@ class Settings:
 
     def for_texts(self, longest: int | None) -> Settings:
         """The settings for texts of which the longest has so many tokens; None where that is not known."""
-        # Many tolerances take a third longer, of long texts several times.
-        added = TOLERANCE_LADDER if self.ladder and longest is not None and longest <= LADDER_LENGTH else ()
-        more = tuple(ratio for ratio in added if ratio not in self.relative_tolerances)
-        return replace(self, relative_tolerances=self.relative_tolerances + more, ladder=False)
+        chosen = self.relative_tolerances is not None
+        return self if chosen else replace(self, relative_tolerances=report_tolerances(longest))
 
     def cut(self, length: int, *, few: bool = False) -> Cut | None:
         """Which H_i of a sequence are measured, few by default where each takes long; None where none fits into it."""
@@ -103,11 +145,11 @@ class Settings:
             return make_cut(length, fitting, self.past, self.future) if fitting else None
         if isinstance(self.positions, int):
             return make_cut(length, self.positions, self.past, self.future)
-        if few and self._by_default:
+        if few and self.by_default:
             return make_cut(length, FEW, self.past, self.future)
         if self.spreads(length):
             return make_cut(length, EVENLY_SPREAD, self.past, self.future)
-        return make_cut(length, range(first, last + 1, self.stride), self.past, self.future)
+        return make_cut(length, range(first, last + 1, self.stride or 1), self.past, self.future)
 
     def count_accuracy_at(self, length: int) -> float:
         """How far apart the bounds of counts at relative tolerances of a sequence may be left, as a share."""
@@ -117,12 +159,12 @@ class Settings:
 
     def spreads(self, length: int) -> bool:
         """Whether a sequence of so many tokens is measured at some positions only, because it is long."""
-        return length > LONGEST_WHOLE and self._by_default
+        return length > LONGEST_WHOLE and self.by_default
 
     @property
-    def _by_default(self) -> bool:
+    def by_default(self) -> bool:
         """Whether nothing is said of positions."""
-        return self.positions is None and self.stride == 1
+        return self.positions is None and self.stride is None
 
     def check_reach(self, longest: int) -> None:
         """Refuse positions and windows that fit into no sequence, the longest having so many tokens."""
@@ -142,53 +184,11 @@ class Settings:
             )
 
 
-def check_settings(
-    tolerances: object = (1e-3,),
-    relative_tolerances: object = None,
-    positions: object = None,
-    engine: str = "auto",
-    *,
-    stride: object = None,
-    past: object = None,
-    future: object = None,
-    channels: object = None,
-    seed: object = 0,
-    memory: object = MEMORY,
-    count_accuracy: object = None,
-    entropy_accuracy: object = ENTROPY_ACCURACY,
-    weights: object = "none",
-    skip_first: object = 0,
-    squares: bool = False,
-    mixes: object = None,
-) -> Settings:
-    """Settings from arguments of any type; a wrong one is an InputError that names it."""
-    if weights not in ("none", "values"):
-        refuse("weights", '"none" or "values"', weights)
-    ladder = relative_tolerances is None
-    step = _counted("stride", stride)
-    if step is not None and positions is not None:
-        raise InputError("stride must be left out where positions are given, got both. Give one of them.")
-    return Settings(
-        tuple(real_numbers("tolerances", tolerances)),
-        tuple(real_numbers("relative_tolerances", TOLERANCE_LADDER[:1] if ladder else relative_tolerances)),
-        "all" if step == 1 else _positions(positions),
-        engine,
-        step or 1,
-        _counted("past", past),
-        _counted("future", future),
-        "all"
-        if isinstance(channels, str) and channels == "all"
-        else _counted("channels", channels, 'None, "all" or a number of at least 1'),
-        require_count("seed", seed, least=0),
-        memory_bytes(memory),
-        None if count_accuracy is None else float(require_real("count_accuracy", count_accuracy, least=0, below=1)),
-        float(require_real("entropy_accuracy", entropy_accuracy, above=0)),
-        weights,
-        require_count("skip_first", skip_first, least=0),
-        squares,
-        _mixes(mixes),
-        ladder,
-    )
+def report_tolerances(longest: int | None, first: float = TOLERANCE_LADDER[0]) -> tuple[float, ...]:
+    """The ρ of a table, and those of a report's curves for texts of which the longest has few tokens."""
+    # Many tolerances take a third longer, of long texts several times.
+    more = TOLERANCE_LADDER if longest is not None and longest <= LADDER_LENGTH else ()
+    return (first, *(ratio for ratio in more if ratio != first))
 
 
 def memory_bytes(size: object) -> int:
@@ -202,16 +202,20 @@ def memory_bytes(size: object) -> int:
     return number
 
 
-def _mixes(value: object) -> tuple[tuple[str, str], ...]:
+def _mixes(value: object) -> dict[str, str]:
     named = cast("Mapping[object, object]", value if isinstance(value, Mapping) else {})
-    wrong = value is not None and not isinstance(value, Mapping)
-    if wrong or not all(isinstance(module, str) and isinstance(part, str) for module, part in named.items()):
+    if not isinstance(value, Mapping) or not all(isinstance(one, str) for pair in named.items() for one in pair):
         refuse("mixes", "names of modules with the name of a part each", cast("object", value))
-    return tuple((str(module), str(part)) for module, part in named.items())
+    return dict(cast("Mapping[str, str]", value))
 
 
 def _counted(name: str, value: object, expected: str = "None or a number of at least 1") -> int | None:
     return None if value is None else require_count(name, value, expected=expected)
+
+
+def _channels(value: object) -> Channels:
+    every = isinstance(value, str) and value == "all"
+    return "all" if every else _counted("channels", value, 'None, "all" or a number of at least 1')
 
 
 def _positions(value: object) -> Positions:

@@ -20,6 +20,7 @@ from typing import Any, Generic, Protocol, TypeAlias, TypeVar, cast
 
 import torch
 
+from statesize.check import require_count
 from statesize.errors import StatesizeError
 
 Task = TypeVar("Task")
@@ -75,6 +76,30 @@ class Executor(Protocol):
     def run(self, tasks: Iterable[Task]) -> Iterator[Done[Task, Any]]:
         """The values of all tasks as they come; those of one task are in order."""
         ...
+
+
+@dataclass(frozen=True)
+class RayCluster:
+    """Processes of a Ray cluster that each hold the model and measure one sequence after another.
+
+    All machines need this version of statesize, and the same of torch and numpy.
+
+    Attributes:
+        address: HOST:PORT or ray://HOST:PORT of a cluster, or "auto" for the one that runs on this machine. None takes
+            the one that this process is connected to, or starts one on this machine and stops it at the end.
+        cpus: Cores of each process, and its threads. There are as many processes as sequences, cores and memory allow.
+        gpus: GPUs of each process, or a share of one; a model on a GPU needs some.
+
+    Raises:
+        InputError: If `cpus` is no positive number.
+    """
+
+    address: str | None = None
+    cpus: int = 1
+    gpus: float = 0.0
+
+    def __post_init__(self) -> None:
+        require_count("cpus", self.cpus)
 
 
 class LostError(StatesizeError):

@@ -17,7 +17,7 @@ from statesize.adapters.observation import SHARED
 from statesize.adapters.other_mixing import is_own_code
 from statesize.measurement.settings import Settings
 from statesize.parallel.threads import in_parallel, one_torch_thread
-from statesize.profiling.measuring import Layers, captured_mixers, measure_captured, measure_units
+from statesize.profiling.measuring import captured_mixers, measure_captured, measure_units
 from statesize.profiling.work import Work, fitting_group, plan_work
 from statesize.texts.arguments import Given, axis_of, batch_of
 
@@ -88,7 +88,6 @@ class Trial:
     """
 
     model: nn.Module
-    layers: Layers
     settings: Settings
     reference: int
     shorter: Trial | None = None
@@ -101,10 +100,10 @@ class Trial:
     def run(self, given: Given, on_mixer: Callable[[int, int, str], object] | None = None) -> None:
         """Capture the mixers of a sequence and try some; after each, its number, that of all and its name."""
         self.length = len(given)
-        limits = {"memory": self.settings.memory, "mixes": dict(self.settings.mixes), "axis": axis_of(given)}
+        limits = {"memory": self.settings.memory, "mixes": self.settings.mixes, "axis": axis_of(given)}
         # The shorter sequence was checked.
         checks: Checks = "read" if self.shorter is None else "none"
-        observe = partial(captured_mixers, self.model, batch_of(given), self.layers, checks, 0, **limits)
+        observe = partial(captured_mixers, self.model, batch_of(given), self.settings.layers, checks, 0, **limits)
         start = before = perf_counter()
         captured = observe()
         if self.shorter is not None and any(is_own_code(module) for module in self.model.modules()):

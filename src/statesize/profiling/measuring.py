@@ -20,7 +20,7 @@ from statesize.adapters.observation import SHARED
 from statesize.errors import InputError
 from statesize.measurement.columns import LONGEST, entropies, sinks
 from statesize.measurement.measurement import Measurement, measure_at
-from statesize.measurement.settings import Settings
+from statesize.measurement.settings import Layers, Settings
 from statesize.operators import Operator, Recurrence
 from statesize.parallel.threads import in_parallel, one_torch_thread
 from statesize.profiling.work import Work, by_products, naming, require_budget
@@ -32,8 +32,6 @@ from statesize.spectra.engine import DOUBLE, FALLBACK_BYTES, EngineName, Output
 _CAPTURE_OVERHEAD = 2.4
 # Of T of one head in float64, while it is measured: itself twice, and five of the engine `tridiagonal`.
 _MAPS_PER_HEAD = 7
-
-Layers = int | str | Sequence[int | str] | None
 
 
 def captured_mixers(

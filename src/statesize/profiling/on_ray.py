@@ -15,19 +15,25 @@ from typing import Any, TypeAlias
 import torch
 from torch import nn
 
-from statesize.check import require_count
 from statesize.errors import StatesizeError
-from statesize.measurement.settings import Settings, check_settings
-from statesize.models.load import LoadedModel, kernels, model_facts
+from statesize.io.progress import Bars
+from statesize.measurement.settings import Settings
+from statesize.models.load import LoadedModel, kernels, load_model, load_model_facts, model_facts
+from statesize.parallel.executor import RayCluster
 from statesize.parallel.ray import OnRay, sent
 from statesize.parallel.ray_session import ray_session
-from statesize.profiling.measuring import Layers
-from statesize.profiling.profile import Profile, warned
-from statesize.profiling.profile_run import ProfileProgress, ProfileRun, Provenance, finished_profile, open_parts
+from statesize.profiling.profile import Profile
+from statesize.profiling.profile_run import (
+    ProfileProgress,
+    ProfileRun,
+    Provenance,
+    finished_profile,
+    open_parts,
+    profile_bar,
+)
 from statesize.profiling.sequences import MixerDone, SequenceDone, SequenceTask, SequenceWork, run_key
 from statesize.results.store import check_destination
-from statesize.texts.arguments import Labels, position_labels
-from statesize.texts.inputs import Inputs, given_sequences, sequences
+from statesize.texts.inputs import Inputs, given_sequences, or_bundled, sequences
 from statesize.texts.tokens import AnyTokenizer, supported_tokenizer
 from statesize.version import __version__
 
@@ -37,91 +43,55 @@ Loader: TypeAlias = Callable[[], nn.Module | LoadedModel]
 _PROCESS_BYTES = 5 * 10**8
 
 
-def profile_on_ray(
-    model: nn.Module | Loader,
-    inputs: Inputs,
+def run_on_ray(
+    model: nn.Module | str | Loader,
+    inputs: Inputs | None,
+    settings: Settings,
+    cluster: RayCluster,
     *,
-    address: str | None = None,
-    cpus: int = 1,
-    gpus: float = 0.0,
     tokenizer: AnyTokenizer | Callable[..., Any] | None = None,
     axis: int | None = None,
-    labels: Labels = None,
-    layers: Layers = None,
     output: str | PathLike[str] | None = None,
     name: str | None = None,
     source: Mapping[str, Any] | None = None,
     on_progress: Callable[[ProfileProgress], None] | None = None,
-    **settings: Any,
 ) -> Profile:
-    """Measure a model over inputs as `statesize.profile` does, with the sequences spread over processes on Ray.
+    """Profile a model as `run_profile` does, with the sequences spread over processes on Ray.
 
-    Each process holds the model and measures one sequence after another; a measured mixer is stored at
-    once, and what a killed one had not finished is done by another. The profile is that of a single process: the same
-    bit for bit where that is set to `cpus` threads, else within the bounds that it states. With `output`, both go on
-    from each other's files.
-    All machines need this version of statesize, and the same of torch and numpy.
+    A measured mixer is stored at once, and what a killed process had not finished is done by another. The profile is
+    that of a single process: the same bit for bit where that is set to as many threads as a process has cores, else
+    within the bounds that it states. With an output, both go on from each other's files. A model by its name, or a
+    function that loads it, is loaded in each process, so that no weights are sent. The structure of a module is
+    pickled, and its weights are put into Ray's object store as plain bytes, once for all processes of a machine.
 
     Args:
-        model: A function that loads the model in each process, such as
-            `functools.partial(load_model, "gpt2")` with `load_model` of `statesize.models.load`, so that no
-            weights are sent; a folder must be there on all machines. Or a module, of which the structure is pickled
-            and the weights are put into Ray's object store as plain bytes, once for all processes of a machine.
-        inputs: As for `statesize.profile`; all of them are read before the work, as in a list.
-        address: HOST:PORT or ray://HOST:PORT of a cluster, or "auto" for the one that runs on this machine. None takes
-            the one that this process is connected to, or starts one on this machine and stops it at the end.
-        cpus: Cores of each process, and its threads. There are as many processes as sequences, cores and memory allow.
-        gpus: GPUs of each process, or a share of one; a model on a GPU needs some.
-        tokenizer: As for `statesize.profile`.
+        model: A model, its name, or a function that loads it, such as a partial of `load_model`.
+        inputs: As for `run_profile`; all of them are read before the work, as in a list.
+        settings: What is measured.
+        cluster: Where the processes run.
+        tokenizer: As for `run_profile`.
         axis: Likewise.
-        labels: Likewise.
-        layers: Likewise.
         output: Likewise.
         name: Likewise.
         source: Likewise.
         on_progress: Likewise; sequences come in the order in which they are measured.
-        **settings: Other arguments of `statesize.profile`: tolerances, positions, channels, seed,
-            memory (of each process) and so on.
 
     Returns:
         The profile.
 
     Raises:
-        InputError: If `cpus` is no positive number, no machine of the cluster is large enough, Ray is not installed or
-            nothing answers at the address; beside those of `statesize.profile`.
+        InputError: If no machine of the cluster is large enough, Ray is not installed or nothing answers at the
+            address; beside those of `statesize.profile`.
         FileError: If the output cannot be written, or its units are changed by others meanwhile.
     """
-    return warned(run_on_ray(
-        model, inputs, check_settings(**settings), address=address, cpus=cpus, gpus=gpus,
-        tokenizer=tokenizer, axis=axis, labels=labels, layers=layers, output=output, name=name, source=source,
-        on_progress=on_progress,
-    ))  # fmt: skip
-
-
-def run_on_ray(
-    model: nn.Module | Loader,
-    inputs: Inputs,
-    settings: Settings,
-    *,
-    address: str | None = None,
-    cpus: int = 1,
-    gpus: float = 0.0,
-    tokenizer: AnyTokenizer | Callable[..., Any] | None = None,
-    axis: int | None = None,
-    labels: Labels = None,
-    layers: Layers = None,
-    output: str | PathLike[str] | None = None,
-    name: str | None = None,
-    source: Mapping[str, Any] | None = None,
-    on_progress: Callable[[ProfileProgress], None] | None = None,
-) -> Profile:
-    """`profile_on_ray` with checked settings."""
     tokenizer = supported_tokenizer(tokenizer)
-    require_count("cpus", cpus)
+    if isinstance(model, str):
+        tokenizer = tokenizer or load_model_facts(model, needs_tokenizer=inputs is None)[0]
+        model, name = partial(load_model, model, needs_tokenizer=False), name or model
+    inputs = or_bundled(inputs, tokenizer)
     # Where positions lie is asked of the model; one that each process loads is not there.
     here = isinstance(model, nn.Module)
     known = list((given_sequences(model, inputs, tokenizer, axis) if here else sequences(inputs, tokenizer))[0])
-    shown = position_labels(labels, known)
     reference = max(map(len, known))
     settings.check_reach(reference)
     settings = settings.for_texts(reference)
@@ -130,21 +100,23 @@ def run_on_ray(
         check_destination(path)
     with ExitStack() as stack:
         scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="statesize-"))
-        ray = stack.enter_context(ray_session(address))
+        ray = stack.enter_context(ray_session(cluster.address))
         load = sent(ray, model) if isinstance(model, nn.Module) else model
-        make = partial(LoadedWork, load, layers, settings, reference)
-        workers = stack.enter_context(OnRay(ray, make, cpus, gpus, settings.memory + _PROCESS_BYTES, cpus))
+        make, memory = partial(LoadedWork, load, settings, reference), settings.memory + _PROCESS_BYTES
+        workers = stack.enter_context(OnRay(ray, make, cluster.cpus, cluster.gpus, memory, cluster.cpus))
         ready: Ready = next(workers.run(["loading the model"])).get()
         workers.memory += ready.bytes
         known_source = {**ready.source, **(source or {})}
-        origin = Provenance(name or ready.name, ready.weights, ready.key, known_source, cpus, ready.kernels)
+        origin = Provenance(name or ready.name, ready.weights, ready.key, known_source, cluster.cpus, ready.kernels)
         parts = stack.enter_context(open_parts(Path(scratch) / "profile" if path is None else path))
-        finished = path and finished_profile(path, ready.key, known, origin.model, shown)
+        finished = path and finished_profile(path, ready.key, known, origin.model)
         if finished is not None:
             return finished
-        run = ProfileRun(settings, ready.key, len(known), parts, on_progress, reference)
+        bars = stack.enter_context(Bars(on_progress is not None, lines=False))
+        report = on_progress or profile_bar(bars, origin.model, len(known))
+        run = ProfileRun(settings, ready.key, len(known), parts, report, reference)
         run.measure(known, workers)
-        return run.profile(tokenizer, origin, path, shown)
+        return run.profile(tokenizer, origin, path)
 
 
 @dataclass(frozen=True)
@@ -173,7 +145,7 @@ class Ready:
 class LoadedWork:
     """The work of a process that loads the model itself."""
 
-    def __init__(self, load: Loader, layers: Layers, settings: Settings, reference: int) -> None:
+    def __init__(self, load: Loader, settings: Settings, reference: int) -> None:
         loaded = load()
         name, source = (loaded.name, loaded.source) if isinstance(loaded, LoadedModel) else (type(loaded).__name__, {})
         model = loaded.model if isinstance(loaded, LoadedModel) else loaded
@@ -182,12 +154,12 @@ class LoadedWork:
             name=name,
             source=source,
             weights=str(facts["weights"]),
-            key=run_key(facts, settings, layers, reference),
+            key=run_key(facts, settings, reference),
             bytes=sum(tensor.numel() * tensor.element_size() for tensor in (*model.parameters(), *model.buffers())),
             kernels=kernels(model),
             machine=f"{socket.gethostname()} (statesize {__version__}, torch {torch.__version__})",
         )
-        self._measure = SequenceWork(model, layers, settings)
+        self._measure = SequenceWork(model, settings)
 
     def __call__(self, task: str | SequenceTask) -> Iterator[Ready | MixerDone | SequenceDone]:
         """What was loaded, or the steps of a sequence."""

@@ -4,29 +4,20 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from time import perf_counter
-from typing import Any, Literal
+from typing import Any
 
 from torch import nn
 
 from statesize.adapters.derivative import KIND
 from statesize.check import refuse, whole_number
-from statesize.measurement.settings import (
-    ENTROPY_ACCURACY,
-    MEMORY,
-    Channels,
-    Settings,
-    Weights,
-    check_settings,
-)
+from statesize.measurement.settings import Channels, Layers, Positions, Settings
 from statesize.models.digests import tensors_sha256
 from statesize.profiling.calibration import Trial
-from statesize.profiling.measuring import Layers
 from statesize.profiling.work import MOST_OPERATIONS
-from statesize.spectra.engine import EngineName
 from statesize.spectra.implicit.implicit import ImplicitEngine
 from statesize.texts.arguments import beginning_of
 from statesize.texts.inputs import Inputs, given_sequences
@@ -112,23 +103,13 @@ def plan(
     axis: int | None = None,
     layers: Layers = None,
     channels: Channels = None,
-    tolerances: Sequence[float] = (1e-3,),
+    positions: Positions = None,
+    tolerances: Sequence[float] | None = None,
     relative_tolerances: Sequence[float] | None = None,
-    positions: int | Sequence[int] | Literal["all"] | None = None,
-    stride: int | None = None,
-    past: int | None = None,
-    future: int | None = None,
-    engine: EngineName = "auto",
-    seed: int = 0,
-    memory: int | str = MEMORY,
-    count_accuracy: float | None = None,
-    entropy_accuracy: float = ENTROPY_ACCURACY,
-    weights: Weights = "none",
-    skip_first: int = 0,
-    squares: bool = False,
-    mixes: Mapping[str, str] | None = None,
+    memory: int | str | None = None,
     total: int | None = None,
     on_progress: Callable[[int, int, str], object] | None = None,
+    settings: Settings | None = None,
 ) -> Plan:
     """Say what `statesize.profile` would measure with the same arguments, and predict its time and memory.
 
@@ -142,24 +123,14 @@ def plan(
         axis: Likewise.
         layers: Likewise.
         channels: Likewise.
+        positions: Likewise.
         tolerances: Likewise.
         relative_tolerances: Likewise.
-        positions: Likewise.
-        stride: Likewise.
-        past: Likewise.
-        future: Likewise.
-        engine: Likewise.
-        seed: Likewise.
         memory: Likewise.
-        count_accuracy: Likewise.
-        entropy_accuracy: Likewise.
-        weights: Likewise.
-        skip_first: Likewise.
-        squares: Likewise.
-        mixes: Likewise.
         total: Number of sequences that will be profiled where `inputs` are only some of them, from all parts of a
             corpus; None where they are all.
         on_progress: Called with how many mixers were run through, how many there are, and the name of the last.
+        settings: As for `statesize.profile`.
 
     Returns:
         The plan.
@@ -167,29 +138,10 @@ def plan(
     Raises:
         InputError: If `total` is smaller than the number of inputs; beside those of `statesize.profile`.
     """
-    settings = check_settings(
-        tolerances, relative_tolerances, positions, engine,
-        stride=stride, past=past, future=future, channels=channels, seed=seed, memory=memory,
-        count_accuracy=count_accuracy, entropy_accuracy=entropy_accuracy,
-        weights=weights, skip_first=skip_first, squares=squares, mixes=mixes,
+    settings = (settings or Settings()).given(
+        layers=layers, channels=channels, positions=positions, tolerances=tolerances,
+        relative_tolerances=relative_tolerances, memory=memory,
     )  # fmt: skip
-    return plan_profile(
-        model, inputs, settings, tokenizer=tokenizer, axis=axis, layers=layers, total=total, on_progress=on_progress
-    )
-
-
-def plan_profile(
-    model: nn.Module,
-    inputs: Inputs,
-    settings: Settings,
-    *,
-    tokenizer: AnyTokenizer | Callable[..., Any] | None = None,
-    axis: int | None = None,
-    layers: Layers = None,
-    total: int | None = None,
-    on_progress: Callable[[int, int, str], object] | None = None,
-) -> Plan:
-    """`plan` with checked settings."""
     tokenizer = supported_tokenizer(tokenizer)
     known = sorted(given_sequences(model, inputs, tokenizer, axis)[0], key=len)
     if total is not None and (whole_number(total) or 0) < len(known):
@@ -203,9 +155,9 @@ def plan_profile(
             on_progress(before * mixers + done, 2 * mixers, name)
 
     # A beginning of the longest one says how layers differ, and loads what is loaded on first use.
-    beginning = Trial(model, layers, settings, longest)
+    beginning = Trial(model, settings, longest)
     beginning.run(beginning_of(known[-1], max(2, min(longest // 2, max(longest // 4, _BEGINNING)))), partial(report, 0))
-    trial = Trial(model, layers, settings, longest, shorter=beginning)
+    trial = Trial(model, settings, longest, shorter=beginning)
     trial.run(known[-1], partial(report, 1))
     return _plan(trial, beginning, [len(ids) for ids in known], total or len(known))
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import html
 import math
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from os import PathLike
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import numpy as np
 import pandas as pd
@@ -22,6 +23,7 @@ from statesize.measurement.chart import Metric, metric_title
 from statesize.measurement.charts import notebook_chart, paper_figure
 from statesize.report.charts import ProfileCharts
 from statesize.report.words import by_reason, kind_title
+from statesize.results.datasets import shown_texts
 from statesize.results.fields import COLUMNS, GROUP_COLUMNS, UNKNOWN, told
 from statesize.results.store import load_tree, save_tree
 from statesize.results.summary import SummaryRow, ess_values, group_rows, long_form, not_measured, summary_row
@@ -185,6 +187,39 @@ class Profile:
             Tokens and attributes at the root, one node a mixer.
         """
         return self.tree.copy(deep=True)
+
+    def labelled(self, labels: Sequence[object] | Sequence[Sequence[object]]) -> Self:
+        """The same profile with texts of one's own at the positions of tables and pages.
+
+        Args:
+            labels: One for each position, or a list of these for each sequence.
+
+        Returns:
+            A profile that shows them in place of tokens or numbers.
+
+        Raises:
+            InputError: If there are more or fewer than positions.
+
+        Example:
+            >>> from statesize import profile
+            >>> from transformers import MambaConfig, MambaForCausalLM
+            >>> model = MambaForCausalLM(MambaConfig(vocab_size=16, hidden_size=8, num_hidden_layers=2))
+            >>> profile(model, [[5, 6, 7, 8]]).labelled("ACGT").ess().columns[2]
+            (2, 'G')
+        """
+        root = self.tokens.copy()
+        lengths, width = root["length"].values.tolist(), root.sizes["token"]
+        each = all(isinstance(row, Sequence) and not isinstance(row, str) for row in labels)
+        texts = cast("Sequence[Sequence[object]]", labels if each else [labels] * len(lengths))
+        if [len(row) for row in texts] != lengths:
+            raise InputError(
+                f"labels must be one text for each position, {', '.join(map(str, lengths))} of them, got "
+                f"{', '.join(str(len(row)) for row in texts)}."
+            )
+        padded = [[*map(str, row), *[""] * (width - len(row))] for row in texts]
+        root["tokens"] = root["tokens"].dims, shown_texts(padded)
+        nodes = {f"/{name}": node.to_dataset(inherit=False) for name, node in self.tree.children.items()}
+        return type(self)(xr.DataTree.from_dict({"/": root} | nodes))
 
     def save(self, path: str | PathLike[str]) -> Path:
         """Write the profile as a folder of `profile.json` and safetensors.

@@ -185,7 +185,6 @@ class ProfileRun:
         tokenizer: AnyTokenizer | None,
         origin: Provenance,
         output: Path | None,
-        labels: Sequence[Sequence[str]] | None = None,
     ) -> Profile:
         """All datasets together, in memory or in a folder, from which the profile then reads; the parts are removed."""
         lengths = [len(given) for given in self.sequences]
@@ -194,7 +193,7 @@ class ProfileRun:
         if not self.mixers:
             raise NothingMeasuredError(skipped)
         self.mixers = dict(sorted(self.mixers.items(), key=lambda item: self._first[item[0]]))
-        root = token_dataset(self.sequences, tokenizer, labels)
+        root = token_dataset(self.sequences, tokenizer)
         facts: dict[str, Any] = {"model": origin.model, "weights_sha256": origin.weights, "run_sha256": origin.key}
         facts |= {"source": origin.source, "threads": origin.threads, "kernels": dict(origin.kernels)}
         root.attrs |= facts | self._attributes(skipped)
@@ -216,7 +215,7 @@ class ProfileRun:
             "versions": installed(*_PACKAGES, *(_FLA if "fla" in sys.modules else ())),
             "tokens_sha256": tokens_sha256(self.sequences),
             "tolerances": list(self.settings.tolerances),
-            "relative_tolerances": list(self.settings.relative_tolerances),
+            "relative_tolerances": list(self.settings.ratios),
             "settings": _settings(self.settings),
             "skipped": dict(skipped),
             "seconds": round(self.seconds, 3),
@@ -257,9 +256,7 @@ def open_parts(output: Path) -> Generator[Parts]:
         yield Parts(folder, ".unit")
 
 
-def finished_profile(
-    output: Path, key: str, sequences: Sequence[Given], name: str, labels: Sequence[Sequence[str]] | None = None
-) -> Profile | None:
+def finished_profile(output: Path, key: str, sequences: Sequence[Given], name: str) -> Profile | None:
     """The profile of this very run, read from its folder; None where it is not there, or without sequences."""
     # It is there where the run was killed while it tidied up, or is repeated.
     try:
@@ -270,18 +267,13 @@ def finished_profile(
     same = (attributes["model"], attributes.get("run_sha256")) == (name, key)
     if not same or not sequences or attributes["tokens_sha256"] != tokens_sha256(sequences):
         return None
-    shown = cast("list[list[str]]", tree.to_dataset(inherit=False)["tokens"].values.tolist())
-    if labels is not None and labels != [row[: len(given)] for row, given in zip(shown, sequences, strict=True)]:
-        return None
     shutil.rmtree(output.with_name(f"{output.name}.units"), ignore_errors=True)
     return Profile(open_tree(output))
 
 
 def _settings(settings: Settings) -> dict[str, Any]:
     # As JSON has them, so that a profile that was read equals the one that was saved.
-    values = asdict(settings) | {"most_operations": MOST_OPERATIONS}
-    del values["ladder"]  # its tolerances are among the others
-    return json.loads(json.dumps(values))
+    return json.loads(json.dumps(asdict(settings) | {"most_operations": MOST_OPERATIONS}, default=repr))
 
 
 def profile_bar(bars: Bars, name: str, sequences: int | None) -> Callable[[ProfileProgress], None]:

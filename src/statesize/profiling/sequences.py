@@ -17,19 +17,14 @@ from statesize.adapters.selection import NothingMeasuredError
 from statesize.io.files import digest
 from statesize.measurement.settings import Settings
 from statesize.models.digests import tokens_sha256
-from statesize.profiling.measuring import Layers, captured_mixers, measure_side_by_side
+from statesize.profiling.measuring import captured_mixers, measure_side_by_side
 from statesize.profiling.work import fitting_group, plan_work
 from statesize.texts.arguments import Given, axis_of, batch_of, counted
 
 
-def run_key(model: Mapping[str, object], settings: Settings, layers: object, reference: int | None) -> str:
+def run_key(model: Mapping[str, object], settings: Settings, reference: int | None) -> str:
     """A digest of everything but the input that a mixer's numbers depend on; `model` are its `model_facts`."""
-    parts = {
-        **model,
-        "settings": dataclasses.asdict(settings),
-        "layers": layers,
-        "reference": reference,
-    }
+    parts = {**model, "settings": dataclasses.asdict(settings), "reference": reference}
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=repr).encode()).hexdigest()
 
 
@@ -86,7 +81,6 @@ class SequenceWork:
     """A model that measures one sequence after another."""
 
     model: nn.Module
-    layers: Layers
     settings: Settings
     checking: CheckPolicy = field(default_factory=lambda: CheckPolicy("read"))
 
@@ -99,10 +93,10 @@ class SequenceWork:
 
     def _steps(self, request: SequenceTask) -> Iterator[MixerDone | SequenceDone]:
         sequence, given, checks = request.sequence, request.given, self.checking.for_run(self.model)
-        memory, mixes = self.settings.memory, dict(self.settings.mixes)
         captured = captured_mixers(
-            self.model, batch_of(given), self.layers, checks, sequence, memory=memory, mixes=mixes, axis=axis_of(given)
-        )
+            self.model, batch_of(given), self.settings.layers, checks, sequence,
+            memory=self.settings.memory, mixes=self.settings.mixes, axis=axis_of(given),
+        )  # fmt: skip
         total, names = len(captured.mixers), list[str]()
         for index, item in enumerate(captured):
             together, reason = fitting_group(item, len(given), self.settings)

@@ -10,6 +10,7 @@ from typing import Any, cast
 import numpy as np
 import safetensors.numpy
 import xarray as xr
+from numpy.typing import NDArray
 from safetensors import SafetensorError
 
 from statesize.adapters.observation import SHARED
@@ -62,7 +63,7 @@ def sequence_dataset(
         unit: sample.units,
         "position": np.array([0, *positions] if origin else positions, np.int64),
         "threshold": np.array(settings.tolerances, np.float64),
-        "relative_threshold": np.array(settings.relative_tolerances, np.float64),
+        "relative_threshold": np.array(settings.ratios, np.float64),
         "stratum": sample.strata,
     } | {name: np.array([value], np.float64) for name, value in zip(BY_SEQUENCE, differences, strict=True)}
     unknown = [np.nan] * len(sample.units)
@@ -153,11 +154,9 @@ class MixerRun:
 Reader = Callable[[str, int], xr.Dataset]
 
 
-def token_dataset(
-    sequences: Sequence[Given], tokenizer: AnyTokenizer | None, labels: Sequence[Sequence[str]] | None = None
-) -> xr.Dataset:
+def token_dataset(sequences: Sequence[Given], tokenizer: AnyTokenizer | None) -> xr.Dataset:
     """The root: token_ids, tokens, special (sequence, token) and length (sequence); special_tokens has ids by role."""
-    # Positions without token ids have -1, and their number as text, unless there are labels.
+    # Positions without token ids have -1, and their number as text.
     length = max(map(len, sequences))
     ids = np.full((len(sequences), length), -1, np.int64)
     for row, sequence in zip(ids, sequences, strict=True):
@@ -170,19 +169,22 @@ def token_dataset(
     dims = ("sequence", "token")
     texts = [[strings[int(key)] for key in row] for row in ids]
     for index, sequence in enumerate(sequences):
-        if labels is not None or ids_of(sequence) is None:
-            shown = map(str, range(len(sequence))) if labels is None else labels[index]
-            texts[index][: len(sequence)] = shown
+        if ids_of(sequence) is None:
+            texts[index][: len(sequence)] = map(str, range(len(sequence)))
     return xr.Dataset(
         {
             "token_ids": (dims, ids),
-            # A trailing NUL would be cut from a fixed-width string, so it is shown by its picture.
-            "tokens": (dims, np.array([[text.replace("\0", "␀") for text in row] for row in texts])),
+            "tokens": (dims, shown_texts(texts)),
             "special": (dims, np.isin(ids, sorted(marked))),
             "length": (("sequence",), np.array([len(sequence) for sequence in sequences])),
         },
         attrs={"special_tokens": roles},
     )
+
+
+def shown_texts(texts: Sequence[Sequence[str]]) -> NDArray[np.str_]:
+    """The texts of tokens as an array, in which a NUL, cut from the end of a string there, is shown by its picture."""
+    return np.array([[text.replace("\0", "␀") for text in row] for row in texts])
 
 
 def mixer_parts(run: MixerRun, lengths: Sequence[int], read: Reader, *, whole: bool) -> Iterator[xr.Dataset]:

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from statesize.adapters.forward import Forward
 from statesize.adapters.models.held import mapped
 from statesize.adapters.models.inputs import Inputs, Measured, measurable
-from statesize.errors import InputError
 
 # What tokenizers and collators return that says something of the text and is no part of what a model computes.
 _SAID_OF_TEXT = frozenset({"labels", "special_tokens_mask", "offset_mapping", "length"})
@@ -148,23 +147,3 @@ def beginning_of(given: Given, count: int) -> Given:
 def ids_of(given: Given) -> Tensor | None:
     """Token ids, (L,); None where the positions have none."""
     return given.ids if isinstance(given, Arguments) else given
-
-
-Labels: TypeAlias = Sequence[object] | Sequence[Sequence[object]] | None
-
-
-def position_labels(labels: Labels, sequences: Sequence[Given]) -> list[list[str]] | None:
-    """The texts of the positions of each sequence, of those for all sequences or for each; None without any."""
-    if labels is None:
-        return None
-    if not sequences:
-        raise InputError("labels must come with inputs that are known before they are measured. Give a list of inputs.")
-    each = all(isinstance(row, Sequence) and not isinstance(row, str) for row in labels)
-    rows = [list(map(str, cast("Sequence[object]", row))) for row in (labels if each else [labels] * len(sequences))]
-    lengths = [len(given) for given in sequences]
-    if [len(row) for row in rows] != lengths:
-        raise InputError(
-            f"labels must be one text for each position, {', '.join(map(str, lengths))} of them, got "
-            f"{', '.join(str(len(row)) for row in rows)}."
-        )
-    return rows

@@ -183,6 +183,15 @@ def bundled_sequences(tokenizer: AnyTokenizer) -> list[Tensor]:
     return [join_documents(tokenizer, documents, joined)[:LENGTH] for documents in bundled_texts()]
 
 
+def or_bundled(inputs: Inputs | None, tokenizer: AnyTokenizer | None) -> Inputs:
+    """The inputs, or the bundled documents where there are none."""
+    if inputs is not None:
+        return inputs
+    if tokenizer is None:
+        raise InputError("inputs must be token ids for a model without a tokenizer, got none. Give token ids, or both.")
+    return bundled_sequences(tokenizer)
+
+
 def _share_of_signs(documents: tuple[str, ...]) -> float:
     """How much of a text is neither letters, white space, nor what ends and parts sentences: much of a list or code."""
     text = "".join(documents)

@@ -160,7 +160,7 @@ class Measuring:
     squares: Flag = False
 
     def settings(self) -> Settings:
-        """The same, checked, without the layers."""
-        from statesize.measurement.settings import check_settings
+        """The same, checked."""
+        from statesize.measurement.settings import Settings
 
-        return check_settings(**{name: value for name, value in asdict(self).items() if name != "layers"})
+        return Settings(**asdict(self))

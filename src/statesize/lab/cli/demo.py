@@ -28,8 +28,9 @@ def demo(
     from statesize.cli.shared.printing import SCHEMA, print_json, profile_document, tell_page
     from statesize.cli.shared.summary import print_summary
     from statesize.lab import zoo
-    from statesize.profiling import profile
+    from statesize.measurement.settings import Settings
     from statesize.profiling.profile_run import profile_bar
+    from statesize.profiling.run import run_profile
     from statesize.report import check_report_path, write_report
     from statesize.texts.inputs import bundled_sequences
 
@@ -41,9 +42,10 @@ def demo(
             model, tokenizer = zoo.load(name)
             on_progress = profile_bar(bars, name, len(inputs))
             profiles.append(
-                profile(
+                run_profile(
                     model,
                     inputs,
+                    Settings(),
                     tokenizer=tokenizer,
                     name=name,
                     source={"kind": "bundled"},

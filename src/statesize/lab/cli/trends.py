@@ -64,7 +64,7 @@ def series(
         report_progress = trend_bar(bars, "measuring checkpoints", len(known))
         measured = series(
             checkpoints, read.ids, revisions=chosen, tokenizer=tokenizer, log=log, output=output, loading=options,
-            crew=crew, on_progress=report_progress, **asdict(measuring),
+            crew=crew, on_progress=report_progress, settings=measuring.settings(),
         )  # fmt: skip
     print_finding(measured, *_series_table(measured), 1, html, printing)
 
@@ -120,11 +120,8 @@ def length(
         html: File for a page.
         printing: What is printed.
 
-    Raises:
-        InputError: If the lengths are no numbers, or there are positions.
     """
     from statesize.cli.shared.table import print_finding
-    from statesize.errors import InputError
     from statesize.lab.trends.length import known_trained_length, length
     from statesize.lab.trends.series import trend_bar
     from statesize.models.load import load_model
@@ -132,9 +129,7 @@ def length(
     from statesize.texts.documents import vocabulary_size
 
     texts, measuring, loading = texts or Texts(), measuring or Measuring(), loading or Loading()
-    if (measuring.positions, measuring.stride, measuring.past) != (None, None, None):
-        raise InputError("positions, stride and past must be left out: the lengths say where the texts are cut.")
-    chosen = whole_numbers("lengths", lengths)
+    settings, chosen = measuring.settings(), whole_numbers("lengths", lengths)
     if html is not None:
         check_report_path(html)
     texts.check()
@@ -144,14 +139,12 @@ def length(
         texts, max_tokens=max(texts.max_tokens, excerpts * (max(chosen) + (measuring.future or max(chosen))))
     )
     ids = enough.read(loaded.tokenizer, printing, vocabulary_size(loaded.model)).ids if texts.any_chosen else None
-    left_out = ("positions", "stride", "past", "future")
-    options = {name: value for name, value in asdict(measuring).items() if name not in left_out}
     with printing.bars() as bars:
         report_progress = trend_bar(bars, f"measuring {loaded.name}", len(set(chosen)))
         known = trained_length or known_trained_length(loaded.model, model)
         result = length(
             loaded.model, ids, lengths=chosen, future=measuring.future, excerpts=excerpts, trained_length=known,
-            tokenizer=loaded.tokenizer, name=loaded.name, output=output, on_progress=report_progress, **options,
+            tokenizer=loaded.tokenizer, name=loaded.name, output=output, on_progress=report_progress, settings=settings,
         )  # fmt: skip
     print_finding(result, *_length_table(result), 1, html, printing)
 

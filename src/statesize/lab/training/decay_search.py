@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from statesize.adapters.capture import Capture, capture
 from statesize.adapters.models.inputs import Inputs
-from statesize.measurement.settings import check_settings
+from statesize.measurement.settings import Settings
 from statesize.profiling.measuring import measure_captured
 
 FORGETS_MORE: dict[str, float] = {
@@ -112,7 +112,7 @@ def utilisations(captures: Capture, names: set[str], relative_tolerance: float) 
         (measured,) = measure_captured(
             captured,
             np.arange(0, captured.units, -(-captured.units // _UNITS)),
-            check_settings((), (relative_tolerance,), positions, count_accuracy=0),
+            Settings(positions=positions, tolerances=(), relative_tolerances=(relative_tolerance,), count_accuracy=0),
             ("counts",),
         )
         counts = measured.relative_count

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
@@ -22,6 +22,7 @@ from statesize.lab.trends.growth import Growth
 from statesize.lab.trends.series import measured_point, trend_bar, trend_facts
 from statesize.lab.trends.sweep import SweepProgress, SweepRun, open_points
 from statesize.lab.trends.trend import SweepPoint, alike
+from statesize.measurement.settings import Settings
 from statesize.models.digests import tokens_sha256
 from statesize.models.load import load_model, model_facts, training_record
 from statesize.parallel.executor import SerialExecutor
@@ -44,7 +45,7 @@ def length(
     name: str | None = None,
     output: str | os.PathLike[str] | None = None,
     on_progress: Callable[[SweepProgress], None] | None = None,
-    **settings: Any,
+    settings: Settings | None = None,
 ) -> Growth:
     """Measure how the effective state-size (ESS) of each layer grows with the length of the context.
 
@@ -66,7 +67,7 @@ def length(
         name: As for `statesize.profile`.
         output: Folder in which finished lengths are kept; the same call after a crash goes on from there.
         on_progress: Called after each length, instead of a bar.
-        **settings: Other arguments of `statesize.profile`: layers, channels, seed and so on.
+        settings: What is measured of each layer, at the cuts; None takes `statesize.Settings()`.
 
     Returns:
         ESS at each length, with exponents.
@@ -83,7 +84,9 @@ def length(
     asked_for, excerpts = _lengths(lengths), require_count("excerpts", excerpts)
     if future is not None:
         future = require_count("future", future)
-    tokenizer = supported_tokenizer(tokenizer)
+    settings, tokenizer = settings or Settings(), supported_tokenizer(tokenizer)
+    if not settings.by_default or settings.past is not None:
+        raise InputError("positions, stride and past must be left out: the lengths say where the texts are cut.")
     source: str | None = None
     if isinstance(model, str):
         source, loaded = model, load_model(model, needs_tokenizer=tokenizer is None and inputs is None)
@@ -149,7 +152,7 @@ class LengthWork:
     model: nn.Module
     excerpts: tuple[Tensor, ...]
     future: int
-    settings: Mapping[str, Any]
+    settings: Settings
     begun: bool = False
 
     def inputs(self, context: int) -> list[Tensor]:
@@ -160,7 +163,7 @@ class LengthWork:
     def __call__(self, context: int) -> Iterator[SweepPoint]:
         """The point of a length."""
         inputs = self.inputs(context)
-        yield measured_point(self.model, inputs, self.settings, positions=[context], future=self.future)
+        yield measured_point(self.model, inputs, replace(self.settings, positions=(context,), future=self.future))
 
     @cached_property
     def _model(self) -> dict[str, Any]:
@@ -172,7 +175,7 @@ class LengthWork:
             self._model,
             tokens_sha256(self.inputs(context)),
             self.future,
-            dict(self.settings),
+            asdict(self.settings),
         ]
         return f"{context:09d}-{digest(json.dumps(facts, sort_keys=True, default=repr).encode())}"
 

@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias, cast
@@ -22,7 +22,7 @@ from statesize.lab.trends.checkpoints import Checkpoint, Log, content_sha256, fi
 from statesize.lab.trends.result import Series
 from statesize.lab.trends.sweep import SweepProgress, SweepRun, open_points
 from statesize.lab.trends.trend import SweepPoint, alike, point_of
-from statesize.measurement.settings import TOLERANCE_LADDER, check_settings
+from statesize.measurement.settings import Settings
 from statesize.models.digests import tokens_sha256
 from statesize.models.from_transformers import commit
 from statesize.models.load import load_model, load_tokenizer
@@ -48,7 +48,7 @@ def series(
     loading: Mapping[str, Any] | None = None,
     crew: Crew | None = None,
     on_progress: Callable[[SweepProgress], None] | None = None,
-    **settings: Any,
+    settings: Settings | None = None,
 ) -> Series:
     """Measure how the effective state-size (ESS) of each layer develops through the checkpoints of a training.
 
@@ -68,7 +68,7 @@ def series(
         loading: What `load_model` takes beside name and revision: device, dtype and so on.
         crew: Gives what runs the work; None takes this process.
         on_progress: Called after each checkpoint, instead of a bar.
-        **settings: Other arguments of `statesize.profile`: layers, channels, positions and so on.
+        settings: What is measured of each layer; None takes `statesize.Settings()`.
 
     Returns:
         The series.
@@ -87,6 +87,7 @@ def series(
     if inputs is None or isinstance(inputs, str | Path):
         tokenizer = tokenizer or first_tokenizer(known, options)
     ids = tuple(sequences(bundled_sequences(cast("Any", tokenizer)) if inputs is None else inputs, tokenizer)[0])
+    settings = settings or Settings()
     work = CheckpointWork(ids, vocabulary_sha256(tokenizer), options, settings)
     folder, bars = None if output is None else Path(output), Bars(on_progress is not None, lines=False)
     with open_points(folder) as parts, bars:
@@ -120,7 +121,7 @@ class CheckpointWork:
     sequences: tuple[Tensor, ...]
     vocabulary: str | None
     loading: dict[str, Any]
-    settings: dict[str, Any]
+    settings: Settings
 
     def __call__(self, checkpoint: Checkpoint) -> Iterator[SweepPoint]:
         """The point of a checkpoint."""
@@ -132,7 +133,7 @@ class CheckpointWork:
         if size is not None and largest >= size:
             raise ModelError(f"It has {size} tokens, and the texts hold the id {largest}.")
         texts = list(self.sequences)
-        yield measured_point(loaded.model, texts, self.settings, name=checkpoint.name)
+        yield measured_point(loaded.model, texts, self.settings)
 
     def key(self, checkpoint: Checkpoint) -> str:
         """A digest of all that a checkpoint's numbers depend on, as far as it is known before it is loaded."""
@@ -143,7 +144,7 @@ class CheckpointWork:
             "model": content_sha256(checkpoint.folder) if checkpoint.folder else named,
             "tokens": tokens_sha256(self.sequences),
             "loading": self.loading,
-            "asked": self.settings,
+            "asked": asdict(self.settings),
             "threads": torch.get_num_threads(),
             "versions": installed("torch", "numpy"),
         }
@@ -159,11 +160,11 @@ def vocabulary_sha256(tokenizer: AnyTokenizer | None) -> str | None:
     return hashlib.sha256(json.dumps(sorted(vocabulary.items())).encode()).hexdigest()
 
 
-def trend_facts(sequences: Sequence[Tensor], settings: Mapping[str, Any]) -> dict[str, Any]:
+def trend_facts(sequences: Sequence[Tensor], settings: Settings) -> dict[str, Any]:
     """What a result keeps of how it was made."""
     return {
         "tokens_sha256": tokens_sha256(sequences),
-        "asked": json.loads(json.dumps(settings, default=str)),
+        "asked": json.loads(json.dumps(asdict(settings), default=str)),
         "versions": installed("torch", "numpy"),
     }
 
@@ -204,16 +205,11 @@ def _same(work: CheckpointWork) -> CheckpointWork:
     return work
 
 
-_OF_RUNS = ("tokenizer", "axis", "labels", "layers", "output", "name", "source")
-"""Arguments of `profile` that are no settings of what is measured."""
-
-
-def measured_point(model: nn.Module, texts: list[Tensor], settings: Mapping[str, Any], **fixed: Any) -> SweepPoint:
+def measured_point(model: nn.Module, texts: list[Tensor], settings: Settings) -> SweepPoint:
     """The point of a model, at one tolerance unless several are requested, because it holds the first alone."""
-    chosen: dict[str, Any] = {"relative_tolerances": TOLERANCE_LADDER[:1], **settings, **fixed}
-    run = {name: chosen.pop(name) for name in _OF_RUNS if name in chosen}
+    settings = replace(settings, relative_tolerances=settings.ratios)
     # Without the warning of `profile`: what is skipped stands in the point.
-    return point_of(run_profile(model, texts, check_settings(**chosen), on_progress=silent, **run))
+    return point_of(run_profile(model, texts, settings, on_progress=silent))
 
 
 def silent(progress: object) -> None:

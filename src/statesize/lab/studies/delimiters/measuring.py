@@ -13,7 +13,7 @@ from torch import nn
 from statesize.adapters import Captured
 from statesize.lab.studies.delimiters.sequences import Aligned, Windows
 from statesize.measurement.metrics import entropy_ess, tolerance_ess
-from statesize.measurement.settings import check_settings
+from statesize.measurement.settings import Settings
 from statesize.measurement.statistics import draw
 from statesize.profiling.measuring import captured_mixers, measure_captured
 
@@ -79,7 +79,7 @@ def _measured(
     references: NDArray[np.bool_],
     windows: Windows,
 ) -> dict[str, NDArray[np.float32]]:
-    settings = check_settings((), (), positions.tolist(), past=windows.past, future=windows.future)
+    settings = Settings(positions=positions.tolist(), past=windows.past, future=windows.future)
     (measurement,) = measure_captured(item, units, settings, ("values",))
     values = measurement.values
     assert values is not None  # noqa: S101

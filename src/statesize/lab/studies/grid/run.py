@@ -22,7 +22,7 @@ from statesize.lab.studies.grid.user_code import blamed, user_classes
 from statesize.lab.training.loop import train_in_memory
 from statesize.lab.training.step import DivergenceError, evaluate
 from statesize.measurement.metrics import utilisation
-from statesize.measurement.settings import check_settings
+from statesize.measurement.settings import Settings
 from statesize.parallel.threads import one_torch_thread
 from statesize.profiling.measuring import captured_mixers, measure_captured
 from statesize.version import __version__
@@ -172,9 +172,10 @@ def _of_mixers(mixers: list[dict[str, float]], measuring: RunMeasurements) -> di
 
 def _of_mixer(captured: Captured, measuring: RunMeasurements) -> dict[str, float]:
     # All accuracies are stated, as tables of studies must not change with the defaults of `measure`.
-    settings = check_settings(
-        measuring.tolerances, measuring.relative_tolerances, count_accuracy=0, entropy_accuracy=2e-4
-    )
+    settings = Settings(
+        tolerances=measuring.tolerances, relative_tolerances=measuring.relative_tolerances,
+        count_accuracy=0, entropy_accuracy=2e-4,
+    )  # fmt: skip
     units = np.arange(captured.units)
     (measurement,) = measure_captured(captured, units, settings)
     # None only where fewer outputs are requested.
