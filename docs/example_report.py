@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
-from statesize import profile
+from statesize import Settings
 from statesize.lab import zoo
 from statesize.lab.tasks.language.text import encode
+from statesize.profiling.run import run_profile
 from statesize.report import write_report
 
 LENGTH = 160
@@ -17,6 +18,6 @@ def write_example_report(path: Path) -> None:
         model, tokenizer = zoo.load(name)
         short = [document for document in zoo.documents() if len(encode([document], tokenizer)) < LENGTH // 2]
         ids = encode(short[:6], tokenizer)[:LENGTH]
-        settings = {"stride": 2, "source": {"kind": "bundled"}}
-        profiles.append(profile(model, ids, tokenizer=tokenizer, name=name, **settings))
+        run = {"tokenizer": tokenizer, "name": name, "source": {"kind": "bundled"}}
+        profiles.append(run_profile(model, ids, Settings(stride=2), **run))
     write_report(profiles, path)

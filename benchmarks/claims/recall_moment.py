@@ -28,6 +28,7 @@ from statesize.lab.studies.verdicts import Claim
 from statesize.lab.tasks import MQAR
 from statesize.lab.training import TrainingConfig, train
 from statesize.lab.trends.series import series
+from statesize.measurement.settings import Settings
 
 MIXERS, SEEDS = ("gla", "la", "sa"), range(100, 110)
 PAIRS, EVERY = 6, 10
@@ -65,7 +66,7 @@ def one_run(mixer: str, seed: int) -> dict[str, Any]:
     texts = TASK.sample(8, torch.Generator().manual_seed(10**6 + seed))[0]
     with tempfile.TemporaryDirectory() as folder:
         train(model, TASK, config, folder, keep_every=EVERY)
-        found = series(folder, texts, positions=[2 * PAIRS], on_progress=lambda progress: None)
+        found = series(folder, texts, settings=Settings(positions=[2 * PAIRS]), on_progress=lambda progress: None)
     accuracy = dict(found.log["held out accuracy"])
     means = {metric: [round(value, 5) for value in found.means(metric=metric).tolist()] for metric in METRICS}
     # Before the first step a model guesses.

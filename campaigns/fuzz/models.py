@@ -77,7 +77,7 @@ def profile_call(source: Source) -> Call:
     refusal = "maybe" if doubtful and good else "never" if good else "always"
     about = f"{function.__name__} {pattern} {ids!r:.80} {options}"
     names = (*_NAMES, *options)
-    return Call(lambda: function(model(pattern), ids, **options), check, refusal, names, about)
+    return Call(lambda: function(model(pattern), ids, settings=ss.Settings(**options)), check, refusal, names, about)
 
 
 def _wrong_profile(found: ss.Profile, pattern: str, ids: torch.Tensor) -> list[str]:

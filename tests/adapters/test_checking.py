@@ -9,6 +9,7 @@ from torch import nn
 
 from statesize.adapters import CheckPolicy
 from statesize.integrations.probe import Probe, Probing
+from statesize.measurement.settings import Settings
 from statesize.profiling import profile
 
 
@@ -33,7 +34,7 @@ def counted():
 
 def test_a_probe_runs_the_unaltered_model_at_its_first_reading(counted):
     model, runs = counted
-    probing = Probing(Probe(token_ids(1), every=1, share=math.inf, positions=2))
+    probing = Probing(Probe(token_ids(1), every=1, share=math.inf, settings=Settings(positions=2)))
     found = [len(runs) for step in range(2) if probing.step(model, step) is not None]
     assert found == [3, 4]
 

@@ -230,8 +230,9 @@ def test_the_part_that_is_named_is_what_t_acts_on():
     model = nn.Sequential(nn.Embedding(30, 8), Gated())
     (by_product,) = ss.capture(model, TOKENS)
     (by_pattern,) = ss.capture(model, TOKENS, mixes={"1*": "value"})
-    profile = ss.profile(model, TOKENS, mixes={"1": "value"})
-    assert (profile.mixer("1").sizes["channel"], ss.plan(model, TOKENS, mixes={"1": "value"}).mixers[0].units) == (8, 8)
+    settings = ss.Settings(mixes={"1": "value"})
+    measured, planned = ss.profile(model, TOKENS, settings=settings), ss.plan(model, TOKENS, settings=settings)
+    assert (measured.mixer("1").sizes["channel"], planned.mixers[0].units) == (8, 8)
     model[1].mixes = "value"
     (by_value,) = ss.capture(model, TOKENS)
     assert (by_product.units, by_value.units, by_pattern.units) == (1, 8, 8)
@@ -251,9 +252,9 @@ def test_a_named_part_must_be_there_and_be_mixed_linearly():
     ):
         list(ss.capture(model, TOKENS, mixes={"2": "value"}))
     with pytest.raises(InputError, match="mixes must be names of modules with the name of a part each, got "):
-        ss.profile(model, TOKENS, mixes={"1": 3})
+        ss.profile(model, TOKENS, settings=ss.Settings(mixes={"1": 3}))
     with pytest.raises(InputError, match="mixes must be names of modules with the name of a part each, got '1'"):
-        ss.profile(model, TOKENS, mixes="1")
+        ss.profile(model, TOKENS, settings=ss.Settings(mixes="1"))
     model = model_of(lambda entering: entering.cummax(1)[0])
     model[1].mixes = "enter"
     message = (

@@ -14,6 +14,7 @@ from pyarrow import parquet
 
 from statesize.cli import main
 from statesize.lab import zoo
+from statesize.measurement.settings import Settings
 from statesize.profiling import TOLERANCE_LADDER, Profile, profile
 from statesize.texts import tokens
 from statesize.texts.tokens import encode, join_documents
@@ -74,7 +75,7 @@ def test_short_texts_are_measured_at_many_tolerances_as_from_python(
     assert main(command) == 0
     found = json.loads(capsys.readouterr().out)["relative_tolerances"]
     assert len(found) == tolerances
-    python = profile(str(checkpoint), [[1] * tokens], stride=500)
+    python = profile(str(checkpoint), [[1] * tokens], settings=Settings(stride=500))
     assert python.attributes["relative_tolerances"] == found
 
 

@@ -17,6 +17,7 @@ from statesize.integrations.probe import RECORD, Probe
 from statesize.integrations.regularisation import mixer_calls
 from statesize.lab.mixers import LanguageModel, ModelConfig
 from statesize.lab.training import Regularisation
+from statesize.measurement.settings import Settings
 
 pytestmark = pytest.mark.filterwarnings("ignore:The number of training batches")
 
@@ -99,7 +100,8 @@ def test_a_step_without_a_penalty_is_told_once_and_ends_no_training(tmp_path, ca
 
 
 def state_size(every=2):
-    return StateSizeCallback(Probe(texts(2), every=every, share=math.inf, positions=4), module="model")
+    probe = Probe(texts(2), every=every, share=math.inf, settings=Settings(positions=4))
+    return StateSizeCallback(probe, module="model")
 
 
 @pytest.mark.parametrize("accumulation", [1, 2])
@@ -131,7 +133,7 @@ class Two(Causal):
     ],
 )
 def test_a_part_that_is_not_there_is_told_once_and_ends_no_training(module, part, cause, tmp_path, caplog):
-    callback = StateSizeCallback(Probe(texts(2), every=1, share=math.inf, positions=4), module=part)
+    callback = StateSizeCallback(Probe(texts(2), every=1, share=math.inf, settings=Settings(positions=4)), module=part)
     with caplog.at_level(logging.WARNING, logger="statesize"):
         trainer = fit(module(), texts(8), tmp_path, [callback])
     assert trainer.global_step == 4
@@ -140,7 +142,7 @@ def test_a_part_that_is_not_there_is_told_once_and_ends_no_training(module, part
 
 
 def test_a_module_without_forward_is_measured_by_its_only_part(tmp_path):
-    callback = StateSizeCallback(Probe(texts(2), every=2, share=math.inf, positions=4))
+    callback = StateSizeCallback(Probe(texts(2), every=2, share=math.inf, settings=Settings(positions=4)))
     fit(Causal(), texts(8), tmp_path, [callback])
     assert [json.loads(line)["step"] for line in (tmp_path / RECORD).read_text().splitlines()] == [2, 4]
 

@@ -25,6 +25,7 @@ from statesize.integrations.probe import (
     append_reading,
 )
 from statesize.lab.mixers import LanguageModel, ModelConfig
+from statesize.measurement.settings import Settings
 
 TEXTS = torch.randint(32, (2, 20), generator=torch.Generator().manual_seed(1))
 
@@ -36,7 +37,7 @@ def model_of(mixer="gla", heads=4, key_size=4):
 
 def test_a_reading_is_what_a_profile_says():
     model = model_of()
-    probing = Probing(Probe(TEXTS, every=1, share=math.inf, positions=8))
+    probing = Probing(Probe(TEXTS, every=1, share=math.inf, settings=Settings(positions=8)))
     found = probing.step(model, 1)
     profile = statesize.profile(model, TEXTS, positions=8, channels="all")
     expected = statesize.compare([profile]).models[0]
@@ -49,7 +50,7 @@ def test_a_reading_is_what_a_profile_says():
 
 
 def test_a_probe_measures_when_it_is_asked():
-    model, probe = model_of(), Probe(TEXTS, every=1000, share=1e-9, positions=8)
+    model, probe = model_of(), Probe(TEXTS, every=1000, share=1e-9, settings=Settings(positions=8))
     found = probe.measure(model)
     xr.testing.assert_identical(
         found.mixer("layers.1.mixer"),
@@ -60,19 +61,19 @@ def test_a_probe_measures_when_it_is_asked():
 
 
 def test_readings_come_every_so_many_steps():
-    probing, model = Probing(Probe(TEXTS, every=3, share=math.inf, positions=2)), model_of()
+    probing, model = Probing(Probe(TEXTS, every=3, share=math.inf, settings=Settings(positions=2))), model_of()
     assert [step for step in range(1, 10) if probing.step(model, step)] == [3, 6, 9]
 
 
 def test_without_time_the_first_reading_is_the_only_one_and_has_the_fewest_heads():
-    probing, model = Probing(Probe(TEXTS, every=1, share=1e-9, positions=2)), model_of()
+    probing, model = Probing(Probe(TEXTS, every=1, share=1e-9, settings=Settings(positions=2))), model_of()
     found = [probing.step(model, step) for step in range(1, 6)]
     assert found[0]["statesize/heads"] == 2
     assert found[1:] == [None] * 4
 
 
 def test_a_reading_that_did_not_fit_is_made_up_for_at_a_step_that_is_not_due():
-    probing, model = Probing(Probe(TEXTS, every=4, share=0.5, positions=2)), model_of()
+    probing, model = Probing(Probe(TEXTS, every=4, share=0.5, settings=Settings(positions=2))), model_of()
     assert probing.step(model, 4)
     probing._spent += 1e6
     assert probing.step(model, 8) is None
@@ -107,7 +108,7 @@ def test_the_model_and_random_states_are_as_before():
 
 
 def test_a_training_that_diverged_goes_on_and_is_told_of_once(caplog):
-    probing, model = Probing(Probe(TEXTS, every=1, share=math.inf, positions=2)), model_of()
+    probing, model = Probing(Probe(TEXTS, every=1, share=math.inf, settings=Settings(positions=2))), model_of()
     weights = copy.deepcopy(model.state_dict())
     assert probing.step(model, 1)
     for first in (2, 5):
@@ -143,7 +144,7 @@ def test_what_cannot_be_measured_is_told_once_and_ends_no_training(model, cause,
 
 
 def test_what_cannot_be_measured_is_tried_again_within_its_share_of_the_time(caplog):
-    probing = Probing(Probe(TEXTS, every=1, share=1e-9, positions=2))
+    probing = Probing(Probe(TEXTS, every=1, share=1e-9, settings=Settings(positions=2)))
     assert probing.step(Failing(), 1) is None
     spent = probing._spent
     assert probing.step(model_of(), 2) is None
@@ -158,13 +159,13 @@ def test_a_probe_is_checked_before_a_training():
     with pytest.raises(InputError, match="every must be"):
         Probe(TEXTS, every=0)
     with pytest.raises(InputError, match="positions"):
-        Probe(TEXTS, positions=0)
+        Probe(TEXTS, settings=Settings(positions=0))
     with pytest.raises(InputError, match="token"):
         Probe("text without a tokenizer")
 
 
 def test_a_probe_serves_several_trainings_also_from_an_iterator():
-    probe, model = Probe(iter(TEXTS), every=1, share=math.inf, positions=2), model_of()
+    probe, model = Probe(iter(TEXTS), every=1, share=math.inf, settings=Settings(positions=2)), model_of()
     found = [Probing(probe).step(model, 1) for _ in range(2)]
     assert found[0]["statesize/heads"] == 4
     assert found[0]["statesize/total_ess"] == found[1]["statesize/total_ess"]

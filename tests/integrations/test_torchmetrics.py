@@ -14,6 +14,7 @@ pytest.importorskip("torchmetrics")
 import statesize
 from statesize.integrations.torchmetrics import StateSizeMetric
 from statesize.lab import zoo
+from statesize.measurement.settings import Settings
 
 TEXTS = torch.randint(3, 200, (3, 16), generator=torch.Generator().manual_seed(2))
 
@@ -23,12 +24,13 @@ import json, sys
 import torch
 import torch.distributed
 from statesize.lab import zoo
+from statesize import Settings
 from statesize.integrations.torchmetrics import StateSizeMetric
 
 torch.set_num_threads(1)
 rank, meeting, texts = int(sys.argv[1]), sys.argv[2], json.loads(sys.argv[3])
 torch.distributed.init_process_group("gloo", init_method="file://" + meeting, rank=rank, world_size=2)
-metric = StateSizeMetric(positions=5, channels=2)
+metric = StateSizeMetric(Settings(positions=5, channels=2))
 for text in texts:
     metric.update(zoo.load("gla")[0], torch.tensor([text]))
 print(json.dumps({name: value.item() for name, value in metric.compute().items()}))
@@ -42,7 +44,7 @@ def numbers(metric):
 
 
 def whole(**settings):
-    metric = StateSizeMetric(**settings)
+    metric = StateSizeMetric(Settings(**settings))
     metric.update(zoo.load("gla")[0], TEXTS)
     return numbers(metric)
 
@@ -59,7 +61,7 @@ def test_it_is_what_a_profile_says():
 def test_shares_of_a_state_and_of_a_ceiling():
     texts = torch.randint(3, 200, (2, 80), generator=torch.Generator().manual_seed(3))
     for name, of, other in (("gla", "state", "ceiling"), ("sa", "ceiling", "state")):
-        model, metric = zoo.load(name)[0], StateSizeMetric(positions=7)
+        model, metric = zoo.load(name)[0], StateSizeMetric(Settings(positions=7))
         metric.update(model, texts)
         expected = statesize.compare([statesize.profile(model, texts, positions=7)]).models[0]
         found = numbers(metric)
@@ -69,7 +71,7 @@ def test_shares_of_a_state_and_of_a_ceiling():
 
 def test_batches_and_merged_metrics_weigh_sequences_alike_and_reset_forgets():
     model = zoo.load("gla")[0]
-    parts = [StateSizeMetric(positions=5), StateSizeMetric(positions=5)]
+    parts = [StateSizeMetric(Settings(positions=5)), StateSizeMetric(Settings(positions=5))]
     parts[0].update(model, TEXTS[:2])
     parts[1].update(model, TEXTS[2:])
     parts[0].merge_state(parts[1])

@@ -15,6 +15,7 @@ from statesize.integrations.regularisation import mixer_calls
 from statesize.integrations.transformers import RegularisationCallback, StateSizeCallback
 from statesize.lab.mixers import LanguageModel, ModelConfig
 from statesize.lab.training import Regularisation
+from statesize.measurement.settings import Settings
 
 # Everything, so that nothing depends on the draws.
 EVERYTHING = {"sequences": 99, "units": 999, "positions": 99}
@@ -147,7 +148,7 @@ def test_a_training_whose_penalty_is_never_added_does_not_begin(tmp_path):
 
 def probe(**changes):
     tokens = torch.randint(3, 60, (2, 12), generator=torch.Generator().manual_seed(8))
-    return Probe(tokens, **{"every": 2, "share": math.inf, "positions": 4, **changes})
+    return Probe(tokens, **{"every": 2, "share": math.inf, "settings": Settings(positions=4), **changes})
 
 
 def read(given, folder, **changes):

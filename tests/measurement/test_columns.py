@@ -11,6 +11,7 @@ from statesize import Convolution, Dense, Recurrence, SoftmaxAttention, capture,
 from statesize.errors import InputError
 from statesize.lab.mixers import LanguageModel, ModelConfig
 from statesize.measurement.columns import MARKED, few_cuts, sinks
+from statesize.measurement.settings import Settings
 from statesize.profiling import profile
 
 LENGTH = 40
@@ -136,7 +137,7 @@ def test_variants_in_a_profile_are_those_of_the_weighted_dense_operator(mixer, w
     torch.manual_seed(3)
     model = LanguageModel(ModelConfig(mixer, vocabulary_size=11, width=8, heads=2, key_size=4, layers=1)).double()
     ids = torch.randint(0, 11, (1, 21), generator=torch.Generator().manual_seed(4))
-    result = profile(model, ids, weights=weights, skip_first=skip_first, squares=squares)
+    result = profile(model, ids, settings=Settings(weights=weights, skip_first=skip_first, squares=squares))
     (item,) = capture(model, ids)
     operator = item.operator
     w = torch.ones(1, item.units, 21, dtype=torch.float64)

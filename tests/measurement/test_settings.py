@@ -5,11 +5,11 @@ import pytest
 import torch
 
 from statesize.errors import InputError
-from statesize.measurement.settings import EVENLY_SPREAD, LONGEST_WHOLE, check_settings
+from statesize.measurement.settings import EVENLY_SPREAD, LONGEST_WHOLE, Settings
 
 
 def positions_of(positions):
-    return check_settings((1e-3,), (1e-2,), positions, "auto").positions
+    return Settings(positions=positions).positions
 
 
 @pytest.mark.parametrize("given", [2, np.int64(2), torch.tensor(2)], ids=repr)
@@ -35,7 +35,7 @@ def test_wrong_positions(given):
 
 
 def test_thresholds_become_numbers():
-    settings = check_settings(np.array([1e-3, 1e-1]), torch.tensor([0.5, 0.25]), None, "auto")
+    settings = Settings(tolerances=np.array([1e-3, 1e-1]), relative_tolerances=torch.tensor([0.5, 0.25]))
     assert settings.tolerances == (1e-3, 1e-1)
     assert settings.relative_tolerances == (0.5, 0.25)
     assert {type(threshold) for threshold in settings.tolerances} == {float}
@@ -43,19 +43,18 @@ def test_thresholds_become_numbers():
 
 @pytest.mark.parametrize(("longest", "tolerances"), [(1024, 10), (1025, 1), (None, 1)])
 def test_short_texts_have_the_tolerances_of_a_report(longest, tolerances):
-    settings = check_settings().for_texts(longest)
+    settings = Settings().for_texts(longest)
     assert len(set(settings.relative_tolerances)) == len(settings.relative_tolerances) == tolerances
     assert settings.relative_tolerances[0] == 0.01
     assert settings.for_texts(longest) == settings
-    assert check_settings(relative_tolerances=(0.5,)).for_texts(longest).relative_tolerances == (0.5,)
+    assert Settings(relative_tolerances=(0.5,)).for_texts(longest).relative_tolerances == (0.5,)
 
 
 @pytest.mark.parametrize("name", ["tolerances", "relative_tolerances"])
 @pytest.mark.parametrize("given", [1e-3, "a", ["1e-3"], [None], [[1e-3]], [-1.0], [float("nan")]], ids=repr)
 def test_wrong_thresholds(name, given):
-    arguments = {"tolerances": (1e-3,), "relative_tolerances": (1e-2,), name: given}
     with pytest.raises(InputError, match=f"^{name} "):
-        check_settings(**arguments, positions=None, engine="auto")
+        Settings(**{name: given})
 
 
 @pytest.mark.parametrize(
@@ -64,37 +63,37 @@ def test_wrong_thresholds(name, given):
     ids=repr,
 )
 def test_memory(given, expected):
-    assert check_settings(memory=given).memory == expected
+    assert Settings(memory=given).memory == expected
 
 
 @pytest.mark.parametrize("given", [0, -1, 2.5, True, None, "", "GB", "4 XB", "-4GB", "4GB4", [4]], ids=repr)
 def test_wrong_memory(given):
     with pytest.raises(InputError, match=r"^memory must be .*got "):
-        check_settings(memory=given)
+        Settings(memory=given)
 
 
 @pytest.mark.parametrize("name", ["stride", "past", "future", "channels"])
 @pytest.mark.parametrize("given", [0, -1, 1.5, "many", True, [1], np.array([])], ids=repr)
 def test_wrong_numbers(name, given):
     with pytest.raises(InputError, match=rf"^{name} must be .*got "):
-        check_settings(**{name: given})
+        Settings(**{name: given})
 
 
 @pytest.mark.parametrize("given", [-0.1, 1, 1.0, True, "0.1", float("nan")], ids=repr)
 def test_wrong_count_accuracy(given):
     with pytest.raises(InputError, match=r"^count_accuracy must be .*got "):
-        check_settings(count_accuracy=given)
+        Settings(count_accuracy=given)
 
 
 @pytest.mark.parametrize("given", [-1, 0.5, None, "a"], ids=repr)
 def test_wrong_seed(given):
     with pytest.raises(InputError, match=r"^seed must be a whole number of at least 0, got "):
-        check_settings(seed=given)
+        Settings(seed=given)
 
 
 def test_positions_and_stride_exclude_each_other():
     with pytest.raises(InputError, match="stride must be left out where positions are given"):
-        check_settings(positions=3, stride=2)
+        Settings(positions=3, stride=2)
 
 
 @pytest.mark.parametrize(
@@ -115,7 +114,7 @@ def test_positions_and_stride_exclude_each_other():
     ],
 )
 def test_positions_of_a_sequence(options, length, expected):
-    cut = check_settings(**options).cut(length)
+    cut = Settings(**options).cut(length)
     assert (None if cut is None else cut.positions) == expected
 
 
@@ -123,15 +122,15 @@ def test_windows_that_fit_nowhere():
     with pytest.raises(
         InputError, match=r"past and future must fit into the longest .* 6 tokens, got past=4 and future=3"
     ):
-        check_settings(past=4, future=3).check_reach(6)
-    check_settings(past=3, future=3).check_reach(6)
+        Settings(past=4, future=3).check_reach(6)
+    Settings(past=3, future=3).check_reach(6)
 
 
 def test_long_sequences_are_measured_at_some_positions_unless_all_are_asked_for():
     long = LONGEST_WHOLE + 1
 
     def measured(length=long, **asked):
-        return len(check_settings(**asked).cut(length).positions)
+        return len(Settings(**asked).cut(length).positions)
 
     assert measured(LONGEST_WHOLE) == LONGEST_WHOLE - 1
     assert measured() == EVENLY_SPREAD

@@ -16,8 +16,10 @@ import statesize as ss
 from statesize.errors import FileError, InputError, ModelError
 from statesize.lab import zoo
 from statesize.lab.mixers import LanguageModel, ModelConfig, save_checkpoint
+from statesize.measurement.settings import Settings
 from statesize.models.load import load_model, load_model_facts, load_tokenizer
 from statesize.profiling import profile
+from statesize.profiling.run import run_profile
 
 
 @pytest.fixture(autouse=True)
@@ -63,7 +65,8 @@ def test_a_folder_of_transformers(tmp_path, stored, asked, held):
     assert {parameter.dtype for parameter in loaded.model.parameters()} == {held}
     expected = tiny_llama().to(stored).to(held).state_dict()
     torch.testing.assert_close(loaded.model.state_dict(), expected, rtol=0, atol=0)
-    result = profile(loaded.model, ["a state of its past"], tokenizer=loaded.tokenizer, source=loaded.source)
+    source = {"source": loaded.source, "tokenizer": loaded.tokenizer}
+    result = run_profile(loaded.model, ["a state of its past"], Settings(), **source)
     assert result.attributes["source"] == {"kind": "folder"} | weights
     first, second = result.summary_rows()
     assert (first["kind"], first["units"], second["layer"]) == ("attention", 4, "model.layers.1.self_attn")

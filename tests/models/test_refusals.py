@@ -11,7 +11,7 @@ from statesize.adapters import capture
 from statesize.cli.shared.printing import profile_document
 from statesize.cli.shared.summary import print_summary
 from statesize.errors import ModelError, StatesizeWarning
-from statesize.measurement.settings import check_settings
+from statesize.measurement.settings import Settings
 from statesize.profiling import plan, profile
 from statesize.profiling.sequences import SequenceTask, SequenceWork
 
@@ -121,7 +121,7 @@ def test_one_that_fails_when_it_runs_again_is_skipped():
 
 def test_the_end_of_a_sequence_says_what_its_iterator_refused():
     model = tiny("llama")
-    steps = SequenceWork(model, None, check_settings())(SequenceTask(0, token_ids(1)[0], "", 23))
+    steps = SequenceWork(model, Settings())(SequenceTask(0, token_ids(1)[0], "", 23))
     first = next(steps)
     assert (first.index, first.mixers, first.name) == (0, 2, "model.layers.0.self_attn")
     changed(model)

@@ -7,7 +7,8 @@ from oracles.comparing import DIFFERENT, IDENTICAL, compare_profiles, compare_ro
 
 from statesize.lab.mixers import LanguageModel, ModelConfig
 from statesize.lab.studies.grid.executors import run_here
-from statesize.profiling import profile
+from statesize.measurement.settings import Settings
+from statesize.profiling import RayCluster, profile
 
 PATTERNS = ("sa,gla", "s6,la", "s4d,hyena", "gla-s6,wla")
 
@@ -77,12 +78,12 @@ def test_processes_on_ray_give_a_profile_within_the_bounds(tmp_path):
 
     from statesize.models.load import load_model
     from statesize.parallel.ray_session import ray_session
-    from statesize.profiling.on_ray import profile_on_ray
+    from statesize.profiling.on_ray import run_on_ray
 
     sequences = [list(range(40, 80)), list(range(30)), list(range(7, 39)), list(range(3, 43))]
     load = partial(load_model, "gla")
     here = profile(load().model, sequences)
     with ray_session():
-        made = [profile_on_ray(load, sequences, cpus=cpus) for cpus in (1, 2)]
+        made = [run_on_ray(load, sequences, Settings(), RayCluster(cpus=cpus)) for cpus in (1, 2)]
     assert verdicts(here, made[0]) == {IDENTICAL}
     assert DIFFERENT not in verdicts(here, made[1])

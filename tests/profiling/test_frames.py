@@ -186,10 +186,12 @@ def test_positions_are_labelled_by_number_or_by_the_caller_s_texts(tmp_path):
     profile = ss.profile(model, inputs)
     assert profile.tokens["tokens"].values.tolist() == [list(map(str, range(LENGTH)))] * 2
     assert (profile.tokens["token_ids"].values == -1).all()
-    named = ss.profile(model, inputs, labels=[f"{at / 10} s" for at in range(LENGTH)], output=tmp_path / "named")
+    named = profile.labelled([f"{at / 10} s" for at in range(LENGTH)])
     assert named.ess(1).columns[3] == (3, "0.3 s")
     assert named.summary().equals(profile.summary())
-    each = ss.profile(model, inputs, labels=[range(LENGTH), ["a"] * LENGTH], output=tmp_path / "named")
+    each = profile.labelled([range(LENGTH), ["a"] * LENGTH])
+    each.save(tmp_path / "named")
+    assert ss.Profile.load(tmp_path / "named").ess(1).columns[3] == (3, "a")
     assert each.tokens["tokens"].values[:, 0].tolist() == ["0", "a"]
     page = profile.to_html(tmp_path / "page.html").read_text()
     assert f"2 sequences of {LENGTH} positions" in page
@@ -198,11 +200,10 @@ def test_positions_are_labelled_by_number_or_by_the_caller_s_texts(tmp_path):
 
 def test_labels_of_tokens_and_of_other_numbers_of_positions():
     model, ids = attention_model("llama"), token_ids(1, 8)
-    assert ss.profile(model, ids, labels="ACGTACGT").ess().columns[2] == (2, "G")
+    profile = ss.profile(model, iter([ids]))
+    assert profile.labelled("ACGTACGT").ess().columns[2] == (2, "G")
     with pytest.raises(InputError, match="labels must be one text for each position, 8 of them, got 7"):
-        ss.profile(model, ids, labels="ACGTACG")
-    with pytest.raises(InputError, match="labels must come with inputs that are known before"):
-        ss.profile(model, iter([ids]), labels="ACGTACGT")
+        profile.labelled("ACGTACG")
 
 
 def test_a_mapping_is_handed_to_the_model_as_it_is():

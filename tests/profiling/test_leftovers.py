@@ -18,7 +18,13 @@ MODELS = {
     "llama": lambda: attention_model("llama"),
     "mamba2": lambda: tiny_model("mamba2"),
 }
-CALLS = ({"positions": 4}, {"engine": "dense"}, {"past": 6, "future": 6}, {"layers": ["no such layer"]}, {"fail": True})
+CALLS = (
+    {"positions": 4},
+    {"settings": ss.Settings(engine="dense")},
+    {"settings": ss.Settings(past=6, future=6)},
+    {"layers": ["no such layer"]},
+    {"fail": True},
+)
 
 
 def held():

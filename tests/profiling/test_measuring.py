@@ -14,7 +14,7 @@ from statesize.adapters import Captured, capture
 from statesize.adapters.kernels.plain_attention import PlainAttention
 from statesize.errors import InputError
 from statesize.measurement.measurement import measure
-from statesize.measurement.settings import check_settings
+from statesize.measurement.settings import Settings
 from statesize.operators import Dense, Recurrence
 from statesize.profiling import profile
 from statesize.profiling import work as planning
@@ -41,14 +41,14 @@ def captured(operator, sizes):
 
 
 def run(operator, sizes, **options):
-    item, settings = captured(operator, sizes), check_settings(**options)
+    item, settings = captured(operator, sizes), Settings(**options)
     return measure_mixer(item, 0, plan_work(item, 0, LENGTH, LENGTH, settings), settings)
 
 
 def test_blocks_give_the_numbers_of_the_definition(operator):
     sizes = []
     # About three units at a time.
-    work = plan_work(captured(operator, []), 0, LENGTH, LENGTH, check_settings())
+    work = plan_work(captured(operator, []), 0, LENGTH, LENGTH, Settings())
     dataset = run(operator, sizes, memory=work.shared_bytes + 3 * work.unit_bytes + work.unit_bytes // 2)
     assert sorted(set(sizes)) == [1, 3]
     expected = measure(operator, engine="dense")
@@ -62,7 +62,7 @@ def test_blocks_give_the_numbers_of_the_definition(operator):
 
 
 def test_a_memory_that_is_too_small_for_one_unit_is_refused_before_it_is_made(operator):
-    work = plan_work(captured(operator, []), 0, LENGTH, LENGTH, check_settings())
+    work = plan_work(captured(operator, []), 0, LENGTH, LENGTH, Settings())
     sizes, needed = [], work.shared_bytes + work.unit_bytes
     run(operator, sizes, memory=needed)
     assert set(sizes) == {1}
@@ -93,7 +93,7 @@ def test_the_choice_of_an_engine_copies_no_map(monkeypatch):
         "choose_engine",
         lambda operator, *rest: shapes.append(operator.batch_shape) or choose(operator, *rest),
     )
-    work = plan_work(item, 0, 32, 32, check_settings())
+    work = plan_work(item, 0, 32, 32, Settings())
     assert shapes == [(1, 1)]
     assert item.map_bytes == 8 * 32 * 32 * 8
     assert work.shared_bytes >= item.map_bytes
@@ -133,12 +133,12 @@ def test_mixers_side_by_side_give_the_numbers_of_one_after_another(operator):
             super().append(size)
 
     items = [captured(operator, Noting()), captured(Dense(operator.dense()), Noting())]
-    work = plan_work(items[0], 0, LENGTH, LENGTH, check_settings())
+    work = plan_work(items[0], 0, LENGTH, LENGTH, Settings())
     needed = work.shared_bytes + work.unit_bytes
     torch.set_num_threads(2)
     try:
         for memory, here in ((2**30, False), (2 * needed - 1, True)):
-            settings = check_settings(memory=memory)
+            settings = Settings(memory=memory)
             works = [(item, plan_work(item, 0, LENGTH, LENGTH, settings)) for item in items]
             alone = [measure_mixer(item, 0, work, settings) for item, work in works]
             threads.clear()
@@ -154,12 +154,12 @@ def test_mixers_side_by_side_give_the_numbers_of_one_after_another(operator):
 @pytest.mark.parametrize("operator_type", [Recurrence, Dense])
 def test_a_costly_mixer_is_sampled_unless_all_are_asked_for(operator, monkeypatch, operator_type):
     operator = operator if operator_type is Recurrence else Dense(operator.dense())
-    settings = check_settings()
+    settings = Settings()
     one = operations_per_unit(operator, LENGTH, settings.cut(LENGTH))
     monkeypatch.setattr(planning, "MOST_OPERATIONS", 9.5 * one)
 
     def measured(**options):
-        return len(plan_work(captured(operator, []), 0, LENGTH, LENGTH, check_settings(**options)).sample.units)
+        return len(plan_work(captured(operator, []), 0, LENGTH, LENGTH, Settings(**options)).sample.units)
 
     assert measured() == 9
     assert measured(channels="all") == UNITS
@@ -177,7 +177,7 @@ def test_what_is_refused_names_mixer_sequence_and_units():
 
     broken = Captured("layer", "decay", 4, 2, units_operator, 64, math.nan, None, 0.0)
     with pytest.raises(InputError, match=r"^Mixer layer, sequence 3 .*\[0\]\): T has NaN$"):
-        measure_captured(broken, np.array([0]), check_settings(), sequence=3)
+        measure_captured(broken, np.array([0]), Settings(), sequence=3)
 
 
 def random_ids(length):

@@ -7,7 +7,6 @@ import os
 import signal
 import time
 import warnings
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -17,10 +16,12 @@ from oracles.profiles import same
 from statesize.cli import main
 from statesize.errors import FileError, InputError, StatesizeError
 from statesize.lab.mixers import LanguageModel, ModelConfig
+from statesize.measurement.settings import Settings
 from statesize.models.load import load_model
 from statesize.parallel.ray_session import ray_session
-from statesize.profiling import Profile, profile
-from statesize.profiling.on_ray import profile_on_ray
+from statesize.profiling import Profile, RayCluster, profile
+from statesize.profiling.on_ray import run_on_ray
+from statesize.profiling.run import run_profile
 
 SEQUENCES = [list(range(40, 64)), [3, 1, 4, 1, 5, 9, 2], list(range(30)), list(range(7, 19))]
 SMALL = ModelConfig(mixer="gla", layers=2, key_size=3, heads=2, width=8, vocabulary_size=64)
@@ -89,14 +90,14 @@ def test_a_worker_is_killed_in_the_middle(tmp_path):
             first = min(pids.iterdir(), key=lambda path: path.stat().st_mtime_ns)
             os.kill(int(first.name), signal.SIGKILL)
 
-    result = profile_on_ray(load, SEQUENCES, output=tmp_path / "out", on_progress=kill)
+    result = run_on_ray(load, SEQUENCES, Settings(), RayCluster(), output=tmp_path / "out", on_progress=kill)
     assert len(list(pids.iterdir())) >= 2
     steps = [(step.sequence, step.mixer) for step in told]
     assert sorted(steps) == [(sequence, mixer) for sequence in range(4) for mixer in range(4)]
     assert not any(step.resumed for step in told)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "pids"]
     loaded = load_model("gla")
-    expected = profile(loaded.model, SEQUENCES, name="gla", source=loaded.source)
+    expected = run_profile(loaded.model, SEQUENCES, Settings(), name="gla", source=loaded.source)
     assert same(result, expected)
     assert same(Profile.load(tmp_path / "out"), expected)
 
@@ -113,14 +114,14 @@ def test_a_cluster_and_one_process_go_on_from_each_other(model, tmp_path):
 
         return stop
 
-    asked = {"tolerances": (1e-3, 1e-1), "channels": 1, "stride": 2}
+    asked = {"settings": Settings(tolerances=(1e-3, 1e-1), channels=1, stride=2)}
     kept = {"output": tmp_path / "out", **asked}
     with pytest.raises(Stop):
-        profile_on_ray(model, SEQUENCES[:1], on_progress=stop_at((0, 0)), **kept)
+        profile(model, SEQUENCES[:1], on_progress=stop_at((0, 0)), **kept, executor=RayCluster())
     with pytest.raises(Stop):
         profile(model, SEQUENCES[:1], on_progress=stop_at((0, 1)), **kept)
     told = []
-    result = profile_on_ray(model, iter(SEQUENCES[:1]), on_progress=told.append, **kept)
+    result = profile(model, iter(SEQUENCES[:1]), on_progress=told.append, **kept, executor=RayCluster())
     assert [(step.mixer, step.resumed) for step in told] == [(0, True), (1, True)]
     assert same(result, profile(model, SEQUENCES[:1], **asked))
     assert os.listdir(tmp_path) == ["out"]
@@ -143,13 +144,13 @@ def test_what_is_finished_is_not_measured_again(model, tmp_path):
     with pytest.raises(Stop):
         profile(model, SEQUENCES[:2], output=output, on_progress=stop)
     with pytest.raises(FileError, match=r"out\.units was changed while it was in use"):
-        profile_on_ray(model, SEQUENCES[:2], output=output, on_progress=remove)
+        profile(model, SEQUENCES[:2], output=output, on_progress=remove, executor=RayCluster())
     # The last unit before the stop was written before it was told.
     assert told == [(0, 0, True), (0, 1, True), (1, 0, True), (1, 1, False)]
     expected = profile(model, SEQUENCES[:2])
-    first = profile_on_ray(model, SEQUENCES[:2], output=output)
+    first = profile(model, SEQUENCES[:2], output=output, executor=RayCluster())
     assert same(first, expected)
-    again = profile_on_ray(model, SEQUENCES[:2], output=output, on_progress=pytest.fail)
+    again = profile(model, SEQUENCES[:2], output=output, on_progress=pytest.fail, executor=RayCluster())
     assert same(again, expected)
     assert again.attributes["seconds"] == first.attributes["seconds"]
     assert os.listdir(tmp_path) == ["out"]
@@ -173,28 +174,28 @@ def test_workers_that_hold_different_weights(tmp_path):
             time.sleep(0.1)
 
     with pytest.raises(StatesizeError, match=r"the worker on .* computes something else than the first: .*versions"):
-        profile_on_ray(load, SEQUENCES, output=tmp_path / "out", on_progress=wait_for_the_second)
+        run_on_ray(load, SEQUENCES, Settings(), RayCluster(), output=tmp_path / "out", on_progress=wait_for_the_second)
     assert not (tmp_path / "out").exists()
 
 
 def test_errors_are_those_of_one_process(model):
     with pytest.raises(InputError, match=r"input_ids must be .*, got 1 to 99"):
-        profile_on_ray(model, [1, 99, 2])
+        profile(model, [1, 99, 2], executor=RayCluster())
     with pytest.raises(InputError, match=r"positions must be at most .* got 100"):
-        profile_on_ray(model, SEQUENCES, positions=[100])
+        profile(model, SEQUENCES, positions=[100], executor=RayCluster())
 
 
 def test_a_worker_that_no_machine_has_room_for(model):
     with pytest.raises(InputError, match=r"no machine of the Ray cluster has the 1 cores and 9000000\.5 GB"):
-        profile_on_ray(model, SEQUENCES, memory="9000000 GB")
+        profile(model, SEQUENCES, memory="9000000 GB", executor=RayCluster())
     with pytest.raises(InputError, match="cpus must be a whole number of at least 1, got 0"):
-        profile_on_ray(model, SEQUENCES, cpus=0)
+        profile(model, SEQUENCES, executor=RayCluster(cpus=0))
 
 
 @pytest.mark.slow
 def test_a_model_that_is_missing():
     with pytest.raises(InputError, match="there is no model"):
-        profile_on_ray(partial(load_model, "missing"), SEQUENCES)
+        profile("missing", SEQUENCES, executor=RayCluster())
 
 
 @pytest.mark.slow
@@ -203,7 +204,7 @@ def test_what_kills_every_worker_is_told():
         os.kill(os.getpid(), signal.SIGKILL)
 
     with pytest.raises(StatesizeError, match=r"3 workers in a row were lost at their start"):
-        profile_on_ray(load, SEQUENCES)
+        run_on_ray(load, SEQUENCES, Settings(), RayCluster())
 
 
 def test_the_command(tmp_path, capsys):
@@ -222,4 +223,4 @@ def test_the_command(tmp_path, capsys):
 
 def test_an_address_beside_a_connection(model):
     with pytest.raises(InputError, match="is connected to a Ray cluster already"):
-        profile_on_ray(model, SEQUENCES, address="127.0.0.1:6379")
+        profile(model, SEQUENCES, executor=RayCluster("127.0.0.1:6379"))

@@ -12,7 +12,7 @@ from statesize.cli.shared.printing import plan_document
 from statesize.errors import InputError
 from statesize.lab import zoo
 from statesize.lab.mixers import LanguageModel, ModelConfig
-from statesize.measurement.settings import check_settings
+from statesize.measurement.settings import Settings
 from statesize.profiling import plan, profile
 from statesize.profiling.calibration import Trial
 from statesize.results.summary import summary_row
@@ -26,10 +26,10 @@ def small():
 
 
 @pytest.mark.parametrize("build", [small, tiny_llama, lambda: zoo.load("sa")[0]], ids=["gla", "llama", "bundled"])
-@pytest.mark.parametrize("options", [{}, {"channels": 2, "stride": 4}, {"past": 3, "future": 2}], ids=str)
-def test_it_counts_what_a_profile_measures(build, options):
+@pytest.mark.parametrize("settings", [Settings(), Settings(channels=2, stride=4), Settings(past=3, future=2)], ids=str)
+def test_it_counts_what_a_profile_measures(build, settings):
     model = build()
-    planned, result = plan(model, TEXTS, **options), profile(model, TEXTS, **options)
+    planned, result = plan(model, TEXTS, settings=settings), profile(model, TEXTS, settings=settings)
     assert (planned.sequences, planned.tokens) == (3, 40)
     nodes = {name: node.to_dataset(inherit=False) for name, node in result.tree.children.items()}
     assert [mixer.name for mixer in planned.mixers] == list(nodes)
@@ -69,11 +69,11 @@ def test_mixers_that_were_not_tried_cost_like_their_neighbours():
 def test_of_a_kind_few_layers_are_tried_over_the_whole_text_and_all_take_as_many_times_as_long():
     config = ModelConfig(mixer="gla", vocabulary_size=32, width=8, heads=2, layers=8, key_size=2)
     model, ids = LanguageModel(config, torch.Generator().manual_seed(0)), torch.arange(24)
-    beginning = Trial(model, None, check_settings(), 24)
+    beginning = Trial(model, Settings(), 24)
     beginning.run(ids[:8])
 
     def tried():
-        whole = Trial(model, None, check_settings(), 24, shorter=beginning)
+        whole = Trial(model, Settings(), 24, shorter=beginning)
         whole.run(ids)
         longer = [mixer.seconds / beginning.named(mixer.name).seconds for mixer in whole.mixers]
         np.testing.assert_allclose(longer, longer[0])
@@ -127,6 +127,6 @@ def test_bad_input_is_refused_as_by_profile():
 
 def test_sequences_too_short_to_be_measured_cost_their_share_of_the_longest():
     # Blocks of 16 positions: there is none in the two shorter sequences.
-    planned = plan(small(), TEXTS, past=8, future=8)
+    planned = plan(small(), TEXTS, settings=Settings(past=8, future=8))
     assert [mixer.positions for mixer in planned.mixers] == [24 - 16 + 1] * 3
     assert all(mixer.seconds > 0 for mixer in planned.mixers)

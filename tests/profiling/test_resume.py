@@ -16,6 +16,7 @@ from oracles.profiles import same
 from statesize.errors import FileError
 from statesize.io.files import Parts
 from statesize.lab.mixers import LanguageModel, ModelConfig
+from statesize.measurement.settings import Settings
 from statesize.profiling import Profile, profile
 
 SEQUENCES = [list(range(1, 97)), [3, 1, 4, 1, 5, 9, 2], list(range(80))]
@@ -151,13 +152,13 @@ def changed_buffer(model):
         (lambda model: model.double(), {}),
         (lambda model: model, {"tolerances": (1e-4,)}),
         (lambda model: model, {"positions": 3}),
-        (lambda model: model, {"stride": 2}),
-        (lambda model: model, {"past": 2}),
-        (lambda model: model, {"engine": "dense"}),
+        (lambda model: model, {"settings": Settings(stride=2)}),
+        (lambda model: model, {"settings": Settings(past=2)}),
+        (lambda model: model, {"settings": Settings(engine="dense")}),
         (lambda model: model, {"channels": 1}),
-        (lambda model: model, {"channels": 1, "seed": 1}),
+        (lambda model: model, {"channels": 1, "settings": Settings(seed=1)}),
         (lambda model: model, {"memory": 10**6}),
-        (lambda model: model, {"count_accuracy": 0.1}),
+        (lambda model: model, {"settings": Settings(count_accuracy=0.1)}),
         (lambda model: model, {"sequences": [ids[::-1] for ids in TEXTS]}),
     ],
     ids=lambda value: getattr(value, "__name__", str(value)),
@@ -194,7 +195,7 @@ def test_a_finished_profile_is_not_measured_again(tmp_path):
     again, _ = resumed(build(**SMALL), tmp_path / "out")
     assert again.tree.attrs["seconds"] == first.tree.attrs["seconds"]
     told = []
-    profile(build(**SMALL), TEXTS, output=tmp_path / "out", stride=2, on_progress=told.append)
+    profile(build(**SMALL), TEXTS, output=tmp_path / "out", settings=Settings(stride=2), on_progress=told.append)
     assert len(told) == 6
     assert os.listdir(tmp_path) == ["out"]
 

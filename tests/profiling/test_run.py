@@ -1,6 +1,7 @@
 """Profiles against the definition, sequence by sequence."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from statesize.cli.shared.printing import profile_document
 from statesize.cli.shared.summary import layer_rows
 from statesize.errors import EngineError, InputError, ModelError
 from statesize.measurement.measurement import measure
+from statesize.measurement.settings import Settings
 from statesize.models.digests import tokens_sha256
 from statesize.models.load import model_facts
 from statesize.operators import Dense, Recurrence, SoftmaxAttention
@@ -101,7 +103,8 @@ def test_dims_coordinates_and_attributes(model):
     packages = {"torch", "numpy", "numba", "tokenizers", "transformers"}
     assert set(attributes["versions"]) == {"statesize", "python", *packages}
     assert attributes["kernels"] == {}
-    assert attributes["weights_sha256"] == model_facts(model)["weights"]
+    # Nothing was stored that another run might take up.
+    assert (attributes["weights_sha256"], attributes["run_sha256"]) == ("", "")
     assert attributes["tokens_sha256"] == tokens_sha256([torch.tensor(LONG), torch.tensor(SHORT)])
     assert attributes["skipped"] == {}
     assert result.tokens["length"].values.tolist() == [14, 6]
@@ -196,7 +199,7 @@ def test_a_mixer_that_was_measured_nowhere_has_a_row_of_nothing(model):
 
 
 def test_windows_are_drawn_where_they_fit(model, tmp_path):
-    result = profile(model, [LONG, SHORT, [1, 2, 3]], past=4, future=2)
+    result = profile(model, [LONG, SHORT, [1, 2, 3]], settings=Settings(past=4, future=2))
     for name in result.mixers:
         mixer = result.mixer(name)
         # No window fits at position 0, so nothing is said of it.
@@ -218,7 +221,7 @@ def test_windows_are_drawn_where_they_fit(model, tmp_path):
 
 def test_windows_that_fit_into_no_sequence(model):
     with pytest.raises(InputError, match="past and future must fit into the longest sequence, of 14 tokens"):
-        profile(model, [LONG, SHORT], past=9, future=9)
+        profile(model, [LONG, SHORT], settings=Settings(past=9, future=9))
 
 
 def test_a_sample_stands_for_the_layer(model):
@@ -242,7 +245,9 @@ def test_a_sample_stands_for_the_layer(model):
 
 
 def test_counts_may_be_left_between_bounds(model):
-    exact, bounded = (profile(model, LONG, count_accuracy=share).mixer("second") for share in (0.0, 0.5))
+    exact, bounded = (
+        profile(model, LONG, settings=Settings(count_accuracy=share)).mixer("second") for share in (0.0, 0.5)
+    )
     counts = exact["relative_count"].values
     lower, upper = bounded["relative_lower"].values, bounded["relative_upper"].values
     assert (lower <= counts).all()
@@ -252,8 +257,8 @@ def test_counts_may_be_left_between_bounds(model):
 
 def test_bounds_on_counts_are_shown_as_bounds(model):
     tokens = torch.arange(120) * 7 % 20
-    options = {"engine": "tridiagonal", "layers": ["second"], "relative_tolerances": [1e-4]}
-    exact, bounded = (profile(model, tokens, count_accuracy=share, **options) for share in (None, 0.5))
+    settings = Settings(layers=["second"], engine="tridiagonal", relative_tolerances=[1e-4])
+    exact, bounded = (profile(model, tokens, settings=replace(settings, count_accuracy=share)) for share in (None, 0.5))
     assert not any("–" in row.ess for row in layer_rows(exact, "relative_count"))
     document = {mixer["name"]: mixer for mixer in profile_document(bounded, None)["mixers"]}
     apart = 0
@@ -283,7 +288,7 @@ def test_text_files(model, tmp_path):
 
 def test_unknown_engine(model):
     with pytest.raises(EngineError, match="fastest"):
-        profile(model, LONG, engine="fastest")
+        profile(model, LONG, settings=Settings(engine="fastest"))
 
 
 class Fixed(Decay):

@@ -7,7 +7,7 @@ from oracles.profiles import same
 from statesize.errors import StatesizeError
 from statesize.lab import zoo
 from statesize.lab.mixers import LanguageModel, ModelConfig
-from statesize.measurement.settings import check_settings
+from statesize.measurement.settings import Settings
 from statesize.models.load import load_model
 from statesize.parallel.executor import SerialExecutor
 from statesize.profiling import profile
@@ -25,12 +25,12 @@ def model():
 
 
 def loaded(load, settings):
-    work = LoadedWork(load, None, settings, 12)
+    work = LoadedWork(load, settings, 12)
     return work, next(work("loading"))
 
 
 def test_datasets_are_those_of_a_profile(model):
-    settings = check_settings(channels=1).for_texts(12)
+    settings = Settings(channels=1).for_texts(12)
     work, ready = loaded(lambda: model, settings)
     gathering = ProfileRun(settings, ready.key, 2, None, None, 12)
     gathering.measure(SEQUENCES, SerialExecutor(work))
@@ -41,20 +41,20 @@ def test_datasets_are_those_of_a_profile(model):
 def test_what_was_measured_before_is_passed_over(model):
     request = SequenceTask(0, SEQUENCES[0], "key", 12)
     request.finished.add(request.part("layers.0.mixer"))
-    first, second, end = SequenceWork(model, None, check_settings())(request)
+    first, second, end = SequenceWork(model, Settings())(request)
     assert (first.name, first.dataset, second.index, second.mixers) == ("layers.0.mixer", None, 1, 2)
     assert second.dataset.attrs["name"] == second.name == "layers.1.mixer"
     assert end == SequenceDone(("layers.0.mixer", "layers.1.mixer"), {})
 
 
 def test_a_worker_with_another_model_is_refused(model):
-    work, ready = loaded(lambda: model, check_settings())
+    work, ready = loaded(lambda: model, Settings())
     with pytest.raises(StatesizeError, match=r"the worker on .* computes something else .* versions or settings"):
         next(work(SequenceTask(0, SEQUENCES[0], "other", 12)))
     assert next(work(SequenceTask(0, SEQUENCES[0], ready.key, 12))).index == 0
 
 
 def test_a_loaded_model_says_its_name_and_source():
-    _, ready = loaded(lambda: load_model("gla"), check_settings())
+    _, ready = loaded(lambda: load_model("gla"), Settings())
     assert (ready.name, ready.source) == ("gla", {"kind": "bundled"})
     assert ready.bytes == sum(tensor.nbytes for tensor in zoo.load("gla")[0].parameters())

@@ -13,7 +13,7 @@ POSITIONS = (1, 8, 17, 26, 35, 44, 53, 62, 80, 95)
 
 @pytest.fixture(scope="module")
 def profile(smollm2, ids):
-    return ss.profile(smollm2[0], ids, positions=POSITIONS, layers=list(LAYERS), count_accuracy=0)
+    return ss.profile(smollm2[0], ids, positions=POSITIONS, layers=list(LAYERS), settings=ss.Settings(count_accuracy=0))
 
 
 def test_each_head_and_cache(smollm2, ids, profile):
@@ -52,7 +52,8 @@ def test_gemma(tmp_path):
     model, tokenizer = ss.load(str(gemma_file(tmp_path)))
     ids = tokenizer(PROSE, return_tensors="pt").input_ids[:, :64]
     maps = eager_maps(model, ids)
-    found = ss.profile(model, ids, positions=(1, 20, 40, 63), layers=[0, 5, 11, 17], count_accuracy=0)
+    settings = ss.Settings([0, 5, 11, 17], positions=(1, 20, 40, 63), count_accuracy=0)
+    found = ss.profile(model, ids, settings=settings)
     for layer, name in zip((0, 5, 11, 17), found.mixers, strict=True):
         at = {"position": [1, 20, 40, 63]}
         assert_numbers(found.mixer(name).sel(at), lambda head, i, own=maps[layer]: own[head, i:, :i])

@@ -9,6 +9,7 @@ import torch
 from statesize.errors import InputError
 from statesize.lab import zoo
 from statesize.lab.mixers import LanguageModel, ModelConfig
+from statesize.measurement.settings import Settings
 from statesize.profiling import Profile, profile
 from statesize.report.comparison import WINDOW, compare
 from statesize.results.fields import FIGURES
@@ -86,7 +87,7 @@ def test_layers_count_by_their_channels():
 
 def test_the_error_of_samples(bundled):
     model, tokenizer = zoo.load("gla")
-    sampled = profile(model, TEXTS, tokenizer=tokenizer, channels=3, stride=4)
+    sampled = profile(model, TEXTS, tokenizer=tokenizer, channels=3, settings=Settings(stride=4))
     (row,) = compare([sampled]).models
     summary = sampled.summary()
     assert row.total_entropy_error == pytest.approx(np.sqrt((summary["total_entropy_error"] ** 2).sum()))
@@ -95,11 +96,12 @@ def test_the_error_of_samples(bundled):
 
 def test_what_does_not_compare_is_said(bundled):
     model, tokenizer = zoo.load("la")
-    other = profile(model, TEXTS[0], tokenizer=tokenizer, name="la", stride=9, relative_tolerances=(0.1,))
+    settings = Settings(stride=9, relative_tolerances=(0.1,))
+    other = profile(model, TEXTS[0], tokenizer=tokenizer, name="la", settings=settings)
     notes = " ".join(compare([*bundled, other], {"sa": 20.0, "la": 30.0, "mine": 1.0}).notes)
     for part in (
         "not of the same tokens",
-        "different stride (1, 9)",
+        "different stride (9, None)",
         "relative tolerances differ",
         "must belong to one of the profiles, got that of mine",
     ):

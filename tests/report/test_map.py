@@ -9,6 +9,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from statesize.lab.mixers import LanguageModel, ModelConfig
 from statesize.measurement.columns import MARKED
+from statesize.measurement.settings import Settings
 from statesize.profiling import TOLERANCE_LADDER, Profile, profile
 from statesize.report import write_report
 from statesize.report.document import resource
@@ -228,7 +229,7 @@ def test_all_models_are_in_the_map(browser, deep, small, tmp_path, width):
 
 def test_tokens_between_those_measured_have_a_shade_and_it_is_said(browser, tmp_path):
     model = LanguageModel(ModelConfig("gla", vocabulary_size=8, width=8, heads=2, layers=1, key_size=2))
-    found = profile(model, torch.arange(16)[None] % 8, name="rare", stride=5)
+    found = profile(model, torch.arange(16)[None] % 8, name="rare", settings=Settings(stride=5))
     visit = Visit(browser, write_report([found], tmp_path / "page.html"))
     shades = visit.page.eval_on_selector_all("#text > span", "all => all.map(one => one.style.background)")
     assert all(shades)

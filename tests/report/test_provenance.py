@@ -40,7 +40,7 @@ def test_every_fact_of_the_profile(altered):
         "<td>chunked</td><td>2 of 2 heads</td><td>3.0e-07</td>",
         "<td>Its T is not checked: it took &lt;none&gt;.</td>",
         "<dt>Kernels</dt><dd>attention sdpa</dd>",
-        "positions all, engine auto",
+        "positions all, stride all",
         "<dt>Model</dt><dd>Hugging Face hub, revision main</dd>",
     ):
         assert text in page

@@ -7,13 +7,13 @@ import xarray as xr
 
 from statesize.adapters import Captured
 from statesize.adapters.faithfulness import Agreement
-from statesize.measurement.settings import check_settings
+from statesize.measurement.settings import Settings
 from statesize.operators import Recurrence
 from statesize.profiling.measuring import measure_mixer
 from statesize.profiling.work import plan_work
 from statesize.results.datasets import MixerRun, dataset_from_bytes, dataset_to_bytes, mixer_parts
 
-SETTINGS = check_settings(tolerances=(1e-3, 1e-1))
+SETTINGS = Settings(tolerances=(1e-3, 1e-1))
 
 
 def measured(length):

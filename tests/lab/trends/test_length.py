@@ -14,6 +14,7 @@ from statesize.lab.mixers import LanguageModel, ModelConfig, save_checkpoint
 from statesize.lab.trends.growth import Growth
 from statesize.lab.trends.length import LengthWork
 from statesize.lab.trends.trend import MixerPoint, SweepPoint, metric_names
+from statesize.measurement.settings import Settings
 from statesize.measurement.statistics import signed
 
 SHAPE = {"vocabulary_size": 64, "width": 8, "heads": 2, "layers": 2, "key_size": 4}
@@ -188,7 +189,7 @@ def test_what_is_not_known_is_a_dash():
 
 
 def test_contexts_begin_as_the_tokenizer_begins_a_text():
-    whole = LengthWork(model(), (torch.tensor([0, *range(10, 20)]),), 3, {}, begun=True)
+    whole = LengthWork(model(), (torch.tensor([0, *range(10, 20)]),), 3, Settings(), begun=True)
     assert [ids.tolist() for ids in whole.inputs(8)] == [[0, *range(10, 20)]]
     assert [ids.tolist() for ids in whole.inputs(4)] == [[0, *range(14, 20)]]
     seen, read = [], model()

@@ -118,7 +118,7 @@ def test_finished_checkpoints_are_kept_until_they_change(run, tmp_path):
     assert (again.values()[:2] == first.values()[:2]).all()
     assert (again.values()[2] != first.values()[2]).any()
     # Other positions are another measurement.
-    ss.lab.series(run, IDS, output=kept, positions=[3], on_progress=(told := []).append)
+    ss.lab.series(run, IDS, output=kept, settings=ss.Settings(positions=[3]), on_progress=(told := []).append)
     assert not any(progress.resumed for progress in told)
 
 
