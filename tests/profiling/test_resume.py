@@ -17,6 +17,7 @@ from statesize.errors import FileError
 from statesize.io.files import Parts
 from statesize.lab.mixers import LanguageModel, ModelConfig
 from statesize.measurement.settings import Settings
+from statesize.models.load import model_facts
 from statesize.profiling import Profile, profile
 
 SEQUENCES = [list(range(1, 97)), [3, 1, 4, 1, 5, 9, 2], list(range(80))]
@@ -194,6 +195,7 @@ def test_a_finished_profile_is_not_measured_again(tmp_path):
     first = profile(build(**SMALL), TEXTS, output=tmp_path / "out")
     again, _ = resumed(build(**SMALL), tmp_path / "out")
     assert again.tree.attrs["seconds"] == first.tree.attrs["seconds"]
+    assert first.tree.attrs["weights_sha256"] == model_facts(build(**SMALL))["weights"]
     told = []
     profile(build(**SMALL), TEXTS, output=tmp_path / "out", settings=Settings(stride=2), on_progress=told.append)
     assert len(told) == 6

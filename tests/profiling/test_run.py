@@ -16,7 +16,6 @@ from statesize.errors import EngineError, InputError, ModelError
 from statesize.measurement.measurement import measure
 from statesize.measurement.settings import Settings
 from statesize.models.digests import tokens_sha256
-from statesize.models.load import model_facts
 from statesize.operators import Dense, Recurrence, SoftmaxAttention
 from statesize.profiling import profile
 from statesize.results.store import SCHEMA

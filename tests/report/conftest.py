@@ -16,7 +16,7 @@ LONG = "<script>alert(1)</script>" * 400
 
 
 @pytest.fixture(scope="session")
-def hostile_profile():
+def hostile_profile(tmp_path_factory):
     words = {word: index for index, word in enumerate(WORDS)}
     tokenizer = Tokenizer(models.WordLevel(words, unk_token="word"))  # noqa: S106
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
@@ -24,7 +24,8 @@ def hostile_profile():
     config = ModelConfig(mixer="gla", vocabulary_size=len(WORDS) + 1, width=8, heads=2, layers=2, key_size=3)
     model = LanguageModel(config, torch.Generator().manual_seed(0))
     texts = [" ".join([*WORDS, "<eos>", *WORDS]), " ".join(WORDS)]
-    return profile(model, texts, tokenizer=tokenizer, name=NAME, relative_tolerances=(0.01,))
+    output = tmp_path_factory.mktemp("hostile") / "profile"
+    return profile(model, texts, tokenizer=tokenizer, name=NAME, relative_tolerances=(0.01,), output=output)
 
 
 @pytest.fixture(scope="session")
