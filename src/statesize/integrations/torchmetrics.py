@@ -95,7 +95,7 @@ class StateSizeMetric(Metric):
     def _measured(self, item: Captured) -> tuple[Measurement, Sample]:
         count = self.settings.channels
         sample = draw(item.units, count if isinstance(count, int) else item.units, self.settings.seed, item.name)
-        (measurement,) = measure_captured(item, sample.units, self.settings, ("entropy",))
+        measurement = measure_captured(item, sample.units, self.settings, ("entropy",))
         return measurement, sample
 
     def _ratio(self, numerator: str, denominator: str) -> Tensor:

@@ -19,7 +19,7 @@ from statesize.operators import Dense, Operator, Recurrence
 from statesize.spectra.choice import choose_engine
 from statesize.spectra.cut import Cut, Positions, make_cut
 from statesize.spectra.dispatch import Question, dispatch, in_double, ports, with_readouts
-from statesize.spectra.engine import OUTPUTS, RELATIVE, EngineName, HankelBlocks, Output
+from statesize.spectra.engine import OUTPUTS, RELATIVE, Engine, EngineName, HankelBlocks, Output
 
 _MOST_FACTS = 11
 """Lines of a measurement's repr below its title."""
@@ -166,16 +166,22 @@ def measure(
 
 
 def measure_at(
-    operator: Operator, cut: Cut, settings: Settings, outputs: tuple[Output, ...] = ("counts", "entropy")
+    operator: Operator,
+    cut: Cut,
+    settings: Settings,
+    outputs: tuple[Output, ...] = ("counts", "entropy"),
+    engine: Engine | None = None,
 ) -> Measurement:
-    """`measure` with checked settings."""
+    """`measure` with settings, by an engine that was chosen before or that they name."""
     operator = accepted_operator(operator)
     device = operator.device
     tau, rho = (
         torch.tensor(ratios, dtype=torch.float64, device=device) for ratios in (settings.tolerances, settings.ratios)
     )
     stacked, stacked_cut = with_readouts(operator, cut)
-    engine = choose_engine(stacked, stacked_cut, engine_outputs(settings, operator.length, outputs), settings.engine)
+    if engine is None:
+        named = settings.engine
+        engine = choose_engine(stacked, stacked_cut, engine_outputs(settings, operator.length, outputs), named)
     accuracy = settings.entropy_accuracy, settings.count_accuracy_at(operator.length)
     question = Question(stacked_cut, lambda blocks: _answers(blocks, outputs, tau, rho, accuracy), settings.memory)
     answers, used = dispatch(stacked, engine, question)

@@ -19,7 +19,7 @@ from statesize.check import (
     shape,
 )
 from statesize.errors import InputError
-from statesize.operators.operator import TensorOperator, batch_index
+from statesize.operators.operator import TensorOperator
 
 # The tiles of scores whose sums columns of T are divided by.
 _ROWS, _COLUMNS = 256, 1024
@@ -53,6 +53,8 @@ class SoftmaxAttention(TensorOperator):
                 [0.5000, 0.5000, 0.0000],
                 [0.3333, 0.3333, 0.3333]])
     """
+
+    _parts = (("query", 2), ("key", 2), ("key_bias", 1), ("sink", 0))
 
     def __init__(
         self,
@@ -158,26 +160,10 @@ class SoftmaxAttention(TensorOperator):
         cached = torch.arange(self.length, device=self.device)
         return cached if self.window is None else cached.clamp(max=self.window - 1)
 
-    def to(self, dtype: torch.dtype | None = None, device: torch.device | str | None = None) -> Self:
-        """See `Operator.to`."""
-        return self._each(lambda part, _: part.to(device=device, dtype=dtype))
-
-    def __getitem__(self, index: object) -> Self:
-        """See `Operator.__getitem__`."""
-        chosen = batch_index(index, self.batch_shape)
-        return self._each(lambda part, own: part.expand(self.batch_shape + part.shape[part.ndim - own :])[chosen])
-
     def _each(self, change: Callable[[Tensor, int], Tensor]) -> Self:
-        """The same operator of changed tensors; each comes with its number of dimensions beside those of a batch."""
-        return type(self)(
-            change(self.query, 2),
-            change(self.key, 2),
-            self.scale,
-            self.window,
-            key_bias=None if self.key_bias is None else change(self.key_bias, 1),
-            sink=None if self.sink is None else change(self.sink, 0),
-            soft_cap=self.soft_cap,
-        )
+        made = super()._each(change)
+        made._normaliser = None
+        return made
 
     def _strips(self, top: int, bottom: int) -> Iterator[tuple[int, Tensor]]:
         """Rows of T, some at a time: the first column that any of them sees, and what they hold from there on."""

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from statesize.check import require_finite, require_floating, require_length, shape
 from statesize.errors import InputError
-from statesize.operators.operator import Dense, TensorOperator, batch_index
+from statesize.operators.operator import Dense, TensorOperator
 
 
 class BlockDense(TensorOperator):
@@ -33,6 +33,8 @@ class BlockDense(TensorOperator):
         >>> measure(running_sums).count.squeeze(-1)
         tensor([2, 2, 2])
     """
+
+    _parts = (("matrix", 4),)
 
     def __init__(self, matrix: Tensor, state_size: Tensor | None = None) -> None:
         require_floating("matrix", matrix)
@@ -84,7 +86,7 @@ class BlockDense(TensorOperator):
 
     def state_size(self) -> Tensor:
         """Numbers that are kept at each position, of all inputs together, (L,) int64."""
-        return self._state_size
+        return self._state_size.to(self.device)
 
     def one_at_a_time(self) -> Dense:
         """The same blocks of a T with one input and one output a step, and as many steps a position as it has ports."""
@@ -97,11 +99,3 @@ class BlockDense(TensorOperator):
     def weighted(self, weights: Tensor) -> Self:
         """See `Operator.weighted`; all inputs of a position have its weight."""
         return type(self)(self.matrix * weights[..., None, None, :, None].to(self.dtype), self._state_size)
-
-    def to(self, dtype: torch.dtype | None = None, device: torch.device | str | None = None) -> Self:
-        """See `Operator.to`."""
-        return type(self)(self.matrix.to(dtype=dtype, device=device), self._state_size.to(device=device))
-
-    def __getitem__(self, index: object) -> Self:
-        """See `Operator.__getitem__`."""
-        return type(self)(self.matrix[batch_index(index, self.batch_shape)], self._state_size)

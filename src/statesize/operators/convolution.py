@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Self, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -17,7 +17,7 @@ from statesize.check import (
     shape,
 )
 from statesize.errors import InputError
-from statesize.operators.operator import TensorOperator, batch_index
+from statesize.operators.operator import TensorOperator
 
 _fft = cast("Any", torch.fft)
 
@@ -44,6 +44,8 @@ class Convolution(TensorOperator):
                 [0.5000, 1.0000, 0.0000],
                 [0.0000, 0.5000, 1.0000]])
     """
+
+    _parts = (("kernel", 1),)
 
     def __init__(self, kernel: Tensor, length: int) -> None:
         require_floating("kernel", kernel)
@@ -90,14 +92,6 @@ class Convolution(TensorOperator):
         gate = weights.to(self.dtype).expand(*self.batch_shape, -1)
         return GatedConvolution(self.kernel, gate, torch.ones_like(gate))
 
-    def to(self, dtype: torch.dtype | None = None, device: torch.device | str | None = None) -> Self:
-        """See `Operator.to`."""
-        return type(self)(self.kernel.to(device=device, dtype=dtype), self.length)
-
-    def __getitem__(self, index: object) -> Self:
-        """See `Operator.__getitem__`."""
-        return type(self)(self.kernel[batch_index(index, self.batch_shape)], self.length)
-
     def _toeplitz(self, first: int, last: int) -> Tensor:
         row = torch.arange(first, self.length, device=self.device)
         lag = row[:, None] - torch.arange(first, last, device=self.device)
@@ -137,6 +131,8 @@ class GatedConvolution(TensorOperator):
                 [0., 1., 1.]])
     """
 
+    _parts = (("kernel", 1), ("input_gate", 1), ("output_gate", 1))
+
     def __init__(self, kernel: Tensor, input_gate: Tensor, output_gate: Tensor) -> None:
         parts = {"kernel": kernel, "input_gate": input_gate, "output_gate": output_gate}
         for name, tensor in parts.items():
@@ -156,15 +152,18 @@ class GatedConvolution(TensorOperator):
             require_finite(name, parts[name])
         common = torch.promote_types(torch.promote_types(kernel.dtype, input_gate.dtype), output_gate.dtype)
         batch_shape = broadcast_batch({name: tensor.shape[:-1] for name, tensor in parts.items()})
-        self._convolution = Convolution(kernel.to(common), input_gate.shape[-1])
-        self._describe(self._convolution.kernel, input_gate.shape[-1], batch_shape)
+        require_finite("kernel", kernel)
+        self.kernel = kernel.to(common)
+        self._describe(self.kernel, input_gate.shape[-1], batch_shape)
         self.input_gate = input_gate.to(common)
         self.output_gate = output_gate.to(common)
 
     @property
-    def kernel(self) -> Tensor:
-        """The kernel, (..., K)."""
-        return self._convolution.kernel
+    def _convolution(self) -> Convolution:
+        plain = Convolution.__new__(Convolution)
+        plain.kernel = self.kernel
+        plain._describe(self.kernel, self.length, self.kernel.shape[:-1])
+        return plain
 
     def dense(self) -> Tensor:
         """T, (..., L, L)."""
@@ -191,14 +190,3 @@ class GatedConvolution(TensorOperator):
     def weighted(self, weights: Tensor) -> GatedConvolution:
         """See `Operator.weighted`; it scales the input gate."""
         return type(self)(self.kernel, self.input_gate * weights.to(self.dtype), self.output_gate)
-
-    def to(self, dtype: torch.dtype | None = None, device: torch.device | str | None = None) -> Self:
-        """See `Operator.to`."""
-        parts = (self.kernel, self.input_gate, self.output_gate)
-        return type(self)(*(part.to(device=device, dtype=dtype) for part in parts))
-
-    def __getitem__(self, index: object) -> Self:
-        """See `Operator.__getitem__`."""
-        chosen = batch_index(index, self.batch_shape)
-        parts = (self.kernel, self.input_gate, self.output_gate)
-        return type(self)(*(part.expand(*self.batch_shape, -1)[chosen] for part in parts))

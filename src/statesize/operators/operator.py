@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any, Self
 
 import torch
@@ -131,7 +133,12 @@ class Operator(ABC):
 
 
 class TensorOperator(Operator):
-    """An operator whose length, dtype and device follow from one of its tensors; a constructor calls `_describe`."""
+    """An operator of tensors that its constructor checked; what follows from them is made without another check.
+
+    A constructor calls `_describe`. `_parts` names the tensors, each with its number of dimensions beside the batch's.
+    """
+
+    _parts: tuple[tuple[str, int], ...]
 
     def _describe(self, tensor: Tensor, length: int, batch_shape: torch.Size) -> None:
         self._dtype, self._device = tensor.dtype.to_real(), tensor.device
@@ -156,6 +163,33 @@ class TensorOperator(Operator):
     def device(self) -> torch.device:
         """Device of the tensors."""
         return self._device
+
+    def to(self, dtype: torch.dtype | None = None, device: torch.device | str | None = None) -> Self:
+        """See `Operator.to`."""
+        moved = self._each(lambda part, _: part.to(device=device, dtype=dtype))
+        if torch.finfo(moved.dtype).max < torch.finfo(self.dtype).max:
+            for name, tensor in moved._tensors().items():
+                require_finite(name, tensor)
+        return moved
+
+    def __getitem__(self, index: object) -> Self:
+        """See `Operator.__getitem__`."""
+        entries, whole = batch_index(index, self.batch_shape), self.batch_shape
+        chosen = self._each(lambda part, own: part.expand(whole + part.shape[part.ndim - own :])[entries])
+        name, own = self._parts[0]
+        chosen._batch_shape = chosen._tensors()[name].shape[:-own]
+        return chosen
+
+    def _tensors(self) -> dict[str, Tensor]:
+        tensors: dict[str, Tensor | None] = {name: getattr(self, name) for name, _ in self._parts}
+        return {name: tensor for name, tensor in tensors.items() if tensor is not None}
+
+    def _each(self, change: Callable[[Tensor, int], Tensor]) -> Self:
+        """The same operator of changed tensors, each given with its number of dimensions beside the batch's."""
+        made, own = copy.copy(self), dict(self._parts)
+        vars(made).update({name: change(tensor, own[name]) for name, tensor in self._tensors().items()})
+        made._describe(next(iter(made._tensors().values())), self.length, self.batch_shape)
+        return made
 
 
 def batch_index(index: object, batch_shape: torch.Size) -> tuple[Any, ...]:
@@ -196,6 +230,8 @@ class Dense(TensorOperator):
         >>> Dense(torch.eye(3)).state_size()
         tensor([0, 1, 2])
     """
+
+    _parts = (("matrix", 2),)
 
     def __init__(self, matrix: Tensor, state_size: Tensor | None = None) -> None:
         require_floating("matrix", matrix)
@@ -261,14 +297,6 @@ class Dense(TensorOperator):
         if self._state_size is not None:
             return self._state_size.to(self.device)
         return torch.arange(self.length, device=self.device)
-
-    def to(self, dtype: torch.dtype | None = None, device: torch.device | str | None = None) -> Self:
-        """See `Operator.to`."""
-        return self.of_causal(self.matrix.to(device=device, dtype=dtype), self._state_size)
-
-    def __getitem__(self, index: object) -> Self:
-        """See `Operator.__getitem__`."""
-        return self.of_causal(self.matrix[batch_index(index, self.batch_shape)], self._state_size)
 
 
 def _checked_state_size(state_size: Tensor, length: int) -> Tensor:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
 from typing import Any, Self, cast
 
 import torch
@@ -11,7 +10,7 @@ from torch import Tensor
 
 from statesize.check import broadcast_batch, require_count, require_finite, require_floating, require_same_device, shape
 from statesize.errors import InputError
-from statesize.operators.operator import TensorOperator, batch_index
+from statesize.operators.operator import TensorOperator
 from statesize.operators.recurrence import Recurrence
 
 _linalg = cast("Any", torch.linalg)
@@ -72,6 +71,7 @@ class StateSpace(TensorOperator):
         dtype = functools.reduce(torch.promote_types, (tensor.dtype for tensor in tensors.values()))
         parts = (tensor.to(dtype).expand(*batch, *tensor.shape[-tail:]) for tensor in tensors.values())
         self.A, self.B, self.C, self.D = parts
+        self._parts = tuple((name, tail) for name in "ABCD")
         self._describe(self.A, steps, torch.Size(batch))
 
     @classmethod
@@ -182,22 +182,9 @@ class StateSpace(TensorOperator):
         written, read = torch.cat([torch.zeros_like(C), B.mT], -2), torch.cat([C, torch.zeros_like(B.mT)], -2)
         return Recurrence(torch.cat(steps, -3).flatten(-4, -3), written.flatten(-3, -2), read.flatten(-3, -2))
 
-    def to(self, dtype: torch.dtype | None = None, device: torch.device | str | None = None) -> Self:
-        """See `Operator.to`."""
-        return self._mapped(lambda part: part.to(device=device, dtype=dtype))
-
-    def __getitem__(self, index: object) -> Self:
-        """See `Operator.__getitem__`."""
-        chosen = batch_index(index, self.batch_shape)
-        return self._mapped(lambda part: part[chosen])
-
     def _every_step(self) -> list[Tensor]:
         """A, B, C and D of each step, (..., L, rows, columns)."""
         parts, batch = (self.A, self.B, self.C, self.D), self.batch_shape
         if not self._constant:
             return list(parts)
         return [part.unsqueeze(-3).expand(*batch, self.length, *part.shape[-2:]) for part in parts]
-
-    def _mapped(self, function: Callable[[Tensor], Tensor]) -> Self:
-        A, B, C, D = (function(part) for part in (self.A, self.B, self.C, self.D))
-        return type(self)(A, B, C, D, length=self.length if self._constant else None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from time import perf_counter
 
@@ -17,8 +17,8 @@ from statesize.adapters.observation import SHARED
 from statesize.adapters.other_mixing import is_own_code
 from statesize.measurement.settings import Settings
 from statesize.parallel.threads import in_parallel, one_torch_thread
-from statesize.profiling.measuring import captured_mixers, measure_captured, measure_units
-from statesize.profiling.work import Work, fitting_group, plan_work
+from statesize.profiling.measuring import captured_mixers, measure_units
+from statesize.profiling.work import Work, plan_group, plan_work
 from statesize.texts.arguments import Given, axis_of, batch_of
 
 # Seconds after which larger blocks of a mixer are not tried any more.
@@ -59,7 +59,12 @@ class TriedMixer:
     @property
     def group(self) -> tuple[str, str, int]:
         """What mixers have in common that cost about the same."""
-        return self.kind, self.work.engine, self.units
+        return self.kind, self.engine, self.units
+
+    @property
+    def engine(self) -> str:
+        """Name of the engine; "none" where nothing of it is measured."""
+        return "none" if self.work.engine is None else self.work.engine.name
 
     @property
     def seconds(self) -> float:
@@ -117,19 +122,22 @@ class Trial:
         self.skipped = captured.skipped
         tried = 0.0
         for index, whole in enumerate(captured, 1):
-            together, _ = fitting_group(whole, self.length, self.settings)
-            tried += self._take([whole] if together is None else [whole, together])
+            group = plan_group(whole, 0, self.length, self.reference, self.settings)
+            tried += self._take(whole, group)
             if on_mixer is not None:
                 on_mixer(index, len(captured.mixers), whole.name)
-            del whole, together
+            del whole, group
         self.overhead = perf_counter() - start - tried + (one if checks == "none" else 0.0)
         for alike in _by_kind(self.mixers):
             self._follow(alike)
             _fill(alike)
 
-    def _take(self, items: list[Captured]) -> float:
-        """Plan mixers that are measured at the same time and perhaps try them; the seconds that trying took."""
-        works = [plan_work(item, 0, self.length, self.reference, self.settings) for item in items]
+    def _take(self, whole: Captured, group: tuple[Captured, Work] | str) -> float:
+        """Plan a mixer, which is measured at the same time as its groups, and perhaps try both; the seconds of that."""
+        items, works = [whole], [plan_work(whole, 0, self.length, self.reference, self.settings)]
+        if not isinstance(group, str):
+            items.append(group[0])
+            works.append(group[1])
         smaller = [less for work in works if (less := work.within(self.settings.memory // len(items)))]
         start, threads = perf_counter(), torch.get_num_threads()
         together = len(items) if len(smaller) == len(items) and threads > 1 else 1
@@ -190,7 +198,7 @@ class Trial:
 
     def _try_whole(self, item: Captured, mixer: TriedMixer, known: TriedMixer) -> None:
         """Time a whole block, or ever larger ones where it would take long."""
-        if mixer.work.engine != known.work.engine:
+        if mixer.engine != known.engine:
             self._seconds(item, mixer, 1)
         block = mixer.work.block
         for count in (block,) if self._expected(known, block) <= _WHOLE else mixer.counts:
@@ -246,8 +254,7 @@ class Trial:
         # Evenly spread, because heads of one layer differ in rank, and some engines take longer for a higher one.
         chosen = units[[index * len(units) // count for index in range(count)]]
         start = perf_counter()
-        measure_captured(item, chosen, self.settings, engine=mixer.work.engine, sequence=0)
-        measure_units(item, torch.from_numpy(chosen), mixer.work, self.settings)
+        measure_units(item, chosen, 0, replace(mixer.work, block=count), self.settings)
         return perf_counter() - start
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import time
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import astuple, replace
 from functools import partial
 
@@ -26,7 +28,8 @@ from statesize.parallel.threads import in_parallel, one_torch_thread
 from statesize.profiling.work import Work, by_products, naming, require_budget
 from statesize.results.datasets import sequence_dataset
 from statesize.results.fields import SINKS
-from statesize.spectra.engine import DOUBLE, FALLBACK_BYTES, EngineName, Output
+from statesize.spectra.dispatch import in_double
+from statesize.spectra.engine import DOUBLE, FALLBACK_BYTES, Output
 
 # Of T of all heads, while a model's attention makes it: scores, their masked copy, and their softmax.
 _CAPTURE_OVERHEAD = 2.4
@@ -69,26 +72,25 @@ def measure_captured(
     units: NDArray[np.int64],
     settings: Settings,
     outputs: tuple[Output, ...] = ("counts", "entropy"),
-    *,
-    engine: EngineName | None = None,
     sequence: int | None = None,
-    block: int | None = None,
-) -> list[Measurement]:
-    """`measure` of some heads or channels of a mixer, in blocks; errors name the mixer."""
-    settings = settings if engine is None else replace(settings, engine=engine)
-    size = block or len(units)
-    measurements: list[Measurement] = []
-    for chosen in (units[first : first + size] for first in range(0, len(units), size)):
-        every = len(chosen) == item.units
-        with naming(item, sequence, "head)" if every else f"k) for heads or channels {chosen.tolist()}"):
-            operator = item.units_operator(slice(None) if every else torch.from_numpy(chosen)).to(device="cpu")
-            cut = settings.cut(operator.length, few=by_products(operator))
-            if cut is None:
-                raise InputError(f"past and future must fit into {operator.length} tokens")
-            measurements.append(measure_at(operator, cut, settings, outputs))
-        # It would be held while the next one is built.
-        del operator
-    return measurements
+) -> Measurement:
+    """`measure` of some heads or channels of a mixer, at once; errors name the mixer."""
+    with _naming_units(item, units, sequence):
+        operator = _operator(item, units)
+        cut = settings.cut(operator.length, few=by_products(operator))
+        if cut is None:
+            raise InputError(f"past and future must fit into {operator.length} tokens")
+        return measure_at(operator, cut, settings, outputs)
+
+
+def _operator(item: Captured, units: NDArray[np.int64]) -> Operator:
+    every = len(units) == item.units
+    return item.units_operator(slice(None) if every else torch.from_numpy(units)).to(device="cpu")
+
+
+def _naming_units(item: Captured, units: NDArray[np.int64], sequence: int | None) -> AbstractContextManager[None]:
+    entry = "head)" if len(units) == item.units else f"k) for heads or channels {units.tolist()}"
+    return naming(item, sequence, entry)
 
 
 def measure_side_by_side(works: Sequence[tuple[Captured, Work]], sequence: int, settings: Settings) -> list[xr.Dataset]:
@@ -104,12 +106,8 @@ def measure_side_by_side(works: Sequence[tuple[Captured, Work]], sequence: int, 
 
 def measure_mixer(item: Captured, sequence: int, work: Work, settings: Settings) -> xr.Dataset:
     """The dataset of the chosen units of a mixer over a sequence; without positions where none fits into it."""
-    start, measurements = time.perf_counter(), list[Measurement]()
-    if work.cut is not None:
-        measurements = measure_captured(
-            item, work.sample.units, settings, engine=work.engine, sequence=sequence, block=work.block
-        )
-    by_unit = measure_units(item, torch.from_numpy(work.sample.units), work, settings)
+    start = time.perf_counter()
+    measurements, by_unit = measure_units(item, work.sample.units, sequence, work, settings)
     facts = {name: getattr(item, name) for name in ("name", "kind", "note", "cache", "multiplicity")}
     facts |= {"dtype": work.dtype, "engine": ", ".join(dict.fromkeys(one.engine for one in measurements)) or "none"}
     facts["seconds"] = time.perf_counter() - start
@@ -120,24 +118,29 @@ def measure_mixer(item: Captured, sequence: int, work: Work, settings: Settings)
     return sequence_dataset(facts, differences, work.sample, positions, measurements, settings, by_unit)
 
 
-def measure_units(item: Captured, units: Tensor, work: Work, settings: Settings) -> dict[str, list[float]]:
-    """What is known of each unit beside its ESS at all positions: its sink, and the variant of the settings."""
-    known: dict[str, list[float]] = {}
-    if work.attends and (found := sinks(item.units_operator(units).to(device="cpu"))):
-        known |= {name: [astuple(one)[index] for one in found] for index, name in enumerate(SINKS)}
-    if settings.variant and work.cut is not None and not item.name.endswith(SHARED):
-        first = item.units_operator(units[:1])
-        if first.length > LONGEST and not isinstance(first, Recurrence):
-            return known
-        weighted = item.weighted(settings.weights, settings.skip_first)
-        # Blocks as those of the measurement, which fit the memory.
-        blocks = [units[first : first + work.block] for first in range(0, len(units), work.block)]
-        known["few_cuts_entropy"] = [value for some in blocks for value in entropies(_in_double(item, some))]
-        known["variant_entropy"] = [
-            value for some in blocks for value in entropies(_in_double(weighted, some), settings.squares)
-        ]
-    return known
-
-
-def _in_double(item: Captured, units: Tensor) -> Operator:
-    return item.units_operator(units).to(dtype=torch.float64, device="cpu")
+def measure_units(
+    item: Captured, units: NDArray[np.int64], sequence: int, work: Work, settings: Settings
+) -> tuple[list[Measurement], dict[str, list[float]]]:
+    """Measurements of units, a block at a time, and what is known of each unit beside: its sink, and the variant."""
+    measurements: list[Measurement] = []
+    known: defaultdict[str, list[float]] = defaultdict(list)
+    attends, varies = work.attends, settings.variant and not item.name.endswith(SHARED)
+    weighted = item.weighted(settings.weights, settings.skip_first) if varies and work.cut is not None else item
+    for chosen in (units[first : first + work.block] for first in range(0, len(units), work.block)):
+        if work.cut is None:
+            break
+        with _naming_units(item, chosen, sequence):
+            operator = _operator(item, chosen)
+            measurements.append(measure_at(operator, work.cut, settings, engine=work.engine))
+        found = sinks(operator) if attends else None
+        # Where rows of one head are no shares of attention, those of others are none either.
+        attends = found is not None
+        for one in found or ():
+            for name, value in zip(SINKS, astuple(one), strict=True):
+                known[name].append(value)
+        if varies and (operator.length <= LONGEST or isinstance(operator, Recurrence)):
+            known["few_cuts_entropy"] += entropies(in_double(operator))
+            known["variant_entropy"] += entropies(in_double(_operator(weighted, chosen)), settings.squares)
+        # It would be held while the next one is built.
+        del operator
+    return measurements, {name: values for name, values in known.items() if attends or name not in SINKS}

@@ -175,7 +175,7 @@ def _plan(trial: Trial, beginning: Trial, lengths: Sequence[int], sequences: int
         block = mixer.work.block * mixer.work.unit_bytes + mixer.work.shared_bytes
         seconds.append(max(seconds.pop(), spent) if mixer.beside else spent)
         memory.append(memory.pop() + block if mixer.beside else block)
-        few = mixer.kind == KIND and mixer.work.engine == ImplicitEngine.name
+        few = mixer.kind == KIND and mixer.engine == ImplicitEngine.name
         cuts = [trial.settings.cut(length, few=few) for length in lengths]
         planned.append(
             PlannedMixer(
@@ -184,7 +184,7 @@ def _plan(trial: Trial, beginning: Trial, lengths: Sequence[int], sequences: int
                 units=mixer.units,
                 measured=len(mixer.work.sample.units),
                 positions=round(times * sum(len(cut.positions) for cut in cuts if cut is not None)),
-                engine="none" if mixer.work.cut is None else mixer.work.engine,
+                engine=mixer.engine,
                 block=mixer.work.block,
                 operations=mixer.work.operations,
                 seconds=spent,

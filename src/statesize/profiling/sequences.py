@@ -18,7 +18,7 @@ from statesize.io.files import digest
 from statesize.measurement.settings import Settings
 from statesize.models.digests import tokens_sha256
 from statesize.profiling.measuring import captured_mixers, measure_side_by_side
-from statesize.profiling.work import fitting_group, plan_work
+from statesize.profiling.work import Work, plan_group, plan_work
 from statesize.texts.arguments import Given, axis_of, batch_of, counted
 
 
@@ -99,21 +99,28 @@ class SequenceWork:
         )  # fmt: skip
         total, names = len(captured.mixers), list[str]()
         for index, item in enumerate(captured):
-            together, reason = fitting_group(item, len(given), self.settings)
-            if reason:
-                captured.skipped[item.name + SHARED] = reason
-            mixers = [item] if together is None else [item, together]
-            for name, dataset in self._measured(mixers, request):
+            group = plan_group(item, sequence, len(given), request.reference, self.settings)
+            if group and isinstance(group, str):
+                captured.skipped[item.name + SHARED] = group
+            for name, dataset in self._measured(item, group, request):
                 names.append(name)
                 yield MixerDone(index, total, name, dataset)
             # The names would keep this operator alive while the next is built.
-            del item, together, mixers
+            del item, group
         yield SequenceDone(tuple(names), dict(captured.skipped))
 
-    def _measured(self, mixers: list[Captured], request: SequenceTask) -> list[tuple[str, xr.Dataset | None]]:
-        """The names of mixers with what is measured of each, or None where it is among the finished parts."""
-        finished, length = request.finished, len(request.given)
-        wanted = [item for item in mixers if not finished or request.part(item.name) not in finished]
-        works = [plan_work(item, request.sequence, length, request.reference, self.settings) for item in wanted]
-        found = iter(measure_side_by_side(list(zip(wanted, works, strict=True)), request.sequence, self.settings))
-        return [(item.name, next(found) if item in wanted else None) for item in mixers]
+    def _measured(
+        self, item: Captured, group: tuple[Captured, Work] | str, request: SequenceTask
+    ) -> list[tuple[str, xr.Dataset | None]]:
+        """The names of a mixer and its groups with what is measured, or None where it is among the finished parts."""
+        sequence, finished = request.sequence, request.finished
+        works: list[tuple[Captured, Work]] = []
+        if not finished or request.part(item.name) not in finished:
+            works.append((item, plan_work(item, sequence, len(request.given), request.reference, self.settings)))
+        names = [item.name]
+        if not isinstance(group, str):
+            names.append(group[0].name)
+            works += [group] if not finished or request.part(names[-1]) not in finished else []
+        measured = measure_side_by_side(works, sequence, self.settings)
+        datasets = {one.name: dataset for (one, _), dataset in zip(works, measured, strict=True)}
+        return [(name, datasets.get(name)) for name in names]

@@ -20,7 +20,7 @@ from statesize.operators.stepped import Stepped
 from statesize.spectra.choice import ENGINES, choose_engine
 from statesize.spectra.cut import Cut
 from statesize.spectra.dispatch import ports, with_readouts
-from statesize.spectra.engine import Engine, EngineName
+from statesize.spectra.engine import Engine
 
 # Operations in float64 that one mixer may cost over one sequence before its units are sampled: minutes of one core.
 # All heads of an attention layer of 32 at 2048 tokens cost 2e12, all 8192 channels of a Mamba layer 1.7e12.
@@ -65,7 +65,7 @@ class Work:
     Attributes:
         dtype: Number type in which the model made the operator.
         cut: Positions and windows; None where no H_i fits into the sequence.
-        engine: The engine that measures a block; "auto" where none does.
+        engine: The engine that measures a block; None where no H_i fits.
         block: Units that are measured at once.
         unit_bytes: Bytes that measuring one unit takes.
         shared_bytes: Bytes that measuring takes besides, however many units there are.
@@ -76,7 +76,7 @@ class Work:
     sample: Sample
     dtype: str
     cut: Cut | None
-    engine: EngineName
+    engine: Engine | None
     block: int
     unit_bytes: int
     shared_bytes: int
@@ -97,7 +97,10 @@ def plan_work(item: Captured, sequence: int, length: int, reference: int, settin
             f"Mixer {item.name}, sequence {sequence}: its operator has length {first.length}, but the "
             f"sequence has {length} tokens; a profile needs one position a token."
         )
-    operations = item.units * operations_per_unit(first, reference, settings.cut(reference, few=by_products(first)))
+    cut = at_reference = settings.cut(length, few=by_products(first))
+    if reference != length:
+        at_reference = settings.cut(reference, few=by_products(first))
+    operations = item.units * operations_per_unit(first, reference, at_reference)
     # Groups of heads in place of as many heads.
     readouts = first.readouts if isinstance(first, Shared) else 1
     if settings.channels is None:
@@ -106,9 +109,9 @@ def plan_work(item: Captured, sequence: int, length: int, reference: int, settin
     else:
         count = item.units if settings.channels == "all" else -(-settings.channels // readouts)
     sample = draw(item.units, count, settings.seed, item.name)
-    cut, dtype = settings.cut(length, few=by_products(first)), str(first.dtype).removeprefix("torch.")
+    dtype = str(first.dtype).removeprefix("torch.")
     if cut is None:
-        return Work(sample, dtype, None, "auto", 1, 0, 0, operations)
+        return Work(sample, dtype, None, None, 1, 0, 0, operations)
     with naming(item, sequence, "head)"):
         exact = first.to(dtype=torch.float64, device="cpu")
     # Copies of a T of L × L would take more than measuring does.
@@ -134,7 +137,7 @@ def plan_work(item: Captured, sequence: int, length: int, reference: int, settin
     require_budget(item.name, length, "one head or channel", unit_bytes + shared_bytes, settings.memory)
     block = min((settings.memory - shared_bytes) // unit_bytes, len(sample.units))
     attends = isinstance(first, SoftmaxAttention) or (isinstance(first, Dense) and "attention" in item.kind)
-    return Work(sample, dtype, cut, engine.name, block, unit_bytes, shared_bytes, operations, attends)
+    return Work(sample, dtype, cut, engine, block, unit_bytes, shared_bytes, operations, attends)
 
 
 def by_products(operator: Operator) -> bool:
@@ -167,17 +170,18 @@ def operations_per_unit(operator: Operator, length: int, cut: Cut | None) -> flo
     return min(any_operator, 12.0 * states**3 * (length + positions))
 
 
-def fitting_group(item: Captured, length: int, settings: Settings) -> tuple[Captured | None, str]:
-    """The groups of a mixer whose heads share what is stored, or why they are not measured; neither without groups."""
+def plan_group(
+    item: Captured, sequence: int, length: int, reference: int, settings: Settings
+) -> tuple[Captured, Work] | str:
+    """The groups of a mixer whose heads share what is stored, and their work, or why there is none: "" without any."""
     # T of all heads of a group takes several times what one head does, and heads are measured all the same.
     together = item.by_group()
     if together is None:
-        return None, ""
+        return ""
     try:
-        plan_work(together, 0, length, length, settings)
+        return together, plan_work(together, sequence, length, reference, settings)
     except MemoryNeededError as error:
-        return None, f"the joint ESS of its heads needs a memory of {math.ceil(error.needed / _MEGABYTE)}MB"
-    return together, ""
+        return f"the joint ESS of its heads needs a memory of {math.ceil(error.needed / _MEGABYTE)}MB"
 
 
 @contextmanager

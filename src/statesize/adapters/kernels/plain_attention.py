@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 
 import torch
 from torch import Tensor
 
 from statesize.adapters.faithfulness import allowed, largest, relative_difference
-from statesize.adapters.observation import EXACT, Units, chosen
+from statesize.adapters.observation import EXACT, Units
 from statesize.operators import SoftmaxAttention
 
 # Rows of T by which queries and keys are compared with the model's own output, before they are compared in all.
@@ -33,17 +33,21 @@ class PlainAttention:
 
     def operator(self, units: Units) -> SoftmaxAttention:
         """T of chosen heads, batch shape (S, chosen heads)."""
+        return self._whole[:, units]
+
+    @cached_property
+    def _whole(self) -> SoftmaxAttention:
+        """T of all heads, of which its numbers are checked once."""
         count = self.query.shape[1]
-        heads = chosen(units, count, self.query.device)
-        key = self.key[:, heads // (count // self.key.shape[1])]
+        heads = torch.arange(count, device=self.query.device)
         bias, sink = self.key_bias, self.sink
         return SoftmaxAttention(
             self.query[:, heads],
-            key,
+            self.key[:, heads // (count // self.key.shape[1])],
             self.scale,
             self.window,
-            key_bias=None if bias is None else bias.expand(-1, count, -1)[:, heads],
-            sink=None if sink is None else sink[None, heads],
+            key_bias=None if bias is None else bias.expand(-1, count, -1),
+            sink=None if sink is None else sink[None],
             soft_cap=self.soft_cap,
         )
 

@@ -109,7 +109,7 @@ def utilisations(captures: Capture, names: set[str], relative_tolerance: float) 
         if name not in names:
             continue
         positions = _positions(captured.units_operator(slice(0, 1)).length)
-        (measured,) = measure_captured(
+        measured = measure_captured(
             captured,
             np.arange(0, captured.units, -(-captured.units // _UNITS)),
             Settings(positions=positions, tolerances=(), relative_tolerances=(relative_tolerance,), count_accuracy=0),

@@ -80,7 +80,7 @@ def _measured(
     windows: Windows,
 ) -> dict[str, NDArray[np.float32]]:
     settings = Settings(positions=positions.tolist(), past=windows.past, future=windows.future)
-    (measurement,) = measure_captured(item, units, settings, ("values",))
+    measurement = measure_captured(item, units, settings, ("values",))
     values = measurement.values
     assert values is not None  # noqa: S101
     largest = values[..., 0]

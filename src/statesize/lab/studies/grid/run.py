@@ -177,7 +177,7 @@ def _of_mixer(captured: Captured, measuring: RunMeasurements) -> dict[str, float
         count_accuracy=0, entropy_accuracy=2e-4,
     )  # fmt: skip
     units = np.arange(captured.units)
-    (measurement,) = measure_captured(captured, units, settings)
+    measurement = measure_captured(captured, units, settings)
     # None only where fewer outputs are requested.
     outputs = (measurement.entropy, measurement.relative_count, measurement.count)
     entropy, relative, absolute = (cast("Tensor", ess).double() for ess in outputs)

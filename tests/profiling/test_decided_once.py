@@ -1,0 +1,59 @@
+"""What a profile decides and builds is decided and built once, and weights are hashed where something is stored."""
+
+from collections import Counter
+
+import pytest
+import torch
+from transformers import GPT2Config, GPT2LMHeadModel
+
+import statesize as ss
+from statesize.measurement.settings import Settings
+from statesize.models import load
+from statesize.profiling import work
+
+LAYERS, HEADS = 2, 2
+
+
+@pytest.fixture
+def counts(monkeypatch):
+    counted = Counter()
+
+    def count(owner, name):
+        function = getattr(owner, name)
+
+        def counting(*arguments, **options):
+            counted[name] += 1
+            return function(*arguments, **options)
+
+        monkeypatch.setattr(owner, name, counting)
+
+    count(ss.SoftmaxAttention, "__init__")
+    count(ss.SoftmaxAttention, "dense")
+    count(work, "choose_engine")
+    # Every other choice would look here for the engine's name.
+    monkeypatch.setattr("statesize.measurement.measurement.choose_engine", pytest.fail)
+    count(Settings, "cut")
+    count(load, "tensors_sha256")
+    return counted
+
+
+def profiled(**options):
+    torch.manual_seed(0)
+    shape = {"vocab_size": 40, "n_positions": 48, "n_embd": 16, "n_layer": LAYERS, "n_head": HEADS}
+    model = GPT2LMHeadModel(GPT2Config(**shape, bos_token_id=0, eos_token_id=0)).eval()
+    return ss.profile(model, torch.arange(40), on_progress=lambda _: None, **options)
+
+
+def test_operators_are_built_and_engines_and_cuts_chosen_once(counts):
+    assert len(profiled().mixers) == LAYERS
+    # In the model's precision, and in float64 for the check.
+    assert counts["__init__"] == 2 * LAYERS
+    assert (counts["choose_engine"], counts["cut"]) == (LAYERS, LAYERS)
+    # One head for the choice, all at once for the spectra, and each by itself for its sink.
+    assert counts["dense"] == LAYERS * (2 + HEADS)
+    assert counts["tensors_sha256"] == 0
+
+
+def test_weights_are_hashed_once_where_something_is_stored(counts, tmp_path):
+    assert profiled(output=tmp_path / "profile").attributes["weights_sha256"]
+    assert counts["tensors_sha256"] == 1
