@@ -141,15 +141,14 @@ class Settings:
         if first > last:
             return None
         if isinstance(self.positions, tuple):
-            fitting = [position for position in self.positions if first <= position <= last]
-            return make_cut(length, fitting, self.past, self.future) if fitting else None
-        if isinstance(self.positions, int):
-            return make_cut(length, self.positions, self.past, self.future)
-        if few and self.by_default:
-            return make_cut(length, FEW, self.past, self.future)
-        if self.spreads(length):
-            return make_cut(length, EVENLY_SPREAD, self.past, self.future)
-        return make_cut(length, range(first, last + 1, self.stride or 1), self.past, self.future)
+            fitting = tuple(position for position in self.positions if first <= position <= last)
+            return Cut(length, fitting, self.past, self.future) if fitting else None
+        count = self.positions if isinstance(self.positions, int) else None
+        if self.by_default:
+            count = FEW if few else EVENLY_SPREAD if self.spreads(length) else None
+        if count is not None:
+            return make_cut(length, count, self.past, self.future)
+        return Cut(length, tuple(range(first, last + 1, self.stride or 1)), self.past, self.future)
 
     def count_accuracy_at(self, length: int) -> float:
         """How far apart the bounds of counts at relative tolerances of a sequence may be left, as a share."""
