@@ -159,7 +159,7 @@ class ProfileRun:
         name, seconds, engine = (dataset.attrs[fact] for fact in ("name", "seconds", "engine"))
         if self._first.setdefault(name, (sequence, index)) > (sequence, index):
             self._first[name] = sequence, index
-        known = self.mixers.setdefault(name, MixerRun.begin(dataset))
+        known = self.mixers.setdefault(name, MixerRun(dataset.attrs))
         known.add(sequence, dataset)
         self.seconds += seconds
         if self.parts is None:

@@ -113,32 +113,26 @@ class MixerRun:
     """A mixer while its sequences are measured; their datasets may lie on disk.
 
     Attributes:
-        about: The first dataset, without positions.
+        facts: Attributes of the first dataset.
         sequences: Sequences in which it was called, ascending.
         positions: All that were measured, and 0 where no window leaves it out.
         bytes: Bytes of the largest dataset.
     """
 
-    about: xr.Dataset
+    facts: Mapping[str, Any]
     engines: set[str] = field(default_factory=set[str])
     sequences: list[int] = field(default_factory=list[int])
     positions: set[int] = field(default_factory=set[int])
     bytes: int = 1
 
-    @classmethod
-    def begin(cls, dataset: xr.Dataset) -> MixerRun:
-        """A mixer that was met for the first time."""
-        about = dataset.isel(position=slice(0, 0)).copy(deep=True)
-        return cls(about.assign({name: xr.full_like(about[name], np.nan) for name in (*BY_SEQUENCE, *BY_UNIT)}))
-
     @property
     def name(self) -> str:
         """The mixer's name."""
-        return self.about.attrs["name"]
+        return str(self.facts["name"])
 
     def add(self, sequence: int, dataset: xr.Dataset) -> None:
         """Note a sequence; one of other heads than the earlier ones is a ModelError."""
-        before, now = sum(self.about.attrs["stratum_sizes"]), sum(dataset.attrs["stratum_sizes"])
+        before, now = sum(self.facts["stratum_sizes"]), sum(dataset.attrs["stratum_sizes"])
         if now != before:
             raise ModelError(
                 f"Mixer {self.name}: its operator has {before} heads at sequence {self.sequences[0]} and {now} at "
@@ -191,11 +185,23 @@ def mixer_parts(run: MixerRun, lengths: Sequence[int], read: Reader, *, whole: b
     """The dataset of one mixer, in one part or in parts along the sequences; NaN where nothing was measured."""
     positions = np.array(sorted(run.positions or {0}), np.int64)
     called, size = set(run.sequences), len(lengths) if whole else max(1, _PART_BYTES // run.bytes)
-    attributes = {name: run.about.attrs[name] for name in _ATTRIBUTES} | {"engine": ", ".join(sorted(run.engines))}
+    attributes = {name: run.facts[name] for name in _ATTRIBUTES} | {"engine": ", ".join(sorted(run.engines))}
     for first in range(0, len(lengths), size):
         rows = range(first, min(first + size, len(lengths)))
-        datasets = (read(run.name, row) if row in called else run.about for row in rows)
-        aligned = [dataset.reindex(position=positions) for dataset in datasets]
-        joined = xr.concat(aligned, ALONG, data_vars="minimal", coords="minimal", compat="override", join="override")
+        datasets = (read(run.name, row) if row in called else _unmeasured(run, read) for row in rows)
+        aligned = [_aligned(dataset, positions) for dataset in datasets]
+        options: Any = {"data_vars": "minimal", "coords": "minimal", "compat": "override", "join": "override"}
+        joined = aligned[0].copy() if len(aligned) == 1 else xr.concat(aligned, ALONG, **options)
         joined.attrs = attributes
         yield joined
+
+
+def _aligned(dataset: xr.Dataset, positions: NDArray[np.int64]) -> xr.Dataset:
+    same = np.array_equal(dataset["position"].values, positions)
+    return dataset if same else dataset.reindex(position=positions)
+
+
+def _unmeasured(run: MixerRun, read: Reader) -> xr.Dataset:
+    """A mixer over a sequence in which it was not called."""
+    empty = read(run.name, run.sequences[0]).isel(position=slice(0, 0))
+    return empty.assign({name: xr.full_like(empty[name], np.nan) for name in (*BY_SEQUENCE, *BY_UNIT)})

@@ -122,7 +122,7 @@ def length(
 
     """
     from statesize.cli.shared.table import print_finding
-    from statesize.lab.trends.length import known_trained_length, length
+    from statesize.lab.trends.length import check_no_cuts, known_trained_length, length
     from statesize.lab.trends.series import trend_bar
     from statesize.models.load import load_model
     from statesize.report import check_report_path
@@ -130,6 +130,7 @@ def length(
 
     texts, measuring, loading = texts or Texts(), measuring or Measuring(), loading or Loading()
     settings, chosen = measuring.settings(), whole_numbers("lengths", lengths)
+    check_no_cuts(settings)
     if html is not None:
         check_report_path(html)
     texts.check()

@@ -85,8 +85,7 @@ def length(
     if future is not None:
         future = require_count("future", future)
     settings, tokenizer = settings or Settings(), supported_tokenizer(tokenizer)
-    if not settings.by_default or settings.past is not None:
-        raise InputError("positions, stride and past must be left out: the lengths say where the texts are cut.")
+    check_no_cuts(settings)
     source: str | None = None
     if isinstance(model, str):
         source, loaded = model, load_model(model, needs_tokenizer=tokenizer is None and inputs is None)
@@ -123,6 +122,12 @@ def length(
         skipped={**skipped, **too_long, **others},
         facts=trend_facts(pieces, settings),
     )
+
+
+def check_no_cuts(settings: Settings) -> None:
+    """Refuse settings that say where texts are cut."""
+    if not settings.by_default or settings.past is not None:
+        raise InputError("positions, stride and past must be left out: the lengths say where the texts are cut.")
 
 
 # Tokens after the cut of texts that have no room for more.
