@@ -38,7 +38,7 @@ _STAGES = (
     ("passes", sequences, "captured_mixers"),
     ("operators and checks", Capture, "__next__"),
     ("choice of engine", sequences, "plan_work"),
-    ("groups", sequences, "fitting_group"),
+    ("groups", sequences, "plan_group"),
     ("measuring", sequences, "measure_side_by_side"),
 )
 

@@ -16,6 +16,7 @@ from statesize.measurement.settings import Settings
 from statesize.profiling import plan, profile
 from statesize.profiling.calibration import Trial
 from statesize.results.summary import summary_row
+from statesize.spectra.choice import ENGINES
 
 TEXTS = [list(range(24)), [3, 1, 4, 1, 5, 9, 2], list(range(9))]
 
@@ -86,7 +87,7 @@ def test_of_a_kind_few_layers_are_tried_over_the_whole_text_and_all_take_as_many
     assert tried() == [4]
     # Where all take another engine, the first of it too.
     for mixer in beginning.mixers:
-        mixer.work = replace(mixer.work, engine="dense")
+        mixer.work = replace(mixer.work, engine=ENGINES["dense"])
     assert tried() == [0, 4]
 
 
