@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from statesize.adapters import capture
 from statesize.adapters.forward import Forward
 from statesize.adapters.models.inputs import Inputs, measurable
-from statesize.adapters.observation import ModuleStack, Observation
+from statesize.adapters.observation import ModuleStack, Observation, Product
 from statesize.adapters.runs import observed
 from statesize.check import refuse
 from statesize.errors import ModelError
@@ -121,8 +121,10 @@ def observe(model: nn.Module, input_ids: Inputs, take: Callable[[Observation], N
     model = measurable(model)
     forward = Forward.of(model, input_ids)
 
-    running = ModuleStack(model, forward.length)
-    forward.hidden(observed, running=running, record=lambda make, product=None: take(make()))
+    def record(make: Callable[[], Observation], product: Product | None = None) -> None:
+        take(make())
+
+    forward.hidden(observed, running=ModuleStack(model, forward.length), record=record)
 
 
 class HubModel(Reducible):
