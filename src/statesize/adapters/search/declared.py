@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -93,7 +93,9 @@ def check_declared(name: str, runs: LoneRuns, operator: Operator) -> Checked:
             mixes = []
         pairs = [_Pair(mix.source, mix.source_axis, mix.target, mix.target_axis) for mix in mixes]
         fits = [
-            fit for pair, mix in zip(pairs, mixes, strict=True) if (fit := check.fit(pair, mix.channels)) is not None
+            fit
+            for pair, mix in zip(pairs, mixes, strict=True)
+            if (fit := check.fit(pair, tuple(mix.target for mix in mixes), mix.channels)) is not None
         ]
         if not fits:
             return Checked(reason="the layer has no tensor in which another one was found to be linear")
@@ -115,6 +117,7 @@ class _Check:
     runs: LoneRuns
     matrix: Tensor
     precision: Precision
+    last: dict[Any, tuple[Tensor, list[ModuleRun]]] = field(init=False, default_factory=dict[Any, Any])
 
     @cached_property
     def combined(self) -> Tensor:
@@ -139,8 +142,9 @@ class _Check:
     def right(self) -> _Fit | None:
         """The first pair of tensors that T maps to each other, through which all mixing goes."""
         pairs = list(self.pairs())
+        targets = tuple({pair.target for pair in pairs})
         for pair in (*pairs, *(other for first in pairs for other in self.later(first))):
-            fit = self.fit(pair)
+            fit = self.fit(pair, targets)
             if fit is not None and fit.difference <= self.precision.rounding and self.is_all_mixing(pair.target):
                 return fit
         return None
@@ -200,17 +204,26 @@ class _Check:
         fits = ((expected[..., chosen] - found).abs() <= limit).all()
         return chosen if bool(fits) and bool(found.abs().amax() > 0) else None
 
-    def answers(self, pair: _Pair, values: Tensor) -> Tensor:
-        """The target, (S, L, channels), where these values stand in the source."""
-        run = self.runs.run((pair.target,), {pair.source: lambda _: values})
-        return cast("Tensor", self.channels(run.tensors[pair.target], pair.target_axis))
+    def answers(self, source: Place, targets: tuple[Place, ...]) -> tuple[Tensor, list[ModuleRun]]:
+        """Random values, and two runs with some tensors kept: zeros stand in a source, then these."""
+        if (source, targets) not in self.last:
+            held = self.base.tensors[source] if source.element >= 0 else self.read[source]
 
-    def fit(self, pair: _Pair, layout: Channels | None = None) -> _Fit | None:
+            def with_values(values: Tensor) -> ModuleRun:
+                return self.runs.run(targets, {source: lambda _: values})
+
+            values = noise(held, 5)
+            # The next source's take their place.
+            self.last.clear()
+            self.last[source, targets] = values, [with_values(torch.zeros_like(held)), with_values(values)]
+        return self.last[source, targets]
+
+    def fit(self, pair: _Pair, targets: tuple[Place, ...], layout: Channels | None = None) -> _Fit | None:
         """How far T is from the answers of a target to random values in a source; None where no head fits a channel."""
+        # targets: All that are asked of any source.
         # layout: Heads in order, and the channel that each channel reads, for a T that is wrong.
-        held = self.base.tensors[pair.source] if pair.source.element >= 0 else self.read[pair.source]
-        values = noise(held, 5)
-        zero, answers = (self.answers(pair, value) for value in (torch.zeros_like(held), values))
+        values, runs = self.answers(pair.source, targets)
+        zero, answers = (cast("Tensor", self.channels(run.tensors[pair.target], pair.target_axis)) for run in runs)
         answers, entered = answers - zero, cast("Tensor", self.channels(values, pair.source_axis))
         heads, leaving = self.matrix.shape[1], answers.shape[-1]
         chosen = self.heads(self.expected(entered), self.weights @ answers)
