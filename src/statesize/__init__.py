@@ -2,13 +2,14 @@
 
 import importlib
 import random
+from importlib.util import find_spec
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from statesize.version import __version__
 
 if TYPE_CHECKING:
-    from statesize import errors, integrations, lab, metrics, network, operators, reduction, testing
+    from statesize import errors, integrations, metrics, network, operators, reduction, testing
     from statesize.adapters.capture import capture
     from statesize.errors import StatesizeError
     from statesize.measurement.measurement import Measurement, measure
@@ -62,7 +63,6 @@ _HOMES = {
     "measurement.settings": ("Settings",),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
-_NAMESPACES = ("errors", "integrations", "lab", "metrics", "network", "operators", "reduction", "testing")
 
 __all__ = [
     "Convolution",
@@ -84,7 +84,6 @@ __all__ = [
     "compress",
     "errors",
     "integrations",
-    "lab",
     "load",
     "measure",
     "metrics",
@@ -101,12 +100,13 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name in _NAMESPACES:
-        return _imported(name)
     if name in _HOME:
         value = getattr(_imported(_HOME[name]), name)
         globals()[name] = value
         return value
+    # Packages inside, those that plug themselves in among them.
+    if not name.startswith("_") and find_spec(f"statesize.{name}") is not None:
+        return _imported(name)
     raise AttributeError(f"module 'statesize' has no attribute {name!r}")
 
 
