@@ -38,6 +38,7 @@ PACKAGES = (
     tasks,
 )
 NOT_CALLED = {
+    "RayCluster": "processes on a cluster",
     "python_prose": "reads the whole standard library, takes no argument",
     "Progress": "what `profile` tells its caller",
     "run_study": "a grid of trainings",

@@ -33,7 +33,7 @@ def test_table(saved, capsys):
     captured = capsys.readouterr()
     lines = captured.out.splitlines()
     assert [line.split()[0] for line in lines[4:6]] == ["small", "small"]
-    assert "note: They were measured with different stride (1, 2)." in lines
+    assert "note: They were measured with different stride (2, default)." in lines
     assert "perplexity" not in captured.out
     assert captured.err == ""
 

@@ -203,8 +203,8 @@ class Profile:
             >>> from statesize import profile
             >>> from transformers import MambaConfig, MambaForCausalLM
             >>> model = MambaForCausalLM(MambaConfig(vocab_size=16, hidden_size=8, num_hidden_layers=2))
-            >>> profile(model, [[5, 6, 7, 8]]).labelled("ACGT").ess().columns[2]
-            (2, 'G')
+            >>> [label for _, label in profile(model, [[5, 6, 7, 8]]).labelled("ACGT").ess().columns]
+            ['A', 'C', 'G', 'T']
         """
         root = self.tokens.copy()
         lengths, width = root["length"].values.tolist(), root.sizes["token"]

@@ -257,7 +257,8 @@ def _notes(profiles: Sequence[Profiled], recall: Mapping[str, float], networks: 
             "ESS depends on the input."
         )
     for name in ("positions", "stride", "past", "future"):
-        different = {str(cast("dict[str, Any]", facts["settings"]).get(name)) for facts in attributes}
+        given = [cast("dict[str, Any]", facts["settings"]).get(name) for facts in attributes]
+        different = {"default" if value is None else str(value) for value in given}
         if len(different) > 1:
             notes.append(f"They were measured with different {name} ({', '.join(sorted(different))}).")
     thresholds = [facts["relative_tolerances"][:1] for facts in attributes]

@@ -54,7 +54,10 @@ def test_heads_are_chosen_before_their_operators_are_made():
     chosen = item.units_operator(torch.tensor([3, 1]))
     assert chosen.batch_shape == (2, 2)
     assert torch.equal(chosen.dense(), item.operator.dense()[:, [3, 1]])
-    assert torch.equal(item.units_operator(slice(1, 3)).dense(), item.operator.dense()[:, 1:3])
+    # A view is multiplied in another order of memory.
+    torch.testing.assert_close(
+        item.units_operator(slice(1, 3)).dense(), item.operator.dense()[:, 1:3], rtol=1e-14, atol=1e-15
+    )
 
 
 def test_sinks_take_part_of_the_probability():
