@@ -62,7 +62,8 @@ def site(tmp_path: Path) -> Path:
     shutil.copytree(
         Path(statesize.__file__).parent,
         tmp_path / "statesize",
-        ignore=shutil.ignore_patterns("lab", "__pycache__"),
+        # What numba has compiled goes along.
+        ignore=shutil.ignore_patterns("lab"),
     )
     (tmp_path / "mine.py").write_text(PLUGIN, encoding="utf-8")
     metadata = tmp_path / "mine-1.0.dist-info"

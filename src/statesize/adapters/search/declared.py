@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, cast
@@ -141,9 +141,17 @@ class _Check:
 
     def right(self) -> _Fit | None:
         """The first pair of tensors that T maps to each other, through which all mixing goes."""
-        pairs = list(self.pairs())
-        targets = tuple({pair.target for pair in pairs})
-        for pair in (*pairs, *(other for first in pairs for other in self.later(first))):
+        seen: list[_Pair] = []
+        for pairs in self.pairs():
+            if (fit := self.first_right(pairs, tuple(pair.target for pair in pairs))) is not None:
+                return fit
+            seen += pairs
+        targets = tuple({pair.target for pair in seen})
+        return self.first_right((other for pair in seen for other in self.later(pair)), targets)
+
+    def first_right(self, pairs: Iterable[_Pair], targets: tuple[Place, ...]) -> _Fit | None:
+        """The first of some pairs that T maps to each other, through which all mixing goes."""
+        for pair in pairs:
             fit = self.fit(pair, targets)
             if fit is not None and fit.difference <= self.precision.rounding and self.is_all_mixing(pair.target):
                 return fit
@@ -160,8 +168,8 @@ class _Check:
                     yield replace(pair, source=place, source_axis=axis)
                     break
 
-    def pairs(self) -> Iterator[_Pair]:
-        """Pairs of tensors that T maps to each other at the text's own values."""
+    def pairs(self) -> Iterator[list[_Pair]]:
+        """For each source the pairs of tensors that T maps to each other at the text's own values."""
         tensors = [
             (place, axis, channels)
             for place, tensor in sorted(self.base.tensors.items())
@@ -169,15 +177,25 @@ class _Check:
             if size == self.runs.length and (channels := self.channels(tensor, axis)) is not None
         ]
         combined = [self.weights @ channels for _, _, channels in tensors]
+        # The first combination of all targets together tells most that are none, in one search for each source.
+        first = torch.cat([found[0, 0] for found in combined]) if combined else self.matrix.new_zeros(0)
+        owner = torch.arange(len(combined)).repeat_interleave(torch.tensor([found.shape[-1] for found in combined]))
+        limit = torch.stack([self.limit(found) for found in combined])[owner] if combined else first
         seen: list[Tensor] = []
         for source, source_axis, channels in tensors:
             if any(channels.shape == before.shape and torch.equal(channels, before) for before in seen):
                 continue
             seen.append(channels)
             expected = self.expected(channels)
-            for (target, target_axis, _), found in zip(tensors, combined, strict=True):
-                if source < target and self.heads(expected, found) is not None:
-                    yield _Pair(source, source_axis, target, target_axis)
+            values = expected[0, 0]
+            near = (values[_nearest(values, first)] - first).abs() <= limit
+            fits = torch.ones(len(combined), dtype=torch.int8).scatter_reduce_(0, owner, near.to(torch.int8), "amin")
+            likely = [(at, *tensors[at][:2]) for at in cast("list[int]", fits.nonzero().flatten().tolist())]
+            yield [
+                _Pair(source, source_axis, target, target_axis)
+                for at, target, target_axis in likely
+                if source < target and self.heads(expected, combined[at]) is not None
+            ]
 
     def channels(self, tensor: Tensor, axis: int) -> Tensor | None:
         """A tensor as (S, L, channels), or None where it does not hold all sequences."""
@@ -194,15 +212,13 @@ class _Check:
     def heads(self, expected: Tensor, found: Tensor) -> Tensor | None:
         """For each channel of a target the head and channel that it is made of, as one number; None where none fits."""
         # Both are (S, combinations, …).
-        order = expected[0, 0].argsort()
-        known, wanted = expected[0, 0][order], found[0, 0].contiguous()
-        after = torch.searchsorted(known, wanted).clamp(max=len(known) - 1)
-        before = (after - 1).clamp(min=0)
-        nearest = torch.where((known[after] - wanted).abs() < (known[before] - wanted).abs(), after, before)
-        chosen = order[nearest]
-        limit = _SLACK * self.precision.rounding * found.abs().amax()
-        fits = ((expected[..., chosen] - found).abs() <= limit).all()
+        chosen = _nearest(expected[0, 0], found[0, 0].contiguous())
+        fits = ((expected[..., chosen] - found).abs() <= self.limit(found)).all()
         return chosen if bool(fits) and bool(found.abs().amax() > 0) else None
+
+    def limit(self, found: Tensor) -> Tensor:
+        """How far combinations of a tensor may be from what they should be."""
+        return _SLACK * self.precision.rounding * found.abs().amax()
 
     def answers(self, source: Place, targets: tuple[Place, ...]) -> tuple[Tensor, list[ModuleRun]]:
         """Random values, and two runs with some tensors kept: zeros stand in a source, then these."""
@@ -284,3 +300,11 @@ class _Check:
         axes = [axis for axis, size in enumerate(plain.shape) if size == self.runs.length]
         elsewhere = torch.arange(self.runs.length, device=plain.device) != position
         return all(bool(by_position(difference, axis)[elsewhere].any()) for axis in axes)
+
+
+def _nearest(known: Tensor, wanted: Tensor) -> Tensor:
+    """For each wanted number the index of the known one that is nearest to it."""
+    ordered, order = known.sort()
+    after = torch.searchsorted(ordered, wanted).clamp(max=len(known) - 1)
+    before = (after - 1).clamp(min=0)
+    return order[torch.where((ordered[after] - wanted).abs() < (ordered[before] - wanted).abs(), after, before)]
