@@ -101,7 +101,7 @@ def test_what_does_not_compare_is_said(bundled):
     notes = " ".join(compare([*bundled, other], {"sa": 20.0, "la": 30.0, "mine": 1.0}).notes)
     for part in (
         "not of the same tokens",
-        "different stride (9, None)",
+        "different stride (9, default)",
         "relative tolerances differ",
         "must belong to one of the profiles, got that of mine",
     ):
