@@ -27,7 +27,7 @@ def imported(family):
 
 def test_what_a_model_does_not_name_is_not_imported():
     attention = {"attention", "own_cache", "plain_attention", "probabilities"}
-    assert imported("gpt2") == {f"kernels.{name}" for name in attention} | {"search.softmax_tap"}
+    assert imported("gpt2") == {f"kernels.{name}" for name in attention} | {"search.softmax_tap", "search.own_mixing"}
     assert {"kernels.scans", "kernels.convolutions"} <= imported("mamba")
 
 

@@ -40,7 +40,7 @@ from statesize.adapters.models.model_state import hold_at_least, in_double, in_s
 from statesize.adapters.observation import ModuleStack, Observation, Product
 from statesize.adapters.reference import Checks, check_deterministic, first_difference, read_calls
 from statesize.adapters.runs import bare, observed
-from statesize.adapters.search import OwnMixing
+from statesize.adapters.search.own_mixing import OwnMixing
 from statesize.adapters.selection import (
     Layers,
     NothingMeasuredError,

@@ -16,7 +16,6 @@ from statesize.adapters.forward import Forward
 from statesize.adapters.models.model_state import Autocast, named_parts, open_autocast
 from statesize.adapters.observation import Observation
 from statesize.adapters.runs import read
-from statesize.adapters.search import BEFORE, BESIDE, ImpulseLayer, OwnMixing
 from statesize.adapters.search.derivative import derivative, found_derivative
 from statesize.adapters.search.layer import observe
 from statesize.adapters.search.linear_parts import Mix, NoOperatorError, find_mix
@@ -30,7 +29,8 @@ from statesize.adapters.search.mixing import (
     reaches,
     returned_by,
 )
-from statesize.adapters.search.other_mixing import other_mixing
+from statesize.adapters.search.other_mixing import BEFORE, BESIDE, UNSEEN, other_mixing
+from statesize.adapters.search.own_mixing import ImpulseLayer, OwnMixing
 from statesize.adapters.selection import is_own_code, is_recurrent, is_searched
 from statesize.errors import InputError, ModelError
 from statesize.operators import BlockDense, Derivative
@@ -105,7 +105,7 @@ def find_own_mixing(
             except ModelError as error:
                 found.refused[name] = str(error)
             if not {BEFORE, BESIDE} & set(other):
-                found.note_other(name, other)
+                _note_other(found, name, other)
                 continue
         parts = set(module.modules()) - {module}
         fixed = {part: calls.outputs[part] for part in mixing if part in parts}
@@ -114,8 +114,27 @@ def find_own_mixing(
         if _search(runs, name, found, names, has_kernels=module in observed):
             mixing.add(module)
         if module in observed:
-            found.settle(name, other, observed[module].mixers[0].kind)
+            _settle(found, name, other, observed[module].mixers[0].kind)
     return found
+
+
+def _note_other(found: OwnMixing, name: str, other: Sequence[str]) -> None:
+    """Tell of other mixing in a module whose T is that of the kernels in it."""
+    if other:
+        found.notes[name] = UNSEEN if UNSEEN in other else f"Other mixing was seen here: {'; '.join(other)}."
+
+
+def _settle(found: OwnMixing, name: str, other: Sequence[str], kind: str) -> None:
+    """Choose T of a module that mixes by more than the kernels in it: of the whole, of the kernels, or none."""
+    layer = found.layers.pop(name, None)
+    reason = found.refused.pop(name, f"Mixer {name}: no T of the whole was found.")
+    if layer is not None and (BESIDE in other or not layer.mixed_before):
+        note = f"Its T contains more than the {kind} in it."
+        found.layers[name] = replace(layer, note=" ".join(filter(None, (note, layer.note))))
+    elif BESIDE in other:
+        found.refused[name] = f"{reason} Seen in it: {kind}, and other mixing beside it."
+    else:
+        _note_other(found, name, other)
 
 
 def _search(runs: LoneRuns, name: str, found: OwnMixing, names: Mapping[nn.Module, str], *, has_kernels: bool) -> bool:

@@ -19,10 +19,12 @@ from statesize.adapters.models.layout import position_axis
 from statesize.adapters.models.model_state import mapped, set_autocast
 from statesize.adapters.observation import ModuleStack, Observation, Product
 from statesize.adapters.runs import observed, reading, returning
-from statesize.adapters.search import BEFORE, BESIDE, UNSEEN
 from statesize.adapters.selection import is_own_code
 from statesize.errors import ModelError
 
+BEFORE = "its values are mixed before: T is without that"
+BESIDE = "positions are mixed beside the map too"
+UNSEEN = "Whether it mixes by more than this was not seen: what it returns has no dimension of positions."
 SEVERAL = "several maps mix the same values, each with a T of its own: the module's is made of all"
 BACKWARDS = "positions are mixed backwards too: T is without that"
 

@@ -1,0 +1,41 @@
+"""What was found of the modules that mix positions by code that no adapter knows."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from torch import nn
+
+if TYPE_CHECKING:
+    from statesize.adapters.calls import Call
+    from statesize.adapters.search.layer import Memory
+    from statesize.adapters.search.linear_parts import Mix
+
+
+@dataclass(frozen=True, eq=False)
+class ImpulseLayer:
+    """A module whose T is what it returns for impulses: how it mixes, and which modules inside are held meanwhile."""
+
+    mix: Mix
+    held: Collection[nn.Module]
+    note: str  # what modules inside do to its values
+    mixed_before: bool  # whether its T begins behind other mixing
+
+
+@dataclass(frozen=True, eq=False)
+class OwnMixing:
+    """What was found of the modules that no adapter knows."""
+
+    layers: dict[str, ImpulseLayer] = field(default_factory=dict[str, "ImpulseLayer"])  # by the module's name
+    derivatives: set[str] = field(default_factory=set[str])  # names of modules without a T
+    refused: dict[str, str] = field(default_factory=dict[str, str])  # reason by the module's name
+    backwards: list[str] = field(default_factory=list[str])  # names of modules that hold measured ones, not causal
+    notes: dict[str, str] = field(default_factory=dict[str, str])  # what else modules mix whose kernels adapters know
+    memories: dict[Call, Memory] = field(default_factory=dict["Call", "Memory"])  # by call, once they are known
+
+    @property
+    def names(self) -> set[str]:
+        """Names of all that are measured."""
+        return {*self.layers, *self.derivatives}
