@@ -135,16 +135,22 @@ def shared_thresholds(
         _learn(known, past, last, begin, end, accuracy)
 
 
-def apart(known: Known, accuracy: float) -> Mask:
-    """Where bounds are farther apart than requested, or contradict each other, (R, N, b)."""
-    allowed = np.maximum(np.floor(accuracy * known.upper), accuracy > 0)
-    return known.wanted & ((known.upper - known.lower > allowed) | (known.lower > known.upper))
-
-
 @_compile
 def _is_apart(lower: int, upper: int, accuracy: float) -> bool:
     allowed = max(math.floor(accuracy * upper), 1 if accuracy > 0 else 0)
     return upper - lower > allowed or lower > upper
+
+
+@_compile_entry
+def apart(known: Known, accuracy: float) -> Mask:
+    """Where bounds are farther apart than requested, or contradict each other, (R, N, b)."""
+    R, (N, b) = len(known.ratios), known.wanted.shape
+    found = np.zeros((R, N, b), np.bool_)
+    for r in range(R):
+        for n in range(N):
+            for j in range(b):
+                found[r, n, j] = known.wanted[n, j] and _is_apart(known.lower[r, n, j], known.upper[r, n, j], accuracy)
+    return found
 
 
 @_compile_entry
@@ -255,11 +261,10 @@ def _next_of_ratio(
 def _learn(known: Known, past: Evaluations, last: Whole, begin: int, end: int, accuracy: float) -> None:
     # Takes evaluations into what is known of positions that are open.
     R, (N, b) = len(known.ratios), known.wanted.shape
-    is_open, is_closer = np.zeros((N, b), np.bool_), np.zeros((N, b), np.bool_)
-    for r in range(R):
-        for n in range(N):
-            for j in range(b):
-                is_open[n, j] |= known.wanted[n, j] and _is_apart(known.lower[r, n, j], known.upper[r, n, j], accuracy)
+    found = apart(known, accuracy)
+    is_open, is_closer = found[0].copy(), np.zeros((N, b), np.bool_)
+    for r in range(1, R):
+        is_open |= found[r]
     for e in range(begin, end):
         n, shift, farthest = past.group[e], past.shift[e], 0.0
         past.previous[e], last[n] = last[n], e
