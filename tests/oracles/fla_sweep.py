@@ -1,7 +1,8 @@
-"""What statesize makes of fla's layers: `python fla_sweep.py references|kernels LENGTH [NAME …]`, a line of JSON each.
+"""What statesize makes of fla's layers: `python fla_sweep.py references|kernels|gpu LENGTH [NAME …]`, a line of JSON each.
 
 `references` runs fla's own torch references, `kernels` its Triton kernels in the interpreter (TRITON_INTERPRET=1, and
-`python -O`, since the chunked delta rules refuse float32 by an assertion, and the interpreter knows no bfloat16).
+`python -O`, since the chunked delta rules refuse float32 by an assertion, and the interpreter knows no bfloat16), `gpu`
+its compiled kernels, in bfloat16 as they are used.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ class Found:
     """What was found of one layer."""
 
     name: str
-    by: str  # "references" or "kernels"
+    by: str  # "references", "kernels" or "gpu"
     length: int
     kind: str = ""
     units: int = 0
@@ -51,8 +52,11 @@ def measured(name: str, by: str, length: int) -> Found:
         model = build(name)
         if by == "kernels" and name in HALF:
             model, found.dtype = model.half(), "float16"
+        ids = tokens(length)
+        if by == "gpu":
+            model, ids, found.dtype = model.to("cuda", getattr(torch, __import__("os").environ.get("SWEEP_DTYPE","bfloat16"))), ids.to("cuda"), "bfloat16"
         # The interpreter is slow: what it returns is compared with T u, and not run again for references.
-        capturing = ss.capture(model, tokens(length), checks="all" if by == "references" else "none")
+        capturing = ss.capture(model, ids, checks="none" if by == "kernels" else "all")
         mixer = capturing.mixers[0]
         captured = next(capturing)
         found.kind, found.units, found.state_size = captured.kind, captured.units, mixer.state_size
