@@ -3,6 +3,7 @@ from __future__ import annotations
 import functools
 import inspect
 import sys
+from dataclasses import replace
 from types import ModuleType
 from typing import Any
 
@@ -20,8 +21,9 @@ def double(values: Tensor, times: int = 2, **kwargs: Any) -> tuple[Tensor, None]
 
 
 @functools.wraps(double)
-def compiled(*args: Any, **kwargs: Any) -> Tensor:
-    raise AssertionError("the compiled kernel was called")
+def compiled(*args: Any, **kwargs: Any) -> tuple[Tensor, None]:
+    # It rounds to other numbers than the function below it.
+    return double(*args, **kwargs)[0] + 1, None
 
 
 def as_module(function: Any) -> nn.Module:
@@ -38,11 +40,15 @@ def test_below_a_compiled_kernel_is_the_function_of_the_source_file(function: An
     assert pure_torch(function) is double
 
 
-def test_a_call_is_reported_with_all_arguments_by_name() -> None:
+@pytest.mark.parametrize("exact", [False, True])
+def test_a_call_is_reported_with_all_arguments_by_name(exact: bool) -> None:
     seen: list[Any] = []
-    kernel = observed(compiled, RUNNING, lambda call: seen.append((dict(call.arguments), call.output)))
+    running = replace(RUNNING, exact=exact)
+    kernel = observed(compiled, running, lambda call: seen.append((dict(call.arguments), call.output)))
     values = torch.ones(2)
     result = kernel(values, unknown=3)
+    # What the model runs is observed, and below it what knows float64.
+    assert torch.equal(result[0], torch.full((2,), 2.0 if exact else 3.0))
     assert result[1] is None
     ((arguments, output),) = seen
     assert output is result[0]

@@ -150,12 +150,13 @@ def _put(both: _ByThread, values: list[Any]) -> None:
 def observed(
     function: Callable[..., Any], running: ModuleStack, called: Callable[[ReplacedCall], Tensor | None]
 ) -> Callable[..., Any]:
-    """The pure-torch function of a kernel, whose calls are reported; what `called` returns takes its result's place."""
+    """A kernel whose calls are reported; what `called` returns takes its result's place."""
+    # A compiled kernel rounds its products to TF32, so it runs as the model has it, and in pure torch in float64 only.
     body = pure_torch(function)
     signature = inspect.signature(body)
 
     def kernel(*args: Any, **kwargs: Any) -> Any:
-        result: Any = body(*args, **kwargs)
+        result: Any = (body if running.exact else function)(*args, **kwargs)
         bound, frame = signature.bind(*args, **kwargs), running.frame
         bound.apply_defaults()
 

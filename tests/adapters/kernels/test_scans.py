@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 from types import ModuleType
 from typing import Any
 
@@ -98,6 +99,36 @@ def test_long_sequences_with_extreme_decays_stay_finite(family: str, memory: str
         # An operator that is not finite refuses to be built.
         assert bool(torch.isfinite(observation.operator(slice(0, 4)).dense()).all())
         assert reproduction_error(observation) < 1e-8
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    ("family", "kernel"),
+    [
+        ("qwen3_next", "torch_chunk_gated_delta_rule"),
+        ("kimi_linear", "chunk_kimi_delta_attention"),
+        ("mamba2", "mamba2_chunk_scan"),
+    ],
+)
+def test_a_compiled_kernel_that_rounds_to_tf32_is_measured_and_told(
+    family: str, kernel: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = tiny(family)
+    expected = [item.operator.dense() for item in capture(model, token_ids(1))]
+    file = _file(model)
+    below = vars(file)[kernel]
+
+    @functools.wraps(below)
+    def compiled(*args: Any, **kwargs: Any) -> Any:
+        # As Triton's products of float32 do on a GPU: ten bits of the mantissa.
+        rounded = [(part.view(torch.int32) & ~0x1FFF).view(torch.float32) for part in args[:3]]
+        return below(*rounded, *args[3:], **kwargs)
+
+    monkeypatch.setattr(file, kernel, compiled)
+    items = list(capture(model, token_ids(1)))
+    assert any("own arithmetic rounds by" in item.note for item in items)
+    for item, operator in zip(items, expected, strict=True):
+        assert float((item.operator.dense() - operator).abs().max() / operator.abs().max()) < 5e-3
 
 
 def test_the_pure_torch_convolution_is_used_meanwhile() -> None:

@@ -223,7 +223,7 @@ _WHOLE_BLOCK = "mamba2_split_conv1d_scan_combined"
 
 @contextmanager
 def observing(model: nn.Module, running: ModuleStack, record: OnObservation) -> Generator[None]:
-    """Observe the scans of a model; while this is open they and their short convolutions run in pure torch."""
+    """Observe the scans of a model; while this is open their short convolutions run in pure torch."""
 
     def recorder(scan: Scan) -> Callable[[ReplacedCall], Tensor | None]:
         def called(call: ReplacedCall) -> Tensor | None:
