@@ -14,6 +14,7 @@ import time
 import traceback
 import warnings
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -25,6 +26,10 @@ from oracles.fla_torch import use_references
 from oracles.flash_attention import install_flash_attention
 
 import statesize as ss
+from statesize.adapters.faithfulness import check_rounded_operator, unfaithfulness
+from statesize.adapters.observation import Observation
+
+capture_module = sys.modules["statesize.adapters.capture"]
 
 
 @dataclass
@@ -38,11 +43,20 @@ class Found:
     units: int = 0
     state_size: int | None = None  # None where it grows with the text
     faithfulness: float | None = None  # largest difference of T u from what the kernel returned
+    stepped: float | None = None  # the same from what its step form returns, where it has one
     entropy: float | None = None  # mean entropy-ESS of the first units over all positions
     dtype: str = "float32"
     seconds: float = 0.0
     reason: str = ""  # why it is not measured
     note: str = ""  # what is told beside
+
+
+def compared(found: Found, observation: Observation, dtype: torch.dtype) -> tuple[float, str]:
+    """The check of capture, and what the step form of the kernel says beside."""
+    exact = observation.exact()
+    if exact is not None:
+        found.stepped = unfaithfulness(observation, observation.values, exact)
+    return check_rounded_operator(observation, dtype)
 
 
 def measured(name: str, by: str, length: int) -> Found:
@@ -56,6 +70,7 @@ def measured(name: str, by: str, length: int) -> Found:
         if by == "gpu":
             model, ids, found.dtype = model.to("cuda", getattr(torch, __import__("os").environ.get("SWEEP_DTYPE","bfloat16"))), ids.to("cuda"), "bfloat16"
         # The interpreter is slow: what it returns is compared with T u, and not run again for references.
+        capture_module.check_rounded_operator = partial(compared, found)
         capturing = ss.capture(model, ids, checks="none" if by == "kernels" else "all")
         mixer = capturing.mixers[0]
         captured = next(capturing)

@@ -228,7 +228,11 @@ def stepped(call: FlaCall) -> Tensor | None:
         return None
     parameters = inspect.signature(form).parameters
     by_name = {name: call.arguments[name] for name in parameters if name in call.arguments}
-    if any(one.default is one.empty and name not in by_name for name, one in parameters.items()):
+    if "g" not in parameters and "gk" in parameters:
+        # The step form of gated linear attention takes decays of values too.
+        by_name["gk"] = call.arguments["g"]
+    required = {name for name, one in parameters.items() if one.default is one.empty and one.kind is not one.VAR_KEYWORD}
+    if not required <= by_name.keys():
         return None
     try:
         with torch._C.DisableTorchFunction():  # pyright: ignore[reportPrivateUsage]

@@ -10,9 +10,10 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from statesize.adapters.faithfulness import bound, relative_difference
+from statesize.adapters.faithfulness import BOUNDS, kernel_dtype, relative_difference
 from statesize.adapters.fla.call import FlaCall
 from statesize.adapters.kernels.probabilities import Mixing, observed_mixing
+from statesize.adapters.models.model_state import stored_dtype
 from statesize.adapters.observation import Observation, Units
 from statesize.adapters.replaced import first
 from statesize.errors import ModelError
@@ -124,7 +125,7 @@ def impulses(call: FlaCall) -> Tensor:
     matrix = torch.cat(columns, -1).transpose(1, 2).double()
     applied = matrix @ call.by_head(values, slice(None))
     difference = relative_difference(applied, call.output.transpose(1, 2).double())
-    if not difference <= bound(call.module):
+    if not difference <= BOUNDS[kernel_dtype(stored_dtype(call.module), call.output)]:
         raise ModelError(
             f"{call.name} must be linear in its values, got {call.kernel}, whose answers to impulses differ from its "
             f"output by {difference:.1e} of the largest value: it has no T. statesize.network_ess measures derivatives."
