@@ -88,9 +88,9 @@ def engine_row(case: Case, length: int, device: torch.device) -> dict[str, Any]:
     row: dict[str, Any] = {"case": case.name, "length": operator.length, "engine": one.engine}
     row |= {"cpu_seconds": on_cpu, "gpu_seconds": on_gpu, "gpu_bytes": held}
     if one.entropy is not None and other.entropy is not None:
-        row["entropy_difference"] = float(((one.entropy - other.entropy.cpu()).abs() / one.entropy.clamp(min=1)).max())
+        row["entropy_difference"] = float(((one.entropy - other.entropy).abs() / one.entropy.clamp(min=1)).max())
     if one.relative_count is not None and other.relative_count is not None:
-        row["counts_differ"] = int((one.relative_count != other.relative_count.cpu()).sum())
+        row["counts_differ"] = int((one.relative_count != other.relative_count).sum())
     return row
 
 

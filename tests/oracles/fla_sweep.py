@@ -1,4 +1,4 @@
-"""What statesize makes of fla's layers: `python fla_sweep.py references|kernels|gpu LENGTH [NAME …]`, a line of JSON each.
+"""What statesize makes of fla's layers: `python fla_sweep.py references|kernels|gpu LENGTH [NAME …]`, as lines of JSON.
 
 `references` runs fla's own torch references, `kernels` its Triton kernels in the interpreter (TRITON_INTERPRET=1, and
 `python -O`, since the chunked delta rules refuse float32 by an assertion, and the interpreter knows no bfloat16), `gpu`
@@ -68,7 +68,11 @@ def measured(name: str, by: str, length: int) -> Found:
             model, found.dtype = model.half(), "float16"
         ids = tokens(length)
         if by == "gpu":
-            model, ids, found.dtype = model.to("cuda", getattr(torch, __import__("os").environ.get("SWEEP_DTYPE","bfloat16"))), ids.to("cuda"), "bfloat16"
+            model, ids, found.dtype = (
+                model.to("cuda", getattr(torch, __import__("os").environ.get("SWEEP_DTYPE", "bfloat16"))),
+                ids.to("cuda"),
+                "bfloat16",
+            )
         # The interpreter is slow: what it returns is compared with T u, and not run again for references.
         capture_module.check_rounded_operator = partial(compared, found)
         capturing = ss.capture(model, ids, checks="none" if by == "kernels" else "all")

@@ -90,10 +90,7 @@ def measure_at(
 ) -> Measurement:
     """`measure` with settings, by an engine that was chosen before or that they name."""
     operator = accepted_operator(operator)
-    device = operator.device
-    tau, rho = (
-        torch.tensor(ratios, dtype=torch.float64, device=device) for ratios in (settings.tolerances, settings.ratios)
-    )
+    tau, rho = (torch.tensor(ratios, dtype=torch.float64) for ratios in (settings.tolerances, settings.ratios))
     stacked, stacked_cut = with_readouts(operator, cut)
     if engine is None:
         named = settings.engine
@@ -105,14 +102,14 @@ def measure_at(
     if bracketed and bool((answers["relative_upper"] > answers["relative_lower"]).any()):
         used += " (bracketed)"
     inputs, readouts = ports(operator)
-    positions = torch.tensor(cut.positions, dtype=torch.int64, device=device)
-    sizes = operator.state_size()
+    positions = torch.tensor(cut.positions, dtype=torch.int64)
+    sizes = operator.state_size().cpu()
     state_size = sizes[positions]
     most = ceiling(state_size, positions, cut.length, cut.past, cut.future, readouts, inputs)
     if "entropy" in answers:
         # What an engine leaves open ends at the ceiling; more than that is no rounding, and stays.
         entropy, bound = answers["entropy"], answers["entropy_bound"]
-        answers["entropy"] = torch.where(entropy - bound <= most, entropy.minimum(most.to(entropy)), entropy)
+        answers["entropy"] = torch.where(entropy - bound <= most, entropy.minimum(most.double()), entropy)
     return Measurement(
         positions=positions,
         tolerances=tau,

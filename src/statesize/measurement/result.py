@@ -34,7 +34,7 @@ _MOST_FACTS = 11
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Measurement:
-    """The result of `measure`; the fields of other outputs than the requested are None.
+    """The result of `measure`, on the CPU; the fields of other outputs than the requested are None.
 
     Attributes:
         positions: Cut positions i, (P,) int64.

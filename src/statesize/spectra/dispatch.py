@@ -39,7 +39,7 @@ class Question:
 
 
 def dispatch(operator: Operator, engine: Engine, question: Question) -> tuple[Answers, str]:
-    """The requested tensors, for as many batch entries and positions at once as memory allows, and the engines used."""
+    """The requested tensors, on the CPU, and the engines used: as many entries and positions at once as fit."""
     # Entries whose numbers lie outside the range of an engine that squares, or for which it overflowed, are computed by
     # an engine that does not.
     cuts = _position_blocks(operator, engine, question.cut, question.memory)
@@ -49,7 +49,7 @@ def dispatch(operator: Operator, engine: Engine, question: Question) -> tuple[An
     each, shared = (max(1, part(operator, question.cut)) for part in (engine.footprint, engine.shared_footprint))
     with one_torch_thread():
         threads = min(free_threads(), question.memory // (each + shared), total * each // question.worth_a_thread)
-        threads = max(1, threads if operator.device.type == "cpu" else 1)
+        threads = max(1, 1 if engine.keeps_device and operator.device.type != "cpu" else threads)
         held = min(question.memory // threads - shared, engine.block_bytes)
         block = max(1, min(held // each, -(-total // threads)))
         if total <= block:
@@ -59,6 +59,11 @@ def dispatch(operator: Operator, engine: Engine, question: Question) -> tuple[An
         )
     joined = {name: torch.cat([answer[name] for answer, _ in parts]) for name in parts[0][0]}
     return {name: part.reshape(*shape, *part.shape[1:]) for name, part in joined.items()}, _names(parts)
+
+
+def on_cpu(operator: Operator) -> Operator:
+    """An operator on the CPU; itself where it is."""
+    return operator if operator.device.type == "cpu" else operator.to(device="cpu")
 
 
 def in_double(operator: Operator) -> Operator:
@@ -122,12 +127,13 @@ def _entries(operator: Operator, indices: tuple[Tensor, ...]) -> Operator:
 
 def _in_range(operator: Operator, engine: Engine, question: Question) -> tuple[Answers, str]:
     """The answers of an engine, and of safer ones for the batch entries for which it is not good."""
-    left = torch.ones(operator.batch_shape, dtype=torch.bool, device=operator.device)
+    left = torch.ones(operator.batch_shape, dtype=torch.bool)
     answers: Answers | None = None
     used: list[str] = []
     for attempt in _attempts(engine, operator):
         indices = left.nonzero().unbind(-1) if answers is not None and left.ndim else ...
         part = operator if indices is ... else operator[indices]
+        part = part if attempt.keeps_device else on_cpu(part)
         require_memory(part, attempt, question.cut)
         try:
             blocks = attempt.blocks(part if attempt.converts else in_double(part), question.cut)
@@ -149,7 +155,7 @@ def _in_range(operator: Operator, engine: Engine, question: Question) -> tuple[A
                 answers[name] = answer if indices is ... else answers[name].index_put(indices, answer)
         left = ~_finite(answers)
         if attempt.squares:
-            size = _magnitude(operator)
+            size = _magnitude(operator).cpu()
             left |= ((size < _SQUARED_RANGE[0]) & (size > 0)) | (size > _SQUARED_RANGE[1])
         if not bool(left.any()):
             break

@@ -86,8 +86,8 @@ def differentiable_entropy(operator: Operator, positions: Positions = None) -> T
         positions: None for all of 1 … L − 1, an int for that many evenly spread, or a list.
 
     Returns:
-        (..., P) float64, equal to `measure(operator, positions=positions, engine="dense").entropy` but for round-off
-        and r · 3e-9 of itself, r the number of singular values.
+        (..., P) float64, on the operator's device: `measure(operator, positions=positions, engine="dense").entropy` but
+        for round-off and r · 3e-9 of itself, r the number of singular values.
 
     Raises:
         InputError: Not an operator, a position out of range, or a T that overflows.
@@ -104,18 +104,19 @@ def differentiable_entropy(operator: Operator, positions: Positions = None) -> T
     if not isinstance(operator, Operator):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise InputError(f"operator must be a statesize Operator, got {type(operator).__name__}; wrap T in Dense(T)")
     require_one_port(operator)
-    exact = operator if operator.dtype == torch.float64 else operator.to(dtype=torch.float64)
+    exact = operator.to(dtype=torch.float64, device="cpu")
     chosen = make_cut(operator.length, positions).positions
     if not chosen:
-        return torch.zeros((*exact.batch_shape, 0), dtype=torch.float64, device=exact.device)
-    return _of_recurrence(exact, chosen) if isinstance(exact, Recurrence) else _of_blocks(exact, chosen)
+        return torch.zeros((*exact.batch_shape, 0), dtype=torch.float64, device=operator.device)
+    entropy = _of_recurrence(exact, chosen) if isinstance(exact, Recurrence) else _of_blocks(exact, chosen)
+    return entropy.to(operator.device)
 
 
 def _of_recurrence(recurrence: Recurrence, positions: tuple[int, ...]) -> Tensor:
     real = recurrence.with_real_output()
     borders = chosen_borders(real, positions)
     index_of = {border: k for k, border in enumerate(borders)}
-    wanted = torch.tensor([index_of[i] for i in positions], device=real.device)
+    wanted = torch.tensor([index_of[i] for i in positions])
     return effective_rank(border_singular_values(border_maps(real, borders), wanted))
 
 

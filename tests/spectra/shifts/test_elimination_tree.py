@@ -3,14 +3,7 @@ import math
 import pytest
 import torch
 
-from statesize.spectra.shifts import bordered as elimination_tree
 from statesize.spectra.shifts.bordered import eliminate
-
-
-@pytest.fixture(params=[True, False], ids=["kernels", "tensors"], autouse=True)
-def compiled(request, monkeypatch) -> None:
-    """Both ways: as on a processor and as on other devices."""
-    monkeypatch.setattr(elimination_tree, "has_compiled_kernels", lambda device: request.param)
 
 
 @pytest.mark.parametrize(("chunks", "width"), [(1, 1), (3, 2), (8, 8), (13, 16), (3, 5), (2, 23)])
@@ -47,19 +40,3 @@ def test_inputs_are_left_alone() -> None:
     before = [part.clone() for part in parts]
     eliminate(*parts)
     assert all(torch.equal(a, b) for a, b in zip(parts, before, strict=True))
-
-
-def test_tensors_say_what_the_kernels_say(monkeypatch) -> None:
-    g = torch.Generator().manual_seed(1)
-    whole = torch.randn(5, 64, 64, generator=g, dtype=torch.float64)
-    whole = whole + whole.mT
-    whole[3, 0, 0] = torch.inf
-    parts = whole[:, :32, :32], whole[:, :32, 32:], whole[:, 32:, 32:]
-    both = []
-    for compiled in (True, False):
-        monkeypatch.setattr(elimination_tree, "has_compiled_kernels", lambda device, compiled=compiled: compiled)
-        both.append(eliminate(*parts))
-    (count, logarithm, size), (other_count, other_logarithm, other_size) = both
-    assert torch.equal(count, other_count)
-    torch.testing.assert_close(other_logarithm, logarithm, rtol=1e-9, atol=1e-9, equal_nan=True)
-    torch.testing.assert_close(other_size, size, rtol=1e-9, atol=0, equal_nan=True)

@@ -231,8 +231,8 @@ def stepped(call: FlaCall) -> Tensor | None:
     if "g" not in parameters and "gk" in parameters:
         # The step form of gated linear attention takes decays of values too.
         by_name["gk"] = call.arguments["g"]
-    required = {name for name, one in parameters.items() if one.default is one.empty and one.kind is not one.VAR_KEYWORD}
-    if not required <= by_name.keys():
+    named = (one for one in parameters.values() if one.kind is not one.VAR_KEYWORD)
+    if any(one.default is one.empty and one.name not in by_name for one in named):
         return None
     try:
         with torch._C.DisableTorchFunction():  # pyright: ignore[reportPrivateUsage]

@@ -155,6 +155,6 @@ class EstimatedBlocks(HankelBlocks):
     def _gathered(self, value: Callable[[Estimated], object], *tail: int) -> Tensor:
         """Values of all blocks in the order of the cut's positions, (..., P, *tail)."""
         values = [[value(block) for block in entry] for entry in self.entries]
-        stacked = torch.tensor(values, dtype=torch.float64, device=self._operator.device)
+        stacked = torch.tensor(values, dtype=torch.float64)
         stacked = stacked.reshape(len(self.entries), len(self._positions), *tail)
         return stacked[:, self._place].reshape(*self._operator.batch_shape, len(self._place), *tail)

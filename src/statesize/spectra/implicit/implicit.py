@@ -44,6 +44,7 @@ class ImplicitEngine(Engine):
     single_from: int = 8192
 
     name = "implicit"
+    keeps_device = True
     outputs = frozenset(("counts", "entropy"))
     works_on = (SoftmaxAttention, Derivative)
     operators = "softmax attention, also of several readouts, and derivatives"
@@ -75,7 +76,7 @@ class ImplicitEngine(Engine):
     def blocks(self, operator: Operator, cut: Cut) -> EstimatedBlocks:
         """The blocks by passes over the rows of T, or of the function; without gradients."""
         if isinstance(operator, Derivative):
-            return DerivativeBlocks(operator, cut)
+            return DerivativeBlocks(operator.to(device="cpu"), cut)
         return AttentionBlocks(self, cast("SoftmaxAttention | Shared", operator), cut)
 
     def most_products(self, columns: int) -> int:

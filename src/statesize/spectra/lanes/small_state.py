@@ -19,7 +19,7 @@ from torch import Tensor
 from statesize.operators import Operator, Recurrence
 from statesize.operators.transition import DiagonalTransition
 from statesize.spectra.cut import Cut
-from statesize.spectra.engine import DOUBLE, OUTPUTS, Counts, Engine, has_compiled_kernels, largest_state
+from statesize.spectra.engine import DOUBLE, OUTPUTS, Counts, Engine, largest_state
 from statesize.spectra.exact.square_root import square_root_spectrum
 from statesize.spectra.lanes.eigenvalues import WIDTH, Array
 from statesize.spectra.lanes.spectra import CHUNK, squared_spectra
@@ -49,18 +49,16 @@ class SmallStateEngine(Engine):
         return isinstance(operator.transition, DiagonalTransition) and operator.B.shape[-1] <= self.most_states
 
     def slower_reason(self, operator: Operator, cut: Cut, outputs: tuple[str, ...]) -> str | None:
-        """Where small singular values are requested, or tensors lie on another device."""
+        """Where small singular values are requested."""
         if "values" in outputs:
             return "squares its numbers, so that it knows small singular values to 4e-8 σ_1 only"
-        if not has_compiled_kernels(operator.device):
-            return "its kernels are compiled for processors; elsewhere square_root keeps to the device"
         return None
 
     @torch.no_grad()
     def blocks(self, operator: Operator, cut: Cut) -> SquaredSpectrum:
         """The spectrum, r = min(n, the largest min(rows, columns)); without gradients."""
         recurrence = cast("Recurrence", operator)
-        shape, device = recurrence.batch_shape, recurrence.device
+        shape = recurrence.batch_shape
         requested = torch.tensor(cut.positions, dtype=torch.int64)
         positions, order = cast("tuple[Tensor, Tensor]", requested.unique(return_inverse=True))
         r = min(recurrence.B.shape[-1], cut.largest_rank())
@@ -74,9 +72,9 @@ class SmallStateEngine(Engine):
         carried = torch.minimum(totals[:, None], torch.nan_to_num(local, nan=torch.inf)) + last + UNDERFLOW
         if not torch.equal(requested, positions):
             squares, carried = squares[:, order], carried[:, order]
-        squares, carried = (part.reshape(*shape, *part.shape[1:]).to(device) for part in (squares, carried))
+        squares, carried = (part.reshape(*shape, *part.shape[1:]) for part in (squares, carried))
         epsilon = _SQUARED_ERROR * squares.sum(-1)
-        known = (squares.sqrt(), epsilon.sqrt() + carried, cut.limits(device))
+        known = (squares.sqrt(), epsilon.sqrt() + carried, cut.limits())
         return SquaredSpectrum(*known, recurrence, cut, squares, epsilon, carried)
 
     def footprint(self, operator: Operator, cut: Cut) -> int:
@@ -94,7 +92,7 @@ def _arrays(recurrence: Recurrence) -> list[Array]:
     # type to numba, which would compile the kernels again for each mixture of contiguous and other ones.
     shape = torch.Size((*recurrence.batch_shape, *recurrence.B.shape[-2:]))
     parts = (recurrence.A, recurrence.B, recurrence.C)
-    flat = (part.expand(shape).reshape(recurrence.batch_shape.numel(), *shape[-2:]).cpu() for part in parts)
+    flat = (part.expand(shape).reshape(recurrence.batch_shape.numel(), *shape[-2:]) for part in parts)
     return [part.resolve_neg()[..., None].expand(*part.shape, 2).numpy() for part in flat]
 
 
