@@ -12,14 +12,17 @@ def test_table_and_page(tmp_path, capsys):
     arguments = ["truncate", "gla", "--sequences", "2", "--max-tokens", "48", "--number", "3"]
     assert main([*arguments, "--html", str(page)]) == 0
     captured = capsys.readouterr()
-    assert captured.out.startswith("Cut to its ESS, ")
+    assert captured.out.startswith("The context is worth ")
+    assert "With hindsight, its ESS of " in captured.out
+    assert "Chosen without it, as many lose " in captured.out
     assert "the same number for all" in captured.out
     assert "a lower bound of the memory that is needed" in captured.out
     assert "Reading bundled documents" in captured.err
     assert f"Report: {page}" in captured.err
     written = page.read_text(encoding="utf-8")
     assert "What gla carries, by cutting" in written
-    assert written.count('<tr><th scope="row">') == 7
+    # Four sizes with hindsight, three spread otherwise, and those of each causal choice that are not all there is.
+    assert written.count('<tr><th scope="row">') == 7 + 2 * 2
 
 
 def test_json_of_texts_of_ones_own(tmp_path, capsys):

@@ -38,6 +38,15 @@ def cut_maps(maps, ranks):
     return changed
 
 
+def without_tokens(maps, kept):
+    """Maps in which rows after the cut read of the past only the tokens that rows before it read most of."""
+    changed = maps.double().clone()
+    for head, number in enumerate(kept):
+        dropped = changed[head, :CUT, :CUT].sum(0).argsort()[: CUT - number]
+        changed[head, CUT:, dropped] = 0
+    return changed
+
+
 def cut_stacks(maps, groups, ranks):
     stacks = maps.double()[:, CUT:, :CUT].reshape(groups, -1, CUT)
     U, values, V = torch.linalg.svd(stacks, full_matrices=False)
@@ -98,6 +107,10 @@ def test_a_llama_with_grouped_heads_is_cut_as_by_hand():
             maps, 2, [ceiling(max(sizes[layer][2 * group : 2 * group + 2])) for group in (0, 1)]
         ),
     }
+    for scale in (1.0, 2.0):
+        expected["past tokens", scale] = lambda layer, maps, scale=scale: without_tokens(
+            maps, [min(ceiling(scale * size), CUT) for size in sizes[layer]]
+        )
     for scale in (0.25, 0.5, 1.0, 2.0):
         expected["ess", scale] = lambda layer, maps, scale=scale: cut_maps(
             maps, [min(ceiling(scale * size), CUT) for size in sizes[layer]]

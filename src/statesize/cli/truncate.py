@@ -26,7 +26,8 @@ def truncate(
     """Test whether ESS suffices: cut all layers to c times their ESS, and measure what the rest of the text loses.
 
     It reads 12 pieces of --max-tokens (or --sequences of them) and cuts each in the middle. The loss is stated as a
-    share of what the context is worth. The size that suffices is a lower bound of the memory that is needed.
+    share of what the context is worth. With hindsight the size is a lower bound of the memory that is needed; beside it
+    stands what choices need that know only the past.
 
     Args:
         model: A bundled name (sa, la, wla, gla), a folder of a model, a GGUF file, or an id of the Hugging Face hub.

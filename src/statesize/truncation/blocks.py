@@ -16,13 +16,35 @@ from statesize.parallel.threads import in_parallel, one_torch_thread
 _linalg, _special = cast("Any", torch.linalg), cast("Any", torch.special)
 
 
-def _eigenvectors(symmetric: Tensor) -> tuple[Tensor, Tensor]:
+def eigenvectors(symmetric: Tensor) -> tuple[Tensor, Tensor]:
     """Eigenvalues (..., n), ascending, and vectors (..., n, n), a matrix a thread: LAPACK's own only wait here."""
     each = symmetric.reshape(-1, *symmetric.shape[-2:])
     with one_torch_thread():
         found = cast("list[tuple[Tensor, Tensor]]", in_parallel([partial(_linalg.eigh, one) for one in each]))
     values, vectors = (torch.stack([pair[index] for pair in found]) for index in range(2))
     return values.reshape(symmetric.shape[:-1]), vectors.reshape(symmetric.shape)
+
+
+def columns_before(operator: Operator, cut: int) -> Tensor:
+    """Columns of T before the cut, (..., L, c); several inputs of one position lie behind one another."""
+    columns = operator.columns(0, cut).double()
+    return columns.flatten(-2) if isinstance(operator, Stepped) else columns
+
+
+def state_factors(recurrence: Recurrence, cut: int) -> tuple[Tensor, Tensor]:
+    """H_i = left · rightᵀ: what rows after the cut read of the state, and what the state holds of inputs before."""
+    shape, states = recurrence.batch_shape, recurrence.B.shape[-1]
+    identity = torch.eye(states, dtype=recurrence.B.dtype, device=recurrence.device).expand(*shape, -1, -1)
+    # Columns Φ(i − 1, s) B_s from the last to the first; rows C_t Φ(t, i − 1) from the first on.
+    columns, onward = list[Tensor](), identity
+    for t in range(cut - 1, -1, -1):
+        columns.append((onward @ recurrence.B[..., t, :, None]).squeeze(-1).expand(*shape, states))
+        onward = recurrence.transition.recede(t, onward)
+    rows, state = list[Tensor](), identity
+    for t in range(cut, recurrence.length):
+        state = recurrence.transition.advance(t, state)
+        rows.append((recurrence.C[..., t, None, :] @ state).squeeze(-2))
+    return torch.stack(rows, -2), torch.stack(columns[::-1], -2)
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,16 +61,13 @@ class PastBlock:
         """H_i of an operator in float64, from the factors of a recurrence or from T itself."""
         if isinstance(operator, Recurrence):
             return cls._of_recurrence(operator.to(torch.float64).with_real_output(), cut)
-        if isinstance(operator, Stepped):
-            # Inputs of one position lie behind one another.
-            return cls.of_matrix(operator.columns(0, cut)[..., cut:, :, :].flatten(-2).double())
-        return cls.of_matrix(operator.columns(0, cut)[..., cut:, :].double())
+        return cls.of_matrix(columns_before(operator, cut)[..., cut:, :])
 
     @classmethod
     def of_matrix(cls, matrix: Tensor) -> Self:
         """H_i as it stands, (..., rows, c)."""
         # The Gram matrix takes two thirds of the time; what it rounds, below 1e-8 σ₁, no cut of a model shows.
-        squares, vectors = _eigenvectors(matrix.mT @ matrix)
+        squares, vectors = eigenvectors(matrix.mT @ matrix)
         count = min(matrix.shape[-2:])
         values = squares[..., -count:].clamp(min=0).sqrt().flip(-1)
         return cls(values, vectors[..., -count:].flip(-1), matrix, None)
@@ -61,18 +80,7 @@ class PastBlock:
 
     @classmethod
     def _of_recurrence(cls, recurrence: Recurrence, cut: int) -> Self:
-        shape, states = recurrence.batch_shape, recurrence.B.shape[-1]
-        identity = torch.eye(states, dtype=recurrence.B.dtype, device=recurrence.device).expand(*shape, -1, -1)
-        # Columns Φ(i − 1, s) B_s from the last to the first; rows C_t Φ(t, i − 1) from the first on.
-        columns, onward = list[Tensor](), identity
-        for t in range(cut - 1, -1, -1):
-            columns.append((onward @ recurrence.B[..., t, :, None]).squeeze(-1).expand(*shape, states))
-            onward = recurrence.transition.recede(t, onward)
-        rows, state = list[Tensor](), identity
-        for t in range(cut, recurrence.length):
-            state = recurrence.transition.advance(t, state)
-            rows.append((recurrence.C[..., t, None, :] @ state).squeeze(-2))
-        right, left = torch.stack(columns[::-1], -2), torch.stack(rows, -2)
+        left, right = state_factors(recurrence, cut)
         Q, R = _linalg.qr(right.conj())
         inner = _linalg.svd(_linalg.qr(left, mode="r").R @ R.mH, full_matrices=False)
         return cls(inner.S, Q @ inner.Vh.mH, left, right)
@@ -101,6 +109,10 @@ class PastBlock:
 
 SCALES = (0.25, 0.5, 1.0, 2.0)
 """Numbers that are kept, in units of the ESS of each unit."""
+CAUSAL_SCALES = (1.0, 2.0, 4.0, 8.0, 16.0)
+"""The same of choices that know the past only."""
+CAUSAL = ("past rows", "past tokens")
+"""Their rules."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,6 +125,7 @@ class MixerSpectra:
         entropy: Entropy-ESS of each unit, (units,).
         norm: ‖H_i‖_F of each unit, (units,).
         most: The largest rank that H_i can have.
+        inputs: How many inputs, or numbers of a state, of the past there are to choose from.
         joint: Entropy-ESS of the stack of each group's units, (groups,), or None without groups.
     """
 
@@ -121,6 +134,7 @@ class MixerSpectra:
     entropy: Tensor
     norm: Tensor
     most: int
+    inputs: int
     joint: Tensor | None
 
     @property
@@ -135,7 +149,7 @@ class CutRun:
     """One run of the model in which every mixer is cut.
 
     Attributes:
-        rule: "ess", "equal", "norm", "number", "joint ess", "largest head" or "nothing".
+        rule: "ess", "equal", "norm", "number", "joint ess", "largest head", "past rows", "past tokens" or "nothing".
         scale: Numbers kept in units of the rule's own, c; 1 where there is nothing to scale.
         ranks: For each mixer by its name the rank of each unit, or of each group of a rule of groups.
         grouped: Whether ranks are of groups.
@@ -161,6 +175,9 @@ def runs(spectra: dict[str, MixerSpectra], number: int | None) -> list[CutRun]:
                     name: torch.ones_like(one.norm) if rule == "equal" else one.norm for name, one in spectra.items()
                 }
                 planned.append(_run(spectra, rule, scale, _spread(spectra, sizes, by_ess.kept)))
+    for rule in CAUSAL:
+        for scale in CAUSAL_SCALES:
+            planned.append(_run(spectra, rule, scale, {name: scale * one.entropy for name, one in spectra.items()}))
     if number is not None:
         everywhere = {name: torch.full_like(one.norm, number) for name, one in spectra.items()}
         planned.append(_run(spectra, "number", 1.0, everywhere))
@@ -176,9 +193,12 @@ def _run(
     spectra: dict[str, MixerSpectra], rule: str, scale: float, numbers: dict[str, Tensor], *, grouped: bool = False
 ) -> CutRun:
     """A run with ⌈numbers⌉ for each unit or group."""
-    # The stack of a group may have more rows, and a larger rank, than one of its units.
+    # The stack of a group may have more rows, and a larger rank, than one of its units; without hindsight a choice may
+    # need all that there is.
     ranks = {
-        name: torch.ceil(numbers[name] - 1e-9).clamp(0, None if grouped else one.most).long()
+        name: torch.ceil(numbers[name] - 1e-9)
+        .clamp(0, None if grouped else one.inputs if rule in CAUSAL else one.most)
+        .long()
         for name, one in spectra.items()
     }
     return CutRun(rule, scale, ranks, grouped, mean_numbers(spectra, ranks))

@@ -18,6 +18,7 @@ from statesize.adapters.runs import observed
 from statesize.errors import ModelError
 from statesize.operators import Dense, Operator
 from statesize.truncation.blocks import CutRun, MixerSpectra, PastBlock
+from statesize.truncation.causal import past_rows, past_tokens
 
 # Units whose blocks are held at once.
 _UNITS = 256
@@ -124,15 +125,17 @@ class Cutting:
             torch.cat([block.entropy[0] for block in blocks]).cpu(),
             torch.cat([block.norm[0] for block in blocks]).cpu(),
             blocks[0].values.shape[-1],
+            blocks[0].basis.shape[-2] if blocks[0].right is None else blocks[0].right.shape[-1],
             self._group_blocks(seen).entropy[0, :, 0].cpu() if seen.groups else None,
         )
 
     def _blocks(self, seen: Observation) -> Iterator[tuple[slice, PastBlock]]:
         """H_i of the units of a mixer, some at once."""
-        units = seen.batch_shape[1]
+        units, rule = seen.batch_shape[1], self.run.rule if self.run else ""
+        make = {"past rows": past_rows, "past tokens": past_tokens}.get(rule, PastBlock.of)
         for first in range(0, units, _UNITS):
             part = slice(first, min(first + _UNITS, units))
-            yield part, PastBlock.of(seen.operator(part), self.cut)
+            yield part, make(seen.operator(part), self.cut)
 
     def _group_blocks(self, seen: Observation) -> PastBlock:
         """H_i of all units, (S, groups, units of a group, ...), with one basis a group."""

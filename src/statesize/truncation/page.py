@@ -12,10 +12,17 @@ from statesize.measurement import vega
 from statesize.measurement.statistics import Interval, finite
 from statesize.profiling.profile import Profile
 from statesize.report.result_page import PageChart, PageTable, ResultPage
-from statesize.truncation.result import LEAST_DOCUMENTS, NEGLIGIBLE, TruncationResult
+from statesize.truncation.blocks import CAUSAL, CAUSAL_SCALES
+from statesize.truncation.result import LEAST_DOCUMENTS, NEGLIGIBLE, WORTHLESS, Row, TruncationResult
 
-HEADINGS = ("each head carries", "numbers per channel", "loss (nats)", "of context's worth", "KL (nats)")
+HEADINGS = ("each head carries", "numbers per channel", "KL lost", "of context's worth", "loss (nats)", "KL (nats)")
 _FRACTIONS = {0.25: "a quarter of its ESS", 0.5: "half its ESS", 1.0: "its ESS", 2.0: "twice its ESS"}
+_CAUSAL = {"past rows": "by past rows", "past tokens": "as tokens, by past attention"}
+_SERIES = {
+    "ess": "with hindsight",
+    "past rows": "by past rows",
+    "past tokens": "tokens by past attention",
+}
 _RULES = {
     "equal": "as many, the same for all",
     "norm": "as many, by its norm",
@@ -27,23 +34,34 @@ _RULES = {
 
 def title(rule: str, scale: float) -> str:
     """What a run keeps of each head."""
+    if rule in _CAUSAL:
+        return f"{_FRACTIONS.get(scale, f'{scale:g} × its ESS')}, {_CAUSAL[rule]}"
     return _FRACTIONS[scale] if rule == "ess" else _RULES[rule]
 
 
 def headline(result: TruncationResult) -> str:
-    """The result in one or two sentences."""
-    by_scale = {row.scale: row for row in result.rows if row.rule == "ess"}
-    ess, quarter = by_scale[1.0], by_scale[0.25]
-    if math.isnan(ess.share.value):
+    """The result in a few sentences: the worth of the context, then both bounds of the memory."""
+    worth = result.worth
+    if not (worth.low if worth.ends else worth.value) > WORTHLESS:
         return (
-            f"The context is worth {_number(result.worth, '.3f')} nats a token to {result.model} here, so there is "
-            "nothing that a cut could lose."
+            f"The context is worth {_number(worth, '.3f')} nats a token to {result.model} here: too little to tell "
+            "what a cut loses."
         )
+    by_scale = {(row.rule, row.scale): row for row in result.rows}
+    ess, causal = by_scale["ess", 1.0], min((by_scale[rule, 1.0] for rule in CAUSAL), key=_lost)
+    size = result.without_hindsight()
+    most = "at most " if size.multiple.value <= CAUSAL_SCALES[0] else ""
     return (
-        f"Cut to its ESS, {ess.kept:.1f} of at most {result.ceiling:.0f} numbers a channel, {result.model} loses "
-        f"{_number(ess.share, '.1%')} of what its context is worth. Cut to a quarter of that, {quarter.kept:.1f}, it "
-        f"loses {_number(quarter.share, '.1%')}."
+        f"The context is worth {_number(worth, '.2f')} nats a token to {result.model}. With hindsight, its ESS of "
+        f"{ess.kept:.1f} numbers a channel, of {result.inputs:.0f} kept, loses "
+        f"{_number(ess.divergence_share, '.1%')} of what the context changes in the predictions. Chosen without it, as "
+        f"many lose {_number(causal.divergence_share, '.1%')}; to lose {size.at:.0%} takes {most}"
+        f"{_number(size.multiple, '.1f')} × ESS, {size.share.value:.0%} of all."
     )
+
+
+def _lost(row: Row) -> float:
+    return row.divergence_share.value
 
 
 def require_model(profile: Profile, name: str) -> None:
@@ -77,10 +95,13 @@ def table_rows(result: TruncationResult) -> list[list[str]]:
         [
             title(row.rule, row.scale),
             f"{row.kept:.1f}",
-            *(_number(interval, form) for interval, form in ((row.excess, "+.3f"), (row.share, ".1%"))),
+            *(_number(share, ".1%") for share in (row.divergence_share, row.share)),
+            _number(row.excess, "+.3f"),
             f"{row.divergence.value:.4f}",
         ]
         for row in result.rows
+        # With all that there is nothing is lost.
+        if row.rule not in CAUSAL or row.kept < result.inputs
     ]
 
 
@@ -91,8 +112,10 @@ def notes(result: TruncationResult) -> list[str]:
         "tokens after the cut when no mixer carries anything past it, less the loss of the whole model.",
         "In one run all mixers carry only so many numbers a channel past the cut: each block of past and future is "
         "replaced by its best approximation of that rank, and everything behind is computed from it.",
-        "This is a lower bound of the memory that is needed: the best approximation knows the queries of the future, "
-        "which a cache or a state has to serve unseen.",
+        "The best approximation knows the queries of the future, so its size is a lower bound of the memory that is "
+        "needed. A cache or a state has to choose unseen: by what the last tokens before the cut read, in numbers that "
+        "mix tokens or in whole tokens. The better of the two is an upper bound, as far as was tried.",
+        "Numbers a channel are of values. Keys are kept whole, and take as many bytes again where they are stored.",
     ]
     if result.sufficient is not None:
         times = {0.25: "A quarter of ESS", 0.5: "Half of ESS", 1.0: "ESS", 2.0: "Twice ESS"}[result.sufficient]
@@ -114,8 +137,8 @@ def notes(result: TruncationResult) -> list[str]:
 def page(result: TruncationResult) -> ResultPage:
     """The page of the result."""
     caption = (
-        "Loss of the tokens after the cut, as a share of what the context is worth, with its interval of 95 %; the "
-        "line is at 1 %."
+        "KL divergence from the whole model's predictions after the cut, as a share of that without the context, with "
+        "its interval of 95 %; the line is at 1 %."
     )
     return ResultPage(
         title=f"What {result.model} carries, by cutting",
@@ -130,16 +153,20 @@ def chart(result: TruncationResult) -> alt.LayerChart:
     """Share lost against numbers a channel, one mark a run."""
     rows = [
         {
-            "of": "ESS of each head × c" if row.rule == "ess" else title(row.rule, row.scale),
+            "of": _SERIES.get(row.rule) or title(row.rule, row.scale),
             "numbers": row.kept,
             "run": title(row.rule, row.scale),
         }
-        | {"lost": row.share.value, "low": finite(row.share.low), "high": finite(row.share.high)}
+        | {
+            "lost": row.divergence_share.value,
+            "low": finite(row.divergence_share.low),
+            "high": finite(row.divergence_share.high),
+        }
         for row in result.rows
-        if not math.isnan(row.share.value)
+        if not math.isnan(row.divergence_share.value)
     ]
     x = alt.X("numbers:Q", title="Numbers a channel that are carried", scale=vega.LOGARITHMIC)
-    y = alt.Y("lost:Q", title="Share of the context's worth that is lost", axis=alt.Axis(format=".0%"))
+    y = alt.Y("lost:Q", title="Share of the divergence", axis=alt.Axis(format=".0%"))
     hints = (
         vega.hint("run", "run"),
         vega.hint("numbers", "numbers", ".1f"),

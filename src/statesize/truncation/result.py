@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from statistics import fmean
 from typing import Any
 
@@ -13,13 +14,14 @@ from numpy.typing import NDArray
 
 from statesize.io.text import facts_table
 from statesize.measurement.statistics import Interval, finite, mean_interval, student_t
+from statesize.truncation.blocks import CAUSAL
 
 LEAST_DOCUMENTS = 5
 """Documents below which no interval is stated."""
 NEGLIGIBLE = 0.01
 """Share of the context's worth that counts as nothing."""
-# Nats a token below which the context is worth nothing that could be lost.
-_WORTHLESS = 0.01
+WORTHLESS = 0.01
+"""Nats a token below which the context is worth nothing that could be lost."""
 
 
 @dataclass(frozen=True)
@@ -28,8 +30,8 @@ class CutRun:
 
     Attributes:
         rule: How numbers are spread: "ess" (of each head), "equal" (as many, for all heads the same), "norm" (as many,
-            in proportion to it), "number" (the same for all), "joint ess" and "largest head" (of each group), or
-            "nothing".
+            in proportion to it), "number" (the same for all), "joint ess" and "largest head" (of each group), "past
+            rows" and "past tokens" (of each head, chosen without the future), or "nothing".
         scale: Numbers kept, in units of the rule's own.
         kept: Mean numbers a channel that are kept.
         loss: Cross-entropy of the tokens after the cut, nats a token.
@@ -54,6 +56,7 @@ class CutDocument:
         loss: Cross-entropy of the whole model, nats a token.
         entropy: Mean entropy-ESS a channel at the cut.
         ceiling: Mean of the largest rank that H_i can have.
+        inputs: Mean of the inputs, or numbers of a state, of the past that can be kept.
         runs: All runs; that of H_i = 0 has the rule "nothing".
     """
 
@@ -63,6 +66,7 @@ class CutDocument:
     loss: float
     entropy: float
     ceiling: float
+    inputs: float
     runs: tuple[CutRun, ...]
 
 
@@ -77,6 +81,7 @@ class Row:
         excess: Loss more than the whole model's, nats a token.
         share: That as a share of the context's worth; NaN where the context is worth nothing.
         divergence: From the whole model's predictions, nats a token.
+        divergence_share: That as a share of the divergence where the context is lost.
     """
 
     rule: str
@@ -85,6 +90,22 @@ class Row:
     excess: Interval
     share: Interval
     divergence: Interval
+    divergence_share: Interval
+
+
+@dataclass(frozen=True)
+class CausalSize:
+    """What a memory must hold that cannot see the future, by the best of the choices that were tried.
+
+    Attributes:
+        at: The share of the divergence that it may lose.
+        multiple: Its numbers a channel in units of ESS; the upper end is cut off where everything is kept.
+        share: The same as a share of all that there is to keep.
+    """
+
+    at: float
+    multiple: Interval
+    share: Interval
 
 
 @dataclass(frozen=True)
@@ -121,6 +142,11 @@ class TruncationResult:
         return self._mean(lambda one: one.ceiling).value
 
     @property
+    def inputs(self) -> float:
+        """Mean of what there is to keep a channel: inputs of the past, or numbers of a state."""
+        return self._mean(lambda one: one.inputs).value
+
+    @property
     def worth(self) -> Interval:
         """The context's worth in nats a token, by which loss is larger with H_i = 0."""
         return self._mean(lambda one: one.runs[0].loss - one.loss)
@@ -140,12 +166,59 @@ class TruncationResult:
             enough = row.scale
         return enough
 
+    def without_hindsight(self, at: float = NEGLIGIBLE) -> CausalSize:
+        """The least size at which the best causal choice tried loses at most a share of the divergence.
+
+        Between the sizes that were run, shares are taken to fall in proportion to the logarithm of the size.
+
+        Args:
+            at: The share.
+
+        Returns:
+            Means over documents, with intervals by 1,000 draws of documents from five documents on.
+        """
+        everything = np.array([one.inputs / one.entropy for one in self.documents])
+        number = np.array([one.document for one in self.documents])
+        groups = [np.flatnonzero(number == name) for name in np.unique(number)]
+
+        def multiple(chosen: list[NDArray[np.intp]]) -> float:
+            index = np.concatenate(chosen)
+            return self._multiple([self.documents[k] for k in index], at, float(everything[index].mean()))
+
+        whole = float(everything.mean())
+        value = multiple(groups)
+        found = Interval(value)
+        if self.count >= LEAST_DOCUMENTS:
+            draws = np.random.default_rng(0).integers(len(groups), size=(1000, len(groups)))
+            drawn = [multiple([groups[k] for k in draw]) for draw in draws]
+            found = Interval(value, *(float(end) for end in np.quantile(drawn, (0.025, 0.975))))
+        share = Interval(*(end / whole for end in (found.value, found.low, found.high)))
+        return CausalSize(at, found, share)
+
+    def _multiple(self, documents: list[CutDocument], at: float, everything: float) -> float:
+        """The size in units of ESS at which the better of the causal rules loses a share, over some documents."""
+        lost = fmean(one.runs[0].divergence for one in documents)
+        if not lost > 0:
+            return math.nan
+        best: dict[float, float] = {}
+        for index, run in enumerate(documents[0].runs):
+            if run.rule in CAUSAL:
+                share = fmean(one.runs[index].divergence for one in documents) / lost
+                best[run.scale] = min(share, best.get(run.scale, math.inf))
+        curve = [(scale, share) for scale, share in sorted(best.items()) if scale < everything] + [(everything, 0.0)]
+        for (low, more), (high, less) in reversed(list(pairwise(curve))):
+            if more > at:
+                part = (more - at) / (more - less)
+                return low * (high / low) ** part
+        return curve[0][0]
+
     def to_dict(self) -> dict[str, Any]:
         """The result as JSON values.
 
         Returns:
             Means and intervals, and each document's own numbers.
         """
+        causal = self.without_hindsight()
         return {
             "model": self.model,
             "documents": self.count,
@@ -154,9 +227,14 @@ class TruncationResult:
             "ceiling": self.ceiling,
             "worth": _json(self.worth),
             "sufficient": self.sufficient,
+            "without_hindsight": {
+                "at": causal.at,
+                "multiple": _json(causal.multiple),
+                "share": _json(causal.share),
+            },
             "rows": [
                 {"rule": row.rule, "scale": row.scale, "kept": row.kept}
-                | {name: _json(getattr(row, name)) for name in ("excess", "share", "divergence")}
+                | {name: _json(getattr(row, name)) for name in ("excess", "share", "divergence", "divergence_share")}
                 for row in self.rows
             ],
             "whole": [{"name": name, "reason": reason} for name, reason in self.whole.items()],
@@ -187,19 +265,21 @@ class TruncationResult:
             run.scale,
             self._mean(lambda one: one.runs[index].kept).value,
             self._mean(lambda one: one.runs[index].loss - one.loss),
-            self._share(index),
+            self._share(lambda one, run: run.loss - one.loss, index, WORTHLESS),
             self._mean(lambda one: one.runs[index].divergence),
+            self._share(lambda one, run: run.divergence, index, 0.0),
         )
 
-    def _share(self, index: int) -> Interval:
-        """Ratio of the means, with the interval of its linearisation."""
-        worth, excess = self.worth.value, self._by_document(lambda one: one.runs[index].loss - one.loss)
-        if not worth > _WORTHLESS:
+    def _share(self, of: Callable[[CutDocument, CutRun], float], index: int, least: float) -> Interval:
+        """Ratio of the mean to that of the run without a past, with the interval of its linearisation."""
+        without = self._by_document(lambda one: of(one, one.runs[0]))
+        worth, excess = float(without.mean()), self._by_document(lambda one: of(one, one.runs[index]))
+        if not worth > least:
             return Interval(math.nan)
         share = float(excess.mean()) / worth
         if self.count < LEAST_DOCUMENTS:
             return Interval(share)
-        rest = excess - share * self._by_document(lambda one: one.runs[0].loss - one.loss)
+        rest = excess - share * without
         half = float(rest.std(ddof=1)) / math.sqrt(len(rest)) / worth * student_t(len(rest) - 1)
         return Interval(share, share - half, share + half)
 

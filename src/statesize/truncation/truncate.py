@@ -48,6 +48,8 @@ def truncate(
     by its best approximation of rank k, everything behind computed from that. k is c times the entropy-ESS of each head
     in the whole run, c = ¼, ½, 1, 2; beside it as many numbers spread otherwise, and H_i = 0, by which the context's
     worth is known. The best basis knows the queries of the future, so what suffices here is a lower bound of memory.
+    Beside it stand choices that know the past only, for c = 1 … 16: numbers by what the last rows read, also moved
+    behind the cut, and whole tokens by the attention of the last rows. Numbers are of values; keys are kept.
 
     Short convolutions inside mixers stay whole, and so do mixers that compute what they mix inside one of their parts:
     `TruncationResult.whole` names those.
@@ -183,7 +185,9 @@ def _measured(
         made.append(CutRun(run.rule, run.scale, run.kept, _loss(predicted, answers), float(divergence)))
     entropy = mean_numbers(spectra, {name: one.entropy for name, one in spectra.items()})
     ceiling = mean_numbers(spectra, {name: torch.full_like(one.norm, one.most) for name, one in spectra.items()})
-    return CutDocument(index, len(given), cut, _loss(expected, answers), entropy, ceiling, tuple(made)), len(spectra)
+    inputs = mean_numbers(spectra, {name: torch.full_like(one.norm, one.inputs) for name, one in spectra.items()})
+    sizes = entropy, ceiling, inputs
+    return CutDocument(index, len(given), cut, _loss(expected, answers), *sizes, tuple(made)), len(spectra)
 
 
 def _loss(log_probabilities: Tensor, answers: Tensor) -> float:

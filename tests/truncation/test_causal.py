@@ -1,0 +1,135 @@
+"""Choices that know the past only, against loops, and the size at which the better of them loses little."""
+
+import math
+
+import pytest
+import torch
+from oracles.operators import random_operator
+
+from statesize.operators import Dense, Recurrence
+from statesize.operators.stepped import Stepped
+from statesize.truncation.blocks import CAUSAL_SCALES
+from statesize.truncation.causal import past_rows, past_tokens
+from statesize.truncation.result import CutDocument, CutRun, TruncationResult
+
+LENGTH, CUT = 24, 11
+FAMILIES = ["attention", "long convolution", "diagonal", "delta", "complex"]
+
+
+def inputs(columns):
+    return torch.randn(columns, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+
+def gram_by_loops(T, cut):
+    """Σ w rᵀ r of the rows before the cut, as they stand and moved behind it, entry by entry."""
+    gram = torch.zeros(cut, cut, dtype=torch.float64)
+    kept = {0, cut - 2, cut - 1}
+    for behind, half in [(None, 16), *((m, 64) for m in (0, 1, 2, 4, 8, 16, 32))]:
+        weights = [2.0 ** (-(cut - 1 - t) / half) for t in range(cut)]
+        total = sum(weight**2 for weight in weights)
+        for t in range(cut):
+            row = torch.zeros(cut, dtype=torch.float64)
+            for j in range(cut):
+                source = j if behind is None else j - (cut + behind - t)
+                if j not in kept and (behind is None or 1 <= source <= t):
+                    row[j] = T[t, source]
+            gram += weights[t] ** 2 / total * torch.outer(row, row) / (1 if behind is None else 7)
+    return gram, kept
+
+
+def test_a_basis_of_past_rows_is_that_of_their_weighted_gram_matrix():
+    T = random_operator("attention", 1, LENGTH).dense()
+    gram, kept = gram_by_loops(T, CUT)
+    block = past_rows(Dense(T), CUT)
+    assert {int(column.argmax()) for column in block.basis.T[:3]} == kept
+    values, vectors = torch.linalg.eigh(gram)
+    for rank in range(4, 8):
+        chosen = torch.cat([torch.eye(CUT, dtype=torch.float64)[:, sorted(kept)], vectors[:, -(rank - 3) :]], 1)
+        expected = T[CUT:, :CUT] @ (inputs(CUT) - chosen @ (chosen.T @ inputs(CUT)))
+        torch.testing.assert_close(block.lost(inputs(CUT), torch.tensor(rank)), expected, rtol=0, atol=1e-9)
+    assert float(values[0]) > -1e-12
+
+
+def test_tokens_are_those_that_the_last_rows_read_most_of():
+    T = random_operator("attention", 2, LENGTH).dense()
+    read = T[max(0, CUT - 16) : CUT, :CUT].sum(0)
+    for rank in (0, 1, 4, CUT):
+        dropped = read.argsort()[: CUT - rank]
+        expected = T[CUT:, dropped] @ inputs(CUT)[dropped]
+        lost = past_tokens(Dense(T), CUT).lost(inputs(CUT), torch.tensor(rank))
+        torch.testing.assert_close(lost, expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("cut", [1, 2, 3, CUT, LENGTH - 1])
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("choice", [past_rows, past_tokens])
+def test_everything_kept_loses_nothing_and_nothing_kept_all(choice, family, cut):
+    operator = random_operator(family, 3, LENGTH)
+    block = choice(operator, cut)
+    whole = operator.dense()[cut:, :cut] @ inputs(cut)
+    torch.testing.assert_close(block.lost(inputs(cut), torch.tensor(0)), whole, rtol=1e-9, atol=1e-9)
+    everything = block.lost(inputs(cut), torch.tensor(block.basis.shape[-1]))
+    assert float(everything.abs().max()) < 1e-8 * max(float(whole.abs().max()), 1e-12)
+
+
+@pytest.mark.parametrize("family", ["attention", "diagonal"])
+@pytest.mark.parametrize("choice", [past_rows, past_tokens])
+def test_nothing_behind_the_cut_is_known(choice, family):
+    operator = random_operator(family, 4, LENGTH)
+    if family == "attention":
+        T = operator.dense().clone()
+        T[CUT:] = T[CUT:].flip(0)
+        other = Dense(T.tril())
+    else:
+        other = type(operator)(operator.A, operator.B, operator.C.clone().index_fill_(-2, torch.arange(CUT, LENGTH), 3))
+    one, changed = choice(operator, CUT).basis, choice(other, CUT).basis
+    torch.testing.assert_close(one, changed, rtol=0, atol=1e-9)
+
+
+def test_several_inputs_of_a_position_move_together():
+    generator = torch.Generator().manual_seed(2)
+    B, C = (torch.randn(2 * LENGTH, 3, generator=generator, dtype=torch.float64) for _ in range(2))
+    C[::2] = 0
+    T = Stepped(Recurrence(torch.full((2 * LENGTH, 1), 0.9, dtype=torch.float64), B, C), 2)
+    block, given = past_rows(T, CUT), inputs(2 * CUT)
+    whole = T.columns(0, CUT)[CUT:].flatten(-2) @ given
+    torch.testing.assert_close(block.lost(given, torch.tensor(0)), whole)
+    assert float(block.lost(given, torch.tensor(2 * CUT)).abs().max()) < 1e-9
+
+
+def document(number, shares):
+    runs = [CutRun("nothing", 0.0, 0.0, 3.0, 2.0)]
+    for rule, by_scale in shares.items():
+        runs += [
+            CutRun(rule, scale, 10 * scale, 1.0, 2.0 * share)
+            for scale, share in zip(CAUSAL_SCALES, by_scale, strict=True)
+        ]
+    return CutDocument(number, 512, 256, 1.0, 10.0, 256.0, 256.0, tuple(runs))
+
+
+def result(*documents):
+    return TruncationResult("a model", documents, {}, 1, 0.0)
+
+
+def test_the_size_without_hindsight_is_read_off_the_better_curve():
+    shares = {"past rows": (0.3, 0.1, 0.03, 0.02, 0.001), "past tokens": (0.5, 0.2, 0.02, 0.004, 0.0)}
+    size = result(document(0, shares)).without_hindsight()
+    # From 2 % at 4 × to .4 % at 8 ×, in proportion to the logarithm.
+    expected = 4 * 2 ** ((0.02 - 0.01) / (0.02 - 0.004))
+    assert size.multiple.value == pytest.approx(expected)
+    assert size.share.value == pytest.approx(expected / 25.6)
+    assert size.multiple.ends is None
+    assert result(document(0, shares)).without_hindsight(0.5).multiple.value == 1.0
+
+
+def test_what_needs_more_than_was_tried_ends_at_everything():
+    shares = {"past rows": (0.9, 0.8, 0.7, 0.6, 0.5), "past tokens": (0.9, 0.8, 0.7, 0.6, 0.5)}
+    size = result(document(0, shares)).without_hindsight(0.001)
+    assert 16 < size.multiple.value <= 25.6
+    assert size.share.value <= 1
+    smaller = [{name: tuple(share / k for share in part) for name, part in shares.items()} for k in range(1, 7)]
+    many = result(*(document(number, one) for number, one in enumerate(smaller)))
+    ends = many.without_hindsight().multiple.ends
+    assert ends is not None
+    assert ends[0] < many.without_hindsight().multiple.value < ends[1] + 1e-9
+    assert not math.isnan(many.without_hindsight().share.value)
