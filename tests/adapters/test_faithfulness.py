@@ -19,8 +19,8 @@ from statesize.adapters.faithfulness import (
     unfaithfulness,
 )
 from statesize.adapters.kernels import attention
-from statesize.adapters.kernels.plain_attention import PlainAttention
 from statesize.adapters.observation import Observation
+from statesize.adapters.search.plain_attention import PlainAttention
 from statesize.errors import InputError, ModelError
 from statesize.operators import Dense
 

@@ -15,9 +15,8 @@ from torch.utils import _python_dispatch
 
 from statesize.adapters.models.in_double import hold_in_double
 from statesize.adapters.models.model_state import set_autocast
-from statesize.adapters.models.threads import ONE_RUN
 from statesize.adapters.observation import ModuleStack
-from statesize.adapters.runs import bare, observed, read
+from statesize.adapters.runs import ONE_RUN, bare, observed, read
 from statesize.adapters.search.lone_run import LoneRuns
 
 IDS = token_ids(1)[:, :6]

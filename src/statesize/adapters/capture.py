@@ -33,10 +33,10 @@ from statesize.adapters.faithfulness import (
     relative_difference,
 )
 from statesize.adapters.forward import Forward
-from statesize.adapters.kernels.own_cache import SHORT_CONVOLUTION, bytes_beside
 from statesize.adapters.models.in_double import hold_in_double
 from statesize.adapters.models.inputs import Inputs, measurable
 from statesize.adapters.models.model_state import hold_at_least, in_double, in_single, set_autocast, stored_dtype
+from statesize.adapters.models.own_cache import SHORT_CONVOLUTION, bytes_beside
 from statesize.adapters.observation import ModuleStack, Observation, Product
 from statesize.adapters.reference import Checks, check_deterministic, first_difference, read_calls
 from statesize.adapters.runs import bare, observed

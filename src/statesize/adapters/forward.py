@@ -39,7 +39,7 @@ class Forward:
     def of(cls, model: nn.Module, inputs: Inputs, axis: int | None = None) -> Self:
         """Check token ids (S, L), frames, or what a tokenizer returns, and move them to the model's device."""
         if "fla" in sys.modules:
-            from statesize.adapters.search.triton_interpreter import interpret_if_asked
+            from statesize.adapters.models.triton_interpreter import interpret_if_asked
 
             interpret_if_asked()
         measured = check_inputs(model, inputs, axis)
@@ -126,7 +126,7 @@ class Forward:
             except RuntimeError as error:
                 if "active drivers" not in str(error):
                     raise
-                from statesize.adapters.search.triton_interpreter import without_driver
+                from statesize.adapters.models.triton_interpreter import without_driver
 
                 raise without_driver(self.model) from error
 

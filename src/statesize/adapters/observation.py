@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -11,10 +12,20 @@ import torch
 from torch import Tensor, nn
 
 from statesize.adapters.models.model_state import Autocast, named_parts, open_autocast
-from statesize.adapters.models.threads import in_this_thread
 from statesize.operators import Operator
 
 Leave = Callable[["Frame", Any], None]
+
+
+def in_this_thread(hook: Callable[..., Any]) -> Callable[..., Any]:
+    """A hook that does nothing in other threads than the one that makes it."""
+    thread = threading.get_ident()
+
+    def here(*args: Any) -> Any:
+        return hook(*args) if threading.get_ident() == thread else None
+
+    here.thread = thread  # pyright: ignore[reportFunctionMemberAccess]
+    return here
 
 
 @dataclass(eq=False)

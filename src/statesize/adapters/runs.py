@@ -6,11 +6,12 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import sys
+import threading
 from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from threading import get_ident
 from traceback import walk_tb
 from typing import Any
 
@@ -19,14 +20,15 @@ from torch import Tensor, nn, overrides
 from torch.utils import _python_dispatch
 
 from statesize.adapters.models.model_state import device_of
-from statesize.adapters.models.threads import ONE_RUN, in_this_thread, in_turn
-from statesize.adapters.observation import Leave, ModuleStack, OnObservation
+from statesize.adapters.observation import Leave, ModuleStack, OnObservation, in_this_thread
 from statesize.adapters.replaced import put_back, replacements
 from statesize.adapters.sources import observing_all
 
 Attach = Callable[[ExitStack], object]
 """Changes a model for a run: sets what it finds, hangs hooks on modules, enters contexts."""
 
+# One for all models: a run also holds switches and random states of torch, which the process has once.
+ONE_RUN = threading.RLock()
 # Torch has no public names for its stacks of modes.
 _functions: Any = overrides
 _dispatch: Any = _python_dispatch
@@ -185,7 +187,7 @@ class _Before:
 
     def change(self) -> None:
         """Make a model ready to run."""
-        vars(self.model)["forward"] = in_turn(self.model.forward)
+        vars(self.model)["forward"] = _in_turn(self.model.forward)
         if self.compiler is not None:
             torch.compiler.set_stance("force_eager")
         torch.set_grad_enabled(False)
@@ -246,6 +248,18 @@ class _Before:
             torch.cuda.set_rng_state(self.random[1], self.device)
 
 
+def _in_turn(forward: Callable[..., Any]) -> Callable[..., Any]:
+    """The forward of a model that runs: other threads that call it wait until the model is as before."""
+
+    @functools.wraps(forward)
+    def wait(*args: Any, **kwargs: Any) -> Any:
+        # A call that waited keeps the next run waiting, which would change the model under it.
+        with ONE_RUN:
+            return forward(*args, **kwargs)
+
+    return wait
+
+
 def _held(module: nn.Module) -> dict[str, dict[str, Tensor | None]]:
     """Weights and buffers."""
     return {name: dict(vars(module)[name]) for name in ("_parameters", "_buffers")}
@@ -265,7 +279,7 @@ def _remove_hooks(module: nn.Module, before: Collection[int]) -> None:
     for kind in _HOOKS:
         hooks: dict[int, Any] = vars(module)[kind]
         for key, hook in list(hooks.items()):
-            if key not in before and getattr(hook, "thread", None) == get_ident():
+            if key not in before and getattr(hook, "thread", None) == threading.get_ident():
                 for name in _HOW_HOOKS_RUN:
                     vars(module)[name].pop(key, None)
                 del hooks[key]

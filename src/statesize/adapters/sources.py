@@ -15,14 +15,13 @@ from torch import nn
 
 from statesize.adapters.observation import ModuleStack, OnObservation, Source
 from statesize.adapters.replaced import source_files
-from statesize.adapters.search import softmax_tap
 
 
 def named(module: str, *names: str, observing: str = "observing") -> Source:
-    """A source that is imported where the files of a model's layers name one of some classes or functions."""
+    """A source that is imported where the files of a model's layers name one of some classes or functions, if given."""
 
     def watch(model: nn.Module, running: ModuleStack, record: OnObservation) -> AbstractContextManager[Any]:
-        if names_of(model).isdisjoint(names):
+        if names and names_of(model).isdisjoint(names):
             return nullcontext()
         return getattr(import_module(f"statesize.adapters.{module}"), observing)(model, running, record)
 
@@ -46,7 +45,7 @@ SCANS = (
 # One line a source: while `observing(model, running, record)` is open, each call of its kernels makes one Observation.
 SOURCES: tuple[Source, ...] = (
     named("kernels.attention", "ALL_ATTENTION_FUNCTIONS", "DiffLlamaAttention"),
-    softmax_tap.observing,
+    named("search.softmax_tap"),
     named("kernels.flex_attention", "torch.nn.attention.flex_attention"),
     named("kernels.scans", *SCANS),
     named("kernels.convolutions", *_SHORT),

@@ -14,6 +14,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from statesize.adapters.fla.attention import Impulses, by_impulses, softmax_attention
 from statesize.adapters.fla.call import FlaCall
 from statesize.adapters.fla.formulas import (
     comba,
@@ -34,7 +35,6 @@ from statesize.adapters.fla.formulas import (
 )
 from statesize.adapters.observation import ModuleStack, Observation, OnObservation, Product, Units
 from statesize.adapters.replaced import first, meanings, replaced, source_files, with_first
-from statesize.adapters.search.fla_impulses import Impulses, by_impulses, softmax_attention
 from statesize.errors import ModelError
 from statesize.operators import Operator
 

@@ -11,20 +11,19 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from statesize.adapters.kernels.plain_attention import PlainAttention, is_band
-from statesize.adapters.kernels.probabilities import Mixing, observed_mixing, observed_plain, visible_keys
 from statesize.adapters.models.in_double import arithmetic_of
-from statesize.adapters.models.model_state import in_single, uncompiled
+from statesize.adapters.models.model_state import in_single, is_a, uncompiled
 from statesize.adapters.observation import ModuleStack, Observation, OnObservation, Product, random_like
 from statesize.adapters.replaced import (
     MixerCall,
-    is_a,
     meanings,
     observing_parts,
     replaced,
     source_files,
     with_first,
 )
+from statesize.adapters.search.plain_attention import PlainAttention, is_band
+from statesize.adapters.search.probabilities import Mixing, observed_mixing, observed_plain, visible_keys
 from statesize.errors import ModelError
 
 REGISTRY = "ALL_ATTENTION_FUNCTIONS"

@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from statesize.adapters.kernels.probabilities import Mixing, observed_mixing
 from statesize.adapters.models.model_state import in_single
 from statesize.adapters.observation import ModuleStack, Observation, OnObservation, Product, random_like
 from statesize.adapters.replaced import first, meanings, replaced, source_files, with_first
+from statesize.adapters.search.probabilities import Mixing, observed_mixing
 
 
 @contextmanager

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from statesize.adapters.models.model_state import stored_element_size
+from statesize.adapters.models.model_state import is_a, stored_element_size
 from statesize.adapters.observation import ModuleStack, Observation, OnObservation, Units, take
-from statesize.adapters.replaced import MixerCall, first, is_a, observing_parts, source_of
+from statesize.adapters.replaced import MixerCall, first, observing_parts, source_of
 from statesize.errors import ModelError
 from statesize.operators import Recurrence
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import sys
 from collections import UserDict
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Collection, Generator, Iterator
 from contextlib import contextmanager
 from typing import Any, cast
 
@@ -270,6 +270,11 @@ def _with_adapters(model: Any) -> nn.Module:
             "also changes the model's inputs. Pass model.get_base_model(), which leaves the adapter out."
         )
     return cast("nn.Module", tuner.model)
+
+
+def is_a(module: nn.Module, classes: Collection[str]) -> bool:
+    """Whether a module's class, or one that it derives from, has one of some names."""
+    return any(kind.__name__ in classes for kind in type(module).__mro__)
 
 
 def _is_of(value: object, package: str, name: str) -> bool:

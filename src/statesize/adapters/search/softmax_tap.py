@@ -13,11 +13,11 @@ from torch import Tensor, nn, overrides
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-from statesize.adapters.kernels.plain_attention import UNSEEN, PlainAttention, is_band, relative_to_last
-from statesize.adapters.kernels.probabilities import Mixing, observed_mixing, observed_plain
 from statesize.adapters.models.in_double import arithmetic_of
 from statesize.adapters.models.model_state import in_single, is_low
 from statesize.adapters.observation import ModuleStack, Observation, OnObservation, Product, random_like
+from statesize.adapters.search.plain_attention import UNSEEN, PlainAttention, is_band, relative_to_last
+from statesize.adapters.search.probabilities import Mixing, observed_mixing, observed_plain
 
 SOFTMAX: frozenset[Callable[..., Any]] = frozenset({torch.softmax, functional.softmax, Tensor.softmax})
 PRODUCT: frozenset[Callable[..., Any]] = frozenset(

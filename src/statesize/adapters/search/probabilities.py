@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from statesize.adapters.faithfulness import BOUNDS, check_finite, relative_difference
-from statesize.adapters.kernels.own_cache import attention_bytes
-from statesize.adapters.kernels.plain_attention import PlainAttention
+from statesize.adapters.models.own_cache import attention_bytes
 from statesize.adapters.observation import EXACT, Observation, Units
+from statesize.adapters.search.plain_attention import PlainAttention
 from statesize.errors import ModelError
 from statesize.operators import Dense
 

@@ -10,8 +10,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from statesize.adapters.models.model_state import stored_element_size
-from statesize.adapters.replaced import is_a
+from statesize.adapters.models.model_state import is_a, stored_element_size
 
 SHORT_CONVOLUTION = "short convolution"
 # They compute in float32 what they store, whatever the dtype of their weights.
