@@ -7,7 +7,7 @@ names by which a model's files ask for it and the state size of its kind. The sw
 """
 
 from statesize.adapters.capture import Capture, Captured, FoundMixer, capture
-from statesize.adapters.reference import CheckPolicy, Checks
-from statesize.adapters.selection import find_mixers
+from statesize.adapters.check import CheckPolicy, Checks
+from statesize.adapters.select import find_mixers
 
 __all__ = ["Capture", "Captured", "CheckPolicy", "Checks", "FoundMixer", "capture", "find_mixers"]

@@ -9,8 +9,8 @@ from functools import cached_property, partial
 import torch
 from torch import Tensor
 
-from statesize.adapters.faithfulness import allowed, largest, relative_difference
 from statesize.adapters.observation import EXACT, Units
+from statesize.adapters.rounding import allowed, largest, relative_difference
 from statesize.operators import SoftmaxAttention
 
 # Rows of T by which queries and keys are compared with the model's own output, before they are compared in all.

@@ -10,9 +10,9 @@ from functools import cache
 import torch
 from torch import Tensor, nn
 
-from statesize.adapters.faithfulness import BOUNDS, check_finite, relative_difference
 from statesize.adapters.models.own_cache import attention_bytes
 from statesize.adapters.observation import EXACT, Observation, Units
+from statesize.adapters.rounding import BOUNDS, check_finite, relative_difference
 from statesize.adapters.search.plain_attention import PlainAttention
 from statesize.errors import ModelError
 from statesize.operators import Dense
