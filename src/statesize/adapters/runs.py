@@ -198,9 +198,15 @@ class _Before:
         self.runs.eval()
 
     def put_back(self) -> None:
-        """Leave all as it was."""
-        if self.is_back:
-            return
+        """Leave all as it was, before a further Ctrl-C that comes meanwhile goes on."""
+        try:
+            if not self.is_back:
+                self._put_back_all()
+        except KeyboardInterrupt:
+            self.put_back()
+            raise
+
+    def _put_back_all(self) -> None:
         self._put_back_torch()
         put_back(self.replacements)
         for (module, training, held, attributes), hooks in zip(self.modules, self.hooks, strict=True):
