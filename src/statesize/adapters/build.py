@@ -15,7 +15,7 @@ from torch import Tensor
 from statesize.adapters.check import Agreement, Checked
 from statesize.adapters.forward import Forward
 from statesize.adapters.models.in_double import hold_in_double
-from statesize.adapters.models.model_state import hold_at_least, in_double, in_single, stored_element_size
+from statesize.adapters.models.model_state import hold_at_least, in_double, in_single, stored_dtype
 from statesize.adapters.observation import SHARED, Observation, Units, nothing
 from statesize.adapters.rounding import check_finite
 from statesize.adapters.runs import bare
@@ -221,7 +221,7 @@ def from_method(known: FoundMixer, call: Call, forward: Forward, *, check: bool)
     if callable(own_bytes):
         state_bytes = cast("int", own_bytes(operator.length))
     else:
-        state_bytes = _cached_numbers(operator, multiplicity) * stored_element_size(mixer)
+        state_bytes = _cached_numbers(operator, multiplicity) * stored_dtype(mixer).itemsize
     values = (lambda: cast("Tensor", called("values"))) if callable(getattr(mixer, "values", None)) else None
 
     def units_operator(units: Units) -> Operator:

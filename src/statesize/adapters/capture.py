@@ -6,6 +6,7 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from itertools import chain
 
 import torch
@@ -74,7 +75,7 @@ class Capture(Iterator[Captured]):
         self._own_mixing = own_mixing
         self._columns = None if weights == "none" and not skip_first else (weights, skip_first)
         self._calls = [(call, labels) for call, labels in labelled(calls) if not chosen.isdisjoint(labels)]
-        self._short_convolutions = short_convolutions
+        self._rerun = partial(rerun, forward, short_convolutions=short_convolutions)
         self._checks_mixing = checked
         self._chosen = chosen
         self._refused: dict[str, str] = {}
@@ -187,9 +188,6 @@ class Capture(Iterator[Captured]):
         agreed = rounded_agreement(call, output)
         pairs = zip(labels, observations, strict=True)
         return [self._rounded(label, item, agreed, rounding, reason) for label, item in pairs]
-
-    def _rerun(self, call: Call, dtype: torch.dtype | None) -> tuple[list[Observation], Tensor | None]:
-        return rerun(self._forward, call, dtype, short_convolutions=self._short_convolutions)
 
     def _as_it_ran(self, call: Call) -> Tensor | None:
         """A sample of what a module returns when it runs again as the model ran it."""

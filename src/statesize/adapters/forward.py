@@ -6,7 +6,7 @@ import inspect
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any, Self, cast
 
 import torch
@@ -60,7 +60,8 @@ class Forward:
         options = {"use_cache": False} if _accepts(backbone, "use_cache") else {}
         if not isinstance(inputs, Mapping):
             return cls(model, backbone, (inputs.to(device),), options, measured)
-        arguments = cast("dict[str, Any]", mapped(dict(inputs), partial(_moved, device)))
+        moved = mapped(dict(inputs), lambda leaf: leaf.to(device) if isinstance(leaf, Tensor) else leaf)
+        arguments = cast("dict[str, Any]", moved)
         labels = inspect.signature(backbone.forward).parameters.get("labels")
         if labels is None or labels.default is not inspect.Parameter.empty:
             # They request a loss, which takes the logits of every position.
@@ -149,10 +150,6 @@ def _check_copy(copied: Forward, given: Forward) -> None:
             "given too, or an earlier run has packed its weights otherwise, as bitsandbytes does on a CPU. Load it "
             "anew, in float32, and measure it before it runs; or give the model that was quantised."
         )
-
-
-def _moved(device: torch.device, value: Any) -> Any:
-    return value.to(device) if isinstance(value, Tensor) else value
 
 
 def _first_tensor(output: object) -> Tensor | None:

@@ -167,7 +167,12 @@ class _Before:
         self.model, self.runs = model, model if part is None else part
         self.is_back = False
         self.forward = vars(model).get("forward")
-        self.modules = [(module, module.training, _held(module), _attributes(module)) for module in self.runs.modules()]
+        # Each with its mode, its weights and buffers, and its attributes.
+        kinds = ("_parameters", "_buffers")
+        self.modules = [
+            (module, module.training, {kind: dict(vars(module)[kind]) for kind in kinds}, _attributes(module))
+            for module in self.runs.modules()
+        ]
         self.hooks = [{key for kind in _HOOKS for key in vars(module)[kind]} for module, *_ in self.modules]
         # RecurrentGemma keeps its last states in attributes, a layer of one's own a running mean in a buffer.
         buffers = (buffer for buffer in self.runs.buffers() if not buffer.is_inference())
@@ -264,11 +269,6 @@ def _in_turn(forward: Callable[..., Any]) -> Callable[..., Any]:
             return forward(*args, **kwargs)
 
     return wait
-
-
-def _held(module: nn.Module) -> dict[str, dict[str, Tensor | None]]:
-    """Weights and buffers."""
-    return {name: dict(vars(module)[name]) for name in ("_parameters", "_buffers")}
 
 
 def _attributes(module: nn.Module) -> dict[str, object]:

@@ -60,25 +60,16 @@ def skipped_layers(model: nn.Module, called: Iterable[str], observed: Iterable[s
     reasons: dict[str, str] = {}
     for list_name, layers in layer_lists(model).items():
         members = {f"{plain_name(list_name)}.{key}": layer for key, layer in layers.named_children()}
-        if not ran.isdisjoint(members) and not all(_is_pointwise(layer) for layer in layers):
-            reasons |= _unobserved(members, ran, mixers)
-    return reasons
-
-
-def _is_pointwise(layer: nn.Module) -> bool:
-    return isinstance(layer, POINTWISE) or "RotaryEmbedding" in type(layer).__name__
-
-
-def _unobserved(members: Mapping[str, nn.Module], ran: set[str], mixers: list[str]) -> dict[str, str]:
-    reasons: dict[str, str] = {}
-    for name, layer in members.items():
-        if name not in ran:
-            reasons[name] = f"{type(layer).__name__}: {_NOT_CALLED}"
-        elif not any(mixer == name or mixer.startswith(f"{name}.") for mixer in mixers):
-            parts = ", ".join(dict.fromkeys(type(part).__name__ for part in layer.children()))
-            reasons[name] = (
-                f"{type(layer).__name__}{f' of {parts}' if parts else ''}: {_NO_MIXING}; if it mixes, {HOW_TO_SUPPLY}"
-            )
+        pointwise = [isinstance(layer, POINTWISE) or "RotaryEmbedding" in type(layer).__name__ for layer in layers]
+        if ran.isdisjoint(members) or all(pointwise):
+            continue
+        for name, layer in members.items():
+            if name not in ran:
+                reasons[name] = f"{type(layer).__name__}: {_NOT_CALLED}"
+            elif not any(mixer == name or mixer.startswith(f"{name}.") for mixer in mixers):
+                parts = ", ".join(dict.fromkeys(type(part).__name__ for part in layer.children()))
+                kind = f"{type(layer).__name__}{f' of {parts}' if parts else ''}"
+                reasons[name] = f"{kind}: {_NO_MIXING}; if it mixes, {HOW_TO_SUPPLY}"
     return reasons
 
 

@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import count
 from typing import Any, cast
 
@@ -28,7 +29,6 @@ from statesize.adapters.models.model_state import (
     open_autocast,
     set_autocast,
     stored_dtype,
-    stored_element_size,
 )
 from statesize.adapters.observation import Frame, ModuleStack, Observation, Product
 from statesize.adapters.runs import observed, read, reading
@@ -121,18 +121,18 @@ def record_calls(
     impulse_layers = {name: named[name] for name in by_impulses}
     recorder.impulse_layers |= set(impulse_layers.values())
 
-    def attach(stack: ExitStack) -> None:
-        enter = {mixer: recorder.entering(name) for name, mixer in own.items()}
-        reading(
-            enter | {part: recorder.entering_impulse_layer(name) for name, part in impulse_layers.items()}, {}, stack
-        )
-
+    enter = {mixer: recorder.entering(name) for name, mixer in own.items()}
+    enter |= {part: recorder.entering_impulse_layer(name) for name, part in impulse_layers.items()}
     try:
         hidden = forward.hidden(
-            observed, running=recorder.running, record=recorder.observe, on_leave=recorder.leave, attach=attach
+            observed,
+            running=recorder.running,
+            record=recorder.observe,
+            on_leave=recorder.leave,
+            attach=partial(reading, enter, {}),
         )
     except RuntimeError as error:
-        if stored_element_size(model) >= torch.float32.itemsize:
+        if stored_dtype(model).itemsize >= torch.float32.itemsize:
             raise
         raise ModelError(
             f"{type(model).__name__} must run in its own dtype, got weights in {stored_dtype(model)} and, when it "
@@ -269,7 +269,10 @@ class _Recorder:
             call = self.open[frame] = Call(frame.name, frame.module, args, kwargs, [], autocast=frame.autocast)
             self.calls.append(call)
         call.mixers.append(described(observation))
-        call.caches.append(_digest(observation.stored))
+        digest = ""
+        if observation.stored is not None and bool(observation.stored.any()):
+            digest = hashlib.blake2b(observation.stored.float().cpu().contiguous().numpy().data).hexdigest()
+        call.caches.append(digest)
         call.in_double &= observation.in_double
 
     def require_positions(self, observation: Observation) -> None:
@@ -341,12 +344,6 @@ def _is_reversed(one: Call, other: Call) -> bool:
     if first is None or second is None or first.shape != second.shape or torch.equal(first, second):
         return False
     return any(torch.equal(first.flip(axis), second) for axis in range(first.ndim))
-
-
-def _digest(stored: Tensor | None) -> str:
-    if stored is None or not bool(stored.any()):
-        return ""
-    return hashlib.blake2b(stored.float().cpu().contiguous().numpy().data).hexdigest()
 
 
 def sampled(output: object) -> Tensor | None:

@@ -23,7 +23,7 @@ from statesize.adapters.replaced import (
     with_first,
 )
 from statesize.adapters.search.plain_attention import PlainAttention, is_band
-from statesize.adapters.search.probabilities import Mixing, observed_mixing, observed_plain, visible_keys
+from statesize.adapters.search.probabilities import Mixing, observed_mixing, observed_plain, of_identity, visible_keys
 from statesize.errors import ModelError
 
 REGISTRY = "ALL_ATTENTION_FUNCTIONS"
@@ -192,9 +192,9 @@ class _Called:
         if self.eager is not None:
             ways.append(partial(self._probabilities, self.eager))
         if self.plain:
-            ways.append(partial(self._response, self.function))
+            ways.append(partial(of_identity, partial(self._response, self.function), self.value))
         elif self.eager is not None:
-            ways.append(partial(self._response, self.eager))
+            ways.append(partial(of_identity, partial(self._response, self.eager), self.value))
         if not ways:
             raise ModelError(
                 f"Mixer {self.name}: {type(self.module).__name__} has no eager_attention_forward in its file, from "
@@ -207,10 +207,9 @@ class _Called:
         """What the function says that it weighed values with; it may scale its output after that."""
         return self._call(function, self.value, self.mask)[1]
 
-    def _response(self, function: Attend) -> Tensor:
-        """What the function makes of the identity as value."""
-        identity = torch.eye(self.value.shape[2], dtype=self.value.dtype, device=self.value.device)
-        return self._call(function, identity.expand(*self.value.shape[:2], -1, -1), self.mask)[0].transpose(1, 2)
+    def _response(self, function: Attend, values: Tensor) -> Tensor:
+        """What the function makes of other values."""
+        return self._call(function, values, self.mask)[0].transpose(1, 2)
 
     def _call(self, function: Attend, value: Tensor, mask: Any) -> tuple[Tensor, Tensor | None]:
         # Not the softmax tap must see this, but in float64 all of it must compute in float64.

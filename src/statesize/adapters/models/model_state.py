@@ -100,11 +100,6 @@ def arithmetic_dtype(module: nn.Module, autocast: Autocast) -> torch.dtype:
     return max((stored, *(dtype for _, dtype in autocast)), key=lambda dtype: torch.finfo(dtype).eps)
 
 
-def stored_element_size(module: nn.Module) -> int:
-    """Bytes of one number of a module's weights as the model holds them."""
-    return stored_dtype(module).itemsize
-
-
 def is_low(tensor: Tensor) -> bool:
     """Whether a tensor holds floating-point numbers of less than 32 bits."""
     return _has_fewer_bits(tensor, torch.float32)

@@ -135,15 +135,12 @@ def _has_way_back(tensor: Tensor) -> bool:
 def _packed(model: nn.Module) -> bool:
     """Whether layers hold their weights as integers that only the library that made them can read."""
     return any(
-        not isinstance(module, nn.Embedding) and tensor.ndim > 1 and not _has_way_back(tensor) and _is_packed(tensor)
+        # Masks are boolean, and tables of positions 64-bit integers.
+        tensor.element_size() < 2 if tensor.is_floating_point() else tensor.dtype not in (torch.bool, torch.int64)
         for module in model.modules()
         for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False))
+        if not isinstance(module, nn.Embedding) and tensor.ndim > 1 and not _has_way_back(tensor)
     )
-
-
-def _is_packed(tensor: Tensor) -> bool:
-    # Masks are boolean, and tables of positions 64-bit integers.
-    return tensor.element_size() < 2 if tensor.is_floating_point() else tensor.dtype not in (torch.bool, torch.int64)
 
 
 def _by_transformers(model: nn.Module, method: str) -> nn.Module:
