@@ -212,7 +212,26 @@ class _Before:
             raise
 
     def _put_back_all(self) -> None:
-        self._put_back_torch()
+        modes, depth = self.modes
+        while _functions._get_current_function_mode_stack():
+            _functions._pop_mode()
+        for mode in modes:
+            _functions._push_mode(mode)
+        while len(_dispatch._get_current_dispatch_mode_stack()) > depth:
+            _dispatch._pop_mode()
+        for name, value in self.dispatching.items():
+            setattr(_dispatch, name, value)
+        if (keep := getattr(_dispatch, "set_is_in_mode_without_ignore_compile_internals", None)) is not None:
+            keep(self.dispatching["_is_in_any_mode_without_ignore_compile_internals"])
+        if self.compiler is not None:
+            self.compiler._stance = self.stance
+        while _autocast_nesting() > self.nesting:
+            torch.autocast_decrement_nesting()
+        if not self.nesting:
+            torch.clear_autocast_cache()
+        torch.set_rng_state(self.random[0])
+        if self.random[1] is not None:
+            torch.cuda.set_rng_state(self.random[1], self.device)
         put_back(self.replacements)
         for (module, training, held, attributes), hooks in zip(self.modules, self.hooks, strict=True):
             for name in _attributes(module).keys() - attributes.keys():
@@ -235,28 +254,6 @@ class _Before:
         else:
             vars(self.model)["forward"] = self.forward
         self.is_back = True
-
-    def _put_back_torch(self) -> None:
-        modes, depth = self.modes
-        while _functions._get_current_function_mode_stack():
-            _functions._pop_mode()
-        for mode in modes:
-            _functions._push_mode(mode)
-        while len(_dispatch._get_current_dispatch_mode_stack()) > depth:
-            _dispatch._pop_mode()
-        for name, value in self.dispatching.items():
-            setattr(_dispatch, name, value)
-        if (keep := getattr(_dispatch, "set_is_in_mode_without_ignore_compile_internals", None)) is not None:
-            keep(self.dispatching["_is_in_any_mode_without_ignore_compile_internals"])
-        if self.compiler is not None:
-            self.compiler._stance = self.stance
-        while _autocast_nesting() > self.nesting:
-            torch.autocast_decrement_nesting()
-        if not self.nesting:
-            torch.clear_autocast_cache()
-        torch.set_rng_state(self.random[0])
-        if self.random[1] is not None:
-            torch.cuda.set_rng_state(self.random[1], self.device)
 
 
 def _in_turn(forward: Callable[..., Any]) -> Callable[..., Any]:

@@ -204,13 +204,13 @@ def _observed(function: Callable[..., Any], running: ModuleStack, record: OnObse
         by_name = {**dict(zip(inspect.signature(function).parameters, args, strict=False)), **kwargs}
         values, mixed = by_name.get("v"), first(result)
         product = Product(values, 1, mixed, 1) if isinstance(values, torch.Tensor) else None
-        return with_first(result, record(partial(_parsed, running, function, args, kwargs, result), product))
+
+        def observation() -> Observation:
+            return replace(parse(FlaCall.made(running, function, args, kwargs, result)), in_double=False)
+
+        return with_first(result, record(observation, product))
 
     return kernel
-
-
-def _parsed(running: ModuleStack, function: Callable[..., Any], args: Any, kwargs: Any, result: Any) -> Any:
-    return replace(parse(FlaCall.made(running, function, args, kwargs, result)), in_double=False)
 
 
 _CHUNKED, _STEPPED = "chunk_", "fused_recurrent_"

@@ -117,7 +117,9 @@ class _Called:
         self.implementation = implementation
         self.window = attention_window(module, options)
         self.plain = implementation in PLAIN
-        self.eager = function if implementation == "eager" else _eager(module)
+        files = (sys.modules.get(kind.__module__) for kind in type(module).__mro__)
+        eager = (getattr(file, "eager_attention_forward", None) for file in files)
+        self.eager = function if implementation == "eager" else cast("Attend | None", next(filter(None, eager), None))
 
     @cached_property
     def mask(self) -> Any:
@@ -244,14 +246,6 @@ def _difference(halves: Kept, call: MixerCall) -> Observation:
         text=first.text,
         kind="differential attention",
     )
-
-
-def _eager(module: nn.Module) -> Attend | None:
-    for kind in type(module).__mro__:
-        function = getattr(sys.modules.get(kind.__module__), "eager_attention_forward", None)
-        if function is not None:
-            return cast("Attend", function)
-    return None
 
 
 Kept = dict[nn.Module, list[_Called]]

@@ -63,7 +63,7 @@ def hold_at_least(module: nn.Module, dtype: torch.dtype) -> None:
         held = vars(part)
         for tensors in cast("tuple[dict[str, Tensor | None], ...]", (held["_parameters"], held["_buffers"])):
             for name, tensor in tensors.items() if type(part) is not nn.Embedding else ():
-                if tensor is None or not _has_fewer_bits(tensor, dtype):
+                if tensor is None or not is_low(tensor, dtype):
                     continue
                 copied = tensor.detach().to(dtype)
                 if isinstance(tensor, nn.Parameter):
@@ -100,12 +100,8 @@ def arithmetic_dtype(module: nn.Module, autocast: Autocast) -> torch.dtype:
     return max((stored, *(dtype for _, dtype in autocast)), key=lambda dtype: torch.finfo(dtype).eps)
 
 
-def is_low(tensor: Tensor) -> bool:
-    """Whether a tensor holds floating-point numbers of less than 32 bits."""
-    return _has_fewer_bits(tensor, torch.float32)
-
-
-def _has_fewer_bits(tensor: Tensor, dtype: torch.dtype) -> bool:
+def is_low(tensor: Tensor, dtype: torch.dtype = torch.float32) -> bool:
+    """Whether a tensor holds floating-point numbers of fewer bits than a dtype has."""
     return tensor.is_floating_point() and tensor.dtype.itemsize < dtype.itemsize
 
 

@@ -42,11 +42,14 @@ def dequantised(model: nn.Module) -> tuple[nn.Module, str]:
     # that no way back is known of, is refused.
     parts = pretrained_models(model)
     part = next((one for one in parts if getattr(one, "hf_quantizer", None) is not None), None)
-    method = "" if part is None else _method(part)
+    stated = "" if part is None else getattr(part.hf_quantizer.quantization_config, "quant_method", "quantised")
+    method = str(getattr(stated, "value", stated))
     for one in parts:
         check_method(type(one).__name__, one.config)
     if part is not None:
-        check_rounding(type(model).__name__, _settings(part))
+        config = part.hf_quantizer.quantization_config
+        settings: dict[str, Any] = config.to_dict() if hasattr(config, "to_dict") else {}
+        check_rounding(type(model).__name__, settings | {"quant_method": method})
     if part is not None and _packed(model):
         return _by_transformers(model, method), f"{method}, dequantised"
     for name, holder in (*named_parts(model), *_tensors(model)):
@@ -109,17 +112,6 @@ def _rounds_inputs(settings: object) -> bool:
         entries = cast("Mapping[str, object]", settings)
         return bool(entries.get("input_activations")) or any(map(_rounds_inputs, entries.values()))
     return isinstance(settings, list) and any(map(_rounds_inputs, cast("list[object]", settings)))
-
-
-def _settings(part: Any) -> dict[str, Any]:
-    config = part.hf_quantizer.quantization_config
-    settings: dict[str, Any] = config.to_dict() if hasattr(config, "to_dict") else {}
-    return settings | {"quant_method": _method(part)}
-
-
-def _method(part: Any) -> str:
-    method = getattr(part.hf_quantizer.quantization_config, "quant_method", "quantised")
-    return str(getattr(method, "value", method))
 
 
 def _tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
