@@ -1,4 +1,4 @@
-"""From a running model to its operators. Read capture first, then watch, select, build and check, then forward and runs.
+"""From a running model to its operators: read capture, then watch, select, build and check, then forward and runs.
 
 All runs of models are those of `runs`. What is searched for by heuristics stands in `search/`, above the runs that it
 searches by and below the adapters, which say how attention that it confirms is seen. A new family of kernels touches

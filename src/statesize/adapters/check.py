@@ -15,7 +15,15 @@ from statesize.adapters.forward import Forward
 from statesize.adapters.models.layout import position_axis
 from statesize.adapters.models.model_state import device_of
 from statesize.adapters.observation import Observation
-from statesize.adapters.rounding import BOUNDS, ROUNDED, allowed, check_finite, kernel_dtype, largest, relative_difference
+from statesize.adapters.rounding import (
+    BOUNDS,
+    ROUNDED,
+    allowed,
+    check_finite,
+    kernel_dtype,
+    largest,
+    relative_difference,
+)
 from statesize.adapters.runs import bare
 from statesize.adapters.watch import Call, ModelRun, read_calls
 from statesize.errors import ModelError
