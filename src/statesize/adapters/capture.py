@@ -226,10 +226,9 @@ def capture(
 
     The model runs at once, in eval mode, without gradients or cache: observed, to find its mixers; with hooks that only
     read, to keep what enters and leaves them; and with nothing attached. The last hidden states of the three must be
-    the same. When the iterator reaches a mixer, that module alone is called again with the same arguments, in float32
-    at least, its operator is taken, and output and operator are compared with what the unaltered model computed. Plain
-    attention, scans and recurrences whose tensors take little memory are not called again: those of the observed run
-    were kept. T that a method `operator` declares is compared with the layer's own answers to random values in float64.
+    the same. When the iterator reaches a mixer, that module alone is called again with the same arguments, in float64
+    where its code knows that, its operator is taken, and output and operator are compared with what the unaltered model
+    computed. T that a method `operator` declares is compared with the layer's own answers to random values in float64.
     A mixer that fails goes into `skipped` with its reason; it is an error if none is left.
 
     Only one operator is alive at a time unless the caller keeps them. Between the steps, and when a call returns or
