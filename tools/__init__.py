@@ -1,1 +1,1 @@
-"""How the bundled text, tokenizer and recall models are made; run from the root of a checkout."""
+"""How the bundled text and tokenizer and the figures of pages are made; run from the root of a checkout."""

@@ -19,6 +19,7 @@ import numpy as np
 
 from benchmarks.cases import document
 from benchmarks.claims.judged import judged
+from benchmarks.recall_models import MIXERS, TASK, recall_config, recall_tokenizer, train_recall_model
 from benchmarks.recorded import finish
 from statesize.lab.studies.delimiters.corpus import DocumentCorpus, make_corpus
 from statesize.lab.studies.delimiters.dips import measure_dips
@@ -28,7 +29,6 @@ from statesize.lab.studies.delimiters.subjects import default_texts
 from statesize.lab.studies.statistics import of_mean
 from statesize.lab.studies.verdicts import Claim
 from statesize.lab.training.step import evaluate
-from tools.recall_models import MIXERS, TASK, recall_config, recall_tokenizer, train_recall_model
 
 SEEDS, DOCUMENTS = range(300, 308), 100
 CLAIM = Claim(

@@ -20,6 +20,7 @@ import numpy as np
 from benchmarks.cases import document
 from benchmarks.claims.delimiter_positions import held_out
 from benchmarks.claims.judged import judged
+from benchmarks.recall_models import TASK, recall_config, train_recall_model
 from benchmarks.recorded import finish
 from statesize.lab.studies.delimiters.dips import measure_dips
 from statesize.lab.studies.delimiters.sequences import OBSERVED, choose_windows
@@ -38,7 +39,6 @@ from statesize.lab.studies.statistics import (
 )
 from statesize.lab.studies.verdicts import Claim
 from statesize.lab.training.step import evaluate
-from tools.recall_models import TASK, recall_config, train_recall_model
 
 MIXERS = (
     *("sa", "la", "wla", "gla", "gla-s6", "nla", "sliding", "linear-transformer"),

@@ -22,6 +22,7 @@ from benchmarks.cases import document
 from benchmarks.compression.comparing import texts
 from benchmarks.compression.recalling import documents
 from benchmarks.compression.training import MIXERS
+from benchmarks.recall_models import TASK, recall_config, recall_tokenizer, train_recall_model
 from statesize.adapters import capture
 from statesize.io.files import replace_file
 from statesize.lab import zoo
@@ -33,7 +34,6 @@ from statesize.lab.training.step import evaluate
 from statesize.measurement.measurement import measure
 from statesize.reduction.compress import extra_bits
 from statesize.reduction.windows import BATCH, score, windows
-from tools.recall_models import TASK, recall_config, recall_tokenizer, train_recall_model
 
 SHARES, FRESH = (0.5, 0.25), (400, 401, 402)
 WAYS = ("entropy-ESS", "Gramian tail")

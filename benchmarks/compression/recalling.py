@@ -8,11 +8,11 @@ from typing import Any
 import torch
 
 from benchmarks.compression.training import MIXERS, RECALL_SEEDS
+from benchmarks.recall_models import TASK, recall_tokenizer
 from statesize.lab import zoo
 from statesize.lab.mixers.checkpoint import load_checkpoint
 from statesize.lab.training.step import evaluate
 from statesize.reduction.compress import compress
-from tools.recall_models import TASK, recall_tokenizer
 
 # Sequences of the task, whose documents are the text for the cut.
 _SEQUENCES = 96

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from benchmarks.recall_models import write_recall_model
 from statesize.lab import zoo
 from statesize.lab.mixers.checkpoint import save_checkpoint
 from statesize.lab.mixers.config import ModelConfig
@@ -16,7 +17,6 @@ from statesize.lab.tasks.language.corpus import Corpus, python_prose
 from statesize.lab.tasks.language.text import TextTask
 from statesize.lab.training.config import TrainingConfig
 from statesize.lab.training.loop import train_in_memory
-from tools.recall_models import write_recall_model
 
 MIXERS = ("la", "wla", "gla")
 SEEDS = 5

@@ -10,7 +10,7 @@ from transformers.cache_utils import DynamicCache, EncoderDecoderCache
 
 from statesize.adapters import Captured, FoundMixer, capture
 from statesize.adapters.kernels.convolutions import SHORT_CONVOLUTION
-from statesize.adapters.kernels.own_cache import bytes_beside
+from statesize.adapters.models.own_cache import bytes_beside
 
 FAMILIES = [*names(), *(name for name in MORE if name not in names())]
 # One of each kind of cache: windows, chunks, latents, copies, keys of indexers, states, convolutions, shifted tokens.

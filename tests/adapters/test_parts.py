@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from statesize.adapters.models.model_state import is_a
 from statesize.adapters.observation import Observation, running_modules
-from statesize.adapters.replaced import MixerCall, is_a, observing_parts
+from statesize.adapters.replaced import MixerCall, observing_parts
 from statesize.operators import Dense
 
 

@@ -13,11 +13,11 @@ from oracles.recurrent_models import tiny_model
 from torch.overrides import BaseTorchFunctionMode
 from torch.utils import _python_dispatch
 
+from statesize.adapters import runs
 from statesize.adapters.models.in_double import hold_in_double
 from statesize.adapters.models.model_state import set_autocast
-from statesize.adapters.models.threads import ONE_RUN
 from statesize.adapters.observation import ModuleStack
-from statesize.adapters.runs import bare, observed, read
+from statesize.adapters.runs import ONE_RUN, bare, observed, read
 from statesize.adapters.search.lone_run import LoneRuns
 
 IDS = token_ids(1)[:, :6]
@@ -99,6 +99,34 @@ def lone_run(model):
     return lambda: runs.run(None, change=torch.clone)
 
 
+def interrupted_run(model):
+    """A run that Ctrl-C ends in the model."""
+
+    def interrupt():
+        model(IDS)
+        raise KeyboardInterrupt
+
+    return lambda: observed(model, interrupt, ModuleStack(model, 6), lambda *_: None)
+
+
+def interrupted_while_put_back(model):
+    """A run that Ctrl-C ends while the model is put back."""
+
+    def run():
+        times, put_back = iter([True]), runs.put_back
+
+        def interrupt(before):
+            put_back(before)
+            if next(times, False):
+                raise KeyboardInterrupt
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(runs, "put_back", interrupt)
+            observed_run(model)()
+
+    return run
+
+
 @pytest.mark.parametrize(
     ("family", "make"),
     [
@@ -126,3 +154,21 @@ def test_an_interrupt_at_every_line_leaves_all_as_it_was(family, make, monkeypat
         assert all_state(model) == before, end
     # What comes in a finalizer is lost.
     assert ended > 0.95 * len(places)
+
+
+@pytest.mark.parametrize("make", [interrupted_run, interrupted_while_put_back])
+def test_a_second_interrupt_while_the_model_is_put_back_leaves_all_as_it_was(make, monkeypatch):
+    monkeypatch.setattr(sys, "unraisablehook", lambda _: None)
+    model = attention_model("llama").bfloat16().train()
+    run, watched = make(model), ("adapters/runs.py", "adapters/replaced.py", "contextlib.py", "torch/overrides.py")
+
+    def twice():
+        with pytest.raises(KeyboardInterrupt):
+            run()
+
+    twice()
+    before, seen = all_state(model), traced(twice, watched)
+    for end in seen.items():
+        # At the last time of each line, which for those that put back comes after the first interrupt.
+        assert traced(twice, watched, end)[end[0]] == end[1]
+        assert all_state(model) == before, end

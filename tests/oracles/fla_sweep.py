@@ -26,7 +26,7 @@ from oracles.fla_torch import use_references
 from oracles.flash_attention import install_flash_attention
 
 import statesize as ss
-from statesize.adapters.faithfulness import check_rounded_operator, unfaithfulness
+from statesize.adapters.check import check_rounded_operator, unfaithfulness
 from statesize.adapters.observation import Observation
 
 capture_module = sys.modules["statesize.adapters.capture"]

@@ -7,6 +7,9 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
 import statesize as ss
+from statesize.adapters import sources
+from statesize.adapters.forward import Forward
+from statesize.adapters.search.plain_attention import PlainAttention
 from statesize.measurement.settings import Settings
 from statesize.models import load
 from statesize.profiling import work
@@ -27,6 +30,9 @@ def counts(monkeypatch):
 
         monkeypatch.setattr(owner, name, counting)
 
+    count(Forward, "hidden")
+    count(sources, "names_of")
+    count(PlainAttention, "explained")
     count(ss.SoftmaxAttention, "__init__")
     count(ss.SoftmaxAttention, "dense")
     count(work, "choose_engine")
@@ -52,6 +58,16 @@ def test_operators_are_built_and_engines_and_cuts_chosen_once(counts):
     # One head for the choice, all at once for the spectra, and each by itself for its sink.
     assert counts["dense"] == LAYERS * (2 + HEADS)
     assert counts["tensors_sha256"] == 0
+
+
+def test_a_model_is_watched_once_and_each_layer_once_more(counts):
+    profiled()
+    # The model runs observed, read and bare.
+    assert counts["hidden"] == 3
+    # Names of its files tell which sources an observed run opens: that of the model, and of each layer alone.
+    assert counts["names_of"] == 1 + LAYERS
+    # T is compared in the model's precision, to choose its form, and in float64, as its check.
+    assert counts["explained"] == 2 * LAYERS
 
 
 def test_weights_are_hashed_once_where_something_is_stored(counts, tmp_path):

@@ -2,12 +2,12 @@
 
 import torch
 
+from benchmarks.recall_models import TASK
 from statesize.lab import zoo
 from statesize.lab.mixers import LanguageModel, ModelConfig
 from statesize.lab.tasks.task import IGNORED
 from statesize.reduction.compress import compress
 from statesize.reduction.windows import TokenWindows, inserted_pairs, probe, repeated_bigrams, windows
-from tools.recall_models import TASK
 
 
 def of_tokens(*rows, documents=None):

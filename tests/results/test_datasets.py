@@ -6,7 +6,7 @@ import torch
 import xarray as xr
 
 from statesize.adapters import Captured
-from statesize.adapters.faithfulness import Agreement
+from statesize.adapters.check import Agreement
 from statesize.measurement.settings import Settings
 from statesize.operators import Recurrence
 from statesize.profiling.measuring import measure_mixer

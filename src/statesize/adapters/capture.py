@@ -1,57 +1,45 @@
-"""Capture the operators of a model, one mixer at a time."""
+"""Capture the operators of a model, one mixer at a time: watch, select, then build and check each."""
 
 from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from itertools import chain
 
 import torch
 from torch import Tensor, nn
 
-from statesize.adapters.calls import (
-    Call,
-    FoundMixer,
-    ModelRun,
-    further_calls,
-    labelled,
-    record_calls,
-    sampled,
-)
-from statesize.adapters.captured import Captured, from_method, from_observation
-from statesize.adapters.faithfulness import (
-    BOUNDS,
-    ROUNDED,
+from statesize.adapters.build import Captured, from_method, from_observation
+from statesize.adapters.check import (
     Agreement,
-    allowed,
-    bound,
-    check_faithful,
+    Checks,
+    agreement,
     check_operator,
     check_rounded_operator,
-    relative_difference,
+    compare_runs,
+    rounded_agreement,
 )
 from statesize.adapters.forward import Forward
-from statesize.adapters.kernels.own_cache import SHORT_CONVOLUTION, bytes_beside
-from statesize.adapters.models.in_double import hold_in_double
 from statesize.adapters.models.inputs import Inputs, measurable
-from statesize.adapters.models.model_state import hold_at_least, in_double, in_single, set_autocast, stored_dtype
-from statesize.adapters.observation import ModuleStack, Observation, Product
-from statesize.adapters.reference import Checks, check_deterministic, first_difference, read_calls
-from statesize.adapters.runs import bare, observed
+from statesize.adapters.models.model_state import set_autocast, stored_dtype
+from statesize.adapters.models.own_cache import SHORT_CONVOLUTION, bytes_beside
+from statesize.adapters.observation import Observation
+from statesize.adapters.rounding import BOUNDS, allowed, bound
+from statesize.adapters.runs import bare
 from statesize.adapters.search.own_mixing import OwnMixing
-from statesize.adapters.selection import (
+from statesize.adapters.select import (
     Layers,
     NothingMeasuredError,
-    chosen_names,
     find_mixers,
     is_own_code,
     is_recurrent,
     is_searched,
-    require_some,
-    skipped_layers,
+    selected,
 )
+from statesize.adapters.watch import Call, FoundMixer, ModelRun, further_calls, labelled, record_calls, rerun, sampled
 from statesize.errors import InputError, ModelError
 
 __all__ = ["Capture", "Captured", "FoundMixer", "capture"]
@@ -87,7 +75,7 @@ class Capture(Iterator[Captured]):
         self._own_mixing = own_mixing
         self._columns = None if weights == "none" and not skip_first else (weights, skip_first)
         self._calls = [(call, labels) for call, labels in labelled(calls) if not chosen.isdisjoint(labels)]
-        self._short_convolutions = short_convolutions
+        self._rerun = partial(rerun, forward, short_convolutions=short_convolutions)
         self._checks_mixing = checked
         self._chosen = chosen
         self._refused: dict[str, str] = {}
@@ -120,7 +108,8 @@ class Capture(Iterator[Captured]):
 
     def _told(self, item: Captured) -> Captured:
         """A mixer with what is told of the model around it, and its columns weighted."""
-        item = replace(item, note=" ".join(filter(None, (item.note, self._around, self._further.get(item.name)))))
+        note = " ".join(filter(None, (item.note, self._around, self._further.get(item.name))))
+        item = replace(item, note=note, run_difference=self.run_difference)
         return item if self._columns is None else item.weighted(*self._columns)
 
     def _measured(self, call: Call, labels: list[str]) -> list[Captured]:
@@ -128,7 +117,7 @@ class Capture(Iterator[Captured]):
         try:
             if call.by_method:
                 known = replace(call.mixers[0], name=labels[0])
-                mixers_here = [from_method(known, call, self._forward, self.run_difference, check=self._checks_mixing)]
+                mixers_here = [from_method(known, call, self._forward, check=self._checks_mixing)]
             elif call.name in self._own_mixing.derivatives:
                 mixers_here = [self._derivative(call, *labels)]
             else:
@@ -145,19 +134,9 @@ class Capture(Iterator[Captured]):
         from statesize.adapters.search.modules import differentiated
 
         operator, returned = differentiated(self._forward, call)
-        agreement = self._agreement(call, (), sampled(returned))
-        return Captured(
-            label,
-            call.mixers[0].kind,
-            1,
-            1,
-            lambda units: operator[:, units],
-            call.mixers[0].state_bytes,
-            0.0,
-            agreement,
-            self.run_difference,
-            NOTE,
-        )
+        agreed = agreement(call, (), sampled(returned), lambda: self._as_it_ran(call))
+        mixer = call.mixers[0]
+        return Captured(label, mixer.kind, 1, 1, lambda units: operator[:, units], mixer.state_bytes, 0.0, agreed, NOTE)
 
     def _with_readers(self, item: Captured) -> Captured:
         """Attach all heads to the last reader of a shared cache, and its name to the others."""
@@ -181,104 +160,53 @@ class Capture(Iterator[Captured]):
         return items
 
     def _found(self, call: Call, labels: list[str]) -> list[Captured]:
+        """Run a mixer again, in float64 if its code knows that, and build what is observed there."""
+        exact, reason, rounding = call.in_double, "", call.dtype
+        observations, output = list[Observation](), None
         if call.by_impulses:
             from statesize.adapters.search.modules import observed as observed_by_impulses
 
             observation, returned = observed_by_impulses(self._own_mixing, self._forward, call)
-            if observation.in_double:
-                agreement = self._agreement(call, [observation], sampled(returned))
-                return [self._captured(labels[0], observation, agreement)]
-            agreement = Agreement(_output_difference(call, sampled(returned), _AGAIN), BOUNDS[call.dtype])
-            return [self._captured_as_it_is(labels[0], observation, agreement, stored_dtype(call.module), "")]
-        reason, dtype = "", None
-        if call.in_double:
+            observations, output = [observation], sampled(returned)
+            exact, rounding = observation.in_double, stored_dtype(call.module)
+        elif exact:
             try:
                 observations, output = self._rerun(call, torch.float64)
             except (ModelError, InputError):
                 raise
             except Exception as error:  # whatever the author's code raises where it is given float64
-                reason = f"Compared in its own precision: its code knows no float64 ({_first_line(error)})."
-                dtype = torch.float32
-            else:
-                agreement = self._agreement(call, observations, output)
-                pairs = zip(labels, observations, strict=True)
-                return [self._captured(label, item, agreement) for label, item in pairs]
-        observations, output = self._rerun(call, dtype)
-        agreement = Agreement(_output_difference(call, output, _AGAIN), BOUNDS[call.dtype])
-        # In float32 it ran without the model's autocast.
-        rounding = call.dtype if dtype is None else stored_dtype(call.module)
+                first_line = str(error).strip().partition("\n")[0] or type(error).__name__
+                reason = f"Compared in its own precision: its code knows no float64 ({first_line})."
+                # In float32 it runs without the model's autocast.
+                exact, rounding = False, stored_dtype(call.module)
+        if not exact and not call.by_impulses:
+            observations, output = self._rerun(call, torch.float32 if reason else None)
+        if exact:
+            agreed = agreement(call, observations, output, lambda: self._as_it_ran(call))
+            pairs = zip(labels, observations, strict=True)
+            return [from_observation(label, item, check_operator(item), agreed) for label, item in pairs]
+        agreed = rounded_agreement(call, output)
         pairs = zip(labels, observations, strict=True)
-        return [self._captured_as_it_is(label, item, agreement, rounding, reason) for label, item in pairs]
+        return [self._rounded(label, item, agreed, rounding, reason) for label, item in pairs]
 
-    def _rerun(self, call: Call, dtype: torch.dtype | None) -> tuple[list[Observation], Tensor | None]:
-        """Run a mixer alone, in a dtype or as it is: what is observed in it, and a sample of its output."""
-        observations: list[Observation] = []
+    def _as_it_ran(self, call: Call) -> Tensor | None:
+        """A sample of what a module returns when it runs again as the model ran it."""
+        if not call.by_impulses:
+            return self._rerun(call, None)[1]
 
-        def observe(make: Callable[[], Observation], product: Product | None = None) -> None:
-            if len(running.frames) == 1:
-                observation = make()
-                if self._short_convolutions or not observation.inner:
-                    observations.append(observation)
-
-        model, exact, arguments = self._forward.model, dtype is torch.float64, (call.args, call.kwargs)
-        if dtype is not None:
-            arguments = in_double(arguments) if exact else in_single(arguments)
-        running = ModuleStack(call.module, self._forward.length, exact=exact)
-        output = observed(
-            model,
-            lambda: sampled(call.module(*arguments[0], **arguments[1])),
-            running,
-            observe,
-            name=call.name,
-            part=call.module,
-            attach=lambda _: _hold_precision(call, dtype),
-        )
-        if [(item.name, item.batch_shape[1]) for item in observations] != [
-            (one.name, one.units) for one in call.mixers
-        ]:
-            raise ModelError(
-                f"Mixer {call.name}: running it again with the recorded arguments executed a different code path. Its "
-                "forward depends on something outside of its arguments, so it cannot be measured by itself."
-            )
-        return observations, output
-
-    def _alone(self, call: Call) -> Tensor | None:
         def run() -> Tensor | None:
             return sampled(call.module(*call.args, **call.kwargs))
 
         return bare(self._forward.model, run, call.module, lambda _: set_autocast(call.autocast))
 
-    def _agreement(self, call: Call, observations: Sequence[Observation], output: Tensor | None) -> Agreement:
-        """How far a mixer in float64 is from what the unaltered model passed on; a refusal beyond what rounds."""
-        if output is None or call.output is None or not bool(torch.isfinite(call.output).all()):
-            # The kernel that passes on numbers that are not finite reports them.
-            return Agreement()
-        difference = relative_difference(output, call.output)
-        dtype = call.dtype
-        limit = allowed(difference, dtype, lambda: max((one.largest_score() for one in observations), default=0.0))
-        if difference <= limit:
-            return Agreement(difference, limit)
-        # Observed likewise: what the observation changes is no rounding.
-        _output_difference(call, self._alone(call) if call.by_impulses else self._rerun(call, None)[1], _AGAIN)
-        if not difference <= ROUNDED:
-            raise ModelError(
-                f"Mixer {call.name}: its own arithmetic in {dtype} is {difference:.1e} of the largest value off what "
-                f"its code computes in float64; at most {max(limit, ROUNDED):.0e} is measured. "
-                + ("Let it run without autocast." if call.autocast else "Load the model in float32 or float64.")
-            )
-        return Agreement(difference, ROUNDED, f"Its own arithmetic rounds by {difference:.0e} of the largest value.")
-
-    def _captured(self, name: str, observation: Observation, agreement: Agreement) -> Captured:
-        difference = check_operator(observation)
-        return from_observation(name, observation, difference, agreement, self.run_difference)
-
-    def _captured_as_it_is(
-        self, name: str, observation: Observation, agreement: Agreement, dtype: torch.dtype, reason: str
+    def _rounded(
+        self, name: str, observation: Observation, agreed: Agreement, dtype: torch.dtype, reason: str
     ) -> Captured:
+        """What is captured where the layer's code knows no float64."""
         difference, note = check_rounded_operator(observation, dtype)
-        limit = max(allowed(difference, dtype, observation.largest_score), agreement.allowed)
-        agreement = replace(agreement, difference=max(difference, agreement.difference), allowed=limit)
-        item = from_observation(name, observation, math.nan, agreement, self.run_difference)
+        limit = max(allowed(difference, dtype, observation.largest_score), agreed.allowed)
+        agreed = replace(agreed, difference=max(difference, agreed.difference), allowed=limit)
+        item = from_observation(name, observation, math.nan, agreed)
         return replace(item, note=" ".join(filter(None, (item.note, note, reason))))
 
 
@@ -298,10 +226,9 @@ def capture(
 
     The model runs at once, in eval mode, without gradients or cache: observed, to find its mixers; with hooks that only
     read, to keep what enters and leaves them; and with nothing attached. The last hidden states of the three must be
-    the same. When the iterator reaches a mixer, that module alone is called again with the same arguments, in float32
-    at least, its operator is taken, and output and operator are compared with what the unaltered model computed. Plain
-    attention, scans and recurrences whose tensors take little memory are not called again: those of the observed run
-    were kept. T that a method `operator` declares is compared with the layer's own answers to random values in float64.
+    the same. When the iterator reaches a mixer, that module alone is called again with the same arguments, in float64
+    where its code knows that, its operator is taken, and output and operator are compared with what the unaltered model
+    computed. T that a method `operator` declares is compared with the layer's own answers to random values in float64.
     A mixer that fails goes into `skipped` with its reason; it is an error if none is left.
 
     Only one operator is alive at a time unless the caller keeps them. Between the steps, and when a call returns or
@@ -344,7 +271,7 @@ def capture(
     forward = Forward.of(model, input_ids, axis)
     own = find_mixers(model)
     recording, own_mixing = _watched(forward, own, mixes or {}, short_convolutions)
-    chosen, skipped = _selected(forward, list(own), recording, layers)
+    chosen, skipped = selected(forward, list(own), recording, layers)
     limit = max((bound(model), *(BOUNDS[call.dtype] for call in recording.calls)))
     around = ""
     # Models of libraries are compared with oracles of their own.
@@ -358,7 +285,7 @@ def capture(
         chosen,
         skipped,
         own_mixing,
-        run_difference=math.nan if checks == "none" else _compared(forward, recording, checks, limit),
+        run_difference=math.nan if checks == "none" else compare_runs(forward, recording, checks, limit),
         short_convolutions=short_convolutions,
         checked=checks != "none",
         around=around,
@@ -389,81 +316,6 @@ def _watched(
         seen = recording.refused.get(name)
         recording.refused[name] = reason if seen is None else f"{reason} Seen in it: {seen}"
     return replace(recording, calls=calls), own_mixing
-
-
-def _selected(
-    forward: Forward, own: Sequence[str], recording: ModelRun, layers: Layers
-) -> tuple[set[str], dict[str, str]]:
-    """The names that a choice of layers means, and the layers that are not measured, with the reason."""
-    model = forward.model
-    observed = list(dict.fromkeys(mixer.name for call in recording.calls for mixer in call.mixers))
-    names = [*own, *(name for name in observed if name not in own)]
-    require_some(model, names, recording.refused)
-    labels = [label for _, some in labelled(recording.calls) for label in some]
-    chosen = chosen_names(names, layers, recording.refused, labels)
-    skipped = {name: why for name, why in recording.refused.items() if layers is None or name in chosen}
-    missing = [name for name in chosen if name not in labels and name not in skipped]
-    if not any(name in labels for name in chosen):
-        if not missing:
-            raise NothingMeasuredError(skipped)
-        raise ModelError(
-            f"The forward pass of {type(model).__name__} never called {', '.join(missing)}: there is nothing to "
-            "measure. Choose other layers, or call the model in a way that uses them."
-        )
-    skipped |= dict.fromkeys(missing, "the forward pass does not call it")
-    if layers is None:
-        skipped |= {
-            name: reason
-            for name, reason in skipped_layers(model, recording.called, [*observed, *recording.refused]).items()
-            if not any(mixer == name or mixer.startswith(f"{name}.") for mixer in missing)
-        }
-    skipped |= {name: reason for name in skipped if (reason := forward.in_encoder(name))}
-    return set(chosen), skipped
-
-
-def _hold_precision(call: Call, dtype: torch.dtype | None) -> None:
-    """Let a module run alone in float64, in float32, or in what it computes in where the model runs."""
-    if dtype is torch.float64:
-        hold_in_double(call.module)
-    elif dtype is not None:
-        hold_at_least(call.module, dtype)
-    else:
-        set_autocast(call.autocast)
-
-
-_AGAIN = "its output when it runs again with the same arguments"
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0] or type(error).__name__
-
-
-def _output_difference(call: Call, output: Tensor | None, what: str) -> float:
-    """How far a sample of a mixer's output is from the unaltered model's, which must be within rounding."""
-    # The kernel that passes on numbers that are not finite reports them.
-    if output is None or call.output is None or not bool(torch.isfinite(call.output).all()):
-        return 0.0
-    difference = relative_difference(output, call.output)
-    check_faithful(call.name, difference, what, BOUNDS[call.dtype])
-    return difference
-
-
-def _compared(forward: Forward, recording: ModelRun, checks: Checks, limit: float) -> float:
-    """How far the observed run is from the unaltered model, whose arguments and outputs the calls take over."""
-    outputs = [call.output for call in recording.calls]
-    read = read_calls(forward, recording.calls)
-    if checks == "all":
-        check_deterministic(forward, read)
-    if recording.hidden is None or read is None:
-        return math.nan
-    difference = relative_difference(recording.hidden, read)
-    # Numbers of the model itself that are not finite are reported at its first mixer.
-    if not difference <= limit and bool(torch.isfinite(read).all()):
-        name = first_difference(recording.calls, outputs, limit)
-        check_faithful(
-            name or type(forward.model).__name__, difference, "observed, the model's last hidden state", limit
-        )
-    return difference
 
 
 def _sharing(calls: Iterable[tuple[Call, list[str]]]) -> dict[str, tuple[str, ...]]:

@@ -6,18 +6,18 @@ import inspect
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any, Self, cast
 
 import torch
 from torch import Tensor, nn
 
-from statesize.adapters.faithfulness import ROUNDED, relative_difference
 from statesize.adapters.models.inputs import Inputs, Measured, added_to_scores, check_inputs, mask_of
 from statesize.adapters.models.layout import axis_by_modules
 from statesize.adapters.models.model_state import device_of, mapped, named_parts, pretrained_models
 from statesize.adapters.models.quantised import UNCOMPARED
 from statesize.adapters.observation import Frame
+from statesize.adapters.rounding import ROUNDED, relative_difference
 from statesize.adapters.runs import bare, read
 from statesize.errors import ModelError
 
@@ -39,7 +39,7 @@ class Forward:
     def of(cls, model: nn.Module, inputs: Inputs, axis: int | None = None) -> Self:
         """Check token ids (S, L), frames, or what a tokenizer returns, and move them to the model's device."""
         if "fla" in sys.modules:
-            from statesize.adapters.search.triton_interpreter import interpret_if_asked
+            from statesize.adapters.models.triton_interpreter import interpret_if_asked
 
             interpret_if_asked()
         measured = check_inputs(model, inputs, axis)
@@ -60,7 +60,8 @@ class Forward:
         options = {"use_cache": False} if _accepts(backbone, "use_cache") else {}
         if not isinstance(inputs, Mapping):
             return cls(model, backbone, (inputs.to(device),), options, measured)
-        arguments = cast("dict[str, Any]", mapped(dict(inputs), partial(_moved, device)))
+        moved = mapped(dict(inputs), lambda leaf: leaf.to(device) if isinstance(leaf, Tensor) else leaf)
+        arguments = cast("dict[str, Any]", moved)
         labels = inspect.signature(backbone.forward).parameters.get("labels")
         if labels is None or labels.default is not inspect.Parameter.empty:
             # They request a loss, which takes the logits of every position.
@@ -126,7 +127,7 @@ class Forward:
             except RuntimeError as error:
                 if "active drivers" not in str(error):
                     raise
-                from statesize.adapters.search.triton_interpreter import without_driver
+                from statesize.adapters.models.triton_interpreter import without_driver
 
                 raise without_driver(self.model) from error
 
@@ -149,10 +150,6 @@ def _check_copy(copied: Forward, given: Forward) -> None:
             "given too, or an earlier run has packed its weights otherwise, as bitsandbytes does on a CPU. Load it "
             "anew, in float32, and measure it before it runs; or give the model that was quantised."
         )
-
-
-def _moved(device: torch.device, value: Any) -> Any:
-    return value.to(device) if isinstance(value, Tensor) else value
 
 
 def _first_tensor(output: object) -> Tensor | None:

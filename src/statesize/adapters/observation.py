@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
 
 from statesize.adapters.models.model_state import Autocast, named_parts, open_autocast
-from statesize.adapters.models.threads import in_this_thread
 from statesize.operators import Operator
 
 Leave = Callable[["Frame", Any], None]
+
+
+def in_this_thread(hook: Callable[..., Any]) -> Callable[..., Any]:
+    """A hook that does nothing in other threads than the one that makes it."""
+    thread = threading.get_ident()
+
+    def here(*args: Any) -> Any:
+        return hook(*args) if threading.get_ident() == thread else None
+
+    here.thread = thread  # pyright: ignore[reportFunctionMemberAccess]
+    return here
 
 
 @dataclass(eq=False)
@@ -42,11 +54,8 @@ class ModuleStack:
     def watching(self, on_leave: Leave | None = None, name: str = "") -> Generator[None]:
         """Keep track of the modules that run while this is open, of a module of this name in the model."""
 
-        def entering(name: str) -> Callable[..., None]:
-            def enter(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-                self.frames.append(Frame(name, module, args, kwargs))
-
-            return enter
+        def enter(name: str, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            self.frames.append(Frame(name, module, args, kwargs))
 
         def leave(module: nn.Module, args: tuple[Any, ...], output: object) -> None:
             # A module below may have failed before its own hook could take it off.
@@ -58,8 +67,8 @@ class ModuleStack:
 
         with ExitStack() as hooks:
             for label, part in named_parts(self.module, name):
-                enter = in_this_thread(entering(label or type(part).__name__))
-                hooks.callback(part.register_forward_pre_hook(enter, prepend=True, with_kwargs=True).remove)
+                entering = in_this_thread(partial(enter, label or type(part).__name__))
+                hooks.callback(part.register_forward_pre_hook(entering, prepend=True, with_kwargs=True).remove)
                 if on_leave is not None:
                     hooks.callback(part.register_forward_hook(in_this_thread(leaving)).remove)
                 hooks.callback(part.register_forward_hook(in_this_thread(leave), always_call=True).remove)

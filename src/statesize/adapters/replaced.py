@@ -15,8 +15,8 @@ from typing import Any, Self, cast
 from torch import Tensor, nn
 
 from statesize.adapters.models.in_double import arithmetic_of
-from statesize.adapters.models.threads import in_this_thread
-from statesize.adapters.observation import ModuleStack, Observation, OnObservation, Source
+from statesize.adapters.models.model_state import is_a
+from statesize.adapters.observation import ModuleStack, Observation, OnObservation, Source, in_this_thread
 from statesize.errors import ModelError
 
 
@@ -199,11 +199,6 @@ class MixerCall:
 
 
 Parse = Callable[[MixerCall], Observation]
-
-
-def is_a(module: nn.Module, classes: Sequence[str]) -> bool:
-    """Whether a module's class, or one that it derives from, has one of some names."""
-    return any(kind.__name__ in classes for kind in type(module).__mro__)
 
 
 @contextmanager

@@ -6,11 +6,12 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import sys
+import threading
 from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from threading import get_ident
 from traceback import walk_tb
 from typing import Any
 
@@ -19,14 +20,15 @@ from torch import Tensor, nn, overrides
 from torch.utils import _python_dispatch
 
 from statesize.adapters.models.model_state import device_of
-from statesize.adapters.models.threads import ONE_RUN, in_this_thread, in_turn
-from statesize.adapters.observation import Leave, ModuleStack, OnObservation
+from statesize.adapters.observation import Leave, ModuleStack, OnObservation, in_this_thread
 from statesize.adapters.replaced import put_back, replacements
 from statesize.adapters.sources import observing_all
 
 Attach = Callable[[ExitStack], object]
 """Changes a model for a run: sets what it finds, hangs hooks on modules, enters contexts."""
 
+# One for all models: a run also holds switches and random states of torch, which the process has once.
+ONE_RUN = threading.RLock()
 # Torch has no public names for its stacks of modes.
 _functions: Any = overrides
 _dispatch: Any = _python_dispatch
@@ -165,7 +167,12 @@ class _Before:
         self.model, self.runs = model, model if part is None else part
         self.is_back = False
         self.forward = vars(model).get("forward")
-        self.modules = [(module, module.training, _held(module), _attributes(module)) for module in self.runs.modules()]
+        # Each with its mode, its weights and buffers, and its attributes.
+        kinds = ("_parameters", "_buffers")
+        self.modules = [
+            (module, module.training, {kind: dict(vars(module)[kind]) for kind in kinds}, _attributes(module))
+            for module in self.runs.modules()
+        ]
         self.hooks = [{key for kind in _HOOKS for key in vars(module)[kind]} for module, *_ in self.modules]
         # RecurrentGemma keeps its last states in attributes, a layer of one's own a running mean in a buffer.
         buffers = (buffer for buffer in self.runs.buffers() if not buffer.is_inference())
@@ -185,7 +192,7 @@ class _Before:
 
     def change(self) -> None:
         """Make a model ready to run."""
-        vars(self.model)["forward"] = in_turn(self.model.forward)
+        vars(self.model)["forward"] = _in_turn(self.model.forward)
         if self.compiler is not None:
             torch.compiler.set_stance("force_eager")
         torch.set_grad_enabled(False)
@@ -196,10 +203,35 @@ class _Before:
         self.runs.eval()
 
     def put_back(self) -> None:
-        """Leave all as it was."""
-        if self.is_back:
-            return
-        self._put_back_torch()
+        """Leave all as it was, before a further Ctrl-C that comes meanwhile goes on."""
+        try:
+            if not self.is_back:
+                self._put_back_all()
+        except KeyboardInterrupt:
+            self.put_back()
+            raise
+
+    def _put_back_all(self) -> None:
+        modes, depth = self.modes
+        while _functions._get_current_function_mode_stack():
+            _functions._pop_mode()
+        for mode in modes:
+            _functions._push_mode(mode)
+        while len(_dispatch._get_current_dispatch_mode_stack()) > depth:
+            _dispatch._pop_mode()
+        for name, value in self.dispatching.items():
+            setattr(_dispatch, name, value)
+        if (keep := getattr(_dispatch, "set_is_in_mode_without_ignore_compile_internals", None)) is not None:
+            keep(self.dispatching["_is_in_any_mode_without_ignore_compile_internals"])
+        if self.compiler is not None:
+            self.compiler._stance = self.stance
+        while _autocast_nesting() > self.nesting:
+            torch.autocast_decrement_nesting()
+        if not self.nesting:
+            torch.clear_autocast_cache()
+        torch.set_rng_state(self.random[0])
+        if self.random[1] is not None:
+            torch.cuda.set_rng_state(self.random[1], self.device)
         put_back(self.replacements)
         for (module, training, held, attributes), hooks in zip(self.modules, self.hooks, strict=True):
             for name in _attributes(module).keys() - attributes.keys():
@@ -223,32 +255,17 @@ class _Before:
             vars(self.model)["forward"] = self.forward
         self.is_back = True
 
-    def _put_back_torch(self) -> None:
-        modes, depth = self.modes
-        while _functions._get_current_function_mode_stack():
-            _functions._pop_mode()
-        for mode in modes:
-            _functions._push_mode(mode)
-        while len(_dispatch._get_current_dispatch_mode_stack()) > depth:
-            _dispatch._pop_mode()
-        for name, value in self.dispatching.items():
-            setattr(_dispatch, name, value)
-        if (keep := getattr(_dispatch, "set_is_in_mode_without_ignore_compile_internals", None)) is not None:
-            keep(self.dispatching["_is_in_any_mode_without_ignore_compile_internals"])
-        if self.compiler is not None:
-            self.compiler._stance = self.stance
-        while _autocast_nesting() > self.nesting:
-            torch.autocast_decrement_nesting()
-        if not self.nesting:
-            torch.clear_autocast_cache()
-        torch.set_rng_state(self.random[0])
-        if self.random[1] is not None:
-            torch.cuda.set_rng_state(self.random[1], self.device)
 
+def _in_turn(forward: Callable[..., Any]) -> Callable[..., Any]:
+    """The forward of a model that runs: other threads that call it wait until the model is as before."""
 
-def _held(module: nn.Module) -> dict[str, dict[str, Tensor | None]]:
-    """Weights and buffers."""
-    return {name: dict(vars(module)[name]) for name in ("_parameters", "_buffers")}
+    @functools.wraps(forward)
+    def wait(*args: Any, **kwargs: Any) -> Any:
+        # A call that waited keeps the next run waiting, which would change the model under it.
+        with ONE_RUN:
+            return forward(*args, **kwargs)
+
+    return wait
 
 
 def _attributes(module: nn.Module) -> dict[str, object]:
@@ -265,7 +282,7 @@ def _remove_hooks(module: nn.Module, before: Collection[int]) -> None:
     for kind in _HOOKS:
         hooks: dict[int, Any] = vars(module)[kind]
         for key, hook in list(hooks.items()):
-            if key not in before and getattr(hook, "thread", None) == get_ident():
+            if key not in before and getattr(hook, "thread", None) == threading.get_ident():
                 for name in _HOW_HOOKS_RUN:
                     vars(module)[name].pop(key, None)
                 del hooks[key]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Generator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from collections.abc import Collection, Generator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module, resources
@@ -15,18 +15,19 @@ from torch import nn
 
 from statesize.adapters.observation import ModuleStack, OnObservation, Source
 from statesize.adapters.replaced import source_files
-from statesize.adapters.search import softmax_tap
 
 
-def named(module: str, *names: str, observing: str = "observing") -> Source:
-    """A source that is imported where the files of a model's layers name one of some classes or functions."""
+@dataclass(frozen=True)
+class Named:
+    """A source that is imported where the files of a model's layers name one of some classes or functions, if given."""
 
-    def watch(model: nn.Module, running: ModuleStack, record: OnObservation) -> AbstractContextManager[Any]:
-        if names_of(model).isdisjoint(names):
-            return nullcontext()
-        return getattr(import_module(f"statesize.adapters.{module}"), observing)(model, running, record)
+    module: str
+    names: Collection[str] = ()
+    observing: str = "observing"
 
-    return watch
+    def __call__(self, model: nn.Module, running: ModuleStack, record: OnObservation) -> AbstractContextManager[Any]:
+        """Watch what it knows."""
+        return getattr(import_module(f"statesize.adapters.{self.module}"), self.observing)(model, running, record)
 
 
 def names_of(model: nn.Module) -> set[str]:
@@ -45,25 +46,27 @@ SCANS = (
 )
 # One line a source: while `observing(model, running, record)` is open, each call of its kernels makes one Observation.
 SOURCES: tuple[Source, ...] = (
-    named("kernels.attention", "ALL_ATTENTION_FUNCTIONS", "DiffLlamaAttention"),
-    softmax_tap.observing,
-    named("kernels.flex_attention", "torch.nn.attention.flex_attention"),
-    named("kernels.scans", *SCANS),
-    named("kernels.convolutions", *_SHORT),
-    named("kernels.recurrent_layers", "RecurrentGemmaRecurrentBlock", observing="observing_rg_lru"),
-    named("kernels.recurrent_layers", "xLSTMLayer", "mLSTMCell", observing="observing_mlstm"),
-    named("kernels.recurrent_layers", "MiniMaxLightningAttention", observing="observing_lightning"),
-    named("fla.source", "fla"),
-    named("fla.mamba", "fla"),
+    Named("kernels.attention", {"ALL_ATTENTION_FUNCTIONS", "DiffLlamaAttention"}),
+    Named("search.softmax_tap", observing="SoftmaxTap"),
+    Named("kernels.flex_attention", {"torch.nn.attention.flex_attention"}),
+    Named("kernels.scans", SCANS),
+    Named("kernels.convolutions", _SHORT),
+    Named("kernels.recurrent_layers", {"RecurrentGemmaRecurrentBlock"}, "observing_rg_lru"),
+    Named("kernels.recurrent_layers", {"xLSTMLayer", "mLSTMCell"}, "observing_mlstm"),
+    Named("kernels.recurrent_layers", {"MiniMaxLightningAttention"}, "observing_lightning"),
+    Named("fla.source", {"fla"}),
+    Named("fla.mamba", {"fla"}),
 )
 
 
 @contextmanager
 def observing_all(model: nn.Module, running: ModuleStack, record: OnObservation) -> Generator[None]:
-    """Open every source."""
+    """Open every source that a model may need."""
+    names = names_of(model)
     with ExitStack() as sources:
         for source in SOURCES:
-            sources.enter_context(source(model, running, record))
+            if not isinstance(source, Named) or not source.names or not names.isdisjoint(source.names):
+                sources.enter_context(source(model, running, record))
         yield
 
 

@@ -61,7 +61,7 @@ def network(
     Raises:
         InputError: A page is to be opened that is not written.
     """
-    from statesize.adapters.selection import NothingMeasuredError
+    from statesize.adapters.select import NothingMeasuredError
     from statesize.cli.shared.printing import SCHEMA, print_json
     from statesize.cli.shared.table import show_page
     from statesize.models.load import load_model

@@ -12,9 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from statesize.adapters.kernels import scans
-from statesize.adapters.models.threads import in_this_thread
-from statesize.adapters.observation import Frame, ModuleStack, Observation
-from statesize.adapters.selection import find_mixers
+from statesize.adapters.observation import Frame, ModuleStack, Observation, in_this_thread
+from statesize.adapters.select import find_mixers
 from statesize.check import all_finite, require_count, require_kind, require_real
 from statesize.errors import InputError, ModelError
 from statesize.measurement.metrics import ceiling

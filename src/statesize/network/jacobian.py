@@ -12,11 +12,11 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from statesize.adapters.faithfulness import bound, relative_difference
+from statesize.adapters.check import check_deterministic
 from statesize.adapters.forward import Forward
 from statesize.adapters.models.inputs import Inputs, measurable
 from statesize.adapters.models.model_state import mapped, pretrained_models, stored_dtype
-from statesize.adapters.reference import check_deterministic
+from statesize.adapters.rounding import bound, relative_difference
 from statesize.adapters.runs import eval_mode
 from statesize.check import refuse, require_kind
 from statesize.errors import InputError, ModelError

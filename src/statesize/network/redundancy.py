@@ -8,8 +8,8 @@ from typing import Any, cast
 
 from torch import Tensor, nn
 
+from statesize.adapters.build import Captured
 from statesize.adapters.capture import capture
-from statesize.adapters.captured import Captured
 from statesize.adapters.forward import Forward
 from statesize.adapters.models.inputs import Inputs, measurable
 from statesize.adapters.models.model_state import named_parts

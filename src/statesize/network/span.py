@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from statesize.adapters.forward import Forward
 from statesize.adapters.models.in_double import differentiable
 from statesize.adapters.models.model_state import named_parts
-from statesize.adapters.models.threads import in_this_thread
+from statesize.adapters.observation import in_this_thread
 from statesize.errors import InputError, ModelError
 
 

@@ -14,7 +14,7 @@ from torch import nn
 
 from statesize.adapters import Captured, Checks
 from statesize.adapters.observation import SHARED
-from statesize.adapters.selection import is_own_code
+from statesize.adapters.select import is_own_code
 from statesize.measurement.settings import Settings
 from statesize.parallel.threads import in_parallel, one_torch_thread
 from statesize.profiling.measuring import captured_mixers, measure_units

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 import xarray as xr
 
 from statesize.adapters.observation import SHARED
-from statesize.adapters.selection import NothingMeasuredError
+from statesize.adapters.select import NothingMeasuredError
 from statesize.errors import FileError
 from statesize.io.files import LOCK, Parts, only_writer, parse_json
 from statesize.measurement.settings import Settings

@@ -13,7 +13,7 @@ from torch import nn
 
 from statesize.adapters import Captured, CheckPolicy
 from statesize.adapters.observation import SHARED
-from statesize.adapters.selection import NothingMeasuredError
+from statesize.adapters.select import NothingMeasuredError
 from statesize.io.files import digest
 from statesize.measurement.settings import Settings
 from statesize.models.digests import tokens_sha256

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from statesize.adapters.capture import capture
 from statesize.adapters.forward import Forward
-from statesize.adapters.selection import find_mixers
+from statesize.adapters.select import find_mixers
 from statesize.check import require_count, several
 from statesize.errors import InputError, ModelError
 from statesize.io.progress import Bars

@@ -5,7 +5,7 @@ from oracles.attention_models import attention_model, token_ids
 from torch import nn
 
 from statesize.adapters import capture
-from statesize.adapters.selection import layer_lists, skipped_layers
+from statesize.adapters.select import layer_lists, skipped_layers
 
 
 class Unknown(nn.Module):

@@ -9,7 +9,7 @@ from oracles.recurrent_models import tiny_model
 from torch import nn
 
 from statesize.adapters import capture
-from statesize.adapters.models.model_state import hold_at_least, in_single, stored_dtype, stored_element_size
+from statesize.adapters.models.model_state import hold_at_least, in_single, stored_dtype
 from statesize.adapters.runs import bare
 from statesize.errors import ModelError
 
@@ -92,8 +92,8 @@ def test_weights_used_without_calling_their_module_are_upcast_too():
 
 def test_stored_size_is_not_that_of_the_copy():
     model = nn.Linear(2, 2).bfloat16()
-    assert in_float32(model, lambda: (model.weight.element_size(), stored_element_size(model))) == (4, 2)
-    assert (stored_element_size(model), stored_element_size(nn.Identity())) == (2, 4)
+    assert in_float32(model, lambda: (model.weight.element_size(), stored_dtype(model).itemsize)) == (4, 2)
+    assert (stored_dtype(model).itemsize, stored_dtype(nn.Identity()).itemsize) == (2, 4)
 
 
 def test_the_stored_dtype_is_that_of_the_first_weight_that_is_no_integer():

@@ -31,7 +31,7 @@ import torch
 from oracles.flash_attention import install_flash_attention
 install_flash_attention()
 import fla.layers.simple_gla
-from statesize.adapters.search.triton_interpreter import interpret_if_asked
+from statesize.adapters.models.triton_interpreter import interpret_if_asked
 from statesize.lab.mixers import ModelConfig
 from statesize.lab.mixers.fla import layers
 interpret_if_asked()

@@ -14,6 +14,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from statesize.adapters.fla.attention import Impulses, by_impulses, softmax_attention
 from statesize.adapters.fla.call import FlaCall
 from statesize.adapters.fla.formulas import (
     comba,
@@ -34,7 +35,6 @@ from statesize.adapters.fla.formulas import (
 )
 from statesize.adapters.observation import ModuleStack, Observation, OnObservation, Product, Units
 from statesize.adapters.replaced import first, meanings, replaced, source_files, with_first
-from statesize.adapters.search.fla_impulses import Impulses, by_impulses, softmax_attention
 from statesize.errors import ModelError
 from statesize.operators import Operator
 
@@ -204,13 +204,13 @@ def _observed(function: Callable[..., Any], running: ModuleStack, record: OnObse
         by_name = {**dict(zip(inspect.signature(function).parameters, args, strict=False)), **kwargs}
         values, mixed = by_name.get("v"), first(result)
         product = Product(values, 1, mixed, 1) if isinstance(values, torch.Tensor) else None
-        return with_first(result, record(partial(_parsed, running, function, args, kwargs, result), product))
+
+        def observation() -> Observation:
+            return replace(parse(FlaCall.made(running, function, args, kwargs, result)), in_double=False)
+
+        return with_first(result, record(observation, product))
 
     return kernel
-
-
-def _parsed(running: ModuleStack, function: Callable[..., Any], args: Any, kwargs: Any, result: Any) -> Any:
-    return replace(parse(FlaCall.made(running, function, args, kwargs, result)), in_double=False)
 
 
 _CHUNKED, _STEPPED = "chunk_", "fused_recurrent_"

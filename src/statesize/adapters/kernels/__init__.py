@@ -1,4 +1,1 @@
-"""One file a family of kernels.
-
-Read attention, softmax_tap and probabilities first, then scans, recurrent_layers and convolutions.
-"""
+"""One file a family of kernels: read attention first, then scans, recurrent_layers and convolutions."""

@@ -11,20 +11,19 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from statesize.adapters.kernels.plain_attention import PlainAttention, is_band
-from statesize.adapters.kernels.probabilities import Mixing, observed_mixing, observed_plain, visible_keys
 from statesize.adapters.models.in_double import arithmetic_of
-from statesize.adapters.models.model_state import in_single, uncompiled
+from statesize.adapters.models.model_state import in_single, is_a, uncompiled
 from statesize.adapters.observation import ModuleStack, Observation, OnObservation, Product, random_like
 from statesize.adapters.replaced import (
     MixerCall,
-    is_a,
     meanings,
     observing_parts,
     replaced,
     source_files,
     with_first,
 )
+from statesize.adapters.search.plain_attention import PlainAttention, is_band
+from statesize.adapters.search.probabilities import Mixing, observed_mixing, observed_plain, of_identity, visible_keys
 from statesize.errors import ModelError
 
 REGISTRY = "ALL_ATTENTION_FUNCTIONS"
@@ -118,7 +117,9 @@ class _Called:
         self.implementation = implementation
         self.window = attention_window(module, options)
         self.plain = implementation in PLAIN
-        self.eager = function if implementation == "eager" else _eager(module)
+        files = (sys.modules.get(kind.__module__) for kind in type(module).__mro__)
+        eager = (getattr(file, "eager_attention_forward", None) for file in files)
+        self.eager = function if implementation == "eager" else cast("Attend | None", next(filter(None, eager), None))
 
     @cached_property
     def mask(self) -> Any:
@@ -193,9 +194,9 @@ class _Called:
         if self.eager is not None:
             ways.append(partial(self._probabilities, self.eager))
         if self.plain:
-            ways.append(partial(self._response, self.function))
+            ways.append(partial(of_identity, partial(self._response, self.function), self.value))
         elif self.eager is not None:
-            ways.append(partial(self._response, self.eager))
+            ways.append(partial(of_identity, partial(self._response, self.eager), self.value))
         if not ways:
             raise ModelError(
                 f"Mixer {self.name}: {type(self.module).__name__} has no eager_attention_forward in its file, from "
@@ -208,10 +209,9 @@ class _Called:
         """What the function says that it weighed values with; it may scale its output after that."""
         return self._call(function, self.value, self.mask)[1]
 
-    def _response(self, function: Attend) -> Tensor:
-        """What the function makes of the identity as value."""
-        identity = torch.eye(self.value.shape[2], dtype=self.value.dtype, device=self.value.device)
-        return self._call(function, identity.expand(*self.value.shape[:2], -1, -1), self.mask)[0].transpose(1, 2)
+    def _response(self, function: Attend, values: Tensor) -> Tensor:
+        """What the function makes of other values."""
+        return self._call(function, values, self.mask)[0].transpose(1, 2)
 
     def _call(self, function: Attend, value: Tensor, mask: Any) -> tuple[Tensor, Tensor | None]:
         # Not the softmax tap must see this, but in float64 all of it must compute in float64.
@@ -246,14 +246,6 @@ def _difference(halves: Kept, call: MixerCall) -> Observation:
         text=first.text,
         kind="differential attention",
     )
-
-
-def _eager(module: nn.Module) -> Attend | None:
-    for kind in type(module).__mro__:
-        function = getattr(sys.modules.get(kind.__module__), "eager_attention_forward", None)
-        if function is not None:
-            return cast("Attend", function)
-    return None
 
 
 Kept = dict[nn.Module, list[_Called]]

@@ -10,8 +10,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from statesize.adapters.kernels.own_cache import SHORT_CONVOLUTION, convolution_bytes
 from statesize.adapters.kernels.scans import CONVOLUTION
+from statesize.adapters.models.own_cache import SHORT_CONVOLUTION, convolution_bytes
 from statesize.adapters.observation import ModuleStack, Observation, OnObservation, Units, take
 from statesize.adapters.replaced import (
     MixerCall,

@@ -5,17 +5,17 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager
-from functools import wraps
+from functools import partial, wraps
 from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from statesize.adapters.kernels.probabilities import Mixing, observed_mixing
 from statesize.adapters.models.model_state import in_single
-from statesize.adapters.observation import ModuleStack, Observation, OnObservation, Product, random_like
+from statesize.adapters.observation import ModuleStack, Observation, OnObservation, Product
 from statesize.adapters.replaced import first, meanings, replaced, source_files, with_first
+from statesize.adapters.search.probabilities import Mixing, observed_mixing, of_identity, of_random
 
 
 @contextmanager
@@ -55,16 +55,8 @@ def _observed(function: Callable[..., Any], running: ModuleStack, record: OnObse
             with torch._C.DisableTorchFunction():  # pyright: ignore[reportPrivateUsage]
                 return first(function(*in_single((query, key)), values, *args, **kwargs))
 
-        def maps() -> Tensor:
-            """T, (S, H, L, L): what it makes of the identity."""
-            identity = torch.eye(value.shape[-2], dtype=in_single(value).dtype, device=value.device)
-            return answers(identity.expand(*value.shape[:-1], -1))
-
-        def probed() -> tuple[Tensor, Tensor]:
-            values = random_like(in_single(value))
-            return values, answers(values)
-
         def observation() -> Observation:
+            maps = partial(of_identity, answers, in_single(value))
             return observed_mixing(
                 frame.name,
                 Mixing([maps], (query.shape[0], query.shape[1], query.shape[2], value.shape[2])),
@@ -75,7 +67,7 @@ def _observed(function: Callable[..., Any], running: ModuleStack, record: OnObse
                 window=None,
                 keys=(key,),
                 text=running.length,
-                probed=probed,
+                probed=partial(of_random, answers, in_single(value)),
             )
 
         return with_first(result, record(observation, Product(value, -2, mixed, -2)))

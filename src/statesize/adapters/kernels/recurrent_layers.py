@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from statesize.adapters.models.model_state import stored_element_size
+from statesize.adapters.models.model_state import is_a, stored_dtype
 from statesize.adapters.observation import ModuleStack, Observation, OnObservation, Units, take
-from statesize.adapters.replaced import MixerCall, first, is_a, observing_parts, source_of
+from statesize.adapters.replaced import MixerCall, first, observing_parts, source_of
 from statesize.errors import ModelError
 from statesize.operators import Recurrence
 
@@ -178,7 +178,7 @@ def lightning_attention(call: MixerCall) -> Observation:
         values=values,
         mixed=call.parts["norm"].args[0].unflatten(-1, (heads, channels)).transpose(1, 2),
         state_size=channels,
-        state_bytes=heads * channels**2 * stored_element_size(call.module),
+        state_bytes=heads * channels**2 * stored_dtype(call.module).itemsize,
         # Decays over several positions come from tables that the layer made in float32.
         tolerance=1e-6,
     )

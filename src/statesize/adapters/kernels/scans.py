@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from statesize.adapters.models.model_state import stored_element_size
+from statesize.adapters.models.model_state import stored_dtype
 from statesize.adapters.observation import (
     ModuleStack,
     Observation,
@@ -55,7 +55,7 @@ def selective_scan(call: ReplacedCall) -> Observation:
         mixed=call.output[..., None],
         passed_on=unchanged if gate is None else gated,
         state_size=A.shape[-1],
-        state_bytes=A.numel() * max(torch.float32.itemsize, stored_element_size(call.module)),
+        state_bytes=A.numel() * max(torch.float32.itemsize, stored_dtype(call.module).itemsize),
     )
 
 

@@ -57,8 +57,11 @@ class _InDouble(TorchFunctionMode):
         if isinstance(result, Tensor) and result.dtype is torch.float32 and _of_integers(func, args):
             # 0.9 ** distance would round in float32 before it is cast.
             result = func(*(value.double() if isinstance(value, Tensor) else value for value in args), **named)
+        if not isinstance(result, Tensor) or result.dtype not in _DOUBLED:
+            return result
         # New tensors have the default dtype. What is written in place stays the tensor that it was.
-        return result.double() if isinstance(result, Tensor) and _is_new(func, result) else result
+        name = getattr(func, "__name__", "")
+        return result if name.endswith("_") and name != "__get__" else result.double()
 
 
 def _of_integers(func: Callable[..., Any], args: tuple[Any, ...]) -> bool:
@@ -67,11 +70,6 @@ def _of_integers(func: Callable[..., Any], args: tuple[Any, ...]) -> bool:
     return getattr(func, "__name__", "").strip("_") in _ARITHMETIC and not any(
         one.is_floating_point() for one in tensors
     )
-
-
-def _is_new(func: Callable[..., Any], result: Tensor) -> bool:
-    name = getattr(func, "__name__", "")
-    return result.dtype in _DOUBLED and (name == "__get__" or not name.endswith("_"))
 
 
 def _double(value: Any) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import sys
 from collections import UserDict
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Collection, Generator, Iterator
 from contextlib import contextmanager
 from typing import Any, cast
 
@@ -63,7 +63,7 @@ def hold_at_least(module: nn.Module, dtype: torch.dtype) -> None:
         held = vars(part)
         for tensors in cast("tuple[dict[str, Tensor | None], ...]", (held["_parameters"], held["_buffers"])):
             for name, tensor in tensors.items() if type(part) is not nn.Embedding else ():
-                if tensor is None or not _has_fewer_bits(tensor, dtype):
+                if tensor is None or not is_low(tensor, dtype):
                     continue
                 copied = tensor.detach().to(dtype)
                 if isinstance(tensor, nn.Parameter):
@@ -100,17 +100,8 @@ def arithmetic_dtype(module: nn.Module, autocast: Autocast) -> torch.dtype:
     return max((stored, *(dtype for _, dtype in autocast)), key=lambda dtype: torch.finfo(dtype).eps)
 
 
-def stored_element_size(module: nn.Module) -> int:
-    """Bytes of one number of a module's weights as the model holds them."""
-    return stored_dtype(module).itemsize
-
-
-def is_low(tensor: Tensor) -> bool:
-    """Whether a tensor holds floating-point numbers of less than 32 bits."""
-    return _has_fewer_bits(tensor, torch.float32)
-
-
-def _has_fewer_bits(tensor: Tensor, dtype: torch.dtype) -> bool:
+def is_low(tensor: Tensor, dtype: torch.dtype = torch.float32) -> bool:
+    """Whether a tensor holds floating-point numbers of fewer bits than a dtype has."""
     return tensor.is_floating_point() and tensor.dtype.itemsize < dtype.itemsize
 
 
@@ -270,6 +261,11 @@ def _with_adapters(model: Any) -> nn.Module:
             "also changes the model's inputs. Pass model.get_base_model(), which leaves the adapter out."
         )
     return cast("nn.Module", tuner.model)
+
+
+def is_a(module: nn.Module, classes: Collection[str]) -> bool:
+    """Whether a module's class, or one that it derives from, has one of some names."""
+    return any(kind.__name__ in classes for kind in type(module).__mro__)
 
 
 def _is_of(value: object, package: str, name: str) -> bool:

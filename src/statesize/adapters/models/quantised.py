@@ -42,11 +42,14 @@ def dequantised(model: nn.Module) -> tuple[nn.Module, str]:
     # that no way back is known of, is refused.
     parts = pretrained_models(model)
     part = next((one for one in parts if getattr(one, "hf_quantizer", None) is not None), None)
-    method = "" if part is None else _method(part)
+    stated = "" if part is None else getattr(part.hf_quantizer.quantization_config, "quant_method", "quantised")
+    method = str(getattr(stated, "value", stated))
     for one in parts:
         check_method(type(one).__name__, one.config)
     if part is not None:
-        check_rounding(type(model).__name__, _settings(part))
+        config = part.hf_quantizer.quantization_config
+        settings: dict[str, Any] = config.to_dict() if hasattr(config, "to_dict") else {}
+        check_rounding(type(model).__name__, settings | {"quant_method": method})
     if part is not None and _packed(model):
         return _by_transformers(model, method), f"{method}, dequantised"
     for name, holder in (*named_parts(model), *_tensors(model)):
@@ -111,17 +114,6 @@ def _rounds_inputs(settings: object) -> bool:
     return isinstance(settings, list) and any(map(_rounds_inputs, cast("list[object]", settings)))
 
 
-def _settings(part: Any) -> dict[str, Any]:
-    config = part.hf_quantizer.quantization_config
-    settings: dict[str, Any] = config.to_dict() if hasattr(config, "to_dict") else {}
-    return settings | {"quant_method": _method(part)}
-
-
-def _method(part: Any) -> str:
-    method = getattr(part.hf_quantizer.quantization_config, "quant_method", "quantised")
-    return str(getattr(method, "value", method))
-
-
 def _tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
     yield from model.named_parameters()
     yield from model.named_buffers()
@@ -135,15 +127,12 @@ def _has_way_back(tensor: Tensor) -> bool:
 def _packed(model: nn.Module) -> bool:
     """Whether layers hold their weights as integers that only the library that made them can read."""
     return any(
-        not isinstance(module, nn.Embedding) and tensor.ndim > 1 and not _has_way_back(tensor) and _is_packed(tensor)
+        # Masks are boolean, and tables of positions 64-bit integers.
+        tensor.element_size() < 2 if tensor.is_floating_point() else tensor.dtype not in (torch.bool, torch.int64)
         for module in model.modules()
         for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False))
+        if not isinstance(module, nn.Embedding) and tensor.ndim > 1 and not _has_way_back(tensor)
     )
-
-
-def _is_packed(tensor: Tensor) -> bool:
-    # Masks are boolean, and tables of positions 64-bit integers.
-    return tensor.element_size() < 2 if tensor.is_floating_point() else tensor.dtype not in (torch.bool, torch.int64)
 
 
 def _by_transformers(model: nn.Module, method: str) -> nn.Module:

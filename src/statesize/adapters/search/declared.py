@@ -11,7 +11,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from statesize.adapters.faithfulness import Checked
+from statesize.adapters.check import Checked
 from statesize.adapters.search.channels import Channels
 from statesize.adapters.search.linear_parts import LARGEST, READERS, NoOperatorError, find_mixes
 from statesize.adapters.search.lone_run import (

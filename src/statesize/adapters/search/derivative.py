@@ -11,13 +11,13 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
-from statesize.adapters.calls import FoundMixer
 from statesize.adapters.models.in_double import differentiable
 from statesize.adapters.models.layout import position_axis
-from statesize.adapters.models.model_state import stored_element_size
+from statesize.adapters.models.model_state import stored_dtype
 from statesize.adapters.observation import DERIVATIVE
 from statesize.adapters.runs import bare
 from statesize.adapters.search.lone_run import LoneRuns, by_position, first_tensor, like
+from statesize.adapters.watch import FoundMixer
 from statesize.errors import InputError, ModelError
 from statesize.operators import BlockDense, Derivative
 
@@ -30,7 +30,8 @@ NOTE = (
 def found_derivative(name: str, module: nn.Module) -> FoundMixer:
     """What is known of a layer that is measured by its derivative."""
     states = state_size(module)
-    return FoundMixer(name, DERIVATIVE, 1, 1, states, None if states is None else states * stored_element_size(module))
+    size = None if states is None else states * stored_dtype(module).itemsize
+    return FoundMixer(name, DERIVATIVE, 1, 1, states, size)
 
 
 def state_size(module: nn.Module) -> int | None:

@@ -10,12 +10,12 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from statesize.adapters.faithfulness import relative_difference
-from statesize.adapters.kernels.probabilities import Mixing
-from statesize.adapters.models.model_state import stored_element_size
+from statesize.adapters.models.model_state import stored_dtype
 from statesize.adapters.observation import Observation, Units
+from statesize.adapters.rounding import relative_difference
 from statesize.adapters.search.linear_parts import Mix
 from statesize.adapters.search.lone_run import DOUBLE, OUTPUT, SINGLE, LoneRuns, by_position, like, noise
+from statesize.adapters.search.probabilities import Mixing
 from statesize.errors import ModelError
 from statesize.operators import Dense
 
@@ -91,7 +91,7 @@ def observe(name: str, runs: LoneRuns, mix: Mix, memory: Memory | None = None) -
         values=values,
         mixed=mixed,
         state_size=states,
-        state_bytes=stored * stored_element_size(runs.module) if known else None,
+        state_bytes=stored * stored_dtype(runs.module).itemsize if known else None,
         passed_on=lambda applied, chosen: applied + offset[:, chosen].to(applied),
         note=" ".join(filter(None, notes)),
         groups=groups,

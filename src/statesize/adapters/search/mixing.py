@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
+from statesize.adapters.check import where_they_differ
 from statesize.adapters.models.model_state import mapped
-from statesize.adapters.reference import where_they_differ
 from statesize.adapters.runs import reading
 from statesize.adapters.search.lone_run import STORED, LoneRuns, Place, by_position
 from statesize.adapters.search.other_mixing import changed_input, other_futures
-from statesize.adapters.selection import BEFORE_PARTS
+from statesize.adapters.select import BEFORE_PARTS
 from statesize.errors import ModelError
 
 # Draws of each future for a module without a T.

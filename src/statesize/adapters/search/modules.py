@@ -11,7 +11,6 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from statesize.adapters.calls import ArgumentCopies, Call, FoundMixer, described
 from statesize.adapters.forward import Forward
 from statesize.adapters.models.model_state import Autocast, named_parts, open_autocast
 from statesize.adapters.observation import Observation
@@ -31,7 +30,8 @@ from statesize.adapters.search.mixing import (
 )
 from statesize.adapters.search.other_mixing import BEFORE, BESIDE, UNSEEN, other_mixing
 from statesize.adapters.search.own_mixing import ImpulseLayer, OwnMixing
-from statesize.adapters.selection import is_own_code, is_recurrent, is_searched
+from statesize.adapters.select import is_own_code, is_recurrent, is_searched
+from statesize.adapters.watch import ArgumentCopies, Call, FoundMixer, described
 from statesize.errors import InputError, ModelError
 from statesize.operators import BlockDense, Derivative
 

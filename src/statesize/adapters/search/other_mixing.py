@@ -12,14 +12,14 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from statesize.adapters.calls import Call
-from statesize.adapters.faithfulness import BOUNDS, relative_difference
 from statesize.adapters.forward import Forward
 from statesize.adapters.models.layout import position_axis
 from statesize.adapters.models.model_state import mapped, set_autocast
 from statesize.adapters.observation import ModuleStack, Observation, Product
+from statesize.adapters.rounding import BOUNDS, relative_difference
 from statesize.adapters.runs import observed, reading, returning
-from statesize.adapters.selection import is_own_code
+from statesize.adapters.select import is_own_code
+from statesize.adapters.watch import Call
 from statesize.errors import ModelError
 
 BEFORE = "its values are mixed before: T is without that"

@@ -13,11 +13,11 @@ from torch import Tensor, nn, overrides
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-from statesize.adapters.kernels.plain_attention import UNSEEN, PlainAttention, is_band, relative_to_last
-from statesize.adapters.kernels.probabilities import Mixing, observed_mixing, observed_plain
 from statesize.adapters.models.in_double import arithmetic_of
 from statesize.adapters.models.model_state import in_single, is_low
-from statesize.adapters.observation import ModuleStack, Observation, OnObservation, Product, random_like
+from statesize.adapters.observation import ModuleStack, Observation, OnObservation, Product
+from statesize.adapters.search.plain_attention import UNSEEN, PlainAttention, is_band, relative_to_last
+from statesize.adapters.search.probabilities import Mixing, observed_mixing, observed_plain, of_identity, of_random
 
 SOFTMAX: frozenset[Callable[..., Any]] = frozenset({torch.softmax, functional.softmax, Tensor.softmax})
 PRODUCT: frozenset[Callable[..., Any]] = frozenset(
@@ -29,16 +29,12 @@ _Pair = tuple[Tensor, Tensor]  # what goes into a map, and what comes out
 SCALES = ("inv_norm_factor", "softmax_scale")
 
 
-def observing(model: nn.Module, running: ModuleStack, record: OnObservation) -> TorchFunctionMode:
-    """Watch the softmax of square maps whose result is multiplied with values, and torch's own fused attention."""
+class SoftmaxTap(TorchFunctionMode):
+    """Watches the softmax of square maps whose result is multiplied with values, and torch's own fused attention."""
+
     # For the models of transformers from before its registry of attention functions (bloom, falcon, gptj, mpt, gpt_neo,
     # codegen), and for any other module that computes attention by torch's public functions.
-    del model
-    return _SoftmaxTap(running, record)
-
-
-class _SoftmaxTap(TorchFunctionMode):
-    def __init__(self, running: ModuleStack, record: OnObservation) -> None:
+    def __init__(self, _: nn.Module, running: ModuleStack, record: OnObservation) -> None:
         super().__init__()
         self.running = running
         self.record = record
@@ -68,7 +64,7 @@ class _SoftmaxTap(TorchFunctionMode):
             self.scores = None
             if self.probabilities is not None:
                 self.scores = _scores_of(self.factors, scores, self.running.frame.module)
-                self.largest_score = partial(_largest, scores)
+                self.largest_score = lambda: float(scores.where(scores > UNSEEN, 0).abs().max())
             self.factors = ()
             self.keys_of_probabilities, self.keys = self.keys, ()
         elif func is functional.scaled_dot_product_attention:
@@ -98,10 +94,8 @@ class _SoftmaxTap(TorchFunctionMode):
         self.keys_of_probabilities = (_argument(args, kwargs, 1, "key"),)
         answers = partial(_answers, in_single(args), in_single(kwargs))
         values = in_single(values)
-        maps = partial(_of_identity, answers, values)
-        return self._observe(
-            maps, shape, values, mixed, Product(values, -2, mixed, -2), ways, partial(_of_others, answers, values)
-        )
+        maps, others = partial(of_identity, answers, values), partial(of_random, answers, values)
+        return self._observe(maps, shape, values, mixed, Product(values, -2, mixed, -2), ways, others)
 
     def _observe_einsum(self, args: tuple[Any, ...], mixed: Tensor) -> Tensor | None:
         arranged = _arranged(args, cast("Tensor", self.probabilities), mixed)
@@ -133,9 +127,10 @@ class _SoftmaxTap(TorchFunctionMode):
             first, second = (part.reshape(sequences, -1, *part.shape[-2:]) for part in pair)
             return first, second
 
+        probed = None if others is None else cache(lambda: by_head(others()))
+
         def observation() -> Observation:
             model = by_head((values, mixed))
-            probed = None if others is None else cache(partial(_applied, by_head, others))
             whole = (sequences, math.prod(shape[:-2]) // sequences, *shape[-2:])
             window = _window(frame.module)
             for way in ways if window is None and whole[2] == self.running.length else ():
@@ -152,7 +147,12 @@ class _SoftmaxTap(TorchFunctionMode):
                 module=frame.module,
                 seen=None,
                 window=window,
-                keys=[part.reshape(sequences, -1, *part.shape[-2:]) for part in keys if _is_by_position(part, whole)],
+                # What has entries for the sequences and positions of the map.
+                keys=[
+                    part.reshape(sequences, -1, *part.shape[-2:])
+                    for part in keys
+                    if part.shape[-2] == whole[-1] and part.shape[:-2].numel() % whole[0] == 0
+                ],
                 text=self.running.length,
                 probed=probed,
                 largest_score=largest_score,
@@ -168,11 +168,6 @@ def _sequences(running: ModuleStack, shape: Sequence[int]) -> int:
     frame = running.frame
     hidden = next((part for part in (*frame.args, *frame.kwargs.values()) if isinstance(part, Tensor)), None)
     return shape[0] if hidden is None or not hidden.ndim or shape[0] % hidden.shape[0] else hidden.shape[0]
-
-
-def _is_by_position(part: Tensor, whole: Sequence[int]) -> bool:
-    """Whether a factor has entries for the sequences and positions of a map (S, H, L, L)."""
-    return part.shape[-2] == whole[-1] and part.shape[:-2].numel() % whole[0] == 0
 
 
 def _is_map(result: object) -> bool:
@@ -215,10 +210,6 @@ def _arranged(args: tuple[Any, ...], probabilities: Tensor, mixed: Tensor) -> tu
     if len(stored) < len(heads):
         values = values[:, None]
     return values, torch.einsum(f"{output}->{''.join((*heads, query, *channels))}", mixed), output.index(query)
-
-
-def _largest(scores: Tensor) -> float:
-    return float(scores.where(scores > UNSEEN, 0).abs().max())
 
 
 def _argument(args: tuple[Any, ...], kwargs: dict[str, Any], position: int, name: str) -> Tensor:
@@ -290,30 +281,12 @@ def _answers(args: tuple[Any, ...], kwargs: dict[str, Any], values: Tensor) -> T
         return functional.scaled_dot_product_attention(*args, **kwargs)
 
 
-def _of_identity(answers: Callable[[Tensor], Tensor], values: Tensor) -> Tensor:
-    """T itself."""
-    identity = torch.eye(values.shape[-2], dtype=values.dtype, device=values.device)
-    return answers(identity.expand(*values.shape[:-1], -1))
-
-
-def _applied(by_head: Callable[[_Pair], _Pair], others: Callable[[], _Pair]) -> _Pair:
-    return by_head(others())
-
-
-def _of_others(answers: Callable[[Tensor], Tensor], values: Tensor) -> _Pair:
-    others = random_like(values)
-    return others, answers(others)
-
-
 def _window(module: nn.Module) -> int | None:
-    window = getattr(module, "sliding_window", None) or _local_window(module)
-    return int(window) if window else None
-
-
-def _local_window(module: nn.Module) -> int | None:
+    if window := getattr(module, "sliding_window", None):
+        return int(window)
     # GPT-Neo keeps its window only as a mask over all positions.
     mask = getattr(module, "bias", None)
     if not isinstance(mask, Tensor) or mask.dtype != torch.bool or mask.ndim != 4:
         return None
     window = int(mask[0, 0, -1].sum())
-    return None if window == mask.shape[-1] else window
+    return window if 0 < window < mask.shape[-1] else None

@@ -11,7 +11,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from statesize.adapters.models.threads import in_this_thread
+from statesize.adapters.observation import in_this_thread
 from statesize.adapters.runs import eval_mode
 from statesize.measurement.metrics import entropy_ess
 from statesize.reduction.cache.budgets import GRID, at_shares

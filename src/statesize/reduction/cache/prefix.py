@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from statesize.adapters.kernels.attention import Attend, attention_window, replaced_attention
-from statesize.adapters.kernels.plain_attention import PlainAttention, is_band
 from statesize.adapters.models.model_state import device_of, known_options
 from statesize.adapters.observation import ModuleStack, running_modules
 from statesize.adapters.runs import eval_mode
+from statesize.adapters.search.plain_attention import PlainAttention, is_band
 from statesize.errors import ModelError
 from statesize.reduction.cache.rounding import Precision, rounded_keys, rounded_values
 

@@ -9,18 +9,11 @@ from oracles.attention_models import attention_model, token_ids
 from torch import nn
 
 from statesize.adapters import capture
-from statesize.adapters.faithfulness import (
-    allowed,
-    bound,
-    check_faithful,
-    check_operator,
-    check_rounded_operator,
-    relative_difference,
-    unfaithfulness,
-)
+from statesize.adapters.check import check_faithful, check_operator, check_rounded_operator, unfaithfulness
 from statesize.adapters.kernels import attention
-from statesize.adapters.kernels.plain_attention import PlainAttention
 from statesize.adapters.observation import Observation
+from statesize.adapters.rounding import allowed, bound, relative_difference
+from statesize.adapters.search.plain_attention import PlainAttention
 from statesize.errors import InputError, ModelError
 from statesize.operators import Dense
 

@@ -1,4 +1,4 @@
-"""The observed pass: which modules mixed, and what they were called with."""
+"""Which modules mixed in a run, what they were called with, and what shows when one of them runs again alone."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import count
 from typing import Any, cast
 
@@ -16,17 +17,21 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from statesize.adapters.forward import Forward
+from statesize.adapters.models.in_double import hold_in_double
 from statesize.adapters.models.model_state import (
     Autocast,
     arithmetic_dtype,
+    hold_at_least,
+    in_double,
+    in_single,
     mapped,
     named_parts,
     open_autocast,
+    set_autocast,
     stored_dtype,
-    stored_element_size,
 )
 from statesize.adapters.observation import Frame, ModuleStack, Observation, Product
-from statesize.adapters.runs import observed, reading
+from statesize.adapters.runs import observed, read, reading
 from statesize.check import require_count
 from statesize.errors import ModelError
 
@@ -116,18 +121,18 @@ def record_calls(
     impulse_layers = {name: named[name] for name in by_impulses}
     recorder.impulse_layers |= set(impulse_layers.values())
 
-    def attach(stack: ExitStack) -> None:
-        enter = {mixer: recorder.entering(name) for name, mixer in own.items()}
-        reading(
-            enter | {part: recorder.entering_impulse_layer(name) for name, part in impulse_layers.items()}, {}, stack
-        )
-
+    enter = {mixer: recorder.entering(name) for name, mixer in own.items()}
+    enter |= {part: recorder.entering_impulse_layer(name) for name, part in impulse_layers.items()}
     try:
         hidden = forward.hidden(
-            observed, running=recorder.running, record=recorder.observe, on_leave=recorder.leave, attach=attach
+            observed,
+            running=recorder.running,
+            record=recorder.observe,
+            on_leave=recorder.leave,
+            attach=partial(reading, enter, {}),
         )
     except RuntimeError as error:
-        if stored_element_size(model) >= torch.float32.itemsize:
+        if stored_dtype(model).itemsize >= torch.float32.itemsize:
             raise
         raise ModelError(
             f"{type(model).__name__} must run in its own dtype, got weights in {stored_dtype(model)} and, when it "
@@ -135,6 +140,79 @@ def record_calls(
         ) from error
     calls = [call for call in recorder.calls if call.name not in recorder.refused]
     return ModelRun(calls, recorder.called, recorder.refused, hidden)
+
+
+def read_calls(forward: Forward, calls: Sequence[Call]) -> Tensor | None:
+    """The last hidden state of a run whose hooks only read; `calls` take over the arguments and outputs seen there."""
+    copies = ArgumentCopies()
+    expected = {module: [call for call in calls if call.module is module] for module in {call.module for call in calls}}
+    entered: dict[nn.Module, int] = dict.fromkeys(expected, 0)
+    left: dict[nn.Module, int] = dict.fromkeys(expected, 0)
+
+    def at(module: nn.Module, times: dict[nn.Module, int]) -> Call | None:
+        times[module] += 1
+        return next(iter(expected[module][times[module] - 1 :]), None)
+
+    def enter(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        call = at(module, entered)
+        if call is not None:
+            call.autocast = open_autocast()
+            call.args, call.kwargs = copies.of(args), copies.of(kwargs)
+
+    def leave(module: nn.Module, args: tuple[Any, ...], output: object) -> None:
+        call = at(module, left)
+        if call is not None:
+            call.output = sampled(output)
+
+    hidden = forward.hidden(read, enter=dict.fromkeys(expected, enter), leave=dict.fromkeys(expected, leave))
+    for module, of_module in expected.items():
+        if entered[module] != len(of_module):
+            raise ModelError(
+                f"Mixer {of_module[0].name} ran {len(of_module)} times in the observed run and {entered[module]} times "
+                "in another run of the same inputs: the model is not deterministic, so that it cannot be measured."
+            )
+    return hidden
+
+
+def rerun(
+    forward: Forward, call: Call, dtype: torch.dtype | None, *, short_convolutions: bool
+) -> tuple[list[Observation], Tensor | None]:
+    """Run a mixer alone, in a dtype or as the model ran it: what is observed in it, and a sample of its output."""
+    observations: list[Observation] = []
+
+    def observe(make: Callable[[], Observation], product: Product | None = None) -> None:
+        if len(running.frames) == 1:
+            observation = make()
+            if short_convolutions or not observation.inner:
+                observations.append(observation)
+
+    def hold(_: ExitStack) -> None:
+        if dtype is torch.float64:
+            hold_in_double(call.module)
+        elif dtype is not None:
+            hold_at_least(call.module, dtype)
+        else:
+            set_autocast(call.autocast)
+
+    exact, arguments = dtype is torch.float64, (call.args, call.kwargs)
+    if dtype is not None:
+        arguments = in_double(arguments) if exact else in_single(arguments)
+    running = ModuleStack(call.module, forward.length, exact=exact)
+    output = observed(
+        forward.model,
+        lambda: sampled(call.module(*arguments[0], **arguments[1])),
+        running,
+        observe,
+        name=call.name,
+        part=call.module,
+        attach=hold,
+    )
+    if [(item.name, item.batch_shape[1]) for item in observations] != [(one.name, one.units) for one in call.mixers]:
+        raise ModelError(
+            f"Mixer {call.name}: running it again with the recorded arguments executed a different code path. Its "
+            "forward depends on something outside of its arguments, so it cannot be measured by itself."
+        )
+    return observations, output
 
 
 class _Recorder:
@@ -191,7 +269,10 @@ class _Recorder:
             call = self.open[frame] = Call(frame.name, frame.module, args, kwargs, [], autocast=frame.autocast)
             self.calls.append(call)
         call.mixers.append(described(observation))
-        call.caches.append(_digest(observation.stored))
+        digest = ""
+        if observation.stored is not None and bool(observation.stored.any()):
+            digest = hashlib.blake2b(observation.stored.float().cpu().contiguous().numpy().data).hexdigest()
+        call.caches.append(digest)
         call.in_double &= observation.in_double
 
     def require_positions(self, observation: Observation) -> None:
@@ -263,12 +344,6 @@ def _is_reversed(one: Call, other: Call) -> bool:
     if first is None or second is None or first.shape != second.shape or torch.equal(first, second):
         return False
     return any(torch.equal(first.flip(axis), second) for axis in range(first.ndim))
-
-
-def _digest(stored: Tensor | None) -> str:
-    if stored is None or not bool(stored.any()):
-        return ""
-    return hashlib.blake2b(stored.float().cpu().contiguous().numpy().data).hexdigest()
 
 
 def sampled(output: object) -> Tensor | None:

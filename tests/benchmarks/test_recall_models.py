@@ -6,9 +6,9 @@ import json
 import torch
 from tokenizers import Tokenizer
 
+from benchmarks import recall_models
+from benchmarks.recall_models import recall_config, recall_tokenizer, write_recall_model
 from statesize.lab.mixers import load_checkpoint
-from tools import recall_models
-from tools.recall_models import recall_config, recall_tokenizer, write_recall_model
 
 
 def test_a_model_is_written_with_its_record(tmp_path, monkeypatch):

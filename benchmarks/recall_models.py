@@ -28,7 +28,7 @@ TASK = Rebinding(held_out_sequences=512)
 TRAINING = TrainingConfig(steps=600, batch_size=32, rate=8e-3, weight_decay=0.0)
 MIXERS = ("sa", "la", "wla", "gla")
 UNKNOWN = "<unk>"
-_COMMAND = 'python -c "from tools.recall_models import write_recall_model; write_recall_model({!r}, FOLDER{})"'
+_COMMAND = 'python -c "from benchmarks.recall_models import write_recall_model; write_recall_model({!r}, FOLDER{})"'
 _CURVE_EVERY = 20
 
 

@@ -10,10 +10,10 @@ from functools import cache
 import torch
 from torch import Tensor, nn
 
-from statesize.adapters.faithfulness import BOUNDS, check_finite, relative_difference
-from statesize.adapters.kernels.own_cache import attention_bytes
-from statesize.adapters.kernels.plain_attention import PlainAttention
-from statesize.adapters.observation import EXACT, Observation, Units
+from statesize.adapters.models.own_cache import attention_bytes
+from statesize.adapters.observation import EXACT, Observation, Units, random_like
+from statesize.adapters.rounding import BOUNDS, check_finite, relative_difference
+from statesize.adapters.search.plain_attention import PlainAttention
 from statesize.errors import ModelError
 from statesize.operators import Dense
 
@@ -61,7 +61,12 @@ class Mixing:
                 continue
             chosen = maps
             limit = EXACT if mixed.dtype is torch.float64 else BOUNDS[mixed.dtype]
-            if len(self.ways) == 1 or relative_difference(_applied(maps, values), mixed) <= limit:
+            if len(self.ways) == 1:
+                break
+            sequences, heads, length = maps.shape[:3]
+            by_key = maps.reshape(sequences, values.shape[1], -1, length, length).to(values.dtype)
+            applied = (by_key @ values[:, :, None]).reshape(sequences, heads, length, -1)
+            if relative_difference(applied, mixed) <= limit:
                 break
         if chosen is None:
             raise ModelError(f"Mixer {name}: its attention returns no probabilities.")
@@ -70,6 +75,18 @@ class Mixing:
         if any(bool(head.triu(1).any()) for head in chosen.flatten(0, 1)):
             raise ModelError(later_positions(name))
         return chosen
+
+
+def of_identity(answers: Callable[[Tensor], Tensor], values: Tensor) -> Tensor:
+    """T, (…, L, L), by what a function of values (…, L, P) makes of the identity."""
+    identity = torch.eye(values.shape[-2], dtype=values.dtype, device=values.device)
+    return answers(identity.expand(*values.shape[:-1], -1))
+
+
+def of_random(answers: Callable[[Tensor], Tensor], values: Tensor) -> tuple[Tensor, Tensor]:
+    """Random values, and what it makes of them."""
+    others = random_like(values)
+    return others, answers(others)
 
 
 def observed_mixing(
@@ -104,7 +121,10 @@ def observed_mixing(
         # What the layer calls its window hides nothing here.
         window = None
     state_size = _state_size(seen, window)
-    filled = _filled(state_size) if window is None else window - 1
+    filled = None if window is None else window - 1
+    if window is None and not torch.equal(state_size, torch.arange(length, device=state_size.device)):
+        # A cache that does not keep the whole past without being a window: attention in chunks.
+        filled = int(state_size.max())
     groups, stored_channels = _stored(module, values)
     told = cache(probed or (lambda: (values, mixed)))
 
@@ -206,18 +226,6 @@ def visible_keys(mask: Tensor | None, length: int, keys: int) -> Tensor:
         return torch.ones(length, keys, dtype=torch.bool)
     seen = mask if mask.dtype == torch.bool else mask > torch.finfo(torch.float16).min / 2
     return seen.reshape(-1, *seen.shape[-2:]).any(0).expand(length, -1)[:, :keys]
-
-
-def _applied(maps: Tensor, values: Tensor) -> Tensor:
-    sequences, heads, length = maps.shape[:3]
-    grouped = maps.reshape(sequences, values.shape[1], -1, length, length).to(values.dtype)
-    return (grouped @ values[:, :, None]).reshape(sequences, heads, length, -1)
-
-
-def _filled(state_size: Tensor) -> int | None:
-    # A cache that does not keep the whole past without being a window: attention in chunks.
-    keeps_all = torch.equal(state_size, torch.arange(len(state_size), device=state_size.device))
-    return None if keeps_all else int(state_size.max())
 
 
 def _state_size(seen: Tensor, window: int | None) -> Tensor:

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from statesize.adapters.captured import from_observation
-from statesize.adapters.faithfulness import Agreement
+from statesize.adapters.build import from_observation
+from statesize.adapters.check import Agreement
 from statesize.adapters.observation import Observation
 from statesize.errors import InputError
 from statesize.operators import Dense
@@ -17,7 +17,7 @@ def test_an_operator_that_is_refused_names_its_mixer():
     observation = Observation(
         "as observed", "attention", lambda units: Dense(matrices[:, units]), values, values, None, 0
     )
-    captured = from_observation("layers.3@1", observation, 0.0, Agreement(), 0.0)
+    captured = from_observation("layers.3@1", observation, 0.0, Agreement())
     assert torch.equal(captured.units_operator(slice(2)).dense(), matrices[:, :2])
     with pytest.raises(InputError, match=r"^Mixer layers\.3@1 \(indices are sequence, chosen unit, .*\(0, 0, 1, 0\)"):
         captured.units_operator([2])

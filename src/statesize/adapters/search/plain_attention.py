@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from statesize.adapters.faithfulness import allowed, largest, relative_difference
 from statesize.adapters.observation import EXACT, Units
+from statesize.adapters.rounding import allowed, largest, relative_difference
 from statesize.operators import SoftmaxAttention
 
 # Rows of T by which queries and keys are compared with the model's own output, before they are compared in all.
@@ -63,9 +63,18 @@ class PlainAttention:
     def explained(self, values: Tensor, mixed: Tensor, *, exact: bool) -> float | None:
         """How far T u, u (S, K, L, P), is from y (S, H, L, P), or None where that is more than rounding."""
         # In float64 this is the check of T, of every row and head. In other precisions it only chooses.
-        length = self.query.shape[2]
+        heads, length = self.query.shape[1:3]
+        each = heads // values.shape[1]
         rows = None if exact else torch.linspace(0, length - 1, min(length, _ROWS)).long().to(self.query.device)
-        return self._tolerated(partial(self._difference, values, mixed, rows), exact=exact)
+
+        def of(head: int) -> float:
+            operator = self.operator(slice(head, head + 1))
+            entering, leaving = values[:, head // each, None].to(self.query.dtype), mixed[:, head, None]
+            if rows is None:
+                return relative_difference(operator.apply(entering), leaving)
+            return relative_difference(operator.rows(rows) @ entering, leaving[:, :, rows])
+
+        return self._tolerated(lambda: largest(map(of, range(heads))), exact=exact)
 
     def explained_maps(self, maps: Tensor, *, exact: bool) -> float | None:
         """The largest difference of T from a map (S, H, L, L), in all of it, or None beyond rounding."""
@@ -88,18 +97,6 @@ class PlainAttention:
             found = difference()
         limit = EXACT if exact else allowed(found, self.query.dtype, self.largest_score)
         return found if found <= limit else None
-
-    def _difference(self, values: Tensor, mixed: Tensor, rows: Tensor | None) -> float:
-        each = self.query.shape[1] // values.shape[1]
-
-        def of(head: int) -> float:
-            operator = self.operator(slice(head, head + 1))
-            entering, leaving = values[:, head // each, None].to(self.query.dtype), mixed[:, head, None]
-            if rows is None:
-                return relative_difference(operator.apply(entering), leaving)
-            return relative_difference(operator.rows(rows) @ entering, leaving[:, :, rows])
-
-        return largest(of(head) for head in range(self.query.shape[1]))
 
 
 def is_band(mask: object, length: int, window: int | None) -> bool:

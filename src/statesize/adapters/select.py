@@ -7,8 +7,10 @@ from typing import cast
 
 from torch import nn
 
+from statesize.adapters.forward import Forward
 from statesize.adapters.models.model_state import named_parts, plain_name
 from statesize.adapters.observation import SHARED
+from statesize.adapters.watch import ModelRun, labelled
 from statesize.check import refuse, require_kind, whole_number
 from statesize.errors import InputError, ModelError
 
@@ -58,25 +60,16 @@ def skipped_layers(model: nn.Module, called: Iterable[str], observed: Iterable[s
     reasons: dict[str, str] = {}
     for list_name, layers in layer_lists(model).items():
         members = {f"{plain_name(list_name)}.{key}": layer for key, layer in layers.named_children()}
-        if not ran.isdisjoint(members) and not all(_is_pointwise(layer) for layer in layers):
-            reasons |= _unobserved(members, ran, mixers)
-    return reasons
-
-
-def _is_pointwise(layer: nn.Module) -> bool:
-    return isinstance(layer, POINTWISE) or "RotaryEmbedding" in type(layer).__name__
-
-
-def _unobserved(members: Mapping[str, nn.Module], ran: set[str], mixers: list[str]) -> dict[str, str]:
-    reasons: dict[str, str] = {}
-    for name, layer in members.items():
-        if name not in ran:
-            reasons[name] = f"{type(layer).__name__}: {_NOT_CALLED}"
-        elif not any(mixer == name or mixer.startswith(f"{name}.") for mixer in mixers):
-            parts = ", ".join(dict.fromkeys(type(part).__name__ for part in layer.children()))
-            reasons[name] = (
-                f"{type(layer).__name__}{f' of {parts}' if parts else ''}: {_NO_MIXING}; if it mixes, {HOW_TO_SUPPLY}"
-            )
+        pointwise = [isinstance(layer, POINTWISE) or "RotaryEmbedding" in type(layer).__name__ for layer in layers]
+        if ran.isdisjoint(members) or all(pointwise):
+            continue
+        for name, layer in members.items():
+            if name not in ran:
+                reasons[name] = f"{type(layer).__name__}: {_NOT_CALLED}"
+            elif not any(mixer == name or mixer.startswith(f"{name}.") for mixer in mixers):
+                parts = ", ".join(dict.fromkeys(type(part).__name__ for part in layer.children()))
+                kind = f"{type(layer).__name__}{f' of {parts}' if parts else ''}"
+                reasons[name] = f"{kind}: {_NO_MIXING}; if it mixes, {HOW_TO_SUPPLY}"
     return reasons
 
 
@@ -156,6 +149,36 @@ def chosen_names(names: Sequence[str], layers: Layers, refused: Mapping[str, str
             refuse("layers", known, layer, f"Its {len(names)} mixers are {', '.join(names)}.")
     every = [call for name in names for call in called[name]]
     return [name for name in dict.fromkeys([*every, *refused]) if name in selected]
+
+
+def selected(
+    forward: Forward, own: Sequence[str], recording: ModelRun, layers: Layers
+) -> tuple[set[str], dict[str, str]]:
+    """The names that a choice of layers means, and the layers that are not measured, with the reason."""
+    model = forward.model
+    observed = list(dict.fromkeys(mixer.name for call in recording.calls for mixer in call.mixers))
+    names = [*own, *(name for name in observed if name not in own)]
+    require_some(model, names, recording.refused)
+    labels = [label for _, some in labelled(recording.calls) for label in some]
+    chosen = chosen_names(names, layers, recording.refused, labels)
+    skipped = {name: why for name, why in recording.refused.items() if layers is None or name in chosen}
+    missing = [name for name in chosen if name not in labels and name not in skipped]
+    if not any(name in labels for name in chosen):
+        if not missing:
+            raise NothingMeasuredError(skipped)
+        raise ModelError(
+            f"The forward pass of {type(model).__name__} never called {', '.join(missing)}: there is nothing to "
+            "measure. Choose other layers, or call the model in a way that uses them."
+        )
+    skipped |= dict.fromkeys(missing, "the forward pass does not call it")
+    if layers is None:
+        skipped |= {
+            name: reason
+            for name, reason in skipped_layers(model, recording.called, [*observed, *recording.refused]).items()
+            if not any(mixer == name or mixer.startswith(f"{name}.") for mixer in missing)
+        }
+    skipped |= {name: reason for name in skipped if (reason := forward.in_encoder(name))}
+    return set(chosen), skipped
 
 
 def require_some(model: nn.Module, names: Sequence[str], refused: Mapping[str, str]) -> None:

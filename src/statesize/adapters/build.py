@@ -1,4 +1,4 @@
-"""What capture yields: one mixer's operator at one input."""
+"""What capture yields, one mixer's operator at one input, and how it is built of what was observed or declared."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from statesize.adapters.calls import Call, FoundMixer, first_argument
-from statesize.adapters.faithfulness import Agreement, Checked, check_finite
+from statesize.adapters.check import Agreement, Checked
 from statesize.adapters.forward import Forward
 from statesize.adapters.models.in_double import hold_in_double
-from statesize.adapters.models.model_state import hold_at_least, in_double, in_single, stored_element_size
+from statesize.adapters.models.model_state import hold_at_least, in_double, in_single, stored_dtype
 from statesize.adapters.observation import SHARED, Observation, Units, nothing
+from statesize.adapters.rounding import check_finite
 from statesize.adapters.runs import bare
+from statesize.adapters.watch import Call, FoundMixer, first_argument
 from statesize.errors import InputError, ModelError
 from statesize.operators import Dense, Operator, Shared, SoftmaxAttention
 
@@ -39,8 +40,6 @@ class Captured:
             every unit and row, relative to the largest value; NaN where the layer's code knows no float64.
         agreement: How the mixer's output in float64 agrees with what the unaltered model passed on, or T of a method
             `operator` with the layer's answers to random values; None where such a T was not checked.
-        run_difference: The largest difference of the last hidden state in the observed run from that of the unaltered
-            model, relative to the largest value; NaN where it was not compared.
         note: What the mixer does to its values beside mixing them by T; empty where it does nothing.
         groups: Number of stored inputs that several consecutive units read, such as key-value heads or the latent of
             multi-head latent attention; 0 where every unit stores its own.
@@ -51,6 +50,8 @@ class Captured:
         readers: All mixers that read the same cache, if there are several and this is the last.
         forget: Drops T, which is made again on its next use.
         values: Makes what T mixes, (sequence, unit, L, channels); None where that is not known.
+        run_difference: The largest difference of the last hidden state in the observed run from that of the unaltered
+            model, relative to the largest value; NaN where it was not compared.
     """
 
     name: str
@@ -61,7 +62,6 @@ class Captured:
     state_bytes: int | None
     operator_difference: float
     agreement: Agreement | None
-    run_difference: float
     note: str = ""
     groups: int = 0
     stored_channels: int = 0
@@ -70,6 +70,7 @@ class Captured:
     map_bytes: int = 0
     forget: Callable[[], None] = nothing
     values: Callable[[], Tensor] | None = None
+    run_difference: float = math.nan
 
     @property
     def faithfulness(self) -> float | None:
@@ -143,10 +144,8 @@ class Captured:
         return Shared(Dense(torch.cat(matrices, 2), self.units_operator(slice(0, 1)).state_size()))
 
 
-def from_observation(
-    name: str, observation: Observation, difference: float, agreement: Agreement, run_difference: float
-) -> Captured:
-    """What a kernel's Observation captures."""
+def from_observation(name: str, observation: Observation, difference: float, agreement: Agreement) -> Captured:
+    """What a kernel's Observation captures, whose T is so far from the layer's own code in float64."""
 
     def units_operator(units: Units) -> Operator:
         try:
@@ -165,7 +164,6 @@ def from_observation(
         observation.state_bytes,
         difference,
         agreement,
-        run_difference,
         " ".join(filter(None, (observation.note, agreement.note))),
         observation.groups,
         observation.stored_channels,
@@ -175,7 +173,7 @@ def from_observation(
     )
 
 
-def from_method(known: FoundMixer, call: Call, forward: Forward, run_difference: float, *, check: bool) -> Captured:
+def from_method(known: FoundMixer, call: Call, forward: Forward, *, check: bool) -> Captured:
     """What a mixer's own method `operator` captures."""
     # check: Whether it is compared with what the layer computes.
     name, mixer, hidden = known.name, call.module, first_argument(known.name, call.args, call.kwargs)
@@ -223,20 +221,23 @@ def from_method(known: FoundMixer, call: Call, forward: Forward, run_difference:
     if callable(own_bytes):
         state_bytes = cast("int", own_bytes(operator.length))
     else:
-        state_bytes = _cached_numbers(operator, multiplicity) * stored_element_size(mixer)
+        state_bytes = _cached_numbers(operator, multiplicity) * stored_dtype(mixer).itemsize
     values = (lambda: cast("Tensor", called("values"))) if callable(getattr(mixer, "values", None)) else None
-    units = _selecting(operator)
+
+    def units_operator(units: Units) -> Operator:
+        whole = isinstance(units, slice) and units == slice(None)
+        return operator if whole else operator[:, units]
+
     agreement = None if math.isnan(checked.difference) else Agreement(checked.difference, checked.limit)
     return Captured(
         name,
         known.kind,
         multiplicity,
         heads,
-        units,
+        units_operator,
         state_bytes,
         checked.difference,
         agreement,
-        run_difference,
         f"Its T is not checked: {checked.reason}." if checked.reason else "",
         values=values,
     )
@@ -270,11 +271,3 @@ def _cached_numbers(operator: Operator, multiplicity: int) -> int:
         return int(operator.state_size()[-1]) * heads * multiplicity
     tokens = operator.length if operator.window is None else min(operator.length, operator.window - 1)
     return tokens * (operator.key.shape[1] * operator.key.shape[-1] + heads * multiplicity)
-
-
-def _selecting(operator: Operator) -> Callable[[Units], Operator]:
-    def units_operator(units: Units) -> Operator:
-        whole = isinstance(units, slice) and units == slice(None)
-        return operator if whole else operator[:, units]
-
-    return units_operator

@@ -10,8 +10,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from statesize.adapters.models.model_state import stored_element_size
-from statesize.adapters.replaced import is_a
+from statesize.adapters.models.model_state import is_a, stored_dtype
 
 SHORT_CONVOLUTION = "short convolution"
 # They compute in float32 what they store, whatever the dtype of their weights.
@@ -54,7 +53,9 @@ def attention_bytes(
     else:
         held = _distinct_numbers(values)
         numbers = held + max(map(_distinct_numbers, keys), default=held)
-    return numbers * _kept_positions(module, length, state_size) * stored_element_size(module)
+    # As many positions of the text as the model's own cache keeps, or else as may be seen.
+    kept = _cache_bound(module, math.inf if state_size is None else state_size)
+    return numbers * int(min(length, kept)) * stored_dtype(module).itemsize
 
 
 def _distinct_numbers(stored: Tensor) -> int:
@@ -71,21 +72,13 @@ def _distinct_numbers(stored: Tensor) -> int:
     return len(distinct) * width
 
 
-def _kept_positions(module: nn.Module, length: int, state_size: int | None) -> int:
-    """How many of the positions of a text are kept: as the model's own cache does, or as many as may be seen."""
-    bound = _cache_bound(module)
-    if bound is None:
-        bound = math.inf if state_size is None else state_size
-    return int(min(length, bound))
-
-
-def _cache_bound(module: nn.Module) -> float | None:
-    """How many positions the cache of a model of transformers holds for one of its modules; None for other models."""
+def _cache_bound(module: nn.Module, other: float) -> float:
+    """How many positions the cache of a model of transformers holds for a module; `other` for other models."""
     names = [kind.__module__ for kind in type(module).__mro__]
     file = next((name for name in names if name.startswith("transformers.models.")), None)
     index = getattr(module, "layer_idx", getattr(module, "layer_id", None))
     if file is None or index is None:
-        return None
+        return other
     library: Any = sys.modules["transformers.cache_utils"]
     own = [kind for kind in vars(sys.modules[file]).values() if isinstance(kind, type) and kind.__module__ == file]
     config = getattr(module, "config", None)
@@ -143,4 +136,4 @@ def _indexed_bytes(indexer: nn.Module) -> int:
 
 
 def _element_size(module: nn.Module) -> int:
-    return torch.float32.itemsize if is_a(module, _IN_SINGLE) else stored_element_size(module)
+    return torch.float32.itemsize if is_a(module, _IN_SINGLE) else stored_dtype(module).itemsize

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from statesize.adapters.kernels.probabilities import Mixing, observed_mixing
+from statesize.adapters.search.probabilities import Mixing, observed_mixing
 from statesize.errors import ModelError
 
 

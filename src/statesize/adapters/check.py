@@ -1,0 +1,282 @@
+"""Whether what is measured is what the model computes: each T, each mixer that runs alone, and the run as a whole."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from statesize.adapters.forward import Forward
+from statesize.adapters.models.layout import position_axis
+from statesize.adapters.models.model_state import device_of
+from statesize.adapters.observation import Observation
+from statesize.adapters.rounding import (
+    BOUNDS,
+    ROUNDED,
+    allowed,
+    check_finite,
+    kernel_dtype,
+    largest,
+    relative_difference,
+)
+from statesize.adapters.runs import bare
+from statesize.adapters.watch import Call, ModelRun, read_calls
+from statesize.errors import ModelError
+from statesize.operators import Dense, Operator, Recurrence
+from statesize.operators.stepped import Stepped
+from statesize.operators.transition import FullTransition
+
+# A unit that is smaller than all others by more is compared with this share of the largest.
+_LEAST = 1e-6
+# Numbers of the operators that are held at once while they are applied.
+_NUMBERS = 2**23
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How a mixer's output in float64 agrees with what the unaltered model passed on.
+
+    Attributes:
+        difference: The largest one, relative to the largest value; NaN where the two were not compared.
+        allowed: What rounding may explain.
+        note: What the model's own arithmetic does, where that is more than the formula says.
+    """
+
+    difference: float = 0.0
+    allowed: float = math.nan
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What a comparison of a declared T with its layer found.
+
+    Attributes:
+        difference: The largest difference relative to the largest value; NaN where nothing was compared.
+        limit: What rounding explains.
+        multiplicity: Channels that share one T; 0 where it is not known.
+        reason: Why nothing was compared; "" where it was.
+    """
+
+    difference: float = math.nan
+    limit: float = math.nan
+    multiplicity: int = 0
+    reason: str = ""
+
+
+@torch.no_grad()
+def check_operator(observation: Observation) -> float:
+    """How far T is from the layer's own code in float64, or a refusal."""
+    difference = observation.difference
+    if difference is None:
+        check_finite(observation.name, "unit", "the model passes on", observation.mixed)
+        values, expected = (
+            (observation.values, observation.mixed) if observation.probed is None else observation.probed()
+        )
+        difference = unfaithfulness(observation, values, expected, _LEAST)
+    if not difference <= observation.tolerance:
+        raise ModelError(
+            f"Mixer {observation.name}: the captured operator differs from the layer's own code, both in float64, by "
+            f"{difference:.1e} of the largest value; at most {observation.tolerance:.0e} is rounding. What would be "
+            "measured is not what the layer computes."
+        )
+    return difference
+
+
+@torch.no_grad()
+def check_rounded_operator(observation: Observation, dtype: torch.dtype) -> tuple[float, str]:
+    """The same where the layer's code knows no float64: by its own precision, and its kernel's more exact form."""
+    check_finite(observation.name, "unit", "the model passes on", observation.mixed)
+    difference = unfaithfulness(observation, observation.values, observation.mixed)
+    if not observation.in_double:
+        dtype = kernel_dtype(dtype, observation.mixed)
+    limit = allowed(difference, dtype, observation.largest_score)
+    exact = observation.exact() if not difference <= limit else None
+    if exact is None or not unfaithfulness(observation, observation.values, exact) <= limit:
+        # Where T differs from the more exact form too, it is wrong for another reason.
+        check_faithful(observation.name, difference, "the captured operator applied to its input", limit)
+        return difference, ""
+    if difference > ROUNDED:
+        raise ModelError(
+            f"Mixer {observation.name}: its kernel rounds by {difference:.1e} of the largest value, as the kernel's "
+            f"own step form shows, which T u agrees with; at most {ROUNDED:.0e} is measured. Give texts of less than "
+            "64 tokens: fla computes them by the step form."
+        )
+    return difference, f"Its kernel rounds: T is that of its step form, {difference:.0e} of the largest value off."
+
+
+def unfaithfulness(observation: Observation, values: Tensor, expected: Tensor, least: float = 1.0) -> float:
+    """The largest difference between T u and y in any unit and row, relative to the largest value of y.
+
+    Args:
+        observation: What a kernel mixed.
+        values: u, (S, unit, L, P).
+        expected: y, (S, unit, L, P).
+        least: A unit's differences are relative to its own largest value, or to this share of that of all units.
+
+    Returns:
+        The largest of all units.
+    """
+    scale = expected.abs().amax((-2, -1)).double()
+    scale = scale.clamp(min=least * float(scale.max()))
+    count, found, first = observation.batch_shape[1], list[Tensor](), 0
+    operator = observation.operator(slice(0, 1))
+    size = max(1, _NUMBERS // _numbers(operator))
+    while first < count:
+        units = torch.arange(first, min(first + size, count), device=values.device)
+        if first or len(units) > 1:
+            operator = observation.operator(units)
+        entering, exact = values[:, units].double(), operator.to(torch.float64)
+        applied = exact.dense() @ entering if isinstance(exact, Dense) else exact.apply(entering)
+        passed_on = observation.passed_on(applied, units).double()
+        difference = (passed_on - expected[:, units]).abs().amax((-2, -1))
+        found.append(torch.where(difference == 0, 0, difference / scale[:, units]).max())
+        first += size
+    return largest(found)
+
+
+def _numbers(operator: Operator) -> int:
+    """Numbers of one unit that are held while its T is applied."""
+    recurrence = operator.recurrence if isinstance(operator, Stepped) else operator
+    if not isinstance(recurrence, Recurrence):
+        return operator.batch_shape[0] * operator.length**2
+    transition = recurrence.transition
+    return (transition.full if isinstance(transition, FullTransition) else recurrence.B)[:, :1].numel()
+
+
+def agreement(
+    call: Call, observations: Sequence[Observation], output: Tensor | None, again: Callable[[], Tensor | None]
+) -> Agreement:
+    """How far a mixer in float64 is from what the unaltered model passed on; a refusal beyond what rounds."""
+    # observations: What was observed in it, in float64. output: A sample of its output there.
+    # again: Runs it once more as the model ran it: what that changes is no rounding.
+    if output is None or call.output is None or not bool(torch.isfinite(call.output).all()):
+        # The kernel that passes on numbers that are not finite reports them.
+        return Agreement()
+    difference, dtype = relative_difference(output, call.output), call.dtype
+    limit = allowed(difference, dtype, lambda: max((one.largest_score() for one in observations), default=0.0))
+    if difference <= limit:
+        return Agreement(difference, limit)
+    rounded_agreement(call, again())
+    if not difference <= ROUNDED:
+        raise ModelError(
+            f"Mixer {call.name}: its own arithmetic in {dtype} is {difference:.1e} of the largest value off what "
+            f"its code computes in float64; at most {max(limit, ROUNDED):.0e} is measured. "
+            + ("Let it run without autocast." if call.autocast else "Load the model in float32 or float64.")
+        )
+    return Agreement(difference, ROUNDED, f"Its own arithmetic rounds by {difference:.0e} of the largest value.")
+
+
+def rounded_agreement(call: Call, output: Tensor | None) -> Agreement:
+    """The same of a mixer that runs again in the model's own precision."""
+    difference, limit = 0.0, BOUNDS[call.dtype]
+    # The kernel that passes on numbers that are not finite reports them.
+    if output is not None and call.output is not None and bool(torch.isfinite(call.output).all()):
+        difference = relative_difference(output, call.output)
+        check_faithful(call.name, difference, "its output when it runs again with the same arguments", limit)
+    return Agreement(difference, limit)
+
+
+def check_faithful(name: str, difference: float, what: str, bound: float) -> None:
+    """Refuse an operator that is not the model's."""
+    if not difference <= bound:
+        raise ModelError(
+            f"Mixer {name}: {what} differs from the unaltered model's by {difference:.1e} of the largest value; at "
+            f"most {bound:.0e} is rounding. What would be measured is not what the model computes: check that the "
+            "model is deterministic, that nothing changes its weights meanwhile, and that it changes nothing in place; "
+            "in half precision, load it in float32."
+        )
+
+
+def compare_runs(forward: Forward, recording: ModelRun, checks: Checks, limit: float) -> float:
+    """How far the observed run is from the unaltered model, whose arguments and outputs the calls take over."""
+    outputs = [call.output for call in recording.calls]
+    read = read_calls(forward, recording.calls)
+    if checks == "all":
+        check_deterministic(forward, read)
+    if recording.hidden is None or read is None:
+        return math.nan
+    difference = relative_difference(recording.hidden, read)
+    # Numbers of the model itself that are not finite are reported at its first mixer.
+    if not difference <= limit and bool(torch.isfinite(read).all()):
+        name = type(forward.model).__name__
+        for call, output in zip(reversed(recording.calls), reversed(outputs), strict=True):
+            if output is not None and call.output is not None:
+                name = name if relative_difference(output, call.output) <= limit else call.name
+        check_faithful(name, difference, "observed, the model's last hidden state", limit)
+    return difference
+
+
+def check_deterministic(forward: Forward, read: Tensor | None) -> None:
+    """Refuse a model that, with nothing attached, gives another last hidden state than `read`, in any bit."""
+    unattached = forward.hidden(bare, attach=partial(_seeded_otherwise, device_of(forward.model)))
+    if unattached is None or read is None or _equal(unattached, read):
+        return
+    again = forward.hidden()
+    where = where_they_differ(unattached, read, forward.length)
+    if again is not None and _equal(again, read):
+        raise ModelError(
+            f"{type(forward.model).__name__} draws random numbers in eval mode, so that no two runs of it agree{where}:"
+            " dropout that is always on, or noise. Call dropout with training=self.training, or set its rate to 0."
+        )
+    raise ModelError(
+        f"{type(forward.model).__name__} gives another last hidden state when it runs the same inputs once more{where},"
+        " so there is no reference to compare with. Make it deterministic: no dropout or noise in eval mode, no state "
+        "of its own from call to call, torch.use_deterministic_algorithms(True) on a GPU."
+    )
+
+
+def where_they_differ(one: Tensor, other: Tensor, length: int) -> str:
+    """The first position at which two outputs differ and how far they do, in brackets; "" where shapes do not tell."""
+    axis = position_axis(one, length)
+    if axis is None or one.shape != other.shape:
+        return ""
+    difference = torch.where(one == other, 0.0, (one - other).abs()).movedim(axis, 0).flatten(1).amax(1)
+    first = int((difference != 0).nonzero()[0])
+    size = float(difference.max() / torch.maximum(one.abs().max(), other.abs().max()))
+    return f" (first at position {first}, by {size:.1e} of the largest value)"
+
+
+def _seeded_otherwise(device: torch.device, _: object) -> None:
+    """Let a run begin with another state of the generators, which are put back after it."""
+    torch.default_generator.manual_seed(torch.initial_seed() ^ 1)
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            torch.cuda.manual_seed(torch.cuda.initial_seed() ^ 1)
+
+
+def _equal(one: Tensor, other: Tensor) -> bool:
+    return bool(((one == other) | (one.isnan() & other.isnan())).all())
+
+
+Checks = Literal["all", "read", "none"]
+
+
+@dataclass(eq=False)
+class CheckPolicy:
+    """What a model that is read again and again is compared with.
+
+    Attributes:
+        after: What readings are compared with once the model has passed all checks, until one of its modules or dtypes
+            is another one.
+
+    Example:
+        >>> checking, model = CheckPolicy("none"), nn.Linear(2, 2)
+        >>> checking.for_run(model), checking.for_run(model), checking.for_run(model.double())
+        ('all', 'none', 'all')
+    """
+
+    after: Checks
+    _passed: tuple[object, ...] | None = field(default=None, init=False)
+
+    def for_run(self, model: nn.Module) -> Checks:
+        """What the next run is compared with."""
+        modules = tuple((id(module), type(module)) for module in model.modules())
+        dtypes = tuple[torch.dtype, ...](parameter.dtype for parameter in model.parameters())
+        before, self._passed = self._passed, (modules, dtypes)
+        return self.after if before == self._passed else "all"
