@@ -9,7 +9,7 @@ from statesize.lab.mixers import LanguageModel, ModelConfig
 from statesize.profiling import Profile, profile
 from statesize.report import page_data as extent
 from statesize.report import write_report
-from statesize.report.page_data import MOST_HEADS, Extent, choose_extent, clipped, page_data, shown_heads
+from statesize.report.page_data import PAGE_HEADS, Extent, choose_extent, clipped, page_data, shown_heads
 from statesize.report.words import metric_titles
 
 METRICS = ("entropy", "relative_count")
@@ -58,7 +58,7 @@ def test_heads_that_are_drawn_are_spread(three):
     node = tree["layers.0.mixer"].to_dataset()
     wide = node.isel(head=[0, 1] * 40).assign_coords(head=np.arange(0, 800, 10))
     shown = shown_heads(wide)
-    assert len(shown) == MOST_HEADS
+    assert len(shown) == PAGE_HEADS
     assert (shown[0], shown[-1]) == (0, 79)
 
 

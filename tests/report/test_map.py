@@ -13,7 +13,7 @@ from statesize.measurement.settings import Settings
 from statesize.profiling import TOLERANCE_LADDER, Profile, profile
 from statesize.report import write_report
 from statesize.report.document import resource
-from statesize.report.page_data import EXTREMES, MOST_HEADS, extreme_heads, layer_cells
+from statesize.report.page_data import EXTREMES, PAGE_HEADS, extreme_heads, layer_cells
 from statesize.report.tables import group_section
 from statesize.results.summary import ess_values, group_rows, unit_means
 
@@ -262,7 +262,7 @@ def test_hundreds_of_channels_are_cells_of_neighbours(browser, tmp_path):
     model = LanguageModel(ModelConfig("s6", vocabulary_size=8, width=130, heads=2, layers=2, key_size=1))
     found = profile(model, torch.arange(6)[None], channels=100, name="wide")
     visit = Visit(browser, write_report([found], tmp_path / "page.html"), 390)
-    assert visit.page.locator("#map .cells button").count() == 2 * MOST_HEADS
+    assert visit.page.locator("#map .cells button").count() == 2 * PAGE_HEADS
     assert "drawn as 64 cells, each their mean" in visit.page.locator("section[aria-labelledby=map-title]").inner_text()
     label = visit.page.locator("#map .cells button").first.get_attribute("aria-label")
     assert label.startswith("layer 0, mean of 2 channels, ")

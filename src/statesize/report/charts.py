@@ -52,8 +52,6 @@ FEWEST = 3
 class ProfileCharts:
     """Charts of one profile; a layer, sequence or metric that is not there is an InputError.
 
-    `.plot` of a profile draws them for notebooks, `.figure` as wide as a column of a paper.
-
     Attributes:
         profile: The profile.
         paper: Whether they are as wide as a column of a paper.

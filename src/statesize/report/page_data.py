@@ -59,7 +59,7 @@ MEAN_POINTS = 30_000
 LADDER_POINTS = 1_000_000
 EXTREMES = 5
 """Heads that a page names as those with most, and with least ESS."""
-MOST_HEADS = 64
+PAGE_HEADS = 64
 """Heads or channels of a layer that a page shows one by one; the map puts neighbours together where there are more."""
 
 
@@ -99,7 +99,7 @@ def choose_extent(profiles: Sequence[Profiled], share: float = 1.0) -> Extent:
 
 def shown_heads(mixer: xr.Dataset) -> NDArray[np.int64]:
     """Places of the measured heads or channels that a page shows one by one."""
-    return evenly_spread(mixer.sizes[unit_dim(mixer)], MOST_HEADS)
+    return evenly_spread(mixer.sizes[unit_dim(mixer)], PAGE_HEADS)
 
 
 def curves_note(profiles: Sequence[Profiled], extent: Extent) -> str:
@@ -114,7 +114,7 @@ def curves_note(profiles: Sequence[Profiled], extent: Extent) -> str:
     if extent.head_stride > 1:
         notes.append(f"Single heads are drawn at one position in {extent.stride * extent.head_stride}.")
     if _many_heads(profiles):
-        notes.append(f"Single curves show at most {MOST_HEADS} heads or channels of a layer.")
+        notes.append(f"Single curves show at most {PAGE_HEADS} heads or channels of a layer.")
     return " ".join(notes)
 
 
@@ -131,13 +131,13 @@ def map_note(profiles: Sequence[Profiled]) -> str:
     if not _many_heads(profiles):
         return ""
     return (
-        f"A layer with more than {MOST_HEADS} measured heads or channels is drawn as {MOST_HEADS} cells, each their "
+        f"A layer with more than {PAGE_HEADS} measured heads or channels is drawn as {PAGE_HEADS} cells, each their "
         "mean."
     )
 
 
 def _many_heads(profiles: Sequence[Profiled]) -> bool:
-    return any(mixer.sizes[unit_dim(mixer)] > MOST_HEADS for mixer in _mixers(profiles))
+    return any(mixer.sizes[unit_dim(mixer)] > PAGE_HEADS for mixer in _mixers(profiles))
 
 
 def _mixers(profiles: Sequence[Profiled]) -> list[xr.Dataset]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partialmethod
 from typing import Any, Self
 
 import altair as alt
@@ -122,29 +123,16 @@ class Redundancy:
             f"before or after the cut {self.dimension[index]:,}. Take a longer text."
         )
 
-    def plot(self, position: int | None = None) -> alt.LayerChart:
-        """Numbers stored and needed, layer by layer, of all layers and of the network, at a cut; for notebooks.
+    def plot(self, position: int | None = None, *, paper: bool = False) -> alt.LayerChart:
+        """Numbers stored and needed, layer by layer, of all layers and of the network, at a cut.
 
         Args:
             position: The cut; None takes the middle one.
+            paper: Whether it is as wide as a column of a paper, as `.figure` draws it for `.save("name.pdf")`.
 
         Returns:
             A chart by altair.
         """
-        return self._chart(position, paper=False)
-
-    def figure(self, position: int | None = None) -> alt.LayerChart:
-        """The chart as wide as a column of a paper; `.save("name.pdf")` writes it.
-
-        Args:
-            position: The cut; None takes the middle one.
-
-        Returns:
-            A chart by altair.
-        """
-        return self._chart(position, paper=True)
-
-    def _chart(self, position: int | None, *, paper: bool) -> alt.LayerChart:
         index = index_of(position, self.positions)
         names = short_names([mixer.name for mixer in self.mixers])
         rows = [
@@ -165,6 +153,8 @@ class Redundancy:
         title = f"{self.model}, cut at {self.positions[index]}"
         y = alt.Y("numbers:Q", title="Numbers")
         return vega.bars({"parts": rows}, vega.layer_axis("part"), y, "group", _HINTS, title, paper=paper)
+
+    figure = partialmethod(plot, paper=True)
 
     def to_dict(self) -> dict[str, Any]:
         """The result as JSON holds it.
