@@ -17,11 +17,11 @@ from statesize.errors import FileError, InputError
 from statesize.lab.mixers import LanguageModel, ModelConfig
 from statesize.profiling import profile
 from statesize.report import check_report_path, write_report
+from statesize.report import head_map as extent
 from statesize.report import page as html
-from statesize.report import page_data as extent
 from statesize.report.document import resource
-from statesize.report.page import SCRIPTS, render
-from statesize.report.page_data import choose_extent
+from statesize.report.head_map import HeadMap, choose_extent
+from statesize.report.page import render
 
 
 class Page(HTMLParser):
@@ -85,12 +85,12 @@ def test_nothing_is_loaded(page):
 def test_names_and_tokens_stay_text(page, hostile_profile):
     # The name is a tag that would run a script; all that is left of it is text.
     assert hostile_profile.model in "".join(page.text)
-    assert [tag for tag, _ in page.tags].count("script") == 2 + len(SCRIPTS)
+    assert [tag for tag, _ in page.tags].count("script") == 5 + len(HeadMap.scripts)
     assert "img" not in {tag for tag, _ in page.tags}
 
 
 def test_data_is_the_profile(page, hostile_profile):
-    data = json.loads(page.scripts[0][1])
+    data = json.loads(page.scripts[0][1])["chart-0"]
     (text,) = data["texts"].values()
     assert text[0]["tokens"] == hostile_profile.tokens["tokens"].values[0].tolist()
     assert text[0]["special"] == [8]
@@ -108,6 +108,7 @@ def test_table_has_every_layer_and_definition(page, hostile_profile):
     text = " ".join(page.text)
     for layer in hostile_profile.mixers:
         assert layer in text
+    # In the table, and with what it says.
     for heading in ("TSS", "Average ESS, entropy", "Total ESS, relative tolerance", "Norm", "Utilisation of state"):
         assert text.count(heading) >= 2
     assert "0.01 times" in text
@@ -149,7 +150,7 @@ def test_no_profile(tmp_path):
 
 
 def test_scripts_evaluate_nothing():
-    for name in (*SCRIPTS, "result.js"):
+    for name in ("draw.js", "result.js", "table.js", *HeadMap.scripts):
         code = resource(name)
         assert "innerHTML" not in code
         assert "eval(" not in code
@@ -199,8 +200,7 @@ def test_a_page_that_cannot_be_small_enough_has_the_fewest_positions(hostile_pro
 def test_many_channels_and_no_relative_tolerance():
     model = LanguageModel(ModelConfig("s6", vocabulary_size=8, width=66, heads=2, layers=1, key_size=1))
     page = extent_notes(render([profile(model, torch.arange(4)[None], relative_tolerances=())]))
-    assert "Single curves show at most 64 heads or channels of a layer." in page
-    assert "is drawn as 64 cells, each their mean." in page
+    assert "is drawn as 64 cells, each their mean, and as so many single curves." in page
     # Columns of which nothing is known are left out, with what is said of them.
     assert 'data-name="average_entropy"' in page
     assert 'data-name="average_relative_count"' not in page

@@ -123,6 +123,16 @@ class Redundancy:
             f"before or after the cut {self.dimension[index]:,}. Take a longer text."
         )
 
+    def middle_text(self) -> str:
+        """What layers and network need at the middle cut, in words."""
+        middle = len(self.positions) // 2
+        low, high = self.interval[middle]
+        sums = (
+            f"{self.model}, cut at {self.positions[middle]}: the layers need {self.needed[middle]:,.0f} numbers in "
+            f"sum, the network {self.whole[middle]:,.0f} ({low:,.0f} to {high:,.0f})."
+        )
+        return f"{sums} {self.reason(middle) or f'The redundancy is {self.values[middle]:.2f}.'}"
+
     def plot(self, position: int | None = None, *, paper: bool = False) -> alt.LayerChart:
         """Numbers stored and needed, layer by layer, of all layers and of the network, at a cut.
 
