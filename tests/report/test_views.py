@@ -39,6 +39,7 @@ def test_chart_and_text_point_at_one_position(visit, ladder_profile):
     page.mouse.move(area["x"] + area["width"] * 10 / 39, area["y"] + 40)
     said = page.locator("#said")
     expect(said).to_contain_text("Position 10: ")
+    assert page.locator("#line").bounding_box()["x"] == pytest.approx(area["x"] + area["width"] * 10 / 39, abs=1.5)
     ess = ladder_profile.mixer(layer)["entropy"].values[0, :, 10].mean()
     assert float(said.inner_text().split()[3]) == pytest.approx(ess, rel=1e-3)
     assert "of at most 2, before “" in said.inner_text()

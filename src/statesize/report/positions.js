@@ -74,10 +74,13 @@ const positions = (() => {
       gaps ? "; tokens that were not measured have the shade of the last one before" : "");
   };
 
+  // The room left of the chart's axes.
+  const beside = () => view.origin()[0] + view.padding().left;
+
   // A line in the chart, the token in the text, and the numbers below, all of one position.
   const point = (row) => {
     cursor = row;
-    byId("line").style.left = `${view.origin()[0] + view.scale("x")(row.position)}px`;
+    byId("line").style.left = `${beside() + view.scale("x")(row.position)}px`;
     byId("line").hidden = false;
     const box = byId("text");
     const before = box.querySelector("mark");
@@ -104,7 +107,7 @@ const positions = (() => {
     return pointer === last;
   };
 
-  const underPointer = ({ clientX }) => nearest(view.scale("x").invert(clientX - byId("positions").getBoundingClientRect().left - view.origin()[0]));
+  const underPointer = ({ clientX }) => nearest(view.scale("x").invert(clientX - byId("positions").getBoundingClientRect().left - beside()));
 
   const step = (event) => {
     if (event.key === "Enter" && cursor) pick(cursor.position);
