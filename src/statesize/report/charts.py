@@ -238,7 +238,8 @@ def along(profiles: Sequence[Profiled]) -> alt.LayerChart:
         at = np.flatnonzero(np.isfinite(ess))
         at = at[evenly_spread(len(at), _ALONG)]
         found = table(position=node["position"].values[at], ess=ess[at], ceiling=node["ceiling"].values[0, at])
-        rows += [{"of": f"{model_title(profile)}, {name}", **row} for row in found]
+        of = f"{model_title(profile)}, layer {short_names(profile.mixers)[name]}"
+        rows += [{"of": of, **row} for row in found]
     names = list(dict.fromkeys(row["of"] for row in rows))
     scale = alt.Scale(domain=names, range=[PALETTE[index % len(PALETTE)] for index in range(len(names))])
     axis = alt.Axis(tickCount=8, labelFlush=True)

@@ -22,7 +22,7 @@
   const drawOne = ({ id, clientWidth }) => {
     const { data, hconcat, vconcat, ...rest } = structuredClone(charts[id]);
     const spec = narrow() && (hconcat || vconcat) ? { ...rest, vconcat: stacked({ data, hconcat, vconcat }) } : charts[id];
-    const legend = { orient: "top", columns: narrow() ? 2 : 4 };
+    const legend = { orient: "top", columns: narrow() ? 1 : 4 };
     return drawing.draw(id, { ...fitted(spec, clientWidth), config: { ...charts[id].config, legend } });
   };
 
