@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import partialmethod
 from typing import Any, Self
 
 import altair as alt
 
+from statesize.io.json_values import json_values
 from statesize.io.text import facts_table
 from statesize.measurement import vega
 from statesize.measurement.chart import index_of, json_number
@@ -172,16 +173,7 @@ class Redundancy:
         Returns:
             A mapping of names to numbers, text and lists.
         """
-
-        def known(values: Sequence[float]) -> list[float | None]:
-            return [None if math.isnan(value) else value for value in values]
-
-        mixers = [
-            asdict(mixer) | {"state_bytes": known([mixer.state_bytes])[0], "stored": known(mixer.stored)}
-            for mixer in self.mixers
-        ]
-        sums = {"values": known(self.values), "stored": known(self.stored), "needed": list(self.needed)}
-        return asdict(self) | {"mixers": mixers} | sums
+        return json_values(vars(self) | {name: getattr(self, name) for name in ("values", "stored", "needed")})
 
     @classmethod
     def from_dict(cls, document: Mapping[str, Any]) -> Self:

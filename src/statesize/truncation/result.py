@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from statesize.io.json_values import json_values
 from statesize.io.text import facts_table
-from statesize.measurement.statistics import Interval, finite, mean_interval, student_t
+from statesize.measurement.statistics import Interval, mean_interval, student_t
 
 LEAST_DOCUMENTS = 5
 """Documents below which no interval is stated."""
@@ -146,23 +147,10 @@ class TruncationResult:
         Returns:
             Means and intervals, and each document's own numbers.
         """
-        return {
-            "model": self.model,
-            "documents": self.count,
-            "mixers": self.mixers,
-            "entropy": self.entropy.value,
-            "ceiling": self.ceiling,
-            "worth": _json(self.worth),
-            "sufficient": self.sufficient,
-            "rows": [
-                {"rule": row.rule, "scale": row.scale, "kept": row.kept}
-                | {name: _json(getattr(row, name)) for name in ("excess", "share", "divergence")}
-                for row in self.rows
-            ],
-            "whole": [{"name": name, "reason": reason} for name, reason in self.whole.items()],
-            "run_difference": finite(self.run_difference),
-            "measured": [asdict(one) for one in self.documents],
-        }
+        means = {name: getattr(self, name) for name in ("model", "mixers", "ceiling", "worth", "sufficient", "rows")}
+        whole = [{"name": name, "reason": reason} for name, reason in self.whole.items()]
+        counted = {"documents": self.count, "entropy": self.entropy.value, "whole": whole}
+        return json_values(means | counted | {"run_difference": self.run_difference, "measured": self.documents})
 
     def _repr_html_(self) -> str:
         facts: dict[str, object] = {"documents": self.count, "context's worth (nats)": f"{self.worth}"}
@@ -202,7 +190,3 @@ class TruncationResult:
         rest = excess - share * self._by_document(lambda one: one.runs[0].loss - one.loss)
         half = float(rest.std(ddof=1)) / math.sqrt(len(rest)) / worth * student_t(len(rest) - 1)
         return Interval(share, share - half, share + half)
-
-
-def _json(interval: Interval) -> dict[str, object]:
-    return {"mean": finite(interval.value), "interval": interval.ends}
