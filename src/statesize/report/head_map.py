@@ -306,6 +306,6 @@ def _model(profile: Profiled, metrics: Sequence[str], extent: Extent) -> dict[st
         "name": model_title(profile),
         "text": _text_key(profile),
         "extremes": {metric: extreme_heads(profile, metric) for metric in metrics},
-        "telling": {metric: telling_layer(profile, metric) for metric in metrics},
+        "telling": telling_layer(profile),
         "layers": [layer_data(profile.mixer(name), name, names[name], metrics, extent) for name in profile.mixers],
     }

@@ -76,7 +76,7 @@
   fill(byId("metric"), Object.entries(metrics));
   fill(byId("measure"), map.measures);
   refill();
-  choice.layer.value = model().telling[metric()];
+  choice.layer.value = model().telling;
   refill();
   byId("at").value = Math.floor(text().tokens.length / 2);
   for (const select of Object.values(choice)) {

@@ -263,12 +263,12 @@ def sink_notes(profiles: Sequence[Profiled]) -> list[str]:
     return [f"{title}: {note}" if len(profiles) > 1 else note for title, note in notes if note]
 
 
-def telling_layer(profile: Profiled, metric: str = "entropy") -> int:
+def telling_layer(profile: Profiled) -> int:
     """The layer whose ESS changes most along the first text, relative to its mean, where its own size limits it."""
     changes: list[float] = []
     for name in profile.mixers:
         node = profile.mixer(name)
-        curve = ess_values(node, metric)[0].mean(0)
+        curve = ess_values(node, "entropy")[0].mean(0)
         inside = curve[binding(node)[0] & np.isfinite(curve)]
         changes.append(float(inside.std() / inside.mean()) if inside.size and inside.mean() > 0 else 0.0)
     return int(np.argmax(changes)) if changes else 0
