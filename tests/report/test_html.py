@@ -21,7 +21,6 @@ from statesize.report import head_map as extent
 from statesize.report import page as html
 from statesize.report.document import resource
 from statesize.report.head_map import HeadMap, choose_extent
-from statesize.report.page import render
 
 
 class Page(HTMLParser):
@@ -51,7 +50,7 @@ class Page(HTMLParser):
 
 @pytest.fixture(scope="module")
 def text(hostile_profile):
-    return render([hostile_profile])
+    return html.page([hostile_profile]).render()
 
 
 @pytest.fixture(scope="module")
@@ -123,7 +122,7 @@ def test_placeholders_are_filled(text):
 
 
 def test_same_profiles_same_bytes(text, hostile_profile):
-    assert render([hostile_profile]) == text
+    assert html.page([hostile_profile]).render() == text
 
 
 def test_file_is_replaced_whole(hostile_profile, tmp_path):
@@ -179,9 +178,9 @@ def test_what_is_not_drawn_is_said(heads, said, monkeypatch):
     model = LanguageModel(ModelConfig("la", vocabulary_size=8, width=8, heads=2, layers=1, key_size=2))
     three = profile(model, torch.arange(30).reshape(3, 10) % 8)
     monkeypatch.setattr(extent, "HEAD_POINTS", heads)
-    assert f"The charts {said} 3 sequences; the table covers all." in extent_notes(render([three]))
+    assert f"The charts {said} 3 sequences; the table covers all." in extent_notes(html.page([three]).render())
     monkeypatch.setattr(extent, "MEAN_POINTS", 4)
-    assert "One position in 3 is drawn." in extent_notes(render([three]))
+    assert "One position in 3 is drawn." in extent_notes(html.page([three]).render())
 
 
 def test_a_page_that_cannot_be_small_enough_has_the_fewest_positions(hostile_profile, monkeypatch):
@@ -191,15 +190,15 @@ def test_a_page_that_cannot_be_small_enough_has_the_fewest_positions(hostile_pro
         shares.append(share)
         return choose_extent(profiles, share)
 
-    monkeypatch.setattr(html, "MOST_BYTES", 1)
-    monkeypatch.setattr(html, "choose_extent", chosen)
-    assert render([hostile_profile]).endswith("</html>\n")
+    monkeypatch.setattr(extent, "MOST_BYTES", 1)
+    monkeypatch.setattr(extent, "choose_extent", chosen)
+    assert html.page([hostile_profile]).render().endswith("</html>\n")
     assert shares == [1.0, 0.5, 0.25, 0.1]
 
 
 def test_many_channels_and_no_relative_tolerance():
     model = LanguageModel(ModelConfig("s6", vocabulary_size=8, width=66, heads=2, layers=1, key_size=1))
-    page = extent_notes(render([profile(model, torch.arange(4)[None], relative_tolerances=())]))
+    page = extent_notes(html.page([profile(model, torch.arange(4)[None], relative_tolerances=())]).render())
     assert "is drawn as 64 cells, each their mean, and as so many single curves." in page
     # Columns of which nothing is known are left out, with what is said of them.
     assert 'data-name="average_entropy"' in page

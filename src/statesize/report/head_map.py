@@ -7,6 +7,7 @@ import math
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from html import escape
 from typing import Any, ClassVar, TypedDict
 
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 
 from statesize.measurement.chart import Metric, evenly_spread, json_number
 from statesize.report.charts import FEWEST, page_charts, show_token, tolerance_counts
-from statesize.report.document import filled
+from statesize.report.document import embedded_json, filled
 from statesize.report.words import model_title, short_names, telling_layer
 from statesize.results.checked import DTYPES
 from statesize.results.fields import Array
@@ -59,6 +60,9 @@ def packed(values: NDArray[np.float32 | np.float64]) -> Packed:
 HEAD_POINTS = 80_000
 MEAN_POINTS = 30_000
 LADDER_POINTS = 1_000_000
+MOST_BYTES = 700_000
+"""Largest size of the map's data; a page without any takes 1 MB."""
+_SHARES = (1.0, 0.5, 0.25, 0.1)
 EXTREMES = 5
 """Heads that a page names as those with most, and with least ESS."""
 PAGE_HEADS = 64
@@ -264,7 +268,7 @@ class HeadMap:
     title: str = "Head by head"
     scripts: ClassVar[tuple[str, ...]] = ("packing.js", "positions.js", "map.js", "ladder.js", "page.js")
 
-    @property
+    @cached_property
     def data(self) -> dict[str, Any]:
         """Everything that the scripts draw, as JSON values; profiles of the same tokens share one text."""
         texts: dict[str, Any] = {}
@@ -276,6 +280,12 @@ class HeadMap:
     def html(self, key: str) -> str:
         """Where they draw it."""
         return filled("head_map.html", {"key": key, "extent": escape(extent_note(self.profiles, self.extent))})
+
+
+def fitting_map(profiles: Sequence[Profiled], metrics: Mapping[Metric, str]) -> HeadMap:
+    """The map with as many positions as MOST_BYTES have room for."""
+    *larger, smallest = (HeadMap(profiles, metrics, choose_extent(profiles, share)) for share in _SHARES)
+    return next((one for one in larger if len(embedded_json(one.data).encode()) <= MOST_BYTES), smallest)
 
 
 def clipped(token: str) -> str:

@@ -7,13 +7,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from statesize.errors import InputError
-from statesize.io.files import replace_file
 from statesize.measurement import vega
 from statesize.measurement.chart import METRICS
 from statesize.report.charts import along, layers
 from statesize.report.comparison import compare
-from statesize.report.document import check_report_path
-from statesize.report.head_map import HeadMap, choose_extent
+from statesize.report.head_map import fitting_map
 from statesize.report.redundancy import Redundancy
 from statesize.report.result_page import PageChart, PageFigure, ResultPage, told_apart
 from statesize.report.tables import (
@@ -27,9 +25,6 @@ from statesize.report.tables import (
 from statesize.report.words import by_reason, headline, metric_titles, model_line, model_title, model_titles, sink_notes
 from statesize.results.summary import Profiled
 
-MOST_BYTES = 1_700_000
-"""Largest size of a page, unless its table alone takes more."""
-_SHARES = (1.0, 0.5, 0.25, 0.1)
 _BARS = (
     "A bar is a layer’s average ESS, numbers per channel over all cuts, texts and heads. The pointer and the table of "
     "all layers also tell what it could have been at the same cuts, and its utilisation: ESS as a share of that, over "
@@ -67,35 +62,17 @@ def write_report(
     """
     if not profiles:
         raise InputError("profiles must hold at least one, got none.")
-    path = Path(path)
-    check_report_path(path)
-    replace_file(path, render(profiles, recall, networks).encode())
-    return path
-
-
-def render(
-    profiles: Sequence[Profiled], recall: Mapping[str, float] | None = None, networks: Sequence[Redundancy] = ()
-) -> str:
-    """The page as text, with fewer positions where it would not be within MOST_BYTES."""
-    text = ""
-    for share in _SHARES:
-        text = page(profiles, share, recall, networks).render()
-        if len(text.encode()) <= MOST_BYTES:
-            break
-    return text
+    return page(profiles, recall, networks).write(Path(path))
 
 
 def page(
-    profiles: Sequence[Profiled],
-    share: float = 1.0,
-    recall: Mapping[str, float] | None = None,
-    networks: Sequence[Redundancy] = (),
+    profiles: Sequence[Profiled], recall: Mapping[str, float] | None = None, networks: Sequence[Redundancy] = ()
 ) -> ResultPage:
-    """The page of profiles, whose map holds a share of the usual points."""
+    """The page of profiles."""
     metrics, several = metric_titles(profiles), len(profiles) > 1
     said = {metric: headline(profiles, metric) for metric in metrics}
     same_text = [one for one in profiles if one.attributes["tokens_sha256"] == profiles[0].attributes["tokens_sha256"]]
-    charts: list[PageFigure] = [HeadMap(profiles, metrics, choose_extent(profiles, share))]
+    charts: list[PageFigure] = [fitting_map(profiles, metrics)]
     if len(same_text) > 1:
         others = [model_title(one) for one in profiles if one not in same_text]
         about = "The mean over the heads of the layer whose ESS changes most; the dotted line is what it could carry."
@@ -125,8 +102,7 @@ def page(
         table, shared = told_apart(rows, "How each model was measured")
         tables.append(table)
     notes = {
-        "How to read this": explained,
-        "Attention sinks": sink_notes(profiles),
+        "How to read this": [*explained, *sink_notes(profiles)],
         "Not measured": _named(profiles, [by_reason(one.attributes["skipped"]) for one in profiles]),
         "Notes": _named(profiles, [one.notes for one in profiles]),
     }
