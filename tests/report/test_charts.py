@@ -30,7 +30,7 @@ def test_models_along_a_text_have_the_layer_that_tells_most(hostile_profile):
     curve = node["entropy"].values[0].mean(0)
     known = np.flatnonzero(np.isfinite(curve))
     short = short_names(hostile_profile.mixers)[layer]
-    assert {row["of"] for row in rows} == {f"{hostile_profile.model}, layer {short}"}
+    assert {row["of"] for row in rows} == {f"{hostile_profile.model} ({place}), layer {short}" for place in (1, 2)}
     assert [row["position"] for row in rows] == 2 * node["position"].values[known].tolist()
     assert [row["ess"] for row in rows] == pytest.approx(2 * curve[known].tolist())
     assert [row["ceiling"] for row in rows] == 2 * node["ceiling"].values[0, known].tolist()

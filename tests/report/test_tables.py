@@ -56,6 +56,13 @@ def test_one_profile_has_nothing_beside_it(profiles):
     assert "Side by side" not in [table.title for table in page(profiles[:1]).tables]
 
 
+def test_models_of_other_tokens_are_not_in_the_chart_along_one_text(profiles):
+    one, other = profiles
+    (chart,) = (chart for chart in page([one, one, other]).charts if chart.title == "Models along one text")
+    assert chart.caption.endswith("because the tokens are others: <b>other</b>.")
+    assert "Models along one text" not in [chart.title for chart in page(profiles).charts]
+
+
 def test_in_a_browser(browser, profiles, tmp_path):
     path = write_report(profiles, tmp_path / "page.html", {"<b>other</b>": 2.0})
     visit = Visit(browser, path, 360, "dark")

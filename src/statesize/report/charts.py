@@ -30,7 +30,7 @@ from statesize.measurement.chart import (
     tolerance_tables,
 )
 from statesize.measurement.statistics import between
-from statesize.report.words import kind_title, model_title, short_names, telling_layer
+from statesize.report.words import kind_title, model_title, model_titles, short_names, telling_layer
 from statesize.results.fields import told
 from statesize.results.summary import (
     Profiled,
@@ -231,14 +231,14 @@ def show_token(token: str) -> str:
 def along(profiles: Sequence[Profiled]) -> alt.LayerChart:
     """ESS of one layer of each model along the first text, the one that changes most, below what it could carry."""
     rows: list[Row] = []
-    for profile in profiles:
+    for title, profile in zip(model_titles(profiles), profiles, strict=True):
         name = profile.mixers[telling_layer(profile)]
         node = profile.mixer(name)
         ess = ess_values(node, "entropy")[0].mean(0)
         at = np.flatnonzero(np.isfinite(ess))
         at = at[evenly_spread(len(at), _ALONG)]
         found = table(position=node["position"].values[at], ess=ess[at], ceiling=node["ceiling"].values[0, at])
-        of = f"{model_title(profile)}, layer {short_names(profile.mixers)[name]}"
+        of = f"{title}, layer {short_names(profile.mixers)[name]}"
         rows += [{"of": of, **row} for row in found]
     names = list(dict.fromkeys(row["of"] for row in rows))
     scale = alt.Scale(domain=names, range=[PALETTE[index % len(PALETTE)] for index in range(len(names))])

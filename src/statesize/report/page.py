@@ -69,25 +69,8 @@ def page(
     profiles: Sequence[Profiled], recall: Mapping[str, float] | None = None, networks: Sequence[Redundancy] = ()
 ) -> ResultPage:
     """The page of profiles."""
-    metrics, several = metric_titles(profiles), len(profiles) > 1
-    said = {metric: headline(profiles, metric) for metric in metrics}
-    same_text = [one for one in profiles if one.attributes["tokens_sha256"] == profiles[0].attributes["tokens_sha256"]]
-    charts: list[PageFigure] = [fitting_map(profiles, metrics)]
-    if len(same_text) > 1:
-        others = [model_title(one) for one in profiles if one not in same_text]
-        about = "The mean over the heads of the layer whose ESS changes most; the dotted line is what it could carry."
-        left = f" Not in this chart, because the tokens are others: {', '.join(others)}." if others else ""
-        charts.append(PageChart("Models along one text", vega.page_chart(along(same_text)), about + left))
-    for metric, title in metrics.items():
-        # That of the entropy stands above all.
-        sentence = [] if metric == "entropy" else [said[metric].sentence]
-        lines = [f"{title}.", *sentence, *(model_line(one, metric) for one in profiles)]
-        bars = vega.page_chart(layers(profiles, metric))
-        charts.append(PageChart(f"Each layer: {METRICS[metric]}", bars, " ".join(lines)))
-    for one in networks:
-        title = f"What must the whole network remember: {one.model}"
-        charts.append(PageChart(title, vega.page_chart(one.plot()), one.middle_text()))
-    explained, tables = [said["entropy"].detail, _BARS, *([_REPEATED] if networks else [])], [layer_table(profiles)]
+    said, several = headline(profiles), len(profiles) > 1
+    explained, tables = [said.detail, _BARS, *([_REPEATED] if networks else [])], [layer_table(profiles)]
     if several:
         comparison = compare(profiles, recall, networks)
         tables.append(comparison_table(profiles, comparison))
@@ -107,7 +90,29 @@ def page(
         "Notes": _named(profiles, [one.notes for one in profiles]),
     }
     title = f"Effective state-size of {', '.join(dict.fromkeys(map(model_title, profiles)))}"
-    return ResultPage(title, said["entropy"].sentence, charts, tables, notes, shared | facts)
+    return ResultPage(title, said.sentence, _figures(profiles, networks), tables, notes, shared | facts)
+
+
+def _figures(profiles: Sequence[Profiled], networks: Sequence[Redundancy]) -> list[PageFigure]:
+    metrics = metric_titles(profiles)
+    figures: list[PageFigure] = [fitting_map(profiles, metrics)]
+    texts = [str(one.attributes["tokens_sha256"]) for one in profiles]
+    same = [one for one, text in zip(profiles, texts, strict=True) if text == texts[0]]
+    if len(same) > 1:
+        others = [model_title(one) for one, text in zip(profiles, texts, strict=True) if text != texts[0]]
+        about = "The mean over the heads of the layer whose ESS changes most; the dotted line is what it could carry."
+        left = f" Not in this chart, because the tokens are others: {', '.join(others)}." if others else ""
+        figures.append(PageChart("Models along one text", vega.page_chart(along(same)), about + left))
+    for metric, title in metrics.items():
+        # That of the entropy stands above all.
+        sentence = [] if metric == "entropy" else [headline(profiles, metric).sentence]
+        lines = [f"{title}.", *sentence, *(model_line(one, metric) for one in profiles)]
+        bars = vega.page_chart(layers(profiles, metric))
+        figures.append(PageChart(f"Each layer: {METRICS[metric]}", bars, " ".join(lines)))
+    for one in networks:
+        title = f"What must the whole network remember: {one.model}"
+        figures.append(PageChart(title, vega.page_chart(one.plot()), one.middle_text()))
+    return figures
 
 
 def _named(profiles: Sequence[Profiled], texts: Sequence[Mapping[str, str]]) -> list[str]:
