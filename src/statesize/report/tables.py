@@ -29,6 +29,7 @@ from statesize.results.fields import (
 )
 from statesize.results.summary import Profiled, group_rows, largest_known, sample_of, unit_dim
 
+_LAYERS, _MODELS = "All layers", "Side by side"
 # The command line has these two; a page has them in words below.
 _SHOWN = [name for name in COLUMNS if name in HEADINGS and name not in {"measured", "faithfulness"}]
 
@@ -41,7 +42,7 @@ def layer_table(profiles: Sequence[Profiled]) -> PageTable:
         for row in profile.summary_rows()
     ]
     headings = _telling({name: HEADINGS[name] for name in _SHOWN}, rows, alone=len(profiles) == 1)
-    return _table("All layers", headings, rows)
+    return _table(_LAYERS, headings, rows)
 
 
 def comparison_table(profiles: Sequence[Profiled], comparison: Comparison) -> PageTable:
@@ -52,7 +53,7 @@ def comparison_table(profiles: Sequence[Profiled], comparison: Comparison) -> Pa
     ]
     named = {name: FIGURE_HEADINGS[name] for name in ("model", *FIGURES) if name not in STUDIED}
     about = "Each row is a model: what its layers could carry together, and what they carry on this text."
-    return _table("Side by side", _telling(named, rows), rows, about)
+    return _table(_MODELS, _telling(named, rows), rows, about)
 
 
 _SAME_IN_ALL = {
@@ -116,17 +117,16 @@ def engine_table(profiles: Sequence[Profiled]) -> PageTable:
 
 def column_facts(tables: Sequence[PageTable], tolerances: Sequence[float]) -> dict[str, str]:
     """What the columns of numbers are, by their headings."""
-    words = {"All layers": (COLUMNS, ""), "Side by side": (FIGURES, ", of a model")}
+    words = {_LAYERS: (COLUMNS, ""), _MODELS: (FIGURES, ", of a model")}
     facts: dict[str, str] = {}
     for table in tables:
         columns, of = words.get(table.title, (GROUP_COLUMNS, ", of a cache"))
         shown = cast("Mapping[str, str]", table.headings)
-        facts |= {f"{shown[name]}{of}": columns[name] for name in shown if HEADINGS.get(name, _NUMBER).form != "text"}
+        facts |= {
+            f"{shown[name]}{of}": columns[name] for name in shown if (HEADINGS | GROUP_HEADINGS)[name].form != "text"
+        }
     ratio = f"{tolerances[0]:g} times" if tolerances else "ρ times"
     return {name: text.replace("ρ times", ratio) for name, text in facts.items()}
-
-
-_NUMBER = Heading("", "")
 
 
 def _telling(
