@@ -67,7 +67,7 @@ def test_json_and_page(saved, capsys):
     assert len(document["notes"]) == 1
     assert "Report: page.html" in captured.err
     page = (saved / "page.html").read_text(encoding="utf-8")
-    assert 'id="comparison"' in page
+    assert ">Side by side</h2>" in page
     assert "Recall perplexity" in page
 
 

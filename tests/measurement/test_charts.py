@@ -13,7 +13,7 @@ import vl_convert
 import statesize
 from statesize.errors import InputError
 from statesize.lab.mixers import LanguageModel, ModelConfig
-from statesize.measurement.chart import MOST_HEADS, evenly_spread, lines
+from statesize.measurement.chart import CHART_HEADS, evenly_spread, lines
 from statesize.measurement.vega import PAPER
 from statesize.spectra.choice import ENGINES
 from statesize.spectra.engine import EngineName
@@ -135,7 +135,7 @@ def test_what_is_not_there_is_refused(measurement, profile):
 def test_many_heads_are_thinned():
     heads = np.random.default_rng(0).random((500, 3))
     rows = lines([f"channel {head}" for head in range(500)], x=[1, 2, 3], y=heads)
-    assert len(rows) == 3 * MOST_HEADS
+    assert len(rows) == 3 * CHART_HEADS
     assert rows[-1] == {"head": "channel 499", "x": 3, "y": heads[499, 2]}
     assert lines(["head 0"], x=[1, 2], y=heads[:1, :2]) == []
     assert (evenly_spread(1), evenly_spread(500)[0], evenly_spread(500)[-1]) == ([0], 0, 499)

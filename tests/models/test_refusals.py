@@ -63,7 +63,7 @@ def test_one_that_is_refused_everywhere_is_skipped(model, capsys, tmp_path):
     assert [part["name"] for part in document["skipped"]] == ["layers.1"]
     assert plan(model, [ODD]).skipped.keys() == {"layers.1"}
     page = found.to_html(tmp_path / "page.html").read_text(encoding="utf-8")
-    assert "Not measured in Model:" in page
+    assert "Not measured</h2><ul><li>layers.1: Mixer layers.1 must be causal" in page
 
 
 def test_one_that_is_refused_in_some_sequences_says_in_how_many(model):

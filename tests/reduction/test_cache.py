@@ -343,9 +343,9 @@ def test_page(tmp_path):
     with chromium() as browser:
         visit = Visit(browser, path)
         for mark, count in (("symbol", 3), ("rect", 2 * 4)):
-            drawn = visit.page.locator(f"#charts .mark-{mark}.role-mark > path")
+            drawn = visit.page.locator(f".chart .mark-{mark}.role-mark > path")
             assert drawn.count() == count, mark
-        assert visit.page.locator("#charts .mark-line path[d]").count() == 3 + 2
+        assert visit.page.locator(".chart .mark-line path[d]").count() == 3 + 2
         assert visit.page.locator("tbody tr").count() == 1 + 3 + 2
         assert visit.page.locator(".lead").inner_text() == headline(result)
         assert visit.requests == [path.as_uri()]

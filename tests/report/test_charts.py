@@ -2,27 +2,38 @@
 
 import json
 
+import numpy as np
 import pytest
 import vl_convert
 
 from statesize.measurement.chart import json_number
-from statesize.report.charts import page_charts, show_token
-from statesize.report.words import short_names
-
-METRICS = ("entropy", "relative_count")
+from statesize.report.charts import along, layers, page_charts, show_token
+from statesize.report.words import short_names, telling_layer
 
 
 def test_charts_compile_without_warnings(hostile_profile):
     for chart in (hostile_profile.plot.layers(), hostile_profile.plot.positions()):
         assert vl_convert.vegalite_to_vega(chart.to_dict())["marks"]
-    charts = page_charts([hostile_profile], METRICS)
-    for chart in (*charts.pop("layers").values(), *charts.values()):
+    for chart in page_charts().values():
         assert vl_convert.vegalite_to_vega(chart)["marks"]
 
 
 def test_specification_is_the_same_each_time(hostile_profile):
-    one, other = (page_charts([hostile_profile], METRICS) for _ in range(2))
-    assert json.dumps(one) == json.dumps(other)
+    for chart in (page_charts, lambda: layers([hostile_profile]).to_dict(), lambda: along([hostile_profile]).to_dict()):
+        assert json.dumps(chart()) == json.dumps(chart())
+
+
+def test_models_along_a_text_have_the_layer_that_tells_most(hostile_profile):
+    rows = along([hostile_profile, hostile_profile]).to_dict()["data"]["values"]
+    layer = hostile_profile.mixers[telling_layer(hostile_profile)]
+    node = hostile_profile.mixer(layer)
+    curve = node["entropy"].values[0].mean(0)
+    known = np.flatnonzero(np.isfinite(curve))
+    short = short_names(hostile_profile.mixers)[layer]
+    assert {row["of"] for row in rows} == {f"{hostile_profile.model} ({place}), layer {short}" for place in (1, 2)}
+    assert [row["position"] for row in rows] == 2 * node["position"].values[known].tolist()
+    assert [row["ess"] for row in rows] == pytest.approx(2 * curve[known].tolist())
+    assert [row["ceiling"] for row in rows] == 2 * node["ceiling"].values[0, known].tolist()
 
 
 def test_rows_tile_the_axis_for_the_pointer(hostile_profile):

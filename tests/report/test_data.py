@@ -7,12 +7,12 @@ from report.unpacking import unpacked
 
 from statesize.lab.mixers import LanguageModel, ModelConfig
 from statesize.profiling import Profile, profile
-from statesize.report import page_data as extent
+from statesize.report import head_map as extent
 from statesize.report import write_report
-from statesize.report.page_data import MOST_HEADS, Extent, choose_extent, clipped, page_data, shown_heads
+from statesize.report.head_map import PAGE_HEADS, Extent, HeadMap, choose_extent, clipped, shown_heads
 from statesize.report.words import metric_titles
 
-METRICS = ("entropy", "relative_count")
+METRICS = {"entropy": "Entropy-ESS", "relative_count": "Counts"}
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def test_extent_fits_its_budget(three, monkeypatch, heads, means, expected):
 
 
 def test_page_keeps_to_the_extent(three):
-    page = page_data([three], METRICS, Extent(2, stride=3, head_stride=2, ladder_positions=4))
+    page = HeadMap([three], METRICS, Extent(2, stride=3, head_stride=2, ladder_positions=4)).data
     layer = page["models"][0]["layers"][0]
     assert layer["positions"] == [0, 3, 6, 9]
     mixer = three.mixer(three.mixers[0])
@@ -58,7 +58,7 @@ def test_heads_that_are_drawn_are_spread(three):
     node = tree["layers.0.mixer"].to_dataset()
     wide = node.isel(head=[0, 1] * 40).assign_coords(head=np.arange(0, 800, 10))
     shown = shown_heads(wide)
-    assert len(shown) == MOST_HEADS
+    assert len(shown) == PAGE_HEADS
     assert (shown[0], shown[-1]) == (0, 79)
 
 
@@ -67,7 +67,7 @@ def test_long_tokens_are_clipped():
 
 
 def test_profiles_of_the_same_tokens_share_their_text(three):
-    page = page_data([three, three], METRICS, choose_extent([three]))
+    page = HeadMap([three, three], METRICS, choose_extent([three])).data
     assert len(page["texts"]) == 1
     assert len(page["models"]) == 2
 
@@ -107,4 +107,4 @@ def test_page_of_64_layers_stays_small(ladder_profile, tmp_path):
     assert path.stat().st_size < 1_700_000
     page = path.read_text(encoding="utf-8")
     assert "Single heads are drawn at one position in 14." in page
-    assert "The page holds 12 positions of a sequence" in page
+    assert "Singular values are held at 12 positions of a sequence" in page

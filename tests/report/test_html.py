@@ -17,11 +17,10 @@ from statesize.errors import FileError, InputError
 from statesize.lab.mixers import LanguageModel, ModelConfig
 from statesize.profiling import profile
 from statesize.report import check_report_path, write_report
+from statesize.report import head_map as extent
 from statesize.report import page as html
-from statesize.report import page_data as extent
 from statesize.report.document import resource
-from statesize.report.page import SCRIPTS, render
-from statesize.report.page_data import choose_extent
+from statesize.report.head_map import HeadMap, choose_extent
 
 
 class Page(HTMLParser):
@@ -51,7 +50,7 @@ class Page(HTMLParser):
 
 @pytest.fixture(scope="module")
 def text(hostile_profile):
-    return render([hostile_profile])
+    return html.page([hostile_profile]).render()
 
 
 @pytest.fixture(scope="module")
@@ -85,12 +84,12 @@ def test_nothing_is_loaded(page):
 def test_names_and_tokens_stay_text(page, hostile_profile):
     # The name is a tag that would run a script; all that is left of it is text.
     assert hostile_profile.model in "".join(page.text)
-    assert [tag for tag, _ in page.tags].count("script") == 2 + len(SCRIPTS)
+    assert [tag for tag, _ in page.tags].count("script") == 5 + len(HeadMap.scripts)
     assert "img" not in {tag for tag, _ in page.tags}
 
 
 def test_data_is_the_profile(page, hostile_profile):
-    data = json.loads(page.scripts[0][1])
+    data = json.loads(page.scripts[0][1])["chart-0"]
     (text,) = data["texts"].values()
     assert text[0]["tokens"] == hostile_profile.tokens["tokens"].values[0].tolist()
     assert text[0]["special"] == [8]
@@ -108,6 +107,7 @@ def test_table_has_every_layer_and_definition(page, hostile_profile):
     text = " ".join(page.text)
     for layer in hostile_profile.mixers:
         assert layer in text
+    # In the table, and with what it says.
     for heading in ("TSS", "Average ESS, entropy", "Total ESS, relative tolerance", "Norm", "Utilisation of state"):
         assert text.count(heading) >= 2
     assert "0.01 times" in text
@@ -122,7 +122,7 @@ def test_placeholders_are_filled(text):
 
 
 def test_same_profiles_same_bytes(text, hostile_profile):
-    assert render([hostile_profile]) == text
+    assert html.page([hostile_profile]).render() == text
 
 
 def test_file_is_replaced_whole(hostile_profile, tmp_path):
@@ -149,7 +149,7 @@ def test_no_profile(tmp_path):
 
 
 def test_scripts_evaluate_nothing():
-    for name in (*SCRIPTS, "result.js"):
+    for name in ("draw.js", "result.js", "table.js", *HeadMap.scripts):
         code = resource(name)
         assert "innerHTML" not in code
         assert "eval(" not in code
@@ -178,9 +178,9 @@ def test_what_is_not_drawn_is_said(heads, said, monkeypatch):
     model = LanguageModel(ModelConfig("la", vocabulary_size=8, width=8, heads=2, layers=1, key_size=2))
     three = profile(model, torch.arange(30).reshape(3, 10) % 8)
     monkeypatch.setattr(extent, "HEAD_POINTS", heads)
-    assert f"The charts {said} 3 sequences; the table covers all." in extent_notes(render([three]))
+    assert f"The charts {said} 3 sequences; the table covers all." in extent_notes(html.page([three]).render())
     monkeypatch.setattr(extent, "MEAN_POINTS", 4)
-    assert "One position in 3 is drawn." in extent_notes(render([three]))
+    assert "One position in 3 is drawn." in extent_notes(html.page([three]).render())
 
 
 def test_a_page_that_cannot_be_small_enough_has_the_fewest_positions(hostile_profile, monkeypatch):
@@ -190,17 +190,16 @@ def test_a_page_that_cannot_be_small_enough_has_the_fewest_positions(hostile_pro
         shares.append(share)
         return choose_extent(profiles, share)
 
-    monkeypatch.setattr(html, "MOST_BYTES", 1)
-    monkeypatch.setattr(html, "choose_extent", chosen)
-    assert render([hostile_profile]).endswith("</html>\n")
+    monkeypatch.setattr(extent, "MOST_BYTES", 1)
+    monkeypatch.setattr(extent, "choose_extent", chosen)
+    assert html.page([hostile_profile]).render().endswith("</html>\n")
     assert shares == [1.0, 0.5, 0.25, 0.1]
 
 
 def test_many_channels_and_no_relative_tolerance():
     model = LanguageModel(ModelConfig("s6", vocabulary_size=8, width=66, heads=2, layers=1, key_size=1))
-    page = extent_notes(render([profile(model, torch.arange(4)[None], relative_tolerances=())]))
-    assert "Single curves show at most 64 heads or channels of a layer." in page
-    assert "is drawn as 64 cells, each their mean." in page
+    page = extent_notes(html.page([profile(model, torch.arange(4)[None], relative_tolerances=())]).render())
+    assert "is drawn as 64 cells, each their mean, and as so many single curves." in page
     # Columns of which nothing is known are left out, with what is said of them.
     assert 'data-name="average_entropy"' in page
     assert 'data-name="average_relative_count"' not in page

@@ -5,7 +5,7 @@ import pytest
 from report.unpacking import unpacked
 
 from statesize.profiling import TOLERANCE_LADDER
-from statesize.report.page_data import layer_ladder
+from statesize.report.head_map import layer_ladder
 
 
 def test_counts_are_those_of_the_profile(ladder_profile):

@@ -13,8 +13,8 @@ from statesize.measurement.settings import Settings
 from statesize.profiling import TOLERANCE_LADDER, Profile, profile
 from statesize.report import write_report
 from statesize.report.document import resource
-from statesize.report.page_data import EXTREMES, MOST_HEADS, extreme_heads, layer_cells
-from statesize.report.tables import group_section
+from statesize.report.head_map import EXTREMES, PAGE_HEADS, extreme_heads, layer_cells
+from statesize.report.tables import group_tables
 from statesize.results.summary import ess_values, group_rows, unit_means
 
 LAYERS, HEADS, LENGTH = 30, 9, 12
@@ -160,7 +160,8 @@ def test_the_keyboard_reads_the_map(visit):
 
 def test_tokens_are_shaded_by_the_layer_chosen(visit, deep):
     page = visit.page
-    page.select_option("#picture-layer", label="model.layers.7.self_attn")
+    page.select_option("#layer", label="model.layers.7.self_attn")
+    page.select_option("#head", label="mean over all")
     curve = deep.mixer("model.layers.7.self_attn")["entropy"].values[0].mean(0)[:LENGTH]
     inside = curve[1:]
     expect(page.locator("#text-scale")).to_contain_text(f"deep, layer 7: {inside.min():.1f}{inside.max():.1f}")
@@ -174,8 +175,9 @@ def test_tokens_are_shaded_by_the_layer_chosen(visit, deep):
 def test_the_table_of_caches_shows_its_numbers(visit, deep):
     page = visit.page
     rows = group_rows(deep)
-    assert page.locator("#groups-0 tbody tr").count() == len(rows) == LAYERS
-    cells = page.locator("#groups-0 tbody tr").nth(3).locator("td")
+    table = page.locator("section[aria-labelledby=table-1-title]")
+    assert table.locator("tbody tr").count() == len(rows) == LAYERS
+    cells = table.locator("tbody tr").nth(3).locator("td")
     assert cells.count() == 4
     for cell, name in zip(
         cells.all(), ("joint_entropy", "alone_entropy", "joint_relative_count", "alone_relative_count"), strict=True
@@ -183,7 +185,7 @@ def test_the_table_of_caches_shows_its_numbers(visit, deep):
         assert float(cell.get_attribute("data-value")) == pytest.approx(rows[3][name], rel=1e-5)
         box = cell.bounding_box()
         assert box["x"] + box["width"] <= page.viewport_size["width"]
-    said = page.locator("section[aria-labelledby=groups-title]").inner_text()
+    said = table.inner_text()
     assert f"stored inputs 3, heads on each 3, numbers stored per channel {rows[0]['tss']}." in said
 
 
@@ -209,15 +211,14 @@ def test_all_models_are_in_the_map(browser, deep, small, tmp_path, width):
     assert page.locator("#map h3").all_inner_texts() == ["small", "deep"]
     maps = page.locator("#map .cells")
     assert [maps.nth(place).locator("button").count() for place in range(2)] == [2 * 4, LAYERS * HEADS]
-    lines = page.locator("header .lines").inner_text()
+    lines = page.locator("section[aria-labelledby=chart-1-title] figcaption").inner_text()
     assert "Small carries" in lines or "small carries" in lines
     assert "deep carries" in lines
-    # A cell of the second map brings its model into all that follows; what read other tokens is named.
+    # A cell of the second map brings its model into all that follows.
     maps.nth(1).locator("button").nth(HEADS + 2).click()
     expect(page.locator("#caption")).to_contain_text("deep, model.layers.1.self_attn, head 2")
-    expect(page.locator("#picture-left")).to_contain_text("small")
-    expect(page.locator("#text-scale")).to_contain_text("deep, layer 1:")
-    assert page.input_value("#picture-model") == "1"
+    expect(page.locator("#text-scale")).to_contain_text("deep, layer 1, head 2:")
+    assert page.input_value("#model") == "1"
     expect(page.locator('#map .cells button[aria-pressed="true"]')).to_have_count(1)
     page.set_viewport_size({"width": 1670 - width, "height": 900})
     expect(page.locator('#map .cells button[aria-pressed="true"]')).to_have_count(1)
@@ -262,8 +263,11 @@ def test_hundreds_of_channels_are_cells_of_neighbours(browser, tmp_path):
     model = LanguageModel(ModelConfig("s6", vocabulary_size=8, width=130, heads=2, layers=2, key_size=1))
     found = profile(model, torch.arange(6)[None], channels=100, name="wide")
     visit = Visit(browser, write_report([found], tmp_path / "page.html"), 390)
-    assert visit.page.locator("#map .cells button").count() == 2 * MOST_HEADS
-    assert "drawn as 64 cells, each their mean" in visit.page.locator("section[aria-labelledby=map-title]").inner_text()
+    assert visit.page.locator("#map .cells button").count() == 2 * PAGE_HEADS
+    assert (
+        "drawn as 64 cells, each their mean"
+        in visit.page.locator("section[aria-labelledby=chart-0-title]").inner_text()
+    )
     label = visit.page.locator("#map .cells button").first.get_attribute("aria-label")
     assert label.startswith("layer 0, mean of 2 channels, ")
     assert not visit.page.locator("#map .cells button span").first.is_visible()
@@ -286,7 +290,6 @@ def test_the_map_marks_what_counts_as_a_sink():
 
 
 def test_caches_of_several_models_are_named(deep, small):
-    section = group_section([small, deep])
-    assert "<h3>deep</h3>" in section
-    assert "small" not in section
-    assert group_section([small]) == ""
+    (table,) = group_tables([small, deep])
+    assert {row[0] for row in table.rows} == {"deep"}
+    assert group_tables([small]) == []

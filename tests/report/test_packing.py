@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from report.unpacking import unpacked
 
-from statesize.report.page_data import packed
+from statesize.report.head_map import packed
 
 
 def test_there_and_back():

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from statesize.profiling import Profile
-from statesize.report.tables import provenance
+from statesize.report.page import page
+from statesize.report.tables import engine_table, provenance
 
 
 @pytest.fixture(scope="module")
@@ -28,39 +29,43 @@ def altered(hostile_profile):
 
 
 def test_every_fact_of_the_profile(altered):
-    page = provenance(altered)
-    for name in ("weights_sha256", "tokens_sha256"):
-        assert altered.attributes[name] in page
+    facts = page([altered]).facts
+    assert facts["Weights, SHA-256"] == altered.attributes["weights_sha256"]
+    assert facts["Tokens, SHA-256"] == altered.attributes["tokens_sha256"]
     for name, version in altered.attributes["versions"].items():
-        assert f"{name} {version}" in page
-    for text in (
-        "<dd>3.0e-07</dd>",
-        "<dd>3</dd>",
-        "<dd>statesize profile gla --text &#x27;my notes.txt&#x27;</dd>",
-        '<td>chunked</td><td class="number">2 of 2 heads</td><td class="number">3.0e-07</td>',
-        "<td>Its T is not checked: it took &lt;none&gt;.</td>",
-        "<dt>Kernels</dt><dd>attention sdpa</dd>",
-        "positions all, stride all",
-        "<dt>Model</dt><dd>Hugging Face hub, revision main</dd>",
-    ):
-        assert text in page
+        assert f"{name} {version}" in facts["Versions"]
+    assert facts["Largest error of a singular value"] == "3.0e-07"
+    assert facts["Threads"] == "3"
+    assert facts["Command"] == "statesize profile gla --text 'my notes.txt'"
+    assert facts["Kernels"] == "attention sdpa"
+    assert "positions all, stride all" in facts["Settings"]
+    assert facts["Model"] == "Hugging Face hub, revision main"
+    layer = engine_table([altered]).rows[1]
+    assert layer[1:5] == ["chunked", "2 of 2 heads", "3.0e-07", "Its T is not checked: it took <none>."]
 
 
 def test_what_is_not_known_has_no_line(hostile_profile):
-    page = provenance(hostile_profile)
-    assert "not known" not in page
-    assert "<dt>Command</dt>" not in page
-    assert "<dt>Model</dt>" not in page
-    assert "<dt>Kernels</dt>" not in page
+    facts = page([hostile_profile]).facts
+    assert not {"Command", "Model", "Kernels"} & set(facts)
+    assert "not known" not in " ".join(provenance(hostile_profile).values())
 
 
 def test_counts_that_stay_open_are_counted(altered, hostile_profile):
-    assert "<dd>0 of " in provenance(hostile_profile)
-    assert "<dd>1 of " in provenance(altered)
+    for profile, count in ((hostile_profile, 0), (altered, 1)):
+        assert provenance(profile)["Counts that the error bounds leave open"].startswith(f"{count} of ")
 
 
-def test_what_was_skipped_and_why_is_outside_of_what_is_folded(altered, hostile_profile):
-    page = provenance(altered)
-    shown = page[: page.index("<details>")]
-    assert "<li>&lt;b&gt;mixer: no operator of &lt;conv&gt;</li>" in shown
-    assert "Not measured" not in provenance(hostile_profile)
+def test_what_was_skipped_and_why_stands_above_the_tables(altered, hostile_profile):
+    assert page([altered]).notes["Not measured"] == ["<b>mixer: no operator of <conv>"]
+    assert not page([hostile_profile]).notes["Not measured"]
+    text = page([altered]).render()
+    assert text.index("<li>&lt;b&gt;mixer: no operator of &lt;conv&gt;</li>") < text.index("All layers</h2>")
+
+
+def test_what_differs_between_models_is_a_table(altered, hostile_profile):
+    made = page([altered, hostile_profile])
+    table = made.tables[-1]
+    assert {"Threads", "Command", "Kernels"} <= set(table.headings)
+    assert made.facts["Weights, SHA-256"] == altered.attributes["weights_sha256"]
+    skipped = [note for note in made.notes["Not measured"] if note.startswith(altered.model)]
+    assert skipped == made.notes["Not measured"]

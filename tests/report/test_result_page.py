@@ -5,7 +5,7 @@ import pytest
 from report.visit import Visit, violations
 
 from statesize.measurement import vega
-from statesize.report.document import number_columns
+from statesize.report.document import Shown, number_columns
 from statesize.report.result_page import PageChart, PageTable, ResultPage
 
 HOSTILE = "<b onclick=alert(1)>"
@@ -21,7 +21,7 @@ def test_estimates_with_and_without_intervals(browser, tmp_path, low, width):
     page = ResultPage(HOSTILE, HOSTILE, [PageChart(HOSTILE, chart.to_dict(), HOSTILE)], [table, table], notes, facts)
     visit = Visit(browser, page.write(tmp_path / "page.html"), width)
     # The threshold, and the intervals where there are any.
-    assert visit.page.locator("#charts .mark-rule.role-mark line").count() == 1 + (0 if low is None else len(rows))
+    assert visit.page.locator(".chart .mark-rule.role-mark line").count() == 1 + (0 if low is None else len(rows))
     assert visit.page.locator("b").count() == 0
     assert "Nothing" not in visit.page.inner_text("main")
     assert visit.complaints == []
@@ -33,3 +33,16 @@ def test_columns_of_numbers_stand_to_the_right():
     rows = [("a", "1.5 [1, 2]", 2, "–", True, ""), ("b", "-3", None, "+4 %", False, "")]
     assert number_columns("abcdef", rows) == [False, True, True, True, False, True]
     assert number_columns("ab", []) == [True, True]
+
+
+def test_a_cell_that_a_spreadsheet_would_take_for_a_formula_is_saved_as_text(browser, tmp_path):
+    table = PageTable("Rows", {"model": "The model", "ess": "ESS"}, [("=cmd|'x'", Shown(1.23456789, "1.2 ± 0.1"))])
+    visit = Visit(browser, ResultPage("Title", "Found.", [], [table]).write(tmp_path / "page.html"))
+    assert visit.page.locator("#rows thead").inner_text().split() == ["The", "model", "ESS"]
+    assert visit.page.locator("#rows td").inner_text() == "1.2 ± 0.1"
+    with visit.page.expect_download() as download:
+        visit.page.click("#csv")
+    download.value.save_as(tmp_path / "rows.csv")
+    assert (tmp_path / "rows.csv").read_bytes() == b"model,ess\r\n'=cmd|'x',1.23457\r\n"
+    assert visit.complaints == []
+    visit.context.close()

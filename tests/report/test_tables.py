@@ -1,6 +1,6 @@
-"""The section of a page that puts models side by side."""
+"""The table of a page that puts models side by side."""
 
-import re
+import math
 
 import pytest
 import torch
@@ -10,8 +10,8 @@ from statesize.lab.mixers import LanguageModel, ModelConfig
 from statesize.profiling import profile
 from statesize.report import write_report
 from statesize.report.comparison import compare
-from statesize.report.page import render
-from statesize.report.tables import comparison_section
+from statesize.report.page import page
+from statesize.report.tables import comparison_table
 from statesize.results.fields import FIGURE_HEADINGS, FIGURES, GROUP_HEADINGS, Heading
 
 
@@ -22,10 +22,6 @@ def profiles(hostile_profile):
     return [hostile_profile, profile(model, [list(range(9))], name="<b>other</b>")]
 
 
-def cells(section):
-    return [re.sub(r"<[^>]+>", "", cell) for cell in re.findall(r"<td.*?</td>", section)]
-
-
 def test_headings_on_one_line_hold_no_brackets():
     assert Heading("utilisation of\nstate (entropy)", "z.0%").line == "Utilisation of state, entropy"
     for heading in (FIGURE_HEADINGS | GROUP_HEADINGS).values():
@@ -33,36 +29,38 @@ def test_headings_on_one_line_hold_no_brackets():
 
 
 def test_numbers_are_those_of_the_comparison(profiles):
-    comparison = compare(profiles, {"<b>other</b>": 12.345})
-    section = comparison_section(profiles, {"<b>other</b>": 12.345})
+    recall = {"<b>other</b>": 12.345}
+    comparison = compare(profiles, recall)
+    table = comparison_table(profiles, comparison)
     # Modulation says little without the controls of a study, there is no network, and no heads share a cache.
     absent = ("modulation", "norm_modulation", "network_entropy", "redundancy", "readout_total_entropy")
-    shown = [name for name in FIGURES if name not in absent]
-    found = cells(section)
-    assert len(found) == 2 * len(shown)
-    for index, model in enumerate(comparison.models):
-        row = dict(zip(shown, found[index * len(shown) :], strict=False))
-        assert float(row["average_entropy"]) == pytest.approx(model.average_entropy, abs=0.006)
-        assert float(row["state_bytes"].replace(",", "")) == model.state_bytes
+    assert list(table.headings) == ["model", *(name for name in FIGURES if name not in absent)]
+    for index, (model, row) in enumerate(zip(comparison.models, table.rows, strict=True)):
+        cells = dict(zip(table.headings, row, strict=True))
+        assert cells.pop("model") == profiles[index].model
+        for name, cell in cells.items():
+            assert cell.value == getattr(model, name) or math.isnan(cell.value)
+        assert cells["average_entropy"].text.startswith(f"{model.average_entropy:.1f}")
         # The first has a state, the second a cache.
-        assert row["state_utilisation"] == ("–" if index else f"{model.state_utilisation:.0%}")
-        assert row["ceiling_utilisation"] == (f"{model.ceiling_utilisation:.0%}" if index else "–")
-        assert row["recall_perplexity"] == ("12.3" if index else "–")
-    assert "not of the same tokens" in section
+        assert cells["state_utilisation"].text == ("-" if index else f"{model.state_utilisation:.0%}")
+        assert cells["ceiling_utilisation"].text == (f"{model.ceiling_utilisation:.0%}" if index else "-")
+        assert cells["recall_perplexity"].text == ("12.35" if index else "-")
+    made = page(profiles, recall=recall)
+    assert "not of the same tokens" in " ".join(made.notes["How to read this"])
     for name in FIGURES:
-        assert section.count(FIGURE_HEADINGS[name].line) == (2 if name in shown else 0)
-
-
-def test_names_stay_text(profiles):
-    section = comparison_section(profiles)
-    assert "<b>other" not in section
-    assert "&lt;b&gt;other" in section
-    assert "<img" not in section
+        assert (f"{FIGURE_HEADINGS[name].line}, of a model" in made.facts) == (name not in absent)
 
 
 def test_one_profile_has_nothing_beside_it(profiles):
-    assert 'id="comparison"' in render(profiles)
-    assert 'id="comparison"' not in render(profiles[:1])
+    assert [table.title for table in page(profiles).tables].count("Side by side") == 1
+    assert "Side by side" not in [table.title for table in page(profiles[:1]).tables]
+
+
+def test_models_of_other_tokens_are_not_in_the_chart_along_one_text(profiles):
+    one, other = profiles
+    (chart,) = (chart for chart in page([one, one, other]).charts if chart.title == "Models along one text")
+    assert chart.caption.endswith("because the tokens are others: <b>other</b>.")
+    assert "Models along one text" not in [chart.title for chart in page(profiles).charts]
 
 
 def test_in_a_browser(browser, profiles, tmp_path):
@@ -70,8 +68,9 @@ def test_in_a_browser(browser, profiles, tmp_path):
     visit = Visit(browser, path, 360, "dark")
     width = visit.page.evaluate("[document.documentElement.scrollWidth, window.innerWidth]")
     assert width[0] <= width[1]
-    rows = visit.page.locator("#comparison tbody tr")
+    rows = visit.page.locator("section[aria-labelledby=table-1-title] tbody tr")
     assert rows.count() == 2
     assert rows.nth(1).locator("th").inner_text() == "<b>other</b>"
+    assert visit.page.locator("table b, img").count() == 0
     assert visit.complaints == []
     visit.context.close()

@@ -3,17 +3,17 @@
 import pytest
 
 from statesize.report.charts import layers
-from statesize.report.words import headline, metric_titles, model_line, words
+from statesize.report.page import page
+from statesize.report.words import headline, metric_titles, model_line
 
 
-def test_each_metric_has_its_words_and_one_is_shown(ladder_profile):
-    metrics = list(metric_titles([ladder_profile]))
-    said = words([ladder_profile], metrics)
-    for metric in metrics:
-        hidden = "" if metric == "entropy" else " hidden"
-        assert f'<span data-metric="{metric}"{hidden}>' in said["headline"]
-    assert "=cmd|&quot;x&quot;,&lt;b&gt; carries" in said["lines"]
-    assert "<b>" not in "".join(said.values())
+def test_a_page_says_each_metric_beside_its_bars(ladder_profile):
+    made = page([ladder_profile])
+    captions = [chart.caption for chart in made.charts[1:]]
+    for metric, caption in zip(metric_titles([ladder_profile]), captions, strict=True):
+        assert model_line(ladder_profile, metric) in caption
+    assert made.finding == headline([ladder_profile]).sentence
+    assert headline([ladder_profile], "relative_count").sentence in captions[1]
 
 
 def test_words_are_of_their_metric(ladder_profile):

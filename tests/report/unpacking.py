@@ -1,11 +1,11 @@
-"""The inverse of `statesize.report.page_data`, as the page's script has it."""
+"""The inverse of `statesize.report.head_map`, as the page's script has it."""
 
 import base64
 import zlib
 
 import numpy as np
 
-from statesize.report.page_data import STEPS
+from statesize.report.head_map import STEPS
 
 
 def unpacked(packed):

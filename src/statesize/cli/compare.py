@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -40,8 +39,9 @@ def compare(
         wide: Print all columns.
         printing: What is printed.
     """
-    from statesize.cli.shared.printing import SCHEMA, known, print_json, read_profiles
+    from statesize.cli.shared.printing import SCHEMA, print_json, read_profiles
     from statesize.cli.shared.summary import print_comparison
+    from statesize.io.json_values import json_values
     from statesize.report import check_report_path, write_report
     from statesize.report.comparison import compare
     from statesize.report.words import model_titles
@@ -57,8 +57,7 @@ def compare(
             write_report(loaded, html, perplexities, wholes)
         printing.say(f"Report: {html}")
     if printing.json:
-        models = [{name: known(value) for name, value in asdict(model).items()} for model in compared.models]
-        print_json({"schema": SCHEMA, "models": models, "notes": list(compared.notes)})
+        print_json({"schema": SCHEMA, **json_values(compared)})
     else:
         print_comparison(loaded, compared, model_titles(loaded, _places(profiles)), wide=wide)
 

@@ -53,6 +53,7 @@ def compress(
         FileError: The text is not there, or the folder is in use.
     """
     from statesize.cli.shared.printing import SCHEMA, print_json, tell_page
+    from statesize.cli.shared.table import print_table
     from statesize.errors import FileError
     from statesize.models.load import load_model
     from statesize.reduction.compress import check_output
@@ -92,22 +93,22 @@ def compress(
     if printing.json:
         print_json({"schema": SCHEMA} | result.to_dict(output))
     else:
-        print("\n".join([*_lines(result), f"saved       {output}"]))
+        print_table(("figure", "found"), [*_rows(result), ("saved", str(output))], 2)
 
 
-def _lines(result: Compression) -> list[str]:
-    """The result, a fact a line."""
+def _rows(result: Compression) -> list[tuple[str, str]]:
+    """The result, a fact a row."""
     before, after = result.state_bytes
-    lines = [
-        f"loss        {result.before.value:.4f} to {result.after.value:.4f} bits a byte on {result.documents} held-out "
-        f"documents: {_difference(result.difference)}",
-        f"states      {before:,} to {after:,} bytes a sequence",
+    loss = f"{result.before.value:.4f} to {result.after.value:.4f} bits a byte on {result.documents} held-out documents"
+    rows = [
+        ("loss", f"{loss}: {_difference(result.difference)}"),
+        ("states", f"{before:,} to {after:,} bytes a sequence"),
     ]
     if result.int8_bytes is not None and result.int8_difference is not None:
-        lines.append(f"int8 alone  {result.int8_bytes:,} bytes: {_difference(result.int8_difference)}")
-    lines += [f"recall      {kind.replace('_', ' ')}: {_recalled(recall)}" for kind, recall in result.recall.items()]
+        rows.append(("int8 alone", f"{result.int8_bytes:,} bytes: {_difference(result.int8_difference)}"))
+    rows += [("recall", f"{kind.replace('_', ' ')}: {_recalled(recall)}") for kind, recall in result.recall.items()]
     verdict = {True: "yes", False: "no", None: "not known: too few documents, or nothing to recall"}[result.safe]
-    return [*lines, f"safe        {verdict}", f"method      {result.method}"]
+    return [*rows, ("safe", verdict), ("method", result.method)]
 
 
 def _difference(ratio: Interval) -> str:

@@ -29,6 +29,7 @@ def doctor(*, printing: Printing = TEXT) -> None:
     import torch
 
     from statesize.cli.shared.printing import SCHEMA, print_json
+    from statesize.cli.shared.table import print_table
     from statesize.errors import EngineError
     from statesize.io.machine import machine
     from statesize.measurement.measurement import measure
@@ -37,22 +38,23 @@ def doctor(*, printing: Printing = TEXT) -> None:
     devices = ["cpu", *gpus, *(["mps"] if torch.backends.mps.is_available() else [])]
     versions, checks = installed(*_PACKAGES, *_EXTRAS), list[dict[str, str | bool]]()
     for name, operator in _operators().items():
-        found, exact = (measure(operator, engine=engine) for engine in ("auto", "dense"))
-        lower, upper, entropy, bound = _tensors(found.lower, found.upper, found.entropy, found.entropy_bound)
+        fast, exact = (measure(operator, engine=engine) for engine in ("auto", "dense"))
+        lower, upper, entropy, bound = _tensors(fast.lower, fast.upper, fast.entropy, fast.entropy_bound)
         least, most, expected, slack = _tensors(exact.lower, exact.upper, exact.entropy, exact.entropy_bound)
         inside = (lower <= most) & (least <= upper)
         near = (entropy - expected).abs() <= bound + slack
-        checks.append({"operator": name, "engine": found.engine, "right": bool(inside.all() and near.all())})
-    names = ("python", "statesize", *_PACKAGES, *_EXTRAS)
+        checks.append({"operator": name, "engine": fast.engine, "right": bool(inside.all() and near.all())})
+    found = {one: versions.get(one) for one in ("python", "statesize", *_PACKAGES, *_EXTRAS)}
+    facts = {"machine": machine(), "threads": torch.get_num_threads(), "devices": devices}
     if printing.json:
-        facts = {"machine": machine(), "threads": torch.get_num_threads(), "devices": devices}
-        print_json({"schema": SCHEMA, **facts, "versions": {one: versions.get(one) for one in names}, "checks": checks})
+        print_json({"schema": SCHEMA, **facts, "versions": found, "checks": checks})
     else:
-        print(f"machine  {machine()}\nthreads  {torch.get_num_threads()}\ndevices  {', '.join(devices)}\n")
-        print("\n".join(f"{one:24} {versions.get(one, 'not installed')}" for one in names), end="\n\n")
-        for check in checks:
-            verdict = "within its bounds" if check["right"] else "OUTSIDE ITS BOUNDS"
-            print(f"{check['operator']}, measured by {check['engine']}: {verdict} of the definition")
+        rows = (facts | {"devices": ", ".join(devices)} | found).items()
+        print_table(("part", "found"), [(name, str(value or "not installed")) for name, value in rows], 2)
+        print()
+        verdict = {True: "within its bounds of the definition", False: "OUTSIDE ITS BOUNDS of the definition"}
+        cells = [(str(one["operator"]), str(one["engine"]), verdict[bool(one["right"])]) for one in checks]
+        print_table(("operator", "measured by", "answer"), cells, 3)
     wrong = ", ".join(f"{check['operator']} by {check['engine']}" for check in checks if not check["right"])
     if wrong:
         raise EngineError(f"{wrong} contradict the definition; reinstall torch and numba")

@@ -29,7 +29,7 @@ COLOURS: dict[Role, str] = {
 }
 # Okabe and Ito's palette, in an order whose neighbours differ most; each has contrast on white and on near-black.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-MOST_HEADS = 32
+CHART_HEADS = 32
 """Single heads or channels that are drawn; evenly chosen where there are more."""
 
 
@@ -49,7 +49,7 @@ def index_of(position: int | None, positions: Sequence[int]) -> int:
     return positions.index(position)
 
 
-def evenly_spread(count: int, most: int = MOST_HEADS) -> NDArray[np.int64]:
+def evenly_spread(count: int, most: int = CHART_HEADS) -> NDArray[np.int64]:
     """Indices of at most `most` of some heads or positions, ascending, the first and the last among them."""
     return np.unique(np.linspace(0, count - 1, min(count, most)).astype(np.int64))
 

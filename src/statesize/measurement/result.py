@@ -92,7 +92,7 @@ class Measurement:
 
     @property
     def figure(self) -> MeasurementCharts:
-        """The same as wide as a column of a paper, for `.save("name.pdf")`, or .svg or .png."""
+        """`.plot` as wide as a column of a paper: `.figure.positions().save("ess.pdf")`, or .svg or .png."""
         return MeasurementCharts(self, paper=True)
 
     def __repr__(self) -> str:
@@ -114,8 +114,6 @@ class Measurement:
 @dataclass(frozen=True)
 class MeasurementCharts:
     """Charts of one measurement: each batch entry faint, and their mean.
-
-    `.plot` of a measurement draws them for notebooks, `.figure` as wide as a column of a paper.
 
     Attributes:
         measurement: The measurement.

@@ -6,6 +6,7 @@ import hashlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +31,14 @@ class Interval:
     def ends(self) -> list[float] | None:
         """Both ends as JSON holds them, or None without an interval."""
         return [self.low, self.high] if math.isfinite(self.low) else None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The interval as JSON holds it.
+
+        Returns:
+            The estimate as "mean", and both ends as "interval".
+        """
+        return {"mean": finite(self.value), "interval": self.ends}
 
     def __str__(self) -> str:
         return f"{self.value:.2f} [{self.low:.2f}, {self.high:.2f}]"

@@ -152,7 +152,7 @@ def _sized(chart: alt.LayerChart, tables: Tables | None, title: str, height: int
     return chart.configure(axis=text, legend=legend, view=alt.ViewConfig(stroke=None))
 
 
-def page_chart(chart: alt.LayerChart) -> dict[str, Any]:
+def page_chart(chart: alt.LayerChart | alt.Chart) -> dict[str, Any]:
     """The chart for a page: as wide as its container, in the colours of the page's style sheet, which has a title."""
     text = json.dumps(chart.properties(width="container", title="").to_dict())
     for role, colour in COLOURS.items():
@@ -181,7 +181,6 @@ def positions_chart(
     if not paper:
         hints = [
             hint("token", "token"),
-            hint("words", "words"),
             hint("position", "position", "d"),
             hint("said", "ESS"),
             hint("ceiling", "ceiling", "d"),
@@ -202,35 +201,24 @@ def positions_chart(
 
 
 def tolerance_chart(tables: Tables | None, title: str = "", *, paper: bool = False) -> alt.LayerChart:
-    """Counts against the relative tolerance, from `chart.tolerance_tables`; a page has a table "band" of all heads."""
+    """Counts against the relative tolerance, from `chart.tolerance_tables`."""
     metric = METRICS["relative_count"]
     ratio = alt.X("ratio:Q", title="Relative tolerance ρ", scale=alt.Scale(type="log"), axis=_RATIO_AXIS)
     y = partial(alt.Y, title=metric, stack=None)
-    hints = (hint("of", "of"), hint("head", "head"), hint("ratio", "ratio", ".1e"), hint("said", metric))
-    if tables is None:
-        faint = band("band", x=ratio, y=y("low:Q"), y2="high")
-        return layered(
-            [("single heads", faint), ("mean", line("ladder", ratio, y("ess:Q"), points=True, hints=hints))],
-            None, height=280, legend=False,
-        )  # fmt: skip
-    return layered(
-        [
-            ("single heads", line("rungs", ratio, y("ess:Q"), by="head", faint=True, hints=hints[1:])),
-            ("mean", line("ladder", ratio, y("ess:Q"), points=True, hints=hints[2:])),
-            ("mean", band("bounds", x=ratio, y=y("low:Q"), y2="high")),
-        ],
-        tables,
-        title,
-        280,
-        paper=paper,
-    )
+    hints = (hint("head", "head"), hint("ratio", "ratio", ".1e"), hint("said", metric))
+    layers: Layers = [
+        ("single heads", line("rungs", ratio, y("ess:Q"), by="head", faint=True, hints=hints)),
+        ("mean", line("ladder", ratio, y("ess:Q"), points=True, hints=hints[1:])),
+        ("mean", band("bounds", x=ratio, y=y("low:Q"), y2="high")),
+    ]
+    return layered(layers, tables, title, 280, paper=paper)
 
 
 def spectrum_chart(
     tables: Tables | None, title: str = "", values: str = "σ_m ÷ σ_1", *, paper: bool = False
 ) -> alt.LayerChart:
-    """Singular values by their index; a page has a table "band" of all heads."""
-    index_axis = partial(
+    """Singular values by their index."""
+    index = partial(
         alt.X,
         title="Index m of the singular value",
         scale=alt.Scale(domainMin=0, nice=False),
@@ -238,20 +226,18 @@ def spectrum_chart(
     )
     axis = _RATIO_AXIS if values == "σ_m ÷ σ_1" else alt.Undefined
     ratio = alt.Y("ratio:Q", title=values, scale=alt.Scale(type="log"), axis=axis)
-    index, low = index_axis("index:Q"), index_axis("low:Q")
-    mean = line("values", index, ratio, points=True)
-    if tables is None:
-        return layered(
-            [("single heads", band("band", x=low, x2="high", y=ratio)), ("mean", mean)], None, height=280, legend=False
-        )
-    return layered(
-        [
-            ("single heads", line("lines", index, ratio, by="head", faint=True, points=True)),
-            ("mean", mean),
-            ("mean", band("bounds", x=low, x2="high", y=ratio)),
-        ],
-        tables,
-        title,
-        280,
-        paper=paper,
-    )
+    layers: Layers = [
+        ("single heads", line("lines", index("index:Q"), ratio, by="head", faint=True, points=True)),
+        ("mean", line("values", index("index:Q"), ratio, points=True)),
+        ("mean", band("bounds", x=index("low:Q"), x2="high", y=ratio)),
+    ]
+    return layered(layers, tables, title, 280, paper=paper)
+
+
+def strip_chart() -> alt.Chart:
+    """A low chart of the rows of `positions_chart`, on which an interval can be chosen."""
+    bare = alt.Axis(labels=False, ticks=False, labelFlush=True)
+    x = alt.X("position:Q", title=None, axis=bare, scale=alt.Scale(nice=False, zero=False))
+    y = alt.Y("ess:Q", title=" ", axis=alt.Axis(labels=False, ticks=False, domain=False, grid=False))
+    area = alt.Chart(alt.NamedData("positions")).mark_area(color=COLOURS["mean"], opacity=0.3, line={"strokeWidth": 1})
+    return area.encode(x=x, y=y).add_params(alt.selection_interval(name="brush", encodings=["x"])).properties(height=44)

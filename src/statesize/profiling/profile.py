@@ -261,7 +261,7 @@ class Profile:
 
     @property
     def figure(self) -> ProfileCharts:
-        """The same as wide as a column of a paper, for `.save("name.pdf")`, or .svg or .png."""
+        """`.plot` as wide as a column of a paper: `.figure.layers().save("layers.pdf")`, or .svg or .png."""
         return ProfileCharts(self, paper=True)
 
     def to_html(self, path: str | PathLike[str]) -> Path:

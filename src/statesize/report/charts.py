@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,9 +15,11 @@ from statesize.check import refuse
 from statesize.errors import InputError
 from statesize.measurement import vega
 from statesize.measurement.chart import (
+    PALETTE,
     Metric,
     Row,
     bounds_table,
+    evenly_spread,
     index_of,
     json_number,
     known,
@@ -28,14 +30,13 @@ from statesize.measurement.chart import (
     tolerance_tables,
 )
 from statesize.measurement.statistics import between
-from statesize.report.document import resource
-from statesize.report.redundancy import Redundancy
-from statesize.report.words import kind_title, model_title, short_names
+from statesize.report.words import kind_title, model_title, model_titles, short_names, telling_layer
 from statesize.results.fields import told
 from statesize.results.summary import (
     Profiled,
     average,
     ess_bounds,
+    ess_values,
     known_mean,
     largest_size,
     mean_bounds,
@@ -46,13 +47,13 @@ from statesize.results.summary import (
 
 FEWEST = 3
 """Relative tolerances that a curve against the tolerance needs."""
+_ALONG = 256
+"""Positions of a model along a text, beside other models."""
 
 
 @dataclass(frozen=True)
 class ProfileCharts:
     """Charts of one profile; a layer, sequence or metric that is not there is an InputError.
-
-    `.plot` of a profile draws them for notebooks, `.figure` as wide as a column of a paper.
 
     Attributes:
         profile: The profile.
@@ -227,21 +228,35 @@ def show_token(token: str) -> str:
     return token.replace(" ", "␣").replace("\n", "⏎").replace("\t", "⇥")
 
 
-def page_charts(profiles: Sequence[Profiled], metrics: Iterable[str]) -> dict[str, Any]:
-    """The specifications of a page's charts by name; only those of the layers, one a metric, have their data."""
+def along(profiles: Sequence[Profiled]) -> alt.LayerChart:
+    """ESS of one layer of each model along the first text, the one that changes most, below what it could carry."""
+    rows: list[Row] = []
+    for title, profile in zip(model_titles(profiles), profiles, strict=True):
+        name = profile.mixers[telling_layer(profile)]
+        node = profile.mixer(name)
+        ess = ess_values(node, "entropy")[0].mean(0)
+        at = np.flatnonzero(np.isfinite(ess))
+        at = at[evenly_spread(len(at), _ALONG)]
+        found = table(position=node["position"].values[at], ess=ess[at], ceiling=node["ceiling"].values[0, at])
+        of = f"{title}, layer {short_names(profile.mixers)[name]}"
+        rows += [{"of": of, **row} for row in found]
+    names = list(dict.fromkeys(row["of"] for row in rows))
+    scale = alt.Scale(domain=names, range=[PALETTE[index % len(PALETTE)] for index in range(len(names))])
+    axis = alt.Axis(tickCount=8, labelFlush=True)
+    x = alt.X("position:Q", title="Position in the text (tokens)", scale=alt.Scale(nice=False, zero=False), axis=axis)
+    base = alt.Chart().encode(x=x, color=alt.Color("of:N", title=None, scale=scale))
+    hints = [vega.hint("of", "of"), *(vega.hint(name, name, ".4~g") for name in ("position", "ess", "ceiling"))]
+    curves = base.mark_line().encode(y=alt.Y("ess:Q", title="Numbers per channel"), tooltip=hints)
+    ceilings = base.mark_line(strokeDash=[2, 3], strokeWidth=1).encode(y=alt.Y("ceiling:Q"))
+    return alt.LayerChart(layer=[ceilings, curves], data=alt.Data(values=rows))
+
+
+def page_charts() -> dict[str, Any]:
+    """The specifications of the charts of a head, without their data."""
     charts = {
         "positions": vega.positions_chart(None),
         "spectrum": vega.spectrum_chart(None),
         "tolerance": vega.tolerance_chart(None),
+        "strip": vega.strip_chart(),
     }
-    specifications: dict[str, Any] = {name: vega.page_chart(chart) for name, chart in charts.items()}
-    specifications["layers"] = {metric: vega.page_chart(layers(profiles, metric)) for metric in metrics}
-    # Models along the text, and the mean curve of a sequence with an interval to choose.
-    for name in ("picture", "brush"):
-        specifications[name] = alt.Chart.from_json(resource(f"{name}.json")).to_dict()
-    return specifications
-
-
-def network_charts(networks: Sequence[Redundancy]) -> dict[str, dict[str, Any]]:
-    """The charts of `network_section`, with their data."""
-    return {f"network-{cut}": vega.page_chart(one.plot()) for cut, one in enumerate(networks)}
+    return {name: vega.page_chart(chart) for name, chart in charts.items()}

@@ -9,11 +9,12 @@ import math
 import re
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from html import escape
 from importlib import resources
 from pathlib import Path
-from typing import cast
+from typing import NamedTuple, TypeAlias, cast
 
 import vl_convert
 
@@ -21,15 +22,29 @@ from statesize.errors import FileError
 from statesize.io.files import os_errors, require_regular
 
 
-def document(title: str, head: str, body: str, data: Mapping[str, object], scripts: Sequence[str]) -> str:
+class Section(NamedTuple):
+    """A part of a page, as HTML, under its heading, whose id is `key`-title."""
+
+    key: str
+    title: str
+    content: str
+
+
+def document(
+    title: str, finding: str, sections: Sequence[Section], data: Mapping[str, object], scripts: Sequence[str]
+) -> str:
     """A whole page, whose policy forbids remote content, evaluated code, and any script but its own."""
     code = (vega(), *(resource(name) for name in scripts))
     parts = {
         "hashes": " ".join(f"'sha256-{_digest(script)}'" for script in code),
         "title": escape(title),
         "style": resource("page.css"),
-        "head": head,
-        "body": body,
+        "finding": escape(finding),
+        "links": " ".join(f'<a href="#{key}-title">{escape(name)}</a>' for key, name, _ in sections),
+        "sections": "\n".join(
+            f'<section aria-labelledby="{key}-title"><h2 id="{key}-title">{escape(name)}</h2>{content}</section>'
+            for key, name, content in sections
+        ),
         "data": embedded_json(data),
         "scripts": "\n".join(f"<script>{script}</script>" for script in code),
     }
@@ -52,43 +67,37 @@ def check_report_path(path: Path) -> None:
         tempfile.TemporaryFile(dir=path.absolute().parent).close()
 
 
-def section(key: str, title: str, content: str) -> str:
-    """A part of a page under its heading, whose id is `key`-title."""
-    return f'<section aria-labelledby="{key}-title"><h2 id="{key}-title">{escape(title)}</h2>{content}</section>'
+@dataclass(frozen=True)
+class Shown:
+    """A cell with a number and how a reader sees it; NaN where it is not known."""
+
+    value: float
+    text: str
 
 
-def scrolled(key: str, content: str) -> str:
-    """What may be larger than the screen, in the section `key`."""
-    return f'<div class="scroll tall" tabindex="0" role="region" aria-labelledby="{key}-title">{content}</div>'
+Headings: TypeAlias = Sequence[str] | Mapping[str, str]
+"""Names of columns, as a CSV has them; a mapping has what a reader sees instead."""
 
 
-def filtered(table: str) -> str:
-    """The page's table with the id "rows", of which a reader may choose rows and take them as CSV."""
-    return (
-        '<form class="choices" id="table-choices" autocomplete="off" hidden>'
-        '<label>Rows with <input id="filter" type="search" placeholder="part of a text"></label>'
-        '<label>Download <button id="csv" type="button">CSV of these rows</button></label></form>'
-        f'<p id="table-count" class="hint" aria-live="polite"></p>{scrolled("table", table)}'
-    )
-
-
-def definitions(texts: Mapping[str, object]) -> str:
-    """Entries of a definition list, by name."""
-    return "".join(f"<dt>{escape(name)}</dt><dd>{escape(str(text))}</dd>" for name, text in texts.items())
-
-
-def html_table(headings: Sequence[str], rows: Sequence[Sequence[object]], key: str = "") -> str:
+def html_table(headings: Headings, rows: Sequence[Sequence[object]], key: str = "") -> str:
     """An HTML table, whose cells of numbers carry them unrounded for sorting and for the CSV."""
-    numbers = number_columns(headings, rows)
+    shown = shown_headings(headings)
+    numbers = number_columns(shown, rows)
+    sides = [' class="number"' if number else "" for number in numbers]
     head = "".join(
-        heading_cell(name, name.replace("_", " "), number) for name, number in zip(headings, numbers, strict=True)
+        f'<th scope="col"{side} data-name="{escape(name)}">{escape(text)}</th>'
+        for name, text, side in zip(headings, shown, sides, strict=True)
     )
-    body = "".join(
-        f"<tr>{''.join(_cell(cell, named=not index, number=numbers[index]) for index, cell in enumerate(row))}</tr>"
-        for row in rows
-    )
+    body = "".join(f"<tr>{''.join(map(_cell, row, sides, range(len(sides))))}</tr>" for row in rows)
     attribute = f' id="{key}"' if key else ""
     return f"<table{attribute}><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def shown_headings(headings: Headings) -> list[str]:
+    """The headings of columns for a reader."""
+    if isinstance(headings, Mapping):
+        return list(headings.values())
+    return [name.replace("_", " ") for name in headings]
 
 
 def number_columns(headings: Sequence[str], rows: Sequence[Sequence[object]]) -> list[bool]:
@@ -103,18 +112,21 @@ def number_columns(headings: Sequence[str], rows: Sequence[Sequence[object]]) ->
     ]
 
 
-def _cell(cell: object, *, named: bool, number: bool) -> str:
+def _cell(cell: object, side: str, column: int) -> str:
+    text = escape(cell_text(cell))
     if isinstance(cell, str | bool):
-        text = escape(cell_text(cell))
-        side = ' class="number"' if number else ""
-        return f'<th scope="row">{text}</th>' if named else f"<td{side}>{text}</td>"
-    return number_cell(_number(cell), cell_text(cell))
+        return f"<td{side}>{text}</td>" if column else f'<th scope="row">{text}</th>'
+    number = _number(cell)
+    known = f"{number:.6g}" if math.isfinite(number) else ""
+    # A share has a bar.
+    bar = f' style="--share:{min(max(number, 0), 1):.1%}"' if text.endswith("%") else ""
+    return f'<td class="number" data-value="{known}"{bar}>{text}</td>'
 
 
 def cell_text(cell: object) -> str:
     """A cell as a reader sees it: numbers at three digits, and a dash for what is not known."""
-    if isinstance(cell, str):
-        return cell
+    if isinstance(cell, str | Shown):
+        return cell if isinstance(cell, str) else cell.text
     if isinstance(cell, bool):
         return "yes" if cell else "no"
     number = _number(cell)
@@ -122,25 +134,8 @@ def cell_text(cell: object) -> str:
 
 
 def _number(cell: object) -> float:
-    return float(cell) if isinstance(cell, int | float) else math.nan
-
-
-def number_cell(value: float, shown: str) -> str:
-    """A table's cell with a number, unrounded for sorting and for the CSV; a dash for one that is not finite."""
-    if not math.isfinite(value):
-        return '<td class="number" data-value="">–</td>'
-    return f'<td class="number" data-value="{value:.6g}">{shown}</td>'
-
-
-def heading_cell(name: str, heading: str, number: bool) -> str:
-    """The head of a table's column, with its name in the CSV."""
-    return f'<th scope="col"{" class=number" if number else ""} data-name="{escape(name)}">{escape(heading)}</th>'
-
-
-def named_texts(title: str, texts: Mapping[str, object]) -> str:
-    """A list of names with what is to know of each, under a title; nothing without names."""
-    items = "".join(f"<li>{escape(str(name))}: {escape(str(text))}</li>" for name, text in texts.items())
-    return f'<div class="skipped"><p>{escape(title)}</p><ul>{items}</ul></div>' if items else ""
+    number = cell.value if isinstance(cell, Shown) else cell
+    return float(number) if isinstance(number, int | float) else math.nan
 
 
 def embedded_json(data: object) -> str:

@@ -1,7 +1,7 @@
 "use strict";
 // ESS against the relative tolerance, and the singular values at one position, of a layer or of one of its heads.
 const ladder = (() => {
-  const { byId } = drawing;
+  const { between, byId } = drawing;
   const MISSING = "This profile holds fewer than three relative tolerances, so there is no curve. Profile with "
     + "relative_tolerances=statesize.profiling.TOLERANCE_LADDER to have one.";
 
@@ -14,23 +14,24 @@ const ladder = (() => {
     return true;
   };
 
-  const drawTolerance = (spec, layer, head) => {
+  const mean = (numbers) => numbers.reduce((sum, number) => sum + number, 0) / numbers.length;
+
+  // Bounds at each ratio of the head chosen, or means over all.
+  const chosenOf = (all, head) => head >= 0 ? all[head] : all[0].map((_, rung) => [0, 1].map((end) => mean(all.map((one) => one[rung][end]))));
+
+  const row = (ratio, [low, high]) => ({ ratio, low, high, ess: (low + high) / 2, said: between((low + high) / 2, high - low, (ess) => ess.toFixed(2)) });
+
+  const drawTolerance = (spec, { layer, head, name }) => {
     if (missing(layer, "tolerance")) return null;
     const { ladder: { ratios, means, meansApart }, heads } = layer;
     const curve = (packed, index) => packing.read(packed, index * ratios.length, ratios.length);
-    const curves = heads.map((_, index) => [curve(means, index), curve(meansApart, index)]);
-    const of = head >= 0 ? heads[head] : "mean over the heads drawn";
-    const rows = ratios.flatMap((ratio, rung) => {
-      const all = curves.map(([lower, apart]) => [lower[rung], apart[rung]]).filter(([ess]) => ess !== null);
-      const chosen = head >= 0 ? [curves[head].map((part) => part[rung])] : all;
-      if (!all.length || chosen[0][0] === null) return [];
-      const [lower, apart] = [0, 1].map((part) => chosen.reduce((sum, bounds) => sum + bounds[part], 0) / chosen.length);
-      const said = drawing.between(lower + apart / 2, apart, (ess) => ess.toFixed(2));
-      const [low, high] = [Math.min(...all.map(([ess]) => ess)), Math.max(...all.map(([ess, more]) => ess + more))];
-      return [{ ratio, ess: lower + apart / 2, said, low, high, of }];
-    });
-    byId("tolerance-caption").textContent = `${layer.name}, ${of}, over all positions and sequences; the band holds all heads drawn`;
-    return drawing.draw("tolerance", spec, { ladder: rows, band: rows });
+    const all = heads.map((_, index) => [curve(means, index), curve(meansApart, index)])
+      .map(([lower, apart]) => lower.map((low, rung) => [low, low + apart[rung]]));
+    const rows = chosenOf(all, head).map((bounds, rung) => row(ratios[rung], bounds));
+    const rungs = all.flatMap((one, index) => one.map((bounds, rung) => ({ head: heads[index], ...row(ratios[rung], bounds) })));
+    byId("tolerance-caption").textContent = `${layer.name}, ${name ?? "mean over the heads drawn"}, over all positions and sequences`;
+    const datasets = { rungs: heads.length > 1 ? rungs : [], ladder: rows, bounds: rows.filter(({ low, high }) => low < high) };
+    return drawing.draw("tolerance", drawing.filled(spec, datasets, name));
   };
 
   // Which of the positions that the page holds is nearest.
@@ -45,33 +46,30 @@ const ladder = (() => {
     return lower.map((count, rung) => count === null ? null : [count, count + apart[rung]]);
   };
 
-  const drawSpectrum = (spec, layer, sequence, head, position, tokens) => {
+  const drawSpectrum = (spec, { layer, sequence, head, name }, position, tokens) => {
     if (missing(layer, "spectrum")) return null;
     const { ladder: { ratios, places }, heads } = layer;
     const place = nearest(layer, position);
     const at = places[place];
     byId("at").value = at;
-    const all = heads.map((_, index) => countsAt(layer, sequence, index, place));
-    const where = `position ${at} of sequence ${sequence + 1}, before ${tokens[at] ?? "the end"}`;
+    const counts = heads.map((_, index) => countsAt(layer, sequence, index, place));
     const caption = byId("spectrum-caption");
-    caption.textContent = `${layer.name}, ${head >= 0 ? heads[head] : "each head drawn"}, ${where}`;
-    if (all.some((counts) => counts.includes(null))) {
+    caption.textContent = `${layer.name}, ${name ?? "mean over the heads drawn"}, position ${at} of sequence ${sequence + 1}, before ${tokens[at] ?? "the end"}`;
+    if (counts.some((one) => one.includes(null))) {
       drawing.clear("spectrum");
       caption.textContent += ": nothing was measured there.";
       return null;
     }
+    if (name) caption.textContent += `: ${between(...middle(counts[head][0]), String)} above ${ratios[0].toExponential(0)} of the largest`;
     // So many values exceed each ratio, and the largest is the ratio 1. The curve falls where ratios have one count.
-    const rows = [...ratios, 1].map((ratio, rung) => {
-      const counts = all.map((one) => one[rung] ?? one[0].map((count) => Math.min(1, count)));
-      const middles = counts.map(([low, high]) => (low + high) / 2);
-      const index = head >= 0 ? middles[head] : middles.reduce((sum, count) => sum + count, 0) / middles.length;
-      return { ratio, index, low: Math.min(...counts.map(([low]) => low)), high: Math.max(...counts.map(([, high]) => high)) };
-    }).reverse();
-    const [low, high] = head >= 0 ? all[head][0] : [];
-    if (head >= 0) caption.textContent += `: ${low === high ? low : `${low}–${high}`} above ${ratios[0].toExponential(0)} of the largest`;
-    caption.textContent += "; the band holds all heads drawn";
-    return drawing.draw("spectrum", spec, { values: rows, band: rows });
+    const all = counts.map((one) => [...one, one[0].map((count) => Math.min(1, count))]);
+    const line = (one) => one.map(([low, high], rung) => ({ ratio: [...ratios, 1][rung], index: (low + high) / 2, low, high })).reverse();
+    const values = line(chosenOf(all, head));
+    const lines = all.flatMap((one, index) => line(one).map((value) => ({ head: heads[index], ...value })));
+    const datasets = { lines: heads.length > 1 ? lines : [], values, bounds: values.filter(({ low, high }) => low < high) };
+    return drawing.draw("spectrum", drawing.filled(spec, datasets, name));
   };
+  const middle = ([low, high]) => [(low + high) / 2, high - low];
 
   return { drawSpectrum, drawTolerance };
 })();

@@ -1,8 +1,8 @@
 "use strict";
-// What is chosen, and which charts depend on it.
+// What is chosen on the map of heads, and which charts depend on it.
 (() => {
-  const { byId, draw } = drawing;
-  const data = JSON.parse(byId("data").textContent);
+  const { byId, data } = drawing;
+  const { metrics, charts, models, texts } = data[byId("map").dataset.key];
   const choice = {};
   for (const id of ["model", "layer", "head", "sequence", "scale"]) choice[id] = byId(id);
 
@@ -12,104 +12,72 @@
     if (labels.some(([value]) => String(value) === before)) select.value = before;
   };
 
-  const model = () => data.models[choice.model.value];
+  const model = () => models[choice.model.value];
   const layer = () => model().layers[choice.layer.value];
-  const text = () => data.texts[model().text][choice.sequence.value];
-  const head = () => Number(choice.head.value);
+  const text = () => texts[model().text][choice.sequence.value];
   const metric = () => byId("metric").value;
-  // Models that read the same text as the one chosen.
-  const readers = () => data.models.filter(({ text }) => text === model().text);
+  // What the charts show: a head, or the mean over all.
+  const chosen = () => {
+    const head = Number(choice.head.value);
+    return { layer: layer(), metric: metric(), sequence: Number(choice.sequence.value), head, name: layer().heads[head] ?? null };
+  };
 
   const refill = () => {
     fill(choice.layer, model().layers.map((item, index) => [index, item.name]));
     fill(choice.head, [[-1, "mean over all"], ...layer().heads.map((name, index) => [index, name])]);
-    const texts = data.texts[model().text].map((item, index) => [index, `${index + 1} (${item.tokens.length} tokens)`]);
-    fill(choice.sequence, texts);
-    byId("picture-model").value = choice.model.value;
-    const longest = readers().reduce((best, item) => item.layers.length > best.layers.length ? item : best).layers;
-    fill(byId("picture-layer"), [[-1, "that varies most"], ...longest.map(({ name }, index) => [index, name])]);
-    fill(byId("picture-text"), texts);
+    fill(choice.sequence, texts[model().text].map((item, index) => [index, `${index + 1} (${item.tokens.length} tokens)`]));
   };
 
-  const drawSpectrum = () => ladder.drawSpectrum(data.charts.spectrum, layer(), Number(choice.sequence.value), head(),
-    Number(byId("at").value), text().tokens);
+  const drawSpectrum = () => ladder.drawSpectrum(charts.spectrum, chosen(), Number(byId("at").value), text().tokens);
 
   const pick = (position) => {
     byId("at").value = position;
     drawSpectrum();
   };
 
-  const drawCurves = () => {
-    const headName = head() < 0 ? null : layer().heads[head()];
-    const caption = `${data.metrics[metric()]} of ${model().name}, ${layer().name}`;
-    const sequence = `sequence ${Number(choice.sequence.value) + 1}`;
-    byId("caption").textContent = [caption, ...(headName ? [headName] : []), sequence].join(", ");
-    const state = { headName, scale: choice.scale.value };
-    return positions.drawCurves(data.charts.positions, state, pick);
-  };
+  const drawCurves = () => positions.drawCurves(charts.positions, choice.scale.value, pick);
 
   const drawPositions = () => {
-    positions.choose(layer(), metric(), Number(choice.sequence.value), head(), text());
+    const { sequence, name } = chosen();
+    const of = `${metrics[metric()]} of ${model().name}, ${layer().name}`;
+    byId("caption").textContent = [of, ...(name ? [name] : []), `sequence ${sequence + 1}`].join(", ");
+    positions.choose(model().name, chosen(), text());
     choice.scale.parentElement.hidden = !positions.spread();
     if (!positions.spread()) choice.scale.value = "linear";
-    return Promise.all([drawCurves(), positions.drawBrush(data.charts.brush, drawCurves)]);
+    return Promise.all([drawCurves(), positions.drawStrip(charts.strip, drawCurves)]);
   };
 
-  const drawTolerance = () => ladder.drawTolerance(data.charts.tolerance, layer(), head());
-  const drawChosen = () => Promise.all([drawPositions(), drawTolerance(), drawSpectrum()]);
-
-  const drawLayers = () => draw("layers", structuredClone(data.charts.layers[metric()]));
-  const networks = Object.keys(data.charts).filter((name) => name.startsWith("network-"));
-  const drawNetworks = () => Promise.all(networks.map((name) => draw(name, structuredClone(data.charts[name]))));
-
-  const drawPicture = () => {
-    const sequence = Number(byId("picture-text").value);
-    const asked = { choice: Number(byId("picture-layer").value), metric: metric(), sequence };
-    const left = data.models.filter(({ text }) => text !== model().text).map(({ name }) => name);
-    const other = `Not in this chart, because the tokens are others: ${left.join(", ")}. Choose the model above.`;
-    byId("picture-left").textContent = left.length ? other : "";
-    return picture.draw(data.charts.picture, readers(), data.texts[model().text][sequence], asked, model());
-  };
+  const drawChosen = () => Promise.all([drawPositions(), ladder.drawTolerance(charts.tolerance, chosen()), drawSpectrum()]);
 
   let marked = null;
-  const markCell = () => {
-    const chosen = [Number(choice.layer.value), head() < 0 ? null : layer().heads[head()]];
-    map.mark(Number(choice.model.value), ...(marked ?? chosen));
-  };
+  const markCell = () => map.mark(Number(choice.model.value), ...(marked ?? [Number(choice.layer.value), chosen().name]));
   const pickCell = (cell) => {
-    const other = Number(choice.model.value) !== cell.model;
+    if (Number(choice.model.value) !== cell.model) positions.setRange(null);
     choice.model.value = cell.model;
-    if (other) refill();
+    refill();
     choice.layer.value = cell.layer;
     refill();
-    choice.head.value = Math.max(layer().heads.indexOf(cell.label), -1);
-    byId("picture-layer").value = cell.layer;
+    choice.head.value = layer().heads.indexOf(cell.label);
     marked = [cell.layer, cell.label];
     markCell();
-    byId("map-caption").textContent = `${model().name}, ${layer().name}, ${cell.label}: shown along the text below.`;
-    if (other) positions.setRange(null);
     drawChosen();
-    drawPicture();
   };
   const drawMap = () => {
-    map.drawMaps(data.models, metric(), byId("measure").value, pickCell);
+    map.drawMaps(models, metric(), byId("measure").value, pickCell);
     markCell();
   };
 
-  const drawAll = () => Promise.all([drawPicture(), drawLayers(), drawNetworks(), drawMap(), drawChosen()]);
+  const drawAll = () => {
+    drawMap();
+    return drawChosen();
+  };
 
-  const models = data.models.map((item, index) => [index, item.name]);
-  fill(choice.model, models);
-  fill(byId("picture-model"), models);
-  byId("picture-model").parentElement.hidden = models.length === 1;
-  fill(byId("metric"), Object.entries(data.metrics));
+  fill(choice.model, models.map((item, index) => [index, item.name]));
+  fill(byId("metric"), Object.entries(metrics));
   fill(byId("measure"), map.measures);
   refill();
-  for (const id of ["picture-layer", "picture-text"]) byId(id).addEventListener("change", drawPicture);
-  byId("metric").addEventListener("change", () => {
-    for (const said of document.querySelectorAll("[data-metric]")) said.hidden = said.dataset.metric !== metric();
-    drawAll();
-  });
+  choice.layer.value = model().telling;
+  refill();
   byId("at").value = Math.floor(text().tokens.length / 2);
   for (const select of Object.values(choice)) {
     select.addEventListener("change", () => {
@@ -118,13 +86,9 @@
       refill();
       drawChosen();
       markCell();
-      if (select === choice.model) drawPicture();
     });
   }
-  byId("picture-model").addEventListener("change", () => {
-    choice.model.value = byId("picture-model").value;
-    choice.model.dispatchEvent(new Event("change"));
-  });
+  byId("metric").addEventListener("change", drawAll);
   byId("measure").addEventListener("change", drawMap);
   byId("at").addEventListener("change", drawSpectrum);
   for (const id of ["from", "to"]) {
@@ -143,6 +107,5 @@
     if (window.innerWidth !== width) drawMap();
     width = window.innerWidth;
   });
-  drawing.dark.addEventListener("change", drawAll);
-  packing.open(data.models).then(drawAll).then(() => document.documentElement.setAttribute("data-ready", "true"));
+  drawing.draws(packing.open(models).then(drawAll), drawAll);
 })();

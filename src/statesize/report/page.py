@@ -1,26 +1,41 @@
-"""One self-contained HTML file: maps, curves, the table of all layers, and how the numbers were made."""
+"""The page of profiles: the map of their heads, charts, the table of all layers, and how the numbers were made."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from html import escape
 from pathlib import Path
 
 from statesize.errors import InputError
-from statesize.io.files import replace_file
-from statesize.report.charts import network_charts, page_charts
-from statesize.report.document import check_report_path, document, filled, filtered, section
-from statesize.report.page_data import Extent, choose_extent, curves_note, map_note, page_data, spectra_note
+from statesize.measurement import vega
+from statesize.measurement.chart import METRICS
+from statesize.report.charts import along, layers
+from statesize.report.comparison import compare
+from statesize.report.head_map import fitting_map
 from statesize.report.redundancy import Redundancy
-from statesize.report.tables import comparison_section, group_section, layer_table, network_section, provenance
-from statesize.report.words import metric_titles, model_title, sink_notes, words
+from statesize.report.result_page import PageChart, PageFigure, ResultPage, told_apart
+from statesize.report.tables import (
+    column_facts,
+    comparison_table,
+    engine_table,
+    group_tables,
+    layer_table,
+    provenance,
+)
+from statesize.report.words import by_reason, headline, metric_titles, model_line, model_title, model_titles, sink_notes
 from statesize.results.summary import Profiled
 
-SCRIPTS = ("draw.js", "packing.js", "picture.js", "positions.js", "map.js", "ladder.js", "table.js", "page.js")
-MOST_BYTES = 1_700_000
-"""Largest size of a page, unless its table alone takes more."""
-_SHARES = (1.0, 0.5, 0.25, 0.1)
+_BARS = (
+    "A bar is a layer’s average ESS, numbers per channel over all cuts, texts and heads. The pointer and the table of "
+    "all layers also tell what it could have been at the same cuts, and its utilisation: ESS as a share of that, over "
+    "the cuts where the layer’s own size is what limits it. A low bar beside what was possible says that the layer "
+    "carries little past a token of this text, or that an attention sink hides the rest; whether more memory would "
+    "help depends on the task."
+)
+_REPEATED = (
+    "Layers repeat what others keep. The last bar of a network is how many directions of the past the hidden states "
+    "after the cut depend on, all layers together; the others are what the layers need one by one."
+)
 
 
 def write_report(
@@ -47,54 +62,63 @@ def write_report(
     """
     if not profiles:
         raise InputError("profiles must hold at least one, got none.")
-    path = Path(path)
-    check_report_path(path)
-    replace_file(path, render(profiles, recall, networks).encode())
-    return path
+    return page(profiles, recall, networks).write(Path(path))
 
 
-def render(
+def page(
     profiles: Sequence[Profiled], recall: Mapping[str, float] | None = None, networks: Sequence[Redundancy] = ()
-) -> str:
-    """The page as text, with fewer positions where it would not be within MOST_BYTES."""
-    page = ""
-    for share in _SHARES:
-        page = _page(profiles, choose_extent(profiles, share), recall, networks)
-        if len(page.encode()) <= MOST_BYTES:
-            break
-    return page
-
-
-def _page(
-    profiles: Sequence[Profiled], extent: Extent, recall: Mapping[str, float] | None, networks: Sequence[Redundancy]
-) -> str:
+) -> ResultPage:
+    """The page of profiles."""
+    said, several = headline(profiles), len(profiles) > 1
+    explained, tables = [said.detail, _BARS, *([_REPEATED] if networks else [])], [layer_table(profiles)]
+    if several:
+        comparison = compare(profiles, recall, networks)
+        tables.append(comparison_table(profiles, comparison))
+        explained += comparison.notes
+    tables += group_tables(profiles)
+    facts = column_facts(tables, profiles[0].attributes["relative_tolerances"])
+    tables.append(engine_table(profiles))
+    shared = provenance(profiles[0])
+    if several:
+        made = zip(model_titles(profiles), profiles, strict=True)
+        rows = [{"model": title} | provenance(one) for title, one in made]
+        table, shared = told_apart(rows, "How each model was measured")
+        tables.append(table)
+    notes = {
+        "How to read this": [*explained, *sink_notes(profiles)],
+        "Not measured": _named(profiles, [by_reason(one.attributes["skipped"]) for one in profiles]),
+        "Notes": _named(profiles, [one.notes for one in profiles]),
+    }
     title = f"Effective state-size of {', '.join(dict.fromkeys(map(model_title, profiles)))}"
+    return ResultPage(title, said.sentence, _figures(profiles, networks), tables, notes, shared | facts)
+
+
+def _figures(profiles: Sequence[Profiled], networks: Sequence[Redundancy]) -> list[PageFigure]:
     metrics = metric_titles(profiles)
-    table, columns = layer_table(profiles)
-    said = words(profiles, list(metrics))
-    lines = f'<p class="lines">{said["lines"]}</p>'
-    alone = len(profiles) == 1
-    parts = {
-        "lines": lines if alone else "",
-        "comparison": "" if alone else comparison_section(profiles, recall, networks),
-        "groups": group_section(profiles),
-        "sinks": "".join(f"<p>{escape(note)}</p>" for note in sink_notes(profiles)),
-        "networks": network_section(networks),
-        "links": "" if alone else '<a href="#comparison-title">Side by side</a> ',
-        "extent": escape(curves_note(profiles, extent)),
-        "map-extent": escape(map_note(profiles)),
-        "spectra-extent": escape(spectra_note(profiles, extent)),
-    }
-    body = [
-        filled("views.html", parts),
-        section("table", "All layers", f"{filtered(table)}{columns}"),
-        section("provenance", "How these numbers were made", "".join(map(provenance, profiles))),
+    figures: list[PageFigure] = [fitting_map(profiles, metrics)]
+    texts = [str(one.attributes["tokens_sha256"]) for one in profiles]
+    same = [one for one, text in zip(profiles, texts, strict=True) if text == texts[0]]
+    if len(same) > 1:
+        others = [model_title(one) for one, text in zip(profiles, texts, strict=True) if text != texts[0]]
+        about = "The mean over the heads of the layer whose ESS changes most; the dotted line is what it could carry."
+        left = f" Not in this chart, because the tokens are others: {', '.join(others)}." if others else ""
+        figures.append(PageChart("Models along one text", vega.page_chart(along(same)), about + left))
+    for metric, title in metrics.items():
+        # That of the entropy stands above all.
+        sentence = [] if metric == "entropy" else [headline(profiles, metric).sentence]
+        lines = [f"{title}.", *sentence, *(model_line(one, metric) for one in profiles)]
+        bars = vega.page_chart(layers(profiles, metric))
+        figures.append(PageChart(f"Each layer: {METRICS[metric]}", bars, " ".join(lines)))
+    for one in networks:
+        title = f"What must the whole network remember: {one.model}"
+        figures.append(PageChart(title, vega.page_chart(one.plot()), one.middle_text()))
+    return figures
+
+
+def _named(profiles: Sequence[Profiled], texts: Sequence[Mapping[str, str]]) -> list[str]:
+    """What is to know of names, after the model where there are several."""
+    return [
+        f"{f'{model_title(one)}, ' if len(profiles) > 1 else ''}{name}: {text}"
+        for one, named in zip(profiles, texts, strict=True)
+        for name, text in named.items()
     ]
-    # The headline of several models names two of them.
-    head = f'<h1>{said["headline"]}</h1><p class="lead">{said["lead"]}</p>{"" if alone else lines}'
-    data = {
-        "metrics": metrics,
-        "charts": page_charts(profiles, metrics) | network_charts(networks),
-        **page_data(profiles, metrics, extent),
-    }
-    return document(title, head, "".join(body), data, SCRIPTS)

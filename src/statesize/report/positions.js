@@ -1,135 +1,166 @@
 "use strict";
-// ESS along the tokens of one sequence, of a layer or of one of its heads, with a range to zoom in on.
+// ESS along the tokens of one sequence, of a layer or of one of its heads, with the text that it shades.
 const positions = (() => {
   const { byId } = drawing;
   // The same room beside the chart and the strip below it, so that both begin and end alike.
   const ROOM = { minExtent: 38, maxExtent: 38 };
-  let range = null;
-  let cursor = -1;
+  let [range, cursor, pointer, view] = [null, null, null, null];
   let pick = () => {};
-  let shown = { rows: [], tokens: [], special: [] };
+  let shown = { rows: [], faint: [], tokens: [], special: [], name: null };
 
-  const rowsOf = (layer, metric, sequence, head, { tokens, special }) => {
+  const rowsOf = ({ layer, metric, sequence, head }, { tokens, special }) => {
     const { positions: all, headStride, heads } = layer;
     const drawn = all.filter((_, place) => place % headStride === 0);
     const part = (packed, places, index) => packing.read(packed, index * places, places);
-    const name = (position) => tokens[position] + (special.includes(position) ? " (special token)" : "");
-    const around = (position) => `…${tokens.slice(Math.max(0, position - 5), position).join("")} ▏${tokens.slice(position, position + 4).join("")}…`.replaceAll("␣", " ");
-    const curves = layer.ess[metric];
-    const single = heads.map((name, index) => [name, part(curves.heads, drawn.length, sequence * heads.length + index)]);
+    // Curves of the mean, or of the head chosen.
+    const curve = ({ mean, heads: single }) => head < 0 ? part(mean, all.length, sequence) : part(single, drawn.length, sequence * heads.length + head);
+    const token = (position) => tokens[position] + (special.includes(position) ? " (special token)" : "");
     const ceiling = part(layer.ceiling, all.length, sequence);
     const norm = part(layer.norm, all.length, sequence);
     const step = head < 0 ? 1 : headStride;
-    const values = head < 0 ? part(curves.mean, all.length, sequence) : single[head][1];
-    const apart = layer.apart[metric];
-    const gaps = apart && (head < 0 ? part(apart.mean, all.length, sequence) : part(apart.heads, drawn.length, sequence * heads.length + head));
-    const rows = [];
-    values.forEach((ess, index) => {
-      const place = index * step;
-      if (ess === null) return;
+    const gaps = layer.apart[metric] ? curve(layer.apart[metric]) : [];
+    const rows = curve(layer.ess[metric]).flatMap((ess, index) => {
+      const [place, gap] = [index * step, gaps[index] ?? 0];
       const top = Math.round(ceiling[place]);
-      const gap = gaps?.[index] ?? 0;
       const said = drawing.between(ess, gap, (value) => value.toFixed(2));
-      rows.push({ position: all[place], token: name(all[place]), words: around(all[place]), ess, gap, said, ceiling: top, share: top ? ess / top : null,
-        norm: head < 0 ? norm[place] : null });
+      return ess === null ? [] : [{ position: all[place], token: token(all[place]), ess, gap, said, ceiling: top, share: top ? ess / top : null, norm: norm[place] }];
     });
-    const faint = single.flatMap(([name, curve]) => curve.flatMap((ess, index) =>
-      ess === null ? [] : [{ position: drawn[index], head: name, ess }]));
-    return { rows, faint };
+    // Where the pointer finds a position.
+    const middle = (row, next) => (row.position + (next ?? row).position) / 2;
+    const tiled = rows.map((row, index) => ({ ...row, left: middle(row, rows[index - 1]), right: middle(row, rows[index + 1]) }));
+    const faint = heads.length === 1 ? [] : heads.flatMap((name, index) => part(layer.ess[metric].heads, drawn.length, sequence * heads.length + index)
+      .flatMap((ess, place) => ess === null ? [] : [{ position: drawn[place], head: name, ess }]));
+    return { rows: tiled, faint };
   };
-
-  // Where the pointer finds a position.
-  const tiled = (rows) => rows.map((row, index) => ({ ...row,
-    left: (row.position + (rows[index - 1]?.position ?? row.position)) / 2,
-    right: (row.position + (rows[index + 1]?.position ?? row.position)) / 2 }));
 
   // Whether small values would be lost below the ceiling on a linear axis.
-  const spread = () => {
-    const top = Math.max(...shown.rows.map(({ ceiling }) => ceiling));
-    return top > 10 * Math.max(...shown.rows.map(({ ess }) => ess));
+  const spread = () => Math.max(...shown.rows.map(({ ceiling }) => ceiling)) > 10 * Math.max(...shown.rows.map(({ ess }) => ess));
+
+  const inside = ({ position }) => range === null || (position >= range[0] && position <= range[1]);
+
+  const showText = ({ tokens, special }) => {
+    const plain = (token) => token.replaceAll("␣", " ").replaceAll("⏎", "\n").replaceAll("⇥", "\t");
+    // Without a tokenizer tokens are numbers, which would run into each other.
+    const space = tokens.every((token) => /^\d+$/.test(token)) ? " " : "";
+    byId("text").replaceChildren(...tokens.map((token, position) => {
+      const part = document.createElement("span");
+      part.textContent = plain(token) + space;
+      part.dataset.position = position;
+      if (special.includes(position)) part.className = "special";
+      return part;
+    }));
   };
 
-  const inside = (row) => range === null || (row.position >= range[0] && row.position <= range[1]);
-
-  const showContext = (row, said) => {
-    const { tokens } = shown;
-    const { position } = row;
-    const read = (start, end) => tokens.slice(Math.max(0, start), end).join("").replaceAll("␣", " ");
-    const mark = document.createElement("mark");
-    mark.textContent = tokens[position];
-    const before = (position > 14 ? "… " : "") + read(position - 14, position);
-    const after = `${read(position + 1, position + 9)} …`;
-    const numbers = `Position ${position}: ESS ${drawing.between(row.ess, row.gap, (value) => Number(value.toPrecision(4)))} of at most ${row.ceiling}. `;
-    byId("context").replaceChildren(...(said ? [numbers] : []), before, mark, after);
-    cursor = position;
+  // Tokens are shaded by what passes the cut before each, from the least to the most.
+  const shade = (model, { layer, name }) => {
+    byId("text-scale").replaceChildren();
+    const known = shown.rows.filter(({ position }) => position >= 1).map(({ ess }) => ess);
+    if (!known.length) return;
+    const [low, high] = [Math.min(...known), Math.max(...known)];
+    const strength = (value) => `${Math.max(0, Math.round(high > low ? 50 * (value - low) / (high - low) : 25))}%`;
+    const colour = (share) => `color-mix(in srgb, var(--accent) ${share}, transparent)`;
+    // Where not every position was measured, a token has the shade of the last one before it that was.
+    const values = new Map(shown.rows.map(({ position, ess }) => [position, ess]));
+    let [value, gaps] = [null, false];
+    [...byId("text").children].forEach((token, position) => {
+      if (values.has(position)) value = values.get(position);
+      else gaps = true;
+      if (value !== null) token.style.background = colour(strength(value));
+    });
+    const bar = document.createElement("i");
+    bar.style.background = `linear-gradient(to right, transparent, ${colour("50%")})`;
+    const of = [model, layer.short === layer.name ? layer.name : `layer ${layer.short}`, ...(name ? [name] : [])].join(", ");
+    byId("text-scale").replaceChildren(`${of}: `, low.toFixed(1), bar, high.toFixed(1), " numbers per channel",
+      gaps ? "; tokens that were not measured have the shade of the last one before" : "");
   };
 
-  const readNext = (event) => {
-    if (event.key === "Enter" && cursor >= 0) pick(cursor);
+  // The room left of the chart's axes.
+  const beside = () => view.origin()[0] + view.padding().left;
+
+  // A line in the chart, the token in the text, and the numbers below, all of one position.
+  const point = (row) => {
+    cursor = row;
+    byId("line").style.left = `${beside() + view.scale("x")(row.position)}px`;
+    byId("line").hidden = false;
+    const box = byId("text");
+    const before = box.querySelector("mark");
+    before?.replaceWith(...before.childNodes);
+    const token = box.querySelector(`[data-position="${row.position}"]`);
+    if (token) {
+      const mark = document.createElement("mark");
+      token.replaceWith(mark);
+      mark.append(token);
+      const place = mark.offsetTop - box.offsetTop;
+      if (place < box.scrollTop || place > box.scrollTop + box.clientHeight - 24) box.scrollTop = place - box.clientHeight / 2;
+    }
+    const numbers = drawing.between(row.ess, row.gap, (value) => Number(value.toPrecision(4)));
+    byId("said").textContent = `Position ${row.position}: ESS ${numbers} of at most ${row.ceiling}, before “${token?.textContent.trim() ?? "the end"}”.`;
+  };
+
+  const nearest = (position) => shown.rows.filter(inside).reduce((best, row) =>
+    Math.abs(row.position - position) < Math.abs(best.position - position) ? row : best);
+
+  // Browsers tell of a pointer that rests where the page moves below it; the keys chose another position then.
+  const rests = ({ clientX, clientY }) => {
+    const last = pointer;
+    pointer = `${clientX} ${clientY}`;
+    return pointer === last;
+  };
+
+  const underPointer = ({ clientX }) => nearest(view.scale("x").invert(clientX - byId("positions").getBoundingClientRect().left - beside()));
+
+  const step = (event) => {
+    if (event.key === "Enter" && cursor) pick(cursor.position);
     const steps = { ArrowRight: 1, ArrowLeft: -1, Home: -Infinity, End: Infinity };
-    const rows = shown.rows.filter(inside);
-    if (!(event.key in steps) || !rows.length) return;
+    if (!(event.key in steps) || !view) return;
     event.preventDefault();
-    const at = rows.findIndex((row) => row.position === cursor);
-    const next = at < 0 ? 0 : Math.min(Math.max(at + steps[event.key], 0), rows.length - 1);
-    showContext(rows[next], true);
+    const rows = shown.rows.filter(inside);
+    const next = cursor ? rows.indexOf(cursor) + steps[event.key] : 0;
+    point(rows[Math.min(Math.max(next, 0), rows.length - 1)]);
   };
 
-  const drawCurves = async (spec, state, picked) => {
-    const { rows, faint, special, tokens } = shown;
-    const [near, other] = [rows.filter(inside), faint.filter(inside)];
+  const drawCurves = async (spec, scale, picked) => {
+    const { rows, faint, special, tokens, name } = shown;
+    const near = rows.filter(inside);
     const borders = special.map((position) => ({ position, token: tokens[position] })).filter(inside);
     const bounds = near.filter(({ gap }) => gap).map(({ position, ess, gap }) => ({ position, low: ess - gap / 2, high: ess + gap / 2 }));
-    const datasets = { positions: tiled(near), borders, heads: other, bounds };
-    const chart = structuredClone(spec);
-    chart.layer = chart.layer.filter((part) => datasets[part.data.name].length);
+    const chart = drawing.filled(spec, { positions: near, borders, heads: faint.filter(inside), bounds }, name);
     for (const part of chart.layer) {
       // What stands out of the chart would make it narrower than the strip.
       part.mark.clip = true;
       if (drawing.narrow()) part.encoding.x.axis.tickCount = 5;
-      const { scale } = part.encoding.color;
-      if (state.headName && part.transform[0].calculate === `'${scale.domain[0]}'`) {
-        part.transform[0].calculate = `'${state.headName}'`;
-      }
-      if (state.headName) part.encoding.tooltip = part.encoding.tooltip?.filter(({ field }) => field !== "norm");
-      if (state.headName) scale.domain = [state.headName, ...scale.domain.slice(1)];
-      if (part.encoding.y) part.encoding.y.scale = { type: state.scale };
-      if (part.encoding.y) part.encoding.y.axis = ROOM;
+      if (name) part.encoding.tooltip = part.encoding.tooltip?.filter(({ field }) => field !== "norm");
+      if (part.encoding.y) Object.assign(part.encoding.y, { scale: { type: scale }, axis: ROOM });
     }
-    byId("context").replaceChildren("Point at the chart to read the text around a position.");
-    cursor = -1;
-    if (!near.length) {
+    [view, cursor, pick] = [null, null, picked];
+    byId("line").hidden = true;
+    byId("said").textContent = "Point at the chart or at the text to read the numbers at a token.";
+    if (near.length) view = await drawing.draw("positions", chart);
+    else {
       drawing.clear("positions");
-      byId("context").textContent = rows.length ? "Nothing was measured in this range." : "Nothing was measured in this sequence.";
-      return;
+      byId("said").textContent = `Nothing was measured in this ${rows.length ? "range" : "sequence"}.`;
     }
-    const view = await drawing.draw("positions", chart, datasets);
-    view?.addEventListener("pointermove", (_, item) => {
-      if (item?.datum?.token !== undefined && item.datum.ceiling !== undefined) showContext(item.datum, false);
-    });
-    view?.addEventListener("click", (_, item) => {
-      if (item?.datum?.position !== undefined) picked(item.datum.position);
-    });
-    pick = picked;
   };
 
   const setRange = (chosen) => {
-    const rows = shown.rows;
+    const { rows } = shown;
     const whole = rows.length ? [rows[0].position, rows.at(-1).position] : [0, 0];
     range = chosen && chosen[0] < chosen[1] ? [Math.max(whole[0], chosen[0]), Math.min(whole[1], chosen[1])] : null;
     [byId("from").value, byId("to").value] = range ?? whole;
   };
 
-  const drawBrush = async (spec, zoomed) => {
+  const drawStrip = async (spec, zoomed) => {
     if (!shown.rows.length) {
       drawing.clear("brush");
       return;
     }
-    const view = await drawing.draw("brush", spec, { positions: shown.rows });
+    const strip = structuredClone(spec);
+    Object.assign(strip.encoding.y.axis, ROOM);
+    const drawn = await drawing.draw("brush", { ...strip, datasets: { positions: shown.rows } });
     // The fields From and To say the same to those who do not see it.
     for (const mark of byId("brush").querySelectorAll(".brush_brush_bg, .brush_brush")) mark.setAttribute("aria-hidden", "true");
     let waiting;
-    view?.addSignalListener("brush", (_, value) => {
+    drawn?.addSignalListener("brush", (_, value) => {
       clearTimeout(waiting);
       waiting = setTimeout(() => {
         setRange(value.position ? [Math.ceil(value.position[0]), Math.floor(value.position[1])] : null);
@@ -138,11 +169,19 @@ const positions = (() => {
     });
   };
 
-  const choose = (layer, metric, sequence, head, text) => {
-    shown = { ...text, ...rowsOf(layer, metric, sequence, head, text) };
+  const choose = (model, chosen, text) => {
+    shown = { ...text, ...rowsOf(chosen, text), name: chosen.name };
     setRange(range);
+    showText(text);
+    shade(model, chosen);
   };
 
-  byId("positions").addEventListener("keydown", readNext);
-  return { choose, drawBrush, drawCurves, setRange, spread };
+  byId("along").addEventListener("keydown", step);
+  byId("along").addEventListener("pointermove", (event) => { if (view && !rests(event)) point(underPointer(event)); });
+  byId("along").addEventListener("click", (event) => { if (view) pick(underPointer(event).position); });
+  byId("text").addEventListener("pointermove", (event) => {
+    const { position } = event.target.dataset;
+    if (position !== undefined && view && !rests(event)) point(nearest(Number(position)));
+  });
+  return { choose, drawCurves, drawStrip, setRange, spread };
 })();

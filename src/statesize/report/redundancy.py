@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partialmethod
 from typing import Any, Self
 
 import altair as alt
 
+from statesize.io.json_values import json_values
 from statesize.io.text import facts_table
 from statesize.measurement import vega
 from statesize.measurement.chart import index_of, json_number
@@ -122,29 +124,26 @@ class Redundancy:
             f"before or after the cut {self.dimension[index]:,}. Take a longer text."
         )
 
-    def plot(self, position: int | None = None) -> alt.LayerChart:
-        """Numbers stored and needed, layer by layer, of all layers and of the network, at a cut; for notebooks.
+    def middle_text(self) -> str:
+        """What layers and network need at the middle cut, in words."""
+        middle = len(self.positions) // 2
+        low, high = self.interval[middle]
+        sums = (
+            f"{self.model}, cut at {self.positions[middle]}: the layers need {self.needed[middle]:,.0f} numbers in "
+            f"sum, the network {self.whole[middle]:,.0f} ({low:,.0f} to {high:,.0f})."
+        )
+        return f"{sums} {self.reason(middle) or f'The redundancy is {self.values[middle]:.2f}.'}"
+
+    def plot(self, position: int | None = None, *, paper: bool = False) -> alt.LayerChart:
+        """Numbers stored and needed, layer by layer, of all layers and of the network, at a cut.
 
         Args:
             position: The cut; None takes the middle one.
+            paper: Whether it is as wide as a column of a paper, as `.figure` draws it for `.save("name.pdf")`.
 
         Returns:
             A chart by altair.
         """
-        return self._chart(position, paper=False)
-
-    def figure(self, position: int | None = None) -> alt.LayerChart:
-        """The chart as wide as a column of a paper; `.save("name.pdf")` writes it.
-
-        Args:
-            position: The cut; None takes the middle one.
-
-        Returns:
-            A chart by altair.
-        """
-        return self._chart(position, paper=True)
-
-    def _chart(self, position: int | None, *, paper: bool) -> alt.LayerChart:
         index = index_of(position, self.positions)
         names = short_names([mixer.name for mixer in self.mixers])
         rows = [
@@ -166,22 +165,15 @@ class Redundancy:
         y = alt.Y("numbers:Q", title="Numbers")
         return vega.bars({"parts": rows}, vega.layer_axis("part"), y, "group", _HINTS, title, paper=paper)
 
+    figure = partialmethod(plot, paper=True)
+
     def to_dict(self) -> dict[str, Any]:
         """The result as JSON holds it.
 
         Returns:
             A mapping of names to numbers, text and lists.
         """
-
-        def known(values: Sequence[float]) -> list[float | None]:
-            return [None if math.isnan(value) else value for value in values]
-
-        mixers = [
-            asdict(mixer) | {"state_bytes": known([mixer.state_bytes])[0], "stored": known(mixer.stored)}
-            for mixer in self.mixers
-        ]
-        sums = {"values": known(self.values), "stored": known(self.stored), "needed": list(self.needed)}
-        return asdict(self) | {"mixers": mixers} | sums
+        return json_values(vars(self) | {name: getattr(self, name) for name in ("values", "stored", "needed")})
 
     @classmethod
     def from_dict(cls, document: Mapping[str, Any]) -> Self:

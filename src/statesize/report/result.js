@@ -1,8 +1,7 @@
 "use strict";
 // The charts of a result: as wide as the page, and one below the other where the screen is narrow.
 (() => {
-  const { byId, narrow } = drawing;
-  const { charts } = JSON.parse(byId("data").textContent);
+  const { data: charts, narrow } = drawing;
   const [AXIS, SPACING] = [66, 20];
 
   // A row of charts may hold the data of all of them.
@@ -20,15 +19,13 @@
     return { ...spec, hconcat: spec.hconcat.map((part, index) => fitted(part, share * widths[index] + AXIS)) };
   };
 
-  const drawOne = (chart, index) => {
-    const { data, hconcat, vconcat, ...rest } = structuredClone(chart);
-    const spec = narrow() && (hconcat || vconcat) ? { ...rest, vconcat: stacked({ data, hconcat, vconcat }) } : structuredClone(chart);
-    const legend = { orient: "top", columns: narrow() ? 2 : 4 };
-    const id = `chart-${index}`;
-    return drawing.draw(id, { ...fitted(spec, byId(id).clientWidth), config: { ...chart.config, legend } });
+  const drawOne = ({ id, clientWidth }) => {
+    const { data, hconcat, vconcat, ...rest } = structuredClone(charts[id]);
+    const spec = narrow() && (hconcat || vconcat) ? { ...rest, vconcat: stacked({ data, hconcat, vconcat }) } : charts[id];
+    const legend = { orient: "top", columns: narrow() ? 1 : 4 };
+    return drawing.draw(id, { ...fitted(spec, clientWidth), config: { ...charts[id].config, legend } });
   };
 
-  const drawAll = () => Promise.all(charts.map(drawOne));
-  drawing.dark.addEventListener("change", drawAll);
-  drawAll().then(() => document.documentElement.setAttribute("data-ready", "true"));
+  const drawAll = () => Promise.all([...document.querySelectorAll(".chart.fixed")].map(drawOne));
+  drawing.draws(drawAll(), drawAll);
 })();

@@ -6,21 +6,30 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Protocol
 
 from statesize.io.files import replace_file
-from statesize.report.document import (
-    cell_text,
-    check_report_path,
-    definitions,
-    document,
-    filtered,
-    html_table,
-    scrolled,
-    section,
-)
+from statesize.report.document import Headings, Section, cell_text, check_report_path, document, html_table
 
-SCRIPTS = ("draw.js", "result.js", "table.js")
+
+class PageFigure(Protocol):
+    """What scripts draw on a page from its data."""
+
+    scripts: ClassVar[tuple[str, ...]]
+
+    @property
+    def title(self) -> str:
+        """Its heading."""
+        ...
+
+    @property
+    def data(self) -> object:
+        """What the scripts draw, as JSON values."""
+        ...
+
+    def html(self, key: str) -> str:
+        """Where they draw it, with the `key` of its data."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -30,14 +39,26 @@ class PageChart:
     title: str
     chart: Mapping[str, Any]
     caption: str = ""
+    scripts: ClassVar[tuple[str, ...]] = ("result.js",)
+
+    @property
+    def data(self) -> object:
+        """The specification."""
+        return self.chart
+
+    def html(self, key: str) -> str:
+        """The chart above its caption."""
+        title = escape(self.title, quote=True)
+        drawn = f'<div class="chart fixed" id="{key}" role="group" aria-label="{title}"></div>'
+        return f"<figure>{_scrolled(key, drawn)}<figcaption>{escape(self.caption)}</figcaption></figure>"
 
 
 @dataclass(frozen=True)
 class PageTable:
-    """A table on a page; a cell is a text, a number, or None where it is not known."""
+    """A table on a page; a cell is a text, a number, a `Shown` number, or None where it is not known."""
 
     title: str
-    headings: Sequence[str]
+    headings: Headings
     rows: Sequence[Sequence[object]]
     caption: str = ""
 
@@ -57,7 +78,7 @@ class ResultPage:
 
     title: str
     finding: str
-    charts: Sequence[PageChart]
+    charts: Sequence[PageFigure]
     tables: Sequence[PageTable]
     notes: Mapping[str, Sequence[str]] = field(default_factory=dict[str, Sequence[str]])
     facts: Mapping[str, str] = field(default_factory=dict[str, str])
@@ -70,19 +91,19 @@ class ResultPage:
 
     def render(self) -> str:
         """The page as HTML."""
-        head = f'<h1>{escape(self.title)}</h1><p class="lead"><strong>{escape(self.finding)}</strong></p>'
-        charts = "".join(_chart(f"chart-{index}", one) for index, one in enumerate(self.charts))
-        first, *others = self.tables
-        parts = [
-            f'<div id="charts">{charts}</div>',
-            *(_notes(f"notes-{index}", *one) for index, one in enumerate(self.notes.items())),
-            section("table", first.title, _about(first) + filtered(html_table(first.headings, first.rows, "rows"))),
-            *(_table(f"table-{index}", one) for index, one in enumerate(others)),
+        charts = {f"chart-{index}": one for index, one in enumerate(self.charts)}
+        facts = "".join(f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>" for name, text in self.facts.items())
+        notes = enumerate((title, "".join(map(_item, notes))) for title, notes in self.notes.items())
+        tables = {f"table-{index}": one for index, one in enumerate(self.tables)}
+        sections = [
+            *(Section(key, one.title, one.html(key)) for key, one in charts.items()),
+            *(Section(f"notes-{index}", title, items and f"<ul>{items}</ul>") for index, (title, items) in notes),
+            *(Section(key, one.title, _table(key, one)) for key, one in tables.items()),
+            Section("facts", "How these numbers were made", facts and f"<dl>{facts}</dl>"),
         ]
-        if self.facts:
-            parts.append(section("facts", "How these numbers were made", f"<dl>{definitions(self.facts)}</dl>"))
-        data = {"charts": [one.chart for one in self.charts]}
-        return document(self.title, head, "\n".join(parts), data, SCRIPTS)
+        data = {key: one.data for key, one in charts.items()}
+        scripts = dict.fromkeys(("draw.js", *(name for one in self.charts for name in one.scripts), "table.js"))
+        return document(self.title, self.finding, [one for one in sections if one.content], data, list(scripts))
 
 
 _LAST = ("seconds", "message", "versions", "run")
@@ -103,21 +124,25 @@ def told_apart(
     }
 
 
-def _chart(key: str, one: PageChart) -> str:
-    title = escape(one.title, quote=True)
-    drawn = f'<div class="chart" id="{key}" role="group" aria-label="{title}"></div>'
-    box = f'<div class="scroll" tabindex="0" role="region" aria-labelledby="{key}-title">{drawn}</div>'
-    return section(key, one.title, f"<figure>{box}<figcaption>{escape(one.caption)}</figcaption></figure>")
+def _item(note: str) -> str:
+    return f"<li>{escape(note)}</li>"
 
 
-def _about(one: PageTable) -> str:
-    return f"<p>{escape(one.caption)}</p>" if one.caption else ""
+def _scrolled(key: str, content: str, kind: str = "scroll") -> str:
+    """What may be larger than the screen, in the section `key`."""
+    return f'<div class="{kind}" tabindex="0" role="region" aria-labelledby="{key}-title">{content}</div>'
 
 
 def _table(key: str, one: PageTable) -> str:
-    return section(key, one.title, _about(one) + scrolled(key, html_table(one.headings, one.rows)))
+    """A table below its caption; the first is the one whose rows table.js filters and saves."""
+    about = f"<p>{escape(one.caption)}</p>" if one.caption else ""
+    first = key == "table-0"
+    table = html_table(one.headings, one.rows, "rows" if first else "")
+    return about + (_FILTER if first else "") + _scrolled(key, table, "scroll tall")
 
 
-def _notes(key: str, title: str, notes: Sequence[str]) -> str:
-    items = "".join(f"<li>{escape(note)}</li>" for note in notes)
-    return section(key, title, f"<ul>{items}</ul>") if items else ""
+_FILTER = """
+<form class="choices" id="table-choices" autocomplete="off" hidden>
+<label>Rows with <input id="filter" type="search" placeholder="part of a text"></label>
+<label>Download <button id="csv" type="button">CSV of these rows</button></label></form>
+<p id="table-count" class="hint" aria-live="polite"></p>"""

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from html import escape
 from itertools import combinations
 from typing import TypeAlias
 
@@ -14,7 +13,7 @@ import numpy as np
 
 from statesize.adapters.observation import SHARED
 from statesize.io.text import byte_count
-from statesize.measurement.chart import METRICS
+from statesize.measurement.chart import METRICS, Metric
 from statesize.measurement.columns import MARKED
 from statesize.measurement.statistics import between
 from statesize.results.summary import (
@@ -264,12 +263,12 @@ def sink_notes(profiles: Sequence[Profiled]) -> list[str]:
     return [f"{title}: {note}" if len(profiles) > 1 else note for title, note in notes if note]
 
 
-def telling_layer(profile: Profiled, metric: str = "entropy") -> int:
+def telling_layer(profile: Profiled) -> int:
     """The layer whose ESS changes most along the first text, relative to its mean, where its own size limits it."""
     changes: list[float] = []
     for name in profile.mixers:
         node = profile.mixer(name)
-        curve = ess_values(node, metric)[0].mean(0)
+        curve = ess_values(node, "entropy")[0].mean(0)
         inside = curve[binding(node)[0] & np.isfinite(curve)]
         changes.append(float(inside.std() / inside.mean()) if inside.size and inside.mean() > 0 else 0.0)
     return int(np.argmax(changes)) if changes else 0
@@ -374,11 +373,11 @@ def _sentence_case(name: str) -> str:
     return name[:1].upper() + name[1:] if " " in name.partition(" (")[0] else name
 
 
-PAGE_METRICS = ("entropy", "relative_count")
+PAGE_METRICS: tuple[Metric, ...] = ("entropy", "relative_count")
 """What a page can show; an absolute tolerance says little without the operator's scale and stays in the profile."""
 
 
-def metric_titles(profiles: Sequence[Profiled]) -> dict[str, str]:
+def metric_titles(profiles: Sequence[Profiled]) -> dict[Metric, str]:
     """The metrics that were measured of any layer, with what a page calls them; entropy first."""
     nodes = [profile.mixer(name) for profile in profiles for name in profile.mixers]
     ratios = profiles[0].attributes["relative_tolerances"]
@@ -389,22 +388,3 @@ def metric_titles(profiles: Sequence[Profiled]) -> dict[str, str]:
         for metric in PAGE_METRICS
         if metric == "entropy" or known
     }
-
-
-def words(profiles: Sequence[Profiled], metrics: Sequence[str]) -> dict[str, str]:
-    """The parts `headline`, `lead` and `lines` of a page, as HTML; the page's script shows those of one metric."""
-    said = {metric: headline(profiles, metric) for metric in metrics}
-    return {
-        "headline": _by_metric(metrics, lambda metric: escape(said[metric].sentence)),
-        "lead": _by_metric(metrics, lambda metric: escape(said[metric].detail)),
-        "lines": _by_metric(
-            metrics, lambda metric: "<br>".join(escape(model_line(profile, metric)) for profile in profiles)
-        ),
-    }
-
-
-def _by_metric(metrics: Sequence[str], text: Callable[[str], str]) -> str:
-    return "".join(
-        f'<span data-metric="{metric}"{"" if metric == metrics[0] else " hidden"}>{text(metric)}</span>'
-        for metric in metrics
-    )

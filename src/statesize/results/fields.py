@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
+
+from statesize.io.text import byte_count
+from statesize.measurement.statistics import between
 
 Array = NDArray[np.float32 | np.float64]
 
@@ -136,6 +140,39 @@ def told(row: Mapping[str, Any]) -> dict[str, Any]:
     shares = ("state_utilisation",) if math.isnan(row["tss"]) else ()
     unknown = [name for name in (*SIZES, *shares) if math.isnan(row.get(name, 0))]
     return {**row, **dict.fromkeys(unknown, UNKNOWN)}
+
+
+def number_text(value: float, form: str, error: float = 0.0) -> str:
+    """A number by the form of a `Heading`, with half the width of its interval; else a dash."""
+    if not math.isfinite(value):
+        return "-"
+    if form == "bytes":
+        return byte_count(value)
+    if form == "norm":
+        form = ".1e" if 0 < value < 0.01 else ".2f" if value < 10 else ".1f" if value < 100 else ",.0f"
+    if error > value >= 0:
+        # No quantity of a table falls below 0.
+        return f"{format(value, form)} [0, {number_text(value + error, form)}]"
+    return format(value, form) + (f" ± {number_text(error, form)}" if error else "")
+
+
+def range_text(values: Sequence[float], form: str) -> str:
+    """The least and the largest of some numbers."""
+    return between(min(values), max(values), partial(number_text, form=form))
+
+
+def cell_texts(row: Mapping[str, Any], headings: Mapping[str, Heading]) -> dict[str, str]:
+    """The cells of a row of `told`; counts as their bounds, other numbers with half the width of their interval."""
+
+    def text(name: str, form: str) -> str:
+        value, error = row[name], row.get(f"{name}_error", 0.0)
+        if form == "text" or value == UNKNOWN:
+            return str(value)
+        if name.endswith("relative_count") and error > 0:
+            return range_text([max(value - error, 0), value + error], form)
+        return number_text(value, form, error)
+
+    return {name: text(name, heading.form) for name, heading in headings.items()}
 
 
 COLUMNS = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import pairwise
 from statistics import fmean
 from typing import Any
@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from statesize.io.json_values import json_values
 from statesize.io.text import facts_table
-from statesize.measurement.statistics import Interval, finite, mean_interval, student_t
+from statesize.measurement.statistics import Interval, mean_interval, student_t
 from statesize.truncation.blocks import CAUSAL
 
 LEAST_DOCUMENTS = 5
@@ -218,29 +219,11 @@ class TruncationResult:
         Returns:
             Means and intervals, and each document's own numbers.
         """
-        causal = self.without_hindsight()
-        return {
-            "model": self.model,
-            "documents": self.count,
-            "mixers": self.mixers,
-            "entropy": self.entropy.value,
-            "ceiling": self.ceiling,
-            "worth": _json(self.worth),
-            "sufficient": self.sufficient,
-            "without_hindsight": {
-                "at": causal.at,
-                "multiple": _json(causal.multiple),
-                "share": _json(causal.share),
-            },
-            "rows": [
-                {"rule": row.rule, "scale": row.scale, "kept": row.kept}
-                | {name: _json(getattr(row, name)) for name in ("excess", "share", "divergence", "divergence_share")}
-                for row in self.rows
-            ],
-            "whole": [{"name": name, "reason": reason} for name, reason in self.whole.items()],
-            "run_difference": finite(self.run_difference),
-            "measured": [asdict(one) for one in self.documents],
-        }
+        names = ("model", "mixers", "ceiling", "worth", "sufficient", "rows")
+        means = {name: getattr(self, name) for name in names} | {"without_hindsight": self.without_hindsight()}
+        whole = [{"name": name, "reason": reason} for name, reason in self.whole.items()]
+        counted = {"documents": self.count, "entropy": self.entropy.value, "whole": whole}
+        return json_values(means | counted | {"run_difference": self.run_difference, "measured": self.documents})
 
     def _repr_html_(self) -> str:
         facts: dict[str, object] = {"documents": self.count, "context's worth (nats)": f"{self.worth}"}
@@ -282,7 +265,3 @@ class TruncationResult:
         rest = excess - share * without
         half = float(rest.std(ddof=1)) / math.sqrt(len(rest)) / worth * student_t(len(rest) - 1)
         return Interval(share, share - half, share + half)
-
-
-def _json(interval: Interval) -> dict[str, object]:
-    return {"mean": finite(interval.value), "interval": interval.ends}

@@ -15,12 +15,11 @@ from typing import TYPE_CHECKING, Any
 from cyclopts import Parameter
 
 from statesize.cli.shared.options import Flag
+from statesize.io.json_values import json_values
 from statesize.io.progress import Bars, say
 from statesize.io.text import printable
 
 if TYPE_CHECKING:
-    import xarray as xr
-
     from statesize.profiling import Plan, Profile
 
 
@@ -102,35 +101,9 @@ def read_profiles(folders: Sequence[Path], printing: Printing) -> list[Profile]:
 SCHEMA = 1
 
 
-# Figures of a mixer that a document holds by the names of the summary; those in _ESTIMATED with an interval.
-_FIGURES = (
-    "kind",
-    "units",
-    "measured",
-    "state_bytes",
-    "norm",
-    "state_utilisation",
-    "ceiling_utilisation",
-    "sink_share",
-    "sink_position",
-    "sink_entropy",
-    "sinkless_entropy",
-    "few_cuts_entropy",
-    "variant_entropy",
-    "faithfulness",
-    "run_difference",
-)
-_ESTIMATED = ("average_entropy", "total_entropy", "readout_total_entropy")
-
-
 def print_json(document: dict[str, Any]) -> None:
     """Print one JSON document on stdout."""
     print(printable(json.dumps(document, ensure_ascii=False, allow_nan=False)))
-
-
-def known(value: Any) -> Any:
-    """A value as JSON holds it: None for a number that is not finite."""
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def profile_document(profile: Profile, result: Path | None) -> dict[str, Any]:
@@ -138,7 +111,7 @@ def profile_document(profile: Profile, result: Path | None) -> dict[str, Any]:
     from statesize.results.summary import group_rows
 
     attributes = profile.attributes
-    return {
+    document = {
         "schema": SCHEMA,
         "model": profile.model,
         "sequences": int(profile.tokens.sizes["sequence"]),
@@ -149,10 +122,11 @@ def profile_document(profile: Profile, result: Path | None) -> dict[str, Any]:
         "source": attributes["source"],
         "threads": attributes.get("threads"),
         "mixers": [_mixer(profile, name) for name in profile.mixers],
-        "groups": [{key: known(value) for key, value in row.items()} for row in group_rows(profile)],
+        "groups": group_rows(profile),
         "skipped": [{"name": name, "reason": reason} for name, reason in attributes["skipped"].items()],
         "result": None if result is None else str(result),
     }
+    return json_values(document)
 
 
 def plan_document(plan: Plan, name: str, chats: int = 0) -> dict[str, Any]:
@@ -164,26 +138,24 @@ def plan_document(plan: Plan, name: str, chats: int = 0) -> dict[str, Any]:
 
 def _mixer(profile: Profile, name: str) -> dict[str, Any]:
     from statesize.results.fields import COUNTS
-    from statesize.results.summary import summary_row
+    from statesize.results.summary import average, summary_row
 
     mixer = profile.mixer(name)
     row: dict[str, Any] = {**summary_row(mixer, profile.model, name, profile.group(name))}
+    errors = {figure: row.pop(f"{figure}_error") for figure in list(row) if f"{figure}_error" in row}
+    counts = {part: mixer[part].values for kind in COUNTS for part in kind[:3]}
     return {
-        "name": name,
+        "name": row.pop("layer"),
         "note": str(mixer.attrs["note"]),
         "multiplicity": int(mixer.attrs["multiplicity"]),
-        "state_size": known(row["tss"]),
-        **{figure: known(row[figure]) for figure in (*_FIGURES, *_ESTIMATED)},
-        **{f"{figure}_interval": _interval(row[figure], row[f"{figure}_error"]) for figure in _ESTIMATED},
-        **{f"average_{name}": _averages(mixer, name) for counts in COUNTS for name in counts[:3]},
+        "state_size": row.pop("tss"),
+        **row,
+        **{f"{figure}_interval": _interval(row[figure], error) for figure, error in errors.items()},
+        **{
+            f"average_{part}": [average(mixer, values[..., index]).mean for index in range(values.shape[-1])]
+            for part, values in counts.items()
+        },
     }
-
-
-def _averages(mixer: xr.Dataset, metric: str) -> list[float | None]:
-    from statesize.results.summary import average
-
-    values = mixer[metric].values
-    return [known(average(mixer, values[..., index]).mean) for index in range(values.shape[-1])]
 
 
 def _interval(mean: float, error: float) -> list[float] | None:

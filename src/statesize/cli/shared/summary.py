@@ -5,16 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from statesize.adapters.observation import SHARED
-from statesize.cli.shared.table import BAR, number_text, print_notes, print_table
+from statesize.cli.shared.table import BAR, print_notes, print_table
 from statesize.io.text import byte_count
-from statesize.measurement.statistics import between
 from statesize.report.words import by_reason, headline, model_title, short_names, sink_note
 from statesize.results.fields import (
     BY_UNIT,
@@ -24,7 +22,9 @@ from statesize.results.fields import (
     GROUP_HEADINGS,
     HEADINGS,
     UNKNOWN,
-    Heading,
+    cell_texts,
+    number_text,
+    range_text,
     told,
 )
 from statesize.results.summary import (
@@ -105,13 +105,13 @@ def _row(layers: list[_Layer], names: Mapping[str, str]) -> LayerRow:
         _span([names[layer.name] for layer in layers]),
         number_text(first.ess[0], ".1f", first.error)
         if first is last and first.ess[0] == first.ess[1]
-        else _range([bound for layer in layers for bound in layer.ess], ".1f"),
+        else range_text([bound for layer in layers for bound in layer.ess], ".1f"),
         first.possible,
         first.keeps_everything,
         sum(used) / len(used) if used else math.nan,
         first.is_known,
-        _range([layer.norm for layer in layers], "norm"),
-        _range([layer.sink for layer in layers], ".0%"),
+        range_text([layer.norm for layer in layers], "norm"),
+        range_text([layer.sink for layer in layers], ".0%"),
     )
 
 
@@ -125,10 +125,6 @@ def _pattern(names: Sequence[str]) -> str:
 def _span(names: Sequence[str]) -> str:
     """The first and last of some names, such as 12–24."""
     return names[0] if len(names) == 1 else f"{names[0]}–{names[-1]}"
-
-
-def _range(values: list[float], form: str) -> str:
-    return between(min(values), max(values), partial(number_text, form=form))
 
 
 _COMPARED = (
@@ -160,13 +156,13 @@ def _group_rows(profile: Profile) -> list[list[str]]:
     """The cells of each cache, or, of a large model, of all that follow one another and store as much."""
     rows = [told(row) for row in group_rows(profile)]
     if len(rows) <= _MOST_ROWS:
-        return [_cells(row, GROUP_HEADINGS) for row in rows]
+        return [[*cell_texts(row, GROUP_HEADINGS).values()] for row in rows]
     short = short_names([row["layer"] for row in rows])
     folded: list[list[str]] = []
     for _, alike in groupby(rows, lambda row: (row["groups"], row["readouts"], row["tss"])):
         some = list(alike)
         ranges = {
-            name: UNKNOWN if some[0][name] == UNKNOWN else _range([row[name] for row in some], heading.form)
+            name: UNKNOWN if some[0][name] == UNKNOWN else range_text([row[name] for row in some], heading.form)
             for name, heading in GROUP_HEADINGS.items()
             if heading.form != "text"
         }
@@ -238,7 +234,7 @@ def _print_wide(profiles: Sequence[Profile], relative: str, notes: Sequence[str]
             shares.append(0.0)
         for row in group:
             measured = {**told(row), "measured": f"{row['measured']} of {row['units']}"}
-            cells.append(_cells(measured, {name: HEADINGS[name] for name in shown}))
+            cells.append([*cell_texts(measured, {name: HEADINGS[name] for name in shown}).values()])
             shares.append(np.nanmax([row["state_utilisation"], row["ceiling_utilisation"], -1]))
     print_table(headings, cells, 2, notes, shares)
 
@@ -280,20 +276,9 @@ def print_comparison(
     known = [name for name in FIGURES if any(row[name] == row[name] for row in rows)]
     shown = known if wide else [name for name in _COMPARED if name in known]
     headings = {name: FIGURE_HEADINGS[name] for name in ("model", *shown)}
-    texts = [heading.text for heading in headings.values()]
-    print_table(texts, [_cells(row, headings) for row in rows], 1, [f"note: {note}" for note in comparison.notes])
-
-
-def _cells(row: Mapping[str, Any], headings: Mapping[str, Heading]) -> list[str]:
-    def cell(name: str, form: str) -> str:
-        value, error = row[name], row.get(f"{name}_error", 0.0)
-        if form == "text" or value == UNKNOWN:
-            return str(value)
-        if name.endswith("relative_count") and error > 0:
-            return _range([max(value - error, 0), value + error], form)
-        return number_text(value, form, error)
-
-    return [cell(name, heading.form) for name, heading in headings.items()]
+    cells = [[*cell_texts(row, headings).values()] for row in rows]
+    notes = [f"note: {note}" for note in comparison.notes]
+    print_table([heading.text for heading in headings.values()], cells, 1, notes)
 
 
 def print_plan(plan: Plan, loading: float) -> None:

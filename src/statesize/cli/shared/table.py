@@ -1,4 +1,4 @@
-"""Tables on stdout within the width of a terminal, and numbers as their cells hold them."""
+"""Tables on stdout within the width of a terminal."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from statesize.cli.shared.printing import SCHEMA, Printing, print_json, tell_page
-from statesize.io.text import byte_count, printable
+from statesize.io.text import printable
 
 if TYPE_CHECKING:
     from statesize.report.result_page import ResultPage
@@ -142,25 +142,11 @@ def share_bar(share: float, signs: dict[int, str]) -> Text:
     return Text(full, style="blue").append(empty, style="dim")
 
 
-def number_text(value: float, form: str, error: float = 0.0) -> str:
-    """A number by a form of `statesize.results.fields.HEADINGS`, with half the width of its interval; else a dash."""
-    if not math.isfinite(value):
-        return "-"
-    if form == "bytes":
-        return byte_count(value)
-    if form == "norm":
-        form = ".1e" if 0 < value < 0.01 else ".2f" if value < 10 else ".1f" if value < 100 else ",.0f"
-    if error > value >= 0:
-        # No quantity of a table falls below 0.
-        return f"{format(value, form)} [0, {number_text(value + error, form)}]"
-    return format(value, form) + (f" ± {number_text(error, form)}" if error else "")
-
-
 def show_page(
     page: ResultPage, document: dict[str, Any], html: Path | None, printing: Printing, *, open_page: bool
 ) -> None:
     """Write the page if it is wanted, and print what it says, or the document as JSON."""
-    from statesize.report.document import cell_text, number_columns
+    from statesize.report.document import cell_text, number_columns, shown_headings
 
     if html is not None:
         page.write(html)
@@ -171,11 +157,12 @@ def show_page(
     print_notes([page.finding])
     for table in page.tables:
         print()
-        words = [*number_columns(table.headings, table.rows), True].index(True)
+        headings = shown_headings(table.headings)
+        words = [*number_columns(headings, table.rows), True].index(True)
         hidden = len(table.rows) - _MOST_ROWS
         more = [f"… and {hidden} rows more, which --html shows."] if hidden > 0 else []
         rows = [[cell_text(cell) for cell in row] for row in table.rows[:_MOST_ROWS]]
-        print_table(table.headings, rows, words, [*more, *([table.caption] if table.caption else [])])
+        print_table(headings, rows, words, [*more, *([table.caption] if table.caption else [])])
     for title, notes in page.notes.items():
         if notes:
             print_notes(["", f"{title}:", *notes])

@@ -33,7 +33,7 @@ def stored_study(folder: Path | None = None, /, *, html: Page = None, printing: 
     """
     from statesize.cli.shared.printing import SCHEMA, print_json, tell_page
     from statesize.io.text import printable
-    from statesize.lab.studies.page.conclusion import known, read_saved
+    from statesize.lab.studies.page.conclusion import read_saved
     from statesize.lab.studies.page.page import write_report
     from statesize.report import check_report_path
 
@@ -48,6 +48,6 @@ def stored_study(folder: Path | None = None, /, *, html: Page = None, printing: 
         tell_page(html, printing, open_page=False)
     if printing.json:
         made = {"command": saved.command, "versions": saved.versions, "machine": saved.machine}
-        print_json({"schema": SCHEMA, **vars(saved.conclusion), "figures": known(saved.conclusion.figures), **made})
+        print_json({"schema": SCHEMA, **saved.conclusion.to_dict(), **made})
     else:
         print("\n".join(map(printable, saved.conclusion.lines())))

@@ -168,23 +168,11 @@ def print_study(
     from statesize.cli.shared.printing import SCHEMA, print_json
     from statesize.cli.shared.provenance import command_line
     from statesize.io.text import printable
-    from statesize.lab.studies.page.conclusion import known
 
     printing.say(f"Table: {table}")
     printing.say(f"Report: {table.with_name('study.html')}")
     if not printing.json:
         print("\n".join(map(printable, conclusion.lines())))
         return
-    document = {
-        "schema": SCHEMA,
-        "study": conclusion.study,
-        "preset": preset,
-        "claim": conclusion.claim,
-        "holds": conclusion.holds,
-        "figures": known(conclusion.figures),
-        "runs": runs,
-        "seconds": seconds,
-        "table": str(table),
-        "command": command_line(),
-    }
-    print_json(document | more)
+    made = {"preset": preset, "runs": runs, "seconds": seconds, "table": str(table), "command": command_line()}
+    print_json({"schema": SCHEMA, **conclusion.to_dict(), **made, **more})

@@ -11,12 +11,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from statesize.io.json_values import json_values
 from statesize.io.text import facts_table
 from statesize.lab.studies.statistics import of_mean
 from statesize.lab.trends.trend import AVERAGE, JOINT, Numbers, Trend, metric_names
 from statesize.measurement import vega
 from statesize.measurement.chart import METRICS, Metric, Row, table
-from statesize.measurement.statistics import Interval, finite, over_texts, signed
+from statesize.measurement.statistics import Interval, over_texts, signed
 from statesize.report.result_page import PageChart, PageTable, ResultPage
 
 LEVEL = 0.1
@@ -185,36 +186,24 @@ class Growth(Trend):
         Returns:
             Numbers, text and lists by name; what is not known is None.
         """
-        return {
+        document = {
             "model": self.model,
             "lengths": [{"length": one, **row} for one, row in zip(self.lengths, self.mixer_rows(), strict=True)],
             "future": self.future,
             "excerpts": self.excerpts,
             "trained_length": self.trained_length,
             "layers": [
-                {
-                    "name": layer,
-                    "ceiling": self.ceiling(layer).tolist(),
-                    "near_ceiling": self.near_ceiling(layer),
-                    **{name: [finite(value) for value in self.means(layer, name).tolist()] for name in metric_names()},
-                }
+                {"name": layer, "ceiling": self.ceiling(layer), "near_ceiling": self.near_ceiling(layer)}
+                | {name: self.means(layer, name) for name in metric_names()}
                 for layer in (AVERAGE, *self.layers)
             ],
             "exponents": [
-                {
-                    "layer": one.layer,
-                    "unit": one.unit,
-                    **{
-                        name: finite(interval.value) for name, interval in (("exponent", one.whole), ("last", one.last))
-                    },
-                    "exponent_interval": one.whole.ends,
-                    "last_interval": one.last.ends,
-                    "course": one.course,
-                }
+                {"layer": one.layer, "unit": one.unit, "exponent": one.whole.value, "last": one.last.value}
+                | {"exponent_interval": one.whole.ends, "last_interval": one.last.ends, "course": one.course}
                 for one in self.exponents()
             ],
-            **self._shared(),
         }
+        return json_values(document | self._shared())
 
     def page(self) -> ResultPage:
         """What it shows.

@@ -11,13 +11,14 @@ import altair as alt
 import numpy as np
 import pandas as pd
 
+from statesize.io.json_values import json_values
 from statesize.io.text import facts_table
 from statesize.lab.studies.statistics import of_mean
 from statesize.lab.trends.checkpoints import Log
 from statesize.lab.trends.trend import AVERAGE, JOINT, Trend, metric_names
 from statesize.measurement import vega
 from statesize.measurement.chart import METRICS, Metric, Row, table
-from statesize.measurement.statistics import FEWEST_TEXTS, Interval, between, finite, over_texts, signed
+from statesize.measurement.statistics import FEWEST_TEXTS, Interval, between, over_texts, signed
 from statesize.report.result_page import PageChart, PageTable, ResultPage
 
 
@@ -134,16 +135,16 @@ class Series(Trend):
         Returns:
             Numbers, text and lists by name; what is not known is None.
         """
-        return {
+        document = {
             "checkpoints": [
                 {"name": name, "step": None if self.steps is None else position, **row}
                 for name, position, row in zip(self.names, self.places, self.mixer_rows(), strict=True)
             ],
             "layers": [self._layer(layer) for layer in (AVERAGE, *self.layers)],
-            "log": {name: [list(point) for point in points] for name, points in self.log.items()},
-            "tokens": list(self.lengths),
-            **self._shared(),
+            "log": self.log,
+            "tokens": self.lengths,
         }
+        return json_values(document | self._shared())
 
     def page(self) -> ResultPage:
         """What it shows.
@@ -205,7 +206,7 @@ class Series(Trend):
         return {
             "name": layer,
             "kind": mixers[layer].kind if layer in mixers else AVERAGE,
-            **{metric: [finite(value) for value in values.tolist()] for metric, values in means.items()},
+            **means,
             "change": self._told(self.change(layer)),
             "largest_change": self._told(self.largest_change(layer)),
         }
@@ -214,7 +215,7 @@ class Series(Trend):
         return {
             "from": self.names[change.before],
             "to": self.names[change.after],
-            "difference": finite(change.difference.value),
+            "difference": change.difference.value,
             "interval": change.difference.ends,
         }
 

@@ -18,7 +18,7 @@ from statesize.adapters.observation import SHARED
 from statesize.check import refuse
 from statesize.io.files import parse_json
 from statesize.measurement.chart import METRICS, Metric
-from statesize.measurement.statistics import estimate, finite
+from statesize.measurement.statistics import estimate
 from statesize.profiling.profile import Profile
 from statesize.report.result_page import ResultPage
 from statesize.results.summary import channels_of, ess_values, known_mean, largest_size, sample_of, unit_dim
@@ -195,7 +195,7 @@ class Trend(ABC):
 
     def _shared(self) -> dict[str, Any]:
         """The end of its JSON document."""
-        return {"finding": self.finding, "skipped": reasons(self.skipped), "notes": list(self.notes), **self.facts}
+        return {"finding": self.finding, "skipped": reasons(self.skipped), "notes": self.notes, **self.facts}
 
     @property
     @abstractmethod
@@ -251,7 +251,7 @@ class Trend(ABC):
         """The points as JSON holds them: how far captured runs differ, seconds, and mixers that were not measured."""
         return [
             {
-                "run_difference": finite(point.run_difference),
+                "run_difference": point.run_difference,
                 "seconds": point.seconds,
                 "skipped": reasons(point.skipped),
             }

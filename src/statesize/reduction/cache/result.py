@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import Any, Literal
@@ -13,8 +13,9 @@ import torch
 from numpy.typing import NDArray
 
 from statesize.io.files import replace_file
+from statesize.io.json_values import json_values
 from statesize.io.text import facts_table
-from statesize.measurement.statistics import Interval, finite, mean_interval
+from statesize.measurement.statistics import Interval, mean_interval
 from statesize.reduction.cache.budgets import at_curves
 from statesize.reduction.cache.rounding import Precision
 from statesize.reduction.cache.rules import Rule
@@ -185,30 +186,23 @@ class CachePrices:
             The price list, what is known of each cache, and each document's own numbers.
         """
         best = self.recommended
-        return {
-            "model": self.model,
-            "rule": self.rule,
-            "prefix": self.prefix,
-            "documents": {
-                "calibration": self.calibration,
-                "selection": self.selection,
-                "held_out": len(self.documents),
-            },
-            "loss": _json(self.loss),
-            "passkeys": {"hidden": self.passkeys, "found": self.found[0] if self.found else 0},
-            "recommended": None if best is None else best.variant.title,
-            "prices": [
-                {"title": price.variant.title, **asdict(price.variant)}
-                | {"bytes_share": price.bytes_share, "nats": _json(price.nats), "bits": _json(price.bits)}
-                | {"found": price.found}
-                for price in self.prices
-            ],
-            "chosen": [{"keep": keep, "budgets": budgets} for keep, budgets in self.chosen.items()],
-            "ratios": list(self.ratios),
-            "smaller": [asdict(one) for one in self.smaller],
-            "heads": [asdict(head) for head in self.heads],
-            "measured": [asdict(one) for one in self.documents],
-        }
+        documents = {"calibration": self.calibration, "selection": self.selection, "held_out": len(self.documents)}
+        same = {name: getattr(self, name) for name in ("model", "rule", "prefix", "loss", "ratios", "smaller", "heads")}
+        return json_values(
+            same
+            | {
+                "documents": documents,
+                "passkeys": {"hidden": self.passkeys, "found": self.found[0] if self.found else 0},
+                "recommended": None if best is None else best.variant.title,
+                "prices": [
+                    {"title": one.variant.title, **vars(one.variant)}
+                    | {name: getattr(one, name) for name in ("bytes_share", "nats", "bits", "found")}
+                    for one in self.prices
+                ],
+                "chosen": [{"keep": keep, "budgets": budgets} for keep, budgets in self.chosen.items()],
+                "measured": self.documents,
+            }
+        )
 
     def pruned_shares(self) -> NDArray[np.float32]:
         """What budgets by curves evict at 1 … 99 %, (99, layers, caches): the file that LU-KV's press of kvpress loads.
@@ -254,7 +248,3 @@ class CachePrices:
             # Loss alone would not show that facts of the prefix are forgotten.
             return price.variant.budgets == "whole"
         return price.found >= self.found[0] - _MISSED * self.passkeys
-
-
-def _json(interval: Interval) -> dict[str, object]:
-    return {"mean": finite(interval.value), "interval": interval.ends}

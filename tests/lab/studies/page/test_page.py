@@ -114,11 +114,11 @@ def test_in_a_browser(folder, tmp_path, width, scheme):
         visit = Visit(browser, folder / PAGE, width, scheme)
         page = visit.page
         # Charts of a row stand below each other on a phone.
-        boxes = [part.bounding_box() for part in page.locator("#charts svg .mark-symbol").all()[:2]]
+        boxes = [part.bounding_box() for part in page.locator(".chart svg .mark-symbol").all()[:2]]
         assert (boxes[0]["y"] == boxes[1]["y"]) == (width > 520)
         sizes = page.evaluate("[document.documentElement.scrollWidth, window.innerWidth]")
         assert sizes[0] <= sizes[1]
-        assert page.locator("#charts svg").bounding_box()["width"] <= page.locator("#charts").bounding_box()["width"]
+        assert page.locator(".chart svg").bounding_box()["width"] <= page.locator(".chart").bounding_box()["width"]
         page.click("#rows th[data-name=accuracy] button")
         shown = page.eval_on_selector_all("#rows tbody tr", "rows => rows.map(row => row.cells[2].dataset.value)")
         assert shown == ["-1", "-0.666667", "-0.333333", "0", ""]

@@ -49,6 +49,14 @@ class Conclusion:
         words = {True: "It holds here", False: "It does not hold here", None: "These runs cannot tell"}
         return f"{self.claim} {words[self.holds]}."
 
+    def to_dict(self) -> dict[str, Any]:
+        """The conclusion as JSON holds it.
+
+        Returns:
+            Its fields; numbers that are not finite are None.
+        """
+        return vars(self) | {"figures": known(self.figures)}
+
     def lines(self) -> list[str]:
         """The conclusion as text.
 
@@ -143,8 +151,7 @@ class Saved:
         """The file; numbers that are not finite are null."""
         document = {
             "schema": _SCHEMA,
-            **vars(self.conclusion),
-            "figures": known(self.conclusion.figures),
+            **self.conclusion.to_dict(),
             "command": self.command,
             "versions": self.versions,
             "machine": self.machine,

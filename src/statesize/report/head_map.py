@@ -1,20 +1,23 @@
-"""What a page carries of its profiles, rounded, within a size that opens at once."""
+"""The map of layers by heads with what it shows of one head: its data, rounded, within a size that opens at once."""
 
 from __future__ import annotations
 
 import base64
 import math
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypedDict
+from functools import cached_property
+from html import escape
+from typing import Any, ClassVar, TypedDict
 
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from statesize.measurement.chart import evenly_spread, json_number
-from statesize.report.charts import FEWEST, show_token, tolerance_counts
+from statesize.measurement.chart import Metric, evenly_spread, json_number
+from statesize.report.charts import FEWEST, page_charts, show_token, tolerance_counts
+from statesize.report.document import embedded_json, filled
 from statesize.report.words import model_title, short_names, telling_layer
 from statesize.results.checked import DTYPES
 from statesize.results.fields import Array
@@ -57,9 +60,12 @@ def packed(values: NDArray[np.float32 | np.float64]) -> Packed:
 HEAD_POINTS = 80_000
 MEAN_POINTS = 30_000
 LADDER_POINTS = 1_000_000
+MOST_BYTES = 700_000
+"""Largest size of the map's data; a page without any takes 1 MB."""
+_SHARES = (1.0, 0.5, 0.25, 0.1)
 EXTREMES = 5
 """Heads that a page names as those with most, and with least ESS."""
-MOST_HEADS = 64
+PAGE_HEADS = 64
 """Heads or channels of a layer that a page shows one by one; the map puts neighbours together where there are more."""
 
 
@@ -99,13 +105,19 @@ def choose_extent(profiles: Sequence[Profiled], share: float = 1.0) -> Extent:
 
 def shown_heads(mixer: xr.Dataset) -> NDArray[np.int64]:
     """Places of the measured heads or channels that a page shows one by one."""
-    return evenly_spread(mixer.sizes[unit_dim(mixer)], MOST_HEADS)
+    return evenly_spread(mixer.sizes[unit_dim(mixer)], PAGE_HEADS)
 
 
-def curves_note(profiles: Sequence[Profiled], extent: Extent) -> str:
-    """What of the curves a page lacks."""
+def extent_note(profiles: Sequence[Profiled], extent: Extent) -> str:
+    """What of the profiles a page lacks."""
     count = max(int(profile.tokens.sizes["sequence"]) for profile in profiles)
+    positions = max(mixer.sizes["position"] for mixer in _mixers(profiles))
     notes: list[str] = []
+    if _many_heads(profiles):
+        notes.append(
+            f"A layer with more than {PAGE_HEADS} measured heads or channels is drawn as {PAGE_HEADS} cells, each "
+            "their mean, and as so many single curves."
+        )
     if extent.sequences < count:
         first = "first" if extent.sequences == 1 else f"first {extent.sequences}"
         notes.append(f"The charts show the {first} of {count} sequences; the table covers all.")
@@ -113,31 +125,14 @@ def curves_note(profiles: Sequence[Profiled], extent: Extent) -> str:
         notes.append(f"One position in {extent.stride} is drawn.")
     if extent.head_stride > 1:
         notes.append(f"Single heads are drawn at one position in {extent.stride * extent.head_stride}.")
-    if _many_heads(profiles):
-        notes.append(f"Single curves show at most {MOST_HEADS} heads or channels of a layer.")
+    if extent.ladder_positions < positions - 1:
+        held = f"Singular values are held at {extent.ladder_positions} positions of a sequence"
+        notes.append(f"{held}; those at the one nearest to your choice are shown.")
     return " ".join(notes)
 
 
-def spectra_note(profiles: Sequence[Profiled], extent: Extent) -> str:
-    """What of the singular values a page lacks."""
-    positions = max(mixer.sizes["position"] for mixer in _mixers(profiles))
-    if extent.ladder_positions >= positions - 1:
-        return ""
-    return f"The page holds {extent.ladder_positions} positions of a sequence; the one nearest to your choice is shown."
-
-
-def map_note(profiles: Sequence[Profiled]) -> str:
-    """What of the single heads the map lacks."""
-    if not _many_heads(profiles):
-        return ""
-    return (
-        f"A layer with more than {MOST_HEADS} measured heads or channels is drawn as {MOST_HEADS} cells, each their "
-        "mean."
-    )
-
-
 def _many_heads(profiles: Sequence[Profiled]) -> bool:
-    return any(mixer.sizes[unit_dim(mixer)] > MOST_HEADS for mixer in _mixers(profiles))
+    return any(mixer.sizes[unit_dim(mixer)] > PAGE_HEADS for mixer in _mixers(profiles))
 
 
 def _mixers(profiles: Sequence[Profiled]) -> list[xr.Dataset]:
@@ -263,12 +258,34 @@ def layer_ladder(
 TOKEN_SIGNS = 60
 
 
-def page_data(profiles: Sequence[Profiled], metrics: Iterable[str], extent: Extent) -> dict[str, Any]:
-    """Everything that the page's scripts draw, as JSON values; profiles of the same tokens share one text."""
-    texts: dict[str, Any] = {}
-    for profile in profiles:
-        texts.setdefault(_text_key(profile), _text(profile, extent))
-    return {"texts": texts, "models": [_model(profile, list(metrics), extent) for profile in profiles]}
+@dataclass(frozen=True)
+class HeadMap:
+    """The map of layers by heads, and below it the text and the charts of the head that is chosen on it."""
+
+    profiles: Sequence[Profiled]
+    metrics: Mapping[Metric, str]
+    extent: Extent
+    title: str = "Head by head"
+    scripts: ClassVar[tuple[str, ...]] = ("packing.js", "positions.js", "map.js", "ladder.js", "page.js")
+
+    @cached_property
+    def data(self) -> dict[str, Any]:
+        """Everything that the scripts draw, as JSON values; profiles of the same tokens share one text."""
+        texts: dict[str, Any] = {}
+        for profile in self.profiles:
+            texts.setdefault(_text_key(profile), _text(profile, self.extent))
+        models = [_model(profile, list(self.metrics), self.extent) for profile in self.profiles]
+        return {"metrics": self.metrics, "charts": page_charts(), "texts": texts, "models": models}
+
+    def html(self, key: str) -> str:
+        """Where they draw it."""
+        return filled("head_map.html", {"key": key, "extent": escape(extent_note(self.profiles, self.extent))})
+
+
+def fitting_map(profiles: Sequence[Profiled], metrics: Mapping[Metric, str]) -> HeadMap:
+    """The map with as many positions as MOST_BYTES have room for."""
+    *larger, smallest = (HeadMap(profiles, metrics, choose_extent(profiles, share)) for share in _SHARES)
+    return next((one for one in larger if len(embedded_json(one.data).encode()) <= MOST_BYTES), smallest)
 
 
 def clipped(token: str) -> str:
@@ -299,6 +316,6 @@ def _model(profile: Profiled, metrics: Sequence[str], extent: Extent) -> dict[st
         "name": model_title(profile),
         "text": _text_key(profile),
         "extremes": {metric: extreme_heads(profile, metric) for metric in metrics},
-        "telling": {metric: telling_layer(profile, metric) for metric in metrics},
+        "telling": telling_layer(profile),
         "layers": [layer_data(profile.mixer(name), name, names[name], metrics, extent) for name in profile.mixers],
     }
