@@ -85,12 +85,12 @@ def test_processes_on_ray_give_a_profile_within_the_bounds(tmp_path):
 
     from statesize.models.load import load_model
     from statesize.parallel.ray import ray_session
-    from statesize.profiling.on_ray import run_on_ray
+    from statesize.profiling.run import run_profile
 
     sequences = [list(range(40, 80)), list(range(30)), list(range(7, 39)), list(range(3, 43))]
     load = partial(load_model, "gla")
     here = profile(load().model, sequences)
     with ray_session():
-        made = [run_on_ray(load, sequences, Settings(), RayCluster(cpus=cpus)) for cpus in (1, 2)]
+        made = [run_profile(load, sequences, Settings(), cluster=RayCluster(cpus=cpus)) for cpus in (1, 2)]
     assert verdicts(here, made[0]) == {IDENTICAL}
     assert DIFFERENT not in verdicts(here, made[1])

@@ -11,9 +11,8 @@ from statesize.measurement.settings import Settings
 from statesize.models.load import load_model
 from statesize.parallel.executor import SerialExecutor
 from statesize.profiling import profile
-from statesize.profiling.on_ray import LoadedWork
 from statesize.profiling.profile_run import ProfileRun, Provenance
-from statesize.profiling.sequences import SequenceDone, SequenceTask, SequenceWork
+from statesize.profiling.sequences import LoadedWork, SequenceDone, SequenceTask, SequenceWork
 
 SEQUENCES = [torch.arange(12), torch.tensor([3, 1, 4, 1, 5, 9, 2])]
 
