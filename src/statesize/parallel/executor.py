@@ -166,9 +166,9 @@ def here(make: Make) -> AbstractContextManager[Executor]:
     return nullcontext(SerialExecutor(make()))
 
 
-def given(work: Work) -> Work:
-    """The work that was made before; a `partial` of this function makes it in each worker."""
-    return work
+def given(value: Value) -> Value:
+    """The value itself; a `partial` of this function gives workers what was made before."""
+    return value
 
 
 class Worker:

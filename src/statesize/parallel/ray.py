@@ -58,12 +58,6 @@ class RayCluster:
     def __post_init__(self) -> None:
         require_count("cpus", self.cpus)
 
-    @contextmanager
-    def workers(self, make: Make, memory: int = 0) -> Generator[OnRay]:
-        """Workers of so many bytes each, for the time of a block."""
-        with ray_session(self.address) as ray, OnRay(make, ray, self.cpus, self.gpus, memory) as workers:
-            yield workers
-
 
 @contextmanager
 def ray_session(address: str | None = None) -> Generator[Any]:
@@ -201,7 +195,7 @@ class OnRay(Workers):
     """Runs tasks on workers of a Ray cluster, which Ray starts as soon as there is room for them."""
 
     ray: Any  # the connected module
-    cpus: int = 1  # of each worker, as are the following; also its threads
+    cpus: float = 1  # of each worker, as are the following; also its threads
     gpus: float = 0.0
     memory: int = 0  # bytes; a change holds for workers that start later
 
@@ -217,16 +211,16 @@ class OnRay(Workers):
             gpus = f", {self.gpus:g} GPUs" if self.gpus else ""
             memory = f" and {self.memory / 1e9:.1f} GB" if self.memory else ""
             raise InputError(
-                f"no machine of the Ray cluster has the {self.cpus} cores{gpus}{memory} that a worker asks for; ask "
+                f"no machine of the Ray cluster has the {self.cpus:g} cores{gpus}{memory} that a worker asks for; ask "
                 "for less, or give the address of a larger cluster"
             )
         return int(room)
 
     def _start(self) -> tuple[Any, Any]:
         options: dict[str, Any] = {"num_cpus": self.cpus, "num_gpus": self.gpus, "memory": self.memory or None}
-        if self.cpus == 1:
+        if self.cpus <= 1:
             options["runtime_env"] = {"env_vars": ONE_THREAD}
-        worker = self.ray.remote(Worker).options(**options).remote(self.make, self.cpus)
+        worker = self.ray.remote(Worker).options(**options).remote(self.make, max(1, int(self.cpus)))
         return worker, worker.open.remote()
 
     def _ask(self, worker: Any, *task: object) -> Any:
@@ -245,6 +239,15 @@ class OnRay(Workers):
 
     def _kill(self, worker: Any) -> None:
         self.ray.kill(worker)
+
+
+@contextmanager
+def ray_workers(
+    make: Make, address: str | None = None, cpus: float = 1, gpus: float = 0.0, memory: int = 0
+) -> Generator[OnRay]:
+    """Workers of a cluster for the time of a block."""
+    with ray_session(address) as ray, OnRay(make, ray, cpus, gpus, memory) as workers:
+        yield workers
 
 
 Bytes = NDArray[np.uint8]
@@ -285,8 +288,9 @@ def put_together(structure: Structure, contents: list[Bytes]) -> nn.Module:
     filled = dict[int, Any]()
     for empty, content, device in zip(structure.tensors, contents, structure.devices, strict=True):
         # A copy, because the content is shared with other processes.
-        values = torch.from_numpy(content.copy()).view(empty.dtype).reshape(empty.shape).to(device)
-        filled[id(empty)] = _like(empty, values)
+        copied = torch.empty(content.size, dtype=torch.uint8)
+        copied.numpy()[:] = content
+        filled[id(empty)] = _like(empty, copied.view(empty.dtype).reshape(empty.shape).to(device))
     return copy.deepcopy(structure.module, filled)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
@@ -101,13 +102,13 @@ class Workers:
     def crew(self) -> Generator[Crew]:
         """Workers on Ray for the time of a block, or this process."""
         from statesize.parallel.executor import here
-        from statesize.parallel.ray import RayCluster, ray_session
+        from statesize.parallel.ray import ray_session, ray_workers
 
         if self.ray is False:
             yield here
             return
         with ray_session(self.ray if isinstance(self.ray, str) else None):
-            yield RayCluster(cpus=self.ray_cpus).workers
+            yield partial(ray_workers, cpus=self.ray_cpus)
 
 
 def _some(_: object, channels: object) -> None:
