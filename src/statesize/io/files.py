@@ -16,7 +16,7 @@ import tempfile
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Any, BinaryIO, Generic, TypeVar, cast
 
 from statesize.errors import FileError
 from statesize.io.text import printable
@@ -194,20 +194,25 @@ def _lock(descriptor: int) -> None:
             raise
 
 
-def check_header(path: Path) -> None:
-    """Refuse a safetensors file whose header is too long or names a tensor twice; safetensors checks the rest."""
-    # If two tensors have one name, safetensors reads the last, other programs perhaps the first.
+def check_header(path: Path) -> dict[str, Any]:
+    """The header of a safetensors file; one that is too long or names a tensor twice is a FileError."""
     with require_regular(path).open("rb") as stream:
-        length = int.from_bytes(stream.read(8), "little")
-        header = stream.read(length) if length <= MOST_JSON else b""
+        try:
+            return read_header(stream)
+        except ValueError as error:
+            raise FileError(f"{path} is damaged or cut off ({error}); copy or make it again.") from error
+
+
+def read_header(stream: BinaryIO) -> dict[str, Any]:
+    """The header of safetensors, of which safetensors checks the rest; ValueError where two readers could differ."""
+    # If two tensors have one name, safetensors reads the last, other programs perhaps the first.
+    length = int.from_bytes(stream.read(8), "little")
     if length > MOST_JSON:
-        raise FileError(
-            f"{path} is damaged: it says that its header has {length:,} bytes; at most {MOST_JSON:,} are read"
-        )
-    try:
-        parse_json(header)
-    except ValueError as error:
-        raise FileError(f"{path} is damaged or cut off ({error}); copy or make it again.") from error
+        raise ValueError(f"it says that its header has {length:,} bytes; at most {MOST_JSON:,} are read")
+    header = parse_json(stream.read(length))
+    if not isinstance(header, dict):
+        raise ValueError("its header is no JSON object")
+    return cast("dict[str, Any]", header)
 
 
 def digest(content: bytes) -> str:
@@ -260,6 +265,14 @@ class Parts(Generic[Value]):
         path = self.folder / f"{name}-{digest(content)}{self.suffix}"
         replace_file(path, content)
         self._paths(self.folder / name).append(path)
+
+    def remove(self, name: str) -> None:
+        """Remove a part."""
+        if self.folder is None:
+            del self._values[name]
+            return
+        for path in self._listed((self.folder / name).parent).pop((self.folder / name).name):
+            path.unlink(missing_ok=True)
 
     def names(self, subfolder: str) -> list[str]:
         """Names of the parts in a subfolder, damaged ones included."""

@@ -49,7 +49,7 @@ class TrainingRecord:
         steps: Every step, those before a resume included.
         best_step: The step after which the held-out loss was lowest.
         best: The held-out report of that step.
-        folder: Where log.jsonl, state.safetensors and best/ lie.
+        folder: Where log.jsonl, state/ and best/ lie.
     """
 
     steps: tuple[StepRecord, ...]
