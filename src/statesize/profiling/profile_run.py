@@ -23,7 +23,8 @@ from statesize.parallel.executor import Done, Executor
 from statesize.profiling.profile import Profile
 from statesize.profiling.sequences import MixerDone, SequenceDone, SequenceTask
 from statesize.profiling.work import MOST_OPERATIONS
-from statesize.results.datasets import MixerRun, dataset_from_bytes, dataset_to_bytes, mixer_parts, token_dataset
+from statesize.results.checked import dataset_to_bytes, mixer_from_bytes
+from statesize.results.datasets import MixerRun, mixer_parts, token_dataset
 from statesize.results.store import SCHEMA, load_tree, open_tree, write_nodes
 from statesize.texts.arguments import Given
 from statesize.texts.tokens import AnyTokenizer
@@ -107,7 +108,7 @@ class ProfileRun:
     seconds: float = 0.0
 
     def __post_init__(self) -> None:
-        self.parts = Parts(self.folder, ".unit", dataset_to_bytes, dataset_from_bytes)
+        self.parts = Parts(self.folder, ".unit", dataset_to_bytes, mixer_from_bytes)
         self.ends = Parts(self.folder, ".end", SequenceDone.to_bytes, SequenceDone.from_bytes)
 
     def measure(self, inputs: Iterable[Given], executor: Executor) -> None:

@@ -126,7 +126,8 @@ def _encoded(state: Stored) -> bytes:
 def _decoded(content: bytes) -> Stored:
     try:
         values: Any = parse_json(read_header(io.BytesIO(content))["__metadata__"]["statesize"])
-        return {name: values[name] for name in ("step", "best_step", "best", "settings")}, safetensors.torch.load(content)
+        named = {name: values[name] for name in ("step", "best_step", "best", "settings")}
+        return named, safetensors.torch.load(content)
     except (safetensors.SafetensorError, KeyError, TypeError) as error:
         raise ValueError("it is no training state") from error
 
@@ -155,8 +156,8 @@ def _check_settings(saved: dict[str, Any], current: dict[str, Any], folder: Path
             before = saved[part].get(name)
             if before != value:
                 raise InputError(
-                    f"{name} must be {before!r}, with which {folder} was made, got {value!r}. Give the same settings, or "
-                    "start a new run in another folder."
+                    f"{name} must be {before!r}, with which {folder} was made, got {value!r}. Give the same settings, "
+                    "or start a new run in another folder."
                 )
     for name, data in (("held_out_sha256", "held-out"), ("batch_sha256", "training")):
         if saved[name] != current[name]:
