@@ -119,7 +119,7 @@ def _described(header: Mapping[str, Any]) -> tuple[dict[str, list[str]], dict[st
         dims, attributes = described["dims"], described["attributes"]
     except (KeyError, TypeError) as error:
         raise ValueError("it does not describe a dataset") from error
-    _require("the file", "dims", _named(_different)(dims) and {_METADATA, *dims} == header.keys())
+    _require("the file", "dims", _named(_different)(dims) and {_METADATA, *dims} == {*header})
     _require("the file", "attributes", isinstance(attributes, dict))
     # Refuses numbers that are not finite, and text that is no Unicode.
     json.dumps(described, allow_nan=False, ensure_ascii=False).encode()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -60,13 +60,13 @@ class OtherProcesses:
     crew: Crew
     module: UserModule | None = None
 
-    def run(self, tasks: Iterable[TrainingRun]) -> Iterator[Done[TrainingRun, list[Row]]]:
+    def run(self, tasks: Iterable[Any]) -> Iterator[Done[Any, Any]]:
         """The rows of all runs as they come; an error that says why a run failed."""
-        runs = list(tasks)
+        runs: list[TrainingRun] = list(tasks)
         sent = [SentRun(index, run.label, run.to_dict()) for index, run in enumerate(runs)]
         with self.crew(partial(Runs, self.module)) as workers:
             for done in workers.run(sent):
-                yield replace(done, task=runs[done.task.index])
+                yield Done(runs[done.task.index], done.value, done.error)
 
 
 @dataclass(frozen=True)

@@ -79,7 +79,7 @@ class ResultTable:
         return path
 
     @cached_property
-    def parts(self) -> Parts[Sequence[Row]]:
+    def parts(self) -> Parts[list[Row]]:
         """The rows of each finished run."""
         return Parts(self.folder / "runs", ".parquet", table_content, parse_rows, MOST_TABLE)
 
