@@ -183,7 +183,7 @@ class TrainJob(Job):
     def arguments(self, folder: Path) -> list[str]:
         """With --resume once there is a checkpoint."""
         output = folder / "output"
-        there = (output / "state").exists()
+        there = any((output / "state").glob("v*"))
         numbers = {"steps": self.steps, "batch": 1, "length": 4, "evaluate-every": 4, "checkpoint-every": 3}
         options = [word for name, value in numbers.items() for word in (f"--{name}", str(value))]
         where = ["--text", str(folder / "inputs" / "text.txt"), "--output", str(output)]

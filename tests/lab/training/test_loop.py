@@ -167,10 +167,13 @@ def test_a_run_stopped_at_its_first_step_is_resumed(echo, make_model, tmp_path):
     assert_same_weights(whole, resumed)
 
 
-def test_a_log_without_a_checkpoint_is_begun_anew(echo, make_model, tmp_path):
-    """What a kill at the very start leaves."""
-    (tmp_path / "log.jsonl").touch()
-    assert len(train(make_model(), echo, CONFIG, tmp_path).steps) == 12
+def test_a_run_killed_before_its_log_is_resumed_and_before_its_first_checkpoint_begun_anew(echo, make_model, tmp_path):
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state" / ".half.1.part").touch()
+    with pytest.raises(KeyboardInterrupt):
+        train(make_model(), echo, CONFIG, tmp_path, on_progress=stop_after(1))
+    (tmp_path / "log.jsonl").unlink()
+    assert len(train(make_model(), echo, CONFIG, tmp_path, resume=True).steps) == 12
 
 
 @pytest.mark.parametrize("resume", [False, True])
