@@ -21,7 +21,7 @@ from statesize.measurement.settings import Settings
 from statesize.models.digests import tokens_sha256
 from statesize.parallel.executor import Done, Executor
 from statesize.profiling.profile import Profile
-from statesize.profiling.sequences import MixerDone, SequenceDone, SequenceTask
+from statesize.profiling.sequences import MixerDone, Provenance, SequenceDone, SequenceTask
 from statesize.profiling.work import MOST_OPERATIONS
 from statesize.results.checked import dataset_to_bytes, mixer_from_bytes
 from statesize.results.datasets import MixerRun, mixer_parts, token_dataset
@@ -57,27 +57,6 @@ class ProfileProgress:
     engine: str
     seconds: float
     resumed: bool = False
-
-
-@dataclass(frozen=True)
-class Provenance:
-    """What was measured, as a profile's attributes say it.
-
-    Attributes:
-        model: What tables call the model.
-        weights: Digest of its weights.
-        key: Digest of the run.
-        source: Where the model comes from, and the command line.
-        threads: Threads of torch in the processes that measured.
-        kernels: With what the model's layers run, by their kind.
-    """
-
-    model: str
-    weights: str
-    key: str
-    source: Mapping[str, Any]
-    threads: int
-    kernels: Mapping[str, str]
 
 
 @dataclass(eq=False)
@@ -167,13 +146,7 @@ class ProfileRun:
 
     def read(self, mixer: str, sequence: int) -> xr.Dataset:
         """What was measured of a mixer over a sequence; a file that is gone or damaged is a FileError."""
-        dataset = self.parts.read(self._task(sequence).part(mixer))
-        if dataset is None:
-            raise FileError(
-                f"{self.folder} was changed while it was in use: mixer {mixer} of sequence {sequence} is missing "
-                "or damaged. Run the same command again; what is intact is used again."
-            )
-        return dataset
+        return self.parts.get(self._task(sequence).part(mixer), f"mixer {mixer} of sequence {sequence}")
 
     def profile(
         self,

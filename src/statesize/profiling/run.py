@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import Any, cast
 
-import torch
 from torch import nn
 
 from statesize.adapters.models.inputs import float_model
@@ -22,12 +22,11 @@ from statesize.profiling.profile import Profile, warned
 from statesize.profiling.profile_run import (
     ProfileProgress,
     ProfileRun,
-    Provenance,
     finished_profile,
     profile_bar,
     units_folder,
 )
-from statesize.profiling.sequences import LoadedWork, Loader, Ready
+from statesize.profiling.sequences import LoadedWork, Loader, Provenance
 from statesize.results.store import check_destination
 from statesize.texts.arguments import Given
 from statesize.texts.inputs import Inputs, given_sequences, or_bundled, sequences
@@ -156,22 +155,21 @@ def run_profile(
         if cluster is None:
             # Digests say whether what is stored is of this run; of one that is not they would only take time.
             work = LoadedWork(lambda: cast("nn.Module", model), settings, reference, digests=path is not None)
-            executor, threads = SerialExecutor(work), torch.get_num_threads()
+            executor = SerialExecutor(work)
         else:
-            ray, threads = stack.enter_context(ray_session(cluster.address)), cluster.cpus
+            ray = stack.enter_context(ray_session(cluster.address))
             load = sent(ray, model) if isinstance(model, nn.Module) else cast("Loader", model)
             make, memory = partial(LoadedWork, load, settings, reference), settings.memory + _PROCESS_BYTES
             executor = stack.enter_context(OnRay(make, ray, cluster.cpus, cluster.gpus, memory))
-        ready: Ready = next(executor.run(["loading the model"])).get()
+        origin: Provenance = next(executor.run(["loading the model"])).get()
         if isinstance(executor, OnRay):
-            executor.memory += ready.bytes
-        name = name or ready.name
-        known_source = {**stored, **ready.source, **(source or {})}
-        origin = Provenance(name, ready.weights, ready.key, known_source, threads, ready.kernels)
+            executor.memory += origin.bytes
+        name = name or origin.model
+        origin = replace(origin, model=name, source={**stored, **origin.source, **(source or {})})
         folder = None if path is None else stack.enter_context(units_folder(path))
-        if path is not None and (finished := finished_profile(path, ready.key, known, name)) is not None:
+        if path is not None and (finished := finished_profile(path, origin.key, known, name)) is not None:
             return finished
         bars = stack.enter_context(Bars(on_progress is not None, lines=False))
-        run = ProfileRun(settings, ready.key, count, folder, on_progress or profile_bar(bars, name, count), reference)
+        run = ProfileRun(settings, origin.key, count, folder, on_progress or profile_bar(bars, name, count), reference)
         run.measure(given, executor)
         return run.profile(tokenizer, origin, path)

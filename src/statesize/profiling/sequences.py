@@ -144,26 +144,26 @@ class SequenceWork:
 
 
 @dataclass(frozen=True)
-class Ready:
-    """What a worker says of the model that it has loaded, and of itself.
+class Provenance:
+    """What was measured, as a profile's attributes say it.
 
     Attributes:
-        name: What tables call the model.
-        source: Where the model comes from.
-        weights: Digest of the weights; empty without digests.
-        key: Digest of the run; empty without digests.
+        model: What tables call the model.
+        weights: Digest of its weights; empty where it was not asked for.
+        key: Digest of the run; empty where it was not asked for.
+        source: Where the model comes from, and the command line.
+        threads: Threads of torch in the processes that measured.
+        kernels: With what the model's layers run, by their kind.
         bytes: Size of the weights.
-        kernels: With what its layers run.
-        machine: The worker's machine, and the versions there.
     """
 
-    name: str
-    source: Mapping[str, str]
+    model: str
     weights: str
     key: str
-    bytes: int
+    source: Mapping[str, Any]
+    threads: int
     kernels: Mapping[str, str]
-    machine: str
+    bytes: int = 0
 
 
 class LoadedWork:
@@ -174,25 +174,21 @@ class LoadedWork:
         name, source = (loaded.name, loaded.source) if isinstance(loaded, LoadedModel) else (type(loaded).__name__, {})
         model = loaded.model if isinstance(loaded, LoadedModel) else loaded
         facts = model_facts(model) if digests else {}
-        self.ready = Ready(
-            name=name,
-            source=source,
-            weights=str(facts.get("weights", "")),
-            key=run_key(facts, settings, reference) if digests else "",
-            bytes=sum(tensor.numel() * tensor.element_size() for tensor in (*model.parameters(), *model.buffers())),
-            kernels=kernels(model),
-            machine=f"{socket.gethostname()} (statesize {__version__}, torch {torch.__version__})",
-        )
+        key = run_key(facts, settings, reference) if digests else ""
+        size = sum(tensor.numel() * tensor.element_size() for tensor in (*model.parameters(), *model.buffers()))
+        weights, threads = str(facts.get("weights", "")), torch.get_num_threads()
+        self.origin = Provenance(name, weights, key, source, threads, kernels(model), size)
         self._measure = SequenceWork(model, settings)
 
-    def __call__(self, task: str | SequenceTask) -> Iterator[Ready | MixerDone | SequenceDone]:
+    def __call__(self, task: str | SequenceTask) -> Iterator[Provenance | MixerDone | SequenceDone]:
         """What was loaded, or the steps of a sequence."""
         if isinstance(task, str):
-            yield self.ready
+            yield self.origin
             return
-        if task.key != self.ready.key:
+        if task.key != self.origin.key:
             raise StatesizeError(
-                f"the worker on {self.ready.machine} computes something else than the first: weights, versions or "
-                "settings differ. Make them the same on all machines of the cluster."
+                f"the worker on {socket.gethostname()} (statesize {__version__}, torch {torch.__version__}) computes "
+                "something else than the first: weights, versions or settings differ. Make them the same on all "
+                "machines of the cluster."
             )
         yield from self._measure(task)

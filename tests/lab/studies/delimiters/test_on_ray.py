@@ -51,7 +51,7 @@ def test_parts_that_are_gone_when_they_are_read_are_told(crew, corpus, tmp_path)
             path.unlink()
 
     options = {"channels": 1, "conditions": (OBSERVED,), "on_progress": remove, "folder": folder, "crew": crew}
-    with pytest.raises(FileError, match=r"parts was changed while it was in use\. Run the same again"):
+    with pytest.raises(FileError, match=r"parts was changed while it was in use: sequences 0 to .* is missing"):
         measure_dips("one", lambda: load_model("recall-gla").model, corpus, WINDOWS, **options)
 
 

@@ -7,11 +7,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TypeAlias, cast
+from typing import TypeAlias
 
 from torch import nn
 
-from statesize.errors import FileError
 from statesize.lab.studies.delimiters.corpus import DocumentCorpus
 from statesize.lab.studies.delimiters.measuring import METRICS, Response, respond
 from statesize.lab.studies.delimiters.modulation import ALL, CurvePoint, Dip, modulation
@@ -108,9 +107,6 @@ def measure_dips(
 
     Returns:
         The depths.
-
-    Raises:
-        FileError: The folder was changed while it was in use.
     """
     chosen = aligned_sequences(corpus, windows, seed, conditions)
     stored = response_parts(folder, name, windows)
@@ -132,10 +128,7 @@ def measure_dips(
     dips, curve, kinds = list[Dip](), list[CurvePoint](), set[str]()
     for aligned in chosen:
         # Read again, so that no more than one condition is in memory.
-        responses = [stored.read(names[part]) for part in parts if part.condition == aligned.condition]
-        if None in responses:
-            raise FileError(f"{folder} was changed while it was in use. Run the same again.")
-        response = joined(cast("list[Response]", responses))
+        response = joined([stored.get(names[part], str(part)) for part in parts if part.condition == aligned.condition])
         kinds |= set(response.kinds)
         for metric in METRICS:
             more_dips, more_curve = modulation(response, metric, seed)
