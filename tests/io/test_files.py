@@ -166,6 +166,15 @@ def test_a_part_that_is_removed_meanwhile_is_gone(parts, caplog):
     assert not caplog.records
 
 
+def test_a_part_that_has_to_be_there(parts):
+    parts.write("a", "text")
+    assert parts.get("a", "part a") == "TEXT"
+    parts.remove("a")
+    with pytest.raises(FileError, match=r"parts was changed while it was in use: part a is missing or damaged"):
+        parts.get("a", "part a")
+    assert list(parts.folder.iterdir()) == []
+
+
 def test_half_written_files_are_passed_over(parts):
     parts.folder.mkdir()
     (parts.folder / ".a-1234.part.77.part").write_bytes(b"te")

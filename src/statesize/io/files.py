@@ -277,11 +277,10 @@ class Parts(Generic[Value]):
 
     def remove(self, name: str) -> None:
         """Remove a part."""
-        if self.folder is None:
-            del self._values[name]
-            return
-        for path in self._listed((self.folder / name).parent).pop((self.folder / name).name):
-            path.unlink(missing_ok=True)
+        self._values.pop(name, None)
+        if self.folder is not None:
+            for path in self._listed((self.folder / name).parent).pop((self.folder / name).name):
+                path.unlink(missing_ok=True)
 
     def names(self, subfolder: str) -> list[str]:
         """Names of the parts in a subfolder, damaged ones included."""
@@ -306,9 +305,8 @@ def parts_writer(folder: Path | None, own: str) -> Generator[None]:
     if folder is None:
         yield
         return
-    if folder.exists() and not (
-        folder.is_dir() and all(re.fullmatch(rf"\..*|{own}", path.name) for path in folder.iterdir())
-    ):
+    names = re.compile(rf"{own}|{re.escape(LOCK)}|\.statesize-.*|\..*\.part")
+    if folder.exists() and not (folder.is_dir() and all(names.fullmatch(path.name) for path in folder.iterdir())):
         raise FileError(
             f"{folder} must be a new folder or hold the parts of an unfinished run, got something else. It is left "
             "alone; move it away or give another folder."

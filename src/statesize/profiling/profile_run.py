@@ -108,8 +108,6 @@ class ProfileRun:
 
     def _is_finished(self, task: SequenceTask) -> bool:
         """Whether all parts of a sequence are there and were added; otherwise the task lists those that are there."""
-        if self.folder is None:
-            return False
         end, sequence = self.ends.read(task.part("")), task.sequence
         # Datasets are read one by one, so that no more than one is in memory.
         task.finished.update(name for name in self.parts.names(f"{sequence:06d}") if self.parts.read(name) is not None)

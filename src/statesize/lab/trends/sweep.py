@@ -48,7 +48,7 @@ def sweep(
     # The key is asked for again once a task is measured, when more may be known of it.
     finished, failed = dict[Task, SweepPoint](), dict[Task, str]()
     parts = Parts(folder, ".point", SweepPoint.to_bytes, SweepPoint.from_bytes)
-    with parts_writer(folder, r".*\.point"), crew(make) as executor:
+    with parts_writer(folder, r"\..*|.*\.point"), crew(make) as executor:
         for done in run(tasks, executor, parts, key):
             if done.error is None:
                 finished[done.task] = done.get()
