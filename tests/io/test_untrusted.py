@@ -246,9 +246,7 @@ def test_toml_of_any_depth_and_any_product(monkeypatch):
 )
 @pytest.mark.parametrize("length", [None, 2**63])
 def test_parts_of_wrong_content(header, length):
-    with pytest.raises(
-        ValueError, match=r"not describe|Expecting|no JSON object|nested too deeply|decode|are read"
-    ):
+    with pytest.raises(ValueError, match=r"not describe|Expecting|no JSON object|nested too deeply|decode|are read"):
         mixer_from_bytes((length or len(header)).to_bytes(8, "little") + header)
 
 

@@ -99,7 +99,8 @@ class Aligned:
 
     def parts(self, size: int) -> list[Aligned]:
         """Parts of so many sequences, the last of which may have fewer."""
-        return [replace(self, ids=ids, start=index * size) for index, ids in enumerate(self.ids.split(size))]
+        starts = range(0, len(self.ids), size)
+        return [replace(self, ids=self.ids[start : start + size], start=start) for start in starts]
 
 
 def aligned_sequences(
