@@ -112,7 +112,7 @@ def load_state(folder: Path, state: TrainingState, run: dict[str, Any]) -> None:
             _restore(state, values, tensors)
             return
     raise FileError(
-        f"nothing to resume: {folder / STATE} holds no whole checkpoint of this version. Move what is there away, and "
+        f"nothing to resume: {folder / STATE} holds no whole checkpoint of this version. Move the folder away and "
         "start the run anew without resume."
     )
 
