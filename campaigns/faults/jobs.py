@@ -191,9 +191,7 @@ class TrainJob(Job):
 
     def finished(self, output: Path) -> set[str]:
         """Steps up to the checkpoint."""
-        paths = (output / "state").glob("v*.safetensors")
-        whole = (path.stem.split("-") for path in paths if path.stem.endswith(f"-{digest(path.read_bytes())}"))
-        last = max((int(step) for _, step, _ in whole), default=0)
+        last = max((_step(path) for path in (output / "state").glob("v*.safetensors")), default=0)
         return {f"step {step}" for step in range(1, 1 + last)}
 
     def made(self, notes: list[str]) -> set[str]:
@@ -227,6 +225,15 @@ def without_digest(name: str) -> str:
 def part_name(path: Path) -> str:
     """The name of a part, and of the folder that it is in."""
     return without_digest(f"{path.parent.name}/{path.name}")
+
+
+def _step(path: Path) -> int:
+    """The step of a checkpoint; 0 where it is damaged, or removed by the job while it is read."""
+    try:
+        _, step, written = path.stem.split("-")
+        return int(step) if written == digest(path.read_bytes()) else 0
+    except FileNotFoundError:
+        return 0
 
 
 def _readable(path: Path) -> bool:
