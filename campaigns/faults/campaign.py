@@ -24,7 +24,7 @@ ON_RAY = [name for name in JOBS if "Ray" in name]
 _RAY_EVERY = 10
 _WORK = re.compile(r"\.units/\d|/runs/|log\.jsonl$")
 _BESIDE = re.compile(
-    r"(unfinished|study|conclusion|provenance|tokenizer)\.json$|log\.jsonl$|study\.html$|table\.parquet$|^best/|/previous\."
+    r"(unfinished|study|conclusion|provenance|tokenizer)\.json$|log\.jsonl$|study\.html$|table\.parquet$|^best/|\.end$"
 )
 _UGLY = re.compile(r"Traceback|Exception ignored|Fatal Python|core dumped|\*\*\* ")
 _REFUSED = re.compile(r"[Mm]ove (it|the folder) away|give (a new|another) folder|Give another")

@@ -19,7 +19,7 @@ COMMANDS = Path(__file__).parents[2] / "src" / "statesize" / "cli"
 _ABOVE_PERMISSIONS = (1 << 1) | (1 << 2)
 _CAPABILITIES_3 = 0x20080522
 IMPORTED = (
-    "numba", "pyarrow.parquet", "tokenizers", "torch", "xarray", "statesize.profiling.on_ray",
+    "numba", "pyarrow.parquet", "tokenizers", "torch", "xarray", "statesize.profiling.run",
     "statesize.texts.tables", "statesize.report", "statesize.lab.studies.grid.executors",
     "statesize.lab.studies.conclude", "statesize.lab.studies.grid.study",
 )  # fmt: skip

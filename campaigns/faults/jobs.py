@@ -7,7 +7,6 @@ import json
 import re
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pyarrow as pa
@@ -184,7 +183,7 @@ class TrainJob(Job):
     def arguments(self, folder: Path) -> list[str]:
         """With --resume once there is a checkpoint."""
         output = folder / "output"
-        there = any(output.glob("*.safetensors"))
+        there = any((output / "state").glob("v*"))
         numbers = {"steps": self.steps, "batch": 1, "length": 4, "evaluate-every": 4, "checkpoint-every": 3}
         options = [word for name, value in numbers.items() for word in (f"--{name}", str(value))]
         where = ["--text", str(folder / "inputs" / "text.txt"), "--output", str(output)]
@@ -192,8 +191,7 @@ class TrainJob(Job):
 
     def finished(self, output: Path) -> set[str]:
         """Steps up to the checkpoint."""
-        # The one before serves where the last is gone, as it is while the next one is written.
-        last = max(_checkpoint_step(output / f"{name}.safetensors") for name in ("state", "previous"))
+        last = max((_step(path) for path in (output / "state").glob("v*.safetensors")), default=0)
         return {f"step {step}" for step in range(1, 1 + last)}
 
     def made(self, notes: list[str]) -> set[str]:
@@ -205,7 +203,8 @@ class TrainJob(Job):
         """The best weights, the last ones and the log."""
         parts = [json.loads(line) | {"seconds": 0} for line in (output / "log.jsonl").read_text().splitlines()]
         digest = hashlib.sha256(json.dumps(parts).encode())
-        for path in (output / "state.safetensors", output / "best" / "model.safetensors"):
+        last = max((output / "state").iterdir())
+        for path in (last, output / "best" / "model.safetensors"):
             tensors = safetensors.numpy.load_file(path)
             for name in sorted(name for name in tensors if name != "log"):
                 digest.update(name.encode() + tensors[name].tobytes())
@@ -228,20 +227,20 @@ def part_name(path: Path) -> str:
     return without_digest(f"{path.parent.name}/{path.name}")
 
 
+def _step(path: Path) -> int:
+    """The step of a checkpoint; 0 where it is damaged, or removed by the job while it is read."""
+    try:
+        _, step, written = path.stem.split("-")
+        return int(step) if written == digest(path.read_bytes()) else 0
+    except FileNotFoundError:
+        return 0
+
+
 def _readable(path: Path) -> bool:
     try:
         return len(pd.read_parquet(path)) > 0
     except (OSError, ValueError):
         return False
-
-
-def _checkpoint_step(path: Path) -> int:
-    try:
-        with safetensors.safe_open(path, framework="np") as stream:
-            values: dict[str, Any] = json.loads((stream.metadata() or {})["statesize"])
-    except (OSError, KeyError, ValueError, safetensors.SafetensorError):
-        return 0
-    return int(values["step"])
 
 
 TEXT_OPTIONS = [word for number in range(len(TEXTS)) for word in ("--text", f"INPUTS/{number}.txt")]

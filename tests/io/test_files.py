@@ -117,56 +117,72 @@ def upper(content):
 
 @pytest.fixture
 def parts(tmp_path):
-    return Parts(tmp_path / "parts", ".part")
+    return Parts(tmp_path / "parts", ".part", str.encode, upper)
 
 
 def again(parts):
     """The same folder in another process."""
-    return Parts(parts.folder, parts.suffix)
+    return Parts(parts.folder, parts.suffix, parts.encode, parts.decode)
 
 
 @pytest.mark.parametrize("name", ["a", "000001/a"])
 def test_what_is_written_is_read(parts, name, caplog):
-    assert parts.read(name, upper) is None
-    parts.write(name, b"text")
-    assert parts.read(name, upper) == again(parts).read(name, upper) == "TEXT"
-    assert again(parts).read("b", upper) is None
+    assert parts.read(name) is None
+    parts.write(name, "text")
+    assert parts.read(name) == again(parts).read(name) == "TEXT"
+    assert again(parts).read("b") is None
     assert list(again(parts).names("000001")) == ([name] if "/" in name else [])
     assert not caplog.records
+
+
+def test_without_a_folder_values_stay_in_memory():
+    parts = Parts(None, ".part", str.encode, upper)
+    assert parts.read("000001/a") is None
+    parts.write("000001/a", "text")
+    assert (parts.read("000001/a"), parts.names("000001"), parts.names("000002")) == ("text", ["000001/a"], [])
 
 
 @pytest.mark.parametrize("damage", [b"", b"tex", b"texT", b"refused"])
 def test_a_damaged_part_is_told_and_made_anew(parts, damage, caplog):
     if damage == b"refused":
-        parts.write("a", damage)
+        parts.write("a", damage.decode())
     else:
-        parts.write("a", b"text")
+        parts.write("a", "text")
         next(parts.folder.iterdir()).write_bytes(damage)
     later = again(parts)
-    assert later.read("a", upper) is None
-    assert later.read("a", upper) is None
+    assert later.read("a") is None
+    assert later.read("a") is None
     (message,) = (record.getMessage() for record in caplog.records)
     assert message.endswith(".part is damaged. That part is made anew.")
-    later.write("a", b"new")
-    assert later.read("a", upper) == again(parts).read("a", upper) == "NEW"
+    later.write("a", "new")
+    assert later.read("a") == again(parts).read("a") == "NEW"
     assert len(list(parts.folder.iterdir())) == 1
 
 
 def test_a_part_that_is_removed_meanwhile_is_gone(parts, caplog):
-    parts.write("a", b"text")
+    parts.write("a", "text")
     next(parts.folder.iterdir()).unlink()
-    assert parts.read("a", upper) is None
+    assert parts.read("a") is None
     assert not caplog.records
+
+
+def test_a_part_that_has_to_be_there(parts):
+    parts.write("a", "text")
+    assert parts.get("a", "part a") == "TEXT"
+    parts.remove("a")
+    with pytest.raises(FileError, match=r"parts was changed while it was in use: part a is missing or damaged"):
+        parts.get("a", "part a")
+    assert list(parts.folder.iterdir()) == []
 
 
 def test_half_written_files_are_passed_over(parts):
     parts.folder.mkdir()
     (parts.folder / ".a-1234.part.77.part").write_bytes(b"te")
-    assert parts.read("a", upper) is None
+    assert parts.read("a") is None
     assert len(list(parts.folder.iterdir())) == 1
 
 
 def test_a_folder_that_cannot_be_written(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(FileError, match="cannot write"):
-        Parts(tmp_path / "file", ".part").write("a", b"text")
+        Parts(tmp_path / "file", ".part", str.encode, upper).write("a", "text")

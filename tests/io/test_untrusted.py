@@ -20,7 +20,7 @@ from statesize.lab.studies.grid.table import ResultTable
 from statesize.models.load import load_model
 from statesize.profiling import Profile
 from statesize.results import store
-from statesize.results.datasets import dataset_from_bytes
+from statesize.results.checked import mixer_from_bytes
 from statesize.texts.documents import file_documents
 from statesize.texts.rows import line_row
 
@@ -45,9 +45,41 @@ def stored(small_profile, tmp_path):
 def change(path, edit):
     """Edits what a profile says of itself, and signs it as one that has read the source would."""
     marker = json.loads((path / "profile.json").read_text())
-    edit(marker["nodes"])
+    files = [path / f"{index:05d}.safetensors" for index in range(len(marker["nodes"]))]
+    before = [described(file) for file in files]
+    nodes = [node | json.loads(json.dumps(one)) for node, one in zip(marker["nodes"], before, strict=True)]
+    edit(nodes)
+    marker["nodes"] = [{name: node[name] for name in ("name", "sha256")} for node in nodes]
+    for node, file, one in zip(marker["nodes"], files, before, strict=False):
+        edited = nodes[marker["nodes"].index(node)]
+        if one and one != (now := {name: edited[name] for name in one}):
+            describe(file, now)
+            node["sha256"] = store._file_sha256(file)
     marker["sha256"] = store._sha256({name: value for name, value in marker.items() if name != "sha256"})
     (path / "profile.json").write_text(json.dumps(marker, ensure_ascii=False), encoding="utf-8", errors="surrogatepass")
+
+
+def header_of(file):
+    """The header of safetensors, and what stands after it."""
+    content = file.read_bytes()
+    end = 8 + int.from_bytes(content[:8], "little")
+    return json.loads(content[8:end]), content[end:]
+
+
+def described(file):
+    """What a file says of its arrays; nothing where it holds something else."""
+    try:
+        return json.loads(header_of(file)[0]["__metadata__"]["statesize"])
+    except (ValueError, KeyError):
+        return {}
+
+
+def describe(file, facts):
+    """Have a file say something else of its arrays."""
+    header, arrays = header_of(file)
+    header["__metadata__"] = {"statesize": json.dumps(facts)}
+    encoded = json.dumps(header).encode()
+    file.write_bytes(len(encoded).to_bytes(8, "little") + encoded + arrays)
 
 
 def replace_arrays(path, index, content):
@@ -60,7 +92,7 @@ def replace_arrays(path, index, content):
 
 def test_a_profile_is_only_what_was_signed(stored):
     marker = json.loads((stored / "profile.json").read_text())
-    marker["nodes"][1]["attributes"]["kind"] = "other"
+    marker["nodes"][1]["name"] = "other"
     (stored / "profile.json").write_text(json.dumps(marker))
     with pytest.raises(FileError, match=r"profile\.json is not what was written"):
         Profile.load(stored)
@@ -136,9 +168,7 @@ def test_what_a_profile_says_of_itself_is_checked(stored, edit):
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), "\ud800"])
 def test_values_that_json_or_utf_8_cannot_hold(stored, value):
-    marker = json.loads((stored / "profile.json").read_text())
-    marker["nodes"][0]["attributes"]["more"] = value
-    (stored / "profile.json").write_text(json.dumps(marker))
+    change(stored, attribute("more", value, 0))
     with pytest.raises(FileError, match="damaged and cannot be read"):
         Profile.load(stored)
 
@@ -179,7 +209,8 @@ def test_tokens_are_unicode(stored, sign):
     file = stored / "00000.safetensors"
     arrays = safetensors.numpy.load_file(file)
     arrays["tokens"][0, 0, 0] = sign
-    replace_arrays(stored, 0, lambda file: safetensors.numpy.save_file(arrays, file))
+    facts = {"statesize": json.dumps(described(file))}
+    replace_arrays(stored, 0, lambda file: safetensors.numpy.save_file(arrays, file, metadata=facts))
     with pytest.raises(FileError, match="it holds text that is no Unicode"):
         Profile.load(stored)
 
@@ -210,10 +241,13 @@ def test_toml_of_any_depth_and_any_product(monkeypatch):
         parse_settings(grid, "correlation")
 
 
-@pytest.mark.parametrize("payload", [b"", b"{}", b"[]\n", b"{}\n", DEEP.encode(), b'{"name": "../x"}\n' + b"\xff" * 40])
-def test_parts_of_wrong_content(payload):
-    with pytest.raises(ValueError, match=r"no mixer|Expecting|nested too deeply|decode"):
-        dataset_from_bytes(payload)
+@pytest.mark.parametrize(
+    "header", [b"", b"{}", b"[]", DEEP.encode(), b'{"__metadata__": {"statesize": "{}"}}', b"\xff"]
+)
+@pytest.mark.parametrize("length", [None, 2**63])
+def test_parts_of_wrong_content(header, length):
+    with pytest.raises(ValueError, match=r"not describe|Expecting|no JSON object|nested too deeply|decode|are read"):
+        mixer_from_bytes((length or len(header)).to_bytes(8, "little") + header)
 
 
 def test_weights_are_not_unpickled(tmp_path):

@@ -1,8 +1,40 @@
-"""Workers in processes of this machine: what cannot be started says why."""
+"""Tasks are resumed from their parts, and what cannot be started in another process says why."""
 
 import pytest
 
-from statesize.parallel.executor import Processes
+from statesize.errors import StatesizeError
+from statesize.io.files import Parts
+from statesize.parallel.executor import Processes, SerialExecutor, run
+
+
+def doubled(task):
+    if task == 3:
+        raise StatesizeError("no three")
+    yield 2 * task
+
+
+def stored(folder):
+    return Parts(folder, ".number", lambda value: str(value).encode(), int)
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_what_is_stored_is_not_computed_again_and_an_error_is_not_stored(kept, tmp_path):
+    folder, executor = tmp_path / "parts" if kept else None, SerialExecutor(doubled)
+    parts = stored(folder)
+    assert [done.get() for done in run([1, 2], executor, parts, str)] == [2, 4]
+    parts = stored(folder) if kept else parts
+    done = list(run([3, 2, 1, 0], executor, parts, str))
+    assert [(one.task, one.value, one.resumed) for one in done] == [
+        (2, 4, True), (1, 2, True), (3, None, False), (0, 0, False),
+    ]  # fmt: skip
+    assert str(done[2].error) == "no three"
+    assert [parts.read(str(task)) for task in range(4)] == [0, 2, 4, None]
+
+
+def test_no_worker_is_started_where_all_is_stored(tmp_path):
+    list(run([1], SerialExecutor(doubled), stored(tmp_path), str))
+    with Processes(lambda: iter, 1) as workers:
+        assert [done.value for done in run([1], workers, stored(tmp_path), str)] == [2]
 
 
 def test_work_that_cannot_be_sent_to_a_process_says_why():

@@ -8,7 +8,7 @@ import torch
 from oracles.comparing import DIFFERENT, IDENTICAL, compare_profiles, compare_rows
 
 from statesize.lab.mixers import LanguageModel, ModelConfig
-from statesize.lab.studies.grid.executors import run_here
+from statesize.lab.studies.grid.executors import HERE
 from statesize.measurement.settings import Settings
 from statesize.profiling import RayCluster, profile
 
@@ -63,7 +63,7 @@ def test_the_table_of_a_profile_is_the_same_again(pattern):
 
 
 def rows(outcomes):
-    return sorted((row for outcome in outcomes for row in outcome.rows), key=lambda row: (row["run"], row["step"]))
+    return sorted((row for outcome in outcomes for row in outcome.value), key=lambda row: (row["run"], row["step"]))
 
 
 def test_a_study_has_the_same_bits_again():
@@ -73,7 +73,7 @@ def test_a_study_has_the_same_bits_again():
     from statesize.lab.studies.grid.settings import parse_settings
 
     runs = parse_settings(GRID, "correlation").runs[:1]
-    one, other = (rows(run_here(runs)) for _ in range(2))
+    one, other = (rows(HERE.run(runs)) for _ in range(2))
     assert {found.verdict for found in compare_rows(one, other)} == {IDENTICAL}
 
 
@@ -85,12 +85,12 @@ def test_processes_on_ray_give_a_profile_within_the_bounds(tmp_path):
 
     from statesize.models.load import load_model
     from statesize.parallel.ray import ray_session
-    from statesize.profiling.on_ray import run_on_ray
+    from statesize.profiling.run import run_profile
 
     sequences = [list(range(40, 80)), list(range(30)), list(range(7, 39)), list(range(3, 43))]
     load = partial(load_model, "gla")
     here = profile(load().model, sequences)
     with ray_session():
-        made = [run_on_ray(load, sequences, Settings(), RayCluster(cpus=cpus)) for cpus in (1, 2)]
+        made = [run_profile(load, sequences, Settings(), cluster=RayCluster(cpus=cpus)) for cpus in (1, 2)]
     assert verdicts(here, made[0]) == {IDENTICAL}
     assert DIFFERENT not in verdicts(here, made[1])

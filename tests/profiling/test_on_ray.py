@@ -17,7 +17,6 @@ from statesize.lab.mixers import LanguageModel, ModelConfig
 from statesize.measurement.settings import Settings
 from statesize.models.load import load_model
 from statesize.profiling import Profile, RayCluster, profile
-from statesize.profiling.on_ray import run_on_ray
 from statesize.profiling.run import run_profile
 
 SEQUENCES = [list(range(40, 64)), [3, 1, 4, 1, 5, 9, 2], list(range(30)), list(range(7, 19))]
@@ -78,7 +77,7 @@ def test_a_worker_is_killed_in_the_middle(tmp_path):
             first = min(pids.iterdir(), key=lambda path: path.stat().st_mtime_ns)
             os.kill(int(first.name), signal.SIGKILL)
 
-    result = run_on_ray(load, SEQUENCES, Settings(), RayCluster(), output=tmp_path / "out", on_progress=kill)
+    result = run_profile(load, SEQUENCES, Settings(), cluster=RayCluster(), output=tmp_path / "out", on_progress=kill)
     assert len(list(pids.iterdir())) >= 2
     steps = [(step.sequence, step.mixer) for step in told]
     assert sorted(steps) == [(sequence, mixer) for sequence in range(4) for mixer in range(4)]
@@ -162,7 +161,10 @@ def test_workers_that_hold_different_weights(tmp_path):
             time.sleep(0.1)
 
     with pytest.raises(StatesizeError, match=r"the worker on .* computes something else than the first: .*versions"):
-        run_on_ray(load, SEQUENCES, Settings(), RayCluster(), output=tmp_path / "out", on_progress=wait_for_the_second)
+        run_profile(
+            load, SEQUENCES, Settings(),
+            cluster=RayCluster(), output=tmp_path / "out", on_progress=wait_for_the_second,
+        )  # fmt: skip
     assert not (tmp_path / "out").exists()
 
 
@@ -192,7 +194,7 @@ def test_what_kills_every_worker_is_told():
         os.kill(os.getpid(), signal.SIGKILL)
 
     with pytest.raises(StatesizeError, match=r"3 workers in a row were lost at their start"):
-        run_on_ray(load, SEQUENCES, Settings(), RayCluster())
+        run_profile(load, SEQUENCES, Settings(), cluster=RayCluster())
 
 
 def test_the_command(tmp_path, capsys):

@@ -45,6 +45,11 @@ def units(output):
     return sorted(output.with_name(f"{output.name}.units").glob("0*/*.unit"))
 
 
+def ends(output):
+    """Notes of finished sequences."""
+    return output.with_name(f"{output.name}.units").glob("0*/*.end")
+
+
 def kill_at_random(output, generator, times):
     """Start the run and kill it at some moment after it has begun to finish units; how many were there each time."""
     command = [sys.executable, "-c", PROGRAM, json.dumps(SHAPE), json.dumps(SEQUENCES), str(output)]
@@ -72,8 +77,8 @@ def killed_and_resumed(tmp_path, seed, times):
     result = profile(build(), SEQUENCES, output=output, on_progress=told.append)
     if told:
         assert [(step.sequence, step.mixer) for step in told] == [(s, m) for s in range(3) for m in range(LAYERS)]
-        # What was whole in the end was not done again; a note for each finished sequence lies beside its units.
-        assert sum(step.resumed for step in told) >= counts[-1] - len(SEQUENCES)
+        # What was whole in the end was not done again.
+        assert sum(step.resumed for step in told) >= counts[-1]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["result"]
     assert same(result, profile(build(), SEQUENCES))
     assert same(Profile.load(output), result)
@@ -176,9 +181,7 @@ def test_what_has_changed_is_measured_anew(tmp_path, change, options):
 def test_damaged_units_are_done_again(tmp_path, damage):
     output = tmp_path / "out"
     stopped(build(**SMALL), TEXTS, output, after=5)
-    paths = sorted(units(output), key=lambda path: path.stat().st_size)
-    # Notes of finished sequences are the small ones.
-    path = paths[0] if damage == "note" else paths[-1]
+    path = next(ends(output)) if damage == "note" else units(output)[-1]
     content = path.read_bytes()
     if damage == "delete":
         path.unlink()
@@ -224,9 +227,9 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path):
 def test_notes_with_a_right_checksum_and_wrong_content(tmp_path, payload, caplog):
     output = tmp_path / "out"
     stopped(build(**SMALL), TEXTS, output, after=3)
-    (note,) = (path for path in units(output) if b"skipped" in path.read_bytes())
+    (note,) = ends(output)
     note.unlink()
-    Parts(note.parents[1], ".unit").write(f"000000/{note.stem.rpartition('-')[0]}", payload)
+    Parts(note.parents[1], ".end", bytes, bytes).write(f"000000/{note.stem.rpartition('-')[0]}", payload)
     _, kept = resumed(build(**SMALL), output)
     assert kept == [(0, 0), (0, 1), (1, 0)]
     assert "is damaged. That part is made anew." in caplog.text

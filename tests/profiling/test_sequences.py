@@ -11,9 +11,8 @@ from statesize.measurement.settings import Settings
 from statesize.models.load import load_model
 from statesize.parallel.executor import SerialExecutor
 from statesize.profiling import profile
-from statesize.profiling.on_ray import LoadedWork
-from statesize.profiling.profile_run import ProfileRun, Provenance
-from statesize.profiling.sequences import SequenceDone, SequenceTask, SequenceWork
+from statesize.profiling.profile_run import ProfileRun
+from statesize.profiling.sequences import LoadedWork, SequenceDone, SequenceTask, SequenceWork
 
 SEQUENCES = [torch.arange(12), torch.tensor([3, 1, 4, 1, 5, 9, 2])]
 
@@ -31,10 +30,9 @@ def loaded(load, settings):
 
 def test_datasets_are_those_of_a_profile(model):
     settings = Settings(channels=1).for_texts(12)
-    work, ready = loaded(lambda: model, settings)
-    gathering = ProfileRun(settings, ready.key, 2, None, None, 12)
+    work, origin = loaded(lambda: model, settings)
+    gathering = ProfileRun(settings, origin.key, 2, None, None, 12)
     gathering.measure(SEQUENCES, SerialExecutor(work))
-    origin = Provenance(ready.name, ready.weights, ready.key, ready.source, torch.get_num_threads(), ready.kernels)
     assert same(gathering.profile(None, origin, None), profile(model, SEQUENCES, channels=1))
 
 
@@ -48,13 +46,13 @@ def test_what_was_measured_before_is_passed_over(model):
 
 
 def test_a_worker_with_another_model_is_refused(model):
-    work, ready = loaded(lambda: model, Settings())
+    work, origin = loaded(lambda: model, Settings())
     with pytest.raises(StatesizeError, match=r"the worker on .* computes something else .* versions or settings"):
         next(work(SequenceTask(0, SEQUENCES[0], "other", 12)))
-    assert next(work(SequenceTask(0, SEQUENCES[0], ready.key, 12))).index == 0
+    assert next(work(SequenceTask(0, SEQUENCES[0], origin.key, 12))).index == 0
 
 
 def test_a_loaded_model_says_its_name_and_source():
-    _, ready = loaded(lambda: load_model("gla"), Settings())
-    assert (ready.name, ready.source) == ("gla", {"kind": "bundled"})
-    assert ready.bytes == sum(tensor.nbytes for tensor in zoo.load("gla")[0].parameters())
+    _, origin = loaded(lambda: load_model("gla"), Settings())
+    assert (origin.model, origin.source) == ("gla", {"kind": "bundled"})
+    assert origin.bytes == sum(tensor.nbytes for tensor in zoo.load("gla")[0].parameters())

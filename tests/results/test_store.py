@@ -137,13 +137,15 @@ def test_damaged_or_missing_arrays(small_profile, tmp_path, damage, index):
 def test_anybody_reads_the_arrays(small_profile, tmp_path):
     path = small_profile.save(tmp_path / "profile")
     nodes = json.loads((path / "profile.json").read_text(encoding="utf-8"))["nodes"]
-    index = [node["name"] for node in nodes].index("layers.1.mixer")
-    arrays = safetensors.numpy.load_file(path / f"{index:05d}.safetensors")
+    file = path / f"{[node['name'] for node in nodes].index('layers.1.mixer'):05d}.safetensors"
+    arrays = safetensors.numpy.load_file(file)
+    with safetensors.safe_open(file, "numpy") as stream:
+        dims = json.loads(stream.metadata()["statesize"])["dims"]
     mixer = small_profile.mixer("layers.1.mixer")
     assert arrays.keys() == set(map(str, mixer.variables))
     for name, values in arrays.items():
         np.testing.assert_array_equal(values, mixer[name].values)
-        assert nodes[index]["dims"][name] == list(mixer[name].dims)
+        assert dims[name] == list(mixer[name].dims)
 
 
 def test_names_of_mixers_are_no_names_of_files(small_profile, tmp_path):

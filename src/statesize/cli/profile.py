@@ -220,13 +220,13 @@ def _here(model: str, loading: Loading, by_ids: bool) -> _ProfileCommand:
 
 def _on_ray(model: str, loading: Loading, workers: Workers, by_ids: bool) -> _ProfileCommand:
     from statesize.models.load import load_model, load_model_facts
-    from statesize.parallel.executor import RayCluster
-    from statesize.profiling.on_ray import run_on_ray
+    from statesize.parallel.ray import RayCluster
+    from statesize.profiling.run import run_profile
 
     # The processes need not have the folder in which this one works.
     name = str(Path(model).absolute()) if Path(model).is_dir() else model
     measure = partial(
-        run_on_ray,
+        run_profile,
         partial(load_model, name, **asdict(loading), needs_tokenizer=not by_ids),
         cluster=RayCluster(
             workers.ray if isinstance(workers.ray, str) else None,

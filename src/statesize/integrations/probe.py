@@ -24,8 +24,8 @@ from statesize.measurement.settings import Settings
 from statesize.models.load import kernels
 from statesize.parallel.executor import SerialExecutor
 from statesize.profiling.profile import Profile
-from statesize.profiling.profile_run import ProfileRun, Provenance
-from statesize.profiling.sequences import SequenceWork
+from statesize.profiling.profile_run import ProfileRun
+from statesize.profiling.sequences import Provenance, SequenceWork
 from statesize.report.comparison import compare
 from statesize.report.diagnosis import diagnose
 from statesize.texts.inputs import Inputs, sequences

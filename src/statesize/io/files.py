@@ -8,14 +8,15 @@ import json
 import logging
 import math
 import os
+import re
 import shutil
 import socket
 import stat
 import tempfile
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, BinaryIO, Generic, TypeVar, cast
 
 from statesize.errors import FileError
 from statesize.io.text import printable
@@ -193,20 +194,25 @@ def _lock(descriptor: int) -> None:
             raise
 
 
-def check_header(path: Path) -> None:
-    """Refuse a safetensors file whose header is too long or names a tensor twice; safetensors checks the rest."""
-    # If two tensors have one name, safetensors reads the last, other programs perhaps the first.
+def check_header(path: Path) -> dict[str, Any]:
+    """The header of a safetensors file; one that is too long or names a tensor twice is a FileError."""
     with require_regular(path).open("rb") as stream:
-        length = int.from_bytes(stream.read(8), "little")
-        header = stream.read(length) if length <= MOST_JSON else b""
+        try:
+            return read_header(stream)
+        except ValueError as error:
+            raise FileError(f"{path} is damaged or cut off ({error}); copy or make it again.") from error
+
+
+def read_header(stream: BinaryIO) -> dict[str, Any]:
+    """The header of safetensors, of which safetensors checks the rest; ValueError where two readers could differ."""
+    # If two tensors have one name, safetensors reads the last, other programs perhaps the first.
+    length = int.from_bytes(stream.read(8), "little")
     if length > MOST_JSON:
-        raise FileError(
-            f"{path} is damaged: it says that its header has {length:,} bytes; at most {MOST_JSON:,} are read"
-        )
-    try:
-        parse_json(header)
-    except ValueError as error:
-        raise FileError(f"{path} is damaged or cut off ({error}); copy or make it again.") from error
+        raise ValueError(f"it says that its header has {length:,} bytes; at most {MOST_JSON:,} are read")
+    header = parse_json(stream.read(length))
+    if not isinstance(header, dict):
+        raise ValueError("its header is no JSON object")
+    return cast("dict[str, Any]", header)
 
 
 def digest(content: bytes) -> str:
@@ -215,46 +221,74 @@ def digest(content: bytes) -> str:
 
 
 @dataclass(frozen=True)
-class Parts:
-    """Finished parts of a run, a file each, so that a killed run continues; only one process writes to the folder."""
+class Parts(Generic[Value]):
+    """Finished parts of a run: a file each, so that a killed run continues, or without a folder values in memory."""
 
-    # The name of a file has the digest of its content, so a part that was cut off or changed is noticed.
+    # The name of a file has the digest of its content, so a part that was cut off or changed is noticed. Only one
+    # process writes to the folder.
 
-    folder: Path  # made for the first part
+    folder: Path | None  # made for the first part
     suffix: str
+    encode: Callable[[Value], bytes]
+    decode: Callable[[bytes], Value]  # raises a ValueError for wrong content
     most: float = math.inf  # largest file that is read, in bytes
     # Files by subfolder and name of the part: those found at first, and those written since.
     _files: dict[Path, dict[str, list[Path]]] = field(default_factory=dict[Path, "dict[str, list[Path]]"], init=False)
+    _values: dict[str, Value] = field(default_factory=dict[str, Value], init=False)
 
-    def read(self, name: str, decode: Callable[[bytes], Value]) -> Value | None:
-        """The decoded part, or None if it has to be made; `decode` raises a ValueError for wrong content."""
-        for path in list(self._paths(name)):
+    def read(self, name: str) -> Value | None:
+        """The part, or None if it has to be made."""
+        if self.folder is None:
+            return self._values.get(name)
+        paths = self._paths(self.folder / name)
+        for path in list(paths):
             try:
                 small = require_regular(path).stat().st_size <= self.most
                 if small and path.stem.endswith(f"-{digest(content := path.read_bytes())}"):
-                    return decode(content)
+                    return self.decode(content)
             except FileNotFoundError:
                 continue
             except (OSError, ValueError, FileError):
                 pass
             _LOGGER.warning("%s is damaged. That part is made anew.", printable(str(path)))
-            self._paths(name).remove(path)
+            paths.remove(path)
             with contextlib.suppress(OSError):
                 path.unlink()
         return None
 
-    def write(self, name: str, content: bytes) -> None:
+    def get(self, name: str, title: str) -> Value:
+        """A part that was stored; FileError where it is gone or damaged."""
+        if (value := self.read(name)) is None:
+            raise FileError(
+                f"{self.folder} was changed while it was in use: {title} is missing or damaged. Run the same command "
+                "again; what is intact is used again."
+            )
+        return value
+
+    def write(self, name: str, value: Value) -> None:
         """Store a part; FileError if the folder cannot be written."""
+        if self.folder is None:
+            self._values[name] = value
+            return
+        content = self.encode(value)
         path = self.folder / f"{name}-{digest(content)}{self.suffix}"
         replace_file(path, content)
-        self._paths(name).append(path)
+        self._paths(self.folder / name).append(path)
 
-    def names(self, folder: str) -> Iterator[str]:
+    def remove(self, name: str) -> None:
+        """Remove a part."""
+        self._values.pop(name, None)
+        if self.folder is not None:
+            for path in self._listed((self.folder / name).parent).pop((self.folder / name).name):
+                path.unlink(missing_ok=True)
+
+    def names(self, subfolder: str) -> list[str]:
         """Names of the parts in a subfolder, damaged ones included."""
-        return (f"{folder}/{name}" for name in self._listed(self.folder / folder))
+        if self.folder is None:
+            return [name for name in self._values if name.startswith(f"{subfolder}/")]
+        return [f"{subfolder}/{name}" for name in self._listed(self.folder / subfolder)]
 
-    def _paths(self, name: str) -> list[Path]:
-        path = self.folder / name
+    def _paths(self, path: Path) -> list[Path]:
         return self._listed(path.parent).setdefault(path.name, [])
 
     def _listed(self, folder: Path) -> dict[str, list[Path]]:
@@ -263,3 +297,19 @@ class Parts:
             for path in sorted(folder.glob(f"[!.]*{self.suffix}")):
                 by_name.setdefault(path.stem.rpartition("-")[0], []).append(path)
         return self._files[folder]
+
+
+@contextlib.contextmanager
+def parts_writer(folder: Path | None, own: str) -> Generator[None]:
+    """Lock a folder of parts whose names match `own`; refuse one that holds something else. None is in memory."""
+    if folder is None:
+        yield
+        return
+    names = re.compile(rf"{own}|{re.escape(LOCK)}|\.statesize-.*|\..*\.part")
+    if folder.exists() and not (folder.is_dir() and all(names.fullmatch(path.name) for path in folder.iterdir())):
+        raise FileError(
+            f"{folder} must be a new folder or hold the parts of an unfinished run, got something else. It is left "
+            "alone; move it away or give another folder."
+        )
+    with only_writer(folder):
+        yield

@@ -10,18 +10,17 @@ import threading
 import types
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
-from multiprocessing import Pipe, get_context
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any, Generic, Protocol, Self, TypeAlias, TypeVar, cast
 
 import torch
 
-from statesize.check import require_count
 from statesize.errors import StatesizeError
+from statesize.io.files import Parts
 
 Task = TypeVar("Task")
 Value = TypeVar("Value")
@@ -51,11 +50,19 @@ ONE_THREAD = {
 
 @dataclass(frozen=True)
 class Done(Generic[Task, Value]):
-    """A value of a task, or the error that ended the task."""
+    """A value of a task, or the error that ended the task.
+
+    Attributes:
+        task: The task.
+        value: The value; None where there is an error.
+        error: The error; None where there is a value.
+        resumed: Whether an earlier run had computed it.
+    """
 
     task: Task
     value: Value | None = None
     error: StatesizeError | None = None
+    resumed: bool = False
 
     def get(self) -> Value:
         """The value; raises the error if there is one."""
@@ -78,28 +85,8 @@ class Executor(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class RayCluster:
-    """Processes of a Ray cluster that each hold the model and measure one sequence after another.
-
-    All machines need this version of statesize, and the same of torch and numpy.
-
-    Attributes:
-        address: HOST:PORT or ray://HOST:PORT of a cluster, or "auto" for the one that runs on this machine. None takes
-            the one that this process is connected to, or starts one on this machine and stops it at the end.
-        cpus: Cores of each process, and its threads. There are as many processes as sequences, cores and memory allow.
-        gpus: GPUs of each process, or a share of one; a model on a GPU needs some.
-
-    Raises:
-        InputError: If `cpus` is no positive number.
-    """
-
-    address: str | None = None
-    cpus: int = 1
-    gpus: float = 0.0
-
-    def __post_init__(self) -> None:
-        require_count("cpus", self.cpus)
+Crew: TypeAlias = Callable[[Make], AbstractContextManager[Executor]]
+"""Makes the executor of a work for the time of a block."""
 
 
 class LostError(StatesizeError):
@@ -112,8 +99,25 @@ class LostError(StatesizeError):
         )
 
 
-def answers(work: Work, task: object) -> Iterator[Answer]:
-    """The values of a task, and last the StatesizeError that ended it, if any."""
+def run(
+    tasks: Sequence[Task], executor: Executor, parts: Parts[Value], name: Callable[[Task], str]
+) -> Iterator[Done[Task, Value]]:
+    """The values of tasks: first those that are stored under the tasks' names, then the others, stored as they come."""
+    missing = list[Task]()
+    for task in tasks:
+        if (value := parts.read(name(task))) is None:
+            missing.append(task)
+        else:
+            yield Done(task, value, resumed=True)
+    # Without a task, no worker is started.
+    for done in executor.run(missing) if missing else ():
+        if done.error is None:
+            parts.write(name(done.task), done.get())
+        yield done
+
+
+def answers(work: Work, task: object, *, all_errors: bool = False) -> Iterator[Answer]:
+    """The values of a task, and last the StatesizeError that ended it, if any; with `all_errors` any error as one."""
     try:
         for value in work(task):
             yield value, None
@@ -121,13 +125,10 @@ def answers(work: Work, task: object) -> Iterator[Answer]:
             del value
     except StatesizeError as error:
         yield None, error
-
-
-def sent_answers(work: Work, task: object) -> Iterator[Answer]:
-    """`answers` with every error as a StatesizeError, since other processes may lack the class of a user's error."""
-    try:
-        yield from answers(work, task)
     except Exception as error:
+        if not all_errors:
+            raise
+        # Other processes may lack the class of a user's error.
         yield None, StatesizeError(f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")
 
 
@@ -160,6 +161,36 @@ class SerialExecutor:
                 del value
 
 
+def here(make: Make) -> AbstractContextManager[Executor]:
+    """The crew of this process."""
+    return nullcontext(SerialExecutor(make()))
+
+
+def given(value: Value) -> Value:
+    """The value itself; a `partial` of this function gives workers what was made before."""
+    return value
+
+
+class Worker:
+    """Another process that makes the work and computes one value after another."""
+
+    def __init__(self, make: Make, threads: int) -> None:
+        # `open` makes the work: Ray would replace the class of an error that is raised here.
+        self._make, self._threads = make, threads
+
+    def open(self) -> Answer:
+        """Make the work; the error that prevents it."""
+        torch.set_num_threads(self._threads)
+        self._work, error = next(answers(lambda _: [self._make()], None, all_errors=True))
+        return None, error
+
+    def next(self, *task: object) -> Answer | None:
+        """The first value of a task, or the next value or error of the last; None at its end."""
+        if task:
+            self._answers = answers(self._work, *task, all_errors=True)
+        return next(self._answers, None)
+
+
 @dataclass(eq=False)
 class _Job:
     """A task with its counts: workers killed since its last new value, values of this attempt, and values returned."""
@@ -178,15 +209,13 @@ class GoneError(Exception):
 class Workers(ABC):
     """Runs tasks on workers that each hold the work and stay from one run to the next; ends them on exit."""
 
-    # A worker answers each call with a value or an error, or with None: it is ready for a task. A task is sent in its
-    # state at the time it is begun: a caller may note in it which values it has stored, and a repeated attempt leaves
-    # them out.
+    # A worker answers as `Worker` does. A task is sent in its state at the time it is begun: a caller may note in it
+    # which values it has stored, and a repeated attempt leaves them out.
 
     make: Make
     _idle: list[Any] = field(default_factory=list[Any], init=False)
-    # The worker and the task of each open call; None for the start of a worker.
-    _calls: dict[Any, tuple[Any, _Job | None]] = field(default_factory=dict[Any, "tuple[Any, _Job | None]"], init=False)
-    _lost: int = field(default=0, init=False)  # workers in a row that were killed at their start
+    _calls: dict[Any, tuple[Any, _Job]] = field(default_factory=dict[Any, tuple[Any, _Job]], init=False)
+    _opening: _Job = field(default_factory=lambda: _Job("their start"), init=False)
 
     def __enter__(self) -> Self:
         return self
@@ -201,11 +230,11 @@ class Workers(ABC):
 
     @abstractmethod
     def _start(self) -> tuple[Any, Any]:
-        """A new worker, and the call that it answers when it has made the work."""
+        """A new worker, and the call of its `open`."""
 
     @abstractmethod
     def _ask(self, worker: Any, *task: object) -> Any:
-        """The call for the first value of a task, or for the next one of the last."""
+        """The call of its `next`."""
 
     @abstractmethod
     def _first(self, calls: list[Any]) -> Any:
@@ -224,7 +253,7 @@ class Workers(ABC):
         waiting = deque(_Job(task) for task in tasks)
         for _ in range(min(len(waiting), self._room()) - len(self._idle) - len(self._calls)):
             self._add_worker()
-        while waiting or any(job for _, job in self._calls.values()):
+        while waiting or any(job is not self._opening for _, job in self._calls.values()):
             while waiting and self._idle:
                 worker, job = self._idle.pop(), waiting.popleft()
                 self._calls[self._ask(worker, job.task)] = worker, job
@@ -232,24 +261,28 @@ class Workers(ABC):
             worker, job = self._calls.pop(call)
             try:
                 answer = self._answer(call)
-            except GoneError as error:
+            except GoneError as gone:
                 # The worker may only be out of reach.
                 self._kill(worker)
-                lost = self._lost_error(job, error)
                 self._add_worker()
-                if job is not None and lost is not None:
-                    yield Done(job.task, error=lost)
-                elif job is not None:
+                job.lost, job.computed = job.lost + 1, 0
+                error = LostError(str(job.task), str(gone)) if job.lost == ATTEMPTS else None
+                if job is self._opening:
+                    if error is not None:
+                        raise error from gone
+                elif error is not None:
+                    yield Done(job.task, error=error)
+                else:
                     waiting.appendleft(job)
                 continue
-            if answer is None or job is None:
+            if answer is None or job is self._opening:
                 if answer is not None and answer[1] is not None:
                     raise answer[1]
                 self._idle.append(worker)
                 continue
             # Before the yield, so that the worker goes on while the caller handles the value.
             self._calls[self._ask(worker)] = worker, job
-            self._lost = 0
+            self._opening.lost = 0
             job.computed += 1
             if job.computed > job.returned:
                 job.returned, job.lost = job.computed, 0
@@ -257,22 +290,7 @@ class Workers(ABC):
 
     def _add_worker(self) -> None:
         worker, call = self._start()
-        self._calls[call] = worker, None
-
-    def _lost_error(self, job: _Job | None, error: GoneError) -> LostError | None:
-        """The error that ends a job after too many attempts; that of a worker's start is raised."""
-        if job is not None:
-            job.lost, job.computed = job.lost + 1, 0
-            return LostError(str(job.task), str(error)) if job.lost == ATTEMPTS else None
-        self._lost += 1
-        if self._lost == ATTEMPTS:
-            raise LostError("their start", str(error)) from error
-        return None
-
-
-def made(make: Make) -> Answer:
-    """The work, or the error that prevents it."""
-    return next(sent_answers(lambda _: [make()], None))
+        self._calls[call] = worker, self._opening
 
 
 @dataclass(eq=False)
@@ -285,18 +303,17 @@ class Processes(Workers):
         return self.workers
 
     def _start(self) -> tuple[Any, Any]:
-        ours, theirs = Pipe()
-        process = get_context("spawn").Process(target=_serve, args=(theirs, self.make), daemon=True)
+        ours, theirs = multiprocessing.Pipe()
+        process = multiprocessing.get_context("spawn").Process(target=_serve, args=(theirs, self.make), daemon=True)
         with _starting():
             process.start()
         theirs.close()
         return (process, ours), ours
 
     def _ask(self, worker: Any, *task: object) -> Any:
-        for one in task:
-            # A worker that is gone is found by its answer.
-            with suppress(BrokenPipeError):
-                worker[1].send(one)
+        # A worker that is gone is found by its answer.
+        with suppress(BrokenPipeError):
+            worker[1].send(task)
         return worker[1]
 
     def _first(self, calls: list[Any]) -> Any:
@@ -335,18 +352,15 @@ def _starting() -> Generator[None]:
 
 
 def _serve(pipe: Connection, make: Make) -> None:
-    """What another process does: make the work, then send the values of each task, and None at its end."""
+    """The life of another process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    torch.set_num_threads(1)
     # Libraries may print, and stdout is for the command's own output.
     os.dup2(2, 1)
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    work, error = made(make)
-    pipe.send((None, error))
-    while error is None:
-        for value in sent_answers(work, pipe.recv()):
-            pipe.send(value)
-        pipe.send(None)
+    worker = Worker(make, 1)
+    pipe.send(worker.open())
+    while True:
+        pipe.send(worker.next(*pipe.recv()))
 
 
 def _end_with_parent() -> None:

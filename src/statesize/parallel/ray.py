@@ -9,9 +9,9 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,9 +21,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from statesize.check import refuse
+from statesize.check import refuse, require_count
 from statesize.errors import InputError, ModelError, StatesizeError
-from statesize.parallel.executor import Answer, GoneError, Make, Workers, environment, made, sent_answers
+from statesize.parallel.executor import ONE_THREAD, Answer, GoneError, Make, Worker, Workers, environment
 
 _CONNECT_SECONDS = 5.0
 _PATIENCE_SECONDS = 2.0
@@ -33,6 +33,30 @@ _FOR_WORKERS = 0.8
 # With "0" all processes of Ray listen at 127.0.0.1 only, as on Windows and macOS.
 _LOCAL = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 _PRIVATE = {"RAY_USAGE_STATS_ENABLED": "0", _LOCAL: "0"}
+
+
+@dataclass(frozen=True)
+class RayCluster:
+    """Processes of a Ray cluster that each hold the model and measure one sequence after another.
+
+    All machines need this version of statesize, and the same of torch and numpy.
+
+    Attributes:
+        address: HOST:PORT or ray://HOST:PORT of a cluster, or "auto" for the one that runs on this machine. None takes
+            the one that this process is connected to, or starts one on this machine and stops it at the end.
+        cpus: Cores of each process, and its threads. There are as many processes as sequences, cores and memory allow.
+        gpus: GPUs of each process, or a share of one; a model on a GPU needs some.
+
+    Raises:
+        InputError: If `cpus` is no positive number.
+    """
+
+    address: str | None = None
+    cpus: int = 1
+    gpus: float = 0.0
+
+    def __post_init__(self) -> None:
+        require_count("cpus", self.cpus)
 
 
 @contextmanager
@@ -57,12 +81,16 @@ def ray_session(address: str | None = None) -> Generator[Any]:
         return
     if address not in {None, "auto"}:
         _require_reachable(str(address))
-    with _handlers_restored() as restore, private():
+    # Ray sets a handler of SIGTERM and leaves it. A Python handler of the user unwinds the session and is restored at
+    # once; the system's default would leave Ray's processes behind and is restored at the end.
+    handler = signal.getsignal(signal.SIGTERM) if threading.current_thread() is threading.main_thread() else None
+    with private():
         try:
             try:
                 options = _local_options() if address is None else {}
                 ray.init(address=address or "local", log_to_driver=False, logging_level="ERROR", **options)
-                restore()
+                if callable(handler):
+                    signal.signal(signal.SIGTERM, handler)
             except Exception as error:
                 # Ray raises Exception itself if a node does not start in time or the head is not ready.
                 where = "on this machine" if address is None else f"at {address}"
@@ -72,6 +100,8 @@ def ray_session(address: str | None = None) -> Generator[Any]:
             yield ray
         finally:
             ray.shutdown()
+            if handler is not None:
+                signal.signal(signal.SIGTERM, handler)
 
 
 def wait_for_one(ray: Any, pending: Sequence[Any]) -> Any:
@@ -144,24 +174,6 @@ def _require_reachable(address: str) -> None:
 
 
 @contextmanager
-def _handlers_restored() -> Generator[Callable[[], None]]:
-    # Ray sets a handler of SIGTERM and leaves it. A Python handler of the user unwinds the session and is restored at
-    # once; the system's default would leave Ray's processes behind and is restored at the end.
-    main = threading.current_thread() is threading.main_thread()
-    previous = signal.getsignal(signal.SIGTERM)
-
-    def restore() -> None:
-        if main and callable(previous):
-            signal.signal(signal.SIGTERM, previous)
-
-    try:
-        yield restore
-    finally:
-        if main and previous is not None:
-            signal.signal(signal.SIGTERM, previous)
-
-
-@contextmanager
 def _private() -> Generator[None]:
     """The environment of a private Ray; variables that the user has set stay."""
     added = {name: value for name, value in _PRIVATE.items() if name not in os.environ}
@@ -183,11 +195,9 @@ class OnRay(Workers):
     """Runs tasks on workers of a Ray cluster, which Ray starts as soon as there is room for them."""
 
     ray: Any  # the connected module
-    cpus: float = 1  # of each worker, as are the following
+    cpus: float = 1  # of each worker, as are the following; also its threads
     gpus: float = 0.0
     memory: int = 0  # bytes; a change holds for workers that start later
-    threads: int = 1  # of torch
-    environment: Mapping[str, str] = field(default_factory=dict[str, str])
 
     def _room(self) -> int:
         """How many workers the machines of the cluster can hold; InputError where it is none."""
@@ -208,9 +218,9 @@ class OnRay(Workers):
 
     def _start(self) -> tuple[Any, Any]:
         options: dict[str, Any] = {"num_cpus": self.cpus, "num_gpus": self.gpus, "memory": self.memory or None}
-        if self.environment:
-            options["runtime_env"] = {"env_vars": dict(self.environment)}
-        worker = self.ray.remote(Worker).options(**options).remote(self.make, self.threads)
+        if self.cpus <= 1:
+            options["runtime_env"] = {"env_vars": ONE_THREAD}
+        worker = self.ray.remote(Worker).options(**options).remote(self.make, max(1, int(self.cpus)))
         return worker, worker.open.remote()
 
     def _ask(self, worker: Any, *task: object) -> Any:
@@ -231,25 +241,13 @@ class OnRay(Workers):
         self.ray.kill(worker)
 
 
-class Worker:
-    """The actor of a Ray process."""
-
-    def __init__(self, make: Make, threads: int) -> None:
-        # `open` makes the work: Ray would replace the class of an error that is raised here.
-        self._make = make
-        self._threads = threads
-
-    def open(self) -> Answer:
-        """Make the work; the error that prevents it."""
-        torch.set_num_threads(self._threads)
-        self._work, error = made(self._make)
-        return None, error
-
-    def next(self, *task: object) -> Answer | None:
-        """The first value of a task, or the next value or error of the last; None at its end."""
-        if task:
-            self._answers = sent_answers(self._work, *task)
-        return next(self._answers, None)
+@contextmanager
+def ray_workers(
+    make: Make, address: str | None = None, cpus: float = 1, gpus: float = 0.0, memory: int = 0
+) -> Generator[OnRay]:
+    """Workers of a cluster for the time of a block."""
+    with ray_session(address) as ray, OnRay(make, ray, cpus, gpus, memory) as workers:
+        yield workers
 
 
 Bytes = NDArray[np.uint8]
@@ -269,7 +267,10 @@ def take_apart(model: nn.Module) -> tuple[Structure, list[Bytes]]:
     # A pickled module would hold all its bytes a second time; the processes of a machine share plain arrays.
     tensors = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
     # deepcopy puts these in place of the originals, wherever the module refers to the same tensor.
-    empty = {key: _empty(tensor) for key, tensor in tensors.items()}
+    empty = {
+        key: _like(tensor, torch.empty_like(tensor, device="meta", memory_format=torch.contiguous_format))
+        for key, tensor in tensors.items()
+    }
     try:
         module = copy.deepcopy(model, {**empty})
     except (TypeError, RuntimeError) as error:
@@ -284,24 +285,18 @@ def take_apart(model: nn.Module) -> tuple[Structure, list[Bytes]]:
 
 def put_together(structure: Structure, contents: list[Bytes]) -> nn.Module:
     """The module that `take_apart` received."""
-    filled = {
-        id(empty): _filled(empty, content, device)
-        for empty, content, device in zip(structure.tensors, contents, structure.devices, strict=True)
-    }
-    return copy.deepcopy(structure.module, {**filled})
+    filled = dict[int, Any]()
+    for empty, content, device in zip(structure.tensors, contents, structure.devices, strict=True):
+        # A copy, because the content is shared with other processes.
+        copied = torch.empty(content.size, dtype=torch.uint8)
+        copied.numpy()[:] = content
+        filled[id(empty)] = _like(empty, copied.view(empty.dtype).reshape(empty.shape).to(device))
+    return copy.deepcopy(structure.module, filled)
 
 
-def _empty(tensor: Tensor) -> Tensor:
-    like = torch.empty_like(tensor.detach(), device="meta", memory_format=torch.contiguous_format)
-    return nn.Parameter(like, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else like
-
-
-def _filled(empty: Tensor, content: Bytes, device: str) -> Tensor:
-    # A copy, because the content is shared with other processes.
-    copied = torch.empty(content.size, dtype=torch.uint8)
-    copied.numpy()[:] = content
-    values = copied.view(empty.dtype).reshape(empty.shape).to(device)
-    return nn.Parameter(values, empty.requires_grad) if isinstance(empty, nn.Parameter) else values
+def _like(tensor: Tensor, values: Tensor) -> Tensor:
+    """Values as a parameter where a tensor is one."""
+    return nn.Parameter(values, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else values
 
 
 def sent(ray: Any, model: nn.Module) -> Callable[[], nn.Module]:

@@ -1,7 +1,7 @@
 """A whole model, measured over inputs. Read `run`, then `profile_run`, `sequences` and `measuring`."""
 
 from statesize.measurement.settings import TOLERANCE_LADDER
-from statesize.parallel.executor import RayCluster
+from statesize.parallel.ray import RayCluster
 from statesize.profiling.plan import Plan, PlannedMixer, plan
 from statesize.profiling.profile import Profile
 from statesize.profiling.profile_run import ProfileProgress

@@ -3,29 +3,29 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
 import sys
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import xarray as xr
 
 from statesize.adapters.observation import SHARED
 from statesize.adapters.select import NothingMeasuredError
 from statesize.errors import FileError
-from statesize.io.files import LOCK, Parts, only_writer, parse_json
+from statesize.io.files import Parts, parts_writer
 from statesize.measurement.settings import Settings
 from statesize.models.digests import tokens_sha256
 from statesize.parallel.executor import Done, Executor
 from statesize.profiling.profile import Profile
-from statesize.profiling.sequences import MixerDone, SequenceDone, SequenceTask
+from statesize.profiling.sequences import MixerDone, Provenance, SequenceDone, SequenceTask
 from statesize.profiling.work import MOST_OPERATIONS
-from statesize.results.datasets import MixerRun, dataset_from_bytes, dataset_to_bytes, mixer_parts, token_dataset
-from statesize.results.store import SCHEMA, check_destination, load_tree, open_tree, write_nodes
+from statesize.results.checked import dataset_to_bytes, mixer_from_bytes
+from statesize.results.datasets import MixerRun, mixer_parts, token_dataset
+from statesize.results.store import SCHEMA, load_tree, open_tree, write_nodes
 from statesize.texts.arguments import Given
 from statesize.texts.tokens import AnyTokenizer
 from statesize.version import installed
@@ -59,35 +59,14 @@ class ProfileProgress:
     resumed: bool = False
 
 
-@dataclass(frozen=True)
-class Provenance:
-    """What was measured, as a profile's attributes say it.
-
-    Attributes:
-        model: What tables call the model.
-        weights: Digest of its weights.
-        key: Digest of the run.
-        source: Where the model comes from, and the command line.
-        threads: Threads of torch in the processes that measured.
-        kernels: With what the model's layers run, by their kind.
-    """
-
-    model: str
-    weights: str
-    key: str
-    source: Mapping[str, Any]
-    threads: int
-    kernels: Mapping[str, str]
-
-
 @dataclass(eq=False)
 class ProfileRun:
-    """The sequences of a run, and what was measured of them by whoever and in any order.
+    """The sequences of a run, and what was measured of them by any worker, in any order.
 
     Attributes:
         key: Digest of the run.
         count: Number of sequences, or None where the inputs do not say.
-        parts: Where datasets are stored; None leaves them in memory.
+        folder: Where datasets are stored; None leaves them in memory.
         reference: Tokens of the sequence that decides how many heads or channels are measured; None takes the first.
         mixers: What is known of each mixer.
         seconds: Total seconds of measuring over all workers.
@@ -98,7 +77,7 @@ class ProfileRun:
     settings: Settings
     key: str
     count: int | None
-    parts: Parts | None
+    folder: Path | None
     on_progress: Callable[[ProfileProgress], None] | None
     reference: int | None
     sequences: list[Given] = field(default_factory=list[Given])
@@ -106,7 +85,10 @@ class ProfileRun:
     _first: dict[str, tuple[int, int]] = field(default_factory=dict[str, tuple[int, int]])
     _skipped: dict[int, dict[str, str]] = field(default_factory=dict[int, dict[str, str]])
     seconds: float = 0.0
-    _datasets: dict[tuple[str, int], xr.Dataset] = field(default_factory=dict[tuple[str, int], xr.Dataset])
+
+    def __post_init__(self) -> None:
+        self.parts = Parts(self.folder, ".unit", dataset_to_bytes, mixer_from_bytes)
+        self.ends = Parts(self.folder, ".end", SequenceDone.to_bytes, SequenceDone.from_bytes)
 
     def measure(self, inputs: Iterable[Given], executor: Executor) -> None:
         """Have measured of each sequence what is not there."""
@@ -126,13 +108,9 @@ class ProfileRun:
 
     def _is_finished(self, task: SequenceTask) -> bool:
         """Whether all parts of a sequence are there and were added; otherwise the task lists those that are there."""
-        if self.parts is None:
-            return False
-        end, sequence = self.parts.read(task.part(""), _end), task.sequence
-        for name in list(self.parts.names(f"{sequence:06d}")):
-            # Datasets are read one by one, so that no more than one is in memory.
-            if name != task.part("") and self.parts.read(name, dataset_from_bytes) is not None:
-                task.finished.add(name)
+        end, sequence = self.ends.read(task.part("")), task.sequence
+        # Datasets are read one by one, so that no more than one is in memory.
+        task.finished.update(name for name in self.parts.names(f"{sequence:06d}") if self.parts.read(name) is not None)
         if end is None or not task.finished.issuperset(map(task.part, end.mixers)):
             return False
         for index, name in enumerate(end.mixers):
@@ -141,19 +119,17 @@ class ProfileRun:
         return True
 
     def _take(self, done: Done[SequenceTask, MixerDone | SequenceDone]) -> None:
-        step, task, parts = done.get(), done.task, self.parts
-        sequence = task.sequence
+        step, task = done.get(), done.task
         if isinstance(step, SequenceDone):
-            if parts is not None:
-                parts.write(task.part(""), step.to_bytes())
-            self._skipped[sequence] = step.skipped
+            self.ends.write(task.part(""), step)
+            self._skipped[task.sequence] = step.skipped
             return
         dataset, resumed = step.dataset, step.dataset is None
-        if dataset is not None and parts is not None:
-            parts.write(task.part(step.name), dataset_to_bytes(dataset))
+        if dataset is not None:
+            self.parts.write(task.part(step.name), dataset)
             task.finished.add(task.part(step.name))
-        dataset = self.read(step.name, sequence) if dataset is None else dataset
-        self._add(sequence, dataset, step.index, step.mixers, resumed=resumed)
+        dataset = self.read(step.name, task.sequence) if dataset is None else dataset
+        self._add(task.sequence, dataset, step.index, step.mixers, resumed=resumed)
 
     def _add(self, sequence: int, dataset: xr.Dataset, index: int, total: int, *, resumed: bool) -> None:
         name, seconds, engine = (dataset.attrs[fact] for fact in ("name", "seconds", "engine"))
@@ -162,23 +138,13 @@ class ProfileRun:
         known = self.mixers.setdefault(name, MixerRun(dataset.attrs))
         known.add(sequence, dataset)
         self.seconds += seconds
-        if self.parts is None:
-            self._datasets[name, sequence] = dataset
         if self.on_progress is not None:
             took = 0.0 if resumed else seconds
             self.on_progress(ProfileProgress(sequence, self.count, index, total, name, engine, took, resumed))
 
     def read(self, mixer: str, sequence: int) -> xr.Dataset:
         """What was measured of a mixer over a sequence; a file that is gone or damaged is a FileError."""
-        if self.parts is None:
-            return self._datasets[mixer, sequence]
-        dataset = self.parts.read(self._task(sequence).part(mixer), dataset_from_bytes)
-        if dataset is None:
-            raise FileError(
-                f"{self.parts.folder} was changed while it was in use: mixer {mixer} of sequence {sequence} is missing "
-                "or damaged. Run the same command again; what is intact is used again."
-            )
-        return dataset
+        return self.parts.get(self._task(sequence).part(mixer), f"mixer {mixer} of sequence {sequence}")
 
     def profile(
         self,
@@ -200,12 +166,12 @@ class ProfileRun:
         nodes = (
             (mixer.name, mixer_parts(mixer, lengths, self.read, whole=output is None)) for mixer in self.mixers.values()
         )
-        if output is None or self.parts is None:
+        if output is None or self.folder is None:
             datasets = {f"/{mixer}": next(iter(parts)) for mixer, parts in nodes}
             return Profile(xr.DataTree.from_dict({"/": root} | datasets))
         # What a kill leaves half-written goes with the parts, once the same command has finished.
-        write_nodes(output, root, nodes, scratch=self.parts.folder)
-        shutil.rmtree(self.parts.folder, ignore_errors=True)
+        write_nodes(output, root, nodes, scratch=self.folder)
+        shutil.rmtree(self.folder, ignore_errors=True)
         return Profile(open_tree(output))
 
     def _attributes(self, skipped: Mapping[str, str]) -> dict[str, Any]:
@@ -232,28 +198,16 @@ class ProfileRun:
         return skipped
 
 
-def _end(content: bytes) -> SequenceDone:
-    try:
-        facts = cast("Any", parse_json(content))
-        return SequenceDone(tuple(map(str, facts["mixers"])), dict[str, str](facts["skipped"]))
-    except (TypeError, KeyError, AttributeError) as error:
-        raise ValueError("it holds no mixers") from error
-
-
 _PACKAGES = ("torch", "numpy", "numba", "tokenizers", "transformers")
 _FLA = ("flash-linear-attention", "fla-core", "triton")
-_OWN = re.compile(rf"\d{{6,}}|{re.escape(LOCK)}|\.statesize-.*|\..*\.part")
 
 
 @contextmanager
-def open_parts(output: Path) -> Generator[Parts]:
-    """The finished parts of the profile that is written to a folder, locked against other processes."""
-    check_destination(output)
+def units_folder(output: Path) -> Generator[Path]:
+    """The folder of finished parts of the profile that is written to `output`, locked against other processes."""
     folder = output.with_name(f"{output.name}.units")
-    if folder.exists() and not (folder.is_dir() and all(_OWN.fullmatch(path.name) for path in folder.iterdir())):
-        raise FileError(f"{folder} is there and holds no unfinished profile; it is left alone. Move it away.")
-    with only_writer(folder):
-        yield Parts(folder, ".unit")
+    with parts_writer(folder, r"\d{6,}"):
+        yield folder
 
 
 def finished_profile(output: Path, key: str, sequences: Sequence[Given], name: str) -> Profile | None:

@@ -2,34 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-import torch
 from torch import nn
 
 from statesize.adapters.models.inputs import float_model
 from statesize.io.progress import Bars
 from statesize.measurement.settings import Channels, Layers, Positions, Settings
-from statesize.models.load import kernels, load_model, model_facts
-from statesize.parallel.executor import RayCluster, SerialExecutor
+from statesize.models.load import load_model, load_model_facts
+from statesize.parallel.executor import Executor, SerialExecutor
+from statesize.parallel.ray import OnRay, RayCluster, ray_session, sent
 from statesize.profiling.profile import Profile, warned
 from statesize.profiling.profile_run import (
     ProfileProgress,
     ProfileRun,
-    Provenance,
     finished_profile,
-    open_parts,
     profile_bar,
+    units_folder,
 )
-from statesize.profiling.sequences import SequenceWork, run_key
+from statesize.profiling.sequences import LoadedWork, Loader, Provenance
+from statesize.results.store import check_destination
 from statesize.texts.arguments import Given
-from statesize.texts.inputs import Inputs, given_sequences, or_bundled
+from statesize.texts.inputs import Inputs, given_sequences, or_bundled, sequences
 from statesize.texts.tokens import AnyTokenizer, supported_tokenizer
+
+# A process with torch and its libraries, before it holds a model.
+_PROCESS_BYTES = 5 * 10**8
 
 
 def profile(
@@ -96,19 +100,14 @@ def profile(
         layers=layers, channels=channels, positions=positions, tolerances=tolerances,
         relative_tolerances=relative_tolerances, memory=memory,
     )  # fmt: skip
-    run = run_profile
-    if executor is not None:
-        from statesize.profiling.on_ray import run_on_ray
-
-        run = partial(run_on_ray, cluster=executor)
-    return warned(run(
+    return warned(run_profile(
         model, inputs, settings,
-        tokenizer=tokenizer, axis=axis, output=output, name=name, on_progress=on_progress,
+        tokenizer=tokenizer, axis=axis, output=output, name=name, cluster=executor, on_progress=on_progress,
     ))  # fmt: skip
 
 
 def run_profile(
-    model: nn.Module | str,
+    model: nn.Module | str | Loader,
     inputs: Inputs | None,
     settings: Settings,
     *,
@@ -117,38 +116,60 @@ def run_profile(
     output: str | PathLike[str] | None = None,
     name: str | None = None,
     source: Mapping[str, Any] | None = None,
+    cluster: RayCluster | None = None,
     on_progress: Callable[[ProfileProgress], None] | None = None,
 ) -> Profile:
-    """`profile` in this process, of a model of which the caller knows the source, and without a warning."""
+    """`profile` of a model of which the caller may know the source, and without a warning."""
+    # The profile of a cluster is that of this process: the same bit for bit where that is set to as many threads as a
+    # process there has cores, else within the bounds that it states. With an output, both go on from each other's
+    # files. A model by its name, or a function that loads it, is loaded in each process, so that no weights are sent.
     tokenizer = supported_tokenizer(tokenizer)
     path = None if output is None else Path(output)
-    if isinstance(model, str):
+    if path is not None:
+        check_destination(path)
+    stored: dict[str, str] = {}
+    if isinstance(model, str) and cluster is not None:
+        tokenizer = tokenizer or load_model_facts(model, needs_tokenizer=inputs is None)[0]
+        model, name = partial(load_model, model, needs_tokenizer=False), name or model
+    elif isinstance(model, str):
         loaded = load_model(model, needs_tokenizer=tokenizer is None and inputs is None)
         model, tokenizer, source = loaded.model, tokenizer or loaded.tokenizer, source or loaded.source
         name = name or loaded.name
-    model, stored = float_model(model)
-    name = name or type(model).__name__
-    iterator, count = given_sequences(model, or_bundled(inputs, tokenizer), tokenizer, axis)
-    given: Iterable[Given] = iterator
+    if cluster is None:
+        model, weights = float_model(model)
+        stored = {"weights": weights} if weights else {}
+    inputs = or_bundled(inputs, tokenizer)
+    # Where positions lie is asked of the model; one that each process loads is not there.
+    here = isinstance(model, nn.Module)
+    given, count = given_sequences(model, inputs, tokenizer, axis) if here else sequences(inputs, tokenizer)
     known: list[Given] = []
     reference = None
-    if count is not None:
-        # They lie in memory already: what is wrong with any of them shows before the work.
-        given = known = list(iterator)
-        reference = max(map(len, known))
+    if cluster is not None or count is not None:
+        # What is wrong with any of them shows before the work.
+        given = known = list[Given](given)
+        reference, count = max(map(len, known)), len(known)
         settings.check_reach(reference)
     settings = settings.for_texts(reference)
-    weights = key = ""
-    if path is not None:
-        # Digests say whether what is stored is of this run; of one that is not they would only take time.
-        facts = model_facts(model)
-        weights, key = str(facts["weights"]), run_key(facts, settings, reference)
-    known_source = ({"weights": stored} if stored else {}) | dict(source or {})
-    origin = Provenance(name, weights, key, known_source, torch.get_num_threads(), kernels(model))
-    bars = Bars(on_progress is not None, lines=False)
-    with nullcontext() if path is None else open_parts(path) as parts, bars:
-        if path is not None and (finished := finished_profile(path, key, known, name)) is not None:
+    with ExitStack() as stack:
+        executor: Executor
+        if cluster is None:
+            # Digests say whether what is stored is of this run; of one that is not they would only take time.
+            work = LoadedWork(lambda: cast("nn.Module", model), settings, reference, digests=path is not None)
+            executor = SerialExecutor(work)
+        else:
+            ray = stack.enter_context(ray_session(cluster.address))
+            load = sent(ray, model) if isinstance(model, nn.Module) else cast("Loader", model)
+            make, memory = partial(LoadedWork, load, settings, reference), settings.memory + _PROCESS_BYTES
+            executor = stack.enter_context(OnRay(make, ray, cluster.cpus, cluster.gpus, memory))
+        origin: Provenance = next(executor.run(["loading the model"])).get()
+        if isinstance(executor, OnRay):
+            executor.memory += origin.bytes
+        name = name or origin.model
+        origin = replace(origin, model=name, source={**stored, **origin.source, **(source or {})})
+        folder = None if path is None else stack.enter_context(units_folder(path))
+        if path is not None and (finished := finished_profile(path, origin.key, known, name)) is not None:
             return finished
-        run = ProfileRun(settings, key, count, parts, on_progress or profile_bar(bars, name, count), reference)
-        run.measure(given, SerialExecutor(SequenceWork(model, settings)))
+        bars = stack.enter_context(Bars(on_progress is not None, lines=False))
+        run = ProfileRun(settings, origin.key, count, folder, on_progress or profile_bar(bars, name, count), reference)
+        run.measure(given, executor)
         return run.profile(tokenizer, origin, path)

@@ -5,21 +5,29 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+import socket
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any, TypeAlias, cast
 
+import torch
 import xarray as xr
 from torch import nn
 
 from statesize.adapters import Captured, CheckPolicy
 from statesize.adapters.observation import SHARED
 from statesize.adapters.select import NothingMeasuredError
-from statesize.io.files import digest
+from statesize.errors import StatesizeError
+from statesize.io.files import digest, parse_json
 from statesize.measurement.settings import Settings
 from statesize.models.digests import tokens_sha256
+from statesize.models.load import LoadedModel, kernels, model_facts
 from statesize.profiling.measuring import captured_mixers, measure_side_by_side
 from statesize.profiling.work import Work, plan_group, plan_work
 from statesize.texts.arguments import Given, axis_of, batch_of, counted
+from statesize.version import __version__
+
+Loader: TypeAlias = Callable[[], nn.Module | LoadedModel]
 
 
 def run_key(model: Mapping[str, object], settings: Settings, reference: int | None) -> str:
@@ -75,6 +83,15 @@ class SequenceDone:
         """JSON."""
         return json.dumps(dataclasses.asdict(self)).encode()
 
+    @classmethod
+    def from_bytes(cls, content: bytes) -> SequenceDone:
+        """The end that `to_bytes` wrote; other bytes are a ValueError."""
+        try:
+            facts = cast("Any", parse_json(content))
+            return cls(tuple(map(str, facts["mixers"])), dict[str, str](facts["skipped"]))
+        except (TypeError, KeyError, AttributeError) as error:
+            raise ValueError("it holds no mixers") from error
+
 
 @dataclass(eq=False)
 class SequenceWork:
@@ -124,3 +141,54 @@ class SequenceWork:
         measured = measure_side_by_side(works, sequence, self.settings)
         datasets = {one.name: dataset for (one, _), dataset in zip(works, measured, strict=True)}
         return [(name, datasets.get(name)) for name in names]
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What was measured, as a profile's attributes say it.
+
+    Attributes:
+        model: What tables call the model.
+        weights: Digest of its weights; empty where it was not asked for.
+        key: Digest of the run; empty where it was not asked for.
+        source: Where the model comes from, and the command line.
+        threads: Threads of torch in the processes that measured.
+        kernels: With what the model's layers run, by their kind.
+        bytes: Size of the weights.
+    """
+
+    model: str
+    weights: str
+    key: str
+    source: Mapping[str, Any]
+    threads: int
+    kernels: Mapping[str, str]
+    bytes: int = 0
+
+
+class LoadedWork:
+    """The work of a process that loads the model; without digests where nothing is stored and no other compared."""
+
+    def __init__(self, load: Loader, settings: Settings, reference: int | None, *, digests: bool = True) -> None:
+        loaded = load()
+        name, source = (loaded.name, loaded.source) if isinstance(loaded, LoadedModel) else (type(loaded).__name__, {})
+        model = loaded.model if isinstance(loaded, LoadedModel) else loaded
+        facts = model_facts(model) if digests else {}
+        key = run_key(facts, settings, reference) if digests else ""
+        size = sum(tensor.numel() * tensor.element_size() for tensor in (*model.parameters(), *model.buffers()))
+        weights, threads = str(facts.get("weights", "")), torch.get_num_threads()
+        self.origin = Provenance(name, weights, key, source, threads, kernels(model), size)
+        self._measure = SequenceWork(model, settings)
+
+    def __call__(self, task: str | SequenceTask) -> Iterator[Provenance | MixerDone | SequenceDone]:
+        """What was loaded, or the steps of a sequence."""
+        if isinstance(task, str):
+            yield self.origin
+            return
+        if task.key != self.origin.key:
+            raise StatesizeError(
+                f"the worker on {socket.gethostname()} (statesize {__version__}, torch {torch.__version__}) computes "
+                "something else than the first: weights, versions or settings differ. Make them the same on all "
+                "machines of the cluster."
+            )
+        yield from self._measure(task)

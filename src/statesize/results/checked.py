@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 import safetensors
+import safetensors.numpy
 import torch
 import xarray as xr
 from numpy.typing import NDArray
@@ -20,11 +22,14 @@ from xarray.core import indexing
 
 from statesize.adapters.observation import SHARED
 from statesize.check import plain_number
-from statesize.io.files import check_header
+from statesize.io.files import check_header, parse_json, read_header
 from statesize.results.fields import BY_SEQUENCE, BY_UNIT, FIELDS, UNITS, mixer_dims
 
 ALONG = "sequence"
 """The dimension, always the first, along which a dataset comes in parts."""
+
+_METADATA, _DESCRIPTION = "__metadata__", "statesize"
+"""Where a file says of what its arrays are: safetensors' own name, and ours in it."""
 
 # Text is stored as the code points of each sign, along one more dimension.
 _SIGN, _LAST_SIGN = np.dtype(np.uint32), 0x10FFFF
@@ -41,12 +46,13 @@ _DTYPES = {"BOOL": np.dtype(bool)} | {
 _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 
 
-def write_arrays(path: Path, parts: Iterable[xr.Dataset], rows: int) -> dict[str, Any]:
-    """Write a dataset that comes in parts along ALONG, of so many rows in all; its attributes and dimensions."""
+def write_dataset(stream: BinaryIO, parts: Iterable[xr.Dataset], rows: int) -> None:
+    """Write a dataset that comes in parts along ALONG, of so many rows in all, as safetensors that describe it."""
     remaining = iter(parts)
     first = next(remaining)
     dims = {str(name): [str(dim) for dim in variable.dims] for name, variable in first.variables.items()}
-    header: dict[str, dict[str, Any]] = {}
+    described = json.dumps({"attributes": first.attrs, "dims": dims}, allow_nan=False, ensure_ascii=False)
+    header: dict[str, Any] = {}
     start = 0
     # The widest numbers first, so that each array lies at a multiple of its width.
     for name in sorted(dims, key=lambda name: -_numbers(first[name].values).itemsize):
@@ -55,26 +61,24 @@ def write_arrays(path: Path, parts: Iterable[xr.Dataset], rows: int) -> dict[str
         end = start + math.prod(shape) * values.itemsize
         header[name] = {"dtype": _NAMES[values.dtype], "shape": shape, "data_offsets": [start, end]}
         start = end
-    encoded = json.dumps(header).encode()
+    encoded = json.dumps({_METADATA: {_DESCRIPTION: described}, **header}, ensure_ascii=False).encode()
     encoded += b" " * (-len(encoded) % 8)
-    with path.open("wb") as stream:
-        stream.write(len(encoded).to_bytes(8, "little") + encoded)
-        row = 0
-        for part in chain((first,), remaining):
-            for name, entry in header.items():
-                along = dims[name][:1] == [ALONG]
-                if along or not row:
-                    values = _numbers(part[name].values)
-                    offset = row * math.prod(values.shape[1:]) * values.itemsize if along else 0
-                    stream.seek(8 + len(encoded) + entry["data_offsets"][0] + offset)
-                    stream.write(values.tobytes())
-            row += part.sizes[ALONG]
-    return {"attributes": dict(first.attrs), "dims": dims}
+    stream.write(len(encoded).to_bytes(8, "little") + encoded)
+    row = 0
+    for part in chain((first,), remaining):
+        for name, entry in header.items():
+            along = dims[name][:1] == [ALONG]
+            if along or not row:
+                values = _numbers(part[name].values)
+                offset = row * math.prod(values.shape[1:]) * values.itemsize if along else 0
+                stream.seek(8 + len(encoded) + entry["data_offsets"][0] + offset)
+                stream.write(values.tobytes())
+        row += part.sizes[ALONG]
 
 
-def open_arrays(path: Path, dims: Mapping[str, Sequence[str]], attributes: Mapping[str, Any]) -> xr.Dataset:
+def open_dataset(path: Path) -> xr.Dataset:
     """The dataset of a file that anybody may have written; its arrays are read when they are used."""
-    check_header(path)
+    dims, attributes = _described(check_header(path))
     variables: dict[str, xr.Variable] = {}
     with _opened(path) as stream:
         for name in stream.keys():
@@ -84,9 +88,42 @@ def open_arrays(path: Path, dims: Mapping[str, Sequence[str]], attributes: Mappi
                 dtype = np.dtype(f"U{shape.pop()}")
             array = indexing.LazilyIndexedArray(_Stored(path, name, tuple(shape), dtype))
             variables[name] = xr.Variable(tuple(dims[name]), array)
-    if variables.keys() != dims.keys():
-        raise ValueError("it lacks arrays that it names")
     return xr.Dataset(variables, attrs=attributes)
+
+
+def dataset_to_bytes(dataset: xr.Dataset) -> bytes:
+    """The file of a dataset."""
+    stream = io.BytesIO()
+    write_dataset(stream, [dataset], dataset.sizes[ALONG])
+    return stream.getvalue()
+
+
+def mixer_from_bytes(content: bytes) -> xr.Dataset:
+    """The dataset of a mixer that `dataset_to_bytes` wrote, with no other variables; other bytes are a ValueError."""
+    dims, attributes = _described(read_header(io.BytesIO(content)))
+    try:
+        arrays = safetensors.numpy.load(content)
+    except (KeyError, safetensors.SafetensorError) as error:
+        raise ValueError(f"it holds no arrays ({error})") from error
+    dataset = xr.Dataset({name: (dims[name], arrays[name]) for name in dims}, attrs=attributes)
+    check_mixer("the mixer", dataset)
+    if dims.keys() != mixer_dims(_unit(dataset)).keys():
+        raise ValueError("it holds a mixer of other fields")
+    return dataset
+
+
+def _described(header: Mapping[str, Any]) -> tuple[dict[str, list[str]], dict[str, Any]]:
+    """The dimensions and attributes of a dataset, from the header of its file."""
+    try:
+        described: Any = parse_json(header[_METADATA][_DESCRIPTION])
+        dims, attributes = described["dims"], described["attributes"]
+    except (KeyError, TypeError) as error:
+        raise ValueError("it does not describe a dataset") from error
+    _require("the file", "dims", _named(_different)(dims) and {_METADATA, *dims} == {*header})
+    _require("the file", "attributes", isinstance(attributes, dict))
+    # Refuses numbers that are not finite, and text that is no Unicode.
+    json.dumps(described, allow_nan=False, ensure_ascii=False).encode()
+    return dims, attributes
 
 
 @dataclass(frozen=True)
@@ -166,8 +203,6 @@ def _named(kind: Kind) -> Kind:
 _NODE: dict[str, Kind] = {
     "name": lambda value: isinstance(value, str) and "/" not in value,
     "sha256": _is_text,
-    "attributes": _named(lambda value: True),
-    "dims": _named(_different),
 }
 _ROOT: dict[str, Kind] = {
     **dict.fromkeys(("model", "weights_sha256", "run_sha256", "tokens_sha256"), _is_text),
@@ -207,25 +242,35 @@ def check_root(root: xr.Dataset) -> None:
     _require("the profile", "length", bool(((lengths >= 1) & (lengths <= root.sizes["token"])).all()))
 
 
-def check_mixer(name: str, node: xr.Dataset, root: xr.Dataset) -> None:
-    """Refuse a mixer that would, likewise; `root` is that of its profile."""
+def check_mixer(name: str, node: xr.Dataset) -> None:
+    """Refuse the arrays and attributes of a mixer that would break what reads them, by a ValueError."""
     _check_attributes(name, node.attrs, _MIXER)
-    units = [unit for unit in UNITS if unit in node.sizes]
-    _require(name, "dimensions", len(units) == 1 and node.sizes.get(ALONG) == root.sizes[ALONG])
-    unit = units[0]
+    unit = _unit(node)
+    _require(name, "dimensions", bool(unit))
     whole = {unit, "position", "stratum"}
     variables = {variable: (dims, "i" if variable in whole else "f") for variable, dims in mixer_dims(unit).items()}
     _check_variables(name, node, variables)
     for variable in (*FIELDS, *BY_SEQUENCE, *BY_UNIT):
         values = node[variable].values
         _require(name, variable, bool((np.isnan(values) | ((values >= 0) & (values < np.inf))).all()))
-    positions, chosen, sizes = node["position"].values, node[unit].values, np.array(node.attrs["stratum_sizes"], int)
-    _require(name, "position", _ascending(positions, root.sizes["token"] + 1))
+    chosen, sizes = node[unit].values, np.array(node.attrs["stratum_sizes"], int)
     _require(name, unit, _ascending(chosen, int(sizes.sum())))
     strata = node["stratum"].values
     inside = bool(((strata >= 0) & (strata < len(sizes))).all())
     measured = np.bincount(strata, minlength=len(sizes)) if inside else sizes + 1
     _require(name, "stratum", bool(((measured >= 1) & (measured <= sizes)).all()))
+
+
+def _unit(node: xr.Dataset) -> str:
+    """What a mixer has several of; empty where that is not one thing."""
+    units = [unit for unit in UNITS if unit in node.sizes]
+    return units[0] if len(units) == 1 else ""
+
+
+def check_sequences(name: str, node: xr.Dataset, root: xr.Dataset) -> None:
+    """Refuse a mixer of other sequences or positions than its profile, whose `root` holds them, by a ValueError."""
+    _require(name, "dimensions", node.sizes[ALONG] == root.sizes[ALONG])
+    _require(name, "position", _ascending(node["position"].values, root.sizes["token"] + 1))
 
 
 def check_names(root: xr.Dataset, nodes: Mapping[str, xr.Dataset]) -> None:

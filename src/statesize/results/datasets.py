@@ -2,32 +2,25 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
-import safetensors.numpy
 import xarray as xr
 from numpy.typing import NDArray
-from safetensors import SafetensorError
 
 from statesize.adapters.observation import SHARED
 from statesize.errors import ModelError
-from statesize.io.files import parse_json
 from statesize.measurement.measurement import Measurement
 from statesize.measurement.settings import Settings
 from statesize.measurement.statistics import Sample
 from statesize.results.checked import ALONG
-from statesize.results.fields import BY_SEQUENCE, BY_UNIT, FIELDS, UNITS, mixer_dims
+from statesize.results.fields import BY_SEQUENCE, BY_UNIT, FIELDS, mixer_dims
 from statesize.texts.arguments import Given, ids_of
 from statesize.texts.tokens import AnyTokenizer, special_ids, token_text
 
 _ATTRIBUTES = ("kind", "note", "cache", "multiplicity", "dtype", "engine", "stratum_sizes")
-# Fields of one sequence, beside these.
-_OF_SEQUENCE = ("name", "seconds")
-
 # Bytes of sequences that are joined at once when a profile is written.
 _PART_BYTES = 2**28
 
@@ -82,30 +75,6 @@ def sequence_dataset(
         variables["state_size"][:], variables["binds"][:] = np.nan, 0
     arrays = {name: (dims[name], values) for name, values in variables.items()}
     return xr.Dataset(arrays, attrs={**facts, "stratum_sizes": sample.sizes.tolist()})
-
-
-def dataset_to_bytes(dataset: xr.Dataset) -> bytes:
-    """A line of JSON and safetensors, as `dataset_from_bytes` reads them."""
-    variables = {str(name): variable for name, variable in dataset.variables.items()}
-    content = safetensors.numpy.save({name: np.ascontiguousarray(one.values) for name, one in variables.items()})
-    facts = {"attributes": dataset.attrs, "dims": {name: one.dims for name, one in variables.items()}}
-    return json.dumps(facts).encode() + b"\n" + content
-
-
-def dataset_from_bytes(content: bytes) -> xr.Dataset:
-    """The dataset of a mixer over one sequence that `dataset_to_bytes` wrote; other bytes are a ValueError."""
-    facts, _, tensors = content.partition(b"\n")
-    try:
-        written, arrays = cast("dict[str, Any]", parse_json(facts)), safetensors.numpy.load(tensors)
-        variables = {name: (dims, arrays[name]) for name, dims in written["dims"].items()}
-        dataset = xr.Dataset(variables, attrs=written["attributes"])
-    except (TypeError, KeyError, AttributeError, SafetensorError) as error:
-        raise ValueError(f"it holds no mixer of a sequence ({error})") from error
-    dims = {name: variable.dims for name, variable in dataset.variables.items()}
-    unit = next((unit for unit in UNITS if unit in dataset.sizes), "")
-    if dims != mixer_dims(unit) or dataset.attrs.keys() != {*_ATTRIBUTES, *_OF_SEQUENCE}:
-        raise ValueError("it holds no mixer of a sequence, or one of other fields")
-    return dataset
 
 
 @dataclass(eq=False)

@@ -25,12 +25,13 @@ from statesize.results.checked import (
     check_names,
     check_nodes,
     check_root,
-    open_arrays,
-    write_arrays,
+    check_sequences,
+    open_dataset,
+    write_dataset,
 )
 
 FORMAT = "statesize-profile"
-SCHEMA = 6
+SCHEMA = 7
 MARKER = "profile.json"
 _CPU = torch.device("cpu")
 
@@ -71,8 +72,9 @@ def write_nodes(
         listed: list[dict[str, Any]] = []
         for name, parts in chain([("", [root])], nodes):
             file = _file(folder, len(listed))
-            facts = write_arrays(file, parts, root.sizes[ALONG])
-            listed.append({"name": name, **facts, "sha256": _file_sha256(file)})
+            with file.open("wb") as stream:
+                write_dataset(stream, parts, root.sizes[ALONG])
+            listed.append({"name": name, "sha256": _file_sha256(file)})
         content = {"format": FORMAT, "schema": SCHEMA, "nodes": listed}
         marker = json.dumps(content | {"sha256": _sha256(content)}, ensure_ascii=False, indent=1)
         (folder / MARKER).write_text(marker, encoding="utf-8")
@@ -96,7 +98,8 @@ def load_tree(path: Path) -> xr.DataTree:
         check_root(root)
         check_names(root, mixers)
         for name, mixer in mixers.items():
-            check_mixer(name, mixer, root)
+            check_mixer(name, mixer)
+            check_sequences(name, mixer, root)
     return tree
 
 
@@ -108,7 +111,7 @@ def open_tree(path: Path) -> xr.DataTree:
 
 
 def _tree(path: Path, nodes: Sequence[Mapping[str, Any]]) -> xr.DataTree:
-    opened = [open_arrays(_file(path, index), node["dims"], node["attributes"]) for index, node in enumerate(nodes)]
+    opened = [open_dataset(_file(path, index)) for index in range(len(nodes))]
     names = [node["name"] for node in nodes]
     if len(set(names)) < len(names):
         raise ValueError("two mixers have one name")
@@ -130,7 +133,7 @@ def _reading(path: Path) -> Generator[None]:
 
 
 def _nodes(path: Path) -> list[dict[str, Any]]:
-    """What a profile says of its root and of each mixer: name, attributes, dimensions, SHA-256 of its file."""
+    """What a profile says of its root and of each mixer: name and SHA-256 of its file."""
     # A path that is too long for a name, or has a zero in it, does not exist for os.path.
     if not os.path.exists(path):
         raise FileError(f"There is no profile at {path}.")

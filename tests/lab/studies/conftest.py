@@ -1,12 +1,13 @@
 """Small runs, and the processes that do them."""
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from small_studies import GRID
 
-from statesize.lab.studies.grid.executors import run_here
+from statesize.lab.studies.grid.executors import HERE
 from statesize.lab.studies.grid.settings import parse_settings
 
 
@@ -23,13 +24,21 @@ def runs(settings):
 @pytest.fixture(scope="session")
 def outcomes(runs):
     """What each of the runs gives, by its key."""
-    return {outcome.run.key: outcome for outcome in run_here(runs)}
+    return {outcome.task.key: outcome for outcome in HERE.run(runs)}
+
+
+@dataclass
+class Replay:
+    outcomes: dict
+
+    def run(self, tasks):
+        return (self.outcomes[run.key] for run in tasks)
 
 
 @pytest.fixture
 def replay(outcomes):
     """An executor that has done the runs before."""
-    return lambda runs: (outcomes[run.key] for run in runs)
+    return Replay(outcomes)
 
 
 def without_time(rows):

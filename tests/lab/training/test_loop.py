@@ -3,12 +3,14 @@
 import dataclasses
 import json
 import math
+import shutil
 
 import pytest
 import safetensors.torch
 import torch
 
 from statesize.errors import FileError, InputError, StatesizeError
+from statesize.io.files import digest
 from statesize.lab.mixers import load_checkpoint
 from statesize.lab.training import TrainingConfig, evaluate, train
 
@@ -25,6 +27,11 @@ def stop_after(step):
 
 def weights(model):
     return {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+
+def states(folder):
+    """The checkpoints of a run, in their order."""
+    return sorted((folder / "state").glob("v*"))
 
 
 def assert_same_weights(one, other):
@@ -52,7 +59,8 @@ def test_what_a_run_leaves_behind(echo, make_model, tmp_path):
     assert record.best_step == min(losses, key=losses.get)
     assert record.best["loss"] == min(losses.values())
     names = sorted(path.name for path in record.folder.iterdir())
-    assert names == ["best", "log.jsonl", "previous.safetensors", "state.safetensors"]
+    assert names == ["best", "log.jsonl", "state"]
+    assert len(states(record.folder)) == 2
     best = load_checkpoint(record.folder / "best")
     assert evaluate(best, echo, 4)["loss"] == pytest.approx(record.best["loss"], rel=1e-6)
     assert json.loads((record.folder / "best" / "config.json").read_text())["extra"]["step"] == record.best_step
@@ -123,11 +131,12 @@ def test_an_interruption_leaves_the_last_checkpoint_whole(echo, make_model, tmp_
     """Also when it falls into the writing of a checkpoint: the old file stays until the new one is complete."""
     with pytest.raises(KeyboardInterrupt):
         train(make_model(), echo, CONFIG, tmp_path, on_progress=stop_after(7))
-    before = (tmp_path / "state.safetensors").read_bytes()
-    (tmp_path / ".state.safetensors.1.part").write_bytes(before[:100])  # what a killed process may leave
+    before = states(tmp_path)
+    half = before[-1].with_name(f".{before[-1].name}.1.part")  # what a killed process may leave
+    half.write_bytes(before[-1].read_bytes()[:100])
     record = train(make_model(), echo, CONFIG, tmp_path, resume=True)
     assert len(record.steps) == 12
-    assert (tmp_path / "state.safetensors").read_bytes() != before
+    assert not set(before) & set(states(tmp_path))
 
 
 def test_a_folder_with_a_run_is_not_overwritten(echo, make_model, tmp_path):
@@ -158,10 +167,13 @@ def test_a_run_stopped_at_its_first_step_is_resumed(echo, make_model, tmp_path):
     assert_same_weights(whole, resumed)
 
 
-def test_a_log_without_a_checkpoint_is_begun_anew(echo, make_model, tmp_path):
-    """What a kill at the very start leaves."""
-    (tmp_path / "log.jsonl").touch()
-    assert len(train(make_model(), echo, CONFIG, tmp_path).steps) == 12
+def test_a_run_killed_before_its_log_is_resumed_and_before_its_first_checkpoint_begun_anew(echo, make_model, tmp_path):
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state" / ".half.1.part").touch()
+    with pytest.raises(KeyboardInterrupt):
+        train(make_model(), echo, CONFIG, tmp_path, on_progress=stop_after(1))
+    (tmp_path / "log.jsonl").unlink()
+    assert len(train(make_model(), echo, CONFIG, tmp_path, resume=True).steps) == 12
 
 
 @pytest.mark.parametrize("resume", [False, True])
@@ -213,14 +225,15 @@ DAMAGES = [lambda content: content[:-7], lambda content: b"", lambda content: b"
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_checkpoint_is_not_used_and_the_one_before_it_is(damage, echo, make_model, tmp_path):
+def test_a_damaged_checkpoint_is_not_used_and_the_one_before_it_is(damage, echo, make_model, tmp_path, caplog):
     whole, resumed = make_model(), make_model()
     expected = train(whole, echo, CONFIG, tmp_path)
-    for name in ("state.safetensors", "best/model.safetensors", "log.jsonl"):
-        (tmp_path / name).write_bytes(damage((tmp_path / name).read_bytes()))
+    for path in (states(tmp_path)[-1], tmp_path / "best" / "model.safetensors", tmp_path / "log.jsonl"):
+        path.write_bytes(damage(path.read_bytes()))
     seen = []
-    with pytest.warns(UserWarning, match=r"state\.safetensors.*damaged.*going on from the checkpoint before it"):
-        record = train(resumed, echo, CONFIG, tmp_path, resume=True, on_progress=seen.append)
+    record = train(resumed, echo, CONFIG, tmp_path, resume=True, on_progress=seen.append)
+    assert "000012-" in caplog.text
+    assert "is damaged" in caplog.text
     assert [step.step for step in seen] == [11, 12]
     assert_same_weights(whole, resumed)
     assert record.best == expected.best
@@ -240,19 +253,21 @@ def test_best_weights_and_log_are_restored_from_the_checkpoint(echo, make_model,
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_without_a_whole_checkpoint_nothing_is_resumed(damage, echo, make_model, tmp_path):
     train(make_model(), echo, CONFIG, tmp_path)
-    for name in ("state.safetensors", "previous.safetensors"):
-        (tmp_path / name).write_bytes(damage((tmp_path / name).read_bytes()))
-    with pytest.raises(FileError, match=r"damaged.*Move the folder away and start the run anew"):
+    for path in states(tmp_path):
+        path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(FileError, match=r"holds no whole checkpoint.*Move the folder away and start the run anew"):
         train(make_model(), echo, CONFIG, tmp_path, resume=True)
 
 
-@pytest.mark.parametrize(("values", "said"), [("[" * 100_000, "damaged"), ("[]", "damaged"), ("{}", "format None")])
-def test_a_state_that_is_none_is_refused(values, said, echo, make_model, tmp_path):
+@pytest.mark.parametrize("values", ["[" * 100_000, "[]", None])
+def test_a_state_that_is_none_is_refused(values, echo, make_model, tmp_path):
     train(make_model(), echo, CONFIG, tmp_path)
-    for name in ("state.safetensors", "previous.safetensors"):
-        content = safetensors.torch.save({"x": torch.zeros(1)}, metadata={"statesize": values})
-        (tmp_path / name).write_bytes(content)
-    with pytest.raises(FileError, match=said):
+    metadata = None if values is None else {"statesize": values}
+    content = safetensors.torch.save({"x": torch.zeros(1)}, metadata=metadata)
+    for path in states(tmp_path):
+        path.unlink()
+        path.with_name(f"{path.stem.rpartition('-')[0]}-{digest(content)}.safetensors").write_bytes(content)
+    with pytest.raises(FileError, match="holds no whole checkpoint"):
         train(make_model(), echo, CONFIG, tmp_path, resume=True)
 
 
@@ -308,13 +323,13 @@ def test_training_of_no_steps_is_refused_and_writes_nothing(echo, make_model, tm
     assert not (tmp_path / "run").exists()
 
 
-def test_a_checkpoint_that_cannot_be_moved_aside_is_one_line(echo, make_model, tmp_path):
+def test_a_checkpoint_that_cannot_be_written_is_one_line(echo, make_model, tmp_path):
     def take_its_place(record):
-        if record.step == 5:
-            (tmp_path / "previous.safetensors").unlink()
-            (tmp_path / "previous.safetensors").mkdir()
+        if record.step == 4:
+            shutil.rmtree(tmp_path / "state")
+            (tmp_path / "state").touch()
 
-    with pytest.raises(FileError, match=r"cannot write .*previous\.safetensors: "):
+    with pytest.raises(FileError, match=r"cannot write .*state"):
         train(make_model(), echo, CONFIG, tmp_path, on_progress=take_its_place)
 
 

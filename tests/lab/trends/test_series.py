@@ -131,7 +131,7 @@ def test_another_process_finds_the_same(run):
 def test_a_folder_of_something_else_is_left_alone(run, tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "letter.txt").write_text("dear", encoding="utf-8")
-    with pytest.raises(FileError, match="new folder or hold the points"):
+    with pytest.raises(FileError, match="new folder or hold the parts"):
         measured(run, output=tmp_path / "mine")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -15,8 +15,7 @@ from statesize.errors import InputError
 
 if TYPE_CHECKING:
     from statesize.measurement.settings import Settings
-    from statesize.parallel.executor import Make
-    from statesize.parallel.ray import OnRay
+    from statesize.parallel.executor import Crew
 
 
 Flag: TypeAlias = Annotated[bool, Parameter(negative="", show_default=False)]
@@ -35,8 +34,6 @@ def whole_numbers(name: str, text: str) -> list[int]:
     except ValueError as error:
         raise InputError(f"{name} must be numbers with commas between them, got {text!r}.") from error
 
-
-Crew: TypeAlias = "Callable[[Make], OnRay]"
 
 OFTEN = Group("Used most", sort_key=1)
 Page: TypeAlias = Annotated[Path | None, Parameter(group=OFTEN)]
@@ -102,15 +99,16 @@ class Workers:
             raise InputError("Ray is not installed; pip install ray, or run without it")
 
     @contextmanager
-    def crew(self) -> Generator[Crew | None]:
-        """Workers on Ray for the time of a block; None where this process measures itself."""
-        if self.ray is False:
-            yield None
-            return
-        from statesize.parallel.ray import OnRay, ray_session
+    def crew(self) -> Generator[Crew]:
+        """Workers on Ray for the time of a block, or this process."""
+        from statesize.parallel.executor import here
+        from statesize.parallel.ray import ray_session, ray_workers
 
-        with ray_session(self.ray if isinstance(self.ray, str) else None) as ray:
-            yield partial(OnRay, ray=ray, cpus=self.ray_cpus, threads=self.ray_cpus)
+        if self.ray is False:
+            yield here
+            return
+        with ray_session(self.ray if isinstance(self.ray, str) else None):
+            yield partial(ray_workers, cpus=self.ray_cpus)
 
 
 def _some(_: object, channels: object) -> None:

@@ -6,8 +6,8 @@ _TITLE = "Laboratory: train small models, and see what ESS shows"
 _TRAIN = """Train a small language model of about one million parameters.
 
 It learns the prose that ships inside CPython, with the tokenizer of the bundled models, or a file of your own. OUTPUT
-receives log.jsonl, state.safetensors (for --resume), best/ (the weights of the lowest held-out loss) and
-tokenizer.json. The held-out report is printed at the end.
+receives log.jsonl, state/ (for --resume), best/ (the weights of the lowest held-out loss) and tokenizer.json. The
+held-out report is printed at the end.
 """
 _SERIES = """Measure how the ESS of each layer develops through the checkpoints of a training.
 

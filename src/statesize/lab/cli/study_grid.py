@@ -127,10 +127,10 @@ def _run(name: str, options: Options, printing: Printing) -> None:
 
 def _progress(bar: Bar) -> Callable[[StudyProgress], None]:
     def on_progress(progress: StudyProgress) -> None:
-        outcome = progress.outcome
-        last = outcome.rows[-1] if outcome.rows else {}
-        result = outcome.error or str(last["message"]) or f"accuracy {last['accuracy']:.2f}"
-        detail = f"run {progress.done} of {progress.total}: {outcome.run.label}: {result}"
+        done = progress.run
+        last = done.value[-1] if done.value else {}
+        result = done.error or str(last["message"]) or f"accuracy {last['accuracy']:.2f}"
+        detail = f"run {progress.done} of {progress.total}: {done.task.label}: {result}"
         bar.update(progress.done, progress.total, detail, left=progress.remaining_seconds)
 
     return on_progress

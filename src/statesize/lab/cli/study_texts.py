@@ -163,7 +163,7 @@ def _run(
     from statesize.cli.shared.provenance import command_line
     from statesize.io.files import only_writer
     from statesize.lab.cli.study_grid import print_study
-    from statesize.lab.studies.delimiters.dips import measure_dips, measure_dips_on_ray
+    from statesize.lab.studies.delimiters.dips import measure_dips
     from statesize.lab.studies.grid.table import ResultTable
     from statesize.lab.studies.page.page import TABLE, write_page
 
@@ -175,12 +175,11 @@ def _run(
         for subject in subjects:
 
             def dips(model: nn.Module | None, subject: Subject = subject) -> ModelDips:
-                arguments = (reading.channels, reading.seed, study.conditions, _telling(bars, subject.name))
-                if crew is not None:
-                    load = subject.load
-                    return measure_dips_on_ray(subject.name, load, subject.corpus, windows, crew, parts, *arguments)
-                model = subject.load() if model is None else model
-                return measure_dips(subject.name, model, subject.corpus, windows, *arguments, folder=parts)
+                load = subject.load if model is None or workers.ray is not False else model
+                return measure_dips(
+                    subject.name, load, subject.corpus, windows, reading.channels, reading.seed, study.conditions,
+                    _telling(bars, subject.name), parts, crew,
+                )  # fmt: skip
 
             measured.append(study.measure(subject, options, dips))
             for name, rows in study.tables(measured).items():

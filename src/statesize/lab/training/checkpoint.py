@@ -1,14 +1,14 @@
-"""The whole state of a training run in one safetensors file, replaced at once or not at all, and the one before it."""
+"""The whole state of a training run as one part, and the one before it, which serves where the last is damaged."""
 
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeAlias
 
 import numpy as np
 import safetensors
@@ -17,19 +17,21 @@ import torch
 from torch import Tensor
 
 from statesize.errors import FileError, InputError
-from statesize.io.files import check_header, os_errors, parse_json, replace_file
-from statesize.lab.mixers.checkpoint import DIGEST
+from statesize.io.files import Parts, parse_json, read_header
 from statesize.lab.mixers.model import LanguageModel
 from statesize.lab.tasks.task import Task
 from statesize.lab.training.config import TrainingConfig
 from statesize.lab.training.record import StepRecord, record_lines, records_of
 from statesize.models.digests import tensors_sha256
 
-STATE_FORMAT = 2
-"""Version of the file; it grows by one when old files can no longer be resumed."""
+STATE = "state"
+"""Folder of the states."""
 
-STATE, PREVIOUS = "state.safetensors", "previous.safetensors"
-"""Names of the last checkpoint and of the one before it, which serves where the last is damaged."""
+_PREFIX = f"{STATE}/v3-"
+"""Before the step in a state's name; the version grows when old files can no longer be resumed."""
+
+Stored: TypeAlias = tuple[dict[str, Any], dict[str, Tensor]]
+"""The state of a run: JSON values, and tensors by name."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,12 @@ def _batch_sha256(batch: tuple[Tensor, Tensor]) -> str:
     return tensors_sha256(dict(zip(("inputs", "targets"), batch, strict=True)))
 
 
+def _states(folder: Path) -> tuple[Parts[Stored], list[str]]:
+    """The states of a run, and their names in the order of steps."""
+    parts = Parts(folder, ".safetensors", _encoded, _decoded)
+    return parts, sorted(name for name in parts.names(STATE) if name.startswith(_PREFIX))
+
+
 def save_state(folder: Path, state: TrainingState, run: dict[str, Any]) -> None:
     """Writes all that a resumed run needs; the checkpoint before this one is kept beside it."""
     tensors: dict[str, Tensor] = {f"model.{name}": tensor for name, tensor in state.model.state_dict().items()}
@@ -86,54 +94,42 @@ def save_state(folder: Path, state: TrainingState, run: dict[str, Any]) -> None:
     for name, generator in state.generators.items():
         tensors[f"generator.{name}"] = generator.get_state()
     tensors["log"] = torch.from_numpy(np.frombuffer(record_lines(state.records), np.uint8).copy())
-    stored = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    values = json.dumps({"format": STATE_FORMAT, **dataclasses.asdict(state.progress), "settings": run})
-    metadata = {"statesize": values, DIGEST: tensors_sha256(stored, values)}
-    content, path = safetensors.torch.save(stored, metadata=metadata), folder / STATE
-    with os_errors(f"cannot write {folder / PREVIOUS}"):
-        if path.exists():
-            path.replace(folder / PREVIOUS)
-    replace_file(path, content)
+    parts, before = _states(folder)
+    parts.write(
+        f"{_PREFIX}{state.progress.step:09d}", (dataclasses.asdict(state.progress) | {"settings": run}, tensors)
+    )
+    for name in before[:-1]:
+        parts.remove(name)
 
 
 def load_state(folder: Path, state: TrainingState, run: dict[str, Any]) -> None:
     """Puts a run back to where `save_state` left it, or left it before where its last file is damaged."""
-    paths = [path for path in (folder / STATE, folder / PREVIOUS) if path.is_file()]
-    if not paths:
-        raise FileError(f"nothing to resume: {folder / STATE} is missing. Start the run without resume")
-    problems: list[str] = []
-    for path in paths:
-        try:
-            values, tensors = _read_state(path)
-        except FileError as error:
-            problems.append(str(error))
-            continue
-        _check_settings(values["settings"], run, path)
-        _restore(state, values, tensors)
-        break
-    else:
-        raise FileError(f"{'; '.join(problems)}. Move the folder away and start the run anew")
-    if problems:
-        # The next checkpoint must not be written beside this one.
-        (folder / STATE).unlink()
-        warnings.warn(f"{problems[0]}; going on from the checkpoint before it", stacklevel=2)
+    parts, names = _states(folder)
+    for name in reversed(names):
+        if (found := parts.read(name)) is not None:
+            values, tensors = found
+            _check_settings(values["settings"], run, folder)
+            _restore(state, values, tensors)
+            return
+    raise FileError(
+        f"nothing to resume: {folder / STATE} holds no whole checkpoint of this version. Move the folder away and "
+        "start the run anew without resume."
+    )
 
 
-def _read_state(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def _encoded(state: Stored) -> bytes:
+    values, tensors = state
+    content = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    return safetensors.torch.save(content, metadata={"statesize": json.dumps(values)})
+
+
+def _decoded(content: bytes) -> Stored:
     try:
-        check_header(path)
-        with safetensors.safe_open(path, framework="pt") as stream:  # pyright: ignore[reportUnknownVariableType]
-            metadata = cast("dict[str, str]", cast("Any", stream).metadata() or {})
-        tensors: dict[str, Tensor] = safetensors.torch.load_file(path)  # pyright: ignore[reportUnknownMemberType]
-        values = cast("dict[str, Any]", parse_json(metadata["statesize"]))
-        version = values.get("format")
-    except (safetensors.SafetensorError, OSError, KeyError, ValueError, AttributeError) as error:
-        raise FileError(f"{path} is damaged or not a training state ({error})") from error
-    if version != STATE_FORMAT:
-        raise FileError(f"{path} has format {version!r}; this statesize resumes format {STATE_FORMAT}")
-    if metadata.get(DIGEST) != tensors_sha256(tensors, metadata["statesize"]):
-        raise FileError(f"{path} is damaged: it is not what was written")
-    return values, tensors
+        values: Any = parse_json(read_header(io.BytesIO(content))["__metadata__"]["statesize"])
+        named = {name: values[name] for name in ("step", "best_step", "best", "settings")}
+        return named, safetensors.torch.load(content)
+    except (safetensors.SafetensorError, KeyError, TypeError) as error:
+        raise ValueError("it is no training state") from error
 
 
 def _restore(state: TrainingState, values: dict[str, Any], tensors: dict[str, Tensor]) -> None:
@@ -154,15 +150,15 @@ def _restore(state: TrainingState, values: dict[str, Any], tensors: dict[str, Te
     state.records = records_of(tensors["log"].numpy().tobytes())
 
 
-def _check_settings(saved: dict[str, Any], current: dict[str, Any], path: Path) -> None:
+def _check_settings(saved: dict[str, Any], current: dict[str, Any], folder: Path) -> None:
     for part in ("training", "model"):
         for name, value in current[part].items():
             before = saved[part].get(name)
             if before != value:
                 raise InputError(
-                    f"{name} must be {before!r}, with which {path} was made, got {value!r}. Give the same settings, or "
-                    "start a new run in another folder."
+                    f"{name} must be {before!r}, with which {folder} was made, got {value!r}. Give the same settings, "
+                    "or start a new run in another folder."
                 )
     for name, data in (("held_out_sha256", "held-out"), ("batch_sha256", "training")):
         if saved[name] != current[name]:
-            raise InputError(f"{path} was made with other {data} data. Give the same text, or start a new run.")
+            raise InputError(f"{folder} was made with other {data} data. Give the same text, or start a new run.")

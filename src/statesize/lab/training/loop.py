@@ -10,13 +10,13 @@ from typing import Any
 
 from statesize.check import require_count, require_kind, require_path
 from statesize.errors import FileError, InputError
-from statesize.io.files import only_writer, os_errors, replace_file
+from statesize.io.files import only_writer, replace_file
 from statesize.lab.mixers.checkpoint import save_weights
 from statesize.lab.mixers.model import LanguageModel
 from statesize.lab.tasks.task import Task
-from statesize.lab.training.checkpoint import PREVIOUS, STATE, TrainingState, load_state, save_state, settings
+from statesize.lab.training.checkpoint import STATE, TrainingState, load_state, save_state, settings
 from statesize.lab.training.config import TrainingConfig
-from statesize.lab.training.record import StepRecord, TrainingRecord, append_record, holds_only_records, record_lines
+from statesize.lab.training.record import StepRecord, TrainingRecord, append_record, record_lines
 from statesize.lab.training.step import evaluate, new_state, train_step
 
 LOG = "log.jsonl"
@@ -35,11 +35,10 @@ def train(
 ) -> TrainingRecord:
     """Trains a model with AdamW and writes a log, checkpoints and the best weights to a folder.
 
-    The folder receives log.jsonl (a line a step), state.safetensors (all that a resumed run needs, log and best weights
-    included, replaced at once), previous.safetensors (the one before it, which serves where the last is damaged) and
-    best/ (a model folder with the weights of the lowest held-out loss). A run that was stopped at any moment and
-    resumed ends with the same weights, bit for bit, as one that was not, on the same machine, versions and number of
-    threads.
+    The folder receives log.jsonl (a line a step), state/ (all that a resumed run needs, log and best weights included,
+    of the last checkpoint and of the one before, which serves where the last is damaged) and best/ (a model folder with
+    the weights of the lowest held-out loss). A run that was stopped at any moment and resumed ends with the same
+    weights, bit for bit, as one that was not, on the same machine, versions and number of threads.
 
     Args:
         model: Trained in place, from its present weights, or from those of the checkpoint when resuming; ends with
@@ -103,13 +102,13 @@ def train_in_memory(model: LanguageModel, task: Task, config: TrainingConfig) ->
 def _begin(folder: Path, state: TrainingState, run: dict[str, Any], resume: bool) -> None:
     if resume:
         load_state(folder, state, run)
-        # Steps and best weights after the checkpoint come anew, and damage to these files goes.
-        replace_file(folder / LOG, record_lines(state.records))
-        if state.best:
-            _write_best(state, folder)
     else:
         _claim(folder)
         save_state(folder, state, run)
+    # Steps and best weights after the checkpoint come anew, and damage to these files goes.
+    replace_file(folder / LOG, record_lines(state.records))
+    if state.best:
+        _write_best(state, folder)
 
 
 def _train(
@@ -137,15 +136,11 @@ def _train(
 
 
 def _claim(folder: Path) -> None:
-    if any((folder / name).exists() for name in (STATE, PREVIOUS)):
+    if any((folder / STATE).glob("[!.]*")):
         raise FileError(f"{folder} holds a training run; resume it, or give another folder")
-    log_path = folder / LOG
-    # A run stopped before its first checkpoint leaves only a log, of which nothing can be resumed.
-    for path in (folder / "best", *sorted(folder.glob("step-*")), log_path):
-        if os.path.lexists(path) and not (path == log_path and holds_only_records(log_path)):
+    for path in (folder / "best", *sorted(folder.glob("step-*")), folder / LOG):
+        if os.path.lexists(path):
             raise FileError(f"{path} is in the way and no checkpoint is beside it; move it, or give another folder")
-    with os_errors(f"cannot write to {folder}", "Give a folder, new or empty"):
-        log_path.write_text("", encoding="utf-8")
 
 
 def _keep_best(state: TrainingState, record: StepRecord, folder: Path) -> None:

@@ -11,9 +11,6 @@ from typing import Any, cast
 
 from statesize.io.files import os_errors, parse_json
 
-LINE_START = '{"step": '
-"""What every line of a log starts with."""
-
 
 @dataclass(frozen=True)
 class StepRecord:
@@ -49,7 +46,7 @@ class TrainingRecord:
         steps: Every step, those before a resume included.
         best_step: The step after which the held-out loss was lowest.
         best: The held-out report of that step.
-        folder: Where log.jsonl, state.safetensors and best/ lie.
+        folder: Where log.jsonl, state/ and best/ lie.
     """
 
     steps: tuple[StepRecord, ...]
@@ -72,17 +69,6 @@ def record_lines(records: Iterable[StepRecord]) -> bytes:
 def records_of(content: bytes) -> list[StepRecord]:
     """The steps of a log."""
     return [_record(line) for line in content.decode().splitlines()]
-
-
-def holds_only_records(path: Path) -> bool:
-    """Whether a file is the log of a run and nothing else."""
-    try:
-        whole, _, rest = path.read_bytes().decode().rpartition("\n")
-        return LINE_START.startswith(rest[: len(LINE_START)]) and all(
-            _record(line).step > 0 for line in whole.splitlines()
-        )
-    except (OSError, ValueError, TypeError):
-        return False
 
 
 def _record(line: str) -> StepRecord:

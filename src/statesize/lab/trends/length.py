@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,12 +20,12 @@ from statesize.io.files import digest
 from statesize.io.progress import Bars
 from statesize.lab.trends.growth import Growth
 from statesize.lab.trends.series import measured_point, trend_bar, trend_facts
-from statesize.lab.trends.sweep import SweepProgress, SweepRun, open_points
+from statesize.lab.trends.sweep import SweepProgress, sweep
 from statesize.lab.trends.trend import SweepPoint, alike
 from statesize.measurement.settings import Settings
 from statesize.models.digests import tokens_sha256
 from statesize.models.load import load_model, model_facts, training_record
-from statesize.parallel.executor import SerialExecutor
+from statesize.parallel.executor import given, here
 from statesize.texts.inputs import Inputs, begun_excerpts, whole_texts
 from statesize.texts.tokens import AnyTokenizer, beginning_id, supported_tokenizer
 
@@ -106,10 +106,12 @@ def length(
         )
     pieces = tuple(begun_excerpts(texts, fitting[-1] + future, excerpts, tokenizer))
     work = LengthWork(model, pieces, future, settings, begun=beginning_id(tokenizer) is not None)
-    folder, bars = None if output is None else Path(output), Bars(on_progress is not None, lines=False)
-    with open_points(folder) as parts, bars:
-        report = on_progress or trend_bar(bars, f"measuring {name or type(model).__name__}", len(fitting))
-        measured, skipped = SweepRun(str, work.key, parts, report).points(fitting, SerialExecutor(work))
+    with Bars(on_progress is not None, lines=False) as bars:
+        measured, skipped = sweep(
+            fitting, partial(given, work), here, title=str, key=work.key,
+            folder=None if output is None else Path(output),
+            on_progress=on_progress or trend_bar(bars, f"measuring {name or type(model).__name__}", len(fitting)),
+        )  # fmt: skip
     points, others = alike({str(one): point for one, point in measured.items()})
     too_long = {str(one): f"The longest text has room for {longest} tokens." for one in asked_for if one > longest}
     return Growth(

@@ -6,11 +6,10 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeAlias, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -20,21 +19,18 @@ from statesize.io.files import digest
 from statesize.io.progress import Bars
 from statesize.lab.trends.checkpoints import Checkpoint, Log, content_sha256, find_checkpoints, find_log, read_log
 from statesize.lab.trends.result import Series
-from statesize.lab.trends.sweep import SweepProgress, SweepRun, open_points
+from statesize.lab.trends.sweep import SweepProgress, sweep
 from statesize.lab.trends.trend import SweepPoint, alike, point_of
 from statesize.measurement.settings import Settings
 from statesize.models.digests import tokens_sha256
 from statesize.models.from_transformers import commit
 from statesize.models.load import load_model, load_tokenizer
-from statesize.parallel.executor import Executor, Make, SerialExecutor
+from statesize.parallel.executor import Crew, given, here
 from statesize.profiling.run import run_profile
 from statesize.texts.documents import vocabulary_size
 from statesize.texts.inputs import Inputs, bundled_sequences, sequences
 from statesize.texts.tokens import AnyTokenizer, supported_tokenizer
 from statesize.version import installed
-
-Crew: TypeAlias = Callable[[Make], AbstractContextManager[Executor]]
-"""Gives what runs the work for the time of a block, such as workers on Ray."""
 
 
 def series(
@@ -46,7 +42,7 @@ def series(
     log: str | os.PathLike[str] | None = None,
     output: str | os.PathLike[str] | None = None,
     loading: Mapping[str, Any] | None = None,
-    crew: Crew | None = None,
+    crew: Crew = here,
     on_progress: Callable[[SweepProgress], None] | None = None,
     settings: Settings | None = None,
 ) -> Series:
@@ -66,7 +62,7 @@ def series(
             takes what lies beside the checkpoints.
         output: Folder in which finished checkpoints are kept; the same call after a crash goes on from there.
         loading: What `load_model` takes beside name and revision: device, dtype and so on.
-        crew: Gives what runs the work; None takes this process.
+        crew: Gives what runs the work, such as `ray_workers`.
         on_progress: Called after each checkpoint, instead of a bar.
         settings: What is measured of each layer; None takes `statesize.Settings()`.
 
@@ -89,12 +85,12 @@ def series(
     ids = tuple(sequences(bundled_sequences(cast("Any", tokenizer)) if inputs is None else inputs, tokenizer)[0])
     settings = settings or Settings()
     work = CheckpointWork(ids, vocabulary_sha256(tokenizer), options, settings)
-    folder, bars = None if output is None else Path(output), Bars(on_progress is not None, lines=False)
-    with open_points(folder) as parts, bars:
-        report = on_progress or trend_bar(bars, "measuring checkpoints", len(known))
-        gathering = SweepRun(lambda one: one.name, work.key, parts, report)
-        with nullcontext(SerialExecutor(work)) if crew is None else crew(partial(_same, work)) as executor:
-            measured, skipped = gathering.points(known, executor)
+    with Bars(on_progress is not None, lines=False) as bars:
+        measured, skipped = sweep(
+            known, partial(given, work), crew, title=lambda one: one.name, key=work.key,
+            folder=None if output is None else Path(output),
+            on_progress=on_progress or trend_bar(bars, "measuring checkpoints", len(known)),
+        )  # fmt: skip
     points, others = alike({one.name: point for one, point in measured.items()})
     measured = {one: points[one.name] for one in measured if one.name in points}
     path, notes, read = Path(log) if log is not None else find_log(known), list[str](), Log()
@@ -198,11 +194,6 @@ def _steps(checkpoints: Iterable[Checkpoint]) -> tuple[int, ...] | None:
     steps = [checkpoint.step for checkpoint in checkpoints]
     known = [step for step in steps if step is not None]
     return tuple(known) if known == steps == sorted(set(known)) else None
-
-
-def _same(work: CheckpointWork) -> CheckpointWork:
-    """What makes the work in a process, which is sent there."""
-    return work
 
 
 def measured_point(model: nn.Module, texts: list[Tensor], settings: Settings) -> SweepPoint:

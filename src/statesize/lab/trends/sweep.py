@@ -1,20 +1,18 @@
-"""The points of a trend, measured by whoever in any order, and kept in a folder so that a killed run goes on."""
+"""The points of a trend, measured by any worker, in any order, and kept in a folder so that a killed run goes on."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import TypeVar
 
-from statesize.errors import FileError, StatesizeError
-from statesize.io.files import LOCK, Parts, only_writer
+from statesize.errors import StatesizeError
+from statesize.io.files import Parts, parts_writer
 from statesize.lab.trends.trend import SweepPoint
-from statesize.parallel.executor import Executor
+from statesize.parallel.executor import Crew, Make, run
 
 Task = TypeVar("Task")
-_SUFFIX = ".point"
 
 
 @dataclass(frozen=True)
@@ -36,59 +34,30 @@ class SweepProgress:
     error: str = ""
 
 
-@dataclass(frozen=True)
-class SweepRun(Generic[Task]):
-    """What is measured of each task: where it is stored, and who is notified.
-
-    Attributes:
-        key: Makes a digest of all that a task's numbers depend on; called again once it is measured, when more may be
-            known of it.
-    """
-
-    title: Callable[[Task], str]
-    key: Callable[[Task], str]
-    parts: Parts | None
-    on_progress: Callable[[SweepProgress], None] | None
-
-    def points(self, tasks: Sequence[Task], executor: Executor) -> tuple[dict[Task, SweepPoint], dict[str, str]]:
-        """The points of tasks, in their order, and by title why others could not be measured."""
-        finished: dict[Task, SweepPoint] = {}
-        failed: dict[Task, str] = {}
-
-        def tell(task: Task, *, resumed: bool = False) -> None:
-            if self.on_progress is not None:
-                done, error = len(finished) + len(failed), failed.get(task, "")
-                self.on_progress(SweepProgress(done, len(tasks), self.title(task), resumed, error))
-
-        for task in tasks:
-            stored = None if self.parts is None else self.parts.read(self.key(task), SweepPoint.from_bytes)
-            if stored is not None:
-                finished[task] = stored
-                tell(task, resumed=True)
-        for done in executor.run([task for task in tasks if task not in finished]):
-            try:
+def sweep(
+    tasks: Sequence[Task],
+    make: Make,
+    crew: Crew,
+    *,
+    title: Callable[[Task], str],
+    key: Callable[[Task], str],
+    folder: Path | None,
+    on_progress: Callable[[SweepProgress], None],
+) -> tuple[dict[Task, SweepPoint], dict[str, str]]:
+    """The points of tasks, in their order, and by title why others could not be measured."""
+    # The key is asked for again once a task is measured, when more may be known of it.
+    finished, failed = dict[Task, SweepPoint](), dict[Task, str]()
+    parts = Parts(folder, ".point", SweepPoint.to_bytes, SweepPoint.from_bytes)
+    with parts_writer(folder, r"\..*|.*\.point"), crew(make) as executor:
+        for done in run(tasks, executor, parts, key):
+            if done.error is None:
                 finished[done.task] = done.get()
-            except StatesizeError as error:
-                failed[done.task] = str(error)
             else:
-                if self.parts is not None:
-                    self.parts.write(self.key(done.task), finished[done.task].to_bytes())
-            tell(done.task)
-        if not finished:
-            reasons = "; ".join(f"{self.title(task)}: {reason}" for task, reason in failed.items())
-            raise StatesizeError(f"Nothing could be measured: {reasons}")
-        problems = {self.title(task): failed[task] for task in tasks if task in failed}
-        return {task: finished[task] for task in tasks if task in finished}, problems
-
-
-@contextmanager
-def open_points(folder: Path | None) -> Generator[Parts | None]:
-    """The points that are kept in a folder, which other processes are kept from; None without a folder."""
-    if folder is not None and folder.exists():
-        strange = not folder.is_dir() or any(
-            path.suffix != _SUFFIX and path.name != LOCK and not path.name.startswith(".") for path in folder.iterdir()
-        )
-        if strange:
-            raise FileError(f"{folder} must be a new folder or hold the points of a trend, got something else.")
-    with nullcontext() if folder is None else only_writer(folder):
-        yield None if folder is None else Parts(folder, _SUFFIX)
+                failed[done.task] = str(done.error)
+            count, error = len(finished) + len(failed), failed.get(done.task, "")
+            on_progress(SweepProgress(count, len(tasks), title(done.task), done.resumed, error))
+    if not finished:
+        reasons = "; ".join(f"{title(task)}: {reason}" for task, reason in failed.items())
+        raise StatesizeError(f"Nothing could be measured: {reasons}")
+    problems = {title(task): failed[task] for task in tasks if task in failed}
+    return {task: finished[task] for task in tasks if task in finished}, problems

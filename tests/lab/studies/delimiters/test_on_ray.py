@@ -13,11 +13,11 @@ from statesize.errors import FileError, InputError
 from statesize.lab import zoo
 from statesize.lab.mixers import LanguageModel, ModelConfig, save_checkpoint
 from statesize.lab.studies.delimiters.corpus import DocumentCorpus
-from statesize.lab.studies.delimiters.dips import measure_dips, measure_dips_on_ray
+from statesize.lab.studies.delimiters.dips import measure_dips
 from statesize.lab.studies.delimiters.parts import SEQUENCES
 from statesize.lab.studies.delimiters.sequences import OBSERVED, Windows
 from statesize.models.load import load_model
-from statesize.parallel.ray import OnRay, available_cores
+from statesize.parallel.ray import available_cores, ray_workers
 
 WINDOWS = Windows(4, 4, margin=2)
 pytestmark = pytest.mark.filterwarnings("default")  # Ray's own
@@ -25,7 +25,8 @@ pytestmark = pytest.mark.filterwarnings("default")  # Ray's own
 
 @pytest.fixture
 def crew(ray):
-    return partial(OnRay, ray=ray)
+    """Workers of the Ray that runs."""
+    return ray_workers
 
 
 @pytest.fixture(scope="module")
@@ -37,9 +38,9 @@ def corpus():
 def test_errors_are_those_of_one_process(crew, corpus, tmp_path):
     load = partial(load_model, "/no/such/model")
     with pytest.raises(FileError, match="got '/no/such/model', which is no folder"):
-        measure_dips_on_ray("one", load, corpus, WINDOWS, crew, tmp_path)
+        measure_dips("one", load, corpus, WINDOWS, folder=tmp_path, crew=crew)
     with pytest.raises(InputError, match="no machine of the Ray cluster has the 1000 cores"):
-        measure_dips_on_ray("one", load, corpus, WINDOWS, partial(crew, cpus=1000), tmp_path)
+        measure_dips("one", load, corpus, WINDOWS, folder=tmp_path, crew=partial(crew, cpus=1000))
 
 
 def test_parts_that_are_gone_when_they_are_read_are_told(crew, corpus, tmp_path):
@@ -49,9 +50,9 @@ def test_parts_that_are_gone_when_they_are_read_are_told(crew, corpus, tmp_path)
         for path in folder.iterdir():
             path.unlink()
 
-    options = {"channels": 1, "conditions": (OBSERVED,), "on_progress": remove}
-    with pytest.raises(FileError, match=r"parts was changed while it was in use\. Run the same again"):
-        measure_dips_on_ray("one", lambda: load_model("recall-gla").model, corpus, WINDOWS, crew, folder, **options)
+    options = {"channels": 1, "conditions": (OBSERVED,), "on_progress": remove, "folder": folder, "crew": crew}
+    with pytest.raises(FileError, match=r"parts was changed while it was in use: sequences 0 to .* is missing"):
+        measure_dips("one", lambda: load_model("recall-gla").model, corpus, WINDOWS, **options)
 
 
 def test_the_command_measures_on_ray_and_tells_what_a_model_refuses(crew, tmp_path, capsys):
@@ -95,7 +96,7 @@ def test_actors_are_killed_in_the_middle(crew, corpus, tmp_path):
 
     options = {"channels": 1, "conditions": (OBSERVED, "removed")}
     folder = tmp_path / "parts"
-    found = measure_dips_on_ray("one", load, corpus, WINDOWS, crew, folder, on_progress=kill, **options)
+    found = measure_dips("one", load, corpus, WINDOWS, folder=folder, crew=crew, on_progress=kill, **options)
     assert len(told) == 4
     assert 1 <= len(killed) <= available_cores()
     assert len(list(loads.iterdir())) > len(killed)

@@ -12,7 +12,7 @@ from statesize.lab.studies.delimiters import dips as delimiters_dips
 from statesize.lab.studies.delimiters.corpus import DocumentCorpus
 from statesize.lab.studies.delimiters.dips import measure_dips, plan_dips
 from statesize.lab.studies.delimiters.measuring import METRICS, respond
-from statesize.lab.studies.delimiters.parts import SEQUENCES, decoded, encoded, joined, parts_key, parts_of
+from statesize.lab.studies.delimiters.parts import SEQUENCES, joined, part_name, parts_key, response_parts
 from statesize.lab.studies.delimiters.sequences import OBSERVED, Windows, aligned_sequences
 
 WINDOWS = Windows(4, 4, margin=2)
@@ -33,14 +33,14 @@ def corpus():
 
 def test_parts_join_to_the_whole_and_come_back_from_files_bit_for_bit(model, corpus, tmp_path):
     aligned = aligned_sequences(corpus, WINDOWS)[0]
-    pieces = parts_of(aligned)
-    sizes = [(part.start, len(part.aligned.ids)) for part in pieces]
+    pieces = aligned.parts(SEQUENCES)
+    sizes = [(part.start, len(part.ids)) for part in pieces]
     assert sizes == [(0, SEQUENCES), (SEQUENCES, len(aligned.ids) - SEQUENCES)]
     back = []
     for part in pieces:
-        content = encoded("one", part, respond(model, part.aligned, WINDOWS, 3))
-        (tmp_path / f"{part.name('key', 'one')}.parquet").write_bytes(content)
-        back.append(decoded(content, part, WINDOWS))
+        stored = response_parts(tmp_path, "one", WINDOWS)
+        stored.write(part_name(part, "key", "one"), respond(model, part, WINDOWS, 3))
+        back.append(stored.read(part_name(part, "key", "one")))
     back = joined(back)
     whole = respond(model, aligned, WINDOWS, 3)
     for field in dataclasses.fields(whole):
@@ -84,10 +84,10 @@ def test_a_run_goes_on_from_its_parts_and_measures_damaged_ones_again(model, cor
 
 
 def test_parts_of_other_weights_are_not_taken(model, corpus):
-    part, other = parts_of(aligned_sequences(corpus, WINDOWS)[0])[0], GPT2LMHeadModel(model.config).eval()
+    part, other = aligned_sequences(corpus, WINDOWS)[0].parts(SEQUENCES)[0], GPT2LMHeadModel(model.config).eval()
     key = parts_key(model, WINDOWS, 3)
     assert len({key, parts_key(other, WINDOWS, 3), parts_key(model, WINDOWS, 4)}) == 3
-    assert len({part.name(key, "one"), part.name(key, "two"), part.name(key[::-1], "one")}) == 3
+    assert len({part_name(part, key, "one"), part_name(part, key, "two"), part_name(part, key[::-1], "one")}) == 3
 
 
 def test_a_plan_counts_what_is_measured_and_what_is_kept(model, corpus, tmp_path):

@@ -3,37 +3,44 @@
 import dataclasses
 import os
 import signal
+from functools import partial
 
-from statesize.lab.studies.grid.executors import local_executor, run_here, run_in_processes
+from statesize.lab.studies.grid.executors import HERE, OtherProcesses, local_executor
 from statesize.lab.studies.grid.user_code import UserModule
+from statesize.parallel.executor import Processes
+
+
+def processes(workers, module=None):
+    return OtherProcesses(partial(Processes, workers=workers), module)
 
 
 def rows_of(outcomes, without_time):
-    return {outcome.run.key: without_time(outcome.rows) for outcome in outcomes}
+    return {outcome.task.key: without_time(outcome.value) for outcome in outcomes}
 
 
 def test_one_worker_is_this_process():
-    assert local_executor(1) is run_here
+    assert local_executor(1) is HERE
 
 
 def test_the_same_rows_when_a_worker_is_killed(runs, replay, workers_of, without_time):
     runs, found, killed = runs[::2], [], []
-    for outcome in run_in_processes(runs, workers=2):
+    for outcome in processes(2).run(runs):
         found.append(outcome)
         if not killed:
             killed = workers_of()
             os.kill(killed[0], signal.SIGKILL)
     assert len(killed) == 2
     assert not any(outcome.error for outcome in found)
-    assert rows_of(found, without_time) == rows_of(replay(runs), without_time)
+    assert rows_of(found, without_time) == rows_of(replay.run(runs), without_time)
     assert workers_of() == []
 
 
 def test_what_cannot_be_done_is_told(runs):
     run = dataclasses.replace(runs[0], training=dataclasses.replace(runs[0].training, device="abacus"))
-    (outcome,) = run_here([run])
-    assert "got 'abacus'" in outcome.error
-    assert list(run_in_processes([run], workers=1)) == [outcome]
+    (outcome,) = HERE.run([run])
+    assert "got 'abacus'" in str(outcome.error)
+    (other,) = processes(1).run([run])
+    assert (other.task, str(other.error)) == (run, str(outcome.error))
 
 
 def test_what_ones_own_code_raises_is_told_and_not_tried_again(runs, tmp_path):
@@ -46,13 +53,13 @@ def fail(model):
     raise ValueError("two\\nlines")
 INTERVENTIONS["none"] = fail
 """
-    (outcome,) = run_in_processes(runs[:1], workers=1, module=UserModule("own.py", source))
-    assert (outcome.rows, outcome.error) == ((), "ValueError: two lines")
+    (outcome,) = processes(1, UserModule("own.py", source)).run(runs[:1])
+    assert (outcome.value, str(outcome.error)) == (None, "ValueError: two lines")
     assert seen.read_text() == "once "
 
 
 def test_workers_end_with_the_iterator(runs, workers_of):
-    outcomes = run_in_processes(runs, workers=1)
+    outcomes = processes(1).run(runs)
     next(outcomes)
     assert len(workers_of()) == 1
     outcomes.close()
@@ -61,5 +68,5 @@ def test_workers_end_with_the_iterator(runs, workers_of):
 
 def test_a_run_whose_process_is_always_killed_is_given_up(runs):
     source = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
-    (outcome,) = run_in_processes(runs[:1], workers=1, module=UserModule("own.py", source))
-    assert outcome.error == f"its worker was killed 3 times; is memory enough for {runs[0].label}?"
+    (outcome,) = processes(1, UserModule("own.py", source)).run(runs[:1])
+    assert str(outcome.error).startswith(f"3 workers in a row were lost at {runs[0].label} (its process was killed)")

@@ -13,7 +13,7 @@ from small_studies import GRID, RUNNING_AVERAGE
 
 from statesize.errors import InputError
 from statesize.lab.mixers import registry
-from statesize.lab.studies.grid.executors import ray_executor, run_here
+from statesize.lab.studies.grid.executors import HERE, ray_executor
 from statesize.lab.studies.grid.settings import Execution, parse_settings
 from statesize.lab.studies.grid.user_code import UserModule, load_module
 from statesize.parallel.ray import ray_session
@@ -45,14 +45,14 @@ def test_the_same_rows_when_a_worker_is_killed(runs, workers_of, without_time):
     watcher = threading.Thread(target=kill_the_first)
     watcher.start()
     try:
-        found = list(ray_executor(None, Execution(memory=2**28))(runs))
+        found = list(ray_executor(None, Execution(memory=2**28)).run(runs))
     finally:
         stop.set()
         watcher.join()
     assert killed
     assert not any(outcome.error for outcome in found)
-    rows = {outcome.run.key: without_time(outcome.rows) for outcome in found}
-    assert rows == {outcome.run.key: without_time(outcome.rows) for outcome in run_here(runs)}
+    rows = {outcome.task.key: without_time(outcome.value) for outcome in found}
+    assert rows == {outcome.task.key: without_time(outcome.value) for outcome in HERE.run(runs)}
 
 
 @pytest.mark.slow
@@ -63,9 +63,9 @@ def test_a_mixer_of_ones_own(without_time, monkeypatch):
     module = UserModule("on_ray.py", RUNNING_AVERAGE)
     load_module(module)
     runs = parse_settings(GRID.replace('["la", "gla"]', '"average"'), "correlation").runs[:2]
-    found = list(ray_executor(None, Execution(memory=2**28), module)(runs))
-    rows = {outcome.run.key: without_time(outcome.rows) for outcome in found}
-    assert rows == {outcome.run.key: without_time(outcome.rows) for outcome in run_here(runs)}
+    found = list(ray_executor(None, Execution(memory=2**28), module).run(runs))
+    rows = {outcome.task.key: without_time(outcome.value) for outcome in found}
+    assert rows == {outcome.task.key: without_time(outcome.value) for outcome in HERE.run(runs)}
 
 
 @pytest.mark.slow
@@ -88,18 +88,18 @@ INTERVENTIONS["none"] = fail
 """
 
     def found(source, chosen):
-        return list(ray_executor(None, Execution(memory=2**28), UserModule("on_ray.py", source))(chosen))
+        return list(ray_executor(None, Execution(memory=2**28), UserModule("on_ray.py", source)).run(chosen))
 
     with own_handler() as handler, ray_session():
         assert signal.getsignal(signal.SIGTERM) is handler
         with pytest.raises(InputError, match=r"has the 1 cores, 64 GPUs and 1\.1 GB that a worker asks for"):
-            list(ray_executor(None, Execution(gpus=64.0))(runs))
-        rows = {outcome.run.key: without_time(outcome.rows) for outcome in found(kill_once, runs[:2])}
-        assert rows == {outcome.run.key: without_time(outcome.rows) for outcome in run_here(runs[:2])}
+            list(ray_executor(None, Execution(gpus=64.0)).run(runs))
+        rows = {outcome.task.key: without_time(outcome.value) for outcome in found(kill_once, runs[:2])}
+        assert rows == {outcome.task.key: without_time(outcome.value) for outcome in HERE.run(runs[:2])}
         (failed,) = found(fail, runs[:1])
-        assert (failed.rows, failed.error) == ((), "ValueError: two lines")
+        assert (failed.value, str(failed.error)) == (None, "ValueError: two lines")
         (given_up,) = found("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", runs[:1])
-        assert given_up.error == f"its worker was killed 3 times; is memory enough for {runs[0].label}?"
+        assert str(given_up.error).startswith(f"3 workers in a row were lost at {runs[0].label}")
     assert signal.getsignal(signal.SIGTERM) is not handler
 
 
@@ -116,16 +116,16 @@ from statesize.lab.studies.grid.executors import ray_executor
 from statesize.lab.studies.grid.grid import TrainingRun
 from statesize.lab.studies.grid.settings import Execution
 run = TrainingRun.from_dict(json.loads({json.dumps(json.dumps(runs[0].to_dict()))}))
-(outcome,) = ray_executor({address!r}, Execution(memory=2**28))([run])
-print(json.dumps([outcome.error, outcome.rows]))
+(outcome,) = ray_executor({address!r}, Execution(memory=2**28)).run([run])
+print(json.dumps([outcome.error, outcome.value]))
 """
         done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     error, rows = json.loads(done.stdout)
     assert not error
-    assert without_time(rows) == without_time(next(iter(run_here(runs[:1]))).rows)
+    assert without_time(rows) == without_time(next(HERE.run(runs[:1])).value)
 
 
 def test_an_address_where_nothing_answers(runs):
     pytest.importorskip("ray")
     with pytest.raises(InputError, match="nothing answers at the Ray address"):
-        next(ray_executor("127.0.0.1:1", Execution())(runs))
+        next(ray_executor("127.0.0.1:1", Execution()).run(runs))

@@ -13,7 +13,7 @@ from statesize.lab.mixers import LanguageModel
 from statesize.lab.studies.conclude import conclude
 from statesize.lab.studies.distillation.predictions import predicted_error, smallest_size
 from statesize.lab.studies.grid.cost import work
-from statesize.lab.studies.grid.executors import run_here
+from statesize.lab.studies.grid.executors import HERE
 from statesize.lab.studies.grid.grid import TrainingRun
 from statesize.lab.studies.grid.run import carry_out
 from statesize.lab.studies.grid.settings import parse_settings, preset_settings
@@ -113,9 +113,9 @@ def test_time_is_predicted_with_them(run):
 def test_the_preset_smoke_from_grid_to_page_and_again_after_a_stop(tmp_path):
     settings = preset_settings("distillation", "smoke")
     begun = dataclasses.replace(settings, runs=settings.runs[:2])
-    run_study(begun, tmp_path, run_here)
+    run_study(begun, tmp_path, HERE)
     done = []
-    result = run_study(settings, tmp_path, run_here, lambda progress: done.append(progress.outcome.run))
+    result = run_study(settings, tmp_path, HERE, lambda progress: done.append(progress.run.task))
     assert done == list(settings.runs[2:])
     assert {row["run"] for row in result.rows} == {run.key for run in settings.runs}
     conclusion = conclude(settings, result.rows, tmp_path)

@@ -7,7 +7,7 @@ import pytest
 from statesize.errors import StatesizeError
 from statesize.lab.studies.conclude import conclude
 from statesize.lab.studies.grid.cost import predicted_seconds, work
-from statesize.lab.studies.grid.executors import run_here
+from statesize.lab.studies.grid.executors import HERE
 from statesize.lab.studies.grid.study import run_study
 from statesize.lab.tasks import MQAR, Mixture
 
@@ -17,11 +17,12 @@ def test_only_what_is_missing_is_done(settings, replay, tmp_path):
     run_study(few, tmp_path / "study", replay)
     asked, seen = [], []
 
-    def executor(runs):
-        asked.extend(runs)
-        return replay(runs)
+    class Asked:
+        def run(self, tasks):
+            asked.extend(tasks)
+            return replay.run(tasks)
 
-    result = run_study(settings, tmp_path / "study", executor, seen.append)
+    result = run_study(settings, tmp_path / "study", Asked(), seen.append)
     assert asked == list(settings.runs[2:])
     assert [progress.done for progress in seen] == list(range(3, len(settings.runs) + 1))
     assert seen[-1].remaining_seconds == 0
@@ -48,7 +49,7 @@ def test_failed_runs_are_told_and_the_others_kept(settings, tmp_path):
     )
     mixed = dataclasses.replace(settings, runs=(settings.runs[0], bad, settings.runs[1]))
     with pytest.raises(StatesizeError, match=r"1 of 3 runs failed.*got 'abacus'"):
-        run_study(mixed, tmp_path / "study", run_here)
+        run_study(mixed, tmp_path / "study", HERE)
     assert len(list((tmp_path / "study" / "runs").iterdir())) == 2
 
 

@@ -15,22 +15,26 @@ def rows(runs):
     return carry_out(runs[0])
 
 
+def missing(table, runs):
+    return [run for run in runs if table.parts.read(run.key) is None]
+
+
 def test_rows_survive(tmp_path, runs, rows):
     table = ResultTable.open(tmp_path / "a" / "b", "correlation")
-    assert table.missing(runs) == list(runs)
-    table.add(runs[0], rows)
+    assert missing(table, runs) == list(runs)
+    table.parts.write(runs[0].key, rows)
     again = ResultTable.open(tmp_path / "a" / "b", "correlation")
-    assert again.missing(runs) == list(runs[1:])
+    assert missing(again, runs) == list(runs[1:])
     assert again.rows(runs) == rows
     assert again.write(rows).is_file()
 
 
 def test_a_damaged_run_is_done_again(tmp_path, runs, rows):
     table = ResultTable.open(tmp_path / "study", "correlation")
-    table.add(runs[0], rows)
+    table.parts.write(runs[0].key, rows)
     (path,) = (tmp_path / "study" / "runs").iterdir()
     path.write_bytes(path.read_bytes()[:-100])
-    assert table.missing(runs[:1]) == [runs[0]]
+    assert missing(table, runs[:1]) == [runs[0]]
     assert table.rows(runs[:1]) == []
 
 
@@ -71,26 +75,26 @@ def test_a_mark_that_cannot_be_opened_is_refused(tmp_path):
 
 def test_a_full_disk_is_one_line_and_loses_nothing(tmp_path, runs, rows):
     table = ResultTable.open(tmp_path / "study", "correlation")
-    table.add(runs[0], rows)
+    table.parts.write(runs[0].key, rows)
     # A real full disk needs a file system of its own; a folder in the place of the file fails at the same point.
     (tmp_path / "study" / "runs" / f"{runs[1].key}-{digest(table_content(rows))}.parquet").mkdir()
     with pytest.raises(FileError, match="must be a regular file, got a folder"):
-        table.add(runs[1], rows)
+        table.parts.write(runs[1].key, rows)
     assert table.rows(runs) == rows
 
 
 def test_a_file_that_is_too_large_is_not_read(tmp_path, runs, rows, monkeypatch):
     table = ResultTable.open(tmp_path / "study", "correlation")
-    table.add(runs[0], rows)
-    assert table.missing(runs[:1]) == []
+    table.parts.write(runs[0].key, rows)
+    assert missing(table, runs[:1]) == []
     monkeypatch.setattr("statesize.lab.studies.grid.table.MOST_TABLE", 1000)
-    assert ResultTable.open(tmp_path / "study", "correlation").missing(runs[:1]) == [runs[0]]
+    assert missing(ResultTable.open(tmp_path / "study", "correlation"), runs[:1]) == [runs[0]]
 
 
 @pytest.mark.parametrize("place", [0.1, 0.5, 0.9])
 def test_changed_bytes_are_noticed(tmp_path, runs, rows, place):
     table = ResultTable.open(tmp_path / "study", "correlation")
-    table.add(runs[0], rows)
+    table.parts.write(runs[0].key, rows)
     (path,) = (tmp_path / "study" / "runs").iterdir()
     whole = path.read_bytes()
     at = int(place * len(whole))
@@ -100,26 +104,26 @@ def test_changed_bytes_are_noticed(tmp_path, runs, rows, place):
 
 def test_other_numbers_are_noticed(tmp_path, runs, rows):
     table = ResultTable.open(tmp_path / "study", "correlation")
-    table.add(runs[0], rows)
+    table.parts.write(runs[0].key, rows)
     (path,) = (tmp_path / "study" / "runs").iterdir()
     written = pyarrow.parquet.read_table(path)
     loss = written.column_names.index("loss")
     pyarrow.parquet.write_table(written.set_column(loss, "loss", pa.array([1.0] * len(rows))), path)
-    assert table.missing(runs[:1]) == [runs[0]]
+    assert missing(table, runs[:1]) == [runs[0]]
 
 
 def test_a_file_without_a_digest_is_no_result(tmp_path, runs, rows):
     table = ResultTable.open(tmp_path / "study", "correlation")
-    table.add(runs[0], rows)
+    table.parts.write(runs[0].key, rows)
     (path,) = (tmp_path / "study" / "runs").iterdir()
     pyarrow.parquet.write_table(pyarrow.parquet.read_table(path).replace_schema_metadata(None), path)
-    assert table.missing(runs[:1]) == [runs[0]]
+    assert missing(table, runs[:1]) == [runs[0]]
 
 
 @pytest.mark.parametrize("content", [None, "{", "[]"])
 def test_a_mark_that_is_gone_or_damaged_is_made_anew_beside_runs(tmp_path, runs, rows, content):
     folder = tmp_path / "study"
-    ResultTable.open(folder, "correlation").add(runs[0], rows)
+    ResultTable.open(folder, "correlation").parts.write(runs[0].key, rows)
     (folder / "study.json").unlink()
     if content is not None:
         (folder / "study.json").write_text(content)

@@ -9,7 +9,7 @@ from small_studies import GRID, RUNNING_AVERAGE
 
 from statesize.errors import FileError, InputError
 from statesize.lab.mixers import registry
-from statesize.lab.studies.grid.executors import Runs, local_executor, run_here
+from statesize.lab.studies.grid.executors import HERE, Runs, SentRun, local_executor
 from statesize.lab.studies.grid.settings import parse_settings
 from statesize.lab.studies.grid.user_code import UserModule, load_module, read_module, source_digest
 
@@ -34,12 +34,12 @@ def runs_of_ones_own():
 
 def test_the_same_rows_in_other_processes(without_time):
     module, runs = loaded(), runs_of_ones_own()[::3]
-    here = {outcome.run.key: without_time(outcome.rows) for outcome in run_here(runs)}
+    here = {outcome.task.key: without_time(outcome.value) for outcome in HERE.run(runs)}
     assert {rows[-1]["mixer"] for rows in here.values()} == {"average", "average,sa"}
     assert all(row["run"] == key for key, rows in here.items() for row in rows)
-    found = list(local_executor(2, module)(runs))
+    found = list(local_executor(2, module).run(runs))
     assert not any(outcome.error for outcome in found)
-    assert {outcome.run.key: without_time(outcome.rows) for outcome in found} == here
+    assert {outcome.task.key: without_time(outcome.value) for outcome in found} == here
 
 
 def test_a_key_follows_the_code():
@@ -56,12 +56,12 @@ def test_a_key_follows_the_code():
 
 def test_another_process_that_lacks_the_module_says_so(monkeypatch):
     module = loaded()
-    settings = runs_of_ones_own()[0].to_dict()
+    sent = SentRun(0, "a run", runs_of_ones_own()[0].to_dict())
     sys.modules.pop("statesize_user_module mine.py")
     monkeypatch.setattr(registry, "_REGISTERED", {})
     with pytest.raises(InputError, match=r"got 'average'.*--module FILE"):
-        next(Runs(None)((0, settings)))
-    assert next(Runs(module)((0, settings)))
+        next(Runs(None)(sent))
+    assert next(Runs(module)(sent))
 
 
 @pytest.mark.parametrize(
@@ -75,17 +75,17 @@ def test_another_process_that_lacks_the_module_says_so(monkeypatch):
 def test_a_mixer_that_fails_is_told_in_a_line(change, message):
     assert change[0] in RUNNING_AVERAGE
     loaded(RUNNING_AVERAGE.replace(*change))
-    (outcome,) = run_here(runs_of_ones_own()[:1])
-    assert message in outcome.error
-    assert "\n" not in outcome.error
+    (outcome,) = HERE.run(runs_of_ones_own()[:1])
+    assert message in str(outcome.error)
+    assert "\n" not in str(outcome.error)
 
 
 def test_an_operator_that_does_not_fit_is_no_divergence():
     shorter = "def operator(self, hidden):\n        return self.right(hidden[:, :3])\n\n    def right(self, hidden):"
     source = RUNNING_AVERAGE.replace("self.operator", "self.right").replace("def operator(self, hidden):", shorter)
     loaded(source)
-    (outcome,) = run_here(runs_of_ones_own()[:1])
-    assert "has length 3" in outcome.error
+    (outcome,) = HERE.run(runs_of_ones_own()[:1])
+    assert "has length 3" in str(outcome.error)
 
 
 @pytest.mark.parametrize(
@@ -121,11 +121,11 @@ def test_what_a_mixer_draws_follows_the_seed(without_time):
     for state in range(2):
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(state)
-            found.append(without_time(next(iter(run_here([run]))).rows))
+            found.append(without_time(next(HERE.run([run])).value))
     first, again = found
     assert first == again
     other = dataclasses.replace(run, training=dataclasses.replace(run.training, seed=5))
-    assert without_time(next(iter(run_here([other]))).rows)[-1]["loss"] != first[-1]["loss"]
+    assert without_time(next(HERE.run([other])).value)[-1]["loss"] != first[-1]["loss"]
 
 
 def test_a_module_is_executed_once_and_another_text_of_its_name_replaces_it(monkeypatch):

@@ -8,7 +8,7 @@ import torch
 
 from statesize.lab.mixers import LanguageModel, ModelConfig
 from statesize.lab.studies.conclude import conclude
-from statesize.lab.studies.grid.executors import run_here
+from statesize.lab.studies.grid.executors import HERE
 from statesize.lab.studies.grid.grid import INTERVENTIONS
 from statesize.lab.studies.grid.settings import preset_settings
 from statesize.lab.studies.grid.study import run_study
@@ -132,7 +132,7 @@ def test_the_measured_start_fills_the_state():
 
 def test_the_preset_smoke_from_grid_to_page(tmp_path):
     settings = preset_settings("initialisation", "smoke")
-    result = run_study(settings, tmp_path, run_here)
+    result = run_study(settings, tmp_path, HERE)
     measured_only = [row for row in result.rows if row["length"] == 48]
     assert {row["step"] for row in measured_only} == {0}
     assert all(row["final"] for row in measured_only)

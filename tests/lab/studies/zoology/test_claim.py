@@ -2,8 +2,10 @@
 
 import math
 
+import pytest
+
 from statesize.lab.studies.conclude import conclude
-from statesize.lab.studies.grid.executors import run_here
+from statesize.lab.studies.grid.executors import HERE
 from statesize.lab.studies.grid.settings import preset_settings
 from statesize.lab.studies.grid.study import run_study
 from statesize.lab.studies.zoology.claim import best_runs, published, zoology
@@ -71,14 +73,15 @@ def test_rules_of_the_presets():
 def test_the_smoke_preset_goes_on_where_it_was_stopped(tmp_path):
     settings, done = preset_settings("zoology", "smoke"), []
 
-    def executor(runs):
-        done.append(len(runs))
-        yield from run_here(runs[: 4 - len(done)])
+    class Stopped:
+        def run(self, tasks):
+            yield from HERE.run(tasks[:3])
+            raise KeyboardInterrupt
 
-    first = run_study(settings, tmp_path, executor)
-    assert len({row["run"] for row in first.rows}) == 3
-    result = run_study(settings, tmp_path, run_here)
-    assert done == [6]
+    with pytest.raises(KeyboardInterrupt):
+        run_study(settings, tmp_path, Stopped())
+    result = run_study(settings, tmp_path, HERE, lambda progress: done.append(progress.done))
+    assert done == [4, 5, 6]
     assert len({row["run"] for row in result.rows}) == 6
     conclusion = conclude(settings, result.rows, tmp_path)
     assert len(conclusion.statements) == 3

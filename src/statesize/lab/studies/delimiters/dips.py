@@ -7,15 +7,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TypeAlias, cast
+from typing import TypeAlias
 
 from torch import nn
 
-from statesize.errors import FileError
 from statesize.lab.studies.delimiters.corpus import DocumentCorpus
 from statesize.lab.studies.delimiters.measuring import METRICS, Response, respond
 from statesize.lab.studies.delimiters.modulation import ALL, CurvePoint, Dip, modulation
-from statesize.lab.studies.delimiters.parts import Part, PartStore, encoded, joined, parts_key, parts_of
+from statesize.lab.studies.delimiters.parts import SEQUENCES, encoded, joined, part_name, parts_key, response_parts
 from statesize.lab.studies.delimiters.sequences import (
     CONDITIONS,
     CONTROLS,
@@ -24,8 +23,7 @@ from statesize.lab.studies.delimiters.sequences import (
     Windows,
     aligned_sequences,
 )
-from statesize.parallel.executor import Executor, Make, SerialExecutor
-from statesize.parallel.ray import OnRay
+from statesize.parallel.executor import Crew, given, here, run
 
 CLAIM_METRIC = "tolerance"
 _PLANNED_FROM = 8
@@ -81,7 +79,7 @@ class ModelDips:
 
 def measure_dips(
     name: str,
-    model: nn.Module,
+    model: nn.Module | Callable[[], nn.Module],
     corpus: DocumentCorpus,
     windows: Windows,
     channels: int = 16,
@@ -89,6 +87,7 @@ def measure_dips(
     conditions: Sequence[str] = CONDITIONS,
     on_progress: Tell | None = None,
     folder: Path | None = None,
+    crew: Crew = here,
 ) -> ModelDips:
     """Measure a model around the delimiters of a text and around the places of all controls.
 
@@ -96,7 +95,7 @@ def measure_dips(
 
     Args:
         name: What tables call the model.
-        model: The model.
+        model: The model, or a function that loads it where it is measured.
         corpus: What it reads.
         windows: Past and future of each H_i.
         channels: Heads or channels of each mixer that are measured at most.
@@ -104,87 +103,32 @@ def measure_dips(
         conditions: Which of `CONDITIONS`.
         on_progress: Called with the condition, the sequences that are done and their number.
         folder: Keeps what is measured in parts, and the parts that it has are not measured again.
+        crew: Gives the processes that measure, such as `ray_workers`; with as many threads they give the same bits.
 
     Returns:
         The depths.
     """
-    tell = on_progress or _silent
-
-    def work(part: Part) -> list[Response]:
-        def on_sequences(done: int) -> None:
-            # The end of a part is reported when it is stored.
-            if done < len(part.aligned.ids):
-                tell(part.aligned.condition, part.start + done, part.total)
-
-        return [respond(model, part.aligned, windows, channels, on_sequences)]
-
-    store = PartStore(folder, "" if folder is None else parts_key(model, windows, channels), name, windows)
     chosen = aligned_sequences(corpus, windows, seed, conditions)
-    return _dips(name, chosen, windows, seed, SerialExecutor(work), store, tell)
-
-
-def measure_dips_on_ray(
-    name: str,
-    load: Callable[[], nn.Module],
-    corpus: DocumentCorpus,
-    windows: Windows,
-    crew: Callable[[Make], OnRay],
-    folder: Path,
-    channels: int = 16,
-    seed: int = 0,
-    conditions: Sequence[str] = CONDITIONS,
-    on_progress: Tell | None = None,
-) -> ModelDips:
-    """`measure_dips` by the workers of `crew`, bit for bit as with as many threads here, and from the same parts."""
-    with crew(partial(LoadedDips, load, windows, channels)) as workers:
-        key: str = next(workers.run(["loading the model"])).get()
-        chosen = aligned_sequences(corpus, windows, seed, conditions)
-        store = PartStore(folder, key, name, windows)
-        return _dips(name, chosen, windows, seed, workers, store, on_progress or _silent)
-
-
-class LoadedDips:
-    """The work of a process that loads the model itself: first the key of its parts, then parts."""
-
-    def __init__(self, load: Callable[[], nn.Module], windows: Windows, channels: int) -> None:
-        self._arguments = load(), windows, channels
-
-    def __call__(self, task: str | Part) -> Iterator[str | Response]:
-        """The key of the parts, or the measurement of a part."""
-        model, windows, channels = self._arguments
-        yield parts_key(*self._arguments) if isinstance(task, str) else respond(model, task.aligned, windows, channels)
-
-
-def _dips(
-    name: str,
-    chosen: Sequence[Aligned],
-    windows: Windows,
-    seed: int,
-    executor: Executor,
-    store: PartStore,
-    tell: Tell,
-) -> ModelDips:
-    parts = [part for aligned in chosen for part in parts_of(aligned)]
-    # Parts in files are read again when they are joined, one condition at a time.
-    missing = [part for part in parts if store.read(part) is None]
-    done = {aligned.condition: len(aligned.ids) for aligned in chosen}
-    for part in missing:
-        done[part.aligned.condition] -= len(part.aligned.ids)
-    for aligned in chosen:
-        if done[aligned.condition]:
-            tell(aligned.condition, done[aligned.condition], len(aligned.ids))
-    for result in executor.run(missing):
-        part = result.task
-        store.write(part, result.get())
-        done[part.aligned.condition] += len(part.aligned.ids)
-        tell(part.aligned.condition, done[part.aligned.condition], part.total)
+    stored = response_parts(folder, name, windows)
+    parts = [part for aligned in chosen for part in aligned.parts(SEQUENCES)]
+    totals = {aligned.condition: len(aligned.ids) for aligned in chosen}
+    done = dict.fromkeys(totals, 0)
+    load = partial(given, model) if isinstance(model, nn.Module) else model
+    with crew(partial(LoadedDips, load, windows, channels)) as executor:
+        # Digests of the weights say whether what is stored is of this model.
+        key = "" if folder is None else next(executor.run(["loading the model"])).get()
+        names = {part: part_name(part, key, name) for part in parts}
+        for measured in run(parts, executor, stored, names.__getitem__):
+            measured.get()
+            part = measured.task
+            done[part.condition] += len(part.ids)
+            if on_progress is not None:
+                on_progress(part.condition, done[part.condition], totals[part.condition])
 
     dips, curve, kinds = list[Dip](), list[CurvePoint](), set[str]()
     for aligned in chosen:
-        responses = [store.read(part) for part in parts if part.aligned.condition == aligned.condition]
-        if None in responses:
-            raise FileError(f"{store.folder} was changed while it was in use. Run the same again.")
-        response = joined(cast("list[Response]", responses))
+        # Read again, so that no more than one condition is in memory.
+        response = joined([stored.get(names[part], str(part)) for part in parts if part.condition == aligned.condition])
         kinds |= set(response.kinds)
         for metric in METRICS:
             more_dips, more_curve = modulation(response, metric, seed)
@@ -193,8 +137,16 @@ def _dips(
     return ModelDips(name, frozenset(kinds), windows, tuple(dips), tuple(curve))
 
 
-def _silent(condition: str, done: int, total: int) -> None:
-    pass
+class LoadedDips:
+    """The work of a process that loads the model: the key of its parts, and parts."""
+
+    def __init__(self, load: Callable[[], nn.Module], windows: Windows, channels: int) -> None:
+        self._arguments = load(), windows, channels
+
+    def __call__(self, task: str | Aligned) -> Iterator[str | Response]:
+        """The key of the parts, or the measurement of a part."""
+        model, windows, channels = self._arguments
+        yield parts_key(*self._arguments) if isinstance(task, str) else respond(model, task, windows, channels)
 
 
 @dataclass(frozen=True)
@@ -224,11 +176,11 @@ def plan_dips(
     chosen = aligned_sequences(corpus, windows, seed, conditions)
     sequences = sum(len(aligned.ids) for aligned in chosen)
     first = chosen[0]
-    sample = Part(Aligned(first.condition, first.ids[:_PLANNED_FROM], first.cut), 0, len(first.ids))
-    respond(model, sample.aligned, windows, channels)  # compiles what is compiled once
+    sample = first.parts(_PLANNED_FROM)[0]
+    respond(model, sample, windows, channels)  # compiles what is compiled once
     started = time.process_time()
-    content = encoded(name, sample, respond(model, sample.aligned, windows, channels))
-    share = sequences / len(sample.aligned.ids)
+    content = encoded(name, respond(model, sample, windows, channels))
+    share = sequences / len(sample.ids)
     seconds, results = (time.process_time() - started) * share, round(len(content) * share)
     tokens = first.ids.shape[1]
     return PlannedDips(name, len(corpus.documents), sequences, tokens, windows.past, windows.future, seconds, results)

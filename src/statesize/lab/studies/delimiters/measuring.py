@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,6 +38,7 @@ class Response:
     kinds: tuple[str, ...]  # kind of that mixer
     units: tuple[int, ...]  # index of its head or channel
     values: dict[str, NDArray[np.float32]]  # by metric, (E, U, O)
+    start: int = 0  # index of the first event among all of the condition
 
 
 def respond(
@@ -46,7 +46,6 @@ def respond(
     aligned: Aligned,
     windows: Windows,
     channels: int,
-    on_progress: Callable[[int], None] | None = None,
 ) -> Response:
     """The measurement of at most so many channels of each mixer around the cuts of one condition."""
     offsets = np.array(windows.offsets)
@@ -65,10 +64,9 @@ def respond(
                 units += chosen.tolist()
             del item
         parts.append({metric: np.concatenate([part[metric] for part in measured], 1) for metric in METRICS})
-        if on_progress is not None:
-            on_progress(start + len(ids))
     values = {metric: np.concatenate([part[metric] for part in parts]) for metric in METRICS}
-    return Response(aligned.condition, offsets, references, tuple(layers), tuple(kinds), tuple(units), values)
+    named = aligned.condition, offsets, references, tuple(layers), tuple(kinds), tuple(units)
+    return Response(*named, values, aligned.start)
 
 
 @torch.no_grad()

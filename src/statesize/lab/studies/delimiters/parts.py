@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -24,55 +24,15 @@ SEQUENCES = 32
 """Sequences of a part. A run that is killed loses the part that it was measuring."""
 
 
-@dataclass(frozen=True, eq=False)
-class Part:
-    """Some of the sequences of a condition."""
-
-    aligned: Aligned
-    start: int  # index of the first sequence among all of the condition
-    total: int  # number of sequences of the condition
-
-    def __str__(self) -> str:
-        last = self.start + len(self.aligned.ids) - 1
-        return f"sequences {self.start} to {last} of the condition {self.aligned.condition}"
-
-    def name(self, key: str, model: str) -> str:
-        """Name of the part's file, for the run of a key and a model."""
-        facts = [key, model, self.aligned.condition, self.aligned.cut, self.start]
-        ending = digest(json.dumps([*facts, tokens_sha256(list(self.aligned.ids))]).encode())
-        return f"{self.aligned.condition}-{self.start:06d}-{ending}"
+def part_name(part: Aligned, key: str, model: str) -> str:
+    """Name of a part's file, for the run of a key and a model."""
+    facts = [key, model, part.condition, part.cut, part.start, tokens_sha256(list(part.ids))]
+    return f"{part.condition}-{part.start:06d}-{digest(json.dumps(facts).encode())}"
 
 
-class PartStore:
-    """Measured parts of one model, as files of a folder, or in memory without a folder."""
-
-    def __init__(self, folder: Path | None, key: str, model: str, windows: Windows) -> None:
-        self.folder = folder
-        self._files = None if folder is None else Parts(folder, ".parquet")
-        self._key, self._model, self._windows = key, model, windows
-        self._memory = dict[Part, Response]()
-
-    def read(self, part: Part) -> Response | None:
-        """The measurement of a part; None if it is missing or its file is damaged."""
-        if self._files is None:
-            return self._memory.get(part)
-        return self._files.read(part.name(self._key, self._model), partial(decoded, part=part, windows=self._windows))
-
-    def write(self, part: Part, response: Response) -> None:
-        """Stores the measurement of a part."""
-        if self._files is None:
-            self._memory[part] = response
-        else:
-            self._files.write(part.name(self._key, self._model), encoded(self._model, part, response))
-
-
-def parts_of(aligned: Aligned) -> list[Part]:
-    """The sequences of a condition in parts of `SEQUENCES`, the last of which may have fewer."""
-    total = len(aligned.ids)
-    return [
-        Part(Aligned(aligned.condition, aligned.ids[start : start + SEQUENCES], aligned.cut), start, total)
-        for start in range(0, total, SEQUENCES)
-    ]
+def response_parts(folder: Path | None, model: str, windows: Windows) -> Parts[Response]:
+    """Measured parts of a model, in a folder or in memory."""
+    return Parts(folder, ".parquet", partial(encoded, model), partial(decoded, windows=windows))
 
 
 def parts_key(model: nn.Module, windows: Windows, channels: int) -> str:
@@ -87,7 +47,7 @@ def parts_key(model: nn.Module, windows: Windows, channels: int) -> str:
     return digest(json.dumps(facts, sort_keys=True, default=repr).encode())
 
 
-def encoded(model: str, part: Part, response: Response) -> bytes:
+def encoded(model: str, response: Response) -> bytes:
     """The measurement of a part as a Parquet file with one row a sequence, head and offset."""
     import pyarrow
     import pyarrow.parquet
@@ -97,7 +57,7 @@ def encoded(model: str, part: Part, response: Response) -> bytes:
     columns: dict[str, Any] = {
         "model": np.repeat(model, events * units * offsets),
         "condition": np.repeat(response.condition, events * units * offsets),
-        "sequence": np.repeat(np.arange(part.start, part.start + events, dtype=np.int64), units * offsets),
+        "sequence": np.repeat(np.arange(response.start, response.start + events, dtype=np.int64), units * offsets),
         **{name: np.tile(np.repeat(values, offsets), events) for name, values in per_unit.items()},
         "offset": np.tile(response.offsets, events * units),
         **{metric: response.values[metric].ravel() for metric in METRICS},
@@ -108,28 +68,29 @@ def encoded(model: str, part: Part, response: Response) -> bytes:
     return content.getvalue()
 
 
-def decoded(content: bytes, part: Part, windows: Windows) -> Response:
+def decoded(content: bytes, windows: Windows) -> Response:
     """The other direction of `encoded`."""
     import pyarrow.parquet
 
     table = cast("Any", pyarrow.parquet).read_table(io.BytesIO(content))
     offsets = np.array(windows.offsets)
-    units = table.num_rows // (len(part.aligned.ids) * len(offsets))
+    start, last = (table["sequence"][row].as_py() for row in (0, -1))
+    units = table.num_rows // ((last + 1 - start) * len(offsets))
     first = table.slice(0, units * len(offsets)).take(list(range(0, units * len(offsets), len(offsets))))
     names: dict[str, list[Any]] = first.select(["layer", "kind", "head"]).to_pydict()
     return Response(
-        part.aligned.condition,
+        table["condition"][0].as_py(),
         offsets,
         np.isin(offsets, windows.references),
         tuple(names["layer"]),
         tuple(names["kind"]),
         tuple(names["head"]),
         {metric: table[metric].to_numpy().reshape(-1, units, len(offsets)) for metric in METRICS},
+        start,
     )
 
 
 def joined(responses: Sequence[Response]) -> Response:
     """One response of all parts of a condition, in order, at least one."""
-    first = responses[0]
     values = {metric: np.concatenate([one.values[metric] for one in responses]) for metric in METRICS}
-    return Response(first.condition, first.offsets, first.references, first.layers, first.kinds, first.units, values)
+    return replace(responses[0], values=values)

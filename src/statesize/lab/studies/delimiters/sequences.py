@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 
 import numpy as np
@@ -87,11 +87,20 @@ def choose_windows(corpus: DocumentCorpus, size: int | None = None) -> Windows:
 
 @dataclass(frozen=True, eq=False)
 class Aligned:
-    """Sequences of one condition, ids (E, L) int64, all with offset 0 at the position `cut`."""
+    """Sequences of one condition, or a part of them, ids (E, L) int64, all with offset 0 at the position `cut`."""
 
     condition: str
     ids: Tensor
     cut: int
+    start: int = 0  # index of the first among all of the condition
+
+    def __str__(self) -> str:
+        return f"sequences {self.start} to {self.start + len(self.ids) - 1} of the condition {self.condition}"
+
+    def parts(self, size: int) -> list[Aligned]:
+        """Parts of so many sequences, the last of which may have fewer."""
+        starts = range(0, len(self.ids), size)
+        return [replace(self, ids=self.ids[start : start + size], start=start) for start in starts]
 
 
 def aligned_sequences(

@@ -2,41 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any
 
 from statesize.errors import InputError
 from statesize.lab.studies.grid.grid import TrainingRun
 from statesize.lab.studies.grid.run import Row, carry_out
 from statesize.lab.studies.grid.settings import Execution
 from statesize.lab.studies.grid.user_code import UserModule, load_module
-from statesize.parallel import executor
-from statesize.parallel.executor import ATTEMPTS, ONE_THREAD, LostError, Processes, SerialExecutor
-from statesize.parallel.ray import OnRay, available_cores, ray_session
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """A run that came to its end.
-
-    Attributes:
-        run: The run.
-        rows: What `carry_out` gave; empty where the run failed.
-        error: Why it failed; empty where it did not.
-    """
-
-    run: TrainingRun
-    rows: tuple[Row, ...]
-    error: str = ""
-
-
-Executor: TypeAlias = Callable[[Sequence[TrainingRun]], Iterator[Outcome]]
-"""Does runs and yields their outcomes as they come, in any order."""
-
-# The index of a run, and its settings as JSON values.
-Task: TypeAlias = tuple[int, dict[str, Any]]
+from statesize.parallel.executor import Crew, Done, Executor, Processes, SerialExecutor
+from statesize.parallel.ray import available_cores, ray_workers
 
 
 def local_executor(workers: int = 0, module: UserModule | None = None) -> Executor:
@@ -51,7 +28,7 @@ def local_executor(workers: int = 0, module: UserModule | None = None) -> Execut
         The executor.
     """
     workers = workers or available_cores()
-    return run_here if workers == 1 else partial(run_in_processes, workers=workers, module=module)
+    return HERE if workers == 1 else OtherProcesses(partial(Processes, workers=workers), module)
 
 
 def ray_executor(address: str | None, execution: Execution, module: UserModule | None = None) -> Executor:
@@ -61,49 +38,47 @@ def ray_executor(address: str | None, execution: Execution, module: UserModule |
     machines of the cluster have.
 
     Args:
-        address: HOST:PORT or ray://HOST:PORT of a cluster, or "auto" for the one that runs on this machine. None takes
-            the one that this process is connected to, or starts one on this machine and stops it at the end.
+        address: As for `RayCluster`.
         execution: Cores, GPUs and memory of a run.
         module: What registers mixers and tasks of one's own; the other machines need not have its file.
 
     Returns:
         The executor.
     """
-    resources = (float(execution.cpus), execution.gpus, execution.memory)
-
-    def run(runs: Sequence[TrainingRun]) -> Iterator[Outcome]:
-        make = partial(Runs, module)
-        with ray_session(address) as ray, OnRay(make, ray, *resources, environment=ONE_THREAD) as workers:
-            yield from _outcomes(workers, runs)
-
-    return run
+    resources = {"cpus": execution.cpus, "gpus": execution.gpus, "memory": execution.memory}
+    return OtherProcesses(partial(ray_workers, address=address, **resources), module)
 
 
-def run_here(runs: Sequence[TrainingRun]) -> Iterator[Outcome]:
-    """Does runs one after another in this process, with everything that is registered in it."""
-
-    def work(task: Task) -> list[list[Row]]:
-        return [carry_out(runs[task[0]])]
-
-    return _outcomes(SerialExecutor(work), runs)
+HERE = SerialExecutor(lambda run: [carry_out(run)])
+"""Does runs one after another in this process, with everything that is registered in it."""
 
 
-def run_in_processes(runs: Sequence[TrainingRun], workers: int, module: UserModule | None = None) -> Iterator[Outcome]:
-    """Does runs in several processes of one thread each; the run of a process that is killed is done again."""
-    with Processes(partial(Runs, module), workers) as crew:
-        yield from _outcomes(crew, runs)
+@dataclass(frozen=True)
+class OtherProcesses:
+    """Does runs in processes of one thread each; the run of a process that is killed is done again."""
+
+    crew: Crew
+    module: UserModule | None = None
+
+    def run(self, tasks: Iterable[Any]) -> Iterator[Done[Any, Any]]:
+        """The rows of all runs as they come; an error that says why a run failed."""
+        runs: list[TrainingRun] = list(tasks)
+        sent = [SentRun(index, run.label, run.to_dict()) for index, run in enumerate(runs)]
+        with self.crew(partial(Runs, self.module)) as workers:
+            for done in workers.run(sent):
+                yield Done(runs[done.task.index], done.value, done.error)
 
 
-def _outcomes(workers: executor.Executor, runs: Sequence[TrainingRun]) -> Iterator[Outcome]:
-    tasks: list[Task] = [(index, run.to_dict()) for index, run in enumerate(runs)]
-    for done in workers.run(tasks):
-        run = runs[done.task[0]]
-        if isinstance(done.error, LostError):
-            yield Outcome(run, (), f"its worker was killed {ATTEMPTS} times; is memory enough for {run.label}?")
-        elif done.error is not None:
-            yield Outcome(run, (), str(done.error))
-        else:
-            yield Outcome(run, tuple(done.value or ()))
+@dataclass(frozen=True)
+class SentRun:
+    """A run as JSON values, since its classes may be known in other processes only once a module is loaded there."""
+
+    index: int
+    label: str
+    values: dict[str, Any]
+
+    def __str__(self) -> str:
+        return self.label
 
 
 class Runs:
@@ -112,13 +87,13 @@ class Runs:
     def __init__(self, module: UserModule | None) -> None:
         self._module = module
 
-    def __call__(self, task: Task) -> Iterator[list[Row]]:
+    def __call__(self, sent: SentRun) -> Iterator[list[Row]]:
         """The rows of one run."""
         # Not when the process begins, so that the error of a module is reported with each run.
         if self._module is not None:
             load_module(self._module)
         try:
-            run = TrainingRun.from_dict(task[1])
+            run = TrainingRun.from_dict(sent.values)
         except InputError as error:
             raise InputError(
                 f"{error}. Worker processes know mixers and tasks of your own from a module only, --module FILE; "

@@ -11,10 +11,11 @@ from statesize.errors import StatesizeError
 from statesize.io.files import only_writer
 from statesize.io.text import facts_table
 from statesize.lab.studies.grid.cost import work
-from statesize.lab.studies.grid.executors import Executor, Outcome
+from statesize.lab.studies.grid.grid import TrainingRun
 from statesize.lab.studies.grid.run import Row
 from statesize.lab.studies.grid.settings import GridSettings
 from statesize.lab.studies.grid.table import ResultTable
+from statesize.parallel.executor import Done, Executor, run
 
 
 @dataclass(frozen=True)
@@ -22,13 +23,13 @@ class StudyProgress:
     """How far a study is.
 
     Attributes:
-        outcome: The run that came to its end.
+        run: The run that came to its end, with its rows or the error that says why it failed.
         done: Runs that are done, those of earlier starts among them.
         total: Runs of the grid.
         remaining_seconds: How long the rest will take at the speed so far.
     """
 
-    outcome: Outcome
+    run: Done[TrainingRun, list[Row]]
     done: int
     total: int
     remaining_seconds: float
@@ -65,7 +66,7 @@ def run_study(
     Args:
         settings: The grid.
         folder: Where; missing, empty, or that of the same study.
-        executor: Does the runs.
+        executor: Does the runs, such as `local_executor()`.
         on_progress: Called after each run.
 
     Returns:
@@ -76,24 +77,26 @@ def run_study(
         StatesizeError: Some runs failed; the others are kept.
     """
     table, started = ResultTable.open(folder, settings.study), time.perf_counter()
-    failures = list[Outcome]()
+    rows, failures = dict[str, list[Row]](), list[Done[TrainingRun, list[Row]]]()
+    worked, total_work = 0.0, sum(map(work, settings.runs))
     with only_writer(folder):
-        missing = table.missing(settings.runs)
-        done, worked, total_work = len(settings.runs) - len(missing), 0.0, sum(map(work, missing))
-        for outcome in executor(missing) if missing else ():
-            if outcome.error:
-                failures.append(outcome)
+        for done in run(settings.runs, executor, table.parts, lambda one: one.key):
+            if done.error is None:
+                rows[done.task.key] = done.get()
             else:
-                table.add(outcome.run, outcome.rows)
-            done, worked = done + 1, worked + work(outcome.run)
+                failures.append(done)
+            if done.resumed:
+                total_work -= work(done.task)
+                continue
+            worked += work(done.task)
             if on_progress is not None:
                 remaining = (time.perf_counter() - started) * (total_work - worked) / worked
-                on_progress(StudyProgress(outcome, done, len(settings.runs), remaining))
+                on_progress(StudyProgress(done, len(rows) + len(failures), len(settings.runs), remaining))
         if failures:
             first = failures[0]
             raise StatesizeError(
-                f"{len(failures)} of {len(settings.runs)} runs failed, the first ({first.run.label}) because "
+                f"{len(failures)} of {len(settings.runs)} runs failed, the first ({first.task.label}) because "
                 f"{first.error}. The others are kept: the same command does only what is missing"
             )
-        rows = table.rows(settings.runs)
-        return StudyResult(rows, table.write(rows), time.perf_counter() - started)
+        table_rows = [row for one in settings.runs for row in rows[one.key]]
+        return StudyResult(table_rows, table.write(table_rows), time.perf_counter() - started)

@@ -68,17 +68,9 @@ class ResultTable:
             )
         return cls(folder)
 
-    def add(self, run: TrainingRun, rows: Sequence[Row]) -> None:
-        """Writes the rows of a finished run; a FileError, and no part of them, if they cannot be written."""
-        self._parts.write(run.key, table_content(rows))
-
-    def missing(self, runs: Sequence[TrainingRun]) -> list[TrainingRun]:
-        """The runs that have no rows yet, or a damaged file."""
-        return [run for run in runs if self._rows(run) is None]
-
     def rows(self, runs: Sequence[TrainingRun]) -> list[Row]:
         """The rows of the runs that are done, in the order of the grid, one a measurement."""
-        return [row for run in runs for row in self._rows(run) or ()]
+        return [row for run in runs for row in self.parts.read(run.key) or ()]
 
     def write(self, rows: Sequence[Row], name: str = "table.parquet") -> Path:
         """Writes rows to one file; a FileError if it cannot be written."""
@@ -87,11 +79,9 @@ class ResultTable:
         return path
 
     @cached_property
-    def _parts(self) -> Parts:
-        return Parts(self.folder / "runs", ".parquet", MOST_TABLE)
-
-    def _rows(self, run: TrainingRun) -> list[Row] | None:
-        return self._parts.read(run.key, parse_rows)
+    def parts(self) -> Parts[list[Row]]:
+        """The rows of each finished run."""
+        return Parts(self.folder / "runs", ".parquet", table_content, parse_rows, MOST_TABLE)
 
 
 def parse_rows(content: bytes) -> list[Row]:
