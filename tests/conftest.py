@@ -14,12 +14,18 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import torch
 from hypothesis import HealthCheck, settings
+from oracles.operators import random_operator
 
 from statesize.lab.mixers import LanguageModel, ModelConfig, save_checkpoint
 from statesize.lab.tasks import python_prose
+from statesize.measurement.measurement import measure
 from statesize.parallel.ray import ray_session
 from statesize.profiling import profile
 
+KERNELS = [
+    ("attention", "tridiagonal"),
+    *(("diagonal", engine) for engine in ("small_state", "chunked", "square_root")),
+]
 SOURCES = Path(__file__).parent.parent / "src"
 
 torch.set_num_threads(1)
@@ -36,6 +42,13 @@ settings.register_profile("dev", deadline=None, max_examples=25, suppress_health
 settings.register_profile("ci", settings.get_profile("dev"), derandomize=True, print_blob=True)
 settings.register_profile("large", settings.get_profile("dev"), max_examples=1000)
 settings.load_profile("ci" if os.environ.get("CI") else "dev")
+
+
+def pytest_sessionstart(session):
+    """Compiles what numba keeps on disk before processes start that would each compile it at the same time."""
+    if session.config.getoption("numprocesses", None):
+        for family, engine in KERNELS:
+            measure(random_operator(family, 0, 70), engine=engine, outputs=("counts", "entropy"))
 
 
 def pytest_collection_modifyitems(items):

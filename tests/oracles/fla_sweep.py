@@ -54,7 +54,11 @@ def measured(name: str, by: str, length: int) -> Found:
             model, found.dtype = model.half(), "float16"
         ids = tokens(length)
         if by == "gpu":
-            model, ids, found.dtype = model.to("cuda", getattr(torch, __import__("os").environ.get("SWEEP_DTYPE","bfloat16"))), ids.to("cuda"), "bfloat16"
+            model, ids, found.dtype = (
+                model.to("cuda", getattr(torch, __import__("os").environ.get("SWEEP_DTYPE", "bfloat16"))),
+                ids.to("cuda"),
+                "bfloat16",
+            )
         # The interpreter is slow: what it returns is compared with T u, and not run again for references.
         capturing = ss.capture(model, ids, checks="none" if by == "kernels" else "all")
         mixer = capturing.mixers[0]

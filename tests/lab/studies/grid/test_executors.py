@@ -29,14 +29,11 @@ def test_the_same_rows_when_a_worker_is_killed(runs, replay, workers_of, without
     assert workers_of() == []
 
 
-def test_what_cannot_be_done_is_told(runs):
+def test_what_cannot_be_done_is_told(runs, tmp_path):
     run = dataclasses.replace(runs[0], training=dataclasses.replace(runs[0].training, device="abacus"))
-    (outcome,) = run_here([run])
-    assert "got 'abacus'" in outcome.error
-    assert list(run_in_processes([run], workers=1)) == [outcome]
-
-
-def test_what_ones_own_code_raises_is_told_and_not_tried_again(runs, tmp_path):
+    (here,) = run_here([run])
+    assert "got 'abacus'" in here.error
+    # In another process it is told alike; what one's own code raises is told too, and not tried again.
     seen = tmp_path / "seen"
     source = f"""
 from statesize.lab.studies.grid.grid import INTERVENTIONS
@@ -46,8 +43,9 @@ def fail(model):
     raise ValueError("two\\nlines")
 INTERVENTIONS["none"] = fail
 """
-    (outcome,) = run_in_processes(runs[:1], workers=1, module=UserModule("own.py", source))
-    assert (outcome.rows, outcome.error) == ((), "ValueError: two lines")
+    elsewhere, failed = run_in_processes([run, runs[0]], workers=1, module=UserModule("own.py", source))
+    assert elsewhere == here
+    assert (failed.rows, failed.error) == ((), "ValueError: two lines")
     assert seen.read_text() == "once "
 
 

@@ -9,7 +9,7 @@ from small_studies import GRID, RUNNING_AVERAGE
 
 from statesize.errors import FileError, InputError
 from statesize.lab.mixers import registry
-from statesize.lab.studies.grid.executors import Runs, local_executor, run_here
+from statesize.lab.studies.grid.executors import Runs, run_here, run_in_processes
 from statesize.lab.studies.grid.settings import parse_settings
 from statesize.lab.studies.grid.user_code import UserModule, load_module, read_module, source_digest
 
@@ -32,12 +32,12 @@ def runs_of_ones_own():
     return parse_settings(grid, "correlation").runs
 
 
-def test_the_same_rows_in_other_processes(without_time):
+def test_the_same_rows_in_another_process(without_time):
     module, runs = loaded(), runs_of_ones_own()[::3]
     here = {outcome.run.key: without_time(outcome.rows) for outcome in run_here(runs)}
     assert {rows[-1]["mixer"] for rows in here.values()} == {"average", "average,sa"}
     assert all(row["run"] == key for key, rows in here.items() for row in rows)
-    found = list(local_executor(2, module)(runs))
+    found = list(run_in_processes(runs, workers=1, module=module))
     assert not any(outcome.error for outcome in found)
     assert {outcome.run.key: without_time(outcome.rows) for outcome in found} == here
 
