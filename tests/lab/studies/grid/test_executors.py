@@ -41,9 +41,10 @@ def fail(model):
     with open({str(seen)!r}, "a") as file:
         file.write("once ")
     raise ValueError("two\\nlines")
-INTERVENTIONS["none"] = fail
+INTERVENTIONS["open_gates"] = fail
 """
-    elsewhere, failed = run_in_processes([run, runs[0]], workers=1, module=UserModule("own.py", source))
+    chosen = [run, dataclasses.replace(runs[0], intervention="open_gates")]
+    elsewhere, failed = run_in_processes(chosen, workers=1, module=UserModule("own.py", source))
     assert elsewhere == here
     assert (failed.rows, failed.error) == ((), "ValueError: two lines")
     assert seen.read_text() == "once "
