@@ -14,11 +14,14 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import torch
 from hypothesis import HealthCheck, settings
+from oracles.operators import random_operator
 
 from statesize.lab.mixers import LanguageModel, ModelConfig, save_checkpoint
 from statesize.lab.tasks import python_prose
+from statesize.measurement.measurement import measure
 from statesize.parallel.ray import ray_session
 from statesize.profiling import profile
+from statesize.spectra.shifts.bordered import eliminate
 
 SOURCES = Path(__file__).parent.parent / "src"
 
@@ -36,6 +39,14 @@ settings.register_profile("dev", deadline=None, max_examples=25, suppress_health
 settings.register_profile("ci", settings.get_profile("dev"), derandomize=True, print_blob=True)
 settings.register_profile("large", settings.get_profile("dev"), max_examples=1000)
 settings.load_profile("ci" if os.environ.get("CI") else "dev")
+
+
+def pytest_sessionstart(session):
+    """Compiles what numba keeps on disk before processes start that would each compile it at the same time."""
+    if session.config.getoption("numprocesses", None):
+        for family, engine in (("attention", "tridiagonal"), ("diagonal", "small_state"), ("diagonal", "square_root")):
+            measure(random_operator(family, 0, 70), engine=engine, outputs=("counts", "entropy"))
+        eliminate(*torch.eye(2, dtype=torch.float64).expand(3, 1, 2, 2))
 
 
 def pytest_collection_modifyitems(items):

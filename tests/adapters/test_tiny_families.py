@@ -1,6 +1,6 @@
 import pytest
 import torch
-from oracles.tiny_families import LENGTH, MORE, SHORT, answers, names, tiny, token_ids
+from oracles.tiny_families import LENGTH, MORE, answers, names, tiny, token_ids
 
 # Every layer of an assistant shares the keys of another model, which the configuration of its text model refuses.
 UNBUILT = {"gemma4_assistant", "gemma4_unified_assistant"}
@@ -10,7 +10,6 @@ NOT_CAUSAL = {
     "prophetnet",  # positions mixed up in the relative scores of the streams that its logits are made of
     "reformer",  # which chunk a position hashes to depends on every other
 }
-INSTALLED = names()
 
 
 def _check(model, causal):
@@ -30,16 +29,10 @@ def _check(model, causal):
     assert (max(leaked) < 1e-5) is causal
 
 
-@pytest.mark.parametrize("family", SHORT)
-def test_popular_families_run_and_are_causal(family):
-    if family not in INSTALLED:
-        pytest.skip(f"this transformers has no {family}")
-    _check(tiny(family), True)
-
-
+# What is wrong with a model of the popular families, `test_families` sees in every run.
 @pytest.mark.slow
-@pytest.mark.parametrize("family", [name for name in INSTALLED if name not in SHORT])
-def test_every_other_family_runs_and_is_causal(family):
+@pytest.mark.parametrize("family", names())
+def test_every_family_runs_and_is_causal(family):
     if family in UNBUILT:
         with pytest.raises(ValueError, match="producing a cache"):
             tiny(family)

@@ -5,9 +5,11 @@ import math
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed
 
 pytest.importorskip("torchmetrics")
 
@@ -18,25 +20,29 @@ from statesize.measurement.settings import Settings
 
 TEXTS = torch.randint(3, 200, (3, 16), generator=torch.Generator().manual_seed(2))
 
-# One of two processes: its batches, and what both together compute.
+# The other process.
 PROCESS = """
 import json, sys
 import torch
-import torch.distributed
-from statesize.lab import zoo
-from statesize import Settings
-from statesize.integrations.torchmetrics import StateSizeMetric
+from integrations.test_torchmetrics import together
 
 torch.set_num_threads(1)
-rank, meeting, texts = int(sys.argv[1]), sys.argv[2], json.loads(sys.argv[3])
-torch.distributed.init_process_group("gloo", init_method="file://" + meeting, rank=rank, world_size=2)
-metric = StateSizeMetric(Settings(positions=5, channels=2))
-for text in texts:
-    metric.update(zoo.load("gla")[0], torch.tensor([text]))
-print(json.dumps({name: value.item() for name, value in metric.compute().items()}))
-torch.distributed.barrier()
-torch.distributed.destroy_process_group()
+print(json.dumps(together(1, *sys.argv[1:])))
 """
+
+
+def together(rank, meeting, texts):
+    """What two processes compute together, from batches of both."""
+    torch.distributed.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=2)
+    try:
+        metric = StateSizeMetric(Settings(positions=5, channels=2))
+        for text in json.loads(texts):
+            metric.update(zoo.load("gla")[0], torch.tensor([text]))
+        found = numbers(metric)
+        torch.distributed.barrier()
+        return found
+    finally:
+        torch.distributed.destroy_process_group()
 
 
 def numbers(metric):
@@ -82,16 +88,13 @@ def test_batches_and_merged_metrics_weigh_sequences_alike_and_reset_forgets():
 
 
 def test_two_processes_find_what_one_finds(tmp_path):
-    shares = [TEXTS[:2].tolist(), TEXTS[2:].tolist()]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", PROCESS, str(rank), str(tmp_path / "meeting"), json.dumps(share)],
-            stdout=subprocess.PIPE, text=True, env=environment,
-        )
-        for rank, share in enumerate(shares)
-    ]  # fmt: skip
-    found = [json.loads(process.communicate()[0].splitlines()[-1]) for process in processes]
-    assert [process.returncode for process in processes] == [0, 0]
-    assert found[0] == pytest.approx(found[1], rel=0, abs=0, nan_ok=True)
-    assert found[0] == pytest.approx(whole(positions=5, channels=2), rel=1e-9, nan_ok=True)
+    first, second = (json.dumps(share.tolist()) for share in (TEXTS[:2], TEXTS[2:]))
+    meeting, tests = str(tmp_path / "meeting"), str(Path(__file__).parents[1])
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([tests, os.environ["PYTHONPATH"]])}
+    command = [sys.executable, "-c", PROCESS, meeting, second]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
+        here = together(0, meeting, first)
+        there = json.loads(process.communicate()[0].splitlines()[-1])
+    assert process.returncode == 0
+    assert here == pytest.approx(there, rel=0, abs=0, nan_ok=True)
+    assert here == pytest.approx(whole(positions=5, channels=2), rel=1e-9, nan_ok=True)

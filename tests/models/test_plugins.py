@@ -77,11 +77,24 @@ def site(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def run(site: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    # In front of every other place, an editable installation included.
-    program = "import sys; sys.path.insert(0, sys.argv.pop(1)); from statesize.cli import main; sys.exit(main())"
-    return subprocess.run(
-        [sys.executable, "-c", program, str(site), *arguments],
+# All commands in one process, which takes seconds to start.
+PROGRAM = """
+import contextlib, io, json, sys
+sys.path.insert(0, sys.argv[1])  # in front of every other place, an editable installation included
+from statesize.cli import main
+
+for command in json.loads(sys.argv[2]):
+    with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as err:
+        code = main(command)
+    print(json.dumps([code, out.getvalue(), err.getvalue()]))
+"""
+
+
+def test_the_core_without_the_laboratory_and_with_plugins_of_others(site):
+    named = ("averages", "gla")
+    commands = [["--help"], ["hello"], *(["profile", name, "--ids", "ids.jsonl", "--json"] for name in named)]
+    ran = subprocess.run(
+        [sys.executable, "-c", PROGRAM, str(site), json.dumps([*commands, ["doctor"], ["models"]])],
         cwd=site,
         env=os.environ | {"COLUMNS": "100"},
         capture_output=True,
@@ -89,23 +102,20 @@ def run(site: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         encoding="utf-8",
         check=False,
     )
-
-
-def test_the_core_without_the_laboratory_and_with_plugins_of_others(site):
-    listed = run(site, "--help")
-    assert listed.returncode == 0, listed.stderr
-    assert "hello" in listed.stdout
-    assert "profile" in listed.stdout
-    assert "demo" not in listed.stdout
+    assert ran.returncode == 0, ran.stderr
+    listed, hello, profiled, refused, doctor, models = map(json.loads, ran.stdout.splitlines())
+    code, help_page, told = listed
+    assert code == 0, told
+    assert "hello" in help_page
+    assert "profile" in help_page
+    assert "demo" not in help_page
     # The laboratory's entry points are still installed here.
-    assert "The plug-in statesize.lab.cli.commands:COMMANDS is left out" in listed.stderr
-    assert run(site, "hello").stdout == "hello from mine\n"
-    profiled = run(site, "profile", "averages", "--ids", "ids.jsonl", "--json")
-    assert profiled.returncode == 0, profiled.stderr
-    assert "The plug-in nowhere:MODELS is left out: ModuleNotFoundError" in profiled.stderr
-    assert [mixer["name"] for mixer in json.loads(profiled.stdout)["mixers"]] == ["mixer"]
-    refused = run(site, "profile", "gla", "--ids", "ids.jsonl")
-    assert refused.returncode == 1
-    assert "Traceback" not in refused.stderr
-    assert run(site, "doctor").returncode == 0
-    assert run(site, "models").returncode == 0
+    assert "The plug-in statesize.lab.cli.commands:COMMANDS is left out" in told
+    assert hello[1] == "hello from mine\n"
+    code, document, told = profiled
+    assert code == 0, told
+    assert "The plug-in nowhere:MODELS is left out: ModuleNotFoundError" in told
+    assert [mixer["name"] for mixer in json.loads(document)["mixers"]] == ["mixer"]
+    assert refused[0] == 1
+    assert "Traceback" not in refused[2]
+    assert (doctor[0], models[0]) == (0, 0), (doctor, models)

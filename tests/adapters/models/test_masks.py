@@ -37,9 +37,14 @@ def test_the_plain_causal_mask_changes_nothing(family, form):
         torch.testing.assert_close(item.operator.dense(), plain.operator.dense(), rtol=0, atol=0)
         assert torch.equal(item.operator.state_size(), plain.operator.state_size())
     assert ss.capture(model, inputs).run_difference == 0
-    assert ss.profile(model, inputs).summary().equals(ss.profile(model, ids).summary())
     assert mask.dtype == FORMS[form].dtype
     assert inputs["attention_mask"] is mask
+
+
+def test_a_profile_with_the_plain_causal_mask_is_that_without():
+    model, ids = attention_model("llama"), token_ids(length=LENGTH)
+    found = ss.profile(model, {"input_ids": ids, "attention_mask": FORMS["boolean"].expand(2, 1, -1, -1)})
+    assert found.summary().equals(ss.profile(model, ids).summary())
 
 
 def test_a_model_of_ones_own_is_given_the_mask_as_it_is():

@@ -44,8 +44,10 @@ def nothing_compiled_before():
     torch.compiler.reset()
 
 
-@pytest.mark.parametrize("how", ["model", "in place", "forward", "stack", "layer"])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(
+    ("how", "dtype"),
+    [*((how, torch.float32) for how in ("model", "in place", "forward", "stack", "layer")), ("model", torch.bfloat16)],
+)
 def test_a_compiled_model_is_measured_and_stays_compiled(how, dtype):
     graphs = []
 

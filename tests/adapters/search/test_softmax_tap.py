@@ -94,16 +94,6 @@ def test_multi_query_attention_of_a_module_of_one_s_own(formula):
     torch.testing.assert_close(item.operator.dense().sum(-1), torch.ones(2, 2, 21, dtype=torch.float64))
 
 
-@pytest.mark.parametrize("family", UNREGISTERED)
-def test_state_bytes_are_those_of_the_model_s_cache(family):
-    model, ids = attention_model(family), token_ids(1)
-    with torch.no_grad():
-        layers = model(input_ids=ids, use_cache=True).past_key_values.layers
-    assert [mixer.state_bytes for mixer in capture(model, ids).mixers] == [
-        layer.keys.nbytes + layer.values.nbytes for layer in layers
-    ]
-
-
 @pytest.mark.parametrize("grouped", [False, True])
 def test_fused_attention_of_a_module_of_one_s_own(grouped):
     class Fused(nn.Module):

@@ -129,7 +129,7 @@ def test_no_exponent_is_fitted_across_the_trained_length():
 
 
 def test_the_trained_length_is_what_the_model_tells():
-    assert measured("gla", lengths=[4, 8]).trained_length == 256
+    assert measured("gla", lengths=[4, 8], excerpts=1).trained_length == 256
     assert measured(model(positions=22)).trained_length == 22
     assert measured(model()).trained_length is None
 
@@ -142,7 +142,8 @@ def test_the_trained_length_of_a_folder_is_what_was_written_beside_its_weights(t
     for record, trained in zip(records, (None, 12, None, None), strict=True):
         if record is not None:
             (folder / "training.json").write_text(record, encoding="utf-8")
-        assert measured(str(folder), tokenizer=ss.lab.zoo.tokenizer()).trained_length == trained
+        found = measured(str(folder), tokenizer=ss.lab.zoo.tokenizer(), lengths=[4, 8], excerpts=1)
+        assert found.trained_length == trained
 
 
 def test_lengths_that_do_not_fit_are_named_and_the_others_measured():

@@ -80,7 +80,7 @@ def _nothing(operator: Recurrence) -> None:
 
 
 def test_no_copy_of_the_whole_is_made() -> None:
-    length = 2**18
+    length = 2**17
     held, reached = peak_bytes(partial(_single, length), [_nothing, _at_four], partial(_at_four, _single(256)), 1)
     inputs = 3 * 64 * 4 * length
     assert held > 0.9 * inputs

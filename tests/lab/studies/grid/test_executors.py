@@ -35,15 +35,11 @@ def test_the_same_rows_when_a_worker_is_killed(runs, replay, workers_of, without
     assert workers_of() == []
 
 
-def test_what_cannot_be_done_is_told(runs):
+def test_what_cannot_be_done_is_told(runs, tmp_path):
     run = dataclasses.replace(runs[0], training=dataclasses.replace(runs[0].training, device="abacus"))
-    (outcome,) = HERE.run([run])
-    assert "got 'abacus'" in str(outcome.error)
-    (other,) = processes(1).run([run])
-    assert (other.task, str(other.error)) == (run, str(outcome.error))
-
-
-def test_what_ones_own_code_raises_is_told_and_not_tried_again(runs, tmp_path):
+    (here,) = HERE.run([run])
+    assert "got 'abacus'" in str(here.error)
+    # In another process it is told alike; what one's own code raises is told too, and not tried again.
     seen = tmp_path / "seen"
     source = f"""
 from statesize.lab.studies.grid.grid import INTERVENTIONS
@@ -51,10 +47,12 @@ def fail(model):
     with open({str(seen)!r}, "a") as file:
         file.write("once ")
     raise ValueError("two\\nlines")
-INTERVENTIONS["none"] = fail
+INTERVENTIONS["open_gates"] = fail
 """
-    (outcome,) = processes(1, UserModule("own.py", source)).run(runs[:1])
-    assert (outcome.value, str(outcome.error)) == (None, "ValueError: two lines")
+    chosen = [run, dataclasses.replace(runs[0], intervention="open_gates")]
+    elsewhere, failed = processes(1, UserModule("own.py", source)).run(chosen)
+    assert (elsewhere.task, str(elsewhere.error)) == (run, str(here.error))
+    assert (failed.value, str(failed.error)) == (None, "ValueError: two lines")
     assert seen.read_text() == "once "
 
 

@@ -1,6 +1,9 @@
 import re
+import shutil
 import subprocess
 import sys
+import sysconfig
+from pathlib import Path
 
 import pytest
 
@@ -28,10 +31,18 @@ def test_prose_documents_are_about_400_characters(prose):
     assert 380 < lengths[len(lengths) // 2] < 500
 
 
-def test_prose_is_the_same_in_another_process(prose):
-    command = "from statesize.lab.tasks.language.corpus import python_prose; print(python_prose().sha256)"
-    result = subprocess.run([sys.executable, "-c", command], capture_output=True, text=True, check=True)
-    assert result.stdout.strip() == prose.sha256
+def test_prose_is_the_same_in_another_process(tmp_path, monkeypatch):
+    for path in sorted(Path(sysconfig.get_path("stdlib")).glob("[a-d]*.py")):
+        shutil.copy(path, tmp_path)
+    monkeypatch.setattr("sysconfig.get_path", lambda name: str(tmp_path))
+    command = """
+import sys, sysconfig
+sysconfig.get_path = lambda name: sys.argv[1]
+from statesize.lab.tasks.language.corpus import python_prose
+print(python_prose().sha256)
+"""
+    ran = subprocess.run([sys.executable, "-c", command, str(tmp_path)], capture_output=True, text=True, check=True)
+    assert ran.stdout.strip() == python_prose().sha256
 
 
 def test_prose_held_out_is_not_found_in_train(prose):
