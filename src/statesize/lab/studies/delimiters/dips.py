@@ -12,6 +12,7 @@ from typing import TypeAlias, cast
 from torch import nn
 
 from statesize.errors import FileError
+from statesize.io.steps import Steps
 from statesize.lab.studies.delimiters.corpus import DocumentCorpus
 from statesize.lab.studies.delimiters.measuring import METRICS, Response, respond
 from statesize.lab.studies.delimiters.modulation import ALL, CurvePoint, Dip, modulation
@@ -228,7 +229,7 @@ def plan_dips(
     respond(model, sample.aligned, windows, channels)  # compiles what is compiled once
     started = time.process_time()
     content = encoded(name, sample, respond(model, sample.aligned, windows, channels))
-    share = sequences / len(sample.aligned.ids)
-    seconds, results = (time.process_time() - started) * share, round(len(content) * share)
-    tokens = first.ids.shape[1]
-    return PlannedDips(name, len(corpus.documents), sequences, tokens, windows.past, windows.future, seconds, results)
+    steps, some = Steps({"sequences": sequences}), len(sample.aligned.ids)
+    steps.took("sequences", time.process_time() - started, some)
+    sizes = len(corpus.documents), sequences, first.ids.shape[1], windows.past, windows.future
+    return PlannedDips(name, *sizes, steps.seconds, round(len(content) * sequences / some))

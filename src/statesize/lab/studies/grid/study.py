@@ -9,6 +9,7 @@ from pathlib import Path
 
 from statesize.errors import StatesizeError
 from statesize.io.files import only_writer
+from statesize.io.steps import Steps
 from statesize.io.text import facts_table
 from statesize.lab.studies.grid.cost import work
 from statesize.lab.studies.grid.executors import Executor, Outcome
@@ -79,16 +80,18 @@ def run_study(
     failures = list[Outcome]()
     with only_writer(folder):
         missing = table.missing(settings.runs)
-        done, worked, total_work = len(settings.runs) - len(missing), 0.0, sum(map(work, missing))
+        done, before = len(settings.runs) - len(missing), time.perf_counter()
+        steps = Steps({"runs": sum(map(work, missing))})
         for outcome in executor(missing) if missing else ():
             if outcome.error:
                 failures.append(outcome)
             else:
                 table.add(outcome.run, outcome.rows)
-            done, worked = done + 1, worked + work(outcome.run)
+            done, now = done + 1, time.perf_counter()
+            steps.took("runs", now - before, work(outcome.run))
+            before = now
             if on_progress is not None:
-                remaining = (time.perf_counter() - started) * (total_work - worked) / worked
-                on_progress(StudyProgress(outcome, done, len(settings.runs), remaining))
+                on_progress(StudyProgress(outcome, done, len(settings.runs), steps.left))
         if failures:
             first = failures[0]
             raise StatesizeError(
