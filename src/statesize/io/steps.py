@@ -16,11 +16,12 @@ class Steps:
     Attributes:
         costs: For each kind the cost of all of its steps, to which their seconds are in proportion: how many they are,
             where each takes as long as any other.
+        done: For each kind the cost of those that were timed.
     """
 
     costs: dict[str, float]
+    done: defaultdict[str, float] = field(default_factory=lambda: defaultdict[str, float](float))
     _seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict[str, float](float))
-    _done: defaultdict[str, float] = field(default_factory=lambda: defaultdict[str, float](float))
 
     @contextmanager
     def timed(self, kind: str) -> Generator[None]:
@@ -32,11 +33,11 @@ class Steps:
     def took(self, kind: str, seconds: float, cost: float = 1.0) -> None:
         """Say that steps of a kind, which cost so much together, took some time."""
         self._seconds[kind] += seconds
-        self._done[kind] += cost
+        self.done[kind] += cost
 
     def each(self, kind: str) -> float:
         """Seconds for a cost of 1; 0 for a kind of which nothing was timed."""
-        return self._seconds[kind] / self._done[kind] if self._done[kind] else 0.0
+        return self._seconds[kind] / self.done[kind] if self.done[kind] else 0.0
 
     @property
     def seconds(self) -> float:
@@ -46,4 +47,4 @@ class Steps:
     @property
     def left(self) -> float:
         """Predicted for the steps that are not done yet."""
-        return sum(max(0.0, cost - self._done[kind]) * self.each(kind) for kind, cost in self.costs.items())
+        return sum(max(0.0, cost - self.done[kind]) * self.each(kind) for kind, cost in self.costs.items())

@@ -82,7 +82,7 @@ def truncate(
         >>> [round(row.scale, 2) for row in result.rows if row.rule == "ess"]
         [0.25, 0.5, 1.0, 2.0]
     """
-    test = _CutTest.of(
+    test = CutTest.of(
         model, inputs, documents=documents, tokens=tokens, cuts=cuts, number=number, tokenizer=tokenizer, axis=axis,
         name=name,
     )  # fmt: skip
@@ -97,13 +97,13 @@ def truncate(
 
 def plan_truncation(model: nn.Module | str, inputs: Inputs | None = None, **options: Any) -> Steps:
     """The runs of `truncate` with the same arguments; one of each kind is timed, over the first document."""
-    test = _CutTest.of(model, inputs, **options)
+    test = CutTest.of(model, inputs, **options)
     test.measured(0, test.pieces[0], test.cuts[0], each_kind_once=True)
     return test.steps
 
 
 @dataclass(eq=False)
-class _CutTest:
+class CutTest:
     """A model and what it reads, checked.
 
     Attributes:

@@ -84,7 +84,7 @@ def cache(
         >>> [price.variant.title for price in found.prices][:5]
         ['int8', 'int4', '50 % equal', '50 % by layer', '50 % by curves']
     """
-    pricing = _Pricing.of(
+    pricing = Pricing.of(
         model, inputs, keep=keep, rule=rule, documents=documents, tokens=tokens, following=following, needles=needles,
         tokenizer=tokenizer, name=name,
     )  # fmt: skip
@@ -97,11 +97,11 @@ def cache(
 
 def plan_cache(model: nn.Module | str, inputs: Inputs | None = None, **options: Any) -> Steps:
     """The steps of `cache` with the same arguments; one of each kind is timed, over the first document."""
-    return _Pricing.of(model, inputs, **options).planned()
+    return Pricing.of(model, inputs, **options).planned()
 
 
 @dataclass(frozen=True, eq=False)
-class _Pricing:
+class Pricing:
     """One price list in the making.
 
     Attributes:
@@ -223,7 +223,7 @@ class _Pricing:
         """Mean curves (caches, points), mean sizes, and the last prefix."""
         curves: list[Tensor] = []
         sizes: list[CacheSizes] = []
-        made = curves_of_documents(self.model, documents, self.prefix, self.rule)
+        made, read = curves_of_documents(self.model, documents, self.prefix, self.rule), cast("Prefix", None)
         for _ in documents:
             with self.steps.timed("curves"):
                 read, found = next(made)
