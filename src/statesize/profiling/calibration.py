@@ -86,6 +86,7 @@ class Trial:
     one_pass: float = 0.0
     search: float = 0.0
     _allowed: dict[Kind, float] = field(default_factory=dict[Kind, float])
+    _most: dict[Kind, float] = field(default_factory=dict[Kind, float])
     _warm: set[tuple[object, bool]] = field(default_factory=set[tuple[object, bool]])
 
     def run(self, given: Given, on_mixer: Callable[[int, int, str], object]) -> None:
@@ -127,11 +128,11 @@ class Trial:
     def _choose(self, kinds: dict[Kind, list[Layer]]) -> list[str]:
         """Layers to be timed after the beginning, and for how long each."""
         names: dict[str, None] = {}
-        expected = {alike: self._expected(layers[0]) for alike, layers in kinds.items()}
-        share = max(_SECONDS, _SHARE * sum(expected[alike] * len(layers) for alike, layers in kinds.items()))
+        self._most = {alike: self._expected(layers[0]) for alike, layers in kinds.items()}
+        share = max(_SECONDS, _SHARE * sum(self._most[alike] * len(layers) for alike, layers in kinds.items()))
         share /= len(kinds)
         for alike, layers in kinds.items():
-            least = expected[alike] * max((1 / part.units for part in layers[0].parts), default=1.0)
+            least = self._most[alike] * max((1 / part.units for part in layers[0].parts), default=1.0)
             few = min(len(layers), max(1, int(share / least))) if least else 1
             self._allowed[alike] = share / few
             for index in range(few):
@@ -157,7 +158,8 @@ class Trial:
         works, group = [(item, plan_work(*planning))], plan_group(*planning)
         works += [] if isinstance(group, str) else [group]
         made = perf_counter() - start
-        seconds, beside = self._time_blocks(works, self._allowed.get(alike, _SECONDS / 4))
+        allowed, most = self._allowed.get(alike, _SECONDS / 4), self._most.get(alike, 0.0)
+        seconds, beside = self._time_blocks(works, allowed, most)
         parts = tuple(self._part(*work, took) for work, took in zip(works, seconds, strict=True))
         return Layer(item.name, alike, made, readers, parts, beside)
 
@@ -168,7 +170,9 @@ class Trial:
         # A derivative of few tokens is a matrix, one of many is known by its products: neither tells of the other.
         return item.kind != DERIVATIVE and all(layer.alike != alike for layer in self.layers)
 
-    def _time_blocks(self, works: Sequence[tuple[Captured, Work]], allowed: float) -> tuple[list[float], bool]:
+    def _time_blocks(
+        self, works: Sequence[tuple[Captured, Work]], allowed: float, most: float
+    ) -> tuple[list[float], bool]:
         """Seconds of all units of a layer and of its groups, by as many as fit into some; whether at the same time."""
         memory, threads = self.settings.memory // len(works), torch.get_num_threads()
         smaller = [(item, less) for item, work in works if (less := work.within(memory))]
@@ -190,16 +194,16 @@ class Trial:
             else:
                 took = [one() for one in trying]
             rounds = [
-                -(-units // threads) / -(-count // threads) for units, count in zip(all_units, counts, strict=True)
+                (-(-units // threads), -(-count // threads)) for units, count in zip(all_units, counts, strict=True)
             ]
-            return [seconds * more for seconds, more in zip(took, rounds, strict=True)]
+            return [seconds * every / some for seconds, (every, some) in zip(took, rounds, strict=True)]
 
-        found = timed()
-        if not engines <= self._warm:
-            # What is compiled or loaded on first use is in memory now.
+        found, join = timed(), max if beside else sum
+        if join(found) > most or not engines <= self._warm:
+            # What is compiled or loaded on first use, as one that takes longer than the cost says, is in memory now.
             self._warm |= engines
             found = timed()
-        expected = max(found) if beside else sum(found)
+        expected = join(found)
         share = 1.0 if expected <= allowed else allowed / expected
         return (timed() if share > least else found), beside
 

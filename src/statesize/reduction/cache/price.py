@@ -223,7 +223,7 @@ class Pricing:
         """Mean curves (caches, points), mean sizes, and the last prefix."""
         curves: list[Tensor] = []
         sizes: list[CacheSizes] = []
-        made, read = curves_of_documents(self.model, documents, self.prefix, self.rule), cast("Prefix", None)
+        made, read = curves_of_documents(self.model, documents, self.prefix, self.rule), None
         for _ in documents:
             with self.steps.timed("curves"):
                 read, found = next(made)
@@ -233,7 +233,7 @@ class Pricing:
                     sizes.append(cache_sizes(read))
             step("curves")
         means = (torch.stack([getattr(one, field) for one in sizes]).mean(0) for field in ("joint", "read", "sink"))
-        return torch.stack(curves).mean(0), CacheSizes(*means), read
+        return torch.stack(curves).mean(0), CacheSizes(*means), cast("Prefix", read)
 
     def _budgets(self, sample: Prefix, curves: Tensor) -> dict[tuple[float, Budgets], Tensor]:
         """Tokens of each cache, (caches,), by share and way."""
