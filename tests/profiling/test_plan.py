@@ -75,19 +75,19 @@ def test_few_layers_of_a_kind_are_timed_over_the_whole_text():
     model, ids = LanguageModel(config, torch.Generator().manual_seed(0)), torch.arange(24)
     beginning = Trial(model, Settings(), [24])
     beginning.run(ids[:8], silent)
-    assert [len(layer.parts) for layer in beginning.layers] == [1, *[0] * 7]
+    assert [len(layer.mixers) for layer in beginning.layers] == [1, *[0] * 7]
 
     def timed():
         whole = Trial(model, Settings(), [24], beginning)
         whole.run(ids, silent)
-        assert all(layer.parts[0].seconds > 0 for layer in whole.layers)
+        assert all(layer.mixers[0].seconds > 0 for layer in whole.layers)
         names = [layer.name for layer in beginning.layers]
         return [names.index(layer.name) for layer in whole.layers]
 
     assert timed() == list(range(8))
     # Where a layer takes long, one in the middle.
     first = beginning.layers[0]
-    beginning.layers[0] = replace(first, parts=(replace(first.parts[0], seconds=10.0),))
+    beginning.layers[0] = replace(first, mixers=(replace(first.mixers[0], seconds=10.0),))
     assert timed() == [4]
 
 
@@ -119,7 +119,7 @@ def test_a_large_derivative_is_not_timed_as_the_matrix_that_its_beginning_has():
         model, ids = Wide(), torch.randint(0, 30, (80,))
     beginning = Trial(model, Settings(), [80])
     beginning.run(ids[:40], silent)
-    assert beginning.layers[0].parts == ()
+    assert beginning.layers[0].mixers == ()
     (mixer,) = plan(model, [ids]).mixers
     assert (mixer.kind, mixer.engine, mixer.positions) == ("derivative", "implicit", 8)
     assert mixer.seconds > 0

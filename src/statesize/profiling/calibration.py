@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from time import perf_counter
-from typing import cast
 
 import torch
 from torch import nn
@@ -26,22 +26,33 @@ _SECONDS, _SHARE = 2.0, 0.025
 Kind = tuple[object, ...]
 
 
-@dataclass(frozen=True, eq=False)
-class TimedPart:
-    """The heads or channels of a layer, or its groups.
+@dataclass(frozen=True)
+class PlannedMixer:
+    """What would be done with one mixer.
 
     Attributes:
-        seconds: Predicted from some of its units for all that are measured.
-        costs: Stated cost of a unit for texts of each length.
-        few: Whether each position takes so long that few are measured by default.
+        name: Its name.
+        kind: What it is.
+        units: Its heads or channels.
+        measured: How many of them would be measured.
+        positions: Positions that would be measured, over all sequences.
+        engine: The engine for the longest sequence.
+        block: Heads or channels that are measured at once there.
+        operations: About what all units would cost for the longest sequence, in float64 operations.
+        seconds: Predicted time for all sequences; heads and groups that share a cache take it at the same time.
+        memory: Bytes that a block takes.
     """
 
+    name: str
     kind: str
     units: int
-    work: Work
+    measured: int
+    positions: int
+    engine: str
+    block: int
+    operations: float
     seconds: float
-    costs: dict[int, float]
-    few: bool
+    memory: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,16 +62,23 @@ class Layer:
     Attributes:
         made: Seconds that its operator took, with checks and the choice of an engine.
         readers: Names of all layers that read its cache, if there are several.
-        parts: Its heads or channels, then its groups; none where it was not timed.
-        beside: Whether both are measured at the same time.
+        mixers: Its heads or channels, then its groups, with the seconds of this text; none where it was not timed.
+        costs: Stated cost of a unit for texts of each length.
+        beside: Whether heads and groups are measured at the same time.
     """
 
     name: str
     alike: Kind
     made: float
     readers: tuple[str, ...] = ()
-    parts: tuple[TimedPart, ...] = ()
+    mixers: tuple[PlannedMixer, ...] = ()
+    costs: dict[int, float] = field(default_factory=dict[int, float])
     beside: bool = False
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of measuring it."""
+        return (max if self.beside else sum)([0.0, *(mixer.seconds for mixer in self.mixers)])
 
 
 @dataclass(eq=False)
@@ -86,18 +104,16 @@ class Trial:
     one_pass: float = 0.0
     search: float = 0.0
     _allowed: dict[Kind, float] = field(default_factory=dict[Kind, float])
-    _most: dict[Kind, float] = field(default_factory=dict[Kind, float])
-    _warm: set[tuple[object, bool]] = field(default_factory=set[tuple[object, bool]])
 
     def run(self, given: Given, on_mixer: Callable[[int, int, str], object]) -> None:
         """Capture layers and time some; after each, its number, that of all and its name."""
-        self.length = len(given)
-        limits = {"memory": self.settings.memory, "mixes": self.settings.mixes, "axis": axis_of(given)}
-        layers: Layers = self.settings.layers
+        self.length, settings = len(given), self.settings
+        limits = {"memory": settings.memory, "mixes": settings.mixes, "axis": axis_of(given)}
+        layers: Layers = settings.layers
         checks: Checks = "read"
         if self.shorter is not None:
             # The beginning was checked.
-            layers, checks, self._warm = self._choose(self.shorter.by_kind()), "none", self.shorter._warm
+            layers, checks = self._choose(self.shorter), "none"
         observe = partial(captured_mixers, self.model, batch_of(given), layers, checks, 0, **limits)
         start = perf_counter()
         captured = observe()
@@ -125,14 +141,19 @@ class Trial:
             kinds.setdefault(layer.alike, []).append(layer)
         return kinds
 
-    def _choose(self, kinds: dict[Kind, list[Layer]]) -> list[str]:
+    def _choose(self, shorter: Trial) -> list[str]:
         """Layers to be timed after the beginning, and for how long each."""
+        kinds, longest = shorter.by_kind(), max(self.lengths)
+        # They grow less than their cost, but all of them.
+        expected = {
+            alike: first.seconds * first.costs[longest] / first.costs[shorter.length] if first.mixers else 0.0
+            for alike, (first, *_) in kinds.items()
+        }
+        every = sum(expected[alike] * len(layers) for alike, layers in kinds.items())
         names: dict[str, None] = {}
-        self._most = {alike: self._expected(layers[0]) for alike, layers in kinds.items()}
-        share = max(_SECONDS, _SHARE * sum(self._most[alike] * len(layers) for alike, layers in kinds.items()))
-        share /= len(kinds)
         for alike, layers in kinds.items():
-            least = self._most[alike] * max((1 / part.units for part in layers[0].parts), default=1.0)
+            share = max(_SECONDS, _SHARE * every) / len(kinds)
+            least = expected[alike] / min((mixer.units for mixer in layers[0].mixers), default=1)
             few = min(len(layers), max(1, int(share / least))) if least else 1
             self._allowed[alike] = share / few
             for index in range(few):
@@ -140,38 +161,49 @@ class Trial:
                 names |= dict.fromkeys((layer.name, *layer.readers))
         return list(names)
 
-    def _expected(self, layer: Layer) -> float:
-        """Seconds that a layer will take, if they grow as its cost: more than it does."""
-        before, longest = cast("Trial", self.shorter).length, max(self.lengths)
-        each = [part.seconds * part.costs[longest] / part.costs[before] for part in layer.parts]
-        return max(each, default=0.0) if layer.beside else sum(each)
-
     def _plan_layer(self, item: Captured, state_size: int | None, start: float) -> Layer:
         """Plan a layer, whose operator was begun to be made at some time, and perhaps time it."""
         alike = (item.kind, item.units, item.multiplicity, state_size, item.groups, len(item.readers))
         if self.shorter is not None:
             alike = next(layer.alike for layer in self.shorter.layers if layer.name == item.name)
-        readers = tuple(reader.name for reader in item.readers)
-        if not self._should_time(item, alike):
+        readers, first = tuple(reader.name for reader in item.readers), alike not in self.by_kind()
+        if not self._should_time(item, first=first):
             return Layer(item.name, alike, perf_counter() - start, readers)
         planning = item, 0, self.length, max(self.lengths), self.settings
         works, group = [(item, plan_work(*planning))], plan_group(*planning)
         works += [] if isinstance(group, str) else [group]
         made = perf_counter() - start
-        allowed, most = self._allowed.get(alike, _SECONDS / 4), self._most.get(alike, 0.0)
-        seconds, beside = self._time_blocks(works, allowed, most)
-        parts = tuple(self._part(*work, took) for work, took in zip(works, seconds, strict=True))
-        return Layer(item.name, alike, made, readers, parts, beside)
+        unit = item.units_operator(slice(0, 1))
+        few, costs = by_products(unit), dict[int, float]()
+        for length in {self.length, *self.lengths, *([] if self.shorter is None else [self.shorter.length])}:
+            costs[length] = operations_per_unit(unit, length, self.settings.cut(length, few=few))
+        cuts = [self.settings.cut(length, few=few) for length in self.lengths]
+        positions = sum(len(cut.positions) for cut in cuts if cut is not None)
+        seconds, beside = self._time_blocks(works, self._allowed.get(alike, _SECONDS / 4), first=first, few=few)
+        mixers = tuple(
+            PlannedMixer(
+                one.name,
+                one.kind,
+                one.units,
+                len(work.sample.units),
+                positions,
+                "none" if work.engine is None else work.engine.name,
+                work.block,
+                work.operations,
+                took,
+                work.block * work.unit_bytes + work.shared_bytes,
+            )
+            for (one, work), took in zip(works, seconds, strict=True)
+        )
+        return Layer(item.name, alike, made, readers, mixers, costs, beside)
 
-    def _should_time(self, item: Captured, alike: Kind) -> bool:
+    def _should_time(self, item: Captured, *, first: bool) -> bool:
         """All that were chosen after the beginning; over that the first of each kind."""
-        if self.shorter is not None:
-            return True
         # A derivative of few tokens is a matrix, one of many is known by its products: neither tells of the other.
-        return item.kind != DERIVATIVE and all(layer.alike != alike for layer in self.layers)
+        return self.shorter is not None or (first and item.kind != DERIVATIVE)
 
     def _time_blocks(
-        self, works: Sequence[tuple[Captured, Work]], allowed: float, most: float
+        self, works: Sequence[tuple[Captured, Work]], allowed: float, *, first: bool, few: bool
     ) -> tuple[list[float], bool]:
         """Seconds of all units of a layer and of its groups, by as many as fit into some; whether at the same time."""
         memory, threads = self.settings.memory // len(works), torch.get_num_threads()
@@ -179,49 +211,30 @@ class Trial:
         beside = len(works) > 1 and len(smaller) == len(works) and threads > 1
         works, threads = (smaller, 1) if beside else (works, threads)
         # Fewer units than threads would not show how fast all are.
-        all_units = [len(work.sample.units) for _, work in works]
-        share = least = max(min(threads, units) / units for units in all_units)
-        engines = {(work.engine, index > 0) for index, (_, work) in enumerate(works)}
+        least = max(min(threads, len(work.sample.units)) / len(work.sample.units) for _, work in works)
 
-        def timed() -> list[float]:
-            counts = [min(work.block, max(1, round(share * len(work.sample.units)))) for _, work in works]
-            trying = [
-                partial(self._seconds, item, work, count) for (item, work), count in zip(works, counts, strict=True)
-            ]
-            if beside:
-                with one_torch_thread():
-                    took = in_parallel(trying)
-            else:
-                took = [one() for one in trying]
-            rounds = [
-                (-(-units // threads), -(-count // threads)) for units, count in zip(all_units, counts, strict=True)
-            ]
-            return [seconds * every / some for seconds, (every, some) in zip(took, rounds, strict=True)]
+        def timed(share: float) -> list[float]:
+            trying = [partial(self._seconds, item, work, share, few=few) for item, work in works]
+            with one_torch_thread() if beside else nullcontext():
+                return in_parallel(trying) if beside else [one() for one in trying]
 
-        found, join = timed(), max if beside else sum
-        if join(found) > most or not engines <= self._warm:
-            # What is compiled or loaded on first use, as one that takes longer than the cost says, is in memory now.
-            self._warm |= engines
-            found = timed()
-        expected = join(found)
+        found = timed(least)
+        if first:
+            # What is compiled or loaded on first use is in memory now.
+            found = timed(least)
+        expected = max(found) if beside else sum(found)
         share = 1.0 if expected <= allowed else allowed / expected
-        return (timed() if share > least else found), beside
+        return (timed(share) if share > least else found), beside
 
-    def _seconds(self, item: Captured, work: Work, count: int) -> float:
-        """What some units take, evenly spread, because heads of one layer differ in rank."""
-        units, more = work.sample.units, 1
-        if work.cut is not None and by_products(item.units_operator(slice(0, 1))):
+    def _seconds(self, item: Captured, work: Work, share: float, *, few: bool) -> float:
+        """What all units take, by a share of them, evenly spread because heads of one layer differ in rank."""
+        units, times = work.sample.units, 1
+        count = min(work.block, max(1, round(share * len(units))))
+        if few and work.cut is not None:
             # Each position takes hundreds of products; this one about as many as they do on the mean.
-            more = len(work.cut.positions)
-            work = replace(work, cut=replace(work.cut, positions=work.cut.positions[more // 4 : more // 4 + 1]))
+            times = len(work.cut.positions)
+            work = replace(work, cut=replace(work.cut, positions=work.cut.positions[times // 4 : times // 4 + 1]))
         chosen = units[[index * len(units) // count for index in range(count)]]
         start = perf_counter()
         measure_units(item, chosen, 0, replace(work, block=count), self.settings)
-        return (perf_counter() - start) * more
-
-    def _part(self, item: Captured, work: Work, seconds: float) -> TimedPart:
-        first = item.units_operator(slice(0, 1))
-        few, costs = by_products(first), dict[int, float]()
-        for length in {self.length, *self.lengths, *([] if self.shorter is None else [self.shorter.length])}:
-            costs[length] = operations_per_unit(first, length, self.settings.cut(length, few=few))
-        return TimedPart(item.kind, item.units, work, seconds, costs, few)
+        return (perf_counter() - start) * times * len(units) / count

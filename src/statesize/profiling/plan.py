@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from statistics import fmean
 from typing import Any, cast
@@ -14,7 +14,7 @@ from torch import nn
 from statesize.adapters.observation import SHARED
 from statesize.check import refuse, whole_number
 from statesize.measurement.settings import Channels, Layers, Positions, Settings
-from statesize.profiling.calibration import Layer, Trial
+from statesize.profiling.calibration import Layer, PlannedMixer, Trial
 from statesize.profiling.work import MOST_OPERATIONS
 from statesize.texts.arguments import beginning_of
 from statesize.texts.inputs import Inputs, given_sequences
@@ -26,35 +26,6 @@ _RESULT_BYTES = 52
 _TOKEN_BYTES = 80
 # Tokens of the longest sequence that are tried first, at least; or a quarter of it.
 _BEGINNING = 64
-
-
-@dataclass(frozen=True)
-class PlannedMixer:
-    """What would be done with one mixer.
-
-    Attributes:
-        name: Its name.
-        kind: What it is.
-        units: Its heads or channels.
-        measured: How many of them would be measured.
-        positions: Positions that would be measured, over all sequences.
-        engine: The engine for the longest sequence.
-        block: Heads or channels that are measured at once there.
-        operations: About what all units would cost for the longest sequence, in float64 operations.
-        seconds: Predicted time for all sequences; heads and groups that share a cache take it at the same time.
-        memory: Bytes that a block takes.
-    """
-
-    name: str
-    kind: str
-    units: int
-    measured: int
-    positions: int
-    engine: str
-    block: int
-    operations: float
-    seconds: float
-    memory: int
 
 
 @dataclass(frozen=True)
@@ -158,57 +129,44 @@ def plan(
 
 
 def _plan(trial: Trial, beginning: Trial, sequences: int) -> Plan:
-    times = sequences / len(trial.lengths)
-    timed, first = trial.by_kind(), beginning.by_kind()
+    times, timed, first = sequences / len(trial.lengths), trial.by_kind(), beginning.by_kind()
     # Each text is observed and read, the first one is also run with nothing attached.
-    seconds = 2 * _rescale(trial, beginning.one_pass, trial.one_pass)
+    seconds = trial.search + trial.one_pass + 2 * times * _rescale(trial, beginning.one_pass, trial.one_pass)
     planned: list[PlannedMixer] = []
     memory = 0
     for layer in beginning.layers:
-        alike = timed.get(layer.alike, [])
-        if alike:
-            mixers = [
-                _planned(layer, first[layer.alike][0], alike, part, trial, times) for part in range(len(alike[0].parts))
-            ]
-            made = _rescale(trial, layer.made, fmean(one.made for one in alike))
-            took, held = [one.seconds for one in mixers], [one.memory for one in mixers]
+        if layer.alike in timed:
+            one = _interpolate(layer, first[layer.alike][0], timed[layer.alike], trial, times)
+            planned += one.mixers
             # The groups of a layer are measured beside its heads.
-            seconds += made + (max if alike[0].beside else sum)(took) / times
-            memory = max(memory, (sum if alike[0].beside else max)(held))
-            planned += mixers
+            seconds += one.made + one.seconds
+            memory = max(memory, (sum if one.beside else max)([mixer.memory for mixer in one.mixers]))
     results = sum(mixer.measured * mixer.positions for mixer in planned) * _RESULT_BYTES
-    tokens = round(times * sum(trial.lengths))
-    peak = peak_memory()
+    tokens, peak = round(times * sum(trial.lengths)), peak_memory()
     return Plan(
         mixers=tuple(planned),
         skipped=beginning.skipped | trial.skipped,
         sequences=sequences,
         sampled=len(trial.lengths),
         tokens=tokens,
-        seconds=times * seconds + trial.one_pass + trial.search,
+        seconds=seconds,
         memory=None if peak is None else peak + tokens * _TOKEN_BYTES + memory + 2 * results,
         results=results,
         most_operations=MOST_OPERATIONS,
     )
 
 
-def _planned(layer: Layer, first: Layer, alike: Sequence[Layer], part: int, trial: Trial, times: float) -> PlannedMixer:
-    """The heads of a layer, or its groups, which cost as much as those of its kind that were timed."""
-    one = alike[0].parts[part]
-    shorter = first.parts[part].seconds if len(first.parts) > part else None
-    cuts = [trial.settings.cut(length, few=one.few) for length in trial.lengths]
-    return PlannedMixer(
-        name=layer.name + SHARED * part,
-        kind=one.kind,
-        units=one.units,
-        measured=len(one.work.sample.units),
-        positions=round(times * sum(len(cut.positions) for cut in cuts if cut is not None)),
-        engine="none" if one.work.engine is None else one.work.engine.name,
-        block=one.work.block,
-        operations=one.work.operations,
-        seconds=times * _rescale(trial, shorter, fmean(like.parts[part].seconds for like in alike), one.costs),
-        memory=one.work.block * one.work.unit_bytes + one.work.shared_bytes,
-    )
+def _interpolate(layer: Layer, first: Layer, alike: Sequence[Layer], trial: Trial, times: float) -> Layer:
+    """A layer over all texts, which costs as much as those of its kind that were timed over the longest one."""
+    mixers: list[PlannedMixer] = []
+    for index, mixer in enumerate(alike[0].mixers):
+        shorter = first.mixers[index].seconds if len(first.mixers) > index else None
+        whole = fmean(one.mixers[index].seconds for one in alike)
+        seconds = times * _rescale(trial, shorter, whole, alike[0].costs)
+        name, positions = layer.name + index * SHARED, round(times * mixer.positions)
+        mixers.append(replace(mixer, name=name, positions=positions, seconds=seconds))
+    made = times * _rescale(trial, layer.made, fmean(one.made for one in alike))
+    return replace(layer, made=made, mixers=tuple(mixers), beside=alike[0].beside)
 
 
 def _rescale(trial: Trial, shorter: float | None, whole: float, costs: Mapping[int, float] | None = None) -> float:

@@ -162,13 +162,6 @@ class CutRun:
     grouped: bool
     kept: float
 
-    @property
-    def kind(self) -> str:
-        """What it has in common with runs that take as long."""
-        if self.rule == "nothing":
-            return "nothing kept"
-        return "cut by groups" if self.grouped else "cut by heads"
-
 
 def runs(spectra: dict[str, MixerSpectra], number: int | None) -> list[CutRun]:
     """All runs of one cut, that of H_i = 0 first; `number` adds one with that many numbers everywhere."""

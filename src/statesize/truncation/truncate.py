@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Self, cast
@@ -183,13 +184,12 @@ class CutTest:
         if not spectra:
             reason = next(iter(whole.values()), "none is known")
             raise ModelError(f"No mixer of {type(model).__name__} can be cut: {reason}.")
-        planned = runs(spectra, self.number)
-        kinds, documents = [run.kind for run in planned], len(self.pieces) * len(self.cuts)
-        self.mixers = len(spectra)
-        self.steps.costs |= {kind: documents * kinds.count(kind) for kind in kinds}
+        planned = [("cut by groups" if run.grouped else "cut by heads", run) for run in runs(spectra, self.number)]
+        documents, self.mixers = len(self.pieces) * len(self.cuts), len(spectra)
+        self.steps.costs |= {kind: documents * times for kind, times in Counter(kind for kind, _ in planned).items()}
         made: list[CutRun] = []
-        for run in [planned[kinds.index(kind)] for kind in dict.fromkeys(kinds)] if each_kind_once else planned:
-            with self.steps.timed(run.kind):
+        for kind, run in dict(planned).items() if each_kind_once else planned:
+            with self.steps.timed(kind):
                 predicted = functional.log_softmax(Cutting(cut, own, whole, run).logits(forward), -1)
             divergence = functional.kl_div(predicted, expected, reduction="none", log_target=True).sum(-1).mean()
             made.append(CutRun(run.rule, run.scale, run.kept, _loss(predicted, answers), float(divergence)))

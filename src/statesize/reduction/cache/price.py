@@ -152,15 +152,8 @@ class Pricing:
         curves, choice, priced = len(parts[0]), len(parts[1]), len(parts[2]) + hidden
         # The whole cache beside all variants, and once before all others, by which the time that is left is known.
         runs = 1 + choice * (1 + 2 * len(ratios)) + priced * (1 + len(BITS) + 4 * len(ratios))
-        steps = Steps(
-            {
-                "curves": curves,
-                "sizes": min(_SIZED, curves),
-                "prefixes": 1 + choice + priced,
-                "runs": runs,
-                "speeds": 1 + len(ratios),
-            }
-        )
+        costs: dict[str, float] = {"curves": curves, "sizes": min(_SIZED, curves), "prefixes": 1 + choice + priced}
+        steps = Steps(costs | {"runs": runs, "speeds": 1 + len(ratios)})
         return cls(model, name, rule, ratios, size - after, tokenizer, parts, hidden, steps)
 
     def planned(self) -> Steps:
