@@ -150,23 +150,20 @@ class Pricing:
         ratios = tuple(sorted({*RATIOS, share}, reverse=True))
         hidden = 0 if tokenizer is None else hidden
         curves, choice, priced = len(parts[0]), len(parts[1]), len(parts[2]) + hidden
-        # The whole cache beside all variants, and once before all others, by which the time that is left is known.
+        # The whole cache beside all variants; once more at first.
         runs = 1 + choice * (1 + 2 * len(ratios)) + priced * (1 + len(BITS) + 4 * len(ratios))
         costs: dict[str, float] = {"curves": curves, "sizes": min(_SIZED, curves), "prefixes": 1 + choice + priced}
-        steps = Steps(costs | {"runs": runs, "speeds": 1 + len(ratios)})
+        steps = Steps(costs | {"runs": runs, "speeds": 2 + len(ratios)})
         return cls(model, name, rule, ratios, size - after, tokenizer, parts, hidden, steps)
 
     def planned(self) -> Steps:
         """The steps, after one of each kind."""
-        _, _, sample = self._calibrated(self.parts[0][:1], lambda what: None)
-        self._runs({}).document(self.parts[0][0], ())
-        self._smaller(sample, {}, ())
+        self._calibrated(self.parts[0][:1], lambda what: None)
         return self.steps
 
     def priced(self, step: Callable[[str], None]) -> CachePrices:
         """The price list; `step` is called with what a document was for."""
         calibration, selection, held_out = self.parts
-        self._runs({}).document(calibration[0], ())
         curves, sizes, sample = self._calibrated(calibration, step)
         budgets = self._budgets(sample, curves)
         runs = self._runs(budgets)
@@ -217,13 +214,17 @@ class Pricing:
         curves: list[Tensor] = []
         sizes: list[CacheSizes] = []
         made, read = curves_of_documents(self.model, documents, self.prefix, self.rule), None
-        for _ in documents:
+        for ids in documents:
             with self.steps.timed("curves"):
                 read, found = next(made)
             curves.append(found)
             if len(sizes) < _SIZED:
                 with self.steps.timed("sizes"):
                     sizes.append(cache_sizes(read))
+            if len(curves) == 1:
+                # One of each kind, by which the time that is left is known.
+                self._runs({}).document(ids, ())
+                self._smaller(read, {}, ())
             step("curves")
         means = (torch.stack([getattr(one, field) for one in sizes]).mean(0) for field in ("joint", "read", "sink"))
         return torch.stack(curves).mean(0), CacheSizes(*means), cast("Prefix", read)
