@@ -55,3 +55,13 @@ def test_bad_input(arguments, tmp_path, capsys):
     assert main([*arguments, "--rule", "best"]) == 2
     assert main(["cache", "gla"]) == 1
     assert "must have a cache of keys and values" in capsys.readouterr().err
+
+
+def test_plan(arguments, capsys):
+    assert main([*arguments, "--plan"]) == 0
+    assert capsys.readouterr().out.startswith("About ")
+    assert main([*arguments, "--plan", "--json", "--quiet"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["seconds"] > 0
+    # One document before all others, 2 that choose, 6 that are priced.
+    assert {step["name"]: step["count"] for step in document["steps"]}["prefixes"] == 1 + 2 + 6

@@ -62,3 +62,19 @@ def test_bad_input(tmp_path, capsys):
     assert main(["truncate", "gla", "--text", str(short)]) == 1
     assert "a text of 512 tokens, got" in capsys.readouterr().err
     assert main(["truncate", "gla", "--html", str(tmp_path)]) == 1
+
+
+def test_plan(capsys):
+    arguments = ["truncate", "gla", "--sequences", "2", "--max-tokens", "24", "--plan"]
+    assert main(arguments) == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith("About ")
+    assert "cut by heads" in printed
+    assert main([*arguments, "--json", "--quiet"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["model"] == "gla"
+    assert document["seconds"] > 0
+    counts = {step["name"]: step["count"] for step in document["steps"]}
+    # gla has no groups; how many runs a document takes, the test of `plan_truncation` says.
+    assert set(counts) == {"check", "whole", "cut by heads"}
+    assert (counts["check"], counts["whole"], counts["cut by heads"] % 2) == (1, 2, 0)

@@ -15,8 +15,8 @@ from statesize.lab.mixers import LanguageModel, ModelConfig
 from statesize.measurement.settings import Settings
 from statesize.profiling import plan, profile
 from statesize.profiling.calibration import Trial
+from statesize.profiling.plan import _rescale
 from statesize.results.summary import summary_row
-from statesize.spectra.choice import ENGINES
 
 TEXTS = [list(range(24)), [3, 1, 4, 1, 5, 9, 2], list(range(9))]
 
@@ -58,37 +58,71 @@ def test_every_figure_is_there():
     assert (document["model"], document["spectra"], len(document["mixers"])) == ("small", planned.spectra, 3)
 
 
-def test_mixers_that_were_not_tried_cost_like_their_neighbours():
-    config = ModelConfig(mixer="gla", vocabulary_size=32, width=8, heads=2, layers=8, key_size=2)
+def test_layers_of_a_kind_cost_as_much():
+    config = ModelConfig(mixer="gla,sa", vocabulary_size=32, width=8, heads=2, layers=8, key_size=2)
     planned = plan(LanguageModel(config, torch.Generator().manual_seed(0)), [list(range(20))])
-    # Layers 0 and 4 were tried; 1 to 3 lie between, 5 to 7 follow the last.
     seconds = [mixer.seconds for mixer in planned.mixers]
-    assert min(seconds[0], seconds[4]) <= seconds[1] == seconds[3] <= max(seconds[0], seconds[4])
-    assert seconds[4] == seconds[5] == seconds[6] == seconds[7]
+    assert len(set(seconds[::2])) == len(set(seconds[1::2])) == 1
+    assert seconds[0] != seconds[1]
 
 
-def test_of_a_kind_few_layers_are_tried_over_the_whole_text_and_all_take_as_many_times_as_long():
+def silent(index, mixers, name):
+    pass
+
+
+def test_few_layers_of_a_kind_are_timed_over_the_whole_text():
     config = ModelConfig(mixer="gla", vocabulary_size=32, width=8, heads=2, layers=8, key_size=2)
     model, ids = LanguageModel(config, torch.Generator().manual_seed(0)), torch.arange(24)
-    beginning = Trial(model, Settings(), 24)
-    beginning.run(ids[:8])
+    beginning = Trial(model, Settings(), [24])
+    beginning.run(ids[:8], silent)
+    assert [len(layer.mixers) for layer in beginning.layers] == [1, *[0] * 7]
 
-    def tried():
-        whole = Trial(model, Settings(), 24, shorter=beginning)
-        whole.run(ids)
-        longer = [mixer.seconds / beginning.named(mixer.name).seconds for mixer in whole.mixers]
-        np.testing.assert_allclose(longer, longer[0])
-        return [index for index, mixer in enumerate(whole.mixers) if mixer.tried]
+    def timed():
+        whole = Trial(model, Settings(), [24], beginning)
+        whole.run(ids, silent)
+        assert all(layer.mixers[0].seconds > 0 for layer in whole.layers)
+        names = [layer.name for layer in beginning.layers]
+        return [names.index(layer.name) for layer in whole.layers]
 
-    assert tried() == list(range(8))
+    assert timed() == list(range(8))
     # Where a layer takes long, one in the middle.
-    for mixer in beginning.mixers:
-        mixer.call, mixer.unit = 10.0, 1.0
-    assert tried() == [4]
-    # Where all take another engine, the first of it too.
-    for mixer in beginning.mixers:
-        mixer.work = replace(mixer.work, engine=ENGINES["dense"])
-    assert tried() == [0, 4]
+    first = beginning.layers[0]
+    beginning.layers[0] = replace(first, mixers=(replace(first.mixers[0], seconds=10.0),))
+    assert timed() == [4]
+
+
+def test_texts_of_other_lengths_take_what_grows_with_the_length_and_with_the_cost():
+    costs = {tokens: float(tokens**3) for tokens in (10, 20, 40)}
+    beginning = Trial(small(), Settings(), [40, 20], length=10)
+    trial = Trial(small(), Settings(), [40, 20], beginning, length=40)
+
+    def seconds(tokens):
+        return 0.01 * tokens + 1e-4 * costs[tokens]
+
+    assert _rescale(trial, seconds(10), seconds(40), costs) == pytest.approx(seconds(40) + seconds(20))
+    # A beginning that took no less says that all of it grows with the length alone; without one, all grows as the cost.
+    assert _rescale(trial, 3.0, 4.0, costs) == pytest.approx(4 + 2)
+    assert _rescale(trial, None, 8.0, costs) == pytest.approx(8 + 1)
+
+
+def test_a_large_derivative_is_not_timed_as_the_matrix_that_its_beginning_has():
+    class Wide(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.embedding, self.mixer = torch.nn.Embedding(30, 64), torch.nn.GRU(64, 4, batch_first=True)
+
+        def forward(self, tokens):
+            return self.mixer(self.embedding(tokens))[0]
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model, ids = Wide(), torch.randint(0, 30, (80,))
+    beginning = Trial(model, Settings(), [80])
+    beginning.run(ids[:40], silent)
+    assert beginning.layers[0].mixers == ()
+    (mixer,) = plan(model, [ids]).mixers
+    assert (mixer.kind, mixer.engine, mixer.positions) == ("derivative", "implicit", 8)
+    assert mixer.seconds > 0
 
 
 def test_the_memory_sets_how_many_units_are_measured_at_once():

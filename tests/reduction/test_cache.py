@@ -18,6 +18,7 @@ from statesize.reduction.cache.budgets import GRID, at_curves, at_shares, by_cur
 from statesize.reduction.cache.curves import cache_sizes, error_curves, norms_after
 from statesize.reduction.cache.page import page
 from statesize.reduction.cache.prefix import following_logits, read_prefix
+from statesize.reduction.cache.price import Pricing, plan_cache
 from statesize.reduction.cache.result import CachedHead, CachePrices, PricedDocument, Variant
 from statesize.reduction.cache.rounding import bits_a_number, rounded_keys, rounded_values
 from statesize.reduction.cache.rules import FUTURE, RULES, SINKS, kept, kept_first
@@ -389,3 +390,17 @@ def test_models_without_such_a_cache():
     ):
         with pytest.raises(ModelError, match=said):
             read_prefix(model, IDS[:, :PREFIX])
+
+
+def test_a_plan_counts_what_is_done():
+    model, ids = attention_model("llama"), torch.arange(12 * 100).square() % 63 + 1
+    pricing = Pricing.of(model, [ids], documents=12, tokens=100)
+    left = []
+    pricing.priced(lambda what: left.append(pricing.steps.left))
+    assert pricing.steps.done == pricing.steps.costs
+    assert len(left) == 12
+    assert all(left[:-1])
+    planned = plan_cache(model, [ids], documents=12, tokens=100)
+    assert planned.costs == pricing.steps.costs
+    assert planned.done == dict.fromkeys(planned.costs, 1)
+    assert planned.seconds > 0

@@ -19,7 +19,7 @@ from statesize.errors import InputError, ModelError
 from statesize.texts.inputs import begun_excerpts
 from statesize.truncation.blocks import CutRun
 from statesize.truncation.cutting import Cutting
-from statesize.truncation.truncate import truncate
+from statesize.truncation.truncate import plan_truncation, truncate
 
 LENGTH, CUT = 20, 9
 IDS = torch.randint(0, 60, (1, LENGTH), generator=torch.Generator().manual_seed(4))
@@ -338,3 +338,19 @@ def test_each_piece_begins_with_the_token_that_begins_a_text():
     pieces = begun_excerpts(texts, 4, 9, Begun())
     assert [piece.tolist() for piece in pieces] == [[7, 10, 11, 12], [7, 13, 14, 15], [7, 16, 17, 18], [7, 30, 31, 32]]
     assert len(begun_excerpts(texts, 4, 9, None)) == 3
+
+
+def test_a_plan_counts_the_runs_and_the_time_that_is_left_is_told_after_each_document():
+    told = []
+    options = {"documents": 2, "tokens": LENGTH, "cuts": [5, CUT], "number": 2}
+    model, texts = attention_model("llama"), IDS.repeat(1, 3)
+    found = truncate(model, texts, **options, on_progress=lambda *step: told.append(step))
+    planned = plan_truncation(model, texts, **options)
+    kinds = dict(planned.costs)
+    assert (kinds.pop("check"), kinds.pop("whole")) == (1, 4)
+    assert sum(kinds.values()) == sum(len(one.runs) for one in found.documents)
+    assert planned.seconds > 0
+    # A run of each kind.
+    assert planned.done == dict.fromkeys(planned.costs, 1)
+    assert [step[:3] for step in told] == [(1, 2, "20 tokens"), (2, 2, "20 tokens")]
+    assert told[0][3] > told[1][3] == 0

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter, validators
 
-from statesize.cli.shared.options import MOST, Loading, OpenPage, Page, check_page
+from statesize.cli.shared.options import MOST, Flag, Loading, OpenPage, Page, check_page
 from statesize.cli.shared.printing import TEXT, Printing
 from statesize.cli.shared.texts import Texts
 from statesize.errors import InputError
@@ -23,6 +23,7 @@ def cache(
     rule: Literal["expected", "snapkv", "h2o", "streaming"] = "expected",
     passkeys: Annotated[int, Parameter(validator=validators.Number(gte=0, lte=MOST))] = 12,
     ratios: Path | None = None,
+    plan: Flag = False,
     html: Page = None,
     open_page: OpenPage = False,
     loading: Loading | None = None,
@@ -42,6 +43,7 @@ def cache(
         passkeys: Numbers that are hidden in the texts and asked for; 0 for none.
         ratios: File .npy for the shares that budgets by curves evict, at 1 to 99 %, (99, layers, caches of a layer),
             which LU-KV in kvpress loads.
+        plan: Only print what is done, and how much time it takes; each kind of step is timed over the first text.
         html: HTML file for a page with the price list, its chart, and what each cache keeps.
         open_page: Show the page in a browser.
         loading: How the model is loaded.
@@ -54,29 +56,33 @@ def cache(
     texts.check()
     check_page(html, open_page=open_page)
 
-    from statesize.cli.shared.table import show_page
+    from statesize.cli.shared.table import print_steps, show_page
     from statesize.models.load import load_model
     from statesize.reduction.cache.page import page
-    from statesize.reduction.cache.price import DOCUMENTS
+    from statesize.reduction.cache.price import DOCUMENTS, plan_cache
     from statesize.reduction.cache.price import cache as run
     from statesize.texts.documents import vocabulary_size
 
     printing.hush_libraries()
     loaded = load_model(model, **asdict(loading), needs_tokenizer=texts.ids is None)
     inputs = texts.read_whole(loaded.tokenizer, printing, vocabulary_size(loaded.model))
+    options: dict[str, Any] = {
+        "keep": share,
+        "rule": rule,
+        "documents": texts.sequences or DOCUMENTS,
+        "tokens": texts.max_tokens,
+        "needles": passkeys,
+        "tokenizer": loaded.tokenizer,
+        "name": loaded.name,
+    }
+    if plan:
+        with printing.step(f"trying {loaded.name}"):
+            steps = plan_cache(loaded.model, inputs, **options)
+        print_steps(steps, loaded.name, printing)
+        return
     with printing.bars() as bars:
-        result = run(
-            loaded.model,
-            inputs,
-            keep=share,
-            rule=rule,
-            documents=texts.sequences or DOCUMENTS,
-            tokens=texts.max_tokens,
-            needles=passkeys,
-            tokenizer=loaded.tokenizer,
-            name=loaded.name,
-            on_progress=bars.begin(f"pricing the cache of {loaded.name}").update,
-        )
+        update = bars.begin(f"pricing the cache of {loaded.name}").update
+        result = run(loaded.model, inputs, on_progress=update, **options)
     if ratios is not None:
         result.save_pruned_shares(ratios)
         printing.say(f"Ratios: {ratios}")

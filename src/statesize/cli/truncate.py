@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
-from statesize.cli.shared.options import Count, Loading, OpenPage, Page, check_page, whole_numbers
+from statesize.cli.shared.options import Count, Flag, Loading, OpenPage, Page, check_page, whole_numbers
 from statesize.cli.shared.printing import TEXT, Printing
 from statesize.cli.shared.texts import Texts
 
@@ -18,6 +19,7 @@ def truncate(
     cuts: str | None = None,
     number: Count | None = None,
     profile: Path | None = None,
+    plan: Flag = False,
     html: Page = None,
     open_page: OpenPage = False,
     loading: Loading | None = None,
@@ -35,6 +37,7 @@ def truncate(
         cuts: Positions of the cuts in each piece, with commas between them. Default: its middle.
         number: Also keep this many numbers of every head.
         profile: Folder of a profile of the same model; its pages then say what suffices.
+        plan: Only print how many runs it takes, and how much time; a run of each kind over the first text is timed.
         html: HTML file for a page with the chart.
         open_page: Show the page in a browser.
         loading: How the model is loaded.
@@ -43,12 +46,12 @@ def truncate(
     Raises:
         InputError: A page is to be opened that is not written.
     """
-    from statesize.cli.shared.table import show_page
+    from statesize.cli.shared.table import print_steps, show_page
     from statesize.models.load import load_model
     from statesize.profiling import Profile
     from statesize.texts.documents import vocabulary_size
     from statesize.truncation.page import page, require_model, with_truncation
-    from statesize.truncation.truncate import DOCUMENTS
+    from statesize.truncation.truncate import DOCUMENTS, plan_truncation
     from statesize.truncation.truncate import truncate as run
 
     texts, loading = texts or Texts(), loading or Loading()
@@ -61,18 +64,21 @@ def truncate(
     if measured is not None:
         require_model(measured, loaded.name)
     inputs = texts.read_whole(loaded.tokenizer, printing, vocabulary_size(loaded.model))
+    options: dict[str, Any] = {
+        "documents": texts.sequences or DOCUMENTS,
+        "tokens": texts.max_tokens,
+        "cuts": positions,
+        "number": number,
+        "tokenizer": loaded.tokenizer,
+        "name": loaded.name,
+    }
+    if plan:
+        with printing.step(f"trying {loaded.name}"):
+            steps = plan_truncation(loaded.model, inputs, **options)
+        print_steps(steps, loaded.name, printing)
+        return
     with printing.bars() as bars:
-        result = run(
-            loaded.model,
-            inputs,
-            documents=texts.sequences or DOCUMENTS,
-            tokens=texts.max_tokens,
-            cuts=positions,
-            number=number,
-            tokenizer=loaded.tokenizer,
-            name=loaded.name,
-            on_progress=bars.begin(f"cutting {loaded.name}").update,
-        )
+        result = run(loaded.model, inputs, on_progress=bars.begin(f"cutting {loaded.name}").update, **options)
     if profile is not None and measured is not None:
         with_truncation(measured, result).save(profile)
         printing.say(f"Profile: {profile}")

@@ -77,7 +77,7 @@ class Bar:
         """Leave parts of an earlier run out of the estimated speed."""
         self._resumed += parts
 
-    def update(self, done: int, total: int, detail: str, *, left: float | None = None, line: bool = True) -> None:
+    def update(self, done: int, total: int, detail: str, left: float | None = None, *, line: bool = True) -> None:
         """Show the parts done, earlier runs included, details of the last one, and the seconds left if known."""
         if left is None and done > self._resumed:
             left = (time.monotonic() - self._started) * (total - done) / (done - self._resumed)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from statesize.adapters.models.inputs import Inputs
+from statesize.io.steps import Steps
 from statesize.network.jacobian import Precision, SpanJacobian, copies
 from statesize.network.network import Method, check_limits, estimate_of, likely_products, method_at
 from statesize.spectra.cut import Positions
@@ -103,13 +104,13 @@ def network_plan(
         middle = copied.cuts[len(copied.cuts) // 2]
         jacobian = copied.for_products(copied.jacobian(middle), middle)
         estimate = estimate_of(jacobian, accuracy, memory, middle)
-        begin = time.perf_counter()
+        steps, begin = Steps({}), time.perf_counter()
         while not estimate.finished and estimate.products < _TRIAL:
             estimate.advance(jacobian.gram(estimate.pending))
-        seconds = (time.perf_counter() - begin) / max(1, estimate.products)
-        needed = likely_products(estimate, accuracy)
-        cuts = tuple(_planned(copied.jacobian(i), i, needed, seconds, method, memory) for i in copied.cuts)
-    return NetworkPlan(cuts, seconds, sum(cut.seconds for cut in cuts))
+        steps.took("products", time.perf_counter() - begin, max(1, estimate.products))
+        needed, each = likely_products(estimate, accuracy), steps.each("products")
+        cuts = tuple(_planned(copied.jacobian(i), i, needed, each, method, memory) for i in copied.cuts)
+    return NetworkPlan(cuts, each, sum(cut.seconds for cut in cuts))
 
 
 def _planned(jacobian: SpanJacobian, i: int, needed: int, seconds: float, method: str, memory: int) -> PlannedCut:

@@ -1,285 +1,240 @@
-"""A short calibration: one sequence, its mixers captured, and some of them measured on a few heads or channels."""
+"""The layers of a model over one text, some of them timed on a few heads or channels."""
 
 from __future__ import annotations
 
-import statistics
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from functools import partial
 from time import perf_counter
 
 import torch
 from torch import nn
 
 from statesize.adapters import Captured, Checks
-from statesize.adapters.observation import SHARED
+from statesize.adapters.observation import DERIVATIVE
 from statesize.adapters.select import is_own_code
-from statesize.measurement.settings import Settings
+from statesize.measurement.settings import Layers, Settings
 from statesize.parallel.threads import in_parallel, one_torch_thread
 from statesize.profiling.measuring import captured_mixers, measure_units
-from statesize.profiling.work import Work, plan_group, plan_work
+from statesize.profiling.work import Work, by_products, operations_per_unit, plan_group, plan_work
 from statesize.texts.arguments import Given, axis_of, batch_of
 
-# Seconds after which larger blocks of a mixer are not tried any more.
-_ENOUGH = 0.25
-# Seconds, as a beginning predicts them, that trying layers over the whole sequence may take.
-_WHOLE = 4.0
-# Seconds of a whole block up to which it is tried at once, where one like it was tried before.
-_AT_ONCE = 2.0
+# Seconds of timing layers, or a share of what all of them are expected to take.
+_SECONDS, _SHARE = 2.0, 0.025
+# What layers are that cost about the same: kind, units, and the like.
+Kind = tuple[object, ...]
 
 
-@dataclass(eq=False)
-class TriedMixer:
-    """One mixer of the sequence.
+@dataclass(frozen=True)
+class PlannedMixer:
+    """What would be done with one mixer.
 
     Attributes:
-        counts: How many units are tried at once, one after another.
-        together: How many mixers are measured at the same time, it among them.
-        tried: Seconds of a block, by how many units it had.
-        call: Seconds of each block, however few units it has; None where nothing was tried.
-        unit: Seconds of each unit of a block, likewise.
+        name: Its name.
+        kind: What it is.
+        units: Its heads or channels.
+        measured: How many of them would be measured.
+        positions: Positions that would be measured, over all sequences.
+        engine: The engine for the longest sequence.
+        block: Heads or channels that are measured at once there.
+        operations: About what all units would cost for the longest sequence, in float64 operations.
+        seconds: Predicted time for all sequences; heads and groups that share a cache take it at the same time.
+        memory: Bytes that a block takes.
     """
 
     name: str
     kind: str
     units: int
-    work: Work
-    counts: tuple[int, ...] = (1,)
-    together: int = 1
-    tried: dict[int, float] = field(default_factory=dict[int, float])
-    call: float | None = None
-    unit: float | None = None
+    measured: int
+    positions: int
+    engine: str
+    block: int
+    operations: float
+    seconds: float
+    memory: int
 
-    @property
-    def beside(self) -> bool:
-        """Whether it is measured at the same time as the one before."""
-        return self.together > 1 and self.name.endswith(SHARED)
 
-    @property
-    def group(self) -> tuple[str, str, int]:
-        """What mixers have in common that cost about the same."""
-        return self.kind, self.engine, self.units
+@dataclass(frozen=True, eq=False)
+class Layer:
+    """A layer over one text.
 
-    @property
-    def engine(self) -> str:
-        """Name of the engine; "none" where nothing of it is measured."""
-        return "none" if self.work.engine is None else self.work.engine.name
+    Attributes:
+        made: Seconds that its operator took, with checks and the choice of an engine.
+        readers: Names of all layers that read its cache, if there are several.
+        mixers: Its heads or channels, then its groups, with the seconds of this text; none where it was not timed.
+        costs: Stated cost of a unit for texts of each length.
+        beside: Whether heads and groups are measured at the same time.
+    """
+
+    name: str
+    alike: Kind
+    made: float
+    readers: tuple[str, ...] = ()
+    mixers: tuple[PlannedMixer, ...] = ()
+    costs: dict[int, float] = field(default_factory=dict[int, float])
+    beside: bool = False
 
     @property
     def seconds(self) -> float:
-        """Predicted for the sequence; 0 where nothing of it is measured."""
-        units = len(self.work.sample.units)
-        blocks, rest = divmod(units, self.work.block)
-        return blocks * self.block(self.work.block) + (self.block(rest) if rest else 0.0)
-
-    def block(self, units: int) -> float:
-        """Predicted for a block of units; 0 where nothing is measured."""
-        return (self.call or 0.0) + units * (self.unit or 0.0)
+        """Seconds of measuring it."""
+        return (max if self.beside else sum)([0.0, *(mixer.seconds for mixer in self.mixers)])
 
 
 @dataclass(eq=False)
 class Trial:
-    """One sequence, its mixers captured and some of them tried.
+    """A text, over which some layers are timed.
 
     Attributes:
-        reference: Tokens of the longest sequence.
-        shorter: What a shorter sequence of the same model said of how its layers differ. Of each kind of mixer few are
-            then tried, one at least, and say how much longer all of their kind take.
-        length: Tokens, found by `run` like the rest.
+        lengths: Tokens of all texts that are planned.
+        shorter: A beginning of the text, over which the first layer of each kind was timed. Only a few layers of each
+            kind are then captured, evenly spread.
         skipped: What is not measured, and why.
-        overhead: Seconds of the forward pass and of operators.
-        once: Seconds that the first sequence takes beside: one more pass, and the search for T in layers of one's own.
+        one_pass: Seconds of a forward pass.
+        search: Seconds of the search for T in layers of one's own.
     """
 
     model: nn.Module
     settings: Settings
-    reference: int
+    lengths: Sequence[int]
     shorter: Trial | None = None
     length: int = 0
-    mixers: list[TriedMixer] = field(default_factory=list[TriedMixer])
+    layers: list[Layer] = field(default_factory=list[Layer])
     skipped: dict[str, str] = field(default_factory=dict[str, str])
-    overhead: float = 0.0
-    once: float = 0.0
+    one_pass: float = 0.0
+    search: float = 0.0
+    _allowed: dict[Kind, float] = field(default_factory=dict[Kind, float])
 
-    def run(self, given: Given, on_mixer: Callable[[int, int, str], object] | None = None) -> None:
-        """Capture the mixers of a sequence and try some; after each, its number, that of all and its name."""
-        self.length = len(given)
-        limits = {"memory": self.settings.memory, "mixes": self.settings.mixes, "axis": axis_of(given)}
-        # The shorter sequence was checked.
-        checks: Checks = "read" if self.shorter is None else "none"
-        observe = partial(captured_mixers, self.model, batch_of(given), self.settings.layers, checks, 0, **limits)
-        start = before = perf_counter()
+    def run(self, given: Given, on_mixer: Callable[[int, int, str], object]) -> None:
+        """Capture layers and time some; after each, its number, that of all and its name."""
+        self.length, settings = len(given), self.settings
+        limits = {"memory": settings.memory, "mixes": settings.mixes, "axis": axis_of(given)}
+        layers: Layers = settings.layers
+        checks: Checks = "read"
+        if self.shorter is not None:
+            # The beginning was checked.
+            layers, checks = self._choose(self.shorter), "none"
+        observe = partial(captured_mixers, self.model, batch_of(given), layers, checks, 0, **limits)
+        start = perf_counter()
         captured = observe()
         if self.shorter is not None and any(is_own_code(module) for module in self.model.modules()):
             del captured
-            start = perf_counter()
+            before, start = start, perf_counter()
             captured = observe()
-            self.once = max(0.0, (start - before) - (perf_counter() - start))
-        # A sequence is observed and read, the first one also run with nothing attached.
-        one = (perf_counter() - start) / (2 if checks == "read" else 1)
-        self.once += one
+            self.search = max(0.0, (start - before) - (perf_counter() - start))
+        # A checked text is observed and read.
+        self.one_pass = (perf_counter() - start) / (2 if checks == "read" else 1)
         self.skipped = captured.skipped
-        tried = 0.0
-        for index, whole in enumerate(captured, 1):
-            group = plan_group(whole, 0, self.length, self.reference, self.settings)
-            tried += self._take(whole, group)
-            if on_mixer is not None:
-                on_mixer(index, len(captured.mixers), whole.name)
-            del whole, group
-        self.overhead = perf_counter() - start - tried + (one if checks == "none" else 0.0)
-        for alike in _by_kind(self.mixers):
-            self._follow(alike)
-            _fill(alike)
+        sizes = {mixer.name: mixer.state_size for mixer in captured.mixers}
+        start = perf_counter()
+        for index, item in enumerate(captured, 1):
+            self.layers.append(self._plan_layer(item, sizes[item.name], start))
+            on_mixer(index, len(captured.mixers), item.name)
+            # It would be held while the next one is made.
+            del item
+            start = perf_counter()
 
-    def _take(self, whole: Captured, group: tuple[Captured, Work] | str) -> float:
-        """Plan a mixer, which is measured at the same time as its groups, and perhaps try both; the seconds of that."""
-        items, works = [whole], [plan_work(whole, 0, self.length, self.reference, self.settings)]
-        if not isinstance(group, str):
-            items.append(group[0])
-            works.append(group[1])
-        smaller = [less for work in works if (less := work.within(self.settings.memory // len(items)))]
-        start, threads = perf_counter(), torch.get_num_threads()
-        together = len(items) if len(smaller) == len(items) and threads > 1 else 1
-        trying: list[Callable[[], None]] = []
-        works = smaller if together > 1 else works
-        fewest = min(work.block for work in works)
-        for item, work in zip(items, works, strict=True):
-            # Fewer units than threads would not show how fast a block is; nor would one that soon runs alone.
-            least = max(1, threads // together) * (work.block // fewest)
-            counts = tuple(_counts(min(work.block, least), work.block))
-            mixer = TriedMixer(item.name, item.kind, item.units, work, counts, together)
-            before = [other for other in self.mixers if other.group == mixer.group]
-            trying.append(partial(self._consider, item, mixer, before))
-            self.mixers.append(mixer)
-        # What runs at the same time slows a mixer down, so it does here.
-        with one_torch_thread() if together > 1 else nullcontext():
-            in_parallel(trying)
-        return perf_counter() - start
+    def by_kind(self) -> dict[Kind, list[Layer]]:
+        """Layers that cost about the same, in their order."""
+        kinds: dict[Kind, list[Layer]] = {}
+        for layer in self.layers:
+            kinds.setdefault(layer.alike, []).append(layer)
+        return kinds
 
-    def _consider(self, item: Captured, mixer: TriedMixer, before: list[TriedMixer]) -> None:
-        """Try a mixer, if it is one of those that are tried."""
-        known, first = self._known(item.name), before[0] if before else None
-        if known is not None:
-            # Where it takes another engine than over the shorter sequence, nobody knew that it is the first of a kind.
-            if mixer.name.removesuffix(SHARED) in self._chosen or (first is None and mixer.group != known.group):
-                self._try_whole(item, mixer, known)
-        # The first layer of a kind, then ever fewer: 0, 4, 16, …
-        elif mixer.work.cut is not None and (
-            first is None or (self.shorter is None and len(before) in (4**power for power in range(1, 8)))
-        ):
-            self._try(item, mixer, first)
+    def _choose(self, shorter: Trial) -> list[str]:
+        """Layers to be timed after the beginning, and for how long each."""
+        kinds, longest = shorter.by_kind(), max(self.lengths)
+        # They grow less than their cost, but all of them.
+        expected = {
+            alike: first.seconds * first.costs[longest] / first.costs[shorter.length] if first.mixers else 0.0
+            for alike, (first, *_) in kinds.items()
+        }
+        every = sum(expected[alike] * len(layers) for alike, layers in kinds.items())
+        names: dict[str, None] = {}
+        for alike, layers in kinds.items():
+            share = max(_SECONDS, _SHARE * every) / len(kinds)
+            least = expected[alike] / min((mixer.units for mixer in layers[0].mixers), default=1)
+            few = min(len(layers), max(1, int(share / least))) if least else 1
+            self._allowed[alike] = share / few
+            for index in range(few):
+                layer = layers[(2 * index + 1) * len(layers) // (2 * few)]
+                names |= dict.fromkeys((layer.name, *layer.readers))
+        return list(names)
 
-    @cached_property
-    def _chosen(self) -> frozenset[str]:
-        """Layers to be tried after the shorter sequence, evenly spaced among those of a kind."""
-        names: set[str] = set()
-        mixers = [] if self.shorter is None else self.shorter.mixers
-        kinds = _by_kind([one for one in mixers if one.unit is not None and not one.name.endswith(SHARED)])
-        for alike in kinds:
-            each = statistics.fmean(self._expected(mixer, mixer.work.block) for mixer in alike)
-            few = min(len(alike), max(1, int(_WHOLE / len(kinds) / each)))
-            names.update(alike[(2 * index + 1) * len(alike) // (2 * few)].name for index in range(few))
-        return frozenset(names)
+    def _plan_layer(self, item: Captured, state_size: int | None, start: float) -> Layer:
+        """Plan a layer, whose operator was begun to be made at some time, and perhaps time it."""
+        alike = (item.kind, item.units, item.multiplicity, state_size, item.groups, len(item.readers))
+        if self.shorter is not None:
+            alike = next(layer.alike for layer in self.shorter.layers if layer.name == item.name)
+        readers, first = tuple(reader.name for reader in item.readers), alike not in self.by_kind()
+        if not self._should_time(item, first=first):
+            return Layer(item.name, alike, perf_counter() - start, readers)
+        planning = item, 0, self.length, max(self.lengths), self.settings
+        works, group = [(item, plan_work(*planning))], plan_group(*planning)
+        works += [] if isinstance(group, str) else [group]
+        made = perf_counter() - start
+        unit = item.units_operator(slice(0, 1))
+        few, costs = by_products(unit), dict[int, float]()
+        for length in {self.length, *self.lengths, *([] if self.shorter is None else [self.shorter.length])}:
+            costs[length] = operations_per_unit(unit, length, self.settings.cut(length, few=few))
+        cuts = [self.settings.cut(length, few=few) for length in self.lengths]
+        positions = sum(len(cut.positions) for cut in cuts if cut is not None)
+        seconds, beside = self._time_blocks(works, self._allowed.get(alike, _SECONDS / 4), first=first, few=few)
+        mixers = tuple(
+            PlannedMixer(
+                one.name,
+                one.kind,
+                one.units,
+                len(work.sample.units),
+                positions,
+                "none" if work.engine is None else work.engine.name,
+                work.block,
+                work.operations,
+                took,
+                work.block * work.unit_bytes + work.shared_bytes,
+            )
+            for (one, work), took in zip(works, seconds, strict=True)
+        )
+        return Layer(item.name, alike, made, readers, mixers, costs, beside)
 
-    def _expected(self, known: TriedMixer, units: int) -> float:
-        """Seconds of a block over this sequence, if it takes as many times as long as the square of the length."""
-        shorter = self.length if self.shorter is None else self.shorter.length
-        return known.block(units) * (self.length / shorter) ** 2
+    def _should_time(self, item: Captured, *, first: bool) -> bool:
+        """All that were chosen after the beginning; over that the first of each kind."""
+        # A derivative of few tokens is a matrix, one of many is known by its products: neither tells of the other.
+        return self.shorter is not None or (first and item.kind != DERIVATIVE)
 
-    def named(self, name: str) -> TriedMixer | None:
-        """The mixer of a name."""
-        return next((mixer for mixer in self.mixers if mixer.name == name), None)
+    def _time_blocks(
+        self, works: Sequence[tuple[Captured, Work]], allowed: float, *, first: bool, few: bool
+    ) -> tuple[list[float], bool]:
+        """Seconds of all units of a layer and of its groups, by as many as fit into some; whether at the same time."""
+        memory, threads = self.settings.memory // len(works), torch.get_num_threads()
+        smaller = [(item, less) for item, work in works if (less := work.within(memory))]
+        beside = len(works) > 1 and len(smaller) == len(works) and threads > 1
+        works, threads = (smaller, 1) if beside else (works, threads)
+        # Fewer units than threads would not show how fast all are.
+        least = max(min(threads, len(work.sample.units)) / len(work.sample.units) for _, work in works)
 
-    def _known(self, name: str) -> TriedMixer | None:
-        """The mixer of a name over the shorter sequence, where that says what it costs."""
-        known = None if self.shorter is None else self.shorter.named(name)
-        return None if known is None or known.unit is None else known
+        def timed(share: float) -> list[float]:
+            trying = [partial(self._seconds, item, work, share, few=few) for item, work in works]
+            with one_torch_thread() if beside else nullcontext():
+                return in_parallel(trying) if beside else [one() for one in trying]
 
-    def _try_whole(self, item: Captured, mixer: TriedMixer, known: TriedMixer) -> None:
-        """Time a whole block, or ever larger ones where it would take long."""
-        if mixer.engine != known.engine:
-            self._seconds(item, mixer, 1)
-        block = mixer.work.block
-        for count in (block,) if self._expected(known, block) <= _WHOLE else mixer.counts:
-            mixer.tried[count] = self._seconds(item, mixer, count)
-            if mixer.tried[count] > _ENOUGH:
-                break
+        found = timed(least)
+        if first:
+            # What is compiled or loaded on first use is in memory now.
+            found = timed(least)
+        expected = max(found) if beside else sum(found)
+        share = 1.0 if expected <= allowed else allowed / expected
+        return (timed(share) if share > least else found), beside
 
-    def _follow(self, alike: list[TriedMixer]) -> None:
-        """Take over what the shorter sequence said, times how much longer those tried took here."""
-        tried = [mixer for mixer in alike if mixer.tried] or [mixer for mixer in self.mixers if mixer.tried]
-        before = after = 0.0
-        for mixer in tried:
-            if known := self._known(mixer.name):
-                # The same units here and there: what of it is a call's is less certain than both together.
-                count = max(mixer.tried)
-                before, after = before + known.block(count), after + mixer.tried[count]
-        growth = after / before if before > 0 else 1.0
-        for mixer in alike:
-            if known := self._known(mixer.name):
-                mixer.call, mixer.unit = growth * (known.call or 0.0), growth * (known.unit or 0.0)
-
-    def _try(self, item: Captured, mixer: TriedMixer, first: TriedMixer | None) -> None:
-        """Time blocks of more and more units, up to a whole one; or at once that, where the first of its kind says so.
-
-        Layers of a kind cost as much for each call; what differs between them is what a unit takes.
-        """
-        if first is not None and first.call is not None and first.unit is not None:
-            block = mixer.work.block
-            if first.block(block) <= _AT_ONCE:
-                mixer.tried[block] = self._seconds(item, mixer, block)
-                mixer.call = first.call
-                mixer.unit = max(mixer.tried[block] - first.call, 0.0) / block
-                return
-        counts = mixer.counts
-        if first is None:
-            # What is compiled or loaded on first use is on disk or in memory afterwards.
-            self._seconds(item, mixer, counts[0])
-        fewest, last = counts[0], counts[0]
-        for count in counts:
-            seconds = self._seconds(item, mixer, count)
-            if count > fewest and seconds > 2 * mixer.tried[last] * count / last:
-                # Larger blocks may be the first to take some path through the engine.
-                seconds = self._seconds(item, mixer, count)
-            mixer.tried[count], last = seconds, count
-            if sum(mixer.tried.values()) >= _ENOUGH:
-                break
-        few, most = mixer.tried[fewest], mixer.tried[last]
-        mixer.unit = max(most - few, 0.0) / (last - fewest) if last > fewest else few / last
-        mixer.call = max(few - fewest * mixer.unit, 0.0)
-
-    def _seconds(self, item: Captured, mixer: TriedMixer, count: int) -> float:
-        units = mixer.work.sample.units
-        # Evenly spread, because heads of one layer differ in rank, and some engines take longer for a higher one.
+    def _seconds(self, item: Captured, work: Work, share: float, *, few: bool) -> float:
+        """What all units take, by a share of them, evenly spread because heads of one layer differ in rank."""
+        units, times = work.sample.units, 1
+        count = min(work.block, max(1, round(share * len(units))))
+        if few and work.cut is not None:
+            # Each position takes hundreds of products; this one about as many as they do on the mean.
+            times = len(work.cut.positions)
+            work = replace(work, cut=replace(work.cut, positions=work.cut.positions[times // 4 : times // 4 + 1]))
         chosen = units[[index * len(units) // count for index in range(count)]]
         start = perf_counter()
-        measure_units(item, chosen, 0, replace(mixer.work, block=count), self.settings)
-        return perf_counter() - start
-
-
-def _counts(fewest: int, most: int) -> Iterator[int]:
-    yield fewest
-    while fewest < most:
-        fewest = min(4 * fewest, most)
-        yield fewest
-
-
-def _by_kind(mixers: list[TriedMixer]) -> list[list[TriedMixer]]:
-    """Mixers that cost about the same, in their order."""
-    kinds: dict[tuple[str, str, int], list[TriedMixer]] = {}
-    for mixer in mixers:
-        kinds.setdefault(mixer.group, []).append(mixer)
-    return list(kinds.values())
-
-
-def _fill(alike: list[TriedMixer]) -> None:
-    """Give the mixers between those that were tried the mean of their neighbours."""
-    tried = [index for index, mixer in enumerate(alike) if mixer.unit is not None]
-    for index, mixer in enumerate(alike):
-        if mixer.unit is None and tried:
-            before = [other for other in tried if other < index][-1:]
-            after = [other for other in tried if other > index][:1]
-            near = [alike[other] for other in before + after]
-            mixer.unit = statistics.fmean(other.unit or 0.0 for other in near)
-            mixer.call = statistics.fmean(other.call or 0.0 for other in near)
+        measure_units(item, chosen, 0, replace(work, block=count), self.settings)
+        return (perf_counter() - start) * times * len(units) / count

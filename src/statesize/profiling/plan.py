@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import math
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
-from time import perf_counter
-from typing import Any
+from statistics import fmean
+from typing import Any, cast
 
 from torch import nn
 
-from statesize.adapters.observation import DERIVATIVE
+from statesize.adapters.observation import SHARED
 from statesize.check import refuse, whole_number
 from statesize.measurement.settings import Channels, Layers, Positions, Settings
-from statesize.models.digests import tensors_sha256
-from statesize.profiling.calibration import Trial
+from statesize.profiling.calibration import Layer, PlannedMixer, Trial
 from statesize.profiling.work import MOST_OPERATIONS
-from statesize.spectra.implicit.implicit import ImplicitEngine
 from statesize.texts.arguments import beginning_of
 from statesize.texts.inputs import Inputs, given_sequences
 from statesize.texts.tokens import AnyTokenizer, supported_tokenizer
@@ -29,37 +26,6 @@ _RESULT_BYTES = 52
 _TOKEN_BYTES = 80
 # Tokens of the longest sequence that are tried first, at least; or a quarter of it.
 _BEGINNING = 64
-# Weights whose digest tells how long that of all takes.
-_DIGESTED = 2**22
-
-
-@dataclass(frozen=True)
-class PlannedMixer:
-    """What would be done with one mixer.
-
-    Attributes:
-        name: Its name.
-        kind: What it is.
-        units: Its heads or channels.
-        measured: How many of them would be measured.
-        positions: Positions that would be measured, over all sequences.
-        engine: The engine for the longest sequence.
-        block: Heads or channels that are measured at once there.
-        operations: About what all units would cost for the longest sequence, in float64 operations.
-        seconds: Predicted time for all sequences; heads and groups that share a cache take it at the same time.
-        memory: Bytes that a block takes.
-    """
-
-    name: str
-    kind: str
-    units: int
-    measured: int
-    positions: int
-    engine: str
-    block: int
-    operations: float
-    seconds: float
-    memory: int
 
 
 @dataclass(frozen=True)
@@ -113,8 +79,8 @@ def plan(
 ) -> Plan:
     """Say what `statesize.profile` would measure with the same arguments, and predict its time and memory.
 
-    The longest sequence is run, after a beginning of it. There some layers of each kind are measured, on a few heads or
-    channels, and the cost of the others follows from these; of the whole few layers of each kind.
+    A beginning of the longest sequence says which kinds of layers there are. A few layers of each kind are timed over
+    the whole of it, on some heads or channels; all others cost as much, and shorter sequences what lies between.
 
     Args:
         model: As for `statesize.profile`.
@@ -154,80 +120,67 @@ def plan(
         if on_progress is not None:
             on_progress(before * mixers + done, 2 * mixers, name)
 
-    # A beginning of the longest one says how layers differ, and loads what is loaded on first use.
-    beginning = Trial(model, settings, longest)
+    lengths = [len(ids) for ids in known]
+    beginning = Trial(model, settings, lengths)
     beginning.run(beginning_of(known[-1], max(2, min(longest // 2, max(longest // 4, _BEGINNING)))), partial(report, 0))
-    trial = Trial(model, settings, longest, shorter=beginning)
+    trial = Trial(model, settings, lengths, beginning)
     trial.run(known[-1], partial(report, 1))
-    return _plan(trial, beginning, [len(ids) for ids in known], total or len(known))
+    return _plan(trial, beginning, total or len(known))
 
 
-def _plan(trial: Trial, beginning: Trial, lengths: Sequence[int], sequences: int) -> Plan:
-    times = sequences / len(lengths)
+def _plan(trial: Trial, beginning: Trial, sequences: int) -> Plan:
+    times, timed, first = sequences / len(trial.lengths), trial.by_kind(), beginning.by_kind()
+    # Each text is observed and read, the first one is also run with nothing attached.
+    seconds = trial.search + trial.one_pass + 2 * times * _rescale(trial, beginning.one_pass, trial.one_pass)
     planned: list[PlannedMixer] = []
-    # Of mixers that are measured at the same time the time of the slower one and the memory of all.
-    seconds: list[float] = []
-    memory: list[int] = []
-    for mixer in trial.mixers:
-        shorter = beginning.named(mixer.name)
-        exponent = _exponent(mixer.seconds, shorter.seconds if shorter else 0.0, trial.length / beginning.length)
-        spent = times * sum(mixer.seconds * (length / trial.length) ** exponent for length in lengths)
-        block = mixer.work.block * mixer.work.unit_bytes + mixer.work.shared_bytes
-        seconds.append(max(seconds.pop(), spent) if mixer.beside else spent)
-        memory.append(memory.pop() + block if mixer.beside else block)
-        few = mixer.kind == DERIVATIVE and mixer.engine == ImplicitEngine.name
-        cuts = [trial.settings.cut(length, few=few) for length in lengths]
-        planned.append(
-            PlannedMixer(
-                name=mixer.name,
-                kind=mixer.kind,
-                units=mixer.units,
-                measured=len(mixer.work.sample.units),
-                positions=round(times * sum(len(cut.positions) for cut in cuts if cut is not None)),
-                engine=mixer.engine,
-                block=mixer.work.block,
-                operations=mixer.work.operations,
-                seconds=spent,
-                memory=block,
-            )
-        )
-    overhead = trial.overhead * sum(lengths) / trial.length
-    once = trial.once + max(0.0, beginning.overhead - trial.overhead * beginning.length / trial.length)
-    once += _seconds_of_digests(trial.model)
+    memory = 0
+    for layer in beginning.layers:
+        if layer.alike in timed:
+            one = _interpolate(layer, first[layer.alike][0], timed[layer.alike], trial, times)
+            planned += one.mixers
+            # The groups of a layer are measured beside its heads.
+            seconds += one.made + one.seconds
+            memory = max(memory, (sum if one.beside else max)([mixer.memory for mixer in one.mixers]))
     results = sum(mixer.measured * mixer.positions for mixer in planned) * _RESULT_BYTES
-    tokens = round(times * sum(lengths))
-    peak = peak_memory()
-    held = tokens * _TOKEN_BYTES + max(memory, default=0)
+    tokens, peak = round(times * sum(trial.lengths)), peak_memory()
     return Plan(
         mixers=tuple(planned),
-        skipped=trial.skipped,
+        skipped=beginning.skipped | trial.skipped,
         sequences=sequences,
-        sampled=len(lengths),
+        sampled=len(trial.lengths),
         tokens=tokens,
-        seconds=sum(seconds) + times * overhead + once,
-        memory=None if peak is None else peak + held + 2 * results,
+        seconds=seconds,
+        memory=None if peak is None else peak + tokens * _TOKEN_BYTES + memory + 2 * results,
         results=results,
         most_operations=MOST_OPERATIONS,
     )
 
 
-def _seconds_of_digests(model: nn.Module) -> float:
-    """What a digest of all weights takes, by that of a part of the largest."""
-    tensors = list(model.state_dict().values())
-    total = sum(tensor.nbytes for tensor in tensors)
-    if not total:
-        return 0.0
-    part = max(tensors, key=lambda tensor: tensor.nbytes).flatten()[:_DIGESTED]
-    start = perf_counter()
-    tensors_sha256({"part": part})
-    return (perf_counter() - start) * total / part.nbytes
+def _interpolate(layer: Layer, first: Layer, alike: Sequence[Layer], trial: Trial, times: float) -> Layer:
+    """A layer over all texts, which costs as much as those of its kind that were timed over the longest one."""
+    mixers: list[PlannedMixer] = []
+    for index, mixer in enumerate(alike[0].mixers):
+        shorter = first.mixers[index].seconds if len(first.mixers) > index else None
+        whole = fmean(one.mixers[index].seconds for one in alike)
+        seconds = times * _rescale(trial, shorter, whole, alike[0].costs)
+        name, positions = layer.name + index * SHARED, round(times * mixer.positions)
+        mixers.append(replace(mixer, name=name, positions=positions, seconds=seconds))
+    made = times * _rescale(trial, layer.made, fmean(one.made for one in alike))
+    return replace(layer, made=made, mixers=tuple(mixers), beside=alike[0].beside)
 
 
-def _exponent(seconds: float, shorter: float, ratio: float) -> float:
-    """The power of the length that the time grows with, between 0 and 4."""
-    if seconds <= 0 or shorter <= 0:
-        return 1.0
-    return min(max(math.log(seconds / shorter) / math.log(ratio), 0.0), 4.0)
+def _rescale(trial: Trial, shorter: float | None, whole: float, costs: Mapping[int, float] | None = None) -> float:
+    """Seconds over all texts of what took some over the whole of the longest, and some over its beginning."""
+    # They grow with the length and with the stated cost, by default its square: as much by either as both times say.
+    before, length = cast("Trial", trial.shorter).length, trial.length
+    costs = costs or {tokens: float(tokens**2) for tokens in (before, *trial.lengths)}
+    stated = whole / costs[length]
+    steeper = costs[length] / length - costs[before] / before
+    if shorter is not None:
+        rest = (whole / length - shorter / before) / steeper if steeper > 0 else 0.0
+        stated = min(max(rest, 0.0), stated)
+    linear = (whole - stated * costs[length]) / length
+    return sum(linear * tokens + stated * costs[tokens] for tokens in trial.lengths)
 
 
 def peak_memory() -> int | None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Any, cast
+from dataclasses import dataclass
+from typing import Any, Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +17,7 @@ from statesize.adapters.select import find_mixers
 from statesize.check import require_count, several
 from statesize.errors import InputError, ModelError
 from statesize.io.progress import Bars
+from statesize.io.steps import Steps
 from statesize.models.load import measured_model
 from statesize.texts.arguments import Arguments, Given, axis_of, batch_of, beginning_of, ids_of
 from statesize.texts.documents import vocabulary_size
@@ -66,7 +69,7 @@ def truncate(
         tokenizer: The model's, for texts.
         axis: The dimension of positions, as for `statesize.capture`.
         name: Of the model, for the result.
-        on_progress: Called as (done, total, what) after each document.
+        on_progress: Called as (done, total, what, seconds left) after each document.
 
     Returns:
         Losses, shares of the context's worth, and divergences.
@@ -80,33 +83,121 @@ def truncate(
         >>> [round(row.scale, 2) for row in result.rows if row.rule == "ess"]
         [0.25, 0.5, 1.0, 2.0]
     """
-    wanted, length = require_count("documents", documents), require_count("tokens", tokens, least=4)
-    if number is not None:
-        number = require_count("number", number)
-    positions = _checked(cuts, length)
-    tokenizer = supported_tokenizer(tokenizer)
-    model, tokenizer, name = measured_model(model, tokenizer, name, needs_tokenizer=inputs is None)
-    texts = (
-        list(given_sequences(model, inputs, tokenizer, axis)[0]) if inputs is not None else whole_texts(None, tokenizer)
-    )
-    pieces = _pieces(texts, length, wanted, tokenizer)
-    if not pieces:
-        raise InputError(
-            f"inputs must have a text of {length} tokens, got {max(map(len, texts))} in the longest. Give "
-            "longer texts, or fewer tokens."
-        )
-    run_difference, whole = _check(model, pieces[0])
-    own = _own_mixers(model, whole)
-    measured: list[CutDocument] = []
-    mixers = 0
+    test = CutTest.of(
+        model, inputs, documents=documents, tokens=tokens, cuts=cuts, number=number, tokenizer=tokenizer, axis=axis,
+        name=name,
+    )  # fmt: skip
+    total, measured = len(test.pieces), list[CutDocument]()
     with Bars(on_progress is not None, lines=False) as bars:
-        report = on_progress or bars.begin(f"cutting {name}", len(pieces)).update
-        for index, given in enumerate(pieces):
-            for cut in positions:
-                document, mixers = _measured(model, given, cut, own, whole, index, number)
-                measured.append(document)
-            report(index + 1, len(pieces), f"{length} tokens")
-    return TruncationResult(name, tuple(measured), whole, mixers, run_difference)
+        report = on_progress or bars.begin(f"cutting {test.name}", total).update
+        for index, given in enumerate(test.pieces):
+            measured += [test.measured(index, given, cut) for cut in test.cuts]
+            report(index + 1, total, f"{tokens} tokens", test.steps.left)
+    return TruncationResult(test.name, tuple(measured), test.whole, test.mixers, test.run_difference)
+
+
+def plan_truncation(model: nn.Module | str, inputs: Inputs | None = None, **options: Any) -> Steps:
+    """The runs of `truncate` with the same arguments; one of each kind is timed, over the first document."""
+    test = CutTest.of(model, inputs, **options)
+    test.measured(0, test.pieces[0], test.cuts[0], each_kind_once=True)
+    return test.steps
+
+
+@dataclass(eq=False)
+class CutTest:
+    """A model and what it reads, checked.
+
+    Attributes:
+        whole: Mixers that are left as they are, with the reason, by name.
+        own: Mixers with a method `operator`, by name.
+        mixers: How many are cut.
+        steps: The runs of the test: "check", "whole", and those with every mixer cut.
+    """
+
+    model: nn.Module
+    name: str
+    pieces: list[Given]
+    cuts: tuple[int, ...]
+    number: int | None
+    run_difference: float
+    whole: dict[str, str]
+    own: dict[str, nn.Module]
+    steps: Steps
+    mixers: int = 0
+
+    @classmethod
+    def of(
+        cls,
+        model: nn.Module | str,
+        inputs: Inputs | None,
+        *,
+        documents: int = DOCUMENTS,
+        tokens: int = TOKENS,
+        cuts: Sequence[int] | None = None,
+        number: int | None = None,
+        tokenizer: AnyTokenizer | Callable[..., Any] | None = None,
+        axis: int | None = None,
+        name: str | None = None,
+    ) -> Self:
+        """Check the arguments of `truncate`, and every operator against the unaltered model."""
+        wanted, length = require_count("documents", documents), require_count("tokens", tokens, least=4)
+        if number is not None:
+            number = require_count("number", number)
+        positions = _checked(cuts, length)
+        tokenizer = supported_tokenizer(tokenizer)
+        model, tokenizer, name = measured_model(model, tokenizer, name, needs_tokenizer=inputs is None)
+        texts = (
+            list(given_sequences(model, inputs, tokenizer, axis)[0])
+            if inputs is not None
+            else whole_texts(None, tokenizer)
+        )
+        pieces = _pieces(texts, length, wanted, tokenizer)
+        if not pieces:
+            raise InputError(
+                f"inputs must have a text of {length} tokens, got {max(map(len, texts))} in the longest. Give "
+                "longer texts, or fewer tokens."
+            )
+        steps = Steps({"check": 1, "whole": len(pieces) * len(positions)})
+        with steps.timed("check"):
+            captured = capture(model, batch_of(pieces[0]), axis=axis_of(pieces[0]))
+            for item in captured:
+                item.forget()
+        whole = dict(captured.skipped)
+        own = _own_mixers(model, whole)
+        return cls(model, name, pieces, positions, number, captured.run_difference, whole, own, steps)
+
+    def measured(self, index: int, given: Given, cut: int, *, each_kind_once: bool = False) -> CutDocument:
+        """All runs of one document at one cut, or the first of each kind."""
+        model, own, whole = self.model, self.own, self.whole
+        forward = Forward.of(model, batch_of(given), axis_of(given))
+        answers = cast("Tensor", ids_of(given))[cut + 1 :]
+        noting = Cutting(cut, own, whole)
+        with self.steps.timed("whole"):
+            logits, spectra = noting.logits(forward), noting.spectra
+        if logits.shape[-1] < max(vocabulary_size(model) or 0, int(answers.max()) + 1):
+            raise ModelError(
+                f"{type(model).__name__} must return logits over its tokens, got {logits.shape[-1]} numbers a "
+                "position. Load it with its head, as by AutoModelForCausalLM."
+            )
+        whole |= dict.fromkeys(own.keys() - spectra.keys() - whole.keys(), "its forward does not call its mixed_values")
+        expected = functional.log_softmax(logits, -1)
+        if not spectra:
+            reason = next(iter(whole.values()), "none is known")
+            raise ModelError(f"No mixer of {type(model).__name__} can be cut: {reason}.")
+        planned = [("cut by groups" if run.grouped else "cut by heads", run) for run in runs(spectra, self.number)]
+        documents, self.mixers = len(self.pieces) * len(self.cuts), len(spectra)
+        self.steps.costs |= {kind: documents * times for kind, times in Counter(kind for kind, _ in planned).items()}
+        made: list[CutRun] = []
+        for kind, run in dict(planned).items() if each_kind_once else planned:
+            with self.steps.timed(kind):
+                predicted = functional.log_softmax(Cutting(cut, own, whole, run).logits(forward), -1)
+            divergence = functional.kl_div(predicted, expected, reduction="none", log_target=True).sum(-1).mean()
+            made.append(CutRun(run.rule, run.scale, run.kept, _loss(predicted, answers), float(divergence)))
+        entropy = mean_numbers(spectra, {name: one.entropy for name, one in spectra.items()})
+        ceiling = mean_numbers(spectra, {name: torch.full_like(one.norm, one.most) for name, one in spectra.items()})
+        inputs = mean_numbers(spectra, {name: torch.full_like(one.norm, one.inputs) for name, one in spectra.items()})
+        sizes = entropy, ceiling, inputs
+        return CutDocument(index, len(given), cut, _loss(expected, answers), *sizes, tuple(made))
 
 
 def _checked(cuts: Sequence[int] | None, length: int) -> tuple[int, ...]:
@@ -137,14 +228,6 @@ def _pieces(texts: Sequence[Given], length: int, most: int, tokenizer: AnyTokeni
     return [*pieces, *evenly(beginnings, most)][:most]
 
 
-def _check(model: nn.Module, given: Given) -> tuple[float, dict[str, str]]:
-    """Check every operator against the unaltered model; its difference, and which mixers are not to be cut."""
-    captured = capture(model, batch_of(given), axis=axis_of(given))
-    for item in captured:
-        item.forget()
-    return captured.run_difference, dict(captured.skipped)
-
-
 def _own_mixers(model: nn.Module, whole: dict[str, str]) -> dict[str, nn.Module]:
     """Mixers with a method `operator` that mix by a method `mixed_values`; others are left whole."""
     own = find_mixers(model)
@@ -152,42 +235,6 @@ def _own_mixers(model: nn.Module, whole: dict[str, str]) -> dict[str, nn.Module]
         if not all(callable(getattr(module, method, None)) for method in ("values", "mixed_values")):
             whole[name] = "it has no methods values(hidden) and mixed_values(hidden), of which its forward is made"
     return {name: module for name, module in own.items() if name not in whole}
-
-
-def _measured(
-    model: nn.Module,
-    given: Given,
-    cut: int,
-    own: dict[str, nn.Module],
-    whole: dict[str, str],
-    index: int,
-    number: int | None,
-) -> tuple[CutDocument, int]:
-    """All runs of one document at one cut, and how many mixers were cut."""
-    forward = Forward.of(model, batch_of(given), axis_of(given))
-    answers = cast("Tensor", ids_of(given))[cut + 1 :]
-    noting = Cutting(cut, own, whole)
-    logits, spectra = noting.logits(forward), noting.spectra
-    if logits.shape[-1] < max(vocabulary_size(model) or 0, int(answers.max()) + 1):
-        raise ModelError(
-            f"{type(model).__name__} must return logits over its tokens, got {logits.shape[-1]} numbers a position. "
-            "Load it with its head, as by AutoModelForCausalLM."
-        )
-    whole |= dict.fromkeys(own.keys() - spectra.keys() - whole.keys(), "its forward does not call its mixed_values")
-    expected = functional.log_softmax(logits, -1)
-    if not spectra:
-        reason = next(iter(whole.values()), "none is known")
-        raise ModelError(f"No mixer of {type(model).__name__} can be cut: {reason}.")
-    made: list[CutRun] = []
-    for run in runs(spectra, number):
-        predicted = functional.log_softmax(Cutting(cut, own, whole, run).logits(forward), -1)
-        divergence = functional.kl_div(predicted, expected, reduction="none", log_target=True).sum(-1).mean()
-        made.append(CutRun(run.rule, run.scale, run.kept, _loss(predicted, answers), float(divergence)))
-    entropy = mean_numbers(spectra, {name: one.entropy for name, one in spectra.items()})
-    ceiling = mean_numbers(spectra, {name: torch.full_like(one.norm, one.most) for name, one in spectra.items()})
-    inputs = mean_numbers(spectra, {name: torch.full_like(one.norm, one.inputs) for name, one in spectra.items()})
-    sizes = entropy, ceiling, inputs
-    return CutDocument(index, len(given), cut, _loss(expected, answers), *sizes, tuple(made)), len(spectra)
 
 
 def _loss(log_probabilities: Tensor, answers: Tensor) -> float:

@@ -17,9 +17,11 @@ from rich.table import Table
 from rich.text import Text
 
 from statesize.cli.shared.printing import SCHEMA, Printing, print_json, tell_page
+from statesize.io.progress import duration
 from statesize.io.text import printable
 
 if TYPE_CHECKING:
+    from statesize.io.steps import Steps
     from statesize.report.result_page import ResultPage
 
 BAR = 16
@@ -166,3 +168,14 @@ def show_page(
     for title, notes in page.notes.items():
         if notes:
             print_notes(["", f"{title}:", *notes])
+
+
+def print_steps(steps: Steps, model: str, printing: Printing) -> None:
+    """Print what a command would do and how long, each kind of step with the time of those that were timed."""
+    if printing.json:
+        rows = [{"name": kind, "count": cost, "seconds": steps.each(kind)} for kind, cost in steps.costs.items()]
+        print_json({"schema": SCHEMA, "model": model, "seconds": steps.seconds, "steps": rows})
+        return
+    print_notes([f"About {duration(steps.seconds)} after loading.", ""])
+    cells = [(kind, f"{cost:,.0f}", f"{steps.each(kind):.2g}") for kind, cost in steps.costs.items()]
+    print_table(("what", "how often", "seconds each"), cells, 1)

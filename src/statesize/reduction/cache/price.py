@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, cast, get_args
+from itertools import count
+from typing import Any, Self, cast, get_args
 
 import torch
 from torch import Tensor, nn
 
 from statesize.check import refuse, require_count, require_real
-from statesize.errors import ModelError
 from statesize.io.progress import Bars
+from statesize.io.steps import Steps
 from statesize.models.load import measured_model
 from statesize.reduction.cache.budgets import at_curves, equal
 from statesize.reduction.cache.curves import CacheSizes, cache_sizes, curves_of_documents
@@ -65,7 +66,7 @@ def cache(
         needles: Passkeys that are hidden in held-out documents; 0 for none. They need a tokenizer.
         tokenizer: The model's, for texts and for bytes.
         name: Of the model, for the result.
-        on_progress: Called as (done, total, what) after each document.
+        on_progress: Called as (done, total, what, seconds left) after each document.
 
     Returns:
         The price list, the curves, and a recommendation.
@@ -83,27 +84,32 @@ def cache(
         >>> [price.variant.title for price in found.prices][:5]
         ['int8', 'int4', '50 % equal', '50 % by layer', '50 % by curves']
     """
-    if rule not in get_args(Rule):
-        refuse("rule", f"one of {', '.join(get_args(Rule))}", rule)
-    share = require_real("keep", keep, above=0, below=1, advice="It is the share of the tokens that stays.")
-    wanted = require_count("documents", documents, least=6)
-    after = require_count("following", following, least=2)
-    size = require_count("tokens", tokens, least=after + 32)
-    hidden = require_count("needles", needles, least=0)
-    tokenizer = supported_tokenizer(tokenizer)
-    model, tokenizer, name = measured_model(model, tokenizer, name, needs_tokenizer=inputs is None)
-    texts = whole_texts(inputs, tokenizer)
-    parts = three_sets(texts, size, wanted, tokenizer)
-    ratios = tuple(sorted({*RATIOS, share}, reverse=True))
+    pricing = Pricing.of(
+        model, inputs, keep=keep, rule=rule, documents=documents, tokens=tokens, following=following, needles=needles,
+        tokenizer=tokenizer, name=name,
+    )  # fmt: skip
     with Bars(on_progress is not None, lines=False) as bars:
-        total = sum(map(len, parts)) + (hidden if tokenizer is not None else 0)
-        report = on_progress or bars.begin(f"pricing the cache of {name}", total).update
-        return _Pricing(model, name, rule, ratios, size - after, tokenizer, report, total).priced(parts, hidden)
+        total = sum(map(len, pricing.parts)) + pricing.hidden
+        report = on_progress or bars.begin(f"pricing the cache of {pricing.name}", total).update
+        done = count(1)
+        return pricing.priced(lambda what: report(next(done), total, what, pricing.steps.left))
+
+
+def plan_cache(model: nn.Module | str, inputs: Inputs | None = None, **options: Any) -> Steps:
+    """The steps of `cache` with the same arguments; one of each kind is timed, over the first document."""
+    return Pricing.of(model, inputs, **options).planned()
 
 
 @dataclass(frozen=True, eq=False)
-class _Pricing:
-    """One price list in the making."""
+class Pricing:
+    """One price list in the making.
+
+    Attributes:
+        parts: Documents for curves, for the choice of budgets, and held out.
+        hidden: How many passkeys are hidden.
+        steps: What is done: the curves of a document, sizes of caches, prefixes that are read, runs after these, and
+            measurements of the speed of a cache.
+    """
 
     model: nn.Module
     name: str
@@ -111,21 +117,56 @@ class _Pricing:
     ratios: tuple[float, ...]
     prefix: int
     tokenizer: AnyTokenizer | None
-    report: Callable[..., None]
-    total: int
+    parts: tuple[list[Tensor], list[Tensor], list[Tensor]]
+    hidden: int
+    steps: Steps
 
-    def priced(self, parts: tuple[list[Tensor], list[Tensor], list[Tensor]], hidden: int) -> CachePrices:
-        calibration, selection, held_out = parts
-        done = 0
+    @classmethod
+    def of(
+        cls,
+        model: nn.Module | str,
+        inputs: Inputs | None,
+        *,
+        keep: float = 0.25,
+        rule: Rule = "expected",
+        documents: int = DOCUMENTS,
+        tokens: int = TOKENS,
+        following: int = FOLLOWING,
+        needles: int = PASSKEYS,
+        tokenizer: AnyTokenizer | Callable[..., Any] | None = None,
+        name: str | None = None,
+    ) -> Self:
+        """Check the arguments of `cache`."""
+        if rule not in get_args(Rule):
+            refuse("rule", f"one of {', '.join(get_args(Rule))}", rule)
+        share = require_real("keep", keep, above=0, below=1, advice="It is the share of the tokens that stays.")
+        wanted = require_count("documents", documents, least=6)
+        after = require_count("following", following, least=2)
+        size = require_count("tokens", tokens, least=after + 32)
+        hidden = require_count("needles", needles, least=0)
+        tokenizer = supported_tokenizer(tokenizer)
+        model, tokenizer, name = measured_model(model, tokenizer, name, needs_tokenizer=inputs is None)
+        parts = three_sets(whole_texts(inputs, tokenizer), size, wanted, tokenizer)
+        ratios = tuple(sorted({*RATIOS, share}, reverse=True))
+        hidden = 0 if tokenizer is None else hidden
+        curves, choice, priced = len(parts[0]), len(parts[1]), len(parts[2]) + hidden
+        # The whole cache beside all variants; once more at first.
+        runs = 1 + choice * (1 + 2 * len(ratios)) + priced * (1 + len(BITS) + 4 * len(ratios))
+        costs: dict[str, float] = {"curves": curves, "sizes": min(_SIZED, curves), "prefixes": 1 + choice + priced}
+        steps = Steps(costs | {"runs": runs, "speeds": 2 + len(ratios)})
+        return cls(model, name, rule, ratios, size - after, tokenizer, parts, hidden, steps)
 
-        def step(what: str) -> None:
-            nonlocal done
-            done += 1
-            self.report(done, self.total, what)
+    def planned(self) -> Steps:
+        """The steps, after one of each kind."""
+        self._calibrated(self.parts[0][:1], lambda what: None)
+        return self.steps
 
+    def priced(self, step: Callable[[str], None]) -> CachePrices:
+        """The price list; `step` is called with what a document was for."""
+        calibration, selection, held_out = self.parts
         curves, sizes, sample = self._calibrated(calibration, step)
         budgets = self._budgets(sample, curves)
-        runs = VariantRuns(self.model, self.rule, self.prefix, self.tokenizer, budgets)
+        runs = self._runs(budgets)
         chosen = self._chosen(selection, runs, step)
         variants = tuple(self._variants(chosen))
         documents: list[PricedDocument] = []
@@ -142,20 +183,29 @@ class _Pricing:
             variants,
             tuple(runs.bytes_share(sample, variant) for variant in variants),
             chosen,
-            hidden if self.tokenizer is not None else 0,
-            runs.found(held_out, hidden, variants, step),
+            self.hidden,
+            runs.found(held_out, self.hidden, variants, step),
             self._heads(sample, curves, sizes, budgets),
             self.ratios,
-            self._smaller(sample, budgets),
+            self._smaller(sample, budgets, self.ratios),
         )
 
-    def _smaller(self, sample: Prefix, budgets: dict[tuple[float, Budgets], Tensor]) -> tuple[SmallerCache, ...]:
-        """Bytes and speed of the model's own cache."""
+    def _runs(self, budgets: dict[tuple[float, Budgets], Tensor]) -> VariantRuns:
+        return VariantRuns(self.model, self.rule, self.prefix, self.tokenizer, budgets, self.steps)
+
+    def _smaller(
+        self, sample: Prefix, budgets: dict[tuple[float, Budgets], Tensor], ratios: Sequence[float]
+    ) -> tuple[SmallerCache, ...]:
+        """Bytes and speed of the model's own cache, whole and at some shares."""
         if not holds_layers_apart(sample):
             return ()
         orders = [kept_first(self.rule, layer) for layer in sample.layers]
-        whole = measured_cache(sample, orders, sample.available, 1.0)
-        return whole, *(measured_cache(sample, orders, budgets[ratio, "layers"], ratio) for ratio in self.ratios)
+        measured: list[SmallerCache] = []
+        for ratio in (1.0, *ratios):
+            with self.steps.timed("speeds"):
+                kept = sample.available if ratio == 1 else budgets[ratio, "layers"]
+                measured.append(measured_cache(sample, orders, kept, ratio))
+        return tuple(measured)
 
     def _calibrated(
         self, documents: Sequence[Tensor], step: Callable[[str], None]
@@ -163,16 +213,21 @@ class _Pricing:
         """Mean curves (caches, points), mean sizes, and the last prefix."""
         curves: list[Tensor] = []
         sizes: list[CacheSizes] = []
-        read: Prefix | None = None
-        for read, found in curves_of_documents(self.model, documents, self.prefix, self.rule):
+        made, read = curves_of_documents(self.model, documents, self.prefix, self.rule), None
+        for ids in documents:
+            with self.steps.timed("curves"):
+                read, found = next(made)
             curves.append(found)
             if len(sizes) < _SIZED:
-                sizes.append(cache_sizes(read))
+                with self.steps.timed("sizes"):
+                    sizes.append(cache_sizes(read))
+            if len(curves) == 1:
+                # One of each kind, by which the time that is left is known.
+                self._runs({}).document(ids, ())
+                self._smaller(read, {}, ())
             step("curves")
-        if read is None:
-            raise ModelError("no document was read")
         means = (torch.stack([getattr(one, field) for one in sizes]).mean(0) for field in ("joint", "read", "sink"))
-        return torch.stack(curves).mean(0), CacheSizes(*means), read
+        return torch.stack(curves).mean(0), CacheSizes(*means), cast("Prefix", read)
 
     def _budgets(self, sample: Prefix, curves: Tensor) -> dict[tuple[float, Budgets], Tensor]:
         """Tokens of each cache, (caches,), by share and way."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from statesize.io.steps import Steps
 from statesize.reduction.cache.passkeys import passkeys
 from statesize.reduction.cache.prefix import Prefix, following_logits, read_prefix
 from statesize.reduction.cache.result import Budgets, PricedDocument, Variant
@@ -28,6 +29,7 @@ class VariantRuns:
         prefix: Tokens of a prefix.
         tokenizer: For bytes and passkeys.
         budgets: Tokens of each cache, (caches,), by share and way.
+        steps: Times prefixes and runs.
     """
 
     model: nn.Module
@@ -35,11 +37,12 @@ class VariantRuns:
     prefix: int
     tokenizer: AnyTokenizer | None
     budgets: dict[tuple[float, Budgets], Tensor]
+    steps: Steps = field(default_factory=lambda: Steps({}))
 
     def document(self, ids: Tensor, variants: Sequence[Variant]) -> PricedDocument:
         """Losses of one document (L,)."""
         rest = ids[None, self.prefix :]
-        logits = self._logits(read_prefix(self.model, ids[None, : self.prefix]), rest, variants)
+        logits = self._logits(ids[None, : self.prefix], rest, variants)
         whole, *smaller = (_loss(one, rest) for one in logits)
         return PricedDocument(
             rest.shape[1] - 1, self._bytes(rest[0, 1:]), whole, tuple(loss - whole for loss in smaller)
@@ -53,7 +56,7 @@ class VariantRuns:
         if self.tokenizer is None:
             return tuple(counts)
         for needle in passkeys(pieces, self.tokenizer, self.prefix, count):
-            logits = self._logits(read_prefix(self.model, needle.prefix), needle.following, variants)
+            logits = self._logits(needle.prefix, needle.following, variants)
             for at, one in enumerate(logits):
                 counts[at] += needle.found(one)
             step("passkeys")
@@ -71,17 +74,20 @@ class VariantRuns:
         )
         return held / whole
 
-    def _logits(self, read: Prefix, rest: Tensor, variants: Sequence[Variant]) -> list[Tensor]:
-        """Logits with the whole cache, and of each variant."""
-        orders = [kept_first(self.rule, layer) for layer in read.layers]
-        caches = [len(order) for order in orders]
-        made = [following_logits(read, rest)]
-        for variant in variants:
-            keep = None
-            if variant.budgets != "whole":
-                fitted = _fitted(self.budgets[variant.keep, variant.budgets], read.available, self.prefix)
-                keep = [kept(order, budget) for order, budget in zip(orders, torch.split(fitted, caches), strict=True)]
-            made.append(following_logits(read, rest, keep=keep, precision=variant.precision))
+    def _logits(self, prefix: Tensor, rest: Tensor, variants: Sequence[Variant]) -> list[Tensor]:
+        """Logits with the whole cache of a prefix (1, P), and of each variant."""
+        with self.steps.timed("prefixes"):
+            read = read_prefix(self.model, prefix)
+            orders = [kept_first(self.rule, layer) for layer in read.layers]
+        caches, made = [len(order) for order in orders], list[Tensor]()
+        for variant in (Variant(), *variants):
+            with self.steps.timed("runs"):
+                keep = None
+                if variant.budgets != "whole":
+                    fitted = _fitted(self.budgets[variant.keep, variant.budgets], read.available, self.prefix)
+                    budgets = torch.split(fitted, caches)
+                    keep = [kept(order, budget) for order, budget in zip(orders, budgets, strict=True)]
+                made.append(following_logits(read, rest, keep=keep, precision=variant.precision))
         return made
 
     def _bytes(self, ids: Tensor) -> int | None:

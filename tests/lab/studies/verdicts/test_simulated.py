@@ -46,8 +46,8 @@ def false_positives(study, preset, ways, draws, units=""):
 
 @pytest.mark.parametrize(("study", "preset"), QUICK)
 def test_what_is_not_there_is_rarely_found(study, preset):
-    # Cells that share something and cells that do not, in turn. At 2.5 %, 8 of 100 are passed in 9 of 10,000 designs.
-    assert max(false_positives(study, preset, (INDEPENDENT, CELL_EFFECTS), 100).values()) <= 8
+    # Cells that share something and cells that do not, in turn. At 2.5 %, 13 of 200 are passed in 6 of 10,000 designs.
+    assert max(false_positives(study, preset, (INDEPENDENT, CELL_EFFECTS), 200).values()) <= 13
 
 
 @pytest.mark.slow

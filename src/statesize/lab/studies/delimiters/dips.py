@@ -11,6 +11,7 @@ from typing import TypeAlias
 
 from torch import nn
 
+from statesize.io.steps import Steps
 from statesize.lab.studies.delimiters.corpus import DocumentCorpus
 from statesize.lab.studies.delimiters.measuring import METRICS, Response, respond
 from statesize.lab.studies.delimiters.modulation import ALL, CurvePoint, Dip, modulation
@@ -180,7 +181,7 @@ def plan_dips(
     respond(model, sample, windows, channels)  # compiles what is compiled once
     started = time.process_time()
     content = encoded(name, respond(model, sample, windows, channels))
-    share = sequences / len(sample.ids)
-    seconds, results = (time.process_time() - started) * share, round(len(content) * share)
-    tokens = first.ids.shape[1]
-    return PlannedDips(name, len(corpus.documents), sequences, tokens, windows.past, windows.future, seconds, results)
+    steps, some = Steps({"sequences": sequences}), len(sample.ids)
+    steps.took("sequences", time.process_time() - started, some)
+    sizes = len(corpus.documents), sequences, first.ids.shape[1], windows.past, windows.future
+    return PlannedDips(name, *sizes, steps.seconds, round(len(content) * sequences / some))

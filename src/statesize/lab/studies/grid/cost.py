@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 
+from statesize.io.steps import Steps
 from statesize.lab.mixers.config import ModelConfig
 from statesize.lab.mixers.model import LanguageModel
 from statesize.lab.studies.grid.grid import TrainingRun
@@ -89,6 +90,7 @@ def predicted_seconds(runs: Sequence[TrainingRun], workers: int) -> float:
     task = MQAR(pairs=8, length=64, vocabulary_size=64)
     shape = ModelConfig(mixer="gla", vocabulary_size=64, width=32, heads=2, layers=2, key_size=8, mlp_factor=2)
     run = TrainingRun(shape, task, TrainingConfig(steps=8, batch_size=32))
+    total = Steps({"runs": sum(map(work, runs))})
     with one_torch_thread():
         model = LanguageModel(shape, torch.Generator().manual_seed(0))
         steps = train_in_memory(model, task, run.training)
@@ -96,6 +98,6 @@ def predicted_seconds(runs: Sequence[TrainingRun], workers: int) -> float:
             next(steps)
         # Processor time, which other processes do not change.
         started = time.thread_time()
-        remaining = sum(1 for _ in steps)
-        a_step = (time.thread_time() - started) / remaining
-    return sum(map(work, runs)) * a_step / _step(run) / max(workers, 1)
+        cost = sum(_step(run) for _ in steps)
+        total.took("runs", time.thread_time() - started, cost)
+    return total.seconds / max(workers, 1)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from statesize.errors import StatesizeError
 from statesize.io.files import only_writer
+from statesize.io.steps import Steps
 from statesize.io.text import facts_table
 from statesize.lab.studies.grid.cost import work
 from statesize.lab.studies.grid.grid import TrainingRun
@@ -78,7 +79,7 @@ def run_study(
     """
     table, started = ResultTable.open(folder, settings.study), time.perf_counter()
     rows, failures = dict[str, list[Row]](), list[Done[TrainingRun, list[Row]]]()
-    worked, total_work = 0.0, sum(map(work, settings.runs))
+    steps, before = Steps({"runs": sum(map(work, settings.runs))}), started
     with only_writer(folder):
         for done in run(settings.runs, executor, table.parts, lambda one: one.key):
             if done.error is None:
@@ -86,12 +87,13 @@ def run_study(
             else:
                 failures.append(done)
             if done.resumed:
-                total_work -= work(done.task)
+                steps.costs["runs"] -= work(done.task)
                 continue
-            worked += work(done.task)
+            now = time.perf_counter()
+            steps.took("runs", now - before, work(done.task))
+            before = now
             if on_progress is not None:
-                remaining = (time.perf_counter() - started) * (total_work - worked) / worked
-                on_progress(StudyProgress(done, len(rows) + len(failures), len(settings.runs), remaining))
+                on_progress(StudyProgress(done, len(rows) + len(failures), len(settings.runs), steps.left))
         if failures:
             first = failures[0]
             raise StatesizeError(

@@ -1,0 +1,50 @@
+"""How long steps of several kinds take, by those of each kind that were timed: for plans, and while they are done."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from time import perf_counter
+
+
+@dataclass(eq=False)
+class Steps:
+    """The steps of a run.
+
+    Attributes:
+        costs: For each kind the cost of all of its steps, to which their seconds are in proportion: how many they are,
+            where each takes as long as any other.
+        done: For each kind the cost of those that were timed.
+    """
+
+    costs: dict[str, float]
+    done: defaultdict[str, float] = field(default_factory=lambda: defaultdict[str, float](float))
+    _seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict[str, float](float))
+
+    @contextmanager
+    def timed(self, kind: str) -> Generator[None]:
+        """Time a step of cost 1."""
+        start = perf_counter()
+        yield
+        self.took(kind, perf_counter() - start)
+
+    def took(self, kind: str, seconds: float, cost: float = 1.0) -> None:
+        """Say that steps of a kind, which cost so much together, took some time."""
+        self._seconds[kind] += seconds
+        self.done[kind] += cost
+
+    def each(self, kind: str) -> float:
+        """Seconds for a cost of 1; 0 for a kind of which nothing was timed."""
+        return self._seconds[kind] / self.done[kind] if self.done[kind] else 0.0
+
+    @property
+    def seconds(self) -> float:
+        """Predicted for all steps."""
+        return sum(cost * self.each(kind) for kind, cost in self.costs.items())
+
+    @property
+    def left(self) -> float:
+        """Predicted for the steps that are not done yet."""
+        return sum(max(0.0, cost - self.done[kind]) * self.each(kind) for kind, cost in self.costs.items())

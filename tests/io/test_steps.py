@@ -1,0 +1,19 @@
+"""Steps: what those that were timed say of the others."""
+
+import pytest
+
+from statesize.io.steps import Steps
+
+
+def test_each_kind_takes_what_its_timed_steps_took():
+    steps = Steps({"short": 10, "long": 4, "never timed": 7})
+    assert (steps.seconds, steps.left, steps.each("short")) == (0, 0, 0)
+    steps.took("short", 2.0, 2)
+    steps.took("long", 3.0)
+    assert steps.seconds == pytest.approx(10 * 1 + 4 * 3)
+    assert steps.left == pytest.approx(8 * 1 + 3 * 3)
+    steps.took("long", 9.0, 3)
+    assert steps.left == pytest.approx(8)
+    with steps.timed("never timed"):
+        pass
+    assert steps.done == {"short": 2, "long": 4, "never timed": 1}
