@@ -41,6 +41,7 @@ from statesize.adapters.select import (
 )
 from statesize.adapters.watch import Call, FoundMixer, ModelRun, further_calls, labelled, record_calls, rerun, sampled
 from statesize.errors import InputError, ModelError
+from statesize.io.devices import on_cpu_by_default
 
 __all__ = ["Capture", "Captured", "FoundMixer", "capture"]
 
@@ -90,6 +91,7 @@ class Capture(Iterator[Captured]):
         self.run_difference = run_difference
         self._items = self._one_by_one()
 
+    @on_cpu_by_default
     def __next__(self) -> Captured:
         return next(self._items)
 
@@ -210,6 +212,7 @@ class Capture(Iterator[Captured]):
         return replace(item, note=" ".join(filter(None, (item.note, note, reason))))
 
 
+@on_cpu_by_default
 def capture(
     model: nn.Module,
     input_ids: Inputs,

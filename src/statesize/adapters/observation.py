@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from statesize.adapters.models.model_state import Autocast, named_parts, open_autocast
+from statesize.io.devices import on_cpu_by_default
 from statesize.operators import Operator
 
 Leave = Callable[["Frame", Any], None]
@@ -20,10 +21,10 @@ Leave = Callable[["Frame", Any], None]
 
 def in_this_thread(hook: Callable[..., Any]) -> Callable[..., Any]:
     """A hook that does nothing in other threads than the one that makes it."""
-    thread = threading.get_ident()
+    thread, called = threading.get_ident(), on_cpu_by_default(hook)
 
     def here(*args: Any) -> Any:
-        return hook(*args) if threading.get_ident() == thread else None
+        return called(*args) if threading.get_ident() == thread else None
 
     here.thread = thread  # pyright: ignore[reportFunctionMemberAccess]
     return here

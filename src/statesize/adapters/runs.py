@@ -23,6 +23,7 @@ from statesize.adapters.models.model_state import device_of
 from statesize.adapters.observation import Leave, ModuleStack, OnObservation, in_this_thread
 from statesize.adapters.replaced import put_back, replacements
 from statesize.adapters.sources import observing_all
+from statesize.io.devices import on_cpu_by_default, users_default
 
 Attach = Callable[[ExitStack], object]
 """Changes a model for a run: sets what it finds, hangs hooks on modules, enters contexts."""
@@ -64,7 +65,7 @@ def bare(model: nn.Module, call: Callable[[], Any], part: nn.Module | None = Non
         try:
             try:
                 before.change()
-                with ExitStack() as stack:
+                with users_default(), ExitStack() as stack:
                     if attach is not None:
                         attach(stack)
                     return call()
@@ -143,7 +144,7 @@ def observed(
         stack.enter_context(running.watching(on_leave, name))
         if attach is not None:
             attach(stack)
-        stack.enter_context(observing_all(model, running, record))
+        stack.enter_context(observing_all(model, running, on_cpu_by_default(record)))
 
     return bare(model, call, part, attach_all)
 

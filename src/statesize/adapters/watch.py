@@ -354,7 +354,7 @@ def sampled(output: object) -> Tensor | None:
         return None
     numbers = output.detach().flatten()
     generator = torch.Generator().manual_seed(0)
-    chosen = torch.randint(max(len(numbers), 1), (min(SAMPLE, len(numbers)),), generator=generator)
+    chosen = torch.randint(max(len(numbers), 1), (min(SAMPLE, len(numbers)),), generator=generator, device="cpu")
     return numbers[chosen.to(numbers.device)].cpu()
 
 

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from statesize.adapters import CheckPolicy
 from statesize.check import refuse, require_count
 from statesize.errors import StatesizeError
+from statesize.io.devices import on_cpu_by_default
 from statesize.io.files import os_errors
 from statesize.measurement.settings import Settings
 from statesize.models.load import kernels
@@ -95,6 +96,7 @@ class Probe:
     settings: Settings = field(default_factory=lambda: Settings(positions=32))
     sequences: tuple[Tensor, ...] = field(init=False, repr=False)
 
+    @on_cpu_by_default
     def __post_init__(self) -> None:
         require_count("every", self.every)
         if not self.share > 0:
@@ -102,6 +104,7 @@ class Probe:
         # Read once: the inputs may be an iterator, and several trainings may use the probe.
         object.__setattr__(self, "sequences", tuple(sequences(self.inputs)[0]))
 
+    @on_cpu_by_default
     def measure(self, model: nn.Module) -> Profile:
         """Measure all heads or channels of a model now, whatever `every` and `share` say.
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from statesize.check import real_numbers, refuse, require_count
 from statesize.errors import InputError
+from statesize.io.devices import on_cpu_by_default
 from statesize.measurement.metrics import ceiling, size_binds
 from statesize.measurement.result import Measurement
 from statesize.measurement.settings import ENTROPY_ACCURACY, Settings, memory_bytes
@@ -20,6 +21,7 @@ from statesize.spectra.dispatch import Question, dispatch, in_double, ports, wit
 from statesize.spectra.engine import OUTPUTS, RELATIVE, Engine, EngineName, HankelBlocks, Output
 
 
+@on_cpu_by_default
 def measure(
     operator: Operator | Tensor,
     tolerances: Sequence[float] = (1e-3,),
@@ -125,6 +127,7 @@ def measure_at(
     )
 
 
+@on_cpu_by_default
 def hankel_singular_values(
     operator: Operator | Tensor, positions: Positions = None, engine: EngineName = "auto"
 ) -> Tensor:

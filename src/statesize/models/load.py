@@ -16,6 +16,7 @@ from statesize.adapters.models.inputs import measurable
 from statesize.adapters.models.model_state import adapter_states, hold_in_single, low_bytes, stored_dtype
 from statesize.check import require_kind
 from statesize.errors import FileError, InputError
+from statesize.io.devices import on_cpu_by_default
 from statesize.io.machine import free_bytes
 from statesize.models.digests import tensors_sha256
 from statesize.models.files import check_digest, has_tokenizer, is_gguf, parsed_once
@@ -139,6 +140,7 @@ def load(name: str) -> tuple[nn.Module, AnyTokenizer | None]:
     return loaded.model, loaded.tokenizer
 
 
+@on_cpu_by_default
 def load_model(
     name: str,
     *,

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from statesize.adapters.models.inputs import Inputs
 from statesize.check import refuse, require_real
 from statesize.errors import InputError
+from statesize.io.devices import on_cpu_by_default
 from statesize.io.text import facts_table
 from statesize.measurement.settings import memory_bytes
 from statesize.network.jacobian import Copies, Precision, SpanJacobian, copies
@@ -105,6 +106,7 @@ class NetworkProgress:
     accuracy: float  # half of the interval relative to its middle; infinite before the first
 
 
+@on_cpu_by_default
 def network_ess(
     model: nn.Module,
     input_ids: Inputs,

@@ -13,6 +13,7 @@ from torch import nn
 
 from statesize.adapters.observation import SHARED
 from statesize.check import refuse, whole_number
+from statesize.io.devices import on_cpu_by_default
 from statesize.measurement.settings import Channels, Layers, Positions, Settings
 from statesize.profiling.calibration import Layer, PlannedMixer, Trial
 from statesize.profiling.work import MOST_OPERATIONS
@@ -61,6 +62,7 @@ class Plan:
         return sum(mixer.measured * mixer.positions for mixer in self.mixers)
 
 
+@on_cpu_by_default
 def plan(
     model: nn.Module,
     inputs: Inputs,

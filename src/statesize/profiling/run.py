@@ -13,6 +13,7 @@ from typing import Any, cast
 from torch import nn
 
 from statesize.adapters.models.inputs import float_model
+from statesize.io.devices import on_cpu_by_default
 from statesize.io.progress import Bars
 from statesize.measurement.settings import Channels, Layers, Positions, Settings
 from statesize.models.load import load_model, load_model_facts
@@ -36,6 +37,7 @@ from statesize.texts.tokens import AnyTokenizer, supported_tokenizer
 _PROCESS_BYTES = 5 * 10**8
 
 
+@on_cpu_by_default
 def profile(
     model: nn.Module | str,
     inputs: Inputs | None = None,

@@ -14,6 +14,7 @@ from torch import nn
 
 from statesize.check import require_count, require_path
 from statesize.errors import FileError, InputError
+from statesize.io.devices import on_cpu_by_default
 from statesize.io.files import check_writable, os_errors, replace_file, replace_folder
 from statesize.measurement.statistics import Interval, finite
 from statesize.reduction.hub import reducible
@@ -139,6 +140,7 @@ def _recall_values(recall: Recall) -> dict[str, Any]:
 
 
 @torch.no_grad()
+@on_cpu_by_default
 def compress(
     model: nn.Module,
     tokenizer: AnyTokenizer,

@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from statesize.check import all_finite, require_count, require_real
 from statesize.errors import InputError
+from statesize.io.devices import on_cpu_by_default
 from statesize.operators import Convolution, Operator, Recurrence
 from statesize.operators.stepped import DelayedRecurrence
 from statesize.operators.transition import DiagonalTransition
@@ -122,6 +123,7 @@ def reduce(operator: Convolution, *, state_size: int | None = None, tolerance: f
 def reduce(
     operator: Recurrence, *, state_size: int | None = None, tolerance: float | None = None
 ) -> VaryingReduction: ...
+@on_cpu_by_default
 def reduce(
     operator: Operator, *, state_size: int | None = None, tolerance: float | None = None
 ) -> Reduction | VaryingReduction:

@@ -10,6 +10,7 @@ from torch.autograd.function import once_differentiable
 
 from statesize.check import require_finite
 from statesize.errors import InputError
+from statesize.io.devices import on_cpu_by_default
 from statesize.operators import Convolution, Operator, Recurrence, SoftmaxAttention
 from statesize.spectra.border_maps import BorderMaps, border_maps, chosen_borders
 from statesize.spectra.cut import Positions, make_cut
@@ -70,6 +71,7 @@ def _adjoints(past: Tensor, future: Tensor, transition: Tensor) -> tuple[Tensor,
     return torch.stack(after[::-1], -3), torch.stack(before, -3)
 
 
+@on_cpu_by_default
 def differentiable_entropy(operator: Operator, positions: Positions = None) -> Tensor:
     """Entropy-ESS with gradients, computed in float64.
 

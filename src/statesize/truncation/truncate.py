@@ -16,6 +16,7 @@ from statesize.adapters.forward import Forward
 from statesize.adapters.select import find_mixers
 from statesize.check import require_count, several
 from statesize.errors import InputError, ModelError
+from statesize.io.devices import on_cpu_by_default
 from statesize.io.progress import Bars
 from statesize.io.steps import Steps
 from statesize.models.load import measured_model
@@ -32,6 +33,7 @@ DOCUMENTS, TOKENS = 12, 512
 """Pieces of text that are read by default, and the tokens of each."""
 
 
+@on_cpu_by_default
 def truncate(
     model: nn.Module | str,
     inputs: Inputs | None = None,

@@ -232,10 +232,10 @@ def _other_future(tensor: Tensor, *, length: int, cut: int, repeats: bool, seed:
         return tensor
     moved, generator = tensor.movedim(axis, 0).clone(), torch.Generator().manual_seed(seed)
     if tensor.is_floating_point() and not repeats:
-        noise = torch.randn(moved[cut:].shape, generator=generator).to(moved)
+        noise = torch.randn(moved[cut:].shape, generator=generator, device="cpu").to(moved)
         moved[cut:] += 3 * noise * moved[moved.isfinite()].double().std().to(moved.dtype)
     else:
-        chosen = torch.randint(cut if repeats else length, (length - cut,), generator=generator)
+        chosen = torch.randint(cut if repeats else length, (length - cut,), generator=generator, device="cpu")
         moved[cut:] = moved[chosen.to(moved.device)]
     return moved.movedim(0, axis)
 
@@ -245,7 +245,7 @@ def changed_at(tensor: Tensor, axis: int, position: int | slice) -> Tensor:
     moved = tensor.movedim(axis, 0).clone()
     if tensor.is_floating_point():
         generator = torch.Generator().manual_seed(0)
-        noise = torch.randn(moved[position].shape, generator=generator).to(moved)
+        noise = torch.randn(moved[position].shape, generator=generator, device="cpu").to(moved)
         finite = moved.isfinite()
         # What is equal everywhere has no scale of its own.
         moved[position] += noise * (float(moved[finite].double().std()) or 1.0)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from statesize.check import refuse, require_count, require_real
+from statesize.io.devices import on_cpu_by_default
 from statesize.io.progress import Bars
 from statesize.io.steps import Steps
 from statesize.models.load import measured_model
@@ -34,6 +35,7 @@ RATIOS = (0.5, 0.25, 0.125)
 _SIZED = 2
 
 
+@on_cpu_by_default
 def cache(
     model: nn.Module | str,
     inputs: Inputs | None = None,
