@@ -25,6 +25,7 @@ from statesize.texts.rows import evenly
 from statesize.texts.tokens import AnyTokenizer
 from statesize.truncation import truncate
 from statesize.truncation.page import title
+from statesize.truncation.result import CutDocument, CutRun, TruncationResult
 
 DOCUMENTS, TOKENS = 12, 512
 CLAIMS = {
@@ -73,14 +74,25 @@ def verdicts(rows: list[dict[str, Any]]) -> dict[str, bool | None]:
 
 def table(document: dict[str, Any]) -> str:
     """The rows of all models as a table of Markdown, for the page of the documentation."""
-    lines = ["| model | numbers of each head | mean | loss (nats) | of context's worth |", "|---|---|---|---|---|"]
+    lines = ["| model | numbers of each head | mean | KL lost | of context's worth |", "|---|---|---|---|---|"]
     for row in document["rows"]:
         lines += [
-            f"| {row['model'].partition('.')[0]} | {title(one['rule'], one['scale'])} | {one['kept']:.1f} | "
-            f"{interval(one['excess'], '.3f')} | {interval(one['share'], '.1%')} |"
-            for one in row["rows"]
+            f"| {row['model'].partition('.')[0]} | {title(one.rule, one.scale)} | {one.kept:.1f} | "
+            f"{interval(one.divergence_share.to_dict(), '.1%')} | {interval(one.share.to_dict(), '.1%')} |"
+            for one in result_of(row).rows
         ]
     return "\n".join(lines)
+
+
+def result_of(row: dict[str, Any]) -> TruncationResult:
+    """The result that a row was made of; of attention cut in its middle, inputs are as many as the ceiling."""
+    documents = [
+        CutDocument(
+            **{"inputs": one["ceiling"], **one, "runs": tuple(CutRun(**run) for run in one["runs"])},
+        )
+        for one in row["measured"]
+    ]
+    return TruncationResult(row["model"], tuple(documents), {}, row["mixers"], row["run_difference"])
 
 
 def interval(number: dict[str, Any], form: str) -> str:

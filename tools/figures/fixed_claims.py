@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from statistics import fmean
 from typing import Any
 
-from benchmarks.truncation import interval
+from benchmarks.truncation import interval, result_of
 from benchmarks.truncation import table as truncation_table
+from statesize.truncation.blocks import CAUSAL
 from tools.figures.on_record import VERDICTS, estimate, read_json, table
 
 
@@ -29,7 +30,13 @@ def truncation(document: dict[str, Any]) -> dict[str, str]:
         whole, quarter = _cuts(row)
         found |= {f"{name}_kept": f"{whole['kept']:.1f}", f"{name}_worth": f"{row['worth']['mean']:.2f}"}
         if name == "smollm2":
+            result = result_of(row)
+            causal = [one for one in result.rows if one.rule in CAUSAL and one.scale == 1.0]
+            best = min((one.divergence_share for one in causal), key=lambda share: share.value)
+            size = result.without_hindsight()
             found |= {"share": interval(whole["share"], ".1%"), "quarter": interval(quarter["share"], ".1%")}
+            found |= {"hindsight": interval(whole["divergence_share"], ".1%"), "causal": interval(best.to_dict(), ".1%")}
+            found |= {"multiple": interval(size.multiple.to_dict(), ".1f"), "of_cache": f"{size.share.value:.0%}"}
     return found
 
 
