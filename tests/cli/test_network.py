@@ -64,7 +64,7 @@ def test_layers_are_put_beside_the_network_and_compared(checkpoint, text, tmp_pa
     (model,) = compared["models"]
     assert model["network_entropy"] == document["positions"][0]["entropy"]
     assert model["redundancy"] is None
-    assert "What must the whole network remember?" in page.read_text()
+    assert "What must the whole network remember: " in page.read_text()
     assert main(["compare", str(profile), "--network", str(text)]) == 1
     assert 'no JSON document with "redundancy"' in capsys.readouterr().err
 

@@ -21,7 +21,7 @@ def measured(length):
     generator = torch.Generator().manual_seed(0)
     key, query = torch.randn(2, 1, 3, length, 2, generator=generator, dtype=torch.float64)
     operator = Recurrence(torch.full((1, 3, length, 1), 0.9, dtype=torch.float64), key, query)
-    item = Captured("layer", "decay", 4, 3, lambda units: operator[:, units], 64, 0.0, Agreement(1e-9, 1e-5), 0.0)
+    item = Captured("layer", "decay", 4, 3, lambda units: operator[:, units], 64, 0.0, Agreement(1e-9, 1e-5))
     return measure_mixer(item, 0, plan_work(item, 0, length, length, SETTINGS), SETTINGS)
 
 
