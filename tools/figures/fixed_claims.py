@@ -35,7 +35,8 @@ def truncation(document: dict[str, Any]) -> dict[str, str]:
             best = min((one.divergence_share for one in causal), key=lambda share: share.value)
             size = result.without_hindsight()
             found |= {"share": interval(whole["share"], ".1%"), "quarter": interval(quarter["share"], ".1%")}
-            found |= {"hindsight": interval(whole["divergence_share"], ".1%"), "causal": interval(best.to_dict(), ".1%")}
+            found |= {"hindsight": interval(whole["divergence_share"], ".1%")}
+            found |= {"causal": interval(best.to_dict(), ".1%")}
             found |= {"multiple": interval(size.multiple.to_dict(), ".1f"), "of_cache": f"{size.share.value:.0%}"}
     return found
 

@@ -10,7 +10,8 @@ from typing import ParamSpec, TypeVar
 
 import torch
 
-P, R = ParamSpec("P"), TypeVar("R")
+P = ParamSpec("P")
+R = TypeVar("R")
 
 _users: ContextVar[torch.device | None] = ContextVar("_users", default=None)
 
