@@ -88,6 +88,9 @@ def test_layers_agree_with_the_kernels_of_fla(name, length):
     assert one["reason"] == ""
     # Chunked kernels of RWKV-6 lose another digit on some processors.
     assert one["faithfulness"] < (2e-6 if length == 32 else 1e-5)
+    if length == 72 and name not in ("gated_deltaproduct", "forgetting_attention"):
+        # The step form takes what the chunked kernel was given: on a GPU it tells what that rounds.
+        assert one["stepped"] < 1e-5
 
 
 @pytest.mark.slow
