@@ -50,7 +50,7 @@ def seconds(call: Callable[[], object]) -> float:
 
 def unchecked(model: torch.nn.Module, ids: torch.Tensor) -> object:
     """A profile without any reference."""
-    with mock.patch.object(CheckPolicy, "next", return_value="none"):
+    with mock.patch.object(CheckPolicy, "for_run", return_value="none"):
         return ss.profile(model, ids, relative_tolerances=())
 
 
