@@ -86,12 +86,10 @@ def table(document: dict[str, Any]) -> str:
 
 def result_of(row: dict[str, Any]) -> TruncationResult:
     """The result that a row was made of; of attention cut in its middle, inputs are as many as the ceiling."""
-    documents = [
-        CutDocument(
-            **{"inputs": one["ceiling"], **one, "runs": tuple(CutRun(**run) for run in one["runs"])},
-        )
-        for one in row["measured"]
-    ]
+    documents: list[CutDocument] = []
+    for one in row["measured"]:
+        fields: dict[str, Any] = {"inputs": one["ceiling"]} | one
+        documents.append(CutDocument(**fields | {"runs": tuple(CutRun(**run) for run in one["runs"])}))
     return TruncationResult(row["model"], tuple(documents), {}, row["mixers"], row["run_difference"])
 
 

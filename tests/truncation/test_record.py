@@ -3,7 +3,8 @@
 import json
 
 from benchmarks import truncation_lengths
-from benchmarks.truncation import CLAIMS, table, verdicts
+from benchmarks.truncation import CLAIMS, result_of, table, verdicts
+from statesize.io.json_values import json_values
 from statesize.models.load import load_model
 from tools.figures.on_record import read_json
 from tools.figures.pages import BLOCK, DOCS
@@ -15,6 +16,9 @@ def test_the_page_has_the_table_of_the_record():
     assert shown["truncation.table"].strip() == table(document)
     assert document["claims"] == CLAIMS
     assert document["verdicts"] == verdicts(document["rows"])
+    for row in document["rows"]:
+        if "without_hindsight" in row:
+            assert row["without_hindsight"] == json_values(result_of(row).without_hindsight())
 
 
 def test_verdicts_leave_doubts_where_an_interval_does():

@@ -27,24 +27,17 @@ def truncation(document: dict[str, Any]) -> dict[str, str]:
     """What published models lose when they are cut."""
     found = {"table": truncation_table(document)}
     for name, row in zip(("smollm2", "gemma"), document["rows"], strict=True):
-        whole, quarter = _cuts(row)
+        whole = next(one for one in row["rows"] if (one["rule"], one["scale"]) == ("ess", 1.0))
         found |= {f"{name}_kept": f"{whole['kept']:.1f}", f"{name}_worth": f"{row['worth']['mean']:.2f}"}
         if name == "smollm2":
             result = result_of(row)
             causal = [one for one in result.rows if one.rule in CAUSAL and one.scale == 1.0]
             best = min((one.divergence_share for one in causal), key=lambda share: share.value)
             size = result.without_hindsight()
-            found |= {"share": interval(whole["share"], ".1%"), "quarter": interval(quarter["share"], ".1%")}
             found |= {"hindsight": interval(whole["divergence_share"], ".1%")}
             found |= {"causal": interval(best.to_dict(), ".1%")}
             found |= {"multiple": interval(size.multiple.to_dict(), ".1f"), "of_cache": f"{size.share.value:.0%}"}
     return found
-
-
-def _cuts(row: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
-    """A model cut to its ESS, and to a quarter of it."""
-    cuts = {one["scale"]: one for one in row["rows"] if one["rule"] == "ess"}
-    return cuts[1.0], cuts[0.25]
 
 
 def delimiter_positions(document: Mapping[str, Any]) -> dict[str, str]:

@@ -12,7 +12,7 @@ from statesize.measurement import vega
 from statesize.measurement.statistics import Interval, finite
 from statesize.profiling.profile import Profile
 from statesize.report.result_page import PageChart, PageTable, ResultPage
-from statesize.truncation.blocks import CAUSAL, CAUSAL_SCALES
+from statesize.truncation.blocks import CAUSAL
 from statesize.truncation.result import LEAST_DOCUMENTS, NEGLIGIBLE, WORTHLESS, Row, TruncationResult
 
 HEADINGS = ("each head carries", "numbers per channel", "KL lost", "of context's worth", "loss (nats)", "KL (nats)")
@@ -50,7 +50,7 @@ def headline(result: TruncationResult) -> str:
     by_scale = {(row.rule, row.scale): row for row in result.rows}
     ess, causal = by_scale["ess", 1.0], min((by_scale[rule, 1.0] for rule in CAUSAL), key=_lost)
     size = result.without_hindsight()
-    most = "at most " if size.multiple.value <= CAUSAL_SCALES[0] else ""
+    most = "at most " if size.multiple.value * result.entropy.value <= causal.kept + 1e-9 else ""
     return (
         f"The context is worth {_number(worth, '.2f')} nats a token to {result.model}. With hindsight, its ESS of "
         f"{ess.kept:.1f} numbers a channel, of {result.inputs:.0f} kept, loses "

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import chain, pairwise
 from statistics import fmean
 from typing import Any
 
@@ -170,7 +170,7 @@ class TruncationResult:
     def without_hindsight(self, at: float = NEGLIGIBLE) -> CausalSize:
         """The least size at which the best causal choice tried loses at most a share of the divergence.
 
-        Between the sizes that were run, shares are taken to fall in proportion to the logarithm of the size.
+        Between the sizes that were run, shares are taken to fall in proportion to the logarithm of the numbers kept.
 
         Args:
             at: The share.
@@ -178,40 +178,23 @@ class TruncationResult:
         Returns:
             Means over documents, with intervals by 1,000 draws of documents from five documents on.
         """
-        everything = np.array([one.inputs / one.entropy for one in self.documents])
-        number = np.array([one.document for one in self.documents])
-        groups = [np.flatnonzero(number == name) for name in np.unique(number)]
+        names = sorted({one.document for one in self.documents})
+        cuts = [[one for one in self.documents if one.document == name] for name in names]
 
-        def multiple(chosen: list[NDArray[np.intp]]) -> float:
-            index = np.concatenate(chosen)
-            return self._multiple([self.documents[k] for k in index], at, float(everything[index].mean()))
+        def sizes(chosen: list[list[CutDocument]]) -> tuple[float, float]:
+            some = list(chain.from_iterable(chosen))
+            numbers = _causal_numbers(some, at)
+            if math.isnan(numbers):
+                return math.nan, math.nan
+            return numbers / fmean(one.entropy for one in some), numbers / fmean(one.inputs for one in some)
 
-        whole = float(everything.mean())
-        value = multiple(groups)
-        found = Interval(value)
-        if self.count >= LEAST_DOCUMENTS:
-            draws = np.random.default_rng(0).integers(len(groups), size=(1000, len(groups)))
-            drawn = [multiple([groups[k] for k in draw]) for draw in draws]
-            found = Interval(value, *(float(end) for end in np.quantile(drawn, (0.025, 0.975))))
-        share = Interval(*(end / whole for end in (found.value, found.low, found.high)))
-        return CausalSize(at, found, share)
-
-    def _multiple(self, documents: list[CutDocument], at: float, everything: float) -> float:
-        """The size in units of ESS at which the better of the causal rules loses a share, over some documents."""
-        lost = fmean(one.runs[0].divergence for one in documents)
-        if not lost > 0:
-            return math.nan
-        best: dict[float, float] = {}
-        for index, run in enumerate(documents[0].runs):
-            if run.rule in CAUSAL:
-                share = fmean(one.runs[index].divergence for one in documents) / lost
-                best[run.scale] = min(share, best.get(run.scale, math.inf))
-        curve = [(scale, share) for scale, share in sorted(best.items()) if scale < everything] + [(everything, 0.0)]
-        for (low, more), (high, less) in reversed(list(pairwise(curve))):
-            if more > at:
-                part = (more - at) / (more - less)
-                return low * (high / low) ** part
-        return curve[0][0]
+        found = sizes(cuts)
+        if self.count < LEAST_DOCUMENTS:
+            return CausalSize(at, *map(Interval, found))
+        draws: list[list[int]] = np.random.default_rng(0).integers(len(cuts), size=(1000, len(cuts))).tolist()
+        drawn = [sizes([cuts[k] for k in draw]) for draw in draws]
+        ends: list[list[float]] = np.quantile(np.array(drawn), (0.025, 0.975), axis=0).T.tolist()
+        return CausalSize(at, *(Interval(value, *both) for value, both in zip(found, ends, strict=True)))
 
     def to_dict(self) -> dict[str, Any]:
         """The result as JSON values.
@@ -265,3 +248,22 @@ class TruncationResult:
         rest = excess - share * without
         half = float(rest.std(ddof=1)) / math.sqrt(len(rest)) / worth * student_t(len(rest) - 1)
         return Interval(share, share - half, share + half)
+
+
+def _causal_numbers(documents: Sequence[CutDocument], at: float) -> float:
+    """Numbers a channel at which the better of the causal rules loses a share of the divergence, over documents."""
+    lost = fmean(one.runs[0].divergence for one in documents)
+    if not lost > 0:
+        return math.nan
+    best: dict[float, float] = {}
+    for index, run in enumerate(documents[0].runs):
+        if run.rule in CAUSAL:
+            share = fmean(one.runs[index].divergence for one in documents) / lost
+            kept = fmean(one.runs[index].kept for one in documents)
+            best[kept] = min(share, best.get(kept, math.inf))
+    everything = fmean(one.inputs for one in documents)
+    curve = [(kept, share) for kept, share in sorted(best.items()) if kept < everything] + [(everything, 0.0)]
+    for (low, more), (high, less) in reversed(list(pairwise(curve))):
+        if more > at:
+            return low * (high / low) ** ((more - at) / (more - less))
+    return curve[0][0]
