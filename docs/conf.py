@@ -32,7 +32,7 @@ nitpick_ignore_regex = [
     # Types that users hand on and never name.
     (
         "py:class",
-        r"statesize\..*\.(Agreement|Chart|Claim|Cut|Drawn|Executor|LoadedModel|Measurement|ResultPage|SweepPoint|Profiled)",
+        r"statesize\..*\.(Agreement|CausalSize|Chart|Claim|Cut|Drawn|Executor|LoadedModel|Measurement|ResultPage|SweepPoint|Profiled|Task|Value)",
     ),
     ("py:class", r"(Chart|Measurement|Metric)"),
     ("py:exc", "NothingMeasuredError"),  # a ModelError

@@ -22,7 +22,7 @@ from statesize.lab.mixers.checkpoint import save_checkpoint
 from statesize.lab.tasks.language.text import train_tokenizer
 from statesize.profiling import Profile
 
-_DIGEST = re.compile(r"-[0-9a-f]{24}(?=\.(unit|parquet)$)")
+_DIGEST = re.compile(r"-[0-9a-f]{24}(?=\.(unit|parquet|safetensors)$)")
 WORDS = "to be or not to be that is the question whether it is nobler in the mind to suffer".split()
 TEXTS = [" ".join(WORDS[first : first + 3]) for first in range(4)]
 MANY = [f"{text} {number}" for number in range(8) for text in TEXTS]

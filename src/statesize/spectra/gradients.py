@@ -88,8 +88,8 @@ def differentiable_entropy(operator: Operator, positions: Positions = None) -> T
         positions: None for all of 1 … L − 1, an int for that many evenly spread, or a list.
 
     Returns:
-        (..., P) float64, on the operator's device: `measure(operator, positions=positions, engine="dense").entropy` but
-        for round-off and r · 3e-9 of itself, r the number of singular values.
+        (..., P) float64 on the operator's device, which is `measure(operator, positions=positions,
+        engine="dense").entropy` but for round-off and r · 3e-9 of itself, r the number of singular values.
 
     Raises:
         InputError: Not an operator, a position out of range, or a T that overflows.

@@ -144,7 +144,7 @@ class TruncationResult:
 
     @property
     def inputs(self) -> float:
-        """Mean of what there is to keep a channel: inputs of the past, or numbers of a state."""
+        """Mean number of inputs of the past, or of numbers of a state, that a channel can keep."""
         return self._mean(lambda one: one.inputs).value
 
     @property
