@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -56,7 +57,7 @@ def cache(
     texts.check()
     check_page(html, open_page=open_page)
 
-    from statesize.cli.shared.table import print_steps, show_page
+    from statesize.cli.shared.table import print_plan, show_page
     from statesize.models.load import load_model
     from statesize.reduction.cache.page import page
     from statesize.reduction.cache.price import DOCUMENTS, plan_cache
@@ -76,9 +77,7 @@ def cache(
         "name": loaded.name,
     }
     if plan:
-        with printing.step(f"trying {loaded.name}"):
-            steps = plan_cache(loaded.model, inputs, **options)
-        print_steps(steps, loaded.name, printing)
+        print_plan(loaded.name, partial(plan_cache, loaded.model, inputs, **options), printing)
         return
     with printing.bars() as bars:
         update = bars.begin(f"pricing the cache of {loaded.name}").update

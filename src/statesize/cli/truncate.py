@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,7 @@ def truncate(
     Raises:
         InputError: A page is to be opened that is not written.
     """
-    from statesize.cli.shared.table import print_steps, show_page
+    from statesize.cli.shared.table import print_plan, show_page
     from statesize.models.load import load_model
     from statesize.profiling import Profile
     from statesize.texts.documents import vocabulary_size
@@ -73,9 +74,7 @@ def truncate(
         "name": loaded.name,
     }
     if plan:
-        with printing.step(f"trying {loaded.name}"):
-            steps = plan_truncation(loaded.model, inputs, **options)
-        print_steps(steps, loaded.name, printing)
+        print_plan(loaded.name, partial(plan_truncation, loaded.model, inputs, **options), printing)
         return
     with printing.bars() as bars:
         result = run(loaded.model, inputs, on_progress=bars.begin(f"cutting {loaded.name}").update, **options)

@@ -6,7 +6,7 @@ import math
 import shutil
 import sys
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -170,8 +170,10 @@ def show_page(
             print_notes(["", f"{title}:", *notes])
 
 
-def print_steps(steps: Steps, model: str, printing: Printing) -> None:
-    """Print what a command would do and how long, each kind of step with the time of those that were timed."""
+def print_plan(model: str, plan: Callable[[], Steps], printing: Printing) -> None:
+    """Try what a command would do, and print how long it takes, each kind of step with the time of those timed."""
+    with printing.step(f"trying {model}"):
+        steps = plan()
     if printing.json:
         rows = [{"name": kind, "count": cost, "seconds": steps.each(kind)} for kind, cost in steps.costs.items()]
         print_json({"schema": SCHEMA, "model": model, "seconds": steps.seconds, "steps": rows})
