@@ -1,43 +1,78 @@
-"""Makes the bundled documents and the tokenizer of the bundled models."""
+"""Makes the text that the bundled models are trained on, and the documents that the package bundles, from its sources.
+
+    python -m tools.text_bundle PEPS DOCS OUTPUT
+
+PEPS is a checkout of github.com/python/peps, DOCS a folder of CPython's documentation in reStructuredText (Doc in its
+repository, or `_sources` of a built one). OUTPUT receives corpus.jsonl, which `statesize train text` reads, and
+documents.json, the beginnings of documents that it holds out.
+"""
 
 from __future__ import annotations
 
 import json
-import os
-import platform
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from statesize.io.files import replace_file
-from statesize.lab.tasks.language.corpus import Corpus, python_prose, sha256_of
-from statesize.lab.tasks.language.text import train_tokenizer
+from statesize.lab.tasks.language.corpus import sha256_of, split
 
-DOCUMENTS_FORMAT = 1
+DOCUMENTS_FORMAT = 2
+LEAST, MOST = 3_000, 250_000
+"""Characters of a document that is taken: shorter ones have little context, longer ones are mostly tables."""
+BUNDLED, EXCERPT = 24, 8_000
+"""Held-out documents that are bundled, those of the plainest prose, and characters of each, in whole paragraphs."""
+_LEFT_OUT = ("whatsnew/changelog", "license", "contents", "distutils/", "c-api/stable")
 
 
-def write_bundle(folder: str | os.PathLike[str]) -> Corpus:
-    """Write `tokenizer.json` and `documents.json` from the prose of the running Python.
+def peps(folder: Path) -> Iterator[str]:
+    """The bodies of the PEPs that say that they are in the public domain, in order of their numbers."""
+    for file in sorted(folder.rglob("pep-[0-9][0-9][0-9][0-9].*")):
+        text = file.read_text(encoding="utf-8")
+        if file.suffix in {".rst", ".txt"} and "public domain" in " ".join(text.lower().split()):
+            yield text.partition("\n\n")[2]
 
-    The tokenizer is trained on the train part; the documents are the held-out part, with the Python version and the
-    hashes of the part and of the whole corpus. This is how the bundled files were made:
 
-        python -c "from tools.text_bundle import write_bundle; write_bundle('src/statesize/texts/data')"
+def pages(folder: Path) -> Iterator[str]:
+    """The pages of CPython's documentation in order of their names, but for lists of changes and licences."""
+    for file in sorted([*folder.rglob("*.rst"), *folder.rglob("*.rst.txt")]):
+        if not file.relative_to(folder).as_posix().startswith(_LEFT_OUT):
+            yield file.read_text(encoding="utf-8")
 
-    Args:
-        folder: where to; files that are there are replaced whole.
 
-    Returns:
-        The corpus.
-    """
-    corpus = python_prose()
+def excerpt(document: str) -> str:
+    """Whole paragraphs from the first one on that is a sentence."""
+    paragraphs = document.split("\n\n")
+    while not paragraphs[0][:1].isalpha() or not paragraphs[0].rstrip().endswith((".", ":")):
+        del paragraphs[0]
+    return "\n\n".join(paragraphs)[: EXCERPT + 1].rpartition("\n\n")[0].strip("\n")
+
+
+def share_of_signs(text: str) -> float:
+    """How much of a text is neither letters, white space, nor what ends and parts sentences: much of a list or code."""
+    return sum(not (sign.isalpha() or sign.isspace() or sign in ".,;") for sign in text) / len(text)
+
+
+def main(sources: tuple[Path, Path], output: Path) -> None:
+    """Write both files."""
+    found = [text for read, folder in zip((peps, pages), sources, strict=True) for text in read(folder)]
+    documents = [text for text in found if LEAST <= len(text) <= MOST]
+    corpus = split(documents)
+    output.mkdir(parents=True, exist_ok=True)
+    lines = "".join(json.dumps({"text": text}, ensure_ascii=False) + "\n" for text in documents)
+    replace_file(output / "corpus.jsonl", lines.encode())
+    beginnings = [excerpt(text) for text in corpus.held_out if len(text) >= EXCERPT + 2_000]
+    held_out = sorted(beginnings, key=share_of_signs)[:BUNDLED]
     values = {
         "format": DOCUMENTS_FORMAT,
-        "source": "held-out part of statesize.lab.tasks.python_prose()",
-        "python": platform.python_version(),
-        "sha256": sha256_of(corpus.held_out),
+        "source": "beginnings of the held-out documents of what tools.text_bundle makes",
+        "sha256": sha256_of(held_out),
         "corpus_sha256": corpus.sha256,
-        "documents": corpus.held_out,
+        "documents": held_out,
     }
-    text = json.dumps(values, ensure_ascii=False, indent=1) + "\n"
-    replace_file(Path(folder) / "documents.json", text.encode())
-    replace_file(Path(folder) / "tokenizer.json", (train_tokenizer(corpus.train).to_str() + "\n").encode())
-    return corpus
+    replace_file(output / "documents.json", (json.dumps(values, ensure_ascii=False, indent=1) + "\n").encode())
+    print(f"{len(corpus.train)} documents to train on, {len(corpus.held_out)} held out, {len(held_out)} of them bundled")
+
+
+if __name__ == "__main__":
+    main((Path(sys.argv[1]), Path(sys.argv[2])), Path(sys.argv[3]))

@@ -35,8 +35,8 @@ def compress(
     each head keeps, the rest is held out. OUTPUT receives the smaller model, which all commands read.
 
     Args:
-        model: A bundled name (la, wla, gla), a folder of a model that statesize trained with la, wla, gla, gla-s6, s6,
-            deltanet or gated-deltanet, or a folder or id of the Hugging Face hub of a Mamba or Mamba-2.
+        model: A bundled name (la, gla, gated-deltanet), a folder of a model that statesize trained with la, wla, gla,
+            gla-s6, s6, deltanet or gated-deltanet, or a folder or id of the Hugging Face hub of a Mamba or Mamba-2.
         text: Text like that the model will read: a UTF-8 file with blank lines between documents, or JSONL or Parquet
             with a document in each row.
         output: New or empty folder for the smaller model.

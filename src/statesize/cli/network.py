@@ -42,7 +42,8 @@ def network(
     It measures the entropy-ESS of the Jacobian from past embeddings to future hidden states, at the first text.
 
     Args:
-        model: A bundled name (sa, la, wla, gla), a folder of a model, a GGUF file, or an id of the Hugging Face hub.
+        model: A bundled name (sa, la, gla, gated-deltanet), a folder of a model, a GGUF file, or an id of the Hugging
+            Face hub.
         texts: What the model reads.
         positions: Number of cuts, evenly spread over the text.
         start: Name of the module whose output before a cut is varied. Default: the token embeddings.

@@ -50,8 +50,8 @@ def profile(
     command goes on after a crash or an interrupt.
 
     Args:
-        model: A bundled name (sa, la, wla, gla), a folder of a model, a GGUF file, an id of the Hugging Face hub, or
-            the folder of a profile.
+        model: A bundled name (sa, la, gla, gated-deltanet), a folder of a model, a GGUF file, an id of the Hugging
+            Face hub, or the folder of a profile.
         texts: What the model reads.
         measuring: What is measured.
         prefix: UTF-8 text that comes before each text, such as a system prompt. Without --positions or --stride, ESS is

@@ -33,7 +33,8 @@ def truncate(
     stands what choices need that know only the past.
 
     Args:
-        model: A bundled name (sa, la, wla, gla), a folder of a model, a GGUF file, or an id of the Hugging Face hub.
+        model: A bundled name (sa, la, gla, gated-deltanet), a folder of a model, a GGUF file, or an id of the Hugging
+            Face hub.
         texts: What the model reads.
         cuts: Positions of the cuts in each piece, with commas between them. Default: its middle.
         number: Also keep this many numbers of every head.

@@ -165,22 +165,9 @@ SEQUENCES = 4
 LENGTH = 256
 
 
-def bundled_texts() -> list[tuple[str, ...]]:
-    """SEQUENCES groups of at least two whole documents, each of LENGTH tokens or more of the bundled tokenizer."""
-    tokenizer, documents = bundled.tokenizer(), bundled.documents()
-    sized = [(document, len(tokenizer.encode(document).ids) + 1) for document in documents]
-    short = [(document, length) for document, length in sized if length <= LENGTH // 2]
-    step = len(short) // SEQUENCES
-    groups = [tuple(_enough(short[row * step : (row + 1) * step])) for row in range(SEQUENCES)]
-    # A page shows the first text, so that of plain sentences comes first.
-    return sorted(groups, key=_share_of_signs)
-
-
 def bundled_sequences(tokenizer: AnyTokenizer) -> list[Tensor]:
-    """Bundled documents, each with the end-of-sequence token after it, as SEQUENCES sequences of at most LENGTH."""
-    # Without such a token the documents follow each other.
-    joined = "eos" not in special_ids(tokenizer)[1]
-    return [join_documents(tokenizer, documents, joined)[:LENGTH] for documents in bundled_texts()]
+    """The beginnings of the first SEQUENCES bundled documents, of at most LENGTH tokens."""
+    return [join_documents(tokenizer, [document])[:LENGTH] for document in bundled.documents()[:SEQUENCES]]
 
 
 def or_bundled(inputs: Inputs | None, tokenizer: AnyTokenizer | None) -> Inputs:
@@ -192,27 +179,13 @@ def or_bundled(inputs: Inputs | None, tokenizer: AnyTokenizer | None) -> Inputs:
     return bundled_sequences(tokenizer)
 
 
-def _share_of_signs(documents: tuple[str, ...]) -> float:
-    """How much of a text is neither letters, white space, nor what ends and parts sentences: much of a list or code."""
-    text = "".join(documents)
-    return sum(not (sign.isalpha() or sign.isspace() or sign in ".,;") for sign in text) / len(text)
-
-
-def _enough(documents: list[tuple[str, int]]) -> Iterator[str]:
-    tokens = 0
-    for document, length in documents:
-        if tokens < LENGTH:
-            yield document
-        tokens += length
-
-
 def whole_texts(inputs: Inputs | None, tokenizer: AnyTokenizer | None) -> list[Tensor]:
-    """The sequences of the caller, (L,) each, or all bundled documents as one."""
+    """The sequences of the caller, (L,) each, or the bundled documents."""
     if inputs is not None:
         return list(sequences(inputs, tokenizer)[0])
     if tokenizer is None:
         raise InputError("inputs must be token ids for a model without a tokenizer, got none. Give token ids, or both.")
-    return [join_documents(tokenizer, bundled.documents(), "eos" not in special_ids(tokenizer)[1])]
+    return [join_documents(tokenizer, [document]) for document in bundled.documents()]
 
 
 def excerpts_of(texts: Sequence[Tensor], size: int, most: int) -> list[Tensor]:

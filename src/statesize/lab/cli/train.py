@@ -54,6 +54,7 @@ def train(
     ],
     output: Path,
     text: Path | None = None,
+    vocabulary: Count = 1024,
     steps: Count = 4000,
     batch: Count = 8,
     accumulation: Count = 1,
@@ -78,7 +79,9 @@ def train(
         mixer: Sequence mixer: softmax, linear, weighted linear or gated linear attention, state-space models, a long
             convolution, or a layer of flash-linear-attention.
         output: Folder of the run.
-        text: UTF-8 text file to train on; blank lines separate documents. Default: the prose inside CPython.
+        text: File to train on: UTF-8 text with blank lines between documents, or rows of JSON, JSONL or Parquet with a
+            field "text". Default: the prose inside CPython.
+        vocabulary: Tokens of the tokenizer that is made from the file.
         steps: Optimizer steps.
         batch: Sequences in each forward pass.
         accumulation: Forward passes in each optimizer step.
@@ -126,7 +129,7 @@ def train(
         compiled=compiled,
     )
     _check_folder(output, resume)
-    corpus, tokenizer = _data(text)
+    corpus, tokenizer = _data(text, vocabulary)
     text_task = TextTask.from_corpus(corpus, tokenizer, length)
     shape = ModelConfig(mixer=mixer, vocabulary_size=text_task.vocabulary_size, dropout=dropout)
     model = LanguageModel(shape, torch.Generator().manual_seed(seed))
@@ -176,7 +179,7 @@ def _check_folder(output: Path, resume: bool) -> None:
         raise FileError(f"{output} holds a tokenizer.json and no run; it is left alone. Give another folder")
 
 
-def _data(text: Path | None) -> tuple[Corpus, Tokenizer]:
+def _data(text: Path | None, vocabulary: int) -> tuple[Corpus, Tokenizer]:
     """The corpus and its tokenizer: the bundled one for CPython's prose, a new one for a user's file."""
     from statesize.lab.tasks.language.corpus import python_prose, read_text
     from statesize.lab.tasks.language.text import train_tokenizer
@@ -184,7 +187,7 @@ def _data(text: Path | None) -> tuple[Corpus, Tokenizer]:
 
     if text is not None:
         corpus = read_text(text)
-        return corpus, train_tokenizer(corpus.train)
+        return corpus, train_tokenizer(corpus.train, vocabulary)
     return python_prose(), bundled.tokenizer()
 
 

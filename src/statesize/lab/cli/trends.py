@@ -81,7 +81,8 @@ def length(
     """Measure how the ESS of each layer and head grows with the length of the context.
 
     Args:
-        model: A bundled name (sa, la, wla, gla), a folder of a model, a GGUF file, or an id of the Hugging Face hub.
+        model: A bundled name (sa, la, gla, gated-deltanet), a folder of a model, a GGUF file, or an id of the Hugging
+            Face hub.
         lengths: Tokens of the contexts, separated by commas, such as 64,128,256.
         trained_length: Tokens of the sequences that the model was trained on. No exponent is fitted beyond it. Default:
             from the model's configuration.

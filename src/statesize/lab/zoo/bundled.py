@@ -12,8 +12,8 @@ from statesize.lab.mixers.checkpoint import load_checkpoint
 from statesize.lab.mixers.model import LanguageModel
 from statesize.texts.bundled import read_bundled, read_object, tokenizer
 
-NAMES = ("sa", "la", "wla", "gla")
-RECALL_NAMES = tuple(f"recall-{name}" for name in NAMES)
+NAMES = ("sa", "la", "gla", "gated-deltanet")
+RECALL_NAMES = ("recall-sa", "recall-la", "recall-wla", "recall-gla")
 DATA = files("statesize.lab.zoo")
 
 
@@ -21,11 +21,11 @@ def names() -> tuple[str, ...]:
     """Names of the bundled models, which are those of their sequence mixers.
 
     Returns:
-        Softmax, linear, weighted linear and gated linear attention, in this order.
+        Softmax, linear and gated linear attention, and the gated delta rule, in this order.
 
     Examples:
         >>> names()
-        ('sa', 'la', 'wla', 'gla')
+        ('sa', 'la', 'gla', 'gated-deltanet')
     """
     return NAMES
 
@@ -34,7 +34,7 @@ def recall_names() -> tuple[str, ...]:
     """Names of the bundled models of re-binding recall, small siblings of the others.
 
     Returns:
-        In the order of `names`.
+        Softmax, linear, weighted linear and gated linear attention.
 
     Examples:
         >>> recall_names()[0]
@@ -46,8 +46,8 @@ def recall_names() -> tuple[str, ...]:
 def load(name: str) -> tuple[LanguageModel, Tokenizer]:
     """A bundled model and its tokenizer.
 
-    The models are siblings of one size, trained alike on the prose of CPython, or on re-binding recall; `record` says
-    how.
+    The models are siblings of one size, trained alike on PEPs and CPython's documentation, or on re-binding recall;
+    `record` says how.
 
     Args:
         name: one of `names()` or `recall_names()`.

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import cast
 
 from statesize.errors import FileError
-from statesize.texts.documents import listed
+from statesize.texts.documents import is_rows, listed, read_file
 from statesize.texts.rows import BLANK_LINES, read_documents
 
 HELD_OUT_FRACTION = 0.05
@@ -99,16 +99,26 @@ def python_prose() -> Corpus:
 
 
 def read_text(path: str | Path, delimiter: str | None = None) -> Corpus:
-    """A UTF-8 text file as a corpus: `read_documents`, then `split`.
+    """A file as a corpus: `read_documents` of UTF-8 text, or the rows of a JSON, JSONL or Parquet file, then `split`.
 
     Args:
         path: the file.
-        delimiter: the text between two documents; None means one blank line or more.
+        delimiter: the text between two documents of a text file; None means one blank line or more.
 
     Returns:
         The two parts; nothing is held out of a file with a single document.
+
+    Raises:
+        FileError: the file cannot be read, or a row is a chat or holds no text.
     """
-    return split(read_documents(path, delimiter))
+    path = Path(path)
+    if not is_rows(path):
+        return split(read_documents(path, delimiter))
+    documents = tuple(read_file(path))
+    texts = [document for document in documents if isinstance(document, str)]
+    if len(texts) < len(documents):
+        raise FileError(f"{path} must hold texts, got chats. Write them out as texts first.")
+    return split(texts)
 
 
 def _python_texts() -> Iterator[str]:

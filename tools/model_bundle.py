@@ -1,0 +1,69 @@
+"""Bundles models that `statesize train text` trained: weights in float16, and how they came about.
+
+    python -m tools.model_bundle RUNS OUTPUT
+
+RUNS holds a folder of a run for each name in `statesize.lab.zoo.names()`, OUTPUT is the zoo. The commands of the runs
+stand in each training.json; corpus.jsonl is what `tools.text_bundle` writes.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import statesize as ss
+from statesize.io.files import replace_file
+from statesize.lab import zoo
+from statesize.lab.mixers.checkpoint import load_checkpoint, save_checkpoint
+from statesize.lab.tasks import Corpus, TextTask
+from statesize.lab.training import evaluate
+
+CURVE_EVERY = 20
+"""Steps whose mean loss is one point of the curve."""
+
+
+def bundle(run: Path, place: Path, text: TextTask) -> dict[str, Any]:
+    """Write the model of one run in float16 to `place`, with its record; returns the record."""
+    save_checkpoint(load_checkpoint(run / "best"), place, dtype=torch.float16)
+    # What is reported is what will be read.
+    model = load_checkpoint(place)
+    worth = ss.truncate(model, tokenizer=zoo.tokenizer(), documents=len(zoo.documents()), tokens=256).worth
+    made = json.loads((run / "provenance.json").read_text(encoding="utf-8"))
+    steps = [json.loads(line) for line in (run / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+    held_out = [{"step": step["step"], **step["held_out"]} for step in steps if step.get("held_out")]
+    record = {
+        **made,
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "dtype": "float16",
+        "train_tokens": sum(step["tokens"] for step in steps),
+        "seconds": round(sum(step["seconds"] for step in steps)),
+        "best_step": min(held_out, key=lambda point: point["loss"])["step"],
+        "bundled_documents": {
+            **evaluate(model, text, 8),
+            "context_worth": {"tokens": 256, **worth.to_dict()},
+        },
+        "held_out_curve": held_out,
+        "curve": [
+            {"step": end, "loss": round(sum(step["loss"] for step in steps[end - CURVE_EVERY : end]) / CURVE_EVERY, 4)}
+            for end in range(CURVE_EVERY, len(steps) + 1, CURVE_EVERY)
+        ],
+    }
+    replace_file(place / "training.json", (json.dumps(record, indent=1, allow_nan=False) + "\n").encode())
+    return record
+
+
+def main(runs: Path, output: Path) -> None:
+    """Bundle all models."""
+    documents = tuple(zoo.documents())
+    text = TextTask.from_corpus(Corpus(documents, documents), zoo.tokenizer(), length=256)
+    for name in zoo.names():
+        record = bundle(runs / name, output / name, text)
+        print(name, record["held_out_curve"][-1], record["bundled_documents"])
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))
