@@ -17,7 +17,7 @@ from pathlib import Path
 from statesize.io.files import replace_file
 from statesize.lab.tasks.language.corpus import sha256_of, split
 
-DOCUMENTS_FORMAT = 2
+DOCUMENTS_FORMAT = 1
 LEAST, MOST = 3_000, 250_000
 """Characters of a document that is taken: shorter ones have little context, longer ones are mostly tables."""
 BUNDLED, EXCERPT = 24, 8_000
@@ -71,7 +71,7 @@ def main(sources: tuple[Path, Path], output: Path) -> None:
         "documents": held_out,
     }
     replace_file(output / "documents.json", (json.dumps(values, ensure_ascii=False, indent=1) + "\n").encode())
-    print(f"{len(corpus.train)} documents to train on, {len(corpus.held_out)} held out, {len(held_out)} of them bundled")
+    print(f"documents: {len(corpus.train)} to train on, {len(corpus.held_out)} held out, {len(held_out)} of these bundled")
 
 
 if __name__ == "__main__":

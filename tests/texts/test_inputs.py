@@ -1,15 +1,14 @@
 """What a profile may be given."""
 
-import re
-
 import numpy as np
 import pytest
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from statesize.errors import InputError
-from statesize.texts.inputs import bundled_texts, sequences
-
+from statesize.texts import bundled
+from statesize.texts.inputs import bundled_sequences, sequences
+from tools.text_bundle import share_of_signs
 
 @pytest.fixture
 def tokenizer():
@@ -17,11 +16,9 @@ def tokenizer():
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     return tokenizer
 
-
 def read(inputs, tokenizer=None):
     iterator, count = sequences(inputs, tokenizer)
     return [ids.tolist() for ids in iterator], count
-
 
 @pytest.mark.parametrize(
     ("inputs", "expected"),
@@ -40,9 +37,7 @@ def read(inputs, tokenizer=None):
 def test_accepted(inputs, expected, tokenizer):
     assert read(inputs, tokenizer) == (expected, len(expected))
 
-
 IDS = [5, 6, 7]
-
 
 @pytest.mark.parametrize(
     ("inputs", "expected"),
@@ -62,7 +57,6 @@ def test_what_a_tokenizer_returns_is_taken(inputs, expected):
     assert [ids.tolist() for ids in iterator] == expected
     assert count == len(expected)
 
-
 @pytest.mark.parametrize(
     ("inputs", "message"),
     [
@@ -80,7 +74,6 @@ def test_what_a_profile_would_leave_out_is_refused(inputs, message):
     with pytest.raises(InputError, match=message):
         list(sequences(inputs)[0])
 
-
 def test_an_iterator_is_read_only_as_far_as_it_is_used():
     def endless():
         while True:
@@ -89,7 +82,6 @@ def test_an_iterator_is_read_only_as_far_as_it_is_used():
     iterator, count = sequences(endless())
     assert next(iterator).tolist() == [1, 2, 3]
     assert count is None
-
 
 @pytest.mark.parametrize(
     ("inputs", "message"),
@@ -114,18 +106,13 @@ def test_refused(inputs, message, tokenizer):
     with pytest.raises(InputError, match=message):
         read(inputs, tokenizer)
 
-
 def test_text_needs_a_tokenizer():
     with pytest.raises(InputError, match="tokenizer"):
         read("one two")
 
-
-def test_the_first_bundled_text_is_sentences():
-    first, *others = ["\n".join(documents) for documents in bundled_texts()]
-    assert len(others) == 3
-    for text in (first, *others):
-        assert len(text) > 500
-    # No list, no code: all but some apostrophes and stars are words.
-    assert re.fullmatch(r"[\w\s.,'*]+", first)
-    assert first.count(". ") + first.count(".\n") >= 8
-    assert not any(re.fullmatch(r"[\w\s.,'*]+", text) for text in others)
+def test_each_default_text_is_the_beginning_of_one_document_and_the_first_is_sentences():
+    tokenizer, documents = bundled.tokenizer(), bundled.documents()
+    for ids, document in zip(bundled_sequences(tokenizer), documents, strict=False):
+        assert len(ids) == 256
+        assert document.startswith(tokenizer.decode(ids.tolist()))
+    assert share_of_signs(documents[0][:1000]) < 0.06

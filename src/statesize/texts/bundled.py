@@ -12,13 +12,13 @@ from tokenizers import Tokenizer
 
 from statesize.errors import FileError
 
-_FORMAT = 2
+_FORMAT = 1
 DATA = files("statesize.texts") / "data"
 Parsed = TypeVar("Parsed")
 
 
 def documents() -> list[str]:
-    """The bundled documents, plainest prose first: beginnings of what was held out when the bundled models were trained.
+    """The bundled documents, plainest prose first: beginnings of what was held out in training the bundled models.
 
     Their sources and licence are in the file NOTICE beside them.
 

@@ -21,7 +21,6 @@ from statesize.texts.tokens import (
     beginning_id,
     encode_begun,
     join_documents,
-    special_ids,
     unbegun_note,
 )
 
