@@ -181,7 +181,6 @@ def open_gates(document: Mapping[str, Any]) -> dict[str, str]:
         **{key: _shown(found[name], ".2f") for key, name in names.items()},
         "matched": str(found["la less gla"]["units"]),
         "pairs": str(found["over all pairs of models"]["units"]),
-        "pilot": document["claim"]["pilot"],
         **_matched(document["rows"]),
         **_run(document),
     }

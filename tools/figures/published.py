@@ -190,7 +190,6 @@ def cache_budgets(document: Mapping[str, Any]) -> dict[str, str]:
         "table": table(head, rows),
         "ess_clear": f"{sum(clear)} of {len(clear)}",
         "ess_halves": ", ".join(halves),
-        "ess_prose_25": _told(found["joint ESS", "prose", 0.25]["against_equal"]),
         "ess_behind": _told(_difference(found["joint ESS", "prose", 0.25], found["curves of prose", "prose", 0.25])),
         "documents": str(document["documents"]),
         "calibration": str(document["calibration"]),
