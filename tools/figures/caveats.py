@@ -62,8 +62,8 @@ def regimes(figures: Figures, rows: Rows) -> str:
 
     return (
         f"No run of `gla` or `wla` passes an accuracy of {gated:.3f}: learned is compared with not learned. The "
-        f"{len(failed)} runs of `la` that did not learn either (n = {size}) use {used('la')}, `wla` there {used('wla')}, "
-        f"`gla` {used('gla')}. Before training `la` uses {figure(figures, 'control_initial_la_less_gla')} more than "
+        f"{len(failed)} runs of `la` that did not learn either (n = {size}) use {used('la')}, `wla` there "
+        f"{used('wla')}, `gla` {used('gla')}. Before training `la` uses {figure(figures, 'control_initial_la_less_gla')} more than "
         "`gla`. Pairs that both learned were tested apart, below."
     )
 
@@ -126,8 +126,8 @@ def delimiters(figures: Figures) -> str:
     }
     taus = ", ".join(f"{dips[name]:.2f}" for name in list(dips)[:4])
     return (
-        f"The past fades: the norm dips by {dips['norm']:.2f}, entropy-ESS by {dips['entropy']:.2f}. The dip claimed is "
-        f"of τ = 0.3; at τ = 0.01, 0.1, 0.3 and 0.6 it is {taus}."
+        f"The past fades: the norm dips by {dips['norm']:.2f}, entropy-ESS by {dips['entropy']:.2f}. The dip claimed "
+        f"is of τ = 0.3; at τ = 0.01, 0.1, 0.3 and 0.6 it is {taus}."
     )
 
 

@@ -9,18 +9,10 @@ import numpy as np
 
 from statesize.lab.studies.correlation.claim import PLATEAU
 from statesize.lab.studies.page.final import final_runs, numbered
-from statesize.lab.studies.statistics import (
-    Evidence,
-    Indices,
-    Numbers,
-    jackknife,
-    pearson,
-    spearman,
-    within_cells,
-)
+from statesize.lab.studies.statistics import Evidence, Indices, Numbers, jackknife, pearson, spearman, within_cells
 from tools.figures.on_record import METRIC, rows_of, table
 
-_MEASURES = {
+MEASURES = {
     METRIC: "count above 1 % of the largest singular value (the claim)",
     "relative_0.001": "count above 0.1 % of it",
     "entropy": "entropy-ESS",
@@ -28,6 +20,7 @@ _MEASURES = {
     "norm": "norm",
 }
 _FEW = 10
+"""Pairs of seeds, those whose accuracies differ most."""
 
 
 def seeds() -> dict[str, str]:
@@ -48,10 +41,10 @@ def seeds() -> dict[str, str]:
         return _shown(jackknife(lambda kept: pearson(x[kept], y[kept]), cells[rows], correlation=True))
 
     everything = np.arange(len(runs))
-    measures = {name: _numbers(run.last[name] for run in runs) / (1 if name == "norm" else kv) for name in _MEASURES}
+    measures = {name: _numbers(run.last[name] for run in runs) / (1 if name == "norm" else kv) for name in MEASURES}
     table_rows = [
         (words, inside(measures[name], everything), inside(measures[name], off_plateau))
-        for name, words in _MEASURES.items()
+        for name, words in MEASURES.items()
     ]
     x, y = within_cells(ess, alike), within_cells(accuracy, alike)
     spread = np.bincount(alike, y * y)
