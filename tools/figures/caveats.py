@@ -64,7 +64,8 @@ def regimes(figures: Figures, rows: Rows) -> str:
         f"No run of `gla` or `wla` passes an accuracy of {gated:.3f}: learned is compared with not learned. The "
         f"{len(failed)} runs of `la` that did not learn either (n = {size}) use {used('la')}, `wla` there "
         f"{used('wla')}, `gla` {used('gla')}. Before training `la` uses "
-        f"{figure(figures, 'control_initial_la_less_gla')} more than `gla`. Pairs that both learned were tested apart, below."
+        f"{figure(figures, 'control_initial_la_less_gla')} more than `gla`. Pairs that both "
+        "learned were tested apart, below."
     )
 
 
