@@ -137,12 +137,15 @@ def asked() -> dict[str, str]:
 _ASKED = {
     "recall_moment": ("length.md#does-ess-rise-before-a-task-is-solved", "ESS rises before held-out accuracy does"),
     "delimiter_positions": (
-        "delimiters.md#do-positions-make-attention-forget",
+        "appendix/delimiters.md#do-positions-make-attention-forget",
         "With learned positions, softmax attention dips at delimiters, and more than without",
     ),
-    "recall_mixers": ("delimiters.md#does-a-deeper-dip-go-with-better-recall", "Mixers that dip deeper recall better"),
+    "recall_mixers": (
+        "appendix/delimiters.md#does-a-deeper-dip-go-with-better-recall",
+        "Mixers that dip deeper recall better",
+    ),
     "attention_students": (
-        "design.md#from-softmax-to-linear-attention",
+        "appendix/design.md#from-softmax-to-linear-attention",
         "The ESS of a softmax teacher tells the error and the accuracy of a linear student",
     ),
     "longer_regularisation": (
@@ -150,7 +153,7 @@ _ASKED = {
         "The term for decays near 1 raises accuracy after 2,400 steps too",
     ),
     "teachers": (
-        "design.md#the-study",
+        "appendix/design.md#the-study",
         "At equally many pairs, the ESS of a teacher tells its student's error and lost accuracy",
     ),
     "open_gates": (
