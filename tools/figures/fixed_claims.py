@@ -13,7 +13,7 @@ from benchmarks.truncation import interval, result_of
 from benchmarks.truncation import table as truncation_table
 from statesize.lab.studies.statistics import pearson, spearman
 from statesize.truncation.blocks import CAUSAL
-from tools.figures.on_record import VERDICTS, estimate, read_json, table
+from tools.figures.on_record import VERDICTS, estimate, read_json, table, verdict_counts
 
 
 def recall_moment(document: Mapping[str, Any]) -> dict[str, str]:
@@ -131,7 +131,10 @@ def asked() -> dict[str, str]:
             given = teachers(document)
             effects += f"; given the teacher's accuracy {given['error_given']} and {given['lost_given']}"
         rows.append((f"[{claim}]({page})", units, effects, VERDICTS[document["holds"]]))
-    return {"table": table(("the claim", "units", "effect", "verdict"), rows)}
+    return {
+        "table": table(("the claim", "units", "effect", "verdict"), rows),
+        "verdicts": verdict_counts(verdict for *_, verdict in rows),
+    }
 
 
 _ASKED = {
