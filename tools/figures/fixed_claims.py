@@ -29,7 +29,7 @@ def recall_moment(document: Mapping[str, Any]) -> dict[str, str]:
 
 def truncation(document: dict[str, Any]) -> dict[str, str]:
     """What published models lose when they are cut."""
-    found = {"table": truncation_table(document)}
+    found = {"table": truncation_table(document), "short": truncation_table(document, _SHORT)}
     for name, row in zip(("smollm2", "gemma"), document["rows"], strict=True):
         whole = next(one for one in row["rows"] if (one["rule"], one["scale"]) == ("ess", 1.0))
         found |= {f"{name}_kept": f"{whole['kept']:.1f}", f"{name}_worth": f"{row['worth']['mean']:.2f}"}
@@ -42,6 +42,10 @@ def truncation(document: dict[str, Any]) -> dict[str, str]:
             found |= {"causal": interval(best.to_dict(), ".1%")}
             found |= {"multiple": interval(size.multiple.to_dict(), ".1f"), "of_cache": f"{size.share.value:.0%}"}
     return found
+
+
+_SHORT = {("ess", 0.25), ("ess", 1.0), *((rule, scale) for rule in CAUSAL for scale in (1.0, 8.0))}
+"""Rules and multiples of ESS that the page of the truncation test shows."""
 
 
 def delimiter_positions(document: Mapping[str, Any]) -> dict[str, str]:
