@@ -70,8 +70,9 @@ def one_run(mixer: str, seed: int) -> dict[str, Any]:
     accuracy = dict(found.log["held out accuracy"])
     means = {metric: [round(value, 5) for value in found.means(metric=metric).tolist()] for metric in METRICS}
     # Before the first step a model guesses.
-    told = [round(accuracy.get(step, 1 / TASK.keys), 5) for step in found.places]
-    return {"steps": list(found.places), "accuracy": told, **means}
+    steps = list(found.places or ())
+    told = [round(accuracy.get(step, 1 / TASK.keys), 5) for step in steps]
+    return {"steps": steps, "accuracy": told, **means}
 
 
 def moment(steps: Sequence[int], values: Sequence[float], start: int = 0) -> float:

@@ -13,7 +13,7 @@ from statesize.errors import FileError, InputError, StatesizeError
 from statesize.lab.mixers import LanguageModel, ModelConfig, save_checkpoint
 from statesize.lab.tasks.language.text import train_tokenizer
 from statesize.lab.trends.checkpoints import Checkpoint, find_checkpoints, read_log
-from statesize.lab.trends.trend import SweepPoint, point_of
+from statesize.lab.trends.points import Point
 from statesize.parallel.executor import Processes
 
 IDS = [list(range(first, first + 24)) for first in (2, 12, 30, 40)] + [[7, 9] * 12]
@@ -65,17 +65,21 @@ def test_no_interval_of_fewer_than_five_documents(run):
     assert np.isnan(found.change().difference.low)
     assert found.to_dict()["layers"][0]["change"]["interval"] is None
     assert "[" not in found.finding
+    assert "There are no intervals: 4 texts are too few." in found.page().tables[0].caption
 
 
 def test_the_largest_change_is_corrected_for_those_it_was_chosen_from(run):
     found = measured(run)
     steps = np.diff(found.means())
     largest = found.largest_change()
-    assert (largest.before, largest.after) == ((0, 1) if abs(steps[0]) > abs(steps[1]) else (1, 2))
+    before = 0 if abs(steps[0]) > abs(steps[1]) else 1
+    assert (largest.before, largest.after) == found.names[before : before + 2]
     values = found.values()
-    alone = stats.ttest_rel(values[largest.after], values[largest.before]).confidence_interval(1 - 0.05 / 2)
+    alone = stats.ttest_rel(values[before + 1], values[before]).confidence_interval(1 - 0.05 / 2)
     assert (largest.difference.low, largest.difference.high) == pytest.approx(tuple(alone), rel=1e-6)
-    assert found.finding.startswith("Entropy-ESS of layers.")
+    first, last = found.means()[[0, -1]]
+    assert found.finding.startswith(f"Entropy-ESS goes from {first:.1f} at step-0 to {last:.1f} at step-1000: ")
+    assert repr(found).startswith(found.finding)
 
 
 def test_the_log_beside_the_checkpoints_is_read_as_far_as_it_is_whole(run):
@@ -198,10 +202,10 @@ def test_what_is_no_series_is_refused(given, revisions, message):
 
 def test_a_point_is_kept_exactly():
     model = LanguageModel(ModelConfig(mixer="sa", **SHAPE), torch.Generator().manual_seed(0))
-    point = point_of(ss.profile(model, IDS, on_progress=lambda progress: None))
-    assert SweepPoint.from_bytes(point.to_bytes()) == point
+    point = Point.of(ss.profile(model, IDS, on_progress=lambda progress: None))
+    assert Point.from_bytes(point.to_bytes()) == point
     with pytest.raises(ValueError, match="no point"):
-        SweepPoint.from_bytes(b"{}")
+        Point.from_bytes(b"{}")
 
 
 def test_the_page_holds_the_finding_the_layers_and_what_was_left_out(run, tmp_path):

@@ -41,7 +41,8 @@ def series(
     """
     from statesize.cli.shared.table import show_page
     from statesize.lab.trends.checkpoints import find_checkpoints
-    from statesize.lab.trends.series import first_tokenizer, series, trend_bar
+    from statesize.lab.trends.points import trend_bar
+    from statesize.lab.trends.series import first_tokenizer, series
     from statesize.report import check_report_path
 
     texts, measuring, workers = texts or Texts(), measuring or Measuring(), workers or Workers()
@@ -96,7 +97,7 @@ def length(
     """
     from statesize.cli.shared.table import show_page
     from statesize.lab.trends.length import check_no_cuts, known_trained_length, length
-    from statesize.lab.trends.series import trend_bar
+    from statesize.lab.trends.points import trend_bar
     from statesize.models.load import load_model
     from statesize.report import check_report_path
     from statesize.texts.documents import vocabulary_size
