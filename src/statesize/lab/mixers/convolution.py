@@ -22,7 +22,8 @@ class S4D(Mixer):
     n = key_size real numbers. All are learned; A starts at −1/2 + iπk for k = 0 … n/2 − 1 (S4D-Lin). There
     is no feed-through D u: the residual stream around the mixer is one.
 
-    Gu et al., "On the Parameterization and Initialization of Diagonal State Space Models", NeurIPS 2022.
+    Gu et al., "On the Parameterization and Initialization of Diagonal State Space Models", NeurIPS 2022. Differs
+    from the paper: no D, GELU or gated output; norm per head.
 
     Args:
         config: Shape of the model, of even key_size; Δ starts between `smallest_step` and `largest_step`.
@@ -128,7 +129,8 @@ class LongConvolutionCache(NamedTuple):
 class LongConvolution(Mixer):
     """T = Diag(q) Conv(h) Diag(k) for each channel: gates q and k from the input, a learned filter h.
 
-    Poli et al., "Hyena Hierarchy: Towards Larger Convolutional Language Models", ICML 2023, of order 2.
+    Poli et al., "Hyena Hierarchy: Towards Larger Convolutional Language Models", ICML 2023. Differs from the paper:
+    order 2; fixed wavelengths of the positional features; no D; norm per head.
 
     Args:
         config: Shape of the model; see `ImplicitFilter` for what key_size and the steps are.

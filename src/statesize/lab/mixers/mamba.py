@@ -19,7 +19,8 @@ from statesize.operators import Recurrence
 class Mamba(S6):
     """S6 on 2d channels, with Δ of rank ⌈d / 16⌉, feed-through D u and a silu gate, without norm per head.
 
-    Gu and Dao, "Mamba: Linear-Time Sequence Modeling with Selective State Spaces", 2023.
+    Gu and Dao, "Mamba: Linear-Time Sequence Modeling with Selective State Spaces", 2023. Differs from the paper: Δ
+    starts spread over its range; small first convolution bias.
 
     Args:
         config: As for `S6`.
@@ -40,7 +41,8 @@ class Mamba2(Mixer):
     Δ = softplus(W x + b), A and D have one number a head; B and C, of n = key_size numbers, are shared by the heads.
     What the heads give is multiplied by silu(W x), and RMS-normalised as a whole.
 
-    Dao and Gu, "Transformers are SSMs", ICML 2024.
+    Dao and Gu, "Transformers are SSMs", ICML 2024. Differs from the paper: one group of B and C; A and Δ start spread
+    over their ranges.
 
     Args:
         config: Shape of the model; softplus(b) starts between `smallest_step` and `largest_step`, −A between 1 and 16.

@@ -22,7 +22,8 @@ class S6(Mixer):
     shared by the channels. A and b are learned; A starts at −1 … −n, or at −1/n … −n/n if `config.normalised`. There is
     no feed-through D u: the residual stream around the mixer is one.
 
-    Gu and Dao, "Mamba: Linear-Time Sequence Modeling with Selective State Spaces", 2023.
+    Gu and Dao, "Mamba: Linear-Time Sequence Modeling with Selective State Spaces", 2023. Differs from the paper:
+    expansion 1; no silu gate; Δ by a full matrix; no D; norm per head.
 
     Args:
         config: Shape of the model; `normalised`, `smallest_step` and `largest_step` are where A and b start.

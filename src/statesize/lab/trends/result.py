@@ -163,9 +163,15 @@ class Trend(ABC):
             {**label, "run_difference": one.run_difference, "seconds": one.seconds, "skipped": _reasons(one.skipped)}
             for label, one in zip(self._labels, self.points, strict=True)
         ]
+        kinds = (AVERAGE, *(mixer.kind for mixer in self.points[0].mixers))
         layers = [
-            {"name": layer, **{metric: self.means(layer, metric) for metric in MEASURED}, **self._of_layer(layer)}
-            for layer in (AVERAGE, *self.layers)
+            {
+                "name": layer,
+                "kind": kind,
+                **{metric: self.means(layer, metric) for metric in MEASURED},
+                **self._of_layer(layer),
+            }
+            for layer, kind in zip((AVERAGE, *self.layers), kinds, strict=True)
         ]
         found = {"finding": self.finding, "skipped": _reasons(self.skipped), "notes": self.notes}
         return json_values({self.kinds[0]: points, "layers": layers, **self._own(), **found, **self.facts})
@@ -324,8 +330,8 @@ class Series(Trend):
         by_layer = {layer: self.largest_change(layer) for layer in self.layers}
         layer = max(by_layer, key=lambda name: abs(by_layer[name].difference.value))
         return (
-            f"Entropy-ESS goes {whole}: {signed(whole.difference)} over {self.texts} texts. {layer} changes most from "
-            f"one checkpoint to the next, {by_layer[layer]}: {signed(by_layer[layer].difference)}."
+            f"Entropy-ESS goes {whole}: {signed(whole.difference)} over {self.texts} texts. The largest change between "
+            f"neighbouring checkpoints is that of {layer}, {by_layer[layer]}: {signed(by_layer[layer].difference)}."
         )
 
     def _own(self) -> Row:

@@ -23,6 +23,7 @@ class DeltaNet(HeadMixer):
     β = sigmoid(W x).
 
     Yang et al., "Parallelizing Linear Transformers with the Delta Rule over Sequence Length", NeurIPS 2024.
+    Differs from the paper: norm weights per head.
 
     Args:
         config: Shape of the model.
@@ -90,7 +91,8 @@ class DeltaNet(HeadMixer):
 class GatedDeltaNet(DeltaNet):
     """DeltaNet with the decay ln a = −e^A softplus(W x + b) of each head, and a swish output gate.
 
-    Yang, Kautz and Hatamizadeh, "Gated Delta Networks: Improving Mamba2 with Delta Rule", ICLR 2025.
+    Yang, Kautz and Hatamizadeh, "Gated Delta Networks: Improving Mamba2 with Delta Rule", ICLR 2025. Differs
+    from the paper: values as wide as the model; A and Δ start as in `mamba2`; norm weights per head.
 
     Args:
         config: Shape of the model; softplus(b) starts between `smallest_step` and `largest_step`, e^A between 1 and 16.

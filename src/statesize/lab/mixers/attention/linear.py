@@ -65,6 +65,10 @@ class LinearCache(NamedTuple):
 class LinearAttention(HeadMixer):
     """T from x_t = diag(a_t) x_{t−1} + k_t u_t, y_t = q_tᵀ x_t / √n, with a_t = 1; n = key_size real numbers of state.
 
+    Katharopoulos et al., "Transformers are RNNs: Fast Autoregressive Transformers with Linear Attention", ICML 2020;
+    Sun et al., "Retentive Network: A Successor to Transformer for Large Language Models", 2023. Differs from the paper:
+    no feature map; norm per head for the normaliser; short convolution.
+
     Subclasses give other decays by overriding `log_decay`.
 
     Args:

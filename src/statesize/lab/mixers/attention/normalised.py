@@ -26,6 +26,7 @@ class NormalisedLinearAttention(HeadMixer):
     """T[i, j] = φ(q_i)·φ(k_j) / Σ_{s ≤ i} φ(q_i)·φ(k_s) with φ(x) = 1 + elu(x); n = key_size numbers of state.
 
     Katharopoulos et al., "Transformers are RNNs: Fast Autoregressive Transformers with Linear Attention", ICML 2020.
+    Differs from the paper: short convolution, norm per head.
     """
 
     kind = "nla"
@@ -77,6 +78,7 @@ class LinearTransformer(NormalisedLinearAttention):
     """Normalised linear attention with φ(x) = 1 + elu(x), without short convolution and without norm per head.
 
     Katharopoulos et al., "Transformers are RNNs: Fast Autoregressive Transformers with Linear Attention", ICML 2020.
+    Differs from the paper: no biases.
     """
 
     kind = "linear-transformer"
@@ -85,9 +87,10 @@ class LinearTransformer(NormalisedLinearAttention):
 
 
 class Based(LinearTransformer):
-    """Features whose products are the Taylor series 1 + s + s² / 2 of e^s with s = q·k / √n.
+    """Normalised linear attention of features whose products are the series 1 + s + s² / 2 of e^s, s = q·k / √n.
 
     Arora et al., "Simple Linear Attention Language Models Balance the Recall-Throughput Tradeoff", ICML 2024.
+    Differs from the paper: no rotary positions, no convolutions; no rank is above 1 + n + n (n + 1) / 2.
     """
 
     kind = "based"
@@ -103,9 +106,10 @@ class Based(LinearTransformer):
 
 
 class Hedgehog(LinearTransformer):
-    """Features softmax([W x, −W x]), with matrices W of their own for the queries and the keys of each head.
+    """Normalised linear attention with φ(x) = softmax([W x, −W x]), each head with a W for queries and one for keys.
 
-    Zhang et al., "The Hedgehog & the Porcupine: Expressive Linear Attentions with Softmax Mimicry", ICLR 2024.
+    Zhang et al., "The Hedgehog & the Porcupine: Expressive Linear Attentions with Softmax Mimicry", ICLR 2024. Differs
+    from the paper: exp divided by its sum; trained from the start.
 
     Args:
         config: Shape of the model.

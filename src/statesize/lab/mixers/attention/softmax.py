@@ -22,7 +22,10 @@ class SoftmaxCache(NamedTuple):
 
 
 class SoftmaxAttention(HeadMixer):
-    """T = softmax(q kᵀ / √n) over the past and the present; its state is the whole cache."""
+    """T = softmax(q kᵀ / √n) over the past and the present; its state is the whole cache.
+
+    Vaswani et al., "Attention Is All You Need", NeurIPS 2017. Differs from the paper: short convolution, norm per head.
+    """
 
     kind = "sa"
     window: int | None = None
@@ -63,7 +66,7 @@ class SoftmaxAttention(HeadMixer):
 class MultiHeadAttention(SoftmaxAttention):
     """Softmax attention as published: without short convolution and without norm per head.
 
-    Vaswani et al., "Attention Is All You Need", NeurIPS 2017.
+    Vaswani et al., "Attention Is All You Need", NeurIPS 2017. Differs from the paper: no biases, no dropout.
     """
 
     kind = "attention"
@@ -75,6 +78,7 @@ class SlidingWindowAttention(MultiHeadAttention):
     """Softmax attention over the last `config.window` tokens, the present one included.
 
     Beltagy et al., "Longformer: The Long-Document Transformer", 2020; Arora et al. 2024 (Based) mix with windows of 64.
+    Differs from the paper: no rotary positions.
 
     Args:
         config: Shape of the model.
