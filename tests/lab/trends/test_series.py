@@ -11,7 +11,7 @@ from scipy import stats
 import statesize as ss
 from statesize.errors import FileError, InputError, StatesizeError
 from statesize.lab.mixers import LanguageModel, ModelConfig, save_checkpoint
-from statesize.lab.tasks.language.text import train_tokenizer
+from statesize.lab.tasks.text import train_tokenizer
 from statesize.lab.trends.checkpoints import Checkpoint, find_checkpoints, read_log
 from statesize.lab.trends.points import Point
 from statesize.parallel.executor import Processes

@@ -287,7 +287,11 @@ class Series(Trend):
 
     kinds = ("checkpoints", "step")
     about = "Differences are means over texts; that of the largest change is corrected for how many changes there are."
-    title = "Effective state-size through a training"
+
+    @property
+    def title(self) -> str:
+        """Title of the page."""
+        return "Effective state-size through a training"
 
     def change(self, layer: str = AVERAGE, metric: Metric | str = "entropy") -> Change:
         """From the first checkpoint to the last.
