@@ -66,7 +66,7 @@ def one_run(mixer: str, seed: int) -> dict[str, Any]:
     texts = TASK.sample(8, torch.Generator().manual_seed(10**6 + seed))[0]
     with tempfile.TemporaryDirectory() as folder:
         train(model, TASK, config, folder, keep_every=EVERY)
-        found = series(folder, texts, settings=Settings(positions=[2 * PAIRS]), on_progress=lambda progress: None)
+        found = series(folder, texts, settings=Settings(positions=[2 * PAIRS]), on_progress=lambda *_: None)
     accuracy = dict(found.log["held out accuracy"])
     means = {metric: [round(value, 5) for value in found.means(metric=metric).tolist()] for metric in METRICS}
     # Before the first step a model guesses.

@@ -41,3 +41,7 @@ def __getattr__(name: str) -> Any:
     if name in __all__:
         return importlib.import_module(f"statesize.lab.{name}")
     raise AttributeError(f"module 'statesize.lab' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -26,9 +26,7 @@ def model(mixer="sa", **shape):
 
 
 def measured(given, **options):
-    return ss.lab.length(
-        given, TEXT, **{"lengths": [4, 8, 16], "future": 6, **options}, on_progress=lambda progress: None
-    )
+    return ss.lab.length(given, TEXT, **{"lengths": [4, 8, 16], "future": 6, **options}, on_progress=lambda *_: None)
 
 
 def entropy(matrix):
@@ -108,7 +106,7 @@ def test_by_default_the_future_is_as_long_as_the_longest_context_that_is_fitted(
 
 def test_what_heads_carry_together_is_no_head():
     llama = attention_model("llama", num_hidden_layers=1)
-    found = ss.lab.length(llama, TEXT % 40, lengths=[4, 8], on_progress=lambda progress: None)
+    found = ss.lab.length(llama, TEXT % 40, lengths=[4, 8], on_progress=lambda *_: None)
     heads = [one for one in found.exponents() if one.unit]
     alone = [one for one in heads if "joint" not in one.layer]
     assert 0 < len(alone) < len(heads)
@@ -173,9 +171,10 @@ def test_bad_input_is_refused(options, message):
 
 def test_finished_lengths_are_kept(tmp_path):
     told = []
-    first = ss.lab.length(model(), TEXT, lengths=[4, 8], future=6, output=tmp_path / "points", on_progress=told.append)
-    again = ss.lab.length(model(), TEXT, lengths=[4, 8], future=6, output=tmp_path / "points", on_progress=told.append)
-    assert [progress.resumed for progress in told] == [False, False, True, True]
+    options = {"lengths": [4, 8], "future": 6, "output": tmp_path / "points"}
+    options["on_progress"] = lambda done, total, what, left: told.append(what)
+    first, again = (ss.lab.length(model(), TEXT, **options) for _ in range(2))
+    assert told == ["4, 1 of 2", "8, 2 of 2", "4 kept, 1 of 2", "8 kept, 2 of 2"]
     assert (again.values() == first.values()).all()
 
 
@@ -200,7 +199,7 @@ def test_contexts_begin_as_the_tokenizer_begins_a_text():
     read.register_forward_pre_hook(lambda module, args: seen.append(args[0][0].tolist()))
     ss.lab.length(
         *(read, torch.arange(1, 60)), tokenizer=tiny_tokenizer(bos=True), lengths=[4, 8], future=4, excerpts=2,
-        on_progress=lambda progress: None,
+        on_progress=lambda *_: None,
     )  # fmt: skip
     assert {len(ids) for ids in seen} == {8, 12}
     for first, *others in seen:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from statesize.adapters.models.inputs import measurable
 from statesize.check import refuse, require_count, whole_number
 from statesize.errors import InputError
-from statesize.lab.trends.points import Point, TrendProgress, measure_points, point_facts, point_key
+from statesize.lab.trends.points import Point, measure_points, point_facts, point_key
 from statesize.lab.trends.result import Growth
 from statesize.measurement.settings import Settings
 from statesize.models.digests import tokens_sha256
@@ -38,7 +38,7 @@ def length(
     tokenizer: AnyTokenizer | Callable[..., Any] | None = None,
     name: str | None = None,
     output: str | os.PathLike[str] | None = None,
-    on_progress: Callable[[TrendProgress], None] | None = None,
+    on_progress: Callable[..., None] | None = None,
     settings: Settings | None = None,
 ) -> Growth:
     """Measure how the effective state-size (ESS) of each layer grows with the length of the context.
@@ -60,7 +60,7 @@ def length(
         tokenizer: As for `statesize.profile`.
         name: As for `statesize.profile`.
         output: Folder in which finished lengths are kept; the same call after a crash goes on from there.
-        on_progress: Called after each length, instead of a bar.
+        on_progress: Called as (done, total, what, seconds left) after each length, instead of a bar.
         settings: What is measured of each layer, at the cuts; None takes `statesize.Settings()`.
 
     Returns:
@@ -71,7 +71,7 @@ def length(
         StatesizeError: If no length can be measured.
 
     Example:
-        >>> measured = length("gla", lengths=[8, 16], future=8, excerpts=2, on_progress=lambda progress: None)
+        >>> measured = length("gla", lengths=[8, 16], future=8, excerpts=2, on_progress=lambda *_: None)
         >>> measured.places, measured.values("layers.0.mixer").shape
         ((8, 16), (2, 2))
     """

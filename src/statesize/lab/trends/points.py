@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -131,38 +132,6 @@ def _mixer(name: str, node: xr.Dataset) -> MixerPoint:
     )
 
 
-@dataclass(frozen=True)
-class TrendProgress:
-    """How far a trend is, after each point.
-
-    Attributes:
-        done: How many points are done.
-        total: How many there are.
-        name: The checkpoint or length.
-        resumed: Whether an earlier run had measured it.
-        error: Why it could not be measured; empty where it was.
-    """
-
-    done: int
-    total: int
-    name: str
-    resumed: bool = False
-    error: str = ""
-
-
-def trend_bar(bars: Bars, title: str, total: int) -> Callable[[TrendProgress], None]:
-    """Begin the bar of a trend."""
-    bar = bars.begin(title, total)
-
-    def update(progress: TrendProgress) -> None:
-        bar.keep(progress.resumed)
-        if progress.error:
-            bar.note(f"{progress.name} left out: {progress.error}")
-        bar.update(progress.done, progress.total, f"{progress.name}, {progress.done} of {progress.total}")
-
-    return update
-
-
 def measure_points(
     tasks: Sequence[Task],
     work: Callable[[Task], Iterator[Point]],
@@ -171,10 +140,10 @@ def measure_points(
     *,
     title: str,
     output: str | PathLike[str] | None,
-    on_progress: Callable[[TrendProgress], None] | None,
+    on_progress: Callable[..., None] | None,
 ) -> tuple[dict[Task, Point], dict[str, str]]:
     """The points of tasks, in their order, with the layers that all of them have; and why others are left out."""
-    finished, failed = dict[Task, Point](), dict[Task, str]()
+    finished, failed, kept, started = dict[Task, Point](), dict[Task, str](), 0, time.monotonic()
     folder = None if output is None else Path(output)
     parts = Parts(folder, ".point", Point.to_bytes, Point.from_bytes)
     with (
@@ -182,15 +151,17 @@ def measure_points(
         parts_writer(folder, r"\..*|.*\.point"),
         crew(partial(given, work)) as executor,
     ):
-        report = on_progress or trend_bar(bars, title, len(tasks))
+        report = on_progress or bars.begin(title, len(tasks)).update
         # The key is asked for again once a task is measured, when more may be known of it.
         for done in run(tasks, executor, parts, key):
             if done.error is None:
                 finished[done.task] = done.get()
             else:
                 failed[done.task] = str(done.error)
-            count, error = len(finished) + len(failed), failed.get(done.task, "")
-            report(TrendProgress(count, len(tasks), str(done.task), done.resumed, error))
+            count, total, kept = len(finished) + len(failed), len(tasks), kept + done.resumed
+            left = (time.monotonic() - started) * (total - count) / (count - kept) if count > kept else None
+            about = f" left out: {done.error}" if done.error else " kept" if done.resumed else ""
+            report(count, total, f"{done.task}{about}, {count} of {total}", left)
     problems = {str(task): failed[task] for task in tasks if task in failed}
     if not finished:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in problems.items())

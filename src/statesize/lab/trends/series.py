@@ -15,7 +15,7 @@ from torch import Tensor
 
 from statesize.errors import FileError, InputError, ModelError, StatesizeError
 from statesize.lab.trends.checkpoints import Checkpoint, Log, find_checkpoints, find_log, folder_sha256, read_log
-from statesize.lab.trends.points import Point, TrendProgress, measure_points, point_facts, point_key
+from statesize.lab.trends.points import Point, measure_points, point_facts, point_key
 from statesize.lab.trends.result import Series
 from statesize.measurement.settings import Settings
 from statesize.models.digests import tokens_sha256
@@ -38,7 +38,7 @@ def series(
     output: str | os.PathLike[str] | None = None,
     loading: Mapping[str, Any] | None = None,
     crew: Crew = here,
-    on_progress: Callable[[TrendProgress], None] | None = None,
+    on_progress: Callable[..., None] | None = None,
     settings: Settings | None = None,
 ) -> Series:
     """Measure how the effective state-size (ESS) of each layer develops through the checkpoints of a training.
@@ -58,7 +58,7 @@ def series(
         output: Folder in which finished checkpoints are kept; the same call after a crash goes on from there.
         loading: What `load_model` takes beside name and revision: device, dtype and so on.
         crew: Gives what runs the work, such as `ray_workers`.
-        on_progress: Called after each checkpoint, instead of a bar.
+        on_progress: Called as (done, total, what, seconds left) after each checkpoint, instead of a bar.
         settings: What is measured of each layer; None takes `statesize.Settings()`.
 
     Returns:
@@ -69,7 +69,7 @@ def series(
         StatesizeError: If no checkpoint can be measured.
 
     Example:
-        >>> measured = series(["sa", "la"], [[5, 6, 7, 8]], on_progress=lambda progress: None)
+        >>> measured = series(["sa", "la"], [[5, 6, 7, 8]], on_progress=lambda *_: None)
         >>> measured.names, measured.skipped
         (('sa',), {'la': 'Its layers, heads or channels are others than those of sa.'})
     """
