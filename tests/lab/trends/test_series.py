@@ -69,7 +69,7 @@ def test_no_interval_of_fewer_than_five_documents(run):
     assert np.isnan(found.change().difference.low)
     assert found.to_dict()["layers"][0]["change"]["interval"] is None
     assert "[" not in found.finding
-    assert "There are no intervals: 4 texts are too few." in found.page().tables[0].caption
+    assert "There are no intervals, which need at least 5 texts." in found.page().tables[0].caption
 
 
 def test_the_largest_change_is_corrected_for_those_it_was_chosen_from(run):

@@ -54,15 +54,12 @@ class Trend(ABC):
     facts: Mapping[str, Any]
     notes: tuple[str, ...] = ()
 
+    title: ClassVar[str]
+    """Title of the page."""
     kinds: ClassVar[tuple[str, str]]
     """What the points and their places are, ("checkpoints", "step") or ("lengths", "length")."""
     about: ClassVar[str]
     """What the numbers of the table are."""
-
-    @property
-    @abstractmethod
-    def title(self) -> str:
-        """Title of the page."""
 
     @property
     @abstractmethod
@@ -194,7 +191,7 @@ class Trend(ABC):
             The finding, its charts, and a row a layer.
         """
         rows = self._rows()
-        few = f"There are no intervals: {self.texts} texts are too few."
+        few = f"There are no intervals, which need at least {FEWEST_TEXTS} texts."
         told = f"Intervals of 95 % are by Student’s t over {self.texts} texts." if self._enough else few
         differences = [one.run_difference for one in self.points if np.isfinite(one.run_difference)]
         return ResultPage(
@@ -285,13 +282,9 @@ class Series(Trend):
     log: Log
     tokens: tuple[int, ...]
 
+    title = "Effective state-size through a training"
     kinds = ("checkpoints", "step")
     about = "Differences are means over texts; that of the largest change is corrected for how many changes there are."
-
-    @property
-    def title(self) -> str:
-        """Title of the page."""
-        return "Effective state-size through a training"
 
     def change(self, layer: str = AVERAGE, metric: Metric | str = "entropy") -> Change:
         """From the first checkpoint to the last.
@@ -333,8 +326,9 @@ class Series(Trend):
             return f"Entropy-ESS is {whole.to_value:.1f} at {self.names[0]}, the only checkpoint that was measured."
         by_layer = {layer: self.largest_change(layer) for layer in self.layers}
         layer = max(by_layer, key=lambda name: abs(by_layer[name].difference.value))
+        texts = "1 text" if self.texts == 1 else f"{self.texts} texts"
         return (
-            f"Entropy-ESS goes {whole}: {signed(whole.difference)} over {self.texts} texts. The largest change between "
+            f"Entropy-ESS goes {whole}: {signed(whole.difference)} over {texts}. The largest change between "
             f"neighbouring checkpoints is that of {layer}, {by_layer[layer]}: {signed(by_layer[layer].difference)}."
         )
 
@@ -421,6 +415,7 @@ class Growth(Trend):
     future: int
     trained_length: int | None
 
+    title = "Effective state-size against the length of the context"
     kinds = ("lengths", "length")
     about = (
         "ESS goes about as the length of the context to the power of the exponent. A layer or head grows where the "
@@ -428,11 +423,6 @@ class Growth(Trend):
         "the interval leaves that open, it is not clear. A star marks layers that come within a fifth of the most that "
         "is possible: their course is that limit's."
     )
-
-    @property
-    def title(self) -> str:
-        """Title of the page."""
-        return f"Effective state-size of {self.model} against the length of the context"
 
     @property
     def trained(self) -> tuple[int, ...]:
@@ -512,7 +502,7 @@ class Growth(Trend):
     def _courses(self) -> str:
         """How many heads still grow, as far as that can be told."""
         if not self._enough:
-            return f"{self.texts} texts are too few to tell which heads still grow"
+            return f"at least {FEWEST_TEXTS} texts are needed to tell which heads still grow"
         # What heads of one cache carry together is no head.
         heads = [one.course for one in self.exponents() if one.unit and not one.layer.endswith(JOINT)]
         words = {"grows": "still grow", "levels off": "level off", "not clear": "are not clear"}
