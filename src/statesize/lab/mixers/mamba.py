@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from statesize.lab.mixers.attention.chunk import mix
 from statesize.lab.mixers.config import ModelConfig
-from statesize.lab.mixers.mixer import NORM_EPSILON, Mixer, StateCache
+from statesize.lab.mixers.mixer import NORM_EPSILON, Mixer, State
 from statesize.lab.mixers.s6 import S6, head_initial_values
 from statesize.operators import Recurrence
 
@@ -84,18 +84,15 @@ class Mamba2(Mixer):
         """The inputs of T: the convolved and activated channels of each head, (S, H, L, P)."""
         return self._recurrence(hidden, self._convolved(hidden))[2]
 
-    def initial_cache(self, batch: int) -> StateCache:
-        """The cache of `step` before the first token."""
-        convolution = self._initial_convolution(batch)
-        return StateCache(convolution, convolution.new_zeros(batch, self.heads, self.key_size, self.value_size))
+    def initial_state(self, batch: int) -> State:
+        """Zeros, (S, H, n, P)."""
+        return (self.projection.weight.new_zeros(batch, self.heads, self.key_size, self.value_size),)
 
-    def step(self, hidden: Tensor, cache: StateCache) -> tuple[Tensor, StateCache]:
-        """One token of every sequence, (S, d), and the next cache; equals `forward` on the whole sequence."""
-        convolved, convolution = self._step_convolved(hidden, cache.convolution)
-        C, B, value, log_decay = self._recurrence(hidden[:, None], [part[:, None] for part in convolved])
-        state = log_decay.exp() * cache.state + B.transpose(-1, -2) * value
-        mixed = C @ state + self.D[:, None, None] * value
-        return self._emit(mixed.flatten(1), hidden), StateCache(convolution, state)
+    def advance(self, parts: tuple[Tensor, ...], hidden: Tensor, state: State) -> tuple[Tensor, State]:
+        """One token, (S, H, 1, P), and the next state."""
+        C, B, value, log_decay = self._recurrence(hidden[:, None], [part[:, None] for part in parts])
+        held = log_decay.exp() * state[0] + B.transpose(-1, -2) * value
+        return C @ held + self.D[:, None, None] * value, (held,)
 
     def _recurrence(self, hidden: Tensor, convolved: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """C, Δ B, values and Δ A, (S, H, L, n, n, P or 1)."""

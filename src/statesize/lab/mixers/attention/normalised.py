@@ -2,24 +2,14 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from statesize.lab.mixers.attention.chunk import mix
 from statesize.lab.mixers.config import ModelConfig
-from statesize.lab.mixers.mixer import HeadMixer
+from statesize.lab.mixers.mixer import HeadMixer, State
 from statesize.operators import Recurrence
-
-
-class NormalisedCache(NamedTuple):
-    """What `NormalisedLinearAttention.step` keeps: convolution inputs, state (S, H, n, d_v), normaliser (S, H, n)."""
-
-    convolution: Tensor
-    state: Tensor
-    normaliser: Tensor
 
 
 class NormalisedLinearAttention(HeadMixer):
@@ -50,22 +40,19 @@ class NormalisedLinearAttention(HeadMixer):
         readout, key, value = self._normalised(hidden)
         return mix(readout, key, value, None)
 
-    def initial_cache(self, batch: int) -> NormalisedCache:
-        """The cache of `step` before the first token."""
-        convolution = self._initial_convolution(batch)
-        normaliser = convolution.new_zeros(batch, self.heads, self.feature_size)
-        state = convolution.new_zeros(*normaliser.shape, self.value_size)
-        return NormalisedCache(convolution, state, normaliser)
+    def initial_state(self, batch: int) -> State:
+        """Zeros: weighted values (S, H, n, d_v), and the normaliser (S, H, n)."""
+        normaliser = self.projection.weight.new_zeros(batch, self.heads, self.feature_size)
+        return normaliser.new_zeros(*normaliser.shape, self.value_size), normaliser
 
-    def step(self, hidden: Tensor, cache: NormalisedCache) -> tuple[Tensor, NormalisedCache]:
-        """One token of every sequence, (S, d), and the next cache; equals `forward` on the whole sequence."""
-        (query, key, value), convolution = self._step_query_key_value(hidden, cache.convolution)
+    def advance(self, parts: tuple[Tensor, ...], hidden: Tensor, state: State) -> tuple[Tensor, State]:
+        """One token, (S, H, d_v), and the next state."""
+        (query, key, value), (weighted, normaliser) = parts, state
         query, key = (part.squeeze(-2) for part in self.features(query.unsqueeze(-2), key.unsqueeze(-2)))
-        normaliser = cache.normaliser + key
-        state = cache.state + key.unsqueeze(-1) * value.unsqueeze(-2)
+        normaliser = normaliser + key
+        weighted = weighted + key.unsqueeze(-1) * value.unsqueeze(-2)
         readout = query / (query * normaliser).sum(-1, keepdim=True)
-        mixed = (readout.unsqueeze(-2) @ state).squeeze(-2)
-        return self._emit(mixed.flatten(-2), hidden), NormalisedCache(convolution, state, normaliser)
+        return (readout.unsqueeze(-2) @ weighted).squeeze(-2), (weighted, normaliser)
 
     def _normalised(self, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Features of queries over what they sum to, features of keys, values, (S, H, L, ·)."""
