@@ -90,7 +90,7 @@ def test_few_excerpts_have_no_interval_and_then_no_course():
     assert one.whole.value == pytest.approx(0.4)
     assert np.isnan([one.whole.low, one.whole.high]).all()
     assert one.course == "not clear"
-    assert found.finding.endswith("about as n^0.40; at least 5 texts are needed to tell which heads still grow.")
+    assert found.finding.endswith("about as n^0.40; at least 5 excerpts are needed to tell which heads still grow.")
     assert "clear" not in str(found.page().tables[0].rows)
 
 

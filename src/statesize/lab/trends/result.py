@@ -226,7 +226,7 @@ class Trend(ABC):
 
     def __repr__(self) -> str:
         means = zip(self.names, self.means(), strict=True)
-        return f"{self.finding}\nAll layers: {', '.join(f'{name}: {mean:.1f}' for name, mean in means)}"
+        return f"{self.finding}\nAll layers: {', '.join(f'{mean:.1f} at {name}' for name, mean in means)}"
 
     def _repr_html_(self) -> str:
         means = zip(self.names, self.means(), strict=True)
@@ -502,7 +502,7 @@ class Growth(Trend):
     def _courses(self) -> str:
         """How many heads still grow, as far as that can be told."""
         if not self._enough:
-            return f"at least {FEWEST_TEXTS} texts are needed to tell which heads still grow"
+            return f"at least {FEWEST_TEXTS} excerpts are needed to tell which heads still grow"
         # What heads of one cache carry together is no head.
         heads = [one.course for one in self.exponents() if one.unit and not one.layer.endswith(JOINT)]
         words = {"grows": "still grow", "levels off": "level off", "not clear": "are not clear"}
