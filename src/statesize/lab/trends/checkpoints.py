@@ -101,8 +101,8 @@ def _title(path: str, paths: Sequence[str]) -> str:
 
 
 def _step_of(name: str) -> int | None:
-    checkpoints = _STEP.search(name) or _END.search(name)
-    return None if checkpoints is None else int(checkpoints[1])
+    found = _STEP.search(name) or _END.search(name)
+    return None if found is None else int(found[1])
 
 
 def find_log(checkpoints: Sequence[Checkpoint]) -> Path | None:
@@ -110,7 +110,7 @@ def find_log(checkpoints: Sequence[Checkpoint]) -> Path | None:
     folders = [checkpoint.folder for checkpoint in checkpoints if checkpoint.folder is not None]
     paths = [folder.absolute().parent / JSON_LINES for folder in folders[:1]]
     paths += [folder / OF_TRAINER for folder in reversed(folders)]
-    return next((file for file in paths if file.is_file()), None)
+    return next((path for path in paths if path.is_file()), None)
 
 
 def read_log(path: Path) -> Log:
@@ -130,7 +130,7 @@ def read_log(path: Path) -> Log:
                 log.setdefault(name, []).append((int(row["step"]), value))
     if not log:
         raise FileError(f'The log {path} must hold JSON objects with a "step" and a loss or accuracy, got none.')
-    return {name: [points[file] for file in evenly_spread(len(points), _MOST_POINTS)] for name, points in log.items()}
+    return {name: [points[index] for index in evenly_spread(len(points), _MOST_POINTS)] for name, points in log.items()}
 
 
 def _of_lines(content: bytes) -> Iterator[object]:
