@@ -347,7 +347,7 @@ def _detail(parties: Sequence[_Party], profiles: Sequence[Profiled], metric: str
     each = " or ".join("layer" if derived else "channel" for derived in sorted({party.derived for party in parties}))
     said = [
         f"Carried is the effective state-size (ESS) per {each}: {carried} numbers, as {named} averaged over all cuts, "
-        f"texts, heads and layers, of {possible} that were possible: past a cut go no more numbers than there are "
+        f"texts, heads and layers, of {possible} that were possible: no more numbers can pass a cut than there are "
         f"{position_name(profiles[0])}s before it or after it, nor more than the layer stores.",
     ]
     if all(party.state_bytes > 0 for party in parties):

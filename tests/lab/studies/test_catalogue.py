@@ -27,4 +27,4 @@ def test_a_study_has_its_command_claim_and_charts(study):
 
 @pytest.mark.parametrize("study", STUDIES, ids=lambda study: study.name)
 def test_the_documentation_names_the_study(study):
-    assert any(f"statesize study {study.name}" in page.read_text(encoding="utf-8") for page in DOCS.glob("*.md"))
+    assert any(f"statesize study {study.name}" in page.read_text(encoding="utf-8") for page in DOCS.rglob("*.md"))
