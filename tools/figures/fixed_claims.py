@@ -156,7 +156,7 @@ _ASKED = {
         "The ESS of a softmax teacher tells the error and the accuracy of a linear student",
     ),
     "longer_regularisation": (
-        "in-training.md#does-it-only-start-sooner",
+        "appendix/training-terms.md#does-it-only-start-sooner",
         "The term for decays near 1 raises accuracy after 2,400 steps too",
     ),
     "teachers": (
