@@ -92,14 +92,6 @@ def stored_dtype(module: nn.Module) -> torch.dtype:
     return torch.float32
 
 
-def arithmetic_dtype(module: nn.Module, autocast: Autocast) -> torch.dtype:
-    """What a module computes in: the lower of the dtypes of its weights and of autocast, which leaves float64 alone."""
-    stored = stored_dtype(module)
-    if stored is torch.float64:
-        return stored
-    return max((stored, *(dtype for _, dtype in autocast)), key=lambda dtype: torch.finfo(dtype).eps)
-
-
 def is_low(tensor: Tensor, dtype: torch.dtype = torch.float32) -> bool:
     """Whether a tensor holds floating-point numbers of fewer bits than a dtype has."""
     return tensor.is_floating_point() and tensor.dtype.itemsize < dtype.itemsize
