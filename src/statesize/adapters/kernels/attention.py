@@ -72,8 +72,8 @@ def replaced_attention(model: nn.Module, change: Change) -> Generator[None]:
     """Let `change(name, function)` take the place of every attention function that a model takes by its name."""
     with ExitStack() as changes:
         for file in source_files(model):
-            if (registry := meanings(file).get(REGISTRY)) is not None:
-                changes.enter_context(replaced(file, REGISTRY, _Registry(registry, change)))
+            if vars(file).get(REGISTRY) is not None:
+                changes.enter_context(replaced(file, REGISTRY, _Registry(meanings(file)[REGISTRY], change)))
         yield
 
 
