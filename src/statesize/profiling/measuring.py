@@ -102,6 +102,7 @@ def measure_mixer(item: Captured, sequence: int, work: Work, settings: Settings)
     """The dataset of the chosen units of a mixer over a sequence; without positions where none fits into it."""
     start = time.perf_counter()
     measurements: list[Measurement] = []
+    middle = math.nan
     # What is known of each unit beside: its sink, and the variant.
     known: defaultdict[str, list[float]] = defaultdict(list)
     attends, varies = work.attends, settings.variant and not item.name.endswith(SHARED)
@@ -112,8 +113,9 @@ def measure_mixer(item: Captured, sequence: int, work: Work, settings: Settings)
             break
         with naming(item, sequence, chosen):
             operator = _operator(item, chosen)
+            middle = positions[int(np.abs(np.subtract(positions, operator.length / 2)).argmin())]
             measurements.append(measure_at(operator, work.cut, settings, engine=work.engine))
-        found = sinks(operator) if attends else None
+        found = sinks(operator, int(middle)) if attends else None
         # Where rows of one head are no shares of attention, those of others are none either.
         attends = found is not None
         for one in found or ():
@@ -129,6 +131,6 @@ def measure_mixer(item: Captured, sequence: int, work: Work, settings: Settings)
     facts["seconds"] = time.perf_counter() - start
     faithfulness = math.nan if item.faithfulness is None else item.faithfulness
     stored = math.nan if item.state_bytes is None else item.state_bytes
-    differences = (float(stored), faithfulness, item.run_difference)
+    by_sequence = (float(stored), faithfulness, item.run_difference, middle)
     by_unit = {name: values for name, values in known.items() if attends or name not in SINKS}
-    return sequence_dataset(facts, differences, work.sample, positions, measurements, settings, by_unit)
+    return sequence_dataset(facts, by_sequence, work.sample, positions, measurements, settings, by_unit)

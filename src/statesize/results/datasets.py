@@ -27,7 +27,7 @@ _PART_BYTES = 2**28
 
 def sequence_dataset(
     facts: Mapping[str, Any],
-    differences: tuple[float, float, float],
+    by_sequence: tuple[float, ...],
     sample: Sample,
     positions: Sequence[int],
     measurements: Sequence[Measurement],
@@ -38,7 +38,7 @@ def sequence_dataset(
 
     Args:
         facts: Its attributes, but for the sizes of the strata.
-        differences: The values of BY_SEQUENCE; without the first the state size is not known either.
+        by_sequence: The values of BY_SEQUENCE; without the first the state size is not known either.
         sample: Which units were measured.
         positions: Of the measurements, ≥ 1; empty where none was possible, which then are none.
         measurements: Of all units, in blocks.
@@ -58,7 +58,7 @@ def sequence_dataset(
         "threshold": np.array(settings.tolerances, np.float64),
         "relative_threshold": np.array(settings.ratios, np.float64),
         "stratum": sample.strata,
-    } | {name: np.array([value], np.float64) for name, value in zip(BY_SEQUENCE, differences, strict=True)}
+    } | {name: np.array([value], np.float64) for name, value in zip(BY_SEQUENCE, by_sequence, strict=True)}
     unknown = [np.nan] * len(sample.units)
     variables |= {name: np.array([by_unit.get(name, unknown)], np.float64) for name in BY_UNIT}
     dims = mixer_dims(unit)
@@ -70,7 +70,7 @@ def sequence_dataset(
         else:
             values = np.zeros([1 if dim == ALONG else len(variables[dim]) for dim in dims[listed.name]])
         variables[listed.name] = values.astype(listed.dtype)
-    if np.isnan(differences[0]):
+    if np.isnan(by_sequence[0]):
         # A size that is not known cannot bind.
         variables["state_size"][:], variables["binds"][:] = np.nan, 0
     arrays = {name: (dims[name], values) for name, values in variables.items()}
