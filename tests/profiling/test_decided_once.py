@@ -58,8 +58,8 @@ def test_operators_are_built_and_engines_and_cuts_chosen_once(counts):
     # In the model's precision, and in float64 for the check.
     assert counts["__init__"] == 2 * LAYERS
     assert (counts["choose_engine"], counts["cut"]) == (LAYERS, LAYERS)
-    # All heads at once: in float64 for the spectra, and as the model made them for their sinks.
-    assert counts["dense"] == 2 * LAYERS
+    # All heads at once, in float64, for their spectra and their sinks.
+    assert counts["dense"] == LAYERS
     assert counts["tensors_sha256"] == 0
 
 

@@ -22,7 +22,7 @@ from statesize.errors import InputError
 from statesize.measurement.columns import LONGEST, entropies, sinks
 from statesize.measurement.measurement import Measurement, measure_at
 from statesize.measurement.settings import Layers, Settings
-from statesize.operators import Operator, Recurrence
+from statesize.operators import Dense, Operator, Recurrence, SoftmaxAttention
 from statesize.parallel.threads import in_parallel, one_torch_thread
 from statesize.profiling.work import Work, by_products, naming, require_budget
 from statesize.results.datasets import sequence_dataset
@@ -109,11 +109,14 @@ def measure_mixer(item: Captured, sequence: int, work: Work, settings: Settings)
     weighted = item.weighted(settings.weights, settings.skip_first) if varies and work.cut is not None else item
     units, positions = work.sample.units, work.cut.positions if work.cut else ()
     for chosen in (units[first : first + work.block] for first in range(0, len(units), work.block)):
-        if work.cut is None:
+        if work.cut is None or work.engine is None:
             break
         with naming(item, sequence, chosen):
             operator = _operator(item, chosen)
             middle = positions[int(np.abs(np.subtract(positions, operator.length / 2)).argmin())]
+            if isinstance(operator, SoftmaxAttention) and work.engine.forms_whole(work.cut):
+                # The engine and the sinks read one T.
+                operator = Dense.of_causal(in_double(operator).dense(), operator.state_size())
             measurements.append(measure_at(operator, work.cut, settings, engine=work.engine))
         found = sinks(operator, int(middle)) if attends else None
         # Where rows of one head are no shares of attention, those of others are none either.
