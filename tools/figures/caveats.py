@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
-from statesize.lab.studies.recall.claim import CLAIM
+from statesize.lab.studies.recall import STUDY
 from tools.figures.on_record import figure, read_record, rows_of
 
 Figures: TypeAlias = Mapping[str, Any]
@@ -126,7 +126,7 @@ def delimiters(figures: Figures) -> str:
 def recall(figures: Figures) -> str:
     """Too few units to hold."""
     run = figures["claim_depth_recall_units"]
-    return f"A verdict needs {CLAIM.least_units} mixers; {run:.0f} were run, so it could not hold."
+    return f"A verdict needs {STUDY.preset_claim.least_units} mixers; {run:.0f} were run, so it could not hold."
 
 
 def _mean(figures: Figures, end: str) -> float:

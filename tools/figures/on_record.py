@@ -7,11 +7,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from statesize.lab.studies.catalogue import GRID_STUDIES
-from statesize.lab.studies.grid.table import parse_rows
+from statesize.lab.studies.catalogue import QUESTIONS
+from statesize.lab.studies.engine.table import parse_rows
 
 RESULTS = Path(__file__).parents[2] / "results"
-STUDIES = (*GRID_STUDIES, "delimiters", "recall")
+STUDIES = (*QUESTIONS, "zoology")
 METRIC = "relative_0.01"
 NOT_TESTED = "Not yet tested: no runs of a preset with a claim are on record."
 
