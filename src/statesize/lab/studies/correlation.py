@@ -124,9 +124,6 @@ key_size = [4, 16]
 positions = 129
 """  # noqa: E501
 
-PLATEAU = 1.5
-"""A run has left the plateau of guessing when its accuracy is above this many times chance."""
-
 CAVEATS = (
     "Part of the pooled difference is geometry: no ESS can exceed min(n, i, L − i), so ESS/kv correlates with accuracy "
     "before anything is learned (see the control over all cells). The correlation that stands on its own is that "
@@ -147,7 +144,7 @@ def conclude(rows: Sequence[Row], metric: str, claim: Claim | None = None) -> Co
     tasks = list(dict.fromkeys(str(row["task"]) for row in rows))
     for task in [*tasks, *(["pooled"] if len(tasks) > 1 else [])]:
         of_task = [run for run in runs if task in {run.task, "pooled"}]
-        off_plateau = [run for run in of_task if run.accuracy > PLATEAU * run.chance]
+        off_plateau = [run for run in of_task if not run.guesses]
         for name, words, chosen in (
             (task, f"{task}, all runs", of_task),
             (f"{task}_off_plateau", f"{task}, runs off the plateau", off_plateau),

@@ -72,7 +72,7 @@ def conclude(rows: Sequence[Row], metric: str, claim: Claim | None = None) -> Co
         beyond = findings.add(f"beyond_controls_{kind}", evidence)
         findings.statements.append(f"{kind}: the dip at delimiters exceeds 0 and all controls by {beyond}.")
     ranked = sorted(models, key=lambda model: -model.dip(OBSERVED).depth)
-    named = ((f"{row['delimiter']!r}", f"{row['past']} and {row['future']} tokens") for row in rows)
+    named = ((f"{row['delimiter']!r}", f"{row['past']} tokens") for row in rows)
     delimiter, windows = (", ".join(dict.fromkeys(values)) for values in zip(*named, strict=True))
     findings.statements.append(f"The delimiter is {delimiter}; past and future are {windows}.")
     findings.statements += [f"{place}. {_statement(model)}" for place, model in enumerate(ranked, 1)]

@@ -174,11 +174,17 @@ def carry_out(run: TextRun) -> list[Row]:
         # Away from delimiters, the mean over layers and heads.
         "ess": dips.dip(OBSERVED, "entropy").reference,
     }
+    return [row | perplexities(score) | {f"depth_{layer}": depth for layer, depth in dips.layer_depths.items()}]
+
+
+def perplexities(score: RecallScore) -> Row:
+    """The perplexity on each slice with its interval and its number of tokens."""
+    row: Row = {}
     for column, name in _COLUMNS.items():
         low, high = score.interval(name)
         row |= {f"{column}_perplexity": score.perplexity(name), f"{column}_low": low, f"{column}_high": high}
         row[f"{column}_tokens"] = float(score.counts[:, SLICES.index(name)].sum())
-    return [row | {f"depth_{layer}": depth for layer, depth in dips.layer_depths.items()}]
+    return row
 
 
 def conclude(rows: Sequence[Row], metric: str, claim: Claim | None = None) -> Conclusion:

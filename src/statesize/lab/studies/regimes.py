@@ -17,7 +17,7 @@ from scipy import stats
 
 from statesize.lab.studies.engine.charts import SIDE, chart_data, mean_lines, percent
 from statesize.lab.studies.engine.conclusion import Conclusion, Findings
-from statesize.lab.studies.engine.final import FinalRun, final_runs, grid_findings, grouped
+from statesize.lab.studies.engine.final import PLATEAU, FinalRun, final_runs, grid_findings, grouped
 from statesize.lab.studies.engine.study import Study
 from statesize.lab.studies.engine.table import Row
 from statesize.lab.studies.statistics import Evidence, mean, of_mean
@@ -113,8 +113,8 @@ FULL, GATED = "la", ("gla", "wla")
 CAVEATS = (
     "The claim is the order of mixers at equal TSS, not that linear attention is always full or solves the task.",
     "Where training starts matters: gates that start open (a = 0.997, the intervention open_gates) are a control.",
-    "A run that never leaves guessing is called collapsed where its utilisation is low; what it was at "
-    "initialisation is given beside.",
+    "A run that never leaves guessing has no diagnosis, as it may not have learnt to use its state. The figures "
+    "MIXER_collapsed count it where its utilisation is low.",
     "ESS/TSS is a mean over all positions, and near both ends of a sequence no ESS can reach TSS. Utilisation is the "
     "mean over the cuts where the state is what limits ESS; diagnoses go by it.",
     "A cell is one task, kv, length and TSS; its seeds are averaged first, and the test is over cells. Runs of one "
@@ -147,14 +147,15 @@ def conclude(rows: Sequence[Row], metric: str, claim: Claim | None = None) -> Co
         share, accuracy = mean(run.share(metric) for run in members), mean(run.accuracy for run in members)
         utilisation = mean(run.utilisation(metric) for run in members)
         findings.figures |= {f"{name}_share": share, f"{name}_utilisation": utilisation, f"{name}_accuracy": accuracy}
-        diagnoses = Counter(diagnosis(run, metric) for run in members)
+        diagnoses = Counter("at guessing" if run.guesses else diagnosis(run, metric) for run in members)
         findings.statements.append(
             f"{words}: ESS/TSS ({metric}) {share:.2f}, utilisation {utilisation:.2f}, accuracy {accuracy:.2f}; "
             f"{', '.join(f'{count} {name}' for name, count in diagnoses.items())}."
         )
     findings.statements.append(
         f"Diagnoses: solved from accuracy {SOLVED} on; else saturated from utilisation ({metric}) {SATURATED} on, "
-        f"collapsed up to {COLLAPSED}, partly used between."
+        f"collapsed up to {COLLAPSED}, partly used between. Runs with an accuracy of up to {PLATEAU} times chance are "
+        "called at guessing."
     )
     return findings.conclusion("regimes", claim, CAVEATS)
 
@@ -188,7 +189,8 @@ def _add_comparison(runs: Sequence[FinalRun], gated: str, metric: str, findings:
         f"Utilisation of {FULL} less that of {gated} at equal task, kv and TSS: {after} (with beginnings for units "
         f"{by_beginning}); at initialisation {before}. "
         f"{FULL} solves its task in {solved[0][0]} of {sum(solved[0])} runs and {gated} in {solved[1][0]} of "
-        f"{sum(solved[1])} (Fisher's exact p {p:.2g}); {collapsed:.0f} runs of {gated} are collapsed."
+        f"{sum(solved[1])} (Fisher's exact p {p:.2g}); {collapsed:.0f} unsolved runs of {gated} use at most "
+        f"{COLLAPSED:.0%} of it."
     )
 
 

@@ -20,7 +20,7 @@ from statesize.measurement.statistics import Interval, finite
 Figure: TypeAlias = float | tuple[float, float]
 CONCLUSION = "conclusion.json"
 NO_CLAIM = "No claim was fixed before these runs."
-_SCHEMA = 1
+_SCHEMA = 2
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from statesize.lab.studies.engine.table import DONE, Row
 from statesize.lab.studies.statistics import Numbers
 
 _LABELS = ("task", "kv", "length", "mixer", "key_size", "heads", "width", "intervention", "rate", "seed")
+PLATEAU = 1.5
 Item = TypeVar("Item")
 Key = TypeVar("Key", bound=Hashable)
 
@@ -59,6 +60,11 @@ class FinalRun:
         """The settings without the seed, equal for runs that differ in nothing else."""
         training = {name: value for name, value in self.settings["training"].items() if name != "seed"}
         return json.dumps(self.settings | {"training": training}, sort_keys=True)
+
+    @property
+    def guesses(self) -> bool:
+        """Whether the run has not left the plateau of guessing: accuracy up to `PLATEAU` times chance."""
+        return self.accuracy <= PLATEAU * self.chance
 
     def share(self, metric: str) -> float:
         """ESS/TSS at the end."""

@@ -94,7 +94,8 @@ def make_record(study: Study, preset: str, commit: str, date: str, done_on: str,
     done, total = len({row["run"] for row in rows}), len(keys)
     conclusion = study.conclude(rows, grid.metric, grid.claim)
     if done < total:
-        conclusion = dataclasses.replace(conclusion, holds=None, reason=f"{done} of {total} runs are done")
+        missing = f"Unfinished: {done} of {total} runs are done, so nothing can be told."
+        conclusion = dataclasses.replace(conclusion, holds=None, statements=(missing, *conclusion.statements))
     return StudyRecord(study, preset, commit, date, done_on, rows, conclusion, done, total)
 
 

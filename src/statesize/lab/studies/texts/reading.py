@@ -15,6 +15,7 @@ from torch import nn
 from statesize.check import refuse, require_count, require_kind
 from statesize.errors import InputError
 from statesize.io.files import digest
+from statesize.io.text import printable
 from statesize.lab import zoo
 from statesize.lab.studies.engine.settings import Document, as_list, refuse_unknown, table
 from statesize.lab.studies.engine.table import Row
@@ -161,7 +162,7 @@ def _corpus(model: str, reading: Reading) -> DocumentCorpus:
     except InputError as error:
         raise InputError(f"{model}: {error}") from error
     for problem in problems:
-        _LOGGER.warning("left out: %s", problem)
+        _LOGGER.warning("Left out %s", printable(problem))
     return corpus.shortened(reading.documents)
 
 
@@ -172,7 +173,7 @@ def text_runs(*conditions: str) -> Callable[[Document], tuple[TextRun, ...]]:
         refuse_unknown(document, ("study", "claim", "models", "reading"), "The file of settings")
         models = as_list(document.get("models", list(zoo.recall_names())))
         if not models or not all(isinstance(model, str) for model in models) or len(set(models)) < len(models):
-            refuse("models", "different names", models)
+            refuse("models", "names, each of them once", models)
         reading = Reading(**table(document, "reading", Reading.__dataclass_fields__))
         # Windows that fit into the documents of all models, so that these can be compared.
         windows = min(
