@@ -29,7 +29,13 @@ def folder(tmp_path_factory):
     rows.append(rows[0] | {"run": "run 4", "status": "diverged", "message": "loss is <nan>", "accuracy": float("nan")})
     values = alt.Data(values=[{key: row[key] for key in ("mixer", "kv")} for row in rows])
     chart = alt.Chart(values).mark_point().encode(x="kv:Q", y="kv:Q", color="mixer:N").properties(width=600)
-    said = {"claim": "One <i> and two.", "holds": None, "statements": ("a < b",), "caveats": ("c & d",)}
+    said = {
+        "claim": "One <i> and two.",
+        "holds": None,
+        "statements": ("a < b",),
+        "caveats": ("c & d",),
+        "reason": "too few",
+    }
     figures = {"<i>one": 1.0, "between": (1.0, 2.0), "unknown": float("nan")}
     (folder / TABLE).write_bytes(table_content(rows))
     write_page(
@@ -48,7 +54,7 @@ def test_text_stays_text_under_a_policy_without_eval(page):
     assert "unsafe-eval" not in page
     assert "<b onclick" not in page
     assert "loss is &lt;nan&gt;" in page
-    assert "One &lt;i&gt; and two. These runs cannot tell." in page
+    assert "Cannot tell: too few. The claim: One &lt;i&gt; and two." in page
     for text in ("a &lt; b", "c &amp; d", "&lt;i&gt;one", "[1, 2]"):
         assert text in page
     body = page[page.index("<body>") : page.index('<script type="application/json"')]
@@ -75,8 +81,8 @@ def test_the_folder_gives_the_same_page_again(folder, page, tmp_path):
         (None, "without conclusion.json"),
         ("{", "is not a conclusion"),
         ("[]", "is not a conclusion"),
-        ('{"schema": 1}', "is not a conclusion"),
-        ('{"schema": 9}', "schema version 1, got 9"),
+        ('{"schema": 2}', "is not a conclusion"),
+        ('{"schema": 9}', "schema version 2, got 9"),
     ],
 )
 def test_a_conclusion_that_cannot_be_read(folder, tmp_path, content, message):
