@@ -34,12 +34,14 @@ def folder(tmp_path_factory):
         "holds": None,
         "statements": ("a < b",),
         "caveats": ("c & d",),
-        "reason": "too few",
     }
     figures = {"<i>one": 1.0, "between": (1.0, 2.0), "unknown": float("nan")}
     (folder / TABLE).write_bytes(table_content(rows))
     write_page(
-        Conclusion(study="regimes", figures=figures, **said), alt.vconcat(alt.hconcat(chart, chart)), rows, folder
+        Conclusion(study="regimes", figures=figures, reason="too few", **said),
+        alt.vconcat(alt.hconcat(chart, chart)),
+        rows,
+        folder,
     )
     return folder
 
