@@ -13,8 +13,6 @@ FORBIDDEN_CALLS = {
     "eval", "exec", "__import__", "torch.load", "torch.hub.load", "numpy.load", "np.load", "pd.read_pickle",
     "pandas.read_pickle", "os.system", "os.popen",
 }  # fmt: skip
-# The file that --module names is run, as the option says.
-ALLOWED: dict[str, set[str]] = {}
 
 
 def forbidden(source: str) -> set[str]:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 from statesize.lab.studies.recall import STUDY
+from statesize.lab.studies.verdicts import Claim
 from tools.figures.on_record import figure, read_record, rows_of
 
 Figures: TypeAlias = Mapping[str, Any]
 Rows: TypeAlias = Sequence[Mapping[str, Any]]
 
+CLAIM = cast("Claim", STUDY.preset_claim)
 _ESS = "relative_0.01"
 _CELL = ("mixer", "kv", "length", "key_size")
 
@@ -126,7 +128,7 @@ def delimiters(figures: Figures) -> str:
 def recall(figures: Figures) -> str:
     """Too few units to hold."""
     run = figures["claim_depth_recall_units"]
-    return f"A verdict needs {STUDY.preset_claim.least_units} mixers; {run:.0f} were run, so it could not hold."
+    return f"A verdict needs {CLAIM.least_units} mixers; {run:.0f} were run, so it could not hold."
 
 
 def _mean(figures: Figures, end: str) -> float:

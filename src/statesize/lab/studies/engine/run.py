@@ -113,5 +113,9 @@ def _working(carry_out: Callable[[Any], list[Row]]) -> Work:
 
 
 def _refuse_another_study(name: str, folder: Path) -> None:
-    if (folder / CONCLUSION).exists() and (found := read_saved(folder).conclusion.study) != name:
+    try:
+        found = read_saved(folder).conclusion.study
+    except FileError:
+        return  # none yet, or one that is written anew
+    if found != name:
         raise FileError(f"{folder} holds results of the study {found!r}, and this is {name!r}. Give another folder.")
