@@ -1,6 +1,7 @@
 """How often each study finds what is not there, and what is: the designs of its presets with simulated outcomes."""
 
 import importlib.util
+import re
 from pathlib import Path
 
 import pytest
@@ -78,3 +79,9 @@ def test_what_is_there_is_found(study, preset):
     held = [simulated.conclude(study, preset, seed, PILOT[study], 1.0)[1].holds for seed in range(20)]
     assert held.count(True) >= 8
     assert held.count(False) <= 1
+
+
+@pytest.mark.parametrize("study", simulated.OUTCOMES)
+def test_the_first_words_of_a_smoke_preset_count_its_units(study):
+    words = simulated.conclude(study, "smoke", 0)[1].lines()[0]
+    assert re.match(r"Cannot tell: \d of the \d+ units that the claim needs \(unit: ", words), words

@@ -58,7 +58,7 @@ held_out_sequences = 32
 [task.model]
 key_size = 4
 [task.distillation]
-key_sizes = [1, 2]
+key_sizes = [2, 4]
 losses = [0.5]
 steps = 5
 batch_size = 8
@@ -71,7 +71,7 @@ length = 16
 vocabulary_size = 16
 held_out_sequences = 32
 [task.model]
-key_size = [1, 2]
+key_size = [2, 4]
 """
 
 RECORD = """\

@@ -30,6 +30,8 @@ width = 8
 heads = 2
 layers = 1
 mlp_factor = 1
+smallest_step = 0.01
+largest_step = 0.1
 
 [training]
 steps = 10
