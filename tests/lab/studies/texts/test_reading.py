@@ -45,6 +45,9 @@ def test_equal_runs_have_equal_keys_and_others_not():
     [
         ('models = ["sa", "sa"]', r"models must be names, each of them once, got \['sa', 'sa'\]"),
         ("[reading]\nwindow = 0", "window must be"),
+        ("[reading]\ntext = 3", "text must be text, got int"),
+        ("[reading]\nspecial_tokens = 1", "special_tokens must be true or false, got int"),
+        ("models = [3]", "models must be names"),
         ("[reading]\ntexts = 3", r"\[reading\] has the key 'texts', which does not exist"),
         ("[model]\nmixer = 3", "The file of settings has the key 'model'"),
     ],

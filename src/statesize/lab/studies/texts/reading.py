@@ -73,8 +73,10 @@ class Reading:
     dtype: Literal["float32", "float64", "bfloat16", "float16"] | None = None
 
     def __post_init__(self) -> None:
-        for name in ("field", "delimiter", "device"):
-            require_kind(name, getattr(self, name), str, "text")
+        for name in ("text", "field", "delimiter", "revision", "device", "dtype"):
+            if getattr(self, name) is not None:
+                require_kind(name, getattr(self, name), str, "text")
+        require_kind("special_tokens", self.special_tokens, bool, "true or false")
         for name, least in (("documents", 2), ("channels", 1), ("seed", 0), ("window", 1), ("length", 2)):
             if getattr(self, name) is not None:
                 require_count(name, getattr(self, name), least=least, plain=True)
