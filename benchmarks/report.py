@@ -21,7 +21,7 @@ from transformers import BambaConfig, BambaForCausalLM
 from benchmarks.cases import made
 from statesize.io.machine import machine
 from statesize.lab import zoo
-from statesize.lab.tasks.language.text import encode
+from statesize.lab.tasks.text import encode
 from statesize.profiling import Profile, profile
 from statesize.report import write_report
 

@@ -21,6 +21,7 @@ from tools.figures.fixed_claims import (
     teachers,
     truncation,
 )
+from tools.figures.mixers import mixers
 from tools.figures.names import names
 from tools.figures.on_record import RESULTS, beyond, estimate, quoted, read_json, results, table
 from tools.figures.published import (
@@ -87,7 +88,8 @@ def figures() -> dict[str, dict[str, str]]:
     for name, part in (("length", bundled_length), ("length_architectures", length)):
         _, *lines = (RESULTS / "length" / f"{name}.jsonl").read_text("utf-8").splitlines()
         kept[name] = part([json.loads(line) for line in lines])
-    return kept | {"names": names(), "bundled": bundled(), "families": families(), "asked": asked()} | on_record
+    made = {"names": names(), "mixers": mixers(), "bundled": bundled(), "families": families(), "asked": asked()}
+    return kept | made | on_record
 
 
 def layers(document: Mapping[str, Any]) -> dict[str, str]:

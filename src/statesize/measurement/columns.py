@@ -62,9 +62,9 @@ def sinks(operator: Operator) -> list[Sink] | None:
     """
     if not isinstance(operator, Dense | SoftmaxAttention) or operator.length > LONGEST:
         return None
-    heads = [operator[0, head].dense().detach() for head in range(operator.batch_shape[1])]
+    heads = operator[0].dense().detach()
     # Rows of softmax sum to 1, or to less where a head may attend to nothing.
-    if any(bool(((T < 0).any()) | (T.sum(-1) > 1.001).any()) for T in heads):
+    if bool((heads < 0).any() | (heads.sum(-1) > 1.001).any()):
         return None
     return _by_threads([partial(_sink, T) for T in heads])
 
@@ -102,8 +102,7 @@ def entropies(operator: Operator, squares: bool = False) -> list[float]:
     if not cuts:
         return [math.nan for _ in units]
     if isinstance(operator, Dense | SoftmaxAttention):
-        matrices = [operator[0, unit].dense().double() for unit in units]
-        spectra = _by_threads([partial(_spectra, T, cuts) for T in matrices])
+        spectra = _by_threads([partial(_spectra, T, cuts) for T in operator[0].dense().double()])
     else:
         values = hankel_singular_values(operator, cuts)
         spectra = [[values[0, unit, index] for index in range(len(cuts))] for unit in units]

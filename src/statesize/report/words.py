@@ -26,7 +26,6 @@ from statesize.results.summary import (
     mean_bounds,
     mean_ceiling,
     model_mean,
-    not_measured,
 )
 
 KINDS = {
@@ -175,7 +174,7 @@ def _surplus(party: _Party) -> float:
 
 def _lack(profile: Profiled, title: str) -> str:
     """How many layers of a model were measured, where it is not all; else ""."""
-    measured, lost = len(profile.mixers), len(not_measured(profile))
+    measured, lost = len(profile.mixers), len(profile.not_measured)
     return f"Measured: {measured} of {measured + lost} layers of {title}." if lost else ""
 
 

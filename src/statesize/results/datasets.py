@@ -158,16 +158,14 @@ def mixer_parts(run: MixerRun, lengths: Sequence[int], read: Reader, *, whole: b
     for first in range(0, len(lengths), size):
         rows = range(first, min(first + size, len(lengths)))
         datasets = (read(run.name, row) if row in called else _unmeasured(run, read) for row in rows)
-        aligned = [_aligned(dataset, positions) for dataset in datasets]
+        aligned = [
+            one if np.array_equal(one["position"].values, positions) else one.reindex(position=positions)
+            for one in datasets
+        ]
         options: Any = {"data_vars": "minimal", "coords": "minimal", "compat": "override", "join": "override"}
         joined = aligned[0].copy() if len(aligned) == 1 else xr.concat(aligned, ALONG, **options)
         joined.attrs = attributes
         yield joined
-
-
-def _aligned(dataset: xr.Dataset, positions: NDArray[np.int64]) -> xr.Dataset:
-    same = np.array_equal(dataset["position"].values, positions)
-    return dataset if same else dataset.reindex(position=positions)
 
 
 def _unmeasured(run: MixerRun, read: Reader) -> xr.Dataset:

@@ -12,7 +12,6 @@ import torch
 import xarray as xr
 from numpy.typing import NDArray
 
-from statesize.adapters.select import lost_mixers
 from statesize.measurement.metrics import utilisation
 from statesize.measurement.statistics import Estimate, Sample, estimate, position_error
 from statesize.results.fields import COUNTS, Array
@@ -316,11 +315,6 @@ def _metrics(node: xr.Dataset) -> list[tuple[str, float, Array, Array, Array]]:
     return metrics
 
 
-def not_measured(profile: Profiled) -> dict[str, str]:
-    """The layers of a model that mix positions and could not be measured, with the cause."""
-    return lost_mixers(profile.attributes["skipped"], profile.mixers)
-
-
 def group_rows(profile: Profiled) -> list[GroupRow]:
     """One row a mixer whose heads share what it stores."""
     rows: list[GroupRow] = []
@@ -359,6 +353,11 @@ class Profiled(Protocol):
     @property
     def notes(self) -> dict[str, str]:
         """What some mixers do to their values beside mixing them, by the mixer's name."""
+        ...
+
+    @property
+    def not_measured(self) -> dict[str, str]:
+        """The layers that mix positions and could not be measured, with the cause."""
         ...
 
     def mixer(self, name: str) -> xr.Dataset:
