@@ -231,7 +231,7 @@ def _on_ray(model: str, loading: Loading, workers: Workers, by_ids: bool) -> _Pr
         cluster=RayCluster(
             workers.ray if isinstance(workers.ray, str) else None,
             workers.ray_cpus,
-            float(loading.device.startswith("cuda")),
+            float(loading.device.startswith("cuda")) if workers.ray_gpus is None else workers.ray_gpus,
         ),
     )
     tokenizer, vocabulary = load_model_facts(
