@@ -193,7 +193,7 @@ class Worker:
 
 @dataclass(eq=False)
 class _Job:
-    """A task, or the start of a worker, which has no values.
+    """A task, or the start of workers, which has no values.
 
     Attributes:
         lost: Workers killed since its last new value.
@@ -202,7 +202,6 @@ class _Job:
     """
 
     task: Any
-    is_start: bool = False
     lost: int = 0
     returned: int = 0
     repeated: int = 0
@@ -222,6 +221,7 @@ class Workers(ABC):
     make: Make
     _idle: list[Any] = field(default_factory=list[Any], init=False)
     _calls: dict[Any, tuple[Any, _Job]] = field(default_factory=dict[Any, tuple[Any, _Job]], init=False)
+    _start_job: _Job = field(default_factory=lambda: _Job("their start"), init=False)
 
     def __enter__(self) -> Self:
         return self
@@ -256,10 +256,11 @@ class Workers(ABC):
 
     def run(self, tasks: Iterable[Task]) -> Iterator[Done[Task, Any]]:
         """The values of all tasks as they come."""
-        waiting = deque(_Job(task) for task in tasks)
-        for _ in range(min(len(waiting), self._room()) - len(self._idle) - len(self._calls)):
-            self._add_worker()
-        while waiting or not all(job.is_start for _, job in self._calls.values()):
+        waiting, room = deque(_Job(task) for task in tasks), self._room()
+        while left := len(waiting) + sum(job is not self._start_job for _, job in self._calls.values()):
+            for _ in range(min(left, room) - len(self._idle) - len(self._calls)):
+                worker = self._start()
+                self._calls[self._ask(worker)] = worker, self._start_job
             while waiting and self._idle:
                 worker, job = self._idle.pop(), waiting.popleft()
                 self._calls[self._ask(worker, job.task)] = worker, job
@@ -272,16 +273,17 @@ class Workers(ABC):
                 self._kill(worker)
                 job.lost, job.repeated = job.lost + 1, job.returned
                 error = LostError(str(job.task), str(gone)) if job.lost == ATTEMPTS else None
-                if job.is_start and error is not None:
-                    raise error from gone
-                self._add_worker(job if job.is_start else None)
-                if error is not None:
+                if job is self._start_job:
+                    if error is not None:
+                        raise error from gone
+                elif error is not None:
                     yield Done(job.task, error=error)
-                elif not job.is_start:
+                else:
                     waiting.appendleft(job)
                 continue
-            if answer is None or job.is_start:
+            if answer is None or job is self._start_job:
                 self._idle.append(worker)
+                self._start_job.lost = 0
                 if answer is not None and answer[1] is not None:
                     raise answer[1]
                 continue
@@ -292,10 +294,6 @@ class Workers(ABC):
             else:
                 job.returned, job.lost = job.returned + 1, 0
                 yield Done(job.task, *answer)
-
-    def _add_worker(self, job: _Job | None = None) -> None:
-        worker = self._start()
-        self._calls[self._ask(worker)] = worker, job or _Job("their start", is_start=True)
 
 
 @dataclass(eq=False)
