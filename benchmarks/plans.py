@@ -20,8 +20,14 @@ from statesize.profiling import calibration
 from statesize.profiling.plan import plan
 from statesize.profiling.run import profile
 
-CASES = ((1, 256, 1), (1, 512, 1), (1, 1024, 1), (4, 256, len(TOLERANCE_LADDER)), (1, 2048, 1))
-"""Texts, tokens of each, and relative tolerances."""
+CASES = (
+    (1, 256, 1, None),
+    (1, 512, 1, None),
+    (1, 1024, 1, None),
+    (1, 2048, 1, [0, 7, 14, 21, 28]),
+    (4, 256, len(TOLERANCE_LADDER), None),
+)
+"""Texts, tokens of each, relative tolerances, and layers."""
 
 
 def main(path: Path, models: list[str]) -> None:
@@ -29,15 +35,17 @@ def main(path: Path, models: list[str]) -> None:
     over_prose(path, models, CASES, one_case)
 
 
-def one_case(loaded: LoadedModel, text: Tensor, texts: int, tokens: int, tolerances: int) -> Row:
+def one_case(
+    loaded: LoadedModel, text: Tensor, texts: int, tokens: int, tolerances: int, layers: list[int] | None
+) -> Row:
     """Seconds that a plan took, that it predicts, and that the profile took."""
     ids, relative = list(text[: texts * tokens].split(tokens)), TOLERANCE_LADDER[:tolerances]
     start = process_time()
-    predicted = plan(loaded.model, ids, relative_tolerances=relative).seconds
+    predicted = plan(loaded.model, ids, layers=layers, relative_tolerances=relative).seconds
     planned = process_time()
-    profile(loaded.model, ids, relative_tolerances=relative)
+    profile(loaded.model, ids, layers=layers, relative_tolerances=relative)
     seconds = {"plan": planned - start, "predicted": predicted, "profile": process_time() - planned}
-    return {"texts": texts, "tokens": tokens, "tolerances": tolerances, **seconds}
+    return {"texts": texts, "tokens": tokens, "tolerances": tolerances, "layers": layers, **seconds}
 
 
 if __name__ == "__main__":
