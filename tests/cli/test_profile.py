@@ -46,7 +46,7 @@ def test_json_is_one_document_on_stdout(checkpoint, text, here, capsys):
     assert main(["profile", str(checkpoint), "--text", str(text), "--json", "--output", "result"]) == 0
     document = json.loads(capsys.readouterr().out)
     profile = Profile.load("result")
-    summary = profile.summary().to_dict("records")
+    summary = profile.summary(wide=True).to_dict("records")
     assert document["schema"] == 1
     assert (document["model"], document["sequences"], document["result"]) == ("small", 1, "result")
     assert document["tokens"] == int(profile.tokens["length"].values[0])

@@ -167,6 +167,16 @@ class Comparison:
         """
         return pd.DataFrame([asdict(model) for model in self.models])
 
+    def __repr__(self) -> str:
+        """A row a model, what makes the rows less comparable, and what to do next.
+
+        Returns:
+            Lines of text.
+        """
+        shown = ["model", "state_bytes", "tss", "average_entropy", "average_relative_count", "norm"]
+        table = cast("Any", self.to_dataframe()[shown]).to_string(index=False, float_format="{:.3g}".format)
+        return "\n".join([table, *self.notes, "next: .to_dataframe() has all columns"])
+
 
 def compare(
     profiles: Sequence[Profiled],

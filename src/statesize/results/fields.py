@@ -227,6 +227,12 @@ COLUMNS = {
 }
 """What the columns of a summary are: one row a mixer."""
 
+MAIN_COLUMNS = (
+    "model", "layer", "kind", "tss", "state_bytes", "average_entropy", "sinkless_entropy", "average_relative_count",
+    "norm", "state_utilisation", "ceiling_utilisation", "cause",
+)  # fmt: skip
+"""Those that one reads first."""
+
 GROUP_COLUMNS = {
     "model": "The model.",
     "layer": "The mixer's module name in the model; of layers that share a cache, the last.",
