@@ -81,7 +81,8 @@ def test_html_representation_is_escaped(small_profile):
 def test_a_profile_shows_itself_in_three_lines(small_profile):
     what, found, following = repr(small_profile).splitlines()
     assert what == "Profile of tiny <gla>, sequences: 2, layers: 2"
-    assert re.fullmatch(r"Tiny <gla> carries \d+\.\d numbers per channel on average, from .* in layer \d.*", found)
+    carries = r"Tiny <gla> carries \d+\.\d numbers per channel past the middle of .*\. From .* in layer \d\."
+    assert re.fullmatch(carries, found)
     assert following == "next: .summary(), .ess('layers.0.mixer'), .to_html('tiny <gla>.html')"
 
 

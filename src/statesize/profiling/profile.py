@@ -17,6 +17,7 @@ import pandas as pd
 import xarray as xr
 
 from statesize.adapters.observation import SHARED
+from statesize.adapters.select import lost_mixers
 from statesize.check import refuse
 from statesize.errors import InputError, StatesizeWarning
 from statesize.measurement.chart import Metric, metric_title
@@ -25,7 +26,7 @@ from statesize.report.words import by_reason, kind_title, model_line
 from statesize.results.datasets import shown_texts
 from statesize.results.fields import COLUMNS, GROUP_COLUMNS, MAIN_COLUMNS, UNKNOWN, told
 from statesize.results.store import load_tree, save_tree
-from statesize.results.summary import SummaryRow, ess_values, group_rows, long_form, not_measured, summary_row
+from statesize.results.summary import SummaryRow, ess_values, group_rows, long_form, summary_row
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,7 @@ class Profile:
     @property
     def not_measured(self) -> dict[str, str]:
         """The layers that mix positions and could not be measured, with the cause."""
-        return not_measured(self)
+        return lost_mixers(self.attributes["skipped"], self.mixers)
 
     def summary(self, *, wide: bool = False) -> pd.DataFrame:
         """One row a mixer: averages and totals over sequences, positions 1 … L−1 and heads.

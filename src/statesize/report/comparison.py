@@ -23,7 +23,6 @@ from statesize.results.summary import (
     ess_values,
     known_mean,
     model_mean,
-    not_measured,
     sample_of,
     stored_channels,
 )
@@ -274,7 +273,7 @@ def _notes(profiles: Sequence[Profiled], recall: Mapping[str, float], networks: 
     thresholds = [facts["relative_tolerances"][:1] for facts in attributes]
     if any(first != thresholds[0] for first in thresholds):
         notes.append("Their first relative tolerances differ, so the counts above ρ times the largest do not compare.")
-    skipped = [profile.model for profile in profiles if not_measured(profile)]
+    skipped = [profile.model for profile in profiles if profile.not_measured]
     if skipped:
         notes.append(f"Not all layers were measured of {', '.join(skipped)}; sums lack what was skipped.")
     names = {profile.model for profile in profiles}
