@@ -29,7 +29,7 @@ def test_every_figure_is_on_a_page():
     found = {f"{part}.{name}": text for part, names in figures.figures().items() for name, text in names.items()}
     shown = {
         name
-        for page in (DOCS.parent / "README.md", *DOCS.glob("*.md"))
+        for page in (DOCS.parent / "README.md", *DOCS.rglob("*.md"))
         for name in pages.names(page.read_text("utf-8"))
     }
     # Commands cannot hold a mark.

@@ -13,7 +13,7 @@ from benchmarks.truncation import interval, result_of
 from benchmarks.truncation import table as truncation_table
 from statesize.lab.studies.statistics import pearson, spearman
 from statesize.truncation.blocks import CAUSAL
-from tools.figures.on_record import VERDICTS, estimate, read_json, table
+from tools.figures.on_record import VERDICTS, estimate, read_json, table, verdict_counts
 
 
 def recall_moment(document: Mapping[str, Any]) -> dict[str, str]:
@@ -29,7 +29,7 @@ def recall_moment(document: Mapping[str, Any]) -> dict[str, str]:
 
 def truncation(document: dict[str, Any]) -> dict[str, str]:
     """What published models lose when they are cut."""
-    found = {"table": truncation_table(document)}
+    found = {"table": truncation_table(document), "short": truncation_table(document, _SHORT)}
     for name, row in zip(("smollm2", "gemma"), document["rows"], strict=True):
         whole = next(one for one in row["rows"] if (one["rule"], one["scale"]) == ("ess", 1.0))
         found |= {f"{name}_kept": f"{whole['kept']:.1f}", f"{name}_worth": f"{row['worth']['mean']:.2f}"}
@@ -42,6 +42,10 @@ def truncation(document: dict[str, Any]) -> dict[str, str]:
             found |= {"causal": interval(best.to_dict(), ".1%")}
             found |= {"multiple": interval(size.multiple.to_dict(), ".1f"), "of_cache": f"{size.share.value:.0%}"}
     return found
+
+
+_SHORT = {("ess", 0.25), ("ess", 1.0), *((rule, scale) for rule in CAUSAL for scale in (1.0, 8.0))}
+"""Rules and multiples of ESS that the page of the truncation test shows."""
 
 
 def delimiter_positions(document: Mapping[str, Any]) -> dict[str, str]:
@@ -131,18 +135,24 @@ def asked() -> dict[str, str]:
             given = teachers(document)
             effects += f"; given the teacher's accuracy {given['error_given']} and {given['lost_given']}"
         rows.append((f"[{claim}]({page})", units, effects, VERDICTS[document["holds"]]))
-    return {"table": table(("the claim", "units", "effect", "verdict"), rows)}
+    return {
+        "table": table(("the claim", "units", "effect", "verdict"), rows),
+        "verdicts": verdict_counts(verdict for *_, verdict in rows),
+    }
 
 
 _ASKED = {
     "recall_moment": ("length.md#does-ess-rise-before-a-task-is-solved", "ESS rises before held-out accuracy does"),
     "delimiter_positions": (
-        "delimiters.md#do-positions-make-attention-forget",
+        "appendix/delimiters.md#do-positions-make-attention-forget",
         "With learned positions, softmax attention dips at delimiters, and more than without",
     ),
-    "recall_mixers": ("delimiters.md#does-a-deeper-dip-go-with-better-recall", "Mixers that dip deeper recall better"),
+    "recall_mixers": (
+        "appendix/delimiters.md#does-a-deeper-dip-go-with-better-recall",
+        "Mixers that dip deeper recall better",
+    ),
     "attention_students": (
-        "design.md#from-softmax-to-linear-attention",
+        "appendix/design.md#from-softmax-to-linear-attention",
         "The ESS of a softmax teacher tells the error and the accuracy of a linear student",
     ),
     "longer_regularisation": (
@@ -150,7 +160,7 @@ _ASKED = {
         "The term for decays near 1 raises accuracy after 2,400 steps too",
     ),
     "teachers": (
-        "design.md#the-study",
+        "appendix/design.md#the-study",
         "At equally many pairs, the ESS of a teacher tells its student's error and lost accuracy",
     ),
     "open_gates": (

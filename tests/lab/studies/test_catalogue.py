@@ -14,4 +14,4 @@ DOCS = Path(__file__).parents[3] / "docs"
 def test_a_study_has_its_file_its_command_and_a_page_that_names_it(name):
     assert load_study(name).name == name
     assert name in set(commands)
-    assert any(f"statesize study {name}" in page.read_text(encoding="utf-8") for page in DOCS.glob("*.md"))
+    assert any(f"statesize study {name}" in page.read_text(encoding="utf-8") for page in DOCS.rglob("*.md"))

@@ -2,7 +2,7 @@
 
 Absolute counts and entropies as every engine by eliminations; counts at relative tolerances exactly, from bounds on σ_1
 of each position, or between bounds as close as requested, from thresholds that neighbouring positions share
-(docs/engine-mathematics.md, "Tridiagonal cores" and "Relative tolerances of attention").
+(docs/appendix/engine-mathematics.md, "Tridiagonal cores" and "Relative tolerances of attention").
 """
 
 from __future__ import annotations
