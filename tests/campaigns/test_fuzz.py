@@ -22,7 +22,6 @@ from campaigns.fuzz.hostile import Source
 from campaigns.fuzz.operators import KINDS
 from statesize import adapters, operators, profiling
 from statesize.lab import mixers, tasks
-from statesize.lab.studies.grid import settings as studies_settings
 
 ROOT = Path(__file__).parents[2]
 COMMAND = [sys.executable, "-m", "campaigns.fuzz"]
@@ -34,7 +33,6 @@ PACKAGES = (
     mixers,
     operators,
     profiling,
-    studies_settings,
     tasks,
 )
 NOT_CALLED = {

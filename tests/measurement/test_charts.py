@@ -176,7 +176,7 @@ def test_notebooks_show_facts_and_escape_text(measurement):
 
 
 def statesize_conclusion(text):
-    from statesize.lab.studies.page.conclusion import Conclusion
+    from statesize.lab.studies.engine.conclusion import Conclusion
 
     return Conclusion(text, text, None, {text: (0.1, 0.2), "pearson": 0.5}, (text,), (text,))._repr_html_()
 

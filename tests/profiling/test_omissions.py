@@ -7,7 +7,8 @@ from torch import nn
 from torch.nn.functional import scaled_dot_product_attention
 
 import statesize as ss
-from statesize.cli.shared.summary import print_summary
+from statesize.cli.shared.summary import summary
+from statesize.cli.shared.table import print_page
 from statesize.errors import StatesizeWarning
 from statesize.report.words import headline, model_line
 
@@ -87,7 +88,7 @@ def test_in_headlines_tables_and_comparisons(lacking, capsys):
     assert "Measured" not in headline([whole]).sentence
     assert model_line(lacking).endswith(" Measured: 1 of 2 layers of LM.")
     assert ss.compare([whole, lacking]).notes == ("Not all layers were measured of LM; sums lack what was skipped.",)
-    print_summary([lacking])
+    print_page(summary([lacking]))
     out = capsys.readouterr().out
     assert any(line.split()[:3] == [LOST, "not", "measured"] for line in out.splitlines())
 

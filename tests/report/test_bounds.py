@@ -7,7 +7,8 @@ from oracles.tiny_families import tiny, token_ids
 from report.visit import Visit
 
 from statesize import compare, profile
-from statesize.cli.shared.summary import print_comparison, print_summary
+from statesize.cli.shared.summary import comparison_page, summary
+from statesize.cli.shared.table import print_page
 from statesize.lab.trends.points import Point
 from statesize.lab.trends.result import Series
 from statesize.profiling import Profile
@@ -70,14 +71,14 @@ def test_in_sentences(bounded, ends):
 def test_in_tables(bounded, ends, capsys):
     shown = f"{ends[0]:.1f}–{ends[1]:.1f}"
     assert shown in between_bounds(layer_table([bounded]))
-    print_summary([bounded], wide=True)
+    print_page(summary([bounded], wide=True))
     assert f" {shown} " in capsys.readouterr().out
     compared = compare([bounded, bounded])
-    print_comparison([bounded, bounded], compared, ("one", "two"), wide=True)
+    print_page(comparison_page([bounded, bounded], compared, ("one", "two"), wide=True))
     assert len(re.findall(BOUNDS, capsys.readouterr().out)) >= 2
     assert compared.models[0].average_relative_count_error == pytest.approx(APART / 2)
     assert compared.models[0].total_relative_count_error > APART
-    assert len(between_bounds(comparison_table([bounded, bounded], compared))) >= 2
+    assert len(between_bounds(comparison_table(compared, ["one", "two"]))) >= 2
     # Joint and alone, of each layer.
     (groups,) = group_tables([bounded])
     assert len(between_bounds(groups)) == 2 * len(bounded.mixers)

@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from statistics import fmean
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
-from statesize.lab.studies.recall.claim import CLAIM
+from statesize.lab.studies.recall import STUDY
+from statesize.lab.studies.verdicts import Claim
 from tools.figures.on_record import figure, read_record, rows_of
 from tools.figures.seeds import seeds
 
 Figures: TypeAlias = Mapping[str, Any]
 Rows: TypeAlias = Sequence[Mapping[str, Any]]
 
+CLAIM = cast("Claim", STUDY.preset_claim)
 _ESS = "relative_0.01"
 _CELL = ("mixer", "kv", "length", "key_size")
 

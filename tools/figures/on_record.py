@@ -8,11 +8,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from statesize.lab.studies.catalogue import GRID_STUDIES
-from statesize.lab.studies.grid.table import parse_rows
+from statesize.lab.studies.catalogue import QUESTIONS
+from statesize.lab.studies.engine.table import parse_rows
 
 RESULTS = Path(__file__).parents[2] / "results"
-STUDIES = (*GRID_STUDIES, "delimiters", "recall")
+STUDIES = (*QUESTIONS, "zoology")
 METRIC = "relative_0.01"
 NOT_TESTED = "Not yet tested: no runs of a preset with a claim are on record."
 
@@ -124,12 +124,21 @@ def _file(study: str, name: str) -> Path:
     return RESULTS / "studies" / study / name
 
 
+REPEATED = {
+    "delimiters": "statesize study delimiters --preset record",
+    "recall": "statesize study recall --preset record",
+    "zoology": "python -m benchmarks.zoology FOLDER",
+}
+"""What repeats records that were made by commands of another form."""
+
+
 def _result(record: Mapping[str, Any] | None) -> str:
     """A record as Markdown: its claim and verdict, its test, and how it was made."""
     if record is None:
         return NOT_TESTED
     said = [f"- {statement}" for statement in record["statements"] if statement.startswith("Tested: ")]
-    made = f"Made by `{record['made']['command']}`{_runs(record)}."
+    command = REPEATED.get(record["study"], record["made"]["command"])
+    made = f"{'Repeated' if record['study'] in REPEATED else 'Made'} by `{command}`{_runs(record)}."
     file = f"[Record with pilot, seeds and versions](../results/studies/{record['study']}/record.json)."
     return "\n".join(
         [f"**{record['claim']}** Verdict: **{VERDICTS[record['holds']]}**.", "", *said, "", f"{made} {file}"]

@@ -7,8 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from statesize.lab.studies.correlation.claim import PLATEAU
-from statesize.lab.studies.page.final import final_runs, numbered
+from statesize.lab.studies.engine.final import PLATEAU, final_runs, numbered
 from statesize.lab.studies.statistics import Evidence, Indices, Numbers, jackknife, pearson, spearman, within_cells
 from tools.figures.on_record import METRIC, rows_of, table
 

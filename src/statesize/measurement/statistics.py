@@ -41,7 +41,7 @@ class Interval:
         return {"mean": finite(self.value), "interval": self.ends}
 
     def __str__(self) -> str:
-        return f"{self.value:.2f} [{self.low:.2f}, {self.high:.2f}]"
+        return signed(self, ".2f")
 
 
 FEWEST_TEXTS = 5

@@ -61,7 +61,7 @@ def series(
             checkpoints, read.ids, revisions=chosen, tokenizer=tokenizer, log=log, output=output, loading=options,
             crew=crew, on_progress=report_progress, settings=measuring.settings(),
         )  # fmt: skip
-    show_page(measured.page(), measured.to_dict(), html, printing, open_page=False)
+    show_page(measured.page(), measured.to_dict(), html, printing)
 
 
 def length(
@@ -119,4 +119,4 @@ def length(
             loaded.model, ids, lengths=chosen, future=measuring.future, excerpts=excerpts, trained_length=known,
             tokenizer=loaded.tokenizer, name=loaded.name, output=output, on_progress=report_progress, settings=settings,
         )  # fmt: skip
-    show_page(result.page(), result.to_dict(), html, printing, open_page=False)
+    show_page(result.page(), result.to_dict(), html, printing)
