@@ -112,7 +112,7 @@ def bench(session: nox.Session) -> None:
 
 
 def link_requirements(site: Path) -> None:
-    """Puts what the statesize of an environment asks for there, and what that asks for, from the current environment."""
+    """Links what the statesize of an environment asks for, and what that asks for, from the current one."""
     (package,) = importlib.metadata.distributions(name="statesize", path=[str(site)])
     found: set[tuple[str, str]] = set()
     waiting = [(package, "")]

@@ -217,7 +217,7 @@ class LanguageModel(nn.Module):
 
 
 def _embedding(rows: int, width: int) -> nn.Embedding:
-    """An embedding that draws nothing: a normal draw on the meta device imports torch's compiler, which takes a second."""
+    """An embedding that draws nothing: on the meta device that would import torch's compiler, which takes a second."""
     return nn.Embedding.from_pretrained(torch.empty(rows, width), freeze=False)
 
 
