@@ -8,8 +8,8 @@ import platform
 from pathlib import Path
 
 from statesize.io.files import replace_file
-from statesize.lab.tasks.language.corpus import Corpus, python_prose, sha256_of
-from statesize.lab.tasks.language.text import train_tokenizer
+from statesize.lab.tasks.corpus import Corpus, python_prose, sha256_of
+from statesize.lab.tasks.text import train_tokenizer
 
 DOCUMENTS_FORMAT = 1
 

@@ -19,7 +19,7 @@ from statesize.errors import FileError
 from statesize.io.files import digest
 from statesize.lab.mixers import LanguageModel, ModelConfig
 from statesize.lab.mixers.checkpoint import save_checkpoint
-from statesize.lab.tasks.language.text import train_tokenizer
+from statesize.lab.tasks.text import train_tokenizer
 from statesize.profiling import Profile
 
 _DIGEST = re.compile(r"-[0-9a-f]{24}(?=\.(unit|parquet|safetensors)$)")

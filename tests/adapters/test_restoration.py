@@ -1,6 +1,7 @@
 """A model is left exactly as it was: by success, by an error inside its forward, and by Ctrl-C."""
 
 import copy
+import itertools
 import os
 import signal
 import sys
@@ -14,6 +15,7 @@ import transformers.modeling_utils
 from oracles.attention_models import attention_model, token_ids
 from oracles.recurrent_models import FAMILIES, tiny_model
 
+import statesize as ss
 from statesize.adapters import capture
 from statesize.adapters.replaced import source_files
 
@@ -145,3 +147,34 @@ def is_interrupted_at(model, ids, moment):
         timer.join()
         return True
     return False
+
+
+@pytest.mark.parametrize("function", [lambda model, ids: list(capture(model, ids)), ss.profile])
+def test_gradients_are_on_after_an_interrupt_inside_the_entry_of_no_grad(function):
+    model, ids = attention_model("llama"), token_ids(1)
+    entry, entries = torch.no_grad.__enter__.__code__, itertools.count()
+
+    def interrupting(at):
+        def trace(frame, event, argument):
+            if event == "return" and next(entries) == at:
+                raise KeyboardInterrupt
+            return trace
+
+        return lambda frame, event, argument: trace if frame.f_code is entry else None
+
+    def run(at):
+        nonlocal entries
+        entries = itertools.count()
+        sys.settrace(interrupting(at))
+        try:
+            function(model, ids)
+        finally:
+            sys.settrace(None)
+
+    run(-1)
+    count = next(entries)
+    assert count > 3
+    for at in range(0, count, max(count // 20, 1)):
+        with pytest.raises(KeyboardInterrupt):
+            run(at)
+        assert torch.is_grad_enabled()

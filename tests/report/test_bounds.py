@@ -8,8 +8,8 @@ from report.visit import Visit
 
 from statesize import compare, profile
 from statesize.cli.shared.summary import print_comparison, print_summary
+from statesize.lab.trends.points import Point
 from statesize.lab.trends.result import Series
-from statesize.lab.trends.trend import point_of
 from statesize.profiling import Profile
 from statesize.report import write_report
 from statesize.report.charts import layers
@@ -102,8 +102,8 @@ def test_in_charts(bounded, ends):
 
 
 def test_in_series(bounded, ends):
-    one, facts = point_of(bounded), {"tokens_sha256": "", "asked": {}, "versions": {}}
-    found = Series(names=("a", "b"), steps=None, log={}, lengths=(23,), points=(one, one), skipped={}, facts=facts)
+    one, facts = Point.of(bounded), {"tokens_sha256": "", "asked": {}, "versions": {}}
+    found = Series(names=("a", "b"), places=None, log={}, tokens=(23,), points=(one, one), skipped={}, facts=facts)
     layer = found.to_dict()["layers"][1]
     for name, end in zip(("relative_lower", "relative_upper"), ends, strict=True):
         assert layer[name] == pytest.approx([end, end], rel=1e-5)

@@ -52,7 +52,7 @@ def profile(model):
 
 
 def test_tables_documents_and_sentences_say_unknown(profile, capsys, tmp_path):
-    rows = profile.summary()
+    rows = profile.summary(wide=True)
     assert rows.tss.isna().tolist() == rows.state_bytes.isna().tolist() == [True, False]
     assert rows.cause.tolist() == ["Its state size is unknown.", ""]
     assert str(diagnose(profile)[0]) == "mixed: the size of its state is unknown"

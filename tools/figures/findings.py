@@ -79,7 +79,6 @@ def findings() -> dict[str, str]:
         "verdicts": ", ".join(f"{verdict}: {number}" for verdict, number in verdicts.items()),
         "false_positives": table(head, shown),
         "by_placement": _with(designs, "shared_by_placement"),
-        "by_beginning": _with(designs, "shared_by_beginning"),
     }
 
 

@@ -1,4 +1,4 @@
-"""The device on which tensors are made where nobody names one."""
+"""What torch has once for all: the device of tensors for which nobody names one, and whether gradients are on."""
 
 from __future__ import annotations
 
@@ -21,15 +21,16 @@ def on_cpu_by_default(function: Callable[P, R]) -> Callable[P, R]:
 
     @wraps(function)
     def called(*args: P.args, **kwargs: P.kwargs) -> R:
-        default = torch.get_default_device()
-        if default.type == "cpu":
-            return function(*args, **kwargs)
-        token = _users.set(default)
+        default, gradients = torch.get_default_device(), torch.is_grad_enabled()
+        token = None if default.type == "cpu" else _users.set(default)
         try:
-            with torch.device("cpu"):
+            with nullcontext() if token is None else torch.device("cpu"):
                 return function(*args, **kwargs)
         finally:
-            _users.reset(token)
+            # Ctrl-C inside the entry of `torch.no_grad` would leave them off for good.
+            torch.set_grad_enabled(gradients)
+            if token is not None:
+                _users.reset(token)
 
     return called
 

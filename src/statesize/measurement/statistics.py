@@ -64,13 +64,6 @@ def mean_interval(
     return Interval(mean, max(mean - half, least), min(mean + half, most))
 
 
-def over_texts(interval: Interval, texts: int, least: float = -math.inf, most: float = math.inf) -> Interval:
-    """An interval over so many texts as it is shown: none of fewer than 5, and nothing that is not possible."""
-    if texts < FEWEST_TEXTS:
-        return Interval(interval.value)
-    return Interval(interval.value, max(interval.low, least), min(interval.high, most))
-
-
 def signed(interval: Interval, form: str = "+.2f") -> str:
     """A number with its interval, where there is one; a dash where the number is not known."""
     if np.isnan(interval.value):

@@ -16,7 +16,7 @@ from statesize.adapters.observation import DERIVATIVE
 from statesize.adapters.select import is_own_code
 from statesize.measurement.settings import Layers, Settings
 from statesize.parallel.threads import in_parallel, one_torch_thread
-from statesize.profiling.measuring import captured_mixers, measure_units
+from statesize.profiling.measuring import captured_mixers, measure_mixer
 from statesize.profiling.work import Work, by_products, operations_per_unit, plan_group, plan_work
 from statesize.texts.arguments import Given, axis_of, batch_of
 
@@ -234,7 +234,8 @@ class Trial:
             # Each position takes hundreds of products; this one about as many as they do on the mean.
             times = len(work.cut.positions)
             work = replace(work, cut=replace(work.cut, positions=work.cut.positions[times // 4 : times // 4 + 1]))
-        chosen = units[[index * len(units) // count for index in range(count)]]
+        chosen = [index * len(units) // count for index in range(count)]
+        sample = replace(work.sample, units=units[chosen], strata=work.sample.strata[chosen])
         start = perf_counter()
-        measure_units(item, chosen, 0, replace(work, block=count), self.settings)
+        measure_mixer(item, 0, replace(work, sample=sample, block=count), self.settings)
         return (perf_counter() - start) * times * len(units) / count

@@ -173,5 +173,6 @@ def run_profile(
             return finished
         bars = stack.enter_context(Bars(on_progress is not None, lines=False))
         run = ProfileRun(settings, origin.key, count, folder, on_progress or profile_bar(bars, name, count), reference)
-        run.measure(given, executor)
+        for done in executor.run(run.tasks(given)):
+            run.take(done)
         return run.profile(tokenizer, origin, path)

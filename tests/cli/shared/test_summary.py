@@ -108,14 +108,14 @@ def test_a_sink_has_a_column_and_a_sentence(capsys):
     measured = profile(model, torch.tensor([[7] + [1] * 39]))
     tree = measured.to_xarray()
     node = tree["layers.0.mixer"].to_dataset(inherit=False)
-    for name, value in {"sink_share": 0.5, "sink_position": 0, "sink_entropy": 2, "sinkless_entropy": 8}.items():
+    for name, value in {"sink_share": 0.5, "sink_position": 0, "entropy": 2, "sinkless_entropy": 8}.items():
         node[name] = node[name].copy(data=torch.full(node[name].shape, float(value)).numpy())
     root = tree.to_dataset(inherit=False)
     print_summary([Profile(type(tree).from_dict({"/": root, "/layers.0.mixer": node}))])
     out = capsys.readouterr().out
     assert next(line for line in out.splitlines() if line.startswith("layers.0.mixer")).split()[3] == "50%"
     assert "Attention sinks: in 1 of 1 layers one token, mostly token 0 ('7'), takes more than 20%" in out
-    assert "entropy-ESS of these heads is 2.0 with it and 8.0 without it" in out
+    assert "entropy-ESS of these layers is 2.0 with it and 8.0 without it" in out
 
 
 def test_a_row_of_a_plan_says_how_many_layers_it_is_of(capsys):

@@ -137,9 +137,15 @@ class LanguageModel(nn.Module):
             The position 0, and one cache a layer.
 
         Raises:
-            InputError: `batch` is no positive whole number.
+            InputError: `batch` is no positive whole number, or a mixer of one's own or of fla has no step form.
         """
         require_count("batch", batch)
+        for block in self.blocks:
+            if not hasattr(block.mixer, "initial_cache"):
+                raise InputError(
+                    f"mixer must have a step form to run token by token, got {type(block.mixer).__name__}. Run the "
+                    "model over whole sequences."
+                )
         return [0, *(block.mixer.initial_cache(batch) for block in self.blocks)]
 
     def set_dropout_generator(self, generator: torch.Generator | None) -> None:

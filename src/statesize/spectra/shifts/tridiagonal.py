@@ -78,6 +78,10 @@ class TridiagonalEngine(Engine):
             return 16 if cut.length < 768 else 32 if cut.length < 1536 else 64
         return min((16, 32, 64), key=lambda b: self._operations(cut, _SHIFTS_OF_DEFAULTS, b))
 
+    def forms_whole(self, cut: Cut) -> bool:
+        """See `Engine.forms_whole`."""
+        return True
+
     @torch.no_grad()
     def blocks(self, operator: Operator, cut: Cut) -> CertifiedBlocks:
         """The blocks by chunks of T; without gradients."""

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from statesize.errors import FileError, InputError
-from statesize.lab.tasks.language.corpus import Corpus, python_prose, read_text, sha256_of, split
+from statesize.lab.tasks.corpus import Corpus, python_prose, read_text, sha256_of, split
 from statesize.texts.rows import read_documents
 
 
@@ -38,7 +38,7 @@ def test_prose_is_the_same_in_another_process(tmp_path, monkeypatch):
     command = """
 import sys, sysconfig
 sysconfig.get_path = lambda name: sys.argv[1]
-from statesize.lab.tasks.language.corpus import python_prose
+from statesize.lab.tasks.corpus import python_prose
 print(python_prose().sha256)
 """
     ran = subprocess.run([sys.executable, "-c", command, str(tmp_path)], capture_output=True, text=True, check=True)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from statesize.check import require_count, require_kind
 from statesize.errors import InputError
-from statesize.lab.tasks.language.corpus import Corpus, listed
+from statesize.lab.tasks.corpus import Corpus, listed
 from statesize.lab.tasks.task import IGNORED
 
 EOS = "<eos>"
