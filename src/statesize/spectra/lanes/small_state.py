@@ -67,7 +67,8 @@ class SmallStateEngine(Engine):
         errors, totals = squares.new_zeros(2, *squares.shape[:-1]), squares.new_zeros(shape.numel())
         limits = torch.minimum(positions, cut.length - positions)
         results = (limits.numpy(), squares.numpy(), errors.numpy(), totals.numpy())
-        squared_spectra(*_arrays(recurrence), positions.numpy(), *results)
+        if squares.numel():  # arrays without entries are of another type to numba, which would compile all again
+            squared_spectra(*_arrays(recurrence), positions.numpy(), *results)
         # As in `propagation_error`: what the step errors can do at most, or what of them is not yet forgotten.
         local, last = errors
         carried = torch.minimum(totals[:, None], torch.nan_to_num(local, nan=torch.inf)) + last + UNDERFLOW
