@@ -195,7 +195,7 @@ def test_positions_are_labelled_by_number_or_by_the_caller_s_texts(tmp_path):
     assert each.tokens["tokens"].values[:, 0].tolist() == ["0", "a"]
     page = profile.to_html(tmp_path / "page.html").read_text()
     assert f"2 sequences of {LENGTH} positions" in page
-    assert f"texts of {LENGTH} positions" in page
+    assert f"past position {LENGTH // 2} of {LENGTH}" in page
 
 
 def test_labels_of_tokens_and_of_other_numbers_of_positions():

@@ -18,7 +18,7 @@ from statesize.report.diagnosis import diagnose
 from statesize.report.document import cell_text
 from statesize.report.tables import comparison_table, group_tables, layer_table
 from statesize.report.words import headline, model_line
-from statesize.results.summary import ess_values
+from statesize.results.summary import ess_values, middle_bounds
 
 APART = 3
 BOUNDS = r"(\d+\.?\d*)–(\d+\.?\d*)"
@@ -57,10 +57,11 @@ def test_the_middle_is_not_rounded_down(bounded, ends):
     assert row["average_relative_count_error"] == pytest.approx(APART / 2)
 
 
-def test_in_sentences(bounded, ends):
+def test_in_sentences(bounded):
     for sentence in (headline([bounded], "relative_count").sentence, model_line(bounded, "relative_count")):
         assert apart(sentence)
-    assert f"{ends[0]:.1f}–{ends[1]:.1f} in layer" in model_line(bounded, "relative_count")
+    middle = middle_bounds(bounded.mixer(bounded.mixers[0]), "relative_count")
+    assert f"{middle[0]:.1f}–{middle[1]:.1f} in layer" in model_line(bounded, "relative_count")
     two = headline([bounded, bounded], "relative_count", ("one", "two"))
     assert re.search(r"carries \d\.\d+–\d(\.\d+)? × as many", two.sentence)
     assert re.search(f"{BOUNDS} against {BOUNDS} numbers", two.detail)
