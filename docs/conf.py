@@ -32,9 +32,9 @@ nitpick_ignore_regex = [
     # Types that users hand on and never name.
     (
         "py:class",
-        r"statesize\..*\.(Agreement|CausalSize|Chart|Claim|Cut|Drawn|Executor|LoadedModel|Measurement|ResultPage|SweepPoint|Profiled|Task|Value)",
+        r"statesize\..*\.(Agreement|CausalSize|Chart|Claim|Cut|Drawn|Executor|LoadedModel|Measurement|ResultPage|Run|Profiled|Task|Value)",
     ),
-    ("py:class", r"(Chart|Measurement|Metric)"),
+    ("py:class", r"(Chart|Claim|Document|Measurement|Metric)"),
     ("py:exc", "NothingMeasuredError"),  # a ModelError
 ]
 
