@@ -33,9 +33,9 @@ WITHOUT_TOKENIZER = "Put the model's tokenizer there, or give token ids to `stat
 """What to do about a tokenizer that is not there."""
 
 
-# What names of weights have where the model was saved inside what held it: torch.compile, or DataParallel.
 _PATIENCE = 2.0
 """Seconds for the hub to answer whether it has a model."""
+# What names of weights have where the model was saved inside what held it: torch.compile, or DataParallel.
 _HELD = r"^(?:_orig_mod\.|module\.)+|(?<=\.)(?:_orig_mod|_checkpoint_wrapped_module)\."
 
 

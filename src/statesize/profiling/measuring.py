@@ -30,9 +30,9 @@ from statesize.results.fields import SINKS
 from statesize.spectra.dispatch import in_double
 from statesize.spectra.engine import DOUBLE, FALLBACK_BYTES, Output
 
-# Of T of all heads, while a model's attention makes it: scores, their masked copy, and their softmax.
+# Times the bytes of T of all heads, while a model's attention makes it: scores, their masked copy, and their softmax.
 _CAPTURE_OVERHEAD = 2.4
-# Of T of one head in float64, while it is measured: itself twice, and five of the engine `tridiagonal`.
+# Times the bytes of T of one head in float64, while it is measured: itself twice, five of the engine `tridiagonal`.
 _MAPS_PER_HEAD = 7
 
 
@@ -102,18 +102,18 @@ def measure_mixer(item: Captured, sequence: int, work: Work, settings: Settings)
     """The dataset of the chosen units of a mixer over a sequence; without positions where none fits into it."""
     start = time.perf_counter()
     measurements: list[Measurement] = []
-    middle = math.nan
     # What is known of each unit beside: its sink, and the variant.
     known: defaultdict[str, list[float]] = defaultdict(list)
     attends, varies = work.attends, settings.variant and not item.name.endswith(SHARED)
     weighted = item.weighted(settings.weights, settings.skip_first) if varies and work.cut is not None else item
     units, positions = work.sample.units, work.cut.positions if work.cut else ()
+    half = work.cut.length / 2 if work.cut else 0
+    middle = min(positions, key=lambda cut: abs(cut - half), default=math.nan)
     for chosen in (units[first : first + work.block] for first in range(0, len(units), work.block)):
         if work.cut is None or work.engine is None:
             break
         with naming(item, sequence, chosen):
             operator = _operator(item, chosen)
-            middle = positions[int(np.abs(np.subtract(positions, operator.length / 2)).argmin())]
             if isinstance(operator, SoftmaxAttention) and work.engine.forms_whole(work.cut):
                 # The engine and the sinks read one T.
                 operator = Dense.of_causal(in_double(operator).dense(), operator.state_size())

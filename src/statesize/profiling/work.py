@@ -31,7 +31,7 @@ FEWEST_UNITS = 8
 # Engines take more entries at once differently from few; this many show what they do.
 _PROBE_UNITS = 8
 _MEGABYTE = 10**6
-# Of a derivative, at one position.
+# Products of a derivative at one position.
 _PRODUCTS = 400
 # Tokens up to which engines for attention are chosen as if T were held.
 _SHORT = 1024

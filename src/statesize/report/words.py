@@ -111,7 +111,7 @@ class _Party:
     """A model, or the layers of one kind in it.
 
     Attributes:
-        layers: Indices of its layers.
+        layers: Between which ESS of each of its layers lies there, by the layer's name.
         state_bytes: What all of them hold at the end of the longest text; 0 where that is not known.
         bounds: Between which ESS lies at the middle of the texts, numbers per channel; equal where it is exact.
         sinkless: Entropy-ESS there without the columns of attention sinks; NaN where there are none.
@@ -122,7 +122,7 @@ class _Party:
     """
 
     name: str
-    layers: tuple[int, ...]
+    layers: Mapping[str, Bounds]
     state_bytes: float
     bounds: Bounds
     sinkless: float
@@ -193,24 +193,24 @@ def model_line(profile: Profiled, metric: str = "entropy") -> str:
     (party,) = _parties(profile, metric, model_title(profile), whole=True)
     if math.isnan(party.carried):
         return f"{_sentence_case(party.name)}: nothing was measured."
-    bounds = {layer: middle_bounds(profile.mixer(layer), metric) for layer in profile.mixers}
-    without = {row["layer"]: (row["sinkless_entropy"], row["sinkless_entropy"]) for row in profile.summary_rows()}
-    sinks = metric == "entropy" and math.isfinite(party.sinkless)
-    spreads = [_ends(profile, bounds), f"without sinks {ends}" if sinks and (ends := _ends(profile, without)) else ""]
-    sentences = [_alone(party), *(f"{_sentence_case(spread)}." for spread in spreads if spread)]
-    return " ".join([*sentences, _lack(profile, model_title(profile))]).rstrip()
+    said, names = [_alone(party)], short_names(profile.mixers)
+    if ends := _ends({names[layer]: bounds for layer, bounds in party.layers.items()}):
+        said.append(f"From {ends}.")
+    if not math.isnan(party.sinkless):
+        rows = [row for row in profile.summary_rows() if row["layer"] in party.layers]
+        ends = _ends({names[row["layer"]]: (row["sinkless_entropy"], row["sinkless_entropy"]) for row in rows})
+        said += [f"Without sinks from {ends}."] if ends else []
+    return " ".join([*said, _lack(profile, model_title(profile))]).rstrip()
 
 
-def _ends(profile: Profiled, bounds: Mapping[str, Bounds]) -> str:
+def _ends(bounds: Mapping[str, Bounds]) -> str:
     """The layers with least and most; "" where there are no two."""
-    names = short_names(profile.mixers)
-    compared = [profile.mixers[at] for at in comparable(profile)]
-    known = {names[layer]: bounds[layer] for layer in compared if math.isfinite(bounds[layer][0])}
+    known = {name: ends for name, ends in bounds.items() if math.isfinite(ends[0])}
     ordered = sorted(known, key=lambda name: sum(known[name]))
     if len(ordered) < 2:
         return ""
     least, most = (f"{_numbers(known[name])} in layer {name}" for name in (ordered[0], ordered[-1]))
-    return f"from {least} to {most}"
+    return f"{least} to {most}"
 
 
 def _mean(profile: Profiled, bounds: Sequence[Bounds], layers: Sequence[int] | None = None) -> Bounds:
@@ -300,7 +300,7 @@ def _parties(profile: Profiled, metric: str, title: str, *, whole: bool) -> list
     return [
         _Party(
             name,
-            tuple(layers),
+            {profile.mixers[at]: carried[at] for at in layers},
             _stored(rows if whole else [rows[at] for at in layers]),
             _mean(profile, carried, layers),
             _without_sinks(profile, metric, layers),

@@ -101,10 +101,14 @@ def at_middle(node: xr.Dataset, values: Array) -> NDArray[np.float64]:
     return known_mean(np.where((node["position"].values == node["middle"].values[:, None])[:, None], values, np.nan), 2)
 
 
+def _mean_of_units(node: xr.Dataset, values: Array) -> float:
+    """The mean over sequences and all heads or channels of values (sequence, unit) of those that were measured."""
+    return estimate(known_mean(values, 0), sample_of(node)).mean
+
+
 def middle_bounds(node: xr.Dataset, metric: str) -> tuple[float, float]:
     """Between which bounds the ESS of a layer lies at the middle, on average over sequences and heads."""
-    ends = (known_mean(at_middle(node, bound), 0) for bound in ess_bounds(node, metric))
-    lower, upper = (estimate(means, sample_of(node)).mean for means in ends)
+    lower, upper = (_mean_of_units(node, at_middle(node, bound)) for bound in ess_bounds(node, metric))
     return lower, upper
 
 
@@ -274,8 +278,8 @@ def summary_row(node: xr.Dataset, model: str, layer: str, group: xr.Dataset | No
         "ceiling_utilisation": share if cache else math.nan,
         "sink_share": of_units("sink_share"),
         "sink_position": _most_frequent(node["sink_position"].values),
-        "middle_entropy": estimate(known_mean(middle, 0), sample).mean,
-        "sinkless_entropy": estimate(known_mean(np.where(np.isnan(sinkless), middle, sinkless), 0), sample).mean,
+        "middle_entropy": _mean_of_units(node, middle),
+        "sinkless_entropy": _mean_of_units(node, np.where(np.isnan(sinkless), middle, sinkless)),
         "few_cuts_entropy": of_units("few_cuts_entropy"),
         "variant_entropy": of_units("variant_entropy"),
         "faithfulness": largest_known(node, "faithfulness"),

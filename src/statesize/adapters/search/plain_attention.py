@@ -92,7 +92,7 @@ class PlainAttention:
     def observation(
         self, name: str, values: Tensor, mixed: Tensor, module: nn.Module, difference: float
     ) -> Observation:
-        """Of one call of attention that it explains up to a difference; values u (S, K, L, P), mixed y (S, H, L, P)."""
+        """A call that it explains up to a difference, as observed; values u (S, K, L, P), mixed y (S, H, L, P)."""
         heads, length = self.query.shape[1:3]
         state_size = None if self.window is None else self.window - 1
         groups, stored_channels = stored_heads(module, values)
