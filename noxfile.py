@@ -1,5 +1,6 @@
 """What one does here: check, audit, test, docs, package, bench; and floors, in an environment of its own."""
 
+import importlib.metadata
 import json
 import re
 import sys
@@ -8,6 +9,7 @@ import tomllib
 from pathlib import Path
 
 import nox
+from packaging.requirements import Requirement
 
 nox.options.default_venv_backend = "none"
 nox.options.sessions = ["check", "test", "docs"]
@@ -32,7 +34,7 @@ FLOOR_TESTS = (
     "tests/cli/shared/test_progress.py",
     "tests/results/test_store.py",
     "tests/profiling/test_profile.py",
-    "tests/lab/studies/grid/test_table.py",
+    "tests/lab/studies/engine/test_table.py",
     "tests/measurement/test_measurement.py",
     # The Trainer of transformers 5.15.0 doubles the loss of Mamba at two accumulated batches, without any callback too.
     "--deselect=tests/integrations/test_transformers.py::test_one_step_is_the_gradient_of_the_mean_loss_and_penalty[2-mamba]",
@@ -109,9 +111,27 @@ def bench(session: nox.Session) -> None:
         python(session, f"benchmarks.{name}")
 
 
+def link_requirements(site: Path) -> None:
+    """Links what the statesize of an environment asks for, and what that asks for, from the current one."""
+    (package,) = importlib.metadata.distributions(name="statesize", path=[str(site)])
+    found: set[tuple[str, str]] = set()
+    waiting = [(package, "")]
+    while waiting:
+        asking, extra = waiting.pop()
+        for wanted in map(Requirement, asking.requires or ()):
+            if wanted.marker is None or wanted.marker.evaluate({"extra": extra}):
+                new = {(wanted.name, part) for part in ("", *wanted.extras)} - found
+                found |= new
+                waiting += [(importlib.metadata.distribution(name), part) for name, part in new]
+    for distribution in {importlib.metadata.distribution(name) for name, _ in found}:
+        tops = {file.parts[0] for file in distribution.files or ()} - {"..", "__pycache__"}
+        for top in (top for top in tops if not (site / top).exists()):
+            (site / top).symlink_to(Path(distribution.locate_file(top)).absolute())
+
+
 @nox.session
 def package(session: nox.Session) -> None:
-    """Wheel and sdist: built, checked, installed into an empty environment with what they ask for, and tried."""
+    """Wheel and sdist: built, checked, installed into an environment of only what they ask for, and tried."""
     folder = Path(session.create_tmp()).absolute()
     for old in folder.glob("statesize-*"):
         old.unlink()
@@ -123,9 +143,13 @@ def package(session: nox.Session) -> None:
     if megabytes > WHEEL_MEGABYTES:
         session.error(f"the wheel has {megabytes:.1f} MB, and at most {WHEEL_MEGABYTES} are allowed")
     environment = folder / "environment"
-    python(session, "venv", "--clear", str(environment))
-    pip = (str(environment / "bin" / "pip"), "install", "--quiet", "--no-compile")
-    session.run(*pip, "-c", "constraints.txt", str(wheel), external=True)
+    python(session, "venv", "--clear", "--without-pip", str(environment))
+    pip = (f"--python={environment / 'bin' / 'python'}", "--quiet")
+    install = (*pip, "install", "--no-deps", "--no-compile", "--force-reinstall")
+    python(session, "pip", *install, str(wheel))
+    (site,) = environment.glob("lib/python*/site-packages")
+    link_requirements(site)
+    python(session, "pip", *pip, "check")
     command = str(environment / "bin" / "statesize")
     text = str(Path("README.md").absolute())
     with session.chdir(environment):
@@ -133,7 +157,7 @@ def package(session: nox.Session) -> None:
         tokens = ("--max-tokens", "64", "--channels", "2", "--count-accuracy", "0.1")
         session.run(command, "profile", "gla", "--text", text, *tokens, "--html", "page.html", "--quiet", external=True)
         # What the sdist asks for is there; it is built anew.
-        session.run(*pip, "--no-deps", "--force-reinstall", str(sdist), external=True)
+        python(session, "pip", *install, str(sdist))
         session.run(command, "doctor", external=True)
 
 

@@ -1,18 +1,14 @@
 """How far is a plan off, and what does it take? `python -m benchmarks.plans FILE MODEL [MODEL …]`.
 
-MODEL is what `statesize profile` takes. Texts of the bundled prose are planned and then profiled, twice, with all else
-by default. Seconds by the clock, on two threads.
+MODEL is what `statesize profile` takes. Texts of the bundled prose are planned and then profiled, with all else by
+default. Seconds of the processor on one thread, which other processes change little: the plan reads them too.
 """
 
 from __future__ import annotations
 
-import os
 import sys
-import time
 from pathlib import Path
-
-# Threads that wait would take from those that work; torch reads this when it is imported.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+from time import process_time
 
 import torch
 from torch import Tensor
@@ -20,30 +16,39 @@ from torch import Tensor
 from benchmarks.recorded import Row, over_prose
 from statesize.measurement.settings import TOLERANCE_LADDER
 from statesize.models.load import LoadedModel
+from statesize.profiling import calibration
 from statesize.profiling.plan import plan
 from statesize.profiling.run import profile
 
-CASES = ((1, 256, 1), (4, 256, len(TOLERANCE_LADDER)), (1, 512, 1), (1, 1024, 1))
-"""Texts, tokens of each, and relative tolerances."""
-_ROUNDS = 2
+CASES = (
+    (1, 256, 1, None),
+    (1, 512, 1, None),
+    (1, 1024, 1, None),
+    (1, 2048, 1, [0, 7, 14, 21, 28]),
+    (4, 256, len(TOLERANCE_LADDER), None),
+)
+"""Texts, tokens of each, relative tolerances, and layers."""
 
 
 def main(path: Path, models: list[str]) -> None:
     """Plan and profile, and write the document after each."""
-    over_prose(path, models, CASES * _ROUNDS, one_case)
+    over_prose(path, models, CASES, one_case)
 
 
-def one_case(loaded: LoadedModel, text: Tensor, texts: int, tokens: int, tolerances: int) -> Row:
+def one_case(
+    loaded: LoadedModel, text: Tensor, texts: int, tokens: int, tolerances: int, layers: list[int] | None
+) -> Row:
     """Seconds that a plan took, that it predicts, and that the profile took."""
     ids, relative = list(text[: texts * tokens].split(tokens)), TOLERANCE_LADDER[:tolerances]
-    start = time.perf_counter()
-    predicted = plan(loaded.model, ids, relative_tolerances=relative).seconds
-    planned = time.perf_counter()
-    profile(loaded.model, ids, relative_tolerances=relative)
-    seconds = {"plan": planned - start, "predicted": predicted, "profile": time.perf_counter() - planned}
-    return {"texts": texts, "tokens": tokens, "tolerances": tolerances, **seconds}
+    start = process_time()
+    predicted = plan(loaded.model, ids, layers=layers, relative_tolerances=relative).seconds
+    planned = process_time()
+    profile(loaded.model, ids, layers=layers, relative_tolerances=relative)
+    seconds = {"plan": planned - start, "predicted": predicted, "profile": process_time() - planned}
+    return {"texts": texts, "tokens": tokens, "tolerances": tolerances, "layers": layers, **seconds}
 
 
 if __name__ == "__main__":
-    torch.set_num_threads(2)
+    torch.set_num_threads(1)
+    calibration.perf_counter = process_time
     main(Path(sys.argv[1]), sys.argv[2:])

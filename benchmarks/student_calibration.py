@@ -13,9 +13,9 @@ from typing import cast
 import numpy as np
 import pandas as pd
 
-from statesize.lab.studies.distillation.predictions import calibrate
-from statesize.lab.studies.distillation.students import students_of
-from statesize.lab.studies.grid.run import Row
+from statesize.lab.studies.distillation import students_of
+from statesize.lab.studies.engine.predictions import calibrate
+from statesize.lab.studies.engine.table import Row
 
 
 def main(folder: Path) -> None:

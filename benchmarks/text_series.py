@@ -43,7 +43,7 @@ def main(runs: Path, output: Path) -> int:
 def row(mixer: str, folder: Path) -> dict[str, Any]:
     """What a run ended with, and the ESS of its checkpoints."""
     ended = json.loads((folder / "log.jsonl").read_text("utf-8").splitlines()[-1])
-    found = ss.lab.series(folder, settings=ss.Settings(channels=CHANNELS), on_progress=lambda progress: None).to_dict()
+    found = ss.lab.series(folder, settings=ss.Settings(channels=CHANNELS), on_progress=lambda *_: None).to_dict()
     average, *layers = found["layers"]
     largest = max(layers, key=lambda layer: abs(layer["largest_change"]["difference"]))
     return {

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -72,14 +73,15 @@ def verdicts(rows: list[dict[str, Any]]) -> dict[str, bool | None]:
     return known
 
 
-def table(document: dict[str, Any]) -> str:
-    """The rows of all models as a table of Markdown, for the page of the documentation."""
+def table(document: dict[str, Any], runs: Collection[tuple[str, float]] | None = None) -> str:
+    """The rows of all models, of all runs or of these, as a table of Markdown for the pages of the documentation."""
     lines = ["| model | numbers of each head | mean | KL lost | of context's worth |", "|---|---|---|---|---|"]
     for row in document["rows"]:
         lines += [
             f"| {row['model'].partition('.')[0]} | {title(one.rule, one.scale)} | {one.kept:.1f} | "
             f"{interval(one.divergence_share.to_dict(), '.1%')} | {interval(one.share.to_dict(), '.1%')} |"
             for one in result_of(row).rows
+            if runs is None or (one.rule, one.scale) in runs
         ]
     return "\n".join(lines)
 

@@ -32,9 +32,9 @@ nitpick_ignore_regex = [
     # Types that users hand on and never name.
     (
         "py:class",
-        r"statesize\..*\.(Agreement|CausalSize|Chart|Claim|Cut|Drawn|Executor|LoadedModel|Measurement|ResultPage|SweepPoint|Profiled|Task|Value)",
+        r"statesize\..*\.(Agreement|CausalSize|Chart|Claim|Cut|Drawn|Executor|LoadedModel|Measurement|ResultPage|Run|Profiled|Task|Value)",
     ),
-    ("py:class", r"(Chart|Measurement|Metric)"),
+    ("py:class", r"(Chart|Claim|Document|Measurement|Metric)"),
     ("py:exc", "NothingMeasuredError"),  # a ModelError
 ]
 
@@ -66,7 +66,14 @@ def add_example_report(app: Sphinx) -> None:
         write_example_report(Path(app.outdir) / "example-report.html")
 
 
+def list_appendix(app: Sphinx, docname: str, source: list[str]) -> None:
+    """In the sidebar the pages of the appendix stand below it; as Markdown their list is plain."""
+    if docname == "appendix/README":
+        source[0] += "\n```{toctree}\n:hidden:\n:glob:\n\n*\n```\n"
+
+
 def setup(app: Sphinx) -> None:
     """Called by Sphinx."""
     app.connect("builder-inited", add_example_report)
+    app.connect("source-read", list_appendix)
     app.connect("autodoc-process-docstring", escape_bars)

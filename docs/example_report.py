@@ -4,7 +4,7 @@ from pathlib import Path
 
 from statesize import Settings
 from statesize.lab import zoo
-from statesize.lab.tasks.language.text import encode
+from statesize.lab.tasks.text import encode
 from statesize.profiling.run import run_profile
 from statesize.report import write_report
 

@@ -45,7 +45,7 @@ def test_quoted_error_messages_are_in_the_source(quoted, messages):
 
 
 def test_tests_that_are_named_are_there():
-    pages = [*ROOT.glob("*.md"), *DOCS.glob("*.md"), ROOT / "noxfile.py"]
+    pages = [*ROOT.glob("*.md"), *DOCS.rglob("*.md"), ROOT / "noxfile.py"]
     named = {
         name for page in pages for name in re.findall(r"\btests/[\w/]+(?:\.py)?", page.read_text(encoding="utf-8"))
     }
@@ -83,7 +83,7 @@ def test_every_public_name_is_in_the_api():
 
 def imports_of_pages():
     statements = re.compile(r"^from (statesize[\w.]*) import ([\w, ]+?)(?: as \w+)?$", re.MULTILINE)
-    for page in [ROOT / "README.md", *DOCS.glob("*.md"), *(DOCS / "tutorials").glob("*.md")]:
+    for page in [ROOT / "README.md", *DOCS.rglob("*.md")]:
         for module, names in statements.findall(page.read_text(encoding="utf-8")):
             yield from ((module, name) for name in names.split(", "))
 

@@ -5,8 +5,18 @@ import re
 
 import pytest
 
-from tools.figures import caveats, families, figures, pages, smaller_states, trained_families, trends, two_models
-from tools.figures.on_record import RESULTS, read_json
+from tools.figures import (
+    caveats,
+    families,
+    figures,
+    pages,
+    seeds,
+    smaller_states,
+    trained_families,
+    trends,
+    two_models,
+)
+from tools.figures.on_record import METRIC, RESULTS, read_json, read_record
 from tools.figures.pages import DOCS
 
 
@@ -19,7 +29,7 @@ def test_every_figure_is_on_a_page():
     found = {f"{part}.{name}": text for part, names in figures.figures().items() for name, text in names.items()}
     shown = {
         name
-        for page in (DOCS.parent / "README.md", *DOCS.glob("*.md"))
+        for page in (DOCS.parent / "README.md", *DOCS.rglob("*.md"))
         for name in pages.names(page.read_text("utf-8"))
     }
     # Commands cannot hold a mark.
@@ -158,6 +168,14 @@ def test_pairs_of_seeds_agree_where_ess_and_accuracy_go_together():
         for ess, accuracy in pair
     ]
     assert caveats.concordant(rows) == (1, 2)
+
+
+def test_measures_of_runs_that_differ_in_their_seed_are_those_of_the_record():
+    known, rows = read_record("correlation")["figures"], seeds.seeds()["measures"].splitlines()[2:]
+    for name, row in zip(seeds.MEASURES, rows, strict=True):
+        inside = "inside_cells" if name == METRIC else f"inside_cells_{name}"
+        told = [f"{known[f'mqar{runs}_{inside}']:.2f} [" for runs in ("", "_off_plateau")]
+        assert all(cell.startswith(value) for cell, value in zip(row.split(" | ")[1:], told, strict=True))
 
 
 def test_something_stands_beside_every_finding():

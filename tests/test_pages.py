@@ -53,3 +53,9 @@ def test_every_link_leads_somewhere(page):
         assert file.exists(), target
         if anchor and file.suffix == ".md":
             assert anchor in anchors(file), target
+
+
+def test_the_appendix_lists_its_pages():
+    appendix = ROOT / "docs" / "appendix"
+    listed = re.findall(r"\]\(([\w-]+\.md)\)", (appendix / "README.md").read_text(encoding="utf-8"))
+    assert sorted(listed) == sorted(page.name for page in appendix.glob("*.md") if page.name != "README.md")

@@ -1,4 +1,4 @@
-"""No public call advances a random state of the process: random, numpy's and torch's."""
+"""No public call advances a random state of the process: random, numpy's and torch's, or imports torch's compiler."""
 
 import subprocess
 import sys
@@ -33,6 +33,8 @@ unchanged("measure", lambda: ss.measure(item.operator[0, 0]))
 unchanged("reduce", lambda: ss.reduce(item.operator[0, 0], state_size=2))
 unchanged("plan", lambda: ss.plan(model, ids))
 found = unchanged("profile", lambda: ss.profile(model, ids, channels=2))
+if "torch._dynamo" in sys.modules:
+    print("torch's compiler was imported, which takes a second")
 for name in ("summary", "groups", "ess", "to_dataframe", "to_xarray", "_repr_html_", "__repr__"):
     unchanged(name, getattr(found, name))
 unchanged("plot", lambda: found.plot)

@@ -13,13 +13,14 @@ import pytest
 import statesize
 from statesize.adapters import sources
 from statesize.cli import main
-from statesize.cli.shared.summary import print_summary
+from statesize.cli.shared.summary import summary
+from statesize.cli.shared.table import print_page
 from statesize.lab.mixers import LanguageModel, ModelConfig
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 COLUMNS = (ROOT / "docs" / "files.md").read_text(encoding="utf-8").split("## Columns")[1].split("\n## ")[0]
-DOCS = [*sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "docs" / "tutorials").glob("*.md"))]
+DOCS = sorted((ROOT / "docs").rglob("*.md"))
 NOTEBOOKS = [
     page for page in DOCS if "file_format: mystnb" in page.read_text(encoding="utf-8")
 ]  # run by the docs build
@@ -106,7 +107,7 @@ def test_links_to_files_lead_somewhere():
 def test_every_column_of_the_table_is_defined(capsys):
     # A state and a cache.
     shape = ModelConfig(mixer="la,sa", vocabulary_size=8, width=8, heads=1, layers=2, key_size=2)
-    print_summary([statesize.profile(LanguageModel(shape), [[1, 2, 3, 4, 5, 6]])], wide=True)
+    print_page(summary([statesize.profile(LanguageModel(shape), [[1, 2, 3, 4, 5, 6]])], wide=True))
     headings = "".join(capsys.readouterr().out.splitlines(keepends=True)[2:4])
     rows = re.findall(r"^\| ([^|]+) \| [^|]+ \|$", COLUMNS, re.MULTILINE)
     defined = [row for row in rows if row != "column"]

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 
 from statesize.lab.mixers import LanguageModel
-from statesize.lab.studies.grid.grid import TrainingRun
-from statesize.lab.studies.grid.run import measure_model
+from statesize.lab.studies.engine.grid import TrainingRun
+from statesize.lab.studies.engine.training import measure_model
 from statesize.lab.training.loop import train_in_memory
 from statesize.operators import Recurrence
 from statesize.parallel.executor import Work
@@ -22,12 +22,12 @@ METRIC = "relative_0.01"
 
 
 def measuring() -> Work:
-    """Make `measured` the work on tasks (name of a run, its settings)."""
+    """Make `measured` the work on tasks (name of a run, the run)."""
     return _work
 
 
-def _work(task: tuple[str, dict[str, Any]]) -> Iterator[dict[str, float]]:
-    yield measured(TrainingRun.from_dict(task[1]))
+def _work(task: tuple[str, TrainingRun]) -> Iterator[dict[str, float]]:
+    yield measured(task[1])
 
 
 def measured(run: TrainingRun) -> dict[str, float]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -15,8 +15,10 @@ from numpy.typing import NDArray
 
 from benchmarks.cases import made
 from statesize.io.files import replace_file
-from statesize.lab.studies.page.final import final_runs, numbered
-from statesize.lab.studies.record import read_record
+from statesize.lab.studies.catalogue import load_study
+from statesize.lab.studies.engine.final import final_runs, numbered
+from statesize.lab.studies.engine.record import read_record
+from statesize.lab.studies.engine.table import Row
 from statesize.lab.studies.statistics import Numbers, ranks, within_cells
 from statesize.lab.studies.verdicts import holm
 from statesize.parallel.executor import Processes
@@ -93,6 +95,10 @@ def _compared(numbers: NDArray[np.float64], alike: Cells) -> dict[str, Any]:
     return row
 
 
+def _rows(study: str) -> Sequence[Row]:
+    return read_record(load_study(study), RESULTS / "studies" / study).rows
+
+
 def analysed(repeated: Measured) -> list[dict[str, Any]]:
     """Ask every study.
 
@@ -104,7 +110,7 @@ def analysed(repeated: Measured) -> list[dict[str, Any]]:
     """
     rows: list[dict[str, Any]] = []
     for study in STUDIES:
-        runs = final_runs(read_record(RESULTS / "studies" / study).rows)
+        runs = final_runs(_rows(study))
         again = [repeated[study][str(run.last["run"])] for run in runs]
         columns = {name: np.array([one.get(name, math.nan) for one in again]) for name in sorted(again[0])}
         alike = numbered([run.but_for_seed for run in runs])
@@ -117,8 +123,7 @@ def differences(repeated: Measured) -> dict[str, float]:
     """The largest difference of a repeated run's accuracy from that on record, by study; 0 on the same processor."""
     return {
         study: max(
-            abs(repeated[study][str(run.last["run"])]["accuracy"] - run.accuracy)
-            for run in final_runs(read_record(RESULTS / "studies" / study).rows)
+            abs(repeated[study][str(run.last["run"])]["accuracy"] - run.accuracy) for run in final_runs(_rows(study))
         )
         for study in STUDIES
     }
@@ -135,7 +140,9 @@ def repeat(repeated: Measured) -> Iterator[None]:
     """
     for study in STUDIES:
         kept = repeated.setdefault(study, {})
-        runs = {str(run.last["run"]): run.settings for run in final_runs(read_record(RESULTS / "studies" / study).rows)}
+        record = read_record(load_study(study), RESULTS / "studies" / study)
+        finished = {str(run.last["run"]) for run in final_runs(record.rows)}
+        runs = {run.key: run for run in record.study.preset(record.preset).runs if run.key in finished}
         left = [task for task in runs.items() if task[0] not in kept]
         with Processes(measuring, WORKERS) as workers:
             for done in workers.run(left):

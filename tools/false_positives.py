@@ -17,7 +17,7 @@ OTHER_UNITS = {"regimes": "_by_beginning", "hybrids": "_by_placement"}
 
 
 def _simulations() -> Any:
-    path = ROOT / "tests" / "lab" / "studies" / "verdicts" / "test_simulated.py"
+    path = ROOT / "tests" / "lab" / "studies" / "test_simulated.py"
     spec = importlib.util.spec_from_file_location("test_simulated", path)
     assert spec is not None  # noqa: S101
     assert spec.loader is not None  # noqa: S101

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from statesize.io.files import replace_file
-from statesize.lab.tasks.language.corpus import sha256_of, split
+from statesize.lab.tasks.corpus import sha256_of, split
 
 DOCUMENTS_FORMAT = 1
 LEAST, MOST = 3_000, 250_000

@@ -21,8 +21,8 @@ from benchmarks.cases import made
 from statesize.io.files import replace_file
 from statesize.io.machine import machine
 from statesize.lab import zoo
-from statesize.lab.tasks.language.corpus import python_prose
-from statesize.lab.tasks.language.text import TextTask
+from statesize.lab.tasks.corpus import python_prose
+from statesize.lab.tasks.text import TextTask
 
 MEASURED = "measured.json"
 

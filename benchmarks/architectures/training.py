@@ -19,7 +19,7 @@ from statesize.io.files import replace_file
 from statesize.lab import zoo
 from statesize.lab.mixers.checkpoint import load_checkpoint, save_checkpoint
 from statesize.lab.mixers.model import LanguageModel
-from statesize.lab.tasks.language.text import EOS, TextTask
+from statesize.lab.tasks.text import EOS, TextTask
 from statesize.lab.training.config import TrainingConfig
 
 LENGTH = 256

@@ -16,19 +16,18 @@ from typing import Any, cast
 import numpy as np
 
 from benchmarks.claims.judged import judged, write_judged
-from statesize.lab.studies.distillation.students import students_of
-from statesize.lab.studies.grid.settings import parse_settings
-from statesize.lab.studies.grid.table import ResultTable
+from statesize.lab.studies.distillation import STUDY, students_of
+from statesize.lab.studies.engine.run import stored_rows
 from statesize.lab.studies.statistics import Evidence, Numbers, jackknife, mean, pearson, ranks, within_cells
 from statesize.lab.studies.verdicts import Claim
 
-GRID = parse_settings(Path(__file__).with_suffix(".toml").read_text("utf-8"), "distillation")
+GRID = STUDY.read(Path(__file__).with_suffix(".toml"))
 CLAIM = cast("Claim", GRID.claim)
 
 
 def rows_of(folder: Path) -> list[dict[str, Any]]:
     """One row a teacher of a study that is done."""
-    students = students_of(ResultTable.open(folder, GRID.study).rows(GRID.runs))
+    students = students_of(stored_rows(GRID, folder))
     names = ("kv", "teacher_accuracy", "ess", "error", "accuracy")
     rows = [{name: getattr(student, name) for name in names} for student in students]
     initial = [mean(student.initial_ess) for student in students]

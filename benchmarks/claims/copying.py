@@ -19,11 +19,11 @@ import numpy as np
 
 from benchmarks.claims.judged import judged
 from benchmarks.claims.runs import METRIC, finish_runs, small_run
-from statesize.lab.studies.grid.run import carry_out
-from statesize.lab.studies.page.final import numbered
+from statesize.lab.studies.engine.final import numbered
+from statesize.lab.studies.engine.training import carry_out
 from statesize.lab.studies.statistics import Evidence, Indices, Numbers, jackknife, within_cells
 from statesize.lab.studies.verdicts import Claim
-from statesize.lab.tasks.copying import Compression, SelectiveCopying
+from statesize.lab.tasks import Compression, SelectiveCopying
 
 MIXERS, REPEATS, FIRST_SEED = ("la", "gla", "wla"), 4, 4000
 TASKS = {

@@ -21,12 +21,11 @@ from benchmarks.cases import document
 from benchmarks.claims.judged import judged
 from benchmarks.recall_models import MIXERS, TASK, recall_config, recall_tokenizer, train_recall_model
 from benchmarks.recorded import finish
-from statesize.lab.studies.delimiters.corpus import DocumentCorpus, make_corpus
-from statesize.lab.studies.delimiters.dips import measure_dips
-from statesize.lab.studies.delimiters.measuring import METRICS
-from statesize.lab.studies.delimiters.sequences import CONTROLS, OBSERVED, choose_windows
-from statesize.lab.studies.delimiters.subjects import default_texts
 from statesize.lab.studies.statistics import of_mean
+from statesize.lab.studies.texts.dips import ModelDips, measure_dips
+from statesize.lab.studies.texts.documents import DocumentCorpus, default_texts, make_corpus
+from statesize.lab.studies.texts.responses import METRICS
+from statesize.lab.studies.texts.sequences import CONTROLS, OBSERVED, choose_windows
 from statesize.lab.studies.verdicts import Claim
 from statesize.lab.training.step import evaluate
 
@@ -70,7 +69,8 @@ def one_run(mixer: str, positions: bool, seed: int) -> dict[str, Any]:
     config = dataclasses.replace(recall_config(mixer), positions=TASK.length if positions else 0)
     model, _ = train_recall_model(config, seed)
     accuracy = float(evaluate(model, TASK, 64)["accuracy"])
-    dips = measure_dips(mixer, model, held_out(), choose_windows(held_out()), seed=seed)
+    windows = choose_windows(held_out())
+    dips = ModelDips(mixer, tuple(measure_dips(model, held_out(), windows, seed=seed)))
     return {
         **{"accuracy": accuracy, "beyond": dips.beyond},
         "depths": {metric: dips.dip(OBSERVED, metric).depth for metric in METRICS},

@@ -17,16 +17,15 @@ from typing import Any, cast
 import numpy as np
 
 from benchmarks.claims.judged import judged, write_judged
-from statesize.lab.studies.grid.settings import parse_settings
-from statesize.lab.studies.grid.table import ResultTable
-from statesize.lab.studies.page.final import final_runs
-from statesize.lab.studies.regularisation.claim import Treatment
+from statesize.lab.studies.engine.final import final_runs
+from statesize.lab.studies.engine.run import stored_rows
+from statesize.lab.studies.regularisation import STUDY, Treatment
 from statesize.lab.studies.statistics import of_mean
 from statesize.lab.studies.verdicts import Claim
 
-GRID = parse_settings(Path(__file__).with_suffix(".toml").read_text("utf-8"), "regularisation")
+GRID = STUDY.read(Path(__file__).with_suffix(".toml"))
 CLAIM = cast("Claim", GRID.claim)
-METRIC = GRID.runs[0].measuring.claim_metric
+METRIC = GRID.metric
 
 
 def rows_of(folder: Path) -> list[dict[str, Any]]:
@@ -36,7 +35,7 @@ def rows_of(folder: Path) -> list[dict[str, Any]]:
             **{"mixer": run.mixer, "weight": Treatment.of(run).identity_weight, "seed": run.seed},
             **{"accuracy": run.accuracy, "share": run.share(METRIC)},
         }
-        for run in final_runs(ResultTable.open(folder, GRID.study).rows(GRID.runs))
+        for run in final_runs(stored_rows(GRID, folder))
     ]
 
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from benchmarks.claims.judged import judged
 from benchmarks.claims.runs import METRIC, finish_runs, small_run
-from statesize.lab.studies.grid.run import carry_out
+from statesize.lab.studies.engine.training import carry_out
 from statesize.lab.studies.statistics import of_mean
 from statesize.lab.studies.verdicts import Claim
 from statesize.lab.tasks.mqar import MQAR

@@ -22,10 +22,8 @@ from benchmarks.claims.delimiter_positions import held_out
 from benchmarks.claims.judged import judged
 from benchmarks.recall_models import TASK, recall_config, train_recall_model
 from benchmarks.recorded import finish
-from statesize.lab.studies.delimiters.dips import measure_dips
-from statesize.lab.studies.delimiters.sequences import OBSERVED, choose_windows
-from statesize.lab.studies.page.final import numbered
-from statesize.lab.studies.recall.score import FIRST, RECALLED, recall_score
+from statesize.lab.studies.engine.final import numbered
+from statesize.lab.studies.recall import FIRST, RECALLED, recall_score
 from statesize.lab.studies.statistics import (
     Evidence,
     Indices,
@@ -37,6 +35,8 @@ from statesize.lab.studies.statistics import (
     spearman_evidence,
     within_cells,
 )
+from statesize.lab.studies.texts.dips import ModelDips, measure_dips
+from statesize.lab.studies.texts.sequences import OBSERVED, choose_windows
 from statesize.lab.studies.verdicts import Claim
 from statesize.lab.training.step import evaluate
 
@@ -72,7 +72,8 @@ def one_run(mixer: str, seed: int) -> dict[str, Any]:
     start = time.process_time()
     model, _ = train_recall_model(recall_config(mixer), seed)
     windows = choose_windows(held_out())
-    dips = measure_dips(mixer, model, held_out(), windows, channels=CHANNELS, seed=seed, conditions=(OBSERVED,))
+    measured = measure_dips(model, held_out(), windows, channels=CHANNELS, seed=seed, conditions=(OBSERVED,))
+    dips = ModelDips(mixer, tuple(measured))
     answers = frozenset(range(TASK.keys, TASK.none + 1))
     score = recall_score(model, held_out(), TASK.length, answers)
     return {

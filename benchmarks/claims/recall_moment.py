@@ -66,12 +66,13 @@ def one_run(mixer: str, seed: int) -> dict[str, Any]:
     texts = TASK.sample(8, torch.Generator().manual_seed(10**6 + seed))[0]
     with tempfile.TemporaryDirectory() as folder:
         train(model, TASK, config, folder, keep_every=EVERY)
-        found = series(folder, texts, settings=Settings(positions=[2 * PAIRS]), on_progress=lambda progress: None)
+        found = series(folder, texts, settings=Settings(positions=[2 * PAIRS]), on_progress=lambda *_: None)
     accuracy = dict(found.log["held out accuracy"])
     means = {metric: [round(value, 5) for value in found.means(metric=metric).tolist()] for metric in METRICS}
     # Before the first step a model guesses.
-    told = [round(accuracy.get(step, 1 / TASK.keys), 5) for step in found.places]
-    return {"steps": list(found.places), "accuracy": told, **means}
+    steps = list(found.places or ())
+    told = [round(accuracy.get(step, 1 / TASK.keys), 5) for step in steps]
+    return {"steps": steps, "accuracy": told, **means}
 
 
 def moment(steps: Sequence[int], values: Sequence[float], start: int = 0) -> float:

@@ -10,7 +10,7 @@ from typing import Any
 from benchmarks.cases import document
 from benchmarks.recorded import finish
 from statesize.lab.mixers.config import ModelConfig
-from statesize.lab.studies.grid.grid import RunMeasurements, TrainingRun
+from statesize.lab.studies.engine.grid import RunMeasurements, TrainingRun
 from statesize.lab.tasks.task import StudyTask
 from statesize.lab.training.config import TrainingConfig
 

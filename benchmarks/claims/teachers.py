@@ -19,9 +19,9 @@ import numpy as np
 
 from benchmarks.claims.judged import judged
 from benchmarks.claims.runs import finish_runs, small_run
-from statesize.lab.studies.distillation.students import students_of
-from statesize.lab.studies.grid.run import carry_out
-from statesize.lab.studies.grid.students import Distillation
+from statesize.lab.studies.distillation import students_of
+from statesize.lab.studies.engine.students import Distillation
+from statesize.lab.studies.engine.training import carry_out
 from statesize.lab.studies.statistics import Evidence, Numbers, jackknife, mean, pearson, ranks, within_cells
 from statesize.lab.studies.verdicts import Claim
 from statesize.lab.tasks.mqar import MQAR

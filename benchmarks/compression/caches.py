@@ -20,7 +20,7 @@ from torch.nn import functional
 from benchmarks.cases import document
 from statesize.io.files import replace_file
 from statesize.lab import zoo
-from statesize.lab.tasks.language.corpus import python_prose
+from statesize.lab.tasks.corpus import python_prose
 from statesize.measurement.measurement import measure
 from statesize.reduction.compress import extra_bits
 from statesize.reduction.windows import Scores, TokenWindows, score, windows

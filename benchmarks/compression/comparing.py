@@ -28,7 +28,7 @@ from statesize.lab.compression.proposals import Ranking, measure_gramians
 from statesize.lab.compression.shrinking import rounded_model, smaller_model
 from statesize.lab.mixers.checkpoint import load_checkpoint
 from statesize.lab.mixers.model import LanguageModel
-from statesize.lab.tasks.language.corpus import python_prose
+from statesize.lab.tasks.corpus import python_prose
 from statesize.measurement.statistics import Interval
 from statesize.reduction.compress import extra_bits
 from statesize.reduction.hub import reducible

@@ -13,8 +13,8 @@ from statesize.lab import zoo
 from statesize.lab.mixers.checkpoint import save_checkpoint
 from statesize.lab.mixers.config import ModelConfig
 from statesize.lab.mixers.model import LanguageModel
-from statesize.lab.tasks.language.corpus import Corpus, python_prose
-from statesize.lab.tasks.language.text import TextTask
+from statesize.lab.tasks.corpus import Corpus, python_prose
+from statesize.lab.tasks.text import TextTask
 from statesize.lab.training.config import TrainingConfig
 from statesize.lab.training.loop import train_in_memory
 

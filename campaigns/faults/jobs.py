@@ -19,7 +19,7 @@ from statesize.errors import FileError
 from statesize.io.files import digest
 from statesize.lab.mixers import LanguageModel, ModelConfig
 from statesize.lab.mixers.checkpoint import save_checkpoint
-from statesize.lab.tasks.language.text import train_tokenizer
+from statesize.lab.tasks.text import train_tokenizer
 from statesize.profiling import Profile
 
 _DIGEST = re.compile(r"-[0-9a-f]{24}(?=\.(unit|parquet|safetensors)$)")
@@ -43,8 +43,6 @@ rate = [6e-3, 1.2e-2, 2.4e-2]
 [measuring]
 every = 4
 sequences = 1
-[execution]
-workers = 1
 [[task]]
 name = "mqar"
 pairs = 2
@@ -144,13 +142,13 @@ class StudyJob(Job):
 
     def write_inputs(self, folder: Path, version: int) -> None:
         """The grid."""
-        grid = GRID.replace("STEPS", str(6 + version)).replace("workers = 1", f"workers = {self._workers}")
-        (folder / "grid.toml").write_text(grid, encoding="utf-8")
+        (folder / "grid.toml").write_text(GRID.replace("STEPS", str(6 + version)), encoding="utf-8")
 
     def arguments(self, folder: Path) -> list[str]:
         """The same command each time."""
         config, output = str(folder / "inputs" / "grid.toml"), str(folder / "output")
-        return ["study", "regimes", "--config", config, "--output", output, *self._options]
+        processes = ["--processes", str(self._workers)]
+        return ["study", "regimes", "--config", config, "--output", output, *processes, *self._options]
 
     def finished(self, output: Path) -> set[str]:
         """Runs whose file can be read."""

@@ -118,16 +118,6 @@ FORMS: dict[str, Form] = {
         {"tokens": 2, "length": 9, "symbols": 4},
         {**dict.fromkeys(("tokens", "length", "symbols"), _task_count(1)), "mad": _truth, **_HELD_OUT},
     ),
-    "Copying": (
-        tasks.Copying,
-        {"tokens": 2, "blanks": 3, "symbols": 4},
-        {
-            **dict.fromkeys(("tokens", "symbols"), _task_count(2)),
-            "blanks": _task_count(0),
-            "reverse": _truth,
-            **_HELD_OUT,
-        },
-    ),
 }  # fmt: skip
 """Constructors, arguments that are good, and which others are."""
 
@@ -136,7 +126,6 @@ _TASKS = {
     "compression": "Compression",
     "rebinding": "Rebinding",
     "selective_copying": "SelectiveCopying",
-    "copying": "Copying",
 }
 
 

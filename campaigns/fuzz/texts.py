@@ -17,7 +17,7 @@ from campaigns.fuzz.call import Call
 from campaigns.fuzz.hostile import Source
 from campaigns.fuzz.models import model
 from statesize.lab import mixers, tasks
-from statesize.lab.studies.grid.settings import parse_settings, preset_settings, read_settings
+from statesize.lab.studies.regimes import STUDY
 
 _TEXTS: tuple[Any, ...] = (
     "", "\0", "é" * 40, "\ud800", "a state, a state", "../x", "[", "name = 3", "a = [", "[[", "= 1", "[x]\ny = nan",
@@ -63,9 +63,9 @@ def text_call(source: Source) -> Call:
             ("train_tokens", "length"),
         ),
         "Corpus": (lambda: tasks.Corpus(documents, documents).sha256, good, ("train", "held_out", "documents")),
-        "preset_settings": (lambda: preset_settings(value, value), False, ("study", "preset", "name")),
-        "parse_settings well": (lambda: parse_settings(_GRID, "here"), True, ()),
-        "parse_settings": (lambda: parse_settings(value, "here"), isinstance(value, str), ("here", "settings", "text")),
+        "a preset": (lambda: STUDY.preset(value), False, ("preset",)),
+        "settings well": (lambda: STUDY.parse(_GRID), True, ()),
+        "settings": (lambda: STUDY.parse(value), isinstance(value, str), ("settings", "text")),
     }
     kind = source.chance.choice(list(kinds))
     run, fine, names = kinds[kind]
@@ -94,7 +94,7 @@ def path_call(source: Source) -> Call:
         "load_checkpoint": lambda _: mixers.load_checkpoint(value),
         "read_text": lambda _: tasks.read_text(value),
         "read_documents": lambda _: tasks.read_documents(value),
-        "read_settings": lambda _: read_settings(value, "regimes"),
+        "settings of a study": lambda _: STUDY.read(value),
         "save_checkpoint": lambda folder: mixers.save_checkpoint(model("la"), folder / "model", value),
         "save_checkpoint to": lambda folder: mixers.save_checkpoint(model("la"), _below(folder, value)),
         "a folder": lambda folder: tasks.read_documents(folder),

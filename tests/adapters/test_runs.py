@@ -53,9 +53,14 @@ def traced(run, watched, end=None):
     """Run, and count by line and by call how often each came; end by an interrupt at one of these times."""
     seen = Counter()
 
+    def is_watched(code):
+        if end is not None:
+            return end[0][:2] == (code.co_filename, code.co_qualname)
+        return any(part in code.co_filename for part in watched)
+
     def trace(frame, event, _):
         code = frame.f_code
-        if not any(part in code.co_filename for part in watched):
+        if not is_watched(code):
             return None
         if event in ("call", "line") and not is_no_place(event, frame):
             place = code.co_filename, code.co_qualname, frame.f_lineno if event == "line" else event

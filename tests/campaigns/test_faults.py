@@ -16,7 +16,7 @@ from campaigns.faults.jobs import JOBS
 from campaigns.faults.processes import Starter
 from campaigns.faults.strikes import FAULTS, Fault
 from statesize.io.files import digest
-from statesize.lab.studies.grid.table import _digest
+from statesize.lab.studies.engine.table import _digest
 
 ROOT = Path(__file__).parents[2]
 COMMAND = [sys.executable, "-m", "campaigns.faults"]

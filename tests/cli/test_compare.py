@@ -59,7 +59,8 @@ def test_json_and_page(saved, capsys):
     document = json.loads(captured.out)
     assert document["schema"] == 1
     assert [model["model"] for model in document["models"]] == ["small", "small"]
-    assert document["models"][0]["total_entropy"] == pytest.approx(Profile.load("one").summary()["total_entropy"].sum())
+    total = Profile.load("one").summary(wide=True)["total_entropy"].sum()
+    assert document["models"][0]["total_entropy"] == pytest.approx(total)
     assert document["models"][0]["recall_perplexity"] == 7.5
     # Every second cut is too few to say how far it falls at a delimiter.
     assert document["models"][0]["modulation"] is not None

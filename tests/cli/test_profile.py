@@ -46,7 +46,7 @@ def test_json_is_one_document_on_stdout(checkpoint, text, here, capsys):
     assert main(["profile", str(checkpoint), "--text", str(text), "--json", "--output", "result"]) == 0
     document = json.loads(capsys.readouterr().out)
     profile = Profile.load("result")
-    summary = profile.summary().to_dict("records")
+    summary = profile.summary(wide=True).to_dict("records")
     assert document["schema"] == 1
     assert (document["model"], document["sequences"], document["result"]) == ("small", 1, "result")
     assert document["tokens"] == int(profile.tokens["length"].values[0])
@@ -460,7 +460,7 @@ def test_a_model_is_all_that_is_needed(here, capsys, monkeypatch):
     assert main(["profile", "gla", *options, "--metric", "relative_count", "--open"]) == 0
     captured = capsys.readouterr()
     assert captured.out.startswith("Gated linear attention carries ")
-    assert " numbers per channel where 11 would fit, on average over all cuts of texts of 256 tokens." in captured.out
+    assert " numbers per channel past token 128 of 256, of the " in captured.out
     assert "σ > 0.05 σ₁" in captured.out
     assert [line.split()[0] for line in captured.out.splitlines() if line.startswith("layers.")] == [
         "layers.0.mixer",

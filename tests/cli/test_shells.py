@@ -57,7 +57,6 @@ def test_files_do_not_take_the_numbers_of_closed_streams(tmp_path):
         ["profile", "gla", "--jsonl", "PLACE"],
         ["profile", "gla", "--ids", "PLACE"],
         ["study", "regimes", "--config", "PLACE"],
-        ["study", "regimes", "--preset", "smoke", "--module", "PLACE"],
         ["train", "text", "--mixer", "la", "--text", "PLACE", "--output", "OUTPUT"],
     ],
 )

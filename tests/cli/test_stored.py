@@ -10,9 +10,9 @@ import altair as alt
 import pytest
 
 from statesize.cli import main
-from statesize.lab.studies.grid.table import ResultTable
-from statesize.lab.studies.page.conclusion import Conclusion
-from statesize.lab.studies.page.page import write_page
+from statesize.lab.studies.engine.conclusion import Conclusion
+from statesize.lab.studies.engine.page import write_page
+from statesize.lab.studies.engine.table import table_content
 
 TEXT = "text.txt"
 
@@ -89,15 +89,15 @@ def test_bad_places_and_results(saved, here, capsys):
     assert main(["profile", "result", "--html", "result"]) == 1
     assert "is a folder" in capsys.readouterr().err
     marker = here / "result" / "profile.json"
-    marker.write_text(json.dumps(json.loads(marker.read_text()) | {"schema": 8}))
+    marker.write_text(json.dumps(json.loads(marker.read_text()) | {"schema": 99}))
     assert main(["profile", "result", "--html", "page.html"]) == 1
-    assert "schema version 8" in capsys.readouterr().err
+    assert "schema version 99" in capsys.readouterr().err
     assert sorted(os.listdir(here)) == ["first.html", "result"]
 
 
 def test_study(here, capsys):
-    table = ResultTable.open(here / "study", "regimes")
-    table.write([{"kv": 1}, {"kv": 2}])
+    (here / "study").mkdir()
+    (here / "study" / "table.parquet").write_bytes(table_content([{"kv": 1}, {"kv": 2}]))
     assert main(["study", "study"]) == 1
     assert "without conclusion.json" in capsys.readouterr().err
     chart = alt.vconcat(alt.Chart(alt.Data(values=[{"kv": 1}])).mark_point().encode(x="kv:Q"))
@@ -105,10 +105,10 @@ def test_study(here, capsys):
     write_page(said, chart, [{"kv": 1}, {"kv": 2}], here / "study", "statesize study regimes")
     assert main(["study", "study", "--html", "page.html"]) == 0
     captured = capsys.readouterr()
-    assert captured.out.splitlines()[0] == "One claim. It holds here."
+    assert captured.out.splitlines()[0] == "Holds here: One claim."
     assert captured.err == "Report: page.html\n"
     page = (here / "page.html").read_text(encoding="utf-8")
-    assert "One claim. It holds here." in page
+    assert "Holds here: One claim." in page
     assert "<dt>Command</dt><dd>statesize study regimes</dd>" in page
     assert main(["study", "study", "--json"]) == 0
     assert main(["study", "study", "--html", "study"]) == 1

@@ -14,9 +14,9 @@ import xarray as xr
 from statesize.errors import FileError, InputError
 from statesize.io import files
 from statesize.lab.mixers import load_checkpoint
-from statesize.lab.studies.grid import settings
-from statesize.lab.studies.grid.settings import parse_settings
-from statesize.lab.studies.grid.table import ResultTable
+from statesize.lab.studies.correlation import STUDY
+from statesize.lab.studies.engine import grid as grids
+from statesize.lab.studies.engine.conclusion import read_saved
 from statesize.models.load import load_model
 from statesize.profiling import Profile
 from statesize.results import store
@@ -225,20 +225,20 @@ def test_json_of_any_depth(stored, tmp_path):
     with pytest.raises(FileError, match="nested too deeply"):
         load_model(str(tmp_path))
     (tmp_path / "study").mkdir()
-    (tmp_path / "study" / "study.json").write_text(DEEP)
+    (tmp_path / "study" / "conclusion.json").write_text(DEEP)
     with pytest.raises(FileError, match="nested too deeply"):
-        ResultTable.open(tmp_path / "study", "correlation")
+        read_saved(tmp_path / "study")
     assert line_row(DEEP.encode(), "text", "here")[1] is None
 
 
 def test_toml_of_any_depth_and_any_product(monkeypatch):
     with pytest.raises(InputError, match="no valid TOML"):
-        parse_settings(f"x = {DEEP}", "correlation")
-    monkeypatch.setattr(settings, "MOST_RUNS", 20)
+        STUDY.parse(f"x = {DEEP}")
+    monkeypatch.setattr(grids, "MOST_RUNS", 20)
     seeds = list(range(2000))
     grid = f'[model]\nmixer = "la"\n[training]\nseed = {seeds}\nsteps = {seeds[1:]}\n[[task]]\nname = "mqar"\n'
     with pytest.raises(InputError, match="more than 20 runs"):
-        parse_settings(grid, "correlation")
+        STUDY.parse(grid)
 
 
 @pytest.mark.parametrize(
@@ -280,14 +280,14 @@ def test_files_of_facts_have_a_largest_size(stored, tmp_path):
     long = json.dumps({"x": "y" * 1000})
     (stored / "profile.json").write_text(long)
     (tmp_path / "config.json").write_text(long)
-    (tmp_path / "study.json").write_text(long)
+    (tmp_path / "conclusion.json").write_text(long)
     (tmp_path / "study.toml").write_text(long)
     for read in (
         lambda: Profile.load(stored),
         lambda: load_checkpoint(tmp_path),
         lambda: load_model(str(tmp_path)),
-        lambda: ResultTable.open(tmp_path, "correlation"),
-        lambda: settings.read_settings(tmp_path / "study.toml", "correlation"),
+        lambda: read_saved(tmp_path),
+        lambda: STUDY.read(tmp_path / "study.toml"),
     ):
         with pytest.raises(FileError, match="has more than 1,000 bytes"):
             read()

@@ -176,7 +176,7 @@ def test_notebooks_show_facts_and_escape_text(measurement):
 
 
 def statesize_conclusion(text):
-    from statesize.lab.studies.page.conclusion import Conclusion
+    from statesize.lab.studies.engine.conclusion import Conclusion
 
     return Conclusion(text, text, None, {text: (0.1, 0.2), "pearson": 0.5}, (text,), (text,))._repr_html_()
 
@@ -197,14 +197,24 @@ def test_a_profile_has_six_columns_in_a_notebook(profile):
 
 @pytest.mark.parametrize("metric", ["entropy", "relative_count", "count"])
 def test_ess_is_a_frame_of_layers_and_tokens(profile, metric):
-    frame = profile.ess(1, metric)
+    frame = profile.ess(None, 1, metric)
     assert list(frame.index) == list(profile.mixers)
     assert frame.columns.get_level_values("token").tolist() == profile.tokens["tokens"].values[1].tolist()
     values = profile.mixer(profile.mixers[1])[metric].values
     expected = (values if metric == "entropy" else values[..., 0])[1].mean(0)
     np.testing.assert_array_equal(frame.iloc[1].to_numpy(), expected)
     with pytest.raises(InputError, match="sequence must be at least 0 and below 2"):
-        profile.ess(2)
+        profile.ess(sequence=2)
+
+
+def test_ess_of_a_layer_is_a_frame_of_heads_and_tokens(profile):
+    name = profile.mixers[1]
+    frame = profile.ess(name, 1)
+    np.testing.assert_array_equal(frame.to_numpy(), profile.mixer(name)["entropy"].values[1])
+    assert frame.columns.equals(profile.ess(sequence=1).columns)
+    assert frame.index.name in {"head", "channel"}
+    with pytest.raises(InputError, match="mixer must be one of"):
+        profile.ess("layers.9")
 
 
 def test_a_matrix_is_measured_as_it_is():

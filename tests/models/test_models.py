@@ -1,8 +1,11 @@
 """From a name to a model: folders, refusals, and what is never run."""
 
+import contextlib
 import importlib.util
 import json
 import pickle
+import socket
+import threading
 import warnings
 
 import pytest
@@ -224,6 +227,35 @@ def test_a_name_that_is_nowhere():
     with pytest.raises(InputError, match=r"sa, la, wla, gla.* a GGUF file, and the Hugging Face hub") as error:
         load_model("no-one/no-such-model")
     assert one_line(error)
+
+
+@pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"])
+def test_a_hub_that_does_not_have_a_model_or_does_not_answer_is_asked_once(answer, monkeypatch):
+    import huggingface_hub.constants
+
+    asked = []
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(20)
+
+        def serve():
+            with contextlib.suppress(OSError):
+                while True:
+                    connection, _ = server.accept()
+                    asked.append(connection.recv(4096))
+                    connection.sendall(answer)
+                    connection.close()
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", f"http://127.0.0.1:{server.getsockname()[1]}")
+        for read in (load_model, load_tokenizer):
+            asked.clear()
+            with pytest.raises(InputError, match="there is no model 'no-one/no-such-model'"):
+                read("no-one/no-such-model")
+            assert len(asked) == 1
+        server.shutdown(socket.SHUT_RDWR)
+    thread.join()
 
 
 def test_damaged_weights_and_a_missing_tokenizer(tmp_path):

@@ -9,7 +9,8 @@ from torch import nn
 
 from statesize.adapters import capture
 from statesize.cli.shared.printing import profile_document
-from statesize.cli.shared.summary import print_summary
+from statesize.cli.shared.summary import summary
+from statesize.cli.shared.table import print_page
 from statesize.errors import ModelError, StatesizeWarning
 from statesize.measurement.settings import Settings
 from statesize.profiling import plan, profile
@@ -57,7 +58,7 @@ def test_one_that_is_refused_everywhere_is_skipped(model, capsys, tmp_path):
         found = profile(model, [ODD])
     assert found.mixers == ("layers.0",)
     assert "layers.1 must be causal, but its output at" in found.attributes["skipped"]["layers.1"]
-    print_summary([found])
+    print_page(summary([found]))
     assert "skipped: layers.1: Mixer layers.1 must be causal" in capsys.readouterr().out
     document = profile_document(found, None)
     assert [part["name"] for part in document["skipped"]] == ["layers.1"]
@@ -135,7 +136,7 @@ def test_what_a_mixer_does_besides_is_told(capsys):
     found = profile(tiny("zaya"), token_ids(1), positions=2)
     (note,) = set(found.notes.values())
     assert note.startswith("Half of each value is that of the token before")
-    print_summary([found])
+    print_page(summary([found]))
     assert note in capsys.readouterr().out
     document = profile_document(found, None)
     assert [mixer["note"] for mixer in document["mixers"]] == [note, note]

@@ -5,7 +5,8 @@ import signal
 
 import pytest
 
-from statesize.errors import StatesizeError
+from statesize.cli.shared.options import Workers
+from statesize.errors import InputError, StatesizeError
 from statesize.parallel.executor import ATTEMPTS, LostError
 from statesize.parallel.ray import OnRay
 
@@ -40,3 +41,9 @@ def test_a_task_ends_that_kills_its_workers_at_the_same_value(ray, tmp_path):
     assert (first.get(), type(last.error)) == (0, LostError)
     assert isinstance(last.error, StatesizeError)
     assert len(list(tmp_path.iterdir())) == ATTEMPTS
+
+
+def test_the_gpus_that_a_command_asks_for_are_asked_of_ray(ray, tmp_path):
+    with Workers(True, ray_gpus=0.25).crew() as crew, pytest.raises(InputError, match=r"1 cores, 0\.25 GPUs"):
+        with crew(counting(tmp_path, 9, 0)) as workers:
+            list(workers.run(["task"]))

@@ -1,6 +1,8 @@
 """What a profile decides and builds is decided and built once, and weights are hashed where something is stored."""
 
+import traceback
 from collections import Counter
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,6 +15,7 @@ from statesize.adapters.search.plain_attention import PlainAttention
 from statesize.measurement.settings import Settings
 from statesize.models import load
 from statesize.profiling import work
+from statesize.spectra.exact.dense import DenseEngine
 
 LAYERS, HEADS = 2, 2
 
@@ -55,9 +58,24 @@ def test_operators_are_built_and_engines_and_cuts_chosen_once(counts):
     # In the model's precision, and in float64 for the check.
     assert counts["__init__"] == 2 * LAYERS
     assert (counts["choose_engine"], counts["cut"]) == (LAYERS, LAYERS)
-    # One head for the choice, all at once for the spectra, and each by itself for its sink.
-    assert counts["dense"] == LAYERS * (2 + HEADS)
+    # All heads at once, in float64, for their spectra and their sinks.
+    assert counts["dense"] == LAYERS
     assert counts["tensors_sha256"] == 0
+
+
+def test_few_frames_lie_between_a_profile_and_the_engine(monkeypatch):
+    between, blocks, root = [], DenseEngine.blocks, str(Path(ss.__file__).parent)
+
+    def counting(*arguments):
+        files = [(frame.f_code.co_filename, frame.f_code.co_name) for frame, _ in traceback.walk_stack(None)]
+        own = [name for file, name in files if file.startswith(root) and not name.startswith("<")]
+        between.append(own.index("profile"))
+        return blocks(*arguments)
+
+    monkeypatch.setattr(DenseEngine, "blocks", counting)
+    profiled()
+    assert len(between) == LAYERS
+    assert max(between) <= 9
 
 
 def test_a_model_is_watched_once_and_each_layer_once_more(counts):

@@ -8,7 +8,6 @@ import torch
 from oracles.comparing import DIFFERENT, IDENTICAL, compare_profiles, compare_rows
 
 from statesize.lab.mixers import LanguageModel, ModelConfig
-from statesize.lab.studies.grid.executors import HERE
 from statesize.measurement.settings import Settings
 from statesize.profiling import RayCluster, profile
 
@@ -62,18 +61,14 @@ def test_the_table_of_a_profile_is_the_same_again(pattern):
         pd.testing.assert_frame_equal(table, other.to_dataframe(), check_exact=False, rtol=1e-4, atol=1e-4)
 
 
-def rows(outcomes):
-    return sorted((row for outcome in outcomes for row in outcome.value), key=lambda row: (row["run"], row["step"]))
-
-
 def test_a_study_has_the_same_bits_again():
-    # In several processes too: tests/lab/studies/grid/test_executors.py and test_on_ray.py kill some of them meanwhile.
+    # In several processes too: tests/lab/studies/engine/test_processes.py kills some of them meanwhile.
     from small_studies import GRID
 
-    from statesize.lab.studies.grid.settings import parse_settings
+    from statesize.lab.studies.correlation import STUDY
 
-    runs = parse_settings(GRID, "correlation").runs[:1]
-    one, other = (rows(HERE.run(runs)) for _ in range(2))
+    run = STUDY.parse(GRID).runs[0]
+    one, other = (STUDY.carry_out(run) for _ in range(2))
     assert {found.verdict for found in compare_rows(one, other)} == {IDENTICAL}
 
 

@@ -187,15 +187,15 @@ def test_positions_are_labelled_by_number_or_by_the_caller_s_texts(tmp_path):
     assert profile.tokens["tokens"].values.tolist() == [list(map(str, range(LENGTH)))] * 2
     assert (profile.tokens["token_ids"].values == -1).all()
     named = profile.labelled([f"{at / 10} s" for at in range(LENGTH)])
-    assert named.ess(1).columns[3] == (3, "0.3 s")
+    assert named.ess(sequence=1).columns[3] == (3, "0.3 s")
     assert named.summary().equals(profile.summary())
     each = profile.labelled([range(LENGTH), ["a"] * LENGTH])
     each.save(tmp_path / "named")
-    assert ss.Profile.load(tmp_path / "named").ess(1).columns[3] == (3, "a")
+    assert ss.Profile.load(tmp_path / "named").ess(sequence=1).columns[3] == (3, "a")
     assert each.tokens["tokens"].values[:, 0].tolist() == ["0", "a"]
     page = profile.to_html(tmp_path / "page.html").read_text()
     assert f"2 sequences of {LENGTH} positions" in page
-    assert f"texts of {LENGTH} positions" in page
+    assert f"past position {LENGTH // 2} of {LENGTH}" in page
 
 
 def test_labels_of_tokens_and_of_other_numbers_of_positions():

@@ -7,7 +7,8 @@ from torch import nn
 from torch.nn.functional import scaled_dot_product_attention
 
 import statesize as ss
-from statesize.cli.shared.summary import print_summary
+from statesize.cli.shared.summary import summary
+from statesize.cli.shared.table import print_page
 from statesize.errors import StatesizeWarning
 from statesize.report.words import headline, model_line
 
@@ -70,7 +71,9 @@ def test_in_the_profile_its_representations_and_its_summary(lacking, tmp_path):
         assert list(one.not_measured) == [LOST]
         cause = one.not_measured[LOST]
         assert "must be causal" in cause
-        assert repr(one) == (f"Profile(model='LM', sequences=1, mixers=1 of 2)\n  {LOST} was not measured: {cause}")
+        lines = repr(one).splitlines()
+        assert lines[0] == "Profile of LM, sequences: 1, layers: 1 of 2"
+        assert lines[-2] == f"{LOST} was not measured: {cause}"
         assert f"{LOST} was not measured: " in one._repr_html_()
         rows = one.summary().set_index("layer")
         assert rows.loc[LOST, ["kind", "cause"]].tolist() == ["not measured", cause]
@@ -85,7 +88,7 @@ def test_in_headlines_tables_and_comparisons(lacking, capsys):
     assert "Measured" not in headline([whole]).sentence
     assert model_line(lacking).endswith(" Measured: 1 of 2 layers of LM.")
     assert ss.compare([whole, lacking]).notes == ("Not all layers were measured of LM; sums lack what was skipped.",)
-    print_summary([lacking])
+    print_page(summary([lacking]))
     out = capsys.readouterr().out
     assert any(line.split()[:3] == [LOST, "not", "measured"] for line in out.splitlines())
 
@@ -100,5 +103,5 @@ def test_layers_that_mix_nothing_are_not_missing():
     found = ss.profile(tiny("nemotron_h"), token_ids(1))
     assert found.attributes["skipped"]
     assert found.not_measured == {}
-    assert "\n" not in repr(found)
+    assert "not measured" not in repr(found)
     assert ss.compare([found]).notes == ()

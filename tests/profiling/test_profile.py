@@ -1,6 +1,7 @@
 """The profile as users hold it."""
 
 import dataclasses
+import re
 
 import altair as alt
 import numpy as np
@@ -8,11 +9,12 @@ import pandas as pd
 import pytest
 
 from statesize.errors import InputError
-from statesize.results.fields import COLUMNS
+from statesize.results.fields import COLUMNS, MAIN_COLUMNS
 
 
 def test_summary_is_the_mean_over_pairs_of_sequence_and_position(small_profile):
-    summary = small_profile.summary()
+    assert small_profile.summary().columns.tolist() == list(MAIN_COLUMNS)
+    summary = small_profile.summary(wide=True)
     assert summary.columns.tolist() == list(COLUMNS)
     assert summary["layer"].tolist() == ["layers.0.mixer", "layers.1.mixer"]
     for row in summary.to_dict("records"):
@@ -74,7 +76,14 @@ def test_html_representation_is_escaped(small_profile):
     assert "<table" in text
     assert "tiny &lt;gla&gt;" in text
     assert "<gla>" not in text
-    assert repr(small_profile) == "Profile(model='tiny <gla>', sequences=2, mixers=2)"
+
+
+def test_a_profile_shows_itself_in_three_lines(small_profile):
+    what, found, following = repr(small_profile).splitlines()
+    assert what == "Profile of tiny <gla>, sequences: 2, layers: 2"
+    carries = r"Tiny <gla> carries \d+\.\d numbers per channel past the middle of .*\. From .* in layer \d\."
+    assert re.fullmatch(carries, found)
+    assert following == "next: .summary(), .ess('layers.0.mixer'), .to_html('tiny <gla>.html')"
 
 
 def test_unknown_mixer_lists_those_there(small_profile):

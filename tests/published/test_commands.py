@@ -46,13 +46,13 @@ def test_the_readme_says_what_it_prints(capsys, tmp_path):
 
 
 def test_profile_report_and_compare(capsys, folder, text, tmp_path):
-    few = ("--text", text, "--max-tokens", 48, "--layers", 0, 15, 29)
+    few = ("--text", text, "--max-tokens", 24, "--layers", 15, 29)
     said = run(capsys, "profile", folder, *few, "--output", tmp_path / "one", "--html", tmp_path / "one.html")
     assert "model.layers.15.self_attn" in said.out
     run(capsys, "profile", tmp_path / "one", "--html", tmp_path / "again.html")
     for page in (tmp_path / "one.html", tmp_path / "again.html"):
         assert "model.layers.29.self_attn" in page.read_text(encoding="utf-8")
-    run(capsys, "profile", "gla", "--text", text, "--max-tokens", 48, "--output", tmp_path / "two")
+    run(capsys, "profile", "gla", "--text", text, "--max-tokens", 24, "--output", tmp_path / "two")
     compared = json.loads(run(capsys, "compare", tmp_path / "one", tmp_path / "two", "--json").out)
     assert len(compared["models"]) == 2
     assert ss.Profile.load(tmp_path / "one").attributes["source"]["kind"] == "folder"
@@ -78,7 +78,7 @@ def test_delimiters(capsys, folder, tmp_path):
 
 def test_truncate(capsys, folder, tmp_path):
     page = tmp_path / "cut.html"
-    said = run(capsys, "truncate", folder, "--sequences", 1, "--max-tokens", 64, "--html", page, "--json")
+    said = run(capsys, "truncate", folder, "--sequences", 1, "--max-tokens", 32, "--html", page, "--json")
     found = json.loads(said.out)
     assert found["mixers"] == 30
     assert found["whole"] == []

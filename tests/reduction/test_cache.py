@@ -1,6 +1,7 @@
 """Prices of a smaller cache: against a forward pass by hand, formulas in numpy, and all allocations of a small case."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -324,16 +325,31 @@ def test_recommendations():
         result = priced((0.001, 0.001, 0.001), found, passkeys)
         assert result.recommended.variant == Variant(precision="int4")
         assert headline(result).startswith("Round, do not evict: int4 keeps the cache of m at 30%")
-    assert priced((0.2, 0.2, 0.2), (10, 10, 10, 10), 10).recommended is None
+    whole = priced((0.2, 0.2, 0.2), (10, 10, 10, 10), 10)
+    assert whole.recommended is whole.undecided is None
+    assert headline(whole).startswith("Leave the cache of m whole: over 6 held-out documents, each way that was tried")
     # 0.02 nats a token of 4 bytes are 0.0072 bits a byte.
     result = priced((0.2, 0.02, 0.2), (10, 10, 10, 9), 10)
     assert result.recommended.variant.keep == 0.5
-    assert headline(result).endswith("bits a byte. 10 of 10 passkeys are found, 10 with the whole cache.")
+    assert headline(result).endswith(
+        "bits a byte, over 6 held-out documents. 10 of 10 passkeys are found, 10 with the whole cache."
+    )
     # What is chosen among three has an interval for three.
     chosen, listed = result.recommended.nats, result.prices[1].nats
     assert chosen.value == listed.value
     ratio = stats.t.ppf(1 - 0.025 / 3, 5) / stats.t.ppf(0.975, 5)
     assert chosen.high - chosen.value == pytest.approx(ratio * (listed.high - listed.value))
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_little_text_is_no_advice(count):
+    result = priced((0.001, 0.2, 0.2), (10, 10, 10, 10), 10)
+    documents = tuple(replace(one, extra=(1e-3 + 0.05 * at, 0.2, 0.2)) for at, one in enumerate(result.documents))
+    little = replace(result, documents=documents[:count])
+    assert little.recommended is None
+    assert little.undecided.variant == Variant(precision="int4")
+    said = headline(little)
+    assert said.startswith(f"Too little text to tell: over {count} held-out documents, int4 costs the cache of m")
 
 
 def test_page(tmp_path):

@@ -7,9 +7,10 @@ from oracles.tiny_families import tiny, token_ids
 from report.visit import Visit
 
 from statesize import compare, profile
-from statesize.cli.shared.summary import print_comparison, print_summary
+from statesize.cli.shared.summary import comparison_page, summary
+from statesize.cli.shared.table import print_page
+from statesize.lab.trends.points import Point
 from statesize.lab.trends.result import Series
-from statesize.lab.trends.trend import point_of
 from statesize.profiling import Profile
 from statesize.report import write_report
 from statesize.report.charts import layers
@@ -17,7 +18,7 @@ from statesize.report.diagnosis import diagnose
 from statesize.report.document import cell_text
 from statesize.report.tables import comparison_table, group_tables, layer_table
 from statesize.report.words import headline, model_line
-from statesize.results.summary import ess_values
+from statesize.results.summary import ess_values, middle_bounds
 
 APART = 3
 BOUNDS = r"(\d+\.?\d*)–(\d+\.?\d*)"
@@ -56,10 +57,11 @@ def test_the_middle_is_not_rounded_down(bounded, ends):
     assert row["average_relative_count_error"] == pytest.approx(APART / 2)
 
 
-def test_in_sentences(bounded, ends):
+def test_in_sentences(bounded):
     for sentence in (headline([bounded], "relative_count").sentence, model_line(bounded, "relative_count")):
         assert apart(sentence)
-    assert f"{ends[0]:.1f}–{ends[1]:.1f} in layer" in model_line(bounded, "relative_count")
+    middle = middle_bounds(bounded.mixer(bounded.mixers[0]), "relative_count")
+    assert f"{middle[0]:.1f}–{middle[1]:.1f} in layer" in model_line(bounded, "relative_count")
     two = headline([bounded, bounded], "relative_count", ("one", "two"))
     assert re.search(r"carries \d\.\d+–\d(\.\d+)? × as many", two.sentence)
     assert re.search(f"{BOUNDS} against {BOUNDS} numbers", two.detail)
@@ -70,14 +72,14 @@ def test_in_sentences(bounded, ends):
 def test_in_tables(bounded, ends, capsys):
     shown = f"{ends[0]:.1f}–{ends[1]:.1f}"
     assert shown in between_bounds(layer_table([bounded]))
-    print_summary([bounded], wide=True)
+    print_page(summary([bounded], wide=True))
     assert f" {shown} " in capsys.readouterr().out
     compared = compare([bounded, bounded])
-    print_comparison([bounded, bounded], compared, ("one", "two"), wide=True)
+    print_page(comparison_page([bounded, bounded], compared, ("one", "two"), wide=True))
     assert len(re.findall(BOUNDS, capsys.readouterr().out)) >= 2
     assert compared.models[0].average_relative_count_error == pytest.approx(APART / 2)
     assert compared.models[0].total_relative_count_error > APART
-    assert len(between_bounds(comparison_table([bounded, bounded], compared))) >= 2
+    assert len(between_bounds(comparison_table(compared, ["one", "two"]))) >= 2
     # Joint and alone, of each layer.
     (groups,) = group_tables([bounded])
     assert len(between_bounds(groups)) == 2 * len(bounded.mixers)
@@ -102,8 +104,8 @@ def test_in_charts(bounded, ends):
 
 
 def test_in_series(bounded, ends):
-    one, facts = point_of(bounded), {"tokens_sha256": "", "asked": {}, "versions": {}}
-    found = Series(names=("a", "b"), steps=None, log={}, lengths=(23,), points=(one, one), skipped={}, facts=facts)
+    one, facts = Point.of(bounded), {"tokens_sha256": "", "asked": {}, "versions": {}}
+    found = Series(names=("a", "b"), places=None, log={}, tokens=(23,), points=(one, one), skipped={}, facts=facts)
     layer = found.to_dict()["layers"][1]
     for name, end in zip(("relative_lower", "relative_upper"), ends, strict=True):
         assert layer[name] == pytest.approx([end, end], rel=1e-5)

@@ -29,9 +29,13 @@ def bundled():
 def test_figures_are_those_of_the_profiles(bundled):
     comparison = compare(bundled)
     assert comparison.notes == ()
+    heading, *rows, following = repr(comparison).splitlines()
+    assert heading.split()[0] == "model"
+    assert [row.split()[0] for row in rows] == ["sa", "gla"]
+    assert following.startswith("next: ")
     assert [model.model for model in comparison.models] == ["sa", "gla"]
     for row, given in zip(comparison.models, bundled, strict=True):
-        summary = given.summary()
+        summary = given.summary(wide=True)
         length = int(given.tokens["length"].values[0])
         # Four layers of four heads of 32 value channels.
         assert (row.mixers, row.channels, row.sequences, row.tokens) == (4, 512, 2, 2 * length)
@@ -80,7 +84,7 @@ def test_layers_count_by_their_channels():
     (row,) = compare([Profile(tree)]).models
     assert row.channels == 4 * 4 + 4 * 12
     assert row.tss == (3 + 3 * 19) / 4
-    first, second = given.summary()["average_entropy"]
+    first, second = given.summary(wide=True)["average_entropy"]
     assert row.average_entropy == pytest.approx((first + 3 * second) / 4)
     assert math.isnan(row.modulation)
 
@@ -89,7 +93,7 @@ def test_the_error_of_samples(bundled):
     model, tokenizer = zoo.load("gla")
     sampled = profile(model, TEXTS, tokenizer=tokenizer, channels=3, settings=Settings(stride=4))
     (row,) = compare([sampled]).models
-    summary = sampled.summary()
+    summary = sampled.summary(wide=True)
     assert row.total_entropy_error == pytest.approx(np.sqrt((summary["total_entropy_error"] ** 2).sum()))
     assert row.average_entropy_error == pytest.approx(row.total_entropy_error / 512)
 

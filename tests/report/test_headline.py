@@ -24,22 +24,24 @@ def profiles():
     return [small(name, name) for name in ("sa", "gla")]
 
 
+def at_the_middle(found, metric="entropy"):
+    """ESS of each layer past token 12 of 24, the mean over heads."""
+    nodes = [found.mixer(name) for name in found.mixers]
+    values = [node[metric].values if metric == "entropy" else node[metric].values[..., 0] for node in nodes]
+    return [value[0, :, 12].mean() for value in values]
+
+
 @pytest.mark.parametrize("metric", ["entropy", "relative_count"])
-def test_two_models_by_their_bytes_and_the_average_ess_of_the_comparison(profiles, metric):
+def test_two_models_by_their_bytes_and_their_ess_at_the_middle(profiles, metric):
     softmax, gated = compare(profiles).models
     stored = softmax.state_bytes / gated.state_bytes
-    carried = [getattr(model, f"average_{metric}") for model in (softmax, gated)]
+    carried = [at_the_middle(found, metric)[0] for found in profiles]
     said = headline(profiles, metric)
     ratio = re.search(r"carries (.*) numbers per channel", said.sentence)[1]
     expected = carried[0] / carried[1]
     assert ratio == ("about as many" if expected < 1.05 else f"{expected:.2g} × as many")
     assert said.sentence.startswith(f"Softmax attention stores {stored:.2g} × the bytes of gated linear attention and ")
-    # The cache holds min(i, L − i), the state at most its two numbers.
-    cuts = np.arange(1, IDS.shape[1])
-    least = np.minimum(cuts, IDS.shape[1] - cuts)
-    possible = f"of {least.mean():.1f} against {np.minimum(least, 2).mean():.1f} that were possible: past a cut go "
     assert f": {carried[0]:.1f} against {carried[1]:.1f} numbers" in said.detail
-    assert possible in said.detail
     assert "Stored at the end of 24 tokens: 1.3 kB against 256 B." in said.detail
 
 
@@ -74,21 +76,22 @@ def test_the_sentence_says_what_the_table_says(seed):
     some = [drawn(found, generator, generator.choice([0, 0.04, 0.2, 3])) for _ in range(generator.integers(2, 5))]
     said = headline(some).sentence
     rows = {f"LM ({at})": row for at, row in enumerate(compare(some).models, 1)}
+    middle = {f"LM ({at})": at_the_middle(one)[0] for at, one in enumerate(some, 1)}
     derived = {
         f"LM ({at})": one.mixer("layers.0.mixer").attrs["kind"] == "derivative" for at, one in enumerate(some, 1)
     }
     assert [f"{model_title(one)} ({at})" for at, one in enumerate(some, 1)] == model_titles(some)
-    if said.count("would fit") > 1:
+    if said.count(" past token ") > 1:
         # Two of a kind would have been compared.
         assert sorted(derived.values()) == [False, True]
-        for sentence, (name, row) in zip(re.findall(r"[^.]+\.\d[^.]*\.", said), rows.items(), strict=False):
-            assert f"{name} carries {row.average_entropy:.1f}" in sentence
+        for sentence, name in zip(re.findall(r"[^.]+\.\d[^.]*\.", said), rows, strict=False):
+            assert f"{name} carries {middle[name]:.1f}" in sentence
         return
     names = re.findall(r"LM \(\d\)", said)
     first, second = (rows[name] for name in names[:2])
     assert derived[names[0]] == derived[names[1]] == ("per layer" in said)
     stored = max(first.state_bytes, second.state_bytes) / min(first.state_bytes, second.state_bytes)
-    ratio = first.average_entropy / second.average_entropy
+    ratio = middle[names[0]] / middle[names[1]]
     carries = "about as many" if 1 / 1.05 < ratio < 1.05 else f"{ratio:.2g} × as many"
     assert f" carries {carries} numbers per " in said
     if stored < 1.05:
@@ -105,11 +108,11 @@ def test_the_sentence_says_what_the_table_says(seed):
 
 def test_one_model_and_texts_that_differ(profiles):
     alone = headline(profiles[1:])
-    (row,) = profiles[1].summary_rows()
+    (carried,) = at_the_middle(profiles[1])
     assert alone.sentence == (
-        f"Gated linear attention carries {row['average_entropy']:.1f} numbers per channel where 1.9 would fit, on "
-        "average over all cuts of texts of 24 tokens."
+        f"Gated linear attention carries {carried:.1f} numbers per channel past token 12 of 24, of the 2 that it holds."
     )
+    assert headline(profiles[:1]).sentence.endswith(" past token 12 of 24, of 12 tokens kept.")
     other = small("sa", "sa", IDS[:, :20])
     assert headline([other, profiles[1]]).sentence.endswith(alone.sentence)
 
@@ -120,8 +123,9 @@ def test_kinds_of_layers_of_one_model_are_compared_by_one_layer_of_each():
     rows = held.summary_rows()
     stored = rows[1]["state_bytes"] / rows[0]["state_bytes"]
     assert said.sentence.startswith(f"A layer of softmax attention stores {stored:.2g} × the bytes of one of linear ")
-    linear = np.mean([rows[at]["average_entropy"] for at in (0, 2, 3)])
-    assert f": {rows[1]['average_entropy']:.1f} against {linear:.1f} numbers" in said.detail
+    values = at_the_middle(held)
+    linear = np.mean([values[at] for at in (0, 2, 3)])
+    assert f": {values[1]:.1f} against {linear:.1f} numbers" in said.detail
     assert "Stored by a layer at the end of 24 tokens:" in said.detail
 
 
@@ -141,11 +145,22 @@ def test_a_window_that_is_longer_than_the_text_is_told(kind, size, told):
 
 def test_lines_name_the_layers_with_most_and_least():
     found = small("gla", "gla", layers=3)
-    values = [row["average_entropy"] for row in found.summary_rows()]
+    values = at_the_middle(found)
     most, least = int(np.argmax(values)), int(np.argmin(values))
-    line = f"from {values[least]:.1f} in layer {least} to {values[most]:.1f} in layer {most}."
-    carried = f"Gated linear attention carries {np.mean(values):.1f} numbers per channel on average, "
-    assert model_line(found) == carried + line
+    line = f" From {values[least]:.1f} in layer {least} to {values[most]:.1f} in layer {most}."
+    assert model_line(found) == headline([found]).sentence + line
+
+
+def test_sinks_that_hide_the_rest_are_told_with_the_layers_that_lead_without_them():
+    tree = small("sa", "sa", layers=2).to_xarray()
+    for at, (carried, without) in enumerate([(2, 9), (4, 5)]):
+        node = tree[f"layers.{at}.mixer"].to_dataset(inherit=False)
+        node["entropy"][:], node["sinkless_entropy"][:], node["sink_share"][:] = carried, without, 0.5
+        tree[f"layers.{at}.mixer"] = node
+    assert model_line(Profile(tree)) == (
+        "Softmax attention carries 3.0 numbers per channel past token 12 of 24 (7.0 without attention sinks), of 12 "
+        "tokens kept. From 2.0 in layer 0 to 4.0 in layer 1. Without sinks from 5.0 in layer 1 to 9.0 in layer 0."
+    )
 
 
 def test_the_layer_that_changes_most_is_told_first():

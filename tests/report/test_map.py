@@ -17,12 +17,12 @@ from statesize.report.head_map import EXTREMES, PAGE_HEADS, extreme_heads, layer
 from statesize.report.tables import group_tables
 from statesize.results.summary import ess_values, group_rows, unit_means
 
-LAYERS, HEADS, LENGTH = 30, 9, 12
+LAYERS, HEADS, LENGTH = 18, 9, 12
 
 
 @pytest.fixture(scope="module")
 def deep():
-    """A profile of 30 layers of nine heads that share three caches; one head in five has a sink."""
+    """A profile of 18 layers of nine heads that share three caches; one head in five has a sink."""
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=16,

@@ -12,6 +12,7 @@ from statesize.report import write_report
 from statesize.report.comparison import compare
 from statesize.report.page import page
 from statesize.report.tables import comparison_table
+from statesize.report.words import model_titles
 from statesize.results.fields import FIGURE_HEADINGS, FIGURES, GROUP_HEADINGS, Heading
 
 
@@ -31,7 +32,7 @@ def test_headings_on_one_line_hold_no_brackets():
 def test_numbers_are_those_of_the_comparison(profiles):
     recall = {"<b>other</b>": 12.345}
     comparison = compare(profiles, recall)
-    table = comparison_table(profiles, comparison)
+    table = comparison_table(comparison, model_titles(profiles))
     # Modulation says little without the controls of a study, there is no network, and no heads share a cache.
     absent = ("modulation", "norm_modulation", "network_entropy", "redundancy", "readout_total_entropy")
     assert list(table.headings) == ["model", *(name for name in FIGURES if name not in absent)]

@@ -10,7 +10,8 @@ from torch import nn
 
 import statesize as ss
 from statesize.cli.shared.printing import profile_document
-from statesize.cli.shared.summary import print_comparison, print_summary
+from statesize.cli.shared.summary import comparison_page, summary
+from statesize.cli.shared.table import print_page
 from statesize.network.page import needs_rows
 from statesize.report.comparison import compare
 from statesize.report.diagnosis import diagnose
@@ -52,12 +53,12 @@ def profile(model):
 
 
 def test_tables_documents_and_sentences_say_unknown(profile, capsys, tmp_path):
-    rows = profile.summary()
+    rows = profile.summary(wide=True)
     assert rows.tss.isna().tolist() == rows.state_bytes.isna().tolist() == [True, False]
     assert rows.cause.tolist() == ["Its state size is unknown.", ""]
     assert str(diagnose(profile)[0]) == "mixed: the size of its state is unknown"
     for wide, times in ((False, 1), (True, 3)):
-        print_summary([profile], wide=wide)
+        print_page(summary([profile], wide=wide))
         (line,) = (line for line in capsys.readouterr().out.splitlines() if re.match(r"(Model +)?mixed +", line))
         assert line.count("unknown") == times
     document = json.loads(json.dumps(profile_document(profile, None), allow_nan=False))["mixers"][0]
@@ -76,7 +77,7 @@ def test_a_comparison_says_unknown(profile, capsys):
     compared = compare([profile])
     (row,) = compared.models
     assert all(map(math.isnan, (row.tss, row.total_tss, row.state_bytes)))
-    print_comparison([profile], compared, ["one"])
+    print_page(comparison_page([profile], compared, ["one"]))
     assert re.search(r"one +unknown .* unknown\n", capsys.readouterr().out)
 
 

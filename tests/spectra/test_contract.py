@@ -15,9 +15,9 @@ from statesize.testing import EngineContract
 
 # Sizes that divide a short sequence into several chunks, leaves or blocks.
 SMALL = (
-    ChunkedEngine(width=8),
-    StreamingEngine(width=8),
-    ConvolutionEngine(quick=100, width=8, vectors=24),
+    ChunkedEngine(width=4),
+    StreamingEngine(width=4),
+    ConvolutionEngine(quick=40, width=4, vectors=16),
     DenseEngine(numbers_at_once=1),
 )
 

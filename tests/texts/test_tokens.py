@@ -7,7 +7,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 
 from statesize.errors import InputError
 from statesize.lab import zoo
-from statesize.lab.tasks.language.text import encode as encode_documents
+from statesize.lab.tasks.text import encode as encode_documents
 from statesize.profiling import profile
 from statesize.texts.inputs import sequences
 from statesize.texts.tokens import after_prefix, encode, join_documents, special_ids, token_text

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from statesize.lab.studies.grid.settings import preset_settings
+from statesize.lab.studies.regimes import STUDY
 from statesize.lab.studies.statistics import within_cells
 from tools import alternatives, beyond
 
@@ -77,7 +77,7 @@ def test_what_the_alternative_explains_is_not_found_again(drawn, monkeypatch):
 
 
 def test_runs_are_repeated_and_their_mixers_measured():
-    run = next(run for run in preset_settings("regimes", "smoke").runs if run.model.mixer == "gla")
+    run = next(run for run in STUDY.preset("smoke").runs if run.model.mixer == "gla")
     found = alternatives.measured(run)
     assert found == alternatives.measured(run)
     assert 1 < found["attention_entropy"] < run.task.length

@@ -12,7 +12,7 @@ from tools.figures.pages import BLOCK, DOCS
 
 def test_the_page_has_the_table_of_the_record():
     document = read_json("truncation")
-    shown = dict(BLOCK.findall((DOCS / "truncation.md").read_text(encoding="utf-8")))
+    shown = dict(BLOCK.findall((DOCS / "appendix" / "truncation.md").read_text(encoding="utf-8")))
     assert shown["truncation.table"].strip() == table(document)
     assert document["claims"] == CLAIMS
     assert document["verdicts"] == verdicts(document["rows"])

@@ -191,7 +191,7 @@ def test_attention_at_full_rank_is_the_whole_model_and_without_a_past_is_two_tex
     assert float((at(0) - whole).abs().max()) > 1e-3
 
 
-@pytest.mark.parametrize("name", ["gla", "sa", "la", "wla"])
+@pytest.mark.parametrize("name", ["gla", "sa"])
 def test_bundled_models(name):
     result = truncate(name, documents=2, tokens=48)
     assert result.whole == {}

@@ -21,6 +21,7 @@ from tools.figures.fixed_claims import (
     teachers,
     truncation,
 )
+from tools.figures.mixers import mixers
 from tools.figures.names import names
 from tools.figures.on_record import RESULTS, beyond, estimate, quoted, read_json, results, table
 from tools.figures.published import (
@@ -31,6 +32,7 @@ from tools.figures.published import (
     published_heads,
     truncation_lengths,
 )
+from tools.figures.seeds import seeds
 from tools.figures.smaller_states import caches, compression, delta_rules, ess_sizes, gramian_time, mamba2_layers
 from tools.figures.speed import defaults, engines, language_models, long, plans, whole_models
 from tools.figures.trained_families import architectures, compiled_training
@@ -82,11 +84,12 @@ def figures() -> dict[str, dict[str, str]]:
         language_models,
     )
     kept = {part.__name__: part(read_json(part.__name__)) for part in parts}
-    on_record = {part.__name__: part() for part in (results, findings, quoted, beyond)}
+    on_record = {part.__name__: part() for part in (results, findings, quoted, beyond, seeds)}
     for name, part in (("length", bundled_length), ("length_architectures", length)):
         _, *lines = (RESULTS / "length" / f"{name}.jsonl").read_text("utf-8").splitlines()
         kept[name] = part([json.loads(line) for line in lines])
-    return kept | {"names": names(), "bundled": bundled(), "families": families(), "asked": asked()} | on_record
+    made = {"names": names(), "mixers": mixers(), "bundled": bundled(), "families": families(), "asked": asked()}
+    return kept | made | on_record
 
 
 def layers(document: Mapping[str, Any]) -> dict[str, str]:

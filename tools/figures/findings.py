@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
 from tools.figures.caveats import caveats
-from tools.figures.on_record import RESULTS, VERDICTS, read_json, read_record, rows_of, table
+from tools.figures.on_record import RESULTS, VERDICTS, read_json, read_record, rows_of, table, verdict_counts
 
 CLAIMS = (
     ("Accuracy goes with ESS/kv, more than with TSS/kv (section 4.1)", "correlation"),
@@ -44,14 +43,14 @@ TASKS = {"mqar": "MQAR", "selective_copying": "selective copying"}
 def findings() -> dict[str, str]:
     """One row a claim of the paper; how often studies find what is not there."""
     against, rows = caveats(), list[tuple[str, ...]]()
-    presets, verdicts = set[tuple[str, str]](), Counter[str]()
+    presets, verdicts = set[tuple[str, str]](), list[str]()
     for claim, name in CLAIMS:
         if not (RESULTS / "studies" / name).is_dir():
             rows.append((claim, name, "", "", "not yet tested", ""))
             continue
         record = read_record(name)
         presets.add((name, record.get("preset", "")))
-        verdicts[VERDICTS[record["holds"]]] += 1
+        verdicts.append(VERDICTS[record["holds"]])
         effects = "; ".join(f"{LOOKS[look]} {effect}" for look, effect, _ in _looks(record))
         counts = " and ".join(dict.fromkeys(units for *_, units in _looks(record)))
         link = f"[{VERDICTS[record['holds']]}](../results/studies/{name}/record.json)"
@@ -76,10 +75,9 @@ def findings() -> dict[str, str]:
     )
     return {
         "table": table(("the paper says", "tested here", "effect", "units", "verdict", "against it"), rows),
-        "verdicts": ", ".join(f"{verdict}: {number}" for verdict, number in verdicts.items()),
+        "verdicts": verdict_counts(verdicts),
         "false_positives": table(head, shown),
         "by_placement": _with(designs, "shared_by_placement"),
-        "by_beginning": _with(designs, "shared_by_beginning"),
     }
 
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
+import numpy as np
+
+from benchmarks.claims.open_gates import matched
 from benchmarks.truncation import interval, result_of
 from benchmarks.truncation import table as truncation_table
+from statesize.lab.studies.statistics import pearson, spearman
 from statesize.truncation.blocks import CAUSAL
-from tools.figures.on_record import VERDICTS, estimate, read_json, table
+from tools.figures.on_record import VERDICTS, estimate, read_json, table, verdict_counts
 
 
 def recall_moment(document: Mapping[str, Any]) -> dict[str, str]:
@@ -25,7 +29,7 @@ def recall_moment(document: Mapping[str, Any]) -> dict[str, str]:
 
 def truncation(document: dict[str, Any]) -> dict[str, str]:
     """What published models lose when they are cut."""
-    found = {"table": truncation_table(document)}
+    found = {"table": truncation_table(document), "short": truncation_table(document, _SHORT)}
     for name, row in zip(("smollm2", "gemma"), document["rows"], strict=True):
         whole = next(one for one in row["rows"] if (one["rule"], one["scale"]) == ("ess", 1.0))
         found |= {f"{name}_kept": f"{whole['kept']:.1f}", f"{name}_worth": f"{row['worth']['mean']:.2f}"}
@@ -38,6 +42,10 @@ def truncation(document: dict[str, Any]) -> dict[str, str]:
             found |= {"causal": interval(best.to_dict(), ".1%")}
             found |= {"multiple": interval(size.multiple.to_dict(), ".1f"), "of_cache": f"{size.share.value:.0%}"}
     return found
+
+
+_SHORT = {("ess", 0.25), ("ess", 1.0), *((rule, scale) for rule in CAUSAL for scale in (1.0, 8.0))}
+"""Rules and multiples of ESS that the page of the truncation test shows."""
 
 
 def delimiter_positions(document: Mapping[str, Any]) -> dict[str, str]:
@@ -87,17 +95,28 @@ def recall_mixers(document: Mapping[str, Any]) -> dict[str, str]:
     rows = document["rows"]
     mixers = dict.fromkeys(row["mixer"] for row in rows)
     means = [(f"`{mixer}`", *(f"{_mean(rows, name, mixer=mixer):.2f}" for name in _OF_MIXERS)) for mixer in mixers]
-    words = [name for name in document["others"] if name.removeprefix("depth_") not in mixers]
+    words = [name for name in document["others"] if name.startswith("depth_") and name[6:] not in mixers]
+    ess, log_p, accuracy = (
+        np.array([_mean(rows, name, mixer=mixer) for mixer in mixers]) for name in ("ess", "log_p", "accuracy")
+    )
+    learned, convolved = accuracy > _LEARNED, np.array([mixer not in _NO_CONVOLUTION for mixer in mixers], np.float64)
     others = [(name.replace("_", " "), _shown(document["others"][name], ".2f")) for name in words]
     return _claimed(document, "figure", "correlation", "", ".2f") | {
         "mixers": table(("mixer", *_OF_MIXERS.values()), means),
         "others": table(("correlation of", "with its interval"), others),
         "models": str(len(rows)),
         "counted": str(len(mixers)),
+        "ess": _shown(document["others"]["ess_recall"], ".2f"),
+        "learned": str(learned.sum()),
+        "ess_learned": f"{spearman(ess[learned], log_p[learned]):z.2f}",
+        "convolution": f"{pearson(convolved, log_p):.2f}",
         "minutes": f"{sum(row['seconds'] for row in rows) / 60:.0f}",
     }
 
 
+_LEARNED = 0.7
+"""Mixers on record reach 0.78 at least, or 0.66 at most."""
+_NO_CONVOLUTION = ("sliding", "linear-transformer", "hedgehog")
 _OF_MIXERS = {
     **{"accuracy": "accuracy", "depth": "depth of the dip", "ess": "entropy-ESS"},
     "log_p": "ln p of repeated bigrams",
@@ -105,28 +124,55 @@ _OF_MIXERS = {
 
 
 def asked() -> dict[str, str]:
-    """One row a claim, as in the table of findings."""
+    """One row a claim, in short, as in the table of findings."""
     rows: list[tuple[str, ...]] = []
-    for name, page in _PAGES.items():
+    for name, (page, claim) in _ASKED.items():
         document = read_json(name)
         looks = document["looks"]
         units = "; ".join(str(look["units"]) for look in looks)
         effects = "; ".join(f"{look['name'].replace('_', ' ')} {_shown(look, '.2f')}" for look in looks)
-        verdict = VERDICTS[document["holds"]]
-        rows.append((document["claim"]["statement"], units, effects, verdict, f"[{page.partition('.')[0]}]({page})"))
-    return {"table": table(("the claim", "units", "effect", "verdict", "page"), rows)}
+        if name == "teachers":
+            given = teachers(document)
+            effects += f"; given the teacher's accuracy {given['error_given']} and {given['lost_given']}"
+        rows.append((f"[{claim}]({page})", units, effects, VERDICTS[document["holds"]]))
+    return {
+        "table": table(("the claim", "units", "effect", "verdict"), rows),
+        "verdicts": verdict_counts(verdict for *_, verdict in rows),
+    }
 
 
-_PAGES = {
-    "recall_moment": "length.md#does-ess-rise-before-a-task-is-solved",
-    "delimiter_positions": "delimiters.md#do-positions-make-attention-forget",
-    "recall_mixers": "delimiters.md#does-a-deeper-dip-go-with-better-recall",
-    "attention_students": "design.md#from-softmax-to-linear-attention",
-    "longer_regularisation": "in-training.md#does-it-only-start-sooner",
-    "teachers": "design.md#the-study",
-    "open_gates": "studies.md#saturation-and-collapse",
-    "copying": "studies.md#is-it-so-in-other-tasks",
+_ASKED = {
+    "recall_moment": ("length.md#does-ess-rise-before-a-task-is-solved", "ESS rises before held-out accuracy does"),
+    "delimiter_positions": (
+        "appendix/delimiters.md#do-positions-make-attention-forget",
+        "With learned positions, softmax attention dips at delimiters, and more than without",
+    ),
+    "recall_mixers": (
+        "appendix/delimiters.md#does-a-deeper-dip-go-with-better-recall",
+        "Mixers that dip deeper recall better",
+    ),
+    "attention_students": (
+        "appendix/design.md#from-softmax-to-linear-attention",
+        "The ESS of a softmax teacher tells the error and the accuracy of a linear student",
+    ),
+    "longer_regularisation": (
+        "appendix/training-terms.md#does-it-only-start-sooner",
+        "The term for decays near 1 raises accuracy after 2,400 steps too",
+    ),
+    "teachers": (
+        "appendix/design.md#the-study",
+        "At equally many pairs, the ESS of a teacher tells its student's error and lost accuracy",
+    ),
+    "open_gates": (
+        "studies.md#saturation-and-collapse",
+        "With open gates and n = 16, where both learned, `la` uses more of its state than `gla`",
+    ),
+    "copying": (
+        "studies.md#is-it-so-in-other-tasks",
+        "Accuracy goes with entropy-ESS/kv in compression and selective copying",
+    ),
 }
+"""Claims with a record of their own: where they are told, and in short what they say."""
 
 
 def teachers(document: Mapping[str, Any]) -> dict[str, str]:
@@ -145,7 +191,18 @@ def open_gates(document: Mapping[str, Any]) -> dict[str, str]:
         **{key: _shown(found[name], ".2f") for key, name in names.items()},
         "matched": str(found["la less gla"]["units"]),
         "pairs": str(found["over all pairs of models"]["units"]),
+        **_matched(document["rows"]),
         **_run(document),
+    }
+
+
+def _matched(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """What each mixer uses where both of a pair learned about as well."""
+    found = {(row["mixer"], row["seed"]): row for row in rows}
+    pairs = [(row, found["gla", seed]) for (mixer, seed), row in found.items() if mixer == "la"]
+    learned = [pair for pair in pairs if matched(*(row["accuracy"] for row in pair))]
+    return {
+        name: f"{fmean(pair[index]['utilisation'] for pair in learned):.2f}" for index, name in enumerate(("la", "gla"))
     }
 
 

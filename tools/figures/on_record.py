@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from statesize.lab.studies.catalogue import GRID_STUDIES
-from statesize.lab.studies.grid.table import parse_rows
+from statesize.lab.studies.catalogue import QUESTIONS
+from statesize.lab.studies.engine.table import parse_rows
 
 RESULTS = Path(__file__).parents[2] / "results"
-STUDIES = (*GRID_STUDIES, "delimiters", "recall")
+STUDIES = (*QUESTIONS, "zoology")
 METRIC = "relative_0.01"
 NOT_TESTED = "Not yet tested: no runs of a preset with a claim are on record."
 
@@ -47,7 +48,7 @@ QUOTED = {
         *("claim_mqar_inside_cells", "control_mqar_initial_inside_cells", "mqar_pearson_difference"),
         *("mqar_off_plateau_inside_cells", "mqar_inside_cells_by_beginning"),
     ),
-    "regimes": ("claim_la_less_gla", "control_initial_la_less_gla"),
+    "regimes": ("claim_la_less_gla",),
     "initialisation": ("claim_s6_initial_ratio_0.01_to_0.1", "claim_s6_accuracy_gain_0.01_to_0.1"),
     "regularisation": ("claim_gla_lambda_0.3_gain",),
     "delimiters": ("claim_beyond_controls_gla",),
@@ -123,12 +124,21 @@ def _file(study: str, name: str) -> Path:
     return RESULTS / "studies" / study / name
 
 
+REPEATED = {
+    "delimiters": "statesize study delimiters --preset record",
+    "recall": "statesize study recall --preset record",
+    "zoology": "python -m benchmarks.zoology FOLDER",
+}
+"""What repeats records that were made by commands of another form."""
+
+
 def _result(record: Mapping[str, Any] | None) -> str:
     """A record as Markdown: its claim and verdict, its test, and how it was made."""
     if record is None:
         return NOT_TESTED
     said = [f"- {statement}" for statement in record["statements"] if statement.startswith("Tested: ")]
-    made = f"Made by `{record['made']['command']}`{_runs(record)}."
+    command = REPEATED.get(record["study"], record["made"]["command"])
+    made = f"{'Repeated' if record['study'] in REPEATED else 'Made'} by `{command}`{_runs(record)}."
     file = f"[Record with pilot, seeds and versions](../results/studies/{record['study']}/record.json)."
     return "\n".join(
         [f"**{record['claim']}** Verdict: **{VERDICTS[record['holds']]}**.", "", *said, "", f"{made} {file}"]
@@ -145,6 +155,11 @@ def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
     """A table in Markdown."""
     head = tuple(head)
     return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *rows))
+
+
+def verdict_counts(verdicts: Iterable[str]) -> str:
+    """How many claims have which verdict."""
+    return ", ".join(f"{verdict}: {number}" for verdict, number in Counter(verdicts).items())
 
 
 def estimate(value: float, ends: Iterable[float], form: str) -> str:

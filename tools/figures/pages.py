@@ -6,6 +6,7 @@ A figure in a sentence stands in `<span data-figure="NAME">…</span>`, a table 
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Mapping
@@ -17,6 +18,7 @@ from tools.figures.two_models import pictures as maps
 
 DOCS = Path(__file__).parents[2] / "docs"
 INLINE = re.compile(r'<span data-figure="([\w.]+)">(.*?)</span>', re.DOTALL)
+LINK = re.compile(r"\]\(([^):]+)\)")
 BLOCK = re.compile(r"<!-- figure ([\w.]+) -->\n(.*?)\n<!-- end of figure -->", re.DOTALL)
 
 
@@ -31,12 +33,20 @@ def filled(page: str, known: Mapping[str, str]) -> str:
     return BLOCK.sub(lambda found: f"<!-- figure {found[1]} -->\n\n{known[found[1]]}\n\n<!-- end of figure -->", page)
 
 
+def linked_from(page: Path, known: Mapping[str, str]) -> dict[str, str]:
+    """The figures as a page shows them: their links are written as for a page in docs/."""
+    return {
+        name: LINK.sub(lambda found: f"]({os.path.relpath(DOCS / found[1], page.parent)})", text)
+        for name, text in known.items()
+    }
+
+
 def written() -> dict[Path, str]:
     """All pages that hold figures, and the pictures of tables, by their files, as they should be."""
     known = {f"{part}.{name}": text for part, named in figures().items() for name, text in named.items()}
     pages = {path: path.read_text("utf-8") for path in (DOCS.parent / "README.md", *sorted(DOCS.rglob("*.md")))}
     pictures = {DOCS / name: picture for name, picture in (thumbnails() | maps()).items()}
-    return {path: filled(page, known) for path, page in pages.items() if names(page)} | pictures
+    return {path: filled(page, linked_from(path, known)) for path, page in pages.items() if names(page)} | pictures
 
 
 def behind() -> dict[Path, str]:

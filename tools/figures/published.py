@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from statistics import fmean
 from typing import Any
 
 import numpy as np
 
+from statesize.lab.studies.statistics import Evidence, Numbers, jackknife, of_mean, ranks, within_cells
+from statesize.lab.studies.verdicts import LEVEL, holm
 from statesize.measurement.statistics import mean_interval
+from tools.beyond import partial
 from tools.figures.on_record import VERDICTS, estimate, table
 
 _HEADS = {
@@ -19,18 +21,15 @@ _HEADS = {
     "ess_without_sink": "entropy-ESS without the sink",
     "joint_ess": "joint entropy-ESS of its cache",
     "norm": "norm",
-    "sink_share": "share of the sink",
-    "layer": "layer",
+    "weighted_norm": "norm weighted by values",
     "ess, of the loss": "entropy-ESS, with the loss in place of KL",
 }
 _FALLS = {
     "share": "share of later attention that the delimiter takes",
     "entropy/all": "fall of entropy-ESS",
-    "entropy/delimiter": "without the delimiter's column",
-    "entropy/first": "without the first token's",
-    "entropy/both": "without both",
-    "norm/first": "fall of the norm, without the first token's column",
-    "norm/both": "without both",
+    "entropy/first": "without the first token's column",
+    "entropy/both": "without the delimiter's too",
+    "norm/both": "fall of the norm, without both",
     "count_0.01/both": "fall of the count at τ = 0.01, without both",
     "count_0.1/both": "at τ = 0.1",
     "count_0.3/both": "at τ = 0.3",
@@ -46,11 +45,39 @@ def published_heads(document: Mapping[str, Any]) -> dict[str, str]:
         return estimate(looks[name]["value"], looks[name]["interval"], ".2f")
 
     rows = [(words, shown(f"{_SMOLLM2} {name}"), shown(f"{_GEMMA} {name}")) for name, words in _HEADS.items()]
+    within = [_within_layers(row) for row in document["rows"]]
+    rows += [(f"within layers: {words}", *(str(each[words].interval()) for each in within)) for words in within[0]]
+    halves = [looks[f"{name} one half of the documents with the other"]["value"] for name in (_SMOLLM2, _GEMMA)]
     counts = (f"{row['heads']} heads of {name}" for row, name in zip(document["rows"], _MODELS, strict=True))
     return {
         "table": table(("rank correlation with KL", *_MODELS), rows),
+        "halves": " and ".join(f"{value:.2f}" for value in halves),
         "heads": " and ".join(counts),
         "documents": str(len(document["rows"][0]["documents"])),
+    }
+
+
+def _within_layers(row: Mapping[str, Any]) -> dict[str, Evidence]:
+    """Rank correlations among heads of one layer, by what is correlated; layers are left out one at a time."""
+    measures, *costs = ({name: np.array(values) for name, values in part.items()} for part in row["measured"])
+    layers = measures["layer"].astype(np.int64)
+    ess, entropy, norm, lost = (
+        within_cells(ranks(values), layers)
+        for values in (
+            *(measures[name] for name in ("ess", "attention_entropy", "weighted_norm")),
+            np.mean([cost["kl"] for cost in costs], 0),
+        )
+    )
+
+    def given(x: Numbers, z: Numbers) -> Evidence:
+        return jackknife(lambda heads: partial(x[heads], lost[heads], z[None, heads]), layers, correlation=True)
+
+    nothing = np.zeros(len(lost))
+    return {
+        "entropy of the attention": given(entropy, nothing),
+        "norm weighted by values": given(norm, nothing),
+        "entropy-ESS, given the attention's entropy": given(ess, entropy),
+        "the attention's entropy, given ESS": given(entropy, ess),
     }
 
 
@@ -60,28 +87,19 @@ _MODELS = ("SmolLM2-135M", "Gemma 3 270M")
 def published_delimiters(document: Mapping[str, Any]) -> dict[str, str]:
     """Shares that are lost where a delimiter stands, and in brackets where it was removed; means over pairs."""
     smollm2, gemma = (row["falls"] for row in document["rows"])
-
-    def shown(falls: Mapping[str, Any], condition: str, name: str, beside: bool) -> str:
-        there = fmean(falls[condition][name])
-        if not beside or name == "share":
-            return f"{there:.2f}"
-        return f"{there:.2f} ({fmean(falls['removed'][name]):.2f})"
-
+    columns = {
+        "SmolLM2, no delimiter": smollm2["removed"],
+        "end of text": smollm2["documents"],
+        "end of turn": smollm2["turn"],
+        "Gemma 3, no delimiter": gemma["removed"],
+        "end": gemma["documents"],
+        "end and beginning": gemma["several"],
+    }
     rows = [
-        (
-            words,
-            shown(smollm2, "documents", name, beside=True),
-            shown(gemma, "documents", name, beside=True),
-            shown(gemma, "several", name, beside=False),
-        )
+        (words, *(str(mean_interval(np.array(falls[name]))) for falls in columns.values()))
         for name, words in _FALLS.items()
     ]
-    head = (
-        "share lost, in brackets without a delimiter",
-        "SmolLM2, end of text",
-        "Gemma 3, end",
-        "Gemma 3, end and beginning",
-    )
+    head = ("share lost", *columns)
     own, rest = (VERDICTS[claim["holds"]] for claim in document["claims"])
     seconds = sum(row["seconds"] for row in document["rows"])
     return {
@@ -102,7 +120,13 @@ def truncation_lengths(document: Mapping[str, Any]) -> dict[str, str]:
             (names[row["file"]], f"{row['tokens']:,}", f"{row['worth']['mean']:.2f}", f"{whole['kept']:.1f}", *shares)
         )
     head = ("model", "tokens", "context's worth (nats)", "numbers per channel", "lost at its ESS", "at a quarter")
-    return {"table": table(head, rows), "documents": str(document["rows"][0]["documents"])}
+    shortest = document["rows"][0]
+    ess = mean_interval(np.array([one["entropy"] for one in shortest["measured"]]))
+    return {
+        "table": table(head, rows),
+        "documents": str(shortest["documents"]),
+        "shortest_ess": estimate(ess.value, (ess.low, ess.high), ".1f"),
+    }
 
 
 def published_caches(document: Mapping[str, Any]) -> dict[str, str]:
@@ -156,11 +180,16 @@ def cache_budgets(document: Mapping[str, Any]) -> dict[str, str]:
         )
         for kind, other in others.items()
     }
-    clear = [found["joint ESS", kind, keep]["against_equal"]["interval"][1] < 0 for kind, keep in columns]
+    against = [_against_equal(found["joint ESS", *column], found["equal", *column]) for column in columns]
+    clear = [p <= LEVEL for p in holm([one.p_below(0) for one in against])]
+    halves = [
+        f"{_told(_difference(found['joint ESS', kind, 0.5], found[f'curves of {kind}', kind, 0.5]))} on {kind}"
+        for kind in document["texts"]
+    ]
     return {
         "table": table(head, rows),
         "ess_clear": f"{sum(clear)} of {len(clear)}",
-        "ess_prose_25": _told(found["joint ESS", "prose", 0.25]["against_equal"]),
+        "ess_halves": ", ".join(halves),
         "ess_behind": _told(_difference(found["joint ESS", "prose", 0.25], found["curves of prose", "prose", 0.25])),
         "documents": str(document["documents"]),
         "calibration": str(document["calibration"]),
@@ -181,6 +210,10 @@ def _difference(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, A
     """The difference of two rows, paired by documents."""
     interval = mean_interval(np.array(one["measured"]) - np.array(other["measured"]))
     return {"mean": interval.value, "interval": interval.ends}
+
+
+def _against_equal(one: Mapping[str, Any], equal: Mapping[str, Any]) -> Evidence:
+    return of_mean(np.array(one["measured"]) - np.array(equal["measured"]))
 
 
 _VERDICTS = {True: "met", False: "missed", None: "cannot tell"}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from tools.figures.on_record import read_json, table
@@ -48,7 +48,6 @@ def architectures(document: Mapping[str, Any]) -> dict[str, str]:
         (row["name"], f"{row['relative_count']:.1f}", f"{row['total_ess']:,.0f}", f"{row['norm']:.2g}") for row in found
     ]
     parameters = [row["parameters"] for row in found]
-    shares = [share for row in found for share in (row["of_state"], row["of_ceiling"]) if share is not None]
     middle = sum(parameters) / len(parameters)
     return {
         "table": table(
@@ -56,8 +55,8 @@ def architectures(document: Mapping[str, Any]) -> dict[str, str]:
         ),
         "more": table(("architecture", "count above 1 %", "total ESS", "norm"), more),
         "farthest": f"{max(abs(count / middle - 1) for count in parameters):.1%}",
-        "least": f"{min(shares):.0%}",
-        "most": f"{max(shares):.0%}",
+        "of_state": _range(row["of_state"] for row in found),
+        "of_ceiling": _range(row["of_ceiling"] for row in found),
         "middle": f"{middle / 1e6:.2f}",
         "minutes": f"{sum(row['processor_seconds'] for row in found) / 60:.0f}",
         "documents": str(document["held_out_documents"]),
@@ -95,6 +94,12 @@ def thumbnail(curve: Sequence[float], ceiling: Sequence[float]) -> str:
         f'<polygon points="0,{_HEIGHT} {points(ceiling)} {_WIDTH},{_HEIGHT}" fill="#8C8C8C" fill-opacity="0.35"/>'
         f'<polyline points="{points(curve)}" fill="none" stroke="#0072B2" stroke-width="2"/></svg>\n'
     )
+
+
+def _range(shares: Iterable[float | None]) -> str:
+    """The least and the largest of the shares that there are."""
+    known = [share for share in shares if share is not None]
+    return f"{min(known):.0%} to {max(known):.0%}"
 
 
 def _ends(ends: Sequence[float]) -> str:

@@ -80,11 +80,6 @@ class ModuleStack:
         """The innermost module that is running."""
         return self.frames[-1]
 
-    @property
-    def seeing(self) -> bool:
-        """Whether what torch's public functions do now may be a mixing of the model's own."""
-        return bool(self.frames) and not self.closed
-
     @contextmanager
     def unseen(self) -> Generator[None]:
         """Let a kernel that is observed as a whole run, or run once more, without a look at its steps."""

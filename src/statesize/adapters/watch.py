@@ -20,7 +20,6 @@ from statesize.adapters.forward import Forward
 from statesize.adapters.models.in_double import hold_in_double
 from statesize.adapters.models.model_state import (
     Autocast,
-    arithmetic_dtype,
     hold_at_least,
     in_double,
     in_single,
@@ -92,8 +91,11 @@ class Call:
 
     @property
     def dtype(self) -> torch.dtype:
-        """What the module computes in where the model runs."""
-        return arithmetic_dtype(self.module, self.autocast)
+        """What the module computes in: the lower of the dtypes of weights and autocast, which leaves float64 alone."""
+        stored = stored_dtype(self.module)
+        if stored is torch.float64:
+            return stored
+        return max((stored, *(dtype for _, dtype in self.autocast)), key=lambda dtype: torch.finfo(dtype).eps)
 
 
 @dataclass(frozen=True, eq=False)

@@ -57,7 +57,7 @@ def cache(
     texts.check()
     check_page(html, open_page=open_page)
 
-    from statesize.cli.shared.table import print_plan, show_page
+    from statesize.cli.shared.table import show_page, show_plan
     from statesize.models.load import load_model
     from statesize.reduction.cache.page import page
     from statesize.reduction.cache.price import DOCUMENTS, plan_cache
@@ -77,7 +77,7 @@ def cache(
         "name": loaded.name,
     }
     if plan:
-        print_plan(loaded.name, partial(plan_cache, loaded.model, inputs, **options), printing)
+        show_plan(loaded.name, partial(plan_cache, loaded.model, inputs, **options), printing)
         return
     with printing.bars() as bars:
         update = bars.begin(f"pricing the cache of {loaded.name}").update

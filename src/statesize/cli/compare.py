@@ -39,9 +39,9 @@ def compare(
         wide: Print all columns.
         printing: What is printed.
     """
-    from statesize.cli.shared.printing import SCHEMA, print_json, read_profiles
-    from statesize.cli.shared.summary import print_comparison
-    from statesize.io.json_values import json_values
+    from statesize.cli.shared.printing import read_profiles
+    from statesize.cli.shared.summary import comparison_page
+    from statesize.cli.shared.table import show
     from statesize.report import check_report_path, write_report
     from statesize.report.comparison import compare
     from statesize.report.words import model_titles
@@ -56,10 +56,8 @@ def compare(
         with printing.step("drawing the report"):
             write_report(loaded, html, perplexities, wholes)
         printing.say(f"Report: {html}")
-    if printing.json:
-        print_json({"schema": SCHEMA, **json_values(compared)})
-    else:
-        print_comparison(loaded, compared, model_titles(loaded, _places(profiles)), wide=wide)
+    printed = comparison_page(loaded, compared, model_titles(loaded, _places(profiles)), wide=wide)
+    show(printed, vars(compared), printing)
 
 
 def _places(folders: Sequence[Path]) -> list[str]:

@@ -63,6 +63,7 @@ def compress(
     from statesize.reduction.hub import reducible
     from statesize.reduction.reducible import ReductionRequest
     from statesize.report import check_report_path
+    from statesize.report.result_page import PageTable
     from statesize.texts.documents import read_file
 
     check_output(output)
@@ -93,7 +94,7 @@ def compress(
     if printing.json:
         print_json({"schema": SCHEMA} | result.to_dict(output))
     else:
-        print_table(("figure", "found"), [*_rows(result), ("saved", str(output))], 2)
+        print_table(PageTable("", ("figure", "found"), [*_rows(result), ("saved", str(output))]))
 
 
 def _rows(result: Compression) -> list[tuple[str, str]]:

@@ -33,6 +33,7 @@ def doctor(*, printing: Printing = TEXT) -> None:
     from statesize.errors import EngineError
     from statesize.io.machine import machine
     from statesize.measurement.measurement import measure
+    from statesize.report.result_page import PageTable
 
     gpus = [f"cuda:{index} {torch.cuda.get_device_name(index)}" for index in range(torch.cuda.device_count())]
     devices = ["cpu", *gpus, *(["mps"] if torch.backends.mps.is_available() else [])]
@@ -50,11 +51,11 @@ def doctor(*, printing: Printing = TEXT) -> None:
         print_json({"schema": SCHEMA, **facts, "versions": found, "checks": checks})
     else:
         rows = (facts | {"devices": ", ".join(devices)} | found).items()
-        print_table(("part", "found"), [(name, str(value or "not installed")) for name, value in rows], 2)
+        print_table(PageTable("", ("part", "found"), [(name, value or "not installed") for name, value in rows]))
         print()
         verdict = {True: "within its bounds of the definition", False: "OUTSIDE ITS BOUNDS of the definition"}
         cells = [(str(one["operator"]), str(one["engine"]), verdict[bool(one["right"])]) for one in checks]
-        print_table(("operator", "measured by", "answer"), cells, 3)
+        print_table(PageTable("", ("operator", "measured by", "answer"), cells))
     wrong = ", ".join(f"{check['operator']} by {check['engine']}" for check in checks if not check["right"])
     if wrong:
         raise EngineError(f"{wrong} contradict the definition; reinstall torch and numba")

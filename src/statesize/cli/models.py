@@ -31,6 +31,7 @@ def models(*, json: Flag = False) -> None:
     from statesize.adapters.sources import OTHER_LIBRARIES, STATE_SIZES, swept
     from statesize.cli.shared.printing import SCHEMA, print_json
     from statesize.cli.shared.table import print_table
+    from statesize.report.result_page import PageTable
 
     sweep, installed = swept(), version("transformers")
     measured, others = sweep.of("measured"), [family for family in sweep.families if family.status != "measured"]
@@ -53,17 +54,17 @@ def models(*, json: Flag = False) -> None:
     ]
     notes = [f"not measured: {family.name}: {family.reason}" for family in others]
     checked = f"Checked with transformers {', '.join(sweep.versions)}; {installed} is installed."
-    print_table(
-        ("family", "mixers", "TSS per channel at position i", "transformers"), rows, 4, [*notes, "", checked, ""]
-    )
+    columns = ("family", "mixers", "TSS per channel at position i", "transformers")
+    print_table(PageTable("", columns, rows, "\n".join([*notes, "", checked])))
+    print()
     headings = (f"layers of flash-linear-attention {SUPPORTED}", "TSS per channel at position i")
-    print_table(headings, [(kind, STATE_SIZES[kind]) for kind in kinds()], 2)
+    print_table(PageTable("", headings, [(kind, STATE_SIZES[kind]) for kind in kinds()]))
     print()
     rows = [
         (library, ", ".join(mixers), ", ".join(STATE_SIZES[kind] for kind in mixers))
         for library, mixers in OTHER_LIBRARIES.items()
     ]
-    print_table(("other library", "mixers", "TSS per channel at position i"), rows, 3, [NOTES])
+    print_table(PageTable("", ("other library", "mixers", "TSS per channel at position i"), rows, NOTES))
 
 
 def _sizes(kinds: Iterable[str], sizes: dict[str, str]) -> list[dict[str, str]]:

@@ -16,6 +16,7 @@ from statesize.io.progress import say
 if TYPE_CHECKING:
     from statesize.network.network import NetworkProgress
     from statesize.network.plan import NetworkPlan
+    from statesize.report.result_page import ResultPage
 
 
 def network(
@@ -63,8 +64,7 @@ def network(
         InputError: A page is to be opened that is not written.
     """
     from statesize.adapters.select import NothingMeasuredError
-    from statesize.cli.shared.printing import SCHEMA, print_json
-    from statesize.cli.shared.table import show_page
+    from statesize.cli.shared.table import show, show_page
     from statesize.models.load import load_model
     from statesize.network.network import network_ess
     from statesize.network.page import page
@@ -80,16 +80,13 @@ def network(
     read = texts.read(loaded.tokenizer, printing, vocabulary_size(loaded.model)).ids
     if len(read) > 1:
         printing.say(f"Reading the first of {len(read)} sequences.")
-    head = {"schema": SCHEMA, "model": loaded.name, "tokens": len(read[0])}
+    head = {"model": loaded.name, "tokens": len(read[0])}
     if plan:
         with printing.step(f"trying {loaded.name}"):
             planned = network_plan(
                 loaded.model, read[0][None], positions, start, end, accuracy, method, memory, precision
             )
-        if printing.json:
-            print_json(head | asdict(planned))
-        else:
-            _print_plan(planned)
+        show(_plan_page(planned), head | asdict(planned), printing)
         return
     with printing.bars() as bars:
         bar = bars.begin(f"measuring {loaded.name}")
@@ -124,9 +121,9 @@ def _telling(update: Callable[..., None]) -> Callable[[NetworkProgress], None]:
     return report_progress
 
 
-def _print_plan(plan: NetworkPlan) -> None:
-    from statesize.cli.shared.table import print_table
+def _plan_page(plan: NetworkPlan) -> ResultPage:
     from statesize.io.text import byte_count
+    from statesize.report.result_page import PageTable, ResultPage
 
     rows = [
         (
@@ -135,8 +132,9 @@ def _print_plan(plan: NetworkPlan) -> None:
         )
         for cut in plan.cuts
     ]
-    notes = [
+    finding = (
         f"About {plan.seconds:,.0f} s for all cuts: {plan.product_seconds:.3g} s a product, as measured; "
         "how many are needed can be off by a factor of two."
-    ]
-    print_table(["cut", "dimension", "method", "products", "at most", "memory", "seconds"], rows, 0, notes)
+    )
+    headings = ("cut", "dimension", "method", "products", "at most", "memory", "seconds")
+    return ResultPage("Plan", finding, (), [PageTable("", headings, rows)])

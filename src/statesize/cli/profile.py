@@ -71,9 +71,10 @@ def profile(
     Raises:
         InputError: The folder of a profile comes with options of a measurement.
     """
-    from statesize.cli.shared.printing import plan_document, print_json, read_profiles
+    from statesize.cli.shared.printing import plan_document, read_profiles
     from statesize.cli.shared.provenance import command_line
-    from statesize.cli.shared.summary import print_plan
+    from statesize.cli.shared.summary import plan_page
+    from statesize.cli.shared.table import show
     from statesize.errors import InputError
     from statesize.measurement.settings import EVENLY_SPREAD, LONGEST_WHOLE
     from statesize.models.plugins import model_plugins
@@ -117,10 +118,8 @@ def profile(
             bar = bars.begin(f"trying {run.name}")
             choice = {"settings": settings, "tokenizer": run.tokenizer, "total": some.total}
             planned = run.plan(some.ids, on_progress=partial(bar.update, line=False), **choice)
-        if printing.json:
-            print_json(plan_document(planned, run.name, some.chats))
-        else:
-            print_plan(planned, loading_took)
+        document = plan_document(planned, run.name, some.chats)
+        show(plan_page(planned, loading_took), document, printing)
         return
     read = texts.read(run.tokenizer, printing, run.vocabulary)
     source = {**run.source, **_reading(read), "command": command_line()}
@@ -151,7 +150,8 @@ def _show(
 ) -> None:
     """Print a profile that lies in a folder, or in none, and write its page."""
     from statesize.cli.shared.printing import print_json, profile_document, tell_page
-    from statesize.cli.shared.summary import print_summary
+    from statesize.cli.shared.summary import summary
+    from statesize.cli.shared.table import print_page
     from statesize.report import write_report
 
     if html is not None:
@@ -160,7 +160,7 @@ def _show(
     if printing.json:
         print_json(profile_document(result, folder))
     else:
-        print_summary([result], metric, wide=wide)
+        print_page(summary([result], metric, wide=wide))
     if html is not None:
         tell_page(html, printing, open_page=open_page)
 
@@ -231,7 +231,7 @@ def _on_ray(model: str, loading: Loading, workers: Workers, by_ids: bool) -> _Pr
         cluster=RayCluster(
             workers.ray if isinstance(workers.ray, str) else None,
             workers.ray_cpus,
-            float(loading.device.startswith("cuda")),
+            float(loading.device.startswith("cuda")) if workers.ray_gpus is None else workers.ray_gpus,
         ),
     )
     tokenizer, vocabulary = load_model_facts(

@@ -48,7 +48,7 @@ def truncate(
     Raises:
         InputError: A page is to be opened that is not written.
     """
-    from statesize.cli.shared.table import print_plan, show_page
+    from statesize.cli.shared.table import show_page, show_plan
     from statesize.models.load import load_model
     from statesize.profiling import Profile
     from statesize.texts.documents import vocabulary_size
@@ -75,7 +75,7 @@ def truncate(
         "name": loaded.name,
     }
     if plan:
-        print_plan(loaded.name, partial(plan_truncation, loaded.model, inputs, **options), printing)
+        show_plan(loaded.name, partial(plan_truncation, loaded.model, inputs, **options), printing)
         return
     with printing.bars() as bars:
         result = run(loaded.model, inputs, on_progress=bars.begin(f"cutting {loaded.name}").update, **options)

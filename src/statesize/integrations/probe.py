@@ -198,7 +198,8 @@ def _measured(model: nn.Module, probe: Probe, heads: int, checking: CheckPolicy)
     """A profile of some heads of each layer, without the digest of the weights that `statesize.profile` computes."""
     settings, ids = replace(probe.settings, channels=heads), probe.sequences
     run, start = ProfileRun(settings, "", len(ids), None, None, max(map(len, ids))), time.perf_counter()
-    run.measure(ids, SerialExecutor(SequenceWork(model, settings, checking)))
+    for done in SerialExecutor(SequenceWork(model, settings, checking)).run(run.tasks(ids)):
+        run.take(done)
     fixed = time.perf_counter() - start - run.seconds
     origin = Provenance(type(model).__name__, "", "", {}, torch.get_num_threads(), kernels(model))
     profile = run.profile(None, origin, None)

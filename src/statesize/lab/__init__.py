@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from statesize.lab import mixers, studies, tasks, training, zoo
-    from statesize.lab.trends.growth import Growth
     from statesize.lab.trends.length import length
-    from statesize.lab.trends.result import Series
+    from statesize.lab.trends.result import Growth, Series
     from statesize.lab.trends.series import series
 
 _HOME = {
-    "Growth": "trends.growth",
+    "Growth": "trends.result",
     "Series": "trends.result",
     "length": "trends.length",
     "series": "trends.series",
@@ -42,3 +41,7 @@ def __getattr__(name: str) -> Any:
     if name in __all__:
         return importlib.import_module(f"statesize.lab.{name}")
     raise AttributeError(f"module 'statesize.lab' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,4 +1,4 @@
-"""Columns of T that lead: attention sinks, and entropy-ESS with columns weighted or left out, at few cuts."""
+"""Columns of T that lead: attention sinks, and entropy-ESS with columns weighted or left out, at a few cuts."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from statesize.parallel.threads import in_parallel, one_torch_thread
 MARKED = 0.2
 """Share of the attention from which on a token counts as a sink."""
 CUTS = (0.25, 0.5, 0.75)
-"""Where ESS with and without the sink's column is measured, as shares of the sequence."""
+"""Where variants of ESS are measured, as shares of the sequence."""
 LONGEST = 4096
 """Tokens of a sequence up to which a head's whole T is made."""
 
@@ -34,22 +34,21 @@ class Sink:
     Attributes:
         share: Mean over rows of the weight on the column that gets most of it.
         position: Which column that is.
-        entropy: Mean entropy-ESS at CUTS; NaN where the share is not above MARKED and twice what the first token gets
-            of even attention.
-        without: The same of H_i without that column.
+        without: Entropy-ESS of H_i without that column; NaN where the share is not above MARKED and twice what the
+            first token gets of even attention.
     """
 
     share: float
     position: int
-    entropy: float = math.nan
     without: float = math.nan
 
 
-def sinks(operator: Operator) -> list[Sink] | None:
+def sinks(operator: Operator, cut: int) -> list[Sink] | None:
     """The sink of each head of attention, batch shape (1, heads); None where rows of T are no shares of attention.
 
     Args:
         operator: T of some heads over one sequence.
+        cut: Position i of H_i.
 
     Returns:
         One for each head.
@@ -57,19 +56,19 @@ def sinks(operator: Operator) -> list[Sink] | None:
     Example:
         >>> first = torch.zeros(4, 4)
         >>> first[:, 0] = 1
-        >>> sinks(Dense(first[None, None]))[0].position
+        >>> sinks(Dense(first[None, None]), cut=2)[0].position
         0
     """
     if not isinstance(operator, Dense | SoftmaxAttention) or operator.length > LONGEST:
         return None
-    heads = [operator[0, head].dense().detach() for head in range(operator.batch_shape[1])]
+    heads = operator[0].dense().detach()
     # Rows of softmax sum to 1, or to less where a head may attend to nothing.
-    if any(bool(((T < 0).any()) | (T.sum(-1) > 1.001).any()) for T in heads):
+    if bool((heads < 0).any() | (heads.sum(-1) > 1.001).any()):
         return None
-    return _by_threads([partial(_sink, T) for T in heads])
+    return _by_threads([partial(_sink, T, cut) for T in heads])
 
 
-def _sink(T: Tensor) -> Sink:
+def _sink(T: Tensor, cut: int) -> Sink:
     weights = T.double().mean(0)
     position = int(weights.argmax())
     share = float(weights[position])
@@ -77,9 +76,9 @@ def _sink(T: Tensor) -> Sink:
     even = sum(1 / row for row in range(1, len(T) + 1)) / len(T)
     if not share > max(MARKED, 2 * even):
         return Sink(share, position)
-    blocks = [T[cut:, :cut].double() for cut in few_cuts(len(T))]
-    rest = [torch.cat([block[:, :position], block[:, position + 1 :]], 1) for block in blocks]
-    return Sink(share, position, *(_mean([entropy_ess(_values(block)) for block in some]) for some in (blocks, rest)))
+    block = T[cut:, :cut].double()
+    rest = torch.cat([block[:, :position], block[:, position + 1 :]], 1)
+    return Sink(share, position, float(entropy_ess(_values(rest))))
 
 
 def entropies(operator: Operator, squares: bool = False) -> list[float]:
@@ -102,8 +101,7 @@ def entropies(operator: Operator, squares: bool = False) -> list[float]:
     if not cuts:
         return [math.nan for _ in units]
     if isinstance(operator, Dense | SoftmaxAttention):
-        matrices = [operator[0, unit].dense().double() for unit in units]
-        spectra = _by_threads([partial(_spectra, T, cuts) for T in matrices])
+        spectra = _by_threads([partial(_spectra, T, cuts) for T in operator[0].dense().double()])
     else:
         values = hankel_singular_values(operator, cuts)
         spectra = [[values[0, unit, index] for index in range(len(cuts))] for unit in units]

@@ -100,9 +100,10 @@ class Settings:
             refuse("weights", '"none" or "values"', self.weights)
         if self.stride is not None and self.positions is not None:
             raise InputError("stride must be left out where positions are given, got both. Give one of them.")
-        count, relative = self.count_accuracy, self.relative_tolerances
+        count, relative, channels = self.count_accuracy, self.relative_tolerances, self.channels
+        every = isinstance(channels, str) and channels == "all"
         checked: dict[str, object] = {
-            "channels": _channels(self.channels),
+            "channels": channels if every else _counted("channels", channels, 'None, "all" or a number of at least 1'),
             "positions": _positions(self.positions),
             **{name: _counted(name, getattr(self, name)) for name in ("stride", "past", "future")},
             "tolerances": tuple(real_numbers("tolerances", self.tolerances)),
@@ -210,11 +211,6 @@ def _mixes(value: object) -> dict[str, str]:
 
 def _counted(name: str, value: object, expected: str = "None or a number of at least 1") -> int | None:
     return None if value is None else require_count(name, value, expected=expected)
-
-
-def _channels(value: object) -> Channels:
-    every = isinstance(value, str) and value == "all"
-    return "all" if every else _counted("channels", value, 'None, "all" or a number of at least 1')
 
 
 def _positions(value: object) -> Positions:

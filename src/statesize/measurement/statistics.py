@@ -41,7 +41,7 @@ class Interval:
         return {"mean": finite(self.value), "interval": self.ends}
 
     def __str__(self) -> str:
-        return f"{self.value:.2f} [{self.low:.2f}, {self.high:.2f}]"
+        return signed(self, ".2f")
 
 
 FEWEST_TEXTS = 5
@@ -62,13 +62,6 @@ def mean_interval(
         float(values.std(ddof=1)) / math.sqrt(len(values)) * float(special.stdtrit(len(values) - 1, 1 - 0.025 / looks))
     )
     return Interval(mean, max(mean - half, least), min(mean + half, most))
-
-
-def over_texts(interval: Interval, texts: int, least: float = -math.inf, most: float = math.inf) -> Interval:
-    """An interval over so many texts as it is shown: none of fewer than 5, and nothing that is not possible."""
-    if texts < FEWEST_TEXTS:
-        return Interval(interval.value)
-    return Interval(interval.value, max(interval.low, least), min(interval.high, most))
 
 
 def signed(interval: Interval, form: str = "+.2f") -> str:

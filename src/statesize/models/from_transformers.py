@@ -33,6 +33,8 @@ WITHOUT_TOKENIZER = "Put the model's tokenizer there, or give token ids to `stat
 """What to do about a tokenizer that is not there."""
 
 
+_PATIENCE = 2.0
+"""Seconds for the hub to answer whether it has a model."""
 # What names of weights have where the model was saved inside what held it: torch.compile, or DataParallel.
 _HELD = r"^(?:_orig_mod\.|module\.)+|(?<=\.)(?:_orig_mod|_checkpoint_wrapped_module)\."
 
@@ -79,6 +81,7 @@ def _source_of(name: str) -> tuple[str, dict[str, str]]:
 def read_transformers_config(name: str, options: dict[str, Any]) -> Any:
     """The configuration of a model of transformers that can be measured."""
     library = _transformers(name)
+    _ask_hub(name, options)
     try:
         source, file = _source_of(name)
         with hushed():
@@ -165,6 +168,20 @@ def transformers_model(
         return model, {"kind": "folder"} | facts
     revision = str(options["revision"] or "main")
     return model, {"kind": "hub", "revision": revision, "commit": commit(name, revision)} | facts
+
+
+def _ask_hub(name: str, options: dict[str, Any]) -> None:
+    """Refuse an id that the hub does not have, or cannot be asked for, at once: transformers retries for a minute."""
+    from huggingface_hub import HfApi, constants
+
+    if constants.HF_HUB_OFFLINE or Path(name).exists() or snapshot(name, options["revision"] or "main"):
+        return
+    try:
+        HfApi().model_info(name, revision=options["revision"], timeout=_PATIENCE)
+    except Exception as error:  # the clients of its versions have no error in common
+        # A hub that is there and slow is left to transformers.
+        if type(error).__name__ != "ReadTimeout":
+            raise _refusal_of(name, error, options, allow_pickle=True) from error
 
 
 def snapshot(name: str, revision: str) -> Path | None:

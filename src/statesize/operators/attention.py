@@ -109,14 +109,14 @@ class SoftmaxAttention(TensorOperator):
         Returns:
             T, (..., L, L).
         """
-        return self._probabilities(self._scores(0, self.length, 0, self.length))
+        return self._probabilities(self._scores(slice(None), 0, self.length))
 
     @torch.no_grad()
     def columns(self, first: int, last: int) -> Tensor:
         """See `Operator.columns`; the rest of T is not formed."""
         if self._normaliser is None:
             self._normaliser = self._log_sums()
-        scores = self._scores(first, self.length, first, last)
+        scores = self._scores(slice(first, None), first, last)
         return (scores - self._normaliser[..., first:, None]).exp()
 
     def apply(self, inputs: Tensor) -> Tensor:
@@ -133,7 +133,7 @@ class SoftmaxAttention(TensorOperator):
         Returns:
             (..., m, L).
         """
-        return self._probabilities(self._scores_of(self.query[..., index, :], index, 0, self.length))
+        return self._probabilities(self._scores(index, 0, self.length))
 
     def block(self, rows: slice, columns: slice) -> Tensor:
         """A block of T, some rows at a time; the rest of T is not held.
@@ -169,23 +169,20 @@ class SoftmaxAttention(TensorOperator):
         """Rows of T, some at a time: the first column that any of them sees, and what they hold from there on."""
         for start, end in itertools.pairwise([*range(top, bottom, _ROWS), bottom]):
             first = self._first_seen(start)
-            yield first, self._probabilities(self._scores(start, end, first, end))
+            yield first, self._probabilities(self._scores(slice(start, end), first, end))
 
     def _first_seen(self, row: int) -> int:
         return 0 if self.window is None else max(0, row + 1 - self.window)
 
-    def _scores(self, top: int, bottom: int, first: int, last: int) -> Tensor:
-        rows = torch.arange(top, bottom, device=self.device)
-        return self._scores_of(self.query[..., top:bottom, :], rows, first, last)
-
-    def _scores_of(self, query: Tensor, rows: Tensor, first: int, last: int) -> Tensor:
-        """Scores of queries in these rows for the columns first … last − 1, −∞ where a key is not seen."""
-        scores = (query @ self.key[..., first:last, :].mT) * self.scale
+    def _scores(self, rows: slice | Tensor, first: int, last: int) -> Tensor:
+        """Scores of these rows for the columns first … last − 1, −∞ where a key is not seen."""
+        scores = (self.query[..., rows, :] @ self.key[..., first:last, :].mT) * self.scale
         if self.soft_cap is not None:
             scores = (scores / self.soft_cap).tanh() * self.soft_cap
         if self.key_bias is not None:
             scores = scores + self.key_bias[..., None, first:last]
-        lag = rows[:, None] - torch.arange(first, last, device=self.device)
+        position = torch.arange(self.length, device=self.device)
+        lag = position[rows, None] - position[first:last]
         seen = lag >= 0 if self.window is None else (lag >= 0) & (lag < self.window)
         return scores.masked_fill_(~seen, -torch.inf)
 
@@ -205,7 +202,7 @@ class SoftmaxAttention(TensorOperator):
 
     def _log_sum(self, top: int, bottom: int) -> Tensor:
         ends = [*range(self._first_seen(top), bottom, _COLUMNS), bottom]
-        tiles = [self._scores(top, bottom, a, b).logsumexp(-1) for a, b in itertools.pairwise(ends)]
+        tiles = [self._scores(slice(top, bottom), a, b).logsumexp(-1) for a, b in itertools.pairwise(ends)]
         return torch.stack(tiles).logsumexp(0)
 
 

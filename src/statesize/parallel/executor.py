@@ -172,17 +172,17 @@ def given(value: Value) -> Value:
 
 
 class Worker:
-    """Another process that makes the work and computes one value after another."""
+    """Another process that makes the work, then computes one value after another."""
 
     def __init__(self, make: Make, threads: int) -> None:
-        # `open` makes the work: Ray would replace the class of an error that is raised here.
-        self._make, self._threads = make, threads
+        # The first `next` makes it: Ray would replace the class of an error that is raised here.
+        self._answers = answers(self._open, (make, threads), all_errors=True)
 
-    def open(self) -> Answer:
-        """Make the work; the error that prevents it."""
-        torch.set_num_threads(self._threads)
-        self._work, error = next(answers(lambda _: [self._make()], None, all_errors=True))
-        return None, error
+    def _open(self, settings: tuple[Make, int]) -> Iterator[Any]:
+        make, threads = settings
+        torch.set_num_threads(threads)
+        self._work = make()
+        yield from ()
 
     def next(self, *task: object) -> Answer | None:
         """The first value of a task, or the next value or error of the last; None at its end."""
@@ -193,12 +193,18 @@ class Worker:
 
 @dataclass(eq=False)
 class _Job:
-    """A task with its counts: workers killed since its last new value, values of this attempt, and values returned."""
+    """A task, or the start of workers, which has no values.
+
+    Attributes:
+        lost: Workers killed since its last new value.
+        returned: Values returned.
+        repeated: Values still to come of this attempt that were returned before.
+    """
 
     task: Any
     lost: int = 0
-    computed: int = 0
     returned: int = 0
+    repeated: int = 0
 
 
 class GoneError(Exception):
@@ -215,7 +221,7 @@ class Workers(ABC):
     make: Make
     _idle: list[Any] = field(default_factory=list[Any], init=False)
     _calls: dict[Any, tuple[Any, _Job]] = field(default_factory=dict[Any, tuple[Any, _Job]], init=False)
-    _opening: _Job = field(default_factory=lambda: _Job("their start"), init=False)
+    _start_job: _Job = field(default_factory=lambda: _Job("their start"), init=False)
 
     def __enter__(self) -> Self:
         return self
@@ -229,8 +235,8 @@ class Workers(ABC):
         """How many workers there may be."""
 
     @abstractmethod
-    def _start(self) -> tuple[Any, Any]:
-        """A new worker, and the call of its `open`."""
+    def _start(self) -> Any:
+        """A new worker."""
 
     @abstractmethod
     def _ask(self, worker: Any, *task: object) -> Any:
@@ -250,10 +256,11 @@ class Workers(ABC):
 
     def run(self, tasks: Iterable[Task]) -> Iterator[Done[Task, Any]]:
         """The values of all tasks as they come."""
-        waiting = deque(_Job(task) for task in tasks)
-        for _ in range(min(len(waiting), self._room()) - len(self._idle) - len(self._calls)):
-            self._add_worker()
-        while waiting or any(job is not self._opening for _, job in self._calls.values()):
+        waiting, room = deque(_Job(task) for task in tasks), self._room()
+        while left := len(waiting) + sum(job is not self._start_job for _, job in self._calls.values()):
+            for _ in range(min(left, room) - len(self._idle) - len(self._calls)):
+                worker = self._start()
+                self._calls[self._ask(worker)] = worker, self._start_job
             while waiting and self._idle:
                 worker, job = self._idle.pop(), waiting.popleft()
                 self._calls[self._ask(worker, job.task)] = worker, job
@@ -264,10 +271,9 @@ class Workers(ABC):
             except GoneError as gone:
                 # The worker may only be out of reach.
                 self._kill(worker)
-                self._add_worker()
-                job.lost, job.computed = job.lost + 1, 0
+                job.lost, job.repeated = job.lost + 1, job.returned
                 error = LostError(str(job.task), str(gone)) if job.lost == ATTEMPTS else None
-                if job is self._opening:
+                if job is self._start_job:
                     if error is not None:
                         raise error from gone
                 elif error is not None:
@@ -275,22 +281,19 @@ class Workers(ABC):
                 else:
                     waiting.appendleft(job)
                 continue
-            if answer is None or job is self._opening:
+            if answer is None or job is self._start_job:
+                self._idle.append(worker)
+                self._start_job.lost = 0
                 if answer is not None and answer[1] is not None:
                     raise answer[1]
-                self._idle.append(worker)
                 continue
             # Before the yield, so that the worker goes on while the caller handles the value.
             self._calls[self._ask(worker)] = worker, job
-            self._opening.lost = 0
-            job.computed += 1
-            if job.computed > job.returned:
-                job.returned, job.lost = job.computed, 0
+            if job.repeated:
+                job.repeated -= 1
+            else:
+                job.returned, job.lost = job.returned + 1, 0
                 yield Done(job.task, *answer)
-
-    def _add_worker(self) -> None:
-        worker, call = self._start()
-        self._calls[call] = worker, self._opening
 
 
 @dataclass(eq=False)
@@ -302,13 +305,13 @@ class Processes(Workers):
     def _room(self) -> int:
         return self.workers
 
-    def _start(self) -> tuple[Any, Any]:
+    def _start(self) -> Any:
         ours, theirs = multiprocessing.Pipe()
         process = multiprocessing.get_context("spawn").Process(target=_serve, args=(theirs, self.make), daemon=True)
         with _starting():
             process.start()
         theirs.close()
-        return (process, ours), ours
+        return process, ours
 
     def _ask(self, worker: Any, *task: object) -> Any:
         # A worker that is gone is found by its answer.
@@ -358,7 +361,6 @@ def _serve(pipe: Connection, make: Make) -> None:
     os.dup2(2, 1)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     worker = Worker(make, 1)
-    pipe.send(worker.open())
     while True:
         pipe.send(worker.next(*pipe.recv()))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import importlib
 import os
 import signal
@@ -13,12 +12,9 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from statesize.check import refuse, require_count
@@ -28,8 +24,6 @@ from statesize.parallel.executor import ONE_THREAD, Answer, GoneError, Make, Wor
 _CONNECT_SECONDS = 5.0
 _PATIENCE_SECONDS = 2.0
 _GOES_ON = "what is finished is kept, and the same command goes on"
-# Share of the machine's memory for workers; the rest is for the calling process and Ray itself.
-_FOR_WORKERS = 0.8
 # With "0" all processes of Ray listen at 127.0.0.1 only, as on Windows and macOS.
 _LOCAL = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 _PRIVATE = {"RAY_USAGE_STATS_ENABLED": "0", _LOCAL: "0"}
@@ -136,21 +130,6 @@ def available_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _local_options() -> dict[str, Any]:
-    # Ray itself rounds a container's share of cores down. Its own niceness of 15 starves workers beside other programs.
-    options: dict[str, Any] = {
-        "num_cpus": available_cores(),
-        "include_dashboard": False,
-        "_system_config": {"worker_niceness": 0},
-    }
-    if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
-        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-        limit = Path("/sys/fs/cgroup/memory.max")
-        text = limit.read_text(encoding="ascii").strip() if limit.is_file() else ""
-        options["_memory"] = int(_FOR_WORKERS * (min(memory, int(text)) if text.isdigit() else memory))
-    return options
-
-
 def _require_reachable(address: str) -> None:
     # Ray itself waits for minutes and then may end the process.
     host, colon, port = address.removeprefix("ray://").rpartition(":")
@@ -171,6 +150,12 @@ def _require_reachable(address: str) -> None:
         raise InputError(
             f"what answers at the Ray address {address} is not Ray; its head listens at port 6379 by default"
         )
+
+
+def _local_options() -> dict[str, Any]:
+    # Ray itself rounds a container's share of cores down. Its own niceness of 15 starves workers beside other programs.
+    niceness = {"worker_niceness": 0}
+    return {"num_cpus": available_cores(), "include_dashboard": False, "_system_config": niceness}
 
 
 @contextmanager
@@ -216,12 +201,11 @@ class OnRay(Workers):
             )
         return int(room)
 
-    def _start(self) -> tuple[Any, Any]:
+    def _start(self) -> Any:
         options: dict[str, Any] = {"num_cpus": self.cpus, "num_gpus": self.gpus, "memory": self.memory or None}
         if self.cpus <= 1:
             options["runtime_env"] = {"env_vars": ONE_THREAD}
-        worker = self.ray.remote(Worker).options(**options).remote(self.make, max(1, int(self.cpus)))
-        return worker, worker.open.remote()
+        return self.ray.remote(Worker).options(**options).remote(self.make, max(1, int(self.cpus)))
 
     def _ask(self, worker: Any, *task: object) -> Any:
         return worker.next.remote(*task)
@@ -250,60 +234,35 @@ def ray_workers(
         yield workers
 
 
-Bytes = NDArray[np.uint8]
-
-
-@dataclass(frozen=True, eq=False)
-class Structure:
-    """A module with meta tensors, which pickles without the numbers."""
-
-    module: nn.Module
-    tensors: tuple[Tensor, ...]  # its meta tensors, each once
-    devices: tuple[str, ...]  # of the original tensors
-
-
-def take_apart(model: nn.Module) -> tuple[Structure, list[Bytes]]:
-    """The structure of a module and the bytes of each tensor; ModelError if the module cannot be copied."""
-    # A pickled module would hold all its bytes a second time; the processes of a machine share plain arrays.
-    tensors = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
-    # deepcopy puts these in place of the originals, wherever the module refers to the same tensor.
-    empty = {
-        key: _like(tensor, torch.empty_like(tensor, device="meta", memory_format=torch.contiguous_format))
-        for key, tensor in tensors.items()
-    }
-    try:
-        module = copy.deepcopy(model, {**empty})
-    except (TypeError, RuntimeError) as error:
-        raise ModelError(
-            f"{type(model).__name__} holds something that cannot be copied to another process ({error}); give a "
-            "function that loads the model there."
-        ) from error
-    devices = tuple(str(tensor.device) for tensor in tensors.values())
-    contents = [tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy() for tensor in tensors.values()]
-    return Structure(module, tuple(empty.values()), devices), contents
-
-
-def put_together(structure: Structure, contents: list[Bytes]) -> nn.Module:
-    """The module that `take_apart` received."""
-    filled = dict[int, Any]()
-    for empty, content, device in zip(structure.tensors, contents, structure.devices, strict=True):
-        # A copy, because the content is shared with other processes.
-        copied = torch.empty(content.size, dtype=torch.uint8)
-        copied.numpy()[:] = content
-        filled[id(empty)] = _like(empty, copied.view(empty.dtype).reshape(empty.shape).to(device))
-    return copy.deepcopy(structure.module, filled)
-
-
-def _like(tensor: Tensor, values: Tensor) -> Tensor:
-    """Values as a parameter where a tensor is one."""
-    return nn.Parameter(values, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else values
-
-
 def sent(ray: Any, model: nn.Module) -> Callable[[], nn.Module]:
     """A function that returns the module in processes of Ray; the object store of a machine holds its bytes once."""
-    structure, contents = take_apart(model)
-    return partial(_received, structure, ray.put(contents))
+    # By itself, a tensor would be pickled as a copy of its bytes, and each process would hold that beside the tensor.
+    for kind in _TENSORS:
+        ray.util.register_serializer(kind, serializer=_tensor_parts, deserializer=_tensor)
+    try:
+        return partial(ray.get, ray.put(model))
+    except TypeError as error:
+        raise ModelError(
+            f"{type(model).__name__} holds something that cannot be copied to another process "
+            f"({error.__cause__ or error}); give a function that loads the model there."
+        ) from error
+    finally:
+        for kind in _TENSORS:
+            ray.util.deregister_serializer(kind)
 
 
-def _received(structure: Structure, contents: Any) -> nn.Module:
-    return put_together(structure, importlib.import_module("ray").get(contents))
+_TENSORS = (Tensor, nn.Parameter)
+
+
+def _tensor_parts(tensor: Tensor) -> tuple[Any, ...]:
+    """The bytes of a tensor, as an array that processes of a machine share, and what makes it a tensor again."""
+    content = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+    return content, tensor.dtype, tensor.shape, str(tensor.device), type(tensor), tensor.requires_grad
+
+
+def _tensor(parts: tuple[Any, ...]) -> Tensor:
+    content, dtype, shape, device, kind, requires_grad = parts
+    copied = torch.empty(content.size, dtype=torch.uint8)
+    copied.numpy()[:] = content
+    values = copied.view(dtype).reshape(shape).to(device)
+    return nn.Parameter(values, requires_grad) if kind is nn.Parameter else values.requires_grad_(requires_grad)

@@ -16,12 +16,12 @@ from statesize.adapters.observation import DERIVATIVE
 from statesize.adapters.select import is_own_code
 from statesize.measurement.settings import Layers, Settings
 from statesize.parallel.threads import in_parallel, one_torch_thread
-from statesize.profiling.measuring import captured_mixers, measure_units
+from statesize.profiling.measuring import captured_mixers, measure_mixer
 from statesize.profiling.work import Work, by_products, operations_per_unit, plan_group, plan_work
 from statesize.texts.arguments import Given, axis_of, batch_of
 
-# Seconds of timing layers, or a share of what all of them are expected to take.
-_SECONDS, _SHARE = 2.0, 0.025
+# Seconds of timing layers, or a share of what all of them take.
+_SECONDS, _SHARE = 1.0, 0.0125
 # What layers are that cost about the same: kind, units, and the like.
 Kind = tuple[object, ...]
 
@@ -92,6 +92,7 @@ class Trial:
         skipped: What is not measured, and why.
         one_pass: Seconds of a forward pass.
         search: Seconds of the search for T in layers of one's own.
+        _allowed: Seconds for timing a layer of each kind, or a share of what it takes.
     """
 
     model: nn.Module
@@ -103,7 +104,7 @@ class Trial:
     skipped: dict[str, str] = field(default_factory=dict[str, str])
     one_pass: float = 0.0
     search: float = 0.0
-    _allowed: dict[Kind, float] = field(default_factory=dict[Kind, float])
+    _allowed: dict[Kind, tuple[float, float]] = field(default_factory=dict[Kind, tuple[float, float]])
 
     def run(self, given: Given, on_mixer: Callable[[int, int, str], object]) -> None:
         """Capture layers and time some; after each, its number, that of all and its name."""
@@ -142,20 +143,17 @@ class Trial:
         return kinds
 
     def _choose(self, shorter: Trial) -> list[str]:
-        """Layers to be timed after the beginning, and for how long each."""
+        """Layers to be timed after the beginning; notes for how long each."""
         kinds, longest = shorter.by_kind(), max(self.lengths)
-        # They grow less than their cost, but all of them.
-        expected = {
-            alike: first.seconds * first.costs[longest] / first.costs[shorter.length] if first.mixers else 0.0
-            for alike, (first, *_) in kinds.items()
-        }
-        every = sum(expected[alike] * len(layers) for alike, layers in kinds.items())
         names: dict[str, None] = {}
         for alike, layers in kinds.items():
-            share = max(_SECONDS, _SHARE * every) / len(kinds)
-            least = expected[alike] / min((mixer.units for mixer in layers[0].mixers), default=1)
-            few = min(len(layers), max(1, int(share / least))) if least else 1
-            self._allowed[alike] = share / few
+            first = layers[0]
+            # They grow less than their cost, but all of them.
+            expected = first.seconds * first.costs[longest] / first.costs[shorter.length] if first.mixers else 0.0
+            seconds, share = _SECONDS / len(kinds), _SHARE * len(layers)
+            least = expected / min((mixer.units for mixer in first.mixers), default=1)
+            few = min(len(layers), max(1, int(max(seconds, share * expected) / least))) if least else 1
+            self._allowed[alike] = seconds / few, share / few
             for index in range(few):
                 layer = layers[(2 * index + 1) * len(layers) // (2 * few)]
                 names |= dict.fromkeys((layer.name, *layer.readers))
@@ -179,7 +177,10 @@ class Trial:
             costs[length] = operations_per_unit(unit, length, self.settings.cut(length, few=few))
         cuts = [self.settings.cut(length, few=few) for length in self.lengths]
         positions = sum(len(cut.positions) for cut in cuts if cut is not None)
-        seconds, beside = self._time_blocks(works, self._allowed.get(alike, _SECONDS / 4), first=first, few=few)
+        engines = ["none" if work.engine is None else work.engine.name for _, work in works]
+        warm = self.shorter is not None and [one.engine for one in self.shorter.by_kind()[alike][0].mixers] == engines
+        allowed = self._allowed.get(alike, (_SECONDS / 4, 0.0))
+        seconds, beside = self._time_blocks(works, allowed, cold=first and not warm, few=few)
         mixers = tuple(
             PlannedMixer(
                 one.name,
@@ -187,13 +188,13 @@ class Trial:
                 one.units,
                 len(work.sample.units),
                 positions,
-                "none" if work.engine is None else work.engine.name,
+                engine,
                 work.block,
                 work.operations,
                 took,
                 work.block * work.unit_bytes + work.shared_bytes,
             )
-            for (one, work), took in zip(works, seconds, strict=True)
+            for (one, work), engine, took in zip(works, engines, seconds, strict=True)
         )
         return Layer(item.name, alike, made, readers, mixers, costs, beside)
 
@@ -203,38 +204,44 @@ class Trial:
         return self.shorter is not None or (first and item.kind != DERIVATIVE)
 
     def _time_blocks(
-        self, works: Sequence[tuple[Captured, Work]], allowed: float, *, first: bool, few: bool
+        self, works: Sequence[tuple[Captured, Work]], allowed: tuple[float, float], *, cold: bool, few: bool
     ) -> tuple[list[float], bool]:
-        """Seconds of all units of a layer and of its groups, by as many as fit into some; whether at the same time."""
+        """Seconds of all units of a layer and of its groups, by as many as are allowed; whether at the same time."""
         memory, threads = self.settings.memory // len(works), torch.get_num_threads()
         smaller = [(item, less) for item, work in works if (less := work.within(memory))]
         beside = len(works) > 1 and len(smaller) == len(works) and threads > 1
         works, threads = (smaller, 1) if beside else (works, threads)
-        # Fewer units than threads would not show how fast all are.
-        least = max(min(threads, len(work.sample.units)) / len(work.sample.units) for _, work in works)
+        units = [len(work.sample.units) for _, work in works]
 
-        def timed(share: float) -> list[float]:
-            trying = [partial(self._seconds, item, work, share, few=few) for item, work in works]
+        def timed(counts: Sequence[int]) -> list[float]:
+            trying = [
+                partial(self._seconds, item, work, count, few=few)
+                for (item, work), count in zip(works, counts, strict=True)
+            ]
             with one_torch_thread() if beside else nullcontext():
                 return in_parallel(trying) if beside else [one() for one in trying]
 
+        # Fewer units than threads would not show how fast all are.
+        least = [min(threads, count) for count in units]
         found = timed(least)
-        if first:
+        if cold:
             # What is compiled or loaded on first use is in memory now.
             found = timed(least)
         expected = max(found) if beside else sum(found)
-        share = 1.0 if expected <= allowed else allowed / expected
-        return (timed(share) if share > least else found), beside
+        seconds, share = allowed
+        share = min(1.0, max(seconds / expected, share))
+        more = [max(fewest, round(share * count)) for fewest, count in zip(least, units, strict=True)]
+        return (found if more == least else timed(more)), beside
 
-    def _seconds(self, item: Captured, work: Work, share: float, *, few: bool) -> float:
-        """What all units take, by a share of them, evenly spread because heads of one layer differ in rank."""
-        units, times = work.sample.units, 1
-        count = min(work.block, max(1, round(share * len(units))))
+    def _seconds(self, item: Captured, work: Work, count: int, *, few: bool) -> float:
+        """What all units take, by so many, evenly spread because heads of one layer differ in rank."""
+        units, times, count = work.sample.units, 1, min(work.block, count)
         if few and work.cut is not None:
             # Each position takes hundreds of products; this one about as many as they do on the mean.
             times = len(work.cut.positions)
             work = replace(work, cut=replace(work.cut, positions=work.cut.positions[times // 4 : times // 4 + 1]))
-        chosen = units[[index * len(units) // count for index in range(count)]]
+        chosen = [index * len(units) // count for index in range(count)]
+        sample = replace(work.sample, units=units[chosen], strata=work.sample.strata[chosen])
         start = perf_counter()
-        measure_units(item, chosen, 0, replace(work, block=count), self.settings)
+        measure_mixer(item, 0, replace(work, sample=sample, block=count), self.settings)
         return (perf_counter() - start) * times * len(units) / count

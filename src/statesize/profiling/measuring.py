@@ -6,7 +6,6 @@ import math
 import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import astuple, replace
 from functools import partial
 
@@ -23,7 +22,7 @@ from statesize.errors import InputError
 from statesize.measurement.columns import LONGEST, entropies, sinks
 from statesize.measurement.measurement import Measurement, measure_at
 from statesize.measurement.settings import Layers, Settings
-from statesize.operators import Operator, Recurrence
+from statesize.operators import Dense, Operator, Recurrence, SoftmaxAttention
 from statesize.parallel.threads import in_parallel, one_torch_thread
 from statesize.profiling.work import Work, by_products, naming, require_budget
 from statesize.results.datasets import sequence_dataset
@@ -31,9 +30,9 @@ from statesize.results.fields import SINKS
 from statesize.spectra.dispatch import in_double
 from statesize.spectra.engine import DOUBLE, FALLBACK_BYTES, Output
 
-# Of T of all heads, while a model's attention makes it: scores, their masked copy, and their softmax.
+# Times the bytes of T of all heads, while a model's attention makes it: scores, their masked copy, and their softmax.
 _CAPTURE_OVERHEAD = 2.4
-# Of T of one head in float64, while it is measured: itself twice, and five of the engine `tridiagonal`.
+# Times the bytes of T of one head in float64, while it is measured: itself twice, five of the engine `tridiagonal`.
 _MAPS_PER_HEAD = 7
 
 
@@ -75,7 +74,7 @@ def measure_captured(
     sequence: int | None = None,
 ) -> Measurement:
     """`measure` of some heads or channels of a mixer, at once; errors name the mixer."""
-    with _naming_units(item, units, sequence):
+    with naming(item, sequence, units):
         operator = _operator(item, units)
         cut = settings.cut(operator.length, few=by_products(operator))
         if cut is None:
@@ -88,51 +87,38 @@ def _operator(item: Captured, units: NDArray[np.int64]) -> Operator:
     return item.units_operator(slice(None) if every else torch.from_numpy(units)).to(device="cpu")
 
 
-def _naming_units(item: Captured, units: NDArray[np.int64], sequence: int | None) -> AbstractContextManager[None]:
-    entry = "head)" if len(units) == item.units else f"k) for heads or channels {units.tolist()}"
-    return naming(item, sequence, entry)
-
-
 def measure_side_by_side(works: Sequence[tuple[Captured, Work]], sequence: int, settings: Settings) -> list[xr.Dataset]:
     """The datasets of some mixers, at once on threads of their own where the memory holds a block of each."""
-    memory = settings.memory // max(1, len(works))
-    beside = [(item, smaller) for item, work in works if (smaller := work.within(memory))]
-    if len(works) < 2 or len(beside) < len(works) or torch.get_num_threads() < 2:
-        return [measure_mixer(item, sequence, work, settings) for item, work in works]
-    part = replace(settings, memory=memory)
-    with one_torch_thread():
-        return in_parallel([partial(measure_mixer, item, sequence, work, part) for item, work in beside])
+    if len(works) > 1 and torch.get_num_threads() > 1:
+        part = replace(settings, memory=settings.memory // len(works))
+        beside = [(item, smaller) for item, work in works if (smaller := work.within(part.memory))]
+        if len(beside) == len(works):
+            with one_torch_thread():
+                return in_parallel([partial(measure_mixer, item, sequence, work, part) for item, work in beside])
+    return [measure_mixer(item, sequence, work, settings) for item, work in works]
 
 
 def measure_mixer(item: Captured, sequence: int, work: Work, settings: Settings) -> xr.Dataset:
     """The dataset of the chosen units of a mixer over a sequence; without positions where none fits into it."""
     start = time.perf_counter()
-    measurements, by_unit = measure_units(item, work.sample.units, sequence, work, settings)
-    facts = {name: getattr(item, name) for name in ("name", "kind", "note", "cache", "multiplicity")}
-    facts |= {"dtype": work.dtype, "engine": ", ".join(dict.fromkeys(one.engine for one in measurements)) or "none"}
-    facts["seconds"] = time.perf_counter() - start
-    faithfulness = math.nan if item.faithfulness is None else item.faithfulness
-    stored = math.nan if item.state_bytes is None else item.state_bytes
-    differences = (float(stored), faithfulness, item.run_difference)
-    positions = work.cut.positions if work.cut else ()
-    return sequence_dataset(facts, differences, work.sample, positions, measurements, settings, by_unit)
-
-
-def measure_units(
-    item: Captured, units: NDArray[np.int64], sequence: int, work: Work, settings: Settings
-) -> tuple[list[Measurement], dict[str, list[float]]]:
-    """Measurements of units, a block at a time, and what is known of each unit beside: its sink, and the variant."""
     measurements: list[Measurement] = []
+    # What is known of each unit beside: its sink, and the variant.
     known: defaultdict[str, list[float]] = defaultdict(list)
     attends, varies = work.attends, settings.variant and not item.name.endswith(SHARED)
     weighted = item.weighted(settings.weights, settings.skip_first) if varies and work.cut is not None else item
+    units, positions = work.sample.units, work.cut.positions if work.cut else ()
+    half = work.cut.length / 2 if work.cut else 0
+    middle = min(positions, key=lambda cut: abs(cut - half), default=math.nan)
     for chosen in (units[first : first + work.block] for first in range(0, len(units), work.block)):
-        if work.cut is None:
+        if work.cut is None or work.engine is None:
             break
-        with _naming_units(item, chosen, sequence):
+        with naming(item, sequence, chosen):
             operator = _operator(item, chosen)
+            if isinstance(operator, SoftmaxAttention) and work.engine.forms_whole(work.cut):
+                # The engine and the sinks read one T.
+                operator = Dense.of_causal(in_double(operator).dense(), operator.state_size())
             measurements.append(measure_at(operator, work.cut, settings, engine=work.engine))
-        found = sinks(operator) if attends else None
+        found = sinks(operator, int(middle)) if attends else None
         # Where rows of one head are no shares of attention, those of others are none either.
         attends = found is not None
         for one in found or ():
@@ -143,4 +129,11 @@ def measure_units(
             known["variant_entropy"] += entropies(in_double(_operator(weighted, chosen)), settings.squares)
         # It would be held while the next one is built.
         del operator
-    return measurements, {name: values for name, values in known.items() if attends or name not in SINKS}
+    facts = {name: getattr(item, name) for name in ("name", "kind", "note", "cache", "multiplicity")}
+    facts |= {"dtype": work.dtype, "engine": ", ".join(dict.fromkeys(one.engine for one in measurements)) or "none"}
+    facts["seconds"] = time.perf_counter() - start
+    faithfulness = math.nan if item.faithfulness is None else item.faithfulness
+    stored = math.nan if item.state_bytes is None else item.state_bytes
+    by_sequence = (float(stored), faithfulness, item.run_difference, middle)
+    by_unit = {name: values for name, values in known.items() if attends or name not in SINKS}
+    return sequence_dataset(facts, by_sequence, work.sample, positions, measurements, settings, by_unit)

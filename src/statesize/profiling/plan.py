@@ -23,7 +23,7 @@ from statesize.texts.tokens import AnyTokenizer, supported_tokenizer
 
 # Bytes of the numbers of each spectrum.
 _RESULT_BYTES = 52
-# Of a token while a profile is put together: its id and its text, as wide as the longest one.
+# What a token takes while a profile is put together: its id and its text, as wide as the longest one.
 _TOKEN_BYTES = 80
 # Tokens of the longest sequence that are tried first, at least; or a quarter of it.
 _BEGINNING = 64

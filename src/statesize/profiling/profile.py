@@ -17,15 +17,16 @@ import pandas as pd
 import xarray as xr
 
 from statesize.adapters.observation import SHARED
+from statesize.adapters.select import lost_mixers
 from statesize.check import refuse
 from statesize.errors import InputError, StatesizeWarning
 from statesize.measurement.chart import Metric, metric_title
 from statesize.report.charts import ProfileCharts
-from statesize.report.words import by_reason, kind_title
+from statesize.report.words import by_reason, kind_title, model_line
 from statesize.results.datasets import shown_texts
-from statesize.results.fields import COLUMNS, GROUP_COLUMNS, UNKNOWN, told
+from statesize.results.fields import COLUMNS, GROUP_COLUMNS, MAIN_COLUMNS, UNKNOWN, told
 from statesize.results.store import load_tree, save_tree
-from statesize.results.summary import SummaryRow, ess_values, group_rows, long_form, not_measured, summary_row
+from statesize.results.summary import SummaryRow, ess_values, group_rows, long_form, summary_row
 
 
 @dataclass(frozen=True)
@@ -97,15 +98,19 @@ class Profile:
     @property
     def not_measured(self) -> dict[str, str]:
         """The layers that mix positions and could not be measured, with the cause."""
-        return not_measured(self)
+        return lost_mixers(self.attributes["skipped"], self.mixers)
 
-    def summary(self) -> pd.DataFrame:
-        """One row a mixer: averages and totals over sequences, positions 1 … L−1 and heads, with their errors.
+    def summary(self, *, wide: bool = False) -> pd.DataFrame:
+        """One row a mixer: averages and totals over sequences, positions 1 … L−1 and heads.
 
         A layer that mixes positions and could not be measured has a row without numbers, with the cause.
 
+        Args:
+            wide: All columns, totals and errors among them.
+
         Returns:
-            The columns of `statesize.results.fields.COLUMNS`; the relative tolerance is the first of the profile.
+            The columns of `statesize.results.fields.MAIN_COLUMNS`, or of `COLUMNS`, which says what they are; the
+            relative tolerance is the first of the profile.
         """
         rows = [
             {**row, "cause": "Its state size is unknown." if math.isnan(row["tss"]) else ""}
@@ -115,7 +120,7 @@ class Profile:
             {"model": self.model, "layer": name, "kind": "not measured", "cause": cause}
             for name, cause in self.not_measured.items()
         ]
-        return pd.DataFrame([*rows, *lost], columns=pd.Index(list(COLUMNS)))
+        return pd.DataFrame([*rows, *lost], columns=pd.Index(list(COLUMNS if wide else MAIN_COLUMNS)))
 
     def summary_rows(self) -> list[SummaryRow]:
         """The summary as plain values.
@@ -138,36 +143,46 @@ class Profile:
         """
         return pd.DataFrame(group_rows(self), columns=pd.Index(list(GROUP_COLUMNS)))
 
-    def ess(self, sequence: int = 0, metric: Metric = "entropy") -> pd.DataFrame:
-        """The ESS of each layer before each token of a sequence, the mean over its heads.
+    def ess(self, layer: str | None = None, sequence: int = 0, metric: Metric = "entropy") -> pd.DataFrame:
+        """The ESS before each token of a sequence: of the heads of a layer, or of each layer, the mean over its heads.
 
         Args:
+            layer: One of `mixers`.
             sequence: Index of the sequence.
             metric: "entropy", "relative_count" or "count"; the first threshold of the latter two.
 
         Returns:
-            One row a layer; one column a position that was measured, with its token.
+            One row a head or channel of the layer, or one a layer; one column a position that was measured, with its
+            token.
 
         Example:
             >>> from statesize import profile
             >>> from transformers import MambaConfig, MambaForCausalLM
             >>> model = MambaForCausalLM(MambaConfig(vocab_size=16, hidden_size=8, num_hidden_layers=2))
-            >>> profile(model, [[5, 6, 7, 8]]).ess().shape
-            (2, 4)
+            >>> measured = profile(model, [[5, 6, 7, 8]])
+            >>> measured.ess().shape, measured.ess("backbone.layers.0.mixer").shape
+            ((2, 4), (16, 4))
         """
         metric_title(metric)
         count = self.tokens.sizes["sequence"]
         if not 0 <= sequence < count:
             refuse("sequence", f"at least 0 and below {count}, the number of sequences", sequence)
-        tokens = self.tokens["tokens"].values[sequence]
-        rows = {
+        if layer is not None:
+            node = self.mixer(layer)
+            frame = pd.DataFrame(ess_values(node, metric)[sequence], columns=node["position"].values)
+            return self._with_tokens(frame, sequence).rename_axis(str(node["norm"].dims[1]))
+        nodes = {name: self.mixer(name) for name in self.mixers}
+        means = {
             name: pd.Series(ess_values(node, metric)[sequence].mean(0), index=node["position"].values)
-            for name, node in ((name, self.mixer(name)) for name in self.mixers)
+            for name, node in nodes.items()
         }
-        frame = pd.DataFrame(rows).T
+        return self._with_tokens(pd.DataFrame(means).T, sequence).rename_axis("layer")
+
+    def _with_tokens(self, frame: pd.DataFrame, sequence: int) -> pd.DataFrame:
+        tokens = self.tokens["tokens"].values[sequence]
         columns = [(int(at), str(tokens[at])) for at in frame.columns]
         frame.columns = pd.MultiIndex.from_tuples(columns, names=["position", "token"])
-        return frame.rename_axis("layer")
+        return frame
 
     def to_dataframe(self) -> pd.DataFrame:
         """One row for each mixer, sequence, head, position, metric and threshold.
@@ -298,16 +313,22 @@ class Profile:
         return f"{title}{table}{lost}"
 
     def __repr__(self) -> str:
-        """Model, sizes and mixers on one line, and one for each layer that could not be measured.
+        """What was found, the layers with most and least, what is missing, and what to do next, a line each.
 
         Returns:
-            Such as "Profile(model='gla', sequences=4, mixers=4)".
+            Lines of text.
         """
-        sequences = self.tree.sizes["sequence"]
-        lost, mixers = self.not_measured, str(len(self.mixers))
-        mixers += f" of {len(self.mixers) + len(lost)}" if lost else ""
-        rows = (f"\n  {name} was not measured: {cause}" for name, cause in lost.items())
-        return f"Profile(model={self.model!r}, sequences={sequences}, mixers={mixers}){''.join(rows)}"
+        sequences, lost = self.tree.sizes["sequence"], by_reason(self.not_measured)
+        layers = f"{len(self.mixers)} of {len(self.mixers) + len(self.not_measured)}" if lost else len(self.mixers)
+        first = self.mixers[0] if self.mixers else "NAME"
+        return "\n".join(
+            [
+                f"Profile of {self.model}, sequences: {sequences}, layers: {layers}",
+                model_line(self),
+                *(f"{names} was not measured: {cause}" for names, cause in lost.items()),
+                f"next: .summary(), .ess({first!r}), .to_html('{self.model}.html')",
+            ]
+        )
 
 
 def warned(profile: Profile) -> Profile:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import xarray as xr
 
@@ -19,7 +19,7 @@ from statesize.errors import FileError
 from statesize.io.files import Parts, parts_writer
 from statesize.measurement.settings import Settings
 from statesize.models.digests import tokens_sha256
-from statesize.parallel.executor import Done, Executor
+from statesize.parallel.executor import Done
 from statesize.profiling.profile import Profile
 from statesize.profiling.sequences import MixerDone, Provenance, SequenceDone, SequenceTask
 from statesize.profiling.work import MOST_OPERATIONS
@@ -90,12 +90,8 @@ class ProfileRun:
         self.parts = Parts(self.folder, ".unit", dataset_to_bytes, mixer_from_bytes)
         self.ends = Parts(self.folder, ".end", SequenceDone.to_bytes, SequenceDone.from_bytes)
 
-    def measure(self, inputs: Iterable[Given], executor: Executor) -> None:
-        """Have measured of each sequence what is not there."""
-        for done in executor.run(self._tasks(inputs)):
-            self._take(done)
-
-    def _tasks(self, inputs: Iterable[Given]) -> Iterator[SequenceTask]:
+    def tasks(self, inputs: Iterable[Given]) -> Iterator[SequenceTask]:
+        """The sequences of which something is not there."""
         for sequence, given in enumerate(inputs):
             self.reference = self.reference or len(given)
             self.sequences.append(given)
@@ -118,7 +114,8 @@ class ProfileRun:
         self._skipped[sequence] = end.skipped
         return True
 
-    def _take(self, done: Done[SequenceTask, MixerDone | SequenceDone]) -> None:
+    def take(self, done: Done[SequenceTask, MixerDone | SequenceDone]) -> None:
+        """Keep a step of a sequence."""
         step, task = done.get(), done.task
         if isinstance(step, SequenceDone):
             self.ends.write(task.part(""), step)
@@ -160,9 +157,25 @@ class ProfileRun:
             raise NothingMeasuredError(skipped)
         self.mixers = dict(sorted(self.mixers.items(), key=lambda item: self._first[item[0]]))
         root = token_dataset(self.sequences, tokenizer)
-        facts: dict[str, Any] = {"model": origin.model, "weights_sha256": origin.weights, "run_sha256": origin.key}
-        facts |= {"source": origin.source, "threads": origin.threads, "kernels": dict(origin.kernels)}
-        root.attrs |= facts | self._attributes(skipped)
+        settings = asdict(self.settings) | {"most_operations": MOST_OPERATIONS}
+        root.attrs |= {
+            "model": origin.model,
+            "weights_sha256": origin.weights,
+            "run_sha256": origin.key,
+            "source": origin.source,
+            "threads": origin.threads,
+            "kernels": dict(origin.kernels),
+            "schema": SCHEMA,
+            "mixers": [name for name in self.mixers if not name.endswith(SHARED)],
+            "versions": installed(*_PACKAGES, *(_FLA if "fla" in sys.modules else ())),
+            "tokens_sha256": tokens_sha256(self.sequences),
+            "tolerances": list(self.settings.tolerances),
+            "relative_tolerances": list(self.settings.ratios),
+            # As JSON has them, so that a profile that was read equals the one that was saved.
+            "settings": json.loads(json.dumps(settings, default=repr)),
+            "skipped": skipped,
+            "seconds": round(self.seconds, 3),
+        }
         nodes = (
             (mixer.name, mixer_parts(mixer, lengths, self.read, whole=output is None)) for mixer in self.mixers.values()
         )
@@ -173,19 +186,6 @@ class ProfileRun:
         write_nodes(output, root, nodes, scratch=self.folder)
         shutil.rmtree(self.folder, ignore_errors=True)
         return Profile(open_tree(output))
-
-    def _attributes(self, skipped: Mapping[str, str]) -> dict[str, Any]:
-        return {
-            "schema": SCHEMA,
-            "mixers": [name for name in self.mixers if not name.endswith(SHARED)],
-            "versions": installed(*_PACKAGES, *(_FLA if "fla" in sys.modules else ())),
-            "tokens_sha256": tokens_sha256(self.sequences),
-            "tolerances": list(self.settings.tolerances),
-            "relative_tolerances": list(self.settings.ratios),
-            "settings": _settings(self.settings),
-            "skipped": dict(skipped),
-            "seconds": round(self.seconds, 3),
-        }
 
     def _reasons(self) -> dict[str, str]:
         """What is not measured, and why; of what is measured in some sequences, in how many."""
@@ -223,11 +223,6 @@ def finished_profile(output: Path, key: str, sequences: Sequence[Given], name: s
         return None
     shutil.rmtree(output.with_name(f"{output.name}.units"), ignore_errors=True)
     return Profile(open_tree(output))
-
-
-def _settings(settings: Settings) -> dict[str, Any]:
-    # As JSON has them, so that a profile that was read equals the one that was saved.
-    return json.loads(json.dumps(asdict(settings) | {"most_operations": MOST_OPERATIONS}, default=repr))
 
 
 def profile_bar(bars: Bars, name: str, sequences: int | None) -> Callable[[ProfileProgress], None]:

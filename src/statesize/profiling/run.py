@@ -137,7 +137,8 @@ def run_profile(
         loaded = load_model(model, needs_tokenizer=tokenizer is None and inputs is None)
         model, tokenizer, source = loaded.model, tokenizer or loaded.tokenizer, source or loaded.source
         name = name or loaded.name
-    if cluster is None:
+    # What each process loads comes in floating point.
+    if cluster is None or isinstance(model, nn.Module):
         model, weights = float_model(model)
         stored = {"weights": weights} if weights else {}
     inputs = or_bundled(inputs, tokenizer)
@@ -173,5 +174,6 @@ def run_profile(
             return finished
         bars = stack.enter_context(Bars(on_progress is not None, lines=False))
         run = ProfileRun(settings, origin.key, count, folder, on_progress or profile_bar(bars, name, count), reference)
-        run.measure(given, executor)
+        for done in executor.run(run.tasks(given)):
+            run.take(done)
         return run.profile(tokenizer, origin, path)

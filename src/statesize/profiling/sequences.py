@@ -14,7 +14,7 @@ import torch
 import xarray as xr
 from torch import nn
 
-from statesize.adapters import Captured, CheckPolicy
+from statesize.adapters import CheckPolicy
 from statesize.adapters.observation import SHARED
 from statesize.adapters.select import NothingMeasuredError
 from statesize.errors import StatesizeError
@@ -23,7 +23,7 @@ from statesize.measurement.settings import Settings
 from statesize.models.digests import tokens_sha256
 from statesize.models.load import LoadedModel, kernels, model_facts
 from statesize.profiling.measuring import captured_mixers, measure_side_by_side
-from statesize.profiling.work import Work, plan_group, plan_work
+from statesize.profiling.work import plan_group, plan_work
 from statesize.texts.arguments import Given, axis_of, batch_of, counted
 from statesize.version import __version__
 
@@ -103,44 +103,33 @@ class SequenceWork:
 
     def __call__(self, request: SequenceTask) -> Iterator[MixerDone | SequenceDone]:
         """A step for each mixer, then the end, also of a sequence in which none can be measured."""
+        sequence, given, settings = request.sequence, request.given, self.settings
+        planning, names = (sequence, len(given), request.reference, settings), list[str]()
         try:
-            yield from self._steps(request)
+            captured = captured_mixers(
+                self.model, batch_of(given), settings.layers, self.checking.for_run(self.model), sequence,
+                memory=settings.memory, mixes=settings.mixes, axis=axis_of(given),
+            )  # fmt: skip
+            for index, item in enumerate(captured):
+                group = plan_group(item, *planning)
+                if group and isinstance(group, str):
+                    captured.skipped[item.name + SHARED] = group
+                groups = [] if isinstance(group, str) else [group]
+                here = [item.name, *(one.name for one, _ in groups)]
+                finished = {name for name in here if request.finished and request.part(name) in request.finished}
+                works = [] if item.name in finished else [(item, plan_work(item, *planning))]
+                works += [one for one in groups if one[0].name not in finished]
+                measured = measure_side_by_side(works, sequence, settings)
+                datasets = dict(zip((one.name for one, _ in works), measured, strict=True))
+                # The names would keep this operator alive while the next is built.
+                del item, group, groups, works
+                for name in here:
+                    names.append(name)
+                    yield MixerDone(index, len(captured.mixers), name, datasets.get(name))
         except NothingMeasuredError as error:
             yield SequenceDone((), error.skipped)
-
-    def _steps(self, request: SequenceTask) -> Iterator[MixerDone | SequenceDone]:
-        sequence, given, checks = request.sequence, request.given, self.checking.for_run(self.model)
-        captured = captured_mixers(
-            self.model, batch_of(given), self.settings.layers, checks, sequence,
-            memory=self.settings.memory, mixes=self.settings.mixes, axis=axis_of(given),
-        )  # fmt: skip
-        total, names = len(captured.mixers), list[str]()
-        for index, item in enumerate(captured):
-            group = plan_group(item, sequence, len(given), request.reference, self.settings)
-            if group and isinstance(group, str):
-                captured.skipped[item.name + SHARED] = group
-            for name, dataset in self._measured(item, group, request):
-                names.append(name)
-                yield MixerDone(index, total, name, dataset)
-            # The names would keep this operator alive while the next is built.
-            del item, group
+            return
         yield SequenceDone(tuple(names), dict(captured.skipped))
-
-    def _measured(
-        self, item: Captured, group: tuple[Captured, Work] | str, request: SequenceTask
-    ) -> list[tuple[str, xr.Dataset | None]]:
-        """The names of a mixer and its groups with what is measured, or None where it is among the finished parts."""
-        sequence, finished = request.sequence, request.finished
-        works: list[tuple[Captured, Work]] = []
-        if not finished or request.part(item.name) not in finished:
-            works.append((item, plan_work(item, sequence, len(request.given), request.reference, self.settings)))
-        names = [item.name]
-        if not isinstance(group, str):
-            names.append(group[0].name)
-            works += [group] if not finished or request.part(names[-1]) not in finished else []
-        measured = measure_side_by_side(works, sequence, self.settings)
-        datasets = {one.name: dataset for (one, _), dataset in zip(works, measured, strict=True)}
-        return [(name, datasets.get(name)) for name in names]
 
 
 @dataclass(frozen=True)
@@ -183,12 +172,11 @@ class LoadedWork:
     def __call__(self, task: str | SequenceTask) -> Iterator[Provenance | MixerDone | SequenceDone]:
         """What was loaded, or the steps of a sequence."""
         if isinstance(task, str):
-            yield self.origin
-            return
+            return iter([self.origin])
         if task.key != self.origin.key:
             raise StatesizeError(
                 f"the worker on {socket.gethostname()} (statesize {__version__}, torch {torch.__version__}) computes "
                 "something else than the first: weights, versions or settings differ. Make them the same on all "
                 "machines of the cluster."
             )
-        yield from self._measure(task)
+        return self._measure(task)

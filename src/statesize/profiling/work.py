@@ -7,7 +7,9 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from statesize.adapters import Captured
@@ -29,7 +31,7 @@ FEWEST_UNITS = 8
 # Engines take more entries at once differently from few; this many show what they do.
 _PROBE_UNITS = 8
 _MEGABYTE = 10**6
-# Of a derivative, at one position.
+# Products of a derivative at one position.
 _PRODUCTS = 400
 # Tokens up to which engines for attention are chosen as if T were held.
 _SHORT = 1024
@@ -112,13 +114,13 @@ def plan_work(item: Captured, sequence: int, length: int, reference: int, settin
     dtype = str(first.dtype).removeprefix("torch.")
     if cut is None:
         return Work(sample, dtype, None, None, 1, 0, 0, operations)
-    with naming(item, sequence, "head)"):
+    with naming(item, sequence):
         exact = first.to(dtype=torch.float64, device="cpu")
     # Copies of a T of L × L would take more than measuring does.
     held, blocks = with_readouts(exact, cut)
     if isinstance(exact, SoftmaxAttention) and settings.engine == "auto" and length <= _SHORT:
-        # Then T as a whole costs less than to ask whether it may be read by columns.
-        several: Operator = Dense.of_causal(exact.dense(), exact.state_size())
+        # Then T as a whole costs less than to ask whether it may be read by columns; only its shape is asked for.
+        several: Operator = Dense.of_causal(torch.zeros((), dtype=torch.float64).expand(1, 1, length, length))
     elif isinstance(first, SoftmaxAttention):
         # Whether a rank is low differs from head to head.
         spread = torch.linspace(0, item.units - 1, min(item.units, _PROBE_UNITS)).long()
@@ -185,9 +187,12 @@ def plan_group(
 
 
 @contextmanager
-def naming(item: Captured, sequence: int | None, entry: str) -> Generator[None]:
-    """Errors of a batch entry say which head or channel of which mixer it is."""
+def naming(item: Captured, sequence: int | None, units: NDArray[np.int64] | None = None) -> Generator[None]:
+    """Errors of a batch entry say which head or channel of which mixer it is, of some units or of all."""
     where, first = ("", "sequence") if sequence is None else (f", sequence {sequence}", "0")
+    entry = "head)"
+    if units is not None and len(units) < item.units:
+        entry = f"k) for heads or channels {units.tolist()}"
     try:
         yield
     except InputError as error:

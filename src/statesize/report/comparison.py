@@ -23,7 +23,6 @@ from statesize.results.summary import (
     ess_values,
     known_mean,
     model_mean,
-    not_measured,
     sample_of,
     stored_channels,
 )
@@ -167,6 +166,16 @@ class Comparison:
         """
         return pd.DataFrame([asdict(model) for model in self.models])
 
+    def __repr__(self) -> str:
+        """A row a model, what makes the rows less comparable, and what to do next.
+
+        Returns:
+            Lines of text.
+        """
+        shown = ["model", "state_bytes", "tss", "average_entropy", "average_relative_count", "norm"]
+        table = cast("Any", self.to_dataframe()[shown]).to_string(index=False, float_format="{:.3g}".format)
+        return "\n".join([table, *self.notes, "next: .to_dataframe() has all columns"])
+
 
 def compare(
     profiles: Sequence[Profiled],
@@ -264,7 +273,7 @@ def _notes(profiles: Sequence[Profiled], recall: Mapping[str, float], networks: 
     thresholds = [facts["relative_tolerances"][:1] for facts in attributes]
     if any(first != thresholds[0] for first in thresholds):
         notes.append("Their first relative tolerances differ, so the counts above ρ times the largest do not compare.")
-    skipped = [profile.model for profile in profiles if not_measured(profile)]
+    skipped = [profile.model for profile in profiles if profile.not_measured]
     if skipped:
         notes.append(f"Not all layers were measured of {', '.join(skipped)}; sums lack what was skipped.")
     names = {profile.model for profile in profiles}

@@ -16,8 +16,6 @@ from importlib import resources
 from pathlib import Path
 from typing import NamedTuple, TypeAlias, cast
 
-import vl_convert
-
 from statesize.errors import FileError
 from statesize.io.files import os_errors, require_regular
 
@@ -149,6 +147,9 @@ def embedded_json(data: object) -> str:
 @cache
 def vega() -> str:
     """Vega, Vega-Lite and their embedding as one script."""
+    # Commands use this module for tables too.
+    import vl_convert
+
     # A closing tag inside the libraries' strings would end the script element.
     # The stub forgets that the snippet has a default.
     bundle = cast("str", vl_convert.javascript_bundle())  # pyright: ignore[reportCallIssue]

@@ -73,7 +73,7 @@ def page(
     explained, tables = [said.detail, _BARS, *([_REPEATED] if networks else [])], [layer_table(profiles)]
     if several:
         comparison = compare(profiles, recall, networks)
-        tables.append(comparison_table(profiles, comparison))
+        tables.append(comparison_table(comparison, model_titles(profiles)))
         explained += comparison.notes
     tables += group_tables(profiles)
     facts = column_facts(tables, profiles[0].attributes["relative_tolerances"])

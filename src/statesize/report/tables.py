@@ -12,7 +12,7 @@ import xarray as xr
 from statesize.report.comparison import Comparison
 from statesize.report.document import Shown
 from statesize.report.result_page import PageTable
-from statesize.report.words import kind_title, model_title, model_titles, position_name, short_names
+from statesize.report.words import kind_title, model_title, position_name, short_names
 from statesize.results.fields import (
     COLUMNS,
     COUNTS,
@@ -34,6 +34,10 @@ _LAYERS, _MODELS = "All layers", "Side by side"
 _SHOWN = [name for name in COLUMNS if name in HEADINGS and name not in {"measured", "faithfulness"}]
 
 
+# Those of a comparison.
+_FIGURES = tuple(name for name in FIGURES if name not in STUDIED)
+
+
 def layer_table(profiles: Sequence[Profiled]) -> PageTable:
     """One row a layer."""
     rows = [
@@ -42,18 +46,15 @@ def layer_table(profiles: Sequence[Profiled]) -> PageTable:
         for row in profile.summary_rows()
     ]
     headings = _telling({name: HEADINGS[name] for name in _SHOWN}, rows, alone=len(profiles) == 1)
-    return _table(_LAYERS, headings, rows)
+    return table_of(_LAYERS, headings, rows)
 
 
-def comparison_table(profiles: Sequence[Profiled], comparison: Comparison) -> PageTable:
-    """One row a model."""
-    rows = [
-        told(vars(model)) | {"model": title}
-        for model, title in zip(comparison.models, model_titles(profiles), strict=True)
-    ]
-    named = {name: FIGURE_HEADINGS[name] for name in ("model", *FIGURES) if name not in STUDIED}
+def comparison_table(comparison: Comparison, titles: Sequence[str], figures: Sequence[str] = _FIGURES) -> PageTable:
+    """One row a model, by its title."""
+    rows = [told(vars(model)) | {"model": title} for model, title in zip(comparison.models, titles, strict=True)]
+    named = {name: FIGURE_HEADINGS[name] for name in ("model", *figures)}
     about = "Each row is a model: what its layers could carry together, and what they carry on this text."
-    return _table(_MODELS, _telling(named, rows), rows, about)
+    return table_of(_MODELS, _telling(named, rows), rows, about)
 
 
 _SAME_IN_ALL = {
@@ -81,7 +82,7 @@ def group_tables(profiles: Sequence[Profiled]) -> list[PageTable]:
         f"that of its largest head.{f' In all these layers: {said}.' if said else ''}"
     )
     headings = _telling(headings, rows, alone=len(profiles) == 1)
-    return [_table("What must each cache keep?", headings, rows, about)]
+    return [table_of("What must each cache keep?", headings, rows, about)]
 
 
 def engine_table(profiles: Sequence[Profiled]) -> PageTable:
@@ -143,9 +144,10 @@ def _telling(
     return {name: heading for name, heading in headings.items() if distinguishes(name)}
 
 
-def _table(
+def table_of(
     title: str, headings: Mapping[str, Heading], rows: Sequence[Mapping[str, Any]], caption: str = ""
 ) -> PageTable:
+    """A table of rows as `told` gives them, whose numbers stay numbers."""
     cells = [
         [
             text if headings[name].form == "text" else Shown(float(row[name]) if text != UNKNOWN else math.nan, text)

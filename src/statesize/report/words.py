@@ -10,6 +10,7 @@ from itertools import combinations
 from typing import TypeAlias
 
 import numpy as np
+import xarray as xr
 
 from statesize.adapters.observation import SHARED
 from statesize.io.text import byte_count
@@ -23,10 +24,10 @@ from statesize.results.summary import (
     comparable,
     ess_values,
     keeps_everything,
-    mean_bounds,
-    mean_ceiling,
+    largest_size,
+    middle_bounds,
+    middle_ceiling,
     model_mean,
-    not_measured,
 )
 
 KINDS = {
@@ -110,21 +111,23 @@ class _Party:
     """A model, or the layers of one kind in it.
 
     Attributes:
-        layers: Indices of its layers.
+        layers: Between which ESS of each of its layers lies there, by the layer's name.
         state_bytes: What all of them hold at the end of the longest text; 0 where that is not known.
-        bounds: Between which average ESS lies, numbers per channel; equal where it is exact.
-        possible: Average of what it could have been at the same cuts.
-        length: Tokens of its texts, in words.
+        bounds: Between which ESS lies at the middle of the texts, numbers per channel; equal where it is exact.
+        sinkless: Entropy-ESS there without the columns of attention sinks; NaN where there are none.
+        of: What it is set against, in words.
+        place: Where that is, in words.
         idle: Whether they are sliding windows that are longer than the text.
         derived: Whether they are measured by their derivative: what is carried is of whole layers, not of channels.
     """
 
     name: str
-    layers: tuple[int, ...]
+    layers: Mapping[str, Bounds]
     state_bytes: float
     bounds: Bounds
-    possible: float
-    length: str
+    sinkless: float
+    of: str
+    place: str
     idle: bool
     derived: bool
 
@@ -139,7 +142,7 @@ class _Party:
 
 
 def headline(profiles: Sequence[Profiled], metric: str = "entropy", titles: Sequence[str] = ()) -> Headline:
-    """The two models, or kinds of layers of one model, whose memory and average ESS differ most; or the only one."""
+    """The two models, or kinds of layers of one model, whose memory and ESS differ most at the middle; or the one."""
     whole = len(profiles) > 1
     titles = titles or model_titles(profiles)
     parties = [
@@ -175,7 +178,7 @@ def _surplus(party: _Party) -> float:
 
 def _lack(profile: Profiled, title: str) -> str:
     """How many layers of a model were measured, where it is not all; else ""."""
-    measured, lost = len(profile.mixers), len(not_measured(profile))
+    measured, lost = len(profile.mixers), len(profile.not_measured)
     return f"Measured: {measured} of {measured + lost} layers of {title}." if lost else ""
 
 
@@ -186,19 +189,28 @@ def _memory(one: _Party, other: _Party) -> float:
 
 
 def model_line(profile: Profiled, metric: str = "entropy") -> str:
-    """The average ESS of a model, and its layers with most and least, in one line."""
-    name = _sentence_case(model_title(profile))
-    bounds = [mean_bounds(profile.mixer(layer), metric) for layer in profile.mixers]
-    names = list(short_names(profile.mixers).values())
-    known = {names[at]: bounds[at] for at in comparable(profile) if math.isfinite(bounds[at][0])}
-    if not known:
-        return f"{name}: nothing was measured."
-    most, least = (end(known, key=lambda name: sum(known[name])) for end in (max, min))
-    ends = (f"{_numbers(known[name])} in layer {name}" for name in (least, most))
-    spread = f", from {' to '.join(ends)}" if most != least else ""
-    lack = f" {said}" if (said := _lack(profile, model_title(profile))) else ""
-    each = "layer" if all(profile.mixer(layer).attrs["kind"] == "derivative" for layer in profile.mixers) else "channel"
-    return f"{name} carries {_numbers(_mean(profile, bounds))} numbers per {each} on average{spread}.{lack}"
+    """The ESS of a model at the middle, and its layers with most and least, in one line."""
+    (party,) = _parties(profile, metric, model_title(profile), whole=True)
+    if math.isnan(party.carried):
+        return f"{_sentence_case(party.name)}: nothing was measured."
+    said, names = [_alone(party)], short_names(profile.mixers)
+    if ends := _ends({names[layer]: bounds for layer, bounds in party.layers.items()}):
+        said.append(f"From {ends}.")
+    if not math.isnan(party.sinkless):
+        rows = [row for row in profile.summary_rows() if row["layer"] in party.layers]
+        ends = _ends({names[row["layer"]]: (row["sinkless_entropy"], row["sinkless_entropy"]) for row in rows})
+        said += [f"Without sinks from {ends}."] if ends else []
+    return " ".join([*said, _lack(profile, model_title(profile))]).rstrip()
+
+
+def _ends(bounds: Mapping[str, Bounds]) -> str:
+    """The layers with least and most; "" where there are no two."""
+    known = {name: ends for name, ends in bounds.items() if math.isfinite(ends[0])}
+    ordered = sorted(known, key=lambda name: sum(known[name]))
+    if len(ordered) < 2:
+        return ""
+    least, most = (f"{_numbers(known[name])} in layer {name}" for name in (ordered[0], ordered[-1]))
+    return f"{least} to {most}"
 
 
 def _mean(profile: Profiled, bounds: Sequence[Bounds], layers: Sequence[int] | None = None) -> Bounds:
@@ -237,24 +249,20 @@ def by_reason(skipped: Mapping[str, str]) -> dict[str, str]:
 
 def sink_note(profile: Profiled) -> str:
     """Which layers attend to one token before all others, and what that does to their ESS; "" where none does."""
-    rows, led = profile.summary_rows(), _led_by_sinks(profile)
+    rows = profile.summary_rows()
+    led = [row for row in rows if row["sink_share"] > MARKED and row["sinkless_entropy"] != row["middle_entropy"]]
     if not led:
         return ""
     share = sum(row["sink_share"] for row in led) / len(led)
     position = Counter(int(row["sink_position"]) for row in led).most_common(1)[0][0]
     token, name = str(profile.tokens["tokens"].values[0, position]), position_name(profile)
-    entropy, without = (sum(row[name] for row in led) / len(led) for name in ("sink_entropy", "sinkless_entropy"))
+    entropy, without = (sum(row[name] for row in led) / len(led) for name in ("middle_entropy", "sinkless_entropy"))
     return (
         f"Attention sinks: in {len(led)} of {len(rows)} layers one {name}, mostly {name} {position} ({token!r}), takes "
         f"more than {MARKED:.0%} of the attention, {share:.0%} on average. Its column leads the singular values and "
-        f"hides the others: entropy-ESS of these heads is {entropy:.1f} with it and {without:.1f} without it, at three "
-        "cuts."
+        f"hides the others: at the middle, entropy-ESS of these layers is {entropy:.1f} with it and {without:.1f} "
+        "without it."
     )
-
-
-def _led_by_sinks(profile: Profiled) -> list[SummaryRow]:
-    rows = profile.summary_rows()
-    return [row for row in rows if row["sink_share"] > MARKED and math.isfinite(row["sink_entropy"])]
 
 
 def sink_notes(profiles: Sequence[Profiled]) -> list[str]:
@@ -283,11 +291,7 @@ def _parties(profile: Profiled, metric: str, title: str, *, whole: bool) -> list
     """The model, or each kind of its layers where it is alone and has several."""
     rows = profile.summary_rows()
     nodes = [profile.mixer(name) for name in profile.mixers]
-    carried = [mean_bounds(node, metric) for node in nodes]
-    possible = [mean_ceiling(node) for node in nodes]
-    shortest, longest = (int(extreme(profile.tokens["length"].values)) for extreme in (np.min, np.max))
-    length = f"{longest:,}" if shortest == longest else f"up to {longest:,}"
-    length = f"{length} {position_name(profile)}s"
+    carried = [middle_bounds(node, metric) for node in nodes]
     layers = comparable(profile)
     kinds = dict.fromkeys(rows[at]["kind"] for at in layers)
     chosen = {title: layers}
@@ -296,11 +300,12 @@ def _parties(profile: Profiled, metric: str, title: str, *, whole: bool) -> list
     return [
         _Party(
             name,
-            tuple(layers),
+            {profile.mixers[at]: carried[at] for at in layers},
             _stored(rows if whole else [rows[at] for at in layers]),
             _mean(profile, carried, layers),
-            model_mean(profile, possible, layers),
-            length,
+            _without_sinks(profile, metric, layers),
+            _against([nodes[at] for at in layers]),
+            _middle(profile),
             all("sliding" in rows[at]["kind"] and keeps_everything(nodes[at]) for at in layers),
             all(rows[at]["kind"] == "derivative" for at in layers),
         )
@@ -332,10 +337,39 @@ def _sentence(more: _Party, less: _Party, *, whole: bool) -> str:
 
 
 def _alone(party: _Party) -> str:
-    possible = f"{party.possible:.{0 if party.possible >= 10 else 1}f}"
     each = "layer" if party.derived else "channel"
+    without = "" if math.isnan(party.sinkless) else f" ({party.sinkless:.1f} without attention sinks)"
     carries = f"{_sentence_case(party.name)} carries {_numbers(party.bounds)} numbers per {each}"
-    return f"{carries} where {possible} would fit, on average over all cuts of texts of {party.length}."
+    return f"{carries} past {party.place}{without}, {party.of}."
+
+
+def _without_sinks(profile: Profiled, metric: str, layers: Sequence[int]) -> float:
+    """Entropy-ESS at the middle without the columns of sinks; NaN where no layer has one, and for counts."""
+    rows = profile.summary_rows()
+    if metric != "entropy" or all(rows[at]["sinkless_entropy"] == rows[at]["middle_entropy"] for at in layers):
+        return math.nan
+    return model_mean(profile, [row["sinkless_entropy"] for row in rows], layers)
+
+
+def _against(nodes: Sequence[xr.Dataset]) -> str:
+    """What ESS at the middle is set against: tokens that are kept, the size of a state, or what could pass."""
+    ceiling = max(middle_ceiling(node) for node in nodes)
+    if all(keeps_everything(node) for node in nodes):
+        return f"of {ceiling:.0f} tokens kept"
+    sizes = {largest_size(node) for node in nodes}
+    if len(sizes) == 1 and all(size <= ceiling for size in sizes):
+        return f"of the {sizes.pop():.0f} that it holds"
+    return f"of at most {ceiling:.0f}"
+
+
+def _middle(profile: Profiled) -> str:
+    """The cut, or cuts, nearest to the middle of the texts."""
+    name, lengths = position_name(profile), profile.tokens["length"].values
+    middles = np.concatenate([profile.mixer(layer)["middle"].values for layer in profile.mixers])
+    known = {int(cut) for cut in middles[np.isfinite(middles)]}
+    if len(known) == 1 and len(set(lengths.tolist())) == 1:
+        return f"{name} {known.pop():,} of {int(lengths[0]):,}"
+    return f"the middle of texts of up to {int(lengths.max()):,} {name}s"
 
 
 def _detail(parties: Sequence[_Party], profiles: Sequence[Profiled], metric: str, longest: int, *, whole: bool) -> str:
@@ -343,11 +377,10 @@ def _detail(parties: Sequence[_Party], profiles: Sequence[Profiled], metric: str
     joint = " against " if len({party.derived for party in parties}) == 1 else " and "
     named = "entropy-ESS" if metric == "entropy" else "count of singular values"
     carried = joint.join(_numbers(party.bounds) for party in parties)
-    possible = joint.join(f"{party.possible:.1f}" for party in parties)
     each = " or ".join("layer" if derived else "channel" for derived in sorted({party.derived for party in parties}))
     said = [
-        f"Carried is the effective state-size (ESS) per {each}: {carried} numbers, as {named} averaged over all cuts, "
-        f"texts, heads and layers, of {possible} that were possible: past a cut go no more numbers than there are "
+        f"Carried is the effective state-size (ESS) per {each}: {carried} numbers, as {named} at the middle of each "
+        f"text, averaged over texts, heads and layers. No more numbers can pass a cut than there are "
         f"{position_name(profiles[0])}s before it or after it, nor more than the layer stores.",
     ]
     if all(party.state_bytes > 0 for party in parties):
@@ -356,9 +389,8 @@ def _detail(parties: Sequence[_Party], profiles: Sequence[Profiled], metric: str
         said.append(f"{'Stored' if whole else 'Stored by a layer'} {end}: {stored}.")
     said += [f"The window of {party.name} is longer than the text: it does not act." for party in parties if party.idle]
     said += [note for profile in profiles if (note := derivative_note(profile))]
-    led = _led_by_sinks(profiles[0])
-    if len(profiles) == 1 and led:
-        said.append(f"Attention sinks lead {len(led)} of {len(profiles[0].mixers)} layers, see below.")
+    if len(profiles) == 1 and sink_note(profiles[0]):
+        said.append("Attention sinks hide what else some layers carry, see below.")
     if len(profiles) == 1 and profiles[0].attributes.get("truncation"):
         said.append(f"What suffices: {profiles[0].attributes['truncation']}")
     return " ".join(said)

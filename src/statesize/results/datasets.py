@@ -27,7 +27,7 @@ _PART_BYTES = 2**28
 
 def sequence_dataset(
     facts: Mapping[str, Any],
-    differences: tuple[float, float, float],
+    by_sequence: tuple[float, ...],
     sample: Sample,
     positions: Sequence[int],
     measurements: Sequence[Measurement],
@@ -38,7 +38,7 @@ def sequence_dataset(
 
     Args:
         facts: Its attributes, but for the sizes of the strata.
-        differences: The values of BY_SEQUENCE; without the first the state size is not known either.
+        by_sequence: The values of BY_SEQUENCE; without the first the state size is not known either.
         sample: Which units were measured.
         positions: Of the measurements, ≥ 1; empty where none was possible, which then are none.
         measurements: Of all units, in blocks.
@@ -58,7 +58,7 @@ def sequence_dataset(
         "threshold": np.array(settings.tolerances, np.float64),
         "relative_threshold": np.array(settings.ratios, np.float64),
         "stratum": sample.strata,
-    } | {name: np.array([value], np.float64) for name, value in zip(BY_SEQUENCE, differences, strict=True)}
+    } | {name: np.array([value], np.float64) for name, value in zip(BY_SEQUENCE, by_sequence, strict=True)}
     unknown = [np.nan] * len(sample.units)
     variables |= {name: np.array([by_unit.get(name, unknown)], np.float64) for name in BY_UNIT}
     dims = mixer_dims(unit)
@@ -70,7 +70,7 @@ def sequence_dataset(
         else:
             values = np.zeros([1 if dim == ALONG else len(variables[dim]) for dim in dims[listed.name]])
         variables[listed.name] = values.astype(listed.dtype)
-    if np.isnan(differences[0]):
+    if np.isnan(by_sequence[0]):
         # A size that is not known cannot bind.
         variables["state_size"][:], variables["binds"][:] = np.nan, 0
     arrays = {name: (dims[name], values) for name, values in variables.items()}
@@ -158,16 +158,14 @@ def mixer_parts(run: MixerRun, lengths: Sequence[int], read: Reader, *, whole: b
     for first in range(0, len(lengths), size):
         rows = range(first, min(first + size, len(lengths)))
         datasets = (read(run.name, row) if row in called else _unmeasured(run, read) for row in rows)
-        aligned = [_aligned(dataset, positions) for dataset in datasets]
+        aligned = [
+            one if np.array_equal(one["position"].values, positions) else one.reindex(position=positions)
+            for one in datasets
+        ]
         options: Any = {"data_vars": "minimal", "coords": "minimal", "compat": "override", "join": "override"}
         joined = aligned[0].copy() if len(aligned) == 1 else xr.concat(aligned, ALONG, **options)
         joined.attrs = attributes
         yield joined
-
-
-def _aligned(dataset: xr.Dataset, positions: NDArray[np.int64]) -> xr.Dataset:
-    same = np.array_equal(dataset["position"].values, positions)
-    return dataset if same else dataset.reindex(position=positions)
 
 
 def _unmeasured(run: MixerRun, read: Reader) -> xr.Dataset:

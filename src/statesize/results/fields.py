@@ -39,12 +39,12 @@ class CountFields(NamedTuple):
 
 UNIT = "unit"
 UNITS = ("head", "channel", "group")
-BY_SEQUENCE = ("state_bytes", "faithfulness", "run_difference")
+BY_SEQUENCE = ("state_bytes", "faithfulness", "run_difference", "middle")
 """Bytes of the model's own cache at the end of the sequence, the largest relative difference of T u from the unaltered
-model's, and that of the last hidden state; NaN where not known."""
-SINKS = ("sink_share", "sink_position", "sink_entropy", "sinkless_entropy")
-"""For each head of attention: the share of the token that gets most attention, which it is, and entropy-ESS at three
-cuts with and without its column; NaN for what is no attention, and the last two where that share is small."""
+model's, that of the last hidden state, and the cut nearest to the middle of the sequence; NaN where not known."""
+SINKS = ("sink_share", "sink_position", "sinkless_entropy")
+"""For each head of attention: the share of the token that gets most attention, which it is, and entropy-ESS at the
+middle without its column; NaN for what is no attention, and the last where that share is small."""
 VARIANT = ("few_cuts_entropy", "variant_entropy")
 """For each head or channel, where a variant was asked for: entropy-ESS at the same three cuts, and the variant's."""
 BY_UNIT = (*SINKS, *VARIANT)
@@ -113,8 +113,8 @@ HEADINGS = {
     "state_utilisation": Heading("utilisation of\nstate (entropy)", "z.0%"),
     "ceiling_utilisation": Heading("utilisation of\nceiling (entropy)", "z.0%"),
     "sink_share": Heading("sink\nshare", "z.0%"),
-    "sink_entropy": Heading("ESS at three\ncuts (entropy)", ".1f"),
-    "sinkless_entropy": Heading("the same without\nthe sink", ".1f"),
+    "middle_entropy": Heading("ESS at the\nmiddle (entropy)", ".1f"),
+    "sinkless_entropy": Heading("the same without\nsinks", ".1f"),
     "few_cuts_entropy": Heading("ESS at few\ncuts (entropy)", ".1f"),
     "variant_entropy": Heading("its\nvariant", ".1f"),
     "modulation": Heading("modulation\n(entropy)", "z.0%"),
@@ -212,9 +212,10 @@ COLUMNS = {
     "sink_share": "Share of the attention that one token takes, the one that gets most, averaged over sequences and "
     "heads; of softmax attention.",
     "sink_position": "Where that token is, of most sequences and heads.",
-    "sink_entropy": "Entropy-ESS at a quarter, half and three quarters of each sequence, of the heads in which that "
-    "token takes more than a fifth.",
-    "sinkless_entropy": "The same without that token's column, which is the largest and so hides the others.",
+    "middle_entropy": "Entropy-ESS at the cut nearest to the middle of each sequence, averaged over sequences and "
+    "heads.",
+    "sinkless_entropy": "The same, without that token's column in heads where it takes more than a fifth: it is the "
+    "largest and so hides the others.",
     "few_cuts_entropy": "Entropy-ESS at a quarter, half and three quarters of each sequence, beside its variant.",
     "variant_entropy": "The same as the settings `weights`, `skip_first` and `squares` ask: with each column times the "
     "norm of what it carries, without the first columns, or as the entropy of σ².",
@@ -226,6 +227,12 @@ COLUMNS = {
     "cause": "Why the layer could not be measured, in a row without numbers, or that its size is unknown; else empty.",
 }
 """What the columns of a summary are: one row a mixer."""
+
+MAIN_COLUMNS = (
+    "model", "layer", "kind", "tss", "state_bytes", "middle_entropy", "sinkless_entropy", "average_entropy",
+    "norm", "state_utilisation", "ceiling_utilisation", "cause",
+)  # fmt: skip
+"""Those that one reads first."""
 
 GROUP_COLUMNS = {
     "model": "The model.",

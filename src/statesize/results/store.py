@@ -31,7 +31,7 @@ from statesize.results.checked import (
 )
 
 FORMAT = "statesize-profile"
-SCHEMA = 7
+SCHEMA = 8
 MARKER = "profile.json"
 _CPU = torch.device("cpu")
 

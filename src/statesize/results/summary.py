@@ -12,7 +12,6 @@ import torch
 import xarray as xr
 from numpy.typing import NDArray
 
-from statesize.adapters.select import lost_mixers
 from statesize.measurement.metrics import utilisation
 from statesize.measurement.statistics import Estimate, Sample, estimate, position_error
 from statesize.results.fields import COUNTS, Array
@@ -45,7 +44,7 @@ class SummaryRow(TypedDict):
     ceiling_utilisation: float
     sink_share: float
     sink_position: float
-    sink_entropy: float
+    middle_entropy: float
     sinkless_entropy: float
     few_cuts_entropy: float
     variant_entropy: float
@@ -95,6 +94,27 @@ def utilisation_values(node: xr.Dataset, metric: str = "entropy") -> Array:
 def binding(node: xr.Dataset) -> NDArray[np.bool_]:
     """The cuts at which the layer's own size is what limits its ESS, (sequence, position)."""
     return node["binds"].values == 1
+
+
+def at_middle(node: xr.Dataset, values: Array) -> NDArray[np.float64]:
+    """Values (sequence, unit, position) at the cut nearest to the middle of each sequence, (sequence, unit)."""
+    return known_mean(np.where((node["position"].values == node["middle"].values[:, None])[:, None], values, np.nan), 2)
+
+
+def _mean_of_units(node: xr.Dataset, values: Array) -> float:
+    """The mean over sequences and all heads or channels of values (sequence, unit) of those that were measured."""
+    return estimate(known_mean(values, 0), sample_of(node)).mean
+
+
+def middle_bounds(node: xr.Dataset, metric: str) -> tuple[float, float]:
+    """Between which bounds the ESS of a layer lies at the middle, on average over sequences and heads."""
+    lower, upper = (_mean_of_units(node, at_middle(node, bound)) for bound in ess_bounds(node, metric))
+    return lower, upper
+
+
+def middle_ceiling(node: xr.Dataset) -> float:
+    """What ESS could be at the middle, on average over sequences."""
+    return float(known_mean(at_middle(node, node["ceiling"].values[:, None]), (0, 1)))
 
 
 def mean_ceiling(node: xr.Dataset) -> float:
@@ -228,6 +248,8 @@ def summary_row(node: xr.Dataset, model: str, layer: str, group: xr.Dataset | No
     total_entropy, total_relative = (entropy, relative) if group is None else _averages(group)
     share, cache = average(node, utilisation_values(node)).mean, keeps_everything(node)
 
+    middle, sinkless = at_middle(node, ess_values(node, "entropy")), node["sinkless_entropy"].values
+
     def of_units(name: str) -> float:
         return float(known_mean(node[name].values, (0, 1)))
 
@@ -256,8 +278,8 @@ def summary_row(node: xr.Dataset, model: str, layer: str, group: xr.Dataset | No
         "ceiling_utilisation": share if cache else math.nan,
         "sink_share": of_units("sink_share"),
         "sink_position": _most_frequent(node["sink_position"].values),
-        "sink_entropy": of_units("sink_entropy"),
-        "sinkless_entropy": of_units("sinkless_entropy"),
+        "middle_entropy": _mean_of_units(node, middle),
+        "sinkless_entropy": _mean_of_units(node, np.where(np.isnan(sinkless), middle, sinkless)),
         "few_cuts_entropy": of_units("few_cuts_entropy"),
         "variant_entropy": of_units("variant_entropy"),
         "faithfulness": largest_known(node, "faithfulness"),
@@ -316,11 +338,6 @@ def _metrics(node: xr.Dataset) -> list[tuple[str, float, Array, Array, Array]]:
     return metrics
 
 
-def not_measured(profile: Profiled) -> dict[str, str]:
-    """The layers of a model that mix positions and could not be measured, with the cause."""
-    return lost_mixers(profile.attributes["skipped"], profile.mixers)
-
-
 def group_rows(profile: Profiled) -> list[GroupRow]:
     """One row a mixer whose heads share what it stores."""
     rows: list[GroupRow] = []
@@ -359,6 +376,11 @@ class Profiled(Protocol):
     @property
     def notes(self) -> dict[str, str]:
         """What some mixers do to their values beside mixing them, by the mixer's name."""
+        ...
+
+    @property
+    def not_measured(self) -> dict[str, str]:
+        """The layers that mix positions and could not be measured, with the cause."""
         ...
 
     def mixer(self, name: str) -> xr.Dataset:

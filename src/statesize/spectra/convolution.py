@@ -10,7 +10,7 @@ sequence of L' = min(L, 2 m) suffice, and a short kernel costs the same at any l
 - else from tridiagonal cores of T, or again from decompositions where positions are few.
 
 Under windows, and where all singular values are requested, every shape of block is decomposed
-(docs/engine-mathematics.md, "Convolutions").
+(docs/appendix/engine-mathematics.md, "Convolutions").
 """
 
 from __future__ import annotations

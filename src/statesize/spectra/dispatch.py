@@ -130,7 +130,9 @@ def _in_range(operator: Operator, engine: Engine, question: Question) -> tuple[A
     left = torch.ones(operator.batch_shape, dtype=torch.bool)
     answers: Answers | None = None
     used: list[str] = []
-    for attempt in _attempts(engine, operator):
+    # After the definition there is no other.
+    safe = [other for other in ORDER if not other.squares and other is not engine and other.supports(operator)]
+    for attempt in [engine] if engine.name == "dense" else [engine, *safe]:
         indices = left.nonzero().unbind(-1) if answers is not None and left.ndim else ...
         part = operator if indices is ... else operator[indices]
         part = part if attempt.keeps_device else on_cpu(part)
@@ -163,12 +165,6 @@ def _in_range(operator: Operator, engine: Engine, question: Question) -> tuple[A
         raise InputError("the singular values of T did not converge, which finite entries do not cause; check them")
     _require_finite(answers, question.cut)
     return answers, ", ".join(used)
-
-
-def _attempts(engine: Engine, operator: Operator) -> list[Engine]:
-    """The engine, and those that do not square their numbers; after the definition there is no other."""
-    safe = [other for other in ORDER if not other.squares and other is not engine and other.supports(operator)]
-    return [engine] if engine.name == "dense" else [engine, *safe]
 
 
 def _magnitude(operator: Operator) -> Tensor:

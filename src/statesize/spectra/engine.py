@@ -118,6 +118,10 @@ class Engine(ABC):
     def blocks(self, operator: Operator, cut: Cut) -> HankelBlocks:
         """The blocks of an operator that this engine does not decline, in float64 unless it converts itself."""
 
+    def forms_whole(self, cut: Cut) -> bool:
+        """Whether it makes T itself, of each readout, before it takes anything of it."""
+        return False
+
     @abstractmethod
     def footprint(self, operator: Operator, cut: Cut) -> int:
         """About how many bytes it holds for each batch entry: constants are fitted to peaks of resident memory."""

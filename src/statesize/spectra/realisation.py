@@ -4,7 +4,8 @@ The range of H_{L/2} comes from its products with random vectors (Halko, Martins
 convolutions. Its basis U is one of the columns of C Aᵗ, so A is what shifts the rows of U by one (Ho and Kalman,
 1966; Kung, 1978; Juang and Pappa, 1985). Powers of A may grow in directions that U hardly has; so an orthonormal basis
 of C Aᵗ over the whole length replaces U, and A is computed from it once more. B is the least-squares fit to the
-kernel. How well the states fit is for `Realisation.chunks` to say (docs/engine-mathematics.md, "Convolutions").
+kernel. How well the states fit is for `Realisation.chunks` to say (docs/appendix/engine-mathematics.md,
+"Convolutions").
 """
 
 from __future__ import annotations

@@ -41,13 +41,13 @@ class EngineContract:
             generator: The only source of randomness to use.
 
         Returns:
-            Unbatched operators of 20 positions; override it for kinds of your own.
+            Unbatched operators of 12 positions; override it for kinds of your own.
         """
 
         def normal(*shape: int) -> Tensor:
             return torch.randn(*shape, generator=generator, dtype=torch.float64)
 
-        length, states = 20, 3
+        length, states = 12, 3
         B, C, decay = normal(length, states), normal(length, states), normal(length, states).sigmoid()
         gate = normal(length).sigmoid()
         modes = torch.polar(decay, normal(length, states))

@@ -56,20 +56,16 @@ def _sequences(inputs: Any, tokenizer: AnyTokenizer | None) -> tuple[Iterator[Gi
     if not isinstance(inputs, Iterable | Path):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise InputError(f"inputs must be token ids, text, or an iterable of either, got {type(inputs).__name__}.")
     items: Iterable[Any] = [inputs] if _is_single(cast("object", inputs)) else cast("Iterable[Any]", inputs)
-    count = sum(_rows(item) for item in cast("list[Any]", items)) if _countable(items) else None
-    return _checked(_split(items, tokenizer)), count
+    listed = cast("Sequence[Any]", items) if isinstance(items, list | tuple) else None
+    if listed is None or any(isinstance(item, Path) and is_rows(item) for item in listed):
+        return _checked(_split(items, tokenizer)), None
+    return _checked(_split(items, tokenizer)), sum(map(_rows, listed))
 
 
 def _is_single(inputs: object) -> bool:
     if isinstance(inputs, Tensor | str | Path | Mapping):
         return True
     return isinstance(inputs, list | tuple) and any(isinstance(item, int) for item in cast("Sequence[object]", inputs))
-
-
-def _countable(items: object) -> bool:
-    if not isinstance(items, list | tuple):
-        return False
-    return not any(isinstance(item, Path) and is_rows(item) for item in cast("Sequence[object]", items))
 
 
 def _rows(item: object) -> int:

@@ -9,7 +9,8 @@ import pytest
 import torch
 from oracles.attention_models import attention_model
 
-from statesize.cli.shared.summary import layer_rows, print_plan, print_summary
+from statesize.cli.shared.summary import layer_rows, plan_page, summary
+from statesize.cli.shared.table import print_page
 from statesize.io.text import byte_count
 from statesize.lab.mixers import LanguageModel, ModelConfig
 from statesize.profiling import Profile, plan, profile
@@ -38,7 +39,7 @@ def titles(text):
 
 def test_piped(profiles, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "5")
-    print_summary(profiles)
+    print_page(summary(profiles))
     out = capsys.readouterr().out
     assert out.splitlines()[0] == headline(profiles).sentence
     assert titles(out) == TITLES
@@ -52,7 +53,7 @@ def test_piped(profiles, capsys, monkeypatch):
 
 
 def test_the_metric_that_is_asked_for(profiles, capsys):
-    print_summary(profiles[:1], "relative_count")
+    print_page(summary(profiles[:1], "relative_count"))
     out = capsys.readouterr().out
     (row,) = profiles[0].summary_rows()
     cells = next(line for line in out.splitlines() if line.startswith("layers.0.mixer")).split()
@@ -61,7 +62,7 @@ def test_the_metric_that_is_asked_for(profiles, capsys):
 
 
 def test_wide_tables_have_all_columns(profiles, capsys):
-    print_summary(profiles, wide=True)
+    print_page(summary(profiles, wide=True))
     out = capsys.readouterr().out
     lines = [line for line in out.splitlines() if "layers.0.mixer" in line]
     assert [line.split()[0] for line in lines] == ["sa", "la", "wla", "gla"]
@@ -87,13 +88,13 @@ def test_like_layers_of_a_large_model_are_folded(profiles, capsys):
     ]
     assert rows[0].used == pytest.approx(rows[2].used)
     assert rows[1].used < rows[0].used
-    print_summary([large])
+    print_page(summary([large]))
     assert "Layers 0–23 are layers.N.mixer." in capsys.readouterr().out
 
 
 def test_caches_of_a_large_model_are_folded(capsys):
     model = attention_model("llama", num_hidden_layers=24)
-    print_summary([profile(model, torch.arange(8)[None])])
+    print_page(summary([profile(model, torch.arange(8)[None])]))
     lines = capsys.readouterr().out.splitlines()
     (row,) = [line.split() for line in lines if line.startswith("LlamaForCausalLM  0–23 ")]
     assert row[2:5] == ["2", "2", "7"]
@@ -108,19 +109,19 @@ def test_a_sink_has_a_column_and_a_sentence(capsys):
     measured = profile(model, torch.tensor([[7] + [1] * 39]))
     tree = measured.to_xarray()
     node = tree["layers.0.mixer"].to_dataset(inherit=False)
-    for name, value in {"sink_share": 0.5, "sink_position": 0, "sink_entropy": 2, "sinkless_entropy": 8}.items():
+    for name, value in {"sink_share": 0.5, "sink_position": 0, "entropy": 2, "sinkless_entropy": 8}.items():
         node[name] = node[name].copy(data=torch.full(node[name].shape, float(value)).numpy())
     root = tree.to_dataset(inherit=False)
-    print_summary([Profile(type(tree).from_dict({"/": root, "/layers.0.mixer": node}))])
+    print_page(summary([Profile(type(tree).from_dict({"/": root, "/layers.0.mixer": node}))]))
     out = capsys.readouterr().out
     assert next(line for line in out.splitlines() if line.startswith("layers.0.mixer")).split()[3] == "50%"
     assert "Attention sinks: in 1 of 1 layers one token, mostly token 0 ('7'), takes more than 20%" in out
-    assert "entropy-ESS of these heads is 2.0 with it and 8.0 without it" in out
+    assert "entropy-ESS of these layers is 2.0 with it and 8.0 without it" in out
 
 
 def test_a_row_of_a_plan_says_how_many_layers_it_is_of(capsys):
     shape = ModelConfig(mixer="la,sa,la", vocabulary_size=8, width=8, heads=2, layers=3, key_size=2)
-    print_plan(plan(LanguageModel(shape, torch.Generator().manual_seed(0)), torch.arange(8)[None]), 0)
+    print_page(plan_page(plan(LanguageModel(shape, torch.Generator().manual_seed(0)), torch.arange(8)[None]), 0))
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("About ")
     assert [line.split("  ")[0] for line in lines if line.endswith((" la", " sa"))] == ["2 of 0–2", "1"]
@@ -135,7 +136,7 @@ def test_terminal(profiles, monkeypatch, columns):
     leader, follower = pty.openpty()
     with os.fdopen(follower, "w", encoding="utf-8") as terminal:
         monkeypatch.setattr("sys.stdout", terminal)
-        print_summary(profiles)
+        print_page(summary(profiles))
     # A terminal hands over what it holds at the time, which may be a part.
     pieces: list[bytes] = []
     with suppress(OSError):  # Linux says so that the other end is closed.
@@ -153,18 +154,18 @@ def test_terminal(profiles, monkeypatch, columns):
 def test_signs_that_ascii_cannot_hold_are_left_out(profiles, monkeypatch, tmp_path):
     with open(tmp_path / "out", "w", encoding="ascii") as file:
         monkeypatch.setattr("sys.stdout", file)
-        print_summary(profiles)
+        print_page(summary(profiles))
     assert titles((tmp_path / "out").read_text()) == TITLES
 
 
 def test_a_plan_says_what_is_skipped_and_no_memory_where_it_is_not_known(capsys):
     model = LanguageModel(ModelConfig("gla", vocabulary_size=8, width=8, heads=2, layers=1, key_size=2))
     found = plan(model, torch.arange(8)[None])
-    print_plan(found, 3.2)
+    print_page(plan_page(found, 3.2))
     out = capsys.readouterr().out
     assert "of memory with the model" in out
     assert "skipped" not in out
-    print_plan(replace(found, skipped={"layers.1": "it is no mixer"}, memory=None), 3.2)
+    print_page(plan_page(replace(found, skipped={"layers.1": "it is no mixer"}, memory=None), 3.2))
     out = capsys.readouterr().out
     assert "\nskipped: layers.1: it is no mixer\n" in out
     assert "of memory" not in out

@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from statesize.cli.shared.table import print_table
+from statesize.report.result_page import PageTable
 
 ROWS = [["gated n=64, all σ", "1,000×"], ["[bold]literal[/bold]", "-"]]
 
@@ -18,7 +19,7 @@ def test_nothing_is_cut(columns, monkeypatch):
     leader, follower = pty.openpty()
     with os.fdopen(follower, "w", encoding="utf-8") as terminal:
         monkeypatch.setattr("sys.stdout", terminal)
-        print_table(["case", "ratio"], ROWS, left=1, notes=["a note"])
+        print_table(PageTable("", ["case", "ratio"], ROWS, "a note"))
         terminal.flush()
         out = b""
         while b"a note" not in out:
@@ -36,7 +37,7 @@ def test_a_narrow_terminal_loses_the_last_columns_and_says_so(monkeypatch):
     monkeypatch.setenv("TERM", "dumb")
     monkeypatch.setattr("sys.stdout", Terminal())
     rows = [("layers.0.mixer", "a text of several words", "1,000", "2,000")]
-    print_table(["layer", "why", "seconds", "memory"], rows, left=2)
+    print_table(PageTable("", ["layer", "why", "seconds", "memory"], rows))
     lines = [line.rstrip() for line in sys.stdout.getvalue().splitlines()]
     # The name is whole, text breaks between words.
     assert [line.split()[0] for line in lines[:2]] == ["layer", "layers.0.mixer"]
@@ -57,7 +58,7 @@ class Terminal(io.StringIO):
 def test_signs_that_ascii_cannot_hold(monkeypatch, tmp_path):
     with open(tmp_path / "out", "w", encoding="ascii") as file:
         monkeypatch.setattr("sys.stdout", file)
-        print_table(["case", "µs"], ROWS, left=1, notes=["O(L³)"])
+        print_table(PageTable("", ["case", "µs"], ROWS, "O(L³)"))
     out = (tmp_path / "out").read_text()
     assert "gated n=64, all s" in out
     assert "1,000x" in out

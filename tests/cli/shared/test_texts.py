@@ -80,8 +80,6 @@ def test_a_tokenizer_without_a_template_is_told_with_the_row(checkpoint, tmp_pat
         "folder has a chat_template.jinja, or name a field that holds text by --field."
     )
     assert refused(["profile", str(checkpoint), "--parquet", "chats.parquet"], capsys) == expected
-    study = ["study", "delimiters", str(checkpoint), "--text", "chats.parquet"]
-    assert refused(study, capsys) == expected
 
 
 def test_chats_that_the_template_refuses_are_left_out(tmp_path, chats, capsys):
@@ -93,11 +91,6 @@ def test_chats_that_the_template_refuses_are_left_out(tmp_path, chats, capsys):
     errors = capsys.readouterr().err
     assert told in errors
     assert "applied to 5 of 6 texts" in errors
-    study = ["study", "delimiters", model, "--text", chats, "--window", "2", "--channels", "1", "--json"]
-    assert main(study) == 0
-    captured = capsys.readouterr()
-    assert told in json.loads(captured.out)["left_out"]
-    assert "applied to 5 of 6 texts" in captured.err
 
 
 def test_special_tokens_that_a_text_spells(chat_model, tmp_path, monkeypatch, capsys):
@@ -116,19 +109,6 @@ def test_special_tokens_that_a_text_spells(chat_model, tmp_path, monkeypatch, ca
     capsys.readouterr()
     assert main(["profile", chat_model, "--text", "chat.txt", "--plan", "--special-tokens", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["tokens"] == len(read_by(profile)[0])
-
-
-def test_special_tokens_are_delimiters_of_a_study(chat_model, tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    turns = [f"What is state {number}?\n\nSay what its past leaves." for number in range(9)]
-    (tmp_path / "chat.txt").write_text("<s>" + "</s>".join(turns))
-    command = ["study", "delimiters", chat_model, "--text", "chat.txt", "--plan", "--json"]
-    documents = []
-    for options in (["--special-tokens"], []):
-        assert main([*command, *options]) == 0
-        documents.append(json.loads(capsys.readouterr().out)["plans"][0]["documents"])
-    # Turns, or what blank lines part.
-    assert documents == [9, 10]
 
 
 @pytest.fixture

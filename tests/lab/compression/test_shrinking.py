@@ -128,16 +128,17 @@ def test_rounded_states_are_those_of_a_decoder_that_rounds(name):
     torch.testing.assert_close(torch.stack(logits, 1), rounded(ids), rtol=1e-9, atol=1e-9)
     assert not torch.equal(rounded(ids), small(ids))
     torch.testing.assert_close(rounded(ids), small(ids), rtol=0.1, atol=0.1)
-    assert (caches[1].state.dtype, caches[1].state.shape) == (torch.int8, (2, 4, 4))
-    assert (caches[1].scale.dtype, caches[1].scale.shape) == (torch.float16, (2, 4, 1))
+    _, rows, scale = caches[1]
+    assert (rows.dtype, rows.shape) == (torch.int8, (2, 4, 4))
+    assert (scale.dtype, scale.shape) == (torch.float16, (2, 4, 1))
 
 
 @pytest.mark.parametrize("name", ["la", "gla", "deltanet"])
 def test_caches_have_the_smaller_size(name):
     model, _, bases = made(name, torch.float32)
     small = smaller_model(model, cuts_of(bases, [1, 3, 2, 2]))
-    assert [block.mixer.initial_cache(1).state.nbytes for block in model.blocks] == [2 * 4 * 4 * 4] * 2
-    assert [block.mixer.initial_cache(1).state.nbytes for block in small.blocks] == [4 * 4 * 4] * 2
+    assert [block.mixer.initial_cache(1)[1].nbytes for block in model.blocks] == [2 * 4 * 4 * 4] * 2
+    assert [block.mixer.initial_cache(1)[1].nbytes for block in small.blocks] == [4 * 4 * 4] * 2
 
 
 def test_layers_that_have_no_state_to_cut_stay(tmp_path):

@@ -36,7 +36,7 @@ def test_the_package_s_own_mixers_have_their_names():
 
 @pytest.mark.parametrize("name", MIXERS)
 @pytest.mark.parametrize("length", LENGTHS)
-def test_the_operator_maps_values_to_mixed_values(name, length):
+def test_training_form_step_form_and_operator_are_one_map(name, length):
     mixer, hidden = mixer_of(name), hidden_of(length)
     operator = mixer.operator(hidden)
     assert operator.batch_shape == (2, 3 if name in HEADS else 24 * mixer.expansion)
@@ -45,12 +45,6 @@ def test_the_operator_maps_values_to_mixed_values(name, length):
     torch.testing.assert_close(
         operator.dense() @ mixer.values(hidden), mixer.mixed_values(hidden), rtol=1e-10, atol=1e-10
     )
-
-
-@pytest.mark.parametrize("name", MIXERS)
-@pytest.mark.parametrize("length", LENGTHS)
-def test_steps_equal_the_training_form(name, length):
-    mixer, hidden = mixer_of(name), hidden_of(length)
     cache, outputs = mixer.initial_cache(2), []
     for t in range(length):
         output, cache = mixer.step(hidden[:, t], cache)

@@ -72,6 +72,12 @@ def test_it_starts_as_it_made_itself_and_follows_the_seed(tmp_path):
     assert torch.equal(load_checkpoint(tmp_path / "model")(TOKENS), model(TOKENS))
 
 
+def test_without_a_step_form_it_runs_over_whole_sequences_only():
+    register_mixer("average", Average)
+    with pytest.raises(InputError, match="mixer must have a step form to run token by token, got Average"):
+        built("average,la").initial_caches(1)
+
+
 def test_it_is_captured():
     register_mixer("average", Average)
     first, second = ss.capture(built("average,la"), TOKENS)

@@ -1,30 +1,32 @@
 """Small runs, and the processes that do them."""
 
 import os
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from small_studies import GRID
 
-from statesize.lab.studies.grid.executors import HERE
-from statesize.lab.studies.grid.settings import parse_settings
+from statesize.lab.studies.correlation import STUDY
+from statesize.lab.studies.engine.training import carry_out
+from statesize.parallel.executor import Done
 
 
 @pytest.fixture(scope="session")
-def settings():
-    return parse_settings(GRID, "correlation")
+def grid():
+    return STUDY.parse(GRID)
 
 
 @pytest.fixture(scope="session")
-def runs(settings):
-    return settings.runs
+def runs(grid):
+    return grid.runs
 
 
 @pytest.fixture(scope="session")
 def outcomes(runs):
     """What each of the runs gives, by its key."""
-    return {outcome.task.key: outcome for outcome in HERE.run(runs)}
+    return {run.key: Done(run, carry_out(run)) for run in runs}
 
 
 @dataclass
@@ -37,8 +39,8 @@ class Replay:
 
 @pytest.fixture
 def replay(outcomes):
-    """An executor that has done the runs before."""
-    return Replay(outcomes)
+    """Who has done the runs before."""
+    return lambda make: nullcontext(Replay(outcomes))
 
 
 def without_time(rows):

@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from statesize.errors import InputError
-from statesize.lab.studies.page.conclusion import NO_CLAIM, Findings
+from statesize.lab.studies.engine.conclusion import NO_CLAIM, Findings
 from statesize.lab.studies.statistics import Evidence, jackknife, of_mean, pearson
 from statesize.lab.studies.verdicts import Claim, holm, judge
 
@@ -62,9 +62,11 @@ def test_a_verdict_needs_doubt_to_be_gone():
     assert judge(claim(), {}).holds is None
     assert judge(claim(a=0.2, b=0.2), {"a": sure, "b": below}).holds is False
     assert judge(claim(a=0.2, b=0.2), {"a": sure, "b": Evidence(0.3, 0.2, 8)}).holds is None
-    assert judge(claim(), {}).reason == "The study has no figure gain, or these runs do not give it."
+    assert judge(claim(), {}).reason == "these runs do not give gain"
     few = judge(claim(9), {"gain": sure})
-    assert (few.holds, few.reason) == (None, "8 units are too few: the claim asks for 9.")
+    assert (few.holds, few.reason) == (None, "8 of the 9 units that the claim needs (unit: seed)")
+    doubtful = judge(claim(), {"gain": Evidence(0.3, 0.2, 8)})
+    assert doubtful.reason == "neither clearly above nor below: gain 0.30 [-0.17, 0.77] against 0.2"
 
 
 def test_several_looks_are_corrected():

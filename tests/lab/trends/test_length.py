@@ -11,9 +11,9 @@ from torch import nn
 import statesize as ss
 from statesize.errors import InputError
 from statesize.lab.mixers import LanguageModel, ModelConfig, save_checkpoint
-from statesize.lab.trends.growth import Growth
 from statesize.lab.trends.length import LengthWork
-from statesize.lab.trends.trend import MixerPoint, SweepPoint, metric_names
+from statesize.lab.trends.points import MEASURED, MixerPoint, Point
+from statesize.lab.trends.result import Growth
 from statesize.measurement.settings import Settings
 from statesize.measurement.statistics import signed
 
@@ -26,9 +26,7 @@ def model(mixer="sa", **shape):
 
 
 def measured(given, **options):
-    return ss.lab.length(
-        given, TEXT, **{"lengths": [4, 8, 16], "future": 6, **options}, on_progress=lambda progress: None
-    )
+    return ss.lab.length(given, TEXT, **{"lengths": [4, 8, 16], "future": 6, **options}, on_progress=lambda *_: None)
 
 
 def entropy(matrix):
@@ -41,7 +39,7 @@ def entropy(matrix):
 def test_each_length_is_the_block_of_the_same_future_after_more_past(mixer):
     found, one = measured(model(mixer)), model(mixer)
     # 150 tokens hold six pieces of 16 + 6.
-    assert found.excerpts == 6
+    assert found.texts == 6
     for place, context in enumerate((4, 8, 16)):
         for row in range(6):
             ids = TEXT[22 * row + 16 - context : 22 * row + 22]
@@ -56,13 +54,13 @@ def growth(values, lengths=(16, 32, 64, 128), trained=None):
     """What a mixer with one head has, (lengths, excerpts)."""
     points = []
     for row in values:
-        numbers = {metric: [float(value) for value in row] for metric in metric_names()}
+        numbers = {metric: [float(value) for value in row] for metric in MEASURED}
         units = {metric: [[value] for value in listed] for metric, listed in numbers.items()}
-        points.append(SweepPoint((MixerPoint("mixer", "attention", 99, 1, ("head 0",), units, numbers),), {}, 0.0, 0.0))
+        points.append(Point((MixerPoint("mixer", "attention", 99, 1, ("head 0",), units, numbers),), {}, 0.0, 0.0))
     facts = {"tokens_sha256": "", "asked": {}, "versions": {}}
     return Growth(
-        model="one", lengths=lengths, future=64, excerpts=len(values[0]), trained_length=trained, points=tuple(points),
-        skipped={}, facts=facts,
+        model="one", names=tuple(map(str, lengths)), places=lengths, future=64, trained_length=trained,
+        points=tuple(points), skipped={}, facts=facts,
     )  # fmt: skip
 
 
@@ -87,10 +85,13 @@ def test_a_curve_that_flattens_levels_off_though_it_grew():
 
 
 def test_few_excerpts_have_no_interval_and_then_no_course():
-    one = growth(np.array([16.0, 32, 64, 128])[:, None] ** 0.4 * np.array([0.99, 1, 1.01, 1.02])).exponent()
+    found = growth(np.array([16.0, 32, 64])[:, None] ** 0.4 * np.array([0.99, 1, 1.01, 1.02]), lengths=(16, 32, 64))
+    one = found.exponent()
     assert one.whole.value == pytest.approx(0.4)
     assert np.isnan([one.whole.low, one.whole.high]).all()
     assert one.course == "not clear"
+    assert found.finding.endswith("about as n^0.40; at least 5 excerpts are needed to tell which heads still grow.")
+    assert "clear" not in str(found.page().tables[0].rows)
 
 
 def test_by_default_the_future_is_as_long_as_the_longest_context_that_is_fitted():
@@ -105,7 +106,7 @@ def test_by_default_the_future_is_as_long_as_the_longest_context_that_is_fitted(
 
 def test_what_heads_carry_together_is_no_head():
     llama = attention_model("llama", num_hidden_layers=1)
-    found = ss.lab.length(llama, TEXT % 40, lengths=[4, 8], on_progress=lambda progress: None)
+    found = ss.lab.length(llama, TEXT % 40, lengths=[4, 8], on_progress=lambda *_: None)
     heads = [one for one in found.exponents() if one.unit]
     alone = [one for one in heads if "joint" not in one.layer]
     assert 0 < len(alone) < len(heads)
@@ -148,7 +149,7 @@ def test_the_trained_length_of_a_folder_is_what_was_written_beside_its_weights(t
 
 def test_lengths_that_do_not_fit_are_named_and_the_others_measured():
     found = measured(model(positions=20), lengths=[4, 8, 16, 900])
-    assert found.lengths == (4, 8)
+    assert found.places == (4, 8)
     assert found.skipped["900"] == "The longest text has room for 144 tokens."
     assert "positional embedding 20" in found.skipped["16"]
 
@@ -170,9 +171,10 @@ def test_bad_input_is_refused(options, message):
 
 def test_finished_lengths_are_kept(tmp_path):
     told = []
-    first = ss.lab.length(model(), TEXT, lengths=[4, 8], future=6, output=tmp_path / "points", on_progress=told.append)
-    again = ss.lab.length(model(), TEXT, lengths=[4, 8], future=6, output=tmp_path / "points", on_progress=told.append)
-    assert [progress.resumed for progress in told] == [False, False, True, True]
+    options = {"lengths": [4, 8], "future": 6, "output": tmp_path / "points"}
+    options["on_progress"] = lambda done, total, what, left: told.append(what)
+    first, again = (ss.lab.length(model(), TEXT, **options) for _ in range(2))
+    assert told == ["4, 1 of 2", "8, 2 of 2", "4 kept, 1 of 2", "8 kept, 2 of 2"]
     assert (again.values() == first.values()).all()
 
 
@@ -197,7 +199,7 @@ def test_contexts_begin_as_the_tokenizer_begins_a_text():
     read.register_forward_pre_hook(lambda module, args: seen.append(args[0][0].tolist()))
     ss.lab.length(
         *(read, torch.arange(1, 60)), tokenizer=tiny_tokenizer(bos=True), lengths=[4, 8], future=4, excerpts=2,
-        on_progress=lambda progress: None,
+        on_progress=lambda *_: None,
     )  # fmt: skip
     assert {len(ids) for ids in seen} == {8, 12}
     for first, *others in seen:
@@ -239,7 +241,7 @@ def test_a_layer_that_is_refused_at_some_lengths_is_left_out_and_the_others_keep
             return measured(Model(*longest), lengths=[8, 16, 24], future=8)
 
     found, whole = of(900, 24, 900), of(900, 900, 900)
-    assert found.lengths == (8, 16, 24)
+    assert found.places == (8, 16, 24)
     assert found.layers == ("layers.0", "layers.2")
     (name,) = found.skipped
     assert name == "layers.1 at 24"

@@ -11,7 +11,7 @@ from statesize.lab.mixers import LanguageModel, ModelConfig, save_checkpoint
 SHAPE = ModelConfig(mixer="gla", vocabulary_size=64, width=8, heads=2, layers=2, key_size=4)
 
 
-def silent(progress):
+def silent(*_):
     """No bar."""
 
 

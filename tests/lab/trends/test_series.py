@@ -11,9 +11,9 @@ from scipy import stats
 import statesize as ss
 from statesize.errors import FileError, InputError, StatesizeError
 from statesize.lab.mixers import LanguageModel, ModelConfig, save_checkpoint
-from statesize.lab.tasks.language.text import train_tokenizer
+from statesize.lab.tasks.text import train_tokenizer
 from statesize.lab.trends.checkpoints import Checkpoint, find_checkpoints, read_log
-from statesize.lab.trends.trend import SweepPoint, point_of
+from statesize.lab.trends.points import Point
 from statesize.parallel.executor import Processes
 
 IDS = [list(range(first, first + 24)) for first in (2, 12, 30, 40)] + [[7, 9] * 12]
@@ -39,8 +39,12 @@ def run(tmp_path):
     return folder
 
 
+def silent(*_):
+    """No bar."""
+
+
 def measured(checkpoints, **options):
-    return ss.lab.series(checkpoints, IDS, on_progress=lambda progress: None, **options)
+    return ss.lab.series(checkpoints, IDS, on_progress=silent, **options)
 
 
 def test_values_are_those_of_profiles_and_intervals_are_paired_over_documents(run):
@@ -61,21 +65,25 @@ def test_values_are_those_of_profiles_and_intervals_are_paired_over_documents(ru
 
 
 def test_no_interval_of_fewer_than_five_documents(run):
-    found = ss.lab.series(run, IDS[:4], on_progress=lambda progress: None)
+    found = ss.lab.series(run, IDS[:4], on_progress=silent)
     assert np.isnan(found.change().difference.low)
     assert found.to_dict()["layers"][0]["change"]["interval"] is None
     assert "[" not in found.finding
+    assert "There are no intervals, which need at least 5 texts." in found.page().tables[0].caption
 
 
 def test_the_largest_change_is_corrected_for_those_it_was_chosen_from(run):
     found = measured(run)
     steps = np.diff(found.means())
     largest = found.largest_change()
-    assert (largest.before, largest.after) == ((0, 1) if abs(steps[0]) > abs(steps[1]) else (1, 2))
+    before = 0 if abs(steps[0]) > abs(steps[1]) else 1
+    assert (largest.before, largest.after) == found.names[before : before + 2]
     values = found.values()
-    alone = stats.ttest_rel(values[largest.after], values[largest.before]).confidence_interval(1 - 0.05 / 2)
+    alone = stats.ttest_rel(values[before + 1], values[before]).confidence_interval(1 - 0.05 / 2)
     assert (largest.difference.low, largest.difference.high) == pytest.approx(tuple(alone), rel=1e-6)
-    assert found.finding.startswith("Entropy-ESS of layers.")
+    first, last = found.means()[[0, -1]]
+    assert found.finding.startswith(f"Entropy-ESS goes from {first:.1f} at step-0 to {last:.1f} at step-1000: ")
+    assert repr(found).startswith(found.finding)
 
 
 def test_the_log_beside_the_checkpoints_is_read_as_far_as_it_is_whole(run):
@@ -102,23 +110,25 @@ def test_the_trainer_state_of_transformers_is_a_log(tmp_path):
 
 def test_finished_checkpoints_are_kept_until_they_change(run, tmp_path):
     kept, told = tmp_path / "points", []
-    first = ss.lab.series(run, IDS, output=kept, on_progress=told.append)
-    assert [progress.resumed for progress in told] == [False] * 3
+
+    def tell(done, total, what, left):
+        told.append(what)
+
+    first = ss.lab.series(run, IDS, output=kept, on_progress=tell)
+    assert told == ["step-0, 1 of 3", "step-100, 2 of 3", "step-1000, 3 of 3"]
     # Damage is noticed, and so are other weights.
     damaged = next(kept.glob("step-100-*"))
     damaged.write_bytes(damaged.read_bytes()[:-9])
     write(run / "step-1000", seed=77)
-    again = ss.lab.series(run, IDS, output=kept, on_progress=(told := []).append)
-    assert [(progress.name, progress.resumed) for progress in told] == [
-        ("step-0", True),
-        ("step-100", False),
-        ("step-1000", False),
-    ]
+    told.clear()
+    again = ss.lab.series(run, IDS, output=kept, on_progress=tell)
+    assert told == ["step-0 kept, 1 of 3", "step-100, 2 of 3", "step-1000, 3 of 3"]
     assert (again.values()[:2] == first.values()[:2]).all()
     assert (again.values()[2] != first.values()[2]).any()
     # Other positions are another measurement.
-    ss.lab.series(run, IDS, output=kept, settings=ss.Settings(positions=[3]), on_progress=(told := []).append)
-    assert not any(progress.resumed for progress in told)
+    told.clear()
+    ss.lab.series(run, IDS, output=kept, settings=ss.Settings(positions=[3]), on_progress=tell)
+    assert not any("kept" in what for what in told)
 
 
 def test_another_process_finds_the_same(run):
@@ -152,7 +162,7 @@ def test_other_tokenizers_are_named(run):
         write(run / f"step-{step}", seed=step, vocabulary_size=1024)
     ss.lab.zoo.tokenizer().save(str(run / "tokenizer.json"))
     train_tokenizer(["other words than those"] * 9).save(str(run / "step-100" / "tokenizer.json"))
-    found = ss.lab.series(run, "to be or not to be, that is the question", on_progress=lambda progress: None)
+    found = ss.lab.series(run, "to be or not to be, that is the question", on_progress=silent)
     assert list(found.skipped) == ["step-100"]
     assert "other tokens" in found.skipped["step-100"]
 
@@ -198,10 +208,10 @@ def test_what_is_no_series_is_refused(given, revisions, message):
 
 def test_a_point_is_kept_exactly():
     model = LanguageModel(ModelConfig(mixer="sa", **SHAPE), torch.Generator().manual_seed(0))
-    point = point_of(ss.profile(model, IDS, on_progress=lambda progress: None))
-    assert SweepPoint.from_bytes(point.to_bytes()) == point
+    point = Point.of(ss.profile(model, IDS, on_progress=lambda progress: None))
+    assert Point.from_bytes(point.to_bytes()) == point
     with pytest.raises(ValueError, match="no point"):
-        SweepPoint.from_bytes(b"{}")
+        Point.from_bytes(b"{}")
 
 
 def test_the_page_holds_the_finding_the_layers_and_what_was_left_out(run, tmp_path):
@@ -212,3 +222,9 @@ def test_the_page_holds_the_finding_the_layers_and_what_was_left_out(run, tmp_pa
     assert "layers.1.mixer" in page
     assert "step-200" in page
     assert "From the log: held out accuracy" in page
+
+
+def test_series_and_length_are_functions_of_the_lab_that_shows_no_imports():
+    assert callable(ss.lab.series)
+    assert callable(ss.lab.length)
+    assert dir(ss.lab) == sorted(ss.lab.__all__)

@@ -9,7 +9,7 @@ import torch
 from statesize.errors import FileError, InputError
 from statesize.lab import zoo
 from statesize.lab.tasks import Corpus, TextTask, byte_count, encode
-from statesize.lab.tasks.language.corpus import sha256_of
+from statesize.lab.tasks.corpus import sha256_of
 from statesize.lab.training import evaluate
 from statesize.lab.zoo import bundled as models
 from statesize.texts import bundled as texts

@@ -9,6 +9,7 @@ from statesize.operators import Recurrence
 from statesize.spectra.cut import make_cut
 from statesize.spectra.exact.dense import DenseEngine
 from statesize.spectra.lanes.small_state import SmallStateEngine
+from statesize.spectra.lanes.spectra import squared_spectra
 
 
 @given(st.sampled_from(("scalar", "diagonal")), st.integers(0, 2**31), st.integers(2, 40), st.integers(1, 12))
@@ -27,6 +28,12 @@ def test_batches_that_do_and_do_not_fill_the_lanes(states: int) -> None:
     for batch in ((1,), (3, 7), (16,), (33,)):
         recurrence, cut = random_recurrence("diagonal", 1, 40, states, batch=batch), make_cut(40, [39, 1, 20, 8])
         agree(SmallStateEngine().blocks(recurrence, cut), DenseEngine().blocks(recurrence, cut))
+
+
+def test_an_empty_batch_compiles_nothing() -> None:
+    recurrence, compiled = random_recurrence("diagonal", 1, 12, 4, batch=(2,)), len(squared_spectra.signatures)
+    blocks = SmallStateEngine().blocks(recurrence[:0], make_cut(12))
+    assert (blocks.values.shape, len(squared_spectra.signatures)) == ((0, 11, 4), compiled)
 
 
 def test_shared_vectors_are_broadcast() -> None:

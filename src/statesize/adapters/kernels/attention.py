@@ -23,7 +23,7 @@ from statesize.adapters.replaced import (
     with_first,
 )
 from statesize.adapters.search.plain_attention import PlainAttention, is_band
-from statesize.adapters.search.probabilities import Mixing, observed_mixing, observed_plain, of_identity, visible_keys
+from statesize.adapters.search.probabilities import Mixing, observed_mixing, of_identity, visible_keys
 from statesize.errors import ModelError
 
 REGISTRY = "ALL_ATTENTION_FUNCTIONS"
@@ -72,8 +72,8 @@ def replaced_attention(model: nn.Module, change: Change) -> Generator[None]:
     """Let `change(name, function)` take the place of every attention function that a model takes by its name."""
     with ExitStack() as changes:
         for file in source_files(model):
-            if (registry := meanings(file).get(REGISTRY)) is not None:
-                changes.enter_context(replaced(file, REGISTRY, _Registry(registry, change)))
+            if vars(file).get(REGISTRY) is not None:
+                changes.enter_context(replaced(file, REGISTRY, _Registry(meanings(file)[REGISTRY], change)))
         yield
 
 
@@ -145,7 +145,7 @@ class _Called:
             values, leaving = self.probed if self.running.exact else (self.value, mixed)
             difference = plain.explained(values, leaving, exact=self.running.exact)
             if difference is not None:
-                return observed_plain(self.name, plain, self.value, mixed, self.module, difference=difference)
+                return plain.observation(self.name, self.value, mixed, self.module, difference)
         return observed_mixing(
             self.name,
             Mixing(self.maps(), (*self.query.shape[:2], length, keys)),

@@ -92,14 +92,6 @@ def stored_dtype(module: nn.Module) -> torch.dtype:
     return torch.float32
 
 
-def arithmetic_dtype(module: nn.Module, autocast: Autocast) -> torch.dtype:
-    """What a module computes in: the lower of the dtypes of its weights and of autocast, which leaves float64 alone."""
-    stored = stored_dtype(module)
-    if stored is torch.float64:
-        return stored
-    return max((stored, *(dtype for _, dtype in autocast)), key=lambda dtype: torch.finfo(dtype).eps)
-
-
 def is_low(tensor: Tensor, dtype: torch.dtype = torch.float32) -> bool:
     """Whether a tensor holds floating-point numbers of fewer bits than a dtype has."""
     return tensor.is_floating_point() and tensor.dtype.itemsize < dtype.itemsize
@@ -167,21 +159,23 @@ def unwrapped(model: object) -> nn.Module:
         raise InputError(f"model must be a torch module, got {type(model).__name__}. Give its attribute {held[0]}.")
     require_kind("model", model, nn.Module, "a torch module")
     module = cast("nn.Module", model)
+    static = getattr(sys.modules.get("transformers.cache_utils"), "StaticCache", ())
+    # A model of transformers keeps the cache of its last `generate` unused.
+    pretrained = pretrained_models(module)
     for name, part in named_parts(module):
-        if _is_of(part, "torch", "ScriptModule"):
+        if isinstance(part, torch.jit.ScriptModule):
             raise ModelError(
                 f"Module {name or type(part).__name__} must run as Python, got TorchScript ({type(part).__name__}), in "
                 "which no mixer can be seen. Give the module that was traced or scripted."
             )
         if _is_exported(part):
             _refuse_exported(f"Module {name or type(part).__name__}", part)
-        if not _is_of(part, "transformers", "PreTrainedModel"):  # which keeps that of its last `generate` unused
-            for attribute, value in vars(part).items():
-                if _is_of(value, "transformers", "StaticCache"):
-                    raise ModelError(
-                        f"{type(part).__name__} must attend to the positions of one text, got a StaticCache in its "
-                        f"attribute {attribute}, which has places for others too. Give the model inside of it."
-                    )
+        for attribute, value in vars(part).items() if part not in pretrained else ():
+            if isinstance(value, static):
+                raise ModelError(
+                    f"{type(part).__name__} must attend to the positions of one text, got a StaticCache in its "
+                    f"attribute {attribute}, which has places for others too. Give the model inside of it."
+                )
     return module
 
 

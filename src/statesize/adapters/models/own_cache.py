@@ -58,6 +58,18 @@ def attention_bytes(
     return numbers * int(min(length, kept)) * stored_dtype(module).itemsize
 
 
+def stored_heads(module: nn.Module, values: Tensor) -> tuple[int, int]:
+    """How many inputs attention stores, each for as many consecutive heads, and the channels of each."""
+    # values: u, (S, K, L, P). Multi-head latent attention keeps one latent, of which the values of all heads are made.
+    latent = getattr(module, "kv_lora_rank", None)
+    if isinstance(latent, int) and hasattr(module, "expand_kv"):
+        return 1, latent
+    heads = values.shape[1]
+    starts = [0, *(head for head in range(1, heads) if not torch.equal(values[:, head], values[:, head - 1]))]
+    even = all(first == index * heads // len(starts) for index, first in enumerate(starts))
+    return len(starts) if heads % len(starts) == 0 and even else heads, values.shape[-1]
+
+
 def _distinct_numbers(stored: Tensor) -> int:
     """Numbers a position of the heads (S, K, L, d) that are not copies of others, made for further queries."""
     heads, width = stored.shape[1], stored.shape[-1]

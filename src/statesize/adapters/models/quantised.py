@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, cast
 from weakref import WeakKeyDictionary
 
@@ -52,10 +52,11 @@ def dequantised(model: nn.Module) -> tuple[nn.Module, str]:
         check_rounding(type(model).__name__, settings | {"quant_method": method})
     if part is not None and _packed(model):
         return _by_transformers(model, method), f"{method}, dequantised"
-    for name, holder in (*named_parts(model), *_tensors(model)):
+    tensors = [*model.named_parameters(), *model.named_buffers()]
+    for name, holder in (*named_parts(model), *tensors):
         if any(getattr(holder, attribute, None) is not None for attribute in _ROUNDS_INPUTS):
             _refuse_rounding(plain_name(name), type(holder))
-    kinds = dict.fromkeys(type(tensor).__name__ for _, tensor in _tensors(model) if _has_way_back(tensor))
+    kinds = dict.fromkeys(type(tensor).__name__ for _, tensor in tensors if _has_way_back(tensor))
     if not kinds:
         _refuse_others(model)
         return model, f"{method}, dequantised" if method else ""
@@ -112,11 +113,6 @@ def _rounds_inputs(settings: object) -> bool:
         entries = cast("Mapping[str, object]", settings)
         return bool(entries.get("input_activations")) or any(map(_rounds_inputs, entries.values()))
     return isinstance(settings, list) and any(map(_rounds_inputs, cast("list[object]", settings)))
-
-
-def _tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    yield from model.named_parameters()
-    yield from model.named_buffers()
 
 
 def _has_way_back(tensor: Tensor) -> bool:
@@ -195,7 +191,7 @@ def _refuse_others(model: nn.Module) -> None:
                 f"Module {name or kind.__name__} must round its weights alone, got {kind.__module__}.{kind.__name__}, "
                 f"which rounds what the layer is given too, {_ADVICE}"
             )
-    for name, tensor in _tensors(model):
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
         if tensor.is_quantized:
             raise ModelError(
                 f"Parameter {plain_name(name)} must be in floating point, got {type(tensor).__name__} of quantised "

@@ -236,6 +236,11 @@ class _Tape(TorchDispatchMode):
         self.replaced: dict[_Identity, tuple[Tensor, Tensor]] = {}
         self.read: dict[_Identity, tuple[Tensor, list[Place]]] = {}  # tensors are held: none takes another's memory
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        # Nothing is compiled here; to say so to torch's compiler would import it, which takes a second.
+        return False
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         number = self.run.operations
         if func.overloadpacket in _LAYOUT:

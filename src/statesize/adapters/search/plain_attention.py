@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from statesize.adapters.observation import EXACT, Units
+from statesize.adapters.models.own_cache import attention_bytes, stored_heads
+from statesize.adapters.observation import EXACT, Observation, Units
 from statesize.adapters.rounding import allowed, largest, relative_difference
 from statesize.operators import SoftmaxAttention
 
@@ -17,6 +18,18 @@ from statesize.operators import SoftmaxAttention
 _ROWS = 64
 UNSEEN = torch.finfo(torch.float16).min / 2
 """What is added to scores that must not count is at most this."""
+
+
+_CONVOLVED = "Its values are convolved over a few tokens before they are mixed; T is without that convolution."
+# What a mixer does to its values, or to other streams, beside mixing its values by T.
+NOTES = {
+    "InklingAttention": _CONVOLVED,
+    "Inkling2SlidingAttention": _CONVOLVED,
+    "Inkling2FullAttention": _CONVOLVED,
+    "ZayaAttention": "Half of each value is that of the token before; T is without that delay.",
+    "DeepseekV4Attention": "Its values are rotated by position before they are mixed, and back after; T is between.",
+    "ProphetNetNgramSelfAttention": "T is that of its main stream; its n-gram streams attend to more than the text.",
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,6 +88,29 @@ class PlainAttention:
             return relative_difference(operator.rows(rows) @ entering, leaving[:, :, rows])
 
         return self._tolerated(lambda: largest(map(of, range(heads))), exact=exact)
+
+    def observation(
+        self, name: str, values: Tensor, mixed: Tensor, module: nn.Module, difference: float
+    ) -> Observation:
+        """A call that it explains up to a difference, as observed; values u (S, K, L, P), mixed y (S, H, L, P)."""
+        heads, length = self.query.shape[1:3]
+        state_size = None if self.window is None else self.window - 1
+        groups, stored_channels = stored_heads(module, values)
+        return Observation(
+            name=name,
+            kind="attention" if self.window is None else "sliding attention",
+            operator=self.operator,
+            values=values[:, :, None].expand(-1, -1, heads // values.shape[1], -1, -1).flatten(1, 2),
+            mixed=mixed,
+            state_size=state_size,
+            state_bytes=attention_bytes(module, (self.key,), values, length, state_size),
+            note=NOTES.get(type(module).__name__, ""),
+            groups=groups if groups < heads else 0,
+            stored_channels=stored_channels,
+            stored=values,
+            difference=difference,
+            largest_score=self.largest_score,
+        )
 
     def explained_maps(self, maps: Tensor, *, exact: bool) -> float | None:
         """The largest difference of T from a map (S, H, L, L), in all of it, or None beyond rounding."""

@@ -10,23 +10,12 @@ from functools import cache
 import torch
 from torch import Tensor, nn
 
-from statesize.adapters.models.own_cache import attention_bytes
+from statesize.adapters.models.own_cache import attention_bytes, stored_heads
 from statesize.adapters.observation import EXACT, Observation, Units, random_like
 from statesize.adapters.rounding import BOUNDS, check_finite, relative_difference
-from statesize.adapters.search.plain_attention import PlainAttention
+from statesize.adapters.search.plain_attention import NOTES
 from statesize.errors import ModelError
 from statesize.operators import Dense
-
-_CONVOLVED = "Its values are convolved over a few tokens before they are mixed; T is without that convolution."
-# What a mixer does to its values, or to other streams, beside mixing its values by T.
-NOTES = {
-    "InklingAttention": _CONVOLVED,
-    "Inkling2SlidingAttention": _CONVOLVED,
-    "Inkling2FullAttention": _CONVOLVED,
-    "ZayaAttention": "Half of each value is that of the token before; T is without that delay.",
-    "DeepseekV4Attention": "Its values are rotated by position before they are mixed, and back after; T is between.",
-    "ProphetNetNgramSelfAttention": "T is that of its main stream; its n-gram streams attend to more than the text.",
-}
 
 
 @dataclass(eq=False)
@@ -125,7 +114,7 @@ def observed_mixing(
     if window is None and not torch.equal(state_size, torch.arange(length, device=state_size.device)):
         # A cache that does not keep the whole past without being a window: attention in chunks.
         filled = int(state_size.max())
-    groups, stored_channels = _stored(module, values)
+    groups, stored_channels = stored_heads(module, values)
     told = cache(probed or (lambda: (values, mixed)))
 
     def operator(units: Units) -> Dense:
@@ -151,49 +140,6 @@ def observed_mixing(
         probed=lambda: (by_head(told()[0]), told()[1]),
         largest_score=largest_score,
     )
-
-
-def observed_plain(
-    name: str,
-    plain: PlainAttention,
-    values: Tensor,
-    mixed: Tensor,
-    module: nn.Module,
-    *,
-    difference: float | None = None,
-) -> Observation:
-    """The same of attention whose queries and keys say what it is; values u (S, K, L, P), mixed y (S, H, L, P)."""
-    heads, length = plain.query.shape[1:3]
-    window = plain.window
-    state_size = None if window is None else window - 1
-    groups, stored_channels = _stored(module, values)
-    return Observation(
-        name=name,
-        kind="attention" if window is None else "sliding attention",
-        operator=plain.operator,
-        values=values[:, :, None].expand(-1, -1, heads // values.shape[1], -1, -1).flatten(1, 2),
-        mixed=mixed,
-        state_size=state_size,
-        state_bytes=attention_bytes(module, (plain.key,), values, length, state_size),
-        note=NOTES.get(type(module).__name__, ""),
-        groups=groups if groups < heads else 0,
-        stored_channels=stored_channels,
-        stored=values,
-        difference=difference,
-        largest_score=plain.largest_score,
-    )
-
-
-def _stored(module: nn.Module, values: Tensor) -> tuple[int, int]:
-    """How many inputs attention stores, each for as many consecutive heads, and the channels of each."""
-    # values: u, (S, K, L, P). Multi-head latent attention keeps one latent, of which the values of all heads are made.
-    latent = getattr(module, "kv_lora_rank", None)
-    if isinstance(latent, int) and hasattr(module, "expand_kv"):
-        return 1, latent
-    heads = values.shape[1]
-    starts = [0, *(head for head in range(1, heads) if not torch.equal(values[:, head], values[:, head - 1]))]
-    even = all(first == index * heads // len(starts) for index, first in enumerate(starts))
-    return len(starts) if heads % len(starts) == 0 and even else heads, values.shape[-1]
 
 
 def _other_positions(name: str, length: int, keys: int, text: int) -> str:

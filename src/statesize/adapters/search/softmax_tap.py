@@ -17,7 +17,7 @@ from statesize.adapters.models.in_double import arithmetic_of
 from statesize.adapters.models.model_state import in_single, is_low
 from statesize.adapters.observation import ModuleStack, Observation, OnObservation, Product
 from statesize.adapters.search.plain_attention import UNSEEN, PlainAttention, is_band, relative_to_last
-from statesize.adapters.search.probabilities import Mixing, observed_mixing, observed_plain, of_identity, of_random
+from statesize.adapters.search.probabilities import Mixing, observed_mixing, of_identity, of_random
 
 SOFTMAX: frozenset[Callable[..., Any]] = frozenset({torch.softmax, functional.softmax, Tensor.softmax})
 PRODUCT: frozenset[Callable[..., Any]] = frozenset(
@@ -55,7 +55,7 @@ class SoftmaxTap(TorchFunctionMode):
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         result = func(*args, **(kwargs or {}))
-        if not self.running.seeing:
+        if self.running.closed or not self.running.frames:
             return result
         held = None
         if func in SOFTMAX:
@@ -139,7 +139,7 @@ class SoftmaxTap(TorchFunctionMode):
                 else:
                     difference = way.explained(*(probed() if exact else model), exact=exact)
                 if difference is not None:
-                    return observed_plain(frame.name, way, *model, frame.module, difference=difference)
+                    return way.observation(frame.name, *model, frame.module, difference)
             return observed_mixing(
                 frame.name,
                 Mixing([lambda: maps().reshape(whole)], cast("tuple[int, int, int, int]", whole)),

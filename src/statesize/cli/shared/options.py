@@ -84,12 +84,14 @@ class Workers:
         ray: Spread the sequences over processes that each hold the model. ADDRESS is HOST:PORT or ray://HOST:PORT of a
             Ray cluster, or auto for the one that runs here. Without an address, Ray is started on this machine.
         ray_cpus: Cores of each of these processes.
+        ray_gpus: GPUs of each, or a share such as 0.25. Default: 1 to profile a model on a GPU, else none.
     """
 
     ray: Annotated[
         bool | str, Parameter(group=("Parameters", WORKERS), metavar="[ADDRESS]", negative="", show_default=False)
     ] = False
     ray_cpus: Count = 1
+    ray_gpus: Annotated[float | None, Parameter(validator=validators.Number(gte=0))] = None
 
     def check(self) -> None:
         """Refuse Ray where it is not installed."""
@@ -108,7 +110,7 @@ class Workers:
             yield here
             return
         with ray_session(self.ray if isinstance(self.ray, str) else None):
-            yield partial(ray_workers, cpus=self.ray_cpus)
+            yield partial(ray_workers, cpus=self.ray_cpus, gpus=self.ray_gpus or 0.0)
 
 
 def _some(_: object, channels: object) -> None:

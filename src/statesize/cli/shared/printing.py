@@ -102,8 +102,8 @@ SCHEMA = 1
 
 
 def print_json(document: dict[str, Any]) -> None:
-    """Print one JSON document on stdout."""
-    print(printable(json.dumps(document, ensure_ascii=False, allow_nan=False)))
+    """Print one JSON document on stdout, with null for what is not known."""
+    print(printable(json.dumps(json_values(document), ensure_ascii=False, allow_nan=False)))
 
 
 def profile_document(profile: Profile, result: Path | None) -> dict[str, Any]:

@@ -1,28 +1,30 @@
-"""Rows of the short table: a layer, or a range of like layers of a large model."""
+"""What commands print of profiles and plans: a row is a layer, or a range of like layers of a large model."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from statesize.adapters.observation import SHARED
-from statesize.cli.shared.table import BAR, print_notes, print_table
+from statesize.cli.shared.table import BAR
 from statesize.io.text import byte_count
+from statesize.report.document import Shown
+from statesize.report.result_page import PageTable, ResultPage
+from statesize.report.tables import comparison_table, table_of
 from statesize.report.words import by_reason, headline, model_title, short_names, sink_note
 from statesize.results.fields import (
     BY_UNIT,
     COLUMNS,
     FIGURE_HEADINGS,
-    FIGURES,
     GROUP_HEADINGS,
     HEADINGS,
     UNKNOWN,
-    cell_texts,
+    Heading,
     number_text,
     range_text,
     told,
@@ -135,69 +137,63 @@ _MOST_PLANNED = 4
 _PLANNED = ("layer", "seconds", "memory", "units", "positions", "engine", "kind")
 
 
-def print_summary(profiles: Sequence[Profile], metric: str = "entropy", *, wide: bool = False) -> None:
-    """Print one row a mixer, and below what was left out and how far the model was from the unaltered one."""
-    print_notes([headline(profiles, metric).sentence, ""])
-    notes = _notes(profiles)
-    shared = [row for profile in profiles for row in _group_rows(profile)]
+def summary(profiles: Sequence[Profile], metric: str = "entropy", *, wide: bool = False) -> ResultPage:
+    """One row a mixer, and below what was left out and how far the model was from the unaltered one."""
     relative = _relative(profiles)
-    if wide:
-        _print_wide(profiles, relative, () if shared else notes)
-    else:
-        _print_narrow(profiles, metric, relative, () if shared else notes)
-    if shared:
-        headings = [heading.text.replace("relative tolerance", relative) for heading in GROUP_HEADINGS.values()]
-        print()
-        print("Joint ESS of heads that share a cache, a channel of the cache:")
-        print_table(headings, shared, 2, notes)
+    tables = [_wide(profiles, relative) if wide else _narrow(profiles, metric, relative)]
+    if shared := [row for profile in profiles for row in _group_rows(profile)]:
+        about = "Joint ESS of heads that share a cache, a channel of the cache"
+        tables.append(PageTable(about, _headings(GROUP_HEADINGS, relative), shared))
+    tables[-1] = replace(tables[-1], caption="\n".join(filter(None, (tables[-1].caption, *_notes(profiles)))))
+    return ResultPage("Effective state-size", headline(profiles, metric).sentence, (), tables)
 
 
-def _group_rows(profile: Profile) -> list[list[str]]:
+def _headings(headings: Mapping[str, Heading], relative: str) -> dict[str, str]:
+    return {name: heading.text.replace("relative tolerance", relative) for name, heading in headings.items()}
+
+
+def _group_rows(profile: Profile) -> list[list[object]]:
     """The cells of each cache, or, of a large model, of all that follow one another and store as much."""
     rows = [told(row) for row in group_rows(profile)]
     if len(rows) <= _MOST_ROWS:
-        return [[*cell_texts(row, GROUP_HEADINGS).values()] for row in rows]
+        return [[*row] for row in table_of("", GROUP_HEADINGS, rows).rows]
     short = short_names([row["layer"] for row in rows])
-    folded: list[list[str]] = []
+    folded: list[list[object]] = []
     for _, alike in groupby(rows, lambda row: (row["groups"], row["readouts"], row["tss"])):
         some = list(alike)
-        ranges = {
-            name: UNKNOWN if some[0][name] == UNKNOWN else range_text([row[name] for row in some], heading.form)
+        ranges = (
+            UNKNOWN if some[0][name] == UNKNOWN else range_text([row[name] for row in some], heading.form)
             for name, heading in GROUP_HEADINGS.items()
             if heading.form != "text"
-        }
-        folded.append([some[0]["model"], _span([short[row["layer"]] for row in some]), *ranges.values()])
+        )
+        layers = _span([short[row["layer"]] for row in some])
+        folded.append([some[0]["model"], layers, *(Shown(math.nan, text) for text in ranges)])
     return folded
 
 
-def _print_narrow(profiles: Sequence[Profile], metric: str, relative: str, notes: Sequence[str]) -> None:
+def _narrow(profiles: Sequence[Profile], metric: str, relative: str) -> PageTable:
     """Layer, ESS of its size, share in use with a bar, and norm; like layers of a large model on one row."""
-    cells: list[list[str]] = []
-    shares: list[float] = []
+    rows: list[Sequence[object]] = []
     folded: list[str] = []
     caches = False
     sinks = any(sink_note(profile) for profile in profiles)
     for profile in profiles:
-        cells += [[], [model_title(profile)]] if cells else [[model_title(profile)]]
-        shares += [math.nan] * (len(cells) - len(shares))
+        rows += [[], [model_title(profile)]] if rows else [[model_title(profile)]]
         for row in layer_rows(profile, metric):
             caches = caches or row.keeps_everything
-            mark = "*" if row.keeps_everything else ""
-            used = number_text(row.used, ".0%") + (mark if math.isfinite(row.used) else "")
-            used = used if row.is_known else UNKNOWN
-            cells.append(
+            mark = "*" if row.keeps_everything and math.isfinite(row.used) else ""
+            rows.append(
                 [
                     row.layer,
-                    row.ess,
+                    Shown(math.nan, row.ess),
                     number_text(row.possible, ".1f" if row.possible < 10 else ",.0f"),
                     *([row.sink] if sinks else []),
                     row.norm,
-                    used,
+                    Shown(row.used, number_text(row.used, ".0%") + mark if row.is_known else UNKNOWN),
                 ]
             )
-            shares.append(row.used)
-        cells += [[name, "not measured", *[""] * (4 if sinks else 3)] for name in profile.not_measured]
-        shares += [math.nan] * (len(cells) - len(shares))
+        lost = Shown(math.nan, "not measured")
+        rows += [[name, lost, *[""] * (4 if sinks else 3)] for name in profile.not_measured]
         if len(profile.mixers) > _MOST_ROWS:
             folded.append(f"Layers {_span(list(short_names(profile.mixers).values()))} are {_pattern(profile.mixers)}.")
     named = "entropy" if metric == "entropy" else relative
@@ -209,34 +205,19 @@ def _print_narrow(profiles: Sequence[Profile], metric: str, relative: str, notes
         *(["* of the ceiling min(i, L−i), which is the limit of a cache that keeps every token."] if caches else []),
     ]
     headings = ["layer", f"ESS\n({named})", "possible", *(["sink"] if sinks else []), "norm", "used"]
-    print_table(headings, cells, 1, [*said, *notes], shares)
+    return PageTable("", headings, rows, "\n".join(said))
 
 
-def _print_wide(profiles: Sequence[Profile], relative: str, notes: Sequence[str]) -> None:
-    """All columns."""
-    groups = [profile.summary_rows() for profile in profiles]
-    rows = [told(row) for group in groups for row in group]
-    shown = [name for name in COLUMNS if name in HEADINGS and name not in {"kind", "readout_total_entropy"}]
-    # Columns that say nothing of these profiles are left out.
-    if all(row["measured"] == row["units"] for row in rows):
-        shown.remove("measured")
+def _wide(profiles: Sequence[Profile], relative: str) -> PageTable:
+    """All columns, but those that say nothing of these profiles."""
+    rows = [row for profile in profiles for row in profile.summary_rows()]
+    empty = {"measured"} if all(row["measured"] == row["units"] for row in rows) else set[str]()
     for name in ("state_utilisation", "ceiling_utilisation", *BY_UNIT, "faithfulness"):
-        if name not in shown:
-            continue
-        if all(row[name] != row[name] for row in rows):
-            shown.remove(name)
-    headings = [HEADINGS[name].text.replace("relative tolerance", relative) for name in shown]
-    cells: list[list[str]] = []
-    shares: list[float] = []
-    for group in groups:
-        if cells and group:
-            cells.append([])
-            shares.append(0.0)
-        for row in group:
-            measured = {**told(row), "measured": f"{row['measured']} of {row['units']}"}
-            cells.append([*cell_texts(measured, {name: HEADINGS[name] for name in shown}).values()])
-            shares.append(np.nanmax([row["state_utilisation"], row["ceiling_utilisation"], -1]))
-    print_table(headings, cells, 2, notes, shares)
+        empty |= {name} if all(row[name] != row[name] for row in rows) else set()
+    left_out = empty | {"kind", "readout_total_entropy"}
+    shown = {name: HEADINGS[name] for name in COLUMNS if name in HEADINGS and name not in left_out}
+    cells = [told(row) | {"measured": f"{row['measured']} of {row['units']}"} for row in rows]
+    return replace(table_of("", shown, cells), headings=_headings(shown, relative))
 
 
 def _relative(profiles: Sequence[Profile]) -> str:
@@ -265,32 +246,23 @@ def _notes(profiles: Sequence[Profile]) -> list[str]:
     return notes
 
 
-def print_comparison(
+def comparison_page(
     profiles: Sequence[Profile], comparison: Comparison, titles: Sequence[str], *, wide: bool = False
-) -> None:
-    """Print one row a model, of the figures that are known of any, and what makes them less comparable."""
-    print_notes([headline(profiles, titles=titles).sentence, ""])
-    rows: list[dict[str, Any]] = [
-        told(vars(model)) | {"model": title} for model, title in zip(comparison.models, titles, strict=True)
-    ]
-    known = [name for name in FIGURES if any(row[name] == row[name] for row in rows)]
-    shown = known if wide else [name for name in _COMPARED if name in known]
-    headings = {name: FIGURE_HEADINGS[name] for name in ("model", *shown)}
-    cells = [[*cell_texts(row, headings).values()] for row in rows]
-    notes = [f"note: {note}" for note in comparison.notes]
-    print_table([heading.text for heading in headings.values()], cells, 1, notes)
+) -> ResultPage:
+    """One row a model, of the figures that are known of any, and what makes them less comparable."""
+    table = comparison_table(comparison, titles) if wide else comparison_table(comparison, titles, _COMPARED)
+    headings = _headings({name: FIGURE_HEADINGS[name] for name in table.headings}, "relative tolerance")
+    table = replace(table, title="", headings=headings, caption="\n".join(f"note: {one}" for one in comparison.notes))
+    return ResultPage("Side by side", headline(profiles, titles=titles).sentence, (), [table])
 
 
-def print_plan(plan: Plan, loading: float) -> None:
-    """Print what a profile would cost and measure, one row for mixers of a kind; loading took so many seconds."""
+def plan_page(plan: Plan, loading: float) -> ResultPage:
+    """What a profile would cost and measure, one row for mixers of a kind; loading took so many seconds."""
     memory = "" if plan.memory is None else f", {byte_count(plan.memory)} of memory with the model"
-    print_notes(
-        [
-            f"About {plan.seconds:,.0f} s after {loading:,.0f} s of loading{memory}.",
-            f"{plan.spectra:,} spectra of {len(plan.mixers)} mixers over {plan.sequences:,} sequences, {plan.tokens:,} "
-            "tokens.",
-            "",
-        ]
+    finding = (
+        f"About {plan.seconds:,.0f} s after {loading:,.0f} s of loading{memory}.\n"
+        f"{plan.spectra:,} spectra of {len(plan.mixers)} mixers over {plan.sequences:,} sequences, {plan.tokens:,} "
+        "tokens."
     )
     short = short_names([mixer.name.removesuffix(SHARED) for mixer in plan.mixers])
     alike: dict[tuple[str, ...], list[PlannedMixer]] = {}
@@ -319,7 +291,7 @@ def print_plan(plan: Plan, loading: float) -> None:
         if some
         else "All heads or channels will be measured."
     )
-    print_table(_PLANNED, rows[:_MOST_PLANNED], 1, notes)
+    return ResultPage("Plan", finding, (), [PageTable("", _PLANNED, rows[:_MOST_PLANNED], "\n".join(notes))])
 
 
 def _planned_layers(names: list[str], every: list[str]) -> str:

@@ -1,4 +1,4 @@
-"""Tables on stdout within the width of a terminal."""
+"""What a page says, on stdout, within the width of a terminal."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import shutil
 import sys
 import textwrap
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,10 +20,11 @@ from rich.text import Text
 from statesize.cli.shared.printing import SCHEMA, Printing, print_json, tell_page
 from statesize.io.progress import duration
 from statesize.io.text import printable
+from statesize.report.document import Shown, cell_text, number_columns, shown_headings
+from statesize.report.result_page import PageTable, ResultPage
 
 if TYPE_CHECKING:
     from statesize.io.steps import Steps
-    from statesize.report.result_page import ResultPage
 
 BAR = 16
 _MOST_ROWS = 20
@@ -47,42 +49,42 @@ _ASCII = str.maketrans(
 )
 
 
-def print_table(
-    headings: Sequence[str],
-    rows: Sequence[Sequence[str]],
-    left: int,
-    notes: Sequence[str] = (),
-    shares: Sequence[float] = (),
-) -> None:
+def print_table(table: PageTable) -> None:
     """Print a table: as wide as it needs to a file or pipe, within the width of a terminal.
 
-    A terminal that is too narrow loses the bars first; then text breaks between words, then the last columns go, and
-    a note names them.
-
-    Args:
-        headings: Headings of the columns; a line break makes two lines.
-        rows: Plain text, one cell a column; a row of one cell is a title, and a row without cells is blank.
-        left: How many of the first columns are flush left; the others hold numbers.
-        notes: Lines below it.
-        shares: One a row, drawn as bars.
+    Columns from the first of numbers on are flush right, and shares in the last one have bars. A row of one cell is a
+    title, and a row without cells is blank. A terminal that is too narrow loses the bars first; then text breaks
+    between words, then the last columns go, and a note names them.
     """
     console = Console(highlight=False, markup=False, soft_wrap=True, width=10_000, height=100)
     signs = signs_of(console)
     terminal = shutil.get_terminal_size().columns if sys.stdout.isatty() else _ENDLESS
-    fitting, drawn, notes = len(headings), shares, list(notes)
-    table = _table(headings, rows, left, drawn, signs, [])
-    if _width(console, table) > terminal:
+    headings = shown_headings(table.headings)
+    whole = [row for row in table.rows if len(row) == len(headings)]
+    # Texts may begin with a number, as names do, where others are numbers.
+    numbers = {column for row in whole for column, cell in enumerate(row) if not isinstance(cell, str)}
+    left = max(1, min(numbers) if numbers else [*number_columns(headings, whole), True].index(True))
+    rows = [[cell_text(cell) for cell in row] for row in table.rows]
+    shares = [_share(row[-1]) if len(row) == len(headings) else math.nan for row in table.rows]
+    drawn, fitting, notes = shares if any(map(math.isfinite, shares)) else (), len(headings), table.caption.splitlines()
+    shown = _table(headings, rows, left, drawn, signs, [])
+    if _width(console, shown) > terminal:
         drawn, rooms = (), _rooms(headings, rows, left, terminal)
-        table = _table(headings, rows, left, drawn, signs, rooms)
-        while _width(console, table) > terminal and fitting > max(left, 1):
+        shown = _table(headings, rows, left, drawn, signs, rooms)
+        while _width(console, shown) > terminal and fitting > left:
             fitting -= 1
-            table = _table(headings[:fitting], [row[:fitting] for row in rows], left, drawn, signs, rooms)
+            shown = _table(headings[:fitting], [row[:fitting] for row in rows], left, drawn, signs, rooms)
     if fitting < len(headings):
         missing = ", ".join(heading.replace("\n", " ") for heading in headings[fitting:])
         notes.append(f"No room in {terminal} columns for {missing}: see --json, or a wider terminal.")
     # With a height too, because rich takes the width of a dumb terminal for 80 otherwise.
-    Console(highlight=False, width=_width(console, table), height=100).print(table, crop=False, overflow="ignore")
+    Console(highlight=False, width=_width(console, shown), height=100).print(shown, crop=False, overflow="ignore")
     print_notes(["", *notes] if notes else [])
+
+
+def _share(cell: object) -> float:
+    """The number of a cell that shows a share, or NaN."""
+    return cell.value if isinstance(cell, Shown) and "%" in cell.text else math.nan
 
 
 def print_notes(notes: Sequence[str]) -> None:
@@ -107,7 +109,7 @@ def _rooms(headings: Sequence[str], rows: Sequence[Sequence[str]], left: int, te
     ]
     rooms = [natural[0], *(min(width, _MIDDLE) for width in natural[1 : max(left - 1, 1)])][:left]
     rest = terminal - sum(rooms) - sum(natural[left:]) - 2 * len(headings)
-    return [*rooms, max(_NARROWEST, rest)][: max(left, 1)]
+    return [*rooms, max(_NARROWEST, rest)][:left]
 
 
 def _table(
@@ -144,40 +146,51 @@ def share_bar(share: float, signs: dict[int, str]) -> Text:
     return Text(full, style="blue").append(empty, style="dim")
 
 
-def show_page(
-    page: ResultPage, document: dict[str, Any], html: Path | None, printing: Printing, *, open_page: bool
-) -> None:
-    """Write the page if it is wanted, and print what it says, or the document as JSON."""
-    from statesize.report.document import cell_text, number_columns, shown_headings
-
-    if html is not None:
-        page.write(html)
-        tell_page(html, printing, open_page=open_page)
-    if printing.json:
-        print_json({"schema": SCHEMA} | document)
-        return
-    print_notes([page.finding])
+def print_page(page: ResultPage) -> None:
+    """Print what a page says: its finding, its tables and its notes."""
+    print_notes(page.finding.splitlines())
     for table in page.tables:
         print()
-        headings = shown_headings(table.headings)
-        words = [*number_columns(headings, table.rows), True].index(True)
-        hidden = len(table.rows) - _MOST_ROWS
-        more = [f"… and {hidden} rows more, which --html shows."] if hidden > 0 else []
-        rows = [[cell_text(cell) for cell in row] for row in table.rows[:_MOST_ROWS]]
-        print_table(headings, rows, words, [*more, *([table.caption] if table.caption else [])])
+        print_notes([f"{table.title}:"] if table.title else [])
+        print_table(table)
     for title, notes in page.notes.items():
         if notes:
             print_notes(["", f"{title}:", *notes])
 
 
-def print_plan(model: str, plan: Callable[[], Steps], printing: Printing) -> None:
+def show(page: ResultPage, document: dict[str, Any], printing: Printing) -> None:
+    """Print what a page says, or the document as JSON."""
+    if printing.json:
+        print_json({"schema": SCHEMA} | document)
+    else:
+        print_page(page)
+
+
+def show_page(
+    page: ResultPage, document: dict[str, Any], html: Path | None, printing: Printing, *, open_page: bool = False
+) -> None:
+    """Write the page if it is wanted, and show the beginning of its tables, or the document."""
+    if html is not None:
+        page.write(html)
+        tell_page(html, printing, open_page=open_page)
+    show(replace(page, tables=[_beginning(table) for table in page.tables]), document, printing)
+
+
+def _beginning(table: PageTable) -> PageTable:
+    hidden = len(table.rows) - _MOST_ROWS
+    if hidden <= 0:
+        return table
+    more = f"… and {hidden} rows more, which --html shows."
+    return replace(table, rows=table.rows[:_MOST_ROWS], caption="\n".join(filter(None, (more, table.caption))))
+
+
+def show_plan(model: str, plan: Callable[[], Steps], printing: Printing) -> None:
     """Try what a command would do, and print how long it takes, each kind of step with the time of those timed."""
     with printing.step(f"trying {model}"):
         steps = plan()
-    if printing.json:
-        rows = [{"name": kind, "count": cost, "seconds": steps.each(kind)} for kind, cost in steps.costs.items()]
-        print_json({"schema": SCHEMA, "model": model, "seconds": steps.seconds, "steps": rows})
-        return
-    print_notes([f"About {duration(steps.seconds)} after loading.", ""])
-    cells = [(kind, f"{cost:,.0f}", f"{steps.each(kind):.2g}") for kind, cost in steps.costs.items()]
-    print_table(("what", "how often", "seconds each"), cells, 1)
+    each = {kind: (cost, steps.each(kind)) for kind, cost in steps.costs.items()}
+    rows = [{"name": kind, "count": cost, "seconds": seconds} for kind, (cost, seconds) in each.items()]
+    cells = [(kind, f"{cost:,.0f}", f"{seconds:.2g}") for kind, (cost, seconds) in each.items()]
+    table = PageTable("", ("what", "how often", "seconds each"), cells)
+    page = ResultPage("Plan", f"About {duration(steps.seconds)} after loading.", (), [table])
+    show(page, {"model": model, "seconds": steps.seconds, "steps": rows}, printing)

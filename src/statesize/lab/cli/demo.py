@@ -26,7 +26,8 @@ def demo(
         printing: What is printed.
     """
     from statesize.cli.shared.printing import SCHEMA, print_json, profile_document, tell_page
-    from statesize.cli.shared.summary import print_summary
+    from statesize.cli.shared.summary import summary
+    from statesize.cli.shared.table import print_page
     from statesize.lab import zoo
     from statesize.measurement.settings import Settings
     from statesize.profiling.profile_run import profile_bar
@@ -59,5 +60,5 @@ def demo(
             {"schema": SCHEMA, "models": [profile_document(item, None) for item in profiles], "report": str(output)}
         )
     else:
-        print_summary(profiles)
+        print_page(summary(profiles))
     tell_page(output, printing, open_page=open_page)

@@ -2,24 +2,156 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
-from cyclopts import App
+from cyclopts import App, Parameter, validators
 
 from statesize.cli.app import app, register
-from statesize.cli.shared.options import Page
+from statesize.cli.shared.options import MOST, Flag, Page, Workers
 from statesize.cli.shared.printing import TEXT, Printing
-from statesize.lab.cli.study_grid import grid_command
-from statesize.lab.cli.study_texts import text_command
-from statesize.lab.studies.catalogue import STUDIES
-from statesize.lab.studies.study import GridStudy
+from statesize.lab.studies.catalogue import QUESTIONS, load_study
+
+if TYPE_CHECKING:
+    from statesize.io.progress import Bar
+    from statesize.lab.studies.engine.study import Grid, Run, Study
+    from statesize.parallel.executor import Crew, Done
+
+_MOST_RUNS = 12
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Options:
+    """Options of every study.
+
+    Attributes:
+        preset: Grid that comes with the study: smoke takes at most minutes, record is the one that the documentation
+            quotes and takes up to hours.
+        config: TOML file with your own grid, in place of a preset.
+        dry_run: Print the grid. Nothing is done.
+        output: Folder for runs/ (one file for each finished run), table.parquet and study.html. The same command
+            continues a stopped study. Default: statesize-study-NAME-PRESET.
+        processes: Processes of one thread each on this machine; 0 takes one a core.
+        verify: Repeat three sampled runs of the record in OUTPUT and compare them. Default: results/studies/NAME.
+    """
+
+    preset: str = "smoke"
+    config: Path | None = None
+    dry_run: Flag = False
+    output: Path | None = None
+    processes: Annotated[int, Parameter(validator=validators.Number(gte=0, lte=MOST))] = 1
+    verify: Flag = False
+
+
+_DEFAULTS, _HERE = Options(), Workers()
+
+
+def _command(name: str) -> Callable[..., None]:
+    def command(*, options: Options = _DEFAULTS, workers: Workers = _HERE, printing: Printing = TEXT) -> None:
+        """Run the study.
+
+        Args:
+            options: Those of every study.
+            workers: Who does the runs.
+            printing: What is printed.
+        """
+        one = load_study(name)
+        if options.verify:
+            _verify(one, options.output or Path("results/studies") / one.name)
+            return
+        grid = one.preset(options.preset) if options.config is None else one.read(options.config)
+        chosen = options.preset if options.config is None else options.config.stem
+        if options.dry_run:
+            _print_runs(one.name, chosen, grid, printing)
+        else:
+            _run(one, chosen, grid, options, workers, printing)
+
+    return command
+
 
 study = App(
     name="study", help_epilogue="Example:\n\n    statesize study statesize-study-regimes-smoke --html regimes.html"
 )
-for one in STUDIES:
-    command = grid_command(one) if isinstance(one, GridStudy) else text_command(one)
-    register(study, None, one.name, command, one.examples, one.help)
+for name, question in QUESTIONS.items():
+    register(study, None, name, _command(name), (f"statesize study {name} --preset smoke",), question)
+
+
+def _run(one: Study, chosen: str, grid: Grid, options: Options, workers: Workers, printing: Printing) -> None:
+    from statesize.cli.shared.printing import SCHEMA, print_json
+    from statesize.cli.shared.provenance import command_line
+    from statesize.io.text import printable
+    from statesize.lab.studies.engine.run import run_study
+
+    printing.hush_libraries()
+    workers.check()
+    folder = options.output or Path(f"statesize-study-{one.name}-{chosen}")
+    with ExitStack() as stack:
+        bar = stack.enter_context(printing.bars()).begin(f"study {one.name}", len(grid.runs))
+        crew = stack.enter_context(workers.crew()) if workers.ray is not False else _crew(options.processes)
+        result = run_study(one, grid, folder, crew, partial(_tell, bar, len(grid.runs)), command_line())
+    conclusion = result.conclusion
+    printing.say(f"Table: {result.path}")
+    printing.say(f"Report: {result.path.with_name('study.html')}")
+    if printing.json:
+        made = {"preset": chosen, "runs": len(grid.runs), "seconds": result.seconds, "table": str(result.path)}
+        print_json({"schema": SCHEMA, **conclusion.to_dict(), **made, "command": command_line()})
+    else:
+        print("\n".join(map(printable, conclusion.lines())))
+
+
+def _crew(processes: int) -> Crew:
+    """Processes of this machine, or this one."""
+    from statesize.parallel.executor import Processes, here
+    from statesize.parallel.ray import available_cores
+
+    return here if processes == 1 else partial(Processes, workers=processes or available_cores())
+
+
+def _tell(bar: Bar, total: int, done: Done[Run, list[dict[str, Any]]], number: int) -> None:
+    last = done.value[-1] if done.value else {}
+    result = done.error or last.get("message") or ("" if "accuracy" not in last else f"accuracy {last['accuracy']:.2f}")
+    detail = f"run {number} of {total}: {done.task.label}" + (f": {result}" if result else "")
+    bar.update(number, total, detail)
+
+
+def _print_runs(name: str, chosen: str, grid: Grid, printing: Printing) -> None:
+    from statesize.cli.shared.printing import SCHEMA, print_json
+
+    runs = [run.label for run in grid.runs]
+    if printing.json:
+        print_json({"schema": SCHEMA, "study": name, "preset": chosen, "runs": runs})
+        return
+    print(f"{len(runs)} runs.")
+    if len(runs) > _MOST_RUNS:
+        runs[_MOST_RUNS // 2 : -_MOST_RUNS // 2] = [f"… {len(runs) - _MOST_RUNS} more, all of them with --json"]
+    print("\n".join(runs))
+
+
+def _verify(one: Study, folder: Path) -> None:
+    from statesize.errors import StatesizeError
+    from statesize.lab.studies.engine.record import read_record, verify
+
+    record, different = read_record(one, folder), 0
+    print(f"{record.command}: {record.done} of {record.total} runs on record, fixed by commit {record.commit}")
+    elsewhere = not record.is_of_this_machine
+    if elsewhere:
+        print(
+            f"The runs were done on another machine ({record.done_on}), where training ends with other digits. What is "
+            "measured before the first step is compared, and the accuracy at the end is shown."
+        )
+    for run in verify(record):
+        verdict = f"differs in {', '.join(run.columns)}" if run.columns else "equal"
+        old, new = run.accuracies
+        ended = f"; accuracy at the end {new:.3f}, on record {old:.3f}" if elsewhere else ""
+        print(f"{run.label}: {verdict}{ended}", flush=True)
+        different += bool(run.columns)
+    if different:
+        raise StatesizeError(f"{different} of the runs that were repeated differ from the record in {folder}")
 
 
 @study.default
@@ -33,8 +165,8 @@ def stored_study(folder: Path | None = None, /, *, html: Page = None, printing: 
     """
     from statesize.cli.shared.printing import SCHEMA, print_json, tell_page
     from statesize.io.text import printable
-    from statesize.lab.studies.page.conclusion import read_saved
-    from statesize.lab.studies.page.page import write_report
+    from statesize.lab.studies.engine.conclusion import read_saved
+    from statesize.lab.studies.engine.page import write_report
     from statesize.report import check_report_path
 
     if folder is None:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
     from statesize.io.progress import Bars
-    from statesize.lab.tasks.language.corpus import Corpus
+    from statesize.lab.tasks.corpus import Corpus
     from statesize.lab.training.record import StepRecord
 
 
@@ -109,7 +109,7 @@ def train(
     from statesize.check import require_count
     from statesize.cli.shared.printing import SCHEMA, print_json
     from statesize.lab.mixers.model import LanguageModel, ModelConfig
-    from statesize.lab.tasks.language.text import TextTask
+    from statesize.lab.tasks.text import TextTask
     from statesize.lab.training import TrainingConfig
     from statesize.lab.training.loop import train as run
 
@@ -181,8 +181,8 @@ def _check_folder(output: Path, resume: bool) -> None:
 
 def _data(text: Path | None, vocabulary: int) -> tuple[Corpus, Tokenizer]:
     """The corpus and its tokenizer: the bundled one for CPython's prose, a new one for a user's file."""
-    from statesize.lab.tasks.language.corpus import python_prose, read_text
-    from statesize.lab.tasks.language.text import train_tokenizer
+    from statesize.lab.tasks.corpus import python_prose, read_text
+    from statesize.lab.tasks.text import train_tokenizer
     from statesize.texts import bundled
 
     if text is not None:

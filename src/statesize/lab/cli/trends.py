@@ -41,7 +41,7 @@ def series(
     """
     from statesize.cli.shared.table import show_page
     from statesize.lab.trends.checkpoints import find_checkpoints
-    from statesize.lab.trends.series import first_tokenizer, series, trend_bar
+    from statesize.lab.trends.series import first_tokenizer, series
     from statesize.report import check_report_path
 
     texts, measuring, workers = texts or Texts(), measuring or Measuring(), workers or Workers()
@@ -56,12 +56,12 @@ def series(
     tokenizer = None if texts.ids is not None else first_tokenizer(known, options)
     read = texts.read(tokenizer, printing, None)
     with workers.crew() as crew, printing.bars() as bars:
-        report_progress = trend_bar(bars, "measuring checkpoints", len(known))
+        report_progress = bars.begin("measuring checkpoints", len(known)).update
         measured = series(
             checkpoints, read.ids, revisions=chosen, tokenizer=tokenizer, log=log, output=output, loading=options,
             crew=crew, on_progress=report_progress, settings=measuring.settings(),
         )  # fmt: skip
-    show_page(measured.page(), measured.to_dict(), html, printing, open_page=False)
+    show_page(measured.page(), measured.to_dict(), html, printing)
 
 
 def length(
@@ -97,7 +97,6 @@ def length(
     """
     from statesize.cli.shared.table import show_page
     from statesize.lab.trends.length import check_no_cuts, known_trained_length, length
-    from statesize.lab.trends.series import trend_bar
     from statesize.models.load import load_model
     from statesize.report import check_report_path
     from statesize.texts.documents import vocabulary_size
@@ -115,10 +114,10 @@ def length(
     )
     ids = enough.read(loaded.tokenizer, printing, vocabulary_size(loaded.model)).ids if texts.any_chosen else None
     with printing.bars() as bars:
-        report_progress = trend_bar(bars, f"measuring {loaded.name}", len(set(chosen)))
+        report_progress = bars.begin(f"measuring {loaded.name}", len(set(chosen))).update
         known = trained_length or known_trained_length(loaded.model, model)
         result = length(
             loaded.model, ids, lengths=chosen, future=measuring.future, excerpts=excerpts, trained_length=known,
             tokenizer=loaded.tokenizer, name=loaded.name, output=output, on_progress=report_progress, settings=settings,
         )  # fmt: skip
-    show_page(result.page(), result.to_dict(), html, printing, open_page=False)
+    show_page(result.page(), result.to_dict(), html, printing)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from statesize.lab.mixers.config import ModelConfig
 from statesize.lab.mixers.model import LanguageModel
-from statesize.lab.tasks.language.text import TextTask
+from statesize.lab.tasks.text import TextTask
 from statesize.lab.training.config import TrainingConfig
 from statesize.lab.training.loop import train_in_memory
 from statesize.reduction.bases import StateCut

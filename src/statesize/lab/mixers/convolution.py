@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from statesize.lab.mixers.config import ModelConfig
-from statesize.lab.mixers.mixer import Mixer, StateCache
+from statesize.lab.mixers.mixer import Mixer, State
 from statesize.lab.mixers.s6 import spread_steps
 from statesize.operators import GatedConvolution, Recurrence
 from statesize.operators.convolution import causal_convolution
@@ -22,7 +21,8 @@ class S4D(Mixer):
     n = key_size real numbers. All are learned; A starts at −1/2 + iπk for k = 0 … n/2 − 1 (S4D-Lin). There
     is no feed-through D u: the residual stream around the mixer is one.
 
-    Gu et al., "On the Parameterization and Initialization of Diagonal State Space Models", NeurIPS 2022.
+    Gu et al., "On the Parameterization and Initialization of Diagonal State Space Models", NeurIPS 2022. Differs
+    from the paper: no D, GELU or gated output; norm per head.
 
     Args:
         config: Shape of the model, of even key_size; Δ starts between `smallest_step` and `largest_step`.
@@ -69,19 +69,16 @@ class S4D(Mixer):
         """The inputs of T: the convolved channels, (S, d, L, 1)."""
         return self._convolved(hidden)[0].transpose(1, 2).unsqueeze(-1)
 
-    def initial_cache(self, batch: int) -> StateCache:
-        """The cache of `step` before the first token."""
-        convolution = self._initial_convolution(batch)
-        state = convolution.new_zeros(batch, *self.log_rate.shape, dtype=convolution.dtype.to_complex())
-        return StateCache(convolution, state)
+    def initial_state(self, batch: int) -> State:
+        """Zeros, complex (S, d, n / 2)."""
+        weight = self.projection.weight
+        return (weight.new_zeros(batch, *self.log_rate.shape, dtype=weight.dtype.to_complex()),)
 
-    def step(self, hidden: Tensor, cache: StateCache) -> tuple[Tensor, StateCache]:
-        """One token of every sequence, (S, d), and the next cache; equals `forward` on the whole sequence."""
-        (inputs,), convolution = self._step_convolved(hidden, cache.convolution)
+    def advance(self, parts: tuple[Tensor, ...], hidden: Tensor, state: State) -> tuple[Tensor, State]:
+        """One token, (S, d), and the next state."""
         log_decay, B, C = self._discretised()
-        state = log_decay.exp() * cache.state + B * inputs.unsqueeze(-1)
-        mixed = 2 * (C * state).sum(-1).real
-        return self._emit(mixed, hidden), StateCache(convolution, state)
+        held = log_decay.exp() * state[0] + B * parts[0].unsqueeze(-1)
+        return 2 * (C * held).sum(-1).real, (held,)
 
     def _discretised(self) -> tuple[Tensor, Tensor, Tensor]:
         """Logarithm of Ā, B̄ and C, complex (d, n / 2)."""
@@ -118,17 +115,11 @@ class ImplicitFilter(nn.Module):
         return (self.output_layer(hidden) * window).T
 
 
-class LongConvolutionCache(NamedTuple):
-    """What `LongConvolution.step` keeps: inputs of the short convolution and of the long one so far, (S, d, t)."""
-
-    convolution: Tensor
-    inputs: Tensor
-
-
 class LongConvolution(Mixer):
     """T = Diag(q) Conv(h) Diag(k) for each channel: gates q and k from the input, a learned filter h.
 
-    Poli et al., "Hyena Hierarchy: Towards Larger Convolutional Language Models", ICML 2023, of order 2.
+    Poli et al., "Hyena Hierarchy: Towards Larger Convolutional Language Models", ICML 2023. Differs from the paper:
+    order 2; fixed wavelengths of the positional features; no D; norm per head.
 
     Args:
         config: Shape of the model; see `ImplicitFilter` for what key_size and the steps are.
@@ -160,17 +151,15 @@ class LongConvolution(Mixer):
         """The inputs of T: the convolved values, (S, d, L, 1)."""
         return self._gates_and_values(hidden)[2].unsqueeze(-1)
 
-    def initial_cache(self, batch: int) -> LongConvolutionCache:
-        """The cache of `step` before the first token."""
-        convolution = self._initial_convolution(batch)
-        return LongConvolutionCache(convolution, convolution.new_zeros(batch, self.config.width, 0))
+    def initial_state(self, batch: int) -> State:
+        """No inputs, (S, d, 0)."""
+        return (self.projection.weight.new_zeros(batch, self.config.width, 0),)
 
-    def step(self, hidden: Tensor, cache: LongConvolutionCache) -> tuple[Tensor, LongConvolutionCache]:
-        """One token of every sequence, (S, d), and the next cache; equals `forward` on the whole sequence."""
-        (output_gate, input_gate, value), convolution = self._step_convolved(hidden, cache.convolution)
-        inputs = torch.cat([cache.inputs, (input_gate * value).unsqueeze(-1)], -1)
-        mixed = output_gate * (self.filter(inputs.shape[-1]).flip(-1) * inputs).sum(-1)
-        return self._emit(mixed, hidden), LongConvolutionCache(convolution, inputs)
+    def advance(self, parts: tuple[Tensor, ...], hidden: Tensor, state: State) -> tuple[Tensor, State]:
+        """One token, (S, d), and the inputs of the long convolution so far, (S, d, t)."""
+        output_gate, input_gate, value = parts
+        inputs = torch.cat([state[0], (input_gate * value).unsqueeze(-1)], -1)
+        return output_gate * (self.filter(inputs.shape[-1]).flip(-1) * inputs).sum(-1), (inputs,)
 
     def _gates_and_values(self, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Output gates q, input gates k and values, (S, d, L) each."""

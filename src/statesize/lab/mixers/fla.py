@@ -16,14 +16,7 @@ from torch.nn import functional
 
 from statesize.errors import InputError
 from statesize.lab.mixers.config import ModelConfig
-
-FLA_LAYERS = {
-    "fla:delta_net": "DeltaNet",
-    "fla:gated_deltanet": "GatedDeltaNet",
-    "fla:rwkv7": "RWKV7Attention",
-    "fla:mamba2": "Mamba2",
-}
-"""By the name of a mixer: the class in `fla.layers`."""
+from statesize.lab.mixers.registry import FLA_MIXERS
 
 _CHUNK = 32
 
@@ -33,7 +26,7 @@ class FlaMixer(nn.Module):
 
     Args:
         config: Shape of the model; `width`, `heads`, `key_size` and `convolution_size` are used.
-        name: A key of `FLA_LAYERS`.
+        name: A key of `FLA_MIXERS`.
     """
 
     compiles: ClassVar[bool] = False
@@ -45,7 +38,7 @@ class FlaMixer(nn.Module):
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 _prepare()
-                self.layer: nn.Module = getattr(import_module("fla.layers"), FLA_LAYERS[name])(**options)
+                self.layer: nn.Module = getattr(import_module("fla.layers"), FLA_MIXERS[name])(**options)
             # Its functions run in torch where its weights are not on a GPU, whoever calls it.
             self.layer.register_forward_pre_hook(_begin)
             self.layer.register_forward_hook(_end, always_call=True)

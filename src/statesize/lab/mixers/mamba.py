@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from statesize.lab.mixers.attention.chunk import mix
 from statesize.lab.mixers.config import ModelConfig
-from statesize.lab.mixers.mixer import NORM_EPSILON, Mixer, StateCache
+from statesize.lab.mixers.mixer import NORM_EPSILON, Mixer, State
 from statesize.lab.mixers.s6 import S6, head_initial_values
 from statesize.operators import Recurrence
 
@@ -19,7 +19,8 @@ from statesize.operators import Recurrence
 class Mamba(S6):
     """S6 on 2d channels, with Δ of rank ⌈d / 16⌉, feed-through D u and a silu gate, without norm per head.
 
-    Gu and Dao, "Mamba: Linear-Time Sequence Modeling with Selective State Spaces", 2023.
+    Gu and Dao, "Mamba: Linear-Time Sequence Modeling with Selective State Spaces", 2023. Differs from the paper: Δ
+    starts spread over its range; small first convolution bias.
 
     Args:
         config: As for `S6`.
@@ -40,7 +41,8 @@ class Mamba2(Mixer):
     Δ = softplus(W x + b), A and D have one number a head; B and C, of n = key_size numbers, are shared by the heads.
     What the heads give is multiplied by silu(W x), and RMS-normalised as a whole.
 
-    Dao and Gu, "Transformers are SSMs", ICML 2024.
+    Dao and Gu, "Transformers are SSMs", ICML 2024. Differs from the paper: one group of B and C; A and Δ start spread
+    over their ranges.
 
     Args:
         config: Shape of the model; softplus(b) starts between `smallest_step` and `largest_step`, −A between 1 and 16.
@@ -82,18 +84,15 @@ class Mamba2(Mixer):
         """The inputs of T: the convolved and activated channels of each head, (S, H, L, P)."""
         return self._recurrence(hidden, self._convolved(hidden))[2]
 
-    def initial_cache(self, batch: int) -> StateCache:
-        """The cache of `step` before the first token."""
-        convolution = self._initial_convolution(batch)
-        return StateCache(convolution, convolution.new_zeros(batch, self.heads, self.key_size, self.value_size))
+    def initial_state(self, batch: int) -> State:
+        """Zeros, (S, H, n, P)."""
+        return (self.projection.weight.new_zeros(batch, self.heads, self.key_size, self.value_size),)
 
-    def step(self, hidden: Tensor, cache: StateCache) -> tuple[Tensor, StateCache]:
-        """One token of every sequence, (S, d), and the next cache; equals `forward` on the whole sequence."""
-        convolved, convolution = self._step_convolved(hidden, cache.convolution)
-        C, B, value, log_decay = self._recurrence(hidden[:, None], [part[:, None] for part in convolved])
-        state = log_decay.exp() * cache.state + B.transpose(-1, -2) * value
-        mixed = C @ state + self.D[:, None, None] * value
-        return self._emit(mixed.flatten(1), hidden), StateCache(convolution, state)
+    def advance(self, parts: tuple[Tensor, ...], hidden: Tensor, state: State) -> tuple[Tensor, State]:
+        """One token, (S, H, 1, P), and the next state."""
+        C, B, value, log_decay = self._recurrence(hidden[:, None], [part[:, None] for part in parts])
+        held = log_decay.exp() * state[0] + B.transpose(-1, -2) * value
+        return C @ held + self.D[:, None, None] * value, (held,)
 
     def _recurrence(self, hidden: Tensor, convolved: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """C, Δ B, values and Δ A, (S, H, L, n, n, P or 1)."""

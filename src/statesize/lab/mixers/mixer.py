@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -48,11 +48,8 @@ class ShortConvolution(nn.Module):
         return self.weight.new_zeros(batch, self.size - 1, self.weight.shape[0])
 
 
-class StateCache(NamedTuple):
-    """What a step of most mixers keeps: inputs of the short convolution, and the state of each unit."""
-
-    convolution: Tensor
-    state: Tensor
+State: TypeAlias = tuple[Tensor, ...]
+"""What the units of a mixer keep from one token to the next, (S, …) each."""
 
 
 class Mixer(nn.Module, ABC):
@@ -134,15 +131,39 @@ class Mixer(nn.Module, ABC):
         """
 
     @abstractmethod
-    def initial_cache(self, batch: int) -> Any:
-        """The cache of `step` before the first token.
+    def initial_state(self, batch: int) -> State:
+        """The state before the first token.
 
         Args:
             batch: Number of sequences S.
         """
 
     @abstractmethod
-    def step(self, hidden: Tensor, cache: Any) -> tuple[Tensor, Any]:
+    def advance(self, parts: tuple[Tensor, ...], hidden: Tensor, state: State) -> tuple[Tensor, State]:
+        """One token of every sequence in the step form.
+
+        Args:
+            parts: What the input is projected to, convolved: (S, size) for each of the sizes; by head in a `HeadMixer`.
+            hidden: (S, d).
+            state: From `initial_state` or the previous token; it is not changed.
+
+        Returns:
+            The values of each unit after mixing, before the norm, (S, …), and the next state.
+        """
+
+    def initial_cache(self, batch: int) -> State:
+        """The cache of `step` before the first token.
+
+        Args:
+            batch: Number of sequences S.
+
+        Returns:
+            What the short convolution keeps, (S, taps − 1, all sizes), and the state.
+        """
+        kept = self.projection.weight.new_zeros(batch, 0, sum(self._sizes))
+        return kept if self.convolution is None else self.convolution.initial_cache(batch), *self.initial_state(batch)
+
+    def step(self, hidden: Tensor, cache: State) -> tuple[Tensor, State]:
         """One token of every sequence; equals `forward` on the whole sequence.
 
         Args:
@@ -152,6 +173,9 @@ class Mixer(nn.Module, ABC):
         Returns:
             The output (S, d) and the next cache.
         """
+        parts, kept = self._step_convolved(hidden, cache[0])
+        mixed, state = self.advance(parts, hidden, cache[1:])
+        return self._emit(mixed.flatten(1), hidden), (kept, *state)
 
     @torch.no_grad()
     def cache_bytes(self, length: int) -> int:
@@ -166,7 +190,7 @@ class Mixer(nn.Module, ABC):
         # A cache has parts of constant size and parts that grow with each token; one step separates them.
         empty = self.initial_cache(1)
         _, one = self.step(self.projection.weight.new_zeros(1, self.config.width), empty)
-        before, after = _bytes(empty), _bytes(one)
+        before, after = (sum(part.nbytes for part in cache) for cache in (empty, one))
         return before + length * (after - before)
 
     @abstractmethod
@@ -209,12 +233,6 @@ class Mixer(nn.Module, ABC):
         """One part for each of the sizes, (..., size)."""
         return torch.split(functional.silu(convolved) if self.activated else convolved, self._sizes, dim=-1)
 
-    def _initial_convolution(self, batch: int) -> Tensor:
-        """What the short convolution keeps before the first token, (S, taps − 1, all sizes)."""
-        if self.convolution is None:
-            return self.projection.weight.new_zeros(batch, 0, sum(self._sizes))
-        return self.convolution.initial_cache(batch)
-
     def _emit(self, mixed: Tensor, hidden: Tensor) -> Tensor:
         """Norm per head, gate and output projection of all channels, (..., d), at an input (..., d)."""
         if self.norm_weight is not None:
@@ -256,15 +274,10 @@ class HeadMixer(Mixer):
         query, key, value = (self._by_head(part).transpose(1, 2) for part in self._convolved(hidden))
         return query, key, value
 
-    def _step_query_key_value(self, hidden: Tensor, cache: Tensor) -> tuple[tuple[Tensor, Tensor, Tensor], Tensor]:
+    def _step_convolved(self, hidden: Tensor, cache: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
         """The same for one token, (S, H, n), (S, H, n) and (S, H, d_v), with the cache of the convolution."""
-        parts, cache = self._step_convolved(hidden, cache)
-        query, key, value = (self._by_head(part) for part in parts)
-        return (query, key, value), cache
+        parts, cache = super()._step_convolved(hidden, cache)
+        return tuple(map(self._by_head, parts)), cache
 
     def _by_head(self, part: Tensor) -> Tensor:
         return part.reshape(*part.shape[:-1], self.heads, -1)
-
-
-def _bytes(cache: Any) -> int:
-    return sum(part.nbytes if isinstance(part, Tensor) else _bytes(part) for part in cache)

@@ -41,10 +41,10 @@ class LanguageModel(nn.Module):
         self.config = config
         # The modules draw their own first values when built; on the meta device that touches no random state.
         with torch.device("meta"), _drawing_as(generator):
-            self.embedding = nn.Embedding(config.vocabulary_size, config.width)
+            self.embedding = _embedding(config.vocabulary_size, config.width)
             self.layers = nn.ModuleList(Block(config, layer) for layer in range(config.layers))
             self.norm = residual_norm(config)
-            self.position_embedding = nn.Embedding(config.positions, config.width) if config.positions else None
+            self.position_embedding = _embedding(config.positions, config.width) if config.positions else None
             self.output = None if config.tied else nn.Linear(config.width, config.vocabulary_size, bias=False)
         if torch.get_default_device().type == "meta":
             # Shapes only.
@@ -137,9 +137,15 @@ class LanguageModel(nn.Module):
             The position 0, and one cache a layer.
 
         Raises:
-            InputError: `batch` is no positive whole number.
+            InputError: `batch` is no positive whole number, or a mixer of one's own or of fla has no step form.
         """
         require_count("batch", batch)
+        for block in self.blocks:
+            if not hasattr(block.mixer, "initial_cache"):
+                raise InputError(
+                    f"mixer must have a step form to run token by token, got {type(block.mixer).__name__}. Run the "
+                    "model over whole sequences."
+                )
         return [0, *(block.mixer.initial_cache(batch) for block in self.blocks)]
 
     def set_dropout_generator(self, generator: torch.Generator | None) -> None:
@@ -214,6 +220,11 @@ class LanguageModel(nn.Module):
             else:
                 scale = depth_scale if part == "output_projection" else 1.0
                 nn.init.normal_(parameter, std=scale * parameter.shape[-1] ** -0.5, generator=generator)
+
+
+def _embedding(rows: int, width: int) -> nn.Embedding:
+    """An embedding that draws nothing: on the meta device that would import torch's compiler, which takes a second."""
+    return nn.Embedding.from_pretrained(torch.empty(rows, width), freeze=False)
 
 
 @contextmanager

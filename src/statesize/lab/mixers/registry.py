@@ -13,8 +13,13 @@ from statesize.errors import InputError
 MIXERS: dict[str, type[nn.Module]] = {}
 """The package's own mixers by the name that `ModelConfig.mixer` uses; `statesize.lab.mixers.block` lists them."""
 
-FLA_MIXERS = ("fla:delta_net", "fla:gated_deltanet", "fla:rwkv7", "fla:mamba2")
-"""Layers of flash-linear-attention; `statesize.lab.mixers.fla` says how they are made."""
+FLA_MIXERS = {
+    "fla:delta_net": "DeltaNet",
+    "fla:gated_deltanet": "GatedDeltaNet",
+    "fla:rwkv7": "RWKV7Attention",
+    "fla:mamba2": "Mamba2",
+}
+"""Layers of flash-linear-attention, by their classes in `fla.layers`; `statesize.lab.mixers.fla` makes them."""
 
 _REGISTERED: dict[str, type[nn.Module]] = {}
 

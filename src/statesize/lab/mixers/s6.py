@@ -11,7 +11,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from statesize.lab.mixers.config import ModelConfig
-from statesize.lab.mixers.mixer import Mixer, StateCache
+from statesize.lab.mixers.mixer import Mixer, State
 from statesize.operators import Recurrence
 
 
@@ -22,7 +22,8 @@ class S6(Mixer):
     shared by the channels. A and b are learned; A starts at −1 … −n, or at −1/n … −n/n if `config.normalised`. There is
     no feed-through D u: the residual stream around the mixer is one.
 
-    Gu and Dao, "Mamba: Linear-Time Sequence Modeling with Selective State Spaces", 2023.
+    Gu and Dao, "Mamba: Linear-Time Sequence Modeling with Selective State Spaces", 2023. Differs from the paper:
+    expansion 1; no silu gate; Δ by a full matrix; no D; norm per head.
 
     Args:
         config: Shape of the model; `normalised`, `smallest_step` and `largest_step` are where A and b start.
@@ -74,19 +75,17 @@ class S6(Mixer):
         """The inputs of T: the convolved and activated channels, (S, d, L, 1)."""
         return self._inputs(hidden).transpose(1, 2).unsqueeze(-1)
 
-    def initial_cache(self, batch: int) -> StateCache:
-        """The cache of `step` before the first token."""
-        convolution = self._initial_convolution(batch)
-        return StateCache(convolution, convolution.new_zeros(batch, *self.log_rate.shape))
+    def initial_state(self, batch: int) -> State:
+        """Zeros, (S, d, n)."""
+        return (self.projection.weight.new_zeros(batch, *self.log_rate.shape),)
 
-    def step(self, hidden: Tensor, cache: StateCache) -> tuple[Tensor, StateCache]:
-        """One token of every sequence, (S, d), and the next cache; equals `forward` on the whole sequence."""
-        (inputs,), convolution = self._step_convolved(hidden, cache.convolution)
+    def advance(self, parts: tuple[Tensor, ...], hidden: Tensor, state: State) -> tuple[Tensor, State]:
+        """One token, (S, d), and the next state."""
+        (inputs,) = parts
         steps, B, C = self._selected(inputs)
         decay = (steps.unsqueeze(-1) * self._rates()).exp()
-        state = decay * cache.state + (steps * inputs).unsqueeze(-1) * B.unsqueeze(-2)
-        mixed = self._fed_through((state @ C.unsqueeze(-1)).squeeze(-1), inputs)
-        return self._emit(mixed, hidden), StateCache(convolution, state)
+        held = decay * state[0] + (steps * inputs).unsqueeze(-1) * B.unsqueeze(-2)
+        return self._fed_through((held @ C.unsqueeze(-1)).squeeze(-1), inputs), (held,)
 
     def _inputs(self, hidden: Tensor) -> Tensor:
         return self._convolved(hidden)[0]

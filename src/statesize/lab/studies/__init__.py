@@ -1,4 +1,5 @@
-"""Studies: a question about effective state-size, its measurements and its conclusion, a folder each.
+"""Studies: a question about effective state-size, its runs and its conclusion, a file each.
 
-Read study and catalogue first, then grid (training runs) and page (conclusions, charts, the page), then any study.
+Read statistics and verdicts first, then the rooms engine (what all share) and texts (what delimiters and recall share),
+then any study.
 """

@@ -63,7 +63,7 @@ class Verdict:
 
     holds: bool | None
     looks: tuple[Look, ...]
-    reason: str = ""  # why there is no verdict, whatever the looks say
+    reason: str = ""  # why the runs cannot tell
 
 
 def holm(values: Sequence[float]) -> list[float]:
@@ -85,11 +85,16 @@ def judge(claim: Claim, evidence: Mapping[str, Evidence]) -> Verdict:
         Look(name, threshold, by_name[name].interval(len(by_name)), by_name[name].units, p)
         for (name, threshold), p in zip(claim.thresholds.items(), above, strict=True)
     )
-    missing = [name for name in claim.thresholds if name not in evidence]
+    missing = [name for name, one in by_name.items() if math.isnan(one.value)]
     if missing:
-        return Verdict(None, looks, f"The study has no figure {', '.join(missing)}, or these runs do not give it.")
+        return Verdict(None, looks, f"these runs do not give {', '.join(missing)}")
     fewest = min(look.units for look in looks)
     if fewest < claim.least_units:
-        return Verdict(None, looks, f"{fewest} units are too few: the claim asks for {claim.least_units}.")
-    holds = True if max(above) <= LEVEL else False if min(below) <= LEVEL else None
-    return Verdict(holds, looks)
+        needed = f"{fewest} of the {claim.least_units} units that the claim needs (unit: {claim.unit})"
+        return Verdict(None, looks, needed)
+    if max(above) <= LEVEL:
+        return Verdict(True, looks)
+    if min(below) <= LEVEL:
+        return Verdict(False, looks)
+    doubtful = [f"{look.name} {look.interval} against {look.threshold:g}" for look in looks if look.adjusted_p > LEVEL]
+    return Verdict(None, looks, f"neither clearly above nor below: {', '.join(doubtful)}")

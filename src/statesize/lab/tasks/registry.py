@@ -10,10 +10,11 @@ from typing import Any, cast
 from statesize.check import refuse, require_kind
 from statesize.errors import InputError
 from statesize.lab.tasks.arrays import ArrayTask, read_arrays
-from statesize.lab.tasks.copying import Compression, Copying, SelectiveCopying
+from statesize.lab.tasks.compression import Compression
 from statesize.lab.tasks.mixture import Mixture
 from statesize.lab.tasks.mqar import MQAR
 from statesize.lab.tasks.rebinding import Rebinding
+from statesize.lab.tasks.selective_copying import SelectiveCopying
 from statesize.lab.tasks.synthetic import SyntheticTask, number_fields
 from statesize.lab.tasks.task import StudyTask
 
@@ -22,7 +23,6 @@ _TASKS: dict[str, type[SyntheticTask]] = {
     "selective_copying": SelectiveCopying,
     "compression": Compression,
     "rebinding": Rebinding,
-    "copying": Copying,
 }
 
 

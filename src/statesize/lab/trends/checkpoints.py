@@ -14,7 +14,7 @@ from typing import Any, TypeAlias, cast
 
 from statesize.check import refuse
 from statesize.errors import FileError, InputError
-from statesize.io.files import parse_json, require_regular
+from statesize.io.files import os_errors, parse_json, require_regular
 from statesize.measurement.chart import evenly_spread
 
 # "step-000250" of statesize, "checkpoint-500" of a Trainer, "step1000" and "stage1-step1000-tokens5B" of the hub.
@@ -38,6 +38,9 @@ class Checkpoint:
     model: str  # a folder, an id of the hub, or a bundled name
     revision: str | None = None
     step: int | None = None  # from its name
+
+    def __str__(self) -> str:
+        return self.name
 
     @property
     def folder(self) -> Path | None:
@@ -98,8 +101,8 @@ def _title(path: str, paths: Sequence[str]) -> str:
 
 
 def _step_of(name: str) -> int | None:
-    checkpoints = _STEP.search(name) or _END.search(name)
-    return None if checkpoints is None else int(checkpoints[1])
+    found = _STEP.search(name) or _END.search(name)
+    return None if found is None else int(found[1])
 
 
 def find_log(checkpoints: Sequence[Checkpoint]) -> Path | None:
@@ -107,7 +110,7 @@ def find_log(checkpoints: Sequence[Checkpoint]) -> Path | None:
     folders = [checkpoint.folder for checkpoint in checkpoints if checkpoint.folder is not None]
     paths = [folder.absolute().parent / JSON_LINES for folder in folders[:1]]
     paths += [folder / OF_TRAINER for folder in reversed(folders)]
-    return next((file for file in paths if file.is_file()), None)
+    return next((path for path in paths if path.is_file()), None)
 
 
 def read_log(path: Path) -> Log:
@@ -127,7 +130,7 @@ def read_log(path: Path) -> Log:
                 log.setdefault(name, []).append((int(row["step"]), value))
     if not log:
         raise FileError(f'The log {path} must hold JSON objects with a "step" and a loss or accuracy, got none.')
-    return {name: [points[file] for file in evenly_spread(len(points), _MOST_POINTS)] for name, points in log.items()}
+    return {name: [points[index] for index in evenly_spread(len(points), _MOST_POINTS)] for name, points in log.items()}
 
 
 def _of_lines(content: bytes) -> Iterator[object]:
@@ -145,37 +148,20 @@ def _flat(row: dict[str, Any], above: str = "") -> Iterator[tuple[str, float]]:
             yield above + name.replace("_", " "), float(value)
 
 
-# Files of models and data sets; the log of a training or the state of its optimizer has another suffix.
-_DIGESTED = frozenset(
-    {
-        *(".json", ".safetensors", ".bin", ".pt", ".pth", ".model", ".txt", ".jinja", ".py"),
-        *(".parquet", ".arrow", ".jsonl"),
-    }
-)
+# What a model is read from; the log of a training or the state of its optimizer has another suffix.
+_DIGESTED = frozenset(".json .safetensors .bin .pt .pth .model .txt .jinja .py".split())
 
 
-def content_sha256(path: Path) -> str:
-    """SHA-256 of a file, or of the names and contents of a folder's files of models, texts and settings."""
-    try:
-        if not path.is_dir():
-            return _file_sha256(path)
-        names = [
-            f"{file.relative_to(path).as_posix() if file.is_relative_to(path) else file.name} {_file_sha256(file)}"
-            for file in input_files(path)
-        ]
-        return hashlib.sha256("\n".join(names).encode()).hexdigest()
-    except OSError as error:
-        raise FileError(f"{path} cannot be read: {error.strerror or error}.") from error
-
-
-def input_files(path: Path) -> list[Path]:
-    """The files of an input: itself, or the files of a folder that are digested."""
-    if not path.is_dir():
-        return [path] if path.is_file() else []
-    files = sorted(file for file in path.rglob("*") if file.is_file() and file.suffix in _DIGESTED)
-    # The tokenizer of a training is beside the folder of its best weights.
-    beside = path.absolute().parent / "tokenizer.json"
-    return [*files, *([beside] if beside.is_file() and not (path / beside.name).exists() else [])]
+def folder_sha256(folder: Path) -> str:
+    """SHA-256 of the names and contents of the files that the model of a folder is read from."""
+    files = {file.relative_to(folder).as_posix(): file for file in folder.rglob("*") if file.suffix in _DIGESTED}
+    # The tokenizer of a training is beside the folders of its models.
+    beside = folder.absolute().parent / "tokenizer.json"
+    if beside.is_file():
+        files.setdefault(beside.name, beside)
+    with os_errors(f"cannot read {folder}"):
+        digests = [f"{name} {_file_sha256(file)}" for name, file in sorted(files.items()) if file.is_file()]
+    return hashlib.sha256("\n".join(digests).encode()).hexdigest()
 
 
 def _file_sha256(path: Path) -> str:

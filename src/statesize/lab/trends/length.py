@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property, partial
-from pathlib import Path
+from functools import cached_property
 from typing import Any, cast
 
 import torch
@@ -16,16 +14,12 @@ from torch import Tensor, nn
 from statesize.adapters.models.inputs import measurable
 from statesize.check import refuse, require_count, whole_number
 from statesize.errors import InputError
-from statesize.io.files import digest
-from statesize.io.progress import Bars
-from statesize.lab.trends.growth import Growth
-from statesize.lab.trends.series import measured_point, trend_bar, trend_facts
-from statesize.lab.trends.sweep import SweepProgress, sweep
-from statesize.lab.trends.trend import SweepPoint, alike
+from statesize.lab.trends.points import Point, measure_points, point_facts, point_key
+from statesize.lab.trends.result import Growth
 from statesize.measurement.settings import Settings
 from statesize.models.digests import tokens_sha256
 from statesize.models.load import load_model, model_facts, training_record
-from statesize.parallel.executor import given, here
+from statesize.parallel.executor import here
 from statesize.texts.inputs import Inputs, begun_excerpts, whole_texts
 from statesize.texts.tokens import AnyTokenizer, beginning_id, supported_tokenizer
 
@@ -44,7 +38,7 @@ def length(
     tokenizer: AnyTokenizer | Callable[..., Any] | None = None,
     name: str | None = None,
     output: str | os.PathLike[str] | None = None,
-    on_progress: Callable[[SweepProgress], None] | None = None,
+    on_progress: Callable[..., None] | None = None,
     settings: Settings | None = None,
 ) -> Growth:
     """Measure how the effective state-size (ESS) of each layer grows with the length of the context.
@@ -66,7 +60,7 @@ def length(
         tokenizer: As for `statesize.profile`.
         name: As for `statesize.profile`.
         output: Folder in which finished lengths are kept; the same call after a crash goes on from there.
-        on_progress: Called after each length, instead of a bar.
+        on_progress: Called as (done, total, what, seconds left) after each length, instead of a bar.
         settings: What is measured of each layer, at the cuts; None takes `statesize.Settings()`.
 
     Returns:
@@ -77,8 +71,8 @@ def length(
         StatesizeError: If no length can be measured.
 
     Example:
-        >>> measured = length("gla", lengths=[8, 16], future=8, excerpts=2, on_progress=lambda progress: None)
-        >>> measured.lengths, measured.values("layers.0.mixer").shape
+        >>> measured = length("gla", lengths=[8, 16], future=8, excerpts=2, on_progress=lambda *_: None)
+        >>> measured.places, measured.values("layers.0.mixer").shape
         ((8, 16), (2, 2))
     """
     asked_for, excerpts = _lengths(lengths), require_count("excerpts", excerpts)
@@ -106,23 +100,22 @@ def length(
         )
     pieces = tuple(begun_excerpts(texts, fitting[-1] + future, excerpts, tokenizer))
     work = LengthWork(model, pieces, future, settings, begun=beginning_id(tokenizer) is not None)
-    with Bars(on_progress is not None, lines=False) as bars:
-        measured, skipped = sweep(
-            fitting, partial(given, work), here, title=str, key=work.key,
-            folder=None if output is None else Path(output),
-            on_progress=on_progress or trend_bar(bars, f"measuring {name or type(model).__name__}", len(fitting)),
-        )  # fmt: skip
-    points, others = alike({str(one): point for one, point in measured.items()})
+    name = name or type(model).__name__
+    points, skipped = measure_points(
+        fitting, work, work.key, here, title=f"measuring {name}", output=output, on_progress=on_progress
+    )
     too_long = {str(one): f"The longest text has room for {longest} tokens." for one in asked_for if one > longest}
+    beyond = ", ".join(f"{one:,}" for one in points if trained is not None and one > trained)
     return Growth(
-        model=name or type(model).__name__,
-        lengths=tuple(one for one in measured if str(one) in points),
+        model=name,
+        names=tuple(map(str, points)),
+        places=tuple(points),
         future=future,
-        excerpts=len(pieces),
         trained_length=trained,
         points=tuple(points.values()),
-        skipped={**skipped, **too_long, **others},
-        facts=trend_facts(pieces, settings),
+        skipped=skipped | too_long,
+        facts=point_facts(pieces, settings),
+        notes=(f"Beyond the trained length of {trained:,}: {beyond}; not in the exponents.",) if beyond else (),
     )
 
 
@@ -167,24 +160,21 @@ class LengthWork:
         first = int(self.begun)
         return [torch.cat([ids[:first], ids[first - context - self.future :]]) for ids in self.excerpts]
 
-    def __call__(self, context: int) -> Iterator[SweepPoint]:
+    def __call__(self, context: int) -> Iterator[Point]:
         """The point of a length."""
-        inputs = self.inputs(context)
-        yield measured_point(self.model, inputs, replace(self.settings, positions=(context,), future=self.future))
+        settings = replace(self.settings, positions=(context,), future=self.future)
+        yield Point.measured(self.model, self.inputs(context), settings)
 
     @cached_property
     def _model(self) -> dict[str, Any]:
         return model_facts(self.model)
 
     def key(self, context: int) -> str:
-        """A digest of all that the numbers of a length depend on."""
-        facts = [
-            self._model,
-            tokens_sha256(self.inputs(context)),
-            self.future,
-            asdict(self.settings),
-        ]
-        return f"{context:09d}-{digest(json.dumps(facts, sort_keys=True, default=repr).encode())}"
+        """The name of its point, with a digest of all that its numbers depend on."""
+        texts = tokens_sha256(self.inputs(context))
+        return point_key(
+            f"{context:09d}", model=self._model, tokens=texts, future=self.future, asked=asdict(self.settings)
+        )
 
 
 def _lengths(listed: Sequence[int]) -> tuple[int, ...]:

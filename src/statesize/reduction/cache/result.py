@@ -170,9 +170,19 @@ class CachePrices:
     @property
     def recommended(self) -> Price | None:
         """The smallest cache that surely loses at most 0.01 bits a byte and hardly a passkey; None where none does."""
-        # It is chosen on the documents that price it, so intervals hold for all variants together.
-        prices = [self._price(at, looks=len(self.variants)) for at in range(len(self.variants))]
-        return min(filter(self._affordable, prices), key=lambda price: price.bytes_share, default=None)
+        good = [price for price in self._together if self._keeps_facts(price) and _loss(price).high <= AFFORDABLE]
+        return min(good, key=lambda price: price.bytes_share, default=None)
+
+    @property
+    def undecided(self) -> Price | None:
+        """The cache of the least loss that these documents neither recommend nor rule out; None where there is none."""
+        may_be = [price for price in self._together if self._keeps_facts(price) and not _loss(price).low > AFFORDABLE]
+        return None if self.recommended else min(may_be, key=lambda price: _loss(price).value, default=None)
+
+    @property
+    def _together(self) -> list[Price]:
+        """All prices with intervals that hold for them together, since the same documents choose and price."""
+        return [self._price(at, looks=len(self.variants)) for at in range(len(self.variants))]
 
     @property
     def passkeys_informative(self) -> bool:
@@ -240,11 +250,12 @@ class CachePrices:
         found = self.found[at + 1] if self.passkeys else None
         return Price(self.variants[at], self.shares[at], mean_interval(nats, looks=looks), bits, found)
 
-    def _affordable(self, price: Price) -> bool:
-        loss = price.nats if math.isnan(price.bits.value) else price.bits
-        if not loss.high <= AFFORDABLE:
-            return False
+    def _keeps_facts(self, price: Price) -> bool:
         if price.found is None or not self.passkeys_informative:
             # Loss alone would not show that facts of the prefix are forgotten.
             return price.variant.budgets == "whole"
         return price.found >= self.found[0] - _MISSED * self.passkeys
+
+
+def _loss(price: Price) -> Interval:
+    return price.nats if math.isnan(price.bits.value) else price.bits

@@ -13,13 +13,19 @@ HEADINGS = ("cache", "of its bytes", "extra bits a byte", "extra nats a token", 
 
 def headline(result: CachePrices) -> str:
     """The recommendation with its price, in one or two sentences."""
-    best = result.recommended
+    best, undecided = result.recommended, result.undecided
+    over = f"over {len(result.documents)} held-out documents"
+    if best is None and undecided is not None:
+        return (
+            f"Too little text to tell: {over}, {undecided.variant.title} costs the cache of {result.model} "
+            f"{_loss(undecided)}, and more than {AFFORDABLE} is not ruled out. Read more texts."
+        )
     if best is None:
         return (
-            f"Leave the cache of {result.model} whole: no way that was tried surely loses at most {AFFORDABLE} bits a "
-            "byte."
+            f"Leave the cache of {result.model} whole: {over}, each way that was tried costs more than {AFFORDABLE} "
+            "bits a byte, or passkeys."
         )
-    price = f"{best.bytes_share:.0%} of its bytes for {_loss(best)}"
+    price = f"{best.bytes_share:.0%} of its bytes for {_loss(best)}, {over}"
     if best.variant.budgets == "whole":
         return f"Round, do not evict: {best.variant.title} keeps the cache of {result.model} at {price}."
     found = f"{best.found} of {result.passkeys} passkeys are found, {result.found[0]} with the whole cache."

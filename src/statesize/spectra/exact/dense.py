@@ -57,7 +57,7 @@ class DenseEngine(Engine):
             return stacked
 
         heads = attention_of(operator)
-        if heads is None or self._forms_whole(cut):
+        if heads is None or self.forms_whole(cut):
             return partial(cut.block, finite(operator.dense()))
 
         def taken(position: int) -> Tensor:
@@ -77,11 +77,12 @@ class DenseEngine(Engine):
     def footprint(self, operator: Operator, cut: Cut) -> int:
         """T with its copies, or a block with them, and what is computed from all singular values."""
         held = cut.readouts * cut.length**2
-        if attention_of(operator) is not None and not self._forms_whole(cut):
+        if attention_of(operator) is not None and not self.forms_whole(cut):
             held = max((cut.rows(i) * cut.columns(i) for i in cut.positions), default=0)
         return DOUBLE * (4 * held + 8 * len(cut.positions) * cut.largest_rank())
 
-    def _forms_whole(self, cut: Cut) -> bool:
+    def forms_whole(self, cut: Cut) -> bool:
+        """See `Engine.forms_whole`."""
         return cut.readouts * cut.length**2 <= self.whole
 
 

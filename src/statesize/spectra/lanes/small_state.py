@@ -1,9 +1,10 @@
 """All singular values of many small diagonal recurrences, several of them in lanes side by side.
 
 σ² are the eigenvalues of MᵀM with M = S_i L_i, the square-root factors carried by Givens rotations
-(docs/engine-mathematics.md, "Square roots of the Gramians"). Squaring once costs digits of the small σ: an error ε
-of σ², 8 eps ‖M‖_F², is an error of √ε = 4e-8 ‖M‖_F on a σ near 0. Counts compare squares, so a tolerance τ is in doubt
-only within ε / 2τ of a σ; recurrences with such a doubt are computed again by singular value decompositions of M.
+(docs/appendix/engine-mathematics.md, "Square roots of the Gramians"). Squaring once costs digits of the small σ:
+an error ε of σ², 8 eps ‖M‖_F², is an error of √ε = 4e-8 ‖M‖_F on a σ near 0. Counts compare squares, so a tolerance τ
+is in doubt only within ε / 2τ of a σ; recurrences with such a doubt are computed again by singular value decompositions
+of M.
 """
 
 from __future__ import annotations
@@ -66,7 +67,8 @@ class SmallStateEngine(Engine):
         errors, totals = squares.new_zeros(2, *squares.shape[:-1]), squares.new_zeros(shape.numel())
         limits = torch.minimum(positions, cut.length - positions)
         results = (limits.numpy(), squares.numpy(), errors.numpy(), totals.numpy())
-        squared_spectra(*_arrays(recurrence), positions.numpy(), *results)
+        if squares.numel():  # arrays without entries are of another type to numba, which would compile all again
+            squared_spectra(*_arrays(recurrence), positions.numpy(), *results)
         # As in `propagation_error`: what the step errors can do at most, or what of them is not yet forgotten.
         local, last = errors
         carried = torch.minimum(totals[:, None], torch.nan_to_num(local, nan=torch.inf)) + last + UNDERFLOW

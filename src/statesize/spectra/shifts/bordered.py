@@ -8,7 +8,7 @@ For i0 ≤ i < i0 + b and j = i − i0, H_i is equal up to orthogonal factors to
 R and Σ stand for the past before the chunk, Σ and Z for the future after it. Σ is diagonal: the singular value
 decomposition of the core is taken once, after which its inertia and log-determinant cost nothing at any shift. Where
 the state is complex, so are R and Z; T is real, and so is what is left when the core is eliminated
-(docs/engine-mathematics.md, "Bordered chunks").
+(docs/appendix/engine-mathematics.md, "Bordered chunks").
 """
 
 from __future__ import annotations

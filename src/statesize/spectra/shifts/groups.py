@@ -1,7 +1,7 @@
 """Groups of positions that are eliminated together: counts by bisection, entropies by quadrature.
 
 Every answer carries a certificate, and where it is not as close as requested, singular values replace it
-(docs/engine-mathematics.md, "Counts", "Entropies" and "Certificates").
+(docs/appendix/engine-mathematics.md, "Counts", "Entropies" and "Certificates").
 """
 
 from __future__ import annotations

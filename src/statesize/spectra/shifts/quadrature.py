@@ -1,4 +1,4 @@
-"""Entropy-ESS from a few log-determinants, without singular values (docs/engine-mathematics.md, "Entropies").
+"""Entropy-ESS from a few log-determinants, without singular values (docs/appendix/engine-mathematics.md, "Entropies").
 
 With g = σ/m, m ≥ σ_1, S = Σ g and Q = Σ g ln g, ESS = exp(ln S − Q/S). Both sums follow from ‖H‖_F² and φ(s) =
 ln det(I + HᵀH/s²) by the weights of a rule. Shifts are taken from the largest down, in each chunk until all σ are so

@@ -3,7 +3,7 @@
 Counts fall as thresholds rise, so one at τ bounds from above those of all positions whose own threshold ρ σ_1 is above
 τ, and from below those whose own is below it. Each round divides what lies between the nearest two thresholds so finely
 that, if singular values lay evenly in it, the bounds would be as close as requested, and halves bounds on σ_1 twice
-where these are wider than that (docs/engine-mathematics.md, "Relative tolerances of attention").
+where these are wider than that (docs/appendix/engine-mathematics.md, "Relative tolerances of attention").
 """
 
 from __future__ import annotations

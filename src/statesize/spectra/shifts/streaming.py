@@ -5,7 +5,7 @@ W stands for the past of a chunk [i0, i1): its columns have the singular values 
     [M Z] = R of qr([W[b:], T[i1:, i0:i1]]),    U Σ Vᵀ = svd([M Z]),
 
 the next W is [W[b:], T[i1:, i0:i1]] V, without the columns of negligible σ. Every dropped σ moves the singular values
-of all later blocks by at most √Σσ², and these add up (docs/engine-mathematics.md, "Bordered chunks").
+of all later blocks by at most √Σσ², and these add up (docs/appendix/engine-mathematics.md, "Bordered chunks").
 """
 
 from __future__ import annotations

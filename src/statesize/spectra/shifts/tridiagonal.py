@@ -2,7 +2,7 @@
 
 Absolute counts and entropies as every engine by eliminations; counts at relative tolerances exactly, from bounds on σ_1
 of each position, or between bounds as close as requested, from thresholds that neighbouring positions share
-(docs/engine-mathematics.md, "Tridiagonal cores" and "Relative tolerances of attention").
+(docs/appendix/engine-mathematics.md, "Tridiagonal cores" and "Relative tolerances of attention").
 """
 
 from __future__ import annotations
@@ -77,6 +77,10 @@ class TridiagonalEngine(Engine):
         if cut.readouts == 1:
             return 16 if cut.length < 768 else 32 if cut.length < 1536 else 64
         return min((16, 32, 64), key=lambda b: self._operations(cut, _SHIFTS_OF_DEFAULTS, b))
+
+    def forms_whole(self, cut: Cut) -> bool:
+        """See `Engine.forms_whole`."""
+        return True
 
     @torch.no_grad()
     def blocks(self, operator: Operator, cut: Cut) -> CertifiedBlocks:

@@ -6,7 +6,7 @@ rows after and the columns before. At a shift, the rows after the
 chunk have the pivot a alone and leave FᵀF / a on the columns before it, or the columns before it have c alone and leave
 F Fᵀ / c on the rows after it, whichever is the smaller matrix.
 This Gram matrix is made tridiagonal once, Θ = Qᵀ (FᵀF) Q; each shift of either sign is then a tridiagonal elimination
-and one product (docs/engine-mathematics.md, "Tridiagonal cores").
+and one product (docs/appendix/engine-mathematics.md, "Tridiagonal cores").
 """
 
 from __future__ import annotations

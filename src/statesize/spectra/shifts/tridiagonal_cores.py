@@ -1,9 +1,9 @@
 """Elimination of chunks around a tridiagonal core: first the core at a shift, then the chunk at all its positions.
 
 [[aI, H_i], [H_iᵀ, cI]] without what lies outside a chunk on one side leaves a core Θ, tridiagonal once for all shifts,
-and borders W between the core and the chunk (docs/engine-mathematics.md, "Tridiagonal cores"). A shift then costs the
-pivots of a tridiagonal matrix, one substitution and one symmetric product, (r + 1)² p b² operations for a core of p
-rows.
+and borders W between the core and the chunk (docs/appendix/engine-mathematics.md, "Tridiagonal cores"). A shift then
+costs the pivots of a tridiagonal matrix, one substitution and one symmetric product, (r + 1)² p b² operations for a
+core of p rows.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from torch.nn import functional
 from statesize.lab.mixers.attention.chunk import CHUNK_SIZE, decays_in_chunks, in_chunks
 from statesize.lab.mixers.attention.linear import KeptState
 from statesize.lab.mixers.config import ModelConfig
-from statesize.lab.mixers.mixer import HeadMixer, StateCache
+from statesize.lab.mixers.mixer import HeadMixer, State
 from statesize.lab.mixers.s6 import head_initial_values
 from statesize.operators import Recurrence
 
@@ -23,6 +23,7 @@ class DeltaNet(HeadMixer):
     β = sigmoid(W x).
 
     Yang et al., "Parallelizing Linear Transformers with the Delta Rule over Sequence Length", NeurIPS 2024.
+    Differs from the paper: norm weights per head.
 
     Args:
         config: Shape of the model.
@@ -60,22 +61,19 @@ class DeltaNet(HeadMixer):
         query, key = self._normalised(query, key)
         return mix_by_delta_rule(query, key, value, self._strength(hidden), self.log_decay(hidden))
 
-    def initial_cache(self, batch: int) -> StateCache:
-        """The cache of `step` before the first token."""
-        convolution = self._initial_convolution(batch)
-        state = convolution.new_zeros(batch, self.heads, self.state_size, self.value_size)
-        return StateCache(convolution, self.kept_state.pack(state)[0])
+    def initial_state(self, batch: int) -> State:
+        """Zeros, (S, H, n, d_v), as `KeptState` packs them."""
+        shape = batch, self.heads, self.state_size, self.value_size
+        return self.kept_state.pack(self.projection.weight.new_zeros(shape))
 
-    def step(self, hidden: Tensor, cache: StateCache) -> tuple[Tensor, StateCache]:
-        """One token of every sequence, (S, d), and the next cache; equals `forward` on the whole sequence."""
-        (query, key, value), convolution = self._step_query_key_value(hidden, cache.convolution)
+    def advance(self, parts: tuple[Tensor, ...], hidden: Tensor, state: State) -> tuple[Tensor, State]:
+        """One token, (S, H, d_v), and the next state."""
+        query, key, value = parts
         query, key = (part.squeeze(-2) for part in self._normalised(query.unsqueeze(-2), key.unsqueeze(-2)))
         log_decay = self.log_decay(hidden[:, None])
         at = None if log_decay is None else log_decay.squeeze(-2)
-        before = self.kept_state.unpack(cache.state, cache.state.new_empty(0))
-        state = delta_step(before, key, value, self._strength(hidden[:, None]).squeeze(-2), at)
-        mixed = (query.unsqueeze(-2) @ state).squeeze(-2)
-        return self._emit(mixed.flatten(-2), hidden), StateCache(convolution, self.kept_state.pack(state)[0])
+        held = delta_step(self.kept_state.unpack(*state), key, value, self._strength(hidden[:, None]).squeeze(-2), at)
+        return (query.unsqueeze(-2) @ held).squeeze(-2), self.kept_state.pack(held)
 
     def _normalised(self, query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
         """Queries of norm 1 / √n and keys of norm 1, (S, H, L, n), or what the state keeps of them."""
@@ -90,7 +88,8 @@ class DeltaNet(HeadMixer):
 class GatedDeltaNet(DeltaNet):
     """DeltaNet with the decay ln a = −e^A softplus(W x + b) of each head, and a swish output gate.
 
-    Yang, Kautz and Hatamizadeh, "Gated Delta Networks: Improving Mamba2 with Delta Rule", ICLR 2025.
+    Yang, Kautz and Hatamizadeh, "Gated Delta Networks: Improving Mamba2 with Delta Rule", ICLR 2025. Differs
+    from the paper: values as wide as the model; A and Δ start as in `mamba2`; norm weights per head.
 
     Args:
         config: Shape of the model; softplus(b) starts between `smallest_step` and `largest_step`, e^A between 1 and 16.

@@ -23,6 +23,9 @@ def _bounded_log_decay(logits: Tensor) -> Tensor:
 class WeightedLinearAttention(LinearAttention):
     """Linear attention with an input-invariant diagonal decay, learned per head and key channel.
 
+    Orvieto et al., "Resurrecting Recurrent Neural Networks for Long Sequences", ICML 2023; Parnichkun et al. 2025,
+    arXiv 2504.19561. Differs from the paper: a decay for each key channel, logsigmoid / 16.
+
     Args:
         config: Shape of the model; `decay_bias` is where the decays start.
         state_sizes: As for `LinearAttention`.
@@ -49,7 +52,8 @@ class WeightedLinearAttention(LinearAttention):
 class GatedLinearAttention(LinearAttention):
     """Linear attention with an input-varying diagonal decay ln a = logsigmoid(W x + b) / 16.
 
-    Yang et al., "Gated Linear Attention Transformers with Hardware-Efficient Training", ICML 2024.
+    Yang et al., "Gated Linear Attention Transformers with Hardware-Efficient Training", ICML 2024. Differs from the
+    paper: decays by a full matrix; no swish gate; short convolution.
 
     Args:
         config: Shape of the model; `decay_bias` is where b starts.
@@ -82,7 +86,8 @@ class GatedLinearAttention(LinearAttention):
 class FullGatedLinearAttention(GatedLinearAttention):
     """Gated linear attention as published: decays of rank 16, silu after the short convolution, a swish output gate.
 
-    Yang et al. 2024, as for `GatedLinearAttention`.
+    Yang et al. 2024, as for `gla`. Differs from the paper: ln a ≥ −4; b starts at `decay_bias`; norm weights per head;
+    fla's convolution.
 
     Args:
         config: As for `GatedLinearAttention`.
@@ -98,8 +103,9 @@ class FullGatedLinearAttention(GatedLinearAttention):
 class GatedLinearAttentionS6(LinearAttention):
     """Linear attention with the decay ln a = Δ_t A of S6: Δ = softplus(W x + b) for each head, A for its n states.
 
-    A and b are learned; A starts at −1 … −n, or at −1/n … −n/n if `config.normalised` (Parnichkun et al. 2025,
-    arXiv 2504.19561).
+    A and b are learned; A starts at −1 … −n, or at −1/n … −n/n if `config.normalised`.
+
+    Parnichkun et al. 2025, arXiv 2504.19561. Differs from the paper: ln a ≥ −16.
 
     Args:
         config: Shape of the model; `normalised`, `smallest_step` and `largest_step` are where A and b start.

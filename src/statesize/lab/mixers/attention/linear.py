@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from statesize.lab.mixers.attention.chunk import CHUNK_SIZE, mix
 from statesize.lab.mixers.config import ModelConfig
-from statesize.lab.mixers.mixer import HeadMixer
+from statesize.lab.mixers.mixer import HeadMixer, State
 from statesize.operators import Recurrence
 
 _LARGEST = 127
@@ -54,16 +54,12 @@ class KeptState:
         return rows < torch.tensor(self.sizes, device=device)[:, None]
 
 
-class LinearCache(NamedTuple):
-    """What `LinearAttention.step` keeps: convolution inputs, and the state (S, H, n, d_v) as `KeptState` packs it."""
-
-    convolution: Tensor
-    state: Tensor
-    scale: Tensor
-
-
 class LinearAttention(HeadMixer):
     """T from x_t = diag(a_t) x_{t−1} + k_t u_t, y_t = q_tᵀ x_t / √n, with a_t = 1; n = key_size real numbers of state.
+
+    Katharopoulos et al., "Transformers are RNNs: Fast Autoregressive Transformers with Linear Attention", ICML 2020;
+    Sun et al., "Retentive Network: A Successor to Transformer for Large Language Models", 2023. Differs from the paper:
+    no feature map; norm per head for the normaliser; short convolution.
 
     Subclasses give other decays by overriding `log_decay`.
 
@@ -118,26 +114,25 @@ class LinearAttention(HeadMixer):
             return mix(query, key, value, log_decay, self.chunk_size)
         # What is rounded after every token has no parallel form.
         decay = None if log_decay is None else log_decay.expand(key.shape).exp()
-        cache, outputs = self._empty(key), list[Tensor]()
+        state, outputs = self.initial_state(len(key)), list[Tensor]()
         for t in range(key.shape[-2]):
             at = None if decay is None else decay[..., t, :]
-            mixed, cache = self._advance(cache, query[..., t : t + 1, :], key[..., t, :], value[..., t, :], at)
+            mixed, state = self._advance(state, query[..., t : t + 1, :], key[..., t, :], value[..., t, :], at)
             outputs.append(mixed)
         return torch.stack(outputs, -2)
 
-    def initial_cache(self, batch: int) -> LinearCache:
-        """The cache of `step` before the first token."""
-        convolution = self._initial_convolution(batch)
-        return self._empty(convolution)
+    def initial_state(self, batch: int) -> State:
+        """Zeros, (S, H, n, d_v), as `KeptState` packs them."""
+        shape = batch, self.heads, self.state_size, self.value_size
+        return self.kept_state.pack(self.projection.weight.new_zeros(shape))
 
-    def step(self, hidden: Tensor, cache: LinearCache) -> tuple[Tensor, LinearCache]:
-        """One token of every sequence, (S, d), and the next cache; equals `forward` on the whole sequence."""
-        (query, key, value), convolution = self._step_query_key_value(hidden, cache.convolution)
+    def advance(self, parts: tuple[Tensor, ...], hidden: Tensor, state: State) -> tuple[Tensor, State]:
+        """One token, (S, H, d_v), and the next state."""
+        query, key, value = parts
         query, key = self._mapped(query.unsqueeze(-2), key.unsqueeze(-2))
         log_decay = self.log_decay(hidden[:, None])
         decay = None if log_decay is None else log_decay[:, :, 0].exp()
-        mixed, cache = self._advance(cache._replace(convolution=convolution), query, key.squeeze(-2), value, decay)
-        return self._emit(mixed.flatten(-2), hidden), cache
+        return self._advance(state, query, key.squeeze(-2), value, decay)
 
     def _mapped(self, query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
         """Scaled queries and keys of the state, (..., L, n) each."""
@@ -147,15 +142,11 @@ class LinearAttention(HeadMixer):
         return query, key if self.key_map is None else key @ self.key_map
 
     def _advance(
-        self, cache: LinearCache, query: Tensor, key: Tensor, value: Tensor, decay: Tensor | None
-    ) -> tuple[Tensor, LinearCache]:
+        self, state: State, query: Tensor, key: Tensor, value: Tensor, decay: Tensor | None
+    ) -> tuple[Tensor, State]:
         """One token: what is read, (S, H, d_v), and the next state; q (S, H, 1, n), others (S, H, n or d_v)."""
-        state = self.kept_state.unpack(cache.state, cache.scale).to(key.dtype)
+        held = self.kept_state.unpack(*state).to(key.dtype)
         if decay is not None:
-            state = decay.unsqueeze(-1) * state
-        state = state + key.unsqueeze(-1) * value.unsqueeze(-2)
-        return (query @ state).squeeze(-2), LinearCache(cache.convolution, *self.kept_state.pack(state))
-
-    def _empty(self, convolution: Tensor) -> LinearCache:
-        state = convolution.new_zeros(len(convolution), self.heads, self.state_size, self.value_size)
-        return LinearCache(convolution, *self.kept_state.pack(state))
+            held = decay.unsqueeze(-1) * held
+        held = held + key.unsqueeze(-1) * value.unsqueeze(-2)
+        return (query @ held).squeeze(-2), self.kept_state.pack(held)

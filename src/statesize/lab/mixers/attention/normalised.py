@@ -2,30 +2,21 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from statesize.lab.mixers.attention.chunk import mix
 from statesize.lab.mixers.config import ModelConfig
-from statesize.lab.mixers.mixer import HeadMixer
+from statesize.lab.mixers.mixer import HeadMixer, State
 from statesize.operators import Recurrence
-
-
-class NormalisedCache(NamedTuple):
-    """What `NormalisedLinearAttention.step` keeps: convolution inputs, state (S, H, n, d_v), normaliser (S, H, n)."""
-
-    convolution: Tensor
-    state: Tensor
-    normaliser: Tensor
 
 
 class NormalisedLinearAttention(HeadMixer):
     """T[i, j] = φ(q_i)·φ(k_j) / Σ_{s ≤ i} φ(q_i)·φ(k_s) with φ(x) = 1 + elu(x); n = key_size numbers of state.
 
     Katharopoulos et al., "Transformers are RNNs: Fast Autoregressive Transformers with Linear Attention", ICML 2020.
+    Differs from the paper: short convolution, norm per head.
     """
 
     kind = "nla"
@@ -49,22 +40,19 @@ class NormalisedLinearAttention(HeadMixer):
         readout, key, value = self._normalised(hidden)
         return mix(readout, key, value, None)
 
-    def initial_cache(self, batch: int) -> NormalisedCache:
-        """The cache of `step` before the first token."""
-        convolution = self._initial_convolution(batch)
-        normaliser = convolution.new_zeros(batch, self.heads, self.feature_size)
-        state = convolution.new_zeros(*normaliser.shape, self.value_size)
-        return NormalisedCache(convolution, state, normaliser)
+    def initial_state(self, batch: int) -> State:
+        """Zeros: weighted values (S, H, n, d_v), and the normaliser (S, H, n)."""
+        normaliser = self.projection.weight.new_zeros(batch, self.heads, self.feature_size)
+        return normaliser.new_zeros(*normaliser.shape, self.value_size), normaliser
 
-    def step(self, hidden: Tensor, cache: NormalisedCache) -> tuple[Tensor, NormalisedCache]:
-        """One token of every sequence, (S, d), and the next cache; equals `forward` on the whole sequence."""
-        (query, key, value), convolution = self._step_query_key_value(hidden, cache.convolution)
+    def advance(self, parts: tuple[Tensor, ...], hidden: Tensor, state: State) -> tuple[Tensor, State]:
+        """One token, (S, H, d_v), and the next state."""
+        (query, key, value), (weighted, normaliser) = parts, state
         query, key = (part.squeeze(-2) for part in self.features(query.unsqueeze(-2), key.unsqueeze(-2)))
-        normaliser = cache.normaliser + key
-        state = cache.state + key.unsqueeze(-1) * value.unsqueeze(-2)
+        normaliser = normaliser + key
+        weighted = weighted + key.unsqueeze(-1) * value.unsqueeze(-2)
         readout = query / (query * normaliser).sum(-1, keepdim=True)
-        mixed = (readout.unsqueeze(-2) @ state).squeeze(-2)
-        return self._emit(mixed.flatten(-2), hidden), NormalisedCache(convolution, state, normaliser)
+        return (readout.unsqueeze(-2) @ weighted).squeeze(-2), (weighted, normaliser)
 
     def _normalised(self, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Features of queries over what they sum to, features of keys, values, (S, H, L, ·)."""
@@ -77,6 +65,7 @@ class LinearTransformer(NormalisedLinearAttention):
     """Normalised linear attention with φ(x) = 1 + elu(x), without short convolution and without norm per head.
 
     Katharopoulos et al., "Transformers are RNNs: Fast Autoregressive Transformers with Linear Attention", ICML 2020.
+    Differs from the paper: no biases.
     """
 
     kind = "linear-transformer"
@@ -85,9 +74,10 @@ class LinearTransformer(NormalisedLinearAttention):
 
 
 class Based(LinearTransformer):
-    """Features whose products are the Taylor series 1 + s + s² / 2 of e^s with s = q·k / √n.
+    """Normalised linear attention of features whose products are the series 1 + s + s² / 2 of e^s, s = q·k / √n.
 
     Arora et al., "Simple Linear Attention Language Models Balance the Recall-Throughput Tradeoff", ICML 2024.
+    Differs from the paper: no rotary positions, no convolutions; no rank is above 1 + n + n (n + 1) / 2.
     """
 
     kind = "based"
@@ -103,9 +93,10 @@ class Based(LinearTransformer):
 
 
 class Hedgehog(LinearTransformer):
-    """Features softmax([W x, −W x]), with matrices W of their own for the queries and the keys of each head.
+    """Normalised linear attention with φ(x) = softmax([W x, −W x]), each head with a W for queries and one for keys.
 
-    Zhang et al., "The Hedgehog & the Porcupine: Expressive Linear Attentions with Softmax Mimicry", ICLR 2024.
+    Zhang et al., "The Hedgehog & the Porcupine: Expressive Linear Attentions with Softmax Mimicry", ICLR 2024. Differs
+    from the paper: exp divided by its sum; trained from the start.
 
     Args:
         config: Shape of the model.

@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from statesize.lab.mixers.config import ModelConfig
-from statesize.lab.mixers.mixer import HeadMixer
+from statesize.lab.mixers.mixer import HeadMixer, State
 from statesize.operators import SoftmaxAttention as SoftmaxOperator
 
 
-class SoftmaxCache(NamedTuple):
-    """What `SoftmaxAttention.step` keeps: convolution inputs, and every key and value so far (S, H, t, ·)."""
-
-    convolution: Tensor
-    key: Tensor
-    value: Tensor
-
-
 class SoftmaxAttention(HeadMixer):
-    """T = softmax(q kᵀ / √n) over the past and the present; its state is the whole cache."""
+    """T = softmax(q kᵀ / √n) over the past and the present; its state is the whole cache.
+
+    Vaswani et al., "Attention Is All You Need", NeurIPS 2017. Differs from the paper: short convolution, norm per head.
+    """
 
     kind = "sa"
     window: int | None = None
@@ -43,27 +36,25 @@ class SoftmaxAttention(HeadMixer):
         seen = (lag >= 0) & (lag < self.window)
         return functional.scaled_dot_product_attention(query, key, value, seen)
 
-    def initial_cache(self, batch: int) -> SoftmaxCache:
-        """The cache of `step` before the first token."""
-        convolution = self._initial_convolution(batch)
-        key = convolution.new_zeros(batch, self.heads, 0, self.key_size)
-        return SoftmaxCache(convolution, key, convolution.new_zeros(batch, self.heads, 0, self.value_size))
+    def initial_state(self, batch: int) -> State:
+        """No keys and no values, (S, H, 0, ·)."""
+        sizes = self.key_size, self.value_size
+        return tuple(self.projection.weight.new_zeros(batch, self.heads, 0, size) for size in sizes)
 
-    def step(self, hidden: Tensor, cache: SoftmaxCache) -> tuple[Tensor, SoftmaxCache]:
-        """One token of every sequence, (S, d), and the next cache; equals `forward` on the whole sequence."""
-        (query, key, value), convolution = self._step_query_key_value(hidden, cache.convolution)
-        keys = torch.cat([cache.key, key[:, :, None]], dim=2)
-        values = torch.cat([cache.value, value[:, :, None]], dim=2)
-        mixed = functional.scaled_dot_product_attention(query[:, :, None], keys, values)
+    def advance(self, parts: tuple[Tensor, ...], hidden: Tensor, state: State) -> tuple[Tensor, State]:
+        """One token, (S, H, 1, d_v), and every key and value so far, (S, H, t, ·)."""
+        query, *new = (part[:, :, None] for part in parts)
+        keys, values = (torch.cat(pair, dim=2) for pair in zip(state, new, strict=True))
+        mixed = functional.scaled_dot_product_attention(query, keys, values)
         # What the next token sees.
         last = slice(0 if self.window is None else max(0, keys.shape[2] + 1 - self.window), None)
-        return self._emit(mixed.flatten(1), hidden), SoftmaxCache(convolution, keys[:, :, last], values[:, :, last])
+        return mixed, (keys[:, :, last], values[:, :, last])
 
 
 class MultiHeadAttention(SoftmaxAttention):
     """Softmax attention as published: without short convolution and without norm per head.
 
-    Vaswani et al., "Attention Is All You Need", NeurIPS 2017.
+    Vaswani et al., "Attention Is All You Need", NeurIPS 2017. Differs from the paper: no biases, no dropout.
     """
 
     kind = "attention"
@@ -75,6 +66,7 @@ class SlidingWindowAttention(MultiHeadAttention):
     """Softmax attention over the last `config.window` tokens, the present one included.
 
     Beltagy et al., "Longformer: The Long-Document Transformer", 2020; Arora et al. 2024 (Based) mix with windows of 64.
+    Differs from the paper: no rotary positions.
 
     Args:
         config: Shape of the model.

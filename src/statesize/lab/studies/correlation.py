@@ -1,0 +1,283 @@
+"""The study of correlation: does ESS per key-value pair tell accuracy better than the size of the state does?
+
+Parnichkun et al., "Quantifying Memory Utilization with Effective State-Size", ICML 2025, section 4.1.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+
+import altair as alt
+import numpy as np
+
+from statesize.lab.studies.engine.charts import chart_data, palette, percent, points
+from statesize.lab.studies.engine.conclusion import Conclusion, Findings
+from statesize.lab.studies.engine.final import FinalRun, final_runs, grid_findings, grouped, numbered
+from statesize.lab.studies.engine.study import Study
+from statesize.lab.studies.engine.table import Row
+from statesize.lab.studies.statistics import Indices, Numbers, jackknife, pearson, ranks, spearman, within_cells
+from statesize.lab.studies.verdicts import Claim
+
+# Seconds: to see that everything works. Nothing is learned.
+SMOKE = """\
+study = "correlation"
+
+[model]
+mixer = ["la", "gla"]
+key_size = [2, 4]
+width = 16
+heads = 2
+layers = 1
+mlp_factor = 2
+convolution_size = 2
+decay_bias = 0.0
+tied = false
+
+[training]
+steps = 20
+batch_size = 8
+rate = 6e-3
+weight_decay = 0.0
+seed = [0, 1]
+
+[measuring]
+every = 10
+sequences = 4
+
+[[task]]
+name = "mqar"
+pairs = [2, 4]
+length = 16
+vocabulary_size = 16
+held_out_sequences = 32
+"""
+
+RECORD = """\
+# On record in docs/results/correlation: between laptop and paper, two seeds of 60 cells, about three hours of one core.
+study = "correlation"
+
+# Fixed before any run with these seeds, which the pilot did not have.
+[claim]
+statement = "Among runs of MQAR that differ in their seed only, those with the higher ESS/kv (relative_0.01) have the higher accuracy (r above 0.2), and ESS at initialisation says less."
+unit = "cell of equal kv, length and TSS"
+least_units = 60
+pilot = "runs with seed 0 of the laptop grid with the output layer tied and untied, which chose metric, tasks and rates; there mixers and rates varied inside cells. 32 runs with seed 0 at these lengths chose gates that start open, batches, steps and vocabulary such that some runs learn"
+[claim.thresholds]
+"mqar_inside_cells" = 0.2
+"mqar_inside_cells_above_control" = 0.0
+
+[model]
+mixer = ["la", "gla", "wla"]
+key_size = [4, 8, 16, 32]
+width = 64
+heads = 2
+layers = 2
+mlp_factor = 2
+convolution_size = 2
+decay_bias = 3.0
+tied = false
+
+[training]
+steps = 1000
+batch_size = 8
+rate = 6e-3
+warm_up = 0.1
+weight_decay = 0.0
+clip = 1.0
+seed = [200, 201]
+
+[measuring]
+every = 1000
+sequences = 8
+
+[[task]]
+name = "mqar"
+pairs = [8, 12, 16, 20, 24, 28, 32, 36, 40, 44, 48]
+length = 128
+vocabulary_size = 128
+
+[[task]]
+name = "mqar"
+pairs = [16, 32, 48, 64]
+length = 256
+vocabulary_size = 128
+[task.model]
+mixer = ["la", "gla"]
+
+# Softmax attention at small key widths, without the recurrences.
+[[task]]
+name = "mqar"
+pairs = [16, 32]
+length = 128
+vocabulary_size = 128
+[task.model]
+mixer = "sa"
+key_size = [2, 4]
+
+[[task]]
+name = "selective_copying"
+tokens = [8, 16]
+length = 128
+[task.model]
+key_size = [4, 16]
+positions = 129
+"""  # noqa: E501
+
+CAVEATS = (
+    "Part of the pooled difference is geometry: no ESS can exceed min(n, i, L − i), so ESS/kv correlates with accuracy "
+    "before anything is learned (see the control over all cells). The correlation that stands on its own is that "
+    "inside cells of equal task, kv, length and TSS with mixer and rate held fixed, with the ESS at initialisation as "
+    "its control: only seeds differ there.",
+    "Runs that never leave the plateau of guessing carry part of every correlation. All figures are given with and "
+    "without these runs; leaving them out selects runs by their outcome.",
+    "Intervals leave out one cell of the grid at a time. These are small models, a few hundred steps, one machine.",
+)
+
+
+_SHOWN = ("mixer", "key_size", "kv", "rate", "seed", "accuracy")
+
+
+def conclude(rows: Sequence[Row], metric: str, claim: Claim | None = None) -> Conclusion:
+    """What a grid says about ESS, by the column `metric` and by all others, and accuracy, task by task."""
+    runs, findings = final_runs(rows), grid_findings(rows)
+    tasks = list(dict.fromkeys(str(row["task"]) for row in rows))
+    for task in [*tasks, *(["pooled"] if len(tasks) > 1 else [])]:
+        of_task = [run for run in runs if task in {run.task, "pooled"}]
+        off_plateau = [run for run in of_task if not run.guesses]
+        for name, words, chosen in (
+            (task, f"{task}, all runs", of_task),
+            (f"{task}_off_plateau", f"{task}, runs off the plateau", off_plateau),
+        ):
+            findings.figures[f"{name}_runs"] = float(len(chosen))
+            if len(chosen) < 3:
+                findings.statements.append(f"{words}: {len(chosen)} are too few for correlations.")
+            else:
+                _add_association(name, f"{words} ({len(chosen)})", chosen, metric, findings)
+    return findings.conclusion("correlation", claim, CAVEATS)
+
+
+def _add_association(name: str, words: str, runs: Sequence[FinalRun], metric: str, findings: Findings) -> None:
+    """How accuracy goes with state sizes over some runs: pooled, and inside cells with the mixer held fixed."""
+    kv, accuracy = _numbers(run.kv for run in runs), _numbers(run.accuracy for run in runs)
+    ess = _numbers(run.last[metric] for run in runs) / kv
+    initial = _numbers(run.first[metric] for run in runs) / kv
+    size, norm = _numbers(run.state_size for run in runs) / kv, _numbers(run.last["norm"] for run in runs)
+    cells, same_settings = numbered([run.cell for run in runs]), numbered([run.but_for_seed for run in runs])
+    # Runs of equal seeds start from equal weights.
+    beginnings = numbered([(run.task, run.mixer, run.key_size, run.length) for run in runs])
+
+    def difference(rows: Indices) -> float:
+        return pearson(ess[rows], accuracy[rows]) - pearson(size[rows], accuracy[rows])
+
+    def inside(x: Numbers) -> Callable[[Indices], float]:
+        """Pearson's correlation with accuracy, both less their means over runs that differ in their seed only."""
+        # Cells are left out whole, so means over groups do not change.
+        x, y = within_cells(x, same_settings), within_cells(accuracy, same_settings)
+        return lambda rows: _through_origin(x[rows], y[rows])
+
+    residual_ranks = [within_cells(ranks(numbers), same_settings) for numbers in (ess, norm, accuracy)]
+
+    def beyond_norm(rows: Indices) -> float:
+        """The partial rank correlation of ESS and accuracy inside cells, given the norm."""
+        x, z, y = (values[rows] for values in residual_ranks)
+        xy, xz, yz = _through_origin(x, y), _through_origin(x, z), _through_origin(y, z)
+        unexplained = (1 - xz**2) * (1 - yz**2)
+        return (xy - xz * yz) / math.sqrt(unexplained) if unexplained > 1e-12 else math.nan
+
+    estimates = {
+        f"{name}_pearson_difference": jackknife(difference, cells),
+        f"{name}_inside_cells": jackknife(inside(ess), cells, correlation=True),
+        f"{name}_inside_cells_by_beginning": jackknife(inside(ess), beginnings, correlation=True),
+        f"control_{name}_initial_inside_cells": jackknife(inside(initial), cells, correlation=True),
+        f"{name}_inside_cells_above_control": jackknife(lambda rows: inside(ess)(rows) - inside(initial)(rows), cells),
+        f"{name}_inside_cells_beyond_norm": jackknife(beyond_norm, cells, correlation=True),
+    }
+    less, in_cells, by_beginning, control, above, beyond = map(findings.add, estimates.keys(), estimates.values())
+    pooled = {"ess": ess, "tss": size}
+    findings.figures |= {f"{name}_pearson_{key}": pearson(x, accuracy) for key, x in pooled.items()}
+    findings.figures |= {f"{name}_spearman_{key}": spearman(x, accuracy) for key, x in pooled.items()}
+    findings.figures[f"control_{name}_initial_pearson"] = pearson(initial, accuracy)
+    kinds = ("entropy", "relative_", "tolerance_")
+    columns = [key for key in runs[0].last if key.startswith(kinds) and "_layer_" not in key and key != metric]
+    others = {column: inside(_numbers(run.last[column] for run in runs) / kv) for column in columns}
+    others["norm"] = inside(norm)
+    correlations = {column: value(np.arange(len(runs))) for column, value in others.items()}
+    findings.figures |= {f"{name}_inside_cells_{column}": value for column, value in correlations.items()}
+    findings.statements.append(
+        f"{words}: Pearson of accuracy with ESS/kv ({metric}) {pearson(ess, accuracy):.2f}, with TSS/kv "
+        f"{pearson(size, accuracy):.2f}, difference {less}; Spearman {spearman(ess, accuracy):.2f} and "
+        f"{spearman(size, accuracy):.2f}. Inside cells at equal mixer {in_cells} ({by_beginning} "
+        "with runs that begin with equal weights for units); control, ESS at "
+        f"initialisation: inside cells {control}, difference {above}; over all cells "
+        f"{pearson(initial, accuracy):.2f}. By rank, beyond what the norm tells {beyond}. Inside cells with "
+        f"other metrics: {', '.join(f'{column} {value:.2f}' for column, value in correlations.items())}."
+    )
+
+
+def _through_origin(x: Numbers, y: Numbers) -> float:
+    """The correlation of residuals, whose means are 0 in every group."""
+    scale = math.sqrt(float(x @ x) * float(y @ y))
+    return float(x @ y) / scale if scale > 1e-12 else math.nan
+
+
+def _numbers(values: Iterable[object]) -> Numbers:
+    return np.array(list(values), np.float64)
+
+
+def charts(rows: Sequence[Row], metric: str) -> alt.VConcatChart:
+    """Accuracy against TSS/kv, ESS/kv, and ESS/kv inside cells, one row of charts a task."""
+    task_charts: list[alt.HConcatChart] = []
+    for task, runs in grouped(final_runs(rows), lambda run: run.task).items():
+        data = chart_data(_residuals(runs, metric))
+        task_charts.append(
+            alt.hconcat(
+                _scatter(data, "tss_kv", "TSS / kv", "accuracy", "Accuracy", f"{task}: size of the state"),
+                _scatter(data, "ess_kv", f"ESS / kv ({metric})", "accuracy", "Accuracy", "Effective size of the state"),
+                _scatter(
+                    data,
+                    "ess_left",
+                    "ESS / kv less its mean in the cell",
+                    "accuracy_left",
+                    "Accuracy less its mean in the cell",
+                    "Inside cells of equal TSS and kv",
+                ),
+            )
+        )
+    return alt.vconcat(*task_charts)
+
+
+def _residuals(runs: Sequence[FinalRun], metric: str) -> list[Row]:
+    cells = numbered([run.cell for run in runs])
+    ess = np.array([float(run.last[metric]) / run.kv for run in runs])
+    accuracy = np.array([run.accuracy for run in runs])
+    columns = {
+        "tss_kv": np.array([run.state_size / run.kv for run in runs]),
+        "ess_kv": ess,
+        "ess_left": within_cells(ess, cells),
+        "accuracy_left": within_cells(accuracy, cells),
+    }
+    return [
+        {name: run.last[name] for name in _SHOWN} | {name: column[index] for name, column in columns.items()}
+        for index, run in enumerate(runs)
+    ]
+
+
+def _scatter(data: alt.Data, x: str, x_title: str, y: str, y_title: str, title: str) -> alt.Chart:
+    chart = points(
+        data,
+        title,
+        alt.X(f"{x}:Q", title=x_title, scale=alt.Scale(zero=False)),
+        alt.Y(f"{y}:Q", title=y_title, axis=percent()),
+        palette("mixer", "Mixer"),
+        ["mixer:N", *(f"{name}:Q" for name in _SHOWN[1:]), f"{x}:Q"],
+    )
+    return chart.encode(shape=alt.Shape("key_size:N", title="n"))
+
+
+STUDY = Study(
+    name="correlation",
+    presets={"smoke": SMOKE, "record": RECORD},
+    conclude=conclude,
+    charts=charts,
+)

@@ -1,1 +1,0 @@
-"""Does ESS tell more of accuracy than TSS?"""

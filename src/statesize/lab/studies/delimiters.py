@@ -1,0 +1,200 @@
+"""The study of delimiters: does ESS dip where one document ends and another begins?
+
+Parnichkun et al., "Quantifying Memory Utilization with Effective State-Size", ICML 2025, section 5.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import altair as alt
+import numpy as np
+
+from statesize.lab.studies.engine.charts import chart_data, palette, percent, rounded
+from statesize.lab.studies.engine.conclusion import Conclusion, Figure, Findings
+from statesize.lab.studies.engine.final import grouped
+from statesize.lab.studies.engine.study import Study
+from statesize.lab.studies.engine.table import Row
+from statesize.lab.studies.statistics import of_mean
+from statesize.lab.studies.texts.dips import ALL, CLAIM_METRIC, Dip, ModelDips, models_of
+from statesize.lab.studies.texts.reading import TextRun, text_runs
+from statesize.lab.studies.texts.responses import METRICS, OTHER_TOLERANCES
+from statesize.lab.studies.texts.sequences import CONDITIONS, CONTROLS, MISPLACED, OBSERVED
+from statesize.lab.studies.verdicts import Claim
+
+# The bundled models of re-binding recall, one of each mixer.
+SMOKE = """\
+study = "delimiters"
+
+[reading]
+documents = 100
+"""
+
+# Made by write_recall_model("gla", FOLDER, seed) of benchmarks/recall_models.py.
+RECORD = """\
+study = "delimiters"
+models = ["recall-gla-200", "recall-gla-201", "recall-gla-202", "recall-gla-203", "recall-gla-204"]
+
+[claim]
+statement = "Where a delimiter stands, the effective state-size of models of at least one mixer dips by more than in every control without it."
+unit = "trained model of one mixer"
+least_units = 5
+pilot = "five models of each of four mixers, which chose τ = 0.3"
+[claim.thresholds]
+"beyond_controls_gla" = 0.0
+
+[reading]
+documents = 100
+"""  # noqa: E501
+
+CAVEATS = (
+    "The claim is on #{σ > τ} with a τ that is fixed around each delimiter. Entropy-ESS and relative tolerances are "
+    "blind to an erasure that scales all of H_i alike, and may rise where the norm falls: all are given, with ‖H_i‖.",
+    "All H_i are of one shape (past w, future h), so that no dip is the ceiling of a short past or future; memory "
+    "that reaches further than w is not seen.",
+    "A dip at delimiters inside documents ('misplaced') tells that the token alone causes it, whether a document ends "
+    "or not.",
+    "Intervals resample delimiters of one text and one set of weights; models trained from other seeds vary more. The "
+    "verdict is over models of one mixer, of which it needs five.",
+)
+
+
+def conclude(rows: Sequence[Row], metric: str, claim: Claim | None = None) -> Conclusion:
+    """What the dips of some models say; `metric` is not used."""
+    del metric
+    models = models_of(rows)
+    findings = Findings({"models": float(len(models)), "events": float(models[0].dip(OBSERVED).events)})
+    for model in models:
+        findings.figures |= _figures(model)
+    for kind, members in grouped(models, lambda model: model.kind).items():
+        evidence = of_mean(np.array([model.beyond for model in members]))
+        beyond = findings.add(f"beyond_controls_{kind}", evidence)
+        findings.statements.append(f"{kind}: the dip at delimiters exceeds 0 and all controls by {beyond}.")
+    ranked = sorted(models, key=lambda model: -model.dip(OBSERVED).depth)
+    named = ((f"{row['delimiter']!r}", f"{row['past']} tokens") for row in rows)
+    delimiter, windows = (", ".join(dict.fromkeys(values)) for values in zip(*named, strict=True))
+    findings.statements.append(f"The delimiter is {delimiter}; past and future are {windows}.")
+    findings.statements += [f"{place}. {_statement(model)}" for place, model in enumerate(ranked, 1)]
+    if len(models) > 1:
+        findings.statements.append(_order(ranked))
+    return findings.conclusion("delimiters", claim, CAVEATS)
+
+
+def carry_out(run: TextRun) -> list[Row]:
+    """The dips of one model under one condition."""
+    return list(run.dips())
+
+
+def _figures(model: ModelDips) -> dict[str, Figure]:
+    figures: dict[str, Figure] = {f"{model.model}_beyond_controls": float(model.beyond_controls)}
+    for metric in METRICS:
+        dip = model.dip(OBSERVED, metric)
+        figures |= {f"{model.model}_{metric}_depth": dip.depth, f"{model.model}_{metric}_interval": (dip.low, dip.high)}
+    for control in (*CONTROLS, MISPLACED):
+        dip = model.dip(control)
+        prefix = "" if control == MISPLACED else "control_"
+        figures[f"{prefix}{model.model}_{control}_interval"] = (dip.low, dip.high)
+    return figures
+
+
+def _statement(model: ModelDips) -> str:
+    dip, norm, entropy = (model.dip(OBSERVED, metric) for metric in (CLAIM_METRIC, "norm", "entropy"))
+    others = [f"{model.dip(OBSERVED, metric).depth:.1%} ({metric})" for metric in OTHER_TOLERANCES]
+    layers = [f"{layer} {depth:.0%}" for layer, depth in model.layer_depths.items()]
+    deepest = max((model.dip(control) for control in CONTROLS), key=lambda control: control.high)
+    where = "beyond" if model.beyond_controls else "not beyond"
+    inside = model.dip(MISPLACED)
+    return (
+        f"{model.model}: ESS dips by {_shown(dip)} at {dip.events} delimiters, {where} all controls (the largest, "
+        f"{deepest.condition}: {_shown(deepest)}); at delimiters inside documents by {_shown(inside)}. The norm dips "
+        f"by {_shown(norm)}, entropy-ESS by {_shown(entropy)}, ESS at other τ by {', '.join(others)}. "
+        f"By layer: {', '.join(layers)}."
+    )
+
+
+def _order(ranked: Sequence[ModelDips]) -> str:
+    order = [ranked[0].model]
+    for before, after in pairwise(ranked):
+        apart = before.dip(OBSERVED).low > after.dip(OBSERVED).high
+        order.append(f"{'>' if apart else '≥'} {after.model}")
+    return f"Order of depth: {' '.join(order)}, where > says that the intervals are apart."
+
+
+def _shown(dip: Dip) -> str:
+    return f"{dip.depth:.1%} [{dip.low:.1%}, {dip.high:.1%}]"
+
+
+_WIDTH, _HEIGHT = 360, 220
+_TITLES = {"tolerance": "ESS, fixed τ", "entropy": "Entropy-ESS", "relative": "ESS, relative τ", "norm": "‖H‖"}
+
+
+def charts(rows: Sequence[Row], metric: str) -> alt.VConcatChart:
+    """ESS around the delimiter with its controls, four charts a model, and depths; `metric` is not used."""
+    del metric
+    models = models_of(rows)
+    at_cut = [row for row in rows if row["offset"] == 0]
+    curves = [
+        alt.concat(*(_curves(model, metric) for metric in _TITLES), columns=2).resolve_scale(y="independent")
+        for model in models
+    ]
+    return alt.vconcat(*curves, _depths(at_cut), _heads(at_cut)).resolve_scale(color="independent")
+
+
+def _curves(model: ModelDips, metric: str) -> alt.LayerChart | alt.FacetChart:
+    data = chart_data(
+        {"condition": dip.condition, "offset": dip.offset}
+        | {name: 1 - value for name, value in (("share", dip.depth), ("low", dip.high), ("high", dip.low))}
+        for dip in model.dips
+        if (dip.metric, dip.layer) == (metric, ALL)
+    )
+    base = alt.Chart(data, title=f"{model.model}: {_TITLES[metric]}").encode(
+        x=alt.X("offset:Q", title="Tokens from the cut after the delimiter"),
+        color=palette("condition", "Condition").sort(list(CONDITIONS)),
+    )
+    y = alt.Y("low:Q", title="Share of its mean around", axis=percent(), scale=alt.Scale(zero=False))
+    bands = base.mark_area(opacity=0.15).encode(y=y, y2="high:Q")
+    lines = base.mark_line(point=alt.OverlayMarkDef(size=16)).encode(
+        y="share:Q", tooltip=["condition:N", "offset:Q", rounded("share", ".1%")]
+    )
+    return alt.layer(bands, lines).properties(width=_WIDTH, height=_HEIGHT)
+
+
+def _depths(rows: Sequence[Row]) -> alt.LayerChart | alt.FacetChart:
+    data = chart_data(row for row in rows if row["metric"] == CLAIM_METRIC and row["layer"] == ALL)
+    base = alt.Chart(data, title="Depth of the dip, with intervals of 95 %").encode(
+        y=alt.Y("condition:N", title=None, sort=list(CONDITIONS)),
+        color=palette("model", "Model"),
+        yOffset="model:N",
+        tooltip=["model:N", "condition:N", *(rounded(name, ".1%") for name in ("depth", "low", "high"))],
+    )
+    rules = base.mark_rule(strokeWidth=2).encode(x=alt.X("low:Q", title="Depth (fixed τ)", axis=percent()), x2="high:Q")
+    depths = base.mark_point(filled=True).encode(x="depth:Q")
+    return alt.layer(rules, depths).properties(width=2 * _WIDTH, height=_HEIGHT)
+
+
+def _heads(rows: Sequence[Row]) -> alt.Chart | alt.FacetChart:
+    shown = (CLAIM_METRIC, OBSERVED)
+    data = chart_data(row for row in rows if (row["metric"], row["condition"]) == shown and row["head"] != ALL)
+    return (
+        alt.Chart(data, title="Depth of each head at the delimiter")
+        .mark_rect()
+        .encode(
+            x=alt.X("head:O", title="Head or channel"),
+            y=alt.Y("layer:N", title=None),
+            row=alt.Row("model:N", title=None),
+            color=alt.Color("depth:Q", title="Depth", scale=alt.Scale(scheme="blueorange", domainMid=0)),
+            tooltip=["model:N", "layer:N", "head:O", rounded("depth", ".1%")],
+        )
+        .properties(width=_WIDTH)
+    )
+
+
+STUDY = Study(
+    name="delimiters",
+    presets={"smoke": SMOKE, "record": RECORD},
+    conclude=conclude,
+    charts=charts,
+    runs=text_runs(*CONDITIONS),
+    carry_out=carry_out,
+)

@@ -1,1 +1,0 @@
-"""Students with less state than their teacher."""

@@ -1,0 +1,200 @@
+"""What a study says: a claim that was named beforehand, whether it holds, its figures and its caveats."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from html import escape
+from pathlib import Path
+from typing import Any, TypeAlias, cast
+
+from statesize.errors import FileError
+from statesize.io.files import parse_json, read_limited
+from statesize.io.text import facts_table
+from statesize.lab.studies.statistics import Evidence
+from statesize.lab.studies.verdicts import Claim, Look, judge
+from statesize.measurement.statistics import Interval, finite
+
+Figure: TypeAlias = float | tuple[float, float]
+CONCLUSION = "conclusion.json"
+NO_CLAIM = "No claim was fixed before these runs."
+_SCHEMA = 2
+
+
+@dataclass(frozen=True)
+class Conclusion:
+    """The conclusion of a study.
+
+    Attributes:
+        study: Name of the study.
+        claim: The sentence that was tested.
+        holds: Whether the claim holds in this grid; None where the grid cannot tell.
+        figures: Numbers, or lower and upper ends of intervals of 95 %, by name; controls begin with `control_`.
+        statements: The findings in words.
+        caveats: How far that reaches.
+        reason: Why the grid cannot tell; empty where it can.
+    """
+
+    study: str
+    claim: str
+    holds: bool | None
+    figures: dict[str, Figure]
+    statements: tuple[str, ...]
+    caveats: tuple[str, ...]
+    reason: str = ""
+
+    @property
+    def verdict(self) -> str:
+        """Whether the claim holds, or why the grid cannot tell, and the claim."""
+        if self.claim == NO_CLAIM:
+            return f"Nothing was tested: {NO_CLAIM[0].lower()}{NO_CLAIM[1:]}"
+        words = {True: "Holds here", False: "Does not hold here", None: f"Cannot tell: {self.reason}. The claim"}
+        return f"{words[self.holds]}: {self.claim}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """The conclusion as JSON holds it.
+
+        Returns:
+            Its fields; numbers that are not finite are None.
+        """
+        return vars(self) | {"figures": known(self.figures)}
+
+    def lines(self) -> list[str]:
+        """The conclusion as text.
+
+        Returns:
+            The verdict, the statements and the caveats.
+        """
+        statements = [f"- {statement}" for statement in self.statements]
+        return [self.verdict, "", *statements, "", "Caveats", *(f"- {caveat}" for caveat in self.caveats)]
+
+    def _repr_html_(self) -> str:
+        """The conclusion for notebooks, with its caveats."""
+        lists = f"<p>Found</p>{html_list(self.statements)}<p>Caveats</p>{html_list(self.caveats)}"
+        figures = {name: figure_text(figure) for name, figure in self.figures.items()}
+        return f"<p><b>{escape(self.verdict)}</b></p>{lists}{facts_table(f'Study {self.study}', figures)}"
+
+
+@dataclass
+class Findings:
+    """Figures and statements of a study while they are computed, and the evidence of figures that a claim may name."""
+
+    figures: dict[str, Figure] = field(default_factory=dict[str, Figure])
+    statements: list[str] = field(default_factory=list[str])
+    evidence: dict[str, Evidence] = field(default_factory=dict[str, Evidence])
+
+    def add(self, name: str, evidence: Evidence) -> Interval:
+        """Adds an estimate as NAME and its interval as NAME_interval; returns the interval."""
+        interval = evidence.interval()
+        self.evidence[name] = evidence
+        self.figures |= {name: interval.value, f"{name}_interval": (interval.low, interval.high)}
+        return interval
+
+    def conclusion(self, study: str, claim: Claim | None, caveats: tuple[str, ...]) -> Conclusion:
+        """The conclusion from all findings; its last statement counts the runs that diverged, if any did."""
+        statements, diverged = list(self.statements), self.figures.get("diverged", 0.0)
+        if diverged:
+            statements.append(f"{diverged:.0f} runs diverged; they are in the table and in none of the figures.")
+        if claim is None:
+            return Conclusion(study, NO_CLAIM, None, self.figures, tuple(statements), caveats)
+        verdict, tested = judge(claim, self.evidence), Findings(self.figures)
+        for look in verdict.looks:
+            tested.add_look(look, claim.unit)
+        statements = [*tested.statements, f"The claim was fixed from {claim.pilot}.", *statements]
+        said = tuple(statements)
+        return Conclusion(study, claim.statement, verdict.holds, self.figures, said, caveats, verdict.reason)
+
+    def add_look(self, look: Look, unit: str) -> None:
+        """Adds a figure of the claim as claim_NAME, with its interval, its units and its adjusted p."""
+        interval = (look.interval.low, look.interval.high)
+        self.figures |= {f"claim_{look.name}": look.interval.value, f"claim_{look.name}_interval": interval}
+        self.figures |= {f"claim_{look.name}_units": float(look.units), f"claim_{look.name}_p": look.adjusted_p}
+        if math.isfinite(look.interval.value):
+            ends = f" [{interval[0]:.2f}, {interval[1]:.2f}]" if math.isfinite(interval[0]) else ""
+            self.statements.append(
+                f"Tested: {look.name} above {look.threshold:g}: {look.interval.value:.2f}{ends} over {look.units} "
+                f"units ({unit}), adjusted p {look.adjusted_p:.2g}."
+            )
+
+
+def known(figures: Mapping[str, Figure]) -> dict[str, Figure | list[float] | None]:
+    """Figures as JSON holds them: intervals as lists, and None for what is not a number."""
+    values: dict[str, Figure | list[float] | None] = {}
+    for name, figure in figures.items():
+        if isinstance(figure, tuple):
+            values[name] = list(figure) if all(map(math.isfinite, figure)) else None
+        else:
+            values[name] = finite(figure)
+    return values
+
+
+def figure_text(figure: Figure) -> str:
+    """A figure at three digits."""
+    return f"[{figure[0]:.3g}, {figure[1]:.3g}]" if isinstance(figure, tuple) else f"{figure:.3g}"
+
+
+def html_list(lines: tuple[str, ...]) -> str:
+    """Sentences as an HTML list."""
+    return f"<ul>{''.join(f'<li>{escape(line)}</li>' for line in lines)}</ul>"
+
+
+@dataclass(frozen=True, eq=False)
+class Saved:
+    """A conclusion with its charts in Vega-Lite and what made it: what conclusion.json holds."""
+
+    conclusion: Conclusion
+    charts: Mapping[str, Any]
+    versions: Mapping[str, str]
+    command: str  # empty where no command line made it
+    machine: str
+
+    def content(self) -> bytes:
+        """The file; numbers that are not finite are null."""
+        document = {
+            "schema": _SCHEMA,
+            **self.conclusion.to_dict(),
+            "command": self.command,
+            "versions": self.versions,
+            "machine": self.machine,
+            "charts": self.charts,
+        }
+        return json.dumps(document, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+
+
+def read_saved(folder: Path) -> Saved:
+    """The conclusion in the folder of a study that is done; a FileError if there is none, or it cannot be read."""
+    path = folder / CONCLUSION
+    try:
+        document = cast("dict[str, Any]", parse_json(read_limited(path)))
+        if document["schema"] != _SCHEMA:
+            raise FileError(f"{path} must have schema version {_SCHEMA}, got {document['schema']!r}.")
+        holds = document["holds"]
+        conclusion = Conclusion(
+            study=str(document["study"]),
+            claim=str(document["claim"]),
+            holds=None if holds is None else bool(holds),
+            figures={str(name): _figure(value) for name, value in document["figures"].items()},
+            statements=tuple(map(str, document["statements"])),
+            caveats=tuple(map(str, document["caveats"])),
+            reason=str(document["reason"]),
+        )
+        versions = {str(name): str(version) for name, version in document["versions"].items()}
+        return Saved(conclusion, dict(document["charts"]), versions, str(document["command"]), str(document["machine"]))
+    except FileNotFoundError as error:
+        raise FileError(
+            f"{folder} holds a study without {CONCLUSION}. The same `statesize study` command, with --output {folder}, "
+            "does what is missing and writes it."
+        ) from error
+    except OSError as error:
+        raise FileError(f"{path} cannot be read: {error.strerror or error}") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise FileError(f"{path} is not a conclusion that `statesize study` wrote ({error}).") from error
+
+
+def _figure(value: object) -> Figure:
+    if isinstance(value, list):
+        low, high = cast("list[float]", value)
+        return float(low), float(high)
+    return math.nan if value is None else float(cast("float", value))

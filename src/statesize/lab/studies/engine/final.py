@@ -1,0 +1,122 @@
+"""The runs of a grid for its claim: each run at its end and at its start."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from statesize.lab.studies.engine.conclusion import Findings
+from statesize.lab.studies.engine.table import DONE, Row
+from statesize.lab.studies.statistics import Numbers
+
+_LABELS = ("task", "kv", "length", "mixer", "key_size", "heads", "width", "intervention", "rate", "seed")
+PLATEAU = 1.5
+Item = TypeVar("Item")
+Key = TypeVar("Key", bound=Hashable)
+
+
+@dataclass(frozen=True)
+class FinalRun:
+    """A run that did not diverge: columns of its last row, and all columns at its end and at its start."""
+
+    task: str
+    kv: int
+    length: int
+    chance: float
+    mixer: str
+    key_size: int
+    heads: int
+    width: int
+    rate: float
+    seed: int
+    intervention: str
+    accuracy: float
+    state_size: float  # TSS, averaged over mixers and positions
+    last: Row
+    first: Row
+
+    @property
+    def cell(self) -> tuple[Hashable, ...]:
+        """Runs of equal cells differ in nothing that TSS could tell."""
+        return (self.task, self.kv, self.length, self.state_size)
+
+    def labels(self, *left_out: str) -> tuple[Any, ...]:
+        """The fields that tell runs apart, without the names that are left out."""
+        return tuple(getattr(self, name) for name in _LABELS if name not in left_out)
+
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """The settings of the run, as `Run.to_dict` gives them."""
+        return json.loads(str(self.last["settings"]))
+
+    @cached_property
+    def but_for_seed(self) -> str:
+        """The settings without the seed, equal for runs that differ in nothing else."""
+        training = {name: value for name, value in self.settings["training"].items() if name != "seed"}
+        return json.dumps(self.settings | {"training": training}, sort_keys=True)
+
+    @property
+    def guesses(self) -> bool:
+        """Whether the run has not left the plateau of guessing: accuracy up to `PLATEAU` times chance."""
+        return self.accuracy <= PLATEAU * self.chance
+
+    def share(self, metric: str) -> float:
+        """ESS/TSS at the end."""
+        return float(self.last[metric]) / self.state_size
+
+    def utilisation(self, metric: str) -> float:
+        """ESS/TSS at the end, at the cuts where the state limits ESS."""
+        return float(self.last[f"utilisation_{metric}"])
+
+
+def final_runs(rows: Iterable[Row]) -> list[FinalRun]:
+    """The runs of a table that did not diverge, in the order of the rows."""
+    rows = list(rows)
+    first = {row["run"]: row for row in rows if row["step"] == 0}
+    names = FinalRun.__dataclass_fields__.keys() - {"last", "first"}
+    return [
+        FinalRun(**{name: row[name] for name in names}, last=row, first=first[row["run"]])  # pyright: ignore[reportArgumentType]
+        for row in rows
+        if row["final"] and row["status"] == DONE
+    ]
+
+
+def grid_findings(rows: Iterable[Row]) -> Findings:
+    """Findings of a grid, which begin with the number of runs that diverged."""
+    return Findings({"diverged": float(sum(row["status"] != DONE for row in rows))})
+
+
+def grouped(items: Iterable[Item], key: Callable[[Item], Key]) -> dict[Key, list[Item]]:
+    """Items by their key, in the order in which the keys first appear."""
+    groups: dict[Key, list[Item]] = {}
+    for item in items:
+        groups.setdefault(key(item), []).append(item)
+    return groups
+
+
+def accuracy_of(run: FinalRun) -> float:
+    """The accuracy of a run at its end."""
+    return run.accuracy
+
+
+def paired_differences(
+    before: Iterable[FinalRun],
+    after: Iterable[FinalRun],
+    *left_out: str,
+    value: Callable[[FinalRun], float] = accuracy_of,
+) -> Numbers:
+    """Value of a run after less that of the run before (P,), over pairs that differ only in the labels left out."""
+    first, second = ({run.labels(*left_out): value(run) for run in runs} for runs in (before, after))
+    return np.array([second[pair] - first[pair] for pair in sorted(first.keys() & second.keys())], np.float64)
+
+
+def numbered(labels: Sequence[Hashable]) -> NDArray[np.int64]:
+    """Labels as numbers (N,) from 0, in the order in which they first appear."""
+    numbers: dict[Hashable, int] = {}
+    return np.array([numbers.setdefault(label, len(numbers)) for label in labels], np.int64)

@@ -1,0 +1,72 @@
+"""A study as one self-contained HTML file: its conclusion, its charts, its figures and its rows."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+from statesize.errors import FileError
+from statesize.io.files import read_limited, replace_files
+from statesize.io.machine import machine
+from statesize.lab.studies.engine.conclusion import CONCLUSION, Conclusion, Saved, figure_text, read_saved
+from statesize.lab.studies.engine.table import DIVERGED, MOST_TABLE, TABLE, Row, parse_rows
+from statesize.report.result_page import PageChart, PageTable, ResultPage, told_apart
+from statesize.version import installed
+
+if TYPE_CHECKING:
+    import altair as alt
+
+PAGE = "study.html"
+MOST_ROWS = 1000
+"""Rows that a page holds; the rest is in the study's folder."""
+
+
+def write_page(
+    conclusion: Conclusion, charts: alt.VConcatChart, rows: Sequence[Row], folder: Path, command: str = ""
+) -> None:
+    """Writes study.html, and conclusion.json from which it can be made again; a full disk is a FileError."""
+    versions = installed("torch", "numpy", "numba", "tokenizers", "transformers")
+    saved = Saved(conclusion, cast("Mapping[str, object]", charts.to_dict()), versions, command, machine())
+    replace_files(folder, {PAGE: page(saved, rows, {}).render().encode(), CONCLUSION: saved.content()})
+
+
+def write_report(folder: Path, path: Path) -> Path:
+    """Writes the page of the study in a folder to `path`; a FileError where that cannot be done."""
+    saved, table = read_saved(folder), folder / TABLE
+    try:
+        content = read_limited(table, MOST_TABLE)
+        rows = parse_rows(content)
+    except (OSError, ValueError) as error:
+        raise FileError(f"{table} cannot be read ({error}). The same `statesize study` command writes it.") from error
+    facts = {f"{TABLE}, SHA-256": hashlib.sha256(content).hexdigest()}
+    return page(saved, rows, facts).write(path)
+
+
+def page(saved: Saved, rows: Sequence[Row], facts: Mapping[str, str]) -> ResultPage:
+    """The page, with `facts` beside the versions and what all rows share."""
+    conclusion = saved.conclusion
+    extent = f"{len(rows):,} rows" if len(rows) <= MOST_ROWS else f"The first {MOST_ROWS:,} of {len(rows):,} rows"
+    caption = f"{extent}; {TABLE} in the study’s folder holds all. What is the same in all of them is told below."
+    table, shared = told_apart(rows, "Rows", caption, MOST_ROWS)
+    figures = [(name, figure_text(figure)) for name, figure in conclusion.figures.items()]
+    numbers = (
+        "Numbers of the conclusion; two numbers are the ends of an interval of 95 %, and controls begin with control_."
+    )
+    versions = ", ".join(f"{name} {version}" for name, version in saved.versions.items())
+    made = {"Command": saved.command} if saved.command else {}
+    return ResultPage(
+        title=f"Study: {conclusion.study}",
+        finding=conclusion.verdict,
+        charts=[PageChart("Charts", saved.charts)],
+        tables=[table, PageTable("Figures", ("figure", "value"), figures, numbers)],
+        notes={
+            "Found": conclusion.statements,
+            "Caveats": conclusion.caveats,
+            "Runs that came to no result": [
+                f"{row['run']}: {row['message']}" for row in rows if row.get("status") == DIVERGED
+            ],
+        },
+        facts={**made, "Versions": versions, "Machine": saved.machine, **facts, **shared},
+    )

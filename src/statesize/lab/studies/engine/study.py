@@ -1,0 +1,153 @@
+"""What a study is: a question, presets with the claim that was fixed beforehand, runs, a conclusion and charts."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from statesize.check import refuse, require_path
+from statesize.errors import FileError, InputError
+from statesize.io.files import read_limited
+from statesize.lab.studies.engine.conclusion import Conclusion
+from statesize.lab.studies.engine.grid import training_runs
+from statesize.lab.studies.engine.settings import Document, claim_of, parse_document
+from statesize.lab.studies.engine.table import Row
+from statesize.lab.studies.engine.training import carry_out
+from statesize.lab.studies.verdicts import Claim
+
+if TYPE_CHECKING:
+    import altair as alt
+
+
+class Run(Protocol):
+    """One task of a study; equal tasks have equal keys, in every process and on every machine."""
+
+    @property
+    def key(self) -> str:
+        """Its name, a digest of all that its rows depend on."""
+        ...
+
+    @property
+    def label(self) -> str:
+        """The task in a few words, for lines of progress."""
+        ...
+
+    @property
+    def metric(self) -> str:
+        """The column of the ESS for which claims are made."""
+        ...
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The runs of a study.
+
+    Attributes:
+        runs: Each with a key and a label; `TrainingRun` where models are trained.
+        claim: The claim that was fixed before the runs, or None.
+    """
+
+    runs: tuple[Any, ...]
+    claim: Claim | None = None
+
+    @property
+    def metric(self) -> str:
+        """The column of the ESS for which claims are made."""
+        return self.runs[0].metric
+
+
+@dataclass(frozen=True)
+class Study:
+    """A question about effective state-size that a command answers; `lab.studies.catalogue` lists all.
+
+    Attributes:
+        name: Name of the study, of its module and of its command.
+        presets: Grids that come with the package, as texts in TOML; "smoke" takes at most minutes. A preset without a
+            claim has that of the others.
+        conclude: The conclusion from all rows, for the ESS in a column, and a claim that was fixed before the runs.
+        charts: The charts of all rows with their data, for the ESS in a column.
+        runs: The runs that the tables of a TOML file ask for.
+        carry_out: The rows of one run.
+    """
+
+    name: str
+    presets: Mapping[str, str]
+    conclude: Callable[[Sequence[Row], str, Claim | None], Conclusion]
+    charts: Callable[[Sequence[Row], str], alt.VConcatChart]
+    runs: Callable[[Document], tuple[Any, ...]] = field(default=training_runs)
+    carry_out: Callable[[Any], list[Row]] = field(default=carry_out)
+
+    @property
+    def preset_claim(self) -> Claim | None:
+        """The claim of the presets."""
+        claims = (claim_of(parse_document(text, self.name)) for text in self.presets.values())
+        return next((claim for claim in claims if claim is not None), None)
+
+    def preset(self, name: str) -> Grid:
+        """A grid that comes with the package.
+
+        Args:
+            name: Such as "smoke".
+
+        Returns:
+            The grid.
+
+        Raises:
+            InputError: There is no such preset.
+        """
+        if name not in self.presets:
+            refuse("preset", f"one of {', '.join(self.presets)}", name)
+        grid = self.parse(self.presets[name])
+        return Grid(grid.runs, grid.claim or self.preset_claim)
+
+    def digest(self, preset: str) -> str:
+        """The SHA-256 of a preset's text, by which records know it."""
+        return hashlib.sha256(self.presets[preset].encode()).hexdigest()
+
+    def read(self, path: Path) -> Grid:
+        """A grid from a file.
+
+        Args:
+            path: A TOML file.
+
+        Returns:
+            The grid.
+
+        Raises:
+            FileError: The file cannot be read.
+            InputError: It is no TOML, has a key that does not exist, or a value that does not fit.
+        """
+        path = require_path("path", path)
+        try:
+            text = read_limited(path).decode()
+        except (OSError, UnicodeDecodeError) as error:
+            raise FileError(f"The settings {path} cannot be read: {error}.") from error
+        try:
+            return self.parse(text)
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from error
+
+    def parse(self, text: str) -> Grid:
+        r"""A grid from the text of a TOML file, which is read and never executed.
+
+        Args:
+            text: TOML.
+
+        Returns:
+            The grid; equal runs are kept once.
+
+        Raises:
+            InputError: It is no TOML, is for another study, has a key that does not exist, a value that does not fit,
+                or no run.
+
+        Example:
+            >>> from statesize.lab.studies.catalogue import load_study
+            >>> grid = '[model]\nmixer = ["la", "gla"]\n[[task]]\nname = "mqar"\npairs = [4, 8]'
+            >>> [run.label for run in load_study("correlation").parse(grid).runs][0]
+            'mqar kv 4, la, n 32, rate 0.006, seed 0'
+        """
+        document = parse_document(text, self.name)
+        return Grid(self.runs(document), claim_of(document))

@@ -1,0 +1,63 @@
+"""The rows of a study on disk: a Parquet file for each finished run, never changed again, and one of all rows."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeAlias, cast
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet
+
+from statesize.io.files import GROWTH, SPARE, Parts
+
+Row: TypeAlias = dict[str, str | int | float | bool]
+
+DONE, DIVERGED = "done", "diverged"
+TABLE = "table.parquet"
+MOST_TABLE = 2**30
+"""Bytes of a file of rows that is read."""
+
+_DIGEST = b"statesize_rows_sha256"
+_BATCH = 256  # rows that are read at once
+
+
+def finished_runs(folder: Path) -> Parts[list[Row]]:
+    """The rows of each run that is done, by the run's key, in the folder of a study."""
+    return Parts(folder / "runs", ".parquet", table_content, parse_rows, MOST_TABLE)
+
+
+def parse_rows(content: bytes) -> list[Row]:
+    """The rows of a file of results, of a run or of a whole study; a ValueError where it is damaged or too large."""
+    try:
+        file = cast("Any", pyarrow.parquet.ParquetFile(io.BytesIO(content), page_checksum_verification=True))
+        batches, left = list[Any](), SPARE + GROWTH * len(content)
+        for batch in file.iter_batches(_BATCH):
+            batches.append(batch)
+            # An entry of a dictionary may stand in any number of rows, which take no bytes of the file.
+            left -= int(batch.nbytes)
+            if left < 0:
+                raise ValueError(f"it unpacks to more than {GROWTH} times its size")
+        table = cast("Any", pa.Table).from_batches(batches, schema=file.schema_arrow)
+    except (OSError, MemoryError, cast("type[Exception]", pa.ArrowException)) as error:
+        raise ValueError(" ".join(str(error).split())[:200]) from error
+    if cast("dict[bytes, bytes]", table.schema.metadata or {}).get(_DIGEST) != _digest(table):
+        raise ValueError("its rows are not those that were written")
+    return cast("list[Row]", table.to_pandas().to_dict(orient="records"))
+
+
+def table_content(rows: Sequence[Row]) -> bytes:
+    """Rows as a Parquet file that holds their digest."""
+    table = cast("Any", pa.Table.from_pandas(pd.DataFrame(list(rows)), preserve_index=False))
+    named = table.replace_schema_metadata({**(table.schema.metadata or {}), _DIGEST: _digest(table)})
+    content = io.BytesIO()
+    pyarrow.parquet.write_table(named, content, write_page_checksum=True)
+    return content.getvalue()
+
+
+def _digest(table: Any) -> bytes:
+    return hashlib.sha256(json.dumps(table.to_pylist()).encode()).hexdigest().encode()

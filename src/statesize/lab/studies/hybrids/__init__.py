@@ -1,1 +1,0 @@
-"""Where attention layers are placed among gated ones."""

@@ -1,1 +1,0 @@
-"""What an initialisation does to the state that is used."""

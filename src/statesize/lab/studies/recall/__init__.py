@@ -1,1 +1,0 @@
-"""What language models recall, and how deep their delimiters dip."""

@@ -1,0 +1,265 @@
+"""The study of regimes: which mixers fill their state, which leave it idle, and what that does to accuracy.
+
+Parnichkun et al., "Quantifying Memory Utilization with Effective State-Size", ICML 2025, section 4.2.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any, cast
+
+import altair as alt
+import numpy as np
+from scipy import stats
+
+from statesize.lab.studies.engine.charts import SIDE, chart_data, mean_lines, percent
+from statesize.lab.studies.engine.conclusion import Conclusion, Findings
+from statesize.lab.studies.engine.final import PLATEAU, FinalRun, final_runs, grid_findings, grouped
+from statesize.lab.studies.engine.study import Study
+from statesize.lab.studies.engine.table import Row
+from statesize.lab.studies.statistics import Evidence, mean, of_mean
+from statesize.lab.studies.verdicts import Claim
+
+# Seconds: to see that everything works. Nothing is learned.
+SMOKE = """\
+study = "regimes"
+
+[model]
+mixer = ["la", "gla", "wla"]
+key_size = 4
+width = 16
+heads = 2
+layers = 1
+mlp_factor = 2
+convolution_size = 2
+decay_bias = 0.0
+tied = false
+
+[training]
+steps = 20
+batch_size = 8
+rate = 6e-3
+weight_decay = 0.0
+
+[measuring]
+every = 10
+sequences = 4
+
+[[task]]
+name = "mqar"
+pairs = [2, 4]
+length = 16
+vocabulary_size = 16
+held_out_sequences = 32
+"""
+
+RECORD = """\
+# On record in docs/results/regimes: how full states of 16 and 32 numbers are, over the cuts where they bind.
+study = "regimes"
+
+# Fixed before any run with these seeds, which the pilot did not have.
+[claim]
+statement = "At equal TSS, la uses a larger share of its state than gla and than wla (utilisation_relative_0.01, over the cuts where the state is what binds)."
+unit = "cell of equal task, kv, length and TSS"
+least_units = 6
+pilot = "seeds 0–2 of the laptop grid, of which two runs a mixer had 16 numbers"
+[claim.thresholds]
+"la_less_gla" = 0.0
+"la_less_wla" = 0.0
+
+[model]
+mixer = ["la", "gla", "wla"]
+key_size = [16, 32]
+width = 64
+heads = 2
+layers = 2
+mlp_factor = 2
+convolution_size = 2
+decay_bias = 0.0
+tied = false
+
+[training]
+steps = 600
+batch_size = 16
+rate = 6e-3
+warm_up = 0.1
+weight_decay = 0.0
+clip = 1.0
+seed = [200, 201]
+
+[measuring]
+every = 600
+sequences = 8
+
+[[task]]
+name = "mqar"
+pairs = [16, 24, 32]
+length = 128
+vocabulary_size = 128
+"""  # noqa: E501
+
+SOLVED = 0.95
+"""Accuracy from which on a run counts as having solved its task."""
+
+SATURATED, COLLAPSED = 0.8, 0.5
+"""Utilisations from which on the state of an unsolved task is called saturated, and up to which collapsed."""
+
+FULL, GATED = "la", ("gla", "wla")
+"""The mixer that forgets nothing, and those that may."""
+
+CAVEATS = (
+    "The claim is the order of mixers at equal TSS, not that linear attention is always full or solves the task.",
+    "Where training starts matters: gates that start open (a = 0.997, the intervention open_gates) are a control.",
+    "A run that never leaves guessing has no diagnosis, as it may not have learnt to use its state. The figures "
+    "MIXER_collapsed count it where its utilisation is low.",
+    "ESS/TSS is a mean over all positions, and near both ends of a sequence no ESS can reach TSS. Utilisation is the "
+    "mean over the cuts where the state is what limits ESS; diagnoses go by it.",
+    "A cell is one task, kv, length and TSS; its seeds are averaged first, and the test is over cells. Runs of one "
+    "size and seed begin with equal weights in all cells, so the differences are also given with beginnings for units. "
+    "Fisher's exact test of how often mixers solve their task takes all runs for independent.",
+    "A diagnosis says how the state is used and whether the task is solved; that the one causes the other is shown by "
+    "an intervention only.",
+)
+
+
+def diagnosis(run: FinalRun, metric: str) -> str:
+    """The word "solved", or how the run uses its state at the end, by a column of ESS."""
+    utilisation = run.utilisation(metric)
+    if run.accuracy >= SOLVED:
+        return "solved"
+    if math.isnan(utilisation):
+        return "too short to tell"
+    return "saturated" if utilisation >= SATURATED else "collapsed" if utilisation <= COLLAPSED else "partly used"
+
+
+def conclude(rows: Sequence[Row], metric: str, claim: Claim | None = None) -> Conclusion:
+    """What a grid says about saturation and collapse, by a column of ESS that was named before the runs were done."""
+    runs, findings = final_runs(rows), grid_findings(rows)
+    untreated = [run for run in runs if run.intervention == "none"]
+    mixers = {run.mixer for run in untreated}
+    for gated in GATED:
+        if {FULL, gated} <= mixers:
+            _add_comparison(untreated, gated, metric, findings)
+    for (name, words), members in grouped(runs, _named).items():
+        share, accuracy = mean(run.share(metric) for run in members), mean(run.accuracy for run in members)
+        utilisation = mean(run.utilisation(metric) for run in members)
+        findings.figures |= {f"{name}_share": share, f"{name}_utilisation": utilisation, f"{name}_accuracy": accuracy}
+        diagnoses = Counter("at guessing" if run.guesses else diagnosis(run, metric) for run in members)
+        findings.statements.append(
+            f"{words}: ESS/TSS ({metric}) {share:.2f}, utilisation {utilisation:.2f}, accuracy {accuracy:.2f}; "
+            f"{', '.join(f'{count} {name}' for name, count in diagnoses.items())}."
+        )
+    findings.statements.append(
+        f"Diagnoses: solved from accuracy {SOLVED} on; else saturated from utilisation ({metric}) {SATURATED} on, "
+        f"collapsed up to {COLLAPSED}, partly used between. Runs with an accuracy of up to {PLATEAU} times chance are "
+        "called at guessing."
+    )
+    return findings.conclusion("regimes", claim, CAVEATS)
+
+
+def _named(run: FinalRun) -> tuple[str, str]:
+    """The name of a run's figures, and the same in words; seeds and rates share one."""
+    name = f"{run.task}_{run.length}_kv{run.kv}_n{run.key_size}_{re.sub('[^a-z0-9]', '_', run.mixer)}"
+    words = f"{run.task}, L {run.length}, kv {run.kv}, n {run.key_size}, {run.mixer}"
+    if run.intervention == "none":
+        return name, words
+    # A control: nothing is different but the first values of some weights.
+    return f"control_{name}_{run.intervention}", f"{words}, {run.intervention}"
+
+
+def _add_comparison(runs: Sequence[FinalRun], gated: str, metric: str, findings: Findings) -> None:
+    """How much more of its state `FULL` uses than `gated`, before and after training, and which solves the task."""
+    initial = _difference(runs, gated, lambda run: float(run.first[f"utilisation_{metric}"]))
+    after, by_beginning = (
+        findings.add(
+            f"{FULL}_less_{gated}{ending}", _difference(runs, gated, lambda run: run.utilisation(metric), unit)
+        )
+        for ending, unit in (("", _cell), ("_by_beginning", _beginning))
+    )
+    before = findings.add(f"control_initial_{FULL}_less_{gated}", initial)
+    diagnoses = [[diagnosis(run, metric) for run in runs if run.mixer == name] for name in (FULL, gated)]
+    solved = [[names.count("solved"), len(names) - names.count("solved")] for names in diagnoses]
+    p = float(cast("Any", stats).fisher_exact(solved).pvalue)
+    collapsed = float(diagnoses[1].count("collapsed"))
+    findings.figures |= {f"{FULL}_{gated}_solved_p": p, f"{gated}_collapsed": collapsed}
+    findings.statements.append(
+        f"Utilisation of {FULL} less that of {gated} at equal task, kv and TSS: {after} (with beginnings for units "
+        f"{by_beginning}); at initialisation {before}. "
+        f"{FULL} solves its task in {solved[0][0]} of {sum(solved[0])} runs and {gated} in {solved[1][0]} of "
+        f"{sum(solved[1])} (Fisher's exact p {p:.2g}); {collapsed:.0f} unsolved runs of {gated} use at most "
+        f"{COLLAPSED:.0%} of it."
+    )
+
+
+def _cell(run: FinalRun) -> tuple[Hashable, ...]:
+    return run.cell
+
+
+def _beginning(run: FinalRun) -> tuple[Hashable, ...]:
+    """Runs of one mixer with equal beginnings start from equal weights."""
+    return run.key_size, run.width, run.length, run.seed
+
+
+def _difference(
+    runs: Sequence[FinalRun],
+    gated: str,
+    value: Callable[[FinalRun], float],
+    unit: Callable[[FinalRun], tuple[Hashable, ...]] = _cell,
+) -> Evidence:
+    """The value of `FULL` less that of `gated`, over the units that have both."""
+    differences: list[float] = []
+    for members in grouped(runs, unit).values():
+        full, other = (mean(value(run) for run in members if run.mixer == name) for name in (FULL, gated))
+        differences.append(full - other)
+    return of_mean(np.array([one for one in differences if math.isfinite(one)]))
+
+
+_SHOWN = ("mixer", "kv", "step", "accuracy")
+
+
+def charts(rows: Sequence[Row], metric: str) -> alt.VConcatChart:
+    """ESS/TSS and accuracy against difficulty, and both over training."""
+    hardest: dict[str, int] = {}
+    for row in rows:
+        hardest[_setting(row)] = max(hardest.get(_setting(row), 0), int(row["kv"]))
+    by_kv = chart_data(_shown(row, metric) for row in rows if row["final"])
+    by_step = chart_data(_shown(row, metric) for row in rows if row["kv"] == hardest[_setting(row)])
+    return alt.vconcat(
+        alt.hconcat(
+            _lines(by_kv, "kv", "Key-value pairs", "share", "ESS / TSS", "Share of the state, by difficulty"),
+            _lines(by_kv, "kv", "Key-value pairs", "accuracy", "Accuracy", "Accuracy, by difficulty"),
+        ),
+        alt.hconcat(
+            _lines(by_step, "step", "Step", "share", "ESS / TSS", "Share of the state, most pairs"),
+            _lines(by_step, "step", "Step", "accuracy", "Accuracy", "Accuracy, most pairs"),
+        ),
+    )
+
+
+def _setting(row: Row) -> str:
+    extra = "" if row["intervention"] == "none" else f" {row['intervention']}"
+    return f"{row['task']} L {row['length']} n {row['key_size']}{extra}"
+
+
+def _shown(row: Row, metric: str) -> Row:
+    share = float(row[metric]) / float(row["state_size"])
+    return {name: row[name] for name in _SHOWN} | {"setting": _setting(row), "share": share}
+
+
+def _lines(data: alt.Data, x: str, x_title: str, y: str, y_title: str, title: str) -> alt.Chart:
+    axis = alt.X(f"{x}:Q", title=x_title)
+    chart = mean_lines(data, title, axis, y, y_title, percent(), ["mixer:N", "setting:N", f"{x}:Q"])
+    legend = alt.Legend(labelLimit=400, symbolType="stroke", symbolSize=400)
+    stroke = alt.StrokeDash("setting:N", title="Setting", legend=legend)
+    return chart.encode(strokeDash=stroke).properties(width=1.4 * SIDE)
+
+
+STUDY = Study(
+    name="regimes",
+    presets={"smoke": SMOKE, "record": RECORD},
+    conclude=conclude,
+    charts=charts,
+)

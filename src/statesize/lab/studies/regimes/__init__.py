@@ -1,1 +1,0 @@
-"""Which mixers use more of their state?"""

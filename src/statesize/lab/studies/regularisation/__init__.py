@@ -1,1 +1,0 @@
-"""What a regulariser does to the state that is used."""

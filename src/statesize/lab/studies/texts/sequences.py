@@ -1,0 +1,156 @@
+"""Sequences around delimiters, and around the same positions of controls, all of one length and aligned."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import median
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from statesize.errors import InputError
+from statesize.lab.studies.texts.documents import DocumentCorpus
+
+OBSERVED = "delimiter"
+CONTROLS = ("removed", "replaced", "shuffled", "moved")
+"""Delimiters are removed; replaced by another token; removed, with the documents in random order; moved to random
+positions inside documents. All are measured at the borders of documents, where no delimiter is."""
+
+MISPLACED = "misplaced"
+"""Delimiters are moved inside documents, and measured there: the effect of the token where nothing ends."""
+
+CONDITIONS = (OBSERVED, *CONTROLS, MISPLACED)
+WINDOWS = (32, 24, 16, 12, 8, 6, 4)
+MARGIN = 4
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Where ESS is measured around a cut, in tokens; offset 0 cuts right after the delimiter.
+
+    Attributes:
+        past: Columns of each H_i.
+        future: Rows of each H_i.
+        margin: Cuts on either side whose windows lie wholly in one document; the dip is relative to their mean.
+    """
+
+    past: int
+    future: int
+    margin: int = MARGIN
+
+    @property
+    def reach(self) -> int:
+        """Tokens that a document must have on either side of a delimiter."""
+        return self.past + self.future + self.margin
+
+    @property
+    def references(self) -> tuple[int, ...]:
+        """Offsets whose windows hold neither a delimiter nor another document."""
+        before = range(-self.future - self.margin, -self.future)
+        return (*before, *range(self.past, self.past + self.margin))
+
+    @property
+    def offsets(self) -> tuple[int, ...]:
+        """All offsets that are measured, the references, 0, and powers of 2 on both sides."""
+        powers = [1 << exponent for exponent in range(8)]
+        after = [power for power in powers if power < self.past]
+        before = [-power for power in powers if power <= self.future]
+        return tuple(sorted({*self.references, 0, *after, *before}))
+
+
+def choose_windows(corpus: DocumentCorpus, size: int | None = None) -> Windows:
+    """Windows that fit into documents.
+
+    Args:
+        corpus: The documents.
+        size: Size of past and future; None takes the largest of `WINDOWS` that fits into half of the documents.
+
+    Returns:
+        The windows.
+
+    Raises:
+        InputError: If the documents are too short.
+    """
+    lengths = [len(document) for document in corpus.documents]
+    fitting = [width for width in WINDOWS if Windows(width, width).reach <= median(lengths)]
+    if size is None and not fitting:
+        raise InputError(
+            f"Half of the {len(lengths)} documents have {median(lengths):.0f} tokens or fewer, and the smallest window "
+            f"needs {Windows(WINDOWS[-1], WINDOWS[-1]).reach}. Give longer documents or another delimiter."
+        )
+    width = fitting[0] if size is None else size
+    return Windows(width, width)
+
+
+@dataclass(frozen=True, eq=False)
+class Aligned:
+    """Sequences of one condition, ids (E, L) int64, all with offset 0 at the position `cut`."""
+
+    condition: str
+    ids: Tensor
+    cut: int
+
+
+def aligned_sequences(
+    corpus: DocumentCorpus, windows: Windows, seed: int = 0, conditions: Sequence[str] = CONDITIONS
+) -> list[Aligned]:
+    """The sequences of some conditions, in the order of `CONDITIONS`; an InputError if the documents are too short."""
+    # The documents are joined to one stream, once for each condition. A sequence is a piece of it: two times
+    # windows.reach tokens before the cut, so that there is a context, and windows.reach after it. Borders with a
+    # document that is too short are left out.
+    generator = np.random.default_rng(seed)
+    documents, nothing = corpus.documents, [list[int]()] * len(corpus.documents)
+    tokens = torch.cat(documents).numpy()
+    tokens = tokens[~np.isin(tokens, [*corpus.special, corpus.delimiter])]
+    others = [[int(token)] for token in generator.choice(tokens, len(documents))]
+    order = generator.permutation(len(documents))
+    positions = [_inside(len(document), generator) for document in documents]
+    mark = torch.tensor([corpus.delimiter])
+    moved = [torch.cat([ids[:cut], mark, ids[cut:]]) for ids, cut in zip(documents, positions, strict=True)]
+    long = np.array([len(document) >= windows.reach for document in documents])
+    streams = {
+        OBSERVED: _joined(documents, [[corpus.delimiter]] * len(documents), long),
+        "removed": _joined(documents, nothing, long),
+        "replaced": _joined(documents, others, long),
+        "shuffled": _joined([documents[int(index)] for index in order], nothing, long[order]),
+        "moved": _joined(moved, nothing, long),
+    }
+    starts = np.cumsum(np.array([0, *map(len, moved[:-1])], np.int64))
+    streams[MISPLACED] = streams["moved"][0], (starts + np.array(positions, np.int64) + 1)[long]
+    requested = [name for name in CONDITIONS if name in conditions]
+    sequences = [_sliced(name, *streams[name], windows, corpus.beginning) for name in requested]
+    if any(len(aligned.ids) < 2 for aligned in sequences):
+        raise InputError(
+            f"Fewer than 2 delimiters stand between documents of {windows.reach} tokens or more, which windows of "
+            f"{windows.past} need. Give longer documents, more of them, or a smaller window."
+        )
+    return sequences
+
+
+def _inside(length: int, generator: np.random.Generator) -> int:
+    """A random position in the middle half of a document."""
+    return int(generator.integers(length // 4, max(length // 4 + 1, 3 * length // 4)))
+
+
+def _joined(
+    documents: Sequence[Tensor], after: Sequence[list[int]], long: NDArray[np.bool_]
+) -> tuple[Tensor, NDArray[np.int64]]:
+    """The stream, and the starts in it of documents that are long enough and follow one that is."""
+    parts = [
+        torch.cat([document, torch.tensor(tokens, dtype=torch.int64)])
+        for document, tokens in zip(documents, after, strict=True)
+    ]
+    ends = np.cumsum(np.array([len(part) for part in parts], np.int64))
+    return torch.cat(parts), ends[:-1][long[:-1] & long[1:]]
+
+
+def _sliced(name: str, stream: Tensor, cuts: NDArray[np.int64], windows: Windows, beginning: int | None) -> Aligned:
+    left, right = 2 * windows.reach, windows.reach
+    cuts = cuts[(cuts >= left) & (cuts + right <= len(stream))]
+    ids = stream[torch.from_numpy(cuts)[:, None] + torch.arange(-left, right)]
+    if beginning is None:
+        return Aligned(name, ids, left)
+    return Aligned(name, torch.nn.functional.pad(ids, (1, 0), value=beginning), left + 1)

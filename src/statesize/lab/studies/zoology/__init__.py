@@ -1,1 +1,0 @@
-"""Figure 2 of zoology: recall at several widths and lengths."""

@@ -1,1 +1,0 @@
-"""Language modelling: a corpus, and the task over it."""

@@ -1,0 +1,233 @@
+"""Language modelling on text: a byte-level tokenizer, token streams and the task over them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Self
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from torch import Tensor
+
+from statesize.check import require_count, require_kind
+from statesize.errors import InputError
+from statesize.lab.tasks.corpus import Corpus, listed
+from statesize.lab.tasks.task import IGNORED
+
+EOS = "<eos>"
+"""The special token that ends every document."""
+
+VOCABULARY_SIZE = 1024
+"""Default vocabulary: 256 bytes, `<eos>` and 767 merges."""
+
+
+def train_tokenizer(documents: Iterable[str], vocabulary_size: int = VOCABULARY_SIZE) -> Tokenizer:
+    """Train a byte-level BPE tokenizer: every text can be encoded, and decoding gives it back.
+
+    Args:
+        documents: the text to count pairs in; the result depends on nothing else.
+        vocabulary_size: number of tokens, with the 256 bytes and `<eos>` (id 0); fewer where the documents are too
+            short to give that many merges.
+
+    Returns:
+        The tokenizer.
+
+    Raises:
+        InputError: `documents` are none, or `vocabulary_size` has no room for the bytes and `<eos>`.
+
+    Examples:
+        >>> tokenizer = train_tokenizer(["a state, a state, a state"], vocabulary_size=260)
+        >>> tokenizer.decode(tokenizer.encode("ein Zustand").ids)
+        'ein Zustand'
+    """
+    texts = listed("documents", documents)
+    vocabulary_size = require_count("vocabulary_size", vocabulary_size)
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    if vocabulary_size <= len(alphabet):
+        raise InputError(
+            f"vocabulary_size must be at least {len(alphabet) + 1}, for the 256 bytes and {EOS}, got {vocabulary_size}."
+        )
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary_size, special_tokens=[EOS], initial_alphabet=alphabet, show_progress=False
+    )
+    tokenizer.train_from_iterator(texts, trainer=trainer)
+    return tokenizer
+
+
+def encode(documents: Sequence[str], tokenizer: Tokenizer) -> Tensor:
+    """One stream of tokens: every document followed by `<eos>`.
+
+    Args:
+        documents: the documents; the letters `<eos>` inside one are encoded as text, not as the special token.
+        tokenizer: a tokenizer with the token `<eos>`.
+
+    Returns:
+        Token ids (N,), int64.
+
+    Raises:
+        InputError: `documents` is one string, or not of Unicode text; the tokenizer has no `<eos>`, or there are fewer
+            than two tokens.
+    """
+    documents = listed("documents", documents)
+    require_kind("tokenizer", tokenizer, Tokenizer, "a Tokenizer of the library tokenizers")
+    eos = tokenizer.token_to_id(EOS)
+    if eos is None:
+        raise InputError(
+            f"tokenizer must have the token {EOS}, got one without. Use one from train_tokenizer or "
+            "statesize.lab.zoo.tokenizer()."
+        )
+    special_as_text = tokenizer.encode_special_tokens
+    tokenizer.encode_special_tokens = True
+    try:
+        encodings = tokenizer.encode_batch(documents, add_special_tokens=False)
+    finally:
+        tokenizer.encode_special_tokens = special_as_text
+    tokens = [token for encoding in encodings for token in (*encoding.ids, eos)]
+    if len(tokens) < 2:
+        raise InputError(
+            f"the text is {len(tokens)} token(s) long, {len(documents)} document(s) with {EOS} after each; "
+            "at least 2 tokens are needed to have something to predict"
+        )
+    return torch.tensor(tokens, dtype=torch.int64)
+
+
+def byte_count(documents: Iterable[str]) -> int:
+    """Bytes of documents as bits per byte counts them: their UTF-8 bytes, and one for the `<eos>` after each.
+
+    Args:
+        documents: the documents.
+
+    Returns:
+        The number of bytes.
+
+    Raises:
+        InputError: `documents` is one string, or not of Unicode text.
+    """
+    return sum(len(document.encode()) + 1 for document in listed("documents", documents))
+
+
+@dataclass(frozen=True, eq=False)
+class TextTask:
+    """Next-token prediction over a train and a held-out stream of tokens, as `encode` makes them.
+
+    Training batches are windows at random positions. Evaluation cuts the held-out stream into consecutive windows
+    that do not overlap, so that each of its tokens is a target exactly once; the first one is predicted from an
+    `<eos>` (the last token of the stream), as the first of every other document is.
+
+    Attributes:
+        train_tokens: ids (N,), int64, N > length.
+        held_out_tokens: ids (M,), int64, M ≥ 2.
+        length: tokens in a window, L.
+        held_out_bytes: what bits per byte divides by: `byte_count` of the held-out documents, that is their UTF-8
+            bytes and one byte for each `<eos>`.
+        vocabulary_size: number of token ids.
+
+    Raises:
+        InputError: a stream is too short or of another dtype, an id is outside the vocabulary, or a number is not
+            positive.
+    """
+
+    train_tokens: Tensor = field(repr=False)
+    held_out_tokens: Tensor = field(repr=False)
+    length: int
+    held_out_bytes: int
+    vocabulary_size: int = VOCABULARY_SIZE
+
+    def __post_init__(self) -> None:
+        for name in ("length", "held_out_bytes", "vocabulary_size"):
+            object.__setattr__(self, name, require_count(name, getattr(self, name)))
+        self._check("train_tokens", self.train_tokens, self.length + 1, f"more than length = {self.length}")
+        self._check("held_out_tokens", self.held_out_tokens, 2, "at least 2")
+
+    @classmethod
+    def from_corpus(cls, corpus: Corpus, tokenizer: Tokenizer, length: int) -> Self:
+        """The task of a corpus under a tokenizer.
+
+        Args:
+            corpus: documents to train and to evaluate on.
+            tokenizer: a tokenizer with the token `<eos>`.
+            length: tokens in a window.
+
+        Returns:
+            The task.
+
+        Raises:
+            InputError: a part of the corpus is empty or too short.
+        """
+        for name, part in (("train", corpus.train), ("held-out", corpus.held_out)):
+            if not part:
+                raise InputError(
+                    f"corpus must have a {name} document, got none. Give a text of two different documents or more."
+                )
+        return cls(
+            train_tokens=encode(corpus.train, tokenizer),
+            held_out_tokens=encode(corpus.held_out, tokenizer),
+            length=length,
+            held_out_bytes=byte_count(corpus.held_out),
+            vocabulary_size=tokenizer.get_vocab_size(),
+        )
+
+    def sample(self, batch_size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Windows of the train stream at random positions.
+
+        Args:
+            batch_size: number of windows, S.
+            generator: source of the positions.
+
+        Returns:
+            Inputs and targets, (S, L) int64; every position is scored.
+        """
+        starts = torch.randint(len(self.train_tokens) - self.length, (batch_size, 1), generator=generator)
+        windows = self.train_tokens[starts + torch.arange(self.length + 1)]
+        return windows[:, :-1], windows[:, 1:]
+
+    def held_out(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """The windows of the held-out stream, in order.
+
+        Args:
+            batch_size: number of windows in a batch, S; the last batch may have fewer.
+
+        Yields:
+            Inputs and targets, (S, L) int64; the last window is filled up with targets of −100.
+
+        Raises:
+            InputError: `batch_size` is not positive.
+        """
+        batch_size = require_count("batch_size", batch_size)
+        count = len(self.held_out_tokens)
+        windows = -(-count // self.length)
+        inputs = self.held_out_tokens[-1].repeat(windows * self.length)
+        inputs[1:count] = self.held_out_tokens[:-1]
+        targets = torch.full_like(inputs, IGNORED)
+        targets[:count] = self.held_out_tokens
+        inputs, targets = inputs.view(windows, self.length), targets.view(windows, self.length)
+        yield from zip(torch.split(inputs, batch_size), torch.split(targets, batch_size), strict=True)
+
+    def report(self, mean_nats: float, accuracy: float) -> dict[str, float]:
+        """Figures of an evaluation over the held-out stream.
+
+        Args:
+            mean_nats: mean over held-out tokens of −ln p(token).
+            accuracy: share of held-out tokens that are the most probable one.
+
+        Returns:
+            `loss` (nats per token), `accuracy` and `bits_per_byte`: the bits of all held-out tokens, `<eos>` among
+            them, divided by `held_out_bytes`, which counts one byte for each `<eos>`.
+        """
+        bits = mean_nats * len(self.held_out_tokens) / math.log(2)
+        return {"loss": mean_nats, "accuracy": accuracy, "bits_per_byte": bits / self.held_out_bytes}
+
+    def _check(self, name: str, tokens: Tensor, least: int, expected: str) -> None:
+        require_kind(name, tokens, Tensor, "a tensor of token ids")
+        if tokens.ndim != 1 or tokens.dtype != torch.int64:
+            raise InputError(f"{name} must be (N,) int64, got shape {tuple(tokens.shape)} and dtype {tokens.dtype}.")
+        if len(tokens) < least:
+            raise InputError(f"{name} has {len(tokens)} tokens; {expected} are needed: give more text")
+        low, high = int(tokens.min()), int(tokens.max())
+        if low < 0 or high >= self.vocabulary_size:
+            raise InputError(f"{name} must have ids in 0 … {self.vocabulary_size - 1}, got {low} to {high}.")

@@ -1,0 +1,212 @@
+"""The points of a trend, one a checkpoint or length: measured by any worker, in any order, and kept in a folder."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from os import PathLike
+from pathlib import Path
+from typing import Any, Self, TypeAlias, TypeVar, cast
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from statesize.adapters.observation import SHARED
+from statesize.errors import StatesizeError
+from statesize.io.files import Parts, digest, parse_json, parts_writer
+from statesize.io.progress import Bars
+from statesize.measurement.settings import Settings
+from statesize.measurement.statistics import estimate
+from statesize.models.digests import tokens_sha256
+from statesize.parallel.executor import Crew, given, run
+from statesize.profiling.profile import Profile
+from statesize.profiling.run import run_profile
+from statesize.results.summary import channels_of, ess_values, known_mean, largest_size, sample_of, unit_dim
+from statesize.version import installed
+
+NORM = "norm"
+MEASURED = ("entropy", "relative_count", "relative_lower", "relative_upper", NORM)
+"""Metrics of a point; those in the middle are the bounds of the count."""
+JOINT = ", joint"
+"""Ending of the name of what heads that share a cache carry together."""
+Numbers: TypeAlias = NDArray[np.float64]
+Task = TypeVar("Task")
+
+
+@dataclass(frozen=True)
+class MixerPoint:
+    """One mixer, or the groups of its heads, over all texts; averaged over the positions that were measured.
+
+    Attributes:
+        state_size: TSS, the largest over positions; NaN where it is not known.
+        channels: Channels of the layer, measured or not.
+        units: Names such as "head 0".
+        of_units: Values of each unit by metric, (texts, units).
+        of_layer: Values of the layer by metric, (texts,).
+    """
+
+    name: str
+    kind: str
+    state_size: float
+    channels: int
+    units: tuple[str, ...]
+    of_units: dict[str, list[list[float]]]
+    of_layer: dict[str, list[float]]
+
+
+@dataclass(frozen=True)
+class Point:
+    """All mixers at one checkpoint or length, and those that were not measured, with the reason."""
+
+    mixers: tuple[MixerPoint, ...]
+    skipped: dict[str, str]
+    run_difference: float  # largest difference of the captured runs from unaltered ones; NaN where it is not known
+    seconds: float
+
+    @property
+    def shape(self) -> tuple[object, ...]:
+        """What must be equal in points of one trend."""
+        return tuple((mixer.name, mixer.kind, mixer.channels, mixer.units) for mixer in self.mixers)
+
+    @classmethod
+    def of(cls, profile: Profile) -> Self:
+        """A profile as a point."""
+        attributes = profile.attributes
+        differences = [profile.mixer(name)["run_difference"].values for name in profile.mixers]
+        return cls(
+            tuple(_mixers(profile)),
+            dict(attributes["skipped"]),
+            float(np.concatenate(differences).max(initial=-np.inf)) if differences else np.nan,
+            float(attributes["seconds"]),
+        )
+
+    @classmethod
+    def measured(cls, model: nn.Module, texts: Sequence[Tensor], settings: Settings) -> Self:
+        """The point of a model, at one tolerance unless several are requested, because it holds the first alone."""
+        settings = replace(settings, relative_tolerances=settings.ratios)
+        # Without the warning of `profile`: what is skipped stands in the point.
+        return cls.of(run_profile(model, list(texts), settings, on_progress=lambda _: None))
+
+    def to_bytes(self) -> bytes:
+        """JSON, of which `from_bytes` makes an equal point."""
+        return json.dumps(asdict(self)).encode()
+
+    @classmethod
+    def from_bytes(cls, content: bytes) -> Self:
+        """The point that `to_bytes` wrote; other bytes are a ValueError."""
+        try:
+            values = cast("dict[str, Any]", parse_json(content))
+            mixers = cast("list[dict[str, Any]]", values.pop("mixers"))
+            read = (MixerPoint(units=tuple(mixer.pop("units")), **mixer) for mixer in mixers)
+            return cls(tuple(read), **values)
+        except (TypeError, KeyError, AttributeError) as error:
+            raise ValueError(f"it holds no point of a trend ({error})") from error
+
+
+def _mixers(profile: Profile) -> Iterator[MixerPoint]:
+    for name in profile.mixers:
+        yield _mixer(name, profile.mixer(name))
+        group = profile.group(name)
+        if group is not None:
+            yield _mixer(name + JOINT, group)
+
+
+def _mixer(name: str, node: xr.Dataset) -> MixerPoint:
+    sample, later = sample_of(node), node["position"].values >= 1
+    by_metric = {metric: node[NORM].values if metric == NORM else ess_values(node, metric) for metric in MEASURED}
+    # (texts, units); a text that is too short for any position is NaN.
+    of_units = {metric: known_mean(values[:, :, later], 2) for metric, values in by_metric.items()}
+    return MixerPoint(
+        name,
+        str(node.attrs["kind"]),
+        largest_size(node),
+        channels_of(node),
+        tuple(f"{unit_dim(node)} {index}" for index in node[unit_dim(node)].values),
+        {metric: values.tolist() for metric, values in of_units.items()},
+        {metric: [estimate(row, sample).mean for row in values] for metric, values in of_units.items()},
+    )
+
+
+def measure_points(
+    tasks: Sequence[Task],
+    work: Callable[[Task], Iterator[Point]],
+    key: Callable[[Task], str],
+    crew: Crew,
+    *,
+    title: str,
+    output: str | PathLike[str] | None,
+    on_progress: Callable[..., None] | None,
+) -> tuple[dict[Task, Point], dict[str, str]]:
+    """The points of tasks, in their order, with the layers that all of them have; and why others are left out."""
+    finished, failed, kept, started = dict[Task, Point](), dict[Task, str](), 0, time.monotonic()
+    folder = None if output is None else Path(output)
+    parts = Parts(folder, ".point", Point.to_bytes, Point.from_bytes)
+    with (
+        Bars(on_progress is not None, lines=False) as bars,
+        parts_writer(folder, r"\..*|.*\.point"),
+        crew(partial(given, work)) as executor,
+    ):
+        report = on_progress or bars.begin(title, len(tasks)).update
+        # The key is asked for again once a task is measured, when more may be known of it.
+        for done in run(tasks, executor, parts, key):
+            if done.error is None:
+                finished[done.task] = done.get()
+            else:
+                failed[done.task] = str(done.error)
+            count, total, kept = len(finished) + len(failed), len(tasks), kept + done.resumed
+            left = (time.monotonic() - started) * (total - count) / (count - kept) if count > kept else None
+            about = f" left out: {done.error}" if done.error else " kept" if done.resumed else ""
+            report(count, total, f"{done.task}{about}, {count} of {total}", left)
+    problems = {str(task): failed[task] for task in tasks if task in failed}
+    if not finished:
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in problems.items())
+        raise StatesizeError(f"Nothing could be measured: {reasons}")
+    points, others = alike({str(task): finished[task] for task in tasks if task in finished})
+    return {task: points[str(task)] for task in tasks if str(task) in points}, problems | others
+
+
+def point_facts(texts: Sequence[Tensor], settings: Settings) -> dict[str, Any]:
+    """What a result keeps of how its points were made."""
+    return {
+        "tokens_sha256": tokens_sha256(texts),
+        "asked": json.loads(json.dumps(asdict(settings), default=str)),
+        "versions": installed("torch", "numpy"),
+    }
+
+
+def point_key(name: str, **facts: Any) -> str:
+    """The name of a stored point: of a task, with a digest of all that its numbers depend on."""
+    plain = "".join(sign if sign.isalnum() or sign in "-." else "_" for sign in name)[-60:]
+    return f"{plain}-{digest(json.dumps(facts, sort_keys=True, default=repr).encode())}"
+
+
+def alike(points: Mapping[str, Point]) -> tuple[dict[str, Point], dict[str, str]]:
+    """Points by their names, with the layers that all of them have, and why other layers or points are left out."""
+    where: dict[str, list[str]] = {}
+    reasons: dict[str, str] = {}
+    for name, point in points.items():
+        measured = {mixer.name for mixer in point.mixers}
+        for layer, reason in point.skipped.items():
+            if (label := layer.replace(SHARED, JOINT)) not in measured:
+                where.setdefault(label, []).append(name)
+                reasons.setdefault(label, reason)
+    left = {
+        name: replace(one, mixers=tuple(m for m in one.mixers if m.name not in where)) for name, one in points.items()
+    }
+    if not all(point.mixers for point in left.values()):
+        left = dict(points)
+    skipped = {
+        layer if len(names) == len(points) else f"{layer} at {', '.join(names)}": reasons[layer]
+        for layer, names in where.items()
+    }
+    first, reference = next(iter(left.items()))
+    for name, point in list(left.items()):
+        if point.shape != reference.shape:
+            skipped[name] = f"Its layers, heads or channels are others than those of {first}."
+            del left[name]
+    return left, skipped

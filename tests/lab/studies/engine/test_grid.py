@@ -1,0 +1,67 @@
+"""Runs as data: keys, refusals."""
+
+import dataclasses
+import subprocess
+import sys
+
+import pytest
+from small_studies import GRID
+
+from statesize.errors import InputError
+from statesize.lab.mixers import LanguageModel, ModelConfig
+from statesize.lab.studies.engine.grid import INTERVENTIONS, RunMeasurements
+
+
+def test_keys_tell_runs_apart(runs):
+    run = runs[0]
+    others = [
+        dataclasses.replace(run, intervention="open_gates"),
+        dataclasses.replace(run, measuring=RunMeasurements(every=1)),
+        dataclasses.replace(run, training=dataclasses.replace(run.training, seed=1)),
+        dataclasses.replace(run, task=dataclasses.replace(run.task, held_out_seed=1)),
+    ]
+    assert len({other.key for other in [*runs, *others]}) == len(runs) + len(others)
+
+
+def test_a_key_is_the_same_in_another_process(runs):
+    program = (
+        "import sys; from statesize.lab.studies.correlation import STUDY; "
+        "print(STUDY.parse(sys.stdin.read()).runs[1].key)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], input=GRID, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == runs[1].key
+
+
+def test_open_gates_start_like_a_decay_bias_of_3():
+    opened = LanguageModel(ModelConfig(mixer="gla,wla", layers=2, decay_bias=0.0))
+    INTERVENTIONS["open_gates"](opened)
+    biases = {name: value for name, value in opened.named_parameters() if "bias" in name}
+    assert len(biases) == 2
+    assert all((value == 3).all() for value in biases.values())
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("every", 0),
+        ("every", 2.0),
+        ("sequences", True),
+        ("tolerances", 1e-3),
+        ("tolerances", [-1.0]),
+        ("tolerances", "x"),
+    ],
+)
+def test_bad_measuring(field, value):
+    with pytest.raises(InputError, match=f"^{field} must be "):
+        RunMeasurements(**{field: value})
+
+
+def test_the_metric_of_claims():
+    assert RunMeasurements().claim_metric == "relative_0.01"
+    with pytest.raises(InputError, match="relative_tolerances must be at least one number"):
+        RunMeasurements(relative_tolerances=())
+
+
+def test_an_intervention_that_is_not_known(runs):
+    with pytest.raises(InputError, match=r"intervention must be .*got 'prayer'"):
+        dataclasses.replace(runs[0], intervention="prayer")

@@ -1,0 +1,92 @@
+"""Rows on disk: resumed, damaged, full."""
+
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+
+from statesize.errors import FileError
+from statesize.io.files import digest
+from statesize.lab.studies.engine.table import finished_runs, parse_rows, table_content
+from statesize.lab.studies.engine.training import carry_out
+
+
+@pytest.fixture(scope="module")
+def rows(runs):
+    return carry_out(runs[0])
+
+
+def missing(parts, runs):
+    return [run for run in runs if parts.read(run.key) is None]
+
+
+def test_rows_survive(tmp_path, runs, rows):
+    parts = finished_runs(tmp_path / "a" / "b")
+    assert missing(parts, runs) == list(runs)
+    parts.write(runs[0].key, rows)
+    again = finished_runs(tmp_path / "a" / "b")
+    assert missing(again, runs) == list(runs[1:])
+    assert again.read(runs[0].key) == rows
+
+
+def test_a_damaged_run_is_done_again(tmp_path, runs, rows):
+    parts = finished_runs(tmp_path / "study")
+    parts.write(runs[0].key, rows)
+    (path,) = (tmp_path / "study" / "runs").iterdir()
+    path.write_bytes(path.read_bytes()[:-100])
+    assert missing(parts, runs[:1]) == [runs[0]]
+
+
+def test_a_full_disk_is_one_line_and_loses_nothing(tmp_path, runs, rows):
+    parts = finished_runs(tmp_path / "study")
+    parts.write(runs[0].key, rows)
+    # A real full disk needs a file system of its own; a folder in the place of the file fails at the same point.
+    (tmp_path / "study" / "runs" / f"{runs[1].key}-{digest(table_content(rows))}.parquet").mkdir()
+    with pytest.raises(FileError, match="must be a regular file, got a folder"):
+        parts.write(runs[1].key, rows)
+    assert parts.read(runs[0].key) == rows
+
+
+def test_a_file_that_is_too_large_is_not_read(tmp_path, runs, rows, monkeypatch):
+    parts = finished_runs(tmp_path / "study")
+    parts.write(runs[0].key, rows)
+    assert missing(parts, runs[:1]) == []
+    monkeypatch.setattr("statesize.lab.studies.engine.table.MOST_TABLE", 1000)
+    assert missing(finished_runs(tmp_path / "study"), runs[:1]) == [runs[0]]
+
+
+@pytest.mark.parametrize("place", [0.1, 0.5, 0.9])
+def test_changed_bytes_are_noticed(tmp_path, runs, rows, place):
+    parts = finished_runs(tmp_path / "study")
+    parts.write(runs[0].key, rows)
+    (path,) = (tmp_path / "study" / "runs").iterdir()
+    whole = path.read_bytes()
+    at = int(place * len(whole))
+    path.write_bytes(whole[:at] + bytes([whole[at] ^ 4]) + whole[at + 1 :])
+    assert parts.read(runs[0].key) in (None, rows)
+
+
+def test_other_numbers_are_noticed(tmp_path, runs, rows):
+    parts = finished_runs(tmp_path / "study")
+    parts.write(runs[0].key, rows)
+    (path,) = (tmp_path / "study" / "runs").iterdir()
+    written = pyarrow.parquet.read_table(path)
+    loss = written.column_names.index("loss")
+    pyarrow.parquet.write_table(written.set_column(loss, "loss", pa.array([1.0] * len(rows))), path)
+    assert missing(parts, runs[:1]) == [runs[0]]
+
+
+def test_a_file_without_a_digest_is_no_result(tmp_path, runs, rows):
+    parts = finished_runs(tmp_path / "study")
+    parts.write(runs[0].key, rows)
+    (path,) = (tmp_path / "study" / "runs").iterdir()
+    pyarrow.parquet.write_table(pyarrow.parquet.read_table(path).replace_schema_metadata(None), path)
+    assert missing(parts, runs[:1]) == [runs[0]]
+
+
+def test_a_file_cannot_unpack_to_any_size(monkeypatch):
+    content = table_content([{"text": "x" * 10_000}] * 1000)
+    assert len(parse_rows(content)) == 1000
+    monkeypatch.setattr("statesize.lab.studies.engine.table.SPARE", 0)
+    monkeypatch.setattr("statesize.lab.studies.engine.table.GROWTH", 10)
+    with pytest.raises(ValueError, match="unpacks to more than 10 times its size"):
+        parse_rows(content)

@@ -1,0 +1,126 @@
+"""The claim holds where it was built in, does not where it was not, and controls are told apart."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from statesize.lab.studies.correlation import STUDY, conclude
+
+METRIC = "relative_0.01"
+CLAIM = dataclasses.replace(STUDY.preset_claim, least_units=9)
+
+
+def correlation(rows, metric):
+    return conclude(rows, metric, CLAIM)
+
+
+def table(accuracy_of, tasks=("mqar",), seed=0):
+    """Rows as a study has them: ESS at the end between 0.4 n and n, ESS at the start independent of it."""
+    generator, rows = np.random.default_rng(seed), []
+    for task in tasks:
+        for mixer in ("la", "gla", "wla"):
+            for size in (4, 8, 16):
+                for kv in (6, 12, 24):
+                    for trained in range(3):
+                        share, first = generator.uniform(0.4, 1, size=2)
+                        noise = 0.02 * generator.normal()
+                        accuracy = float(np.clip(accuracy_of(share, first, size, kv) + noise, 0, 1))
+                        common = {
+                            **{"run": str(len(rows)), "status": "done", "message": "", "task": task, "kv": kv},
+                            **{"length": 64, "chance": 1 / kv, "mixer": mixer, "key_size": size, "heads": 2},
+                            **{"width": 32, "rate": 1e-2, "seed": trained, "intervention": "none"},
+                            "state_size": float(size),
+                            "norm": generator.uniform(),
+                        }
+                        settings = {"task": [task, kv], "model": [mixer, size], "training": {"seed": trained}}
+                        common["settings"] = json.dumps(settings)
+                        for step, part in ((0, first), (600, share)):
+                            ess = {METRIC: part * size, "entropy": 0.9 * part * size}
+                            shares = {f"utilisation_{name}": value / size for name, value in ess.items()}
+                            end = {"step": step, "final": step > 0, "accuracy": accuracy if step else 1 / kv}
+                            rows.append(common | ess | shares | end)
+    return rows
+
+
+def by_ess(share, first, size, kv):
+    return 0.3 * share * size / kv
+
+
+def test_the_claim_holds_where_accuracy_goes_with_ess():
+    found = correlation(table(by_ess), METRIC)
+    assert found.holds is True
+    assert found.verdict.startswith("Holds here: Among runs")
+    assert found.figures["mqar_inside_cells"] > 0.8
+    assert found.figures["control_mqar_initial_inside_cells"] < 0.4
+    low, high = found.figures["mqar_pearson_difference_interval"]
+    assert 0 < low < found.figures["mqar_pearson_difference"] < high
+    text = "\n".join(found.lines())
+    assert "geometry" in text
+    assert "plateau" in text
+    assert "ESS at initialisation" in text
+
+
+def test_it_does_not_where_accuracy_goes_with_tss_or_with_the_start():
+    by_tss = correlation(table(lambda share, first, size, kv: 0.3 * size / kv), METRIC)
+    assert by_tss.holds is not True
+    assert by_tss.figures["mqar_pearson_difference"] < 0
+    start = correlation(table(lambda share, first, size, kv: 0.3 * first * size / kv), METRIC)
+    assert start.holds is False
+    assert start.figures["control_mqar_initial_inside_cells"] > 0.8
+
+
+def test_a_second_task_is_told_the_same_way_and_pooled():
+    found = correlation(table(by_ess, ("mqar", "compression")), METRIC)
+    for name in ("mqar", "compression", "pooled", "pooled_off_plateau"):
+        assert f"{name}_pearson_ess" in found.figures
+        assert f"control_{name}_initial_inside_cells" in found.figures
+    assert found.figures["pooled_runs"] == 2 * found.figures["mqar_runs"] == 162
+
+
+def test_diverged_runs_are_counted_and_left_out():
+    rows = table(by_ess)
+    rows[1] |= {"status": "diverged", "accuracy": float("nan"), METRIC: float("nan")}
+    found = correlation(rows, METRIC)
+    assert (found.figures["diverged"], found.figures["mqar_runs"]) == (1, 80)
+    assert any("1 runs diverged" in line for line in found.statements)
+
+
+def test_where_nothing_was_learned_it_cannot_tell():
+    found = correlation(table(lambda share, first, size, kv: 1 / kv - 0.05), METRIC)
+    assert found.holds is None
+    assert found.figures["mqar_off_plateau_runs"] < 3
+    assert any("too few for correlations" in line for line in found.statements)
+
+
+@pytest.mark.parametrize(("name", "values"), [("mixer", ("la", "gla", "wla")), ("key_size", (4, 8, 16))])
+def test_seeds_alone_differ_inside_cells(name, values):
+    # Mixers and key sizes that move ESS and accuracy together are no evidence about seeds, nor are key sizes of equal
+    # TSS, as in a cache of attention.
+    one_size = [row | {"state_size": 16.0} for row in table(by_ess)]
+    rows = []
+    for row in one_size:
+        more = values.index(row[name])
+        rows.append(row | {"accuracy": row["accuracy"] + 0.1 * more, METRIC: row[METRIC] + more})
+    plain, moved = (correlation(found, METRIC).figures for found in (one_size, rows))
+    assert moved["mqar_inside_cells"] == pytest.approx(plain["mqar_inside_cells"])
+
+
+def test_what_the_norm_tells_as_well_is_no_evidence_beyond_it():
+    rows = table(by_ess)
+    for row in rows:
+        row["norm"] = row[METRIC] / row["kv"] * (1 + 1e-3 * row["seed"])
+    figures = correlation(rows, METRIC).figures
+    assert figures["mqar_inside_cells_norm"] > 0.8
+    assert (
+        figures["mqar_inside_cells_beyond_norm"]
+        < 0.3
+        < correlation(table(by_ess), METRIC).figures["mqar_inside_cells_beyond_norm"]
+    )
+
+
+@pytest.mark.parametrize("part", ["", "off_plateau_"])
+def test_figures_are_there_with_and_without_the_plateau(part):
+    figures = correlation(table(by_ess), METRIC).figures
+    assert {f"mqar_{part}{name}" for name in ("pearson_tss", "spearman_tss", "inside_cells_interval")} <= figures.keys()

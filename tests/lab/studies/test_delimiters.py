@@ -1,0 +1,191 @@
+"""A model that forgets at delimiters, and one that does not, are told apart."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from statesize.errors import InputError
+from statesize.lab.studies.delimiters import STUDY, charts, conclude
+from statesize.lab.studies.engine.page import write_page
+from statesize.lab.studies.texts.dips import ModelDips, measure_dips
+from statesize.lab.studies.texts.documents import DocumentCorpus
+from statesize.lab.studies.texts.responses import METRICS, respond
+from statesize.lab.studies.texts.sequences import CONDITIONS, OBSERVED, Windows, aligned_sequences
+from statesize.operators import Dense, Recurrence
+
+WINDOWS = Windows(5, 5, margin=2)
+STATES = 4
+
+
+class Mixer(nn.Module):
+    """A recurrence over fixed random vectors of tokens whose decay is `kept` at token 0."""
+
+    multiplicity = 1
+
+    def __init__(self, kept, kind):
+        super().__init__()
+        self.kind, self.kept = kind, kept
+        generator = torch.Generator().manual_seed(1)
+        self.register_buffer("vectors", torch.randn(2, 40, 2, STATES, generator=generator, dtype=torch.float64))
+
+    def operator(self, hidden):
+        ids = hidden[..., 0].long()
+        key, query = (table[ids].transpose(1, 2) for table in self.vectors)
+        decay = torch.where(ids == 0, self.kept, 0.98).double()[:, None, :, None]
+        return Recurrence(decay, key, query)
+
+    def forward(self, hidden):
+        return hidden
+
+
+class Model(nn.Module):
+    def __init__(self, kept=1.0, kind="la"):
+        super().__init__()
+        self.mixer = Mixer(kept, kind)
+        self.weight = nn.Parameter(torch.zeros(1))
+
+    def forward(self, input_ids):
+        return self.mixer(input_ids[..., None].double())
+
+
+@pytest.fixture(scope="module")
+def corpus():
+    generator = torch.Generator().manual_seed(0)
+    lengths = torch.randint(12, 25, (40,), generator=generator).tolist()
+    documents = [torch.randint(1, 40, (length,), generator=generator) for length in lengths]
+    return DocumentCorpus(tuple(documents), 0, None, frozenset({0}))
+
+
+@pytest.fixture(scope="module")
+def found(corpus):
+    models = {"resets": Model(1e-3, "gla"), "keeps": Model(0.98, "la")}
+    return [ModelDips(name, tuple(measure_dips(model, corpus, WINDOWS))) for name, model in models.items()]
+
+
+def rows_of(models):
+    named = {"delimiter": "eos", "past": 5, "future": 5}
+    return [{"model": model.model, **named, **vars(dip)} for model in models for dip in model.dips]
+
+
+def delimiters(models):
+    return conclude(rows_of(models), "", STUDY.preset_claim)
+
+
+def test_values_are_those_of_the_definition(corpus):
+    aligned = aligned_sequences(corpus, WINDOWS)[0]
+    model = Model(0.3)
+    response = respond(model, aligned, WINDOWS, 16)
+    matrix = model.mixer.operator(aligned.ids[..., None]).dense()
+    references = [WINDOWS.offsets.index(offset) for offset in WINDOWS.references]
+    for event in (0, 11):
+        for head in range(2):
+            spectra = []
+            for offset in WINDOWS.offsets:
+                i = aligned.cut + offset
+                spectra.append(torch.linalg.svdvals(matrix[event, head, i : i + 5, i - 5 : i]))
+            spectra = torch.stack(spectra)
+            share = spectra / spectra.sum(-1, keepdim=True)
+            expected = {
+                "entropy": torch.exp(-torch.special.xlogy(share, share).sum(-1)),
+                "relative": (spectra > 1e-2 * spectra[:, :1]).sum(-1),
+                "tolerance": (spectra > 0.3 * spectra[references, 0].mean()).sum(-1),
+                **{
+                    f"tolerance_{factor:g}": (spectra > factor * spectra[references, 0].mean()).sum(-1)
+                    for factor in (0.01, 0.1, 0.6)
+                },
+                "norm": spectra.norm(dim=-1),
+            }
+            for metric in METRICS:
+                assert response.values[metric][event, head] == pytest.approx(expected[metric].numpy(), rel=1e-4)
+
+
+def test_channels_are_drawn(corpus):
+    aligned = aligned_sequences(corpus, WINDOWS)[0]
+    response = respond(Model(), aligned, WINDOWS, 1)
+    assert (len(response.units), response.values["norm"].shape[1]) == (1, 1)
+
+
+def test_the_one_that_forgets_dips_beyond_all_controls_and_the_other_does_not(found):
+    resets, keeps = found
+    assert resets.beyond_controls
+    assert not keeps.beyond_controls
+    assert resets.dip(OBSERVED).depth > 0.5
+    assert resets.dip("misplaced").depth > 0.5
+    assert abs(keeps.dip(OBSERVED).depth) < 0.15
+    assert resets.dip(OBSERVED, "norm").depth > 0.5
+    first, second = (s for s in delimiters(found[::-1]).statements if s[:2] in {"1.", "2."})
+    assert first.startswith("1. resets:")
+    assert second.startswith("2. keeps:")
+
+
+def test_the_conclusion(found, tmp_path):
+    both = delimiters(found)
+    assert both.holds is None
+    assert both.reason == "1 of the 5 units that the claim needs (unit: trained model of one mixer)"
+    assert both.figures["resets_beyond_controls"] == 1
+    low, high = both.figures["control_resets_replaced_interval"]
+    assert low < high < both.figures["resets_tolerance_interval"][0]
+    assert any("Order of depth: resets > keeps" in line for line in both.statements)
+    write_page(both, charts(rows_of(found), ""), rows_of(found), tmp_path)
+    page = (tmp_path / "study.html").read_text(encoding="utf-8")
+    assert both.verdict in page
+    assert page.count("resets") > 10
+
+
+def seeds(model, *levels):
+    """Models whose depths at delimiters are moved by so much."""
+    return [
+        ModelDips(
+            f"{model.model} {level}",
+            tuple(
+                dataclasses.replace(dip, depth=dip.depth + level) if dip.condition == OBSERVED else dip
+                for dip in model.dips
+            ),
+        )
+        for level in levels
+    ]
+
+
+def test_the_verdict_is_over_models_of_a_mixer(found):
+    resets, keeps = (seeds(model, 0.02, 0.01, 0.0, -0.01, -0.02) for model in found)
+    assert delimiters(resets).holds is True
+    assert delimiters([*resets, *keeps]).holds is True
+    assert delimiters(seeds(found[0], -1.02, -1.01, -1.0, -0.99, -0.98)).holds is False
+    assert delimiters(keeps).holds is None
+    figures = delimiters(resets).figures
+    assert figures["claim_beyond_controls_gla"] == pytest.approx(found[0].beyond)
+
+
+def test_the_table_holds_all_conditions_metrics_heads_and_offsets(found):
+    # The model at each offset; at the cut one layer and its two heads too.
+    assert len(rows_of(found)) == 2 * len(CONDITIONS) * len(METRICS) * (len(WINDOWS.offsets) + 3)
+
+
+def test_an_operator_that_is_not_finite_is_named(corpus):
+    model = Model()
+    model.mixer.vectors[0, 7] = float("nan")
+    with pytest.raises(InputError, match=r"[Mm]ixer mixer"):
+        list(measure_dips(model, corpus, WINDOWS))
+
+
+def test_operators_without_a_recurrence_are_measured_too(corpus):
+    model = Model()
+    whole = model.mixer.operator
+    model.mixer.operator = lambda hidden: Dense(whole(hidden).dense())
+    dense, own = (
+        ModelDips("one", tuple(measure_dips(one, corpus, WINDOWS, conditions=(OBSERVED,)))) for one in (model, Model())
+    )
+    for metric in METRICS:
+        assert dense.dip(OBSERVED, metric).depth == pytest.approx(own.dip(OBSERVED, metric).depth, abs=1e-6)
+    assert np.isfinite(own.dip(OBSERVED).depth)
+
+
+def test_a_rise_is_no_dip_however_low_the_controls_are(found):
+    resets = found[0]
+    low = {
+        dip: dataclasses.replace(dip, low=dip.low - 2, high=dip.high - 2, depth=dip.depth - 2) for dip in resets.dips
+    }
+    assert not dataclasses.replace(resets, dips=tuple(low.values())).beyond_controls

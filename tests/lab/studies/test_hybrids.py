@@ -1,0 +1,140 @@
+"""Placements are compared trial by trial, and what is known early is tested at equal numbers of attention layers."""
+
+import dataclasses
+import itertools
+import json
+
+import numpy as np
+import pytest
+
+from statesize.cli import main
+from statesize.lab.studies.engine.training import layer_column
+from statesize.lab.studies.hybrids import STUDY, charts, conclude, placed_runs
+
+METRIC = "relative_0.01"
+CLAIM = dataclasses.replace(STUDY.preset_claim, least_units=4)
+
+
+def hybrids(rows, metric):
+    return conclude(rows, metric, CLAIM)
+
+
+PLACEMENTS = [
+    "gla",
+    *(
+        ",".join("sa" if layer in at else "gla" for layer in range(4))
+        for count in (1, 2)
+        for at in itertools.combinations(range(4), count)
+    ),
+]
+
+
+def table(ess, accuracy, seeds=3):
+    """Rows with the early ESS and the final accuracy that functions of layers and seed say."""
+    rows = []
+    for mixer, seed in itertools.product(PLACEMENTS, range(seeds)):
+        layers = (mixer.split(",") * 4)[:4]
+        common = {
+            **{"run": f"{mixer}{seed}", "status": "done", "task": "mqar", "kv": 16, "length": 64, "chance": 1 / 16},
+            **{"mixer": mixer, "key_size": 8, "heads": 2, "width": 32, "rate": 6e-3, "seed": seed},
+            **{"intervention": "none", "state_size": 8.0, "settings": json.dumps({"model": {"layers": 4}})},
+        }
+        for step in (0, 40, 80, 600):
+            of_layers = [ess(layers, seed) if step == 80 else 1.0 for _ in layers]
+            columns = {METRIC: sum(of_layers) / 4, "entropy": 2.0}
+            columns |= {layer_column(METRIC, layer): value for layer, value in enumerate(of_layers)}
+            known = accuracy(layers, seed) if step == 600 else 0.05
+            rows.append(common | columns | {"step": step, "final": step == 600, "accuracy": known})
+    return rows
+
+
+def place(layers):
+    """Attention is the better the earlier it stands; a second one adds nothing."""
+    return 1 - 0.2 * layers.index("sa") if "sa" in layers else 0.1
+
+
+def place_any(layers, seed):
+    return 1.0
+
+
+def test_the_winner_is_found_trial_by_trial():
+    found = hybrids(table(lambda layers, seed: 1.0, lambda layers, seed: place(layers) - 0.01 * seed), METRIC)
+    assert found.figures["sa_gla_gla_gla_accuracy"] == pytest.approx(0.99)
+    assert found.figures["gla_gla_gla_gla_accuracy"] == pytest.approx(0.09)
+    low, high = found.figures["gla_gla_sa_gla_accuracy_interval"]
+    assert (low, high) == (pytest.approx(0.5652, abs=1e-4), pytest.approx(0.6148, abs=1e-4))
+    assert found.figures["gla_gla_sa_gla_ess_layer_2"] == 1.0
+    # Each has one run of every seed, so nothing is left of what the seeds add.
+    assert found.figures["best_less_second_interval"] == (0, 0)
+    assert found.statements[1].startswith("sa,gla,gla,gla: accuracy 0.99 (3 runs, 0.98 to 1.00)")
+
+
+def test_early_ess_that_tells_and_a_number_of_layers_that_does_not():
+    rows = table(lambda layers, seed: place(layers) + 0.001 * seed, lambda layers, seed: place(layers) / 2)
+    found = hybrids(rows, METRIC)
+    assert found.holds is True
+    assert found.figures["early_spearman"] > 0.95
+    assert found.figures["early_spearman_inside_interval"][0] > 0.5
+    assert found.figures["early_layer_3_spearman"] == found.figures["early_spearman"]
+    assert abs(found.figures["control_attention_spearman"]) < 0.9
+    # Without the runs that have no attention.
+    assert found.figures["early_attention_spearman"] > 0.95
+    assert "Early is after 13% of the steps." in found.statements
+
+
+def test_what_the_place_tells_is_told_apart_from_what_ess_tells():
+    generator, drawn = np.random.default_rng(0), {}
+
+    def ess(layers, seed):
+        """An effect of the placement, and a little of the run."""
+        own = drawn.setdefault((*layers, seed), generator.random())
+        return place(layers) + 0.01 * own
+
+    by_place = hybrids(table(ess, lambda layers, seed: place(layers) + 0.01 * seed, 9), METRIC).figures
+    assert by_place["early_attention_spearman_inside"] > 0.8
+    low, high = by_place["early_attention_beyond_placement_interval"]
+    assert low < 0 < high
+    by_ess = hybrids(table(ess, ess), METRIC).figures
+    assert by_ess["early_attention_beyond_placement"] > 0.9
+
+
+def test_of_placements_that_end_alike_the_one_that_learns_sooner_is_first():
+    def halfway(row):
+        late = row["step"] == 80 and row["mixer"].split(",")[0] != "sa"
+        return row | {"accuracy": 0.1 if late else 1.0} if row["step"] else row
+
+    found = hybrids([halfway(row) for row in table(lambda layers, seed: layers.index("gla"), place_any)], METRIC)
+    assert found.statements[1].startswith("sa,gla,")
+    assert found.figures["sa_gla_gla_gla_accuracy_over_training"] == 1.0
+    assert found.figures["gla_gla_gla_sa_accuracy_over_training"] == pytest.approx(0.7)
+    assert found.figures["early_over_training_spearman"] > 0.9
+    assert found.holds is None
+
+
+def test_ess_that_only_counts_attention_layers_is_no_evidence():
+    rows = table(lambda layers, seed: layers.count("sa") + 0.01 * seed, lambda layers, seed: layers.count("sa") / 3)
+    found = hybrids(rows, METRIC)
+    assert found.figures["early_spearman"] > 0.8
+    assert found.holds is not True
+
+
+def test_patterns_are_written_out_and_runs_that_diverged_left_out():
+    rows = table(lambda layers, seed: 1.0, lambda layers, seed: place(layers))
+    rows = [row | {"status": "diverged"} if row["run"] == "gla0" and row["final"] else row for row in rows]
+    runs = placed_runs(rows)
+    assert len(runs) == 3 * len(PLACEMENTS) - 1
+    assert runs[0].placement == "gla,gla,gla,gla"
+    assert {found.early["step"] for found in runs} == {80}
+    gone = hybrids(rows[:4], METRIC)
+    assert (gone.figures["diverged"], gone.holds) == (1, None)
+    assert hybrids([], METRIC).holds is None
+    drawn = charts(rows, METRIC).to_dict()
+    assert len(drawn["vconcat"]) == 2
+
+
+def test_the_smoke_preset(tmp_path, capsys):
+    assert main(["study", "hybrids", "--preset", "smoke", "--output", str(tmp_path / "study"), "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["runs"] == 6
+    assert "sa_gla_ess_layer_1" in document["figures"]
+    assert "What ESS shows early" in (tmp_path / "study" / "study.html").read_text(encoding="utf-8")

@@ -1,0 +1,144 @@
+"""The claim on the normalisation factor holds where it was built in; the preset smoke goes from grid to page."""
+
+import dataclasses
+import json
+
+import pytest
+import torch
+
+from statesize.lab.mixers import LanguageModel, ModelConfig
+from statesize.lab.studies.engine.final import final_runs
+from statesize.lab.studies.engine.grid import INTERVENTIONS
+from statesize.lab.studies.engine.run import run_study
+from statesize.lab.studies.initialisation import STUDY, Start, charts, conclude
+
+METRIC = "relative_0.01"
+CLAIM = dataclasses.replace(STUDY.preset_claim, least_units=3)
+STEPS, SLOW = (0.01, 0.1), (0.001, 0.1)
+
+
+def initialisation(rows, metric):
+    return conclude(rows, metric, CLAIM)
+
+
+def run(mixer, size, normalised, initial, accuracy=None, seed=0, steps=STEPS, length=64, intervention="none"):
+    """The rows of one run; without an accuracy it was only measured."""
+    model = {"normalised": normalised, "smallest_step": steps[0], "largest_step": steps[1]}
+    common = {
+        **{"run": f"{mixer}{size}{normalised}{seed}{steps}{length}{intervention}", "status": "done", "task": "mqar"},
+        **{"kv": 10, "length": length, "chance": 0.1, "mixer": mixer, "key_size": size, "heads": 2, "width": 32},
+        **{"rate": 7e-3, "seed": seed, "intervention": intervention, "state_size": float(size)},
+        "settings": json.dumps({"model": model}),
+    }
+    first = common | {"step": 0, "final": accuracy is None, "accuracy": 0.1, METRIC: initial}
+    last = common | {"step": 800, "final": True, "accuracy": accuracy, METRIC: initial / 2}
+    return [first] if accuracy is None else [first, last]
+
+
+def table(ratio=3.0, gain=0.6, steps=STEPS):
+    rows = []
+    for mixer in ("s6", "gla-s6"):
+        for size in (4, 64):
+            for normalised in (False, True):
+                initial = 8.0 * (ratio if normalised and size == 64 else 1.0)
+                for seed in range(3):
+                    rows += run(mixer, size, normalised, initial, seed=seed, steps=steps, length=192)
+        for size in (4, 16):
+            for normalised in (False, True):
+                for seed in range(3):
+                    # Small states do not learn it, with or without the factor.
+                    accuracy = 0.2 + 0.01 * seed + (gain if normalised and size == 16 else 0.0)
+                    rows += run(mixer, size, normalised, 7.0, accuracy, seed, steps)
+    return rows
+
+
+def test_the_claim_is_about_the_largest_states():
+    found = initialisation(table(), METRIC)
+    assert found.holds is True
+    assert found.figures["s6_initial_ratio_0.01_to_0.1"] == pytest.approx(3.0)
+    assert found.figures["gla_s6_initial_ratio_0.01_to_0.1"] == pytest.approx(3.0)
+    assert found.figures["s6_accuracy_gain_0.01_to_0.1"] == pytest.approx(0.6)
+    low, high = found.figures["s6_accuracy_gain_0.01_to_0.1_interval"]
+    assert low == pytest.approx(0.6)
+    assert high == pytest.approx(0.6)
+    assert found.figures["s6_0.01_to_0.1_L192_n64_initial"] == 8.0
+    assert found.figures["s6_normalised_0.01_to_0.1_L64_n16_accuracy"] == pytest.approx(0.81)
+    assert found.figures["s6_normalised_0.01_to_0.1_L64_n16_trained"] == 3.5
+    assert "the factor multiplies the ESS at initialisation at n = 64 by 3.00 [3.00, 3.00]" in "\n".join(
+        found.statements
+    )
+
+
+@pytest.mark.parametrize(("ratio", "gain"), [(1.9, 0.6), (3.0, 0.2)])
+def test_it_does_not_hold_where_one_part_fails(ratio, gain):
+    assert initialisation(table(ratio, gain), METRIC).holds is False
+
+
+def test_it_cannot_tell_without_one_side_or_without_training():
+    rows = table()
+    assert initialisation([row for row in rows if row["length"] == 192], METRIC).holds is None
+    plain = [row for row in rows if not json.loads(row["settings"])["model"]["normalised"]]
+    found = initialisation(plain, METRIC)
+    assert found.holds is None
+    assert "nan" not in "\n".join(found.statements)
+    assert initialisation(run("gla", 16, False, 8.0), METRIC).holds is None
+
+
+def test_other_steps_and_interventions_are_controls_and_take_no_part_in_the_claim():
+    rows = table() + table(1.1, 0.1, SLOW) + run("s6", 16, False, 14.0, 0.9, intervention="measured_start")
+    found = initialisation(rows, METRIC)
+    assert found.holds is True
+    assert found.figures["s6_accuracy_gain_0.01_to_0.1"] == pytest.approx(0.6)
+    assert found.figures["control_s6_accuracy_gain_0.001_to_0.1"] == pytest.approx(0.1)
+    assert found.figures["control_s6_initial_ratio_0.001_to_0.1"] == pytest.approx(1.1)
+    assert found.figures["control_s6_0.01_to_0.1_measured_start_L64_n16_accuracy"] == 0.9
+    slow = initialisation(table(1.1, 0.1, SLOW), METRIC)
+    assert (slow.holds, slow.figures["s6_accuracy_gain_0.001_to_0.1"]) == (None, pytest.approx(0.1))
+
+
+def test_only_equal_seeds_are_paired():
+    rows = run("s6", 16, False, 7.0, 0.1, seed=0) + run("s6", 16, True, 7.0, 0.9, seed=0)
+    rows += run("s6", 16, True, 7.0, 0.5, seed=1)
+    assert initialisation(rows, METRIC).figures["s6_accuracy_gain_0.01_to_0.1"] == pytest.approx(0.8)
+
+
+def test_steps_and_the_factor_are_of_no_account_to_other_mixers():
+    other, gated = final_runs(run("gla", 16, True, 8.0) + run("gla-s6", 4, True, 1.0))
+    assert Start.of(other).label == "gla"
+    assert Start.of(gated).label == "gla-s6 normalised, steps 0.01 to 0.1"
+    assert Start.of(gated).name == "gla_s6_normalised_0.01_to_0.1"
+
+
+def test_the_charts_have_a_row_a_length_and_accuracy_where_it_was_trained():
+    drawn = charts(table(), METRIC).to_dict()
+    assert [len(row["hconcat"]) for row in drawn["vconcat"]] == [1, 3]
+
+
+def test_the_measured_start_fills_the_state():
+    model = LanguageModel(
+        ModelConfig("s6", 64, width=16, heads=2, layers=1, key_size=8, smallest_step=0.1),
+        torch.Generator().manual_seed(0),
+    )
+    before = model.get_parameter("layers.0.mixer.log_rate").detach().clone()
+    INTERVENTIONS["measured_start"](model)
+    difference = model.get_parameter("layers.0.mixer.log_rate").detach() - before
+    assert float(difference.max()) < 0
+    torch.testing.assert_close(difference, difference[:1, :1].expand_as(difference))
+
+
+def test_the_preset_smoke_from_grid_to_page(tmp_path):
+    result = run_study(STUDY, STUDY.preset("smoke"), tmp_path)
+    measured_only = [row for row in result.rows if row["length"] == 48]
+    assert {row["step"] for row in measured_only} == {0}
+    assert all(row["final"] for row in measured_only)
+    conclusion = result.conclusion
+    assert conclusion.holds is None
+    page = (tmp_path / "study.html").read_text(encoding="utf-8")
+    assert conclusion.caveats[-2] in page
+
+
+def test_the_preset_on_record_holds_all_parts_of_the_claim():
+    runs = STUDY.preset("laptop").runs
+    parts = {(run.model.mixer, run.model.normalised) for run in runs}
+    assert {("s6", False), ("s6", True), ("gla-s6", False), ("gla-s6", True), ("gla", False), ("la", False)} <= parts
+    assert {run.model.smallest_step for run in runs[:3]} == {0.01}

@@ -1,0 +1,102 @@
+"""The claim holds where it was built in, its pairs are runs of equal seeds, and baselines are controls."""
+
+import dataclasses
+import json
+import math
+from types import SimpleNamespace
+
+import pytest
+
+from statesize.lab.studies.engine.conclusion import known
+from statesize.lab.studies.engine.final import final_runs
+from statesize.lab.studies.regularisation import STUDY, Treatment, charts, conclude
+
+METRIC = "relative_0.01"
+CLAIM = dataclasses.replace(STUDY.preset_claim, least_units=4, thresholds={"gla_lambda_0.3_gain": 0.5})
+
+
+def regularisation(rows, metric):
+    return conclude(rows, metric, CLAIM)
+
+
+def rows_of(mixer, accuracies, intervention="none", steps=600, **training):
+    rows = []
+    for seed, accuracy in enumerate(accuracies):
+        run = f"{mixer}{intervention}{steps}{training}{seed}"
+        common = {
+            **{"run": run, "status": "done", "message": "", "task": "mqar", "kv": 32, "length": 128, "chance": 1 / 128},
+            **{"mixer": mixer, "key_size": 16, "heads": 2, "width": 64, "rate": 6e-3, "seed": seed},
+            **{"intervention": intervention, "state_size": 16.0, "norm": 1.0},
+            "settings": json.dumps({"training": {"steps": steps, **training}}),
+        }
+        for step in (0, steps):
+            ess = {METRIC: 10 * accuracy, "entropy": 5 * accuracy, f"utilisation_{METRIC}": 0.7 * accuracy}
+            rows.append(common | ess | {"step": step, "final": step > 0, "accuracy": accuracy if step else 0.01})
+    return rows
+
+
+def table(gain, extra=()):
+    plain = (0.05, 0.15, 0.10, 0.10)
+    treated = tuple(accuracy + gain + noise for accuracy, noise in zip(plain, (0.02, -0.02, 0.01, -0.01), strict=True))
+    return [*rows_of("gla", plain), *rows_of("gla", treated, identity_weight=0.3), *extra]
+
+
+def test_the_claim_holds_where_accuracy_rises_enough():
+    found = regularisation(table(0.6), METRIC)
+    assert found.holds is True
+    assert found.figures["gla_lambda_0.3_gain"] == pytest.approx(0.6)
+    low, high = found.figures["gla_lambda_0.3_gain_interval"]
+    # Student's t with 3 degrees of freedom on differences .62 .58 .61 .59.
+    half = 3.1824463 * math.sqrt((4e-4 + 4e-4 + 1e-4 + 1e-4) / 3 / 4)
+    assert (low, high) == (pytest.approx(0.6 - half), pytest.approx(0.6 + half))
+    assert found.figures["gla_lambda_0.3_share_gain"] == pytest.approx(0.6 * 10 / 16)
+    assert any("against no treatment, accuracy 0.60" in line for line in found.statements)
+
+
+def test_it_does_not_where_it_rises_too_little_and_one_seed_cannot_tell():
+    assert regularisation(table(0.4), METRIC).holds is False
+    one = [*rows_of("gla", [0.1]), *rows_of("gla", [0.9], identity_weight=0.3)]
+    found = regularisation(one, METRIC)
+    assert found.holds is None
+    assert known(found.figures)["gla_lambda_0.3_gain_interval"] is None
+    assert regularisation(rows_of("la", [0.9, 0.8]), METRIC).holds is None
+
+
+def test_gains_are_those_of_equal_seeds_whatever_else_is_there():
+    """Seeds that only one side has take no part in a gain."""
+    extra = rows_of("gla", [0.0, 0.0, 0.0, 0.0, 0.0, 0.9])[10:]
+    assert regularisation(table(0.6, extra), METRIC).figures["gla_lambda_0.3_gain"] == pytest.approx(0.6)
+
+
+def test_baselines_are_controls_and_other_objectives_are_not():
+    extra = [
+        *rows_of("gla", [0.8] * 4, "open_gates"),
+        *rows_of("gla", [0.2] * 4, steps=1600),
+        *rows_of("gla", [0.3] * 4, utilisation_weight=1.0, target_utilisation=0.9),
+        *rows_of("la", [0.9] * 4),
+    ]
+    figures = regularisation(table(0.6, extra), METRIC).figures
+    assert figures["control_gla_lambda_0_open_gates_gain"] == pytest.approx(0.7)
+    assert figures["control_gla_lambda_0_1600_steps_gain"] == pytest.approx(0.1)
+    assert figures["gla_utilisation_to_0.9_weight_1_gain"] == pytest.approx(0.2)
+    assert figures["la_lambda_0_accuracy"] == pytest.approx(0.9)
+    assert figures["gla_lambda_0_accuracy"] == pytest.approx(0.1)
+
+
+def test_the_treatment_is_that_of_the_run():
+    runs = STUDY.preset("record").runs
+    kinds = {
+        (run.model.mixer, Treatment.of(SimpleNamespace(settings=run.to_dict(), intervention=run.intervention)))
+        for run in runs
+    }
+    claimed = Treatment(0.3, 0.0, 0.0, "none", 600)
+    assert kinds == {("gla", claimed), ("gla", Treatment(0.0, 0.0, 0.0, "none", 600))}
+    assert len({run.training.seed for run in runs if run.training.identity_weight == 0.3}) >= 4
+
+
+def test_charts_have_a_point_a_run():
+    rows = table(0.6, rows_of("la", [0.9] * 4))
+    drawn = charts(rows, METRIC).to_dict()
+    (values,) = [data for data in drawn["datasets"].values()] if "datasets" in drawn else [drawn["data"]["values"]]
+    assert len(values) == len(final_runs(rows)) == 12
+    assert {value["treatment"] for value in values} == {"λ 0", "λ 0.3"}

@@ -1,0 +1,54 @@
+"""Both studies on models of transformers, and on one whose operators are made of its weights."""
+
+import pytest
+import torch
+from transformers import GPT2Config, GPT2LMHeadModel, MambaConfig, MambaForCausalLM
+
+from statesize.errors import InputError
+from statesize.lab.mixers import LanguageModel, ModelConfig
+from statesize.lab.studies.recall import recall_score
+from statesize.lab.studies.texts.dips import measure_dips
+from statesize.lab.studies.texts.documents import DocumentCorpus
+from statesize.lab.studies.texts.sequences import OBSERVED, Windows
+
+WINDOWS = Windows(4, 4, margin=2)
+
+
+@pytest.fixture(scope="module")
+def corpus():
+    documents = torch.randint(1, 30, (12, 14), generator=torch.Generator().manual_seed(0))
+    return DocumentCorpus(tuple(documents), 0, None, frozenset({0}))
+
+
+def gpt2(positions=64):
+    return GPT2LMHeadModel(
+        GPT2Config(vocab_size=30, n_positions=positions, n_embd=16, n_layer=2, n_head=2, bos_token_id=0, eos_token_id=0)
+    ).eval()
+
+
+def mamba():
+    config = MambaConfig(vocab_size=30, hidden_size=8, state_size=4, num_hidden_layers=1, intermediate_size=16)
+    return MambaForCausalLM(config).eval()
+
+
+def mamba2():
+    return LanguageModel(ModelConfig("mamba2", 30, width=16, heads=2, layers=1, key_size=4)).eval()
+
+
+@pytest.mark.parametrize(("build", "units"), [(gpt2, 4), (mamba, 3), (mamba2, 2)])
+def test_their_mixers_are_measured_and_their_logits_scored(corpus, build, units):
+    model = build()
+    found = measure_dips(model, corpus, WINDOWS, channels=3, conditions=(OBSERVED,))
+    heads = [dip for dip in found if dip.head != "all" and dip.metric == "norm"]
+    assert len(heads) == units
+    assert all(torch.isfinite(torch.tensor([dip.depth, dip.low, dip.high])).all() for dip in heads)
+    score = recall_score(model, corpus, 32)
+    assert 1 < score.perplexity("other") < 300
+    assert not model.training
+
+
+def test_sequences_that_are_too_long_for_a_model_are_one_clear_line(corpus):
+    with pytest.raises(InputError, match=r"refused sequences 0 to 7 of 30 tokens.*window"):
+        list(measure_dips(gpt2(positions=8), corpus, WINDOWS, conditions=(OBSERVED,)))
+    with pytest.raises(InputError, match=r"refused sequences of 32 tokens.*length"):
+        recall_score(gpt2(positions=8), corpus, 32)

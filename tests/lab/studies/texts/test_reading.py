@@ -1,0 +1,84 @@
+"""Runs of the studies of texts: their models by name, what these read, and keys that tell them apart."""
+
+import json
+import shutil
+
+import pytest
+import torch
+
+from statesize.errors import FileError, InputError
+from statesize.lab import zoo
+from statesize.lab.mixers import LanguageModel, ModelConfig, save_checkpoint
+from statesize.lab.studies.delimiters import STUDY
+from statesize.lab.studies.texts.documents import default_texts, rebinding_task
+from statesize.lab.tasks import build_task
+
+
+def test_folders_of_one_name_go_by_their_whole_paths(tmp_path):
+    first, second, other = (str(tmp_path / name) for name in ("one/model", "two/model", "other"))
+    config = ModelConfig(mixer="gla", vocabulary_size=1024, width=8, heads=2, layers=1, key_size=2)
+    save_checkpoint(LanguageModel(config), tmp_path / "one" / "model")
+    (tmp_path / "one" / "model" / "tokenizer.json").write_text(zoo.tokenizer().to_str(), encoding="utf-8")
+    for copy in (second, other):
+        shutil.copytree(first, copy)
+    assert names(first, other) == ["model", "other"]
+    assert names(first, second) == [first, second]
+
+
+def names(*models):
+    runs = STUDY.parse(f"models = {json.dumps(models)}").runs
+    return list(dict.fromkeys(run.name for run in runs))
+
+
+def test_equal_runs_have_equal_keys_and_others_not():
+    plain, again, fewer, seed = (
+        STUDY.parse(f'models = ["recall-gla", "recall-la"]\n[reading]\n{more}').runs
+        for more in ("", "", "documents = 100", "seed = 1")
+    )
+    assert [run.key for run in plain] == [run.key for run in again]
+    keys = {run.key for runs in (plain, fewer, seed) for run in runs}
+    assert len(keys) == 3 * len(plain) == 36
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('models = ["sa", "sa"]', r"models must be names, each of them once, got \['sa', 'sa'\]"),
+        ("[reading]\nwindow = 0", "window must be"),
+        ("[reading]\ntext = 3", "text must be text, got int"),
+        ("[reading]\nspecial_tokens = 1", "special_tokens must be true or false, got int"),
+        ("models = [3]", "models must be names"),
+        ("[reading]\ntexts = 3", r"\[reading\] has the key 'texts', which does not exist"),
+        ("[model]\nmixer = 3", "The file of settings has the key 'model'"),
+    ],
+)
+def test_what_does_not_fit_is_refused_by_name(text, message):
+    with pytest.raises(InputError, match=message):
+        STUDY.parse(text)
+
+
+def test_recall_documents_are_the_held_out_ones():
+    task, tokenizer = build_task(zoo.record("recall-gla")["task"]), zoo.load("recall-gla")[1]
+    texts = default_texts("recall-gla")
+    assert len(texts) == task.held_out_sequences * task.documents
+    inputs = next(task.held_out(1))[0][0]
+    ids = [token for text in texts[: task.documents] for token in (*tokenizer.encode(text).ids, task.eos)]
+    assert inputs.equal(torch.tensor(ids))
+
+
+def test_others_read_prose():
+    assert default_texts("gla") == default_texts("some/model") == zoo.documents()
+    assert rebinding_task("gla") is None
+    assert rebinding_task("recall-gla").length == 116
+
+
+def test_a_folder_says_itself_what_it_was_trained_on(tmp_path):
+    record = tmp_path / "training.json"
+    record.write_text(json.dumps({"task": zoo.record("recall-la")["task"]}), encoding="utf-8")
+    assert default_texts(str(tmp_path)) == default_texts("recall-la")
+    for other in ('{"task": {"name": "mqar"}}', "[]", '{"task": 3}', "no json"):
+        record.write_text(other, encoding="utf-8")
+        assert default_texts(str(tmp_path)) == zoo.documents()
+    record.write_text('{"task": {"name": "rebinding", "keys": "many"}}', encoding="utf-8")
+    with pytest.raises(FileError, match="no settings of re-binding recall"):
+        default_texts(str(tmp_path))

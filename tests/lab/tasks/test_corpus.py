@@ -1,0 +1,165 @@
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+import pytest
+
+from statesize.errors import FileError, InputError
+from statesize.lab.tasks.corpus import Corpus, python_prose, read_text, sha256_of, split
+from statesize.texts.rows import read_documents
+
+
+def five_word_runs(document):
+    words = document.split()
+    return {tuple(words[start : start + 5]) for start in range(len(words) - 4)}
+
+
+def test_prose_is_real_text_of_the_expected_amount(prose):
+    size = sum(len(document.encode()) for document in prose.train)
+    assert size > 1_000_000
+    held_out = sum(len(document.encode()) for document in prose.held_out)
+    assert 0.03 < held_out / size < 0.09
+    assert any("statement" in document for document in prose.held_out)
+
+
+def test_prose_documents_are_about_400_characters(prose):
+    lengths = sorted(map(len, prose.train + prose.held_out))
+    assert lengths[0] >= 200
+    assert 380 < lengths[len(lengths) // 2] < 500
+
+
+def test_prose_is_the_same_in_another_process(tmp_path, monkeypatch):
+    for path in sorted(Path(sysconfig.get_path("stdlib")).glob("[a-d]*.py")):
+        shutil.copy(path, tmp_path)
+    monkeypatch.setattr("sysconfig.get_path", lambda name: str(tmp_path))
+    command = """
+import sys, sysconfig
+sysconfig.get_path = lambda name: sys.argv[1]
+from statesize.lab.tasks.corpus import python_prose
+print(python_prose().sha256)
+"""
+    ran = subprocess.run([sys.executable, "-c", command, str(tmp_path)], capture_output=True, text=True, check=True)
+    assert ran.stdout.strip() == python_prose().sha256
+
+
+def test_prose_held_out_is_not_found_in_train(prose):
+    train = set().union(*map(five_word_runs, prose.train))
+    for document in prose.held_out:
+        runs = five_word_runs(document)
+        # Later train documents may quote an earlier held-out one for less than 30 % of their own text.
+        assert len(runs & train) < 0.5 * max(len(runs), 1), document
+
+
+def test_prose_has_no_module_of_tests(prose):
+    assert not any("test.support" in document and "regrtest" in document for document in prose.train + prose.held_out)
+
+
+def test_split_is_by_document_whatever_else_there_is():
+    documents = [f"document number {index}" for index in range(1000)]
+    whole = split(documents)
+    assert 20 < len(whole.held_out) < 90
+    assert sorted(whole.train + whole.held_out) == sorted(documents)
+    half = split(documents[::2])
+    assert set(half.held_out) == set(whole.held_out) & set(documents[::2])
+
+
+def test_split_keeps_equal_documents_together_and_order():
+    documents = [f"document number {index % 50}" for index in range(200)]
+    parts = split(documents)
+    assert not set(parts.train) & set(parts.held_out)
+    assert list(parts.train) == [document for document in documents if document in set(parts.train)]
+
+
+@pytest.mark.parametrize("count", [2, 3, 5, 12])
+def test_split_of_few_documents_leaves_no_part_empty(count):
+    for start in range(40):
+        parts = split(f"document {index}" for index in range(start, start + count))
+        assert parts.train
+        assert parts.held_out
+
+
+def test_split_of_one_document_trains_on_it():
+    assert split(["alone", "alone"]) == Corpus(train=("alone", "alone"), held_out=())
+    assert split([]) == Corpus(train=(), held_out=())
+
+
+def test_hash_knows_borders_and_sides():
+    assert sha256_of(["ab", "c"]) != sha256_of(["a", "bc"])
+    assert sha256_of(["a", ""]) != sha256_of(["a"])
+    assert Corpus(("a",), ("b",)).sha256 != Corpus(("b",), ("a",)).sha256
+    assert Corpus(("a", "b"), ()).sha256 != Corpus(("a",), ("b",)).sha256
+
+
+def test_documents_are_cut_at_runs_of_blank_lines(tmp_path):
+    file = tmp_path / "text.txt"
+    file.write_bytes(b"\xef\xbb\xbf\n\nfirst\r\nline\r\n\r\n \t\n  second\n\n\n\nthird \xc3\xa9\n")
+    assert read_documents(file) == ("first\nline", "  second", "third é")
+
+
+def test_documents_are_cut_at_a_delimiter(tmp_path):
+    file = tmp_path / "text.txt"
+    file.write_text("one\n\nstill one<|end|>two<|end|>\n<|end|>")
+    assert read_documents(file, "<|end|>") == ("one\n\nstill one", "two")
+    corpus = read_text(str(file), delimiter="<|end|>")
+    assert sorted(corpus.train + corpus.held_out) == ["one\n\nstill one", "two"]
+
+
+def test_text_that_is_not_utf8_names_the_byte(tmp_path):
+    file = tmp_path / "latin.txt"
+    file.write_bytes("né".encode("latin-1") + b" and more")
+    with pytest.raises(FileError, match=r"latin\.txt: not UTF-8 text: byte 0xe9 at byte offset 1 "):
+        read_text(file)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"), [(b"", r"empty\.txt is empty\. Give a file with text\."), (b" \n\n\t\n", "holds no text")]
+)
+def test_text_without_words_is_refused(tmp_path, content, message):
+    file = tmp_path / "empty.txt"
+    file.write_bytes(content)
+    with pytest.raises(FileError, match=message):
+        read_text(file)
+
+
+def test_missing_file_and_folder_are_refused(tmp_path):
+    with pytest.raises(FileError, match=re.escape(str(tmp_path / "nowhere.txt")) + ".*No such file"):
+        read_text(tmp_path / "nowhere.txt")
+    with pytest.raises(FileError, match="must be a regular file, got a folder"):
+        read_text(tmp_path)
+
+
+def test_empty_delimiter_is_refused(tmp_path):
+    with pytest.raises(InputError, match="delimiter"):
+        read_documents(tmp_path / "text.txt", "")
+
+
+@pytest.mark.parametrize(
+    ("documents", "said"),
+    [
+        ("text", "train must be a sequence of documents, got one string"),
+        (["text", 3], "train must be a sequence of strings, got one with int"),
+        (["a \ud800"], "must be Unicode text, got"),
+    ],
+)
+def test_documents_that_are_no_texts_are_refused(documents, said):
+    with pytest.raises(InputError, match=said):
+        Corpus(documents, ())
+
+
+def test_a_python_without_its_prose_says_what_is_missing(tmp_path, monkeypatch):
+    monkeypatch.setattr("sysconfig.get_path", lambda name: str(tmp_path))
+    with pytest.raises(FileError, match="no source files of the standard library"):
+        python_prose()
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "pydoc_data.topics", None)
+        with pytest.raises(FileError, match=r"no pydoc_data\.topics"):
+            python_prose()
+    sentences = [f"Sentence {number} of a docstring tells what a function of that name gives." for number in range(8)]
+    (tmp_path / "good.py").write_text(f'"""{" ".join(sentences)}"""', encoding="utf-8")
+    # As the templates among the library's files.
+    (tmp_path / "template.py").write_text("def {{ name }}(", encoding="utf-8")
+    prose = python_prose()
+    assert " ".join(sentences) in prose.train + prose.held_out
