@@ -25,7 +25,7 @@ from statesize.io.files import replace_file
 from statesize.network.network import NetworkProgress
 from statesize.texts.tokens import join_documents
 
-BUNDLED = ("sa", "la", "wla", "gla")
+BUNDLED = ("sa", "la", "gla", "gated-deltanet")
 # Both sides of a cut in the middle are then larger than all states of a bundled model with its convolutions.
 TOKENS = 344
 # Rows of the file that differ in one of these stay.

@@ -1,6 +1,6 @@
 """How far is a plan off, and what does it take? `python -m benchmarks.plans FILE MODEL [MODEL …]`.
 
-MODEL is what `statesize profile` takes. Texts of the bundled prose are planned and then profiled, with all else by
+MODEL is what `statesize profile` takes. Texts of Python's prose are planned and then profiled, with all else by
 default. Seconds of the processor on one thread, which other processes change little: the plan reads them too.
 """
 

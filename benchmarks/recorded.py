@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 from benchmarks.cases import document
+from benchmarks.prose import held_out
 from statesize.io.files import replace_file
 from statesize.models.digests import tensors_sha256
 from statesize.models.load import LoadedModel, load_model
 from statesize.profiling.run import profile
-from statesize.texts import bundled
 from statesize.texts.tokens import AnyTokenizer, encode
 
 Row = dict[str, Any]
@@ -64,8 +64,8 @@ def weights_of(loaded: LoadedModel) -> Row:
 
 
 def prose(tokenizer: AnyTokenizer | None) -> Tensor:
-    """The bundled documents as one text, (L,), whatever stands between documents for the model."""
-    return torch.tensor(encode(tokenizer, "\n\n".join(bundled.documents())))  # pyright: ignore[reportArgumentType]
+    """The held-out documents as one text, (L,), whatever stands between documents for the model."""
+    return torch.tensor(encode(tokenizer, "\n\n".join(held_out())))  # pyright: ignore[reportArgumentType]
 
 
 def pep_pieces(folder: Path, piece: slice, least_bytes: int = 0) -> list[str]:

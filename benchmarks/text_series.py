@@ -1,7 +1,7 @@
 """ESS while a text model of each mixer learns: `python -m benchmarks.text_series RUNS FILE`.
 
-Each model of the default size learns the bundled text by `statesize train text`, into a folder of RUNS, and all its
-checkpoints read the same four bundled documents. Runs that are there are resumed.
+Each model of the default size learns Python's prose by `statesize train text`, into a folder of RUNS, and all its
+checkpoints read the same four texts of it. Runs that are there are resumed.
 """
 
 from __future__ import annotations
@@ -14,10 +14,12 @@ from typing import Any
 import torch
 
 import statesize as ss
+from benchmarks import prose
 from benchmarks.cases import document
 from statesize.cli import main as statesize
 from statesize.io.files import replace_file
 from statesize.lab.mixers import MIXERS
+from statesize.models.load import load_tokenizer
 
 STEPS, KEPT, EVALUATED = 600, 60, 120
 # All heads of attention, and so many channels of a state-space model.
@@ -43,7 +45,8 @@ def main(runs: Path, output: Path) -> int:
 def row(mixer: str, folder: Path) -> dict[str, Any]:
     """What a run ended with, and the ESS of its checkpoints."""
     ended = json.loads((folder / "log.jsonl").read_text("utf-8").splitlines()[-1])
-    found = ss.lab.series(folder, settings=ss.Settings(channels=CHANNELS), on_progress=lambda *_: None).to_dict()
+    texts = prose.held_out_sequences(load_tokenizer(str(folder)))
+    found = ss.lab.series(folder, texts, settings=ss.Settings(channels=CHANNELS), on_progress=lambda *_: None).to_dict()
     average, *layers = found["layers"]
     largest = max(layers, key=lambda layer: abs(layer["largest_change"]["difference"]))
     return {

@@ -1,7 +1,7 @@
 """Does as much as ESS suffice in published models? `python -m benchmarks.truncation FILE MODEL [...]`.
 
 MODEL is what `statesize truncate` takes; the file gets one entry a model, and a model that is in it is not run again.
-The documents are twelve pieces of 512 tokens of the bundled prose, each with the token with which the model's texts
+The documents are twelve pieces of 512 tokens of Python's prose, each with the token with which the model's texts
 begin. Left out are the first and the last piece, which were read while the test was written, and twelve that a first
 run read without that token: Gemma 3 does not read a text without it as a text. SmolLM2 takes
 about ten minutes of one core.
@@ -56,7 +56,7 @@ def one_model(name: str) -> dict[str, Any]:
 
 
 def fresh_pieces(tokenizer: AnyTokenizer) -> list[Tensor]:
-    """Pieces of the bundled prose that were not read before, (TOKENS,) each."""
+    """Pieces of Python's prose that were not read before, (TOKENS,) each."""
     ids = prose(tokenizer)
     pieces = excerpts_of([ids], TOKENS, len(ids))[1:-1]
     seen = {tuple(piece.tolist()) for piece in evenly(pieces, DOCUMENTS)}

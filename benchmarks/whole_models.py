@@ -1,6 +1,6 @@
 """Where does the time of a profile of a whole model go? `python -m benchmarks.whole_models FILE MODEL [MODEL …]`.
 
-MODEL is what `statesize profile` takes. One text of the bundled prose is profiled at several lengths, with one
+MODEL is what `statesize profile` takes. One text of Python's prose is profiled at several lengths, with one
 tolerance and with the ten of a page, with all else by default. Processor seconds of two threads; the peak of memory is
 that beside the model.
 """

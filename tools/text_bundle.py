@@ -71,7 +71,9 @@ def main(sources: tuple[Path, Path], output: Path) -> None:
         "documents": held_out,
     }
     replace_file(output / "documents.json", (json.dumps(values, ensure_ascii=False, indent=1) + "\n").encode())
-    print(f"documents: {len(corpus.train)} to train on, {len(corpus.held_out)} held out, {len(held_out)} of these bundled")
+    print(
+        f"documents: {len(corpus.train)} to train on, {len(corpus.held_out)} held out, {len(held_out)} of these bundled"
+    )
 
 
 if __name__ == "__main__":

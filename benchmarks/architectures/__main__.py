@@ -1,7 +1,6 @@
 """Architectures of one size on one text: `python -m benchmarks.architectures FOLDER --output FILE`.
 
-FOLDER keeps every model once it is trained and once it is measured, so that a command that is stopped goes on. The
-documents that train depend on the version of Python, the held-out ones do not.
+FOLDER keeps every model once it is trained and once it is measured, so that a command that is stopped goes on.
 """
 
 from __future__ import annotations
@@ -14,13 +13,13 @@ from typing import Any
 import torch
 import transformers
 
-from benchmarks.architectures.measuring import held_out_windows, losses, measured, nats_by_document
+from benchmarks import prose
+from benchmarks.architectures.measuring import losses, measured, nats_by_document
 from benchmarks.architectures.shapes import ARCHITECTURES
 from benchmarks.architectures.training import LENGTH, RECORD, TRAINING, load, train_missing
 from benchmarks.cases import made
 from statesize.io.files import replace_file
 from statesize.io.machine import machine
-from statesize.lab import zoo
 from statesize.lab.tasks.corpus import python_prose
 from statesize.lab.tasks.text import TextTask
 
@@ -31,8 +30,8 @@ def main(folder: Path, output: Path) -> None:
     """Trains and measures what is missing."""
     torch.set_num_threads(1)
     transformers.logging.set_verbosity_error()
-    corpus, given = python_prose(), held_out_windows()
-    task = TextTask.from_corpus(corpus, zoo.tokenizer(), LENGTH)
+    corpus, given = python_prose(), prose.held_out_windows(LENGTH)
+    task = TextTask.from_corpus(corpus, prose.tokenizer(), LENGTH)
     rows: list[dict[str, Any]] = []
     nats: list[list[float]] = []
     for architecture in ARCHITECTURES:

@@ -10,20 +10,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from benchmarks.architectures.training import LENGTH, logits_of
-from statesize.lab import zoo
+from benchmarks import prose
+from benchmarks.architectures.training import logits_of
 from statesize.lab.tasks.task import IGNORED
 from statesize.profiling import profile
-from statesize.reduction.windows import TokenWindows, by_document, ratio_of, windows
+from statesize.reduction.windows import TokenWindows, by_document, ratio_of
 from statesize.results.summary import SummaryRow, ess_values, known_mean
-from statesize.texts.inputs import bundled_sequences
 
 _BATCH = 16
-
-
-def held_out_windows() -> TokenWindows:
-    """The bundled documents, of which no model has seen any."""
-    return windows(zoo.documents(), zoo.tokenizer(), LENGTH)
 
 
 @torch.no_grad()
@@ -48,8 +42,8 @@ def losses(own: Sequence[float], first: Sequence[float], given: TokenWindows) ->
 
 
 def measured(model: nn.Module) -> dict[str, Any]:
-    """ESS of all layers on the bundled texts: averages, totals, shares, bytes, and the curve along the text."""
-    found = profile(model, bundled_sequences(zoo.tokenizer()))
+    """ESS of all layers on four texts: averages, totals, shares, bytes, and the curve along the text."""
+    found = profile(model, prose.held_out_sequences(prose.tokenizer()))
     rows, nodes = found.summary_rows(), [found.mixer(name) for name in found.mixers]
     curves = [known_mean(ess_values(node, "entropy"), (0, 1)) for node in nodes]
     ceilings = [known_mean(node["ceiling"].values, 0) for node in nodes]

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import PreTrainedTokenizerFast
 
+from benchmarks import prose
 from benchmarks.architectures.scan import quick_scan
 from benchmarks.architectures.shapes import Architecture
 from statesize.io.files import replace_file
-from statesize.lab import zoo
 from statesize.lab.mixers.checkpoint import load_checkpoint, save_checkpoint
 from statesize.lab.mixers.model import LanguageModel
 from statesize.lab.tasks.text import EOS, TextTask
@@ -50,11 +50,11 @@ def train_missing(architecture: Architecture, task: TextTask, place: Path) -> No
     unfinished = place.with_name(f"{place.name}.unfinished-{os.getpid()}")
     if isinstance(model, LanguageModel):
         save_checkpoint(model, unfinished)
-        zoo.tokenizer().save(str(unfinished / "tokenizer.json"))
+        prose.tokenizer().save(str(unfinished / "tokenizer.json"))
     else:
         saved: Any = model.eval()
         saved.save_pretrained(unfinished)
-        PreTrainedTokenizerFast(tokenizer_object=zoo.tokenizer(), eos_token=EOS).save_pretrained(unfinished)
+        PreTrainedTokenizerFast(tokenizer_object=prose.tokenizer(), eos_token=EOS).save_pretrained(unfinished)
     replace_file(unfinished / RECORD, json.dumps(record, indent=1).encode())
     unfinished.rename(place)
 

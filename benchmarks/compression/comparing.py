@@ -17,6 +17,7 @@ import torch
 from scipy import stats
 from tokenizers import Tokenizer
 
+from benchmarks import prose
 from benchmarks.cases import made
 from benchmarks.compression.channels import SCORES, channel_cuts
 from benchmarks.compression.heads import rank_correlations
@@ -37,6 +38,8 @@ from statesize.reduction.windows import BATCH, TokenWindows, probe, ratio_of, sc
 # A head keeps 15 of 32 numbers, whose int8 with scales is a quarter of the bytes of 32 in 16 bits.
 _QUARTER = 15
 _PROMPT = "Return the"
+BUNDLED = ("la", "gla")
+"""The bundled models whose states can be cut."""
 _SAMPLED = 40
 
 
@@ -114,7 +117,7 @@ def generated(model: LanguageModel, prompt: Sequence[int]) -> list[int]:
 def main(folder: Path, output: Path) -> None:
     """Compares the bundled models and those of the folder; what was compared before is read."""
     torch.set_num_threads(1)
-    tokenizer, parts = zoo.tokenizer(), texts()
+    parts = texts()
     document: dict[str, Any] = {
         "made": made("scipy"),
         "shape": SHAPE,
@@ -122,7 +125,8 @@ def main(folder: Path, output: Path) -> None:
         "held_out_documents": len(parts[2]),
     }
 
-    def row(place: Path, name: str, model: LanguageModel, length: int, seed: int) -> dict[str, Any]:
+    def row(name: str, model: LanguageModel, tokenizer: Tokenizer, length: int, seed: int) -> dict[str, Any]:
+        place = folder / "compared" / f"{name}.json"
         if not place.exists():
             given = [windows(text, tokenizer, length) for text in parts]
             replace_file(place, json.dumps(compared(model, given, seed, tokenizer)).encode())
@@ -130,14 +134,12 @@ def main(folder: Path, output: Path) -> None:
         print(name, found["extra"], flush=True)
         return found
 
-    kept = folder / "compared"
-    document["bundled"] = {name: row(kept / f"{name}.json", name, zoo.load(name)[0], 256, 0) for name in MIXERS}
+    document["bundled"] = {name: row(name, *zoo.load(name), 256, 0) for name in BUNDLED}
     # The seeds for which every mixer is there.
     seeds = [seed for seed in range(SEEDS) if all((folder / f"{mixer}-{seed}").exists() for mixer in MIXERS)]
     named = {f"{mixer}-{seed}": seed for seed in seeds for mixer in MIXERS}
     document["models"] = {
-        name: row(kept / f"{name}.json", name, load_checkpoint(folder / name), LENGTH, seed)
-        for name, seed in named.items()
+        name: row(name, load_checkpoint(folder / name), prose.tokenizer(), LENGTH, seed) for name, seed in named.items()
     }
     rows = {mixer: [document["models"][f"{mixer}-{seed}"] for seed in seeds] for mixer in MIXERS}
     document["mixers"] = {mixer: summarised(own) for mixer, own in rows.items()}

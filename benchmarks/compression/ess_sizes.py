@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.cases import document
-from benchmarks.compression.comparing import texts
+from benchmarks.compression.comparing import BUNDLED, texts
 from benchmarks.compression.recalling import documents
 from benchmarks.compression.training import MIXERS
 from benchmarks.recall_models import TASK, recall_config, recall_tokenizer, train_recall_model
@@ -44,7 +44,7 @@ def main(path: Path) -> None:
     """Cut all models, print what is lost, and write the document."""
     torch.set_num_threads(1)
     rows: list[dict[str, Any]] = []
-    for name in MIXERS:
+    for name in BUNDLED:
         rows += of_text(name)
     for mixer in MIXERS:
         for seed in (0, *FRESH):

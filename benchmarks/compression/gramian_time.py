@@ -16,6 +16,7 @@ from torch import Tensor
 
 import statesize as ss
 from benchmarks.cases import seconds
+from benchmarks.compression.comparing import BUNDLED
 from benchmarks.compression.folders import Row, measure_folders
 from statesize.adapters.models.model_state import logits_of
 from statesize.lab.compression.proposals import measure_gramians
@@ -23,7 +24,6 @@ from statesize.lab.mixers.model import LanguageModel
 from statesize.reduction.hub import gramians_of_groups
 from statesize.reduction.windows import BATCH
 
-BUNDLED = ("la", "wla", "gla")
 _SEQUENCES, _LENGTH, _ROUNDS = 96, 256, 5
 
 

@@ -12,6 +12,7 @@ from typing import Any, cast
 import torch
 
 import statesize as ss
+from benchmarks import prose
 from benchmarks.compression.comparing import texts
 from benchmarks.compression.folders import Row, measure_folders
 from benchmarks.compression.heads import spearman
@@ -29,7 +30,7 @@ _LENGTH, _SEQUENCES = 128, 4
 def rows(folder: str) -> list[Row]:
     """The correlations of one model, and how many layers it has."""
     model, _ = cast("tuple[Any, Any]", ss.load(folder))
-    calibration, choice, _ = (windows(text, ss.lab.zoo.tokenizer(), _LENGTH) for text in texts())
+    calibration, choice, _ = (windows(text, prose.tokenizer(), _LENGTH) for text in texts())
     bases = bases_of_groups(gramians_of_groups(model, torch.split(calibration.inputs, BATCH)), BalancedBasis)
     quarter = model.config.state_size // 4
     predictors: dict[str, list[float]] = {}

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 import statesize as ss
+from benchmarks import prose
 from benchmarks.cases import seconds
 from benchmarks.compression.folders import Row, measure_folders
 
@@ -32,8 +33,8 @@ def generate(model: Any, prompt: torch.Tensor) -> None:
 def rows(folder: str) -> list[Row]:
     """One row a size."""
     model, tokenizer = ss.load(folder)
-    documents = ss.lab.zoo.documents()
-    prompt = torch.tensor([ss.lab.zoo.tokenizer().encode(documents[0]).ids[:16]])
+    documents = list(prose.held_out())
+    prompt = torch.tensor([prose.tokenizer().encode(documents[0]).ids[:16]])
     found: list[Row] = []
     ways = [(share, free) for free in (False, True)[: 1 + (model.config.model_type == "mamba2")] for share in SHARES]
     for share, free in ways:

@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
+from benchmarks import prose
 from benchmarks.recall_models import write_recall_model
-from statesize.lab import zoo
 from statesize.lab.mixers.checkpoint import save_checkpoint
 from statesize.lab.mixers.config import ModelConfig
 from statesize.lab.mixers.model import LanguageModel
@@ -47,7 +47,7 @@ def main(folder: Path) -> None:
 
 def trained(mixer: str, seed: int, corpus: Corpus) -> LanguageModel:
     """One model."""
-    task = TextTask.from_corpus(corpus, zoo.tokenizer(), LENGTH)
+    task = TextTask.from_corpus(corpus, prose.tokenizer(), LENGTH)
     config = ModelConfig(mixer, task.vocabulary_size, **SHAPE)
     model = LanguageModel(config, torch.Generator().manual_seed(seed))
     for _ in train_in_memory(model, task, TrainingConfig(seed=seed, **TRAINING)):

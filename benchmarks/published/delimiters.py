@@ -1,7 +1,7 @@
 """What do delimiters do to published models? `python -m benchmarks.published.delimiters FILE.json MODEL [...]`.
 
 With `--peps FOLDER`, the files pep-*.rst of github.com/python/peps, 200 pairs are made of a piece of each; the record
-is results/findings/published_delimiters.json. Without it, 24 pairs of the bundled prose are read, as in the first run
+is results/findings/published_delimiters.json. Without it, 24 pairs of Python's prose are read, as in the first run
 of the same claims. MODEL is a GGUF file or a folder of a decoder of transformers with softmax attention; a model that
 is in the file is not run again.
 
@@ -27,20 +27,20 @@ from torch import Tensor
 
 from benchmarks.cases import document
 from benchmarks.claims.judged import judged
+from benchmarks.prose import held_out
 from benchmarks.published.attention import Noting, entropies, singular_values
 from benchmarks.recorded import finish, is_prose, of_each, pep_pieces, short, weights_of
 from statesize.lab.studies.statistics import Evidence, of_mean
 from statesize.lab.studies.verdicts import Claim
 from statesize.models.digests import tokens_sha256
 from statesize.models.load import load_model
-from statesize.texts import bundled
 from statesize.texts.tokens import AnyTokenizer, beginning_id, plain_ids, special_ids
 
 HALF = 32
 TOLERANCES = (0.01, 0.03, 0.1, 0.3)
 """Absolute: rows of attention sum to 1 in every head."""
 PILOT, PAIRS = 8, 24
-"""Pairs of the bundled prose that the pilot read, the first ones, and fresh ones after them."""
+"""Pairs of Python's prose that the pilot read, the first ones, and fresh ones after them."""
 PEP_PAIRS = 200
 # Where the piece of a PEP lies, and the share of letters and spaces in it from which it is prose.
 _PIECE, _LETTERS = slice(2500, 4000), 0.8
@@ -87,7 +87,7 @@ CLAIMS = (
 
 def main(path: Path, models: list[str], peps: Path | None) -> None:
     """Run the models that are not there, and write the document after each."""
-    texts = bundled.documents() if peps is None else prose_of_peps(peps)
+    texts = list(held_out()) if peps is None else prose_of_peps(peps)
     numbers = range(PILOT, PILOT + PAIRS) if peps is None else range(PEP_PAIRS)
     wanted = of_each(models, lambda model: one_model(model, texts, numbers))
     finish(path, wanted, lambda rows: document(rows, "transformers", **conclusion(rows)))

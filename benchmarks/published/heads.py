@@ -32,7 +32,7 @@ from statesize.truncation.blocks import PastBlock
 
 TOKENS, CUT, COUNT = 192, 96, 32
 DOCUMENTS = range(6, 22)
-"""Pieces of the bundled prose; the pilot read 0 and 1, a first run 2 to 5."""
+"""Pieces of Python's prose; the pilot read 0 and 1, a first run 2 to 5."""
 MEASURES = (
     "ess",
     "joint_ess",
@@ -84,7 +84,7 @@ def one_model(name: str, numbers: Sequence[int]) -> dict[str, Any]:
 
 
 def pieces(tokenizer: AnyTokenizer, numbers: Sequence[int]) -> list[Tensor]:
-    """Pieces of the bundled prose by their numbers, (TOKENS,) each, with the token with which texts begin."""
+    """Pieces of Python's prose by their numbers, (TOKENS,) each, with the token with which texts begin."""
     ids = prose(tokenizer)
     found = begun_excerpts([ids], TOKENS, len(ids), tokenizer)
     return [found[number] for number in numbers]

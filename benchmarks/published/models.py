@@ -2,7 +2,7 @@
 
 The record is results/two-models/published_models.json. MODEL is a GGUF file or a folder of a decoder of transformers
 with softmax attention; a model that is in the file is not run again. A text has 256 tokens, H_i is cut in its middle,
-and all heads are measured. Prose is the bundled documentation, a chat the same as questions and answers, code that of
+and all heads are measured. Prose is documentation of Python, a chat the same as questions and answers, code that of
 the standard library of this Python; digests of all tokens are in the record. For growth, contexts of several
 lengths come before the same 512 tokens. No claim is tested.
 """
@@ -25,11 +25,11 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
 from benchmarks.cases import document
+from benchmarks.prose import held_out
 from benchmarks.published.attention import Layer, Noting, entropies, singular_values
 from benchmarks.recorded import finish, of_each, prose, weights_of
 from statesize.models.digests import tokens_sha256
 from statesize.models.load import LoadedModel, load_model
-from statesize.texts import bundled
 from statesize.texts.inputs import begun_excerpts
 from statesize.texts.tokens import AnyTokenizer, beginning_id, encode, special_ids
 from statesize.truncation.blocks import PastBlock
@@ -64,7 +64,7 @@ def one_model(name: str) -> dict[str, Any]:
 
 def texts_of(tokenizer: AnyTokenizer) -> dict[str, list[Tensor]]:
     """TEXTS pieces of TOKENS tokens of each kind, with the token with which texts begin."""
-    documents = bundled.documents()
+    documents = held_out()
     written = {
         "prose": "\n\n".join(documents),
         "code": "\n\n".join(map(inspect.getsource, MODULES)),

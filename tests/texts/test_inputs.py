@@ -10,15 +10,18 @@ from statesize.texts import bundled
 from statesize.texts.inputs import bundled_sequences, sequences
 from tools.text_bundle import share_of_signs
 
+
 @pytest.fixture
 def tokenizer():
     tokenizer = Tokenizer(models.WordLevel({"?": 0, "one": 1, "two": 2, "three": 3}, unk_token="?"))  # noqa: S106
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     return tokenizer
 
+
 def read(inputs, tokenizer=None):
     iterator, count = sequences(inputs, tokenizer)
     return [ids.tolist() for ids in iterator], count
+
 
 @pytest.mark.parametrize(
     ("inputs", "expected"),
@@ -37,7 +40,9 @@ def read(inputs, tokenizer=None):
 def test_accepted(inputs, expected, tokenizer):
     assert read(inputs, tokenizer) == (expected, len(expected))
 
+
 IDS = [5, 6, 7]
+
 
 @pytest.mark.parametrize(
     ("inputs", "expected"),
@@ -57,6 +62,7 @@ def test_what_a_tokenizer_returns_is_taken(inputs, expected):
     assert [ids.tolist() for ids in iterator] == expected
     assert count == len(expected)
 
+
 @pytest.mark.parametrize(
     ("inputs", "message"),
     [
@@ -74,6 +80,7 @@ def test_what_a_profile_would_leave_out_is_refused(inputs, message):
     with pytest.raises(InputError, match=message):
         list(sequences(inputs)[0])
 
+
 def test_an_iterator_is_read_only_as_far_as_it_is_used():
     def endless():
         while True:
@@ -82,6 +89,7 @@ def test_an_iterator_is_read_only_as_far_as_it_is_used():
     iterator, count = sequences(endless())
     assert next(iterator).tolist() == [1, 2, 3]
     assert count is None
+
 
 @pytest.mark.parametrize(
     ("inputs", "message"),
@@ -106,9 +114,11 @@ def test_refused(inputs, message, tokenizer):
     with pytest.raises(InputError, match=message):
         read(inputs, tokenizer)
 
+
 def test_text_needs_a_tokenizer():
     with pytest.raises(InputError, match="tokenizer"):
         read("one two")
+
 
 def test_each_default_text_is_the_beginning_of_one_document_and_the_first_is_sentences():
     tokenizer, documents = bundled.tokenizer(), bundled.documents()

@@ -1,6 +1,6 @@
 import json
 
-from statesize.lab.tasks.language.corpus import read_text, sha256_of
+from statesize.lab.tasks.corpus import read_text, sha256_of
 from tools.text_bundle import BUNDLED, main
 
 PEP = "PEP: {0}\nTitle: A proposal\n\nAbstract\n========\n\nProposal {0} is a sentence. {1}\n\n{2}\n"

@@ -156,22 +156,20 @@ def _checked(iterator: Iterator[Given]) -> Iterator[Given]:
         raise InputError("inputs must hold a sequence of 2 tokens or more, got none.")
 
 
-SEQUENCES = 4
-LENGTH = 256
+def bundled_sequences(tokenizer: AnyTokenizer, number: int, length: int) -> list[Tensor]:
+    """The beginnings of bundled documents, the plainest prose first, of at most `length` tokens each."""
+    return [join_documents(tokenizer, [document])[:length] for document in bundled.documents()[:number]]
 
 
-def bundled_sequences(tokenizer: AnyTokenizer) -> list[Tensor]:
-    """The beginnings of the first SEQUENCES bundled documents, of at most LENGTH tokens."""
-    return [join_documents(tokenizer, [document])[:LENGTH] for document in bundled.documents()[:SEQUENCES]]
-
-
-def or_bundled(inputs: Inputs | None, tokenizer: AnyTokenizer | None) -> Inputs:
-    """The inputs, or the bundled documents where there are none."""
+def or_bundled(
+    inputs: Inputs | None, tokenizer: AnyTokenizer | None, number: int = 1, length: int = 512
+) -> Inputs:
+    """The inputs, or the beginnings of bundled documents where there are none."""
     if inputs is not None:
         return inputs
     if tokenizer is None:
         raise InputError("inputs must be token ids for a model without a tokenizer, got none. Give token ids, or both.")
-    return bundled_sequences(tokenizer)
+    return bundled_sequences(tokenizer, number, length)
 
 
 def whole_texts(inputs: Inputs | None, tokenizer: AnyTokenizer | None) -> list[Tensor]:

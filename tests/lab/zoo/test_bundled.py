@@ -1,5 +1,4 @@
 import json
-import math
 import shutil
 from importlib.resources import as_file
 
@@ -8,7 +7,7 @@ import torch
 
 from statesize.errors import FileError, InputError
 from statesize.lab import zoo
-from statesize.lab.tasks import Corpus, TextTask, byte_count, encode
+from statesize.lab.tasks import Corpus, TextTask, encode
 from statesize.lab.tasks.corpus import sha256_of
 from statesize.lab.training import evaluate
 from statesize.lab.zoo import bundled as models
@@ -119,7 +118,9 @@ def test_models_are_siblings_of_one_size():
 
 @pytest.mark.parametrize("call", [zoo.load, zoo.record])
 def test_unknown_name_is_refused_with_the_known_ones(call):
-    with pytest.raises(InputError, match=r"name must be one of the bundled models sa, la, gla, gated-deltanet, .* got 'mamba'"):
+    with pytest.raises(
+        InputError, match=r"name must be one of the bundled models sa, la, gla, gated-deltanet, .* got 'mamba'"
+    ):
         call("mamba")
 
 

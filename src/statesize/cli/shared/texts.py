@@ -117,9 +117,8 @@ class Texts:
         if not self.any_chosen:
             from statesize.texts.inputs import bundled_sequences
 
-            ids = bundled_sequences(tokenizer)[: self.sequences]
             printing.say(_BUNDLED)
-            return Sequences([one[: self.max_tokens] for one in ids], 0)
+            return Sequences(bundled_sequences(tokenizer, self.sequences or 1, self.max_tokens), 0)
         left_out: list[str] = []
         documents = islice(self._documents(left_out.append), self.sequences)
         return self._tokens(documents, tokenizer, left_out, printing)

@@ -5,7 +5,7 @@ from statesize.cli.plugins import Command
 _TITLE = "Laboratory: train small models, and see what ESS shows"
 _TRAIN = """Train a small language model of about one million parameters.
 
-It learns the prose that ships inside CPython, with the tokenizer of the bundled models, or a file of your own. OUTPUT
+It learns the prose that ships inside CPython, or a file of your own, with a tokenizer made from it. OUTPUT
 receives log.jsonl, state/ (for --resume), best/ (the weights of the lowest held-out loss) and tokenizer.json. The
 held-out report is printed at the end.
 """

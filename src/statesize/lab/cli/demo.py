@@ -36,7 +36,7 @@ def demo(
     from statesize.texts.inputs import bundled_sequences
 
     check_report_path(output)
-    inputs = bundled_sequences(zoo.tokenizer())
+    inputs = bundled_sequences(zoo.tokenizer(), 4, 256)
     profiles: list[Profile] = []
     with printing.bars() as bars:
         for name in zoo.names():

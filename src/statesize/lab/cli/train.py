@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
     from statesize.io.progress import Bars
-    from statesize.lab.tasks.corpus import Corpus
     from statesize.lab.training.record import StepRecord
 
 
@@ -81,7 +80,7 @@ def train(
         output: Folder of the run.
         text: File to train on: UTF-8 text with blank lines between documents, or rows of JSON, JSONL or Parquet with a
             field "text". Default: the prose inside CPython.
-        vocabulary: Tokens of the tokenizer that is made from the file.
+        vocabulary: Tokens of the tokenizer, which is made from the text.
         steps: Optimizer steps.
         batch: Sequences in each forward pass.
         accumulation: Forward passes in each optimizer step.
@@ -109,7 +108,8 @@ def train(
     from statesize.check import require_count
     from statesize.cli.shared.printing import SCHEMA, print_json
     from statesize.lab.mixers.model import LanguageModel, ModelConfig
-    from statesize.lab.tasks.text import TextTask
+    from statesize.lab.tasks.corpus import python_prose, read_text
+    from statesize.lab.tasks.text import TextTask, train_tokenizer
     from statesize.lab.training import TrainingConfig
     from statesize.lab.training.loop import train as run
 
@@ -129,7 +129,8 @@ def train(
         compiled=compiled,
     )
     _check_folder(output, resume)
-    corpus, tokenizer = _data(text, vocabulary)
+    corpus = python_prose() if text is None else read_text(text)
+    tokenizer = train_tokenizer(corpus.train, vocabulary)
     text_task = TextTask.from_corpus(corpus, tokenizer, length)
     shape = ModelConfig(mixer=mixer, vocabulary_size=text_task.vocabulary_size, dropout=dropout)
     model = LanguageModel(shape, torch.Generator().manual_seed(seed))
@@ -177,18 +178,6 @@ def _check_folder(output: Path, resume: bool) -> None:
     check_writable(output)
     if not resume and (output / "tokenizer.json").exists() and not (output / "log.jsonl").exists():
         raise FileError(f"{output} holds a tokenizer.json and no run; it is left alone. Give another folder")
-
-
-def _data(text: Path | None, vocabulary: int) -> tuple[Corpus, Tokenizer]:
-    """The corpus and its tokenizer: the bundled one for CPython's prose, a new one for a user's file."""
-    from statesize.lab.tasks.corpus import python_prose, read_text
-    from statesize.lab.tasks.text import train_tokenizer
-    from statesize.texts import bundled
-
-    if text is not None:
-        corpus = read_text(text)
-        return corpus, train_tokenizer(corpus.train, vocabulary)
-    return python_prose(), bundled.tokenizer()
 
 
 def _save_beside(tokenizer: Tokenizer, folder: Path) -> None:

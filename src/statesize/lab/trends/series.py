@@ -77,7 +77,7 @@ def series(
     known, options = find_checkpoints(checkpoints, revisions), dict(loading or {})
     if inputs is None or isinstance(inputs, str | Path):
         tokenizer = tokenizer or first_tokenizer(known, options)
-    texts = tuple(sequences(or_bundled(inputs, tokenizer), tokenizer)[0])
+    texts = tuple(sequences(or_bundled(inputs, tokenizer, 4, 256), tokenizer)[0])
     work = CheckpointWork(texts, vocabulary_sha256(tokenizer), options, settings)
     points, skipped = measure_points(
         known, work, work.key, crew, title="measuring checkpoints", output=output, on_progress=on_progress
