@@ -223,23 +223,23 @@ def state_spaces(document: Mapping[str, Any]) -> dict[str, str]:
 
 
 def bundled() -> dict[str, str]:
-    """The bundled models: their figures on held-out text, from their own records."""
+    """The bundled models: how they were trained and their figures on the bundled documents, from their own records."""
     records = {name: zoo.record(name) for name in zoo.names()}
-    rows = [(name, f"{record['parameters']:,}", *_report(record["held_out"])) for name, record in records.items()]
-    falls: dict[str, float] = {}
+    rows: list[tuple[str, ...]] = []
     for name, record in records.items():
-        before, last = record["held_out_curve"][-2:]
-        falls[name] = before["loss"] - last["loss"]
-    least, most = min(falls, key=falls.__getitem__), max(falls, key=falls.__getitem__)
+        read = record["bundled_documents"]
+        worth = read["context_worth"]
+        rows.append(
+            (f"`{name}`", f"{record['parameters']:,}", f"{read['loss']:.2f}", f"{read['bits_per_byte']:.2f}")
+            + (estimate(worth["mean"], worth["interval"], ".2f"),)
+        )
+    first = records["sa"]
     return {
-        "table": table(("model", "parameters", "held-out nats a token", "held-out bits a byte"), rows),
-        "last_steps": f"{falls[least]:.4f} nats, `{least}`, and {falls[most]:.4f}, `{most}`",
+        "table": table(("model", "parameters", "nats a token", "bits a byte", "worth of the context"), rows),
+        "tokens": f"{first['train_tokens'] / 1e6:.1f}",
+        "command": f"`{first['command']}`",
     }
 
 
 def _numbers(document: Mapping[str, Any], *names: str) -> dict[str, str]:
     return {name: f"{document[name]:,}" for name in names}
-
-
-def _report(report: Mapping[str, float]) -> tuple[str, str]:
-    return f"{report['loss']:.3f}", f"{report['bits_per_byte']:.3f}"

@@ -36,7 +36,7 @@ def bundled_length(documents: list[Mapping[str, Any]]) -> dict[str, str]:
     contexts = [one["length"] for one in documents[0]["lengths"]]
     place = contexts.index(documents[0]["trained_length"])
     means = {one["model"]: one["layers"][0]["entropy"] for one in documents}
-    grown = [f"`{name}` {means[name][place] / means[name][0] - 1:.0%}" for name in ("la", "wla", "gla")]
+    grown = [f"`{name}` {means[name][place] / means[name][0] - 1:.0%}" for name in ("la", "gla", "gated-deltanet")]
     return length(documents) | {"grown": ", ".join(grown)}
 
 
