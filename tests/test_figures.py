@@ -10,6 +10,7 @@ from tools.figures import (
     families,
     figures,
     pages,
+    readme,
     seeds,
     smaller_states,
     trained_families,
@@ -27,11 +28,8 @@ def test_every_page_has_the_figures_of_the_records():
 
 def test_every_figure_is_on_a_page():
     found = {f"{part}.{name}": text for part, names in figures.figures().items() for name, text in names.items()}
-    shown = {
-        name
-        for page in (DOCS.parent / "README.md", *DOCS.rglob("*.md"))
-        for name in pages.names(page.read_text("utf-8"))
-    }
+    shown = {name for page in DOCS.rglob("*.md") for name in pages.names(page.read_text("utf-8"))}
+    shown |= {name for phrase in readme.PHRASES for name in re.findall(r"{([\w.]+)}", phrase)}
     # Commands cannot hold a mark.
     in_commands = {"length.lengths": "length", "length_architectures.lengths": "length"}
     assert shown | set(in_commands) == set(found)
@@ -47,6 +45,16 @@ def test_figures_are_written_between_their_marks():
     assert pages.names(page) == ["x.y", "x.z"]
     with pytest.raises(KeyError):
         pages.filled(page, {"x.y": "1.0"})
+
+
+def test_figures_of_the_readme_stand_in_its_phrases(monkeypatch):
+    monkeypatch.setattr(readme, "PHRASES", ("loses {x.y} of {x.z}.",))
+    page = "It\nloses 1 [0,\n2] of 3. It loses nothing."
+    assert readme.filled(page, {"x.y": "1 [0, 2]", "x.z": "3"}) == page
+    assert readme.filled(page, {"x.y": "5", "x.z": "7"}) == "It\nloses 5 of 7. It loses nothing."
+    for other in ("It loses 1 in 3.", page + page):
+        with pytest.raises(ValueError, match="once"):
+            readme.filled(other, {"x.y": "5", "x.z": "7"})
 
 
 def test_figures_are_those_of_the_document():

@@ -1,7 +1,8 @@
 """Writes the figures into the pages of the documentation: `python -m tools.figures.pages`.
 
 A figure in a sentence stands in `<span data-figure="NAME">…</span>`, a table between `<!-- figure NAME -->` and
-`<!-- end of figure -->` on lines of their own, so that a page reads the same on a repository and as a site.
+`<!-- end of figure -->` on lines of their own, so that a page reads the same on a repository and as a site. README.md is
+plain: `tools.figures.readme` has its phrases.
 """
 
 from __future__ import annotations
@@ -13,10 +14,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from tools.figures.figures import figures
+from tools.figures.readme import filled as readme_filled
 from tools.figures.trained_families import thumbnails
 from tools.figures.two_models import pictures as maps
 
 DOCS = Path(__file__).parents[2] / "docs"
+README = DOCS.parent / "README.md"
 INLINE = re.compile(r'<span data-figure="([\w.]+)">(.*?)</span>', re.DOTALL)
 LINK = re.compile(r"\]\(([^):]+)\)")
 BLOCK = re.compile(r"<!-- figure ([\w.]+) -->\n(.*?)\n<!-- end of figure -->", re.DOTALL)
@@ -44,9 +47,10 @@ def linked_from(page: Path, known: Mapping[str, str]) -> dict[str, str]:
 def written() -> dict[Path, str]:
     """All pages that hold figures, and the pictures of tables, by their files, as they should be."""
     known = {f"{part}.{name}": text for part, named in figures().items() for name, text in named.items()}
-    pages = {path: path.read_text("utf-8") for path in (DOCS.parent / "README.md", *sorted(DOCS.rglob("*.md")))}
+    pages = {path: path.read_text("utf-8") for path in sorted(DOCS.rglob("*.md"))}
+    readme = {README: readme_filled(README.read_text("utf-8"), known)}
     pictures = {DOCS / name: picture for name, picture in (thumbnails() | maps()).items()}
-    return {path: filled(page, linked_from(path, known)) for path, page in pages.items() if names(page)} | pictures
+    return {path: filled(page, linked_from(path, known)) for path, page in pages.items() if names(page)} | readme | pictures
 
 
 def behind() -> dict[Path, str]:

@@ -1,0 +1,33 @@
+"""The figures of README.md, which has no markup for them: phrases of it, with the names of their figures in braces."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+PHRASES = (
+    "ESS is {truncation.smollm2_kept} numbers per channel",
+    "as many numbers lose {truncation.hindsight} of what",
+    "that we tried, they lose {truncation.causal};",
+    "to lose 1 % takes {truncation.multiple} times ESS, {truncation.of_cache} of the cache",
+)
+_NAME = re.compile(r"\{([\w.]+)\}")
+
+
+def filled(page: str, known: Mapping[str, str]) -> str:
+    """The page with its figures as they are now; ValueError where a phrase does not stand there once."""
+    for phrase in PHRASES:
+        # A line may end at any blank, within a figure too.
+        said, names = re.split(r"\{[\w.]+\}", phrase), _NAME.findall(phrase)
+        literal = [r"\s+".join(map(re.escape, re.split(r"\s+", part))) for part in said]
+        places = list(re.finditer("(.{1,40}?)".join(f"({part})" for part in literal), page, re.DOTALL))
+        if len(places) != 1:
+            raise ValueError(f"README.md must say {phrase!r} once, got {len(places)} places.")
+        (found,) = places
+        parts = list(found.groups())
+        for at, name in enumerate(names):
+            # What only breaks lines elsewhere stays as it is.
+            if parts[2 * at + 1].split() != known[name].split():
+                parts[2 * at + 1] = known[name]
+        page = page[: found.start()] + "".join(parts) + page[found.end() :]
+    return page
