@@ -90,7 +90,7 @@ def test_only_the_beginning_is_read(checkpoint, text, here, capsys):
 def test_no_such_model(text, here, capsys, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     message = refused(["profile", "state-spaces/mamba-130m", "--text", text], capsys)
-    for part in ("state-spaces/mamba-130m", "sa, la, wla, gla", "hub"):
+    for part in ("state-spaces/mamba-130m", "sa, la, gla, gated-deltanet", "hub"):
         assert part in message
     assert len(message.splitlines()) == 1
 

@@ -224,7 +224,7 @@ def test_an_adapter_alone(tmp_path):
 
 
 def test_a_name_that_is_nowhere():
-    with pytest.raises(InputError, match=r"sa, la, wla, gla.* a GGUF file, and the Hugging Face hub") as error:
+    with pytest.raises(InputError, match=r"sa, la, gla, gated-deltanet.* a GGUF file, and the Hugging Face hub") as error:
         load_model("no-one/no-such-model")
     assert one_line(error)
 

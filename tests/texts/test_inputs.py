@@ -122,7 +122,9 @@ def test_text_needs_a_tokenizer():
 
 def test_each_default_text_is_the_beginning_of_one_document_and_the_first_is_sentences():
     tokenizer, documents = bundled.tokenizer(), bundled.documents()
-    for ids, document in zip(bundled_sequences(tokenizer), documents, strict=False):
+    found = bundled_sequences(tokenizer, 4, 256)
+    assert len(found) == 4
+    for ids, document in zip(found, documents, strict=False):
         assert len(ids) == 256
         assert document.startswith(tokenizer.decode(ids.tolist()))
     assert share_of_signs(documents[0][:1000]) < 0.06

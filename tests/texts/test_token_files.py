@@ -83,12 +83,12 @@ def test_without_a_known_vocabulary(tmp_path):
 
 def test_vocabularies(tmp_path):
     assert vocabulary_size(tiny_llama()) == 300
-    assert vocabulary_size(zoo.load("gla")[0]) == 1024
+    assert vocabulary_size(zoo.load("gla")[0]) == 4096
     assert configured_vocabulary(None) is None
     folder = str(save_tiny(tmp_path / "llama"))
     tokenizer, size = load_model_facts(folder)
     assert (tokenizer.eos_token_id, size) == (1, 300)
-    assert load_model_facts("gla")[1] == 1024
+    assert load_model_facts("gla")[1] == 4096
 
 
 @pytest.mark.parametrize("kind", ["transformers", "statesize"])

@@ -159,7 +159,7 @@ def test_other_shapes_and_damaged_folders_are_named_and_the_rest_is_measured(run
 
 def test_other_tokenizers_are_named(run):
     for step in (0, 100, 1000):
-        write(run / f"step-{step}", seed=step, vocabulary_size=1024)
+        write(run / f"step-{step}", seed=step, vocabulary_size=4096)
     ss.lab.zoo.tokenizer().save(str(run / "tokenizer.json"))
     train_tokenizer(["other words than those"] * 9).save(str(run / "step-100" / "tokenizer.json"))
     found = ss.lab.series(run, "to be or not to be, that is the question", on_progress=silent)
