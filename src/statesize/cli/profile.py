@@ -17,6 +17,7 @@ from statesize.cli.shared.texts import Sequences, Texts
 
 if TYPE_CHECKING:
     from statesize.measurement.settings import Settings
+    from statesize.parallel.ray import RayCluster
     from statesize.profiling import Plan, Profile
     from statesize.texts.tokens import AnyTokenizer
 
@@ -102,12 +103,12 @@ def profile(
         check_destination(output)
     settings = measuring.settings()
     texts.check()
-    workers.check()
+    cluster = None if plan else workers.cluster(gpus=float(loading.device.startswith("cuda")))
     before = None if prefix is None else read_whole(prefix)
     printing.hush_libraries()
     started = time.perf_counter()
     by_ids = texts.ids is not None
-    run = _on_ray(model, loading, workers, by_ids) if workers.ray is not False else _here(model, loading, by_ids)
+    run = _on_ray(model, loading, cluster, by_ids) if cluster is not None else _here(model, loading, by_ids)
     loading_took = time.perf_counter() - started
     if run.tokenizer is None:
         printing.say("The model has no tokenizer that can be loaded: tokens are shown by their ids.")
@@ -218,9 +219,8 @@ def _here(model: str, loading: Loading, by_ids: bool) -> _ProfileCommand:
     )
 
 
-def _on_ray(model: str, loading: Loading, workers: Workers, by_ids: bool) -> _ProfileCommand:
+def _on_ray(model: str, loading: Loading, cluster: RayCluster, by_ids: bool) -> _ProfileCommand:
     from statesize.models.load import load_model, load_model_facts
-    from statesize.parallel.ray import RayCluster
     from statesize.profiling.run import run_profile
 
     # The processes need not have the folder in which this one works.
@@ -228,11 +228,7 @@ def _on_ray(model: str, loading: Loading, workers: Workers, by_ids: bool) -> _Pr
     measure = partial(
         run_profile,
         partial(load_model, name, **asdict(loading), needs_tokenizer=not by_ids),
-        cluster=RayCluster(
-            workers.ray if isinstance(workers.ray, str) else None,
-            workers.ray_cpus,
-            float(loading.device.startswith("cuda")) if workers.ray_gpus is None else workers.ray_gpus,
-        ),
+        cluster=cluster,
     )
     tokenizer, vocabulary = load_model_facts(
         model,

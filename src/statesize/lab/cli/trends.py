@@ -42,6 +42,7 @@ def series(
     from statesize.cli.shared.table import show_page
     from statesize.lab.trends.checkpoints import find_checkpoints
     from statesize.lab.trends.series import first_tokenizer, series
+    from statesize.parallel.executor import here
     from statesize.report import check_report_path
 
     texts, measuring, workers = texts or Texts(), measuring or Measuring(), workers or Workers()
@@ -49,17 +50,17 @@ def series(
     if html is not None:
         check_report_path(html)
     texts.check()
-    workers.check()
+    cluster = workers.cluster()
     printing.hush_libraries()
     chosen = tuple(part.strip() for part in (revisions or "").split(",") if part.strip())
     known = find_checkpoints(checkpoints, chosen)
     tokenizer = None if texts.ids is not None else first_tokenizer(known, options)
     read = texts.read(tokenizer, printing, None)
-    with workers.crew() as crew, printing.bars() as bars:
+    with printing.bars() as bars:
         report_progress = bars.begin("measuring checkpoints", len(known)).update
         measured = series(
             checkpoints, read.ids, revisions=chosen, tokenizer=tokenizer, log=log, output=output, loading=options,
-            crew=crew, on_progress=report_progress, settings=measuring.settings(),
+            crew=cluster or here, on_progress=report_progress, settings=measuring.settings(),
         )  # fmt: skip
     show_page(measured.page(), measured.to_dict(), html, printing)
 
