@@ -7,6 +7,7 @@ default. Seconds of the processor on one thread, which other processes change li
 from __future__ import annotations
 
 import sys
+import time
 from pathlib import Path
 from time import process_time
 
@@ -16,7 +17,6 @@ from torch import Tensor
 from benchmarks.recorded import Row, over_prose
 from statesize.measurement.settings import TOLERANCE_LADDER
 from statesize.models.load import LoadedModel
-from statesize.profiling import calibration
 from statesize.profiling.plan import plan
 from statesize.profiling.run import profile
 
@@ -50,5 +50,5 @@ def one_case(
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    calibration.perf_counter = process_time
+    time.perf_counter = process_time
     main(Path(sys.argv[1]), sys.argv[2:])
