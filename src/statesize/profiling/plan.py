@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from statesize.adapters import Captured
+from statesize.adapters import Captured, Checks
 from statesize.adapters.observation import DERIVATIVE, SHARED
 from statesize.adapters.select import is_own_code
 from statesize.check import refuse, whole_number
@@ -210,8 +210,9 @@ class _Trial:
     ) -> None:
         self.length, self.layers, self.search = len(given), list[_Layer](), 0.0
         self._settings, self._lengths = settings, lengths
+        layers: Layers = settings.layers if beginning is None else beginning.some()
         # The beginning was checked.
-        layers, checks = (settings.layers, "read") if beginning is None else (beginning.some(), "none")
+        checks: Checks = "read" if beginning is None else "none"
         limits = {"memory": settings.memory, "mixes": settings.mixes, "axis": axis_of(given)}
         observe = partial(captured_mixers, model, batch_of(given), layers, checks, 0, **limits)
         start = time.perf_counter()
