@@ -20,6 +20,8 @@ QUESTIONS = {
     "hybrids": "Place attention layers among gated ones in every way: which place wins, and does ESS show it early?",
     "initialisation": "Start the decays of S6 and GLA-S6 with and without the normalisation factor: what does ESS gain "
     "as states grow, and what accuracy?",
+    "rank": "Train sixteen update rules in one shell: does recall go with ESS, or with the rank of the state, and what "
+    "does a cut of either lose?",
     "recall": "Measure the perplexity of models on repeated bigrams: does it go with ESS, or its dip at delimiters?",
     "regimes": "Train mixers with equal state sizes on harder and harder tasks: which fill their state, and which "
     "leave it idle?",
