@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 QUESTIONS = {
     "correlation": "Train a grid of small models: does accuracy go with ESS/kv, and more than with TSS/kv, also where "
     "runs differ in their seed only?",
+    "crossover": "Meet full states and idle ones with a larger state and with gates that start more open: which remedy "
+    "helps which?",
     "delimiters": "Measure how ESS dips at the delimiters of a text, and at the same places of controls without them.",
     "distillation": "Teach students with less state: does the teacher's ESS predict their error, and what does a byte "
     "buy?",
@@ -27,6 +29,8 @@ QUESTIONS = {
     "leave it idle?",
     "regularisation": "Keep decays near 1, or ESS near a target, by a term in the loss: what do accuracy and ESS of "
     "gated mixers gain?",
+    "variation": "Compare operators that are the same at every input with such that vary, at equal TSS: what do recall "
+    "and compression gain?",
 }
 """What each study asks, by its name, which is that of its module."""
 

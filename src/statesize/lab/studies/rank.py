@@ -26,7 +26,7 @@ from statesize.lab.mixers import LanguageModel, Mixer, SoftmaxAttention
 from statesize.lab.studies.engine.charts import chart_data, palette, percent, points
 from statesize.lab.studies.engine.conclusion import Conclusion, Findings
 from statesize.lab.studies.engine.final import FinalRun, final_runs, grid_findings, grouped, numbered
-from statesize.lab.studies.engine.grid import TrainingRun, training_runs
+from statesize.lab.studies.engine.grid import TrainingRun, variant_runs
 from statesize.lab.studies.engine.settings import Document, as_list
 from statesize.lab.studies.engine.study import Study
 from statesize.lab.studies.engine.table import Row
@@ -186,11 +186,11 @@ CAVEATS = (
 def rank_runs(document: Document) -> tuple[TrainingRun, ...]:
     """The runs of a grid for each of its rules, each run with a seed of its own."""
     rest = {name: value for name, value in document.items() if name != "rule"}
-    runs: list[TrainingRun] = []
-    for rule in as_list(document.get("rule", list(RULES))):
+    rules = as_list(document.get("rule", list(RULES)))
+    for rule in rules:
         if rule not in RULES:
             refuse("rule", f"one of {', '.join(RULES)}", rule)
-        runs += training_runs(rest | {"model": {**rest.get("model", {}), **RULES[rule]}})
+    runs = variant_runs(rest, (RULES[rule] for rule in rules))
     trainings = (dataclasses.replace(run.training, seed=runs[0].training.seed + k) for k, run in enumerate(runs))
     return tuple(dataclasses.replace(run, training=how) for run, how in zip(runs, trainings, strict=True))
 
