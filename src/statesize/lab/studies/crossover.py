@@ -140,7 +140,9 @@ def conclude(rows: Sequence[Row], metric: str, claim: Claim | None = None) -> Co
         findings.statements.append(
             f"{kind}, {remedy}: accuracy {accuracy:.2f}, utilisation ({metric}) {used:.2f} ({len(members)} runs)."
         )
-    pairs = [{arm_of(run): run for run in members} for members in grouped(runs, lambda run: run.labels("key_size")).values()]
+    pairs = [
+        {arm_of(run): run for run in members} for members in grouped(runs, lambda run: run.labels("key_size")).values()
+    ]
     matched = [pair for pair in pairs if pair.keys() == ARMS.keys() and _is_matched(pair, metric)]
     findings.figures |= {"pairs": float(len(pairs)), "matched": float(len(matched))}
     findings.statements.append(f"{len(matched)} of {len(pairs)} pairs are matched.")

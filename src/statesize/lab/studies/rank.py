@@ -59,9 +59,10 @@ RULES: dict[str, dict[str, Any]] = {
 }
 """The update rules by the names that `rule` of a grid takes, as fields of a model; "sa" has no state, and is apart."""
 
-# About a minute: to see that everything works. Nothing is learned.
+# Half a minute: to see that everything works. Nothing is learned.
 SMOKE = """\
 study = "rank"
+rule = ["la", "gla-open", "hgrn", "nla", "deltanet-2", "rwkv7", "sa"]
 
 [model]
 key_size = 4
@@ -368,7 +369,10 @@ def _add_cuts(runs: Sequence[FinalRun], findings: Findings) -> None:
         past, state = (_numbers(run.last[f"accuracy_{what}_at_{name}"] for run in runs) for what in ("past", "state"))
         whole = _numbers(run.last["accuracy_after"] for run in runs)
         less = findings.add(f"cut_at_{name}", of_mean(past - state))
-        lost = [findings.add(f"{what}_lost_at_{name}", of_mean(whole - of)) for what, of in (("past", past), ("state", state))]
+        lost = [
+            findings.add(f"{what}_lost_at_{name}", of_mean(whole - of))
+            for what, of in (("past", past), ("state", state))
+        ]
         kept = mean(run.last[f"kept_at_{name}"] for run in runs)
         findings.statements.append(
             f"Cut to {kept:.1f} numbers of each head, its {name} rounded up, {len(runs)} models lose {lost[0]} where H "

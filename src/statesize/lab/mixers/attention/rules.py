@@ -155,7 +155,9 @@ class VectorDeltaNet(DeltaNet):
         """One token, (S, H, d_v), and the next state."""
         query, key, value = parts
         query, key = self._normalised(query, key)
-        written, decay = (part.squeeze(-2) for part in (self._strength(hidden[:, None]), self.log_decay(hidden[:, None])))
+        written, decay = (
+            part.squeeze(-2) for part in (self._strength(hidden[:, None]), self.log_decay(hidden[:, None]))
+        )
         held = _replaced(state[0], decay.exp(), key, written * key, value)
         return (query.unsqueeze(-2) @ held).squeeze(-2), (held,)
 
