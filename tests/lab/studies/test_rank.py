@@ -115,7 +115,7 @@ def test_the_grid_has_sixteen_rules_and_a_seed_for_each_run():
     assert sum(run.model.mixer != "sa" for run in runs) == 384
     some = STUDY.parse(STUDY.presets["record"].replace('study = "rank"', 'study = "rank"\nrule = ["la", "gla-open"]'))
     assert {(run.model.mixer, run.model.decay_bias) for run in some.runs} == {("la", 0.0), ("gla", 3.0)}
-    with pytest.raises(InputError, match="rule must be one of la, retnet, .*, got 'lstm'"):
+    with pytest.raises(InputError, match=r"rule must be one of la, retnet, .*, got 'lstm'"):
         STUDY.parse(STUDY.presets["smoke"].replace('"nla"', '"lstm"'))
 
 

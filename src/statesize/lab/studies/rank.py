@@ -173,12 +173,12 @@ MEASURES = {
 """What may tell accuracy, by the names of its figures: columns of a table, each divided by kv."""
 
 CAVEATS = (
-    "The rules share embedding, MLP, value width, short convolution and norm. The delta rules and RWKV-7's have silu and "
-    "norms on queries and keys too, and the gated delta rules an output gate, as published: between rules, accuracy may "
-    "go with these.",
-    "ESS sees the questions that follow, and the rank of a state does not; a cut of H takes the best basis for them. So "
-    "the cuts compare what suffices at best with what a state holds, not two ways to prune. A state of rank k is told by "
-    "k (n + d_v − k) numbers, and a cut of H leaves k d_v.",
+    "The rules share embedding, MLP, value width, short convolution and norm. The delta rules and that of RWKV-7 have "
+    "silu and norms on queries and keys too, and the gated delta rules an output gate, as published: between rules, "
+    "accuracy may go with these.",
+    "ESS sees the questions that follow, and the rank of a state does not; a cut of H takes the best basis for them. "
+    "So the cuts compare what suffices at best with what a state holds, not two ways to prune. A state of rank k is "
+    "told by k (n + d_v − k) numbers, and a cut of H leaves k d_v.",
     "Between rules, everything that differs between them moves accuracy. Only the cuts change one thing.",
     "Small models, 800 steps, one learning rate, one machine.",
 )
@@ -241,7 +241,7 @@ def _cuts(model: LanguageModel, task: StudyTask, border: int) -> dict[str, float
 def run_with_past_cut(
     model: LanguageModel, input_ids: Tensor, border: int, kept: Sequence[Tensor] = ()
 ) -> tuple[Tensor, list[Tensor]]:
-    """Logits from the border on, (S, L − i, V), with H of each layer cut to ranks (S, H); and its entropy-ESS (S, H)."""
+    """Logits from the border on, (S, L − i, V), H of each layer cut to ranks (S, H); and its entropy-ESS (S, H)."""
     entropies: list[Tensor] = []
 
     def mixing(mixer: Mixer, original: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:

@@ -101,7 +101,7 @@ class StepLinearAttention(LinearAttention):
 
 
 class VectorDeltaNet(DeltaNet):
-    """The rule of RWKV-7, x_t = (Diag(w_t) − (β_t ⊙ k_t) k_tᵀ) x_{t−1} + (β_t ⊙ k_t) u_t: w and β have n numbers a head.
+    """The rule of RWKV-7, x_t = (Diag(w_t) − (β_t ⊙ k_t) k_tᵀ) x_{t−1} + (β_t ⊙ k_t) u_t, of n numbers w and β.
 
     ln w = −e^{−1/2} sigmoid(−W x − b), β = sigmoid(W x); queries, keys and values as in `deltanet`.
 

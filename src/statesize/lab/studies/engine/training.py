@@ -29,7 +29,6 @@ from statesize.parallel.threads import one_torch_thread
 from statesize.profiling.measuring import captured_mixers, measure_captured
 from statesize.version import __version__
 
-
 Measure: TypeAlias = Callable[[LanguageModel, TrainingRun], dict[str, float]]
 
 
