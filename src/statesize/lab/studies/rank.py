@@ -258,7 +258,7 @@ def run_with_past_cut(
     with ExitStack() as stack:
         for block in model.blocks:
             vars(block.mixer)["mixed_values"] = mixing(block.mixer, block.mixer.mixed_values)
-            stack.callback(vars(block.mixer).pop, "mixed_values")
+            stack.callback(delattr, block.mixer, "mixed_values")
         return model(input_ids)[:, border:], entropies
 
 
@@ -327,11 +327,13 @@ def _add_seeds(runs: Sequence[FinalRun], findings: Findings) -> None:
     told = [
         f"{name} {findings.add(f'seeds_{name}', jackknife(inside(name), cells, correlation=True))}" for name in MEASURES
     ]
-    ess = inside("ess")
+
+    def less(name: str) -> Callable[[Indices], float]:
+        ess, other = inside("ess"), inside(name)
+        return lambda chosen: ess(chosen) - other(chosen)
+
     for name in ("state_rank", "stable_rank"):
-        other = inside(name)
-        less = jackknife(partial(lambda chosen, other: ess(chosen) - other(chosen), other=other), cells)
-        told.append(f"ess less {name} {findings.add(f'seeds_ess_less_{name}', less)}")
+        told.append(f"ess less {name} {findings.add(f'seeds_ess_less_{name}', jackknife(less(name), cells))}")
     findings.statements.append(f"Between seeds, accuracy goes with each measure/kv by: {'; '.join(told)}.")
 
 
