@@ -142,7 +142,7 @@ def test_the_further_claims_seldom_hold_where_nothing_is():
 
 def test_the_smoke_preset(tmp_path, capsys):
     arguments = ["study", "rank", "--preset", "smoke", "--output", str(tmp_path / "study"), "--json"]
-    assert main(arguments) == 0
+    assert main([*arguments, "--processes", "2"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert document["runs"] == 14
     assert document["holds"] is None
