@@ -71,7 +71,7 @@ study = "variation"
 statement = "At equal TSS, linear attention whose decay varies with the input learns associative recall and compression better than a long convolution, which is the same at every input."
 unit = "pair of equal seeds"
 least_units = 8
-pilot = "PILOT"
+pilot = "no run"
 [claim.thresholds]
 "mqar_varying_decay_accuracy_gain" = 0.0
 "compression_varying_decay_accuracy_gain" = 0.0
