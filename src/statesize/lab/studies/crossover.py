@@ -25,12 +25,12 @@ from statesize.lab.studies.verdicts import Claim
 PLAIN, LARGER, OPENED = "plain", "larger", "opened"
 SATURATED, COLLAPSED = "saturated", "collapsed"
 ARMS = {
-    (SATURATED, PLAIN): {"key_size": 4, "decay_bias": 3.0},
-    (SATURATED, LARGER): {"key_size": 8, "decay_bias": 3.0},
-    (SATURATED, OPENED): {"key_size": 4, "decay_bias": 7.0},
-    (COLLAPSED, PLAIN): {"key_size": 16, "decay_bias": 0.0},
-    (COLLAPSED, LARGER): {"key_size": 32, "decay_bias": 0.0},
-    (COLLAPSED, OPENED): {"key_size": 16, "decay_bias": 4.0},
+    (SATURATED, PLAIN): {"key_size": 2, "decay_bias": 3.0},
+    (SATURATED, LARGER): {"key_size": 4, "decay_bias": 3.0},
+    (SATURATED, OPENED): {"key_size": 2, "decay_bias": 7.0},
+    (COLLAPSED, PLAIN): {"key_size": 16, "decay_bias": -2.0},
+    (COLLAPSED, LARGER): {"key_size": 32, "decay_bias": -2.0},
+    (COLLAPSED, OPENED): {"key_size": 16, "decay_bias": 2.0},
 }
 """Two models that fail in two ways, and the same with twice the state, and with gates that start more open by 4."""
 
@@ -76,7 +76,7 @@ study = "crossover"
 statement = "At matched accuracy, a run whose state is saturated gains from twice the state, and more than from gates that start more open; a run whose state is collapsed gains from these gates, and more than from twice the state."
 unit = "pair of a saturated and a collapsed run of equal seed, within 0.15 in accuracy"
 least_units = 10
-pilot = "PILOT"
+pilot = "one run with seed 1, of 16 numbers, gates half open and 24 pairs: accuracy .13 at a utilisation of .71, too full to be called collapsed, so gates start more closed here, and pairs are fewer"
 [claim.thresholds]
 "saturated_larger" = 0.0
 "saturated_larger_less_opened" = 0.0
@@ -106,7 +106,7 @@ sequences = 8
 
 [[task]]
 name = "mqar"
-pairs = 24
+pairs = 16
 length = 64
 vocabulary_size = 64
 """  # noqa: E501
