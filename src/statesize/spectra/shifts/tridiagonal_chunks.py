@@ -115,7 +115,7 @@ class TridiagonalChunks:
 
     def squared_norms(self) -> Tensor:
         """‖H_i‖_F² as a sum of squares, (N, b)."""
-        return self._everywhere(corner_energies(self.strict) * self.scale.square()[:, None])
+        return self._everywhere(self._energies * self.scale.square()[:, None])
 
     def are_zero(self) -> Tensor:
         """Where every entry of H_i is exactly 0, (N, b); squares of small ones may vanish."""
@@ -129,7 +129,7 @@ class TridiagonalChunks:
         """σ_1 of every position between two numbers, (N, b) each; the upper one is ∞ where T has negative entries."""
         position = torch.arange(self.length, device=self.strict.device)
         rank = torch.minimum(position, self.readouts * (self.length - position)).clamp(min=1)
-        low = (1 - _ROUNDED) * (corner_energies(self.strict) / rank).sqrt()
+        low = (1 - _ROUNDED) * (self._energies / rank).sqrt()
         high = torch.full_like(low, torch.inf)
         positive = (self.strict >= 0).flatten(1).all(-1)
         if positive.any():
@@ -163,6 +163,10 @@ class TridiagonalChunks:
         s = shift / self._scales
         _, logarithm, _ = self._eliminate(s, -s)
         return logarithm - self._of_chunks(self.pivots) * s.log()[:, None]
+
+    @cached_property
+    def _energies(self) -> Tensor:
+        return corner_energies(self.strict)
 
     @cached_property
     def _scales(self) -> Tensor:

@@ -22,6 +22,8 @@ LANES = 8
 """Columns in one instruction; b and (r + 1) b must be multiples of twice as many."""
 # Rows of a core between two products, so that what these read stays in the nearest cache.
 _ROWS = 32
+# Between these, a product of pivots takes one more before its logarithm is taken.
+_PRODUCTS = 1e-100, 1e100
 # Chunks whose matrices are held at once.
 _CHUNKS = 32
 
@@ -198,7 +200,7 @@ def _eliminate_core(
     to_rows, to_columns = (1.0, -1.0 / outer) if of_past else (-1.0 / outer, 1.0)
     units = (rows + columns) // LANES
     middle = rows // LANES
-    positive, logarithm, size, pivot, coupling = 0.0, 0.0, 0.0, 1.0, 0.0
+    positive, logarithm, product, size, pivot, coupling = 0.0, 0.0, 1.0, 0.0, 1.0, 0.0
     energy = np.empty(LANES)
     for low in range(0, len(diagonal), _ROWS):
         high = min(low + _ROWS, len(diagonal))
@@ -207,7 +209,9 @@ def _eliminate_core(
             pivot = inner - diagonal[q] / outer - multiplier * coupling
             inverse = 1.0 / pivot
             positive += 1.0 if pivot > 0.0 else 0.0
-            logarithm += math.log(abs(pivot))
+            product *= abs(pivot)
+            if not _PRODUCTS[0] < product < _PRODUCTS[1]:
+                logarithm, product = logarithm + math.log(product), 1.0
             at, before = (q - low) * units, (q - low - 1 if q > low else _ROWS - 1) * units
             down, over, total = _splat(multiplier), _splat(inverse), _splat(0.0)
             for u in range(units):
@@ -224,7 +228,7 @@ def _eliminate_core(
         for j in range(0, units, 2):
             for i in range(0, min(units * LANES, (j + 2) * LANES), 4):
                 _subtract(scaled, solved, high - low, units, i, j, whole)
-    return positive, logarithm, size
+    return positive, logarithm + math.log(product), size
 
 
 @compile_lanes
