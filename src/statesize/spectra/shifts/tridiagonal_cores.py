@@ -201,7 +201,7 @@ def _eliminate_core(
     units = (rows + columns) // LANES
     middle = rows // LANES
     positive, logarithm, product, size, pivot, coupling = 0.0, 0.0, 1.0, 0.0, 1.0, 0.0
-    energy = np.empty(LANES)
+    energy, energies = np.empty(LANES), _splat(0.0)
     for low in range(0, len(diagonal), _ROWS):
         high = min(low + _ROWS, len(diagonal))
         for q in range(low, high):
@@ -221,14 +221,15 @@ def _eliminate_core(
                 store(solved, at + u, y)
                 z = y * over
                 store(scaled, at + u, z)
-                total = total + y * z
-            store(energy, 0, total)
+                total = total + y * y
             coupling = -beside[q] / outer
-            size += abs(pivot) + abs(energy.sum() + coupling * (coupling * inverse))
+            energies = energies + total * _splat(abs(inverse))
+            size += abs(pivot) + coupling * (coupling * abs(inverse))
         for j in range(0, units, 2):
             for i in range(0, min(units * LANES, (j + 2) * LANES), 4):
                 _subtract(scaled, solved, high - low, units, i, j, whole)
-    return positive, logarithm + math.log(product), size
+    store(energy, 0, energies)
+    return positive, logarithm + math.log(product), size + energy.sum()
 
 
 @compile_lanes
