@@ -23,8 +23,8 @@ from statesize.spectra.spectrum import UNDERFLOW
 
 Array = npt.NDArray[Any]
 
-# Numbers of operators that are held in single precision at once.
-_NUMBERS = 2**21
+# Positions whose products are taken together, and numbers of operators that are held in single precision at once.
+_TOGETHER, _NUMBERS = 4, 2**21
 # Distances from the ends of the sequence, where σ_1 changes fast, below which every position and every other is taken.
 _ALL, _EVERY_OTHER = 32, 96
 # Below this share of the largest entry of T, squares vanish in single precision.
@@ -76,49 +76,64 @@ def largest_at(strict: Tensor, positions: Tensor, close: float, steps: int) -> t
 def _climb(
     strict: Array, positions: Array, close: float, steps: int, slack: float, smallest: float, low: Array, high: Array
 ) -> None:
-    # Starts at each position from the vector of the one before.
+    # Some positions share each reading of T, and start from the vector of the last one before them.
     E, rows, length = strict.shape
     number = strict.dtype.type
-    least, vector, back = number(_LEAST), np.empty(length, strict.dtype), np.empty(length, strict.dtype)
+    least, start = number(_LEAST), np.empty(length, strict.dtype)
+    vectors, backs = np.empty((_TOGETHER, length), strict.dtype), np.empty((_TOGETHER, length), strict.dtype)
+    norms = np.empty(_TOGETHER)
     for e in range(E):
-        vector[:] = least
-        for m in range(len(positions)):
-            i = positions[m]
-            if m == 0:
-                vector[:i] = number(1)
+        start[:] = least
+        for begin in range(0, len(positions), _TOGETHER):
+            cuts = positions[begin : begin + _TOGETHER]
+            if begin == 0:
+                start[: cuts[0]] = number(1)
+            for m in range(len(cuts)):
+                vectors[m] = start
             for _ in range(steps):
-                norm = _product(strict[e], rows // length * i, i, vector, back) * (1 - slack)
-                if norm > smallest:
-                    low[e, m] = max(low[e, m], norm)
-                quotient, largest = number(0), number(0)
-                for j in range(i):
-                    quotient = max(quotient, back[j] / vector[j])
-                    largest = max(largest, back[j])
-                high[e, m] = min(high[e, m], math.sqrt(quotient + smallest**2) * (1 + slack))
-                # The largest entry is 1, so no square of what matters vanishes. None may vanish, or its quotient would
-                # say nothing; where H is 0, any vector serves.
-                for j in range(i):
-                    vector[j] = max(back[j] / largest, least) if largest > 0 else number(1)
-                if high[e, m] <= (1 + close) * low[e, m]:
+                _products(strict[e], cuts, rows // length, vectors, backs, norms)
+                is_close = True
+                for m in range(len(cuts)):
+                    norm, vector, back, at = norms[m] * (1 - slack), vectors[m], backs[m], begin + m
+                    if norm > smallest:
+                        low[e, at] = max(low[e, at], norm)
+                    quotient, largest = number(0), number(0)
+                    for j in range(cuts[m]):
+                        quotient = max(quotient, back[j] / vector[j])
+                        largest = max(largest, back[j])
+                    high[e, at] = min(high[e, at], math.sqrt(quotient + smallest**2) * (1 + slack))
+                    is_close = is_close and high[e, at] <= (1 + close) * low[e, at]
+                    # The largest entry is 1, so no square of what matters vanishes. None may vanish, or its quotient
+                    # would say nothing; where H is 0, any vector serves.
+                    for j in range(cuts[m]):
+                        vector[j] = max(back[j] / largest, least) if largest > 0 else number(1)
+                if is_close:
                     break
+            start[: cuts[-1]] = vectors[len(cuts) - 1, : cuts[-1]]
 
 
 @_compile()
-def _product(matrix: Array, first: int, columns: int, vector: Array, back: Array) -> float:
-    # Hᵀ H x, and ‖H x‖ / ‖x‖, of the rows from the first on and so many columns.
+def _products(matrix: Array, cuts: Array, readouts: int, vectors: Array, backs: Array, norms: Array) -> None:
+    # Hᵀ H x, and ‖H x‖ / ‖x‖, at each cut, ascending.
     zero = matrix.dtype.type(0)
-    size, energy = zero, 0.0
-    for j in range(columns):
-        back[j] = zero
-        size += vector[j] * vector[j]
-    for i in range(first, len(matrix)):
-        row, image = matrix[i], zero
-        for j in range(columns):
-            image += row[j] * vector[j]
-        for j in range(columns):
-            back[j] += image * row[j]
-        energy += image * image
-    return math.sqrt(energy / size)
+    for m in range(len(cuts)):
+        backs[m] = zero
+        norms[m] = 0.0
+    for i in range(readouts * cuts[0], len(matrix)):
+        row = matrix[i]
+        for m in range(len(cuts)):
+            if i >= readouts * cuts[m]:
+                vector, back, image = vectors[m], backs[m], zero
+                for j in range(cuts[m]):
+                    image += row[j] * vector[j]
+                for j in range(cuts[m]):
+                    back[j] += image * row[j]
+                norms[m] += image * image
+    for m in range(len(cuts)):
+        size = zero
+        for j in range(cuts[m]):
+            size += vectors[m, j] * vectors[m, j]
+        norms[m] = math.sqrt(norms[m] / size)
 
 
 def _carried(strict: Tensor, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
