@@ -100,16 +100,22 @@ class PastBlock:
 
     def lost(self, inputs: Tensor, ranks: Tensor) -> Tensor:
         """(H − H_k) u for inputs u before the cut, (..., c, P), and ranks k, (...): (..., rows, P)."""
-        kept = torch.arange(self.values.shape[-1], device=ranks.device) < ranks[..., None]
-        numbers = (self.basis.mH @ inputs.to(self.basis.dtype)) * kept[..., None]
-        rest = inputs - self.basis @ numbers
-        lost = self.left @ (rest if self.right is None else self.right.mT @ rest)
+        rest = dropped(inputs, self.basis, ranks)
+        lost = self.left @ (rest if self.right is None else self.right.mT @ rest.to(self.right.dtype))
         return lost.real if lost.is_complex() else lost
+
+
+def dropped(inputs: Tensor, basis: Tensor, ranks: Tensor) -> Tensor:
+    """(1 − Vₖ Vₖᴴ) u for inputs u before a cut, (..., c, P), V (..., c, n) and ranks k, (...)."""
+    kept = torch.arange(basis.shape[-1], device=ranks.device) < ranks[..., None]
+    rest = inputs - basis @ ((basis.mH @ inputs.to(basis.dtype)) * kept[..., None])
+    # H is real, also where a basis of complex modes is not.
+    return rest.real if rest.is_complex() else rest
 
 
 SCALES = (0.25, 0.5, 1.0, 2.0)
 """Numbers that are kept, in units of the ESS of each unit."""
-CAUSAL_SCALES = (1.0, 2.0, 4.0, 8.0, 16.0)
+CAUSAL_SCALES = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
 """The same of choices that know the past only."""
 CAUSAL = ("past rows", "past tokens")
 """Their rules."""
@@ -126,6 +132,7 @@ class MixerSpectra:
         norm: ‖H_i‖_F of each unit, (units,).
         most: The largest rank that H_i can have.
         inputs: How many inputs, or numbers of a state, of the past there are to choose from.
+        state: Whether it keeps a state, in which no inputs can be chosen.
         joint: Entropy-ESS of the stack of each group's units, (groups,), or None without groups.
     """
 
@@ -135,6 +142,7 @@ class MixerSpectra:
     norm: Tensor
     most: int
     inputs: int
+    state: bool
     joint: Tensor | None
 
     @property
@@ -176,6 +184,8 @@ def runs(spectra: dict[str, MixerSpectra], number: int | None) -> list[CutRun]:
                 }
                 planned.append(_run(spectra, rule, scale, _spread(spectra, sizes, by_ess.kept)))
     for rule in CAUSAL:
+        if rule == "past tokens" and all(one.state for one in spectra.values()):
+            continue
         for scale in CAUSAL_SCALES:
             planned.append(_run(spectra, rule, scale, {name: scale * one.entropy for name, one in spectra.items()}))
     if number is not None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from statesize.operators import Operator, Recurrence
-from statesize.truncation.blocks import PastBlock, columns_before, eigenvectors, state_factors
+from statesize.truncation.blocks import columns_before, eigenvectors, state_factors
 
 # The last rows count most: half as much every so many rows before the cut, as they stand and moved behind it.
 _HALF_LIFE, _MOVED_HALF_LIFE = 16.0, 64.0
@@ -20,8 +21,8 @@ _FIRST, _LAST = 1, 2
 _WINDOW = 16
 
 
-def past_rows(operator: Operator, cut: int) -> PastBlock:
-    """H_i with a basis of what rows before the cut read, k numbers a channel.
+def past_rows(operator: Operator, cut: int) -> Tensor:
+    """A basis of what rows before the cut read; its first k vectors are k numbers a channel.
 
     Rows behind the cut are taken to read what the last rows before it read: the same inputs, and inputs at the same
     distance. The basis is that of the best approximation of both, each with weights that halve with age. A state keeps
@@ -32,22 +33,18 @@ def past_rows(operator: Operator, cut: int) -> PastBlock:
         cut: Position i.
 
     Returns:
-        H_i with a basis that depends on nothing behind the cut.
+        V, (..., c, n): c columns, one an input of the past. It depends on nothing behind the cut.
     """
     if isinstance(operator, Recurrence):
-        left, right = state_factors(operator.to(torch.float64).with_real_output(), cut)
-        inner = cast("Any", torch.linalg).svd(right.conj(), full_matrices=False)
-        return PastBlock(inner.S, inner.U, left, right)
+        _, right = state_factors(operator.to(torch.float64).with_real_output(), cut)
+        return cast("Any", torch.linalg).svd(right.conj(), full_matrices=False).U
     matrix = columns_before(operator, cut)
     count = matrix.shape[-1]
     exact = [*range(min(_FIRST, count)), *range(max(_FIRST, count - _LAST), count)]
-    squares, vectors = eigenvectors(_expected_gram(matrix[..., :cut, :], exact))
+    _, vectors = eigenvectors(_expected_gram(matrix[..., :cut, :], exact))
     # The rows hold nothing in the columns that are kept anyway, which therefore come first.
     single = torch.eye(count, dtype=vectors.dtype, device=vectors.device)[:, exact].expand(*vectors.shape[:-1], -1)
-    basis = torch.cat([single, vectors.flip(-1)[..., : count - len(exact)]], -1)
-    sizes = squares.clamp(min=0).sqrt().flip(-1)[..., : count - len(exact)]
-    values = torch.cat([sizes.new_full((*sizes.shape[:-1], len(exact)), torch.inf), sizes], -1)
-    return PastBlock(values, basis, matrix[..., cut:, :], None)
+    return torch.cat([single, vectors.flip(-1)[..., : count - len(exact)]], -1)
 
 
 def _expected_gram(rows: Tensor, exact: list[int]) -> Tensor:
@@ -72,20 +69,22 @@ def _expected_gram(rows: Tensor, exact: list[int]) -> Tensor:
     return gram
 
 
-def past_tokens(operator: Operator, cut: int) -> PastBlock:
-    """H_i whose basis is single inputs, those first that the last rows before the cut read most of.
+def past_tokens(operator: Operator, cut: int) -> Tensor:
+    """A basis of single inputs, those first that the last rows before the cut read most of.
 
     Args:
         operator: T of some units. A state keeps no inputs: of a recurrence the basis is that of `past_rows`.
         cut: Position i.
 
     Returns:
-        H_i with a basis that depends on nothing behind the cut.
+        V, (..., c, n), as of `past_rows`.
     """
     if isinstance(operator, Recurrence):
         return past_rows(operator, cut)
     matrix = columns_before(operator, cut)
     read = matrix[..., max(0, cut - _WINDOW) : cut, :].abs().sum(-2)
-    values, order = read.sort(-1, descending=True)
-    basis = torch.nn.functional.one_hot(order, read.shape[-1]).to(matrix).mT
-    return PastBlock(values, basis, matrix[..., cut:, :], None)
+    return torch.nn.functional.one_hot(read.argsort(-1, descending=True), read.shape[-1]).to(matrix).mT
+
+
+CHOICES: dict[str, Callable[[Operator, int], Tensor]] = {"past rows": past_rows, "past tokens": past_tokens}
+"""The basis of each rule."""
