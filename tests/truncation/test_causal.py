@@ -116,7 +116,10 @@ def result(*documents):
 
 
 def test_the_size_without_hindsight_is_read_off_the_better_curve():
-    shares = {"past rows": (0.6, 0.4, 0.3, 0.1, 0.03, 0.02, 0.001), "past tokens": (0.9, 0.7, 0.5, 0.2, 0.02, 0.004, 0.0)}
+    shares = {
+        "past rows": (0.6, 0.4, 0.3, 0.1, 0.03, 0.02, 0.001),
+        "past tokens": (0.9, 0.7, 0.5, 0.2, 0.02, 0.004, 0.0),
+    }
     size = result(document(0, shares)).without_hindsight()
     # From 2 % at 4 × to .4 % at 8 ×, in proportion to the logarithm.
     expected = 4 * 2 ** ((0.02 - 0.01) / (0.02 - 0.004))

@@ -118,7 +118,9 @@ SCALES = (0.25, 0.5, 1.0, 2.0)
 CAUSAL_SCALES = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
 """The same of choices that know the past only."""
 CAUSAL = ("past rows", "past tokens")
-"""Their rules."""
+"""Their rules, of each head."""
+JOINT_SCALES = (1.0, 2.0, 4.0)
+"""Numbers of a group that chooses by past rows once for all of its heads, in units of its joint ESS."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,7 +159,8 @@ class CutRun:
     """One run of the model in which every mixer is cut.
 
     Attributes:
-        rule: "ess", "equal", "norm", "number", "joint ess", "largest head", "past rows", "past tokens" or "nothing".
+        rule: "ess", "equal", "norm", "number", "joint ess", "largest head", "past rows", "past tokens", "joint past
+            rows" or "nothing".
         scale: Numbers kept in units of the rule's own, c; 1 where there is nothing to scale.
         ranks: For each mixer by its name the rank of each unit, or of each group of a rule of groups.
         grouped: Whether ranks are of groups.
@@ -169,6 +172,11 @@ class CutRun:
     ranks: dict[str, Tensor]
     grouped: bool
     kept: float
+
+    @property
+    def blind(self) -> bool:
+        """Whether its choices know the past only."""
+        return self.rule in (*CAUSAL, "joint past rows")
 
 
 def runs(spectra: dict[str, MixerSpectra], number: int | None) -> list[CutRun]:
@@ -196,6 +204,9 @@ def runs(spectra: dict[str, MixerSpectra], number: int | None) -> list[CutRun]:
         largest = {name: one.entropy if one.joint is None else one.largest for name, one in spectra.items()}
         planned.append(_run(spectra, "joint ess", 1.0, joint, grouped=True))
         planned.append(_run(spectra, "largest head", 1.0, largest, grouped=True))
+        for scale in JOINT_SCALES:
+            numbers = {name: scale * size for name, size in joint.items()}
+            planned.append(_run(spectra, "joint past rows", scale, numbers, grouped=True))
     return planned
 
 

@@ -12,13 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from statesize.adapters.forward import Forward
+from statesize.adapters.kernels.rotation import rotation_of
 from statesize.adapters.models.model_state import known_options
 from statesize.adapters.observation import ModuleStack, Observation, Product
 from statesize.adapters.runs import observed
 from statesize.errors import ModelError
 from statesize.operators import Dense, Operator
 from statesize.truncation.blocks import CutRun, MixerSpectra, PastBlock, dropped
-from statesize.truncation.causal import CHOICES
+from statesize.truncation.causal import past_rows, past_tokens
 
 # Units whose blocks are held at once.
 _UNITS = 256
@@ -112,7 +113,7 @@ class Cutting:
         ranks = self.run.ranks[name].to(seen.values.device)
         if self.run.rule == "nothing":
             lost = self._past(seen, self._inputs(seen))
-        elif self.run.rule in CHOICES:
+        elif self.run.blind:
             lost = self._past(seen, self._dropped(name, seen)[self.run].double())
         elif self.run.grouped and seen.groups:
             lost = self._lost_by_groups(seen, ranks)
@@ -153,14 +154,20 @@ class Cutting:
     def _dropped(self, name: str, seen: Observation) -> dict[CutRun, Tensor]:
         """What a choice without hindsight drops of the inputs before the cut, (S, units, i, P), by runs."""
         if name not in self.dropped:
-            inputs, rule = self._inputs(seen), self.alike[0].rule
+            inputs, first, rotation = self._inputs(seen), self.alike[0], rotation_of(self._running.frame)
+            readers = seen.batch_shape[1] // seen.groups if first.grouped and seen.groups else 1
             found: dict[CutRun, list[Tensor]] = {run: [] for run in self.alike}
             for part in _parts(seen):
-                basis = CHOICES[rule](seen.operator(part), self.cut)
+                operator = seen.operator(part)
+                if first.rule == "past tokens":
+                    basis = past_tokens(operator, self.cut, rotation)
+                else:
+                    basis = past_rows(operator, self.cut, rotation, readers)
                 # Several inputs of one position lie behind one another.
                 given = inputs[:, part].reshape(*inputs[:, part].shape[:2], basis.shape[-2], -1)
                 for run, rests in found.items():
-                    rest = dropped(given, basis, run.ranks[name][part].to(basis.device))
+                    ranks = run.ranks[name].repeat_interleave(readers)[part]
+                    rest = dropped(given, basis, ranks.to(basis.device))
                     rests.append(rest.reshape(inputs[:, part].shape).float())
             self.dropped[name] = {run: torch.cat(rests, 1) for run, rests in found.items()}
         return self.dropped[name]

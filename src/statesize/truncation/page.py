@@ -28,6 +28,7 @@ _RULES = {
     "norm": "as many, by its norm",
     "number": "the same number for all",
     "joint ess": "groups: joint entropy-ESS",
+    "joint past rows": "groups: {} joint entropy-ESS, by past rows",
     "largest head": "groups: ESS of the largest head",
 }
 
@@ -36,7 +37,7 @@ def title(rule: str, scale: float) -> str:
     """What a run keeps of each head."""
     if rule in _CAUSAL:
         return f"{_FRACTIONS.get(scale, f'{scale:g} × its ESS')}, {_CAUSAL[rule]}"
-    return _FRACTIONS[scale] if rule == "ess" else _RULES[rule]
+    return _FRACTIONS[scale] if rule == "ess" else _RULES[rule].format(f"{scale:g} ×")
 
 
 def headline(result: TruncationResult) -> str:

@@ -26,8 +26,8 @@ from statesize.texts.documents import vocabulary_size
 from statesize.texts.inputs import Inputs, begun_excerpts, given_sequences, whole_texts
 from statesize.texts.rows import evenly
 from statesize.texts.tokens import AnyTokenizer, supported_tokenizer
-from statesize.truncation.blocks import CAUSAL, mean_numbers, runs
 from statesize.truncation.blocks import CutRun as PlannedRun
+from statesize.truncation.blocks import mean_numbers, runs
 from statesize.truncation.cutting import Cutting
 from statesize.truncation.result import NEGLIGIBLE, CutDocument, CutRun, TruncationResult
 
@@ -251,7 +251,7 @@ def _own_mixers(model: nn.Module, whole: dict[str, str]) -> dict[str, nn.Module]
 
 def _kind(run: PlannedRun, alike: Sequence[PlannedRun]) -> str:
     """Runs of a kind take the same time."""
-    if run.rule in CAUSAL:
+    if run.blind:
         return "choice without hindsight" if run is alike[0] else "cut without hindsight"
     return "cut by groups" if run.grouped else "cut by heads"
 
