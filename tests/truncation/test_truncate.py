@@ -2,6 +2,7 @@
 
 import inspect
 import json
+from statistics import fmean
 
 import pytest
 import torch
@@ -65,11 +66,8 @@ def largest_tokens(rows):
 
 
 def largest_directions(rows):
-    """The first token, the last two, and the directions in which rows read most of the others."""
-    exact, rest = [0, CUT - 2, CUT - 1], range(1, CUT - 2)
-    identity = torch.eye(CUT, dtype=torch.float64)
-    V = torch.linalg.svd(rows[:, rest])[2]
-    return torch.cat([identity[:, exact], identity[:, rest] @ V.T], 1)
+    """The first token, and the directions in which rows read most of the others."""
+    return torch.block_diag(torch.eye(1, dtype=torch.float64), torch.linalg.svd(rows[:, 1:])[2].T)
 
 
 def cut_stacks(maps, groups, ranks):
@@ -143,6 +141,11 @@ def test_a_llama_with_grouped_heads_is_cut_as_by_hand():
             expected[rule, scale] = lambda layer, maps, order=order, of=of, numbers=numbers, scale=scale: kept_numbers(
                 maps, map(order, of[layer]), [min(ceiling(scale * size), CUT) for size in numbers[layer]]
             )
+    for scale in (1.0, 2.0):
+        number = round(fmean(min(ceiling(scale * size), CUT) for layer in sizes.values() for size in layer))
+        expected["equal past rows", scale] = lambda layer, maps, number=number: kept_numbers(
+            maps, map(largest_directions, rows[layer]), [number] * 4
+        )
     for scale in (0.25, 0.5, 1.0, 2.0):
         expected["ess", scale] = lambda layer, maps, scale=scale: cut_maps(
             maps, [min(ceiling(scale * size), CUT) for size in sizes[layer]]

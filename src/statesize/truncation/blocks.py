@@ -119,8 +119,8 @@ CAUSAL_SCALES = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
 """The same of choices that know the past only."""
 CAUSAL = ("past rows", "past tokens")
 """Their rules, of each head."""
-JOINT_SCALES = (1.0, 2.0, 4.0)
-"""Numbers of a group that chooses by past rows once for all of its heads, in units of its joint ESS."""
+SOME_SCALES = (1.0, 2.0, 4.0)
+"""The same of past rows with equal numbers for all heads, or with one choice for all heads of a group."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,8 +159,8 @@ class CutRun:
     """One run of the model in which every mixer is cut.
 
     Attributes:
-        rule: "ess", "equal", "norm", "number", "joint ess", "largest head", "past rows", "past tokens", "joint past
-            rows" or "nothing".
+        rule: "ess", "equal", "norm", "number", "joint ess", "largest head", "past rows", "past tokens", "equal past
+            rows", "joint past rows" or "nothing".
         scale: Numbers kept in units of the rule's own, c; 1 where there is nothing to scale.
         ranks: For each mixer by its name the rank of each unit, or of each group of a rule of groups.
         grouped: Whether ranks are of groups.
@@ -174,9 +174,9 @@ class CutRun:
     kept: float
 
     @property
-    def blind(self) -> bool:
-        """Whether its choices know the past only."""
-        return self.rule in (*CAUSAL, "joint past rows")
+    def choice(self) -> str:
+        """How numbers are chosen by the past alone; "" with hindsight."""
+        return "past rows" if self.rule == "equal past rows" else self.rule if "past" in self.rule else ""
 
 
 def runs(spectra: dict[str, MixerSpectra], number: int | None) -> list[CutRun]:
@@ -195,7 +195,11 @@ def runs(spectra: dict[str, MixerSpectra], number: int | None) -> list[CutRun]:
         if rule == "past tokens" and all(one.state for one in spectra.values()):
             continue
         for scale in CAUSAL_SCALES:
-            planned.append(_run(spectra, rule, scale, {name: scale * one.entropy for name, one in spectra.items()}))
+            by_ess = _run(spectra, rule, scale, {name: scale * one.entropy for name, one in spectra.items()})
+            planned.append(by_ess)
+            if rule == "past rows" and scale in SOME_SCALES:
+                sizes = {name: torch.ones_like(one.norm) for name, one in spectra.items()}
+                planned.append(_run(spectra, "equal past rows", scale, _spread(spectra, sizes, by_ess.kept)))
     if number is not None:
         everywhere = {name: torch.full_like(one.norm, number) for name, one in spectra.items()}
         planned.append(_run(spectra, "number", 1.0, everywhere))
@@ -204,7 +208,7 @@ def runs(spectra: dict[str, MixerSpectra], number: int | None) -> list[CutRun]:
         largest = {name: one.entropy if one.joint is None else one.largest for name, one in spectra.items()}
         planned.append(_run(spectra, "joint ess", 1.0, joint, grouped=True))
         planned.append(_run(spectra, "largest head", 1.0, largest, grouped=True))
-        for scale in JOINT_SCALES:
+        for scale in SOME_SCALES:
             numbers = {name: scale * size for name, size in joint.items()}
             planned.append(_run(spectra, "joint past rows", scale, numbers, grouped=True))
     return planned

@@ -19,7 +19,8 @@ _ASKED = (0, 4, 16, 64)
 _HALF_LIFE, _MOVED_HALF_LIFE = 16.0, 64.0
 # How far behind the cut rows are moved.
 _MOVED = (0, 1, 2, 4, 8, 16, 32)
-# Inputs that are kept as they are: the first, on which attention falls where it has nothing to read, and the last.
+# Inputs that are kept as they are: the first, on which attention falls where it has nothing to read; and the last, but
+# for queries that are asked again.
 _FIRST, _LAST = 1, 2
 # Rows before the cut by which tokens are chosen, where queries cannot be moved.
 _WINDOW = 16
@@ -45,13 +46,13 @@ def past_rows(operator: Operator, cut: int, rotation: Rotation | None = None, re
         _, right = state_factors(operator.to(torch.float64).with_real_output(), cut)
         return cast("Any", torch.linalg).svd(right.conj(), full_matrices=False).U
     if isinstance(operator, SoftmaxAttention) and rotation is not None:
-        gram = sum((rows.mT @ rows for rows in _asked_again(operator, cut, rotation)), torch.zeros(()))
+        gram, last = sum((rows.mT @ rows for rows in _asked_again(operator, cut, rotation)), torch.zeros(())), 0
     else:
-        gram = _moved_gram(columns_before(operator, cut)[..., :cut, :])
+        gram, last = _moved_gram(columns_before(operator, cut)[..., :cut, :]), _LAST
     if readers > 1:
         gram = gram.unflatten(-3, (-1, readers)).sum(-3)
     count = gram.shape[-1]
-    exact = [*range(min(_FIRST, count)), *range(max(_FIRST, count - _LAST), count)]
+    exact = [*range(min(_FIRST, count)), *range(max(_FIRST, count - last), count)]
     gram[..., exact, :] = gram[..., exact] = 0
     _, vectors = eigenvectors(gram)
     # The rows hold nothing in the columns that are kept anyway, which therefore come first.

@@ -113,7 +113,7 @@ class Cutting:
         ranks = self.run.ranks[name].to(seen.values.device)
         if self.run.rule == "nothing":
             lost = self._past(seen, self._inputs(seen))
-        elif self.run.blind:
+        elif self.run.choice:
             lost = self._past(seen, self._dropped(name, seen)[self.run].double())
         elif self.run.grouped and seen.groups:
             lost = self._lost_by_groups(seen, ranks)
@@ -159,7 +159,7 @@ class Cutting:
             found: dict[CutRun, list[Tensor]] = {run: [] for run in self.alike}
             for part in _parts(seen):
                 operator = seen.operator(part)
-                if first.rule == "past tokens":
+                if first.choice == "past tokens":
                     basis = past_tokens(operator, self.cut, rotation)
                 else:
                     basis = past_rows(operator, self.cut, rotation, readers)

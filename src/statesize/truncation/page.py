@@ -22,22 +22,26 @@ _SERIES = {
     "ess": "with hindsight",
     "past rows": "by past rows",
     "past tokens": "tokens by past attention",
+    "equal past rows": "by past rows, the same for all",
+    "joint past rows": "by past rows, once a group",
 }
 _RULES = {
     "equal": "as many, the same for all",
     "norm": "as many, by its norm",
     "number": "the same number for all",
     "joint ess": "groups: joint entropy-ESS",
-    "joint past rows": "groups: {} joint entropy-ESS, by past rows",
+    "equal past rows": "as many as {size}, the same for all, by past rows",
+    "joint past rows": "groups: {scale:g} × joint entropy-ESS, by past rows",
     "largest head": "groups: ESS of the largest head",
 }
 
 
 def title(rule: str, scale: float) -> str:
     """What a run keeps of each head."""
+    size = _FRACTIONS.get(scale, f"{scale:g} × its ESS")
     if rule in _CAUSAL:
-        return f"{_FRACTIONS.get(scale, f'{scale:g} × its ESS')}, {_CAUSAL[rule]}"
-    return _FRACTIONS[scale] if rule == "ess" else _RULES[rule].format(f"{scale:g} ×")
+        return f"{size}, {_CAUSAL[rule]}"
+    return size if rule == "ess" else _RULES[rule].format(size=size, scale=scale)
 
 
 def headline(result: TruncationResult) -> str:
@@ -117,8 +121,8 @@ def notes(result: TruncationResult) -> list[str]:
         "In one run all mixers carry only so many numbers a channel past the cut: each block of past and future is "
         "replaced by its best approximation of that rank, and everything behind is computed from it.",
         "The best approximation knows the queries of the future, so its size is a lower bound of the memory that is "
-        "needed. A cache or a state has to choose unseen: by what the last tokens before the cut read, in numbers that "
-        "mix tokens or in whole tokens. The better of the two is an upper bound, as far as was tried.",
+        "needed. A cache or a state has to choose unseen: by what tokens before the cut would read behind it, in "
+        "numbers that mix tokens or in whole tokens. The better of the two is an upper bound, as far as was tried.",
         "Numbers a channel are of values. Keys are kept whole, and take as many bytes again where they are stored.",
     ]
     if result.sufficient is not None:

@@ -32,8 +32,8 @@ class CutRun:
     Attributes:
         rule: How numbers are spread: "ess" (of each head), "equal" (as many, for all heads the same), "norm" (as many,
             in proportion to it), "number" (the same for all), "joint ess" and "largest head" (of each group), "past
-            rows" and "past tokens" (of each head, chosen without the future), "joint past rows" (of each group), or
-            "nothing".
+            rows" and "past tokens" (of each head, chosen without the future), "equal past rows", "joint past rows" (of
+            each group), or "nothing".
         scale: Numbers kept, in units of the rule's own.
         kept: Mean numbers a channel that are kept.
         loss: Cross-entropy of the tokens after the cut, nats a token.

@@ -56,8 +56,8 @@ def truncate(
     by its best approximation of rank k, everything behind computed from that. k is c times the entropy-ESS of each head
     in the whole run, c = ¼, ½, 1, 2; beside it as many numbers spread otherwise, and H_i = 0, by which the context's
     worth is known. The best basis knows the queries of the future, so what suffices here is a lower bound of memory.
-    Beside it stand choices that know the past only, for c = 1 … 16: numbers by what the last rows read, also moved
-    behind the cut, and whole tokens by the attention of the last rows. Numbers are of values; keys are kept.
+    Beside it stand choices that know the past only, for c = ¼ … 16: numbers, and whole tokens, by what queries of the
+    past would read behind the cut. Numbers are of values; keys are kept.
 
     Short convolutions inside mixers stay whole, and so do mixers that compute what they mix inside one of their parts:
     `TruncationResult.whole` names those.
@@ -191,7 +191,7 @@ class CutTest:
         if not spectra:
             reason = next(iter(whole.values()), "none is known")
             raise ModelError(f"No mixer of {type(model).__name__} can be cut: {reason}.")
-        alike = [list(group) for _, group in groupby(runs(spectra, self.number), lambda run: run.rule)]
+        alike = [list(group) for _, group in groupby(runs(spectra, self.number), lambda run: run.choice)]
         planned = [(_kind(run, group), run, group) for group in alike for run in group]
         documents, self.mixers = len(self.pieces) * len(self.cuts), len(spectra)
         self.steps.costs |= {kind: documents * times for kind, times in Counter(kind for kind, *_ in planned).items()}
@@ -251,7 +251,7 @@ def _own_mixers(model: nn.Module, whole: dict[str, str]) -> dict[str, nn.Module]
 
 def _kind(run: PlannedRun, alike: Sequence[PlannedRun]) -> str:
     """Runs of a kind take the same time."""
-    if run.blind:
+    if run.choice:
         return "choice without hindsight" if run is alike[0] else "cut without hindsight"
     return "cut by groups" if run.grouped else "cut by heads"
 
