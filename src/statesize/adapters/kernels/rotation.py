@@ -54,7 +54,8 @@ class Rotation:
 def rotation_of(frame: Frame) -> Rotation | None:
     """Rotary embeddings that a module was called with, by the function of its own file that turns channels."""
     embeddings = frame.kwargs.get("position_embeddings")
-    if embeddings is None:
+    # Queries of a latent (MLA) are turned in their last channels.
+    if embeddings is None or hasattr(frame.module, "kv_lora_rank"):
         return None
     cos, sin = (part.float().reshape(-1, part.shape[-1]) for part in embeddings)
     files = (vars(sys.modules[kind.__module__]) for kind in type(frame.module).__mro__)
