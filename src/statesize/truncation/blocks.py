@@ -119,8 +119,8 @@ CAUSAL_SCALES = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
 """The same of choices that know the past only."""
 CAUSAL = ("past rows", "past tokens")
 """Their rules, of each head."""
-SOME_SCALES = (1.0, 2.0, 4.0)
-"""The same of past rows with equal numbers for all heads, or with one choice for all heads of a group."""
+JOINT_SCALES = (1.0, 2.0, 4.0)
+"""The same of past rows with one choice for all heads of a group, in units of its joint ESS."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -197,7 +197,7 @@ def runs(spectra: dict[str, MixerSpectra], number: int | None) -> list[CutRun]:
         for scale in CAUSAL_SCALES:
             by_ess = _run(spectra, rule, scale, {name: scale * one.entropy for name, one in spectra.items()})
             planned.append(by_ess)
-            if rule == "past rows" and scale in SOME_SCALES:
+            if rule == "past rows" and scale == 1:
                 sizes = {name: torch.ones_like(one.norm) for name, one in spectra.items()}
                 planned.append(_run(spectra, "equal past rows", scale, _spread(spectra, sizes, by_ess.kept)))
     if number is not None:
@@ -208,7 +208,7 @@ def runs(spectra: dict[str, MixerSpectra], number: int | None) -> list[CutRun]:
         largest = {name: one.entropy if one.joint is None else one.largest for name, one in spectra.items()}
         planned.append(_run(spectra, "joint ess", 1.0, joint, grouped=True))
         planned.append(_run(spectra, "largest head", 1.0, largest, grouped=True))
-        for scale in SOME_SCALES:
+        for scale in JOINT_SCALES:
             numbers = {name: scale * size for name, size in joint.items()}
             planned.append(_run(spectra, "joint past rows", scale, numbers, grouped=True))
     return planned

@@ -30,18 +30,17 @@ _RULES = {
     "norm": "as many, by its norm",
     "number": "the same number for all",
     "joint ess": "groups: joint entropy-ESS",
-    "equal past rows": "as many as {size}, the same for all, by past rows",
-    "joint past rows": "groups: {scale:g} × joint entropy-ESS, by past rows",
+    "equal past rows": "as many, the same for all, by past rows",
+    "joint past rows": "groups: {:g} × joint entropy-ESS, by past rows",
     "largest head": "groups: ESS of the largest head",
 }
 
 
 def title(rule: str, scale: float) -> str:
     """What a run keeps of each head."""
-    size = _FRACTIONS.get(scale, f"{scale:g} × its ESS")
     if rule in _CAUSAL:
-        return f"{size}, {_CAUSAL[rule]}"
-    return size if rule == "ess" else _RULES[rule].format(size=size, scale=scale)
+        return f"{_FRACTIONS.get(scale, f'{scale:g} × its ESS')}, {_CAUSAL[rule]}"
+    return _FRACTIONS[scale] if rule == "ess" else _RULES[rule].format(scale)
 
 
 def headline(result: TruncationResult) -> str:
