@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter, validators
 
-from statesize.cli.shared.options import MOST, Flag, Loading, OpenPage, Page, check_page
+from statesize.cli.shared.options import MOST, Flag, Loading, OpenPage, Page, check_page, share
 from statesize.cli.shared.printing import TEXT, Printing
 from statesize.cli.shared.texts import Texts
 from statesize.errors import InputError
@@ -50,7 +50,7 @@ def cache(
         loading: How the model is loaded.
         printing: What is printed.
     """
-    share = _share(keep)
+    kept = share("keep", keep)
     if ratios is not None:
         _check_file(ratios)
     texts, loading = texts or Texts(), loading or Loading()
@@ -68,7 +68,7 @@ def cache(
     loaded = load_model(model, **asdict(loading), needs_tokenizer=texts.ids is None)
     inputs = texts.read_whole(loaded.tokenizer, printing, vocabulary_size(loaded.model))
     options: dict[str, Any] = {
-        "keep": share,
+        "keep": kept,
         "rule": rule,
         "documents": texts.sequences or DOCUMENTS,
         "tokens": texts.max_tokens,
@@ -86,18 +86,6 @@ def cache(
         result.save_pruned_shares(ratios)
         printing.say(f"Ratios: {ratios}")
     show_page(page(result), result.to_dict(), html, printing, open_page=open_page)
-
-
-def _share(text: str) -> float:
-    """A share such as 25%, or 0.25."""
-    number = text.removesuffix("%")
-    try:
-        share = float(number) / (100 if text.endswith("%") else 1)
-    except ValueError:
-        share = 0.0
-    if not 0 < share < 1:
-        raise InputError(f"keep must be a share between 0 and 100 %, got {text!r}. Give one such as 25%.")
-    return share
 
 
 def _check_file(path: Path) -> None:

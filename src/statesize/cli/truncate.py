@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from statesize.cli.shared.options import Count, Flag, Loading, OpenPage, Page, check_page, whole_numbers
+from statesize.cli.shared.options import Count, Flag, Loading, OpenPage, Page, check_page, share, whole_numbers
 from statesize.cli.shared.printing import TEXT, Printing
 from statesize.cli.shared.texts import Texts
 
@@ -19,6 +19,7 @@ def truncate(
     texts: Texts | None = None,
     cuts: str | None = None,
     number: Count | None = None,
+    at: str = "1%",
     profile: Path | None = None,
     plan: Flag = False,
     html: Page = None,
@@ -37,6 +38,7 @@ def truncate(
         texts: What the model reads.
         cuts: Positions of the cuts in each piece, with commas between them. Default: its middle.
         number: Also keep this many numbers of every head.
+        at: Share of what the context is worth that counts as nothing lost.
         profile: Folder of a profile of the same model; its pages then say what suffices.
         plan: Only print how many runs it takes, and how much time; a run of each kind over the first text is timed.
         html: HTML file for a page with the chart.
@@ -55,6 +57,7 @@ def truncate(
     from statesize.truncation.truncate import DOCUMENTS, plan_truncation
     from statesize.truncation.truncate import truncate as run
 
+    negligible = share("at", at)
     texts, loading = texts or Texts(), loading or Loading()
     texts.check()
     check_page(html, open_page=open_page)
@@ -77,7 +80,8 @@ def truncate(
         show_plan(loaded.name, partial(plan_truncation, loaded.model, inputs, **options), printing)
         return
     with printing.bars() as bars:
-        result = run(loaded.model, inputs, on_progress=bars.begin(f"cutting {loaded.name}").update, **options)
+        update = bars.begin(f"cutting {loaded.name}").update
+        result = run(loaded.model, inputs, at=negligible, on_progress=update, **options)
     if profile is not None and measured is not None:
         with_truncation(measured, result).save(profile)
         printing.say(f"Profile: {profile}")

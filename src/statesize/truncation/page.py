@@ -13,7 +13,7 @@ from statesize.measurement.statistics import Interval, finite
 from statesize.profiling.profile import Profile
 from statesize.report.result_page import PageChart, PageTable, ResultPage
 from statesize.truncation.blocks import CAUSAL
-from statesize.truncation.result import LEAST_DOCUMENTS, NEGLIGIBLE, WORTHLESS, Row, TruncationResult
+from statesize.truncation.result import LEAST_DOCUMENTS, WORTHLESS, Row, TruncationResult
 
 HEADINGS = ("each head carries", "numbers per channel", "KL lost", "of context's worth", "loss (nats)", "KL (nats)")
 _FRACTIONS = {0.25: "a quarter of its ESS", 0.5: "half its ESS", 1.0: "its ESS", 2.0: "twice its ESS"}
@@ -22,12 +22,16 @@ _SERIES = {
     "ess": "with hindsight",
     "past rows": "by past rows",
     "past tokens": "tokens by past attention",
+    "equal past rows": "by past rows, the same for all",
+    "joint past rows": "by past rows, once a group",
 }
 _RULES = {
     "equal": "as many, the same for all",
     "norm": "as many, by its norm",
     "number": "the same number for all",
     "joint ess": "groups: joint entropy-ESS",
+    "equal past rows": "as many, the same for all, by past rows",
+    "joint past rows": "groups: {:g} × joint entropy-ESS, by past rows",
     "largest head": "groups: ESS of the largest head",
 }
 
@@ -36,7 +40,7 @@ def title(rule: str, scale: float) -> str:
     """What a run keeps of each head."""
     if rule in _CAUSAL:
         return f"{_FRACTIONS.get(scale, f'{scale:g} × its ESS')}, {_CAUSAL[rule]}"
-    return _FRACTIONS[scale] if rule == "ess" else _RULES[rule]
+    return _FRACTIONS[scale] if rule == "ess" else _RULES[rule].format(scale)
 
 
 def headline(result: TruncationResult) -> str:
@@ -48,14 +52,17 @@ def headline(result: TruncationResult) -> str:
             "what a cut loses."
         )
     by_scale = {(row.rule, row.scale): row for row in result.rows}
-    ess, causal = by_scale["ess", 1.0], min((by_scale[rule, 1.0] for rule in CAUSAL), key=_lost)
+    ess, causal = (
+        by_scale["ess", 1.0],
+        min((row for row in result.rows if row.rule in CAUSAL and row.scale == 1), key=_lost),
+    )
     size = result.without_hindsight()
     most = "at most " if size.multiple.value * result.entropy.value <= causal.kept + 1e-9 else ""
     return (
         f"The context is worth {_number(worth, '.2f')} nats a token to {result.model}. With hindsight, its ESS of "
         f"{ess.kept:.1f} numbers a channel, of {result.inputs:.0f} kept, loses "
         f"{_number(ess.divergence_share, '.1%')} of what the context changes in the predictions. Chosen without it, as "
-        f"many lose {_number(causal.divergence_share, '.1%')}; to lose {size.at:.0%} takes {most}"
+        f"many lose {_number(causal.divergence_share, '.1%')}; to lose {_share(size.at)} takes {most}"
         f"{_number(size.multiple, '.1f')} × ESS, {size.share.value:.0%} of all."
     )
 
@@ -113,13 +120,13 @@ def notes(result: TruncationResult) -> list[str]:
         "In one run all mixers carry only so many numbers a channel past the cut: each block of past and future is "
         "replaced by its best approximation of that rank, and everything behind is computed from it.",
         "The best approximation knows the queries of the future, so its size is a lower bound of the memory that is "
-        "needed. A cache or a state has to choose unseen: by what the last tokens before the cut read, in numbers that "
-        "mix tokens or in whole tokens. The better of the two is an upper bound, as far as was tried.",
+        "needed. A cache or a state has to choose unseen: by what tokens before the cut would read behind it, in "
+        "numbers that mix tokens or in whole tokens. The better of the two is an upper bound, as far as was tried.",
         "Numbers a channel are of values. Keys are kept whole, and take as many bytes again where they are stored.",
     ]
     if result.sufficient is not None:
         times = {0.25: "A quarter of ESS", 0.5: "Half of ESS", 1.0: "ESS", 2.0: "Twice ESS"}[result.sufficient]
-        told.append(f"{times} is the least of the four sizes from which on at most {NEGLIGIBLE:.0%} is lost.")
+        told.append(f"{times} is the least of the four sizes from which on at most {_share(result.at)} is lost.")
     if result.count < LEAST_DOCUMENTS:
         told.append(f"Intervals need {LEAST_DOCUMENTS} documents.")
     if any(row.rule == "joint ess" for row in result.rows):
@@ -138,7 +145,7 @@ def page(result: TruncationResult) -> ResultPage:
     """The page of the result."""
     caption = (
         "KL divergence from the whole model's predictions after the cut, as a share of that without the context, with "
-        "its interval of 95 %; the line is at 1 %."
+        "its interval of 95 %; the line is at {_share(result.at)}."
     )
     return ResultPage(
         title=f"What {result.model} carries, by cutting",
@@ -172,7 +179,7 @@ def chart(result: TruncationResult) -> alt.LayerChart:
         vega.hint("numbers", "numbers", ".1f"),
         vega.hint("lost", "lost", ".2%"),
     )
-    return vega.estimates(rows, x, y, "of", hints, NEGLIGIBLE)
+    return vega.estimates(rows, x, y, "of", hints, result.at)
 
 
 def _number(interval: Interval, form: str) -> str:
@@ -180,6 +187,10 @@ def _number(interval: Interval, form: str) -> str:
         return "–"
     ends = "" if math.isnan(interval.low) else f" [{interval.low:{form}}, {interval.high:{form}}]"
     return f"{interval.value:{form}}{ends}"
+
+
+def _share(number: float) -> str:
+    return f"{100 * number:g}%"
 
 
 def _documents(result: TruncationResult) -> str:

@@ -20,7 +20,7 @@ from statesize.truncation.blocks import CAUSAL
 LEAST_DOCUMENTS = 5
 """Documents below which no interval is stated."""
 NEGLIGIBLE = 0.01
-"""Share of the context's worth that counts as nothing."""
+"""Share of the context's worth that counts as nothing, by default."""
 WORTHLESS = 0.01
 """Nats a token below which the context is worth nothing that could be lost."""
 
@@ -32,7 +32,8 @@ class CutRun:
     Attributes:
         rule: How numbers are spread: "ess" (of each head), "equal" (as many, for all heads the same), "norm" (as many,
             in proportion to it), "number" (the same for all), "joint ess" and "largest head" (of each group), "past
-            rows" and "past tokens" (of each head, chosen without the future), or "nothing".
+            rows" and "past tokens" (of each head, chosen without the future), "equal past rows", "joint past rows" (of
+            each group), or "nothing".
         scale: Numbers kept, in units of the rule's own.
         kept: Mean numbers a channel that are kept.
         loss: Cross-entropy of the tokens after the cut, nats a token.
@@ -119,6 +120,7 @@ class TruncationResult:
         whole: Mixers that were not cut, with the reason, by name.
         mixers: Number of mixers that were cut.
         run_difference: How far the observed run is from the unaltered model, relative to the largest value.
+        at: Share of the context's worth that counts as nothing.
     """
 
     model: str
@@ -126,6 +128,7 @@ class TruncationResult:
     whole: dict[str, str]
     mixers: int
     run_difference: float
+    at: float = NEGLIGIBLE
 
     @property
     def count(self) -> int:
@@ -159,26 +162,27 @@ class TruncationResult:
 
     @property
     def sufficient(self) -> float | None:
-        """The smallest c from which on c · ESS numbers cost at most 1 % of the context's worth, or None."""
+        """The smallest c from which on c · ESS numbers cost no more than `at` of the context's worth, or None."""
         enough = None
         for row in sorted((row for row in self.rows if row.rule == "ess"), key=lambda row: -row.scale):
-            if not row.share.value <= NEGLIGIBLE:
+            if not row.share.value <= self.at:
                 break
             enough = row.scale
         return enough
 
-    def without_hindsight(self, at: float = NEGLIGIBLE) -> CausalSize:
+    def without_hindsight(self, at: float | None = None) -> CausalSize:
         """The least size at which the best causal choice tried loses at most a share of the divergence.
 
         Between the sizes that were run, shares are taken to fall in proportion to the logarithm of the numbers kept.
 
         Args:
-            at: The share.
+            at: The share; the result's own by default.
 
         Returns:
             Means over documents, with intervals by 1,000 draws of documents from five documents on.
         """
         names = sorted({one.document for one in self.documents})
+        at = self.at if at is None else at
         cuts = [[one for one in self.documents if one.document == name] for name in names]
 
         def sizes(chosen: list[list[CutDocument]]) -> tuple[float, float]:

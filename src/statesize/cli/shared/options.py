@@ -32,6 +32,17 @@ def whole_numbers(name: str, text: str) -> list[int]:
         raise InputError(f"{name} must be numbers with commas between them, got {text!r}.") from error
 
 
+def share(name: str, text: str) -> float:
+    """A share such as 25%, or 0.25."""
+    try:
+        number = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+    except ValueError:
+        number = 0.0
+    if not 0 < number < 1:
+        raise InputError(f"{name} must be a share between 0 and 100 %, got {text!r}. Give one such as 25%.")
+    return number
+
+
 OFTEN = Group("Used most", sort_key=1)
 Page: TypeAlias = Annotated[Path | None, Parameter(group=OFTEN)]
 OpenPage: TypeAlias = Annotated[Flag, Parameter(name="--open", group=OFTEN)]
