@@ -92,6 +92,12 @@ def read_transformers_config(name: str, options: dict[str, Any]) -> Any:
         raise _refusal_of(name, error, options, allow_pickle=True) from error
 
 
+def transformers_class(name: str, options: dict[str, Any]) -> type | None:
+    """The class of a causal language model of transformers; None where transformers has none for it."""
+    config, library = read_transformers_config(name, options), _transformers(name)
+    return library.MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
+
+
 def transformers_tokenizer(name: str, options: dict[str, Any]) -> AnyTokenizer:
     """The tokenizer of a model that can be measured."""
     read_transformers_config(name, options)

@@ -24,6 +24,7 @@ from statesize.models.from_transformers import (
     WITHOUT_TOKENIZER,
     read_transformers_config,
     snapshot,
+    transformers_class,
     transformers_model,
     transformers_tokenizer,
 )
@@ -256,6 +257,14 @@ def load_tokenizer(name: str, *, revision: str | None = None, trust_remote_code:
         return tokenizer
     check_digest(Path(name))
     return transformers_tokenizer(name, {"revision": revision, "trust_remote_code": trust_remote_code})
+
+
+def load_model_class(name: str, *, revision: str | None = None, trust_remote_code: bool = False) -> type | None:
+    """The class of a model that is loaded elsewhere; None where it is of code that comes with the model."""
+    plugin = _plugin_or_none(name)
+    if plugin is not None:
+        return type(plugin.model(name))
+    return transformers_class(name, {"revision": revision, "trust_remote_code": trust_remote_code})
 
 
 def load_model_facts(

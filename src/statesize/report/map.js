@@ -66,7 +66,8 @@ const map = (() => {
   const showTip = (cell) => {
     const box = byId("map").getBoundingClientRect();
     const { numbers, sink, name } = cell;
-    const lines = Object.entries(MEASURES).map(([key, title]) => `${title}: ${shown(key, numbers[key], 2, numbers.apart[key])}`);
+    const told = Object.entries(MEASURES).filter(([key]) => key !== "sinkless" || numbers.sinkless !== numbers.middle);
+    const lines = told.map(([key, title]) => `${title}: ${shown(key, numbers[key], 2, numbers.apart[key])}`);
     if (sink !== null) lines.push(`Most attention on one token: ${shown("share", sink)}`);
     tip.replaceChildren(element("strong", {}, name), ...lines.map((line) => element("span", {}, line)));
     tip.hidden = false;

@@ -13,7 +13,7 @@ from statesize.measurement.statistics import Interval, finite
 from statesize.profiling.profile import Profile
 from statesize.report.result_page import PageChart, PageTable, ResultPage
 from statesize.truncation.blocks import CAUSAL
-from statesize.truncation.result import LEAST_DOCUMENTS, NEGLIGIBLE, WORTHLESS, Row, TruncationResult
+from statesize.truncation.result import LEAST_DOCUMENTS, NEGLIGIBLE, Row, TruncationResult
 
 HEADINGS = ("each head carries", "numbers per channel", "KL lost", "of context's worth", "loss (nats)", "KL (nats)")
 _FRACTIONS = {0.25: "a quarter of its ESS", 0.5: "half its ESS", 1.0: "its ESS", 2.0: "twice its ESS"}
@@ -42,7 +42,7 @@ def title(rule: str, scale: float) -> str:
 def headline(result: TruncationResult) -> str:
     """The result in a few sentences: the worth of the context, then both bounds of the memory."""
     worth = result.worth
-    if not (worth.low if worth.ends else worth.value) > WORTHLESS:
+    if not result.context_matters:
         return (
             f"The context is worth {_number(worth, '.3f')} nats a token to {result.model} here: too little to tell "
             "what a cut loses."

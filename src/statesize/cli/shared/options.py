@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, cast
 
 from cyclopts import Group, Parameter, validators
 
@@ -111,6 +111,19 @@ class Workers:
             return
         with ray_session(self.ray if isinstance(self.ray, str) else None):
             yield partial(ray_workers, cpus=self.ray_cpus, gpus=self.ray_gpus or 0.0)
+
+
+def options_of(*groups: Any) -> list[str]:
+    """What gives dataclasses of options their values at the command line, but for the defaults."""
+    given: list[str] = []
+    for group in groups:
+        for one in fields(group):
+            value, name = getattr(group, one.name), f"--{one.name.replace('_', '-')}"
+            if value == one.default:
+                continue
+            for part in cast("list[object]", value if isinstance(value, list) else [value]):
+                given += [name] if part is True else [name, str(part)]
+    return given
 
 
 def _some(_: object, channels: object) -> None:

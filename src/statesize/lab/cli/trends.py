@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from statesize.cli.shared.options import Count, Loading, Measuring, Page, Workers, whole_numbers
+from statesize.cli.shared.options import Count, Loading, Measuring, Page, Workers, options_of, whole_numbers
 from statesize.cli.shared.printing import TEXT, Printing
 from statesize.cli.shared.texts import Texts
 
@@ -39,13 +39,15 @@ def series(
         html: File for a page.
         printing: What is printed.
     """
+    from statesize.cli.shared.provenance import called_again
     from statesize.cli.shared.table import show_page
     from statesize.lab.trends.checkpoints import find_checkpoints
     from statesize.lab.trends.series import first_tokenizer, series
     from statesize.report import check_report_path
 
     texts, measuring, workers = texts or Texts(), measuring or Measuring(), workers or Workers()
-    options = {name: value for name, value in asdict(loading or Loading()).items() if name != "revision"}
+    loading = loading or Loading()
+    options = {name: value for name, value in asdict(loading).items() if name != "revision"}
     if html is not None:
         check_report_path(html)
     texts.check()
@@ -62,6 +64,8 @@ def series(
             crew=crew, on_progress=report_progress, settings=measuring.settings(),
         )  # fmt: skip
     show_page(measured.page(), measured.to_dict(), html, printing)
+    last = ("profile", known[-1].model, *options_of(texts, replace(loading, revision=known[-1].revision)), "--open")
+    printing.next(*(called_again("--html", "series.html") if html is None else last))
 
 
 def length(
@@ -120,3 +124,4 @@ def length(
             tokenizer=loaded.tokenizer, name=loaded.name, output=output, on_progress=report_progress, settings=settings,
         )  # fmt: skip
     show_page(result.page(), result.to_dict(), html, printing)
+    printing.next("profile", model, *options_of(texts, loading), "--open")
