@@ -10,6 +10,7 @@ from statesize.io.text import byte_count
 from statesize.lab.mixers import LanguageModel, ModelConfig
 from statesize.profiling import Profile, profile
 from statesize.report.comparison import compare
+from statesize.report.page import page as report_page
 from statesize.report.words import by_reason, headline, model_line, model_title, model_titles, telling_layer
 
 IDS = torch.arange(24)[None] % 8
@@ -155,6 +156,19 @@ def test_lines_name_the_layers_with_most_and_least():
     most, least = int(np.argmax(values)), int(np.argmin(values))
     line = f" From {values[least]:.1f} in layer {least} to {values[most]:.1f} in layer {most}."
     assert model_line(found) == headline([found]).sentence + line
+
+
+def test_a_mean_over_cuts_never_stands_against_a_ceiling():
+    tree = small("sa", "sa").to_xarray()
+    node = tree["layers.0.mixer"].to_dataset(inherit=False)
+    node["entropy"][:], node["sinkless_entropy"][:] = 1, np.nan
+    node["entropy"][..., node["position"].values == 12] = 4
+    tree["layers.0.mixer"] = node
+    found = Profile(tree)
+    expected = "Softmax attention carries 4.0 numbers per channel past token 12 of 24, of 12 tokens kept."
+    assert headline([found]).sentence == model_line(found) == expected
+    assert report_page([found]).finding == expected
+    assert repr(found).splitlines()[1] == expected
 
 
 def test_sinks_that_hide_the_rest_are_told_with_the_layers_that_lead_without_them():

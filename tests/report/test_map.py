@@ -41,7 +41,9 @@ def deep():
         # Untrained heads are all alike.
         node["entropy"][:] = node["entropy"].values * g.uniform(0.1, 1, (1, HEADS, 1))
         node["sink_share"][:] = np.where((np.arange(HEADS) + layer) % 5 == 0, MARKED + 0.1, MARKED - 0.1)[None]
-        node["sinkless_entropy"][:] = np.where(node["sink_share"].values > MARKED, g.uniform(10, 20, (1, HEADS)), np.nan)
+        node["sinkless_entropy"][:] = np.where(
+            node["sink_share"].values > MARKED, g.uniform(10, 20, (1, HEADS)), np.nan
+        )
         tree[name] = node
     return Profile(tree)
 

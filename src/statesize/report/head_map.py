@@ -174,6 +174,7 @@ def layer_cells(mixer: xr.Dataset, metrics: Iterable[str]) -> dict[str, Any]:
     """The cells of one layer in the map: averages in the order of the heads, of neighbours where there are many."""
     units = mixer[unit_dim(mixer)].values
     groups = np.array_split(np.arange(len(units)), len(shown_heads(mixer)))
+
     def means(of_units: Array) -> list[str | int | float | None]:
         return [json_number(float(np.mean(of_units[group]))) for group in groups]
 

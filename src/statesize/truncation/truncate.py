@@ -227,8 +227,8 @@ def checked_pieces(texts: Sequence[Given], length: int, most: int, tokenizer: An
     pieces += evenly(beginnings, most)
     if not pieces:
         raise InputError(
-            f"inputs must have a text of {length} tokens, got {max(map(len, texts))} in the longest. Give longer texts, "
-            "or fewer tokens."
+            f"inputs must have a text of {length} tokens, got {max(map(len, texts))} in the longest. Give longer "
+            "texts, or fewer tokens."
         )
     return pieces[:most]
 

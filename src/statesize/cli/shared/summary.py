@@ -185,7 +185,13 @@ def _narrow(profiles: Sequence[Profile], metric: str, relative: str) -> PageTabl
     shown = [layer_rows(profile, metric) for profile in profiles]
     # Shares of caches and of states do not compare, so they stand in columns of their own.
     kinds = sorted({row.keeps_everything for layers in shown for row in layers})
-    headings = ["layer", f"ESS\n({named})", "possible", *(["at the\nmiddle", "without\nsinks"] if sinks else []), "norm"]
+    headings = [
+        "layer",
+        f"ESS\n({named})",
+        "possible",
+        *(["at the\nmiddle", "without\nsinks"] if sinks else []),
+        "norm",
+    ]
     headings += [f"used of\n{'ceiling' if cache else 'state'}" for cache in kinds]
     for profile, layers in zip(profiles, shown, strict=True):
         rows += [[], [model_title(profile)]] if rows else [[model_title(profile)]]

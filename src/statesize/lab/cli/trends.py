@@ -99,10 +99,10 @@ def length(
 
     """
     from statesize.cli.shared.table import show_page
-    from statesize.lab.trends.length import check_no_cuts, known_trained_length, length
+    from statesize.lab.trends.length import check_no_cuts, fitting_lengths, known_trained_length, length
     from statesize.models.load import load_model
     from statesize.report import check_report_path
-    from statesize.texts.documents import vocabulary_size
+    from statesize.texts.inputs import whole_texts
 
     texts, measuring, loading = texts or Texts(), measuring or Measuring(), loading or Loading()
     settings, chosen = measuring.settings(), whole_numbers("lengths", lengths)
@@ -111,11 +111,13 @@ def length(
         check_report_path(html)
     texts.check()
     printing.hush_libraries()
-    loaded = load_model(model, **asdict(loading), needs_tokenizer=texts.ids is None)
     enough = replace(
         texts, max_tokens=max(texts.max_tokens, excerpts * (max(chosen) + (measuring.future or max(chosen))))
     )
-    ids = enough.read(loaded.tokenizer, printing, vocabulary_size(loaded.model)).ids if texts.any_chosen else None
+    tokenizer, vocabulary = texts.facts_of(model, loading)
+    ids = enough.read(tokenizer, printing, vocabulary).ids if texts.any_chosen else None
+    fitting_lengths(chosen, whole_texts(ids, tokenizer), measuring.future)
+    loaded = load_model(model, **asdict(loading), needs_tokenizer=texts.ids is None)
     with printing.bars() as bars:
         report_progress = bars.begin(f"measuring {loaded.name}", len(set(chosen))).update
         known = trained_length or known_trained_length(loaded.model, model)

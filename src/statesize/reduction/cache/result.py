@@ -215,7 +215,8 @@ class CachePrices:
         """
         best = self.recommended
         documents = {"calibration": self.calibration, "selection": self.selection, "held_out": len(self.documents)}
-        same = {name: getattr(self, name) for name in ("model", "rule", "prefix", "loss", "worth", "ratios", "smaller", "heads")}
+        names = ("model", "rule", "prefix", "loss", "worth", "ratios", "smaller", "heads")
+        same = {name: getattr(self, name) for name in names}
         return json_values(
             same
             | {

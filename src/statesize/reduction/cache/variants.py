@@ -47,9 +47,7 @@ class VariantRuns:
         logits = self._logits(ids[None, : self.prefix], rest, variants)
         whole, *smaller = (_loss(one, rest) for one in logits)
         extra = tuple(loss - whole for loss in smaller)
-        return PricedDocument(
-            rest.shape[1] - 1, self._bytes(rest[0, 1:]), whole, extra, self._alone(rest) - whole
-        )
+        return PricedDocument(rest.shape[1] - 1, self._bytes(rest[0, 1:]), whole, extra, self._alone(rest) - whole)
 
     def _alone(self, rest: Tensor) -> float:
         """The loss of the tokens (1, C) where nothing is read before them."""
