@@ -300,7 +300,7 @@ def test_prices_of_a_small_model(llama):
     assert result.documents[0].loss == pytest.approx(losses[0])
     assert result.documents[0].extra[2] == pytest.approx(losses[1] - losses[0], abs=1e-6)
     alone = functional.cross_entropy(llama(document[None, 64:]).logits[0, :-1].float(), document[65:])
-    assert result.documents[0].worth == pytest.approx(float(alone) - losses[0], abs=1e-5)
+    assert result.documents[0].worth == pytest.approx(alone.item() - losses[0], abs=1e-5)
     shares = result.pruned_shares()
     assert shares.shape == (99, 2, 2)
     assert shares[49].mean() == pytest.approx(0.5, abs=0.01)

@@ -119,9 +119,10 @@ def test_the_menu_shows_ess_without_sinks(visit, deep):
     page.select_option("#measure", value="sinkless")
     labels = page.eval_on_selector_all("#map .cells button", "all => all.map(one => one.getAttribute('aria-label'))")
     shown = [float(label.partition(": ")[2].split(",")[0]) for label in labels]
-    assert np.abs(np.array(shown) - values.ravel()).max() < 0.0501
+    # Rounded to three digits, and to one behind the point.
+    assert np.abs(np.array(shown) - values.ravel()).max() < 0.06
     most = page.locator("#map .extremes ol").first.locator("li").first.inner_text()
-    assert float(most.split(": ")[1]) == pytest.approx(values.max(), abs=0.0501)
+    assert float(most.split(": ")[1]) == pytest.approx(values.max(), abs=0.06)
     assert page.locator("#map .extremes h4").all_inner_texts()[0].endswith("with most ESS without sinks")
     page.select_option("#measure", value="ess")
 
