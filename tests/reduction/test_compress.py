@@ -118,7 +118,7 @@ def test_safe_needs_all_upper_ends_small_and_something_to_recall():
     none = Recall(lacks, lacks, Interval(0, -0.1, 0.1), 9)
     small, large = Interval(0.005, 0.0, 0.01), Interval(0.005, 0.0, 0.011)
 
-    def safe(difference=small, documents=20, worth=Interval(0.5, 0.4, 0.6), **recall):
+    def safe(difference=small, documents=20, worth=has, **recall):
         return replace(found, difference=difference, documents=documents, worth=worth, recall=recall).safe
 
     assert safe(one=kept, other=none) is True
