@@ -12,6 +12,7 @@ from statesize.cli import main
 from statesize.cli.commands import app
 from statesize.lab.studies.engine.conclusion import Conclusion
 from statesize.lab.studies.engine.page import write_page
+from statesize.lab.studies.engine.table import table_content
 
 COMMANDS = {
     "profile": ("small", "--text", "text.txt"),
@@ -23,7 +24,7 @@ COMMANDS = {
     "compress": ("small", "--text", "documents.txt", "--output", "half"),
     "network": ("small", "--text", "text.txt", "--max-tokens", "6", "--positions", "2"),
     "study": ("study",),
-    "train": ("text", "--mixer", "la", "--text", "long.txt", "--output", "run", "--steps", "2", "--length", "16"),
+    "train": ("text", "--mixer", "la", "--text", "documents.txt", "--output", "run", "--steps", "2", "--length", "16"),
     "series": ("small", "small-2", "--text", "text.txt"),
     "length": ("small", "--lengths", "4,8", "--future", "4", "--excerpts", "2", "--text", "text.txt"),
 }
@@ -45,6 +46,7 @@ def inputs(checkpoint, small_profile, tmp_path_factory):
     (folder / "documents.txt").write_text(documents, encoding="utf-8")
     (folder / "ids.json").write_text(json.dumps([n * n % 63 + 1 for n in range(12 * 100)]), encoding="utf-8")
     (folder / "study").mkdir()
+    (folder / "study" / "table.parquet").write_bytes(table_content([{"kv": 1}]))
     said = Conclusion("regimes", "One claim.", True, {"pearson": 0.5}, ("Pearson 0.5 over 9 tasks.",), ("A caveat.",))
     chart = alt.vconcat(alt.Chart(alt.Data(values=[{"kv": 1}])).mark_point().encode(x="kv:Q"))
     write_page(said, chart, [{"kv": 1}], folder / "study", "statesize study regimes")

@@ -75,7 +75,8 @@ def network(
     texts.check()
     check_page(html, open_page=open_page)
     printing.hush_libraries()
-    read = texts.read(*texts.facts_of(model, loading), printing).ids
+    tokenizer, vocabulary = texts.facts_of(model, loading)
+    read = texts.read(tokenizer, printing, vocabulary).ids
     if len(read) > 1:
         printing.say(f"Reading the first of {len(read)} sequences.")
     loaded = load_model(model, **asdict(loading), needs_tokenizer=texts.ids is None)
