@@ -18,7 +18,7 @@ COMMANDS = {
     "profile": ("small", "--text", "text.txt"),
     "compare": ("one", "two"),
     "truncate": ("small", "--text", "long.txt", "--sequences", "2", "--max-tokens", "24"),
-    "cache": ("llama", "--ids", "ids.json", "--sequences", "12", "--max-tokens", "100"),
+    "cache": ("llama", "--ids", "ids.json", "--sequences", "6", "--max-tokens", "100"),
     "models": (),
     "doctor": (),
     "compress": ("small", "--text", "documents.txt", "--output", "half"),

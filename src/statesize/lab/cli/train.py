@@ -144,7 +144,7 @@ def train(
         )
         for name, value in record.best.items():
             print(f"{name.replace('_', ' ')}: {value:.4f}")
-    printing.next(*(("series", output) if keep_every else ("profile", output, "--open")))
+    printing.next(*(("series", output) if keep_every else ("profile", output / "best", "--open")))
 
 
 def training_bar(bars: Bars, name: str, steps: int) -> Callable[[StepRecord], None]:
