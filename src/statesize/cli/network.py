@@ -14,8 +14,8 @@ from statesize.cli.shared.texts import Texts
 from statesize.io.progress import say
 
 if TYPE_CHECKING:
-    from statesize.network.network import NetworkProgress
-    from statesize.network.plan import NetworkPlan
+    from statesize.networks.network import NetworkProgress
+    from statesize.networks.plan import NetworkPlan
     from statesize.report.result_page import ResultPage
 
 
@@ -66,10 +66,10 @@ def network(
     from statesize.cli.shared.provenance import called_again
     from statesize.cli.shared.table import show, show_page
     from statesize.models.load import load_model
-    from statesize.network.network import network_ess
-    from statesize.network.page import page
-    from statesize.network.plan import network_plan
-    from statesize.network.redundancy import redundancy
+    from statesize.networks.network import network_ess
+    from statesize.networks.page import page
+    from statesize.networks.plan import network_plan
+    from statesize.networks.redundancy import redundancy
 
     texts, loading = texts or Texts(), loading or Loading()
     texts.check()
