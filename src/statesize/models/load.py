@@ -272,7 +272,8 @@ def load_model_facts(
 ) -> tuple[AnyTokenizer | None, int | None]:
     """Tokenizer and number of tokens of a model that is loaded elsewhere; errors are those of `load_model`."""
     options, plugin = {"revision": revision, "trust_remote_code": trust_remote_code}, _plugin_or_none(name)
-    tokenizer = _tokenizer_or_none(name, options, needs_tokenizer)
-    if plugin is not None:
-        return tokenizer, vocabulary_size(plugin.model(name))
-    return tokenizer, configured_vocabulary(read_transformers_config(name, options))
+    with parsed_once() if is_gguf(Path(name)) else nullcontext():
+        tokenizer = _tokenizer_or_none(name, options, needs_tokenizer)
+        if plugin is not None:
+            return tokenizer, vocabulary_size(plugin.model(name))
+        return tokenizer, configured_vocabulary(read_transformers_config(name, options))
