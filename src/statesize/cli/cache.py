@@ -59,7 +59,7 @@ def cache(
 
     from statesize.cli.shared.provenance import called_again
     from statesize.cli.shared.table import show_page, show_plan
-    from statesize.models.load import load_model, load_model_class
+    from statesize.models.load import load_model
     from statesize.reduction.cache.page import page
     from statesize.reduction.cache.prefix import require_cache
     from statesize.reduction.cache.price import DOCUMENTS, plan_cache
@@ -68,10 +68,9 @@ def cache(
     from statesize.texts.inputs import whole_texts
 
     printing.hush_libraries()
-    kind = load_model_class(model, revision=loading.revision, trust_remote_code=loading.trust_remote_code)
+    tokenizer, vocabulary, kind = texts.facts_of(model, loading)
     if kind is not None:
         require_cache(kind)
-    tokenizer, vocabulary = texts.facts_of(model, loading)
     inputs, documents = texts.read_whole(tokenizer, printing, vocabulary), texts.sequences or DOCUMENTS
     three_sets(whole_texts(inputs, tokenizer), texts.max_tokens, documents, tokenizer)
     loaded = load_model(model, **asdict(loading), needs_tokenizer=texts.ids is None)

@@ -75,7 +75,7 @@ def network(
     texts.check()
     check_page(html, open_page=open_page)
     printing.hush_libraries()
-    tokenizer, vocabulary = texts.facts_of(model, loading)
+    tokenizer, vocabulary, _ = texts.facts_of(model, loading)
     read = texts.read(tokenizer, printing, vocabulary).ids
     if len(read) > 1:
         printing.say(f"Reading the first of {len(read)} sequences.")

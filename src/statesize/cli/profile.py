@@ -243,7 +243,7 @@ def _on_ray(model: str, loading: Loading, workers: Workers, by_ids: bool) -> _Pr
             float(loading.device.startswith("cuda")) if workers.ray_gpus is None else workers.ray_gpus,
         ),
     )
-    tokenizer, vocabulary = load_model_facts(
+    tokenizer, vocabulary, _ = load_model_facts(
         model,
         revision=loading.revision,
         trust_remote_code=loading.trust_remote_code,

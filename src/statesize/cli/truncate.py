@@ -63,7 +63,7 @@ def truncate(
     positions = None if cuts is None else whole_numbers("cuts", cuts)
     checked_cuts(positions, texts.max_tokens)
     printing.hush_libraries()
-    tokenizer, vocabulary = texts.facts_of(model, loading)
+    tokenizer, vocabulary, _ = texts.facts_of(model, loading)
     inputs = texts.read_whole(tokenizer, printing, vocabulary)
     checked_pieces(whole_texts(inputs, tokenizer), texts.max_tokens, 1, tokenizer)
     loaded = load_model(model, **asdict(loading), needs_tokenizer=texts.ids is None)

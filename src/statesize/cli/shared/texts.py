@@ -16,6 +16,7 @@ from statesize.cli.shared.printing import Printing
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from statesize.models.load import ModelFacts
     from statesize.texts.rows import Document, Extract, Note
     from statesize.texts.tokens import AnyTokenizer
 
@@ -101,8 +102,8 @@ class Texts:
         """Whether anything of the caller's own is read."""
         return any(part is not None for part in (self.text, self.jsonl, self.parquet, self.dataset, self.ids))
 
-    def facts_of(self, model: str, loading: Loading) -> tuple[AnyTokenizer | None, int | None]:
-        """Tokenizer and number of tokens of a model, by which texts are read and checked before it is loaded."""
+    def facts_of(self, model: str, loading: Loading) -> ModelFacts:
+        """What is known of a model, by which texts are read and checked before it is loaded."""
         from statesize.models.load import load_model_facts
 
         return load_model_facts(

@@ -114,7 +114,7 @@ def length(
     enough = replace(
         texts, max_tokens=max(texts.max_tokens, excerpts * (max(chosen) + (measuring.future or max(chosen))))
     )
-    tokenizer, vocabulary = texts.facts_of(model, loading)
+    tokenizer, vocabulary, _ = texts.facts_of(model, loading)
     ids = enough.read(tokenizer, printing, vocabulary).ids if texts.any_chosen else None
     fitting_lengths(chosen, whole_texts(ids, tokenizer), measuring.future)
     loaded = load_model(model, **asdict(loading), needs_tokenizer=texts.ids is None)
