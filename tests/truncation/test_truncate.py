@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import math
 from statistics import fmean
 
 import pytest
@@ -20,6 +21,9 @@ from statesize.errors import InputError, ModelError
 from statesize.texts.inputs import begun_excerpts
 from statesize.truncation.blocks import CutRun
 from statesize.truncation.cutting import Cutting
+from statesize.truncation.page import headline
+from statesize.truncation.result import CutDocument, TruncationResult
+from statesize.truncation.result import CutRun as MeasuredRun
 from statesize.truncation.truncate import plan_truncation, truncate
 
 LENGTH, CUT = 20, 9
@@ -288,6 +292,23 @@ def test_a_context_that_is_worth_nothing_has_no_share():
     assert all(row.share.value != row.share.value for row in result.rows)
     assert result.sufficient is None
     json.dumps(result.to_dict(), allow_nan=False)
+
+
+@pytest.mark.parametrize(("worths", "sure"), [((0.4, -0.3, 0.5, -0.2, 0.3), False), ((0.3, 0.2, 0.3, 0.2, 0.3), True)])
+def test_nothing_suffices_where_the_context_may_be_worth_nothing(worths, sure):
+    documents = tuple(
+        CutDocument(
+            number, 20, 10, 1.0, 3.0, 10.0, 10.0,
+            (MeasuredRun("nothing", 0.0, 0.0, 1 + worth, 0.5), MeasuredRun("ess", 1.0, 3.0, 1.001, 0.001)),
+        )
+        for number, worth in enumerate(worths)
+    )  # fmt: skip
+    result = TruncationResult("m", documents, {}, 1, 0.0)
+    assert result.worth.value > 0.1
+    assert result.sufficient == (1.0 if sure else None)
+    assert math.isnan(result.rows[0].share.value) != sure
+    if not sure:
+        assert headline(result).endswith(" nats a token to m over 5 documents: too little to tell what a cut loses.")
 
 
 def test_intervals_need_five_documents_and_cuts_of_a_text_are_not_independent():

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter, validators
 
-from statesize.cli.shared.options import MOST, Flag, Loading, OpenPage, Page, check_page, share
+from statesize.cli.shared.options import MOST, Flag, Loading, OpenPage, Page, check_page, options_of, share
 from statesize.cli.shared.printing import TEXT, Printing
 from statesize.cli.shared.texts import Texts
 from statesize.errors import InputError
@@ -57,20 +57,27 @@ def cache(
     texts.check()
     check_page(html, open_page=open_page)
 
+    from statesize.cli.shared.provenance import called_again
     from statesize.cli.shared.table import show_page, show_plan
     from statesize.models.load import load_model
     from statesize.reduction.cache.page import page
+    from statesize.reduction.cache.prefix import require_cache
     from statesize.reduction.cache.price import DOCUMENTS, plan_cache
     from statesize.reduction.cache.price import cache as run
-    from statesize.texts.documents import vocabulary_size
+    from statesize.reduction.cache.sets import three_sets
+    from statesize.texts.inputs import whole_texts
 
     printing.hush_libraries()
+    tokenizer, vocabulary, kind = texts.facts_of(model, loading)
+    if kind is not None:
+        require_cache(kind)
+    inputs, documents = texts.read_whole(tokenizer, printing, vocabulary), texts.sequences or DOCUMENTS
+    three_sets(whole_texts(inputs, tokenizer), texts.max_tokens, documents, tokenizer)
     loaded = load_model(model, **asdict(loading), needs_tokenizer=texts.ids is None)
-    inputs = texts.read_whole(loaded.tokenizer, printing, vocabulary_size(loaded.model))
     options: dict[str, Any] = {
         "keep": kept,
         "rule": rule,
-        "documents": texts.sequences or DOCUMENTS,
+        "documents": documents,
         "tokens": texts.max_tokens,
         "needles": passkeys,
         "tokenizer": loaded.tokenizer,
@@ -78,6 +85,7 @@ def cache(
     }
     if plan:
         show_plan(loaded.name, partial(plan_cache, loaded.model, inputs, **options), printing)
+        printing.next(*called_again(without="--plan"))
         return
     with printing.bars() as bars:
         update = bars.begin(f"pricing the cache of {loaded.name}").update
@@ -86,6 +94,7 @@ def cache(
         result.save_pruned_shares(ratios)
         printing.say(f"Ratios: {ratios}")
     show_page(page(result), result.to_dict(), html, printing, open_page=open_page)
+    printing.next("truncate", model, *options_of(texts, loading))
 
 
 def _check_file(path: Path) -> None:

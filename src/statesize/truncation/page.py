@@ -13,7 +13,7 @@ from statesize.measurement.statistics import Interval, finite
 from statesize.profiling.profile import Profile
 from statesize.report.result_page import PageChart, PageTable, ResultPage
 from statesize.truncation.blocks import CAUSAL
-from statesize.truncation.result import LEAST_DOCUMENTS, WORTHLESS, Row, TruncationResult
+from statesize.truncation.result import LEAST_DOCUMENTS, Row, TruncationResult
 
 HEADINGS = ("each head carries", "numbers per channel", "KL lost", "of context's worth", "loss (nats)", "KL (nats)")
 _FRACTIONS = {0.25: "a quarter of its ESS", 0.5: "half its ESS", 1.0: "its ESS", 2.0: "twice its ESS"}
@@ -45,12 +45,9 @@ def title(rule: str, scale: float) -> str:
 
 def headline(result: TruncationResult) -> str:
     """The result in a few sentences: the worth of the context, then both bounds of the memory."""
-    worth = result.worth
-    if not (worth.low if worth.ends else worth.value) > WORTHLESS:
-        return (
-            f"The context is worth {_number(worth, '.3f')} nats a token to {result.model} here: too little to tell "
-            "what a cut loses."
-        )
+    worth, over = result.worth, f"to {result.model} over {_count(result)}"
+    if not result.context_matters:
+        return f"The context is worth {_number(worth, '.3f')} nats a token {over}: too little to tell what a cut loses."
     by_scale = {(row.rule, row.scale): row for row in result.rows}
     ess, causal = (
         by_scale["ess", 1.0],
@@ -58,12 +55,15 @@ def headline(result: TruncationResult) -> str:
     )
     size = result.without_hindsight()
     most = "at most " if size.multiple.value * result.entropy.value <= causal.kept + 1e-9 else ""
+    little = (
+        "" if worth.ends else f" Too little text to tell how sure that is: intervals need {LEAST_DOCUMENTS} documents."
+    )
     return (
-        f"The context is worth {_number(worth, '.2f')} nats a token to {result.model}. With hindsight, its ESS of "
+        f"The context is worth {_number(worth, '.2f')} nats a token {over}. With hindsight, its ESS of "
         f"{ess.kept:.1f} numbers a channel, of {result.inputs:.0f} kept, loses "
         f"{_number(ess.divergence_share, '.1%')} of what the context changes in the predictions. Chosen without it, as "
         f"many lose {_number(causal.divergence_share, '.1%')}; to lose {_share(size.at)} takes {most}"
-        f"{_number(size.multiple, '.1f')} × ESS, {size.share.value:.0%} of all."
+        f"{_number(size.multiple, '.1f')} × ESS, {size.share.value:.0%} of all.{little}"
     )
 
 
@@ -127,8 +127,6 @@ def notes(result: TruncationResult) -> list[str]:
     if result.sufficient is not None:
         times = {0.25: "A quarter of ESS", 0.5: "Half of ESS", 1.0: "ESS", 2.0: "Twice ESS"}[result.sufficient]
         told.append(f"{times} is the least of the four sizes from which on at most {_share(result.at)} is lost.")
-    if result.count < LEAST_DOCUMENTS:
-        told.append(f"Intervals need {LEAST_DOCUMENTS} documents.")
     if any(row.rule == "joint ess" for row in result.rows):
         told.append("Heads that read one stored input make a group; its numbers are counted once.")
     reasons: dict[str, list[str]] = {}
@@ -193,10 +191,13 @@ def _share(number: float) -> str:
     return f"{100 * number:g}%"
 
 
+def _count(result: TruncationResult) -> str:
+    return "1 document" if result.count == 1 else f"{result.count} documents"
+
+
 def _documents(result: TruncationResult) -> str:
     cuts, sizes = sorted({one.cut for one in result.documents}), sorted({one.tokens for one in result.documents})
-    texts = "1 document" if result.count == 1 else f"{result.count} documents"
-    return f"{texts} of {_listed(sizes)} tokens, cut at {_listed(cuts)}"
+    return f"{_count(result)} of {_listed(sizes)} tokens, cut at {_listed(cuts)}"
 
 
 def _listed(numbers: Sequence[int]) -> str:

@@ -81,7 +81,7 @@ class Row:
         scale: As for `CutRun`.
         kept: Mean numbers a channel.
         excess: Loss more than the whole model's, nats a token.
-        share: That as a share of the context's worth; NaN where the context is worth nothing.
+        share: That as a share of the context's worth; NaN where the context may be worth nothing.
         divergence: From the whole model's predictions, nats a token.
         divergence_share: That as a share of the divergence where the context is lost.
     """
@@ -156,15 +156,25 @@ class TruncationResult:
         return self._mean(lambda one: one.runs[0].loss - one.loss)
 
     @property
+    def context_matters(self) -> bool:
+        """Whether the context is surely worth something, so that shares of it are more than noise."""
+        worth = self.worth
+        return (worth.low if worth.ends else worth.value) > WORTHLESS
+
+    @property
     def rows(self) -> tuple[Row, ...]:
         """One entry a rule and scale."""
         return tuple(self._row(index) for index in range(1, len(self.documents[0].runs)))
 
     @property
     def sufficient(self) -> float | None:
-        """The smallest c from which on c · ESS numbers cost no more than `at` of the context's worth, or None."""
+        """The smallest c from which on c · ESS numbers cost no more than `at` of the context's worth.
+
+        None where none does, or where the context may be worth nothing.
+        """
         enough = None
         for row in sorted((row for row in self.rows if row.rule == "ess"), key=lambda row: -row.scale):
+            # Without a worth the share is NaN.
             if not row.share.value <= self.at:
                 break
             enough = row.scale
@@ -235,16 +245,16 @@ class TruncationResult:
             run.scale,
             self._mean(lambda one: one.runs[index].kept).value,
             self._mean(lambda one: one.runs[index].loss - one.loss),
-            self._share(lambda one, run: run.loss - one.loss, index, WORTHLESS),
+            self._share(lambda one, run: run.loss - one.loss, index) if self.context_matters else Interval(math.nan),
             self._mean(lambda one: one.runs[index].divergence),
-            self._share(lambda one, run: run.divergence, index, 0.0),
+            self._share(lambda one, run: run.divergence, index),
         )
 
-    def _share(self, of: Callable[[CutDocument, CutRun], float], index: int, least: float) -> Interval:
+    def _share(self, of: Callable[[CutDocument, CutRun], float], index: int) -> Interval:
         """Ratio of the mean to that of the run without a past, with the interval of its linearisation."""
         without = self._by_document(lambda one: of(one, one.runs[0]))
         worth, excess = float(without.mean()), self._by_document(lambda one: of(one, one.runs[index]))
-        if not worth > least:
+        if not worth > 0:
             return Interval(math.nan)
         share = float(excess.mean()) / worth
         if self.count < LEAST_DOCUMENTS:

@@ -150,7 +150,7 @@ class CutTest:
         wanted, length = require_count("documents", documents), require_count("tokens", tokens, least=4)
         if number is not None:
             number = require_count("number", number)
-        positions = _checked(cuts, length)
+        positions = checked_cuts(cuts, length)
         tokenizer = supported_tokenizer(tokenizer)
         model, tokenizer, name = measured_model(model, tokenizer, name, needs_tokenizer=inputs is None)
         texts = (
@@ -158,12 +158,7 @@ class CutTest:
             if inputs is not None
             else whole_texts(None, tokenizer)
         )
-        pieces = _pieces(texts, length, wanted, tokenizer)
-        if not pieces:
-            raise InputError(
-                f"inputs must have a text of {length} tokens, got {max(map(len, texts))} in the longest. Give "
-                "longer texts, or fewer tokens."
-            )
+        pieces = checked_pieces(texts, length, wanted, tokenizer)
         steps = Steps({"check": 1, "whole": len(pieces) * len(positions)})
         with steps.timed("check"):
             captured = capture(model, batch_of(pieces[0]), axis=axis_of(pieces[0]))
@@ -212,7 +207,8 @@ class CutTest:
         return CutDocument(index, len(given), cut, _loss(expected, answers), *sizes, tuple(made))
 
 
-def _checked(cuts: Sequence[int] | None, length: int) -> tuple[int, ...]:
+def checked_cuts(cuts: Sequence[int] | None, length: int) -> tuple[int, ...]:
+    """Positions of cuts in pieces of so many tokens; without any, the middle."""
     wanted = (length // 2,) if cuts is None else several("cuts", cuts, "None or a sequence of positions such as (256,)")
     positions = tuple(require_count("cuts", cut) for cut in wanted)
     outside = [cut for cut in positions if cut > length - 2]
@@ -224,7 +220,7 @@ def _checked(cuts: Sequence[int] | None, length: int) -> tuple[int, ...]:
     return positions
 
 
-def _pieces(texts: Sequence[Given], length: int, most: int, tokenizer: AnyTokenizer | None) -> list[Given]:
+def checked_pieces(texts: Sequence[Given], length: int, most: int, tokenizer: AnyTokenizer | None) -> list[Given]:
     """Pieces of texts, of so many tokens; of what has other arguments too, the beginning."""
     ids = [given for given in texts if isinstance(given, Tensor)]
     beginnings = [
@@ -237,7 +233,13 @@ def _pieces(texts: Sequence[Given], length: int, most: int, tokenizer: AnyTokeni
                 "Measure these by statesize.profile or statesize.network_ess."
             )
     pieces: list[Given] = [*begun_excerpts(ids, length, most, tokenizer)]
-    return [*pieces, *evenly(beginnings, most)][:most]
+    pieces += evenly(beginnings, most)
+    if not pieces:
+        raise InputError(
+            f"inputs must have a text of {length} tokens, got {max(map(len, texts))} in the longest. Give longer "
+            "texts, or fewer tokens."
+        )
+    return pieces[:most]
 
 
 def _own_mixers(model: nn.Module, whole: dict[str, str]) -> dict[str, nn.Module]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, cast
 
 from cyclopts import Group, Parameter, validators
 
@@ -117,6 +117,19 @@ class Workers:
             raise InputError("Ray is not installed; pip install ray, or run without it")
         address = self.ray if isinstance(self.ray, str) else None
         return RayCluster(address, self.ray_cpus, gpus if self.ray_gpus is None else self.ray_gpus, self.processes)
+
+
+def options_of(*groups: Any) -> list[str]:
+    """What gives dataclasses of options their values at the command line, but for the defaults."""
+    given: list[str] = []
+    for group in groups:
+        for one in fields(group):
+            value, name = getattr(group, one.name), f"--{one.name.replace('_', '-')}"
+            if value == one.default:
+                continue
+            for part in cast("list[object]", value if isinstance(value, list) else [value]):
+                given += [name] if part is True else [name, str(part)]
+    return given
 
 
 def _some(_: object, channels: object) -> None:

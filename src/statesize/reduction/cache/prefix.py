@@ -94,15 +94,21 @@ class Following:
     hidden: Tensor  # what the layer that attention is part of was given, (C, D)
 
 
+def require_cache(model: nn.Module | type) -> None:
+    """Refuse a model, or the class of one, that has no cache of keys and values."""
+    if not known_options(model, past_key_values=None):
+        name = (model if isinstance(model, type) else type(model)).__name__
+        raise ModelError(
+            f"{name} must have a cache of keys and values of transformers, got none. Load a causal language model of "
+            "transformers with attention; statesize compress cuts states of fixed size."
+        )
+
+
 def read_prefix(model: nn.Module, ids: Tensor) -> Prefix:
     """Let a model read a prefix (1, P) into its cache, and note what each layer holds."""
     layers: list[PrefixLayer] = []
     ids = ids.to(device_of(model))
-    if not known_options(model, past_key_values=None):
-        raise ModelError(
-            f"{type(model).__name__} must have a cache of keys and values of transformers, got no argument "
-            "past_key_values. Load a causal language model of transformers with attention."
-        )
+    require_cache(model)
     with eval_mode(model), running_modules(model, ids.shape[1]) as running:
 
         def noted(name: str, function: Attend) -> Attend:
