@@ -21,7 +21,7 @@ from statesize.lab.studies.engine.record import read_record
 from statesize.lab.studies.engine.table import Row
 from statesize.lab.studies.statistics import Numbers, ranks, within_cells
 from statesize.lab.studies.verdicts import holm
-from statesize.parallel.executor import Processes
+from statesize.parallel.ray import RayCluster
 from tools.alternatives import METRIC, measuring
 from tools.figures.on_record import RESULTS
 
@@ -144,7 +144,7 @@ def repeat(repeated: Measured) -> Iterator[None]:
         finished = {str(run.last["run"]) for run in final_runs(record.rows)}
         runs = {run.key: run for run in record.study.preset(record.preset).runs if run.key in finished}
         left = [task for task in runs.items() if task[0] not in kept]
-        with Processes(measuring, WORKERS) as workers:
+        with RayCluster(processes=WORKERS)(measuring) as workers:
             for done in workers.run(left):
                 kept[done.task[0]] = done.get()
                 print(study, f"{len(kept)} of {len(runs)}", kept[done.task[0]], flush=True)

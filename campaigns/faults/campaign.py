@@ -96,9 +96,8 @@ class Campaign:
             faults = list(RAY_FAULTS.values())
             return JOBS[ON_RAY[turn // len(faults) % len(ON_RAY)]], faults[turn % len(faults)]
         faults = list(FAULTS.values())
-        jobs = LOCAL if self.ray else LOCAL[:-1]
         # Their numbers have no common divisor.
-        return JOBS[jobs[number % len(jobs)]], faults[number % len(faults)]
+        return JOBS[LOCAL[number % len(LOCAL)]], faults[number % len(faults)]
 
     def survive(self, number: int) -> Survival:
         """Make a fault, and see what it has done."""

@@ -135,9 +135,8 @@ class ProfileJob(Job):
 class StudyJob(Job):
     """`statesize study regimes` of a grid of six runs."""
 
-    def __init__(self, name: str, workers: int, *options: str) -> None:
+    def __init__(self, name: str, *options: str) -> None:
         self.name = name
-        self._workers = workers
         self._options = options
 
     def write_inputs(self, folder: Path, version: int) -> None:
@@ -147,8 +146,7 @@ class StudyJob(Job):
     def arguments(self, folder: Path) -> list[str]:
         """The same command each time."""
         config, output = str(folder / "inputs" / "grid.toml"), str(folder / "output")
-        processes = ["--processes", str(self._workers)]
-        return ["study", "regimes", "--config", config, "--output", output, *processes, *self._options]
+        return ["study", "regimes", "--config", config, "--output", output, *self._options]
 
     def finished(self, output: Path) -> set[str]:
         """Runs whose file can be read."""
@@ -248,10 +246,9 @@ JOBS: dict[str, Job] = {
         ProfileJob("profile", *TEXT_OPTIONS),
         ProfileJob("corpus (JSONL)", "--jsonl", "INPUTS/corpus.jsonl"),
         ProfileJob("corpus (Parquet)", "--parquet", "INPUTS/corpus.parquet"),
-        StudyJob("study", 1),
+        StudyJob("study"),
         TrainJob(),
-        StudyJob("study, 2 processes", 2),
         ProfileJob("corpus on Ray", "--jsonl", "INPUTS/many.jsonl", "--ray"),
-        StudyJob("study on Ray", 1, "--ray"),
+        StudyJob("study on Ray", "--ray"),
     )
 }

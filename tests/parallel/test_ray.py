@@ -7,8 +7,7 @@ import pytest
 
 from statesize.cli.shared.options import Workers
 from statesize.errors import InputError, StatesizeError
-from statesize.parallel.executor import ATTEMPTS, LostError
-from statesize.parallel.ray import OnRay
+from statesize.parallel.ray import ATTEMPTS, RayCluster
 
 pytestmark = pytest.mark.filterwarnings("default")  # Ray's own
 
@@ -30,20 +29,36 @@ def counting(folder, at, times):
 
 @pytest.mark.parametrize("at", range(4))
 def test_values_that_came_before_a_worker_was_killed_come_once(ray, at, tmp_path):
-    with OnRay(counting(tmp_path, at, 1), ray) as workers:
+    with RayCluster()(counting(tmp_path, at, 1)) as workers:
         assert [done.get() for done in workers.run(["task"])] == [0, 1, 2]
     assert len(list(tmp_path.iterdir())) == 1
 
 
 def test_a_task_ends_that_kills_its_workers_at_the_same_value(ray, tmp_path):
-    with OnRay(counting(tmp_path, 1, 99), ray) as workers:
+    with RayCluster()(counting(tmp_path, 1, 99)) as workers:
         first, last = list(workers.run(["task"]))
-    assert (first.get(), type(last.error)) == (0, LostError)
-    assert isinstance(last.error, StatesizeError)
+    assert first.get() == 0
+    with pytest.raises(StatesizeError, match="3 workers in a row were lost at task"):
+        last.get()
     assert len(list(tmp_path.iterdir())) == ATTEMPTS
 
 
 def test_the_gpus_that_a_command_asks_for_are_asked_of_ray(ray, tmp_path):
-    with Workers(True, ray_gpus=0.25).crew() as crew, pytest.raises(InputError, match=r"1 cores, 0\.25 GPUs"):
-        with crew(counting(tmp_path, 9, 0)) as workers:
-            list(workers.run(["task"]))
+    crew = Workers(True, ray_gpus=0.25).cluster()
+    with crew(counting(tmp_path, 9, 0)) as workers, pytest.raises(InputError, match=r"1 cores, 0\.25 GPUs"):
+        list(workers.run(["task"]))
+
+
+def test_processes_alone_are_on_ray_and_as_many_as_are_asked_for(ray, tmp_path):
+    assert Workers().cluster() is Workers(processes=1).cluster() is None
+    assert Workers(True).cluster(gpus=1.0) == RayCluster(gpus=1.0)
+
+    # Pickled by value, as Ray's processes do not have the modules of the tests.
+    def process(task):
+        yield os.getpid()
+
+    for count in (1, 2):
+        crew = Workers(True, processes=count).cluster()
+        assert crew == (Workers(processes=count).cluster() or RayCluster(processes=1))
+        with crew(lambda: process) as workers:
+            assert len({done.get() for done in workers.run(range(8))}) <= count

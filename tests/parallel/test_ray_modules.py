@@ -8,7 +8,7 @@ from torch import nn
 
 from statesize.errors import ModelError
 from statesize.models.load import model_facts
-from statesize.parallel.ray import sent
+from statesize.parallel.ray import shared
 
 pytestmark = pytest.mark.filterwarnings("default")  # Ray's own
 
@@ -37,7 +37,7 @@ def model():
 
 def test_it_arrives_as_it_was(ray, model):
     digest = model_facts(model)["weights"]
-    arrived = sent(ray, model)()
+    arrived = ray.get(shared(ray, model))
     assert model_facts(arrived)["weights"] == model_facts(model)["weights"] == digest
     assert repr(arrived) == repr(model)
     assert not arrived.training
@@ -49,12 +49,12 @@ def test_it_arrives_as_it_was(ray, model):
 
 
 def test_what_arrives_is_its_own(ray, model):
-    load = sent(ray, model)
-    first, second = load(), load()
+    reference = shared(ray, model)
+    first, second = ray.get(reference), ray.get(reference)
     with torch.no_grad():
         first.head.weight.zero_()
     assert torch.equal(second.head.weight, model.head.weight)
-    assert torch.equal(load().head.weight, model.head.weight)
+    assert torch.equal(ray.get(reference).head.weight, model.head.weight)
     assert model.head.weight.any()
 
 
@@ -66,7 +66,7 @@ def test_numbers_go_beside_the_pickled_module(ray, model, monkeypatch):
         return bare(module)
 
     monkeypatch.setattr(ray, "put", put)
-    sent(ray, model)
+    shared(ray, model)
     assert len(pickled[0]) < model.head.weight.numel() * 4 / 4
     # Tensors of the user's own go as Ray sends them.
     assert len(ray.cloudpickle.dumps(model.head.weight)) > model.head.weight.numel() * 4
@@ -74,5 +74,5 @@ def test_numbers_go_beside_the_pickled_module(ray, model, monkeypatch):
 
 def test_what_cannot_be_copied(ray, model):
     model.lock = threading.Lock()
-    with pytest.raises(ModelError, match=r"Tied holds something that cannot be copied.*lock.*function that loads"):
-        sent(ray, model)
+    with pytest.raises(ModelError, match=r"model.* cannot be copied.*lock.*function that loads"):
+        shared(ray, model)

@@ -62,7 +62,7 @@ def test_the_table_of_a_profile_is_the_same_again(pattern):
 
 
 def test_a_study_has_the_same_bits_again():
-    # In several processes too: tests/lab/studies/engine/test_processes.py kills some of them meanwhile.
+    # In several processes too: tests/lab/studies/engine/test_on_ray.py kills some of them meanwhile.
     from small_studies import GRID
 
     from statesize.lab.studies.correlation import STUDY

@@ -1,7 +1,6 @@
 """Plans: what they count is what a profile then measures."""
 
 import json
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,8 +13,7 @@ from statesize.lab import zoo
 from statesize.lab.mixers import LanguageModel, ModelConfig
 from statesize.measurement.settings import Settings
 from statesize.profiling import plan, profile
-from statesize.profiling.calibration import Trial
-from statesize.profiling.plan import _rescale
+from statesize.profiling.plan import _rescale, _Trial
 from statesize.results.summary import summary_row
 
 TEXTS = [list(range(24)), [3, 1, 4, 1, 5, 9, 2], list(range(9))]
@@ -66,43 +64,36 @@ def test_layers_of_a_kind_cost_as_much():
     assert seconds[0] != seconds[1]
 
 
-def silent(index, mixers, name):
-    pass
+def trial(model, ids, beginning=None, lengths=(24,)):
+    return _Trial(model, Settings(), lengths, ids, beginning, lambda index, mixers, name: None)
 
 
-def test_few_layers_of_a_kind_are_timed_over_the_whole_text():
-    config = ModelConfig(mixer="gla", vocabulary_size=32, width=8, heads=2, layers=8, key_size=2)
+def test_some_layers_of_each_kind_are_timed_over_the_whole_text_and_all_stand_for_themselves():
+    config = ModelConfig(mixer="gla,gla,sa,gla", vocabulary_size=32, width=8, heads=2, layers=16, key_size=2)
     model, ids = LanguageModel(config, torch.Generator().manual_seed(0)), torch.arange(24)
-    beginning = Trial(model, Settings(), [24])
-    beginning.run(ids[:8], silent)
-    assert [len(layer.mixers) for layer in beginning.layers] == [1, *[0] * 7]
-
-    def timed():
-        whole = Trial(model, Settings(), [24], beginning)
-        whole.run(ids, silent)
-        assert all(layer.mixers[0].seconds > 0 for layer in whole.layers)
-        names = [layer.name for layer in beginning.layers]
-        return [names.index(layer.name) for layer in whole.layers]
-
-    assert timed() == list(range(8))
-    # Where a layer takes long, one in the middle.
-    first = beginning.layers[0]
-    beginning.layers[0] = replace(first, mixers=(replace(first.mixers[0], seconds=10.0),))
-    assert timed() == [4]
+    beginning = trial(model, ids[:8])
+    assert [layer.mixers[0].seconds > 0 for layer in beginning.layers] == [True, False, True, *[False] * 13]
+    whole = trial(model, ids, beginning)
+    assert all(layer.mixers[0].seconds > 0 for layer in whole.layers)
+    names = [layer.name for layer in beginning.layers]
+    # Two of the four layers of attention, and of the twelve others, from all parts of the model.
+    assert [names.index(layer.name) for layer in whole.layers] == [4, 6, 12, 14]
+    assert [layer.mixers[0].kind for layer in whole.layers] == ["gla", "sa", "gla", "sa"]
 
 
 def test_texts_of_other_lengths_take_what_grows_with_the_length_and_with_the_cost():
     costs = {tokens: float(tokens**3) for tokens in (10, 20, 40)}
-    beginning = Trial(small(), Settings(), [40, 20], length=10)
-    trial = Trial(small(), Settings(), [40, 20], beginning, length=40)
 
     def seconds(tokens):
         return 0.01 * tokens + 1e-4 * costs[tokens]
 
-    assert _rescale(trial, seconds(10), seconds(40), costs) == pytest.approx(seconds(40) + seconds(20))
+    def rescale(short, long):
+        return _rescale(short, long, 10, [40, 20], costs)
+
+    assert rescale(seconds(10), seconds(40)) == pytest.approx(seconds(40) + seconds(20))
     # A beginning that took no less says that all of it grows with the length alone; without one, all grows as the cost.
-    assert _rescale(trial, 3.0, 4.0, costs) == pytest.approx(4 + 2)
-    assert _rescale(trial, None, 8.0, costs) == pytest.approx(8 + 1)
+    assert rescale(3.0, 4.0) == pytest.approx(4 + 2)
+    assert rescale(0.0, 8.0) == pytest.approx(8 + 1)
 
 
 def test_a_large_derivative_is_not_timed_as_the_matrix_that_its_beginning_has():
@@ -117,9 +108,7 @@ def test_a_large_derivative_is_not_timed_as_the_matrix_that_its_beginning_has():
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model, ids = Wide(), torch.randint(0, 30, (80,))
-    beginning = Trial(model, Settings(), [80])
-    beginning.run(ids[:40], silent)
-    assert beginning.layers[0].mixers == ()
+    assert trial(model, ids[:40], lengths=[80]).layers[0].mixers[0].seconds == 0
     (mixer,) = plan(model, [ids]).mixers
     assert (mixer.kind, mixer.engine, mixer.positions) == ("derivative", "implicit", 8)
     assert mixer.seconds > 0

@@ -50,7 +50,11 @@ def written() -> dict[Path, str]:
     pages = {path: path.read_text("utf-8") for path in sorted(DOCS.rglob("*.md"))}
     readme = {README: readme_filled(README.read_text("utf-8"), known)}
     pictures = {DOCS / name: picture for name, picture in (thumbnails() | maps()).items()}
-    return {path: filled(page, linked_from(path, known)) for path, page in pages.items() if names(page)} | readme | pictures
+    return (
+        {path: filled(page, linked_from(path, known)) for path, page in pages.items() if names(page)}
+        | readme
+        | pictures
+    )
 
 
 def behind() -> dict[Path, str]:

@@ -17,6 +17,7 @@ from statesize.cli.shared.texts import Sequences, Texts
 
 if TYPE_CHECKING:
     from statesize.measurement.settings import Settings
+    from statesize.parallel.ray import RayCluster
     from statesize.profiling import Plan, Profile
     from statesize.texts.tokens import AnyTokenizer
 
@@ -72,7 +73,7 @@ def profile(
         InputError: The folder of a profile comes with options of a measurement.
     """
     from statesize.cli.shared.printing import plan_document, read_profiles
-    from statesize.cli.shared.provenance import command_line
+    from statesize.cli.shared.provenance import called_again, command_line
     from statesize.cli.shared.summary import plan_page
     from statesize.cli.shared.table import show
     from statesize.errors import InputError
@@ -95,6 +96,7 @@ def profile(
             )
         (result,) = read_profiles([Path(model)], printing)
         _show(result, Path(model), html, metric, printing, wide=wide, open_page=open_page)
+        printing.next(*_next_of(Path(model), html))
         return
     texts, loading, measuring = texts or Texts(), loading or Loading(), measuring or Measuring()
     workers = workers or Workers()
@@ -102,12 +104,12 @@ def profile(
         check_destination(output)
     settings = measuring.settings()
     texts.check()
-    workers.check()
+    cluster = None if plan else workers.cluster(gpus=float(loading.device.startswith("cuda")))
     before = None if prefix is None else read_whole(prefix)
     printing.hush_libraries()
     started = time.perf_counter()
     by_ids = texts.ids is not None
-    run = _on_ray(model, loading, workers, by_ids) if workers.ray is not False else _here(model, loading, by_ids)
+    run = _on_ray(model, loading, cluster, by_ids) if cluster is not None else _here(model, loading, by_ids)
     loading_took = time.perf_counter() - started
     if run.tokenizer is None:
         printing.say("The model has no tokenizer that can be loaded: tokens are shown by their ids.")
@@ -120,6 +122,7 @@ def profile(
             planned = run.plan(some.ids, on_progress=partial(bar.update, line=False), **choice)
         document = plan_document(planned, run.name, some.chats)
         show(plan_page(planned, loading_took), document, printing)
+        printing.next(*called_again(without="--plan"))
         return
     read = texts.read(run.tokenizer, printing, run.vocabulary)
     source = {**run.source, **_reading(read), "command": command_line()}
@@ -134,8 +137,15 @@ def profile(
     if output is not None:
         printing.say(f"Profile: {output}")
     _show(result, output, html, metric, printing, wide=wide, open_page=open_page)
-    if html is None and output is None and not printing.json:
-        printing.say("Nothing was written: --output FOLDER keeps the profile, --open shows its report.")
+    if output is None:
+        printing.next(*called_again("--output", f"{run.name.rpartition('/')[2]}-profile"))
+    else:
+        printing.next(*_next_of(output, html))
+
+
+def _next_of(folder: Path, html: Path | None) -> tuple[object, ...]:
+    """What to do with a profile: see its page, or all of its columns."""
+    return ("profile", folder, "--open" if html is None else "--wide")
 
 
 def _show(
@@ -218,9 +228,8 @@ def _here(model: str, loading: Loading, by_ids: bool) -> _ProfileCommand:
     )
 
 
-def _on_ray(model: str, loading: Loading, workers: Workers, by_ids: bool) -> _ProfileCommand:
+def _on_ray(model: str, loading: Loading, cluster: RayCluster, by_ids: bool) -> _ProfileCommand:
     from statesize.models.load import load_model, load_model_facts
-    from statesize.parallel.ray import RayCluster
     from statesize.profiling.run import run_profile
 
     # The processes need not have the folder in which this one works.
@@ -228,13 +237,9 @@ def _on_ray(model: str, loading: Loading, workers: Workers, by_ids: bool) -> _Pr
     measure = partial(
         run_profile,
         partial(load_model, name, **asdict(loading), needs_tokenizer=not by_ids),
-        cluster=RayCluster(
-            workers.ray if isinstance(workers.ray, str) else None,
-            workers.ray_cpus,
-            float(loading.device.startswith("cuda")) if workers.ray_gpus is None else workers.ray_gpus,
-        ),
+        cluster=cluster,
     )
-    tokenizer, vocabulary = load_model_facts(
+    tokenizer, vocabulary, _ = load_model_facts(
         model,
         revision=loading.revision,
         trust_remote_code=loading.trust_remote_code,

@@ -1,4 +1,4 @@
-"""Ray: a connection to a cluster, or one on this machine that is stopped at the end, and workers on its machines."""
+"""Ray: a cluster, or one on this machine that is stopped at the end, and its processes, which run work on tasks."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable, Generator, Sequence
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -19,8 +19,19 @@ from torch import Tensor, nn
 
 from statesize.check import refuse, require_count
 from statesize.errors import InputError, ModelError, StatesizeError
-from statesize.parallel.executor import ONE_THREAD, Answer, GoneError, Make, Worker, Workers, environment
+from statesize.parallel.executor import Done, Make, Task
 
+ATTEMPTS = 3
+"""How often a task is begun if its worker is killed."""
+
+_ONE_THREAD = {
+    # With small tensors, further threads only cost time.
+    "OMP_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    # By default glibc returns large blocks to the system at each free, and every step faults them in again.
+    "MALLOC_MMAP_THRESHOLD_": str(2**30),
+    "MALLOC_TRIM_THRESHOLD_": str(2**32),
+}
 _CONNECT_SECONDS = 5.0
 _PATIENCE_SECONDS = 2.0
 _GOES_ON = "what is finished is kept, and the same command goes on"
@@ -31,26 +42,40 @@ _PRIVATE = {"RAY_USAGE_STATS_ENABLED": "0", _LOCAL: "0"}
 
 @dataclass(frozen=True)
 class RayCluster:
-    """Processes of a Ray cluster that each hold the model and measure one sequence after another.
+    """Processes of a Ray cluster that each make the work, such as by loading a model, and do one task after another.
 
     All machines need this version of statesize, and the same of torch and numpy.
 
     Attributes:
         address: HOST:PORT or ray://HOST:PORT of a cluster, or "auto" for the one that runs on this machine. None takes
             the one that this process is connected to, or starts one on this machine and stops it at the end.
-        cpus: Cores of each process, and its threads. There are as many processes as sequences, cores and memory allow.
+        cpus: Cores of each process, and its threads.
         gpus: GPUs of each process, or a share of one; a model on a GPU needs some.
+        processes: Processes at most; None takes as many as there are tasks, and as cores and memory allow.
 
     Raises:
-        InputError: If `cpus` is no positive number.
+        InputError: If `cpus` or `processes` is no positive number.
     """
 
     address: str | None = None
     cpus: int = 1
     gpus: float = 0.0
+    processes: int | None = None
 
     def __post_init__(self) -> None:
         require_count("cpus", self.cpus)
+        if self.processes is not None:
+            require_count("processes", self.processes)
+
+    @contextmanager
+    def __call__(self, make: Make, memory: int = 0) -> Generator[OnRay]:
+        """The executor of a work for the time of a block; each process may take so many bytes."""
+        with ray_session(self.address) as ray:
+            workers = OnRay(ray, self, shared(ray, make), memory)
+            try:
+                yield workers
+            finally:
+                workers.end()
 
 
 @contextmanager
@@ -167,84 +192,169 @@ def _private() -> Generator[None]:
     previous = getattr(constants, "ENABLE_RAY_CLUSTER", None) if _LOCAL in added else None
     if previous is not None:
         constants.ENABLE_RAY_CLUSTER = False
+    os.environ.update(added)
     try:
-        with environment(added):
-            yield
+        yield
     finally:
+        for name in added:
+            os.environ.pop(name, None)
         if previous is not None:
             constants.ENABLE_RAY_CLUSTER = previous
 
 
+class Worker:
+    """A process of the cluster: makes the work, then computes one value after another."""
+
+    def __init__(self, make: Make, threads: int) -> None:
+        torch.set_num_threads(threads)
+        # The first `next` makes it: Ray would replace the class of an error that is raised here.
+        self._values = self._start(make)
+
+    def _start(self, make: Make) -> Iterator[Any]:
+        self._work = make()
+        yield from ()
+
+    def next(self, *task: object) -> tuple[Any, StatesizeError | None] | None:
+        """The first value of a task, or the next value or error of the last; None at its end."""
+        try:
+            if task:
+                self._values = iter(self._work(*task))
+            return next(self._values), None
+        except StopIteration:
+            return None
+        except StatesizeError as error:
+            return None, error
+        except Exception as error:
+            # Other processes may lack the class of a user's error.
+            return None, StatesizeError(f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")
+
+
 @dataclass(eq=False)
-class OnRay(Workers):
-    """Runs tasks on workers of a Ray cluster, which Ray starts as soon as there is room for them."""
+class _Job:
+    """A task, or the start of workers, which has no values.
+
+    Attributes:
+        lost: Workers killed since its last new value.
+        returned: Values returned.
+        repeated: Values still to come of this attempt that were returned before.
+    """
+
+    task: Any
+    lost: int = 0
+    returned: int = 0
+    repeated: int = 0
+
+
+@dataclass(eq=False)
+class OnRay:
+    """Runs tasks on workers of a cluster, which stay from one run to the next.
+
+    A task is begun again if its worker is killed. It ends with an error when `ATTEMPTS` workers were killed while they
+    computed the same value. Each attempt yields the same values in the same order.
+    """
+
+    # A task is sent in its state at the time it is begun: a caller may note in it which values it has stored, and a
+    # repeated attempt does not compute them again.
 
     ray: Any  # the connected module
-    cpus: float = 1  # of each worker, as are the following; also its threads
-    gpus: float = 0.0
-    memory: int = 0  # bytes; a change holds for workers that start later
+    cluster: RayCluster
+    make: Any  # its reference in Ray's store
+    memory: int  # bytes of each worker; a change holds for workers that start later
+    _idle: list[Any] = field(default_factory=list[Any], init=False)
+    _calls: dict[Any, tuple[Any, _Job]] = field(default_factory=dict[Any, tuple[Any, _Job]], init=False)
+    _start: _Job = field(default_factory=lambda: _Job("their start"), init=False)
+
+    def run(self, tasks: Iterable[Task]) -> Iterator[Done[Task, Any]]:
+        """The values of all tasks as they come."""
+        waiting, room = deque(_Job(task) for task in tasks), self._room()
+        while left := len(waiting) + sum(job is not self._start for _, job in self._calls.values()):
+            for _ in range(min(left, room) - len(self._idle) - len(self._calls)):
+                self._ask(self._new_worker(), self._start)
+            while waiting and self._idle:
+                job = waiting.popleft()
+                self._ask(self._idle.pop(), job, job.task)
+            call = wait_for_one(self.ray, list(self._calls))
+            worker, job = self._calls.pop(call)
+            try:
+                answer: tuple[Any, StatesizeError | None] | None = self.ray.get(call)
+            except self.ray.exceptions.RayTaskError as error:
+                raise error.cause from error
+            except self.ray.exceptions.RayError as error:
+                # The worker may only be out of reach.
+                self.ray.kill(worker)
+                job.lost, job.repeated = job.lost + 1, job.returned
+                if job.lost == ATTEMPTS:
+                    reason = str(error).strip().splitlines()[-1].strip()[:200]
+                    lost = StatesizeError(
+                        f"{ATTEMPTS} workers in a row were lost at {job.task} ({reason}); is the machines' memory "
+                        "enough, and this statesize installed on all of them?"
+                    )
+                    if job is self._start:
+                        raise lost from error
+                    yield Done(job.task, error=lost)
+                elif job is not self._start:
+                    waiting.appendleft(job)
+                continue
+            if answer is None:
+                self._idle.append(worker)
+                self._start.lost = 0
+                continue
+            # Before the yield, so that the worker goes on while the caller handles the value.
+            self._ask(worker, job)
+            value, failure = answer
+            if failure is not None and job is self._start:
+                raise failure
+            if job.repeated:
+                job.repeated -= 1
+            else:
+                job.returned, job.lost = job.returned + 1, 0
+                yield Done(job.task, value, failure)
+
+    def end(self) -> None:
+        """End all workers."""
+        for worker in [*self._idle, *(worker for worker, _ in self._calls.values())]:
+            self.ray.kill(worker)
+
+    def _ask(self, worker: Any, job: _Job, *task: object) -> None:
+        """Ask a worker for the first value of a task, or the next."""
+        self._calls[worker.next.remote(*task)] = worker, job
 
     def _room(self) -> int:
-        """How many workers the machines of the cluster can hold; InputError where it is none."""
-        needed = {"CPU": self.cpus, "GPU": self.gpus, "memory": self.memory}
+        """How many workers there may be; InputError where no machine of the cluster can hold one."""
+        needed = {"CPU": self.cluster.cpus, "GPU": self.cluster.gpus, "memory": self.memory}
         machines = [node["Resources"] for node in self.ray.nodes() if node["Alive"]]
         room = sum(
-            min((machine.get(name, 0) // amount for name, amount in needed.items() if amount), default=10**6)
-            for machine in machines
+            min(machine.get(name, 0) // amount for name, amount in needed.items() if amount) for machine in machines
         )
         if not room:
-            gpus = f", {self.gpus:g} GPUs" if self.gpus else ""
+            gpus = f", {self.cluster.gpus:g} GPUs" if self.cluster.gpus else ""
             memory = f" and {self.memory / 1e9:.1f} GB" if self.memory else ""
             raise InputError(
-                f"no machine of the Ray cluster has the {self.cpus:g} cores{gpus}{memory} that a worker asks for; ask "
-                "for less, or give the address of a larger cluster"
+                f"no machine of the Ray cluster has the {self.cluster.cpus} cores{gpus}{memory} that a worker asks "
+                "for; ask for less, or give the address of a larger cluster"
             )
-        return int(room)
+        return min(int(room), self.cluster.processes or int(room))
 
-    def _start(self) -> Any:
-        options: dict[str, Any] = {"num_cpus": self.cpus, "num_gpus": self.gpus, "memory": self.memory or None}
-        if self.cpus <= 1:
-            options["runtime_env"] = {"env_vars": ONE_THREAD}
-        return self.ray.remote(Worker).options(**options).remote(self.make, max(1, int(self.cpus)))
-
-    def _ask(self, worker: Any, *task: object) -> Any:
-        return worker.next.remote(*task)
-
-    def _first(self, calls: list[Any]) -> Any:
-        return wait_for_one(self.ray, calls)
-
-    def _answer(self, call: Any) -> Answer | None:
-        try:
-            return self.ray.get(call)
-        except self.ray.exceptions.RayTaskError as error:
-            raise error.cause from error
-        except self.ray.exceptions.RayError as error:
-            raise GoneError(str(error).strip().splitlines()[-1].strip()[:200]) from error
-
-    def _kill(self, worker: Any) -> None:
-        self.ray.kill(worker)
+    def _new_worker(self) -> Any:
+        """A worker, which Ray starts as soon as there is room for it."""
+        cpus = self.cluster.cpus
+        options: dict[str, Any] = {"num_cpus": cpus, "num_gpus": self.cluster.gpus, "memory": self.memory or None}
+        if cpus == 1:
+            options["runtime_env"] = {"env_vars": _ONE_THREAD}
+        return self.ray.remote(Worker).options(**options).remote(self.make, cpus)
 
 
-@contextmanager
-def ray_workers(
-    make: Make, address: str | None = None, cpus: float = 1, gpus: float = 0.0, memory: int = 0
-) -> Generator[OnRay]:
-    """Workers of a cluster for the time of a block."""
-    with ray_session(address) as ray, OnRay(make, ray, cpus, gpus, memory) as workers:
-        yield workers
-
-
-def sent(ray: Any, model: nn.Module) -> Callable[[], nn.Module]:
-    """A function that returns the module in processes of Ray; the object store of a machine holds its bytes once."""
+def shared(ray: Any, make: Make) -> Any:
+    """The reference of what makes the work, for processes of Ray; a machine's store holds a model's bytes once."""
     # By itself, a tensor would be pickled as a copy of its bytes, and each process would hold that beside the tensor.
     for kind in _TENSORS:
         ray.util.register_serializer(kind, serializer=_tensor_parts, deserializer=_tensor)
     try:
-        return partial(ray.get, ray.put(model))
+        return ray.put(make)
     except TypeError as error:
         raise ModelError(
-            f"{type(model).__name__} holds something that cannot be copied to another process "
-            f"({error.__cause__ or error}); give a function that loads the model there."
+            f"The model, or other work for Ray, cannot be copied to another process ({error.__cause__ or error}). Give "
+            "a function that loads the model there."
         ) from error
     finally:
         for kind in _TENSORS:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import partial
 from os import PathLike
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from torch import nn
 
@@ -17,8 +17,8 @@ from statesize.io.devices import on_cpu_by_default
 from statesize.io.progress import Bars
 from statesize.measurement.settings import Channels, Layers, Positions, Settings
 from statesize.models.load import load_model, load_model_facts
-from statesize.parallel.executor import Executor, SerialExecutor
-from statesize.parallel.ray import OnRay, RayCluster, ray_session, sent
+from statesize.parallel.executor import here
+from statesize.parallel.ray import OnRay, RayCluster
 from statesize.profiling.profile import Profile, warned
 from statesize.profiling.profile_run import (
     ProfileProgress,
@@ -143,8 +143,11 @@ def run_profile(
         stored = {"weights": weights} if weights else {}
     inputs = or_bundled(inputs, tokenizer)
     # Where positions lie is asked of the model; one that each process loads is not there.
-    here = isinstance(model, nn.Module)
-    given, count = given_sequences(model, inputs, tokenizer, axis) if here else sequences(inputs, tokenizer)
+    given, count = (
+        given_sequences(model, inputs, tokenizer, axis)
+        if isinstance(model, nn.Module)
+        else sequences(inputs, tokenizer)
+    )
     known: list[Given] = []
     reference = None
     if cluster is not None or count is not None:
@@ -153,17 +156,11 @@ def run_profile(
         reference, count = max(map(len, known)), len(known)
         settings.check_reach(reference)
     settings = settings.for_texts(reference)
+    # Digests say whether what is stored is of this run; of one that is not they would only take time.
+    make = partial(LoadedWork, model, settings, reference, digests=cluster is not None or path is not None)
+    crew = here if cluster is None else partial(cluster, memory=settings.memory + _PROCESS_BYTES)
     with ExitStack() as stack:
-        executor: Executor
-        if cluster is None:
-            # Digests say whether what is stored is of this run; of one that is not they would only take time.
-            work = LoadedWork(lambda: cast("nn.Module", model), settings, reference, digests=path is not None)
-            executor = SerialExecutor(work)
-        else:
-            ray = stack.enter_context(ray_session(cluster.address))
-            load = sent(ray, model) if isinstance(model, nn.Module) else cast("Loader", model)
-            make, memory = partial(LoadedWork, load, settings, reference), settings.memory + _PROCESS_BYTES
-            executor = stack.enter_context(OnRay(make, ray, cluster.cpus, cluster.gpus, memory))
+        executor = stack.enter_context(crew(make))
         origin: Provenance = next(executor.run(["loading the model"])).get()
         if isinstance(executor, OnRay):
             executor.memory += origin.bytes

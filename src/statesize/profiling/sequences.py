@@ -158,8 +158,10 @@ class Provenance:
 class LoadedWork:
     """The work of a process that loads the model; without digests where nothing is stored and no other compared."""
 
-    def __init__(self, load: Loader, settings: Settings, reference: int | None, *, digests: bool = True) -> None:
-        loaded = load()
+    def __init__(
+        self, model: nn.Module | Loader, settings: Settings, reference: int | None, *, digests: bool = True
+    ) -> None:
+        loaded = model if isinstance(model, nn.Module) else model()
         name, source = (loaded.name, loaded.source) if isinstance(loaded, LoadedModel) else (type(loaded).__name__, {})
         model = loaded.model if isinstance(loaded, LoadedModel) else loaded
         facts = model_facts(model) if digests else {}

@@ -161,9 +161,7 @@ def bundled_sequences(tokenizer: AnyTokenizer, number: int, length: int) -> list
     return [join_documents(tokenizer, [document])[:length] for document in bundled.documents()[:number]]
 
 
-def or_bundled(
-    inputs: Inputs | None, tokenizer: AnyTokenizer | None, number: int = 1, length: int = 512
-) -> Inputs:
+def or_bundled(inputs: Inputs | None, tokenizer: AnyTokenizer | None, number: int = 1, length: int = 512) -> Inputs:
     """The inputs, or the beginnings of bundled documents where there are none."""
     if inputs is not None:
         return inputs

@@ -70,7 +70,7 @@ def descendants(parent, word):
 
 @pytest.fixture
 def workers_of():
-    return lambda word="spawn_main": descendants(os.getpid(), word)
+    return lambda: descendants(os.getpid(), "ray::Worker")
 
 
 @pytest.fixture(name="without_time")

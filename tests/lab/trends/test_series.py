@@ -14,7 +14,7 @@ from statesize.lab.mixers import LanguageModel, ModelConfig, save_checkpoint
 from statesize.lab.tasks.text import train_tokenizer
 from statesize.lab.trends.checkpoints import Checkpoint, find_checkpoints, read_log
 from statesize.lab.trends.points import Point
-from statesize.parallel.executor import Processes
+from statesize.parallel.ray import RayCluster
 
 IDS = [list(range(first, first + 24)) for first in (2, 12, 30, 40)] + [[7, 9] * 12]
 SHAPE = {"vocabulary_size": 64, "width": 8, "heads": 2, "layers": 2, "key_size": 4}
@@ -132,7 +132,7 @@ def test_finished_checkpoints_are_kept_until_they_change(run, tmp_path):
 
 
 def test_another_process_finds_the_same(run):
-    spread = measured(run, crew=lambda make: Processes(make, 1))
+    spread = measured(run, crew=RayCluster(processes=1))
     alone = measured(run)
     assert spread.names == alone.names
     assert spread.values("layers.1.mixer") == pytest.approx(alone.values("layers.1.mixer"), rel=1e-6)

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from functools import partial
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, cast
 
 from cyclopts import Group, Parameter, validators
 
@@ -15,7 +12,7 @@ from statesize.errors import InputError
 
 if TYPE_CHECKING:
     from statesize.measurement.settings import Settings
-    from statesize.parallel.executor import Crew
+    from statesize.parallel.ray import RayCluster
 
 
 Flag: TypeAlias = Annotated[bool, Parameter(negative="", show_default=False)]
@@ -33,6 +30,17 @@ def whole_numbers(name: str, text: str) -> list[int]:
         return [int(part) for part in text.split(",")]
     except ValueError as error:
         raise InputError(f"{name} must be numbers with commas between them, got {text!r}.") from error
+
+
+def share(name: str, text: str) -> float:
+    """A share such as 25%, or 0.25."""
+    try:
+        number = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+    except ValueError:
+        number = 0.0
+    if not 0 < number < 1:
+        raise InputError(f"{name} must be a share between 0 and 100 %, got {text!r}. Give one such as 25%.")
+    return number
 
 
 OFTEN = Group("Used most", sort_key=1)
@@ -85,6 +93,8 @@ class Workers:
             Ray cluster, or auto for the one that runs here. Without an address, Ray is started on this machine.
         ray_cpus: Cores of each of these processes.
         ray_gpus: GPUs of each, or a share such as 0.25. Default: 1 to profile a model on a GPU, else none.
+        processes: Processes at most; more than one start Ray on this machine where --ray says no other. Default: one,
+            or with --ray as many as cores and memory allow.
     """
 
     ray: Annotated[
@@ -92,25 +102,34 @@ class Workers:
     ] = False
     ray_cpus: Count = 1
     ray_gpus: Annotated[float | None, Parameter(validator=validators.Number(gte=0))] = None
+    processes: Count | None = None
 
-    def check(self) -> None:
-        """Refuse Ray where it is not installed."""
+    def cluster(self, gpus: float = 0.0) -> RayCluster | None:
+        """Processes on Ray, by default with so many GPUs each; None is this process."""
         from importlib.util import find_spec
 
-        if self.ray is not False and find_spec("ray") is None:
+        from statesize.parallel.ray import RayCluster
+
+        if self.ray is False and (self.processes or 1) == 1:
+            return None
+        # Refused before anything is loaded.
+        if find_spec("ray") is None:
             raise InputError("Ray is not installed; pip install ray, or run without it")
+        address = self.ray if isinstance(self.ray, str) else None
+        return RayCluster(address, self.ray_cpus, gpus if self.ray_gpus is None else self.ray_gpus, self.processes)
 
-    @contextmanager
-    def crew(self) -> Generator[Crew]:
-        """Workers on Ray for the time of a block, or this process."""
-        from statesize.parallel.executor import here
-        from statesize.parallel.ray import ray_session, ray_workers
 
-        if self.ray is False:
-            yield here
-            return
-        with ray_session(self.ray if isinstance(self.ray, str) else None):
-            yield partial(ray_workers, cpus=self.ray_cpus, gpus=self.ray_gpus or 0.0)
+def options_of(*groups: Any) -> list[str]:
+    """What gives dataclasses of options their values at the command line, but for the defaults."""
+    given: list[str] = []
+    for group in groups:
+        for one in fields(group):
+            value, name = getattr(group, one.name), f"--{one.name.replace('_', '-')}"
+            if value == one.default:
+                continue
+            for part in cast("list[object]", value if isinstance(value, list) else [value]):
+                given += [name] if part is True else [name, str(part)]
+    return given
 
 
 def _some(_: object, channels: object) -> None:

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-from cyclopts import App, Parameter, validators
+from cyclopts import App, Parameter
 
 from statesize.cli.app import app, register
-from statesize.cli.shared.options import MOST, Flag, Page, Workers
+from statesize.cli.shared.options import Flag, Page, Workers
 from statesize.cli.shared.printing import TEXT, Printing
 from statesize.lab.studies.catalogue import QUESTIONS, load_study
 
 if TYPE_CHECKING:
     from statesize.io.progress import Bar
     from statesize.lab.studies.engine.study import Grid, Run, Study
-    from statesize.parallel.executor import Crew, Done
+    from statesize.parallel.executor import Done
 
 _MOST_RUNS = 12
 
@@ -36,7 +35,6 @@ class Options:
         dry_run: Print the grid. Nothing is done.
         output: Folder for runs/ (one file for each finished run), table.parquet and study.html. The same command
             continues a stopped study. Default: statesize-study-NAME-PRESET.
-        processes: Processes of one thread each on this machine; 0 takes one a core.
         verify: Repeat three sampled runs of the record in OUTPUT and compare them. Default: results/studies/NAME.
     """
 
@@ -44,7 +42,6 @@ class Options:
     config: Path | None = None
     dry_run: Flag = False
     output: Path | None = None
-    processes: Annotated[int, Parameter(validator=validators.Number(gte=0, lte=MOST))] = 1
     verify: Flag = False
 
 
@@ -63,6 +60,7 @@ def _command(name: str) -> Callable[..., None]:
         one = load_study(name)
         if options.verify:
             _verify(one, options.output or Path("results/studies") / one.name)
+            printing.next("study", one.name, "--preset", "record", "--dry-run")
             return
         grid = one.preset(options.preset) if options.config is None else one.read(options.config)
         chosen = options.preset if options.config is None else options.config.stem
@@ -86,13 +84,13 @@ def _run(one: Study, chosen: str, grid: Grid, options: Options, workers: Workers
     from statesize.cli.shared.provenance import command_line
     from statesize.io.text import printable
     from statesize.lab.studies.engine.run import run_study
+    from statesize.parallel.executor import here
 
     printing.hush_libraries()
-    workers.check()
+    crew = workers.cluster() or here
     folder = options.output or Path(f"statesize-study-{one.name}-{chosen}")
-    with ExitStack() as stack:
-        bar = stack.enter_context(printing.bars()).begin(f"study {one.name}", len(grid.runs))
-        crew = stack.enter_context(workers.crew()) if workers.ray is not False else _crew(options.processes)
+    with printing.bars() as bars:
+        bar = bars.begin(f"study {one.name}", len(grid.runs))
         result = run_study(one, grid, folder, crew, partial(_tell, bar, len(grid.runs)), command_line())
     conclusion = result.conclusion
     printing.say(f"Table: {result.path}")
@@ -102,14 +100,7 @@ def _run(one: Study, chosen: str, grid: Grid, options: Options, workers: Workers
         print_json({"schema": SCHEMA, **conclusion.to_dict(), **made, "command": command_line()})
     else:
         print("\n".join(map(printable, conclusion.lines())))
-
-
-def _crew(processes: int) -> Crew:
-    """Processes of this machine, or this one."""
-    from statesize.parallel.executor import Processes, here
-    from statesize.parallel.ray import available_cores
-
-    return here if processes == 1 else partial(Processes, workers=processes or available_cores())
+    printing.next("study", folder, "--html", f"{one.name}.html")
 
 
 def _tell(bar: Bar, total: int, done: Done[Run, list[dict[str, Any]]], number: int) -> None:
@@ -121,6 +112,7 @@ def _tell(bar: Bar, total: int, done: Done[Run, list[dict[str, Any]]], number: i
 
 def _print_runs(name: str, chosen: str, grid: Grid, printing: Printing) -> None:
     from statesize.cli.shared.printing import SCHEMA, print_json
+    from statesize.cli.shared.provenance import called_again
 
     runs = [run.label for run in grid.runs]
     if printing.json:
@@ -130,6 +122,7 @@ def _print_runs(name: str, chosen: str, grid: Grid, printing: Printing) -> None:
     if len(runs) > _MOST_RUNS:
         runs[_MOST_RUNS // 2 : -_MOST_RUNS // 2] = [f"… {len(runs) - _MOST_RUNS} more, all of them with --json"]
     print("\n".join(runs))
+    printing.next(*called_again(without="--dry-run"))
 
 
 def _verify(one: Study, folder: Path) -> None:
@@ -183,3 +176,6 @@ def stored_study(folder: Path | None = None, /, *, html: Page = None, printing: 
         print_json({"schema": SCHEMA, **saved.conclusion.to_dict(), **made})
     else:
         print("\n".join(map(printable, saved.conclusion.lines())))
+    name = saved.conclusion.study
+    page = ("study", folder, "--html", f"{name}.html")
+    printing.next(*(page if html is None else ("study", name, "--preset", "record", "--dry-run")))

@@ -6,7 +6,6 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import Any, Self, TypeAlias, TypeVar, cast
@@ -23,7 +22,7 @@ from statesize.io.progress import Bars
 from statesize.measurement.settings import Settings
 from statesize.measurement.statistics import estimate
 from statesize.models.digests import tokens_sha256
-from statesize.parallel.executor import Crew, given, run
+from statesize.parallel.executor import Crew, run
 from statesize.profiling.profile import Profile
 from statesize.profiling.run import run_profile
 from statesize.results.summary import channels_of, ess_values, known_mean, largest_size, sample_of, unit_dim
@@ -149,7 +148,7 @@ def measure_points(
     with (
         Bars(on_progress is not None, lines=False) as bars,
         parts_writer(folder, r"\..*|.*\.point"),
-        crew(partial(given, work)) as executor,
+        crew(lambda: work) as executor,
     ):
         report = on_progress or bars.begin(title, len(tasks)).update
         # The key is asked for again once a task is measured, when more may be known of it.

@@ -57,7 +57,7 @@ def series(
             takes what lies beside the checkpoints.
         output: Folder in which finished checkpoints are kept; the same call after a crash goes on from there.
         loading: What `load_model` takes beside name and revision: device, dtype and so on.
-        crew: Gives what runs the work, such as `ray_workers`.
+        crew: Who does the work: this process, or a `statesize.profiling.RayCluster`.
         on_progress: Called as (done, total, what, seconds left) after each checkpoint, instead of a bar.
         settings: What is measured of each layer; None takes `statesize.Settings()`.
 

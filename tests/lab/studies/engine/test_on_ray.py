@@ -1,24 +1,35 @@
-"""Runs on a real local Ray: the rows of this process."""
+"""Runs on a real local Ray: the rows of this process, also when a worker is killed."""
 
-from functools import partial
+import os
+import signal
+import time
 
 import pytest
 
 from statesize.errors import InputError
 from statesize.lab.studies.correlation import STUDY
 from statesize.lab.studies.engine.run import run_study
-from statesize.parallel.ray import ray_workers
+from statesize.parallel.ray import RayCluster
 
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("default")  # Ray's own
-def test_the_same_rows(grid, outcomes, without_time, tmp_path):
+def test_the_same_rows_when_a_worker_is_killed(grid, outcomes, workers_of, without_time, tmp_path):
     pytest.importorskip("ray")
-    result = run_study(STUDY, grid, tmp_path, partial(ray_workers, memory=2**28))
+    killed = []
+
+    def kill(done, number):
+        if not killed:
+            killed.append(workers_of()[0])
+            os.kill(killed[0], signal.SIGKILL)
+
+    result = run_study(STUDY, grid, tmp_path, RayCluster(processes=2), kill)
     assert without_time(result.rows) == without_time([row for run in grid.runs for row in outcomes[run.key].value])
+    while workers_of():
+        time.sleep(0.1)
 
 
 def test_an_address_where_nothing_answers(grid, tmp_path):
     pytest.importorskip("ray")
     with pytest.raises(InputError, match="nothing answers at the Ray address"):
-        run_study(STUDY, grid, tmp_path, partial(ray_workers, address="127.0.0.1:1"))
+        run_study(STUDY, grid, tmp_path, RayCluster("127.0.0.1:1"))

@@ -58,7 +58,7 @@ def run_study(
         study: The study.
         grid: Its grid, such as `study.preset("smoke")`.
         folder: Where; missing, empty, or that of the same study.
-        crew: Who does the runs: this process, or others such as `partial(Processes, workers=2)`.
+        crew: Who does the runs: this process, or a `statesize.profiling.RayCluster`.
         on_progress: Called after each run, with the number of those that are done.
         command: The command line, for the page.
 
