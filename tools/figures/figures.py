@@ -226,10 +226,8 @@ def bundled() -> dict[str, str]:
     for name, record in records.items():
         read = record["bundled_documents"]
         worth = read["context_worth"]
-        rows.append(
-            (f"`{name}`", f"{record['parameters']:,}", f"{read['loss']:.2f}", f"{read['bits_per_byte']:.2f}")
-            + (estimate(worth["mean"], worth["interval"], ".2f"),)
-        )
+        figures = (f"{record['parameters']:,}", f"{read['loss']:.2f}", f"{read['bits_per_byte']:.2f}")
+        rows.append((f"`{name}`", *figures, estimate(worth["mean"], worth["interval"], ".2f")))
     first = records["sa"]
     return {
         "table": table(("model", "parameters", "nats a token", "bits a byte", "worth of the context"), rows),
