@@ -1,8 +1,8 @@
 """Writes the figures into the pages of the documentation: `python -m tools.figures.pages`.
 
 A figure in a sentence stands in `<span data-figure="NAME">…</span>`, a table between `<!-- figure NAME -->` and
-`<!-- end of figure -->` on lines of their own, so that a page reads the same on a repository and as a site. README.md is
-plain: `tools.figures.readme` has its phrases.
+`<!-- end of figure -->` on lines of their own, so that a page reads the same on a repository and as a site. README.md
+is plain: `tools.figures.readme` has its phrases.
 """
 
 from __future__ import annotations
