@@ -13,17 +13,35 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from torch.nn import functional
 
-import statesize as ss
 from statesize.io.files import replace_file
 from statesize.lab import zoo
 from statesize.lab.mixers.checkpoint import load_checkpoint, save_checkpoint
-from statesize.lab.tasks import Corpus, TextTask
+from statesize.lab.mixers.model import LanguageModel
+from statesize.lab.tasks import Corpus, TextTask, encode
 from statesize.lab.training import evaluate
+from statesize.measurement.statistics import Interval, mean_interval
 
+WINDOW = 256
+"""Tokens whose middle is the place at which the context is worth something."""
 CURVE_EVERY = 20
 """Steps whose mean loss is one point of the curve."""
+
+
+@torch.no_grad()
+def context_worth(model: LanguageModel) -> Interval:
+    """Nats a token that the second halves of windows lose without the first ones, means of the bundled documents."""
+    half, found = WINDOW // 2, list[float]()
+    for document in zoo.documents():
+        ids = encode([document], zoo.tokenizer())
+        windows = ids[: len(ids) // WINDOW * WINDOW].view(-1, WINDOW)
+        whole, alone = (model(windows[:, start:-1])[:, half - start :].mT for start in (0, half))
+        answers = windows[:, half + 1 :]
+        found.append(float(functional.cross_entropy(alone, answers) - functional.cross_entropy(whole, answers)))
+    return mean_interval(np.array(found))
 
 
 def bundle(run: Path, place: Path, text: TextTask) -> dict[str, Any]:
@@ -31,7 +49,7 @@ def bundle(run: Path, place: Path, text: TextTask) -> dict[str, Any]:
     save_checkpoint(load_checkpoint(run / "best"), place, dtype=torch.float16)
     # What is reported is what will be read.
     model = load_checkpoint(place)
-    worth = ss.truncate(model, tokenizer=zoo.tokenizer(), documents=len(zoo.documents()), tokens=256).worth
+    worth = context_worth(model)
     made = json.loads((run / "provenance.json").read_text(encoding="utf-8"))
     steps = [json.loads(line) for line in (run / "log.jsonl").read_text(encoding="utf-8").splitlines()]
     held_out = [{"step": step["step"], **step["held_out"]} for step in steps if step.get("held_out")]
@@ -44,7 +62,7 @@ def bundle(run: Path, place: Path, text: TextTask) -> dict[str, Any]:
         "best_step": min(held_out, key=lambda point: point["loss"])["step"],
         "bundled_documents": {
             **evaluate(model, text, 8),
-            "context_worth": {"tokens": 256, **worth.to_dict()},
+            "context_worth": {"tokens": WINDOW, **worth.to_dict()},
         },
         "held_out_curve": held_out,
         "curve": [
@@ -59,7 +77,7 @@ def bundle(run: Path, place: Path, text: TextTask) -> dict[str, Any]:
 def main(runs: Path, output: Path) -> None:
     """Bundle all models."""
     documents = tuple(zoo.documents())
-    text = TextTask.from_corpus(Corpus(documents, documents), zoo.tokenizer(), length=256)
+    text = TextTask.from_corpus(Corpus(documents, documents), zoo.tokenizer(), length=WINDOW)
     for name in zoo.names():
         record = bundle(runs / name, output / name, text)
         print(name, record["held_out_curve"][-1], record["bundled_documents"])
