@@ -19,7 +19,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-from network.coverage import Outcome, outcomes
+from networks.coverage import Outcome, outcomes
 
 from benchmarks.cases import made
 from statesize.io.files import replace_file

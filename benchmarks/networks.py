@@ -22,7 +22,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 import statesize as ss
 from benchmarks.cases import document, peak_resident_bytes
 from statesize.io.files import replace_file
-from statesize.network.network import NetworkProgress
+from statesize.networks.network import NetworkProgress
 from statesize.texts.tokens import join_documents
 
 BUNDLED = ("sa", "la", "wla", "gla")
@@ -68,7 +68,7 @@ def row(case: Case, precision: Literal["double", "single"]) -> dict[str, Any]:
         case.model, case.ids, [cut], accuracy=case.accuracy, method="lanczos", precision=precision, on_progress=told
     )
     seconds, wall = time.process_time() - start, time.perf_counter() - wall
-    beside = ss.network.redundancy(case.model, case.ids, found, case.name)
+    beside = ss.networks.redundancy(case.model, case.ids, found, case.name)
     low, high = found.interval[0].tolist()
     (value,) = beside.to_dict()["values"]
     return {

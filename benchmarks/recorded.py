@@ -12,11 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.cases import document
 from statesize.io.files import replace_file
 from statesize.models.digests import tensors_sha256
-from statesize.models.load import LoadedModel, load_model
-from statesize.profiling.run import profile
+from statesize.models.load import LoadedModel
 from statesize.texts import bundled
 from statesize.texts.tokens import AnyTokenizer, encode
 
@@ -42,20 +40,6 @@ def finish(
 def of_each(models: Sequence[str], run: Callable[[str], Row]) -> Iterator[tuple[Row, Callable[[], Row]]]:
     """A row a model, by the name of its file."""
     return (({"file": Path(model).stem}, partial(run, model)) for model in models)
-
-
-def over_prose(path: Path, models: Sequence[str], cases: Sequence[tuple[int, ...]], run: Callable[..., Row]) -> None:
-    """Call `run(loaded, prose, *case)` of each model and case; print the row, and write the document after it."""
-    rows: list[Row] = []
-    for name in models:
-        loaded = load_model(name)
-        text, weights = prose(loaded.tokenizer), weights_of(loaded)
-        # What is compiled or loaded on first use.
-        profile(loaded.model, text[None, :32])
-        for case in cases:
-            rows.append({"file": Path(name).stem, **weights, **run(loaded, text, *case)})
-            print(json.dumps(rows[-1]), flush=True)
-            replace_file(path, (json.dumps(document(rows)) + "\n").encode())
 
 
 def weights_of(loaded: LoadedModel) -> Row:

@@ -9,9 +9,10 @@ about ten minutes of one core.
 
 from __future__ import annotations
 
+import math
 import sys
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -103,11 +104,16 @@ def interval(number: dict[str, Any], form: str) -> str:
 
 def _holds(row: dict[str, Any], claim: dict[str, float]) -> bool | None:
     share = next(one["share"] for one in row["rows"] if (one["rule"], one["scale"]) == ("ess", claim["scale"]))
-    low, high = share["interval"]
-    least = claim.get("more than")
+    return holds(share["interval"], claim)
+
+
+def holds(ends: Sequence[float] | None, claim: Mapping[str, Any]) -> bool | None:
+    """Whether an interval lies on the side that a claim says; None where it leaves a doubt."""
+    low, high = ends or (-math.inf, math.inf)
+    least, most = claim.get("more than"), claim.get("at most")
     if least is not None:
         return True if low > least else False if high <= least else None
-    return True if high <= claim["at most"] else False if low > claim["at most"] else None
+    return True if high <= most else False if low > most else None
 
 
 if __name__ == "__main__":

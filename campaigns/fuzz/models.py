@@ -185,9 +185,9 @@ def network_call(source: Source) -> Call:
     single = good and batched.shape[0] == 1 and batched.shape[1] > 1
 
     def run() -> Any:
-        planned = ss.network.network_plan(model(pattern), batched, **options)
+        planned = ss.networks.network_plan(model(pattern), batched, **options)
         found = ss.network_ess(model(pattern), batched, **options)
-        return planned, found, ss.network.redundancy(model(pattern), batched, found)
+        return planned, found, ss.networks.redundancy(model(pattern), batched, found)
 
     def check(answer: Any) -> list[str]:
         planned, found, beside = answer

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 from statesize.version import __version__
 
 if TYPE_CHECKING:
-    from statesize import errors, integrations, metrics, network, operators, reduction, testing
+    from statesize import errors, integrations, metrics, networks, operators, reduction, testing
     from statesize.adapters.capture import capture
     from statesize.errors import StatesizeError
     from statesize.measurement.measurement import Measurement, measure
     from statesize.measurement.settings import Settings
     from statesize.models.load import load
-    from statesize.network.network import network_ess
+    from statesize.networks.network import network_ess
     from statesize.operators import (
         Convolution,
         Dense,
@@ -41,7 +41,7 @@ _HOMES = {
     "errors": ("StatesizeError",),
     "measurement.measurement": ("Measurement", "measure"),
     "models.load": ("load",),
-    "network.network": ("network_ess",),
+    "networks.network": ("network_ess",),
     "operators": (
         "Convolution",
         "Dense",
@@ -87,8 +87,8 @@ __all__ = [
     "load",
     "measure",
     "metrics",
-    "network",
     "network_ess",
+    "networks",
     "operators",
     "plan",
     "profile",

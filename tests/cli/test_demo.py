@@ -7,6 +7,7 @@ import re
 
 import pytest
 import torch
+from cli.first_lines import next_command
 from playwright.sync_api import expect
 from report.visit import Visit, chromium
 
@@ -42,15 +43,19 @@ def one_sequence(monkeypatch):
 
 def test_the_command_prints_a_table_and_writes_a_report(one_sequence, here, capsys):
     assert main(["demo"]) == 0
-    out, err = capsys.readouterr()
-    sentence, _, *lines, checked = out.splitlines()
-    said = r"Softmax attention stores 13 × the bytes of .+ and carries [\d.]+ × as many numbers per channel\."
+    captured = capsys.readouterr()
+    assert next_command(captured) == ["profile", zoo.names()[-1], "--open"]
+    sentence, _, *lines, checked = captured.out.splitlines()
+    said = (
+        r"Past token \d+ of \d+, softmax attention stores [\d.]+ × the bytes of .+ and carries [\d.]+ × as many "
+        r"numbers per channel\."
+    )
     assert re.fullmatch(said, sentence)
     assert html.escape(sentence) in (here / "statesize-demo.html").read_text(encoding="utf-8")
     assert checked == "Last hidden state, observed against unaltered: largest difference 0."
     titles = [line.strip() for line in lines if line.strip().endswith("attention")]
     assert titles == [f"{kind} attention" for kind in ("softmax", "linear", "weighted linear", "gated linear")]
-    assert "statesize-demo.html" in err
+    assert "statesize-demo.html" in captured.err
     assert os.listdir(here) == ["statesize-demo.html"]
     assert (here / "statesize-demo.html").stat().st_size < 1_300_000
     opens_without_network_and_errors(here / "statesize-demo.html")

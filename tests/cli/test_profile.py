@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import shutil
 import signal
 import sys
@@ -471,9 +472,11 @@ def test_a_model_is_all_that_is_needed(here, capsys, monkeypatch):
     assert opened == [(here / "gla.html").absolute().as_uri()]
 
 
-def test_where_nothing_was_written_is_told(checkpoint, here, capsys):
-    assert main(["profile", str(checkpoint), "--sequences", "1", "--positions", "2"]) == 0
-    assert capsys.readouterr().err.splitlines()[-1].startswith("Nothing was written: --output FOLDER keeps")
+def test_where_nothing_was_written_the_next_step_keeps_the_profile(checkpoint, here, capsys):
+    command = ["profile", str(checkpoint), "--sequences", "1", "--positions", "2"]
+    assert main(command) == 0
+    told = capsys.readouterr().err.splitlines()[-1]
+    assert told == f"next: statesize {shlex.join(command)} --output {checkpoint.name}-profile"
     assert os.listdir(here) == []
 
 

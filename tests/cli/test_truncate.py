@@ -21,8 +21,12 @@ def test_table_and_page(tmp_path, capsys):
     assert f"Report: {page}" in captured.err
     written = page.read_text(encoding="utf-8")
     assert "What gla carries, by cutting" in written
-    # Four sizes with hindsight, three spread otherwise, and those of each causal choice that are not all there is.
-    assert written.count('<tr><th scope="row">') == 7 + 2 * 2
+    assert main([*arguments, "--json", "--quiet", "--at", "20%"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["without_hindsight"]["at"] == 0.2
+    # Not those of a choice without hindsight that keeps all there is.
+    shown = [row for row in found["rows"] if row["rule"] != "past rows" or row["kept"] < found["measured"][0]["inputs"]]
+    assert written.count('<tr><th scope="row">') == len(shown)
 
 
 def test_json_of_texts_of_ones_own(tmp_path, capsys):
@@ -55,6 +59,8 @@ def test_bad_input(tmp_path, capsys):
     assert "cuts must be numbers with commas between them, got 'x'" in capsys.readouterr().err
     assert main(["truncate", "gla", "--max-tokens", "32", "--cuts", "31"]) == 1
     assert "cuts must lie from 1 to 30" in capsys.readouterr().err
+    assert main(["truncate", "gla", "--at", "2"]) == 1
+    assert "at must be a share between 0 and 100 %, got '2'" in capsys.readouterr().err
     assert main(["truncate", "gla", "--open"]) == 1
     assert "open must come with html" in capsys.readouterr().err
     short = tmp_path / "short.txt"
@@ -69,12 +75,12 @@ def test_plan(capsys):
     assert main(arguments) == 0
     printed = capsys.readouterr().out
     assert printed.startswith("About ")
-    assert "cut by heads" in printed
+    assert "cut by ess" in printed
     assert main([*arguments, "--json", "--quiet"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert document["model"] == "gla"
     assert document["seconds"] > 0
     counts = {step["name"]: step["count"] for step in document["steps"]}
     # gla has no groups; how many runs a document takes, the test of `plan_truncation` says.
-    assert set(counts) == {"check", "whole", "cut by heads"}
-    assert (counts["check"], counts["whole"], counts["cut by heads"] % 2) == (1, 2, 0)
+    assert set(counts) == {"check", "whole", "cut by heads", "choice without hindsight", "cut without hindsight"}
+    assert (counts["check"], counts["whole"], counts["choice without hindsight"]) == (1, 2, 2)

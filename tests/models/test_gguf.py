@@ -8,6 +8,7 @@ from oracles.pretrained import TEXT, tiny_llama, tiny_tokenizer
 
 import statesize as ss
 from statesize.cli import main
+from statesize.models.files import parsed_once
 from statesize.models.load import load_model, load_model_facts
 
 
@@ -44,6 +45,21 @@ def test_a_file_is_parsed_once(tmp_path, monkeypatch):
     monkeypatch.setattr(gguf.GGUFReader, "__init__", lambda self, file: parsed.append(file) or read(self, file))
     load_model(str(path))
     assert parsed == [str(path)]
+
+
+def test_the_reader_of_vocabularies_reads_what_ggufs_own_reads(tmp_path):
+    path = write_gguf(tmp_path / "tiny.gguf")
+    plain = gguf.GGUFReader(path)
+    with parsed_once():
+        found = gguf.GGUFReader(path)
+
+    def fields(reader):
+        return {
+            name: (field.types, [bytes(field.parts[at]) for at in field.data]) for name, field in reader.fields.items()
+        }
+
+    assert fields(found) == fields(plain)
+    assert [tensor.data_offset for tensor in found.tensors] == [tensor.data_offset for tensor in plain.tensors]
 
 
 def test_what_transformers_loaded_is_measured(tmp_path):

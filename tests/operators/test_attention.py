@@ -117,3 +117,21 @@ def test_scale_is_any_kind_of_number(scale: float) -> None:
     query, key = torch.randn(2, 5, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     given = SoftmaxAttention(query, key, scale)
     assert torch.equal(given.dense(), SoftmaxAttention(query, key, float(scale)).dense())
+
+
+@pytest.mark.parametrize("window", [None, 4, 2])
+def test_other_queries_read_the_first_keys_as_if_there_were_no_more(window):
+    generator = torch.Generator().manual_seed(5)
+    query, key = (torch.randn(2, 6, 3, generator=generator, dtype=torch.float64) for _ in range(2))
+    bias, sink = torch.randn(2, 6, generator=generator, dtype=torch.float64), torch.tensor([0.3, -1.0]).double()
+    operator = SoftmaxAttention(query, key, 0.7, window, key_bias=bias, sink=sink, soft_cap=2.0)
+    others = torch.randn(2, 5, 3, generator=generator, dtype=torch.float64)
+    read = operator.asked(others, 6, 4)
+    for head in range(2):
+        for row in range(5):
+            seen = [j for j in range(4) if window is None or 6 - j < window]
+            scores = {j: 2 * torch.tanh(0.7 * others[head, row] @ key[head, j] / 2) + bias[head, j] for j in seen}
+            total = sink[head].exp() + sum(score.exp() for score in scores.values())
+            expected = torch.stack([scores[j].exp() / total if j in seen else total * 0 for j in range(4)])
+            torch.testing.assert_close(read[head, row], expected)
+    assert float(SoftmaxAttention(query, key, 0.7, 2).asked(others, 6, 4).abs().max()) == 0

@@ -299,6 +299,8 @@ def test_prices_of_a_small_model(llama):
     ]
     assert result.documents[0].loss == pytest.approx(losses[0])
     assert result.documents[0].extra[2] == pytest.approx(losses[1] - losses[0], abs=1e-6)
+    alone = functional.cross_entropy(llama(document[None, 64:]).logits[0, :-1].float(), document[65:])
+    assert result.documents[0].worth == pytest.approx(alone.item() - losses[0], abs=1e-5)
     shares = result.pruned_shares()
     assert shares.shape == (99, 2, 2)
     assert shares[49].mean() == pytest.approx(0.5, abs=0.01)
@@ -350,6 +352,17 @@ def test_little_text_is_no_advice(count):
     assert little.undecided.variant == Variant(precision="int4")
     said = headline(little)
     assert said.startswith(f"Too little text to tell: over {count} held-out documents, int4 costs the cache of m")
+
+
+@pytest.mark.parametrize(("worths", "told"), [((0.5, 0.6), True), ((-0.3, 0.4), False), ((-0.2, -0.1), False)])
+def test_nothing_is_advised_where_the_context_is_worth_nothing(worths, told):
+    result = priced((0.001, 0.001, 0.001), (10, 10, 10, 10), 10)
+    documents = tuple(replace(one, worth=worths[at % 2]) for at, one in enumerate(result.documents))
+    result = replace(result, documents=documents)
+    assert (result.recommended is not None) == told
+    said = headline(result)
+    assert said.startswith("Too little context to tell: over 6 held-out documents, the 64 tokens before") != told
+    assert ("to which the context is worth 0.55 nats a token" in said) == told
 
 
 def test_page(tmp_path):

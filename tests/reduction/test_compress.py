@@ -1,16 +1,18 @@
 """`statesize.compress`: a small model of a small text."""
 
 import json
+import math
 from dataclasses import replace
 
 import pytest
 import torch
+from torch.nn import functional
 
 import statesize as ss
 from statesize.lab import zoo
 from statesize.lab.mixers import LanguageModel, ModelConfig
 from statesize.measurement.statistics import Interval
-from statesize.reduction.windows import Recall
+from statesize.reduction.windows import Recall, three_parts
 
 DOCUMENTS = [f"document {number} says {number * number} and no more of {number}" for number in range(120)]
 
@@ -116,11 +118,31 @@ def test_safe_needs_all_upper_ends_small_and_something_to_recall():
     none = Recall(lacks, lacks, Interval(0, -0.1, 0.1), 9)
     small, large = Interval(0.005, 0.0, 0.01), Interval(0.005, 0.0, 0.011)
 
-    def safe(difference=small, documents=20, **recall):
-        return replace(found, difference=difference, documents=documents, recall=recall).safe
+    def safe(difference=small, documents=20, worth=has, **recall):
+        return replace(found, difference=difference, documents=documents, worth=worth, recall=recall).safe
 
     assert safe(one=kept, other=none) is True
     assert safe(large, one=kept) is False
     assert safe(one=kept, other=lost) is False
     assert safe(one=none) is None
     assert safe(documents=19, one=kept) is None
+    assert safe(worth=Interval(0.2, -0.1, 0.5), one=kept) is None
+    assert safe(worth=Interval(math.nan), one=kept) is None
+
+
+def test_the_context_is_worth_what_the_second_halves_of_windows_lose_without_the_first():
+    model = model_of()
+    found = ss.compress(model, zoo.tokenizer(), DOCUMENTS, length=32)
+    *_, held = three_parts(DOCUMENTS, zoo.tokenizer(), 32)
+    lost = size = 0.0
+    for inputs, targets, documents in zip(held.inputs, held.targets, held.document, strict=True):
+        with torch.no_grad():
+            whole, alone = model(inputs[None])[0, 16:], model(inputs[None, 16:])[0]
+        later = targets[16:]
+        for one, sign in ((alone, 1), (whole, -1)):
+            lost += sign * float(functional.cross_entropy(one, later, ignore_index=-100, reduction="sum"))
+        for number in range(len(held.sizes)):
+            scored = (documents[16:] == number) & (later != -100)
+            every = ((held.document == number) & (held.targets != -100)).sum()
+            size += float(held.sizes[number] * scored.sum() / every)
+    assert found.worth.value == pytest.approx(lost / math.log(2) / size, abs=1e-6)

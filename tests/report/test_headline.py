@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 import torch
 
+from statesize.io.text import byte_count
 from statesize.lab.mixers import LanguageModel, ModelConfig
 from statesize.profiling import Profile, profile
 from statesize.report.comparison import compare
+from statesize.report.page import page as report_page
 from statesize.report.words import by_reason, headline, model_line, model_title, model_titles, telling_layer
 
 IDS = torch.arange(24)[None] % 8
@@ -34,15 +36,18 @@ def at_the_middle(found, metric="entropy"):
 @pytest.mark.parametrize("metric", ["entropy", "relative_count"])
 def test_two_models_by_their_bytes_and_their_ess_at_the_middle(profiles, metric):
     softmax, gated = compare(profiles).models
-    stored = softmax.state_bytes / gated.state_bytes
+    # At the middle, a cache holds half of what it holds at the end.
+    stored = softmax.state_bytes / 2 / gated.state_bytes
     carried = [at_the_middle(found, metric)[0] for found in profiles]
     said = headline(profiles, metric)
     ratio = re.search(r"carries (.*) numbers per channel", said.sentence)[1]
     expected = carried[0] / carried[1]
     assert ratio == ("about as many" if expected < 1.05 else f"{expected:.2g} × as many")
-    assert said.sentence.startswith(f"Softmax attention stores {stored:.2g} × the bytes of gated linear attention and ")
+    assert said.sentence.startswith(
+        f"Past token 12 of 24, softmax attention stores {stored:.2g} × the bytes of gated linear attention and "
+    )
     assert f": {carried[0]:.1f} against {carried[1]:.1f} numbers" in said.detail
-    assert "Stored at the end of 24 tokens: 1.3 kB against 256 B." in said.detail
+    assert f"Stored there: {byte_count(softmax.state_bytes / 2)} against 256 B." in said.detail
 
 
 def test_the_order_of_profiles_does_not_matter(profiles):
@@ -52,7 +57,7 @@ def test_the_order_of_profiles_does_not_matter(profiles):
 def test_models_of_equal_memory():
     said = headline([small("la", "la"), small("gla", "gla")]).sentence
     assert re.fullmatch(
-        r"(Linear|Gated linear) attention and (gated )?linear attention store as many bytes; "
+        r"Past token 12 of 24, (gated )?linear attention and (gated )?linear attention store as many bytes; "
         r"(gated )?linear attention carries (about|[\d.]+ ×) as many numbers per channel\.",
         said,
     )
@@ -121,12 +126,14 @@ def test_kinds_of_layers_of_one_model_are_compared_by_one_layer_of_each():
     held = small("la,sa,la,la", "mixed", layers=4)
     said = headline([held])
     rows = held.summary_rows()
-    stored = rows[1]["state_bytes"] / rows[0]["state_bytes"]
-    assert said.sentence.startswith(f"A layer of softmax attention stores {stored:.2g} × the bytes of one of linear ")
+    stored = rows[1]["state_bytes"] / 2 / rows[0]["state_bytes"]
+    assert said.sentence.startswith(
+        f"Past token 12 of 24, a layer of softmax attention stores {stored:.2g} × the bytes of one of linear "
+    )
     values = at_the_middle(held)
     linear = np.mean([values[at] for at in (0, 2, 3)])
     assert f": {values[1]:.1f} against {linear:.1f} numbers" in said.detail
-    assert "Stored by a layer at the end of 24 tokens:" in said.detail
+    assert "Stored by a layer there:" in said.detail
 
 
 @pytest.mark.parametrize(
@@ -149,6 +156,19 @@ def test_lines_name_the_layers_with_most_and_least():
     most, least = int(np.argmax(values)), int(np.argmin(values))
     line = f" From {values[least]:.1f} in layer {least} to {values[most]:.1f} in layer {most}."
     assert model_line(found) == headline([found]).sentence + line
+
+
+def test_a_mean_over_cuts_never_stands_against_a_ceiling():
+    tree = small("sa", "sa").to_xarray()
+    node = tree["layers.0.mixer"].to_dataset(inherit=False)
+    node["entropy"][:], node["sinkless_entropy"][:] = 1, np.nan
+    node["entropy"][..., node["position"].values == 12] = 4
+    tree["layers.0.mixer"] = node
+    found = Profile(tree)
+    expected = "Softmax attention carries 4.0 numbers per channel past token 12 of 24, of 12 tokens kept."
+    assert headline([found]).sentence == model_line(found) == expected
+    assert report_page([found]).finding == expected
+    assert repr(found).splitlines()[1] == expected
 
 
 def test_sinks_that_hide_the_rest_are_told_with_the_layers_that_lead_without_them():

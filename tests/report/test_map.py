@@ -15,7 +15,7 @@ from statesize.report import write_report
 from statesize.report.document import resource
 from statesize.report.head_map import EXTREMES, PAGE_HEADS, extreme_heads, layer_cells
 from statesize.report.tables import group_tables
-from statesize.results.summary import ess_values, group_rows, unit_means
+from statesize.results.summary import ess_values, group_rows, unit_means, without_sinks
 
 LAYERS, HEADS, LENGTH = 18, 9, 12
 
@@ -41,6 +41,9 @@ def deep():
         # Untrained heads are all alike.
         node["entropy"][:] = node["entropy"].values * g.uniform(0.1, 1, (1, HEADS, 1))
         node["sink_share"][:] = np.where((np.arange(HEADS) + layer) % 5 == 0, MARKED + 0.1, MARKED - 0.1)[None]
+        node["sinkless_entropy"][:] = np.where(
+            node["sink_share"].values > MARKED, g.uniform(10, 20, (1, HEADS)), np.nan
+        )
         tree[name] = node
     return Profile(tree)
 
@@ -109,6 +112,26 @@ def test_heads_with_most_and_least_are_named(visit, deep):
                 assert values[layer, head] == pytest.approx(value, abs=1e-6)
                 assert float(shown) == pytest.approx(value, abs=0.0501)
     page.select_option("#metric", value="entropy")
+
+
+def test_the_menu_shows_ess_without_sinks(visit, deep):
+    page, values = visit.page, np.array([without_sinks(deep.mixer(name))[0] for name in deep.mixers])
+    page.select_option("#measure", value="sinkless")
+    labels = page.eval_on_selector_all("#map .cells button", "all => all.map(one => one.getAttribute('aria-label'))")
+    shown = [float(label.partition(": ")[2].split(",")[0]) for label in labels]
+    # Rounded to three digits, and to one behind the point.
+    assert np.abs(np.array(shown) - values.ravel()).max() < 0.06
+    most = page.locator("#map .extremes ol").first.locator("li").first.inner_text()
+    assert float(most.split(": ")[1]) == pytest.approx(values.max(), abs=0.06)
+    assert page.locator("#map .extremes h4").all_inner_texts()[0].endswith("with most ESS without sinks")
+    page.select_option("#measure", value="ess")
+
+
+def test_the_menu_has_no_sinks_where_there_are_none(browser, small, tmp_path):
+    visit = Visit(browser, write_report([small], tmp_path / "report.html"), 1280)
+    assert visit.page.locator("#measure option[value=ess]").count() == 1
+    assert visit.page.locator("#measure option[value=sinkless]").count() == 0
+    visit.context.close()
 
 
 def test_no_head_is_among_both(small):

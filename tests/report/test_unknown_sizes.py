@@ -12,7 +12,7 @@ import statesize as ss
 from statesize.cli.shared.printing import profile_document
 from statesize.cli.shared.summary import comparison_page, summary
 from statesize.cli.shared.table import print_page
-from statesize.network.page import needs_rows
+from statesize.networks.page import needs_rows
 from statesize.report.comparison import compare
 from statesize.report.diagnosis import diagnose
 from statesize.report.redundancy import Redundancy
@@ -82,7 +82,7 @@ def test_a_comparison_says_unknown(profile, capsys):
 
 
 def test_a_redundancy_is_not_told_of_unknown_states(model):
-    found = ss.network.redundancy(model, TOKENS, ss.network_ess(model, TOKENS, positions=[12], method="dense"))
+    found = ss.networks.redundancy(model, TOKENS, ss.network_ess(model, TOKENS, positions=[12], method="dense"))
     document = json.loads(json.dumps(found.to_dict(), allow_nan=False))
     assert (document["mixers"][0]["state_bytes"], document["mixers"][0]["stored"]) == (None, [None])
     assert Redundancy.from_dict(document).to_dict() == found.to_dict()

@@ -86,7 +86,7 @@ def test_vocabularies(tmp_path):
     assert vocabulary_size(zoo.load("gla")[0]) == 1024
     assert configured_vocabulary(None) is None
     folder = str(save_tiny(tmp_path / "llama"))
-    tokenizer, size = load_model_facts(folder)
+    tokenizer, size, _ = load_model_facts(folder)
     assert (tokenizer.eos_token_id, size) == (1, 300)
     assert load_model_facts("gla")[1] == 1024
 
@@ -102,4 +102,4 @@ def test_models_without_a_tokenizer(tmp_path, kind, checkpoint_without_tokenizer
         with pytest.raises(FileError, match=r"tokenizer.* or give token ids to `statesize profile` by --ids FILE\.$"):
             load(str(folder))
     assert load_model(str(folder), needs_tokenizer=False).tokenizer is None
-    assert load_model_facts(str(folder), needs_tokenizer=False) == (None, 300)
+    assert load_model_facts(str(folder), needs_tokenizer=False)[:2] == (None, 300)

@@ -2,6 +2,8 @@
 
 import inspect
 import json
+import math
+from statistics import fmean
 
 import pytest
 import torch
@@ -19,6 +21,9 @@ from statesize.errors import InputError, ModelError
 from statesize.texts.inputs import begun_excerpts
 from statesize.truncation.blocks import CutRun
 from statesize.truncation.cutting import Cutting
+from statesize.truncation.page import headline
+from statesize.truncation.result import CutDocument, TruncationResult
+from statesize.truncation.result import CutRun as MeasuredRun
 from statesize.truncation.truncate import plan_truncation, truncate
 
 LENGTH, CUT = 20, 9
@@ -38,13 +43,35 @@ def cut_maps(maps, ranks):
     return changed
 
 
-def without_tokens(maps, kept):
-    """Maps in which rows after the cut read of the past only the tokens that rows before it read most of."""
+def asked_again(model, query, key, head):
+    """What the queries before the cut read there once each is turned to positions behind the cut, rows by rows."""
+    half, rows = query.shape[-1] // 2, []
+    keys = key[head // 2, :CUT].double()
+    for behind in (0, 4, 16, 64):
+        for t in range(CUT):
+            turned = torch.complex(query[head, t, :half].double(), query[head, t, half:].double())
+            turned = turned * torch.exp(1j * model.model.rotary_emb.inv_freq.double() * (CUT + behind - t))
+            scores = keys @ torch.cat([turned.real, turned.imag]) / query.shape[-1] ** 0.5
+            rows.append(scores.softmax(-1))
+    return torch.stack(rows)
+
+
+def kept_numbers(maps, bases, ranks):
+    """Maps whose rows after the cut read of the past so many numbers, the first ones of a basis of each head."""
     changed = maps.double().clone()
-    for head, number in enumerate(kept):
-        dropped = changed[head, :CUT, :CUT].sum(0).argsort()[: CUT - number]
-        changed[head, CUT:, dropped] = 0
+    for head, (basis, rank) in enumerate(zip(bases, ranks, strict=True)):
+        changed[head, CUT:, :CUT] = changed[head, CUT:, :CUT] @ basis[:, :rank] @ basis[:, :rank].T
     return changed
+
+
+def largest_tokens(rows):
+    """Tokens that rows read most of come first."""
+    return torch.eye(CUT, dtype=torch.float64)[:, rows.square().sum(0).argsort(descending=True)]
+
+
+def largest_directions(rows):
+    """The first token, and the directions in which rows read most of the others."""
+    return torch.block_diag(torch.eye(1, dtype=torch.float64), torch.linalg.svd(rows[:, 1:])[2].T)
 
 
 def cut_stacks(maps, groups, ranks):
@@ -58,10 +85,12 @@ def cut_stacks(maps, groups, ranks):
 
 
 @torch.no_grad()
-def run_of_llama(model, change):
+def run_of_llama(model, change, seen=None):
     """Logits where `change(layer, maps)` takes the place of each layer's attention weights, (H, L, L)."""
 
     def attend(module, query, key, value, mask, scaling=None, **rest):
+        if seen is not None:
+            seen[module.layer_idx] = query[0], key[0]
         groups = query.shape[1] // key.shape[1]
         key, value = (part.repeat_interleave(groups, 1) for part in (key, value))
         scores = (query @ key.mT * scaling).masked_fill(torch.ones(LENGTH, LENGTH).triu(1).bool(), -torch.inf)
@@ -81,8 +110,9 @@ def run_of_llama(model, change):
 
 def test_a_llama_with_grouped_heads_is_cut_as_by_hand():
     model = attention_model("llama")
-    noted = {}
-    whole = run_of_llama(model, lambda layer, maps: noted.setdefault(layer, maps))
+    noted, seen = {}, {}
+    whole = run_of_llama(model, lambda layer, maps: noted.setdefault(layer, maps), seen)
+    rows = {layer: [asked_again(model, *pair, head) for head in range(4)] for layer, pair in seen.items()}
     result = truncate(model, IDS, documents=1, tokens=LENGTH, cuts=[CUT], number=2)
     assert result.whole == {}
     assert result.mixers == 2
@@ -107,15 +137,23 @@ def test_a_llama_with_grouped_heads_is_cut_as_by_hand():
             maps, 2, [ceiling(max(sizes[layer][2 * group : 2 * group + 2])) for group in (0, 1)]
         ),
     }
-    for scale in (1.0, 2.0):
-        expected["past tokens", scale] = lambda layer, maps, scale=scale: without_tokens(
-            maps, [min(ceiling(scale * size), CUT) for size in sizes[layer]]
-        )
+    stacked = {layer: [torch.cat(each[2 * (head // 2) :][:2]) for head in range(4)] for layer, each in rows.items()}
+    choices = (("past tokens", largest_tokens, rows, sizes), ("past rows", largest_directions, rows, sizes))
+    choices += (("joint past rows", largest_directions, stacked, {k: [a, a, b, b] for k, (a, b) in joint.items()}),)
+    for rule, order, of, numbers in choices:
+        for scale in (1.0, 2.0):
+            expected[rule, scale] = lambda layer, maps, order=order, of=of, numbers=numbers, scale=scale: kept_numbers(
+                maps, map(order, of[layer]), [min(ceiling(scale * size), CUT) for size in numbers[layer]]
+            )
+    number = round(fmean(min(ceiling(size), CUT) for layer in sizes.values() for size in layer))
+    expected["equal past rows", 1.0] = lambda layer, maps: kept_numbers(
+        maps, map(largest_directions, rows[layer]), [number] * 4
+    )
     for scale in (0.25, 0.5, 1.0, 2.0):
         expected["ess", scale] = lambda layer, maps, scale=scale: cut_maps(
             maps, [min(ceiling(scale * size), CUT) for size in sizes[layer]]
         )
-    seen = set()
+    compared = set()
     for run in document.runs:
         if (run.rule, run.scale) in expected:
             logits = run_of_llama(model, expected[run.rule, run.scale])
@@ -123,8 +161,8 @@ def test_a_llama_with_grouped_heads_is_cut_as_by_hand():
             log_whole, log_cut = (part[0, CUT:-1].log_softmax(-1) for part in (whole, logits))
             divergence = float((log_whole.exp() * (log_whole - log_cut)).sum(-1).mean())
             assert run.divergence == pytest.approx(divergence, abs=2e-5), run
-            seen.add((run.rule, run.scale))
-    assert seen == set(expected)
+            compared.add((run.rule, run.scale))
+    assert compared == set(expected)
     assert len({round(run.loss, 4) for run in document.runs}) > 4
 
 
@@ -254,6 +292,23 @@ def test_a_context_that_is_worth_nothing_has_no_share():
     assert all(row.share.value != row.share.value for row in result.rows)
     assert result.sufficient is None
     json.dumps(result.to_dict(), allow_nan=False)
+
+
+@pytest.mark.parametrize(("worths", "sure"), [((0.4, -0.3, 0.5, -0.2, 0.3), False), ((0.3, 0.2, 0.3, 0.2, 0.3), True)])
+def test_nothing_suffices_where_the_context_may_be_worth_nothing(worths, sure):
+    documents = tuple(
+        CutDocument(
+            number, 20, 10, 1.0, 3.0, 10.0, 10.0,
+            (MeasuredRun("nothing", 0.0, 0.0, 1 + worth, 0.5), MeasuredRun("ess", 1.0, 3.0, 1.001, 0.001)),
+        )
+        for number, worth in enumerate(worths)
+    )  # fmt: skip
+    result = TruncationResult("m", documents, {}, 1, 0.0)
+    assert result.worth.value > 0.1
+    assert result.sufficient == (1.0 if sure else None)
+    assert math.isnan(result.rows[0].share.value) != sure
+    if not sure:
+        assert headline(result).endswith(" nats a token to m over 5 documents: too little to tell what a cut loses.")
 
 
 def test_intervals_need_five_documents_and_cuts_of_a_text_are_not_independent():

@@ -34,7 +34,7 @@ from tools.figures.published import (
 )
 from tools.figures.seeds import seeds
 from tools.figures.smaller_states import caches, compression, delta_rules, ess_sizes, gramian_time, mamba2_layers
-from tools.figures.speed import defaults, engines, language_models, long, plans, whole_models
+from tools.figures.speed import engines, language_models, speed
 from tools.figures.trained_families import architectures, compiled_training
 from tools.figures.trends import bundled_length, length, text_series
 from tools.figures.two_models import published_models
@@ -77,10 +77,7 @@ def figures() -> dict[str, dict[str, str]]:
         compiled_training,
         text_series,
         engines,
-        defaults,
-        long,
-        whole_models,
-        plans,
+        speed,
         language_models,
     )
     kept = {part.__name__: part(read_json(part.__name__)) for part in parts}

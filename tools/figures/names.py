@@ -10,7 +10,7 @@ SPACES = (
     "statesize",
     "statesize.operators",
     "statesize.metrics",
-    "statesize.network",
+    "statesize.networks",
     "statesize.reduction",
     "statesize.testing",
     "statesize.lab",

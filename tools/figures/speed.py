@@ -1,8 +1,8 @@
-"""The figures of the page about performance: engines against the definition, defaults, long sequences."""
+"""The figures of the pages about performance: what work costs, and engines against the definition."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tools.figures.on_record import table
@@ -68,64 +68,44 @@ def _digits(number: float) -> str:
     return f"{float(f'{number:.2g}'):,g}"
 
 
-def defaults(document: Mapping[str, Any]) -> dict[str, str]:
-    """What `measure` takes without an option."""
-    rows = [
+def speed(document: Mapping[str, Any]) -> dict[str, str]:
+    """What work costs in units of the same process: products of matrices, and forward passes."""
+    operators = [
         (
-            row["case"],
+            row["work"],
             f"{row['length']:,}",
+            "all" if row["positions"] is None else str(row["positions"]),
             f"`{row['engine']}`",
-            f"{_digits(row['loop_seconds'])} s",
-            f"{_digits(row['seconds'])} s",
-            f"{_digits(row['ratio'])} ×",
-            f"{_digits(row['exact_seconds'])} s",
-        )
-        for row in document["rows"]
-    ]
-    return {"table": table(("case", "L", "engine", "loop", "default", "ratio", "exact counts"), rows)}
-
-
-def long(document: Mapping[str, Any]) -> dict[str, str]:
-    """What a few positions of very long sequences take."""
-    rows = [
-        (
-            row["case"].split(",")[0],
-            f"{row['length']:,}",
-            str(row["positions"]),
-            f"`{row['engine']}`",
-            f"{_digits(row['seconds'])} s",
-            f"{row['peak_bytes'] / 2**20:,.0f} MiB",
+            _digits(row["units"]),
+            "" if row["loop"] is None else _digits(row["loop"]),
+            *_cost(row),
             f"{row['entropy_accuracy']:.1%}",
             f"{_digits(row['count_bounds'])} ×",
         )
         for row in document["rows"]
+        if row["unit"] == "product"
     ]
-    heads = ("case", "L", "positions", "engine", "time", "memory", "entropy within", "counts within")
-    return {"table": table(heads, rows)}
-
-
-def whole_models(document: Mapping[str, Any]) -> dict[str, str]:
-    """What profiles of whole published models take, and on what."""
-    stages = list(document["rows"][0]["stages"])
-    rows = [
+    model = [
         (
-            f"{row['tokens']:,}",
-            str(row["tolerances"]),
-            f"{_digits(row['wall'])} s",
-            f"{_digits(row['seconds'])} s",
-            *(f"{_digits(row['stages'][stage])} s" for stage in stages),
-            f"{row['peak_bytes'] / 1e6:,.0f} MB",
+            row["work"],
+            f"{row['length']:,}",
+            _digits(row["units"]),
+            "" if row["planned"] is None else _digits(row["planned"]),
+            *_cost(row),
         )
         for row in document["rows"]
+        if row["unit"] == "pass"
     ]
-    return {"table": table(("tokens", "tolerances", "by the clock", "in all", *stages, "peak memory"), rows)}
+    heads = ("operator", "L", "positions", "engine", "products", "the loop", "time", "memory")
+    return {
+        "operators": table((*heads, "entropy within", "counts within"), operators),
+        "model": table(("work", "tokens", "forward passes", "as planned", "time", "memory"), model),
+        "machine": f"{document['model']['file']}, {document['machine']}, one thread",
+    }
 
 
-def plans(document: Mapping[str, Any]) -> dict[str, str]:
-    """How far plans of published models were off, and what they took."""
-    took = [row["plan"] for row in document["rows"]]
-    off = _off((row["predicted"], row["profile"]) for row in document["rows"])
-    return {"off": off, "took": f"{min(took):.0f} to {max(took):.0f} s"}
+def _cost(row: Mapping[str, Any]) -> tuple[str, str]:
+    return f"{_digits(row['seconds'])} s", f"{row['peak_bytes'] / 1e6:,.0f} MB"
 
 
 def language_models(document: Mapping[str, Any]) -> dict[str, str]:
@@ -143,11 +123,5 @@ def language_models(document: Mapping[str, Any]) -> dict[str, str]:
         for row in document["rows"]
     ]
     head = ("model", "parameters", "kind", "measured (`--channels`)", "seconds", "memory", "results")
-    off = _off((row["plan_seconds"], row["run_seconds"]) for row in document["rows"])
-    return {"table": table(head, rows), "plan": off}
-
-
-def _off(predicted_and_taken: Iterable[tuple[float, float]]) -> str:
-    """How far predictions were off, from the least to the most."""
-    off = [predicted / taken - 1 for predicted, taken in predicted_and_taken]
-    return f"{min(off):+.0%} to {max(off):+.0%}"
+    off = [row["plan_seconds"] / row["run_seconds"] - 1 for row in document["rows"]]
+    return {"table": table(head, rows), "plan": f"{min(off):+.0%} to {max(off):+.0%}"}

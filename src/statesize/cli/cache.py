@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter, validators
 
-from statesize.cli.shared.options import MOST, Flag, Loading, OpenPage, Page, check_page
+from statesize.cli.shared.options import MOST, Flag, Loading, OpenPage, Page, check_page, options_of, share
 from statesize.cli.shared.printing import TEXT, Printing
 from statesize.cli.shared.texts import Texts
 from statesize.errors import InputError
@@ -50,27 +50,34 @@ def cache(
         loading: How the model is loaded.
         printing: What is printed.
     """
-    share = _share(keep)
+    kept = share("keep", keep)
     if ratios is not None:
         _check_file(ratios)
     texts, loading = texts or Texts(), loading or Loading()
     texts.check()
     check_page(html, open_page=open_page)
 
+    from statesize.cli.shared.provenance import called_again
     from statesize.cli.shared.table import show_page, show_plan
     from statesize.models.load import load_model
     from statesize.reduction.cache.page import page
+    from statesize.reduction.cache.prefix import require_cache
     from statesize.reduction.cache.price import DOCUMENTS, plan_cache
     from statesize.reduction.cache.price import cache as run
-    from statesize.texts.documents import vocabulary_size
+    from statesize.reduction.cache.sets import three_sets
+    from statesize.texts.inputs import whole_texts
 
     printing.hush_libraries()
+    tokenizer, vocabulary, kind = texts.facts_of(model, loading)
+    if kind is not None:
+        require_cache(kind)
+    inputs, documents = texts.read_whole(tokenizer, printing, vocabulary), texts.sequences or DOCUMENTS
+    three_sets(whole_texts(inputs, tokenizer), texts.max_tokens, documents, tokenizer)
     loaded = load_model(model, **asdict(loading), needs_tokenizer=texts.ids is None)
-    inputs = texts.read_whole(loaded.tokenizer, printing, vocabulary_size(loaded.model))
     options: dict[str, Any] = {
-        "keep": share,
+        "keep": kept,
         "rule": rule,
-        "documents": texts.sequences or DOCUMENTS,
+        "documents": documents,
         "tokens": texts.max_tokens,
         "needles": passkeys,
         "tokenizer": loaded.tokenizer,
@@ -78,6 +85,7 @@ def cache(
     }
     if plan:
         show_plan(loaded.name, partial(plan_cache, loaded.model, inputs, **options), printing)
+        printing.next(*called_again(without="--plan"))
         return
     with printing.bars() as bars:
         update = bars.begin(f"pricing the cache of {loaded.name}").update
@@ -86,18 +94,7 @@ def cache(
         result.save_pruned_shares(ratios)
         printing.say(f"Ratios: {ratios}")
     show_page(page(result), result.to_dict(), html, printing, open_page=open_page)
-
-
-def _share(text: str) -> float:
-    """A share such as 25%, or 0.25."""
-    number = text.removesuffix("%")
-    try:
-        share = float(number) / (100 if text.endswith("%") else 1)
-    except ValueError:
-        share = 0.0
-    if not 0 < share < 1:
-        raise InputError(f"keep must be a share between 0 and 100 %, got {text!r}. Give one such as 25%.")
-    return share
+    printing.next("truncate", model, *options_of(texts, loading))
 
 
 def _check_file(path: Path) -> None:

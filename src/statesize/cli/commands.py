@@ -57,7 +57,7 @@ add(
     "compress",
     compress,
     "gla --text notes.txt --state 50% --output gla-half",
-    "run --text notes.txt --state 25% --int8 --output small",
+    "run/best --text notes.txt --state 25% --int8 --output small",
     title=WHOLE,
 )
 add(

@@ -40,6 +40,7 @@ def compare(
         printing: What is printed.
     """
     from statesize.cli.shared.printing import read_profiles
+    from statesize.cli.shared.provenance import called_again
     from statesize.cli.shared.summary import comparison_page
     from statesize.cli.shared.table import show
     from statesize.report import check_report_path, write_report
@@ -58,6 +59,7 @@ def compare(
         printing.say(f"Report: {html}")
     printed = comparison_page(loaded, compared, model_titles(loaded, _places(profiles)), wide=wide)
     show(printed, vars(compared), printing)
+    printing.next(*called_again("--html", "compared.html") if html is None else ("profile", profiles[0], "--open"))
 
 
 def _places(folders: Sequence[Path]) -> list[str]:

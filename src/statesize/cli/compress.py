@@ -20,8 +20,8 @@ def compress(
     model: str,
     /,
     *,
-    text: Path,
     output: Path,
+    text: Path | None = None,
     state: str = "50%",
     int8: Flag = False,
     finetune: Annotated[int, Parameter(validator=validators.Number(gte=0))] = 0,
@@ -37,9 +37,9 @@ def compress(
     Args:
         model: A bundled name (la, wla, gla), a folder of a model that statesize trained with la, wla, gla, gla-s6, s6,
             deltanet or gated-deltanet, or a folder or id of the Hugging Face hub of a Mamba or Mamba-2.
-        text: Text like that the model will read: a UTF-8 file with blank lines between documents, or JSONL or Parquet
-            with a document in each row.
         output: New or empty folder for the smaller model.
+        text: Text like that the model will read: a UTF-8 file with blank lines between documents, or JSONL or Parquet
+            with a document in each row. Default: the bundled documents.
         state: What to keep of the states: a share such as 50%, or the mean size of a head, such as 16.
         int8: Also round the states to int8 after each token.
         finetune: Steps that the cut model, and the uncut one for comparison, train on the calibration text.
@@ -52,8 +52,8 @@ def compress(
     Raises:
         FileError: The text is not there, or the folder is in use.
     """
-    from statesize.cli.shared.printing import SCHEMA, print_json, tell_page
-    from statesize.cli.shared.table import print_table
+    from statesize.cli.shared.printing import tell_page
+    from statesize.cli.shared.table import show
     from statesize.errors import FileError
     from statesize.models.load import load_model
     from statesize.reduction.compress import check_output
@@ -62,19 +62,22 @@ def compress(
     from statesize.reduction.frontier import page
     from statesize.reduction.hub import reducible
     from statesize.reduction.reducible import ReductionRequest
+    from statesize.reduction.windows import different_documents
     from statesize.report import check_report_path
-    from statesize.report.result_page import PageTable
+    from statesize.report.result_page import PageTable, ResultPage
+    from statesize.texts import bundled
     from statesize.texts.documents import read_file
 
     check_output(output)
-    if not text.exists():
+    if text is not None and not text.exists():
         raise FileError(f"text must be a file, got {text}, which is not there.")
     if frontier is not None:
         check_report_path(frontier)
+    read = bundled.documents() if text is None else read_file(text)
+    documents = different_documents([document for document in read if isinstance(document, str)])
     printing.hush_libraries()
     loaded = load_model(model, as_stored=True)
     reducible(loaded.model).kept(ReductionRequest(state, int8, finetune, free_basis))
-    documents = [document for document in read_file(text) if isinstance(document, str)]
     with printing.step(f"cutting the states of {loaded.name}"):
         result = run(
             loaded.model,
@@ -91,10 +94,19 @@ def compress(
             points, heads = points_of(loaded.model, loaded.tokenizer, documents)  # pyright: ignore[reportArgumentType]
             page(loaded.name, points, heads).write(frontier)
         tell_page(frontier, printing, open_page=False)
-    if printing.json:
-        print_json({"schema": SCHEMA} | result.to_dict(output))
-    else:
-        print_table(PageTable("", ("figure", "found"), [*_rows(result), ("saved", str(output))]))
+    table = PageTable("", ("figure", "found"), [*_rows(result), ("saved", str(output))])
+    show(ResultPage("Smaller states", _headline(loaded.name, result), (), [table]), result.to_dict(output), printing)
+    printing.next("profile", output, *([] if text is None else ["--text", text]), "--open")
+
+
+def _headline(name: str, result: Compression) -> str:
+    """What is saved, what it costs, and what the context was worth."""
+    before, after = result.state_bytes
+    verdict = {True: "Safe here", False: "Not safe here", None: "Too little to tell whether it is safe"}[result.safe]
+    return (
+        f"{verdict}: {after / before:.0%} of the state of {name} costs {result.difference.value:+.4f} bits a byte over "
+        f"{result.documents} held-out documents, to which the context is worth {_difference(result.worth)}."
+    )
 
 
 def _rows(result: Compression) -> list[tuple[str, str]]:
@@ -102,13 +114,14 @@ def _rows(result: Compression) -> list[tuple[str, str]]:
     before, after = result.state_bytes
     loss = f"{result.before.value:.4f} to {result.after.value:.4f} bits a byte on {result.documents} held-out documents"
     rows = [
+        ("context's worth", f"{_difference(result.worth)} bits a byte: what the text before a token saves"),
         ("loss", f"{loss}: {_difference(result.difference)}"),
         ("states", f"{before:,} to {after:,} bytes a sequence"),
     ]
     if result.int8_bytes is not None and result.int8_difference is not None:
         rows.append(("int8 alone", f"{result.int8_bytes:,} bytes: {_difference(result.int8_difference)}"))
     rows += [("recall", f"{kind.replace('_', ' ')}: {_recalled(recall)}") for kind, recall in result.recall.items()]
-    verdict = {True: "yes", False: "no", None: "not known: too few documents, or nothing to recall"}[result.safe]
+    verdict = {True: "yes", False: "no", None: "not known: too few documents, or nothing to lose"}[result.safe]
     return [*rows, ("safe", verdict), ("method", result.method)]
 
 

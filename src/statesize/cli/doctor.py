@@ -50,6 +50,8 @@ def doctor(*, printing: Printing = TEXT) -> None:
     if printing.json:
         print_json({"schema": SCHEMA, **facts, "versions": found, "checks": checks})
     else:
+        right = sum(bool(check["right"]) for check in checks)
+        print(f"{right} of {len(checks)} operators are measured within their error bounds of the definition.\n")
         rows = (facts | {"devices": ", ".join(devices)} | found).items()
         print_table(PageTable("", ("part", "found"), [(name, value or "not installed") for name, value in rows]))
         print()
@@ -59,6 +61,7 @@ def doctor(*, printing: Printing = TEXT) -> None:
     wrong = ", ".join(f"{check['operator']} by {check['engine']}" for check in checks if not check["right"])
     if wrong:
         raise EngineError(f"{wrong} contradict the definition; reinstall torch and numba")
+    printing.next("models")
 
 
 def _tensors(*outputs: Tensor | None) -> tuple[Tensor, ...]:

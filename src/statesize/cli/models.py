@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from statesize.cli.shared.options import Flag
+from statesize.cli.shared.printing import TEXT
 
 if TYPE_CHECKING:
     from statesize.adapters.sources import Family
@@ -30,7 +31,7 @@ def models(*, json: Flag = False) -> None:
     from statesize.adapters.fla.source import SUPPORTED, kinds
     from statesize.adapters.sources import OTHER_LIBRARIES, STATE_SIZES, swept
     from statesize.cli.shared.printing import SCHEMA, print_json
-    from statesize.cli.shared.table import print_table
+    from statesize.cli.shared.table import print_notes, print_table
     from statesize.report.result_page import PageTable
 
     sweep, installed = swept(), version("transformers")
@@ -43,6 +44,10 @@ def models(*, json: Flag = False) -> None:
         listing |= {library: {"mixers": _sizes(mixers, STATE_SIZES)} for library, mixers in OTHER_LIBRARIES.items()}
         print_json({"schema": SCHEMA, **listing})
         return
+    kinds_measured = {kind for family in measured for kind in family.mixers}
+    print_notes(
+        [f"{len(measured)} families of transformers can be measured, with {len(kinds_measured)} kinds of mixers.", ""]
+    )
     rows = [
         (
             family.name,
@@ -65,6 +70,7 @@ def models(*, json: Flag = False) -> None:
         for library, mixers in OTHER_LIBRARIES.items()
     ]
     print_table(PageTable("", ("other library", "mixers", "TSS per channel at position i"), rows, NOTES))
+    TEXT.next("profile", "gla", "--open")
 
 
 def _sizes(kinds: Iterable[str], sizes: dict[str, str]) -> list[dict[str, str]]:

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter, validators
 
-from statesize.cli.shared.options import Count, Flag, Loading, OpenPage, Page, check_page
+from statesize.cli.shared.options import Count, Flag, Loading, OpenPage, Page, check_page, options_of
 from statesize.cli.shared.printing import TEXT, Printing
 from statesize.cli.shared.texts import Texts
 from statesize.io.progress import say
 
 if TYPE_CHECKING:
-    from statesize.network.network import NetworkProgress
-    from statesize.network.plan import NetworkPlan
+    from statesize.networks.network import NetworkProgress
+    from statesize.networks.plan import NetworkPlan
     from statesize.report.result_page import ResultPage
 
 
@@ -63,22 +63,23 @@ def network(
         InputError: A page is to be opened that is not written.
     """
     from statesize.adapters.select import NothingMeasuredError
+    from statesize.cli.shared.provenance import called_again
     from statesize.cli.shared.table import show, show_page
     from statesize.models.load import load_model
-    from statesize.network.network import network_ess
-    from statesize.network.page import page
-    from statesize.network.plan import network_plan
-    from statesize.network.redundancy import redundancy
-    from statesize.texts.documents import vocabulary_size
+    from statesize.networks.network import network_ess
+    from statesize.networks.page import page
+    from statesize.networks.plan import network_plan
+    from statesize.networks.redundancy import redundancy
 
     texts, loading = texts or Texts(), loading or Loading()
     texts.check()
     check_page(html, open_page=open_page)
     printing.hush_libraries()
-    loaded = load_model(model, **asdict(loading), needs_tokenizer=texts.ids is None)
-    read = texts.read(loaded.tokenizer, printing, vocabulary_size(loaded.model)).ids
+    tokenizer, vocabulary, _ = texts.facts_of(model, loading)
+    read = texts.read(tokenizer, printing, vocabulary).ids
     if len(read) > 1:
         printing.say(f"Reading the first of {len(read)} sequences.")
+    loaded = load_model(model, **asdict(loading), needs_tokenizer=texts.ids is None)
     head = {"model": loaded.name, "tokens": len(read[0])}
     if plan:
         with printing.step(f"trying {loaded.name}"):
@@ -86,6 +87,7 @@ def network(
                 loaded.model, read[0][None], positions, start, end, accuracy, method, memory, precision
             )
         show(_plan_page(planned), head | asdict(planned), printing)
+        printing.next(*called_again(without="--plan"))
         return
     with printing.bars() as bars:
         bar = bars.begin(f"measuring {loaded.name}")
@@ -103,6 +105,9 @@ def network(
             say(f"No layer was measured: {error}")
     document = head | result.to_dict() | ({} if beside is None else {"redundancy": beside.to_dict()})
     show_page(page(loaded.name, result, beside), document, html, printing, open_page=open_page)
+    printing.next(
+        *(["profile", model, *options_of(texts, loading), "--open"] if by_layer else called_again("--by-layer"))
+    )
 
 
 def _telling(update: Callable[..., None]) -> Callable[[NetworkProgress], None]:

@@ -73,7 +73,7 @@ def profile(
         InputError: The folder of a profile comes with options of a measurement.
     """
     from statesize.cli.shared.printing import plan_document, read_profiles
-    from statesize.cli.shared.provenance import command_line
+    from statesize.cli.shared.provenance import called_again, command_line
     from statesize.cli.shared.summary import plan_page
     from statesize.cli.shared.table import show
     from statesize.errors import InputError
@@ -96,6 +96,7 @@ def profile(
             )
         (result,) = read_profiles([Path(model)], printing)
         _show(result, Path(model), html, metric, printing, wide=wide, open_page=open_page)
+        printing.next(*_next_of(Path(model), html))
         return
     texts, loading, measuring = texts or Texts(), loading or Loading(), measuring or Measuring()
     workers = workers or Workers()
@@ -121,6 +122,7 @@ def profile(
             planned = run.plan(some.ids, on_progress=partial(bar.update, line=False), **choice)
         document = plan_document(planned, run.name, some.chats)
         show(plan_page(planned, loading_took), document, printing)
+        printing.next(*called_again(without="--plan"))
         return
     read = texts.read(run.tokenizer, printing, run.vocabulary)
     source = {**run.source, **_reading(read), "command": command_line()}
@@ -135,8 +137,15 @@ def profile(
     if output is not None:
         printing.say(f"Profile: {output}")
     _show(result, output, html, metric, printing, wide=wide, open_page=open_page)
-    if html is None and output is None and not printing.json:
-        printing.say("Nothing was written: --output FOLDER keeps the profile, --open shows its report.")
+    if output is None:
+        printing.next(*called_again("--output", f"{run.name.rpartition('/')[2]}-profile"))
+    else:
+        printing.next(*_next_of(output, html))
+
+
+def _next_of(folder: Path, html: Path | None) -> tuple[object, ...]:
+    """What to do with a profile: see its page, or all of its columns."""
+    return ("profile", folder, "--open" if html is None else "--wide")
 
 
 def _show(
@@ -230,7 +239,7 @@ def _on_ray(model: str, loading: Loading, cluster: RayCluster, by_ids: bool) -> 
         partial(load_model, name, **asdict(loading), needs_tokenizer=not by_ids),
         cluster=cluster,
     )
-    tokenizer, vocabulary = load_model_facts(
+    tokenizer, vocabulary, _ = load_model_facts(
         model,
         revision=loading.revision,
         trust_remote_code=loading.trust_remote_code,

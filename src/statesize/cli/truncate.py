@@ -7,7 +7,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from statesize.cli.shared.options import Count, Flag, Loading, OpenPage, Page, check_page, whole_numbers
+from statesize.cli.shared.options import (
+    Count,
+    Flag,
+    Loading,
+    OpenPage,
+    Page,
+    check_page,
+    options_of,
+    share,
+    whole_numbers,
+)
 from statesize.cli.shared.printing import TEXT, Printing
 from statesize.cli.shared.texts import Texts
 
@@ -19,6 +29,7 @@ def truncate(
     texts: Texts | None = None,
     cuts: str | None = None,
     number: Count | None = None,
+    at: str = "1%",
     profile: Path | None = None,
     plan: Flag = False,
     html: Page = None,
@@ -37,6 +48,7 @@ def truncate(
         texts: What the model reads.
         cuts: Positions of the cuts in each piece, with commas between them. Default: its middle.
         number: Also keep this many numbers of every head.
+        at: Share of what the context is worth that counts as nothing lost.
         profile: Folder of a profile of the same model; its pages then say what suffices.
         plan: Only print how many runs it takes, and how much time; a run of each kind over the first text is timed.
         html: HTML file for a page with the chart.
@@ -47,24 +59,29 @@ def truncate(
     Raises:
         InputError: A page is to be opened that is not written.
     """
+    from statesize.cli.shared.provenance import called_again
     from statesize.cli.shared.table import show_page, show_plan
     from statesize.models.load import load_model
     from statesize.profiling import Profile
-    from statesize.texts.documents import vocabulary_size
+    from statesize.texts.inputs import whole_texts
     from statesize.truncation.page import page, require_model, with_truncation
-    from statesize.truncation.truncate import DOCUMENTS, plan_truncation
+    from statesize.truncation.truncate import DOCUMENTS, checked_cuts, checked_pieces, plan_truncation
     from statesize.truncation.truncate import truncate as run
 
+    negligible = share("at", at)
     texts, loading = texts or Texts(), loading or Loading()
     texts.check()
     check_page(html, open_page=open_page)
     measured = None if profile is None else Profile.load(profile)
     positions = None if cuts is None else whole_numbers("cuts", cuts)
+    checked_cuts(positions, texts.max_tokens)
     printing.hush_libraries()
+    tokenizer, vocabulary, _ = texts.facts_of(model, loading)
+    inputs = texts.read_whole(tokenizer, printing, vocabulary)
+    checked_pieces(whole_texts(inputs, tokenizer), texts.max_tokens, 1, tokenizer)
     loaded = load_model(model, **asdict(loading), needs_tokenizer=texts.ids is None)
     if measured is not None:
         require_model(measured, loaded.name)
-    inputs = texts.read_whole(loaded.tokenizer, printing, vocabulary_size(loaded.model))
     options: dict[str, Any] = {
         "documents": texts.sequences or DOCUMENTS,
         "tokens": texts.max_tokens,
@@ -75,10 +92,14 @@ def truncate(
     }
     if plan:
         show_plan(loaded.name, partial(plan_truncation, loaded.model, inputs, **options), printing)
+        printing.next(*called_again(without="--plan"))
         return
     with printing.bars() as bars:
-        result = run(loaded.model, inputs, on_progress=bars.begin(f"cutting {loaded.name}").update, **options)
+        update = bars.begin(f"cutting {loaded.name}").update
+        result = run(loaded.model, inputs, at=negligible, on_progress=update, **options)
     if profile is not None and measured is not None:
         with_truncation(measured, result).save(profile)
         printing.say(f"Profile: {profile}")
     show_page(page(result), result.to_dict(), html, printing, open_page=open_page)
+    shown = [model, *options_of(texts, loading)] if profile is None else [profile]
+    printing.next("profile", *shown, "--open")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import struct
 import warnings
 from collections.abc import Callable, Collection, Generator, Iterable, Mapping
 from contextlib import contextmanager
@@ -139,7 +140,32 @@ def parsed_once() -> Generator[None]:
         def __setattr__(self, name: str, value: Any) -> None:
             super().__setattr__(name, np.asarray(value) if name == "data" else value)
 
-    open_file = cache(PlainReader)
+        def _get_field_parts(self, orig_offs: int, raw_type: int) -> tuple[int, list[Any], list[int], list[Any]]:
+            # By itself it makes a dozen calls for each string of a vocabulary.
+            if raw_type != gguf.GGUFValueType.ARRAY or self.byte_order == "S":
+                return super()._get_field_parts(orig_offs, raw_type)
+            stored: Any = self.data
+            element, count = struct.unpack_from("=IQ", stored, orig_offs)
+            begin = end = orig_offs + 12
+            kind, parts = gguf.GGUFValueType(element), list[Any]()
+            if kind in self.gguf_scalar_to_np:
+                numbers = self._get(begin, self.gguf_scalar_to_np[kind], count)
+                parts, end = list(numbers[:, None]), begin + numbers.nbytes
+            elif kind == gguf.GGUFValueType.STRING:
+                for _ in range(count):
+                    begin = end + 8
+                    end = begin + struct.unpack_from("=Q", stored, end)[0]
+                    parts.append(stored[begin:end])
+            else:
+                return super()._get_field_parts(orig_offs, raw_type)
+            kinds = [gguf.GGUFValueType.ARRAY, *[kind][:count]]
+            return end - orig_offs, parts, list(range(count)), kinds
+
+    open_file, parse = cache(PlainReader), cast("Any", reader)._gguf_parse_value
+
+    def parsed(value: Any, kinds: list[int]) -> Any:
+        # By itself it makes a list of the bytes of each string.
+        return bytes(value).decode() if kinds[-1] == gguf.GGUFValueType.STRING else parse(value, kinds)
 
     @cache
     def metadata(path: str) -> dict[str, Any]:
@@ -160,6 +186,7 @@ def parsed_once() -> Generator[None]:
         replaced(gguf, "GGUFReader", open_file),
         replaced(gguf, "get_tensor_name_map", cache(gguf.get_tensor_name_map)),
         replaced(reader, "load_gguf_checkpoint", read),
+        replaced(reader, "_gguf_parse_value", parsed),
     ):
         yield
 

@@ -92,6 +92,14 @@ def read_transformers_config(name: str, options: dict[str, Any]) -> Any:
         raise _refusal_of(name, error, options, allow_pickle=True) from error
 
 
+def transformers_class(config: Any) -> type | None:
+    """The class of the causal language model of a configuration; None where transformers has none for it."""
+    import transformers
+
+    library: Any = transformers
+    return library.MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
+
+
 def transformers_tokenizer(name: str, options: dict[str, Any]) -> AnyTokenizer:
     """The tokenizer of a model that can be measured."""
     read_transformers_config(name, options)

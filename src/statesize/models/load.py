@@ -6,7 +6,7 @@ import difflib
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -24,6 +24,7 @@ from statesize.models.from_transformers import (
     WITHOUT_TOKENIZER,
     read_transformers_config,
     snapshot,
+    transformers_class,
     transformers_model,
     transformers_tokenizer,
 )
@@ -258,12 +259,29 @@ def load_tokenizer(name: str, *, revision: str | None = None, trust_remote_code:
     return transformers_tokenizer(name, {"revision": revision, "trust_remote_code": trust_remote_code})
 
 
+class ModelFacts(NamedTuple):
+    """What is known of a model before its weights are read.
+
+    Attributes:
+        tokenizer: None where there is none and none is needed.
+        vocabulary: How many tokens it knows; None where its configuration does not say.
+        kind: Its class; None where that is code which comes with the model.
+    """
+
+    tokenizer: AnyTokenizer | None
+    vocabulary: int | None
+    kind: type | None
+
+
 def load_model_facts(
     name: str, *, revision: str | None = None, trust_remote_code: bool = False, needs_tokenizer: bool = True
-) -> tuple[AnyTokenizer | None, int | None]:
-    """Tokenizer and number of tokens of a model that is loaded elsewhere; errors are those of `load_model`."""
+) -> ModelFacts:
+    """What is known of a model that is loaded elsewhere; errors are those of `load_model`."""
     options, plugin = {"revision": revision, "trust_remote_code": trust_remote_code}, _plugin_or_none(name)
-    tokenizer = _tokenizer_or_none(name, options, needs_tokenizer)
-    if plugin is not None:
-        return tokenizer, vocabulary_size(plugin.model(name))
-    return tokenizer, configured_vocabulary(read_transformers_config(name, options))
+    with parsed_once() if is_gguf(Path(name)) else nullcontext():
+        tokenizer = _tokenizer_or_none(name, options, needs_tokenizer)
+        if plugin is not None:
+            model = plugin.model(name)
+            return ModelFacts(tokenizer, vocabulary_size(model), type(model))
+        config = read_transformers_config(name, options)
+    return ModelFacts(tokenizer, configured_vocabulary(config), transformers_class(config))

@@ -151,6 +151,20 @@ class SoftmaxAttention(TensorOperator):
             parts.append(torch.nn.functional.pad(seen, (columns.stop - columns.start - seen.shape[-1], 0)))
         return torch.cat(parts, -2)
 
+    def asked(self, query: Tensor, position: int, keys: int) -> Tensor:
+        """What other queries read of the first keys, as if there were no more.
+
+        Args:
+            query: (..., m, d).
+            position: That of all of them, behind these keys.
+            keys: How many of the keys there are.
+
+        Returns:
+            (..., m, keys); 0 where a window ends behind all of them.
+        """
+        positions = torch.full((query.shape[-2],), position, device=self.device)
+        return self._probabilities(self._scored(query, positions, 0, keys)).nan_to_num()
+
     def state_size(self) -> Tensor:
         """The cached positions that are still to be read: i, at most window − 1.
 
@@ -176,13 +190,17 @@ class SoftmaxAttention(TensorOperator):
 
     def _scores(self, rows: slice | Tensor, first: int, last: int) -> Tensor:
         """Scores of these rows for the columns first … last − 1, −∞ where a key is not seen."""
-        scores = (self.query[..., rows, :] @ self.key[..., first:last, :].mT) * self.scale
+        position = torch.arange(self.length, device=self.device)[rows]
+        return self._scored(self.query[..., rows, :], position, first, last)
+
+    def _scored(self, query: Tensor, position: Tensor, first: int, last: int) -> Tensor:
+        """The same of queries (..., m, d) at positions (m,)."""
+        scores = (query @ self.key[..., first:last, :].mT) * self.scale
         if self.soft_cap is not None:
             scores = (scores / self.soft_cap).tanh() * self.soft_cap
         if self.key_bias is not None:
             scores = scores + self.key_bias[..., None, first:last]
-        position = torch.arange(self.length, device=self.device)
-        lag = position[rows, None] - position[first:last]
+        lag = position[:, None] - torch.arange(first, last, device=self.device)
         seen = lag >= 0 if self.window is None else (lag >= 0) & (lag < self.window)
         return scores.masked_fill_(~seen, -torch.inf)
 

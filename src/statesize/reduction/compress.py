@@ -19,7 +19,18 @@ from statesize.io.files import check_writable, os_errors, replace_file, replace_
 from statesize.measurement.statistics import Interval, finite
 from statesize.reduction.hub import reducible
 from statesize.reduction.reducible import Reducible, ReductionRequest
-from statesize.reduction.windows import Recall, Scores, TokenWindows, probe, ratio_of, score, text_of, three_parts
+from statesize.reduction.windows import (
+    IGNORED,
+    Recall,
+    Scores,
+    TokenWindows,
+    by_document,
+    probe,
+    ratio_of,
+    score,
+    text_of,
+    three_parts,
+)
 from statesize.texts.documents import listed, vocabulary_size
 from statesize.texts.tokens import AnyTokenizer
 
@@ -41,6 +52,8 @@ class Compression:
         before: Bits a byte of the uncut model, which was fine-tuned as much as the smaller one.
         after: Bits a byte of the smaller model.
         difference: Their paired difference.
+        worth: What the context is worth to the uncut model, bits a byte: what the second halves of the windows lose
+            where the first ones are not read.
         recall: Results of the recall probe, by kind.
         documents: Number of held-out documents.
         state_bytes: Bytes of the states of a sequence before and after.
@@ -55,6 +68,7 @@ class Compression:
     before: Interval
     after: Interval
     difference: Interval
+    worth: Interval
     recall: Mapping[str, Recall]
     documents: int
     state_bytes: tuple[int, int]
@@ -68,10 +82,11 @@ class Compression:
         """Whether the upper ends of all intervals are small; None if the data do not suffice.
 
         True if at most 0.01 bits a byte and 0.02 of the recall are lost, for every kind of recall that the uncut model
-        has. None with fewer than 20 held-out documents, or if the uncut model recalls nothing.
+        has. None with fewer than 20 held-out documents, or if the uncut model recalls nothing, or if its context is
+        worth nothing to it, so that nothing could be lost.
         """
         seen = [recall for recall in self.recall.values() if recall.seen]
-        if self.documents < _FEWEST_DOCUMENTS or not seen:
+        if self.documents < _FEWEST_DOCUMENTS or not seen or not self.worth.low > 0:
             return None
         return self.difference.high <= LOST_BITS and all(recall.kept for recall in seen)
 
@@ -89,6 +104,8 @@ class Compression:
             "loss_after": self.after.value,
             "difference": self.difference.value,
             "interval": self.difference.ends,
+            "worth": self.worth.value,
+            "worth_interval": self.worth.ends,
             "state_bytes_before": self.state_bytes[0],
             "state_bytes_after": self.state_bytes[1],
             "recall": {kind: _recall_values(recall) for kind, recall in self.recall.items()},
@@ -232,6 +249,7 @@ def _compared(
         before=ratio_of(before.bits(windows), windows.sizes),
         after=ratio_of(after.bits(windows), windows.sizes),
         difference=extra_bits(after, before, windows),
+        worth=_worth(control, before, windows),
         recall=probe(control, cut, windows),
         documents=len(windows.sizes),
         state_bytes=(uncut.state_bytes, smaller.state_bytes),
@@ -240,6 +258,17 @@ def _compared(
         method=method,
         sizes=smaller.sizes,
     )
+
+
+def _worth(model: nn.Module, whole: Scores, windows: TokenWindows) -> Interval:
+    """What the second halves of windows lose where the first ones are not read, bits a byte."""
+    half = windows.inputs.shape[1] // 2
+    later = TokenWindows(windows.inputs[:, half:], windows.targets[:, half:], windows.document[:, half:], windows.sizes)
+    alone = score(model, later.inputs, later.targets)
+    read = Scores(whole.nats[:, half:], whole.right[:, half:])
+    tokens, scored = (by_document(one.targets != IGNORED, one) for one in (windows, later))
+    # The bytes of a document that are scored are known by its tokens.
+    return ratio_of(alone.bits(later) - read.bits(later), later.sizes * scored / tokens)
 
 
 def extra_bits(after: Scores, before: Scores, windows: TokenWindows) -> Interval:

@@ -69,17 +69,22 @@ def text_of(targets: Tensor) -> Tensor:
     return targets[targets != IGNORED]
 
 
-def three_parts(
-    documents: Sequence[str], tokenizer: AnyTokenizer, length: int, seed: int = 0
-) -> tuple[TokenWindows, TokenWindows, TokenWindows]:
-    """Windows of disjoint random documents: for the Gramians, for the choice of sizes, and held out."""
-    # Without duplicates, so that no document is in two parts.
+def different_documents(documents: Sequence[str]) -> list[str]:
+    """Documents without duplicates, so that none is in two of three parts."""
     different = list(dict.fromkeys(document for document in documents if document.strip()))
     if len(different) < 3:
         raise InputError(
             f"text must hold at least 3 different documents, got {len(different)}. Give a file whose documents are "
             "separated by blank lines."
         )
+    return different
+
+
+def three_parts(
+    documents: Sequence[str], tokenizer: AnyTokenizer, length: int, seed: int = 0
+) -> tuple[TokenWindows, TokenWindows, TokenWindows]:
+    """Windows of disjoint random documents: for the Gramians, for the choice of sizes, and held out."""
+    different = different_documents(documents)
     order = [int(number) for number in torch.randperm(len(different), generator=torch.Generator().manual_seed(seed))]
     first = max(1, round(_SHARES[0] * len(order)))
     second = max(first + 1, round(sum(_SHARES) * len(order)))

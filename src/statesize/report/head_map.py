@@ -23,6 +23,7 @@ from statesize.results.checked import DTYPES
 from statesize.results.fields import Array
 from statesize.results.summary import (
     Profiled,
+    at_middle,
     ess_bounds,
     ess_values,
     known_mean,
@@ -30,6 +31,7 @@ from statesize.results.summary import (
     unit_dim,
     unit_means,
     utilisation_values,
+    without_sinks,
 )
 
 STEPS = 65534
@@ -172,11 +174,12 @@ def layer_cells(mixer: xr.Dataset, metrics: Iterable[str]) -> dict[str, Any]:
     """The cells of one layer in the map: averages in the order of the heads, of neighbours where there are many."""
     units = mixer[unit_dim(mixer)].values
     groups = np.array_split(np.arange(len(units)), len(shown_heads(mixer)))
-    sinks = known_mean(mixer["sink_share"].values, 0)
+
+    def means(of_units: Array) -> list[str | int | float | None]:
+        return [json_number(float(np.mean(of_units[group]))) for group in groups]
 
     def grouped(values: Array) -> list[str | int | float | None]:
-        means = unit_means(mixer, values)
-        return [json_number(float(np.mean(means[group]))) for group in groups]
+        return means(unit_means(mixer, values))
 
     return {
         "labels": [_label(unit_dim(mixer), units[group]) for group in groups],
@@ -185,7 +188,10 @@ def layer_cells(mixer: xr.Dataset, metrics: Iterable[str]) -> dict[str, Any]:
         "apart": {metric: grouped(_apart(mixer, metric)) for metric in metrics},
         "unit": unit_dim(mixer),
         # The share of the attention that one token takes, where the layer attends.
-        "sink": [json_number(float(np.mean(sinks[group]))) for group in groups],
+        "sink": means(known_mean(mixer["sink_share"].values, 0)),
+        # Entropy-ESS at one cut of each text, as it is and without the columns of sinks.
+        "middle": means(known_mean(at_middle(mixer, ess_values(mixer, "entropy")), 0)),
+        "sinkless": means(known_mean(without_sinks(mixer), 0)),
         # The largest TSS, the same in all cells.
         "tss": json_number(largest_size(mixer)),
         # What a state per channel takes in bytes per head.
@@ -199,15 +205,18 @@ def _apart(mixer: xr.Dataset, metric: str) -> Array:
 
 
 def extreme_heads(profile: Profiled, metric: str) -> dict[str, list[tuple[int, str, Any, Any]]]:
-    """The heads with most and with least ESS, each with the index of its layer; none is among both."""
+    """The heads with most and least ESS by a metric, or "sinkless", with the index of their layer; none is in both."""
     found: list[tuple[int, str, float, float]] = []
     for layer, name in enumerate(profile.mixers):
         mixer = profile.mixer(name)
         unit = unit_dim(mixer)
-        parts = [unit_means(mixer, part).tolist() for part in (ess_values(mixer, metric), _apart(mixer, metric))]
+        if metric == "sinkless":
+            parts = [known_mean(without_sinks(mixer), 0), np.zeros(mixer.sizes[unit])]
+        else:
+            parts = [unit_means(mixer, part) for part in (ess_values(mixer, metric), _apart(mixer, metric))]
         found += [
             (layer, f"{unit} {index}", mean, apart)
-            for index, mean, apart in zip(mixer[unit].values, *parts, strict=True)
+            for index, mean, apart in zip(mixer[unit].values, *(part.tolist() for part in parts), strict=True)
             if math.isfinite(mean)
         ]
     found.sort(key=lambda head: head[2])
@@ -315,7 +324,7 @@ def _model(profile: Profiled, metrics: Sequence[str], extent: Extent) -> dict[st
     return {
         "name": model_title(profile),
         "text": _text_key(profile),
-        "extremes": {metric: extreme_heads(profile, metric) for metric in metrics},
+        "extremes": {metric: extreme_heads(profile, metric) for metric in (*metrics, "sinkless")},
         "telling": telling_layer(profile),
         "layers": [layer_data(profile.mixer(name), name, names[name], metrics, extent) for name in profile.mixers],
     }

@@ -8,6 +8,7 @@ const map = (() => {
   const MEASURES = {
     ess: "ESS, numbers per channel", share: "Utilisation", ess_bytes: "ESS, bytes per head",
     tss: "TSS, numbers per channel", tss_bytes: "TSS, bytes per head",
+    middle: "Entropy-ESS at the middle of the text", sinkless: "Entropy-ESS at the middle, without sinks",
   };
   // Share of the attention on one token from which on a cell is marked.
   const SINK = 0.2;
@@ -24,7 +25,8 @@ const map = (() => {
   const layerName = ({ name, short }) => short === name ? name : `layer ${short}`;
 
   const numbersOf = ({ cells }, metric, column) => {
-    const numbers = { share: cells.share[metric][column], ess: cells.ess[metric][column], tss: cells.tss };
+    const numbers = { share: cells.share[metric][column], ess: cells.ess[metric][column], tss: cells.tss,
+      middle: cells.middle[column], sinkless: cells.sinkless[column] };
     const bytes = (number) => number === null ? null : number * cells.numberBytes;
     const apart = cells.apart[metric][column];
     return { ...numbers, apart: { ess: apart, ess_bytes: bytes(apart) }, ess_bytes: bytes(numbers.ess), tss_bytes: bytes(numbers.tss) };
@@ -35,7 +37,7 @@ const map = (() => {
     if (apart) return drawing.between(value, apart, (bound) => shown(measure, bound, digits));
     if (measure === "share") return `${Math.round(100 * value)}%`;
     if (value >= 1000 || measure.startsWith("tss")) return Math.round(value).toLocaleString("en");
-    return value.toFixed(measure === "ess" ? digits : 1);
+    return value.toFixed(measure.endsWith("bytes") ? 1 : digits);
   };
 
   const parts = (colour) => [1, 3, 5].map((start) => parseInt(colour.slice(start, start + 2), 16));
@@ -64,7 +66,8 @@ const map = (() => {
   const showTip = (cell) => {
     const box = byId("map").getBoundingClientRect();
     const { numbers, sink, name } = cell;
-    const lines = Object.entries(MEASURES).map(([key, title]) => `${title}: ${shown(key, numbers[key], 2, numbers.apart[key])}`);
+    const told = Object.entries(MEASURES).filter(([key]) => key !== "sinkless" || numbers.sinkless !== numbers.middle);
+    const lines = told.map(([key, title]) => `${title}: ${shown(key, numbers[key], 2, numbers.apart[key])}`);
     if (sink !== null) lines.push(`Most attention on one token: ${shown("share", sink)}`);
     tip.replaceChildren(element("strong", {}, name), ...lines.map((line) => element("span", {}, line)));
     tip.hidden = false;
@@ -150,7 +153,7 @@ const map = (() => {
     const others = !numbered ? `those ${units}s of each layer that were measured, in order` : `${units}s`;
     const sides = columnsAreLayers ? `Across: layers. Down: ${others}.` : `Across: ${others}. Down: layers.`;
     const [heading, caption] = [element("h3", {}, model.name), element("p", { className: "hint" }, sides)];
-    return { cells, part: element("figure", {}, heading, grid, caption, extremes(model, metric, units, cells)) };
+    return { cells, part: element("figure", {}, heading, grid, caption, extremes(model, metric, measure, units, cells)) };
   };
 
   const foundOf = (layer, metric, measure) => layer.cells.labels.map((_, column) => {
@@ -172,7 +175,7 @@ const map = (() => {
   };
 
   // The heads with most and with least ESS, by name.
-  const extremes = (model, metric, units, cells) => {
+  const extremes = (model, metric, measure, units, cells) => {
     const list = (title, found) => {
       const items = found.map(([index, label, value, apart]) => {
         const name = `${layerName(model.layers[index])}, ${label}`;
@@ -183,8 +186,10 @@ const map = (() => {
       });
       return element("div", {}, element("h4", {}, title), element("ol", {}, ...items));
     };
-    const { most, least } = model.extremes[metric];
-    const lists = [list(`The ${units}s with most ESS`, most), list(`The ${units}s with least ESS`, least)];
+    const sinkless = measure === "sinkless";
+    const { most, least } = model.extremes[sinkless ? measure : metric];
+    const named = sinkless ? "ESS without sinks" : "ESS";
+    const lists = [list(`The ${units}s with most ${named}`, most), list(`The ${units}s with least ${named}`, least)];
     return element("div", { className: "extremes" }, ...(most.length ? lists : []));
   };
 
@@ -218,5 +223,12 @@ const map = (() => {
     showScale(low, high, measure, MEASURES[measure], found.some(({ sink }) => sink !== null && sink > SINK));
   };
 
-  return { drawMaps, mark, measures: Object.entries(MEASURES) };
+  // Without sinks the last two are the same, and say no more than the first.
+  const measures = (models) => {
+    const led = ({ cells: { middle, sinkless } }) => middle.some((value, column) => value !== sinkless[column]);
+    const shows = models.some(({ layers }) => layers.some(led));
+    return Object.entries(MEASURES).filter(([measure]) => shows || !["middle", "sinkless"].includes(measure));
+  };
+
+  return { drawMaps, mark, measures };
 })();

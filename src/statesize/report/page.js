@@ -74,7 +74,7 @@
 
   fill(choice.model, models.map((item, index) => [index, item.name]));
   fill(byId("metric"), Object.entries(metrics));
-  fill(byId("measure"), map.measures);
+  fill(byId("measure"), map.measures(models));
   refill();
   choice.layer.value = model().telling;
   refill();

@@ -19,13 +19,13 @@ from statesize.measurement.columns import MARKED
 from statesize.measurement.statistics import between
 from statesize.results.summary import (
     Profiled,
-    SummaryRow,
     binding,
     comparable,
     ess_values,
     keeps_everything,
     largest_size,
     middle_bounds,
+    middle_bytes,
     middle_ceiling,
     model_mean,
 )
@@ -50,6 +50,13 @@ KINDS = {
     "gated-deltanet": "Gated DeltaNet",
     "mamba": "Mamba",
     "mamba2": "Mamba-2",
+    "retnet": "linear attention with fixed decays",
+    "gla-scalar": "gated linear attention with one decay a head",
+    "gla-unit-keys": "gated linear attention with keys of norm 1",
+    "hgrn": "gated linear attention with tied gates",
+    "ssd": "linear attention with Mamba-2 steps",
+    "deltanet-2": "DeltaNet with negative eigenvalues",
+    "rwkv7": "DeltaNet with RWKV-7 decays",
     "gated slots": "gated slot attention",
     "bounded memory": "attention with bounded memory",
     "kimi delta attention": "Kimi delta attention",
@@ -112,7 +119,7 @@ class _Party:
 
     Attributes:
         layers: Between which ESS of each of its layers lies there, by the layer's name.
-        state_bytes: What all of them hold at the end of the longest text; 0 where that is not known.
+        state_bytes: What all of them hold there, of the longest text; 0 where that is not known.
         bounds: Between which ESS lies at the middle of the texts, numbers per channel; equal where it is exact.
         sinkless: Entropy-ESS there without the columns of attention sinks; NaN where there are none.
         of: What it is set against, in words.
@@ -154,14 +161,13 @@ def headline(profiles: Sequence[Profiled], metric: str = "entropy", titles: Sequ
     lack = "".join(f" {said}" for one, title in zip(profiles, titles, strict=True) if (said := _lack(one, title)))
     if not parties:
         return Headline(f"Nothing was measured that carries anything.{lack}", "")
-    longest = max(int(profile.tokens["length"].values.max()) for profile in profiles)
     same_text = len({str(profile.attributes["tokens_sha256"]) for profile in profiles}) == 1
     alike = [party for party in parties if not party.derived]
     # Numbers of whole layers are never set against those of channels.
     alike = alike if len(alike) > 1 else [party for party in parties if party.derived]
     if len(alike) < 2 or not same_text:
         sentence = " ".join(map(_alone, parties[:3])) + lack
-        return Headline(sentence, _detail(parties[:3], profiles, metric, longest, whole=True))
+        return Headline(sentence, _detail(parties[:3], profiles, metric, whole=True))
     if not whole:
         # Kinds of layers are compared by one layer of each, however many the model has.
         alike = [replace(party, state_bytes=party.bytes_per_layer) for party in alike]
@@ -169,7 +175,7 @@ def headline(profiles: Sequence[Profiled], metric: str = "entropy", titles: Sequ
     # The first is the one that the sentence says more of: of bytes where it speaks of them, else of what is carried.
     apart = _memory(*pair) >= _SAME
     pair = sorted(pair, key=lambda party: (apart and party.state_bytes, party.carried), reverse=True)
-    return Headline(_sentence(*pair, whole=whole) + lack, _detail(pair, profiles, metric, longest, whole=whole))
+    return Headline(_sentence(*pair, whole=whole) + lack, _detail(pair, profiles, metric, whole=whole))
 
 
 def _surplus(party: _Party) -> float:
@@ -301,7 +307,7 @@ def _parties(profile: Profiled, metric: str, title: str, *, whole: bool) -> list
         _Party(
             name,
             {profile.mixers[at]: carried[at] for at in layers},
-            _stored(rows if whole else [rows[at] for at in layers]),
+            _stored(profile, nodes if whole else [nodes[at] for at in layers]),
             _mean(profile, carried, layers),
             _without_sinks(profile, metric, layers),
             _against([nodes[at] for at in layers]),
@@ -313,9 +319,9 @@ def _parties(profile: Profiled, metric: str, title: str, *, whole: bool) -> list
     ]
 
 
-def _stored(rows: Sequence[SummaryRow]) -> float:
-    """The bytes of layers; 0 where those of one are not known."""
-    stored = sum(row["state_bytes"] for row in rows)
+def _stored(profile: Profiled, nodes: Sequence[xr.Dataset]) -> float:
+    """The bytes of layers at the middle; 0 where those of one are not known."""
+    stored = sum(middle_bytes(node, profile.tokens["length"].values) for node in nodes)
     return 0.0 if math.isnan(stored) else stored
 
 
@@ -329,11 +335,11 @@ def _sentence(more: _Party, less: _Party, *, whole: bool) -> str:
     memory, numbers = _memory(more, less), "numbers per layer" if more.derived else "numbers per channel"
     if memory < _SAME:
         about = "" if memory == 1 else "about "
-        return f"{_sentence_case(first)} and {second} store {about}as many bytes; {first} carries {ratio} {numbers}."
+        return f"Past {more.place}, {first} and {second} store {about}as many bytes; {first} carries {ratio} {numbers}."
     known = math.isfinite(memory)
     stores = f"stores {_times(memory)} × the bytes of {second} and " if known else ""
     other = "" if known else f" as {second}"
-    return f"{_sentence_case(first)} {stores}carries {ratio} {numbers}{other}."
+    return f"Past {more.place}, {first} {stores}carries {ratio} {numbers}{other}."
 
 
 def _alone(party: _Party) -> str:
@@ -372,7 +378,7 @@ def _middle(profile: Profiled) -> str:
     return f"the middle of texts of up to {int(lengths.max()):,} {name}s"
 
 
-def _detail(parties: Sequence[_Party], profiles: Sequence[Profiled], metric: str, longest: int, *, whole: bool) -> str:
+def _detail(parties: Sequence[_Party], profiles: Sequence[Profiled], metric: str, *, whole: bool) -> str:
     """What the numbers of the sentence are, and which layers and sinks lead."""
     joint = " against " if len({party.derived for party in parties}) == 1 else " and "
     named = "entropy-ESS" if metric == "entropy" else "count of singular values"
@@ -385,8 +391,7 @@ def _detail(parties: Sequence[_Party], profiles: Sequence[Profiled], metric: str
     ]
     if all(party.state_bytes > 0 for party in parties):
         stored = " against ".join(byte_count(party.state_bytes) for party in parties)
-        end = f"at the end of {longest:,} {position_name(profiles[0])}s"
-        said.append(f"{'Stored' if whole else 'Stored by a layer'} {end}: {stored}.")
+        said.append(f"{'Stored' if whole else 'Stored by a layer'} there: {stored}.")
     said += [f"The window of {party.name} is longer than the text: it does not act." for party in parties if party.idle]
     said += [note for profile in profiles if (note := derivative_note(profile))]
     if len(profiles) == 1 and sink_note(profiles[0]):

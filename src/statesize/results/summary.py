@@ -101,6 +101,12 @@ def at_middle(node: xr.Dataset, values: Array) -> NDArray[np.float64]:
     return known_mean(np.where((node["position"].values == node["middle"].values[:, None])[:, None], values, np.nan), 2)
 
 
+def without_sinks(node: xr.Dataset) -> NDArray[np.float64]:
+    """Entropy-ESS at the middle without the columns of sinks, (sequence, unit)."""
+    sinkless = node["sinkless_entropy"].values
+    return np.where(np.isnan(sinkless), at_middle(node, ess_values(node, "entropy")), sinkless)
+
+
 def _mean_of_units(node: xr.Dataset, values: Array) -> float:
     """The mean over sequences and all heads or channels of values (sequence, unit) of those that were measured."""
     return estimate(known_mean(values, 0), sample_of(node)).mean
@@ -115,6 +121,14 @@ def middle_bounds(node: xr.Dataset, metric: str) -> tuple[float, float]:
 def middle_ceiling(node: xr.Dataset) -> float:
     """What ESS could be at the middle, on average over sequences."""
     return float(known_mean(at_middle(node, node["ceiling"].values[:, None]), (0, 1)))
+
+
+def middle_bytes(node: xr.Dataset, lengths: NDArray[np.int64]) -> float:
+    """Bytes that the cache of a layer holds at the middle of the longest sequence: they grow as its TSS does."""
+    stored, sizes, longest = node["state_bytes"].values, node["state_size"].values, int(lengths.argmax())
+    end = float(lengths[longest]) if keeps_everything(node) else largest_known(node, "state_size")
+    size = float(at_middle(node, sizes[:, None])[longest, 0])
+    return float(stored[longest]) * (size / end if math.isfinite(size) and end > 0 else 1.0)
 
 
 def mean_ceiling(node: xr.Dataset) -> float:
@@ -248,8 +262,6 @@ def summary_row(node: xr.Dataset, model: str, layer: str, group: xr.Dataset | No
     total_entropy, total_relative = (entropy, relative) if group is None else _averages(group)
     share, cache = average(node, utilisation_values(node)).mean, keeps_everything(node)
 
-    middle, sinkless = at_middle(node, ess_values(node, "entropy")), node["sinkless_entropy"].values
-
     def of_units(name: str) -> float:
         return float(known_mean(node[name].values, (0, 1)))
 
@@ -278,8 +290,8 @@ def summary_row(node: xr.Dataset, model: str, layer: str, group: xr.Dataset | No
         "ceiling_utilisation": share if cache else math.nan,
         "sink_share": of_units("sink_share"),
         "sink_position": _most_frequent(node["sink_position"].values),
-        "middle_entropy": _mean_of_units(node, middle),
-        "sinkless_entropy": _mean_of_units(node, np.where(np.isnan(sinkless), middle, sinkless)),
+        "middle_entropy": _mean_of_units(node, at_middle(node, ess_values(node, "entropy"))),
+        "sinkless_entropy": _mean_of_units(node, without_sinks(node)),
         "few_cuts_entropy": of_units("few_cuts_entropy"),
         "variant_entropy": of_units("variant_entropy"),
         "faithfulness": largest_known(node, "faithfulness"),

@@ -100,19 +100,27 @@ class PastBlock:
 
     def lost(self, inputs: Tensor, ranks: Tensor) -> Tensor:
         """(H − H_k) u for inputs u before the cut, (..., c, P), and ranks k, (...): (..., rows, P)."""
-        kept = torch.arange(self.values.shape[-1], device=ranks.device) < ranks[..., None]
-        numbers = (self.basis.mH @ inputs.to(self.basis.dtype)) * kept[..., None]
-        rest = inputs - self.basis @ numbers
-        lost = self.left @ (rest if self.right is None else self.right.mT @ rest)
+        rest = dropped(inputs, self.basis, ranks)
+        lost = self.left @ (rest if self.right is None else self.right.mT @ rest.to(self.right.dtype))
         return lost.real if lost.is_complex() else lost
+
+
+def dropped(inputs: Tensor, basis: Tensor, ranks: Tensor) -> Tensor:
+    """(1 − Vₖ Vₖᴴ) u for inputs u before a cut, (..., c, P), V (..., c, n) and ranks k, (...)."""
+    kept = torch.arange(basis.shape[-1], device=ranks.device) < ranks[..., None]
+    rest = inputs - basis @ ((basis.mH @ inputs.to(basis.dtype)) * kept[..., None])
+    # H is real, also where a basis of complex modes is not.
+    return rest.real if rest.is_complex() else rest
 
 
 SCALES = (0.25, 0.5, 1.0, 2.0)
 """Numbers that are kept, in units of the ESS of each unit."""
-CAUSAL_SCALES = (1.0, 2.0, 4.0, 8.0, 16.0)
+CAUSAL_SCALES = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
 """The same of choices that know the past only."""
 CAUSAL = ("past rows", "past tokens")
-"""Their rules."""
+"""Their rules, of each head."""
+JOINT_SCALES = (1.0, 2.0, 4.0)
+"""The same of past rows with one choice for all heads of a group, in units of its joint ESS."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,6 +134,7 @@ class MixerSpectra:
         norm: ‖H_i‖_F of each unit, (units,).
         most: The largest rank that H_i can have.
         inputs: How many inputs, or numbers of a state, of the past there are to choose from.
+        state: Whether it keeps a state, in which no inputs can be chosen.
         joint: Entropy-ESS of the stack of each group's units, (groups,), or None without groups.
     """
 
@@ -135,6 +144,7 @@ class MixerSpectra:
     norm: Tensor
     most: int
     inputs: int
+    state: bool
     joint: Tensor | None
 
     @property
@@ -149,7 +159,8 @@ class CutRun:
     """One run of the model in which every mixer is cut.
 
     Attributes:
-        rule: "ess", "equal", "norm", "number", "joint ess", "largest head", "past rows", "past tokens" or "nothing".
+        rule: "ess", "equal", "norm", "number", "joint ess", "largest head", "past rows", "past tokens", "equal past
+            rows", "joint past rows" or "nothing".
         scale: Numbers kept in units of the rule's own, c; 1 where there is nothing to scale.
         ranks: For each mixer by its name the rank of each unit, or of each group of a rule of groups.
         grouped: Whether ranks are of groups.
@@ -161,6 +172,11 @@ class CutRun:
     ranks: dict[str, Tensor]
     grouped: bool
     kept: float
+
+    @property
+    def choice(self) -> str:
+        """How numbers are chosen by the past alone; "" with hindsight."""
+        return "past rows" if self.rule == "equal past rows" else self.rule if "past" in self.rule else ""
 
 
 def runs(spectra: dict[str, MixerSpectra], number: int | None) -> list[CutRun]:
@@ -176,8 +192,14 @@ def runs(spectra: dict[str, MixerSpectra], number: int | None) -> list[CutRun]:
                 }
                 planned.append(_run(spectra, rule, scale, _spread(spectra, sizes, by_ess.kept)))
     for rule in CAUSAL:
+        if rule == "past tokens" and all(one.state for one in spectra.values()):
+            continue
         for scale in CAUSAL_SCALES:
-            planned.append(_run(spectra, rule, scale, {name: scale * one.entropy for name, one in spectra.items()}))
+            by_ess = _run(spectra, rule, scale, {name: scale * one.entropy for name, one in spectra.items()})
+            planned.append(by_ess)
+            if rule == "past rows" and scale == 1:
+                sizes = {name: torch.ones_like(one.norm) for name, one in spectra.items()}
+                planned.append(_run(spectra, "equal past rows", scale, _spread(spectra, sizes, by_ess.kept)))
     if number is not None:
         everywhere = {name: torch.full_like(one.norm, number) for name, one in spectra.items()}
         planned.append(_run(spectra, "number", 1.0, everywhere))
@@ -186,6 +208,9 @@ def runs(spectra: dict[str, MixerSpectra], number: int | None) -> list[CutRun]:
         largest = {name: one.entropy if one.joint is None else one.largest for name, one in spectra.items()}
         planned.append(_run(spectra, "joint ess", 1.0, joint, grouped=True))
         planned.append(_run(spectra, "largest head", 1.0, largest, grouped=True))
+        for scale in JOINT_SCALES:
+            numbers = {name: scale * size for name, size in joint.items()}
+            planned.append(_run(spectra, "joint past rows", scale, numbers, grouped=True))
     return planned
 
 

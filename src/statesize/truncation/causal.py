@@ -1,65 +1,81 @@
-"""What a memory keeps that has not seen the future: numbers by the rows of the past, and tokens."""
+"""What a memory keeps that has not seen the future: numbers and tokens by what the past lets expect of it."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, cast
 
 import torch
 from torch import Tensor
 
-from statesize.operators import Operator, Recurrence
-from statesize.truncation.blocks import PastBlock, columns_before, eigenvectors, state_factors
+from statesize.adapters.kernels.rotation import Rotation
+from statesize.operators import Operator, Recurrence, SoftmaxAttention
+from statesize.truncation.blocks import columns_before, eigenvectors, state_factors
 
-# The last rows count most: half as much every so many rows before the cut, as they stand and moved behind it.
+# How far behind the cut queries of the past are asked again.
+_ASKED = (0, 4, 16, 64)
+# Where they cannot be moved, the last rows count most: half as much every so many rows before the cut, as they stand
+# and moved behind it.
 _HALF_LIFE, _MOVED_HALF_LIFE = 16.0, 64.0
 # How far behind the cut rows are moved.
 _MOVED = (0, 1, 2, 4, 8, 16, 32)
-# Inputs that are kept as they are: the first, on which attention falls where it has nothing to read, and the last.
+# Inputs that are kept as they are: the first, on which attention falls where it has nothing to read; and the last, but
+# for queries that are asked again.
 _FIRST, _LAST = 1, 2
-# Rows before the cut by which tokens are chosen.
+# Rows before the cut by which tokens are chosen, where queries cannot be moved.
 _WINDOW = 16
 
 
-def past_rows(operator: Operator, cut: int) -> PastBlock:
-    """H_i with a basis of what rows before the cut read, k numbers a channel.
+def past_rows(operator: Operator, cut: int, rotation: Rotation | None = None, readers: int = 1) -> Tensor:
+    """A basis of what rows behind the cut may read; its first k vectors are k numbers a channel.
 
-    Rows behind the cut are taken to read what the last rows before it read: the same inputs, and inputs at the same
-    distance. The basis is that of the best approximation of both, each with weights that halve with age. A state keeps
-    the directions in which what it holds is largest.
+    Attention is asked again by the queries of the past, moved behind the cut. Where they cannot be moved, rows behind
+    the cut are taken to read what the last rows before it read: the same inputs, and inputs at the same distance, each
+    with weights that halve with age. A state keeps the directions in which what it holds is largest.
 
     Args:
         operator: T of some units.
         cut: Position i.
+        rotation: Rotary embeddings of queries and keys; None where they have others.
+        readers: Consecutive units that read one stored input, and share a basis.
 
     Returns:
-        H_i with a basis that depends on nothing behind the cut.
+        V, (..., c, n): c columns, one an input of the past. It depends on nothing behind the cut.
     """
     if isinstance(operator, Recurrence):
-        left, right = state_factors(operator.to(torch.float64).with_real_output(), cut)
-        inner = cast("Any", torch.linalg).svd(right.conj(), full_matrices=False)
-        return PastBlock(inner.S, inner.U, left, right)
-    matrix = columns_before(operator, cut)
-    count = matrix.shape[-1]
-    exact = [*range(min(_FIRST, count)), *range(max(_FIRST, count - _LAST), count)]
-    squares, vectors = eigenvectors(_expected_gram(matrix[..., :cut, :], exact))
+        _, right = state_factors(operator.to(torch.float64).with_real_output(), cut)
+        return cast("Any", torch.linalg).svd(right.conj(), full_matrices=False).U
+    if isinstance(operator, SoftmaxAttention) and rotation is not None:
+        gram, last = sum((rows.mT @ rows for rows in _asked_again(operator, cut, rotation)), torch.zeros(())), 0
+    else:
+        gram, last = _moved_gram(columns_before(operator, cut)[..., :cut, :]), _LAST
+    if readers > 1:
+        gram = gram.unflatten(-3, (-1, readers)).sum(-3)
+    count = gram.shape[-1]
+    exact = [*range(min(_FIRST, count)), *range(max(_FIRST, count - last), count)]
+    gram[..., exact, :] = gram[..., exact] = 0
+    _, vectors = eigenvectors(gram)
     # The rows hold nothing in the columns that are kept anyway, which therefore come first.
     single = torch.eye(count, dtype=vectors.dtype, device=vectors.device)[:, exact].expand(*vectors.shape[:-1], -1)
     basis = torch.cat([single, vectors.flip(-1)[..., : count - len(exact)]], -1)
-    sizes = squares.clamp(min=0).sqrt().flip(-1)[..., : count - len(exact)]
-    values = torch.cat([sizes.new_full((*sizes.shape[:-1], len(exact)), torch.inf), sizes], -1)
-    return PastBlock(values, basis, matrix[..., cut:, :], None)
+    return basis if readers == 1 else basis.repeat_interleave(readers, -3)
 
 
-def _expected_gram(rows: Tensor, exact: list[int]) -> Tensor:
-    """Σ w rᵀ r of rows (..., i, c) as they stand and moved behind the cut, without some columns."""
+def _asked_again(operator: SoftmaxAttention, cut: int, rotation: Rotation) -> Iterator[Tensor]:
+    """What the queries before a cut read there, (..., i, c), once each is moved behind the cut."""
+    attention, age = operator.to(torch.float64), torch.arange(cut, 0, -1, device=operator.device)
+    query = attention.query[..., :cut, :]
+    return (attention.asked(rotation.moved(query, age + behind), cut + behind, cut) for behind in _ASKED)
+
+
+def _moved_gram(rows: Tensor) -> Tensor:
+    """Σ w rᵀ r of rows (..., i, c) as they stand and moved behind the cut."""
     length, count = rows.shape[-2:]
     age = torch.arange(length - 1, -1, -1, dtype=torch.float64, device=rows.device)
     column, row = torch.arange(count, device=rows.device), torch.arange(length, device=rows.device)[:, None]
-    wanted = torch.ones(count, dtype=rows.dtype, device=rows.device)
-    wanted[exact] = 0
     weights = (torch.exp2(-age / half)[:, None] for half in (_HALF_LIFE, _MOVED_HALF_LIFE))
     weight, moved_weight = (one / one.square().sum().sqrt() for one in weights)
-    standing = weight * wanted * rows
+    standing = weight * rows
     gram = standing.mT @ standing
     steps = count // length
     for behind in _MOVED:
@@ -67,25 +83,26 @@ def _expected_gram(rows: Tensor, exact: list[int]) -> Tensor:
         source = column - steps * (length + behind - row)
         seen = (source >= _FIRST) & (source < steps * (row + 1))
         moved = torch.gather(rows, -1, source.clamp(0, count - 1).expand(rows.shape)) * seen
-        moved = moved_weight * wanted * moved
+        moved = moved_weight * moved
         gram = gram + moved.mT @ moved / len(_MOVED)
     return gram
 
 
-def past_tokens(operator: Operator, cut: int) -> PastBlock:
-    """H_i whose basis is single inputs, those first that the last rows before the cut read most of.
+def past_tokens(operator: Operator, cut: int, rotation: Rotation | None = None) -> Tensor:
+    """A basis of single inputs, those first that rows behind the cut may read most of.
 
     Args:
         operator: T of some units. A state keeps no inputs: of a recurrence the basis is that of `past_rows`.
         cut: Position i.
+        rotation: As for `past_rows`.
 
     Returns:
-        H_i with a basis that depends on nothing behind the cut.
+        V, (..., c, n), as of `past_rows`.
     """
     if isinstance(operator, Recurrence):
         return past_rows(operator, cut)
-    matrix = columns_before(operator, cut)
-    read = matrix[..., max(0, cut - _WINDOW) : cut, :].abs().sum(-2)
-    values, order = read.sort(-1, descending=True)
-    basis = torch.nn.functional.one_hot(order, read.shape[-1]).to(matrix).mT
-    return PastBlock(values, basis, matrix[..., cut:, :], None)
+    if isinstance(operator, SoftmaxAttention) and rotation is not None:
+        read = sum((rows.square().sum(-2) for rows in _asked_again(operator, cut, rotation)), torch.zeros(()))
+    else:
+        read = columns_before(operator, cut)[..., max(0, cut - _WINDOW) : cut, :].abs().sum(-2)
+    return torch.nn.functional.one_hot(read.argsort(-1, descending=True), read.shape[-1]).to(read).mT

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
@@ -12,12 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from statesize.adapters.forward import Forward
+from statesize.adapters.kernels.rotation import rotation_of
 from statesize.adapters.models.model_state import known_options
 from statesize.adapters.observation import ModuleStack, Observation, Product
 from statesize.adapters.runs import observed
 from statesize.errors import ModelError
 from statesize.operators import Dense, Operator
-from statesize.truncation.blocks import CutRun, MixerSpectra, PastBlock
+from statesize.truncation.blocks import CutRun, MixerSpectra, PastBlock, dropped
 from statesize.truncation.causal import past_rows, past_tokens
 
 # Units whose blocks are held at once.
@@ -34,6 +35,9 @@ class Cutting:
         own: Modules with a method `operator`, by name.
         whole: Mixers that are left as they are, with the reason, by name; it grows in a run that notes.
         run: What is kept of each mixer; None notes spectra instead.
+        alike: This run, and others over the same text whose choice without hindsight has the same basis.
+        dropped: What each of these drops of the inputs before the cut, by the name of the mixer; the past is the same
+            in all, so that the first run finds it.
         spectra: Those of each mixer, by name, in the order of calls.
     """
 
@@ -41,6 +45,8 @@ class Cutting:
     own: Mapping[str, nn.Module]
     whole: dict[str, str]
     run: CutRun | None = None
+    alike: Sequence[CutRun] = ()
+    dropped: dict[str, dict[CutRun, Tensor]] = field(default_factory=dict[str, dict[CutRun, Tensor]])
     spectra: dict[str, MixerSpectra] = field(default_factory=dict[str, MixerSpectra])
     _calls: Counter[str] = field(default_factory=Counter[str], init=False)
     _running: ModuleStack = field(init=False)
@@ -106,7 +112,9 @@ class Cutting:
             return None
         ranks = self.run.ranks[name].to(seen.values.device)
         if self.run.rule == "nothing":
-            lost = self._past(seen)
+            lost = self._past(seen, self._inputs(seen))
+        elif self.run.choice:
+            lost = self._past(seen, self._dropped(name, seen)[self.run].double())
         elif self.run.grouped and seen.groups:
             lost = self._lost_by_groups(seen, ranks)
         else:
@@ -126,32 +134,51 @@ class Cutting:
             torch.cat([block.norm[0] for block in blocks]).cpu(),
             blocks[0].values.shape[-1],
             blocks[0].basis.shape[-2] if blocks[0].right is None else blocks[0].right.shape[-1],
+            blocks[0].right is not None,
             self._group_blocks(seen).entropy[0, :, 0].cpu() if seen.groups else None,
         )
 
     def _blocks(self, seen: Observation) -> Iterator[tuple[slice, PastBlock]]:
         """H_i of the units of a mixer, some at once."""
-        units, rule = seen.batch_shape[1], self.run.rule if self.run else ""
-        make = {"past rows": past_rows, "past tokens": past_tokens}.get(rule, PastBlock.of)
-        for first in range(0, units, _UNITS):
-            part = slice(first, min(first + _UNITS, units))
-            yield part, make(seen.operator(part), self.cut)
+        return ((part, PastBlock.of(seen.operator(part), self.cut)) for part in _parts(seen))
 
     def _group_blocks(self, seen: Observation) -> PastBlock:
         """H_i of all units, (S, groups, units of a group, ...), with one basis a group."""
         matrix = seen.operator(slice(None)).columns(0, self.cut)[..., self.cut :, :].double()
         return PastBlock.of_groups(matrix.reshape(len(matrix), seen.groups, -1, *matrix.shape[2:]))
 
-    def _past(self, seen: Observation) -> Tensor:
-        """H u of all units, (S, units, L − i, P)."""
-        units = slice(None)
-        inputs = torch.nn.functional.pad(
-            seen.values[:, :, : self.cut].double(), (0, 0, 0, seen.values.shape[2] - self.cut)
-        )
-        operator = seen.operator(units)
+    def _inputs(self, seen: Observation) -> Tensor:
+        """Inputs u of all units before the cut, (S, units, i, P)."""
+        return seen.values[:, :, : self.cut].double()
+
+    def _dropped(self, name: str, seen: Observation) -> dict[CutRun, Tensor]:
+        """What a choice without hindsight drops of the inputs before the cut, (S, units, i, P), by runs."""
+        if name not in self.dropped:
+            inputs, first, rotation = self._inputs(seen), self.alike[0], rotation_of(self._running.frame)
+            readers = seen.batch_shape[1] // seen.groups if first.grouped and seen.groups else 1
+            found: dict[CutRun, list[Tensor]] = {run: [] for run in self.alike}
+            for part in _parts(seen):
+                operator = seen.operator(part)
+                if first.choice == "past tokens":
+                    basis = past_tokens(operator, self.cut, rotation)
+                else:
+                    basis = past_rows(operator, self.cut, rotation, readers)
+                # Several inputs of one position lie behind one another.
+                given = inputs[:, part].reshape(*inputs[:, part].shape[:2], basis.shape[-2], -1)
+                for run, rests in found.items():
+                    ranks = run.ranks[name].repeat_interleave(readers)[part]
+                    rest = dropped(given, basis, ranks.to(basis.device))
+                    rests.append(rest.reshape(inputs[:, part].shape).float())
+            self.dropped[name] = {run: torch.cat(rests, 1) for run, rests in found.items()}
+        return self.dropped[name]
+
+    def _past(self, seen: Observation, inputs: Tensor) -> Tensor:
+        """H u of all units, (S, units, L − i, P), for inputs before the cut."""
+        operator = seen.operator(slice(None))
         if isinstance(operator, Dense):
-            return operator.columns(0, self.cut)[..., self.cut :, :].double() @ inputs[:, :, : self.cut]
-        return operator.to(torch.float64).apply(inputs)[:, :, self.cut :]
+            return operator.columns(0, self.cut)[..., self.cut :, :].double() @ inputs
+        padded = torch.nn.functional.pad(inputs, (0, 0, 0, seen.values.shape[2] - self.cut))
+        return operator.to(torch.float64).apply(padded)[:, :, self.cut :]
 
     def _lost(self, seen: Observation, ranks: Tensor) -> Tensor:
         """(H − H_k) u of all units, (S, units, L − i, P), for a rank of each."""
@@ -167,6 +194,12 @@ class Cutting:
         inputs = seen.values[:, :, : self.cut].double()
         inputs = inputs.reshape(len(inputs), seen.groups, -1, *inputs.shape[2:])
         return self._group_blocks(seen).lost(inputs, ranks[:, None]).flatten(1, 2)
+
+
+def _parts(seen: Observation) -> Iterator[slice]:
+    """Units of a mixer, some at once."""
+    units = seen.batch_shape[1]
+    return (slice(first, min(first + _UNITS, units)) for first in range(0, units, _UNITS))
 
 
 def _shares_memory(one: Tensor, other: Tensor) -> bool:

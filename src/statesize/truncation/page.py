@@ -13,7 +13,7 @@ from statesize.measurement.statistics import Interval, finite
 from statesize.profiling.profile import Profile
 from statesize.report.result_page import PageChart, PageTable, ResultPage
 from statesize.truncation.blocks import CAUSAL
-from statesize.truncation.result import LEAST_DOCUMENTS, NEGLIGIBLE, WORTHLESS, Row, TruncationResult
+from statesize.truncation.result import LEAST_DOCUMENTS, Row, TruncationResult
 
 HEADINGS = ("each head carries", "numbers per channel", "KL lost", "of context's worth", "loss (nats)", "KL (nats)")
 _FRACTIONS = {0.25: "a quarter of its ESS", 0.5: "half its ESS", 1.0: "its ESS", 2.0: "twice its ESS"}
@@ -22,12 +22,16 @@ _SERIES = {
     "ess": "with hindsight",
     "past rows": "by past rows",
     "past tokens": "tokens by past attention",
+    "equal past rows": "by past rows, the same for all",
+    "joint past rows": "by past rows, once a group",
 }
 _RULES = {
     "equal": "as many, the same for all",
     "norm": "as many, by its norm",
     "number": "the same number for all",
     "joint ess": "groups: joint entropy-ESS",
+    "equal past rows": "as many, the same for all, by past rows",
+    "joint past rows": "groups: {:g} × joint entropy-ESS, by past rows",
     "largest head": "groups: ESS of the largest head",
 }
 
@@ -36,27 +40,30 @@ def title(rule: str, scale: float) -> str:
     """What a run keeps of each head."""
     if rule in _CAUSAL:
         return f"{_FRACTIONS.get(scale, f'{scale:g} × its ESS')}, {_CAUSAL[rule]}"
-    return _FRACTIONS[scale] if rule == "ess" else _RULES[rule]
+    return _FRACTIONS[scale] if rule == "ess" else _RULES[rule].format(scale)
 
 
 def headline(result: TruncationResult) -> str:
     """The result in a few sentences: the worth of the context, then both bounds of the memory."""
-    worth = result.worth
-    if not (worth.low if worth.ends else worth.value) > WORTHLESS:
-        return (
-            f"The context is worth {_number(worth, '.3f')} nats a token to {result.model} here: too little to tell "
-            "what a cut loses."
-        )
+    worth, over = result.worth, f"to {result.model} over {_count(result)}"
+    if not result.context_matters:
+        return f"The context is worth {_number(worth, '.3f')} nats a token {over}: too little to tell what a cut loses."
     by_scale = {(row.rule, row.scale): row for row in result.rows}
-    ess, causal = by_scale["ess", 1.0], min((by_scale[rule, 1.0] for rule in CAUSAL), key=_lost)
+    ess, causal = (
+        by_scale["ess", 1.0],
+        min((row for row in result.rows if row.rule in CAUSAL and row.scale == 1), key=_lost),
+    )
     size = result.without_hindsight()
     most = "at most " if size.multiple.value * result.entropy.value <= causal.kept + 1e-9 else ""
+    little = (
+        "" if worth.ends else f" Too little text to tell how sure that is: intervals need {LEAST_DOCUMENTS} documents."
+    )
     return (
-        f"The context is worth {_number(worth, '.2f')} nats a token to {result.model}. With hindsight, its ESS of "
+        f"The context is worth {_number(worth, '.2f')} nats a token {over}. With hindsight, its ESS of "
         f"{ess.kept:.1f} numbers a channel, of {result.inputs:.0f} kept, loses "
         f"{_number(ess.divergence_share, '.1%')} of what the context changes in the predictions. Chosen without it, as "
-        f"many lose {_number(causal.divergence_share, '.1%')}; to lose {size.at:.0%} takes {most}"
-        f"{_number(size.multiple, '.1f')} × ESS, {size.share.value:.0%} of all."
+        f"many lose {_number(causal.divergence_share, '.1%')}; to lose {_share(size.at)} takes {most}"
+        f"{_number(size.multiple, '.1f')} × ESS, {size.share.value:.0%} of all.{little}"
     )
 
 
@@ -113,15 +120,13 @@ def notes(result: TruncationResult) -> list[str]:
         "In one run all mixers carry only so many numbers a channel past the cut: each block of past and future is "
         "replaced by its best approximation of that rank, and everything behind is computed from it.",
         "The best approximation knows the queries of the future, so its size is a lower bound of the memory that is "
-        "needed. A cache or a state has to choose unseen: by what the last tokens before the cut read, in numbers that "
-        "mix tokens or in whole tokens. The better of the two is an upper bound, as far as was tried.",
+        "needed. A cache or a state has to choose unseen: by what tokens before the cut would read behind it, in "
+        "numbers that mix tokens or in whole tokens. The better of the two is an upper bound, as far as was tried.",
         "Numbers a channel are of values. Keys are kept whole, and take as many bytes again where they are stored.",
     ]
     if result.sufficient is not None:
         times = {0.25: "A quarter of ESS", 0.5: "Half of ESS", 1.0: "ESS", 2.0: "Twice ESS"}[result.sufficient]
-        told.append(f"{times} is the least of the four sizes from which on at most {NEGLIGIBLE:.0%} is lost.")
-    if result.count < LEAST_DOCUMENTS:
-        told.append(f"Intervals need {LEAST_DOCUMENTS} documents.")
+        told.append(f"{times} is the least of the four sizes from which on at most {_share(result.at)} is lost.")
     if any(row.rule == "joint ess" for row in result.rows):
         told.append("Heads that read one stored input make a group; its numbers are counted once.")
     reasons: dict[str, list[str]] = {}
@@ -138,7 +143,7 @@ def page(result: TruncationResult) -> ResultPage:
     """The page of the result."""
     caption = (
         "KL divergence from the whole model's predictions after the cut, as a share of that without the context, with "
-        "its interval of 95 %; the line is at 1 %."
+        "its interval of 95 %; the line is at {_share(result.at)}."
     )
     return ResultPage(
         title=f"What {result.model} carries, by cutting",
@@ -172,7 +177,7 @@ def chart(result: TruncationResult) -> alt.LayerChart:
         vega.hint("numbers", "numbers", ".1f"),
         vega.hint("lost", "lost", ".2%"),
     )
-    return vega.estimates(rows, x, y, "of", hints, NEGLIGIBLE)
+    return vega.estimates(rows, x, y, "of", hints, result.at)
 
 
 def _number(interval: Interval, form: str) -> str:
@@ -182,10 +187,17 @@ def _number(interval: Interval, form: str) -> str:
     return f"{interval.value:{form}}{ends}"
 
 
+def _share(number: float) -> str:
+    return f"{100 * number:g}%"
+
+
+def _count(result: TruncationResult) -> str:
+    return "1 document" if result.count == 1 else f"{result.count} documents"
+
+
 def _documents(result: TruncationResult) -> str:
     cuts, sizes = sorted({one.cut for one in result.documents}), sorted({one.tokens for one in result.documents})
-    texts = "1 document" if result.count == 1 else f"{result.count} documents"
-    return f"{texts} of {_listed(sizes)} tokens, cut at {_listed(cuts)}"
+    return f"{_count(result)} of {_listed(sizes)} tokens, cut at {_listed(cuts)}"
 
 
 def _listed(numbers: Sequence[int]) -> str:

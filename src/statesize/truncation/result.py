@@ -20,7 +20,7 @@ from statesize.truncation.blocks import CAUSAL
 LEAST_DOCUMENTS = 5
 """Documents below which no interval is stated."""
 NEGLIGIBLE = 0.01
-"""Share of the context's worth that counts as nothing."""
+"""Share of the context's worth that counts as nothing, by default."""
 WORTHLESS = 0.01
 """Nats a token below which the context is worth nothing that could be lost."""
 
@@ -32,7 +32,8 @@ class CutRun:
     Attributes:
         rule: How numbers are spread: "ess" (of each head), "equal" (as many, for all heads the same), "norm" (as many,
             in proportion to it), "number" (the same for all), "joint ess" and "largest head" (of each group), "past
-            rows" and "past tokens" (of each head, chosen without the future), or "nothing".
+            rows" and "past tokens" (of each head, chosen without the future), "equal past rows", "joint past rows" (of
+            each group), or "nothing".
         scale: Numbers kept, in units of the rule's own.
         kept: Mean numbers a channel that are kept.
         loss: Cross-entropy of the tokens after the cut, nats a token.
@@ -80,7 +81,7 @@ class Row:
         scale: As for `CutRun`.
         kept: Mean numbers a channel.
         excess: Loss more than the whole model's, nats a token.
-        share: That as a share of the context's worth; NaN where the context is worth nothing.
+        share: That as a share of the context's worth; NaN where the context may be worth nothing.
         divergence: From the whole model's predictions, nats a token.
         divergence_share: That as a share of the divergence where the context is lost.
     """
@@ -119,6 +120,7 @@ class TruncationResult:
         whole: Mixers that were not cut, with the reason, by name.
         mixers: Number of mixers that were cut.
         run_difference: How far the observed run is from the unaltered model, relative to the largest value.
+        at: Share of the context's worth that counts as nothing.
     """
 
     model: str
@@ -126,6 +128,7 @@ class TruncationResult:
     whole: dict[str, str]
     mixers: int
     run_difference: float
+    at: float = NEGLIGIBLE
 
     @property
     def count(self) -> int:
@@ -153,32 +156,43 @@ class TruncationResult:
         return self._mean(lambda one: one.runs[0].loss - one.loss)
 
     @property
+    def context_matters(self) -> bool:
+        """Whether the context is surely worth something, so that shares of it are more than noise."""
+        worth = self.worth
+        return (worth.low if worth.ends else worth.value) > WORTHLESS
+
+    @property
     def rows(self) -> tuple[Row, ...]:
         """One entry a rule and scale."""
         return tuple(self._row(index) for index in range(1, len(self.documents[0].runs)))
 
     @property
     def sufficient(self) -> float | None:
-        """The smallest c from which on c · ESS numbers cost at most 1 % of the context's worth, or None."""
+        """The smallest c from which on c · ESS numbers cost no more than `at` of the context's worth.
+
+        None where none does, or where the context may be worth nothing.
+        """
         enough = None
         for row in sorted((row for row in self.rows if row.rule == "ess"), key=lambda row: -row.scale):
-            if not row.share.value <= NEGLIGIBLE:
+            # Without a worth the share is NaN.
+            if not row.share.value <= self.at:
                 break
             enough = row.scale
         return enough
 
-    def without_hindsight(self, at: float = NEGLIGIBLE) -> CausalSize:
+    def without_hindsight(self, at: float | None = None) -> CausalSize:
         """The least size at which the best causal choice tried loses at most a share of the divergence.
 
         Between the sizes that were run, shares are taken to fall in proportion to the logarithm of the numbers kept.
 
         Args:
-            at: The share.
+            at: The share; the result's own by default.
 
         Returns:
             Means over documents, with intervals by 1,000 draws of documents from five documents on.
         """
         names = sorted({one.document for one in self.documents})
+        at = self.at if at is None else at
         cuts = [[one for one in self.documents if one.document == name] for name in names]
 
         def sizes(chosen: list[list[CutDocument]]) -> tuple[float, float]:
@@ -231,16 +245,16 @@ class TruncationResult:
             run.scale,
             self._mean(lambda one: one.runs[index].kept).value,
             self._mean(lambda one: one.runs[index].loss - one.loss),
-            self._share(lambda one, run: run.loss - one.loss, index, WORTHLESS),
+            self._share(lambda one, run: run.loss - one.loss, index) if self.context_matters else Interval(math.nan),
             self._mean(lambda one: one.runs[index].divergence),
-            self._share(lambda one, run: run.divergence, index, 0.0),
+            self._share(lambda one, run: run.divergence, index),
         )
 
-    def _share(self, of: Callable[[CutDocument, CutRun], float], index: int, least: float) -> Interval:
+    def _share(self, of: Callable[[CutDocument, CutRun], float], index: int) -> Interval:
         """Ratio of the mean to that of the run without a past, with the interval of its linearisation."""
         without = self._by_document(lambda one: of(one, one.runs[0]))
         worth, excess = float(without.mean()), self._by_document(lambda one: of(one, one.runs[index]))
-        if not worth > least:
+        if not worth > 0:
             return Interval(math.nan)
         share = float(excess.mean()) / worth
         if self.count < LEAST_DOCUMENTS:

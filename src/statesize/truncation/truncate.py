@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any, Self, cast
 
 import torch
@@ -14,7 +15,7 @@ from torch.nn import functional
 from statesize.adapters.capture import capture
 from statesize.adapters.forward import Forward
 from statesize.adapters.select import find_mixers
-from statesize.check import require_count, several
+from statesize.check import require_count, require_real, several
 from statesize.errors import InputError, ModelError
 from statesize.io.devices import on_cpu_by_default
 from statesize.io.progress import Bars
@@ -25,9 +26,10 @@ from statesize.texts.documents import vocabulary_size
 from statesize.texts.inputs import Inputs, begun_excerpts, given_sequences, whole_texts
 from statesize.texts.rows import evenly
 from statesize.texts.tokens import AnyTokenizer, supported_tokenizer
+from statesize.truncation.blocks import CutRun as PlannedRun
 from statesize.truncation.blocks import mean_numbers, runs
 from statesize.truncation.cutting import Cutting
-from statesize.truncation.result import CutDocument, CutRun, TruncationResult
+from statesize.truncation.result import NEGLIGIBLE, CutDocument, CutRun, TruncationResult
 
 DOCUMENTS, TOKENS = 12, 512
 """Pieces of text that are read by default, and the tokens of each."""
@@ -42,6 +44,7 @@ def truncate(
     tokens: int = TOKENS,
     cuts: Sequence[int] | None = None,
     number: int | None = None,
+    at: float = NEGLIGIBLE,
     tokenizer: AnyTokenizer | Callable[..., Any] | None = None,
     axis: int | None = None,
     name: str | None = None,
@@ -53,8 +56,8 @@ def truncate(
     by its best approximation of rank k, everything behind computed from that. k is c times the entropy-ESS of each head
     in the whole run, c = ¼, ½, 1, 2; beside it as many numbers spread otherwise, and H_i = 0, by which the context's
     worth is known. The best basis knows the queries of the future, so what suffices here is a lower bound of memory.
-    Beside it stand choices that know the past only, for c = 1 … 16: numbers by what the last rows read, also moved
-    behind the cut, and whole tokens by the attention of the last rows. Numbers are of values; keys are kept.
+    Beside it stand choices that know the past only, for c = ¼ … 16: numbers, and whole tokens, by what queries of the
+    past would read behind the cut. Numbers are of values; keys are kept.
 
     Short convolutions inside mixers stay whole, and so do mixers that compute what they mix inside one of their parts:
     `TruncationResult.whole` names those.
@@ -68,6 +71,7 @@ def truncate(
         tokens: Tokens of each piece.
         cuts: Positions i of each piece. Default: its middle.
         number: One more run keeps this many numbers of every head.
+        at: Share of what the context is worth that counts as nothing lost.
         tokenizer: The model's, for texts.
         axis: The dimension of positions, as for `statesize.capture`.
         name: Of the model, for the result.
@@ -89,13 +93,14 @@ def truncate(
         model, inputs, documents=documents, tokens=tokens, cuts=cuts, number=number, tokenizer=tokenizer, axis=axis,
         name=name,
     )  # fmt: skip
+    negligible = require_real("at", at, above=0, below=1)
     total, measured = len(test.pieces), list[CutDocument]()
     with Bars(on_progress is not None, lines=False) as bars:
         report = on_progress or bars.begin(f"cutting {test.name}", total).update
         for index, given in enumerate(test.pieces):
             measured += [test.measured(index, given, cut) for cut in test.cuts]
             report(index + 1, total, f"{tokens} tokens", test.steps.left)
-    return TruncationResult(test.name, tuple(measured), test.whole, test.mixers, test.run_difference)
+    return TruncationResult(test.name, tuple(measured), test.whole, test.mixers, test.run_difference, negligible)
 
 
 def plan_truncation(model: nn.Module | str, inputs: Inputs | None = None, **options: Any) -> Steps:
@@ -145,7 +150,7 @@ class CutTest:
         wanted, length = require_count("documents", documents), require_count("tokens", tokens, least=4)
         if number is not None:
             number = require_count("number", number)
-        positions = _checked(cuts, length)
+        positions = checked_cuts(cuts, length)
         tokenizer = supported_tokenizer(tokenizer)
         model, tokenizer, name = measured_model(model, tokenizer, name, needs_tokenizer=inputs is None)
         texts = (
@@ -153,12 +158,7 @@ class CutTest:
             if inputs is not None
             else whole_texts(None, tokenizer)
         )
-        pieces = _pieces(texts, length, wanted, tokenizer)
-        if not pieces:
-            raise InputError(
-                f"inputs must have a text of {length} tokens, got {max(map(len, texts))} in the longest. Give "
-                "longer texts, or fewer tokens."
-            )
+        pieces = checked_pieces(texts, length, wanted, tokenizer)
         steps = Steps({"check": 1, "whole": len(pieces) * len(positions)})
         with steps.timed("check"):
             captured = capture(model, batch_of(pieces[0]), axis=axis_of(pieces[0]))
@@ -186,13 +186,18 @@ class CutTest:
         if not spectra:
             reason = next(iter(whole.values()), "none is known")
             raise ModelError(f"No mixer of {type(model).__name__} can be cut: {reason}.")
-        planned = [("cut by groups" if run.grouped else "cut by heads", run) for run in runs(spectra, self.number)]
+        alike = [list(group) for _, group in groupby(runs(spectra, self.number), lambda run: run.choice)]
+        planned = [(_kind(run, group), run, group) for group in alike for run in group]
         documents, self.mixers = len(self.pieces) * len(self.cuts), len(spectra)
-        self.steps.costs |= {kind: documents * times for kind, times in Counter(kind for kind, _ in planned).items()}
-        made: list[CutRun] = []
-        for kind, run in dict(planned).items() if each_kind_once else planned:
+        self.steps.costs |= {kind: documents * times for kind, times in Counter(kind for kind, *_ in planned).items()}
+        if each_kind_once:
+            planned = list({step[0]: step for step in reversed(planned)}.values())[::-1]
+        made, dropped = list[CutRun](), dict[str, dict[PlannedRun, Tensor]]()
+        for kind, run, group in planned:
+            if run is group[0]:
+                dropped = {}
             with self.steps.timed(kind):
-                predicted = functional.log_softmax(Cutting(cut, own, whole, run).logits(forward), -1)
+                predicted = functional.log_softmax(Cutting(cut, own, whole, run, group, dropped).logits(forward), -1)
             divergence = functional.kl_div(predicted, expected, reduction="none", log_target=True).sum(-1).mean()
             made.append(CutRun(run.rule, run.scale, run.kept, _loss(predicted, answers), float(divergence)))
         entropy = mean_numbers(spectra, {name: one.entropy for name, one in spectra.items()})
@@ -202,7 +207,8 @@ class CutTest:
         return CutDocument(index, len(given), cut, _loss(expected, answers), *sizes, tuple(made))
 
 
-def _checked(cuts: Sequence[int] | None, length: int) -> tuple[int, ...]:
+def checked_cuts(cuts: Sequence[int] | None, length: int) -> tuple[int, ...]:
+    """Positions of cuts in pieces of so many tokens; without any, the middle."""
     wanted = (length // 2,) if cuts is None else several("cuts", cuts, "None or a sequence of positions such as (256,)")
     positions = tuple(require_count("cuts", cut) for cut in wanted)
     outside = [cut for cut in positions if cut > length - 2]
@@ -214,7 +220,7 @@ def _checked(cuts: Sequence[int] | None, length: int) -> tuple[int, ...]:
     return positions
 
 
-def _pieces(texts: Sequence[Given], length: int, most: int, tokenizer: AnyTokenizer | None) -> list[Given]:
+def checked_pieces(texts: Sequence[Given], length: int, most: int, tokenizer: AnyTokenizer | None) -> list[Given]:
     """Pieces of texts, of so many tokens; of what has other arguments too, the beginning."""
     ids = [given for given in texts if isinstance(given, Tensor)]
     beginnings = [
@@ -227,7 +233,13 @@ def _pieces(texts: Sequence[Given], length: int, most: int, tokenizer: AnyTokeni
                 "Measure these by statesize.profile or statesize.network_ess."
             )
     pieces: list[Given] = [*begun_excerpts(ids, length, most, tokenizer)]
-    return [*pieces, *evenly(beginnings, most)][:most]
+    pieces += evenly(beginnings, most)
+    if not pieces:
+        raise InputError(
+            f"inputs must have a text of {length} tokens, got {max(map(len, texts))} in the longest. Give longer "
+            "texts, or fewer tokens."
+        )
+    return pieces[:most]
 
 
 def _own_mixers(model: nn.Module, whole: dict[str, str]) -> dict[str, nn.Module]:
@@ -237,6 +249,13 @@ def _own_mixers(model: nn.Module, whole: dict[str, str]) -> dict[str, nn.Module]
         if not all(callable(getattr(module, method, None)) for method in ("values", "mixed_values")):
             whole[name] = "it has no methods values(hidden) and mixed_values(hidden), of which its forward is made"
     return {name: module for name, module in own.items() if name not in whole}
+
+
+def _kind(run: PlannedRun, alike: Sequence[PlannedRun]) -> str:
+    """Runs of a kind take the same time."""
+    if run.choice:
+        return "choice without hindsight" if run is alike[0] else "cut without hindsight"
+    return "cut by groups" if run.grouped else "cut by heads"
 
 
 def _loss(log_probabilities: Tensor, answers: Tensor) -> float:

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from statesize.lab.studies.catalogue import load_study
+from statesize.lab.studies.crossover import ARMS
 from statesize.lab.studies.engine.training import layer_column
 from statesize.lab.studies.recall import RecallScore, perplexities
 from statesize.lab.studies.texts.dips import Dip
@@ -110,6 +111,7 @@ def _rows(columns, steps, layers, end, generator):
         ess = end.get(name, end["ess"])
         of = {METRIC: ess, f"utilisation_{METRIC}": ess / columns["state_size"], "norm": abs(generator.normal()) + 1}
         of |= {other: ess + 0.1 * generator.normal() for other in OTHERS}
+        of |= end.get("more", {})
         of |= {layer_column(kind, layer): ess for kind in ("entropy", METRIC) for layer in range(layers)}
         accuracy = end["accuracy"] if step == steps else columns["chance"]
         found.append(dict(columns) | of | {"step": step, "final": step == steps, "accuracy": accuracy})
@@ -177,7 +179,45 @@ def _hybrids(generator, columns, effect, common):
     return {"ess": 8.0, "early": 8 + drawn + common.cell, "accuracy": 0.5 + 0.1 * (accuracy + common.seed)}
 
 
+def _rank(generator, columns, effect, common):
+    """Effect: the correlation of ESS and accuracy between seeds, over rules, and what a cut of the state loses more."""
+    seed, rule = generator.normal(size=2), np.array(common.placed)
+    accuracy = 0.5 + 0.1 * np.array([[effect, math.sqrt(1 - effect**2)]]) @ np.stack([seed, 3 * rule], 1)
+    past, state = accuracy[0, 0] - 0.1 + 0.05 * generator.normal(size=2) - np.array([0.0, 0.2 * effect])
+    cuts = {f"accuracy_past_at_{name}": past for name in ("ess", "state_rank")}
+    cuts |= {f"accuracy_state_at_{name}": state for name in ("ess", "state_rank")}
+    ranks = {name: columns["kv"] * (5 + generator.normal()) for name in ("state_rank", "stable_rank")}
+    kept = {f"kept_at_{name}": 5.0 for name in ("ess", "state_rank")}
+    return {
+        "ess": columns["kv"] * (10 + seed[0] + 3 * rule[0]),
+        "first": columns["kv"] * (10 + generator.normal()),
+        "accuracy": accuracy.sum(),
+        "more": cuts | ranks | kept | {"accuracy_after": accuracy[0, 0]},
+    }
+
+
+def _crossover(generator, columns, effect, common):
+    """Effect: the gain by the remedy that fits."""
+    model = json.loads(columns["settings"])["model"]
+    kind, remedy = next(arm for arm, fields in ARMS.items() if fields.items() <= model.items())
+    gain = effect if remedy == {"saturated": "larger", "collapsed": "opened"}[kind] else 0.0
+    share = {"saturated": 0.9, "collapsed": 0.3}[kind]
+    return {
+        "ess": columns["state_size"] * share,
+        "accuracy": 0.4 + gain + 0.03 * (generator.normal() + common.seed),
+    }
+
+
+def _variation(generator, columns, effect, common):
+    """Effect: the gain of the operator that varies most."""
+    gain = effect if columns["mixer"] == "gla" else 0.0
+    return {"ess": columns["state_size"] / 2, "accuracy": 0.3 + gain + 0.05 * (generator.normal() + common.seed)}
+
+
 OUTCOMES = {
+    "rank": _rank,
+    "crossover": _crossover,
+    "variation": _variation,
     "correlation": _correlation,
     "regimes": _regimes,
     "regularisation": _regularisation,

@@ -130,9 +130,9 @@ def logits_of(model: nn.Module, tokens: Tensor, last: int = 0) -> Tensor:
     return logits[:, -last:]
 
 
-def known_options(model: nn.Module, **options: Any) -> dict[str, Any]:
+def known_options(model: nn.Module | type, **options: Any) -> dict[str, Any]:
     """Those of some arguments that the forward method of a model knows."""
-    known = inspect.signature(model.forward).parameters
+    known = inspect.signature(cast("Any", model).forward).parameters
     return {name: value for name, value in options.items() if name in known}
 
 

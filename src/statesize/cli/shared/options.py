@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, cast
 
 from cyclopts import Group, Parameter, validators
 
@@ -30,6 +30,17 @@ def whole_numbers(name: str, text: str) -> list[int]:
         return [int(part) for part in text.split(",")]
     except ValueError as error:
         raise InputError(f"{name} must be numbers with commas between them, got {text!r}.") from error
+
+
+def share(name: str, text: str) -> float:
+    """A share such as 25%, or 0.25."""
+    try:
+        number = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+    except ValueError:
+        number = 0.0
+    if not 0 < number < 1:
+        raise InputError(f"{name} must be a share between 0 and 100 %, got {text!r}. Give one such as 25%.")
+    return number
 
 
 OFTEN = Group("Used most", sort_key=1)
@@ -106,6 +117,19 @@ class Workers:
             raise InputError("Ray is not installed; pip install ray, or run without it")
         address = self.ray if isinstance(self.ray, str) else None
         return RayCluster(address, self.ray_cpus, gpus if self.ray_gpus is None else self.ray_gpus, self.processes)
+
+
+def options_of(*groups: Any) -> list[str]:
+    """What gives dataclasses of options their values at the command line, but for the defaults."""
+    given: list[str] = []
+    for group in groups:
+        for one in fields(group):
+            value, name = getattr(group, one.name), f"--{one.name.replace('_', '-')}"
+            if value == one.default:
+                continue
+            for part in cast("list[object]", value if isinstance(value, list) else [value]):
+                given += [name] if part is True else [name, str(part)]
+    return given
 
 
 def _some(_: object, channels: object) -> None:

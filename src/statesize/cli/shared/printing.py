@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import math
 import os
+import shlex
+import sys
 import webbrowser
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
@@ -45,6 +47,13 @@ class Printing:
         """Print a line on stderr, unless that is to be quiet."""
         if not self.quiet:
             say(message)
+
+    def next(self, *command: object) -> None:
+        """Say, after all else, what to do next: a command that works as it is printed."""
+        if not self.json:
+            # What goes to a file or pipe waits in a buffer.
+            sys.stdout.flush()
+            self.say(f"next: {shlex.join(['statesize', *map(str, command)])}")
 
     def bars(self) -> Bars:
         """Progress on stderr, or none."""

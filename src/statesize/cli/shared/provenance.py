@@ -13,6 +13,11 @@ def begin(arguments: Sequence[str]) -> None:
     _arguments[:] = arguments
 
 
+def called_again(*more: object, without: str = "") -> list[object]:
+    """The same command with more options, or without one."""
+    return [*(one for one in _arguments if one != without), *more]
+
+
 def command_line() -> str:
     """What the program was called with, for a shell."""
     return shlex.join(["statesize", *_arguments])

@@ -58,7 +58,8 @@ class LayerRow:
     used: float  # share of the size, mean over its layers
     is_known: bool  # whether the size is
     norm: str
-    sink: str  # share of the attention that one token takes
+    middle: str  # entropy-ESS at the middle
+    sinkless: str  # the same without sinks
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,8 @@ class _Layer:
     used: float
     is_known: bool
     norm: float
-    sink: float
+    middle: float
+    sinkless: float
 
     def like(self) -> tuple[object, ...]:
         """Equal for layers of one size whose bars are as long."""
@@ -93,7 +95,8 @@ def layer_rows(profile: Profile, metric: str) -> list[LayerRow]:
         error = row["average_entropy_error" if metric == "entropy" else "average_relative_count_error"]
         possible = (mean_ceiling(node), keeps_everything(node))
         share = (used, not math.isnan(row["tss"]))
-        layers.append(_Layer(row["layer"], bounds, error, *possible, *share, row["norm"], row["sink_share"]))
+        middle = (row["middle_entropy"], row["sinkless_entropy"])
+        layers.append(_Layer(row["layer"], bounds, error, *possible, *share, row["norm"], *middle))
     if len(layers) <= _MOST_ROWS:
         return [_row([layer], {layer.name: layer.name}) for layer in layers]
     short = short_names([layer.name for layer in layers])
@@ -113,7 +116,8 @@ def _row(layers: list[_Layer], names: Mapping[str, str]) -> LayerRow:
         sum(used) / len(used) if used else math.nan,
         first.is_known,
         range_text([layer.norm for layer in layers], "norm"),
-        range_text([layer.sink for layer in layers], ".0%"),
+        range_text([layer.middle for layer in layers], ".1f"),
+        range_text([layer.sinkless for layer in layers], ".1f"),
     )
 
 
@@ -172,39 +176,54 @@ def _group_rows(profile: Profile) -> list[list[object]]:
 
 
 def _narrow(profiles: Sequence[Profile], metric: str, relative: str) -> PageTable:
-    """Layer, ESS of its size, share in use with a bar, and norm; like layers of a large model on one row."""
+    """Layer, ESS of its size, norm, and the share in use with a bar; like layers of a large model on one row."""
     rows: list[Sequence[object]] = []
     folded: list[str] = []
-    caches = False
-    sinks = any(sink_note(profile) for profile in profiles)
-    for profile in profiles:
+    named = "entropy" if metric == "entropy" else relative
+    # They are entropies, and say nothing of counts.
+    sinks = metric == "entropy" and any(sink_note(profile) for profile in profiles)
+    shown = [layer_rows(profile, metric) for profile in profiles]
+    # Shares of caches and of states do not compare, so they stand in columns of their own.
+    kinds = sorted({row.keeps_everything for layers in shown for row in layers})
+    headings = [
+        "layer",
+        f"ESS\n({named})",
+        "possible",
+        *(["at the\nmiddle", "without\nsinks"] if sinks else []),
+        "norm",
+    ]
+    headings += [f"used of\n{'ceiling' if cache else 'state'}" for cache in kinds]
+    for profile, layers in zip(profiles, shown, strict=True):
         rows += [[], [model_title(profile)]] if rows else [[model_title(profile)]]
-        for row in layer_rows(profile, metric):
-            caches = caches or row.keeps_everything
-            mark = "*" if row.keeps_everything and math.isfinite(row.used) else ""
+        for row in layers:
+            # Bars would set them against each other.
+            share = row.used if len(kinds) == 1 else math.nan
+            used = Shown(share, number_text(row.used, ".0%") if row.is_known else UNKNOWN)
             rows.append(
                 [
                     row.layer,
                     Shown(math.nan, row.ess),
                     number_text(row.possible, ".1f" if row.possible < 10 else ",.0f"),
-                    *([row.sink] if sinks else []),
+                    *([row.middle, row.sinkless] if sinks else []),
                     row.norm,
-                    Shown(row.used, number_text(row.used, ".0%") + mark if row.is_known else UNKNOWN),
+                    *(used if cache == row.keeps_everything else Shown(math.nan, "") for cache in kinds),
                 ]
             )
         lost = Shown(math.nan, "not measured")
-        rows += [[name, lost, *[""] * (4 if sinks else 3)] for name in profile.not_measured]
+        rows += [[name, lost, *[""] * (len(headings) - 2)] for name in profile.not_measured]
         if len(profile.mixers) > _MOST_ROWS:
             folded.append(f"Layers {_span(list(short_names(profile.mixers).values()))} are {_pattern(profile.mixers)}.")
-    named = "entropy" if metric == "entropy" else relative
+    shares = {
+        False: "used of state: ESS as a share of the layer's state, on average where that is the limit.",
+        True: "used of ceiling: ESS as a share of min(i, L−i), which is the limit of a cache that keeps every token.",
+    }
     said = [
         "ESS: numbers per channel that the layer carries, averaged over cuts; possible: what it could carry at these "
-        "cuts; used: ESS as a share of that, on average where the layer's own size is the limit.",
-        *(["sink: share of the attention that one token takes."] if sinks else []),
+        "cuts.",
+        *(["at the middle, without sinks: ESS at one cut, with and without the column of a sink."] if sinks else []),
+        *(shares[cache] for cache in kinds),
         *folded,
-        *(["* of the ceiling min(i, L−i), which is the limit of a cache that keeps every token."] if caches else []),
     ]
-    headings = ["layer", f"ESS\n({named})", "possible", *(["sink"] if sinks else []), "norm", "used"]
     return PageTable("", headings, rows, "\n".join(said))
 
 

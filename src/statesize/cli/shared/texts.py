@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 from cyclopts import ArgumentCollection, Group, Parameter
 
-from statesize.cli.shared.options import MOST, OFTEN, AtLeastTwo, Count, Flag
+from statesize.cli.shared.options import MOST, OFTEN, AtLeastTwo, Count, Flag, Loading
 from statesize.cli.shared.printing import Printing
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from statesize.models.load import ModelFacts
     from statesize.texts.rows import Document, Extract, Note
     from statesize.texts.tokens import AnyTokenizer
 
@@ -100,6 +101,17 @@ class Texts:
     def any_chosen(self) -> bool:
         """Whether anything of the caller's own is read."""
         return any(part is not None for part in (self.text, self.jsonl, self.parquet, self.dataset, self.ids))
+
+    def facts_of(self, model: str, loading: Loading) -> ModelFacts:
+        """What is known of a model, by which texts are read and checked before it is loaded."""
+        from statesize.models.load import load_model_facts
+
+        return load_model_facts(
+            model,
+            revision=loading.revision,
+            trust_remote_code=loading.trust_remote_code,
+            needs_tokenizer=self.ids is None,
+        )
 
     def read(self, tokenizer: AnyTokenizer | None, printing: Printing, vocabulary: int | None) -> Sequences:
         """All sequences, tokenized where they are texts; of ids, those below `vocabulary` where that is known."""

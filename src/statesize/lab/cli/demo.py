@@ -62,3 +62,4 @@ def demo(
     else:
         print_page(summary(profiles))
     tell_page(output, printing, open_page=open_page)
+    printing.next("profile", zoo.names()[-1], "--open")

@@ -60,6 +60,7 @@ def _command(name: str) -> Callable[..., None]:
         one = load_study(name)
         if options.verify:
             _verify(one, options.output or Path("results/studies") / one.name)
+            printing.next("study", one.name, "--preset", "record", "--dry-run")
             return
         grid = one.preset(options.preset) if options.config is None else one.read(options.config)
         chosen = options.preset if options.config is None else options.config.stem
@@ -99,6 +100,7 @@ def _run(one: Study, chosen: str, grid: Grid, options: Options, workers: Workers
         print_json({"schema": SCHEMA, **conclusion.to_dict(), **made, "command": command_line()})
     else:
         print("\n".join(map(printable, conclusion.lines())))
+    printing.next("study", folder, "--html", f"{one.name}.html")
 
 
 def _tell(bar: Bar, total: int, done: Done[Run, list[dict[str, Any]]], number: int) -> None:
@@ -110,6 +112,7 @@ def _tell(bar: Bar, total: int, done: Done[Run, list[dict[str, Any]]], number: i
 
 def _print_runs(name: str, chosen: str, grid: Grid, printing: Printing) -> None:
     from statesize.cli.shared.printing import SCHEMA, print_json
+    from statesize.cli.shared.provenance import called_again
 
     runs = [run.label for run in grid.runs]
     if printing.json:
@@ -119,6 +122,7 @@ def _print_runs(name: str, chosen: str, grid: Grid, printing: Printing) -> None:
     if len(runs) > _MOST_RUNS:
         runs[_MOST_RUNS // 2 : -_MOST_RUNS // 2] = [f"… {len(runs) - _MOST_RUNS} more, all of them with --json"]
     print("\n".join(runs))
+    printing.next(*called_again(without="--dry-run"))
 
 
 def _verify(one: Study, folder: Path) -> None:
@@ -172,3 +176,6 @@ def stored_study(folder: Path | None = None, /, *, html: Page = None, printing: 
         print_json({"schema": SCHEMA, **saved.conclusion.to_dict(), **made})
     else:
         print("\n".join(map(printable, saved.conclusion.lines())))
+    name = saved.conclusion.study
+    page = ("study", folder, "--html", f"{name}.html")
+    printing.next(*(page if html is None else ("study", name, "--preset", "record", "--dry-run")))

@@ -47,6 +47,13 @@ def train(
         "gated-deltanet",
         "mamba",
         "mamba2",
+        "retnet",
+        "gla-scalar",
+        "gla-unit-keys",
+        "hgrn",
+        "ssd",
+        "deltanet-2",
+        "rwkv7",
         "fla:delta_net",
         "fla:gated_deltanet",
         "fla:rwkv7",
@@ -138,9 +145,13 @@ def train(
     if printing.json:
         print_json({"schema": SCHEMA, **report})
     else:
-        for name, value in report.items():
-            title = name.replace("_", " ")
-            print(f"{title}: {value:.4f}" if isinstance(value, float) else f"{title}: {value}")
+        print(
+            f"The mixer {mixer} loses {record.best['loss']:.4f} nats a token of held-out text, at step "
+            f"{record.best_step} of {steps}."
+        )
+        for name, value in record.best.items():
+            print(f"{name.replace('_', ' ')}: {value:.4f}")
+    printing.next(*(("series", output) if keep_every else ("profile", output / "best", "--open")))
 
 
 def training_bar(bars: Bars, name: str, steps: int) -> Callable[[StepRecord], None]:

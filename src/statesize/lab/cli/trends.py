@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from statesize.cli.shared.options import Count, Loading, Measuring, Page, Workers, whole_numbers
+from statesize.cli.shared.options import Count, Loading, Measuring, Page, Workers, options_of, whole_numbers
 from statesize.cli.shared.printing import TEXT, Printing
 from statesize.cli.shared.texts import Texts
 
@@ -39,6 +39,7 @@ def series(
         html: File for a page.
         printing: What is printed.
     """
+    from statesize.cli.shared.provenance import called_again
     from statesize.cli.shared.table import show_page
     from statesize.lab.trends.checkpoints import find_checkpoints
     from statesize.lab.trends.series import first_tokenizer, series
@@ -46,7 +47,8 @@ def series(
     from statesize.report import check_report_path
 
     texts, measuring, workers = texts or Texts(), measuring or Measuring(), workers or Workers()
-    options = {name: value for name, value in asdict(loading or Loading()).items() if name != "revision"}
+    loading = loading or Loading()
+    options = {name: value for name, value in asdict(loading).items() if name != "revision"}
     if html is not None:
         check_report_path(html)
     texts.check()
@@ -63,6 +65,8 @@ def series(
             crew=cluster or here, on_progress=report_progress, settings=measuring.settings(),
         )  # fmt: skip
     show_page(measured.page(), measured.to_dict(), html, printing)
+    last = ("profile", known[-1].model, *options_of(texts, replace(loading, revision=known[-1].revision)), "--open")
+    printing.next(*(called_again("--html", "series.html") if html is None else last))
 
 
 def length(
@@ -96,10 +100,10 @@ def length(
 
     """
     from statesize.cli.shared.table import show_page
-    from statesize.lab.trends.length import check_no_cuts, known_trained_length, length
+    from statesize.lab.trends.length import check_no_cuts, fitting_lengths, known_trained_length, length
     from statesize.models.load import load_model
     from statesize.report import check_report_path
-    from statesize.texts.documents import vocabulary_size
+    from statesize.texts.inputs import whole_texts
 
     texts, measuring, loading = texts or Texts(), measuring or Measuring(), loading or Loading()
     settings, chosen = measuring.settings(), whole_numbers("lengths", lengths)
@@ -108,11 +112,13 @@ def length(
         check_report_path(html)
     texts.check()
     printing.hush_libraries()
-    loaded = load_model(model, **asdict(loading), needs_tokenizer=texts.ids is None)
     enough = replace(
         texts, max_tokens=max(texts.max_tokens, excerpts * (max(chosen) + (measuring.future or max(chosen))))
     )
-    ids = enough.read(loaded.tokenizer, printing, vocabulary_size(loaded.model)).ids if texts.any_chosen else None
+    tokenizer, vocabulary, _ = texts.facts_of(model, loading)
+    ids = enough.read(tokenizer, printing, vocabulary).ids if texts.any_chosen else None
+    fitting_lengths(chosen, whole_texts(ids, tokenizer), measuring.future)
+    loaded = load_model(model, **asdict(loading), needs_tokenizer=texts.ids is None)
     with printing.bars() as bars:
         report_progress = bars.begin(f"measuring {loaded.name}", len(set(chosen))).update
         known = trained_length or known_trained_length(loaded.model, model)
@@ -121,3 +127,4 @@ def length(
             tokenizer=loaded.tokenizer, name=loaded.name, output=output, on_progress=report_progress, settings=settings,
         )  # fmt: skip
     show_page(result.page(), result.to_dict(), html, printing)
+    printing.next("profile", model, *options_of(texts, loading), "--open")

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from statesize.lab.mixers.attention.delta_net import DeltaNet, GatedDeltaNet
+from statesize.lab.mixers.attention.delta_net import DeltaNet, GatedDeltaNet, ReflectingDeltaNet
 from statesize.lab.mixers.attention.gated import (
     FullGatedLinearAttention,
     GatedLinearAttention,
@@ -17,6 +17,14 @@ from statesize.lab.mixers.attention.gated import (
 )
 from statesize.lab.mixers.attention.linear import LinearAttention
 from statesize.lab.mixers.attention.normalised import Based, Hedgehog, LinearTransformer, NormalisedLinearAttention
+from statesize.lab.mixers.attention.rules import (
+    Retention,
+    ScalarGatedLinearAttention,
+    StepLinearAttention,
+    TiedGateLinearAttention,
+    UnitKeyLinearAttention,
+    VectorDeltaNet,
+)
 from statesize.lab.mixers.attention.softmax import MultiHeadAttention, SlidingWindowAttention, SoftmaxAttention
 from statesize.lab.mixers.config import ModelConfig
 from statesize.lab.mixers.convolution import S4D, LongConvolution
@@ -48,6 +56,13 @@ MIXERS |= {
         GatedDeltaNet,
         Mamba,
         Mamba2,
+        Retention,
+        ScalarGatedLinearAttention,
+        UnitKeyLinearAttention,
+        TiedGateLinearAttention,
+        StepLinearAttention,
+        ReflectingDeltaNet,
+        VectorDeltaNet,
     )
 }
 

@@ -91,13 +91,7 @@ def length(
         fitted = max((one for one in asked_for if trained is None or one <= trained), default=asked_for[-1])
         future = max(min(fitted, max(map(len, texts)) - asked_for[-1]), min(fitted, _LEAST_FUTURE))
     longest = max(map(len, texts)) - future
-    fitting = tuple(one for one in asked_for if one <= longest)
-    if len(fitting) < 2:
-        raise InputError(
-            f"lengths must hold two that fit into the texts, of which the longest has room for {max(longest, 0)} "
-            f"tokens before a future of {future}, got {', '.join(map(str, asked_for))}. Give longer texts or shorter "
-            "lengths."
-        )
+    fitting = fitting_lengths(asked_for, texts, future)
     pieces = tuple(begun_excerpts(texts, fitting[-1] + future, excerpts, tokenizer))
     work = LengthWork(model, pieces, future, settings, begun=beginning_id(tokenizer) is not None)
     name = name or type(model).__name__
@@ -117,6 +111,21 @@ def length(
         facts=point_facts(pieces, settings),
         notes=(f"Beyond the trained length of {trained:,}: {beyond}; not in the exponents.",) if beyond else (),
     )
+
+
+def fitting_lengths(lengths: Sequence[int], texts: Sequence[Tensor], future: int | None) -> tuple[int, ...]:
+    """Those that fit into the longest text before a future, at least two; without a future, before the least one."""
+    asked_for = _lengths(lengths)
+    future = min(asked_for[0], _LEAST_FUTURE) if future is None else future
+    longest = max(map(len, texts)) - future
+    fitting = tuple(one for one in asked_for if one <= longest)
+    if len(fitting) < 2:
+        raise InputError(
+            f"lengths must hold two that fit into the texts, of which the longest has room for {max(longest, 0)} "
+            f"tokens before a future of {future}, got {', '.join(map(str, asked_for))}. Give longer texts or shorter "
+            "lengths."
+        )
+    return fitting
 
 
 def check_no_cuts(settings: Settings) -> None:

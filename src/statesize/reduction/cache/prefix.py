@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from statesize.adapters.kernels.attention import Attend, attention_window, replaced_attention
+from statesize.adapters.kernels.rotation import Rotation, rotation_of
 from statesize.adapters.models.model_state import device_of, known_options
 from statesize.adapters.observation import ModuleStack, running_modules
 from statesize.adapters.runs import eval_mode
@@ -22,34 +22,6 @@ from statesize.reduction.cache.rounding import Precision, rounded_keys, rounded_
 
 # Implementations whose functions take a mask of any shape.
 _MASKED = ("eager", "sdpa")
-
-
-@dataclass(frozen=True, eq=False)
-class Rotation:
-    """Rotary embeddings of the positions of a prefix: a vector x becomes x cos + J x sin in its first r channels."""
-
-    cos: Tensor  # (P, r)
-    sin: Tensor  # (P, r)
-    J: Tensor  # (r, r)
-
-    def undone(self, rotated: Tensor) -> Tensor:
-        """Vectors (..., P, d) as they were before."""
-        size = self.cos.shape[-1]
-        turned, rest = rotated[..., :size], rotated[..., size:]
-        scale = self.cos.square() + self.sin.square()
-        return torch.cat([(turned * self.cos - turned @ self.J.mT * self.sin) / scale, rest], -1)
-
-    def mean_ahead(self, count: int, width: int) -> Tensor:
-        """The mean of the matrices of the next positions, (d, d)."""
-        first, last = len(self.cos), len(self.cos) + count
-        angle = torch.atan2(self.sin[1], self.cos[1]) - torch.atan2(self.sin[0], self.cos[0])
-        scale = (self.cos[0].square() + self.sin[0].square()).sqrt()
-        angles = torch.arange(first, last, dtype=angle.dtype, device=angle.device)[:, None] * angle
-        mean = torch.eye(width, dtype=self.cos.dtype, device=self.cos.device)
-        size = self.cos.shape[-1]
-        cos, sin = (scale * part.mean(0) for part in (angles.cos(), angles.sin()))
-        mean[:size, :size] = cos.diag() + sin[:, None] * self.J
-        return mean
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,15 +94,21 @@ class Following:
     hidden: Tensor  # what the layer that attention is part of was given, (C, D)
 
 
+def require_cache(model: nn.Module | type) -> None:
+    """Refuse a model, or the class of one, that has no cache of keys and values."""
+    if not known_options(model, past_key_values=None):
+        name = (model if isinstance(model, type) else type(model)).__name__
+        raise ModelError(
+            f"{name} must have a cache of keys and values of transformers, got none. Load a causal language model of "
+            "transformers with attention; statesize compress cuts states of fixed size."
+        )
+
+
 def read_prefix(model: nn.Module, ids: Tensor) -> Prefix:
     """Let a model read a prefix (1, P) into its cache, and note what each layer holds."""
     layers: list[PrefixLayer] = []
     ids = ids.to(device_of(model))
-    if not known_options(model, past_key_values=None):
-        raise ModelError(
-            f"{type(model).__name__} must have a cache of keys and values of transformers, got no argument "
-            "past_key_values. Load a causal language model of transformers with attention."
-        )
+    require_cache(model)
     with eval_mode(model), running_modules(model, ids.shape[1]) as running:
 
         def noted(name: str, function: Attend) -> Attend:
@@ -198,21 +176,9 @@ def _noted(
         value[0],
         scale,
         window,
-        _rotation(module, running.frame.kwargs.get("position_embeddings")),
+        rotation_of(running.frame),
         length,
     )
-
-
-def _rotation(module: nn.Module, embeddings: Any) -> Rotation | None:
-    """Rotary embeddings that a module was called with, by the function of its own file that turns channels."""
-    if embeddings is None:
-        return None
-    cos, sin = (part.float().reshape(-1, part.shape[-1]) for part in embeddings)
-    files = (vars(sys.modules[kind.__module__]) for kind in type(module).__mro__)
-    turn: Any = next((names["rotate_half"] for names in files if "rotate_half" in names), None)
-    if turn is None:
-        return None
-    return Rotation(cos, sin, turn(torch.eye(cos.shape[-1], device=cos.device)).mT)
 
 
 Watch = Callable[[Following], None]

@@ -152,10 +152,18 @@ class Pricing:
         ratios = tuple(sorted({*RATIOS, share}, reverse=True))
         hidden = 0 if tokenizer is None else hidden
         curves, choice, priced = len(parts[0]), len(parts[1]), len(parts[2]) + hidden
-        # The whole cache beside all variants; once more at first.
-        runs = 1 + choice * (1 + 2 * len(ratios)) + priced * (1 + len(BITS) + 4 * len(ratios))
-        costs: dict[str, float] = {"curves": curves, "sizes": min(_SIZED, curves), "prefixes": 1 + choice + priced}
-        steps = Steps(costs | {"runs": runs, "speeds": 2 + len(ratios)})
+        # Once more at first, each kind of run over the first document.
+        costs: dict[str, float] = {
+            "curves": curves,
+            "sizes": min(_SIZED, curves),
+            "prefixes": 1 + choice + priced,
+            "without a prefix": 1 + choice + len(parts[2]),
+            "runs, whole": 1 + choice + priced,
+            "runs, rounded": 1 + priced * len(BITS),
+            "runs, evicted": 1 + (2 * choice + 3 * priced) * len(ratios),
+            "runs, evicted and rounded": 1 + priced * len(ratios),
+        }
+        steps = Steps(costs | {"speeds": 2 + len(ratios)})
         return cls(model, name, rule, ratios, size - after, tokenizer, parts, hidden, steps)
 
     def planned(self) -> Steps:
@@ -225,7 +233,9 @@ class Pricing:
                     sizes.append(cache_sizes(read))
             if len(curves) == 1:
                 # One of each kind, by which the time that is left is known.
-                self._runs({}).document(ids, ())
+                ratio, equally = self.ratios[0], equal(read.available, self.ratios[0])
+                tried = (Variant(precision="int4"), Variant(ratio, "equal"), Variant(ratio, "equal", "int4"))
+                self._runs({(ratio, "equal"): equally}).document(ids, tried)
                 self._smaller(read, {}, ())
             step("curves")
         means = (torch.stack([getattr(one, field) for one in sizes]).mean(0) for field in ("joint", "read", "sink"))

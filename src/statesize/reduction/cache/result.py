@@ -46,6 +46,12 @@ class Variant:
     precision: Precision | None = None
 
     @property
+    def kind(self) -> str:
+        """What a run with it does, which sets the time that it takes."""
+        done = [word for word, does in (("evicted", self.budgets != "whole"), ("rounded", self.precision)) if does]
+        return f"runs, {' and '.join(done) or 'whole'}"
+
+    @property
     def title(self) -> str:
         """As tables name it."""
         if self.budgets == "whole":
@@ -63,12 +69,14 @@ class PricedDocument:
         bytes: Their length as UTF-8, or None without a tokenizer.
         loss: Of the whole cache, nats a token.
         extra: What each variant loses more, nats a token, in their order.
+        worth: What is lost where nothing of the prefix is read, nats a token; NaN in records made before it was known.
     """
 
     tokens: int
     bytes: int | None
     loss: float
     extra: tuple[float, ...]
+    worth: float = math.nan
 
 
 @dataclass(frozen=True)
@@ -158,6 +166,11 @@ class CachePrices:
         return mean_interval(np.array([one.loss for one in self.documents]))
 
     @property
+    def worth(self) -> Interval:
+        """What the prefix is worth to the tokens that are predicted, nats a token."""
+        return mean_interval(np.array([one.worth for one in self.documents]))
+
+    @property
     def prices(self) -> tuple[Price, ...]:
         """One entry a variant."""
         return tuple(self._price(at) for at in range(len(self.variants)))
@@ -169,7 +182,12 @@ class CachePrices:
 
     @property
     def recommended(self) -> Price | None:
-        """The smallest cache that surely loses at most 0.01 bits a byte and hardly a passkey; None where none does."""
+        """The smallest cache that surely loses at most 0.01 bits a byte and hardly a passkey; None where none does.
+
+        None too where the prefix is worth nothing to these texts: then nothing could be lost.
+        """
+        if self.worth.value <= 0 or self.worth.low <= 0:
+            return None
         good = [price for price in self._together if self._keeps_facts(price) and _loss(price).high <= AFFORDABLE]
         return min(good, key=lambda price: price.bytes_share, default=None)
 
@@ -197,7 +215,8 @@ class CachePrices:
         """
         best = self.recommended
         documents = {"calibration": self.calibration, "selection": self.selection, "held_out": len(self.documents)}
-        same = {name: getattr(self, name) for name in ("model", "rule", "prefix", "loss", "ratios", "smaller", "heads")}
+        names = ("model", "rule", "prefix", "loss", "worth", "ratios", "smaller", "heads")
+        same = {name: getattr(self, name) for name in names}
         return json_values(
             same
             | {

@@ -13,8 +13,13 @@ HEADINGS = ("cache", "of its bytes", "extra bits a byte", "extra nats a token", 
 
 def headline(result: CachePrices) -> str:
     """The recommendation with its price, in one or two sentences."""
-    best, undecided = result.recommended, result.undecided
+    best, undecided, worth = result.recommended, result.undecided, result.worth
     over = f"over {len(result.documents)} held-out documents"
+    if worth.value <= 0 or worth.low <= 0:
+        return (
+            f"Too little context to tell: {over}, the {result.prefix} tokens before are worth {_number(worth)} nats a "
+            f"token to {result.model}, so a loss of them would not show. Read longer texts."
+        )
     if best is None and undecided is not None:
         return (
             f"Too little text to tell: {over}, {undecided.variant.title} costs the cache of {result.model} "
@@ -26,6 +31,8 @@ def headline(result: CachePrices) -> str:
             "bits a byte, or passkeys."
         )
     price = f"{best.bytes_share:.0%} of its bytes for {_loss(best)}, {over}"
+    if not math.isnan(worth.value):
+        price += f" to which the context is worth {worth.value:.2f} nats a token"
     if best.variant.budgets == "whole":
         return f"Round, do not evict: {best.variant.title} keeps the cache of {result.model} at {price}."
     found = f"{best.found} of {result.passkeys} passkeys are found, {result.found[0]} with the whole cache."
@@ -54,7 +61,8 @@ def notes(result: CachePrices) -> list[str]:
     told = [
         f"{len(result.documents)} held-out documents: the cache of {result.prefix} tokens is made smaller once, and "
         f"the next {tokens} are predicted, all layers computed from it. The whole cache loses {result.loss.value:.3f} "
-        "nats a token. Intervals are of 95 %, paired by documents.",
+        f"nats a token, and {_number(result.worth)} more with no cache at all: what the context is worth. Intervals "
+        "are of 95 %, paired by documents.",
         f"Tokens are evicted by the rule {result.rule!r}; the first 4 and the last 16 stay. Curves come from "
         f"{result.calibration} other documents. Prices hold for texts like these: run chat, code and prose apart.",
     ]

@@ -10,13 +10,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from statesize.adapters.models.model_state import device_of, logits_of
+from statesize.adapters.runs import eval_mode
 from statesize.io.steps import Steps
 from statesize.reduction.cache.passkeys import passkeys
 from statesize.reduction.cache.prefix import Prefix, following_logits, read_prefix
 from statesize.reduction.cache.result import Budgets, PricedDocument, Variant
 from statesize.reduction.cache.rounding import bits_a_number
 from statesize.reduction.cache.rules import Rule, kept, kept_first
-from statesize.texts.tokens import AnyTokenizer
+from statesize.texts.tokens import AnyTokenizer, beginning_id
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,7 +31,7 @@ class VariantRuns:
         prefix: Tokens of a prefix.
         tokenizer: For bytes and passkeys.
         budgets: Tokens of each cache, (caches,), by share and way.
-        steps: Times prefixes and runs.
+        steps: Times prefixes, and runs by their kind.
     """
 
     model: nn.Module
@@ -44,9 +46,16 @@ class VariantRuns:
         rest = ids[None, self.prefix :]
         logits = self._logits(ids[None, : self.prefix], rest, variants)
         whole, *smaller = (_loss(one, rest) for one in logits)
-        return PricedDocument(
-            rest.shape[1] - 1, self._bytes(rest[0, 1:]), whole, tuple(loss - whole for loss in smaller)
-        )
+        extra = tuple(loss - whole for loss in smaller)
+        return PricedDocument(rest.shape[1] - 1, self._bytes(rest[0, 1:]), whole, extra, self._alone(rest) - whole)
+
+    def _alone(self, rest: Tensor) -> float:
+        """The loss of the tokens (1, C) where nothing is read before them."""
+        first = beginning_id(self.tokenizer)
+        begun = rest if first is None else torch.cat([rest.new_full((1, 1), first), rest], 1)
+        with self.steps.timed("without a prefix"), eval_mode(self.model), torch.no_grad():
+            logits = logits_of(self.model, begun.to(device_of(self.model)))
+        return _loss(logits[0, -rest.shape[1] :].float(), rest)
 
     def found(
         self, pieces: Sequence[Tensor], count: int, variants: Sequence[Variant], step: Callable[[str], None]
@@ -81,7 +90,7 @@ class VariantRuns:
             orders = [kept_first(self.rule, layer) for layer in read.layers]
         caches, made = [len(order) for order in orders], list[Tensor]()
         for variant in (Variant(), *variants):
-            with self.steps.timed("runs"):
+            with self.steps.timed(variant.kind):
                 keep = None
                 if variant.budgets != "whole":
                     fitted = _fitted(self.budgets[variant.keep, variant.budgets], read.available, self.prefix)

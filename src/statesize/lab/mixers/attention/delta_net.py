@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +33,8 @@ class DeltaNet(HeadMixer):
 
     kind = "deltanet"
     activated = True
+    largest_strength: ClassVar[float] = 1.0
+    """What β stays below."""
 
     def __init__(self, config: ModelConfig, state_sizes: tuple[int, ...] = ()) -> None:
         super().__init__(config)
@@ -82,7 +84,18 @@ class DeltaNet(HeadMixer):
 
     def _strength(self, hidden: Tensor) -> Tensor:
         """β, (S, H, L, 1)."""
-        return self.strength_projection(hidden).sigmoid().transpose(1, 2).unsqueeze(-1)
+        return self.largest_strength * self.strength_projection(hidden).sigmoid().transpose(1, 2).unsqueeze(-1)
+
+
+class ReflectingDeltaNet(DeltaNet):
+    """DeltaNet with β = 2 sigmoid(W x): what the state holds under a key may change its sign.
+
+    Grazzi et al., "Unlocking State-Tracking in Linear RNNs Through Negative Eigenvalues", ICLR 2025. Differs from the
+    paper: norm weights per head.
+    """
+
+    kind = "deltanet-2"
+    largest_strength = 2.0
 
 
 class GatedDeltaNet(DeltaNet):

@@ -64,12 +64,14 @@ class GatedLinearAttention(LinearAttention):
     any_basis = False
     decay_rank: ClassVar[int | None] = None
     """Rank of W; None where it is one full matrix."""
+    decays_alike: ClassVar[bool] = False
+    """Whether all key channels of a head have one decay."""
 
     def __init__(self, config: ModelConfig, state_sizes: tuple[int, ...] = ()) -> None:
         super().__init__(config, state_sizes)
         rank = self.decay_rank
         self.decay_input = None if rank is None else nn.Linear(config.width, rank, bias=False)
-        self.decay = nn.Linear(rank or config.width, self.heads * self.state_size)
+        self.decay = nn.Linear(rank or config.width, self.heads * (1 if self.decays_alike else self.state_size))
         self.set_initial_values()
 
     def initial_values(self) -> dict[str, Tensor]:
@@ -77,9 +79,9 @@ class GatedLinearAttention(LinearAttention):
         return {"decay.bias": torch.full_like(self.decay.bias, self.config.decay_bias)}
 
     def log_decay(self, hidden: Tensor) -> Tensor:
-        """Logarithm of the decay at each position, (S, H, L, n)."""
+        """Logarithm of the decay at each position, (S, H, L, n or 1)."""
         inputs = hidden if self.decay_input is None else self.decay_input(hidden)
-        logits = self.decay(inputs).unflatten(-1, (self.heads, self.state_size))
+        logits = self.decay(inputs).unflatten(-1, (self.heads, -1))
         return _bounded_log_decay(logits).transpose(1, 2)
 
 

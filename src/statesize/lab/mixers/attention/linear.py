@@ -99,7 +99,9 @@ class LinearAttention(HeadMixer):
     def recurrence(self, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
         """What the state is made of and read by: scaled queries, keys, values, `log_decay`, (S, H, L, n or d_v)."""
         query, key, value = self._query_key_value(hidden)
-        return *self._mapped(query, key), value, self.log_decay(hidden)
+        query, key = self._mapped(query, key)
+        log_decay = self.log_decay(hidden)
+        return query, self._written(key, log_decay), value, log_decay
 
     def operator(self, hidden: Tensor) -> Recurrence:
         """T of every head at one input, of batch shape (sequence, head)."""
@@ -132,7 +134,7 @@ class LinearAttention(HeadMixer):
         query, key = self._mapped(query.unsqueeze(-2), key.unsqueeze(-2))
         log_decay = self.log_decay(hidden[:, None])
         decay = None if log_decay is None else log_decay[:, :, 0].exp()
-        return self._advance(state, query, key.squeeze(-2), value, decay)
+        return self._advance(state, query, self._written(key, log_decay).squeeze(-2), value, decay)
 
     def _mapped(self, query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
         """Scaled queries and keys of the state, (..., L, n) each."""
@@ -140,6 +142,11 @@ class LinearAttention(HeadMixer):
         if self.query_map is not None:
             query = query @ self.query_map
         return query, key if self.key_map is None else key @ self.key_map
+
+    def _written(self, key: Tensor, log_decay: Tensor | None) -> Tensor:
+        """What is added to the state of keys (S, H, L, n), where a rule weighs them by the decay."""
+        del log_decay
+        return key
 
     def _advance(
         self, state: State, query: Tensor, key: Tensor, value: Tensor, decay: Tensor | None

@@ -65,10 +65,11 @@ class Conclusion:
         """The conclusion as text.
 
         Returns:
-            The verdict, the statements and the caveats.
+            The verdict with the first statement, the other statements and the caveats.
         """
-        statements = [f"- {statement}" for statement in self.statements]
-        return [self.verdict, "", *statements, "", "Caveats", *(f"- {caveat}" for caveat in self.caveats)]
+        first, statements = self.statements[:1], [f"- {statement}" for statement in self.statements[1:]]
+        found = [" ".join((self.verdict, *first)), *(["", *statements] if statements else [])]
+        return [*found, "", "Caveats", *(f"- {caveat}" for caveat in self.caveats)]
 
     def _repr_html_(self) -> str:
         """The conclusion for notebooks, with its caveats."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, cast
@@ -187,6 +187,12 @@ def training_runs(document: Document) -> tuple[TrainingRun, ...]:
     if not runs:
         raise InputError("The grid is empty. Give each list at least one value.")
     return tuple(runs.values())
+
+
+def variant_runs(document: Document, variants: Iterable[Document]) -> list[TrainingRun]:
+    """The runs of a grid for each of some models, given as the fields of [model] that they replace."""
+    model = table(document, "model", _MODEL)
+    return [run for fields in variants for run in training_runs(document | {"model": model | fields})]
 
 
 def _runs(task: Document, document: Document) -> Iterator[TrainingRun]:

@@ -6,8 +6,9 @@ import json
 import math
 import platform
 import time
+from collections.abc import Callable
 from functools import cache
-from typing import cast
+from typing import TypeAlias, cast
 
 import numpy as np
 import torch
@@ -23,19 +24,22 @@ from statesize.lab.tasks.registry import task_settings
 from statesize.lab.training.loop import train_in_memory
 from statesize.lab.training.step import DivergenceError, evaluate
 from statesize.measurement.metrics import utilisation
-from statesize.measurement.settings import Settings
+from statesize.measurement.settings import Positions, Settings
 from statesize.parallel.threads import one_torch_thread
 from statesize.profiling.measuring import captured_mixers, measure_captured
 from statesize.version import __version__
 
+Measure: TypeAlias = Callable[[LanguageModel, TrainingRun], dict[str, float]]
 
-def carry_out(run: TrainingRun) -> list[Row]:
+
+def carry_out(run: TrainingRun, measure: Measure | None = None) -> list[Row]:
     """Trains and measures one run, on one thread, so that its numbers do not depend on where it is done.
 
     A run that diverges ends with a row that says so, whose measurements are NaN.
 
     Args:
         run: What to do.
+        measure: The columns of a model at each measurement; None for `measure_model`.
 
     Returns:
         One row for each measurement, at step 0, every `run.measuring.every` steps, and after the last; then one for
@@ -44,20 +48,20 @@ def carry_out(run: TrainingRun) -> list[Row]:
     with one_torch_thread(), torch.random.fork_rng(devices=[]):
         # For mixers that draw from it, as by dropout.
         torch.default_generator.manual_seed(run.training.seed)
-        return _carry_out(run)
+        return _carry_out(run, measure or measure_model)
 
 
-def _carry_out(run: TrainingRun) -> list[Row]:
+def _carry_out(run: TrainingRun, measure: Measure) -> list[Row]:
     started, rows = time.perf_counter(), list[Row]()
     model = LanguageModel(run.model, torch.Generator().manual_seed(run.training.seed))
     INTERVENTIONS[run.intervention](model)
     step, last = 0, run.training.steps
     try:
-        rows.append(_row(run, 0, measure_model(model, run), started))
+        rows.append(_row(run, 0, measure(model, run), started))
         for record in train_in_memory(model, run.task, run.training):
             step = record.step
             if step % run.measuring.every == 0 or step == last:
-                rows.append(_row(run, step, measure_model(model, run), started))
+                rows.append(_row(run, step, measure(model, run), started))
         if run.distillation is not None:
             for student in students(model, run.task, run.training, run.measuring.sequences, run.distillation):
                 measured = measure_model(student.model, run) | _of_student(student)
@@ -122,12 +126,13 @@ def _row(run: TrainingRun, step: int, measured: dict[str, float], started: float
 
 
 @torch.no_grad()
-def measure_model(model: LanguageModel, run: TrainingRun) -> dict[str, float]:
+def measure_model(model: LanguageModel, run: TrainingRun, positions: Positions = None) -> dict[str, float]:
     """Loss, accuracy, and TSS, norm and ESS as means over mixers, sequences, heads, positions; ESS of each layer."""
     report = evaluate(model, run.task, run.training.batch_size)
     input_ids = next(iter(run.task.held_out(run.measuring.sequences)))[0].to(next(model.parameters()).device)
     try:
-        mixers = [_of_mixer(captured, run.measuring) for captured in captured_mixers(model, input_ids, None, "all")]
+        captured = captured_mixers(model, input_ids, None, "all")
+        mixers = [_of_mixer(mixer, run.measuring, positions) for mixer in captured]
     except ModelError:
         raise
     except StatesizeError as error:
@@ -150,11 +155,11 @@ def _of_mixers(mixers: list[dict[str, float]], measuring: RunMeasurements) -> di
     return measured
 
 
-def _of_mixer(captured: Captured, measuring: RunMeasurements) -> dict[str, float]:
+def _of_mixer(captured: Captured, measuring: RunMeasurements, positions: Positions) -> dict[str, float]:
     # All accuracies are stated, as tables of studies must not change with the defaults of `measure`.
     settings = Settings(
         tolerances=measuring.tolerances, relative_tolerances=measuring.relative_tolerances,
-        count_accuracy=0, entropy_accuracy=2e-4,
+        count_accuracy=0, entropy_accuracy=2e-4, positions=positions,
     )  # fmt: skip
     units = np.arange(captured.units)
     measurement = measure_captured(captured, units, settings)

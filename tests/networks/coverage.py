@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-from network.nonlinear import language
+from networks.nonlinear import language
 from torch import Tensor, nn
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from statesize.network.network import network_ess
+from statesize.networks.network import network_ess
 from statesize.spectra.spectrum import effective_rank
 
 

@@ -16,7 +16,7 @@ from statesize.errors import InputError
 from statesize.io.devices import on_cpu_by_default
 from statesize.io.text import facts_table
 from statesize.measurement.settings import memory_bytes
-from statesize.network.jacobian import Copies, Precision, SpanJacobian, copies
+from statesize.networks.jacobian import Copies, Precision, SpanJacobian, copies
 from statesize.spectra.cut import Positions
 from statesize.spectra.exact.dense import block_spectrum
 from statesize.spectra.implicit.entropy_estimate import EntropyEstimate

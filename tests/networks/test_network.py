@@ -4,9 +4,9 @@ import gc
 
 import pytest
 import torch
-from network.coverage import jacobian, outcomes, transformer
-from network.coverage import tokens as ids
-from network.nonlinear import Language, language
+from networks.coverage import jacobian, outcomes, transformer
+from networks.coverage import tokens as ids
+from networks.nonlinear import Language, language
 from oracles.attention_models import attention_model, token_ids
 from spellings.test_spellings import tiny_model
 from spellings.torch_layers import Flex
@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from statesize.errors import InputError, ModelError
 from statesize.lab import zoo
-from statesize.network.jacobian import SpanJacobian, copies
-from statesize.network.network import NetworkProgress, network_ess
+from statesize.networks.jacobian import SpanJacobian, copies
+from statesize.networks.network import NetworkProgress, network_ess
 from statesize.spectra.spectrum import effective_rank
 
 

@@ -9,8 +9,8 @@ from torch import nn
 
 from statesize.adapters.models.inputs import Inputs
 from statesize.io.steps import Steps
-from statesize.network.jacobian import Precision, SpanJacobian, copies
-from statesize.network.network import Method, check_limits, estimate_of, likely_products, method_at
+from statesize.networks.jacobian import Precision, SpanJacobian, copies
+from statesize.networks.network import Method, check_limits, estimate_of, likely_products, method_at
 from statesize.spectra.cut import Positions
 
 # Products of the trial that measures their time and the width of the interval.
@@ -95,7 +95,7 @@ def network_plan(
         >>> import statesize as ss, torch
         >>> from transformers import MambaConfig, MambaForCausalLM
         >>> model = MambaForCausalLM(MambaConfig(vocab_size=16, hidden_size=8, num_hidden_layers=2))
-        >>> plan = ss.network.network_plan(model, torch.arange(12)[None], positions=[2, 6])
+        >>> plan = ss.networks.network_plan(model, torch.arange(12)[None], positions=[2, 6])
         >>> [(cut.position, cut.dimension, cut.method, cut.products) for cut in plan.cuts]
         [(2, 16, 'dense', 16), (6, 48, 'dense', 48)]
     """

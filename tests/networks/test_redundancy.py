@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from network.coverage import tokens
+from networks.coverage import tokens
 from transformers import LlamaConfig, LlamaForCausalLM
 
 import statesize as ss
@@ -22,7 +22,7 @@ def model(pattern: str, **options: int) -> LanguageModel:
 
 def found_of(held: torch.nn.Module, length: int, cut: int) -> Redundancy:
     ids = tokens(length)
-    return ss.network.redundancy(held, ids, ss.network_ess(held, ids, [cut], method="dense"), "small")
+    return ss.networks.redundancy(held, ids, ss.network_ess(held, ids, [cut], method="dense"), "small")
 
 
 def test_parts_are_the_entropies_of_the_operators_over_all_channels() -> None:

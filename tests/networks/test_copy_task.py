@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from network.nonlinear import Language, language
+from networks.nonlinear import Language, language
 from torch import Tensor, nn
 
-from statesize.network.network import network_ess
+from statesize.networks.network import network_ess
 
 SYMBOLS, BLANK, GO = 4, 4, 5
 

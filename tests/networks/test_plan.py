@@ -1,10 +1,10 @@
 """What a plan says against what `network_ess` then does."""
 
 import pytest
-from network.coverage import tokens, transformer
+from networks.coverage import tokens, transformer
 
-from statesize.network.network import network_ess
-from statesize.network.plan import network_plan
+from statesize.networks.network import network_ess
+from statesize.networks.plan import network_plan
 
 
 def test_dense_cuts_take_as_many_products_as_their_dimension() -> None:

@@ -8,7 +8,7 @@ import altair as alt
 
 from statesize.io.text import byte_count
 from statesize.measurement import vega
-from statesize.network.network import NetworkEss
+from statesize.networks.network import NetworkEss
 from statesize.report.redundancy import Redundancy
 from statesize.report.result_page import PageChart, PageTable, ResultPage
 from statesize.results.fields import UNKNOWN

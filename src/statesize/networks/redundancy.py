@@ -14,7 +14,7 @@ from statesize.adapters.forward import Forward
 from statesize.adapters.models.inputs import Inputs, measurable
 from statesize.adapters.models.model_state import named_parts
 from statesize.measurement.measurement import Measurement, measure
-from statesize.network.network import NetworkEss
+from statesize.networks.network import NetworkEss
 from statesize.operators import Convolution, Operator
 from statesize.report.redundancy import MixerNeeds, Redundancy
 
@@ -42,7 +42,7 @@ def redundancy(model: nn.Module, input_ids: Inputs, network: NetworkEss, name: s
         >>> from transformers import MambaConfig, MambaForCausalLM
         >>> model = MambaForCausalLM(MambaConfig(vocab_size=16, hidden_size=8, num_hidden_layers=2))
         >>> ids = torch.arange(12)[None]
-        >>> found = ss.network.redundancy(model, ids, ss.network_ess(model, ids, positions=[2], method="dense"))
+        >>> found = ss.networks.redundancy(model, ids, ss.network_ess(model, ids, positions=[2], method="dense"))
         >>> [mixer.kind for mixer in found.mixers], found.stored > found.dimension
         (['short convolution', 'mamba', 'short convolution', 'mamba'], True)
     """

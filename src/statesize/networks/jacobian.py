@@ -20,7 +20,7 @@ from statesize.adapters.rounding import bound, relative_difference
 from statesize.adapters.runs import eval_mode
 from statesize.check import refuse, require_kind
 from statesize.errors import InputError, ModelError
-from statesize.network.span import Span
+from statesize.networks.span import Span
 from statesize.operators.jacobian import INDEPENDENT, Jacobian
 from statesize.spectra.cut import Positions, make_cut
 

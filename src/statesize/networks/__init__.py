@@ -3,9 +3,9 @@
 Read span, jacobian and network in this order.
 """
 
-from statesize.network.network import NetworkEss, network_ess
-from statesize.network.plan import NetworkPlan, network_plan
-from statesize.network.redundancy import redundancy
+from statesize.networks.network import NetworkEss, network_ess
+from statesize.networks.plan import NetworkPlan, network_plan
+from statesize.networks.redundancy import redundancy
 from statesize.report.redundancy import Redundancy
 
 __all__ = ["NetworkEss", "NetworkPlan", "Redundancy", "network_ess", "network_plan", "redundancy"]

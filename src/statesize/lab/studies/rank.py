@@ -1,0 +1,436 @@
+"""The study of rank: is it the rank of what is carried, or that of the state, that tells how much a model recalls?
+
+State Rank Dynamics (arXiv 2602.02195) and LinearAttentionPruning (arXiv 2602.04852) prune linear attention by the rank
+of its state S_t; ESS is that of H_i, what the past does to the future through S_t (Parnichkun et al. 2025, arXiv
+2504.19561). Sixteen update rules are compared in one shell, at the border of context and questions. The effective rank
+is that of Roy and Vetterli 2007, the stable rank ‖S‖_F² / ‖S‖₂².
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
+from functools import partial
+from typing import Any, cast
+
+import altair as alt
+import numpy as np
+import torch
+from torch import Tensor
+
+from statesize.adapters.models.model_state import evaluating
+from statesize.check import refuse
+from statesize.lab.mixers import LanguageModel, Mixer, SoftmaxAttention
+from statesize.lab.studies.engine.charts import chart_data, palette, percent, points
+from statesize.lab.studies.engine.conclusion import Conclusion, Findings
+from statesize.lab.studies.engine.final import FinalRun, final_runs, grid_findings, grouped, numbered
+from statesize.lab.studies.engine.grid import TrainingRun, variant_runs
+from statesize.lab.studies.engine.settings import Document, as_list
+from statesize.lab.studies.engine.study import Study
+from statesize.lab.studies.engine.table import Row
+from statesize.lab.studies.engine.training import carry_out, measure_model
+from statesize.lab.studies.statistics import Indices, Numbers, jackknife, mean, of_mean, pearson, ranks, within_cells
+from statesize.lab.studies.verdicts import Claim
+from statesize.lab.tasks.rebinding import Rebinding
+from statesize.lab.tasks.task import IGNORED, StudyTask
+from statesize.measurement.metrics import entropy_ess
+from statesize.truncation.blocks import PastBlock
+
+RULES: dict[str, dict[str, Any]] = {
+    "la": {"mixer": "la"},
+    "retnet": {"mixer": "retnet"},
+    "wla": {"mixer": "wla"},
+    "gla": {"mixer": "gla", "decay_bias": 0.0},
+    "gla-scalar": {"mixer": "gla-scalar"},
+    "gla-open": {"mixer": "gla", "decay_bias": 3.0},
+    "gla-s6": {"mixer": "gla-s6"},
+    "ssd": {"mixer": "ssd"},
+    "hgrn": {"mixer": "hgrn"},
+    "nla": {"mixer": "nla"},
+    "deltanet": {"mixer": "deltanet"},
+    "deltanet-2": {"mixer": "deltanet-2"},
+    "gated-deltanet": {"mixer": "gated-deltanet", "smallest_step": 1e-3, "largest_step": 0.1},
+    "gated-deltanet-open": {"mixer": "gated-deltanet", "smallest_step": 1e-4, "largest_step": 1e-2},
+    "rwkv7": {"mixer": "rwkv7"},
+    "gla-unit-keys": {"mixer": "gla-unit-keys"},
+    "sa": {"mixer": "sa"},
+}
+"""The update rules by the names that `rule` of a grid takes, as fields of a model; "sa" has no state, and is apart."""
+
+# Half a minute: to see that everything works. Nothing is learned.
+SMOKE = """\
+study = "rank"
+rule = ["la", "gla-open", "hgrn", "nla", "deltanet-2", "rwkv7", "sa"]
+
+[model]
+key_size = 4
+width = 16
+heads = 2
+layers = 1
+mlp_factor = 2
+convolution_size = 2
+decay_bias = 0.0
+tied = false
+
+[training]
+steps = 20
+batch_size = 8
+rate = 6e-3
+weight_decay = 0.0
+seed = [0, 1]
+
+[measuring]
+every = 20
+sequences = 4
+
+[[task]]
+name = "mqar"
+pairs = 4
+length = 16
+vocabulary_size = 16
+held_out_sequences = 32
+"""
+
+RECORD = """\
+# 384 models of sixteen rules, and 24 of softmax attention apart. Runs count their seeds on from the first, so that no
+# two have one. `rule` may name some of the rules.
+study = "rank"
+
+# Fixed before any run with these seeds, with the two claims below it in this file.
+[claim]
+statement = "Among runs that differ in their seed only, accuracy goes with entropy-ESS/kv at the border of context and questions by more than with the effective rank of the state there, and by more than with its stable rank."
+unit = "rule in a setting of task, kv and n"
+least_units = 90
+pilot = "72 models of MQAR of another program (la, retnet, scalar gla, delta rule; n 4, 8, 16; 350 steps): .76 [.57, .88] with ESS/kv, −.14 [−.37, .19] with the effective rank, −.02 [−.39, .43] with the stable rank. Five runs of this one with seed 1 (la, gla, gla-open), which chose width, batch and vocabulary such that some learn and some do not"
+[claim.thresholds]
+"seeds_ess_less_state_rank" = 0.0
+"seeds_ess_less_stable_rank" = 0.0
+
+[model]
+key_size = [8, 16]
+width = 64
+heads = 2
+layers = 2
+mlp_factor = 2
+convolution_size = 2
+decay_bias = 0.0
+tied = false
+
+[training]
+steps = 800
+batch_size = 8
+rate = 6e-3
+warm_up = 0.1
+weight_decay = 0.0
+clip = 1.0
+seed = [9000, 9001, 9002, 9003]
+
+[measuring]
+every = 800
+sequences = 32
+
+[[task]]
+name = "mqar"
+pairs = [8, 12]
+length = 40
+vocabulary_size = 128
+
+[[task]]
+name = "rebinding"
+documents = 2
+pairs = 6
+unbound = 3
+keys = 32
+"""  # noqa: E501
+
+ACROSS = Claim(
+    statement="Over update rules at equal n, those with the higher entropy-ESS/kv have the higher accuracy (rank "
+    "correlation above 0), also given their ESS at initialisation.",
+    unit="rule",
+    least_units=16,
+    pilot="no run: of four rules nothing can be told",
+    thresholds={"rules_ess": 0.0, "rules_ess_given_start": 0.0},
+)
+CUT = Claim(
+    statement="At equal rank, a model that has left guessing loses less accuracy where H at the border is cut than "
+    "where its state is: at its ESS, rounded up, and at the effective rank of its state, rounded up.",
+    unit="model",
+    least_units=50,
+    pilot="no run",
+    thresholds={"cut_at_ess": 0.0, "cut_at_state_rank": 0.0},
+)
+
+MEASURES = {
+    "ess": "entropy",
+    "state_rank": "state_rank",
+    "stable_rank": "stable_rank",
+    "relative": "relative_0.01",
+    "count": "tolerance_0.001",
+    "norm": "norm",
+}
+"""What may tell accuracy, by the names of its figures: columns of a table, each divided by kv."""
+
+CAVEATS = (
+    "The rules share embedding, MLP, value width, short convolution and norm. The delta rules and that of RWKV-7 have "
+    "silu and norms on queries and keys too, and the gated delta rules an output gate, as published: between rules, "
+    "accuracy may go with these.",
+    "ESS sees the questions that follow, and the rank of a state does not; a cut of H takes the best basis for them. "
+    "So the cuts compare what suffices at best with what a state holds, not two ways to prune. A state of rank k is "
+    "told by k (n + d_v − k) numbers, and a cut of H leaves k d_v.",
+    "Between rules, everything that differs between them moves accuracy. Only the cuts change one thing.",
+    "Small models, 800 steps, one learning rate, one machine.",
+)
+
+
+def rank_runs(document: Document) -> tuple[TrainingRun, ...]:
+    """The runs of a grid for each of its rules, each run with a seed of its own."""
+    rest = {name: value for name, value in document.items() if name != "rule"}
+    rules = as_list(document.get("rule", list(RULES)))
+    for rule in rules:
+        if rule not in RULES:
+            refuse("rule", f"one of {', '.join(RULES)}", rule)
+    runs = variant_runs(rest, (RULES[rule] for rule in rules))
+    trainings = (dataclasses.replace(run.training, seed=runs[0].training.seed + k) for k, run in enumerate(runs))
+    return tuple(dataclasses.replace(run, training=how) for run, how in zip(runs, trainings, strict=True))
+
+
+def border_of(task: StudyTask) -> int:
+    """Tokens before the first question; of several documents, before that of the last one."""
+    documents = task.length - task.document_length if isinstance(task, Rebinding) else 0
+    return documents + 2 * task.items
+
+
+def measure_border(model: LanguageModel, run: TrainingRun) -> dict[str, float]:
+    """What is measured of any run, at the border; the ranks of the state there; and accuracy after cuts there."""
+    border = border_of(run.task)
+    measured = measure_model(model, run, (border,))
+    if isinstance(model.blocks[0].mixer, SoftmaxAttention):
+        return measured
+    return measured | _cuts(model, run.task, border)
+
+
+@torch.no_grad()
+def _cuts(model: LanguageModel, task: StudyTask, border: int) -> dict[str, float]:
+    input_ids, targets = next(iter(task.held_out(task.held_out_sequences)))
+    scored = targets[:, border:] != IGNORED
+
+    def accuracy(logits: Tensor) -> float:
+        return float((logits.argmax(-1) == targets[:, border:])[scored].double().mean())
+
+    with evaluating(model):
+        whole, ess = run_with_past_cut(model, input_ids, border)
+        _, states = run_with_states_cut(model, input_ids, border)
+        sigma = [cast("Tensor", torch.linalg.svdvals(state.double())) for state in states]
+        state_ranks = [entropy_ess(values) for values in sigma]
+        stable = [values.square().sum(-1) / values[..., 0].square() for values in sigma]
+        measured = {
+            "accuracy_after": accuracy(whole),
+            "state_rank": mean(one.mean() for one in state_ranks),
+            "stable_rank": mean(one.mean() for one in stable),
+        }
+        for name, sizes in (("ess", ess), ("state_rank", state_ranks)):
+            kept = [size.ceil() for size in sizes]
+            measured[f"kept_at_{name}"] = mean(one.mean() for one in kept)
+            measured[f"accuracy_past_at_{name}"] = accuracy(run_with_past_cut(model, input_ids, border, kept)[0])
+            measured[f"accuracy_state_at_{name}"] = accuracy(run_with_states_cut(model, input_ids, border, kept)[0])
+    return measured
+
+
+def run_with_past_cut(
+    model: LanguageModel, input_ids: Tensor, border: int, kept: Sequence[Tensor] = ()
+) -> tuple[Tensor, list[Tensor]]:
+    """Logits from the border on, (S, L − i, V), H of each layer cut to ranks (S, H); and its entropy-ESS (S, H)."""
+    entropies: list[Tensor] = []
+
+    def mixing(mixer: Mixer, original: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+        def mixed_values(hidden: Tensor) -> Tensor:
+            mixed, block = original(hidden), PastBlock.of(mixer.operator(hidden), border)
+            if kept:
+                lost = block.lost(mixer.values(hidden)[:, :, :border].double(), kept[len(entropies)])
+                mixed = torch.cat([mixed[:, :, :border], (mixed[:, :, border:] - lost).to(mixed.dtype)], 2)
+            entropies.append(block.entropy)
+            return mixed
+
+        return mixed_values
+
+    with ExitStack() as stack:
+        for block in model.blocks:
+            vars(block.mixer)["mixed_values"] = mixing(block.mixer, block.mixer.mixed_values)
+            stack.callback(delattr, block.mixer, "mixed_values")
+        return model(input_ids)[:, border:], entropies
+
+
+def run_with_states_cut(
+    model: LanguageModel, input_ids: Tensor, border: int, kept: Sequence[Tensor] = ()
+) -> tuple[Tensor, list[Tensor]]:
+    """Logits from the border on, (S, L − i, V), with the states there cut to ranks (S, H); and these (S, H, n, d_v)."""
+    caches = model.initial_caches(len(input_ids))
+    for token in input_ids[:, :border].T:
+        _, caches = model.step(token, caches)
+    position, *layers = caches
+    states: list[Tensor] = [cache[1] for cache in layers]  # after what the short convolution keeps
+    if kept:
+        cut = [_low_rank(state, ranks) for state, ranks in zip(states, kept, strict=True)]
+        layers = [(cache[0], state, *cache[2:]) for cache, state in zip(layers, cut, strict=True)]
+    caches, logits = [position, *layers], list[Tensor]()
+    for token in input_ids[:, border:].T:
+        following, caches = model.step(token, caches)
+        logits.append(following)
+    return torch.stack(logits, 1), states
+
+
+def _low_rank(matrices: Tensor, kept: Tensor) -> Tensor:
+    """The best approximations of ranks (...) to matrices (..., n, d)."""
+    left, sigma, right = cast("Any", torch.linalg).svd(matrices.double(), full_matrices=False)
+    sigma = sigma * (torch.arange(sigma.shape[-1]) < kept[..., None])
+    return (left * sigma[..., None, :] @ right).to(matrices.dtype)
+
+
+def rule_of(run: FinalRun) -> str:
+    """The update rule of a run."""
+    model = run.settings["model"]
+    return next(name for name, fields in RULES.items() if fields.items() <= model.items())
+
+
+def conclude(rows: Sequence[Row], metric: str, claim: Claim | None = None) -> Conclusion:
+    """Which measure tells accuracy between seeds and between rules, and what cuts lose; `metric` is not used."""
+    del metric
+    runs, findings = final_runs(rows), grid_findings(rows)
+    for rule, members in grouped(runs, rule_of).items():
+        findings.statements.append(
+            f"{rule}: accuracy {mean(run.accuracy for run in members):.2f}, entropy-ESS "
+            f"{mean(run.last['entropy'] for run in members):.1f} ({len(members)} runs)."
+        )
+    runs = [run for run in runs if run.mixer != SoftmaxAttention.kind]
+    _add_seeds(runs, findings)
+    _add_rules(runs, findings)
+    _add_cuts([run for run in runs if not run.guesses], findings)
+    for name, further in (("across", ACROSS), ("cut", CUT)) if claim else ():
+        told = Findings(evidence=findings.evidence).conclusion("rank", further, ())
+        holds = math.nan if told.holds is None else float(told.holds)
+        findings.figures |= {**told.figures, f"{name}_holds": holds}
+        findings.statements += [told.verdict, *told.statements]
+    return findings.conclusion("rank", claim, CAVEATS)
+
+
+def _add_seeds(runs: Sequence[FinalRun], findings: Findings) -> None:
+    """How accuracy goes with each measure among runs that differ in their seed only."""
+    cells = numbered([run.but_for_seed for run in runs])
+    accuracy = within_cells(_numbers(run.accuracy for run in runs), cells)
+
+    def inside(name: str) -> Callable[[Indices], float]:
+        x = within_cells(_numbers(_per_item(run, run.last, name) for run in runs), cells)
+        return lambda chosen: pearson(x[chosen], accuracy[chosen])
+
+    told = [
+        f"{name} {findings.add(f'seeds_{name}', jackknife(inside(name), cells, correlation=True))}" for name in MEASURES
+    ]
+
+    def less(name: str) -> Callable[[Indices], float]:
+        ess, other = inside("ess"), inside(name)
+        return lambda chosen: ess(chosen) - other(chosen)
+
+    for name in ("state_rank", "stable_rank"):
+        told.append(f"ess less {name} {findings.add(f'seeds_ess_less_{name}', jackknife(less(name), cells))}")
+    findings.statements.append(f"Between seeds, accuracy goes with each measure/kv by: {'; '.join(told)}.")
+
+
+def _add_rules(runs: Sequence[FinalRun], findings: Findings) -> None:
+    """How accuracy goes with each measure over rules in a setting of task, kv and n, by ranks."""
+    groups = grouped(runs, lambda run: (rule_of(run), run.cell))
+    rules, settings = (numbered([key[part] for key in groups]) for part in (0, 1))
+    accuracy = _numbers(mean(run.accuracy for run in members) for members in groups.values())
+
+    def across(one: Numbers, other: Numbers, chosen: Indices) -> float:
+        at = settings[chosen]
+        return pearson(*(_ranks_inside(values[chosen], at) for values in (one, other)))
+
+    def beyond(one: Numbers, start: Numbers, chosen: Indices) -> float:
+        """The partial correlation of ranks, given the value at initialisation."""
+        xy, xz, yz = (across(a, b, chosen) for a, b in ((one, accuracy), (one, start), (accuracy, start)))
+        unexplained = (1 - xz**2) * (1 - yz**2)
+        return (xy - xz * yz) / math.sqrt(unexplained) if unexplained > 1e-12 else math.nan
+
+    told: list[str] = []
+    for name in MEASURES:
+        last, first = (
+            _numbers(mean(_per_item(run, getattr(run, when), name) for run in members) for members in groups.values())
+            for when in ("last", "first")
+        )
+        found = findings.add(f"rules_{name}", jackknife(partial(across, last, accuracy), rules, correlation=True))
+        given = jackknife(partial(beyond, last, first), rules, correlation=True)
+        told.append(f"{name} {found}, given its start {findings.add(f'rules_{name}_given_start', given)}")
+    findings.statements.append(f"Over rules, by ranks at equal task, kv and n: {'; '.join(told)}.")
+
+
+def _add_cuts(runs: Sequence[FinalRun], findings: Findings) -> None:
+    """The accuracy that cuts of H and of the state lose at equal ranks."""
+    for name in ("ess", "state_rank"):
+        past, state = (_numbers(run.last[f"accuracy_{what}_at_{name}"] for run in runs) for what in ("past", "state"))
+        whole = _numbers(run.last["accuracy_after"] for run in runs)
+        less = findings.add(f"cut_at_{name}", of_mean(past - state))
+        lost = [
+            findings.add(f"{what}_lost_at_{name}", of_mean(whole - of))
+            for what, of in (("past", past), ("state", state))
+        ]
+        kept = mean(run.last[f"kept_at_{name}"] for run in runs)
+        findings.statements.append(
+            f"Cut to {kept:.1f} numbers of each head, its {name} rounded up, {len(runs)} models lose {lost[0]} where H "
+            f"is cut and {lost[1]} where the state is, {less} more."
+        )
+
+
+def _ranks_inside(values: Numbers, groups: Indices) -> Numbers:
+    """Ranks among the numbers of a group, less their mean."""
+    found = np.zeros(len(values))
+    for group in np.unique(groups):
+        own = ranks(values[groups == group])
+        found[groups == group] = own - own.mean()
+    return found
+
+
+def _per_item(run: FinalRun, row: Row, name: str) -> float:
+    return float(row[MEASURES[name]]) / run.kv
+
+
+def _numbers(values: Iterable[object]) -> Numbers:
+    return np.array(list(values), np.float64)
+
+
+def charts(rows: Sequence[Row], metric: str) -> alt.VConcatChart:
+    """Accuracy against ESS, and against the ranks of the state: less their means in cells, and over rules."""
+    del metric
+    runs = [run for run in final_runs(rows) if run.mixer != SoftmaxAttention.kind]
+    cells = numbered([run.but_for_seed for run in runs])
+    names = ("ess", "state_rank", "stable_rank")
+    columns = {name: _numbers(_per_item(run, run.last, name) for run in runs) for name in names}
+    columns["accuracy"] = _numbers(run.accuracy for run in runs)
+    left = {f"{name}_left": within_cells(values, cells) for name, values in columns.items()}
+    data = chart_data(
+        {"rule": rule_of(run), "task": run.task, "kv": run.kv, "key_size": run.key_size}
+        | {name: values[index] for name, values in (columns | left).items()}
+        for index, run in enumerate(runs)
+    )
+    return alt.vconcat(
+        alt.hconcat(*(_scatter(data, name, "_left", "less their means in cells") for name in names)),
+        alt.hconcat(*(_scatter(data, name, "", "of all runs") for name in names)),
+    )
+
+
+def _scatter(data: alt.Data, name: str, end: str, words: str) -> alt.Chart:
+    x = alt.X(f"{name}{end}:Q", title=f"{name.replace('_', ' ')} / kv", scale=alt.Scale(zero=False))
+    y = alt.Y(f"accuracy{end}:Q", title="Accuracy", axis=percent())
+    tooltip = ["rule:N", "task:N", "kv:Q", "key_size:Q", f"{name}:Q", "accuracy:Q"]
+    return points(data, f"Accuracy and {name.replace('_', ' ')}, {words}", x, y, palette("rule", "Rule"), tooltip)
+
+
+STUDY = Study(
+    name="rank",
+    presets={"smoke": SMOKE, "record": RECORD},
+    conclude=conclude,
+    charts=charts,
+    runs=rank_runs,
+    carry_out=partial(carry_out, measure=measure_border),
+)

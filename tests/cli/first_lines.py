@@ -1,0 +1,24 @@
+"""What every command's output must be like: a finding first, and at last what to do next."""
+
+import re
+import shlex
+from pathlib import Path
+
+GLOSSARY = Path(__file__).parents[2] / "docs" / "appendix" / "glossary.md"
+
+
+def terms():
+    """The words that the glossary explains."""
+    rows = [line.split("|")[1] for line in GLOSSARY.read_text(encoding="utf-8").splitlines() if line.startswith("| ")]
+    return {word.strip(" `$*") for row in rows[1:] for word in row.split(",")}
+
+
+def next_command(captured):
+    """The arguments of what a command says to do next, after a first line with a number and a term of the glossary."""
+    first = captured.out.splitlines()[0]
+    assert re.search(r"\d", first), first
+    # In the plural too.
+    assert any(re.search(rf"\b{re.escape(term)}s?\b", first, re.IGNORECASE) for term in terms()), first
+    program, *arguments = shlex.split(captured.err.splitlines()[-1].removeprefix("next: "))
+    assert program == "statesize"
+    return arguments

@@ -1,0 +1,73 @@
+"""Each remedy is compared over pairs of runs that fail in the two ways, alike in accuracy."""
+
+import dataclasses
+import json
+
+import pytest
+
+from statesize.cli import main
+from statesize.lab.studies.crossover import ARMS, STUDY, conclude
+
+METRIC = "relative_0.01"
+CLAIM = dataclasses.replace(STUDY.preset_claim, least_units=3)
+GAINS = {("saturated", "larger"): 0.3, ("collapsed", "opened"): 0.2}
+USED = {"saturated": 0.9, "collapsed": 0.3}
+
+
+def table(gains, plain=0.4, used=USED, seeds=4):
+    rows = []
+    for kind, remedy in ARMS:
+        model = ARMS[kind, remedy]
+        for seed in range(seeds):
+            accuracy = plain + gains.get((kind, remedy), 0.0) + 0.01 * seed * (remedy != "plain")
+            common = {
+                **{"run": f"{kind}{remedy}{seed}", "status": "done", "task": "mqar", "kv": 24, "length": 64},
+                **{"chance": 1 / 24, "mixer": "gla", "key_size": model["key_size"], "heads": 2, "width": 32},
+                **{"rate": 6e-3, "seed": seed, "intervention": "none", "state_size": float(model["key_size"])},
+                "settings": json.dumps({"model": model}),
+            }
+            ess = {METRIC: used[kind] * model["key_size"], f"utilisation_{METRIC}": used[kind]}
+            rows += [
+                common | ess | {"step": step, "final": step > 0, "accuracy": accuracy if step else 0.04}
+                for step in (0, 600)
+            ]
+    return rows
+
+
+def test_each_remedy_helps_where_it_fits():
+    found = conclude(table(GAINS), METRIC, CLAIM)
+    assert found.holds is True
+    assert found.figures["saturated_larger"] == pytest.approx(0.315)
+    assert found.figures["saturated_opened"] == pytest.approx(0.015)
+    assert found.figures["collapsed_opened_less_larger"] == pytest.approx(0.2)
+    assert found.figures["claim_saturated_larger_units"] == 4
+
+
+def test_the_other_way_round_it_does_not_hold():
+    assert conclude(table({**GAINS, ("collapsed", "larger"): 0.4}), METRIC, CLAIM).holds is False
+
+
+@pytest.mark.parametrize(
+    ("plain", "used"),
+    [(0.97, USED), (0.03, USED), (0.4, {"saturated": 0.7, "collapsed": 0.3}), (0.4, {**USED, "collapsed": 0.6})],
+    ids=["solved", "guessing", "not_full", "not_idle"],
+)
+def test_pairs_count_only_where_both_fail_as_they_should(plain, used):
+    found = conclude(table(GAINS, plain, used), METRIC, CLAIM)
+    assert (found.figures["pairs"], found.figures["matched"], found.holds) == (4, 0, None)
+
+
+def test_pairs_count_only_at_equal_accuracy():
+    rows = table(GAINS)
+    far = [
+        row | {"accuracy": row["accuracy"] + 0.2} if row["key_size"] < 16 and row["seed"] == 0 and row["final"] else row
+        for row in rows
+    ]
+    assert conclude(far, METRIC, CLAIM).figures["matched"] == 3
+
+
+def test_the_smoke_preset(tmp_path, capsys):
+    assert main(["study", "crossover", "--preset", "smoke", "--output", str(tmp_path / "study"), "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert (document["runs"], document["holds"]) == (12, None)
+    assert "collapsed_opened_utilisation" in document["figures"]

@@ -1,0 +1,55 @@
+"""Operators that vary are compared with one that does not, in pairs of equal seeds."""
+
+import dataclasses
+import json
+
+import pytest
+
+from statesize.cli import main
+from statesize.lab.studies.variation import KINDS, STUDY, charts, conclude
+
+METRIC = "relative_0.01"
+CLAIM = dataclasses.replace(STUDY.preset_claim, least_units=3)
+
+
+def table(accuracies):
+    rows = []
+    for task in ("mqar", "compression"):
+        for mixer, accuracy in accuracies.items():
+            for seed in range(3):
+                common = {
+                    **{"run": f"{task}{mixer}{seed}", "status": "done", "task": task, "kv": 12, "length": 64},
+                    **{"chance": 1 / 12, "mixer": mixer, "key_size": 16, "heads": 2, "width": 32, "rate": 6e-3},
+                    **{"seed": seed, "intervention": "none", "state_size": 16.0, METRIC: 16 * (1 - accuracy)},
+                }
+                rows += [
+                    common | {"step": step, "final": step > 0, "accuracy": accuracy + 0.1 * seed} for step in (0, 800)
+                ]
+    return rows
+
+
+def test_accuracy_and_share_are_those_of_pairs():
+    found = conclude(table({"s4d": 0.1, "wla": 0.3, "gla": 0.5, "sliding": 0.2}), METRIC, CLAIM)
+    assert found.holds is True
+    assert found.figures["mqar_varying_decay_accuracy_gain"] == pytest.approx(0.4)
+    assert found.figures["compression_varying_decay_share_gain"] == pytest.approx(-0.4)
+    assert found.figures["mqar_window_of_attention_accuracy"] == pytest.approx(0.3)
+    assert "mqar_long_convolution_accuracy_gain" not in found.figures
+    assert conclude(table({"s4d": 0.5, "gla": 0.3}), METRIC, CLAIM).holds is False
+    assert conclude(table({"gla": 0.3}), METRIC, CLAIM).holds is None
+
+
+def test_charts_name_the_kinds():
+    drawn = json.dumps(charts(table(dict.fromkeys(KINDS, 0.2)), METRIC).to_dict())
+    assert all(kind.replace("_", " ") in drawn for kind in KINDS.values())
+
+
+def test_the_presets_have_equal_states(tmp_path, capsys):
+    for preset in STUDY.presets:
+        for run in STUDY.preset(preset).runs:
+            assert run.model.window == run.model.key_size + 1
+            assert run.model.positions >= run.task.length
+    assert main(["study", "variation", "--preset", "smoke", "--output", str(tmp_path / "study"), "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert (document["runs"], document["holds"]) == (16, None)
+    assert "compression_window_of_attention_share" in document["figures"]
