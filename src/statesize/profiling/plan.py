@@ -34,7 +34,7 @@ _BEGINNING = 64
 # Share of the heads or channels of all layers that are timed over the whole of it; and layers of a kind, at least.
 _SHARE, _FEWEST = 0.04, 2
 # Seconds of a layer that is timed as a whole.
-_CHEAP = 0.1
+_CHEAP = 0.25
 
 
 @dataclass(frozen=True)
