@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import pickle
 from pathlib import Path
 
 import pytest
@@ -119,6 +120,10 @@ def test_the_grid_has_sixteen_rules_and_a_seed_for_each_run():
         STUDY.parse(STUDY.presets["smoke"].replace('"nla"', '"lstm"'))
 
 
+def test_other_processes_measure_at_the_border_too():
+    assert b"measure_border" in pickle.dumps(STUDY.carry_out)
+
+
 def test_three_claims_are_judged_apart():
     found = simulated.conclude("rank", "record", 1, 0.76, 1.0)[1]
     assert found.holds is True
@@ -142,7 +147,7 @@ def test_the_further_claims_seldom_hold_where_nothing_is():
 
 def test_the_smoke_preset(tmp_path, capsys):
     arguments = ["study", "rank", "--preset", "smoke", "--output", str(tmp_path / "study"), "--json"]
-    assert main([*arguments, "--processes", "2"]) == 0
+    assert main(arguments) == 0
     document = json.loads(capsys.readouterr().out)
     assert document["runs"] == 14
     assert document["holds"] is None
