@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from statesize.network.network import NetworkProgress
 from torch import Tensor
 
 import statesize as ss
@@ -42,6 +41,7 @@ from statesize.io.files import replace_file
 from statesize.lab.trends.length import length
 from statesize.measurement.settings import TOLERANCE_LADDER, Settings
 from statesize.models.load import LoadedModel, load_model
+from statesize.networks.network import NetworkProgress
 from statesize.profiling.plan import plan
 
 ROUNDS, PATIENCE = 3, 60.0
