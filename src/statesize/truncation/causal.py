@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import reduce
 from typing import Any, cast
 
 import torch
@@ -47,7 +46,9 @@ def past_rows(operator: Operator, cut: int, rotation: Rotation | None = None, re
         _, right = state_factors(operator.to(torch.float64).with_real_output(), cut)
         return cast("Any", torch.linalg).svd(right.conj(), full_matrices=False).U
     if isinstance(operator, SoftmaxAttention) and rotation is not None:
-        gram, last = reduce(torch.add, (rows.mT @ rows for rows in _asked_again(operator, cut, rotation))), 0
+        gram, last = torch.zeros(()), 0
+        for rows in _asked_again(operator, cut, rotation):
+            gram = gram + rows.mT @ rows
     else:
         gram, last = _moved_gram(columns_before(operator, cut)[..., :cut, :]), _LAST
     if readers > 1:
