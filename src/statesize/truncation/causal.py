@@ -46,13 +46,11 @@ def past_rows(operator: Operator, cut: int, rotation: Rotation | None = None, re
         _, right = state_factors(operator.to(torch.float64).with_real_output(), cut)
         return cast("Any", torch.linalg).svd(right.conj(), full_matrices=False).U
     if isinstance(operator, SoftmaxAttention) and rotation is not None:
-        gram, last = torch.zeros(()), 0
-        for rows in _asked_again(operator, cut, rotation):
-            gram = gram + rows.mT @ rows
+        gram, last = sum((rows.mT @ rows for rows in _asked_again(operator, cut, rotation)), torch.zeros(())), 0
     else:
         gram, last = _moved_gram(columns_before(operator, cut)[..., :cut, :]), _LAST
     if readers > 1:
-        gram = gram.unflatten(-3, (-1, readers)).sum(-3)
+        gram = gram.reshape(*gram.shape[:-3], -1, readers, *gram.shape[-2:]).sum(-3)
     count = gram.shape[-1]
     exact = [*range(min(_FIRST, count)), *range(max(_FIRST, count - last), count)]
     gram[..., exact, :] = gram[..., exact] = 0
