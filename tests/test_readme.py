@@ -19,7 +19,7 @@ from statesize.lab.mixers import LanguageModel, ModelConfig
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-COLUMNS = (ROOT / "docs" / "files.md").read_text(encoding="utf-8").split("## Columns")[1].split("\n## ")[0]
+COLUMNS = (ROOT / "docs" / "appendix" / "files.md").read_text(encoding="utf-8").split("## Columns")[1].split("\n## ")[0]
 DOCS = sorted((ROOT / "docs").rglob("*.md"))
 NOTEBOOKS = [
     page for page in DOCS if "file_format: mystnb" in page.read_text(encoding="utf-8")
