@@ -1,5 +1,6 @@
-"""Draws the pictures of the reports again, in the system's Chromium: `python docs/pictures.py`."""
+"""Draws the pictures of the reports again, in the system's Chromium: `PYTHONPATH=. python docs/pictures.py`."""
 
+import json
 import shutil
 import tempfile
 from pathlib import Path
@@ -7,9 +8,12 @@ from pathlib import Path
 from example_report import write_example_report
 from playwright.sync_api import sync_playwright
 
+from benchmarks.truncation import result_of
 from statesize.cli import main as statesize
+from statesize.truncation.page import page as truncation_page
 
 IMAGES = Path(__file__).parent / "images"
+TRUNCATION = Path(__file__).parents[1] / "results" / "truncation" / "truncation.json"
 SECTIONS = {
     "comparison": ("#table-1-title", "section[aria-labelledby=table-1-title]"),
     "layers": ("#chart-2-title", "section[aria-labelledby=chart-2-title]"),
@@ -51,6 +55,13 @@ def main() -> None:
         box = page.locator("#chart-1").bounding_box()
         clip = {"x": 0, "y": box["y"], "width": 1000, "height": box["height"] + 12}
         page.screenshot(path=IMAGES / "report-picture.png", full_page=True, clip=clip)
+        bounds = Path(folder) / "bounds.html"
+        smollm2 = json.loads(TRUNCATION.read_text(encoding="utf-8"))["rows"][0]
+        truncation_page(result_of(smollm2)).write(bounds)
+        page = browser.new_page(viewport={"width": 1000, "height": 900})
+        page.goto(bounds.as_uri())
+        page.wait_for_selector("html[data-ready]")
+        page.locator("#chart-0").screenshot(path=IMAGES / "both-bounds.png")
         browser.close()
 
 

@@ -143,7 +143,7 @@ def page(result: TruncationResult) -> ResultPage:
     """The page of the result."""
     caption = (
         "KL divergence from the whole model's predictions after the cut, as a share of that without the context, with "
-        "its interval of 95 %; the line is at {_share(result.at)}."
+        f"its interval of 95 %; the line is at {_share(result.at)}."
     )
     return ResultPage(
         title=f"What {result.model} carries, by cutting",
