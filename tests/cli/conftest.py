@@ -15,7 +15,7 @@ COMMAND = str(Path(sys.executable).with_name("statesize"))
 
 
 def write_checkpoint(folder, **shape):
-    config = ModelConfig(**{"vocabulary_size": 1024, "width": 8, "heads": 2, "layers": 2, "key_size": 4, **shape})
+    config = ModelConfig(**{"vocabulary_size": 4096, "width": 8, "heads": 2, "layers": 2, "key_size": 4, **shape})
     save_checkpoint(LanguageModel(config, torch.Generator().manual_seed(0)), folder)
     (folder / "tokenizer.json").write_text(zoo.tokenizer().to_str(), encoding="utf-8")
     return folder

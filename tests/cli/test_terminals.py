@@ -62,7 +62,7 @@ def test_errors(evil, capsys):
 
 def test_models_and_their_tokens(tmp_path, text, capsys, monkeypatch):
     folder = tmp_path / "model\x1b[2J"
-    shape = ModelConfig(mixer="gla", vocabulary_size=1024, width=8, heads=2, layers=1, key_size=4)
+    shape = ModelConfig(mixer="gla", vocabulary_size=4096, width=8, heads=2, layers=1, key_size=4)
     save_checkpoint(LanguageModel(shape, torch.Generator().manual_seed(0)), folder)
     (folder / "tokenizer.json").write_text(zoo.tokenizer().to_str(), encoding="utf-8")
     for more in ([], ["--json"]):

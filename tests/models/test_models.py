@@ -43,7 +43,7 @@ def test_bundled():
 
 
 def test_a_checkpoint_of_statesize(tmp_path):
-    config = ModelConfig(mixer="gla", vocabulary_size=1024, width=8, heads=2, layers=1, key_size=4)
+    config = ModelConfig(mixer="gla", vocabulary_size=4096, width=8, heads=2, layers=1, key_size=4)
     save_checkpoint(LanguageModel(config, torch.Generator().manual_seed(0)), tmp_path / "small")
     (tmp_path / "small" / "tokenizer.json").write_text(zoo.tokenizer().to_str(), encoding="utf-8")
     loaded = load_model(str(tmp_path / "small"), dtype="float64")

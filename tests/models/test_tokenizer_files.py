@@ -22,7 +22,7 @@ def flipped(path, generator):
 
 @pytest.fixture
 def checkpoint(tmp_path):
-    config = ModelConfig(mixer="gla", vocabulary_size=1024, width=8, heads=2, layers=1, key_size=4)
+    config = ModelConfig(mixer="gla", vocabulary_size=4096, width=8, heads=2, layers=1, key_size=4)
     save_checkpoint(LanguageModel(config, torch.Generator().manual_seed(0)), tmp_path / "small")
     return tmp_path / "small"
 

@@ -18,7 +18,7 @@ DOCUMENTS = [f"document {number} says {number * number} and no more of {number}"
 
 
 def model_of(mixer="gla", **shape):
-    config = ModelConfig(mixer, 1024, **{"width": 8, "heads": 2, "layers": 2, "key_size": 4, **shape})
+    config = ModelConfig(mixer, 4096, **{"width": 8, "heads": 2, "layers": 2, "key_size": 4, **shape})
     return LanguageModel(config, torch.Generator().manual_seed(0)).eval()
 
 

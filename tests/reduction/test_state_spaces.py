@@ -23,7 +23,7 @@ from statesize.reduction.hub import bases_of_groups, cached_bytes, gramians_of_g
 from statesize.reduction.reducible import smaller_state_space
 
 DOCUMENTS = [f"document {number} says {number * number} and no more of {number}" for number in range(120)]
-SHAPE = {"vocab_size": 1024, "hidden_size": 16, "num_hidden_layers": 2, "state_size": 8, "expand": 2}
+SHAPE = {"vocab_size": 4096, "hidden_size": 16, "num_hidden_layers": 2, "state_size": 8, "expand": 2}
 
 
 def mamba():
@@ -135,7 +135,7 @@ def test_what_cannot_be_is_refused(model):
         ss.compress(model, zoo.tokenizer(), DOCUMENTS)
     with pytest.raises(ss.errors.InputError, match="free_basis must be left out for all models but Mamba-2"):
         ss.compress(made(mamba), tokenizer(), DOCUMENTS, free_basis=True)
-    gpt2 = GPT2LMHeadModel(GPT2Config(vocab_size=1024, n_embd=8, n_layer=1, n_head=1))
+    gpt2 = GPT2LMHeadModel(GPT2Config(vocab_size=4096, n_embd=8, n_layer=1, n_head=1))
     with pytest.raises(ss.errors.ModelError, match="or GLA or Gated DeltaNet of fla, got GPT2LMHeadModel"):
         ss.compress(gpt2, tokenizer(), DOCUMENTS)
 

@@ -16,7 +16,7 @@ from statesize.lab.tasks import build_task
 
 def test_folders_of_one_name_go_by_their_whole_paths(tmp_path):
     first, second, other = (str(tmp_path / name) for name in ("one/model", "two/model", "other"))
-    config = ModelConfig(mixer="gla", vocabulary_size=1024, width=8, heads=2, layers=1, key_size=2)
+    config = ModelConfig(mixer="gla", vocabulary_size=4096, width=8, heads=2, layers=1, key_size=2)
     save_checkpoint(LanguageModel(config), tmp_path / "one" / "model")
     (tmp_path / "one" / "model" / "tokenizer.json").write_text(zoo.tokenizer().to_str(), encoding="utf-8")
     for copy in (second, other):

@@ -22,7 +22,7 @@ def falcon(tmp_path_factory):
     shape = {"hidden_size": 32, "intermediate_size": 64, "state_size": 16, "time_step_rank": 4, "num_hidden_layers": 2}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model = FalconMambaForCausalLM(FalconMambaConfig(vocab_size=1024, **shape))
+        model = FalconMambaForCausalLM(FalconMambaConfig(vocab_size=4096, **shape))
     model.save_pretrained(folder)
     PreTrainedTokenizerFast(tokenizer_object=zoo.tokenizer(), **{"eos_token": "<eos>"}).save_pretrained(folder)
     return folder
