@@ -7,6 +7,7 @@ import pytest
 import torch
 from transformers import Gemma3ForCausalLM, Gemma3TextConfig, LlamaConfig, LlamaForCausalLM
 
+from benchmarks.prose import held_out
 from benchmarks.published import delimiters, heads, models
 from benchmarks.published.attention import Noting, entropies, singular_values
 from statesize.lab import length, zoo
@@ -187,7 +188,7 @@ def test_entropies_are_of_singular_values():
 
 @pytest.fixture(scope="module")
 def small():
-    model = llama(vocab_size=1024, num_hidden_layers=2, max_position_embeddings=512)
+    model = llama(vocab_size=4096, num_hidden_layers=2, max_position_embeddings=512)
     return LoadedModel("small", model, zoo.tokenizer(), {})
 
 
@@ -195,7 +196,7 @@ def test_growth_is_that_of_the_command(small, monkeypatch):
     for name, value in {"LENGTHS": (16, 32), "FUTURE": 8, "EXCERPTS": 2}.items():
         monkeypatch.setattr(models, name, value)
     found = models.growth(small)
-    text = "\n\n".join(zoo.documents())
+    text = "\n\n".join(held_out())
     settings = {"lengths": (16, 32), "future": 8, "excerpts": 2, "on_progress": print}
     expected = length(small.model, text, tokenizer=small.tokenizer, **settings)
     np.testing.assert_allclose([row["ess"] for row in found["rows"]], expected.values(), rtol=1e-3)

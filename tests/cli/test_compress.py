@@ -46,7 +46,7 @@ def test_frontier(checkpoint, documents, tmp_path, capsys):
 
 
 def test_mamba_2_of_transformers(documents, tmp_path, capfd):
-    shape = {"vocab_size": 1024, "hidden_size": 16, "num_hidden_layers": 2, "state_size": 8, "num_heads": 4}
+    shape = {"vocab_size": 4096, "hidden_size": 16, "num_hidden_layers": 2, "state_size": 8, "num_heads": 4}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = Mamba2ForCausalLM(Mamba2Config(head_dim=8, n_groups=2, chunk_size=8, **shape))

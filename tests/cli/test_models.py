@@ -10,7 +10,7 @@ def test_the_table_has_a_row_for_each_measured_family(capsys):
     assert main(["models"]) == 0
     lines = capsys.readouterr().out.splitlines()
     measured = swept().of("measured")
-    assert [line.partition("  ")[0] for line in lines[1 : 1 + len(measured)]] == [family.name for family in measured]
+    assert [line.partition("  ")[0] for line in lines[3 : 3 + len(measured)]] == [family.name for family in measured]
     row = next(line for line in lines if line.startswith("gemma2 "))
     assert "sliding attention, attention" in row
     assert "min(i, window - 1), i" in row

@@ -461,7 +461,7 @@ def test_a_model_is_all_that_is_needed(here, capsys, monkeypatch):
     assert main(["profile", "gla", *options, "--metric", "relative_count", "--open"]) == 0
     captured = capsys.readouterr()
     assert captured.out.startswith("Gated linear attention carries ")
-    assert " numbers per channel past token 128 of 256, of the " in captured.out
+    assert " numbers per channel past token 256 of 512, of the " in captured.out
     assert "σ > 0.05 σ₁" in captured.out
     assert [line.split()[0] for line in captured.out.splitlines() if line.startswith("layers.")] == [
         "layers.0.mixer",

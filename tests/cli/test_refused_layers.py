@@ -46,7 +46,7 @@ def folder(tmp_path_factory):
         none = dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"))
         with torch.random.fork_rng():
             torch.manual_seed(0)
-            LlamaForCausalLM(LlamaConfig(vocab_size=1024, looking=looking, **shape, **none)).save_pretrained(path)
+            LlamaForCausalLM(LlamaConfig(vocab_size=4096, looking=looking, **shape, **none)).save_pretrained(path)
         config = json.loads((path / "config.json").read_text(encoding="utf-8"))
         config["auto_map"] = {"AutoModelForCausalLM": "looks_ahead.LooksAhead"}
         (path / "config.json").write_text(json.dumps(config), encoding="utf-8")

@@ -75,7 +75,7 @@ def test_plan(capsys):
     assert main(arguments) == 0
     printed = capsys.readouterr().out
     assert printed.startswith("About ")
-    assert "cut by ess" in printed
+    assert "cut without hindsight" in printed
     assert main([*arguments, "--json", "--quiet"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert document["model"] == "gla"

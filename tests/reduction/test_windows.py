@@ -37,7 +37,7 @@ def test_parts_are_disjoint_and_repeats_are_dropped():
 
 
 def test_reading_ends_with_the_document_that_has_enough():
-    assert len(windows(DOCUMENTS, zoo.tokenizer(), 16, most_tokens=20).sizes) == 2
+    assert len(windows(DOCUMENTS, zoo.tokenizer(), 16, most_tokens=16).sizes) == 2
 
 
 def test_too_few_documents_are_refused():

@@ -82,13 +82,14 @@ class Compression:
         """Whether the upper ends of all intervals are small; None if the data do not suffice.
 
         True if at most 0.01 bits a byte and 0.02 of the recall are lost, for every kind of recall that the uncut model
-        has. None with fewer than 20 held-out documents, or if the uncut model recalls nothing, or if its context is
-        worth nothing to it, so that nothing could be lost.
+        has. None with fewer than 20 held-out documents, or if the uncut model recalls nothing; and where little is lost
+        if its context may be worth nothing to it, so that nothing could be lost.
         """
         seen = [recall for recall in self.recall.values() if recall.seen]
-        if self.documents < _FEWEST_DOCUMENTS or not seen or not self.worth.low > 0:
+        if self.documents < _FEWEST_DOCUMENTS or not seen:
             return None
-        return self.difference.high <= LOST_BITS and all(recall.kept for recall in seen)
+        small = self.difference.high <= LOST_BITS and all(recall.kept for recall in seen)
+        return None if small and not self.worth.low > 0 else small
 
     def to_dict(self, output: str | os.PathLike[str] | None = None) -> dict[str, Any]:
         """The figures as JSON values.

@@ -33,9 +33,10 @@ def test_profile_and_compare(told, checkpoint, text):
         assert line in loud.err
     assert quiet == (loud.out, "")
     loud, quiet = told("profile", "result", "--html", "again.html")
-    assert (loud.err, quiet) == ("Report: again.html\n", (loud.out, ""))
+    assert (loud.err, quiet) == ("Report: again.html\nnext: statesize profile result --wide\n", (loud.out, ""))
     loud, quiet = told("compare", "result", "--html", "both.html")
-    assert (loud.err, quiet) == ("Report: both.html\n", (loud.out, ""))
+    assert loud.err.startswith("Report: both.html\nnext: statesize profile ")
+    assert quiet == (loud.out, "")
 
 
 def test_what_was_left_out_is_told_all_the_same(told, checkpoint, tmp_path):
@@ -60,4 +61,4 @@ def test_studies_say_how_far_they_are(tmp_path, capsys):
 def test_doctor(told):
     loud, quiet = told("doctor")
     # In a terminal there is a bar; a log needs none of the few seconds.
-    assert (loud.err, quiet.err) == ("", "")
+    assert (loud.err, quiet.err) == ("next: statesize models\n", "")

@@ -145,9 +145,9 @@ def test_token_ids_for_a_model_with_a_tokenizer(checkpoint, tmp_path, capsys):
 
 
 def test_wrong_token_ids_are_refused_by_place(bare, tmp_path, capsys):
-    (tmp_path / "ids.jsonl").write_text("[1, 2]\n[1023, 1024]")
+    (tmp_path / "ids.jsonl").write_text("[1, 2]\n[4095, 4096]")
     assert refused(["profile", bare, "--ids", "ids.jsonl"], capsys).startswith(
-        "ids.jsonl, line 2, index 1 must be a token id from 0 to 1023, got 1024. Make the ids"
+        "ids.jsonl, line 2, index 1 must be a token id from 0 to 4095, got 4096. Make the ids"
     )
     both = refused(["profile", bare, "--ids", "ids.jsonl", "--special-tokens"], capsys)
     assert both == "special_tokens must be left out with ids, got both. Drop --special-tokens."

@@ -130,7 +130,7 @@ def test_no_exponent_is_fitted_across_the_trained_length():
 
 
 def test_the_trained_length_is_what_the_model_tells():
-    assert measured("gla", lengths=[4, 8], excerpts=1).trained_length == 256
+    assert measured("gla", lengths=[4, 8], excerpts=1).trained_length == 512
     assert measured(model(positions=22)).trained_length == 22
     assert measured(model()).trained_length is None
 
