@@ -1,4 +1,4 @@
-"""Networks of docs/appendix/networks.md: `python -m benchmarks.networks [--accuracy 0.25] [--threads 1] [--output FILE]`.
+"""Networks as docs/appendix/networks.md has them: `python -m benchmarks.networks [--accuracy 0.25] [--output FILE]`.
 
 The ESS of the four bundled models over one text, cut in its middle, beside what their layers need; with --gpt2, of a
 model of GPT-2 small's shape with random weights over 256 random tokens instead; with --single, by products in single

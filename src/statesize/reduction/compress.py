@@ -200,7 +200,7 @@ def compress(
         >>> import statesize as ss
         >>> from statesize.texts import bundled
         >>> from transformers import Mamba2Config, Mamba2ForCausalLM, PreTrainedTokenizerFast
-        >>> sizes = {"vocab_size": 1024, "hidden_size": 16, "num_hidden_layers": 2}
+        >>> sizes = {"vocab_size": 4096, "hidden_size": 16, "num_hidden_layers": 2}
         >>> shape = Mamba2Config(**sizes, num_heads=2, head_dim=16, n_groups=1, state_size=8)
         >>> tokenizer = PreTrainedTokenizerFast(tokenizer_object=bundled.tokenizer(), eos_token="<eos>")
         >>> found = ss.compress(Mamba2ForCausalLM(shape), tokenizer, bundled.documents()[:40])

@@ -111,9 +111,9 @@ def read_text(path: str | Path, delimiter: str | None = None) -> Corpus:
     Raises:
         FileError: the file cannot be read, or a row is a chat or holds no text.
     """
-    path = Path(path)
-    if not is_rows(path):
+    if not isinstance(path, str | Path) or not is_rows(Path(path)):  # pyright: ignore[reportUnnecessaryIsInstance]
         return split(read_documents(path, delimiter))
+    path = Path(path)
     documents = tuple(read_file(path))
     texts = [document for document in documents if isinstance(document, str)]
     if len(texts) < len(documents):
