@@ -18,8 +18,8 @@ def filled(page: str, known: Mapping[str, str]) -> str:
     """The page with its figures as they are now; ValueError where a phrase does not stand there once."""
     for phrase in PHRASES:
         # A line may end at any blank, within a figure too.
-        said, names = re.split(r"\{[\w.]+\}", phrase), _NAME.findall(phrase)
-        literal = [r"\s+".join(map(re.escape, re.split(r"\s+", part))) for part in said]
+        parts = _NAME.split(phrase)
+        names, literal = parts[1::2], [r"\s+".join(map(re.escape, re.split(r"\s+", part))) for part in parts[::2]]
         places = list(re.finditer("(.{1,40}?)".join(f"({part})" for part in literal), page, re.DOTALL))
         if len(places) != 1:
             raise ValueError(f"README.md must say {phrase!r} once, got {len(places)} places.")
