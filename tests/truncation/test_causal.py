@@ -108,7 +108,7 @@ def document(number, shares):
             CutRun(rule, scale, 10 * scale, 1.0, 2.0 * share)
             for scale, share in zip(CAUSAL_SCALES, by_scale, strict=True)
         ]
-    return CutDocument(number, 512, 256, 1.0, 10.0, 256.0, 256.0, tuple(runs))
+    return CutDocument(number, 512, 256, 1.0, 10.0, 256.0, 256.0, 128.0, tuple(runs))
 
 
 def result(*documents):

@@ -298,7 +298,7 @@ def test_a_context_that_is_worth_nothing_has_no_share():
 def test_nothing_suffices_where_the_context_may_be_worth_nothing(worths, sure):
     documents = tuple(
         CutDocument(
-            number, 20, 10, 1.0, 3.0, 10.0, 10.0,
+            number, 20, 10, 1.0, 3.0, 10.0, 10.0, 10.0,
             (MeasuredRun("nothing", 0.0, 0.0, 1 + worth, 0.5), MeasuredRun("ess", 1.0, 3.0, 1.001, 0.001)),
         )
         for number, worth in enumerate(worths)
