@@ -20,6 +20,7 @@ from statesize.errors import ModelError
 from statesize.operators import Dense, Operator, SoftmaxAttention
 from statesize.truncation.blocks import CutRun, MixerSpectra, PastBlock, dropped, past_block
 from statesize.truncation.causal import past_rows, past_tokens
+from statesize.truncation.past import SharedPast
 
 # Units whose blocks are held at once.
 _UNITS = 256
@@ -40,6 +41,7 @@ class Cutting:
             in all, so that the first run finds it.
         spectra: Those of each mixer, by name, in the order of calls.
         unmoved: Attention whose queries nothing that is known moves behind the cut.
+        past: What runs over the same text have in common.
     """
 
     cut: int
@@ -50,6 +52,7 @@ class Cutting:
     dropped: dict[str, dict[CutRun, Tensor]] = field(default_factory=dict[str, dict[CutRun, Tensor]])
     spectra: dict[str, MixerSpectra] = field(default_factory=dict[str, MixerSpectra])
     unmoved: set[str] = field(default_factory=set[str])
+    past: SharedPast | None = None
     _calls: Counter[str] = field(default_factory=Counter[str], init=False)
     _running: ModuleStack = field(init=False)
 
@@ -58,6 +61,8 @@ class Cutting:
         count = forward.length - self.cut
 
         def attach(stack: ExitStack) -> None:
+            if self.past is not None:
+                self.past.attach(forward.model, stack)
             for name, module in self.own.items():
                 original = cast("Any", module).mixed_values
                 vars(module)["mixed_values"] = self._mixing(name, module, original)
@@ -158,7 +163,7 @@ class Cutting:
         if name not in self.dropped:
             inputs, first, rotation = self._inputs(seen), self.alike[0], self._rotation(seen)
             readers = seen.batch_shape[1] // seen.groups if first.grouped and seen.groups else 1
-            found: dict[CutRun, list[Tensor]] = {run: [] for run in self.alike}
+            found: list[Tensor] = []
             for part in _parts(seen):
                 operator = seen.operator(part)
                 if first.choice == "past tokens":
@@ -167,11 +172,10 @@ class Cutting:
                     basis = past_rows(operator, self.cut, rotation, readers)
                 # Several inputs of one position lie behind one another.
                 given = inputs[:, part].reshape(*inputs[:, part].shape[:2], basis.shape[-2], -1)
-                for run, rests in found.items():
-                    ranks = run.ranks[name].repeat_interleave(readers)[part]
-                    rest = dropped(given, basis, ranks.to(basis.device))
-                    rests.append(rest.reshape(inputs[:, part].shape).float())
-            self.dropped[name] = {run: torch.cat(rests, 1) for run, rests in found.items()}
+                ranks = torch.stack([run.ranks[name].repeat_interleave(readers)[part] for run in self.alike])
+                rest = dropped(given, basis, ranks[:, None].to(basis.device))
+                found.append(rest.reshape(-1, *inputs[:, part].shape).float())
+            self.dropped[name] = dict(zip(self.alike, torch.cat(found, 2), strict=True))
         return self.dropped[name]
 
     def _rotation(self, seen: Observation) -> Rotation | None:

@@ -29,6 +29,7 @@ from statesize.texts.tokens import AnyTokenizer, supported_tokenizer
 from statesize.truncation.blocks import CutRun as PlannedRun
 from statesize.truncation.blocks import mean_numbers, runs
 from statesize.truncation.cutting import Cutting
+from statesize.truncation.past import SharedPast
 from statesize.truncation.result import NEGLIGIBLE, CutDocument, CutRun, TruncationResult
 
 DOCUMENTS, TOKENS = 12, 512
@@ -180,7 +181,8 @@ class CutTest:
         model, own, whole = self.model, self.own, self.whole
         forward = Forward.of(model, batch_of(given), axis_of(given))
         answers = cast("Tensor", ids_of(given))[cut + 1 :]
-        noting = Cutting(cut, own, whole)
+        past = SharedPast(cut, forward.length)
+        noting = Cutting(cut, own, whole, past=past)
         with self.steps.timed("whole"):
             logits, spectra = noting.logits(forward), noting.spectra
         if logits.shape[-1] < max(vocabulary_size(model) or 0, int(answers.max()) + 1):
@@ -204,8 +206,10 @@ class CutTest:
             if run is group[0]:
                 dropped = {}
             with self.steps.timed(kind):
-                cutting = Cutting(cut, own, whole, run, group, dropped, unmoved=self.unmoved)
+                cutting = Cutting(cut, own, whole, run, group, dropped, unmoved=self.unmoved, past=past)
                 predicted = functional.log_softmax(cutting.logits(forward), -1)
+            # The first run has changed all that any other does.
+            past.settled = True
             divergence = functional.kl_div(predicted, expected, reduction="none", log_target=True).sum(-1).mean()
             made.append(CutRun(run.rule, run.scale, run.kept, _loss(predicted, answers), float(divergence)))
         entropy = mean_numbers(spectra, {name: one.entropy for name, one in spectra.items()})
