@@ -180,10 +180,10 @@ class Cutting:
 
     def _rotation(self, seen: Observation) -> Rotation | None:
         """What moves queries of attention behind the cut."""
-        operator = seen.operator(slice(0, 1))
+        operator = seen.operator(slice(None))
         if not isinstance(operator, SoftmaxAttention):
             return None
-        rotation = rotation_of(self._running, seen.operator(slice(None)).query)
+        rotation = rotation_of(self._running, operator.query)
         if rotation is None:
             self.unmoved.add(seen.name)
         return rotation

@@ -6,7 +6,7 @@ import math
 import sys
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -81,11 +81,12 @@ def rotation_of(running: ModuleStack, query: Tensor) -> Rotation | None:
     Returns:
         What turns these queries, or None where nothing that is known here does.
     """
-    embeddings = running.frame.kwargs.get("position_embeddings")
+    called_with: Any = running.frame.kwargs.get("position_embeddings")
     files = (vars(sys.modules[kind.__module__]) for kind in type(running.frame.module).__mro__)
     turn: Any = next((names["rotate_half"] for names in files if "rotate_half" in names), None)
-    if not isinstance(embeddings, tuple) or turn is None:
+    if not isinstance(called_with, tuple) or turn is None:
         return None
+    embeddings = cast("tuple[Tensor, ...]", called_with)
     given = [part.float().reshape(-1, part.shape[-1])[: query.shape[-2]] for part in embeddings]
     J = turn(torch.eye(given[0].shape[-1], device=query.device)).mT
     reverse = tuple(part.flip(-2) for part in embeddings)
