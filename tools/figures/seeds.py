@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from statesize.lab.studies.engine.final import PLATEAU, final_runs, numbered
+from statesize.lab.studies.engine.final import PLATEAU, StudyTable, numbered
 from statesize.lab.studies.statistics import Evidence, Indices, Numbers, jackknife, pearson, spearman, within_cells
 from tools.figures.on_record import METRIC, rows_of, table
 
@@ -24,9 +24,9 @@ _FEW = 10
 
 def seeds() -> dict[str, str]:
     """The lead of ESS/kv over TSS/kv on several scales, correlations by measure, and how few pairs carry them."""
-    runs = [run for run in final_runs(rows_of("correlation")) if run.task == "mqar"]
+    runs = [run for run in StudyTable(rows_of("correlation"), METRIC).runs if run.task == "mqar"]
     kv, accuracy = _numbers(run.kv for run in runs), _numbers(run.accuracy for run in runs)
-    ess = _numbers(run.last[METRIC] for run in runs) / kv
+    ess = _numbers(run.ess for run in runs) / kv
     size = _numbers(run.state_size for run in runs) / kv
     off_plateau = np.flatnonzero(accuracy > PLATEAU * _numbers(run.chance for run in runs))
     cells, alike = numbered([run.cell for run in runs]), numbered([run.but_for_seed for run in runs])

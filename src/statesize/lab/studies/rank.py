@@ -23,9 +23,9 @@ from torch import Tensor
 from statesize.adapters.models.model_state import evaluating
 from statesize.check import refuse
 from statesize.lab.mixers import LanguageModel, Mixer, SoftmaxAttention
-from statesize.lab.studies.engine.charts import chart_data, palette, percent, points
-from statesize.lab.studies.engine.conclusion import Conclusion, Findings
-from statesize.lab.studies.engine.final import FinalRun, final_runs, grid_findings, grouped, numbered
+from statesize.lab.studies.engine.charts import points
+from statesize.lab.studies.engine.conclusion import Findings
+from statesize.lab.studies.engine.final import FinalRun, StudyTable, grouped, numbered
 from statesize.lab.studies.engine.grid import TrainingRun, variant_runs
 from statesize.lab.studies.engine.settings import Document, as_list
 from statesize.lab.studies.engine.study import Study
@@ -294,10 +294,9 @@ def rule_of(run: FinalRun) -> str:
     return next(name for name, fields in RULES.items() if fields.items() <= model.items())
 
 
-def conclude(rows: Sequence[Row], metric: str, claim: Claim | None = None) -> Conclusion:
-    """Which measure tells accuracy between seeds and between rules, and what cuts lose; `metric` is not used."""
-    del metric
-    runs, findings = final_runs(rows), grid_findings(rows)
+def analyse(table: StudyTable, findings: Findings) -> None:
+    """Which measure tells accuracy between seeds and between rules, and what cuts lose."""
+    runs = table.runs
     for rule, members in grouped(runs, rule_of).items():
         findings.statements.append(
             f"{rule}: accuracy {mean(run.accuracy for run in members):.2f}, entropy-ESS "
@@ -307,12 +306,11 @@ def conclude(rows: Sequence[Row], metric: str, claim: Claim | None = None) -> Co
     _add_seeds(runs, findings)
     _add_rules(runs, findings)
     _add_cuts([run for run in runs if not run.guesses], findings)
-    for name, further in (("across", ACROSS), ("cut", CUT)) if claim else ():
-        told = Findings(evidence=findings.evidence).conclusion("rank", further, ())
+    for name, further in (("across", ACROSS), ("cut", CUT)) if findings.claim else ():
+        told = Findings(further, evidence=findings.evidence).conclusion("rank", ())
         holds = math.nan if told.holds is None else float(told.holds)
         findings.figures |= {**told.figures, f"{name}_holds": holds}
         findings.statements += [told.verdict, *told.statements]
-    return findings.conclusion("rank", claim, CAVEATS)
 
 
 def _add_seeds(runs: Sequence[FinalRun], findings: Findings) -> None:
@@ -399,38 +397,38 @@ def _numbers(values: Iterable[object]) -> Numbers:
     return np.array(list(values), np.float64)
 
 
-def charts(rows: Sequence[Row], metric: str) -> alt.VConcatChart:
+def draw(table: StudyTable) -> alt.VConcatChart:
     """Accuracy against ESS, and against the ranks of the state: less their means in cells, and over rules."""
-    del metric
-    runs = [run for run in final_runs(rows) if run.mixer != SoftmaxAttention.kind]
+    runs = [run for run in table.runs if run.mixer != SoftmaxAttention.kind]
     cells = numbered([run.but_for_seed for run in runs])
-    names = ("ess", "state_rank", "stable_rank")
-    columns = {name: _numbers(_per_item(run, run.last, name) for run in runs) for name in names}
+    titles = {"ess": "ess / kv", "state_rank": "state rank / kv", "stable_rank": "stable rank / kv"}
+    columns = {titles[name]: _numbers(_per_item(run, run.last, name) for run in runs) for name in titles}
     columns["accuracy"] = _numbers(run.accuracy for run in runs)
-    left = {f"{name}_left": within_cells(values, cells) for name, values in columns.items()}
-    data = chart_data(
-        {"rule": rule_of(run), "task": run.task, "kv": run.kv, "key_size": run.key_size}
+    left = {f"{name}, less its mean": within_cells(values, cells) for name, values in columns.items()}
+    records = [
+        {"rule": rule_of(run), "task": run.task, "kv": run.kv, "n": run.key_size, "seed": run.seed}
         | {name: values[index] for name, values in (columns | left).items()}
         for index, run in enumerate(runs)
-    )
+    ]
     return alt.vconcat(
-        alt.hconcat(*(_scatter(data, name, "_left", "less their means in cells") for name in names)),
-        alt.hconcat(*(_scatter(data, name, "", "of all runs") for name in names)),
+        *(
+            alt.hconcat(
+                *(
+                    points(records, f"Accuracy and {x.removesuffix(' / kv')}", f"{x}{end}", f"accuracy{end}", "rule")
+                    for x in titles.values()
+                )
+            )
+            for end in (", less its mean", "")
+        )
     )
-
-
-def _scatter(data: alt.Data, name: str, end: str, words: str) -> alt.Chart:
-    x = alt.X(f"{name}{end}:Q", title=f"{name.replace('_', ' ')} / kv", scale=alt.Scale(zero=False))
-    y = alt.Y(f"accuracy{end}:Q", title="Accuracy", axis=percent())
-    tooltip = ["rule:N", "task:N", "kv:Q", "key_size:Q", f"{name}:Q", "accuracy:Q"]
-    return points(data, f"Accuracy and {name.replace('_', ' ')}, {words}", x, y, palette("rule", "Rule"), tooltip)
 
 
 STUDY = Study(
-    name="rank",
-    presets={"smoke": SMOKE, "record": RECORD},
-    conclude=conclude,
-    charts=charts,
+    "rank",
+    {"smoke": SMOKE, "record": RECORD},
+    CAVEATS,
+    analyse,
+    draw,
     runs=rank_runs,
     carry_out=partial(carry_out, measure=measure_border),
 )
