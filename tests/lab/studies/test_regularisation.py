@@ -96,6 +96,6 @@ def test_the_treatment_is_that_of_the_run():
 def test_charts_have_a_point_a_run():
     rows = table(0.6, rows_of("la", [0.9] * 4))
     drawn = STUDY.charts(rows, METRIC).to_dict()
-    values = drawn["vconcat"][1]["data"]["values"]
+    values = drawn["vconcat"][0]["hconcat"][2]["data"]["values"]
     assert len(values) == 12
     assert {value["treatment"] for value in values} == {"λ 0", "λ 0.3"}

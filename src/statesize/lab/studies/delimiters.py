@@ -11,7 +11,7 @@ from itertools import pairwise
 import altair as alt
 import numpy as np
 
-from statesize.lab.studies.engine.charts import chart, colour, strip
+from statesize.lab.studies.engine.charts import SHOWN, chart, colour, quantity
 from statesize.lab.studies.engine.conclusion import Figure, Findings
 from statesize.lab.studies.engine.final import StudyTable, grouped
 from statesize.lab.studies.engine.study import Study
@@ -145,16 +145,17 @@ def draw(table: StudyTable) -> alt.VConcatChart:
         for model, dip in dips
         if dip.condition == OBSERVED and dip.head != ALL
     ]
-    drawn = strip(depths, "Depth of the dip at each condition", "condition", "depth", "model", yOffset="model:N")
-    by_head = (
-        chart(heads, "Depth of each head at the delimiter")
-        .mark_rect()
-        .encode(
-            x="head:O",
-            y=alt.Y("layer:N", title=None),
-            row=alt.Row("model:N", title=None),
-            color=alt.Color("depth:Q", scale=alt.Scale(scheme="blueorange", domainMid=0)),
-        )
+    base = chart(depths, "Depth of the dip, with intervals of 95 %").encode(
+        y=alt.Y("condition:N", title=None, sort=None), yOffset="model:N", color=colour("model")
+    )
+    rules = base.mark_rule(strokeWidth=2).encode(x="low:Q", x2="high:Q")
+    drawn = alt.layer(rules, base.mark_point(filled=True, tooltip=SHOWN).encode(x=alt.X(**quantity("depth"))))
+    cells = chart(heads, "Depth of each head at the delimiter").mark_rect(tooltip=SHOWN)
+    by_head = cells.properties(height=alt.Step(20)).encode(
+        x="head:O",
+        y=alt.Y("layer:N", title=None),
+        row=alt.Row("model:N", title=None),
+        color=alt.Color("depth:Q", scale=alt.Scale(scheme="blueorange", domainMid=0)),
     )
     return alt.vconcat(*curves, drawn, by_head).resolve_scale(color="independent")
 

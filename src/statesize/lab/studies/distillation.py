@@ -288,7 +288,7 @@ def draw(table: StudyTable) -> alt.VConcatChart:
     """Error against the teacher's ESS and against its prediction, and accuracy against bytes of state."""
     students = students_of(table.rows)
     by_student = [
-        {"student": f"n = {student.size}", "kv": student.kv, "teacher's ESS": student.ess, "error": student.error}
+        {"student": f"n = {student.size}", "kv": student.kv, "ESS of the teacher": student.ess, "error": student.error}
         for student in students
     ]
     by_layer = [
@@ -303,9 +303,13 @@ def draw(table: StudyTable) -> alt.VConcatChart:
         for name, size, accuracy in _frontier(table.rows)
     ]
     predicted = points(by_layer, "Students and their prediction, layer by layer", "predicted", "error", "layer")
-    equal = alt.Chart(predicted.data).mark_line(color="#888888").encode(x="predicted:Q", y="predicted:Q")
+    equal = (
+        alt.Chart(predicted.data)
+        .mark_line(color="#888888")
+        .encode(x="predicted:Q", y=alt.Y("predicted:Q", title="error"))
+    )
     drawn = (
-        points(by_student, "What students cannot learn", "teacher's ESS", "error", "student"),
+        points(by_student, "What students cannot learn", "ESS of the teacher", "error", "student"),
         alt.layer(equal, predicted),
         points(by_model, "Every model", "bytes", "accuracy", "model"),
     )

@@ -241,7 +241,7 @@ def _statement(row: Row) -> str:
 def draw(table: StudyTable) -> alt.VConcatChart:
     """Perplexities of each slice, and that of repeated bigrams against depth and ESS."""
     by_slice = [
-        {"model": row["model"], "tokens": name, "perplexity": row[f"{column}_perplexity"]}
+        {"model": row["model"], "tokens": name, "nats": np.log(row[f"{column}_perplexity"])}
         for row in table.rows
         for column, name in _COLUMNS.items()
     ]
@@ -249,8 +249,8 @@ def draw(table: StudyTable) -> alt.VConcatChart:
         {"model": row["model"], "depth": row["depth"], "ESS": row["ess"], "perplexity": row["recall_perplexity"]}
         for row in table.rows
     ]
-    title = "Perplexity of tokens by what the context has shown"
-    drawn = strip(by_slice, title, "tokens", "perplexity", "model", yOffset="model:N")
+    title = "ln perplexity of tokens by what the context has shown"
+    drawn = strip(by_slice, title, "tokens", "nats", "model", yOffset="model:N")
     against = (points(models, "Repeated bigrams", column, "perplexity", "model") for column in ("depth", "ESS"))
     return alt.vconcat(drawn, alt.hconcat(*against))
 

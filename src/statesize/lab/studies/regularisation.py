@@ -215,7 +215,7 @@ def draw(table: StudyTable) -> alt.VConcatChart:
         strip(records, f"{x}, by treatment", "treatment", x, "mixer", yOffset="mixer:N")
         for x in ("accuracy", "ESS / TSS")
     )
-    return alt.vconcat(alt.hconcat(*by_treatment), against)
+    return alt.vconcat(alt.hconcat(*by_treatment, against))
 
 
 STUDY = Study("regularisation", {"smoke": SMOKE, "record": RECORD}, CAVEATS, analyse, draw)

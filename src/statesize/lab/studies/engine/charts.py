@@ -1,4 +1,4 @@
-"""The charts of studies. Each draws records, whose names are the titles of its axes and legends; hovering shows all."""
+"""The charts of studies: each draws records, whose names are titles of axes and legends; hovering shows a record."""
 
 from __future__ import annotations
 
@@ -13,22 +13,21 @@ SIDE = 300
 """Width and height of a chart, in pixels."""
 SHARES = frozenset({"accuracy", "ESS / TSS", "utilisation", "depth"})
 """Quantities that are drawn as percentages."""
+SHOWN = alt.TooltipContent("data")
 
 Records: TypeAlias = Sequence[Mapping[str, object]]
 
 
 def chart(records: Records, title: str) -> alt.Chart:
     """An empty chart of some records."""
-    data = alt.Data(values=[{name: json_number(value) for name, value in record.items()} for record in records])
-    # Only what all records have: a column that another run lacks is no number there.
-    shared = [name for name in records[0] if all(name in record for record in records)] if records else []
-    return alt.Chart(data, title=title).encode(tooltip=[_typed(records, name) for name in shared])
+    values = [{name: json_number(value) for name, value in record.items()} for record in records]
+    return alt.Chart(alt.Data(values=values), title=title).properties(width=SIDE, height=SIDE)
 
 
-def axis(name: str, **options: Any) -> dict[str, Any]:
-    """The options of an axis of a quantity, which need not begin at 0."""
-    shown = alt.Axis(format="%") if name.removeprefix("mean(").removesuffix(")") in SHARES else alt.Axis()
-    return {"shorthand": f"{name}:Q", "axis": shown, "scale": alt.Scale(zero=False), **options}
+def quantity(name: str, shorthand: str | None = None) -> dict[str, Any]:
+    """The options of an axis for a quantity, which need not begin at 0."""
+    form = alt.Axis(format="%") if name in SHARES else alt.Axis()
+    return {"shorthand": shorthand or f"{name}:Q", "title": name, "axis": form, "scale": alt.Scale(zero=False)}
 
 
 def colour(name: str) -> alt.Color:
@@ -38,34 +37,27 @@ def colour(name: str) -> alt.Color:
 
 def points(records: Records, title: str, x: str, y: str, by: str, **more: Any) -> alt.Chart:
     """One quantity against another, each record a point."""
-    drawn = chart(records, title).mark_point(filled=True, size=45, opacity=0.75).properties(width=SIDE, height=SIDE)
-    return drawn.encode(x=alt.X(**axis(x)), y=alt.Y(**axis(y)), color=colour(by), **more)
+    drawn = chart(records, title).mark_point(filled=True, size=45, opacity=0.75, tooltip=SHOWN)
+    return drawn.encode(x=alt.X(**quantity(x)), y=alt.Y(**quantity(y)), color=colour(by), **more)
 
 
 def mean_lines(records: Records, title: str, x: str, y: str, by: str, **more: Any) -> alt.Chart:
     """Means of one quantity at each value of another."""
-    shown = [f"{by}:N", f"{x}:Q", alt.Tooltip(f"mean({y}):Q", format=".3f"), "count():Q"]
-    drawn = chart(records, title).mark_line(point=True).properties(width=SIDE, height=SIDE)
-    means = alt.Y(**axis(f"mean({y})", title=y))
-    return drawn.encode(x=alt.X(f"{x}:Q"), y=means, color=colour(by), tooltip=shown, **more)
+    drawn = chart(records, title).mark_line(point=True, tooltip=SHOWN)
+    return drawn.encode(x=alt.X(f"{x}:Q"), y=alt.Y(**quantity(y, f"mean({y}):Q")), color=colour(by), **more)
 
 
 def dash(name: str) -> alt.StrokeDash:
     """How lines are dashed, with a legend that shows strokes."""
-    return alt.StrokeDash(f"{name}:N", legend=alt.Legend(labelLimit=400, symbolType="stroke", symbolSize=600))
+    legend = alt.Legend(labelLimit=400, symbolType="stroke", symbolSize=600, symbolStrokeColor="#888888")
+    return alt.StrokeDash(f"{name}:N", legend=legend)
 
 
 def strip(records: Records, title: str, category: str, x: str, by: str, **more: Any) -> alt.LayerChart | alt.FacetChart:
     """A quantity in each category: its records, and ticks for their means."""
-    base = chart(records, title).encode(
-        y=alt.Y(f"{category}:N", title=None, sort=None, axis=alt.Axis(labelLimit=400)), color=colour(by), **more
-    )
-    single = base.mark_point(filled=True, opacity=0.6).encode(x=alt.X(**axis(x)))
-    means = base.mark_tick(thickness=3).encode(x=f"mean({x}):Q", tooltip=[f"{category}:N", f"mean({x}):Q", "count():Q"])
+    rows = alt.Y(f"{category}:N", title=None, sort=None, axis=alt.Axis(labelLimit=400))
+    base = chart(records, title).encode(y=rows, color=colour(by), **more)
+    single = base.mark_point(filled=True, opacity=0.6, tooltip=SHOWN).encode(x=alt.X(**quantity(x)))
+    means = base.mark_tick(thickness=3, tooltip=SHOWN).encode(x=alt.X(**quantity(x, f"mean({x}):Q")))
     height = max(SIDE, 14 * len({record[category] for record in records}))
     return alt.layer(single, means).properties(width=SIDE, height=height)
-
-
-def _typed(records: Records, name: str) -> str:
-    numbers = all(isinstance(record[name], int | float) for record in records)
-    return f"{name}:{'Q' if numbers else 'N'}"
