@@ -6,7 +6,7 @@ Parnichkun et al., "Quantifying Memory Utilization with Effective State-Size", I
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 import altair as alt
 import numpy as np
@@ -15,7 +15,17 @@ from statesize.lab.studies.engine.charts import points
 from statesize.lab.studies.engine.conclusion import Findings
 from statesize.lab.studies.engine.final import FinalRun, StudyTable, grouped, numbered
 from statesize.lab.studies.engine.study import Study
-from statesize.lab.studies.statistics import Indices, Numbers, jackknife, pearson, ranks, spearman, within_cells
+from statesize.lab.studies.statistics import (
+    Indices,
+    Numbers,
+    jackknife,
+    numbers,
+    partial_correlation,
+    pearson,
+    ranks,
+    spearman,
+    within_cells,
+)
 
 # Seconds: to see that everything works. Nothing is learned.
 SMOKE = """\
@@ -152,9 +162,9 @@ def analyse(table: StudyTable, findings: Findings) -> None:
 
 def _add_association(name: str, words: str, runs: Sequence[FinalRun], metric: str, findings: Findings) -> None:
     """How accuracy goes with state sizes over some runs: pooled, and inside cells with the mixer held fixed."""
-    kv, accuracy = _numbers(run.kv for run in runs), _numbers(run.accuracy for run in runs)
-    ess, initial = _numbers(run.ess for run in runs) / kv, _numbers(run.initial_ess for run in runs) / kv
-    size, norm = _numbers(run.state_size for run in runs) / kv, _numbers(run.last["norm"] for run in runs)
+    kv, accuracy = numbers(run.kv for run in runs), numbers(run.accuracy for run in runs)
+    ess, initial = numbers(run.ess for run in runs) / kv, numbers(run.initial_ess for run in runs) / kv
+    size, norm = numbers(run.state_size for run in runs) / kv, numbers(run.last["norm"] for run in runs)
     cells, same_settings = numbered([run.cell for run in runs]), numbered([run.but_for_seed for run in runs])
     # Runs of equal seeds start from equal weights.
     beginnings = numbered([(run.task, run.mixer, run.key_size, run.length) for run in runs])
@@ -168,14 +178,12 @@ def _add_association(name: str, words: str, runs: Sequence[FinalRun], metric: st
         x, y = within_cells(x, same_settings), within_cells(accuracy, same_settings)
         return lambda rows: _through_origin(x[rows], y[rows])
 
-    residual_ranks = [within_cells(ranks(numbers), same_settings) for numbers in (ess, norm, accuracy)]
+    residual_ranks = [within_cells(ranks(values), same_settings) for values in (ess, norm, accuracy)]
 
     def beyond_norm(rows: Indices) -> float:
         """The partial rank correlation of ESS and accuracy inside cells, given the norm."""
         x, z, y = (values[rows] for values in residual_ranks)
-        xy, xz, yz = _through_origin(x, y), _through_origin(x, z), _through_origin(y, z)
-        unexplained = (1 - xz**2) * (1 - yz**2)
-        return (xy - xz * yz) / math.sqrt(unexplained) if unexplained > 1e-12 else math.nan
+        return partial_correlation(_through_origin(x, y), _through_origin(x, z), _through_origin(y, z))
 
     estimates = {
         f"{name}_pearson_difference": jackknife(difference, cells),
@@ -192,7 +200,7 @@ def _add_association(name: str, words: str, runs: Sequence[FinalRun], metric: st
     findings.figures[f"control_{name}_initial_pearson"] = pearson(initial, accuracy)
     kinds = ("entropy", "relative_", "tolerance_")
     columns = [key for key in runs[0].last if key.startswith(kinds) and "_layer_" not in key and key != metric]
-    others = {column: inside(_numbers(run.last[column] for run in runs) / kv) for column in columns}
+    others = {column: inside(numbers(run.last[column] for run in runs) / kv) for column in columns}
     others["norm"] = inside(norm)
     correlations = {column: value(np.arange(len(runs))) for column, value in others.items()}
     findings.figures |= {f"{name}_inside_cells_{column}": value for column, value in correlations.items()}
@@ -213,16 +221,12 @@ def _through_origin(x: Numbers, y: Numbers) -> float:
     return float(x @ y) / scale if scale > 1e-12 else math.nan
 
 
-def _numbers(values: Iterable[object]) -> Numbers:
-    return np.array(list(values), np.float64)
-
-
 def draw(table: StudyTable) -> alt.VConcatChart:
     """Accuracy against TSS/kv, ESS/kv, and ESS/kv inside cells, one row of charts a task."""
     rows: list[alt.HConcatChart] = []
     for task, runs in grouped(table.runs, lambda run: run.task).items():
         cells = numbered([run.cell for run in runs])
-        ess, accuracy = _numbers(run.ess / run.kv for run in runs), _numbers(run.accuracy for run in runs)
+        ess, accuracy = numbers(run.ess / run.kv for run in runs), numbers(run.accuracy for run in runs)
         left = zip(within_cells(ess, cells), within_cells(accuracy, cells), strict=True)
         records = [
             {"mixer": run.mixer, "n": run.key_size, "kv": run.kv, "seed": run.seed, "accuracy": run.accuracy}
