@@ -17,11 +17,13 @@ import torch
 from torch import Tensor, nn
 
 from statesize.adapters import CheckPolicy
+from statesize.adapters.models.sharded import agreed, class_of, together
 from statesize.check import refuse, require_count
 from statesize.errors import StatesizeError
 from statesize.io.devices import on_cpu_by_default
 from statesize.io.files import os_errors
 from statesize.measurement.settings import Settings
+from statesize.models.digests import tokens_sha256
 from statesize.models.load import kernels
 from statesize.parallel.executor import SerialExecutor
 from statesize.profiling.profile import Profile
@@ -138,7 +140,8 @@ class Probing:
         # The model, its mode and all random states stay as they are.
         self._due = self._due or step % self.probe.every == 0
         start = time.perf_counter()
-        heads = self._heads(start - self._began) if self._due else 0
+        # Clocks of ranks differ, and all of them have to measure the same.
+        heads = agreed(model, self._heads(start - self._began)) if self._due else 0
         if not heads:
             return None
         self._due = False
@@ -198,10 +201,11 @@ def _measured(model: nn.Module, probe: Probe, heads: int, checking: CheckPolicy)
     """A profile of some heads of each layer, without the digest of the weights that `statesize.profile` computes."""
     settings, ids = replace(probe.settings, channels=heads), probe.sequences
     run, start = ProfileRun(settings, "", len(ids), None, None, max(map(len, ids))), time.perf_counter()
-    for done in SerialExecutor(SequenceWork(model, settings, checking)).run(run.tasks(ids)):
-        run.take(done)
+    with together(model, tokens_sha256(ids), settings):
+        for done in SerialExecutor(SequenceWork(model, settings, checking)).run(run.tasks(ids)):
+            run.take(done)
     fixed = time.perf_counter() - start - run.seconds
-    origin = Provenance(type(model).__name__, "", "", {}, torch.get_num_threads(), kernels(model))
+    origin = Provenance(class_of(model).__name__, "", "", {}, torch.get_num_threads(), kernels(model))
     profile = run.profile(None, origin, None)
     rows = profile.summary_rows()
     measured = sum(row["measured"] for row in rows)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager
@@ -16,6 +15,7 @@ from statesize.adapters.check import check_deterministic
 from statesize.adapters.forward import Forward
 from statesize.adapters.models.inputs import Inputs, measurable
 from statesize.adapters.models.model_state import mapped, pretrained_models, stored_dtype
+from statesize.adapters.models.sharded import unsharded_copy
 from statesize.adapters.rounding import bound, relative_difference
 from statesize.adapters.runs import eval_mode
 from statesize.check import refuse, require_kind
@@ -128,7 +128,7 @@ def copies(
     with ExitStack() as contexts:
 
         def span_of_copy(dtype: torch.dtype) -> Span:
-            copied = copy.deepcopy(module).to(dtype).requires_grad_(False)
+            copied = unsharded_copy(module, module).to(dtype).requires_grad_(False)
             for part in pretrained_models(copied):
                 if part.config._attn_implementation == "flex_attention":
                     # It has no derivatives of derivatives, and on a CPU none at all.

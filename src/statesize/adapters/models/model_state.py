@@ -12,6 +12,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from statesize.adapters.models.sharded import class_of
 from statesize.check import require_kind
 from statesize.errors import InputError, ModelError
 
@@ -62,7 +63,7 @@ def hold_at_least(module: nn.Module, dtype: torch.dtype) -> None:
     for part in module.modules():
         held = vars(part)
         for tensors in cast("tuple[dict[str, Tensor | None], ...]", (held["_parameters"], held["_buffers"])):
-            for name, tensor in tensors.items() if type(part) is not nn.Embedding else ():
+            for name, tensor in tensors.items() if class_of(part) is not nn.Embedding else ():
                 if tensor is None or not is_low(tensor, dtype):
                     continue
                 copied = tensor.detach().to(dtype)

@@ -86,12 +86,12 @@ def observe(name: str, runs: LoneRuns, mix: Mix, memory: Memory | None = None) -
 
     observation = Observation(
         name=name,
-        kind="attention" if is_attention else str(getattr(runs.module, "kind", type(runs.module).__name__)),
+        kind="attention" if is_attention else str(getattr(runs.module, "kind", class_of(runs.module).__name__)),
         operator=operator,
         values=values,
         mixed=mixed,
         state_size=states,
-        state_bytes=stored * stored_dtype(runs.module).itemsize if known else None,
+        state_bytes=stored * runs.run_dtype.itemsize if known else None,
         passed_on=lambda applied, chosen: applied + offset[:, chosen].to(applied),
         note=" ".join(filter(None, notes)),
         groups=groups,
