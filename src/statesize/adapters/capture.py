@@ -283,7 +283,8 @@ def capture(
         if own_mixing.backwards or any(map(is_own_code, model.modules())):
             from statesize.adapters.search.other_mixing import mixed_backwards
 
-            around = mixed_backwards(forward, recording.hidden if checks == "all" else None, own_mixing.backwards, limit)
+            hidden = recording.hidden if checks == "all" else None
+            around = mixed_backwards(forward, hidden, own_mixing.backwards, limit)
         return Capture(
             forward,
             recording.calls,

@@ -162,7 +162,8 @@ def _first_tensor(output: object) -> Tensor | None:
 
 
 def _backbone(model: nn.Module, pretrained: Sequence[Any], inputs: Inputs) -> nn.Module:
-    own = class_of(model).__module__.startswith(("transformers.models.", "fla.models.")) and "forward" not in vars(model)
+    file = class_of(model).__module__
+    own = file.startswith(("transformers.models.", "fla.models.")) and "forward" not in vars(model)
     hooked = vars(model)["_forward_hooks"] or vars(model)["_forward_pre_hooks"]
     # A derived class, hooks or a forward of its own may do something around the backbone.
     if model not in pretrained[:1] or not own or hooked:

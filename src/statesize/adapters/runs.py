@@ -10,7 +10,7 @@ import functools
 import sys
 import threading
 from collections.abc import Callable, Collection, Generator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import partial
 from traceback import walk_tb
 from typing import Any
@@ -66,7 +66,7 @@ def bare(model: nn.Module, call: Callable[[], Any], part: nn.Module | None = Non
         try:
             try:
                 before.change()
-                with users_default(), ExitStack() as stack:
+                with _trackable(), users_default(), ExitStack() as stack:
                     if attach is not None:
                         attach(stack)
                     return call()
@@ -78,6 +78,11 @@ def bare(model: nn.Module, call: Callable[[], Any], part: nn.Module | None = Non
                 before.put_back()
         finally:
             before.put_back()
+
+
+def _trackable() -> AbstractContextManager[object]:
+    """Leave a caller's inference mode, as of a validation loop: its tensors count no changes and never have gradients."""
+    return torch.inference_mode(False) if torch.is_inference_mode_enabled() else nullcontext()
 
 
 def _leave_contexts(error: BaseException) -> None:

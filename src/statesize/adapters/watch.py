@@ -239,7 +239,9 @@ class _Recorder:
             mixers = [FoundMixer(name, str(kind), 0, channels, None, 0)]
             first_argument(name, args, kwargs)
             args, kwargs = self.copies.of(args), self.copies.of(kwargs)
-            call = Call(name, module, args, kwargs, mixers, stored_dtype(module), by_method=True, autocast=open_autocast())
+            call = Call(
+                name, module, args, kwargs, mixers, stored_dtype(module), by_method=True, autocast=open_autocast()
+            )
             self.calls.append(call)
 
         return enter
@@ -247,7 +249,9 @@ class _Recorder:
     def entering_impulse_layer(self, name: str) -> Callable[..., None]:
         def enter(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             args, kwargs = self.copies.of(args), self.copies.of(kwargs)
-            call = Call(name, module, args, kwargs, [], stored_dtype(module), by_impulses=True, autocast=open_autocast())
+            call = Call(
+                name, module, args, kwargs, [], stored_dtype(module), by_impulses=True, autocast=open_autocast()
+            )
             self.calls.append(call)
             self.open[self.running.frame] = call
 

@@ -25,12 +25,19 @@ def exchange(ranks: Sequence[int], message: str) -> list[str]:
 
     The messages go through the store by which the ranks have found each other: it works with every backend, and no
     collective is left hanging.
+
+    Args:
+        ranks: The ranks.
+        message: What this one says.
+
+    Returns:
+        A message of each.
     """
-    distributed_c10d = distributed.distributed_c10d
     try:
-        return _exchange(distributed_c10d._get_default_store(), tuple(ranks), message)
+        return _exchange(distributed.distributed_c10d._get_default_store(), tuple(ranks), message)
     except RuntimeError as error:
-        raise ended(error) from error
+        gone = ended(error)
+        raise gone from error
 
 
 def ended(error: BaseException) -> RankError:
@@ -70,7 +77,8 @@ def _exchange(store: distributed.Store, ranks: tuple[int, ...], message: str) ->
         missing = [rank for rank in ranks if not store.check([f"{key}/{rank}"])]
         raise RankError(
             f"All ranks that hold the model ({_listed(ranks)}) must measure it together, got no call on rank "
-            f"{_listed(missing)} within {LIMIT.seconds} s. Make the same call on each of them, and log on one."
+            f"{_listed(missing)} within {LIMIT.seconds} s: it makes another call, or has ended. Make the same call on "
+            "each of them, and log on one."
         )
     said = [store.get(f"{key}/{rank}").decode() for rank in ranks]
     # All have come to this turn, so none reads the last one any more.

@@ -1,7 +1,7 @@
 """Models that fully_shard (FSDP2) has shared out among ranks: their weights are gathered for one layer at a time.
 
-A run of the whole model is the model's own: FSDP gathers each layer before it runs. Where a part runs alone, its weights
-are gathered here, as FSDP gathers them, and FSDP itself does nothing.
+A run of the whole model is the model's own: FSDP gathers each layer before it runs. Where a part runs alone, its
+weights are gathered here, as FSDP gathers them, and FSDP itself does nothing.
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ from statesize.parallel.ranks import RankError, ended, exchange, is_of_ranks
 
 _HOOKS = ("_forward_pre_hooks", "_forward_hooks")
 _STATE = "__composable_api_state_key"
-_measuring: ContextVar[bool] = ContextVar("_measuring", default=False)
+_Weights = dict[nn.Module, dict[str, nn.Parameter]]
+# While a model is measured on all its ranks, the part that was gathered last: it runs alone many times.
+_measuring: ContextVar[dict[nn.Module, _Weights] | None] = ContextVar("_measuring", default=None)
 
 
 def class_of(module: nn.Module) -> type[nn.Module]:
@@ -60,8 +62,8 @@ def check_sharding(model: nn.Module) -> None:
     for name, part in model.named_modules():
         if any(kind.__name__ == "FullyShardedDataParallel" for kind in type(part).__mro__):
             raise ModelError(
-                f"{name or 'model'} must be sharded by fully_shard (FSDP2), got FullyShardedDataParallel (FSDP1), which "
-                "joins the weights of a layer into one. Use torch.distributed.fsdp.fully_shard."
+                f"{name or 'model'} must be sharded by fully_shard (FSDP2), got FullyShardedDataParallel (FSDP1), "
+                "which joins the weights of a layer into one. Use torch.distributed.fsdp.fully_shard."
             )
     gathered = {parameter for unit in sharded_units(model) for parameter in unit.parameters()}
     for name, parameter in model.named_parameters():
@@ -119,8 +121,19 @@ class Shards:
             unit.reshard()
 
 
-def gathered(model: nn.Module, part: nn.Module) -> dict[nn.Module, dict[str, nn.Parameter]]:
-    """Copies of the weights of a part as its runs have them, by module and name, gathered one unit at a time."""
+def gathered(model: nn.Module, part: nn.Module) -> _Weights:
+    """Copies of the weights of a part as its runs have them, by module and name."""
+    kept = _measuring.get()
+    if kept is None:
+        return _gather(model, part)
+    if part not in kept:
+        kept.clear()
+        kept[part] = _gather(model, part)
+    return kept[part]
+
+
+def _gather(model: nn.Module, part: nn.Module) -> _Weights:
+    """Such copies, made for one unit of FSDP at a time."""
     inside, owners = set(part.modules()), dict[Any, None]()
     sharded = _library("torch.distributed.fsdp", "FSDPModule")
 
@@ -132,7 +145,7 @@ def gathered(model: nn.Module, part: nn.Module) -> dict[nn.Module, dict[str, nn.
             visit(child, owner)
 
     visit(model, None)
-    copies: dict[nn.Module, dict[str, nn.Parameter]] = {module: {} for module in inside}
+    copies: _Weights = {module: {} for module in inside}
     # Inference tensors, which FSDP would keep, have no gradients later.
     with torch.inference_mode(False), torch.no_grad():
         for owner in owners:
@@ -174,8 +187,11 @@ def together(model: nn.Module, *facts: object) -> Generator[None]:
 
     Yields:
         Once, while the model may be gathered.
+
+    Raises:
+        RankError: If a rank does not come, or is to measure something else.
     """
-    ranks = () if _measuring.get() else ranks_of(model)
+    ranks = () if _measuring.get() is not None else ranks_of(model)
     if not ranks:
         yield
         return
@@ -188,7 +204,7 @@ def together(model: nn.Module, *facts: object) -> Generator[None]:
                 f"{what} must be the same on all ranks that hold the model, got others on rank "
                 f"{', '.join(map(str, others))} than on rank {ranks[0]}. Give each rank the same."
             )
-    token = _measuring.set(True)
+    token = _measuring.set({})
     try:
         yield
     finally:

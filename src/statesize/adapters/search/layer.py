@@ -10,7 +10,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from statesize.adapters.models.model_state import stored_dtype
+from statesize.adapters.models.sharded import class_of
 from statesize.adapters.observation import Observation, Units
 from statesize.adapters.rounding import relative_difference
 from statesize.adapters.search.linear_parts import Mix
