@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import numpy as np
 import torch
 from oracles.ranks import in_lower_precision, sharded, whole_model
-from torch import nn
+from torch import distributed, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FullyShardedDataParallel
+from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 
 import statesize as ss
+from statesize import errors
 from statesize.integrations.probe import Probe
 from statesize.measurement.settings import Settings
+from statesize.parallel import ranks
 
 IDS = torch.randint(3, 60, (2, 20), generator=torch.Generator().manual_seed(1))
 _TIMES = {"seconds", "source"}
@@ -69,3 +77,82 @@ def readings(family: str, policy: torch.dtype | None) -> dict[str, Any]:
     for plan in plans:
         found.setdefault("plan", []).append([(m.name, m.kind, m.units, m.measured, m.engine) for m in plan.mixers])
     return found | {"losses": losses == unread}
+
+
+def quick() -> None:
+    """Let a rank that waits for others give up soon."""
+    ranks.LIMIT = timedelta(seconds=2)
+
+
+def raised(call: Callable[[], object]) -> str:
+    """The text of the error that a call raises; "" without."""
+    try:
+        call()
+    except errors.StatesizeError as error:
+        return f"{type(error).__name__}: {error}"
+    return ""
+
+
+def lonely() -> list[Any]:
+    """Errors of a call on rank 0 alone, twice, and what is read together after it."""
+    quick()
+    model, first = sharded(whole_model("llama")), distributed.get_rank() == 0
+    errors = [raised(lambda: Probe(IDS).measure(model)) for _ in range(2 if first else 0)]
+    distributed.barrier()
+    return [errors, raised(lambda: Probe(IDS).measure(model)), train(model)]
+
+
+def different(what: str) -> list[Any]:
+    """The error where rank 1 has something else, then that of the same on both, and a step of the training."""
+    quick()
+    model, last = sharded(whole_model("llama")), distributed.get_rank() == 1
+    ids = (IDS + 1 if what == "texts" else IDS[:1] if what == "fewer" else IDS) if last else IDS
+    if what == "heads" and last:
+        model.model.layers[1].mlp.probe_head = nn.Linear(32, 2)
+    error = raised(lambda: ss.profile(model, ids, settings=Settings(positions=4)))
+    if what == "heads" and last:
+        del model.model.layers[1].mlp.probe_head
+    return [error, raised(lambda: ss.profile(model, IDS, settings=Settings(positions=4))), train(model)]
+
+
+def dying() -> str:
+    """The error of rank 0 where rank 1 ends in the middle of a reading."""
+    quick()
+    model = sharded(whole_model("llama"))
+    if distributed.get_rank() == 1:
+        model.model.layers[1].self_attn.register_forward_hook(lambda *_: os._exit(1))
+    return raised(lambda: Probe(IDS).measure(model))
+
+
+def too_long() -> list[Any]:
+    """The error of a text that the model cannot run, and whether the training goes on as without it."""
+    model, unread = sharded(whole_model("gpt2")), train(sharded(whole_model("gpt2")), 2)
+    losses = train(model)
+    error = raised(lambda: Probe(torch.zeros(1, 99, dtype=torch.long)).measure(model))
+    return [error, losses + train(model) == unread]
+
+
+def refused(how: str) -> str:
+    """The error of a model that is shared out otherwise."""
+    mesh, model = init_device_mesh("cpu", (2,)), whole_model("llama")
+    if how == "fsdp1":
+        model.model.layers[0] = FullyShardedDataParallel(model.model.layers[0], device_id=torch.device("cpu"))
+    elif how == "parallel":
+        plan = {
+            "model.layers.0.self_attn.q_proj": ColwiseParallel(),
+            "model.layers.0.self_attn.o_proj": RowwiseParallel(),
+        }
+        parallelize_module(model, mesh, plan)
+    elif how == "inner":
+        model = sharded(model).model
+    elif how == "output":
+        return raised(lambda: ss.profile(sharded(model), IDS, output="nowhere"))
+    return raised(lambda: Probe(IDS).measure(model))
+
+
+def replicated() -> list[str]:
+    """What differs in a reading of a model that DDP holds, on rank 0 alone."""
+    plain, model = whole_model("llama"), nn.parallel.DistributedDataParallel(whole_model("llama"))
+    if distributed.get_rank():
+        return []
+    return same(*(numbers(Probe(IDS, settings=Settings(positions=4)).measure(one)) for one in (model, plain)))

@@ -65,8 +65,8 @@ def bare(model: nn.Module, call: Callable[[], Any], part: nn.Module | None = Non
         before = _Before(model, part)
         try:
             try:
-                before.change()
                 with _trackable(), users_default(), ExitStack() as stack:
+                    before.change()
                     if attach is not None:
                         attach(stack)
                     return call()
@@ -81,7 +81,7 @@ def bare(model: nn.Module, call: Callable[[], Any], part: nn.Module | None = Non
 
 
 def _trackable() -> AbstractContextManager[object]:
-    """Leave a caller's inference mode, as of a validation loop: its tensors count no changes and never have gradients."""
+    """Leave the inference mode of a caller, such as a validation loop: its tensors are never to have gradients."""
     return torch.inference_mode(False) if torch.is_inference_mode_enabled() else nullcontext()
 
 

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from statesize.adapters import CheckPolicy
+from statesize.adapters.models.inputs import measurable
 from statesize.adapters.models.sharded import agreed, class_of, together
 from statesize.check import refuse, require_count
 from statesize.errors import StatesizeError
@@ -199,6 +200,7 @@ def _logged_values(profile: Profile) -> dict[str, float]:
 
 def _measured(model: nn.Module, probe: Probe, heads: int, checking: CheckPolicy) -> tuple[Profile, Cost]:
     """A profile of some heads of each layer, without the digest of the weights that `statesize.profile` computes."""
+    model = measurable(model)
     settings, ids = replace(probe.settings, channels=heads), probe.sequences
     run, start = ProfileRun(settings, "", len(ids), None, None, max(map(len, ids))), time.perf_counter()
     with together(model, tokens_sha256(ids), settings):

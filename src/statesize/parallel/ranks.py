@@ -42,9 +42,10 @@ def exchange(ranks: Sequence[int], message: str) -> list[str]:
 
 def ended(error: BaseException) -> RankError:
     """What is raised where a rank is gone."""
-    first_line = str(error).strip().partition("\n")[0]
+    # Gloo names a line of its source before, and gives advice after it.
+    cause = str(error).strip().partition("\n")[0].rpartition("] ")[2].partition(". ")[0]
     return RankError(
-        f"All ranks that hold the model must run until it is measured, got one that has ended ({first_line}). Its own "
+        f"All ranks that hold the model must run until it is measured, got one that has ended ({cause or error}). Its own "
         "output says why; start all of them again."
     )
 
