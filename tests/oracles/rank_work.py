@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable
 from datetime import timedelta
@@ -9,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from oracles.ranks import in_lower_precision, sharded, whole_model
+from oracles.ranks import in_lower_precision, shard, sharded, whole_model
 from torch import distributed, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FullyShardedDataParallel
@@ -156,3 +157,62 @@ def replicated() -> list[str]:
     if distributed.get_rank():
         return []
     return same(*(numbers(Probe(IDS, settings=Settings(positions=4)).measure(one)) for one in (model, plain)))
+
+
+def by_lightning(folder: str, layered: bool) -> list[Any]:  # noqa: FBT001
+    """What the callback writes where Lightning trains a model that its strategy has sharded, and the last losses."""
+    from lightning.pytorch import LightningModule, Trainer
+    from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy
+
+    from statesize.integrations.lightning import StateSizeCallback
+
+    class Causal(LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model, self.losses = whole_model("llama"), list[float]()
+
+        def configure_model(self) -> None:
+            if layered:
+                shard(self.model)
+
+        def training_step(self, batch: torch.Tensor) -> torch.Tensor:
+            loss = self.model(batch, labels=batch).loss
+            self.losses.append(float(loss))
+            return loss
+
+        def configure_optimizers(self) -> torch.optim.Optimizer:
+            return torch.optim.SGD(self.parameters(), lr=0.1)
+
+    quiet = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
+    strategy = ModelParallelStrategy(2, 1) if layered else DDPStrategy()
+    probe = Probe(IDS, every=2, share=math.inf, settings=Settings(positions=4))
+    module, callback = Causal(), StateSizeCallback(probe)
+    trainer = Trainer(
+        accelerator="cpu", devices=2, strategy=strategy, max_epochs=1, default_root_dir=folder, callbacks=[callback],
+        use_distributed_sampler=False, **quiet,
+    )  # fmt: skip
+    trainer.fit(module, torch.utils.data.DataLoader(IDS.repeat(4, 1), batch_size=2))
+    return [trainer.is_global_zero, module.losses]
+
+
+def by_trainer(folder: str, layered: bool) -> list[Any]:  # noqa: FBT001
+    """The same of the Trainer of transformers, whose model accelerate has sharded."""
+    from transformers import Trainer, TrainingArguments
+
+    from statesize.integrations.transformers import StateSizeCallback
+
+    arguments = TrainingArguments(
+        folder, max_steps=4, per_device_train_batch_size=2, learning_rate=0.1, optim="sgd", logging_steps=1,
+        lr_scheduler_type="constant", max_grad_norm=0.0, report_to="none", save_strategy="no", use_cpu=True,
+        dataloader_pin_memory=False, disable_tqdm=True, seed=5,
+    )  # fmt: skip
+    probe = Probe(IDS, every=2, share=math.inf, settings=Settings(positions=4))
+    data = [{"input_ids": row, "labels": row} for row in IDS.repeat(8, 1)]
+    model = whole_model("llama")
+    trainer = Trainer(model, arguments, train_dataset=data, callbacks=[StateSizeCallback(probe)])
+    if layered:
+        # accelerate shards on accelerators only; this is what its `prepare` does there.
+        trainer.accelerator.prepare_model = lambda model, **_: model
+        shard(model)
+    trainer.train()
+    return [trainer.is_world_process_zero(), [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]]

@@ -53,6 +53,10 @@ def on_ranks(work: Callable[..., Any], *arguments: Any, count: int = 2) -> list[
 
 def _run(work: Callable[..., Any], arguments: Sequence[Any], rank: int, count: int, port: int, sending: Any) -> None:
     torch.set_num_threads(1)
+    # As torchrun says it to trainers.
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count)}
+    os.environ |= {"GROUP_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    os.environ |= {"TORCHELASTIC_RUN_ID": "tests"}
     store = distributed.TCPStore("127.0.0.1", port, is_master=False)
     distributed.init_process_group("gloo", store=store, rank=rank, world_size=count)
     try:
@@ -108,10 +112,14 @@ def whole_model(family: str) -> nn.Module:
     return zoo.load(family)[0].train() if family in zoo.names() else tiny_model(family).train()
 
 
-def sharded(model: nn.Module, policy: torch.dtype | None = None, **options: Any) -> nn.Module:
-    """A copy of a model that fully_shard has shared out among all ranks, a layer a unit."""
-    model = copy.deepcopy(model)
-    options["mesh"] = init_device_mesh("cpu", (distributed.get_world_size(),))
+def sharded(model: nn.Module, policy: torch.dtype | None = None) -> nn.Module:
+    """A copy of a model that fully_shard has shared out among all ranks."""
+    return shard(copy.deepcopy(model), policy)
+
+
+def shard(model: nn.Module, policy: torch.dtype | None = None) -> nn.Module:
+    """Share a model out among all ranks, each layer a unit."""
+    options: dict[str, Any] = {"mesh": init_device_mesh("cpu", (distributed.get_world_size(),))}
     if policy is not None:
         options["mp_policy"] = MixedPrecisionPolicy(param_dtype=policy)
     lists = [part for part in model.modules() if isinstance(part, nn.ModuleList)]
