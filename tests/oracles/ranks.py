@@ -19,7 +19,7 @@ from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
 from statesize.lab import zoo
 
-_SECONDS = 60
+_SECONDS = 200
 # What its children find imported: they start in a few milliseconds.
 _SERVER = multiprocessing.get_context("forkserver")
 _SERVER.set_forkserver_preload(["oracles.rank_work"])

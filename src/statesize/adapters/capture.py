@@ -159,7 +159,9 @@ class Capture(Iterator[Captured]):
         items = [replace(item, note=" ".join(filter(None, (item.note, note)))) for item in self._found(call, labels)]
         at = next((at for at, item in enumerate(items) if item.kind != SHORT_CONVOLUTION), None)
         if at is not None and (held := items[at].state_bytes) is not None:
-            items[at] = replace(items[at], state_bytes=held + bytes_beside(call.module, self._forward.length))
+            # Its weights are there, in the dtype that it runs in, where it runs.
+            beside = bare(self._forward.model, lambda: bytes_beside(call.module, self._forward.length), call.module)
+            items[at] = replace(items[at], state_bytes=held + beside)
         return items
 
     def _found(self, call: Call, labels: list[str]) -> list[Captured]:
