@@ -159,7 +159,7 @@ def replicated() -> list[str]:
     return same(*(numbers(Probe(IDS, settings=Settings(positions=4)).measure(one)) for one in (model, plain)))
 
 
-def by_lightning(folder: str, layered: bool) -> list[Any]:  # noqa: FBT001
+def by_lightning(folder: str, shared: bool) -> list[Any]:
     """What the callback writes where Lightning trains a model that its strategy has sharded, and the last losses."""
     from lightning.pytorch import LightningModule, Trainer
     from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy
@@ -172,7 +172,7 @@ def by_lightning(folder: str, layered: bool) -> list[Any]:  # noqa: FBT001
             self.model, self.losses = whole_model("llama"), list[float]()
 
         def configure_model(self) -> None:
-            if layered:
+            if shared:
                 shard(self.model)
 
         def training_step(self, batch: torch.Tensor) -> torch.Tensor:
@@ -184,7 +184,7 @@ def by_lightning(folder: str, layered: bool) -> list[Any]:  # noqa: FBT001
             return torch.optim.SGD(self.parameters(), lr=0.1)
 
     quiet = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
-    strategy = ModelParallelStrategy(2, 1) if layered else DDPStrategy()
+    strategy = ModelParallelStrategy(2, 1) if shared else DDPStrategy()
     probe = Probe(IDS, every=2, share=math.inf, settings=Settings(positions=4))
     module, callback = Causal(), StateSizeCallback(probe)
     trainer = Trainer(
@@ -195,7 +195,7 @@ def by_lightning(folder: str, layered: bool) -> list[Any]:  # noqa: FBT001
     return [trainer.is_global_zero, module.losses]
 
 
-def by_trainer(folder: str, layered: bool) -> list[Any]:  # noqa: FBT001
+def by_trainer(folder: str, shared: bool) -> list[Any]:
     """The same of the Trainer of transformers, whose model accelerate has sharded."""
     from transformers import Trainer, TrainingArguments
 
@@ -210,7 +210,7 @@ def by_trainer(folder: str, layered: bool) -> list[Any]:  # noqa: FBT001
     data = [{"input_ids": row, "labels": row} for row in IDS.repeat(8, 1)]
     model = whole_model("llama")
     trainer = Trainer(model, arguments, train_dataset=data, callbacks=[StateSizeCallback(probe)])
-    if layered:
+    if shared:
         # accelerate shards on accelerators only; this is what its `prepare` does there.
         trainer.accelerator.prepare_model = lambda model, **_: model
         shard(model)

@@ -223,7 +223,7 @@ def from_method(known: FoundMixer, call: Call, forward: Forward, *, check: bool)
         multiplicity = checked.multiplicity
     own_bytes = getattr(mixer, "cache_bytes", None)
     if callable(own_bytes):
-        state_bytes = cast("int", own_bytes(operator.length))
+        state_bytes = bare(forward.model, lambda: cast("int", own_bytes(operator.length)), mixer)
     else:
         state_bytes = _cached_numbers(operator, multiplicity) * call.weights.itemsize
     values = (lambda: cast("Tensor", called("values"))) if callable(getattr(mixer, "values", None)) else None
