@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from datetime import timedelta
+from typing import Any, cast
 
 from torch import distributed
 
@@ -34,7 +35,9 @@ def exchange(ranks: Sequence[int], message: str) -> list[str]:
         A message of each.
     """
     try:
-        return _exchange(distributed.distributed_c10d._get_default_store(), tuple(ranks), message)
+        # Torch has no public name for it.
+        store = cast("Any", distributed).distributed_c10d._get_default_store()
+        return _exchange(store, tuple(ranks), message)
     except RuntimeError as error:
         gone = ended(error)
         raise gone from error
@@ -45,8 +48,8 @@ def ended(error: BaseException) -> RankError:
     # Gloo names a line of its source before, and gives advice after it.
     cause = str(error).strip().partition("\n")[0].rpartition("] ")[2].partition(". ")[0]
     return RankError(
-        f"All ranks that hold the model must run until it is measured, got one that has ended ({cause or error}). Its own "
-        "output says why; start all of them again."
+        f"All ranks that hold the model must run until it is measured, got one that has ended ({cause or error}). Its "
+        "own output says why; start all of them again."
     )
 
 
@@ -55,7 +58,7 @@ def is_of_ranks(error: BaseException) -> bool:
     return isinstance(error, distributed.DistError) or (isinstance(error, RuntimeError) and "gloo" in str(error))
 
 
-def _exchange(store: distributed.Store, ranks: tuple[int, ...], message: str) -> list[str]:
+def _exchange(store: Any, ranks: tuple[int, ...], message: str) -> list[str]:
     folder = f"statesize/{hashlib.sha256(repr(ranks).encode()).hexdigest()[:16]}"
     own, turn = distributed.get_rank(), _turns.get(folder, 0)
     while store.check([f"{folder}/{turn}/late"]):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import sys
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from typing import Any, cast
@@ -59,7 +59,7 @@ def whole(tensor: Tensor) -> Tensor:
 
 def check_sharding(model: nn.Module) -> None:
     """Refuse a model that is shared out in a way in which no layer is whole in this process while it runs."""
-    for name, part in model.named_modules():
+    for name, part in cast("Iterator[tuple[str, nn.Module]]", model.named_modules()):
         if any(kind.__name__ == "FullyShardedDataParallel" for kind in type(part).__mro__):
             raise ModelError(
                 f"{name or 'model'} must be sharded by fully_shard (FSDP2), got FullyShardedDataParallel (FSDP1), "
@@ -162,7 +162,7 @@ def _gather(model: nn.Module, part: nn.Module) -> _Weights:
 def unsharded_copy(model: nn.Module, part: nn.Module) -> nn.Module:
     """A copy of a part of a model, with whole weights and without FSDP."""
     shards, memo = Shards(model), dict[int, Any]()
-    units = [(module, type(module)) for module in sharded_units(part)]
+    units: list[tuple[Any, Any]] = [(unit, type(unit)) for unit in sharded_units(part)]
     for module, weights in gathered(model, part).items() if shards.units else ():
         memo |= {id(vars(module)["_parameters"][name]): weight for name, weight in weights.items()}
         memo |= {id(value): {} for key, value in vars(module).items() if key.startswith(_STATE)}
