@@ -14,6 +14,7 @@ from oracles.ranks import in_lower_precision, shard, sharded, whole_model
 from torch import distributed, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FullyShardedDataParallel
+from torch.distributed.pipelining import PipelineStage
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 
 import statesize as ss
@@ -144,6 +145,9 @@ def refused(how: str) -> str:
             "model.layers.0.self_attn.o_proj": RowwiseParallel(),
         }
         parallelize_module(model, mesh, plan)
+    elif how == "pipeline":
+        stage = PipelineStage(model, distributed.get_rank(), 2, torch.device("cpu"))
+        return raised(lambda: ss.profile(stage, IDS))
     elif how == "inner":
         model = sharded(model).model
     elif how == "output":

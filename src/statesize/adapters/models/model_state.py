@@ -155,6 +155,11 @@ def unwrapped(model: object) -> nn.Module:
         model = inner
     if _is_exported(model):
         _refuse_exported(type(model).__name__, model)
+    if type(model).__module__.startswith("torch.distributed.pipelining."):
+        raise ModelError(
+            f"model must hold all of its layers, got {type(model).__name__}, which runs those of this rank alone. "
+            "Measure the model before it is split for a pipeline."
+        )
     held = [name for name, value in getattr(model, "__dict__", {}).items() if isinstance(value, nn.Module)]
     if held and not isinstance(model, nn.Module):
         raise InputError(f"model must be a torch module, got {type(model).__name__}. Give its attribute {held[0]}.")
