@@ -37,8 +37,7 @@ _load, _splat = lane_functions(LANES)
 def tridiagonalise(whole: Array, diagonal: Array, beside: Array, version: int = VERSION) -> None:
     """Θ = Qᵀ G Q by its diagonal and the entries beside it, a 0 last, (E, p) each; [G | W] (E, p, p + m): W to Qᵀ W."""
     # G symmetric, p and m multiples of LANES.
-    E, p = diagonal.shape
-    for entry in range(E):
+    for entry in range(len(diagonal)):
         _tridiagonalise(whole[entry].ravel(), diagonal[entry], beside[entry], whole.shape[2])
 
 
