@@ -55,7 +55,7 @@ def largest_everywhere(strict: Tensor, every: int, close: float) -> tuple[Tensor
         low = part.new_zeros(len(part), length)
         high = torch.full_like(low, torch.inf)
         high[:, 0] = 0
-        low[:, positions], high[:, positions] = largest_at(part.float(), positions, close, steps=8)
+        low[:, positions], high[:, positions] = largest_at(part.float(), positions, close, steps=12)
         is_close = bool((high[:, 1:] <= (1 + close) * low[:, 1:]).all())
         bounds.append((low, high) if is_close else _carried(part, low, high))
     low, high = zip(*bounds, strict=True)

@@ -134,7 +134,7 @@ def shared_thresholds(
             chosen, tau = (torch.from_numpy(numbers[part]).to(eliminations.error.device) for numbers in past[:2])
             counted, uncertainty = eliminations.at(chosen).counts(tau)
             past.counted[part], past.uncertainty[part] = counted.cpu().numpy(), uncertainty.cpu().numpy()
-        _learn(known, past, last, begin, end, accuracy)
+        _learn(known, past, last, begin, end)
 
 
 @_compile
@@ -260,10 +260,10 @@ def _next_of_ratio(
 
 
 @_compile_entry
-def _learn(known: Known, past: Evaluations, last: Whole, begin: int, end: int, accuracy: float) -> None:
-    # Takes evaluations into what is known of positions that are open.
+def _learn(known: Known, past: Evaluations, last: Whole, begin: int, end: int) -> None:
+    # Takes evaluations into what is known of positions with a count between bounds, close ones too: it costs no more.
     R, (N, b) = len(known.ratios), known.wanted.shape
-    found = apart(known, accuracy)
+    found = apart(known, 0.0)
     is_open, is_closer = found[0].copy(), np.zeros((N, b), np.bool_)
     for r in range(1, R):
         is_open |= found[r]

@@ -30,7 +30,7 @@ Array = npt.NDArray[np.float64]
 
 # Length up to which σ_1 of every position is bounded by itself, positions from one to the next beyond it, and how close
 # the bounds are then, relative to σ_1.
-_ALL, _EVERY, _CLOSE = 768, 4, 1e-3
+_ALL, _EVERY, _CLOSE = 768, 4, 3e-4
 # Rows of a core up to which it stays in a near cache while it is made tridiagonal; LAPACK takes larger ones in blocks.
 _SMALL = 256
 # Relative round-off of a norm.
