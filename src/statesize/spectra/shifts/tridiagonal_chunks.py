@@ -220,19 +220,13 @@ def tridiagonal_chunks(matrix: Tensor, width: int, needed: Tensor | None = None)
     of_past = past <= future
     rows = np.where(wanted, np.minimum(past, future), 0)
     first = np.concatenate([[0], np.cumsum(np.tile(rows, E))]).astype(np.int64)
-    cores = Cores(
-        of_past=np.tile(of_past, E),
-        first=first,
-        diagonal=np.zeros(int(first[-1])),
-        beside=np.zeros(int(first[-1])),
-        borders=np.zeros((int(first[-1]), (readouts + 1) * width)),
-        gram=np.zeros((E * chunks, readouts * width, readouts * width)),
-        inside=np.zeros((E * chunks, readouts * width, width)),
-        energy=np.zeros(E * chunks),
-        fourth=np.zeros(E * chunks),
-    )
+    total, inside = int(rows.sum()), readouts * width
+    of_cores = (total,), (total,), (total, inside + width)
+    of_chunks = (chunks, inside, inside), (chunks, inside, width), (chunks,), (chunks,)
+    parts = [np.zeros((E, *shape)) for shape in (*of_cores, *of_chunks)]
     with one_lapack_thread():
-        _fill(cores, strict.cpu(), wanted)
+        _fill(strict.cpu(), wanted, int(of_past.sum()), first, *map(torch.from_numpy, parts))
+    cores = Cores(np.tile(of_past, E), first, *(part.reshape(-1, *part.shape[2:]) for part in parts))
     return TridiagonalChunks(strict, scale, cores, torch.arange(E * chunks, device=matrix.device))
 
 
@@ -249,19 +243,24 @@ def _scaled(matrix: Tensor, length: int) -> tuple[Tensor, Tensor]:
     return strict.div_(scale[:, None, None]), scale
 
 
-def _fill(cores: Cores, strict: Tensor, needed: npt.NDArray[np.bool_]) -> None:
-    """Computes the cores of the chunks of T (E, r L, L)."""
+def _fill(
+    strict: Tensor,
+    needed: npt.NDArray[np.bool_],
+    half: int,
+    first: npt.NDArray[np.int64],
+    diagonal: Tensor,
+    beside: Tensor,
+    borders: Tensor,
+    grams: Tensor,
+    inside: Tensor,
+    energy: Tensor,
+    fourth: Tensor,
+) -> None:
+    """Computes the cores of the chunks of T (E, r L, L), of which so many are of the past."""
     # Gram matrices of what lies outside grow from the middle of the sequence to its ends: before the middle those of
     # the columns, after it those of the rows. All operators take a step together.
-    (rows_inside, b), chunks, E = cores.inside.shape[-2:], len(needed), len(strict)
+    rows_inside, b = inside.shape[-2:]
     r = rows_inside // b
-    half = int(cores.of_past[:chunks].sum())
-    diagonal, beside, borders, grams, inside, energy, fourth = (
-        torch.from_numpy(part.reshape(E, len(part) // max(E, 1), *part.shape[1:]))
-        for part in (
-            cores.diagonal, cores.beside, cores.borders, cores.gram, cores.inside, cores.energy, cores.fourth
-        )
-    )  # fmt: skip
     corner = strict[:, r * half * b :, : half * b]
     # No farther than to the outermost chunks that are needed.
     reached = np.flatnonzero(needed)
@@ -290,7 +289,7 @@ def _fill(cores: Cores, strict: Tensor, needed: npt.NDArray[np.bool_]) -> None:
         grams[:, k, :size, :size] = gram[:, own, own]
         inside[:, k] = strict[:, r * p : r * (p + b), p : p + b]
         if needed[k]:
-            at = slice(cores.first[k], cores.first[k + 1])
+            at = slice(first[k], first[k + 1])
             sides = (more[:, :, core].mT, gram[:, core, own]) if k < half else (gram[:, core, own], more[:, core])
             reduced = diagonal[:, at], beside[:, at], borders[:, at]
             _reduce(torch.cat([gram[:, core, core], *sides], -1), *reduced)
