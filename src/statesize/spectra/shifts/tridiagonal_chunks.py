@@ -219,13 +219,13 @@ def tridiagonal_chunks(matrix: Tensor, width: int, needed: Tensor | None = None)
     past, future = number * width, readouts * (chunks - 1 - number) * width
     of_past = past <= future
     rows = np.where(wanted, np.minimum(past, future), 0)
-    first = np.concatenate([[0], np.cumsum(np.tile(rows, E))]).astype(np.int64)
+    begins, first = (np.append(0, counted.cumsum()).astype(np.int64) for counted in (rows, np.tile(rows, E)))
     total, inside = int(rows.sum()), readouts * width
     of_cores = (total,), (total,), (total, inside + width)
     of_chunks = (chunks, inside, inside), (chunks, inside, width), (chunks,), (chunks,)
     parts = [np.zeros((E, *shape)) for shape in (*of_cores, *of_chunks)]
     with one_lapack_thread():
-        _fill(strict.cpu(), wanted, int(of_past.sum()), first, *map(torch.from_numpy, parts))
+        _fill(strict.cpu(), wanted, int(of_past.sum()), begins, *map(torch.from_numpy, parts))
     cores = Cores(np.tile(of_past, E), first, *(part.reshape(-1, *part.shape[2:]) for part in parts))
     return TridiagonalChunks(strict, scale, cores, torch.arange(E * chunks, device=matrix.device))
 
@@ -247,7 +247,7 @@ def _fill(
     strict: Tensor,
     needed: npt.NDArray[np.bool_],
     half: int,
-    first: npt.NDArray[np.int64],
+    begins: npt.NDArray[np.int64],
     diagonal: Tensor,
     beside: Tensor,
     borders: Tensor,
@@ -256,7 +256,7 @@ def _fill(
     energy: Tensor,
     fourth: Tensor,
 ) -> None:
-    """Computes the cores of the chunks of T (E, r L, L), of which so many are of the past."""
+    """Computes the cores of the chunks of T (E, r L, L): how many are of the past, and where the rows of each begin."""
     # Gram matrices of what lies outside grow from the middle of the sequence to its ends: before the middle those of
     # the columns, after it those of the rows. All operators take a step together.
     rows_inside, b = inside.shape[-2:]
@@ -289,7 +289,7 @@ def _fill(
         grams[:, k, :size, :size] = gram[:, own, own]
         inside[:, k] = strict[:, r * p : r * (p + b), p : p + b]
         if needed[k]:
-            at = slice(first[k], first[k + 1])
+            at = slice(begins[k], begins[k + 1])
             sides = (more[:, :, core].mT, gram[:, core, own]) if k < half else (gram[:, core, own], more[:, core])
             reduced = diagonal[:, at], beside[:, at], borders[:, at]
             _reduce(torch.cat([gram[:, core, core], *sides], -1), *reduced)
