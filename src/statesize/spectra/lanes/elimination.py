@@ -61,36 +61,35 @@ def eliminate_each(whole: Array, readouts: int, positive: npt.NDArray[np.int64],
     most = (r * (2 * r + 1) * b * b // 4 + r * r + r + 1) * LANES
     panel, scaled = np.empty(most), np.empty(most)
     pivots = np.empty(r * b * LANES)
-    # Before and after a level, by node: positive pivots, the product of all as exponent and mantissa, sizes.
-    before, after = np.empty(4 * b * LANES), np.empty(4 * b * LANES)
+    # Before and after a level, by node: positive pivots, logarithms of pivots, sizes.
+    before, after = np.empty(3 * b * LANES), np.empty(3 * b * LANES)
     for first in range(0, N, LANES):
         _pack(whole, r, first, here)
         before[:] = 0.0
-        store(before, 2, _splat(1.0))
         h, nodes = b, 1
         while h > 1:
             h //= 2
             for node in range(nodes):
                 for child in range(2):
-                    parent, into = node * 4, (2 * node + child) * 4
+                    parent, into = node * 3, (2 * node + child) * 3
                     if h >= 4:
                         eliminated = _eliminate_tiles(here, there, panel, scaled, pivots, r, node, h, b, child)
                     else:
                         eliminated = _eliminate_small(here, there, panel, pivots, r, node, h, b, child)
-                    store(after, into + 3, _load(before, parent + 3) + eliminated)
+                    store(after, into + 2, _load(before, parent + 2) + eliminated)
                     _tally(pivots, h if child else r * h, before, parent, after, into)
             nodes *= 2
             here, there = there, here
             before, after = after, before
         for j in range(b):
             eliminated = _eliminate_position(here, panel, pivots, r, j, b)
-            store(before, 4 * j + 3, _load(before, 4 * j + 3) + eliminated)
-            _tally(pivots, r, before, 4 * j, before, 4 * j)
+            store(before, 3 * j + 2, _load(before, 3 * j + 2) + eliminated)
+            _tally(pivots, r, before, 3 * j, before, 3 * j)
             for w in range(min(LANES, N - first)):
-                at = 4 * j * LANES + w
+                at = 3 * j * LANES + w
                 positive[first + w, j] = int(before[at])
-                logarithm[first + w, j] = _LN2 * before[at + LANES] + math.log(before[at + 2 * LANES])
-                size[first + w, j] = before[at + 3 * LANES]
+                logarithm[first + w, j] = before[at + LANES]
+                size[first + w, j] = before[at + 2 * LANES]
 
 
 @compile_lanes
@@ -324,15 +323,18 @@ def _magnitude(x: Any) -> Any:
 
 @compile_lanes
 def _tally(pivots: Array, h: int, before: Array, parent: int, after: Array, into: int) -> None:
-    # Adds signs and multiplies pivots: mantissas are multiplied and exponents added, so that nothing overflows.
+    # Adds signs and logarithms: mantissas are multiplied and exponents added, so that nothing overflows.
     zero, one = _splat(0.0), _splat(1.0)
-    count, exponents, product = _load(before, parent), _load(before, parent + 1), _load(before, parent + 2)
+    count, exponents, product, doubt = _load(before, parent), zero, one, zero
     for k in range(h):
         pivot = _load(pivots, k)
         count = count + where_positive(pivot, one, zero)
+        exponents = exponents + exponent(pivot)
         product = product * mantissa(pivot)
         # NaN of infinite pivots and NaN, which have a mantissa too.
-        exponents = exponents + exponent(pivot) + (pivot - pivot)
+        doubt = doubt + (pivot - pivot)
     store(after, into, count)
-    store(after, into + 1, exponents + exponent(product))
-    store(after, into + 2, mantissa(product))
+    store(pivots, 0, product)
+    for w in range(LANES):
+        pivots[w] = math.log(pivots[w])
+    store(after, into + 1, _load(before, parent + 1) + _load(pivots, 0) + _splat(_LN2) * exponents + doubt)
