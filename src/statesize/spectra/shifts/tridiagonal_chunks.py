@@ -225,7 +225,7 @@ def tridiagonal_chunks(matrix: Tensor, width: int, needed: Tensor | None = None)
     of_chunks = (chunks, inside, inside), (chunks, inside, width), (chunks,), (chunks,)
     parts = [np.zeros((E, *shape)) for shape in (*of_cores, *of_chunks)]
     with one_lapack_thread():
-        _fill(strict.cpu(), wanted, int(of_past.sum()), begins, *map(torch.from_numpy, parts))
+        _fill(strict.cpu(), wanted, int(of_past.sum()), begins, *(torch.from_numpy(part) for part in parts))
     cores = Cores(np.tile(of_past, E), first, *(part.reshape(-1, *part.shape[2:]) for part in parts))
     return TridiagonalChunks(strict, scale, cores, torch.arange(E * chunks, device=matrix.device))
 
