@@ -261,7 +261,7 @@ def _next_of_ratio(
 
 @_compile_entry
 def _learn(known: Known, past: Evaluations, last: Whole, begin: int, end: int) -> None:
-    # Takes evaluations into what is known of positions with a count between bounds, close ones too: it costs no more.
+    # Takes evaluations into what is known wherever a count is between bounds, as close as requested or not.
     R, (N, b) = len(known.ratios), known.wanted.shape
     found = apart(known, 0.0)
     is_open, is_closer = found[0].copy(), np.zeros((N, b), np.bool_)
