@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import cast
@@ -15,7 +15,7 @@ from torch import Tensor
 from statesize.adapters.check import Agreement, Checked
 from statesize.adapters.forward import Forward
 from statesize.adapters.models.in_double import hold_in_double
-from statesize.adapters.models.model_state import hold_at_least, in_double, in_single, stored_dtype
+from statesize.adapters.models.model_state import hold_at_least, in_double, in_single
 from statesize.adapters.observation import SHARED, Observation, Units, nothing
 from statesize.adapters.rounding import check_finite
 from statesize.adapters.runs import bare
@@ -183,9 +183,13 @@ def from_method(known: FoundMixer, call: Call, forward: Forward, *, check: bool)
             received = in_double(hidden) if double else in_single(hidden)
             return cast("Callable[[Tensor], object]", getattr(mixer, method))(received)
 
-        return bare(
-            mixer, run, attach=lambda _: hold_in_double(mixer) if double else hold_at_least(mixer, torch.float32)
-        )
+        def attach(_: ExitStack) -> None:
+            if double:
+                hold_in_double(mixer)
+            else:
+                hold_at_least(mixer, torch.float32)
+
+        return bare(forward.model, run, mixer, attach)
 
     try:
         checked = _checked(name, call, forward, called) if check else Checked()
@@ -219,9 +223,9 @@ def from_method(known: FoundMixer, call: Call, forward: Forward, *, check: bool)
         multiplicity = checked.multiplicity
     own_bytes = getattr(mixer, "cache_bytes", None)
     if callable(own_bytes):
-        state_bytes = cast("int", own_bytes(operator.length))
+        state_bytes = bare(forward.model, lambda: cast("int", own_bytes(operator.length)), mixer)
     else:
-        state_bytes = _cached_numbers(operator, multiplicity) * stored_dtype(mixer).itemsize
+        state_bytes = _cached_numbers(operator, multiplicity) * call.weights.itemsize
     values = (lambda: cast("Tensor", called("values"))) if callable(getattr(mixer, "values", None)) else None
 
     def units_operator(units: Units) -> Operator:
@@ -260,7 +264,7 @@ def _checked(name: str, call: Call, forward: Forward, called: Callable[..., obje
     from statesize.adapters.search.declared import check_declared
     from statesize.adapters.search.lone_run import LoneRuns
 
-    runs = LoneRuns(call.module, call.args, call.kwargs, forward.length, forward.sequences, autocast=call.autocast)
+    runs = LoneRuns.of(forward, call)
     return check_declared(name, runs, operator)
 
 

@@ -24,8 +24,9 @@ from statesize.adapters.check import (
 )
 from statesize.adapters.forward import Forward
 from statesize.adapters.models.inputs import Inputs, measurable
-from statesize.adapters.models.model_state import set_autocast, stored_dtype
+from statesize.adapters.models.model_state import set_autocast
 from statesize.adapters.models.own_cache import SHORT_CONVOLUTION, bytes_beside
+from statesize.adapters.models.sharded import together
 from statesize.adapters.observation import Observation
 from statesize.adapters.rounding import BOUNDS, allowed, bound
 from statesize.adapters.runs import bare
@@ -158,7 +159,9 @@ class Capture(Iterator[Captured]):
         items = [replace(item, note=" ".join(filter(None, (item.note, note)))) for item in self._found(call, labels)]
         at = next((at for at, item in enumerate(items) if item.kind != SHORT_CONVOLUTION), None)
         if at is not None and (held := items[at].state_bytes) is not None:
-            items[at] = replace(items[at], state_bytes=held + bytes_beside(call.module, self._forward.length))
+            # Its weights are there, in the dtype that it runs in, where it runs.
+            beside = bare(self._forward.model, lambda: bytes_beside(call.module, self._forward.length), call.module)
+            items[at] = replace(items[at], state_bytes=held + beside)
         return items
 
     def _found(self, call: Call, labels: list[str]) -> list[Captured]:
@@ -170,7 +173,7 @@ class Capture(Iterator[Captured]):
 
             observation, returned = observed_by_impulses(self._own_mixing, self._forward, call)
             observations, output = [observation], sampled(returned)
-            exact, rounding = observation.in_double, stored_dtype(call.module)
+            exact, rounding = observation.in_double, call.weights
         elif exact:
             try:
                 observations, output = self._rerun(call, torch.float64)
@@ -180,7 +183,7 @@ class Capture(Iterator[Captured]):
                 first_line = str(error).strip().partition("\n")[0] or type(error).__name__
                 reason = f"Compared in its own precision: its code knows no float64 ({first_line})."
                 # In float32 it runs without the model's autocast.
-                exact, rounding = False, stored_dtype(call.module)
+                exact, rounding = False, call.weights
         if not exact and not call.by_impulses:
             observations, output = self._rerun(call, torch.float32 if reason else None)
         if exact:
@@ -271,30 +274,32 @@ def capture(
             is what the unaltered model passed on.
     """
     model = measurable(model)
-    forward = Forward.of(model, input_ids, axis)
-    own = find_mixers(model)
-    recording, own_mixing = _watched(forward, own, mixes or {}, short_convolutions)
-    chosen, skipped = selected(forward, list(own), recording, layers)
-    limit = max((bound(model), *(BOUNDS[call.dtype] for call in recording.calls)))
-    around = ""
-    # Models of libraries are compared with oracles of their own.
-    if own_mixing.backwards or any(map(is_own_code, model.modules())):
-        from statesize.adapters.search.other_mixing import mixed_backwards
+    with together(model, input_ids, layers, checks, axis):
+        forward = Forward.of(model, input_ids, axis)
+        own = find_mixers(model)
+        recording, own_mixing = _watched(forward, own, mixes or {}, short_convolutions)
+        chosen, skipped = selected(forward, list(own), recording, layers)
+        limit = max((bound(model), *(BOUNDS[call.dtype] for call in recording.calls)))
+        around = ""
+        # Models of libraries are compared with oracles of their own.
+        if own_mixing.backwards or any(map(is_own_code, model.modules())):
+            from statesize.adapters.search.other_mixing import mixed_backwards
 
-        around = mixed_backwards(forward, recording.hidden if checks == "all" else None, own_mixing.backwards, limit)
-    return Capture(
-        forward,
-        recording.calls,
-        chosen,
-        skipped,
-        own_mixing,
-        run_difference=math.nan if checks == "none" else compare_runs(forward, recording, checks, limit),
-        short_convolutions=short_convolutions,
-        checked=checks != "none",
-        around=around,
-        weights=weights,
-        skip_first=skip_first,
-    )
+            hidden = recording.hidden if checks == "all" else None
+            around = mixed_backwards(forward, hidden, own_mixing.backwards, limit)
+        return Capture(
+            forward,
+            recording.calls,
+            chosen,
+            skipped,
+            own_mixing,
+            run_difference=math.nan if checks == "none" else compare_runs(forward, recording, checks, limit),
+            short_convolutions=short_convolutions,
+            checked=checks != "none",
+            around=around,
+            weights=weights,
+            skip_first=skip_first,
+        )
 
 
 def _watched(

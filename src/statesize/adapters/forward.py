@@ -16,6 +16,7 @@ from statesize.adapters.models.inputs import Inputs, Measured, added_to_scores, 
 from statesize.adapters.models.layout import axis_by_modules
 from statesize.adapters.models.model_state import device_of, mapped, named_parts, pretrained_models
 from statesize.adapters.models.quantised import UNCOMPARED
+from statesize.adapters.models.sharded import class_of
 from statesize.adapters.observation import Frame
 from statesize.adapters.rounding import ROUNDED, relative_difference
 from statesize.adapters.runs import bare, read
@@ -161,7 +162,8 @@ def _first_tensor(output: object) -> Tensor | None:
 
 
 def _backbone(model: nn.Module, pretrained: Sequence[Any], inputs: Inputs) -> nn.Module:
-    own = type(model).__module__.startswith(("transformers.models.", "fla.models.")) and "forward" not in vars(model)
+    file = class_of(model).__module__
+    own = file.startswith(("transformers.models.", "fla.models.")) and "forward" not in vars(model)
     hooked = vars(model)["_forward_hooks"] or vars(model)["_forward_pre_hooks"]
     # A derived class, hooks or a forward of its own may do something around the backbone.
     if model not in pretrained[:1] or not own or hooked:

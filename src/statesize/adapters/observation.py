@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from statesize.adapters.models.model_state import Autocast, named_parts, open_autocast
+from statesize.adapters.models.sharded import class_of
 from statesize.io.devices import on_cpu_by_default
 from statesize.operators import Operator
 
@@ -68,7 +69,7 @@ class ModuleStack:
 
         with ExitStack() as hooks:
             for label, part in named_parts(self.module, name):
-                entering = in_this_thread(partial(enter, label or type(part).__name__))
+                entering = in_this_thread(partial(enter, label or class_of(part).__name__))
                 hooks.callback(part.register_forward_pre_hook(entering, prepend=True, with_kwargs=True).remove)
                 if on_leave is not None:
                     hooks.callback(part.register_forward_hook(in_this_thread(leaving)).remove)

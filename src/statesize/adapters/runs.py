@@ -10,7 +10,7 @@ import functools
 import sys
 import threading
 from collections.abc import Callable, Collection, Generator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import partial
 from traceback import walk_tb
 from typing import Any
@@ -20,6 +20,7 @@ from torch import Tensor, nn, overrides
 from torch.utils import _python_dispatch
 
 from statesize.adapters.models.model_state import device_of
+from statesize.adapters.models.sharded import Shards
 from statesize.adapters.observation import Leave, ModuleStack, OnObservation, in_this_thread
 from statesize.adapters.replaced import put_back, replacements
 from statesize.adapters.sources import observing_all
@@ -64,18 +65,24 @@ def bare(model: nn.Module, call: Callable[[], Any], part: nn.Module | None = Non
         before = _Before(model, part)
         try:
             try:
-                before.change()
-                with users_default(), ExitStack() as stack:
+                with _trackable(), users_default(), ExitStack() as stack:
+                    before.change()
                     if attach is not None:
                         attach(stack)
                     return call()
             except BaseException as error:
                 _leave_contexts(error)
+                before.shards.fail(error)
                 raise
             finally:
                 before.put_back()
         finally:
             before.put_back()
+
+
+def _trackable() -> AbstractContextManager[object]:
+    """Leave the inference mode of a caller, such as a validation loop: its tensors are never to have gradients."""
+    return torch.inference_mode(False) if torch.is_inference_mode_enabled() else nullcontext()
 
 
 def _leave_contexts(error: BaseException) -> None:
@@ -165,7 +172,8 @@ class _Before:
     """All that a run may change, as it was: it may be put back any number of times."""
 
     def __init__(self, model: nn.Module, part: nn.Module | None = None) -> None:
-        self.model, self.runs = model, model if part is None else part
+        self.model, self.part, self.runs = model, part, model if part is None else part
+        self.shards = Shards(model)
         self.is_back = False
         self.forward = vars(model).get("forward")
         # Each with its mode, its weights and buffers, and its attributes.
@@ -202,6 +210,8 @@ class _Before:
         # torch's own attention layers would take their fused kernel, in which no values are seen.
         torch.backends.mha.set_fastpath_enabled(False)
         self.runs.eval()
+        if self.part is not None:
+            self.shards.gather(self.part)
 
     def put_back(self) -> None:
         """Leave all as it was, before a further Ctrl-C that comes meanwhile goes on."""
@@ -234,6 +244,7 @@ class _Before:
         if self.random[1] is not None:
             torch.cuda.set_rng_state(self.random[1], self.device)
         put_back(self.replacements)
+        self.shards.put_back()
         for (module, training, held, attributes), hooks in zip(self.modules, self.hooks, strict=True):
             for name in _attributes(module).keys() - attributes.keys():
                 delattr(module, name)

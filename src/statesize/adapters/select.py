@@ -9,6 +9,7 @@ from torch import nn
 
 from statesize.adapters.forward import Forward
 from statesize.adapters.models.model_state import named_parts, plain_name
+from statesize.adapters.models.sharded import class_of
 from statesize.adapters.observation import SHARED
 from statesize.adapters.watch import ModelRun, labelled
 from statesize.check import refuse, require_kind, whole_number
@@ -60,15 +61,15 @@ def skipped_layers(model: nn.Module, called: Iterable[str], observed: Iterable[s
     reasons: dict[str, str] = {}
     for list_name, layers in layer_lists(model).items():
         members = {f"{plain_name(list_name)}.{key}": layer for key, layer in layers.named_children()}
-        pointwise = [isinstance(layer, POINTWISE) or "RotaryEmbedding" in type(layer).__name__ for layer in layers]
+        pointwise = [isinstance(layer, POINTWISE) or "RotaryEmbedding" in class_of(layer).__name__ for layer in layers]
         if ran.isdisjoint(members) or all(pointwise):
             continue
         for name, layer in members.items():
             if name not in ran:
-                reasons[name] = f"{type(layer).__name__}: {_NOT_CALLED}"
+                reasons[name] = f"{class_of(layer).__name__}: {_NOT_CALLED}"
             elif not any(mixer == name or mixer.startswith(f"{name}.") for mixer in mixers):
-                parts = ", ".join(dict.fromkeys(type(part).__name__ for part in layer.children()))
-                kind = f"{type(layer).__name__}{f' of {parts}' if parts else ''}"
+                parts = ", ".join(dict.fromkeys(class_of(part).__name__ for part in layer.children()))
+                kind = f"{class_of(layer).__name__}{f' of {parts}' if parts else ''}"
                 reasons[name] = f"{kind}: {_NO_MIXING}; if it mixes, {HOW_TO_SUPPLY}"
     return reasons
 
@@ -82,12 +83,12 @@ _KNOWN = ("transformers", "fla", "statesize", "xlstm", "mamba_ssm", "torch")
 
 def is_own_code(module: nn.Module) -> bool:
     """Whether a module's forward was written by the author of the model, and by no library that is known here."""
-    return type(module).__module__.split(".")[0] not in _KNOWN or "forward" in vars(module)
+    return class_of(module).__module__.split(".")[0] not in _KNOWN or "forward" in vars(module)
 
 
 def is_recurrent(module: nn.Module) -> bool:
     """Whether a module is a recurrence whose next state is no linear function of what enters."""
-    return isinstance(module, nn.RNNBase) or type(module).__name__ == "sLSTMLayer"
+    return isinstance(module, nn.RNNBase) or class_of(module).__name__ == "sLSTMLayer"
 
 
 def is_searched(module: nn.Module) -> bool:
@@ -122,7 +123,7 @@ def find_mixers(model: nn.Module) -> dict[str, nn.Module]:
         inside = "" in mixer_modules or any(name.startswith(f"{outer}.") for outer in mixer_modules)
         if not inside:
             mixer_modules[name] = module
-    return {name or type(model).__name__: module for name, module in mixer_modules.items()}
+    return {name or class_of(model).__name__: module for name, module in mixer_modules.items()}
 
 
 def chosen_names(names: Sequence[str], layers: Layers, refused: Mapping[str, str], calls: Sequence[str]) -> list[str]:

@@ -29,6 +29,7 @@ from statesize.adapters.models.model_state import (
     set_autocast,
     stored_dtype,
 )
+from statesize.adapters.models.sharded import class_of
 from statesize.adapters.observation import Frame, ModuleStack, Observation, Product
 from statesize.adapters.runs import observed, read, reading
 from statesize.check import require_count
@@ -71,6 +72,7 @@ class Call:
         caches: For each mixer a digest of what it stores, the same for those that share a cache; empty where it is not
             known.
         by_method: Whether the module is one mixer, with a method `operator`.
+        weights: The dtype of the module's weights in the run, which may be lower than where they are stored.
         output: A sample of it, of the unaltered model once that has run.
         in_double: Whether all its kernels can compute in float64.
         by_impulses: Whether the module is one mixer, whose T is what it returns for impulses.
@@ -82,6 +84,7 @@ class Call:
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     mixers: list[FoundMixer]
+    weights: torch.dtype
     caches: list[str] = field(default_factory=list[str])
     by_method: bool = False
     output: Tensor | None = None
@@ -92,10 +95,9 @@ class Call:
     @property
     def dtype(self) -> torch.dtype:
         """What the module computes in: the lower of the dtypes of weights and autocast, which leaves float64 alone."""
-        stored = stored_dtype(self.module)
-        if stored is torch.float64:
-            return stored
-        return max((stored, *(dtype for _, dtype in self.autocast)), key=lambda dtype: torch.finfo(dtype).eps)
+        if self.weights is torch.float64:
+            return self.weights
+        return max((self.weights, *(dtype for _, dtype in self.autocast)), key=lambda dtype: torch.finfo(dtype).eps)
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,7 +121,7 @@ def record_calls(
     # own: Modules that have a method `operator`, by name.
     # by_impulses: Names of modules whose T is what they return for impulses.
     model, recorder = forward.model, _Recorder(forward, own, short_convolutions)
-    named = {name or type(model).__name__: module for name, module in named_parts(model)}
+    named = {name or class_of(model).__name__: module for name, module in named_parts(model)}
     impulse_layers = {name: named[name] for name in by_impulses}
     recorder.impulse_layers |= set(impulse_layers.values())
 
@@ -232,19 +234,24 @@ class _Recorder:
 
     def entering(self, name: str) -> Callable[..., None]:
         def enter(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            kind, multiplicity = getattr(module, "kind", type(module).__name__), getattr(module, "multiplicity", 1)
+            kind, multiplicity = getattr(module, "kind", class_of(module).__name__), getattr(module, "multiplicity", 1)
             channels = require_count(f"multiplicity of {name}", multiplicity)
             mixers = [FoundMixer(name, str(kind), 0, channels, None, 0)]
             first_argument(name, args, kwargs)
             args, kwargs = self.copies.of(args), self.copies.of(kwargs)
-            self.calls.append(Call(name, module, args, kwargs, mixers, by_method=True, autocast=open_autocast()))
+            call = Call(
+                name, module, args, kwargs, mixers, stored_dtype(module), by_method=True, autocast=open_autocast()
+            )
+            self.calls.append(call)
 
         return enter
 
     def entering_impulse_layer(self, name: str) -> Callable[..., None]:
         def enter(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             args, kwargs = self.copies.of(args), self.copies.of(kwargs)
-            call = Call(name, module, args, kwargs, [], by_impulses=True, autocast=open_autocast())
+            call = Call(
+                name, module, args, kwargs, [], stored_dtype(module), by_impulses=True, autocast=open_autocast()
+            )
             self.calls.append(call)
             self.open[self.running.frame] = call
 
@@ -268,7 +275,8 @@ class _Recorder:
         call = self.open.get(frame)
         if call is None:
             args, kwargs = self.copies.of(frame.args), self.copies.of(frame.kwargs)
-            call = self.open[frame] = Call(frame.name, frame.module, args, kwargs, [], autocast=frame.autocast)
+            weights = stored_dtype(frame.module)
+            call = self.open[frame] = Call(frame.name, frame.module, args, kwargs, [], weights, autocast=frame.autocast)
             self.calls.append(call)
         call.mixers.append(described(observation))
         digest = ""

@@ -77,7 +77,7 @@ class StateSizeCallback(Callback):
 
     The values go to the loggers of the Trainer (TensorBoard, W&B, MLflow and others), or without loggers to
     `statesize.jsonl` in its root folder. The training stays the same, bit for bit. The main process measures while the
-    others wait, so it must hold all parameters.
+    others wait; a model that is sharded by fully_shard is measured by all of them, and logged by the main one.
 
     Args:
         inputs: Token ids (L,) or (S, L), or lists of ids; or a Probe with further settings.
@@ -103,13 +103,13 @@ class StateSizeCallback(Callback):
     ) -> None:
         """Measure after a step of the optimizer, if a measurement is due, and log it."""
         step = trainer.global_step
-        if step == self._last or not trainer.is_global_zero:
+        if step == self._last:
             return
         self._last = step
         values = None
         with self._probing.surviving(step, "the probe was not measured as no model was found"):
-            values = self._probing.step(_part(pl_module, self.module), step)
-        if values is None:
+            values = self._probing.step(_part(pl_module, self.module), step, main=trainer.is_global_zero)
+        if values is None or not trainer.is_global_zero:
             return
         for logger in trainer.loggers:
             logger.log_metrics(values, step)

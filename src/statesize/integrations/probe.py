@@ -17,11 +17,14 @@ import torch
 from torch import Tensor, nn
 
 from statesize.adapters import CheckPolicy
+from statesize.adapters.models.inputs import measurable
+from statesize.adapters.models.sharded import agreed, class_of, ranks_of, together
 from statesize.check import refuse, require_count
 from statesize.errors import StatesizeError
 from statesize.io.devices import on_cpu_by_default
 from statesize.io.files import os_errors
 from statesize.measurement.settings import Settings
+from statesize.models.digests import tokens_sha256
 from statesize.models.load import kernels
 from statesize.parallel.executor import SerialExecutor
 from statesize.profiling.profile import Profile
@@ -133,22 +136,26 @@ class Probing:
     _failing: set[str] = field(default_factory=set[str], init=False)
     _checking: CheckPolicy = field(default_factory=lambda: CheckPolicy("none"), init=False)
 
-    def step(self, model: nn.Module, step: int) -> dict[str, float] | None:
+    def step(self, model: nn.Module, step: int, *, main: bool = True) -> dict[str, float] | None:
         """Measure after a step of the training, if a measurement is due and there is time for it."""
-        # The model, its mode and all random states stay as they are.
-        self._due = self._due or step % self.probe.every == 0
-        start = time.perf_counter()
-        heads = self._heads(start - self._began) if self._due else 0
-        if not heads:
+        # The model, its mode and all random states stay as they are. A model that processes hold together is measured
+        # by all of them, another one by the main process.
+        if not (self._due or step % self.probe.every == 0) or not (main or ranks_of(model)):
             return None
         self._due = False
-        first, values = self._cost is None, None
+        start = time.perf_counter()
+        unknown, values = self._cost is None, None
         with self.surviving(step, "the probe was not measured"):
+            # Clocks of processes differ, and all of them have to measure the same.
+            heads = agreed(model, self._heads(start - self._began))
+            self._due = not heads
+            if not heads:
+                return None
             try:
                 profile, self._cost = _measured(model, self.probe, heads, self._checking)
             finally:
                 self._spent += time.perf_counter() - start
-            for layer in diagnose(profile) if first else ():
+            for layer in diagnose(profile) if unknown else ():
                 if not layer.cuts:
                     _LOGGER.warning("The probe must be longer: %s", layer)
             share = self._spent / (time.perf_counter() - self._began)
@@ -196,12 +203,14 @@ def _logged_values(profile: Profile) -> dict[str, float]:
 
 def _measured(model: nn.Module, probe: Probe, heads: int, checking: CheckPolicy) -> tuple[Profile, Cost]:
     """A profile of some heads of each layer, without the digest of the weights that `statesize.profile` computes."""
+    model = measurable(model)
     settings, ids = replace(probe.settings, channels=heads), probe.sequences
     run, start = ProfileRun(settings, "", len(ids), None, None, max(map(len, ids))), time.perf_counter()
-    for done in SerialExecutor(SequenceWork(model, settings, checking)).run(run.tasks(ids)):
-        run.take(done)
+    with together(model, tokens_sha256(ids), settings):
+        for done in SerialExecutor(SequenceWork(model, settings, checking)).run(run.tasks(ids)):
+            run.take(done)
     fixed = time.perf_counter() - start - run.seconds
-    origin = Provenance(type(model).__name__, "", "", {}, torch.get_num_threads(), kernels(model))
+    origin = Provenance(class_of(model).__name__, "", "", {}, torch.get_num_threads(), kernels(model))
     profile = run.profile(None, origin, None)
     rows = profile.summary_rows()
     measured = sum(row["measured"] for row in rows)

@@ -124,7 +124,8 @@ class StateSizeCallback(TrainerCallback):
 
     The values go to the Trainer's history and to `statesize.jsonl` in its output folder. With `trainer` they go through
     `Trainer.log` instead, to TensorBoard, W&B, MLflow or what else the Trainer reports to. The training stays the same,
-    bit for bit. The main process measures while the others wait, so it must hold all parameters.
+    bit for bit. The main process measures while the others wait; a model that is sharded by fully_shard is measured by
+    all of them, and logged by the main one.
 
     Args:
         inputs: Token ids (L,) or (S, L), or lists of ids; or a Probe with further settings.
@@ -147,10 +148,9 @@ class StateSizeCallback(TrainerCallback):
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Measure, if a measurement is due, and log it."""
-        if not state.is_world_process_zero:
-            return
-        values = self._probing.step(cast("nn.Module", kwargs["model"]), state.global_step)
-        if values is None:
+        main = state.is_world_process_zero
+        values = self._probing.step(cast("nn.Module", kwargs["model"]), state.global_step, main=main)
+        if values is None or not main:
             return
         if self.trainer is None:
             state.log_history.append(values | {"step": state.global_step})

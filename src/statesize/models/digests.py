@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from statesize.adapters.models.model_state import mapped
+from statesize.adapters.models.sharded import whole
 from statesize.texts.arguments import Arguments, Given
 
 
@@ -18,7 +19,7 @@ def tensors_sha256(tensors: Mapping[str, Tensor], about: str = "") -> str:
     """SHA-256 of names, dtypes, shapes and bytes of tensors, and of a text, as 64 hexadecimal digits."""
     digest = hashlib.sha256(about.encode())
     for name, tensor in sorted(tensors.items()):
-        values = tensor.detach().cpu().contiguous()
+        values = whole(tensor).detach().cpu().contiguous()
         digest.update(f"{name} {values.dtype} {tuple(values.shape)}\n".encode())
         # Not `tobytes`: a copy takes as long as the digest, and as much memory as an embedding.
         digest.update(values.reshape(-1).view(torch.uint8).numpy().data)

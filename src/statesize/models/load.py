@@ -14,6 +14,7 @@ from torch import nn
 
 from statesize.adapters.models.inputs import measurable
 from statesize.adapters.models.model_state import adapter_states, hold_in_single, low_bytes, stored_dtype
+from statesize.adapters.models.sharded import class_of
 from statesize.check import require_kind
 from statesize.errors import FileError, InputError
 from statesize.io.devices import on_cpu_by_default
@@ -94,7 +95,7 @@ def kernels(model: nn.Module) -> dict[str, str]:
             for part in parts
             if "Attention" in type(part).__name__
         },
-        "fla": {getattr(part, "mode", None) for part in parts if type(part).__module__.startswith("fla.")},
+        "fla": {getattr(part, "mode", None) for part in parts if class_of(part).__module__.startswith("fla.")},
     }
     return {kind: ", ".join(sorted(map(str, known))) for kind, some in used.items() if (known := some - {None})}
 
@@ -243,7 +244,7 @@ def measured_model(
         loaded = load_model(model, needs_tokenizer=tokenizer is None and needs_tokenizer)
         model, tokenizer, name = loaded.model, tokenizer or loaded.tokenizer, name or loaded.name
     model = measurable(model)
-    return model, tokenizer, name or type(model).__name__
+    return model, tokenizer, name or class_of(model).__name__
 
 
 def load_tokenizer(name: str, *, revision: str | None = None, trust_remote_code: bool = False) -> AnyTokenizer:

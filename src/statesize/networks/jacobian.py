@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager
@@ -16,7 +15,8 @@ from statesize.adapters.check import check_deterministic
 from statesize.adapters.forward import Forward
 from statesize.adapters.models.inputs import Inputs, measurable
 from statesize.adapters.models.model_state import mapped, pretrained_models, stored_dtype
-from statesize.adapters.rounding import bound, relative_difference
+from statesize.adapters.models.sharded import together, unsharded_copy
+from statesize.adapters.rounding import BOUNDS, relative_difference
 from statesize.adapters.runs import eval_mode
 from statesize.check import refuse, require_kind
 from statesize.errors import InputError, ModelError
@@ -126,9 +126,10 @@ def copies(
         raise InputError(f"input_ids must hold one sequence, got {original.sequences}. Give one at a time.")
     cut = make_cut(original.length, positions)
     with ExitStack() as contexts:
+        contexts.enter_context(together(module, input_ids, cut, start, end, precision))
 
-        def span_of_copy(dtype: torch.dtype) -> Span:
-            copied = copy.deepcopy(module).to(dtype).requires_grad_(False)
+        def span_of(copied: nn.Module, dtype: torch.dtype) -> Span:
+            copied = copied.to(dtype).requires_grad_(False)
             for part in pretrained_models(copied):
                 if part.config._attn_implementation == "flex_attention":
                     # It has no derivatives of derivatives, and on a CPU none at all.
@@ -138,10 +139,12 @@ def copies(
             placed = replace(original, model=copied, backbone=Forward.backbone_of(copied, input_ids))
             return Span(_converted(placed, dtype), start, end)
 
-        exact = span_of_copy(torch.float64)
-        single = span_of_copy(torch.float32) if precision == "single" else None
+        whole = unsharded_copy(module, module)
+        weights = stored_dtype(whole)
+        exact = span_of(whole, torch.float64)
+        single = span_of(unsharded_copy(module, module), torch.float32) if precision == "single" else None
         contexts.enter_context(eval_mode(module))
-        difference = _run_difference(original, exact, start, end)
+        difference = _run_difference(original, exact, start, end, weights)
         yield Copies(exact, single, difference, cut.positions)
 
 
@@ -152,13 +155,13 @@ def _converted(forward: Forward, dtype: torch.dtype) -> Forward:
     return replace(forward, args=mapped(forward.args, convert), kwargs=mapped(dict(forward.kwargs), convert))
 
 
-def _run_difference(original: Forward, span: Span, start: str | None, end: str | None) -> float:
-    """The relative difference of the copy's outputs from those of the unaltered model."""
+def _run_difference(original: Forward, span: Span, start: str | None, end: str | None, weights: torch.dtype) -> float:
+    """The relative difference of the copy's outputs from those of the unaltered model, by the dtype of its weights."""
     unaltered = Span(original, start, end, own_kernels=True)
     check_deterministic(original, unaltered.returned)
     difference = relative_difference(span.outputs, unaltered.outputs.double())
     # Rounding in the model's own dtype over all layers, which may amplify it.
-    limit = 10 * bound(original.model) + _ROUNDINGS * _sensitivity(span, stored_dtype(original.model))
+    limit = 10 * BOUNDS[weights] + _ROUNDINGS * _sensitivity(span, weights)
     if not difference <= limit:
         raise ModelError(
             f"{span.end} in float64 must be what the model computes, got values that differ by {difference:.1e} of the "

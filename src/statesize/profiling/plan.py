@@ -14,11 +14,13 @@ import torch
 from torch import nn
 
 from statesize.adapters import Captured, Checks
+from statesize.adapters.models.sharded import together
 from statesize.adapters.observation import DERIVATIVE, SHARED
 from statesize.adapters.select import is_own_code
 from statesize.check import refuse, whole_number
 from statesize.io.devices import on_cpu_by_default
 from statesize.measurement.settings import Channels, Layers, Positions, Settings
+from statesize.models.digests import tokens_sha256
 from statesize.profiling.measuring import captured_mixers, measure_side_by_side
 from statesize.profiling.work import MOST_OPERATIONS, Work, by_products, operations_per_unit, plan_group, plan_work
 from statesize.texts.arguments import Given, axis_of, batch_of, beginning_of
@@ -163,8 +165,9 @@ def plan(
     lengths = [len(ids) for ids in known]
     trial = partial(_Trial, model, settings, lengths)
     few = beginning_of(known[-1], max(2, min(longest // 2, max(longest // 8, _BEGINNING))))
-    beginning = trial(few, None, partial(report, 0))
-    whole = trial(known[-1], beginning, partial(report, 1))
+    with together(model, tokens_sha256(known), settings):
+        beginning = trial(few, None, partial(report, 0))
+        whole = trial(known[-1], beginning, partial(report, 1))
     return _plan(beginning, whole, lengths, (total or len(known)) / len(known))
 
 

@@ -13,9 +13,12 @@ from typing import Any
 from torch import nn
 
 from statesize.adapters.models.inputs import float_model
+from statesize.adapters.models.sharded import ranks_of, together
+from statesize.check import refuse
 from statesize.io.devices import on_cpu_by_default
 from statesize.io.progress import Bars
 from statesize.measurement.settings import Channels, Layers, Positions, Settings
+from statesize.models.digests import tokens_sha256
 from statesize.models.load import load_model, load_model_facts
 from statesize.parallel.executor import here
 from statesize.parallel.ray import OnRay, RayCluster
@@ -150,7 +153,10 @@ def run_profile(
     )
     known: list[Given] = []
     reference = None
-    if cluster is not None or count is not None:
+    ranks = ranks_of(model) if isinstance(model, nn.Module) else ()
+    if ranks and (path is not None or cluster is not None):
+        refuse("output and executor", f"None for a model on ranks {', '.join(map(str, ranks))}", output or cluster)
+    if cluster is not None or count is not None or ranks:
         # What is wrong with any of them shows before the work.
         given = known = list[Given](given)
         reference, count = max(map(len, known)), len(known)
@@ -160,6 +166,8 @@ def run_profile(
     make = partial(LoadedWork, model, settings, reference, digests=cluster is not None or path is not None)
     crew = here if cluster is None else partial(cluster, memory=settings.memory + _PROCESS_BYTES)
     with ExitStack() as stack:
+        if isinstance(model, nn.Module):
+            stack.enter_context(together(model, tokens_sha256(known), settings))
         executor = stack.enter_context(crew(make))
         origin: Provenance = next(executor.run(["loading the model"])).get()
         if isinstance(executor, OnRay):

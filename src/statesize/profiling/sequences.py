@@ -15,6 +15,7 @@ import xarray as xr
 from torch import nn
 
 from statesize.adapters import CheckPolicy
+from statesize.adapters.models.sharded import class_of
 from statesize.adapters.observation import SHARED
 from statesize.adapters.select import NothingMeasuredError
 from statesize.errors import StatesizeError
@@ -162,7 +163,9 @@ class LoadedWork:
         self, model: nn.Module | Loader, settings: Settings, reference: int | None, *, digests: bool = True
     ) -> None:
         loaded = model if isinstance(model, nn.Module) else model()
-        name, source = (loaded.name, loaded.source) if isinstance(loaded, LoadedModel) else (type(loaded).__name__, {})
+        name, source = (
+            (loaded.name, loaded.source) if isinstance(loaded, LoadedModel) else (class_of(loaded).__name__, {})
+        )
         model = loaded.model if isinstance(loaded, LoadedModel) else loaded
         facts = model_facts(model) if digests else {}
         key = run_key(facts, settings, reference) if digests else ""

@@ -50,21 +50,22 @@ def observing(model: nn.Module, running: ModuleStack, record: OnObservation) -> 
 
 def gated_convolution(call: MixerCall) -> Observation:
     """The T of every channel: Diag(c) times the convolution times Diag(b), with K − 1 states."""
-    convolution = cast("Any", call.module).conv
+    # Taken here: weights that are shared out among ranks are whole while the module runs.
+    weight, taps_bias = cast("Any", call.module).conv.weight, cast("Any", call.module).conv.bias
     entering, leaving, values = call.parts["in_proj"].output.transpose(1, 2).chunk(3, 1)
 
     def operator(units: Units) -> DelayedRecurrence:
-        kernel = take(convolution.weight, units, 0).squeeze(1).flip(-1)
+        kernel = take(weight, units, 0).squeeze(1).flip(-1)
         return _shift_register(kernel, take(entering, units, 1), take(leaving, units, 1))
 
     def passed_on(mixed: Tensor, units: Units) -> Tensor:
-        if convolution.bias is None:
+        if taps_bias is None:
             return mixed
-        bias = take(convolution.bias, units, 0)[:, None] * take(leaving, units, 1)
+        bias = take(taps_bias, units, 0)[:, None] * take(leaving, units, 1)
         return mixed + bias[..., None]
 
     mixed = call.parts["out_proj"].args[0].transpose(1, 2)
-    return _observation(call.name, call.module, operator, values, mixed, passed_on, convolution.weight.shape[-1])
+    return _observation(call.name, call.module, operator, values, mixed, passed_on, weight.shape[-1])
 
 
 def causal_convolution(call: ReplacedCall) -> Observation:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from statesize.adapters.models.model_state import pretrained_models, unwrapped
 from statesize.adapters.models.quantised import dequantised
+from statesize.adapters.models.sharded import check_sharding
 from statesize.check import refuse, whole_number
 from statesize.errors import InputError, ModelError
 
@@ -104,6 +105,7 @@ def float_model(model: object) -> tuple[nn.Module, str]:
                 f"Parameter {name} is on the meta device, so the model has no weights; load them with from_pretrained "
                 "or move the model with to_empty() and fill it."
             )
+    check_sharding(module)
     return dequantised(module)
 
 

@@ -12,6 +12,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from statesize.adapters.models.sharded import class_of
 from statesize.check import require_kind
 from statesize.errors import InputError, ModelError
 
@@ -62,7 +63,7 @@ def hold_at_least(module: nn.Module, dtype: torch.dtype) -> None:
     for part in module.modules():
         held = vars(part)
         for tensors in cast("tuple[dict[str, Tensor | None], ...]", (held["_parameters"], held["_buffers"])):
-            for name, tensor in tensors.items() if type(part) is not nn.Embedding else ():
+            for name, tensor in tensors.items() if class_of(part) is not nn.Embedding else ():
                 if tensor is None or not is_low(tensor, dtype):
                     continue
                 copied = tensor.detach().to(dtype)
@@ -154,6 +155,11 @@ def unwrapped(model: object) -> nn.Module:
         model = inner
     if _is_exported(model):
         _refuse_exported(type(model).__name__, model)
+    if type(model).__module__.startswith("torch.distributed.pipelining."):
+        raise ModelError(
+            f"model must hold all of its layers, got {type(model).__name__}, which runs those of this rank alone. "
+            "Measure the model before it is split for a pipeline."
+        )
     held = [name for name, value in getattr(model, "__dict__", {}).items() if isinstance(value, nn.Module)]
     if held and not isinstance(model, nn.Module):
         raise InputError(f"model must be a torch module, got {type(model).__name__}. Give its attribute {held[0]}.")

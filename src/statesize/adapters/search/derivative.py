@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -13,11 +12,11 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from statesize.adapters.models.in_double import differentiable
 from statesize.adapters.models.layout import position_axis
-from statesize.adapters.models.model_state import stored_dtype
+from statesize.adapters.models.sharded import unsharded_copy
 from statesize.adapters.observation import DERIVATIVE
 from statesize.adapters.runs import bare
 from statesize.adapters.search.lone_run import LoneRuns, by_position, first_tensor, like
-from statesize.adapters.watch import FoundMixer
+from statesize.adapters.watch import Call, FoundMixer
 from statesize.errors import InputError, ModelError
 from statesize.operators import BlockDense, Derivative
 
@@ -27,11 +26,11 @@ NOTE = (
 )
 
 
-def found_derivative(name: str, module: nn.Module) -> FoundMixer:
+def found_derivative(call: Call) -> FoundMixer:
     """What is known of a layer that is measured by its derivative."""
-    states = state_size(module)
-    size = None if states is None else states * stored_dtype(module).itemsize
-    return FoundMixer(name, DERIVATIVE, 1, 1, states, size)
+    states = state_size(call.module)
+    size = None if states is None else states * call.weights.itemsize
+    return FoundMixer(call.name, DERIVATIVE, 1, 1, states, size)
 
 
 def state_size(module: nn.Module) -> int | None:
@@ -102,9 +101,9 @@ def _copied(runs: LoneRuns, dtype: torch.dtype) -> LoneRuns:
     def converted(leaf: object) -> object:
         return leaf.detach().to(dtype) if isinstance(leaf, Tensor) and leaf.is_floating_point() else leaf
 
-    module = copy.deepcopy(runs.module).to(dtype).requires_grad_(False)
+    module = unsharded_copy(runs.whole_model, runs.module).to(dtype).requires_grad_(False)
     args, kwargs = tree_map(converted, (runs.args, dict(runs.kwargs)))
-    return replace(runs, module=module, args=args, kwargs=kwargs)
+    return replace(runs, module=module, model=None, args=args, kwargs=kwargs)
 
 
 def _entering(args: tuple[Any, ...], kwargs: Mapping[str, Any], length: int) -> Tensor | None:

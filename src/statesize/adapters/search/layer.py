@@ -10,7 +10,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from statesize.adapters.models.model_state import stored_dtype
+from statesize.adapters.models.sharded import class_of
 from statesize.adapters.observation import Observation, Units
 from statesize.adapters.rounding import relative_difference
 from statesize.adapters.search.linear_parts import Mix
@@ -86,12 +86,12 @@ def observe(name: str, runs: LoneRuns, mix: Mix, memory: Memory | None = None) -
 
     observation = Observation(
         name=name,
-        kind="attention" if is_attention else str(getattr(runs.module, "kind", type(runs.module).__name__)),
+        kind="attention" if is_attention else str(getattr(runs.module, "kind", class_of(runs.module).__name__)),
         operator=operator,
         values=values,
         mixed=mixed,
         state_size=states,
-        state_bytes=stored * stored_dtype(runs.module).itemsize if known else None,
+        state_bytes=stored * runs.run_dtype.itemsize if known else None,
         passed_on=lambda applied, chosen: applied + offset[:, chosen].to(applied),
         note=" ".join(filter(None, notes)),
         groups=groups,

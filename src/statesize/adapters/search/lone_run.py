@@ -7,13 +7,14 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from itertools import count
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, Self, cast
 
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
+from statesize.adapters.forward import Forward
 from statesize.adapters.models.in_double import hold_in_double
 from statesize.adapters.models.layout import position_axis
 from statesize.adapters.models.model_state import (
@@ -24,9 +25,11 @@ from statesize.adapters.models.model_state import (
     mapped,
     named_parts,
     set_autocast,
+    stored_dtype,
 )
 from statesize.adapters.runs import Attach, bare, reading, returning
 from statesize.adapters.search.other_mixing import can_be_others
+from statesize.adapters.watch import Call
 from statesize.errors import ModelError
 
 
@@ -97,6 +100,8 @@ class LoneRuns:
         mixes: The part of the module whose output T acts on; None where it is to be found.
         entry: The tensor that `change` acts on; None for all that enters.
         autocast: That of the module in the model, in which it runs in its own precision.
+        model: The model that the module is a part of; None for the module itself.
+        weights: The dtype of the module's weights in the model's run; None for that in which they are stored.
     """
 
     module: nn.Module
@@ -110,6 +115,24 @@ class LoneRuns:
     mixes: str | None = None
     entry: Place | None = None
     autocast: Autocast = ()
+    model: nn.Module | None = None
+    weights: torch.dtype | None = None
+
+    @classmethod
+    def of(cls, forward: Forward, call: Call) -> Self:
+        """The runs of a module with the arguments of a call in the model."""
+        runs = cls(call.module, call.args, call.kwargs, forward.length, forward.sequences, autocast=call.autocast)
+        return replace(runs, model=forward.model, weights=call.weights)
+
+    @property
+    def whole_model(self) -> nn.Module:
+        """The model that the module is a part of."""
+        return self.model or self.module
+
+    @property
+    def run_dtype(self) -> torch.dtype:
+        """The dtype of the module's weights in the model's run."""
+        return self.weights or stored_dtype(self.module)
 
     @property
     def named(self) -> nn.Module | None:
@@ -213,7 +236,7 @@ class LoneRuns:
                 with seen:
                     return self.module(*args, **kwargs)
 
-        output = bare(self.module, call, attach=attach)
+        output = bare(self.whole_model, call, self.module, attach)
         returned = first_tensor(output)
         if returned is not None:
             tape.seen(OUTPUT, returned)

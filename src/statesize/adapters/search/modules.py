@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from statesize.adapters.forward import Forward
 from statesize.adapters.models.model_state import Autocast, named_parts, open_autocast
+from statesize.adapters.models.sharded import class_of
 from statesize.adapters.observation import Observation
 from statesize.adapters.runs import read
 from statesize.adapters.search.derivative import derivative, found_derivative
@@ -58,12 +59,12 @@ def differentiated(forward: Forward, call: Call) -> tuple[BlockDense | Derivativ
 def described_call(found: OwnMixing, forward: Forward, call: Call) -> FoundMixer:
     """What is known of a call before it is measured."""
     if call.name in found.derivatives:
-        return found_derivative(call.name, call.module)
+        return found_derivative(call)
     return described(observed(found, forward, call)[0])
 
 
 def _runs(forward: Forward, call: Call, held: Collection[nn.Module]) -> LoneRuns:
-    runs = LoneRuns(call.module, call.args, call.kwargs, forward.length, forward.sequences, autocast=call.autocast)
+    runs = LoneRuns.of(forward, call)
     # A module that is called twice holds other outputs each time.
     return replace(runs, fixed=returned_by(runs, held)) if held else runs
 
@@ -79,7 +80,7 @@ def find_own_mixing(
     # Mixers of libraries are compared with oracles, and those with a method `operator` speak for all that is in them.
     whole = [mixer for mixer in mixers if not is_own_code(mixer) or hasattr(type(mixer), "operator")]
     held = {part for mixer in whole for part in mixer.modules()}
-    names = {module: name or type(module).__name__ for name, module in named_parts(forward.model)}
+    names = {module: name or class_of(module).__name__ for name, module in named_parts(forward.model)}
     named = _named_parts(names, mixes)
     searched = {
         module
@@ -110,7 +111,7 @@ def find_own_mixing(
         parts = set(module.modules()) - {module}
         fixed = {part: calls.outputs[part] for part in mixing if part in parts}
         runs = LoneRuns(module, args, kwargs, forward.length, forward.sequences, fixed, mixes=named.get(module))
-        runs = replace(runs, autocast=calls.autocast[module])
+        runs = replace(runs, model=forward.model, autocast=calls.autocast[module])
         if _search(runs, name, found, names, has_kernels=module in observed):
             mixing.add(module)
         if module in observed:

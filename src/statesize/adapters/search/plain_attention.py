@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from statesize.adapters.models.own_cache import attention_bytes, stored_heads
+from statesize.adapters.models.sharded import class_of
 from statesize.adapters.observation import EXACT, Observation, Units
 from statesize.adapters.rounding import allowed, largest, relative_difference
 from statesize.operators import SoftmaxAttention
@@ -104,7 +105,7 @@ class PlainAttention:
             mixed=mixed,
             state_size=state_size,
             state_bytes=attention_bytes(module, (self.key,), values, length, state_size),
-            note=NOTES.get(type(module).__name__, ""),
+            note=NOTES.get(class_of(module).__name__, ""),
             groups=groups if groups < heads else 0,
             stored_channels=stored_channels,
             stored=values,

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from statesize.adapters.models.own_cache import attention_bytes, stored_heads
+from statesize.adapters.models.sharded import class_of
 from statesize.adapters.observation import EXACT, Observation, Units, random_like
 from statesize.adapters.rounding import BOUNDS, check_finite, relative_difference
 from statesize.adapters.search.plain_attention import NOTES
@@ -131,7 +132,7 @@ def observed_mixing(
         mixed=mixed,
         state_size=filled,
         state_bytes=attention_bytes(module, keys, values, length, filled),
-        note=NOTES.get(type(module).__name__, ""),
+        note=NOTES.get(class_of(module).__name__, ""),
         groups=groups if groups < heads else 0,
         stored_channels=stored_channels,
         map_bytes=math.prod(mixing.shape) * torch.float64.itemsize,

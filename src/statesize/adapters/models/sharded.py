@@ -1,0 +1,240 @@
+"""Models that fully_shard (FSDP2) has shared out among ranks: their weights are gathered for one layer at a time.
+
+A run of the whole model is the model's own: FSDP gathers each layer before it runs. Where a part runs alone, its
+weights are gathered here, as FSDP gathers them, and FSDP itself does nothing.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import sys
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+from statesize.errors import ModelError
+from statesize.parallel.ranks import RankError, ended, exchange, is_of_ranks
+
+_HOOKS = ("_forward_pre_hooks", "_forward_hooks")
+_STATE = "__composable_api_state_key"
+_Weights = dict[nn.Module, dict[str, nn.Parameter]]
+# While a model is measured on all its ranks, the part that was gathered last: it runs alone many times.
+_measuring: ContextVar[dict[nn.Module, _Weights] | None] = ContextVar("_measuring", default=None)
+
+
+def class_of(module: nn.Module) -> type[nn.Module]:
+    """The class of a module, which fully_shard replaces by one that derives from it."""
+    sharded = _library("torch.distributed.fsdp", "FSDPModule")
+    return next(kind for kind in type(module).__mro__ if not issubclass(kind, sharded))
+
+
+def sharded_units(model: nn.Module) -> list[Any]:
+    """The modules that fully_shard was applied to, outermost first: each of them is gathered as a whole."""
+    sharded = _library("torch.distributed.fsdp", "FSDPModule")
+    return [module for module in model.modules() if isinstance(module, sharded)] if sharded else []
+
+
+def ranks_of(model: nn.Module) -> tuple[int, ...]:
+    """The ranks that hold a model together; none for a model that this process holds alone."""
+    parameters = (parameter for unit in sharded_units(model) for parameter in unit.parameters())
+    mesh = next((parameter.device_mesh.mesh for parameter in parameters if is_sharded(parameter)), None)
+    return () if mesh is None or mesh.numel() == 1 else tuple(sorted(mesh.flatten().tolist()))
+
+
+def is_sharded(tensor: Tensor) -> bool:
+    """Whether a tensor is shared out among ranks."""
+    return isinstance(tensor, _library("torch.distributed.tensor", "DTensor"))
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """A tensor, gathered from all ranks if it is shared out among them."""
+    return cast("Any", tensor).full_tensor() if is_sharded(tensor) else tensor
+
+
+def check_sharding(model: nn.Module) -> None:
+    """Refuse a model that is shared out in a way in which no layer is whole in this process while it runs."""
+    for name, part in cast("Iterator[tuple[str, nn.Module]]", model.named_modules()):
+        if any(kind.__name__ == "FullyShardedDataParallel" for kind in type(part).__mro__):
+            raise ModelError(
+                f"{name or 'model'} must be sharded by fully_shard (FSDP2), got FullyShardedDataParallel (FSDP1), "
+                "which joins the weights of a layer into one. Use torch.distributed.fsdp.fully_shard."
+            )
+    gathered = {parameter for unit in sharded_units(model) for parameter in unit.parameters()}
+    for name, parameter in model.named_parameters():
+        placements = cast("Any", parameter).placements if is_sharded(parameter) else ()
+        # Replicas beside the shards are those of HSDP.
+        if placements and (parameter not in gathered or sum(one.is_shard() for one in placements) > 1):
+            raise ModelError(
+                f"Parameter {name} must be whole where its layer runs, got a DTensor of placements {placements}, as of "
+                "a tensor parallel plan (tp_plan), which splits the heads of a layer, or of a module around the model. "
+                "Load the model without the plan; give the module that the outermost fully_shard was applied to."
+            )
+
+
+class Shards:
+    """The sharded weights of a model for the time of a run, after which they are sharded as before."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model, self.units = model, sharded_units(model)
+        self._replaced_hooks: list[tuple[dict[int, Any], int, Any]] = []
+        # FSDP leaves its outermost module gathered after a forward pass.
+        self._reshard()
+
+    def gather(self, part: nn.Module) -> None:
+        """Let a part of the model run alone, with its own weights whole and without FSDP."""
+        if self.units:
+            for module, weights in gathered(self.model, part).items():
+                vars(module)["_parameters"].update(weights)
+            self.silence(part)
+
+    def silence(self, part: nn.Module) -> None:
+        """Let FSDP do nothing where a part runs."""
+        for module in part.modules():
+            for hooks in cast("list[dict[int, Any]]", [vars(module)[kind] for kind in _HOOKS]):
+                own = {key: hook for key, hook in hooks.items() if _is_of_fsdp(hook)}
+                self._replaced_hooks += [(hooks, key, hook) for key, hook in own.items()]
+                hooks.update(dict.fromkeys(own, _nothing))
+
+    def put_back(self) -> None:
+        """Leave the weights sharded, and FSDP as it was."""
+        for hooks, key, hook in self._replaced_hooks:
+            hooks[key] = hook
+        self._reshard()
+
+    def fail(self, error: BaseException) -> None:
+        """Let FSDP begin anew after a run that was not finished; raises what has ended it if that is another rank."""
+        for unit in self.units:
+            # All but outermost modules refuse. Torch has it from 2.13 on.
+            with suppress(RuntimeError, AttributeError):
+                unit.reset_iter_state()
+        if self.units and is_of_ranks(error):
+            raise ended(error) from error
+
+    def _reshard(self) -> None:
+        for unit in self.units:
+            unit.reshard()
+
+
+def gathered(model: nn.Module, part: nn.Module) -> _Weights:
+    """Copies of the weights of a part as its runs have them, by module and name."""
+    kept = _measuring.get()
+    if kept is None:
+        return _gather(model, part)
+    if part not in kept:
+        kept.clear()
+        kept[part] = _gather(model, part)
+    return kept[part]
+
+
+def _gather(model: nn.Module, part: nn.Module) -> _Weights:
+    """Such copies, made for one unit of FSDP at a time."""
+    inside, owners = set(part.modules()), dict[Any, None]()
+    sharded = _library("torch.distributed.fsdp", "FSDPModule")
+
+    def visit(module: nn.Module, owner: nn.Module | None) -> None:
+        owner = module if isinstance(module, sharded) else owner
+        if module in inside and owner is not None:
+            owners[owner] = None
+        for child in module.children():
+            visit(child, owner)
+
+    visit(model, None)
+    copies: _Weights = {module: {} for module in inside}
+    # Inference tensors, which FSDP would keep, have no gradients later.
+    with torch.inference_mode(False), torch.no_grad():
+        for owner in owners:
+            before = {module: dict(vars(module)["_parameters"]) for module in inside}
+            owner.unshard()
+            for module, weights in before.items():
+                for name, weight in cast("dict[str, nn.Parameter]", vars(module)["_parameters"]).items():
+                    if weight is not weights[name]:
+                        copies[module][name] = nn.Parameter(weight.detach().clone(), requires_grad=False)
+            owner.reshard()
+    return copies
+
+
+def unsharded_copy(model: nn.Module, part: nn.Module) -> nn.Module:
+    """A copy of a part of a model, with whole weights and without FSDP."""
+    shards, memo = Shards(model), dict[int, Any]()
+    units: list[tuple[Any, Any]] = [(unit, type(unit)) for unit in sharded_units(part)]
+    for module, weights in gathered(model, part).items() if shards.units else ():
+        memo |= {id(vars(module)["_parameters"][name]): weight for name, weight in weights.items()}
+        memo |= {id(value): {} for key, value in vars(module).items() if key.startswith(_STATE)}
+    try:
+        shards.silence(part)
+        for unit, _ in units:
+            unit.__class__ = class_of(unit)
+        return copy.deepcopy(part, memo)
+    finally:
+        for unit, kind in units:
+            unit.__class__ = kind
+        shards.put_back()
+
+
+@contextmanager
+def together(model: nn.Module, *facts: object) -> Generator[None]:
+    """Measure a model on all ranks that hold it: an error on all where one does not come, or is to measure another.
+
+    Args:
+        model: The model, sharded or not; calls inside of one for the same model are part of it.
+        facts: What must be the same on all ranks: tensors, and what has a `repr`.
+
+    Yields:
+        Once, while the model may be gathered.
+
+    Raises:
+        RankError: If a rank does not come, or is to measure something else.
+    """
+    ranks = () if _measuring.get() is not None else ranks_of(model)
+    if not ranks:
+        yield
+        return
+    weights = [(name, tuple(one.shape), one.dtype) for name, one in model.named_parameters()]
+    said = exchange(ranks, f"{_digest(weights)} {_digest(facts)}")
+    for index, what in enumerate(("model", "inputs and settings")):
+        others = [rank for rank, one in zip(ranks, said, strict=True) if one.split()[index] != said[0].split()[index]]
+        if others:
+            raise RankError(
+                f"{what} must be the same on all ranks that hold the model, got others on rank "
+                f"{', '.join(map(str, others))} than on rank {ranks[0]}. Give each rank the same."
+            )
+    token = _measuring.set({})
+    try:
+        yield
+    finally:
+        _measuring.reset(token)
+
+
+def agreed(model: nn.Module, value: int) -> int:
+    """A number that may differ from rank to rank, such as one that a clock decides: that of the first rank."""
+    ranks = ranks_of(model)
+    return int(exchange(ranks, str(value))[0]) if ranks else value
+
+
+def _digest(value: object) -> str:
+    digest = hashlib.sha256()
+    for leaf in cast("list[object]", tree_leaves(value)):
+        if isinstance(leaf, Tensor):
+            digest.update(leaf.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        else:
+            digest.update(repr(leaf).encode())
+    return digest.hexdigest()
+
+
+def _nothing(*_: object) -> None:
+    return None
+
+
+def _is_of_fsdp(hook: object) -> bool:
+    return str(getattr(hook, "__module__", "")).startswith("torch.distributed.fsdp.")
+
+
+def _library(module: str, name: str) -> Any:
+    """A class of a module of torch, or nothing where the module was not imported."""
+    return getattr(sys.modules.get(module), name, ())

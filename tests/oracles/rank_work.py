@@ -1,0 +1,222 @@
+"""What the ranks of the tests do; each function runs in a process of its own."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import numpy as np
+import torch
+from oracles.ranks import in_lower_precision, shard, sharded, whole_model
+from torch import distributed, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FullyShardedDataParallel
+from torch.distributed.pipelining import PipelineStage
+from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
+
+import statesize as ss
+from statesize import errors
+from statesize.integrations.probe import Probe
+from statesize.measurement.settings import Settings
+from statesize.parallel import ranks
+
+IDS = torch.randint(3, 60, (2, 20), generator=torch.Generator().manual_seed(1))
+_TIMES = {"seconds", "source"}
+
+
+def numbers(profile: ss.Profile) -> dict[str, Any]:
+    """All that a profile holds, but for times."""
+    nodes = {mixer: profile.mixer(mixer) for mixer in profile.mixers}
+    facts: dict[str, Any] = {
+        f"{mixer} {name}": node[name].values for mixer, node in nodes.items() for name in node.data_vars
+    }
+    facts |= {f"{mixer} {k}": v for mixer, node in nodes.items() for k, v in node.attrs.items() if k not in _TIMES}
+    return facts | {name: profile.tree.attrs[name] for name in ("model", "kernels", "skipped")}
+
+
+def same(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
+    """What differs in any bit."""
+    keys = one.keys() | other.keys()
+    return sorted(key for key in keys if repr(one.get(key)) != repr(other.get(key)) or not _equal(one[key], other[key]))
+
+
+def _equal(one: Any, other: Any) -> bool:
+    return not isinstance(one, np.ndarray) or (one.tobytes() == other.tobytes()) or one.dtype == object
+
+
+def train(model: nn.Module, steps: int = 1) -> list[float]:
+    """Losses of some steps of a training."""
+    optimizer, losses = torch.optim.SGD(model.parameters(), lr=0.1), list[float]()
+    for _ in range(steps):
+        output: Any = model(IDS)
+        logits = output if isinstance(output, torch.Tensor) else output.logits
+        loss = torch.nn.functional.cross_entropy(logits.float().flatten(0, 1), IDS.flatten())
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(float(loss))
+    return losses
+
+
+def readings(family: str, policy: torch.dtype | None) -> dict[str, Any]:
+    """How far what is read of a sharded model is from what is read of the whole one, and losses with and without."""
+    plain, model = in_lower_precision(whole_model(family), policy), sharded(whole_model(family), policy)
+    probe, settings = Probe(IDS, settings=Settings(positions=4)), Settings(positions=4)
+    profiles = [ss.profile(one, IDS, settings=settings) for one in (model, plain)]
+    found: dict[str, Any] = {"profile": same(*map(numbers, profiles))}
+    unread = train(sharded(whole_model(family), policy), 3)
+    losses = train(model)
+    found["probe"] = same(*(numbers(probe.measure(one)) for one in (sharded(whole_model(family), policy), plain)))
+    probe.measure(model)
+    losses += train(model)
+    with torch.inference_mode():
+        probe.measure(model)
+    losses += train(model)
+    plans = [ss.plan(one, IDS, settings=settings) for one in (sharded(whole_model(family), policy), plain)]
+    for plan in plans:
+        found.setdefault("plan", []).append([(m.name, m.kind, m.units, m.measured, m.engine) for m in plan.mixers])
+    return found | {"losses": losses == unread}
+
+
+def quick() -> None:
+    """Let a rank that waits for others give up soon."""
+    ranks.LIMIT = timedelta(seconds=2)
+
+
+def raised(call: Callable[[], object]) -> str:
+    """The text of the error that a call raises; "" without."""
+    try:
+        call()
+    except errors.StatesizeError as error:
+        return f"{type(error).__name__}: {error}"
+    return ""
+
+
+def lonely() -> list[Any]:
+    """Errors of a call on rank 0 alone, twice, and what is read together after it."""
+    quick()
+    model, first = sharded(whole_model("llama")), distributed.get_rank() == 0
+    errors = [raised(lambda: Probe(IDS).measure(model)) for _ in range(2 if first else 0)]
+    distributed.barrier()
+    return [errors, raised(lambda: Probe(IDS).measure(model)), train(model)]
+
+
+def different(what: str) -> list[Any]:
+    """The error where rank 1 has something else, then that of the same on both, and a step of the training."""
+    quick()
+    model, last = sharded(whole_model("llama")), distributed.get_rank() == 1
+    ids = (IDS + 1 if what == "texts" else IDS[:1] if what == "fewer" else IDS) if last else IDS
+    if what == "heads" and last:
+        model.model.layers[1].mlp.probe_head = nn.Linear(32, 2)
+    error = raised(lambda: ss.profile(model, ids, settings=Settings(positions=4)))
+    if what == "heads" and last:
+        del model.model.layers[1].mlp.probe_head
+    return [error, raised(lambda: ss.profile(model, IDS, settings=Settings(positions=4))), train(model)]
+
+
+def dying() -> str:
+    """The error of rank 0 where rank 1 ends in the middle of a reading."""
+    quick()
+    model = sharded(whole_model("llama"))
+    if distributed.get_rank() == 1:
+        model.model.layers[1].self_attn.register_forward_hook(lambda *_: os._exit(1))
+    return raised(lambda: Probe(IDS).measure(model))
+
+
+def too_long() -> list[Any]:
+    """The error of a text that the model cannot run, and whether the training goes on as without it."""
+    model, unread = sharded(whole_model("gpt2")), train(sharded(whole_model("gpt2")), 2)
+    losses = train(model)
+    error = raised(lambda: Probe(torch.zeros(1, 99, dtype=torch.long)).measure(model))
+    return [error, losses + train(model) == unread]
+
+
+def refused(how: str) -> str:
+    """The error of a model that is shared out otherwise."""
+    mesh, model = init_device_mesh("cpu", (2,)), whole_model("llama")
+    if how == "fsdp1":
+        model.model.layers[0] = FullyShardedDataParallel(model.model.layers[0], device_id=torch.device("cpu"))
+    elif how == "parallel":
+        plan = {
+            "model.layers.0.self_attn.q_proj": ColwiseParallel(),
+            "model.layers.0.self_attn.o_proj": RowwiseParallel(),
+        }
+        parallelize_module(model, mesh, plan)
+    elif how == "pipeline":
+        stage = PipelineStage(model, distributed.get_rank(), 2, torch.device("cpu"))
+        return raised(lambda: ss.profile(stage, IDS))
+    elif how == "inner":
+        model = sharded(model).model
+    elif how == "output":
+        return raised(lambda: ss.profile(sharded(model), IDS, output="nowhere"))
+    return raised(lambda: Probe(IDS).measure(model))
+
+
+def replicated() -> list[str]:
+    """What differs in a reading of a model that DDP holds, on rank 0 alone."""
+    plain, model = whole_model("llama"), nn.parallel.DistributedDataParallel(whole_model("llama"))
+    if distributed.get_rank():
+        return []
+    return same(*(numbers(Probe(IDS, settings=Settings(positions=4)).measure(one)) for one in (model, plain)))
+
+
+def by_lightning(folder: str, shared: bool) -> list[Any]:
+    """What the callback writes where Lightning trains a model that its strategy has sharded, and the last losses."""
+    from lightning.pytorch import LightningModule, Trainer
+    from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy
+
+    from statesize.integrations.lightning import StateSizeCallback
+
+    class Causal(LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model, self.losses = whole_model("llama"), list[float]()
+
+        def configure_model(self) -> None:
+            if shared:
+                shard(self.model)
+
+        def training_step(self, batch: torch.Tensor) -> torch.Tensor:
+            loss = self.model(batch, labels=batch).loss
+            self.losses.append(float(loss))
+            return loss
+
+        def configure_optimizers(self) -> torch.optim.Optimizer:
+            return torch.optim.SGD(self.parameters(), lr=0.1)
+
+    quiet = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
+    strategy = ModelParallelStrategy(2, 1) if shared else DDPStrategy()
+    probe = Probe(IDS, every=2, share=math.inf, settings=Settings(positions=4))
+    module, callback = Causal(), StateSizeCallback(probe)
+    trainer = Trainer(
+        accelerator="cpu", devices=2, strategy=strategy, max_epochs=1, default_root_dir=folder, callbacks=[callback],
+        use_distributed_sampler=False, **quiet,
+    )  # fmt: skip
+    trainer.fit(module, torch.utils.data.DataLoader(IDS.repeat(4, 1), batch_size=2))
+    return [trainer.is_global_zero, module.losses]
+
+
+def by_trainer(folder: str, shared: bool) -> list[Any]:
+    """The same of the Trainer of transformers, whose model accelerate has sharded."""
+    from transformers import Trainer, TrainingArguments
+
+    from statesize.integrations.transformers import StateSizeCallback
+
+    arguments = TrainingArguments(
+        folder, max_steps=4, per_device_train_batch_size=2, learning_rate=0.1, optim="sgd", logging_steps=1,
+        lr_scheduler_type="constant", max_grad_norm=0.0, report_to="none", save_strategy="no", use_cpu=True,
+        dataloader_pin_memory=False, disable_tqdm=True, seed=5,
+    )  # fmt: skip
+    probe = Probe(IDS, every=2, share=math.inf, settings=Settings(positions=4))
+    data = [{"input_ids": row, "labels": row} for row in IDS.repeat(8, 1)]
+    model = whole_model("llama")
+    trainer = Trainer(model, arguments, train_dataset=data, callbacks=[StateSizeCallback(probe)])
+    if shared:
+        # accelerate shards on accelerators only; this is what its `prepare` does there.
+        trainer.accelerator.prepare_model = lambda model, **_: model
+        shard(model)
+    trainer.train()
+    return [trainer.is_world_process_zero(), [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]]
