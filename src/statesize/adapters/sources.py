@@ -14,7 +14,7 @@ from typing import Any
 from torch import nn
 
 from statesize.adapters.observation import ModuleStack, OnObservation, Source
-from statesize.adapters.replaced import source_files
+from statesize.adapters.replaced import part_classes, source_files
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ def names_of(model: nn.Module) -> set[str]:
     files = source_files(model)
     own = any(file.__name__.partition(".")[0] not in ("builtins", "torch", "transformers") for file in files)
     libraries = {"fla", *(["torch.nn.attention.flex_attention"] if own else [])} & sys.modules.keys()
-    classes = {kind.__name__ for own in set(map(type, model.modules())) for kind in own.__mro__}
+    classes = {kind.__name__ for kind in part_classes(model)}
     return libraries.union(classes, *map(vars, files))
 
 

@@ -195,7 +195,7 @@ class SoftmaxAttention(TensorOperator):
 
     def _scored(self, query: Tensor, position: Tensor, first: int, last: int) -> Tensor:
         """The same of queries (..., m, d) at positions (m,)."""
-        scores = (query @ self.key[..., first:last, :].mT) * self.scale
+        scores = (query @ self.key[..., first:last, :].mT).mul_(self.scale)
         if self.soft_cap is not None:
             scores = (scores / self.soft_cap).tanh() * self.soft_cap
         if self.key_bias is not None:

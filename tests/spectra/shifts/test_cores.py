@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from statesize.spectra.shifts.tridiagonal_cores import eliminate_around_cores
+from statesize.spectra.shifts.tridiagonal_cores import eliminate_around_cores, tridiagonalise
 
 
 @pytest.mark.parametrize(("b", "readouts"), [(16, 1), (32, 1), (16, 3), (32, 4)])
@@ -44,3 +44,24 @@ def test_core_and_chunk_as_one_matrix(b, readouts, shifts):
             assert positive[m, j] == (eigenvalues > 0).sum()
             doubt = 1e-13 * size[m, j] / np.abs(eigenvalues).min()
             assert abs(logarithm[m, j] - np.linalg.slogdet(block).logabsdet) <= doubt
+
+
+@pytest.mark.parametrize("p", [8, 24, 64])
+@pytest.mark.parametrize("scale", [1.0, 1e-140, 1e-290])
+def test_tridiagonal_forms(p, scale):
+    rng = np.random.default_rng(p)
+    half = rng.standard_normal((4, p, p // 2))
+    gram = half @ half.transpose(0, 2, 1)
+    # A diagonal one, one that falls apart, and zeros.
+    gram[1] *= np.eye(p)
+    gram[2, : p // 2, p // 2 :] = gram[2, p // 2 :, : p // 2] = 0
+    gram[3] = 0
+    gram *= scale
+    whole, (diagonal, beside) = np.concatenate([gram, np.tile(np.eye(p), (4, 1, 1))], -1), np.empty((2, 4, p))
+    tridiagonalise(whole, diagonal, beside)
+    for k in range(4):
+        theta = np.diag(diagonal[k]) + np.diag(beside[k, :-1], 1) + np.diag(beside[k, :-1], -1)
+        rotation = whole[k, :, p:]
+        assert beside[k, -1] == 0
+        np.testing.assert_allclose(rotation @ rotation.T, np.eye(p), atol=1e-14 * p)
+        np.testing.assert_allclose(rotation @ gram[k] @ rotation.T, theta, atol=1e-15 * p * np.trace(gram[k]))

@@ -2,6 +2,7 @@ import dataclasses
 
 import numpy as np
 import numpy.typing as npt
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -131,3 +132,18 @@ def test_thresholds_of_all_ratios_are_shared() -> None:
     searched(one, [0.1], 0.0)
     searched(two, [0.1, 0.1001], 0.0)
     assert len(two.evaluated) < 1.6 * len(one.evaluated)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_every_evaluation_bounds_every_position(seed):
+    # Also positions whose bounds were as close as requested before others of their group needed more.
+    eliminations, ratios = fake(seed, 1, 8, 200), [1e-1, 1e-2, 1e-3]
+    known = searched(eliminations, ratios, 0.1)
+    tau = torch.tensor(eliminations.evaluated, dtype=torch.float64)
+    count = (eliminations.sigma[0, :, None] > tau[:, None]).sum(-1).numpy()
+    doubt = 2 * eliminations.distance
+    for rho, lower, upper in zip(ratios, known.lower[:, 0], known.upper[:, 0], strict=True):
+        is_above = tau.numpy() * (1 - doubt) >= rho * known.high[0, :, None]
+        is_below = tau.numpy() * (1 + doubt) <= rho * known.low[0, :, None]
+        assert (lower >= np.where(is_above, count, 0).max(-1)).all()
+        assert (upper <= np.where(is_below, count, 200).min(-1)).all()

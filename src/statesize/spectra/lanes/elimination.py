@@ -94,18 +94,17 @@ def eliminate_each(whole: Array, readouts: int, positive: npt.NDArray[np.int64],
 
 @compile_lanes
 def _pack(whole: Array, r: int, first: int, blocks: Array) -> None:
-    N, b = whole.shape[0], whole.shape[1] // (r + 1)
+    N, columns = whole.shape[0], whole.shape[1]
+    b = columns // (r + 1)
     rows = r * b
-    for w in range(LANES):
-        k = min(first + w, N - 1)
-        for i in range(rows):
-            for j in range(i, rows):
-                blocks[(i * rows + j) * LANES + w] = whole[k, i, j]
-            for j in range(b):
-                blocks[(rows * rows + i * b + j) * LANES + w] = whole[k, i, rows + j]
-        for i in range(b):
-            for j in range(i, b):
-                blocks[(rows * rows + rows * b + i * b + j) * LANES + w] = whole[k, rows + i, rows + j]
+    # All lanes of an entry in a row, as they lie in one line of the cache.
+    for i in range(columns):
+        for j in range(i, rows):
+            for w in range(LANES):
+                blocks[(i * rows + j) * LANES + w] = whole[min(first + w, N - 1), i, j]
+        for j in range(max(i, rows), columns):
+            for w in range(LANES):
+                blocks[(rows * (rows - 1) + i * b + j) * LANES + w] = whole[min(first + w, N - 1), i, j]
 
 
 @compile_lanes

@@ -113,7 +113,6 @@ class Groups:
         self.limit = limit.repeat(entries, 1)
         self.wanted = torch.isin(position, self._positions).repeat(entries, 1)
         self.squared_norms = eliminations.squared_norms()
-        self._are_zero = eliminations.are_zero()
         epsilon = 8 * eliminations.order * torch.finfo(torch.float64).eps
         # The error of singular values, then that of what is eliminated, which all positions of a group share.
         self.own_error = eliminations.error[:, None] + epsilon * self.squared_norms.sqrt() + UNDERFLOW
@@ -176,7 +175,10 @@ class Groups:
         # Those of a block of zeros are known, and the bounds that they would give are these: nothing is surely above
         # any threshold, and below the error nothing is excluded.
         count = lower.clone()
-        for at, values in self._spectra(self.wanted & (lower != upper) & ~self._are_zero):
+        left = self.wanted & (lower != upper)
+        if left.any():
+            left &= ~self.eliminations.are_zero()
+        for at, values in self._spectra(left):
             exact = tau * values[:, :1] if relative else values.new_full((values.shape[0], 1), tau)
             slack = self.own_error[at][:, None] * (1 + tau if relative else 1)
             least, most = (part.squeeze(-1) for part in count_bounds(values, slack, exact, self.limit[at]))

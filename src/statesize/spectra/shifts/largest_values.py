@@ -1,4 +1,4 @@
-"""The largest singular value of blocks H_i between two numbers, by the power method on many positions at once.
+"""The largest singular value of blocks H_i between two numbers, by the power method from one position to the next.
 
 From below σ_1 ≥ ‖H x‖ for ‖x‖ = 1; from above, where H has no negative entries, by Collatz and Wielandt,
 σ_1² ≤ max_j (Hᵀ H x)_j / x_j for every x > 0 (Horn and Johnson, Matrix Analysis, corollary 8.1.31). Sums of numbers
@@ -8,20 +8,32 @@ Between two positions H_i loses a row and gains a column: σ_1² falls by at mos
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, cast
 
+import numba
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from statesize.spectra.spectrum import UNDERFLOW
 
-# Positions whose products are taken together, and numbers of operators whose products are.
-_TOGETHER, _NUMBERS = 32, 2**21
+Array = npt.NDArray[Any]
+
+# Positions whose products are taken together, and numbers of operators that are held in single precision at once.
+_TOGETHER, _NUMBERS = 4, 2**21
 # Distances from the ends of the sequence, where σ_1 changes fast, below which every position and every other is taken.
 _ALL, _EVERY_OTHER = 32, 96
 # Below this share of the largest entry of T, squares vanish in single precision.
 _SMALLEST = 1e-9
+# What entries of a vector that are smaller beside its largest are raised to.
+_LEAST = 1e-6
+
+_FAST = {"contract", "reassoc", "nnan", "nsz"}
+_compile = partial(cast("Any", numba).njit, nogil=True, fastmath=_FAST, error_model="numpy")
 
 
 def sampled_positions(length: int, every: int) -> Tensor:
@@ -43,66 +55,85 @@ def largest_everywhere(strict: Tensor, every: int, close: float) -> tuple[Tensor
         low = part.new_zeros(len(part), length)
         high = torch.full_like(low, torch.inf)
         high[:, 0] = 0
-        low[:, positions], high[:, positions] = largest_at(part.float(), positions, close, steps=8)
-        bounds.append(_carried(part, low, high))
+        low[:, positions], high[:, positions] = largest_at(part.float(), positions, close, steps=12)
+        is_close = bool((high[:, 1:] <= (1 + close) * low[:, 1:]).all())
+        bounds.append((low, high) if is_close else _carried(part, low, high))
     low, high = zip(*bounds, strict=True)
     return torch.cat(low), torch.cat(high)
 
 
 def largest_at(strict: Tensor, positions: Tensor, close: float, steps: int) -> tuple[Tensor, Tensor]:
     """σ_1 of T (E, r L, L) without negative entries between two numbers (E, m), at ascending positions (m,)."""
-    parts = cast("Sequence[Tensor]", positions.split(_TOGETHER) if positions.numel() else ())
-    none = strict.new_zeros(len(strict), 0, dtype=torch.float64)
-    bounds = [(none, none), *(_power(strict, part, close, steps) for part in parts)]
-    low, high = zip(*bounds, strict=True)
-    return torch.cat(low, -1), torch.cat(high, -1)
-
-
-def _power(matrix: Tensor, positions: Tensor, close: float, steps: int) -> tuple[Tensor, Tensor]:
-    length, first, last = matrix.shape[-1], int(positions[0]), int(positions[-1])
-    readouts = matrix.shape[-2] // length
-    info = torch.finfo(matrix.dtype)
-    slack = 2 * matrix.shape[-2] * info.eps
-    smallest = UNDERFLOW if matrix.dtype == torch.float64 else _SMALLEST
-    block = matrix[:, readouts * first :, :last]
-    cuts = positions[:, None]
-    past = (torch.arange(last, device=matrix.device) < cuts).to(matrix.dtype)
-    outside = 1 - past
-    future = (torch.arange(first, length, device=matrix.device).repeat_interleave(readouts) >= cuts).to(matrix.dtype)
-    vector = _positive(_start(matrix, block, readouts, int(positions[len(positions) // 2]), future) * past, past, 1e-4)
-    low = torch.zeros(vector.shape[:-1], dtype=torch.float64, device=matrix.device)
+    low = torch.zeros(len(strict), len(positions), dtype=torch.float64)
     high = torch.full_like(low, torch.inf)
-    for _ in range(steps):
-        # The largest entry is 1, so no square of what matters vanishes.
-        vector = vector / _norm(vector)
-        image = (vector @ block.mT).mul_(future)
-        back = (image @ block).mul_(past)
-        norm = _norm(image).squeeze(-1).double() * (1 - slack)
-        low = torch.maximum(low, torch.where(norm > smallest, norm, 0))
-        quotient = (back / (vector + outside)).amax(-1).double()
-        high = torch.minimum(high, (quotient + smallest**2).sqrt() * (1 + slack))
-        if bool((high <= (1 + close) * low).all()):
-            break
-        vector = _positive(back, past, 1e-6)
-    return low, high
+    smallest = UNDERFLOW if strict.dtype == torch.float64 else _SMALLEST
+    slack = 2 * strict.shape[-2] * torch.finfo(strict.dtype).eps
+    _climb(strict.cpu().numpy(), positions.cpu().numpy(), close, steps, slack, smallest, low.numpy(), high.numpy())
+    return low.to(strict.device), high.to(strict.device)
 
 
-def _norm(vector: Tensor) -> Tensor:
-    return cast("Any", torch.linalg).vector_norm(vector, dim=-1, keepdim=True)
+@_compile(cache=True)
+def _climb(
+    strict: Array, positions: Array, close: float, steps: int, slack: float, smallest: float, low: Array, high: Array
+) -> None:
+    # Some positions share each reading of T, and start from the vector of the last one before them.
+    E, rows, length = strict.shape
+    number = strict.dtype.type
+    least, start = number(_LEAST), np.empty(length, strict.dtype)
+    vectors, backs = np.empty((_TOGETHER, length), strict.dtype), np.empty((_TOGETHER, length), strict.dtype)
+    norms = np.empty(_TOGETHER)
+    for e in range(E):
+        start[:] = least
+        for begin in range(0, len(positions), _TOGETHER):
+            cuts = positions[begin : begin + _TOGETHER]
+            if begin == 0:
+                start[: cuts[0]] = number(1)
+            for m in range(len(cuts)):
+                vectors[m] = start
+            for _ in range(steps):
+                _products(strict[e], cuts, rows // length, vectors, backs, norms)
+                is_close = True
+                for m in range(len(cuts)):
+                    norm, vector, back, at = norms[m] * (1 - slack), vectors[m], backs[m], begin + m
+                    if norm > smallest:
+                        low[e, at] = max(low[e, at], norm)
+                    quotient, largest = number(0), number(0)
+                    for j in range(cuts[m]):
+                        quotient = max(quotient, back[j] / vector[j])
+                        largest = max(largest, back[j])
+                    high[e, at] = min(high[e, at], math.sqrt(quotient + smallest**2) * (1 + slack))
+                    is_close = is_close and high[e, at] <= (1 + close) * low[e, at]
+                    # The largest entry is 1, so no square of what matters vanishes. None may vanish, or its quotient
+                    # would say nothing; where H is 0, any vector serves.
+                    for j in range(cuts[m]):
+                        vector[j] = max(back[j] / largest, least) if largest > 0 else number(1)
+                if is_close:
+                    break
+            start[: cuts[-1]] = vectors[len(cuts) - 1, : cuts[-1]]
 
 
-def _start(matrix: Tensor, block: Tensor, readouts: int, middle: int, future: Tensor) -> Tensor:
-    """A vector for every position from two products at the middle one, (E, m, columns)."""
-    here = matrix[:, readouts * middle :, :middle]
-    column = here.mT @ here.sum(-1, keepdim=True)
-    column = column / column.amax(-2, keepdim=True).clamp(min=torch.finfo(column.dtype).tiny)
-    return (future * (block[..., :middle] @ column).mT) @ block
-
-
-def _positive(vector: Tensor, past: Tensor, share: float) -> Tensor:
-    # No entry may vanish, or its quotient would say nothing; where H is 0, any vector serves.
-    largest = vector.amax(-1, keepdim=True)
-    return torch.where(largest > 0, vector / largest, torch.ones_like(vector)).clamp(min=share) * past
+@_compile()
+def _products(matrix: Array, cuts: Array, readouts: int, vectors: Array, backs: Array, norms: Array) -> None:
+    # Hᵀ H x, and ‖H x‖ / ‖x‖, at each cut, ascending.
+    zero = matrix.dtype.type(0)
+    for m in range(len(cuts)):
+        backs[m] = zero
+        norms[m] = 0.0
+    for i in range(readouts * cuts[0], len(matrix)):
+        row = matrix[i]
+        for m in range(len(cuts)):
+            if i >= readouts * cuts[m]:
+                vector, back, image = vectors[m], backs[m], zero
+                for j in range(cuts[m]):
+                    image += row[j] * vector[j]
+                for j in range(cuts[m]):
+                    back[j] += image * row[j]
+                norms[m] += image * image
+    for m in range(len(cuts)):
+        size = zero
+        for j in range(cuts[m]):
+            size += vectors[m, j] * vectors[m, j]
+        norms[m] = math.sqrt(norms[m] / size)
 
 
 def _carried(strict: Tensor, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:

@@ -35,6 +35,8 @@ _MARGIN, _FARTHER = 1e-5, 2.0
 _FINER = 1.2
 # Parts of a range in one round, at the most.
 _MOST = 64
+# Numbers that evaluations may take at once, about 8 b² each.
+_NUMBERS = 2**21
 # Bounds on σ_1 that are wider than this share of a part of a range come closer, and are left where they barely do.
 _WIDE, _STUCK = 0.5, 0.9
 
@@ -111,7 +113,8 @@ def shared_thresholds(
         tried=np.full((N, b), np.inf),
         rounds=np.zeros(N, np.int64),
     )
-    last, end = np.full(N, -1), 0
+    # As many evaluations at once as there are groups, which is what fits into memory, or as take little of it.
+    last, end, at_once = np.full(N, -1), 0, max(N, _NUMBERS // (8 * b**2))
     whole, numbers = np.empty(0, np.int64), np.empty(0)
     past = Evaluations(whole, numbers, np.empty((0, b), np.int64), np.empty((0, b)), whole)
     while True:
@@ -126,13 +129,12 @@ def shared_thresholds(
             )
         )
         past.group[begin:end], past.shift[begin:end] = group, shift
-        # As many at once as there are groups, which is what fits into memory.
-        for first in range(begin, end, N):
-            part = slice(first, min(first + N, end))
+        for first in range(begin, end, at_once):
+            part = slice(first, min(first + at_once, end))
             chosen, tau = (torch.from_numpy(numbers[part]).to(eliminations.error.device) for numbers in past[:2])
             counted, uncertainty = eliminations.at(chosen).counts(tau)
             past.counted[part], past.uncertainty[part] = counted.cpu().numpy(), uncertainty.cpu().numpy()
-        _learn(known, past, last, begin, end, accuracy)
+        _learn(known, past, last, begin, end)
 
 
 @_compile
@@ -258,10 +260,10 @@ def _next_of_ratio(
 
 
 @_compile_entry
-def _learn(known: Known, past: Evaluations, last: Whole, begin: int, end: int, accuracy: float) -> None:
-    # Takes evaluations into what is known of positions that are open.
+def _learn(known: Known, past: Evaluations, last: Whole, begin: int, end: int) -> None:
+    # Takes evaluations into what is known wherever a count is between bounds, as close as requested or not.
     R, (N, b) = len(known.ratios), known.wanted.shape
-    found = apart(known, accuracy)
+    found = apart(known, 0.0)
     is_open, is_closer = found[0].copy(), np.zeros((N, b), np.bool_)
     for r in range(1, R):
         is_open |= found[r]

@@ -23,14 +23,16 @@ from torch import Tensor
 from statesize.parallel.threads import end_if_unwanted, one_lapack_thread, tridiagonal, turned
 from statesize.spectra.factorisation import corner_energies, singular_values
 from statesize.spectra.shifts.largest_values import largest_everywhere
-from statesize.spectra.shifts.tridiagonal_cores import eliminate_around_cores
+from statesize.spectra.shifts.tridiagonal_cores import eliminate_around_cores, tridiagonalise
 from statesize.spectra.spectrum import ROUND_OFF, UNDERFLOW, fourth_root
 
 Array = npt.NDArray[np.float64]
 
 # Length up to which σ_1 of every position is bounded by itself, positions from one to the next beyond it, and how close
 # the bounds are then, relative to σ_1.
-_ALL, _EVERY, _CLOSE = 768, 4, 1e-3
+_ALL, _EVERY, _CLOSE = 768, 4, 3e-4
+# Rows of a core up to which it stays in a near cache while it is made tridiagonal; LAPACK takes larger ones in blocks.
+_SMALL = 256
 # Relative round-off of a norm.
 _ROUNDED = 1e-12
 
@@ -113,7 +115,7 @@ class TridiagonalChunks:
 
     def squared_norms(self) -> Tensor:
         """‖H_i‖_F² as a sum of squares, (N, b)."""
-        return self._everywhere(corner_energies(self.strict) * self.scale.square()[:, None])
+        return self._everywhere(self._energies * self.scale.square()[:, None])
 
     def are_zero(self) -> Tensor:
         """Where every entry of H_i is exactly 0, (N, b); squares of small ones may vanish."""
@@ -127,7 +129,7 @@ class TridiagonalChunks:
         """σ_1 of every position between two numbers, (N, b) each; the upper one is ∞ where T has negative entries."""
         position = torch.arange(self.length, device=self.strict.device)
         rank = torch.minimum(position, self.readouts * (self.length - position)).clamp(min=1)
-        low = (1 - _ROUNDED) * (corner_energies(self.strict) / rank).sqrt()
+        low = (1 - _ROUNDED) * (self._energies / rank).sqrt()
         high = torch.full_like(low, torch.inf)
         positive = (self.strict >= 0).flatten(1).all(-1)
         if positive.any():
@@ -161,6 +163,10 @@ class TridiagonalChunks:
         s = shift / self._scales
         _, logarithm, _ = self._eliminate(s, -s)
         return logarithm - self._of_chunks(self.pivots) * s.log()[:, None]
+
+    @cached_property
+    def _energies(self) -> Tensor:
+        return corner_energies(self.strict)
 
     @cached_property
     def _scales(self) -> Tensor:
@@ -213,21 +219,14 @@ def tridiagonal_chunks(matrix: Tensor, width: int, needed: Tensor | None = None)
     past, future = number * width, readouts * (chunks - 1 - number) * width
     of_past = past <= future
     rows = np.where(wanted, np.minimum(past, future), 0)
-    first = np.concatenate([[0], np.cumsum(np.tile(rows, E))]).astype(np.int64)
-    cores = Cores(
-        of_past=np.tile(of_past, E),
-        first=first,
-        diagonal=np.zeros(int(first[-1])),
-        beside=np.zeros(int(first[-1])),
-        borders=np.zeros((int(first[-1]), (readouts + 1) * width)),
-        gram=np.zeros((E * chunks, readouts * width, readouts * width)),
-        inside=np.zeros((E * chunks, readouts * width, width)),
-        energy=np.zeros(E * chunks),
-        fourth=np.zeros(E * chunks),
-    )
+    begins, first = (np.append(0, counted.cumsum()).astype(np.int64) for counted in (rows, np.tile(rows, E)))
+    total, inside = int(rows.sum()), readouts * width
+    of_cores = (total,), (total,), (total, inside + width)
+    of_chunks = (chunks, inside, inside), (chunks, inside, width), (chunks,), (chunks,)
+    parts = [np.zeros((E, *shape)) for shape in (*of_cores, *of_chunks)]
     with one_lapack_thread():
-        for entry, part in enumerate(strict.cpu()):
-            _fill(cores, part, entry * chunks, wanted)
+        _fill(strict.cpu(), wanted, int(of_past.sum()), begins, *(torch.from_numpy(part) for part in parts))
+    cores = Cores(np.tile(of_past, E), first, *(part.reshape(-1, *part.shape[2:]) for part in parts))
     return TridiagonalChunks(strict, scale, cores, torch.arange(E * chunks, device=matrix.device))
 
 
@@ -244,15 +243,25 @@ def _scaled(matrix: Tensor, length: int) -> tuple[Tensor, Tensor]:
     return strict.div_(scale[:, None, None]), scale
 
 
-def _fill(cores: Cores, strict: Tensor, begin: int, needed: npt.NDArray[np.bool_]) -> None:
-    """Computes the cores of the chunks of one T (r L, L), of which the first has this number."""
+def _fill(
+    strict: Tensor,
+    needed: npt.NDArray[np.bool_],
+    half: int,
+    begins: npt.NDArray[np.int64],
+    diagonal: Tensor,
+    beside: Tensor,
+    borders: Tensor,
+    grams: Tensor,
+    inside: Tensor,
+    energy: Tensor,
+    fourth: Tensor,
+) -> None:
+    """Computes the cores of the chunks of T (E, r L, L): how many are of the past, and where the rows of each begin."""
     # Gram matrices of what lies outside grow from the middle of the sequence to its ends: before the middle those of
-    # the columns, after it those of the rows.
-    (rows_inside, b), chunks = cores.inside.shape[-2:], len(needed)
+    # the columns, after it those of the rows. All operators take a step together.
+    rows_inside, b = inside.shape[-2:]
     r = rows_inside // b
-    half = int(cores.of_past[:chunks].sum())
-    strict_entries = strict.numpy()
-    corner = strict[r * half * b :, : half * b]
+    corner = strict[:, r * half * b :, : half * b]
     # No farther than to the outermost chunks that are needed.
     reached = np.flatnonzero(needed)
     before, after = (
@@ -265,31 +274,36 @@ def _fill(cores: Cores, strict: Tensor, begin: int, needed: npt.NDArray[np.bool_
         p = k * b
         if k < half:
             # Columns up to the chunk's end over the rows after it, then over the rows of the chunk too.
-            gram, more = columns, strict[r * p : r * (p + b), : p + b]
+            gram, more = columns, strict[:, r * p : r * (p + b), : p + b]
             own, core = slice(p, None), slice(0, p)
-            whole = torch.addmm(gram, more.mT, more)
-            columns = whole[core, core]
+            whole = torch.baddbmm(gram, more.mT, more)
+            columns = whole[:, core, core]
         else:
-            gram, more = rows, strict[r * p :, p : p + b]
+            gram, more = rows, strict[:, r * p :, p : p + b]
             own, core = slice(0, r * b), slice(r * b, None)
-            whole = torch.addmm(gram, more, more.mT)
-            rows = whole[core, core]
-        number, inner, outer = begin + k, gram.numpy(), more.numpy()
-        cores.energy[number] = inner.trace()
-        cores.fourth[number] = torch.linalg.vector_norm(whole).item() ** 2
-        cores.gram[number, : len(inner[own]), : len(inner[own])] = inner[own, own]
-        cores.inside[number] = strict_entries[r * p : r * (p + b), p : p + b]
+            whole = torch.baddbmm(gram, more, more.mT)
+            rows = whole[:, core, core]
+        size = gram[:, own, own].shape[-1]
+        energy[:, k] = gram.diagonal(0, -2, -1).sum(-1)
+        fourth[:, k] = torch.linalg.vector_norm(whole, dim=(-2, -1)).square()
+        grams[:, k, :size, :size] = gram[:, own, own]
+        inside[:, k] = strict[:, r * p : r * (p + b), p : p + b]
         if needed[k]:
-            at = slice(cores.first[number], cores.first[number + 1])
-            sides = (outer[:, core].T, inner[core, own]) if k < half else (inner[core, own], outer[core])
-            reduced = cores.diagonal[at], cores.beside[at], cores.borders[at]
-            _reduce(inner[core, core], np.concatenate(sides, 1), *reduced)
+            at = slice(begins[k], begins[k + 1])
+            sides = (more[:, :, core].mT, gram[:, core, own]) if k < half else (gram[:, core, own], more[:, core])
+            reduced = diagonal[:, at], beside[:, at], borders[:, at]
+            _reduce(torch.cat([gram[:, core, core], *sides], -1), *reduced)
 
 
-def _reduce(gram: Array, couple: Array, diagonal: Array, beside: Array, borders: Array) -> None:
-    """Θ = Qᵀ G Q by its diagonal (p,) and the entries beside it (p,), the last of them 0, and Qᵀ W (p, (r + 1) b)."""
-    if len(gram) < 2:
-        diagonal[:], borders[:] = gram.diagonal(), couple
+def _reduce(whole: Tensor, diagonal: Tensor, beside: Tensor, borders: Tensor) -> None:
+    """Θ = Qᵀ G Q by its diagonal (E, p) and the entries beside it, a 0 last, and Qᵀ W (E, p, m), of [G | W]."""
+    rows = diagonal.shape[-1]
+    if rows <= _SMALL:
+        reduced = np.empty((2, *diagonal.shape))
+        tridiagonalise(whole.numpy(), *reduced)
+        diagonal[:], beside[:] = torch.from_numpy(reduced)
+        borders[:] = whole[..., rows:]
         return
-    diagonal[:], beside[:-1], reflections, factors = tridiagonal(gram)
-    borders[:] = turned(reflections, factors, couple)
+    for one, *parts in zip(whole.numpy(), diagonal.numpy(), beside.numpy(), borders.numpy(), strict=True):
+        parts[0][:], parts[1][:-1], reflections, factors = tridiagonal(one[:, :rows])
+        parts[2][:] = turned(reflections, factors, one[:, rows:])

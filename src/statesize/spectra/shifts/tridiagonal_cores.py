@@ -22,10 +22,98 @@ LANES = 8
 """Columns in one instruction; b and (r + 1) b must be multiples of twice as many."""
 # Rows of a core between two products, so that what these read stays in the nearest cache.
 _ROWS = 32
+# Between these, a product of pivots takes one more before its logarithm is taken.
+_PRODUCTS = 1e-100, 1e100
 # Chunks whose matrices are held at once.
 _CHUNKS = 32
 
+# Below this a square root of a sum of squares may have no digits left.
+_TINY = 1e-307
+
 _load, _splat = lane_functions(LANES)
+
+
+@compile_entry
+def tridiagonalise(whole: Array, diagonal: Array, beside: Array, version: int = VERSION) -> None:
+    """Θ = Qᵀ G Q by its diagonal and the entries beside it, a 0 last, (E, p) each; [G | W] (E, p, p + m): W to Qᵀ W."""
+    # G symmetric, p and m multiples of LANES.
+    for entry in range(len(diagonal)):
+        _tridiagonalise(whole[entry].ravel(), diagonal[entry], beside[entry], whole.shape[2])
+
+
+@compile_lanes
+def _tridiagonalise(whole: Array, diagonal: Array, beside: Array, width: int) -> None:
+    # By reflections I − τ v vᵀ (Golub and Van Loan, Matrix Computations, section 8.3.1). The one sweep over the rows
+    # that are left takes v wᵀ + w vᵀ of the reflection before, of W what v took, and multiplies with the next v.
+    p = len(diagonal)
+    units = width // LANES
+    last, taken, reflection, product = np.zeros(width), np.zeros(width), np.zeros(width), np.empty(width)
+    for k in range(p):
+        row = whole[k * width : (k + 1) * width]
+        for j in range(k, width):
+            row[j] -= last[k] * taken[j] + taken[k] * last[j]
+        diagonal[k] = row[k]
+        # What lies in rows and columns up to this one stays.
+        last[k], taken[k], reflection[k] = 0.0, 0.0, 0.0
+        if k == p - 1:
+            beside[k] = 0.0
+            break
+        factor, beside[k] = _reflection(row, k + 1, p, reflection)
+        first = (k + 1) // LANES
+        for j in range(first * LANES, width):
+            product[j] = 0.0
+        for i in range((k + 1) // 4 * 4, p, 4):
+            _sweep(whole, i, units, first, last, taken, reflection, product)
+        along = 0.0
+        for j in range(k + 1, p):
+            along += product[j] * reflection[j]
+        for j in range(k + 1, width):
+            taken[j] = factor * (product[j] - 0.5 * factor * along * reflection[j])
+        last, reflection = reflection, last
+
+
+@compile_lanes
+def _reflection(row: Array, first: int, end: int, reflection: Array) -> tuple[float, float]:
+    # τ, the entry that is left of row[first:end], and v with a leading 1; τ = 0 where nothing but that entry is there.
+    largest, total = 0.0, 0.0
+    for j in range(first + 1, end):
+        largest = max(largest, abs(row[j]))
+    if largest < _TINY:
+        for j in range(first, end):
+            reflection[j] = 0.0
+        return 0.0, row[first]
+    largest = max(largest, abs(row[first]))
+    for j in range(first, end):
+        total += (row[j] / largest) ** 2
+    left = -math.copysign(largest * math.sqrt(total), row[first])
+    for j in range(first + 1, end):
+        reflection[j] = row[j] / (row[first] - left)
+    reflection[first] = 1.0
+    return (left - row[first]) / left, left
+
+
+@compile_lanes
+def _sweep(
+    whole: Array, i: int, units: int, first: int, last: Array, taken: Array, reflection: Array, product: Array
+) -> None:
+    # Four rows from i on, from a unit on: without what the last reflection took, and added to the product of the next.
+    a0, a1, a2, a3 = _splat(last[i]), _splat(last[i + 1]), _splat(last[i + 2]), _splat(last[i + 3])
+    b0, b1, b2, b3 = _splat(taken[i]), _splat(taken[i + 1]), _splat(taken[i + 2]), _splat(taken[i + 3])
+    v0, v1, v2, v3 = (
+        _splat(reflection[i]), _splat(reflection[i + 1]), _splat(reflection[i + 2]), _splat(reflection[i + 3])
+    )  # fmt: skip
+    at = i * units
+    for u in range(first, units):
+        v, w = _load(last, u), _load(taken, u)
+        y0 = _load(whole, at + u) - a0 * w - b0 * v
+        y1 = _load(whole, at + units + u) - a1 * w - b1 * v
+        y2 = _load(whole, at + 2 * units + u) - a2 * w - b2 * v
+        y3 = _load(whole, at + 3 * units + u) - a3 * w - b3 * v
+        store(whole, at + u, y0)
+        store(whole, at + units + u, y1)
+        store(whole, at + 2 * units + u, y2)
+        store(whole, at + 3 * units + u, y3)
+        store(product, u, _load(product, u) + v0 * y0 + v1 * y1 + v2 * y2 + v3 * y3)
 
 
 @compile_entry
@@ -111,8 +199,8 @@ def _eliminate_core(
     to_rows, to_columns = (1.0, -1.0 / outer) if of_past else (-1.0 / outer, 1.0)
     units = (rows + columns) // LANES
     middle = rows // LANES
-    positive, logarithm, size, pivot, coupling = 0.0, 0.0, 0.0, 1.0, 0.0
-    energy = np.empty(LANES)
+    positive, logarithm, product, size, pivot, coupling = 0.0, 0.0, 1.0, 0.0, 1.0, 0.0
+    energy, energies = np.empty(LANES), _splat(0.0)
     for low in range(0, len(diagonal), _ROWS):
         high = min(low + _ROWS, len(diagonal))
         for q in range(low, high):
@@ -120,7 +208,9 @@ def _eliminate_core(
             pivot = inner - diagonal[q] / outer - multiplier * coupling
             inverse = 1.0 / pivot
             positive += 1.0 if pivot > 0.0 else 0.0
-            logarithm += math.log(abs(pivot))
+            product *= abs(pivot)
+            if not _PRODUCTS[0] < product < _PRODUCTS[1]:
+                logarithm, product = logarithm + math.log(product), 1.0
             at, before = (q - low) * units, (q - low - 1 if q > low else _ROWS - 1) * units
             down, over, total = _splat(multiplier), _splat(inverse), _splat(0.0)
             for u in range(units):
@@ -130,14 +220,15 @@ def _eliminate_core(
                 store(solved, at + u, y)
                 z = y * over
                 store(scaled, at + u, z)
-                total = total + y * z
-            store(energy, 0, total)
+                total = total + y * y
             coupling = -beside[q] / outer
-            size += abs(pivot) + abs(energy.sum() + coupling * (coupling * inverse))
+            energies = energies + total * _splat(abs(inverse))
+            size += abs(pivot) + coupling * (coupling * abs(inverse))
         for j in range(0, units, 2):
             for i in range(0, min(units * LANES, (j + 2) * LANES), 4):
                 _subtract(scaled, solved, high - low, units, i, j, whole)
-    return positive, logarithm, size
+    store(energy, 0, energies)
+    return positive, logarithm + math.log(product), size + energy.sum()
 
 
 @compile_lanes
