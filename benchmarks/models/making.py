@@ -1,0 +1,168 @@
+"""Measures a model and writes its record: three lengths, untrained weights beside them, and bounds by cutting."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import AutoModelForCausalLM
+
+import statesize as ss
+from benchmarks.cases import made
+from statesize.io.files import replace_file
+from statesize.report.on_record import length_row, record
+from statesize.texts import bundled
+from statesize.texts.inputs import begun_excerpts
+from statesize.texts.tokens import AnyTokenizer, encode
+
+RESULTS = Path(__file__).parents[2] / "results" / "models"
+LENGTHS, SEQUENCES = (64, 256, 512), 4
+CUT_DOCUMENTS, CUT_TOKENS = 2, 256
+"""What the truncation test reads."""
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """A model that goes on record.
+
+    Attributes:
+        file: Name of the record.
+        name: What tables call the model.
+        package: Where the weights come from.
+        licence: That which the package states.
+        check: What shows that the conversion is right.
+        data: What is read, in its unit, such as "tokens of prose".
+        untrained: The same model with weights as before training.
+        inputs: What it reads at a length.
+        files: The files of the weights.
+        bounds: What the truncation test reads; None for no test.
+    """
+
+    file: str
+    name: str
+    package: str
+    licence: str
+    check: str
+    data: str
+    model: nn.Module
+    untrained: nn.Module
+    inputs: Callable[[int], Any]
+    files: Sequence[Path] = ()
+    lengths: Sequence[int] = LENGTHS
+    bounds: Sequence[Tensor] | None = None
+    axis: int | None = None
+    settings: ss.Settings = field(default_factory=ss.Settings)
+
+
+def put_on_record(subject: Subject) -> None:
+    """Measure a model and write its record."""
+    torch.set_num_threads(1)
+    start = time.process_time()
+    trained = [_profile(subject, subject.model, length) for length in subject.lengths]
+    fresh = [_profile(subject, subject.untrained, length) for length in subject.lengths]
+    whole = record(trained[0], subject.data) | {
+        "package": subject.package,
+        "licence": subject.licence,
+        "check": subject.check,
+        "files": {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in subject.files},
+        "lengths": [length_row(one) for one in trained],
+        "untrained": [{key: value for key, value in length_row(one).items() if key != "layers"} for one in fresh],
+        **({"bounds": _bounds(subject)} if subject.bounds else {}),
+        "seconds": round(time.process_time() - start),
+        "made": made("transformers"),
+    }
+    text = json.dumps(whole, indent=1, ensure_ascii=False)
+    replace_file(RESULTS / f"{subject.file}.json", f"{text}\n".encode())
+    for row, other in zip(whole["lengths"], whole["untrained"], strict=True):
+        print({key: row[key] for key in ("length", "ess", "ess_without_sinks", "of", "norm")}, other["ess"])
+    print(subject.check, whole.get("bounds"), whole["seconds"], "s")
+
+
+def _profile(subject: Subject, model: nn.Module, length: int) -> ss.Profile:
+    return ss.profile(
+        model,
+        subject.inputs(length),
+        axis=subject.axis,
+        positions=[length // 2],
+        relative_tolerances=(),
+        name=subject.name,
+        settings=subject.settings,
+        on_progress=lambda progress: None,
+    )
+
+
+def _bounds(subject: Subject) -> dict[str, Any]:
+    """ESS that suffices at best, with the future known, and the multiple that suffices without."""
+    cut = ss.truncate(subject.model, subject.bounds, documents=CUT_DOCUMENTS, tokens=CUT_TOKENS, name=subject.name)
+    blind = cut.without_hindsight()
+    return {
+        "documents": cut.count,
+        "tokens": CUT_TOKENS,
+        "ess": cut.entropy.value,
+        "worth": cut.worth.value,
+        "loses at": cut.at,
+        "sufficient with hindsight": cut.sufficient,
+        "sufficient without hindsight": blind.multiple.value,
+        "share of all without hindsight": blind.share.value,
+    }
+
+
+def prose(tokenizer: AnyTokenizer, length: int, pieces: int = SEQUENCES) -> list[Tensor]:
+    """The beginnings of the first bundled documents, as the model reads texts."""
+    documents = [torch.tensor(encode(tokenizer, text)) for text in bundled.documents()[:pieces]]
+    return [piece for ids in documents for piece in begun_excerpts([ids[: length + 1]], length, 1, tokenizer)]
+
+
+@torch.inference_mode()
+def loss(model: Any, pieces: Sequence[Tensor]) -> float:
+    """Cross-entropy of a language model, nats a token."""
+    logits = [model(ids[None]) for ids in pieces]
+    logits = [getattr(one, "logits", one)[0, :-1].float() for one in logits]
+    return float(functional.cross_entropy(torch.cat(logits), torch.cat([ids[1:] for ids in pieces])))
+
+
+@contextmanager
+def joined(parts: Sequence[Path], name: str) -> Iterator[tuple[Path, str]]:
+    """One file of parts, for as long as it is read, and its digest."""
+    content = b"".join(part.read_bytes() for part in parts)
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / name
+        path.write_bytes(content)
+        yield path, hashlib.sha256(content).hexdigest()
+
+
+def of_config(model: Any) -> nn.Module:
+    """A model of transformers as it is before training."""
+    torch.manual_seed(0)
+    return AutoModelForCausalLM.from_config(model.config).float().eval()
+
+
+def language_model(
+    file: str, name: str, path: Path, package: str, licence: str, *, bounds: bool = True, checked: str = ""
+) -> None:
+    """Put a GGUF file of a language model on record."""
+    from statesize.models.load import load_model
+
+    loaded = load_model(str(path))
+    untrained, pieces = of_config(loaded.model), prose(loaded.tokenizer, 256)
+    check = (
+        f"{checked}{loss(loaded.model, pieces):.2f} nats a token over the 256 tokens of the record, "
+        f"{loss(untrained, pieces):.2f} with untrained weights"
+    )
+    put_on_record(
+        Subject(
+            file, name, package, licence, check, "tokens of prose", loaded.model, untrained,
+            lambda length: prose(loaded.tokenizer, length), [path],
+            bounds=prose(loaded.tokenizer, CUT_TOKENS, CUT_DOCUMENTS) if bounds else None,
+        )
+    )  # fmt: skip
