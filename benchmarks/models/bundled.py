@@ -1,5 +1,7 @@
 """The four models that statesize bundles: `python -m benchmarks.models.bundled`."""
 
+import sys
+
 import torch
 
 from benchmarks.models.making import CUT_DOCUMENTS, CUT_TOKENS, Subject, loss, prose, put_on_record
@@ -8,7 +10,7 @@ from statesize.lab.mixers.model import LanguageModel
 from statesize.report.words import kind_title
 
 if __name__ == "__main__":
-    for name in zoo.names():
+    for name in sys.argv[1:] or zoo.names():
         model, tokenizer = zoo.load(name)
         torch.manual_seed(0)
         untrained, pieces = LanguageModel(model.config).eval(), prose(tokenizer, 256)

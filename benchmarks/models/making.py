@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -20,7 +19,8 @@ from transformers import AutoModelForCausalLM
 import statesize as ss
 from benchmarks.cases import made
 from statesize.io.files import replace_file
-from statesize.report.on_record import length_row, record
+from statesize.models.digests import tensors_sha256
+from statesize.report.on_record import length_row, record, written
 from statesize.texts import bundled
 from statesize.texts.inputs import begun_excerpts
 from statesize.texts.tokens import AnyTokenizer, encode
@@ -70,7 +70,7 @@ def put_on_record(subject: Subject) -> None:
     start = time.process_time()
     trained = [_profile(subject, subject.model, length) for length in subject.lengths]
     fresh = [_profile(subject, subject.untrained, length) for length in subject.lengths]
-    whole = record(trained[0], subject.data) | {
+    whole = record(trained[-1], subject.data, tensors_sha256(subject.model.state_dict())) | {
         "package": subject.package,
         "licence": subject.licence,
         "check": subject.check,
@@ -81,8 +81,7 @@ def put_on_record(subject: Subject) -> None:
         "seconds": round(time.process_time() - start),
         "made": made("transformers"),
     }
-    text = json.dumps(whole, indent=1, ensure_ascii=False)
-    replace_file(RESULTS / f"{subject.file}.json", f"{text}\n".encode())
+    replace_file(RESULTS / f"{subject.file}.json", written(whole))
     for row, other in zip(whole["lengths"], whole["untrained"], strict=True):
         print({key: row[key] for key in ("length", "ess", "ess_without_sinks", "of", "norm")}, other["ess"])
     print(subject.check, whole.get("bounds"), whole["seconds"], "s")

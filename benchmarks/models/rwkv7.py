@@ -149,6 +149,6 @@ if __name__ == "__main__":
     put_on_record(
         Subject(
             "rwkv7", "RWKV-7 834K", "test files of RWKV/rwkv.cpp", "MIT", check, "bytes of prose", model, untrained,
-            texts, [path], bounds=[torch.tensor(list(text.encode()[:CUT_TOKENS])) for text in bundled.documents()[:2]],
+            texts, [path], lengths=(64, 256), bounds=[torch.tensor(list(text.encode()[:CUT_TOKENS])) for text in bundled.documents()[:2]],
         )
     )  # fmt: skip

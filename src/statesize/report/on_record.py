@@ -74,15 +74,15 @@ def length_row(profile: Profiled) -> dict[str, Any]:
     }
 
 
-def record(profile: Profiled, data: str) -> dict[str, Any]:
-    """A record of one length; `data` says what was read, such as "tokens of prose"."""
+def record(profile: Profiled, data: str, weights: str) -> dict[str, Any]:
+    """A record of one length: `data` says what was read, such as "tokens of prose", and `weights` is a SHA-256."""
     return {
         "schema": SCHEMA,
         "name": profile.model.rpartition("/")[2],
         **dict.fromkeys(TO_BE_SAID, ""),
         "data": data,
         "carries": carries(profile),
-        "weights": profile.attributes["weights_sha256"],
+        "weights": weights,
         "not_measured": profile.not_measured,
         "lengths": [length_row(profile)],
         "untrained": [],
@@ -94,13 +94,13 @@ def record(profile: Profiled, data: str) -> dict[str, Any]:
     }
 
 
-def add_to(path: Path, profile: Profiled, data: str) -> None:
+def add_to(path: Path, profile: Profiled, data: str, weights: str) -> None:
     """Write the record of a profile, or its length into the record of the same weights that is there.
 
     Raises:
         InputError: The file has a record of other weights.
     """
-    new = record(profile, data)
+    new = record(profile, data, weights)
     if path.exists():
         old: dict[str, Any] = json.loads(path.read_text("utf-8"))
         if old.get("weights") != new["weights"] or old.get("data") != data:
@@ -111,7 +111,13 @@ def add_to(path: Path, profile: Profiled, data: str) -> None:
         (row,) = new["lengths"]
         others = [one for one in old["lengths"] if one["length"] != row["length"]]
         new = old | {"lengths": sorted([*others, row], key=lambda one: one["length"]), "made": new["made"]}
-    replace_file(path, (json.dumps(new, indent=1) + "\n").encode())
+    replace_file(path, written(new))
+
+
+def written(record: Mapping[str, Any]) -> bytes:
+    """A record as its file: an entry a line, so that changes can be read."""
+    entries = (f"{json.dumps(name)}: {json.dumps(value, ensure_ascii=False)}" for name, value in record.items())
+    return ("{\n" + ",\n".join(entries) + "\n}\n").encode()
 
 
 def carries(profile: Profiled) -> str:
@@ -148,6 +154,8 @@ def measured_models() -> list[dict[str, Any]]:
 
 def standing(profile: Profiled, models: Sequence[Mapping[str, Any]] | None = None) -> str:
     """The models on record that carry what this one does, at the length nearest to its texts; "" for none."""
+    if not profile.mixers:
+        return ""
     alike = [one for one in models or measured_models() if one["carries"] == carries(profile)]
     length = int(profile.tokens["length"].values.max())
     said: list[str] = []
