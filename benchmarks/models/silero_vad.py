@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from benchmarks.models.making import SEQUENCES, Subject, put_on_record
+from benchmarks.models.making import SEQUENCES, Subject, put_on_record, require
 from benchmarks.models.speech import DATA, sentences, spoken
 
 SAMPLES, CONTEXT, BINS = 512, 64, 129
@@ -32,6 +32,7 @@ class Detector(nn.Module):
         self.lstm, self.head = nn.LSTM(128, 128, batch_first=True), nn.Linear(128, 1)
 
     def forward(self, frames: Tensor) -> Tensor:
+        """Probabilities (sequence, frame)."""
         flat = functional.pad(frames.flatten(0, 1)[:, None], (0, CONTEXT), mode="reflect")
         real, imaginary = self.spectrum(flat).split(BINS, 1)
         hidden = (real**2 + imaginary**2).sqrt()
@@ -49,7 +50,9 @@ def state_dict(path: Path) -> dict[str, Tensor]:
     for at in range(4):
         for part in ("weight", "bias"):
             found[f"convolutions.{at}.{part}"] = weights[f"conv{at + 1}.{part}"]
-    return found | {f"lstm.{part}_l0": weights[f"lstm_cell.{part}"] for part in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")}
+    return found | {
+        f"lstm.{part}_l0": weights[f"lstm_cell.{part}"] for part in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+    }
 
 
 def framed(sound: Tensor) -> Tensor:
@@ -79,12 +82,13 @@ if __name__ == "__main__":
     with torch.inference_mode():
         mine, hiss = model(heard[None])[0], model(0.01 * torch.randn_like(heard)[None])[0]
     apart = float((mine - torch.tensor(theirs)).abs().max())
-    assert apart < 1e-3, f"probabilities differ from those of the package's ONNX file by {apart:.0e}"
+    require(apart < 1e-3, f"probabilities differ from those of the package's ONNX file by {apart:.0e}")
+    speech, noise = (float((heard > 0.5).float().mean()) for heard in (mine, hiss))
     put_on_record(
         Subject(
             "silero_vad", "Silero VAD", "silero-vad 6.2.3", "MIT",
-            f"probabilities as those of the package's ONNX file to {apart:.0e}; speech in {(mine > 0.5).float().mean():.0%} of "
-            f"the frames of spoken text and in {(hiss > 0.5).float().mean():.0%} of those of noise",
+            f"probabilities as those of the package's ONNX file to {apart:.0e}; speech in {speech:.0%} of the "
+            f"frames of spoken text and in {noise:.0%} of those of noise",
             f"frames of {DATA}", model, untrained,
             lambda length: torch.stack([sound[:length] for sound in sounds]), [path], lengths=(64, 256, 512),
         )

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import statesize as ss
-from benchmarks.models.making import SEQUENCES, Subject, put_on_record
+from benchmarks.models.making import SEQUENCES, Subject, put_on_record, require
 from statesize.texts import bundled
 
 LENGTH_OF_CHECK = 1536
@@ -41,6 +41,7 @@ class Scan(nn.Module):
         return values, torch.exp(-step * self.A_log.exp()), step * B[:, :, None], C[:, :, None]
 
     def forward(self, given: Tensor) -> Tensor:
+        """What is read, step by step."""
         values, decay, B, C = self._parts(given)
         state, outputs = torch.zeros_like(decay[:, 0]), list[Tensor]()
         for t in range(given.shape[1]):
@@ -67,6 +68,7 @@ class Block(nn.Module):
         self.D, self.output = nn.Parameter(torch.ones(channels)), nn.Linear(channels, width)
 
     def forward(self, hidden: Tensor) -> Tensor:
+        """The hidden states with what the block adds."""
         values, gate = self.inner(self.norm(hidden)).chunk(2, -1)
         low = (self.taps - 1) // 2
         values = functional.silu(self.convolution(functional.pad(values.mT, (low, self.taps - 1 - low))).mT)
@@ -89,6 +91,7 @@ class Tagger(nn.Module):
         self.norm, self.head = nn.LayerNorm(width, eps=1e-6), nn.Linear(width, labels)
 
     def forward(self, tokens: Tensor) -> Tensor:
+        """Logits of each byte's label."""
         hidden = self.embedding(tokens)
         for block in self.blocks:
             hidden = block(hidden)
@@ -158,11 +161,12 @@ if __name__ == "__main__":
         apart = max(apart, float((logits - theirs).abs().max() / theirs.abs().max()))
         share = (logits.argmax(-1) == manifest["labels"].index(label)).float().mean()
         right.append(f"{share:.0%} of the bytes of a file of {label}")
-    assert apart < 1e-3, f"logits differ from those of the package's ONNX file by {apart:.0e}"
+    require(apart < 1e-3, f"logits differ from those of the package's ONNX file by {apart:.0e}")
     put_on_record(
         Subject(
             "typeseg", "typeseg Mamba", "typeseg 0.2.7", "Apache-2.0",
-            f"logits as those of the package's ONNX file to {apart:.0e} of the largest; named rightly: {', '.join(right)}",
+            f"logits as those of the package's ONNX file to {apart:.0e} of the largest; named rightly: "
+            f"{', '.join(right)}",
             "bytes of prose", model, untrained, lambda length: texts(length, vocabulary), [path],
         )
     )  # fmt: skip

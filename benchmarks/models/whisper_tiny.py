@@ -17,7 +17,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 from transformers import WhisperConfig, WhisperFeatureExtractor, WhisperForConditionalGeneration
 
-from benchmarks.models.making import Subject, put_on_record
+from benchmarks.models.making import Subject, put_on_record, require
 from benchmarks.models.speech import DATA, RATE, sentences, spoken
 
 START = "<|startoftranscript|><|notimestamps|>"
@@ -41,7 +41,7 @@ def read(path: Path) -> dict[str, Tensor]:
         at += size
         return content[at - size : at - 1].decode()
 
-    assert number("I") == 6, "the file is of another version"
+    require(number("I") == 6, "the file is of another version")
     text(), number("I")
     found: dict[str, Tensor] = {}
     for _ in range(number("I")):
@@ -87,7 +87,7 @@ def state_dict(theirs: dict[str, Tensor], layers: int) -> dict[str, Tensor]:
             norm(f"{own}.final_layer_norm", f"{variables}/ffn/layer_norm")
     # Keys have no bias in Whisper; CTranslate2 keeps it as zeros.
     zeros = [name for name in found if name.endswith("k_proj.bias")]
-    assert all(not found[name].any() for name in zeros)
+    require(not any(found[name].any() for name in zeros), "keys have a bias")
     return {name: one.float() for name, one in found.items() if name not in zeros}
 
 
@@ -122,8 +122,7 @@ if __name__ == "__main__":
     torch.manual_seed(0)
     untrained, model = (WhisperForConditionalGeneration(shape).eval() for _ in range(2))
     lost = model.load_state_dict(state_dict(theirs, shape.decoder_layers), strict=False)
-    assert not lost.missing_keys, lost
-    assert not lost.unexpected_keys, lost
+    require(not (lost.missing_keys or lost.unexpected_keys), str(lost))
     extractor = WhisperFeatureExtractor(feature_size=80)
 
     def heard(sound: Tensor) -> Tensor:
@@ -136,7 +135,7 @@ if __name__ == "__main__":
     told = tokenizer.decode(transcribed(model, features[0], start, 60)).split()
     plain = [[word.strip(".,:;()\"'-").lower() for word in words] for words in (told, texts[0].split())]
     found = sum(word in plain[1] for word in plain[0]) / len(plain[0])
-    assert found > 0.7, f"of the words that it writes, {found:.0%} were said: {' '.join(told)}"
+    require(found > 0.7, f"of the words that it writes, {found:.0%} were said: {' '.join(told)}")
     ids = [start + tokenizer.encode(f" {text}", add_special_tokens=False).ids for text in texts]
 
     def inputs(sounds: list[Tensor], length: int) -> list[dict[str, Tensor]]:

@@ -8,7 +8,8 @@ import statesize as ss
 from statesize.cli import main
 from statesize.report.on_record import carries, measured_models, standing, table_row
 from statesize.report.words import headline
-from tools.figures.measured_models import RECORDS, measured_models as shown, packed, records
+from tools.figures.measured_models import measured_models as shown
+from tools.figures.measured_models import packed, records
 
 LENGTHS = (16, 24)
 
@@ -33,7 +34,9 @@ def test_a_model_that_somebody_adds_stands_on_the_page_and_in_the_package(record
     (packaged,) = json.loads(packed(known))["models"]
     assert [length["length"] for length in packaged["lengths"]] == list(LENGTHS)
     profile = ss.profile("gla", [[5, 6, 7, 8] * 6])
-    assert standing(profile, [packaged]).startswith(f"On record: added {packaged['lengths'][1]['ess']:.1f} of")
+    ess = packaged["lengths"][1]["ess"]
+    expected = f"On record: added {ess:.1f} at the middle of 24 tokens of prose. All: statesize models --measured"
+    assert standing(profile, [packaged]) == expected
 
 
 def test_a_record_holds_the_headline_of_its_profile(recorded):
@@ -61,7 +64,7 @@ def test_records_have_the_digest_of_the_weights(recorded, tmp_path):
 )
 def test_what_no_record_can_be_of_is_refused(recorded, capsys, arguments, message):
     before = recorded.read_text("utf-8")
-    assert main(["profile", *arguments, "--max-tokens", "16", "--record", str(recorded), "--quiet"]) == 2
+    assert main(["profile", *arguments, "--max-tokens", "16", "--record", str(recorded), "--quiet"]) == 1
     assert message in capsys.readouterr().err
     assert recorded.read_text("utf-8") == before
 

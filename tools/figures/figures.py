@@ -21,8 +21,8 @@ from tools.figures.fixed_claims import (
     teachers,
     truncation,
 )
-from tools.figures.mixers import mixers
 from tools.figures.measured_models import measured_models, records
+from tools.figures.mixers import mixers
 from tools.figures.names import names
 from tools.figures.on_record import RESULTS, beyond, estimate, quoted, read_json, results, table
 from tools.figures.published import (

@@ -43,9 +43,15 @@ def measured_models(known: Sequence[Mapping[str, Any]]) -> dict[str, str]:
                 (
                     one["name"],
                     f"{bounds['ess']:.1f}",
-                    "–" if bounds["sufficient with hindsight"] is None else f"{bounds['sufficient with hindsight']:g} ×",
-                    "–" if bounds["sufficient without hindsight"] is None else f"{bounds['sufficient without hindsight']:.1f} ×",
-                    "–" if bounds["share of all without hindsight"] is None else f"{bounds['share of all without hindsight']:.0%}",
+                    "–"
+                    if bounds["sufficient with hindsight"] is None
+                    else f"{bounds['sufficient with hindsight']:g} ×",
+                    "–"
+                    if bounds["sufficient without hindsight"] is None
+                    else f"{bounds['sufficient without hindsight']:.1f} ×",
+                    "–"
+                    if bounds["share of all without hindsight"] is None
+                    else f"{bounds['share of all without hindsight']:.0%}",
                 )
                 for one in known
                 if (bounds := one.get("bounds"))
@@ -53,7 +59,10 @@ def measured_models(known: Sequence[Mapping[str, Any]]) -> dict[str, str]:
         ),
         "sources": table(
             ("model", "layers", "weights", "licence", "conversion"),
-            [(f"[{one['name']}](../results/models/{one['file']})", _kinds(one), *(one[name] for name in TO_BE_SAID)) for one in known],
+            [
+                (f"[{one['name']}](../results/models/{one['file']})", _kinds(one), *(one[name] for name in TO_BE_SAID))
+                for one in known
+            ],
         ),
         "count": str(len(known)),
         "minutes": f"{max(one.get('seconds', 0) for one in known) / 60:.0f}",

@@ -46,7 +46,7 @@ def linked_from(page: Path, known: Mapping[str, str]) -> dict[str, str]:
 
 
 def written() -> dict[Path, str]:
-    """All pages that hold figures, pictures of tables, and the package's table of models, by their files, as they should be."""
+    """Pages that hold figures, pictures of tables, and the package's table of models, by file, as they should be."""
     known = {f"{part}.{name}": text for part, named in figures().items() for name, text in named.items()}
     pages = {path: path.read_text("utf-8") for path in sorted(DOCS.rglob("*.md"))}
     readme = {README: readme_filled(README.read_text("utf-8"), known)}

@@ -118,7 +118,7 @@ def _on_record(*, json: bool) -> None:
     ]
     columns = ("model", "read", "ESS", "without sinks", "of", "untrained")
     about = (
-        "ESS: entropy-ESS at the middle, a channel, averaged over heads and layers; of whole layers for Silero VAD. Of: "
+        "ESS: entropy-ESS at the middle, a channel, averaged over heads and layers; of frames, of a whole layer. Of: "
         "what could be carried there. Untrained: the same model with weights as before training. Other texts give "
         "other numbers; none of them says that a model is good."
     )

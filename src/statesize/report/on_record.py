@@ -17,6 +17,7 @@ from statesize.check import refuse
 from statesize.errors import InputError
 from statesize.io.files import replace_file
 from statesize.report.words import kind_title
+from statesize.results.fields import range_text
 from statesize.results.summary import (
     Profiled,
     at_middle,
@@ -38,6 +39,9 @@ SPREAD = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 def length_row(profile: Profiled) -> dict[str, Any]:
     """ESS at the middle of texts of one length: of the model, its spread over heads, and of each layer.
+
+    Returns:
+        Means over the model, quantiles over heads or channels, and means of each layer.
 
     Raises:
         InputError: The texts have several lengths, or their middle was not measured.
@@ -171,7 +175,7 @@ def standing(profile: Profiled, models: Sequence[Mapping[str, Any]] | None = Non
         said.append(f"{', '.join(listed)} at the middle of {nearest:,} {data}")
     if not said:
         return ""
-    fresh = f"; untrained {min(untrained):.1f} to {max(untrained):.1f}" if untrained else ""
+    fresh = f"; untrained {range_text(untrained, '.1f')}" if untrained else ""
     return f"On record: {'; '.join(said)}{fresh}. All: statesize models --measured"
 
 
