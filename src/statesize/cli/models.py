@@ -39,18 +39,18 @@ def models(*, measured: Flag = False, json: Flag = False) -> None:
     from statesize.report.result_page import PageTable
 
     sweep, installed = swept(), version("transformers")
-    measured, others = sweep.of("measured"), [family for family in sweep.families if family.status != "measured"]
+    known, others = sweep.of("measured"), [family for family in sweep.families if family.status != "measured"]
     if json:
         reasons = [{"family": one.name, "status": one.status, "reason": one.reason} for one in others]
-        families = [_row(family, STATE_SIZES) for family in measured]
+        families = [_row(family, STATE_SIZES) for family in known]
         listing = {"transformers": installed, "checked": sweep.transformers, "families": families, "others": reasons}
         listing |= {"flash-linear-attention": {"version": SUPPORTED, "mixers": _sizes(kinds(), STATE_SIZES)}}
         listing |= {library: {"mixers": _sizes(mixers, STATE_SIZES)} for library, mixers in OTHER_LIBRARIES.items()}
         print_json({"schema": SCHEMA, **listing})
         return
-    kinds_measured = {kind for family in measured for kind in family.mixers}
+    kinds_measured = {kind for family in known for kind in family.mixers}
     print_notes(
-        [f"{len(measured)} families of transformers can be measured, with {len(kinds_measured)} kinds of mixers.", ""]
+        [f"{len(known)} families of transformers can be measured, with {len(kinds_measured)} kinds of mixers.", ""]
     )
     rows = [
         (
@@ -59,7 +59,7 @@ def models(*, measured: Flag = False, json: Flag = False) -> None:
             ", ".join(STATE_SIZES[kind] for kind in family.mixers),
             sweep.measured_with(family),
         )
-        for family in measured
+        for family in known
     ]
     notes = [f"not measured: {family.name}: {family.reason}" for family in others]
     checked = f"Checked with transformers {', '.join(sweep.versions)}; {installed} is installed."
