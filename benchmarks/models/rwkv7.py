@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import struct
 import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +17,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import statesize as ss
-from benchmarks.models.making import CUT_DOCUMENTS, CUT_TOKENS, SEQUENCES, Subject, loss, put_on_record, require
+from benchmarks.models.making import SEQUENCES, Subject, loss, put_on_record, require
 from statesize.texts import bundled
+
+READ = ("receptance", "key", "value")
 
 
 class Memory(nn.Module):
@@ -45,54 +48,36 @@ class Memory(nn.Module):
         return ss.Recurrence.diagonal_plus_rank_one(decay, removed * rate, -removed, key, query)
 
 
-class Mixing(nn.Module):
-    """Time mixing of RWKV-7 (Peng et al. 2025, arXiv 2503.14456) with one head, the weights under rwkv.cpp's names."""
+def mixed(w: Mapping[str, Tensor], memory: Memory, hidden: Tensor, first: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Time mixing of RWKV-7 (Peng et al. 2025, arXiv 2503.14456) with one head, and the values of the first layer."""
+    change = functional.pad(hidden, (0, 0, 1, -1)) - hidden
+    own = dict(zip("rwkvag", (hidden + change * row for row in w["x_rwkvag"].flatten(1)), strict=True))
 
-    def __init__(self, weights: nn.ParameterDict, width: int) -> None:
-        super().__init__()
-        self.w, self.memory = weights, Memory(width)
+    def low_rank(name: str, activation: Callable[[Tensor], Tensor] = lambda inner: inner) -> Tensor:
+        return activation(own[name] @ w[f"{name}1"].mT) @ w[f"{name}2"].mT
 
-    def forward(self, hidden: Tensor, first: Tensor | None) -> tuple[Tensor, Tensor]:
-        """What the layer adds, and the values of the first layer."""
-        w = self.w
-        change = functional.pad(hidden, (0, 0, 1, -1)) - hidden
-        mixed = dict(zip("rwkvag", (hidden + change * row for row in w["x_rwkvag"].flatten(1)), strict=True))
-        query, key, values = (
-            mixed[short] @ w[f"{long}_weight"].mT for short, long in (("r", "receptance"), ("k", "key"), ("v", "value"))
-        )
-        decay = torch.exp(
-            -(torch.e**-0.5) * torch.sigmoid(w["w0"].flatten() + (mixed["w"] @ w["w1"].mT).tanh() @ w["w2"].mT)
-        )
-        rate = torch.sigmoid(w["a0"].flatten() + mixed["a"] @ w["a1"].mT @ w["a2"].mT)
-        gate = (mixed["g"] @ w["g1"].mT).sigmoid() @ w["g2"].mT
-        if first is None:
-            first = values
-        else:
-            share = torch.sigmoid(w["v0"].flatten() + mixed["v"] @ w["v1"].mT @ w["v2"].mT)
-            values = values + (first - values) * share
-        removed = functional.normalize(key * w["k_k"].flatten(), dim=-1)
-        key = key * (1 + (rate - 1) * w["k_a"].flatten())
-        read = self.memory(torch.cat([values, query, key, decay, removed, rate], -1))
-        read = functional.layer_norm(read, read.shape[-1:], w["ln_x_weight"], w["ln_x_bias"], 64e-5)
-        read = read + (query * key * w["r_k"].flatten()).sum(-1, keepdim=True) * values
-        return (read * gate) @ w["output_weight"].mT, first
+    query, key, values = (own[one[0]] @ w[f"{one}_weight"].mT for one in READ)
+    decay = torch.exp(-(torch.e**-0.5) * torch.sigmoid(w["w0"].flatten() + low_rank("w", torch.tanh)))
+    rate = torch.sigmoid(w["a0"].flatten() + low_rank("a"))
+    if first is None:
+        first = values
+    else:
+        values = values + (first - values) * torch.sigmoid(w["v0"].flatten() + low_rank("v"))
+    removed = functional.normalize(key * w["k_k"].flatten(), dim=-1)
+    key = key * (1 + (rate - 1) * w["k_a"].flatten())
+    read = memory(torch.cat([values, query, key, decay, removed, rate], -1))
+    read = functional.layer_norm(read, read.shape[-1:], w["ln_x_weight"], w["ln_x_bias"], 64e-5)
+    read = read + (query * key * w["r_k"].flatten()).sum(-1, keepdim=True) * values
+    return (read * low_rank("g", torch.sigmoid)) @ w["output_weight"].mT, first
 
 
 class Model(nn.Module):
-    """RWKV-7 of bytes."""
+    """RWKV-7 of bytes, with the weights under rwkv.cpp's names."""
 
     def __init__(self, weights: dict[str, Tensor], width: int, layers: int) -> None:
         super().__init__()
-        self.w = nn.ParameterDict({name.replace(".", "_"): one for name, one in weights.items() if ".att." not in name})
-        own = [
-            {
-                name.removeprefix(f"blocks.{at}.att.").replace(".", "_"): one
-                for name, one in weights.items()
-                if name.startswith(f"blocks.{at}.att.")
-            }
-            for at in range(layers)
-        ]
-        self.mixing = nn.ModuleList(Mixing(nn.ParameterDict(each), width) for each in own)
+        self.w = nn.ParameterDict({name.replace(".", "_"): one for name, one in weights.items()})
+        self.memories = nn.ModuleList(Memory(width) for _ in range(layers))
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Logits of the next byte."""
@@ -101,16 +86,15 @@ class Model(nn.Module):
             return functional.layer_norm(hidden, hidden.shape[-1:], self.w[f"{name}_weight"], self.w[f"{name}_bias"])
 
         hidden, first = norm(self.w["emb_weight"][tokens], "blocks_0_ln0"), None
-        for at, mixing in enumerate(self.mixing):
-            block = f"blocks_{at}"
-            mixed, first = mixing(norm(hidden, f"{block}_ln1"), first)
-            hidden = hidden + mixed
-            own = norm(hidden, f"{block}_ln2")
-            own = own + (functional.pad(own, (0, 0, 1, -1)) - own) * self.w[f"{block}_ffn_x_k"].flatten()
-            hidden = (
-                hidden
-                + (own @ self.w[f"{block}_ffn_key_weight"].mT).relu() ** 2 @ self.w[f"{block}_ffn_value_weight"].mT
-            )
+        for at, memory in enumerate(self.memories):
+            block = f"blocks_{at}_"
+            own = {name.removeprefix(f"{block}att_"): one for name, one in self.w.items() if name.startswith(block)}
+            more, first = mixed(own, memory, norm(hidden, f"{block}ln1"), first)
+            hidden = hidden + more
+            inner = norm(hidden, f"{block}ln2")
+            inner = inner + (functional.pad(inner, (0, 0, 1, -1)) - inner) * own[f"{block}ffn_x_k"].flatten()
+            inner = (inner @ own[f"{block}ffn_key_weight"].mT).relu() ** 2
+            hidden = hidden + inner @ own[f"{block}ffn_value_weight"].mT
         return norm(hidden, "ln_out") @ self.w["head_weight"].mT
 
 
@@ -141,9 +125,9 @@ def fresh(weights: dict[str, Tensor], width: int) -> dict[str, Tensor]:
     }
 
 
-def texts(length: int, pieces: int = SEQUENCES) -> list[Tensor]:
+def texts(length: int) -> list[Tensor]:
     """The beginnings of the first bundled documents in bytes."""
-    return [torch.tensor(list(text.encode()[:length])) for text in bundled.documents()[:pieces]]
+    return [torch.tensor(list(text.encode()[:length])) for text in bundled.documents()[:SEQUENCES]]
 
 
 if __name__ == "__main__":
@@ -161,6 +145,6 @@ if __name__ == "__main__":
     put_on_record(
         Subject(
             "rwkv7", "RWKV-7 834K", "test files of RWKV/rwkv.cpp", "MIT", check, "bytes of prose", model, untrained,
-            texts, [path], lengths=(64, 256), bounds=texts(CUT_TOKENS, CUT_DOCUMENTS),
+            texts, [path], lengths=(64, 256),
         )
     )  # fmt: skip

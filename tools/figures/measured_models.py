@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -32,14 +33,10 @@ def packed(known: Sequence[Mapping[str, Any]]) -> str:
 
 def measured_models(known: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     """What the page shows of them."""
-    longest = {one["name"]: one["lengths"][-1] for one in known}
+    longest = {one["file"].removesuffix(".json"): (one["lengths"], one["untrained"]) for one in known}
     return {
         "table": table(
             ("model", "read", "ESS", "without sinks", "of", "half of the heads", "untrained"), map(_row, known)
-        ),
-        "bounds": table(
-            ("model", "ESS", "with hindsight", "without", "without, of all that is kept"),
-            [_bounds_row(one["name"], one["bounds"]) for one in known if "bounds" in one],
         ),
         "sources": table(
             ("model", "layers", "weights", "licence", "conversion"),
@@ -49,22 +46,11 @@ def measured_models(known: Sequence[Mapping[str, Any]]) -> dict[str, str]:
             ],
         ),
         "count": str(len(known)),
-        "minutes": f"{max(one.get('seconds', 0) for one in known) / 60:.0f}",
+        "minutes": f"{math.ceil(max(one.get('seconds', 0) for one in known) / 60)}",
         "kinds": str(len({_kinds(one) for one in known})),
-        **{f"{one['file'].removesuffix('.json')}_ess": f"{longest[one['name']]['ess']:.1f}" for one in known},
+        **{f"{name}_ess": f"{rows[-1]['ess']:.1f}" for name, (rows, _) in longest.items()},
+        **{f"{name}_untrained": f"{fresh[-1]['ess']:.1f}" for name, (_, fresh) in longest.items() if fresh},
     }
-
-
-def _bounds_row(name: str, bounds: Mapping[str, Any]) -> tuple[str, ...]:
-    """What suffices, in multiples of ESS."""
-    hindsight = bounds["with_hindsight"]
-    return (
-        name,
-        f"{bounds['ess']:.1f}",
-        "more than 2 ×" if hindsight is None else f"{hindsight:g} ×",
-        f"{bounds['without_hindsight']:.1f} ×",
-        f"{bounds['share_without_hindsight']:.0%}",
-    )
 
 
 def _kinds(record: Mapping[str, Any]) -> str:

@@ -16,7 +16,7 @@ import numpy as np
 from statesize.check import refuse
 from statesize.errors import InputError
 from statesize.io.files import replace_file
-from statesize.report.words import kind_title
+from statesize.report.words import kind_title, position_name
 from statesize.results.fields import range_text
 from statesize.results.summary import (
     Profiled,
@@ -160,7 +160,8 @@ def standing(profile: Profiled, models: Sequence[Mapping[str, Any]] | None = Non
     """The models on record that carry what this one does, at the length nearest to its texts; "" for none."""
     if not profile.mixers:
         return ""
-    alike = [one for one in models or measured_models() if one["carries"] == carries(profile)]
+    kind = (carries(profile), position_name(profile) == "token")
+    alike = [one for one in models or measured_models() if (one["carries"], _of_text(one)) == kind]
     length = int(profile.tokens["length"].values.max())
     said: list[str] = []
     untrained: list[float] = []
@@ -177,6 +178,11 @@ def standing(profile: Profiled, models: Sequence[Mapping[str, Any]] | None = Non
         return ""
     fresh = f"; untrained {range_text(untrained, '.1f')}" if untrained else ""
     return f"On record: {'; '.join(said)}{fresh}. All: statesize models --measured"
+
+
+def _of_text(record: Mapping[str, Any]) -> bool:
+    """Whether a model reads tokens or bytes, not frames of numbers."""
+    return record["data"].startswith(("tokens", "bytes"))
 
 
 def _short(value: float) -> float:
