@@ -130,9 +130,7 @@ def of_config(model: Any) -> nn.Module:
     return AutoModelForCausalLM.from_config(model.config).float().eval()
 
 
-def language_model(
-    file: str, name: str, path: Path, package: str, licence: str, *, checked: str = ""
-) -> None:
+def language_model(file: str, name: str, path: Path, package: str, licence: str, *, checked: str = "") -> None:
     """Put a GGUF file of a language model on record."""
     from statesize.models.load import load_model
 

@@ -35,7 +35,7 @@ def test_a_model_that_somebody_adds_stands_on_the_page_and_in_the_package(record
     assert [length["length"] for length in packaged["lengths"]] == list(LENGTHS)
     profile = ss.profile("gla", [[5, 6, 7, 8] * 6])
     ess = packaged["lengths"][1]["ess"]
-    expected = f"On record: added {ess:.1f} at the middle of 24 tokens of prose. All: statesize models --measured"
+    expected = f"On record: added {ess:.1f} of 12 at the middle of 24 tokens of prose. All: statesize models --measured"
     assert standing(profile, [packaged]) == expected
 
 
