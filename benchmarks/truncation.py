@@ -88,10 +88,10 @@ def table(document: dict[str, Any], runs: Collection[tuple[str, float]] | None =
 
 
 def result_of(row: dict[str, Any]) -> TruncationResult:
-    """The result that a row was made of; of attention cut in its middle, inputs are as many as the ceiling."""
+    """The result that a row was made of; attention cut in its middle has as many inputs as the ceiling."""
     documents: list[CutDocument] = []
     for one in row["measured"]:
-        fields: dict[str, Any] = {"inputs": one["ceiling"]} | one
+        fields: dict[str, Any] = {"inputs": one["ceiling"], "stored": one["ceiling"]} | one
         documents.append(CutDocument(**fields | {"runs": tuple(CutRun(**run) for run in one["runs"])}))
     return TruncationResult(row["model"], tuple(documents), {}, row["mixers"], row["run_difference"])
 

@@ -4,8 +4,11 @@ import json
 
 import pytest
 
-from benchmarks.bounds import CLAIMS, TOKENS, conclusion, fresh_pieces, main, result_of
+from benchmarks.bounds import CLAIMS, PILOT, TOKENS, conclusion, fresh_pieces, main, result_of, unread
+from statesize.lab.tasks.corpus import split
+from statesize.models.digests import tokens_sha256
 from statesize.models.load import load_model
+from statesize.texts.bundled import documents
 from statesize.truncation.truncate import truncate
 
 
@@ -15,20 +18,37 @@ def gla():
 
 
 def test_documents_are_rows_and_those_that_are_there_are_not_read_again(tmp_path, gla):
-    path = tmp_path / "bounds.json"
-    main(path, "gla", None, 32, 1)
-    first = json.loads(path.read_text(encoding="utf-8"))["rows"]
-    main(path, "gla", None, 32, 2)
-    document = json.loads(path.read_text(encoding="utf-8"))
+    folder = tmp_path / "bounds"
+    main(folder, "gla", None, 32, 1)
+    first = (folder / "gla-32-00.json").read_bytes()
+    main(folder, "gla", None, 32, 2)
+    document = json.loads((tmp_path / "bounds.json").read_text(encoding="utf-8"))
     assert [row["document"] for row in document["rows"]] == [0, 1]
-    assert document["rows"][0] == first[0]
+    assert (folder / "gla-32-00.json").read_bytes() == first
     assert document["verdicts"] == dict.fromkeys(CLAIMS)
-    pieces = fresh_pieces(None, gla.tokenizer, 32, 2)
+    pieces = fresh_pieces(None, gla.tokenizer, 32)[PILOT:][:2]
     assert [len(piece) for piece in pieces] == [32, 32]
+    assert [row["texts"] for row in document["rows"]] == [tokens_sha256([piece]) for piece in pieces]
     known = result_of(document["rows"]).without_hindsight().multiple.value
     assert known == pytest.approx(
         truncate(gla.model, pieces, documents=2, tokens=32).without_hindsight().multiple.value
     )
+
+
+def test_peps_that_bundled_models_or_records_read_are_left_out(tmp_path):
+    sentence = "A plain sentence about the language and its rules. "
+    licence = "This document is placed in the public domain."
+    # About one body in twenty is held out by its hash.
+    bodies = {f"pep-{k:04}.rst": f"PEP: {k}\n\nNumber {k}.\n" + sentence * 100 for k in range(60)}
+    for name, text in bodies.items():
+        (tmp_path / name).write_text(text + licence, encoding="utf-8")
+    held_out = split([(text + licence).partition("\n\n")[2] for text in bodies.values()]).held_out
+    assert 0 < len(held_out) < 20
+    (tmp_path / "pep-0100.rst").write_text("PEP: 100\n\n" + sentence * 400, encoding="utf-8")
+    (tmp_path / "pep-0101.rst").write_text("PEP: 101\n\n" + documents()[0] + sentence * 400, encoding="utf-8")
+    pieces = unread(tmp_path)
+    assert len(pieces) == len(held_out) + 1
+    assert pieces[-1] == ("PEP: 100\n\n" + sentence * 400)[9500:20500]
 
 
 def test_verdicts_are_of_each_model_at_one_length():
@@ -37,13 +57,16 @@ def test_verdicts_are_of_each_model_at_one_length():
         scales += [("past rows", scale, 10 * scale, causal / scale) for scale in (1.0, 4.0)]
         runs = [{"rule": a, "scale": b, "kept": c, "loss": 1 + d, "divergence": d} for a, b, c, d in scales]
         sizes = {"tokens": tokens, "cut": tokens // 2, "loss": 1.0, "entropy": 10.0, "ceiling": 256.0, "inputs": 256.0}
+        sizes["stored"] = 256.0
         more = {"file": file, "tokens": tokens, "model": file, "mixers": 1, "run_difference": 0.0}
         return [more | {"measured": {"document": number, **sizes, "runs": runs}} for number in range(5)]
 
-    fine = rows("a", TOKENS, 0.005, 0.03)
+    fine = rows("a", TOKENS, 0.005, 0.3)
     names = list(CLAIMS)
     assert conclusion(fine)["verdicts"] == dict.fromkeys(names, True)
     assert conclusion(fine + rows("b", 256, 0.5, 0.0))["verdicts"] == dict.fromkeys(names, True)
-    assert conclusion(fine + rows("b", TOKENS, 0.5, 0.03))["verdicts"][names[0]] is False
+    assert conclusion(fine + rows("b", TOKENS, 0.5, 0.3))["verdicts"][names[0]] is False
+    better = conclusion(rows("a", TOKENS, 0.005, 0.03))["verdicts"]
+    assert [better[name] for name in names] == [True, False, False]
     assert conclusion(rows("a", 256, 0.005, 0.03))["verdicts"] == dict.fromkeys(names)
     assert [one["documents"] for one in conclusion(fine)["bounds"]] == [5]

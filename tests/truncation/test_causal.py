@@ -1,6 +1,7 @@
 """Choices that know the past only, against loops, and the size at which the better of them loses little."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -53,6 +54,25 @@ def test_a_basis_of_past_rows_is_that_of_their_weighted_gram_matrix():
         expected = T[CUT:, :CUT] @ (inputs(CUT) - chosen @ (chosen.T @ inputs(CUT)))
         torch.testing.assert_close(lost(T, CUT, basis, rank, inputs(CUT)), expected, rtol=0, atol=1e-9)
     assert float(values[0]) > -1e-12
+
+
+@pytest.mark.parametrize("family", ["diagonal", "delta", "complex"])
+def test_a_state_keeps_what_queries_of_the_past_read_of_it(family):
+    recurrence = random_operator(family, 5, LENGTH).to(torch.float64).with_real_output()
+    states = []
+    for s in range(CUT):
+        # What an input at s has become in the state at the cut, step by step.
+        state = recurrence.B[s].unsqueeze(-1)
+        for t in range(s + 1, CUT):
+            state = recurrence.transition.advance(t, state)
+        states.append(state.squeeze(-1))
+    read = recurrence.C[:CUT] @ torch.stack(states, -1)
+    V = torch.linalg.svd(read)[2].mH
+    T, basis = recurrence.dense().real, past_rows(recurrence, CUT)
+    for rank in (1, 2):
+        kept = (V[:, :rank] @ (V[:, :rank].mH @ inputs(CUT).to(V.dtype))).real
+        expected = T[CUT:, :CUT] @ (inputs(CUT) - kept)
+        torch.testing.assert_close(lost(T, CUT, basis, rank, inputs(CUT)), expected, rtol=1e-8, atol=1e-8)
 
 
 def test_tokens_are_those_that_the_last_rows_read_most_of():
@@ -108,7 +128,7 @@ def document(number, shares):
             CutRun(rule, scale, 10 * scale, 1.0, 2.0 * share)
             for scale, share in zip(CAUSAL_SCALES, by_scale, strict=True)
         ]
-    return CutDocument(number, 512, 256, 1.0, 10.0, 256.0, 256.0, tuple(runs))
+    return CutDocument(number, 512, 256, 1.0, 10.0, 256.0, 256.0, 128.0, tuple(runs))
 
 
 def result(*documents):
@@ -127,6 +147,16 @@ def test_the_size_without_hindsight_is_read_off_the_better_curve():
     assert size.share.value == pytest.approx(expected / 25.6)
     assert size.multiple.ends is None
     assert result(document(0, shares)).without_hindsight(0.7).multiple.value == 0.25
+
+
+def test_what_is_stored_is_counted_once_a_group():
+    shares = {"past rows": (0.6, 0.4, 0.3, 0.1, 0.03, 0.004, 0.001)}
+    one = document(0, shares)
+    groups = [CutRun("joint past rows", 1.0, 20.0, 1.0, 0.08), CutRun("joint past rows", 4.0, 80.0, 1.0, 0.0)]
+    size = result(replace(one, runs=(*one.runs, *groups))).without_hindsight()
+    # From 4 % at 20 of 128 numbers to nothing at 80.
+    assert size.stored.value == pytest.approx(20 * 4 ** (0.03 / 0.04) / 128)
+    assert size.share.value == pytest.approx(40 * 2 ** ((0.03 - 0.01) / (0.03 - 0.004)) / 256)
 
 
 def test_what_needs_more_than_was_tried_ends_at_everything():

@@ -18,7 +18,7 @@ def test_the_page_has_the_table_of_the_record():
     assert document["verdicts"] == verdicts(document["rows"])
     for row in document["rows"]:
         if "without_hindsight" in row:
-            assert row["without_hindsight"] == json_values(result_of(row).without_hindsight())
+            assert row["without_hindsight"].items() <= json_values(result_of(row).without_hindsight()).items()
 
 
 def test_verdicts_leave_doubts_where_an_interval_does():

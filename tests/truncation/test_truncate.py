@@ -3,15 +3,17 @@
 import inspect
 import json
 import math
+from contextlib import ExitStack
 from statistics import fmean
 
 import pytest
 import torch
-from oracles.attention_models import attention_model
+from oracles.attention_models import HEADS, attention_model
 from oracles.impulses import impulse_responses
 from oracles.recurrent_models import tiny_model
 from torch import nn
 from torch.nn import functional
+from transformers import AutoConfig, AutoModelForCausalLM
 
 import statesize as ss
 from statesize.adapters.forward import Forward
@@ -21,7 +23,8 @@ from statesize.errors import InputError, ModelError
 from statesize.texts.inputs import begun_excerpts
 from statesize.truncation.blocks import CutRun
 from statesize.truncation.cutting import Cutting
-from statesize.truncation.page import headline
+from statesize.truncation.page import headline, notes
+from statesize.truncation.past import SharedPast
 from statesize.truncation.result import CutDocument, TruncationResult
 from statesize.truncation.result import CutRun as MeasuredRun
 from statesize.truncation.truncate import plan_truncation, truncate
@@ -281,6 +284,82 @@ def test_layers_of_ones_own_are_cut_where_they_mix_by_a_method_and_named_where_n
         truncate(nn.Sequential(embedding, Mean(), head), IDS, documents=1, tokens=LENGTH)
 
 
+class Recurrent(MeanInTwoSteps):
+    """A state of four numbers that decays, and is read by what stands at each position."""
+
+    def __init__(self):
+        super().__init__()
+        self.write, self.read = nn.Linear(8, 4), nn.Linear(8, 4)
+
+    def operator(self, hidden):
+        decays = torch.linspace(0.5, 0.95, 4).expand(len(hidden), 1, LENGTH, 4)
+        return ss.Recurrence(decays, self.write(hidden)[:, None], self.read(hidden)[:, None])
+
+    def mixed_values(self, hidden):
+        return self.operator(hidden).dense() @ hidden[:, None]
+
+
+@torch.no_grad()
+def test_a_state_is_cut_by_what_the_past_read_as_by_hand():
+    torch.manual_seed(0)
+    embedding, layer, head = nn.Embedding(60, 8), Recurrent(), nn.Linear(8, 60)
+    result = truncate(nn.Sequential(embedding, layer, head), IDS, documents=1, tokens=LENGTH, cuts=[CUT])
+    hidden = embedding(IDS)[0].double()
+    B, C = layer.double().write(hidden), layer.read(hidden)
+    ages = torch.arange(CUT - 1, -1, -1)[:, None]
+    held = torch.linspace(0.5, 0.95, 4).double() ** ages * B[:CUT]
+    T = layer.operator(hidden[None]).dense()[0, 0].double()
+    shares = torch.linalg.svdvals(T[CUT:, :CUT])
+    shares = shares / shares.sum()
+    ess = float(torch.special.entr(shares).sum().exp())
+    for name, rows in (("past rows", C[:CUT] @ held.T), ("ess", T[CUT:, :CUT])):
+        V = torch.linalg.svd(rows)[2].T
+        for scale in (0.25, 0.5, 1.0):
+            rank = math.ceil(scale * ess)
+            cut = T.clone()
+            cut[CUT:, :CUT] = T[CUT:, :CUT] @ V[:, :rank] @ V[:, :rank].T
+            run = next(run for run in result.documents[0].runs if (run.rule, run.scale) == (name, scale))
+            assert run.kept == rank
+            assert run.loss == pytest.approx(loss_of(head((cut @ hidden).float()[None])), abs=1e-5)
+    assert result.documents[0].stored == 4
+
+
+def test_attention_without_positions_is_named_and_its_rows_take_the_place_of_queries():
+    options = HEADS | {"no_rope_layers": [1, 0], "pad_token_id": 0}
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model("smollm3", **options)).eval()
+    result = truncate(model, IDS, documents=1, tokens=LENGTH)
+    assert result.unmoved == ("model.layers.1.self_attn",)
+    assert any(
+        note.startswith("Queries of model.layers.1.self_attn could not be asked again") for note in notes(result)
+    )
+    assert truncate(attention_model("llama"), IDS, documents=1, tokens=LENGTH).unmoved == ()
+
+
+@torch.no_grad()
+def test_layers_whose_past_changes_are_computed_again():
+    torch.manual_seed(0)
+    first, second = nn.Linear(3, 3), nn.Linear(3, 3)
+    model, past = nn.Sequential(first, second), SharedPast(4, 6)
+
+    def run(inputs, others):
+        with ExitStack() as stack:
+            past.attach(model, stack)
+            return first(inputs), second(others)
+
+    same, changed = torch.randn(1, 6, 3), torch.randn(2, 1, 6, 3)
+    run(same, changed[0])
+    run(same.clone().index_fill_(1, torch.tensor([4, 5]), 2.0), changed[1])
+    assert past.outputs[second] is None
+    past.settled = True
+    later = same.clone().index_fill_(1, torch.tensor([5]), 3.0)
+    for found, expected in zip(run(later, changed[0]), (first(later), second(changed[0])), strict=True):
+        torch.testing.assert_close(found, expected)
+    # Rows before the cut are those of the first run.
+    torch.testing.assert_close(run(changed[0], same)[0][:, :4], first(same)[:, :4])
+    assert "forward" not in vars(first)
+
+
 def test_a_context_that_is_worth_nothing_has_no_share():
     model = attention_model("llama")
     with torch.no_grad():
@@ -298,7 +377,7 @@ def test_a_context_that_is_worth_nothing_has_no_share():
 def test_nothing_suffices_where_the_context_may_be_worth_nothing(worths, sure):
     documents = tuple(
         CutDocument(
-            number, 20, 10, 1.0, 3.0, 10.0, 10.0,
+            number, 20, 10, 1.0, 3.0, 10.0, 10.0, 10.0,
             (MeasuredRun("nothing", 0.0, 0.0, 1 + worth, 0.5), MeasuredRun("ess", 1.0, 3.0, 1.001, 0.001)),
         )
         for number, worth in enumerate(worths)

@@ -40,7 +40,8 @@ def truncation(document: dict[str, Any]) -> dict[str, str]:
             size = result.without_hindsight()
             found |= {"hindsight": interval(whole["divergence_share"], ".1%")}
             found |= {"causal": interval(best.to_dict(), ".1%")}
-            found |= {"multiple": interval(size.multiple.to_dict(), ".1f"), "of_cache": f"{size.share.value:.0%}"}
+            found |= {"multiple": interval(size.multiple.to_dict(), ".1f")}
+            found |= {"stored": interval(size.stored.to_dict(), ".0%")}
     return found
 
 

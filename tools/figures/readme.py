@@ -9,7 +9,7 @@ PHRASES = (
     "ESS is {truncation.smollm2_kept} numbers per channel",
     "as many numbers lose {truncation.hindsight} of what",
     "that we tried, they lose {truncation.causal};",
-    "to lose 1 % takes {truncation.multiple} times ESS, {truncation.of_cache} of the cache",
+    "to lose 1 % takes {truncation.multiple} times ESS, or {truncation.stored} of the cache where heads share it",
 )
 _NAME = re.compile(r"\{([\w.]+)\}")
 

@@ -1,4 +1,4 @@
-"""The truncation test: every mixer carries k numbers past a cut. Read blocks, causal, cutting, truncate, result."""
+"""The truncation test: every mixer carries k numbers past a cut. Read blocks, causal, past, cutting, truncate, result."""
 
 from statesize.truncation.page import with_truncation
 from statesize.truncation.result import CausalSize, TruncationResult

@@ -9,7 +9,7 @@ from typing import Any, Self, cast
 import torch
 from torch import Tensor
 
-from statesize.operators import Operator, Recurrence
+from statesize.operators import Operator, Recurrence, SoftmaxAttention
 from statesize.operators.stepped import Stepped
 from statesize.parallel.threads import in_parallel, one_torch_thread
 
@@ -31,6 +31,14 @@ def columns_before(operator: Operator, cut: int) -> Tensor:
     return columns.flatten(-2) if isinstance(operator, Stepped) else columns
 
 
+def past_block(operator: Operator, cut: int) -> Tensor:
+    """H_i as it stands, (..., L − i, c) float64."""
+    if isinstance(operator, SoftmaxAttention):
+        # Rows before the cut are not computed.
+        return operator.block(slice(cut, operator.length), slice(0, cut)).double()
+    return columns_before(operator, cut)[..., cut:, :]
+
+
 def state_factors(recurrence: Recurrence, cut: int) -> tuple[Tensor, Tensor]:
     """H_i = left · rightᵀ: what rows after the cut read of the state, and what the state holds of inputs before."""
     shape, states = recurrence.batch_shape, recurrence.B.shape[-1]
@@ -47,6 +55,13 @@ def state_factors(recurrence: Recurrence, cut: int) -> tuple[Tensor, Tensor]:
     return torch.stack(rows, -2), torch.stack(columns[::-1], -2)
 
 
+def directions(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
+    """σ of left · rightᵀ, descending, and an orthonormal basis (..., c, n) of what it reads, in their order."""
+    Q, R = _linalg.qr(right.conj())
+    inner = _linalg.svd(_linalg.qr(left, mode="r").R @ R.mH)
+    return inner.S, Q @ inner.Vh.mH
+
+
 @dataclass(frozen=True, eq=False)
 class PastBlock:
     """H_i of some units: the best rank k reads only Vₖᵀ u, k numbers a channel, of all past inputs u."""
@@ -60,8 +75,9 @@ class PastBlock:
     def of(cls, operator: Operator, cut: int) -> Self:
         """H_i of an operator in float64, from the factors of a recurrence or from T itself."""
         if isinstance(operator, Recurrence):
-            return cls._of_recurrence(operator.to(torch.float64).with_real_output(), cut)
-        return cls.of_matrix(columns_before(operator, cut)[..., cut:, :])
+            left, right = state_factors(operator.to(torch.float64).with_real_output(), cut)
+            return cls(*directions(left, right), left, right)
+        return cls.of_matrix(past_block(operator, cut))
 
     @classmethod
     def of_matrix(cls, matrix: Tensor) -> Self:
@@ -77,13 +93,6 @@ class PastBlock:
         """H_i of units that read one stored input, (..., groups, r, rows, c), with the basis of their stack."""
         stacked = cls.of_matrix(matrices.flatten(-3, -2))
         return cls(stacked.values[..., None, :], stacked.basis[..., None, :, :], matrices, None)
-
-    @classmethod
-    def _of_recurrence(cls, recurrence: Recurrence, cut: int) -> Self:
-        left, right = state_factors(recurrence, cut)
-        Q, R = _linalg.qr(right.conj())
-        inner = _linalg.svd(_linalg.qr(left, mode="r").R @ R.mH, full_matrices=False)
-        return cls(inner.S, Q @ inner.Vh.mH, left, right)
 
     @property
     def entropy(self) -> Tensor:
@@ -119,8 +128,10 @@ CAUSAL_SCALES = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
 """The same of choices that know the past only."""
 CAUSAL = ("past rows", "past tokens")
 """Their rules, of each head."""
-JOINT_SCALES = (1.0, 2.0, 4.0)
-"""The same of past rows with one choice for all heads of a group, in units of its joint ESS."""
+JOINT = "joint past rows"
+"""The rule of past rows with one choice for all heads of a group."""
+JOINT_SCALES = (1.0, 2.0, 4.0, 8.0)
+"""Its numbers, in units of the joint ESS of each group."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,10 +159,14 @@ class MixerSpectra:
     joint: Tensor | None
 
     @property
+    def stored(self) -> int:
+        """Groups whose units read one stored input, or units where each stores its own."""
+        return len(self.entropy if self.joint is None else self.joint)
+
+    @property
     def largest(self) -> Tensor:
         """The largest entropy-ESS of one unit of each group, (groups,)."""
-        groups = 1 if self.joint is None else len(self.joint)
-        return self.entropy.reshape(groups, -1).amax(-1)
+        return self.entropy.reshape(self.stored, -1).amax(-1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -210,7 +225,7 @@ def runs(spectra: dict[str, MixerSpectra], number: int | None) -> list[CutRun]:
         planned.append(_run(spectra, "largest head", 1.0, largest, grouped=True))
         for scale in JOINT_SCALES:
             numbers = {name: scale * size for name, size in joint.items()}
-            planned.append(_run(spectra, "joint past rows", scale, numbers, grouped=True))
+            planned.append(_run(spectra, JOINT, scale, numbers, grouped=True))
     return planned
 
 
@@ -221,9 +236,7 @@ def _run(
     # The stack of a group may have more rows, and a larger rank, than one of its units; without hindsight a choice may
     # need all that there is.
     ranks = {
-        name: torch.ceil(numbers[name] - 1e-9)
-        .clamp(0, None if grouped else one.inputs if rule in CAUSAL else one.most)
-        .long()
+        name: torch.ceil(numbers[name] - 1e-9).clamp(0, one.inputs if grouped or rule in CAUSAL else one.most).long()
         for name, one in spectra.items()
     }
     return CutRun(rule, scale, ranks, grouped, mean_numbers(spectra, ranks))

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from statesize.adapters.kernels.rotation import Rotation
 from statesize.operators import Operator, Recurrence, SoftmaxAttention
-from statesize.truncation.blocks import columns_before, eigenvectors, state_factors
+from statesize.truncation.blocks import columns_before, directions, eigenvectors, state_factors
 
 # How far behind the cut queries of the past are asked again.
 _ASKED = (0, 4, 16, 64)
@@ -31,20 +30,21 @@ def past_rows(operator: Operator, cut: int, rotation: Rotation | None = None, re
 
     Attention is asked again by the queries of the past, moved behind the cut. Where they cannot be moved, rows behind
     the cut are taken to read what the last rows before it read: the same inputs, and inputs at the same distance, each
-    with weights that halve with age. A state keeps the directions in which what it holds is largest.
+    with weights that halve with age. The queries C_t of a recurrence are asked again as they stand, so that its state
+    is cut by two Gramians of the past: of what it holds, and of what was read.
 
     Args:
         operator: T of some units.
         cut: Position i.
-        rotation: Rotary embeddings of queries and keys; None where they have others.
+        rotation: Rotary embeddings of the queries; None where what moves them is not known.
         readers: Consecutive units that read one stored input, and share a basis.
 
     Returns:
         V, (..., c, n): c columns, one an input of the past. It depends on nothing behind the cut.
     """
     if isinstance(operator, Recurrence):
-        _, right = state_factors(operator.to(torch.float64).with_real_output(), cut)
-        return cast("Any", torch.linalg).svd(right.conj(), full_matrices=False).U
+        recurrence = operator.to(torch.float64).with_real_output()
+        return directions(recurrence.C[..., :cut, :], state_factors(recurrence, cut)[1])[1]
     if isinstance(operator, SoftmaxAttention) and rotation is not None:
         gram, last = sum((rows.mT @ rows for rows in _asked_again(operator, cut, rotation)), torch.zeros(())), 0
     else:

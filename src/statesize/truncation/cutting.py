@@ -12,14 +12,15 @@ import torch
 from torch import Tensor, nn
 
 from statesize.adapters.forward import Forward
-from statesize.adapters.kernels.rotation import rotation_of
+from statesize.adapters.kernels.rotation import Rotation, rotation_of
 from statesize.adapters.models.model_state import known_options
 from statesize.adapters.observation import ModuleStack, Observation, Product
 from statesize.adapters.runs import observed
 from statesize.errors import ModelError
-from statesize.operators import Dense, Operator
-from statesize.truncation.blocks import CutRun, MixerSpectra, PastBlock, dropped
+from statesize.operators import Dense, Operator, SoftmaxAttention
+from statesize.truncation.blocks import CutRun, MixerSpectra, PastBlock, dropped, past_block
 from statesize.truncation.causal import past_rows, past_tokens
+from statesize.truncation.past import SharedPast
 
 # Units whose blocks are held at once.
 _UNITS = 256
@@ -39,6 +40,8 @@ class Cutting:
         dropped: What each of these drops of the inputs before the cut, by the name of the mixer; the past is the same
             in all, so that the first run finds it.
         spectra: Those of each mixer, by name, in the order of calls.
+        unmoved: Attention whose queries nothing that is known moves behind the cut.
+        past: What runs over the same text have in common.
     """
 
     cut: int
@@ -48,6 +51,8 @@ class Cutting:
     alike: Sequence[CutRun] = ()
     dropped: dict[str, dict[CutRun, Tensor]] = field(default_factory=dict[str, dict[CutRun, Tensor]])
     spectra: dict[str, MixerSpectra] = field(default_factory=dict[str, MixerSpectra])
+    unmoved: set[str] = field(default_factory=set[str])
+    past: SharedPast | None = None
     _calls: Counter[str] = field(default_factory=Counter[str], init=False)
     _running: ModuleStack = field(init=False)
 
@@ -56,6 +61,8 @@ class Cutting:
         count = forward.length - self.cut
 
         def attach(stack: ExitStack) -> None:
+            if self.past is not None:
+                self.past.attach(forward.model, stack)
             for name, module in self.own.items():
                 original = cast("Any", module).mixed_values
                 vars(module)["mixed_values"] = self._mixing(name, module, original)
@@ -144,7 +151,7 @@ class Cutting:
 
     def _group_blocks(self, seen: Observation) -> PastBlock:
         """H_i of all units, (S, groups, units of a group, ...), with one basis a group."""
-        matrix = seen.operator(slice(None)).columns(0, self.cut)[..., self.cut :, :].double()
+        matrix = past_block(seen.operator(slice(None)), self.cut)
         return PastBlock.of_groups(matrix.reshape(len(matrix), seen.groups, -1, *matrix.shape[2:]))
 
     def _inputs(self, seen: Observation) -> Tensor:
@@ -154,9 +161,9 @@ class Cutting:
     def _dropped(self, name: str, seen: Observation) -> dict[CutRun, Tensor]:
         """What a choice without hindsight drops of the inputs before the cut, (S, units, i, P), by runs."""
         if name not in self.dropped:
-            inputs, first, rotation = self._inputs(seen), self.alike[0], rotation_of(self._running.frame)
+            inputs, first, rotation = self._inputs(seen), self.alike[0], self._rotation(seen)
             readers = seen.batch_shape[1] // seen.groups if first.grouped and seen.groups else 1
-            found: dict[CutRun, list[Tensor]] = {run: [] for run in self.alike}
+            found: list[Tensor] = []
             for part in _parts(seen):
                 operator = seen.operator(part)
                 if first.choice == "past tokens":
@@ -165,18 +172,27 @@ class Cutting:
                     basis = past_rows(operator, self.cut, rotation, readers)
                 # Several inputs of one position lie behind one another.
                 given = inputs[:, part].reshape(*inputs[:, part].shape[:2], basis.shape[-2], -1)
-                for run, rests in found.items():
-                    ranks = run.ranks[name].repeat_interleave(readers)[part]
-                    rest = dropped(given, basis, ranks.to(basis.device))
-                    rests.append(rest.reshape(inputs[:, part].shape).float())
-            self.dropped[name] = {run: torch.cat(rests, 1) for run, rests in found.items()}
+                ranks = torch.stack([run.ranks[name].repeat_interleave(readers)[part] for run in self.alike])
+                rest = dropped(given, basis, ranks[:, None].to(basis.device))
+                found.append(rest.reshape(-1, *inputs[:, part].shape).float())
+            self.dropped[name] = dict(zip(self.alike, torch.cat(found, 2), strict=True))
         return self.dropped[name]
+
+    def _rotation(self, seen: Observation) -> Rotation | None:
+        """What moves queries of attention behind the cut."""
+        operator = seen.operator(slice(None))
+        if not isinstance(operator, SoftmaxAttention):
+            return None
+        rotation = rotation_of(self._running, operator.query)
+        if rotation is None:
+            self.unmoved.add(seen.name)
+        return rotation
 
     def _past(self, seen: Observation, inputs: Tensor) -> Tensor:
         """H u of all units, (S, units, L − i, P), for inputs before the cut."""
         operator = seen.operator(slice(None))
-        if isinstance(operator, Dense):
-            return operator.columns(0, self.cut)[..., self.cut :, :].double() @ inputs
+        if isinstance(operator, Dense | SoftmaxAttention):
+            return past_block(operator, self.cut) @ inputs
         padded = torch.nn.functional.pad(inputs, (0, 0, 0, seen.values.shape[2] - self.cut))
         return operator.to(torch.float64).apply(padded)[:, :, self.cut :]
 

@@ -12,7 +12,7 @@ from statesize.measurement import vega
 from statesize.measurement.statistics import Interval, finite
 from statesize.profiling.profile import Profile
 from statesize.report.result_page import PageChart, PageTable, ResultPage
-from statesize.truncation.blocks import CAUSAL
+from statesize.truncation.blocks import CAUSAL, JOINT
 from statesize.truncation.result import LEAST_DOCUMENTS, Row, TruncationResult
 
 HEADINGS = ("each head carries", "numbers per channel", "KL lost", "of context's worth", "loss (nats)", "KL (nats)")
@@ -55,6 +55,8 @@ def headline(result: TruncationResult) -> str:
     )
     size = result.without_hindsight()
     most = "at most " if size.multiple.value * result.entropy.value <= causal.kept + 1e-9 else ""
+    groups = any(row.rule == JOINT for row in result.rows)
+    apart, together = (" of each head", " where heads share it") if groups else ("", "")
     little = (
         "" if worth.ends else f" Too little text to tell how sure that is: intervals need {LEAST_DOCUMENTS} documents."
     )
@@ -63,7 +65,8 @@ def headline(result: TruncationResult) -> str:
         f"{ess.kept:.1f} numbers a channel, of {result.inputs:.0f} kept, loses "
         f"{_number(ess.divergence_share, '.1%')} of what the context changes in the predictions. Chosen without it, as "
         f"many lose {_number(causal.divergence_share, '.1%')}; to lose {_share(size.at)} takes {most}"
-        f"{_number(size.multiple, '.1f')} × ESS, {size.share.value:.0%} of all.{little}"
+        f"{_number(size.multiple, '.1f')} × ESS{apart}, {_number(size.stored, '.0%')} of what is stored"
+        f"{together}.{little}"
     )
 
 
@@ -128,7 +131,15 @@ def notes(result: TruncationResult) -> list[str]:
         times = {0.25: "A quarter of ESS", 0.5: "Half of ESS", 1.0: "ESS", 2.0: "Twice ESS"}[result.sufficient]
         told.append(f"{times} is the least of the four sizes from which on at most {_share(result.at)} is lost.")
     if any(row.rule == "joint ess" for row in result.rows):
-        told.append("Heads that read one stored input make a group; its numbers are counted once.")
+        told.append(
+            "Heads that read one stored input make a group. In rows of groups its numbers are counted once, in others "
+            "for each head, so that those of a group may add up to more than is stored."
+        )
+    if result.unmoved:
+        told.append(
+            f"Queries of {_named(result.unmoved)} could not be asked again behind the cut, as no rotary embedding is "
+            "known that turns them as the layer does: rows before the cut took their place as they stand."
+        )
     reasons: dict[str, list[str]] = {}
     for name, reason in result.whole.items():
         reasons.setdefault(reason, []).append(name)

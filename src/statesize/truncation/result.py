@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from statesize.io.json_values import json_values
 from statesize.io.text import facts_table
 from statesize.measurement.statistics import Interval, mean_interval, student_t
-from statesize.truncation.blocks import CAUSAL
+from statesize.truncation.blocks import CAUSAL, JOINT
 
 LEAST_DOCUMENTS = 5
 """Documents below which no interval is stated."""
@@ -59,6 +59,7 @@ class CutDocument:
         entropy: Mean entropy-ESS a channel at the cut.
         ceiling: Mean of the largest rank that H_i can have.
         inputs: Mean of the inputs, or numbers of a state, of the past that can be kept.
+        stored: The same over stored channels, which heads of a group share.
         runs: All runs; that of H_i = 0 has the rule "nothing".
     """
 
@@ -69,6 +70,7 @@ class CutDocument:
     entropy: float
     ceiling: float
     inputs: float
+    stored: float
     runs: tuple[CutRun, ...]
 
 
@@ -101,13 +103,17 @@ class CausalSize:
 
     Attributes:
         at: The share of the divergence that it may lose.
-        multiple: Its numbers a channel in units of ESS; the upper end is cut off where everything is kept.
-        share: The same as a share of all that there is to keep.
+        multiple: Numbers a channel in units of ESS, where each head has its own; the upper end is cut off where
+            everything is kept.
+        share: The same as a share of all that a head can keep. Heads of a group read one stored input, so the shares
+            of a group may add up to more than is stored.
+        stored: Numbers of a stored channel as a share of all that it can keep, where the heads of a group share them.
     """
 
     at: float
     multiple: Interval
     share: Interval
+    stored: Interval
 
 
 @dataclass(frozen=True)
@@ -121,6 +127,8 @@ class TruncationResult:
         mixers: Number of mixers that were cut.
         run_difference: How far the observed run is from the unaltered model, relative to the largest value.
         at: Share of the context's worth that counts as nothing.
+        unmoved: Attention whose queries could not be asked again behind the cut, so that its rows before it took their
+            place.
     """
 
     model: str
@@ -129,6 +137,7 @@ class TruncationResult:
     mixers: int
     run_difference: float
     at: float = NEGLIGIBLE
+    unmoved: tuple[str, ...] = ()
 
     @property
     def count(self) -> int:
@@ -195,12 +204,13 @@ class TruncationResult:
         at = self.at if at is None else at
         cuts = [[one for one in self.documents if one.document == name] for name in names]
 
-        def sizes(chosen: list[list[CutDocument]]) -> tuple[float, float]:
+        def sizes(chosen: list[list[CutDocument]]) -> tuple[float, float, float]:
             some = list(chain.from_iterable(chosen))
-            numbers = _causal_numbers(some, at)
-            if math.isnan(numbers):
-                return math.nan, math.nan
-            return numbers / fmean(one.entropy for one in some), numbers / fmean(one.inputs for one in some)
+            inputs, stored = fmean(one.inputs for one in some), fmean(one.stored for one in some)
+            numbers = _causal_numbers(some, CAUSAL, inputs, at)
+            groups = any(run.rule == JOINT for run in some[0].runs)
+            together = _causal_numbers(some, (JOINT,), stored, at) if groups else numbers
+            return numbers / fmean(one.entropy for one in some), numbers / inputs, together / stored
 
         found = sizes(cuts)
         if self.count < LEAST_DOCUMENTS:
@@ -264,18 +274,17 @@ class TruncationResult:
         return Interval(share, share - half, share + half)
 
 
-def _causal_numbers(documents: Sequence[CutDocument], at: float) -> float:
-    """Numbers a channel at which the better of the causal rules loses a share of the divergence, over documents."""
+def _causal_numbers(documents: Sequence[CutDocument], rules: Sequence[str], everything: float, at: float) -> float:
+    """Numbers a channel at which the better of some rules loses a share of the divergence, over documents."""
     lost = fmean(one.runs[0].divergence for one in documents)
     if not lost > 0:
         return math.nan
     best: dict[float, float] = {}
     for index, run in enumerate(documents[0].runs):
-        if run.rule in CAUSAL:
+        if run.rule in rules:
             share = fmean(one.runs[index].divergence for one in documents) / lost
             kept = fmean(one.runs[index].kept for one in documents)
             best[kept] = min(share, best.get(kept, math.inf))
-    everything = fmean(one.inputs for one in documents)
     curve = [(kept, share) for kept, share in sorted(best.items()) if kept < everything] + [(everything, 0.0)]
     for (low, more), (high, less) in reversed(list(pairwise(curve))):
         if more > at:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any, Self, cast
 
@@ -29,6 +29,7 @@ from statesize.texts.tokens import AnyTokenizer, supported_tokenizer
 from statesize.truncation.blocks import CutRun as PlannedRun
 from statesize.truncation.blocks import mean_numbers, runs
 from statesize.truncation.cutting import Cutting
+from statesize.truncation.past import SharedPast
 from statesize.truncation.result import NEGLIGIBLE, CutDocument, CutRun, TruncationResult
 
 DOCUMENTS, TOKENS = 12, 512
@@ -100,7 +101,7 @@ def truncate(
         for index, given in enumerate(test.pieces):
             measured += [test.measured(index, given, cut) for cut in test.cuts]
             report(index + 1, total, f"{tokens} tokens", test.steps.left)
-    return TruncationResult(test.name, tuple(measured), test.whole, test.mixers, test.run_difference, negligible)
+    return test.result(measured, negligible)
 
 
 def plan_truncation(model: nn.Module | str, inputs: Inputs | None = None, **options: Any) -> Steps:
@@ -118,6 +119,7 @@ class CutTest:
         whole: Mixers that are left as they are, with the reason, by name.
         own: Mixers with a method `operator`, by name.
         mixers: How many are cut.
+        unmoved: Those without hindsight whose queries nothing that is known moves behind a cut.
         steps: The runs of the test: "check", "whole", and those with every mixer cut.
     """
 
@@ -131,6 +133,7 @@ class CutTest:
     own: dict[str, nn.Module]
     steps: Steps
     mixers: int = 0
+    unmoved: set[str] = field(default_factory=set[str])
 
     @classmethod
     def of(
@@ -168,12 +171,18 @@ class CutTest:
         own = _own_mixers(model, whole)
         return cls(model, name, pieces, positions, number, captured.run_difference, whole, own, steps)
 
+    def result(self, documents: Sequence[CutDocument], at: float = NEGLIGIBLE) -> TruncationResult:
+        """What these documents show."""
+        unmoved = tuple(sorted(self.unmoved))
+        return TruncationResult(self.name, tuple(documents), self.whole, self.mixers, self.run_difference, at, unmoved)
+
     def measured(self, index: int, given: Given, cut: int, *, each_kind_once: bool = False) -> CutDocument:
         """All runs of one document at one cut, or the first of each kind."""
         model, own, whole = self.model, self.own, self.whole
         forward = Forward.of(model, batch_of(given), axis_of(given))
         answers = cast("Tensor", ids_of(given))[cut + 1 :]
-        noting = Cutting(cut, own, whole)
+        past = SharedPast(cut, forward.length)
+        noting = Cutting(cut, own, whole, past=past)
         with self.steps.timed("whole"):
             logits, spectra = noting.logits(forward), noting.spectra
         if logits.shape[-1] < max(vocabulary_size(model) or 0, int(answers.max()) + 1):
@@ -197,13 +206,17 @@ class CutTest:
             if run is group[0]:
                 dropped = {}
             with self.steps.timed(kind):
-                predicted = functional.log_softmax(Cutting(cut, own, whole, run, group, dropped).logits(forward), -1)
+                cutting = Cutting(cut, own, whole, run, group, dropped, unmoved=self.unmoved, past=past)
+                predicted = functional.log_softmax(cutting.logits(forward), -1)
+            # The first run has changed all that any other does.
+            past.settled = True
             divergence = functional.kl_div(predicted, expected, reduction="none", log_target=True).sum(-1).mean()
             made.append(CutRun(run.rule, run.scale, run.kept, _loss(predicted, answers), float(divergence)))
         entropy = mean_numbers(spectra, {name: one.entropy for name, one in spectra.items()})
         ceiling = mean_numbers(spectra, {name: torch.full_like(one.norm, one.most) for name, one in spectra.items()})
         inputs = mean_numbers(spectra, {name: torch.full_like(one.norm, one.inputs) for name, one in spectra.items()})
-        sizes = entropy, ceiling, inputs
+        stored = mean_numbers(spectra, {name: torch.full((one.stored,), one.inputs) for name, one in spectra.items()})
+        sizes = entropy, ceiling, inputs, stored
         return CutDocument(index, len(given), cut, _loss(expected, answers), *sizes, tuple(made))
 
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
-from statesize.adapters.observation import Frame
+from statesize.adapters.kernels.attention import Attend, replaced_attention
+from statesize.adapters.observation import ModuleStack
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,21 +48,81 @@ class Rotation:
         mean[:size, :size] = cos.diag() + sin[:, None] * self.J
         return mean
 
-    @property
+    @cached_property
     def _angle(self) -> Tensor:
         """By how much each channel is turned from a position to the next, (r,)."""
-        return torch.atan2(self.sin[1], self.cos[1]) - torch.atan2(self.sin[0], self.cos[0])
+        turned = torch.atan2(self.sin, self.cos)
+        turned, step = turned - turned[0], 1
+        angle = turned[1]
+        # Rounding of low precision would add up over positions: each farther one says more digits.
+        while (step := 2 * step) < len(turned):
+            rounds = ((step * angle - turned[step]) / (2 * math.pi)).round()
+            angle = (turned[step] + 2 * math.pi * rounds) / step
+        return angle
 
 
-def rotation_of(frame: Frame) -> Rotation | None:
-    """Rotary embeddings that a module was called with, by the function of its own file that turns channels."""
-    embeddings = frame.kwargs.get("position_embeddings")
-    # Queries of a latent (MLA) are turned in their last channels.
-    if embeddings is None or hasattr(frame.module, "kv_lora_rank"):
-        return None
-    cos, sin = (part.float().reshape(-1, part.shape[-1]) for part in embeddings)
-    files = (vars(sys.modules[kind.__module__]) for kind in type(frame.module).__mro__)
+class _AskedError(Exception):
+    """Ends a call of a layer when its queries are known."""
+
+    def __init__(self, query: Tensor) -> None:
+        self.query = query
+
+
+def rotation_of(running: ModuleStack, query: Tensor) -> Rotation | None:
+    """Rotary embeddings of the module that is running, by the function of its own file that turns channels.
+
+    Layers may leave out what they are called with, or order channels in their own way. So the module is called again
+    with its embeddings in reverse, and must itself turn all queries as these say.
+
+    Args:
+        running: The modules that run; the innermost has queries and keys.
+        query: Its queries, (S, H, L, d).
+
+    Returns:
+        What turns these queries, or None where nothing that is known here does.
+    """
+    called_with: Any = running.frame.kwargs.get("position_embeddings")
+    files = (vars(sys.modules[kind.__module__]) for kind in type(running.frame.module).__mro__)
     turn: Any = next((names["rotate_half"] for names in files if "rotate_half" in names), None)
-    if turn is None:
+    if not isinstance(called_with, tuple) or turn is None:
         return None
-    return Rotation(cos, sin, turn(torch.eye(cos.shape[-1], device=cos.device)).mT)
+    embeddings = cast("tuple[Tensor, ...]", called_with)
+    given = [part.float().reshape(-1, part.shape[-1])[: query.shape[-2]] for part in embeddings]
+    J = turn(torch.eye(given[0].shape[-1], device=query.device)).mT
+    reverse = tuple(part.flip(-2) for part in embeddings)
+    with running.unseen():
+        asked = _queries(running, reverse)
+    if asked is None or asked.shape != query.shape:
+        return None
+    steps = torch.arange(query.shape[-2] - 1, -query.shape[-2], -2, device=query.device)
+    # Angles are products of float32, which the model may round to its own dtype.
+    rounding = 8 * query.shape[-2] * torch.finfo(torch.float32).eps + 4 * torch.finfo(embeddings[0].dtype).eps
+    most = rounding * query.abs().amax((-2, -1), keepdim=True)
+    # GLM and others spread the first half over pairs of neighbours.
+    spread = [part[:, : part.shape[-1] // 2].repeat_interleave(2, -1) for part in given]
+    for cos, sin in (given, spread):
+        rotation = Rotation(cos, sin, J)
+        if bool(((rotation.moved(query, steps) - asked).abs() <= most).all()):
+            return rotation
+    return None
+
+
+def _queries(running: ModuleStack, embeddings: tuple[Tensor, ...]) -> Tensor | None:
+    """Queries of the running module, (S, H, L, d), as its own code makes them with other rotary embeddings."""
+
+    def stopped(name: str, function: Attend) -> Attend:
+        def attend(module: Any, query: Tensor, *args: Any, **options: Any) -> tuple[Tensor, Tensor | None]:
+            raise _AskedError(query.float())
+
+        return attend
+
+    frame = running.frame
+    others: dict[str, Any] = {"position_embeddings": embeddings}
+    if "past_key_values" in frame.kwargs:
+        others["past_key_values"] = None
+    try:
+        with replaced_attention(frame.module, stopped):
+            type(frame.module).forward(frame.module, *frame.args, **frame.kwargs | others)
+    except _AskedError as error:
+        return error.query
+    return None

@@ -176,7 +176,7 @@ def _noted(
         value[0],
         scale,
         window,
-        rotation_of(running.frame),
+        rotation_of(running, query),
         length,
     )
 

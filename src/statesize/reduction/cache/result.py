@@ -171,6 +171,11 @@ class CachePrices:
         return mean_interval(np.array([one.worth for one in self.documents]))
 
     @property
+    def context_matters(self) -> bool:
+        """Whether the prefix is surely worth something, so that something could be lost; True where it was not kept."""
+        return not (self.worth.value <= 0 or self.worth.low <= 0)
+
+    @property
     def prices(self) -> tuple[Price, ...]:
         """One entry a variant."""
         return tuple(self._price(at) for at in range(len(self.variants)))
@@ -184,9 +189,9 @@ class CachePrices:
     def recommended(self) -> Price | None:
         """The smallest cache that surely loses at most 0.01 bits a byte and hardly a passkey; None where none does.
 
-        None too where the prefix is worth nothing to these texts: then nothing could be lost.
+        None too where the prefix may be worth nothing to these texts: then nothing could be lost.
         """
-        if self.worth.value <= 0 or self.worth.low <= 0:
+        if not self.context_matters:
             return None
         good = [price for price in self._together if self._keeps_facts(price) and _loss(price).high <= AFFORDABLE]
         return min(good, key=lambda price: price.bytes_share, default=None)

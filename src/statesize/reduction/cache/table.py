@@ -15,7 +15,7 @@ def headline(result: CachePrices) -> str:
     """The recommendation with its price, in one or two sentences."""
     best, undecided, worth = result.recommended, result.undecided, result.worth
     over = f"over {len(result.documents)} held-out documents"
-    if worth.value <= 0 or worth.low <= 0:
+    if not result.context_matters:
         return (
             f"Too little context to tell: {over}, the {result.prefix} tokens before are worth {_number(worth)} nats a "
             f"token to {result.model}, so a loss of them would not show. Read longer texts."

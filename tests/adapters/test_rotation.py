@@ -1,0 +1,86 @@
+"""Rotary embeddings turn queries as the model itself does at other positions, or are not known."""
+
+import pytest
+import torch
+from oracles.attention_models import GROUPED, HEADS, WIDE, attention_model, token_ids
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from statesize.adapters.kernels.attention import replaced_attention
+from statesize.adapters.kernels.rotation import rotation_of
+from statesize.adapters.observation import running_modules
+
+LENGTH = 48
+INTERLEAVED = HEADS | {"pad_token_id": 0}
+YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32, "rope_theta": 10000.0}
+
+
+def model_of(family, options):
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **options)).eval()
+    for parameter in model.parameters():
+        if parameter.ndim > 1:
+            parameter.data.normal_(std=0.3)
+    return model
+
+
+@torch.no_grad()
+def queries(model, shift=0):
+    """Queries of each layer where the text begins at a later position, and what is known to turn them."""
+    found, known = [], []
+    ids = token_ids(1, LENGTH)
+    with running_modules(model, LENGTH) as running:
+
+        def noted(name, function):
+            def attend(module, query, *args, **options):
+                found.append(query.float())
+                known.append(rotation_of(running, query.float()))
+                return function(module, query, *args, **options)
+
+            return attend
+
+        with replaced_attention(model, noted):
+            model(ids, position_ids=torch.arange(LENGTH)[None] + shift, use_cache=False)
+    return found, known
+
+
+@pytest.mark.parametrize(
+    ("family", "options"),
+    [
+        ("llama", GROUPED),
+        ("llama", GROUPED | {"rope_parameters": YARN}),
+        ("gpt_neox", WIDE),
+        ("phi", WIDE),
+        ("cohere", GROUPED),
+        ("glm", INTERLEAVED),
+        ("glm4", INTERLEAVED),
+        ("helium", INTERLEAVED),
+        ("ernie4_5", INTERLEAVED),
+        ("gemma3_text", HEADS | {"sliding_window": 7, "layer_types": ["sliding_attention", "full_attention"]}),
+    ],
+)
+def test_queries_are_turned_as_the_model_turns_them_at_later_positions(family, options):
+    model, shift = model_of(family, options), 29
+    (here, known), (later, _) = queries(model), queries(model, shift)
+    for query, rotation, expected in zip(here, known, later, strict=True):
+        assert rotation is not None
+        moved = rotation.moved(query, torch.full((LENGTH,), shift))
+        torch.testing.assert_close(moved, expected, rtol=0, atol=1e-3 * float(expected.abs().max()))
+        assert float((moved - query).abs().max()) > 0.1 * float(query.abs().max())
+
+
+def test_layers_without_positions_and_latent_queries_have_no_known_rotation():
+    without = queries(model_of("smollm3", HEADS | {"no_rope_layers": [1, 0], "pad_token_id": 0}))[1]
+    assert [rotation is None for rotation in without] == [False, True]
+    layers = {"sliding_window": 7, "layer_types": ["sliding_attention", "full_attention"], "pad_token_id": 0}
+    sliding = queries(model_of("cohere2", GROUPED | layers))[1]
+    assert [rotation is None for rotation in sliding] == [False, True]
+    assert queries(attention_model("deepseek_v3"))[1] == [None, None]
+
+
+@torch.no_grad()
+def test_low_precision_does_not_add_up_over_positions():
+    model = model_of("llama", GROUPED)
+    exact = queries(model)[1][0]
+    rounded = queries(model.bfloat16())[1][0]
+    steps = 300 * (exact._angle - rounded._angle)
+    assert float(steps.abs().max()) < 0.1
