@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import shlex
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -73,12 +75,19 @@ def put_on_record(subject: Subject) -> None:
         "lengths": [length_row(one) for one in trained],
         "untrained": [{key: value for key, value in length_row(one).items() if key != "layers"} for one in fresh],
         "seconds": round(time.process_time() - start),
-        "made": made("transformers"),
+        "made": made("transformers") | {"command": _command()},
     }
     replace_file(RESULTS / f"{subject.file}.json", written(whole))
     for row, other in zip(whole["lengths"], whole["untrained"], strict=True):
         print({key: row[key] for key in ("length", "ess", "ess_without_sinks", "of", "norm")}, other["ess"])
     print(subject.check, whole["seconds"], "s")
+
+
+def _command() -> str:
+    """What the program was called with, wherever its files lie."""
+    given = [Path(one) for one in sys.argv[1:]]
+    names = ["FOLDER" if path.is_dir() else path.name for path in given]
+    return shlex.join(["python", *sys.orig_argv[1:3], *names])
 
 
 def _profile(subject: Subject, model: nn.Module, length: int) -> ss.Profile:
