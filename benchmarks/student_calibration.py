@@ -6,16 +6,43 @@ the package. Prints the calibration, and how the errors of these students lie ab
 
 from __future__ import annotations
 
+import math
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from statesize.lab.studies.distillation import students_of
-from statesize.lab.studies.engine.predictions import calibrate
+from statesize.lab.studies.engine.students import Calibration
 from statesize.lab.studies.engine.table import Row
+
+_COVERAGE = 0.9
+
+
+def calibrate(ess: Sequence[float], sizes: Sequence[int], errors: Sequence[float]) -> Calibration:
+    """Fits a calibration to some students.
+
+    A regression of ln error on ln ESS and ln n; the factor is then raised until 90 % of these students lie below (split
+    conformal prediction takes the same quantile; Lei et al. 2018).
+
+    Args:
+        ess: Average entropy-ESS of each student's teacher layer.
+        sizes: n of each.
+        errors: Operator error of each.
+
+    Returns:
+        The calibration.
+    """
+    values = np.log([list(ess), list(sizes), list(errors)])
+    regressors = np.stack([np.ones(values.shape[1]), *values[:2]], -1)
+    fitted: NDArray[np.float64] = cast("Any", np.linalg).lstsq(regressors, values[2])[0]
+    residuals = np.sort(values[2] - regressors @ fitted)
+    rank = math.ceil((len(residuals) + 1) * _COVERAGE)
+    return Calibration(math.exp(fitted[0] + residuals[rank - 1]), float(fitted[1]), float(fitted[2]))
 
 
 def main(folder: Path) -> None:
@@ -23,7 +50,9 @@ def main(folder: Path) -> None:
     frame = pd.read_parquet(folder / "table.parquet")
     students = students_of(cast("list[Row]", frame.to_dict(orient="records")))
     layers = [
-        layer for student in students for layer in zip(student.teacher_ess, student.sizes, student.errors, strict=True)
+        (ess, student.size, error)
+        for student in students
+        for ess, error in zip(student.teacher_ess, student.errors, strict=True)
     ]
     calibration = calibrate([ess for ess, _, _ in layers], [size for _, size, _ in layers], [e for *_, e in layers])
     print(calibration)

@@ -16,13 +16,11 @@ from pathlib import Path
 
 import altair as alt
 
-from statesize.lab.studies.engine.charts import chart_data, mean_lines, percent
-from statesize.lab.studies.engine.conclusion import Conclusion
-from statesize.lab.studies.engine.final import FinalRun, accuracy_of, final_runs, grid_findings, grouped
+from statesize.lab.studies.engine.charts import mean_lines
+from statesize.lab.studies.engine.conclusion import Findings
+from statesize.lab.studies.engine.final import FinalRun, StudyTable, grouped
 from statesize.lab.studies.engine.run import run_study
 from statesize.lab.studies.engine.study import Study
-from statesize.lab.studies.engine.table import Row
-from statesize.lab.studies.verdicts import Claim
 
 GRID = """\
 # Twelve minutes on two cores at most: one length, one width, a vocabulary of 256 and fewer sequences.
@@ -108,10 +106,11 @@ class Best:
         return f"{re.sub('[^a-z0-9]', '_', self.run.mixer)}_{self.run.length}_d{self.run.width}"
 
 
-def best_runs(rows: Sequence[Row]) -> list[Best]:
+def best_runs(table: StudyTable) -> list[Best]:
     """The best runs, by mixer, length and width."""
-    groups = grouped(final_runs(rows), lambda run: (run.mixer, run.length, run.width))
-    return [Best(max(runs, key=accuracy_of), len(runs), published(*key)) for key, runs in sorted(groups.items())]
+    groups = grouped(table.runs, lambda run: (run.mixer, run.length, run.width))
+    best = {key: max(runs, key=lambda run: run.accuracy) for key, runs in groups.items()}
+    return [Best(run, len(groups[key]), published(*key)) for key, run in sorted(best.items(), key=lambda pair: pair[0])]
 
 
 def published(mixer: str, length: int, width: int) -> float:
@@ -119,11 +118,10 @@ def published(mixer: str, length: int, width: int) -> float:
     return dict(zip(WIDTHS, _PUBLISHED.get((mixer, length), ()), strict=False)).get(width, math.nan)
 
 
-def conclude(rows: Sequence[Row], metric: str, claim: Claim | None = None) -> Conclusion:
-    """What a grid says about accuracy and the ESS by a column, beside what was published."""
-    findings = grid_findings(rows)
-    for best in best_runs(rows):
-        run, ess, used = best.run, float(best.run.last[metric]), best.run.utilisation(metric)
+def analyse(table: StudyTable, findings: Findings) -> None:
+    """What a grid says about accuracy and ESS, beside what was published."""
+    for best in best_runs(table):
+        run, ess, used = best.run, best.run.ess, best.run.utilisation
         figures = {"accuracy": run.accuracy, "published": best.published, "ess": ess, "utilisation": used}
         findings.figures |= {f"{best.name}_{name}": value for name, value in figures.items()}
         figure = "" if math.isnan(best.published) else f" (published {best.published:.2f})"
@@ -133,15 +131,12 @@ def conclude(rows: Sequence[Row], metric: str, claim: Claim | None = None) -> Co
             f"sequences {float(run.last['sequence_accuracy']):.2f}, at rate {run.rate:.2g}, the best of {best.rates} "
             f"runs; ESS {ess:.1f}{share}."
         )
-    return findings.conclusion("zoology", claim, CAVEATS)
 
 
-def charts(rows: Sequence[Row], metric: str) -> alt.VConcatChart:
+def draw(table: StudyTable) -> alt.VConcatChart:
     """Accuracy with the published one, and utilisation, against width, a panel a length."""
-    bests = best_runs(rows)
-    lengths = sorted({best.run.length for best in bests})
-    panels = [_panel([best for best in bests if best.run.length == length], metric) for length in lengths]
-    return alt.vconcat(*panels)
+    by_length = grouped(best_runs(table), lambda best: best.run.length)
+    return alt.vconcat(*(_panel(bests, table.metric) for _, bests in sorted(by_length.items())))
 
 
 def _panel(bests: Sequence[Best], metric: str) -> alt.HConcatChart:
@@ -152,18 +147,16 @@ def _panel(bests: Sequence[Best], metric: str) -> alt.HConcatChart:
         for source, value in (("here", best.run.accuracy), ("published", best.published))
         if not math.isnan(value)
     ]
-    used = [{**row, "utilisation": best.run.utilisation(metric)} for row, best in zip(common, bests, strict=True)]
+    used = [{**row, "utilisation": best.run.utilisation} for row, best in zip(common, bests, strict=True)]
     title = f"L {bests[0].run.length}, kv {bests[0].run.kv}"
-    x = alt.X("width:Q", title="Width", scale=alt.Scale(type="log", base=2))
-    tooltip = ["mixer:N", "width:Q", "rate:Q"]
-    accuracy = mean_lines(chart_data(shown), f"Accuracy, {title}", x, "accuracy", "Accuracy", percent(), tooltip)
-    ess_title = f"Utilisation ({metric}), {title}"
-    ess = mean_lines(chart_data(used), ess_title, x, "utilisation", "Utilisation", percent(), tooltip)
+    width = alt.X("width:Q", scale=alt.Scale(type="log", base=2))
     dash, shape = alt.StrokeDash("from:N", legend=None), alt.Shape("from:N", title="Accuracy")
-    return alt.hconcat(accuracy.encode(strokeDash=dash, shape=shape), ess)
+    accuracy = mean_lines(shown, f"Accuracy, {title}", "width", "accuracy", "mixer", strokeDash=dash, shape=shape)
+    share = mean_lines(used, f"Utilisation ({metric}), {title}", "width", "utilisation", "mixer")
+    return alt.hconcat(accuracy.encode(x=width), share.encode(x=width))
 
 
-STUDY = Study(name="zoology", presets={"laptop": GRID}, conclude=conclude, charts=charts)
+STUDY = Study("zoology", {"laptop": GRID}, CAVEATS, analyse, draw)
 
 if __name__ == "__main__":
     result = run_study(STUDY, STUDY.preset("laptop"), Path(sys.argv[1]))

@@ -34,7 +34,7 @@ nitpick_ignore_regex = [
         "py:class",
         r"statesize\..*\.(Agreement|CausalSize|Chart|Claim|Cut|Drawn|Executor|LoadedModel|Measurement|ResultPage|Run|Profiled|Task|Value)",
     ),
-    ("py:class", r"(Chart|Claim|Document|Measurement|Metric)"),
+    ("py:class", r"(Chart|Claim|Document|Findings|Measurement|Metric|StudyTable)"),
     ("py:exc", "NothingMeasuredError"),  # a ModelError
 ]
 

@@ -57,7 +57,7 @@ def test_the_record_of_delimiters_follows_from_its_table():
     # Put on record before its table had these columns.
     added = {"kind": "gla", "offset": 0, "delimiter": "eos", "past": 12, "future": 12}
     rows = [row | added for row in pd.read_parquet(STUDIES / "delimiters" / TABLE).to_dict(orient="records")]
-    found, kept = delimiters.conclude(rows, "", delimiters.STUDY.preset_claim), document(STUDIES / "delimiters")
+    found, kept = delimiters.STUDY.conclude(rows, "", delimiters.STUDY.preset_claim), document(STUDIES / "delimiters")
     assert (found.claim, found.holds) == (kept["claim"], kept["holds"])
     figures = known(found.figures)
     assert set(figures) - set(kept["figures"]) == {"beyond_controls_gla", "beyond_controls_gla_interval"}
@@ -72,7 +72,7 @@ def test_the_record_of_recall_follows_from_its_table():
     }
     rows = pd.read_parquet(STUDIES / "recall" / TABLE).to_dict(orient="records")
     rows = [row | unknown | {"kind": row["model"]} for row in rows]
-    found, kept = recall.conclude(rows, "", recall.STUDY.preset_claim), document(STUDIES / "recall")
+    found, kept = recall.STUDY.conclude(rows, "", recall.STUDY.preset_claim), document(STUDIES / "recall")
     assert (found.claim, found.holds) == (kept["claim"], kept["holds"])
     for name, value in known(found.figures).items():
         if not name.endswith("perplexity_interval"):

@@ -16,9 +16,8 @@ from numpy.typing import NDArray
 from benchmarks.cases import made
 from statesize.io.files import replace_file
 from statesize.lab.studies.catalogue import load_study
-from statesize.lab.studies.engine.final import final_runs, numbered
+from statesize.lab.studies.engine.final import FinalRun, StudyTable, numbered
 from statesize.lab.studies.engine.record import read_record
-from statesize.lab.studies.engine.table import Row
 from statesize.lab.studies.statistics import Numbers, ranks, within_cells
 from statesize.lab.studies.verdicts import holm
 from statesize.parallel.ray import RayCluster
@@ -95,8 +94,8 @@ def _compared(numbers: NDArray[np.float64], alike: Cells) -> dict[str, Any]:
     return row
 
 
-def _rows(study: str) -> Sequence[Row]:
-    return read_record(load_study(study), RESULTS / "studies" / study).rows
+def _runs(study: str) -> Sequence[FinalRun]:
+    return StudyTable(read_record(load_study(study), RESULTS / "studies" / study).rows, METRIC).runs
 
 
 def analysed(repeated: Measured) -> list[dict[str, Any]]:
@@ -110,7 +109,7 @@ def analysed(repeated: Measured) -> list[dict[str, Any]]:
     """
     rows: list[dict[str, Any]] = []
     for study in STUDIES:
-        runs = final_runs(_rows(study))
+        runs = _runs(study)
         again = [repeated[study][str(run.last["run"])] for run in runs]
         columns = {name: np.array([one.get(name, math.nan) for one in again]) for name in sorted(again[0])}
         alike = numbered([run.but_for_seed for run in runs])
@@ -122,9 +121,7 @@ def analysed(repeated: Measured) -> list[dict[str, Any]]:
 def differences(repeated: Measured) -> dict[str, float]:
     """The largest difference of a repeated run's accuracy from that on record, by study; 0 on the same processor."""
     return {
-        study: max(
-            abs(repeated[study][str(run.last["run"])]["accuracy"] - run.accuracy) for run in final_runs(_rows(study))
-        )
+        study: max(abs(repeated[study][str(run.last["run"])]["accuracy"] - run.accuracy) for run in _runs(study))
         for study in STUDIES
     }
 
@@ -141,7 +138,7 @@ def repeat(repeated: Measured) -> Iterator[None]:
     for study in STUDIES:
         kept = repeated.setdefault(study, {})
         record = read_record(load_study(study), RESULTS / "studies" / study)
-        finished = {str(run.last["run"]) for run in final_runs(record.rows)}
+        finished = {str(run.last["run"]) for run in StudyTable(record.rows, METRIC).runs}
         runs = {run.key: run for run in record.study.preset(record.preset).runs if run.key in finished}
         left = [task for task in runs.items() if task[0] not in kept]
         with RayCluster(processes=WORKERS)(measuring) as workers:

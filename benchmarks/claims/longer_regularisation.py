@@ -17,7 +17,7 @@ from typing import Any, cast
 import numpy as np
 
 from benchmarks.claims.judged import judged, write_judged
-from statesize.lab.studies.engine.final import final_runs
+from statesize.lab.studies.engine.final import StudyTable
 from statesize.lab.studies.engine.run import stored_rows
 from statesize.lab.studies.regularisation import STUDY, Treatment
 from statesize.lab.studies.statistics import of_mean
@@ -25,7 +25,6 @@ from statesize.lab.studies.verdicts import Claim
 
 GRID = STUDY.read(Path(__file__).with_suffix(".toml"))
 CLAIM = cast("Claim", GRID.claim)
-METRIC = GRID.metric
 
 
 def rows_of(folder: Path) -> list[dict[str, Any]]:
@@ -33,9 +32,9 @@ def rows_of(folder: Path) -> list[dict[str, Any]]:
     return [
         {
             **{"mixer": run.mixer, "weight": Treatment.of(run).identity_weight, "seed": run.seed},
-            **{"accuracy": run.accuracy, "share": run.share(METRIC)},
+            **{"accuracy": run.accuracy, "share": run.share},
         }
-        for run in final_runs(stored_rows(GRID, folder))
+        for run in StudyTable(stored_rows(GRID, folder), GRID.metric).runs
     ]
 
 

@@ -7,7 +7,6 @@ fixed before these runs; a run that is done is not done again.
 
 from __future__ import annotations
 
-import math
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,7 +21,16 @@ from benchmarks.claims.runs import finish_runs, small_run
 from statesize.lab.studies.distillation import students_of
 from statesize.lab.studies.engine.students import Distillation
 from statesize.lab.studies.engine.training import carry_out
-from statesize.lab.studies.statistics import Evidence, Numbers, jackknife, mean, pearson, ranks, within_cells
+from statesize.lab.studies.statistics import (
+    Evidence,
+    Numbers,
+    jackknife,
+    mean,
+    partial_correlation,
+    pearson,
+    ranks,
+    within_cells,
+)
 from statesize.lab.studies.verdicts import Claim
 from statesize.lab.tasks.mqar import MQAR
 
@@ -107,9 +115,7 @@ def correlation(x: Numbers, y: Numbers, given: Numbers | None = None) -> Evidenc
     def of(rows: Any) -> float:
         if given is None:
             return pearson(x[rows], y[rows])
-        xy, xz, yz = (pearson(a[rows], b[rows]) for a, b in ((x, y), (x, given), (y, given)))
-        unexplained = (1 - xz**2) * (1 - yz**2)
-        return (xy - xz * yz) / math.sqrt(unexplained) if unexplained > 1e-12 else math.nan
+        return partial_correlation(*(pearson(a[rows], b[rows]) for a, b in ((x, y), (x, given), (y, given))))
 
     return jackknife(of, np.arange(len(x)), correlation=True)
 

@@ -73,6 +73,10 @@ def _row(record: Mapping[str, Any]) -> tuple[str, ...]:
         if any(row["ess"] != row["ess_without_sinks"] for row in rows)
         else "no sinks",
         each([f"{row['of']:.0f}" for row in rows]),
-        each([f"{low:.1f}–{high:.1f}" if low < high else "one layer" for row in rows for low, high in [row["spread"][1:4:2]]]),
+        each([_span(row["spread"][1], row["spread"][3]) for row in rows]),
         each([f"{untrained[row['length']]:.1f}" if row["length"] in untrained else "–" for row in rows]),
     )
+
+
+def _span(low: float, high: float) -> str:
+    return f"{low:.1f}–{high:.1f}" if low < high else "one"

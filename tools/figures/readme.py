@@ -7,8 +7,8 @@ from collections.abc import Mapping
 
 PHRASES = (
     "ESS is {truncation.smollm2_kept} numbers per channel",
-    "as many numbers lose {truncation.hindsight} of what",
-    "that we tried, they lose {truncation.causal};",
+    "the model loses {truncation.hindsight} of what",
+    "that we tried, as many numbers lose {truncation.causal};",
     "to lose 1 % takes {truncation.multiple} times ESS, or {truncation.stored} of the cache where heads share it",
 )
 _NAME = re.compile(r"\{([\w.]+)\}")

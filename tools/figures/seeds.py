@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable
 
 import numpy as np
 
-from statesize.lab.studies.engine.final import PLATEAU, final_runs, numbered
-from statesize.lab.studies.statistics import Evidence, Indices, Numbers, jackknife, pearson, spearman, within_cells
+from statesize.lab.studies.engine.final import PLATEAU, StudyTable, numbered
+from statesize.lab.studies.statistics import (
+    Evidence,
+    Indices,
+    Numbers,
+    jackknife,
+    numbers,
+    pearson,
+    spearman,
+    within_cells,
+)
 from tools.figures.on_record import METRIC, rows_of, table
 
 MEASURES = {
@@ -24,11 +32,11 @@ _FEW = 10
 
 def seeds() -> dict[str, str]:
     """The lead of ESS/kv over TSS/kv on several scales, correlations by measure, and how few pairs carry them."""
-    runs = [run for run in final_runs(rows_of("correlation")) if run.task == "mqar"]
-    kv, accuracy = _numbers(run.kv for run in runs), _numbers(run.accuracy for run in runs)
-    ess = _numbers(run.last[METRIC] for run in runs) / kv
-    size = _numbers(run.state_size for run in runs) / kv
-    off_plateau = np.flatnonzero(accuracy > PLATEAU * _numbers(run.chance for run in runs))
+    runs = [run for run in StudyTable(rows_of("correlation"), METRIC).runs if run.task == "mqar"]
+    kv, accuracy = numbers(run.kv for run in runs), numbers(run.accuracy for run in runs)
+    ess = numbers(run.ess for run in runs) / kv
+    size = numbers(run.state_size for run in runs) / kv
+    off_plateau = np.flatnonzero(accuracy > PLATEAU * numbers(run.chance for run in runs))
     cells, alike = numbered([run.cell for run in runs]), numbered([run.but_for_seed for run in runs])
 
     def lead(of: Callable[[Numbers, Numbers], float], x: Numbers, y: Numbers, rows: Indices) -> str:
@@ -40,7 +48,7 @@ def seeds() -> dict[str, str]:
         return _shown(jackknife(lambda kept: pearson(x[kept], y[kept]), cells[rows], correlation=True))
 
     everything = np.arange(len(runs))
-    measures = {name: _numbers(run.last[name] for run in runs) / (1 if name == "norm" else kv) for name in MEASURES}
+    measures = {name: numbers(run.last[name] for run in runs) / (1 if name == "norm" else kv) for name in MEASURES}
     table_rows = [
         (words, inside(measures[name], everything), inside(measures[name], off_plateau))
         for name, words in MEASURES.items()
@@ -58,10 +66,6 @@ def seeds() -> dict[str, str]:
         "without": f"{pearson(x[others], y[others]):.2f}",
         "measures": table(("measure", "r with accuracy", "runs off the plateau only"), table_rows),
     }
-
-
-def _numbers(values: Iterable[Any]) -> Numbers:
-    return np.array(list(values), np.float64)
 
 
 def _shown(evidence: Evidence) -> str:

@@ -122,7 +122,7 @@ def _students(teacher, sizes, layers, effect, begun, generator):
     """A student a size, whose errors go with the teacher's ESS as much as `effect` says, and with its beginning."""
     kept = math.sqrt(1 - effect**2)
     for size in sizes:
-        row = teacher | {"student_wanted": math.nan, "student_divergence": 0.1, "state_size": float(size)}
+        row = teacher | {"student_divergence": 0.1, "state_size": float(size)}
         drawn = generator.normal() + begun
         for layer in range(layers):
             error = 1 + 0.1 * (effect * (teacher[METRIC] - 8) + kept * drawn)

@@ -6,14 +6,14 @@ import json
 import numpy as np
 import pytest
 
-from statesize.lab.studies.correlation import STUDY, conclude
+from statesize.lab.studies.correlation import STUDY
 
 METRIC = "relative_0.01"
 CLAIM = dataclasses.replace(STUDY.preset_claim, least_units=9)
 
 
 def correlation(rows, metric):
-    return conclude(rows, metric, CLAIM)
+    return STUDY.conclude(rows, metric, CLAIM)
 
 
 def table(accuracy_of, tasks=("mqar",), seed=0):

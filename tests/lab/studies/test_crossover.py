@@ -6,7 +6,7 @@ import json
 import pytest
 
 from statesize.cli import main
-from statesize.lab.studies.crossover import ARMS, STUDY, conclude
+from statesize.lab.studies.crossover import ARMS, STUDY
 
 METRIC = "relative_0.01"
 CLAIM = dataclasses.replace(STUDY.preset_claim, least_units=3)
@@ -35,7 +35,7 @@ def table(gains, plain=0.4, used=USED, seeds=4):
 
 
 def test_each_remedy_helps_where_it_fits():
-    found = conclude(table(GAINS), METRIC, CLAIM)
+    found = STUDY.conclude(table(GAINS), METRIC, CLAIM)
     assert found.holds is True
     assert found.figures["saturated_larger"] == pytest.approx(0.315)
     assert found.figures["saturated_opened"] == pytest.approx(0.015)
@@ -44,7 +44,7 @@ def test_each_remedy_helps_where_it_fits():
 
 
 def test_the_other_way_round_it_does_not_hold():
-    assert conclude(table({**GAINS, ("collapsed", "larger"): 0.4}), METRIC, CLAIM).holds is False
+    assert STUDY.conclude(table({**GAINS, ("collapsed", "larger"): 0.4}), METRIC, CLAIM).holds is False
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,7 @@ def test_the_other_way_round_it_does_not_hold():
     ids=["solved", "guessing", "not_full", "not_idle"],
 )
 def test_pairs_count_only_where_both_fail_as_they_should(plain, used):
-    found = conclude(table(GAINS, plain, used), METRIC, CLAIM)
+    found = STUDY.conclude(table(GAINS, plain, used), METRIC, CLAIM)
     assert (found.figures["pairs"], found.figures["matched"], found.holds) == (4, 0, None)
 
 
@@ -63,7 +63,7 @@ def test_pairs_count_only_at_equal_accuracy():
         row | {"accuracy": row["accuracy"] + 0.2} if row["key_size"] < 16 and row["seed"] == 0 and row["final"] else row
         for row in rows
     ]
-    assert conclude(far, METRIC, CLAIM).figures["matched"] == 3
+    assert STUDY.conclude(far, METRIC, CLAIM).figures["matched"] == 3
 
 
 def test_the_smoke_preset(tmp_path, capsys):

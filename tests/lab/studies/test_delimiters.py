@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from statesize.errors import InputError
-from statesize.lab.studies.delimiters import STUDY, charts, conclude
+from statesize.lab.studies.delimiters import STUDY
 from statesize.lab.studies.engine.page import write_page
 from statesize.lab.studies.texts.dips import ModelDips, measure_dips
 from statesize.lab.studies.texts.documents import DocumentCorpus
@@ -71,7 +71,7 @@ def rows_of(models):
 
 
 def delimiters(models):
-    return conclude(rows_of(models), "", STUDY.preset_claim)
+    return STUDY.conclude(rows_of(models), "", STUDY.preset_claim)
 
 
 def test_values_are_those_of_the_definition(corpus):
@@ -129,7 +129,7 @@ def test_the_conclusion(found, tmp_path):
     low, high = both.figures["control_resets_replaced_interval"]
     assert low < high < both.figures["resets_tolerance_interval"][0]
     assert any("Order of depth: resets > keeps" in line for line in both.statements)
-    write_page(both, charts(rows_of(found), ""), rows_of(found), tmp_path)
+    write_page(both, STUDY.charts(rows_of(found), ""), rows_of(found), tmp_path)
     page = (tmp_path / "study.html").read_text(encoding="utf-8")
     assert both.verdict in page
     assert page.count("resets") > 10

@@ -8,15 +8,16 @@ import numpy as np
 import pytest
 
 from statesize.cli import main
+from statesize.lab.studies.engine.final import StudyTable
 from statesize.lab.studies.engine.training import layer_column
-from statesize.lab.studies.hybrids import STUDY, charts, conclude, placed_runs
+from statesize.lab.studies.hybrids import STUDY, placed_runs
 
 METRIC = "relative_0.01"
 CLAIM = dataclasses.replace(STUDY.preset_claim, least_units=4)
 
 
 def hybrids(rows, metric):
-    return conclude(rows, metric, CLAIM)
+    return STUDY.conclude(rows, metric, CLAIM)
 
 
 PLACEMENTS = [
@@ -121,14 +122,14 @@ def test_ess_that_only_counts_attention_layers_is_no_evidence():
 def test_patterns_are_written_out_and_runs_that_diverged_left_out():
     rows = table(lambda layers, seed: 1.0, lambda layers, seed: place(layers))
     rows = [row | {"status": "diverged"} if row["run"] == "gla0" and row["final"] else row for row in rows]
-    runs = placed_runs(rows)
+    runs = placed_runs(StudyTable(rows, METRIC))
     assert len(runs) == 3 * len(PLACEMENTS) - 1
     assert runs[0].placement == "gla,gla,gla,gla"
     assert {found.early["step"] for found in runs} == {80}
     gone = hybrids(rows[:4], METRIC)
     assert (gone.figures["diverged"], gone.holds) == (1, None)
     assert hybrids([], METRIC).holds is None
-    drawn = charts(rows, METRIC).to_dict()
+    drawn = STUDY.charts(rows, METRIC).to_dict()
     assert len(drawn["vconcat"]) == 2
 
 

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from statesize.lab.mixers import LanguageModel, ModelConfig
-from statesize.lab.studies.engine.final import final_runs
+from statesize.lab.studies.engine.final import StudyTable
 from statesize.lab.studies.engine.grid import INTERVENTIONS
 from statesize.lab.studies.engine.run import run_study
-from statesize.lab.studies.initialisation import STUDY, Start, charts, conclude
+from statesize.lab.studies.initialisation import STUDY, Start
 
 METRIC = "relative_0.01"
 CLAIM = dataclasses.replace(STUDY.preset_claim, least_units=3)
@@ -18,7 +18,7 @@ STEPS, SLOW = (0.01, 0.1), (0.001, 0.1)
 
 
 def initialisation(rows, metric):
-    return conclude(rows, metric, CLAIM)
+    return STUDY.conclude(rows, metric, CLAIM)
 
 
 def run(mixer, size, normalised, initial, accuracy=None, seed=0, steps=STEPS, length=64, intervention="none"):
@@ -103,14 +103,14 @@ def test_only_equal_seeds_are_paired():
 
 
 def test_steps_and_the_factor_are_of_no_account_to_other_mixers():
-    other, gated = final_runs(run("gla", 16, True, 8.0) + run("gla-s6", 4, True, 1.0))
+    other, gated = StudyTable(run("gla", 16, True, 8.0) + run("gla-s6", 4, True, 1.0), METRIC).runs
     assert Start.of(other).label == "gla"
     assert Start.of(gated).label == "gla-s6 normalised, steps 0.01 to 0.1"
     assert Start.of(gated).name == "gla_s6_normalised_0.01_to_0.1"
 
 
 def test_the_charts_have_a_row_a_length_and_accuracy_where_it_was_trained():
-    drawn = charts(table(), METRIC).to_dict()
+    drawn = STUDY.charts(table(), METRIC).to_dict()
     assert [len(row["hconcat"]) for row in drawn["vconcat"]] == [1, 3]
 
 

@@ -4,8 +4,8 @@ import dataclasses
 
 import pytest
 
-from statesize.lab.studies.engine.final import final_runs
-from statesize.lab.studies.regimes import STUDY, conclude, diagnosis
+from statesize.lab.studies.engine.final import StudyTable
+from statesize.lab.studies.regimes import STUDY, diagnosis
 
 METRIC = "relative_0.01"
 CLAIM = dataclasses.replace(STUDY.preset_claim, least_units=4)
@@ -13,7 +13,7 @@ SHARES = {"la": 0.9, "wla": 0.7, "gla": 0.3}
 
 
 def regimes(rows, metric):
-    return conclude(rows, metric, CLAIM)
+    return STUDY.conclude(rows, metric, CLAIM)
 
 
 def table(shares, intervention="none", gain=0.0):
@@ -52,13 +52,13 @@ def test_the_order_of_the_mixers():
 def test_no_order_no_claim():
     assert regimes(table(dict.fromkeys(SHARES, 0.5)), METRIC).holds is None
     assert regimes(table({"la": 0.5, "wla": 0.4, "gla": 0.6}), METRIC).holds is False
-    assert conclude(table(SHARES), METRIC).holds is None
+    assert STUDY.conclude(table(SHARES), METRIC).holds is None
     assert regimes(table({"la": 0.5}), METRIC).holds is None
 
 
 def test_diagnoses_with_their_thresholds():
     found = regimes(table(SHARES), METRIC)
-    diagnoses = {(run.mixer, run.key_size): diagnosis(run, METRIC) for run in final_runs(table(SHARES))}
+    diagnoses = {(run.mixer, run.key_size): diagnosis(run) for run in StudyTable(table(SHARES), METRIC).runs}
     assert diagnoses == {
         **{("la", 4): "saturated", ("la", 16): "solved", ("wla", 4): "partly used", ("wla", 16): "partly used"},
         **{("gla", 4): "collapsed", ("gla", 16): "collapsed"},

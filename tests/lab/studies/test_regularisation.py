@@ -8,15 +8,14 @@ from types import SimpleNamespace
 import pytest
 
 from statesize.lab.studies.engine.conclusion import known
-from statesize.lab.studies.engine.final import final_runs
-from statesize.lab.studies.regularisation import STUDY, Treatment, charts, conclude
+from statesize.lab.studies.regularisation import STUDY, Treatment
 
 METRIC = "relative_0.01"
 CLAIM = dataclasses.replace(STUDY.preset_claim, least_units=4, thresholds={"gla_lambda_0.3_gain": 0.5})
 
 
 def regularisation(rows, metric):
-    return conclude(rows, metric, CLAIM)
+    return STUDY.conclude(rows, metric, CLAIM)
 
 
 def rows_of(mixer, accuracies, intervention="none", steps=600, **training):
@@ -96,7 +95,7 @@ def test_the_treatment_is_that_of_the_run():
 
 def test_charts_have_a_point_a_run():
     rows = table(0.6, rows_of("la", [0.9] * 4))
-    drawn = charts(rows, METRIC).to_dict()
-    (values,) = [data for data in drawn["datasets"].values()] if "datasets" in drawn else [drawn["data"]["values"]]
-    assert len(values) == len(final_runs(rows)) == 12
+    drawn = STUDY.charts(rows, METRIC).to_dict()
+    values = drawn["vconcat"][0]["hconcat"][2]["data"]["values"]
+    assert len(values) == 12
     assert {value["treatment"] for value in values} == {"λ 0", "λ 0.3"}

@@ -6,7 +6,7 @@ import json
 import pytest
 
 from statesize.cli import main
-from statesize.lab.studies.variation import KINDS, STUDY, charts, conclude
+from statesize.lab.studies.variation import KINDS, STUDY
 
 METRIC = "relative_0.01"
 CLAIM = dataclasses.replace(STUDY.preset_claim, least_units=3)
@@ -29,18 +29,18 @@ def table(accuracies):
 
 
 def test_accuracy_and_share_are_those_of_pairs():
-    found = conclude(table({"s4d": 0.1, "wla": 0.3, "gla": 0.5, "sliding": 0.2}), METRIC, CLAIM)
+    found = STUDY.conclude(table({"s4d": 0.1, "wla": 0.3, "gla": 0.5, "sliding": 0.2}), METRIC, CLAIM)
     assert found.holds is True
     assert found.figures["mqar_varying_decay_accuracy_gain"] == pytest.approx(0.4)
     assert found.figures["compression_varying_decay_share_gain"] == pytest.approx(-0.4)
     assert found.figures["mqar_window_of_attention_accuracy"] == pytest.approx(0.3)
     assert "mqar_long_convolution_accuracy_gain" not in found.figures
-    assert conclude(table({"s4d": 0.5, "gla": 0.3}), METRIC, CLAIM).holds is False
-    assert conclude(table({"gla": 0.3}), METRIC, CLAIM).holds is None
+    assert STUDY.conclude(table({"s4d": 0.5, "gla": 0.3}), METRIC, CLAIM).holds is False
+    assert STUDY.conclude(table({"gla": 0.3}), METRIC, CLAIM).holds is None
 
 
 def test_charts_name_the_kinds():
-    drawn = json.dumps(charts(table(dict.fromkeys(KINDS, 0.2)), METRIC).to_dict())
+    drawn = json.dumps(STUDY.charts(table(dict.fromkeys(KINDS, 0.2)), METRIC).to_dict())
     assert all(kind.replace("_", " ") in drawn for kind in KINDS.values())
 
 

@@ -6,18 +6,26 @@ Parnichkun et al., "Quantifying Memory Utilization with Effective State-Size", I
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 import altair as alt
 import numpy as np
 
-from statesize.lab.studies.engine.charts import chart_data, palette, percent, points
-from statesize.lab.studies.engine.conclusion import Conclusion, Findings
-from statesize.lab.studies.engine.final import FinalRun, final_runs, grid_findings, grouped, numbered
+from statesize.lab.studies.engine.charts import points
+from statesize.lab.studies.engine.conclusion import Findings
+from statesize.lab.studies.engine.final import FinalRun, StudyTable, grouped, numbered
 from statesize.lab.studies.engine.study import Study
-from statesize.lab.studies.engine.table import Row
-from statesize.lab.studies.statistics import Indices, Numbers, jackknife, pearson, ranks, spearman, within_cells
-from statesize.lab.studies.verdicts import Claim
+from statesize.lab.studies.statistics import (
+    Indices,
+    Numbers,
+    jackknife,
+    numbers,
+    partial_correlation,
+    pearson,
+    ranks,
+    spearman,
+    within_cells,
+)
 
 # Seconds: to see that everything works. Nothing is learned.
 SMOKE = """\
@@ -135,15 +143,11 @@ CAVEATS = (
 )
 
 
-_SHOWN = ("mixer", "key_size", "kv", "rate", "seed", "accuracy")
-
-
-def conclude(rows: Sequence[Row], metric: str, claim: Claim | None = None) -> Conclusion:
-    """What a grid says about ESS, by the column `metric` and by all others, and accuracy, task by task."""
-    runs, findings = final_runs(rows), grid_findings(rows)
-    tasks = list(dict.fromkeys(str(row["task"]) for row in rows))
+def analyse(table: StudyTable, findings: Findings) -> None:
+    """How ESS, by the column of the claim and by all others, goes with accuracy, task by task."""
+    tasks = list(dict.fromkeys(str(row["task"]) for row in table.rows))
     for task in [*tasks, *(["pooled"] if len(tasks) > 1 else [])]:
-        of_task = [run for run in runs if task in {run.task, "pooled"}]
+        of_task = [run for run in table.runs if task in {run.task, "pooled"}]
         off_plateau = [run for run in of_task if not run.guesses]
         for name, words, chosen in (
             (task, f"{task}, all runs", of_task),
@@ -153,16 +157,14 @@ def conclude(rows: Sequence[Row], metric: str, claim: Claim | None = None) -> Co
             if len(chosen) < 3:
                 findings.statements.append(f"{words}: {len(chosen)} are too few for correlations.")
             else:
-                _add_association(name, f"{words} ({len(chosen)})", chosen, metric, findings)
-    return findings.conclusion("correlation", claim, CAVEATS)
+                _add_association(name, f"{words} ({len(chosen)})", chosen, table.metric, findings)
 
 
 def _add_association(name: str, words: str, runs: Sequence[FinalRun], metric: str, findings: Findings) -> None:
     """How accuracy goes with state sizes over some runs: pooled, and inside cells with the mixer held fixed."""
-    kv, accuracy = _numbers(run.kv for run in runs), _numbers(run.accuracy for run in runs)
-    ess = _numbers(run.last[metric] for run in runs) / kv
-    initial = _numbers(run.first[metric] for run in runs) / kv
-    size, norm = _numbers(run.state_size for run in runs) / kv, _numbers(run.last["norm"] for run in runs)
+    kv, accuracy = numbers(run.kv for run in runs), numbers(run.accuracy for run in runs)
+    ess, initial = numbers(run.ess for run in runs) / kv, numbers(run.initial_ess for run in runs) / kv
+    size, norm = numbers(run.state_size for run in runs) / kv, numbers(run.last["norm"] for run in runs)
     cells, same_settings = numbered([run.cell for run in runs]), numbered([run.but_for_seed for run in runs])
     # Runs of equal seeds start from equal weights.
     beginnings = numbered([(run.task, run.mixer, run.key_size, run.length) for run in runs])
@@ -176,14 +178,12 @@ def _add_association(name: str, words: str, runs: Sequence[FinalRun], metric: st
         x, y = within_cells(x, same_settings), within_cells(accuracy, same_settings)
         return lambda rows: _through_origin(x[rows], y[rows])
 
-    residual_ranks = [within_cells(ranks(numbers), same_settings) for numbers in (ess, norm, accuracy)]
+    residual_ranks = [within_cells(ranks(values), same_settings) for values in (ess, norm, accuracy)]
 
     def beyond_norm(rows: Indices) -> float:
         """The partial rank correlation of ESS and accuracy inside cells, given the norm."""
         x, z, y = (values[rows] for values in residual_ranks)
-        xy, xz, yz = _through_origin(x, y), _through_origin(x, z), _through_origin(y, z)
-        unexplained = (1 - xz**2) * (1 - yz**2)
-        return (xy - xz * yz) / math.sqrt(unexplained) if unexplained > 1e-12 else math.nan
+        return partial_correlation(_through_origin(x, y), _through_origin(x, z), _through_origin(y, z))
 
     estimates = {
         f"{name}_pearson_difference": jackknife(difference, cells),
@@ -200,7 +200,7 @@ def _add_association(name: str, words: str, runs: Sequence[FinalRun], metric: st
     findings.figures[f"control_{name}_initial_pearson"] = pearson(initial, accuracy)
     kinds = ("entropy", "relative_", "tolerance_")
     columns = [key for key in runs[0].last if key.startswith(kinds) and "_layer_" not in key and key != metric]
-    others = {column: inside(_numbers(run.last[column] for run in runs) / kv) for column in columns}
+    others = {column: inside(numbers(run.last[column] for run in runs) / kv) for column in columns}
     others["norm"] = inside(norm)
     correlations = {column: value(np.arange(len(runs))) for column, value in others.items()}
     findings.figures |= {f"{name}_inside_cells_{column}": value for column, value in correlations.items()}
@@ -221,63 +221,27 @@ def _through_origin(x: Numbers, y: Numbers) -> float:
     return float(x @ y) / scale if scale > 1e-12 else math.nan
 
 
-def _numbers(values: Iterable[object]) -> Numbers:
-    return np.array(list(values), np.float64)
-
-
-def charts(rows: Sequence[Row], metric: str) -> alt.VConcatChart:
+def draw(table: StudyTable) -> alt.VConcatChart:
     """Accuracy against TSS/kv, ESS/kv, and ESS/kv inside cells, one row of charts a task."""
-    task_charts: list[alt.HConcatChart] = []
-    for task, runs in grouped(final_runs(rows), lambda run: run.task).items():
-        data = chart_data(_residuals(runs, metric))
-        task_charts.append(
-            alt.hconcat(
-                _scatter(data, "tss_kv", "TSS / kv", "accuracy", "Accuracy", f"{task}: size of the state"),
-                _scatter(data, "ess_kv", f"ESS / kv ({metric})", "accuracy", "Accuracy", "Effective size of the state"),
-                _scatter(
-                    data,
-                    "ess_left",
-                    "ESS / kv less its mean in the cell",
-                    "accuracy_left",
-                    "Accuracy less its mean in the cell",
-                    "Inside cells of equal TSS and kv",
-                ),
-            )
+    rows: list[alt.HConcatChart] = []
+    for task, runs in grouped(table.runs, lambda run: run.task).items():
+        cells = numbered([run.cell for run in runs])
+        ess, accuracy = numbers(run.ess / run.kv for run in runs), numbers(run.accuracy for run in runs)
+        left = zip(within_cells(ess, cells), within_cells(accuracy, cells), strict=True)
+        records = [
+            {"mixer": run.mixer, "n": run.key_size, "kv": run.kv, "seed": run.seed, "accuracy": run.accuracy}
+            | {"TSS / kv": run.state_size / run.kv, "ESS / kv": run.ess / run.kv}
+            | {"ESS / kv less its mean": less, "accuracy less its mean": gained}
+            for run, (less, gained) in zip(runs, left, strict=True)
+        ]
+        inside = "ESS / kv less its mean", "accuracy less its mean"
+        drawn = (
+            points(records, f"{task}: size of the state", "TSS / kv", "accuracy", "mixer", shape="n:N"),
+            points(records, f"Effective size ({table.metric})", "ESS / kv", "accuracy", "mixer", shape="n:N"),
+            points(records, "Inside cells of equal TSS and kv", *inside, "mixer", shape="n:N"),
         )
-    return alt.vconcat(*task_charts)
+        rows.append(alt.hconcat(*drawn))
+    return alt.vconcat(*rows)
 
 
-def _residuals(runs: Sequence[FinalRun], metric: str) -> list[Row]:
-    cells = numbered([run.cell for run in runs])
-    ess = np.array([float(run.last[metric]) / run.kv for run in runs])
-    accuracy = np.array([run.accuracy for run in runs])
-    columns = {
-        "tss_kv": np.array([run.state_size / run.kv for run in runs]),
-        "ess_kv": ess,
-        "ess_left": within_cells(ess, cells),
-        "accuracy_left": within_cells(accuracy, cells),
-    }
-    return [
-        {name: run.last[name] for name in _SHOWN} | {name: column[index] for name, column in columns.items()}
-        for index, run in enumerate(runs)
-    ]
-
-
-def _scatter(data: alt.Data, x: str, x_title: str, y: str, y_title: str, title: str) -> alt.Chart:
-    chart = points(
-        data,
-        title,
-        alt.X(f"{x}:Q", title=x_title, scale=alt.Scale(zero=False)),
-        alt.Y(f"{y}:Q", title=y_title, axis=percent()),
-        palette("mixer", "Mixer"),
-        ["mixer:N", *(f"{name}:Q" for name in _SHOWN[1:]), f"{x}:Q"],
-    )
-    return chart.encode(shape=alt.Shape("key_size:N", title="n"))
-
-
-STUDY = Study(
-    name="correlation",
-    presets={"smoke": SMOKE, "record": RECORD},
-    conclude=conclude,
-    charts=charts,
-)
+STUDY = Study("correlation", {"smoke": SMOKE, "record": RECORD}, CAVEATS, analyse, draw)

@@ -6,21 +6,17 @@ fail apart, saturation and collapse. Here each is met by the remedy of either.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import altair as alt
 import numpy as np
 
-from statesize.lab.studies.engine.charts import SIDE, chart_data, palette, percent, rounded
-from statesize.lab.studies.engine.conclusion import Conclusion
-from statesize.lab.studies.engine.final import FinalRun, final_runs, grid_findings, grouped
+from statesize.lab.studies.engine.charts import strip
+from statesize.lab.studies.engine.conclusion import Findings
+from statesize.lab.studies.engine.final import FinalRun, StudyTable, grouped
 from statesize.lab.studies.engine.grid import TrainingRun, variant_runs
 from statesize.lab.studies.engine.settings import Document
 from statesize.lab.studies.engine.study import Study
-from statesize.lab.studies.engine.table import Row
 from statesize.lab.studies.regimes import diagnosis
 from statesize.lab.studies.statistics import mean, of_mean
-from statesize.lab.studies.verdicts import Claim
 
 PLAIN, LARGER, OPENED = "plain", "larger", "opened"
 SATURATED, COLLAPSED = "saturated", "collapsed"
@@ -131,19 +127,19 @@ def arm_of(run: FinalRun) -> tuple[str, str]:
     return next(arm for arm, fields in ARMS.items() if fields.items() <= model.items())
 
 
-def conclude(rows: Sequence[Row], metric: str, claim: Claim | None = None) -> Conclusion:
+def analyse(table: StudyTable, findings: Findings) -> None:
     """What each remedy adds to the accuracy of saturated and of collapsed runs, over matched pairs."""
-    runs, findings = final_runs(rows), grid_findings(rows)
+    runs = table.runs
     for (kind, remedy), members in grouped(runs, arm_of).items():
-        accuracy, used = mean(run.accuracy for run in members), mean(run.utilisation(metric) for run in members)
+        accuracy, used = mean(run.accuracy for run in members), mean(run.utilisation for run in members)
         findings.figures |= {f"{kind}_{remedy}_accuracy": accuracy, f"{kind}_{remedy}_utilisation": used}
         findings.statements.append(
-            f"{kind}, {remedy}: accuracy {accuracy:.2f}, utilisation ({metric}) {used:.2f} ({len(members)} runs)."
+            f"{kind}, {remedy}: accuracy {accuracy:.2f}, utilisation ({table.metric}) {used:.2f} ({len(members)} runs)."
         )
     pairs = [
         {arm_of(run): run for run in members} for members in grouped(runs, lambda run: run.labels("key_size")).values()
     ]
-    matched = [pair for pair in pairs if pair.keys() == ARMS.keys() and _is_matched(pair, metric)]
+    matched = [pair for pair in pairs if pair.keys() == ARMS.keys() and _is_matched(pair)]
     findings.figures |= {"pairs": float(len(pairs)), "matched": float(len(matched))}
     findings.statements.append(f"{len(matched)} of {len(pairs)} pairs are matched.")
     for kind, remedy, other in ((SATURATED, LARGER, OPENED), (COLLAPSED, OPENED, LARGER)):
@@ -156,43 +152,24 @@ def conclude(rows: Sequence[Row], metric: str, claim: Claim | None = None) -> Co
         findings.statements.append(
             f"Where the state is {kind}, {remedy} adds {found[0]} to the accuracy and {other} {found[1]}: {less} more."
         )
-    return findings.conclusion("crossover", claim, CAVEATS)
 
 
-def _is_matched(pair: dict[tuple[str, str], FinalRun], metric: str) -> bool:
+def _is_matched(pair: dict[tuple[str, str], FinalRun]) -> bool:
     plain = {kind: pair[kind, PLAIN] for kind in (SATURATED, COLLAPSED)}
-    fail = all(diagnosis(run, metric) == kind and not run.guesses for kind, run in plain.items())
+    fail = all(diagnosis(run) == kind and not run.guesses for kind, run in plain.items())
     return fail and abs(plain[SATURATED].accuracy - plain[COLLAPSED].accuracy) <= MATCHED
 
 
-def charts(rows: Sequence[Row], metric: str) -> alt.VConcatChart:
-    """Accuracy and utilisation of each kind of run with each remedy, a line a seed."""
-    data = chart_data(
-        {"kind": kind, "remedy": remedy, "seed": run.seed, "accuracy": run.accuracy, "used": run.utilisation(metric)}
-        for run in final_runs(rows)
+def draw(table: StudyTable) -> alt.VConcatChart:
+    """Accuracy and utilisation of each kind of run with each remedy."""
+    records = [
+        {"arm": f"{kind}, {remedy}", "state": kind, "seed": run.seed}
+        | {"accuracy": run.accuracy, "utilisation": run.utilisation}
+        for run in table.runs
         for kind, remedy in [arm_of(run)]
-    )
-    remedies = alt.X("remedy:N", title="Remedy", sort=[OPENED, PLAIN, LARGER])
-    drawn = [
-        alt.Chart(data, title=title)
-        .mark_line(point=True, opacity=0.4)
-        .encode(
-            x=remedies,
-            y=alt.Y(f"{column}:Q", title=title, axis=percent()),
-            color=palette("kind", "State"),
-            detail="seed:N",
-            tooltip=["kind:N", "remedy:N", "seed:N", rounded(column)],
-        )
-        .properties(width=SIDE, height=SIDE)
-        for column, title in (("accuracy", "Accuracy"), ("used", f"Utilisation ({metric})"))
     ]
+    drawn = (strip(records, column, "arm", column, "state") for column in ("accuracy", "utilisation"))
     return alt.vconcat(alt.hconcat(*drawn))
 
 
-STUDY = Study(
-    name="crossover",
-    presets={"smoke": SMOKE, "record": RECORD},
-    conclude=conclude,
-    charts=charts,
-    runs=crossover_runs,
-)
+STUDY = Study("crossover", {"smoke": SMOKE, "record": RECORD}, CAVEATS, analyse, draw, crossover_runs)

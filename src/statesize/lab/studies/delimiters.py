@@ -11,9 +11,9 @@ from itertools import pairwise
 import altair as alt
 import numpy as np
 
-from statesize.lab.studies.engine.charts import chart_data, palette, percent, rounded
-from statesize.lab.studies.engine.conclusion import Conclusion, Figure, Findings
-from statesize.lab.studies.engine.final import grouped
+from statesize.lab.studies.engine.charts import SHOWN, chart, colour, quantity
+from statesize.lab.studies.engine.conclusion import Figure, Findings
+from statesize.lab.studies.engine.final import StudyTable, grouped
 from statesize.lab.studies.engine.study import Study
 from statesize.lab.studies.engine.table import Row
 from statesize.lab.studies.statistics import of_mean
@@ -21,7 +21,6 @@ from statesize.lab.studies.texts.dips import ALL, CLAIM_METRIC, Dip, ModelDips, 
 from statesize.lab.studies.texts.reading import TextRun, text_runs
 from statesize.lab.studies.texts.responses import METRICS, OTHER_TOLERANCES
 from statesize.lab.studies.texts.sequences import CONDITIONS, CONTROLS, MISPLACED, OBSERVED
-from statesize.lab.studies.verdicts import Claim
 
 # The bundled models of re-binding recall, one of each mixer.
 SMOKE = """\
@@ -60,11 +59,10 @@ CAVEATS = (
 )
 
 
-def conclude(rows: Sequence[Row], metric: str, claim: Claim | None = None) -> Conclusion:
-    """What the dips of some models say; `metric` is not used."""
-    del metric
-    models = models_of(rows)
-    findings = Findings({"models": float(len(models)), "events": float(models[0].dip(OBSERVED).events)})
+def analyse(table: StudyTable, findings: Findings) -> None:
+    """What the dips of some models say."""
+    models = models_of(table.rows)
+    findings.figures |= {"models": float(len(models)), "events": float(models[0].dip(OBSERVED).events)}
     for model in models:
         findings.figures |= _figures(model)
     for kind, members in grouped(models, lambda model: model.kind).items():
@@ -72,13 +70,12 @@ def conclude(rows: Sequence[Row], metric: str, claim: Claim | None = None) -> Co
         beyond = findings.add(f"beyond_controls_{kind}", evidence)
         findings.statements.append(f"{kind}: the dip at delimiters exceeds 0 and all controls by {beyond}.")
     ranked = sorted(models, key=lambda model: -model.dip(OBSERVED).depth)
-    named = ((f"{row['delimiter']!r}", f"{row['past']} tokens") for row in rows)
+    named = ((f"{row['delimiter']!r}", f"{row['past']} tokens") for row in table.rows)
     delimiter, windows = (", ".join(dict.fromkeys(values)) for values in zip(*named, strict=True))
     findings.statements.append(f"The delimiter is {delimiter}; past and future are {windows}.")
     findings.statements += [f"{place}. {_statement(model)}" for place, model in enumerate(ranked, 1)]
     if len(models) > 1:
         findings.statements.append(_order(ranked))
-    return findings.conclusion("delimiters", claim, CAVEATS)
 
 
 def carry_out(run: TextRun) -> list[Row]:
@@ -125,76 +122,70 @@ def _shown(dip: Dip) -> str:
     return f"{dip.depth:.1%} [{dip.low:.1%}, {dip.high:.1%}]"
 
 
-_WIDTH, _HEIGHT = 360, 220
 _TITLES = {"tolerance": "ESS, fixed τ", "entropy": "Entropy-ESS", "relative": "ESS, relative τ", "norm": "‖H‖"}
 
 
-def charts(rows: Sequence[Row], metric: str) -> alt.VConcatChart:
-    """ESS around the delimiter with its controls, four charts a model, and depths; `metric` is not used."""
-    del metric
-    models = models_of(rows)
-    at_cut = [row for row in rows if row["offset"] == 0]
+def draw(table: StudyTable) -> alt.VConcatChart:
+    """ESS around the delimiter with its controls, four charts a model, and depths."""
+    models = models_of(table.rows)
     curves = [
         alt.concat(*(_curves(model, metric) for metric in _TITLES), columns=2).resolve_scale(y="independent")
         for model in models
     ]
-    return alt.vconcat(*curves, _depths(at_cut), _heads(at_cut)).resolve_scale(color="independent")
+    dips = [
+        (model.model, dip) for model in models for dip in model.dips if dip.offset == 0 and dip.metric == CLAIM_METRIC
+    ]
+    depths = [
+        {"model": model, "condition": dip.condition, "depth": dip.depth, "low": dip.low, "high": dip.high}
+        for model, dip in dips
+        if dip.layer == ALL
+    ]
+    heads = [
+        {"model": model, "layer": dip.layer, "head": dip.head, "depth": dip.depth}
+        for model, dip in dips
+        if dip.condition == OBSERVED and dip.head != ALL
+    ]
+    base = chart(depths, "Depth of the dip, with intervals of 95 %").encode(
+        y=alt.Y("condition:N", title=None, sort=None), yOffset="model:N", color=colour("model")
+    )
+    rules = base.mark_rule(strokeWidth=2).encode(x="low:Q", x2="high:Q")
+    drawn = alt.layer(rules, base.mark_point(filled=True, tooltip=SHOWN).encode(x=alt.X(**quantity("depth"))))
+    cells = chart(heads, "Depth of each head at the delimiter").mark_rect(tooltip=SHOWN)
+    by_head = cells.properties(height=alt.Step(20)).encode(
+        x="head:O",
+        y=alt.Y("layer:N", title=None),
+        row=alt.Row("model:N", title=None),
+        color=alt.Color("depth:Q", scale=alt.Scale(scheme="blueorange", domainMid=0)),
+    )
+    return alt.vconcat(*curves, drawn, by_head).resolve_scale(color="independent")
 
 
 def _curves(model: ModelDips, metric: str) -> alt.LayerChart | alt.FacetChart:
-    data = chart_data(
-        {"condition": dip.condition, "offset": dip.offset}
-        | {name: 1 - value for name, value in (("share", dip.depth), ("low", dip.high), ("high", dip.low))}
+    records = [
+        {
+            "condition": dip.condition,
+            "offset": dip.offset,
+            "share": 1 - dip.depth,
+            "low": 1 - dip.high,
+            "high": 1 - dip.low,
+        }
         for dip in model.dips
         if (dip.metric, dip.layer) == (metric, ALL)
+    ]
+    base = chart(records, f"{model.model}: {_TITLES[metric]}").encode(
+        x=alt.X("offset:Q", title="Tokens from the cut after the delimiter"), color=colour("condition")
     )
-    base = alt.Chart(data, title=f"{model.model}: {_TITLES[metric]}").encode(
-        x=alt.X("offset:Q", title="Tokens from the cut after the delimiter"),
-        color=palette("condition", "Condition").sort(list(CONDITIONS)),
-    )
-    y = alt.Y("low:Q", title="Share of its mean around", axis=percent(), scale=alt.Scale(zero=False))
-    bands = base.mark_area(opacity=0.15).encode(y=y, y2="high:Q")
-    lines = base.mark_line(point=alt.OverlayMarkDef(size=16)).encode(
-        y="share:Q", tooltip=["condition:N", "offset:Q", rounded("share", ".1%")]
-    )
-    return alt.layer(bands, lines).properties(width=_WIDTH, height=_HEIGHT)
-
-
-def _depths(rows: Sequence[Row]) -> alt.LayerChart | alt.FacetChart:
-    data = chart_data(row for row in rows if row["metric"] == CLAIM_METRIC and row["layer"] == ALL)
-    base = alt.Chart(data, title="Depth of the dip, with intervals of 95 %").encode(
-        y=alt.Y("condition:N", title=None, sort=list(CONDITIONS)),
-        color=palette("model", "Model"),
-        yOffset="model:N",
-        tooltip=["model:N", "condition:N", *(rounded(name, ".1%") for name in ("depth", "low", "high"))],
-    )
-    rules = base.mark_rule(strokeWidth=2).encode(x=alt.X("low:Q", title="Depth (fixed τ)", axis=percent()), x2="high:Q")
-    depths = base.mark_point(filled=True).encode(x="depth:Q")
-    return alt.layer(rules, depths).properties(width=2 * _WIDTH, height=_HEIGHT)
-
-
-def _heads(rows: Sequence[Row]) -> alt.Chart | alt.FacetChart:
-    shown = (CLAIM_METRIC, OBSERVED)
-    data = chart_data(row for row in rows if (row["metric"], row["condition"]) == shown and row["head"] != ALL)
-    return (
-        alt.Chart(data, title="Depth of each head at the delimiter")
-        .mark_rect()
-        .encode(
-            x=alt.X("head:O", title="Head or channel"),
-            y=alt.Y("layer:N", title=None),
-            row=alt.Row("model:N", title=None),
-            color=alt.Color("depth:Q", title="Depth", scale=alt.Scale(scheme="blueorange", domainMid=0)),
-            tooltip=["model:N", "layer:N", "head:O", rounded("depth", ".1%")],
-        )
-        .properties(width=_WIDTH)
-    )
+    share = alt.Y("low:Q", title="Share of its mean around", axis=alt.Axis(format="%"), scale=alt.Scale(zero=False))
+    bands = base.mark_area(opacity=0.15).encode(y=share, y2="high:Q")
+    return alt.layer(bands, base.mark_line(point=True).encode(y="share:Q"))
 
 
 STUDY = Study(
-    name="delimiters",
-    presets={"smoke": SMOKE, "record": RECORD},
-    conclude=conclude,
-    charts=charts,
+    "delimiters",
+    {"smoke": SMOKE, "record": RECORD},
+    CAVEATS,
+    analyse,
+    draw,
     runs=text_runs(*CONDITIONS),
     carry_out=carry_out,
 )

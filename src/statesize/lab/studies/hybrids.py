@@ -7,29 +7,21 @@ hybrids by the ESS of their layers.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import altair as alt
 import numpy as np
-from numpy.typing import NDArray
 
-from statesize.lab.studies.engine.charts import SIDE, chart_data, palette, percent, points, rounded
-from statesize.lab.studies.engine.conclusion import Conclusion, Findings
-from statesize.lab.studies.engine.final import (
-    FinalRun,
-    final_runs,
-    grid_findings,
-    grouped,
-    numbered,
-    paired_differences,
-)
+from statesize.lab.studies.engine.charts import chart, mean_lines, points, strip
+from statesize.lab.studies.engine.conclusion import Findings
+from statesize.lab.studies.engine.final import FinalRun, StudyTable, grouped, numbered, paired_differences
 from statesize.lab.studies.engine.study import Study
 from statesize.lab.studies.engine.table import Row
 from statesize.lab.studies.engine.training import layer_column
 from statesize.lab.studies.statistics import (
+    Indices,
     Numbers,
     jackknife,
     mean,
@@ -40,7 +32,6 @@ from statesize.lab.studies.statistics import (
     spearman_evidence,
     within_cells,
 )
-from statesize.lab.studies.verdicts import Claim
 from statesize.measurement.statistics import Interval
 
 # Seconds: to see that everything works. Nothing is learned.
@@ -152,6 +143,10 @@ ATTENTION = "sa"
 """The mixer that is placed among the others."""
 
 
+CLAIMED = "early_attention"
+"""The predictor of the claim."""
+
+
 @dataclass(frozen=True)
 class PlacedRun:
     """A run with its placement and its early measurement."""
@@ -171,78 +166,147 @@ class PlacedRun:
         """All layers, such as "gla,sa,gla,gla"."""
         return ",".join(self.layers)
 
-    @property
-    def setting(self) -> tuple[Any, ...]:
-        """Runs of equal settings differ in placement and seed only."""
-        return self.run.labels("mixer", "seed")
-
     @cached_property
-    def attention_layers(self) -> tuple[int, ...]:
+    def attention(self) -> tuple[int, ...]:
         """The layers that are attention."""
         return tuple(layer for layer, mixer in enumerate(self.layers) if mixer == ATTENTION)
 
     @property
     def first_place(self) -> int | None:
         """The first layer that is attention; None without any."""
-        return self.attention_layers[0] if self.attention_layers else None
+        return min(self.attention, default=None)
 
-    @property
-    def attention(self) -> int:
-        """The number of layers that are attention."""
-        return len(self.attention_layers)
+    def ess(self, row: Row, layers: Iterable[int]) -> float:
+        """The mean ESS of some layers in a row of the run; NaN without any."""
+        return mean(row[layer_column(self.run.metric, layer)] for layer in layers)
 
 
-def placed_runs(rows: Sequence[Row]) -> list[PlacedRun]:
+def placed_runs(table: StudyTable) -> list[PlacedRun]:
     """The runs that did not diverge, with their early measurements."""
-    trained = grouped((row for row in rows if number(row, "step") > 0), lambda row: row["run"])
+    trained = grouped((row for row in table.rows if float(row["step"]) > 0), lambda row: row["run"])
     placed: list[PlacedRun] = []
-    for run in final_runs(rows):
+    for run in table.runs:
         measured = trained.get(run.last["run"], [run.last])
-        early = [row for row in measured if number(row, "step") >= EARLY * number(run.last, "step")]
+        early = [row for row in measured if float(row["step"]) >= EARLY * float(run.last["step"])]
         over_training = mean(row["accuracy"] for row in measured)
-        placed.append(PlacedRun(run, min(early, key=lambda row: number(row, "step")), over_training))
+        placed.append(PlacedRun(run, min(early, key=lambda row: float(row["step"])), over_training))
     return placed
 
 
-def mean_ess(placed: PlacedRun, row: Row, metric: str, *, attention: bool) -> float:
-    """The mean ESS, in a row of a run, of its layers that are attention, or that are not; NaN if there are none."""
-    layers = [layer for layer in range(len(placed.layers)) if (layer in placed.attention_layers) == attention]
-    return mean(row[layer_column(metric, layer)] for layer in layers)
+def analyse(table: StudyTable, findings: Findings) -> None:
+    """How accurate each placement of attention is, and what is known of that early."""
+    runs = placed_runs(table)
+    placements = _by_accuracy(runs)
+    for placement, members in placements.items():
+        _add_placement(placement, members, table.metric, findings)
+    if len(placements) > 1:
+        best, second, *_ = placements
+        after, before = ([placed.run for placed in placements[name]] for name in (best, second))
+        # Trial by trial.
+        gain = findings.add("best_less_second", of_mean(paired_differences(before, after, "mixer")))
+        findings.statements.append(f"{best} comes first, before {second} by {gain}.")
+    _add_foresights(runs, table.metric, findings)
+    if runs:
+        shares = sorted({float(placed.early["step"]) / float(placed.run.last["step"]) for placed in runs})
+        findings.statements.append(f"Early is after {' and '.join(f'{share:.0%}' for share in shares)} of the steps.")
 
 
-def number(row: Row, column: str) -> float:
-    """A column of numbers."""
-    return float(row[column])
+def _by_accuracy(runs: Sequence[PlacedRun]) -> dict[str, list[PlacedRun]]:
+    """The runs of each placement, the most accurate first; of those that end alike, the one that learns sooner."""
+    groups = grouped(runs, lambda placed: placed.placement)
+    ranks = {
+        name: (_accuracies(members).mean(), mean(run.over_training for run in members))
+        for name, members in groups.items()
+    }
+    return {name: groups[name] for name in sorted(groups, key=ranks.__getitem__, reverse=True)}
 
 
-CLAIMED = "early_attention"
-"""The predictor of the claim."""
+def _accuracies(members: Sequence[PlacedRun]) -> Numbers:
+    return np.array([placed.run.accuracy for placed in members])
 
 
-def _numbers(
-    runs: Sequence[PlacedRun], predictor: Callable[[PlacedRun], float]
-) -> tuple[list[PlacedRun], Numbers, Numbers]:
-    """The runs whose predictor is not NaN, their predictors (N,) and their final accuracies (N,)."""
-    runs = [run for run in runs if not math.isnan(predictor(run))]
-    return runs, np.array([predictor(run) for run in runs]), _accuracies(runs)
+def _add_placement(placement: str, members: Sequence[PlacedRun], metric: str, findings: Findings) -> None:
+    name, accuracies = placement.replace(",", "_").replace("-", "_"), _accuracies(members)
+    layers = [
+        mean(placed.ess(placed.run.last, [layer]) for placed in members) for layer in range(len(members[0].layers))
+    ]
+    over_training = mean(run.over_training for run in members)
+    findings.add(f"{name}_accuracy", of_mean(accuracies))
+    findings.figures[f"{name}_accuracy_over_training"] = over_training
+    findings.figures |= {f"{name}_ess_layer_{layer}": ess for layer, ess in enumerate(layers)}
+    findings.statements.append(
+        f"{placement}: accuracy {accuracies.mean():.2f} ({len(members)} runs, {accuracies.min():.2f} to "
+        f"{accuracies.max():.2f}), {over_training:.2f} on average over training; ESS of the layers "
+        f"({metric}) {', '.join(f'{ess:.1f}' for ess in layers)}."
+    )
 
 
-def foresight(
-    runs: Sequence[PlacedRun],
-    name: str,
-    findings: Findings,
-    predictor: Callable[[PlacedRun], float],
-    *,
-    over_training: bool = False,
+def _add_foresights(runs: Sequence[PlacedRun], metric: str, findings: Findings) -> None:
+    """The correlation of each early quantity with accuracy."""
+
+    def of_others(placed: PlacedRun) -> float:
+        return placed.ess(placed.early, [layer for layer in range(len(placed.layers)) if layer not in placed.attention])
+
+    predictors: dict[str, tuple[str, Callable[[PlacedRun], float]]] = {
+        "early": (f"early ESS ({metric})", lambda placed: float(placed.early[metric])),
+        "early_entropy": ("early ESS (entropy)", lambda placed: float(placed.early["entropy"])),
+        "early_gated": ("early ESS of the other layers", of_others),
+        CLAIMED: ("early ESS of the attention", lambda placed: placed.ess(placed.early, placed.attention)),
+        "control_initial_attention": (
+            "the control, ESS of the attention at initialisation,",
+            lambda placed: placed.ess(placed.run.first, placed.attention),
+        ),
+        "control_initial": ("the control, ESS at initialisation,", lambda placed: placed.run.initial_ess),
+        "control_place": ("the control, how early the attention stands,", lambda placed: -mean(placed.attention)),
+        "control_early_accuracy": ("the control, early accuracy,", lambda placed: float(placed.early["accuracy"])),
+    }
+    for name, (words, predictor) in predictors.items():
+        known, early = _known(runs, predictor)
+        over_all, inside = _foresight(known, name, early, _accuracies(known), findings)
+        findings.statements.append(
+            f"Spearman of {words} with final accuracy: {over_all}; in one setting, with as many attention layers, "
+            f"{inside}."
+        )
+        if name == CLAIMED:
+            _add_beyond(known, early, findings)
+    known, early = _known(runs, predictors["early"][1])
+    over_training = np.array([run.over_training for run in known])
+    over_all, inside = _foresight(known, "early_over_training", early, over_training, findings)
+    findings.statements.append(
+        f"Spearman of {predictors['early'][0]} with the accuracy averaged over training, which tells those apart that "
+        f"end alike: {over_all}; in one setting, with as many attention layers, {inside}."
+    )
+
+    def with_accuracy(predictor: Callable[[PlacedRun], float]) -> float:
+        known, values = _known(runs, predictor)
+        return spearman(values, _accuracies(known))
+
+    attention = with_accuracy(lambda run: float(len(run.attention)))
+    layers = range(min((len(run.layers) for run in runs), default=0))
+    single = [with_accuracy(lambda run, layer=layer: run.ess(run.early, [layer])) for layer in layers]
+    findings.figures["control_attention_spearman"] = attention
+    findings.figures |= {f"early_layer_{layer}_spearman": value for layer, value in enumerate(single)}
+    findings.statements.append(
+        "Spearman with final accuracy over all runs, without intervals: early ESS of each layer "
+        f"{', '.join(f'{value:.2f}' for value in single)}; the control, the number of attention layers, "
+        f"{attention:.2f}."
+    )
+
+
+def _known(runs: Sequence[PlacedRun], predictor: Callable[[PlacedRun], float]) -> tuple[list[PlacedRun], Numbers]:
+    """The runs whose predictor is not NaN, and their predictors (N,)."""
+    known = [run for run in runs if not math.isnan(predictor(run))]
+    return known, np.array([predictor(run) for run in known])
+
+
+def _foresight(
+    runs: Sequence[PlacedRun], name: str, early: Numbers, later: Numbers, findings: Findings
 ) -> tuple[Interval, Interval]:
     """Spearman's correlation of a predictor with accuracy: over all runs, and among runs that differ in placement."""
-    runs, early, later = _numbers(runs, predictor)
-    if over_training:
-        later = np.array([run.over_training for run in runs])
-    groups = numbered([(run.setting, run.attention) for run in runs])
+    groups = numbered([(run.run.labels("mixer", "seed"), len(run.attention)) for run in runs])
     places = numbered([run.first_place for run in runs])
 
-    def inside(rows: NDArray[np.int64]) -> float:
+    def inside(rows: Indices) -> float:
         x, y = (ranks(values[rows]) for values in (early, later))
         return pearson(within_cells(x, groups[rows]), within_cells(y, groups[rows]))
 
@@ -255,16 +319,17 @@ def foresight(
     )
 
 
-def _add_beyond(runs: Sequence[PlacedRun], metric: str, findings: Findings) -> None:
+def _add_beyond(runs: Sequence[PlacedRun], early: Numbers, findings: Findings) -> None:
     """What the early ESS of the attention predicts when its first layer, or all its layers, are known."""
-    runs, early, later = _numbers(runs, lambda placed: mean_ess(placed, placed.early, metric, attention=True))
-    placements, settings = numbered([run.placement for run in runs]), numbered([run.setting for run in runs])
-    first = numbered([(placed.attention, placed.first_place) for placed in runs])
+    later, settings = _accuracies(runs), numbered([placed.run.labels("mixer", "seed") for placed in runs])
     places = numbered([placed.first_place for placed in runs])
     said: list[Interval] = []
-    for name, groups in (("first_place", first), ("placement", placements)):
+    for name, groups in (
+        ("first_place", numbered([(len(placed.attention), placed.first_place) for placed in runs])),
+        ("placement", numbered([placed.placement for placed in runs])),
+    ):
 
-        def left(rows: NDArray[np.int64], groups: NDArray[np.int64] = groups) -> float:
+        def left(rows: Indices, groups: Indices = groups) -> float:
             effects = np.hstack([known[rows, None] == np.unique(known) for known in (settings, groups)]).astype(float)
             x, y = (ranks(values[rows]) for values in (early, later))
             return pearson(*(values - effects @ np.linalg.lstsq(effects, values)[0] for values in (x, y)))
@@ -276,195 +341,50 @@ def _add_beyond(runs: Sequence[PlacedRun], metric: str, findings: Findings) -> N
     )
 
 
-def conclude(rows: Sequence[Row], metric: str, claim: Claim | None = None) -> Conclusion:
-    """What a grid says about placements of attention.
-
-    Args:
-        rows: All rows of the study.
-        metric: Column of the metric for which the claim is made, named before the runs were done.
-        claim: The claim that was fixed before the runs, or None.
-
-    Returns:
-        The conclusion.
-    """
-    runs, findings = placed_runs(rows), grid_findings(rows)
-    placements = _by_accuracy(runs)
-    for placement, members in placements.items():
-        _add_placement(placement, members, metric, findings)
-    if len(placements) > 1:
-        _add_winner(placements, findings)
-    _add_foresights(runs, metric, findings)
-    if runs:
-        shares = sorted({float(placed.early["step"]) / float(placed.run.last["step"]) for placed in runs})
-        findings.statements.append(f"Early is after {' and '.join(f'{share:.0%}' for share in shares)} of the steps.")
-    return findings.conclusion("hybrids", claim, CAVEATS)
-
-
-def _by_accuracy(runs: Sequence[PlacedRun]) -> dict[str, list[PlacedRun]]:
-    """The runs of each placement, the most accurate first; of those that end alike, the one that learns sooner."""
-    groups = grouped(runs, lambda placed: placed.placement)
-    ranks = {name: (_accuracies(members).mean(), _over_training(members)) for name, members in groups.items()}
-    return {name: groups[name] for name in sorted(groups, key=ranks.__getitem__, reverse=True)}
-
-
-def _over_training(members: Sequence[PlacedRun]) -> float:
-    return mean(run.over_training for run in members)
-
-
-def _accuracies(members: Sequence[PlacedRun]) -> Numbers:
-    return np.array([placed.run.accuracy for placed in members])
-
-
-def _add_placement(placement: str, members: Sequence[PlacedRun], metric: str, findings: Findings) -> None:
-    name, accuracies = placement.replace(",", "_").replace("-", "_"), _accuracies(members)
-    columns = [layer_column(metric, layer) for layer in range(len(members[0].layers))]
-    layers = [mean(placed.run.last[column] for placed in members) for column in columns]
-    findings.add(f"{name}_accuracy", of_mean(accuracies))
-    findings.figures[f"{name}_accuracy_over_training"] = _over_training(members)
-    findings.figures |= {f"{name}_ess_layer_{layer}": ess for layer, ess in enumerate(layers)}
-    findings.statements.append(
-        f"{placement}: accuracy {accuracies.mean():.2f} ({len(members)} runs, {accuracies.min():.2f} to "
-        f"{accuracies.max():.2f}), {_over_training(members):.2f} on average over training; ESS of the layers "
-        f"({metric}) {', '.join(f'{ess:.1f}' for ess in layers)}."
-    )
-
-
-def _add_winner(placements: dict[str, list[PlacedRun]], findings: Findings) -> None:
-    """The gain of the best placement on the second, trial by trial."""
-    best, second, *_ = placements
-    runs, others = ([placed.run for placed in placements[name]] for name in (best, second))
-    gain = findings.add("best_less_second", of_mean(paired_differences(others, runs, "mixer")))
-    findings.statements.append(f"{best} comes first, before {second} by {gain}.")
-
-
-def _add_foresights(runs: Sequence[PlacedRun], metric: str, findings: Findings) -> None:
-    """The correlation of each early quantity with accuracy."""
-    predictors: dict[str, tuple[str, Callable[[PlacedRun], float]]] = {
-        "early": (f"early ESS ({metric})", lambda placed: number(placed.early, metric)),
-        "early_entropy": ("early ESS (entropy)", lambda placed: number(placed.early, "entropy")),
-        "early_gated": ("early ESS of the other layers", lambda run: mean_ess(run, run.early, metric, attention=False)),
-        CLAIMED: ("early ESS of the attention", lambda run: mean_ess(run, run.early, metric, attention=True)),
-        "control_initial_attention": (
-            "the control, ESS of the attention at initialisation,",
-            lambda run: mean_ess(run, run.run.first, metric, attention=True),
-        ),
-        "control_initial": ("the control, ESS at initialisation,", lambda placed: number(placed.run.first, metric)),
-        "control_place": (
-            "the control, how early the attention stands,",
-            lambda placed: -mean(placed.attention_layers),
-        ),
-        "control_early_accuracy": ("the control, early accuracy,", lambda placed: number(placed.early, "accuracy")),
-    }
-    for name, (words, early) in predictors.items():
-        over_all, inside = foresight(runs, name, findings, early)
-        findings.statements.append(
-            f"Spearman of {words} with final accuracy: {over_all}; in one setting, with as many attention layers, "
-            f"{inside}."
-        )
-        if name == CLAIMED:
-            _add_beyond(runs, metric, findings)
-    over_all, inside = foresight(runs, "early_over_training", findings, predictors["early"][1], over_training=True)
-    findings.statements.append(
-        f"Spearman of {predictors['early'][0]} with the accuracy averaged over training, which tells those apart that "
-        f"end alike: {over_all}; in one setting, with as many attention layers, {inside}."
-    )
-    attention = spearman(*_numbers(runs, lambda run: float(run.attention))[1:])
-    layers = min((len(run.layers) for run in runs), default=0)
-    columns = [layer_column(metric, layer) for layer in range(layers)]
-    single = [spearman(*_numbers(runs, lambda run, name=name: number(run.early, name))[1:]) for name in columns]
-    findings.figures["control_attention_spearman"] = attention
-    findings.figures |= {f"early_layer_{layer}_spearman": value for layer, value in enumerate(single)}
-    findings.statements.append(
-        "Spearman with final accuracy over all runs, without intervals: early ESS of each layer "
-        f"{', '.join(f'{value:.2f}' for value in single)}; the control, the number of attention layers, "
-        f"{attention:.2f}."
-    )
-
-
-_FIRST = palette("first", "First attention layer")
-_TOOLTIP = ["placement:N", "seed:Q", "rate:Q", rounded("accuracy", ".3f"), "early:Q"]
-
-
-def charts(rows: Sequence[Row], metric: str) -> alt.VConcatChart:
+def draw(table: StudyTable) -> alt.VConcatChart:
     """Accuracy and ESS per layer of each placement, accuracy over training, and early ESS against final accuracy."""
-    runs = placed_runs(rows)
-    finals = chart_data(_shown(placed, metric) for placed in runs)
-    order = alt.EncodingSortField("accuracy", op="mean", order="descending")
-    placement = alt.Y("placement:N", title="Layers", sort=order, axis=alt.Axis(labelLimit=300))
-    accuracy = alt.X("accuracy:Q", title="Accuracy", axis=percent())
-    base = alt.Chart(finals, title="Accuracy of each placement: runs and their mean").encode(y=placement)
-    single = base.mark_point(filled=True, opacity=0.6).encode(
-        x=accuracy, color=palette("attention", "Attention layers"), tooltip=_TOOLTIP
-    )
-    means = base.mark_tick(thickness=3, color="#808080").encode(x="mean(accuracy):Q")
-    layers = chart_data(
-        _shown(placed, metric) | {"layer": layer, "ess": placed.run.last[layer_column(metric, layer)]}
+    runs = [placed for members in _by_accuracy(placed_runs(table)).values() for placed in members]
+    records = {
+        str(placed.run.last["run"]): {
+            "placement": placed.placement,
+            "first attention": "none" if placed.first_place is None else str(placed.first_place),
+            "attention layers": len(placed.attention),
+            "seed": placed.run.seed,
+            "early ESS": placed.ess(placed.early, placed.attention),
+            "accuracy": placed.run.accuracy,
+        }
+        for placed in runs
+    }
+    ends = list(records.values())
+    layers = [
+        {"placement": placed.placement, "layer": layer, "ESS": placed.ess(placed.run.last, [layer])}
         for placed in runs
         for layer in range(len(placed.layers))
+    ]
+    accuracy = strip(
+        ends, "Accuracy of each placement: runs and their mean", "placement", "accuracy", "attention layers"
     )
-    cells = alt.Chart(layers, title=f"ESS of the layers at the end ({metric})").encode(
-        x=alt.X("layer:O", title="Layer", axis=alt.Axis(labelAngle=0)), y=alt.Y("placement:N", title=None, sort=order)
+    cells = chart(layers, f"ESS of the layers at the end ({table.metric})").encode(
+        x=alt.X("layer:O", axis=alt.Axis(labelAngle=0)), y=alt.Y("placement:N", title=None, sort=None)
     )
     # The lighter half, on which black numbers can be read.
     blues = alt.Scale(scheme=alt.SchemeParams("blues", extent=[0, 0.5]))
-    ess = cells.mark_rect().encode(color=alt.Color("mean(ess):Q", title="ESS", scale=blues))
-    numbers = cells.mark_text().encode(text=alt.Text("mean(ess):Q", format=".1f"))
-    early = points(
-        finals,
-        "What ESS shows early",
-        alt.X("early:Q", title=f"ESS of the attention after 10 % of training ({metric})", scale=alt.Scale(zero=False)),
-        alt.Y("accuracy:Q", title="Accuracy at the end", axis=percent()),
-        _FIRST,
-        _TOOLTIP,
+    ess = cells.mark_rect().encode(color=alt.Color("mean(ESS):Q", title="ESS", scale=blues))
+    numbers = cells.mark_text().encode(text=alt.Text("mean(ESS):Q", format=".1f"))
+    through = [
+        records[str(row["run"])] | {"step": row["step"], "accuracy": row["accuracy"]}
+        for row in table.rows
+        if row["run"] in records
+    ]
+    lines = mean_lines(
+        through, "Accuracy over training, means", "step", "accuracy", "first attention", detail="placement:N"
     )
-    height = max(SIDE, 14 * len({placed.placement for placed in runs}))  # pixels of a placement, where there are many
-    return alt.vconcat(
-        alt.hconcat(
-            (single + means).properties(width=SIDE, height=height),
-            (ess + numbers).properties(width=SIDE, height=height),
-        ).resolve_scale(color="independent"),
-        alt.hconcat(_lines_over_training(rows, runs), early),
-    ).resolve_scale(color="independent")
+    title = f"What ESS shows early: that of the attention ({table.metric})"
+    early = points(ends, title, "early ESS", "accuracy", "first attention")
+    by_placement = alt.hconcat(accuracy, alt.layer(ess, numbers).properties(height=accuracy.height))
+    # Each chart has colours and a legend of its own.
+    drawn = by_placement.resolve_scale(color="independent"), alt.hconcat(lines, early)
+    return alt.vconcat(*drawn).resolve_scale(color="independent")
 
 
-def _lines_over_training(rows: Sequence[Row], runs: Sequence[PlacedRun]) -> alt.Chart:
-    """Mean accuracy of each placement by step."""
-    placements = {placed.run.last["run"]: _place(placed) for placed in runs}
-    data = chart_data(
-        {"step": row["step"], "accuracy": row["accuracy"]} | placements[row["run"]]
-        for row in rows
-        if row["run"] in placements
-    )
-    chart = alt.Chart(data, title="Accuracy over training, means").mark_line()
-    return chart.encode(
-        x=alt.X("step:Q", title="Step"),
-        y=alt.Y("mean(accuracy):Q", title="Accuracy", axis=percent()),
-        color=_FIRST,
-        detail="placement:N",
-        tooltip=["placement:N", "step:Q", rounded("mean(accuracy)", ".3f")],
-    ).properties(width=SIDE, height=SIDE)
-
-
-def _shown(placed: PlacedRun, metric: str) -> dict[str, object]:
-    return _place(placed) | {
-        "attention": placed.attention,
-        "rate": placed.run.rate,
-        "seed": placed.run.seed,
-        "accuracy": placed.run.accuracy,
-        "early": mean_ess(placed, placed.early, metric, attention=True),
-    }
-
-
-def _place(placed: PlacedRun) -> dict[str, object]:
-    return {
-        "placement": placed.placement,
-        "first": "none" if placed.first_place is None else str(placed.first_place),
-    }
-
-
-STUDY = Study(
-    name="hybrids",
-    presets={"smoke": SMOKE, "record": RECORD},
-    conclude=conclude,
-    charts=charts,
-)
+STUDY = Study("hybrids", {"smoke": SMOKE, "record": RECORD}, CAVEATS, analyse, draw)

@@ -7,19 +7,17 @@ rates −1 … −n the ESS at initialisation stalls or falls as n grows, and th
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import altair as alt
 import numpy as np
 
-from statesize.lab.studies.engine.charts import chart_data, mean_lines, percent
-from statesize.lab.studies.engine.conclusion import Conclusion, Findings
-from statesize.lab.studies.engine.final import FinalRun, final_runs, grid_findings, grouped, paired_differences
+from statesize.lab.studies.engine.charts import dash, mean_lines
+from statesize.lab.studies.engine.conclusion import Findings
+from statesize.lab.studies.engine.final import FinalRun, StudyTable, grouped, paired_differences
 from statesize.lab.studies.engine.study import Study
-from statesize.lab.studies.engine.table import Row
 from statesize.lab.studies.statistics import Evidence, mean, of_mean
-from statesize.lab.studies.verdicts import Claim
 
 # Seconds: to see that everything works. Nothing is learned.
 SMOKE = """\
@@ -275,47 +273,32 @@ class Start:
         return label.replace("steps ", "").replace(", ", "_").replace(" ", "_")
 
 
-def conclude(rows: Sequence[Row], metric: str, claim: Claim | None = None) -> Conclusion:
-    """What a grid says about how decays should start; of the largest states, and of each range of steps."""
-    by_start, findings = grouped(final_runs(rows), Start.of), grid_findings(rows)
+def analyse(table: StudyTable, findings: Findings) -> None:
+    """What the factor gives at the largest states of each range of steps, and each start at each size."""
+    by_start = grouped(table.runs, Start.of)
     ranges = list(dict.fromkeys(start.steps for start in by_start if start.mixer in S6_KINDS))
     for steps in ranges:
         for mixer in S6_KINDS:
             plain, factor = (by_start.get(Start(mixer, on, steps, "none"), []) for on in (False, True))
-            _add_effect(mixer, steps, steps != ranges[0], plain, factor, metric, findings)
-    _add_groups(final_runs(rows), metric, ranges[0] if ranges else (0.0, 0.0), findings)
-    return findings.conclusion("initialisation", claim, CAVEATS)
+            name = f"{'' if steps == ranges[0] else 'control_'}{mixer.replace('-', '_')}"
+            for figure, verb, (states, evidence) in (
+                ("initial_ratio", "multiplies the ESS at initialisation", _ratio(plain, factor)),
+                ("accuracy_gain", "raises the accuracy", _gain(plain, factor)),
+            ):
+                estimate = findings.add(f"{name}_{figure}_{steps[0]:g}_to_{steps[1]:g}", evidence)
+                if math.isfinite(estimate.value):
+                    said = f"the factor {verb} at n = {states} by {estimate}"
+                    findings.statements.append(f"{mixer}, {_range(steps)}: {said}.")
+    _add_groups(table.runs, ranges[0] if ranges else (0.0, 0.0), findings)
 
 
-def _add_effect(
-    mixer: str,
-    steps: tuple[float, float],
-    control: bool,
-    plain: Sequence[FinalRun],
-    factor: Sequence[FinalRun],
-    metric: str,
-    findings: Findings,
-) -> None:
-    """The ratio of ESS at initialisation, with the factor and without it, and the gain in accuracy."""
-    name, suffix = f"{'control_' if control else ''}{mixer.replace('-', '_')}", f"{steps[0]:g}_to_{steps[1]:g}"
-    words = f"{mixer}, {_range(steps)}"
-    for figure, verb, (states, evidence) in (
-        ("initial_ratio", "multiplies the ESS at initialisation", _ratio(plain, factor, metric)),
-        ("accuracy_gain", "raises the accuracy", _gain(plain, factor)),
-    ):
-        estimate = findings.add(f"{name}_{figure}_{suffix}", evidence)
-        if math.isfinite(estimate.value):
-            findings.statements.append(f"{words}: the factor {verb} at n = {states} by {estimate}.")
-
-
-def _ratio(plain: Sequence[FinalRun], factor: Sequence[FinalRun], metric: str) -> tuple[int, Evidence]:
+def _ratio(plain: Sequence[FinalRun], factor: Sequence[FinalRun]) -> tuple[int, Evidence]:
     """The largest n, and the ratio of its ESS at initialisation, at the longest sequences that have it."""
     before, after = (grouped(runs, lambda run: (run.key_size, run.length)) for runs in (plain, factor))
     if not before.keys() & after.keys():
         return 0, Evidence(math.nan)
     largest = max(before.keys() & after.keys())
-    before, after = before[largest], after[largest]
-    logarithms = paired_differences(before, after, value=lambda run: math.log(float(run.first[metric])))
+    logarithms = paired_differences(before[largest], after[largest], value=lambda run: math.log(run.initial_ess))
     return largest[0], of_mean(np.exp(logarithms))
 
 
@@ -328,7 +311,7 @@ def _gain(plain: Sequence[FinalRun], factor: Sequence[FinalRun]) -> tuple[int, E
     return states, of_mean(paired_differences(before, after))
 
 
-def _add_groups(runs: Sequence[FinalRun], metric: str, claimed: tuple[float, float], findings: Findings) -> None:
+def _add_groups(runs: Sequence[FinalRun], claimed: tuple[float, float], findings: Findings) -> None:
     """ESS at initialisation, after training, and accuracy against n, in words and as figures."""
     words = {"initial": "ESS at initialisation", "trained": "after training", "accuracy": "accuracy"}
     for (length, start), group in grouped(runs, lambda run: (run.length, Start.of(run))).items():
@@ -337,9 +320,9 @@ def _add_groups(runs: Sequence[FinalRun], metric: str, claimed: tuple[float, flo
         by_size = grouped(group, lambda run: run.key_size)
         columns: dict[str, list[str]] = {}
         for states, members in sorted(by_size.items()):
-            values = {"initial": mean(run.first[metric] for run in members)}
+            values = {"initial": mean(run.initial_ess for run in members)}
             if learned := [run for run in members if trained(run)]:
-                values["trained"] = mean(run.last[metric] for run in learned)
+                values["trained"] = mean(run.ess for run in learned)
                 values["accuracy"] = mean(run.accuracy for run in learned)
             for column, value in values.items():
                 findings.figures[f"{name}_n{states}_{column}"] = value
@@ -358,46 +341,25 @@ def trained(run: FinalRun) -> bool:
     return int(run.last["step"]) > 0
 
 
-def charts(rows: Sequence[Row], metric: str) -> alt.VConcatChart:
+def draw(table: StudyTable) -> alt.VConcatChart:
     """ESS at initialisation, ESS after training and accuracy against the size of the state, a row for each length."""
-    length_charts: list[alt.HConcatChart] = []
-    for length, runs in grouped(final_runs(rows), lambda run: run.length).items():
-        charts = [_lines(runs, metric, "initial", f"ESS ({metric})", f"ESS at initialisation, L = {length}")]
-        if learned := [run for run in runs if trained(run)]:
-            charts += [
-                _lines(learned, metric, "ess", f"ESS ({metric})", "ESS after training"),
-                _lines(learned, metric, "accuracy", "Accuracy", "Accuracy"),
-            ]
-        length_charts.append(alt.hconcat(*charts))
-    return alt.vconcat(*length_charts)
+    rows: list[alt.HConcatChart] = []
+    for length, runs in grouped(table.runs, lambda run: run.length).items():
+        initial = _lines(runs, lambda run: run.initial_ess, "ESS", f"ESS at initialisation, L = {length}")
+        learned = [run for run in runs if trained(run)]
+        after = (
+            _lines(learned, lambda run: run.ess, "ESS", f"ESS after training ({table.metric})"),
+            _lines(learned, lambda run: run.accuracy, "accuracy", "Accuracy"),
+        )
+        rows.append(alt.hconcat(initial, *(after if learned else ())))
+    return alt.vconcat(*rows)
 
 
-def _lines(runs: Sequence[FinalRun], metric: str, y: str, y_title: str, title: str) -> alt.LayerChart | alt.FacetChart:
-    data = chart_data(_shown(run, metric) for run in runs)
+def _lines(runs: Sequence[FinalRun], value: Callable[[FinalRun], float], y: str, title: str) -> alt.Chart:
+    records = [{"mixer": run.mixer, "start": Start.of(run).label, "n": run.key_size, y: value(run)} for run in runs]
     sizes = alt.Axis(values=sorted({run.key_size for run in runs}))
-    size = alt.X("key_size:Q", title="Size of the state n", scale=alt.Scale(type="log", base=2), axis=sizes)
-    axis = percent() if y == "accuracy" else alt.Axis()
-    chart = mean_lines(data, title, size, y, y_title, axis, ["start:N", "key_size:Q"])
-    dash = alt.StrokeDash("start:N", title="Start", legend=alt.Legend(labelLimit=400, symbolSize=600))
-    # Points of their own, so that the legend shows strokes.
-    points = chart.mark_point(filled=True, opacity=1).encode(detail="start:N")
-    return alt.layer(chart.mark_line().encode(strokeDash=dash), points)
+    size = alt.X("n:Q", title="Size of the state n", scale=alt.Scale(type="log", base=2), axis=sizes)
+    return mean_lines(records, title, "n", y, "mixer", strokeDash=dash("start")).encode(x=size)
 
 
-def _shown(run: FinalRun, metric: str) -> dict[str, object]:
-    return {
-        "key_size": run.key_size,
-        "mixer": run.mixer,
-        "start": Start.of(run).label,
-        "initial": run.first[metric],
-        "ess": run.last[metric],
-        "accuracy": run.accuracy,
-    }
-
-
-STUDY = Study(
-    name="initialisation",
-    presets={"smoke": SMOKE, "laptop": LAPTOP},
-    conclude=conclude,
-    charts=charts,
-)
+STUDY = Study("initialisation", {"smoke": SMOKE, "laptop": LAPTOP}, CAVEATS, analyse, draw)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
 from typing import Any, cast
@@ -23,15 +23,26 @@ from torch import Tensor
 from statesize.adapters.models.model_state import evaluating
 from statesize.check import refuse
 from statesize.lab.mixers import LanguageModel, Mixer, SoftmaxAttention
-from statesize.lab.studies.engine.charts import chart_data, palette, percent, points
-from statesize.lab.studies.engine.conclusion import Conclusion, Findings
-from statesize.lab.studies.engine.final import FinalRun, final_runs, grid_findings, grouped, numbered
+from statesize.lab.studies.engine.charts import points
+from statesize.lab.studies.engine.conclusion import Findings
+from statesize.lab.studies.engine.final import FinalRun, StudyTable, grouped, numbered
 from statesize.lab.studies.engine.grid import TrainingRun, variant_runs
 from statesize.lab.studies.engine.settings import Document, as_list
 from statesize.lab.studies.engine.study import Study
 from statesize.lab.studies.engine.table import Row
 from statesize.lab.studies.engine.training import carry_out, measure_model
-from statesize.lab.studies.statistics import Indices, Numbers, jackknife, mean, of_mean, pearson, ranks, within_cells
+from statesize.lab.studies.statistics import (
+    Indices,
+    Numbers,
+    jackknife,
+    mean,
+    numbers,
+    of_mean,
+    partial_correlation,
+    pearson,
+    ranks,
+    within_cells,
+)
 from statesize.lab.studies.verdicts import Claim
 from statesize.lab.tasks.rebinding import Rebinding
 from statesize.lab.tasks.task import IGNORED, StudyTask
@@ -294,10 +305,9 @@ def rule_of(run: FinalRun) -> str:
     return next(name for name, fields in RULES.items() if fields.items() <= model.items())
 
 
-def conclude(rows: Sequence[Row], metric: str, claim: Claim | None = None) -> Conclusion:
-    """Which measure tells accuracy between seeds and between rules, and what cuts lose; `metric` is not used."""
-    del metric
-    runs, findings = final_runs(rows), grid_findings(rows)
+def analyse(table: StudyTable, findings: Findings) -> None:
+    """Which measure tells accuracy between seeds and between rules, and what cuts lose."""
+    runs = table.runs
     for rule, members in grouped(runs, rule_of).items():
         findings.statements.append(
             f"{rule}: accuracy {mean(run.accuracy for run in members):.2f}, entropy-ESS "
@@ -307,21 +317,20 @@ def conclude(rows: Sequence[Row], metric: str, claim: Claim | None = None) -> Co
     _add_seeds(runs, findings)
     _add_rules(runs, findings)
     _add_cuts([run for run in runs if not run.guesses], findings)
-    for name, further in (("across", ACROSS), ("cut", CUT)) if claim else ():
-        told = Findings(evidence=findings.evidence).conclusion("rank", further, ())
+    for name, further in (("across", ACROSS), ("cut", CUT)) if findings.claim else ():
+        told = Findings(further, evidence=findings.evidence).conclusion("rank", ())
         holds = math.nan if told.holds is None else float(told.holds)
         findings.figures |= {**told.figures, f"{name}_holds": holds}
         findings.statements += [told.verdict, *told.statements]
-    return findings.conclusion("rank", claim, CAVEATS)
 
 
 def _add_seeds(runs: Sequence[FinalRun], findings: Findings) -> None:
     """How accuracy goes with each measure among runs that differ in their seed only."""
     cells = numbered([run.but_for_seed for run in runs])
-    accuracy = within_cells(_numbers(run.accuracy for run in runs), cells)
+    accuracy = within_cells(numbers(run.accuracy for run in runs), cells)
 
     def inside(name: str) -> Callable[[Indices], float]:
-        x = within_cells(_numbers(_per_item(run, run.last, name) for run in runs), cells)
+        x = within_cells(numbers(_per_item(run, run.last, name) for run in runs), cells)
         return lambda chosen: pearson(x[chosen], accuracy[chosen])
 
     told = [
@@ -341,7 +350,7 @@ def _add_rules(runs: Sequence[FinalRun], findings: Findings) -> None:
     """How accuracy goes with each measure over rules in a setting of task, kv and n, by ranks."""
     groups = grouped(runs, lambda run: (rule_of(run), run.cell))
     rules, settings = (numbered([key[part] for key in groups]) for part in (0, 1))
-    accuracy = _numbers(mean(run.accuracy for run in members) for members in groups.values())
+    accuracy = numbers(mean(run.accuracy for run in members) for members in groups.values())
 
     def across(one: Numbers, other: Numbers, chosen: Indices) -> float:
         at = settings[chosen]
@@ -349,14 +358,14 @@ def _add_rules(runs: Sequence[FinalRun], findings: Findings) -> None:
 
     def beyond(one: Numbers, start: Numbers, chosen: Indices) -> float:
         """The partial correlation of ranks, given the value at initialisation."""
-        xy, xz, yz = (across(a, b, chosen) for a, b in ((one, accuracy), (one, start), (accuracy, start)))
-        unexplained = (1 - xz**2) * (1 - yz**2)
-        return (xy - xz * yz) / math.sqrt(unexplained) if unexplained > 1e-12 else math.nan
+        return partial_correlation(
+            across(one, accuracy, chosen), across(one, start, chosen), across(accuracy, start, chosen)
+        )
 
     told: list[str] = []
     for name in MEASURES:
         last, first = (
-            _numbers(mean(_per_item(run, getattr(run, when), name) for run in members) for members in groups.values())
+            numbers(mean(_per_item(run, getattr(run, when), name) for run in members) for members in groups.values())
             for when in ("last", "first")
         )
         found = findings.add(f"rules_{name}", jackknife(partial(across, last, accuracy), rules, correlation=True))
@@ -368,8 +377,8 @@ def _add_rules(runs: Sequence[FinalRun], findings: Findings) -> None:
 def _add_cuts(runs: Sequence[FinalRun], findings: Findings) -> None:
     """The accuracy that cuts of H and of the state lose at equal ranks."""
     for name in ("ess", "state_rank"):
-        past, state = (_numbers(run.last[f"accuracy_{what}_at_{name}"] for run in runs) for what in ("past", "state"))
-        whole = _numbers(run.last["accuracy_after"] for run in runs)
+        past, state = (numbers(run.last[f"accuracy_{what}_at_{name}"] for run in runs) for what in ("past", "state"))
+        whole = numbers(run.last["accuracy_after"] for run in runs)
         less = findings.add(f"cut_at_{name}", of_mean(past - state))
         lost = [
             findings.add(f"{what}_lost_at_{name}", of_mean(whole - of))
@@ -395,42 +404,38 @@ def _per_item(run: FinalRun, row: Row, name: str) -> float:
     return float(row[MEASURES[name]]) / run.kv
 
 
-def _numbers(values: Iterable[object]) -> Numbers:
-    return np.array(list(values), np.float64)
-
-
-def charts(rows: Sequence[Row], metric: str) -> alt.VConcatChart:
+def draw(table: StudyTable) -> alt.VConcatChart:
     """Accuracy against ESS, and against the ranks of the state: less their means in cells, and over rules."""
-    del metric
-    runs = [run for run in final_runs(rows) if run.mixer != SoftmaxAttention.kind]
+    runs = [run for run in table.runs if run.mixer != SoftmaxAttention.kind]
     cells = numbered([run.but_for_seed for run in runs])
-    names = ("ess", "state_rank", "stable_rank")
-    columns = {name: _numbers(_per_item(run, run.last, name) for run in runs) for name in names}
-    columns["accuracy"] = _numbers(run.accuracy for run in runs)
-    left = {f"{name}_left": within_cells(values, cells) for name, values in columns.items()}
-    data = chart_data(
-        {"rule": rule_of(run), "task": run.task, "kv": run.kv, "key_size": run.key_size}
+    titles = {"ess": "ess / kv", "state_rank": "state rank / kv", "stable_rank": "stable rank / kv"}
+    columns = {titles[name]: numbers(_per_item(run, run.last, name) for run in runs) for name in titles}
+    columns["accuracy"] = numbers(run.accuracy for run in runs)
+    left = {f"{name}, less its mean": within_cells(values, cells) for name, values in columns.items()}
+    records = [
+        {"rule": rule_of(run), "task": run.task, "kv": run.kv, "n": run.key_size, "seed": run.seed}
         | {name: values[index] for name, values in (columns | left).items()}
         for index, run in enumerate(runs)
-    )
+    ]
     return alt.vconcat(
-        alt.hconcat(*(_scatter(data, name, "_left", "less their means in cells") for name in names)),
-        alt.hconcat(*(_scatter(data, name, "", "of all runs") for name in names)),
+        *(
+            alt.hconcat(
+                *(
+                    points(records, f"Accuracy and {x.removesuffix(' / kv')}", f"{x}{end}", f"accuracy{end}", "rule")
+                    for x in titles.values()
+                )
+            )
+            for end in (", less its mean", "")
+        )
     )
-
-
-def _scatter(data: alt.Data, name: str, end: str, words: str) -> alt.Chart:
-    x = alt.X(f"{name}{end}:Q", title=f"{name.replace('_', ' ')} / kv", scale=alt.Scale(zero=False))
-    y = alt.Y(f"accuracy{end}:Q", title="Accuracy", axis=percent())
-    tooltip = ["rule:N", "task:N", "kv:Q", "key_size:Q", f"{name}:Q", "accuracy:Q"]
-    return points(data, f"Accuracy and {name.replace('_', ' ')}, {words}", x, y, palette("rule", "Rule"), tooltip)
 
 
 STUDY = Study(
-    name="rank",
-    presets={"smoke": SMOKE, "record": RECORD},
-    conclude=conclude,
-    charts=charts,
+    "rank",
+    {"smoke": SMOKE, "record": RECORD},
+    CAVEATS,
+    analyse,
+    draw,
     runs=rank_runs,
     carry_out=partial(carry_out, measure=measure_border),
 )

@@ -20,9 +20,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from statesize.errors import InputError
-from statesize.lab.studies.engine.charts import SIDE, chart_data, palette, points
-from statesize.lab.studies.engine.conclusion import Conclusion, Findings
-from statesize.lab.studies.engine.final import numbered
+from statesize.lab.studies.engine.charts import points, strip
+from statesize.lab.studies.engine.conclusion import Findings
+from statesize.lab.studies.engine.final import StudyTable, numbered
 from statesize.lab.studies.engine.study import Study
 from statesize.lab.studies.engine.table import Row
 from statesize.lab.studies.statistics import Numbers, jackknife, pearson, spearman
@@ -30,7 +30,6 @@ from statesize.lab.studies.texts.dips import models_of
 from statesize.lab.studies.texts.documents import DocumentCorpus, rebinding_task
 from statesize.lab.studies.texts.reading import TextRun, text_runs
 from statesize.lab.studies.texts.sequences import OBSERVED
-from statesize.lab.studies.verdicts import Claim
 
 SMOKE = """\
 study = "recall"
@@ -187,10 +186,10 @@ def perplexities(score: RecallScore) -> Row:
     return row
 
 
-def conclude(rows: Sequence[Row], metric: str, claim: Claim | None = None) -> Conclusion:
-    """Perplexities, depths, and their correlation over models, of which there is at least one; no `metric` is used."""
-    del metric
-    findings = Findings({"models": float(len(rows))})
+def analyse(table: StudyTable, findings: Findings) -> None:
+    """Perplexities, depths, and their correlation over models, of which there is at least one."""
+    rows = table.rows
+    findings.figures["models"] = float(len(rows))
     for row in rows:
         single = [*(f"{column}_perplexity" for column in _COLUMNS), "depth", "ess"]
         findings.figures |= {f"{row['model']}_{name}": float(row[name]) for name in single}
@@ -218,7 +217,6 @@ def conclude(rows: Sequence[Row], metric: str, claim: Claim | None = None) -> Co
             f"Over {len(rows)} models of {len(np.unique(units))} units, ln p of repeated bigrams against depth: "
             f"Pearson {depth}, against ESS {-pearson(predictors['ess'], recalled):.2f}."
         )
-    return findings.conclusion("recall", claim, CAVEATS)
 
 
 def _numbers(rows: Sequence[Row], name: str) -> Numbers:
@@ -240,47 +238,23 @@ def _statement(row: Row) -> str:
     )
 
 
-def charts(rows: Sequence[Row], metric: str) -> alt.VConcatChart:
-    """Perplexities of each slice, and that of repeated bigrams against depth and ESS; `metric` is not used."""
-    del metric
-    titles = {"depth": "Depth of the dip at delimiters", "ess": "Entropy-ESS away from delimiters"}
-    against = [
-        points(
-            chart_data(rows),
-            "Repeated bigrams",
-            alt.X(f"{column}:Q", title=title, scale=alt.Scale(zero=False)),
-            alt.Y("recall_perplexity:Q", title="Perplexity", scale=alt.Scale(zero=False)),
-            palette("model", "Model"),
-            ["model:N", f"{column}:Q", "recall_perplexity:Q", "other_perplexity:Q"],
-        )
-        for column, title in titles.items()
-    ]
-    return alt.vconcat(_slices(rows), alt.hconcat(*against))
-
-
-def _slices(rows: Sequence[Row]) -> alt.Chart:
-    data = chart_data(
-        {"model": row["model"], "slice": name, "perplexity": row[f"{column}_perplexity"]}
-        for row in rows
+def draw(table: StudyTable) -> alt.VConcatChart:
+    """Perplexities of each slice, and that of repeated bigrams against depth and ESS."""
+    by_slice = [
+        {"model": row["model"], "tokens": name, "nats": np.log(row[f"{column}_perplexity"])}
+        for row in table.rows
         for column, name in _COLUMNS.items()
-    )
-    axis = alt.Axis(format="~s", tickCount=6, labelOverlap=True)
-    chart = points(
-        data,
-        "Perplexity of tokens by what the context has shown",
-        alt.X("perplexity:Q", title="Perplexity", scale=alt.Scale(type="log"), axis=axis),
-        alt.Y("slice:N", title=None, sort=list(SLICES)),
-        palette("model", "Model"),
-        ["model:N", "slice:N", "perplexity:Q"],
-    )
-    return chart.encode(yOffset="model:N").properties(width=2 * SIDE)
+    ]
+    models = [
+        {"model": row["model"], "depth": row["depth"], "ESS": row["ess"], "perplexity": row["recall_perplexity"]}
+        for row in table.rows
+    ]
+    title = "ln perplexity of tokens by what the context has shown"
+    drawn = strip(by_slice, title, "tokens", "nats", "model", yOffset="model:N")
+    against = (points(models, "Repeated bigrams", column, "perplexity", "model") for column in ("depth", "ESS"))
+    return alt.vconcat(drawn, alt.hconcat(*against))
 
 
 STUDY = Study(
-    name="recall",
-    presets={"smoke": SMOKE, "record": RECORD},
-    conclude=conclude,
-    charts=charts,
-    runs=text_runs(OBSERVED),
-    carry_out=carry_out,
+    "recall", {"smoke": SMOKE, "record": RECORD}, CAVEATS, analyse, draw, runs=text_runs(OBSERVED), carry_out=carry_out
 )

@@ -15,13 +15,12 @@ import altair as alt
 import numpy as np
 from scipy import stats
 
-from statesize.lab.studies.engine.charts import SIDE, chart_data, mean_lines, percent
-from statesize.lab.studies.engine.conclusion import Conclusion, Findings
-from statesize.lab.studies.engine.final import PLATEAU, FinalRun, final_runs, grid_findings, grouped
+from statesize.lab.studies.engine.charts import SIDE, dash, mean_lines
+from statesize.lab.studies.engine.conclusion import Findings
+from statesize.lab.studies.engine.final import PLATEAU, FinalRun, StudyTable, grouped
 from statesize.lab.studies.engine.study import Study
 from statesize.lab.studies.engine.table import Row
 from statesize.lab.studies.statistics import Evidence, mean, of_mean
-from statesize.lab.studies.verdicts import Claim
 
 # Seconds: to see that everything works. Nothing is learned.
 SMOKE = """\
@@ -125,9 +124,9 @@ CAVEATS = (
 )
 
 
-def diagnosis(run: FinalRun, metric: str) -> str:
-    """The word "solved", or how the run uses its state at the end, by a column of ESS."""
-    utilisation = run.utilisation(metric)
+def diagnosis(run: FinalRun) -> str:
+    """The word "solved", or how the run uses its state at the end."""
+    utilisation = run.utilisation
     if run.accuracy >= SOLVED:
         return "solved"
     if math.isnan(utilisation):
@@ -135,19 +134,18 @@ def diagnosis(run: FinalRun, metric: str) -> str:
     return "saturated" if utilisation >= SATURATED else "collapsed" if utilisation <= COLLAPSED else "partly used"
 
 
-def conclude(rows: Sequence[Row], metric: str, claim: Claim | None = None) -> Conclusion:
-    """What a grid says about saturation and collapse, by a column of ESS that was named before the runs were done."""
-    runs, findings = final_runs(rows), grid_findings(rows)
-    untreated = [run for run in runs if run.intervention == "none"]
+def analyse(table: StudyTable, findings: Findings) -> None:
+    """Which mixers are saturated and which collapsed, and by how much their utilisations differ."""
+    metric, untreated = table.metric, [run for run in table.runs if run.intervention == "none"]
     mixers = {run.mixer for run in untreated}
     for gated in GATED:
         if {FULL, gated} <= mixers:
-            _add_comparison(untreated, gated, metric, findings)
-    for (name, words), members in grouped(runs, _named).items():
-        share, accuracy = mean(run.share(metric) for run in members), mean(run.accuracy for run in members)
-        utilisation = mean(run.utilisation(metric) for run in members)
+            _add_comparison(untreated, gated, findings)
+    for (name, words), members in grouped(table.runs, _named).items():
+        share, accuracy = mean(run.share for run in members), mean(run.accuracy for run in members)
+        utilisation = mean(run.utilisation for run in members)
         findings.figures |= {f"{name}_share": share, f"{name}_utilisation": utilisation, f"{name}_accuracy": accuracy}
-        diagnoses = Counter("at guessing" if run.guesses else diagnosis(run, metric) for run in members)
+        diagnoses = Counter("at guessing" if run.guesses else diagnosis(run) for run in members)
         findings.statements.append(
             f"{words}: ESS/TSS ({metric}) {share:.2f}, utilisation {utilisation:.2f}, accuracy {accuracy:.2f}; "
             f"{', '.join(f'{count} {name}' for name, count in diagnoses.items())}."
@@ -157,7 +155,6 @@ def conclude(rows: Sequence[Row], metric: str, claim: Claim | None = None) -> Co
         f"collapsed up to {COLLAPSED}, partly used between. Runs with an accuracy of up to {PLATEAU} times chance are "
         "called at guessing."
     )
-    return findings.conclusion("regimes", claim, CAVEATS)
 
 
 def _named(run: FinalRun) -> tuple[str, str]:
@@ -170,17 +167,16 @@ def _named(run: FinalRun) -> tuple[str, str]:
     return f"control_{name}_{run.intervention}", f"{words}, {run.intervention}"
 
 
-def _add_comparison(runs: Sequence[FinalRun], gated: str, metric: str, findings: Findings) -> None:
+def _add_comparison(runs: Sequence[FinalRun], gated: str, findings: Findings) -> None:
     """How much more of its state `FULL` uses than `gated`, before and after training, and which solves the task."""
-    initial = _difference(runs, gated, lambda run: float(run.first[f"utilisation_{metric}"]))
-    after, by_beginning = (
-        findings.add(
-            f"{FULL}_less_{gated}{ending}", _difference(runs, gated, lambda run: run.utilisation(metric), unit)
-        )
-        for ending, unit in (("", _cell), ("_by_beginning", _beginning))
+    name = f"{FULL}_less_{gated}"
+    after = findings.add(name, _difference(runs, gated, _cell, lambda run: run.utilisation))
+    by_beginning = findings.add(
+        f"{name}_by_beginning", _difference(runs, gated, _beginning, lambda run: run.utilisation)
     )
-    before = findings.add(f"control_initial_{FULL}_less_{gated}", initial)
-    diagnoses = [[diagnosis(run, metric) for run in runs if run.mixer == name] for name in (FULL, gated)]
+    initial = _difference(runs, gated, _cell, lambda run: float(run.first[f"utilisation_{run.metric}"]))
+    before = findings.add(f"control_initial_{name}", initial)
+    diagnoses = [[diagnosis(run) for run in runs if run.mixer == name] for name in (FULL, gated)]
     solved = [[names.count("solved"), len(names) - names.count("solved")] for names in diagnoses]
     p = float(cast("Any", stats).fisher_exact(solved).pvalue)
     collapsed = float(diagnoses[1].count("collapsed"))
@@ -206,8 +202,8 @@ def _beginning(run: FinalRun) -> tuple[Hashable, ...]:
 def _difference(
     runs: Sequence[FinalRun],
     gated: str,
+    unit: Callable[[FinalRun], tuple[Hashable, ...]],
     value: Callable[[FinalRun], float],
-    unit: Callable[[FinalRun], tuple[Hashable, ...]] = _cell,
 ) -> Evidence:
     """The value of `FULL` less that of `gated`, over the units that have both."""
     differences: list[float] = []
@@ -217,25 +213,25 @@ def _difference(
     return of_mean(np.array([one for one in differences if math.isfinite(one)]))
 
 
-_SHOWN = ("mixer", "kv", "step", "accuracy")
-
-
-def charts(rows: Sequence[Row], metric: str) -> alt.VConcatChart:
+def draw(table: StudyTable) -> alt.VConcatChart:
     """ESS/TSS and accuracy against difficulty, and both over training."""
-    hardest: dict[str, int] = {}
-    for row in rows:
-        hardest[_setting(row)] = max(hardest.get(_setting(row), 0), int(row["kv"]))
-    by_kv = chart_data(_shown(row, metric) for row in rows if row["final"])
-    by_step = chart_data(_shown(row, metric) for row in rows if row["kv"] == hardest[_setting(row)])
+    records: list[Row] = [
+        {"mixer": row["mixer"], "setting": _setting(row), "kv": row["kv"], "step": row["step"]}
+        | {"ESS / TSS": float(row[table.metric]) / float(row["state_size"]), "accuracy": row["accuracy"]}
+        for row in table.rows
+    ]
+    ends = [record for record, row in zip(records, table.rows, strict=True) if row["final"]]
+    settings = grouped(records, lambda record: record["setting"])
+    hardest = {setting: max(int(record["kv"]) for record in of) for setting, of in settings.items()}
+    through = [record for record in records if record["kv"] == hardest[record["setting"]]]
+
+    def lines(shown: list[Row], x: str, y: str, title: str) -> alt.Chart:
+        drawn = mean_lines(shown, f"{y}, {title}", x, y, "mixer", strokeDash=dash("setting"))
+        return drawn.properties(width=1.4 * SIDE)
+
     return alt.vconcat(
-        alt.hconcat(
-            _lines(by_kv, "kv", "Key-value pairs", "share", "ESS / TSS", "Share of the state, by difficulty"),
-            _lines(by_kv, "kv", "Key-value pairs", "accuracy", "Accuracy", "Accuracy, by difficulty"),
-        ),
-        alt.hconcat(
-            _lines(by_step, "step", "Step", "share", "ESS / TSS", "Share of the state, most pairs"),
-            _lines(by_step, "step", "Step", "accuracy", "Accuracy", "Accuracy, most pairs"),
-        ),
+        alt.hconcat(*(lines(ends, "kv", y, "by difficulty") for y in ("ESS / TSS", "accuracy"))),
+        alt.hconcat(*(lines(through, "step", y, "most pairs") for y in ("ESS / TSS", "accuracy"))),
     )
 
 
@@ -244,22 +240,4 @@ def _setting(row: Row) -> str:
     return f"{row['task']} L {row['length']} n {row['key_size']}{extra}"
 
 
-def _shown(row: Row, metric: str) -> Row:
-    share = float(row[metric]) / float(row["state_size"])
-    return {name: row[name] for name in _SHOWN} | {"setting": _setting(row), "share": share}
-
-
-def _lines(data: alt.Data, x: str, x_title: str, y: str, y_title: str, title: str) -> alt.Chart:
-    axis = alt.X(f"{x}:Q", title=x_title)
-    chart = mean_lines(data, title, axis, y, y_title, percent(), ["mixer:N", "setting:N", f"{x}:Q"])
-    legend = alt.Legend(labelLimit=400, symbolType="stroke", symbolSize=400)
-    stroke = alt.StrokeDash("setting:N", title="Setting", legend=legend)
-    return chart.encode(strokeDash=stroke).properties(width=1.4 * SIDE)
-
-
-STUDY = Study(
-    name="regimes",
-    presets={"smoke": SMOKE, "record": RECORD},
-    conclude=conclude,
-    charts=charts,
-)
+STUDY = Study("regimes", {"smoke": SMOKE, "record": RECORD}, CAVEATS, analyse, draw)

@@ -6,25 +6,16 @@ Parnichkun et al., "Quantifying Memory Utilization with Effective State-Size", I
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import altair as alt
 
-from statesize.lab.studies.engine.charts import SIDE, chart_data, palette, percent, points, rounded
-from statesize.lab.studies.engine.conclusion import Conclusion
-from statesize.lab.studies.engine.final import (
-    FinalRun,
-    accuracy_of,
-    final_runs,
-    grid_findings,
-    grouped,
-    paired_differences,
-)
+from statesize.lab.studies.engine.charts import points, strip
+from statesize.lab.studies.engine.conclusion import Findings
+from statesize.lab.studies.engine.final import FinalRun, StudyTable, grouped, paired_differences
 from statesize.lab.studies.engine.study import Study
-from statesize.lab.studies.engine.table import Row
-from statesize.lab.studies.statistics import Evidence, mean, of_mean
-from statesize.lab.studies.verdicts import Claim
+from statesize.lab.studies.statistics import mean, of_mean
 
 # Seconds: to see that everything works. Nothing is learned.
 SMOKE = """\
@@ -182,9 +173,9 @@ def usual_steps(runs: Sequence[FinalRun]) -> int:
     return min((Treatment.of(run).steps for run in runs), default=0)
 
 
-def conclude(rows: Sequence[Row], metric: str, claim: Claim | None = None) -> Conclusion:
-    """What a grid says about regularisers, by a column of ESS."""
-    runs, findings = final_runs(rows), grid_findings(rows)
+def analyse(table: StudyTable, findings: Findings) -> None:
+    """What each treatment does to accuracy and ESS, and what it gains on none."""
+    runs, metric = table.runs, table.metric
     steps = usual_steps(runs)
     plain = Treatment(0.0, 0.0, 0.0, "none", steps)
     groups = grouped(runs, lambda run: (run.mixer, Treatment.of(run)))
@@ -195,7 +186,7 @@ def conclude(rows: Sequence[Row], metric: str, claim: Claim | None = None) -> Co
         name = f"{prefix}{mixer.replace('-', '_')}_{slug}"
         columns = {"accuracy": "accuracy", "utilisation": f"utilisation_{metric}", "entropy": "entropy", "norm": "norm"}
         means = {what: mean(run.last[column] for run in members) for what, column in columns.items()}
-        means["share"] = mean(run.share(metric) for run in members)
+        means["share"] = mean(run.share for run in members)
         findings.figures |= {f"{name}_{what}": value for what, value in means.items()}
         statement = (
             f"{mixer}, {label} ({len(members)} runs): accuracy {means['accuracy']:.2f}, ESS/TSS "
@@ -203,66 +194,28 @@ def conclude(rows: Sequence[Row], metric: str, claim: Claim | None = None) -> Co
         )
         before = groups.get((mixer, plain), [])
         if treatment != plain and before:
-            gain = findings.add(f"{name}_gain", _gain(before, members, accuracy_of))
-            share_gain = findings.add(f"{name}_share_gain", _gain(before, members, lambda run: run.share(metric)))
-            statement += f"; against no treatment, accuracy {gain} and ESS/TSS {share_gain}"
+            # Pairs start from the same weights, but for what an intervention does, and see the same data.
+            pair = before, members, "intervention"
+            gain = findings.add(f"{name}_gain", of_mean(paired_differences(*pair)))
+            share = findings.add(f"{name}_share_gain", of_mean(paired_differences(*pair, value=lambda run: run.share)))
+            statement += f"; against no treatment, accuracy {gain} and ESS/TSS {share}"
         findings.statements.append(f"{statement}.")
-    return findings.conclusion("regularisation", claim, CAVEATS)
 
 
-def _gain(before: Sequence[FinalRun], after: Sequence[FinalRun], value: Callable[[FinalRun], float]) -> Evidence:
-    """The mean difference of runs that are equal but for the treatment."""
-    # Pairs start from the same weights, but for what an intervention does, and see the same data.
-    return of_mean(paired_differences(before, after, "intervention", value=value))
-
-
-def charts(rows: Sequence[Row], metric: str) -> alt.VConcatChart:
+def draw(table: StudyTable) -> alt.VConcatChart:
     """Accuracy and ESS by treatment, and one against the other, each run a point."""
-    runs = final_runs(rows)
-    labels = [Treatment.of(run).label(usual_steps(runs)) for run in runs]
-    data = chart_data(
-        {
-            "mixer": run.mixer,
-            "treatment": label,
-            "seed": run.seed,
-            "accuracy": run.accuracy,
-            "share": run.share(metric),
-        }
-        for run, label in zip(runs, labels, strict=True)
+    records = [
+        {"mixer": run.mixer, "treatment": Treatment.of(run).label(usual_steps(table.runs)), "seed": run.seed}
+        | {"ESS / TSS": run.share, "accuracy": run.accuracy}
+        for run in table.runs
+    ]
+    title = f"Accuracy against ESS ({table.metric})"
+    against = points(records, title, "ESS / TSS", "accuracy", "mixer", shape="treatment:N")
+    by_treatment = (
+        strip(records, f"{x}, by treatment", "treatment", x, "mixer", yOffset="mixer:N")
+        for x in ("accuracy", "ESS / TSS")
     )
-    ordered, share = list(dict.fromkeys(labels)), f"ESS / TSS ({metric})"
-    against = points(
-        data,
-        "Accuracy against ESS",
-        alt.X("share:Q", title=share, axis=percent()),
-        alt.Y("accuracy:Q", title="Accuracy", axis=percent()),
-        palette("mixer", "Mixer"),
-        ["mixer:N", "treatment:N", "seed:Q", "accuracy:Q", "share:Q"],
-    )
-    shape = alt.Shape("treatment:N", title="Treatment", sort=ordered, legend=alt.Legend(labelLimit=400))
-    return alt.vconcat(
-        alt.hconcat(_by_treatment(data, ordered, "accuracy", "Accuracy"), _by_treatment(data, ordered, "share", share)),
-        alt.hconcat(against.encode(shape=shape).properties(width=1.6 * SIDE)),
-    )
+    return alt.vconcat(alt.hconcat(*by_treatment, against))
 
 
-def _by_treatment(data: alt.Data, ordered: list[str], y: str, title: str) -> alt.LayerChart | alt.FacetChart:
-    base = alt.Chart(data, title=f"{title}, by treatment").encode(
-        x=alt.X("treatment:N", title="Treatment", sort=ordered, axis=alt.Axis(labelLimit=300, labelAngle=-40)),
-        xOffset="mixer:N",
-        color=palette("mixer", "Mixer"),
-        tooltip=["mixer:N", "treatment:N", "seed:Q", rounded(y)],
-    )
-    runs = base.mark_point(filled=True, size=30, opacity=0.6).encode(y=alt.Y(f"{y}:Q", title=title, axis=percent()))
-    means = base.mark_tick(thickness=3, size=14).encode(
-        y=f"mean({y}):Q", tooltip=["mixer:N", "treatment:N", rounded(f"mean({y})"), "count():Q"]
-    )
-    return alt.layer(runs, means).properties(width=1.6 * SIDE, height=SIDE)
-
-
-STUDY = Study(
-    name="regularisation",
-    presets={"smoke": SMOKE, "record": RECORD},
-    conclude=conclude,
-    charts=charts,
-)
+STUDY = Study("regularisation", {"smoke": SMOKE, "record": RECORD}, CAVEATS, analyse, draw)

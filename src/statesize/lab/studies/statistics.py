@@ -17,9 +17,14 @@ Numbers: TypeAlias = NDArray[np.float64]
 Indices: TypeAlias = NDArray[np.int64]
 
 
+def numbers(values: Iterable[Any]) -> Numbers:
+    """Numbers as an array (N,)."""
+    return np.array(list(values), np.float64)
+
+
 def mean(values: Iterable[Any]) -> float:
     """The mean of numbers, NaN without any."""
-    listed = np.array(list(values), np.float64)
+    listed = numbers(values)
     return float(listed.mean()) if len(listed) else math.nan
 
 
@@ -36,6 +41,12 @@ def pearson(x: Numbers, y: Numbers) -> float:
 def spearman(x: Numbers, y: Numbers) -> float:
     """Spearman's rank correlation of x (N,) and y (N,), with mean ranks for ties; NaN as for `pearson`."""
     return pearson(ranks(x), ranks(y))
+
+
+def partial_correlation(xy: float, xz: float, yz: float) -> float:
+    """The correlation of x and y given z, from the correlations of each two; NaN where z leaves nothing to tell."""
+    unexplained = (1 - xz**2) * (1 - yz**2)
+    return (xy - xz * yz) / math.sqrt(unexplained) if unexplained > 1e-12 else math.nan
 
 
 def ranks(x: Numbers) -> Numbers:

@@ -6,17 +6,13 @@ are the same at every input as for those that vary; here both kinds do the same 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import altair as alt
 
-from statesize.lab.studies.engine.charts import chart_data, palette, percent, points, rounded
-from statesize.lab.studies.engine.conclusion import Conclusion
-from statesize.lab.studies.engine.final import FinalRun, final_runs, grid_findings, grouped, paired_differences
+from statesize.lab.studies.engine.charts import points
+from statesize.lab.studies.engine.conclusion import Findings
+from statesize.lab.studies.engine.final import StudyTable, grouped, paired_differences
 from statesize.lab.studies.engine.study import Study
-from statesize.lab.studies.engine.table import Row
 from statesize.lab.studies.statistics import mean, of_mean
-from statesize.lab.studies.verdicts import Claim
 
 KINDS = {"s4d": "long_convolution", "wla": "fixed_decay", "gla": "varying_decay", "sliding": "window_of_attention"}
 """What the mixers are here, the one that is the same at every input first."""
@@ -120,52 +116,38 @@ CAVEATS = (
 )
 
 
-def conclude(rows: Sequence[Row], metric: str, claim: Claim | None = None) -> Conclusion:
-    """What each kind of operator gains in accuracy, and in ESS by the column `metric`, on the one that never varies."""
-    runs, findings = final_runs(rows), grid_findings(rows)
-
-    def share(run: FinalRun) -> float:
-        return run.share(metric)
-
-    for task, of_task in grouped(runs, lambda run: run.task).items():
+def analyse(table: StudyTable, findings: Findings) -> None:
+    """What each kind of operator gains in accuracy, and in ESS, on the one that never varies."""
+    for task, of_task in grouped(table.runs, lambda run: run.task).items():
         by_kind = grouped(of_task, lambda run: KINDS[run.mixer])
         for kind, members in by_kind.items():
-            accuracy, used = mean(run.accuracy for run in members), mean(map(share, members))
+            accuracy, used = mean(run.accuracy for run in members), mean(run.share for run in members)
             findings.figures |= {f"{task}_{kind}_accuracy": accuracy, f"{task}_{kind}_share": used}
-            said = f"{task}, {kind.replace('_', ' ')}: accuracy {accuracy:.2f}, ESS/TSS ({metric}) {used:.2f}"
+            said = f"{task}, {kind.replace('_', ' ')}: accuracy {accuracy:.2f}, ESS/TSS ({table.metric}) {used:.2f}"
             if kind != INVARIANT:
                 pair = by_kind.get(INVARIANT, []), members
+                gains = {
+                    "accuracy": paired_differences(*pair, "mixer"),
+                    "share": paired_differences(*pair, "mixer", value=lambda run: run.share),
+                }
                 gained, more = (
-                    findings.add(f"{task}_{kind}_{what}_gain", of_mean(paired_differences(*pair, "mixer", **value)))
-                    for what, value in (("accuracy", {}), ("share", {"value": share}))
+                    findings.add(f"{task}_{kind}_{what}_gain", of_mean(gain)) for what, gain in gains.items()
                 )
                 said += f"; on the long convolution it gains {gained}, in ESS/TSS {more}"
             findings.statements.append(f"{said}.")
-    return findings.conclusion("variation", claim, CAVEATS)
 
 
-def charts(rows: Sequence[Row], metric: str) -> alt.VConcatChart:
+def draw(table: StudyTable) -> alt.VConcatChart:
     """Accuracy against the share of the state, a chart a task."""
-    drawn = [
-        points(
-            chart_data(
-                {"kind": KINDS[run.mixer].replace("_", " "), "accuracy": run.accuracy, "share": run.share(metric)}
-                for run in runs
-            ),
-            task,
-            alt.X("share:Q", title=f"ESS / TSS ({metric})", axis=percent()),
-            alt.Y("accuracy:Q", title="Accuracy", axis=percent()),
-            palette("kind", "Operator"),
-            ["kind:N", rounded("accuracy"), rounded("share")],
-        )
-        for task, runs in grouped(final_runs(rows), lambda run: run.task).items()
+    records = [
+        {"task": run.task, "operator": KINDS[run.mixer].replace("_", " "), "seed": run.seed}
+        | {"ESS / TSS": run.share, "accuracy": run.accuracy}
+        for run in table.runs
     ]
-    return alt.vconcat(alt.hconcat(*drawn))
+    tasks = grouped(records, lambda record: record["task"])
+    return alt.vconcat(
+        alt.hconcat(*(points(of, str(task), "ESS / TSS", "accuracy", "operator") for task, of in tasks.items()))
+    )
 
 
-STUDY = Study(
-    name="variation",
-    presets={"smoke": SMOKE, "record": RECORD},
-    conclude=conclude,
-    charts=charts,
-)
+STUDY = Study("variation", {"smoke": SMOKE, "record": RECORD}, CAVEATS, analyse, draw)

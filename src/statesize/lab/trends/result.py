@@ -15,7 +15,6 @@ import pandas as pd
 
 from statesize.check import refuse
 from statesize.io.json_values import json_values
-from statesize.io.text import facts_table
 from statesize.lab.trends.charts import change_chart, levels_chart, log_charts, place_axis
 from statesize.lab.trends.checkpoints import Log
 from statesize.lab.trends.points import JOINT, MEASURED, Numbers, Point
@@ -228,10 +227,6 @@ class Trend(ABC):
         means = zip(self.names, self.means(), strict=True)
         return f"{self.finding}\nAll layers: {', '.join(f'{mean:.1f} at {name}' for name, mean in means)}"
 
-    def _repr_html_(self) -> str:
-        means = zip(self.names, self.means(), strict=True)
-        return facts_table(self.finding, {name: f"{mean:.1f}" for name, mean in means})
-
 
 def _reasons(skipped: Mapping[str, str]) -> list[dict[str, str]]:
     """What was not measured, as JSON documents name it."""
@@ -286,34 +281,32 @@ class Series(Trend):
     kinds = ("checkpoints", "step")
     about = "Differences are means over texts; that of the largest change is corrected for how many changes there are."
 
-    def change(self, layer: str = AVERAGE, metric: Metric | str = "entropy") -> Change:
+    def change(self, layer: str = AVERAGE) -> Change:
         """From the first checkpoint to the last.
 
         Args:
             layer: As for `values`.
-            metric: As for `values`.
 
         Returns:
-            The change.
+            The change of its entropy-ESS.
         """
-        return self._change(layer, metric, 0, len(self.names) - 1)
+        return self._change(layer, 0, len(self.names) - 1)
 
-    def largest_change(self, layer: str = AVERAGE, metric: Metric | str = "entropy") -> Change:
+    def largest_change(self, layer: str = AVERAGE) -> Change:
         """The largest change from one checkpoint to the next.
 
         Args:
             layer: As for `values`.
-            metric: As for `values`.
 
         Returns:
-            The change, with an interval for all of them together.
+            The change of its entropy-ESS, with an interval for all changes together.
         """
-        means = self.means(layer, metric)
+        means = self.means(layer)
         after = int(np.nan_to_num(np.abs(np.diff(means))).argmax()) + 1 if len(means) > 1 else 0
-        return self._change(layer, metric, max(after - 1, 0), after, max(len(means) - 1, 1))
+        return self._change(layer, max(after - 1, 0), after, max(len(means) - 1, 1))
 
-    def _change(self, layer: str, metric: str, before: int, after: int, looks: int = 1) -> Change:
-        values = self.values(layer, metric)[[before, after]]
+    def _change(self, layer: str, before: int, after: int, looks: int = 1) -> Change:
+        values = self.values(layer)[[before, after]]
         first, second = values[:, np.isfinite(values).all(0)]
         difference = mean_interval(second - first, looks=looks)
         return Change(self.names[before], self.names[after], float(first.mean()), float(second.mean()), difference)
@@ -429,15 +422,8 @@ class Growth(Trend):
         """The lengths up to the trained one; all where that is not known."""
         return tuple(one for one in self.places if self.trained_length is None or one <= self.trained_length)
 
-    def ceiling(self, layer: str = AVERAGE) -> Numbers:
-        """The most that state, context and future allow.
-
-        Args:
-            layer: One of `layers`, or "average".
-
-        Returns:
-            (lengths,).
-        """
+    def _ceiling(self, layer: str = AVERAGE) -> Numbers:
+        """The most that state, context and future allow, (lengths,)."""
         tops = np.array(
             [
                 [min(context, self.future, mixer.state_size) for mixer in point.mixers]
@@ -448,30 +434,22 @@ class Growth(Trend):
         return self._averaged(tops) if layer == AVERAGE else tops[:, self.layers.index(layer)]
 
     def near_ceiling(self, layer: str = AVERAGE) -> bool:
-        """Whether ESS comes near the most that state, context and future allow, so that its course is that limit's.
-
-        Args:
-            layer: One of `layers`, or "average".
-
-        Returns:
-            True where its mean passes 80 % of the ceiling at a length that is fitted.
-        """
+        """Whether its mean passes 80 % of the ceiling at a length that is fitted: then its course is that limit's."""
         count = len(self.trained)
-        return bool((self.means(layer)[:count] > NEAR * self.ceiling(layer)[:count]).any())
+        return bool((self.means(layer)[:count] > NEAR * self._ceiling(layer)[:count]).any())
 
-    def exponent(self, layer: str = AVERAGE, unit: str = "", metric: Metric | str = "entropy") -> Exponent:
-        """How ESS goes with the length, up to the trained one.
+    def exponent(self, layer: str = AVERAGE, unit: str = "") -> Exponent:
+        """How entropy-ESS goes with the length, up to the trained one.
 
         Args:
             layer: One of `layers`, or "average".
             unit: A head or channel; empty takes the layer.
-            metric: "entropy", "relative_count" or "norm".
 
         Returns:
             The exponent; NaN with fewer than two lengths up to the trained one.
         """
         count = len(self.trained)
-        values = self.values(layer, metric, unit or None)[:count]
+        values = self.values(layer, unit=unit or None)[:count]
         known = values[:, (np.isfinite(values) & (values > 0)).all(0)]
         slopes = (_slopes(self.trained[first:], known[first:]) for first in (0, max(count - 2, 0)))
         whole, last = map(mean_interval, slopes)
@@ -529,7 +507,7 @@ class Growth(Trend):
         return {**own, "trained_length": self.trained_length, "exponents": exponents}
 
     def _of_layer(self, layer: str) -> Row:
-        return {"ceiling": self.ceiling(layer), "near_ceiling": self.near_ceiling(layer)}
+        return {"ceiling": self._ceiling(layer), "near_ceiling": self.near_ceiling(layer)}
 
     def _charts(self) -> Iterator[tuple[str, alt.LayerChart, str]]:
         beyond = (
@@ -545,7 +523,7 @@ class Growth(Trend):
         )
         x = place_axis("Context (tokens)", logarithmic=True)
         layers, fitted = {layer: self.means(layer) for layer in self.layers}, len(self.trained)
-        levels = levels_chart(x, self.places, self.means(), layers, fitted=fitted, ceiling=self.ceiling())
+        levels = levels_chart(x, self.places, self.means(), layers, fitted=fitted, ceiling=self._ceiling())
         yield "How does ESS grow with the context?", levels, caption
 
     def _rows(self) -> list[Row]:

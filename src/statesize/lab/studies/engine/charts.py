@@ -1,8 +1,9 @@
-"""Pieces that the charts of all studies share, as Vega-Lite through altair."""
+"""The charts of studies: each draws records, whose names are titles of axes and legends; hovering shows a record."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
 
 import altair as alt
 
@@ -10,42 +11,53 @@ from statesize.measurement.chart import PALETTE, json_number
 
 SIDE = 300
 """Width and height of a chart, in pixels."""
+SHARES = frozenset({"accuracy", "ESS / TSS", "utilisation", "depth"})
+"""Quantities that are drawn as percentages."""
+SHOWN = alt.TooltipContent("data")
+
+Records: TypeAlias = Sequence[Mapping[str, object]]
 
 
-def chart_data(rows: Iterable[Mapping[str, object]]) -> alt.Data:
-    """Rows as JSON holds them: numbers of four digits, None for NaN."""
-    return alt.Data(values=[{name: json_number(value) for name, value in row.items()} for row in rows])
+def chart(records: Records, title: str) -> alt.Chart:
+    """An empty chart of some records."""
+    values = [{name: json_number(value) for name, value in record.items()} for record in records]
+    return alt.Chart(alt.Data(values=values), title=title).properties(width=SIDE, height=SIDE)
 
 
-def palette(field: str, title: str) -> alt.Color:
-    """The colour of a named field, from the palette that all charts share."""
-    return alt.Color(f"{field}:N", title=title, scale=alt.Scale(range=list(PALETTE)))
+def quantity(name: str, shorthand: str | None = None) -> dict[str, Any]:
+    """The options of an axis for a quantity, which need not begin at 0."""
+    form = alt.Axis(format="%") if name in SHARES else alt.Axis()
+    return {"shorthand": shorthand or f"{name}:Q", "title": name, "axis": form, "scale": alt.Scale(zero=False)}
 
 
-def percent() -> alt.Axis:
-    """An axis of percentages."""
-    return alt.Axis(format="%")
+def colour(name: str) -> alt.Color:
+    """The colour of a name or of a number of few values, from the palette that all charts share."""
+    return alt.Color(f"{name}:N", scale=alt.Scale(range=list(PALETTE)))
 
 
-def rounded(field: str, form: str = ".2f") -> alt.Tooltip:
-    """A number in a tooltip."""
-    return alt.Tooltip(f"{field}:Q", format=form)
+def points(records: Records, title: str, x: str, y: str, by: str, **more: Any) -> alt.Chart:
+    """One quantity against another, each record a point."""
+    drawn = chart(records, title).mark_point(filled=True, size=45, opacity=0.75, tooltip=SHOWN)
+    return drawn.encode(x=alt.X(**quantity(x)), y=alt.Y(**quantity(y)), color=colour(by), **more)
 
 
-def points(
-    data: alt.Data, title: str, x: alt.X, y: alt.Y, color: alt.Color, tooltip: Sequence[str | alt.Tooltip]
-) -> alt.Chart:
-    """One number against another, each row a point."""
-    chart = alt.Chart(data, title=title).mark_point(filled=True, size=45, opacity=0.75)
-    return chart.encode(x=x, y=y, color=color, tooltip=list(tooltip)).properties(width=SIDE, height=SIDE)
+def mean_lines(records: Records, title: str, x: str, y: str, by: str, **more: Any) -> alt.Chart:
+    """Means of one quantity at each value of another."""
+    drawn = chart(records, title).mark_line(point=True, tooltip=SHOWN)
+    return drawn.encode(x=alt.X(f"{x}:Q"), y=alt.Y(**quantity(y, f"mean({y}):Q")), color=colour(by), **more)
 
 
-def mean_lines(
-    data: alt.Data, title: str, x: alt.X, y: str, y_title: str, axis: alt.Axis, tooltip: Sequence[str]
-) -> alt.Chart:
-    """Means of the column `y` at each value of x, a line a mixer; `tooltip` names further columns to show."""
-    shown = [*tooltip, rounded(f"mean({y})"), "count():Q"]
-    means = alt.Y(f"mean({y}):Q", title=y_title, axis=axis)
-    chart = alt.Chart(data, title=title).mark_line(point=True)
-    chart = chart.encode(x=x, y=means, color=palette("mixer", "Mixer"), tooltip=shown)
-    return chart.properties(width=SIDE, height=SIDE)
+def dash(name: str) -> alt.StrokeDash:
+    """How lines are dashed, with a legend that shows strokes."""
+    legend = alt.Legend(labelLimit=400, symbolType="stroke", symbolSize=600, symbolStrokeColor="#888888")
+    return alt.StrokeDash(f"{name}:N", legend=legend)
+
+
+def strip(records: Records, title: str, category: str, x: str, by: str, **more: Any) -> alt.LayerChart | alt.FacetChart:
+    """A quantity in each category: its records, and ticks for their means."""
+    rows = alt.Y(f"{category}:N", title=None, sort=None, axis=alt.Axis(labelLimit=400))
+    base = chart(records, title).encode(y=rows, color=colour(by), **more)
+    single = base.mark_point(filled=True, opacity=0.6, tooltip=SHOWN).encode(x=alt.X(**quantity(x)))
+    means = base.mark_tick(thickness=3, tooltip=SHOWN).encode(x=alt.X(**quantity(x, f"mean({x}):Q")))
+    height = max(SIDE, 14 * len({record[category] for record in records}))
+    return alt.layer(single, means).properties(width=SIDE, height=height)

@@ -82,6 +82,7 @@ class Conclusion:
 class Findings:
     """Figures and statements of a study while they are computed, and the evidence of figures that a claim may name."""
 
+    claim: Claim | None = None  # that was fixed before the runs
     figures: dict[str, Figure] = field(default_factory=dict[str, Figure])
     statements: list[str] = field(default_factory=list[str])
     evidence: dict[str, Evidence] = field(default_factory=dict[str, Evidence])
@@ -93,31 +94,28 @@ class Findings:
         self.figures |= {name: interval.value, f"{name}_interval": (interval.low, interval.high)}
         return interval
 
-    def conclusion(self, study: str, claim: Claim | None, caveats: tuple[str, ...]) -> Conclusion:
-        """The conclusion from all findings; its last statement counts the runs that diverged, if any did."""
-        statements, diverged = list(self.statements), self.figures.get("diverged", 0.0)
-        if diverged:
-            statements.append(f"{diverged:.0f} runs diverged; they are in the table and in none of the figures.")
-        if claim is None:
-            return Conclusion(study, NO_CLAIM, None, self.figures, tuple(statements), caveats)
-        verdict, tested = judge(claim, self.evidence), Findings(self.figures)
+    def conclusion(self, study: str, caveats: tuple[str, ...]) -> Conclusion:
+        """The conclusion from all findings, with what they say of the claim first."""
+        if self.claim is None:
+            return Conclusion(study, NO_CLAIM, None, self.figures, tuple(self.statements), caveats)
+        verdict = judge(self.claim, self.evidence)
+        tested = [self._tested(look, self.claim.unit) for look in verdict.looks if math.isfinite(look.interval.value)]
         for look in verdict.looks:
-            tested.add_look(look, claim.unit)
-        statements = [*tested.statements, f"The claim was fixed from {claim.pilot}.", *statements]
-        said = tuple(statements)
-        return Conclusion(study, claim.statement, verdict.holds, self.figures, said, caveats, verdict.reason)
+            interval = (look.interval.low, look.interval.high)
+            self.figures |= {f"claim_{look.name}": look.interval.value, f"claim_{look.name}_interval": interval}
+            self.figures |= {f"claim_{look.name}_units": float(look.units), f"claim_{look.name}_p": look.adjusted_p}
+        said = (*tested, f"The claim was fixed from {self.claim.pilot}.", *self.statements)
+        return Conclusion(study, self.claim.statement, verdict.holds, self.figures, said, caveats, verdict.reason)
 
-    def add_look(self, look: Look, unit: str) -> None:
-        """Adds a figure of the claim as claim_NAME, with its interval, its units and its adjusted p."""
-        interval = (look.interval.low, look.interval.high)
-        self.figures |= {f"claim_{look.name}": look.interval.value, f"claim_{look.name}_interval": interval}
-        self.figures |= {f"claim_{look.name}_units": float(look.units), f"claim_{look.name}_p": look.adjusted_p}
-        if math.isfinite(look.interval.value):
-            ends = f" [{interval[0]:.2f}, {interval[1]:.2f}]" if math.isfinite(interval[0]) else ""
-            self.statements.append(
-                f"Tested: {look.name} above {look.threshold:g}: {look.interval.value:.2f}{ends} over {look.units} "
-                f"units ({unit}), adjusted p {look.adjusted_p:.2g}."
-            )
+    @staticmethod
+    def _tested(look: Look, unit: str) -> str:
+        """A figure of the claim in words, with its interval, its units and its adjusted p."""
+        low, high = look.interval.low, look.interval.high
+        ends = f" [{low:.2f}, {high:.2f}]" if math.isfinite(low) else ""
+        return (
+            f"Tested: {look.name} above {look.threshold:g}: {look.interval.value:.2f}{ends} over {look.units} units "
+            f"({unit}), adjusted p {look.adjusted_p:.2g}."
+        )
 
 
 def known(figures: Mapping[str, Figure]) -> dict[str, Figure | list[float] | None]:

@@ -1,4 +1,4 @@
-"""The runs of a grid for its claim: each run at its end and at its start."""
+"""The table of a study as its analysis reads it: the runs that did not diverge, each at its end and at its start."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from statesize.lab.studies.engine.conclusion import Findings
 from statesize.lab.studies.engine.table import DONE, Row
 from statesize.lab.studies.statistics import Numbers
 
@@ -40,6 +39,7 @@ class FinalRun:
     state_size: float  # TSS, averaged over mixers and positions
     last: Row
     first: Row
+    metric: str  # the column of the ESS for which claims are made
 
     @property
     def cell(self) -> tuple[Hashable, ...]:
@@ -66,30 +66,49 @@ class FinalRun:
         """Whether the run has not left the plateau of guessing: accuracy up to `PLATEAU` times chance."""
         return self.accuracy <= PLATEAU * self.chance
 
-    def share(self, metric: str) -> float:
+    @property
+    def ess(self) -> float:
+        """ESS at the end."""
+        return float(self.last[self.metric])
+
+    @property
+    def initial_ess(self) -> float:
+        """ESS before training."""
+        return float(self.first[self.metric])
+
+    @property
+    def share(self) -> float:
         """ESS/TSS at the end."""
-        return float(self.last[metric]) / self.state_size
+        return self.ess / self.state_size
 
-    def utilisation(self, metric: str) -> float:
+    @property
+    def utilisation(self) -> float:
         """ESS/TSS at the end, at the cuts where the state limits ESS."""
-        return float(self.last[f"utilisation_{metric}"])
+        return float(self.last[f"utilisation_{self.metric}"])
 
 
-def final_runs(rows: Iterable[Row]) -> list[FinalRun]:
-    """The runs of a table that did not diverge, in the order of the rows."""
-    rows = list(rows)
-    first = {row["run"]: row for row in rows if row["step"] == 0}
-    names = FinalRun.__dataclass_fields__.keys() - {"last", "first"}
-    return [
-        FinalRun(**{name: row[name] for name in names}, last=row, first=first[row["run"]])  # pyright: ignore[reportArgumentType]
-        for row in rows
-        if row["final"] and row["status"] == DONE
-    ]
+@dataclass(frozen=True)
+class StudyTable:
+    """What the analysis and the charts of a study read.
 
+    Attributes:
+        rows: All rows, in the order of the grid.
+        metric: The column of the ESS for which claims are made.
+    """
 
-def grid_findings(rows: Iterable[Row]) -> Findings:
-    """Findings of a grid, which begin with the number of runs that diverged."""
-    return Findings({"diverged": float(sum(row["status"] != DONE for row in rows))})
+    rows: Sequence[Row]
+    metric: str
+
+    @cached_property
+    def runs(self) -> list[FinalRun]:
+        """The training runs that did not diverge, in the order of the rows."""
+        first = {row["run"]: row for row in self.rows if row["step"] == 0}
+        names = FinalRun.__dataclass_fields__.keys() - {"last", "first", "metric"}
+        return [
+            FinalRun(**{name: row[name] for name in names}, last=row, first=first[row["run"]], metric=self.metric)  # pyright: ignore[reportArgumentType]
+            for row in self.rows
+            if row["final"] and row["status"] == DONE
+        ]
 
 
 def grouped(items: Iterable[Item], key: Callable[[Item], Key]) -> dict[Key, list[Item]]:
@@ -100,16 +119,11 @@ def grouped(items: Iterable[Item], key: Callable[[Item], Key]) -> dict[Key, list
     return groups
 
 
-def accuracy_of(run: FinalRun) -> float:
-    """The accuracy of a run at its end."""
-    return run.accuracy
-
-
 def paired_differences(
     before: Iterable[FinalRun],
     after: Iterable[FinalRun],
     *left_out: str,
-    value: Callable[[FinalRun], float] = accuracy_of,
+    value: Callable[[FinalRun], float] = lambda run: run.accuracy,
 ) -> Numbers:
     """Value of a run after less that of the run before (P,), over pairs that differ only in the labels left out."""
     first, second = ({run.labels(*left_out): value(run) for run in runs} for runs in (before, after))

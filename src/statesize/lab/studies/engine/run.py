@@ -11,7 +11,6 @@ from typing import Any
 
 from statesize.errors import FileError, StatesizeError
 from statesize.io.files import parts_writer, replace_file
-from statesize.io.text import facts_table
 from statesize.lab.studies.engine.conclusion import CONCLUSION, Conclusion, read_saved
 from statesize.lab.studies.engine.page import PAGE, write_page
 from statesize.lab.studies.engine.study import Grid, Run, Study
@@ -37,11 +36,6 @@ class StudyResult:
     rows: list[Row]
     path: Path
     seconds: float
-
-    def _repr_html_(self) -> str:
-        """The size of the study for notebooks; what it says is in `conclusion`."""
-        facts = {"measurements": len(self.rows), "seconds of this start": f"{self.seconds:.3g}", "table": self.path}
-        return facts_table("Study", facts)
 
 
 def run_study(

@@ -1,28 +1,30 @@
-"""The students of a trained model: each learns the operators of its teacher, then its predictions."""
+"""The students of a trained model, how far off they are, and what is known of that before: a bound and a prediction."""
 
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
+from torch import Tensor
 
 from statesize.adapters.capture import capture
 from statesize.check import require_count, require_kind, require_real
 from statesize.lab.mixers.config import ModelConfig
 from statesize.lab.mixers.model import LanguageModel
-from statesize.lab.studies.engine.predictions import least_error, predicted_error, smallest_size
 from statesize.lab.tasks.task import Task
 from statesize.lab.training.config import TrainingConfig
 from statesize.lab.training.distillation import Objective, discrepancy, distil, student_of
-from statesize.measurement.measurement import measure
+from statesize.measurement.measurement import Measurement, hankel_singular_values, measure
+from statesize.operators import Operator
 
 # Students' weights and batches are drawn apart from those of their teachers, which have seeds of a few digits.
 _OPERATORS_SEED, _PREDICTIONS_SEED = 10**9, 2 * 10**9
+# Columns of T in memory at once while its norm is computed.
+_BLOCK = 256
 
 
 @dataclass(frozen=True)
@@ -30,8 +32,7 @@ class Distillation:
     """The students of one teacher.
 
     Attributes:
-        key_sizes: n of students that have the same in each layer.
-        losses: Wanted operator errors, for each of which a student has the smallest sizes that are predicted to do.
+        key_sizes: n of its students, each the same in all layers.
         steps: Steps of learning the operators, and again of learning hidden states and predictions.
         batch_size: Sequences of a step.
         rate: Learning rate for the operators; half of it for the rest.
@@ -42,29 +43,26 @@ class Distillation:
     """
 
     key_sizes: tuple[int, ...] = (2, 4, 8)
-    losses: tuple[float, ...] = ()
     steps: int = 400
     batch_size: int = 16
     rate: float = 1e-2
     mixer: str | None = None
 
     def __post_init__(self) -> None:
-        for name in ("key_sizes", "losses"):
-            require_kind(name, getattr(self, name), (list, tuple), "a list of positive numbers")
-            object.__setattr__(self, name, tuple(getattr(self, name)))
+        require_kind("key_sizes", self.key_sizes, (list, tuple), "a list of positive numbers")
+        object.__setattr__(self, "key_sizes", tuple(self.key_sizes))
         for name, counts in (("key_sizes", self.key_sizes), ("steps", [self.steps]), ("batch_size", [self.batch_size])):
             for count in counts:
                 require_count(name, count, plain=True)
-        for name, numbers in (("losses", self.losses), ("rate", [self.rate])):
-            for number in numbers:
-                require_real(name, number, above=0, plain=True)
+        require_real("rate", self.rate, above=0, plain=True)
         if self.mixer is not None:
             ModelConfig(self.mixer)  # refuses one that does not exist
 
     def to_dict(self) -> dict[str, Any]:
-        """The plan as JSON values; what came later is left out where it is not used, so that runs keep their keys."""
+        """The plan as JSON values."""
         fields = dataclasses.asdict(self)
-        return {name: value for name, value in fields.items() if name != "mixer" or value is not None}
+        # Keys of runs on record have an empty list of losses, and no mixer where it is that of the teacher.
+        return {"losses": ()} | {name: value for name, value in fields.items() if name != "mixer" or value is not None}
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,7 +70,6 @@ class Student:
     """A trained student."""
 
     model: LanguageModel
-    wanted: float  # the loss for which its sizes were recommended; NaN for sizes of the plan
     divergence: float  # from the teacher's predictions at the end, in nats
     # For each layer its "size"; the "error" of its operators on held-out data once these were learned; the "predicted"
     # error of that size; and the "bound" of all recurrences of that size on the sequences of the teacher's measurement.
@@ -87,10 +84,9 @@ def students(
     input_ids = next(iter(task.held_out(sequences)))[0].to(next(teacher.parameters()).device)
     operators = [captured.operator for captured in capture(teacher, input_ids)]
     measured = [measure(operator, outputs=("entropy",), entropy_accuracy=2e-4) for operator in operators]
-    uniform = [(math.nan, [size] * len(measured)) for size in plan.key_sizes]
-    named = [(loss, [smallest_size(layer, loss) for layer in measured]) for loss in plan.losses]
-    for wanted, sizes in [*uniform, *named]:
-        student = student_of(teacher, sizes, torch.Generator().manual_seed(_OPERATORS_SEED + training.seed), plan.mixer)
+    for size in plan.key_sizes:
+        generator = torch.Generator().manual_seed(_OPERATORS_SEED + training.seed)
+        student = student_of(teacher, size, generator, plan.mixer)
         config = _config(training, plan, _OPERATORS_SEED, plan.rate)
         deque(distil(teacher, student, task, config, Objective(hidden=0, logits=0)), maxlen=0)
         errors = discrepancy(teacher, student, task, plan.batch_size).operators
@@ -104,9 +100,9 @@ def students(
                 "predicted": predicted_error(layer, size),
                 "bound": float(least_error(operator, size).mean()),
             }
-            for size, error, layer, operator in zip(sizes, errors, measured, operators, strict=True)
+            for error, layer, operator in zip(errors, measured, operators, strict=True)
         )
-        yield Student(student, wanted, divergence, layers)
+        yield Student(student, divergence, layers)
 
 
 def _config(training: TrainingConfig, plan: Distillation, seed: int, rate: float) -> TrainingConfig:
@@ -120,3 +116,76 @@ def _config(training: TrainingConfig, plan: Distillation, seed: int, rate: float
         seed=seed + training.seed,
         device=training.device,
     )
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """An upper bound of the error of most students: error = factor · ESS^ess_power · n^size_power.
+
+    The error is ‖T − T′‖_F / ‖T‖_F of a layer, the mean over sequences and heads; ESS is the layer's average
+    entropy-ESS and n the size of the student's state.
+
+    Attributes:
+        factor: Set such that 90 % of the students stay below.
+        ess_power: Power of the ESS.
+        size_power: Power of the size; negative.
+    """
+
+    factor: float
+    ess_power: float
+    size_power: float
+
+    def error(self, ess: float, state_size: int) -> float:
+        """The predicted bound of the error of students of a size.
+
+        Args:
+            ess: Average entropy-ESS of the layer.
+            state_size: n, at least 1.
+
+        Returns:
+            The error, at most 1, which is that of T′ = 0.
+
+        Example:
+            >>> Calibration(0.2, 1.0, -0.5).error(2.0, 4)
+            0.2
+        """
+        return min(1.0, self.factor * ess**self.ess_power * state_size**self.size_power)
+
+
+GLA_STUDENTS = Calibration(factor=0.17, ess_power=1.19, size_power=-0.60)
+"""From 72 layers of students with 2, 4 and 8 states of gated linear attention with 16 states on associative recall;
+`benchmarks/student_calibration.py` repeats it."""
+
+
+def predicted_error(measured: Measurement, state_size: int) -> float:
+    """The predicted bound of the operator error of a student of some size, by the measured entropy of its teacher."""
+    return GLA_STUDENTS.error(float(cast("Tensor", measured.entropy).detach().double().mean()), state_size)
+
+
+@torch.no_grad()
+def least_error(operator: Operator, state_size: int) -> Tensor:
+    """A lower bound of ‖T − T′‖_F / ‖T‖_F over all recurrences T′ with a state of some size.
+
+    The block H′_i of T′ has at most rank n, so ‖T − T′‖² ≥ ‖H_i − H′_i‖² ≥ Σ_{m>n} σ_m(H_i)² (Eckart and Young 1936).
+    The bound is the largest over i. A student, which is one function of all inputs, may have a much larger error.
+
+    Args:
+        operator: T at some input.
+        state_size: n.
+
+    Returns:
+        Batch shape, float64.
+
+    Example:
+        >>> from statesize.operators import Convolution
+        >>> delay = Convolution(torch.tensor([0.0, 0.0, 1.0]), length=4)
+        >>> least_error(delay, 1)
+        tensor(0.7071, dtype=torch.float64)
+    """
+    sigma = hankel_singular_values(operator)
+    exact = operator.to(dtype=torch.float64)
+    dropped = sigma[..., min(state_size, sigma.shape[-1]) :].square().sum(-1)
+    starts = range(0, exact.length, _BLOCK)
+    columns = (exact.columns(first, min(first + _BLOCK, exact.length)) for first in starts)
+    size = torch.stack([part.square().sum((-2, -1)) for part in columns]).sum(0)
+    return (dropped.amax(-1) / size.clamp(min=torch.finfo(size.dtype).tiny)).sqrt()

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 from statesize.check import refuse, require_path
 from statesize.errors import FileError, InputError
 from statesize.io.files import read_limited
-from statesize.lab.studies.engine.conclusion import Conclusion
+from statesize.lab.studies.engine.conclusion import Conclusion, Findings
+from statesize.lab.studies.engine.final import StudyTable
 from statesize.lab.studies.engine.grid import training_runs
 from statesize.lab.studies.engine.settings import Document, claim_of, parse_document
-from statesize.lab.studies.engine.table import Row
+from statesize.lab.studies.engine.table import DONE, Row
 from statesize.lab.studies.engine.training import carry_out
 from statesize.lab.studies.verdicts import Claim
 
@@ -67,18 +68,45 @@ class Study:
         name: Name of the study, of its module and of its command.
         presets: Grids that come with the package, as texts in TOML; "smoke" takes at most minutes. A preset without a
             claim has that of the others.
-        conclude: The conclusion from all rows, for the ESS in a column, and a claim that was fixed before the runs.
-        charts: The charts of all rows with their data, for the ESS in a column.
+        caveats: How far its conclusions reach.
+        analyse: Adds to findings what a table says.
+        draw: The charts of a table.
         runs: The runs that the tables of a TOML file ask for.
         carry_out: The rows of one run.
     """
 
     name: str
     presets: Mapping[str, str]
-    conclude: Callable[[Sequence[Row], str, Claim | None], Conclusion]
-    charts: Callable[[Sequence[Row], str], alt.VConcatChart]
+    caveats: tuple[str, ...]
+    analyse: Callable[[StudyTable, Findings], None]
+    draw: Callable[[StudyTable], alt.VConcatChart]
     runs: Callable[[Document], tuple[Any, ...]] = field(default=training_runs)
     carry_out: Callable[[Any], list[Row]] = field(default=carry_out)
+
+    def conclude(self, rows: Sequence[Row], metric: str, claim: Claim | None = None) -> Conclusion:
+        """What all rows say.
+
+        Args:
+            rows: The table of its runs.
+            metric: The column of the ESS for which claims are made.
+            claim: The claim that was fixed before the runs, or None.
+
+        Returns:
+            The conclusion; the runs that diverged are in no figure but their number.
+        """
+        findings = Findings(claim)
+        diverged = [row["status"] != DONE for row in rows if "status" in row]
+        if diverged:
+            findings.figures["diverged"] = float(sum(diverged))
+        self.analyse(StudyTable(rows, metric), findings)
+        if any(diverged):
+            lost = f"{sum(diverged)} runs diverged; they are in the table and in none of the figures."
+            findings.statements.append(lost)
+        return findings.conclusion(self.name, self.caveats)
+
+    def charts(self, rows: Sequence[Row], metric: str) -> alt.VConcatChart:
+        """The charts of all rows, with their data, for the ESS in a column."""
+        return self.draw(StudyTable(rows, metric))
 
     @property
     def preset_claim(self) -> Claim | None:

@@ -86,7 +86,7 @@ def _of_student(student: Student) -> dict[str, float]:
         for layer, values in enumerate(student.layers)
         for name, value in values.items()
     }
-    return {"student_wanted": student.wanted, "student_divergence": student.divergence, **of_layers}
+    return {"student_divergence": student.divergence, **of_layers}
 
 
 def _columns(measuring: RunMeasurements) -> list[str]:
