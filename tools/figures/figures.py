@@ -21,6 +21,7 @@ from tools.figures.fixed_claims import (
     teachers,
     truncation,
 )
+from tools.figures.measured_models import measured_models, records
 from tools.figures.mixers import mixers
 from tools.figures.names import names
 from tools.figures.on_record import RESULTS, beyond, estimate, quoted, read_json, results, table
@@ -86,6 +87,7 @@ def figures() -> dict[str, dict[str, str]]:
         _, *lines = (RESULTS / "length" / f"{name}.jsonl").read_text("utf-8").splitlines()
         kept[name] = part([json.loads(line) for line in lines])
     made = {"names": names(), "mixers": mixers(), "bundled": bundled(), "families": families(), "asked": asked()}
+    made["measured_models"] = measured_models(records())
     return kept | made | on_record
 
 

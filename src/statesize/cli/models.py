@@ -20,12 +20,16 @@ NOTES = (
 )
 
 
-def models(*, json: Flag = False) -> None:
+def models(*, measured: Flag = False, json: Flag = False) -> None:
     """List what can be measured, by library: families of transformers, kernels of flash-linear-attention, and others.
 
     Args:
+        measured: List the models on record instead, with their ESS at the middle of texts of several lengths.
         json: Print one JSON document instead of a table.
     """
+    if measured:
+        _on_record(json=json)
+        return
     from importlib.metadata import version
 
     from statesize.adapters.fla.source import SUPPORTED, kinds
@@ -35,18 +39,18 @@ def models(*, json: Flag = False) -> None:
     from statesize.report.result_page import PageTable
 
     sweep, installed = swept(), version("transformers")
-    measured, others = sweep.of("measured"), [family for family in sweep.families if family.status != "measured"]
+    known, others = sweep.of("measured"), [family for family in sweep.families if family.status != "measured"]
     if json:
         reasons = [{"family": one.name, "status": one.status, "reason": one.reason} for one in others]
-        families = [_row(family, STATE_SIZES) for family in measured]
+        families = [_row(family, STATE_SIZES) for family in known]
         listing = {"transformers": installed, "checked": sweep.transformers, "families": families, "others": reasons}
         listing |= {"flash-linear-attention": {"version": SUPPORTED, "mixers": _sizes(kinds(), STATE_SIZES)}}
         listing |= {library: {"mixers": _sizes(mixers, STATE_SIZES)} for library, mixers in OTHER_LIBRARIES.items()}
         print_json({"schema": SCHEMA, **listing})
         return
-    kinds_measured = {kind for family in measured for kind in family.mixers}
+    kinds_measured = {kind for family in known for kind in family.mixers}
     print_notes(
-        [f"{len(measured)} families of transformers can be measured, with {len(kinds_measured)} kinds of mixers.", ""]
+        [f"{len(known)} families of transformers can be measured, with {len(kinds_measured)} kinds of mixers.", ""]
     )
     rows = [
         (
@@ -55,7 +59,7 @@ def models(*, json: Flag = False) -> None:
             ", ".join(STATE_SIZES[kind] for kind in family.mixers),
             sweep.measured_with(family),
         )
-        for family in measured
+        for family in known
     ]
     notes = [f"not measured: {family.name}: {family.reason}" for family in others]
     checked = f"Checked with transformers {', '.join(sweep.versions)}; {installed} is installed."
@@ -87,3 +91,35 @@ def _row(family: Family, sizes: dict[str, str]) -> dict[str, object]:
         "skipped": family.reason,
         "versions": family.versions,
     }
+
+
+def _on_record(*, json: bool) -> None:
+    """The models that were measured before."""
+    from statesize.cli.shared.printing import SCHEMA, print_json
+    from statesize.cli.shared.table import print_table
+    from statesize.report.on_record import measured_models
+    from statesize.report.result_page import PageTable
+
+    known = measured_models()
+    if json:
+        print_json({"schema": SCHEMA, "models": known})
+        return
+    rows = [
+        (
+            model["name"] if at == 0 else "",
+            f"{row['length']:,} {model['data']}",
+            f"{row['ess']:.1f}",
+            f"{row['ess_without_sinks']:.1f}",
+            f"{row['of']:.0f}",
+            "" if row["untrained"] is None else f"{row['untrained']:.1f}",
+        )
+        for model in known
+        for at, row in enumerate(model["lengths"])
+    ]
+    columns = ("model", "read", "ESS", "without sinks", "of", "untrained")
+    about = (
+        "ESS: entropy-ESS at the middle, a channel, averaged over heads and layers; of frames, of a whole layer. Of: "
+        "what could be carried there. Untrained: the same model with weights as before training. Other texts give "
+        "other numbers; none of them says that a model is good."
+    )
+    print_table(PageTable("", columns, rows, about))

@@ -37,6 +37,7 @@ def profile(
     output: Page = None,
     html: Page = None,
     open_page: OpenPage = False,
+    record: Path | None = None,
     tolerance: Annotated[float, Parameter(validator=validators.Number(gt=0, lt=1))] = _TOLERANCE,
     metric: Literal["entropy", "relative_count"] = "entropy",
     wide: Flag = False,
@@ -62,6 +63,8 @@ def profile(
         output: Folder for the profile, to be read by this command and `Profile.load`.
         html: File for a report.
         open_page: Open the report in the browser; without --html it is MODEL.html in this folder.
+        record: File for the model's record at this length of text, as those of the models on record; a record of the
+            same model that is there gets this length beside its others.
         tolerance: Count singular values above this fraction of the largest (0.01 = 1 %).
         metric: The ESS that the table shows: entropy needs no tolerance; the other is the count above --tolerance.
         wide: Print all columns.
@@ -80,6 +83,7 @@ def profile(
     from statesize.measurement.settings import EVENLY_SPREAD, LONGEST_WHOLE
     from statesize.models.plugins import model_plugins
     from statesize.report import check_report_path
+    from statesize.report.on_record import add_to
     from statesize.results.store import MARKER, check_destination
     from statesize.texts.rows import read_whole
 
@@ -88,7 +92,7 @@ def profile(
     if html is not None:
         check_report_path(html)
     if (Path(model) / MARKER).is_file() and not any(model in plugin.names() for plugin in model_plugins()):
-        asked = (texts, measuring, prefix, loading, workers, output, plan or None)
+        asked = (texts, measuring, prefix, loading, workers, output, record, plan or None)
         if asked != (None,) * len(asked) or tolerance != _TOLERANCE:
             raise InputError(
                 f"{model} is a profile, which is shown as it was measured; leave out all but --html, --open, --metric, "
@@ -127,6 +131,11 @@ def profile(
     read = texts.read(run.tokenizer, printing, run.vocabulary)
     source = {**run.source, **_reading(read), "command": command_line()}
     read, settings = _read_settings(before, run.tokenizer, read, settings, tolerance, printing)
+    if record is not None and (len(set(map(len, read.ids))) > 1 or not settings.by_default):
+        raise InputError(
+            "record must be of texts of one length, measured at their middle, got others. Leave out --positions and "
+            "--stride, and give --max-tokens."
+        )
     if any(settings.spreads(len(ids)) for ids in read.ids):
         printing.say(
             f"A sequence of more than {LONGEST_WHOLE:,} tokens is measured at {EVENLY_SPREAD} evenly spread positions. "
@@ -136,6 +145,10 @@ def profile(
     result = _measured(run, measure, len(read.ids), output, printing)
     if output is not None:
         printing.say(f"Profile: {output}")
+    if record is not None:
+        weights = result.attributes["weights_sha256"] or run.weights()
+        add_to(record, result, f"tokens of {texts.named}", weights)
+        printing.say(f"Record: {record}")
     _show(result, output, html, metric, printing, wide=wide, open_page=open_page)
     if output is None:
         printing.next(*called_again("--output", f"{run.name.rpartition('/')[2]}-profile"))
@@ -212,10 +225,12 @@ class _ProfileCommand:
     vocabulary: int | None
     profile: Callable[..., Profile]
     source: dict[str, str]
+    weights: Callable[[], str] = str  # the digest of what this process holds
     plan: Callable[..., Plan] | None = None
 
 
 def _here(model: str, loading: Loading, by_ids: bool) -> _ProfileCommand:
+    from statesize.models.digests import tensors_sha256
     from statesize.models.load import load_model
     from statesize.profiling.plan import plan
     from statesize.profiling.run import run_profile
@@ -224,7 +239,13 @@ def _here(model: str, loading: Loading, by_ids: bool) -> _ProfileCommand:
     loaded = load_model(model, **asdict(loading), needs_tokenizer=not by_ids)
     measure, planned = partial(run_profile, loaded.model, name=loaded.name), partial(plan, loaded.model)
     return _ProfileCommand(
-        loaded.name, loaded.tokenizer, vocabulary_size(loaded.model), measure, loaded.source, planned
+        loaded.name,
+        loaded.tokenizer,
+        vocabulary_size(loaded.model),
+        measure,
+        loaded.source,
+        lambda: tensors_sha256(loaded.model.state_dict()),
+        planned,
     )
 
 

@@ -14,6 +14,7 @@ from statesize.adapters.observation import SHARED
 from statesize.cli.shared.table import BAR
 from statesize.io.text import byte_count
 from statesize.report.document import Shown
+from statesize.report.on_record import standing
 from statesize.report.result_page import PageTable, ResultPage
 from statesize.report.tables import comparison_table, table_of
 from statesize.report.words import by_reason, headline, model_title, short_names, sink_note
@@ -148,7 +149,8 @@ def summary(profiles: Sequence[Profile], metric: str = "entropy", *, wide: bool 
     if shared := [row for profile in profiles for row in _group_rows(profile)]:
         about = "Joint ESS of heads that share a cache, a channel of the cache"
         tables.append(PageTable(about, _headings(GROUP_HEADINGS, relative), shared))
-    tables[-1] = replace(tables[-1], caption="\n".join(filter(None, (tables[-1].caption, *_notes(profiles)))))
+    notes = [*_notes(profiles), standing(profiles[0]) if len(profiles) == 1 else ""]
+    tables[-1] = replace(tables[-1], caption="\n".join(filter(None, (tables[-1].caption, *notes))))
     return ResultPage("Effective state-size", headline(profiles, metric).sentence, (), tables)
 
 

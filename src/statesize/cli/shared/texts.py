@@ -102,6 +102,12 @@ class Texts:
         """Whether anything of the caller's own is read."""
         return any(part is not None for part in (self.text, self.jsonl, self.parquet, self.dataset, self.ids))
 
+    @property
+    def named(self) -> str:
+        """What is read, in words."""
+        files = [*(self.text or ()), self.jsonl, self.parquet, self.ids]
+        return ", ".join([path.name for path in files if path] or [self.dataset or "prose"])
+
     def facts_of(self, model: str, loading: Loading) -> ModelFacts:
         """What is known of a model, by which texts are read and checked before it is loaded."""
         from statesize.models.load import load_model_facts

@@ -12,7 +12,7 @@ from transformers import FalconMambaConfig, FalconMambaForCausalLM, PreTrainedTo
 from statesize.cli import main
 from statesize.lab import zoo
 
-PAGE = Path(__file__).parents[4] / "docs" / "appendix" / "two-models.md"
+PAGE = Path(__file__).parents[4] / "docs" / "appendix" / "models.md"
 NAME = "tiiuae/falcon-mamba-7b"
 
 

@@ -1,0 +1,157 @@
+"""Measures a model and writes its record: three lengths, and untrained weights beside them."""
+
+from __future__ import annotations
+
+import hashlib
+import shlex
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import AutoModelForCausalLM
+
+import statesize as ss
+from benchmarks.cases import made
+from statesize.io.files import replace_file
+from statesize.models.digests import tensors_sha256
+from statesize.report.on_record import length_row, record, written
+from statesize.texts import bundled
+from statesize.texts.inputs import begun_excerpts
+from statesize.texts.tokens import AnyTokenizer, encode
+
+RESULTS = Path(__file__).parents[2] / "results" / "models"
+LENGTHS, SEQUENCES = (64, 256, 512), 4
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """A model that goes on record.
+
+    Attributes:
+        file: Name of the record.
+        name: What tables call the model.
+        package: Where the weights come from.
+        licence: That which the package states.
+        check: What shows that the conversion is right.
+        data: What is read, in its unit, such as "tokens of prose".
+        untrained: The same model with weights as before training.
+        inputs: What it reads at a length.
+        files: The files of the weights.
+    """
+
+    file: str
+    name: str
+    package: str
+    licence: str
+    check: str
+    data: str
+    model: nn.Module
+    untrained: nn.Module
+    inputs: Callable[[int], Any]
+    files: Sequence[Path] = ()
+    lengths: Sequence[int] = LENGTHS
+    axis: int | None = None
+
+
+def put_on_record(subject: Subject) -> None:
+    """Measure a model and write its record."""
+    torch.set_num_threads(1)
+    start = time.process_time()
+    trained = [_profile(subject, subject.model, length) for length in subject.lengths]
+    fresh = [_profile(subject, subject.untrained, length) for length in subject.lengths]
+    whole = record(trained[-1], subject.data, tensors_sha256(subject.model.state_dict())) | {
+        "package": subject.package,
+        "licence": subject.licence,
+        "check": subject.check,
+        "files": {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in subject.files},
+        "lengths": [length_row(one) for one in trained],
+        "untrained": [{key: value for key, value in length_row(one).items() if key != "layers"} for one in fresh],
+        "seconds": round(time.process_time() - start),
+        "made": made("transformers") | {"command": _command()},
+    }
+    replace_file(RESULTS / f"{subject.file}.json", written(whole))
+    for row, other in zip(whole["lengths"], whole["untrained"], strict=True):
+        print({key: row[key] for key in ("length", "ess", "ess_without_sinks", "of", "norm")}, other["ess"])
+    print(subject.check, whole["seconds"], "s")
+
+
+def _command() -> str:
+    """What the program was called with, wherever its files lie."""
+    given = [Path(one) for one in sys.argv[1:]]
+    names = ["FOLDER" if path.is_dir() else path.name for path in given]
+    return shlex.join(["python", *sys.orig_argv[1:3], *names])
+
+
+def _profile(subject: Subject, model: nn.Module, length: int) -> ss.Profile:
+    print(subject.name, length, f"{time.process_time():.0f} s", flush=True)
+    return ss.profile(
+        model,
+        subject.inputs(length),
+        axis=subject.axis,
+        positions=[length // 2],
+        relative_tolerances=(),
+        name=subject.name,
+        on_progress=lambda progress: None,
+    )
+
+
+def require(right: bool, fault: str) -> None:
+    """Stop before anything wrong goes on record."""
+    if not right:
+        raise SystemExit(f"The conversion is wrong: {fault}.")
+
+
+def prose(tokenizer: AnyTokenizer, length: int, pieces: int = SEQUENCES) -> list[Tensor]:
+    """The beginnings of the first bundled documents, as the model reads texts."""
+    documents = [torch.tensor(encode(tokenizer, text)) for text in bundled.documents()[:pieces]]
+    return [piece for ids in documents for piece in begun_excerpts([ids[: length + 1]], length, 1, tokenizer)]
+
+
+@torch.inference_mode()
+def loss(model: Any, pieces: Sequence[Tensor]) -> float:
+    """Cross-entropy of a language model, nats a token."""
+    logits = [model(ids[None]) for ids in pieces]
+    logits = [getattr(one, "logits", one)[0, :-1].float() for one in logits]
+    return float(functional.cross_entropy(torch.cat(logits), torch.cat([ids[1:] for ids in pieces])))
+
+
+@contextmanager
+def joined(parts: Sequence[Path], name: str) -> Iterator[tuple[Path, str]]:
+    """One file of parts, for as long as it is read, and its digest."""
+    content = b"".join(part.read_bytes() for part in parts)
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / name
+        path.write_bytes(content)
+        yield path, hashlib.sha256(content).hexdigest()
+
+
+def of_config(model: Any) -> nn.Module:
+    """A model of transformers as it is before training."""
+    torch.manual_seed(0)
+    return AutoModelForCausalLM.from_config(model.config).float().eval()
+
+
+def language_model(file: str, name: str, path: Path, package: str, licence: str, *, checked: str = "") -> None:
+    """Put a GGUF file of a language model on record."""
+    from statesize.models.load import load_model
+
+    loaded = load_model(str(path))
+    untrained, pieces = of_config(loaded.model), prose(loaded.tokenizer, 256)
+    check = (
+        f"{checked}{loss(loaded.model, pieces):.2f} nats a token over the 256 tokens of the record, "
+        f"{loss(untrained, pieces):.2f} with untrained weights"
+    )
+    put_on_record(
+        Subject(
+            file, name, package, licence, check, "tokens of prose", loaded.model, untrained,
+            lambda length: prose(loaded.tokenizer, length, SEQUENCES // (1 + (length == LENGTHS[-1]))), [path],
+        )
+    )  # fmt: skip

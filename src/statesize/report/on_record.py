@@ -1,0 +1,190 @@
+"""Models on record: what a profile leaves for the table of measured models, and where a profile stands among them."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from importlib.resources import files
+from itertools import groupby
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+
+from statesize.check import refuse
+from statesize.errors import InputError
+from statesize.io.files import replace_file
+from statesize.report.words import kind_title, position_name
+from statesize.results.fields import range_text
+from statesize.results.summary import (
+    Profiled,
+    at_middle,
+    comparable,
+    ess_values,
+    keeps_everything,
+    known_mean,
+    middle_ceiling,
+    model_mean,
+)
+
+SCHEMA = 1
+TABLE = "on_record.json"
+TO_BE_SAID = ("package", "licence", "check")
+"""What only whoever adds a model can say; a record of the command line has them empty."""
+SPREAD = (0.0, 0.25, 0.5, 0.75, 1.0)
+"""Quantiles over heads or channels."""
+
+
+def length_row(profile: Profiled) -> dict[str, Any]:
+    """ESS at the middle of texts of one length: of the model, its spread over heads, and of each layer.
+
+    Returns:
+        Means over the model, quantiles over heads or channels, and means of each layer.
+
+    Raises:
+        InputError: The texts have several lengths, or their middle was not measured.
+    """
+    lengths = {int(length) for length in profile.tokens["length"].values}
+    if len(lengths) > 1:
+        refuse("texts", "of one length for a record", f"{min(lengths)} to {max(lengths)} tokens", "Give --max-tokens.")
+    (length,), layers = lengths, comparable(profile)
+    nodes, rows = [profile.mixer(name) for name in profile.mixers], profile.summary_rows()
+    cuts = {int(cut) for node in nodes for cut in node["middle"].values}
+    if cuts != {length // 2}:
+        refuse("positions", f"such that the middle, {length // 2}, is among them", cuts, "Leave out --positions.")
+    ceilings = [middle_ceiling(node) for node in nodes]
+    units = [known_mean(at_middle(nodes[at], ess_values(nodes[at], "entropy")), 0) for at in layers]
+    figures: dict[str, Sequence[float]] = {
+        "ess": [row["middle_entropy"] for row in rows],
+        "ess_without_sinks": [row["sinkless_entropy"] for row in rows],
+        "of": ceilings,
+        "norm": [row["norm"] for row in rows],
+    }
+    return {
+        "length": length,
+        "sequences": profile.tokens.sizes["sequence"],
+        "inputs_sha256": profile.attributes["tokens_sha256"],
+        **{name: _short(model_mean(profile, each, layers)) for name, each in figures.items()},
+        "spread": [_short(value) for value in np.nanquantile(np.concatenate(units), SPREAD)],
+        "layers": [
+            {"layer": rows[at]["layer"], "kind": rows[at]["kind"]}
+            | {name: _short(each[at]) for name, each in figures.items()}
+            | {"sink_share": None if math.isnan(rows[at]["sink_share"]) else _short(rows[at]["sink_share"])}
+            | {"measured": rows[at]["measured"], "units": rows[at]["units"]}
+            for at in layers
+        ],
+    }
+
+
+def record(profile: Profiled, data: str, weights: str) -> dict[str, Any]:
+    """A record of one length: `data` says what was read, such as "tokens of prose", and `weights` is a SHA-256."""
+    return {
+        "schema": SCHEMA,
+        "name": profile.model.rpartition("/")[2],
+        **dict.fromkeys(TO_BE_SAID, ""),
+        "data": data,
+        "carries": carries(profile),
+        "weights": weights,
+        "not_measured": profile.not_measured,
+        "lengths": [length_row(profile)],
+        "untrained": [],
+        "made": {
+            "command": (profile.attributes.get("source") or {}).get("command", ""),
+            "versions": profile.attributes["versions"],
+            "date": datetime.now(UTC).date().isoformat(),
+        },
+    }
+
+
+def add_to(path: Path, profile: Profiled, data: str, weights: str) -> None:
+    """Write the record of a profile, or its length into the record of the same weights that is there.
+
+    Raises:
+        InputError: The file has a record of other weights.
+    """
+    new = record(profile, data, weights)
+    if path.exists():
+        old: dict[str, Any] = json.loads(path.read_text("utf-8"))
+        if old.get("weights") != new["weights"] or old.get("data") != data:
+            raise InputError(
+                f"record must be a new file, or one of the same weights and data, got {path}, which is of "
+                f"{old.get('name')} over {old.get('data')}. Name another file."
+            )
+        (row,) = new["lengths"]
+        others = [one for one in old["lengths"] if one["length"] != row["length"]]
+        new = old | {"lengths": sorted([*others, row], key=lambda one: one["length"]), "made": new["made"]}
+    replace_file(path, written(new))
+
+
+def written(record: Mapping[str, Any]) -> bytes:
+    """A record as its file: an entry a line, so that changes can be read."""
+    entries = (f"{json.dumps(name)}: {json.dumps(value, ensure_ascii=False)}" for name, value in record.items())
+    return ("{\n" + ",\n".join(entries) + "\n}\n").encode()
+
+
+def carries(profile: Profiled) -> str:
+    """What its ESS is a number of, which decides whose numbers stand beside it."""
+    nodes = [profile.mixer(profile.mixers[at]) for at in comparable(profile)]
+    if all(node.attrs["kind"] == "derivative" for node in nodes):
+        return "whole layers"
+    caches = {keeps_everything(node) or "sliding" in str(node.attrs["kind"]) for node in nodes}
+    return "both" if len(caches) > 1 else "tokens kept" if caches.pop() else "a fixed state"
+
+
+def table_row(record: Mapping[str, Any]) -> dict[str, Any]:
+    """What the package keeps of a record."""
+    untrained = {row["length"]: row["ess"] for row in record["untrained"]}
+    kinds = dict.fromkeys(layer["kind"] for row in record["lengths"] for layer in row["layers"])
+    return {
+        "name": record["name"],
+        "data": record["data"],
+        "carries": record["carries"],
+        "kind": ", ".join(map(kind_title, kinds)),
+        "lengths": [
+            {name: row[name] for name in ("length", "ess", "ess_without_sinks", "of")}
+            | {"untrained": untrained.get(row["length"])}
+            for row in record["lengths"]
+        ],
+    }
+
+
+def measured_models() -> list[dict[str, Any]]:
+    """The models on record, from the package."""
+    text = files("statesize.report").joinpath(TABLE).read_text("utf-8")
+    return cast("list[dict[str, Any]]", json.loads(text)["models"])
+
+
+def standing(profile: Profiled, models: Sequence[Mapping[str, Any]] | None = None) -> str:
+    """The models on record that carry what this one does, at the length nearest to its texts; "" for none."""
+    if not profile.mixers:
+        return ""
+    kind = (carries(profile), position_name(profile) == "token")
+    alike = [one for one in models or measured_models() if (one["carries"], _of_text(one)) == kind]
+    length = int(profile.tokens["length"].values.max())
+    said: list[str] = []
+    untrained: list[float] = []
+    for data, some in groupby(sorted(alike, key=lambda one: (one["data"], one["name"])), lambda one: one["data"]):
+        each = list(some)
+        known = {row["length"] for one in each for row in one["lengths"]}
+        nearest = min(known, key=lambda one: (abs(math.log(one / length)), one))
+        at = [(one["name"], row) for one in each for row in one["lengths"] if row["length"] == nearest]
+        untrained += [row["untrained"] for _, row in at if row["untrained"] is not None]
+        # Of a cache it is the tokens before the cut, which the length says.
+        of = "" if kind[0] == "tokens kept" else " of {:.0f}"
+        listed = [f"{name} {row['ess']:.1f}{of.format(row['of'])}" for name, row in at]
+        said.append(f"{', '.join(listed)} at the middle of {nearest:,} {data}")
+    if not said:
+        return ""
+    fresh = f"; untrained {range_text(untrained, '.1f')}" if untrained else ""
+    return f"On record: {'; '.join(said)}{fresh}. All: statesize models --measured"
+
+
+def _of_text(record: Mapping[str, Any]) -> bool:
+    """Whether a model reads tokens or bytes, not frames of numbers."""
+    return record["data"].startswith(("tokens", "bytes"))
+
+
+def _short(value: float) -> float:
+    return float(f"{value:.4g}")

@@ -1,0 +1,106 @@
+"""Models on record: what a command writes, what the page and the package take of it, and where a profile stands."""
+
+import json
+
+import pytest
+
+import statesize as ss
+from statesize.cli import main
+from statesize.report.on_record import carries, measured_models, standing, table_row
+from statesize.report.words import headline
+from tools.figures.measured_models import measured_models as shown
+from tools.figures.measured_models import packed, records
+
+LENGTHS = (16, 24)
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory):
+    """A record of two lengths as the command line writes it."""
+    path = tmp_path_factory.mktemp("models") / "gla.json"
+    for length in LENGTHS:
+        assert main(["profile", "gla", "--max-tokens", str(length), "--record", str(path), "--quiet"]) == 0
+    return path
+
+
+def test_a_model_that_somebody_adds_stands_on_the_page_and_in_the_package(recorded, tmp_path):
+    said = {"package": "of a test", "licence": "MIT", "check": "none needed"}
+    added = json.loads(recorded.read_text("utf-8")) | said | {"name": "added"}
+    (tmp_path / "added.json").write_text(json.dumps(added), "utf-8")
+    known = records(tmp_path)
+    row = next(line for line in shown(known)["table"].splitlines() if line.startswith("| added |"))
+    assert "16 · 24 tokens of prose" in row
+    assert "| of a test | MIT | none needed |" in shown(known)["sources"]
+    (packaged,) = json.loads(packed(known))["models"]
+    assert [length["length"] for length in packaged["lengths"]] == list(LENGTHS)
+    profile = ss.profile("gla", [[5, 6, 7, 8] * 6])
+    ess = packaged["lengths"][1]["ess"]
+    expected = f"On record: added {ess:.1f} of 12 at the middle of 24 tokens of prose. All: statesize models --measured"
+    assert standing(profile, [packaged]) == expected
+
+
+def test_a_record_holds_the_headline_of_its_profile(recorded):
+    row = json.loads(recorded.read_text("utf-8"))["lengths"][1]
+    text = ss.lab.zoo.documents()[0]
+    ids = ss.lab.zoo.load("gla")[1].encode(text).ids[:24]
+    profile = ss.profile("gla", [ids])
+    assert f"carries {row['ess']:.1f} numbers per channel past token 12 of 24" in headline([profile]).sentence
+    assert row["spread"] == sorted(row["spread"])
+    assert row["of"] == 12
+
+
+def test_records_have_the_digest_of_the_weights(recorded, tmp_path):
+    assert main(["profile", "gla", "--max-tokens", "16", "--output", str(tmp_path / "profile"), "--quiet"]) == 0
+    weights = ss.Profile.load(tmp_path / "profile").attributes["weights_sha256"]
+    assert json.loads(recorded.read_text("utf-8"))["weights"] == weights
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["la"], "record must be a new file, or one of the same weights and data"),
+        (["gla", "--positions", "3"], "record must be of texts of one length, measured at their middle"),
+    ],
+)
+def test_what_no_record_can_be_of_is_refused(recorded, capsys, arguments, message):
+    before = recorded.read_text("utf-8")
+    assert main(["profile", *arguments, "--max-tokens", "16", "--record", str(recorded), "--quiet"]) == 1
+    assert message in capsys.readouterr().err
+    assert recorded.read_text("utf-8") == before
+
+
+def test_a_record_without_its_licence_is_no_part_of_the_page(recorded):
+    with pytest.raises(ValueError, match="must say its package, licence, check"):
+        records(recorded.parent)
+
+
+def test_a_profile_prints_where_it_stands_among_models_that_carry_the_same(capsys):
+    assert main(["profile", "gla", "--max-tokens", "16", "--quiet"]) == 0
+    (line,) = [line for line in " ".join(capsys.readouterr().out.split()).split("On record: ")[1:]]
+    known = measured_models()
+    assert len({one["carries"] for one in known}) == 4
+    for one in known:
+        alike = one["carries"] == "a fixed state" and one["data"].startswith(("tokens", "bytes"))
+        assert (one["name"] in line) == alike
+
+
+def test_what_was_measured_is_listed(capsys):
+    assert main(["models", "--measured"]) == 0
+    text = capsys.readouterr().out
+    assert all(one["name"].split()[0] in text for one in measured_models())
+    assert main(["models", "--measured", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["models"] == measured_models()
+
+
+def test_the_package_has_a_small_table_of_all_records():
+    known = records()
+    assert measured_models() == [table_row(one) for one in known]
+    assert len(packed(known).encode()) < 50_000
+    assert len(known) >= 8
+    assert all(len(one["weights"]) == 64 and one["made"]["commit"] for one in known)
+
+
+def test_what_is_carried_tells_states_from_caches_and_layers():
+    ids = [[5, 6, 7, 8] * 6]
+    assert carries(ss.profile("gla", ids)) == "a fixed state"
+    assert carries(ss.profile("sa", ids)) == "tokens kept"

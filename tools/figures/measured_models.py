@@ -1,0 +1,82 @@
+"""The page of models on record, and the table of them in the package, from the records in results/models/."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from statesize.report.on_record import SCHEMA, TO_BE_SAID, table_row
+from tools.figures.on_record import RESULTS, table
+
+RECORDS = RESULTS / "models"
+TABLE = Path(__file__).parents[2] / "src" / "statesize" / "report" / "on_record.json"
+
+
+def records(folder: Path = RECORDS) -> list[dict[str, Any]]:
+    """All records, those that carry the same beside each other."""
+    read = [json.loads(path.read_text("utf-8")) | {"file": path.name} for path in folder.glob("*.json")]
+    for one in read:
+        missing = [name for name in TO_BE_SAID if not one[name]]
+        if missing:
+            raise ValueError(f"{one['file']} must say its {', '.join(missing)}. Write what is so into the file.")
+    return sorted(read, key=lambda one: (one["carries"], one["data"], one["name"]))
+
+
+def packed(known: Sequence[Mapping[str, Any]]) -> str:
+    """The table in the package, a model a line."""
+    rows = ",\n".join(json.dumps(table_row(one), ensure_ascii=False) for one in known)
+    return f'{{"schema": {SCHEMA}, "models": [\n{rows}\n]}}\n'
+
+
+def measured_models(known: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """What the page shows of them."""
+    longest = {one["file"].removesuffix(".json"): (one["lengths"], one["untrained"]) for one in known}
+    return {
+        "table": table(
+            ("model", "read", "ESS", "without sinks", "of", "half of the heads", "untrained"), map(_row, known)
+        ),
+        "sources": table(
+            ("model", "layers", "weights", "licence", "conversion"),
+            [
+                (f"[{one['name']}](../results/models/{one['file']})", _kinds(one), *(one[name] for name in TO_BE_SAID))
+                for one in known
+            ],
+        ),
+        "count": str(len(known)),
+        "minutes": f"{math.ceil(max(one.get('seconds', 0) for one in known) / 60)}",
+        "kinds": str(len({_kinds(one) for one in known})),
+        **{f"{name}_ess": f"{rows[-1]['ess']:.1f}" for name, (rows, _) in longest.items()},
+        **{f"{name}_untrained": f"{fresh[-1]['ess']:.1f}" for name, (_, fresh) in longest.items() if fresh},
+    }
+
+
+def _kinds(record: Mapping[str, Any]) -> str:
+    return table_row(record)["kind"]
+
+
+def _row(record: Mapping[str, Any]) -> tuple[str, ...]:
+    """The three lengths in the cells of one row."""
+    rows = record["lengths"]
+    untrained = {row["length"]: row["ess"] for row in record["untrained"]}
+
+    def each(cells: Sequence[str]) -> str:
+        return " · ".join(cells)
+
+    return (
+        record["name"],
+        each([f"{row['length']}" for row in rows]) + f" {record['data']}",
+        each([f"{row['ess']:.1f}" for row in rows]),
+        each([f"{row['ess_without_sinks']:.1f}" for row in rows])
+        if any(row["ess"] != row["ess_without_sinks"] for row in rows)
+        else "no sinks",
+        each([f"{row['of']:.0f}" for row in rows]),
+        each([_span(row["spread"][1], row["spread"][3]) for row in rows]),
+        each([f"{untrained[row['length']]:.1f}" if row["length"] in untrained else "–" for row in rows]),
+    )
+
+
+def _span(low: float, high: float) -> str:
+    return f"{low:.1f}–{high:.1f}" if low < high else "one"
