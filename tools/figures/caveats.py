@@ -67,7 +67,7 @@ def regimes(figures: Figures, rows: Rows) -> str:
         f"{len(failed)} runs of `la` that did not learn either (n = {size}) use {used('la')}, `wla` there "
         f"{used('wla')}, `gla` {used('gla')}. Before training `la` uses "
         f"{figure(figures, 'control_initial_la_less_gla')} more than `gla`. Pairs that both "
-        "learned were tested apart, below."
+        "learned were [tested apart](studies.md)."
     )
 
 
@@ -79,8 +79,8 @@ def regularisation(figures: Figures) -> str:
     """One length of training."""
     before, after = figures["gla_lambda_0_accuracy"], figures["gla_lambda_0.3_accuracy"]
     return (
-        f"Accuracy rises from {before:.2f} to {after:.2f} in a short training. A longer one was tested apart, below: "
-        "the term may only make the start faster."
+        f"Accuracy rises from {before:.2f} to {after:.2f} in a short training. A longer one was "
+        "[tested apart](appendix/training-terms.md): the term may only make the start faster."
     )
 
 
@@ -101,7 +101,8 @@ def distillation(figures: Figures, rows: Rows) -> str:
     starts = len({row["seed"] for row in rows})
     return (
         f"With the accuracy that the student loses, ρ is {figure(figures, 'n4_accuracy_spearman')}. The teachers have "
-        f"{starts} beginnings; 96 with beginnings of their own were tested apart, below."
+        f"{starts} beginnings; 96 with beginnings of their own were "
+        "[tested apart](appendix/design.md)."
     )
 
 

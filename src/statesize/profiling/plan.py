@@ -36,7 +36,7 @@ _BEGINNING = 64
 # Share of the heads or channels of all layers that are timed over the whole of it; and layers of a kind, at least.
 _SHARE, _FEWEST = 0.04, 2
 # Seconds of a layer up to which it is timed as a whole: a few units do not show what calls share.
-_CHEAP = 1.0
+_CHEAP = 0.6
 
 
 @dataclass(frozen=True)
