@@ -87,11 +87,11 @@ def test_units_that_agree_leave_no_doubt_but_at_the_threshold():
 
 
 def test_without_a_claim_nothing_can_be_told():
-    findings = Findings()
-    findings.add("gain", Evidence(0.5, 0.05, 8))
-    found = findings.conclusion("width", None, ())
+    found, tested = (Findings(claim=one) for one in (None, claim()))
+    for findings in (found, tested):
+        findings.add("gain", Evidence(0.5, 0.05, 8))
+    found, tested = (findings.conclusion("width", ()) for findings in (found, tested))
     assert (found.claim, found.holds) == (NO_CLAIM, None)
-    tested = findings.conclusion("width", claim(), ())
     assert tested.holds is True
     assert tested.figures["claim_gain_units"] == 8
     assert tested.statements[0].startswith("Tested: gain above 0.2: 0.50 [0.38, 0.62] over 8 units (seed), adjusted p")
