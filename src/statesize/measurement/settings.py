@@ -52,7 +52,7 @@ class Settings:
             tokens, and 32 of a longer one.
         stride: Measure every so many positions, instead of `positions`.
         past: Cut H_i to its last `past` columns; positions at which that does not fit are left out.
-        future: Cut H_i to its first `future` rows, likewise.
+        future: Cut H_i to its first `future` rows; positions at which that does not fit are left out.
         tolerances: Absolute tolerances τ of the tolerance-ESS, in units of σ.
         relative_tolerances: Tolerances ρ relative to σ_1 at each position; tables show the first. None takes 0.01,
             and where no text is longer than 1,024 tokens nine more, from which reports draw ESS against ρ; 0.01 alone
@@ -62,7 +62,7 @@ class Settings:
         memory: Bytes that measuring may hold at once, beside model and results.
         count_accuracy: How far apart bounds on counts at relative tolerances may be left, as for `statesize.measure`;
             0 takes exact counts, None those of sequences of up to 1,024 positions.
-        entropy_accuracy: Relative accuracy of entropies, likewise.
+        entropy_accuracy: Relative accuracy of entropies, as for `statesize.measure`.
         weights: "values" measures, beside the default, at three cuts, H_i with each column times the norm of what it
             carries (Kobayashi et al. 2020).
         skip_first: First columns of T that this variant leaves out, such as that of an attention sink.

@@ -109,9 +109,9 @@ def estimates(
     """Numbers with their intervals from low to high, in a line and a colour for each value of the column `by`.
 
     Args:
-        rows: Of each mark; low and high are None where they are not known.
+        rows: One for each mark; low and high are None where they are not known.
         x: The axis of a column.
-        y: Likewise.
+        y: The axis of another.
         by: A column.
         hints: What the pointer shows.
         threshold: Drawn across.

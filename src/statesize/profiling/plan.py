@@ -126,15 +126,15 @@ def plan(
 
     Args:
         model: As for `statesize.profile`.
-        inputs: Likewise; all of them are read.
-        tokenizer: Likewise.
-        axis: Likewise.
-        layers: Likewise.
-        channels: Likewise.
-        positions: Likewise.
-        tolerances: Likewise.
-        relative_tolerances: Likewise.
-        memory: Likewise.
+        inputs: As for `profile`; all of them are read.
+        tokenizer: As for `profile`.
+        axis: As for `profile`.
+        layers: As for `profile`.
+        channels: As for `profile`.
+        positions: As for `profile`.
+        tolerances: As for `profile`.
+        relative_tolerances: As for `profile`.
+        memory: As for `profile`.
         total: Number of sequences that will be profiled where `inputs` are only some of them, from all parts of a
             corpus; None where they are all.
         on_progress: Called with how many mixers were run through, how many there are, and the name of the last.

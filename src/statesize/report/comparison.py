@@ -105,18 +105,18 @@ class ComparedModel:
         average_relative_count: Per channel.
         average_relative_count_error: Half the width of its interval, the bounds of counts included.
         total_entropy: Over all stored channels.
-        total_entropy_error: Half the width of its interval, likewise.
+        total_entropy_error: Half the width of its interval of 95 %.
         total_relative_count: Over all stored channels.
-        total_relative_count_error: Half the width of its interval, likewise.
+        total_relative_count_error: Half the width of its interval, the bounds of counts included.
         readout_total_entropy: Over the channels of all heads.
         norm: In the operators' own scale.
         state_utilisation: From 0 to 1.
-        ceiling_utilisation: Likewise.
+        ceiling_utilisation: From 0 to 1.
         modulation: Up to 1; negative where ESS rises.
-        norm_modulation: Likewise.
+        norm_modulation: Up to 1; negative where the norm rises.
         recall_perplexity: At least 1.
         network_entropy: ESS of the whole network, where it was measured.
-        redundancy: Redundancy of its layers, likewise.
+        redundancy: Redundancy of its layers, where it was measured.
     """
 
     model: str

@@ -171,7 +171,7 @@ def standing(profile: Profiled, models: Sequence[Mapping[str, Any]] | None = Non
         nearest = min(known, key=lambda one: (abs(math.log(one / length)), one))
         at = [(one["name"], row) for one in each for row in one["lengths"] if row["length"] == nearest]
         untrained += [row["untrained"] for _, row in at if row["untrained"] is not None]
-        # Of a cache it is the tokens before the cut, which the length says.
+        # For a cache it is the tokens before the cut, which the length says.
         of = "" if kind[0] == "tokens kept" else " of {:.0f}"
         listed = [f"{name} {row['ess']:.1f}{of.format(row['of'])}" for name, row in at]
         said.append(f"{', '.join(listed)} at the middle of {nearest:,} {data}")

@@ -52,7 +52,7 @@ def write_report(
         profiles: What it shows, in this order; several are also put side by side.
         path: The file; replaced once the new one is complete.
         recall: As for `statesize.compare`.
-        networks: Likewise.
+        networks: As for `statesize.compare`.
 
     Returns:
         The file.

@@ -40,8 +40,8 @@ def sequence_dataset(
         facts: Its attributes, but for the sizes of the strata.
         by_sequence: The values of BY_SEQUENCE; without the first the state size is not known either.
         sample: Which units were measured.
-        positions: Of the measurements, ≥ 1; empty where none was possible, which then are none.
-        measurements: Of all units, in blocks.
+        positions: Those that were measured, ≥ 1; empty where none could be.
+        measurements: All units, in blocks.
         settings: Those of the profile.
         by_unit: Those of BY_UNIT that are known, of each unit.
 

@@ -62,7 +62,7 @@ def read_bundled(data: Traversable, name: str, parse: Callable[[str], Parsed]) -
 
 
 def read_object(data: Traversable, name: str) -> dict[str, Any]:
-    """A JSON object of the package, likewise."""
+    """A JSON object of the package."""
     values: object = read_bundled(data, name, json.loads)
     if not isinstance(values, dict):
         raise FileError(_damaged(name, f"it holds {type(values).__name__}, not a JSON object"))

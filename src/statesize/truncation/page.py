@@ -84,7 +84,7 @@ def with_truncation(profile: Profile, result: TruncationResult) -> Profile:
     """A profile whose headlines say what the truncation test found.
 
     Args:
-        profile: Of the same model.
+        profile: A profile of the same model.
         result: What `truncate` returns.
 
     Returns:

@@ -20,7 +20,7 @@ class SharedPast:
         cut: Position i.
         length: Positions L of the text.
         settled: Whether runs have shown what does not change.
-        outputs: Of each layer at positions before the cut; None where it changed.
+        outputs: What each layer returns at positions before the cut; None where it changed.
     """
 
     cut: int

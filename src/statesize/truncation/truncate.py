@@ -75,7 +75,7 @@ def truncate(
         at: Share of what the context is worth that counts as nothing lost.
         tokenizer: The model's, for texts.
         axis: The dimension of positions, as for `statesize.capture`.
-        name: Of the model, for the result.
+        name: Name of the model, for the result.
         on_progress: Called as (done, total, what, seconds left) after each document.
 
     Returns:

@@ -125,7 +125,7 @@ def mapped(value: Any, function: Callable[[Any], Any]) -> Any:
 
 def logits_of(model: nn.Module, tokens: Tensor, last: int = 0) -> Tensor:
     """Logits (S, L, V) of token ids (S, L), by a forward pass without a cache that returns them or has them."""
-    # last: Of so many last positions only, which alone are made where the model can leave out the others; 0 for all.
+    # last: So many last positions only, which alone are made where the model can leave out the others; 0 for all.
     output = model(tokens, **known_options(model, use_cache=False, logits_to_keep=last))
     logits: Tensor = output if isinstance(output, Tensor) else output.logits
     return logits[:, -last:]

@@ -32,7 +32,7 @@ class ArrayTask(Guessable):
         targets: (S, L) int64, `IGNORED` where nothing is scored.
         held_out_sequences: How many are held out.
         file: Where they were read from; empty where they were not.
-        sha256: Of that file.
+        sha256: Digest of that file.
     """
 
     inputs: Tensor
@@ -150,7 +150,7 @@ def read_arrays(file: str | os.PathLike[str], held_out_sequences: int | None = N
     Args:
         file: A safetensors file with `inputs` and `targets`, as `from_arrays` takes them.
         held_out_sequences: How many of the last sequences are held out; None for a tenth, one at least.
-        sha256: Of the file, where it must be a certain one; empty for any.
+        sha256: Digest of the file, where it must be a certain one; empty for any.
 
     Returns:
         The task.

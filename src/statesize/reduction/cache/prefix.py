@@ -29,12 +29,12 @@ class PrefixLayer:
     """Attention of one layer over a prefix of P tokens, whose K caches are each read by g heads.
 
     Attributes:
-        name: Of the module.
-        index: Of its entry in the cache.
+        name: Name of the module.
+        index: Index of its entry in the cache.
         query: (K, g, P, d) float32, as they meet the keys.
         key: (K, P, d) float32.
         value: (K, P, d_v) float32.
-        scale: Of the scores.
+        scale: Scale of the scores.
         window: Positions that a query sees, or None for all.
         rotation: Rotary embeddings, or None where queries have none.
         available: Tokens that the cache holds, the last ones, n.
@@ -65,7 +65,7 @@ class Prefix:
 
     Attributes:
         model: A causal language model of transformers.
-        ids: Of the prefix, (1, P).
+        ids: Tokens of the prefix, (1, P).
         cache: The model's own.
         layers: What its layers hold.
     """

@@ -67,7 +67,7 @@ def cache(
         following: How many of these, the last ones, are predicted.
         needles: Passkeys that are hidden in held-out documents; 0 for none. They need a tokenizer.
         tokenizer: The model's, for texts and for bytes.
-        name: Of the model, for the result.
+        name: Name of the model, for the result.
         on_progress: Called as (done, total, what, seconds left) after each document.
 
     Returns:

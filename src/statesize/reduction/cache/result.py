@@ -67,7 +67,7 @@ class PricedDocument:
     Attributes:
         tokens: Tokens that were scored.
         bytes: Their length as UTF-8, or None without a tokenizer.
-        loss: Of the whole cache, nats a token.
+        loss: Loss with the whole cache, nats a token.
         extra: What each variant loses more, nats a token, in their order.
         worth: What is lost where nothing of the prefix is read, nats a token; NaN in records made before it was known.
     """
@@ -254,7 +254,7 @@ class CachePrices:
         """Write `pruned_shares` as a .npy file.
 
         Args:
-            path: Of the file.
+            path: The file.
         """
         stream = BytesIO()
         np.save(stream, self.pruned_shares())

@@ -36,7 +36,7 @@ class Distillation:
         steps: Steps of learning the operators, and again of learning hidden states and predictions.
         batch_size: Sequences of a step.
         rate: Learning rate for the operators; half of it for the rest.
-        mixer: Of the students; None for that of their teacher.
+        mixer: Mixer of the students; None for that of their teacher.
 
     Raises:
         InputError: A value is out of range.
