@@ -44,6 +44,11 @@ def _zoology(figures: Mapping[str, Any]) -> str:
 
 
 QUOTED = {
+    "rank": (
+        *("seeds_ess", "seeds_state_rank", "seeds_stable_rank", "claim_seeds_ess_less_state_rank"),
+        *("claim_seeds_ess_less_stable_rank", "learned_ess", "learned_state_rank", "learned_stable_rank"),
+        *("learned_stable_rank_given_ess", "claim_rules_ess"),
+    ),
     "correlation": (
         *("claim_mqar_inside_cells", "control_mqar_initial_inside_cells", "mqar_pearson_difference"),
         *("mqar_off_plateau_inside_cells", "mqar_inside_cells_by_beginning"),

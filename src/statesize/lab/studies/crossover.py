@@ -24,9 +24,9 @@ ARMS = {
     (SATURATED, PLAIN): {"key_size": 2, "decay_bias": 3.0},
     (SATURATED, LARGER): {"key_size": 4, "decay_bias": 3.0},
     (SATURATED, OPENED): {"key_size": 2, "decay_bias": 7.0},
-    (COLLAPSED, PLAIN): {"key_size": 16, "decay_bias": -2.0},
-    (COLLAPSED, LARGER): {"key_size": 32, "decay_bias": -2.0},
-    (COLLAPSED, OPENED): {"key_size": 16, "decay_bias": 2.0},
+    (COLLAPSED, PLAIN): {"key_size": 16, "decay_bias": -0.5},
+    (COLLAPSED, LARGER): {"key_size": 32, "decay_bias": -0.5},
+    (COLLAPSED, OPENED): {"key_size": 16, "decay_bias": 3.5},
 }
 """Two models that fail in two ways, and the same with twice the state, and with gates that start more open by 4."""
 
@@ -72,7 +72,7 @@ study = "crossover"
 statement = "At matched accuracy, a run whose state is saturated gains from twice the state, and more than from gates that start more open; a run whose state is collapsed gains from these gates, and more than from twice the state."
 unit = "pair of a saturated and a collapsed run of equal seed, within 0.15 in accuracy"
 least_units = 10
-pilot = "one run with seed 1, of 16 numbers, gates half open and 24 pairs: accuracy .13 at a utilisation of .71, too full to be called collapsed, so gates start more closed here, and pairs are fewer"
+pilot = "18 runs with seeds 11 to 13 of this grid with collapsed gates at a bias of -2 instead: these stay at guessing (.06; with twice the state .10, opened .69), while saturated runs have .21, .39 and .29; and 10 plain runs with seeds 14 to 16 at -1.5, -1 and -0.5, of which only the last leave guessing, with utilisations up to .49. So 30 seeds, of which some pairs will be matched"
 [claim.thresholds]
 "saturated_larger" = 0.0
 "saturated_larger_less_opened" = 0.0
@@ -94,7 +94,7 @@ rate = 6e-3
 warm_up = 0.1
 weight_decay = 0.0
 clip = 1.0
-seed = [9500, 9501, 9502, 9503, 9504, 9505, 9506, 9507, 9508, 9509, 9510, 9511, 9512, 9513, 9514, 9515, 9516, 9517, 9518, 9519]
+seed = [9500, 9501, 9502, 9503, 9504, 9505, 9506, 9507, 9508, 9509, 9510, 9511, 9512, 9513, 9514, 9515, 9516, 9517, 9518, 9519, 9520, 9521, 9522, 9523, 9524, 9525, 9526, 9527, 9528, 9529]
 
 [measuring]
 every = 600

@@ -316,7 +316,9 @@ def analyse(table: StudyTable, findings: Findings) -> None:
     runs = [run for run in runs if run.mixer != SoftmaxAttention.kind]
     _add_seeds(runs, findings)
     _add_rules(runs, findings)
-    _add_cuts([run for run in runs if not run.guesses], findings)
+    learned = [run for run in runs if not run.guesses]
+    _add_cuts(learned, findings)
+    _add_learned(learned, findings)
     for name, further in (("across", ACROSS), ("cut", CUT)) if findings.claim else ():
         told = Findings(further, evidence=findings.evidence).conclusion("rank", ())
         holds = math.nan if told.holds is None else float(told.holds)
@@ -344,6 +346,31 @@ def _add_seeds(runs: Sequence[FinalRun], findings: Findings) -> None:
     for name in ("state_rank", "stable_rank"):
         told.append(f"ess less {name} {findings.add(f'seeds_ess_less_{name}', jackknife(less(name), cells))}")
     findings.statements.append(f"Between seeds, accuracy goes with each measure/kv by: {'; '.join(told)}.")
+
+
+def _add_learned(runs: Sequence[FinalRun], findings: Findings) -> None:
+    """The same among runs that have left guessing, and of ESS and stable rank given each other: asked after the runs."""
+    cells = numbered([run.but_for_seed for run in runs])
+    columns = {name: numbers(_per_item(run, run.last, name) for run in runs) for name in MEASURES}
+    columns |= {"accuracy": numbers(run.accuracy for run in runs)}
+    left = {name: within_cells(values, cells) for name, values in columns.items()}
+
+    def together(one: str, other: str, chosen: Indices) -> float:
+        return pearson(left[one][chosen], left[other][chosen])
+
+    def beyond(one: str, other: str, chosen: Indices) -> float:
+        pairs = ((one, "accuracy"), (one, other), ("accuracy", other))
+        return partial_correlation(*(together(*pair, chosen) for pair in pairs))
+
+    looks = {f"learned_{name}": partial(together, name, "accuracy") for name in MEASURES} | {
+        f"learned_{one}_given_{other}": partial(beyond, one, other)
+        for one, other in (("ess", "stable_rank"), ("stable_rank", "ess"), ("ess", "norm"))
+    }
+    told = (f"{name} {findings.add(name, jackknife(of, cells, correlation=True))}" for name, of in looks.items())
+    findings.statements.append(
+        f"Asked after the runs: among the {len(runs)} that have left guessing, accuracy goes with each measure/kv between "
+        f"seeds by: {'; '.join(name.removeprefix('learned_') for name in told)}."
+    )
 
 
 def _add_rules(runs: Sequence[FinalRun], findings: Findings) -> None:
