@@ -349,7 +349,7 @@ def _add_seeds(runs: Sequence[FinalRun], findings: Findings) -> None:
 
 
 def _add_learned(runs: Sequence[FinalRun], findings: Findings) -> None:
-    """The same among runs that have left guessing, and of ESS and stable rank given each other: asked after the runs."""
+    """The same among runs that have left guessing, and given another measure: asked after the runs."""
     cells = numbered([run.but_for_seed for run in runs])
     columns = {name: numbers(_per_item(run, run.last, name) for run in runs) for name in MEASURES}
     columns |= {"accuracy": numbers(run.accuracy for run in runs)}
@@ -368,8 +368,8 @@ def _add_learned(runs: Sequence[FinalRun], findings: Findings) -> None:
     }
     told = (f"{name} {findings.add(name, jackknife(of, cells, correlation=True))}" for name, of in looks.items())
     findings.statements.append(
-        f"Asked after the runs: among the {len(runs)} that have left guessing, accuracy goes with each measure/kv between "
-        f"seeds by: {'; '.join(name.removeprefix('learned_') for name in told)}."
+        f"Asked after the runs: among the {len(runs)} that have left guessing, accuracy goes with each measure/kv "
+        f"between seeds by: {'; '.join(name.removeprefix('learned_') for name in told)}."
     )
 
 
