@@ -48,6 +48,7 @@ QUOTED = {
         *("seeds_ess", "seeds_state_rank", "seeds_stable_rank", "claim_seeds_ess_less_state_rank"),
         *("claim_seeds_ess_less_stable_rank", "learned_ess", "learned_state_rank", "learned_stable_rank"),
         *("learned_stable_rank_given_ess", "claim_rules_ess"),
+        *("claim_rules_ess_given_start", "claim_cut_at_ess", "claim_cut_at_state_rank"),
     ),
     "correlation": (
         *("claim_mqar_inside_cells", "control_mqar_initial_inside_cells", "mqar_pearson_difference"),
