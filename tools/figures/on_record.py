@@ -85,7 +85,8 @@ def figure(known: Mapping[str, Any], name: str) -> str:
     """A count as it is, any other figure with its interval."""
     if f"{name}_interval" not in known:
         return f"{known[name]:.0f}"
-    return estimate(known[name], known[f"{name}_interval"], ".2f")
+    low, high = known[f"{name}_interval"]
+    return estimate(known[name], (low, high), ".4f" if max(abs(low), abs(high)) < 0.005 else ".2f")
 
 
 def beyond() -> dict[str, str]:

@@ -72,7 +72,7 @@ study = "crossover"
 statement = "At matched accuracy, a run whose state is saturated gains from twice the state, and more than from gates that start more open; a run whose state is collapsed gains from these gates, and more than from twice the state."
 unit = "pair of a saturated and a collapsed run of equal seed, within 0.15 in accuracy"
 least_units = 10
-pilot = "18 runs with seeds 11 to 13 of this grid with collapsed gates at a bias of -2 instead: these stay at guessing (.06; with twice the state .10, opened .69), while saturated runs have .21, .39 and .29; and 10 plain runs with seeds 14 to 16 at -1.5, -1 and -0.5, of which only the last leave guessing, with utilisations up to .49. So 30 seeds, of which some pairs will be matched"
+pilot = "18 runs with seeds 11 to 13 of this grid with collapsed gates at a bias of -2 instead: these stay at guessing (.06; with twice the state .10, opened .69), while saturated runs have .21, .39 and .29; and plain runs with seeds 14 to 16, collapsed ones at -1.5, -1 and -0.5, of which one, at -0.5, leaves guessing (.30 at a utilisation of .49), and saturated ones (.15, .08, .12). So 30 seeds, of which some pairs will be matched"
 [claim.thresholds]
 "saturated_larger" = 0.0
 "saturated_larger_less_opened" = 0.0
