@@ -159,7 +159,8 @@ def test_quoted_figures_are_those_of_the_records(shown):
         figures = {key.replace(".", "_"): value for key, value in document(STUDIES / study)["figures"].items()}
         if figure in figures and f"{figure}_interval" in figures:
             low, high = figures[f"{figure}_interval"]
-            assert text == f"{figures[figure]:.2f} [{low:.2f}, {high:.2f}]"
+            digits = 4 if max(abs(low), abs(high)) < 0.005 else 2
+            assert text == f"{figures[figure]:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
         elif figure in figures:
             assert text == str(int(figures[figure]))
     assert shown["quoted"]["delimiters_models"] == str(document(STUDIES / "delimiters")["figures"]["models"])[:-2]
