@@ -44,6 +44,7 @@ def _zoology(figures: Mapping[str, Any]) -> str:
 
 
 QUOTED = {
+    "variation": tuple(f"claim_{task}_varying_decay_accuracy_gain" for task in ("mqar", "compression")),
     "rank": (
         *("seeds_ess", "seeds_state_rank", "seeds_stable_rank", "claim_seeds_ess_less_state_rank"),
         *("claim_seeds_ess_less_stable_rank", "learned_ess", "learned_state_rank", "learned_stable_rank"),
