@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from typing import Any, cast
@@ -326,50 +326,53 @@ def analyse(table: StudyTable, findings: Findings) -> None:
         findings.statements += [told.verdict, *told.statements]
 
 
+def _inside_cells(runs: Sequence[FinalRun]) -> tuple[Indices, dict[str, Numbers]]:
+    """The cells of runs that differ in their seed only; accuracy and each measure/kv, less their means in these."""
+    cells = numbered([run.but_for_seed for run in runs])
+    columns = {name: numbers(_per_item(run, run.last, name) for run in runs) for name in MEASURES}
+    columns["accuracy"] = numbers(run.accuracy for run in runs)
+    return cells, {name: within_cells(values, cells) for name, values in columns.items()}
+
+
+def _together(left: Mapping[str, Numbers], one: str, other: str, chosen: Indices) -> float:
+    return pearson(left[one][chosen], left[other][chosen])
+
+
 def _add_seeds(runs: Sequence[FinalRun], findings: Findings) -> None:
     """How accuracy goes with each measure among runs that differ in their seed only."""
-    cells = numbered([run.but_for_seed for run in runs])
-    accuracy = within_cells(numbers(run.accuracy for run in runs), cells)
-
-    def inside(name: str) -> Callable[[Indices], float]:
-        x = within_cells(numbers(_per_item(run, run.last, name) for run in runs), cells)
-        return lambda chosen: pearson(x[chosen], accuracy[chosen])
-
+    cells, left = _inside_cells(runs)
+    inside = {name: partial(_together, left, name, "accuracy") for name in MEASURES}
     told = [
-        f"{name} {findings.add(f'seeds_{name}', jackknife(inside(name), cells, correlation=True))}" for name in MEASURES
+        f"{name} {findings.add(f'seeds_{name}', jackknife(of, cells, correlation=True))}" for name, of in inside.items()
     ]
 
-    def less(name: str) -> Callable[[Indices], float]:
-        ess, other = inside("ess"), inside(name)
-        return lambda chosen: ess(chosen) - other(chosen)
+    def less(name: str, chosen: Indices) -> float:
+        return inside["ess"](chosen) - inside[name](chosen)
 
     for name in ("state_rank", "stable_rank"):
-        told.append(f"ess less {name} {findings.add(f'seeds_ess_less_{name}', jackknife(less(name), cells))}")
+        told.append(f"ess less {name} {findings.add(f'seeds_ess_less_{name}', jackknife(partial(less, name), cells))}")
     findings.statements.append(f"Between seeds, accuracy goes with each measure/kv by: {'; '.join(told)}.")
 
 
 def _add_learned(runs: Sequence[FinalRun], findings: Findings) -> None:
     """The same among runs that have left guessing, and given another measure: asked after the runs."""
-    cells = numbered([run.but_for_seed for run in runs])
-    columns = {name: numbers(_per_item(run, run.last, name) for run in runs) for name in MEASURES}
-    columns |= {"accuracy": numbers(run.accuracy for run in runs)}
-    left = {name: within_cells(values, cells) for name, values in columns.items()}
-
-    def together(one: str, other: str, chosen: Indices) -> float:
-        return pearson(left[one][chosen], left[other][chosen])
+    cells, left = _inside_cells(runs)
 
     def beyond(one: str, other: str, chosen: Indices) -> float:
         pairs = ((one, "accuracy"), (one, other), ("accuracy", other))
-        return partial_correlation(*(together(*pair, chosen) for pair in pairs))
+        return partial_correlation(*(_together(left, *pair, chosen) for pair in pairs))
 
-    looks = {f"learned_{name}": partial(together, name, "accuracy") for name in MEASURES} | {
-        f"learned_{one}_given_{other}": partial(beyond, one, other)
+    looks = {name: partial(_together, left, name, "accuracy") for name in MEASURES} | {
+        f"{one}_given_{other}": partial(beyond, one, other)
         for one, other in (("ess", "stable_rank"), ("stable_rank", "ess"), ("ess", "norm"))
     }
-    told = (f"{name} {findings.add(name, jackknife(of, cells, correlation=True))}" for name, of in looks.items())
+    told = [
+        f"{name} {findings.add(f'learned_{name}', jackknife(of, cells, correlation=True))}"
+        for name, of in looks.items()
+    ]
     findings.statements.append(
         f"Asked after the runs: among the {len(runs)} that have left guessing, accuracy goes with each measure/kv "
-        f"between seeds by: {'; '.join(name.removeprefix('learned_') for name in told)}."
+        f"between seeds by: {'; '.join(told)}."
     )
 
 
@@ -434,11 +437,11 @@ def _per_item(run: FinalRun, row: Row, name: str) -> float:
 def draw(table: StudyTable) -> alt.VConcatChart:
     """Accuracy against ESS, and against the ranks of the state: less their means in cells, and over rules."""
     runs = [run for run in table.runs if run.mixer != SoftmaxAttention.kind]
-    cells = numbered([run.but_for_seed for run in runs])
     titles = {"ess": "ess / kv", "state_rank": "state rank / kv", "stable_rank": "stable rank / kv"}
     columns = {titles[name]: numbers(_per_item(run, run.last, name) for run in runs) for name in titles}
     columns["accuracy"] = numbers(run.accuracy for run in runs)
-    left = {f"{name}, less its mean": within_cells(values, cells) for name, values in columns.items()}
+    _, less = _inside_cells(runs)
+    left = {f"{title}, less its mean": less[name] for name, title in (titles | {"accuracy": "accuracy"}).items()}
     records = [
         {"rule": rule_of(run), "task": run.task, "kv": run.kv, "n": run.key_size, "seed": run.seed}
         | {name: values[index] for name, values in (columns | left).items()}
