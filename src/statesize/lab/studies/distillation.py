@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import altair as alt
@@ -20,7 +20,7 @@ from statesize.lab.studies.engine.settings import smoke
 from statesize.lab.studies.engine.study import Study
 from statesize.lab.studies.engine.table import DONE, Row
 from statesize.lab.studies.engine.training import layer_column
-from statesize.lab.studies.statistics import correlation_evidence, mean, numbers, ranked, spearman
+from statesize.lab.studies.statistics import Numbers, correlation_evidence, mean, numbers, ranked, spearman
 
 # Teachers and their students, and the students' sizes, trained alone.
 SMOKE = smoke("""\
@@ -205,33 +205,26 @@ def analyse(table: StudyTable, findings: Findings) -> None:
 
 def _add_size(size: int, students: Sequence[DistilledStudent], findings: Findings) -> None:
     """Correlations over the teachers of students of one size, each with the mean of its layers."""
-    ess, error, initial, weight, teacher_accuracy, accuracy = (
-        numbers(values)
-        for values in zip(
-            *(
-                (one.ess, one.error, mean(one.initial_ess), one.weight, one.teacher_accuracy, one.accuracy)
-                for one in students
-            ),
-            strict=True,
-        )
-    )
-    findings.figures |= {f"n{size}_students": float(len(students)), f"n{size}_error": mean(error)}
+
+    def over(value: Callable[[DistilledStudent], float]) -> Numbers:
+        return numbers(map(value, students))
+
+    ess, error, weight = over(lambda one: one.ess), over(lambda one: one.error), over(lambda one: one.weight)
+    initial, known = over(lambda one: mean(one.initial_ess)), over(lambda one: one.teacher_accuracy)
+    pairs = {
+        f"n{size}_spearman": ("a teacher's ESS with that error", ess, error),
+        f"n{size}_accuracy_spearman": ("less ESS with the student's accuracy", -ess, over(lambda one: one.accuracy)),
+        f"control_n{size}_spearman_initial": ("the control, ESS at initialisation with the error", initial, error),
+        f"control_n{size}_spearman_accuracy": ("the control, the teacher's accuracy with the error", known, error),
+        f"control_n{size}_spearman_weight": ("the control, λ with the error", weight, error),
+    }
     units = np.arange(len(students))
+    findings.figures |= {f"n{size}_students": float(len(students)), f"n{size}_error": mean(error)}
     findings.tell(
         f"Students with n = {size} of {len(students)} teachers have an error of {mean(error):.3f}; Spearman of",
-        {
-            name.format(f"n{size}"): (words, correlation_evidence(x, y, units, prepare=ranked))
-            for name, words, x, y in (
-                ("{}_spearman", "a teacher's ESS with that error", ess, error),
-                ("{}_accuracy_spearman", "less ESS with the student's accuracy", -ess, accuracy),
-                ("control_{}_spearman_initial", "the controls with the error: ESS at initialisation", initial, error),
-                ("control_{}_spearman_accuracy", "the teacher's accuracy", teacher_accuracy, error),
-                ("control_{}_spearman_weight", "λ", weight, error),
-            )
-        },
+        {name: (words, correlation_evidence(x, y, units, prepare=ranked)) for name, (words, x, y) in pairs.items()},
     )
-    of_weights = [weight == value for value in np.unique(weight)]
-    equal = mean(spearman(ess[rows], error[rows]) for rows in of_weights)
+    equal = mean(spearman(ess[weight == value], error[weight == value]) for value in np.unique(weight))
     findings.figures[f"control_n{size}_spearman_equal_weight"] = equal
     findings.statements.append(f"At equal λ, ESS goes with the error of students with n = {size} by {equal:.2f}.")
 

@@ -181,8 +181,8 @@ def analyse(table: StudyTable, findings: Findings) -> None:
     if len(placements) > 1:
         (best, winners), (second, others) = placements[:2]
         # Trial by trial.
-        pairs = ([placed.run for placed in members] for members in (others, winners))
-        gain = findings.add("best_less_second", of_mean(paired_differences(*pairs, "mixer")))
+        before, after = ([placed.run for placed in members] for members in (others, winners))
+        gain = findings.add("best_less_second", of_mean(paired_differences(before, after, "mixer")))
         accuracy = mean(placed.run.accuracy for placed in winners)
         findings.statements.append(f"{best} comes first ({accuracy:.2f}), before {second} by {gain}.")
     _add_foresights([placed for placed in runs if placed.attention], table.metric, findings)
