@@ -1,1 +1,1 @@
-"""Smaller states of the models that are trained here. Read `proposals`, `shrinking`, `trained`, `cutting`."""
+"""Smaller states of the models that are trained here. Read `proposals`, `shrinking`, `trained`, `low_rank`."""

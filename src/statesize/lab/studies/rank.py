@@ -20,7 +20,7 @@ from torch import Tensor
 
 from statesize.adapters.models.model_state import evaluating
 from statesize.check import refuse
-from statesize.lab.compression.cutting import run_with_past_cut, run_with_states_cut
+from statesize.lab.compression.low_rank import run_with_past_cut, run_with_states_cut
 from statesize.lab.mixers import LanguageModel, SoftmaxAttention
 from statesize.lab.studies.engine.charts import points
 from statesize.lab.studies.engine.conclusion import Findings

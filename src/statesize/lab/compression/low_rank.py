@@ -1,4 +1,4 @@
-"""Runs of a model whose H_i, or whose states, are cut to a lower rank at one position."""
+"""Runs of a model whose H_i, or whose states, have a lower rank at one position."""
 
 from __future__ import annotations
 
