@@ -93,16 +93,16 @@ def test_evicted_tokens_are_as_never_seen(implementation):
     assert (found - whole).abs().max() > 0.1
 
 
-@pytest.mark.parametrize("family", ["llama", "mistral", "gemma3_text", "qwen3_next"])
+@pytest.mark.parametrize("family", ["llama", "mistral", "gemma3_text", "jamba"])
 def test_caches_of_one_batch_are_those_of_one_after_another(family):
-    model = attention_model(family)
+    model = tiny_model(family) if family == "jamba" else attention_model(family)
     read, ids = read_prefix(model, IDS[:, :PREFIX]), IDS[:, PREFIX:]
     generator = torch.Generator().manual_seed(1)
     keep = [torch.rand(3, *layer.key.shape[:1], layer.available, generator=generator) < 0.5 for layer in read.layers]
     for precision in (None, "int4"):
         found = following_logits(read, ids, keep=keep, precision=precision)
         expected = [following_logits(read, ids, keep=[one[at] for one in keep], precision=precision) for at in range(3)]
-        torch.testing.assert_close(found, torch.stack(expected), rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(found, torch.stack(expected), rtol=1e-4, atol=1e-4)
         assert (found[0] - found[1]).abs().max() > 1e-3
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, cast
@@ -205,7 +206,9 @@ def following_logits(
     ids = ids.to(device_of(prefix.model)).expand(math.prod(batch), -1)
     # Caches of all kinds know how to hold the same sequence several times.
     cache.reorder_cache(ids.new_zeros(len(ids)))
-    with eval_mode(prefix.model), running_modules(prefix.model, ids.shape[1]) as running:
+    with ExitStack() as stack:
+        stack.enter_context(eval_mode(prefix.model))
+        running = None if watch is None else stack.enter_context(running_modules(prefix.model, ids.shape[1]))
 
         def changed(name: str, function: Attend) -> Attend:
             del name
@@ -217,7 +220,7 @@ def following_logits(
                 layer = prefix.layers[at]
                 count = query.shape[2]
                 seen = _seen(count, key.shape[2], layer.window, query.device)
-                if watch is not None:
+                if watch is not None and running is not None:
                     outer = running.frames[-2]
                     hidden = outer.args[0] if outer.args else outer.kwargs["hidden_states"]
                     groups = query[0].float().reshape(key.shape[1], -1, *query.shape[2:])
@@ -228,8 +231,8 @@ def following_logits(
 
             return attend
 
-        with replaced_attention(prefix.model, changed):
-            output = cast("Any", prefix.model)(ids, past_key_values=cache, use_cache=True)
+        stack.enter_context(replaced_attention(prefix.model, changed))
+        output = cast("Any", prefix.model)(ids, past_key_values=cache, use_cache=True)
     return output.logits.float().unflatten(0, batch) if batch else output.logits[0].float()
 
 
