@@ -62,7 +62,7 @@ def main() -> None:
         page = browser.new_page(viewport={"width": 1000, "height": 900})
         page.goto(bounds.as_uri())
         page.wait_for_selector("html[data-ready]")
-        page.locator("#chart-0").screenshot(path=IMAGES / "both-bounds.png")
+        page.locator("#chart-0 svg").screenshot(path=IMAGES / "both-bounds.png")
         browser.close()
 
 
