@@ -130,7 +130,7 @@ def notes(result: TruncationResult) -> list[str]:
     ]
     if result.sufficient is not None:
         times = {0.25: "A quarter of ESS", 0.5: "Half of ESS", 1.0: "ESS", 2.0: "Twice ESS"}[result.sufficient]
-        told.append(f"{times} is the least of the four sizes from which on at most {_share(result.at)} is lost.")
+        told.append(f"{times} is the least of four sizes from which on at most {_share(result.at)} of KL is lost.")
     if any(row.rule == "joint ess" for row in result.rows):
         told.append(
             "Heads that read one stored input make a group. In rows of groups its numbers are counted once, in others "
