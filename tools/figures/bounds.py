@@ -24,7 +24,7 @@ _CLAIMS = {
     "without it ESS does not": "at ESS, the best choice without it loses more than 5 %",
     "without it 1 % takes a quarter of what is stored": "a loss of 1 % takes it more than 25 % of what is stored",
 }
-_BETWEEN = {
+_BETWEEN: dict[str, Mapping[str, Any]] = {
     "the second as it stood for three hours: more than 1 %": {"bound": "causal", "more than": 0.01},
     "the third so: more than 6.25 % of what all heads can keep": {"bound": "share", "more than": 0.0625},
 }
@@ -79,23 +79,18 @@ def _equal(result: TruncationResult) -> str:
 
 def _claims(results: Mapping[str, TruncationResult]) -> str:
     """What each claim gives in each model."""
-    claims: dict[str, Mapping[str, Any]] = {words: CLAIMS[name] for name, words in _CLAIMS.items()} | _BETWEEN
+    claims: dict[str, Mapping[str, Any]] = {**{words: CLAIMS[name] for name, words in _CLAIMS.items()}, **_BETWEEN}
     found = [bounds_of(result) for result in results.values()]
-    cells = (
-        (
-            words,
-            *(
-                f"{VERDICTS[holds(one[claim['bound']].ends, claim)]}: {_told(one[claim['bound']], '.1%')}"
-                for one in found
-            ),
-        )
-        for words, claim in claims.items()
-    )
+
+    def verdict(claim: Mapping[str, Any], share: Interval) -> str:
+        return f"{VERDICTS[holds(share.ends, claim)]}: {_told(share, '.1%')}"
+
+    cells = ((words, *(verdict(claim, one[claim["bound"]]) for one in found)) for words, claim in claims.items())
     return table(("claim", *(_MODELS[name] for name in results)), cells)
 
 
 def _lengths(rows: Sequence[Row]) -> str:
-    """Both bounds at each length, over the beginnings of the same texts."""
+    """Both bounds at each length, over as many texts at all."""
     cells: list[tuple[str, ...]] = []
     for name, words in _MODELS.items():
         lengths = sorted({row["tokens"] for row in rows if row["file"] == name})
