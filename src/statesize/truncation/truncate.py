@@ -72,7 +72,7 @@ def truncate(
         tokens: Tokens of each piece.
         cuts: Positions i of each piece. Default: its middle.
         number: One more run keeps this many numbers of every head.
-        at: Share of what the context is worth that counts as nothing lost.
+        at: Share of the divergence without context that counts as nothing lost.
         tokenizer: The model's, for texts.
         axis: The dimension of positions, as for `statesize.capture`.
         name: Name of the model, for the result.
