@@ -334,8 +334,8 @@ def _sentence(more: _Party, less: _Party, *, whole: bool) -> str:
     ratio = "about as many" if 1 / _SAME < least <= most < _SAME else f"{times} as many"
     memory, numbers = _memory(more, less), "numbers per layer" if more.derived else "numbers per channel"
     if memory < _SAME:
-        about = "" if memory == 1 else "about "
-        return f"Past {more.place}, {first} and {second} store {about}the same number of bytes; {first} carries {ratio} {numbers}."
+        same = f"{'' if memory == 1 else 'about '}the same number of bytes"
+        return f"Past {more.place}, {first} and {second} store {same}; {first} carries {ratio} {numbers}."
     known = math.isfinite(memory)
     stores = f"stores {_times(memory)} × the bytes of {second} and " if known else ""
     other = "" if known else f" as {second}"
