@@ -119,9 +119,7 @@ def measures_of(layer: Layer, index: int) -> dict[str, Tensor]:
     """Everything that might tell which heads matter, (heads,) each."""
     weights, groups = layer.weights[0, :, CUT:].double(), layer.values.shape[1]
     H = weights[..., :CUT]
-    block, weighted = (
-        PastBlock(matrix) for matrix in (H, H * past_values(layer).double().norm(dim=-1)[:, None])
-    )
+    block, weighted = (PastBlock(matrix) for matrix in (H, H * past_values(layer).double().norm(dim=-1)[:, None]))
     sink = torch.arange(CUT) == weights.mean(1).argmax(-1, keepdim=True)
     joint = PastBlock(H.reshape(groups, -1, *H.shape[1:]), grouped=True).entropy[:, 0]
     return {

@@ -99,7 +99,7 @@ class VariantRuns:
             for first in range(0, len(alike), at_once):
                 start, some = perf_counter(), alike[first : first + at_once]
                 budgets = torch.stack([self._tokens(variant, read) for variant in some])
-                each = budgets.split([len(order) for order in orders], -1)
+                each = torch.split(budgets, [len(order) for order in orders], -1)
                 keep = [kept(order, budget) for order, budget in zip(orders, each, strict=True)]
                 made |= zip(some, following_logits(read, rest, keep=keep, precision=precision), strict=True)
                 self.steps.took("runs", perf_counter() - start, len(some))
