@@ -78,8 +78,8 @@ def truncate(
     checked_cuts(positions, texts.max_tokens)
     printing.hush_libraries()
     tokenizer, vocabulary, _ = texts.facts_of(model, loading)
-    inputs = texts.read_whole(tokenizer, printing, vocabulary)
-    checked_pieces(whole_texts(inputs, tokenizer), texts.max_tokens, 1, tokenizer)
+    inputs = whole_texts(texts.read_whole(tokenizer, printing, vocabulary), tokenizer)
+    checked_pieces(inputs, texts.max_tokens, 1, tokenizer)
     loaded = load_model(model, **asdict(loading), needs_tokenizer=texts.ids is None)
     if measured is not None:
         require_model(measured, loaded.name)
