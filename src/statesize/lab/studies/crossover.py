@@ -15,7 +15,7 @@ from statesize.lab.studies.engine.final import FinalRun, StudyTable, grouped
 from statesize.lab.studies.engine.grid import TrainingRun, variant_runs
 from statesize.lab.studies.engine.settings import Document
 from statesize.lab.studies.engine.study import Study
-from statesize.lab.studies.statistics import mean, of_mean
+from statesize.lab.studies.statistics import numbers, of_mean
 
 PLAIN, LARGER, OPENED = "plain", "larger", "opened"
 SATURATED, COLLAPSED = "saturated", "collapsed"
@@ -104,8 +104,8 @@ vocabulary_size = 32
 """  # noqa: E501
 
 CAVEATS = (
-    "Accuracies of plain runs are alike in their mean over seeds at best: a run with closed gates solves the task or "
-    "stays at guessing, one with a full state stops in between.",
+    "Plain runs fail alike, but not at one accuracy: with closed gates they stay at guessing, with a full state they "
+    "stop above it.",
     "The two kinds differ in the size of their state and in where their gates start, as they must.",
     "One mixer, one task, one learning rate; small models.",
 )
@@ -126,16 +126,13 @@ def analyse(table: StudyTable, findings: Findings) -> None:
     """What each remedy adds to the accuracy of saturated and of collapsed runs, over seeds."""
     runs = table.runs
     for (kind, remedy), members in grouped(runs, arm_of).items():
-        reached, used = mean(run.accuracy for run in members), mean(run.utilisation for run in members)
+        reached = findings.add(f"{kind}_{remedy}_accuracy", of_mean(numbers(run.accuracy for run in members)))
+        used = findings.add(f"{kind}_{remedy}_utilisation", of_mean(numbers(run.utilisation for run in members)))
         learned = sum(not run.guesses for run in members)
-        findings.figures |= {
-            f"{kind}_{remedy}_accuracy": reached,
-            f"{kind}_{remedy}_utilisation": used,
-            f"{kind}_{remedy}_learned": float(learned),
-        }
+        findings.figures[f"{kind}_{remedy}_learned"] = float(learned)
         findings.statements.append(
-            f"{kind}, {remedy}: accuracy {reached:.2f}, utilisation ({table.metric}) {used:.2f}; {learned} of "
-            f"{len(members)} runs left guessing."
+            f"{kind}, {remedy}: accuracy {reached}, utilisation ({table.metric}) {used}; {learned} of {len(members)} "
+            "runs left guessing."
         )
     seeds = [{arm_of(run): run.accuracy for run in members} for members in grouped(runs, lambda run: run.seed).values()]
     whole = [of for of in seeds if of.keys() == ARMS.keys()]
