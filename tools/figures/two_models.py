@@ -41,18 +41,20 @@ def published_models(document: Mapping[str, Any]) -> dict[str, str]:
 
 def published_documents(document: Mapping[str, Any]) -> dict[str, str]:
     """ESS over pieces of prose that were drawn at random, how far they differ, and whether intervals of few cover."""
-    found: dict[str, str] = {}
+    found, carried = dict[str, str](), list[Numbers]()
     for file, model in _MODELS.items():
         rows = [row for row in document["rows"] if row["file"] == file]
         ess, sinkless = (np.array([row[name] for row in rows]) for name in ("ess", "ess_without_sink"))
+        carried.append(ess)
         found |= {
             "documents": f"{len(rows)}",
             f"{_short(model)}_of": f"{rows[0]['of']}",
             f"{_short(model)}_ess": _mean(ess),
             f"{_short(model)}_sinkless": _mean(sinkless),
             f"{_short(model)}_range": f"{ess.min():.1f} to {ess.max():.1f}",
-            **{f"{_short(model)}_covered_{few}": f"{covered(ess, few):.0%}" for few in (5, 8)},
         }
+    for name, few in (("five", 5), ("eight", 8)):
+        found[name] = " and ".join(f"{covered(ess, few):.0%}" for ess in carried)
     return found
 
 
