@@ -37,9 +37,9 @@ def pieces_of(name: str) -> Iterator[tuple[Row, Callable[[], Row]]]:
     """The pieces for a model, in the order of the draw, and what measures each."""
     loaded = load_model(name)
     pieces = begun_excerpts([prose(loaded.tokenizer)], TOKENS, sys.maxsize, loaded.tokenizer)  # pyright: ignore[reportArgumentType]
-    order = torch.randperm(len(pieces), generator=torch.Generator().manual_seed(0))[:DRAWN].tolist()
+    order = torch.randperm(len(pieces), generator=torch.Generator().manual_seed(0))[:DRAWN]
     noting = Noting(loaded.model)
-    for number in order:
+    for number in map(int, order):
         key = {"file": Path(name).stem, "piece": number, "of": len(pieces)}
         yield key, partial(one_piece, noting, pieces[number])
 
