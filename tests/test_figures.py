@@ -148,7 +148,7 @@ def test_the_table_of_lengths_marks_what_lies_beyond_the_training():
         ],
     }
     found = trends.length([one])
-    assert found["table"].splitlines()[0] == "| model | 128 | 1,024 * | exponent | heads |"
+    assert found["table"].splitlines()[0] == "| model | 128 | 1,024 † | exponent | heads |"
     assert found["table"].splitlines()[-1] == "| `sa` | 3.1 | 6.0 | 0.50 [0.25, 0.75] | 1, 0, 0 |"
 
 
