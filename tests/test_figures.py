@@ -3,6 +3,7 @@
 import json
 import re
 
+import numpy as np
 import pytest
 
 from tools.figures import (
@@ -147,7 +148,7 @@ def test_the_table_of_lengths_marks_what_lies_beyond_the_training():
         ],
     }
     found = trends.length([one])
-    assert found["table"].splitlines()[0] == "| model | 128 | 1,024 * | exponent | heads |"
+    assert found["table"].splitlines()[0] == "| model | 128 | 1,024 † | exponent | heads |"
     assert found["table"].splitlines()[-1] == "| `sa` | 3.1 | 6.0 | 0.50 [0.25, 0.75] | 1, 0, 0 |"
 
 
@@ -217,6 +218,18 @@ def test_the_map_has_a_cell_a_head_and_a_dot_a_sink():
     # The second head of the second layer, and the first, which is darkest.
     assert 'fill-opacity="0.75"><title>layer 1, head 1: ESS 3.0, sink 0%' in picture
     assert 'fill-opacity="1.00"><title>layer 1, head 0: ESS 4.0, sink 25%' in picture
+
+
+def test_intervals_of_few_pieces_hold_the_mean_of_all_unless_few_pieces_make_it():
+    assert two_models.covered(np.linspace(0, 1, 24), 8) > 0.93
+    assert two_models.covered(np.array([0.0] * 23 + [1.0]), 5) < 0.3
+
+
+def test_pieces_drawn_again_read_what_the_record_of_eight_read():
+    eight, drawn = read_json("published_models")["rows"], read_json("published_documents")["rows"]
+    for row in eight:
+        known = set(row["kinds"]["prose"]["ess"])
+        assert known & {one["ess"] for one in drawn if one["file"] == row["file"]}, row["file"]
 
 
 @pytest.mark.parametrize("row", read_json("published_models")["rows"], ids=lambda row: row["file"])

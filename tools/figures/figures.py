@@ -39,7 +39,7 @@ from tools.figures.smaller_states import caches, compression, delta_rules, ess_s
 from tools.figures.speed import engines, language_models, speed
 from tools.figures.trained_families import architectures, compiled_training
 from tools.figures.trends import bundled_length, length, text_series
-from tools.figures.two_models import published_models
+from tools.figures.two_models import published_documents, published_models
 
 
 def figures() -> dict[str, dict[str, str]]:
@@ -66,6 +66,7 @@ def figures() -> dict[str, dict[str, str]]:
         published_caches_gemma,
         cache_budgets,
         published_models,
+        published_documents,
         truncation_lengths,
         fla,
         compression,

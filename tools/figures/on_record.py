@@ -45,6 +45,12 @@ def _zoology(figures: Mapping[str, Any]) -> str:
 
 QUOTED = {
     "variation": tuple(f"claim_{task}_varying_decay_accuracy_gain" for task in ("mqar", "compression")),
+    "crossover": (
+        *(f"claim_saturated_{name}" for name in ("larger", "larger_less_opened")),
+        *(f"claim_collapsed_{name}" for name in ("opened", "opened_less_larger")),
+        *("saturated_opened", "collapsed_larger", "plain_difference"),
+        *(f"{kind}_plain_{name}" for kind in ("saturated", "collapsed") for name in ("accuracy", "utilisation")),
+    ),
     "rank": (
         *("seeds_ess", "seeds_state_rank", "seeds_stable_rank", "claim_seeds_ess_less_state_rank"),
         *("claim_seeds_ess_less_stable_rank", "learned_ess", "learned_state_rank", "learned_stable_rank"),

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from statesize.lab.studies.statistics import of_mean, spearman
+from statesize.lab.studies.statistics import Numbers, of_mean, spearman
 from tools.figures.on_record import estimate, read_json, table
 
 _MODELS = {"SmolLM2-135M-Instruct.Q4_1": "SmolLM2-135M", "gemma-3-270m-q4_k_m": "Gemma 3 270M"}
@@ -39,6 +39,32 @@ def published_models(document: Mapping[str, Any]) -> dict[str, str]:
     return found | {f"{name}_{_short(model)}": text for model, row in rows.items() for name, text in _own(row).items()}
 
 
+def published_documents(document: Mapping[str, Any]) -> dict[str, str]:
+    """ESS over pieces of prose that were drawn at random, how far they differ, and whether intervals of few cover."""
+    found, carried = dict[str, str](), list[Numbers]()
+    for file, model in _MODELS.items():
+        rows = [row for row in document["rows"] if row["file"] == file]
+        ess, sinkless = (np.array([row[name] for row in rows]) for name in ("ess", "ess_without_sink"))
+        carried.append(ess)
+        found |= {
+            "documents": f"{len(rows)}",
+            f"{_short(model)}_of": f"{rows[0]['of']}",
+            f"{_short(model)}_ess": _mean(ess),
+            f"{_short(model)}_sinkless": _mean(sinkless),
+            f"{_short(model)}_range": f"{ess.min():.1f} to {ess.max():.1f}",
+        }
+    for name, few in (("five", 5), ("eight", 8)):
+        found[name] = " and ".join(f"{covered(ess, few):.0%}" for ess in carried)
+    return found
+
+
+def covered(values: Numbers, few: int) -> float:
+    """How many intervals of so few values, drawn with replacement, hold the mean of all."""
+    drawn = np.random.default_rng(0).choice(values, (2000, few))
+    intervals = (of_mean(row).interval() for row in drawn)
+    return float(np.mean([one.low <= values.mean() <= one.high for one in intervals]))
+
+
 def exponents(growth: Mapping[str, Any]) -> list[float]:
     """The slope of log ESS against log of the context, in each piece of text."""
     contexts = np.log([one["context"] for one in growth["rows"]])
@@ -53,8 +79,6 @@ def _own(row: Mapping[str, Any]) -> dict[str, str]:
     layers = prose.reshape(row["layers"], -1).mean(1)
     sinks = shares > _SINK
     return {
-        "prose": f"{prose.mean():.1f}",
-        "sinkless": f"{np.mean(row['kinds']['prose']['ess_without_sink']):.1f}",
         "least": f"{prose.min():.1f}",
         "most": f"{prose.max():.1f}",
         "fewest_layer": f"{int(layers.argmin())}",
@@ -72,7 +96,7 @@ def _short(model: str) -> str:
     return model.partition(" ")[0].partition("-")[0].lower()
 
 
-def _mean(values: Sequence[float], form: str = ".1f") -> str:
+def _mean(values: Sequence[float] | Numbers, form: str = ".1f") -> str:
     interval = of_mean(np.array(values)).interval()
     return estimate(interval.value, (interval.low, interval.high), form)
 

@@ -1,4 +1,4 @@
-"""Each remedy is compared over pairs of runs that fail in the two ways, alike in accuracy."""
+"""Each remedy is compared over seeds, each with runs that fail in the two ways."""
 
 import dataclasses
 import json
@@ -47,23 +47,22 @@ def test_the_other_way_round_it_does_not_hold():
     assert STUDY.conclude(table({**GAINS, ("collapsed", "larger"): 0.4}), METRIC, CLAIM).holds is False
 
 
-@pytest.mark.parametrize(
-    ("plain", "used"),
-    [(0.97, USED), (0.03, USED), (0.4, {"saturated": 0.7, "collapsed": 0.3}), (0.4, {**USED, "collapsed": 0.6})],
-    ids=["solved", "guessing", "not_full", "not_idle"],
-)
-def test_pairs_count_only_where_both_fail_as_they_should(plain, used):
-    found = STUDY.conclude(table(GAINS, plain, used), METRIC, CLAIM)
-    assert (found.figures["pairs"], found.figures["matched"], found.holds) == (4, 0, None)
+def test_it_is_told_how_far_plain_runs_are_alike_and_how_full():
+    found = STUDY.conclude(table(GAINS), METRIC, CLAIM).figures
+    assert found["plain_difference"] == pytest.approx(0)
+    assert found["saturated_plain_utilisation"] == pytest.approx(0.9)
+    assert found["collapsed_plain_utilisation"] == pytest.approx(0.3)
+    assert (found["saturated_plain_learned"], found["plain_difference_interval"]) == (4, pytest.approx((0, 0)))
 
 
-def test_pairs_count_only_at_equal_accuracy():
-    rows = table(GAINS)
-    far = [
-        row | {"accuracy": row["accuracy"] + 0.2} if row["key_size"] < 16 and row["seed"] == 0 and row["final"] else row
-        for row in rows
-    ]
-    assert STUDY.conclude(far, METRIC, CLAIM).figures["matched"] == 3
+def test_a_seed_counts_only_with_all_of_its_runs():
+    rows = [row for row in table(GAINS) if row["run"] != "collapsedlarger0"]
+    assert STUDY.conclude(rows, METRIC, CLAIM).figures["claim_saturated_larger_units"] == 3
+
+
+def test_the_runs_of_a_seed_stand_together():
+    seeds = [run.training.seed for run in STUDY.preset("record").runs]
+    assert seeds == sorted(seeds)
 
 
 def test_the_smoke_preset(tmp_path, capsys):

@@ -21,7 +21,7 @@ QUICK = [design for design in DESIGNS if design[0] not in {"correlation", "hybri
 PILOT = {
     **{"correlation": 0.7, "regimes": 0.15, "regularisation": 0.6, "initialisation": 0.5},
     **{"distillation": 0.8, "hybrids": 0.64, "delimiters": 0.2, "recall": 0.9},
-    **{"rank": 0.76, "crossover": 0.2, "variation": 0.2},
+    **{"rank": 0.76, "crossover": 0.7, "variation": 0.2},
 }
 NOTHING = {"s6_initial_ratio_0.01_to_0.1": 1.0, "gla_s6_initial_ratio_0.01_to_0.1": 1.0}
 
