@@ -55,14 +55,27 @@ class Scan(nn.Module):
         return ss.Recurrence(*(part.transpose(1, 2) for part in (decay, B, C.expand_as(B))))
 
 
+class Convolution(nn.Conv1d):
+    """A convolution over the positions around each.
+
+    A module of its own: what mixes outside of modules has to be searched for, by hundreds of runs of all that is around.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Channels (S, channels, L), as many positions as before."""
+        (taps,) = self.kernel_size
+        before = (taps - 1) // 2
+        return super().forward(functional.pad(input, (before, taps - 1 - before)))
+
+
 class Block(nn.Module):
     """A block of the tagger."""
 
     def __init__(self, width: int, channels: int, states: int, rank: int, taps: int) -> None:
         super().__init__()
-        self.rank, self.taps = rank, taps
+        self.rank = rank
         self.norm, self.inner = nn.LayerNorm(width, eps=1e-6), nn.Linear(width, 2 * channels)
-        self.convolution = nn.Conv1d(channels, channels, taps, groups=channels)
+        self.convolution = Convolution(channels, channels, taps, groups=channels)
         self.chosen, self.step = nn.Linear(channels, rank + 2 * states), nn.Linear(rank, channels)
         self.forwards, self.backwards = Scan(channels, states), Scan(channels, states)
         self.D, self.output = nn.Parameter(torch.ones(channels)), nn.Linear(channels, width)
@@ -70,8 +83,7 @@ class Block(nn.Module):
     def forward(self, hidden: Tensor) -> Tensor:
         """The hidden states with what the block adds."""
         values, gate = self.inner(self.norm(hidden)).chunk(2, -1)
-        low = (self.taps - 1) // 2
-        values = functional.silu(self.convolution(functional.pad(values.mT, (low, self.taps - 1 - low))).mT)
+        values = functional.silu(self.convolution(values.mT).mT)
         raw, chosen = self.chosen(values).tensor_split([self.rank], -1)
         given = torch.cat([values, functional.softplus(self.step(raw)) + 1e-4, chosen], -1)
         read = self.forwards(given) + self.backwards(given.flip(1)).flip(1) + 2 * self.D * values
@@ -130,9 +142,9 @@ def tokens(text: str, vocabulary: int) -> Tensor:
     return raw if vocabulary == 257 else raw.clamp(max=128)
 
 
-def texts(length: int, vocabulary: int) -> list[Tensor]:
-    """The beginnings of the first bundled documents in bytes."""
-    return [tokens(text, vocabulary)[:length] for text in bundled.documents()[:SEQUENCES]]
+def texts(length: int, vocabulary: int) -> Tensor:
+    """The beginnings of the first bundled documents in bytes, read at once."""
+    return torch.stack([tokens(text, vocabulary)[:length] for text in bundled.documents()[:SEQUENCES]])
 
 
 if __name__ == "__main__":
