@@ -37,12 +37,15 @@ class Memory(nn.Module):
     def forward(self, given: Tensor) -> Tensor:
         """What is read, step by step."""
         values, query, key, decay, removed, rate = given.split(self.width, -1)
-        state, outputs = given.new_zeros(given.shape[0], self.width, self.width), list[Tensor]()
-        for t in range(given.shape[1]):
-            seen = (state @ removed[:, t, :, None]) * (removed * rate)[:, t, None]
-            state = state * decay[:, t, None] - seen + values[:, t, :, None] * key[:, t, None]
-            outputs.append((state @ query[:, t, :, None])[..., 0])
-        return torch.stack(outputs, 1)
+        columns = (one[..., None].unbind(1) for one in (values, query, removed))
+        rows = (one[..., None, :].unbind(1) for one in (key, decay, -removed * rate))
+        state, outputs = given.new_zeros(len(given), self.width, self.width), list[Tensor]()
+        # Few operations a step: a search of the model runs them dozens of times.
+        for v, r, removing, k, w, replaced in zip(*columns, *rows, strict=True):
+            seen = state @ removing
+            state = torch.baddbmm(torch.baddbmm(state * w, seen, replaced), v, k)
+            outputs.append(state @ r)
+        return torch.stack(outputs, 1)[..., 0]
 
     def operator(self, given: Tensor) -> ss.Recurrence:
         """What one value channel passes through."""
@@ -53,7 +56,7 @@ class Memory(nn.Module):
 class Shift(nn.Module):
     """The token before, in place of each.
 
-    A module of its own: what mixes outside of modules has to be searched for, by hundreds of runs of all that is around.
+    A module of its own: what mixes between modules has to be searched for, by hundreds of runs of all that is around.
     """
 
     kind = "token shift"

@@ -43,11 +43,13 @@ class Scan(nn.Module):
     def forward(self, given: Tensor) -> Tensor:
         """What is read, step by step."""
         values, decay, B, C = self._parts(given)
-        state, outputs = torch.zeros_like(decay[:, 0]), list[Tensor]()
-        for t in range(given.shape[1]):
-            state = decay[:, t] * state + B[:, t] * values[:, t, :, None]
-            outputs.append((state * C[:, t]).sum(-1))
-        return torch.stack(outputs, 1)
+        # One operation a step: a search of the model runs it dozens of times.
+        driven, states = B * values[..., None], list[Tensor]()
+        state = torch.zeros_like(driven[:, 0])
+        for step, new in zip(decay.unbind(1), driven.unbind(1), strict=True):
+            state = torch.addcmul(new, step, state)
+            states.append(state)
+        return (torch.stack(states, 1) * C).sum(-1)
 
     def operator(self, given: Tensor) -> ss.Recurrence:
         """One recurrence a channel."""
@@ -58,7 +60,7 @@ class Scan(nn.Module):
 class Convolution(nn.Conv1d):
     """A convolution over the positions around each.
 
-    A module of its own: what mixes outside of modules has to be searched for, by hundreds of runs of all that is around.
+    A module of its own: what mixes between modules has to be searched for, by hundreds of runs of all that is around.
     """
 
     def forward(self, input: Tensor) -> Tensor:
@@ -144,7 +146,8 @@ def tokens(text: str, vocabulary: int) -> Tensor:
 
 def texts(length: int, vocabulary: int) -> Tensor:
     """The beginnings of the first bundled documents in bytes, read at once."""
-    return torch.stack([tokens(text, vocabulary)[:length] for text in bundled.documents()[:SEQUENCES]])
+    # As many as T of all channels is compared for with the layer's answers.
+    return torch.stack([tokens(text, vocabulary)[:length] for text in bundled.documents()[: SEQUENCES // 2]])
 
 
 if __name__ == "__main__":

@@ -172,9 +172,7 @@ def sequences(
     return torch.tensor(rows), lengths
 
 
-def falls_of(
-    H: Tensor, lengths: Sequence[int], conditions: Sequence[str] = CONDITIONS
-) -> dict[str, dict[str, float]]:
+def falls_of(H: Tensor, lengths: Sequence[int], conditions: Sequence[str] = CONDITIONS) -> dict[str, dict[str, float]]:
     """Falls of conditions against the reference, and what share of later attention the delimiter gets."""
     # H: Of the reference and each condition, (1 + conditions, heads, HALF, i).
     found: dict[str, dict[str, float]] = {}

@@ -1,8 +1,9 @@
-"""What do delimiters do to recurrent models? `python -m benchmarks.published.recurrent_delimiters FILE.json PEPS MODEL …`.
+"""What do delimiters do to recurrent models? `python -m benchmarks.published.recurrent_delimiters FILE PEPS MODEL …`.
 
 The sequences and falls are those of `benchmarks.published.delimiters`, of documents on which no bundled model was
-trained: PEPS is a folder with the files pep-*.rst of github.com/python/peps. MODEL is a bundled name or a file of RWKV-7
-in rwkv.cpp's format, which reads bytes; a model that is in FILE is not run again. Nothing was claimed before.
+trained: the bundled ones, and pieces of the files pep-*.rst of github.com/python/peps in the folder PEPS. MODEL is a
+bundled name or a file of RWKV-7 in rwkv.cpp's format, which reads bytes; a model that is in FILE is not run again.
+Nothing was claimed before.
 
 T of a recurrence has no scale of its own, as rows of attention have: the blocks of a head are divided by the largest
 singular value of its reference, so that counts at τ are relative to that.
@@ -25,13 +26,25 @@ from benchmarks.bounds import unread
 from benchmarks.cases import document
 from benchmarks.models.rwkv7 import DOCUMENT_END, Model, layers_of, read
 from benchmarks.published.attention import singular_values
-from benchmarks.published.delimiters import CONDITIONS, HALF, SPELT, delimiter, document_pairs, falls_of, sequences
+from benchmarks.published.delimiters import (
+    CONDITIONS,
+    HALF,
+    METRICS,
+    SPELT,
+    WITHOUT,
+    delimiter,
+    document_pairs,
+    falls_of,
+    sequences,
+)
 from benchmarks.recorded import finish, is_prose, of_each, weights_of
 from statesize.models.digests import tokens_sha256
 from statesize.models.load import LoadedModel, load_model
+from statesize.texts import bundled
 from statesize.texts.tokens import AnyTokenizer, beginning_id, plain_ids
 
 READ = ("documents", "newline", "stop", "random", "removed")
+NAMES = [f"{metric}/{variant}" for variant in WITHOUT for metric in METRICS]
 PAIRS = 24
 # The share of letters and spaces from which the beginning of a piece is prose.
 _BEGINNING, _LETTERS = 1500, 0.8
@@ -39,7 +52,7 @@ _BEGINNING, _LETTERS = 1500, 0.8
 
 def main(path: Path, peps: Path, models: list[str]) -> None:
     """Run the models that are not there, and write the document after each."""
-    texts = [text[:_BEGINNING] for text in unread(peps)]
+    texts = [text[:_BEGINNING] for text in (*unread(peps), *bundled.documents())]
     texts = [text for text in texts if is_prose(text, _LETTERS * _BEGINNING)]
     random.Random(0).shuffle(texts)  # noqa: S311
     wanted = of_each(models, lambda name: one_model(name, texts))
@@ -71,8 +84,7 @@ def one_model(name: str, texts: Sequence[str]) -> dict[str, Any]:
         "heads": H.shape[2],
         "seconds": round(time.process_time() - start, 1),
         "falls": {
-            condition: {key: [round(one[condition][key], 4) for one in falls] for key in falls[0][condition] if "/" in key}
-            for condition in READ
+            condition: {name: [round(one[condition][name], 4) for one in falls] for name in NAMES} for condition in READ
         },
     }
 

@@ -31,6 +31,7 @@ from tools.figures.published import (
     published_caches_gemma,
     published_delimiters,
     published_heads,
+    recurrent_delimiters,
     truncation_lengths,
 )
 from tools.figures.seeds import seeds
@@ -60,6 +61,7 @@ def figures() -> dict[str, dict[str, str]]:
         truncation,
         published_heads,
         published_delimiters,
+        recurrent_delimiters,
         published_caches,
         published_caches_gemma,
         cache_budgets,

@@ -108,6 +108,33 @@ def published_delimiters(document: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
+def recurrent_delimiters(document: Mapping[str, Any]) -> dict[str, str]:
+    """Shares that are lost where a document ends, with the token that ends documents and without; means over pairs."""
+    columns = {
+        f"{_RECURRENT[row['file']]}, {words}": row["falls"][condition]
+        for row in document["rows"]
+        for condition, words in {"removed": "no delimiter", "documents": "end of text"}.items()
+    }
+    rows = [
+        (_RELATIVE.get(name, words), *(str(mean_interval(np.array(falls[name]))) for falls in columns.values()))
+        for name, words in _FALLS.items()
+        if name != "share"
+    ]
+    first = document["rows"][0]
+    return {
+        "table": table(("share lost", *columns), rows),
+        "pairs": str(first["pairs"]),
+        "minutes": f"{sum(row['seconds'] for row in document['rows']) / 60:.0f}",
+    }
+
+
+_RELATIVE = {"count_0.01/both": "fall of the count at τ = 0.01 of the largest, without both"}
+_RECURRENT = {
+    **{"la": "`la`", "gla": "`gla`", "gated-deltanet": "`gated-deltanet`"},
+    "tiny-rwkv-7v0-834K-FP32": "RWKV-7",
+}
+
+
 def truncation_lengths(document: Mapping[str, Any]) -> dict[str, str]:
     """What is lost at each length, at the model's ESS and at a quarter of it."""
     names = dict(zip(dict.fromkeys(row["file"] for row in document["rows"]), _MODELS, strict=True))
