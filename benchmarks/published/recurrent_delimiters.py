@@ -5,8 +5,9 @@ trained: the bundled ones, and pieces of the files pep-*.rst of github.com/pytho
 bundled name or a file of RWKV-7 in rwkv.cpp's format, which reads bytes; a model that is in FILE is not run again.
 Nothing was claimed before.
 
-T of a recurrence has no scale of its own, as rows of attention have: the blocks of a head are divided by the largest
-singular value of its reference, so that counts at τ are relative to that.
+T of a recurrence has no scale of its own, as rows of attention have: the blocks of a head are divided by the mean over
+all pairs of the largest singular value of its references, so that counts at τ are relative to that. That of one pair
+alone may be near 0, where a head has just forgotten.
 """
 
 from __future__ import annotations
@@ -105,11 +106,10 @@ def batches(
 
 
 def past_blocks(model: nn.Module, batch: Tensor, layers: Sequence[str] | None) -> Tensor:
-    """H_i of all heads of some layers, (sequences, heads, HALF, i), in units of σ₁ of the head's reference."""
+    """H_i of all heads of some layers, (sequences, heads, HALF, i), in units of the mean σ₁ of the head's references."""
     captured = ss.capture(model, batch, layers=layers)
     H = torch.cat([one.operator.dense()[..., -HALF:, :-HALF].double() for one in captured], 1)
-    each = H.unflatten(0, (-1, 1 + len(READ)))
-    return (each / singular_values(each[:, :1])[..., -1:, None]).flatten(0, 1)
+    return H / singular_values(H[:: 1 + len(READ)])[..., -1].mean(0)[:, None, None]
 
 
 if __name__ == "__main__":
