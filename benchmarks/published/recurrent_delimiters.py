@@ -106,7 +106,7 @@ def batches(
 
 
 def past_blocks(model: nn.Module, batch: Tensor, layers: Sequence[str] | None) -> Tensor:
-    """H_i of all heads of some layers, (sequences, heads, HALF, i), in units of the mean σ₁ of the head's references."""
+    """H_i of all heads of some layers, (sequences, heads, HALF, i), in units of the mean σ₁ of its references."""
     captured = ss.capture(model, batch, layers=layers)
     H = torch.cat([one.operator.dense()[..., -HALF:, :-HALF].double() for one in captured], 1)
     return H / singular_values(H[:: 1 + len(READ)])[..., -1].mean(0)[:, None, None]
