@@ -156,7 +156,7 @@ def layers_of(model: Model) -> list[str]:
 
 
 def texts(length: int) -> Tensor:
-    """The beginnings of the first bundled documents in bytes, read at once."""
+    """The beginnings of the first bundled documents in bytes."""
     return torch.tensor([list(text.encode()[:length]) for text in bundled.documents()[:SEQUENCES]])
 
 

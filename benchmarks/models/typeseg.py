@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import statesize as ss
-from benchmarks.models.making import SEQUENCES, Subject, put_on_record, require
+from benchmarks.models.making import LENGTHS, SEQUENCES, Subject, put_on_record, require
 from statesize.texts import bundled
 
 LENGTH_OF_CHECK = 1536
@@ -145,9 +145,9 @@ def tokens(text: str, vocabulary: int) -> Tensor:
 
 
 def texts(length: int, vocabulary: int) -> Tensor:
-    """The beginnings of the first bundled documents in bytes, read at once."""
-    # As many as T of all channels is compared for with the layer's answers.
-    return torch.stack([tokens(text, vocabulary)[:length] for text in bundled.documents()[: SEQUENCES // 2]])
+    """The beginnings of the first bundled documents in bytes; few, as T of all channels is compared with the layer."""
+    count = SEQUENCES // (4 if length == LENGTHS[-1] else 2)
+    return torch.stack([tokens(text, vocabulary)[:length] for text in bundled.documents()[:count]])
 
 
 if __name__ == "__main__":
