@@ -109,26 +109,26 @@ def published_delimiters(document: Mapping[str, Any]) -> dict[str, str]:
 
 
 def recurrent_delimiters(document: Mapping[str, Any]) -> dict[str, str]:
-    """Shares that are lost where a document ends, with the token that ends documents and without; means over pairs."""
-    columns = {
-        f"{_RECURRENT[row['file']]}, {words}": row["falls"][condition]
-        for row in document["rows"]
-        for condition, words in {"removed": "no delimiter", "documents": "end of text"}.items()
-    }
-    rows = [
-        (_RELATIVE.get(name, words), *(str(mean_interval(np.array(falls[name]))) for falls in columns.values()))
-        for name, words in _FALLS.items()
-        if name != "share"
-    ]
-    first = document["rows"][0]
+    """Shares that are lost at a delimiter beyond those at a border without one; means over pairs."""
+    known = {_RECURRENT[row["file"]]: row["falls"] for row in document["rows"]}
+
+    def beyond(falls: Mapping[str, Any], condition: str, name: str) -> str:
+        return str(mean_interval(np.array(falls[condition][name]) - np.array(falls["removed"][name])))
+
+    asked = [("documents", name, words) for name, words in _FALLS.items() if name != "share"]
+    asked += [(condition, "norm/both", words) for condition, words in _ELSEWHERE.items()]
+    rows = [(words, *(beyond(falls, *found) for falls in known.values())) for *found, words in asked]
     return {
-        "table": table(("share lost", *columns), rows),
-        "pairs": str(first["pairs"]),
+        "table": table(("share lost beyond a border without a delimiter", *known), rows),
+        "pairs": str(document["rows"][0]["pairs"]),
         "minutes": f"{sum(row['seconds'] for row in document['rows']) / 60:.0f}",
     }
 
 
-_RELATIVE = {"count_0.01/both": "fall of the count at τ = 0.01 of the largest, without both"}
+_ELSEWHERE = {
+    "newline": "at a line break: fall of the norm, without both",
+    "stop": "at a full stop: the same",
+}
 _RECURRENT = {
     **{"la": "`la`", "gla": "`gla`", "gated-deltanet": "`gated-deltanet`"},
     "tiny-rwkv-7v0-834K-FP32": "RWKV-7",
