@@ -17,8 +17,8 @@ RECORDS = RESULTS / "models"
 BOUNDS = RESULTS / "truncation" / "bounds.json"
 TABLE = Path(__file__).parents[2] / "src" / "statesize" / "report" / "on_record.json"
 
-FIXED_STATES = ("la", "gla", "gated_deltanet")
-QUOTED = (*FIXED_STATES, "sa", "whisper_tiny", "whisper_tiny_silence")
+FIXED_STATES = ("la", "gla", "gated_deltanet", "rwkv7")
+QUOTED = (*FIXED_STATES, "sa", "typeseg", "whisper_tiny", "whisper_tiny_silence")
 """Records in sentences of the page, by their files; those of untrained weights too where the state is fixed."""
 
 
