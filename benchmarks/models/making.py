@@ -45,6 +45,7 @@ class Subject:
         untrained: The same model with weights as before training.
         inputs: What it reads at a length.
         files: The files of the weights.
+        layers: The mixers that are measured; None for all.
     """
 
     file: str
@@ -59,6 +60,7 @@ class Subject:
     files: Sequence[Path] = ()
     lengths: Sequence[int] = LENGTHS
     axis: int | None = None
+    layers: Sequence[str] | None = None
 
 
 def put_on_record(subject: Subject) -> None:
@@ -96,6 +98,7 @@ def _profile(subject: Subject, model: nn.Module, length: int) -> ss.Profile:
         model,
         subject.inputs(length),
         axis=subject.axis,
+        layers=subject.layers,
         positions=[length // 2],
         relative_tolerances=(),
         name=subject.name,
@@ -116,7 +119,7 @@ def prose(tokenizer: AnyTokenizer, length: int, pieces: int = SEQUENCES) -> list
 
 
 @torch.inference_mode()
-def loss(model: Any, pieces: Sequence[Tensor]) -> float:
+def loss(model: Any, pieces: Sequence[Tensor] | Tensor) -> float:
     """Cross-entropy of a language model, nats a token."""
     logits = [model(ids[None]) for ids in pieces]
     logits = [getattr(one, "logits", one)[0, :-1].float() for one in logits]

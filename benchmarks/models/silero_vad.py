@@ -92,6 +92,6 @@ if __name__ == "__main__":
             f"probabilities as those of the package's ONNX file to {apart:.0e}; speech in {speech:.0%} of the "
             f"frames of spoken text and in {noise:.0%} of those of noise",
             f"frames of {DATA}", model, untrained,
-            lambda length: torch.stack([sound[:length] for sound in sounds]), [path], lengths=(64, 256),
+            lambda length: torch.stack([sound[:length] for sound in sounds]), [path], lengths=(64, 128, 256),
         )
     )  # fmt: skip

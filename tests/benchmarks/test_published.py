@@ -7,8 +7,9 @@ import pytest
 import torch
 from transformers import Gemma3ForCausalLM, Gemma3TextConfig, LlamaConfig, LlamaForCausalLM
 
+import statesize as ss
 from benchmarks.prose import held_out
-from benchmarks.published import delimiters, heads, models
+from benchmarks.published import delimiters, heads, models, recurrent_delimiters
 from benchmarks.published.attention import Noting, entropies, singular_values
 from statesize.lab import length, zoo
 from statesize.lab.studies.verdicts import LEVEL
@@ -222,3 +223,24 @@ def test_random_weights_are_of_the_same_shape_and_the_same_each_time(noting):
     assert {name: one.shape for name, one in ours.items()} == {name: one.shape for name, one in fresh.items()}
     assert all(torch.equal(fresh[name], again[name]) for name in fresh)
     assert not any(fresh[name] is ours[name] for name in fresh)
+
+
+def test_blocks_of_a_recurrence_are_in_units_of_the_references():
+    count = 1 + len(recurrent_delimiters.READ)
+    batch = torch.randint(1, 4096, (2 * count, 2 * delimiters.HALF), generator=torch.Generator().manual_seed(4))
+    model = zoo.load("gla")[0]
+    H = recurrent_delimiters.past_blocks(model, batch, None)
+    operators = [one.operator.dense() for one in ss.capture(model, batch)]
+    expected = torch.cat(operators, 1)[..., delimiters.HALF :, : delimiters.HALF]
+    largest = torch.linalg.svdvals(expected[::count])[..., 0].mean(0)
+    torch.testing.assert_close(H, expected.double() / largest[:, None, None].double(), rtol=1e-5, atol=1e-6)
+
+
+def test_falls_are_against_the_reference_with_and_without_the_first_and_the_last_column():
+    H = torch.rand(3, 2, 6, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(5))
+    falls = delimiters.falls_of(H, [1, 2, 1], ("documents", "removed"))
+    assert list(falls) == ["documents", "removed"]
+    norms = H[..., 1:-2].norm(dim=(-2, -1)).mean(1)
+    assert falls["documents"]["norm/both"] == pytest.approx(float(1 - norms[1] / norms[0]))
+    norms = H[..., 1:].norm(dim=(-2, -1)).mean(1)
+    assert falls["removed"]["norm/first"] == pytest.approx(float(1 - norms[2] / norms[0]))

@@ -32,6 +32,7 @@ from tools.figures.published import (
     published_caches_gemma,
     published_delimiters,
     published_heads,
+    recurrent_delimiters,
     truncation_lengths,
 )
 from tools.figures.seeds import seeds
@@ -62,6 +63,7 @@ def figures() -> dict[str, dict[str, str]]:
         bounds,
         published_heads,
         published_delimiters,
+        recurrent_delimiters,
         published_caches,
         published_caches_gemma,
         cache_budgets,

@@ -8,15 +8,23 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.bounds import TOKENS
+from benchmarks.truncation import interval
 from statesize.report.on_record import SCHEMA, TO_BE_SAID, table_row
 from tools.figures.on_record import RESULTS, table
 
 RECORDS = RESULTS / "models"
+BOUNDS = RESULTS / "truncation" / "bounds.json"
 TABLE = Path(__file__).parents[2] / "src" / "statesize" / "report" / "on_record.json"
 
-FIXED_STATES = ("la", "gla", "gated_deltanet")
-QUOTED = (*FIXED_STATES, "sa", "whisper_tiny", "whisper_tiny_silence")
+FIXED_STATES = ("la", "gla", "gated_deltanet", "rwkv7")
+QUOTED = (*FIXED_STATES, "sa", "typeseg", "whisper_tiny", "whisper_tiny_silence")
 """Records in sentences of the page, by their files; those of untrained weights too where the state is fixed."""
+
+
+SIZED = ("a fixed state", "whole layers")
+FORMS = {"hindsight": ".1%", "causal": ".1%", "multiple": ".1f"}
+"""Both bounds and what follows from them, as the record of bounds names them."""
 
 
 def records(folder: Path = RECORDS) -> list[dict[str, Any]]:
@@ -40,8 +48,9 @@ def measured_models(known: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     longest = {one["file"].removesuffix(".json"): (one["lengths"], one["untrained"]) for one in known}
     return {
         "table": table(
-            ("model", "read", "ESS", "without sinks", "of", "half of the heads", "untrained"), map(_row, known)
+            ("model", "read", "ESS", "without sinks", "of", "share", "half of the heads", "untrained"), map(_row, known)
         ),
+        "bounds": _bounds(known),
         "sources": table(
             ("model", "layers", "weights", "licence", "conversion"),
             [
@@ -75,9 +84,28 @@ def _row(record: Mapping[str, Any]) -> tuple[str, ...]:
         if any(row["ess"] != row["ess_without_sinks"] for row in rows)
         else "no sinks",
         each([f"{row['of']:.0f}" for row in rows]),
+        # What is kept of all tokens has no size of its own.
+        each([f"{row['ess'] / row['of']:.0%}" for row in rows]) if record["carries"] in SIZED else "–",
         each([_span(row["spread"][1], row["spread"][3]) for row in rows]),
         each([f"{untrained[row['length']]:.1f}" if row["length"] in untrained else "–" for row in rows]),
     )
+
+
+def _bounds(known: Sequence[Mapping[str, Any]]) -> str:
+    """What language models lose at their ESS with hindsight and without, and what 1 % takes, by the model's weights."""
+    record: dict[str, Any] = json.loads(BOUNDS.read_text("utf-8")) if BOUNDS.exists() else {"rows": [], "bounds": []}
+    files = {row["weights"]: row["file"] for row in record["rows"]}
+    measured = {one["file"]: one for one in record["bounds"] if one["tokens"] == TOKENS}
+    rows: list[tuple[str, ...]] = []
+    for one in known:
+        if "nats a " not in one["check"]:
+            continue
+        found = measured.get(files.get(one["weights"], ""))
+        cells = (
+            ("not measured",) * len(FORMS) if found is None else (interval(found[name], FORMS[name]) for name in FORMS)
+        )
+        rows.append((one["name"], *cells))
+    return table(("model", "lost at ESS with hindsight", "without", "1 % takes so many times ESS"), rows)
 
 
 def _span(low: float, high: float) -> str:

@@ -109,6 +109,33 @@ def published_delimiters(document: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
+def recurrent_delimiters(document: Mapping[str, Any]) -> dict[str, str]:
+    """Shares that are lost at a delimiter beyond those at a border without one; means over pairs."""
+    known = {_RECURRENT[row["file"]]: row["falls"] for row in document["rows"]}
+
+    def beyond(falls: Mapping[str, Any], condition: str, name: str) -> str:
+        return str(mean_interval(np.array(falls[condition][name]) - np.array(falls["removed"][name])))
+
+    asked = [("documents", name, words) for name, words in _FALLS.items() if name != "share"]
+    asked += [(condition, "norm/both", words) for condition, words in _ELSEWHERE.items()]
+    rows = [(words, *(beyond(falls, *found) for falls in known.values())) for *found, words in asked]
+    return {
+        "table": table(("share lost beyond a border without a delimiter", *known), rows),
+        "pairs": str(document["rows"][0]["pairs"]),
+        "minutes": f"{sum(row['seconds'] for row in document['rows']) / 60:.0f}",
+    }
+
+
+_ELSEWHERE = {
+    "newline": "at a line break: fall of the norm, without both",
+    "stop": "at a full stop: the same",
+}
+_RECURRENT = {
+    **{"la": "`la`", "gla": "`gla`", "gated-deltanet": "`gated-deltanet`"},
+    "tiny-rwkv-7v0-834K-FP32": "RWKV-7",
+}
+
+
 def truncation_lengths(document: Mapping[str, Any]) -> dict[str, str]:
     """What is lost at each length, at the model's ESS and at a quarter of it."""
     names = dict(zip(dict.fromkeys(row["file"] for row in document["rows"]), _MODELS, strict=True))

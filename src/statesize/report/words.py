@@ -56,7 +56,7 @@ KINDS = {
     "hgrn": "gated linear attention with tied gates",
     "ssd": "linear attention with Mamba-2 steps",
     "deltanet-2": "DeltaNet with negative eigenvalues",
-    "rwkv7": "DeltaNet with RWKV-7 decays",
+    "rwkv7": "RWKV-7 rule",
     "gated slots": "gated slot attention",
     "bounded memory": "attention with bounded memory",
     "kimi delta attention": "Kimi delta attention",

@@ -1,0 +1,37 @@
+"""Recurrences of models on record: what they run is what their operators say."""
+
+import pytest
+import torch
+
+from benchmarks.models.rwkv7 import Memory, Shift
+from benchmarks.models.typeseg import Scan
+
+LENGTH = 9
+
+
+def entering(width, count):
+    g = torch.Generator().manual_seed(0)
+    parts = [torch.rand(2, LENGTH, width, generator=g, dtype=torch.float64) for _ in range(count)]
+    parts[-2] = torch.nn.functional.normalize(parts[-2], dim=-1)
+    return torch.cat(parts, -1)
+
+
+@pytest.mark.parametrize("length", [1, LENGTH])
+def test_the_memory_of_rwkv7_is_its_operator(length):
+    given = entering(4, 6)[:, :length]
+    T = Memory(4).operator(given).dense()
+    torch.testing.assert_close(Memory(4)(given), T[:, 0] @ given[..., :4])
+
+
+def test_the_scan_of_typeseg_is_its_operator():
+    g = torch.Generator().manual_seed(1)
+    given = torch.rand(2, LENGTH, 3 + 3 + 2 + 2, generator=g, dtype=torch.float64)
+    scan = Scan(3, 2).double()
+    T = scan.operator(given).dense()
+    torch.testing.assert_close(scan(given), (T @ given[..., :3].mT[..., None])[..., 0].mT)
+
+
+def test_a_token_shift_is_its_operator():
+    hidden = torch.rand(2, LENGTH, 3, dtype=torch.float64)
+    T = Shift().operator(hidden).dense()
+    torch.testing.assert_close(Shift()(hidden), (T @ hidden.mT[..., None])[..., 0].mT)
