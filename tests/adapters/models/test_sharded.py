@@ -21,6 +21,7 @@ def test_each_rank_reads_what_the_whole_model_gives_and_trains_as_without(family
         assert (said["profile"], said["probe"]) == ([], [])
         assert said["plan"][0] == said["plan"][1]
         assert said["losses"]
+        assert said["precision"] == (["bfloat16, weights float32", "bfloat16"] if policy else ["float32", "float32"])
 
 
 def test_a_call_on_one_rank_alone_is_an_error_and_no_hang():

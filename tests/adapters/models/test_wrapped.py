@@ -157,13 +157,14 @@ class Hooked(nn.Module):
     def __init__(self):
         super().__init__()
         self.W = nn.Parameter(torch.randn(3, 2, 8, 4, generator=torch.Generator().manual_seed(0)))
-        self.hook_pattern, self.hook_z = nn.Identity(), nn.Identity()
+        self.hook_attn_scores, self.hook_pattern, self.hook_z = nn.Identity(), nn.Identity(), nn.Identity()
 
     def forward(self, hidden):
         query, key, value = (torch.einsum("bpd,hde->bphe", hidden, weights) for weights in self.W)
         scores = torch.einsum("bqhe,bkhe->bhqk", query, key) / 2
         future = torch.ones(scores.shape[-2:]).triu(1).bool()
-        pattern = self.hook_pattern(scores.masked_fill(future, -torch.inf).softmax(-1))
+        scores = self.hook_attn_scores(scores.masked_fill(future, -torch.inf))
+        pattern = self.hook_pattern(scores.softmax(-1))
         return self.hook_z((pattern @ value.transpose(1, 2)).transpose(1, 2)).flatten(2)
 
 
@@ -181,6 +182,7 @@ class HookedModel(nn.Module):
 
 def test_layers_with_hooks_are_measured_as_hooks_leave_them():
     model = HookedModel()
+    assert ss.profile(model, token_ids()).not_measured == {}
     first, second = ss.capture(model, token_ids())
     assert max(first.faithfulness, second.faithfulness, first.run_difference) < 1e-6
     model.blocks[0].hook_z.register_forward_hook(lambda _, args, output: output * 0)
