@@ -151,6 +151,14 @@ def refused(how: str) -> str:
         return raised(lambda: ss.profile(stage, IDS))
     elif how == "inner":
         model = sharded(model).model
+    elif how == "zero":
+        for number, parameter in enumerate(model.parameters()):
+            parameter.ds_id = number
+    elif how in ("truncate", "cache"):
+        call = ss.truncate if how == "truncate" else ss.cache
+        return raised(lambda: call(sharded(model), IDS, tokens=20))
+    elif how == "compress":
+        return raised(lambda: ss.compress(sharded(model), None, []))
     elif how == "output":
         return raised(lambda: ss.profile(sharded(model), IDS, output="nowhere"))
     return raised(lambda: Probe(IDS).measure(model))
