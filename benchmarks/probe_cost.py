@@ -1,7 +1,7 @@
 """What readings cost a training: `python -m benchmarks.probe_cost [--output FILE]`.
 
-Processor time, on one thread, of a training step and of a reading of all heads by a Probe of one batch, the median of
-five each, and the share of the training's time that a reading every 100 steps takes.
+Processor time, on one thread, of a training step and of a reading of all heads by a Probe of two sequences, the median
+of five each after a first, and the share of the training's time that a reading every 100 steps takes.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import torch
 
 from benchmarks.cases import document, seconds
 from benchmarks.compiled_training import CASES
-from statesize.integrations.probe import Probe
+from statesize.integrations.probe import Probe, Probing
 from statesize.io.files import replace_file
 from statesize.lab.mixers import LanguageModel, ModelConfig
 from statesize.lab.tasks import MQAR
@@ -38,11 +38,11 @@ def run(mixer: str, width: int, length: int) -> dict[str, Any]:
     config = TrainingConfig(steps=1000, batch_size=32, rate=3e-3)
     state = new_state(LanguageModel(shape, torch.Generator().manual_seed(0)), task, config)
     texts, _ = task.sample(SEQUENCES, torch.Generator().manual_seed(1))
-    probe = Probe(texts, every=EVERY, share=math.inf)
+    probing = Probing(Probe(texts, every=EVERY, share=math.inf))
     number = count(1)
     calls: list[Callable[[], object]] = [
         lambda: train_step(state, task, config, next(number)),
-        lambda: probe.measure(state.model),
+        lambda: probing.step(state.model, EVERY),
     ]
     for call in calls:
         call()

@@ -43,7 +43,9 @@ def test_prompts_are_measured_and_the_score_stands_beside_the_ess(task, checkpoi
     loaded = load_model(str(checkpoint))
     prompts = [encode(loaded.tokenizer, f"The colour of {thing} is") for thing in THINGS[:2]]
     result = Profile.load("result")
-    read = [row[:length] for row, length in zip(*(result.tokens[n].values for n in ("token_ids", "length")), strict=True)]
+    read = [
+        row[:length] for row, length in zip(*(result.tokens[n].values for n in ("token_ids", "length")), strict=True)
+    ]
     assert [list(row) for row in read] == prompts
 
     def likelihood(thing, answer):

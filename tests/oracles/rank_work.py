@@ -156,7 +156,7 @@ def refused(how: str) -> str:
             parameter.ds_id = number
     elif how in ("truncate", "cache"):
         call = ss.truncate if how == "truncate" else ss.cache
-        return raised(lambda: call(sharded(model), IDS, tokens=20))
+        return raised(lambda: call(sharded(model), IDS.repeat(1, 10)))
     elif how == "compress":
         return raised(lambda: ss.compress(sharded(model), None, []))
     elif how == "output":
