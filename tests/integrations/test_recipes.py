@@ -1,4 +1,4 @@
-"""The lines of the page on training, in the loops and tools that they are for, or in loops that call them as those do."""
+"""The lines of the page on training, in the tools that they are for, or in loops that call them as those do."""
 
 import contextlib
 import inspect

@@ -101,7 +101,7 @@ class Call:
 
     @property
     def precision(self) -> str:
-        """What the module computes in as the model runs it, and the dtype of its weights if they are held in another."""
+        """What the module computes in where the model runs it, and how its weights are held if otherwise."""
         leaves = [leaf for leaf in tree_leaves((self.args, self.kwargs)) if isinstance(leaf, Tensor)]
         # Some layers hold their weights in float32 and cast them to the dtype of what they are given.
         ran = _lowest(self.dtype, *(leaf.dtype for leaf in leaves if leaf.is_floating_point()))

@@ -115,8 +115,8 @@ def profile(
     texts.check()
     if task is not None and (texts.any_chosen or plan or workers != Workers()):
         raise InputError(
-            "task must come without other texts, --plan and --ray, got both. Give --task NAME alone; --sequences says how "
-            "many of its documents are read."
+            "task must come without other texts, --plan and --ray, got both. Give --task NAME alone; --sequences says "
+            "how many of its documents are read."
         )
     cluster = None if plan else workers.cluster(gpus=float(loading.device.startswith("cuda")))
     before = None if prefix is None else read_whole(prefix)

@@ -86,18 +86,18 @@ class Probe:
     Attributes:
         inputs: The probe batch: token ids (L,) or (S, L), or lists of ids; see `statesize.profile`.
         every: Steps from one measurement to the next.
-        share: Share of the wall time for measurements, 0.05 for 5 %; `math.inf` measures all heads each time.
+        share: Share of the wall time for measurements, 0.02 for 2 %; `math.inf` measures all heads each time.
         settings: What is measured of each layer; how many heads or channels, `share` decides.
         sequences: The probe batch, one tensor of token ids a sequence.
 
     Example:
         >>> Probe([[1, 2, 3, 4]], every=10).share
-        0.05
+        0.02
     """
 
     inputs: Inputs
     every: int = 100
-    share: float = 0.05
+    share: float = 0.02
     settings: Settings = field(default_factory=lambda: Settings(positions=32))
     sequences: tuple[Tensor, ...] = field(init=False, repr=False)
 

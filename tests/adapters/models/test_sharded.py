@@ -68,7 +68,7 @@ def test_training_goes_on_after_a_text_that_the_model_cannot_run():
         ("fsdp1", "ModelError: model.layers.0 must be sharded by fully_shard (FSDP2), got FullyShardedDataParallel"),
         ("parallel", "ModelError: Parameter model.layers.0.self_attn.q_proj.weight must be whole where its layer runs"),
         ("inner", "ModelError: Parameter embed_tokens.weight must be whole where its layer runs, got a DTensor"),
-        ("zero", "ModelError: Parameter model.embed_tokens.weight must be whole where its layer runs, got one that ZeRO-3"),
+        ("zero", "ModelError: Parameter model.embed_tokens.weight must be whole where its layer runs, got one that Z"),
         *(
             (how, "ModelError: model must be whole in this process to be cut or made smaller, got one on ranks 0, 1.")
             for how in ("truncate", "cache", "compress")

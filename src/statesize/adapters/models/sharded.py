@@ -70,8 +70,8 @@ def check_sharding(model: nn.Module) -> None:
         # DeepSpeed marks what it has shared out.
         if hasattr(parameter, "ds_id"):
             raise ModelError(
-                f"Parameter {name} must be whole where its layer runs, got one that ZeRO-3 of DeepSpeed has shared out. "
-                "Shard the model by fully_shard (FSDP2), train with ZeRO-2, or measure a checkpoint."
+                f"Parameter {name} must be whole where its layer runs, got one that ZeRO-3 of DeepSpeed has shared "
+                "out. Shard the model by fully_shard (FSDP2), train with ZeRO-2, or measure a checkpoint."
             )
         placements = cast("Any", parameter).placements if is_sharded(parameter) else ()
         # Replicas beside the shards are those of HSDP.
