@@ -43,15 +43,15 @@ def answer_task(task: str, model: nn.Module, tokenizer: AnyTokenizer, documents:
         raise FileError(
             "The package lm-eval is needed for tasks and is not installed: pip install 'statesize[lm-eval]'."
         ) from error
-    file = Path(task)
+    managed, file = cast("Any", TaskManager), Path(task)
     if file.suffix in (".yaml", ".yml"):
         named = re.search(r"^task:\s*(\S+)", file.read_text(encoding="utf-8"), re.MULTILINE) if file.is_file() else None
         if named is None:
             refuse("task", "a YAML file with the name of its task, or a name", task)
-        manager: Any = TaskManager(include_path=str(file.parent), include_defaults=False)
+        manager = managed(include_path=str(file.parent), include_defaults=False)
         task = named[1]
     else:
-        manager = TaskManager()
+        manager = managed()
     if task not in manager.all_tasks:
         refuse("task", "one that `lm-eval ls tasks` lists, or a YAML file", task)
     lm = _language_model(model, tokenizer)
@@ -63,7 +63,8 @@ def answer_task(task: str, model: nn.Module, tokenizer: AnyTokenizer, documents:
         for name, value in found["results"][task].items()
         if isinstance(value, float) and "stderr" not in name
     }
-    prompts = [torch.tensor(ids) for ids in dict.fromkeys(map(tuple, lm.prompts)) if len(ids) > 1]
+    read = dict.fromkeys(tuple(ids) for ids in cast("list[list[int]]", lm.prompts))
+    prompts = [torch.tensor(ids) for ids in read if len(ids) > 1]
     if not prompts:
         raise InputError(f"task must have prompts of at least 2 tokens, got {task} without. Take another.")
     said = ", ".join(f"{name} {value:.3g}" for name, value in metrics.items())
