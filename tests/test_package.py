@@ -84,6 +84,7 @@ def test_what_is_imported_is_asked_for():
         "fla",
         "huggingface_hub",
         "llvmlite",
+        "lm_eval",
         "pytest",
     }
 

@@ -49,6 +49,69 @@ def test_a_reading_is_what_a_profile_says():
         assert found[f"statesize/layer_state_utilisation/{row['layer']}"] == row["state_utilisation"]
 
 
+class Autocast(torch.nn.Module):
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, input_ids):
+        with torch.autocast("cpu", torch.bfloat16):
+            return self.model(input_ids)
+
+
+class CastLinear(torch.nn.Linear):
+    def forward(self, hidden):
+        return torch.nn.functional.linear(hidden, self.weight.to(hidden.dtype))
+
+
+class CastAttention(torch.nn.Module):
+    """Weights in float32 that are cast to the dtype of the hidden states, as in nanochat."""
+
+    def __init__(self):
+        super().__init__()
+        generator = torch.Generator().manual_seed(0)
+        self.embedding = torch.nn.Embedding.from_pretrained(torch.randn(32, 8, generator=generator).bfloat16())
+        self.attention = torch.nn.Module()
+        self.attention.forward, self.attention.qkv = self.attend, CastLinear(8, 24, bias=False)
+
+    def attend(self, hidden):
+        query, key, value = self.attention.qkv(hidden)[:, None].chunk(3, -1)
+        return torch.nn.functional.scaled_dot_product_attention(query, key, value, is_causal=True)[:, 0]
+
+    def forward(self, input_ids):
+        return self.attention(self.embedding(input_ids))
+
+
+@pytest.mark.parametrize(
+    ("model", "precision", "bits"),
+    [
+        (model_of("sa"), "float32", 32),
+        (model_of("sa").bfloat16(), "bfloat16", 16),
+        (Autocast(model_of("sa")), "bfloat16, weights float32", 16),
+        (CastAttention(), "bfloat16, weights float32", 16),
+    ],
+)
+def test_a_reading_says_in_which_precision_the_model_ran(model, precision, bits):
+    probe = Probe(TEXTS, every=1, share=math.inf, settings=Settings(positions=4))
+    mixers = probe.measure(model).attributes["mixers"].values()
+    assert {mixer["precision"] for mixer in mixers} == {precision}
+    assert Probing(probe).step(model, 1)["statesize/bits"] == bits
+
+
+def test_a_layer_whose_use_has_fallen_is_named_once_until_it_rises(caplog):
+    model = model_of(key_size=8)
+    probing = Probing(Probe(torch.randint(32, (2, 40)), every=1, share=math.inf, settings=Settings(positions=8)))
+    probing.step(model, 0)
+    weights = copy.deepcopy(model.state_dict())
+    closed = {name: value - 40 * (name == "layers.1.mixer.decay.bias") for name, value in weights.items()}
+    for step, held in enumerate((closed, closed, weights, closed), 1):
+        model.load_state_dict(held)
+        probing.step(model, step)
+    told = [record.getMessage() for record in caplog.records]
+    assert [text[: text.index("uses")] for text in told] == ["Step 1: layers.1.mixer ", "Step 4: layers.1.mixer "]
+    assert "of its state; it used" in told[0]
+
+
 def test_a_probe_measures_when_it_is_asked():
     model, probe = model_of(), Probe(TEXTS, every=1000, share=1e-9, settings=Settings(positions=8))
     found = probe.measure(model)

@@ -24,16 +24,16 @@ from statesize.measurement.settings import Settings
 from statesize.parallel import ranks
 
 IDS = torch.randint(3, 60, (2, 20), generator=torch.Generator().manual_seed(1))
-_TIMES = {"seconds", "source"}
+_OF_THE_RUN = {"seconds", "source", "precision"}
 
 
 def numbers(profile: ss.Profile) -> dict[str, Any]:
-    """All that a profile holds, but for times."""
+    """All that a profile holds, but for times and how the model ran."""
     nodes = {mixer: profile.mixer(mixer) for mixer in profile.mixers}
     facts: dict[str, Any] = {
         f"{mixer} {name}": node[name].values for mixer, node in nodes.items() for name in node.data_vars
     }
-    facts |= {f"{mixer} {k}": v for mixer, node in nodes.items() for k, v in node.attrs.items() if k not in _TIMES}
+    facts |= {f"{mixer} {k}": v for mixer, node in nodes.items() for k, v in node.attrs.items() if k not in _OF_THE_RUN}
     return facts | {name: profile.tree.attrs[name] for name in ("model", "kernels", "skipped")}
 
 
@@ -67,6 +67,7 @@ def readings(family: str, policy: torch.dtype | None) -> dict[str, Any]:
     probe, settings = Probe(IDS, settings=Settings(positions=4)), Settings(positions=4)
     profiles = [ss.profile(one, IDS, settings=settings) for one in (model, plain)]
     found: dict[str, Any] = {"profile": same(*map(numbers, profiles))}
+    found["precision"] = [profile.mixer(profile.mixers[0]).attrs["precision"] for profile in profiles]
     unread = train(sharded(whole_model(family), policy), 3)
     losses = train(model)
     found["probe"] = same(*(numbers(probe.measure(one)) for one in (sharded(whole_model(family), policy), plain)))
@@ -150,6 +151,14 @@ def refused(how: str) -> str:
         return raised(lambda: ss.profile(stage, IDS))
     elif how == "inner":
         model = sharded(model).model
+    elif how == "zero":
+        for number, parameter in enumerate(model.parameters()):
+            parameter.ds_id = number
+    elif how in ("truncate", "cache"):
+        call = ss.truncate if how == "truncate" else ss.cache
+        return raised(lambda: call(sharded(model), IDS.repeat(1, 10)))
+    elif how == "compress":
+        return raised(lambda: ss.compress(sharded(model), None, []))
     elif how == "output":
         return raised(lambda: ss.profile(sharded(model), IDS, output="nowhere"))
     return raised(lambda: Probe(IDS).measure(model))

@@ -29,6 +29,16 @@ def compiled_training(document: Mapping[str, Any]) -> dict[str, str]:
     return {"table": table(heads, rows), "difference": f"{max(row['difference'] for row in document['rows']):.0e}"}
 
 
+def probe_cost(document: Mapping[str, Any]) -> dict[str, str]:
+    """What a reading every 100 steps takes of a training: of long convolutions, the smallest model, and the others."""
+    shares: dict[str, list[float]] = {}
+    for row in document["rows"]:
+        kind = "convolutions" if row["mixer"] in ("s4d", "hyena") else "small" if row["length"] < 128 else "usual"
+        shares.setdefault(kind, []).append(100 * row["share"])
+    between = {kind: dict.fromkeys(f"{end(some):.1f}" for end in (min, max)) for kind, some in shares.items()}
+    return {kind: f"{' to '.join(ends)} %" for kind, ends in between.items()}
+
+
 def architectures(document: Mapping[str, Any]) -> dict[str, str]:
     """What was trained and measured."""
     found, training = document["architectures"], document["training"]

@@ -52,6 +52,8 @@ class Captured:
         values: Makes what T mixes, (sequence, unit, L, channels); None where that is not known.
         run_difference: The largest difference of the last hidden state in the observed run from that of the unaltered
             model, relative to the largest value; NaN where it was not compared.
+        precision: The dtype that the mixer computes in where the model runs it, and that of its weights if they are
+            held in another.
     """
 
     name: str
@@ -71,6 +73,7 @@ class Captured:
     forget: Callable[[], None] = nothing
     values: Callable[[], Tensor] | None = None
     run_difference: float = math.nan
+    precision: str = ""
 
     @property
     def faithfulness(self) -> float | None:

@@ -130,7 +130,8 @@ class Capture(Iterator[Captured]):
             self._refused |= {label: str(error) for label, wanted in zip(labels, chosen, strict=True) if wanted}
             self.skipped |= self._refused
             return []
-        return [self._with_readers(item) for item, wanted in zip(mixers_here, chosen, strict=True) if wanted]
+        precise = [replace(item, precision=call.precision) for item in mixers_here]
+        return [self._with_readers(item) for item, wanted in zip(precise, chosen, strict=True) if wanted]
 
     def _derivative(self, call: Call, label: str) -> Captured:
         from statesize.adapters.search.derivative import NOTE

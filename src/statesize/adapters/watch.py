@@ -97,7 +97,21 @@ class Call:
         """What the module computes in: the lower of the dtypes of weights and autocast, which leaves float64 alone."""
         if self.weights is torch.float64:
             return self.weights
-        return max((self.weights, *(dtype for _, dtype in self.autocast)), key=lambda dtype: torch.finfo(dtype).eps)
+        return _lowest(self.weights, *(dtype for _, dtype in self.autocast))
+
+    @property
+    def precision(self) -> str:
+        """What the module computes in where the model runs it, and how its weights are held if otherwise."""
+        leaves = [leaf for leaf in tree_leaves((self.args, self.kwargs)) if isinstance(leaf, Tensor)]
+        # Some layers hold their weights in float32 and cast them to the dtype of what they are given.
+        ran = _lowest(self.dtype, *(leaf.dtype for leaf in leaves if leaf.is_floating_point()))
+        held = stored_dtype(self.module) if next(self.module.parameters(), None) is not None else ran
+        names = [str(dtype).removeprefix("torch.") for dtype in (ran, held)]
+        return names[0] if ran is held else f"{names[0]}, weights {names[1]}"
+
+
+def _lowest(*dtypes: torch.dtype) -> torch.dtype:
+    return max(dtypes, key=lambda dtype: torch.finfo(dtype).eps)
 
 
 @dataclass(frozen=True, eq=False)

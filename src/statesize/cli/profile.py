@@ -13,9 +13,11 @@ from cyclopts import Parameter, validators
 
 from statesize.cli.shared.options import OFTEN, WORKERS, Flag, Loading, Measuring, OpenPage, Page, Workers
 from statesize.cli.shared.printing import TEXT, Printing
-from statesize.cli.shared.texts import Sequences, Texts
+from statesize.cli.shared.texts import INPUTS, Sequences, Texts
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from statesize.measurement.settings import Settings
     from statesize.parallel.ray import RayCluster
     from statesize.profiling import Plan, Profile
@@ -30,6 +32,7 @@ def profile(
     /,
     *,
     texts: Texts | None = None,
+    task: Annotated[str | None, Parameter(group=INPUTS)] = None,
     measuring: Measuring | None = None,
     prefix: Path | None = None,
     loading: Loading | None = None,
@@ -55,6 +58,8 @@ def profile(
         model: A bundled name (sa, la, gla, gated-deltanet), a folder of a model, a GGUF file, an id of the Hugging
             Face hub, or the folder of a profile.
         texts: What the model reads.
+        task: A task of lm-eval by its name, or a YAML file of one: the model reads the prompts of its first documents
+            (8, or --sequences), and its score stands beside the ESS.
         measuring: What is measured.
         prefix: UTF-8 text that comes before each text, such as a system prompt. Without --positions or --stride, ESS is
             measured at its end: what it carries into the text.
@@ -73,7 +78,7 @@ def profile(
         printing: What is printed.
 
     Raises:
-        InputError: The folder of a profile comes with options of a measurement.
+        InputError: Options contradict each other.
     """
     from statesize.cli.shared.printing import plan_document, read_profiles
     from statesize.cli.shared.provenance import called_again, command_line
@@ -92,7 +97,7 @@ def profile(
     if html is not None:
         check_report_path(html)
     if (Path(model) / MARKER).is_file() and not any(model in plugin.names() for plugin in model_plugins()):
-        asked = (texts, measuring, prefix, loading, workers, output, record, plan or None)
+        asked = (texts, task, measuring, prefix, loading, workers, output, record, plan or None)
         if asked != (None,) * len(asked) or tolerance != _TOLERANCE:
             raise InputError(
                 f"{model} is a profile, which is shown as it was measured; leave out all but --html, --open, --metric, "
@@ -108,6 +113,11 @@ def profile(
         check_destination(output)
     settings = measuring.settings()
     texts.check()
+    if task is not None and (texts.any_chosen or plan or workers != Workers()):
+        raise InputError(
+            "task must come without other texts, --plan and --ray, got both. Give --task NAME alone; --sequences says "
+            "how many of its documents are read."
+        )
     cluster = None if plan else workers.cluster(gpus=float(loading.device.startswith("cuda")))
     before = None if prefix is None else read_whole(prefix)
     printing.hush_libraries()
@@ -128,8 +138,18 @@ def profile(
         show(plan_page(planned, loading_took), document, printing)
         printing.next(*called_again(without="--plan"))
         return
-    read = texts.read(run.tokenizer, printing, run.vocabulary)
-    source = {**run.source, **_reading(read), "command": command_line()}
+    answered: dict[str, str] = {}
+    if task is None:
+        read = texts.read(run.tokenizer, printing, run.vocabulary)
+    else:
+        from statesize.cli.shared.harness import DOCUMENTS, answer_task
+
+        if run.model is None or run.tokenizer is None:
+            raise InputError("task must come with a model that has a tokenizer, got none. Give the folder of one.")
+        with printing.step(f"answering {task}"):
+            done = answer_task(task, run.model, run.tokenizer, texts.sequences or DOCUMENTS)
+        read, answered = Sequences([ids[: texts.max_tokens] for ids in done.prompts], 0), {"task": done.score}
+    source = {**run.source, **_reading(read), **answered, "command": command_line()}
     read, settings = _read_settings(before, run.tokenizer, read, settings, tolerance, printing)
     if record is not None and (len(set(map(len, read.ids))) > 1 or not settings.by_default):
         raise InputError(
@@ -227,6 +247,7 @@ class _ProfileCommand:
     source: dict[str, str]
     weights: Callable[[], str] = str  # the digest of what this process holds
     plan: Callable[..., Plan] | None = None
+    model: nn.Module | None = None
 
 
 def _here(model: str, loading: Loading, by_ids: bool) -> _ProfileCommand:
@@ -246,6 +267,7 @@ def _here(model: str, loading: Loading, by_ids: bool) -> _ProfileCommand:
         loaded.source,
         lambda: tensors_sha256(loaded.model.state_dict()),
         planned,
+        loaded.model,
     )
 
 

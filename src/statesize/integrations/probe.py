@@ -41,6 +41,8 @@ MARGIN = 1.25
 RECORD = "statesize.jsonl"
 """Name of the log file in the folder of a training."""
 PREFIX = "statesize/"
+FALLEN = 0.5
+"""A layer that uses less than this fraction of the share that it used at first is named in a warning."""
 _LOGGER = logging.getLogger("statesize")
 
 
@@ -84,18 +86,18 @@ class Probe:
     Attributes:
         inputs: The probe batch: token ids (L,) or (S, L), or lists of ids; see `statesize.profile`.
         every: Steps from one measurement to the next.
-        share: Share of the wall time for measurements, 0.05 for 5 %; `math.inf` measures all heads each time.
+        share: Share of the wall time for measurements, 0.02 for 2 %; `math.inf` measures all heads each time.
         settings: What is measured of each layer; how many heads or channels, `share` decides.
         sequences: The probe batch, one tensor of token ids a sequence.
 
     Example:
         >>> Probe([[1, 2, 3, 4]], every=10).share
-        0.05
+        0.02
     """
 
     inputs: Inputs
     every: int = 100
-    share: float = 0.05
+    share: float = 0.02
     settings: Settings = field(default_factory=lambda: Settings(positions=32))
     sequences: tuple[Tensor, ...] = field(init=False, repr=False)
 
@@ -126,7 +128,15 @@ class Probe:
 
 @dataclass(eq=False)
 class Probing:
-    """The measurements of one training."""
+    """The measurements of one training, for a loop that logs them itself.
+
+    Attributes:
+        probe: What is measured, and when.
+
+    Example:
+        >>> probing = Probing(Probe([[1, 2, 3, 4]], every=100))
+        >>> wandb.log({"loss": loss} | (probing.step(model, step) or {}))  # doctest: +SKIP
+    """
 
     probe: Probe
     _began: float = field(default_factory=time.perf_counter, init=False)
@@ -134,12 +144,21 @@ class Probing:
     _due: bool = field(default=False, init=False)
     _cost: Cost | None = field(default=None, init=False)
     _failing: set[str] = field(default_factory=set[str], init=False)
+    _first: dict[str, float] = field(default_factory=dict[str, float], init=False)
+    _fallen: set[str] = field(default_factory=set[str], init=False)
     _checking: CheckPolicy = field(default_factory=lambda: CheckPolicy("none"), init=False)
 
     def step(self, model: nn.Module, step: int, *, main: bool = True) -> dict[str, float] | None:
-        """Measure after a step of the training, if a measurement is due and there is time for it."""
-        # The model, its mode and all random states stay as they are. A model that processes hold together is measured
-        # by all of them, another one by the main process.
+        """Measure after a step of the training, if a measurement is due and there is time for it.
+
+        Args:
+            model: The model in training; its mode, weights and random states stay as they are.
+            step: Number of the step.
+            main: Whether this is the main process, which alone measures a model that it holds alone.
+
+        Returns:
+            Numbers by their names in logs; None where nothing was measured. What fails is logged as a warning.
+        """
         if not (self._due or step % self.probe.every == 0) or not (main or ranks_of(model)):
             return None
         self._due = False
@@ -161,7 +180,25 @@ class Probing:
             share = self._spent / (time.perf_counter() - self._began)
             measured = min(heads, max(self._cost.units))
             values = _logged_values(profile) | {f"{PREFIX}heads": measured, f"{PREFIX}share_of_time": share}
+            if not unknown or measured == max(self._cost.units):
+                # The trial of two heads is no measure of the others.
+                self._tell_falls(step, values)
         return values
+
+    def _tell_falls(self, step: int, values: Mapping[str, float]) -> None:
+        """Name each layer whose utilisation has fallen far, once until it has risen again."""
+        for name, used in values.items():
+            kind, _, layer = name.removeprefix(PREFIX).partition("/")
+            if not layer:
+                continue
+            first = self._first.setdefault(name, used)
+            if used >= FALLEN * first:
+                self._fallen.discard(name)
+            elif name not in self._fallen:
+                self._fallen.add(name)
+                size = kind.removeprefix("layer_").removesuffix("_utilisation")
+                message = "Step %d: %s uses %.0f %% of its %s; it used %.0f %% at first"
+                _LOGGER.warning(message, step, layer, 100 * used, size, 100 * first)
 
     @contextmanager
     def surviving(self, step: int, what: str) -> Generator[None]:
@@ -193,12 +230,17 @@ def _logged_values(profile: Profile) -> dict[str, float]:
         "total_ess": model.total_entropy,
         "state_utilisation": model.state_utilisation,
         "ceiling_utilisation": model.ceiling_utilisation,
+        "bits": min(_bits(profile.mixer(name).attrs["precision"]) for name in profile.mixers),
     }
     for row in profile.summary_rows():
         # MLflow takes a name as a path: it must not contain @ or be the folder of another name.
         for share in ("state_utilisation", "ceiling_utilisation"):
             values[f"layer_{share}/{row['layer'].replace('@', '-')}"] = row[share]
     return {f"{PREFIX}{name}": float(value) for name, value in values.items() if math.isfinite(value)}
+
+
+def _bits(precision: str) -> int:
+    return torch.finfo(getattr(torch, precision.partition(",")[0])).bits
 
 
 def _measured(model: nn.Module, probe: Probe, heads: int, checking: CheckPolicy) -> tuple[Profile, Cost]:

@@ -14,7 +14,7 @@ from torch import nn
 
 from statesize.adapters.models.inputs import measurable
 from statesize.adapters.models.model_state import adapter_states, hold_in_single, low_bytes, stored_dtype
-from statesize.adapters.models.sharded import class_of
+from statesize.adapters.models.sharded import check_whole, class_of
 from statesize.check import require_kind
 from statesize.errors import FileError, InputError
 from statesize.io.devices import on_cpu_by_default
@@ -239,11 +239,12 @@ def _has_tokenizer(name: str, options: dict[str, Any]) -> bool:
 def measured_model(
     model: nn.Module | str, tokenizer: AnyTokenizer | None, name: str | None, *, needs_tokenizer: bool
 ) -> tuple[nn.Module, AnyTokenizer | None, str]:
-    """A model as it is measured, loaded where it is named, with a tokenizer and a name: the caller's, or its own."""
+    """A model that is cut, loaded where it is named, with a tokenizer and a name: the caller's, or its own."""
     if isinstance(model, str):
         loaded = load_model(model, needs_tokenizer=tokenizer is None and needs_tokenizer)
         model, tokenizer, name = loaded.model, tokenizer or loaded.tokenizer, name or loaded.name
     model = measurable(model)
+    check_whole(model)
     return model, tokenizer, name or class_of(model).__name__
 
 

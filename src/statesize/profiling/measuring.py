@@ -129,7 +129,7 @@ def measure_mixer(item: Captured, sequence: int, work: Work, settings: Settings)
             known["variant_entropy"] += entropies(in_double(_operator(weighted, chosen)), settings.squares)
         # It would be held while the next one is built.
         del operator
-    facts = {name: getattr(item, name) for name in ("name", "kind", "note", "cache", "multiplicity")}
+    facts = {name: getattr(item, name) for name in ("name", "kind", "note", "cache", "multiplicity", "precision")}
     facts |= {"dtype": work.dtype, "engine": ", ".join(dict.fromkeys(one.engine for one in measurements)) or "none"}
     facts["seconds"] = time.perf_counter() - start
     faithfulness = math.nan if item.faithfulness is None else item.faithfulness

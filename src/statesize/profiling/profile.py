@@ -85,7 +85,7 @@ class Profile:
 
     @property
     def attributes(self) -> dict[str, Any]:
-        """Versions, digests and settings, and engine, kind, note, dtype and multiplicity of each mixer."""
+        """Versions, digests, settings; each mixer's engine, kind, note, multiplicity, dtype and precision."""
         own = {str(key): value for key, value in self.tree.attrs.items()}
         return own | {"mixers": {name: dict(self.mixer(name).attrs) for name in self.mixers}}
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from statesize.adapters import capture
 from statesize.adapters.forward import Forward
 from statesize.adapters.models.inputs import Inputs, measurable
+from statesize.adapters.models.sharded import check_whole
 from statesize.adapters.observation import ModuleStack, Observation, Product
 from statesize.adapters.runs import observed
 from statesize.check import refuse
@@ -265,6 +266,7 @@ def cached_bytes(model: Any) -> int:
 def reducible(model: object) -> Reducible:
     """The interface for cutting a model's states; refuse models without such states."""
     if isinstance(model, nn.Module):
+        check_whole(model)
         brought = (plugin.reducible(model) for plugin in model_plugins())
         known = next((one for one in brought if isinstance(one, Reducible)), None)
         if known is not None:

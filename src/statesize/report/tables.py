@@ -176,7 +176,7 @@ def provenance(profile: Profiled) -> dict[str, str]:
         "Run, SHA-256 of all settings": str(attributes.get("run_sha256") or ""),
         "Model": _source(source),
         "Numbers": f"operators in {', '.join(sorted({str(mixer.attrs['dtype']) for mixer in mixers}))}, singular "
-        "values in float64",
+        f"values in float64{_ran_in(mixers)}",
         "Largest error of a singular value": f"{_largest(mixers, 'error_bound'):.1e}",
         "Largest error of an entropy-ESS": f"{_largest(mixers, 'entropy_bound'):.1e}",
         "Counts that the error bounds leave open": _open_counts(mixers),
@@ -191,6 +191,12 @@ def provenance(profile: Profiled) -> dict[str, str]:
         "Time": f"{attributes['seconds']:.1f} s",
     }
     return {name: value for name, value in facts.items() if value}
+
+
+def _ran_in(mixers: Sequence[xr.Dataset]) -> str:
+    """In which precision the model ran; nothing where a file does not say."""
+    known = sorted({precision for mixer in mixers if (precision := mixer.attrs.get("precision"))})
+    return f"; layers ran in {' and in '.join(known)}" if known else ""
 
 
 def _source(source: Mapping[str, Any]) -> str:

@@ -219,6 +219,7 @@ _ROOT: dict[str, Kind] = {
 _MIXER: dict[str, Kind] = {
     **dict.fromkeys(("kind", "note", "cache", "engine"), _is_text),
     "dtype": lambda value: isinstance(value, str) and value in DTYPES,
+    "precision": lambda value: value is None or _is_text(value),
     "multiplicity": lambda value: _whole(value) and value != 0,
     "stratum_sizes": _several(_whole),
 }

@@ -21,6 +21,7 @@ def test_each_rank_reads_what_the_whole_model_gives_and_trains_as_without(family
         assert (said["profile"], said["probe"]) == ([], [])
         assert said["plan"][0] == said["plan"][1]
         assert said["losses"]
+        assert said["precision"] == (["bfloat16, weights float32", "bfloat16"] if policy else ["float32", "float32"])
 
 
 def test_a_call_on_one_rank_alone_is_an_error_and_no_hang():
@@ -67,6 +68,11 @@ def test_training_goes_on_after_a_text_that_the_model_cannot_run():
         ("fsdp1", "ModelError: model.layers.0 must be sharded by fully_shard (FSDP2), got FullyShardedDataParallel"),
         ("parallel", "ModelError: Parameter model.layers.0.self_attn.q_proj.weight must be whole where its layer runs"),
         ("inner", "ModelError: Parameter embed_tokens.weight must be whole where its layer runs, got a DTensor"),
+        ("zero", "ModelError: Parameter model.embed_tokens.weight must be whole where its layer runs, got one that Z"),
+        *(
+            (how, "ModelError: model must be whole in this process to be cut or made smaller, got one on ranks 0, 1.")
+            for how in ("truncate", "cache", "compress")
+        ),
         ("pipeline", "ModelError: model must hold all of its layers, got PipelineStage, which runs those of this rank"),
         ("output", "InputError: output and executor must be None for a model on ranks 0, 1, got 'nowhere'."),
     ],

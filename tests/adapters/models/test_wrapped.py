@@ -8,7 +8,10 @@ import pytest
 import torch
 from oracles.attention_models import attention_model, token_ids
 from oracles.recurrent_models import tiny_model
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
 from torch import nn
+from transformers import PreTrainedTokenizerFast
 
 import statesize as ss
 from statesize.adapters.models.model_state import plain_name, unwrapped
@@ -157,13 +160,14 @@ class Hooked(nn.Module):
     def __init__(self):
         super().__init__()
         self.W = nn.Parameter(torch.randn(3, 2, 8, 4, generator=torch.Generator().manual_seed(0)))
-        self.hook_pattern, self.hook_z = nn.Identity(), nn.Identity()
+        self.hook_attn_scores, self.hook_pattern, self.hook_z = nn.Identity(), nn.Identity(), nn.Identity()
 
     def forward(self, hidden):
         query, key, value = (torch.einsum("bpd,hde->bphe", hidden, weights) for weights in self.W)
         scores = torch.einsum("bqhe,bkhe->bhqk", query, key) / 2
         future = torch.ones(scores.shape[-2:]).triu(1).bool()
-        pattern = self.hook_pattern(scores.masked_fill(future, -torch.inf).softmax(-1))
+        scores = self.hook_attn_scores(scores.masked_fill(future, -torch.inf))
+        pattern = self.hook_pattern(scores.softmax(-1))
         return self.hook_z((pattern @ value.transpose(1, 2)).transpose(1, 2)).flatten(2)
 
 
@@ -181,6 +185,7 @@ class HookedModel(nn.Module):
 
 def test_layers_with_hooks_are_measured_as_hooks_leave_them():
     model = HookedModel()
+    assert ss.profile(model, token_ids()).not_measured == {}
     first, second = ss.capture(model, token_ids())
     assert max(first.faithfulness, second.faithfulness, first.run_difference) < 1e-6
     model.blocks[0].hook_z.register_forward_hook(lambda _, args, output: output * 0)
@@ -200,9 +205,24 @@ def test_models_of_transformer_lens_itself_are_measured(tmp_path):
     bridges = pytest.importorskip("transformer_lens.model_bridge")
     plain = attention_model("gpt2")
     plain.save_pretrained(tmp_path / "gpt2")
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(WordLevel({"a": 0, "b": 1}, "a")))
+    tokenizer.add_special_tokens({"bos_token": "b"})
+    tokenizer.save_pretrained(tmp_path / "gpt2")
     held = bridges.TransformerBridge.boot_transformers(str(tmp_path / "gpt2"), hf_model=copy.deepcopy(plain))
     names = [[item.name for item in ss.capture(model, token_ids())] for model in (held, plain)]
     assert names[0] == names[1]
+
+
+def test_a_module_of_fabric_is_measured_in_its_precision():
+    lightning = pytest.importorskip("lightning")
+    plain = attention_model("llama")
+    for precision, ran in (("32-true", "float32"), ("bf16-mixed", "bfloat16, weights float32")):
+        held = lightning.Fabric(accelerator="cpu", devices=1, precision=precision).setup(copy.deepcopy(plain))
+        found, expected = ss.profile(held, token_ids()), ss.profile(plain, token_ids())
+        assert found.mixers == expected.mixers
+        assert {mixer["precision"] for mixer in found.attributes["mixers"].values()} == {ran}
+        last = expected.mixers[-1]
+        assert found.ess(last).equals(expected.ess(last)) == (precision == "32-true")
 
 
 def test_an_object_that_holds_a_model_by_an_unknown_name_is_told_of_it():

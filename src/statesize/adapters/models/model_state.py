@@ -145,8 +145,8 @@ HOLDERS = (
     ("nnsight", "Envoy", "_module"),
     ("transformer_lens", "TransformerBridge", "original_model"),
 )
-# Parts of module names that only say that something is held: by torch.compile, TransformerLens, and checkpointing.
-MARKS = frozenset({"_orig_mod", "_original_component", "_checkpoint_wrapped_module"})
+# Parts of module names that only say that something is held: by torch.compile, TransformerLens, checkpointing, Fabric.
+MARKS = frozenset({"_orig_mod", "_original_component", "_checkpoint_wrapped_module", "_forward_module"})
 
 
 def unwrapped(model: object) -> nn.Module:

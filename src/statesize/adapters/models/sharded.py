@@ -67,6 +67,12 @@ def check_sharding(model: nn.Module) -> None:
             )
     gathered = {parameter for unit in sharded_units(model) for parameter in unit.parameters()}
     for name, parameter in model.named_parameters():
+        # DeepSpeed marks what it has shared out.
+        if hasattr(parameter, "ds_id"):
+            raise ModelError(
+                f"Parameter {name} must be whole where its layer runs, got one that ZeRO-3 of DeepSpeed has shared "
+                "out. Shard the model by fully_shard (FSDP2), train with ZeRO-2, or measure a checkpoint."
+            )
         placements = cast("Any", parameter).placements if is_sharded(parameter) else ()
         # Replicas beside the shards are those of HSDP.
         if placements and (parameter not in gathered or sum(one.is_shard() for one in placements) > 1):
@@ -75,6 +81,15 @@ def check_sharding(model: nn.Module) -> None:
                 "a tensor parallel plan (tp_plan), which splits the heads of a layer, or of a module around the model. "
                 "Load the model without the plan; give the module that the outermost fully_shard was applied to."
             )
+
+
+def check_whole(model: nn.Module) -> None:
+    """Refuse a model on several ranks for what runs it again and again with other weights or caches."""
+    if ranks := ranks_of(model):
+        raise ModelError(
+            f"model must be whole in this process to be cut or made smaller, got one on ranks "
+            f"{', '.join(map(str, ranks))}. Save it, and give the folder."
+        )
 
 
 class Shards:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
@@ -14,7 +15,7 @@ from torch.utils._pytree import tree_leaves
 from statesize.adapters.check import where_they_differ
 from statesize.adapters.models.model_state import mapped
 from statesize.adapters.runs import reading
-from statesize.adapters.search.lone_run import STORED, LoneRuns, Place, by_position
+from statesize.adapters.search.lone_run import STORED, LoneRuns, ModuleRun, Place, by_position
 from statesize.adapters.search.other_mixing import changed_input, other_futures
 from statesize.adapters.select import BEFORE_PARTS
 from statesize.errors import ModelError
@@ -58,9 +59,9 @@ def answer_of(plain: Tensor, other: Tensor, length: int, position: int, rounding
 def mixes_positions(runs: LoneRuns, name: str, rounds: int = 1) -> bool:
     """Whether the first half of the positions acts on the second; it is refused if the second acts on the first."""
     runs, middle = replace(runs, precision=STORED), runs.length // 2
-    plain, again = runs.run().output, runs.run().output
+    plain, again = _numbers(runs.run()), _numbers(runs.run())
     earlier, later = (
-        runs.run(change=lambda tensor, half=half: changed_input(tensor, runs.length, half)).output
+        _numbers(runs.run(change=lambda tensor, half=half: changed_input(tensor, runs.length, half)))
         for half in (slice(0, middle), slice(middle, None))
     )
     if plain is None or again is None or earlier is None or later is None or not plain.is_floating_point():
@@ -93,7 +94,7 @@ def mixes_positions(runs: LoneRuns, name: str, rounds: int = 1) -> bool:
     axes = [axis for axis, size in enumerate(plain.shape) if size == runs.length]
     futures = [
         (middle, later),
-        *((cut, runs.run(change=change).output) for cut, change in other_futures(runs.length, rounds)),
+        *((cut, _numbers(runs.run(change=change))) for cut, change in other_futures(runs.length, rounds)),
     ]
     for cut, other in futures:
         if other is None or other.shape != plain.shape:
@@ -107,6 +108,12 @@ def mixes_positions(runs: LoneRuns, name: str, rounds: int = 1) -> bool:
                 "causal models."
             )
     return all(bool((by_position((earlier - plain).abs(), axis)[middle:] > limit).any()) for axis in axes)
+
+
+def _numbers(run: ModuleRun) -> Tensor | None:
+    """What a module returned, with 0 where a mask has left -inf in scores."""
+    output = run.output
+    return output if output is None or output.dtype == torch.bool else output.masked_fill(output == -math.inf, 0)
 
 
 def _before(plain: Tensor, other: Tensor, axis: int, cut: int) -> tuple[float, int]:

@@ -58,6 +58,11 @@ def other_mixing(forward: Forward, call: Call, measured: Collection[nn.Module] =
     mixed = [product.mixed for product in plain.products]
     other_input = _LoneRun.of(forward, changed, mixed)
     other_result = _LoneRun.of(forward, call, [changed_at(one.mixed, one.axis, position) for one in plain.products])
+    if len(other_input.products) != len(plain.products):
+        raise ModelError(
+            f"Mixer {call.name}: running it again with other numbers executed a different code path. Its forward must "
+            "depend on no values of its arguments, and on no counter, clock or global."
+        )
     axis = cast("int", position_axis(plain.output, forward.length))
     if other_input.output is None or other_result.output is None:
         return [UNSEEN]

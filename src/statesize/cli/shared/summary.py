@@ -252,7 +252,7 @@ def _notes(profiles: Sequence[Profile]) -> list[str]:
     for profile in profiles:
         name = f"{profile.model}: " if len(profiles) > 1 else ""
         source: dict[str, str] = profile.attributes.get("source") or {}
-        notes += [f"{name}weights: {source['weights']}"] if "weights" in source else []
+        notes += [f"{name}{key}: {source[key]}" for key in ("task", "weights") if key in source]
         notes += [f"{name}note: {source[key]}" for key in ("unused_weights", "tokenizer") if key in source]
         notes += [f"{name}{sinks}"] if (sinks := sink_note(profile)) else []
         notes += [

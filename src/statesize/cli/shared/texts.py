@@ -31,7 +31,7 @@ def _one_input(arguments: ArgumentCollection) -> None:
         raise ValueError(f"Give one of --text, --jsonl, --parquet, --dataset and --ids, got {', '.join(any_chosen)}.")
 
 
-_INPUTS = Group("Other inputs", sort_key=2)
+INPUTS = Group("Other inputs", sort_key=2)
 # Tokens in which a text's own are looked for.
 _BEGINNING = 64
 _ONE_INPUT = Group(validator=_one_input, show=False)
@@ -72,10 +72,10 @@ class Texts:
     """
 
     text: Annotated[list[Path] | None, Parameter(group=(OFTEN, _ONE_INPUT), negative="")] = None
-    jsonl: Annotated[Path | None, Parameter(group=(_INPUTS, _ONE_INPUT))] = None
-    parquet: Annotated[Path | None, Parameter(group=(_INPUTS, _ONE_INPUT))] = None
-    dataset: Annotated[str | None, Parameter(group=(_INPUTS, _ONE_INPUT))] = None
-    ids: Annotated[Path | None, Parameter(group=(_INPUTS, _ONE_INPUT))] = None
+    jsonl: Annotated[Path | None, Parameter(group=(INPUTS, _ONE_INPUT))] = None
+    parquet: Annotated[Path | None, Parameter(group=(INPUTS, _ONE_INPUT))] = None
+    dataset: Annotated[str | None, Parameter(group=(INPUTS, _ONE_INPUT))] = None
+    ids: Annotated[Path | None, Parameter(group=(INPUTS, _ONE_INPUT))] = None
     field: str = "text"
     split: str = "train"
     special_tokens: Flag = False
