@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from itertools import chain
@@ -53,6 +53,7 @@ class Capture(Iterator[Captured]):
     Attributes:
         mixers: The chosen mixers in the order of their calls; what only a mixer's own method `operator` knows is 0.
         length: Positions of each sequence.
+        readers: The mixers that read the same cache, in the order of their calls, for each that is not the only one.
         skipped: Reason by module name, for layers that are not measured; it grows where the iterator refuses a mixer.
         run_difference: The largest difference of the last hidden state in the observed run from that of the unaltered
             model, relative to the largest value; NaN where it was not compared.
@@ -83,7 +84,7 @@ class Capture(Iterator[Captured]):
         self._refused: dict[str, str] = {}
         named = [pair for call, labels in self._calls for pair in zip(call.mixers, labels, strict=True)]
         self.mixers = tuple(replace(mixer, name=label) for mixer, label in named if label in chosen)
-        self._readers = _sharing(self._calls)
+        self.readers = _sharing(self._calls)
         self._further = further_calls(calls) if around else {}
         self._around = around
         self._kept: dict[tuple[str, ...], list[Captured]] = {}
@@ -91,6 +92,11 @@ class Capture(Iterator[Captured]):
         self.skipped = skipped
         self.run_difference = run_difference
         self._items = self._one_by_one()
+
+    def keep(self, names: Collection[str]) -> None:
+        """Leave out all mixers that come but those of some names."""
+        self._chosen &= set(names)
+        self._calls = [(call, labels) for call, labels in self._calls if not self._chosen.isdisjoint(labels)]
 
     @on_cpu_by_default
     def __next__(self) -> Captured:
@@ -143,7 +149,7 @@ class Capture(Iterator[Captured]):
 
     def _with_readers(self, item: Captured) -> Captured:
         """Attach all heads to the last reader of a shared cache, and its name to the others."""
-        names = tuple(name for name in self._readers.get(item.name, ()) if name not in self.skipped)
+        names = tuple(name for name in self.readers.get(item.name, ()) if name not in self.skipped)
         if len(names) < 2:
             return item
         kept = self._kept.setdefault(names, [])
