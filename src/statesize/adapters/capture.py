@@ -106,7 +106,7 @@ class Capture(Iterator[Captured]):
         some = False
         while self._calls:
             # Neither a call nor what is yielded has a name here: who takes it holds the only reference.
-            ready = [self._told(item) for item in self._measured(*self._calls.pop(0))]
+            ready = self._measured(*self._calls.pop(0))
             while ready:
                 some = True
                 yield ready.pop(0)
@@ -114,12 +114,6 @@ class Capture(Iterator[Captured]):
                     item.forget()
         if self._refused and not some:
             raise NothingMeasuredError(self._refused | self.skipped)
-
-    def _told(self, item: Captured) -> Captured:
-        """A mixer with what is told of the model around it, and its columns weighted."""
-        note = " ".join(filter(None, (item.note, self._around, self._further.get(item.name))))
-        item = replace(item, note=note, run_difference=self.run_difference)
-        return item if self._columns is None else item.weighted(*self._columns)
 
     def _measured(self, call: Call, labels: list[str]) -> list[Captured]:
         chosen = [label in self._chosen for label in labels]
@@ -136,7 +130,7 @@ class Capture(Iterator[Captured]):
             self._refused |= {label: str(error) for label, wanted in zip(labels, chosen, strict=True) if wanted}
             self.skipped |= self._refused
             return []
-        return [self._with_readers(item) for item, wanted in zip(mixers_here, chosen, strict=True) if wanted]
+        return [self._in_model(item) for item, wanted in zip(mixers_here, chosen, strict=True) if wanted]
 
     def _derivative(self, call: Call, label: str) -> Captured:
         from statesize.adapters.search.derivative import NOTE
@@ -147,17 +141,20 @@ class Capture(Iterator[Captured]):
         mixer = call.mixers[0]
         return Captured(label, mixer.kind, 1, 1, lambda units: operator[:, units], mixer.state_bytes, 0.0, agreed, NOTE)
 
-    def _with_readers(self, item: Captured) -> Captured:
-        """Attach all heads to the last reader of a shared cache, and its name to the others."""
+    def _in_model(self, item: Captured) -> Captured:
+        """A mixer with what the model around it tells, its columns weighted, and its part in a shared cache."""
+        # All heads are attached to the last reader of the cache, and its name to the others.
         names = tuple(name for name in self.readers.get(item.name, ()) if name not in self.skipped)
-        if len(names) < 2:
-            return item
-        kept = self._kept.setdefault(names, [])
-        kept.append(item)
-        if item.name != names[-1]:
-            return replace(item, groups=0, cache=names[-1])
-        del self._kept[names]
-        return replace(item, groups=item.groups or item.units, readers=tuple(kept))
+        if len(names) > 1:
+            kept = self._kept.setdefault(names, [])
+            kept.append(item)
+            if item.name == names[-1]:
+                item = replace(item, groups=item.groups or item.units, readers=tuple(self._kept.pop(names)))
+            else:
+                item = replace(item, groups=0, cache=names[-1])
+        note = " ".join(filter(None, (item.note, self._around, self._further.get(item.name))))
+        item = replace(item, note=note, run_difference=self.run_difference)
+        return item if self._columns is None else item.weighted(*self._columns)
 
     def _with_bytes_beside(self, call: Call, labels: list[str]) -> list[Captured]:
         """The mixers of a call, of which the first holds what the cache has for the module beside their kernels."""
