@@ -191,14 +191,15 @@ class _Trial:
         limits = {"memory": settings.memory, "mixes": settings.mixes, "axis": axis_of(given)}
         observe = partial(captured_mixers, model, batch_of(given), settings.layers, "none", 0, **limits)
         start = time.perf_counter()
-        self._captured = observe()
+        captured = observe()
         self.one_pass, self.search = time.perf_counter() - start, 0.0
         if before is None and any(map(is_own_code, model.modules())):
+            del captured
             with_search, start = self.one_pass, time.perf_counter()
-            self._captured = observe()
+            captured = observe()
             self.one_pass = time.perf_counter() - start
             self.search = max(0.0, with_search - self.one_pass)
-        self.skipped = self._captured.skipped
+        self._captured, self.skipped = captured, captured.skipped
         self.kinds = self._by_kind(model) if before is None else before.kinds
         self.names = self._some() if before is None else before.names
         self.timed = defaultdict[Hashable, list[tuple[PlannedMixer, ...]]](list)
