@@ -156,8 +156,8 @@ def _panel(bests: Sequence[Best], metric: str) -> alt.HConcatChart:
     return alt.hconcat(accuracy.encode(x=width), share.encode(x=width))
 
 
-STUDY = Study("zoology", {"laptop": GRID}, CAVEATS, analyse, draw)
+STUDY = Study("zoology", {"record": GRID}, CAVEATS, analyse, draw)
 
 if __name__ == "__main__":
-    result = run_study(STUDY, STUDY.preset("laptop"), Path(sys.argv[1]))
+    result = run_study(STUDY, STUDY.preset("record"), Path(sys.argv[1]))
     print("\n".join(result.conclusion.lines()))

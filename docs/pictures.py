@@ -8,12 +8,12 @@ from pathlib import Path
 from example_report import write_example_report
 from playwright.sync_api import sync_playwright
 
-from benchmarks.truncation import result_of
+from benchmarks.bounds import TOKENS, result_of
 from statesize.cli import main as statesize
 from statesize.truncation.page import page as truncation_page
 
 IMAGES = Path(__file__).parent / "images"
-TRUNCATION = Path(__file__).parents[1] / "results" / "truncation" / "truncation.json"
+BOUNDS = Path(__file__).parents[1] / "results" / "truncation" / "bounds.json"
 SECTIONS = {
     "comparison": ("#table-1-title", "section[aria-labelledby=table-1-title]"),
     "layers": ("#chart-2-title", "section[aria-labelledby=chart-2-title]"),
@@ -56,12 +56,13 @@ def main() -> None:
         clip = {"x": 0, "y": box["y"], "width": 1000, "height": box["height"] + 12}
         page.screenshot(path=IMAGES / "report-picture.png", full_page=True, clip=clip)
         bounds = Path(folder) / "bounds.html"
-        smollm2 = json.loads(TRUNCATION.read_text(encoding="utf-8"))["rows"][0]
+        rows = json.loads(BOUNDS.read_text(encoding="utf-8"))["rows"]
+        smollm2 = [row for row in rows if row["file"].startswith("SmolLM2") and row["tokens"] == TOKENS]
         truncation_page(result_of(smollm2)).write(bounds)
         page = browser.new_page(viewport={"width": 1000, "height": 900})
         page.goto(bounds.as_uri())
         page.wait_for_selector("html[data-ready]")
-        page.locator("#chart-0").screenshot(path=IMAGES / "both-bounds.png")
+        page.locator("#chart-0 svg").screenshot(path=IMAGES / "both-bounds.png")
         browser.close()
 
 

@@ -1,4 +1,7 @@
-"""Puts a study on record: python -m tools.record STUDY FOLDER PRESET, the folder of `statesize study`."""
+"""Puts a study on record: python -m tools.record STUDY FOLDER PRESET, the folder of `statesize study`.
+
+`python -m tools.record STUDY` writes the summary on record anew from its table, where the analysis gives other figures.
+"""
 
 from __future__ import annotations
 
@@ -74,5 +77,18 @@ def draw(study: Study) -> None:
     Image.open(path).convert("RGB").quantize(256, Image.Quantize.FASTOCTREE).save(path, optimize=True)
 
 
+def summarise(study: Study) -> None:
+    """Write the summary on record anew from its table.
+
+    Args:
+        study: A study with a record.
+    """
+    write_record(read_record(study, RESULTS / study.name), RESULTS / study.name)
+
+
 if __name__ == "__main__":
-    record(load_study(sys.argv[1]), Path(sys.argv[2]), sys.argv[3])
+    one = load_study(sys.argv[1])
+    if sys.argv[2:]:
+        record(one, Path(sys.argv[2]), sys.argv[3])
+    else:
+        summarise(one)

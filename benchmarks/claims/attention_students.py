@@ -18,7 +18,7 @@ import numpy as np
 from benchmarks.claims.judged import judged, write_judged
 from statesize.lab.studies.distillation import STUDY, students_of
 from statesize.lab.studies.engine.run import stored_rows
-from statesize.lab.studies.statistics import Evidence, Numbers, jackknife, mean, pearson, ranks, within_cells
+from statesize.lab.studies.statistics import Evidence, Numbers, correlation_evidence, mean, ranks, within_cells
 from statesize.lab.studies.verdicts import Claim
 
 GRID = STUDY.read(Path(__file__).with_suffix(".toml"))
@@ -54,7 +54,7 @@ def conclusion(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 def correlation(x: Numbers, y: Numbers) -> Evidence:
     """Pearson's correlation over teachers, of ranks."""
-    return jackknife(lambda rows: pearson(x[rows], y[rows]), np.arange(len(x)), correlation=True)
+    return correlation_evidence(x, y, np.arange(len(x)))
 
 
 if __name__ == "__main__":

@@ -24,17 +24,8 @@ from benchmarks.recall_models import TASK, recall_config, train_recall_model
 from benchmarks.recorded import finish
 from statesize.lab.studies.engine.final import numbered
 from statesize.lab.studies.recall import FIRST, RECALLED, recall_score
-from statesize.lab.studies.statistics import (
-    Evidence,
-    Indices,
-    Numbers,
-    jackknife,
-    of_mean,
-    pearson,
-    ranks,
-    spearman_evidence,
-    within_cells,
-)
+from statesize.lab.studies.statistics import correlation_evidence as of
+from statesize.lab.studies.statistics import of_mean, ranked, ranks, within_cells
 from statesize.lab.studies.texts.dips import ModelDips, measure_dips
 from statesize.lab.studies.texts.sequences import OBSERVED, choose_windows
 from statesize.lab.studies.verdicts import Claim
@@ -95,12 +86,9 @@ def conclusion(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     inside = [within_cells(ranks(values), mixers) for values in (depth, recalled)]
     others = np.array([row["mixer"] != "gla" for row in rows])
 
-    def of(x: Numbers, y: Numbers, units: Indices) -> Evidence:
-        return jackknife(lambda at: pearson(x[at], y[at]), units, correlation=True)
-
     evidence = {
         "depth_recall": of(depth, recalled, mixers),
-        "depth_recall_by_ranks": spearman_evidence(depth, recalled, mixers),
+        "depth_recall_by_ranks": of(depth, recalled, mixers, prepare=ranked),
         "depth_recall_inside_mixers": of(inside[0], inside[1], mixers),
         "depth_recall_without_gla": of(depth[others], recalled[others], mixers[others]),
         "ess_recall": of(ess, recalled, mixers),

@@ -21,16 +21,7 @@ from benchmarks.claims.runs import finish_runs, small_run
 from statesize.lab.studies.distillation import students_of
 from statesize.lab.studies.engine.students import Distillation
 from statesize.lab.studies.engine.training import carry_out
-from statesize.lab.studies.statistics import (
-    Evidence,
-    Numbers,
-    jackknife,
-    mean,
-    partial_correlation,
-    pearson,
-    ranks,
-    within_cells,
-)
+from statesize.lab.studies.statistics import Evidence, Numbers, correlation_evidence, mean, numbers, ranks, ranks_within
 from statesize.lab.studies.verdicts import Claim
 from statesize.lab.tasks.mqar import MQAR
 
@@ -81,8 +72,10 @@ def conclusion(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The verdict; what is left given the teacher's accuracy; and other correlations."""
     kv = np.array([row["kv"] for row in rows])
     columns = ("ess", "initial_ess", "error", "teacher_accuracy", "accuracy")
-    ess, initial, error, of_teacher, accuracy = (ranked([row[name] for row in rows], kv) for name in columns)
-    lost = ranked([row["teacher_accuracy"] - row["accuracy"] for row in rows], kv)
+    ess, initial, error, of_teacher, accuracy = (
+        ranks_within(numbers(row[name] for row in rows), kv) for name in columns
+    )
+    lost = ranks_within(numbers(row["teacher_accuracy"] - row["accuracy"] for row in rows), kv)
     pooled = [ranks(np.array([row[name] for row in rows])) for name in ("ess", "error")]
     return judged(
         CLAIM,
@@ -100,24 +93,9 @@ def conclusion(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     )
 
 
-def ranked(values: Sequence[float], kv: Numbers) -> Numbers:
-    """Ranks of values among those of equally many pairs, less their mean."""
-    found = np.zeros(len(kv))
-    for pairs in np.unique(kv):
-        cell = kv == pairs
-        found[cell] = ranks(np.array(values)[cell])
-    return within_cells(found, np.unique(kv, return_inverse=True)[1])
-
-
 def correlation(x: Numbers, y: Numbers, given: Numbers | None = None) -> Evidence:
     """Correlation of ranks over teachers, or what is left of it given a third."""
-
-    def of(rows: Any) -> float:
-        if given is None:
-            return pearson(x[rows], y[rows])
-        return partial_correlation(*(pearson(a[rows], b[rows]) for a, b in ((x, y), (x, given), (y, given))))
-
-    return jackknife(of, np.arange(len(x)), correlation=True)
+    return correlation_evidence(x, y, np.arange(len(x)), given)
 
 
 if __name__ == "__main__":

@@ -120,15 +120,15 @@ def measures_of(layer: Layer, index: int) -> dict[str, Tensor]:
     weights, groups = layer.weights[0, :, CUT:].double(), layer.values.shape[1]
     H = weights[..., :CUT]
     block, weighted = (
-        PastBlock.of_matrix(matrix) for matrix in (H, H * past_values(layer).double().norm(dim=-1)[:, None])
+        PastBlock(matrix) for matrix in (H, H * past_values(layer).double().norm(dim=-1)[:, None])
     )
     sink = torch.arange(CUT) == weights.mean(1).argmax(-1, keepdim=True)
-    joint = PastBlock.of_groups(H.reshape(groups, -1, *H.shape[1:])).entropy[:, 0]
+    joint = PastBlock(H.reshape(groups, -1, *H.shape[1:]), grouped=True).entropy[:, 0]
     return {
         "ess": block.entropy,
         "joint_ess": joint.repeat_interleave(len(H) // groups),
         "weighted_ess": weighted.entropy,
-        "ess_without_sink": PastBlock.of_matrix(H.masked_fill(sink[:, None], 0)).entropy,
+        "ess_without_sink": PastBlock(H.masked_fill(sink[:, None], 0)).entropy,
         "norm": block.norm,
         "weighted_norm": weighted.norm,
         "attention_entropy": torch.special.entr(weights).sum(-1).mean(-1),

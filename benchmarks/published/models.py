@@ -129,8 +129,8 @@ def of_layer(layer: Layer) -> dict[str, Tensor]:
     weights = layer.weights[0, :, CUT:].double()
     shares = weights.mean(1)
     H, sink = weights[..., :CUT], shares.argmax(-1, keepdim=True)
-    block = PastBlock.of_matrix(H)
-    sinkless = PastBlock.of_matrix(H.masked_fill((torch.arange(CUT) == sink)[:, None], 0))
+    block = PastBlock(H)
+    sinkless = PastBlock(H.masked_fill((torch.arange(CUT) == sink)[:, None], 0))
     relative = block.values / block.values[..., :1]
     return {
         "ess": block.entropy,

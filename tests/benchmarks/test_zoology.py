@@ -54,7 +54,7 @@ def test_what_the_figure_has():
 
 
 def test_the_rules_of_the_figure():
-    runs = STUDY.preset("laptop").runs
+    runs = STUDY.preset("record").runs
     assert len(runs) == 12
     assert {(run.model.layers, run.model.mlp_factor, run.model.heads) for run in runs} == {(2, 0, 1)}
     assert all((run.model.positions > 0) == (run.model.mixer == "attention") for run in runs)

@@ -32,7 +32,7 @@ def test_the_command_prints_a_table_and_writes_a_report(one_sequence, here, caps
     assert main(["demo"]) == 0
     captured = capsys.readouterr()
     assert next_command(captured) == ["profile", zoo.names()[-1], "--open"]
-    sentence, _, *lines, checked = captured.out.splitlines()
+    sentence, _, *lines, checked, bounds = captured.out.splitlines()
     said = (
         r"Past token \d+ of \d+, softmax attention stores [\d.]+ × the bytes of .+ and carries [\d.]+ × as many "
         r"numbers per channel\."
@@ -40,6 +40,9 @@ def test_the_command_prints_a_table_and_writes_a_report(one_sequence, here, caps
     assert re.fullmatch(said, sentence)
     assert html.escape(sentence) in (here / "statesize-demo.html").read_text(encoding="utf-8")
     assert checked == "Last hidden state, observed against unaltered: largest difference 0."
+    assert re.match(
+        r"The context is worth 0\.\d+ .+ With hindsight, its ESS of .+ Chosen without it, as many lose ", bounds
+    )
     titles = [line.strip() for line in lines if line.strip() in KINDS.values()]
     assert titles == [KINDS[name] for name in zoo.names()]
     assert "statesize-demo.html" in captured.err
@@ -69,6 +72,7 @@ def test_json(one_sequence, here, capsys, monkeypatch):
     assert main(["demo", "--json", "--output", "other.html"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert document["report"] == "other.html"
+    assert document["truncation"]["documents"] == 6
     (model,) = document["models"]
     assert (model["model"], model["sequences"], model["tokens"]) == ("gla", 1, 256)
     assert os.listdir(here) == ["other.html"]

@@ -93,6 +93,19 @@ def test_evicted_tokens_are_as_never_seen(implementation):
     assert (found - whole).abs().max() > 0.1
 
 
+@pytest.mark.parametrize("family", ["llama", "mistral", "gemma3_text", "jamba"])
+def test_caches_of_one_batch_are_those_of_one_after_another(family):
+    model = tiny_model(family) if family == "jamba" else attention_model(family)
+    read, ids = read_prefix(model, IDS[:, :PREFIX]), IDS[:, PREFIX:]
+    generator = torch.Generator().manual_seed(1)
+    keep = [torch.rand(3, *layer.key.shape[:1], layer.available, generator=generator) < 0.5 for layer in read.layers]
+    for precision in (None, "int4"):
+        found = following_logits(read, ids, keep=keep, precision=precision)
+        expected = [following_logits(read, ids, keep=[one[at] for one in keep], precision=precision) for at in range(3)]
+        torch.testing.assert_close(found, torch.stack(expected), rtol=1e-4, atol=1e-4)
+        assert (found[0] - found[1]).abs().max() > 1e-3
+
+
 def test_windows_hold_their_last_tokens():
     model = attention_model("mistral")
     read = read_prefix(model, IDS[:, :PREFIX])
@@ -431,5 +444,6 @@ def test_a_plan_counts_what_is_done():
     assert all(left[:-1])
     planned = plan_cache(model, [ids], documents=12, tokens=100)
     assert planned.costs == pricing.steps.costs
-    assert planned.done == dict.fromkeys(planned.costs, 1)
+    # The whole cache, a rounded one, one of fewer tokens, and one of both.
+    assert planned.done == dict.fromkeys(planned.costs, 1) | {"runs": 4}
     assert planned.seconds > 0

@@ -9,8 +9,8 @@ from report.visit import Visit
 from statesize import compare, profile
 from statesize.cli.shared.summary import comparison_page, summary
 from statesize.cli.shared.table import print_page
+from statesize.lab.trends.changes import Series
 from statesize.lab.trends.points import Point
-from statesize.lab.trends.result import Series
 from statesize.profiling import Profile
 from statesize.report import write_report
 from statesize.report.charts import layers

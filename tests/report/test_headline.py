@@ -57,7 +57,7 @@ def test_the_order_of_profiles_does_not_matter(profiles):
 def test_models_of_equal_memory():
     said = headline([small("la", "la"), small("gla", "gla")]).sentence
     assert re.fullmatch(
-        r"Past token 12 of 24, (gated )?linear attention and (gated )?linear attention store as many bytes; "
+        r"Past token 12 of 24, (gated )?linear attention and (gated )?linear attention store the same number of bytes; "
         r"(gated )?linear attention carries (about|[\d.]+ ×) as many numbers per channel\.",
         said,
     )
@@ -101,7 +101,7 @@ def test_the_sentence_says_what_the_table_says(seed):
     assert f" carries {carries} numbers per " in said
     if stored < 1.05:
         about = "about " if stored != 1 else ""
-        assert f"{names[0]} and {names[1]} store {about}as many bytes; {names[0]} carries" in said
+        assert f"{names[0]} and {names[1]} store {about}the same number of bytes; {names[0]} carries" in said
         assert ratio >= 1
     else:
         assert f"{names[0]} stores {first.state_bytes / second.state_bytes:.2g} × the bytes of {names[1]} and" in said

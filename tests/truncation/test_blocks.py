@@ -45,10 +45,10 @@ def test_entropy_and_norm_are_those_that_are_measured(family):
 def test_a_rank_for_each_unit():
     operators = torch.stack([random_operator("attention", seed, LENGTH).dense() for seed in (0, 1, 2)])
     inputs = torch.randn(3, 10, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    block = PastBlock.of_matrix(operators[:, 10:, :10])
+    block = PastBlock(operators[:, 10:, :10])
     lost = block.lost(inputs, torch.tensor([0, 3, 10]))
     torch.testing.assert_close(lost[0], operators[0, 10:, :10] @ inputs[0])
-    torch.testing.assert_close(lost[1], PastBlock.of_matrix(operators[1, 10:, :10]).lost(inputs[1], torch.tensor(3)))
+    torch.testing.assert_close(lost[1], PastBlock(operators[1, 10:, :10]).lost(inputs[1], torch.tensor(3)))
     assert float(lost[2].abs().max()) < 1e-12
 
 
@@ -66,7 +66,7 @@ def test_a_group_has_the_basis_of_its_stack():
     g = torch.Generator().manual_seed(3)
     matrices = torch.stack([random_operator("attention", seed, LENGTH).dense()[10:, :10] for seed in range(4)])
     inputs = torch.randn(2, 2, 10, 3, generator=g, dtype=torch.float64)
-    block = PastBlock.of_groups(matrices.unflatten(0, (2, 2)))
+    block = PastBlock(matrices.unflatten(0, (2, 2)), grouped=True)
     lost = block.lost(inputs, torch.tensor([[2], [4]]))
     for group, rank in enumerate((2, 4)):
         stack = np.concatenate([matrices[2 * group + head].numpy() for head in (0, 1)])

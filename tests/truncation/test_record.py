@@ -2,7 +2,7 @@
 
 import json
 
-from benchmarks import truncation_lengths
+from benchmarks import bounds, truncation_lengths
 from benchmarks.truncation import CLAIMS, result_of, table, verdicts
 from statesize.io.json_values import json_values
 from statesize.models.load import load_model
@@ -19,6 +19,21 @@ def test_the_page_has_the_table_of_the_record():
     for row in document["rows"]:
         if "without_hindsight" in row:
             assert row["without_hindsight"].items() <= json_values(result_of(row).without_hindsight()).items()
+
+
+def test_verdicts_on_both_bounds_follow_from_the_record():
+    document = read_json("bounds")
+    found = bounds.conclusion(document["rows"])
+    assert document["claims"] == found["claims"]
+    assert document["verdicts"] == found["verdicts"]
+    for kept, again in zip(document["bounds"], found["bounds"], strict=True):
+        assert kept["worth"] == again["worth"]
+        # Another version of numpy may draw other documents.
+        assert kept["stored"]["mean"] == again["stored"]["mean"]
+    lengths = {(row["file"], row["tokens"]) for row in document["rows"]}
+    whole = {file for file, tokens in lengths if tokens == bounds.TOKENS}
+    rows = [row for row in document["rows"] if row["tokens"] == bounds.TOKENS]
+    assert len(rows) == bounds.DOCUMENTS * len(whole)
 
 
 def test_verdicts_leave_doubts_where_an_interval_does():

@@ -23,7 +23,7 @@ from statesize.errors import InputError, ModelError
 from statesize.texts.inputs import begun_excerpts
 from statesize.truncation.blocks import CutRun
 from statesize.truncation.cutting import Cutting
-from statesize.truncation.page import headline, notes
+from statesize.truncation.page import chart, headline, notes
 from statesize.truncation.past import SharedPast
 from statesize.truncation.result import CutDocument, TruncationResult
 from statesize.truncation.result import CutRun as MeasuredRun
@@ -388,6 +388,16 @@ def test_nothing_suffices_where_the_context_may_be_worth_nothing(worths, sure):
     assert math.isnan(result.rows[0].share.value) != sure
     if not sure:
         assert headline(result).endswith(" nats a token to m over 5 documents: too little to tell what a cut loses.")
+
+
+def test_what_lies_between_both_bounds_is_shaded():
+    lost = [("ess", 0.25, 0.2), ("ess", 1.0, 0.05), ("past rows", 0.25, 0.6), ("past rows", 1.0, 0.3)]
+    lost += [("past tokens", 0.25, 0.4), ("past tokens", 1.0, 0.35), ("past rows", 4.0, 0.1)]
+    runs = [MeasuredRun("nothing", 0.0, 0.0, 2.0, 1.0), *(MeasuredRun(a, b, 4 * b, 1 + c, c) for a, b, c in lost)]
+    result = TruncationResult("m", (CutDocument(0, 20, 10, 1.0, 4.0, 10.0, 10.0, 10.0, tuple(runs)),), {}, 1, 0.0)
+    shaded, *_ = chart(result).to_dict()["layer"]
+    expected = [{"numbers": 1.0, "least": 0.2, "most": 0.4}, {"numbers": 4.0, "least": 0.05, "most": 0.3}]
+    assert shaded["data"]["values"] == expected
 
 
 def test_intervals_need_five_documents_and_cuts_of_a_text_are_not_independent():

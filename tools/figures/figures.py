@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from statesize.lab import zoo
+from tools.figures.bounds import bounds
 from tools.figures.families import families, fla
 from tools.figures.findings import findings
 from tools.figures.fixed_claims import (
@@ -58,6 +59,7 @@ def figures() -> dict[str, dict[str, str]]:
         open_gates,
         copying,
         truncation,
+        bounds,
         published_heads,
         published_delimiters,
         published_caches,

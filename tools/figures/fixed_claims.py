@@ -12,7 +12,6 @@ from benchmarks.claims.open_gates import matched
 from benchmarks.truncation import interval, result_of
 from benchmarks.truncation import table as truncation_table
 from statesize.lab.studies.statistics import pearson, spearman
-from statesize.truncation.blocks import CAUSAL
 from tools.figures.on_record import VERDICTS, estimate, read_json, table, verdict_counts
 
 
@@ -29,24 +28,19 @@ def recall_moment(document: Mapping[str, Any]) -> dict[str, str]:
 
 def truncation(document: dict[str, Any]) -> dict[str, str]:
     """What published models lose when they are cut."""
-    found = {"table": truncation_table(document), "short": truncation_table(document, _SHORT)}
+    found = {"table": truncation_table(document)}
     for name, row in zip(("smollm2", "gemma"), document["rows"], strict=True):
-        whole = next(one for one in row["rows"] if (one["rule"], one["scale"]) == ("ess", 1.0))
-        found |= {f"{name}_kept": f"{whole['kept']:.1f}", f"{name}_worth": f"{row['worth']['mean']:.2f}"}
+        result = result_of(row)
+        runs = {(one.rule, one.scale): one for one in result.rows}
+        whole, size = runs["ess", 1.0], result.entropy.value
+        found |= {f"{name}_ess": f"{size:.1f}", f"{name}_worth": f"{result.worth.value:.2f}"}
+        found[f"{name}_equal"] = f"{runs['equal', 1.0].divergence.value / whole.divergence.value:.1f}"
         if name == "smollm2":
-            result = result_of(row)
-            causal = [one for one in result.rows if one.rule in CAUSAL and one.scale == 1.0]
-            best = min((one.divergence_share for one in causal), key=lambda share: share.value)
-            size = result.without_hindsight()
-            found |= {"hindsight": interval(whole["divergence_share"], ".1%")}
-            found |= {"causal": interval(best.to_dict(), ".1%")}
-            found |= {"multiple": interval(size.multiple.to_dict(), ".1f")}
-            found |= {"stored": interval(size.stored.to_dict(), ".0%")}
+            needed = result.without_hindsight()
+            found |= {"kept": f"{whole.kept:.1f}", "quarter": f"{runs['ess', 0.25].kept / size:.0%}"}
+            found |= {"multiple": interval(needed.multiple.to_dict(), ".1f")}
+            found |= {"stored": interval(needed.stored.to_dict(), ".0%")}
     return found
-
-
-_SHORT = {("ess", 0.25), ("ess", 1.0), *((rule, scale) for rule in CAUSAL for scale in (1.0, 8.0))}
-"""Rules and multiples of ESS that the page of the truncation test shows."""
 
 
 def delimiter_positions(document: Mapping[str, Any]) -> dict[str, str]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.truncation import interval, result_of
 from statesize.lab.studies.statistics import Evidence, Numbers, jackknife, of_mean, ranks, within_cells
 from statesize.lab.studies.verdicts import LEVEL, holm
 from statesize.measurement.statistics import mean_interval
@@ -113,13 +114,14 @@ def truncation_lengths(document: Mapping[str, Any]) -> dict[str, str]:
     names = dict(zip(dict.fromkeys(row["file"] for row in document["rows"]), _MODELS, strict=True))
     rows: list[tuple[str, ...]] = []
     for row in document["rows"]:
-        runs = {(one["rule"], one["scale"]): one for one in row["rows"]}
-        whole, quarter = runs["ess", 1.0], runs["ess", 0.25]
-        shares = (_told(run["share"], ".1%") for run in (whole, quarter))
-        rows.append(
-            (names[row["file"]], f"{row['tokens']:,}", f"{row['worth']['mean']:.2f}", f"{whole['kept']:.1f}", *shares)
-        )
-    head = ("model", "tokens", "context's worth (nats)", "numbers per channel", "lost at its ESS", "at a quarter")
+        result = result_of(row)
+        runs = {one.scale: one for one in result.rows if one.rule == "ess"}
+        shares = ((runs[scale].divergence_share, runs[scale].share) for scale in (1.0, 0.25))
+        cells = (interval(share.to_dict(), ".1%") for pair in shares for share in pair)
+        worth, size = f"{result.worth.value:.2f}", f"{result.entropy.value:.1f}"
+        rows.append((names[row["file"]], f"{row['tokens']:,}", worth, size, *cells))
+    lost = ("KL lost at ESS", "of worth", "KL lost at a quarter", "of worth")
+    head = ("model", "tokens", "context's worth (nats)", "ESS", *lost)
     shortest = document["rows"][0]
     ess = mean_interval(np.array([one["entropy"] for one in shortest["measured"]]))
     return {

@@ -6,10 +6,12 @@ import re
 from collections.abc import Mapping
 
 PHRASES = (
-    "ESS is {truncation.smollm2_kept} numbers per channel",
-    "the model loses {truncation.hindsight} of what",
-    "that we tried, as many numbers lose {truncation.causal};",
-    "to lose 1 % takes {truncation.multiple} times ESS, or {truncation.stored} of the cache where heads share it",
+    "is worth {bounds.worth} nats a token to the rest",
+    "ESS is {bounds.ess} numbers per channel",
+    "the model loses {bounds.hindsight} of what",
+    "that we tried, as many numbers lose {bounds.causal};",
+    "to lose 1 % takes {bounds.multiple} times ESS, or {bounds.stored} of the cache where heads share it",
+    "intervals over {bounds.documents} texts",
 )
 _NAME = re.compile(r"\{([\w.]+)\}")
 

@@ -22,7 +22,7 @@ def length(documents: list[Mapping[str, Any]]) -> dict[str, str]:
         )
         for one in documents
     ]
-    headings = ("model", *(f"{one:,}" + (" *" if one > trained else "") for one in contexts), "exponent", "heads")
+    headings = ("model", *(f"{one:,}" + (" †" if one > trained else "") for one in contexts), "exponent", "heads")
     return {
         "table": table(headings, rows),
         "lengths": ",".join(map(str, contexts)),

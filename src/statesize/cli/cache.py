@@ -71,8 +71,9 @@ def cache(
     tokenizer, vocabulary, kind = texts.facts_of(model, loading)
     if kind is not None:
         require_cache(kind)
-    inputs, documents = texts.read_whole(tokenizer, printing, vocabulary), texts.sequences or DOCUMENTS
-    three_sets(whole_texts(inputs, tokenizer), texts.max_tokens, documents, tokenizer)
+    inputs = whole_texts(texts.read_whole(tokenizer, printing, vocabulary), tokenizer)
+    documents = texts.sequences or DOCUMENTS
+    three_sets(inputs, texts.max_tokens, documents, tokenizer)
     loaded = load_model(model, **asdict(loading), needs_tokenizer=texts.ids is None)
     options: dict[str, Any] = {
         "keep": kept,

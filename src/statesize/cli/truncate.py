@@ -39,9 +39,9 @@ def truncate(
 ) -> None:
     """Test whether ESS suffices: cut all layers to c times their ESS, and measure what the rest of the text loses.
 
-    It reads 12 pieces of --max-tokens (or --sequences of them) and cuts each in the middle. The loss is stated as a
-    share of what the context is worth. With hindsight the size is a lower bound of the memory that is needed; beside it
-    stands what choices need that know only the past.
+    It reads 12 pieces of --max-tokens (or --sequences of them) and cuts each in the middle. How far the predictions
+    move is stated as a share of how far they move without the context. With hindsight the size is a lower bound of the
+    memory that is needed; beside it stands what choices need that know only the past.
 
     Args:
         model: A bundled name (sa, la, gla, gated-deltanet), a folder of a model, a GGUF file, or an id of the Hugging
@@ -49,7 +49,7 @@ def truncate(
         texts: What the model reads.
         cuts: Positions of the cuts in each piece, with commas between them. Default: its middle.
         number: Also keep this many numbers of every head.
-        at: Share of what the context is worth that counts as nothing lost.
+        at: Share of what the context changes in the predictions that counts as nothing lost.
         profile: Folder of a profile of the same model; its pages then say what suffices.
         plan: Only print how many runs it takes, and how much time; a run of each kind over the first text is timed.
         html: HTML file for a page with the chart.
@@ -78,8 +78,8 @@ def truncate(
     checked_cuts(positions, texts.max_tokens)
     printing.hush_libraries()
     tokenizer, vocabulary, _ = texts.facts_of(model, loading)
-    inputs = texts.read_whole(tokenizer, printing, vocabulary)
-    checked_pieces(whole_texts(inputs, tokenizer), texts.max_tokens, 1, tokenizer)
+    inputs = whole_texts(texts.read_whole(tokenizer, printing, vocabulary), tokenizer)
+    checked_pieces(inputs, texts.max_tokens, 1, tokenizer)
     loaded = load_model(model, **asdict(loading), needs_tokenizer=texts.ids is None)
     if measured is not None:
         require_model(measured, loaded.name)

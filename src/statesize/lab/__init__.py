@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from statesize.lab import mixers, studies, tasks, training, zoo
+    from statesize.lab.trends.changes import Series
+    from statesize.lab.trends.growth import Growth
     from statesize.lab.trends.length import length
-    from statesize.lab.trends.result import Growth, Series
     from statesize.lab.trends.series import series
 
 _HOME = {
-    "Growth": "trends.result",
-    "Series": "trends.result",
+    "Growth": "trends.growth",
+    "Series": "trends.changes",
     "length": "trends.length",
     "series": "trends.series",
 }

@@ -335,7 +335,7 @@ def _sentence(more: _Party, less: _Party, *, whole: bool) -> str:
     memory, numbers = _memory(more, less), "numbers per layer" if more.derived else "numbers per channel"
     if memory < _SAME:
         about = "" if memory == 1 else "about "
-        return f"Past {more.place}, {first} and {second} store {about}as many bytes; {first} carries {ratio} {numbers}."
+        return f"Past {more.place}, {first} and {second} store {about}the same number of bytes; {first} carries {ratio} {numbers}."
     known = math.isfinite(memory)
     stores = f"stores {_times(memory)} × the bytes of {second} and " if known else ""
     other = "" if known else f" as {second}"

@@ -125,7 +125,7 @@ HEADINGS = {
     "faithfulness": Heading("difference\nto model", ".0e"),
 }
 """The columns of tables for people, in their order; NAME_error beside NAME is half the width of its interval."""
-FIGURE_HEADINGS = HEADINGS | {"tss": Heading("TSS per\nchannel", ",.0f")}
+FIGURE_HEADINGS = HEADINGS | {"tss": Heading("largest TSS\nper channel", ",.0f")}
 """Those of a comparison, whose numbers are of whole models."""
 STUDIED = ("modulation", "norm_modulation")
 """Figures that say little without the controls of a study of delimiters; tables of profiles leave them out."""

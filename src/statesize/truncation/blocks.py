@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, Self, cast
 
 import torch
@@ -16,13 +17,21 @@ from statesize.parallel.threads import in_parallel, one_torch_thread
 _linalg, _special = cast("Any", torch.linalg), cast("Any", torch.special)
 
 
-def eigenvectors(symmetric: Tensor) -> tuple[Tensor, Tensor]:
-    """Eigenvalues (..., n), ascending, and vectors (..., n, n), a matrix a thread: LAPACK's own only wait here."""
-    each = symmetric.reshape(-1, *symmetric.shape[-2:])
+def eigenvalues(symmetric: Tensor) -> Tensor:
+    """Eigenvalues (..., n), ascending, which take a third of the time of vectors."""
+    return torch.stack(_each(_linalg.eigvalsh, symmetric)).reshape(symmetric.shape[:-1])
+
+
+def eigenvectors(symmetric: Tensor) -> Tensor:
+    """Eigenvectors (..., n, n) in the order of ascending eigenvalues."""
+    vectors = [pair[1] for pair in _each(_linalg.eigh, symmetric)]
+    return torch.stack(vectors).reshape(symmetric.shape)
+
+
+def _each(decompose: Callable[[Tensor], Any], symmetric: Tensor) -> list[Any]:
+    """Decompose matrices, one a thread: LAPACK's own threads only wait here."""
     with one_torch_thread():
-        found = cast("list[tuple[Tensor, Tensor]]", in_parallel([partial(_linalg.eigh, one) for one in each]))
-    values, vectors = (torch.stack([pair[index] for pair in found]) for index in range(2))
-    return values.reshape(symmetric.shape[:-1]), vectors.reshape(symmetric.shape)
+        return in_parallel([partial(decompose, one) for one in symmetric.reshape(-1, *symmetric.shape[-2:])])
 
 
 def columns_before(operator: Operator, cut: int) -> Tensor:
@@ -66,33 +75,50 @@ def directions(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
 class PastBlock:
     """H_i of some units: the best rank k reads only Vₖᵀ u, k numbers a channel, of all past inputs u."""
 
-    values: Tensor  # σ, (..., m) float64, descending
-    basis: Tensor  # V, (..., c, m): c columns, one an input of the past
     left: Tensor  # H = left · rightᵀ, (..., rows, n)
-    right: Tensor | None  # (..., c, n); None where left is H itself
+    right: Tensor | None = None  # (..., c, n); None where left is H itself
+    grouped: bool = False  # whether H (..., groups, r, rows, c) are of units that read one stored input
 
     @classmethod
     def of(cls, operator: Operator, cut: int) -> Self:
         """H_i of an operator in float64, from the factors of a recurrence or from T itself."""
         if isinstance(operator, Recurrence):
-            left, right = state_factors(operator.to(torch.float64).with_real_output(), cut)
-            return cls(*directions(left, right), left, right)
-        return cls.of_matrix(past_block(operator, cut))
+            return cls(*state_factors(operator.to(torch.float64).with_real_output(), cut))
+        return cls(past_block(operator, cut))
 
-    @classmethod
-    def of_matrix(cls, matrix: Tensor) -> Self:
-        """H_i as it stands, (..., rows, c)."""
-        # The Gram matrix takes two thirds of the time; what it rounds, below 1e-8 σ₁, no cut of a model shows.
-        squares, vectors = eigenvectors(matrix.mT @ matrix)
-        count = min(matrix.shape[-2:])
-        values = squares[..., -count:].clamp(min=0).sqrt().flip(-1)
-        return cls(values, vectors[..., -count:].flip(-1), matrix, None)
+    @cached_property
+    def values(self) -> Tensor:
+        """σ, (..., m) float64, descending; of groups those of their stack."""
+        if self.right is not None:
+            return self._factored[0]
+        squares = eigenvalues(self._gram)[..., -self._count :]
+        values = squares.clamp(min=0).sqrt().flip(-1)
+        return values[..., None, :] if self.grouped else values
 
-    @classmethod
-    def of_groups(cls, matrices: Tensor) -> Self:
-        """H_i of units that read one stored input, (..., groups, r, rows, c), with the basis of their stack."""
-        stacked = cls.of_matrix(matrices.flatten(-3, -2))
-        return cls(stacked.values[..., None, :], stacked.basis[..., None, :, :], matrices, None)
+    @cached_property
+    def basis(self) -> Tensor:
+        """V, (..., c, m): c columns, one an input of the past."""
+        if self.right is not None:
+            return self._factored[1]
+        vectors = eigenvectors(self._gram)[..., -self._count :].flip(-1)
+        return vectors[..., None, :, :] if self.grouped else vectors
+
+    @cached_property
+    def _factored(self) -> tuple[Tensor, Tensor]:
+        return directions(self.left, cast("Tensor", self.right))
+
+    @property
+    def _stack(self) -> Tensor:
+        return self.left.flatten(-3, -2) if self.grouped else self.left
+
+    @property
+    def _gram(self) -> Tensor:
+        # It takes two thirds of the time; what it rounds, below 1e-8 σ₁, no cut of a model shows.
+        return self._stack.mT @ self._stack
+
+    @property
+    def _count(self) -> int:
+        return min(self._stack.shape[-2:])
 
     @property
     def entropy(self) -> Tensor:
@@ -115,9 +141,14 @@ class PastBlock:
 
 
 def dropped(inputs: Tensor, basis: Tensor, ranks: Tensor) -> Tensor:
-    """(1 − Vₖ Vₖᴴ) u for inputs u before a cut, (..., c, P), V (..., c, n) and ranks k, (...)."""
+    """(1 − Vₖ Vₖᴴ) u for inputs u before a cut, (..., c, P), V (..., c, n) and ranks k, (...) or (runs, ...)."""
     kept = torch.arange(basis.shape[-1], device=ranks.device) < ranks[..., None]
-    rest = inputs - basis @ ((basis.mH @ inputs.to(basis.dtype)) * kept[..., None])
+    numbers = (basis.mH @ inputs.to(basis.dtype)) * kept[..., None]
+    if numbers.ndim > basis.ndim:
+        # One product for all runs, which matmul would copy V for.
+        rest = inputs - torch.einsum("...cn,r...np->r...cp", basis, numbers)
+    else:
+        rest = inputs - basis @ numbers
     # H is real, also where a basis of complex modes is not.
     return rest.real if rest.is_complex() else rest
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -46,7 +46,7 @@ def past_rows(operator: Operator, cut: int, rotation: Rotation | None = None, re
         recurrence = operator.to(torch.float64).with_real_output()
         return directions(recurrence.C[..., :cut, :], state_factors(recurrence, cut)[1])[1]
     if isinstance(operator, SoftmaxAttention) and rotation is not None:
-        gram, last = sum((rows.mT @ rows for rows in _asked_again(operator, cut, rotation)), torch.zeros(())), 0
+        gram, last = _asked_again(operator, cut, rotation, lambda rows: rows.mT @ rows), 0
     else:
         gram, last = _moved_gram(columns_before(operator, cut)[..., :cut, :]), _LAST
     if readers > 1:
@@ -54,18 +54,21 @@ def past_rows(operator: Operator, cut: int, rotation: Rotation | None = None, re
     count = gram.shape[-1]
     exact = [*range(min(_FIRST, count)), *range(max(_FIRST, count - last), count)]
     gram[..., exact, :] = gram[..., exact] = 0
-    _, vectors = eigenvectors(gram)
+    vectors = eigenvectors(gram)
     # The rows hold nothing in the columns that are kept anyway, which therefore come first.
     single = torch.eye(count, dtype=vectors.dtype, device=vectors.device)[:, exact].expand(*vectors.shape[:-1], -1)
     basis = torch.cat([single, vectors.flip(-1)[..., : count - len(exact)]], -1)
     return basis if readers == 1 else basis.repeat_interleave(readers, -3)
 
 
-def _asked_again(operator: SoftmaxAttention, cut: int, rotation: Rotation) -> Iterator[Tensor]:
-    """What the queries before a cut read there, (..., i, c), once each is moved behind the cut."""
+def _asked_again(
+    operator: SoftmaxAttention, cut: int, rotation: Rotation, amount: Callable[[Tensor], Tensor]
+) -> Tensor:
+    """An amount of what the queries before a cut read there, (..., i, c), once each is moved behind it; their sum."""
     attention, age = operator.to(torch.float64), torch.arange(cut, 0, -1, device=operator.device)
     query = attention.query[..., :cut, :]
-    return (attention.asked(rotation.moved(query, age + behind), cut + behind, cut) for behind in _ASKED)
+    read = (attention.asked(rotation.moved(query, age + behind), cut + behind, cut) for behind in _ASKED)
+    return sum(map(amount, read), torch.zeros(()))
 
 
 def _moved_gram(rows: Tensor) -> Tensor:
@@ -102,7 +105,7 @@ def past_tokens(operator: Operator, cut: int, rotation: Rotation | None = None) 
     if isinstance(operator, Recurrence):
         return past_rows(operator, cut)
     if isinstance(operator, SoftmaxAttention) and rotation is not None:
-        read = sum((rows.square().sum(-2) for rows in _asked_again(operator, cut, rotation)), torch.zeros(()))
+        read = _asked_again(operator, cut, rotation, lambda rows: rows.square().sum(-2))
     else:
         read = columns_before(operator, cut)[..., max(0, cut - _WINDOW) : cut, :].abs().sum(-2)
     return torch.nn.functional.one_hot(read.argsort(-1, descending=True), read.shape[-1]).to(read).mT

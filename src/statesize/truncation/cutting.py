@@ -140,7 +140,7 @@ class Cutting:
             torch.cat([block.entropy[0] for block in blocks]).cpu(),
             torch.cat([block.norm[0] for block in blocks]).cpu(),
             blocks[0].values.shape[-1],
-            blocks[0].basis.shape[-2] if blocks[0].right is None else blocks[0].right.shape[-1],
+            blocks[0].left.shape[-1],
             blocks[0].right is not None,
             self._group_blocks(seen).entropy[0, :, 0].cpu() if seen.groups else None,
         )
@@ -152,7 +152,7 @@ class Cutting:
     def _group_blocks(self, seen: Observation) -> PastBlock:
         """H_i of all units, (S, groups, units of a group, ...), with one basis a group."""
         matrix = past_block(seen.operator(slice(None)), self.cut)
-        return PastBlock.of_groups(matrix.reshape(len(matrix), seen.groups, -1, *matrix.shape[2:]))
+        return PastBlock(matrix.reshape(len(matrix), seen.groups, -1, *matrix.shape[2:]), grouped=True)
 
     def _inputs(self, seen: Observation) -> Tensor:
         """Inputs u of all units before the cut, (S, units, i, P)."""

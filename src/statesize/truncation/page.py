@@ -22,8 +22,8 @@ _SERIES = {
     "ess": "with hindsight",
     "past rows": "by past rows",
     "past tokens": "tokens by past attention",
-    "equal past rows": "by past rows, the same for all",
     "joint past rows": "by past rows, once a group",
+    "number": "the same number for all",
 }
 _RULES = {
     "equal": "as many, the same for all",
@@ -62,9 +62,10 @@ def headline(result: TruncationResult) -> str:
     )
     return (
         f"The context is worth {_number(worth, '.2f')} nats a token {over}. With hindsight, its ESS of "
-        f"{ess.kept:.1f} numbers a channel, of {result.inputs:.0f} kept, loses "
-        f"{_number(ess.divergence_share, '.1%')} of what the context changes in the predictions. Chosen without it, as "
-        f"many lose {_number(causal.divergence_share, '.1%')}; to lose {_share(size.at)} takes {most}"
+        f"{result.entropy.value:.1f} numbers a channel ({ess.kept:.1f}, as each head rounds up), of "
+        f"{result.inputs:.0f} kept, loses {_number(ess.divergence_share, '.1%')} of what the context changes in the "
+        f"predictions. Chosen without it, as many lose {_number(causal.divergence_share, '.1%')}; to lose "
+        f"{_share(size.at)} takes {most}"
         f"{_number(size.multiple, '.1f')} × ESS{apart}, {_number(size.stored, '.0%')} of what is stored"
         f"{together}.{little}"
     )
@@ -129,7 +130,7 @@ def notes(result: TruncationResult) -> list[str]:
     ]
     if result.sufficient is not None:
         times = {0.25: "A quarter of ESS", 0.5: "Half of ESS", 1.0: "ESS", 2.0: "Twice ESS"}[result.sufficient]
-        told.append(f"{times} is the least of the four sizes from which on at most {_share(result.at)} is lost.")
+        told.append(f"{times} is the least of four sizes from which on at most {_share(result.at)} of KL is lost.")
     if any(row.rule == "joint ess" for row in result.rows):
         told.append(
             "Heads that read one stored input make a group. In rows of groups its numbers are counted once, in others "
@@ -166,29 +167,36 @@ def page(result: TruncationResult) -> ResultPage:
 
 
 def chart(result: TruncationResult) -> alt.LayerChart:
-    """Share lost against numbers a channel, one mark a run."""
+    """Share lost against numbers a channel, a line a rule; what lies between both bounds is shaded."""
+    known = [row for row in result.rows if row.rule in _SERIES and not math.isnan(row.divergence_share.value)]
     rows = [
         {
-            "of": _SERIES.get(row.rule) or title(row.rule, row.scale),
+            "of": _SERIES[row.rule],
             "numbers": row.kept,
             "run": title(row.rule, row.scale),
-        }
-        | {
             "lost": row.divergence_share.value,
             "low": finite(row.divergence_share.low),
             "high": finite(row.divergence_share.high),
         }
-        for row in result.rows
-        if not math.isnan(row.divergence_share.value)
+        for row in known
     ]
+    least = {row.scale: row for row in known if row.rule == "ess"}
+    most = {
+        scale: min((row for row in known if row.rule in CAUSAL and row.scale == scale), key=_lost) for scale in least
+    }
+    between = [{"numbers": row.kept, "least": _lost(row), "most": _lost(most[scale])} for scale, row in least.items()]
     x = alt.X("numbers:Q", title="Numbers a channel that are carried", scale=vega.LOGARITHMIC)
-    y = alt.Y("lost:Q", title="Share of the divergence", axis=alt.Axis(format=".0%"))
+    # Nearly linear below 1 %, where intervals reach 0.
+    scale, values = alt.Scale(type="symlog", constant=0.01, nice=False), [0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1]
+    y = alt.Y("lost:Q", title="Share of the divergence", scale=scale, axis=alt.Axis(format=".0%", values=values))
     hints = (
         vega.hint("run", "run"),
         vega.hint("numbers", "numbers", ".1f"),
         vega.hint("lost", "lost", ".2%"),
     )
-    return vega.estimates(rows, x, y, "of", hints, result.at)
+    area = alt.Chart(alt.Data(values=between)).mark_area(opacity=0.15, color="gray")
+    shaded = area.encode(x=x, y=alt.Y("least:Q", scale=scale), y2="most:Q")
+    return shaded + vega.estimates(rows, x, y, "of", hints, result.at)
 
 
 def _number(interval: Interval, form: str) -> str:

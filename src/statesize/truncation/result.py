@@ -20,7 +20,7 @@ from statesize.truncation.blocks import CAUSAL, JOINT
 LEAST_DOCUMENTS = 5
 """Documents below which no interval is stated."""
 NEGLIGIBLE = 0.01
-"""Share of the context's worth that counts as nothing, by default."""
+"""Share of the divergence without context that counts as nothing, by default."""
 WORTHLESS = 0.01
 """Nats a token below which the context is worth nothing that could be lost."""
 
@@ -126,7 +126,7 @@ class TruncationResult:
         whole: Mixers that were not cut, with the reason, by name.
         mixers: Number of mixers that were cut.
         run_difference: How far the observed run is from the unaltered model, relative to the largest value.
-        at: Share of the context's worth that counts as nothing.
+        at: Share of the divergence without context that counts as nothing.
         unmoved: Attention whose queries could not be asked again behind the cut, so that its rows before it took their
             place.
     """
@@ -177,14 +177,13 @@ class TruncationResult:
 
     @property
     def sufficient(self) -> float | None:
-        """The smallest c from which on c · ESS numbers cost no more than `at` of the context's worth.
+        """The smallest c from which on c · ESS numbers lose no more than `at` of the divergence.
 
         None where none does, or where the context may be worth nothing.
         """
         enough = None
         for row in sorted((row for row in self.rows if row.rule == "ess"), key=lambda row: -row.scale):
-            # Without a worth the share is NaN.
-            if not row.share.value <= self.at:
+            if not (self.context_matters and row.divergence_share.value <= self.at):
                 break
             enough = row.scale
         return enough

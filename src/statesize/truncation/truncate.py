@@ -72,7 +72,7 @@ def truncate(
         tokens: Tokens of each piece.
         cuts: Positions i of each piece. Default: its middle.
         number: One more run keeps this many numbers of every head.
-        at: Share of what the context is worth that counts as nothing lost.
+        at: Share of the divergence without context that counts as nothing lost.
         tokenizer: The model's, for texts.
         axis: The dimension of positions, as for `statesize.capture`.
         name: Name of the model, for the result.
@@ -192,6 +192,7 @@ class CutTest:
             )
         whole |= dict.fromkeys(own.keys() - spectra.keys() - whole.keys(), "its forward does not call its mixed_values")
         expected = functional.log_softmax(logits, -1)
+        probabilities = expected.exp()
         if not spectra:
             reason = next(iter(whole.values()), "none is known")
             raise ModelError(f"No mixer of {type(model).__name__} can be cut: {reason}.")
@@ -210,7 +211,7 @@ class CutTest:
                 predicted = functional.log_softmax(cutting.logits(forward), -1)
             # The first run has changed all that any other does.
             past.settled = True
-            divergence = functional.kl_div(predicted, expected, reduction="none", log_target=True).sum(-1).mean()
+            divergence = torch.einsum("pv,pv->p", probabilities, expected - predicted).mean()
             made.append(CutRun(run.rule, run.scale, run.kept, _loss(predicted, answers), float(divergence)))
         entropy = mean_numbers(spectra, {name: one.entropy for name, one in spectra.items()})
         ceiling = mean_numbers(spectra, {name: torch.full_like(one.norm, one.most) for name, one in spectra.items()})

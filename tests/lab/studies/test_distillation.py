@@ -56,7 +56,6 @@ def test_the_claim_holds_where_errors_go_with_the_ess():
     assert found.holds is True
     for size in (2, 4, 8):
         assert found.figures[f"n{size}_spearman"] == pytest.approx(1)
-        assert found.figures[f"n{size}_spearman_over_layers"] == pytest.approx(1)
         assert found.figures[f"n{size}_students"] == 12
         assert found.figures[f"control_n{size}_spearman_equal_weight"] == pytest.approx(1)
         assert abs(found.figures[f"control_n{size}_spearman_initial"]) < 0.8

@@ -11,7 +11,7 @@ simulated = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(simulated)
 
 DESIGNS = [
-    *(("regimes", "record"), ("regularisation", "record"), ("initialisation", "laptop"), ("distillation", "record")),
+    *(("regimes", "record"), ("regularisation", "record"), ("initialisation", "record"), ("distillation", "record")),
     *(("hybrids", "record"), ("delimiters", ""), ("recall", ""), ("correlation", "record")),
     *(("rank", "record"), ("crossover", "record"), ("variation", "record")),
 ]

@@ -4,7 +4,16 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from statesize.lab.studies.statistics import pearson, ranks, spearman, within_cells
+from statesize.lab.studies.statistics import (
+    correlating,
+    correlation_evidence,
+    pearson,
+    ranked,
+    ranks,
+    ranks_within,
+    spearman,
+    within_cells,
+)
 
 
 @pytest.fixture
@@ -36,3 +45,22 @@ def test_inside_cells_only_what_cells_cannot_tell_is_left():
 
 def test_ranks_are_those_of_scipy(pairs):
     assert (ranks(pairs[0]) == stats.rankdata(pairs[0])).all()
+
+
+def test_ranks_within_cells_are_those_of_each_cell(pairs):
+    cells = np.arange(60) % 3
+    found = ranks_within(pairs[0], cells)
+    for cell in range(3):
+        own = stats.rankdata(pairs[0][cells == cell])
+        np.testing.assert_allclose(found[cells == cell], own - own.mean())
+
+
+def test_what_is_left_given_another_is_the_correlation_of_residuals(pairs):
+    x, y = pairs
+    z, rows = x + y + np.random.default_rng(2).normal(size=60), np.arange(5, 60)
+    left = [values[rows] - np.polyval(np.polyfit(z[rows], values[rows], 1), z[rows]) for values in (x, y)]
+    assert correlating(x, y, z)(rows) == pytest.approx(stats.pearsonr(*left).statistic)
+    assert correlating(x, y)(rows) == pytest.approx(stats.pearsonr(x[rows], y[rows]).statistic)
+    assert correlating(x, y, prepare=ranked)(rows) == pytest.approx(stats.spearmanr(x[rows], y[rows]).statistic)
+    found = correlation_evidence(x, y, np.arange(60), z)
+    assert (found.units, found.value) == (60, pytest.approx(correlating(x, y, z)(np.arange(60))))

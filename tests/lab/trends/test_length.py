@@ -11,9 +11,9 @@ from torch import nn
 import statesize as ss
 from statesize.errors import InputError
 from statesize.lab.mixers import LanguageModel, ModelConfig, save_checkpoint
+from statesize.lab.trends.growth import Growth
 from statesize.lab.trends.length import LengthWork
 from statesize.lab.trends.points import MEASURED, MixerPoint, Point
-from statesize.lab.trends.result import Growth
 from statesize.measurement.settings import Settings
 from statesize.measurement.statistics import signed
 

@@ -18,7 +18,7 @@ def demo(
     open_page: OpenPage = False,
     printing: Printing = TEXT,
 ) -> None:
-    """Profile four bundled models over bundled documents: print the result, and write a page of charts.
+    """Profile four bundled models over bundled documents, and cut one: print the result, and write a page of charts.
 
     Args:
         output: The page.
@@ -27,13 +27,15 @@ def demo(
     """
     from statesize.cli.shared.printing import SCHEMA, print_json, profile_document, tell_page
     from statesize.cli.shared.summary import summary
-    from statesize.cli.shared.table import print_page
+    from statesize.cli.shared.table import print_notes, print_page
     from statesize.lab import zoo
     from statesize.measurement.settings import Settings
     from statesize.profiling.profile_run import profile_bar
     from statesize.profiling.run import run_profile
     from statesize.report import check_report_path, write_report
     from statesize.texts.inputs import bundled_sequences
+    from statesize.truncation.page import headline
+    from statesize.truncation.truncate import truncate
 
     check_report_path(output)
     inputs = bundled_sequences(zoo.tokenizer(), 4, 256)
@@ -53,13 +55,15 @@ def demo(
                     on_progress=on_progress,
                 )
             )
+    with printing.step("cutting gla"):
+        cut = truncate("gla", documents=6, tokens=128)
     with printing.step("drawing the report"):
         write_report(profiles, output)
     if printing.json:
-        print_json(
-            {"schema": SCHEMA, "models": [profile_document(item, None) for item in profiles], "report": str(output)}
-        )
+        models = [profile_document(item, None) for item in profiles]
+        print_json({"schema": SCHEMA, "models": models, "truncation": cut.to_dict(), "report": str(output)})
     else:
         print_page(summary(profiles))
+        print_notes([headline(cut)])
     tell_page(output, printing, open_page=open_page)
     printing.next("profile", zoo.names()[-1], "--open")

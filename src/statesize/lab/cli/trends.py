@@ -117,8 +117,9 @@ def length(
         texts, max_tokens=max(texts.max_tokens, excerpts * (max(chosen) + (measuring.future or max(chosen))))
     )
     tokenizer, vocabulary, _ = texts.facts_of(model, loading)
-    ids = enough.read(tokenizer, printing, vocabulary).ids if texts.any_chosen else None
-    fitting_lengths(chosen, whole_texts(ids, tokenizer), measuring.future)
+    read = enough.read(tokenizer, printing, vocabulary).ids if texts.any_chosen else None
+    ids = whole_texts(read, tokenizer)
+    fitting_lengths(chosen, ids, measuring.future)
     loaded = load_model(model, **asdict(loading), needs_tokenizer=texts.ids is None)
     with printing.bars() as bars:
         report_progress = bars.begin(f"measuring {loaded.name}", len(set(chosen))).update

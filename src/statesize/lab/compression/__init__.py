@@ -1,1 +1,1 @@
-"""Smaller states of the models that are trained here. Read `proposals`, `shrinking` and `trained`."""
+"""Smaller states of the models that are trained here. Read `proposals`, `shrinking`, `trained`, `low_rank`."""

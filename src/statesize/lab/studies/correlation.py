@@ -14,6 +14,7 @@ import numpy as np
 from statesize.lab.studies.engine.charts import points
 from statesize.lab.studies.engine.conclusion import Findings
 from statesize.lab.studies.engine.final import FinalRun, StudyTable, grouped, numbered
+from statesize.lab.studies.engine.settings import smoke
 from statesize.lab.studies.engine.study import Study
 from statesize.lab.studies.statistics import (
     Indices,
@@ -27,39 +28,18 @@ from statesize.lab.studies.statistics import (
     within_cells,
 )
 
-# Seconds: to see that everything works. Nothing is learned.
-SMOKE = """\
-study = "correlation"
-
-[model]
-mixer = ["la", "gla"]
-key_size = [2, 4]
-width = 16
-heads = 2
-layers = 1
-mlp_factor = 2
-convolution_size = 2
-decay_bias = 0.0
-tied = false
-
-[training]
-steps = 20
-batch_size = 8
-rate = 6e-3
-weight_decay = 0.0
-seed = [0, 1]
-
-[measuring]
-every = 10
-sequences = 4
-
+SMOKE = smoke("""\
 [[task]]
 name = "mqar"
 pairs = [2, 4]
 length = 16
 vocabulary_size = 16
 held_out_sequences = 32
-"""
+[task.model]
+mixer = ["la", "gla"]
+key_size = [2, 4]
+tied = false
+""")
 
 RECORD = """\
 # On record in docs/results/correlation: between laptop and paper, two seeds of 60 cells, about three hours of one core.

@@ -13,7 +13,7 @@ from statesize.lab.studies.engine.charts import strip
 from statesize.lab.studies.engine.conclusion import Findings
 from statesize.lab.studies.engine.final import FinalRun, StudyTable, grouped
 from statesize.lab.studies.engine.grid import TrainingRun, variant_runs
-from statesize.lab.studies.engine.settings import Document
+from statesize.lab.studies.engine.settings import Document, smoke
 from statesize.lab.studies.engine.study import Study
 from statesize.lab.studies.regimes import diagnosis
 from statesize.lab.studies.statistics import mean, of_mean
@@ -33,36 +33,14 @@ ARMS = {
 MATCHED = 0.15
 """How far apart the accuracies of the two may be."""
 
-# Seconds: to see that everything works. Nothing is learned.
-SMOKE = """\
-study = "crossover"
-
-[model]
-mixer = "gla"
-width = 16
-heads = 2
-layers = 1
-mlp_factor = 2
-convolution_size = 2
-
-[training]
-steps = 20
-batch_size = 8
-rate = 6e-3
-weight_decay = 0.0
-seed = [0, 1]
-
-[measuring]
-every = 20
-sequences = 4
-
+SMOKE = smoke("""\
 [[task]]
 name = "mqar"
 pairs = 4
 length = 32
 vocabulary_size = 16
 held_out_sequences = 32
-"""
+""")
 
 RECORD = """\
 study = "crossover"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import altair as alt
@@ -16,49 +16,14 @@ import numpy as np
 from statesize.lab.studies.engine.charts import points
 from statesize.lab.studies.engine.conclusion import Findings
 from statesize.lab.studies.engine.final import StudyTable, grouped
+from statesize.lab.studies.engine.settings import smoke
 from statesize.lab.studies.engine.study import Study
 from statesize.lab.studies.engine.table import DONE, Row
 from statesize.lab.studies.engine.training import layer_column
-from statesize.lab.studies.statistics import Numbers, mean, spearman, spearman_evidence
+from statesize.lab.studies.statistics import Numbers, correlation_evidence, mean, numbers, ranked, spearman
 
-# Seconds: to see that everything works. Nothing is learned.
-SMOKE = """\
-study = "distillation"
-
-[model]
-mixer = "gla"
-width = 16
-heads = 2
-layers = 2
-mlp_factor = 2
-convolution_size = 2
-decay_bias = 0.0
-
-[training]
-steps = 10
-batch_size = 8
-rate = 6e-3
-weight_decay = 0.0
-
-[measuring]
-every = 10
-sequences = 4
-
-# Teachers and their students.
-[[task]]
-name = "mqar"
-pairs = [2, 4, 6]
-length = 16
-vocabulary_size = 16
-held_out_sequences = 32
-[task.model]
-key_size = 4
-[task.distillation]
-key_sizes = [2, 4]
-steps = 5
-batch_size = 8
-
-# The students' sizes, trained alone.
+# Teachers and their students, and the students' sizes, trained alone.
+SMOKE = smoke("""\
 [[task]]
 name = "mqar"
 pairs = [2, 4]
@@ -66,8 +31,23 @@ length = 16
 vocabulary_size = 16
 held_out_sequences = 32
 [task.model]
+key_size = 4
+layers = 2
+[task.distillation]
+key_sizes = [2, 4]
+steps = 5
+batch_size = 8
+
+[[task]]
+name = "mqar"
+pairs = 2
+length = 16
+vocabulary_size = 16
+held_out_sequences = 32
+[task.model]
 key_size = [2, 4]
-"""
+layers = 2
+""")
 
 RECORD = """\
 # On record in docs/results/distillation: twenty-four fresh teachers, with students of one size.
@@ -122,8 +102,8 @@ CAVEATS = (
     "Teachers differ in the number of pairs, in the weight λ of their regularisation and in success at once, and ESS "
     "goes with all three; the control gives the correlation that is left at equal λ.",
     "The error is that of T. The error of a layer's output, whose values a student may change, does not show it.",
-    "The unit is a teacher, by the means over its layers. Layers of one depth are alike, which is part of the "
-    "correlation over layers: a layer's ESS and error go together more than a teacher's.",
+    "The unit is a teacher, by the means over its layers: a layer's ESS and error go together more, as layers of one "
+    "depth are alike.",
     "A predicted error comes from a calibration with other teachers of this kind: GLA with n = 16, on this task, and "
     "students that learn for as many steps. The bound, which no recurrence of that size can pass, holds for all; "
     "students do not come near it.",
@@ -140,7 +120,6 @@ ESS = "entropy"
 class DistilledStudent:
     """One student of the table with data of its teacher; tuples have one value a layer."""
 
-    teacher: str  # key of the run
     kv: int
     weight: float  # λ of the teacher's training
     size: int  # n of its states
@@ -178,7 +157,6 @@ def _student(row: Row, teacher: Row, untrained: Row) -> DistilledStudent:
         return tuple(float(source[layer_column(name, layer)]) for layer in range(settings["model"]["layers"]))
 
     return DistilledStudent(
-        teacher=str(row["run"]),
         kv=int(row["kv"]),
         weight=float(settings["training"].get("identity_weight", 0.0)),
         size=int(row[layer_column("student_size", 0)]),
@@ -201,8 +179,9 @@ def _frontier(rows: Sequence[Row]) -> Iterator[tuple[str, float, float]]:
     """Name, bytes of the recurrent state of a sequence in float32, and accuracy of each model, students last."""
     done = [row for row in rows if row["final"] and row["status"] == DONE]
     for row in sorted(done, key=_is_student):
-        taught = _is_student(row)
-        name = f"distilled_n{row[layer_column('student_size', 0)]:.0f}" if taught else f"alone_n{row['key_size']}"
+        name = f"alone n{row['key_size']}"
+        if _is_student(row):
+            name = f"distilled n{row[layer_column('student_size', 0)]:.0f}"
         # 4 · layers · width · (mean n): a head keeps n × (width / heads) numbers.
         layers = json.loads(str(row["settings"]))["model"]["layers"]
         yield name, 4.0 * layers * float(row["width"]) * float(row["state_size"]), float(row["accuracy"])
@@ -217,70 +196,48 @@ def analyse(table: StudyTable, findings: Findings) -> None:
         _add_predictions(students, findings)
     shown: list[str] = []
     for name, models in grouped(_frontier(table.rows), lambda model: model[0]).items():
-        size, accuracies = mean(size for _, size, _ in models), [accuracy for *_, accuracy in models]
-        accuracy, spread = mean(accuracies), float(np.std(accuracies))
-        findings.figures |= {f"frontier_{name}_bytes": size, f"frontier_{name}_accuracy": accuracy}
-        shown.append(f"{name.replace('_', ' ')} {size:,.0f} bytes, {accuracy:.2f} ± {spread:.2f} ({len(models)})")
-    findings.statements.append(
-        f"Accuracy by bytes of state, mean ± standard deviation over models: {'; '.join(shown)}."
-    )
-
-
-def _columns(students: Sequence[DistilledStudent], *names: str) -> list[Numbers]:
-    """Some fields of students as arrays, (student,) or (student, layer)."""
-    return [np.array([getattr(student, name) for student in students], np.float64) for name in names]
+        size, accuracy = mean(size for _, size, _ in models), mean(accuracy for *_, accuracy in models)
+        figure = f"frontier_{name.replace(' ', '_')}"
+        findings.figures |= {f"{figure}_bytes": size, f"{figure}_accuracy": accuracy}
+        shown.append(f"{name} {size:,.0f} bytes, {accuracy:.2f} ({len(models)})")
+    findings.statements.append(f"Accuracy by bytes of state, means over models: {'; '.join(shown)}.")
 
 
 def _add_size(size: int, students: Sequence[DistilledStudent], findings: Findings) -> None:
     """Correlations over the teachers of students of one size, each with the mean of its layers."""
-    names = ("teacher_ess", "errors", "initial_ess", "weight", "teacher_accuracy", "accuracy")
-    ess, error, initial, weight, teacher_accuracy, accuracy = _columns(students, *names)
-    name, mean_error = f"n{size}", error.mean(1)
+
+    def over(value: Callable[[DistilledStudent], float]) -> Numbers:
+        return numbers(map(value, students))
+
+    ess, error, weight = over(lambda one: one.ess), over(lambda one: one.error), over(lambda one: one.weight)
+    initial, known = over(lambda one: mean(one.initial_ess)), over(lambda one: one.teacher_accuracy)
     pairs = {
-        f"{name}_spearman": (ess.mean(1), mean_error),
-        f"{name}_accuracy_spearman": (-ess.mean(1), accuracy),
-        f"control_{name}_spearman_initial": (initial.mean(1), mean_error),
-        f"control_{name}_spearman_accuracy": (teacher_accuracy, mean_error),
-        f"control_{name}_spearman_weight": (weight, mean_error),
+        f"n{size}_spearman": ("a teacher's ESS with that error", ess, error),
+        f"n{size}_accuracy_spearman": ("less ESS with the student's accuracy", -ess, over(lambda one: one.accuracy)),
+        f"control_n{size}_spearman_initial": ("the control, ESS at initialisation with the error", initial, error),
+        f"control_n{size}_spearman_accuracy": ("the control, the teacher's accuracy with the error", known, error),
+        f"control_n{size}_spearman_weight": ("the control, λ with the error", weight, error),
     }
-    of_error, of_accuracy, by_initial, by_accuracy, by_weight = (
-        findings.add(figure, spearman_evidence(x, y, np.arange(len(x)))) for figure, (x, y) in pairs.items()
+    units = np.arange(len(students))
+    findings.figures |= {f"n{size}_students": float(len(students)), f"n{size}_error": mean(error)}
+    findings.tell(
+        f"Students with n = {size} of {len(students)} teachers have an error of {mean(error):.3f}; Spearman of",
+        {name: (words, correlation_evidence(x, y, units, prepare=ranked)) for name, (words, x, y) in pairs.items()},
     )
-    of_weights = [weight == value for value in sorted(set(weight.tolist()))]
-    equal = [spearman(ess[rows].mean(1), error[rows].mean(1)) for rows in of_weights]
-    layers = [spearman(ess[:, layer], error[:, layer]) for layer in range(ess.shape[1])]
-    over_layers, at_equal_weight = spearman(ess.ravel(), error.ravel()), float(np.mean(equal))
-    findings.figures |= {
-        f"{name}_students": float(len(students)),
-        f"{name}_error": float(error.mean()),
-        f"{name}_spearman_over_layers": over_layers,
-        **{f"{name}_spearman_layer_{layer}": value for layer, value in enumerate(layers)},
-        f"control_{name}_spearman_equal_weight": at_equal_weight,
-    }
-    findings.statements.append(
-        f"Students with n = {size} of {len(students)} teachers: error {error.mean():.3f}; Spearman of a teacher's ESS "
-        f"with its student's error {of_error}, over single layers {over_layers:.2f} (each depth "
-        f"{', '.join(f'{value:.2f}' for value in layers)}), of less ESS with the student's accuracy "
-        f"{of_accuracy}. Controls with the error: at equal λ {at_equal_weight:.2f}, ESS at initialisation "
-        f"{by_initial}, the teacher's accuracy {by_accuracy}, λ itself {by_weight}."
-    )
+    equal = mean(spearman(ess[weight == value], error[weight == value]) for value in np.unique(weight))
+    findings.figures[f"control_n{size}_spearman_equal_weight"] = equal
+    findings.statements.append(f"At equal λ, ESS goes with the error of students with n = {size} by {equal:.2f}.")
 
 
 def _add_predictions(students: Sequence[DistilledStudent], findings: Findings) -> None:
     """The error of every layer of every student against its prediction and its lower bound."""
-    error, predicted, bound = (values.ravel() for values in _columns(students, "errors", "predicted", "bounds"))
-    within, above = float(np.mean(error <= predicted)), float(np.mean(error >= bound))
-    ratio, correlation = float(np.median(error / predicted)), spearman(predicted, error)
-    findings.figures |= {
-        "layers_within_prediction": within,
-        "layers_error_over_prediction": ratio,
-        "layers_above_bound": above,
-        "layers_spearman_prediction": correlation,
-    }
+    layers = [layer for one in students for layer in zip(one.errors, one.predicted, one.bounds, strict=True)]
+    within = mean(error <= predicted for error, predicted, _ in layers)
+    above = mean(error >= bound for error, _, bound in layers)
+    findings.figures |= {"layers_within_prediction": within, "layers_above_bound": above}
     findings.statements.append(
-        f"By the constants of the package, {within:.0%} of {len(error)} layers came within the predicted error (the "
-        f"median is {ratio:.2f} of it; Spearman {correlation:.2f}), and {above:.0%} lie above the bound that none can "
-        "pass."
+        f"By the constants of the package, {within:.0%} of {len(layers)} layers came within the predicted error, and "
+        f"{above:.0%} lie above the bound that none can pass."
     )
 
 
@@ -298,10 +255,7 @@ def draw(table: StudyTable) -> alt.VConcatChart:
             zip(student.predicted, student.errors, student.bounds, strict=True)
         )
     ]
-    by_model = [
-        {"model": name.replace("_", " "), "bytes": size, "accuracy": accuracy}
-        for name, size, accuracy in _frontier(table.rows)
-    ]
+    by_model = [{"model": name, "bytes": size, "accuracy": accuracy} for name, size, accuracy in _frontier(table.rows)]
     predicted = points(by_layer, "Students and their prediction, layer by layer", "predicted", "error", "layer")
     equal = (
         alt.Chart(predicted.data)

@@ -6,7 +6,6 @@ hybrids by the ESS of their layers.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,55 +16,35 @@ import numpy as np
 from statesize.lab.studies.engine.charts import chart, mean_lines, points, strip
 from statesize.lab.studies.engine.conclusion import Findings
 from statesize.lab.studies.engine.final import FinalRun, StudyTable, grouped, numbered, paired_differences
+from statesize.lab.studies.engine.settings import smoke
 from statesize.lab.studies.engine.study import Study
 from statesize.lab.studies.engine.table import Row
 from statesize.lab.studies.engine.training import layer_column
 from statesize.lab.studies.statistics import (
     Indices,
     Numbers,
-    jackknife,
+    Prepare,
+    correlation_evidence,
     mean,
+    numbers,
     of_mean,
-    pearson,
+    ranked,
     ranks,
-    spearman,
-    spearman_evidence,
     within_cells,
 )
-from statesize.measurement.statistics import Interval
 
-# Seconds: to see that everything works. Nothing is learned.
-SMOKE = """\
-study = "hybrids"
-
-[model]
-mixer = ["gla,gla", "sa,gla", "gla,sa"]
-key_size = 4
-width = 16
-heads = 2
-layers = 2
-mlp_factor = 2
-convolution_size = 2
-decay_bias = 0.0
-
-[training]
-steps = 20
-batch_size = 8
-rate = 6e-3
-weight_decay = 0.0
-seed = [0, 1]
-
-[measuring]
-every = 10
-sequences = 4
-
+SMOKE = smoke("""\
 [[task]]
 name = "mqar"
 pairs = 4
 length = 16
 vocabulary_size = 16
 held_out_sequences = 32
-"""
+[task.model]
+mixer = ["gla,gla", "sa,gla", "gla,sa"]
+key_size = 4
+layers = 2
+""")
 
 RECORD = """\
 # On record in docs/results/hybrids: one, two and three attention layers in all places of six, half an hour of one core.
@@ -131,17 +110,15 @@ CAVEATS = (
     "moves an average over layers. The claim is therefore also tested among placements with as many of them.",
     "Placements with attention in the same first layer are alike: intervals leave out all of them at a time. The "
     "difference between the two best is of a winner that was chosen after the fact.",
-    "Figures for single layers, for the attention and for the other layers look at the same runs several times: they "
-    "are hypotheses for another grid, not findings of this one.",
+    "Figures for other predictors look at the same runs again: they are hypotheses for another grid, not findings of "
+    "this one.",
 )
-
 
 EARLY = 0.1
 """The share of training after which ESS should predict the outcome."""
 
 ATTENTION = "sa"
 """The mixer that is placed among the others."""
-
 
 CLAIMED = "early_attention"
 """The predictor of the claim."""
@@ -171,11 +148,6 @@ class PlacedRun:
         """The layers that are attention."""
         return tuple(layer for layer, mixer in enumerate(self.layers) if mixer == ATTENTION)
 
-    @property
-    def first_place(self) -> int | None:
-        """The first layer that is attention; None without any."""
-        return min(self.attention, default=None)
-
     def ess(self, row: Row, layers: Iterable[int]) -> float:
         """The mean ESS of some layers in a row of the run; NaN without any."""
         return mean(row[layer_column(self.run.metric, layer)] for layer in layers)
@@ -193,195 +165,129 @@ def placed_runs(table: StudyTable) -> list[PlacedRun]:
     return placed
 
 
+def by_accuracy(runs: Sequence[PlacedRun]) -> list[tuple[str, list[PlacedRun]]]:
+    """The placements with their runs, the most accurate first; of those that end alike, the one that learns sooner."""
+
+    def rank(one: tuple[str, list[PlacedRun]]) -> tuple[float, float]:
+        return mean(placed.run.accuracy for placed in one[1]), mean(placed.over_training for placed in one[1])
+
+    return sorted(grouped(runs, lambda placed: placed.placement).items(), key=rank, reverse=True)
+
+
 def analyse(table: StudyTable, findings: Findings) -> None:
-    """How accurate each placement of attention is, and what is known of that early."""
+    """Which placement of attention wins, and what is known of that early."""
     runs = placed_runs(table)
-    placements = _by_accuracy(runs)
-    for placement, members in placements.items():
-        _add_placement(placement, members, table.metric, findings)
+    placements = by_accuracy(runs)
     if len(placements) > 1:
-        best, second, *_ = placements
-        after, before = ([placed.run for placed in placements[name]] for name in (best, second))
+        (best, winners), (second, others) = placements[:2]
         # Trial by trial.
+        before, after = ([placed.run for placed in members] for members in (others, winners))
         gain = findings.add("best_less_second", of_mean(paired_differences(before, after, "mixer")))
-        findings.statements.append(f"{best} comes first, before {second} by {gain}.")
-    _add_foresights(runs, table.metric, findings)
-    if runs:
-        shares = sorted({float(placed.early["step"]) / float(placed.run.last["step"]) for placed in runs})
-        findings.statements.append(f"Early is after {' and '.join(f'{share:.0%}' for share in shares)} of the steps.")
-
-
-def _by_accuracy(runs: Sequence[PlacedRun]) -> dict[str, list[PlacedRun]]:
-    """The runs of each placement, the most accurate first; of those that end alike, the one that learns sooner."""
-    groups = grouped(runs, lambda placed: placed.placement)
-    ranks = {
-        name: (_accuracies(members).mean(), mean(run.over_training for run in members))
-        for name, members in groups.items()
-    }
-    return {name: groups[name] for name in sorted(groups, key=ranks.__getitem__, reverse=True)}
-
-
-def _accuracies(members: Sequence[PlacedRun]) -> Numbers:
-    return np.array([placed.run.accuracy for placed in members])
-
-
-def _add_placement(placement: str, members: Sequence[PlacedRun], metric: str, findings: Findings) -> None:
-    name, accuracies = placement.replace(",", "_").replace("-", "_"), _accuracies(members)
-    layers = [
-        mean(placed.ess(placed.run.last, [layer]) for placed in members) for layer in range(len(members[0].layers))
-    ]
-    over_training = mean(run.over_training for run in members)
-    findings.add(f"{name}_accuracy", of_mean(accuracies))
-    findings.figures[f"{name}_accuracy_over_training"] = over_training
-    findings.figures |= {f"{name}_ess_layer_{layer}": ess for layer, ess in enumerate(layers)}
-    findings.statements.append(
-        f"{placement}: accuracy {accuracies.mean():.2f} ({len(members)} runs, {accuracies.min():.2f} to "
-        f"{accuracies.max():.2f}), {over_training:.2f} on average over training; ESS of the layers "
-        f"({metric}) {', '.join(f'{ess:.1f}' for ess in layers)}."
-    )
+        accuracy = mean(placed.run.accuracy for placed in winners)
+        findings.statements.append(f"{best} comes first ({accuracy:.2f}), before {second} by {gain}.")
+    _add_foresights([placed for placed in runs if placed.attention], table.metric, findings)
+    shares = sorted({float(placed.early["step"]) / float(placed.run.last["step"]) for placed in runs})
+    findings.statements += [f"Early is after {share:.0%} of the steps." for share in shares]
 
 
 def _add_foresights(runs: Sequence[PlacedRun], metric: str, findings: Findings) -> None:
-    """The correlation of each early quantity with accuracy."""
-
-    def of_others(placed: PlacedRun) -> float:
-        return placed.ess(placed.early, [layer for layer in range(len(placed.layers)) if layer not in placed.attention])
-
+    """How what is known early goes with final accuracy, by ranks, over the runs that have attention."""
     predictors: dict[str, tuple[str, Callable[[PlacedRun], float]]] = {
         "early": (f"early ESS ({metric})", lambda placed: float(placed.early[metric])),
-        "early_entropy": ("early ESS (entropy)", lambda placed: float(placed.early["entropy"])),
-        "early_gated": ("early ESS of the other layers", of_others),
+        "early_entropy": ("early entropy-ESS", lambda placed: float(placed.early["entropy"])),
         CLAIMED: ("early ESS of the attention", lambda placed: placed.ess(placed.early, placed.attention)),
         "control_initial_attention": (
-            "the control, ESS of the attention at initialisation,",
+            "the control, ESS of the attention at initialisation",
             lambda placed: placed.ess(placed.run.first, placed.attention),
         ),
-        "control_initial": ("the control, ESS at initialisation,", lambda placed: placed.run.initial_ess),
-        "control_place": ("the control, how early the attention stands,", lambda placed: -mean(placed.attention)),
-        "control_early_accuracy": ("the control, early accuracy,", lambda placed: float(placed.early["accuracy"])),
+        "control_place": ("the control, how early the attention stands", lambda placed: -mean(placed.attention)),
+        "control_early_accuracy": ("the control, early accuracy", lambda placed: float(placed.early["accuracy"])),
     }
-    for name, (words, predictor) in predictors.items():
-        known, early = _known(runs, predictor)
-        over_all, inside = _foresight(known, name, early, _accuracies(known), findings)
-        findings.statements.append(
-            f"Spearman of {words} with final accuracy: {over_all}; in one setting, with as many attention layers, "
-            f"{inside}."
-        )
-        if name == CLAIMED:
-            _add_beyond(known, early, findings)
-    known, early = _known(runs, predictors["early"][1])
-    over_training = np.array([run.over_training for run in known])
-    over_all, inside = _foresight(known, "early_over_training", early, over_training, findings)
-    findings.statements.append(
-        f"Spearman of {predictors['early'][0]} with the accuracy averaged over training, which tells those apart that "
-        f"end alike: {over_all}; in one setting, with as many attention layers, {inside}."
-    )
+    accuracy = numbers(placed.run.accuracy for placed in runs)
+    early = {name: numbers(map(known, runs)) for name, (_, known) in predictors.items()}
+    settings = numbered([placed.run.labels("mixer", "seed") for placed in runs])
+    counts = numbered([(placed.run.labels("mixer", "seed"), len(placed.attention)) for placed in runs])
+    places = numbered([placed.attention[0] for placed in runs])
+    placements = numbered([placed.placement for placed in runs])
 
-    def with_accuracy(predictor: Callable[[PlacedRun], float]) -> float:
-        known, values = _known(runs, predictor)
-        return spearman(values, _accuracies(known))
+    def inside(values: Numbers, rows: Indices) -> Numbers:
+        return within_cells(ranks(values[rows]), counts[rows])
 
-    attention = with_accuracy(lambda run: float(len(run.attention)))
-    layers = range(min((len(run.layers) for run in runs), default=0))
-    single = [with_accuracy(lambda run, layer=layer: run.ess(run.early, [layer])) for layer in layers]
-    findings.figures["control_attention_spearman"] = attention
-    findings.figures |= {f"early_layer_{layer}_spearman": value for layer, value in enumerate(single)}
-    findings.statements.append(
-        "Spearman with final accuracy over all runs, without intervals: early ESS of each layer "
-        f"{', '.join(f'{value:.2f}' for value in single)}; the control, the number of attention layers, "
-        f"{attention:.2f}."
-    )
+    def beyond(groups: Indices) -> Prepare:
+        """What settings and groups of placements leave of ranks."""
 
-
-def _known(runs: Sequence[PlacedRun], predictor: Callable[[PlacedRun], float]) -> tuple[list[PlacedRun], Numbers]:
-    """The runs whose predictor is not NaN, and their predictors (N,)."""
-    known = [run for run in runs if not math.isnan(predictor(run))]
-    return known, np.array([predictor(run) for run in known])
-
-
-def _foresight(
-    runs: Sequence[PlacedRun], name: str, early: Numbers, later: Numbers, findings: Findings
-) -> tuple[Interval, Interval]:
-    """Spearman's correlation of a predictor with accuracy: over all runs, and among runs that differ in placement."""
-    groups = numbered([(run.run.labels("mixer", "seed"), len(run.attention)) for run in runs])
-    places = numbered([run.first_place for run in runs])
-
-    def inside(rows: Indices) -> float:
-        x, y = (ranks(values[rows]) for values in (early, later))
-        return pearson(within_cells(x, groups[rows]), within_cells(y, groups[rows]))
-
-    if name == CLAIMED:
-        placements = numbered([run.placement for run in runs])
-        findings.add(f"{name}_spearman_inside_by_placement", jackknife(inside, placements, correlation=True))
-    return (
-        findings.add(f"{name}_spearman", spearman_evidence(early, later, places)),
-        findings.add(f"{name}_spearman_inside", jackknife(inside, places, correlation=True)),
-    )
-
-
-def _add_beyond(runs: Sequence[PlacedRun], early: Numbers, findings: Findings) -> None:
-    """What the early ESS of the attention predicts when its first layer, or all its layers, are known."""
-    later, settings = _accuracies(runs), numbered([placed.run.labels("mixer", "seed") for placed in runs])
-    places = numbered([placed.first_place for placed in runs])
-    said: list[Interval] = []
-    for name, groups in (
-        ("first_place", numbered([(len(placed.attention), placed.first_place) for placed in runs])),
-        ("placement", numbered([placed.placement for placed in runs])),
-    ):
-
-        def left(rows: Indices, groups: Indices = groups) -> float:
+        def left(values: Numbers, rows: Indices) -> Numbers:
             effects = np.hstack([known[rows, None] == np.unique(known) for known in (settings, groups)]).astype(float)
-            x, y = (ranks(values[rows]) for values in (early, later))
-            return pearson(*(values - effects @ np.linalg.lstsq(effects, values)[0] for values in (x, y)))
+            own = ranks(values[rows])
+            return own - effects @ np.linalg.lstsq(effects, own)[0]
 
-        said.append(findings.add(f"early_attention_beyond_{name}", jackknife(left, places, correlation=True)))
-    findings.statements.append(
-        f"Of that, {said[0]} is left among hybrids whose first attention layer stands in the same place, and {said[1]} "
-        "among runs of one placement (means taken off the ranks)."
+        return left
+
+    for opening, end, prepare in (
+        ("Spearman with final accuracy", "spearman", ranked),
+        ("The same in one setting, with as many attention layers", "spearman_inside", inside),
+    ):
+        findings.tell(
+            opening,
+            {
+                f"{name}_{end}": (words, correlation_evidence(early[name], accuracy, places, prepare=prepare))
+                for name, (words, _) in predictors.items()
+            },
+        )
+    first_places = numbered([(len(placed.attention), placed.attention[0]) for placed in runs])
+    claimed = early[CLAIMED]
+    findings.tell(
+        "That of the attention's early ESS",
+        {
+            f"{CLAIMED}_{name}": (words, correlation_evidence(claimed, accuracy, units, prepare=prepare))
+            for name, words, units, prepare in (
+                ("spearman_inside_by_placement", "with placements for units", placements, inside),
+                ("beyond_first_place", "at an equal first place", places, beyond(first_places)),
+                ("beyond_placement", "in one placement", places, beyond(placements)),
+            )
+        },
     )
 
 
 def draw(table: StudyTable) -> alt.VConcatChart:
     """Accuracy and ESS per layer of each placement, accuracy over training, and early ESS against final accuracy."""
-    runs = [placed for members in _by_accuracy(placed_runs(table)).values() for placed in members]
-    records = {
-        str(placed.run.last["run"]): {
+    runs = {str(one.run.last["run"]): one for _, members in by_accuracy(placed_runs(table)) for one in members}
+    ends = {
+        name: {
             "placement": placed.placement,
-            "first attention": "none" if placed.first_place is None else str(placed.first_place),
+            "first attention": str(placed.attention[0]) if placed.attention else "none",
             "attention layers": len(placed.attention),
             "seed": placed.run.seed,
             "early ESS": placed.ess(placed.early, placed.attention),
             "accuracy": placed.run.accuracy,
         }
-        for placed in runs
+        for name, placed in runs.items()
     }
-    ends = list(records.values())
     layers = [
         {"placement": placed.placement, "layer": layer, "ESS": placed.ess(placed.run.last, [layer])}
-        for placed in runs
+        for placed in runs.values()
         for layer in range(len(placed.layers))
     ]
-    accuracy = strip(
-        ends, "Accuracy of each placement: runs and their mean", "placement", "accuracy", "attention layers"
-    )
+    through = [
+        ends[str(row["run"])] | {"step": row["step"], "accuracy": row["accuracy"]}
+        for row in table.rows
+        if row["run"] in ends
+    ]
+    last = list(ends.values())
+    title = "Accuracy of each placement: runs and their mean"
+    accuracy = strip(last, title, "placement", "accuracy", "attention layers")
     cells = chart(layers, f"ESS of the layers at the end ({table.metric})").encode(
         x=alt.X("layer:O", axis=alt.Axis(labelAngle=0)), y=alt.Y("placement:N", title=None, sort=None)
     )
     # The lighter half, on which black numbers can be read.
     blues = alt.Scale(scheme=alt.SchemeParams("blues", extent=[0, 0.5]))
     ess = cells.mark_rect().encode(color=alt.Color("mean(ESS):Q", title="ESS", scale=blues))
-    numbers = cells.mark_text().encode(text=alt.Text("mean(ESS):Q", format=".1f"))
-    through = [
-        records[str(row["run"])] | {"step": row["step"], "accuracy": row["accuracy"]}
-        for row in table.rows
-        if row["run"] in records
-    ]
-    lines = mean_lines(
-        through, "Accuracy over training, means", "step", "accuracy", "first attention", detail="placement:N"
-    )
+    values = cells.mark_text().encode(text=alt.Text("mean(ESS):Q", format=".1f"))
+    title, first = "Accuracy over training, means", "first attention"
+    lines = mean_lines(through, title, "step", "accuracy", first, detail="placement:N")
     title = f"What ESS shows early: that of the attention ({table.metric})"
-    early = points(ends, title, "early ESS", "accuracy", "first attention")
-    by_placement = alt.hconcat(accuracy, alt.layer(ess, numbers).properties(height=accuracy.height))
+    early = points(last, title, "early ESS", "accuracy", first)
+    by_placement = alt.hconcat(accuracy, alt.layer(ess, values).properties(height=accuracy.height))
     # Each chart has colours and a legend of its own.
     drawn = by_placement.resolve_scale(color="independent"), alt.hconcat(lines, early)
     return alt.vconcat(*drawn).resolve_scale(color="independent")

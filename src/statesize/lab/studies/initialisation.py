@@ -7,8 +7,8 @@ rates −1 … −n the ESS at initialisation stalls or falls as n grows, and th
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Callable, Iterable, Sequence
 
 import altair as alt
 import numpy as np
@@ -16,31 +16,11 @@ import numpy as np
 from statesize.lab.studies.engine.charts import dash, mean_lines
 from statesize.lab.studies.engine.conclusion import Findings
 from statesize.lab.studies.engine.final import FinalRun, StudyTable, grouped, paired_differences
+from statesize.lab.studies.engine.settings import smoke
 from statesize.lab.studies.engine.study import Study
-from statesize.lab.studies.statistics import Evidence, mean, of_mean
+from statesize.lab.studies.statistics import Numbers, mean, of_mean
 
-# Seconds: to see that everything works. Nothing is learned.
-SMOKE = """\
-study = "initialisation"
-
-[model]
-width = 8
-heads = 2
-layers = 1
-mlp_factor = 1
-smallest_step = 0.01
-largest_step = 0.1
-
-[training]
-steps = 10
-batch_size = 4
-rate = 7e-3
-seed = [0, 1]
-
-[measuring]
-every = 10
-sequences = 1
-
+SMOKE = smoke("""\
 # Only measured.
 [[task]]
 name = "mqar"
@@ -52,6 +32,7 @@ held_out_sequences = 4
 mixer = ["s6", "gla-s6"]
 normalised = [false, true]
 key_size = [4, 16]
+smallest_step = 0.01
 [task.training]
 steps = 0
 
@@ -65,19 +46,10 @@ held_out_sequences = 8
 mixer = "s6"
 normalised = [false, true]
 key_size = 4
+smallest_step = 0.01
+""")
 
-[[task]]
-name = "mqar"
-pairs = 4
-length = 24
-vocabulary_size = 16
-held_out_sequences = 8
-[task.model]
-mixer = ["gla", "la"]
-key_size = 4
-"""
-
-LAPTOP = """\
+RECORD = """\
 # Twelve minutes on two cores at most: ESS before training up to n = 64, and what is learned up to n = 16.
 study = "initialisation"
 
@@ -242,98 +214,57 @@ CAVEATS = (
 )
 
 
-@dataclass(frozen=True)
-class Start:
-    """How the decays of a model start; runs of equal starts differ in state size, task, rate and seed."""
-
-    mixer: str
-    normalised: bool  # whether the rates start at 1/n … n/n
-    steps: tuple[float, float]  # range of the step sizes, zeros for a mixer without them
-    intervention: str
-
-    @classmethod
-    def of(cls, run: FinalRun) -> Start:
-        """The start of a run."""
-        model, has_steps = run.settings["model"], run.mixer in S6_KINDS
-        steps = (model["smallest_step"], model["largest_step"]) if has_steps else (0.0, 0.0)
-        return cls(run.mixer, has_steps and model["normalised"], steps, run.intervention)
-
-    @property
-    def label(self) -> str:
-        """The start in words."""
-        words = [self.mixer + (" normalised" if self.normalised else "")]
-        if any(self.steps):
-            words.append(_range(self.steps))
-        return ", ".join([*words, *([] if self.intervention == "none" else [self.intervention])])
-
-    @property
-    def name(self) -> str:
-        """The start in the name of a figure."""
-        label = self.label.replace(self.mixer, self.mixer.replace("-", "_"), 1)
-        return label.replace("steps ", "").replace(", ", "_").replace(" ", "_")
-
-
 def analyse(table: StudyTable, findings: Findings) -> None:
     """What the factor gives at the largest states of each range of steps, and each start at each size."""
-    by_start = grouped(table.runs, Start.of)
-    ranges = list(dict.fromkeys(start.steps for start in by_start if start.mixer in S6_KINDS))
+    ranges = list(dict.fromkeys(steps_of(run) for run in table.runs if run.mixer in S6_KINDS))
     for steps in ranges:
         for mixer in S6_KINDS:
-            plain, factor = (by_start.get(Start(mixer, on, steps, "none"), []) for on in (False, True))
-            name = f"{'' if steps == ranges[0] else 'control_'}{mixer.replace('-', '_')}"
-            for figure, verb, (states, evidence) in (
-                ("initial_ratio", "multiplies the ESS at initialisation", _ratio(plain, factor)),
-                ("accuracy_gain", "raises the accuracy", _gain(plain, factor)),
+            own = [run for run in table.runs if (run.mixer, steps_of(run), run.intervention) == (mixer, steps, "none")]
+            largest, logarithms = _gained(own, lambda run: math.log(run.initial_ess))
+            learned, gains = _gained(filter(trained, own), lambda run: run.accuracy)
+            control = "" if steps == ranges[0] else "control_"
+            for figure, verb, states, values in (
+                ("initial_ratio", "multiplies the ESS at initialisation", largest, np.exp(logarithms)),
+                ("accuracy_gain", "raises the accuracy", learned, gains),
             ):
-                estimate = findings.add(f"{name}_{figure}_{steps[0]:g}_to_{steps[1]:g}", evidence)
-                if math.isfinite(estimate.value):
+                name = f"{control}{mixer.replace('-', '_')}_{figure}_{steps[0]:g}_to_{steps[1]:g}"
+                estimate = findings.add(name, of_mean(values))
+                if len(values):
                     said = f"the factor {verb} at n = {states} by {estimate}"
-                    findings.statements.append(f"{mixer}, {_range(steps)}: {said}.")
-    _add_groups(table.runs, ranges[0] if ranges else (0.0, 0.0), findings)
+                    findings.statements.append(f"{mixer}, steps {steps[0]:g} to {steps[1]:g}: {said}.")
+    usual = [(0.0, 0.0), *ranges[:1]]
+    for (length, start), runs in grouped(table.runs, lambda run: (run.length, start_of(run))).items():
+        control = "" if runs[0].intervention == "none" and steps_of(runs[0]) in usual else "control_"
+        name = f"{control}{re.sub('[-, ]+', '_', start.replace('steps ', ''))}_L{length}"
+        told: list[str] = []
+        for states, members in sorted(grouped(runs, lambda run: run.key_size).items()):
+            initial = mean(run.initial_ess for run in members)
+            findings.figures[f"{name}_n{states}_initial"] = initial
+            told.append(f"n {states} {initial:.1f}")
+            if any(map(trained, members)):
+                accuracy = mean(run.accuracy for run in members if trained(run))
+                findings.figures[f"{name}_n{states}_accuracy"] = accuracy
+                told[-1] += f" (accuracy {accuracy:.2f})"
+        findings.statements.append(f"{start}, L {length}: ESS at initialisation {', '.join(told)}.")
 
 
-def _ratio(plain: Sequence[FinalRun], factor: Sequence[FinalRun]) -> tuple[int, Evidence]:
-    """The largest n, and the ratio of its ESS at initialisation, at the longest sequences that have it."""
-    before, after = (grouped(runs, lambda run: (run.key_size, run.length)) for runs in (plain, factor))
-    if not before.keys() & after.keys():
-        return 0, Evidence(math.nan)
-    largest = max(before.keys() & after.keys())
-    logarithms = paired_differences(before[largest], after[largest], value=lambda run: math.log(run.initial_ess))
-    return largest[0], of_mean(np.exp(logarithms))
+def steps_of(run: FinalRun) -> tuple[float, float]:
+    """The range in which the step sizes start; zeros for a mixer without them."""
+    model = run.settings["model"]
+    return (model["smallest_step"], model["largest_step"]) if run.mixer in S6_KINDS else (0.0, 0.0)
 
 
-def _gain(plain: Sequence[FinalRun], factor: Sequence[FinalRun]) -> tuple[int, Evidence]:
-    """The largest n that was trained, and its gain in accuracy by the factor, in pairs of equal seeds."""
-    before, after = (list(filter(trained, runs)) for runs in (plain, factor))
-    pairs = {run.labels() for run in before}
-    states = max((run.key_size for run in after if run.labels() in pairs), default=0)
-    before, after = ([run for run in runs if run.key_size == states] for runs in (before, after))
-    return states, of_mean(paired_differences(before, after))
+def start_of(run: FinalRun) -> str:
+    """How the decays start, in words; runs of equal starts differ in state size, task, rate and seed."""
+    words = [run.mixer]
+    if run.mixer in S6_KINDS:
+        smallest, largest = steps_of(run)
+        words = [f"{run.mixer} normalised" if _normalised(run) else run.mixer, f"steps {smallest:g} to {largest:g}"]
+    return ", ".join([*words, *([] if run.intervention == "none" else [run.intervention])])
 
 
-def _add_groups(runs: Sequence[FinalRun], claimed: tuple[float, float], findings: Findings) -> None:
-    """ESS at initialisation, after training, and accuracy against n, in words and as figures."""
-    words = {"initial": "ESS at initialisation", "trained": "after training", "accuracy": "accuracy"}
-    for (length, start), group in grouped(runs, lambda run: (run.length, Start.of(run))).items():
-        control = start.intervention != "none" or (any(start.steps) and start.steps != claimed)
-        name = f"{'control_' if control else ''}{start.name}_L{length}"
-        by_size = grouped(group, lambda run: run.key_size)
-        columns: dict[str, list[str]] = {}
-        for states, members in sorted(by_size.items()):
-            values = {"initial": mean(run.initial_ess for run in members)}
-            if learned := [run for run in members if trained(run)]:
-                values["trained"] = mean(run.ess for run in learned)
-                values["accuracy"] = mean(run.accuracy for run in learned)
-            for column, value in values.items():
-                findings.figures[f"{name}_n{states}_{column}"] = value
-                columns.setdefault(column, []).append(f"{value:.2f}" if column == "accuracy" else f"{value:.1f}")
-        shown = "; ".join(f"{words[column]} {', '.join(values)}" for column, values in columns.items())
-        sizes = ", ".join(map(str, sorted(by_size)))
-        findings.statements.append(f"{start.label}, L {length}, n {sizes}: {shown}.")
-
-
-def _range(steps: tuple[float, float]) -> str:
-    return f"steps {steps[0]:g} to {steps[1]:g}"
+def _normalised(run: FinalRun) -> bool:
+    return run.settings["model"]["normalised"]
 
 
 def trained(run: FinalRun) -> bool:
@@ -341,25 +272,35 @@ def trained(run: FinalRun) -> bool:
     return int(run.last["step"]) > 0
 
 
+def _gained(runs: Iterable[FinalRun], value: Callable[[FinalRun], float]) -> tuple[int, Numbers]:
+    """The largest n with and without the factor, and the differences of a value there, in pairs of equal seeds."""
+    groups = grouped(runs, lambda run: (run.key_size, run.length, _normalised(run)))
+    # At the longest sequences that have it.
+    both = [key[:2] for key in groups if (*key[:2], not key[2]) in groups]
+    if not both:
+        return 0, np.array([])
+    largest = max(both)
+    return largest[0], paired_differences(groups[*largest, False], groups[*largest, True], value=value)
+
+
 def draw(table: StudyTable) -> alt.VConcatChart:
     """ESS at initialisation, ESS after training and accuracy against the size of the state, a row for each length."""
     rows: list[alt.HConcatChart] = []
     for length, runs in grouped(table.runs, lambda run: run.length).items():
-        initial = _lines(runs, lambda run: run.initial_ess, "ESS", f"ESS at initialisation, L = {length}")
-        learned = [run for run in runs if trained(run)]
-        after = (
-            _lines(learned, lambda run: run.ess, "ESS", f"ESS after training ({table.metric})"),
-            _lines(learned, lambda run: run.accuracy, "accuracy", "Accuracy"),
-        )
-        rows.append(alt.hconcat(initial, *(after if learned else ())))
+        learned = list(filter(trained, runs))
+        drawn = [_lines(runs, lambda run: run.initial_ess, "ESS", f"ESS at initialisation, L = {length}")]
+        if learned:
+            drawn.append(_lines(learned, lambda run: run.ess, "ESS", f"ESS after training ({table.metric})"))
+            drawn.append(_lines(learned, lambda run: run.accuracy, "accuracy", "Accuracy"))
+        rows.append(alt.hconcat(*drawn))
     return alt.vconcat(*rows)
 
 
 def _lines(runs: Sequence[FinalRun], value: Callable[[FinalRun], float], y: str, title: str) -> alt.Chart:
-    records = [{"mixer": run.mixer, "start": Start.of(run).label, "n": run.key_size, y: value(run)} for run in runs]
+    records = [{"mixer": run.mixer, "start": start_of(run), "n": run.key_size, y: value(run)} for run in runs]
     sizes = alt.Axis(values=sorted({run.key_size for run in runs}))
     size = alt.X("n:Q", title="Size of the state n", scale=alt.Scale(type="log", base=2), axis=sizes)
     return mean_lines(records, title, "n", y, "mixer", strokeDash=dash("start")).encode(x=size)
 
 
-STUDY = Study("initialisation", {"smoke": SMOKE, "laptop": LAPTOP}, CAVEATS, analyse, draw)
+STUDY = Study("initialisation", {"smoke": SMOKE, "record": RECORD}, CAVEATS, analyse, draw)

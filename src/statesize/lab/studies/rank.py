@@ -10,44 +10,43 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 import altair as alt
-import numpy as np
 import torch
 from torch import Tensor
 
 from statesize.adapters.models.model_state import evaluating
 from statesize.check import refuse
-from statesize.lab.mixers import LanguageModel, Mixer, SoftmaxAttention
+from statesize.lab.compression.low_rank import run_with_past_cut, run_with_states_cut
+from statesize.lab.mixers import LanguageModel, SoftmaxAttention
 from statesize.lab.studies.engine.charts import points
 from statesize.lab.studies.engine.conclusion import Findings
 from statesize.lab.studies.engine.final import FinalRun, StudyTable, grouped, numbered
 from statesize.lab.studies.engine.grid import TrainingRun, variant_runs
-from statesize.lab.studies.engine.settings import Document, as_list
+from statesize.lab.studies.engine.settings import Document, as_list, smoke
 from statesize.lab.studies.engine.study import Study
 from statesize.lab.studies.engine.table import Row
 from statesize.lab.studies.engine.training import carry_out, measure_model
 from statesize.lab.studies.statistics import (
+    Evidence,
     Indices,
     Numbers,
+    correlating,
+    correlation_evidence,
     jackknife,
     mean,
     numbers,
     of_mean,
-    partial_correlation,
-    pearson,
-    ranks,
+    ranks_within,
     within_cells,
 )
 from statesize.lab.studies.verdicts import Claim
 from statesize.lab.tasks.rebinding import Rebinding
 from statesize.lab.tasks.task import IGNORED, StudyTask
 from statesize.measurement.metrics import entropy_ess
-from statesize.truncation.blocks import PastBlock
 
 RULES: dict[str, dict[str, Any]] = {
     "la": {"mixer": "la"},
@@ -70,39 +69,16 @@ RULES: dict[str, dict[str, Any]] = {
 }
 """The update rules by the names that `rule` of a grid takes, as fields of a model; "sa" has no state, and is apart."""
 
-# Half a minute: to see that everything works. Nothing is learned.
-SMOKE = """\
-study = "rank"
-rule = ["la", "gla-open", "hgrn", "nla", "deltanet-2", "rwkv7", "sa"]
-
-[model]
-key_size = 4
-width = 16
-heads = 2
-layers = 1
-mlp_factor = 2
-convolution_size = 2
-decay_bias = 0.0
-tied = false
-
-[training]
-steps = 20
-batch_size = 8
-rate = 6e-3
-weight_decay = 0.0
-seed = [0, 1]
-
-[measuring]
-every = 20
-sequences = 4
-
+SMOKE = 'rule = ["la", "gla-open", "hgrn", "nla", "deltanet-2", "rwkv7", "sa"]\n' + smoke("""\
 [[task]]
 name = "mqar"
 pairs = 4
 length = 16
 vocabulary_size = 16
 held_out_sequences = 32
-"""
+[task.model]
+key_size = 4
+""")
 
 RECORD = """\
 # 384 models of sixteen rules, and 24 of softmax attention apart. Runs count their seeds on from the first, so that no
@@ -173,6 +149,9 @@ CUT = Claim(
     thresholds={"cut_at_ess": 0.0, "cut_at_state_rank": 0.0},
 )
 
+LESS = ", less its mean"
+"""The end of a quantity of charts that is taken inside cells."""
+
 MEASURES = {
     "ess": "entropy",
     "state_rank": "state_rank",
@@ -216,10 +195,8 @@ def border_of(task: StudyTask) -> int:
 def measure_border(model: LanguageModel, run: TrainingRun) -> dict[str, float]:
     """What is measured of any run, at the border; the ranks of the state there; and accuracy after cuts there."""
     border = border_of(run.task)
-    measured = measure_model(model, run, (border,))
-    if isinstance(model.blocks[0].mixer, SoftmaxAttention):
-        return measured
-    return measured | _cuts(model, run.task, border)
+    has_state = not isinstance(model.blocks[0].mixer, SoftmaxAttention)
+    return measure_model(model, run, (border,)) | (_cuts(model, run.task, border) if has_state else {})
 
 
 @torch.no_grad()
@@ -233,7 +210,7 @@ def _cuts(model: LanguageModel, task: StudyTask, border: int) -> dict[str, float
     with evaluating(model):
         whole, ess = run_with_past_cut(model, input_ids, border)
         _, states = run_with_states_cut(model, input_ids, border)
-        sigma = [cast("Tensor", torch.linalg.svdvals(state.double())) for state in states]
+        sigma: list[Tensor] = [torch.linalg.svdvals(state.double()) for state in states]
         state_ranks = [entropy_ess(values) for values in sigma]
         stable = [values.square().sum(-1) / values[..., 0].square() for values in sigma]
         measured = {
@@ -249,56 +226,6 @@ def _cuts(model: LanguageModel, task: StudyTask, border: int) -> dict[str, float
     return measured
 
 
-def run_with_past_cut(
-    model: LanguageModel, input_ids: Tensor, border: int, kept: Sequence[Tensor] = ()
-) -> tuple[Tensor, list[Tensor]]:
-    """Logits from the border on, (S, L − i, V), H of each layer cut to ranks (S, H); and its entropy-ESS (S, H)."""
-    entropies: list[Tensor] = []
-
-    def mixing(mixer: Mixer, original: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-        def mixed_values(hidden: Tensor) -> Tensor:
-            mixed, block = original(hidden), PastBlock.of(mixer.operator(hidden), border)
-            if kept:
-                lost = block.lost(mixer.values(hidden)[:, :, :border].double(), kept[len(entropies)])
-                mixed = torch.cat([mixed[:, :, :border], (mixed[:, :, border:] - lost).to(mixed.dtype)], 2)
-            entropies.append(block.entropy)
-            return mixed
-
-        return mixed_values
-
-    with ExitStack() as stack:
-        for block in model.blocks:
-            vars(block.mixer)["mixed_values"] = mixing(block.mixer, block.mixer.mixed_values)
-            stack.callback(delattr, block.mixer, "mixed_values")
-        return model(input_ids)[:, border:], entropies
-
-
-def run_with_states_cut(
-    model: LanguageModel, input_ids: Tensor, border: int, kept: Sequence[Tensor] = ()
-) -> tuple[Tensor, list[Tensor]]:
-    """Logits from the border on, (S, L − i, V), with the states there cut to ranks (S, H); and these (S, H, n, d_v)."""
-    caches = model.initial_caches(len(input_ids))
-    for token in input_ids[:, :border].T:
-        _, caches = model.step(token, caches)
-    position, *layers = caches
-    states: list[Tensor] = [cache[1] for cache in layers]  # after what the short convolution keeps
-    if kept:
-        cut = [_low_rank(state, ranks) for state, ranks in zip(states, kept, strict=True)]
-        layers = [(cache[0], state, *cache[2:]) for cache, state in zip(layers, cut, strict=True)]
-    caches, logits = [position, *layers], list[Tensor]()
-    for token in input_ids[:, border:].T:
-        following, caches = model.step(token, caches)
-        logits.append(following)
-    return torch.stack(logits, 1), states
-
-
-def _low_rank(matrices: Tensor, kept: Tensor) -> Tensor:
-    """The best approximations of ranks (...) to matrices (..., n, d)."""
-    left, sigma, right = cast("Any", torch.linalg).svd(matrices.double(), full_matrices=False)
-    sigma = sigma * (torch.arange(sigma.shape[-1]) < kept[..., None])
-    return (left * sigma[..., None, :] @ right).to(matrices.dtype)
-
-
 def rule_of(run: FinalRun) -> str:
     """The update rule of a run."""
     model = run.settings["model"]
@@ -307,13 +234,7 @@ def rule_of(run: FinalRun) -> str:
 
 def analyse(table: StudyTable, findings: Findings) -> None:
     """Which measure tells accuracy between seeds and between rules, and what cuts lose."""
-    runs = table.runs
-    for rule, members in grouped(runs, rule_of).items():
-        findings.statements.append(
-            f"{rule}: accuracy {mean(run.accuracy for run in members):.2f}, entropy-ESS "
-            f"{mean(run.last['entropy'] for run in members):.1f} ({len(members)} runs)."
-        )
-    runs = [run for run in runs if run.mixer != SoftmaxAttention.kind]
+    runs = _with_state(table)
     _add_seeds(runs, findings)
     _add_rules(runs, findings)
     learned = [run for run in runs if not run.guesses]
@@ -326,6 +247,14 @@ def analyse(table: StudyTable, findings: Findings) -> None:
         findings.statements += [told.verdict, *told.statements]
 
 
+def _with_state(table: StudyTable) -> list[FinalRun]:
+    return [run for run in table.runs if run.mixer != SoftmaxAttention.kind]
+
+
+def _per_item(run: FinalRun, row: Row, name: str) -> float:
+    return float(row[MEASURES[name]]) / run.kv
+
+
 def _inside_cells(runs: Sequence[FinalRun]) -> tuple[Indices, dict[str, Numbers]]:
     """The cells of runs that differ in their seed only; accuracy and each measure/kv, less their means in these."""
     cells = numbered([run.but_for_seed for run in runs])
@@ -334,45 +263,33 @@ def _inside_cells(runs: Sequence[FinalRun]) -> tuple[Indices, dict[str, Numbers]
     return cells, {name: within_cells(values, cells) for name, values in columns.items()}
 
 
-def _together(left: Mapping[str, Numbers], one: str, other: str, chosen: Indices) -> float:
-    return pearson(left[one][chosen], left[other][chosen])
-
-
 def _add_seeds(runs: Sequence[FinalRun], findings: Findings) -> None:
     """How accuracy goes with each measure among runs that differ in their seed only."""
     cells, left = _inside_cells(runs)
-    inside = {name: partial(_together, left, name, "accuracy") for name in MEASURES}
-    told = [
-        f"{name} {findings.add(f'seeds_{name}', jackknife(of, cells, correlation=True))}" for name, of in inside.items()
-    ]
+    accuracy = left["accuracy"]
 
-    def less(name: str, chosen: Indices) -> float:
-        return inside["ess"](chosen) - inside[name](chosen)
+    def lead(other: str) -> Evidence:
+        of_ess, of_other = (correlating(left[name], accuracy) for name in ("ess", other))
+        return jackknife(lambda rows: of_ess(rows) - of_other(rows), cells)
 
-    for name in ("state_rank", "stable_rank"):
-        told.append(f"ess less {name} {findings.add(f'seeds_ess_less_{name}', jackknife(partial(less, name), cells))}")
-    findings.statements.append(f"Between seeds, accuracy goes with each measure/kv by: {'; '.join(told)}.")
+    alone = {f"seeds_{name}": (name, correlation_evidence(left[name], accuracy, cells)) for name in MEASURES}
+    leads = {f"seeds_ess_less_{name}": (f"ess less {name}", lead(name)) for name in ("state_rank", "stable_rank")}
+    findings.tell("Between seeds, accuracy goes with each measure/kv by", alone | leads)
 
 
 def _add_learned(runs: Sequence[FinalRun], findings: Findings) -> None:
     """The same among runs that have left guessing, and given another measure: asked after the runs."""
     cells, left = _inside_cells(runs)
-
-    def beyond(one: str, other: str, chosen: Indices) -> float:
-        pairs = ((one, "accuracy"), (one, other), ("accuracy", other))
-        return partial_correlation(*(_together(left, *pair, chosen) for pair in pairs))
-
-    looks = {name: partial(_together, left, name, "accuracy") for name in MEASURES} | {
-        f"{one}_given_{other}": partial(beyond, one, other)
-        for one, other in (("ess", "stable_rank"), ("stable_rank", "ess"), ("ess", "norm"))
-    }
-    told = [
-        f"{name} {findings.add(f'learned_{name}', jackknife(of, cells, correlation=True))}"
-        for name, of in looks.items()
-    ]
-    findings.statements.append(
+    looks = [(name, name, None) for name in MEASURES]
+    pairs = (("ess", "stable_rank"), ("stable_rank", "ess"), ("ess", "norm"))
+    looks += [(f"{one}_given_{other}", one, left[other]) for one, other in pairs]
+    findings.tell(
         f"Asked after the runs: among the {len(runs)} that have left guessing, accuracy goes with each measure/kv "
-        f"between seeds by: {'; '.join(told)}."
+        "between seeds by",
+        {
+            f"learned_{name}": (name, correlation_evidence(left[one], left["accuracy"], cells, given))
+            for name, one, given in looks
+        },
     )
 
 
@@ -380,28 +297,22 @@ def _add_rules(runs: Sequence[FinalRun], findings: Findings) -> None:
     """How accuracy goes with each measure over rules in a setting of task, kv and n, by ranks."""
     groups = grouped(runs, lambda run: (rule_of(run), run.cell))
     rules, settings = (numbered([key[part] for key in groups]) for part in (0, 1))
-    accuracy = numbers(mean(run.accuracy for run in members) for members in groups.values())
 
-    def across(one: Numbers, other: Numbers, chosen: Indices) -> float:
-        at = settings[chosen]
-        return pearson(*(_ranks_inside(values[chosen], at) for values in (one, other)))
+    def means(value: Callable[[FinalRun], float]) -> Numbers:
+        return numbers(mean(map(value, members)) for members in groups.values())
 
-    def beyond(one: Numbers, start: Numbers, chosen: Indices) -> float:
-        """The partial correlation of ranks, given the value at initialisation."""
-        return partial_correlation(
-            across(one, accuracy, chosen), across(one, start, chosen), across(accuracy, start, chosen)
-        )
+    def inside(values: Numbers, rows: Indices) -> Numbers:
+        return ranks_within(values[rows], settings[rows])
 
-    told: list[str] = []
+    accuracy = means(lambda run: run.accuracy)
+    looks: dict[str, tuple[str, Evidence]] = {}
     for name in MEASURES:
-        last, first = (
-            numbers(mean(_per_item(run, getattr(run, when), name) for run in members) for members in groups.values())
-            for when in ("last", "first")
-        )
-        found = findings.add(f"rules_{name}", jackknife(partial(across, last, accuracy), rules, correlation=True))
-        given = jackknife(partial(beyond, last, first), rules, correlation=True)
-        told.append(f"{name} {found}, given its start {findings.add(f'rules_{name}_given_start', given)}")
-    findings.statements.append(f"Over rules, by ranks at equal task, kv and n: {'; '.join(told)}.")
+        last = means(lambda run, name=name: _per_item(run, run.last, name))
+        start = means(lambda run, name=name: _per_item(run, run.first, name))
+        looks[f"rules_{name}"] = name, correlation_evidence(last, accuracy, rules, prepare=inside)
+        given = correlation_evidence(last, accuracy, rules, start, inside)
+        looks[f"rules_{name}_given_start"] = f"{name} given its start", given
+    findings.tell("Over rules, by ranks at equal task, kv and n", looks)
 
 
 def _add_cuts(runs: Sequence[FinalRun], findings: Findings) -> None:
@@ -421,43 +332,26 @@ def _add_cuts(runs: Sequence[FinalRun], findings: Findings) -> None:
         )
 
 
-def _ranks_inside(values: Numbers, groups: Indices) -> Numbers:
-    """Ranks among the numbers of a group, less their mean."""
-    found = np.zeros(len(values))
-    for group in np.unique(groups):
-        own = ranks(values[groups == group])
-        found[groups == group] = own - own.mean()
-    return found
-
-
-def _per_item(run: FinalRun, row: Row, name: str) -> float:
-    return float(row[MEASURES[name]]) / run.kv
-
-
 def draw(table: StudyTable) -> alt.VConcatChart:
     """Accuracy against ESS, and against the ranks of the state: less their means in cells, and over rules."""
-    runs = [run for run in table.runs if run.mixer != SoftmaxAttention.kind]
+    runs = _with_state(table)
+    _, left = _inside_cells(runs)
     titles = {"ess": "ess / kv", "state_rank": "state rank / kv", "stable_rank": "stable rank / kv"}
-    columns = {titles[name]: numbers(_per_item(run, run.last, name) for run in runs) for name in titles}
-    columns["accuracy"] = numbers(run.accuracy for run in runs)
-    _, less = _inside_cells(runs)
-    left = {f"{title}, less its mean": less[name] for name, title in (titles | {"accuracy": "accuracy"}).items()}
     records = [
         {"rule": rule_of(run), "task": run.task, "kv": run.kv, "n": run.key_size, "seed": run.seed}
-        | {name: values[index] for name, values in (columns | left).items()}
+        | {title: _per_item(run, run.last, name) for name, title in titles.items()}
+        | {"accuracy": run.accuracy}
+        | {f"{title}{LESS}": left[name][index] for name, title in (titles | {"accuracy": "accuracy"}).items()}
         for index, run in enumerate(runs)
     ]
-    return alt.vconcat(
-        *(
-            alt.hconcat(
-                *(
-                    points(records, f"Accuracy and {x.removesuffix(' / kv')}", f"{x}{end}", f"accuracy{end}", "rule")
-                    for x in titles.values()
-                )
-            )
-            for end in (", less its mean", "")
-        )
-    )
+    rows = [
+        [
+            points(records, f"Accuracy and {x.removesuffix(' / kv')}", f"{x}{end}", f"accuracy{end}", "rule")
+            for x in titles.values()
+        ]
+        for end in (LESS, "")
+    ]
+    return alt.vconcat(*(alt.hconcat(*row) for row in rows))
 
 
 STUDY = Study(

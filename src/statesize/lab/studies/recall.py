@@ -25,7 +25,7 @@ from statesize.lab.studies.engine.conclusion import Findings
 from statesize.lab.studies.engine.final import StudyTable, numbered
 from statesize.lab.studies.engine.study import Study
 from statesize.lab.studies.engine.table import Row
-from statesize.lab.studies.statistics import Numbers, jackknife, pearson, spearman
+from statesize.lab.studies.statistics import Numbers, correlation_evidence, pearson, spearman
 from statesize.lab.studies.texts.dips import models_of
 from statesize.lab.studies.texts.documents import DocumentCorpus, rebinding_task
 from statesize.lab.studies.texts.reading import TextRun, text_runs
@@ -210,8 +210,7 @@ def analyse(table: StudyTable, findings: Findings) -> None:
                 f"spearman_{name}_recalled_nats": spearman(values, recalled),
                 f"control_pearson_{name}_gained_nats": pearson(values, first - recalled),
             }
-    x, y = predictors["depth"], -recalled
-    depth = findings.add("depth_recall", jackknife(lambda rows: pearson(x[rows], y[rows]), units, correlation=True))
+    depth = findings.add("depth_recall", correlation_evidence(predictors["depth"], -recalled, units))
     if len(rows) > 2:
         findings.statements.append(
             f"Over {len(rows)} models of {len(np.unique(units))} units, ln p of repeated bigrams against depth: "

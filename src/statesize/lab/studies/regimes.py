@@ -18,42 +18,25 @@ from scipy import stats
 from statesize.lab.studies.engine.charts import SIDE, dash, mean_lines
 from statesize.lab.studies.engine.conclusion import Findings
 from statesize.lab.studies.engine.final import PLATEAU, FinalRun, StudyTable, grouped
+from statesize.lab.studies.engine.settings import smoke
 from statesize.lab.studies.engine.study import Study
 from statesize.lab.studies.engine.table import Row
 from statesize.lab.studies.statistics import Evidence, mean, of_mean
 
-# Seconds: to see that everything works. Nothing is learned.
-SMOKE = """\
-study = "regimes"
-
-[model]
-mixer = ["la", "gla", "wla"]
-key_size = 4
-width = 16
-heads = 2
-layers = 1
-mlp_factor = 2
-convolution_size = 2
-decay_bias = 0.0
-tied = false
-
-[training]
-steps = 20
-batch_size = 8
-rate = 6e-3
-weight_decay = 0.0
-
-[measuring]
-every = 10
-sequences = 4
-
+SMOKE = smoke("""\
 [[task]]
 name = "mqar"
 pairs = [2, 4]
 length = 16
 vocabulary_size = 16
 held_out_sequences = 32
-"""
+[task.model]
+mixer = ["la", "gla", "wla"]
+key_size = 4
+tied = false
+[task.training]
+seed = 0
+""")
 
 RECORD = """\
 # On record in docs/results/regimes: how full states of 16 and 32 numbers are, over the cuts where they bind.

@@ -14,36 +14,11 @@ import altair as alt
 from statesize.lab.studies.engine.charts import points, strip
 from statesize.lab.studies.engine.conclusion import Findings
 from statesize.lab.studies.engine.final import FinalRun, StudyTable, grouped, paired_differences
+from statesize.lab.studies.engine.settings import smoke
 from statesize.lab.studies.engine.study import Study
 from statesize.lab.studies.statistics import mean, of_mean
 
-# Seconds: to see that everything works. Nothing is learned.
-SMOKE = """\
-study = "regularisation"
-
-[model]
-mixer = "gla"
-key_size = 2
-width = 16
-heads = 2
-layers = 1
-mlp_factor = 2
-convolution_size = 2
-decay_bias = 0.0
-
-[training]
-steps = 10
-batch_size = 8
-rate = 6e-3
-warm_up = 0.1
-weight_decay = 0.0
-clip = 1.0
-seed = [0, 1]
-
-[measuring]
-every = 10
-sequences = 4
-
+SMOKE = smoke("""\
 [[task]]
 name = "mqar"
 pairs = 2
@@ -52,6 +27,7 @@ vocabulary_size = 16
 held_out_sequences = 32
 [task.model]
 mixer = ["gla", "wla"]
+key_size = 2
 [task.training]
 identity_weight = [0.0, 0.3]
 
@@ -62,6 +38,8 @@ pairs = 2
 length = 16
 vocabulary_size = 16
 held_out_sequences = 32
+[task.model]
+key_size = 2
 [task.training]
 utilisation_weight = 1.0
 target_utilisation = 0.8
@@ -74,7 +52,9 @@ length = 16
 vocabulary_size = 16
 held_out_sequences = 32
 intervention = "open_gates"
-"""
+[task.model]
+key_size = 2
+""")
 
 RECORD = """\
 # On record in docs/results/regularisation: the setting of the first pilot with eight fresh pairs of seeds.

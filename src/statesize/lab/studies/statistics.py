@@ -62,6 +62,14 @@ def within_cells(x: Numbers, cells: Indices) -> Numbers:
     return x - means[cells]
 
 
+def ranks_within(x: Numbers, cells: Indices) -> Numbers:
+    """Ranks (N,) of x (N,) among the numbers of its cell, less their mean."""
+    found = np.zeros(len(x))
+    for cell in np.unique(cells):
+        found[cells == cell] = ranks(x[cells == cell])
+    return within_cells(found, cells)
+
+
 def percentiles(draws: Numbers) -> tuple[float, float]:
     """The ends of the interval of 95 % from draws (D,); NaN where fewer than half of the draws give a number."""
     known = draws[np.isfinite(draws)]
@@ -124,12 +132,40 @@ def of_mean(values: Numbers) -> Evidence:
     return Evidence(float(values.mean()), error, len(values))
 
 
-def spearman_evidence(x: Numbers, y: Numbers, units: Indices) -> Evidence:
-    """The evidence of Spearman's correlation of x (N,) and y (N,), whose `units` (N,) are left out one at a time."""
-    return jackknife(lambda rows: spearman(x[rows], y[rows]), units, correlation=True)
+Statistic: TypeAlias = Callable[[Indices], float]
+Prepare: TypeAlias = Callable[[Numbers, Indices], Numbers]
 
 
-def jackknife(statistic: Callable[[Indices], float], units: Indices, *, correlation: bool = False) -> Evidence:
+def chosen(values: Numbers, rows: Indices) -> Numbers:
+    """The values (N,) of some rows."""
+    return values[rows]
+
+
+def ranked(values: Numbers, rows: Indices) -> Numbers:
+    """The ranks of values (N,) among some rows."""
+    return ranks(values[rows])
+
+
+def correlating(x: Numbers, y: Numbers, given: Numbers | None = None, prepare: Prepare = chosen) -> Statistic:
+    """The correlation of x (N,) and y (N,), or what is left of it given other numbers (N,), as a function of rows."""
+
+    def correlation(rows: Indices) -> float:
+        a, b, *known = (prepare(values, rows) for values in (x, y, given) if values is not None)
+        if not known:
+            return pearson(a, b)
+        return partial_correlation(pearson(a, b), pearson(a, known[0]), pearson(b, known[0]))
+
+    return correlation
+
+
+def correlation_evidence(
+    x: Numbers, y: Numbers, units: Indices, given: Numbers | None = None, prepare: Prepare = chosen
+) -> Evidence:
+    """The evidence of `correlating`, whose `units` (N,) are left out one at a time."""
+    return jackknife(correlating(x, y, given, prepare), units, correlation=True)
+
+
+def jackknife(statistic: Statistic, units: Indices, *, correlation: bool = False) -> Evidence:
     """The evidence of a statistic of rows whose `units` (N,) are left out one at a time."""
     # Student's t of the pseudo-values, after Tukey 1958 and Miller, "The Jackknife, a Review", 1974. All rows of a unit
     # are left out together, as they are not independent of each other.

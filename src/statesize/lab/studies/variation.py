@@ -11,6 +11,7 @@ import altair as alt
 from statesize.lab.studies.engine.charts import points
 from statesize.lab.studies.engine.conclusion import Findings
 from statesize.lab.studies.engine.final import StudyTable, grouped, paired_differences
+from statesize.lab.studies.engine.settings import smoke
 from statesize.lab.studies.engine.study import Study
 from statesize.lab.studies.statistics import mean, of_mean
 
@@ -19,45 +20,31 @@ KINDS = {"s4d": "long_convolution", "wla": "fixed_decay", "gla": "varying_decay"
 
 INVARIANT = "long_convolution"
 
-# Seconds: to see that everything works. Nothing is learned.
-SMOKE = """\
-study = "variation"
-
-[model]
-mixer = ["s4d", "wla", "gla", "sliding"]
-key_size = 4
-window = 5
-positions = 33
-width = 16
-heads = 2
-layers = 1
-mlp_factor = 2
-convolution_size = 2
-tied = false
-
-[training]
-steps = 20
-batch_size = 8
-rate = 6e-3
-weight_decay = 0.0
-seed = [0, 1]
-
-[measuring]
-every = 20
-sequences = 4
-
+SMOKE = smoke("""\
 [[task]]
 name = "mqar"
 pairs = 4
 length = 32
 vocabulary_size = 16
 held_out_sequences = 32
+[task.model]
+mixer = ["s4d", "wla", "gla", "sliding"]
+key_size = 4
+window = 5
+positions = 33
+tied = false
 
 [[task]]
 name = "compression"
 tokens = 8
 held_out_sequences = 32
-"""
+[task.model]
+mixer = ["s4d", "wla", "gla", "sliding"]
+key_size = 4
+window = 5
+positions = 33
+tied = false
+""")
 
 RECORD = """\
 study = "variation"

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from statesize.adapters.models.inputs import measurable
 from statesize.check import refuse, require_count, whole_number
 from statesize.errors import InputError
+from statesize.lab.trends.growth import Growth
 from statesize.lab.trends.points import Point, measure_points, point_facts, point_key
-from statesize.lab.trends.result import Growth
 from statesize.measurement.settings import Settings
 from statesize.models.digests import tokens_sha256
 from statesize.models.load import load_model, model_facts, training_record

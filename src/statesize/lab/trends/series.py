@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from statesize.errors import FileError, InputError, ModelError, StatesizeError
+from statesize.lab.trends.changes import Series
 from statesize.lab.trends.checkpoints import Checkpoint, Log, find_checkpoints, find_log, folder_sha256, read_log
 from statesize.lab.trends.points import Point, measure_points, point_facts, point_key
-from statesize.lab.trends.result import Series
 from statesize.measurement.settings import Settings
 from statesize.models.digests import tokens_sha256
 from statesize.models.from_transformers import commit

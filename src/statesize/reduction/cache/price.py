@@ -152,16 +152,13 @@ class Pricing:
         ratios = tuple(sorted({*RATIOS, share}, reverse=True))
         hidden = 0 if tokenizer is None else hidden
         curves, choice, priced = len(parts[0]), len(parts[1]), len(parts[2]) + hidden
-        # Once more at first, each kind of run over the first document.
+        # Once more at first, over the first document, with 4 runs.
         costs: dict[str, float] = {
             "curves": curves,
             "sizes": min(_SIZED, curves),
             "prefixes": 1 + choice + priced,
             "without a prefix": 1 + choice + len(parts[2]),
-            "runs, whole": 1 + choice + priced,
-            "runs, rounded": 1 + priced * len(BITS),
-            "runs, evicted": 1 + (2 * choice + 3 * priced) * len(ratios),
-            "runs, evicted and rounded": 1 + priced * len(ratios),
+            "runs": 4 + choice * (1 + 2 * len(ratios)) + priced * (1 + len(BITS) + 4 * len(ratios)),
         }
         steps = Steps(costs | {"speeds": 2 + len(ratios)})
         return cls(model, name, rule, ratios, size - after, tokenizer, parts, hidden, steps)

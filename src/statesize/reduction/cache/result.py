@@ -46,12 +46,6 @@ class Variant:
     precision: Precision | None = None
 
     @property
-    def kind(self) -> str:
-        """What a run with it does, which sets the time that it takes."""
-        done = [word for word, does in (("evicted", self.budgets != "whole"), ("rounded", self.precision)) if does]
-        return f"runs, {' and '.join(done) or 'whole'}"
-
-    @property
     def title(self) -> str:
         """As tables name it."""
         if self.budgets == "whole":

@@ -30,9 +30,9 @@ def kept_first(rule: Rule, layer: PrefixLayer) -> Tensor:
 
 
 def kept(order: Tensor, budgets: Tensor) -> Tensor:
-    """The first tokens of each order (K, n) as a mask, (K, n) bool; budgets (K,)."""
+    """The first tokens of each order (K, n) as a mask, (..., K, n) bool; budgets (..., K)."""
     rank = order.argsort(-1)
-    return rank < budgets.to(order.device)[:, None]
+    return rank < budgets.to(order.device)[..., None]
 
 
 def expected_attention(layer: PrefixLayer) -> Tensor:

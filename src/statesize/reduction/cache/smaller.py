@@ -16,7 +16,7 @@ from statesize.adapters.runs import eval_mode
 from statesize.reduction.cache.prefix import Prefix
 
 # Tokens that are decoded for a speed.
-_DECODED = 32
+_DECODED = 16
 
 
 @dataclass(frozen=True)

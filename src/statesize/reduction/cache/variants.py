@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from time import perf_counter
 from typing import cast
 
 import torch
@@ -16,9 +17,12 @@ from statesize.io.steps import Steps
 from statesize.reduction.cache.passkeys import passkeys
 from statesize.reduction.cache.prefix import Prefix, following_logits, read_prefix
 from statesize.reduction.cache.result import Budgets, PricedDocument, Variant
-from statesize.reduction.cache.rounding import bits_a_number
+from statesize.reduction.cache.rounding import BITS, bits_a_number
 from statesize.reduction.cache.rules import Rule, kept, kept_first
 from statesize.texts.tokens import AnyTokenizer, beginning_id
+
+# Tokens that follow in one run: more are hardly faster, and each sequence has a cache of its own.
+_POSITIONS = 256
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +35,7 @@ class VariantRuns:
         prefix: Tokens of a prefix.
         tokenizer: For bytes and passkeys.
         budgets: Tokens of each cache, (caches,), by share and way.
-        steps: Times prefixes, and runs by their kind.
+        steps: Times prefixes, and runs.
     """
 
     model: nn.Module
@@ -88,29 +92,32 @@ class VariantRuns:
         with self.steps.timed("prefixes"):
             read = read_prefix(self.model, prefix)
             orders = [kept_first(self.rule, layer) for layer in read.layers]
-        caches, made = [len(order) for order in orders], list[Tensor]()
-        for variant in (Variant(), *variants):
-            with self.steps.timed(variant.kind):
-                keep = None
-                if variant.budgets != "whole":
-                    fitted = _fitted(self.budgets[variant.keep, variant.budgets], read.available, self.prefix)
-                    budgets = torch.split(fitted, caches)
-                    keep = [kept(order, budget) for order, budget in zip(orders, budgets, strict=True)]
-                made.append(following_logits(read, rest, keep=keep, precision=variant.precision))
-        return made
+        every, made = [Variant(), *variants], dict[Variant, Tensor]()
+        at_once = max(1, _POSITIONS // rest.shape[1])
+        for precision in (None, *BITS):
+            alike = [variant for variant in every if variant.precision == precision]
+            for first in range(0, len(alike), at_once):
+                start, some = perf_counter(), alike[first : first + at_once]
+                budgets = torch.stack([self._tokens(variant, read) for variant in some])
+                each = budgets.split([len(order) for order in orders], -1)
+                keep = [kept(order, budget) for order, budget in zip(orders, each, strict=True)]
+                made |= zip(some, following_logits(read, rest, keep=keep, precision=precision), strict=True)
+                self.steps.took("runs", perf_counter() - start, len(some))
+        return [made[variant] for variant in every]
+
+    def _tokens(self, variant: Variant, read: Prefix) -> Tensor:
+        """How many tokens each cache of a prefix keeps, (caches,); budgets are in proportion to its length."""
+        if variant.budgets == "whole":
+            return read.available
+        budgets, length = self.budgets[variant.keep, variant.budgets], int(read.available.max())
+        if length not in (self.prefix, int(budgets.max())):
+            budgets = (budgets * (length / self.prefix)).round().long()
+        return budgets.minimum(read.available)
 
     def _bytes(self, ids: Tensor) -> int | None:
         if self.tokenizer is None:
             return None
         return len(str(self.tokenizer.decode(cast("list[int]", ids.tolist()))).encode())
-
-
-def _fitted(budgets: Tensor, available: Tensor, prefix: int) -> Tensor:
-    """Budgets of a prefix of another length, in proportion."""
-    length = int(available.max())
-    if length in (prefix, int(budgets.max())):
-        return budgets.minimum(available)
-    return (budgets * (length / prefix)).round().long().minimum(available)
 
 
 def _loss(logits: Tensor, ids: Tensor) -> float:

@@ -115,7 +115,7 @@ def test_the_preset_smoke_from_grid_to_page_and_again_after_a_stop(tmp_path):
     assert done == list(grid.runs[2:])
     assert {row["run"] for row in result.rows} == {run.key for run in grid.runs}
     conclusion = result.conclusion
-    assert conclusion.figures["n2_students"] == 3
+    assert conclusion.figures["n2_students"] == 4
     assert conclusion.figures["layers_above_bound"] == 1
     assert conclusion.caveats[0] in (tmp_path / "study.html").read_text(encoding="utf-8")
 

@@ -94,6 +94,11 @@ class Findings:
         self.figures |= {name: interval.value, f"{name}_interval": (interval.low, interval.high)}
         return interval
 
+    def tell(self, opening: str, looks: Mapping[str, tuple[str, Evidence]]) -> None:
+        """Adds estimates, each with its words, and a statement that lists them."""
+        told = [f"{words} {self.add(name, evidence)}" for name, (words, evidence) in looks.items()]
+        self.statements.append(f"{opening}: {'; '.join(told)}.")
+
     def conclusion(self, study: str, caveats: tuple[str, ...]) -> Conclusion:
         """The conclusion from all findings, with what they say of the claim first."""
         if self.claim is None:

@@ -14,6 +14,34 @@ from statesize.lab.studies.verdicts import Claim
 Document: TypeAlias = dict[str, Any]
 
 
+_SMOKE = """\
+[model]
+width = 16
+heads = 2
+layers = 1
+mlp_factor = 2
+convolution_size = 2
+decay_bias = 0.0
+
+[training]
+steps = 20
+batch_size = 8
+rate = 6e-3
+weight_decay = 0.0
+seed = [0, 1]
+
+[measuring]
+every = 10
+sequences = 4
+
+"""
+
+
+def smoke(tasks: str) -> str:
+    """The preset smoke of a study, from its tables [[task]]: seconds, in which nothing is learned."""
+    return _SMOKE + tasks
+
+
 def parse_document(text: str, study: str) -> Document:
     """The tables of a text in TOML; an InputError if it is none, or is for another study than this one."""
     require_kind("text", text, str, "the text of a TOML file")

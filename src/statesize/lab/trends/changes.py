@@ -1,0 +1,156 @@
+"""What `series` returns: how ESS of each layer changes from one checkpoint of a training to the next."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import altair as alt
+import numpy as np
+
+from statesize.lab.trends.charts import change_chart, levels_chart, log_charts, place_axis
+from statesize.lab.trends.checkpoints import Log
+from statesize.lab.trends.trend import AVERAGE, Trend
+from statesize.measurement.chart import Row
+from statesize.measurement.statistics import Interval, between, mean_interval, signed
+
+
+@dataclass(frozen=True)
+class Change:
+    """By how much a layer's ESS differs between two checkpoints, over the same texts.
+
+    Attributes:
+        before: Name of the first of the two.
+        after: Name of the second.
+        from_value: Mean over texts at the first.
+        to_value: At the second.
+        difference: Mean of the differences, with an interval of 95 % by Student's t over the texts; where it is the
+            largest of several differences, corrected for all of them (Bonferroni).
+    """
+
+    before: str
+    after: str
+    from_value: float
+    to_value: float
+    difference: Interval
+
+    def to_dict(self) -> dict[str, Any]:
+        """The change as JSON holds it.
+
+        Returns:
+            The names, the difference and its interval.
+        """
+        told = {"from": self.before, "to": self.after}
+        return {**told, "difference": self.difference.value, "interval": self.difference.ends}
+
+    def __str__(self) -> str:
+        return f"from {self.from_value:.1f} at {self.before} to {self.to_value:.1f} at {self.after}"
+
+
+@dataclass(frozen=True, eq=False, kw_only=True, repr=False)
+class Series(Trend):
+    """ESS of the layers of a model at checkpoints of its training.
+
+    Attributes:
+        log: Losses and accuracies by step, where there is a log.
+        tokens: How many each text has.
+    """
+
+    log: Log
+    tokens: tuple[int, ...]
+
+    title = "Effective state-size through a training"
+    kinds = ("checkpoints", "step")
+    about = "Differences are means over texts; that of the largest change is corrected for how many changes there are."
+
+    def change(self, layer: str = AVERAGE) -> Change:
+        """From the first checkpoint to the last.
+
+        Args:
+            layer: As for `values`.
+
+        Returns:
+            The change of its entropy-ESS.
+        """
+        return self._change(layer, 0, len(self.names) - 1)
+
+    def largest_change(self, layer: str = AVERAGE) -> Change:
+        """The largest change from one checkpoint to the next.
+
+        Args:
+            layer: As for `values`.
+
+        Returns:
+            The change of its entropy-ESS, with an interval for all changes together.
+        """
+        means = self.means(layer)
+        after = int(np.nan_to_num(np.abs(np.diff(means))).argmax()) + 1 if len(means) > 1 else 0
+        return self._change(layer, max(after - 1, 0), after, max(len(means) - 1, 1))
+
+    def _change(self, layer: str, before: int, after: int, looks: int = 1) -> Change:
+        values = self.values(layer)[[before, after]]
+        first, second = values[:, np.isfinite(values).all(0)]
+        difference = mean_interval(second - first, looks=looks)
+        return Change(self.names[before], self.names[after], float(first.mean()), float(second.mean()), difference)
+
+    @property
+    def finding(self) -> str:
+        """How the mean over all channels changes, and which layer changes most from one checkpoint to the next."""
+        whole = self.change()
+        if len(self.names) == 1:
+            return f"Entropy-ESS is {whole.to_value:.1f} at {self.names[0]}, the only checkpoint that was measured."
+        by_layer = {layer: self.largest_change(layer) for layer in self.layers}
+        layer = max(by_layer, key=lambda name: abs(by_layer[name].difference.value))
+        texts = "1 text" if self.texts == 1 else f"{self.texts} texts"
+        return (
+            f"Entropy-ESS goes {whole}: {signed(whole.difference)} over {texts}. The largest change between "
+            f"neighbouring checkpoints is that of {layer}, {by_layer[layer]}: {signed(by_layer[layer].difference)}."
+        )
+
+    def _own(self) -> Row:
+        return {"log": self.log, "tokens": self.tokens}
+
+    def _of_layer(self, layer: str) -> Row:
+        return {"change": self.change(layer), "largest_change": self.largest_change(layer)}
+
+    def _charts(self) -> Iterator[tuple[str, alt.LayerChart, str]]:
+        x = place_axis("Checkpoint" if self.places is None else "Step", whole=self.places is None)
+        places = self.places or tuple(range(len(self.names)))
+        caption = (
+            "When does the memory of each layer develop? Each faint line is a layer, the strong one the mean over all "
+            f"channels. All checkpoints read the same {self.texts} texts ({sum(self.tokens):,} tokens), at the same "
+            "positions, heads and channels."
+        )
+        levels = levels_chart(x, places, self.means(), {layer: self.means(layer) for layer in self.layers})
+        yield "Entropy-ESS of each layer, and the mean over all channels", levels, caption
+        values = self.values()
+        known = values[:, np.isfinite(values).all(0)]
+        changes = change_chart(x, places, [mean_interval(row) for row in known - known[0]])
+        yield "Change since the first checkpoint, mean over all channels", changes, ""
+        for title, chart in () if self.places is None else log_charts(x, self.log):
+            yield title, chart, ""
+
+    def _rows(self) -> list[Row]:
+        return [self._row(layer) for layer in (AVERAGE, *self.layers)]
+
+    def _row(self, layer: str) -> Row:
+        largest = self.largest_change(layer)
+        metrics = ("entropy", "relative_lower", "relative_upper", "norm")
+        means, least, most, norms = (self.means(layer, metric) for metric in metrics)
+        # Text where a number alone would hide that a count is known between bounds only.
+        first, last = (
+            float(low) if low == high else between(low, high, "{:.4g}".format)
+            for low, high in ((least[0], most[0]), (least[-1], most[-1]))
+        )
+        return {
+            "layer": layer,
+            "first entropy-ESS": float(means[0]),
+            "last entropy-ESS": float(means[-1]),
+            "difference": signed(self.change(layer).difference),
+            "largest change": f"{signed(largest.difference)}, {largest.before} → {largest.after}",
+            "first count": first,
+            "last count": last,
+            "first norm": float(norms[0]),
+            "last norm": float(norms[-1]),
+        }

@@ -1,0 +1,226 @@
+"""ESS of each layer at each point, over the same texts: what `changes` and `growth` have in common, with their page."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import Any, ClassVar
+
+import altair as alt
+import numpy as np
+import pandas as pd
+
+from statesize.check import refuse
+from statesize.io.json_values import json_values
+from statesize.lab.trends.points import JOINT, MEASURED, Numbers, Point
+from statesize.measurement import vega
+from statesize.measurement.chart import Metric, Row
+from statesize.measurement.statistics import FEWEST_TEXTS
+from statesize.report.result_page import PageChart, PageTable, ResultPage
+from statesize.results.summary import known_mean
+
+AVERAGE = "average"
+"""The mean over all layers, each channel with the same weight."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True, repr=False)
+class Trend(ABC):
+    """ESS of the layers of a model at several points, over the same texts.
+
+    Attributes:
+        names: The points that were measured, as tables call them.
+        places: Steps of the training, None where they are not known; or tokens of the context.
+        points: What was measured of each.
+        skipped: Points and layers that were not measured, and why.
+        facts: Digest of the tokens, settings, and versions.
+        notes: What else is to know, such as that a log could not be read.
+    """
+
+    names: tuple[str, ...]
+    places: tuple[int, ...] | None
+    points: tuple[Point, ...]
+    skipped: Mapping[str, str]
+    facts: Mapping[str, Any]
+    notes: tuple[str, ...] = ()
+
+    title: ClassVar[str]
+    """Title of the page."""
+    kinds: ClassVar[tuple[str, str]]
+    """What the points and their places are, ("checkpoints", "step") or ("lengths", "length")."""
+    about: ClassVar[str]
+    """What the numbers of the table are."""
+
+    @property
+    @abstractmethod
+    def finding(self) -> str:
+        """What it shows, in one or two sentences."""
+
+    @abstractmethod
+    def _charts(self) -> Iterator[tuple[str, alt.LayerChart, str]]:
+        """Titles, charts and captions of the page."""
+
+    @abstractmethod
+    def _rows(self) -> list[Row]:
+        """The table of the page."""
+
+    @abstractmethod
+    def _own(self) -> Row:
+        """What its JSON document has beside that of other trends."""
+
+    @abstractmethod
+    def _of_layer(self, layer: str) -> Row:
+        """The same of a layer."""
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """Names of the mixers; those ending in ", joint" are what heads that share a cache carry together."""
+        return tuple(mixer.name for mixer in self.points[0].mixers)
+
+    @property
+    def texts(self) -> int:
+        """How many texts each point read."""
+        return len(self.points[0].mixers[0].of_layer["entropy"])
+
+    def values(self, layer: str = AVERAGE, metric: Metric | str = "entropy", unit: str | None = None) -> Numbers:
+        """ESS of a layer at each point over each text, averaged over positions and heads.
+
+        Args:
+            layer: One of `layers`, or "average".
+            metric: "entropy", "relative_count" or "norm".
+            unit: A head or channel, such as "head 0"; None takes the layer.
+
+        Returns:
+            (points, texts).
+        """
+        if metric not in MEASURED:
+            refuse("metric", f"one of {', '.join(MEASURED)}", metric)
+        if layer != AVERAGE and layer not in self.layers:
+            refuse("layer", f"one of {', '.join((AVERAGE, *self.layers))}", layer)
+        if layer == AVERAGE:
+            return self.averaged(np.array([[one.of_layer[metric] for one in point.mixers] for point in self.points]))
+        mixers = [point.mixers[self.layers.index(layer)] for point in self.points]
+        if unit is None:
+            return np.array([mixer.of_layer[metric] for mixer in mixers], np.float64)
+        if unit not in mixers[0].units:
+            refuse("unit", f"one of {', '.join(mixers[0].units)}", unit)
+        column = mixers[0].units.index(unit)
+        return np.array([mixer.of_units[metric] for mixer in mixers], np.float64)[..., column]
+
+    def averaged(self, values: Numbers) -> Numbers:
+        """The mean over layers of (points, layers, …), without what heads carry together."""
+        alone = [column for column, name in enumerate(self.layers) if not name.endswith(JOINT)]
+        weights = [self.points[0].mixers[column].channels for column in alone]
+        return np.average(values[:, alone], axis=1, weights=weights)
+
+    def means(self, layer: str = AVERAGE, metric: Metric | str = "entropy") -> Numbers:
+        """The same, averaged over texts.
+
+        Args:
+            layer: As for `values`.
+            metric: As for `values`.
+
+        Returns:
+            (points,).
+        """
+        return known_mean(self.values(layer, metric), 1)
+
+    def to_dataframe(self) -> pd.DataFrame:
+        """All numbers as a table.
+
+        Returns:
+            One row for each point, layer and text; a column each for entropy, relative_count and norm.
+        """
+        rows = [
+            {**label, "layer": mixer.name, "kind": mixer.kind, "text": text}
+            | {metric: values[text] for metric, values in mixer.of_layer.items()}
+            for label, point in zip(self._labels, self.points, strict=True)
+            for mixer in point.mixers
+            for text in range(self.texts)
+        ]
+        return pd.DataFrame(rows)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The result as JSON holds it.
+
+        Returns:
+            Numbers, text and lists by name; what is not known is None.
+        """
+        points = [
+            {**label, "run_difference": one.run_difference, "seconds": one.seconds, "skipped": _reasons(one.skipped)}
+            for label, one in zip(self._labels, self.points, strict=True)
+        ]
+        kinds = (AVERAGE, *(mixer.kind for mixer in self.points[0].mixers))
+        layers = [
+            {
+                "name": layer,
+                "kind": kind,
+                **{metric: self.means(layer, metric) for metric in MEASURED},
+                **self._of_layer(layer),
+            }
+            for layer, kind in zip((AVERAGE, *self.layers), kinds, strict=True)
+        ]
+        found = {"finding": self.finding, "skipped": _reasons(self.skipped), "notes": self.notes}
+        return json_values({self.kinds[0]: points, "layers": layers, **self._own(), **found, **self.facts})
+
+    def to_html(self, path: str | PathLike[str]) -> Path:
+        """Write a page of one self-contained HTML file; a path that cannot be written is a FileError.
+
+        Args:
+            path: The file; replaced if it exists.
+
+        Returns:
+            The file.
+        """
+        return self.page().write(Path(path))
+
+    def page(self) -> ResultPage:
+        """What it shows.
+
+        Returns:
+            The finding, its charts, and a row a layer.
+        """
+        rows = self._rows()
+        few = f"There are no intervals, which need at least {FEWEST_TEXTS} texts."
+        told = f"Intervals of 95 % are by Student’s t over {self.texts} texts." if self.enough else few
+        differences = [one.run_difference for one in self.points if np.isfinite(one.run_difference)]
+        return ResultPage(
+            title=self.title,
+            finding=self.finding,
+            charts=[PageChart(title, vega.page_chart(chart), caption) for title, chart, caption in self._charts()],
+            tables=[
+                PageTable("Layer by layer", list(rows[0]), [list(row.values()) for row in rows], f"{self.about} {told}")
+            ],
+            notes={
+                "Not measured": [f"{name}: {reason}" for name, reason in self.skipped.items()],
+                "Notes": list(self.notes),
+            },
+            facts={
+                self.kinds[0].capitalize(): ", ".join(self.names),
+                "Largest difference from an unaltered run": f"{max(differences):.1e}" if differences else "not checked",
+                "Tokens, SHA-256": str(self.facts["tokens_sha256"]),
+                "Versions": ", ".join(f"{name} {version}" for name, version in self.facts["versions"].items()),
+            },
+        )
+
+    @property
+    def _labels(self) -> list[Row]:
+        """Name and place of each point."""
+        places = self.places or [None] * len(self.names)
+        return [{"name": name, self.kinds[1]: place} for name, place in zip(self.names, places, strict=True)]
+
+    @property
+    def enough(self) -> bool:
+        """Whether there are enough texts for intervals."""
+        return self.texts >= FEWEST_TEXTS
+
+    def __repr__(self) -> str:
+        means = zip(self.names, self.means(), strict=True)
+        return f"{self.finding}\nAll layers: {', '.join(f'{mean:.1f} at {name}' for name, mean in means)}"
+
+
+def _reasons(skipped: Mapping[str, str]) -> list[dict[str, str]]:
+    """What was not measured, as JSON documents name it."""
+    return [{"name": name, "reason": reason} for name, reason in skipped.items()]
