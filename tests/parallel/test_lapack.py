@@ -3,7 +3,8 @@ import threading
 import numpy as np
 import pytest
 
-from statesize.parallel.threads import one_lapack_thread, openblas_threads, tridiagonal, turned
+from statesize.parallel.threads import one_lapack_thread, openblas_threads
+from statesize.spectra.factorisation import tridiagonal, turned
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from oracles.pretrained import tiny_llama
+from oracles.tiny_families import tiny
 
 from statesize.cli.shared.printing import plan_document
 from statesize.errors import InputError
@@ -24,7 +25,11 @@ def small():
     return LanguageModel(config, torch.Generator().manual_seed(0))
 
 
-@pytest.mark.parametrize("build", [small, tiny_llama, lambda: zoo.load("sa")[0]], ids=["gla", "llama", "bundled"])
+@pytest.mark.parametrize(
+    "build",
+    [small, tiny_llama, lambda: zoo.load("sa")[0], lambda: tiny("gemma4_text")],
+    ids=["gla", "llama", "bundled", "shared cache"],
+)
 @pytest.mark.parametrize("settings", [Settings(), Settings(channels=2, stride=4), Settings(past=3, future=2)], ids=str)
 def test_it_counts_what_a_profile_measures(build, settings):
     model = build()
@@ -64,21 +69,21 @@ def test_layers_of_a_kind_cost_as_much():
     assert seconds[0] != seconds[1]
 
 
-def trial(model, ids, beginning=None, lengths=(24,)):
-    return _Trial(model, Settings(), lengths, ids, beginning, lambda index, mixers, name: None)
+def timed(model, ids):
+    trial = _Trial(model, Settings(), ids, [len(ids)], None)
+    return trial, list(trial.time_layers())
 
 
-def test_some_layers_of_each_kind_are_timed_over_the_whole_text_and_all_stand_for_themselves():
+def test_some_layers_of_each_kind_are_timed_and_all_stand_for_themselves():
     config = ModelConfig(mixer="gla,gla,sa,gla", vocabulary_size=32, width=8, heads=2, layers=16, key_size=2)
-    model, ids = LanguageModel(config, torch.Generator().manual_seed(0)), torch.arange(24)
-    beginning = trial(model, ids[:8])
-    assert [layer.mixers[0].seconds > 0 for layer in beginning.layers] == [True, False, True, *[False] * 13]
-    whole = trial(model, ids, beginning)
-    assert all(layer.mixers[0].seconds > 0 for layer in whole.layers)
-    names = [layer.name for layer in beginning.layers]
+    model = LanguageModel(config, torch.Generator().manual_seed(0))
+    trial, names = timed(model, torch.arange(24))
+    assert all(layer[0].seconds > 0 for layers in trial.timed.values() for layer in layers)
     # Two of the four layers of attention, and of the twelve others, from all parts of the model.
-    assert [names.index(layer.name) for layer in whole.layers] == [4, 6, 12, 14]
-    assert [layer.mixers[0].kind for layer in whole.layers] == ["gla", "sa", "gla", "sa"]
+    assert [list(trial.kinds).index(name) for name in names] == [4, 6, 12, 14]
+    assert [kind[0].kind for kind in trial.timed] == ["gla", "sa"]
+    shorter = _Trial(model, Settings(), torch.arange(12), [12, 24], trial)
+    assert list(shorter.time_layers()) == names
 
 
 def test_texts_of_other_lengths_take_what_grows_with_the_length_and_with_the_cost():
@@ -87,16 +92,14 @@ def test_texts_of_other_lengths_take_what_grows_with_the_length_and_with_the_cos
     def seconds(tokens):
         return 0.01 * tokens + 1e-4 * costs[tokens]
 
-    def rescale(short, long):
-        return _rescale(short, long, 10, [40, 20], costs)
-
-    assert rescale(seconds(10), seconds(40)) == pytest.approx(seconds(40) + seconds(20))
-    # A beginning that took no less says that all of it grows with the length alone; without one, all grows as the cost.
-    assert rescale(3.0, 4.0) == pytest.approx(4 + 2)
-    assert rescale(0.0, 8.0) == pytest.approx(8 + 1)
+    both = {10: seconds(10), 40: seconds(40)}
+    assert _rescale(both, [40, 20], costs) == pytest.approx(seconds(40) + seconds(20))
+    # A text that took no less says that all of it grows with the length alone; without one, all grows as the cost.
+    assert _rescale({10: 3.0, 40: 4.0}, [40, 20], costs) == pytest.approx(4 + 2)
+    assert _rescale({40: 8.0}, [40, 20], costs) == pytest.approx(8 + 1)
 
 
-def test_a_large_derivative_is_not_timed_as_the_matrix_that_its_beginning_has():
+def test_a_large_derivative_is_timed_by_its_products_at_one_position():
     class Wide(torch.nn.Module):
         def __init__(self):
             super().__init__()
@@ -108,7 +111,6 @@ def test_a_large_derivative_is_not_timed_as_the_matrix_that_its_beginning_has():
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model, ids = Wide(), torch.randint(0, 30, (80,))
-    assert trial(model, ids[:40], lengths=[80]).layers[0].mixers[0].seconds == 0
     (mixer,) = plan(model, [ids]).mixers
     assert (mixer.kind, mixer.engine, mixer.positions) == ("derivative", "implicit", 8)
     assert mixer.seconds > 0

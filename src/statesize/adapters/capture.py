@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from itertools import chain
@@ -53,6 +53,7 @@ class Capture(Iterator[Captured]):
     Attributes:
         mixers: The chosen mixers in the order of their calls; what only a mixer's own method `operator` knows is 0.
         length: Positions of each sequence.
+        readers: The mixers that read the same cache, in the order of their calls, for each that is not the only one.
         skipped: Reason by module name, for layers that are not measured; it grows where the iterator refuses a mixer.
         run_difference: The largest difference of the last hidden state in the observed run from that of the unaltered
             model, relative to the largest value; NaN where it was not compared.
@@ -83,7 +84,7 @@ class Capture(Iterator[Captured]):
         self._refused: dict[str, str] = {}
         named = [pair for call, labels in self._calls for pair in zip(call.mixers, labels, strict=True)]
         self.mixers = tuple(replace(mixer, name=label) for mixer, label in named if label in chosen)
-        self._readers = _sharing(self._calls)
+        self.readers = _sharing(self._calls)
         self._further = further_calls(calls) if around else {}
         self._around = around
         self._kept: dict[tuple[str, ...], list[Captured]] = {}
@@ -91,6 +92,11 @@ class Capture(Iterator[Captured]):
         self.skipped = skipped
         self.run_difference = run_difference
         self._items = self._one_by_one()
+
+    def keep(self, names: Collection[str]) -> None:
+        """Leave out all mixers that come but those of some names."""
+        self._chosen &= set(names)
+        self._calls = [(call, labels) for call, labels in self._calls if not self._chosen.isdisjoint(labels)]
 
     @on_cpu_by_default
     def __next__(self) -> Captured:
@@ -100,7 +106,7 @@ class Capture(Iterator[Captured]):
         some = False
         while self._calls:
             # Neither a call nor what is yielded has a name here: who takes it holds the only reference.
-            ready = [self._told(item) for item in self._measured(*self._calls.pop(0))]
+            ready = self._measured(*self._calls.pop(0))
             while ready:
                 some = True
                 yield ready.pop(0)
@@ -108,12 +114,6 @@ class Capture(Iterator[Captured]):
                     item.forget()
         if self._refused and not some:
             raise NothingMeasuredError(self._refused | self.skipped)
-
-    def _told(self, item: Captured) -> Captured:
-        """A mixer with what is told of the model around it, and its columns weighted."""
-        note = " ".join(filter(None, (item.note, self._around, self._further.get(item.name))))
-        item = replace(item, note=note, run_difference=self.run_difference)
-        return item if self._columns is None else item.weighted(*self._columns)
 
     def _measured(self, call: Call, labels: list[str]) -> list[Captured]:
         chosen = [label in self._chosen for label in labels]
@@ -131,7 +131,7 @@ class Capture(Iterator[Captured]):
             self.skipped |= self._refused
             return []
         precise = [replace(item, precision=call.precision) for item in mixers_here]
-        return [self._with_readers(item) for item, wanted in zip(precise, chosen, strict=True) if wanted]
+        return [self._in_model(item) for item, wanted in zip(precise, chosen, strict=True) if wanted]
 
     def _derivative(self, call: Call, label: str) -> Captured:
         from statesize.adapters.search.derivative import NOTE
@@ -142,17 +142,20 @@ class Capture(Iterator[Captured]):
         mixer = call.mixers[0]
         return Captured(label, mixer.kind, 1, 1, lambda units: operator[:, units], mixer.state_bytes, 0.0, agreed, NOTE)
 
-    def _with_readers(self, item: Captured) -> Captured:
-        """Attach all heads to the last reader of a shared cache, and its name to the others."""
-        names = tuple(name for name in self._readers.get(item.name, ()) if name not in self.skipped)
-        if len(names) < 2:
-            return item
-        kept = self._kept.setdefault(names, [])
-        kept.append(item)
-        if item.name != names[-1]:
-            return replace(item, groups=0, cache=names[-1])
-        del self._kept[names]
-        return replace(item, groups=item.groups or item.units, readers=tuple(kept))
+    def _in_model(self, item: Captured) -> Captured:
+        """A mixer with what the model around it tells, its columns weighted, and its part in a shared cache."""
+        # All heads are attached to the last reader of the cache, and its name to the others.
+        names = tuple(name for name in self.readers.get(item.name, ()) if name not in self.skipped)
+        if len(names) > 1:
+            kept = self._kept.setdefault(names, [])
+            kept.append(item)
+            if item.name == names[-1]:
+                item = replace(item, groups=item.groups or item.units, readers=tuple(self._kept.pop(names)))
+            else:
+                item = replace(item, groups=0, cache=names[-1])
+        note = " ".join(filter(None, (item.note, self._around, self._further.get(item.name))))
+        item = replace(item, note=note, run_difference=self.run_difference)
+        return item if self._columns is None else item.weighted(*self._columns)
 
     def _with_bytes_beside(self, call: Call, labels: list[str]) -> list[Captured]:
         """The mixers of a call, of which the first holds what the cache has for the module beside their kernels."""

@@ -94,9 +94,7 @@ class Forward:
 
     @cached_property
     def _encoder(self) -> str | None:
-        """The name of the module that reads another sequence than what is measured."""
-        if not self.measured.decodes:
-            return None
+        """The name of the module that reads another sequence than what a decoder reads."""
         encoder = cast("Any", self.model).get_encoder()
         return next((name for name, module in named_parts(self.model) if module is encoder), None)
 
@@ -115,7 +113,7 @@ class Forward:
 
     def in_encoder(self, name: str) -> str:
         """Why a module of the encoder is not measured; "" for others."""
-        if not self._encoder or not f"{name}.".startswith(f"{self._encoder}."):
+        if not self.measured.decodes or not self._encoder or not f"{name}.".startswith(f"{self._encoder}."):
             return ""
         return f"{name} is part of the encoder, whose sequence is held fixed; measured is {self.measured.name}."
 

@@ -20,7 +20,7 @@ from torch import Tensor, nn, overrides
 from torch.utils import _python_dispatch
 
 from statesize.adapters.models.model_state import device_of
-from statesize.adapters.models.sharded import Shards
+from statesize.adapters.models.sharded import Shards, sharded_units
 from statesize.adapters.observation import Leave, ModuleStack, OnObservation, in_this_thread
 from statesize.adapters.replaced import put_back, replacements
 from statesize.adapters.sources import observing_all
@@ -72,7 +72,8 @@ def bare(model: nn.Module, call: Callable[[], Any], part: nn.Module | None = Non
                     return call()
             except BaseException as error:
                 _leave_contexts(error)
-                before.shards.fail(error)
+                if before.shards is not None:
+                    before.shards.fail(error)
                 raise
             finally:
                 before.put_back()
@@ -173,7 +174,8 @@ class _Before:
 
     def __init__(self, model: nn.Module, part: nn.Module | None = None) -> None:
         self.model, self.part, self.runs = model, part, model if part is None else part
-        self.shards = Shards(model)
+        units = sharded_units(model)
+        self.shards = Shards(model, units) if units else None
         self.is_back = False
         self.forward = vars(model).get("forward")
         # Each with its mode, its weights and buffers, and its attributes.
@@ -210,7 +212,7 @@ class _Before:
         # torch's own attention layers would take their fused kernel, in which no values are seen.
         torch.backends.mha.set_fastpath_enabled(False)
         self.runs.eval()
-        if self.part is not None:
+        if self.part is not None and self.shards is not None:
             self.shards.gather(self.part)
 
     def put_back(self) -> None:
@@ -244,7 +246,8 @@ class _Before:
         if self.random[1] is not None:
             torch.cuda.set_rng_state(self.random[1], self.device)
         put_back(self.replacements)
-        self.shards.put_back()
+        if self.shards is not None:
+            self.shards.put_back()
         for (module, training, held, attributes), hooks in zip(self.modules, self.hooks, strict=True):
             for name in _attributes(module).keys() - attributes.keys():
                 delattr(module, name)

@@ -52,6 +52,7 @@ class FoundMixer:
             size is not known.
         map_bytes: Bytes of T of all units where it is made and held as a whole; more when it is made again in
             float32.
+        groups: Number of stored inputs that several consecutive units read; 0 where every unit stores its own.
     """
 
     name: str
@@ -61,6 +62,7 @@ class FoundMixer:
     state_size: int | None
     state_bytes: int | None
     map_bytes: int = field(default=0, compare=False)
+    groups: int = 0
 
 
 @dataclass(eq=False)
@@ -336,6 +338,7 @@ def described(observation: Observation) -> FoundMixer:
         observation.state_size,
         observation.state_bytes,
         observation.map_bytes,
+        observation.groups,
     )
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from statistics import fmean
@@ -13,9 +14,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from statesize.adapters import Captured, Checks
-from statesize.adapters.models.sharded import together
-from statesize.adapters.observation import DERIVATIVE, SHARED
+from statesize.adapters import Captured
+from statesize.adapters.models.model_state import named_parts
+from statesize.adapters.models.sharded import class_of, together
+from statesize.adapters.observation import SHARED
 from statesize.adapters.select import is_own_code
 from statesize.check import refuse, whole_number
 from statesize.io.devices import on_cpu_by_default
@@ -23,7 +25,7 @@ from statesize.measurement.settings import Channels, Layers, Positions, Settings
 from statesize.models.digests import tokens_sha256
 from statesize.profiling.measuring import captured_mixers, measure_side_by_side
 from statesize.profiling.work import MOST_OPERATIONS, Work, by_products, operations_per_unit, plan_group, plan_work
-from statesize.texts.arguments import Given, axis_of, batch_of, beginning_of
+from statesize.texts.arguments import Given, axis_of, batch_of
 from statesize.texts.inputs import Inputs, given_sequences
 from statesize.texts.tokens import AnyTokenizer, supported_tokenizer
 
@@ -31,9 +33,7 @@ from statesize.texts.tokens import AnyTokenizer, supported_tokenizer
 _RESULT_BYTES = 52
 # What a token takes while a profile is put together: its id and its text, as wide as the longest one.
 _TOKEN_BYTES = 80
-# Tokens of the longest sequence that all layers are tried on first, at least; or an eighth of it.
-_BEGINNING = 64
-# Share of the heads or channels of all layers that are timed over the whole of it; and layers of a kind, at least.
+# Share of the heads or channels of the layers of a kind that are timed; and layers of a kind, at least.
 _SHARE, _FEWEST = 0.04, 2
 # Seconds of a layer up to which it is timed as a whole: a few units do not show what calls share.
 _CHEAP = 0.6
@@ -52,7 +52,8 @@ class PlannedMixer:
         engine: The engine for the longest sequence.
         block: Heads or channels that are measured at once there.
         operations: About what all units would cost for the longest sequence, in float64 operations.
-        seconds: Predicted time for all sequences; heads and groups that share a cache take it at the same time.
+        seconds: Predicted time for all sequences, of heads with the making of their operator; where there are threads,
+            heads and groups that share a cache take it at the same time.
         memory: Bytes that a block takes.
     """
 
@@ -74,7 +75,7 @@ class Plan:
 
     Attributes:
         mixers: One entry a mixer of the longest sequence.
-        skipped: What is not measured, and why.
+        skipped: What is not measured, and why, as far as those layers say that were tried.
         sequences: Number of sequences.
         sampled: Number of sequences that were read; all of them without `total`.
         tokens: Number of tokens.
@@ -120,9 +121,9 @@ def plan(
 ) -> Plan:
     """Say what `statesize.profile` would measure with the same arguments, and predict its time and memory.
 
-    A beginning of the longest sequence says which kinds of layers there are, and what they take over few tokens. Some
-    layers of each kind are timed over the whole of it, on a head or channel each; all others cost as much, and shorter
-    sequences what lies between.
+    The model runs over the longest sequence. Some layers of each kind are timed there, on a head or channel each, and
+    all others of the kind cost as much. The same layers are timed over the sequence of middle length, if it is shorter:
+    both times say what all sequences take.
 
     Args:
         model: As for `statesize.profile`.
@@ -137,7 +138,7 @@ def plan(
         memory: As for `profile`.
         total: Number of sequences that will be profiled where `inputs` are only some of them, from all parts of a
             corpus; None where they are all.
-        on_progress: Called with how many mixers were run through, how many there are, and the name of the last.
+        on_progress: Called with how many layers were timed, how many will be, and the name of the last.
         settings: As for `statesize.profile`.
 
     Returns:
@@ -154,135 +155,118 @@ def plan(
     known = sorted(given_sequences(model, inputs, tokenizer, axis)[0], key=len)
     if total is not None and (whole_number(total) or 0) < len(known):
         refuse("total", f"a whole number of at least {len(known)}, the number of inputs", total)
-    longest = len(known[-1])
-    settings.check_reach(longest)
-    settings = settings.for_texts(longest)
-
-    def report(before: int, done: int, mixers: int, name: str) -> None:
-        if on_progress is not None:
-            on_progress(before * mixers + done, 2 * mixers, name)
-
-    lengths = [len(ids) for ids in known]
-    trial = partial(_Trial, model, settings, lengths)
-    few = beginning_of(known[-1], max(2, min(longest // 2, max(longest // 8, _BEGINNING))))
+    lengths = [len(given) for given in known]
+    settings.check_reach(lengths[-1])
+    settings = settings.for_texts(lengths[-1])
+    texts = [known[-1], *([middle] if len(middle := known[len(known) // 2]) < lengths[-1] else [])]
     with together(model, tokens_sha256(known), settings):
-        beginning = trial(few, None, partial(report, 0))
-        whole = trial(known[-1], beginning, partial(report, 1))
-    return _plan(beginning, whole, lengths, (total or len(known)) / len(known))
-
-
-@dataclass(frozen=True, eq=False)
-class _Layer:
-    """A layer over one text.
-
-    Attributes:
-        alike: What layers have in common that cost about the same: kind, units, and the like.
-        readers: Names of all layers that read its cache, if there are several.
-        mixers: Its heads or channels, then its groups, with the seconds of this text.
-        costs: Stated cost of a unit for texts of each length.
-        made: Seconds that its operator took, with checks and the choice of an engine.
-    """
-
-    name: str
-    alike: tuple[object, ...]
-    readers: tuple[str, ...]
-    mixers: tuple[PlannedMixer, ...]
-    costs: Mapping[int, float]
-    made: float
+        trials = list[_Trial]()
+        for given in texts:
+            trials.append(_Trial(model, settings, given, lengths, trials[0] if trials else None))
+            for done, name in enumerate(trials[-1].time_layers(), 1):
+                if on_progress is not None:
+                    each = len(trials[0].names)
+                    on_progress((len(trials) - 1) * each + done, len(texts) * each, name)
+    return _plan(trials, lengths, (total or len(known)) / len(known))
 
 
 class _Trial:
-    """A text, over which layers are timed: the first of each kind, or after its beginning some that are evenly spread.
+    """A text that the model runs over, and the layers that are timed in it.
 
     Attributes:
         length: Its tokens.
-        layers: Layers that were run, in their order.
-        skipped: What is not measured, and why.
         one_pass: Seconds of a forward pass.
-        search: Seconds of the search for T in layers of one's own.
+        search: Seconds of the search for T in layers of one's own, which further texts need not repeat.
+        skipped: What is not measured, and why.
+        kinds: What each layer has in common with those that cost about the same, by its name.
+        names: The layers that are timed: those of an earlier trial, else some of each kind.
+        timed: Layers of each kind that were: their heads or channels, then their groups, with seconds for this text.
+        costs: Stated cost of a unit of each kind for texts of each length.
     """
 
     def __init__(
-        self,
-        model: nn.Module,
-        settings: Settings,
-        lengths: Sequence[int],
-        given: Given,
-        beginning: _Trial | None,
-        on_mixer: Callable[[int, int, str], object],
+        self, model: nn.Module, settings: Settings, given: Given, lengths: Sequence[int], before: _Trial | None
     ) -> None:
-        self.length, self.layers, self.search = len(given), list[_Layer](), 0.0
-        self._settings, self._lengths = settings, lengths
-        layers: Layers = settings.layers if beginning is None else beginning.some()
-        # The beginning was checked.
-        checks: Checks = "read" if beginning is None else "none"
+        self.length, self._settings, self._lengths = len(given), settings, lengths
         limits = {"memory": settings.memory, "mixes": settings.mixes, "axis": axis_of(given)}
-        observe = partial(captured_mixers, model, batch_of(given), layers, checks, 0, **limits)
+        observe = partial(captured_mixers, model, batch_of(given), settings.layers, "none", 0, **limits)
         start = time.perf_counter()
         captured = observe()
-        if beginning is not None and any(is_own_code(module) for module in model.modules()):
+        self.one_pass, self.search = time.perf_counter() - start, 0.0
+        if before is None and any(map(is_own_code, model.modules())):
             del captured
-            before, start = start, time.perf_counter()
+            with_search, start = self.one_pass, time.perf_counter()
             captured = observe()
-            self.search = max(0.0, (start - before) - (time.perf_counter() - start))
-        # A checked text is observed and read.
-        self.one_pass = (time.perf_counter() - start) / (2 if beginning is None else 1)
-        self.skipped = captured.skipped
-        sizes = {mixer.name: mixer.state_size for mixer in captured.mixers}
-        # A window, for one, may not be full in the beginning.
-        kinds = {layer.name: layer.alike for layer in ([] if beginning is None else beginning.layers)}
-        start = time.perf_counter()
-        for index, item in enumerate(captured, 1):
-            alike = (item.kind, item.units, item.multiplicity, sizes[item.name], item.groups, len(item.readers))
-            self.layers.append(self._layer(item, kinds.get(item.name, alike), start, beginning))
-            on_mixer(index, len(captured.mixers), item.name)
-            # It would be held while the next one is made.
-            del item
-            start = time.perf_counter()
+            self.one_pass = time.perf_counter() - start
+            self.search = max(0.0, with_search - self.one_pass)
+        self._captured, self.skipped = captured, captured.skipped
+        self.kinds = self._by_kind(model) if before is None else before.kinds
+        self.names = self._some() if before is None else before.names
+        self.timed = defaultdict[Hashable, list[tuple[PlannedMixer, ...]]](list)
+        self.costs = dict[Hashable, Mapping[int, float]]()
 
-    def by_kind(self) -> dict[tuple[object, ...], list[_Layer]]:
-        """Layers that cost about the same, in their order."""
-        kinds: dict[tuple[object, ...], list[_Layer]] = {}
-        for layer in self.layers:
-            kinds.setdefault(layer.alike, []).append(layer)
+    def _by_kind(self, model: nn.Module) -> dict[str, Hashable]:
+        """The kind of each mixer, the shapes of its weights, and its part in a cache that several read."""
+        modules = {name or class_of(model).__name__: module for name, module in named_parts(model)}
+        kinds = dict[str, Hashable]()
+        for mixer in self._captured.mixers:
+            readers = self._captured.readers.get(mixer.name, ())
+            shapes = tuple(weight.shape for weight in modules[mixer.name.partition("@")[0]].parameters())
+            kinds[mixer.name] = replace(mixer, name=""), shapes, len(readers), mixer.name in readers[-1:]
         return kinds
 
-    def some(self) -> list[str]:
-        """Names of layers that are timed over the whole text after this beginning: some of each kind, evenly spread."""
-        names = dict[str, None]()
-        for layers in self.by_kind().values():
-            one_of_each = fmean(1 / mixer.units for mixer in layers[0].mixers)
+    def _some(self) -> list[str]:
+        """Names of some layers of each kind, evenly spread, and of all that share a cache with one of them."""
+        mixers = {mixer.name: mixer for mixer in self._captured.mixers}
+        chosen = dict[str, None]()
+        for kind in dict.fromkeys(self.kinds.values()):
+            layers = [name for name, other in self.kinds.items() if other == kind]
+            units = [count for count in (mixers[layers[0]].units, mixers[layers[0]].groups) if count]
+            one_of_each = fmean(1 / count for count in units) if units else 1.0
             few = min(len(layers), max(_FEWEST, int(_SHARE * len(layers) / one_of_each)))
             for index in range(few):
-                layer = layers[(2 * index + 1) * len(layers) // (2 * few)]
-                names |= dict.fromkeys((layer.name, *layer.readers))
-        return list(names)
+                name = layers[(2 * index + 1) * len(layers) // (2 * few)]
+                chosen |= dict.fromkeys(self._captured.readers.get(name, (name,)))
+        return list(chosen)
 
-    def _layer(self, item: Captured, alike: tuple[object, ...], start: float, beginning: _Trial | None) -> _Layer:
-        """Plan a layer, whose operator was begun to be made at some time, and time it."""
+    def time_layers(self) -> Iterator[str]:
+        """Time the layers, and yield their names."""
+        self._captured.keep(self.names)
+        start, engines = time.perf_counter(), list[list[str]]()
+        for index, item in enumerate(self._captured):
+            name, kind = item.name, self.kinds[item.name]
+            mixers, self.costs[kind] = self._timed(item, start, index, engines)
+            self.timed[kind].append(mixers)
+            # It would be held while the next one is made.
+            del item
+            yield name
+            start = time.perf_counter()
+
+    def _timed(
+        self, item: Captured, start: float, index: int, engines: list[list[str]]
+    ) -> tuple[tuple[PlannedMixer, ...], dict[int, float]]:
+        """Time the layer of an index, which was begun to be made at some time; beside, what its kind costs."""
+        # engines: Those that were seen are in memory.
         settings, lengths = self._settings, self._lengths
         planning = item, 0, self.length, max(lengths), settings
         works, group = [(item, plan_work(*planning))], plan_group(*planning)
         works += [] if isinstance(group, str) else [group]
         made = time.perf_counter() - start
         unit = item.units_operator(slice(0, 1))
-        products, other = by_products(unit), self if beginning is None else beginning
-        cuts = {length: settings.cut(length, few=products) for length in (*lengths, other.length)}
+        products = by_products(unit)
+        cuts = {length: settings.cut(length, few=products) for length in lengths}
         positions = sum(0 if (cut := cuts[length]) is None else len(cut.positions) for length in lengths)
-        engines = ["none" if work.engine is None else work.engine.name for _, work in works]
-        seconds = [0.0] * len(works)
-        # A derivative of few tokens is a matrix, one of many is known by its products: neither tells of the other.
-        if beginning is not None or (item.kind != DERIVATIVE and alike not in self.by_kind()):
-            seen = [[mixer.engine for mixer in layer.mixers] for layer in (*other.layers, *self.layers)]
-            # Fewer units than threads would not show how fast all are.
-            count = torch.get_num_threads() if len(works) == 1 else 1
-            time_some = partial(_seconds, works, settings, first=len(self.layers), products=products)
-            seconds = time_some(count)
-            if engines not in seen:
-                # What is compiled or loaded on first use is in memory now.
-                seconds = time_some(count)
-            if sum(seconds) < _CHEAP:
-                seconds = time_some(item.units)
+        names = ["none" if work.engine is None else work.engine.name for _, work in works]
+        # Fewer units than threads would not show how fast all are.
+        count = torch.get_num_threads() if len(works) == 1 else 1
+        if names not in engines:
+            # What is compiled or loaded on first use is in memory after two positions.
+            engines.append(names)
+            _seconds([(one, work.at(slice(2))) for one, work in works], settings, count, first=index, products=False)
+        seconds = _seconds(works, settings, count, first=index, products=products)
+        if sum(seconds) < _CHEAP:
+            seconds = _seconds(works, settings, item.units, first=index, products=products)
+        seconds[0] += made
         mixers = tuple(
             PlannedMixer(
                 one.name,
@@ -296,11 +280,9 @@ class _Trial:
                 took,
                 work.block * work.unit_bytes + work.shared_bytes,
             )
-            for (one, work), engine, took in zip(works, engines, seconds, strict=True)
+            for (one, work), engine, took in zip(works, names, seconds, strict=True)
         )
-        readers = tuple(reader.name for reader in item.readers)
-        costs = {length: operations_per_unit(unit, length, cut) for length, cut in cuts.items()}
-        return _Layer(item.name, alike, readers, mixers, costs, made)
+        return mixers, {length: operations_per_unit(unit, length, cut) for length, cut in cuts.items()}
 
 
 def _seconds(
@@ -313,9 +295,7 @@ def _seconds(
         if products and work.cut is not None:
             # Each position takes hundreds of products; this one about as many as they do on the mean.
             positions = len(work.cut.positions)
-            work = replace(
-                work, cut=replace(work.cut, positions=work.cut.positions[positions // 4 : positions // 4 + 1])
-            )
+            work = work.at(slice(positions // 4, positions // 4 + 1))
         chosen = [(first + index * len(units) // tried) % len(units) for index in range(tried)]
         sample = replace(work.sample, units=units[chosen], strata=work.sample.strata[chosen])
         trying.append((item, replace(work, sample=sample, block=tried)))
@@ -324,37 +304,37 @@ def _seconds(
     return [float(one.attrs["seconds"]) * longer for one, longer in zip(found, times, strict=True)]
 
 
-def _plan(beginning: _Trial, whole: _Trial, lengths: Sequence[int], times: float) -> Plan:
-    """The plan of some texts that each stand for so many."""
-
-    def of_all(short: float, long: float, costs: Mapping[int, float] | None = None) -> float:
-        return times * _rescale(short, long, beginning.length, lengths, costs)
-
+def _plan(trials: Sequence[_Trial], lengths: Sequence[int], times: float) -> Plan:
+    """The plan of some texts that each stand for so many, after trials of the longest and perhaps of a shorter one."""
+    longest = trials[0]
+    passes = times * _rescale({trial.length: trial.one_pass for trial in trials}, lengths)
     # Each text is observed and read, the first one is also run with nothing attached.
-    seconds = whole.search + whole.one_pass + 2 * of_all(beginning.one_pass, whole.one_pass)
-    tried, timed = beginning.by_kind(), whole.by_kind()
+    seconds = longest.search + longest.one_pass + 2 * passes
+    # Where there are threads, the groups of a layer are measured at the same time as its heads.
+    beside = torch.get_num_threads() > 1
     planned: list[PlannedMixer] = []
     memory = 0
-    for layer in beginning.layers:
-        if layer.alike not in timed:
+    for layer, kind in longest.kinds.items():
+        if kind not in longest.timed or layer in longest.skipped:
             continue
-        first, long = tried[layer.alike][0], timed[layer.alike]
         mixers: list[PlannedMixer] = []
-        for index, mixer in enumerate(long[0].mixers):
-            took = of_all(first.mixers[index].seconds, fmean(one.mixers[index].seconds for one in long), long[0].costs)
-            name, positions = layer.name + index * SHARED, round(times * mixer.positions)
-            mixers.append(replace(mixer, name=name, positions=positions, seconds=took))
+        for index, mixer in enumerate(longest.timed[kind][0]):
+            took = {
+                trial.length: fmean(layer[index].seconds for layer in trial.timed[kind])
+                for trial in trials
+                if kind in trial.timed
+            }
+            every = times * _rescale(took, lengths, longest.costs[kind])
+            name, positions = layer + index * SHARED, round(times * mixer.positions)
+            mixers.append(replace(mixer, name=name, positions=positions, seconds=every))
         planned += mixers
-        # Where there are threads, the groups of a layer are measured at the same time as its heads.
-        beside = torch.get_num_threads() > 1
-        seconds += of_all(layer.made, fmean(one.made for one in long))
         seconds += (max if beside else sum)([one.seconds for one in mixers])
         memory = max(memory, (sum if beside else max)([one.memory for one in mixers]))
     results = sum(mixer.measured * mixer.positions for mixer in planned) * _RESULT_BYTES
     tokens, peak = round(times * sum(lengths)), peak_memory()
     return Plan(
         mixers=tuple(planned),
-        skipped=beginning.skipped | whole.skipped,
+        skipped=longest.skipped,
         sequences=round(times * len(lengths)),
         sampled=len(lengths),
         tokens=tokens,
@@ -365,19 +345,18 @@ def _plan(beginning: _Trial, whole: _Trial, lengths: Sequence[int], times: float
     )
 
 
-def _rescale(
-    short: float, long: float, before: int, lengths: Sequence[int], costs: Mapping[int, float] | None = None
-) -> float:
-    """Seconds over all texts of what took some over the longest, and some over its beginning; 0 where not timed."""
+def _rescale(seconds: Mapping[int, float], lengths: Sequence[int], costs: Mapping[int, float] | None = None) -> float:
+    """Seconds over all texts of what took some over the longest, and some over a shorter one where there is one."""
     # They grow with the length and with the stated cost, by default its square: as much by either as both times say.
-    length = max(lengths)
-    costs = costs or {tokens: float(tokens**2) for tokens in (before, *lengths)}
-    stated = long / costs[length]
-    steeper = costs[length] / length - costs[before] / before
-    if short:
-        stated = min(max((long / length - short / before) / steeper if steeper > 0 else 0.0, 0.0), stated)
-    linear = (long - stated * costs[length]) / length
-    return sum(linear * tokens + stated * costs[tokens] for tokens in lengths)
+    costs = costs or {length: float(length**2) for length in lengths}
+    longest, shorter = max(seconds), min(seconds)
+    stated = seconds[longest] / costs[longest]
+    if shorter < longest:
+        steeper = costs[longest] / longest - costs[shorter] / shorter
+        slower = seconds[longest] / longest - seconds[shorter] / shorter
+        stated = min(max(slower / steeper if steeper > 0 else 0.0, 0.0), stated)
+    linear = (seconds[longest] - stated * costs[longest]) / longest
+    return sum(linear * length + stated * costs[length] for length in lengths)
 
 
 def peak_memory() -> int | None:

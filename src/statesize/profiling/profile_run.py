@@ -95,12 +95,9 @@ class ProfileRun:
         for sequence, given in enumerate(inputs):
             self.reference = self.reference or len(given)
             self.sequences.append(given)
-            task = self._task(sequence)
+            task = SequenceTask(sequence, given, self.key, self.reference)
             if not self._is_finished(task):
                 yield task
-
-    def _task(self, sequence: int) -> SequenceTask:
-        return SequenceTask(sequence, self.sequences[sequence], self.key, self.reference or 0)
 
     def _is_finished(self, task: SequenceTask) -> bool:
         """Whether all parts of a sequence are there and were added; otherwise the task lists those that are there."""
@@ -141,7 +138,8 @@ class ProfileRun:
 
     def read(self, mixer: str, sequence: int) -> xr.Dataset:
         """What was measured of a mixer over a sequence; a file that is gone or damaged is a FileError."""
-        return self.parts.get(self._task(sequence).part(mixer), f"mixer {mixer} of sequence {sequence}")
+        task = SequenceTask(sequence, self.sequences[sequence], self.key, self.reference or 0)
+        return self.parts.get(task.part(mixer), f"mixer {mixer} of sequence {sequence}")
 
     def profile(
         self,

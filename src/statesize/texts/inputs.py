@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias, cast
 
@@ -38,34 +38,31 @@ def given_sequences(
             named = axis is not None and isinstance(cast("object", item), Tensor | Mapping)
             yield from arguments_of(model, item, axis) if named or is_more_than_ids(item) else [item]
 
-    items: Any = [inputs] if _is_single(inputs) else inputs
-    if isinstance(items, list | tuple):
-        return _sequences(list(of(cast("Iterable[Any]", items))), tokenizer)
-    return _sequences(of(cast("Iterable[Any]", items)) if isinstance(items, Iterable) else items, tokenizer)
+    return _sequences(inputs, tokenizer, of)
 
 
 def sequences(inputs: Inputs, tokenizer: AnyTokenizer | None = None) -> tuple[Iterator[Tensor], int | None]:
     """Sequences of token ids, (L,) int64 each, L ≥ 2, and their number where it is known before they are read."""
-    iterator, count = _sequences(inputs, tokenizer)
+    iterator, count = _sequences(inputs, tokenizer, iter)
     return cast("Iterator[Tensor]", iterator), count
 
 
-def _sequences(inputs: Any, tokenizer: AnyTokenizer | None) -> tuple[Iterator[Given], int | None]:
+def _sequences(
+    inputs: Any, tokenizer: AnyTokenizer | None, of: Callable[[Iterable[Any]], Iterator[Any]]
+) -> tuple[Iterator[Given], int | None]:
+    """The sequences of what a function makes of the items."""
     # The iterator raises InputError where there is nothing in it, and for a sequence of fewer than two tokens, for ids
     # that are negative or not integers, and for text without a tokenizer; FileError for a file that cannot be read.
     if not isinstance(inputs, Iterable | Path):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise InputError(f"inputs must be token ids, text, or an iterable of either, got {type(inputs).__name__}.")
-    items: Iterable[Any] = [inputs] if _is_single(cast("object", inputs)) else cast("Iterable[Any]", inputs)
-    listed = cast("Sequence[Any]", items) if isinstance(items, list | tuple) else None
-    if listed is None or any(isinstance(item, Path) and is_rows(item) for item in listed):
-        return _checked(_split(items, tokenizer)), None
-    return _checked(_split(items, tokenizer)), sum(map(_rows, listed))
-
-
-def _is_single(inputs: object) -> bool:
-    if isinstance(inputs, Tensor | str | Path | Mapping):
-        return True
-    return isinstance(inputs, list | tuple) and any(isinstance(item, int) for item in cast("Sequence[object]", inputs))
+    several = cast("Sequence[object]", inputs) if isinstance(inputs, list | tuple) else ()
+    single = isinstance(inputs, Tensor | str | Path | Mapping) or any(isinstance(item, int) for item in several)
+    items = cast("Iterable[Any]", [inputs] if single else inputs)
+    if not isinstance(items, list | tuple):
+        return _checked(_split(of(items), tokenizer)), None
+    listed = list(of(items))
+    from_files = any(isinstance(item, Path) and is_rows(item) for item in listed)
+    return _checked(_split(listed, tokenizer)), None if from_files else sum(map(_rows, listed))
 
 
 def _rows(item: object) -> int:

@@ -95,18 +95,17 @@ def check_whole(model: nn.Module) -> None:
 class Shards:
     """The sharded weights of a model for the time of a run, after which they are sharded as before."""
 
-    def __init__(self, model: nn.Module) -> None:
-        self.model, self.units = model, sharded_units(model)
+    def __init__(self, model: nn.Module, units: list[Any]) -> None:
+        self.model, self.units = model, units
         self._replaced_hooks: list[tuple[dict[int, Any], int, Any]] = []
         # FSDP leaves its outermost module gathered after a forward pass.
         self._reshard()
 
     def gather(self, part: nn.Module) -> None:
         """Let a part of the model run alone, with its own weights whole and without FSDP."""
-        if self.units:
-            for module, weights in gathered(self.model, part).items():
-                vars(module)["_parameters"].update(weights)
-            self.silence(part)
+        for module, weights in gathered(self.model, part).items():
+            vars(module)["_parameters"].update(weights)
+        self.silence(part)
 
     def silence(self, part: nn.Module) -> None:
         """Let FSDP do nothing where a part runs."""
@@ -128,7 +127,7 @@ class Shards:
             # All but outermost modules refuse. Torch has it from 2.13 on.
             with suppress(RuntimeError, AttributeError):
                 unit.reset_iter_state()
-        if self.units and is_of_ranks(error):
+        if is_of_ranks(error):
             raise ended(error) from error
 
     def _reshard(self) -> None:
@@ -176,7 +175,7 @@ def _gather(model: nn.Module, part: nn.Module) -> _Weights:
 
 def unsharded_copy(model: nn.Module, part: nn.Module) -> nn.Module:
     """A copy of a part of a model, with whole weights and without FSDP."""
-    shards, memo = Shards(model), dict[int, Any]()
+    shards, memo = Shards(model, sharded_units(model)), dict[int, Any]()
     units: list[tuple[Any, Any]] = [(unit, type(unit)) for unit in sharded_units(part)]
     for module, weights in gathered(model, part).items() if shards.units else ():
         memo |= {id(vars(module)["_parameters"][name]): weight for name, weight in weights.items()}

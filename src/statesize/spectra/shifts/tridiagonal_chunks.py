@@ -20,8 +20,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from statesize.parallel.threads import end_if_unwanted, one_lapack_thread, tridiagonal, turned
-from statesize.spectra.factorisation import corner_energies, singular_values
+from statesize.parallel.threads import end_if_unwanted, one_lapack_thread
+from statesize.spectra.factorisation import corner_energies, singular_values, tridiagonal, turned
 from statesize.spectra.shifts.largest_values import largest_everywhere
 from statesize.spectra.shifts.tridiagonal_cores import eliminate_around_cores, tridiagonalise
 from statesize.spectra.spectrum import ROUND_OFF, UNDERFLOW, fourth_root
