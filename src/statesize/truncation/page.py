@@ -166,7 +166,7 @@ def page(result: TruncationResult) -> ResultPage:
     )
 
 
-def chart(result: TruncationResult) -> alt.LayerChart:
+def chart(result: TruncationResult) -> alt.LayerChart | alt.FacetChart:
     """Share lost against numbers a channel, a line a rule; what lies between both bounds is shaded."""
     known = [row for row in result.rows if row.rule in _SERIES and not math.isnan(row.divergence_share.value)]
     rows = [
