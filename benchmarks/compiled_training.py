@@ -7,22 +7,19 @@ with what the first left there.
 
 from __future__ import annotations
 
-import argparse
 import copy
 import dataclasses
-import json
 import os
 import statistics
 import tempfile
 import time
+from collections.abc import Iterator
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from benchmarks.cases import child_process, document, seconds
-from statesize.io.files import replace_file
+from benchmarks.cases import child_process, seconds, write_table
 from statesize.lab.mixers import LanguageModel, ModelConfig
 from statesize.lab.tasks import MQAR
 from statesize.lab.training import TrainingConfig
@@ -68,28 +65,24 @@ def run(mixer: str, width: int, length: int, cache: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Prints the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--output", type=Path)
-    given = parser.parse_args(arguments)
-    torch.set_num_threads(1)
-    rows: list[dict[str, Any]] = []
+def rows() -> Iterator[dict[str, Any]]:
+    """All rows, each of the second of two processes, and what the first step of either took."""
     for case in CASES:
         with tempfile.TemporaryDirectory() as cache:
             found: list[dict[str, Any]] = []
             for _ in range(2):
                 with child_process() as pool:
                     found.append(pool.submit(run, *case, cache).result())
-        rows.append(found[1] | {"first_seconds": found[0]["first_seconds"], "again_seconds": found[1]["first_seconds"]})
-        print(
-            "{mixer:15} width {width}, L={length:<4} {plain_seconds:.4f} s a step, compiled {compiled_seconds:.4f}: "
-            "{ratio:.2f}×; first step {first_seconds:.0f} s, in later runs {again_seconds:.0f} s".format(**rows[-1]),
-            flush=True,
-        )
-    if given.output is not None:
-        replace_file(given.output, (json.dumps(document(rows), indent=1) + "\n").encode())
-    return 0
+        yield found[1] | {"first_seconds": found[0]["first_seconds"], "again_seconds": found[1]["first_seconds"]}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Prints the table."""
+    line = (
+        "{mixer:15} width {width}, L={length:<4} {plain_seconds:.4f} s a step, compiled {compiled_seconds:.4f}: "
+        "{ratio:.2f}×; first step {first_seconds:.0f} s, in later runs {again_seconds:.0f} s"
+    )
+    return write_table(rows(), line, __doc__, arguments)
 
 
 if __name__ == "__main__":

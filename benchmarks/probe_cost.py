@@ -6,21 +6,17 @@ of five each after a first, and the share of the training's time that a reading 
 
 from __future__ import annotations
 
-import argparse
-import json
 import math
 import statistics
 from collections.abc import Callable
 from itertools import count
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from benchmarks.cases import document, seconds
+from benchmarks.cases import seconds, write_table
 from benchmarks.compiled_training import CASES
 from statesize.integrations.probe import Probe, Probing
-from statesize.io.files import replace_file
 from statesize.lab.mixers import LanguageModel, ModelConfig
 from statesize.lab.tasks import MQAR
 from statesize.lab.training import TrainingConfig
@@ -53,21 +49,11 @@ def run(mixer: str, width: int, length: int) -> dict[str, Any]:
 
 def main(arguments: list[str] | None = None) -> int:
     """Prints the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--output", type=Path)
-    given = parser.parse_args(arguments)
-    torch.set_num_threads(1)
-    rows: list[dict[str, Any]] = []
-    for case in CASES:
-        rows.append(run(*case))
-        print(
-            "{mixer:8} width {width}, L={length:<4} {step_seconds:.3f} s a step, {reading_seconds:.3f} s a reading: "
-            "{share:.1%}".format(**rows[-1]),
-            flush=True,
-        )
-    if given.output is not None:
-        replace_file(given.output, (json.dumps(document(rows), indent=1) + "\n").encode())
-    return 0
+    line = (
+        "{mixer:8} width {width}, L={length:<4} {step_seconds:.3f} s a step, {reading_seconds:.3f} s a reading: "
+        "{share:.1%}"
+    )
+    return write_table((run(*case) for case in CASES), line, __doc__, arguments)
 
 
 if __name__ == "__main__":

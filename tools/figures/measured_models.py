@@ -11,10 +11,9 @@ from typing import Any
 from benchmarks.bounds import TOKENS
 from benchmarks.truncation import interval
 from statesize.report.on_record import SCHEMA, TO_BE_SAID, table_row
-from tools.figures.on_record import RESULTS, table
+from tools.figures.on_record import RESULTS, read_json, table
 
 RECORDS = RESULTS / "models"
-BOUNDS = RESULTS / "truncation" / "bounds.json"
 TABLE = Path(__file__).parents[2] / "src" / "statesize" / "report" / "on_record.json"
 
 FIXED_STATES = ("la", "gla", "gated_deltanet", "rwkv7")
@@ -93,7 +92,7 @@ def _row(record: Mapping[str, Any]) -> tuple[str, ...]:
 
 def _bounds(known: Sequence[Mapping[str, Any]]) -> str:
     """What language models lose at their ESS with hindsight and without, and what 1 % takes, by the model's weights."""
-    record: dict[str, Any] = json.loads(BOUNDS.read_text("utf-8")) if BOUNDS.exists() else {"rows": [], "bounds": []}
+    record = read_json("bounds")
     files = {row["weights"]: row["file"] for row in record["rows"]}
     measured = {one["file"]: one for one in record["bounds"] if one["tokens"] == TOKENS}
     rows: list[tuple[str, ...]] = []

@@ -130,8 +130,8 @@ class Capture(Iterator[Captured]):
             self._refused |= {label: str(error) for label, wanted in zip(labels, chosen, strict=True) if wanted}
             self.skipped |= self._refused
             return []
-        precise = [replace(item, precision=call.precision) for item in mixers_here]
-        return [self._in_model(item) for item, wanted in zip(precise, chosen, strict=True) if wanted]
+        kept = [item for item, wanted in zip(mixers_here, chosen, strict=True) if wanted]
+        return [self._in_model(item, call.precision) for item in kept]
 
     def _derivative(self, call: Call, label: str) -> Captured:
         from statesize.adapters.search.derivative import NOTE
@@ -142,8 +142,8 @@ class Capture(Iterator[Captured]):
         mixer = call.mixers[0]
         return Captured(label, mixer.kind, 1, 1, lambda units: operator[:, units], mixer.state_bytes, 0.0, agreed, NOTE)
 
-    def _in_model(self, item: Captured) -> Captured:
-        """A mixer with what the model around it tells, its columns weighted, and its part in a shared cache."""
+    def _in_model(self, item: Captured, precision: str) -> Captured:
+        """A mixer with what the call and the model tell of it, its columns weighted, and its part in a shared cache."""
         # All heads are attached to the last reader of the cache, and its name to the others.
         names = tuple(name for name in self.readers.get(item.name, ()) if name not in self.skipped)
         if len(names) > 1:
@@ -154,7 +154,7 @@ class Capture(Iterator[Captured]):
             else:
                 item = replace(item, groups=0, cache=names[-1])
         note = " ".join(filter(None, (item.note, self._around, self._further.get(item.name))))
-        item = replace(item, note=note, run_difference=self.run_difference)
+        item = replace(item, note=note, run_difference=self.run_difference, precision=precision)
         return item if self._columns is None else item.weighted(*self._columns)
 
     def _with_bytes_beside(self, call: Call, labels: list[str]) -> list[Captured]:

@@ -24,11 +24,11 @@ class Steps:
     _seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict[str, float](float))
 
     @contextmanager
-    def timed(self, kind: str) -> Generator[None]:
-        """Time a step of cost 1."""
+    def timed(self, kind: str, cost: float = 1.0) -> Generator[None]:
+        """Time steps that cost so much together."""
         start = perf_counter()
         yield
-        self.took(kind, perf_counter() - start)
+        self.took(kind, perf_counter() - start, cost)
 
     def took(self, kind: str, seconds: float, cost: float = 1.0) -> None:
         """Say that steps of a kind, which cost so much together, took some time."""

@@ -202,6 +202,8 @@ class _Trial:
         self._captured, self.skipped = captured, captured.skipped
         self.kinds = self._by_kind(model) if before is None else before.kinds
         self.names = self._some() if before is None else before.names
+        # Engines that have run: what is compiled or loaded on first use is in memory.
+        self._warm = set[tuple[str, ...]]() if before is None else before._warm
         self.timed = defaultdict[Hashable, list[tuple[PlannedMixer, ...]]](list)
         self.costs = dict[Hashable, Mapping[int, float]]()
 
@@ -232,21 +234,18 @@ class _Trial:
     def time_layers(self) -> Iterator[str]:
         """Time the layers, and yield their names."""
         self._captured.keep(self.names)
-        start, engines = time.perf_counter(), list[list[str]]()
+        start = time.perf_counter()
         for index, item in enumerate(self._captured):
             name, kind = item.name, self.kinds[item.name]
-            mixers, self.costs[kind] = self._timed(item, start, index, engines)
+            mixers, self.costs[kind] = self._timed(item, start, index)
             self.timed[kind].append(mixers)
             # It would be held while the next one is made.
             del item
             yield name
             start = time.perf_counter()
 
-    def _timed(
-        self, item: Captured, start: float, index: int, engines: list[list[str]]
-    ) -> tuple[tuple[PlannedMixer, ...], dict[int, float]]:
+    def _timed(self, item: Captured, start: float, index: int) -> tuple[tuple[PlannedMixer, ...], dict[int, float]]:
         """Time the layer of an index, which was begun to be made at some time; beside, what its kind costs."""
-        # engines: Those that were seen are in memory.
         settings, lengths = self._settings, self._lengths
         planning = item, 0, self.length, max(lengths), settings
         works, group = [(item, plan_work(*planning))], plan_group(*planning)
@@ -256,12 +255,12 @@ class _Trial:
         products = by_products(unit)
         cuts = {length: settings.cut(length, few=products) for length in lengths}
         positions = sum(0 if (cut := cuts[length]) is None else len(cut.positions) for length in lengths)
-        names = ["none" if work.engine is None else work.engine.name for _, work in works]
+        names = tuple("none" if work.engine is None else work.engine.name for _, work in works)
         # Fewer units than threads would not show how fast all are.
         count = torch.get_num_threads() if len(works) == 1 else 1
-        if names not in engines:
-            # What is compiled or loaded on first use is in memory after two positions.
-            engines.append(names)
+        if names not in self._warm:
+            # Two positions are enough for it.
+            self._warm.add(names)
             _seconds([(one, work.at(slice(2))) for one, work in works], settings, count, first=index, products=False)
         seconds = _seconds(works, settings, count, first=index, products=products)
         if sum(seconds) < _CHEAP:

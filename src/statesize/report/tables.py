@@ -194,8 +194,8 @@ def provenance(profile: Profiled) -> dict[str, str]:
 
 
 def _ran_in(mixers: Sequence[xr.Dataset]) -> str:
-    """In which precision the model ran; nothing where a file does not say."""
-    known = sorted({precision for mixer in mixers if (precision := mixer.attrs.get("precision"))})
+    """In which precision the model ran; nothing where no layer has a call of its own."""
+    known = sorted({str(mixer.attrs["precision"]) for mixer in mixers} - {""})
     return f"; layers ran in {' and in '.join(known)}" if known else ""
 
 

@@ -217,9 +217,8 @@ _ROOT: dict[str, Kind] = {
     "seconds": _number,
 }
 _MIXER: dict[str, Kind] = {
-    **dict.fromkeys(("kind", "note", "cache", "engine"), _is_text),
+    **dict.fromkeys(("kind", "note", "cache", "engine", "precision"), _is_text),
     "dtype": lambda value: isinstance(value, str) and value in DTYPES,
-    "precision": lambda value: value is None or _is_text(value),
     "multiplicity": lambda value: _whole(value) and value != 0,
     "stratum_sizes": _several(_whole),
 }

@@ -20,7 +20,7 @@ from statesize.results.fields import BY_SEQUENCE, BY_UNIT, FIELDS, mixer_dims
 from statesize.texts.arguments import Given, ids_of
 from statesize.texts.tokens import AnyTokenizer, special_ids, token_text
 
-_ATTRIBUTES = ("kind", "note", "cache", "multiplicity", "dtype", "engine", "stratum_sizes")
+_ATTRIBUTES = ("kind", "note", "cache", "multiplicity", "dtype", "precision", "engine", "stratum_sizes")
 # Bytes of sequences that are joined at once when a profile is written.
 _PART_BYTES = 2**28
 
@@ -155,7 +155,6 @@ def mixer_parts(run: MixerRun, lengths: Sequence[int], read: Reader, *, whole: b
     positions = np.array(sorted(run.positions or {0}), np.int64)
     called, size = set(run.sequences), len(lengths) if whole else max(1, _PART_BYTES // run.bytes)
     attributes = {name: run.facts[name] for name in _ATTRIBUTES} | {"engine": ", ".join(sorted(run.engines))}
-    attributes["precision"] = run.facts.get("precision", "")
     for first in range(0, len(lengths), size):
         rows = range(first, min(first + size, len(lengths)))
         datasets = (read(run.name, row) if row in called else _unmeasured(run, read) for row in rows)

@@ -20,31 +20,27 @@ KINDS = {"s4d": "long_convolution", "wla": "fixed_decay", "gla": "varying_decay"
 
 INVARIANT = "long_convolution"
 
-SMOKE = smoke("""\
+_SMOKE_MODEL = """\
+[task.model]
+mixer = ["s4d", "wla", "gla", "sliding"]
+key_size = 4
+window = 5
+positions = 33
+tied = false
+"""
+SMOKE = smoke(f"""\
 [[task]]
 name = "mqar"
 pairs = 4
 length = 32
 vocabulary_size = 16
 held_out_sequences = 32
-[task.model]
-mixer = ["s4d", "wla", "gla", "sliding"]
-key_size = 4
-window = 5
-positions = 33
-tied = false
-
+{_SMOKE_MODEL}
 [[task]]
 name = "compression"
 tokens = 8
 held_out_sequences = 32
-[task.model]
-mixer = ["s4d", "wla", "gla", "sliding"]
-key_size = 4
-window = 5
-positions = 33
-tied = false
-""")
+{_SMOKE_MODEL}""")
 
 RECORD = """\
 study = "variation"

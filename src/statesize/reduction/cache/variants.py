@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from time import perf_counter
 from typing import cast
 
 import torch
@@ -97,12 +96,12 @@ class VariantRuns:
         for precision in (None, *BITS):
             alike = [variant for variant in every if variant.precision == precision]
             for first in range(0, len(alike), at_once):
-                start, some = perf_counter(), alike[first : first + at_once]
-                budgets = torch.stack([self._tokens(variant, read) for variant in some])
-                each = torch.split(budgets, [len(order) for order in orders], -1)
-                keep = [kept(order, budget) for order, budget in zip(orders, each, strict=True)]
-                made |= zip(some, following_logits(read, rest, keep=keep, precision=precision), strict=True)
-                self.steps.took("runs", perf_counter() - start, len(some))
+                some = alike[first : first + at_once]
+                with self.steps.timed("runs", len(some)):
+                    budgets = torch.stack([self._tokens(variant, read) for variant in some])
+                    each = torch.split(budgets, [len(order) for order in orders], -1)
+                    keep = [kept(order, budget) for order, budget in zip(orders, each, strict=True)]
+                    made |= zip(some, following_logits(read, rest, keep=keep, precision=precision), strict=True)
         return [made[variant] for variant in every]
 
     def _tokens(self, variant: Variant, read: Prefix) -> Tensor:
