@@ -88,7 +88,7 @@ class Probe:
         every: Steps from one measurement to the next.
         share: Share of the wall time for measurements, 0.02 for 2 %; `math.inf` measures all heads each time.
         settings: What is measured of each layer; how many heads or channels, `share` decides.
-        sequences: The probe batch, one tensor of token ids a sequence.
+        sequences: The probe batch, one tensor of token ids per sequence.
 
     Example:
         >>> Probe([[1, 2, 3, 4]], every=10).share

@@ -74,7 +74,7 @@ class Plan:
     """What a profile would measure, from `statesize.plan`.
 
     Attributes:
-        mixers: One entry a mixer of the longest sequence.
+        mixers: One entry per mixer of the longest sequence.
         skipped: What is not measured, and why, as far as those layers say that were tried.
         sequences: Number of sequences.
         sampled: Number of sequences that were read; all of them without `total`.

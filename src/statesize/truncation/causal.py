@@ -26,7 +26,7 @@ _WINDOW = 16
 
 
 def past_rows(operator: Operator, cut: int, rotation: Rotation | None = None, readers: int = 1) -> Tensor:
-    """A basis of what rows behind the cut may read; its first k vectors are k numbers a channel.
+    """A basis of what rows behind the cut may read; its first k vectors are k numbers per channel.
 
     Attention is asked again by the queries of the past, moved behind the cut. Where they cannot be moved, rows behind
     the cut are taken to read what the last rows before it read: the same inputs, and inputs at the same distance, each
