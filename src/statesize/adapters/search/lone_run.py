@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, Self, cast
 
 import torch
 from torch import Tensor, nn
+from torch._ops import HigherOrderOperator
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
@@ -27,6 +28,7 @@ from statesize.adapters.models.model_state import (
     set_autocast,
     stored_dtype,
 )
+from statesize.adapters.models.sharded import class_of
 from statesize.adapters.runs import Attach, bare, reading, returning
 from statesize.adapters.search.other_mixing import can_be_others
 from statesize.adapters.watch import Call
@@ -244,14 +246,25 @@ class LoneRuns:
         return tape.run
 
 
+def _not_seen_inside(module: str, operation: str) -> str:
+    advice = "Give the layer a method operator(hidden)."
+    if operation == "flex_attention":
+        imported = f"from torch.nn.attention.flex_attention import {operation}"
+        advice = f"Write `{imported}` at the top of the layer's file and call it by that name."
+    return f"{module} must compute by operations that can be seen, got torch's {operation}. {advice}"
+
+
 class _Tape(TorchDispatchMode):
     """Counts the operations of a run; copies are kept, as what follows may change a tensor in place."""
+
+    supports_higher_order_operators = True  # so that what refuses them is statesize, and not torch
 
     def __init__(
         self, runs: LoneRuns, keep: Collection[Place] | None, replacing: Mapping[Place, Callable[[Tensor], Tensor]]
     ) -> None:
         super().__init__()
         self.length, self.largest, self.keep, self.replacing = runs.length, runs.largest, keep, replacing
+        self.module = class_of(runs.module).__name__
         self.run = ModuleRun()
         self.reading = {place.number for place in (*(keep or ()), *replacing) if place.element < 0}
         self.storages: dict[Place, torch.UntypedStorage] = {}  # held, so that none takes another's memory
@@ -265,6 +278,8 @@ class _Tape(TorchDispatchMode):
         return False
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if isinstance(func, HigherOrderOperator):
+            raise ModelError(_not_seen_inside(self.module, func.name()))
         number = self.run.operations
         if func.overloadpacket in _LAYOUT:
             taken = self.replaced.get(_identity(args[0])) if self.replaced else None
