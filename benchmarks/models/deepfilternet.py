@@ -26,7 +26,7 @@ RATE, WINDOW, HOP, BANDS, BINS, LEAST = 48_000, 960, 480, 32, 96, 2
 CHANNELS, STATES = 64, 256
 FADING = 0.99
 """What running means keep of the frame before."""
-LENGTHS, HEARD, SEQUENCES = (64, 128, 256), 256, 1
+LENGTHS, HEARD, SEQUENCES = (32, 64, 128), 256, 1
 SNR = (-15.0, 35.0)
 """The range of the local ratio of speech to noise that the encoder tells, in dB."""
 GRUS = {"enc": ("first",), "erb_dec": ("gains.0", "gains.1"), "df_dec": ("filters.0", "filters.1")}
