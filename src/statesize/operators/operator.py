@@ -21,28 +21,19 @@ class Operator(ABC):
     Subclasses hold tensors with leading batch dimensions and never change after construction. T may have been
     computed from an input (attention, gated recurrences) or not (convolutions): an operator is T at one input.
 
-    A subclass must implement the abstract members; `statesize.testing.OperatorContract` checks them.
+    A subclass sets the attributes and implements the abstract methods; `statesize.testing.OperatorContract` tests both.
+
+    Attributes:
+        length: Sequence length L.
+        batch_shape: Leading dimensions, one T for each entry.
+        dtype: Real floating dtype of T.
+        device: Device of the tensors.
     """
 
-    @property
-    @abstractmethod
-    def length(self) -> int:
-        """Sequence length L."""
-
-    @property
-    @abstractmethod
-    def batch_shape(self) -> torch.Size:
-        """Leading dimensions, one T for each entry."""
-
-    @property
-    @abstractmethod
-    def dtype(self) -> torch.dtype:
-        """Real floating dtype of T."""
-
-    @property
-    @abstractmethod
-    def device(self) -> torch.device:
-        """Device of the tensors."""
+    length: int
+    batch_shape: torch.Size
+    dtype: torch.dtype
+    device: torch.device
 
     @abstractmethod
     def dense(self) -> Tensor:
@@ -141,28 +132,8 @@ class TensorOperator(Operator):
     _parts: tuple[tuple[str, int], ...]
 
     def _describe(self, tensor: Tensor, length: int, batch_shape: torch.Size) -> None:
-        self._dtype, self._device = tensor.dtype.to_real(), tensor.device
-        self._length, self._batch_shape = length, batch_shape
-
-    @property
-    def length(self) -> int:
-        """Sequence length L."""
-        return self._length
-
-    @property
-    def batch_shape(self) -> torch.Size:
-        """Leading dimensions, one T for each entry."""
-        return self._batch_shape
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Real floating dtype of T."""
-        return self._dtype
-
-    @property
-    def device(self) -> torch.device:
-        """Device of the tensors."""
-        return self._device
+        self.length, self.batch_shape = length, batch_shape
+        self.dtype, self.device = tensor.dtype.to_real(), tensor.device
 
     def to(self, dtype: torch.dtype | None = None, device: torch.device | str | None = None) -> Self:
         """See `Operator.to`."""
@@ -177,7 +148,7 @@ class TensorOperator(Operator):
         entries, whole = batch_index(index, self.batch_shape), self.batch_shape
         chosen = self._each(lambda part, own: part.expand(whole + part.shape[part.ndim - own :])[entries])
         name, own = self._parts[0]
-        chosen._batch_shape = chosen._tensors()[name].shape[:-own]
+        chosen.batch_shape = chosen._tensors()[name].shape[:-own]
         return chosen
 
     def _tensors(self) -> dict[str, Tensor]:

@@ -98,7 +98,7 @@ class Profile:
     @property
     def not_measured(self) -> dict[str, str]:
         """The layers that mix positions and could not be measured, with the cause."""
-        return lost_mixers(self.attributes["skipped"], self.mixers)
+        return lost_mixers(self.tree.attrs["skipped"], self.mixers)
 
     def summary(self, *, wide: bool = False) -> pd.DataFrame:
         """One row a mixer: averages and totals over sequences, positions 1 … L−1 and heads.

@@ -96,7 +96,7 @@ class ProfileRun:
             self.reference = self.reference or len(given)
             self.sequences.append(given)
             task = SequenceTask(sequence, given, self.key, self.reference)
-            if not self._is_finished(task):
+            if self.folder is None or not self._is_finished(task):
                 yield task
 
     def _is_finished(self, task: SequenceTask) -> bool:

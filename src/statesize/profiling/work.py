@@ -134,10 +134,11 @@ def plan_work(item: Captured, sequence: int, length: int, reference: int, settin
         several = exact[:, torch.zeros(shown, dtype=torch.int64)]
     outputs = engine_outputs(settings, length)
     engine = choose_engine(*with_readouts(several, cut), outputs, settings.engine)
-    probable = ENGINES["implicit"]
-    if settings.engine == "auto" and probable.unsupported_reason(held, blocks, outputs) is None:
+    if settings.engine == "auto" and _bytes(engine, held, blocks) > settings.memory:
         # It never holds T, so it goes on where others do not fit.
-        engine = next((one for one in (engine, probable) if _bytes(one, held, blocks) <= settings.memory), engine)
+        probable = ENGINES["implicit"]
+        if probable.unsupported_reason(held, blocks, outputs) is None:
+            engine = probable if _bytes(probable, held, blocks) <= settings.memory else engine
     unit_bytes = _tensor_bytes(first) + _tensor_bytes(held) + engine.footprint(held, blocks)
     shared_bytes = item.map_bytes + engine.shared_footprint(held, blocks)
     require_budget(item.name, length, "one head or channel", unit_bytes + shared_bytes, settings.memory)

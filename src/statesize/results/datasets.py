@@ -16,7 +16,7 @@ from statesize.measurement.measurement import Measurement
 from statesize.measurement.settings import Settings
 from statesize.measurement.statistics import Sample
 from statesize.results.checked import ALONG
-from statesize.results.fields import BY_SEQUENCE, BY_UNIT, FIELDS, mixer_dims
+from statesize.results.fields import BY_SEQUENCE, BY_UNIT, FIELDS, MIXER_DIMS
 from statesize.texts.arguments import Given, ids_of
 from statesize.texts.tokens import AnyTokenizer, special_ids, token_text
 
@@ -46,7 +46,7 @@ def sequence_dataset(
         by_unit: Those of BY_UNIT that are known, of each unit.
 
     Returns:
-        The variables of `mixer_dims`.
+        The variables of `MIXER_DIMS`.
     """
     name, multiplicity = facts["name"], facts["multiplicity"]
     unit = "group" if name.endswith(SHARED) else "channel" if multiplicity == 1 else "head"
@@ -61,7 +61,7 @@ def sequence_dataset(
     } | {name: np.array([value], np.float64) for name, value in zip(BY_SEQUENCE, by_sequence, strict=True)}
     unknown = [np.nan] * len(sample.units)
     variables |= {name: np.array([by_unit.get(name, unknown)], np.float64) for name in BY_UNIT}
-    dims = mixer_dims(unit)
+    dims = MIXER_DIMS[unit]
     for listed in FIELDS.values():
         if measurements:
             blocks = [getattr(one, listed.name).detach().cpu().numpy() for one in measurements]

@@ -94,7 +94,7 @@ class Engine(ABC):
     Attributes:
         name: The value of `engine=`.
         outputs: What it computes, out of `OUTPUTS`.
-        works_on: Classes of operators that it supports; `Shared` and `Derivative` only where they are among them.
+        works_on: Classes of operators that it may support; `Shared` and `Derivative` only where they are among them.
         operators: The same in words.
         windows: Whether it can cut H_i by `past` and `future`.
         squares: Whether it squares numbers, so that those beyond 1e±100 need an engine that does not.
@@ -142,7 +142,7 @@ class Engine(ABC):
 
     def unsupported_reason(self, operator: Operator, cut: Cut, outputs: tuple[str, ...]) -> str | None:
         """Why it cannot compute these outputs, or None if it can."""
-        if not self.supports(operator):
+        if not isinstance(operator, self.works_on) or not self.supports(operator):
             return f"works on {self.operators}, not on this {type(operator).__name__}"
         if cut.windowed and not self.windows:
             return "does not cut blocks by past and future"

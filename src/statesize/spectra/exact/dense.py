@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from statesize.check import require_finite
-from statesize.operators import Operator, Shared
+from statesize.operators import Dense, Operator, Shared
 from statesize.spectra.cut import Cut
 from statesize.spectra.engine import DOUBLE, OUTPUTS, Engine, attention_of
 from statesize.spectra.factorisation import singular_values
@@ -50,20 +50,21 @@ class DenseEngine(Engine):
 
     def _taken(self, operator: Operator, cut: Cut) -> Callable[[int], Tensor]:
         """What gives H_i (..., rows, columns) at a position: out of T, or of the queries and keys that it reads."""
-
-        def finite(matrix: Tensor) -> Tensor:
-            stacked = matrix.flatten(-3, -2) if isinstance(operator, Shared) else matrix
-            require_finite("T", stacked)
-            return stacked
-
         heads = attention_of(operator)
         if heads is None or self.forms_whole(cut):
-            return partial(cut.block, finite(operator.dense()))
+            matrix = operator.dense()
+            matrix = matrix.flatten(-3, -2) if isinstance(operator, Shared) else matrix
+            if not isinstance(operator, Dense):
+                require_finite("T", matrix)
+            return partial(cut.block, matrix)
 
         def taken(position: int) -> Tensor:
             last = position + cut.rows(position) // cut.readouts
             columns = slice(position - cut.columns(position), position)
-            return finite(heads.block(slice(position, last), columns))
+            block = heads.block(slice(position, last), columns)
+            block = block.flatten(-3, -2) if isinstance(operator, Shared) else block
+            require_finite("T", block)
+            return block
 
         return taken
 
