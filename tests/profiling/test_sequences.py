@@ -12,7 +12,7 @@ from statesize.models.load import load_model
 from statesize.parallel.executor import SerialExecutor
 from statesize.profiling import profile
 from statesize.profiling.profile_run import ProfileRun
-from statesize.profiling.sequences import loaded_work, SequenceDone, SequenceTask, SequenceWork
+from statesize.profiling.sequences import SequenceDone, SequenceTask, SequenceWork, loaded_work
 
 SEQUENCES = [torch.arange(12), torch.tensor([3, 1, 4, 1, 5, 9, 2])]
 

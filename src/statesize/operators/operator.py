@@ -139,8 +139,9 @@ class TensorOperator(Operator):
         """See `Operator.to`."""
         moved = self._each(lambda part, _: part.to(device=device, dtype=dtype))
         if torch.finfo(moved.dtype).max < torch.finfo(self.dtype).max:
-            for name, tensor in moved._tensors().items():
-                require_finite(name, tensor)
+            for name, _ in self._parts:
+                if (tensor := getattr(moved, name)) is not None:
+                    require_finite(name, tensor)
         return moved
 
     def __getitem__(self, index: object) -> Self:
@@ -148,18 +149,16 @@ class TensorOperator(Operator):
         entries, whole = batch_index(index, self.batch_shape), self.batch_shape
         chosen = self._each(lambda part, own: part.expand(whole + part.shape[part.ndim - own :])[entries])
         name, own = self._parts[0]
-        chosen.batch_shape = chosen._tensors()[name].shape[:-own]
+        chosen.batch_shape = getattr(chosen, name).shape[:-own]
         return chosen
-
-    def _tensors(self) -> dict[str, Tensor]:
-        tensors: dict[str, Tensor | None] = {name: getattr(self, name) for name, _ in self._parts}
-        return {name: tensor for name, tensor in tensors.items() if tensor is not None}
 
     def _each(self, change: Callable[[Tensor, int], Tensor]) -> Self:
         """The same operator of changed tensors, each given with its number of dimensions beside the batch's."""
-        made, own = copy.copy(self), dict(self._parts)
-        vars(made).update({name: change(tensor, own[name]) for name, tensor in self._tensors().items()})
-        made._describe(next(iter(made._tensors().values())), self.length, self.batch_shape)
+        made = copy.copy(self)
+        for name, own in self._parts:
+            if (tensor := getattr(self, name)) is not None:
+                setattr(made, name, change(tensor, own))
+        made._describe(getattr(made, self._parts[0][0]), self.length, self.batch_shape)
         return made
 
 
@@ -217,7 +216,9 @@ class Dense(TensorOperator):
                 f"matrix must be causal (0 above the diagonal), got {above[index].item():.3g} at index {index}; "
                 "use matrix.tril() if what lies above is not meant"
             )
-        self._hold(matrix, None if state_size is None else _checked_state_size(state_size, matrix.shape[-1]))
+        self.matrix = matrix
+        self._state_size = None if state_size is None else _checked_state_size(state_size, matrix.shape[-1])
+        self._describe(matrix, matrix.shape[-1], matrix.shape[:-2])
 
     @classmethod
     def of_causal(cls, matrix: Tensor, state_size: Tensor | None = None) -> Self:
@@ -235,12 +236,9 @@ class Dense(TensorOperator):
         """
         require_finite("matrix", matrix)
         operator = cls.__new__(cls)
-        operator._hold(matrix, state_size)
+        operator.matrix, operator._state_size = matrix, state_size
+        operator._describe(matrix, matrix.shape[-1], matrix.shape[:-2])
         return operator
-
-    def _hold(self, matrix: Tensor, state_size: Tensor | None) -> None:
-        self.matrix, self._state_size = matrix, state_size
-        self._describe(matrix, matrix.shape[-1], matrix.shape[:-2])
 
     def dense(self) -> Tensor:
         """The matrix itself.

@@ -82,22 +82,19 @@ class MixerRun:
     """A mixer while its sequences are measured; their datasets may lie on disk.
 
     Attributes:
+        name: The mixer's name.
         facts: Attributes of the first dataset.
         sequences: Sequences in which it was called, ascending.
         positions: All that were measured, and 0 where no window leaves it out.
         bytes: Bytes of the largest dataset.
     """
 
+    name: str
     facts: Mapping[str, Any]
     engines: set[str] = field(default_factory=set[str])
     sequences: list[int] = field(default_factory=list[int])
     positions: set[int] = field(default_factory=set[int])
     bytes: int = 1
-
-    @property
-    def name(self) -> str:
-        """The mixer's name."""
-        return str(self.facts["name"])
 
     def add(self, sequence: int, dataset: xr.Dataset) -> None:
         """Note a sequence; one of other heads than the earlier ones is a ModelError."""

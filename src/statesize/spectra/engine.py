@@ -96,6 +96,7 @@ class Engine(ABC):
         outputs: What it computes, out of `OUTPUTS`.
         works_on: Classes of operators that it may support; `Shared` and `Derivative` only where they are among them.
         operators: The same in words.
+        slower_on: Classes of operators for which "auto" prefers a later engine whatever their sizes.
         windows: Whether it can cut H_i by `past` and `future`.
         squares: Whether it squares numbers, so that those beyond 1e±100 need an engine that does not.
         converts: Whether it takes recurrences in their own dtype and converts a part at a time to float64.
@@ -108,6 +109,7 @@ class Engine(ABC):
     outputs: ClassVar[frozenset[str]]
     works_on: ClassVar[tuple[type[Operator], ...]] = (Operator,)
     operators: ClassVar[str] = "every operator"
+    slower_on: ClassVar[tuple[type[Operator], ...]] = ()
     windows: ClassVar[bool] = False
     squares: ClassVar[bool] = True
     converts: ClassVar[bool] = False

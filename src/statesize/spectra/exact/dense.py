@@ -50,8 +50,7 @@ class DenseEngine(Engine):
 
     def _taken(self, operator: Operator, cut: Cut) -> Callable[[int], Tensor]:
         """What gives H_i (..., rows, columns) at a position: out of T, or of the queries and keys that it reads."""
-        heads = attention_of(operator)
-        if heads is None or self.forms_whole(cut):
+        if self.forms_whole(cut) or (heads := attention_of(operator)) is None:
             matrix = operator.dense()
             matrix = matrix.flatten(-3, -2) if isinstance(operator, Shared) else matrix
             if not isinstance(operator, Dense):
@@ -78,7 +77,7 @@ class DenseEngine(Engine):
     def footprint(self, operator: Operator, cut: Cut) -> int:
         """T with its copies, or a block with them, and what is computed from all singular values."""
         held = cut.readouts * cut.length**2
-        if attention_of(operator) is not None and not self.forms_whole(cut):
+        if not self.forms_whole(cut) and attention_of(operator) is not None:
             held = max((cut.rows(i) * cut.columns(i) for i in cut.positions), default=0)
         return DOUBLE * (4 * held + 8 * len(cut.positions) * cut.largest_rank())
 
