@@ -18,14 +18,13 @@ from torch import Tensor, nn
 
 from statesize.adapters import CheckPolicy
 from statesize.adapters.models.inputs import measurable
-from statesize.adapters.models.sharded import agreed, class_of, ranks_of, together
+from statesize.adapters.models.sharded import agreed, ranks_of, together
 from statesize.check import refuse, require_count
 from statesize.errors import StatesizeError
 from statesize.io.devices import on_cpu_by_default
 from statesize.io.files import os_errors
 from statesize.measurement.settings import Settings
 from statesize.models.digests import tokens_sha256
-from statesize.models.load import kernels
 from statesize.parallel.executor import SerialExecutor
 from statesize.profiling.profile import Profile
 from statesize.profiling.profile_run import ProfileRun
@@ -252,8 +251,7 @@ def _measured(model: nn.Module, probe: Probe, heads: int, checking: CheckPolicy)
         for done in SerialExecutor(SequenceWork(model, settings, checking)).run(run.tasks(ids)):
             run.take(done)
     fixed = time.perf_counter() - start - run.seconds
-    origin = Provenance(class_of(model).__name__, "", "", {}, torch.get_num_threads(), kernels(model))
-    profile = run.profile(None, origin, None)
+    profile = run.profile(None, Provenance.of(model), None)
     rows = profile.summary_rows()
     measured = sum(row["measured"] for row in rows)
     return profile, Cost(fixed, run.seconds / measured, tuple(row["units"] for row in rows))

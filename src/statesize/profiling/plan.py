@@ -25,7 +25,7 @@ from statesize.measurement.settings import Channels, Layers, Positions, Settings
 from statesize.models.digests import tokens_sha256
 from statesize.profiling.measuring import captured_mixers, measure_side_by_side
 from statesize.profiling.work import MOST_OPERATIONS, Work, by_products, operations_per_unit, plan_group, plan_work
-from statesize.texts.arguments import Given, axis_of, batch_of
+from statesize.texts.arguments import Given, inputs_of
 from statesize.texts.inputs import Inputs, given_sequences
 from statesize.texts.tokens import AnyTokenizer, supported_tokenizer
 
@@ -151,7 +151,7 @@ def plan(
         layers=layers, channels=channels, positions=positions, tolerances=tolerances,
         relative_tolerances=relative_tolerances, memory=memory,
     )  # fmt: skip
-    tokenizer = supported_tokenizer(tokenizer)
+    tokenizer = None if tokenizer is None else supported_tokenizer(tokenizer)
     known = sorted(given_sequences(model, inputs, tokenizer, axis)[0], key=len)
     if total is not None and (whole_number(total) or 0) < len(known):
         refuse("total", f"a whole number of at least {len(known)}, the number of inputs", total)
@@ -188,8 +188,9 @@ class _Trial:
         self, model: nn.Module, settings: Settings, given: Given, lengths: Sequence[int], before: _Trial | None
     ) -> None:
         self.length, self._settings, self._lengths = len(given), settings, lengths
-        limits = {"memory": settings.memory, "mixes": settings.mixes, "axis": axis_of(given)}
-        observe = partial(captured_mixers, model, batch_of(given), settings.layers, "none", 0, **limits)
+        inputs, axis = inputs_of(given)
+        limits = {"memory": settings.memory, "mixes": settings.mixes, "axis": axis}
+        observe = partial(captured_mixers, model, inputs, settings.layers, "none", 0, **limits)
         start = time.perf_counter()
         captured = observe()
         self.one_pass, self.search = time.perf_counter() - start, 0.0
