@@ -14,8 +14,8 @@ import torch
 import xarray as xr
 from torch import nn
 
-from statesize.adapters import CheckPolicy
-from statesize.adapters.models.sharded import class_of
+from statesize.adapters import Captured, CheckPolicy
+from statesize.adapters.models.sharded import alone, class_of, hold_gathered
 from statesize.adapters.observation import SHARED
 from statesize.adapters.select import NothingMeasuredError
 from statesize.errors import StatesizeError
@@ -23,8 +23,10 @@ from statesize.io.files import digest, parse_json
 from statesize.measurement.settings import Settings
 from statesize.models.digests import tokens_sha256
 from statesize.models.load import LoadedModel, kernels, model_facts
+from statesize.parallel.ranks import Team
 from statesize.profiling.measuring import captured_mixers, measure_side_by_side
-from statesize.profiling.work import plan_group, plan_work
+from statesize.profiling.work import Work, plan_group, plan_work
+from statesize.results.checked import dataset_to_bytes, mixer_from_bytes
 from statesize.texts.arguments import Given, axis_of, batch_of, counted
 from statesize.version import __version__
 
@@ -96,16 +98,18 @@ class SequenceDone:
 
 @dataclass(eq=False)
 class SequenceWork:
-    """A model that measures one sequence after another."""
+    """A model that measures one sequence after another; several ranks measure a layer each, and tell the others."""
 
     model: nn.Module
     settings: Settings
     checking: CheckPolicy = field(default_factory=lambda: CheckPolicy("read"))
+    team: Team = field(default_factory=Team)
 
     def __call__(self, request: SequenceTask) -> Iterator[MixerDone | SequenceDone]:
         """A step for each mixer, then the end, also of a sequence in which none can be measured."""
         sequence, given, settings = request.sequence, request.given, self.settings
         planning, names = (sequence, len(given), request.reference, settings), list[str]()
+        waiting, own = list[tuple[int, list[str]]](), list[tuple[Captured, Work]]()
         try:
             captured = captured_mixers(
                 self.model, batch_of(given), settings.layers, self.checking.for_run(self.model), sequence,
@@ -120,17 +124,49 @@ class SequenceWork:
                 finished = {name for name in here if request.finished and request.part(name) in request.finished}
                 works = [] if item.name in finished else [(item, plan_work(item, *planning))]
                 works += [one for one in groups if one[0].name not in finished]
-                measured = measure_side_by_side(works, sequence, settings)
-                datasets = dict(zip((one.name for one, _ in works), measured, strict=True))
+                if len(waiting) == self.team.own:
+                    own = works
+                    hold_gathered()
+                waiting.append((index, here))
+                names += here
                 # The names would keep this operator alive while the next is built.
                 del item, group, groups, works
-                for name in here:
-                    names.append(name)
-                    yield MixerDone(index, len(captured.mixers), name, datasets.get(name))
+                if len(waiting) == self.team.count:
+                    yield from self._measured(waiting, own, sequence, len(captured.mixers))
+            yield from self._measured(waiting, own, sequence, len(captured.mixers))
         except NothingMeasuredError as error:
             yield SequenceDone((), error.skipped)
             return
         yield SequenceDone(tuple(names), dict(captured.skipped))
+
+    def _measured(
+        self, waiting: list[tuple[int, list[str]]], own: list[tuple[Captured, Work]], sequence: int, mixers: int
+    ) -> Iterator[MixerDone]:
+        """A step for each mixer of some layers, of which this process measures its own."""
+        if not waiting:
+            return
+        with alone():
+            shares = [measure_side_by_side(own, sequence, self.settings)]
+        own.clear()
+        if self.team.count > 1:
+            contents = self.team.all(b"".join(_with_length(dataset_to_bytes(one)) for one in shares[0]))
+            shares = [[mixer_from_bytes(one) for one in _separate(content)] for content in contents]
+        for (index, names), share in zip(waiting, shares, strict=False):
+            datasets = {one.attrs["name"]: one for one in share}
+            for name in names:
+                yield MixerDone(index, mixers, name, datasets.get(name))
+        waiting.clear()
+
+
+def _with_length(content: bytes) -> bytes:
+    return len(content).to_bytes(8, "little") + content
+
+
+def _separate(content: bytes) -> Iterator[bytes]:
+    while content:
+        end = 8 + int.from_bytes(content[:8], "little")
+        yield content[8:end]
+        content = content[end:]
 
 
 @dataclass(frozen=True)
@@ -160,7 +196,13 @@ class LoadedWork:
     """The work of a process that loads the model; without digests where nothing is stored and no other compared."""
 
     def __init__(
-        self, model: nn.Module | Loader, settings: Settings, reference: int | None, *, digests: bool = True
+        self,
+        model: nn.Module | Loader,
+        settings: Settings,
+        reference: int | None,
+        *,
+        digests: bool = True,
+        team: Team | None = None,
     ) -> None:
         loaded = model if isinstance(model, nn.Module) else model()
         name, source = (
@@ -172,7 +214,7 @@ class LoadedWork:
         size = sum(tensor.numel() * tensor.element_size() for tensor in (*model.parameters(), *model.buffers()))
         weights, threads = str(facts.get("weights", "")), torch.get_num_threads()
         self.origin = Provenance(name, weights, key, source, threads, kernels(model), size)
-        self._measure = SequenceWork(model, settings)
+        self._measure = SequenceWork(model, settings, team=team or Team())
 
     def __call__(self, task: str | SequenceTask) -> Iterator[Provenance | MixerDone | SequenceDone]:
         """What was loaded, or the steps of a sequence."""
