@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from itertools import count
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, distributed
@@ -43,6 +43,8 @@ class _Group:
     connected: Any = None
 
 
+# Torch has no public names for the default store and the options of collectives.
+_torch: Any = distributed
 _turns: dict[str, int] = {}
 _groups: dict[tuple[int, ...], _Group] = {}
 
@@ -108,7 +110,7 @@ class Team:
         numbers = {int(number) for *_, number in said}
         if len(numbers) > 1 or known.connected is None or known.store is not store:
             known = _groups[self.ranks] = _Group(max(numbers) + 1, store)
-            within = distributed.PrefixStore(f"{_folder(self.ranks)}/group/{max(numbers)}", store)
+            within = _torch.PrefixStore(f"{_folder(self.ranks)}/group/{max(numbers)}", store)
             try:
                 connected = distributed.ProcessGroupGloo(within, self.own, self.count, LIMIT)
             except RuntimeError as error:
@@ -155,7 +157,7 @@ class Team:
 
     def _gather(self, tensor: Tensor) -> list[Tensor]:
         known, found = _groups[self.ranks], [torch.empty_like(tensor) for _ in self.ranks]
-        options = cast("Any", distributed).distributed_c10d.AllgatherOptions()
+        options = _torch.distributed_c10d.AllgatherOptions()
         options.timeout = _LONGEST
         try:
             work = known.connected.allgather([found], [tensor], options)
@@ -231,8 +233,7 @@ def _exchange(store: Any, ranks: tuple[int, ...], message: str) -> list[str]:
 
 
 def _default_store() -> Any:
-    # Torch has no public name for it.
-    return cast("Any", distributed).distributed_c10d._get_default_store()
+    return _torch.distributed_c10d._get_default_store()
 
 
 def _folder(ranks: tuple[int, ...]) -> str:
