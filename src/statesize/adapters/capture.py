@@ -24,7 +24,7 @@ from statesize.adapters.check import (
 )
 from statesize.adapters.forward import Forward
 from statesize.adapters.models.inputs import Inputs, measurable
-from statesize.adapters.models.model_state import set_autocast, stored_dtype
+from statesize.adapters.models.model_state import is_a, set_autocast, stored_dtype
 from statesize.adapters.models.own_cache import SHORT_CONVOLUTION
 from statesize.adapters.models.sharded import together
 from statesize.adapters.observation import Observation
@@ -32,11 +32,11 @@ from statesize.adapters.rounding import BOUNDS, allowed
 from statesize.adapters.runs import bare
 from statesize.adapters.search.own_mixing import OwnMixing
 from statesize.adapters.select import (
+    RECURRENT,
     Layers,
     NothingMeasuredError,
     find_mixers,
     is_own_code,
-    is_recurrent,
     is_searched,
     selected,
 )
@@ -305,7 +305,7 @@ def _watched(
     """What an observed run showed, and what was found of the modules that no adapter knows."""
     recording = record_calls(forward, own, short_convolutions=short_convolutions)
     parts = list(forward.model.modules())
-    if not mixes and not any(is_searched(part) or is_recurrent(part) or hasattr(part, "mixes") for part in parts):
+    if not mixes and not any(is_searched(part) or is_a(part, RECURRENT) or hasattr(part, "mixes") for part in parts):
         return recording, OwnMixing()
     from statesize.adapters.search.modules import described_call, find_own_mixing
 

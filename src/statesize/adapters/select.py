@@ -86,9 +86,8 @@ def is_own_code(module: nn.Module) -> bool:
     return class_of(module).__module__.split(".")[0] not in _KNOWN or "forward" in vars(module)
 
 
-def is_recurrent(module: nn.Module) -> bool:
-    """Whether a module is a recurrence whose next state is no linear function of what enters."""
-    return isinstance(module, nn.RNNBase) or class_of(module).__name__ == "sLSTMLayer"
+RECURRENT = ("RNNBase", "sLSTMLayer")
+"""Classes whose next state is no linear function of what enters."""
 
 
 def is_searched(module: nn.Module) -> bool:

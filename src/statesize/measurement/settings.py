@@ -105,7 +105,7 @@ class Settings:
             if value is not getattr(Settings, name):
                 object.__setattr__(self, name, check(name, value))
         if type(self.mixes) is not dict or self.mixes:
-            object.__setattr__(self, "mixes", _mixes(self.mixes))
+            object.__setattr__(self, "mixes", _mixes(cast("object", self.mixes)))
 
     def given(self, **arguments: object) -> Settings:
         """The settings with arguments in their place, as far as these are given."""
