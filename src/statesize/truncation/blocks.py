@@ -34,14 +34,16 @@ def leading_eigenvectors(symmetric: Tensor, counts: Tensor) -> Tensor:
     # A few vectors take half the time of all, but scipy lets one thread run at a time.
     if symmetric.is_cuda or torch.get_num_threads() > 2 or 4 * most > symmetric.shape[-1]:
         return eigenvectors(symmetric).flip(-1)[..., :most]
-    from scipy.linalg import eigh  # takes time
+    from scipy import linalg  # takes time
+
+    eigh = cast("Any", linalg).eigh
 
     n = symmetric.shape[-1]
     matrices, found = symmetric.reshape(-1, n, n), symmetric.new_zeros(symmetric.shape[:-2].numel(), n, most)
     with one_lapack_thread():
         for matrix, vectors, count in zip(matrices, found, counts.expand(symmetric.shape[:-2]).flatten(), strict=True):
             if count:
-                chosen = cast("Any", eigh)(matrix.numpy(), subset_by_index=(n - int(count), n - 1), check_finite=False)
+                chosen = eigh(matrix.numpy(), subset_by_index=(n - int(count), n - 1), check_finite=False)
                 vectors[:, :count] = torch.from_numpy(chosen[1]).flip(-1)
     return found.reshape(*symmetric.shape[:-1], most)
 
