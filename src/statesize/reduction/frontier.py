@@ -119,8 +119,8 @@ def page(name: str, points: Sequence[FrontierPoint], heads: Sequence[Head]) -> R
                 "What is known without a cut",
                 ("layer", "head", "entropy-ESS", *missed),
                 head_rows,
-                "Entropy-ESS is how many numbers a head uses at a position. The shares are of its output’s energy that "
-                "a cut misses, by the Gramians of the calibration text. Neither is the damage to the loss, which "
+                "Entropy-ESS is how many numbers a head carries at a position. The shares are of its output’s energy "
+                "that a cut misses, by the Gramians of the calibration text. Neither is the damage to the loss, which "
                 "stands above.",
             ),
         ],

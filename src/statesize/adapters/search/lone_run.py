@@ -16,13 +16,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
 from statesize.adapters.forward import Forward
-from statesize.adapters.models.in_double import hold_in_double
+from statesize.adapters.models.in_double import hold_at_least
 from statesize.adapters.models.layout import position_axis
 from statesize.adapters.models.model_state import (
     Autocast,
-    hold_at_least,
-    in_double,
-    in_single,
+    at_least,
     mapped,
     named_parts,
     set_autocast,
@@ -214,19 +212,17 @@ class LoneRuns:
             return tape.seen(Place(-1, next(numbers)), leaf)
 
         def attach(stack: ExitStack) -> None:
-            if self.precision is DOUBLE:
-                hold_in_double(self.module)
-            elif self.precision is SINGLE:
-                hold_at_least(self.module, torch.float32)
-            else:
+            if self.precision is STORED:
                 set_autocast(self.autocast)
+            else:
+                hold_at_least(self.module, torch.float64 if self.precision is DOUBLE else torch.float32)
             if hooks is not None:
                 hooks(stack)
 
         def call() -> object:
             arguments: Any = self.args, dict(self.kwargs), list(self.fixed.values())
             if self.precision is not STORED:
-                arguments = (in_double if self.precision is DOUBLE else in_single)(arguments)
+                arguments = at_least(arguments, torch.float64 if self.precision is DOUBLE else torch.float32)
             args, kwargs, fixed = mapped(arguments, entering)
             leave = {inner: returning(outputs) for inner, outputs in zip(self.fixed, fixed, strict=True)}
             if keep is None and self.named is not None:
