@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 from statesize.lab import zoo
@@ -43,6 +44,7 @@ from tools.figures.trends import bundled_length, length, text_series
 from tools.figures.two_models import published_documents, published_models
 
 
+@cache
 def figures() -> dict[str, dict[str, str]]:
     """All figures as text, by document and name."""
     parts = (

@@ -18,14 +18,13 @@ from torch import Tensor, nn
 
 from statesize.adapters import CheckPolicy
 from statesize.adapters.models.inputs import measurable
-from statesize.adapters.models.sharded import agreed, class_of, ranks_of, together
+from statesize.adapters.models.sharded import agreed, ranks_of, together
 from statesize.check import refuse, require_count
 from statesize.errors import StatesizeError
 from statesize.io.devices import on_cpu_by_default
 from statesize.io.files import os_errors
 from statesize.measurement.settings import Settings
 from statesize.models.digests import tokens_sha256
-from statesize.models.load import kernels
 from statesize.parallel.executor import SerialExecutor
 from statesize.parallel.ranks import Replicas
 from statesize.profiling.profile import Profile
@@ -254,12 +253,11 @@ def _measured(model: nn.Module, probe: Probe, heads: int, checking: CheckPolicy)
     settings, ids = replace(probe.settings, channels=heads), probe.sequences
     run, start = ProfileRun(settings, "", len(ids), None, None, max(map(len, ids))), time.perf_counter()
     with together(model, tokens_sha256(ids), settings, replicas=probe.executor) as team:
-        for done in SerialExecutor(SequenceWork(model, settings, checking, team)).run(run.tasks(ids)):
+        for done in SerialExecutor(SequenceWork(model, settings, checking, team=team)).run(run.tasks(ids)):
             run.take(done)
     share = run.seconds / team.count
     fixed = time.perf_counter() - start - share
-    origin = Provenance(class_of(model).__name__, "", "", {}, torch.get_num_threads(), kernels(model))
-    profile = run.profile(None, origin, None)
+    profile = run.profile(None, Provenance.of(model), None)
     rows = profile.summary_rows()
     measured = sum(row["measured"] for row in rows)
     return profile, Cost(fixed, share / measured, tuple(row["units"] for row in rows))

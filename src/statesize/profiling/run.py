@@ -10,6 +10,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
 from torch import nn
 
 from statesize.adapters.models.inputs import float_model
@@ -31,10 +32,10 @@ from statesize.profiling.profile_run import (
     profile_bar,
     units_folder,
 )
-from statesize.profiling.sequences import LoadedWork, Loader, Provenance
+from statesize.profiling.sequences import Loader, Provenance, loaded_work
 from statesize.results.store import check_destination
 from statesize.texts.arguments import Given
-from statesize.texts.inputs import Inputs, given_sequences, or_bundled, sequences
+from statesize.texts.inputs import Inputs, bundled_sequences, given_sequences, sequences
 from statesize.texts.tokens import AnyTokenizer, supported_tokenizer
 
 # A process with torch and its libraries, before it holds a model.
@@ -133,7 +134,7 @@ def run_profile(
     # process there has cores, else within the bounds that it states. With an output, both go on from each other's
     # files. A model by its name, or a function that loads it, is loaded in each process, so that no weights are sent.
     replicas, cluster = (cluster, None) if isinstance(cluster, Replicas) else (None, cluster)
-    tokenizer = supported_tokenizer(tokenizer)
+    tokenizer = None if tokenizer is None else supported_tokenizer(tokenizer)
     path = None if output is None else Path(output)
     if path is not None:
         check_destination(path)
@@ -149,7 +150,7 @@ def run_profile(
     if cluster is None or isinstance(model, nn.Module):
         model, weights = float_model(model)
         stored = {"weights": weights} if weights else {}
-    inputs = or_bundled(inputs, tokenizer)
+    inputs = bundled_sequences(tokenizer) if inputs is None else inputs
     # Where positions lie is asked of the model; one that each process loads is not there.
     given, count = (
         given_sequences(model, inputs, tokenizer, axis)
@@ -169,10 +170,10 @@ def run_profile(
         settings.check_reach(reference)
     settings = settings.for_texts(reference)
     # Digests say whether what is stored is of this run; of one that is not they would only take time.
-    make = partial(LoadedWork, model, settings, reference, digests=cluster is not None or path is not None)
+    make = partial(loaded_work, model, settings, reference, digests=cluster is not None or path is not None)
     crew = here if cluster is None else partial(cluster, memory=settings.memory + _PROCESS_BYTES)
     with ExitStack() as stack:
-        if isinstance(model, nn.Module):
+        if ranks and isinstance(model, nn.Module):
             team = stack.enter_context(together(model, tokens_sha256(known), settings, replicas=replicas))
             make = partial(make, team=team)
         executor = stack.enter_context(crew(make))
@@ -184,8 +185,9 @@ def run_profile(
         folder = None if path is None else stack.enter_context(units_folder(path))
         if path is not None and (finished := finished_profile(path, origin.key, known, name)) is not None:
             return finished
-        bars = stack.enter_context(Bars(on_progress is not None, lines=False))
-        run = ProfileRun(settings, origin.key, count, folder, on_progress or profile_bar(bars, name, count), reference)
+        if on_progress is None and Console(stderr=True).is_terminal:
+            on_progress = profile_bar(stack.enter_context(Bars(lines=False)), name, count)
+        run = ProfileRun(settings, origin.key, count, folder, on_progress, reference)
         for done in executor.run(run.tasks(given)):
             run.take(done)
         return run.profile(tokenizer, origin, path)

@@ -12,17 +12,23 @@ from statesize.measurement import vega
 from statesize.measurement.statistics import Interval, finite
 from statesize.profiling.profile import Profile
 from statesize.report.result_page import PageChart, PageTable, ResultPage
-from statesize.truncation.blocks import CAUSAL, JOINT
+from statesize.truncation.blocks import CAUSAL
 from statesize.truncation.result import LEAST_DOCUMENTS, Row, TruncationResult
 
 HEADINGS = ("each head carries", "numbers per channel", "KL lost", "of context's worth", "loss (nats)", "KL (nats)")
 _FRACTIONS = {0.25: "a quarter of its ESS", 0.5: "half its ESS", 1.0: "its ESS", 2.0: "twice its ESS"}
-_CAUSAL = {"past rows": "by past rows", "past tokens": "as tokens, by past attention"}
+_CAUSAL = {
+    "past rows": "by past rows",
+    "past tokens": "as tokens, by past attention",
+    "expected tokens": "as tokens, by expected attention",
+}
 _SERIES = {
     "ess": "with hindsight",
     "past rows": "by past rows",
     "past tokens": "tokens by past attention",
+    "expected tokens": "tokens by expected attention",
     "joint past rows": "by past rows, once a group",
+    "tokens by curves": "tokens by measured curves, once a group",
     "number": "the same number for all",
 }
 _RULES = {
@@ -32,6 +38,7 @@ _RULES = {
     "joint ess": "groups: joint entropy-ESS",
     "equal past rows": "as many, the same for all, by past rows",
     "joint past rows": "groups: {:g} × joint entropy-ESS, by past rows",
+    "tokens by curves": "groups: about {:g} × joint entropy-ESS, as tokens, by measured curves",
     "largest head": "groups: ESS of the largest head",
 }
 
@@ -55,7 +62,7 @@ def headline(result: TruncationResult) -> str:
     )
     size = result.without_hindsight()
     most = "at most " if size.multiple.value * result.entropy.value <= causal.kept + 1e-9 else ""
-    groups = any(row.rule == JOINT for row in result.rows)
+    groups = any(row.rule == "joint past rows" for row in result.rows)
     apart, together = (" of each head", " where heads share it") if groups else ("", "")
     little = (
         "" if worth.ends else f" Too little text to tell how sure that is: intervals need {LEAST_DOCUMENTS} documents."
@@ -125,7 +132,7 @@ def notes(result: TruncationResult) -> list[str]:
         "replaced by its best approximation of that rank, and everything behind is computed from it.",
         "The best approximation knows the queries of the future, so its size is a lower bound of the memory that is "
         "needed. A cache or a state has to choose unseen: by what tokens before the cut would read behind it, in "
-        "numbers that mix tokens or in whole tokens. The better of the two is an upper bound, as far as was tried.",
+        "numbers that mix tokens or in whole tokens. The best that was tried is an upper bound.",
         "Numbers a channel are of values. Keys are kept whole, and take as many bytes again where they are stored.",
     ]
     if result.sufficient is not None:
@@ -135,6 +142,11 @@ def notes(result: TruncationResult) -> list[str]:
         told.append(
             "Heads that read one stored input make a group. In rows of groups its numbers are counted once, in others "
             "for each head, so that those of a group may add up to more than is stored."
+        )
+    if any(row.rule == "tokens by curves" for row in result.rows):
+        told.append(
+            "By measured curves each cache gets as many tokens as other texts say that it needs, at least the first 4 "
+            "and the last 16, of about as many together; the rule of those texts chooses them."
         )
     if result.unmoved:
         told.append(

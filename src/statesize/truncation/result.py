@@ -32,8 +32,8 @@ class CutRun:
     Attributes:
         rule: How numbers are spread: "ess" (of each head), "equal" (as many, for all heads the same), "norm" (as many,
             in proportion to it), "number" (the same for all), "joint ess" and "largest head" (of each group), "past
-            rows" and "past tokens" (of each head, chosen without the future), "equal past rows", "joint past rows" (of
-            each group), or "nothing".
+            rows", "past tokens" and "expected tokens" (of each head, chosen without the future), "equal past rows",
+            "joint past rows" and "tokens by curves" (of each group), or "nothing".
         scale: Numbers kept, in units of the rule's own.
         kept: Mean numbers a channel that are kept.
         loss: Cross-entropy of the tokens after the cut, nats a token.
@@ -206,9 +206,10 @@ class TruncationResult:
         def sizes(chosen: list[list[CutDocument]]) -> tuple[float, float, float]:
             some = list(chain.from_iterable(chosen))
             inputs, stored = fmean(one.inputs for one in some), fmean(one.stored for one in some)
-            numbers = _causal_numbers(some, CAUSAL, inputs, at)
-            groups = any(run.rule == JOINT for run in some[0].runs)
-            together = _causal_numbers(some, (JOINT,), stored, at) if groups else numbers
+            groups = any(run.rule == "joint past rows" for run in some[0].runs)
+            # Without groups each head stores its own.
+            numbers = _causal_numbers(some, CAUSAL if groups else (*CAUSAL, *JOINT), inputs, at)
+            together = _causal_numbers(some, JOINT, stored, at) if groups else numbers
             return numbers / fmean(one.entropy for one in some), numbers / inputs, together / stored
 
         found = sizes(cuts)
@@ -278,14 +279,18 @@ def _causal_numbers(documents: Sequence[CutDocument], rules: Sequence[str], ever
     lost = fmean(one.runs[0].divergence for one in documents)
     if not lost > 0:
         return math.nan
-    best: dict[float, float] = {}
+    curves: dict[str, dict[float, float]] = {}
     for index, run in enumerate(documents[0].runs):
         if run.rule in rules:
             share = fmean(one.runs[index].divergence for one in documents) / lost
-            kept = fmean(one.runs[index].kept for one in documents)
-            best[kept] = min(share, best.get(kept, math.inf))
-    curve = [(kept, share) for kept, share in sorted(best.items()) if kept < everything] + [(everything, 0.0)]
-    for (low, more), (high, less) in reversed(list(pairwise(curve))):
+            curves.setdefault(run.rule, {})[fmean(one.runs[index].kept for one in documents)] = share
+    return min((_numbers_at(curve, everything, at) for curve in curves.values()), default=everything)
+
+
+def _numbers_at(curve: dict[float, float], everything: float, at: float) -> float:
+    """Numbers at which a curve falls to a share, or the least that were tried where it lies below."""
+    known = [(kept, share) for kept, share in sorted(curve.items()) if kept < everything] + [(everything, 0.0)]
+    for (low, more), (high, less) in reversed(list(pairwise(known))):
         if more > at:
             return low * (high / low) ** ((more - at) / (more - less))
-    return curve[0][0]
+    return known[0][0]

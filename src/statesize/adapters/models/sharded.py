@@ -47,13 +47,13 @@ _measuring: ContextVar[_Gathered | None] = ContextVar("_measuring", default=None
 
 def class_of(module: nn.Module) -> type[nn.Module]:
     """The class of a module, which fully_shard replaces by one that derives from it."""
-    sharded = _library("torch.distributed.fsdp", "FSDPModule")
+    sharded = getattr(sys.modules.get("torch.distributed.fsdp"), "FSDPModule", ())
     return next(kind for kind in type(module).__mro__ if not issubclass(kind, sharded))
 
 
 def sharded_units(model: nn.Module) -> list[Any]:
     """The modules that fully_shard was applied to, outermost first: each of them is gathered as a whole."""
-    sharded = _library("torch.distributed.fsdp", "FSDPModule")
+    sharded = getattr(sys.modules.get("torch.distributed.fsdp"), "FSDPModule", ())
     return [module for module in model.modules() if isinstance(module, sharded)] if sharded else []
 
 
@@ -68,7 +68,7 @@ def ranks_of(model: nn.Module, replicas: Replicas | None = None) -> tuple[int, .
 
 def is_sharded(tensor: Tensor) -> bool:
     """Whether a tensor is shared out among ranks."""
-    return isinstance(tensor, _library("torch.distributed.tensor", "DTensor"))
+    return isinstance(tensor, getattr(sys.modules.get("torch.distributed.tensor"), "DTensor", ()))
 
 
 def whole(tensor: Tensor) -> Tensor:
@@ -85,6 +85,7 @@ def check_sharding(model: nn.Module) -> None:
                 "which joins the weights of a layer into one. Use torch.distributed.fsdp.fully_shard."
             )
     gathered = {parameter for unit in sharded_units(model) for parameter in unit.parameters()}
+    shared_out = getattr(sys.modules.get("torch.distributed.tensor"), "DTensor", ())
     for name, parameter in model.named_parameters():
         # DeepSpeed marks what it has shared out.
         if hasattr(parameter, "ds_id"):
@@ -92,7 +93,7 @@ def check_sharding(model: nn.Module) -> None:
                 f"Parameter {name} must be whole where its layer runs, got one that ZeRO-3 of DeepSpeed has shared "
                 "out. Shard the model by fully_shard (FSDP2), train with ZeRO-2, or measure a checkpoint."
             )
-        placements = cast("Any", parameter).placements if is_sharded(parameter) else ()
+        placements = cast("Any", parameter).placements if isinstance(parameter, shared_out) else ()
         # Replicas beside the shards are those of HSDP.
         if placements and (parameter not in gathered or sum(one.is_shard() for one in placements) > 1):
             raise ModelError(
@@ -191,10 +192,10 @@ def alone() -> Generator[None]:
 def _gather(model: nn.Module, part: nn.Module) -> _Weights:
     """Such copies, made for one unit of FSDP at a time."""
     inside, owners = set(part.modules()), dict[Any, None]()
-    sharded = _library("torch.distributed.fsdp", "FSDPModule")
+    units = set(sharded_units(model))
 
     def visit(module: nn.Module, owner: nn.Module | None) -> None:
-        owner = module if isinstance(module, sharded) else owner
+        owner = module if module in units else owner
         if module in inside and owner is not None:
             owners[owner] = None
         for child in module.children():
@@ -295,8 +296,3 @@ def _nothing(*_: object) -> None:
 
 def _is_of_fsdp(hook: object) -> bool:
     return str(getattr(hook, "__module__", "")).startswith("torch.distributed.fsdp.")
-
-
-def _library(module: str, name: str) -> Any:
-    """A class of a module of torch, or nothing where the module was not imported."""
-    return getattr(sys.modules.get(module), name, ())
