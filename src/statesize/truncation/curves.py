@@ -62,7 +62,8 @@ class MeasuredCurves:
         available = torch.tensor([held[name] for name, errors in self.errors.items() for _ in errors])
         wanted = torch.cat([tokens[name].ceil() for name in self.errors]).minimum(available)
         kept = at_curves(available, torch.cat(list(self.errors.values())), float(wanted.sum() / available.sum()))
-        return dict(zip(self.errors, kept.split([len(errors) for errors in self.errors.values()]), strict=True))
+        parts = torch.split(kept, [len(errors) for errors in self.errors.values()])
+        return dict(zip(self.errors, parts, strict=True))
 
     def order(self, layer: PrefixLayer) -> Tensor:
         """Tokens before the cut in the order in which each cache keeps them, (caches, i)."""
@@ -90,7 +91,7 @@ def prefix_layer(
     return PrefixLayer(
         name,
         0,
-        query.unflatten(0, (caches, readers)),
+        query.reshape(caches, readers, *query.shape[1:]),
         key.expand(len(query), -1, -1)[::readers],
         values[0, ::readers, :cut].float(),
         attention.scale,
