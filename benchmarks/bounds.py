@@ -1,9 +1,10 @@
 """How far apart are both bounds of the memory? `python -m benchmarks.bounds FOLDER MODEL [--peps PEPS] [--tokens N]`.
 
-MODEL is what `statesize truncate` takes, PEPS a folder with the files pep-*.rst of github.com/python/peps (without it,
-bundled documents are read). 24 documents are cut in their middle. FOLDER gets a file a document as soon as it is read,
-and a document that has its file is not read again: a run can be stopped at any time, and several may run at once. All
-files together give FOLDER.json, with each document's processor time. `--pilot` reads documents that are none of the 24.
+MODEL is what `statesize truncate` takes, or a file of RWKV-7 in rwkv.cpp's format; PEPS a folder with the files
+pep-*.rst of github.com/python/peps (without it, bundled documents are read). 24 documents are cut in their middle.
+FOLDER gets a file a document as soon as it is read, and a document that has its file is not read again: a run can be
+stopped at any time, and several may run at once. All files together give FOLDER.json, with each document's processor
+time. `--pilot` reads documents that are none of the 24.
 Claims are of 512 tokens.
 """
 
@@ -21,6 +22,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.cases import document
+from benchmarks.models import rwkv7
 from benchmarks.recorded import Row, is_prose, weights_of
 from benchmarks.truncation import holds
 from statesize.io.files import replace_file
@@ -28,7 +30,6 @@ from statesize.io.json_values import json_values
 from statesize.lab.tasks.corpus import split
 from statesize.measurement.statistics import Interval
 from statesize.models.digests import tokens_sha256
-from statesize.models.load import load_model
 from statesize.texts import bundled
 from statesize.texts.inputs import begun_excerpts
 from statesize.texts.tokens import AnyTokenizer, encode
@@ -53,7 +54,7 @@ _START, _LONG, _LONG_START, _PIECE, _BEGINNING, _LETTERS = 4000, 14000, 9500, 11
 def main(folder: Path, name: str, peps: Path | None, tokens: int, documents: int, *, pilot: bool = False) -> None:
     """Read the documents that have no file, and conclude from all files."""
     torch.set_num_threads(1)
-    loaded = load_model(name)
+    loaded = rwkv7.loaded(name)
     pieces = fresh_pieces(peps, loaded.tokenizer, tokens)  # pyright: ignore[reportArgumentType]
     pieces = pieces[:PILOT][:documents] if pilot else pieces[PILOT:][:documents]
     test, weights = CutTest.of(loaded.model, pieces, documents=documents, tokens=tokens, name=loaded.name), None

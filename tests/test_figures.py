@@ -18,6 +18,7 @@ from tools.figures import (
     trends,
     two_models,
 )
+from tools.figures.findings import findings
 from tools.figures.on_record import METRIC, RESULTS, read_json, read_record
 from tools.figures.pages import DOCS
 
@@ -188,7 +189,7 @@ def test_measures_of_runs_that_differ_in_their_seed_are_those_of_the_record():
 
 
 def test_something_stands_beside_every_finding():
-    rows = figures.figures()["findings"]["table"].splitlines()[2:]
+    rows = findings()["table"].splitlines()[2:]
     studies = [re.search(r"results/studies/(\w+)/record", row)[1] for row in rows]
     said = caveats.caveats()
     assert sorted(said) == sorted(studies)

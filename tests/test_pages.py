@@ -27,6 +27,8 @@ def anchors(page):
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
 def test_nothing_is_raw(page):
+    # A merge that was left in a page: it reads as a heading or a quotation.
+    assert re.findall(r"^(?:<{7}|={7}|>{7})(?: .*)?$", page.read_text(encoding="utf-8"), re.MULTILINE) == []
     tokens = list(tokens_of(page))
     directives = [token.info for token in tokens if token.type == "fence" and token.info.startswith("{")]
     assert set(directives) <= {"{code-cell}"}

@@ -10,6 +10,8 @@ import struct
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import torch
@@ -18,7 +20,9 @@ from torch.nn import functional
 
 import statesize as ss
 from benchmarks.models.making import SEQUENCES, Subject, loss, put_on_record, require
+from statesize.models.load import LoadedModel, load_model
 from statesize.texts import bundled
+from statesize.texts.tokens import AnyTokenizer
 
 READ = ("receptance", "key", "value")
 DOCUMENT_END = 0
@@ -36,6 +40,14 @@ class Memory(nn.Module):
 
     def forward(self, given: Tensor) -> Tensor:
         """What is read, step by step."""
+        return self.mixed_values(given)[:, 0]
+
+    def values(self, given: Tensor) -> Tensor:
+        """What T acts on, (sequence, head, position, channel)."""
+        return given[:, None, :, : self.width]
+
+    def mixed_values(self, given: Tensor) -> Tensor:
+        """What T makes of it, in the same shape; the truncation test replaces it."""
         values, query, key, decay, removed, rate = given.split(self.width, -1)
         columns = (one[..., None].unbind(1) for one in (values, query, removed))
         rows = (one[..., None, :].unbind(1) for one in (key, decay, -removed * rate))
@@ -45,7 +57,7 @@ class Memory(nn.Module):
             seen = state @ removing
             state = torch.baddbmm(torch.baddbmm(state * w, seen, replaced), v, k)
             outputs.append(state @ r)
-        return torch.stack(outputs, 1)[..., 0]
+        return torch.stack(outputs, 1)[:, None, ..., 0]
 
     def operator(self, given: Tensor) -> ss.Recurrence:
         """What one value channel passes through."""
@@ -137,6 +149,26 @@ def read(path: Path) -> tuple[tuple[int, int], dict[str, Tensor]]:
         weights[name] = torch.from_numpy(np.frombuffer(content, "<f4", count, at).reshape(shape).copy())
         at += 4 * count
     return (width, layers), weights
+
+
+class Bytes:
+    """Encodes a text as its bytes."""
+
+    bos_token_id = None
+
+    def __call__(self, text: str, **options: object) -> SimpleNamespace:
+        """The bytes of a text as `input_ids`."""
+        return SimpleNamespace(input_ids=list(text.encode()))
+
+
+def loaded(name: str) -> LoadedModel:
+    """A file of rwkv.cpp, FILE.bin, or whatever else statesize loads."""
+    path = Path(name)
+    if path.suffix != ".bin":
+        return load_model(name)
+    (width, layers), weights = read(path)
+    tokenizer = cast("AnyTokenizer", Bytes())
+    return LoadedModel(path.stem, Model(weights, width, layers).eval(), tokenizer, {"kind": "rwkv.cpp"})
 
 
 def fresh(weights: dict[str, Tensor], width: int) -> dict[str, Tensor]:

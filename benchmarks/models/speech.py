@@ -17,13 +17,13 @@ RATE = 16_000
 DATA = "synthesised speech"
 
 
-def spoken(text: str) -> Tensor:
-    """A text as sound of 16 kHz, (samples,), within −1 … 1."""
+def spoken(text: str, rate: int = RATE) -> Tensor:
+    """A text as sound of so many samples a second, (samples,), within −1 … 1."""
     command = ["espeak-ng", "-v", "en-us", "-s", "150", "--stdout", text]
     said = subprocess.run(command, capture_output=True, check=True).stdout  # noqa: S603
     with wave.open(io.BytesIO(said)) as file:
         samples = np.frombuffer(file.readframes(file.getnframes()), "<i2").astype(np.float64) / 2**15
-        return torch.from_numpy(resample_poly(samples, RATE, file.getframerate())).float()
+        return torch.from_numpy(resample_poly(samples, rate, file.getframerate())).float()
 
 
 def sentences(document: int, words: int) -> str:

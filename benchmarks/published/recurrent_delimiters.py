@@ -25,7 +25,7 @@ from torch import Tensor, nn
 import statesize as ss
 from benchmarks.bounds import unread
 from benchmarks.cases import document
-from benchmarks.models.rwkv7 import DOCUMENT_END, Model, layers_of, read
+from benchmarks.models import rwkv7
 from benchmarks.published.attention import singular_values
 from benchmarks.published.delimiters import (
     CONDITIONS,
@@ -40,7 +40,6 @@ from benchmarks.published.delimiters import (
 )
 from benchmarks.recorded import finish, is_prose, of_each, weights_of
 from statesize.models.digests import tokens_sha256
-from statesize.models.load import LoadedModel, load_model
 from statesize.texts import bundled
 from statesize.texts.tokens import AnyTokenizer, beginning_id, plain_ids
 
@@ -63,16 +62,15 @@ def main(path: Path, peps: Path, models: list[str]) -> None:
 def one_model(name: str, texts: Sequence[str]) -> dict[str, Any]:
     """Falls of a model at each condition, by pairs of documents."""
     start = time.process_time()
-    if Path(name).suffix == ".bin":
-        loaded, ids = of_bytes(Path(name)), [list(text.encode()) for text in texts]
-        delimiters = {"documents": [DOCUMENT_END], "newline": list(b"\n"), "stop": list(b".")}
-        begin, layers = DOCUMENT_END, layers_of(loaded.model)
+    loaded = rwkv7.loaded(name)
+    tokenizer = cast("AnyTokenizer", loaded.tokenizer)
+    ids = [plain_ids(tokenizer, text) for text in texts]
+    if isinstance(loaded.model, rwkv7.Model):
+        delimiters = {"documents": [rwkv7.DOCUMENT_END], "newline": list(b"\n"), "stop": list(b".")}
+        begin, layers = rwkv7.DOCUMENT_END, rwkv7.layers_of(loaded.model)
     else:
-        loaded, layers = load_model(name), None
-        tokenizer = cast("AnyTokenizer", loaded.tokenizer)
-        ids = [plain_ids(tokenizer, text) for text in texts]
         delimiters = {one: delimiter(tokenizer, SPELT[one]) for one in ("documents", "newline", "stop")}
-        begin = beginning_id(tokenizer)
+        begin, layers = beginning_id(tokenizer), None
     batch, lengths = batches(document_pairs(ids), delimiters, begin)
     H = past_blocks(loaded.model, batch.flatten(0, 1), layers).unflatten(0, batch.shape[:2])
     falls = [falls_of(own, of_pair, READ) for own, of_pair in zip(H, lengths, strict=True)]
@@ -88,12 +86,6 @@ def one_model(name: str, texts: Sequence[str]) -> dict[str, Any]:
             condition: {name: [round(one[condition][name], 4) for one in falls] for name in NAMES} for condition in READ
         },
     }
-
-
-def of_bytes(path: Path) -> LoadedModel:
-    """A model of RWKV-7 that reads bytes."""
-    (width, layers), weights = read(path)
-    return LoadedModel(path.stem, Model(weights, width, layers).eval(), None, {"kind": "rwkv.cpp"})
 
 
 def batches(

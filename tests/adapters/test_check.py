@@ -11,8 +11,9 @@ from torch import nn
 from statesize.adapters import capture
 from statesize.adapters.check import check_faithful, check_operator, check_rounded_operator, unfaithfulness
 from statesize.adapters.kernels import attention
+from statesize.adapters.models.model_state import stored_dtype
 from statesize.adapters.observation import Observation
-from statesize.adapters.rounding import allowed, bound, relative_difference
+from statesize.adapters.rounding import BOUNDS, allowed, relative_difference
 from statesize.adapters.search.plain_attention import PlainAttention
 from statesize.errors import InputError, ModelError
 from statesize.operators import Dense
@@ -118,7 +119,7 @@ def test_beyond_the_bound_the_layer_is_named(difference):
     [(torch.float64, 1e-5), (torch.float32, 1e-5), (torch.float16, 2e-3), (torch.bfloat16, 1e-2)],
 )
 def test_the_bound_is_that_of_the_weights_dtype(dtype, expected):
-    assert bound(nn.Linear(2, 2, dtype=dtype)) == expected
+    assert BOUNDS[stored_dtype(nn.Linear(2, 2, dtype=dtype))] == expected
 
 
 def test_large_scores_round_more():

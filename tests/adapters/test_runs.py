@@ -14,7 +14,7 @@ from torch.overrides import BaseTorchFunctionMode
 from torch.utils import _python_dispatch
 
 from statesize.adapters import runs
-from statesize.adapters.models.in_double import hold_in_double
+from statesize.adapters.models.in_double import hold_at_least
 from statesize.adapters.models.model_state import set_autocast
 from statesize.adapters.observation import ModuleStack
 from statesize.adapters.runs import ONE_RUN, bare, observed, read
@@ -81,7 +81,7 @@ def traced(run, watched, end=None):
 def bare_run(model):
     def attach(stack):
         stack.enter_context(BaseTorchFunctionMode())
-        hold_in_double(model)
+        hold_at_least(model, torch.float64)
         set_autocast((("cpu", torch.bfloat16),))
         torch.rand(1)
 

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from benchmarks.models.deepfilternet import FADING, running_means
 from benchmarks.models.rwkv7 import Memory, Shift
 from benchmarks.models.typeseg import Scan
 
@@ -19,8 +20,10 @@ def entering(width, count):
 @pytest.mark.parametrize("length", [1, LENGTH])
 def test_the_memory_of_rwkv7_is_its_operator(length):
     given = entering(4, 6)[:, :length]
-    T = Memory(4).operator(given).dense()
-    torch.testing.assert_close(Memory(4)(given), T[:, 0] @ given[..., :4])
+    memory = Memory(4)
+    mixed = memory.operator(given).dense() @ memory.values(given)
+    torch.testing.assert_close(memory.mixed_values(given), mixed)
+    torch.testing.assert_close(memory(given), mixed[:, 0])
 
 
 def test_the_scan_of_typeseg_is_its_operator():
@@ -35,3 +38,11 @@ def test_a_token_shift_is_its_operator():
     hidden = torch.rand(2, LENGTH, 3, dtype=torch.float64)
     T = Shift().operator(hidden).dense()
     torch.testing.assert_close(Shift()(hidden), (T @ hidden.mT[..., None])[..., 0].mT)
+
+
+def test_a_running_mean_fades():
+    frames = torch.tensor([[1.0], [0.0], [2.0]])
+    means = [FADING * 4 + (1 - FADING) * 1]
+    means += [FADING * means[0]]
+    means += [FADING * means[1] + (1 - FADING) * 2]
+    torch.testing.assert_close(running_means(frames, torch.tensor([4.0]))[:, 0], torch.tensor(means))

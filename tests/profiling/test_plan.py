@@ -1,6 +1,7 @@
 """Plans: what they count is what a profile then measures."""
 
 import json
+from importlib import import_module
 
 import numpy as np
 import pytest
@@ -17,6 +18,8 @@ from statesize.profiling import plan, profile
 from statesize.profiling.plan import _rescale, _Trial
 from statesize.results.summary import summary_row
 
+# The name `plan` of the room is the function.
+plans = import_module("statesize.profiling.plan")
 TEXTS = [list(range(24)), [3, 1, 4, 1, 5, 9, 2], list(range(9))]
 
 
@@ -84,6 +87,32 @@ def test_some_layers_of_each_kind_are_timed_and_all_stand_for_themselves():
     assert [kind[0].kind for kind in trial.timed] == ["gla", "sa"]
     shorter = _Trial(model, Settings(), torch.arange(12), [12, 24], trial)
     assert list(shorter.time_layers()) == names
+
+
+def test_a_layer_that_takes_long_stands_for_all_that_are_measured_alike(monkeypatch):
+    model, ids, measured = tiny_llama(), torch.arange(80) % 32, []
+
+    def noted(works, *arguments, **options):
+        measured.append([(item.units_operator(slice(0, 1)).length, work.cut) for item, work in works])
+        return measure(works, *arguments, **options)
+
+    measure = plans.measure_side_by_side
+    monkeypatch.setattr(plans, "measure_side_by_side", noted)
+    monkeypatch.setattr(plans, "_CHEAP", 0.0)
+    trial, names = timed(model, ids)
+    # The engines run over the beginning of T first, then over the text, for each layer.
+    lengths = [{length for length, _ in works} for works in measured]
+    assert lengths == [{64}, *[{80}] * len(names)]
+    assert all(work.length == length for works in measured for length, work in works)
+    measured.clear()
+    monkeypatch.setattr(plans, "_LONG", 0.0)
+    trial, names = timed(model, ids)
+    assert len(names) == 2
+    assert len(measured) == 2
+    ((first, second),) = trial.timed.values()
+    # The second layer has times of its own for making its T alone.
+    assert first[1].seconds == second[1].seconds
+    assert first[0].seconds != second[0].seconds
 
 
 def test_texts_of_other_lengths_take_what_grows_with_the_length_and_with_the_cost():

@@ -12,7 +12,7 @@ from statesize.models.load import load_model
 from statesize.parallel.executor import SerialExecutor
 from statesize.profiling import profile
 from statesize.profiling.profile_run import ProfileRun
-from statesize.profiling.sequences import LoadedWork, SequenceDone, SequenceTask, SequenceWork
+from statesize.profiling.sequences import SequenceDone, SequenceTask, SequenceWork, loaded_work
 
 SEQUENCES = [torch.arange(12), torch.tensor([3, 1, 4, 1, 5, 9, 2])]
 
@@ -24,7 +24,7 @@ def model():
 
 
 def loaded(load, settings):
-    work = LoadedWork(load, settings, 12)
+    work = loaded_work(load, settings, 12)
     return work, next(work("loading"))
 
 

@@ -16,9 +16,9 @@ from statesize.report.words import by_reason, headline, model_line, model_title,
 IDS = torch.arange(24)[None] % 8
 
 
-def small(mixer, name, ids=IDS, layers=1):
+def small(mixer, name, ids=IDS, layers=1, positions=None):
     shape = ModelConfig(mixer=mixer, vocabulary_size=8, width=8, heads=2, layers=layers, key_size=2)
-    return profile(LanguageModel(shape, torch.Generator().manual_seed(0)), ids, name=name)
+    return profile(LanguageModel(shape, torch.Generator().manual_seed(0)), ids, name=name, positions=positions)
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +48,14 @@ def test_two_models_by_their_bytes_and_their_ess_at_the_middle(profiles, metric)
     )
     assert f": {carried[0]:.1f} against {carried[1]:.1f} numbers" in said.detail
     assert f"Stored there: {byte_count(softmax.state_bytes / 2)} against 256 B." in said.detail
+
+
+@pytest.mark.parametrize(("mixer", "against"), [("gla", "of the 2 that it holds"), ("sa", "of 2 tokens kept")])
+def test_a_state_of_as_many_numbers_as_tokens_is_no_cache(mixer, against):
+    # At the only cut that is measured both have a TSS of 2.
+    found = small(mixer, mixer, positions=[2])
+    assert headline([found]).sentence.endswith(f"past token 2 of 24, {against}.")
+    assert found.summary()["state_utilisation"].notna().tolist() == [mixer == "gla"]
 
 
 def test_the_order_of_profiles_does_not_matter(profiles):

@@ -316,3 +316,14 @@ def test_caches_of_several_models_are_named(deep, small):
     (table,) = group_tables([small, deep])
     assert {row[0] for row in table.rows} == {"deep"}
     assert group_tables([small]) == []
+
+
+def test_bytes_of_the_map_are_those_that_the_model_stores():
+    config = ModelConfig("la", vocabulary_size=8, width=8, heads=4, layers=1, key_size=2, convolution_size=1)
+    model = LanguageModel(config, torch.Generator().manual_seed(0))
+    for dtype, itemsize in ((torch.float32, 4), (torch.bfloat16, 2)):
+        found = profile(model.to(dtype), torch.arange(20)[None] % 8)
+        cells = layer_cells(found.mixer("layers.0.mixer"), ("entropy",))
+        # Heads of two channels, each of two numbers.
+        assert (cells["numberBytes"], cells["tss"]) == (2 * itemsize, 2)
+        assert found.summary()["state_bytes"].tolist() == [4 * cells["tss"] * cells["numberBytes"]]

@@ -59,7 +59,7 @@ def test_fields_of_another_version(dataset, other):
 
 def test_sequences_together(dataset):
     datasets = {0: dataset, 2: measured(6)}
-    run = MixerRun(dataset.attrs)
+    run = MixerRun("first", dataset.attrs)
     for sequence, one in datasets.items():
         run.add(sequence, one)
     (joined,) = mixer_parts(run, [9, 4, 6], lambda _, row: datasets[row], whole=True)

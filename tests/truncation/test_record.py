@@ -2,6 +2,8 @@
 
 import json
 
+import pytest
+
 from benchmarks import bounds, truncation_lengths
 from benchmarks.truncation import CLAIMS, result_of, table, verdicts
 from statesize.io.json_values import json_values
@@ -21,8 +23,9 @@ def test_the_page_has_the_table_of_the_record():
             assert row["without_hindsight"].items() <= json_values(result_of(row).without_hindsight()).items()
 
 
-def test_verdicts_on_both_bounds_follow_from_the_record():
-    document = read_json("bounds")
+@pytest.mark.parametrize("name", ["bounds", "more_bounds"])
+def test_verdicts_on_both_bounds_follow_from_the_record(name):
+    document = read_json(name)
     found = bounds.conclusion(document["rows"])
     assert document["claims"] == found["claims"]
     assert document["verdicts"] == found["verdicts"]
@@ -30,6 +33,10 @@ def test_verdicts_on_both_bounds_follow_from_the_record():
         assert kept["worth"] == again["worth"]
         # Another version of numpy may draw other documents.
         assert kept["stored"]["mean"] == again["stored"]["mean"]
+
+
+def test_models_of_the_claims_on_both_bounds_read_all_texts():
+    document = read_json("bounds")
     lengths = {(row["file"], row["tokens"]) for row in document["rows"]}
     whole = {file for file, tokens in lengths if tokens == bounds.TOKENS}
     rows = [row for row in document["rows"] if row["tokens"] == bounds.TOKENS]

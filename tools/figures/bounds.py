@@ -67,7 +67,8 @@ _HEAD = (
 
 def _cells(result: TruncationResult) -> tuple[str, ...]:
     """Worth, ESS and both bounds, of which nothing is told where the context may be worth nothing."""
-    worth, *others = (_told(bounds_of(result)[name], form) for name, form in _FORMS.items())
+    found = bounds_of(result)
+    worth, *others = (_told(found[name], form) for name, form in _FORMS.items())
     return worth, f"{result.entropy.value:.1f}", *(others if result.context_matters else "–" * len(others))
 
 

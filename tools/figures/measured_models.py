@@ -11,18 +11,19 @@ from typing import Any
 from benchmarks.bounds import TOKENS
 from benchmarks.truncation import interval
 from statesize.report.on_record import SCHEMA, TO_BE_SAID, table_row
+from statesize.truncation.result import WORTHLESS
 from tools.figures.on_record import RESULTS, read_json, table
 
 RECORDS = RESULTS / "models"
 TABLE = Path(__file__).parents[2] / "src" / "statesize" / "report" / "on_record.json"
 
-FIXED_STATES = ("la", "gla", "gated_deltanet", "rwkv7")
-QUOTED = (*FIXED_STATES, "sa", "typeseg", "whisper_tiny", "whisper_tiny_silence")
-"""Records in sentences of the page, by their files; those of untrained weights too where the state is fixed."""
-
-
+TRAINED = ("la", "gla", "gated_deltanet", "rwkv7", "qwen25_coder", "deepfilternet")
+QUOTED = (*TRAINED, "sa", "typeseg", "whisper_tiny", "whisper_tiny_silence")
+"""Records in sentences of the page, by their files; of those before, untrained weights too."""
+MORE_BOUNDS = "more_bounds"
+"""The record of models for which no claim on bounds was fixed."""
 SIZED = ("a fixed state", "whole layers")
-FORMS = {"hindsight": ".1%", "causal": ".1%", "multiple": ".1f"}
+FORMS = {"worth": ".2f", "hindsight": ".1%", "causal": ".1%", "multiple": ".1f"}
 """Both bounds and what follows from them, as the record of bounds names them."""
 
 
@@ -50,6 +51,7 @@ def measured_models(known: Sequence[Mapping[str, Any]]) -> dict[str, str]:
             ("model", "read", "ESS", "without sinks", "of", "share", "half of the heads", "untrained"), map(_row, known)
         ),
         "bounds": _bounds(known),
+        "bounds_minutes": f"{sum(row['seconds'] for row in read_json(MORE_BOUNDS)['rows']) / 60:.0f}",
         "sources": table(
             ("model", "layers", "weights", "licence", "conversion"),
             [
@@ -59,7 +61,7 @@ def measured_models(known: Sequence[Mapping[str, Any]]) -> dict[str, str]:
         ),
         "minutes": f"{math.ceil(max(one.get('seconds', 0) for one in known) / 60)}",
         **{f"{name}_ess": f"{one[-1]['ess']:.1f}" for name, (one, _) in longest.items() if name in QUOTED},
-        **{f"{name}_untrained": f"{one[-1]['ess']:.1f}" for name, (_, one) in longest.items() if name in FIXED_STATES},
+        **{f"{name}_untrained": f"{one[-1]['ess']:.1f}" for name, (_, one) in longest.items() if name in TRAINED},
     }
 
 
@@ -91,20 +93,32 @@ def _row(record: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _bounds(known: Sequence[Mapping[str, Any]]) -> str:
-    """What language models lose at their ESS with hindsight and without, and what 1 % takes, by the model's weights."""
-    record = read_json("bounds")
-    files = {row["weights"]: row["file"] for row in record["rows"]}
-    measured = {one["file"]: one for one in record["bounds"] if one["tokens"] == TOKENS}
+    """What the context is worth to language models, and both bounds where it is worth something, by their weights."""
+    found: dict[str, Mapping[str, Any]] = {}
+    for record in (read_json("bounds"), read_json(MORE_BOUNDS)):
+        weights = {row["file"]: row["weights"] for row in record["rows"]}
+        found |= {weights[one["file"]]: one for one in record["bounds"] if one["tokens"] == TOKENS}
     rows: list[tuple[str, ...]] = []
     for one in known:
         if "nats a " not in one["check"]:
             continue
-        found = measured.get(files.get(one["weights"], ""))
-        cells = (
-            ("not measured",) * len(FORMS) if found is None else (interval(found[name], FORMS[name]) for name in FORMS)
-        )
+        own = found.get(one["weights"])
+        if own is None:
+            cells = (*("not measured",) * len(FORMS), "–")
+        else:
+            worth, *others = (interval(own[name], form) for name, form in FORMS.items())
+            matters = own["worth"]["interval"][0] > WORTHLESS
+            cells = (worth, *(others if matters else "–" * len(others)), f"{own['documents']}")
         rows.append((one["name"], *cells))
-    return table(("model", "lost at ESS with hindsight", "without", "1 % takes so many times ESS"), rows)
+    head = (
+        "model",
+        "context's worth (nats)",
+        "lost at ESS with hindsight",
+        "without",
+        "1 % takes so many times ESS",
+        "texts",
+    )
+    return table(head, rows)
 
 
 def _span(low: float, high: float) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import cast
@@ -14,8 +14,8 @@ from torch import Tensor
 
 from statesize.adapters.check import Agreement, Checked
 from statesize.adapters.forward import Forward
-from statesize.adapters.models.in_double import hold_in_double
-from statesize.adapters.models.model_state import hold_at_least, in_double, in_single
+from statesize.adapters.models.in_double import hold_at_least
+from statesize.adapters.models.model_state import at_least
 from statesize.adapters.observation import SHARED, Observation, Units, nothing
 from statesize.adapters.rounding import check_finite
 from statesize.adapters.runs import bare
@@ -181,18 +181,11 @@ def from_method(known: FoundMixer, call: Call, forward: Forward, *, check: bool)
     # check: Whether it is compared with what the layer computes.
     name, mixer, hidden = known.name, call.module, first_argument(known.name, call.args, call.kwargs)
 
-    def called(method: str, double: bool = False) -> object:
+    def called(method: str, dtype: torch.dtype = torch.float32) -> object:
         def run() -> object:
-            received = in_double(hidden) if double else in_single(hidden)
-            return cast("Callable[[Tensor], object]", getattr(mixer, method))(received)
+            return cast("Callable[[Tensor], object]", getattr(mixer, method))(at_least(hidden, dtype))
 
-        def attach(_: ExitStack) -> None:
-            if double:
-                hold_in_double(mixer)
-            else:
-                hold_at_least(mixer, torch.float32)
-
-        return bare(forward.model, run, mixer, attach)
+        return bare(forward.model, run, mixer, lambda _: hold_at_least(mixer, dtype))
 
     try:
         checked = _checked(name, call, forward, called) if check else Checked()
@@ -255,7 +248,7 @@ def _checked(name: str, call: Call, forward: Forward, called: Callable[..., obje
     # The author's code may be written for one dtype: what it then raises can be anything.
     operator: object = None
     with suppress(Exception):
-        operator = called("operator", double=True)
+        operator = called("operator", torch.float64)
     if operator is None:
         operator = called("operator")
     if not isinstance(operator, Operator) or (len(operator.batch_shape), operator.batch_shape[:1], operator.length) != (

@@ -24,19 +24,19 @@ from statesize.adapters.check import (
 )
 from statesize.adapters.forward import Forward
 from statesize.adapters.models.inputs import Inputs, measurable
-from statesize.adapters.models.model_state import set_autocast
-from statesize.adapters.models.own_cache import SHORT_CONVOLUTION, bytes_beside
+from statesize.adapters.models.model_state import is_a, set_autocast, stored_dtype
+from statesize.adapters.models.own_cache import SHORT_CONVOLUTION
 from statesize.adapters.models.sharded import together
 from statesize.adapters.observation import Observation
-from statesize.adapters.rounding import BOUNDS, allowed, bound
+from statesize.adapters.rounding import BOUNDS, allowed
 from statesize.adapters.runs import bare
 from statesize.adapters.search.own_mixing import OwnMixing
 from statesize.adapters.select import (
+    RECURRENT,
     Layers,
     NothingMeasuredError,
     find_mixers,
     is_own_code,
-    is_recurrent,
     is_searched,
     selected,
 )
@@ -124,14 +124,18 @@ class Capture(Iterator[Captured]):
             elif call.name in self._own_mixing.derivatives:
                 mixers_here = [self._derivative(call, *labels)]
             else:
-                mixers_here = self._with_bytes_beside(call, labels)
+                mixers_here = self._found(call, labels)
+                at = next((at for at, item in enumerate(mixers_here) if item.kind != SHORT_CONVOLUTION), None)
+                if at is not None and (held := mixers_here[at].state_bytes) is not None:
+                    mixers_here[at] = replace(mixers_here[at], state_bytes=held + call.bytes_beside)
         except ModelError as error:
             # The others are measured.
             self._refused |= {label: str(error) for label, wanted in zip(labels, chosen, strict=True) if wanted}
             self.skipped |= self._refused
             return []
         kept = [item for item, wanted in zip(mixers_here, chosen, strict=True) if wanted]
-        return [self._in_model(item, call.precision) for item in kept]
+        note = self._own_mixing.notes.get(call.name, "")
+        return [self._in_model(item, call.precision, note) for item in kept]
 
     def _derivative(self, call: Call, label: str) -> Captured:
         from statesize.adapters.search.derivative import NOTE
@@ -142,7 +146,7 @@ class Capture(Iterator[Captured]):
         mixer = call.mixers[0]
         return Captured(label, mixer.kind, 1, 1, lambda units: operator[:, units], mixer.state_bytes, 0.0, agreed, NOTE)
 
-    def _in_model(self, item: Captured, precision: str) -> Captured:
+    def _in_model(self, item: Captured, precision: str, own_note: str) -> Captured:
         """A mixer with what the call and the model tell of it, its columns weighted, and its part in a shared cache."""
         # All heads are attached to the last reader of the cache, and its name to the others.
         names = tuple(name for name in self.readers.get(item.name, ()) if name not in self.skipped)
@@ -153,20 +157,9 @@ class Capture(Iterator[Captured]):
                 item = replace(item, groups=item.groups or item.units, readers=tuple(self._kept.pop(names)))
             else:
                 item = replace(item, groups=0, cache=names[-1])
-        note = " ".join(filter(None, (item.note, self._around, self._further.get(item.name))))
+        note = " ".join(filter(None, (item.note, own_note, self._around, self._further.get(item.name))))
         item = replace(item, note=note, run_difference=self.run_difference, precision=precision)
         return item if self._columns is None else item.weighted(*self._columns)
-
-    def _with_bytes_beside(self, call: Call, labels: list[str]) -> list[Captured]:
-        """The mixers of a call, of which the first holds what the cache has for the module beside their kernels."""
-        note = self._own_mixing.notes.get(call.name)
-        items = [replace(item, note=" ".join(filter(None, (item.note, note)))) for item in self._found(call, labels)]
-        at = next((at for at, item in enumerate(items) if item.kind != SHORT_CONVOLUTION), None)
-        if at is not None and (held := items[at].state_bytes) is not None:
-            # Its weights are there, in the dtype that it runs in, where it runs.
-            beside = bare(self._forward.model, lambda: bytes_beside(call.module, self._forward.length), call.module)
-            items[at] = replace(items[at], state_bytes=held + beside)
-        return items
 
     def _found(self, call: Call, labels: list[str]) -> list[Captured]:
         """Run a mixer again, in float64 if its code knows that, and build what is observed there."""
@@ -283,7 +276,7 @@ def capture(
         own = find_mixers(model)
         recording, own_mixing = _watched(forward, own, mixes or {}, short_convolutions)
         chosen, skipped = selected(forward, list(own), recording, layers)
-        limit = max((bound(model), *(BOUNDS[call.dtype] for call in recording.calls)))
+        limit = max((BOUNDS[stored_dtype(model)], *(BOUNDS[call.dtype] for call in recording.calls)))
         around = ""
         # Models of libraries are compared with oracles of their own.
         if own_mixing.backwards or any(map(is_own_code, model.modules())):
@@ -312,7 +305,7 @@ def _watched(
     """What an observed run showed, and what was found of the modules that no adapter knows."""
     recording = record_calls(forward, own, short_convolutions=short_convolutions)
     parts = list(forward.model.modules())
-    if not mixes and not any(is_searched(part) or is_recurrent(part) or hasattr(part, "mixes") for part in parts):
+    if not mixes and not any(is_searched(part) or is_a(part, RECURRENT) or hasattr(part, "mixes") for part in parts):
         return recording, OwnMixing()
     from statesize.adapters.search.modules import described_call, find_own_mixing
 

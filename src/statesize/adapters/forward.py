@@ -35,6 +35,7 @@ class Forward:
     args: tuple[Tensor, ...]
     kwargs: Mapping[str, Any]
     measured: Measured
+    length: int  # positions of a text
 
     @classmethod
     def of(cls, model: nn.Module, inputs: Inputs, axis: int | None = None) -> Self:
@@ -60,7 +61,7 @@ class Forward:
         backbone, device = _backbone(model, pretrained, inputs), device_of(model)
         options = {"use_cache": False} if _accepts(backbone, "use_cache") else {}
         if not isinstance(inputs, Mapping):
-            return cls(model, backbone, (inputs.to(device),), options, measured)
+            return cls(model, backbone, (inputs.to(device),), options, measured, measured.length)
         moved = mapped(dict(inputs), lambda leaf: leaf.to(device) if isinstance(leaf, Tensor) else leaf)
         arguments = cast("dict[str, Any]", moved)
         labels = inspect.signature(backbone.forward).parameters.get("labels")
@@ -70,17 +71,12 @@ class Forward:
         mask = arguments.get(mask_of(measured))
         if isinstance(mask, Tensor) and mask.ndim == 4 and pretrained:
             arguments[mask_of(measured)] = added_to_scores(mask)
-        return cls(model, backbone, (), arguments | options, measured)
+        return cls(model, backbone, (), arguments | options, measured, measured.length)
 
     @staticmethod
     def backbone_of(model: nn.Module, inputs: Inputs) -> nn.Module:
         """The part of a model that computes the last hidden state of these inputs."""
         return _backbone(model, pretrained_models(model), inputs)
-
-    @property
-    def length(self) -> int:
-        """Positions of a text."""
-        return self.measured.length
 
     @property
     def sequences(self) -> int:
@@ -100,7 +96,7 @@ class Forward:
 
     def reads_elsewhere(self, frame: Frame) -> str:
         """Why what runs in a module mixes no measured positions; "" where it may."""
-        if reason := self.in_encoder(frame.name):
+        if self.measured.decodes and (reason := self.in_encoder(frame.name)):
             return reason
         parameters = list(inspect.signature(frame.module.forward).parameters)
         arguments = dict(zip(parameters, frame.args, strict=False)) | frame.kwargs

@@ -7,7 +7,7 @@ from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -61,18 +61,15 @@ class ModuleStack:
 
         def leave(module: nn.Module, args: tuple[Any, ...], output: object) -> None:
             # A module below may have failed before its own hook could take it off.
-            while self.frames.pop().module is not module:
+            while (frame := self.frames.pop()).module is not module:
                 pass
-
-        def leaving(module: nn.Module, args: tuple[Any, ...], output: object) -> None:
-            cast("Leave", on_leave)(self.frame, output)
+            if on_leave is not None:
+                on_leave(frame, output)
 
         with ExitStack() as hooks:
             for label, part in named_parts(self.module, name):
                 entering = in_this_thread(partial(enter, label or class_of(part).__name__))
                 hooks.callback(part.register_forward_pre_hook(entering, prepend=True, with_kwargs=True).remove)
-                if on_leave is not None:
-                    hooks.callback(part.register_forward_hook(in_this_thread(leaving)).remove)
                 hooks.callback(part.register_forward_hook(in_this_thread(leave), always_call=True).remove)
             yield
 

@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from types import ModuleType
-from typing import Any, Self, cast
+from typing import Any, ClassVar, Self, cast
 
 from torch import Tensor, nn
 
@@ -84,18 +84,18 @@ def with_first(result: Any, mixed: Tensor | None) -> Any:
     return (mixed, *result[1:]) if isinstance(result, tuple) else mixed
 
 
+@dataclass(eq=False)
 class _ByThread:
     """What a name of a source file means: in threads that have replaced it something else than in all others."""
 
-    lock = threading.RLock()
+    lock: ClassVar = threading.RLock()
 
-    def __init__(self, file: ModuleType, name: str) -> None:
-        self.place, self.original = (file, name), vars(file)[name]
-        self.replacements: dict[int, list[Any]] = {}  # by thread, the latest last
+    original: Any
+    replacements: dict[int, Any] = field(default_factory=dict[int, Any])  # by thread
 
     @property
     def here(self) -> Any:
-        return self.replacements.get(threading.get_ident(), [self.original])[-1]
+        return self.replacements.get(threading.get_ident(), self.original)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self.here(*args, **kwargs)
@@ -119,44 +119,44 @@ def meanings(file: ModuleType) -> dict[str, Any]:
 
 
 # What stands in the place of each name that some thread has replaced, by file and name.
-_REPLACED: dict[tuple[str, str], _ByThread] = {}
+_REPLACED: dict[tuple[ModuleType, str], _ByThread] = {}
 
 
 @contextmanager
 def replaced(file: ModuleType, name: str, replacement: object) -> Generator[None]:
     """Let a name of a source file mean something else in this thread while this is open."""
-    key = file.__name__, name
+    key, before = (file, name), replacements()
     try:
-        with _ByThread.lock:
-            _put(_REPLACED.setdefault(key, _ByThread(file, name)), [*replacements().get(key, ()), replacement])
+        put_back({**before, key: replacement})
         yield
     finally:
-        with _ByThread.lock:
-            rest = [value for value in replacements().get(key, ()) if value is not replacement]
-            put_back({**replacements(), key: rest})
+        now = replacements()
+        # A run that was interrupted may have put it back before this is closed.
+        if now.get(key) is replacement:
+            put_back({one: before[one] if one == key else now[one] for one in now if one != key or key in before})
 
 
-def replacements() -> dict[tuple[str, str], list[Any]]:
-    """What this thread has replaced, by file and name, the latest last."""
+def replacements() -> dict[tuple[ModuleType, str], Any]:
+    """What this thread has replaced, by file and name."""
     thread = threading.get_ident()
     return {key: both.replacements[thread] for key, both in list(_REPLACED.items()) if thread in both.replacements}
 
 
-def put_back(before: Mapping[tuple[str, str], list[Any]]) -> None:
-    """Let names of source files mean in this thread what they meant before."""
+def put_back(before: Mapping[tuple[ModuleType, str], Any]) -> None:
+    """Let exactly these names of source files mean something else in this thread."""
+    thread = threading.get_ident()
     with _ByThread.lock:
-        for key, both in list(_REPLACED.items()):
-            both.replacements.pop(threading.get_ident(), None)
-            if before.get(key):
-                _put(both, before[key])
-            elif not both.replacements:
-                setattr(*both.place, both.original)
+        for key in {*_REPLACED, *before}:
+            file, name = key
+            if key not in _REPLACED:
+                _REPLACED[key] = _ByThread(vars(file)[name])
+            both = _REPLACED[key]
+            both.replacements.pop(thread, None)
+            if key in before:
+                both.replacements[thread] = before[key]
+            setattr(file, name, both if both.replacements else both.original)
+            if not both.replacements:
                 del _REPLACED[key]
-
-
-def _put(both: _ByThread, values: list[Any]) -> None:
-    both.replacements[threading.get_ident()] = values
-    setattr(*both.place, both)
 
 
 def observed(

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from statesize.adapters.models.model_state import stored_dtype
 from statesize.errors import InputError
 
 # What other arithmetic may differ by, by the dtype of the weights: sums over the channels of a head and over positions.
@@ -54,11 +53,6 @@ def relative_difference(value: Tensor, reference: Tensor) -> float:
         return 0.0
     difference, scale = (value - reference).abs().max().item(), reference.abs().max().item()
     return difference / scale if scale else (float("inf") if difference else 0.0)
-
-
-def bound(module: nn.Module) -> float:
-    """The relative difference that rounding explains."""
-    return BOUNDS[stored_dtype(module)]
 
 
 def check_finite(name: str, unit: str, what: str, tensor: Tensor) -> None:

@@ -10,7 +10,7 @@ import functools
 import sys
 import threading
 from collections.abc import Callable, Collection, Generator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from functools import partial
 from traceback import walk_tb
 from typing import Any
@@ -65,7 +65,9 @@ def bare(model: nn.Module, call: Callable[[], Any], part: nn.Module | None = Non
         before = _Before(model, part)
         try:
             try:
-                with _trackable(), users_default(), ExitStack() as stack:
+                # The tensors of a caller's inference mode, such as a validation loop's, are never to have gradients.
+                tracked = torch.inference_mode(False) if torch.is_inference_mode_enabled() else nullcontext()
+                with tracked, users_default(), ExitStack() as stack:
                     before.change()
                     if attach is not None:
                         attach(stack)
@@ -79,11 +81,6 @@ def bare(model: nn.Module, call: Callable[[], Any], part: nn.Module | None = Non
                 before.put_back()
         finally:
             before.put_back()
-
-
-def _trackable() -> AbstractContextManager[object]:
-    """Leave the inference mode of a caller, such as a validation loop: its tensors are never to have gradients."""
-    return torch.inference_mode(False) if torch.is_inference_mode_enabled() else nullcontext()
 
 
 def _leave_contexts(error: BaseException) -> None:
@@ -188,7 +185,7 @@ class _Before:
         # RecurrentGemma keeps its last states in attributes, a layer of one's own a running mean in a buffer.
         buffers = (buffer for buffer in self.runs.buffers() if not buffer.is_inference())
         self.contents = [(buffer, buffer._version, buffer.clone()) for buffer in buffers]
-        self.replacements = {key: list(values) for key, values in replacements().items()}
+        self.replacements = replacements()
         self.modes = _functions._get_current_function_mode_stack(), len(_dispatch._get_current_dispatch_mode_stack())
         flags: dict[str, bool] = _dispatch.__dict__
         self.dispatching = {name: flag for name, flag in flags.items() if name.startswith("_is_in_")}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import cast
+from typing import NoReturn, cast
 
 from torch import nn
 
@@ -86,9 +86,8 @@ def is_own_code(module: nn.Module) -> bool:
     return class_of(module).__module__.split(".")[0] not in _KNOWN or "forward" in vars(module)
 
 
-def is_recurrent(module: nn.Module) -> bool:
-    """Whether a module is a recurrence whose next state is no linear function of what enters."""
-    return isinstance(module, nn.RNNBase) or class_of(module).__name__ == "sLSTMLayer"
+RECURRENT = ("RNNBase", "sLSTMLayer")
+"""Classes whose next state is no linear function of what enters."""
 
 
 def is_searched(module: nn.Module) -> bool:
@@ -159,7 +158,8 @@ def selected(
     model = forward.model
     observed = list(dict.fromkeys(mixer.name for call in recording.calls for mixer in call.mixers))
     names = [*own, *(name for name in observed if name not in own)]
-    require_some(model, names, recording.refused)
+    if not names:
+        refuse_all(model, recording.refused)
     labels = [label for _, some in labelled(recording.calls) for label in some]
     chosen = chosen_names(names, layers, recording.refused, labels)
     skipped = {name: why for name, why in recording.refused.items() if layers is None or name in chosen}
@@ -182,19 +182,18 @@ def selected(
     return set(chosen), skipped
 
 
-def require_some(model: nn.Module, names: Sequence[str], refused: Mapping[str, str]) -> None:
+def refuse_all(model: nn.Module, refused: Mapping[str, str]) -> NoReturn:
     """Refuse a model in which nothing can be measured."""
-    if not names and refused:
+    if refused:
         raise NothingMeasuredError(refused)
     family = getattr(getattr(model, "config", None), "model_type", None)
-    if not names and family in UNSEEN:
+    if family in UNSEEN:
         raise ModelError(f"{type(model).__name__} {UNSEEN[family]}. statesize measures causal models.")
-    if not names:
-        raise ModelError(
-            f"{type(model).__name__} has no mixer that statesize knows: none of its modules has a method "
-            f"`operator(hidden)`, and no known kernel ran; {HOW_TO_SUPPLY} for what its forward receives. "
-            "`statesize models` lists what is known."
-        )
+    raise ModelError(
+        f"{type(model).__name__} has no mixer that statesize knows: none of its modules has a method "
+        f"`operator(hidden)`, and no known kernel ran; {HOW_TO_SUPPLY} for what its forward receives. "
+        "`statesize models` lists what is known."
+    )
 
 
 def _listed(layers: object) -> list[object]:

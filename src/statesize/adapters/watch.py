@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import weakref
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import count
@@ -17,18 +16,17 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from statesize.adapters.forward import Forward
-from statesize.adapters.models.in_double import hold_in_double
+from statesize.adapters.models.in_double import hold_at_least
 from statesize.adapters.models.model_state import (
     Autocast,
-    hold_at_least,
-    in_double,
-    in_single,
+    at_least,
     mapped,
     named_parts,
     open_autocast,
     set_autocast,
     stored_dtype,
 )
+from statesize.adapters.models.own_cache import bytes_beside
 from statesize.adapters.models.sharded import class_of
 from statesize.adapters.observation import Frame, ModuleStack, Observation, Product
 from statesize.adapters.runs import observed, read, reading
@@ -75,6 +73,7 @@ class Call:
             known.
         by_method: Whether the module is one mixer, with a method `operator`.
         weights: The dtype of the module's weights in the run, which may be lower than where they are stored.
+        bytes_beside: What the model's cache holds for it beside what its kernels keep.
         output: A sample of it, of the unaltered model once that has run.
         in_double: Whether all its kernels can compute in float64.
         by_impulses: Whether the module is one mixer, whose T is what it returns for impulses.
@@ -88,6 +87,7 @@ class Call:
     mixers: list[FoundMixer]
     weights: torch.dtype
     caches: list[str] = field(default_factory=list[str])
+    bytes_beside: int = 0
     by_method: bool = False
     output: Tensor | None = None
     in_double: bool = True
@@ -136,17 +136,18 @@ def record_calls(
     """Run a model once and keep what its mixers are called with."""
     # own: Modules that have a method `operator`, by name.
     # by_impulses: Names of modules whose T is what they return for impulses.
-    model, recorder = forward.model, _Recorder(forward, own, short_convolutions)
+    model = forward.model
     named = {name or class_of(model).__name__: module for name, module in named_parts(model)}
     impulse_layers = {name: named[name] for name in by_impulses}
-    recorder.impulse_layers |= set(impulse_layers.values())
+    running = ModuleStack(model, forward.length)
+    recorder = _Recorder(forward, running, set(own.values()), set(impulse_layers.values()), short_convolutions)
 
     enter = {mixer: recorder.entering(name) for name, mixer in own.items()}
     enter |= {part: recorder.entering_impulse_layer(name) for name, part in impulse_layers.items()}
     try:
         hidden = forward.hidden(
             observed,
-            running=recorder.running,
+            running=running,
             record=recorder.observe,
             on_leave=recorder.leave,
             attach=partial(reading, enter, {}),
@@ -166,23 +167,18 @@ def read_calls(forward: Forward, calls: Sequence[Call]) -> Tensor | None:
     """The last hidden state of a run whose hooks only read; `calls` take over the arguments and outputs seen there."""
     copies = ArgumentCopies()
     expected = {module: [call for call in calls if call.module is module] for module in {call.module for call in calls}}
-    entered: dict[nn.Module, int] = dict.fromkeys(expected, 0)
-    left: dict[nn.Module, int] = dict.fromkeys(expected, 0)
-
-    def at(module: nn.Module, times: dict[nn.Module, int]) -> Call | None:
-        times[module] += 1
-        return next(iter(expected[module][times[module] - 1 :]), None)
+    entered, left = Counter[nn.Module](), Counter[nn.Module]()
 
     def enter(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        call = at(module, entered)
-        if call is not None:
+        for call in expected[module][entered[module] : entered[module] + 1]:
             call.autocast = open_autocast()
             call.args, call.kwargs = copies.of(args), copies.of(kwargs)
+        entered[module] += 1
 
     def leave(module: nn.Module, args: tuple[Any, ...], output: object) -> None:
-        call = at(module, left)
-        if call is not None:
+        for call in expected[module][left[module] : left[module] + 1]:
             call.output = sampled(output)
+        left[module] += 1
 
     hidden = forward.hidden(read, enter=dict.fromkeys(expected, enter), leave=dict.fromkeys(expected, leave))
     for module, of_module in expected.items():
@@ -206,18 +202,8 @@ def rerun(
             if short_convolutions or not observation.inner:
                 observations.append(observation)
 
-    def hold(_: ExitStack) -> None:
-        if dtype is torch.float64:
-            hold_in_double(call.module)
-        elif dtype is not None:
-            hold_at_least(call.module, dtype)
-        else:
-            set_autocast(call.autocast)
-
-    exact, arguments = dtype is torch.float64, (call.args, call.kwargs)
-    if dtype is not None:
-        arguments = in_double(arguments) if exact else in_single(arguments)
-    running = ModuleStack(call.module, forward.length, exact=exact)
+    arguments = (call.args, call.kwargs) if dtype is None else at_least((call.args, call.kwargs), dtype)
+    running = ModuleStack(call.module, forward.length, exact=dtype is torch.float64)
     output = observed(
         forward.model,
         lambda: sampled(call.module(*arguments[0], **arguments[1])),
@@ -225,7 +211,7 @@ def rerun(
         observe,
         name=call.name,
         part=call.module,
-        attach=hold,
+        attach=lambda _: set_autocast(call.autocast) if dtype is None else hold_at_least(call.module, dtype),
     )
     if [(item.name, item.batch_shape[1]) for item in observations] != [(one.name, one.units) for one in call.mixers]:
         raise ModelError(
@@ -235,18 +221,20 @@ def rerun(
     return observations, output
 
 
+@dataclass(eq=False)
 class _Recorder:
-    def __init__(self, forward: Forward, own: Mapping[str, nn.Module], short_convolutions: bool) -> None:
-        self.forward = forward
-        self.own = set(own.values())
-        self.impulse_layers = set[nn.Module]()
-        self.short_convolutions = short_convolutions
-        self.calls: list[Call] = []
-        self.called: set[str] = set()
-        self.refused: dict[str, str] = {}
-        self.running = ModuleStack(forward.model, forward.length)
-        self.open: dict[Frame, Call] = {}
-        self.copies = ArgumentCopies()
+    """What one run of a model shows."""
+
+    forward: Forward
+    running: ModuleStack
+    own: set[nn.Module]
+    impulse_layers: set[nn.Module]
+    short_convolutions: bool
+    calls: list[Call] = field(default_factory=list[Call])
+    called: set[str] = field(default_factory=set[str])
+    refused: dict[str, str] = field(default_factory=dict[str, str])
+    open: dict[Frame, Call] = field(default_factory=dict["Frame", Call])
+    copies: ArgumentCopies = field(default_factory=lambda: ArgumentCopies())
 
     def entering(self, name: str) -> Callable[..., None]:
         def enter(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -265,9 +253,11 @@ class _Recorder:
     def entering_impulse_layer(self, name: str) -> Callable[..., None]:
         def enter(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             args, kwargs = self.copies.of(args), self.copies.of(kwargs)
+            beside = bytes_beside(module, self.running.length)
             call = Call(
-                name, module, args, kwargs, [], stored_dtype(module), by_impulses=True, autocast=open_autocast()
-            )
+                name, module, args, kwargs, [], stored_dtype(module),
+                bytes_beside=beside, by_impulses=True, autocast=open_autocast(),
+            )  # fmt: skip
             self.calls.append(call)
             self.open[self.running.frame] = call
 
@@ -282,7 +272,17 @@ class _Recorder:
             if reason := self.forward.reads_elsewhere(frame):
                 raise ModelError(reason)
             observation = make()
-            self.require_positions(observation)
+            if (entries := observation.values.shape[2]) != self.running.length:
+                raise ModelError(
+                    f"Mixer {observation.name} mixes {entries} entries that are not the {self.running.length} positions"
+                    " of the text, such as patches or summaries of them. statesize measures mixers of the text's own "
+                    "positions."
+                    + (
+                        " If the positions lie on another dimension, name it by axis."
+                        if self.forward.is_of_frames
+                        else ""
+                    )
+                )
         except ModelError as error:
             self.refused.setdefault(frame.name, str(error))
             return
@@ -291,8 +291,10 @@ class _Recorder:
         call = self.open.get(frame)
         if call is None:
             args, kwargs = self.copies.of(frame.args), self.copies.of(frame.kwargs)
-            weights = stored_dtype(frame.module)
-            call = self.open[frame] = Call(frame.name, frame.module, args, kwargs, [], weights, autocast=frame.autocast)
+            call = self.open[frame] = Call(
+                frame.name, frame.module, args, kwargs, [], stored_dtype(frame.module),
+                bytes_beside=bytes_beside(frame.module, self.running.length), autocast=frame.autocast,
+            )  # fmt: skip
             self.calls.append(call)
         call.mixers.append(described(observation))
         digest = ""
@@ -300,15 +302,6 @@ class _Recorder:
             digest = hashlib.blake2b(observation.stored.float().cpu().contiguous().numpy().data).hexdigest()
         call.caches.append(digest)
         call.in_double &= observation.in_double
-
-    def require_positions(self, observation: Observation) -> None:
-        entries, length = observation.values.shape[2], self.running.length
-        if entries != length:
-            raise ModelError(
-                f"Mixer {observation.name} mixes {entries} entries that are not the {length} positions of the text, "
-                "such as patches or summaries of them. statesize measures mixers of the text's own positions."
-                + (" If the positions lie on another dimension, name it by axis." if self.forward.is_of_frames else "")
-            )
 
     def leave(self, frame: Frame, output: object) -> None:
         self.called.add(frame.name)
@@ -385,11 +378,11 @@ def sampled(output: object) -> Tensor | None:
     return numbers[chosen.to(numbers.device)].cpu()
 
 
+@dataclass(eq=False)
 class ArgumentCopies:
     """Copies of arguments; a tensor that several layers take, such as a mask, is copied once."""
 
-    def __init__(self) -> None:
-        self.made: dict[int, tuple[weakref.ref[Tensor], int, Tensor]] = {}
+    made: dict[int, tuple[weakref.ref[Tensor], int, Tensor]] = field(default_factory=dict[int, Any])
 
     def of(self, value: Any) -> Any:
         """A copy of an argument, with None instead of a cache: a module is called again with the whole text."""

@@ -256,15 +256,6 @@ class Parts(Generic[Value]):
                 path.unlink()
         return None
 
-    def get(self, name: str, title: str) -> Value:
-        """A part that was stored; FileError where it is gone or damaged."""
-        if (value := self.read(name)) is None:
-            raise FileError(
-                f"{self.folder} was changed while it was in use: {title} is missing or damaged. Run the same command "
-                "again; what is intact is used again."
-            )
-        return value
-
     def write(self, name: str, value: Value) -> None:
         """Store a part; FileError if the folder cannot be written."""
         if self.folder is None:

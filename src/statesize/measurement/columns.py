@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -23,7 +22,6 @@ CUTS = (0.25, 0.5, 0.75)
 LONGEST = 4096
 """Tokens of a sequence up to which a head's whole T is made."""
 
-Result = TypeVar("Result")
 _linalg = cast("Any", torch.linalg)
 
 
@@ -65,7 +63,9 @@ def sinks(operator: Operator, cut: int) -> list[Sink] | None:
     # Rows of softmax sum to 1, or to less where a head may attend to nothing.
     if bool((heads < 0).any() | (heads.sum(-1) > 1.001).any()):
         return None
-    return _by_threads([partial(_sink, T, cut) for T in heads])
+    # LAPACK's own threads only wait for one another here.
+    with one_torch_thread():
+        return in_parallel([partial(_sink, T, cut) for T in heads])
 
 
 def _sink(T: Tensor, cut: int) -> Sink:
@@ -101,7 +101,8 @@ def entropies(operator: Operator, squares: bool = False) -> list[float]:
     if not cuts:
         return [math.nan for _ in units]
     if isinstance(operator, Dense | SoftmaxAttention):
-        spectra = _by_threads([partial(_spectra, T, cuts) for T in operator[0].dense().double()])
+        with one_torch_thread():
+            spectra = in_parallel([partial(_spectra, T, cuts) for T in operator[0].dense().double()])
     else:
         values = hankel_singular_values(operator, cuts)
         spectra = [[values[0, unit, index] for index in range(len(cuts))] for unit in units]
@@ -110,12 +111,6 @@ def entropies(operator: Operator, squares: bool = False) -> list[float]:
 
 def _spectra(T: Tensor, cuts: list[int]) -> list[Tensor]:
     return [_values(T[cut:, :cut]) for cut in cuts]
-
-
-def _by_threads(tasks: list[Callable[[], Result]]) -> list[Result]:
-    """Results of tasks for one head each, side by side: LAPACK's own threads only wait for one another here."""
-    with one_torch_thread():
-        return in_parallel(tasks)
 
 
 def few_cuts(length: int) -> list[int]:

@@ -91,7 +91,8 @@ def measure_at(
     engine: Engine | None = None,
 ) -> Measurement:
     """`measure` with settings, by an engine that was chosen before or that they name."""
-    operator = accepted_operator(operator)
+    # Engines convert recurrences themselves, by batch entries or by positions.
+    operator = operator if isinstance(operator, Recurrence) else in_double(operator)
     tau, rho = (torch.tensor(ratios, dtype=torch.float64) for ratios in (settings.tolerances, settings.ratios))
     stacked, stacked_cut = with_readouts(operator, cut)
     if engine is None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Literal, cast
 
 from statesize.check import real_numbers, refuse, require_count, require_real, whole_number
@@ -96,26 +98,14 @@ class Settings:
     mixes: Mapping[str, str] = field(default_factory=dict[str, str])
 
     def __post_init__(self) -> None:
-        if self.weights not in ("none", "values"):
-            refuse("weights", '"none" or "values"', self.weights)
         if self.stride is not None and self.positions is not None:
             raise InputError("stride must be left out where positions are given, got both. Give one of them.")
-        count, relative, channels = self.count_accuracy, self.relative_tolerances, self.channels
-        every = isinstance(channels, str) and channels == "all"
-        checked: dict[str, object] = {
-            "channels": channels if every else _counted("channels", channels, 'None, "all" or a number of at least 1'),
-            "positions": _positions(self.positions),
-            **{name: _counted(name, getattr(self, name)) for name in ("stride", "past", "future")},
-            "tolerances": tuple(real_numbers("tolerances", self.tolerances)),
-            "relative_tolerances": None if relative is None else tuple(real_numbers("relative_tolerances", relative)),
-            **{name: require_count(name, getattr(self, name), least=0) for name in ("seed", "skip_first")},
-            "memory": memory_bytes(self.memory),
-            "count_accuracy": None if count is None else float(require_real("count_accuracy", count, least=0, below=1)),
-            "entropy_accuracy": float(require_real("entropy_accuracy", self.entropy_accuracy, above=0)),
-            "mixes": _mixes(self.mixes),
-        }
-        for name, value in checked.items():
-            object.__setattr__(self, name, value)
+        for name, check in _CHECKS.items():
+            value = getattr(self, name)
+            if value is not getattr(Settings, name):
+                object.__setattr__(self, name, check(name, value))
+        if type(self.mixes) is not dict or self.mixes:
+            object.__setattr__(self, "mixes", _mixes(cast("object", self.mixes)))
 
     def given(self, **arguments: object) -> Settings:
         """The settings with arguments in their place, as far as these are given."""
@@ -133,8 +123,10 @@ class Settings:
 
     def for_texts(self, longest: int | None) -> Settings:
         """The settings for texts of which the longest has so many tokens; None where that is not known."""
-        chosen = self.relative_tolerances is not None
-        return self if chosen else replace(self, relative_tolerances=report_tolerances(longest))
+        settings = copy.copy(self)
+        if self.relative_tolerances is None:
+            object.__setattr__(settings, "relative_tolerances", report_tolerances(longest))
+        return settings
 
     def cut(self, length: int, *, few: bool = False) -> Cut | None:
         """Which H_i of a sequence are measured, few by default where each takes long; None where none fits into it."""
@@ -145,8 +137,8 @@ class Settings:
             fitting = tuple(position for position in self.positions if first <= position <= last)
             return Cut(length, fitting, self.past, self.future) if fitting else None
         count = self.positions if isinstance(self.positions, int) else None
-        if self.by_default:
-            count = FEW if few else EVENLY_SPREAD if self.spreads(length) else None
+        if self.by_default and (few or length > LONGEST_WHOLE):
+            count = FEW if few else EVENLY_SPREAD
         if count is not None:
             return make_cut(length, count, self.past, self.future)
         return Cut(length, tuple(range(first, last + 1, self.stride or 1)), self.past, self.future)
@@ -209,24 +201,57 @@ def _mixes(value: object) -> dict[str, str]:
     return dict(cast("Mapping[str, str]", value))
 
 
-def _counted(name: str, value: object, expected: str = "None or a number of at least 1") -> int | None:
-    return None if value is None else require_count(name, value, expected=expected)
+def _counted(name: str, value: object) -> int:
+    return require_count(name, value, expected="None or a number of at least 1")
 
 
-def _positions(value: object) -> Positions:
-    if value is None or (isinstance(value, str) and value == "all"):
-        return value
+def _channels(name: str, value: object) -> Channels:
+    every = isinstance(value, str) and value == "all"
+    return "all" if every else require_count(name, value, expected='None, "all" or a number of at least 1')
+
+
+def _weights(name: str, value: object) -> str:
+    if not isinstance(value, str) or value not in ("none", "values"):
+        refuse(name, '"none" or "values"', value)
+    return value
+
+
+def _positions(name: str, value: object) -> Positions:
+    if isinstance(value, str) and value == "all":
+        return "all"
     # A tensor of one entry would pass for a number, but it is a list.
     if getattr(value, "ndim", 0) == 0 and whole_number(value) is not None:
-        return require_count("positions", value, expected='None, "all", a number of at least 1, or a list')
+        return require_count(name, value, expected='None, "all", a number of at least 1, or a list')
     try:
         listed = list(cast("Iterable[object]", value))
     except TypeError:
-        refuse("positions", 'None, "all", a whole number, or a list of them', value)
+        refuse(name, 'None, "all", a whole number, or a list of them', value)
     numbers = [whole_number(item) for item in listed]
     if None in numbers:
-        refuse("positions", "whole numbers", listed[numbers.index(None)])
+        refuse(name, "whole numbers", listed[numbers.index(None)])
     ascending = tuple(sorted(number for number in set(numbers) if number))
     if not ascending or ascending[0] < 0:
-        refuse("positions", "at least 1", listed)
+        refuse(name, "at least 1", listed)
     return ascending
+
+
+def _tolerances(name: str, value: object) -> tuple[float, ...]:
+    return tuple(real_numbers(name, value))
+
+
+# The check of each setting that differs from its default; it returns what is kept.
+_CHECKS: dict[str, Callable[[str, object], object]] = {
+    "channels": _channels,
+    "positions": _positions,
+    "stride": _counted,
+    "past": _counted,
+    "future": _counted,
+    "tolerances": _tolerances,
+    "relative_tolerances": _tolerances,
+    "seed": partial(require_count, least=0),
+    "skip_first": partial(require_count, least=0),
+    "memory": lambda _, size: memory_bytes(size),
+    "count_accuracy": partial(require_real, least=0, below=1),
+    "entropy_accuracy": partial(require_real, above=0),
+    "weights": _weights,
+}

@@ -86,20 +86,6 @@ def model_facts(model: nn.Module) -> dict[str, object]:
     }
 
 
-def kernels(model: nn.Module) -> dict[str, str]:
-    """Which attention of transformers, and which modes of fla's kernels, the layers of a model run with, by kind."""
-    parts = list(model.modules())
-    used = {
-        "attention": {
-            getattr(getattr(part, "config", None), "_attn_implementation", None)
-            for part in parts
-            if "Attention" in type(part).__name__
-        },
-        "fla": {getattr(part, "mode", None) for part in parts if class_of(part).__module__.startswith("fla.")},
-    }
-    return {kind: ", ".join(sorted(map(str, known))) for kind, some in used.items() if (known := some - {None})}
-
-
 DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 

@@ -42,6 +42,8 @@ class SoftmaxAttention(TensorOperator):
         sink: Logit of a column that takes part in the softmax and carries nothing (gpt-oss), of the batch shape; rows
             of T then sum to less than 1. None for no such column.
         soft_cap: Bound on the scores before the bias (Gemma 2); None for none.
+        checked: Whether all of these are known to fit and to be finite, and query has the whole batch shape, as where
+            an adapter has seen them in a model's own attention.
 
     Raises:
         InputError: Wrong shapes, dtypes, scale, window or cap, or not finite.
@@ -66,41 +68,18 @@ class SoftmaxAttention(TensorOperator):
         key_bias: Tensor | None = None,
         sink: Tensor | None = None,
         soft_cap: float | None = None,
+        checked: bool = False,
     ) -> None:
-        for name, tensor in (("query", query), ("key", key)):
-            require_floating(name, tensor)
-            if tensor.ndim < 2 or tensor.shape[-1] == 0:
-                raise InputError(f"{name} must have shape (..., L, d), got {shape(tensor)}")
-            require_length(name, tensor, -2)
-        if query.shape[-2:] != key.shape[-2:] or query.dtype != key.dtype:
-            raise InputError(
-                "query and key must have the same length, width and dtype, got "
-                f"{shape(query)} {query.dtype} and {shape(key)} {key.dtype}"
-            )
-        batches = {"query": query.shape[:-2], "key": key.shape[:-2]}
-        if key_bias is not None:
-            _require_like("key_bias", key_bias, query)
-            if key_bias.shape[-1:] != query.shape[-2:-1]:
-                raise InputError(f"key_bias must have shape (..., {query.shape[-2]}), got {shape(key_bias)}")
-            batches["key_bias"] = key_bias.shape[:-1]
-        if sink is not None:
-            _require_like("sink", sink, query)
-            batches["sink"] = sink.shape
-        require_same_device({"query": query, "key": key})
-        factor = require_real("scale", scale)
-        if window is not None and (isinstance(window, bool) or not isinstance(window, int) or window < 1):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise InputError(f"window must be None or an integer of at least 1, got {window!r}")
-        cap = None if soft_cap is None else require_real("soft_cap", soft_cap, above=0)
-        self._describe(query, query.shape[-2], broadcast_batch(batches))
-        require_finite("query", query)
-        require_finite("key", key)
-        self.query = query
-        self.key = key
-        self.scale = factor
-        self.window = None if window is None else min(window, query.shape[-2])
-        self.key_bias = key_bias
-        self.sink = sink
-        self.soft_cap = cap
+        if checked:
+            batch_shape = query.shape[:-2]
+        else:
+            batch_shape = _checked_batch(query, key, window, key_bias, sink)
+            scale = require_real("scale", scale)
+            soft_cap = None if soft_cap is None else require_real("soft_cap", soft_cap, above=0)
+        self._describe(query, query.shape[-2], batch_shape)
+        self.query, self.key, self.scale = query, key, scale
+        self.window = None if window is None else min(window, self.length)
+        self.key_bias, self.sink, self.soft_cap = key_bias, sink, soft_cap
         self._normaliser: Tensor | None = None
 
     def dense(self) -> Tensor:
@@ -182,11 +161,8 @@ class SoftmaxAttention(TensorOperator):
     def _strips(self, top: int, bottom: int) -> Iterator[tuple[int, Tensor]]:
         """Rows of T, some at a time: the first column that any of them sees, and what they hold from there on."""
         for start, end in itertools.pairwise([*range(top, bottom, _ROWS), bottom]):
-            first = self._first_seen(start)
+            first = max(0, start + 1 - (self.window or self.length))
             yield first, self._probabilities(self._scores(slice(start, end), first, end))
-
-    def _first_seen(self, row: int) -> int:
-        return 0 if self.window is None else max(0, row + 1 - self.window)
 
     def _scores(self, rows: slice | Tensor, first: int, last: int) -> Tensor:
         """Scores of these rows for the columns first … last − 1, −∞ where a key is not seen."""
@@ -219,9 +195,41 @@ class SoftmaxAttention(TensorOperator):
         return self._with_sink(torch.cat([self._log_sum(top, bottom) for top, bottom in itertools.pairwise(ends)], -1))
 
     def _log_sum(self, top: int, bottom: int) -> Tensor:
-        ends = [*range(self._first_seen(top), bottom, _COLUMNS), bottom]
+        ends = [*range(max(0, top + 1 - (self.window or self.length)), bottom, _COLUMNS), bottom]
         tiles = [self._scores(slice(top, bottom), a, b).logsumexp(-1) for a, b in itertools.pairwise(ends)]
         return torch.stack(tiles).logsumexp(0)
+
+
+def _checked_batch(
+    query: Tensor, key: Tensor, window: int | None, key_bias: Tensor | None, sink: Tensor | None
+) -> torch.Size:
+    """The batch shape of tensors that fit together and are finite; others are refused."""
+    for name, tensor in (("query", query), ("key", key)):
+        require_floating(name, tensor)
+        if tensor.ndim < 2 or tensor.shape[-1] == 0:
+            raise InputError(f"{name} must have shape (..., L, d), got {shape(tensor)}")
+        require_length(name, tensor, -2)
+    if query.shape[-2:] != key.shape[-2:] or query.dtype != key.dtype:
+        raise InputError(
+            "query and key must have the same length, width and dtype, got "
+            f"{shape(query)} {query.dtype} and {shape(key)} {key.dtype}"
+        )
+    batches = {"query": query.shape[:-2], "key": key.shape[:-2]}
+    if key_bias is not None:
+        _require_like("key_bias", key_bias, query)
+        if key_bias.shape[-1:] != query.shape[-2:-1]:
+            raise InputError(f"key_bias must have shape (..., {query.shape[-2]}), got {shape(key_bias)}")
+        batches["key_bias"] = key_bias.shape[:-1]
+    if sink is not None:
+        _require_like("sink", sink, query)
+        batches["sink"] = sink.shape
+    require_same_device({"query": query, "key": key})
+    if window is not None and (isinstance(window, bool) or not isinstance(window, int) or window < 1):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise InputError(f"window must be None or an integer of at least 1, got {window!r}")
+    batch_shape = broadcast_batch(batches)
+    require_finite("query", query)
+    require_finite("key", key)
+    return batch_shape
 
 
 def _require_like(name: str, tensor: Tensor, query: Tensor) -> None:

@@ -170,7 +170,7 @@ class Derivative(TensorOperator):
 
     def to(self, dtype: torch.dtype | None = None, device: torch.device | str | None = None) -> Self:
         """See `Operator.to`; derivatives are computed as before, and given in this dtype and on this device."""
-        return self._changed(_dtype=dtype or self.dtype, _device=torch.device(device or self.device))
+        return self._changed(dtype=dtype or self.dtype, device=torch.device(device or self.device))
 
     def __getitem__(self, index: object) -> Self:
         """See `Operator.__getitem__`."""
@@ -178,7 +178,7 @@ class Derivative(TensorOperator):
         chosen = tuple(part.cpu() if isinstance(part, Tensor) else part for part in chosen)
         entries = self._entries[chosen]
         weights = None if self._weights is None else self._weights[chosen]
-        return self._changed(_entries=entries, _weights=weights, _batch_shape=entries.shape)
+        return self._changed(_entries=entries, _weights=weights, batch_shape=entries.shape)
 
     def _changed(self, **attributes: object) -> Self:
         changed = copy.copy(self)

@@ -21,28 +21,19 @@ class Operator(ABC):
     Subclasses hold tensors with leading batch dimensions and never change after construction. T may have been
     computed from an input (attention, gated recurrences) or not (convolutions): an operator is T at one input.
 
-    A subclass must implement the abstract members; `statesize.testing.OperatorContract` checks them.
+    A subclass sets the attributes and implements the abstract methods; `statesize.testing.OperatorContract` tests both.
+
+    Attributes:
+        length: Sequence length L.
+        batch_shape: Leading dimensions, one T for each entry.
+        dtype: Real floating dtype of T.
+        device: Device of the tensors.
     """
 
-    @property
-    @abstractmethod
-    def length(self) -> int:
-        """Sequence length L."""
-
-    @property
-    @abstractmethod
-    def batch_shape(self) -> torch.Size:
-        """Leading dimensions, one T for each entry."""
-
-    @property
-    @abstractmethod
-    def dtype(self) -> torch.dtype:
-        """Real floating dtype of T."""
-
-    @property
-    @abstractmethod
-    def device(self) -> torch.device:
-        """Device of the tensors."""
+    length: int
+    batch_shape: torch.Size
+    dtype: torch.dtype
+    device: torch.device
 
     @abstractmethod
     def dense(self) -> Tensor:
@@ -141,35 +132,16 @@ class TensorOperator(Operator):
     _parts: tuple[tuple[str, int], ...]
 
     def _describe(self, tensor: Tensor, length: int, batch_shape: torch.Size) -> None:
-        self._dtype, self._device = tensor.dtype.to_real(), tensor.device
-        self._length, self._batch_shape = length, batch_shape
-
-    @property
-    def length(self) -> int:
-        """Sequence length L."""
-        return self._length
-
-    @property
-    def batch_shape(self) -> torch.Size:
-        """Leading dimensions, one T for each entry."""
-        return self._batch_shape
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Real floating dtype of T."""
-        return self._dtype
-
-    @property
-    def device(self) -> torch.device:
-        """Device of the tensors."""
-        return self._device
+        self.length, self.batch_shape = length, batch_shape
+        self.dtype, self.device = tensor.dtype.to_real(), tensor.device
 
     def to(self, dtype: torch.dtype | None = None, device: torch.device | str | None = None) -> Self:
         """See `Operator.to`."""
         moved = self._each(lambda part, _: part.to(device=device, dtype=dtype))
         if torch.finfo(moved.dtype).max < torch.finfo(self.dtype).max:
-            for name, tensor in moved._tensors().items():
-                require_finite(name, tensor)
+            for name, _ in self._parts:
+                if (tensor := getattr(moved, name)) is not None:
+                    require_finite(name, tensor)
         return moved
 
     def __getitem__(self, index: object) -> Self:
@@ -177,18 +149,16 @@ class TensorOperator(Operator):
         entries, whole = batch_index(index, self.batch_shape), self.batch_shape
         chosen = self._each(lambda part, own: part.expand(whole + part.shape[part.ndim - own :])[entries])
         name, own = self._parts[0]
-        chosen._batch_shape = chosen._tensors()[name].shape[:-own]
+        chosen.batch_shape = getattr(chosen, name).shape[:-own]
         return chosen
-
-    def _tensors(self) -> dict[str, Tensor]:
-        tensors: dict[str, Tensor | None] = {name: getattr(self, name) for name, _ in self._parts}
-        return {name: tensor for name, tensor in tensors.items() if tensor is not None}
 
     def _each(self, change: Callable[[Tensor, int], Tensor]) -> Self:
         """The same operator of changed tensors, each given with its number of dimensions beside the batch's."""
-        made, own = copy.copy(self), dict(self._parts)
-        vars(made).update({name: change(tensor, own[name]) for name, tensor in self._tensors().items()})
-        made._describe(next(iter(made._tensors().values())), self.length, self.batch_shape)
+        made = copy.copy(self)
+        for name, own in self._parts:
+            if (tensor := getattr(self, name)) is not None:
+                setattr(made, name, change(tensor, own))
+        made._describe(getattr(made, self._parts[0][0]), self.length, self.batch_shape)
         return made
 
 
@@ -246,7 +216,9 @@ class Dense(TensorOperator):
                 f"matrix must be causal (0 above the diagonal), got {above[index].item():.3g} at index {index}; "
                 "use matrix.tril() if what lies above is not meant"
             )
-        self._hold(matrix, None if state_size is None else _checked_state_size(state_size, matrix.shape[-1]))
+        self.matrix = matrix
+        self._state_size = None if state_size is None else _checked_state_size(state_size, matrix.shape[-1])
+        self._describe(matrix, matrix.shape[-1], matrix.shape[:-2])
 
     @classmethod
     def of_causal(cls, matrix: Tensor, state_size: Tensor | None = None) -> Self:
@@ -264,12 +236,9 @@ class Dense(TensorOperator):
         """
         require_finite("matrix", matrix)
         operator = cls.__new__(cls)
-        operator._hold(matrix, state_size)
+        operator.matrix, operator._state_size = matrix, state_size
+        operator._describe(matrix, matrix.shape[-1], matrix.shape[:-2])
         return operator
-
-    def _hold(self, matrix: Tensor, state_size: Tensor | None) -> None:
-        self.matrix, self._state_size = matrix, state_size
-        self._describe(matrix, matrix.shape[-1], matrix.shape[:-2])
 
     def dense(self) -> Tensor:
         """The matrix itself.

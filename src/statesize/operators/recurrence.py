@@ -212,7 +212,7 @@ class Recurrence(TensorOperator):
             A recurrence that shares memory with this one.
         """
         part = self._mapped(lambda part, tail: part if tail == 1 else part.narrow(-tail, first, last - first))
-        part.D, part._length = None, last - first
+        part.D, part.length = None, last - first
         return part
 
     def with_real_output(self) -> Recurrence:
@@ -276,7 +276,7 @@ class Recurrence(TensorOperator):
         """See `Operator.__getitem__`."""
         batch = batch_index(index, self.batch_shape)
         chosen = self._mapped(lambda part, tail: part.expand(self.batch_shape + part.shape[part.ndim - tail :])[batch])
-        chosen._batch_shape = chosen.B.shape[:-2]
+        chosen.batch_shape = chosen.B.shape[:-2]
         return chosen
 
     def weighted(self, weights: Tensor) -> Self:
@@ -295,5 +295,5 @@ class Recurrence(TensorOperator):
         copy.B, copy.C = function(self.B, 2), function(self.C, 2)
         copy.D = feed.real if feed is not None and feed.is_complex() else feed
         copy.conjugate_pairs = self.conjugate_pairs
-        copy._describe(copy.B, self.length, self._batch_shape)
+        copy._describe(copy.B, self.length, self.batch_shape)
         return copy

@@ -46,31 +46,13 @@ class Shared(Operator):
                 f"{tuple(operator.batch_shape)}. Index or stack it first."
             )
         self.operator = operator
+        self.length, self.batch_shape = operator.length, operator.batch_shape[:-1]
+        self.dtype, self.device = operator.dtype, operator.device
 
     @property
     def readouts(self) -> int:
         """How many outputs read the stored input, r."""
         return self.operator.batch_shape[-1]
-
-    @property
-    def length(self) -> int:
-        """Sequence length L."""
-        return self.operator.length
-
-    @property
-    def batch_shape(self) -> torch.Size:
-        """Leading dimensions without that of the readouts."""
-        return self.operator.batch_shape[:-1]
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Real floating dtype of T."""
-        return self.operator.dtype
-
-    @property
-    def device(self) -> torch.device:
-        """Device of the tensors."""
-        return self.operator.device
 
     def dense(self) -> Tensor:
         """All readouts of each position, one after another.
@@ -144,26 +126,8 @@ class Stepped(Operator):
                 f"recurrence must be read after the last of {steps} steps only, got C that is not 0 before."
             )
         self.recurrence, self.steps = recurrence, steps
-
-    @property
-    def length(self) -> int:
-        """Number of positions L."""
-        return self.recurrence.length // self.steps
-
-    @property
-    def batch_shape(self) -> torch.Size:
-        """Leading dimensions, one T for each entry."""
-        return self.recurrence.batch_shape
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Real floating dtype of T."""
-        return self.recurrence.dtype
-
-    @property
-    def device(self) -> torch.device:
-        """Device of the tensors."""
-        return self.recurrence.device
+        self.length, self.batch_shape = recurrence.length // steps, recurrence.batch_shape
+        self.dtype, self.device = recurrence.dtype, recurrence.device
 
     def dense(self) -> Tensor:
         """What each input of a position adds to the outputs.

@@ -132,7 +132,7 @@ def measure_mixer(item: Captured, sequence: int, work: Work, settings: Settings)
     facts = {name: getattr(item, name) for name in ("name", "kind", "note", "cache", "multiplicity", "precision")}
     facts |= {"dtype": work.dtype, "engine": ", ".join(dict.fromkeys(one.engine for one in measurements)) or "none"}
     facts["seconds"] = time.perf_counter() - start
-    faithfulness = math.nan if item.faithfulness is None else item.faithfulness
+    faithfulness = math.nan if item.agreement is None else item.agreement.difference
     stored = math.nan if item.state_bytes is None else item.state_bytes
     by_sequence = (float(stored), faithfulness, item.run_difference, middle)
     by_unit = {name: values for name, values in known.items() if attends or name not in SINKS}

@@ -17,15 +17,16 @@ from torch import nn
 from statesize.adapters import Captured
 from statesize.adapters.models.model_state import named_parts
 from statesize.adapters.models.sharded import class_of, together
-from statesize.adapters.observation import SHARED
+from statesize.adapters.observation import SHARED, Units
 from statesize.adapters.select import is_own_code
 from statesize.check import refuse, whole_number
 from statesize.io.devices import on_cpu_by_default
 from statesize.measurement.settings import Channels, Layers, Positions, Settings
 from statesize.models.digests import tokens_sha256
+from statesize.operators import Dense, Operator, Shared, SoftmaxAttention
 from statesize.profiling.measuring import captured_mixers, measure_side_by_side
 from statesize.profiling.work import MOST_OPERATIONS, Work, by_products, operations_per_unit, plan_group, plan_work
-from statesize.texts.arguments import Given, axis_of, batch_of
+from statesize.texts.arguments import Given, inputs_of
 from statesize.texts.inputs import Inputs, given_sequences
 from statesize.texts.tokens import AnyTokenizer, supported_tokenizer
 
@@ -37,6 +38,10 @@ _TOKEN_BYTES = 80
 _SHARE, _FEWEST = 0.04, 2
 # Seconds of a layer up to which it is timed as a whole: a few units do not show what calls share.
 _CHEAP = 0.6
+# Seconds of a layer from which on it stands for all that the same engines measure at the same cut.
+_LONG = 5.0
+# Positions of T on which an engine for attention runs first: the whole would take a quarter of what is timed.
+_FIRST_LENGTH = 64
 
 
 @dataclass(frozen=True)
@@ -122,8 +127,8 @@ def plan(
     """Say what `statesize.profile` would measure with the same arguments, and predict its time and memory.
 
     The model runs over the longest sequence. Some layers of each kind are timed there, on a head or channel each, and
-    all others of the kind cost as much. The same layers are timed over the sequence of middle length, if it is shorter:
-    both times say what all sequences take.
+    all others of the kind cost as much; one that takes long stands for all that are measured alike. The same layers are
+    timed over the sequence of middle length, if it is shorter: both times say what all sequences take.
 
     Args:
         model: As for `statesize.profile`.
@@ -151,7 +156,7 @@ def plan(
         layers=layers, channels=channels, positions=positions, tolerances=tolerances,
         relative_tolerances=relative_tolerances, memory=memory,
     )  # fmt: skip
-    tokenizer = supported_tokenizer(tokenizer)
+    tokenizer = None if tokenizer is None else supported_tokenizer(tokenizer)
     known = sorted(given_sequences(model, inputs, tokenizer, axis)[0], key=len)
     if total is not None and (whole_number(total) or 0) < len(known):
         refuse("total", f"a whole number of at least {len(known)}, the number of inputs", total)
@@ -159,7 +164,7 @@ def plan(
     settings.check_reach(lengths[-1])
     settings = settings.for_texts(lengths[-1])
     texts = [known[-1], *([middle] if len(middle := known[len(known) // 2]) < lengths[-1] else [])]
-    with together(model, tokens_sha256(known), settings):
+    with together(model, tokens_sha256(known), settings) as team:
         trials = list[_Trial]()
         for given in texts:
             trials.append(_Trial(model, settings, given, lengths, trials[0] if trials else None))
@@ -167,7 +172,7 @@ def plan(
                 if on_progress is not None:
                     each = len(trials[0].names)
                     on_progress((len(trials) - 1) * each + done, len(texts) * each, name)
-    return _plan(trials, lengths, (total or len(known)) / len(known))
+    return _plan(trials, lengths, (total or len(known)) / len(known), team.count)
 
 
 class _Trial:
@@ -188,8 +193,9 @@ class _Trial:
         self, model: nn.Module, settings: Settings, given: Given, lengths: Sequence[int], before: _Trial | None
     ) -> None:
         self.length, self._settings, self._lengths = len(given), settings, lengths
-        limits = {"memory": settings.memory, "mixes": settings.mixes, "axis": axis_of(given)}
-        observe = partial(captured_mixers, model, batch_of(given), settings.layers, "none", 0, **limits)
+        inputs, axis = inputs_of(given)
+        limits = {"memory": settings.memory, "mixes": settings.mixes, "axis": axis}
+        observe = partial(captured_mixers, model, inputs, settings.layers, "none", 0, **limits)
         start = time.perf_counter()
         captured = observe()
         self.one_pass, self.search = time.perf_counter() - start, 0.0
@@ -204,6 +210,8 @@ class _Trial:
         self.names = self._some() if before is None else before.names
         # Engines that have run: what is compiled or loaded on first use is in memory.
         self._warm = set[tuple[str, ...]]() if before is None else before._warm
+        # What layers of this text took, by engines, units and cut.
+        self._took = dict[Hashable, list[float]]()
         self.timed = defaultdict[Hashable, list[tuple[PlannedMixer, ...]]](list)
         self.costs = dict[Hashable, Mapping[int, float]]()
 
@@ -256,16 +264,20 @@ class _Trial:
         cuts = {length: settings.cut(length, few=products) for length in lengths}
         positions = sum(0 if (cut := cuts[length]) is None else len(cut.positions) for length in lengths)
         names = tuple("none" if work.engine is None else work.engine.name for _, work in works)
-        # Fewer units than threads would not show how fast all are.
-        count = torch.get_num_threads() if len(works) == 1 else 1
-        if names not in self._warm:
-            # Two positions are enough for it.
-            self._warm.add(names)
-            _seconds([(one, work.at(slice(2))) for one, work in works], settings, count, first=index, products=False)
-        seconds = _seconds(works, settings, count, first=index, products=products)
-        if sum(seconds) < _CHEAP:
-            seconds = _seconds(works, settings, item.units, first=index, products=products)
-        seconds[0] += made
+        alike = names, products, tuple((one.units, len(work.sample.units), work.cut) for one, work in works)
+        seconds = self._took.get(alike)
+        if seconds is None or sum(seconds) < _LONG:
+            # Fewer units than threads would not show how fast all are.
+            count = torch.get_num_threads() if len(works) == 1 else 1
+            if names not in self._warm:
+                self._warm.add(names)
+                first = [_beginning(one, work, settings) for one, work in works]
+                _seconds(first, settings, count, first=index, products=False)
+            seconds = _seconds(works, settings, count, first=index, products=products)
+            if sum(seconds) < _CHEAP:
+                seconds = _seconds(works, settings, item.units, first=index, products=products)
+            self._took[alike] = seconds
+        seconds = [seconds[0] + made, *seconds[1:]]
         mixers = tuple(
             PlannedMixer(
                 one.name,
@@ -282,6 +294,25 @@ class _Trial:
             for (one, work), engine, took in zip(works, names, seconds, strict=True)
         )
         return mixers, {length: operations_per_unit(unit, length, cut) for length, cut in cuts.items()}
+
+
+def _beginning(item: Captured, work: Work, settings: Settings) -> tuple[Captured, Work]:
+    """A mixer on which its engine is ready in a short time: two positions, of attention those of a short text."""
+    unit = item.units_operator(slice(0, 1))
+    held = unit.operator if isinstance(unit, Shared) else unit
+    whole = work.engine is not None and work.cut is not None and work.engine.forms_whole(work.cut)
+    if not whole or not isinstance(held, Dense | SoftmaxAttention) or unit.length <= _FIRST_LENGTH:
+        return item, work.at(slice(2))
+
+    def beginning(operator: Operator) -> Operator:
+        if isinstance(operator, Shared):
+            return Shared(beginning(operator.operator))
+        return Dense.of_causal(operator.columns(0, _FIRST_LENGTH)[..., :_FIRST_LENGTH, :])
+
+    def units_operator(units: Units) -> Operator:
+        return beginning(item.units_operator(units))
+
+    return replace(item, units_operator=units_operator), replace(work, cut=settings.cut(_FIRST_LENGTH))
 
 
 def _seconds(
@@ -303,9 +334,11 @@ def _seconds(
     return [float(one.attrs["seconds"]) * longer for one, longer in zip(found, times, strict=True)]
 
 
-def _plan(trials: Sequence[_Trial], lengths: Sequence[int], times: float) -> Plan:
+def _plan(trials: Sequence[_Trial], lengths: Sequence[int], times: float, ranks: int) -> Plan:
     """The plan of some texts that each stand for so many, after trials of the longest and perhaps of a shorter one."""
+    # ranks: How many share the layers.
     longest = trials[0]
+    ranks = min(ranks, len(longest.kinds))
     passes = times * _rescale({trial.length: trial.one_pass for trial in trials}, lengths)
     # Each text is observed and read, the first one is also run with nothing attached.
     seconds = longest.search + longest.one_pass + 2 * passes
@@ -327,7 +360,7 @@ def _plan(trials: Sequence[_Trial], lengths: Sequence[int], times: float) -> Pla
             name, positions = layer + index * SHARED, round(times * mixer.positions)
             mixers.append(replace(mixer, name=name, positions=positions, seconds=every))
         planned += mixers
-        seconds += (max if beside else sum)([one.seconds for one in mixers])
+        seconds += (max if beside else sum)([one.seconds for one in mixers]) / ranks
         memory = max(memory, (sum if beside else max)([one.memory for one in mixers]))
     results = sum(mixer.measured * mixer.positions for mixer in planned) * _RESULT_BYTES
     tokens, peak = round(times * sum(lengths)), peak_memory()

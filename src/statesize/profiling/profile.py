@@ -98,7 +98,8 @@ class Profile:
     @property
     def not_measured(self) -> dict[str, str]:
         """The layers that mix positions and could not be measured, with the cause."""
-        return lost_mixers(self.attributes["skipped"], self.mixers)
+        skipped = self.tree.attrs["skipped"]
+        return lost_mixers(skipped, self.mixers) if skipped else {}
 
     def summary(self, *, wide: bool = False) -> pd.DataFrame:
         """One row a mixer: averages and totals over sequences, positions 1 … L−1 and heads.

@@ -96,7 +96,7 @@ class ProfileRun:
             self.reference = self.reference or len(given)
             self.sequences.append(given)
             task = SequenceTask(sequence, given, self.key, self.reference)
-            if not self._is_finished(task):
+            if self.folder is None or not self._is_finished(task):
                 yield task
 
     def _is_finished(self, task: SequenceTask) -> bool:
@@ -129,7 +129,7 @@ class ProfileRun:
         name, seconds, engine = (dataset.attrs[fact] for fact in ("name", "seconds", "engine"))
         if self._first.setdefault(name, (sequence, index)) > (sequence, index):
             self._first[name] = sequence, index
-        known = self.mixers.setdefault(name, MixerRun(dataset.attrs))
+        known = self.mixers.setdefault(name, MixerRun(name, dataset.attrs))
         known.add(sequence, dataset)
         self.seconds += seconds
         if self.on_progress is not None:
@@ -139,7 +139,12 @@ class ProfileRun:
     def read(self, mixer: str, sequence: int) -> xr.Dataset:
         """What was measured of a mixer over a sequence; a file that is gone or damaged is a FileError."""
         task = SequenceTask(sequence, self.sequences[sequence], self.key, self.reference or 0)
-        return self.parts.get(task.part(mixer), f"mixer {mixer} of sequence {sequence}")
+        if (value := self.parts.read(task.part(mixer))) is None:
+            raise FileError(
+                f"{self.folder} was changed while it was in use: mixer {mixer} of sequence {sequence} is missing or "
+                "damaged. Run the same command again; what is intact is used again."
+            )
+        return value
 
     def profile(
         self,
@@ -150,7 +155,7 @@ class ProfileRun:
         """All datasets together, in memory or in a folder, from which the profile then reads; the parts are removed."""
         lengths = [len(given) for given in self.sequences]
         self.settings.check_reach(max(lengths))
-        skipped = self._reasons()
+        skipped = self._reasons() if any(self._skipped.values()) else {}
         if not self.mixers:
             raise NothingMeasuredError(skipped)
         self.mixers = dict(sorted(self.mixers.items(), key=lambda item: self._first[item[0]]))

@@ -6,26 +6,30 @@ import dataclasses
 import hashlib
 import json
 import socket
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias, cast
+from functools import partial
+from typing import Any, Self, TypeAlias, cast
 
 import torch
 import xarray as xr
 from torch import nn
 
-from statesize.adapters import CheckPolicy
-from statesize.adapters.models.sharded import class_of
+from statesize.adapters import Captured, CheckPolicy
+from statesize.adapters.models.sharded import alone, class_of, hold_gathered
 from statesize.adapters.observation import SHARED
 from statesize.adapters.select import NothingMeasuredError
 from statesize.errors import StatesizeError
 from statesize.io.files import digest, parse_json
 from statesize.measurement.settings import Settings
 from statesize.models.digests import tokens_sha256
-from statesize.models.load import LoadedModel, kernels, model_facts
+from statesize.models.load import LoadedModel, model_facts
+from statesize.parallel.ranks import Team
 from statesize.profiling.measuring import captured_mixers, measure_side_by_side
-from statesize.profiling.work import plan_group, plan_work
-from statesize.texts.arguments import Given, axis_of, batch_of, counted
+from statesize.profiling.work import Work, plan_group, plan_work
+from statesize.results.checked import dataset_to_bytes, mixer_from_bytes
+from statesize.texts.arguments import Given, counted, inputs_of
 from statesize.version import __version__
 
 Loader: TypeAlias = Callable[[], nn.Module | LoadedModel]
@@ -59,6 +63,9 @@ class SequenceTask:
 
     def part(self, mixer: str) -> str:
         """Name of the part that holds the dataset of a mixer, or "" for the end of the sequence."""
+        if not self.key:
+            # Nothing is stored that could be of another run.
+            return f"{self.sequence:06d}/{mixer}"
         facts = f"{self.key} {tokens_sha256([self.given])} {mixer}"
         return f"{self.sequence:06d}/{digest(facts.encode())}"
 
@@ -94,45 +101,6 @@ class SequenceDone:
             raise ValueError("it holds no mixers") from error
 
 
-@dataclass(eq=False)
-class SequenceWork:
-    """A model that measures one sequence after another."""
-
-    model: nn.Module
-    settings: Settings
-    checking: CheckPolicy = field(default_factory=lambda: CheckPolicy("read"))
-
-    def __call__(self, request: SequenceTask) -> Iterator[MixerDone | SequenceDone]:
-        """A step for each mixer, then the end, also of a sequence in which none can be measured."""
-        sequence, given, settings = request.sequence, request.given, self.settings
-        planning, names = (sequence, len(given), request.reference, settings), list[str]()
-        try:
-            captured = captured_mixers(
-                self.model, batch_of(given), settings.layers, self.checking.for_run(self.model), sequence,
-                memory=settings.memory, mixes=settings.mixes, axis=axis_of(given),
-            )  # fmt: skip
-            for index, item in enumerate(captured):
-                group = plan_group(item, *planning)
-                if group and isinstance(group, str):
-                    captured.skipped[item.name + SHARED] = group
-                groups = [] if isinstance(group, str) else [group]
-                here = [item.name, *(one.name for one, _ in groups)]
-                finished = {name for name in here if request.finished and request.part(name) in request.finished}
-                works = [] if item.name in finished else [(item, plan_work(item, *planning))]
-                works += [one for one in groups if one[0].name not in finished]
-                measured = measure_side_by_side(works, sequence, settings)
-                datasets = dict(zip((one.name for one, _ in works), measured, strict=True))
-                # The names would keep this operator alive while the next is built.
-                del item, group, groups, works
-                for name in here:
-                    names.append(name)
-                    yield MixerDone(index, len(captured.mixers), name, datasets.get(name))
-        except NothingMeasuredError as error:
-            yield SequenceDone((), error.skipped)
-            return
-        yield SequenceDone(tuple(names), dict(captured.skipped))
-
-
 @dataclass(frozen=True)
 class Provenance:
     """What was measured, as a profile's attributes say it.
@@ -143,7 +111,7 @@ class Provenance:
         key: Digest of the run; empty where it was not asked for.
         source: Where the model comes from, and the command line.
         threads: Threads of torch in the processes that measured.
-        kernels: With what the model's layers run, by their kind.
+        kernels: Which attention of transformers, and which modes of fla's kernels, the layers run with, by their kind.
         bytes: Size of the weights.
     """
 
@@ -153,35 +121,131 @@ class Provenance:
     source: Mapping[str, Any]
     threads: int
     kernels: Mapping[str, str]
-    bytes: int = 0
+    bytes: int
 
-
-class LoadedWork:
-    """The work of a process that loads the model; without digests where nothing is stored and no other compared."""
-
-    def __init__(
-        self, model: nn.Module | Loader, settings: Settings, reference: int | None, *, digests: bool = True
-    ) -> None:
-        loaded = model if isinstance(model, nn.Module) else model()
-        name, source = (
-            (loaded.name, loaded.source) if isinstance(loaded, LoadedModel) else (class_of(loaded).__name__, {})
-        )
+    @classmethod
+    def of(cls, loaded: nn.Module | LoadedModel, key: Callable[[Mapping[str, object]], str] | None = None) -> Self:
+        """That of a model; `key` makes the digest of the run from `model_facts`, None leaves all digests out."""
         model = loaded.model if isinstance(loaded, LoadedModel) else loaded
-        facts = model_facts(model) if digests else {}
-        key = run_key(facts, settings, reference) if digests else ""
-        size = sum(tensor.numel() * tensor.element_size() for tensor in (*model.parameters(), *model.buffers()))
-        weights, threads = str(facts.get("weights", "")), torch.get_num_threads()
-        self.origin = Provenance(name, weights, key, source, threads, kernels(model), size)
-        self._measure = SequenceWork(model, settings)
+        name, source = (
+            (loaded.name, loaded.source) if isinstance(loaded, LoadedModel) else (class_of(model).__name__, {})
+        )
+        facts = {} if key is None else model_facts(model)
+        used = defaultdict[str, set[str | None]](set)
+        for part in model.modules():
+            if "Attention" in type(part).__name__:
+                used["attention"].add(getattr(getattr(part, "config", None), "_attn_implementation", None))
+            if class_of(part).__module__.startswith("fla."):
+                used["fla"].add(getattr(part, "mode", None))
+        return cls(
+            name,
+            str(facts.get("weights", "")),
+            "" if key is None else key(facts),
+            source,
+            torch.get_num_threads(),
+            {kind: ", ".join(sorted(map(str, known))) for kind, some in used.items() if (known := some - {None})},
+            sum(tensor.numel() * tensor.element_size() for tensor in (*model.parameters(), *model.buffers())),
+        )
 
-    def __call__(self, task: str | SequenceTask) -> Iterator[Provenance | MixerDone | SequenceDone]:
-        """What was loaded, or the steps of a sequence."""
-        if isinstance(task, str):
-            return iter([self.origin])
-        if task.key != self.origin.key:
+
+@dataclass(eq=False)
+class SequenceWork:
+    """A model that measures one sequence after another; several ranks measure a layer each, and tell the others.
+
+    Attributes:
+        origin: What the process has loaded, which the key of each task must be of; None where nobody asks.
+    """
+
+    model: nn.Module
+    settings: Settings
+    checking: CheckPolicy = field(default_factory=lambda: CheckPolicy("read"))
+    origin: Provenance | None = None
+    team: Team = field(default_factory=Team)
+
+    def __call__(self, request: str | SequenceTask) -> Iterator[Any]:
+        """A step for each mixer, then the end, also of a sequence in which none can be measured; or what was loaded."""
+        if isinstance(request, str):
+            yield self.origin
+            return
+        if self.origin is not None and request.key != self.origin.key:
             raise StatesizeError(
                 f"the worker on {socket.gethostname()} (statesize {__version__}, torch {torch.__version__}) computes "
                 "something else than the first: weights, versions or settings differ. Make them the same on all "
                 "machines of the cluster."
             )
-        return self._measure(task)
+        sequence, given, settings = request.sequence, request.given, self.settings
+        planning, names = (sequence, len(given), request.reference, settings), list[str]()
+        inputs, axis = inputs_of(given)
+        waiting, own = list[tuple[int, list[str]]](), list[tuple[Captured, Work]]()
+        try:
+            captured = captured_mixers(
+                self.model, inputs, settings.layers, self.checking.for_run(self.model), sequence,
+                memory=settings.memory, mixes=settings.mixes, axis=axis,
+            )  # fmt: skip
+            for index, item in enumerate(captured):
+                group = plan_group(item, *planning)
+                if group and isinstance(group, str):
+                    captured.skipped[item.name + SHARED] = group
+                groups = [] if isinstance(group, str) else [group]
+                here = [item.name, *(one.name for one, _ in groups)]
+                finished = {name for name in here if request.finished and request.part(name) in request.finished}
+                works = [] if item.name in finished else [(item, plan_work(item, *planning))]
+                works += [one for one in groups if one[0].name not in finished]
+                if len(waiting) == self.team.own:
+                    own = works
+                    hold_gathered()
+                waiting.append((index, here))
+                names += here
+                # The names would keep this operator alive while the next is built.
+                del item, group, groups, works
+                if len(waiting) == self.team.count:
+                    yield from self._measured(waiting, own, sequence, len(captured.mixers))
+            yield from self._measured(waiting, own, sequence, len(captured.mixers))
+        except NothingMeasuredError as error:
+            yield SequenceDone((), error.skipped)
+            return
+        yield SequenceDone(tuple(names), dict(captured.skipped))
+
+    def _measured(
+        self, waiting: list[tuple[int, list[str]]], own: list[tuple[Captured, Work]], sequence: int, mixers: int
+    ) -> Iterator[MixerDone]:
+        """A step for each mixer of some layers, of which this process measures its own."""
+        if not waiting:
+            return
+        with alone():
+            shares = [measure_side_by_side(own, sequence, self.settings)]
+        own.clear()
+        if self.team.count > 1:
+            contents = self.team.all(b"".join(_with_length(dataset_to_bytes(one)) for one in shares[0]))
+            shares = [[mixer_from_bytes(one) for one in _separate(content)] for content in contents]
+        for (index, names), share in zip(waiting, shares, strict=False):
+            datasets = {one.attrs["name"]: one for one in share}
+            for name in names:
+                yield MixerDone(index, mixers, name, datasets.get(name))
+        waiting.clear()
+
+
+def _with_length(content: bytes) -> bytes:
+    return len(content).to_bytes(8, "little") + content
+
+
+def _separate(content: bytes) -> Iterator[bytes]:
+    while content:
+        end = 8 + int.from_bytes(content[:8], "little")
+        yield content[8:end]
+        content = content[end:]
+
+
+def loaded_work(
+    model: nn.Module | Loader,
+    settings: Settings,
+    reference: int | None,
+    *,
+    digests: bool = True,
+    team: Team | None = None,
+) -> SequenceWork:
+    """The work of a process that loads the model; without digests where nothing is stored and no other compared."""
+    loaded = model if isinstance(model, nn.Module) else model()
+    origin = Provenance.of(loaded, partial(run_key, settings=settings, reference=reference) if digests else None)
+    measured = loaded.model if isinstance(loaded, LoadedModel) else loaded
+    return SequenceWork(measured, settings, origin=origin, team=team or Team())

@@ -134,12 +134,16 @@ def plan_work(item: Captured, sequence: int, length: int, reference: int, settin
         several = exact[:, torch.zeros(shown, dtype=torch.int64)]
     outputs = engine_outputs(settings, length)
     engine = choose_engine(*with_readouts(several, cut), outputs, settings.engine)
-    probable = ENGINES["implicit"]
-    if settings.engine == "auto" and probable.unsupported_reason(held, blocks, outputs) is None:
+    each, shared = engine.footprint(held, blocks), engine.shared_footprint(held, blocks)
+    if settings.engine == "auto" and each + shared > settings.memory:
         # It never holds T, so it goes on where others do not fit.
-        engine = next((one for one in (engine, probable) if _bytes(one, held, blocks) <= settings.memory), engine)
-    unit_bytes = _tensor_bytes(first) + _tensor_bytes(held) + engine.footprint(held, blocks)
-    shared_bytes = item.map_bytes + engine.shared_footprint(held, blocks)
+        probable = ENGINES["implicit"]
+        able = probable.unsupported_reason(held, blocks, outputs) is None
+        less = (probable.footprint(held, blocks), probable.shared_footprint(held, blocks)) if able else (each, shared)
+        if sum(less) <= settings.memory:
+            engine, (each, shared) = probable, less
+    unit_bytes = _tensor_bytes(first) + _tensor_bytes(held) + each
+    shared_bytes = item.map_bytes + shared
     require_budget(item.name, length, "one head or channel", unit_bytes + shared_bytes, settings.memory)
     block = min((settings.memory - shared_bytes) // unit_bytes, len(sample.units))
     attends = isinstance(first, SoftmaxAttention) or (isinstance(first, Dense) and "attention" in item.kind)
@@ -149,10 +153,6 @@ def plan_work(item: Captured, sequence: int, length: int, reference: int, settin
 def by_products(operator: Operator) -> bool:
     """Whether an operator is measured by hundreds of products at each position."""
     return isinstance(operator, Derivative) and not operator.is_small
-
-
-def _bytes(engine: Engine, held: Operator, cut: Cut) -> int:
-    return engine.footprint(held, cut) + engine.shared_footprint(held, cut)
 
 
 def operations_per_unit(operator: Operator, length: int, cut: Cut | None) -> float:

@@ -12,6 +12,7 @@ from html import escape
 from typing import Any, ClassVar, TypedDict
 
 import numpy as np
+import torch
 import xarray as xr
 from numpy.typing import NDArray
 
@@ -194,9 +195,15 @@ def layer_cells(mixer: xr.Dataset, metrics: Iterable[str]) -> dict[str, Any]:
         "sinkless": means(known_mean(without_sinks(mixer), 0)),
         # The largest TSS, the same in all cells.
         "tss": json_number(largest_size(mixer)),
-        # What a state per channel takes in bytes per head.
-        "numberBytes": DTYPES[mixer.attrs["dtype"]].itemsize * int(mixer.attrs["multiplicity"]),
+        # What a number per channel takes in bytes per head, as `state_bytes` counts them.
+        "numberBytes": _stored_dtype(mixer).itemsize * int(mixer.attrs["multiplicity"]),
     }
+
+
+def _stored_dtype(mixer: xr.Dataset) -> torch.dtype:
+    """That of the weights as the model holds them; that of T where it is not known."""
+    held = str(mixer.attrs["precision"]).rpartition(" ")[2]
+    return DTYPES.get(held, DTYPES[mixer.attrs["dtype"]])
 
 
 def _apart(mixer: xr.Dataset, metric: str) -> Array:

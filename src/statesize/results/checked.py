@@ -23,7 +23,7 @@ from xarray.core import indexing
 from statesize.adapters.observation import SHARED
 from statesize.check import plain_number
 from statesize.io.files import check_header, parse_json, read_header
-from statesize.results.fields import BY_SEQUENCE, BY_UNIT, FIELDS, UNITS, mixer_dims
+from statesize.results.fields import BY_SEQUENCE, BY_UNIT, FIELDS, MIXER_DIMS, UNITS
 
 ALONG = "sequence"
 """The dimension, always the first, along which a dataset comes in parts."""
@@ -107,7 +107,7 @@ def mixer_from_bytes(content: bytes) -> xr.Dataset:
         raise ValueError(f"it holds no arrays ({error})") from error
     dataset = xr.Dataset({name: (dims[name], arrays[name]) for name in dims}, attrs=attributes)
     check_mixer("the mixer", dataset)
-    if dims.keys() != mixer_dims(_unit(dataset)).keys():
+    if dims.keys() != MIXER_DIMS[_unit(dataset)].keys():
         raise ValueError("it holds a mixer of other fields")
     return dataset
 
@@ -248,7 +248,7 @@ def check_mixer(name: str, node: xr.Dataset) -> None:
     unit = _unit(node)
     _require(name, "dimensions", bool(unit))
     whole = {unit, "position", "stratum"}
-    variables = {variable: (dims, "i" if variable in whole else "f") for variable, dims in mixer_dims(unit).items()}
+    variables = {variable: (dims, "i" if variable in whole else "f") for variable, dims in MIXER_DIMS[unit].items()}
     _check_variables(name, node, variables)
     for variable in (*FIELDS, *BY_SEQUENCE, *BY_UNIT):
         values = node[variable].values

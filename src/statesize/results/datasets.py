@@ -16,7 +16,7 @@ from statesize.measurement.measurement import Measurement
 from statesize.measurement.settings import Settings
 from statesize.measurement.statistics import Sample
 from statesize.results.checked import ALONG
-from statesize.results.fields import BY_SEQUENCE, BY_UNIT, FIELDS, mixer_dims
+from statesize.results.fields import BY_SEQUENCE, BY_UNIT, FIELDS, MIXER_DIMS
 from statesize.texts.arguments import Given, ids_of
 from statesize.texts.tokens import AnyTokenizer, special_ids, token_text
 
@@ -46,7 +46,7 @@ def sequence_dataset(
         by_unit: Those of BY_UNIT that are known, of each unit.
 
     Returns:
-        The variables of `mixer_dims`.
+        The variables of `MIXER_DIMS`.
     """
     name, multiplicity = facts["name"], facts["multiplicity"]
     unit = "group" if name.endswith(SHARED) else "channel" if multiplicity == 1 else "head"
@@ -61,7 +61,7 @@ def sequence_dataset(
     } | {name: np.array([value], np.float64) for name, value in zip(BY_SEQUENCE, by_sequence, strict=True)}
     unknown = [np.nan] * len(sample.units)
     variables |= {name: np.array([by_unit.get(name, unknown)], np.float64) for name in BY_UNIT}
-    dims = mixer_dims(unit)
+    dims = MIXER_DIMS[unit]
     for listed in FIELDS.values():
         if measurements:
             blocks = [getattr(one, listed.name).detach().cpu().numpy() for one in measurements]
@@ -82,22 +82,19 @@ class MixerRun:
     """A mixer while its sequences are measured; their datasets may lie on disk.
 
     Attributes:
+        name: The mixer's name.
         facts: Attributes of the first dataset.
         sequences: Sequences in which it was called, ascending.
         positions: All that were measured, and 0 where no window leaves it out.
         bytes: Bytes of the largest dataset.
     """
 
+    name: str
     facts: Mapping[str, Any]
     engines: set[str] = field(default_factory=set[str])
     sequences: list[int] = field(default_factory=list[int])
     positions: set[int] = field(default_factory=set[int])
     bytes: int = 1
-
-    @property
-    def name(self) -> str:
-        """The mixer's name."""
-        return str(self.facts["name"])
 
     def add(self, sequence: int, dataset: xr.Dataset) -> None:
         """Note a sequence; one of other heads than the earlier ones is a ModelError."""

@@ -68,14 +68,17 @@ FIELDS = {
 }
 
 
-def mixer_dims(unit: str) -> dict[str, tuple[str, ...]]:
-    """The dimensions of each variable of a mixer's dataset whose units are heads, channels or groups."""
-    names = {UNIT: unit}
-    dims = {name: ("sequence", *(names.get(dim, dim) for dim in field.dims)) for name, field in FIELDS.items()}
-    dims |= (
-        dict.fromkeys(BY_SEQUENCE, ("sequence",)) | dict.fromkeys(BY_UNIT, ("sequence", unit)) | {"stratum": (unit,)}
-    )
-    return dims | {name: (name,) for name in (unit, "position", "threshold", "relative_threshold")}
+MIXER_DIMS: dict[str, dict[str, tuple[str, ...]]] = {
+    unit: {
+        **{name: ("sequence", *(unit if dim == UNIT else dim for dim in field.dims)) for name, field in FIELDS.items()},
+        **dict.fromkeys(BY_SEQUENCE, ("sequence",)),
+        **dict.fromkeys(BY_UNIT, ("sequence", unit)),
+        "stratum": (unit,),
+        **{name: (name,) for name in (unit, "position", "threshold", "relative_threshold")},
+    }
+    for unit in UNITS
+}
+"""The dimensions of each variable of a mixer's dataset, by whether its units are heads, channels or groups."""
 
 
 class Heading(NamedTuple):

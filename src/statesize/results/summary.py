@@ -12,6 +12,7 @@ import torch
 import xarray as xr
 from numpy.typing import NDArray
 
+from statesize.adapters.sources import STATE_SIZES
 from statesize.measurement.metrics import utilisation
 from statesize.measurement.statistics import Estimate, Sample, estimate, position_error
 from statesize.results.fields import COUNTS, Array
@@ -139,7 +140,11 @@ def mean_ceiling(node: xr.Dataset) -> float:
 def keeps_everything(node: xr.Dataset) -> bool:
     """Whether the layer's cache keeps every token: TSS i at each position i."""
     size = node["state_size"].values
-    return bool((np.isnan(size) | (size == node["position"].values)).all() and np.nanmax(size, initial=0) > 0)
+    sizes = set(size[size > 0].tolist())
+    # Where one size alone is known, it may be that of a fixed state: then what the layer is decides.
+    attends = np.isfinite(node["sink_share"].values).any() or STATE_SIZES.get(node.attrs["kind"]) == "i"
+    alike = (np.isnan(size) | (size == node["position"].values)).all()
+    return bool(alike and sizes and (len(sizes) > 1 or attends))
 
 
 def largest_size(node: xr.Dataset, name: str = "state_size") -> float:

@@ -35,7 +35,8 @@ def choose_engine(operator: Operator, cut: Cut, outputs: tuple[str, ...], name: 
         raise EngineError(f"engine must be one of auto, {', '.join(ENGINES)}, got {name!r}.")
     able = [engine for engine in ORDER if engine.unsupported_reason(operator, cut, outputs) is None]
     if name == "auto" and able:
-        return next(engine for engine in able if engine.slower_reason(operator, cut, outputs) is None)
+        asked = (engine for engine in able if not isinstance(operator, engine.slower_on))
+        return next(engine for engine in asked if engine.slower_reason(operator, cut, outputs) is None)
     if name == "auto" or ENGINES[name] not in able:
         tried = ENGINES["implicit" if name == "auto" else name]
         reason = tried.unsupported_reason(operator, cut, outputs)

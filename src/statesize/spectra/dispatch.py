@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import chain
 from typing import Any, cast
 
 import torch
@@ -59,11 +60,6 @@ def dispatch(operator: Operator, engine: Engine, question: Question) -> tuple[An
         )
     joined = {name: torch.cat([answer[name] for answer, _ in parts]) for name in parts[0][0]}
     return {name: part.reshape(*shape, *part.shape[1:]) for name, part in joined.items()}, _names(parts)
-
-
-def on_cpu(operator: Operator) -> Operator:
-    """An operator on the CPU; itself where it is."""
-    return operator if operator.device.type == "cpu" else operator.to(device="cpu")
 
 
 def in_double(operator: Operator) -> Operator:
@@ -130,12 +126,12 @@ def _in_range(operator: Operator, engine: Engine, question: Question) -> tuple[A
     left = torch.ones(operator.batch_shape, dtype=torch.bool)
     answers: Answers | None = None
     used: list[str] = []
+    safe = (other for other in ORDER if not other.squares and other is not engine and other.supports(operator))
     # After the definition there is no other.
-    safe = [other for other in ORDER if not other.squares and other is not engine and other.supports(operator)]
-    for attempt in [engine] if engine.name == "dense" else [engine, *safe]:
+    for attempt in chain([engine], () if engine.name == "dense" else safe):
         indices = left.nonzero().unbind(-1) if answers is not None and left.ndim else ...
         part = operator if indices is ... else operator[indices]
-        part = part if attempt.keeps_device else on_cpu(part)
+        part = part if attempt.keeps_device or part.device.type == "cpu" else part.to(device="cpu")
         require_memory(part, attempt, question.cut)
         try:
             blocks = attempt.blocks(part if attempt.converts else in_double(part), question.cut)
@@ -163,7 +159,8 @@ def _in_range(operator: Operator, engine: Engine, question: Question) -> tuple[A
             break
     if answers is None:
         raise InputError("the singular values of T did not converge, which finite entries do not cause; check them")
-    _require_finite(answers, question.cut)
+    if bool(left.any()):
+        _require_finite(answers, question.cut)
     return answers, ", ".join(used)
 
 

@@ -94,8 +94,9 @@ class Engine(ABC):
     Attributes:
         name: The value of `engine=`.
         outputs: What it computes, out of `OUTPUTS`.
-        works_on: Classes of operators that it supports; `Shared` and `Derivative` only where they are among them.
+        works_on: Classes of operators that it may support; `Shared` and `Derivative` only where they are among them.
         operators: The same in words.
+        slower_on: Classes of operators for which "auto" prefers a later engine whatever their sizes.
         windows: Whether it can cut H_i by `past` and `future`.
         squares: Whether it squares numbers, so that those beyond 1e±100 need an engine that does not.
         converts: Whether it takes recurrences in their own dtype and converts a part at a time to float64.
@@ -108,6 +109,7 @@ class Engine(ABC):
     outputs: ClassVar[frozenset[str]]
     works_on: ClassVar[tuple[type[Operator], ...]] = (Operator,)
     operators: ClassVar[str] = "every operator"
+    slower_on: ClassVar[tuple[type[Operator], ...]] = ()
     windows: ClassVar[bool] = False
     squares: ClassVar[bool] = True
     converts: ClassVar[bool] = False
@@ -142,7 +144,7 @@ class Engine(ABC):
 
     def unsupported_reason(self, operator: Operator, cut: Cut, outputs: tuple[str, ...]) -> str | None:
         """Why it cannot compute these outputs, or None if it can."""
-        if not self.supports(operator):
+        if not isinstance(operator, self.works_on) or not self.supports(operator):
             return f"works on {self.operators}, not on this {type(operator).__name__}"
         if cut.windowed and not self.windows:
             return "does not cut blocks by past and future"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -12,6 +12,7 @@ from torch import Tensor
 from statesize.spectra.engine import Counts, HankelBlocks
 from statesize.spectra.factorisation import frobenius_norm
 
+_special = cast("Any", torch.special)
 # Below this, parts of a sum of powers of four may be lost.
 _VANISHING = 1e-280
 # The error of one factorisation or product, in units of eps and of Frobenius norms. Worst cases grow with the
@@ -51,14 +52,10 @@ def entropy_bound(values: Tensor, error: Tensor, ess: Tensor) -> Tensor:
     # Σ|p − p̂| ≤ (Σ|σ − σ̂| + |S − Ŝ|) / S and S ≥ Ŝ − rδ.
     distance = torch.where(total > shift, shift / (total - shift), torch.ones_like(total)).clamp(0, 1)
     ln_r = torch.full_like(distance, math.log(r))
-    change = distance * math.log(max(r - 1, 1)) + _entr(distance) + _entr(1 - distance)
+    change = distance * math.log(max(r - 1, 1)) + _special.entr(distance) + _special.entr(1 - distance)
     change = torch.where(distance <= 1 - 1 / r, torch.minimum(change, ln_r), ln_r)
     bound = (ess.detach() * torch.expm1(change)).clamp(max=float(r))
     return torch.where(values.amax(-1) <= error, torch.zeros_like(bound), bound)
-
-
-def _entr(p: Tensor) -> Tensor:
-    return -torch.xlogy(p, p)
 
 
 def count_bounds(values: Tensor, error: Tensor, threshold: Tensor, limit: Tensor) -> tuple[Tensor, Tensor]:

@@ -129,14 +129,9 @@ def counted(sequences: Sequence[Given]) -> str:
     return "positions" if any(ids_of(given) is None for given in sequences) else "tokens"
 
 
-def batch_of(given: Given) -> Inputs:
-    """What a model is called with for one sequence."""
-    return given.inputs if isinstance(given, Arguments) else given[None]
-
-
-def axis_of(given: Given) -> int | None:
-    """The dimension of positions in what is measured."""
-    return given.measured.axis if isinstance(given, Arguments) else None
+def inputs_of(given: Given) -> tuple[Inputs, int | None]:
+    """What a model is called with for one sequence, and the dimension of positions in what is measured."""
+    return (given.inputs, given.measured.axis) if isinstance(given, Arguments) else (given[None], None)
 
 
 def beginning_of(given: Given, count: int) -> Given:

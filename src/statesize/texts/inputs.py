@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias, cast
 
@@ -28,29 +28,16 @@ TokenInput: TypeAlias = Tensor | Sequence[int] | str | Path | Mapping[str, Any]
 Inputs: TypeAlias = TokenInput | Iterable[TokenInput]
 
 
-def given_sequences(
-    model: nn.Module, inputs: Inputs, tokenizer: AnyTokenizer | None, axis: int | None
-) -> tuple[Iterator[Given], int | None]:
-    """The sequences of whatever a model takes: `sequences`, and arguments where that is more than token ids."""
-
-    def of(items: Iterable[Any]) -> Iterator[Any]:
-        for item in items:
-            named = axis is not None and isinstance(cast("object", item), Tensor | Mapping)
-            yield from arguments_of(model, item, axis) if named or is_more_than_ids(item) else [item]
-
-    return _sequences(inputs, tokenizer, of)
-
-
 def sequences(inputs: Inputs, tokenizer: AnyTokenizer | None = None) -> tuple[Iterator[Tensor], int | None]:
     """Sequences of token ids, (L,) int64 each, L ≥ 2, and their number where it is known before they are read."""
-    iterator, count = _sequences(inputs, tokenizer, iter)
+    iterator, count = given_sequences(None, inputs, tokenizer, None)
     return cast("Iterator[Tensor]", iterator), count
 
 
-def _sequences(
-    inputs: Any, tokenizer: AnyTokenizer | None, of: Callable[[Iterable[Any]], Iterator[Any]]
+def given_sequences(
+    model: nn.Module | None, inputs: Any, tokenizer: AnyTokenizer | None, axis: int | None
 ) -> tuple[Iterator[Given], int | None]:
-    """The sequences of what a function makes of the items."""
+    """The sequences of whatever a model takes: `sequences`, and arguments where that is more than token ids."""
     # The iterator raises InputError where there is nothing in it, and for a sequence of fewer than two tokens, for ids
     # that are negative or not integers, and for text without a tokenizer; FileError for a file that cannot be read.
     if not isinstance(inputs, Iterable | Path):  # pyright: ignore[reportUnnecessaryIsInstance]
@@ -59,10 +46,17 @@ def _sequences(
     single = isinstance(inputs, Tensor | str | Path | Mapping) or any(isinstance(item, int) for item in several)
     items = cast("Iterable[Any]", [inputs] if single else inputs)
     if not isinstance(items, list | tuple):
-        return _checked(_split(of(items), tokenizer)), None
-    listed = list(of(items))
+        return _checked(_split(items if model is None else _apart(model, items, axis), tokenizer)), None
+    listed = list(items if model is None else _apart(model, items, axis))
     from_files = any(isinstance(item, Path) and is_rows(item) for item in listed)
     return _checked(_split(listed, tokenizer)), None if from_files else sum(map(_rows, listed))
+
+
+def _apart(model: nn.Module, items: Iterable[Any], axis: int | None) -> Iterator[Any]:
+    """The items, those that are more than token ids as the arguments of each sequence."""
+    for item in items:
+        named = axis is not None and isinstance(cast("object", item), Tensor | Mapping)
+        yield from arguments_of(model, item, axis) if named or is_more_than_ids(item) else [item]
 
 
 def _rows(item: object) -> int:
@@ -72,7 +66,7 @@ def _rows(item: object) -> int:
 
 
 def _split(items: Iterable[Any], tokenizer: AnyTokenizer | None) -> Iterator[Given]:
-    unbegun, first = 0, beginning_id(tokenizer)
+    unbegun, first = 0, None if tokenizer is None else beginning_id(tokenizer)
     for item in items:
         if isinstance(item, Arguments):
             yield item
@@ -153,18 +147,11 @@ def _checked(iterator: Iterator[Given]) -> Iterator[Given]:
         raise InputError("inputs must hold a sequence of 2 tokens or more, got none.")
 
 
-def bundled_sequences(tokenizer: AnyTokenizer, number: int, length: int) -> list[Tensor]:
+def bundled_sequences(tokenizer: AnyTokenizer | None, number: int = 1, length: int = 512) -> list[Tensor]:
     """The beginnings of bundled documents, the plainest prose first, of at most `length` tokens each."""
-    return [join_documents(tokenizer, [document])[:length] for document in bundled.documents()[:number]]
-
-
-def or_bundled(inputs: Inputs | None, tokenizer: AnyTokenizer | None, number: int = 1, length: int = 512) -> Inputs:
-    """The inputs, or the beginnings of bundled documents where there are none."""
-    if inputs is not None:
-        return inputs
     if tokenizer is None:
         raise InputError("inputs must be token ids for a model without a tokenizer, got none. Give token ids, or both.")
-    return bundled_sequences(tokenizer, number, length)
+    return [join_documents(tokenizer, [document])[:length] for document in bundled.documents()[:number]]
 
 
 def whole_texts(inputs: Inputs | None, tokenizer: AnyTokenizer | None) -> list[Tensor]:

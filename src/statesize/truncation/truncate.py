@@ -21,7 +21,7 @@ from statesize.io.progress import Bars
 from statesize.io.steps import Steps
 from statesize.models.load import measured_model
 from statesize.reduction.cache.result import CachePrices
-from statesize.texts.arguments import Arguments, Given, axis_of, batch_of, beginning_of, ids_of
+from statesize.texts.arguments import Arguments, Given, beginning_of, ids_of, inputs_of
 from statesize.texts.documents import vocabulary_size
 from statesize.texts.inputs import Inputs, begun_excerpts, given_sequences, whole_texts
 from statesize.texts.rows import evenly
@@ -174,8 +174,9 @@ class CutTest:
         )
         pieces = checked_pieces(texts, length, wanted, tokenizer)
         steps = Steps({"check": 1, "whole": len(pieces) * len(positions)})
+        inputs, axis = inputs_of(pieces[0])
         with steps.timed("check"):
-            captured = capture(model, batch_of(pieces[0]), axis=axis_of(pieces[0]))
+            captured = capture(model, inputs, axis=axis)
             for item in captured:
                 item.forget()
         whole = dict(captured.skipped)
@@ -191,7 +192,7 @@ class CutTest:
     def measured(self, index: int, given: Given, cut: int, *, each_kind_once: bool = False) -> CutDocument:
         """All runs of one document at one cut, or the first of each kind."""
         model, own, whole = self.model, self.own, self.whole
-        forward = Forward.of(model, batch_of(given), axis_of(given))
+        forward = Forward.of(model, *inputs_of(given))
         answers = cast("Tensor", ids_of(given))[cut + 1 :]
         past = SharedPast(cut, forward.length)
         noting = Cutting(cut, own, whole, past=past)

@@ -2,7 +2,9 @@
 
 import pytest
 import torch
+import torch.nn.attention.flex_attention
 from oracles.attention_models import REGISTERED, attention_model, impulse_responses, token_ids
+from torch import nn
 
 from statesize.adapters import capture
 from statesize.errors import ModelError
@@ -36,6 +38,24 @@ def test_flex_attention_is_measured_as_eager(family):
         model.set_attn_implementation(implementation)
         maps.append([item.operator.dense() for item in capture(model, ids)])
     torch.testing.assert_close(maps[1], maps[0], rtol=0, atol=1e-6)
+
+
+class UnnamedFlex(nn.Module):
+    """It calls flex_attention by no name of its file."""
+
+    def forward(self, hidden):
+        values, length = hidden[:, None], hidden.shape[1]
+        flex = torch.nn.attention.flex_attention
+        mask = flex.create_block_mask(lambda b, h, i, j: i >= j, None, None, length, length, device="cpu")
+        return flex.flex_attention(values, values, values, block_mask=mask)[:, 0]
+
+
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
+def test_flex_attention_by_another_name_is_refused_with_what_to_do():
+    model = nn.Sequential(nn.Embedding(200, 8), UnnamedFlex())
+    with pytest.raises(ModelError, match="at the top of the layer's file") as error:
+        capture(model, token_ids())
+    assert "0x" not in str(error.value)
 
 
 def test_heads_are_chosen_before_their_operators_are_made():

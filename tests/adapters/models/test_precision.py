@@ -9,7 +9,8 @@ from oracles.recurrent_models import tiny_model
 from torch import nn
 
 from statesize.adapters import capture
-from statesize.adapters.models.model_state import hold_at_least, in_single, stored_dtype
+from statesize.adapters.models.in_double import hold_at_least
+from statesize.adapters.models.model_state import at_least, stored_dtype
 from statesize.adapters.runs import bare
 from statesize.errors import ModelError
 
@@ -104,7 +105,7 @@ def test_the_stored_dtype_is_that_of_the_first_weight_that_is_no_integer():
 
 def test_tensors_in_lists_and_mappings_are_converted():
     half, count = torch.ones(1, 2).half(), torch.tensor(1)
-    found = in_single({"hidden": [half, (count, half)], "scale": 2})
+    found = at_least({"hidden": [half, (count, half)], "scale": 2}, torch.float32)
     assert [part.dtype for part in (found["hidden"][0], *found["hidden"][1])] == [
         torch.float32, torch.int64, torch.float32,
     ]  # fmt: skip

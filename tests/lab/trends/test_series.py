@@ -26,10 +26,10 @@ def write(folder, seed, mixer="gla", **shape):
     return model
 
 
-@pytest.fixture
-def run(tmp_path):
+@pytest.fixture(scope="module")
+def training(tmp_path_factory):
     """A training's folder with three checkpoints, its best weights and a log."""
-    folder = tmp_path / "run"
+    folder = tmp_path_factory.mktemp("training")
     for step in (0, 100, 1000):
         write(folder / f"step-{step}", seed=step)
     write(folder / "best", seed=5)
@@ -37,6 +37,12 @@ def run(tmp_path):
     rows = [{"step": step, "loss": 4 - step / 500, "held_out": {"accuracy": step / 2000}} for step in steps]
     (folder / "log.jsonl").write_text("\n".join(map(json.dumps, rows)) + '\n{"step": 12', encoding="utf-8")
     return folder
+
+
+@pytest.fixture
+def run(training, tmp_path):
+    """The same, to be changed."""
+    return shutil.copytree(training, tmp_path / "run")
 
 
 def silent(*_):
@@ -47,8 +53,12 @@ def measured(checkpoints, **options):
     return ss.lab.series(checkpoints, IDS, on_progress=silent, **options)
 
 
-def test_values_are_those_of_profiles_and_intervals_are_paired_over_documents(run):
-    found = measured(run)
+@pytest.fixture(scope="module")
+def found(training):
+    return measured(training)
+
+
+def test_values_are_those_of_profiles_and_intervals_are_paired_over_documents(found):
     assert found.names == ("step-0", "step-100", "step-1000")
     assert found.places == (0, 100, 1000)
     rows = []
@@ -72,8 +82,7 @@ def test_no_interval_of_fewer_than_five_documents(run):
     assert "There are no intervals, which need at least 5 texts." in found.page().tables[0].caption
 
 
-def test_the_largest_change_is_corrected_for_those_it_was_chosen_from(run):
-    found = measured(run)
+def test_the_largest_change_is_corrected_for_those_it_was_chosen_from(found):
     steps = np.diff(found.means())
     largest = found.largest_change()
     before = 0 if abs(steps[0]) > abs(steps[1]) else 1
@@ -86,10 +95,9 @@ def test_the_largest_change_is_corrected_for_those_it_was_chosen_from(run):
     assert repr(found).startswith(found.finding)
 
 
-def test_the_log_beside_the_checkpoints_is_read_as_far_as_it_is_whole(run):
-    log = measured(run).log
-    assert log["loss"][-1] == (1000, 2.0)
-    assert log["held out accuracy"][-1] == (1000, 0.5)
+def test_the_log_beside_the_checkpoints_is_read_as_far_as_it_is_whole(found):
+    assert found.log["loss"][-1] == (1000, 2.0)
+    assert found.log["held out accuracy"][-1] == (1000, 0.5)
 
 
 def test_a_log_that_cannot_be_read_is_named_and_the_rest_is_measured(run):
@@ -131,11 +139,11 @@ def test_finished_checkpoints_are_kept_until_they_change(run, tmp_path):
     assert not any("kept" in what for what in told)
 
 
-def test_another_process_finds_the_same(run):
-    spread = measured(run, crew=RayCluster(processes=1))
-    alone = measured(run)
-    assert spread.names == alone.names
-    assert spread.values("layers.1.mixer") == pytest.approx(alone.values("layers.1.mixer"), rel=1e-6)
+@pytest.mark.slow
+def test_another_process_finds_the_same(training, found):
+    spread = measured(training, crew=RayCluster(processes=1))
+    assert spread.names == found.names
+    assert spread.values("layers.1.mixer") == pytest.approx(found.values("layers.1.mixer"), rel=1e-6)
 
 
 def test_a_folder_of_something_else_is_left_alone(run, tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any, cast
 
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from statesize.adapters.models.in_double import arithmetic_of
-from statesize.adapters.models.model_state import in_single, is_a, uncompiled
+from statesize.adapters.models.model_state import at_least, is_a, uncompiled
 from statesize.adapters.observation import ModuleStack, Observation, OnObservation, Product, random_like
 from statesize.adapters.replaced import (
     MixerCall,
@@ -45,25 +46,28 @@ def observing(model: nn.Module, running: ModuleStack, record: OnObservation) -> 
     # own file, for T.
     halves: Kept = {}
 
-    def watched(name: str, function: Attend) -> Attend:
-        def attend(
-            module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Any = None, **options: Any
-        ) -> tuple[Tensor, Tensor | None]:
-            # The softmax tap must not see what is recorded here.
-            with running.unseen():
-                result = function(module, query, key, value, attention_mask, **options)
-            called = _Called(running, name, function, module, query, key, value, attention_mask, options)
-            if is_a(module, DIFFERENTIAL):
-                halves.setdefault(module, []).append(called)
-            else:
-                product = Product(value, -2, result[0], 1)
-                result = with_first(result, record(partial(called.observation, result[0]), product))
+    def attend(
+        name: str,
+        function: Attend,
+        module: nn.Module,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        attention_mask: Any = None,
+        **options: Any,
+    ) -> tuple[Tensor, Tensor | None]:
+        # The softmax tap must not see what is recorded here.
+        with running.unseen():
+            result = function(module, query, key, value, attention_mask, **options)
+        called = _Called(running, name, function, module, query, key, value, attention_mask, options)
+        if is_a(module, DIFFERENTIAL):
+            halves.setdefault(module, []).append(called)
             return result
-
-        return attend
+        product = Product(value, -2, result[0], 1)
+        return with_first(result, record(partial(called.observation, result[0]), product))
 
     parts = observing_parts(running, DIFFERENTIAL, ("groupnorm",), partial(_difference, halves), record)
-    with replaced_attention(model, watched), parts:
+    with replaced_attention(model, partial(partial, attend)), parts:
         yield
 
 
@@ -77,12 +81,12 @@ def replaced_attention(model: nn.Module, change: Change) -> Generator[None]:
         yield
 
 
+@dataclass(frozen=True, eq=False)
 class _Registry:
     """The registry of attention functions as a model's file sees it, with each function changed."""
 
-    def __init__(self, registry: Any, change: Change) -> None:
-        self._registry = registry
-        self._change = change
+    _registry: Any
+    _change: Change
 
     def get_interface(self, name: str, default: Attend) -> Attend:
         return self._change(name, self._registry.get_interface(name, default))
@@ -112,10 +116,14 @@ class _Called:
         self.name, self.text, self.module, self.options = running.frame.name, running.length, module, options
         self.running = running
         # T is made in float32 at least, of what the model's own queries and keys are.
-        self.query, self.key, self.value = in_single((query, key, value))
+        self.query, self.key, self.value = at_least((query, key, value), torch.float32)
         self.function, self.given_mask = function, mask
         self.implementation = implementation
         self.window = attention_window(module, options)
+        # What scores are multiplied by.
+        scale = options.get("scaling")
+        scale = getattr(module, "scaling", None) if scale is None else scale
+        self.scale = scale if isinstance(scale, float) else query.shape[-1] ** -0.5
         self.plain = implementation in PLAIN
         files = (sys.modules.get(kind.__module__) for kind in type(module).__mro__)
         eager = (getattr(file, "eager_attention_forward", None) for file in files)
@@ -125,11 +133,11 @@ class _Called:
     def mask(self) -> Any:
         """What is added to the scores, (…, L, L), or None."""
         if self.implementation == "eager":
-            return in_single(self.given_mask)
+            return at_least(self.given_mask, torch.float32)
         # Eager functions need a mask where others have an argument `is_causal`.
         window = None if self.plain else self.window
         causal = self.options.get("is_causal")
-        return in_single(_additive(self.module, self.query, self.key, self.given_mask, causal, window))
+        return at_least(_additive(self.module, self.query, self.key, self.given_mask, causal, window), torch.float32)
 
     def observation(self, mixed: Tensor) -> Observation:
         length, keys = self.query.shape[2], self.key.shape[2]
@@ -159,13 +167,6 @@ class _Called:
             probed=lambda: self.probed,
             largest_score=PlainAttention(self.query, self.key, self.scale, self.window).largest_score,
         )
-
-    @property
-    def scale(self) -> float:
-        """What scores are multiplied by."""
-        scale = self.options.get("scaling")
-        scale = getattr(self.module, "scaling", None) if scale is None else scale
-        return scale if isinstance(scale, float) else self.query.shape[-1] ** -0.5
 
     @cached_property
     def probed(self) -> tuple[Tensor, Tensor]:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from statesize.adapters.models.model_state import in_single
+from statesize.adapters.models.model_state import at_least
 from statesize.adapters.observation import ModuleStack, Observation, OnObservation, Product
 from statesize.adapters.replaced import first, meanings, replaced, source_files, with_first
 from statesize.adapters.search.probabilities import Mixing, observed_mixing, of_identity, of_random
@@ -53,10 +53,10 @@ def _observed(function: Callable[..., Any], running: ModuleStack, record: OnObse
 
         def answers(values: Tensor) -> Tensor:
             with torch._C.DisableTorchFunction():  # pyright: ignore[reportPrivateUsage]
-                return first(function(*in_single((query, key)), values, *args, **kwargs))
+                return first(function(*at_least((query, key), torch.float32), values, *args, **kwargs))
 
         def observation() -> Observation:
-            maps = partial(of_identity, answers, in_single(value))
+            maps = partial(of_identity, answers, at_least(value, torch.float32))
             return observed_mixing(
                 frame.name,
                 Mixing([maps], (query.shape[0], query.shape[1], query.shape[2], value.shape[2])),
@@ -67,7 +67,7 @@ def _observed(function: Callable[..., Any], running: ModuleStack, record: OnObse
                 window=None,
                 keys=(key,),
                 text=running.length,
-                probed=partial(of_random, answers, in_single(value)),
+                probed=partial(of_random, answers, at_least(value, torch.float32)),
             )
 
         return with_first(result, record(observation, Product(value, -2, mixed, -2)))

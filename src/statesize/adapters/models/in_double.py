@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 
-from statesize.adapters.models.model_state import hold_at_least
+from statesize.adapters.models.model_state import STORED, is_low
+from statesize.adapters.models.sharded import class_of
 
 
 @contextmanager
@@ -25,10 +26,23 @@ def differentiable(dtype: torch.dtype) -> Generator[None]:
         yield
 
 
-def hold_in_double(module: nn.Module) -> None:
-    """Let a module compute in float64 until its run ends: its weights, and what it casts or makes on its way."""
-    hold_at_least(module, torch.float64)
-    _InDouble().__enter__()
+def hold_at_least(module: nn.Module, dtype: torch.dtype) -> None:
+    """Let a module compute in a dtype until its run ends: by copies of weights and buffers that have fewer bits."""
+    # The run that this belongs to puts the originals back. An embedding is looked up as it is.
+    for part in module.modules():
+        held = vars(part)
+        for tensors in cast("tuple[dict[str, Tensor | None], ...]", (held["_parameters"], held["_buffers"])):
+            for name, tensor in tensors.items() if class_of(part) is not nn.Embedding else ():
+                if tensor is None or not is_low(tensor, dtype):
+                    continue
+                copied = tensor.detach().to(dtype)
+                if isinstance(tensor, nn.Parameter):
+                    copied = nn.Parameter(copied, requires_grad=False)
+                setattr(copied, STORED, getattr(tensor, STORED, tensor))
+                tensors[name] = copied
+    if dtype is torch.float64:
+        # Also what it casts or makes on its way.
+        _InDouble().__enter__()
 
 
 def arithmetic_of(tensor: Tensor) -> AbstractContextManager[object]:

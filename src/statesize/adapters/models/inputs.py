@@ -23,8 +23,6 @@ HIDING = -1e4
 
 def check_mask(mask: object, length: int, name: str = "attention_mask") -> None:
     """Refuse a mask that hides a part of the text, or shows later positions."""
-    if mask is None:
-        return
     if not isinstance(mask, Tensor):
         raise InputError(
             f"{name} must be a tensor, got {type(mask).__name__}. Give what the tokenizer returns with "
@@ -41,11 +39,11 @@ def added_to_scores(mask: Tensor) -> Tensor:
     return torch.zeros_like(mask, dtype=torch.float32).masked_fill(~_seen(mask), torch.finfo(torch.float32).min)
 
 
-def check_windows(config: Any, mask: object, length: int) -> None:
+def check_windows(config: Any, length: int) -> None:
     """Refuse a mask of four dimensions for a model that makes narrower ones, because it would replace them."""
     for name in ("sliding_window", "attention_chunk_size"):
         window: object = getattr(config, name, None)
-        if isinstance(mask, Tensor) and mask.ndim == 4 and isinstance(window, int) and window < length:
+        if isinstance(window, int) and window < length:
             raise InputError(
                 f"attention_mask must have 2 dimensions where the model has {name}={window}, got 4, which would take "
                 "its windows. Leave it out: the model masks by itself."
@@ -181,10 +179,11 @@ def check_inputs(model: nn.Module, inputs: Inputs, axis: int | None = None) -> M
         raise InputError(f"{shown} must have at least 2 {what}, for a past and a future, got {length}.")
     masking = mask_of(measured)
     mask = inputs.get(masking) if isinstance(inputs, Mapping) else None
-    check_mask(mask, length, masking)
+    if mask is not None:
+        check_mask(mask, length, masking)
     configs = [part.config.get_text_config(decoder=measured.decodes or None) for part in pretrained]
-    for config in configs:
-        check_windows(config, mask, length)
+    for config in configs if isinstance(mask, Tensor) and mask.ndim == 4 else ():
+        check_windows(config, length)
     pad = getattr(configs[0], "pad_token_id", None) if configs else None
     if tokens and pad is not None:
         # A single one may be a mark at a text's border, which many models write with the token for padding.

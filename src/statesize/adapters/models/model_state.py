@@ -12,7 +12,6 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from statesize.adapters.models.sharded import class_of
 from statesize.check import require_kind
 from statesize.errors import InputError, ModelError
 
@@ -54,29 +53,14 @@ def device_of(model: nn.Module) -> torch.device:
     return torch.device("cpu") if tensor is None else tensor.device
 
 
-_STORED = "_statesize_stored"
-
-
-def hold_at_least(module: nn.Module, dtype: torch.dtype) -> None:
-    """Replace the weights and buffers of a module and its parts by copies in a dtype, unless they have more bits."""
-    # The run that this belongs to puts the originals back. An embedding is looked up as it is.
-    for part in module.modules():
-        held = vars(part)
-        for tensors in cast("tuple[dict[str, Tensor | None], ...]", (held["_parameters"], held["_buffers"])):
-            for name, tensor in tensors.items() if class_of(part) is not nn.Embedding else ():
-                if tensor is None or not is_low(tensor, dtype):
-                    continue
-                copied = tensor.detach().to(dtype)
-                if isinstance(tensor, nn.Parameter):
-                    copied = nn.Parameter(copied, requires_grad=False)
-                setattr(copied, _STORED, getattr(tensor, _STORED, tensor))
-                tensors[name] = copied
+STORED = "_statesize_stored"
+"""The attribute of a copy of a weight that has the weight as the model holds it."""
 
 
 def hold_in_single(model: nn.Module) -> None:
     """Turn a model of half precision into one of float32, for good; its stored dtype is remembered."""
     for tensor in filter(is_low, (*model.parameters(), *model.buffers())):
-        setattr(tensor, _STORED, torch.empty(0, dtype=tensor.dtype))
+        setattr(tensor, STORED, torch.empty(0, dtype=tensor.dtype))
         tensor.data = tensor.data.float()
 
 
@@ -89,7 +73,7 @@ def stored_dtype(module: nn.Module) -> torch.dtype:
     """The dtype of a module's weights as the model holds them, whatever they are while it runs."""
     for parameter in module.parameters():
         if parameter.is_floating_point():
-            return cast("Tensor", getattr(parameter, _STORED, parameter)).dtype
+            return cast("Tensor", getattr(parameter, STORED, parameter)).dtype
     return torch.float32
 
 
@@ -98,14 +82,9 @@ def is_low(tensor: Tensor, dtype: torch.dtype = torch.float32) -> bool:
     return tensor.is_floating_point() and tensor.dtype.itemsize < dtype.itemsize
 
 
-def in_single(value: object) -> Any:
-    """Tensors of less than 32 bits as float32, in lists, tuples and mappings too."""
-    return mapped(value, lambda leaf: leaf.float() if isinstance(leaf, Tensor) and is_low(leaf) else leaf)
-
-
-def in_double(value: object) -> Any:
-    """Floating-point tensors as float64, in lists, tuples and mappings too."""
-    return mapped(value, lambda leaf: leaf.double() if isinstance(leaf, Tensor) and leaf.is_floating_point() else leaf)
+def at_least(value: object, dtype: torch.dtype) -> Any:
+    """Floating-point tensors of fewer bits in a dtype, in lists, tuples and mappings too."""
+    return mapped(value, lambda leaf: leaf.to(dtype) if isinstance(leaf, Tensor) and is_low(leaf, dtype) else leaf)
 
 
 def mapped(value: Any, function: Callable[[Any], Any]) -> Any:
@@ -188,8 +167,8 @@ def unwrapped(model: object) -> nn.Module:
 def _is_exported(model: object) -> bool:
     """Whether something was made by torch.export, whose modules can be called for the shapes of its example alone."""
     # That module has an `eval` of its own, which refuses.
-    graph = _is_of(model, "torch", "GraphModule") and "eval" in vars(model)
-    return graph or any(_is_of(model, "torch", name) for name in ("ExportedProgram", "UnflattenedModule"))
+    graph = is_a(model, ("GraphModule",), "torch") and "eval" in vars(model)
+    return graph or is_a(model, ("ExportedProgram", "UnflattenedModule"), "torch")
 
 
 def _refuse_exported(name: str, model: object) -> None:
@@ -235,15 +214,15 @@ def adapter_states(model: nn.Module) -> dict[str, object]:
     return {
         name: [layer.active_adapters, layer.merged_adapters, layer.disable_adapters, getattr(layer, "scaling", None)]
         for name, layer in cast("Iterator[tuple[str, Any]]", model.named_modules())
-        if _is_of(layer, "peft", "BaseTunerLayer")
+        if is_a(layer, ("BaseTunerLayer",), "peft")
     }
 
 
 def _inside(model: object) -> object:
     for package, name, attribute in HOLDERS:
-        if _is_of(model, package, name):
+        if is_a(model, (name,), package):
             return getattr(model, attribute)
-    if _is_of(model, "peft", "PeftModel") or _is_of(model, "peft", "PeftMixedModel"):
+    if is_a(model, ("PeftModel", "PeftMixedModel"), "peft"):
         return _with_adapters(model)
     return None
 
@@ -263,11 +242,7 @@ def _with_adapters(model: Any) -> nn.Module:
     return cast("nn.Module", tuner.model)
 
 
-def is_a(module: nn.Module, classes: Collection[str]) -> bool:
-    """Whether a module's class, or one that it derives from, has one of some names."""
-    return any(kind.__name__ in classes for kind in type(module).__mro__)
-
-
-def _is_of(value: object, package: str, name: str) -> bool:
-    """Whether an object's class, or one that it derives from, is called so, in a package that need not be there."""
-    return any(kind.__name__ == name and kind.__module__.split(".")[0] == package for kind in type(value).__mro__)
+def is_a(value: object, classes: Collection[str], package: str = "") -> bool:
+    """Whether an object's class, or one that it derives from, has one of some names, in a package if that is named."""
+    named = (kind for kind in type(value).__mro__ if kind.__name__ in classes)
+    return any(not package or kind.__module__.split(".")[0] == package for kind in named)

@@ -45,7 +45,8 @@ def dequantised(model: nn.Module) -> tuple[nn.Module, str]:
     stated = "" if part is None else getattr(part.hf_quantizer.quantization_config, "quant_method", "quantised")
     method = str(getattr(stated, "value", stated))
     for one in parts:
-        check_method(type(one).__name__, one.config)
+        if getattr(one.config, "quantization_config", None):
+            check_method(type(one).__name__, one.config)
     if part is not None:
         config = part.hf_quantizer.quantization_config
         settings: dict[str, Any] = config.to_dict() if hasattr(config, "to_dict") else {}

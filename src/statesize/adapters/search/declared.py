@@ -272,7 +272,7 @@ class _Check:
     def leaders(self) -> Tensor:
         """For each head the first one of equal T."""
         rows = self.combined.transpose(0, 1).flatten(1)
-        distance = (rows.unsqueeze(1) - rows).abs().amax(-1)
+        distance = torch.cdist(rows, rows, p=math.inf)
         size = rows.abs().amax(-1)
         return (distance <= _SLACK * self.precision.rounding * torch.maximum(size, size[:, None])).int().argmax(1)
 

@@ -11,22 +11,22 @@ from typing import Any, NamedTuple, Self, cast
 
 import torch
 from torch import Tensor, nn
+from torch._ops import HigherOrderOperator
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
 from statesize.adapters.forward import Forward
-from statesize.adapters.models.in_double import hold_in_double
+from statesize.adapters.models.in_double import hold_at_least
 from statesize.adapters.models.layout import position_axis
 from statesize.adapters.models.model_state import (
     Autocast,
-    hold_at_least,
-    in_double,
-    in_single,
+    at_least,
     mapped,
     named_parts,
     set_autocast,
     stored_dtype,
 )
+from statesize.adapters.models.sharded import class_of
 from statesize.adapters.runs import Attach, bare, reading, returning
 from statesize.adapters.search.other_mixing import can_be_others
 from statesize.adapters.watch import Call
@@ -212,19 +212,17 @@ class LoneRuns:
             return tape.seen(Place(-1, next(numbers)), leaf)
 
         def attach(stack: ExitStack) -> None:
-            if self.precision is DOUBLE:
-                hold_in_double(self.module)
-            elif self.precision is SINGLE:
-                hold_at_least(self.module, torch.float32)
-            else:
+            if self.precision is STORED:
                 set_autocast(self.autocast)
+            else:
+                hold_at_least(self.module, torch.float64 if self.precision is DOUBLE else torch.float32)
             if hooks is not None:
                 hooks(stack)
 
         def call() -> object:
             arguments: Any = self.args, dict(self.kwargs), list(self.fixed.values())
             if self.precision is not STORED:
-                arguments = (in_double if self.precision is DOUBLE else in_single)(arguments)
+                arguments = at_least(arguments, torch.float64 if self.precision is DOUBLE else torch.float32)
             args, kwargs, fixed = mapped(arguments, entering)
             leave = {inner: returning(outputs) for inner, outputs in zip(self.fixed, fixed, strict=True)}
             if keep is None and self.named is not None:
@@ -244,14 +242,25 @@ class LoneRuns:
         return tape.run
 
 
+def _not_seen_inside(module: str, operation: str) -> str:
+    advice = "Give the layer a method operator(hidden)."
+    if operation == "flex_attention":
+        imported = f"from torch.nn.attention.flex_attention import {operation}"
+        advice = f"Write `{imported}` at the top of the layer's file and call it by that name."
+    return f"{module} must compute by operations that can be seen, got torch's {operation}. {advice}"
+
+
 class _Tape(TorchDispatchMode):
     """Counts the operations of a run; copies are kept, as what follows may change a tensor in place."""
+
+    supports_higher_order_operators = True  # so that what refuses them is statesize, and not torch
 
     def __init__(
         self, runs: LoneRuns, keep: Collection[Place] | None, replacing: Mapping[Place, Callable[[Tensor], Tensor]]
     ) -> None:
         super().__init__()
         self.length, self.largest, self.keep, self.replacing = runs.length, runs.largest, keep, replacing
+        self.module = class_of(runs.module).__name__
         self.run = ModuleRun()
         self.reading = {place.number for place in (*(keep or ()), *replacing) if place.element < 0}
         self.storages: dict[Place, torch.UntypedStorage] = {}  # held, so that none takes another's memory
@@ -265,6 +274,8 @@ class _Tape(TorchDispatchMode):
         return False
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if isinstance(func, HigherOrderOperator):
+            raise ModelError(_not_seen_inside(self.module, func.name()))
         number = self.run.operations
         if func.overloadpacket in _LAYOUT:
             taken = self.replaced.get(_identity(args[0])) if self.replaced else None

@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from statesize.adapters.forward import Forward
-from statesize.adapters.models.model_state import Autocast, named_parts, open_autocast
+from statesize.adapters.models.model_state import Autocast, is_a, named_parts, open_autocast
 from statesize.adapters.models.sharded import class_of
 from statesize.adapters.observation import Observation
 from statesize.adapters.runs import read
@@ -31,7 +31,7 @@ from statesize.adapters.search.mixing import (
 )
 from statesize.adapters.search.other_mixing import BEFORE, BESIDE, UNSEEN, other_mixing
 from statesize.adapters.search.own_mixing import ImpulseLayer, OwnMixing
-from statesize.adapters.select import is_own_code, is_recurrent, is_searched
+from statesize.adapters.select import RECURRENT, is_own_code, is_searched
 from statesize.adapters.watch import ArgumentCopies, Call, FoundMixer, described
 from statesize.errors import InputError, ModelError
 from statesize.operators import BlockDense, Derivative
@@ -87,7 +87,7 @@ def find_own_mixing(
         for module in forward.model.modules()
         if (is_searched(module) or module in named) and module not in held and not forward.in_encoder(names[module])
     }
-    recurrent = {module for module in names if is_recurrent(module) and module not in held}
+    recurrent = {module for module in names if is_a(module, RECURRENT) and module not in held}
     found = OwnMixing()
     if not searched and not recurrent:
         return found

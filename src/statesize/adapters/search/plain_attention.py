@@ -53,7 +53,7 @@ class PlainAttention:
 
     @cached_property
     def _whole(self) -> SoftmaxAttention:
-        """T of all heads, of which its numbers are checked once."""
+        """T of all heads, whose numbers `_tolerated` has checked."""
         count = self.query.shape[1]
         heads = torch.arange(count, device=self.query.device)
         bias, sink = self.key_bias, self.sink
@@ -65,6 +65,7 @@ class PlainAttention:
             key_bias=None if bias is None else bias.expand(-1, count, -1),
             sink=None if sink is None else sink[None],
             soft_cap=self.soft_cap,
+            checked=True,
         )
 
     def largest_score(self) -> float:

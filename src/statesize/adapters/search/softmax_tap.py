@@ -14,7 +14,7 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from statesize.adapters.models.in_double import arithmetic_of
-from statesize.adapters.models.model_state import in_single, is_low
+from statesize.adapters.models.model_state import at_least, is_low
 from statesize.adapters.observation import ModuleStack, Observation, OnObservation, Product
 from statesize.adapters.search.plain_attention import UNSEEN, PlainAttention, is_band, relative_to_last
 from statesize.adapters.search.probabilities import Mixing, observed_mixing, of_identity, of_random
@@ -92,8 +92,8 @@ class SoftmaxTap(TorchFunctionMode):
         ways = _by_queries_and_keys(query, args, kwargs)
         self.largest_score = ways[0].largest_score if ways else float
         self.keys_of_probabilities = (_argument(args, kwargs, 1, "key"),)
-        answers = partial(_answers, in_single(args), in_single(kwargs))
-        values = in_single(values)
+        answers = partial(_answers, at_least(args, torch.float32), at_least(kwargs, torch.float32))
+        values = at_least(values, torch.float32)
         maps, others = partial(of_identity, answers, values), partial(of_random, answers, values)
         return self._observe(maps, shape, values, mixed, Product(values, -2, mixed, -2), ways, others)
 
@@ -261,12 +261,12 @@ def _by_queries_and_keys(query: Tensor, args: tuple[Any, ...], kwargs: dict[str,
         return ()
     if isinstance(mask, Tensor) and mask.is_floating_point() and mask.ndim == 4:
         last = mask[..., -1, :]
-        bias = relative_to_last(in_single(last)) if bool(last.any()) else None
+        bias = relative_to_last(at_least(last, torch.float32)) if bool(last.any()) else None
         mask = mask - last[..., None, :]
     if (mask is None and not options.get("is_causal")) or not is_band(mask, query.shape[2], None):
         return ()
     scale = options.get("scale")
-    query, key = in_single((query, key))
+    query, key = at_least((query, key), torch.float32)
     scale = query.shape[-1] ** -0.5 if scale is None else float(scale)
     return (PlainAttention(query, key, scale, None, key_bias=bias),)
 

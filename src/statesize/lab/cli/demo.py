@@ -39,10 +39,10 @@ def demo(
 
     check_report_path(output)
     inputs = bundled_sequences(zoo.tokenizer(), 4, 256)
+    loaded = {name: zoo.load(name) for name in zoo.names()}
     profiles: list[Profile] = []
     with printing.bars() as bars:
-        for name in zoo.names():
-            model, tokenizer = zoo.load(name)
+        for name, (model, tokenizer) in loaded.items():
             on_progress = profile_bar(bars, name, len(inputs))
             profiles.append(
                 run_profile(
@@ -56,7 +56,8 @@ def demo(
                 )
             )
     with printing.step("cutting gla"):
-        cut = truncate("gla", documents=6, tokens=128)
+        model, tokenizer = loaded["gla"]
+        cut = truncate(model, documents=6, tokens=128, tokenizer=tokenizer, name="gla")
     with printing.step("drawing the report"):
         write_report(profiles, output)
     if printing.json:

@@ -23,7 +23,7 @@ from statesize.models.from_transformers import commit
 from statesize.models.load import load_model, load_tokenizer
 from statesize.parallel.executor import Crew, here
 from statesize.texts.documents import vocabulary_size
-from statesize.texts.inputs import Inputs, or_bundled, sequences
+from statesize.texts.inputs import Inputs, bundled_sequences, sequences
 from statesize.texts.tokens import AnyTokenizer, supported_tokenizer
 from statesize.version import installed
 
@@ -77,7 +77,8 @@ def series(
     known, options = find_checkpoints(checkpoints, revisions), dict(loading or {})
     if inputs is None or isinstance(inputs, str | Path):
         tokenizer = tokenizer or first_tokenizer(known, options)
-    texts = tuple(sequences(or_bundled(inputs, tokenizer, 4, 256), tokenizer)[0])
+    inputs = bundled_sequences(tokenizer, 4, 256) if inputs is None else inputs
+    texts = tuple(sequences(inputs, tokenizer)[0])
     work = CheckpointWork(texts, vocabulary_sha256(tokenizer), options, settings)
     points, skipped = measure_points(
         known, work, work.key, crew, title="measuring checkpoints", output=output, on_progress=on_progress

@@ -208,7 +208,7 @@ def following_logits(
     cache.reorder_cache(ids.new_zeros(len(ids)))
     with ExitStack() as stack:
         stack.enter_context(eval_mode(prefix.model))
-        running = None if watch is None else stack.enter_context(running_modules(prefix.model, ids.shape[1]))
+        watched = watch and (watch, stack.enter_context(running_modules(prefix.model, ids.shape[1])))
 
         def changed(name: str, function: Attend) -> Attend:
             del name
@@ -220,11 +220,12 @@ def following_logits(
                 layer = prefix.layers[at]
                 count = query.shape[2]
                 seen = _seen(count, key.shape[2], layer.window, query.device)
-                if watch is not None and running is not None:
+                if watched is not None:
+                    tell, running = watched
                     outer = running.frames[-2]
                     hidden = outer.args[0] if outer.args else outer.kwargs["hidden_states"]
                     groups = query[0].float().reshape(key.shape[1], -1, *query.shape[2:])
-                    watch(Following(layer, module, groups, key[0].float(), value[0].float(), seen, hidden[0].float()))
+                    tell(Following(layer, module, groups, key[0].float(), value[0].float(), seen, hidden[0].float()))
                 if keep is not None and not bool(keep[at].all()):
                     mask = _masked(seen, keep[at].to(query.device), query)
                 return function(module, query, key, value, mask, **options)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from statesize.check import require_finite
-from statesize.operators import Operator, Shared
+from statesize.operators import Dense, Operator, Shared
 from statesize.spectra.cut import Cut
 from statesize.spectra.engine import DOUBLE, OUTPUTS, Engine, attention_of
 from statesize.spectra.factorisation import singular_values
@@ -50,20 +50,20 @@ class DenseEngine(Engine):
 
     def _taken(self, operator: Operator, cut: Cut) -> Callable[[int], Tensor]:
         """What gives H_i (..., rows, columns) at a position: out of T, or of the queries and keys that it reads."""
-
-        def finite(matrix: Tensor) -> Tensor:
-            stacked = matrix.flatten(-3, -2) if isinstance(operator, Shared) else matrix
-            require_finite("T", stacked)
-            return stacked
-
-        heads = attention_of(operator)
-        if heads is None or self.forms_whole(cut):
-            return partial(cut.block, finite(operator.dense()))
+        if self.forms_whole(cut) or (heads := attention_of(operator)) is None:
+            matrix = operator.dense()
+            matrix = matrix.flatten(-3, -2) if isinstance(operator, Shared) else matrix
+            if not isinstance(operator, Dense):
+                require_finite("T", matrix)
+            return partial(cut.block, matrix)
 
         def taken(position: int) -> Tensor:
             last = position + cut.rows(position) // cut.readouts
             columns = slice(position - cut.columns(position), position)
-            return finite(heads.block(slice(position, last), columns))
+            block = heads.block(slice(position, last), columns)
+            block = block.flatten(-3, -2) if isinstance(operator, Shared) else block
+            require_finite("T", block)
+            return block
 
         return taken
 
@@ -77,7 +77,7 @@ class DenseEngine(Engine):
     def footprint(self, operator: Operator, cut: Cut) -> int:
         """T with its copies, or a block with them, and what is computed from all singular values."""
         held = cut.readouts * cut.length**2
-        if attention_of(operator) is not None and not self.forms_whole(cut):
+        if not self.forms_whole(cut) and attention_of(operator) is not None:
             held = max((cut.rows(i) * cut.columns(i) for i in cut.positions), default=0)
         return DOUBLE * (4 * held + 8 * len(cut.positions) * cut.largest_rank())
 

@@ -46,12 +46,12 @@ class ImplicitEngine(Engine):
     name = "implicit"
     keeps_device = True
     outputs = frozenset(("counts", "entropy"))
-    works_on = (SoftmaxAttention, Derivative)
+    works_on = (SoftmaxAttention, Shared, Derivative)
     operators = "softmax attention, also of several readouts, and derivatives"
 
     def supports(self, operator: Operator) -> bool:
         """See `Engine.supports`; several readouts where each of them is softmax attention."""
-        return attention_of(operator) is not None or super().supports(operator)
+        return attention_of(operator) is not None or isinstance(operator, Derivative)
 
     def slower_reason(self, operator: Operator, cut: Cut, outputs: tuple[str, ...]) -> str | None:
         """Where T can be held, other engines are certain."""

@@ -40,6 +40,7 @@ class SmallStateEngine(Engine):
 
     name = "small_state"
     outputs = frozenset(OUTPUTS)
+    works_on = (Recurrence,)
     operators = "real diagonal recurrences of at most 32 states"
     block_bytes = 2**27
 

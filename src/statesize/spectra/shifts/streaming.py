@@ -41,12 +41,14 @@ class StreamingEngine(Engine):
 
     name = "streaming"
     outputs = frozenset(("counts", "entropy"))
+    # It reads T by columns and never holds it, but here T is held.
+    slower_on = (Dense,)
 
     def slower_reason(self, operator: Operator, cut: Cut, outputs: tuple[str, ...]) -> str | None:
-        """Where T is held already or must be formed, and where it has a high rank."""
-        if isinstance(operator, Dense) or not has_columns(operator):
+        """Where T must be formed, and where it has a high rank."""
+        if not has_columns(operator):
             # Attention maps of trained models were never compressible, and asking each of them takes time.
-            return "reads T by columns and never holds it, but here T is held or formed whole"
+            return "reads T by columns and never holds it, but here T is formed whole"
         if is_compressible(operator, self.width):
             return None
         return "only worthwhile when T has low numerical rank; a sample of its columns suggests that it does not"
