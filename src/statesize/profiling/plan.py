@@ -38,9 +38,9 @@ _TOKEN_BYTES = 80
 _SHARE, _FEWEST = 0.04, 2
 # Seconds of a layer up to which it is timed as a whole: a few units do not show what calls share.
 _CHEAP = 0.6
-# Seconds of a layer from which on it stands for all that the same engines measure at the same cut.
+# Seconds of heads, or of their groups, from which on they stand for all that the same engine measures at the same cut.
 _LONG = 5.0
-# Positions of T on which an engine for attention runs first: the whole would take a quarter of what is timed.
+# Positions of T on which an engine for attention runs first: all of them would take a part of what is timed.
 _FIRST_LENGTH = 64
 
 
@@ -210,8 +210,8 @@ class _Trial:
         self.names = self._some() if before is None else before.names
         # Engines that have run: what is compiled or loaded on first use is in memory.
         self._warm = set[tuple[str, ...]]() if before is None else before._warm
-        # What layers of this text took, by engines, units and cut.
-        self._took = dict[Hashable, list[float]]()
+        # What heads and groups of this text took, by engine, stated cost, units and cut.
+        self._took = dict[Hashable, float]()
         self.timed = defaultdict[Hashable, list[tuple[PlannedMixer, ...]]](list)
         self.costs = dict[Hashable, Mapping[int, float]]()
 
@@ -264,19 +264,22 @@ class _Trial:
         cuts = {length: settings.cut(length, few=products) for length in lengths}
         positions = sum(0 if (cut := cuts[length]) is None else len(cut.positions) for length in lengths)
         names = tuple("none" if work.engine is None else work.engine.name for _, work in works)
-        alike = names, products, tuple((one.units, len(work.sample.units), work.cut) for one, work in works)
-        seconds = self._took.get(alike)
-        if seconds is None or sum(seconds) < _LONG:
+        alike = [(work.engine, work.operations, one.units, len(work.sample.units), work.cut) for one, work in works]
+        new = {key: one for key, one in zip(alike, works, strict=True) if self._took.get(key, 0.0) < _LONG}
+        if new and torch.get_num_threads() > 1:
+            # They are measured side by side.
+            new = dict(zip(alike, works, strict=True))
+        if new:
             # Fewer units than threads would not show how fast all are.
-            count = torch.get_num_threads() if len(works) == 1 else 1
+            count, timing = torch.get_num_threads() if len(works) == 1 else 1, list(new.values())
             if names not in self._warm:
                 self._warm.add(names)
-                first = [_beginning(one, work, settings) for one, work in works]
-                _seconds(first, settings, count, first=index, products=False)
-            seconds = _seconds(works, settings, count, first=index, products=products)
+                _seconds([_beginning(*one, settings) for one in timing], settings, count, first=index, products=False)
+            seconds = _seconds(timing, settings, count, first=index, products=products)
             if sum(seconds) < _CHEAP:
-                seconds = _seconds(works, settings, item.units, first=index, products=products)
-            self._took[alike] = seconds
+                seconds = _seconds(timing, settings, item.units, first=index, products=products)
+            self._took |= dict(zip(new, seconds, strict=True))
+        seconds = [self._took[key] for key in alike]
         seconds = [seconds[0] + made, *seconds[1:]]
         mixers = tuple(
             PlannedMixer(
@@ -298,16 +301,18 @@ class _Trial:
 
 def _beginning(item: Captured, work: Work, settings: Settings) -> tuple[Captured, Work]:
     """A mixer on which its engine is ready in a short time: two positions, of attention those of a short text."""
-    unit = item.units_operator(slice(0, 1))
-    held = unit.operator if isinstance(unit, Shared) else unit
-    whole = work.engine is not None and work.cut is not None and work.engine.forms_whole(work.cut)
-    if not whole or not isinstance(held, Dense | SoftmaxAttention) or unit.length <= _FIRST_LENGTH:
-        return item, work.at(slice(2))
 
     def beginning(operator: Operator) -> Operator:
         if isinstance(operator, Shared):
             return Shared(beginning(operator.operator))
         return Dense.of_causal(operator.columns(0, _FIRST_LENGTH)[..., :_FIRST_LENGTH, :])
+
+    unit = item.units_operator(slice(0, 1))
+    held = unit.operator if isinstance(unit, Shared) else unit
+    if not isinstance(held, Dense | SoftmaxAttention) or unit.length <= _FIRST_LENGTH:
+        return item, work.at(slice(2))
+    if work.engine is None or not work.engine.supports(beginning(unit)):
+        return item, work.at(slice(2))
 
     def units_operator(units: Units) -> Operator:
         return beginning(item.units_operator(units))
