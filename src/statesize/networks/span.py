@@ -51,7 +51,7 @@ class Span:
     def _found(
         self, modules: Mapping[str, nn.Module], start: str | None, end: str | None
     ) -> tuple[str, str, bool, int, bool]:
-        """Both modules, whether frames stand for the first, how often it runs, and whether the second's input is read."""
+        """Both modules, whether frames stand for the first, how often it runs, whether the second's input is read."""
         called, returning = list[str](), list[str]()
         names = {module: name for name, module in modules.items()}
 

@@ -7,7 +7,7 @@ import hashlib
 import json
 import socket
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias, cast
 
 import torch
@@ -101,6 +101,7 @@ class SequenceWork:
     model: nn.Module
     settings: Settings
     checking: CheckPolicy = field(default_factory=lambda: CheckPolicy("read"))
+    sinks: bool = True  # whether those of attention are looked for
 
     def __call__(self, request: SequenceTask) -> Iterator[MixerDone | SequenceDone]:
         """A step for each mixer, then the end, also of a sequence in which none can be measured."""
@@ -120,6 +121,8 @@ class SequenceWork:
                 finished = {name for name in here if request.finished and request.part(name) in request.finished}
                 works = [] if item.name in finished else [(item, plan_work(item, *planning))]
                 works += [one for one in groups if one[0].name not in finished]
+                if not self.sinks:
+                    works = [(one, replace(work, attends=False)) for one, work in works]
                 measured = measure_side_by_side(works, sequence, settings)
                 datasets = dict(zip((one.name for one, _ in works), measured, strict=True))
                 # The names would keep this operator alive while the next is built.
@@ -160,7 +163,13 @@ class LoadedWork:
     """The work of a process that loads the model; without digests where nothing is stored and no other compared."""
 
     def __init__(
-        self, model: nn.Module | Loader, settings: Settings, reference: int | None, *, digests: bool = True
+        self,
+        model: nn.Module | Loader,
+        settings: Settings,
+        reference: int | None,
+        *,
+        digests: bool = True,
+        sinks: bool = True,
     ) -> None:
         loaded = model if isinstance(model, nn.Module) else model()
         name, source = (
@@ -172,7 +181,7 @@ class LoadedWork:
         size = sum(tensor.numel() * tensor.element_size() for tensor in (*model.parameters(), *model.buffers()))
         weights, threads = str(facts.get("weights", "")), torch.get_num_threads()
         self.origin = Provenance(name, weights, key, source, threads, kernels(model), size)
-        self._measure = SequenceWork(model, settings)
+        self._measure = SequenceWork(model, settings, sinks=sinks)
 
     def __call__(self, task: str | SequenceTask) -> Iterator[Provenance | MixerDone | SequenceDone]:
         """What was loaded, or the steps of a sequence."""
