@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -30,9 +30,11 @@ class SharedPast:
     length: int
     settled: bool = False
     outputs: dict[nn.Module, Tensor | None] = field(default_factory=dict[nn.Module, Tensor | None])
+    _attended: set[nn.Module] = field(default_factory=set[nn.Module], init=False)
 
     def attach(self, model: nn.Module, stack: ExitStack) -> None:
         """Change these layers of a model for a run."""
+        self._attended.clear()
         stack.enter_context(replaced_attention(model, self._attending))
         for module in model.modules():
             if type(module) is nn.Linear and "forward" not in vars(module):
@@ -53,17 +55,17 @@ class SharedPast:
         def attend(
             module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Any = None, **options: Any
         ) -> Any:
-            shared = name == "sdpa" and len(query) == 1 and query.shape[2] == key.shape[2] == self.length
+            # Whoever observes it may call it again, with values of its own.
+            shared = name == "sdpa" and module not in self._attended and len(query) == 1
+            shared = shared and query.shape[2] == key.shape[2] == self.length
+            self._attended.add(module)
             if mask is None and shared:
                 causal = options.get("is_causal")
                 shared = getattr(module, "is_causal", True) if causal is None else causal
             before = self.outputs.get(module) if self.settled and shared else None
             if before is not None:
-                if mask is None:
-                    mask = torch.ones(self.length, self.length, dtype=torch.bool, device=query.device).tril()[
-                        None, None
-                    ]
-                rows = function(module, query[:, :, self.cut :], key, value, mask[..., self.cut :, :], **options)
+                visible = self._visible if mask is None else mask[..., self.cut :, :]
+                rows = function(module, query[:, :, self.cut :], key, value, visible.to(query.device), **options)
                 return torch.cat([before, rows[0]], 1), *rows[1:]
             result = function(module, query, key, value, mask, **options)
             if shared:
@@ -71,6 +73,11 @@ class SharedPast:
             return result
 
         return attend
+
+    @cached_property
+    def _visible(self) -> Tensor:
+        """Which keys rows behind the cut see, (1, 1, L − i, L)."""
+        return torch.ones(1, 1, self.length - self.cut, self.length, dtype=torch.bool).tril(self.cut)
 
     def _noted(self, module: nn.Module, output: Tensor) -> Tensor:
         """What a layer returns, of which what lies before the cut is compared with that of other runs."""
