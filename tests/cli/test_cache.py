@@ -42,6 +42,20 @@ def test_json(arguments, capsys):
     assert len(document["heads"]) == 4
 
 
+def test_truncate_takes_the_curves_of_other_texts(arguments, tmp_path, capsys):
+    assert main([*arguments, "--json", "--quiet"]) == 0
+    printed, path = capsys.readouterr().out, tmp_path / "cache.json"
+    path.write_text(printed, encoding="utf-8")
+    cut = ["truncate", *arguments[1:4], "--max-tokens", "50", "--sequences", "1", "--curves", str(path), "--expected"]
+    assert main([*cut, "--json", "--quiet"]) == 0
+    rules = {row["rule"] for row in json.loads(capsys.readouterr().out)["rows"]}
+    assert {"expected tokens", "tokens by curves"} <= rules
+    assert main(cut) == 0
+    told = capsys.readouterr().out
+    assert "its ESS, as tokens, by expected attention" in told
+    assert "By measured curves each cache gets" in told
+
+
 def test_bad_input(arguments, tmp_path, capsys):
     for share in ("130%", "0", "x", "nan"):
         assert main([*arguments, "--keep", share]) == 1

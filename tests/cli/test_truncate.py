@@ -68,6 +68,12 @@ def test_bad_input(tmp_path, capsys):
     assert main(["truncate", "gla", "--text", str(short)]) == 1
     assert "a text of 512 tokens, got" in capsys.readouterr().err
     assert main(["truncate", "gla", "--html", str(tmp_path)]) == 1
+    capsys.readouterr()
+    other = tmp_path / "other.json"
+    other.write_text('{"heads": []}', encoding="utf-8")
+    for path in (short, other, tmp_path / "none.json"):
+        assert main(["truncate", "gla", "--curves", str(path)]) == 1
+        assert capsys.readouterr().err.startswith("statesize: error: curves must be ")
 
 
 def test_plan(capsys):

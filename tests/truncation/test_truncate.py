@@ -472,6 +472,23 @@ def test_layers_whose_past_changes_are_computed_again():
     assert "forward" not in vars(first)
 
 
+@torch.no_grad()
+@pytest.mark.parametrize(("family", "shared"), [("llama", 2), ("mistral", 2), ("gemma2", 0)])
+def test_attention_behind_the_cut_alone_is_as_in_the_whole_text(family, shared):
+    model, past = attention_model(family), SharedPast(CUT, LENGTH)
+    forward, noting = Forward.of(model, IDS), Cutting(CUT, {}, {}, past=past)
+    noting.logits(forward)
+
+    def at(rank, past):
+        ranks = {name: torch.full_like(one.norm, rank).long() for name, one in noting.spectra.items()}
+        return Cutting(CUT, {}, {}, CutRun("number", 1.0, ranks, False, rank), past=past).logits(forward)
+
+    at(0, past)
+    assert sum(not isinstance(module, nn.Linear) for module in past.outputs) == shared
+    past.settled = True
+    torch.testing.assert_close(at(2, past), at(2, None), rtol=0, atol=1e-5)
+
+
 def test_divergence_over_many_tokens_is_as_exact_as_single_precision():
     generator = torch.Generator().manual_seed(0)
     whole, cut = ((3 * torch.randn(4, 2**17, generator=generator)).log_softmax(-1) for _ in range(2))

@@ -149,7 +149,8 @@ def observed(
         stack.enter_context(running.watching(on_leave, name))
         if attach is not None:
             attach(stack)
-        stack.enter_context(observing_all(model, running, on_cpu_by_default(record)))
+        cpu = torch.get_default_device().type == "cpu"
+        stack.enter_context(observing_all(model, running, record if cpu else on_cpu_by_default(record)))
 
     return bare(model, call, part, attach_all)
 

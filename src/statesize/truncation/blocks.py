@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, partial
+from importlib import import_module
 from typing import Any, Self, cast
 
 import torch
@@ -34,11 +35,7 @@ def leading_eigenvectors(symmetric: Tensor, counts: Tensor) -> Tensor:
     # A few vectors take half the time of all, but scipy lets one thread run at a time.
     if symmetric.is_cuda or torch.get_num_threads() > 2 or 4 * most > symmetric.shape[-1]:
         return eigenvectors(symmetric).flip(-1)[..., :most]
-    from scipy import linalg  # takes time
-
-    eigh = cast("Any", linalg).eigh
-
-    n = symmetric.shape[-1]
+    eigh, n = cast("Any", import_module("scipy.linalg")).eigh, symmetric.shape[-1]  # importing it takes time
     matrices, found = symmetric.reshape(-1, n, n), symmetric.new_zeros(symmetric.shape[:-2].numel(), n, most)
     with one_lapack_thread():
         for matrix, vectors, count in zip(matrices, found, counts.expand(symmetric.shape[:-2]).flatten(), strict=True):
@@ -61,10 +58,10 @@ def columns_before(operator: Operator, cut: int) -> Tensor:
 
 
 def past_block(operator: Operator, cut: int) -> Tensor:
-    """H_i as it stands, (..., L − i, c) float64."""
+    """H_i as it stands, (..., L − i, c), of attention in its own dtype."""
     if isinstance(operator, SoftmaxAttention):
         # Rows before the cut are not computed.
-        return operator.block(slice(cut, operator.length), slice(0, cut)).double()
+        return operator.block(slice(cut, operator.length), slice(0, cut))
     return columns_before(operator, cut)[..., cut:, :]
 
 
@@ -104,7 +101,7 @@ class PastBlock:
         """H_i of an operator in float64, from the factors of a recurrence or from T itself."""
         if isinstance(operator, Recurrence):
             return cls(*state_factors(operator.to(torch.float64).with_real_output(), cut))
-        return cls(past_block(operator, cut))
+        return cls(past_block(operator, cut).double())
 
     @cached_property
     def values(self) -> Tensor:

@@ -62,8 +62,8 @@ class MeasuredCurves:
         available = torch.tensor([held[name] for name, errors in self.errors.items() for _ in errors])
         wanted = torch.cat([tokens[name].ceil() for name in self.errors]).minimum(available)
         kept = at_curves(available, torch.cat(list(self.errors.values())), float(wanted.sum() / available.sum()))
-        sizes = [len(errors) for errors in self.errors.values()]
-        return dict(zip(self.errors, torch.split(kept, sizes), strict=True))
+        parts = torch.split(kept, [len(errors) for errors in self.errors.values()])
+        return dict(zip(self.errors, parts, strict=True))
 
     def order(self, layer: PrefixLayer) -> Tensor:
         """Tokens before the cut in the order in which each cache keeps them, (caches, i)."""

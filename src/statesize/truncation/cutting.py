@@ -159,7 +159,7 @@ class Cutting:
 
     def _group_blocks(self, seen: Observation) -> PastBlock:
         """H_i of all units, (S, groups, units of a group, ...), with one basis per group."""
-        matrix = past_block(seen.operator(slice(None)), self.cut)
+        matrix = past_block(seen.operator(slice(None)), self.cut).double()
         return PastBlock(matrix.reshape(len(matrix), seen.groups, -1, *matrix.shape[2:]), grouped=True)
 
     def _inputs(self, seen: Observation) -> Tensor:
@@ -220,7 +220,9 @@ class Cutting:
         """H u of all units, (S, units, L − i, P), for inputs before the cut."""
         operator = seen.operator(slice(None))
         if isinstance(operator, Dense | SoftmaxAttention):
-            return past_block(operator, self.cut) @ inputs
+            # As exact as the model itself.
+            block = past_block(operator, self.cut)
+            return (block @ inputs.to(block.dtype)).double()
         padded = torch.nn.functional.pad(inputs, (0, 0, 0, seen.values.shape[2] - self.cut))
         return operator.to(torch.float64).apply(padded)[:, :, self.cut :]
 
