@@ -163,7 +163,9 @@ def gathered(model: nn.Module, part: nn.Module) -> _Weights:
     if part not in kept.last:
         if kept.alone:
             # Others gather nothing now, or another part.
-            raise ModelError(f"{class_of(part).__name__} must run on all ranks, got a run on one. Measure a checkpoint.")
+            raise ModelError(
+                f"{class_of(part).__name__} must run on all ranks, got a run on one. Measure a checkpoint."
+            )
         kept.last.clear()
         kept.last[part] = _gather(model, part)
     return kept.last[part]
