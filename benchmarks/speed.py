@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import statistics
 import tempfile
 from collections.abc import Callable
@@ -71,10 +70,10 @@ class _IntervalKnown(Exception):
 
 
 def first_interval(loaded: LoadedModel, text: Tensor, tokens: int) -> None:
-    """The ESS of the network at one cut, until there is an interval."""
+    """The ESS of the network at the middle cut, until products say more than its dimension does."""
 
     def stop(progress: NetworkProgress) -> None:
-        if math.isfinite(progress.accuracy):
+        if progress.low > 1:
             raise _IntervalKnown
 
     with suppress(_IntervalKnown):

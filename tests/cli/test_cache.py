@@ -30,7 +30,7 @@ def test_table_ratios_and_page(arguments, tmp_path, capsys):
     assert f"Report: {page}" in captured.err
     # Without a tokenizer losses are in nats.
     written = page.read_text(encoding="utf-8")
-    assert "Extra nats a token" in written
+    assert "Extra nats per token" in written
     assert written.count('<tr><th scope="row">') == 1 + 14 + 4
 
 
@@ -40,6 +40,20 @@ def test_json(arguments, capsys):
     assert document["documents"] == {"calibration": 4, "selection": 2, "held_out": 6}
     assert document["ratios"] == [0.5, 0.3, 0.25, 0.125]
     assert len(document["heads"]) == 4
+
+
+def test_truncate_takes_the_curves_of_other_texts(arguments, tmp_path, capsys):
+    assert main([*arguments, "--json", "--quiet"]) == 0
+    printed, path = capsys.readouterr().out, tmp_path / "cache.json"
+    path.write_text(printed, encoding="utf-8")
+    cut = ["truncate", *arguments[1:4], "--max-tokens", "50", "--sequences", "1", "--curves", str(path), "--expected"]
+    assert main([*cut, "--json", "--quiet"]) == 0
+    rules = {row["rule"] for row in json.loads(capsys.readouterr().out)["rows"]}
+    assert {"expected tokens", "tokens by curves"} <= rules
+    assert main(cut) == 0
+    told = capsys.readouterr().out
+    assert "its ESS, as tokens, by expected attention" in told
+    assert "By measured curves each cache gets" in told
 
 
 def test_bad_input(arguments, tmp_path, capsys):

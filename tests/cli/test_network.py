@@ -10,7 +10,7 @@ def test_table(checkpoint, text, capsys):
     captured = capsys.readouterr()
     assert "entropy-ESS" in captured.out
     assert "From embedding to norm, by dense with derivatives by" in captured.out
-    assert "measuring small: cut 1, 0 of about 8 products" in captured.err
+    assert "measuring small: cut 3, 0 of about 24 products" in captured.err
 
 
 def test_json(checkpoint, text, capsys):

@@ -13,8 +13,8 @@ def test_table_and_page(tmp_path, capsys):
     assert main([*arguments, "--html", str(page)]) == 0
     captured = capsys.readouterr()
     assert captured.out.startswith("The context is worth ")
-    assert "With hindsight, its ESS of " in captured.out
-    assert "Chosen without it, as many lose " in captured.out
+    assert "Chosen with hindsight, as many numbers lose " in captured.out
+    assert "; chosen without, " in captured.out
     assert "the same number for all" in captured.out
     assert "a lower bound of the memory that is needed" in captured.out
     assert "Reading bundled documents" in captured.err
@@ -68,6 +68,12 @@ def test_bad_input(tmp_path, capsys):
     assert main(["truncate", "gla", "--text", str(short)]) == 1
     assert "a text of 512 tokens, got" in capsys.readouterr().err
     assert main(["truncate", "gla", "--html", str(tmp_path)]) == 1
+    capsys.readouterr()
+    other = tmp_path / "other.json"
+    other.write_text('{"heads": []}', encoding="utf-8")
+    for path in (short, other, tmp_path / "none.json"):
+        assert main(["truncate", "gla", "--curves", str(path)]) == 1
+        assert capsys.readouterr().err.startswith("statesize: error: curves must be ")
 
 
 def test_plan(capsys):

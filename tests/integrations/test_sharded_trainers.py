@@ -21,12 +21,13 @@ def logged(folder):
 @pytest.mark.parametrize("train", [rank_work.by_lightning, rank_work.by_trainer])
 def test_readings_and_losses_are_those_of_a_model_that_each_rank_holds(train, tmp_path):
     pytest.importorskip("lightning" if train is rank_work.by_lightning else "accelerate")
-    found = {}
-    for shared in (True, False):
-        folder = tmp_path / str(shared)
+    found = []
+    # Shards, a replica on the main rank that measures it alone, and replicas that share the layers.
+    for shared, replicas in ((True, False), (False, False), (False, True)):
+        folder = tmp_path / f"{shared}{replicas}"
         folder.mkdir()
-        (main, losses), (other, same_losses) = on_ranks(train, str(folder), shared)
+        (main, losses), (other, same_losses) = on_ranks(train, str(folder), shared, replicas)
         assert (main, other, losses) == (True, False, same_losses)
-        found[shared] = losses, logged(folder)
-    assert [line["step"] for line in found[True][1]] == [2, 4]
-    assert found[True] == found[False]
+        found.append((losses, logged(folder)))
+    assert [line["step"] for line in found[0][1]] == [2, 4]
+    assert found[0] == found[1] == found[2]

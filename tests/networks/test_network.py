@@ -160,6 +160,18 @@ def test_progress_is_told() -> None:
     network_ess(transformer(), ids(12), [3, 6], method="lanczos", on_progress=seen.append)
     assert [step.position for step in seen if step.products == 0] == [3, 6]
     assert all(step.products <= step.planned for step in seen)
+    before, later = seen[0], next(step for step in seen if step.low > 1)
+    assert (before.low, before.high) == (1, before.planned)
+    assert later.products > 0
+    assert later.accuracy < before.accuracy < 1
+
+
+@pytest.mark.parametrize(
+    ("count", "positions"), [(1, [6]), (3, [3, 6, 9]), (10, [1, 2, 3, 4, 5, 7, 8, 9, 10, 11]), (11, list(range(1, 12)))]
+)
+def test_a_number_of_cuts_parts_the_text_evenly(count: int, positions: list[int]) -> None:
+    with copies(transformer(), ids(12), count, None, None, "double") as copied:
+        assert list(copied.cuts) == positions
 
 
 class Cut(nn.Module):

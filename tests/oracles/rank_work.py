@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import os
+import signal
+import time
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -22,6 +24,7 @@ from statesize import errors
 from statesize.integrations.probe import Probe
 from statesize.measurement.settings import Settings
 from statesize.parallel import ranks
+from statesize.profiling import RayCluster, Replicas, measuring
 
 IDS = torch.randint(3, 60, (2, 20), generator=torch.Generator().manual_seed(1))
 _OF_THE_RUN = {"seconds", "source", "precision"}
@@ -127,6 +130,77 @@ def dying() -> str:
     return raised(lambda: Probe(IDS).measure(model))
 
 
+def held(how: str, family: str = "llama") -> tuple[nn.Module, Replicas | None]:
+    """A model that ranks share out or hold a replica of each, and the executor that they then need."""
+    model = whole_model(family)
+    return (sharded(model), None) if how == "sharded" else (nn.parallel.DistributedDataParallel(model), Replicas())
+
+
+def while_measuring(act: Callable[[str], object]) -> None:
+    """Let this rank do something before it measures a mixer of a name."""
+    measure = measuring.measure_mixer
+
+    def acting(item: Any, *rest: Any) -> Any:
+        act(item.name)
+        return measure(item, *rest)
+
+    measuring.measure_mixer = acting
+
+
+def shares(how: str, family: str, options: dict[str, Any]) -> list[Any]:
+    """What this rank has measured of a model of all ranks, and what differs from the whole model."""
+    model, executor = held(how, family)
+    settings, names = Settings(positions=4, **options), list[str]()
+    plain = ss.profile(whole_model(family), IDS, settings=settings)
+    while_measuring(names.append)
+    profile = ss.profile(model, IDS, settings=settings, executor=executor)
+    return [names, sorted(profile.mixers), same(numbers(profile), numbers(plain))]
+
+
+def failing(how: str, fault: str) -> list[Any]:
+    """Errors where rank 1 fails over its share or rank 0 is interrupted while it waits; then a reading, and losses."""
+    quick()
+    model, executor = held(how)
+    probe, last, faulty = Probe(IDS, executor=executor), distributed.get_rank() == 1, [True]
+
+    def act(name: str) -> None:
+        if not faulty[0]:
+            return
+        if fault == "waiting":
+            # Rank 0 has measured its own by then.
+            time.sleep(3 * last)
+        elif last and fault == "death":
+            os._exit(1)
+        elif last:
+            raise {"input": errors.InputError("too few tokens"), "interrupt": KeyboardInterrupt()}[fault]
+
+    while_measuring(act)
+    if fault == "waiting" and not last:
+        signal.signal(signal.SIGALRM, signal.default_int_handler)
+        signal.alarm(2)
+    interrupted, start, error = False, time.monotonic(), ""
+    try:
+        error = raised(lambda: probe.measure(model))
+    except KeyboardInterrupt:
+        interrupted = True
+    took, faulty[0] = time.monotonic() - start, False
+    if fault == "death":
+        return [error, took < 10]
+    distributed.barrier()
+    return [error, interrupted, took < 10, raised(lambda: probe.measure(model)), train(model)]
+
+
+def other_replicas() -> list[str]:
+    """Errors of replicas with other weights, and of a call on one rank alone."""
+    quick()
+    model, probe = whole_model("llama"), Probe(IDS, executor=Replicas())
+    with torch.no_grad():
+        model.model.layers[1].mlp.up_proj.weight[0, 0] += distributed.get_rank()
+    found = [raised(lambda: probe.measure(model))]
+    distributed.barrier()
+    return [*found, *(raised(lambda: probe.measure(model)) for _ in range(1 - distributed.get_rank()))]
+
+
 def too_long() -> list[Any]:
     """The error of a text that the model cannot run, and whether the training goes on as without it."""
     model, unread = sharded(whole_model("gpt2")), train(sharded(whole_model("gpt2")), 2)
@@ -161,6 +235,8 @@ def refused(how: str) -> str:
         return raised(lambda: ss.compress(sharded(model), None, []))
     elif how == "output":
         return raised(lambda: ss.profile(sharded(model), IDS, output="nowhere"))
+    elif how == "executor":
+        return raised(lambda: ss.profile(sharded(model), IDS, executor=RayCluster()))
     return raised(lambda: Probe(IDS).measure(model))
 
 
@@ -172,7 +248,7 @@ def replicated() -> list[str]:
     return same(*(numbers(Probe(IDS, settings=Settings(positions=4)).measure(one)) for one in (model, plain)))
 
 
-def by_lightning(folder: str, shared: bool) -> list[Any]:
+def by_lightning(folder: str, shared: bool, replicas: bool = False) -> list[Any]:
     """What the callback writes where Lightning trains a model that its strategy has sharded, and the last losses."""
     from lightning.pytorch import LightningModule, Trainer
     from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy
@@ -198,7 +274,9 @@ def by_lightning(folder: str, shared: bool) -> list[Any]:
 
     quiet = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
     strategy = ModelParallelStrategy(2, 1) if shared else DDPStrategy()
-    probe = Probe(IDS, every=2, share=math.inf, settings=Settings(positions=4))
+    probe = Probe(
+        IDS, every=2, share=math.inf, settings=Settings(positions=4), executor=Replicas() if replicas else None
+    )
     module, callback = Causal(), StateSizeCallback(probe)
     trainer = Trainer(
         accelerator="cpu", devices=2, strategy=strategy, max_epochs=1, default_root_dir=folder, callbacks=[callback],
@@ -208,7 +286,7 @@ def by_lightning(folder: str, shared: bool) -> list[Any]:
     return [trainer.is_global_zero, module.losses]
 
 
-def by_trainer(folder: str, shared: bool) -> list[Any]:
+def by_trainer(folder: str, shared: bool, replicas: bool = False) -> list[Any]:
     """The same of the Trainer of transformers, whose model accelerate has sharded."""
     from transformers import Trainer, TrainingArguments
 
@@ -219,7 +297,9 @@ def by_trainer(folder: str, shared: bool) -> list[Any]:
         lr_scheduler_type="constant", max_grad_norm=0.0, report_to="none", save_strategy="no", use_cpu=True,
         dataloader_pin_memory=False, disable_tqdm=True, seed=5,
     )  # fmt: skip
-    probe = Probe(IDS, every=2, share=math.inf, settings=Settings(positions=4))
+    probe = Probe(
+        IDS, every=2, share=math.inf, settings=Settings(positions=4), executor=Replicas() if replicas else None
+    )
     data = [{"input_ids": row, "labels": row} for row in IDS.repeat(8, 1)]
     model = whole_model("llama")
     trainer = Trainer(model, arguments, train_dataset=data, callbacks=[StateSizeCallback(probe)])

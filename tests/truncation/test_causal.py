@@ -10,11 +10,21 @@ from oracles.operators import random_operator
 from statesize.operators import Dense, Recurrence
 from statesize.operators.stepped import Stepped
 from statesize.truncation.blocks import CAUSAL_SCALES, dropped
-from statesize.truncation.causal import past_rows, past_tokens
+from statesize.truncation.causal import PastReading
 from statesize.truncation.result import CutDocument, CutRun, TruncationResult
 
 LENGTH, CUT = 24, 11
 FAMILIES = ["attention", "long convolution", "diagonal", "delta", "complex"]
+
+
+def past_rows(operator, cut):
+    return PastReading(operator, cut).rows()
+
+
+def past_tokens(operator, cut):
+    """Tokens as a basis, those first that are kept first."""
+    order = PastReading(operator, cut).tokens()
+    return torch.eye(order.shape[-1], dtype=torch.float64)[:, order]
 
 
 def inputs(columns):

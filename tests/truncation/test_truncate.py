@@ -1,11 +1,13 @@
 """The test on models: against code of its own that computes the same, and what it refuses."""
 
 import inspect
+import itertools
 import json
 import math
 from contextlib import ExitStack
 from statistics import fmean
 
+import numpy as np
 import pytest
 import torch
 from oracles.attention_models import HEADS, attention_model
@@ -20,6 +22,7 @@ from statesize.adapters.forward import Forward
 from statesize.adapters.kernels.scans import KERNELS
 from statesize.adapters.replaced import pure_torch, replaced, source_files
 from statesize.errors import InputError, ModelError
+from statesize.reduction.cache.budgets import GRID
 from statesize.texts.inputs import begun_excerpts
 from statesize.truncation.blocks import CutRun
 from statesize.truncation.cutting import Cutting
@@ -31,6 +34,18 @@ from statesize.truncation.truncate import kullback_leibler, plan_truncation, tru
 
 LENGTH, CUT = 20, 9
 IDS = torch.randint(0, 60, (1, LENGTH), generator=torch.Generator().manual_seed(4))
+
+
+def divergence_of(whole, logits, cut=CUT):
+    """Mean Kullback-Leibler divergence behind the cut."""
+    log_whole, log_cut = (part[0, cut:-1].log_softmax(-1) for part in (whole, logits))
+    return float((log_whole.exp() * (log_whole - log_cut)).sum(-1).mean())
+
+
+def entropy(block):
+    shares = torch.linalg.svdvals(block.double())
+    shares = shares / shares.sum()
+    return float(torch.special.entr(shares).sum().exp())
 
 
 def loss_of(logits):
@@ -59,17 +74,44 @@ def asked_again(model, query, key, head):
     return torch.stack(rows)
 
 
-def kept_numbers(maps, bases, ranks):
+def expected_scores(model, query, key, value, cut=CUT):
+    """Attention that the next 512 positions pay to tokens from the fifth on, by the queries (n, i, d) of one cache."""
+    width, paid = query.shape[-1], []
+    frequencies = torch.cat(2 * [model.model.rotary_emb.inv_freq.double()])
+
+    def turn(position):
+        cos, sin = torch.cos(position * frequencies), torch.sin(position * frequencies)
+        swap = torch.zeros(width, width, dtype=torch.float64)
+        for k in range(width // 2):
+            swap[k, k + width // 2], swap[k + width // 2, k] = -1, 1
+        return torch.diag(cos) + torch.diag(sin) @ swap
+
+    ahead = torch.stack([turn(position) for position in range(cut, cut + 512)]).mean(0)
+    for rows in query.double():
+        content = torch.stack([turn(position).T @ rows[position] for position in range(4, cut)])
+        mean, covariance = ahead @ content.mean(0), ahead @ torch.cov(content.T, correction=0) @ ahead.T
+        keys = key[4:cut].double()
+        scores = [k @ mean / width**0.5 + k @ covariance @ k / (2 * width) for k in keys]
+        paid.append(torch.stack(scores).softmax(-1))
+    return torch.stack(paid).mean(0) * value[4:cut].double().norm(dim=-1)
+
+
+def kept_numbers(maps, bases, ranks, cut=CUT):
     """Maps whose rows after the cut read of the past so many numbers, the first ones of a basis of each head."""
     changed = maps.double().clone()
     for head, (basis, rank) in enumerate(zip(bases, ranks, strict=True)):
-        changed[head, CUT:, :CUT] = changed[head, CUT:, :CUT] @ basis[:, :rank] @ basis[:, :rank].T
+        changed[head, cut:, :cut] = changed[head, cut:, :cut] @ basis[:, :rank] @ basis[:, :rank].T
     return changed
 
 
 def largest_tokens(rows):
     """Tokens that rows read most of come first."""
     return torch.eye(CUT, dtype=torch.float64)[:, rows.square().sum(0).argsort(descending=True)]
+
+
+def first_four_and_largest(scores):
+    order = [0, 1, 2, 3, *(4 + scores.argsort(descending=True)).tolist()]
+    return torch.eye(len(order), dtype=torch.float64)[:, order]
 
 
 def largest_directions(rows):
@@ -88,15 +130,17 @@ def cut_stacks(maps, groups, ranks):
 
 
 @torch.no_grad()
-def run_of_llama(model, change, seen=None):
+def run_of_llama(model, change, seen=None, ids=IDS):
     """Logits where `change(layer, maps)` takes the place of each layer's attention weights, (H, L, L)."""
 
     def attend(module, query, key, value, mask, scaling=None, **rest):
         if seen is not None:
-            seen[module.layer_idx] = query[0], key[0]
+            seen[module.layer_idx] = query[0], key[0], value[0]
         groups = query.shape[1] // key.shape[1]
         key, value = (part.repeat_interleave(groups, 1) for part in (key, value))
-        scores = (query @ key.mT * scaling).masked_fill(torch.ones(LENGTH, LENGTH).triu(1).bool(), -torch.inf)
+        scores = (query @ key.mT * scaling).masked_fill(
+            torch.ones(query.shape[2], query.shape[2]).triu(1).bool(), -torch.inf
+        )
         maps = change(module.layer_idx, scores.softmax(-1)[0]).to(value.dtype)
         return (maps @ value).transpose(1, 2), None
 
@@ -106,7 +150,7 @@ def run_of_llama(model, change, seen=None):
     usual = model.config._attn_implementation
     model.config._attn_implementation = "cut_by_hand"
     try:
-        return model(IDS, use_cache=False).logits
+        return model(ids, use_cache=False).logits
     finally:
         model.config._attn_implementation = usual
 
@@ -115,18 +159,13 @@ def test_a_llama_with_grouped_heads_is_cut_as_by_hand():
     model = attention_model("llama")
     noted, seen = {}, {}
     whole = run_of_llama(model, lambda layer, maps: noted.setdefault(layer, maps), seen)
-    rows = {layer: [asked_again(model, *pair, head) for head in range(4)] for layer, pair in seen.items()}
-    result = truncate(model, IDS, documents=1, tokens=LENGTH, cuts=[CUT], number=2)
+    rows = {layer: [asked_again(model, *parts[:2], head) for head in range(4)] for layer, parts in seen.items()}
+    result = truncate(model, IDS, documents=1, tokens=LENGTH, cuts=[CUT], number=2, expected=True)
     assert result.whole == {}
     assert result.mixers == 2
     assert result.run_difference < 1e-5
     document = result.documents[0]
     assert document.loss == pytest.approx(loss_of(whole), abs=1e-5)
-
-    def entropy(block):
-        shares = torch.linalg.svdvals(block.double())
-        shares = shares / shares.sum()
-        return float(torch.special.entr(shares).sum().exp())
 
     sizes = {layer: [entropy(head[CUT:, :CUT]) for head in maps] for layer, maps in noted.items()}
     stacks = {layer: maps[:, CUT:, :CUT].reshape(2, -1, CUT) for layer, maps in noted.items()}
@@ -142,6 +181,11 @@ def test_a_llama_with_grouped_heads_is_cut_as_by_hand():
     }
     stacked = {layer: [torch.cat(each[2 * (head // 2) :][:2]) for head in range(4)] for layer, each in rows.items()}
     choices = (("past tokens", largest_tokens, rows, sizes), ("past rows", largest_directions, rows, sizes))
+    scored = {
+        layer: [expected_scores(model, query[head, None], key[head // 2], value[head // 2]) for head in range(4)]
+        for layer, (query, key, value) in seen.items()
+    }
+    choices += (("expected tokens", first_four_and_largest, scored, sizes),)
     choices += (("joint past rows", largest_directions, stacked, {k: [a, a, b, b] for k, (a, b) in joint.items()}),)
     for rule, order, of, numbers in choices:
         for scale in (1.0, 2.0):
@@ -161,12 +205,80 @@ def test_a_llama_with_grouped_heads_is_cut_as_by_hand():
         if (run.rule, run.scale) in expected:
             logits = run_of_llama(model, expected[run.rule, run.scale])
             assert run.loss == pytest.approx(loss_of(logits), abs=2e-5), run
-            log_whole, log_cut = (part[0, CUT:-1].log_softmax(-1) for part in (whole, logits))
-            divergence = float((log_whole.exp() * (log_whole - log_cut)).sum(-1).mean())
-            assert run.divergence == pytest.approx(divergence, abs=2e-5), run
+            assert run.divergence == pytest.approx(divergence_of(whole, logits), abs=2e-5), run
             compared.add((run.rule, run.scale))
     assert compared == set(expected)
     assert len({round(run.loss, 4) for run in document.runs}) > 4
+
+
+def curves_of(generator):
+    """Curves of two layers with two caches each, convex, as `statesize cache --json` has them."""
+    heads = []
+    for layer in range(2):
+        for head in range(2):
+            falls = (10 ** torch.rand(8, generator=generator)).sort(descending=True).values
+            steps = torch.tensor(GRID).diff() * falls
+            curve = [*(float(steps[at:].sum()) for at in range(8)), 0.0]
+            heads.append({"layer": f"model.layers.{layer}.self_attn", "head": head, "curve": curve})
+    return {"rule": "expected", "heads": heads}
+
+
+def least_error(errors, counts, total):
+    """Tokens of each cache, so many together, with the least sum of errors, by trying all."""
+    kept = range(counts[0], counts[-1] + 1)
+    tables = [dict(zip(kept, np.interp(kept, counts, one), strict=True)) for one in errors]
+    every = ((*some, total - sum(some)) for some in itertools.product(kept, repeat=len(errors) - 1))
+    possible = (budgets for budgets in every if budgets[-1] in kept)
+    return min(possible, key=lambda budgets: sum(map(dict.__getitem__, tables, budgets)))
+
+
+def test_tokens_are_shared_out_by_curves_as_by_hand():
+    length, cut, generator = 80, 40, torch.Generator().manual_seed(3)
+    model, ids = attention_model("llama"), torch.randint(0, 60, (1, length), generator=generator)
+    with torch.no_grad():
+        for layer in model.model.layers:
+            layer.self_attn.q_proj.weight *= 3
+    noted, seen, found = {}, {}, curves_of(generator)
+    whole = run_of_llama(model, lambda layer, maps: noted.setdefault(layer, maps), seen, ids)
+    result = truncate(model, ids, documents=1, tokens=length, cuts=[cut], curves=found)
+    joint = [entropy(noted[layer][2 * k : 2 * k + 2, cut:, :cut].flatten(0, 1)) for layer in range(2) for k in (0, 1)]
+    orders = {}
+    for layer, (query, key, value) in seen.items():
+        for cache in (0, 1):
+            scores = expected_scores(model, query[2 * cache : 2 * cache + 2], key[cache], value[cache], cut)
+            # The first 4 and the last 16 stay before all others.
+            others = 4 + scores[: cut - 20].argsort(descending=True)
+            orders[layer, cache] = [*range(4), *range(cut - 16, cut), *others.tolist()]
+    counts = [max(20, round(cut * share)) for share in GRID]
+    errors = [head["curve"] for head in found["heads"]]
+    # Points at which all rules keep the least are one point, of the last error.
+    known = dict(zip(counts, zip(*errors, strict=True), strict=True))
+    different = set()
+    for scale in (1.0, 2.0, 4.0, 8.0):
+        wanted = sum(min(math.ceil(scale * size), cut) for size in joint)
+        each = max(20, round(wanted / 4))
+        budgets = least_error(list(zip(*known.values(), strict=True)), list(known), 4 * each)
+        different.add(len(set(budgets)))
+
+        def change(layer, maps, budgets=budgets):
+            bases = [torch.eye(cut, dtype=torch.float64)[:, orders[layer, head // 2]] for head in range(4)]
+            return kept_numbers(maps, bases, [budgets[2 * layer + head // 2] for head in range(4)], cut)
+
+        run = next(one for one in result.documents[0].runs if (one.rule, one.scale) == ("tokens by curves", scale))
+        assert run.kept == pytest.approx(each)
+        logits = run_of_llama(model, change, ids=ids)
+        assert run.divergence == pytest.approx(divergence_of(whole, logits, cut), rel=1e-3, abs=2e-6), scale
+    assert max(different) > 1
+
+
+def test_curves_must_be_of_the_model():
+    found = curves_of(torch.Generator().manual_seed(3))
+    options = {"documents": 1, "tokens": LENGTH}
+    with pytest.raises(InputError, match=r"curves must be of the model that is cut, got '2 caches of model"):
+        truncate("gla", IDS, curves=found, **options)
+    for wrong in ({}, {"rule": "expected", "heads": []}, found | {"rule": "other"}):
+        with pytest.raises(InputError, match=r"curves must be what statesize\.cache returns, or its JSON"):
+            truncate("gla", IDS, curves=wrong, **options)
 
 
 def cut_scan(body, scan, rank):
@@ -360,6 +472,23 @@ def test_layers_whose_past_changes_are_computed_again():
     assert "forward" not in vars(first)
 
 
+@torch.no_grad()
+@pytest.mark.parametrize(("family", "shared"), [("llama", 2), ("mistral", 2), ("gemma2", 0)])
+def test_attention_behind_the_cut_alone_is_as_in_the_whole_text(family, shared):
+    model, past = attention_model(family), SharedPast(CUT, LENGTH)
+    forward, noting = Forward.of(model, IDS), Cutting(CUT, {}, {}, past=past)
+    noting.logits(forward)
+
+    def at(rank, past):
+        ranks = {name: torch.full_like(one.norm, rank).long() for name, one in noting.spectra.items()}
+        return Cutting(CUT, {}, {}, CutRun("number", 1.0, ranks, False, rank), past=past).logits(forward)
+
+    at(0, past)
+    assert sum(not isinstance(module, nn.Linear) for module in past.outputs) == shared
+    past.settled = True
+    torch.testing.assert_close(at(2, past), at(2, None), rtol=0, atol=1e-5)
+
+
 def test_divergence_over_many_tokens_is_as_exact_as_single_precision():
     generator = torch.Generator().manual_seed(0)
     whole, cut = ((3 * torch.randn(4, 2**17, generator=generator)).log_softmax(-1) for _ in range(2))
@@ -394,7 +523,7 @@ def test_nothing_suffices_where_the_context_may_be_worth_nothing(worths, sure):
     assert result.sufficient == (1.0 if sure else None)
     assert math.isnan(result.rows[0].share.value) != sure
     if not sure:
-        assert headline(result).endswith(" nats a token to m over 5 documents: too little to tell what a cut loses.")
+        assert headline(result).endswith(" nats per token to m over 5 documents: too little to tell what a cut loses.")
 
 
 def test_what_lies_between_both_bounds_is_shaded():
@@ -438,7 +567,7 @@ def test_what_cannot_be_cut_is_refused_in_one_line(arguments, message):
 
 
 def test_a_model_without_its_head_is_refused():
-    with pytest.raises(ModelError, match="must return logits over its tokens, got 32 numbers a position"):
+    with pytest.raises(ModelError, match="must return logits over its tokens, got 32 numbers per position"):
         truncate(attention_model("llama").model, IDS % 30, documents=1, tokens=LENGTH)
 
 

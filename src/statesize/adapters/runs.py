@@ -252,7 +252,7 @@ class _Before:
             vars(module).update(attributes)
             for name, tensors in held.items():
                 vars(module)[name].update(tensors)
-            # One flag a module: model.train(True) would also switch on parts that were frozen in eval mode.
+            # One flag per module: model.train(True) would also switch on parts that were frozen in eval mode.
             module.training = training
             _remove_hooks(module, hooks)
         with torch.no_grad():

@@ -116,10 +116,11 @@ def _telling(update: Callable[..., None]) -> Callable[[NetworkProgress], None]:
     lines: set[tuple[int, bool]] = set()
 
     def report_progress(progress: NetworkProgress) -> None:
-        close = f", ± {progress.accuracy:.0%} so far" if progress.products and progress.accuracy < 0.995 else ""
-        detail = f"cut {progress.position}, {progress.products} of about {progress.likely} products{close}"
+        known = progress.low > 1
+        found = f"{progress.low:,.0f} to {progress.high:,.0f} numbers by " if known else ""
+        detail = f"cut {progress.position}, {found}{progress.products:,} of about {progress.likely:,} products"
         done = progress.place * progress.likely + progress.products
-        stage = progress.place, bool(progress.products and (close or not progress.place))
+        stage = progress.place, bool(progress.products and (known or not progress.place))
         update(done, progress.positions * progress.likely, detail, line=stage not in lines)
         lines.add(stage)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -20,6 +21,7 @@ from statesize.cli.shared.options import (
 )
 from statesize.cli.shared.printing import TEXT, Printing
 from statesize.cli.shared.texts import Texts
+from statesize.errors import InputError
 
 
 def truncate(
@@ -29,6 +31,8 @@ def truncate(
     texts: Texts | None = None,
     cuts: str | None = None,
     number: Count | None = None,
+    expected: Flag = False,
+    curves: Path | None = None,
     at: str = "1%",
     profile: Path | None = None,
     plan: Flag = False,
@@ -49,6 +53,9 @@ def truncate(
         texts: What the model reads.
         cuts: Positions of the cuts in each piece, with commas between them. Default: its middle.
         number: Also keep this many numbers of every head.
+        expected: Also choose tokens by expected attention; takes about a fifth more time.
+        curves: File with what `statesize cache MODEL --json` printed of other texts; its curves then say how many
+            tokens each cache gets, and its rule which.
         at: Share of what the context changes in the predictions that counts as nothing lost.
         profile: Folder of a profile of the same model; its pages then say what suffices.
         plan: Only print how many runs it takes, and how much time; a run of each kind over the first text is timed.
@@ -58,7 +65,7 @@ def truncate(
         printing: What is printed.
 
     Raises:
-        InputError: A page is to be opened that is not written.
+        InputError: A page is to be opened that is not written, or the file of curves is none.
     """
     from statesize.cli.shared.provenance import called_again
     from statesize.cli.shared.table import show_page, show_plan
@@ -74,6 +81,7 @@ def truncate(
     texts.check()
     check_page(html, open_page=open_page)
     measured = None if profile is None else Profile.load(profile)
+    found = None if curves is None else _curves(curves)
     positions = None if cuts is None else whole_numbers("cuts", cuts)
     checked_cuts(positions, texts.max_tokens)
     printing.hush_libraries()
@@ -88,6 +96,8 @@ def truncate(
         "tokens": texts.max_tokens,
         "cuts": positions,
         "number": number,
+        "expected": expected,
+        "curves": found,
         "tokenizer": loaded.tokenizer,
         "name": loaded.name,
     }
@@ -104,3 +114,18 @@ def truncate(
     show_page(page(result), result.to_dict(), html, printing, open_page=open_page)
     shown = [model, *options_of(texts, loading)] if profile is None else [profile]
     printing.next("profile", *shown, "--open")
+
+
+def _curves(path: Path) -> Any:
+    """What `statesize cache --json` printed into a file."""
+    from statesize.truncation.curves import MeasuredCurves
+
+    try:
+        document = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"curves must be a file with what `statesize cache MODEL --json` printed, got {path}."
+        ) from error
+    # Refused before a model is loaded.
+    MeasuredCurves.of(document)
+    return document

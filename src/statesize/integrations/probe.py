@@ -26,6 +26,7 @@ from statesize.io.files import os_errors
 from statesize.measurement.settings import Settings
 from statesize.models.digests import tokens_sha256
 from statesize.parallel.executor import SerialExecutor
+from statesize.parallel.ranks import Replicas
 from statesize.profiling.profile import Profile
 from statesize.profiling.profile_run import ProfileRun
 from statesize.profiling.sequences import Provenance, SequenceWork
@@ -87,7 +88,9 @@ class Probe:
         every: Steps from one measurement to the next.
         share: Share of the wall time for measurements, 0.02 for 2 %; `math.inf` measures all heads each time.
         settings: What is measured of each layer; how many heads or channels, `share` decides.
-        sequences: The probe batch, one tensor of token ids a sequence.
+        executor: Where all ranks of torch.distributed hold a replica of the model and measure it at the same steps,
+            `statesize.profiling.Replicas()` lets them share the layers; None lets each rank that measures do so alone.
+        sequences: The probe batch, one tensor of token ids per sequence.
 
     Example:
         >>> Probe([[1, 2, 3, 4]], every=10).share
@@ -98,6 +101,7 @@ class Probe:
     every: int = 100
     share: float = 0.02
     settings: Settings = field(default_factory=lambda: Settings(positions=32))
+    executor: Replicas | None = None
     sequences: tuple[Tensor, ...] = field(init=False, repr=False)
 
     @on_cpu_by_default
@@ -158,14 +162,15 @@ class Probing:
         Returns:
             Numbers by their names in logs; None where nothing was measured. What fails is logged as a warning.
         """
-        if not (self._due or step % self.probe.every == 0) or not (main or ranks_of(model)):
+        ranks = ranks_of(model, self.probe.executor)
+        if not (self._due or step % self.probe.every == 0) or not (main or ranks):
             return None
         self._due = False
         start = time.perf_counter()
         unknown, values = self._cost is None, None
         with self.surviving(step, "the probe was not measured"):
             # Clocks of processes differ, and all of them have to measure the same.
-            heads = agreed(model, self._heads(start - self._began))
+            heads = agreed(ranks, self._heads(start - self._began))
             self._due = not heads
             if not heads:
                 return None
@@ -247,11 +252,12 @@ def _measured(model: nn.Module, probe: Probe, heads: int, checking: CheckPolicy)
     model = measurable(model)
     settings, ids = replace(probe.settings, channels=heads), probe.sequences
     run, start = ProfileRun(settings, "", len(ids), None, None, max(map(len, ids))), time.perf_counter()
-    with together(model, tokens_sha256(ids), settings):
-        for done in SerialExecutor(SequenceWork(model, settings, checking)).run(run.tasks(ids)):
+    with together(model, tokens_sha256(ids), settings, replicas=probe.executor) as team:
+        for done in SerialExecutor(SequenceWork(model, settings, checking, team=team)).run(run.tasks(ids)):
             run.take(done)
-    fixed = time.perf_counter() - start - run.seconds
+    share = run.seconds / team.count
+    fixed = time.perf_counter() - start - share
     profile = run.profile(None, Provenance.of(model), None)
     rows = profile.summary_rows()
     measured = sum(row["measured"] for row in rows)
-    return profile, Cost(fixed, run.seconds / measured, tuple(row["units"] for row in rows))
+    return profile, Cost(fixed, share / measured, tuple(row["units"] for row in rows))

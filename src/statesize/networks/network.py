@@ -103,7 +103,13 @@ class NetworkProgress:
     products: int  # number of vectors so far that the Jacobian at this cut was multiplied with
     planned: int  # their largest number
     likely: int  # how many are likely to be needed, from how close the interval is by now
-    accuracy: float  # half of the interval relative to its middle; infinite before the first
+    low: float  # the interval by now: before the first, from 1 to the dimension
+    high: float
+
+    @property
+    def accuracy(self) -> float:
+        """Half of the interval relative to its middle."""
+        return (self.high - self.low) / (self.high + self.low)
 
 
 @on_cpu_by_default
@@ -135,7 +141,7 @@ def network_ess(
         model: A causal model that returns a tensor, or a tuple whose first tensor is used.
         input_ids: Token ids of one sequence, (1, L), frames (1, L, W), or the result of a tokenizer; whatever
             `statesize.capture` takes.
-        positions: Cuts i: an int for that many evenly spread, a list, or None for all of 1 … L − 1.
+        positions: Cuts i: an int for that many, which part the text evenly, a list, or None for all of 1 … L − 1.
         start: Name of the module at the inputs of the Jacobian. Default: the token embeddings, or the frames
             themselves.
         end: Name of the module at its outputs. Default: the input of the last norm.
@@ -193,10 +199,12 @@ def estimate_of(jacobian: SpanJacobian, accuracy: float, memory: int, seed: int)
 
 
 def likely_products(estimate: EntropyEstimate, accuracy: float) -> int:
-    """About how many products an interval needs; its width is about inversely proportional to their number."""
+    """About how many products an interval needs; its logarithm's width is about inversely proportional to them."""
     if estimate.finished or not estimate.products:
         return estimate.products or estimate.capacity
-    return min(math.ceil(estimate.products * max(1.0, estimate.interval.accuracy / accuracy)), estimate.capacity)
+    # Half of ln(high / low); before the first interval that of all that is possible.
+    width = math.atanh(estimate.interval.accuracy)
+    return min(math.ceil(estimate.products * max(1.0, width / math.atanh(accuracy))), estimate.capacity)
 
 
 @dataclass(frozen=True, eq=False)
@@ -233,7 +241,7 @@ def _measure_cut(
 
         def report(rows: int) -> None:
             if on_progress is not None:
-                on_progress(NetworkProgress(i, index, positions, rows, dimension, dimension, math.inf))
+                on_progress(NetworkProgress(i, index, positions, rows, dimension, dimension, 1.0, dimension))
 
         block = jacobian.dense(report)
         spectrum = block_spectra([block[None]], torch.tensor([min(block.shape)]), block.new_zeros(0))
@@ -246,8 +254,8 @@ def _measure_cut(
     estimate = estimate_of(jacobian, accuracy, memory, i)
     while not estimate.finished:
         if on_progress is not None:
-            close, likely = estimate.interval.accuracy, likely_products(estimate, accuracy)
-            on_progress(NetworkProgress(i, index, positions, estimate.products, estimate.capacity, likely, close))
+            likely, known = likely_products(estimate, accuracy), (estimate.interval.low, estimate.interval.high)
+            on_progress(NetworkProgress(i, index, positions, estimate.products, estimate.capacity, likely, *known))
         estimate.advance(jacobian.gram(estimate.pending))
     interval, space = estimate.interval, estimate.space
     square = float(space.ritz.square().sum()) if estimate.exact else float(estimate.squared_norms().mean())

@@ -30,9 +30,28 @@ class Span:
     inputs: Tensor
     returned: Tensor | None
 
-    def __init__(self, forward: Forward, start: str | None, end: str | None, *, own_kernels: bool = False) -> None:
+    def __init__(
+        self,
+        forward: Forward,
+        start: str | None,
+        end: str | None,
+        *,
+        own_kernels: bool = False,
+        like: Span | None = None,
+    ) -> None:
+        # A span `like` another, of a copy of its model, finds its modules where that one did, without a run.
         self._forward, self._own_kernels = forward, own_kernels
         modules = dict(named_parts(forward.model))
+        self._places = self._found(modules, start, end) if like is None else like._places
+        self.start, end, self._of_frames, self._calls, self._reads_input = self._places
+        self._first, self._last = modules.get(self.start), modules[end]
+        self._axis, self.end = 0, end or type(forward.model).__name__
+        self.outputs = self._read()
+
+    def _found(
+        self, modules: Mapping[str, nn.Module], start: str | None, end: str | None
+    ) -> tuple[str, str, bool, int, bool]:
+        """Both modules, whether frames stand for the first, how often it runs, whether the second's input is read."""
         called, returning = list[str](), list[str]()
         names = {module: name for name, module in modules.items()}
 
@@ -48,25 +67,23 @@ class Span:
                 hooks.callback(module.register_forward_pre_hook(in_this_thread(enter)).remove)
                 hooks.callback(module.register_forward_hook(in_this_thread(leave)).remove)
             self._run()
+        forward = self._forward
         # Frames are numbers themselves.
-        self._of_frames = start is None and self._layout(_measured_tensor(forward)) is not None
-        self.start = start or (forward.measured.name or "inputs" if self._of_frames else _embedding(forward, modules))
+        of_frames = start is None and self._layout(_measured_tensor(forward)) is not None
+        start = start or (forward.measured.name or "inputs" if of_frames else _embedding(forward, modules))
         # What a decoder shares with its encoder runs for that first.
-        self._calls = returning.count(self.start) if forward.measured.decodes else 0
+        calls = returning.count(start) if forward.measured.decodes else 0
         norms = [name for name in called if "norm" in type(modules[name]).__name__.lower()]
         # Without `end` the outputs are the inputs of the last norm, or those of the model if it has no norm.
-        self._reads_input = end is None and bool(norms)
-        self.end = end if end is not None else norms[-1] if norms else ""
-        for argument, name in (("start", self.start), ("end", self.end)):
-            if argument == "start" and self._of_frames:
+        reads_input = end is None and bool(norms)
+        end = end if end is not None else norms[-1] if norms else ""
+        for argument, name in (("start", start), ("end", end)):
+            if argument == "start" and of_frames:
                 continue
             if name not in modules or name not in called:
                 known = ", ".join(dict.fromkeys(name for name in called if name))
                 raise InputError(f"{argument} must be the name of a module that runs, got {name!r}. It has {known}.")
-        self._first, self._last = modules.get(self.start), modules[self.end]
-        self._axis = 0
-        self.outputs = self._read()
-        self.end = self.end or type(forward.model).__name__
+        return start, end, of_frames, calls, reads_input
 
     def future(self, past: Tensor) -> Tensor:
         """The outputs at positions from i on, (L − i, …), for other inputs before i, (i, …)."""

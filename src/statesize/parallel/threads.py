@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, contextmanager
+from contextvars import copy_context
 from functools import cache
 from importlib import import_module
 from typing import TypeVar
@@ -117,7 +118,7 @@ def in_parallel(tasks: Sequence[Callable[[], T]], most: int | None = None) -> li
 
     with ThreadPoolExecutor(threads, "statesize", prepare) as pool:
         try:
-            results = [pool.submit(run, task) for task in tasks]
+            results = [pool.submit(copy_context().run, run, task) for task in tasks]
             wait(results, return_when=FIRST_EXCEPTION)
             failed = next((result for result in results if result.done() and result.exception()), None)
             return [result.result() for result in ([failed] if failed else results)]

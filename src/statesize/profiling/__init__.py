@@ -1,6 +1,7 @@
 """A whole model, measured over inputs. Read `run`, then `profile_run`, `sequences` and `measuring`."""
 
 from statesize.measurement.settings import TOLERANCE_LADDER
+from statesize.parallel.ranks import Replicas
 from statesize.parallel.ray import RayCluster
 from statesize.profiling.plan import Plan, PlannedMixer, plan
 from statesize.profiling.profile import Profile
@@ -16,6 +17,7 @@ __all__ = [
     "Profile",
     "ProfileProgress",
     "RayCluster",
+    "Replicas",
     "plan",
     "profile",
 ]

@@ -82,7 +82,7 @@ class Plan:
     """What a profile would measure, from `statesize.plan`.
 
     Attributes:
-        mixers: One entry a mixer of the longest sequence.
+        mixers: One entry per mixer of the longest sequence.
         skipped: What is not measured, and why, as far as those layers say that were tried.
         sequences: Number of sequences.
         sampled: Number of sequences that were read; all of them without `total`.
@@ -167,7 +167,7 @@ def plan(
     settings.check_reach(lengths[-1])
     settings = settings.for_texts(lengths[-1])
     texts = [known[-1], *([middle] if len(middle := known[len(known) // 2]) < lengths[-1] else [])]
-    with together(model, tokens_sha256(known), settings):
+    with together(model, tokens_sha256(known), settings) as team:
         trials = list[_Trial]()
         for given in texts:
             trials.append(_Trial(model, settings, given, lengths, trials[0] if trials else None))
@@ -175,7 +175,7 @@ def plan(
                 if on_progress is not None:
                     each = len(trials[0].names)
                     on_progress((len(trials) - 1) * each + done, len(texts) * each, name)
-    return _plan(trials, lengths, (total or len(known)) / len(known))
+    return _plan(trials, lengths, (total or len(known)) / len(known), team.count)
 
 
 class _Trial:
@@ -348,9 +348,11 @@ def _seconds(
     return [float(one.attrs["seconds"]) * longer for one, longer in zip(found, times, strict=True)]
 
 
-def _plan(trials: Sequence[_Trial], lengths: Sequence[int], times: float) -> Plan:
+def _plan(trials: Sequence[_Trial], lengths: Sequence[int], times: float, ranks: int) -> Plan:
     """The plan of some texts that each stand for so many, after trials of the longest and perhaps of a shorter one."""
+    # ranks: How many share the layers.
     longest = trials[0]
+    ranks = min(ranks, len(longest.kinds))
     passes = times * _rescale({trial.length: trial.one_pass for trial in trials}, lengths)
     # Each text is observed and read, the first one is also run with nothing attached.
     seconds = longest.search + longest.one_pass + 2 * passes
@@ -372,7 +374,7 @@ def _plan(trials: Sequence[_Trial], lengths: Sequence[int], times: float) -> Pla
             name, positions = layer + index * SHARED, round(times * mixer.positions)
             mixers.append(replace(mixer, name=name, positions=positions, seconds=every))
         planned += mixers
-        seconds += (max if beside else sum)([one.seconds for one in mixers])
+        seconds += (max if beside else sum)([one.seconds for one in mixers]) / ranks
         memory = max(memory, (sum if beside else max)([one.memory for one in mixers]))
     results = sum(mixer.measured * mixer.positions for mixer in planned) * _RESULT_BYTES
     tokens, peak = round(times * sum(lengths)), peak_memory()

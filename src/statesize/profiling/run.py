@@ -22,6 +22,7 @@ from statesize.measurement.settings import Channels, Layers, Positions, Settings
 from statesize.models.digests import tokens_sha256
 from statesize.models.load import load_model, load_model_facts
 from statesize.parallel.executor import here
+from statesize.parallel.ranks import Replicas
 from statesize.parallel.ray import OnRay, RayCluster
 from statesize.profiling.profile import Profile, warned
 from statesize.profiling.profile_run import (
@@ -39,6 +40,7 @@ from statesize.texts.tokens import AnyTokenizer, supported_tokenizer
 
 # A process with torch and its libraries, before it holds a model.
 _PROCESS_BYTES = 5 * 10**8
+_ONE_RANK = "Each has the profile: let one of them save it."
 
 
 @on_cpu_by_default
@@ -56,7 +58,7 @@ def profile(
     memory: int | str | None = None,
     output: str | PathLike[str] | None = None,
     name: str | None = None,
-    executor: RayCluster | None = None,
+    executor: RayCluster | Replicas | None = None,
     on_progress: Callable[[ProfileProgress], None] | None = None,
     settings: Settings | None = None,
 ) -> Profile:
@@ -94,7 +96,9 @@ def profile(
             operators, attention maps and spectra. Where one head takes more, an InputError says how much would do.
         output: Folder for the profile.
         name: What tables call the model; None takes the argument, or the name of its class.
-        executor: Spreads the sequences over processes on Ray; None measures in this process.
+        executor: Spreads the sequences over processes on Ray, or the layers over the ranks of torch.distributed that
+            hold a replica of the model each; None measures in this process. Ranks that hold shards of a model share its
+            layers without it.
         on_progress: Called after each mixer of each sequence, instead of the bar.
         settings: What is measured beside the arguments above, which go before it; None takes `statesize.Settings()`.
 
@@ -122,13 +126,15 @@ def run_profile(
     output: str | PathLike[str] | None = None,
     name: str | None = None,
     source: Mapping[str, Any] | None = None,
-    cluster: RayCluster | None = None,
+    cluster: RayCluster | Replicas | None = None,
     on_progress: Callable[[ProfileProgress], None] | None = None,
+    sinks: bool = True,
 ) -> Profile:
-    """`profile` of a model of which the caller may know the source, and without a warning."""
+    """`profile` of a model of which the caller may know the source, without a warning, and without `sinks`."""
     # The profile of a cluster is that of this process: the same bit for bit where that is set to as many threads as a
     # process there has cores, else within the bounds that it states. With an output, both go on from each other's
     # files. A model by its name, or a function that loads it, is loaded in each process, so that no weights are sent.
+    replicas, cluster = (cluster, None) if isinstance(cluster, Replicas) else (None, cluster)
     tokenizer = None if tokenizer is None else supported_tokenizer(tokenizer)
     path = None if output is None else Path(output)
     if path is not None:
@@ -154,9 +160,10 @@ def run_profile(
     )
     known: list[Given] = []
     reference = None
-    ranks = ranks_of(model) if isinstance(model, nn.Module) else ()
+    ranks = ranks_of(model, replicas) if isinstance(model, nn.Module) else ()
     if ranks and (path is not None or cluster is not None):
-        refuse("output and executor", f"None for a model on ranks {', '.join(map(str, ranks))}", output or cluster)
+        what = "output" if cluster is None else "executor"
+        refuse(what, f"None for a model on ranks {', '.join(map(str, ranks))}", output or cluster, _ONE_RANK)
     if cluster is not None or count is not None or ranks:
         # What is wrong with any of them shows before the work.
         given = known = list[Given](given)
@@ -164,11 +171,13 @@ def run_profile(
         settings.check_reach(reference)
     settings = settings.for_texts(reference)
     # Digests say whether what is stored is of this run; of one that is not they would only take time.
-    make = partial(loaded_work, model, settings, reference, digests=cluster is not None or path is not None)
+    digests = cluster is not None or path is not None
+    make = partial(loaded_work, model, settings, reference, digests=digests, sinks=sinks)
     crew = here if cluster is None else partial(cluster, memory=settings.memory + _PROCESS_BYTES)
     with ExitStack() as stack:
         if ranks and isinstance(model, nn.Module):
-            stack.enter_context(together(model, tokens_sha256(known), settings))
+            team = stack.enter_context(together(model, tokens_sha256(known), settings, replicas=replicas))
+            make = partial(make, team=team)
         executor = stack.enter_context(crew(make))
         origin: Provenance = next(executor.run(["loading the model"])).get()
         if isinstance(executor, OnRay):

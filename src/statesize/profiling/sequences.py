@@ -8,7 +8,7 @@ import json
 import socket
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Self, TypeAlias, cast
 
@@ -16,8 +16,8 @@ import torch
 import xarray as xr
 from torch import nn
 
-from statesize.adapters import CheckPolicy
-from statesize.adapters.models.sharded import class_of
+from statesize.adapters import Captured, CheckPolicy
+from statesize.adapters.models.sharded import alone, class_of, hold_gathered
 from statesize.adapters.observation import SHARED
 from statesize.adapters.select import NothingMeasuredError
 from statesize.errors import StatesizeError
@@ -25,8 +25,10 @@ from statesize.io.files import digest, parse_json
 from statesize.measurement.settings import Settings
 from statesize.models.digests import tokens_sha256
 from statesize.models.load import LoadedModel, model_facts
+from statesize.parallel.ranks import Team
 from statesize.profiling.measuring import captured_mixers, measure_side_by_side
-from statesize.profiling.work import plan_group, plan_work
+from statesize.profiling.work import Work, plan_group, plan_work
+from statesize.results.checked import dataset_to_bytes, mixer_from_bytes
 from statesize.texts.arguments import Given, counted, inputs_of
 from statesize.version import __version__
 
@@ -148,16 +150,19 @@ class Provenance:
 
 @dataclass(eq=False)
 class SequenceWork:
-    """A model that measures one sequence after another.
+    """A model that measures one sequence after another; several ranks measure a layer each, and tell the others.
 
     Attributes:
         origin: What the process has loaded, which the key of each task must be of; None where nobody asks.
+        sinks: Whether those of attention are looked for.
     """
 
     model: nn.Module
     settings: Settings
     checking: CheckPolicy = field(default_factory=lambda: CheckPolicy("read"))
     origin: Provenance | None = None
+    team: Team = field(default_factory=Team)
+    sinks: bool = True
 
     def __call__(self, request: str | SequenceTask) -> Iterator[Any]:
         """A step for each mixer, then the end, also of a sequence in which none can be measured; or what was loaded."""
@@ -173,6 +178,7 @@ class SequenceWork:
         sequence, given, settings = request.sequence, request.given, self.settings
         planning, names = (sequence, len(given), request.reference, settings), list[str]()
         inputs, axis = inputs_of(given)
+        waiting, own = list[tuple[int, list[str]]](), list[tuple[Captured, Work]]()
         try:
             captured = captured_mixers(
                 self.model, inputs, settings.layers, self.checking.for_run(self.model), sequence,
@@ -187,23 +193,62 @@ class SequenceWork:
                 finished = {name for name in here if request.finished and request.part(name) in request.finished}
                 works = [] if item.name in finished else [(item, plan_work(item, *planning))]
                 works += [one for one in groups if one[0].name not in finished]
-                measured = measure_side_by_side(works, sequence, settings)
-                datasets = dict(zip((one.name for one, _ in works), measured, strict=True))
+                if len(waiting) == self.team.own:
+                    own = works if self.sinks else [(one, replace(work, attends=False)) for one, work in works]
+                    hold_gathered()
+                waiting.append((index, here))
+                names += here
                 # The names would keep this operator alive while the next is built.
                 del item, group, groups, works
-                for name in here:
-                    names.append(name)
-                    yield MixerDone(index, len(captured.mixers), name, datasets.get(name))
+                if len(waiting) == self.team.count:
+                    yield from self._measured(waiting, own, sequence, len(captured.mixers))
+            yield from self._measured(waiting, own, sequence, len(captured.mixers))
         except NothingMeasuredError as error:
             yield SequenceDone((), error.skipped)
             return
         yield SequenceDone(tuple(names), dict(captured.skipped))
 
+    def _measured(
+        self, waiting: list[tuple[int, list[str]]], own: list[tuple[Captured, Work]], sequence: int, mixers: int
+    ) -> Iterator[MixerDone]:
+        """A step for each mixer of some layers, of which this process measures its own."""
+        if not waiting:
+            return
+        with alone():
+            shares = [measure_side_by_side(own, sequence, self.settings)]
+        own.clear()
+        if self.team.count > 1:
+            contents = self.team.all(b"".join(_with_length(dataset_to_bytes(one)) for one in shares[0]))
+            shares = [[mixer_from_bytes(one) for one in _separate(content)] for content in contents]
+        for (index, names), share in zip(waiting, shares, strict=False):
+            datasets = {one.attrs["name"]: one for one in share}
+            for name in names:
+                yield MixerDone(index, mixers, name, datasets.get(name))
+        waiting.clear()
+
+
+def _with_length(content: bytes) -> bytes:
+    return len(content).to_bytes(8, "little") + content
+
+
+def _separate(content: bytes) -> Iterator[bytes]:
+    while content:
+        end = 8 + int.from_bytes(content[:8], "little")
+        yield content[8:end]
+        content = content[end:]
+
 
 def loaded_work(
-    model: nn.Module | Loader, settings: Settings, reference: int | None, *, digests: bool = True
+    model: nn.Module | Loader,
+    settings: Settings,
+    reference: int | None,
+    *,
+    digests: bool = True,
+    sinks: bool = True,
+    team: Team | None = None,
 ) -> SequenceWork:
     """The work of a process that loads the model; without digests where nothing is stored and no other compared."""
     loaded = model if isinstance(model, nn.Module) else model()
     origin = Provenance.of(loaded, partial(run_key, settings=settings, reference=reference) if digests else None)
-    return SequenceWork(loaded.model if isinstance(loaded, LoadedModel) else loaded, settings, origin=origin)
+    measured = loaded.model if isinstance(loaded, LoadedModel) else loaded
+    return SequenceWork(measured, settings, origin=origin, team=team or Team(), sinks=sinks)

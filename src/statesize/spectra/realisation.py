@@ -123,7 +123,7 @@ _linalg, _fft = cast("Any", torch.linalg), cast("Any", torch.fft)
 _ROUNDED = 1e-7
 # Random vectors for the range of the Hankel matrix that must turn out to be more than enough.
 _SPARE = 8
-# Positions a vector, where more are tried: of more states, the factorisations cost more than to eliminate without any.
+# Positions per vector, where more are tried: with more states, factorisations cost more than to eliminate without any.
 _POSITIONS_A_VECTOR = 16
 
 

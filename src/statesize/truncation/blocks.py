@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, partial
+from importlib import import_module
 from typing import Any, Self, cast
 
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from statesize.operators import Operator, Recurrence, SoftmaxAttention
 from statesize.operators.stepped import Stepped
-from statesize.parallel.threads import in_parallel, one_torch_thread
+from statesize.parallel.threads import in_parallel, one_lapack_thread, one_torch_thread
 
 _linalg, _special = cast("Any", torch.linalg), cast("Any", torch.special)
 
@@ -28,8 +29,24 @@ def eigenvectors(symmetric: Tensor) -> Tensor:
     return torch.stack(vectors).reshape(symmetric.shape)
 
 
+def leading_eigenvectors(symmetric: Tensor, counts: Tensor) -> Tensor:
+    """Eigenvectors of the largest eigenvalues first, (..., n, most): so many of each matrix (...), and 0 beyond."""
+    most = int(counts.max())
+    # A few vectors take half the time of all, but scipy lets one thread run at a time.
+    if symmetric.is_cuda or torch.get_num_threads() > 2 or 4 * most > symmetric.shape[-1]:
+        return eigenvectors(symmetric).flip(-1)[..., :most]
+    eigh, n = cast("Any", import_module("scipy.linalg")).eigh, symmetric.shape[-1]  # importing it takes time
+    matrices, found = symmetric.reshape(-1, n, n), symmetric.new_zeros(symmetric.shape[:-2].numel(), n, most)
+    with one_lapack_thread():
+        for matrix, vectors, count in zip(matrices, found, counts.expand(symmetric.shape[:-2]).flatten(), strict=True):
+            if count:
+                chosen = eigh(matrix.numpy(), subset_by_index=(n - int(count), n - 1), check_finite=False)
+                vectors[:, :count] = torch.from_numpy(chosen[1]).flip(-1)
+    return found.reshape(*symmetric.shape[:-1], most)
+
+
 def _each(decompose: Callable[[Tensor], Any], symmetric: Tensor) -> list[Any]:
-    """Decompose matrices, one a thread: LAPACK's own threads only wait here."""
+    """Decompose matrices, one per thread: LAPACK's own threads only wait here."""
     with one_torch_thread():
         return in_parallel([partial(decompose, one) for one in symmetric.reshape(-1, *symmetric.shape[-2:])])
 
@@ -41,10 +58,10 @@ def columns_before(operator: Operator, cut: int) -> Tensor:
 
 
 def past_block(operator: Operator, cut: int) -> Tensor:
-    """H_i as it stands, (..., L − i, c) float64."""
+    """H_i as it stands, (..., L − i, c), of attention in its own dtype."""
     if isinstance(operator, SoftmaxAttention):
         # Rows before the cut are not computed.
-        return operator.block(slice(cut, operator.length), slice(0, cut)).double()
+        return operator.block(slice(cut, operator.length), slice(0, cut))
     return columns_before(operator, cut)[..., cut:, :]
 
 
@@ -73,7 +90,7 @@ def directions(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
 
 @dataclass(frozen=True, eq=False)
 class PastBlock:
-    """H_i of some units: the best rank k reads only Vₖᵀ u, k numbers a channel, of all past inputs u."""
+    """H_i of some units: the best rank k reads only Vₖᵀ u, k numbers per channel, of all past inputs u."""
 
     left: Tensor  # H = left · rightᵀ, (..., rows, n)
     right: Tensor | None = None  # (..., c, n); None where left is H itself
@@ -84,7 +101,7 @@ class PastBlock:
         """H_i of an operator in float64, from the factors of a recurrence or from T itself."""
         if isinstance(operator, Recurrence):
             return cls(*state_factors(operator.to(torch.float64).with_real_output(), cut))
-        return cls(past_block(operator, cut))
+        return cls(past_block(operator, cut).double())
 
     @cached_property
     def values(self) -> Tensor:
@@ -95,17 +112,21 @@ class PastBlock:
         values = squares.clamp(min=0).sqrt().flip(-1)
         return values[..., None, :] if self.grouped else values
 
-    @cached_property
-    def basis(self) -> Tensor:
-        """V, (..., c, m): c columns, one an input of the past."""
-        if self.right is not None:
-            return self._factored[1]
-        vectors = eigenvectors(self._gram)[..., -self._count :].flip(-1)
-        return vectors[..., None, :, :] if self.grouped else vectors
+    @property
+    def columns(self) -> int:
+        """c, the inputs of the past."""
+        return self.left.shape[-1] if self.right is None else self.right.shape[-2]
 
     @cached_property
     def _factored(self) -> tuple[Tensor, Tensor]:
         return directions(self.left, cast("Tensor", self.right))
+
+    def _basis(self, ranks: Tensor) -> Tensor:
+        """V, (..., c, m), at least its first columns up to these ranks."""
+        if self.right is not None:
+            return self._factored[1]
+        vectors = leading_eigenvectors(self._gram, (ranks[..., 0] if self.grouped else ranks).clamp(max=self._count))
+        return vectors[..., None, :, :] if self.grouped else vectors
 
     @property
     def _stack(self) -> Tensor:
@@ -135,7 +156,7 @@ class PastBlock:
 
     def lost(self, inputs: Tensor, ranks: Tensor) -> Tensor:
         """(H − H_k) u for inputs u before the cut, (..., c, P), and ranks k, (...): (..., rows, P)."""
-        rest = dropped(inputs, self.basis, ranks)
+        rest = dropped(inputs, self._basis(ranks), ranks)
         lost = self.left @ (rest if self.right is None else self.right.mT @ rest.to(self.right.dtype))
         return lost.real if lost.is_complex() else lost
 
@@ -157,12 +178,12 @@ SCALES = (0.25, 0.5, 1.0, 2.0)
 """Numbers that are kept, in units of the ESS of each unit."""
 CAUSAL_SCALES = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
 """The same of choices that know the past only."""
-CAUSAL = ("past rows", "past tokens")
+CAUSAL = ("past rows", "past tokens", "expected tokens")
 """Their rules, of each head."""
-JOINT = "joint past rows"
-"""The rule of past rows with one choice for all heads of a group."""
+JOINT = ("joint past rows", "tokens by curves")
+"""Rules with one choice for all heads of a group."""
 JOINT_SCALES = (1.0, 2.0, 4.0, 8.0)
-"""Its numbers, in units of the joint ESS of each group."""
+"""Their numbers, in units of the joint ESS of each group."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -176,6 +197,7 @@ class MixerSpectra:
         norm: ‖H_i‖_F of each unit, (units,).
         most: The largest rank that H_i can have.
         inputs: How many inputs, or numbers of a state, of the past there are to choose from.
+        held: How many inputs a window still shows behind the cut; all without one.
         state: Whether it keeps a state, in which no inputs can be chosen.
         joint: Entropy-ESS of the stack of each group's units, (groups,), or None without groups.
     """
@@ -186,6 +208,7 @@ class MixerSpectra:
     norm: Tensor
     most: int
     inputs: int
+    held: int
     state: bool
     joint: Tensor | None
 
@@ -205,12 +228,12 @@ class CutRun:
     """One run of the model in which every mixer is cut.
 
     Attributes:
-        rule: "ess", "equal", "norm", "number", "joint ess", "largest head", "past rows", "past tokens", "equal past
-            rows", "joint past rows" or "nothing".
+        rule: "ess", "equal", "norm", "number", "joint ess", "largest head", "past rows", "past tokens", "expected
+            tokens", "equal past rows", "joint past rows", "tokens by curves" or "nothing".
         scale: Numbers kept in units of the rule's own, c; 1 where there is nothing to scale.
         ranks: For each mixer by its name the rank of each unit, or of each group of a rule of groups.
         grouped: Whether ranks are of groups.
-        kept: Mean numbers a channel that are kept.
+        kept: Mean numbers per channel that are kept.
     """
 
     rule: str
@@ -220,13 +243,35 @@ class CutRun:
     kept: float
 
     @property
-    def choice(self) -> str:
-        """How numbers are chosen by the past alone; "" with hindsight."""
-        return "past rows" if self.rule == "equal past rows" else self.rule if "past" in self.rule else ""
+    def causal(self) -> bool:
+        """Whether what is kept is chosen by the past alone."""
+        return self.rule in (*CAUSAL, *JOINT, "equal past rows")
+
+    @property
+    def of_tokens(self) -> bool:
+        """Whether whole tokens are kept, where a mixer has any."""
+        return "tokens" in self.rule
 
 
-def runs(spectra: dict[str, MixerSpectra], number: int | None) -> list[CutRun]:
-    """All runs of one cut, that of H_i = 0 first; `number` adds one with that many numbers everywhere."""
+def runs(
+    spectra: dict[str, MixerSpectra],
+    number: int | None,
+    *,
+    expected: bool = False,
+    budgets: Callable[[dict[str, int], dict[str, Tensor]], dict[str, Tensor]] | None = None,
+) -> list[CutRun]:
+    """All runs of one cut, that of H_i = 0 first.
+
+    Args:
+        spectra: What the whole run shows of each mixer.
+        number: Adds a run with that many numbers everywhere.
+        expected: Adds runs with tokens by expected attention.
+        budgets: Adds runs with tokens of each cache by curves, given what mixers hold and how many each cache would
+            get without curves.
+
+    Returns:
+        Runs in the order of the result.
+    """
     planned = [_run(spectra, "nothing", 0.0, {name: torch.zeros_like(one.norm) for name, one in spectra.items()})]
     for scale in SCALES:
         by_ess = _run(spectra, "ess", scale, {name: scale * one.entropy for name, one in spectra.items()})
@@ -238,7 +283,9 @@ def runs(spectra: dict[str, MixerSpectra], number: int | None) -> list[CutRun]:
                 }
                 planned.append(_run(spectra, rule, scale, _spread(spectra, sizes, by_ess.kept)))
     for rule in CAUSAL:
-        if rule == "past tokens" and all(one.state for one in spectra.values()):
+        if rule != "past rows" and all(one.state for one in spectra.values()):
+            continue
+        if rule == "expected tokens" and not expected:
             continue
         for scale in CAUSAL_SCALES:
             by_ess = _run(spectra, rule, scale, {name: scale * one.entropy for name, one in spectra.items()})
@@ -249,14 +296,19 @@ def runs(spectra: dict[str, MixerSpectra], number: int | None) -> list[CutRun]:
     if number is not None:
         everywhere = {name: torch.full_like(one.norm, number) for name, one in spectra.items()}
         planned.append(_run(spectra, "number", 1.0, everywhere))
+    joint = {name: one.entropy if one.joint is None else one.joint for name, one in spectra.items()}
     if any(one.joint is not None for one in spectra.values()):
-        joint = {name: one.entropy if one.joint is None else one.joint for name, one in spectra.items()}
         largest = {name: one.entropy if one.joint is None else one.largest for name, one in spectra.items()}
         planned.append(_run(spectra, "joint ess", 1.0, joint, grouped=True))
         planned.append(_run(spectra, "largest head", 1.0, largest, grouped=True))
         for scale in JOINT_SCALES:
             numbers = {name: scale * size for name, size in joint.items()}
-            planned.append(_run(spectra, JOINT, scale, numbers, grouped=True))
+            planned.append(_run(spectra, "joint past rows", scale, numbers, grouped=True))
+    if budgets is not None:
+        for scale in JOINT_SCALES:
+            numbers = {name: scale * size for name, size in joint.items()}
+            numbers |= budgets({name: one.held for name, one in spectra.items()}, numbers)
+            planned.append(_run(spectra, "tokens by curves", scale, numbers, grouped=True))
     return planned
 
 

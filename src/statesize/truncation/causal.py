@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -25,50 +26,72 @@ _FIRST, _LAST = 1, 2
 _WINDOW = 16
 
 
-def past_rows(operator: Operator, cut: int, rotation: Rotation | None = None, readers: int = 1) -> Tensor:
-    """A basis of what rows behind the cut may read; its first k vectors are k numbers a channel.
+@dataclass(frozen=True, eq=False)
+class PastReading:
+    """What rows behind a cut may read, by what rows before it do; it depends on nothing behind the cut.
 
     Attention is asked again by the queries of the past, moved behind the cut. Where they cannot be moved, rows behind
     the cut are taken to read what the last rows before it read: the same inputs, and inputs at the same distance, each
     with weights that halve with age. The queries C_t of a recurrence are asked again as they stand, so that its state
     is cut by two Gramians of the past: of what it holds, and of what was read.
 
-    Args:
+    Attributes:
         operator: T of some units.
         cut: Position i.
         rotation: Rotary embeddings of the queries; None where what moves them is not known.
-        readers: Consecutive units that read one stored input, and share a basis.
-
-    Returns:
-        V, (..., c, n): c columns, one an input of the past. It depends on nothing behind the cut.
     """
-    if isinstance(operator, Recurrence):
-        recurrence = operator.to(torch.float64).with_real_output()
-        return directions(recurrence.C[..., :cut, :], state_factors(recurrence, cut)[1])[1]
-    if isinstance(operator, SoftmaxAttention) and rotation is not None:
-        gram, last = _asked_again(operator, cut, rotation, lambda rows: rows.mT @ rows), 0
-    else:
-        gram, last = _moved_gram(columns_before(operator, cut)[..., :cut, :]), _LAST
-    if readers > 1:
-        gram = gram.reshape(*gram.shape[:-3], -1, readers, *gram.shape[-2:]).sum(-3)
-    count = gram.shape[-1]
-    exact = [*range(min(_FIRST, count)), *range(max(_FIRST, count - last), count)]
-    gram[..., exact, :] = gram[..., exact] = 0
-    vectors = eigenvectors(gram)
-    # The rows hold nothing in the columns that are kept anyway, which therefore come first.
-    single = torch.eye(count, dtype=vectors.dtype, device=vectors.device)[:, exact].expand(*vectors.shape[:-1], -1)
-    basis = torch.cat([single, vectors.flip(-1)[..., : count - len(exact)]], -1)
-    return basis if readers == 1 else basis.repeat_interleave(readers, -3)
 
+    operator: Operator
+    cut: int
+    rotation: Rotation | None = None
 
-def _asked_again(
-    operator: SoftmaxAttention, cut: int, rotation: Rotation, amount: Callable[[Tensor], Tensor]
-) -> Tensor:
-    """An amount of what the queries before a cut read there, (..., i, c), once each is moved behind it; their sum."""
-    attention, age = operator.to(torch.float64), torch.arange(cut, 0, -1, device=operator.device)
-    query = attention.query[..., :cut, :]
-    read = (attention.asked(rotation.moved(query, age + behind), cut + behind, cut) for behind in _ASKED)
-    return sum(map(amount, read), torch.zeros(()))
+    def rows(self, readers: int = 1) -> Tensor:
+        """A basis of what rows behind the cut may read; its first k vectors are k numbers per channel.
+
+        Args:
+            readers: Consecutive units that read one stored input, and share a basis.
+
+        Returns:
+            V, (..., c, n): c columns, one an input of the past.
+        """
+        if isinstance(self.operator, Recurrence):
+            recurrence = self.operator.to(torch.float64).with_real_output()
+            return directions(recurrence.C[..., : self.cut, :], state_factors(recurrence, self.cut)[1])[1]
+        gram, last = (self._asked, 0) if self._asked is not None else (self._moved, _LAST)
+        count = gram.shape[-1]
+        gram = gram.reshape(*gram.shape[:-3], -1, readers, count, count).sum(-3) if readers > 1 else gram.clone()
+        exact = [*range(min(_FIRST, count)), *range(max(_FIRST, count - last), count)]
+        gram[..., exact, :] = gram[..., exact] = 0
+        vectors = eigenvectors(gram)
+        # The rows hold nothing in the columns that are kept anyway, which therefore come first.
+        single = torch.eye(count, dtype=vectors.dtype, device=vectors.device)[:, exact].expand(*vectors.shape[:-1], -1)
+        basis = torch.cat([single, vectors.flip(-1)[..., : count - len(exact)]], -1)
+        return basis if readers == 1 else basis.repeat_interleave(readers, -3)
+
+    def tokens(self) -> Tensor:
+        """Inputs of the past, (..., c), those first that rows behind the cut may read most of; a state keeps none."""
+        if self._asked is not None:
+            read = self._asked.diagonal(dim1=-2, dim2=-1)
+        else:
+            rows = columns_before(self.operator, self.cut)
+            read = rows[..., max(0, self.cut - _WINDOW) : self.cut, :].abs().sum(-2)
+        return read.argsort(-1, descending=True)
+
+    @cached_property
+    def _asked(self) -> Tensor | None:
+        """Σ rᵀ r of what the queries before the cut read there, once each is moved behind it."""
+        if not isinstance(self.operator, SoftmaxAttention) or self.rotation is None:
+            return None
+        attention = self.operator.to(torch.float64)
+        age = torch.arange(self.cut, 0, -1, device=attention.device)
+        query = attention.query[..., : self.cut, :]
+        moved = (self.rotation.moved(query, age + behind) for behind in _ASKED)
+        read = (attention.asked(one, self.cut + behind, self.cut) for one, behind in zip(moved, _ASKED, strict=True))
+        return sum((rows.mT @ rows for rows in read), torch.zeros(()))
+
+    @cached_property
+    def _moved(self) -> Tensor:
+        return _moved_gram(columns_before(self.operator, self.cut)[..., : self.cut, :])
 
 
 def _moved_gram(rows: Tensor) -> Tensor:
@@ -89,23 +112,3 @@ def _moved_gram(rows: Tensor) -> Tensor:
         moved = moved_weight * moved
         gram = gram + moved.mT @ moved / len(_MOVED)
     return gram
-
-
-def past_tokens(operator: Operator, cut: int, rotation: Rotation | None = None) -> Tensor:
-    """A basis of single inputs, those first that rows behind the cut may read most of.
-
-    Args:
-        operator: T of some units. A state keeps no inputs: of a recurrence the basis is that of `past_rows`.
-        cut: Position i.
-        rotation: As for `past_rows`.
-
-    Returns:
-        V, (..., c, n), as of `past_rows`.
-    """
-    if isinstance(operator, Recurrence):
-        return past_rows(operator, cut)
-    if isinstance(operator, SoftmaxAttention) and rotation is not None:
-        read = _asked_again(operator, cut, rotation, lambda rows: rows.square().sum(-2))
-    else:
-        read = columns_before(operator, cut)[..., max(0, cut - _WINDOW) : cut, :].abs().sum(-2)
-    return torch.nn.functional.one_hot(read.argsort(-1, descending=True), read.shape[-1]).to(read).mT

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -17,9 +18,10 @@ from statesize.adapters.models.model_state import known_options
 from statesize.adapters.observation import ModuleStack, Observation, Product
 from statesize.adapters.runs import observed
 from statesize.errors import ModelError
-from statesize.operators import Dense, Operator, SoftmaxAttention
+from statesize.operators import Dense, Operator, Recurrence, SoftmaxAttention
 from statesize.truncation.blocks import CutRun, MixerSpectra, PastBlock, dropped, past_block
-from statesize.truncation.causal import past_rows, past_tokens
+from statesize.truncation.causal import PastReading
+from statesize.truncation.curves import MeasuredCurves, expected_tokens, prefix_layer
 from statesize.truncation.past import SharedPast
 
 # Units whose blocks are held at once.
@@ -36,23 +38,25 @@ class Cutting:
         own: Modules with a method `operator`, by name.
         whole: Mixers that are left as they are, with the reason, by name; it grows in a run that notes.
         run: What is kept of each mixer; None notes spectra instead.
-        alike: This run, and others over the same text whose choice without hindsight has the same basis.
-        dropped: What each of these drops of the inputs before the cut, by the name of the mixer; the past is the same
-            in all, so that the first run finds it.
+        causal: All runs over the same text without hindsight.
+        choices: What these drop of the inputs before the cut, by the name of the mixer; the past is the same in all, so
+            that the first run finds it.
         spectra: Those of each mixer, by name, in the order of calls.
         unmoved: Attention whose queries nothing that is known moves behind the cut.
         past: What runs over the same text have in common.
+        curves: By which tokens of a cache are chosen, where a run does.
     """
 
     cut: int
     own: Mapping[str, nn.Module]
     whole: dict[str, str]
     run: CutRun | None = None
-    alike: Sequence[CutRun] = ()
-    dropped: dict[str, dict[CutRun, Tensor]] = field(default_factory=dict[str, dict[CutRun, Tensor]])
+    causal: Sequence[CutRun] = ()
+    choices: dict[str, Choices] = field(default_factory=dict[str, "Choices"])
     spectra: dict[str, MixerSpectra] = field(default_factory=dict[str, MixerSpectra])
     unmoved: set[str] = field(default_factory=set[str])
     past: SharedPast | None = None
+    curves: MeasuredCurves | None = None
     _calls: Counter[str] = field(default_factory=Counter[str], init=False)
     _running: ModuleStack = field(init=False)
 
@@ -120,8 +124,10 @@ class Cutting:
         ranks = self.run.ranks[name].to(seen.values.device)
         if self.run.rule == "nothing":
             lost = self._past(seen, self._inputs(seen))
-        elif self.run.choice:
-            lost = self._past(seen, self._dropped(name, seen)[self.run].double())
+        elif self.run.causal:
+            if name not in self.choices:
+                self.choices[name] = self._chosen(name, seen)
+            lost = self._past(seen, self.choices[name].dropped(self.run, ranks, self._inputs(seen)))
         elif self.run.grouped and seen.groups:
             lost = self._lost_by_groups(seen, ranks)
         else:
@@ -134,13 +140,15 @@ class Cutting:
 
     def _noted(self, seen: Observation) -> MixerSpectra:
         blocks = [block for _, block in self._blocks(seen)]
+        inputs = blocks[0].left.shape[-1]
         return MixerSpectra(
             seen.kind,
             seen.multiplicity,
             torch.cat([block.entropy[0] for block in blocks]).cpu(),
             torch.cat([block.norm[0] for block in blocks]).cpu(),
             blocks[0].values.shape[-1],
-            blocks[0].left.shape[-1],
+            inputs,
+            min(inputs, seen.state_size or inputs),
             blocks[0].right is not None,
             self._group_blocks(seen).entropy[0, :, 0].cpu() if seen.groups else None,
         )
@@ -150,33 +158,53 @@ class Cutting:
         return ((part, PastBlock.of(seen.operator(part), self.cut)) for part in _parts(seen))
 
     def _group_blocks(self, seen: Observation) -> PastBlock:
-        """H_i of all units, (S, groups, units of a group, ...), with one basis a group."""
-        matrix = past_block(seen.operator(slice(None)), self.cut)
+        """H_i of all units, (S, groups, units of a group, ...), with one basis per group."""
+        matrix = past_block(seen.operator(slice(None)), self.cut).double()
         return PastBlock(matrix.reshape(len(matrix), seen.groups, -1, *matrix.shape[2:]), grouped=True)
 
     def _inputs(self, seen: Observation) -> Tensor:
         """Inputs u of all units before the cut, (S, units, i, P)."""
         return seen.values[:, :, : self.cut].double()
 
-    def _dropped(self, name: str, seen: Observation) -> dict[CutRun, Tensor]:
-        """What a choice without hindsight drops of the inputs before the cut, (S, units, i, P), by runs."""
-        if name not in self.dropped:
-            inputs, first, rotation = self._inputs(seen), self.alike[0], self._rotation(seen)
-            readers = seen.batch_shape[1] // seen.groups if first.grouped and seen.groups else 1
-            found: list[Tensor] = []
-            for part in _parts(seen):
-                operator = seen.operator(part)
-                if first.choice == "past tokens":
-                    basis = past_tokens(operator, self.cut, rotation)
-                else:
-                    basis = past_rows(operator, self.cut, rotation, readers)
+    def _chosen(self, name: str, seen: Observation) -> Choices:
+        """What all runs without hindsight keep of what a mixer has before the cut."""
+        rotation, inputs, units = self._rotation(seen), self._inputs(seen), seen.batch_shape[1]
+        state = isinstance(seen.operator(slice(0, 1)), Recurrence)
+        numbers = [run for run in self.causal if state or not run.of_tokens]
+        tokens = {run.rule for run in self.causal} - {run.rule for run in numbers}
+        found: dict[CutRun, list[Tensor]] = {run: [] for run in numbers}
+        orders: dict[str, Tensor] = {}
+        past_tokens: list[Tensor] = []
+        for part in _parts(seen):
+            reading = PastReading(seen.operator(part), self.cut, rotation)
+            for readers in dict.fromkeys(self._readers(run, seen) for run in numbers):
+                alike, basis = [run for run in numbers if self._readers(run, seen) == readers], reading.rows(readers)
                 # Several inputs of one position lie behind one another.
                 given = inputs[:, part].reshape(*inputs[:, part].shape[:2], basis.shape[-2], -1)
-                ranks = torch.stack([run.ranks[name].repeat_interleave(readers)[part] for run in self.alike])
+                ranks = torch.stack([run.ranks[name].repeat_interleave(readers)[part] for run in alike])
                 rest = dropped(given, basis, ranks[:, None].to(basis.device))
-                found.append(rest.reshape(-1, *inputs[:, part].shape).float())
-            self.dropped[name] = dict(zip(self.alike, torch.cat(found, 2), strict=True))
-        return self.dropped[name]
+                for run, one in zip(alike, rest, strict=True):
+                    found[run].append(one.reshape(inputs[:, part].shape).float())
+            if tokens:
+                past_tokens.append(reading.tokens())
+        if tokens:
+            orders = dict.fromkeys(tokens, torch.cat(past_tokens, 1))
+            operator = seen.operator(slice(None))
+            if isinstance(operator, SoftmaxAttention):
+                layer = partial(prefix_layer, name, operator, seen.values, self.cut, rotation)
+                if "expected tokens" in tokens:
+                    orders["expected tokens"] = expected_tokens(layer(units))[None]
+                if self.curves is not None and name in self.curves.errors:
+                    order = self.curves.order(layer(seen.groups or units))
+                    orders["tokens by curves"] = order.repeat_interleave(units // len(order), 0)[None]
+        return Choices(
+            {run: torch.cat(each, 1) for run, each in found.items()},
+            {rule: order.argsort(-1) for rule, order in orders.items()},
+        )
+
+    def _readers(self, run: CutRun, seen: Observation) -> int:
+        """How many units share a choice of a run."""
+        return seen.batch_shape[1] // seen.groups if run.grouped and seen.groups else 1
 
     def _rotation(self, seen: Observation) -> Rotation | None:
         """What moves queries of attention behind the cut."""
@@ -192,7 +220,9 @@ class Cutting:
         """H u of all units, (S, units, L − i, P), for inputs before the cut."""
         operator = seen.operator(slice(None))
         if isinstance(operator, Dense | SoftmaxAttention):
-            return past_block(operator, self.cut) @ inputs
+            # As exact as the model itself.
+            block = past_block(operator, self.cut)
+            return (block @ inputs.to(block.dtype)).double()
         padded = torch.nn.functional.pad(inputs, (0, 0, 0, seen.values.shape[2] - self.cut))
         return operator.to(torch.float64).apply(padded)[:, :, self.cut :]
 
@@ -202,7 +232,7 @@ class Cutting:
         for units, block in self._blocks(seen):
             inputs = seen.values[:, units, : self.cut].double()
             # Several inputs of one position lie behind one another.
-            parts.append(block.lost(inputs.reshape(*inputs.shape[:2], block.basis.shape[-2], -1), ranks[units]))
+            parts.append(block.lost(inputs.reshape(*inputs.shape[:2], block.columns, -1), ranks[units]))
         return torch.cat(parts, 1)
 
     def _lost_by_groups(self, seen: Observation, ranks: Tensor) -> Tensor:
@@ -210,6 +240,29 @@ class Cutting:
         inputs = seen.values[:, :, : self.cut].double()
         inputs = inputs.reshape(len(inputs), seen.groups, -1, *inputs.shape[2:])
         return self._group_blocks(seen).lost(inputs, ranks[:, None]).flatten(1, 2)
+
+
+@dataclass(frozen=True, eq=False)
+class Choices:
+    """What runs without hindsight keep of one mixer.
+
+    Attributes:
+        numbers: What a run drops of the inputs before the cut, (S, units, i, P).
+        places: Where each input of the past stands in the order of a rule of tokens, (1, units, c).
+    """
+
+    numbers: dict[CutRun, Tensor]
+    places: dict[str, Tensor]
+
+    def dropped(self, run: CutRun, ranks: Tensor, inputs: Tensor) -> Tensor:
+        """What a run drops of inputs (S, units, i, P), given its rank of each unit or group."""
+        if run in self.numbers:
+            return self.numbers[run].double()
+        places = self.places[run.rule]
+        kept = places < ranks.repeat_interleave(places.shape[1] // len(ranks))[:, None]
+        # Several inputs of one position lie behind one another.
+        given = inputs.reshape(*inputs.shape[:2], kept.shape[-1], -1)
+        return given.masked_fill(kept[..., None], 0.0).reshape(inputs.shape)
 
 
 def _parts(seen: Observation) -> Iterator[slice]:

@@ -12,17 +12,23 @@ from statesize.measurement import vega
 from statesize.measurement.statistics import Interval, finite
 from statesize.profiling.profile import Profile
 from statesize.report.result_page import PageChart, PageTable, ResultPage
-from statesize.truncation.blocks import CAUSAL, JOINT
+from statesize.truncation.blocks import CAUSAL
 from statesize.truncation.result import LEAST_DOCUMENTS, Row, TruncationResult
 
 HEADINGS = ("each head carries", "numbers per channel", "KL lost", "of context's worth", "loss (nats)", "KL (nats)")
 _FRACTIONS = {0.25: "a quarter of its ESS", 0.5: "half its ESS", 1.0: "its ESS", 2.0: "twice its ESS"}
-_CAUSAL = {"past rows": "by past rows", "past tokens": "as tokens, by past attention"}
+_CAUSAL = {
+    "past rows": "by past rows",
+    "past tokens": "as tokens, by past attention",
+    "expected tokens": "as tokens, by expected attention",
+}
 _SERIES = {
     "ess": "with hindsight",
     "past rows": "by past rows",
     "past tokens": "tokens by past attention",
-    "joint past rows": "by past rows, once a group",
+    "expected tokens": "tokens by expected attention",
+    "joint past rows": "by past rows, once per group",
+    "tokens by curves": "tokens by measured curves, once per group",
     "number": "the same number for all",
 }
 _RULES = {
@@ -32,6 +38,7 @@ _RULES = {
     "joint ess": "groups: joint entropy-ESS",
     "equal past rows": "as many, the same for all, by past rows",
     "joint past rows": "groups: {:g} × joint entropy-ESS, by past rows",
+    "tokens by curves": "groups: about {:g} × joint entropy-ESS, as tokens, by measured curves",
     "largest head": "groups: ESS of the largest head",
 }
 
@@ -47,7 +54,9 @@ def headline(result: TruncationResult) -> str:
     """The result in a few sentences: the worth of the context, then both bounds of the memory."""
     worth, over = result.worth, f"to {result.model} over {_count(result)}"
     if not result.context_matters:
-        return f"The context is worth {_number(worth, '.3f')} nats a token {over}: too little to tell what a cut loses."
+        return (
+            f"The context is worth {_number(worth, '.3f')} nats per token {over}: too little to tell what a cut loses."
+        )
     by_scale = {(row.rule, row.scale): row for row in result.rows}
     ess, causal = (
         by_scale["ess", 1.0],
@@ -55,18 +64,17 @@ def headline(result: TruncationResult) -> str:
     )
     size = result.without_hindsight()
     most = "at most " if size.multiple.value * result.entropy.value <= causal.kept + 1e-9 else ""
-    groups = any(row.rule == JOINT for row in result.rows)
+    groups = any(row.rule == "joint past rows" for row in result.rows)
     apart, together = (" of each head", " where heads share it") if groups else ("", "")
     little = (
         "" if worth.ends else f" Too little text to tell how sure that is: intervals need {LEAST_DOCUMENTS} documents."
     )
     return (
-        f"The context is worth {_number(worth, '.2f')} nats a token {over}. With hindsight, its ESS of "
-        f"{result.entropy.value:.1f} numbers a channel ({ess.kept:.1f}, as each head rounds up), of "
-        f"{result.inputs:.0f} kept, loses {_number(ess.divergence_share, '.1%')} of what the context changes in the "
-        f"predictions. Chosen without it, as many lose {_number(causal.divergence_share, '.1%')}; to lose "
-        f"{_share(size.at)} takes {most}"
-        f"{_number(size.multiple, '.1f')} × ESS{apart}, {_number(size.stored, '.0%')} of what is stored"
+        f"The context is worth {_number(worth, '.2f')} nats per token {over}. ESS is {result.entropy.value:.1f} "
+        f"numbers per channel ({ess.kept:.1f}, as each head rounds up) of {result.inputs:.0f} kept. Chosen with "
+        f"hindsight, as many numbers lose {_number(ess.divergence_share, '.1%')} of what the context changes in the "
+        f"predictions; chosen without, {_number(causal.divergence_share, '.1%')}. To lose only {_share(size.at)} takes "
+        f"{most}{_number(size.multiple, '.1f')} × ESS{apart}, or {_number(size.stored, '.0%')} of what is stored"
         f"{together}.{little}"
     )
 
@@ -119,14 +127,14 @@ def table_rows(result: TruncationResult) -> list[list[str]]:
 def notes(result: TruncationResult) -> list[str]:
     """What has to be known beside the numbers."""
     told = [
-        f"{_documents(result)}. The context is worth {_number(result.worth, '.2f')} nats a token: the loss of the "
+        f"{_documents(result)}. The context is worth {_number(result.worth, '.2f')} nats per token: the loss of the "
         "tokens after the cut when no mixer carries anything past it, less the loss of the whole model.",
-        "In one run all mixers carry only so many numbers a channel past the cut: each block of past and future is "
+        "In one run all mixers carry only so many numbers per channel past the cut: each block of past and future is "
         "replaced by its best approximation of that rank, and everything behind is computed from it.",
         "The best approximation knows the queries of the future, so its size is a lower bound of the memory that is "
         "needed. A cache or a state has to choose unseen: by what tokens before the cut would read behind it, in "
-        "numbers that mix tokens or in whole tokens. The better of the two is an upper bound, as far as was tried.",
-        "Numbers a channel are of values. Keys are kept whole, and take as many bytes again where they are stored.",
+        "numbers that mix tokens or in whole tokens. The best that was tried is an upper bound.",
+        "Numbers per channel are of values. Keys are kept whole, and take as many bytes again where they are stored.",
     ]
     if result.sufficient is not None:
         times = {0.25: "A quarter of ESS", 0.5: "Half of ESS", 1.0: "ESS", 2.0: "Twice ESS"}[result.sufficient]
@@ -135,6 +143,11 @@ def notes(result: TruncationResult) -> list[str]:
         told.append(
             "Heads that read one stored input make a group. In rows of groups its numbers are counted once, in others "
             "for each head, so that those of a group may add up to more than is stored."
+        )
+    if any(row.rule == "tokens by curves" for row in result.rows):
+        told.append(
+            "By measured curves each cache gets as many tokens as other texts say that it needs, at least the first 4 "
+            "and the last 16, of about as many together; the rule of those texts chooses them."
         )
     if result.unmoved:
         told.append(
@@ -167,7 +180,7 @@ def page(result: TruncationResult) -> ResultPage:
 
 
 def chart(result: TruncationResult) -> alt.LayerChart | alt.FacetChart:
-    """Share lost against numbers a channel, a line a rule; what lies between both bounds is shaded."""
+    """Share lost against numbers per channel, a line per rule; what lies between both bounds is shaded."""
     known = [row for row in result.rows if row.rule in _SERIES and not math.isnan(row.divergence_share.value)]
     rows = [
         {
@@ -185,7 +198,7 @@ def chart(result: TruncationResult) -> alt.LayerChart | alt.FacetChart:
         scale: min((row for row in known if row.rule in CAUSAL and row.scale == scale), key=_lost) for scale in least
     }
     between = [{"numbers": row.kept, "least": _lost(row), "most": _lost(most[scale])} for scale, row in least.items()]
-    x = alt.X("numbers:Q", title="Numbers a channel that are carried", scale=vega.LOGARITHMIC)
+    x = alt.X("numbers:Q", title="Numbers per channel that are carried", scale=vega.LOGARITHMIC)
     # Nearly linear below 1 %, where intervals reach 0.
     scale, values = alt.Scale(type="symlog", constant=0.01, nice=False), [0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1]
     y = alt.Y("lost:Q", title="Share of the divergence", scale=scale, axis=alt.Axis(format=".0%", values=values))

@@ -1,18 +1,21 @@
-"""Linear layers compute only what lies behind a cut, where a run has shown that nothing before it changes."""
+"""Layers compute only what lies behind a cut, where a run has shown that nothing before it changes."""
 
 from __future__ import annotations
 
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from statesize.adapters.kernels.attention import Attend, replaced_attention
+
 
 @dataclass(eq=False)
 class SharedPast:
-    """What linear layers return before a cut, in several runs over one text.
+    """What linear layers and attention by `sdpa` return before a cut, in several runs over one text.
 
     Runs that change the most note it first: layers that return the same there need not compute it again.
 
@@ -27,9 +30,12 @@ class SharedPast:
     length: int
     settled: bool = False
     outputs: dict[nn.Module, Tensor | None] = field(default_factory=dict[nn.Module, Tensor | None])
+    _attended: set[nn.Module] = field(default_factory=set[nn.Module], init=False)
 
     def attach(self, model: nn.Module, stack: ExitStack) -> None:
-        """Change the linear layers of a model for a run."""
+        """Change these layers of a model for a run."""
+        self._attended.clear()
+        stack.enter_context(replaced_attention(model, self._attending))
         for module in model.modules():
             if type(module) is nn.Linear and "forward" not in vars(module):
                 # Hooks of the layer see all positions.
@@ -39,14 +45,45 @@ class SharedPast:
     def _forward(self, module: nn.Linear, inputs: Tensor) -> Tensor:
         if inputs.shape[:-1] != (1, self.length):
             return nn.Linear.forward(module, inputs)
-        if self.settled:
-            before = self.outputs.get(module)
-            if before is None:
-                return nn.Linear.forward(module, inputs)
+        if self.settled and (before := self.outputs.get(module)) is not None:
             return torch.cat([before, nn.Linear.forward(module, inputs[:, self.cut :])], 1)
-        output = nn.Linear.forward(module, inputs)
-        rows = output[:, : self.cut].detach().clone()
-        known = self.outputs.setdefault(module, rows)
-        if known is None or not torch.equal(known, rows):
-            self.outputs[module] = None
+        return self._noted(module, nn.Linear.forward(module, inputs))
+
+    def _attending(self, name: str, function: Attend) -> Attend:
+        """An attention function that computes only rows behind the cut where those before are known."""
+
+        def attend(
+            module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Any = None, **options: Any
+        ) -> Any:
+            # Whoever observes it may call it again, with values of its own.
+            shared = name == "sdpa" and module not in self._attended and len(query) == 1
+            shared = shared and query.shape[2] == key.shape[2] == self.length
+            self._attended.add(module)
+            if mask is None and shared:
+                causal = options.get("is_causal")
+                shared = getattr(module, "is_causal", True) if causal is None else causal
+            before = self.outputs.get(module) if self.settled and shared else None
+            if before is not None:
+                visible = self._visible if mask is None else mask[..., self.cut :, :]
+                rows = function(module, query[:, :, self.cut :], key, value, visible.to(query.device), **options)
+                return torch.cat([before, rows[0]], 1), *rows[1:]
+            result = function(module, query, key, value, mask, **options)
+            if shared:
+                self._noted(module, result[0])
+            return result
+
+        return attend
+
+    @cached_property
+    def _visible(self) -> Tensor:
+        """Which keys rows behind the cut see, (1, 1, L − i, L)."""
+        return torch.ones(1, 1, self.length - self.cut, self.length, dtype=torch.bool).tril(self.cut)
+
+    def _noted(self, module: nn.Module, output: Tensor) -> Tensor:
+        """What a layer returns, of which what lies before the cut is compared with that of other runs."""
+        if not self.settled:
+            rows = output[:, : self.cut].detach().clone()
+            known = self.outputs.setdefault(module, rows)
+            if known is None or not torch.equal(known, rows):
+                self.outputs[module] = None
         return output

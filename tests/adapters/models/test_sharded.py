@@ -74,12 +74,70 @@ def test_training_goes_on_after_a_text_that_the_model_cannot_run():
             for how in ("truncate", "cache", "compress")
         ),
         ("pipeline", "ModelError: model must hold all of its layers, got PipelineStage, which runs those of this rank"),
-        ("output", "InputError: output and executor must be None for a model on ranks 0, 1, got 'nowhere'."),
+        ("output", "InputError: output must be None for a model on ranks 0, 1, got 'nowhere'. Each has the profile"),
+        ("executor", "InputError: executor must be None for a model on ranks 0, 1, got RayCluster("),
     ],
 )
 def test_what_is_shared_out_otherwise_is_refused_by_name(how, error):
     for said in on_ranks(rank_work.refused, how):
         assert said.startswith(error)
+
+
+SHARES = [
+    ("sharded", "llama", {}),
+    ("replicated", "llama", {}),
+    # What its layers mix is asked of them again while one rank measures it.
+    ("sharded", "gla", {"weights": "values"}),
+    pytest.param("sharded", "own", {}, marks=pytest.mark.slow),
+]
+
+
+@pytest.mark.parametrize(("how", "family", "options"), SHARES)
+def test_each_layer_is_measured_on_one_rank_and_known_on_all(how, family, options):
+    (first, mixers, different), (second, same_mixers, also_different) = on_ranks(rank_work.shares, how, family, options)
+    assert (different, also_different) == ([], [])
+    assert mixers == same_mixers
+    # Two texts; the groups of a layer are measured with its heads.
+    assert sorted(name for name in first + second if not name.endswith("#shared")) == sorted(2 * mixers)
+    assert set(first).isdisjoint(second)
+    assert first
+    assert second
+
+
+@pytest.mark.parametrize("how", ["sharded", "replicated"])
+def test_what_one_rank_raises_over_its_share_is_raised_on_all_and_training_goes_on(how):
+    first, second = on_ranks(rank_work.failing, how, "input")
+    assert first == second
+    error, interrupted, in_time, later, _ = first
+    assert error == "InputError: too few tokens"
+    assert (interrupted, in_time, later) == (False, True, "")
+
+
+@pytest.mark.parametrize("fault", ["interrupt", "waiting"])
+def test_ctrl_c_on_one_rank_is_an_error_on_the_others_and_training_goes_on(fault):
+    first, second = on_ranks(rank_work.failing, "sharded", fault)
+    stopped, other = (second, first) if fault == "interrupt" else (first, second)
+    assert stopped[:4] == ["", True, True, ""]
+    assert other[0].endswith(f"got KeyboardInterrupt on rank {int(stopped is second)}. Its own output says where.")
+    assert other[1:4] == [False, True, ""]
+    assert stopped[4] == other[4]
+
+
+@pytest.mark.parametrize("how", ["sharded", "replicated"])
+def test_the_others_say_that_a_rank_has_ended_over_its_share(how):
+    (error, in_time), dead = on_ranks(rank_work.failing, how, "death")
+    assert dead is None
+    assert in_time
+    assert error.startswith(
+        "RankError: All ranks that hold the model must run until it is measured, got one that has ended ("
+    )
+
+
+def test_replicas_that_differ_or_do_not_come_are_told():
+    (different, alone), (also_different,) = on_ranks(rank_work.other_replicas)
+    assert different == also_different
+    assert different.startswith("RankError: model must be the same on all ranks that hold the model")
+    assert "got no call on rank 1 within 2 s" in alone
 
 
 def test_a_model_that_ddp_holds_is_read_on_one_rank():

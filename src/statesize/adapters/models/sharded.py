@@ -12,6 +12,7 @@ import sys
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 import torch
@@ -19,13 +20,29 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from statesize.errors import ModelError
-from statesize.parallel.ranks import RankError, ended, exchange, is_of_ranks
+from statesize.parallel.ranks import RankError, Replicas, Team, ended, exchange, is_of_ranks
 
 _HOOKS = ("_forward_pre_hooks", "_forward_hooks")
 _STATE = "__composable_api_state_key"
 _Weights = dict[nn.Module, dict[str, nn.Parameter]]
-# While a model is measured on all its ranks, the part that was gathered last: it runs alone many times.
-_measuring: ContextVar[dict[nn.Module, _Weights] | None] = ContextVar("_measuring", default=None)
+
+
+@dataclass(eq=False)
+class _Gathered:
+    """What is gathered while a model is measured on all its ranks: a part runs alone many times.
+
+    Attributes:
+        last: The part that was gathered last, the same on all ranks.
+        own: The part that this rank alone will run again.
+        alone: Whether it does so now.
+    """
+
+    last: dict[nn.Module, _Weights] = field(default_factory=dict[nn.Module, _Weights])
+    own: dict[nn.Module, _Weights] = field(default_factory=dict[nn.Module, _Weights])
+    alone: bool = False
+
+
+_measuring: ContextVar[_Gathered | None] = ContextVar("_measuring", default=None)
 
 
 def class_of(module: nn.Module) -> type[nn.Module]:
@@ -40,11 +57,13 @@ def sharded_units(model: nn.Module) -> list[Any]:
     return [module for module in model.modules() if isinstance(module, sharded)] if sharded else []
 
 
-def ranks_of(model: nn.Module) -> tuple[int, ...]:
-    """The ranks that hold a model together; none for a model that this process holds alone."""
+def ranks_of(model: nn.Module, replicas: Replicas | None = None) -> tuple[int, ...]:
+    """The ranks that hold a model together, or each a replica; none for a model that this process measures alone."""
     parameters = (parameter for unit in sharded_units(model) for parameter in unit.parameters())
     mesh = next((parameter.device_mesh.mesh for parameter in parameters if is_sharded(parameter)), None)
-    return () if mesh is None or mesh.numel() == 1 else tuple(sorted(mesh.flatten().tolist()))
+    if mesh is None or mesh.numel() == 1:
+        return () if replicas is None else replicas.ranks
+    return tuple(sorted(mesh.flatten().tolist()))
 
 
 def is_sharded(tensor: Tensor) -> bool:
@@ -141,10 +160,35 @@ def gathered(model: nn.Module, part: nn.Module) -> _Weights:
     kept = _measuring.get()
     if kept is None:
         return _gather(model, part)
-    if part not in kept:
-        kept.clear()
-        kept[part] = _gather(model, part)
-    return kept[part]
+    if part not in kept.last:
+        if kept.alone:
+            # Others gather nothing now, or another part.
+            raise ModelError(
+                f"{class_of(part).__name__} must run on all ranks, got a run on one. Measure a checkpoint."
+            )
+        kept.last.clear()
+        kept.last[part] = _gather(model, part)
+    return kept.last[part]
+
+
+def hold_gathered() -> None:
+    """Keep what was gathered last for `alone`, while the ranks gather others."""
+    if (kept := _measuring.get()) is not None:
+        kept.own = dict(kept.last)
+
+
+@contextmanager
+def alone() -> Generator[None]:
+    """Let this rank run the part that it holds, while the others run theirs; then it holds none."""
+    kept = _measuring.get()
+    if kept is None:
+        yield
+        return
+    last, kept.last, kept.alone = kept.last, kept.own, True
+    try:
+        yield
+    finally:
+        kept.last, kept.own, kept.alone = last, {}, False
 
 
 def _gather(model: nn.Module, part: nn.Module) -> _Weights:
@@ -193,25 +237,29 @@ def unsharded_copy(model: nn.Module, part: nn.Module) -> nn.Module:
 
 
 @contextmanager
-def together(model: nn.Module, *facts: object) -> Generator[None]:
+def together(model: nn.Module, *facts: object, replicas: Replicas | None = None) -> Generator[Team]:
     """Measure a model on all ranks that hold it: an error on all where one does not come, or is to measure another.
 
     Args:
         model: The model, sharded or not; calls inside of one for the same model are part of it.
         facts: What must be the same on all ranks: tensors, and what has a `repr`.
+        replicas: The ranks of a model that each of them holds whole, if they share the work.
 
     Yields:
-        Once, while the model may be gathered.
+        The ranks, while the model may be gathered; where one of them fails, its error is raised on all.
 
     Raises:
         RankError: If a rank does not come, or is to measure something else.
     """
-    ranks = () if _measuring.get() is not None else ranks_of(model)
+    ranks = () if _measuring.get() is not None else ranks_of(model, replicas)
+    team = Team(ranks)
     if not ranks:
-        yield
+        yield team
         return
-    weights = [(name, tuple(one.shape), one.dtype) for name, one in model.named_parameters()]
-    said = exchange(ranks, f"{_digest(weights)} {_digest(facts)}")
+    weights: list[Any] = [(name, tuple(one.shape), one.dtype) for name, one in model.named_parameters()]
+    if not ranks_of(model):
+        weights += [one.detach().contiguous().view(torch.uint8).sum().item() for one in model.parameters()]
+    said = team.meet(f"{_digest(weights)} {_digest(facts)}")
     for index, what in enumerate(("model", "inputs and settings")):
         others = [rank for rank, one in zip(ranks, said, strict=True) if one.split()[index] != said[0].split()[index]]
         if others:
@@ -219,16 +267,18 @@ def together(model: nn.Module, *facts: object) -> Generator[None]:
                 f"{what} must be the same on all ranks that hold the model, got others on rank "
                 f"{', '.join(map(str, others))} than on rank {ranks[0]}. Give each rank the same."
             )
-    token = _measuring.set({})
+    token = _measuring.set(_Gathered())
     try:
-        yield
+        yield team
+    except BaseException as error:
+        team.leave(error)
+        raise
     finally:
         _measuring.reset(token)
 
 
-def agreed(model: nn.Module, value: int) -> int:
+def agreed(ranks: tuple[int, ...], value: int) -> int:
     """A number that may differ from rank to rank, such as one that a clock decides: that of the first rank."""
-    ranks = ranks_of(model)
     return int(exchange(ranks, str(value))[0]) if ranks else value
 
 

@@ -1,4 +1,4 @@
-"""The definition: every singular value of every block, one decomposition a position."""
+"""The definition: every singular value of every block, one decomposition per position."""
 
 from __future__ import annotations
 
