@@ -79,7 +79,7 @@ def rows() -> Iterator[dict[str, Any]]:
 def main(arguments: list[str] | None = None) -> int:
     """Prints the table."""
     line = (
-        "{mixer:15} width {width}, L={length:<4} {plain_seconds:.4f} s a step, compiled {compiled_seconds:.4f}: "
+        "{mixer:15} width {width}, L={length:<4} {plain_seconds:.4f} s per step, compiled {compiled_seconds:.4f}: "
         "{ratio:.2f}×; first step {first_seconds:.0f} s, in later runs {again_seconds:.0f} s"
     )
     return write_table(rows(), line, __doc__, arguments)

@@ -52,7 +52,7 @@ def once(with_torch: bool, code: str) -> dict[str, object]:
 
 
 def run(rounds: int) -> list[dict[str, object]]:
-    """One row a case."""
+    """One row per case."""
     found = {name: [] for name in CASES}
     for number in range(rounds + 1):
         for name, case in CASES.items():

@@ -228,7 +228,7 @@ def predict(recipe: Recipe, length: int, threads: int, **changes: Any) -> Predic
 
 
 def main() -> None:
-    """Print one row a model."""
+    """Print one row per model."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("models", nargs="*", metavar="MODEL")
     parser.add_argument("--length", type=int, default=512)

@@ -26,7 +26,7 @@ EVERY, ROUNDS, SEQUENCES = 100, 5, 2
 
 
 def run(mixer: str, width: int, length: int) -> dict[str, Any]:
-    """One row: two layers, 32 sequences a step."""
+    """One row: two layers, 32 sequences per step."""
     task = MQAR(pairs=8, length=length, vocabulary_size=64)
     shape = ModelConfig(
         mixer=mixer, vocabulary_size=64, width=width, heads=width // 16, layers=2, key_size=16, mlp_factor=2
@@ -50,7 +50,7 @@ def run(mixer: str, width: int, length: int) -> dict[str, Any]:
 def main(arguments: list[str] | None = None) -> int:
     """Prints the table."""
     line = (
-        "{mixer:8} width {width}, L={length:<4} {step_seconds:.3f} s a step, {reading_seconds:.3f} s a reading: "
+        "{mixer:8} width {width}, L={length:<4} {step_seconds:.3f} s per step, {reading_seconds:.3f} s per reading: "
         "{share:.1%}"
     )
     return write_table((run(*case) for case in CASES), line, __doc__, arguments)

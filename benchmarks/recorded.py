@@ -38,7 +38,7 @@ def finish(
 
 
 def of_each(models: Sequence[str], run: Callable[[str], Row]) -> Iterator[tuple[Row, Callable[[], Row]]]:
-    """A row a model, by the name of its file."""
+    """A row per model, by the name of its file."""
     return (({"file": Path(model).stem}, partial(run, model)) for model in models)
 
 

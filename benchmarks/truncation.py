@@ -1,6 +1,6 @@
 """Does as much as ESS suffice in published models? `python -m benchmarks.truncation FILE MODEL [...]`.
 
-MODEL is what `statesize truncate` takes; the file gets one entry a model, and a model that is in it is not run again.
+MODEL is what `statesize truncate` takes; the file gets one entry per model, and a model that is in it is not run again.
 The documents are twelve pieces of 512 tokens of Python's prose, each with the token with which the model's texts
 begin. Left out are the first and the last piece, which were read while the test was written, and twelve that a first
 run read without that token: Gemma 3 does not read a text without it as a text. SmolLM2 takes

@@ -1,6 +1,6 @@
 """Does ESS suffice in longer texts? `python -m benchmarks.truncation_lengths FILE MODEL [...]`.
 
-MODEL is what `statesize truncate` takes. The file gets one entry a model and length, and those that are in it are not
+MODEL is what `statesize truncate` takes. The file gets one entry per model and length, and those that are in it are not
 run again. Each length has five pieces of Python's prose, cut in the middle. No claim was fixed. SmolLM2 takes a
 minute of one core at 256 tokens, three minutes at 512, and several times as long at each doubling.
 """

@@ -134,7 +134,7 @@ def analyse(table: StudyTable, findings: Findings) -> None:
 
 
 def draw(table: StudyTable) -> alt.VConcatChart:
-    """Accuracy with the published one, and utilisation, against width, a panel a length."""
+    """Accuracy with the published one, and utilisation, against width, a panel per length."""
     by_length = grouped(best_runs(table), lambda best: best.run.length)
     return alt.vconcat(*(_panel(bests, table.metric) for _, bests in sorted(by_length.items())))
 

@@ -34,7 +34,7 @@ CURVE_EVERY = 20
 
 @torch.no_grad()
 def context_worth(model: LanguageModel) -> Interval:
-    """Nats a token that the second halves of windows lose without the first ones, means of the bundled documents."""
+    """Nats per token that the second halves of windows lose without the first ones, means of the bundled documents."""
     half, found = WINDOW // 2, list[float]()
     for document in zoo.documents():
         ids = encode([document], zoo.tokenizer())

@@ -32,7 +32,7 @@ def nats_by_document(model: nn.Module, given: TokenWindows) -> Tensor:
 
 
 def losses(own: Sequence[float], first: Sequence[float], given: TokenWindows) -> dict[str, Any]:
-    """Nats a token with its interval over documents, and how far that is from the first architecture's."""
+    """Nats per token with its interval over documents, and how far that is from the first architecture's."""
     tokens = by_document((given.targets != IGNORED).double(), given)
     mine, theirs = (torch.tensor(nats, dtype=torch.float64) for nats in (own, first))
     return {

@@ -28,7 +28,7 @@ CLAIM = cast("Claim", GRID.claim)
 
 
 def rows_of(folder: Path) -> list[dict[str, Any]]:
-    """One row a run of a study that is done."""
+    """One row per run of a study that is done."""
     return [
         {
             **{"mixer": run.mixer, "weight": Treatment.of(run).identity_weight, "seed": run.seed},

@@ -1,8 +1,8 @@
 """Does the ESS of a teacher tell what a smaller student loses? `python -m benchmarks.claims.teachers FILE.json`.
 
-96 teachers of gated linear attention, each from a seed of its own, with a student of 4 numbers a head each: the setting
-of `statesize study distillation`, whose 24 teachers have two beginnings. About 40 minutes of one core. The claim was
-fixed before these runs; a run that is done is not done again.
+96 teachers of gated linear attention, each from a seed of its own, with a student of 4 numbers per head each: the
+setting of `statesize study distillation`, whose 24 teachers have two beginnings. About 40 minutes of one core. The
+claim was fixed before these runs; a run that is done is not done again.
 """
 
 from __future__ import annotations

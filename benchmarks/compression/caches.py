@@ -138,7 +138,7 @@ def rounded(bits: int) -> Read:
 
 
 def ends(found: Scores, other: Scores, held_out: TokenWindows) -> list[float]:
-    """Extra bits a byte against another score, with its interval over documents."""
+    """Extra bits per byte against another score, with its interval over documents."""
     extra = extra_bits(found, other, held_out)
     return [extra.value, extra.low, extra.high]
 

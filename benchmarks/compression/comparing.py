@@ -51,7 +51,7 @@ def texts() -> tuple[Sequence[str], Sequence[str], Sequence[str]]:
 
 
 def compared(model: LanguageModel, parts: Sequence[TokenWindows], seed: int, tokenizer: Tokenizer) -> dict[str, Any]:
-    """All cuts of one model: extra bits a byte on the held-out documents, and what the probe of recall found."""
+    """All cuts of one model: extra bits per byte on the held-out documents, and what the probe of recall found."""
     calibration, choice, held_out = parts
     n, heads = model.config.key_size, model.config.heads * model.config.layers
     gramians = measure_gramians(model, torch.split(calibration.inputs, BATCH))

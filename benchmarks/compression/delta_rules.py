@@ -2,7 +2,7 @@
 
 Each FOLDER holds a trained model with layers of "deltanet" or "gated-deltanet", such as `best` of a run of
 `benchmarks.text_series`. All heads are cut to equal sizes in four orthonormal bases: eigenvectors of what is held (C),
-of what reads (W), of both, which `statesize.compress` takes, and channels. Extra bits a byte on held-out documents.
+of what reads (W), of both, which `statesize.compress` takes, and channels. Extra bits per byte on held-out documents.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 The bundled models of text, and twelve models of re-binding recall (the bundled ones, and three more seeds of each
 mixer, trained here), cut to a half and a quarter of their states, of which heads keep equally many, or as many as
-their entropy-ESS or their Gramian tail says. What is lost beyond equal sizes: bits a byte on held-out documents, with
-intervals over these; nats an answer of recall, with intervals over models. About four minutes of one core.
+their entropy-ESS or their Gramian tail says. What is lost beyond equal sizes: bits per byte on held-out documents, with
+intervals over these; nats per answer of recall, with intervals over models. About four minutes of one core.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def main(path: Path) -> None:
 
 
 def of_text(name: str) -> list[dict[str, Any]]:
-    """A bundled model of text: extra bits a byte, and those beyond equal sizes."""
+    """A bundled model of text: extra bits per byte, and those beyond equal sizes."""
     model, tokenizer = zoo.load(name)
     calibration, _, held_out = (windows(text, tokenizer, _LENGTH) for text in texts())
     before = score(model, held_out.inputs, held_out.targets)
@@ -69,7 +69,7 @@ def of_text(name: str) -> list[dict[str, Any]]:
 
 
 def of_recall(mixer: str, seed: int) -> list[dict[str, Any]]:
-    """A model of recall: nats an answer."""
+    """A model of recall: nats per answer."""
     model = zoo.load(f"recall-{mixer}")[0] if seed == 0 else train_recall_model(recall_config(mixer), seed)[0]
     calibration = windows(documents(_DOCUMENTS), recall_tokenizer(), TASK.length)
     before = nats(model)

@@ -43,7 +43,7 @@ TARGETS: dict[str, dict[str, float]] = {
     "half by curves costs next to nothing": {"keep": 0.5, "nats at most": 0.005},
     "half by curves finds the passkeys": {"keep": 0.5, "missed at most": 0.05},
 }
-"""SmolLM2 by expected attention: extra loss in nats a token, the share of equal budgets' loss that is saved, and the
+"""SmolLM2 by expected attention: extra loss in nats per token, the share of equal budgets' loss that is saved, and the
 share of the passkeys that the whole cache finds and the smaller one does not."""
 GEMMA_TARGETS: dict[str, dict[str, float]] = {
     "a quarter by curves is not worse than in equal budgets": {"keep": 0.25, "nats more than equal at most": 0.0}
@@ -99,7 +99,7 @@ def pieces_of(texts: Iterable[Document], tokenizer: AnyTokenizer) -> list[Tensor
 
 
 def against_equal(result: CachePrices) -> list[dict[str, Any]]:
-    """What budgets by curves lose more than equal ones, nats a token, paired by documents."""
+    """What budgets by curves lose more than equal ones, nats per token, paired by documents."""
     rows: list[dict[str, Any]] = []
     for keep in result.ratios:
         found = result.difference(Variant(keep, "curves"), Variant(keep, "equal"))

@@ -21,7 +21,7 @@ _STATES = ("50%", "25%")
 
 
 def recall_cuts(folder: Path) -> list[dict[str, Any]]:
-    """Half and a quarter of the state of every recall model: nats lost an answer, and what `compress` says."""
+    """Half and a quarter of the state of every recall model: nats lost per answer, and what `compress` says."""
     rows: list[dict[str, Any]] = []
     for seed in range(RECALL_SEEDS):
         for mixer in MIXERS:

@@ -2,8 +2,8 @@
 
 Each FOLDER holds a trained model of transformers with its tokenizer, such as those of `benchmarks.architectures`. Its
 states are cut to three sizes by `statesize.compress`, of Mamba-2 also in a free basis, on the held-out documents of the
-bundled models; a row says what that costs, what the model's own cache holds, and how many tokens a second it generates,
-one at a time, on one thread (processor time, medians of rounds that take turns with the uncut model).
+bundled models; a row says what that costs, what the model's own cache holds, and how many tokens per second it
+generates, one at a time, on one thread (processor time, medians of rounds that take turns with the uncut model).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def generate(model: Any, prompt: torch.Tensor) -> None:
 
 
 def rows(folder: str) -> list[Row]:
-    """One row a size."""
+    """One row per size."""
     model, tokenizer = ss.load(folder)
     documents = list(prose.held_out())
     prompt = torch.tensor([prose.tokenizer().encode(documents[0]).ids[:16]])

@@ -1,4 +1,4 @@
-"""Models on record: one command a model, `python -m benchmarks.models.NAME [FOLDER]`, writes results/models/NAME.json.
+"""Models on record: a command per model, `python -m benchmarks.models.NAME [FOLDER]`, writes results/models/NAME.json.
 
 FOLDER is where the packages that the file names were installed, such as by `pip install --no-deps
 --only-binary=:all: --target FOLDER silero-vad==6.2.3`. Their weights are read as data, no code of theirs is run, and

@@ -38,7 +38,7 @@ class Taps(nn.Module):
         return functional.conv1d(padded, self.weight, self.bias, dilation=self.dilation, groups=len(self.weight)).mT
 
     def operator(self, hidden: Tensor) -> ss.Convolution:
-        """One kernel a channel: the last tap is that of the position itself."""
+        """One kernel per channel: the last tap is that of the position itself."""
         kernel = self.weight.new_zeros(len(self.weight), self.reach + 1)
         kernel[:, :: self.dilation] = self.weight[:, 0].flip(-1)
         return ss.Convolution(kernel.expand(len(hidden), -1, -1), hidden.shape[1])

@@ -120,7 +120,7 @@ def prose(tokenizer: AnyTokenizer, length: int, pieces: int = SEQUENCES) -> list
 
 @torch.inference_mode()
 def loss(model: Any, pieces: Sequence[Tensor] | Tensor) -> float:
-    """Cross-entropy of a language model, nats a token."""
+    """Cross-entropy of a language model, nats per token."""
     logits = [model(ids[None]) for ids in pieces]
     logits = [getattr(one, "logits", one)[0, :-1].float() for one in logits]
     return float(functional.cross_entropy(torch.cat(logits), torch.cat([ids[1:] for ids in pieces])))

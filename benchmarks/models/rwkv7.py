@@ -52,7 +52,7 @@ class Memory(nn.Module):
         columns = (one[..., None].unbind(1) for one in (values, query, removed))
         rows = (one[..., None, :].unbind(1) for one in (key, decay, -removed * rate))
         state, outputs = given.new_zeros(len(given), self.width, self.width), list[Tensor]()
-        # Few operations a step: a search of the model runs them dozens of times.
+        # Few operations per step: a search of the model runs them dozens of times.
         for v, r, removing, k, w, replaced in zip(*columns, *rows, strict=True):
             seen = state @ removing
             state = torch.baddbmm(torch.baddbmm(state * w, seen, replaced), v, k)
@@ -78,7 +78,7 @@ class Shift(nn.Module):
         return functional.pad(hidden, (0, 0, 1, -1))
 
     def operator(self, hidden: Tensor) -> ss.Convolution:
-        """One state a channel."""
+        """One state per channel."""
         return ss.Convolution(hidden.new_tensor([0.0, 1.0]).expand(len(hidden), hidden.shape[-1], 2), hidden.shape[1])
 
 

@@ -43,7 +43,7 @@ class Scan(nn.Module):
     def forward(self, given: Tensor) -> Tensor:
         """What is read, step by step."""
         values, decay, B, C = self._parts(given)
-        # One operation a step: a search of the model runs it dozens of times.
+        # One operation per step: a search of the model runs it dozens of times.
         driven, states = B * values[..., None], list[Tensor]()
         state = torch.zeros_like(driven[:, 0])
         for step, new in zip(decay.unbind(1), driven.unbind(1), strict=True):
@@ -52,7 +52,7 @@ class Scan(nn.Module):
         return (torch.stack(states, 1) * C).sum(-1)
 
     def operator(self, given: Tensor) -> ss.Recurrence:
-        """One recurrence a channel."""
+        """One recurrence per channel."""
         _, decay, B, C = self._parts(given)
         return ss.Recurrence(*(part.transpose(1, 2) for part in (decay, B, C.expand_as(B))))
 

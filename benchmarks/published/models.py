@@ -116,7 +116,7 @@ def mean_of(values: Tensor) -> float:
 
 @torch.inference_mode()
 def of_text(noting: Noting, ids: Tensor) -> dict[str, Tensor]:
-    """What is measured of each head, (heads of all layers,), and the nats a token past the cut."""
+    """What is measured of each head, (heads of all layers,), and the nats per token past the cut."""
     layers = noting.layers(ids[None], compare=True)
     measured = [of_layer(layer) for layer in layers]
     logits = noting.model(ids[None], use_cache=False).logits[0, CUT:-1].float()

@@ -49,7 +49,7 @@ def known(path: Path | None, seed: int) -> list[dict[str, Any]]:
 
 
 def print_table(survivals: Sequence[Mapping[str, Any]]) -> None:
-    """One line a kind of fault."""
+    """One line per kind of fault."""
     print(f"{'fault':28} {'times':>5} {'lost':>5} {'problems':>9}")
     for name in dict.fromkeys(survival["fault"] for survival in survivals):
         of = [survival for survival in survivals if survival["fault"] == name]

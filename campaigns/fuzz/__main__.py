@@ -22,7 +22,7 @@ BLOCK = 1000
 
 
 def child(seed: int, first: int, calls: int) -> None:
-    """Make some calls and tell of them on stdout, one JSON document a line: each call's number, then the sums."""
+    """Make some calls and tell of them on stdout, one JSON document per line: each call's number, then the sums."""
     import torch
 
     from campaigns.fuzz.campaign import Campaign
@@ -101,7 +101,7 @@ def main() -> int:
     while done["calls"] < given.calls:
         found, made = block(given.seed, given.first + done["calls"], min(BLOCK, given.calls - done["calls"]))
         done = joined(done, found, made)
-        each = f"{1000 * found['seconds'] / made:.1f} ms of processor time a call"
+        each = f"{1000 * found['seconds'] / made:.1f} ms of processor time per call"
         print(f"{done['calls']} calls, {len(done['findings'])} findings, {each}", file=sys.stderr)
         if given.output is not None:
             write(given.output, done)

@@ -66,7 +66,7 @@ class LinearAttention(nn.Module):
 
 
 class GatedMemory(nn.Module):
-    """A memory that gates let fade, as a loop: one gate a head, one a key channel, or the delta rule."""
+    """A memory that gates let fade, as a loop: one gate per head, one per key channel, or the delta rule."""
 
     def __init__(self, width: int, heads: int, gates: str) -> None:
         super().__init__()
@@ -116,7 +116,7 @@ class GatedMemory(nn.Module):
 
 
 class ChannelRecurrence(nn.Module):
-    """One number a channel, faded by a gate of the token or by one of its own, as a loop."""
+    """One number per channel, faded by a gate of the token or by one of its own, as a loop."""
 
     def __init__(self, width: int, gated: bool) -> None:
         super().__init__()

@@ -130,7 +130,7 @@ def test_the_derivative_of_a_linear_layer_is_its_t():
 
 
 class Mixed(nn.Module):
-    """Linear attention whose class names 8 numbers a channel, with a token shift before and a convolution beside it."""
+    """Linear attention whose class names 8 numbers per channel, with a token shift before, a convolution beside it."""
 
     state_size = 8
 

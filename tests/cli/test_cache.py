@@ -30,7 +30,7 @@ def test_table_ratios_and_page(arguments, tmp_path, capsys):
     assert f"Report: {page}" in captured.err
     # Without a tokenizer losses are in nats.
     written = page.read_text(encoding="utf-8")
-    assert "Extra nats a token" in written
+    assert "Extra nats per token" in written
     assert written.count('<tr><th scope="row">') == 1 + 14 + 4
 
 

@@ -24,8 +24,8 @@ def test_figures(checkpoint, documents, tmp_path, capsys):
     assert main([*arguments, "--state", "50%"]) == 0
     printed = " ".join(capsys.readouterr().out.split())
     assert "over 32 held-out documents, to which the context is worth " in printed
-    assert "bits a byte on 32 held-out documents: " in printed
-    assert "states 256 to 128 bytes a sequence" in printed
+    assert "bits per byte on 32 held-out documents: " in printed
+    assert "states 256 to 128 bytes per sequence" in printed
     assert "the uncut model recalls too few of" in printed
     assert "safe not known" in printed
     assert load_model(str(tmp_path / "half")).model.config.state_sizes

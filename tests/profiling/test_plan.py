@@ -17,6 +17,8 @@ from statesize.measurement.settings import Settings
 from statesize.profiling import plan, profile
 from statesize.profiling.plan import _rescale, _Trial
 from statesize.results.summary import summary_row
+from statesize.spectra.cut import Cut
+from statesize.spectra.shifts.tridiagonal import TridiagonalEngine
 
 # The name `plan` of the room is the function.
 plans = import_module("statesize.profiling.plan")
@@ -89,30 +91,42 @@ def test_some_layers_of_each_kind_are_timed_and_all_stand_for_themselves():
     assert list(shorter.time_layers()) == names
 
 
-def test_a_layer_that_takes_long_stands_for_all_that_are_measured_alike(monkeypatch):
-    model, ids, measured = tiny_llama(), torch.arange(80) % 32, []
+@pytest.fixture
+def measured(monkeypatch):
+    """What is timed: of each mixer its units, the length of its T, and its engine; each takes 8 seconds."""
+    seen = list[list[tuple[int, int, str]]]()
 
-    def noted(works, *arguments, **options):
-        measured.append([(item.units_operator(slice(0, 1)).length, work.cut) for item, work in works])
-        return measure(works, *arguments, **options)
+    def noted(works, *_, **__):
+        operators = [item.units_operator(slice(0, 1)) for item, _ in works]
+        assert [one.length for one in operators] == [work.cut.length for _, work in works]
+        seen.append([(item.units, work.cut.length, work.engine.name) for item, work in works])
+        return [8.0] * len(works)
 
-    measure = plans.measure_side_by_side
-    monkeypatch.setattr(plans, "measure_side_by_side", noted)
-    monkeypatch.setattr(plans, "_CHEAP", 0.0)
-    trial, names = timed(model, ids)
-    # The engines run over the beginning of T first, then over the text, for each layer.
-    lengths = [{length for length, _ in works} for works in measured]
-    assert lengths == [{64}, *[{80}] * len(names)]
-    assert all(work.length == length for works in measured for length, work in works)
-    measured.clear()
-    monkeypatch.setattr(plans, "_LONG", 0.0)
-    trial, names = timed(model, ids)
-    assert len(names) == 2
-    assert len(measured) == 2
-    ((first, second),) = trial.timed.values()
-    # The second layer has times of its own for making its T alone.
-    assert first[1].seconds == second[1].seconds
-    assert first[0].seconds != second[0].seconds
+    monkeypatch.setattr(plans, "_seconds", noted)
+    return seen
+
+
+def test_the_engines_of_attention_run_over_a_beginning_of_it_first(measured, monkeypatch):
+    monkeypatch.setattr(plans, "_LONG", 100.0)
+    trial, names = timed(tiny_llama(), torch.arange(80))
+    both = [(4, 80, "dense"), (2, 80, "dense")]
+    assert measured == [[(4, 64, "dense"), (2, 64, "dense")], both, both]
+    assert [len(layers) for layers in trial.timed.values()] == [len(names)] == [2]
+
+
+def test_where_layers_take_long_one_head_stands_for_all(measured):
+    settings = Settings(engine="tridiagonal", positions=[20, 60])
+    trial = _Trial(tiny_llama(), settings, torch.arange(80), [80], None)
+    assert len(list(trial.time_layers())) == 2
+    # The second layer of the kind and the groups of the first are not measured.
+    assert measured == [[(4, 64, "tridiagonal"), (2, 64, "tridiagonal")], [(4, 80, "tridiagonal")]]
+    (((heads, groups),),) = trial.timed.values()
+    group, head = (
+        TridiagonalEngine().operations(Cut(80, (20, 60), readouts=readouts), ("counts", "entropy", "relative"))
+        for readouts in (2, 1)
+    )
+    assert heads.seconds > 8
+    assert groups.seconds == pytest.approx(8 / 4 * group / head * 2)
 
 
 def test_texts_of_other_lengths_take_what_grows_with_the_length_and_with_the_cost():

@@ -343,11 +343,11 @@ def test_recommendations():
     whole = priced((0.2, 0.2, 0.2), (10, 10, 10, 10), 10)
     assert whole.recommended is whole.undecided is None
     assert headline(whole).startswith("Leave the cache of m whole: over 6 held-out documents, each way that was tried")
-    # 0.02 nats a token of 4 bytes are 0.0072 bits a byte.
+    # 0.02 nats per token of 4 bytes are 0.0072 bits per byte.
     result = priced((0.2, 0.02, 0.2), (10, 10, 10, 9), 10)
     assert result.recommended.variant.keep == 0.5
     assert headline(result).endswith(
-        "bits a byte, over 6 held-out documents. 10 of 10 passkeys are found, 10 with the whole cache."
+        "bits per byte, over 6 held-out documents. 10 of 10 passkeys are found, 10 with the whole cache."
     )
     # What is chosen among three has an interval for three.
     chosen, listed = result.recommended.nats, result.prices[1].nats
@@ -375,7 +375,7 @@ def test_nothing_is_advised_where_the_context_is_worth_nothing(worths, told):
     assert (result.recommended is not None) == told
     said = headline(result)
     assert said.startswith("Too little context to tell: over 6 held-out documents, the 64 tokens before") != told
-    assert ("to which the context is worth 0.55 nats a token" in said) == told
+    assert ("to which the context is worth 0.55 nats per token" in said) == told
 
 
 def test_page(tmp_path):

@@ -544,7 +544,7 @@ def test_nothing_suffices_where_the_context_may_be_worth_nothing(worths, sure):
     assert result.sufficient == (1.0 if sure else None)
     assert math.isnan(result.rows[0].share.value) != sure
     if not sure:
-        assert headline(result).endswith(" nats a token to m over 5 documents: too little to tell what a cut loses.")
+        assert headline(result).endswith(" nats per token to m over 5 documents: too little to tell what a cut loses.")
 
 
 def test_what_lies_between_both_bounds_is_shaded():
@@ -588,7 +588,7 @@ def test_what_cannot_be_cut_is_refused_in_one_line(arguments, message):
 
 
 def test_a_model_without_its_head_is_refused():
-    with pytest.raises(ModelError, match="must return logits over its tokens, got 32 numbers a position"):
+    with pytest.raises(ModelError, match="must return logits over its tokens, got 32 numbers per position"):
         truncate(attention_model("llama").model, IDS % 30, documents=1, tokens=LENGTH)
 
 

@@ -22,7 +22,7 @@ _CELL = ("mixer", "kv", "length", "key_size")
 
 
 def caveats() -> dict[str, str]:
-    """A sentence or two a study."""
+    """A sentence or two per study."""
     of_runs, of_figures = (
         (correlation, regimes, distillation),
         (regularisation, initialisation, hybrids, delimiters, recall),

@@ -115,7 +115,7 @@ def layers(document: Mapping[str, Any]) -> dict[str, str]:
         return f"`{name}`", *after, f"{found[name, fewest]['step_seconds'] * 1000:.0f}"
 
     rows = [(*learned(published), *learned(lean)) for published, lean in document["lean"].items()]
-    heads = (*(f"{steps:,} steps" for steps in rates), "ms a step")
+    heads = (*(f"{steps:,} steps" for steps in rates), "ms per step")
     return {
         "table": table(("as published", *heads, "lean", *heads), rows),
         "runs": ", ".join(
@@ -213,7 +213,7 @@ def networks(document: Mapping[str, Any]) -> dict[str, str]:
 def state_spaces(document: Mapping[str, Any]) -> dict[str, str]:
     """Smaller Mamba and Mamba-2 of transformers: what they cost and hold."""
     headings = (
-        *("model", "kept", "by", "extra bits a byte", "bytes of states"),
+        *("model", "kept", "by", "extra bits per byte", "bytes of states"),
         "repeated pairs recalled",
     )
     rows = [
@@ -241,7 +241,7 @@ def bundled() -> dict[str, str]:
         rows.append((f"`{name}`", *figures, estimate(worth["mean"], worth["interval"], ".2f")))
     first = records["sa"]
     return {
-        "table": table(("model", "parameters", "nats a token", "bits a byte", "worth of the context"), rows),
+        "table": table(("model", "parameters", "nats per token", "bits per byte", "worth of the context"), rows),
         "tokens": f"{first['train_tokens'] / 1e6:.1f}",
         "command": f"`{first['command']}`",
     }

@@ -51,6 +51,7 @@ def measured_models(known: Sequence[Mapping[str, Any]]) -> dict[str, str]:
             ("model", "read", "ESS", "without sinks", "of", "share", "half of the heads", "untrained"), map(_row, known)
         ),
         "bounds": _bounds(known),
+        **{f"lost_{name}": _range(name) for name in ("hindsight", "causal")},
         "bounds_minutes": f"{sum(row['seconds'] for row in read_json(MORE_BOUNDS)['rows']) / 60:.0f}",
         "sources": table(
             ("model", "layers", "weights", "licence", "conversion"),
@@ -92,12 +93,28 @@ def _row(record: Mapping[str, Any]) -> tuple[str, ...]:
     )
 
 
-def _bounds(known: Sequence[Mapping[str, Any]]) -> str:
-    """What the context is worth to language models, and both bounds where it is worth something, by their weights."""
+def _bounds_found() -> dict[str, Mapping[str, Any]]:
+    """Both bounds of all models that read TOKENS, by the digests of their weights."""
     found: dict[str, Mapping[str, Any]] = {}
     for record in (read_json("bounds"), read_json(MORE_BOUNDS)):
         weights = {row["file"]: row["weights"] for row in record["rows"]}
         found |= {weights[one["file"]]: one for one in record["bounds"] if one["tokens"] == TOKENS}
+    return found
+
+
+def _matters(own: Mapping[str, Any]) -> bool:
+    return own["worth"]["interval"][0] > WORTHLESS
+
+
+def _range(name: str) -> str:
+    """From the model that loses least to the one that loses most."""
+    lost = [one[name]["mean"] for one in _bounds_found().values() if _matters(one)]
+    return f"{min(lost):.1%} to {max(lost):.1%}"
+
+
+def _bounds(known: Sequence[Mapping[str, Any]]) -> str:
+    """What the context is worth to language models, and both bounds where it is worth something, by their weights."""
+    found = _bounds_found()
     rows: list[tuple[str, ...]] = []
     for one in known:
         if "nats a " not in one["check"]:
@@ -107,8 +124,7 @@ def _bounds(known: Sequence[Mapping[str, Any]]) -> str:
             cells = (*("not measured",) * len(FORMS), "–")
         else:
             worth, *others = (interval(own[name], form) for name, form in FORMS.items())
-            matters = own["worth"]["interval"][0] > WORTHLESS
-            cells = (worth, *(others if matters else "–" * len(others)), f"{own['documents']}")
+            cells = (worth, *(others if _matters(own) else "–" * len(others)), f"{own['documents']}")
         rows.append((one["name"], *cells))
     head = (
         "model",

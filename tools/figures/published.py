@@ -173,7 +173,7 @@ def published_caches(document: Mapping[str, Any]) -> dict[str, str]:
         )
         for price in row["prices"]
     ]
-    head = ("cache", "bytes", "extra nats a token", "extra bits a byte", "passkeys found")
+    head = ("cache", "bytes", "extra nats per token", "extra bits per byte", "passkeys found")
     targets = [
         (name, _aim(target), _VERDICTS[document["verdicts"][name]]) for name, target in document["targets"].items()
     ]
@@ -251,5 +251,5 @@ _VERDICTS = {True: "met", False: "missed", None: "cannot tell"}
 def _aim(target: Mapping[str, float]) -> str:
     """A target's number, at a share of the tokens."""
     (kind, value) = next((kind, value) for kind, value in target.items() if kind != "keep")
-    shown = f"{value:g} {kind.replace('nats', 'nats a token')}" if "nats" in kind else f"{value:.0%} {kind}"
+    shown = f"{value:g} {kind.replace('nats', 'nats per token')}" if "nats" in kind else f"{value:.0%} {kind}"
     return f"{shown}, at {100 * target['keep']:.4g} % of the tokens"

@@ -6,11 +6,11 @@ import re
 from collections.abc import Mapping
 
 PHRASES = (
-    "is worth {bounds.worth} nats a token to the rest",
+    "is worth {bounds.worth} nats per token to the rest",
     "ESS is {bounds.ess} numbers per channel",
     "the model loses {bounds.hindsight} of what",
-    "that we tried, as many numbers lose {bounds.causal};",
-    "to lose 1 % takes {bounds.multiple} times ESS, or {bounds.stored} of the cache where heads share it",
+    "that we tried, as many numbers lose {bounds.causal}. To lose only 1 % takes {bounds.multiple} times ESS, or "
+    "{bounds.stored} of the cache where heads share it",
     "intervals over {bounds.documents} texts",
 )
 _NAME = re.compile(r"\{([\w.]+)\}")

@@ -55,7 +55,7 @@ def compression(document: Mapping[str, Any]) -> dict[str, str]:
         "seeds": str(document["mixers"]["la"]["seeds"]),
         "steps": str(document["training"]["steps"]),
         "documents": str(document["held_out_documents"]),
-        "recall": table(("mixer", "state kept", "nats lost an answer", "recall", "after", "safe"), recall),
+        "recall": table(("mixer", "state kept", "nats lost per answer", "recall", "after", "safe"), recall),
         "recall_damaged": str(len(damaged)),
         "text_models": str(len(cut)),
         "text_flagged": str(sum(not found["recall_kept"] for found in cut)),

@@ -66,7 +66,7 @@ def text_series(document: Mapping[str, Any]) -> dict[str, str]:
         moved["falls" if high < 0 else "rises" if low > 0 else "not clear"].append(row["mixer"])
     levels = ("ESS before", *(f"after {steps[place]}" for place in shown[1:]))
     return {
-        "table": table(("mixer", "bits a byte", *levels, "change in all", "largest change of a layer"), rows),
+        "table": table(("mixer", "bits per byte", *levels, "change in all", "largest change of a layer"), rows),
         "steps": str(steps[-1]),
         "kept": str(steps[1]),
         "texts": str(first["texts"]),

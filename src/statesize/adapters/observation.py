@@ -22,7 +22,8 @@ Leave = Callable[["Frame", Any], None]
 
 def in_this_thread(hook: Callable[..., Any]) -> Callable[..., Any]:
     """A hook that does nothing in other threads than the one that makes it."""
-    thread, called = threading.get_ident(), on_cpu_by_default(hook)
+    cpu = torch.get_default_device().type == "cpu"
+    thread, called = threading.get_ident(), hook if cpu else on_cpu_by_default(hook)
 
     def here(*args: Any) -> Any:
         return called(*args) if threading.get_ident() == thread else None

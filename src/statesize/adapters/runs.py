@@ -149,7 +149,8 @@ def observed(
         stack.enter_context(running.watching(on_leave, name))
         if attach is not None:
             attach(stack)
-        stack.enter_context(observing_all(model, running, on_cpu_by_default(record)))
+        cpu = torch.get_default_device().type == "cpu"
+        stack.enter_context(observing_all(model, running, record if cpu else on_cpu_by_default(record)))
 
     return bare(model, call, part, attach_all)
 
@@ -251,7 +252,7 @@ class _Before:
             vars(module).update(attributes)
             for name, tensors in held.items():
                 vars(module)[name].update(tensors)
-            # One flag a module: model.train(True) would also switch on parts that were frozen in eval mode.
+            # One flag per module: model.train(True) would also switch on parts that were frozen in eval mode.
             module.training = training
             _remove_hooks(module, hooks)
         with torch.no_grad():

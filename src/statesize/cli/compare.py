@@ -28,13 +28,13 @@ def compare(
     wide: Flag = False,
     printing: Printing = TEXT,
 ) -> None:
-    """Put profiles of several models side by side, one row a model.
+    """Put profiles of several models side by side, one row per model.
 
     Args:
         profiles: Folders that `statesize profile --output` or `Profile.save` wrote.
         recall: What `statesize study recall --json` printed, kept in a file; adds the recall perplexity.
         networks: What `statesize network --by-layer --json` printed of one of the models, kept in a file; adds the ESS
-            of the whole network and its redundancy. Give it once a model.
+            of the whole network and its redundancy. Give it once per model.
         html: File for a report that holds the table and all layers.
         wide: Print all columns.
         printing: What is printed.

@@ -104,19 +104,21 @@ def _headline(name: str, result: Compression) -> str:
     before, after = result.state_bytes
     verdict = {True: "Safe here", False: "Not safe here", None: "Too little to tell whether it is safe"}[result.safe]
     return (
-        f"{verdict}: {after / before:.0%} of the state of {name} costs {result.difference.value:+.4f} bits a byte over "
-        f"{result.documents} held-out documents, to which the context is worth {_difference(result.worth)}."
+        f"{verdict}: {after / before:.0%} of the state of {name} costs {result.difference.value:+.4f} bits per byte "
+        f"over {result.documents} held-out documents, to which the context is worth {_difference(result.worth)}."
     )
 
 
 def _rows(result: Compression) -> list[tuple[str, str]]:
     """The result, a fact a row."""
     before, after = result.state_bytes
-    loss = f"{result.before.value:.4f} to {result.after.value:.4f} bits a byte on {result.documents} held-out documents"
+    loss = (
+        f"{result.before.value:.4f} to {result.after.value:.4f} bits per byte on {result.documents} held-out documents"
+    )
     rows = [
-        ("context's worth", f"{_difference(result.worth)} bits a byte: what the text before a token saves"),
+        ("context's worth", f"{_difference(result.worth)} bits per byte: what the text before a token saves"),
         ("loss", f"{loss}: {_difference(result.difference)}"),
-        ("states", f"{before:,} to {after:,} bytes a sequence"),
+        ("states", f"{before:,} to {after:,} bytes per sequence"),
     ]
     if result.int8_bytes is not None and result.int8_difference is not None:
         rows.append(("int8 alone", f"{result.int8_bytes:,} bytes: {_difference(result.int8_difference)}"))

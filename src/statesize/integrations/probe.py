@@ -90,7 +90,7 @@ class Probe:
         settings: What is measured of each layer; how many heads or channels, `share` decides.
         executor: Where all ranks of torch.distributed hold a replica of the model and measure it at the same steps,
             `statesize.profiling.Replicas()` lets them share the layers; None lets each rank that measures do so alone.
-        sequences: The probe batch, one tensor of token ids a sequence.
+        sequences: The probe batch, one tensor of token ids per sequence.
 
     Example:
         >>> Probe([[1, 2, 3, 4]], every=10).share

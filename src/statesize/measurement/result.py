@@ -96,7 +96,7 @@ class Measurement:
         return MeasurementCharts(self, paper=True)
 
     def __repr__(self) -> str:
-        """Means, engine and bounds, one a line.
+        """Means, engine and bounds, one per line.
 
         Returns:
             The facts that a notebook shows too.

@@ -48,7 +48,7 @@ class Settings:
     Attributes:
         layers: Mixers to measure, by index or module name, one or several; None takes all.
         channels: Heads or channels of each mixer that are measured: "all", or a number, drawn from all parts of the
-            layer; None takes all where they cost at most `statesize.profiling.MOST_OPERATIONS` a sequence.
+            layer; None takes all where they cost at most `statesize.profiling.MOST_OPERATIONS` per sequence.
         positions: Positions to measure: "all", an int for that many evenly spread, or the positions; a sequence that
             is too short for some of these is measured at the others. None takes all of a sequence of up to 16,384
             tokens, and 32 of a longer one.

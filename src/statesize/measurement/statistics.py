@@ -51,7 +51,7 @@ FEWEST_TEXTS = 5
 def mean_interval(
     values: NDArray[np.float64], least: float = -math.inf, most: float = math.inf, looks: int = 1
 ) -> Interval:
-    """The mean of values (N,), one a text, with an interval of 95 % by Student's t within what is possible."""
+    """The mean of values (N,), one per text, with an interval of 95 % by Student's t within what is possible."""
     # So many intervals hold together with 95 % (Bonferroni).
     if not len(values):
         return Interval(math.nan)
@@ -134,7 +134,7 @@ def draw(total: int, count: int, seed: int, name: str) -> Sample:
 
 
 def estimate(values: NDArray[np.float64], sample: Sample) -> Estimate:
-    """The mean over all units of a layer, from one number a measured unit (n,)."""
+    """The mean over all units of a layer, from one number per measured unit (n,)."""
     if not len(values) or not np.isfinite(values).all():
         return Estimate(math.nan, math.nan)
     mean = variance = 0.0

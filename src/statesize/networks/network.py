@@ -18,7 +18,7 @@ from statesize.io.text import facts_table
 from statesize.measurement.settings import memory_bytes
 from statesize.networks.jacobian import Copies, Precision, SpanJacobian, copies
 from statesize.spectra.cut import Positions
-from statesize.spectra.exact.dense import block_spectrum
+from statesize.spectra.exact.dense import block_spectra
 from statesize.spectra.implicit.entropy_estimate import EntropyEstimate
 
 
@@ -243,7 +243,8 @@ def _measure_cut(
             if on_progress is not None:
                 on_progress(NetworkProgress(i, index, positions, rows, dimension, dimension, 1.0, dimension))
 
-        spectrum = block_spectrum(jacobian.dense(report)[None])
+        block = jacobian.dense(report)
+        spectrum = block_spectra([block[None]], torch.tensor([min(block.shape)]), block.new_zeros(0))
         entropy, error = (float(part) for part in spectrum.entropies(accuracy))
         values, norm = spectrum.values[0, :LEADING], float(spectrum.norms())
         interval, converged = (entropy - error, entropy + error), error <= accuracy * entropy

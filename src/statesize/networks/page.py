@@ -18,7 +18,7 @@ HEADINGS = ("cut", "entropy-ESS", "interval (95 %)", "at most", "norm", "product
 
 
 def table_rows(result: NetworkEss) -> list[list[str]]:
-    """A row a cut, as in HEADINGS."""
+    """A row per cut, as in HEADINGS."""
     rows: list[list[str]] = []
     for row in result.to_dict()["positions"]:
         low, high = row["interval"]
@@ -46,7 +46,7 @@ def needs_headings(beside: Redundancy) -> list[str]:
 
 
 def needs_rows(beside: Redundancy) -> list[list[str]]:
-    """A row a layer, then the sum of all, then the network."""
+    """A row per layer, then the sum of all, then the network."""
     middle = _middle(beside)
     rows = [
         [

@@ -89,7 +89,7 @@ class BlockDense(TensorOperator):
         return self._state_size.to(self.device)
 
     def one_at_a_time(self) -> Dense:
-        """The same blocks of a T with one input and one output a step, and as many steps a position as it has ports."""
+        """The same blocks of a T with one input and one output per step, and as many steps per position as ports."""
         steps = max(self.inputs, self.outputs)
         padding = (0, steps - self.inputs, 0, 0, 0, steps - self.outputs)
         matrix = torch.nn.functional.pad(self.matrix, padding)

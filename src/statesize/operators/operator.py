@@ -67,7 +67,7 @@ class Operator(ABC):
 
     @abstractmethod
     def state_size(self) -> Tensor:
-        """Theoretical state-size at each position, (L,) int64: real numbers per channel that its recurrence keeps."""
+        """Theoretical state-size at each position, (L,) int64: real numbers per channel that its recurrence holds."""
 
     @abstractmethod
     def to(self, dtype: torch.dtype | None = None, device: torch.device | str | None = None) -> Self:

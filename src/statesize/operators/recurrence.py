@@ -243,7 +243,7 @@ class Recurrence(TensorOperator):
         """One recurrence for heads that share a state (the last batch dimension), with a step for each head's output.
 
         Returns:
-            A recurrence of r steps a position, without that dimension; None where A or B differ.
+            A recurrence of r steps per position, without that dimension; None where A or B differ.
         """
         readouts = self.batch_shape[-1]
         alike: list[bool] = []

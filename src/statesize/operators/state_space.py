@@ -49,7 +49,9 @@ class StateSpace(TensorOperator):
         for name, tensor in tensors.items():
             require_floating(name, tensor)
             if tensor.ndim != A.ndim or tensor.ndim < (2 if length is not None else 3):
-                advice = "Give length for constant matrices." if length is None else "Leave length out for one a step."
+                advice = (
+                    "Give length for constant matrices." if length is None else "Leave length out for one per step."
+                )
                 raise InputError(f"{name} must have shape (..., {step}rows, columns), got {shape(tensor)}. {advice}")
         n, m, p = B.shape[-2], B.shape[-1], C.shape[-2]
         expected = {"A": (n, n), "B": (n, m), "C": (p, n), "D": (p, m)}

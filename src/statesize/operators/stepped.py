@@ -1,4 +1,4 @@
-"""Operators around others: several readouts of one stored input, several steps a position, or one input late."""
+"""Operators around others: several readouts of one stored input, several steps per position, or one input late."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ class Shared(Operator):
 
 
 class Stepped(Operator):
-    """A recurrence of m steps a position: an input enters at each of them, and outputs are read after the last.
+    """A recurrence of m steps per position: an input enters at each of them, and outputs are read after the last.
 
     At position i it has the block H_i = T[i:, :i] of all inputs of earlier positions, (L − i) × m i, whose rank is
     the smallest memory between two positions.

@@ -21,11 +21,14 @@ from statesize.adapters.observation import SHARED, Units
 from statesize.adapters.select import is_own_code
 from statesize.check import refuse, whole_number
 from statesize.io.devices import on_cpu_by_default
+from statesize.measurement.measurement import engine_outputs
 from statesize.measurement.settings import Channels, Layers, Positions, Settings
 from statesize.models.digests import tokens_sha256
 from statesize.operators import Dense, Operator, Shared, SoftmaxAttention
 from statesize.profiling.measuring import captured_mixers, measure_side_by_side
 from statesize.profiling.work import MOST_OPERATIONS, Work, by_products, operations_per_unit, plan_group, plan_work
+from statesize.spectra.dispatch import with_readouts
+from statesize.spectra.shifts.tridiagonal import TridiagonalEngine
 from statesize.texts.arguments import Given, inputs_of
 from statesize.texts.inputs import Inputs, given_sequences
 from statesize.texts.tokens import AnyTokenizer, supported_tokenizer
@@ -38,9 +41,9 @@ _TOKEN_BYTES = 80
 _SHARE, _FEWEST = 0.04, 2
 # Seconds of a layer up to which it is timed as a whole: a few units do not show what calls share.
 _CHEAP = 0.6
-# Seconds of a layer from which on it stands for all that the same engines measure at the same cut.
+# Seconds of a layer from which on it alone stands for its kind, and a head for the groups of heads.
 _LONG = 5.0
-# Positions of T on which an engine for attention runs first: the whole would take a quarter of what is timed.
+# Positions of T on which an engine for attention runs first: all of them would take a part of what is timed.
 _FIRST_LENGTH = 64
 
 
@@ -79,7 +82,7 @@ class Plan:
     """What a profile would measure, from `statesize.plan`.
 
     Attributes:
-        mixers: One entry a mixer of the longest sequence.
+        mixers: One entry per mixer of the longest sequence.
         skipped: What is not measured, and why, as far as those layers say that were tried.
         sequences: Number of sequences.
         sampled: Number of sequences that were read; all of them without `total`.
@@ -127,8 +130,8 @@ def plan(
     """Say what `statesize.profile` would measure with the same arguments, and predict its time and memory.
 
     The model runs over the longest sequence. Some layers of each kind are timed there, on a head or channel each, and
-    all others of the kind cost as much; one that takes long stands for all that are measured alike. The same layers are
-    timed over the sequence of middle length, if it is shorter: both times say what all sequences take.
+    all others of the kind cost as much. The same layers are timed over the sequence of middle length, if it is shorter:
+    both times say what all sequences take.
 
     Args:
         model: As for `statesize.profile`.
@@ -210,8 +213,6 @@ class _Trial:
         self.names = self._some() if before is None else before.names
         # Engines that have run: what is compiled or loaded on first use is in memory.
         self._warm = set[tuple[str, ...]]() if before is None else before._warm
-        # What layers of this text took, by engines, units and cut.
-        self._took = dict[Hashable, list[float]]()
         self.timed = defaultdict[Hashable, list[tuple[PlannedMixer, ...]]](list)
         self.costs = dict[Hashable, Mapping[int, float]]()
 
@@ -245,8 +246,9 @@ class _Trial:
         start = time.perf_counter()
         for index, item in enumerate(self._captured):
             name, kind = item.name, self.kinds[item.name]
-            mixers, self.costs[kind] = self._timed(item, start, index)
-            self.timed[kind].append(mixers)
+            if sum(one.seconds for layer in self.timed[kind] for one in layer) < _LONG:
+                mixers, self.costs[kind] = self._timed(item, start, index)
+                self.timed[kind].append(mixers)
             # It would be held while the next one is made.
             del item
             yield name
@@ -264,19 +266,16 @@ class _Trial:
         cuts = {length: settings.cut(length, few=products) for length in lengths}
         positions = sum(0 if (cut := cuts[length]) is None else len(cut.positions) for length in lengths)
         names = tuple("none" if work.engine is None else work.engine.name for _, work in works)
-        alike = names, products, tuple((one.units, len(work.sample.units), work.cut) for one, work in works)
-        seconds = self._took.get(alike)
-        if seconds is None or sum(seconds) < _LONG:
-            # Fewer units than threads would not show how fast all are.
-            count = torch.get_num_threads() if len(works) == 1 else 1
-            if names not in self._warm:
-                self._warm.add(names)
-                first = [_beginning(one, work, settings) for one, work in works]
-                _seconds(first, settings, count, first=index, products=False)
+        # Fewer units than threads would not show how fast all are.
+        count = torch.get_num_threads() if len(works) == 1 else 1
+        if names not in self._warm:
+            self._warm.add(names)
+            _seconds([_beginning(*one, settings) for one in works], settings, count, first=index, products=False)
+        seconds = _by_a_head(works, settings, first=index) if len(works) > 1 else []
+        if sum(seconds) < _LONG:
             seconds = _seconds(works, settings, count, first=index, products=products)
-            if sum(seconds) < _CHEAP:
-                seconds = _seconds(works, settings, item.units, first=index, products=products)
-            self._took[alike] = seconds
+        if sum(seconds) < _CHEAP:
+            seconds = _seconds(works, settings, item.units, first=index, products=products)
         seconds = [seconds[0] + made, *seconds[1:]]
         mixers = tuple(
             PlannedMixer(
@@ -298,21 +297,36 @@ class _Trial:
 
 def _beginning(item: Captured, work: Work, settings: Settings) -> tuple[Captured, Work]:
     """A mixer on which its engine is ready in a short time: two positions, of attention those of a short text."""
-    unit = item.units_operator(slice(0, 1))
-    held = unit.operator if isinstance(unit, Shared) else unit
-    whole = work.engine is not None and work.cut is not None and work.engine.forms_whole(work.cut)
-    if not whole or not isinstance(held, Dense | SoftmaxAttention) or unit.length <= _FIRST_LENGTH:
-        return item, work.at(slice(2))
 
     def beginning(operator: Operator) -> Operator:
         if isinstance(operator, Shared):
             return Shared(beginning(operator.operator))
         return Dense.of_causal(operator.columns(0, _FIRST_LENGTH)[..., :_FIRST_LENGTH, :])
 
+    unit = item.units_operator(slice(0, 1))
+    held = unit.operator if isinstance(unit, Shared) else unit
+    if not isinstance(held, Dense | SoftmaxAttention) or unit.length <= _FIRST_LENGTH:
+        return item, work.at(slice(2))
+    if work.engine is None or not work.engine.supports(beginning(unit)):
+        return item, work.at(slice(2))
+
     def units_operator(units: Units) -> Operator:
         return beginning(item.units_operator(units))
 
     return replace(item, units_operator=units_operator), replace(work, cut=settings.cut(_FIRST_LENGTH))
+
+
+def _by_a_head(works: Sequence[tuple[Captured, Work]], settings: Settings, *, first: int) -> list[float]:
+    """What all heads of a layer and their groups take, the groups by a head; nothing where no stated cost compares."""
+    (item, heads), (group, work) = works
+    if not isinstance(work.engine, TridiagonalEngine) or work.cut is None:
+        return []
+    outputs = engine_outputs(settings, work.cut.length)
+    head_cut, group_cut = (with_readouts(one.units_operator(slice(0, 1)), work.cut)[1] for one in (item, group))
+    ratio = work.engine.operations(group_cut, outputs) / work.engine.operations(head_cut, outputs)
+    engines = dict.fromkeys((heads.engine, work.engine))
+    took = [_seconds([(item, replace(heads, engine=one))], settings, 1, first=first, products=False) for one in engines]
+    return [took[0][0], took[-1][0] / len(heads.sample.units) * ratio * len(work.sample.units)]
 
 
 def _seconds(

@@ -34,7 +34,7 @@ class Profile:
     """The result of `statesize.profile`.
 
     Attributes:
-        tree: Tokens and attributes at the root, one node a mixer, as `statesize.profile` describes them; not changed
+        tree: Tokens and attributes at the root, one node per mixer, as `statesize.profile` describes them; not changed
             once it is here.
     """
 
@@ -102,7 +102,7 @@ class Profile:
         return lost_mixers(skipped, self.mixers) if skipped else {}
 
     def summary(self, *, wide: bool = False) -> pd.DataFrame:
-        """One row a mixer: averages and totals over sequences, positions 1 … L−1 and heads.
+        """One row per mixer: averages and totals over sequences, positions 1 … L−1 and heads.
 
         A layer that mixes positions and could not be measured has a row without numbers, with the cause.
 
@@ -127,17 +127,17 @@ class Profile:
         """The summary as plain values.
 
         Returns:
-            One row a mixer.
+            One row per mixer.
         """
         return [row.copy() for row in self._rows]
 
     @cached_property
     def _rows(self) -> list[SummaryRow]:
-        """Made once: a page asks for them twenty times, milliseconds a mixer."""
+        """Made once: a page asks for them twenty times, milliseconds per mixer."""
         return [summary_row(self.mixer(name), self.model, name, self.group(name)) for name in self.mixers]
 
     def groups(self) -> pd.DataFrame:
-        """One row a mixer whose heads share what it stores: numbers stored, joint ESS, and the sum of the heads' own.
+        """One row per mixer whose heads share what it stores: numbers stored, joint ESS, and the sum of the heads' own.
 
         Returns:
             The columns of `statesize.results.fields.GROUP_COLUMNS`, with errors; no rows where nothing is shared.
@@ -153,8 +153,8 @@ class Profile:
             metric: "entropy", "relative_count" or "count"; the first threshold of the latter two.
 
         Returns:
-            One row a head or channel of the layer, or one a layer; one column a position that was measured, with its
-            token.
+            One row per head or channel of the layer, or one per layer; one column per position that was measured, with
+            its token.
 
         Example:
             >>> from statesize import profile
@@ -199,7 +199,7 @@ class Profile:
         """A copy of the tree, free to be changed.
 
         Returns:
-            Tokens and attributes at the root, one node a mixer.
+            Tokens and attributes at the root, one node per mixer.
         """
         return self.tree.copy(deep=True)
 

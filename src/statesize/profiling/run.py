@@ -128,8 +128,9 @@ def run_profile(
     source: Mapping[str, Any] | None = None,
     cluster: RayCluster | Replicas | None = None,
     on_progress: Callable[[ProfileProgress], None] | None = None,
+    sinks: bool = True,
 ) -> Profile:
-    """`profile` of a model of which the caller may know the source, and without a warning."""
+    """`profile` of a model of which the caller may know the source, without a warning, and without `sinks`."""
     # The profile of a cluster is that of this process: the same bit for bit where that is set to as many threads as a
     # process there has cores, else within the bounds that it states. With an output, both go on from each other's
     # files. A model by its name, or a function that loads it, is loaded in each process, so that no weights are sent.
@@ -170,7 +171,8 @@ def run_profile(
         settings.check_reach(reference)
     settings = settings.for_texts(reference)
     # Digests say whether what is stored is of this run; of one that is not they would only take time.
-    make = partial(loaded_work, model, settings, reference, digests=cluster is not None or path is not None)
+    digests = cluster is not None or path is not None
+    make = partial(loaded_work, model, settings, reference, digests=digests, sinks=sinks)
     crew = here if cluster is None else partial(cluster, memory=settings.memory + _PROCESS_BYTES)
     with ExitStack() as stack:
         if ranks and isinstance(model, nn.Module):

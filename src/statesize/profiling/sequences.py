@@ -8,7 +8,7 @@ import json
 import socket
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Self, TypeAlias, cast
 
@@ -154,6 +154,7 @@ class SequenceWork:
 
     Attributes:
         origin: What the process has loaded, which the key of each task must be of; None where nobody asks.
+        sinks: Whether those of attention are looked for.
     """
 
     model: nn.Module
@@ -161,6 +162,7 @@ class SequenceWork:
     checking: CheckPolicy = field(default_factory=lambda: CheckPolicy("read"))
     origin: Provenance | None = None
     team: Team = field(default_factory=Team)
+    sinks: bool = True
 
     def __call__(self, request: str | SequenceTask) -> Iterator[Any]:
         """A step for each mixer, then the end, also of a sequence in which none can be measured; or what was loaded."""
@@ -192,7 +194,7 @@ class SequenceWork:
                 works = [] if item.name in finished else [(item, plan_work(item, *planning))]
                 works += [one for one in groups if one[0].name not in finished]
                 if len(waiting) == self.team.own:
-                    own = works
+                    own = works if self.sinks else [(one, replace(work, attends=False)) for one, work in works]
                     hold_gathered()
                 waiting.append((index, here))
                 names += here
@@ -242,10 +244,11 @@ def loaded_work(
     reference: int | None,
     *,
     digests: bool = True,
+    sinks: bool = True,
     team: Team | None = None,
 ) -> SequenceWork:
     """The work of a process that loads the model; without digests where nothing is stored and no other compared."""
     loaded = model if isinstance(model, nn.Module) else model()
     origin = Provenance.of(loaded, partial(run_key, settings=settings, reference=reference) if digests else None)
     measured = loaded.model if isinstance(loaded, LoadedModel) else loaded
-    return SequenceWork(measured, settings, origin=origin, team=team or Team())
+    return SequenceWork(measured, settings, origin=origin, team=team or Team(), sinks=sinks)

@@ -101,7 +101,7 @@ def plan_work(item: Captured, sequence: int, length: int, reference: int, settin
     if first.length != length:
         raise ModelError(
             f"Mixer {item.name}, sequence {sequence}: its operator has length {first.length}, but the "
-            f"sequence has {length} tokens; a profile needs one position a token."
+            f"sequence has {length} tokens; a profile needs one position per token."
         )
     cut = at_reference = settings.cut(length, few=by_products(first))
     if reference != length:

@@ -35,7 +35,7 @@ from statesize.texts.documents import listed, vocabulary_size
 from statesize.texts.tokens import AnyTokenizer
 
 LOST_BITS = 0.01
-"""Largest loss of a safe cut in bits a byte, compared with the upper end of the interval."""
+"""Largest loss of a safe cut in bits per byte, compared with the upper end of the interval."""
 
 _FEWEST_DOCUMENTS = 20
 # Least tokens of the calibration text for each number of a head's state: both Gramians must have full rank.
@@ -49,18 +49,18 @@ class Compression:
     Attributes:
         model: The smaller model.
         tokenizer: That of the model.
-        before: Bits a byte of the uncut model, which was fine-tuned as much as the smaller one.
-        after: Bits a byte of the smaller model.
+        before: Bits per byte of the uncut model, which was fine-tuned as much as the smaller one.
+        after: Bits per byte of the smaller model.
         difference: Their paired difference.
-        worth: What the context is worth to the uncut model, bits a byte: what the second halves of the windows lose
+        worth: What the context is worth to the uncut model, bits per byte: what the second halves of the windows lose
             where the first ones are not read.
         recall: Results of the recall probe, by kind.
         documents: Number of held-out documents.
         state_bytes: Bytes of the states of a sequence before and after.
         int8_bytes: Their bytes if the states of the uncut model were rounded to int8.
-        int8_difference: The loss by this rounding alone, in bits a byte; None if the mixer's states cannot be rounded.
+        int8_difference: The loss by this rounding alone, in bits per byte; None if the states cannot be rounded.
         method: How the states were cut.
-        sizes: State sizes of the heads, a tuple for each layer; one number a layer of a model of transformers.
+        sizes: State sizes of the heads, a tuple for each layer; one number per layer of a model of transformers.
     """
 
     model: nn.Module
@@ -81,9 +81,9 @@ class Compression:
     def safe(self) -> bool | None:
         """Whether the upper ends of all intervals are small; None if the data do not suffice.
 
-        True if at most 0.01 bits a byte and 0.02 of the recall are lost, for every kind of recall that the uncut model
-        has. None with fewer than 20 held-out documents, or if the uncut model recalls nothing; and where little is lost
-        if its context may be worth nothing to it, so that nothing could be lost.
+        True if at most 0.01 bits per byte and 0.02 of the recall are lost, for every kind of recall that the uncut
+        model has. None with fewer than 20 held-out documents, or if the uncut model recalls nothing; and where little
+        is lost if its context may be worth nothing to it, so that nothing could be lost.
         """
         seen = [recall for recall in self.recall.values() if recall.seen]
         if self.documents < _FEWEST_DOCUMENTS or not seen:
@@ -262,7 +262,7 @@ def _compared(
 
 
 def _worth(model: nn.Module, whole: Scores, windows: TokenWindows) -> Interval:
-    """What the second halves of windows lose where the first ones are not read, bits a byte."""
+    """What the second halves of windows lose where the first ones are not read, bits per byte."""
     half = windows.inputs.shape[1] // 2
     later = TokenWindows(windows.inputs[:, half:], windows.targets[:, half:], windows.document[:, half:], windows.sizes)
     alone = score(model, later.inputs, later.targets)
@@ -273,5 +273,5 @@ def _worth(model: nn.Module, whole: Scores, windows: TokenWindows) -> Interval:
 
 
 def extra_bits(after: Scores, before: Scores, windows: TokenWindows) -> Interval:
-    """The paired difference of two models in bits a byte."""
+    """The paired difference of two models in bits per byte."""
     return ratio_of(after.bits(windows) - before.bits(windows), windows.sizes)

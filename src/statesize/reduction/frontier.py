@@ -35,7 +35,7 @@ class FrontierPoint:
     share: float  # of the numbers of state
     numbers: str  # "float", as the model has them, or "int8"
     state_bytes: int
-    difference: Interval  # bits a byte
+    difference: Interval  # bits per byte
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ def page(name: str, points: Sequence[FrontierPoint], heads: Sequence[Head]) -> R
     missed = [f"missed at {share:.0%}" for share in SHARES]
     return ResultPage(
         title=f"Smaller states of {name}",
-        finding=f"{least.state_bytes:,} bytes a sequence cost {least.difference.value:+.4f} bits a byte: "
+        finding=f"{least.state_bytes:,} bytes per sequence cost {least.difference.value:+.4f} bits per byte: "
         f"{least.share:.0%} of the numbers in {least.numbers}, {least.way}.",
         charts=[
             PageChart(
@@ -114,13 +114,13 @@ def page(name: str, points: Sequence[FrontierPoint], heads: Sequence[Head]) -> R
             )
         ],
         tables=[
-            PageTable("Each way", ("way", "numbers", "kept", "bytes", "extra bits a byte", "from", "to"), point_rows),
+            PageTable("Each way", ("way", "numbers", "kept", "bytes", "extra bits per byte", "from", "to"), point_rows),
             PageTable(
                 "What is known without a cut",
                 ("layer", "head", "entropy-ESS", *missed),
                 head_rows,
-                "Entropy-ESS is how many numbers a head uses at a position. The shares are of its output’s energy that "
-                "a cut misses, by the Gramians of the calibration text. Neither is the damage to the loss, which "
+                "Entropy-ESS is how many numbers a head carries at a position. The shares are of its output’s energy "
+                "that a cut misses, by the Gramians of the calibration text. Neither is the damage to the loss, which "
                 "stands above.",
             ),
         ],
@@ -139,10 +139,10 @@ def _chart(points: Sequence[FrontierPoint]) -> alt.LayerChart:
         }
         for point in points
     ]
-    x = alt.X("bytes:Q", title="Bytes of state a sequence", scale=vega.LOGARITHMIC)
+    x = alt.X("bytes:Q", title="Bytes of state per sequence", scale=vega.LOGARITHMIC)
     numbers = (vega.hint(name, name, ".4f") for name in ("extra", "low", "high"))
     hints = [vega.hint("way", "way"), vega.hint("bytes", "bytes", ",d"), *numbers]
-    return vega.estimates(rows, x, alt.Y("extra:Q", title="Extra bits a byte"), "way", hints)
+    return vega.estimates(rows, x, alt.Y("extra:Q", title="Extra bits per byte"), "way", hints)
 
 
 def _numbers(point: FrontierPoint) -> tuple[str, ...]:

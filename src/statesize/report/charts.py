@@ -166,7 +166,7 @@ def layers(profiles: Sequence[Profiled], metric: str = "entropy", *, paper: bool
 
 
 def layer_rows(profile: Profiled, metric: str) -> list[Row]:
-    """A row a mixer."""
+    """A row per mixer."""
     title = model_title(profile)
     rows: list[Row] = []
     for name, short in short_names(profile.mixers).items():

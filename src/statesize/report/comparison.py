@@ -1,4 +1,4 @@
-"""Several profiles side by side: one row a model."""
+"""Several profiles side by side: one row per model."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def modulation_depth(
         window: Cuts on either side.
 
     Returns:
-        One number a unit; NaN where no delimiter has room, or all is 0 around them.
+        One number per unit; NaN where no delimiter has room, or all is 0 around them.
 
     Example:
         >>> ess = np.array([[[4.0, 4.0, 1.0, 4.0, 4.0]]])
@@ -167,7 +167,7 @@ class Comparison:
         return pd.DataFrame([asdict(model) for model in self.models])
 
     def __repr__(self) -> str:
-        """A row a model, what makes the rows less comparable, and what to do next.
+        """A row per model, what makes the rows less comparable, and what to do next.
 
         Returns:
             Lines of text.

@@ -69,7 +69,7 @@ def diagnose(profile: Profiled) -> list[Diagnosis]:
         profile: The profile.
 
     Returns:
-        One diagnosis a mixer, in the order of the profile; str() gives its sentence.
+        One diagnosis per mixer, in the order of the profile; str() gives its sentence.
 
     Raises:
         InputError: If it is no profile.

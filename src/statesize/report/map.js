@@ -1,5 +1,5 @@
 "use strict";
-// The maps of layers by heads, one a model on one scale, and the heads of each with most and with least ESS.
+// The maps of layers by heads, one per model on one scale, and the heads of each with most and with least ESS.
 const map = (() => {
   const { byId } = drawing;
   // Viridis.

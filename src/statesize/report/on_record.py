@@ -119,7 +119,7 @@ def add_to(path: Path, profile: Profiled, data: str, weights: str) -> None:
 
 
 def written(record: Mapping[str, Any]) -> bytes:
-    """A record as its file: an entry a line, so that changes can be read."""
+    """A record as its file: an entry per line, so that changes can be read."""
     entries = (f"{json.dumps(name)}: {json.dumps(value, ensure_ascii=False)}" for name, value in record.items())
     return ("{\n" + ",\n".join(entries) + "\n}\n").encode()
 

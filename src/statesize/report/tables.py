@@ -39,7 +39,7 @@ _FIGURES = tuple(name for name in FIGURES if name not in STUDIED)
 
 
 def layer_table(profiles: Sequence[Profiled]) -> PageTable:
-    """One row a layer."""
+    """One row per layer."""
     rows = [
         told(row) | {"model": model_title(profile), "kind": kind_title(row["kind"])}
         for profile in profiles
@@ -50,10 +50,10 @@ def layer_table(profiles: Sequence[Profiled]) -> PageTable:
 
 
 def comparison_table(comparison: Comparison, titles: Sequence[str], figures: Sequence[str] = _FIGURES) -> PageTable:
-    """One row a model, by its title."""
+    """One row per model, by its title."""
     rows = [told(vars(model)) | {"model": title} for model, title in zip(comparison.models, titles, strict=True)]
     named = {name: FIGURE_HEADINGS[name] for name in ("model", *figures)}
-    about = "Each row is a model: what its layers could carry together, and what they carry on this text."
+    about = "Each row is a model: what its layers can hold together, and what they carry on this text."
     return table_of(_MODELS, _telling(named, rows), rows, about)
 
 
@@ -82,7 +82,7 @@ def group_tables(profiles: Sequence[Profiled]) -> list[PageTable]:
         f"that of its largest head.{f' In all these layers: {said}.' if said else ''}"
     )
     headings = _telling(headings, rows, alone=len(profiles) == 1)
-    return [table_of("What must each cache keep?", headings, rows, about)]
+    return [table_of("What do heads that share a cache carry?", headings, rows, about)]
 
 
 def engine_table(profiles: Sequence[Profiled]) -> PageTable:

@@ -1,4 +1,4 @@
-"""What profiles say in words: names in full, one sentence of facts, and one line a model."""
+"""What profiles say in words: names in full, one sentence of facts, and one line per model."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ KINDS = {
     "mamba": "Mamba",
     "mamba2": "Mamba-2",
     "retnet": "linear attention with fixed decays",
-    "gla-scalar": "gated linear attention with one decay a head",
+    "gla-scalar": "gated linear attention with one decay per head",
     "gla-unit-keys": "gated linear attention with keys of norm 1",
     "hgrn": "gated linear attention with tied gates",
     "ssd": "linear attention with Mamba-2 steps",
@@ -265,9 +265,9 @@ def sink_note(profile: Profiled) -> str:
     entropy, without = (sum(row[name] for row in led) / len(led) for name in ("middle_entropy", "sinkless_entropy"))
     return (
         f"Attention sinks: in {len(led)} of {len(rows)} layers one {name}, mostly {name} {position} ({token!r}), takes "
-        f"more than {MARKED:.0%} of the attention, {share:.0%} on average. Its column leads the singular values and "
-        f"hides the others: at the middle, entropy-ESS of these layers is {entropy:.1f} with it and {without:.1f} "
-        "without it."
+        f"more than {MARKED:.0%} of the attention, {share:.0%} on average. Its column raises the largest singular "
+        f"value, which hides the others: at the middle, entropy-ESS of these layers is {entropy:.1f} with it and "
+        f"{without:.1f} without it."
     )
 
 
@@ -385,9 +385,9 @@ def _detail(parties: Sequence[_Party], profiles: Sequence[Profiled], metric: str
     carried = joint.join(_numbers(party.bounds) for party in parties)
     each = " or ".join("layer" if derived else "channel" for derived in sorted({party.derived for party in parties}))
     said = [
-        f"Carried is the effective state-size (ESS) per {each}: {carried} numbers, as {named} at the middle of each "
-        f"text, averaged over texts, heads and layers. No more numbers can pass a cut than there are "
-        f"{position_name(profiles[0])}s before it or after it, nor more than the layer stores.",
+        f"What is carried is the effective state-size (ESS) per {each}: {carried} numbers, as {named} at the middle of "
+        f"each text, averaged over texts, heads and layers. No more numbers can pass a cut than there are "
+        f"{position_name(profiles[0])}s before it or after it, nor more than the layer can hold.",
     ]
     if all(party.state_bytes > 0 for party in parties):
         stored = " against ".join(byte_count(party.state_bytes) for party in parties)

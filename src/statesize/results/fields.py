@@ -182,9 +182,9 @@ COLUMNS = {
     "model": "The model.",
     "layer": "The mixer's module name in the model.",
     "kind": "What the mixer is.",
-    "tss": "Theoretical state-size: real numbers per channel that the layer's own recurrence keeps. Softmax attention "
-    "keeps every past token, so its TSS grows with position: the largest is shown. Unknown where neither the layer nor "
-    "impulses at two lengths tell it.",
+    "tss": "Theoretical state-size: real numbers per channel that the layer's own recurrence can hold. Softmax "
+    "attention keeps every past token, so its TSS grows with position: the largest is shown. Unknown where neither the "
+    "layer nor impulses at two lengths tell it.",
     "state_bytes": "Bytes that the model's own cache holds for the layer at the end of the longest sequence: states, "
     "or keys and values of all tokens that it sees, and what short convolutions inside it keep.",
     "units": "Heads or channels of the layer.",
@@ -229,7 +229,7 @@ COLUMNS = {
     "of the unaltered model, relative to the largest value.",
     "cause": "Why the layer could not be measured, in a row without numbers, or that its size is unknown; else empty.",
 }
-"""What the columns of a summary are: one row a mixer."""
+"""What the columns of a summary are: one row per mixer."""
 
 MAIN_COLUMNS = (
     "model", "layer", "kind", "tss", "state_bytes", "middle_entropy", "sinkless_entropy", "average_entropy",
@@ -246,13 +246,13 @@ GROUP_COLUMNS = {
     "joint_entropy": "Entropy-ESS of the operators of a group's heads on top of each other, averaged over sequences, "
     "positions and groups. It may lie below that of its largest head, whose largest singular value then leads.",
     "joint_entropy_error": "Half the width of its confidence interval of 95 %, for the choice of groups.",
-    "alone_entropy": "Numbers that they would need if each stored its own: the sum of their entropy-ESS.",
+    "alone_entropy": "Numbers that they carry one by one: the sum of their entropy-ESS.",
     "joint_relative_count": "The joint ESS as a number of singular values above ρ times the largest.",
     "joint_relative_count_error": "Half the width of its confidence interval, likewise.",
     "alone_relative_count": "The sum of such numbers over the heads of a group.",
     "alone_relative_count_error": "Half the width of its interval.",
 }
-"""What the columns of a table of groups are: one row a mixer whose heads share what it stores."""
+"""What the columns of a table of groups are: one row per mixer whose heads share what it stores."""
 GROUP_HEADINGS = {
     "model": HEADINGS["model"],
     "layer": HEADINGS["layer"],

@@ -1,4 +1,4 @@
-"""From a profile's tree to tables: one row a mixer, or one row a number."""
+"""From a profile's tree to tables: one row per mixer, or one row per number."""
 
 from __future__ import annotations
 
@@ -356,7 +356,7 @@ def _metrics(node: xr.Dataset) -> list[tuple[str, float, Array, Array, Array]]:
 
 
 def group_rows(profile: Profiled) -> list[GroupRow]:
-    """One row a mixer whose heads share what it stores."""
+    """One row per mixer whose heads share what it stores."""
     rows: list[GroupRow] = []
     for name in profile.mixers:
         group = profile.group(name)
@@ -409,5 +409,5 @@ class Profiled(Protocol):
         ...
 
     def summary_rows(self) -> list[SummaryRow]:
-        """One row a mixer."""
+        """One row per mixer."""
         ...

@@ -39,7 +39,7 @@ class ConvolutionEngine(Engine):
     """Counts and entropies of a convolution by the fastest of four ways for each kernel, or all singular values."""
 
     quick: float = 2e8  # work of decompositions (rows · columns²) that costs less than any other way
-    width: int = 32  # positions a chunk
+    width: int = 32  # positions per chunk
     vectors: int = 96  # random vectors with which a realisation is tried first
     dropped: float = 1e-11  # singular values that a realisation leaves out, relative to the largest
     close: float = 2e-9  # misfit of a realisation, in units of σ_1, up to which its bounds are taken as they are

@@ -80,7 +80,7 @@ def differentiable_entropy(operator: Operator, positions: Positions = None) -> T
     Repeated singular values need no care, and a zero operator has entropy 0 and gradient 0. Gradients of gradients
     are not offered.
 
-    Recurrences cost O(L n²) and two QR and one singular value decomposition of n × n a position; all other operators
+    Recurrences cost O(L n²) and two QR and one singular value decomposition of n × n per position; all other operators
     form T and decompose H_i, so that it suits a few positions.
 
     Args:

@@ -20,7 +20,7 @@ from torch import Tensor
 from statesize.operators import Convolution
 from statesize.spectra.cut import Cut
 from statesize.spectra.engine import Counts, HankelBlocks
-from statesize.spectra.exact.dense import block_spectrum, joined_spectra
+from statesize.spectra.exact.dense import block_spectra
 from statesize.spectra.factorisation import frobenius_norm, triangular_factor
 from statesize.spectra.shifts.bordered import BorderedChunks
 from statesize.spectra.spectrum import ROUND_OFF, Spectrum
@@ -37,8 +37,8 @@ def decomposed(operator: Convolution, cut: Cut) -> Spectrum:
     kernel = operator.kernel
     shapes = block_shapes(cut, kernel.shape[-1])
     distinct = {shape: index for index, shape in enumerate(dict.fromkeys(shapes))}
-    spectra = [block_spectrum(hankel_matrix(kernel, *shape)[..., None, :, :]) for shape in distinct]
-    spectrum = joined_spectra(spectra, cut, kernel.new_zeros((*kernel.shape[:-1], 0)))
+    blocks = (hankel_matrix(kernel, *shape)[..., None, :, :] for shape in distinct)
+    spectrum = block_spectra(blocks, cut.limits(kernel.device), kernel.new_zeros((*kernel.shape[:-1], 0)))
     if not distinct:
         return spectrum
     at = torch.tensor([distinct[shape] for shape in shapes], dtype=torch.int64, device=kernel.device)
@@ -123,7 +123,7 @@ _linalg, _fft = cast("Any", torch.linalg), cast("Any", torch.fft)
 _ROUNDED = 1e-7
 # Random vectors for the range of the Hankel matrix that must turn out to be more than enough.
 _SPARE = 8
-# Positions a vector, where more are tried: of more states, the factorisations cost more than to eliminate without any.
+# Positions per vector, where more are tried: with more states, factorisations cost more than to eliminate without any.
 _POSITIONS_A_VECTOR = 16
 
 

@@ -35,7 +35,7 @@ _SMALL = 2**20
 
 
 def read_jsonl(path: Path, field: str, note: Note) -> Iterator[Document]:
-    """The documents of a file of JSON objects, one a line; lines are read as far as documents are used."""
+    """The documents of a file of JSON objects, one per line; lines are read as far as documents are used."""
     problem = f'{path}: no line is a JSON object with text in a field "{field}"; name the right field.'
     return readable(_rows(path, field), note, problem)
 

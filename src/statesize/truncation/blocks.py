@@ -46,7 +46,7 @@ def leading_eigenvectors(symmetric: Tensor, counts: Tensor) -> Tensor:
 
 
 def _each(decompose: Callable[[Tensor], Any], symmetric: Tensor) -> list[Any]:
-    """Decompose matrices, one a thread: LAPACK's own threads only wait here."""
+    """Decompose matrices, one per thread: LAPACK's own threads only wait here."""
     with one_torch_thread():
         return in_parallel([partial(decompose, one) for one in symmetric.reshape(-1, *symmetric.shape[-2:])])
 
@@ -90,7 +90,7 @@ def directions(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
 
 @dataclass(frozen=True, eq=False)
 class PastBlock:
-    """H_i of some units: the best rank k reads only Vₖᵀ u, k numbers a channel, of all past inputs u."""
+    """H_i of some units: the best rank k reads only Vₖᵀ u, k numbers per channel, of all past inputs u."""
 
     left: Tensor  # H = left · rightᵀ, (..., rows, n)
     right: Tensor | None = None  # (..., c, n); None where left is H itself
@@ -233,7 +233,7 @@ class CutRun:
         scale: Numbers kept in units of the rule's own, c; 1 where there is nothing to scale.
         ranks: For each mixer by its name the rank of each unit, or of each group of a rule of groups.
         grouped: Whether ranks are of groups.
-        kept: Mean numbers a channel that are kept.
+        kept: Mean numbers per channel that are kept.
     """
 
     rule: str

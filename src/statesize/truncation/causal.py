@@ -46,7 +46,7 @@ class PastReading:
     rotation: Rotation | None = None
 
     def rows(self, readers: int = 1) -> Tensor:
-        """A basis of what rows behind the cut may read; its first k vectors are k numbers a channel.
+        """A basis of what rows behind the cut may read; its first k vectors are k numbers per channel.
 
         Args:
             readers: Consecutive units that read one stored input, and share a basis.

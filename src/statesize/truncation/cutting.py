@@ -158,7 +158,7 @@ class Cutting:
         return ((part, PastBlock.of(seen.operator(part), self.cut)) for part in _parts(seen))
 
     def _group_blocks(self, seen: Observation) -> PastBlock:
-        """H_i of all units, (S, groups, units of a group, ...), with one basis a group."""
+        """H_i of all units, (S, groups, units of a group, ...), with one basis per group."""
         matrix = past_block(seen.operator(slice(None)), self.cut).double()
         return PastBlock(matrix.reshape(len(matrix), seen.groups, -1, *matrix.shape[2:]), grouped=True)
 

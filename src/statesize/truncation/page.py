@@ -27,8 +27,8 @@ _SERIES = {
     "past rows": "by past rows",
     "past tokens": "tokens by past attention",
     "expected tokens": "tokens by expected attention",
-    "joint past rows": "by past rows, once a group",
-    "tokens by curves": "tokens by measured curves, once a group",
+    "joint past rows": "by past rows, once per group",
+    "tokens by curves": "tokens by measured curves, once per group",
     "number": "the same number for all",
 }
 _RULES = {
@@ -54,7 +54,9 @@ def headline(result: TruncationResult) -> str:
     """The result in a few sentences: the worth of the context, then both bounds of the memory."""
     worth, over = result.worth, f"to {result.model} over {_count(result)}"
     if not result.context_matters:
-        return f"The context is worth {_number(worth, '.3f')} nats a token {over}: too little to tell what a cut loses."
+        return (
+            f"The context is worth {_number(worth, '.3f')} nats per token {over}: too little to tell what a cut loses."
+        )
     by_scale = {(row.rule, row.scale): row for row in result.rows}
     ess, causal = (
         by_scale["ess", 1.0],
@@ -68,12 +70,11 @@ def headline(result: TruncationResult) -> str:
         "" if worth.ends else f" Too little text to tell how sure that is: intervals need {LEAST_DOCUMENTS} documents."
     )
     return (
-        f"The context is worth {_number(worth, '.2f')} nats a token {over}. With hindsight, its ESS of "
-        f"{result.entropy.value:.1f} numbers a channel ({ess.kept:.1f}, as each head rounds up), of "
-        f"{result.inputs:.0f} kept, loses {_number(ess.divergence_share, '.1%')} of what the context changes in the "
-        f"predictions. Chosen without it, as many lose {_number(causal.divergence_share, '.1%')}; to lose "
-        f"{_share(size.at)} takes {most}"
-        f"{_number(size.multiple, '.1f')} × ESS{apart}, {_number(size.stored, '.0%')} of what is stored"
+        f"The context is worth {_number(worth, '.2f')} nats per token {over}. ESS is {result.entropy.value:.1f} "
+        f"numbers per channel ({ess.kept:.1f}, as each head rounds up) of {result.inputs:.0f} kept. Chosen with "
+        f"hindsight, as many numbers lose {_number(ess.divergence_share, '.1%')} of what the context changes in the "
+        f"predictions; chosen without, {_number(causal.divergence_share, '.1%')}. To lose only {_share(size.at)} takes "
+        f"{most}{_number(size.multiple, '.1f')} × ESS{apart}, or {_number(size.stored, '.0%')} of what is stored"
         f"{together}.{little}"
     )
 
@@ -126,14 +127,14 @@ def table_rows(result: TruncationResult) -> list[list[str]]:
 def notes(result: TruncationResult) -> list[str]:
     """What has to be known beside the numbers."""
     told = [
-        f"{_documents(result)}. The context is worth {_number(result.worth, '.2f')} nats a token: the loss of the "
+        f"{_documents(result)}. The context is worth {_number(result.worth, '.2f')} nats per token: the loss of the "
         "tokens after the cut when no mixer carries anything past it, less the loss of the whole model.",
-        "In one run all mixers carry only so many numbers a channel past the cut: each block of past and future is "
+        "In one run all mixers carry only so many numbers per channel past the cut: each block of past and future is "
         "replaced by its best approximation of that rank, and everything behind is computed from it.",
         "The best approximation knows the queries of the future, so its size is a lower bound of the memory that is "
         "needed. A cache or a state has to choose unseen: by what tokens before the cut would read behind it, in "
         "numbers that mix tokens or in whole tokens. The best that was tried is an upper bound.",
-        "Numbers a channel are of values. Keys are kept whole, and take as many bytes again where they are stored.",
+        "Numbers per channel are of values. Keys are kept whole, and take as many bytes again where they are stored.",
     ]
     if result.sufficient is not None:
         times = {0.25: "A quarter of ESS", 0.5: "Half of ESS", 1.0: "ESS", 2.0: "Twice ESS"}[result.sufficient]
@@ -179,7 +180,7 @@ def page(result: TruncationResult) -> ResultPage:
 
 
 def chart(result: TruncationResult) -> alt.LayerChart | alt.FacetChart:
-    """Share lost against numbers a channel, a line a rule; what lies between both bounds is shaded."""
+    """Share lost against numbers per channel, a line per rule; what lies between both bounds is shaded."""
     known = [row for row in result.rows if row.rule in _SERIES and not math.isnan(row.divergence_share.value)]
     rows = [
         {
@@ -197,7 +198,7 @@ def chart(result: TruncationResult) -> alt.LayerChart | alt.FacetChart:
         scale: min((row for row in known if row.rule in CAUSAL and row.scale == scale), key=_lost) for scale in least
     }
     between = [{"numbers": row.kept, "least": _lost(row), "most": _lost(most[scale])} for scale, row in least.items()]
-    x = alt.X("numbers:Q", title="Numbers a channel that are carried", scale=vega.LOGARITHMIC)
+    x = alt.X("numbers:Q", title="Numbers per channel that are carried", scale=vega.LOGARITHMIC)
     # Nearly linear below 1 %, where intervals reach 0.
     scale, values = alt.Scale(type="symlog", constant=0.01, nice=False), [0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1]
     y = alt.Y("lost:Q", title="Share of the divergence", scale=scale, axis=alt.Axis(format=".0%", values=values))

@@ -22,7 +22,7 @@ LEAST_DOCUMENTS = 5
 NEGLIGIBLE = 0.01
 """Share of the divergence without context that counts as nothing, by default."""
 WORTHLESS = 0.01
-"""Nats a token below which the context is worth nothing that could be lost."""
+"""Nats per token below which the context is worth nothing that could be lost."""
 
 
 @dataclass(frozen=True)
@@ -35,9 +35,9 @@ class CutRun:
             rows", "past tokens" and "expected tokens" (of each head, chosen without the future), "equal past rows",
             "joint past rows" and "tokens by curves" (of each group), or "nothing".
         scale: Numbers kept, in units of the rule's own.
-        kept: Mean numbers a channel that are kept.
-        loss: Cross-entropy of the tokens after the cut, nats a token.
-        divergence: Kullback-Leibler divergence from the whole model's predictions there, nats a token.
+        kept: Mean numbers per channel that are kept.
+        loss: Cross-entropy of the tokens after the cut, nats per token.
+        divergence: Kullback-Leibler divergence from the whole model's predictions there, nats per token.
     """
 
     rule: str
@@ -55,8 +55,8 @@ class CutDocument:
         document: Its number.
         tokens: Its length L.
         cut: Position i.
-        loss: Cross-entropy of the whole model, nats a token.
-        entropy: Mean entropy-ESS a channel at the cut.
+        loss: Cross-entropy of the whole model, nats per token.
+        entropy: Mean entropy-ESS per channel at the cut.
         ceiling: Mean of the largest rank that H_i can have.
         inputs: Mean of the inputs, or numbers of a state, of the past that can be kept.
         stored: The same over stored channels, which heads of a group share.
@@ -81,10 +81,10 @@ class Row:
     Attributes:
         rule: As for `CutRun`.
         scale: As for `CutRun`.
-        kept: Mean numbers a channel.
-        excess: Loss more than the whole model's, nats a token.
+        kept: Mean numbers per channel.
+        excess: Loss more than the whole model's, nats per token.
         share: That as a share of the context's worth; NaN where the context may be worth nothing.
-        divergence: From the whole model's predictions, nats a token.
+        divergence: From the whole model's predictions, nats per token.
         divergence_share: That as a share of the divergence where the context is lost.
     """
 
@@ -103,7 +103,7 @@ class CausalSize:
 
     Attributes:
         at: The share of the divergence that it may lose.
-        multiple: Numbers a channel in units of ESS, where each head has its own; the upper end is cut off where
+        multiple: Numbers per channel in units of ESS, where each head has its own; the upper end is cut off where
             everything is kept.
         share: The same as a share of all that a head can keep. Heads of a group read one stored input, so the shares
             of a group may add up to more than is stored.
@@ -118,11 +118,11 @@ class CausalSize:
 
 @dataclass(frozen=True)
 class TruncationResult:
-    """What the rest of a text loses if each mixer carries k numbers a channel past a cut, for several k.
+    """What the rest of a text loses if each mixer carries k numbers per channel past a cut, for several k.
 
     Attributes:
         model: Name of the model.
-        documents: One entry a document and cut.
+        documents: One entry per document and cut.
         whole: Mixers that were not cut, with the reason, by name.
         mixers: Number of mixers that were cut.
         run_difference: How far the observed run is from the unaltered model, relative to the largest value.
@@ -146,7 +146,7 @@ class TruncationResult:
 
     @property
     def entropy(self) -> Interval:
-        """Mean entropy-ESS a channel at the cuts."""
+        """Mean entropy-ESS per channel at the cuts."""
         return self._mean(lambda one: one.entropy)
 
     @property
@@ -161,7 +161,7 @@ class TruncationResult:
 
     @property
     def worth(self) -> Interval:
-        """The context's worth in nats a token, by which loss is larger with H_i = 0."""
+        """The context's worth in nats per token, by which loss is larger with H_i = 0."""
         return self._mean(lambda one: one.runs[0].loss - one.loss)
 
     @property
@@ -275,7 +275,7 @@ class TruncationResult:
 
 
 def _causal_numbers(documents: Sequence[CutDocument], rules: Sequence[str], everything: float, at: float) -> float:
-    """Numbers a channel at which the better of some rules loses a share of the divergence, over documents."""
+    """Numbers per channel at which the better of some rules loses a share of the divergence, over documents."""
     lost = fmean(one.runs[0].divergence for one in documents)
     if not lost > 0:
         return math.nan

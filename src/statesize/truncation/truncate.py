@@ -54,7 +54,7 @@ def truncate(
     name: str | None = None,
     on_progress: Callable[..., None] | None = None,
 ) -> TruncationResult:
-    """What a text loses if every mixer carries only k numbers a channel past a cut: the truncation test.
+    """What a text loses if every mixer carries only k numbers per channel past a cut: the truncation test.
 
     The model runs over each document whole, and again with H_i = T[i:, :i] of all heads and channels at once replaced
     by its best approximation of rank k, everything behind computed from that. k is c times the entropy-ESS of each head
@@ -200,7 +200,7 @@ class CutTest:
             logits, spectra = noting.logits(forward), noting.spectra
         if logits.shape[-1] < max(vocabulary_size(model) or 0, int(answers.max()) + 1):
             raise ModelError(
-                f"{type(model).__name__} must return logits over its tokens, got {logits.shape[-1]} numbers a "
+                f"{type(model).__name__} must return logits over its tokens, got {logits.shape[-1]} numbers per "
                 "position. Load it with its head, as by AutoModelForCausalLM."
             )
         whole |= dict.fromkeys(own.keys() - spectra.keys() - whole.keys(), "its forward does not call its mixed_values")

@@ -134,7 +134,7 @@ def test_bits_per_byte_counts_a_byte_for_each_eos(tokenizer):
     assert task.held_out_bytes == sum(len(document.encode()) for document in DOCUMENTS[:2]) + 2
     assert task.vocabulary_size == 300
     tokens = len(task.held_out_tokens)
-    # A model that spends one bit a token spends tokens / bytes bits a byte.
+    # A model that spends one bit per token spends tokens / bytes bits per byte.
     report = task.report(math.log(2), 0.25)
     assert report == {"loss": math.log(2), "accuracy": 0.25, "bits_per_byte": tokens / task.held_out_bytes}
 

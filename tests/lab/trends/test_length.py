@@ -50,6 +50,16 @@ def test_each_length_is_the_block_of_the_same_future_after_more_past(mixer):
             assert found.values("layers.1.mixer")[place, row] == pytest.approx(np.mean(expected), rel=1e-4)
 
 
+def test_points_hold_no_sinks_and_look_for_none(monkeypatch):
+    numbers = measured(model()).values("layers.1.mixer")
+    asked = []
+    monkeypatch.setattr("statesize.profiling.measuring.sinks", lambda operator, cut: asked.append(cut))
+    np.testing.assert_array_equal(measured(model()).values("layers.1.mixer"), numbers)
+    assert not asked
+    ss.profile(model(), TEXT[:16], on_progress=lambda _: None)
+    assert asked
+
+
 def growth(values, lengths=(16, 32, 64, 128), trained=None):
     """What a mixer with one head has, (lengths, excerpts)."""
     points = []

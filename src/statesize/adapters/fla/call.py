@@ -74,7 +74,7 @@ class FlaCall:
         return keys, queries * (keys.shape[-1] ** -0.5 if scale is None else scale)
 
     def require_whole(self) -> None:
-        """Refuse what T would miss: an earlier state, a reversed sequence, a decay or write strength a channel."""
+        """Refuse what T would miss: an earlier state, a reversed sequence, a decay or write strength per channel."""
         if any(self.arguments.get(state) is not None for state in _STATES):
             raise ModelError(
                 f"{self.name} was called with an initial state, so its operator would miss what came before: run the "
@@ -86,8 +86,8 @@ class FlaCall:
         by_channel = isinstance(strength, Tensor) and strength.ndim == 4
         if self.arguments.get("gv") is not None or by_channel:
             raise ModelError(
-                f"{self.name} must have one T a head, got {self.kernel} with a decay or a write strength of each value "
-                "channel. statesize measures heads whose channels share their T."
+                f"{self.name} must have one T per head, got {self.kernel} with a decay or a write strength of each "
+                "value channel. statesize measures heads whose channels share their T."
             )
 
 

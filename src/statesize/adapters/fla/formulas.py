@@ -26,7 +26,7 @@ def gated(call: FlaCall, units: Units) -> Recurrence:
 
 
 def simple(call: FlaCall, units: Units) -> Recurrence:
-    """Simple GLA: the same with one decay a head, A_t = exp(g_t + γ)."""
+    """Simple GLA: the same with one decay per head, A_t = exp(g_t + γ)."""
     key, query = call.keys_and_queries(units)
     log_decay = torch.zeros_like(key[..., 0])
     if call.arguments.get("g") is not None:
@@ -103,7 +103,7 @@ def _scores(key: Tensor, query: Tensor, slots: Tensor, decay: Tensor) -> Tensor:
 
 
 def delta_rule(call: FlaCall, units: Units) -> Recurrence:
-    """A_t = (I − β_t k_t k_tᵀ) D_t: DeltaNet (D = I), Gated DeltaNet (one decay a head), KDA (one a key dimension)."""
+    """A_t = (I − β_t k_t k_tᵀ) D_t: DeltaNet (D = I), Gated DeltaNet (a decay per head), KDA (per key dimension)."""
     key, query = call.keys_and_queries(units)
     strength = call.part("beta", units)
     if call.arguments.get("use_beta_sigmoid_in_kernel"):
@@ -112,7 +112,7 @@ def delta_rule(call: FlaCall, units: Units) -> Recurrence:
 
 
 def delta_product(call: FlaCall, units: Units) -> Stepped:
-    """DeltaProduct (Siems et al. 2025, arXiv 2502.10297): several steps of the delta rule a position, the last read."""
+    """DeltaProduct (Siems et al. 2025, arXiv 2502.10297): steps of the delta rule per position, the last read."""
     steps = call.arguments["k"].shape[1] // call.length
     key, query = call.keys_and_queries(units)
     decay = _decay(call, units, key)

@@ -78,7 +78,7 @@ class Formula:
         )
 
     def _several_steps(self, call: FlaCall, values: Tensor) -> Observation:
-        """A delta rule that takes several steps a position."""
+        """A delta rule that takes several steps per position."""
         steps = values.shape[1] // call.length
         entering = values.reshape(len(values), call.length, steps, *values.shape[2:]).movedim(2, 3).flatten(3)
         mixed = call.output if call.output.shape[1] == call.length else call.output[:, steps - 1 :: steps]

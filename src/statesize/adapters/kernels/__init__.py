@@ -1,1 +1,1 @@
-"""One file a family of kernels: read attention first, then scans, recurrent_layers and convolutions."""
+"""One file per family of kernels: read attention first, then scans, recurrent_layers and convolutions."""

@@ -222,7 +222,7 @@ class _Called:
 
 
 def _difference(halves: Kept, call: MixerCall) -> Observation:
-    """Differential attention (Ye et al. 2024, arXiv 2410.05258, equation 1): T = softmax₁ − λ softmax₂, one a pair."""
+    """Differential attention (Ye et al. 2024, arXiv 2410.05258, equation 1): softmax₁ − λ softmax₂, one T per pair."""
     # The attention function was called for both halves of the values, each time with all heads.
     first, second = halves.pop(call.module)
     module = cast("Any", call.module)

@@ -154,7 +154,7 @@ def rg_lru(call: MixerCall) -> Observation:
 
 
 def _gate(unit: Any, name: str, activations: Tensor) -> Tensor:
-    """A gate of every channel, (S, L, channels): block-diagonal weights, one block a head."""
+    """A gate of every channel, (S, L, channels): block-diagonal weights, one block per head."""
     weight, bias = getattr(unit, f"{name}_weight"), getattr(unit, f"{name}_bias")
     heads = activations.reshape(*activations.shape[:2], *weight.shape[:2])
     return torch.sigmoid(torch.einsum("slhi,hio->slho", heads, weight) + bias).flatten(-2)

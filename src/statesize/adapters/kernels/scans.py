@@ -61,7 +61,7 @@ def selective_scan(call: ReplacedCall) -> Observation:
 
 def chunk_scan(call: ReplacedCall) -> Observation:
     """The T of every head, which all its channels share: A_t = exp(Δ_t A), B_t = Δ_t B_t, C_t, and D."""
-    # `mamba2_chunk_scan` takes hidden_states (S, L, heads, channels a head), dt (S, L, heads), A and D (heads), B
+    # `mamba2_chunk_scan` takes hidden_states (S, L, heads, channels per head), dt (S, L, heads), A and D (heads), B
     # and C (S, L, groups, n), where a group serves consecutive heads.
     call.require_no_state("initial_states")
     arguments = call.arguments

@@ -35,7 +35,7 @@ def set_autocast(autocast: Autocast) -> None:
 @contextmanager
 def evaluating(model: nn.Module) -> Generator[None]:
     """Hold a module in eval mode."""
-    # One flag a module: model.train(True) would also switch on parts that were frozen in eval mode.
+    # One flag per module: model.train(True) would also switch on parts that were frozen in eval mode.
     modes = [(module, module.training) for module in model.modules()]
     try:
         model.eval()

@@ -71,7 +71,7 @@ def stored_heads(module: nn.Module, values: Tensor) -> tuple[int, int]:
 
 
 def _distinct_numbers(stored: Tensor) -> int:
-    """Numbers a position of the heads (S, K, L, d) that are not copies of others, made for further queries."""
+    """Numbers per position of the heads (S, K, L, d) that are not copies of others, made for further queries."""
     heads, width = stored.shape[1], stored.shape[-1]
     # Heads that differ do so at the last position already, nearly always; zeros tell nothing.
     last = cast("Tensor", torch.unique(stored[:, :, -1].transpose(0, 1), dim=0))

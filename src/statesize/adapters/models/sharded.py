@@ -34,10 +34,12 @@ class _Gathered:
     Attributes:
         last: The part that was gathered last, the same on all ranks.
         own: The part that this rank alone will run again.
+        alone: Whether it does so now.
     """
 
     last: dict[nn.Module, _Weights] = field(default_factory=dict[nn.Module, _Weights])
     own: dict[nn.Module, _Weights] = field(default_factory=dict[nn.Module, _Weights])
+    alone: bool = False
 
 
 _measuring: ContextVar[_Gathered | None] = ContextVar("_measuring", default=None)
@@ -159,6 +161,11 @@ def gathered(model: nn.Module, part: nn.Module) -> _Weights:
     if kept is None:
         return _gather(model, part)
     if part not in kept.last:
+        if kept.alone:
+            # Others gather nothing now, or another part.
+            raise ModelError(
+                f"{class_of(part).__name__} must run on all ranks, got a run on one. Measure a checkpoint."
+            )
         kept.last.clear()
         kept.last[part] = _gather(model, part)
     return kept.last[part]
@@ -177,11 +184,11 @@ def alone() -> Generator[None]:
     if kept is None:
         yield
         return
-    last, kept.last = kept.last, kept.own
+    last, kept.last, kept.alone = kept.last, kept.own, True
     try:
         yield
     finally:
-        kept.last, kept.own = last, {}
+        kept.last, kept.own, kept.alone = last, {}, False
 
 
 def _gather(model: nn.Module, part: nn.Module) -> _Weights:

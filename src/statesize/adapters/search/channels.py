@@ -53,7 +53,7 @@ def codes(count: int) -> Tensor:
 
 def read_channels(responses: Tensor, entering: int, sequences: int, precision: Precision) -> Tensor | None:
     """The channel that enters, for each that leaves and reads it, in one sequence; None where some read several."""
-    # responses: What a layer returns for the three codes times one number a position, less what it returns for zeros,
+    # responses: What a layer returns for the three codes times one number per position, less what it returns for zeros,
     # (3, L, sequences times channels that leave). entering: Number of channels that enter, times sequences.
     first, second, third = responses.double().cpu().unbind()
     strongest = first.abs().argmax(0, keepdim=True)

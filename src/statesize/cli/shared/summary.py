@@ -143,7 +143,7 @@ _PLANNED = ("layer", "seconds", "memory", "units", "positions", "engine", "kind"
 
 
 def summary(profiles: Sequence[Profile], metric: str = "entropy", *, wide: bool = False) -> ResultPage:
-    """One row a mixer, and below what was left out and how far the model was from the unaltered one."""
+    """One row per mixer, and below what was left out and how far the model was from the unaltered one."""
     relative = _relative(profiles)
     tables = [_wide(profiles, relative) if wide else _narrow(profiles, metric, relative)]
     if shared := [row for profile in profiles for row in _group_rows(profile)]:
@@ -270,7 +270,7 @@ def _notes(profiles: Sequence[Profile]) -> list[str]:
 def comparison_page(
     profiles: Sequence[Profile], comparison: Comparison, titles: Sequence[str], *, wide: bool = False
 ) -> ResultPage:
-    """One row a model, of the figures that are known of any, and what makes them less comparable."""
+    """One row per model, of the figures that are known of any, and what makes them less comparable."""
     table = comparison_table(comparison, titles) if wide else comparison_table(comparison, titles, _COMPARED)
     headings = _headings({name: FIGURE_HEADINGS[name] for name in table.headings}, "relative tolerance")
     table = replace(table, title="", headings=headings, caption="\n".join(f"note: {one}" for one in comparison.notes))

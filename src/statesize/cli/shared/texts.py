@@ -55,8 +55,8 @@ class Texts:
         text: UTF-8 text files, one sequence each; blank lines separate documents, which are joined by the model's
             end-of-sequence token. Names that end in .jsonl, .ndjson, .json or .parquet are read as rows, one sequence
             each. Repeat for several.
-        jsonl: A file of JSON objects, one a line, each a sequence: a text in FIELD, or a chat in "messages", which goes
-            through the chat template of the tokenizer.
+        jsonl: A file of JSON objects, one per line, each a sequence: a text in FIELD, or a chat in "messages", which
+            goes through the chat template of the tokenizer.
         parquet: A Parquet file, or a folder with some; each row is a sequence, a text or a chat.
         dataset: A data set of the package datasets, on disk or of the hub; each row is a sequence.
         ids: Token ids, for a model without a tokenizer: a file with a JSON list of them, or JSONL with one list on each

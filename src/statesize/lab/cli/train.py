@@ -150,7 +150,7 @@ def train(
         print_json({"schema": SCHEMA, **report})
     else:
         print(
-            f"The mixer {mixer} loses {record.best['loss']:.4f} nats a token of held-out text, at step "
+            f"The mixer {mixer} loses {record.best['loss']:.4f} nats per token of held-out text, at step "
             f"{record.best_step} of {steps}."
         )
         for name, value in record.best.items():

@@ -69,7 +69,7 @@ class TrainedModel(Reducible):
         if not request.int8 and share == 1:
             refuse("state", "less than all of it", request.state, "Ask for int8 to round a whole state.")
         if round(share * n * heads) < heads:
-            refuse("state", f"at least 1 of {n} numbers a head", request.state)
+            refuse("state", f"at least 1 of {n} numbers per head", request.state)
         return round(share * n * heads)
 
     def check_tokenizer(self, tokenizer: AnyTokenizer) -> None:

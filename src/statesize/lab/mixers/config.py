@@ -53,8 +53,8 @@ class ModelConfig:
         positions: Length of the longest sequence of a learned positional embedding; 0 for none.
         tied: Whether the output layer has the weights of the embedding. Weights of its own cost as many again. Linear
             attention learned short recall (64 tokens) in fewer steps with them; S6 and longer recall did not gain.
-        state_sizes: After `statesize.compress`: what the state of each head keeps of key_size, a tuple a layer, of one
-            number for "s6" and of none for a layer that is as it was; empty for a model that is.
+        state_sizes: After `statesize.compress`: what the state of each head keeps of key_size, a tuple per layer, of
+            one number for "s6" and of none for a layer that is as it was; empty for a model that is.
         state_bits: 8 to round the states to int8 after each token, with a scale for each row; 0 to keep them as they
             are.
         layer_norm: Whether the norms of the residual stream are layer norms with a bias rather than RMS norms.

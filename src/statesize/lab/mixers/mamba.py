@@ -38,7 +38,7 @@ class Mamba(S6):
 class Mamba2(Mixer):
     """T from x_t = exp(Δ_t A) x_{t−1} + Δ_t B_t u_t, y_t = C_t x_t + D u_t, for each head of P = 2d / heads channels.
 
-    Δ = softplus(W x + b), A and D have one number a head; B and C, of n = key_size numbers, are shared by the heads.
+    Δ = softplus(W x + b), A and D have one number per head; B and C, of n = key_size numbers, are shared by the heads.
     What the heads give is multiplied by silu(W x), and RMS-normalised as a whole.
 
     Dao and Gu, "Transformers are SSMs", ICML 2024. Differs from the paper: one group of B and C; A and Δ start spread

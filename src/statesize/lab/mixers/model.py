@@ -134,7 +134,7 @@ class LanguageModel(nn.Module):
             batch: Number of sequences S.
 
         Returns:
-            The position 0, and one cache a layer.
+            The position 0, and one cache per layer.
 
         Raises:
             InputError: `batch` is no positive whole number, or a mixer of one's own or of fla has no step form.

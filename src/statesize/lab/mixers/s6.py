@@ -18,7 +18,7 @@ from statesize.operators import Recurrence
 class S6(Mixer):
     """T from x_t = exp(Δ_t A) x_{t−1} + Δ_t B_t u_t, y_t = C_t x_t, for each channel; n = key_size states.
 
-    u = silu of what the short convolution gives. Δ = softplus(W u + b) has one value a channel, B and C = W u are
+    u = silu of what the short convolution gives. Δ = softplus(W u + b) has one value per channel, B and C = W u are
     shared by the channels. A and b are learned; A starts at −1 … −n, or at −1/n … −n/n if `config.normalised`. There is
     no feed-through D u: the residual stream around the mixer is one.
 

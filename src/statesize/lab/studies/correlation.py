@@ -202,7 +202,7 @@ def _through_origin(x: Numbers, y: Numbers) -> float:
 
 
 def draw(table: StudyTable) -> alt.VConcatChart:
-    """Accuracy against TSS/kv, ESS/kv, and ESS/kv inside cells, one row of charts a task."""
+    """Accuracy against TSS/kv, ESS/kv, and ESS/kv inside cells, one row of charts per task."""
     rows: list[alt.HConcatChart] = []
     for task, runs in grouped(table.runs, lambda run: run.task).items():
         cells = numbered([run.cell for run in runs])

@@ -126,7 +126,7 @@ _TITLES = {"tolerance": "ESS, fixed τ", "entropy": "Entropy-ESS", "relative": "
 
 
 def draw(table: StudyTable) -> alt.VConcatChart:
-    """ESS around the delimiter with its controls, four charts a model, and depths."""
+    """ESS around the delimiter with its controls, four charts per model, and depths."""
     models = models_of(table.rows)
     curves = [
         alt.concat(*(_curves(model, metric) for metric in _TITLES), columns=2).resolve_scale(y="independent")

@@ -118,7 +118,7 @@ ESS = "entropy"
 
 @dataclass(frozen=True)
 class DistilledStudent:
-    """One student of the table with data of its teacher; tuples have one value a layer."""
+    """One student of the table with data of its teacher; tuples have one value per layer."""
 
     kv: int
     weight: float  # λ of the teacher's training

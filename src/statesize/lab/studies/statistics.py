@@ -125,7 +125,7 @@ class Evidence:
 
 
 def of_mean(values: Numbers) -> Evidence:
-    """The evidence of the mean of values (N,), one a unit."""
+    """The evidence of the mean of values (N,), one per unit."""
     if not len(values):
         return Evidence(math.nan)
     error = float(values.std(ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else math.nan

@@ -92,8 +92,8 @@ tokens = 32
 """  # noqa: E501
 
 CAVEATS = (
-    "Equal TSS is equal numbers a channel. Each channel of the convolution has an operator of its own, while those of "
-    "a head share one; a window of attention keeps keys and values, and has neither short convolution nor norm here.",
+    "Equal TSS is equal numbers per channel. Each channel of the convolution has an operator of its own, while those "
+    "of a head share one; a window of attention keeps keys and values, and has no short convolution or norm here.",
     "Queries and keys make T vary with the input where the decay is fixed: only the convolution is always the same.",
     "All models have learned positions, which the convolution and the window need most. Two tasks, one size, one rate.",
 )

@@ -26,7 +26,7 @@ def operator_error(teacher: Operator, student: Operator, block_size: int = 256) 
     The operators are compared by columns, `block_size` at a time. Where there are several blocks, each is formed anew
     for its gradient, so that neither T nor the T′ of a recurrence is ever held whole. Recurrences whose state is real
     and diagonal, with decays of at least e⁻⁴, take the chunk-parallel form; others are stepped, and the gradient of a
-    block then holds n · block_size numbers a position.
+    block then holds n · block_size numbers per position.
 
     "Matrix orientation" of Bick et al., "Transformers to SSMs: Distilling Quadratic Knowledge to Subquadratic Models",
     2024.

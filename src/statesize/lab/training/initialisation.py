@@ -1,4 +1,4 @@
-"""Where decays start: one number a mixer, set by measuring, so that its ESS is a wanted share of the ceiling."""
+"""Where decays start: one number per mixer, set by measuring, so that its ESS is a wanted share of the ceiling."""
 
 from __future__ import annotations
 

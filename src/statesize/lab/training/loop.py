@@ -35,10 +35,10 @@ def train(
 ) -> TrainingRecord:
     """Trains a model with AdamW and writes a log, checkpoints and the best weights to a folder.
 
-    The folder receives log.jsonl (a line a step), state/ (all that a resumed run needs, log and best weights included,
-    of the last checkpoint and of the one before, which serves where the last is damaged) and best/ (a model folder with
-    the weights of the lowest held-out loss). A run that was stopped at any moment and resumed ends with the same
-    weights, bit for bit, as one that was not, on the same machine, versions and number of threads.
+    The folder receives log.jsonl (a line per step), state/ (all that a resumed run needs, log and best weights
+    included, of the last checkpoint and of the one before, which serves where the last is damaged) and best/ (a model
+    folder with the weights of the lowest held-out loss). A run that was stopped at any moment and resumed ends with the
+    same weights, bit for bit, as one that was not, on the same machine, versions and number of threads.
 
     Args:
         model: Trained in place, from its present weights, or from those of the checkpoint when resuming; ends with

@@ -1,4 +1,4 @@
-"""What a training run leaves behind: one JSON line a step, and their summary."""
+"""What a training run leaves behind: one JSON line per step, and their summary."""
 
 from __future__ import annotations
 

@@ -88,8 +88,8 @@ class Point:
     def measured(cls, model: nn.Module, texts: Sequence[Tensor], settings: Settings) -> Self:
         """The point of a model, at one tolerance unless several are requested, because it holds the first alone."""
         settings = replace(settings, relative_tolerances=settings.ratios)
-        # Without the warning of `profile`: what is skipped stands in the point.
-        return cls.of(run_profile(model, list(texts), settings, on_progress=lambda _: None))
+        # Without the warning of `profile`: what is skipped stands in the point. It holds no sinks.
+        return cls.of(run_profile(model, list(texts), settings, on_progress=lambda _: None, sinks=False))
 
     def to_bytes(self) -> bytes:
         """JSON, of which `from_bytes` makes an equal point."""

@@ -53,7 +53,7 @@ def series(
         inputs: As for `statesize.profile`; None takes bundled documents.
         revisions: Branches, tags or commits of a model of the hub.
         tokenizer: As for `statesize.profile`; None takes that of the first checkpoint that has one.
-        log: A file of JSON objects with "step" and losses or accuracies, one a line, or a trainer_state.json; None
+        log: A file of JSON objects with "step" and losses or accuracies, one per line, or a trainer_state.json; None
             takes what lies beside the checkpoints.
         output: Folder in which finished checkpoints are kept; the same call after a crash goes on from there.
         loading: What `load_model` takes beside name and revision: device, dtype and so on.

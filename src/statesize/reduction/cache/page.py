@@ -26,7 +26,7 @@ def page(result: CachePrices) -> ResultPage:
                 "What is lost against the bytes that are kept",
                 _prices(result).to_dict(),
                 "Each mark is one way to make the cache smaller, with its interval of 95 %; the dashed line is at "
-                f"{AFFORDABLE} bits a byte.",
+                f"{AFFORDABLE} bits per byte.",
             ),
             PageChart(
                 "What each cache keeps",
@@ -75,7 +75,7 @@ def head_rows(result: CachePrices) -> list[tuple[str, ...]]:
 def _prices(result: CachePrices) -> alt.LayerChart:
     """Loss against bytes, one mark a variant and one line a way."""
     in_bits = not any(math.isnan(price.bits.value) for price in result.prices)
-    title = "Extra bits a byte" if in_bits else "Extra nats a token"
+    title = "Extra bits per byte" if in_bits else "Extra nats per token"
     rows = [
         {"way": _way(price.variant), "cache": price.variant.title, "bytes": price.bytes_share}
         | _numbers(price.bits if in_bits else price.nats)

@@ -195,8 +195,8 @@ def following_logits(
     watch: Watch | None = None,
 ) -> Tensor:
     """Logits (..., C, V) float32 of the tokens that follow, (1, C)."""
-    # `keep` has one mask (..., K, n) a layer, of tokens that are not evicted; each is a sequence of one batch, which is
-    # faster than one run after another. The prefix alone is rounded.
+    # `keep` has one mask (..., K, n) per layer, of tokens that are not evicted; each is a sequence of one batch, which
+    # is faster than one run after another. The prefix alone is rounded.
     batch = () if keep is None else keep[0].shape[:-2]
     cache, by_index = copy.deepcopy(prefix.cache), {layer.index: at for at, layer in enumerate(prefix.layers)}
     if precision is not None:

@@ -24,7 +24,7 @@ from statesize.reduction.cache.smaller import SmallerCache
 Budgets = Literal["whole", "equal", "curves", "layers"]
 WAYS: dict[Budgets, str] = {"equal": "equal", "curves": "by curves", "layers": "by layer"}
 AFFORDABLE = 0.01
-"""Bits a byte that a recommended cache loses at most, by the upper end of its interval; as for `compress`."""
+"""Bits per byte that a recommended cache loses at most, by the upper end of its interval; as for `compress`."""
 _MISSED = 0.05
 """Share of the passkeys that the whole cache finds and a recommended one may miss."""
 LEAST_PASSKEYS = 0.5
@@ -61,9 +61,9 @@ class PricedDocument:
     Attributes:
         tokens: Tokens that were scored.
         bytes: Their length as UTF-8, or None without a tokenizer.
-        loss: Loss with the whole cache, nats a token.
-        extra: What each variant loses more, nats a token, in their order.
-        worth: What is lost where nothing of the prefix is read, nats a token; NaN in records made before it was known.
+        loss: Loss with the whole cache, nats per token.
+        extra: What each variant loses more, nats per token, in their order.
+        worth: What is lost where nothing of the prefix is read, nats per token; NaN in records older than it.
     """
 
     tokens: int
@@ -80,8 +80,8 @@ class Price:
     Attributes:
         variant: Which.
         bytes_share: Bytes of the prefix's cache, scales included, as a share of the whole one in 16 bits.
-        nats: Extra loss, nats a token.
-        bits: Extra loss, bits a byte; NaN without a tokenizer.
+        nats: Extra loss, nats per token.
+        bits: Extra loss, bits per byte; NaN without a tokenizer.
         found: Passkeys found, or None where none were hidden.
     """
 
@@ -156,12 +156,12 @@ class CachePrices:
 
     @property
     def loss(self) -> Interval:
-        """The loss with the whole cache, nats a token."""
+        """The loss with the whole cache, nats per token."""
         return mean_interval(np.array([one.loss for one in self.documents]))
 
     @property
     def worth(self) -> Interval:
-        """What the prefix is worth to the tokens that are predicted, nats a token."""
+        """What the prefix is worth to the tokens that are predicted, nats per token."""
         return mean_interval(np.array([one.worth for one in self.documents]))
 
     @property
@@ -175,13 +175,13 @@ class CachePrices:
         return tuple(self._price(at) for at in range(len(self.variants)))
 
     def difference(self, one: Variant, other: Variant) -> Interval:
-        """What one variant loses more than another, nats a token, paired by documents."""
+        """What one variant loses more than another, nats per token, paired by documents."""
         at, to = self.variants.index(one), self.variants.index(other)
         return mean_interval(np.array([document.extra[at] - document.extra[to] for document in self.documents]))
 
     @property
     def recommended(self) -> Price | None:
-        """The smallest cache that surely loses at most 0.01 bits a byte and hardly a passkey; None where none does.
+        """The smallest cache that surely loses at most 0.01 bits per byte and hardly a passkey; None where none does.
 
         None too where the prefix may be worth nothing to these texts: then nothing could be lost.
         """
@@ -256,7 +256,7 @@ class CachePrices:
 
     def _repr_html_(self) -> str:
         facts: dict[str, object] = {"documents": len(self.documents)}
-        facts |= {price.variant.title: f"{price.nats.value:+.4f} nats a token" for price in self.prices}
+        facts |= {price.variant.title: f"{price.nats.value:+.4f} nats per token" for price in self.prices}
         return facts_table(f"Cache of {self.model}", facts)
 
     def _price(self, at: int, looks: int = 1) -> Price:

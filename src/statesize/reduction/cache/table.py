@@ -8,7 +8,7 @@ from collections import Counter
 from statesize.measurement.statistics import Interval
 from statesize.reduction.cache.result import AFFORDABLE, CachePrices, Price
 
-HEADINGS = ("cache", "of its bytes", "extra bits a byte", "extra nats a token", "passkeys")
+HEADINGS = ("cache", "of its bytes", "extra bits per byte", "extra nats per token", "passkeys")
 
 
 def headline(result: CachePrices) -> str:
@@ -17,8 +17,8 @@ def headline(result: CachePrices) -> str:
     over = f"over {len(result.documents)} held-out documents"
     if not result.context_matters:
         return (
-            f"Too little context to tell: {over}, the {result.prefix} tokens before are worth {_number(worth)} nats a "
-            f"token to {result.model}, so a loss of them would not show. Read longer texts."
+            f"Too little context to tell: {over}, the {result.prefix} tokens before are worth {_number(worth)} nats "
+            f"per token to {result.model}, so a loss of them would not show. Read longer texts."
         )
     if best is None and undecided is not None:
         return (
@@ -28,11 +28,11 @@ def headline(result: CachePrices) -> str:
     if best is None:
         return (
             f"Leave the cache of {result.model} whole: {over}, each way that was tried costs more than {AFFORDABLE} "
-            "bits a byte, or passkeys."
+            "bits per byte, or passkeys."
         )
     price = f"{best.bytes_share:.0%} of its bytes for {_loss(best)}, {over}"
     if not math.isnan(worth.value):
-        price += f" to which the context is worth {worth.value:.2f} nats a token"
+        price += f" to which the context is worth {worth.value:.2f} nats per token"
     if best.variant.budgets == "whole":
         return f"Round, do not evict: {best.variant.title} keeps the cache of {result.model} at {price}."
     found = f"{best.found} of {result.passkeys} passkeys are found, {result.found[0]} with the whole cache."
@@ -61,14 +61,14 @@ def notes(result: CachePrices) -> list[str]:
     told = [
         f"{len(result.documents)} held-out documents: the cache of {result.prefix} tokens is made smaller once, and "
         f"the next {tokens} are predicted, all layers computed from it. The whole cache loses {result.loss.value:.3f} "
-        f"nats a token, and {_number(result.worth)} more with no cache at all: what the context is worth. Intervals "
+        f"nats per token, and {_number(result.worth)} more with no cache at all: what the context is worth. Intervals "
         "are of 95 %, paired by documents.",
         f"Tokens are evicted by the rule {result.rule!r}; the first 4 and the last 16 stay. Curves come from "
         f"{result.calibration} other documents. Prices hold for texts like these: run chat, code and prose apart.",
     ]
     if result.recommended is not None:
         told.append(
-            f"The recommended cache is the smallest of {len(result.variants)} that loses at most {AFFORDABLE} bits a "
+            f"The recommended cache is the smallest of {len(result.variants)} that loses at most {AFFORDABLE} bits per "
             "byte. The same documents choose and price it, so its interval is wider than in the table: it holds for "
             "all of them together (Bonferroni)."
         )
@@ -86,7 +86,7 @@ def notes(result: CachePrices) -> list[str]:
     )
     if result.smaller:
         each = ", ".join(
-            f"{one.bytes / 2**20:.1f} MiB and {one.tokens_a_second:.0f} tokens a second at {100 * one.keep:.4g} %"
+            f"{one.bytes / 2**20:.1f} MiB and {one.tokens_a_second:.0f} tokens per second at {100 * one.keep:.4g} %"
             for one in result.smaller
         )
         told.append(f"Measured in transformers' own cache, by layer, numbers as the model runs with: {each}.")
@@ -107,8 +107,8 @@ def notes(result: CachePrices) -> list[str]:
 
 def _loss(price: Price) -> str:
     if math.isnan(price.bits.value):
-        return f"{_number(price.nats)} nats a token"
-    return f"{_number(price.bits)} bits a byte"
+        return f"{_number(price.nats)} nats per token"
+    return f"{_number(price.bits)} bits per byte"
 
 
 def _found(result: CachePrices, found: int | None) -> str:

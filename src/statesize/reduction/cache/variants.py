@@ -120,5 +120,5 @@ class VariantRuns:
 
 
 def _loss(logits: Tensor, ids: Tensor) -> float:
-    """Nats a token of tokens (1, C) after the first."""
+    """Nats per token of tokens (1, C) after the first."""
     return float(functional.cross_entropy(logits[:-1], ids[0, 1:].to(logits.device)))

@@ -1,8 +1,8 @@
-"""The definition: every singular value of every block, one decomposition a position."""
+"""The definition: every singular value of every block, one decomposition per position."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 
@@ -41,12 +41,10 @@ class DenseEngine(Engine):
         size, entries = 1, operator.batch_shape.numel()
         if cut.past is not None and cut.future is not None:
             size = max(1, self.numbers_at_once // max(1, cut.readouts * cut.past * cut.future * entries))
-        blocks: list[Spectrum] = []
-        for first in range(0, len(cut.positions), size):
-            positions = cut.positions[first : first + size]
-            blocks.append(block_spectrum(torch.stack([take(i) for i in positions], -3)))
+        parts = (cut.positions[first : first + size] for first in range(0, len(cut.positions), size))
+        blocks = (torch.stack([take(i) for i in part], -3) for part in parts)
         empty = torch.zeros((*operator.batch_shape, 0), dtype=operator.dtype, device=operator.device)
-        return joined_spectra(blocks, cut, empty)
+        return block_spectra(blocks, cut.limits(operator.device), empty)
 
     def _taken(self, operator: Operator, cut: Cut) -> Callable[[int], Tensor]:
         """What gives H_i (..., rows, columns) at a position: out of T, or of the queries and keys that it reads."""
@@ -86,22 +84,26 @@ class DenseEngine(Engine):
         return cut.readouts * cut.length**2 <= self.whole
 
 
-def block_spectrum(blocks: Tensor) -> Spectrum:
-    """`torch.linalg.svdvals` of blocks (..., P, rows, columns), not empty; r = min(rows, columns)."""
+def block_spectra(blocks: Iterable[Tensor], limit: Tensor, empty: Tensor) -> Spectrum:
+    """`torch.linalg.svdvals` of blocks (..., p, rows, columns) of successive positions, padded to the largest limit.
+
+    Args:
+        blocks: They are not empty, and of any shapes.
+        limit: min(rows, columns) of each position, (P,).
+        empty: (..., 0), which stands for no blocks.
+
+    Returns:
+        The spectrum of all positions.
+    """
     # The bound of a backward stable decomposition (LAPACK Users' Guide, section 4.9), with the constant
     # 8 √max(rows, columns), relative to the blocks as they are; below the normal numbers no digit is certain.
-    sigma = singular_values(blocks)
-    rows, columns = blocks.shape[-2:]
-    top = sigma[..., 0].detach()
-    bound = 8 * max(rows, columns) ** 0.5 * torch.finfo(blocks.dtype).eps * top + denormal_error(top)
-    limit = torch.full((blocks.shape[-3],), min(rows, columns), device=blocks.device)
-    return Spectrum(sigma, bound, limit)
-
-
-def joined_spectra(blocks: list[Spectrum], cut: Cut, empty: Tensor) -> Spectrum:
-    """Spectra of successive positions as one, padded to the largest rank; `empty` (..., 0) stands for none."""
-    r, limit = cut.largest_rank(), cut.limits(empty.device)
-    if not blocks:
+    values, round_off, r = list[Tensor](), list[float](), int(limit.max()) if limit.numel() else 0
+    for block in blocks:
+        sigma, longest = singular_values(block), max(block.shape[-2:])
+        values.append(torch.nn.functional.pad(sigma, (0, r - sigma.shape[-1])))
+        round_off += [8 * longest**0.5 * torch.finfo(block.dtype).eps] * block.shape[-3]
+    if not values:
         return Spectrum(empty[..., None], empty, limit)
-    values = [torch.nn.functional.pad(block.values, (0, r - block.values.shape[-1])) for block in blocks]
-    return Spectrum(torch.cat(values, -2), torch.cat([block.error_bound for block in blocks], -1), limit)
+    joined = torch.cat(values, -2)
+    top = joined[..., 0].detach()
+    return Spectrum(joined, torch.tensor(round_off, dtype=torch.float64).to(top) * top + denormal_error(top), limit)

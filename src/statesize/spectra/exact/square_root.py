@@ -176,7 +176,7 @@ _compile = cast("Any", numba).njit(cache=True, nogil=True, fastmath={"contract"}
 
 def carried_factors(decay: Tensor, rows: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
     """R_t = R of qr([R_{t−1} Diag(decay_t); row_t]) at the wanted steps, (N, K, n, n), and ‖R_t‖_F at all, (N, L)."""
-    # decay (N, L, n) or (N, L, 1), rows (N, L, n), wanted (L,) bool; R = 0 before the first step; O(n²) a step.
+    # decay (N, L, n) or (N, L, 1), rows (N, L, n), wanted (L,) bool; R = 0 before the first step; O(n²) per step.
     # A scaled triangle is a triangle, so n plane rotations take in a row (Golub and Van Loan, Matrix Computations,
     # section 6.5.3). Nothing is squared that could overflow.
     N, length, n = rows.shape

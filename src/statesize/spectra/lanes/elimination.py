@@ -1,6 +1,6 @@
 """Elimination of the bordered blocks of a chunk at all its positions, eight chunks in the lanes of one instruction.
 
-S_j = [[P[r j:, r j:], X[r j:, :j]], [·, C[:j, :j]]] for j = 0 … b − 1, with P and C symmetric and r rows a position.
+S_j = [[P[r j:, r j:], X[r j:, :j]], [·, C[:j, :j]]] for j = 0 … b − 1, with P and C symmetric and r rows per position.
 The positions of a half share what they all keep: the first half keeps the rows of the second, the second the columns of
 the first. These are eliminated once, the rest is a problem of half the size, and so on down to single positions: 2.2 b³
 operations for all b positions where r = 1 (docs/appendix/engine-mathematics.md, "Counts"). Products are taken in tiles

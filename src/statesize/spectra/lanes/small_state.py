@@ -129,7 +129,7 @@ class SquaredSpectrum(Spectrum):
     def entropies(self, accuracy: float) -> tuple[Tensor, Tensor]:
         """Entropy-ESS to a relative accuracy and a bound on its error, both (..., P)."""
         total, top = self.values.sum(-1), largest(self.values)
-        # ln S − (Σ σ ln σ) / S, which needs one logarithm and one product a singular value.
+        # ln S − (Σ σ ln σ) / S, which needs one logarithm and one product per singular value.
         exponent = total.log() - torch.xlogy(self.values, self.values).sum(-1) / total
         # The entropy-ESS of a single value is 1, which the bound knows and the logarithms miss by a little.
         most = max(1, self.values.shape[-1])

@@ -40,7 +40,7 @@ class BorderedChunks:
 
     @property
     def width(self) -> int:
-        """Positions a chunk, b."""
+        """Positions per chunk, b."""
         return self.inside.shape[-1]
 
     @property
@@ -87,7 +87,7 @@ class BorderedChunks:
         return fourth_root(fourth)
 
     def log_determinants(self, shift: Tensor) -> Tensor:
-        """φ_i(s) = ln det(I + H_iᵀ H_i / s²), (N, b), at one shift s > 0 a chunk, (N,)."""
+        """φ_i(s) = ln det(I + H_iᵀ H_i / s²), (N, b), at one shift s > 0 per chunk, (N,)."""
         s = shift[:, None]
         weight = (s.square() + self.core.square()).reciprocal()
         rows, cross, columns = self._complement(s, weight, sign=-1.0)

@@ -1,4 +1,4 @@
-"""Recurrences in chunks: counts and entropies at every position for the price of one factorisation a chunk."""
+"""Recurrences in chunks: counts and entropies at every position for the price of one factorisation per chunk."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class ChunkedEngine(Engine):
         if states < 16:
             return f"only worthwhile from 16 states on, here are {states}"
         if operator.length < 16 * states:
-            return f"only worthwhile from 16 positions a state on, here are {operator.length} for {states}"
+            return f"only worthwhile from 16 positions per state on, here are {operator.length} for {states}"
         if are_few(cut):
             return f"computes all chunks of positions, and only {len(cut.positions)} positions are requested"
         return None
@@ -73,7 +73,7 @@ class ChunkedEngine(Engine):
 
 
 def chunk_width(states: int) -> int:
-    """Positions of a chunk, b, a power of 2: a shift costs b² a position, the factorisations of the states n³/b."""
+    """Positions of a chunk, b, a power of 2: a shift costs b² per position, the factorisations of the states n³/b."""
     return 32 if states < 96 else 64
 
 

@@ -36,7 +36,7 @@ _DROPPED = 1e-10
 class StreamingEngine(Engine):
     """Counts and entropies of an operator whose H_i have few singular values above 1e-10 σ_1; T is read by columns."""
 
-    width: int = _WIDTH  # positions a chunk
+    width: int = _WIDTH  # positions per chunk
     dropped: float = _DROPPED  # what a chunk may drop, relative to the largest singular value met so far
 
     name = "streaming"

@@ -1,6 +1,6 @@
 """Chunks of positions of any T around tridiagonal cores, which stand for all that lies outside a chunk.
 
-T has r rows a position, several where readouts share an input. For i0 ≤ i < i0 + b and j = i − i0, H_i holds the rows
+T has r rows per position, several where readouts share an input. For i0 ≤ i < i0 + b and j = i − i0, H_i holds the rows
 of a chunk from r j on and all rows after it, the columns before j of the chunk and all columns before it; F lies in the
 rows after and the columns before. At a shift, the rows after the
 chunk have the pivot a alone and leave FᵀF / a on the columns before it, or the columns before it have c alone and leave
@@ -159,7 +159,7 @@ class TridiagonalChunks:
         return positive, uncertainty * self._scales[:, None]
 
     def log_determinants(self, shift: Tensor) -> Tensor:
-        """φ_i(s) = ln det(I + H_iᵀ H_i / s²), (N, b), at one shift s > 0 a group, (N,)."""
+        """φ_i(s) = ln det(I + H_iᵀ H_i / s²), (N, b), at one shift s > 0 per group, (N,)."""
         s = shift / self._scales
         _, logarithm, _ = self._eliminate(s, -s)
         return logarithm - self._of_chunks(self.pivots) * s.log()[:, None]

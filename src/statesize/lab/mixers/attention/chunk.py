@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 CHUNK_SIZE = 32
-"""Positions a chunk: intra-chunk work grows with it, the number of sequential steps falls with it."""
+"""Positions per chunk: intra-chunk work grows with it, the number of sequential steps falls with it."""
 
 
 def minimum_log_decay(chunk_size: int) -> float:

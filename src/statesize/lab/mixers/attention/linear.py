@@ -72,7 +72,7 @@ class LinearAttention(HeadMixer):
 
     kind = "la"
     chunk_size: ClassVar[int] = CHUNK_SIZE
-    """Positions a chunk of the training form; it bounds the decays (`minimum_log_decay`)."""
+    """Positions per chunk of the training form; it bounds the decays (`minimum_log_decay`)."""
     any_basis: ClassVar[bool] = True
     """Whether a smaller state may hold any combinations of the n numbers, as it may if all of a head decay alike."""
 

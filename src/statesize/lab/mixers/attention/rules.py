@@ -33,7 +33,7 @@ class Retention(LinearAttention):
 
 
 class ScalarGatedLinearAttention(GatedLinearAttention):
-    """Gated linear attention with one decay a head, ln a = logsigmoid(w·x + b) / 16.
+    """Gated linear attention with one decay per head, ln a = logsigmoid(w·x + b) / 16.
 
     Peng et al., "Random Feature Attention", ICLR 2021; Yang et al. 2024, as for `gla`. Differs from the paper: no
     random features; logsigmoid / 16.
@@ -70,7 +70,7 @@ class TiedGateLinearAttention(GatedLinearAttention):
 
 
 class StepLinearAttention(LinearAttention):
-    """The rule of Mamba-2, x_t = exp(Δ_t A) x_{t−1} + Δ_t k_t u_t with one A and one Δ = softplus(w·x + b) a head.
+    """The rule of Mamba-2, x_t = exp(Δ_t A) x_{t−1} + Δ_t k_t u_t with one A and one Δ = softplus(w·x + b) per head.
 
     Dao and Gu, "Transformers are SSMs", ICML 2024. Differs from the paper: queries, keys and values as in `la`; no D,
     no gate; A and Δ start spread over their ranges.
