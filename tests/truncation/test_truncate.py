@@ -4,6 +4,7 @@ import inspect
 import itertools
 import json
 import math
+import sys
 from contextlib import ExitStack
 from statistics import fmean
 
@@ -487,6 +488,26 @@ def test_attention_behind_the_cut_alone_is_as_in_the_whole_text(family, shared):
     assert sum(not isinstance(module, nn.Linear) for module in past.outputs) == shared
     past.settled = True
     torch.testing.assert_close(at(2, past), at(2, None), rtol=0, atol=1e-5)
+
+
+@torch.no_grad()
+def test_attention_that_is_called_again_with_other_values_is_not_shared():
+    model, past = attention_model("llama"), SharedPast(CUT, LENGTH)
+    module, file = model.model.layers[0].self_attn, sys.modules[type(model).__module__]
+    query, key, value, other = torch.randn(4, 1, 4, LENGTH, 8, generator=torch.Generator().manual_seed(6))
+    usual = file.ALL_ATTENTION_FUNCTIONS["sdpa"]
+
+    def run(*values):
+        with ExitStack() as stack:
+            past.attach(model, stack)
+            attend = file.ALL_ATTENTION_FUNCTIONS["sdpa"]
+            return [attend(module, query, key, one, None, scaling=0.5)[0] for one in values]
+
+    module.num_key_value_groups = 1
+    run(value)
+    past.settled = True
+    for found, one in zip(run(value, other), (value, other), strict=True):
+        torch.testing.assert_close(found, usual(module, query, key, one, None, scaling=0.5)[0])
 
 
 def test_divergence_over_many_tokens_is_as_exact_as_single_precision():
