@@ -8,6 +8,7 @@ import pytest
 import torch
 from oracles.pretrained import tiny_llama
 from oracles.tiny_families import tiny
+from transformers import Gemma3ForCausalLM, Gemma3TextConfig
 
 from statesize.cli.shared.printing import plan_document
 from statesize.errors import InputError
@@ -17,8 +18,6 @@ from statesize.measurement.settings import Settings
 from statesize.profiling import plan, profile
 from statesize.profiling.plan import _rescale, _Trial
 from statesize.results.summary import summary_row
-from statesize.spectra.cut import Cut
-from statesize.spectra.shifts.tridiagonal import TridiagonalEngine
 
 # The name `plan` of the room is the function.
 plans = import_module("statesize.profiling.plan")
@@ -114,19 +113,16 @@ def test_the_engines_of_attention_run_over_a_beginning_of_it_first(measured, mon
     assert [len(layers) for layers in trial.timed.values()] == [len(names)] == [2]
 
 
-def test_where_layers_take_long_one_head_stands_for_all(measured):
-    settings = Settings(engine="tridiagonal", positions=[20, 60])
-    trial = _Trial(tiny_llama(), settings, torch.arange(80), [80], None)
-    assert len(list(trial.time_layers())) == 2
-    # The second layer of the kind and the groups of the first are not measured.
-    assert measured == [[(4, 64, "tridiagonal"), (2, 64, "tridiagonal")], [(4, 80, "tridiagonal")]]
-    (((heads, groups),),) = trial.timed.values()
-    group, head = (
-        TridiagonalEngine().operations(Cut(80, (20, 60), readouts=readouts), ("counts", "entropy", "relative"))
-        for readouts in (2, 1)
-    )
-    assert heads.seconds > 8
-    assert groups.seconds == pytest.approx(8 / 4 * group / head * 2)
+def test_where_layers_take_long_one_stands_for_all_that_are_measured_alike(measured):
+    kinds = ["sliding_attention", "full_attention"] * 2
+    shape = {"hidden_size": 16, "intermediate_size": 16, "num_attention_heads": 4, "head_dim": 4, "vocab_size": 80}
+    config = Gemma3TextConfig(**shape, num_hidden_layers=4, num_key_value_heads=1, sliding_window=16, layer_types=kinds)
+    trial, names = timed(Gemma3ForCausalLM(config).eval(), torch.arange(80))
+    assert [list(trial.kinds).index(name) for name in names] == [0, 1, 2, 3]
+    # Heads and groups of the first layer alone: the others are of its kind, or measured by the same engines.
+    assert measured == [[(4, length, "dense"), (1, length, "dense")] for length in (64, 80)]
+    assert [[groups.seconds for _, groups in layers] for layers in trial.timed.values()] == [[8.0], [8.0]]
+    assert {heads.kind for layers in trial.timed.values() for heads, _ in layers} == {"attention", "sliding attention"}
 
 
 def test_texts_of_other_lengths_take_what_grows_with_the_length_and_with_the_cost():

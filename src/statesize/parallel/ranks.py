@@ -185,6 +185,10 @@ class Team:
         return f"{_folder(self.ranks)}/group/{known.number}/left"
 
 
+ALONE = Team()
+"""A process that measures a model by itself."""
+
+
 def ended(error: BaseException) -> RankError:
     """What is raised where a rank is gone."""
     # Gloo names a line of its source before, and gives advice after it.

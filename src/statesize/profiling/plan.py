@@ -21,14 +21,11 @@ from statesize.adapters.observation import SHARED, Units
 from statesize.adapters.select import is_own_code
 from statesize.check import refuse, whole_number
 from statesize.io.devices import on_cpu_by_default
-from statesize.measurement.measurement import engine_outputs
 from statesize.measurement.settings import Channels, Layers, Positions, Settings
 from statesize.models.digests import tokens_sha256
 from statesize.operators import Dense, Operator, Shared, SoftmaxAttention
 from statesize.profiling.measuring import captured_mixers, measure_side_by_side
 from statesize.profiling.work import MOST_OPERATIONS, Work, by_products, operations_per_unit, plan_group, plan_work
-from statesize.spectra.dispatch import with_readouts
-from statesize.spectra.shifts.tridiagonal import TridiagonalEngine
 from statesize.texts.arguments import Given, inputs_of
 from statesize.texts.inputs import Inputs, given_sequences
 from statesize.texts.tokens import AnyTokenizer, supported_tokenizer
@@ -41,7 +38,7 @@ _TOKEN_BYTES = 80
 _SHARE, _FEWEST = 0.04, 2
 # Seconds of a layer up to which it is timed as a whole: a few units do not show what calls share.
 _CHEAP = 0.6
-# Seconds of a layer from which on it alone stands for its kind, and a head for the groups of heads.
+# Seconds from which on a layer alone stands for its kind, and its heads or groups for those that are measured alike.
 _LONG = 5.0
 # Positions of T on which an engine for attention runs first: all of them would take a part of what is timed.
 _FIRST_LENGTH = 64
@@ -130,8 +127,8 @@ def plan(
     """Say what `statesize.profile` would measure with the same arguments, and predict its time and memory.
 
     The model runs over the longest sequence. Some layers of each kind are timed there, on a head or channel each, and
-    all others of the kind cost as much. The same layers are timed over the sequence of middle length, if it is shorter:
-    both times say what all sequences take.
+    all others of the kind cost as much; what takes long is timed once for all that the same engine measures. The same
+    layers are timed over the sequence of middle length, if it is shorter: both times say what all sequences take.
 
     Args:
         model: As for `statesize.profile`.
@@ -213,6 +210,8 @@ class _Trial:
         self.names = self._some() if before is None else before.names
         # Engines that have run: what is compiled or loaded on first use is in memory.
         self._warm = set[tuple[str, ...]]() if before is None else before._warm
+        # What heads and groups of this text took, by engine, stated cost, units and cut.
+        self._took = dict[Hashable, float]()
         self.timed = defaultdict[Hashable, list[tuple[PlannedMixer, ...]]](list)
         self.costs = dict[Hashable, Mapping[int, float]]()
 
@@ -266,16 +265,22 @@ class _Trial:
         cuts = {length: settings.cut(length, few=products) for length in lengths}
         positions = sum(0 if (cut := cuts[length]) is None else len(cut.positions) for length in lengths)
         names = tuple("none" if work.engine is None else work.engine.name for _, work in works)
-        # Fewer units than threads would not show how fast all are.
-        count = torch.get_num_threads() if len(works) == 1 else 1
-        if names not in self._warm:
-            self._warm.add(names)
-            _seconds([_beginning(*one, settings) for one in works], settings, count, first=index, products=False)
-        seconds = _by_a_head(works, settings, first=index) if len(works) > 1 else []
-        if sum(seconds) < _LONG:
-            seconds = _seconds(works, settings, count, first=index, products=products)
-        if sum(seconds) < _CHEAP:
-            seconds = _seconds(works, settings, item.units, first=index, products=products)
+        alike = [(work.engine, work.operations, one.units, len(work.sample.units), work.cut) for one, work in works]
+        new = {key: one for key, one in zip(alike, works, strict=True) if self._took.get(key, 0.0) < _LONG}
+        if new and torch.get_num_threads() > 1:
+            # They are measured side by side.
+            new = dict(zip(alike, works, strict=True))
+        if new:
+            # Fewer units than threads would not show how fast all are.
+            count, timing = torch.get_num_threads() if len(works) == 1 else 1, list(new.values())
+            if names not in self._warm:
+                self._warm.add(names)
+                _seconds([_beginning(*one, settings) for one in timing], settings, count, first=index, products=False)
+            seconds = _seconds(timing, settings, count, first=index, products=products)
+            if sum(seconds) < _CHEAP:
+                seconds = _seconds(timing, settings, item.units, first=index, products=products)
+            self._took |= dict(zip(new, seconds, strict=True))
+        seconds = [self._took[key] for key in alike]
         seconds = [seconds[0] + made, *seconds[1:]]
         mixers = tuple(
             PlannedMixer(
@@ -314,19 +319,6 @@ def _beginning(item: Captured, work: Work, settings: Settings) -> tuple[Captured
         return beginning(item.units_operator(units))
 
     return replace(item, units_operator=units_operator), replace(work, cut=settings.cut(_FIRST_LENGTH))
-
-
-def _by_a_head(works: Sequence[tuple[Captured, Work]], settings: Settings, *, first: int) -> list[float]:
-    """What all heads of a layer and their groups take, the groups by a head; nothing where no stated cost compares."""
-    (item, heads), (group, work) = works
-    if not isinstance(work.engine, TridiagonalEngine) or work.cut is None:
-        return []
-    outputs = engine_outputs(settings, work.cut.length)
-    head_cut, group_cut = (with_readouts(one.units_operator(slice(0, 1)), work.cut)[1] for one in (item, group))
-    ratio = work.engine.operations(group_cut, outputs) / work.engine.operations(head_cut, outputs)
-    engines = dict.fromkeys((heads.engine, work.engine))
-    took = [_seconds([(item, replace(heads, engine=one))], settings, 1, first=first, products=False) for one in engines]
-    return [took[0][0], took[-1][0] / len(heads.sample.units) * ratio * len(work.sample.units)]
 
 
 def _seconds(

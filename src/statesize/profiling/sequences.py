@@ -8,6 +8,7 @@ import json
 import socket
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Self, TypeAlias, cast
@@ -25,7 +26,7 @@ from statesize.io.files import digest, parse_json
 from statesize.measurement.settings import Settings
 from statesize.models.digests import tokens_sha256
 from statesize.models.load import LoadedModel, model_facts
-from statesize.parallel.ranks import Team
+from statesize.parallel.ranks import ALONE, Team
 from statesize.profiling.measuring import captured_mixers, measure_side_by_side
 from statesize.profiling.work import Work, plan_group, plan_work
 from statesize.results.checked import dataset_to_bytes, mixer_from_bytes
@@ -161,7 +162,7 @@ class SequenceWork:
     settings: Settings
     checking: CheckPolicy = field(default_factory=lambda: CheckPolicy("read"))
     origin: Provenance | None = None
-    team: Team = field(default_factory=Team)
+    team: Team = ALONE
     sinks: bool = True
 
     def __call__(self, request: str | SequenceTask) -> Iterator[Any]:
@@ -195,7 +196,8 @@ class SequenceWork:
                 works += [one for one in groups if one[0].name not in finished]
                 if len(waiting) == self.team.own:
                     own = works if self.sinks else [(one, replace(work, attends=False)) for one, work in works]
-                    hold_gathered()
+                    if self.team.count > 1:
+                        hold_gathered()
                 waiting.append((index, here))
                 names += here
                 # The names would keep this operator alive while the next is built.
@@ -214,7 +216,7 @@ class SequenceWork:
         """A step for each mixer of some layers, of which this process measures its own."""
         if not waiting:
             return
-        with alone():
+        with alone() if self.team.count > 1 else nullcontext():
             shares = [measure_side_by_side(own, sequence, self.settings)]
         own.clear()
         if self.team.count > 1:
@@ -245,10 +247,10 @@ def loaded_work(
     *,
     digests: bool = True,
     sinks: bool = True,
-    team: Team | None = None,
+    team: Team = ALONE,
 ) -> SequenceWork:
     """The work of a process that loads the model; without digests where nothing is stored and no other compared."""
     loaded = model if isinstance(model, nn.Module) else model()
     origin = Provenance.of(loaded, partial(run_key, settings=settings, reference=reference) if digests else None)
     measured = loaded.model if isinstance(loaded, LoadedModel) else loaded
-    return SequenceWork(measured, settings, origin=origin, team=team or Team(), sinks=sinks)
+    return SequenceWork(measured, settings, origin=origin, team=team, sinks=sinks)

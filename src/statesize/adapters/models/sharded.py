@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from statesize.errors import ModelError
-from statesize.parallel.ranks import RankError, Replicas, Team, ended, exchange, is_of_ranks
+from statesize.parallel.ranks import ALONE, RankError, Replicas, Team, ended, exchange, is_of_ranks
 
 _HOOKS = ("_forward_pre_hooks", "_forward_hooks")
 _STATE = "__composable_api_state_key"
@@ -252,10 +252,10 @@ def together(model: nn.Module, *facts: object, replicas: Replicas | None = None)
         RankError: If a rank does not come, or is to measure something else.
     """
     ranks = () if _measuring.get() is not None else ranks_of(model, replicas)
-    team = Team(ranks)
     if not ranks:
-        yield team
+        yield ALONE
         return
+    team = Team(ranks)
     weights: list[Any] = [(name, tuple(one.shape), one.dtype) for name, one in model.named_parameters()]
     if not ranks_of(model):
         weights += [one.detach().contiguous().view(torch.uint8).sum().item() for one in model.parameters()]
