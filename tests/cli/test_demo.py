@@ -39,7 +39,7 @@ def test_the_command_prints_a_table_and_writes_a_report(one_sequence, here, caps
     )
     assert re.fullmatch(said, sentence)
     assert html.escape(sentence) in (here / "statesize-demo.html").read_text(encoding="utf-8")
-    assert checked == "Last hidden state, observed against unaltered: largest difference 0."
+    assert checked == "Measuring changed the model's last hidden state by at most 0."
     assert re.match(
         r"The context is worth 0\.\d+ .+ ESS is .+ Chosen with hindsight, as many numbers lose .+; chosen without, ",
         bounds,

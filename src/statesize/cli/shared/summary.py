@@ -216,7 +216,7 @@ def _narrow(profiles: Sequence[Profile], metric: str, relative: str) -> PageTabl
         if len(profile.mixers) > _MOST_ROWS:
             folded.append(f"Layers {_span(list(short_names(profile.mixers).values()))} are {_pattern(profile.mixers)}.")
     shares = {
-        False: "used of state: ESS as a share of the layer's state, on average where that is the limit.",
+        False: "used of state: ESS as a share of the layer's state, averaged where that is the limit.",
         True: "used of ceiling: ESS as a share of min(i, L−i), which is the limit of a cache that keeps every token.",
     }
     said = [
@@ -263,7 +263,7 @@ def _notes(profiles: Sequence[Profile]) -> list[str]:
     if not all(map(math.isnan, differences)):
         largest = np.nanmax(differences)
         figure = f"{largest:.0e}" if largest else "0"
-        notes.append(f"Last hidden state, observed against unaltered: largest difference {figure}.")
+        notes.append(f"Measuring changed the model's last hidden state by at most {figure}.")
     return notes
 
 
