@@ -23,6 +23,7 @@ from benchmarks.cases import write_table
 from statesize.profiling import Replicas
 
 LAYERS, HEADS, WIDTH, LENGTH, POSITIONS = 8, 8, 256, 512, 64
+TCPStore: Any = vars(distributed)["TCPStore"]
 WAYS, ROUNDS = {"alone": 1, "replicas": 2, "shards": 2}, 3
 
 
@@ -30,11 +31,11 @@ def run(way: str, rank: int, port: int, times: Any) -> None:
     """What one process does."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    shape = {"hidden_size": WIDTH, "num_hidden_layers": LAYERS, "num_attention_heads": HEADS}
+    shape: Any = {"hidden_size": WIDTH, "num_hidden_layers": LAYERS, "num_attention_heads": HEADS}
     config = LlamaConfig(vocab_size=512, intermediate_size=2 * WIDTH, num_key_value_heads=HEADS // 2, **shape)
     model: Any = LlamaForCausalLM(config).eval()
     if WAYS[way] > 1:
-        store = distributed.TCPStore("127.0.0.1", port, is_master=False)
+        store = TCPStore("127.0.0.1", port, is_master=False)
         distributed.init_process_group("gloo", store=store, rank=rank, world_size=WAYS[way])
     if way == "shards":
         mesh = init_device_mesh("cpu", (WAYS[way],))
@@ -58,7 +59,7 @@ def run(way: str, rank: int, port: int, times: Any) -> None:
 def on_processes(way: str) -> list[tuple[float, float, float]]:
     """The times of each process."""
     start = multiprocessing.get_context("spawn")
-    store = distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     times = start.Queue()
     processes = [start.Process(target=run, args=(way, rank, store.port, times)) for rank in range(WAYS[way])]
     for process in processes:

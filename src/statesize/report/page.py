@@ -26,14 +26,14 @@ from statesize.report.words import by_reason, headline, metric_titles, model_lin
 from statesize.results.summary import Profiled
 
 _BARS = (
-    "A bar is a layer’s average ESS, numbers per channel over all cuts, texts and heads. The pointer and the table of "
-    "all layers also tell what it could have been at the same cuts, and its utilisation: ESS as a share of that, over "
-    "the cuts where the layer’s own size is what limits it. A low bar beside what was possible says that the layer "
-    "carries little past a token of this text, or that an attention sink hides the rest; whether more memory would "
-    "help depends on the task."
+    "A bar is a layer’s average ESS: numbers per channel, averaged over all cuts, texts and heads. Point at a bar, or "
+    "read the table of all layers, for the ESS that was possible at the same cuts, and for utilisation: ESS as a share "
+    "of that, over the cuts where the layer’s own size is the limit. A bar far below what was possible says that the "
+    "layer carries little past a token of this text, or that an attention sink hides the rest; whether more memory "
+    "would help depends on the task."
 )
 _REPEATED = (
-    "Layers repeat what others keep. The last bar of a network is how many directions of the past the hidden states "
+    "Layers repeat what others carry. The last bar of a network is how many directions of the past the hidden states "
     "after the cut depend on, all layers together; the others are what the layers need one by one."
 )
 

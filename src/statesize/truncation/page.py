@@ -132,7 +132,7 @@ def notes(result: TruncationResult) -> list[str]:
         "In one run all mixers carry only so many numbers per channel past the cut: each block of past and future is "
         "replaced by its best approximation of that rank, and everything behind is computed from it.",
         "The best approximation knows the queries of the future, so its size is a lower bound of the memory that is "
-        "needed. A cache or a state has to choose unseen: by what tokens before the cut would read behind it, in "
+        "needed. A cache or a state must choose without them: by what tokens before the cut would read behind it, in "
         "numbers that mix tokens or in whole tokens. The best that was tried is an upper bound.",
         "Numbers per channel are of values. Keys are kept whole, and take as many bytes again where they are stored.",
     ]
