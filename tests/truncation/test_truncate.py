@@ -31,7 +31,7 @@ from statesize.truncation.page import chart, headline, notes
 from statesize.truncation.past import SharedPast
 from statesize.truncation.result import CutDocument, TruncationResult
 from statesize.truncation.result import CutRun as MeasuredRun
-from statesize.truncation.truncate import kullback_leibler, plan_truncation, truncate
+from statesize.truncation.truncate import plan_truncation, scored, truncate
 
 LENGTH, CUT = 20, 9
 IDS = torch.randint(0, 60, (1, LENGTH), generator=torch.Generator().manual_seed(4))
@@ -514,7 +514,10 @@ def test_divergence_over_many_tokens_is_as_exact_as_single_precision():
     generator = torch.Generator().manual_seed(0)
     whole, cut = ((3 * torch.randn(4, 2**17, generator=generator)).log_softmax(-1) for _ in range(2))
     exact = functional.kl_div(cut.double(), whole.double(), reduction="batchmean", log_target=True)
-    assert kullback_leibler(whole, whole.exp(), cut) == pytest.approx(float(exact), rel=1e-6)
+    answers = torch.arange(4)
+    loss, divergence = scored(cut, whole, whole.exp(), answers)
+    assert divergence == pytest.approx(float(exact), rel=1e-6)
+    assert loss == pytest.approx(float(-cut.double()[answers, answers].mean()), rel=1e-6)
 
 
 def test_a_context_that_is_worth_nothing_has_no_share():

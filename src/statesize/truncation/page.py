@@ -74,8 +74,8 @@ def headline(result: TruncationResult) -> str:
         f"numbers per channel ({ess.kept:.1f}, as each head rounds up) of {result.inputs:.0f} that can be kept. Chosen "
         f"with hindsight, as many numbers lose {_number(ess.divergence_share, '.1%')} of what the context changes in "
         f"the predictions; chosen without, {_number(causal.divergence_share, '.1%')}. To lose only {_share(size.at)} "
-        f"takes {most}{_number(size.multiple, '.1f')} × ESS{apart}, or {_number(size.stored, '.0%')} of what is stored"
-        f"{together}.{little}"
+        f"takes {most}{_number(size.multiple, '.1f')} × ESS{apart}, or {_number(size.stored, '.0%')} of what is stored "
+        f"beside keys{together}.{little}"
     )
 
 

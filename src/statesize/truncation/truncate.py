@@ -35,6 +35,7 @@ from statesize.truncation.result import NEGLIGIBLE, CutDocument, CutRun, Truncat
 
 DOCUMENTS, TOKENS = 12, 512
 """Pieces of text that are read by default, and the tokens of each."""
+_ROWS = 4
 
 
 @on_cpu_by_default
@@ -223,17 +224,17 @@ class CutTest:
                 cutting = Cutting(
                     cut, own, whole, run, causal, choices, unmoved=self.unmoved, past=past, curves=self.curves
                 )
-                predicted = functional.log_softmax(cutting.logits(forward), -1)
+                predicted = cutting.logits(forward)
             # The first run has changed all that any other does.
             past.settled = True
-            divergence = kullback_leibler(expected, probabilities, predicted)
-            made.append(CutRun(run.rule, run.scale, run.kept, _loss(predicted, answers), divergence))
+            made.append(CutRun(run.rule, run.scale, run.kept, *scored(predicted, expected, probabilities, answers)))
         entropy = mean_numbers(spectra, {name: one.entropy for name, one in spectra.items()})
         ceiling = mean_numbers(spectra, {name: torch.full_like(one.norm, one.most) for name, one in spectra.items()})
         inputs = mean_numbers(spectra, {name: torch.full_like(one.norm, one.inputs) for name, one in spectra.items()})
         stored = mean_numbers(spectra, {name: torch.full((one.stored,), one.inputs) for name, one in spectra.items()})
         sizes = entropy, ceiling, inputs, stored
-        return CutDocument(index, len(given), cut, _loss(expected, answers), *sizes, tuple(made))
+        loss = scored(logits, expected, probabilities, answers)[0]
+        return CutDocument(index, len(given), cut, loss, *sizes, tuple(made))
 
 
 def checked_cuts(cuts: Sequence[int] | None, length: int) -> tuple[int, ...]:
@@ -287,11 +288,14 @@ def _kind(run: PlannedRun, causal: Sequence[PlannedRun]) -> str:
     return "cut by groups" if run.grouped else "cut by heads"
 
 
-def kullback_leibler(expected: Tensor, probabilities: Tensor, predicted: Tensor) -> float:
-    """Mean divergence of predictions from expected ones, logarithms (P, V); the exponential of the latter is known."""
-    # A dot product would add up so many tokens one after another, and lose four digits.
-    return float((expected - predicted).mul_(probabilities).sum(-1).mean())
-
-
-def _loss(log_probabilities: Tensor, answers: Tensor) -> float:
-    return float(functional.nll_loss(log_probabilities, answers.to(log_probabilities.device)))
+def scored(logits: Tensor, expected: Tensor, probabilities: Tensor, answers: Tensor) -> tuple[float, float]:
+    """Mean loss of logits (P, V), and their mean divergence from expected log-probabilities, whose exp is known."""
+    losses, divergences = list[Tensor](), list[Tensor]()
+    # Some rows at a time, which memory near the processor holds.
+    parts = (torch.split(part, _ROWS) for part in (logits, expected, probabilities, answers.to(logits.device)))
+    for some, known, shares, right in zip(*parts, strict=True):
+        predicted = functional.log_softmax(some, -1)
+        losses.append(functional.nll_loss(predicted, right, reduction="none"))
+        # A dot product would add up so many tokens one after another, and lose four digits.
+        divergences.append((known - predicted).mul_(shares).sum(-1))
+    return float(torch.cat(losses).mean()), float(torch.cat(divergences).mean())
