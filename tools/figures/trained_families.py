@@ -41,8 +41,9 @@ def probe_cost(document: Mapping[str, Any]) -> dict[str, str]:
 
 def shared_layers(document: Mapping[str, Any]) -> dict[str, str]:
     """Which share of the processor time of one process each of two takes that share the layers of a model."""
-    shares = {row["way"]: f"{row['processor_share']:.2f}" for row in document["rows"]}
-    return {**shares, "model": f"{document['rows'][0]['layers']} layers and {document['rows'][0]['length']} tokens"}
+    alone, *rows = document["rows"]
+    shares = {row["way"]: f"{row['processor_share']:.2f}" for row in rows}
+    return {**shares, "model": f"{alone['layers']} layers and {alone['length']} tokens"}
 
 
 def architectures(document: Mapping[str, Any]) -> dict[str, str]:
