@@ -27,7 +27,7 @@ from statesize.reduction.cache.budgets import GRID
 from statesize.texts.inputs import begun_excerpts
 from statesize.truncation.blocks import CutRun
 from statesize.truncation.cutting import Cutting
-from statesize.truncation.page import chart, headline, notes
+from statesize.truncation.page import chart, notes
 from statesize.truncation.past import SharedPast
 from statesize.truncation.result import CutDocument, TruncationResult
 from statesize.truncation.result import CutRun as MeasuredRun
@@ -547,7 +547,7 @@ def test_nothing_suffices_where_the_context_may_be_worth_nothing(worths, sure):
     assert result.sufficient == (1.0 if sure else None)
     assert math.isnan(result.rows[0].share.value) != sure
     if not sure:
-        assert headline(result).endswith(" nats per token to m over 5 documents: too little to tell what a cut loses.")
+        assert result.finding.endswith(" nats per token to m over 5 documents: too little to tell what a cut loses.")
 
 
 def test_what_lies_between_both_bounds_is_shaded():

@@ -298,7 +298,7 @@ class Profile:
             {
                 "layer": row["layer"],
                 "kind": kind_title(row["kind"]),
-                "ESS (entropy)": row["average_entropy"],
+                "mean ESS (entropy)": row["average_entropy"],
                 "size": row["tss"],
                 "used": _share(row),
                 "norm": row["norm"],
@@ -310,8 +310,8 @@ class Profile:
             f"<p>{html.escape(name)} was not measured: {html.escape(cause)}</p>"
             for name, cause in self.not_measured.items()
         )
-        title = f"<p>Profile of <b>{html.escape(self.model)}</b>, {self.tree.sizes['sequence']} sequences</p>"
-        return f"{title}{table}{lost}"
+        title = f"<p>Profile of <b>{html.escape(self.model)}</b>, sequences: {self.tree.sizes['sequence']}</p>"
+        return f"{title}<p>{html.escape(model_line(self))}</p>{table}{lost}"
 
     def __repr__(self) -> str:
         """What was found, the layers with most and least, what is missing, and what to do next, a line each.

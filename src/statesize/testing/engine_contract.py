@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -188,7 +190,7 @@ def _stacked(one: Operator, other: Operator) -> Operator:
     if isinstance(one, Convolution) and isinstance(other, Convolution):
         return Convolution(pair(one.kernel, other.kernel), one.length)
     if isinstance(one, SoftmaxAttention) and isinstance(other, SoftmaxAttention):
-        extras = {
+        extras: dict[str, Any] = {
             name: pair(getattr(one, name), getattr(other, name))
             for name in ("key_bias", "sink")
             if getattr(one, name) is not None

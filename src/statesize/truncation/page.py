@@ -9,11 +9,11 @@ import altair as alt
 
 from statesize.check import refuse
 from statesize.measurement import vega
-from statesize.measurement.statistics import Interval, finite
+from statesize.measurement.statistics import finite
 from statesize.profiling.profile import Profile
 from statesize.report.result_page import PageChart, PageTable, ResultPage
 from statesize.truncation.blocks import CAUSAL
-from statesize.truncation.result import LEAST_DOCUMENTS, Row, TruncationResult
+from statesize.truncation.result import Row, TruncationResult, percent, told
 
 HEADINGS = ("each head carries", "numbers per channel", "KL lost", "of context's worth", "loss (nats)", "KL (nats)")
 _FRACTIONS = {0.25: "a quarter of its ESS", 0.5: "half its ESS", 1.0: "its ESS", 2.0: "twice its ESS"}
@@ -50,35 +50,6 @@ def title(rule: str, scale: float) -> str:
     return _FRACTIONS[scale] if rule == "ess" else _RULES[rule].format(scale)
 
 
-def headline(result: TruncationResult) -> str:
-    """The result in a few sentences: the worth of the context, then both bounds of the memory."""
-    worth, over = result.worth, f"to {result.model} over {_count(result)}"
-    if not result.context_matters:
-        return (
-            f"The context is worth {_number(worth, '.3f')} nats per token {over}: too little to tell what a cut loses."
-        )
-    by_scale = {(row.rule, row.scale): row for row in result.rows}
-    ess, causal = (
-        by_scale["ess", 1.0],
-        min((row for row in result.rows if row.rule in CAUSAL and row.scale == 1), key=_lost),
-    )
-    size = result.without_hindsight()
-    most = "at most " if size.multiple.value * result.entropy.value <= causal.kept + 1e-9 else ""
-    groups = any(row.rule == "joint past rows" for row in result.rows)
-    apart, together = (" of each head", " where heads share it") if groups else ("", "")
-    little = (
-        "" if worth.ends else f" Too little text to tell how sure that is: intervals need {LEAST_DOCUMENTS} documents."
-    )
-    return (
-        f"The context is worth {_number(worth, '.2f')} nats per token {over}. ESS is {result.entropy.value:.1f} "
-        f"numbers per channel ({ess.kept:.1f}, as each head rounds up) of {result.inputs:.0f} that can be kept. Chosen "
-        f"with hindsight, as many numbers lose {_number(ess.divergence_share, '.1%')} of what the context changes in "
-        f"the predictions; chosen without, {_number(causal.divergence_share, '.1%')}. To lose only {_share(size.at)} "
-        f"takes {most}{_number(size.multiple, '.1f')} × ESS{apart}, or {_number(size.stored, '.0%')} of what is stored "
-        f"beside keys{together}.{little}"
-    )
-
-
 def _lost(row: Row) -> float:
     return row.divergence_share.value
 
@@ -104,7 +75,7 @@ def with_truncation(profile: Profile, result: TruncationResult) -> Profile:
     """
     require_model(profile, result.model)
     tree = profile.to_xarray()
-    tree.attrs["truncation"] = f"{headline(result)} ({_documents(result)}.)"
+    tree.attrs["truncation"] = f"{result.finding} ({_documents(result)}.)"
     return Profile(tree)
 
 
@@ -114,8 +85,8 @@ def table_rows(result: TruncationResult) -> list[list[str]]:
         [
             title(row.rule, row.scale),
             f"{row.kept:.1f}",
-            *(_number(share, ".1%") for share in (row.divergence_share, row.share)),
-            _number(row.excess, "+.3f"),
+            *(told(share, ".1%") for share in (row.divergence_share, row.share)),
+            told(row.excess, "+.3f"),
             f"{row.divergence.value:.4f}",
         ]
         for row in result.rows
@@ -126,8 +97,8 @@ def table_rows(result: TruncationResult) -> list[list[str]]:
 
 def notes(result: TruncationResult) -> list[str]:
     """What has to be known beside the numbers."""
-    told = [
-        f"{_documents(result)}. The context is worth {_number(result.worth, '.2f')} nats per token: the loss of the "
+    said = [
+        f"{_documents(result)}. The context is worth {told(result.worth, '.2f')} nats per token: the loss of the "
         "tokens after the cut when no mixer carries anything past it, less the loss of the whole model.",
         "In one run all mixers carry only so many numbers per channel past the cut: each block of past and future is "
         "replaced by its best approximation of that rank, and everything behind is computed from it.",
@@ -138,41 +109,41 @@ def notes(result: TruncationResult) -> list[str]:
     ]
     if result.sufficient is not None:
         times = {0.25: "A quarter of ESS", 0.5: "Half of ESS", 1.0: "ESS", 2.0: "Twice ESS"}[result.sufficient]
-        told.append(f"{times} is the least of four sizes from which on at most {_share(result.at)} of KL is lost.")
+        said.append(f"{times} is the least of four sizes from which on at most {percent(result.at)} of KL is lost.")
     if any(row.rule == "joint ess" for row in result.rows):
-        told.append(
+        said.append(
             "Heads that read one stored input make a group. In rows of groups its numbers are counted once, in others "
             "for each head, so that those of a group may add up to more than is stored."
         )
     if any(row.rule == "tokens by curves" for row in result.rows):
-        told.append(
+        said.append(
             "By measured curves each cache gets as many tokens as other texts say that it needs, at least the first 4 "
             "and the last 16, of about as many together; the rule of those texts chooses them."
         )
     if result.unmoved:
-        told.append(
+        said.append(
             f"Queries of {_named(result.unmoved)} could not be asked again behind the cut, as no rotary embedding is "
             "known that turns them as the layer does: rows before the cut took their place as they stand."
         )
     reasons: dict[str, list[str]] = {}
     for name, reason in result.whole.items():
         reasons.setdefault(reason, []).append(name)
-    told += [
+    said += [
         f"Not cut, so that the past passes there: {_named(names)}: {reason.removesuffix('.')}."
         for reason, names in reasons.items()
     ]
-    return told
+    return said
 
 
 def page(result: TruncationResult) -> ResultPage:
     """The page of the result."""
     caption = (
         "KL divergence from the whole model's predictions after the cut, as a share of that without the context, with "
-        f"its interval of 95 %; the line is at {_share(result.at)}."
+        f"its interval of 95 %; the line is at {percent(result.at)}."
     )
     return ResultPage(
         title=f"What {result.model} carries, by cutting",
-        finding=headline(result),
+        finding=result.finding,
         charts=[PageChart("What is lost against what is carried", chart(result).to_dict(), caption)],
         tables=[PageTable("Each size", HEADINGS, table_rows(result))],
         notes={"How to read this": notes(result)},
@@ -212,24 +183,9 @@ def chart(result: TruncationResult) -> alt.LayerChart | alt.FacetChart:
     return shaded + vega.estimates(rows, x, y, "of", hints, result.at)
 
 
-def _number(interval: Interval, form: str) -> str:
-    if math.isnan(interval.value):
-        return "–"
-    ends = "" if math.isnan(interval.low) else f" [{interval.low:{form}}, {interval.high:{form}}]"
-    return f"{interval.value:{form}}{ends}"
-
-
-def _share(number: float) -> str:
-    return f"{100 * number:g}%"
-
-
-def _count(result: TruncationResult) -> str:
-    return "1 document" if result.count == 1 else f"{result.count} documents"
-
-
 def _documents(result: TruncationResult) -> str:
     cuts, sizes = sorted({one.cut for one in result.documents}), sorted({one.tokens for one in result.documents})
-    return f"{_count(result)} of {_listed(sizes)} tokens, cut at {_listed(cuts)}"
+    return f"{result.counted} of {_listed(sizes)} tokens, cut at {_listed(cuts)}"
 
 
 def _listed(numbers: Sequence[int]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -116,7 +117,7 @@ class CausalSize:
     stored: Interval
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class TruncationResult:
     """What the rest of a text loses if each mixer carries k numbers per channel past a cut, for several k.
 
@@ -220,6 +221,45 @@ class TruncationResult:
         ends: list[list[float]] = np.quantile(np.array(drawn), (0.025, 0.975), axis=0).T.tolist()
         return CausalSize(at, *(Interval(value, *both) for value, both in zip(found, ends, strict=True)))
 
+    @property
+    def counted(self) -> str:
+        """The number of documents in words."""
+        return "1 document" if self.count == 1 else f"{self.count} documents"
+
+    @property
+    def finding(self) -> str:
+        """The result in a few sentences: the worth of the context, then both bounds of the memory."""
+        worth, over = self.worth, f"to {self.model} over {self.counted}"
+        if not self.context_matters:
+            return (
+                f"The context is worth {told(worth, '.3f')} nats per token {over}: too little to tell what a cut loses."
+            )
+        by_scale = {(row.rule, row.scale): row for row in self.rows}
+        ess, causal = (
+            by_scale["ess", 1.0],
+            min(
+                (row for row in self.rows if row.rule in CAUSAL and row.scale == 1),
+                key=lambda row: row.divergence_share.value,
+            ),
+        )
+        best, size = told(ess.divergence_share, ".1%"), self.without_hindsight()
+        most = "at most " if size.multiple.value * self.entropy.value <= causal.kept + 1e-9 else ""
+        groups = any(row.rule == "joint past rows" for row in self.rows)
+        apart, together = (" of each head", " where heads share it") if groups else ("", "")
+        little = (
+            ""
+            if worth.ends
+            else f" Too little text to tell how sure that is: intervals need {LEAST_DOCUMENTS} documents."
+        )
+        return (
+            f"The context is worth {told(worth, '.2f')} nats per token {over}. ESS is {self.entropy.value:.1f} "
+            f"numbers per channel ({ess.kept:.1f}, as each head rounds up) of {self.inputs:.0f} that can be kept. "
+            f"Chosen with hindsight, as many numbers lose {best} of what the context changes in the predictions; chosen "
+            f"without, {told(causal.divergence_share, '.1%')}. To lose only {percent(size.at)} "
+            f"takes {most}{told(size.multiple, '.1f')} × ESS{apart}, or {told(size.stored, '.0%')} of what is stored "
+            f"beside keys{together}.{little}"
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """The result as JSON values.
 
@@ -232,11 +272,16 @@ class TruncationResult:
         counted = {"documents": self.count, "entropy": self.entropy.value, "whole": whole}
         return json_values(means | counted | {"run_difference": self.run_difference, "measured": self.documents})
 
+    def __repr__(self) -> str:
+        return f"{self.finding}\nnext: .rows, .to_dict()"
+
     def _repr_html_(self) -> str:
         facts: dict[str, object] = {"documents": self.count, "context's worth (nats)": f"{self.worth}"}
         for row in self.rows:
-            facts[f"{row.rule} × {row.scale:g}"] = f"{row.share.value:.1%} lost with {row.kept:.1f} numbers"
-        return facts_table(f"Truncation of {self.model}", facts)
+            facts[f"{row.rule} × {row.scale:g}"] = (
+                f"{row.divergence_share.value:.1%} of KL lost, {row.kept:.1f} numbers"
+            )
+        return f"<p>{html.escape(self.finding)}</p>{facts_table(f'Truncation of {self.model}', facts)}"
 
     def _by_document(self, number: Callable[[CutDocument], float]) -> NDArray[np.float64]:
         """Means over the cuts of each document: cuts of one text are not independent."""
@@ -294,3 +339,16 @@ def _numbers_at(curve: dict[float, float], everything: float, at: float) -> floa
         if more > at:
             return low * (high / low) ** ((more - at) / (more - less))
     return known[0][0]
+
+
+def told(interval: Interval, form: str) -> str:
+    """An estimate with its interval, if it has one."""
+    if math.isnan(interval.value):
+        return "–"
+    ends = "" if math.isnan(interval.low) else f" [{interval.low:{form}}, {interval.high:{form}}]"
+    return f"{interval.value:{form}}{ends}"
+
+
+def percent(number: float) -> str:
+    """A share with as many digits as it has."""
+    return f"{100 * number:g}%"

@@ -17,7 +17,7 @@ from statesize.report.document import Shown
 from statesize.report.on_record import standing
 from statesize.report.result_page import PageTable, ResultPage
 from statesize.report.tables import comparison_table, table_of
-from statesize.report.words import by_reason, headline, model_title, short_names, sink_note
+from statesize.report.words import by_reason, headline, model_line, model_title, short_names, sink_note
 from statesize.results.fields import (
     BY_UNIT,
     COLUMNS,
@@ -137,6 +137,12 @@ def _span(names: Sequence[str]) -> str:
 _COMPARED = (
     "tss", "average_entropy", "state_utilisation", "ceiling_utilisation", "norm", "state_bytes", "recall_perplexity"
 )  # fmt: skip
+_MOST_TOLD = 4
+"""Models of a comparison of which each has a sentence."""
+_COMPARED_AT = (
+    "The table has means over all cuts, and bytes at the end of the text. A share of a state does not compare with one "
+    "of a ceiling, which is what could be carried at all."
+)
 _MOST_PLANNED = 4
 """Rows of a plan, which then has at most 12 lines."""
 _PLANNED = ("layer", "seconds", "memory", "units", "positions", "engine", "kind")
@@ -273,7 +279,9 @@ def comparison_page(
     """One row per model, of the figures that are known of any, and what makes them less comparable."""
     table = comparison_table(comparison, titles) if wide else comparison_table(comparison, titles, _COMPARED)
     headings = _headings({name: FIGURE_HEADINGS[name] for name in table.headings}, "relative tolerance")
-    table = replace(table, title="", headings=headings, caption="\n".join(f"note: {one}" for one in comparison.notes))
+    told = [*map(model_line, profiles)] if 1 < len(profiles) <= _MOST_TOLD else []
+    told += [_COMPARED_AT, *(f"note: {one}" for one in comparison.notes)]
+    table = replace(table, title="", headings=headings, caption="\n".join(told))
     return ResultPage("Side by side", headline(profiles, titles=titles).sentence, (), [table])
 
 

@@ -34,7 +34,6 @@ def demo(
     from statesize.profiling.run import run_profile
     from statesize.report import check_report_path, write_report
     from statesize.texts.inputs import bundled_sequences
-    from statesize.truncation.page import headline
     from statesize.truncation.truncate import truncate
 
     check_report_path(output)
@@ -65,6 +64,6 @@ def demo(
         print_json({"schema": SCHEMA, "models": models, "truncation": cut.to_dict(), "report": str(output)})
     else:
         print_page(summary(profiles))
-        print_notes([headline(cut)])
+        print_notes([cut.finding])
     tell_page(output, printing, open_page=open_page)
     printing.next("profile", zoo.names()[-1], "--open")
