@@ -29,7 +29,10 @@ def weightless(tmp_path_factory):
     ("arguments", "said"),
     [
         ("cache llama --text short.txt", "inputs must have 6 pieces of 512 tokens, got 0"),
-        ("cache mamba", "MambaForCausalLM must have a cache of keys and values of transformers, got none"),
+        (
+            "cache mamba",
+            "must have a cache of keys and values of transformers, got a MambaForCausalLM without",
+        ),
         ("truncate llama --text short.txt", "inputs must have a text of 512 tokens, got"),
         ("truncate llama --cuts 600", "cuts must lie from 1 to 510"),
         ("network llama --text one.txt", "Texts must have 2 tokens of their own or more"),

@@ -32,13 +32,17 @@ def test_the_command_prints_a_table_and_writes_a_report(one_sequence, here, caps
     assert main(["demo"]) == 0
     captured = capsys.readouterr()
     assert next_command(captured) == ["profile", zoo.names()[-1], "--open"]
-    sentence, _, *lines, checked, bounds = captured.out.splitlines()
+    sentence, _, *lines = captured.out.splitlines()
+    *lines, checked = lines[:-5]
+    *models, bounds = captured.out.splitlines()[-5:]
     said = (
         r"Past token \d+ of \d+, softmax attention stores [\d.]+ × the bytes of .+ and carries [\d.]+ × as many "
         r"numbers per channel\."
     )
     assert re.fullmatch(said, sentence)
     assert html.escape(sentence) in (here / "statesize-demo.html").read_text(encoding="utf-8")
+    for name, line in zip(zoo.names(), models, strict=True):
+        assert line.lower().startswith(f"{KINDS[name]} carries ".lower())
     assert checked == "Measuring changed the model's last hidden state by at most 0."
     assert re.match(
         r"The context is worth 0\.\d+ .+ ESS is .+ Chosen with hindsight, as many numbers lose .+; chosen without, ",

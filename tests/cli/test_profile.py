@@ -502,6 +502,7 @@ def test_a_misspelt_folder_names_its_neighbour_and_asks_no_hub(checkpoint, here,
     monkeypatch.setattr("statesize.models.from_transformers._transformers", lambda _: pytest.fail("the hub was asked"))
     for name in ("my-modle", "./my-modle", str(here / "my-modle")):
         assert "Did you mean " in refused(["profile", name], capsys)
+    assert "Did you mean gla?" in refused(["profile", "glaa"], capsys)
     assert "Give a folder that is there." in refused(["profile", "./nothing-like-it"], capsys)
     assert "which is no file. Give a file that is there." in refused(["profile", "nothing.gguf"], capsys)
     (here / "model-Q4.gguf").touch()

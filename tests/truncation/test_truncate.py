@@ -1,5 +1,6 @@
 """The test on models: against code of its own that computes the same, and what it refuses."""
 
+import dataclasses
 import inspect
 import itertools
 import json
@@ -548,6 +549,16 @@ def test_nothing_suffices_where_the_context_may_be_worth_nothing(worths, sure):
     assert math.isnan(result.rows[0].share.value) != sure
     if not sure:
         assert result.finding.endswith(" nats per token to m over 5 documents: too little to tell what a cut loses.")
+        of_one = dataclasses.replace(result, texts=1)
+        assert "to m over 5 pieces of one text: too little" in of_one.finding
+        assert repr(of_one).startswith(of_one.finding)
+        assert of_one.finding in of_one._repr_html_()
+
+
+def test_pieces_of_one_text_are_not_called_documents():
+    result = truncate("recall-gla", [[7, 1, 2, 3, 9, 4] * 16], documents=3, tokens=32)
+    assert (result.count, result.texts) == (3, 1)
+    assert "3 pieces of one text" in result.finding
 
 
 def test_what_lies_between_both_bounds_is_shaded():

@@ -29,17 +29,17 @@ from statesize.models.from_transformers import (
     transformers_model,
     transformers_tokenizer,
 )
-from statesize.models.plugins import ModelPlugin, named_models, plugin_of
+from statesize.models.plugins import ModelPlugin, model_plugins, named_models, plugin_of
 from statesize.texts.documents import configured_vocabulary, vocabulary_size
 from statesize.texts.tokens import AnyTokenizer
 from statesize.version import __version__
 
 _ALIKE = 0.85
-"""Likeness of a name to that of a folder above which the hub is not queried for it."""
+"""Likeness of a name to that of a model that is here above which the hub is not queried for it."""
 
 
 def refuse_misspelt(name: str) -> None:
-    """Refuse what can only be a folder and is not there, or is spelt almost as one, before the hub is queried."""
+    """Refuse what can only be a folder and is not there, or is spelt almost as a model that is here, before the hub."""
     path = Path(name).expanduser()
     if path.exists():
         return
@@ -47,7 +47,8 @@ def refuse_misspelt(name: str) -> None:
     starts = (".", "/", "~")
     local = kind == "file" or name.startswith(starts) or name.count("/") > 1 or ("/" in name and path.parent.is_dir())
     beside = sorted(path.parent.iterdir()) if path.parent.is_dir() and (local or "/" not in name) else []
-    models = {one.name: one for one in beside if (one / "config.json").is_file() or one.suffix == ".gguf"}
+    models = {one.name: str(one) for one in beside if (one / "config.json").is_file() or one.suffix == ".gguf"}
+    models |= {known: known for plugin in model_plugins() for known in plugin.names() if "/" not in name}
     near = difflib.get_close_matches(path.name, models, 1, cutoff=0.6 if local else _ALIKE)
     if local or near:
         advice = f"Did you mean {models[near[0]]}?" if near else f"Give a {kind} that is there."

@@ -130,6 +130,7 @@ class TruncationResult:
         at: Share of the divergence without context that counts as nothing.
         unmoved: Attention whose queries could not be asked again behind the cut, so that its rows before it took their
             place.
+        texts: How many texts the documents are pieces of, where these are fewer.
     """
 
     model: str
@@ -139,6 +140,7 @@ class TruncationResult:
     run_difference: float
     at: float = NEGLIGIBLE
     unmoved: tuple[str, ...] = ()
+    texts: int | None = None
 
     @property
     def count(self) -> int:
@@ -224,6 +226,8 @@ class TruncationResult:
     @property
     def counted(self) -> str:
         """The number of documents in words."""
+        if self.texts is not None and self.texts < self.count:
+            return f"{self.count} pieces of {'one text' if self.texts == 1 else f'{self.texts} texts'}"
         return "1 document" if self.count == 1 else f"{self.count} documents"
 
     @property
@@ -254,8 +258,8 @@ class TruncationResult:
         return (
             f"The context is worth {told(worth, '.2f')} nats per token {over}. ESS is {self.entropy.value:.1f} "
             f"numbers per channel ({ess.kept:.1f}, as each head rounds up) of {self.inputs:.0f} that can be kept. "
-            f"Chosen with hindsight, as many numbers lose {best} of what the context changes in the predictions; chosen "
-            f"without, {told(causal.divergence_share, '.1%')}. To lose only {percent(size.at)} "
+            f"Chosen with hindsight, as many numbers lose {best} of what the context changes in the predictions; "
+            f"chosen without, {told(causal.divergence_share, '.1%')}. To lose only {percent(size.at)} "
             f"takes {most}{told(size.multiple, '.1f')} × ESS{apart}, or {told(size.stored, '.0%')} of what is stored "
             f"beside keys{together}.{little}"
         )

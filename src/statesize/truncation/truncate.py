@@ -129,6 +129,7 @@ class CutTest:
         mixers: How many are cut.
         unmoved: Those without hindsight whose queries nothing that is known moves behind a cut.
         steps: The runs of the test: "check", "whole", and those with every mixer cut.
+        texts: How many texts the pieces are of.
     """
 
     model: nn.Module
@@ -142,6 +143,7 @@ class CutTest:
     whole: dict[str, str]
     own: dict[str, nn.Module]
     steps: Steps
+    texts: int
     mixers: int = 0
     unmoved: set[str] = field(default_factory=set[str])
 
@@ -174,6 +176,7 @@ class CutTest:
             else whole_texts(None, tokenizer)
         )
         pieces = checked_pieces(texts, length, wanted, tokenizer)
+        enough = sum(len(text) >= length for text in texts)
         steps = Steps({"check": 1, "whole": len(pieces) * len(positions)})
         inputs, axis = inputs_of(pieces[0])
         with steps.timed("check"):
@@ -183,12 +186,13 @@ class CutTest:
         whole = dict(captured.skipped)
         own = _own_mixers(model, whole)
         difference = captured.run_difference
-        return cls(model, name, pieces, positions, number, expected, measured, difference, whole, own, steps)
+        return cls(model, name, pieces, positions, number, expected, measured, difference, whole, own, steps, enough)
 
     def result(self, documents: Sequence[CutDocument], at: float = NEGLIGIBLE) -> TruncationResult:
         """What these documents show."""
         unmoved = tuple(sorted(self.unmoved))
-        return TruncationResult(self.name, tuple(documents), self.whole, self.mixers, self.run_difference, at, unmoved)
+        facts = self.whole, self.mixers, self.run_difference
+        return TruncationResult(self.name, tuple(documents), *facts, at, unmoved, self.texts)
 
     def measured(self, index: int, given: Given, cut: int, *, each_kind_once: bool = False) -> CutDocument:
         """All runs of one document at one cut, or the first of each kind."""

@@ -33,6 +33,7 @@ def demo(
     from statesize.profiling.profile_run import profile_bar
     from statesize.profiling.run import run_profile
     from statesize.report import check_report_path, write_report
+    from statesize.report.words import model_line
     from statesize.texts.inputs import bundled_sequences
     from statesize.truncation.truncate import truncate
 
@@ -64,6 +65,6 @@ def demo(
         print_json({"schema": SCHEMA, "models": models, "truncation": cut.to_dict(), "report": str(output)})
     else:
         print_page(summary(profiles))
-        print_notes([cut.finding])
+        print_notes([*map(model_line, profiles), cut.finding])
     tell_page(output, printing, open_page=open_page)
     printing.next("profile", zoo.names()[-1], "--open")

@@ -101,8 +101,9 @@ def require_cache(model: nn.Module | type) -> None:
     if not known_options(model, past_key_values=None):
         name = (model if isinstance(model, type) else type(model)).__name__
         raise ModelError(
-            f"{name} must have a cache of keys and values of transformers, got none. Load a causal language model of "
-            "transformers with attention; statesize compress cuts states of fixed size."
+            f"the model must have a cache of keys and values of transformers, got a {name} without. Give a causal "
+            "language model of transformers with attention, such as SmolLM2; statesize compress cuts states of fixed "
+            "size."
         )
 
 
