@@ -128,11 +128,16 @@ def test_readings_come_every_so_many_steps():
     assert [step for step in range(1, 10) if probing.step(model, step)] == [3, 6, 9]
 
 
-def test_without_time_the_first_reading_is_the_only_one_and_has_the_fewest_heads():
+def test_without_time_the_first_reading_is_the_only_one_and_has_the_fewest_heads(caplog):
     probing, model = Probing(Probe(TEXTS, every=1, share=1e-9, settings=Settings(positions=2))), model_of()
     found = [probing.step(model, step) for step in range(1, 6)]
     assert found[0]["statesize/heads"] == 2
     assert found[1:] == [None] * 4
+    assert [one.getMessage().startswith("Step 2: the reading waits: ") for one in caplog.records] == [
+        False,
+        False,
+        True,
+    ]
 
 
 def test_a_reading_that_did_not_fit_is_made_up_for_at_a_step_that_is_not_due():

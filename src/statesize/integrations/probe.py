@@ -145,6 +145,7 @@ class Probing:
     _began: float = field(default_factory=time.perf_counter, init=False)
     _spent: float = field(default=0.0, init=False)
     _due: bool = field(default=False, init=False)
+    _waited: bool = field(default=False, init=False)
     _cost: Cost | None = field(default=None, init=False)
     _failing: set[str] = field(default_factory=set[str], init=False)
     _first: dict[str, float] = field(default_factory=dict[str, float], init=False)
@@ -160,7 +161,8 @@ class Probing:
             main: Whether this is the main process, which alone measures a model that it holds alone.
 
         Returns:
-            Numbers by their names in logs; None where nothing was measured. What fails is logged as a warning.
+            Numbers by their names in logs; None where nothing was measured. What fails is logged as a warning, and so
+            is the first reading that waits until `share` leaves time for it.
         """
         ranks = ranks_of(model, self.probe.executor)
         if not (self._due or step % self.probe.every == 0) or not (main or ranks):
@@ -173,6 +175,10 @@ class Probing:
             heads = agreed(ranks, self._heads(start - self._began))
             self._due = not heads
             if not heads:
+                if self._cost is not None and not self._waited:
+                    self._waited = True
+                    message = "Step %d: the reading waits: readings take at most %g %% of the time, Probe(share=…) more"
+                    _LOGGER.warning(message, step, 100 * self.probe.share)
                 return None
             try:
                 profile, self._cost = _measured(model, self.probe, heads, self._checking)
