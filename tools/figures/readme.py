@@ -9,8 +9,8 @@ PHRASES = (
     "is worth {bounds.worth} nats per token to the rest",
     "ESS is {bounds.ess} numbers per channel",
     "the model loses {bounds.hindsight} of what",
-    "that we tried, as many numbers lose {bounds.causal}. To lose only 1 % takes {bounds.multiple} times ESS, or "
-    "{bounds.stored} of the cache where heads share it",
+    "that we tried, as many numbers lose {bounds.causal}. A loss of only 1 % takes {bounds.multiple} times ESS. Heads "
+    "that share a cache then keep {bounds.stored} of its values",
     "intervals over {bounds.documents} texts",
 )
 _NAME = re.compile(r"\{([\w.]+)\}")
