@@ -232,7 +232,7 @@ class TruncationResult:
 
     @property
     def finding(self) -> str:
-        """The result in a few sentences: the worth of the context, then both bounds of the memory."""
+        """The result in a few sentences, the worth of the context first, then both bounds of the memory."""
         worth, over = self.worth, f"to {self.model} over {self.counted}"
         if not self.context_matters:
             return (
