@@ -36,8 +36,9 @@ PACKAGES = (
 )
 NOT_CALLED = {
     "RayCluster": "processes on a cluster",
+    "Replicas": "ranks of torch.distributed",
     "python_prose": "reads the whole standard library, takes no argument",
-    "Progress": "what `profile` tells its caller",
+    "ProfileProgress": "what `profile` tells its caller",
     "run_study": "a grid of trainings",
     "compress": "reads a whole corpus several times",
     "Compression": "what `compress` gives",

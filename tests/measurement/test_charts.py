@@ -192,7 +192,7 @@ def test_a_repr_is_short(measurement):
 
 def test_a_profile_has_six_columns_in_a_notebook(profile):
     headings = re.findall(r"<th>([^<\d][^<]*)</th>", profile._repr_html_())
-    assert headings == ["layer", "kind", "ESS (entropy)", "size", "used", "norm"]
+    assert headings == ["layer", "kind", "mean ESS (entropy)", "size", "used", "norm"]
 
 
 @pytest.mark.parametrize("metric", ["entropy", "relative_count", "count"])

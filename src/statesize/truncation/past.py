@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import partial
 from typing import Any
 
 import torch
@@ -58,14 +58,18 @@ class SharedPast:
             # Whoever observes it may call it again, with values of its own.
             shared = name == "sdpa" and module not in self._attended and len(query) == 1
             shared = shared and query.shape[2] == key.shape[2] == self.length
+            # What is added to all scores, such as the position bias of T5, has a row for each query.
+            shared = shared and not any(
+                isinstance(one, Tensor) and one.ndim > 2 and one.shape[-2] == self.length for one in options.values()
+            )
             self._attended.add(module)
             if mask is None and shared:
                 causal = options.get("is_causal")
                 shared = getattr(module, "is_causal", True) if causal is None else causal
             before = self.outputs.get(module) if self.settled and shared else None
             if before is not None:
-                visible = self._visible if mask is None else mask[..., self.cut :, :]
-                rows = function(module, query[:, :, self.cut :], key, value, visible.to(query.device), **options)
+                visible = self._visible(query.device) if mask is None else mask[..., self.cut :, :]
+                rows = function(module, query[:, :, self.cut :], key, value, visible, **options)
                 return torch.cat([before, rows[0]], 1), *rows[1:]
             result = function(module, query, key, value, mask, **options)
             if shared:
@@ -74,10 +78,10 @@ class SharedPast:
 
         return attend
 
-    @cached_property
-    def _visible(self) -> Tensor:
+    def _visible(self, device: torch.device) -> Tensor:
         """Which keys rows behind the cut see, (1, 1, L − i, L)."""
-        return torch.ones(1, 1, self.length - self.cut, self.length, dtype=torch.bool).tril(self.cut)
+        rows = self.length - self.cut
+        return torch.ones(1, 1, rows, self.length, dtype=torch.bool, device=device).tril(self.cut)
 
     def _noted(self, module: nn.Module, output: Tensor) -> Tensor:
         """What a layer returns, of which what lies before the cut is compared with that of other runs."""
