@@ -9,11 +9,11 @@ import altair as alt
 
 from statesize.check import refuse
 from statesize.measurement import vega
-from statesize.measurement.statistics import finite
+from statesize.measurement.statistics import finite, signed
 from statesize.profiling.profile import Profile
 from statesize.report.result_page import PageChart, PageTable, ResultPage
 from statesize.truncation.blocks import CAUSAL
-from statesize.truncation.result import Row, TruncationResult, percent, told
+from statesize.truncation.result import Row, TruncationResult, percent
 
 HEADINGS = ("each head carries", "numbers per channel", "KL lost", "of context's worth", "loss (nats)", "KL (nats)")
 _FRACTIONS = {0.25: "a quarter of its ESS", 0.5: "half its ESS", 1.0: "its ESS", 2.0: "twice its ESS"}
@@ -85,8 +85,8 @@ def table_rows(result: TruncationResult) -> list[list[str]]:
         [
             title(row.rule, row.scale),
             f"{row.kept:.1f}",
-            *(told(share, ".1%") for share in (row.divergence_share, row.share)),
-            told(row.excess, "+.3f"),
+            *(signed(share, ".1%") for share in (row.divergence_share, row.share)),
+            signed(row.excess, "+.3f"),
             f"{row.divergence.value:.4f}",
         ]
         for row in result.rows
@@ -98,7 +98,7 @@ def table_rows(result: TruncationResult) -> list[list[str]]:
 def notes(result: TruncationResult) -> list[str]:
     """What has to be known beside the numbers."""
     said = [
-        f"{_documents(result)}. The context is worth {told(result.worth, '.2f')} nats per token: the loss of the "
+        f"{_documents(result)}. The context is worth {signed(result.worth, '.2f')} nats per token: the loss of the "
         "tokens after the cut when no mixer carries anything past it, less the loss of the whole model.",
         "In one run all mixers carry only so many numbers per channel past the cut: each block of past and future is "
         "replaced by its best approximation of that rank, and everything behind is computed from it.",

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from statesize.io.json_values import json_values
 from statesize.io.text import facts_table
-from statesize.measurement.statistics import Interval, mean_interval, student_t
+from statesize.measurement.statistics import Interval, mean_interval, signed, student_t
 from statesize.truncation.blocks import CAUSAL, JOINT
 
 LEAST_DOCUMENTS = 5
@@ -235,9 +235,8 @@ class TruncationResult:
         """The result in a few sentences, the worth of the context first, then both bounds of the memory."""
         worth, over = self.worth, f"to {self.model} over {self.counted}"
         if not self.context_matters:
-            return (
-                f"The context is worth {told(worth, '.3f')} nats per token {over}: too little to tell what a cut loses."
-            )
+            least = signed(worth, ".3f")
+            return f"The context is worth {least} nats per token {over}: too little to tell what a cut loses."
         by_scale = {(row.rule, row.scale): row for row in self.rows}
         ess, causal = (
             by_scale["ess", 1.0],
@@ -246,7 +245,7 @@ class TruncationResult:
                 key=lambda row: row.divergence_share.value,
             ),
         )
-        best, size = told(ess.divergence_share, ".1%"), self.without_hindsight()
+        best, size = signed(ess.divergence_share, ".1%"), self.without_hindsight()
         most = "at most " if size.multiple.value * self.entropy.value <= causal.kept + 1e-9 else ""
         groups = any(row.rule == "joint past rows" for row in self.rows)
         apart, together = (" of each head", " where heads share it") if groups else ("", "")
@@ -256,12 +255,12 @@ class TruncationResult:
             else f" Too little text to tell how sure that is: intervals need {LEAST_DOCUMENTS} documents."
         )
         return (
-            f"The context is worth {told(worth, '.2f')} nats per token {over}. ESS is {self.entropy.value:.1f} "
+            f"The context is worth {signed(worth, '.2f')} nats per token {over}. ESS is {self.entropy.value:.1f} "
             f"numbers per channel ({ess.kept:.1f}, as each head rounds up) of {self.inputs:.0f} that can be kept. "
             f"Chosen with hindsight, as many numbers lose {best} of what the context changes in the predictions; "
-            f"chosen without, {told(causal.divergence_share, '.1%')}. To lose only {percent(size.at)} "
-            f"takes {most}{told(size.multiple, '.1f')} × ESS{apart}, or {told(size.stored, '.0%')} of what is stored "
-            f"beside keys{together}.{little}"
+            f"chosen without, {signed(causal.divergence_share, '.1%')}. To lose only {percent(size.at)} "
+            f"takes {most}{signed(size.multiple, '.1f')} × ESS{apart}, or {signed(size.stored, '.0%')} of what is "
+            f"stored beside keys{together}.{little}"
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -343,14 +342,6 @@ def _numbers_at(curve: dict[float, float], everything: float, at: float) -> floa
         if more > at:
             return low * (high / low) ** ((more - at) / (more - less))
     return known[0][0]
-
-
-def told(interval: Interval, form: str) -> str:
-    """An estimate with its interval, if it has one."""
-    if math.isnan(interval.value):
-        return "–"
-    ends = "" if math.isnan(interval.low) else f" [{interval.low:{form}}, {interval.high:{form}}]"
-    return f"{interval.value:{form}}{ends}"
 
 
 def percent(number: float) -> str:
