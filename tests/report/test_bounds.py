@@ -124,9 +124,8 @@ def test_on_the_page(browser, bounded, tmp_path):
     cell.hover()
     said = page.locator("#map-tip").inner_text()
     assert apart(said.partition("ESS, numbers per channel: ")[2])
-    assert apart(
-        said.partition("ESS, bytes per head: ")[2].replace(",", ""), 8 * 4 * APART
-    )  # a head of 8 stored numbers of 4 bytes
+    # A head stores 8 numbers of 4 bytes for each.
+    assert apart(said.partition("ESS, bytes per head: ")[2], 8 * 4 * APART)
     assert all(apart(line) for line in page.locator("#map .extremes li").all_inner_texts())
     cell.click()
     page.focus("#along")
