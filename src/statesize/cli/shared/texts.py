@@ -253,6 +253,15 @@ class Texts:
             printing.say(f"Reading the first {read} of {tokens} tokens{of}; --max-tokens takes more.")
 
 
+@Parameter(name="*")
+@dataclass(frozen=True)
+class FewTokens(Texts):
+    __doc__ = Texts.__doc__
+
+    # Every product with the Jacobian of a network runs all layers over them, and more tokens take more products.
+    max_tokens: AtLeastTwo = 64
+
+
 def chat_note(chats: int, sequences: int) -> str:
     """Says that a chat template was used."""
     return f"The tokenizer's chat template was applied to {chats:,} of {sequences:,} texts."
