@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter, validators
 
-from statesize.cli.shared.options import MOST, Flag, Loading, OpenPage, Page, check_page, options_of, share
+from statesize.cli.shared.options import MOST, Flag, Loading, OpenPage, Page, check_model, check_page, options_of, share
 from statesize.cli.shared.printing import TEXT, Printing
 from statesize.cli.shared.texts import Texts
 from statesize.errors import InputError
@@ -56,6 +56,7 @@ def cache(
     texts, loading = texts or Texts(), loading or Loading()
     texts.check()
     check_page(html, open_page=open_page)
+    check_model(model)
 
     from statesize.cli.shared.provenance import called_again
     from statesize.cli.shared.table import show_page, show_plan

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from cyclopts import Parameter
 
-from statesize.cli.shared.options import Flag, Page
+from statesize.cli.shared.options import Flag, Page, check_file, check_page
 from statesize.cli.shared.printing import TEXT, Printing
 
 if TYPE_CHECKING:
@@ -39,16 +39,22 @@ def compare(
         wide: Print all columns.
         printing: What is printed.
     """
+    from statesize.results.place import require_profile
+
+    for folder in profiles:
+        require_profile(folder)
+    for name, path in (("recall", recall), *(("network", path) for path in networks or ())):
+        check_file(name, path)
+    check_page(html, open_page=False)
+
     from statesize.cli.shared.printing import read_profiles
     from statesize.cli.shared.provenance import called_again
     from statesize.cli.shared.summary import comparison_page
     from statesize.cli.shared.table import show
-    from statesize.report import check_report_path, write_report
+    from statesize.report import write_report
     from statesize.report.comparison import compare
     from statesize.report.words import model_titles
 
-    if html is not None:
-        check_report_path(html)
     perplexities = None if recall is None else read_recall(recall)
     wholes = [read_redundancy(path) for path in networks or []]
     loaded = read_profiles(profiles, printing)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter, validators
 
-from statesize.cli.shared.options import Count, Flag, Loading, OpenPage, Page, check_page, options_of
+from statesize.cli.shared.options import Count, Flag, Loading, OpenPage, Page, check_model, check_page, options_of
 from statesize.cli.shared.printing import TEXT, Printing
 from statesize.cli.shared.texts import FewTokens
 from statesize.io.progress import Bar, duration, say
@@ -65,6 +65,14 @@ def network(
     Raises:
         InputError: A page is to be opened that is not written.
     """
+    from statesize.measurement.settings import memory_bytes
+
+    texts, loading = texts or FewTokens(), loading or Loading()
+    texts.check()
+    check_page(html, open_page=open_page)
+    memory_bytes(memory)
+    check_model(model)
+
     from statesize.adapters.select import NothingMeasuredError
     from statesize.cli.shared.provenance import called_again
     from statesize.cli.shared.table import show, show_page
@@ -74,9 +82,6 @@ def network(
     from statesize.networks.plan import network_plan
     from statesize.networks.redundancy import redundancy
 
-    texts, loading = texts or FewTokens(), loading or Loading()
-    texts.check()
-    check_page(html, open_page=open_page)
     printing.hush_libraries()
     tokenizer, vocabulary, _ = texts.facts_of(model, loading)
     read = texts.read(tokenizer, printing, vocabulary).ids

@@ -11,7 +11,19 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter, validators
 
-from statesize.cli.shared.options import OFTEN, WORKERS, Flag, Loading, Measuring, OpenPage, Page, Workers
+from statesize.cli.shared.options import (
+    OFTEN,
+    WORKERS,
+    Flag,
+    Loading,
+    Measuring,
+    OpenPage,
+    Page,
+    Workers,
+    check_file,
+    check_model,
+    check_page,
+)
 from statesize.cli.shared.printing import TEXT, Printing
 from statesize.cli.shared.texts import INPUTS, Sequences, Texts
 
@@ -80,22 +92,13 @@ def profile(
     Raises:
         InputError: Options contradict each other.
     """
-    from statesize.cli.shared.printing import plan_document, read_profiles
-    from statesize.cli.shared.provenance import called_again, command_line
-    from statesize.cli.shared.summary import plan_page
-    from statesize.cli.shared.table import show
     from statesize.errors import InputError
-    from statesize.measurement.settings import EVENLY_SPREAD, LONGEST_WHOLE
     from statesize.models.plugins import model_plugins
-    from statesize.report import check_report_path
-    from statesize.report.on_record import add_to
-    from statesize.results.store import MARKER, check_destination
-    from statesize.texts.rows import read_whole
+    from statesize.results.place import MARKER, check_destination
 
     if open_page and html is None:
         html = Path(f"{Path(model).name}.html")
-    if html is not None:
-        check_report_path(html)
+    check_page(html, open_page=False)
     if (Path(model) / MARKER).is_file() and not any(model in plugin.names() for plugin in model_plugins()):
         asked = (texts, task, measuring, prefix, loading, workers, output, record, plan or None)
         if asked != (None,) * len(asked) or tolerance != _TOLERANCE:
@@ -103,6 +106,8 @@ def profile(
                 f"{model} is a profile, which is shown as it was measured; leave out all but --html, --open, --metric, "
                 "--wide, --json and --quiet."
             )
+        from statesize.cli.shared.printing import read_profiles
+
         (result,) = read_profiles([Path(model)], printing)
         _show(result, Path(model), html, metric, printing, wide=wide, open_page=open_page)
         printing.next(*_next_of(Path(model), html))
@@ -119,6 +124,17 @@ def profile(
             "how many of its documents are read."
         )
     cluster = None if plan else workers.cluster(gpus=float(loading.device.startswith("cuda")))
+    check_file("prefix", prefix)
+    check_model(model)
+
+    from statesize.cli.shared.printing import plan_document
+    from statesize.cli.shared.provenance import called_again, command_line
+    from statesize.cli.shared.summary import plan_page
+    from statesize.cli.shared.table import show
+    from statesize.measurement.settings import EVENLY_SPREAD, LONGEST_WHOLE
+    from statesize.report.on_record import add_to
+    from statesize.texts.rows import read_whole
+
     before = None if prefix is None else read_whole(prefix)
     printing.hush_libraries()
     started = time.perf_counter()

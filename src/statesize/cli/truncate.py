@@ -14,6 +14,8 @@ from statesize.cli.shared.options import (
     Loading,
     OpenPage,
     Page,
+    check_file,
+    check_model,
     check_page,
     options_of,
     share,
@@ -67,23 +69,31 @@ def truncate(
     Raises:
         InputError: A page is to be opened that is not written, or the file of curves is none.
     """
+    from statesize.measurement.settings import checked_cuts
+    from statesize.results.place import require_profile
+
+    negligible = share("at", at)
+    texts, loading = texts or Texts(), loading or Loading()
+    texts.check()
+    check_page(html, open_page=open_page)
+    positions = None if cuts is None else whole_numbers("cuts", cuts)
+    checked_cuts(positions, texts.max_tokens)
+    check_model(model)
+    if profile is not None:
+        require_profile(profile)
+    check_file("curves", curves)
+
     from statesize.cli.shared.provenance import called_again
     from statesize.cli.shared.table import show_page, show_plan
     from statesize.models.load import load_model
     from statesize.profiling import Profile
     from statesize.texts.inputs import whole_texts
     from statesize.truncation.page import page, require_model, with_truncation
-    from statesize.truncation.truncate import DOCUMENTS, checked_cuts, checked_pieces, plan_truncation
+    from statesize.truncation.truncate import DOCUMENTS, checked_pieces, plan_truncation
     from statesize.truncation.truncate import truncate as run
 
-    negligible = share("at", at)
-    texts, loading = texts or Texts(), loading or Loading()
-    texts.check()
-    check_page(html, open_page=open_page)
     measured = None if profile is None else Profile.load(profile)
     found = None if curves is None else _curves(curves)
-    positions = None if cuts is None else whole_numbers("cuts", cuts)
-    checked_cuts(positions, texts.max_tokens)
     printing.hush_libraries()
     tokenizer, vocabulary, _ = texts.facts_of(model, loading)
     inputs = whole_texts(texts.read_whole(tokenizer, printing, vocabulary), tokenizer)

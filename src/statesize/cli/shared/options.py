@@ -50,12 +50,27 @@ OpenPage: TypeAlias = Annotated[Flag, Parameter(name="--open", group=OFTEN)]
 
 def check_page(html: Path | None, *, open_page: bool) -> None:
     """Refuse, before anything is measured, a page that cannot be written, and one that is to be opened only."""
-    from statesize.report import check_report_path
+    from statesize.io.files import check_report_path
 
     if open_page and html is None:
         raise InputError("open must come with html, got it alone. Give --html FILE too.")
     if html is not None:
         check_report_path(html)
+
+
+def check_model(model: str) -> None:
+    """Refuse a model that is not there, before what loads models is imported."""
+    from statesize.models.plugins import refuse_misspelt
+
+    refuse_misspelt(model)
+
+
+def check_file(name: str, path: Path | None) -> None:
+    """Refuse a file that is not there."""
+    from statesize.errors import FileError
+
+    if path is not None and not path.is_file():
+        raise FileError(f"{name} must be a file, got {path}, which is {'a folder' if path.is_dir() else 'not there'}.")
 
 
 # Other processes measure, or nothing is measured.
@@ -108,13 +123,13 @@ class Workers:
         """Processes on Ray, by default with so many GPUs each; None is this process."""
         from importlib.util import find_spec
 
-        from statesize.parallel.ray import RayCluster
-
         if self.ray is False and (self.processes or 1) == 1:
             return None
         # Refused before anything is loaded.
         if find_spec("ray") is None:
             raise InputError("Ray is not installed; pip install ray, or run without it")
+        from statesize.parallel.ray import RayCluster
+
         address = self.ray if isinstance(self.ray, str) else None
         return RayCluster(address, self.ray_cpus, gpus if self.ray_gpus is None else self.ray_gpus, self.processes)
 

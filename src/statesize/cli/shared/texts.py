@@ -255,7 +255,7 @@ class Texts:
 
 @Parameter(name="*")
 @dataclass(frozen=True)
-class FewTokens(Texts):
+class FewTokens(Texts):  # noqa: D101 -- the help of its options is that of the others
     __doc__ = Texts.__doc__
 
     # Every product with the Jacobian of a network runs all layers over them, and more tokens take more products.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from statesize.cli.shared.options import OpenPage
+from statesize.cli.shared.options import OpenPage, check_page
 from statesize.cli.shared.printing import TEXT, Printing
 
 if TYPE_CHECKING:
@@ -25,6 +25,8 @@ def demo(
         open_page: Open the page in the browser.
         printing: What is printed.
     """
+    check_page(output, open_page=False)
+
     from statesize.cli.shared.printing import SCHEMA, print_json, profile_document, tell_page
     from statesize.cli.shared.summary import summary
     from statesize.cli.shared.table import print_notes, print_page
@@ -32,12 +34,11 @@ def demo(
     from statesize.measurement.settings import Settings
     from statesize.profiling.profile_run import profile_bar
     from statesize.profiling.run import run_profile
-    from statesize.report import check_report_path, write_report
+    from statesize.report import write_report
     from statesize.report.words import model_line
     from statesize.texts.inputs import bundled_sequences
     from statesize.truncation.truncate import truncate
 
-    check_report_path(output)
     inputs = bundled_sequences(zoo.tokenizer(), 4, 256)
     loaded = {name: zoo.load(name) for name in zoo.names()}
     profiles: list[Profile] = []

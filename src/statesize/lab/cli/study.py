@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -10,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from cyclopts import App, Parameter
 
+from statesize.check import refuse
 from statesize.cli.app import app, register
-from statesize.cli.shared.options import Flag, Page, Workers
+from statesize.cli.shared.options import Flag, Page, Workers, check_file, check_page
 from statesize.cli.shared.printing import TEXT, Printing
 from statesize.lab.studies.catalogue import QUESTIONS, load_study
 
@@ -57,6 +59,7 @@ def _command(name: str) -> Callable[..., None]:
             workers: Who does the runs.
             printing: What is printed.
         """
+        check_file("config", options.config)
         one = load_study(name)
         if options.verify:
             _verify(one, options.output or Path("results/studies") / one.name)
@@ -159,16 +162,19 @@ def stored_study(folder: Path | None = None, /, *, html: Page = None, printing: 
     from statesize.cli.shared.printing import SCHEMA, print_json, tell_page
     from statesize.io.text import printable
     from statesize.lab.studies.engine.conclusion import read_saved
-    from statesize.lab.studies.engine.page import write_report
-    from statesize.report import check_report_path
 
     if folder is None:
         app.help_print(["study"])
         return
-    if html is not None:
-        check_report_path(html)
+    check_page(html, open_page=False)
+    if not folder.exists():
+        near = difflib.get_close_matches(str(folder), QUESTIONS, 1)
+        advice = f"Did you mean {near[0]}?" if near else f"Studies are {', '.join(QUESTIONS)}."
+        refuse("study", "the name of a study, or the folder of one that is done", str(folder), advice)
     saved = read_saved(folder)
     if html is not None:
+        from statesize.lab.studies.engine.page import write_report
+
         write_report(folder, html)
         tell_page(html, printing, open_page=False)
     if printing.json:

@@ -5,7 +5,18 @@ from __future__ import annotations
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from statesize.cli.shared.options import Count, Loading, Measuring, Page, Workers, options_of, whole_numbers
+from statesize.cli.shared.options import (
+    Count,
+    Loading,
+    Measuring,
+    Page,
+    Workers,
+    check_file,
+    check_model,
+    check_page,
+    options_of,
+    whole_numbers,
+)
 from statesize.cli.shared.printing import TEXT, Printing
 from statesize.cli.shared.texts import Texts
 
@@ -39,30 +50,34 @@ def series(
         html: File for a page.
         printing: What is printed.
     """
-    from statesize.cli.shared.provenance import called_again
-    from statesize.cli.shared.table import show_page
     from statesize.lab.trends.checkpoints import find_checkpoints
-    from statesize.lab.trends.series import first_tokenizer, series
-    from statesize.parallel.executor import here
-    from statesize.report import check_report_path
 
     texts, measuring, workers = texts or Texts(), measuring or Measuring(), workers or Workers()
     loading = loading or Loading()
     options = {name: value for name, value in asdict(loading).items() if name != "revision"}
-    if html is not None:
-        check_report_path(html)
+    check_page(html, open_page=False)
     texts.check()
-    cluster = workers.cluster()
-    printing.hush_libraries()
+    settings = measuring.settings()
+    check_file("log", log)
     chosen = tuple(part.strip() for part in (revisions or "").split(",") if part.strip())
     known = find_checkpoints(checkpoints, chosen)
+    for checkpoint in known:
+        check_model(checkpoint.model)
+    cluster = workers.cluster()
+
+    from statesize.cli.shared.provenance import called_again
+    from statesize.cli.shared.table import show_page
+    from statesize.lab.trends.series import first_tokenizer, series
+    from statesize.parallel.executor import here
+
+    printing.hush_libraries()
     tokenizer = None if texts.ids is not None else first_tokenizer(known, options)
     read = texts.read(tokenizer, printing, None)
     with printing.bars() as bars:
         report_progress = bars.begin("measuring checkpoints", len(known)).update
         measured = series(
             checkpoints, read.ids, revisions=chosen, tokenizer=tokenizer, log=log, output=output, loading=options,
-            crew=cluster or here, on_progress=report_progress, settings=measuring.settings(),
+            crew=cluster or here, on_progress=report_progress, settings=settings,
         )  # fmt: skip
     show_page(measured.page(), measured.to_dict(), html, printing)
     last = ("profile", known[-1].model, *options_of(texts, replace(loading, revision=known[-1].revision)), "--open")
@@ -100,18 +115,18 @@ def length(
         printing: What is printed.
 
     """
+    texts, measuring, loading = texts or Texts(), measuring or Measuring(), loading or Loading()
+    settings, chosen = measuring.settings(), whole_numbers("lengths", lengths)
+    check_page(html, open_page=False)
+    texts.check()
+    check_model(model)
+
     from statesize.cli.shared.table import show_page
     from statesize.lab.trends.length import check_no_cuts, fitting_lengths, known_trained_length, length
     from statesize.models.load import load_model
-    from statesize.report import check_report_path
     from statesize.texts.inputs import whole_texts
 
-    texts, measuring, loading = texts or Texts(), measuring or Measuring(), loading or Loading()
-    settings, chosen = measuring.settings(), whole_numbers("lengths", lengths)
     check_no_cuts(settings)
-    if html is not None:
-        check_report_path(html)
-    texts.check()
     printing.hush_libraries()
     enough = replace(
         texts, max_tokens=max(texts.max_tokens, excerpts * (max(chosen) + (measuring.future or max(chosen))))
