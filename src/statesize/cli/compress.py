@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter, validators
 
-from statesize.cli.shared.options import Flag, check_file, check_model, check_page
+from statesize.cli.shared.options import Flag, check_file, check_model, page_path
 from statesize.cli.shared.printing import TEXT, Printing
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def compress(
     check_new_folder(output)
     check_file("text", text)
     share_of(state, None)
-    check_page(frontier, open_page=False)
+    page_path(frontier, open_page=False, name="")
     check_model(model)
 
     from statesize.cli.shared.printing import tell_page
@@ -97,7 +97,11 @@ def compress(
         tell_page(frontier, printing, open_page=False)
     table = PageTable("", ("figure", "found"), [*_rows(result), ("saved", str(output))])
     show(ResultPage("Smaller states", _headline(loaded.name, result), (), [table]), result.to_dict(output), printing)
-    printing.next("profile", output, *([] if text is None else ["--text", text]), "--open")
+    if result.safe is None:
+        printing.say("To tell it, give more documents: --text FILE, with blank lines between them.")
+    printing.next(
+        *("profile", output, *([] if text is None else ["--text", text]), "--open"), why="what the smaller states carry"
+    )
 
 
 def _headline(name: str, result: Compression) -> str:

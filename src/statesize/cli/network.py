@@ -5,11 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter, validators
 
-from statesize.cli.shared.options import Count, Flag, Loading, OpenPage, Page, check_model, check_page, options_of
+from statesize.cli.shared.options import Count, Flag, Loading, OpenPage, Page, check_model, options_of, page_path
 from statesize.cli.shared.printing import TEXT, Printing
 from statesize.cli.shared.texts import FewTokens
 from statesize.io.progress import Bar, duration, say
@@ -58,18 +59,15 @@ def network(
         by_layer: Also measure each layer at these cuts, and compare the sum over layers with the whole network.
         plan: Only print how many products and how much time each cut would take, estimated from a few.
         html: HTML file for a page with the chart.
-        open_page: Show the page in a browser.
+        open_page: Show the page in the browser; without --html it is MODEL-network.html in this folder.
         loading: How the model is loaded.
         printing: What is printed.
-
-    Raises:
-        InputError: A page is to be opened that is not written.
     """
     from statesize.measurement.settings import memory_bytes
 
     texts, loading = texts or FewTokens(), loading or Loading()
     texts.check()
-    check_page(html, open_page=open_page)
+    html = page_path(html, open_page=open_page, name=f"{Path(model).name}-network")
     memory_bytes(memory)
     check_model(model)
 
@@ -95,7 +93,7 @@ def network(
                 loaded.model, read[0][None], positions, start, end, accuracy, method, memory, precision
             )
         show(_plan_page(planned), head | asdict(planned), printing)
-        printing.next(*called_again(without="--plan"))
+        printing.next(*called_again(without="--plan"), why="does it")
         return
     with printing.bars() as bars:
         bar = bars.begin(f"measuring {loaded.name}")
@@ -113,9 +111,10 @@ def network(
             say(f"No layer was measured: {error}")
     document = head | result.to_dict() | ({} if beside is None else {"redundancy": beside.to_dict()})
     show_page(page(loaded.name, result, beside), document, html, printing, open_page=open_page)
-    printing.next(
-        *(["profile", model, *options_of(texts, loading), "--open"] if by_layer else called_again("--by-layer"))
-    )
+    if by_layer:
+        printing.next("profile", model, *options_of(texts, loading), "--open", why="the heads of each layer")
+    else:
+        printing.next(*called_again("--by-layer"), why="whether layers keep what others keep")
 
 
 def _telling(bar: Bar, tokens: int, accuracy: float) -> Callable[[NetworkProgress], None]:

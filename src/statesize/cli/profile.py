@@ -22,7 +22,7 @@ from statesize.cli.shared.options import (
     Workers,
     check_file,
     check_model,
-    check_page,
+    page_path,
 )
 from statesize.cli.shared.printing import TEXT, Printing
 from statesize.cli.shared.texts import INPUTS, Sequences, Texts
@@ -79,7 +79,7 @@ def profile(
         workers: Who measures.
         output: Folder for the profile, to be read by this command and `Profile.load`.
         html: File for a report.
-        open_page: Open the report in the browser; without --html it is MODEL.html in this folder.
+        open_page: Show the report in the browser; without --html it is MODEL.html in this folder.
         record: File for the model's record at this length of text, as those of the models on record; a record of the
             same model that is there gets this length beside its others.
         tolerance: Count singular values above this fraction of the largest (0.01 = 1 %).
@@ -96,9 +96,7 @@ def profile(
     from statesize.models.plugins import model_plugins
     from statesize.results.place import MARKER, check_destination
 
-    if open_page and html is None:
-        html = Path(f"{Path(model).name}.html")
-    check_page(html, open_page=False)
+    html = page_path(html, open_page=open_page, name=Path(model).name)
     if (Path(model) / MARKER).is_file() and not any(model in plugin.names() for plugin in model_plugins()):
         asked = (texts, task, measuring, prefix, loading, workers, output, record, plan or None)
         if asked != (None,) * len(asked) or tolerance != _TOLERANCE:
@@ -110,7 +108,7 @@ def profile(
 
         (result,) = read_profiles([Path(model)], printing)
         _show(result, Path(model), html, metric, printing, wide=wide, open_page=open_page)
-        printing.next(*_next_of(Path(model), html))
+        _say_next(Path(model), html, printing)
         return
     texts, loading, measuring = texts or Texts(), loading or Loading(), measuring or Measuring()
     workers = workers or Workers()
@@ -152,7 +150,7 @@ def profile(
             planned = run.plan(some.ids, on_progress=partial(bar.update, line=False), **choice)
         document = plan_document(planned, run.name, some.chats)
         show(plan_page(planned, loading_took), document, printing)
-        printing.next(*called_again(without="--plan"))
+        printing.next(*called_again(without="--plan"), why="does it")
         return
     answered: dict[str, str] = {}
     if task is None:
@@ -187,14 +185,18 @@ def profile(
         printing.say(f"Record: {record}")
     _show(result, output, html, metric, printing, wide=wide, open_page=open_page)
     if output is None:
-        printing.next(*called_again("--output", f"{run.name.rpartition('/')[2]}-profile"))
+        folder = f"{run.name.rpartition('/')[2]}-profile"
+        printing.next(*called_again("--output", folder), why="keeps it, for a page and for compare")
     else:
-        printing.next(*_next_of(output, html))
+        _say_next(output, html, printing)
 
 
-def _next_of(folder: Path, html: Path | None) -> tuple[object, ...]:
+def _say_next(folder: Path, html: Path | None, printing: Printing) -> None:
     """What to do with a profile: see its page, or all of its columns."""
-    return ("profile", folder, "--open" if html is None else "--wide")
+    if html is None:
+        printing.next("profile", folder, "--open", why="charts of every layer and head")
+    else:
+        printing.next("profile", folder, "--wide", why="all layers and columns")
 
 
 def _show(

@@ -13,7 +13,7 @@ from cyclopts import App, Parameter
 
 from statesize.check import refuse
 from statesize.cli.app import app, register
-from statesize.cli.shared.options import Flag, Page, Workers, check_file, check_page
+from statesize.cli.shared.options import Flag, OpenPage, Page, Workers, check_file, page_path
 from statesize.cli.shared.printing import TEXT, Printing
 from statesize.lab.studies.catalogue import QUESTIONS, load_study
 
@@ -63,7 +63,7 @@ def _command(name: str) -> Callable[..., None]:
         one = load_study(name)
         if options.verify:
             _verify(one, options.output or Path("results/studies") / one.name)
-            printing.next("study", one.name, "--preset", "record", "--dry-run")
+            printing.next("study", one.name, "--preset", "record", "--dry-run", why="the runs on record")
             return
         grid = one.preset(options.preset) if options.config is None else one.read(options.config)
         chosen = options.preset if options.config is None else options.config.stem
@@ -103,7 +103,7 @@ def _run(one: Study, chosen: str, grid: Grid, options: Options, workers: Workers
         print_json({"schema": SCHEMA, **conclusion.to_dict(), **made, "command": command_line()})
     else:
         print("\n".join(map(printable, conclusion.lines())))
-    printing.next("study", folder, "--html", f"{one.name}.html")
+    printing.next("study", folder, "--open", why="its charts")
 
 
 def _tell(bar: Bar, total: int, done: Done[Run, list[dict[str, Any]]], number: int) -> None:
@@ -125,7 +125,7 @@ def _print_runs(name: str, chosen: str, grid: Grid, printing: Printing) -> None:
     if len(runs) > _MOST_RUNS:
         runs[_MOST_RUNS // 2 : -_MOST_RUNS // 2] = [f"… {len(runs) - _MOST_RUNS} more, all of them with --json"]
     print("\n".join(runs))
-    printing.next(*called_again(without="--dry-run"))
+    printing.next(*called_again(without="--dry-run"), why="does these runs")
 
 
 def _verify(one: Study, folder: Path) -> None:
@@ -151,12 +151,15 @@ def _verify(one: Study, folder: Path) -> None:
 
 
 @study.default
-def stored_study(folder: Path | None = None, /, *, html: Page = None, printing: Printing = TEXT) -> None:
+def stored_study(
+    folder: Path | None = None, /, *, html: Page = None, open_page: OpenPage = False, printing: Printing = TEXT
+) -> None:
     """Print what a study concluded, and write its page.
 
     Args:
         folder: Folder of a study that is done.
         html: File for its page.
+        open_page: Show the page in the browser; without --html it is study.html in this folder.
         printing: What is printed.
     """
     from statesize.cli.shared.printing import SCHEMA, print_json, tell_page
@@ -166,7 +169,7 @@ def stored_study(folder: Path | None = None, /, *, html: Page = None, printing: 
     if folder is None:
         app.help_print(["study"])
         return
-    check_page(html, open_page=False)
+    html = page_path(html, open_page=open_page, name="study")
     if not folder.exists():
         near = difflib.get_close_matches(str(folder), QUESTIONS, 1)
         advice = f"Did you mean {near[0]}?" if near else f"Studies are {', '.join(QUESTIONS)}."
@@ -176,12 +179,14 @@ def stored_study(folder: Path | None = None, /, *, html: Page = None, printing: 
         from statesize.lab.studies.engine.page import write_report
 
         write_report(folder, html)
-        tell_page(html, printing, open_page=False)
+        tell_page(html, printing, open_page=open_page)
     if printing.json:
         made = {"command": saved.command, "versions": saved.versions, "machine": saved.machine}
         print_json({"schema": SCHEMA, **saved.conclusion.to_dict(), **made})
     else:
         print("\n".join(map(printable, saved.conclusion.lines())))
     name = saved.conclusion.study
-    page = ("study", folder, "--html", f"{name}.html")
-    printing.next(*(page if html is None else ("study", name, "--preset", "record", "--dry-run")))
+    if html is None:
+        printing.next("study", folder, "--open", why="its charts")
+    else:
+        printing.next("study", name, "--preset", "record", "--dry-run", why="the runs on record")

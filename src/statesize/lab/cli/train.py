@@ -157,7 +157,10 @@ def train(
         )
         for name, value in record.best.items():
             print(f"{name.replace('_', ' ')}: {value:.4f}")
-    printing.next(*(("series", output) if keep_every else ("profile", output / "best", "--open")))
+    if keep_every:
+        printing.next("series", output, why="ESS through the training")
+    else:
+        printing.next("profile", output / "best", "--open", why="what its layers carry")
 
 
 def training_bar(bars: Bars, name: str, steps: int) -> Callable[[StepRecord], None]:
