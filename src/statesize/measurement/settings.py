@@ -7,12 +7,14 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Literal, cast
+from typing import TYPE_CHECKING, Literal, cast
 
-from statesize.check import real_numbers, refuse, require_count, require_real, whole_number
+from statesize.check import real_numbers, refuse, require_count, require_real, several, whole_number
 from statesize.errors import InputError
-from statesize.spectra.cut import Cut, make_cut
-from statesize.spectra.engine import EngineName
+
+if TYPE_CHECKING:
+    from statesize.spectra.cut import Cut
+    from statesize.spectra.engine import EngineName
 
 COUNT_ACCURACY, ENTROPY_ACCURACY = 0.02, 1e-3
 """Defaults: counts at relative tolerances of long sequences within 2 % or 1, entropies within 0.1 %."""
@@ -130,6 +132,8 @@ class Settings:
 
     def cut(self, length: int, *, few: bool = False) -> Cut | None:
         """Which H_i of a sequence are measured, few by default where each takes long; None where none fits into it."""
+        from statesize.spectra.cut import Cut, make_cut
+
         first, last = self.past or 1, length - (self.future or 1)
         if first > last:
             return None
@@ -181,6 +185,19 @@ def report_tolerances(longest: int | None, first: float = TOLERANCE_LADDER[0]) -
     # Many tolerances take a third longer, of long texts several times.
     more = TOLERANCE_LADDER if longest is not None and longest <= LADDER_LENGTH else ()
     return (first, *(ratio for ratio in more if ratio != first))
+
+
+def checked_cuts(cuts: Sequence[int] | None, length: int) -> tuple[int, ...]:
+    """Positions of cuts in pieces of so many tokens; without any, the middle."""
+    wanted = (length // 2,) if cuts is None else several("cuts", cuts, "None or a sequence of positions such as (256,)")
+    positions = tuple(require_count("cuts", cut) for cut in wanted)
+    outside = [cut for cut in positions if cut > length - 2]
+    if outside or not positions:
+        raise InputError(
+            f"cuts must lie from 1 to {length - 2}, so that a token after them is predicted, got "
+            f"{', '.join(map(str, outside)) or 'none'}. Give other cuts, or more tokens."
+        )
+    return positions
 
 
 def memory_bytes(size: object) -> int:

@@ -13,9 +13,9 @@ import torch
 from torch import nn
 
 from statesize.check import require_count, require_path
-from statesize.errors import FileError, InputError
+from statesize.errors import InputError
 from statesize.io.devices import on_cpu_by_default
-from statesize.io.files import check_writable, os_errors, replace_file, replace_folder
+from statesize.io.files import check_new_folder, os_errors, replace_file, replace_folder
 from statesize.measurement.statistics import Interval, finite
 from statesize.reduction.hub import reducible
 from statesize.reduction.reducible import Reducible, ReductionRequest
@@ -138,11 +138,7 @@ class Compression:
 def check_output(folder: str | os.PathLike[str]) -> Path:
     """Refuse a folder that is not empty or cannot be written."""
     path = require_path("output", folder)
-    if os.path.lexists(path) and not path.is_dir():
-        raise FileError(f"output must be a folder, got {path}, which is a file. Give a new folder.")
-    if path.is_dir() and any(path.iterdir()):
-        raise FileError(f"output must be a new or empty folder, got {path}, which is in use. Give another.")
-    check_writable(path)
+    check_new_folder(path)
     return path
 
 
