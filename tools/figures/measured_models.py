@@ -117,7 +117,7 @@ def _bounds(known: Sequence[Mapping[str, Any]]) -> str:
     found = _bounds_found()
     rows: list[tuple[str, ...]] = []
     for one in known:
-        if "nats a " not in one["check"]:
+        if "nats per " not in one["check"]:
             continue
         own = found.get(one["weights"])
         if own is None:
