@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from statesize.errors import InputError
 from statesize.measurement.statistics import estimate
 from statesize.report.redundancy import Redundancy
-from statesize.report.words import derivative_note
+from statesize.report.words import capacity_use, derivative_note
 from statesize.results.summary import (
     Profiled,
     channels_of,
@@ -153,10 +153,12 @@ class Comparison:
     Attributes:
         models: One row a profile, in their order.
         notes: What makes the rows less comparable than they look, in words.
+        finding: Which of them uses more of what it can hold, and how far that goes; "" where it has no answer.
     """
 
     models: tuple[ComparedModel, ...]
     notes: tuple[str, ...]
+    finding: str = ""
 
     def to_dataframe(self) -> pd.DataFrame:
         """The rows as a table.
@@ -174,7 +176,9 @@ class Comparison:
         """
         shown = ["model", "state_bytes", "tss", "average_entropy", "average_relative_count", "norm"]
         table = cast("Any", self.to_dataframe()[shown]).to_string(index=False, float_format="{:.3g}".format)
-        return "\n".join([table, *self.notes, "next: .to_dataframe() has all columns"])
+        return "\n".join(
+            [*([self.finding] if self.finding else []), table, *self.notes, "next: .to_dataframe() has all columns"]
+        )
 
 
 def compare(
@@ -201,7 +205,7 @@ def compare(
         raise InputError("profiles must hold at least one, got none.")
     wholes = {network.model: network for network in networks}
     models = tuple(_compared(profile, recall or {}, wholes.get(profile.model)) for profile in profiles)
-    return Comparison(models, tuple(_notes(profiles, recall or {}, networks)))
+    return Comparison(models, tuple(_notes(profiles, recall or {}, networks)), capacity_use(profiles))
 
 
 def _compared(profile: Profiled, recall: Mapping[str, float], network: Redundancy | None) -> ComparedModel:
