@@ -77,8 +77,8 @@ def notes(result: CachePrices) -> list[str]:
     kept = [f"{100 * keep:.4g} %" for keep, budgets in result.chosen.items() if budgets == "equal"]
     if kept:
         told.append(
-            f"At {', '.join(kept)} equal budgets stay: on {result.selection} documents of their own curves did not "
-            "beat them. Rows with both roundings and eviction take the budgets that won there."
+            f"At {', '.join(kept)} equal budgets stay: on {counted(result.selection, 'document')} of their own curves "
+            "did not beat them. Rows with both roundings and eviction take the budgets that won there."
         )
     told.append(
         "By curves the heads of one layer keep different numbers of tokens, which needs a ragged cache; equal budgets "
