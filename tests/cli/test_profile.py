@@ -478,10 +478,8 @@ def test_where_nothing_was_written_the_next_step_keeps_the_profile(checkpoint, h
     command = ["profile", str(checkpoint), "--sequences", "1", "--positions", "2"]
     assert main(command) == 0
     told = capsys.readouterr().err.splitlines()[-1]
-    assert (
-        told
-        == f"next (keeps it, for a page and for compare): statesize {shlex.join(command)} --output {checkpoint.name}-profile"
-    )
+    again = shlex.join([*command, "--output", f"{checkpoint.name}-profile"])
+    assert told == f"next (keeps it, for a page and for compare): statesize {again}"
     assert os.listdir(here) == []
 
 
