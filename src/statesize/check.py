@@ -79,6 +79,21 @@ def require_count(name: str, value: object, least: int = 1, *, plain: bool = Fal
     return count
 
 
+def require_index(name: str, value: object, count: int) -> int:
+    """A whole number from 0 to below a count, of what `name` counts."""
+    index = whole_number(value)
+    if index is None or not 0 <= index < count:
+        refuse(name, f"a whole number from 0 to {count - 1}", value)
+    return index
+
+
+def require_flag(name: str, value: object) -> bool:
+    """True or False."""
+    if not isinstance(value, bool):
+        refuse(name, "True or False", value)
+    return value
+
+
 def require_real(
     name: str,
     value: object,

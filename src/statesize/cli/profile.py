@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
 
 _TOLERANCE = 0.01
+MOST_DIGESTED = 10**9
+"""Numbers of weights of which a digest is made to know a model on record again; it takes a second or two."""
 
 
 def profile(
@@ -108,7 +110,8 @@ def profile(
         from statesize.cli.shared.printing import read_profiles
 
         (result,) = read_profiles([Path(model)], printing)
-        _show(result, Path(model), html, metric, printing, wide=wide, open_page=open_page)
+        weights = result.attributes["weights_sha256"]
+        _show(result, Path(model), html, metric, printing, wide=wide, open_page=open_page, weights=weights)
         _say_next(Path(model), html, printing)
         return
     texts, loading, measuring = texts or Texts(), loading or Loading(), measuring or Measuring()
@@ -180,11 +183,11 @@ def profile(
     result = _measured(run, measure, len(read.ids), output, printing)
     if output is not None:
         printing.say(f"Profile: {output}")
+    weights = result.attributes["weights_sha256"] or (run.weights() if record is not None or run.is_small else "")
     if record is not None:
-        weights = result.attributes["weights_sha256"] or run.weights()
         add_to(record, result, f"tokens of {texts.named}", weights)
         printing.say(f"Record: {record}")
-    _show(result, output, html, metric, printing, wide=wide, open_page=open_page)
+    _show(result, output, html, metric, printing, wide=wide, open_page=open_page, weights=weights)
     if output is None:
         folder = f"{run.name.rpartition('/')[2]}-profile"
         printing.next(*called_again("--output", folder), why="keeps it, for a page and for compare")
@@ -209,6 +212,7 @@ def _show(
     *,
     wide: bool,
     open_page: bool,
+    weights: str,
 ) -> None:
     """Print a profile that lies in a folder, or in none, and write its page."""
     from statesize.cli.shared.printing import print_json, profile_document, tell_page
@@ -222,7 +226,7 @@ def _show(
     if printing.json:
         print_json(profile_document(result, folder))
     else:
-        print_page(summary([result], metric, wide=wide))
+        print_page(summary([result], metric, wide=wide, weights=weights))
     if html is not None:
         tell_page(html, printing, open_page=open_page)
 
@@ -267,6 +271,11 @@ class _ProfileCommand:
     weights: Callable[[], str] = str  # the digest of what this process holds
     plan: Callable[..., Plan] | None = None
     model: nn.Module | None = None
+
+    @property
+    def is_small(self) -> bool:
+        """Whether the digest of the weights takes a second or two; no larger model is on record."""
+        return self.model is not None and sum(part.numel() for part in self.model.parameters()) < MOST_DIGESTED
 
 
 def _here(model: str, loading: Loading, by_ids: bool) -> _ProfileCommand:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
-from typing import TYPE_CHECKING, Literal, cast
+from typing import TYPE_CHECKING, Literal, cast, get_args
 
-from statesize.check import real_numbers, refuse, require_count, require_real, several, whole_number
+from statesize.check import real_numbers, refuse, require_count, require_flag, require_real, several, whole_number
 from statesize.errors import InputError
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ Layers = int | str | Sequence[int | str] | None
 Positions = int | Sequence[int] | Literal["all"] | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Settings:
     """What is measured of each mixer, and how exactly.
 
@@ -108,6 +108,13 @@ class Settings:
                 object.__setattr__(self, name, check(name, value))
         if type(self.mixes) is not dict or self.mixes:
             object.__setattr__(self, "mixes", _mixes(cast("object", self.mixes)))
+
+    def __repr__(self) -> str:
+        """The settings that differ from the defaults, as they are written."""
+        default = Settings()
+        given = {one.name: getattr(self, one.name) for one in fields(self)}
+        changed = (f"{name}={value!r}" for name, value in given.items() if value != getattr(default, name))
+        return f"Settings({', '.join(changed)})"
 
     def given(self, **arguments: object) -> Settings:
         """The settings with arguments in their place, as far as these are given."""
@@ -222,6 +229,28 @@ def _counted(name: str, value: object) -> int:
     return require_count(name, value, expected="None or a number of at least 1")
 
 
+def _layers(name: str, value: object) -> Layers:
+    if isinstance(value, str):
+        return value
+    if (index := whole_number(value)) is not None and not getattr(value, "ndim", 0):
+        return index
+    expected = "None, or the name or index of a layer, or a list of these"
+    listed = list(several(name, value, expected))
+    layers = [one if isinstance(one, str) else whole_number(one) for one in listed]
+    if not layers or None in layers:
+        refuse(name, expected, value)
+    return tuple(cast("list[int | str]", layers))
+
+
+def _engine(name: str, value: object) -> EngineName:
+    from statesize.spectra.engine import EngineName
+
+    names = get_args(EngineName)
+    if value not in names:
+        refuse(name, f"one of {', '.join(names)}", value)
+    return cast("EngineName", value)
+
+
 def _channels(name: str, value: object) -> Channels:
     every = isinstance(value, str) and value == "all"
     return "all" if every else require_count(name, value, expected='None, "all" or a number of at least 1')
@@ -258,6 +287,7 @@ def _tolerances(name: str, value: object) -> tuple[float, ...]:
 
 # The check of each setting that differs from its default; it returns what is kept.
 _CHECKS: dict[str, Callable[[str, object], object]] = {
+    "layers": _layers,
     "channels": _channels,
     "positions": _positions,
     "stride": _counted,
@@ -265,10 +295,12 @@ _CHECKS: dict[str, Callable[[str, object], object]] = {
     "future": _counted,
     "tolerances": _tolerances,
     "relative_tolerances": _tolerances,
+    "engine": _engine,
     "seed": partial(require_count, least=0),
     "skip_first": partial(require_count, least=0),
     "memory": lambda _, size: memory_bytes(size),
     "count_accuracy": partial(require_real, least=0, below=1),
-    "entropy_accuracy": partial(require_real, above=0),
+    "entropy_accuracy": partial(require_real, above=0, below=1),
     "weights": _weights,
+    "squares": require_flag,
 }

@@ -77,6 +77,20 @@ class Compression:
     method: str
     sizes: tuple[tuple[int, ...], ...]
 
+    def __repr__(self) -> str:
+        """What is left of the states, what it costs, whether that is safe, and what to do next, a line each.
+
+        Returns:
+            Lines of text.
+        """
+        before, after = self.state_bytes
+        safe = {True: "yes", False: "no", None: "not known: too few documents, or nothing to lose"}[self.safe]
+        return (
+            f"{after / before:.0%} of the bytes of the states costs {self.difference} bits per byte\n"
+            f"over {self.documents} held-out documents, to which the context is worth {self.worth}\n"
+            f"safe: {safe}\nnext: .model, .recall, .to_dict()"
+        )
+
     @property
     def safe(self) -> bool | None:
         """Whether the upper ends of all intervals are small; None if the data do not suffice.

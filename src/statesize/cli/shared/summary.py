@@ -125,14 +125,16 @@ _MOST_PLANNED = 4
 _PLANNED = ("layer", "seconds", "memory", "units", "positions", "engine", "kind")
 
 
-def summary(profiles: Sequence[Profile], metric: str = "entropy", *, wide: bool = False) -> ResultPage:
-    """One row per mixer, and below what was left out and how far the model was from the unaltered one."""
+def summary(
+    profiles: Sequence[Profile], metric: str = "entropy", *, wide: bool = False, weights: str = ""
+) -> ResultPage:
+    """One row per mixer, and below what was left out, and where a model of such weights stands among others."""
     relative = _relative(profiles)
     tables = [_wide(profiles, relative) if wide else _narrow(profiles, metric, relative)]
     if shared := [row for profile in profiles for row in _group_rows(profile)]:
         about = "Joint ESS of heads that share a cache, a channel of the cache"
         tables.append(PageTable(about, _headings(GROUP_HEADINGS, relative), shared))
-    notes = [*_notes(profiles), standing(profiles[0]) if len(profiles) == 1 else ""]
+    notes = [*_notes(profiles), standing(profiles[0], weights) if len(profiles) == 1 else ""]
     tables[-1] = replace(tables[-1], caption="\n".join(filter(None, (tables[-1].caption, *notes))))
     return ResultPage("Effective state-size", headline(profiles, metric).sentence, (), tables)
 
