@@ -173,7 +173,7 @@ class Comparison:
         return pd.DataFrame([asdict(model) for model in self.models])
 
     def _repr_html_(self) -> str:
-        table = self.to_dataframe()[_SHOWN].to_html(index=False, escape=True, float_format="%.3g")
+        table = cast("str", self.to_dataframe()[_SHOWN].to_html(index=False, escape=True, float_format="%.3g"))
         said, *notes = (f"<p>{html.escape(note)}</p>" if note else "" for note in (self.finding, *self.notes))
         return "".join([said, table, *notes])
 
