@@ -28,39 +28,12 @@ from statesize.adapters.models.model_state import (
 )
 from statesize.adapters.models.own_cache import bytes_beside
 from statesize.adapters.models.sharded import class_of
-from statesize.adapters.observation import Frame, ModuleStack, Observation, Product
+from statesize.adapters.observation import FoundMixer, Frame, ModuleStack, Observation, Product
 from statesize.adapters.runs import observed, read, reading
 from statesize.check import require_count
 from statesize.errors import ModelError
 
 SAMPLE = 2**16
-
-
-@dataclass(frozen=True)
-class FoundMixer:
-    """What is known of a mixer before it is measured.
-
-    Attributes:
-        name: Its module name; a second call in the same forward pass adds "@1", a third "@2".
-        kind: What it is, such as "attention" or "mamba2".
-        units: Number of heads or channels that have a T of their own.
-        multiplicity: How many channels share one T.
-        state_size: Theoretical state-size once it has filled; None for a cache that grows, and where it is not known.
-        state_bytes: Bytes that the model's own cache holds for its kernel at the end of one sequence; None where its
-            size is not known.
-        map_bytes: Bytes of T of all units where it is made and held as a whole; more when it is made again in
-            float32.
-        groups: Number of stored inputs that several consecutive units read; 0 where every unit stores its own.
-    """
-
-    name: str
-    kind: str
-    units: int
-    multiplicity: int
-    state_size: int | None
-    state_bytes: int | None
-    map_bytes: int = field(default=0, compare=False)
-    groups: int = 0
 
 
 @dataclass(eq=False)
@@ -296,7 +269,7 @@ class _Recorder:
                 bytes_beside=bytes_beside(frame.module, self.running.length), autocast=frame.autocast,
             )  # fmt: skip
             self.calls.append(call)
-        call.mixers.append(described(observation))
+        call.mixers.append(observation.found)
         digest = ""
         if observation.stored is not None and bool(observation.stored.any()):
             digest = hashlib.blake2b(observation.stored.float().cpu().contiguous().numpy().data).hexdigest()
@@ -319,20 +292,6 @@ def first_argument(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) 
             "but a tensor of hidden states is expected there."
         )
     return hidden
-
-
-def described(observation: Observation) -> FoundMixer:
-    """What an Observation says of its mixer, without tensors."""
-    return FoundMixer(
-        observation.name,
-        observation.kind,
-        observation.batch_shape[1],
-        observation.multiplicity,
-        observation.state_size,
-        observation.state_bytes,
-        observation.map_bytes,
-        observation.groups,
-    )
 
 
 def labelled(calls: Iterable[Call]) -> Iterator[tuple[Call, list[str]]]:

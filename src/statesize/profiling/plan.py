@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from statesize.adapters import Captured
+from statesize.adapters.models.inputs import measurable
 from statesize.adapters.models.model_state import named_parts
 from statesize.adapters.models.sharded import class_of, together
 from statesize.adapters.observation import SHARED, Units
@@ -24,8 +25,16 @@ from statesize.io.devices import on_cpu_by_default
 from statesize.measurement.settings import Channels, Layers, Positions, Settings
 from statesize.models.digests import tokens_sha256
 from statesize.operators import Dense, Operator, Shared, SoftmaxAttention
-from statesize.profiling.measuring import captured_mixers, measure_side_by_side
-from statesize.profiling.work import MOST_OPERATIONS, Work, by_products, operations_per_unit, plan_group, plan_work
+from statesize.profiling.work import (
+    MOST_OPERATIONS,
+    Work,
+    by_products,
+    captured_mixers,
+    measure_side_by_side,
+    operations_per_unit,
+    plan_group,
+    plan_work,
+)
 from statesize.texts.arguments import Given, inputs_of
 from statesize.texts.inputs import Inputs, given_sequences
 from statesize.texts.tokens import AnyTokenizer, supported_tokenizer
@@ -156,6 +165,7 @@ def plan(
         layers=layers, channels=channels, positions=positions, tolerances=tolerances,
         relative_tolerances=relative_tolerances, memory=memory,
     )  # fmt: skip
+    model = measurable(model)
     tokenizer = None if tokenizer is None else supported_tokenizer(tokenizer)
     known = sorted(given_sequences(model, inputs, tokenizer, axis)[0], key=len)
     if total is not None and (whole_number(total) or 0) < len(known):

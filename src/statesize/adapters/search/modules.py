@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from statesize.adapters.forward import Forward
 from statesize.adapters.models.model_state import Autocast, is_a, named_parts, open_autocast
 from statesize.adapters.models.sharded import class_of
-from statesize.adapters.observation import Observation
+from statesize.adapters.observation import FoundMixer, Observation
 from statesize.adapters.runs import read
 from statesize.adapters.search.derivative import derivative, found_derivative
 from statesize.adapters.search.layer import observe
@@ -32,7 +32,7 @@ from statesize.adapters.search.mixing import (
 from statesize.adapters.search.other_mixing import BEFORE, BESIDE, UNSEEN, other_mixing
 from statesize.adapters.search.own_mixing import ImpulseLayer, OwnMixing
 from statesize.adapters.select import RECURRENT, is_own_code, is_searched
-from statesize.adapters.watch import ArgumentCopies, Call, FoundMixer, described
+from statesize.adapters.watch import ArgumentCopies, Call
 from statesize.errors import InputError, ModelError
 from statesize.operators import BlockDense, Derivative
 
@@ -60,7 +60,7 @@ def described_call(found: OwnMixing, forward: Forward, call: Call) -> FoundMixer
     """What is known of a call before it is measured."""
     if call.name in found.derivatives:
         return found_derivative(call)
-    return described(observed(found, forward, call)[0])
+    return observed(found, forward, call)[0].found
 
 
 def _runs(forward: Forward, call: Call, held: Collection[nn.Module]) -> LoneRuns:
