@@ -14,10 +14,8 @@ from torch import Tensor
 
 from statesize.adapters.check import Agreement, Checked
 from statesize.adapters.forward import Forward
-from statesize.adapters.models.in_double import hold_at_least
-from statesize.adapters.models.model_state import at_least
+from statesize.adapters.models.precision import at_least, check_finite, hold_at_least
 from statesize.adapters.observation import SHARED, FoundMixer, Observation, Units, nothing
-from statesize.adapters.rounding import check_finite
 from statesize.adapters.runs import bare
 from statesize.adapters.watch import Call, first_argument
 from statesize.errors import InputError, ModelError

@@ -24,11 +24,11 @@ from statesize.adapters.check import (
 )
 from statesize.adapters.forward import Forward
 from statesize.adapters.models.inputs import Inputs, measurable
-from statesize.adapters.models.model_state import is_a, set_autocast, stored_dtype
+from statesize.adapters.models.model_state import is_a
 from statesize.adapters.models.own_cache import SHORT_CONVOLUTION
+from statesize.adapters.models.precision import BOUNDS, allowed, set_autocast, stored_dtype
 from statesize.adapters.models.sharded import together
 from statesize.adapters.observation import FoundMixer, Observation
-from statesize.adapters.rounding import BOUNDS, allowed
 from statesize.adapters.runs import bare
 from statesize.adapters.search.own_mixing import OwnMixing
 from statesize.adapters.select import (

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from statesize.adapters.models.inputs import Inputs, Measured, added_to_scores, check_inputs, mask_of
 from statesize.adapters.models.layout import axis_by_modules
 from statesize.adapters.models.model_state import device_of, mapped, named_parts, pretrained_models
+from statesize.adapters.models.precision import ROUNDED, relative_difference
 from statesize.adapters.models.quantised import UNCOMPARED
 from statesize.adapters.models.sharded import class_of
 from statesize.adapters.observation import Frame
-from statesize.adapters.rounding import ROUNDED, relative_difference
 from statesize.adapters.runs import bare, read
 from statesize.errors import ModelError
 

@@ -12,7 +12,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from statesize.adapters.models.model_state import Autocast, named_parts, open_autocast
+from statesize.adapters.models.model_state import named_parts
+from statesize.adapters.models.precision import Autocast, open_autocast
 from statesize.adapters.models.sharded import class_of
 from statesize.io.devices import on_cpu_by_default
 from statesize.operators import Operator

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from statesize.adapters.check import check_deterministic
 from statesize.adapters.forward import Forward
 from statesize.adapters.models.inputs import Inputs, measurable
-from statesize.adapters.models.model_state import mapped, pretrained_models, stored_dtype
+from statesize.adapters.models.model_state import mapped, pretrained_models
+from statesize.adapters.models.precision import BOUNDS, relative_difference, stored_dtype
 from statesize.adapters.models.sharded import together, unsharded_copy
-from statesize.adapters.rounding import BOUNDS, relative_difference
 from statesize.adapters.runs import eval_mode
 from statesize.check import refuse, require_kind
 from statesize.errors import InputError, ModelError

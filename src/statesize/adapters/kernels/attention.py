@@ -12,8 +12,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from statesize.adapters.models.in_double import arithmetic_of
-from statesize.adapters.models.model_state import at_least, is_a, uncompiled
+from statesize.adapters.models.model_state import is_a, uncompiled
+from statesize.adapters.models.precision import arithmetic_of, at_least
 from statesize.adapters.observation import ModuleStack, Observation, OnObservation, Product, random_like
 from statesize.adapters.replaced import (
     MixerCall,

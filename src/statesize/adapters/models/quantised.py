@@ -10,7 +10,8 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from statesize.adapters.models.model_state import named_parts, plain_name, pretrained_models, stored_dtype
+from statesize.adapters.models.model_state import named_parts, plain_name, pretrained_models
+from statesize.adapters.models.precision import stored_dtype
 from statesize.errors import ModelError, StatesizeError
 
 # What weights of torchao and others hold, and layers of quanto, where inputs are rounded too.

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
-from statesize.adapters.models.in_double import differentiable
 from statesize.adapters.models.layout import position_axis
+from statesize.adapters.models.precision import differentiable
 from statesize.adapters.models.sharded import unsharded_copy
 from statesize.adapters.observation import DERIVATIVE, FoundMixer
 from statesize.adapters.runs import bare

@@ -12,7 +12,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from statesize.adapters.forward import Forward
-from statesize.adapters.models.model_state import Autocast, is_a, named_parts, open_autocast
+from statesize.adapters.models.model_state import is_a, mapped, named_parts
+from statesize.adapters.models.precision import Autocast, open_autocast
 from statesize.adapters.models.sharded import class_of
 from statesize.adapters.observation import FoundMixer, Observation
 from statesize.adapters.runs import read
@@ -222,7 +223,7 @@ class _Calls:
 
         def enter(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             if module not in self.arguments:
-                self.arguments[module] = copies.of(args), copies.of(kwargs)
+                self.arguments[module] = mapped((args, kwargs), copies)
                 self.autocast[module] = open_autocast()
 
         def leave(module: nn.Module, args: tuple[Any, ...], output: object) -> None:

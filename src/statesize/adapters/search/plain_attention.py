@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from statesize.adapters.models.own_cache import attention_bytes, stored_heads
+from statesize.adapters.models.precision import allowed, largest, relative_difference
 from statesize.adapters.models.sharded import class_of
 from statesize.adapters.observation import EXACT, Observation
-from statesize.adapters.rounding import allowed, largest, relative_difference
 from statesize.operators import SoftmaxAttention
 
 # Rows of T by which queries and keys are compared with the model's own output, before they are compared in all.

@@ -13,8 +13,7 @@ from torch import Tensor, nn, overrides
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-from statesize.adapters.models.in_double import arithmetic_of
-from statesize.adapters.models.model_state import at_least, is_low
+from statesize.adapters.models.precision import arithmetic_of, at_least, is_low
 from statesize.adapters.observation import ModuleStack, Observation, OnObservation, Product
 from statesize.adapters.search.plain_attention import UNSEEN, PlainAttention, is_band, relative_to_last
 from statesize.adapters.search.probabilities import Mixing, observed_mixing, of_identity, of_random
