@@ -22,11 +22,11 @@ from statesize.adapters.check import (
     compare_runs,
     rounded_agreement,
 )
-from statesize.adapters.forward import Forward
-from statesize.adapters.models.inputs import Inputs, measurable
+from statesize.adapters.forward import Forward, Inputs
 from statesize.adapters.models.model_state import is_a
 from statesize.adapters.models.own_cache import SHORT_CONVOLUTION
 from statesize.adapters.models.precision import BOUNDS, allowed, set_autocast, stored_dtype
+from statesize.adapters.models.quantised import measurable
 from statesize.adapters.models.sharded import together
 from statesize.adapters.observation import FoundMixer, Observation
 from statesize.adapters.runs import bare

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from statesize.adapters import CheckPolicy
-from statesize.adapters.models.inputs import measurable
+from statesize.adapters.models.quantised import measurable
 from statesize.adapters.models.sharded import agreed, ranks_of, together
 from statesize.check import refuse, require_count
 from statesize.errors import StatesizeError

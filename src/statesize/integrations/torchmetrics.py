@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 
 from statesize.adapters import Captured, CheckPolicy
-from statesize.adapters.models.inputs import measurable
+from statesize.adapters.models.quantised import measurable
 from statesize.measurement.measurement import Measurement
 from statesize.measurement.metrics import utilisation
 from statesize.measurement.settings import Settings

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
@@ -15,13 +14,14 @@ import torch
 from torch import nn
 
 from statesize.adapters import Captured
-from statesize.adapters.models.inputs import measurable
 from statesize.adapters.models.model_state import named_parts
+from statesize.adapters.models.quantised import measurable
 from statesize.adapters.models.sharded import class_of, together
 from statesize.adapters.observation import SHARED, Units
 from statesize.adapters.select import is_own_code
 from statesize.check import refuse, whole_number
 from statesize.io.devices import on_cpu_by_default
+from statesize.io.machine import peak_memory
 from statesize.measurement.settings import Channels, Layers, Positions, Settings
 from statesize.models.digests import tokens_sha256
 from statesize.operators import Dense, Operator, Shared, SoftmaxAttention
@@ -405,12 +405,3 @@ def _rescale(seconds: Mapping[int, float], lengths: Sequence[int], costs: Mappin
         stated = min(max(slower / steeper if steeper > 0 else 0.0, 0.0), stated)
     linear = (seconds[longest] - stated * costs[longest]) / longest
     return sum(linear * length + stated * costs[length] for length in lengths)
-
-
-def peak_memory() -> int | None:
-    """Bytes of the most memory that this process has held so far; None where the system does not say."""
-    try:
-        import resource
-    except ImportError:
-        return None
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

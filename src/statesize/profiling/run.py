@@ -13,7 +13,7 @@ from typing import Any
 from rich.console import Console
 from torch import nn
 
-from statesize.adapters.models.inputs import float_model
+from statesize.adapters.models.quantised import float_model
 from statesize.adapters.models.sharded import ranks_of, together
 from statesize.check import refuse, require_kind
 from statesize.io.devices import on_cpu_by_default

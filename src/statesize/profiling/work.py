@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from statesize.adapters import Capture, Captured, Checks
 from statesize.adapters.capture import capture_module
-from statesize.adapters.models.inputs import Inputs
+from statesize.adapters.forward import Inputs
 from statesize.adapters.observation import SHARED
 from statesize.errors import InputError, ModelError
 from statesize.measurement.columns import LONGEST, entropies, sinks

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from statesize.adapters import Captured
-from statesize.adapters.models.inputs import measurable
+from statesize.adapters.models.quantised import measurable
 from statesize.lab.studies.texts.sequences import Aligned, Windows
 from statesize.measurement.metrics import entropy_ess, tolerance_ess
 from statesize.measurement.settings import Settings
