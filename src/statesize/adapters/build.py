@@ -19,6 +19,7 @@ from statesize.adapters.observation import SHARED, FoundMixer, Observation, Unit
 from statesize.adapters.runs import bare
 from statesize.adapters.watch import Call, first_argument
 from statesize.errors import InputError, ModelError
+from statesize.io.text import byte_count
 from statesize.operators import Dense, Operator, Shared, SoftmaxAttention
 
 
@@ -57,6 +58,25 @@ class Captured(FoundMixer):
     precision: str = ""
     # Two captures of one mixer are two things.
     __eq__, __hash__ = object.__eq__, object.__hash__  # pyright: ignore[reportAssignmentType]
+
+    def __repr__(self) -> str:
+        """What was captured, how faithful it is, and what to do next, a line each.
+
+        Returns:
+            Lines of text.
+        """
+        held = "" if self.state_bytes is None else f", {byte_count(self.state_bytes)} at the end of a sequence"
+        checked = (
+            "not compared" if self.faithfulness is None else f"{self.faithfulness:.1e} of the largest value at most"
+        )
+        return "\n".join(
+            [
+                f"{self.name}: {self.kind}, units: {self.units}, channels of each: {self.multiplicity}{held}",
+                f"difference from what the unaltered model computed: {checked}",
+                *([self.note] if self.note else []),
+                "next: .operator, statesize.measure(captured.operator)",
+            ]
+        )
 
     @property
     def faithfulness(self) -> float | None:
