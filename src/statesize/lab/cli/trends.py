@@ -75,7 +75,7 @@ def length(
     *,
     lengths: str,
     trained_length: Count | None = None,
-    excerpts: Count = 8,
+    excerpts: Count = 5,
     texts: Texts | None = None,
     measuring: Measuring | None = None,
     loading: Loading | None = None,
@@ -101,7 +101,7 @@ def length(
 
     """
     from statesize.cli.shared.table import show_page
-    from statesize.lab.trends.length import check_no_cuts, fitting_lengths, known_trained_length, length
+    from statesize.lab.trends.length import FUTURE, check_no_cuts, fitting_lengths, known_trained_length, length
     from statesize.models.load import load_model
     from statesize.report import check_report_path
     from statesize.texts.inputs import whole_texts
@@ -114,7 +114,8 @@ def length(
     texts.check()
     printing.hush_libraries()
     enough = replace(
-        texts, max_tokens=max(texts.max_tokens, excerpts * (max(chosen) + (measuring.future or max(chosen))))
+        texts,
+        max_tokens=max(texts.max_tokens, excerpts * (max(chosen) + (measuring.future or min(max(chosen), FUTURE)))),
     )
     tokenizer, vocabulary, _ = texts.facts_of(model, loading)
     read = enough.read(tokenizer, printing, vocabulary).ids if texts.any_chosen else None
