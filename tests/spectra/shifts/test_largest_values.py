@@ -7,6 +7,7 @@ from statesize.operators import Dense, SoftmaxAttention
 from statesize.spectra.cut import make_cut
 from statesize.spectra.exact.dense import DenseEngine
 from statesize.spectra.shifts.largest_values import largest_at, largest_everywhere, sampled_positions
+from statesize.spectra.shifts.tridiagonal_chunks import tridiagonal_chunks
 
 
 def attention(seed: int, length: int, sharpness: float) -> torch.Tensor:
@@ -134,3 +135,12 @@ def test_more_positions_near_the_ends() -> None:
     assert positions[-3:].tolist() == [997, 998, 999]
     assert len(positions) < 1000 / 8 + 130
     assert sampled_positions(2, 4).tolist() == [1]
+
+
+def test_chunks_that_nobody_asked_for_have_bounds_too() -> None:
+    strict = attention(8, 80, 0.3)
+    needed = torch.zeros(10, dtype=torch.bool)
+    needed[5] = True
+    low, high = tridiagonal_chunks(strict[None, None], 8, needed).largest()
+    sigma = exact(strict)
+    assert bool(((low.flatten() <= sigma * (1 + 1e-12)) & (sigma * (1 - 1e-12) <= high.flatten())).all())
