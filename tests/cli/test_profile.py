@@ -407,7 +407,7 @@ def test_the_same_command_goes_on(slow_checkpoint, text, run, monkeypatch, capsy
     text.write_text("A longer text with many words. " * 60, encoding="utf-8")
     command = ["profile", slow_checkpoint, "--text", text, "--max-tokens", "48", "--output", "result"]
     process = run.start(*command)
-    while len(list(run.folder.glob("result.units/*.unit"))) < 4:
+    while len(list(run.folder.rglob("*.unit"))) < 4:
         assert process.poll() is None
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)

@@ -176,8 +176,7 @@ class CutTest:
             if inputs is not None
             else whole_texts(None, tokenizer)
         )
-        pieces = checked_pieces(texts, length, wanted, tokenizer)
-        enough = sum(len(text) >= length for text in texts)
+        pieces, enough = checked_pieces(texts, length, wanted, tokenizer)
         steps = Steps({"check": 1, "whole": len(pieces) * len(positions)})
         inputs, axis = inputs_of(pieces[0])
         with steps.timed("check"):
@@ -242,12 +241,13 @@ class CutTest:
         return CutDocument(index, len(given), cut, loss, *sizes, tuple(made))
 
 
-def checked_pieces(texts: Sequence[Given], length: int, most: int, tokenizer: AnyTokenizer | None) -> list[Given]:
-    """Pieces of texts, of so many tokens; of what has other arguments too, the beginning."""
+def checked_pieces(
+    texts: Sequence[Given], length: int, most: int, tokenizer: AnyTokenizer | None
+) -> tuple[list[Given], int]:
+    """Pieces of texts, of so many tokens, and how many texts have as many; of other arguments too, the beginning."""
+    enough = [given for given in texts if len(given) >= length]
     ids = [given for given in texts if isinstance(given, Tensor)]
-    beginnings = [
-        beginning_of(given, length) for given in texts if isinstance(given, Arguments) and len(given) >= length
-    ]
+    beginnings = [beginning_of(given, length) for given in enough if isinstance(given, Arguments)]
     for given in beginnings:
         if ids_of(given) is None:
             raise InputError(
@@ -261,7 +261,7 @@ def checked_pieces(texts: Sequence[Given], length: int, most: int, tokenizer: An
             f"inputs must have a text of {length} tokens, got {max(map(len, texts))} in the longest. Give longer "
             "texts, or fewer tokens."
         )
-    return pieces[:most]
+    return pieces[:most], len(enough)
 
 
 def _own_mixers(model: nn.Module, whole: dict[str, str]) -> dict[str, nn.Module]:
