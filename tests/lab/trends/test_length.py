@@ -37,7 +37,7 @@ def entropy(matrix):
 
 @pytest.mark.parametrize("mixer", ["sa", "gla"])
 def test_each_length_is_the_block_of_the_same_future_after_more_past(mixer):
-    found, one = measured(model(mixer)), model(mixer)
+    found, one = measured(model(mixer), excerpts=8), model(mixer)
     # 150 tokens hold six pieces of 16 + 6.
     assert found.texts == 6
     for place, context in enumerate((4, 8, 16)):
@@ -104,12 +104,14 @@ def test_few_excerpts_have_no_interval_and_then_no_course():
     assert "clear" not in str(found.page().tables[0].rows)
 
 
-def test_by_default_the_future_is_as_long_as_the_longest_context_that_is_fitted():
+def test_by_default_the_future_is_as_long_as_the_longest_context_that_is_fitted_or_of_256_tokens():
     assert measured(model(), future=None).future == 16
     assert measured(model(positions=400), lengths=[4, 8, 100], future=None, trained_length=10).future == 8
     # 150 tokens have no room for 100 behind 100.
     found = measured(model(), lengths=[4, 80], future=None)
     assert found.future == 70
+    text = (torch.arange(600) * 7 % 50)[None]
+    assert ss.lab.length(model(), text, lengths=[4, 300], excerpts=1, on_progress=lambda *_: None).future == 256
     assert found.finding.endswith("cannot pass the 70 tokens behind the cut: the growth is what this window allows.")
     assert "window" not in measured(model(), future=None).finding
 

@@ -7,6 +7,7 @@ from statesize.operators import Dense, SoftmaxAttention
 from statesize.spectra.cut import make_cut
 from statesize.spectra.exact.dense import DenseEngine
 from statesize.spectra.shifts.largest_values import largest_at, largest_everywhere, sampled_positions
+from statesize.spectra.shifts.tridiagonal_chunks import tridiagonal_chunks
 
 
 def attention(seed: int, length: int, sharpness: float) -> torch.Tensor:
@@ -20,9 +21,17 @@ def exact(strict: torch.Tensor) -> torch.Tensor:
     return torch.cat([values.new_zeros(1), values[:, 0]])
 
 
+def fourth_powers(strict: torch.Tensor) -> torch.Tensor:
+    """Σ σ⁴ at each position, (L,)."""
+    length, readouts = strict.shape[-1], strict.shape[0] // strict.shape[-1]
+    blocks = [strict[readouts * i :, :i] for i in range(length)]
+    return torch.stack([(block.mT @ block).square().sum() for block in blocks])
+
+
 def everywhere(strict: torch.Tensor, every: int, close: float) -> tuple[torch.Tensor, torch.Tensor]:
     """Bounds of one operator, which others beside it must not change."""
-    low, high = largest_everywhere(torch.stack([3 * strict, strict, torch.zeros_like(strict)]), every, close)
+    beside = torch.stack([3 * strict, strict, torch.zeros_like(strict)])
+    low, high = largest_everywhere(beside, torch.stack([fourth_powers(one) for one in beside]), every, close)
     assert not high[2].any()
     return low[1], high[1]
 
@@ -45,7 +54,7 @@ def test_several_rows_a_position(seed: int, length: int, readouts: int) -> None:
     low, high = everywhere(stacked, 4, 5e-3)
     assert bool((low[1:] <= sigma * (1 + 1e-12)).all())
     assert bool((high[1:] >= sigma * (1 - 1e-12)).all())
-    (low,), (high,) = largest_at(stacked[None], torch.arange(1, length), 1e-8, 40)
+    (low,), (high,) = largest_at(stacked[None], torch.arange(1, length), fourth_powers(stacked)[None, 1:], 1e-8, 40)
     assert bool(((low <= sigma * (1 + 1e-12)) & (high >= sigma * (1 - 1e-12))).all())
     assert float((high / low).max()) < 1.01
 
@@ -80,11 +89,44 @@ def test_values_whose_squares_vanish_in_single_precision() -> None:
 
 def test_some_positions_in_double_precision() -> None:
     strict, positions = attention(3, 60, 0.3), torch.tensor([1, 7, 8, 40, 59])
-    (low,), (high,) = largest_at(strict[None], positions, 1e-9, 30)
+    fourth = fourth_powers(strict)[None, positions]
+    (low,), (high,) = largest_at(strict[None], positions, fourth, 1e-9, 30)
     sigma = exact(strict)[positions]
     assert bool(((low <= sigma * (1 + 1e-13)) & (sigma * (1 - 1e-13) <= high)).all())
     assert bool((high <= (1 + 2e-9) * low).all())
-    assert largest_at(strict[None], positions[:0], 1e-9, 30)[0].shape == (1, 0)
+    assert largest_at(strict[None], positions[:0], fourth[:, :0], 1e-9, 30)[0].shape == (1, 0)
+
+
+@given(st.integers(0, 2**31), st.sampled_from((torch.float32, torch.float64)), st.integers(1, 5))
+def test_bounds_hold_however_many_steps_were_taken(seed: int, dtype: torch.dtype, steps: int) -> None:
+    strict, positions = attention(seed, 40, 0.3).to(dtype), torch.arange(1, 40)
+    sigma = exact(strict.double())[1:]
+    for more in (1, 1.2, 1e3):
+        fourth = more * fourth_powers(strict.double())[None, 1:]
+        (low,), (high,) = largest_at(strict[None], positions, fourth, 0.0, steps)
+        assert bool(((low <= sigma * (1 + 1e-12)) & (sigma * (1 - 1e-12) <= high)).all())
+
+
+def test_sums_of_fourth_powers_bring_bounds_closer() -> None:
+    strict, positions = attention(5, 60, 0.3), torch.arange(5, 55)
+    fourth = fourth_powers(strict)[None, positions]
+    gaps = [
+        high / low - 1 for low, high in (largest_at(strict[None], positions, f, 0.0, 3) for f in (fourth, 1e3 * fourth))
+    ]
+    assert float(gaps[0].max()) < 0.1 * float(gaps[1].max())
+
+
+def test_round_off_in_single_precision_does_not_keep_bounds_apart() -> None:
+    strict = attention(6, 200, 0.3).repeat_interleave(4, 0)
+    low, high = everywhere(strict, 1, 3e-4)
+    assert float((high[1:] / low[1:]).median()) < 1 + 3e-4
+
+
+def test_values_whose_fourth_powers_vanish() -> None:
+    strict, positions = 1e-90 * attention(7, 30, 0.3), torch.arange(1, 30)
+    (low,), (high,) = largest_at(strict[None], positions, fourth_powers(strict)[None, 1:], 1e-9, 2)
+    sigma = exact(strict)[1:]
+    assert bool(((low <= sigma * (1 + 1e-12)) & (sigma * (1 - 1e-12) <= high)).all())
 
 
 def test_more_positions_near_the_ends() -> None:
@@ -93,3 +135,12 @@ def test_more_positions_near_the_ends() -> None:
     assert positions[-3:].tolist() == [997, 998, 999]
     assert len(positions) < 1000 / 8 + 130
     assert sampled_positions(2, 4).tolist() == [1]
+
+
+def test_chunks_that_nobody_asked_for_have_bounds_too() -> None:
+    strict = attention(8, 80, 0.3)
+    needed = torch.zeros(10, dtype=torch.bool)
+    needed[5] = True
+    low, high = tridiagonal_chunks(strict[None, None], 8, needed).largest()
+    sigma = exact(strict)
+    assert bool(((low.flatten() <= sigma * (1 + 1e-12)) & (sigma * (1 - 1e-12) <= high.flatten())).all())

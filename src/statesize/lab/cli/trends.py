@@ -98,7 +98,7 @@ def length(
     *,
     lengths: Listed,
     trained_length: Count | None = None,
-    excerpts: Count = 8,
+    excerpts: Count = 5,
     texts: Texts | None = None,
     measuring: Measuring | None = None,
     loading: Loading | None = None,
@@ -132,14 +132,15 @@ def length(
     check_model(model)
 
     from statesize.cli.shared.table import show_page
-    from statesize.lab.trends.length import check_no_cuts, fitting_lengths, known_trained_length, length
+    from statesize.lab.trends.length import FUTURE, check_no_cuts, fitting_lengths, known_trained_length, length
     from statesize.models.load import load_model
     from statesize.texts.inputs import whole_texts
 
     check_no_cuts(settings)
     printing.hush_libraries()
     enough = replace(
-        texts, max_tokens=max(texts.max_tokens, excerpts * (max(chosen) + (measuring.future or max(chosen))))
+        texts,
+        max_tokens=max(texts.max_tokens, excerpts * (max(chosen) + (measuring.future or min(max(chosen), FUTURE)))),
     )
     tokenizer, vocabulary, _ = texts.facts_of(model, loading)
     read = enough.read(tokenizer, printing, vocabulary).ids if texts.any_chosen else None

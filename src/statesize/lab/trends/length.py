@@ -17,14 +17,15 @@ from statesize.errors import InputError
 from statesize.lab.trends.growth import Growth
 from statesize.lab.trends.points import Point, measure_points, point_facts, point_key
 from statesize.measurement.settings import Settings
+from statesize.measurement.statistics import FEWEST_TEXTS
 from statesize.models.digests import tokens_sha256
 from statesize.models.load import load_model, model_facts, training_record
 from statesize.parallel.executor import here
 from statesize.texts.inputs import Inputs, begun_excerpts, whole_texts
 from statesize.texts.tokens import AnyTokenizer, beginning_id, supported_tokenizer
 
-EXCERPTS = 8
-"""Pieces of text by default."""
+EXCERPTS, FUTURE = FEWEST_TEXTS, 256
+"""Pieces of text by default, and tokens after the cut at most: singular values of longer futures take hours."""
 
 
 def length(
@@ -52,8 +53,8 @@ def length(
         model: As for `statesize.profile`.
         inputs: As for `statesize.profile`; None takes all bundled documents as one text.
         lengths: Tokens of the contexts.
-        future: Tokens after the cut, which ESS cannot pass. None takes as many as the longest context that is fitted,
-            or what the texts have room for.
+        future: Tokens after the cut, which ESS cannot pass. None takes 256, as many as the longest context that is
+            fitted where that is shorter, or what the texts have room for.
         excerpts: How many pieces of text are read at most, from all parts of the texts. They do not overlap.
         trained_length: Tokens of the sequences that the model was trained on; no exponent is fitted across it. None
             takes the model's configuration, and fits all lengths where it says nothing.
@@ -88,7 +89,9 @@ def length(
     model = measurable(model)
     texts = whole_texts(inputs, tokenizer)
     if future is None:
-        fitted = max((one for one in asked_for if trained is None or one <= trained), default=asked_for[-1])
+        fitted = min(
+            max((one for one in asked_for if trained is None or one <= trained), default=asked_for[-1]), FUTURE
+        )
         future = max(min(fitted, max(map(len, texts)) - asked_for[-1]), min(fitted, _LEAST_FUTURE))
     longest = max(map(len, texts)) - future
     fitting = fitting_lengths(asked_for, texts, future)

@@ -228,25 +228,27 @@ def _eliminate_tiles(
 @compile_lanes
 def _subtract(left: Array, a: int, right: Array, r: int, count: int, target: Array, t: int, stride: int) -> None:
     # Takes Σ_k left[a + 4k + i] right[r + 4k + j], k < count, from a tile of 4 × 4, whose rows are `stride` apart.
-    t1, t2, t3 = t + stride, t + 2 * stride, t + 3 * stride
-    c00, c01, c02, c03 = _load(target, t), _load(target, t + 1), _load(target, t + 2), _load(target, t + 3)
-    c10, c11, c12, c13 = _load(target, t1), _load(target, t1 + 1), _load(target, t1 + 2), _load(target, t1 + 3)
-    c20, c21, c22, c23 = _load(target, t2), _load(target, t2 + 1), _load(target, t2 + 2), _load(target, t2 + 3)
-    c30, c31, c32, c33 = _load(target, t3), _load(target, t3 + 1), _load(target, t3 + 2), _load(target, t3 + 3)
+    # In quarters, whose sums stay in registers where these are narrower too.
+    for i in range(0, 4, 2):
+        for j in range(0, 4, 2):
+            _subtract_quarter(left, a + i, right, r + j, count, target, t + i * stride + j, stride)
+
+
+@compile_lanes
+def _subtract_quarter(
+    left: Array, a: int, right: Array, r: int, count: int, target: Array, t: int, stride: int
+) -> None:
+    c00, c01, c10, c11 = (
+        _load(target, t), _load(target, t + 1), _load(target, t + stride), _load(target, t + stride + 1)
+    )  # fmt: skip
     for k in range(0, 4 * count, 4):
-        y0, y1, y2, y3 = _load(right, r + k), _load(right, r + k + 1), _load(right, r + k + 2), _load(right, r + k + 3)
-        x = _load(left, a + k)
-        c00, c01, c02, c03 = c00 - x * y0, c01 - x * y1, c02 - x * y2, c03 - x * y3
-        x = _load(left, a + k + 1)
-        c10, c11, c12, c13 = c10 - x * y0, c11 - x * y1, c12 - x * y2, c13 - x * y3
-        x = _load(left, a + k + 2)
-        c20, c21, c22, c23 = c20 - x * y0, c21 - x * y1, c22 - x * y2, c23 - x * y3
-        x = _load(left, a + k + 3)
-        c30, c31, c32, c33 = c30 - x * y0, c31 - x * y1, c32 - x * y2, c33 - x * y3
-    _store_four(target, t, c00, c01, c02, c03)
-    _store_four(target, t1, c10, c11, c12, c13)
-    _store_four(target, t2, c20, c21, c22, c23)
-    _store_four(target, t3, c30, c31, c32, c33)
+        y0, y1 = _load(right, r + k), _load(right, r + k + 1)
+        x0, x1 = _load(left, a + k), _load(left, a + k + 1)
+        c00, c01, c10, c11 = c00 - x0 * y0, c01 - x0 * y1, c10 - x1 * y0, c11 - x1 * y1
+    store(target, t, c00)
+    store(target, t + 1, c01)
+    store(target, t + stride, c10)
+    store(target, t + stride + 1, c11)
 
 
 @compile_lanes

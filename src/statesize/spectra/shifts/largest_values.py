@@ -1,8 +1,10 @@
 """The largest singular value of blocks H_i between two numbers, by the power method from one position to the next.
 
 From below σ_1 ≥ ‖H x‖ for ‖x‖ = 1; from above, where H has no negative entries, by Collatz and Wielandt,
-σ_1² ≤ max_j (Hᵀ H x)_j / x_j for every x > 0 (Horn and Johnson, Matrix Analysis, corollary 8.1.31). Sums of numbers
-that are not negative lose at most eps a term, so for those single precision is enough for certified bounds of 1e-3.
+σ_1² ≤ max_j (Hᵀ H x)_j / x_j for every x > 0 (Horn and Johnson, Matrix Analysis, corollary 8.1.31), and by Temple,
+σ_1² ≤ (‖Hᵀ H x‖² − β ‖H x‖²) / (‖H x‖² − β) for ‖x‖ = 1 and σ_2² ≤ β < ‖H x‖², of which Σ σ⁴ − σ_1⁴ ≥ σ_2⁴ gives
+one (Parlett, The Symmetric Eigenvalue Problem, section 10.1). Temple's bound errs by the square of what x does. Sums of
+numbers that are not negative lose at most a rounding a term, so single precision is enough for bounds of 3e-4.
 Between two positions H_i loses a row and gains a column: σ_1² falls by at most ‖row‖² and grows by at most ‖column‖².
 """
 
@@ -31,6 +33,10 @@ _ALL, _EVERY_OTHER = 32, 96
 _SMALLEST = 1e-9
 # What entries of a vector that are smaller beside its largest are raised to.
 _LEAST = 1e-6
+# Roundings of a product beside those of its sums, at most.
+_ROUNDINGS = 8
+# Relative round-off of Σ σ⁴, in double precision.
+_ROUNDED = 1e-9
 
 _FAST = {"contract", "reassoc", "nnan", "nsz"}
 _compile = partial(cast("Any", numba).njit, nogil=True, fastmath=_FAST, error_model="numpy")
@@ -44,44 +50,59 @@ def sampled_positions(length: int, every: int) -> Tensor:
     return position[close | (position % every == 0)]
 
 
-def largest_everywhere(strict: Tensor, every: int, close: float) -> tuple[Tensor, Tensor]:
+def largest_everywhere(strict: Tensor, fourth: Tensor, every: int, close: float) -> tuple[Tensor, Tensor]:
     """σ_1 of T (E, r L, L), strictly lower, not negative, between two numbers (E, L), close at some positions."""
+    # `fourth` is at least Σ σ⁴ of each H_i, (E, L).
     # At one in `every` and more near the ends, as near as single precision and a few steps come.
     length = strict.shape[-1]
     positions = sampled_positions(length, every).to(strict.device)
     at_once = max(1, _NUMBERS // max(1, strict.shape[-2] * length))
     bounds: list[tuple[Tensor, Tensor]] = []
-    for part in cast("Sequence[Tensor]", strict.split(at_once)):
+    for part, powers in zip(
+        *(cast("Sequence[Tensor]", whole.split(at_once)) for whole in (strict, fourth)), strict=True
+    ):
         low = part.new_zeros(len(part), length)
         high = torch.full_like(low, torch.inf)
         high[:, 0] = 0
-        low[:, positions], high[:, positions] = largest_at(part.float(), positions, close, steps=12)
+        low[:, positions], high[:, positions] = largest_at(
+            part.float(), positions, powers[:, positions], close, steps=12
+        )
         is_close = bool((high[:, 1:] <= (1 + close) * low[:, 1:]).all())
         bounds.append((low, high) if is_close else _carried(part, low, high))
     low, high = zip(*bounds, strict=True)
     return torch.cat(low), torch.cat(high)
 
 
-def largest_at(strict: Tensor, positions: Tensor, close: float, steps: int) -> tuple[Tensor, Tensor]:
+def largest_at(strict: Tensor, positions: Tensor, fourth: Tensor, close: float, steps: int) -> tuple[Tensor, Tensor]:
     """σ_1 of T (E, r L, L) without negative entries between two numbers (E, m), at ascending positions (m,)."""
+    # `fourth` is at least Σ σ⁴ there, (E, m).
     low = torch.zeros(len(strict), len(positions), dtype=torch.float64)
     high = torch.full_like(low, torch.inf)
     smallest = UNDERFLOW if strict.dtype == torch.float64 else _SMALLEST
-    slack = 2 * strict.shape[-2] * torch.finfo(strict.dtype).eps
-    _climb(strict.cpu().numpy(), positions.cpu().numpy(), close, steps, slack, smallest, low.numpy(), high.numpy())
+    rounding = torch.finfo(strict.dtype).eps / 2
+    given = strict.cpu().numpy(), positions.cpu().numpy(), (fourth * (1 + _ROUNDED)).cpu().numpy()
+    _climb(*given, close, steps, rounding, smallest, low.numpy(), high.numpy())
     return low.to(strict.device), high.to(strict.device)
 
 
 @_compile(cache=True)
 def _climb(
-    strict: Array, positions: Array, close: float, steps: int, slack: float, smallest: float, low: Array, high: Array
+    strict: Array,
+    positions: Array,
+    fourth: Array,
+    close: float,
+    steps: int,
+    rounding: float,
+    smallest: float,
+    low: Array,
+    high: Array,
 ) -> None:
     # Some positions share each reading of T, and start from the vector of the last one before them.
     E, rows, length = strict.shape
     number = strict.dtype.type
     least, start = number(_LEAST), np.empty(length, strict.dtype)
     vectors, backs = np.empty((_TOGETHER, length), strict.dtype), np.empty((_TOGETHER, length), strict.dtype)
-    norms = np.empty(_TOGETHER)
+    norms, lengths = np.empty(_TOGETHER), np.empty(_TOGETHER)
     for e in range(E):
         start[:] = least
         for begin in range(0, len(positions), _TOGETHER):
@@ -91,9 +112,12 @@ def _climb(
             for m in range(len(cuts)):
                 vectors[m] = start
             for _ in range(steps):
-                _products(strict[e], cuts, rows // length, vectors, backs, norms)
+                _products(strict[e], cuts, rows // length, vectors, backs, norms, lengths)
                 is_close = True
                 for m in range(len(cuts)):
+                    # Each sum of n numbers that are not negative loses at most n times the rounding of one, and the
+                    # last product holds sums of sums.
+                    slack = rounding * (len(strict[e]) - (rows // length - 1) * cuts[m] + _ROUNDINGS)
                     norm, vector, back, at = norms[m] * (1 - slack), vectors[m], backs[m], begin + m
                     if norm > smallest:
                         low[e, at] = max(low[e, at], norm)
@@ -102,7 +126,10 @@ def _climb(
                         quotient = max(quotient, back[j] / vector[j])
                         largest = max(largest, back[j])
                     high[e, at] = min(high[e, at], math.sqrt(quotient + smallest**2) * (1 + slack))
-                    is_close = is_close and high[e, at] <= (1 + close) * low[e, at]
+                    if norm > _SMALLEST:
+                        temple = _temple(norm**2, (lengths[m] * (1 + slack)) ** 2, fourth[e, at], low[e, at])
+                        high[e, at] = min(high[e, at], math.sqrt(temple))
+                    is_close = is_close and high[e, at] <= (1 + max(close, 3 * slack)) * low[e, at]
                     # The largest entry is 1, so no square of what matters vanishes. None may vanish, or its quotient
                     # would say nothing; where H is 0, any vector serves.
                     for j in range(cuts[m]):
@@ -113,8 +140,17 @@ def _climb(
 
 
 @_compile()
-def _products(matrix: Array, cuts: Array, readouts: int, vectors: Array, backs: Array, norms: Array) -> None:
-    # Hᵀ H x, and ‖H x‖ / ‖x‖, at each cut, ascending.
+def _temple(quotient: float, square: float, fourth: float, low: float) -> float:
+    # At least σ_1², of ‖H x‖² and ‖Hᵀ H x‖² for ‖x‖ = 1, Σ σ⁴ and σ_1 from below; ∞ where σ_2 is not known to be less.
+    second = math.sqrt(max(fourth - low**4, 0.0))
+    return (square - second * quotient) / (quotient - second) if second < quotient else math.inf
+
+
+@_compile()
+def _products(
+    matrix: Array, cuts: Array, readouts: int, vectors: Array, backs: Array, norms: Array, lengths: Array
+) -> None:
+    # Hᵀ H x, ‖H x‖ / ‖x‖ and ‖Hᵀ H x‖ / ‖x‖, at each cut, ascending.
     zero = matrix.dtype.type(0)
     for m in range(len(cuts)):
         backs[m] = zero
@@ -128,12 +164,13 @@ def _products(matrix: Array, cuts: Array, readouts: int, vectors: Array, backs: 
                     image += row[j] * vector[j]
                 for j in range(cuts[m]):
                     back[j] += image * row[j]
-                norms[m] += image * image
+                norms[m] += float(image) ** 2
     for m in range(len(cuts)):
-        size = zero
+        size, length = 0.0, 0.0
         for j in range(cuts[m]):
-            size += vectors[m, j] * vectors[m, j]
-        norms[m] = math.sqrt(norms[m] / size)
+            size += float(vectors[m, j]) ** 2
+            length += float(backs[m, j]) ** 2
+        norms[m], lengths[m] = math.sqrt(norms[m] / size), math.sqrt(length / size)
 
 
 def _carried(strict: Tensor, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:

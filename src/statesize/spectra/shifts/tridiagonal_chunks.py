@@ -133,8 +133,13 @@ class TridiagonalChunks:
         high = torch.full_like(low, torch.inf)
         positive = (self.strict >= 0).flatten(1).all(-1)
         if positive.any():
-            chosen = self.strict if positive.all() else self.strict[positive]
-            low[positive], high[positive] = largest_everywhere(chosen, 1 if self.length <= _ALL else _EVERY, _CLOSE)
+            # Σ σ⁴ of what holds the positions of a chunk is at least that of each; of chunks that nobody asked for
+            # it is not known.
+            fourth = torch.from_numpy(self.cores.fourth).to(low).reshape(len(low), -1).repeat_interleave(self.width, -1)
+            fourth = torch.where(fourth > 0, fourth, torch.inf)
+            strict, fourth = (part if positive.all() else part[positive] for part in (self.strict, fourth))
+            every = 1 if self.length <= _ALL else _EVERY
+            low[positive], high[positive] = largest_everywhere(strict, fourth, every, _CLOSE)
         low, high = (self._everywhere(part * self.scale[:, None]) for part in (low, high))
         return low, high
 

@@ -224,8 +224,8 @@ def _eliminate_core(
             coupling = -beside[q] / outer
             energies = energies + total * _splat(abs(inverse))
             size += abs(pivot) + coupling * (coupling * abs(inverse))
-        for j in range(0, units, 2):
-            for i in range(0, min(units * LANES, (j + 2) * LANES), 4):
+        for j in range(units):
+            for i in range(0, (j + 1) * LANES, 4):
                 _subtract(scaled, solved, high - low, units, i, j, whole)
     store(energy, 0, energies)
     return positive, logarithm + math.log(product), size + energy.sum()
@@ -233,28 +233,19 @@ def _eliminate_core(
 
 @compile_lanes
 def _subtract(scaled: Array, solved: Array, count: int, units: int, i: int, j: int, whole: Array) -> None:
-    # Takes Σ_q scaled[q, i …] solved[q, j …] from the tile of 4 rows from i on and 2 · 8 columns from unit j on.
+    # Takes Σ_q scaled[q, i …] solved[q, j …] from the tile of 4 rows from i on and the columns of unit j. Its sums
+    # stay in registers, where these are narrower too.
     width, at = units * LANES, i * units + j
-    a0, a1 = _load(whole, at), _load(whole, at + 1)
-    b0, b1 = _load(whole, at + units), _load(whole, at + units + 1)
-    c0, c1 = _load(whole, at + 2 * units), _load(whole, at + 2 * units + 1)
-    d0, d1 = _load(whole, at + 3 * units), _load(whole, at + 3 * units + 1)
+    a, b, c, d = (
+        _load(whole, at), _load(whole, at + units), _load(whole, at + 2 * units), _load(whole, at + 3 * units)
+    )  # fmt: skip
     for q in range(count):
-        y0, y1 = _load(solved, q * units + j), _load(solved, q * units + j + 1)
-        row = q * width + i
-        x = _splat(scaled[row])
-        a0, a1 = a0 - x * y0, a1 - x * y1
-        x = _splat(scaled[row + 1])
-        b0, b1 = b0 - x * y0, b1 - x * y1
-        x = _splat(scaled[row + 2])
-        c0, c1 = c0 - x * y0, c1 - x * y1
-        x = _splat(scaled[row + 3])
-        d0, d1 = d0 - x * y0, d1 - x * y1
-    store(whole, at, a0)
-    store(whole, at + 1, a1)
-    store(whole, at + units, b0)
-    store(whole, at + units + 1, b1)
-    store(whole, at + 2 * units, c0)
-    store(whole, at + 2 * units + 1, c1)
-    store(whole, at + 3 * units, d0)
-    store(whole, at + 3 * units + 1, d1)
+        y, row = _load(solved, q * units + j), q * width + i
+        a = a - _splat(scaled[row]) * y
+        b = b - _splat(scaled[row + 1]) * y
+        c = c - _splat(scaled[row + 2]) * y
+        d = d - _splat(scaled[row + 3]) * y
+    store(whole, at, a)
+    store(whole, at + units, b)
+    store(whole, at + 2 * units, c)
+    store(whole, at + 3 * units, d)
