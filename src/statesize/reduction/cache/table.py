@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 
-from statesize.measurement.statistics import Interval
+from statesize.measurement.statistics import Interval, counted, no_interval
 from statesize.reduction.cache.result import AFFORDABLE, CachePrices, Price
 
 HEADINGS = ("cache", "of its bytes", "extra bits per byte", "extra nats per token", "passkeys")
@@ -14,7 +14,7 @@ HEADINGS = ("cache", "of its bytes", "extra bits per byte", "extra nats per toke
 def headline(result: CachePrices) -> str:
     """The recommendation with its price, in one or two sentences."""
     best, undecided, worth = result.recommended, result.undecided, result.worth
-    over = f"over {len(result.documents)} held-out documents"
+    over, few = f"over {_documents(result)}", no_interval(result.texts)
     if not result.context_matters:
         return (
             f"Too little context to tell: {over}, the {result.prefix} tokens before are worth {_number(worth)} nats "
@@ -23,7 +23,7 @@ def headline(result: CachePrices) -> str:
     if best is None and undecided is not None:
         return (
             f"Too little text to tell: {over}, {undecided.variant.title} costs the cache of {result.model} "
-            f"{_loss(undecided)}, and more than {AFFORDABLE} is not ruled out. Read more texts."
+            f"{_loss(undecided)}, and more than {AFFORDABLE} is not ruled out.{few or ' Read more texts.'}"
         )
     if best is None:
         return (
@@ -38,6 +38,10 @@ def headline(result: CachePrices) -> str:
     found = f"{best.found} of {result.passkeys} passkeys are found, {result.found[0]} with the whole cache."
     title = f"{best.variant.title[0].upper()}{best.variant.title[1:]}"
     return f"{title} keeps the cache of {result.model} at {price}. {found}"
+
+
+def _documents(result: CachePrices) -> str:
+    return counted(len(result.documents), result.texts, "held-out ")
 
 
 def table_rows(result: CachePrices) -> list[list[str]]:
@@ -59,10 +63,10 @@ def notes(result: CachePrices) -> list[str]:
     """What has to be known beside the numbers."""
     tokens = result.documents[0].tokens
     told = [
-        f"{len(result.documents)} held-out documents: the cache of {result.prefix} tokens is made smaller once, and "
+        f"{_documents(result)}: the cache of {result.prefix} tokens is made smaller once, and "
         f"the next {tokens} are predicted, all layers computed from it. The whole cache loses {result.loss.value:.3f} "
         f"nats per token, and {_number(result.worth)} more with no cache at all: what the context is worth. Intervals "
-        "are of 95 %, paired by documents.",
+        f"are of 95 %, over texts.{no_interval(result.texts)}",
         f"Tokens are evicted by the rule {result.rule!r}; the first 4 and the last 16 stay. Curves come from "
         f"{result.calibration} other documents. Prices hold for texts like these: run chat, code and prose apart.",
     ]
