@@ -366,7 +366,9 @@ def test_little_text_is_no_advice(count):
     assert little.recommended is None
     assert little.undecided.variant == Variant(precision="int4")
     said = headline(little)
-    assert said.startswith(f"Too little text to tell: over {count} held-out documents, int4 costs the cache of m")
+    assert said.startswith(
+        f"Too little text to tell: over {count} held-out document{'s' * (count > 1)}, int4 costs the cache of m"
+    )
 
 
 @pytest.mark.parametrize(("worths", "told"), [((0.5, 0.6), True), ((-0.3, 0.4), False), ((-0.2, -0.1), False)])
@@ -401,7 +403,9 @@ def test_page(tmp_path):
 
 def test_neighbours_lie_in_one_set():
     long, short = torch.arange(120), [torch.arange(1000 + 10 * n, 1010 + 10 * n) for n in range(3)]
-    curves, choice, held_out = three_sets([long, *short], 10, 100, None)
+    curves, choice, numbered = three_sets([long, *short], 10, 100, None)
+    assert [number for number, _ in numbered] == [0] * 6 + [3]
+    held_out = [piece for _, piece in numbered]
     assert [int(piece[0]) for piece in curves] == [0, 10, 20, 30, 1000]
     assert max(int(piece[0]) for piece in curves if piece[0] < 120) < min(
         int(piece[0]) for piece in choice if piece[0] < 120
