@@ -26,6 +26,7 @@ NOTEBOOKS = [
 ]  # run by the docs build
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(page for page in DOCS if page not in NOTEBOOKS)]
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+SECTION = re.compile(r"^(?=## )", re.MULTILINE)
 NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:e[-+]?\d+)?")
 
 
@@ -37,24 +38,26 @@ def assert_same_output(shown: str, printed: str) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
-def test_python_blocks_run_and_print_what_is_shown(page, tmp_path, monkeypatch):
+def test_the_python_of_each_section_runs_alone_and_prints_what_is_shown(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sources, "SOURCES", sources.SOURCES)  # put back where a page adds one
-    namespace = {"__name__": "__main__"}
-    blocks = FENCE.findall(page.read_text(encoding="utf-8"))
-    for number, (language, source) in enumerate(blocks):
-        if language != "python":
-            continue
-        assert source.strip(), f"{page.name} has an empty block"
-        printed = io.StringIO()
-        with contextlib.redirect_stdout(printed):
-            exec(compile(source, f"{page.name}, block {number}", "exec"), namespace)  # noqa: S102
-        shown = blocks[number + 1][1] if blocks[number + 1 : number + 2] and blocks[number + 1][0] == "text" else ""
-        assert_same_output(shown, printed.getvalue())
-    # What a page writes for pytest is run too.
-    for name in [name for name in namespace if name.startswith("Test")]:
-        for check in [check for check in dir(namespace[name]) if check.startswith("test_")]:
-            getattr(namespace[name](), check)()
+    for section in SECTION.split(page.read_text(encoding="utf-8")):
+        # A reader copies an example from the section that he was sent to, not from all of a page.
+        namespace = {"__name__": "__main__"}
+        blocks = FENCE.findall(section)
+        for number, (language, source) in enumerate(blocks):
+            if language != "python":
+                continue
+            assert source.strip(), f"{page.name} has an empty block"
+            printed = io.StringIO()
+            with contextlib.redirect_stdout(printed):
+                exec(compile(source, f"{page.name}, {section[:40]!r}, block {number}", "exec"), namespace)  # noqa: S102
+            shown = blocks[number + 1][1] if blocks[number + 1 : number + 2] and blocks[number + 1][0] == "text" else ""
+            assert_same_output(shown, printed.getvalue())
+        # What a page writes for pytest is run too.
+        for name in [name for name in namespace if name.startswith("Test")]:
+            for check in [check for check in dir(namespace[name]) if check.startswith("test_")]:
+                getattr(namespace[name](), check)()
 
 
 def shell_lines(text: str) -> list[str]:

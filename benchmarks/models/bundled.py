@@ -15,7 +15,7 @@ if __name__ == "__main__":
         torch.manual_seed(0)
         untrained, pieces = LanguageModel(model.config).eval(), prose(tokenizer, 256)
         check = (
-            f"read by statesize itself; {loss(model, pieces):.2f} nats a token over the 256 tokens of the record, "
+            f"read by statesize itself; {loss(model, pieces):.2f} nats per token over the 256 tokens of the record, "
             f"{loss(untrained, pieces):.2f} with untrained weights"
         )
         put_on_record(

@@ -149,7 +149,7 @@ def language_model(file: str, name: str, path: Path, package: str, licence: str,
     loaded = load_model(str(path))
     untrained, pieces = of_config(loaded.model), prose(loaded.tokenizer, 256)
     check = (
-        f"{checked}{loss(loaded.model, pieces):.2f} nats a token over the 256 tokens of the record, "
+        f"{checked}{loss(loaded.model, pieces):.2f} nats per token over the 256 tokens of the record, "
         f"{loss(untrained, pieces):.2f} with untrained weights"
     )
     put_on_record(

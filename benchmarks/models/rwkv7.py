@@ -201,7 +201,7 @@ if __name__ == "__main__":
         apart = float((model(torch.tensor([list(b'"in')]))[0, -1] - expected).abs().max() / expected.abs().max())
     require(apart < 1e-5, f"logits differ from those of rwkv.cpp by {apart:.0e}")
     check = (
-        f"logits after '\"in' as rwkv.cpp's own to {apart:.0e} of the largest; {loss(model, texts(256)):.2f} nats a "
+        f"logits after '\"in' as rwkv.cpp's own to {apart:.0e} of the largest; {loss(model, texts(256)):.2f} nats per "
         f"byte over the 256 bytes of the record, {loss(untrained, texts(256)):.2f} with untrained weights; its token "
         "shifts, of one position, are not measured"
     )

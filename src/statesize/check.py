@@ -1,4 +1,7 @@
-"""Checks of arguments. Every refusal reads `NAME must be X, got Y.`, and says what to do where that is not plain."""
+"""Checks of arguments. Every refusal reads `NAME must be X, got Y.`, and says what to do where that is not plain.
+
+Torch is imported where there are tensors only: a command refuses its arguments without waiting for it.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +10,13 @@ import operator
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import NoReturn, SupportsFloat, SupportsIndex, cast
-
-import numpy as np
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, NoReturn, SupportsFloat, SupportsIndex, cast
 
 from statesize.errors import InputError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 _LONGEST_NAME = 255  # bytes of a file's name, on every file system in use
 _LONGEST_QUOTE = 200  # characters
@@ -48,7 +51,8 @@ def real_number(value: object) -> float | None:
         return None
     try:
         # A tensor that takes gradients warns when it is read.
-        number = float(value.detach() if isinstance(value, Tensor) else cast("SupportsFloat", value))
+        plain = cast("Any", value).detach() if hasattr(value, "detach") else value
+        number = float(cast("SupportsFloat", plain))
     except (TypeError, ValueError, OverflowError, RuntimeError):
         return None
     return number if math.isfinite(number) else None
@@ -75,6 +79,21 @@ def require_count(name: str, value: object, least: int = 1, *, plain: bool = Fal
     return count
 
 
+def require_index(name: str, value: object, count: int) -> int:
+    """A whole number from 0 to below a count, of what `name` counts."""
+    index = whole_number(value)
+    if index is None or not 0 <= index < count:
+        refuse(name, f"a whole number from 0 to {count - 1}", value)
+    return index
+
+
+def require_flag(name: str, value: object) -> bool:
+    """True or False."""
+    if not isinstance(value, bool):
+        refuse(name, "True or False", value)
+    return value
+
+
 def require_real(
     name: str,
     value: object,
@@ -94,6 +113,22 @@ def require_real(
         limits = " and ".join(f"{word} {bound:g}" for word, bound in bounds.items() if bound is not None)
         refuse(name, f"a number {limits}" if limits else "a finite number", value, advice)
     return number
+
+
+def share_of(state: float | str, size: int | None) -> float:
+    """The requested share of a state of `size` numbers, above 0 and at most 1; without a size, it is checked alone."""
+    text = state.strip() if isinstance(state, str) else ""
+    try:
+        number = real_number(float(text.removesuffix("%")) if text else state)
+    except ValueError:
+        number = None
+    share = math.nan if number is None else number / 100 if text.endswith("%") else number
+    if share >= 1 and not text.endswith("%"):
+        share /= share if size is None else size
+    if not 0 < share <= 1:
+        most = "of at least 1" if size is None else f"from 1 to {size}"
+        refuse("state", f"a share such as 50% or a size {most}", state)
+    return share
 
 
 def several(name: str, argument: object, expected: str) -> Iterable[object]:
@@ -132,6 +167,9 @@ def require_path(name: str, value: object) -> Path:
 
 def require_floating(name: str, tensor: object, *, complex_allowed: bool = False) -> None:
     """Refuse what is no dense tensor of a floating dtype, or of a complex one where `complex_allowed`."""
+    import torch
+    from torch import Tensor
+
     expected = "a floating-point or complex tensor" if complex_allowed else "a floating-point tensor"
     require_kind(name, tensor, Tensor, expected, "Convert it with torch.as_tensor.")
     tensor = cast("Tensor", tensor)
@@ -152,6 +190,8 @@ def require_floating(name: str, tensor: object, *, complex_allowed: bool = False
 def require_finite(name: str, tensor: Tensor) -> None:
     """Refuse NaN and infinity; the message has the index of the first."""
     if not all_finite(tensor):
+        import torch
+
         index = tuple(int(k) for k in (~torch.isfinite(tensor)).nonzero()[0])
         entry = f"{tensor[index].item()} at index {index} of shape {shape(tensor)}"
         raise InputError(f"{name} must be finite, got {entry}.")
@@ -159,6 +199,8 @@ def require_finite(name: str, tensor: Tensor) -> None:
 
 def all_finite(tensor: Tensor) -> bool:
     """Whether no entry is NaN or infinite, in one pass: a minimum and maximum show both."""
+    import torch
+
     real = torch.view_as_real(tensor.resolve_conj()) if tensor.is_complex() else tensor
     return not tensor.numel() or bool(torch.isfinite(torch.stack(torch.aminmax(real.detach()))).all())
 
@@ -177,6 +219,9 @@ def require_rank(name: str, tensor: Tensor, rank: int, form: str) -> None:
 
 def broadcast_batch(parts: dict[str, torch.Size]) -> torch.Size:
     """The common batch shape of several tensors, by argument name; sizes agree or are 1."""
+    import numpy as np
+    import torch
+
     argument = ", ".join(f"{name} {tuple(size)}" for name, size in parts.items())
     if len({len(size) for size in parts.values()}) > 1:
         raise InputError(f"batch dimensions must have equal rank, got {argument}. Add dimensions of size 1.")

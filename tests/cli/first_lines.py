@@ -19,6 +19,7 @@ def next_command(captured):
     assert re.search(r"\d", first), first
     # In the plural too.
     assert any(re.search(rf"\b{re.escape(term)}s?\b", first, re.IGNORECASE) for term in terms()), first
-    program, *arguments = shlex.split(captured.err.splitlines()[-1].removeprefix("next: "))
+    assert re.match(r"next \([\w;,:. -]+\): statesize ", captured.err.splitlines()[-1])
+    program, *arguments = shlex.split(captured.err.splitlines()[-1].partition("): ")[2])
     assert program == "statesize"
     return arguments

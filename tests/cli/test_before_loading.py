@@ -1,12 +1,16 @@
 """What can be refused without the weights of a model is refused before they are read."""
 
+import json
 import shutil
+import subprocess
+import sys
 
 import pytest
 from oracles.attention_models import attention_model
 from transformers import MambaConfig, MambaForCausalLM, PreTrainedTokenizerFast
 
 from statesize.cli import main
+from statesize.cli.commands import app
 from statesize.lab import zoo
 
 
@@ -50,3 +54,78 @@ def test_these_weights_cannot_be_read(weightless, monkeypatch, capsys):
     monkeypatch.chdir(weightless)
     assert main(["network", "llama"]) == 1
     assert "llama" in capsys.readouterr().err.splitlines()[-1]
+
+
+REFUSED = [
+    ("profile glaa", "Did you mean gla?"),
+    ("profile none.gguf", "Give a file that is there"),
+    ("profile gla --text none.txt", "none.txt is not there"),
+    ("profile gla --max-tokens 0", "Must be >= 2"),
+    ("profile gla --memory 2XB", "memory must be"),
+    ("profile gla --positions 4 --stride 2", "stride must be left out"),
+    ("profile gla --prefix none.txt", "prefix must be a file"),
+    ("profile gla --html none/page.html", "none/page.html cannot be written"),
+    ("profile gla --output one.txt", "The profile must be a folder"),
+    ("truncate glaa", "Did you mean gla?"),
+    ("truncate gla --text none.txt", "none.txt is not there"),
+    ("truncate gla --at 200%", "at must be a share"),
+    ("truncate gla --cuts 600", "cuts must lie from 1 to 510"),
+    ("truncate gla --curves none.json", "curves must be a file"),
+    ("truncate gla --profile none", "There is no profile at none"),
+    ("truncate gla --open --html none/page.html", "none/page.html cannot be written"),
+    ("cache glaa", "Did you mean gla?"),
+    ("cache gla --keep 200%", "keep must be a share"),
+    ("cache gla --ratios shares.txt", "ratios must be a file .npy"),
+    ("network glaa", "Did you mean gla?"),
+    ("network gla --ids none.json", "none.json is not there"),
+    ("network gla --memory 2XB", "memory must be"),
+    ("network gla --positions 0", "Must be >= 1"),
+    ("compress glaa --output small", "Did you mean gla?"),
+    ("compress gla --output small --text none.txt", "text must be a file"),
+    ("compress gla --output small --state 200%", "state must be a share"),
+    ("compress gla --output one.txt", "output must be a folder"),
+    ("compare none other", "There is no profile at none"),
+    ("series none other --text none.txt", "none.txt is not there"),
+    ("series none", "checkpoints must be at least 2"),
+    ("series gla glaa", "Did you mean gla?"),
+    ("length glaa --lengths 64,128", "Did you mean gla?"),
+    ("length gla --lengths many", "lengths must be numbers such as 64,128"),
+    ("demo --html none/page.html", "none/page.html cannot be written"),
+    ("train text --mixer gla --output run --text none.txt", "text must be a file"),
+    ("train text --mixer gla --output one.txt", "output must be a folder"),
+    ("study none", "study must be the name of a study, or the folder of one"),
+    ("study recall --config none.toml", "config must be a file"),
+    ("study recal", "Did you mean recall?"),
+    ("models --mesured", 'Did you mean "--measured"'),
+    ("doctor now", "doctor"),
+]
+"""What each command refuses by its arguments alone."""
+
+# Modules whose import takes most of a second and more.
+HEAVY = ("torch", "transformers", "pandas", "altair")
+
+
+def test_arguments_are_refused_without_waiting_for_heavy_imports(run):
+    (run.folder / "one.txt").write_text("A", encoding="utf-8")
+    program = f"""
+import contextlib, io, json, sys
+for name in {HEAVY}:
+    sys.modules[name] = None  # an import of it fails
+from statesize.cli import main
+from statesize.cli.commands import app
+said = []
+for arguments in {[arguments.split() for arguments, _ in REFUSED]!r}:
+    with contextlib.redirect_stderr(io.StringIO()) as stream:
+        code = main(arguments)
+    said.append((code, stream.getvalue()))
+print(json.dumps(said))
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=run.folder, capture_output=True, text=True, check=False)
+    assert not done.returncode, done.stderr
+    for (arguments, wanted), (code, said) in zip(REFUSED, json.loads(done.stdout), strict=True):
+        assert code, arguments
+        assert wanted in said, (arguments, said)
+
+
+def test_every_command_refuses_something_by_its_arguments_alone():
+    assert {arguments.split()[0] for arguments, _ in REFUSED} == {name for name in app if not name.startswith("-")}

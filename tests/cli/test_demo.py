@@ -74,7 +74,7 @@ def opens_without_network_and_errors(report):
 def test_json(one_sequence, here, capsys, monkeypatch):
     # One model tells as much about the document as four.
     monkeypatch.setattr(zoo, "names", lambda: ("gla",))
-    assert main(["demo", "--json", "--output", "other.html"]) == 0
+    assert main(["demo", "--json", "--html", "other.html"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert document["report"] == "other.html"
     assert document["truncation"]["documents"] == 6
@@ -85,7 +85,7 @@ def test_json(one_sequence, here, capsys, monkeypatch):
 
 @pytest.mark.parametrize(("place", "message"), [(".", "is a folder"), ("missing/demo.html", "cannot be written")])
 def test_a_bad_place_is_refused_before_the_work(here, capsys, place, message):
-    assert main(["demo", "--output", place]) == 1
+    assert main(["demo", "--html", place]) == 1
     captured = capsys.readouterr()
     assert captured.out == ""
     assert message in captured.err

@@ -1,6 +1,7 @@
 """`statesize network`: table, JSON and bad input."""
 
 import json
+import re
 
 from statesize.cli import main
 
@@ -10,7 +11,17 @@ def test_table(checkpoint, text, capsys):
     captured = capsys.readouterr()
     assert "entropy-ESS" in captured.out
     assert "From embedding to norm, by dense with derivatives by" in captured.out
-    assert "measuring small: cut 3, 0 of about 24 products" in captured.err
+    assert re.search(
+        r"small: about \d+ s in all. It takes less with --max-tokens 4, --accuracy 0.2 or --positions 1.", captured.err
+    )
+
+
+def test_one_cut_of_few_tokens_by_default(checkpoint, tmp_path, capsys):
+    long = tmp_path / "long.txt"
+    long.write_text("The quick brown fox returns a list. " * 30, encoding="utf-8")
+    assert main(["network", str(checkpoint), "--text", str(long), "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert (document["tokens"], [cut["position"] for cut in document["positions"]]) == (64, [32])
 
 
 def test_json(checkpoint, text, capsys):

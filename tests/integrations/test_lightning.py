@@ -117,6 +117,16 @@ def test_weights_are_the_same_with_readings_which_are_lines_of_json(accumulation
     lines = [json.loads(line) for line in (tmp_path / RECORD).read_text().splitlines()]
     assert [line["step"] for line in lines] == list(range(2, 8 // accumulation + 1, 2))
     assert all(0 < line["statesize/state_utilisation"] <= 1 for line in lines)
+    assert len({line["run"] for line in lines}) == 1
+
+
+def test_two_trainings_in_one_folder_are_told_apart(tmp_path):
+    callback = state_size()
+    for _ in range(2):
+        fit(Causal(), texts(16), tmp_path, [callback])
+    runs = [json.loads(line)["run"] for line in (tmp_path / RECORD).read_text().splitlines()]
+    assert len(set(runs)) == 2
+    assert runs == sorted(runs)
 
 
 class Two(Causal):

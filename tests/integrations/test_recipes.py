@@ -16,7 +16,10 @@ from statesize.integrations.probe import Probe, Probing
 from statesize.lab.mixers import LanguageModel, ModelConfig
 from statesize.measurement.settings import Settings
 
-PAGE = (Path(__file__).parents[2] / "docs" / "in-training.md").read_text(encoding="utf-8")
+DOCS = Path(__file__).parents[2] / "docs"
+PAGE, APPENDIX = (
+    (DOCS / page).read_text(encoding="utf-8") for page in ("in-training.md", "appendix/training-terms.md")
+)
 LINES = dict(re.findall(r"^\| ([^|]+) \| `([^`|]+)` \|$", PAGE, re.MULTILINE))
 TEXTS = torch.randint(32, (2, 20), generator=torch.Generator().manual_seed(1))
 NAME = "statesize/average_ess"
@@ -107,16 +110,17 @@ class Metrics:
         self.entries[step] = {"loss": global_avg_loss} | (extra_metrics or {})
 
 
-def page_names(probing):
-    (block,) = re.findall(r"^```python\n(def log_memory.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
-    names = {"probing": probing}
+def log_memory(metrics, model, probing):
+    """What the page says to call."""
+    (block,) = re.findall(r"^```python\n(def log_memory.*?)^```$", APPENDIX, re.MULTILINE | re.DOTALL)
+    names = {}
     exec(block, names)  # noqa: S102
-    return names
+    names["log_memory"](metrics, model, probing)
 
 
 def test_torchtitan_and_flame_log_readings_beside_their_own_numbers():
-    names, metrics = page_names(every(2)), Metrics()
-    names["log_memory"](metrics, small_model())
+    metrics = Metrics()
+    log_memory(metrics, small_model(), every(2))
     for step in range(1, 5):
         metrics.log(step, 2.5, 2.5, 0.1, extra_metrics={"lr": 0.1})
     metrics.log(6, 2.5, 2.5)

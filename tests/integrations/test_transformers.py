@@ -4,6 +4,7 @@ import copy
 import json
 import math
 
+import pandas as pd
 import pytest
 import torch
 from oracles.recurrent_models import tiny_model
@@ -178,7 +179,16 @@ def test_without_another_tool_readings_are_lines_of_json(tmp_path):
     lines = [json.loads(line) for line in (tmp_path / RECORD).read_text().splitlines()]
     assert [line["step"] for line in lines] == [2, 4]
     for line, entry in zip(lines, readings, strict=True):
+        assert line.pop("run")
         assert {name: entry[name] for name in line} == line
+
+
+def test_two_trainings_in_one_folder_are_told_apart(tmp_path):
+    for _ in range(2):
+        read(Causal(), tmp_path)
+    lines = pd.read_json(tmp_path / RECORD, lines=True)
+    assert lines.groupby("run")["step"].apply(list).tolist() == [[2, 4], [2, 4]]
+    assert lines["run"].is_monotonic_increasing
 
 
 @pytest.mark.parametrize("family", ["gla", "mamba2", "qwen3_next"])

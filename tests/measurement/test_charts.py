@@ -203,7 +203,7 @@ def test_ess_is_a_frame_of_layers_and_tokens(profile, metric):
     values = profile.mixer(profile.mixers[1])[metric].values
     expected = (values if metric == "entropy" else values[..., 0])[1].mean(0)
     np.testing.assert_array_equal(frame.iloc[1].to_numpy(), expected)
-    with pytest.raises(InputError, match="sequence must be at least 0 and below 2"):
+    with pytest.raises(InputError, match="sequence must be a whole number from 0 to 1"):
         profile.ess(sequence=2)
 
 
@@ -213,7 +213,7 @@ def test_ess_of_a_layer_is_a_frame_of_heads_and_tokens(profile):
     np.testing.assert_array_equal(frame.to_numpy(), profile.mixer(name)["entropy"].values[1])
     assert frame.columns.equals(profile.ess(sequence=1).columns)
     assert frame.index.name in {"head", "channel"}
-    with pytest.raises(InputError, match="mixer must be one of"):
+    with pytest.raises(InputError, match="layer must be a name, or an index"):
         profile.ess("layers.9")
 
 

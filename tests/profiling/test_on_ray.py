@@ -211,7 +211,7 @@ def test_the_command(tmp_path, capsys):
     command = ["profile", "sa", "--text", str(tmp_path / "a.txt"), "--json", "--max-tokens", "12"]
     assert main([*command, "--ray"]) == 0
     spread, errors = capsys.readouterr()
-    assert "profiling sa: sequence 1 of 1, mixer 4 of 4" in errors
+    assert "profiling sa: sequence 1 of 1, mixer 1 of 4" in errors
     assert main(command) == 0
     alone = json.loads(capsys.readouterr().out)
     assert alone.keys() == json.loads(spread).keys()

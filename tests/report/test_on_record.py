@@ -35,8 +35,25 @@ def test_a_model_that_somebody_adds_stands_on_the_page_and_in_the_package(record
     assert [length["length"] for length in packaged["lengths"]] == list(LENGTHS)
     profile = ss.profile("gla", [[5, 6, 7, 8] * 6])
     ess = packaged["lengths"][1]["ess"]
-    expected = f"On record: added {ess:.1f} of 12 at the middle of 24 tokens of prose. All: statesize models --measured"
-    assert standing(profile, [packaged]) == expected
+    expected = (
+        f"On record, at the middle of 24 tokens of prose: added {ess:.1f} of 12. All: statesize models --measured"
+    )
+    assert standing(profile, models=[packaged]) == expected
+
+
+def test_a_model_is_told_at_the_nearest_length_and_its_own_untrained_figure_alone():
+    row = {"ess_without_sinks": 2.0, "of": 8.0}
+    lengths = [row | {"length": 16, "ess": 2.0, "untrained": 3.0}, row | {"length": 64, "ess": 4.0, "untrained": 5.0}]
+    shared = {"data": "tokens of prose", "carries": "a fixed state", "kind": "", "lengths": lengths}
+    models = [shared | {"name": "this", "weights": "0a" * 8}, shared | {"name": "that", "weights": "0b" * 8}]
+    for length, nearest, ess, untrained in ((16, 16, 2, 3), (20, 16, 2, 3), (40, 64, 4, 5)):
+        told = f"of {nearest} tokens of prose: that {ess:.1f} of 8, this {ess:.1f} of 8."
+        other = "" if length == nearest else f"No record has {length}: these are the nearest lengths. "
+        own = f"This model is this; with untrained weights it has {untrained:.1f}. "
+        profile = ss.profile("gla", [list(range(5, 5 + length))])
+        for weights, mine in (("0a" * 32, own), ("0c" * 32, ""), ("", "")):
+            expected = f"On record, at the middle {told} {mine}{other}All: statesize models --measured"
+            assert standing(profile, weights, models) == expected
 
 
 def test_a_record_holds_the_headline_of_its_profile(recorded):
@@ -76,12 +93,14 @@ def test_a_record_without_its_licence_is_no_part_of_the_page(recorded):
 
 def test_a_profile_prints_where_it_stands_among_models_that_carry_the_same(capsys):
     assert main(["profile", "gla", "--max-tokens", "16", "--quiet"]) == 0
-    (line,) = [line for line in " ".join(capsys.readouterr().out.split()).split("On record: ")[1:]]
+    (line,) = [line for line in " ".join(capsys.readouterr().out.split()).split("On record, ")[1:]]
     known = measured_models()
     assert len({one["carries"] for one in known}) == 4
     for one in known:
-        alike = one["carries"] == "a fixed state" and one["data"].startswith(("tokens", "bytes"))
+        alike = one["carries"] == "a fixed state" and one["data"].endswith("of prose")
         assert (one["name"] in line) == alike
+    assert "This model is bundled gated linear attention;" in line
+    assert line.count("untrained") == 1
 
 
 def test_what_was_measured_is_listed(capsys):

@@ -11,7 +11,8 @@ import xarray as xr
 
 from statesize.errors import FileError
 from statesize.profiling import Profile
-from statesize.results.store import check_destination, open_tree, write_nodes
+from statesize.results.place import check_destination
+from statesize.results.store import open_tree, write_nodes
 
 
 def files(folder):

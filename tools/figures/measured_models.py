@@ -62,6 +62,8 @@ def measured_models(known: Sequence[Mapping[str, Any]]) -> dict[str, str]:
         ),
         "minutes": f"{math.ceil(max(one.get('seconds', 0) for one in known) / 60)}",
         **{f"{name}_ess": f"{one[-1]['ess']:.1f}" for name, (one, _) in longest.items() if name in QUOTED},
+        **{f"smollm2_{row['length']}": f"{row['ess']:.1f}" for row in longest["smollm2"][0]},
+        **{f"smollm2_{row['length']}_texts": f"{row['sequences']}" for row in longest["smollm2"][0]},
         **{f"{name}_untrained": f"{one[-1]['ess']:.1f}" for name, (_, one) in longest.items() if name in TRAINED},
     }
 
@@ -117,7 +119,7 @@ def _bounds(known: Sequence[Mapping[str, Any]]) -> str:
     found = _bounds_found()
     rows: list[tuple[str, ...]] = []
     for one in known:
-        if "nats a " not in one["check"]:
+        if "nats per " not in one["check"]:
             continue
         own = found.get(one["weights"])
         if own is None:

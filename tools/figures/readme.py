@@ -7,10 +7,9 @@ from collections.abc import Mapping
 
 PHRASES = (
     "is worth {bounds.worth} nats per token to the rest",
-    "ESS is {bounds.ess} numbers per channel",
-    "the model loses {bounds.hindsight} of what",
-    "that we tried, as many numbers lose {bounds.causal}. A loss of only 1 % takes {bounds.multiple} times ESS. Heads "
-    "that share a cache then keep {bounds.stored} of its values",
+    "ESS, {bounds.ess} numbers per channel, loses {bounds.hindsight} of what that text changes in the predictions if "
+    "the choice of numbers knows the future, and {bounds.causal} by the best choice",
+    "To lose only 1 % takes {bounds.multiple} times ESS, or {bounds.stored} of the values",
     "intervals over {bounds.documents} texts",
 )
 _NAME = re.compile(r"\{([\w.]+)\}")

@@ -21,6 +21,7 @@ from statesize.adapters.rounding import check_finite
 from statesize.adapters.runs import bare
 from statesize.adapters.watch import Call, FoundMixer, first_argument
 from statesize.errors import InputError, ModelError
+from statesize.io.text import byte_count
 from statesize.operators import Dense, Operator, Shared, SoftmaxAttention
 
 
@@ -74,6 +75,25 @@ class Captured:
     values: Callable[[], Tensor] | None = None
     run_difference: float = math.nan
     precision: str = ""
+
+    def __repr__(self) -> str:
+        """What was captured, how faithful it is, and what to do next, a line each.
+
+        Returns:
+            Lines of text.
+        """
+        held = "" if self.state_bytes is None else f", {byte_count(self.state_bytes)} at the end of a sequence"
+        checked = (
+            "not compared" if self.faithfulness is None else f"{self.faithfulness:.1e} of the largest value at most"
+        )
+        return "\n".join(
+            [
+                f"{self.name}: {self.kind}, units: {self.units}, channels of each: {self.multiplicity}{held}",
+                f"difference from what the unaltered model computed: {checked}",
+                *([self.note] if self.note else []),
+                "next: .operator, statesize.measure(captured.operator)",
+            ]
+        )
 
     @property
     def faithfulness(self) -> float | None:

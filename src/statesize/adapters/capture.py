@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
@@ -92,6 +92,20 @@ class Capture(Iterator[Captured]):
         self.skipped = skipped
         self.run_difference = run_difference
         self._items = self._one_by_one()
+
+    def __repr__(self) -> str:
+        """What comes one by one, what does not, and what to do next, a line each.
+
+        Returns:
+            Lines of text.
+        """
+        kinds = Counter(mixer.kind for mixer in self.mixers)
+        told = ", ".join(f"{count} of {kind}" for kind, count in kinds.items())
+        lines = [f"Capture of {len(self.mixers)} layers over {self.length} positions: {told}"]
+        lines += [f"{len(self.skipped)} layers are not measured: .skipped says why"] if self.skipped else []
+        return "\n".join(
+            [*lines, "next: for captured in this: captured.operator is the T of one layer after the other"]
+        )
 
     def keep(self, names: Collection[str]) -> None:
         """Leave out all mixers that come but those of some names."""

@@ -75,6 +75,7 @@ def _run(arguments: list[str]) -> int:
 
     from statesize.cli.commands import app
     from statesize.cli.shared.provenance import begin
+    from statesize.cli.shared.usage import wrong_usage
     from statesize.errors import StatesizeError
 
     begin(arguments)
@@ -83,7 +84,7 @@ def _run(arguments: list[str]) -> int:
             app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
         sys.stdout.flush()
     except CycloptsError as error:
-        return _fail(f"{_one_line(str(error))} See statesize --help.", WRONG_USAGE)
+        return _fail(_one_line(wrong_usage(error)), WRONG_USAGE)
     except StatesizeError as error:
         return _fail(_one_line(str(error)), FAILED)
     return 0

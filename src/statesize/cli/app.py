@@ -28,6 +28,8 @@ WHOLE = Group("Whole networks, and smaller states", sort_key=2)
 
 
 _order = count()
+EXAMPLES: dict[str, str] = {}
+"""The first example of each command."""
 
 
 def register(
@@ -43,6 +45,7 @@ def register(
     if examples:
         heading = "Example" if len(examples) == 1 else "Examples"
         lines = "\n".join(f"    {example}" for example in examples)
+        EXAMPLES.setdefault(name, examples[0])
         options["help_epilogue"] = f"{heading}:\n\n{lines}"
     group_app.command(command, name=name, help=help, sort_key=next(_order), **options)
 

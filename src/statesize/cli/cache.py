@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter, validators
 
-from statesize.cli.shared.options import MOST, Flag, Loading, OpenPage, Page, check_page, options_of, share
+from statesize.cli.shared.options import MOST, Flag, Loading, OpenPage, Page, check_model, options_of, page_path, share
 from statesize.cli.shared.printing import TEXT, Printing
 from statesize.cli.shared.texts import Texts
 from statesize.errors import InputError
@@ -46,7 +46,7 @@ def cache(
             which LU-KV in kvpress loads.
         plan: Only print what is done, and how much time it takes; each kind of step is timed over the first text.
         html: HTML file for a page with the price list, its chart, and what each cache keeps.
-        open_page: Show the page in a browser.
+        open_page: Show the page in the browser; without --html it is MODEL-cache.html in this folder.
         loading: How the model is loaded.
         printing: What is printed.
     """
@@ -55,9 +55,10 @@ def cache(
         _check_file(ratios)
     texts, loading = texts or Texts(), loading or Loading()
     texts.check()
-    check_page(html, open_page=open_page)
+    html = page_path(html, open_page=open_page, name=f"{Path(model).name}-cache")
+    check_model(model)
 
-    from statesize.cli.shared.provenance import called_again
+    from statesize.cli.shared.provenance import called_again, called_with, more_texts
     from statesize.cli.shared.table import show_page, show_plan
     from statesize.models.load import load_model
     from statesize.reduction.cache.page import page
@@ -86,7 +87,7 @@ def cache(
     }
     if plan:
         show_plan(loaded.name, partial(plan_cache, loaded.model, inputs, **options), printing)
-        printing.next(*called_again(without="--plan"))
+        printing.next(*called_again(without="--plan"), why="does it")
         return
     with printing.bars() as bars:
         update = bars.begin(f"pricing the cache of {loaded.name}").update
@@ -95,7 +96,12 @@ def cache(
         result.save_pruned_shares(ratios)
         printing.say(f"Ratios: {ratios}")
     show_page(page(result), result.to_dict(), html, printing, open_page=open_page)
-    printing.next("truncate", model, *options_of(texts, loading))
+    if not result.context_matters:
+        printing.next(*called_with("--max-tokens", 2 * texts.max_tokens), why="longer texts, in which context matters")
+    elif result.recommended is None and result.undecided is not None:
+        printing.next(*more_texts(texts, documents), why=f"an answer from {texts.more_of}")
+    else:
+        printing.next("truncate", model, *options_of(texts, loading), why="how few numbers would suffice at all")
 
 
 def _check_file(path: Path) -> None:

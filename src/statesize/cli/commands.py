@@ -63,8 +63,8 @@ add(
 add(
     "network",
     network,
-    "gla --text notes.txt --max-tokens 32 --html all.html",
-    "FOLDER --ids ids.jsonl --positions 1 --accuracy 0.1",
+    "gla --text notes.txt --html all.html",
+    "FOLDER --ids ids.jsonl --positions 4 --accuracy 0.03",
     title=WHOLE,
 )
 add_plugins()

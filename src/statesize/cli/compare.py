@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from cyclopts import Parameter
 
-from statesize.cli.shared.options import Flag, Page
+from statesize.cli.shared.options import Flag, OpenPage, Page, check_file, page_path
 from statesize.cli.shared.printing import TEXT, Printing
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ def compare(
     recall: Path | None = None,
     networks: Annotated[list[Path] | None, Parameter(name="--network", negative="")] = None,
     html: Page = None,
+    open_page: OpenPage = False,
     wide: Flag = False,
     printing: Printing = TEXT,
 ) -> None:
@@ -36,19 +37,26 @@ def compare(
         networks: What `statesize network --by-layer --json` printed of one of the models, kept in a file; adds the ESS
             of the whole network and its redundancy. Give it once per model.
         html: File for a report that holds the table and all layers.
+        open_page: Show the report in the browser; without --html it is compared.html in this folder.
         wide: Print all columns.
         printing: What is printed.
     """
-    from statesize.cli.shared.printing import read_profiles
+    from statesize.results.place import require_profile
+
+    for folder in profiles:
+        require_profile(folder)
+    for name, path in (("recall", recall), *(("network", path) for path in networks or ())):
+        check_file(name, path)
+    html = page_path(html, open_page=open_page, name="compared")
+
+    from statesize.cli.shared.printing import read_profiles, tell_page
     from statesize.cli.shared.provenance import called_again
     from statesize.cli.shared.summary import comparison_page
     from statesize.cli.shared.table import show
-    from statesize.report import check_report_path, write_report
+    from statesize.report import write_report
     from statesize.report.comparison import compare
     from statesize.report.words import model_titles
 
-    if html is not None:
-        check_report_path(html)
     perplexities = None if recall is None else read_recall(recall)
     wholes = [read_redundancy(path) for path in networks or []]
     loaded = read_profiles(profiles, printing)
@@ -56,10 +64,13 @@ def compare(
     if html is not None:
         with printing.step("drawing the report"):
             write_report(loaded, html, perplexities, wholes)
-        printing.say(f"Report: {html}")
+        tell_page(html, printing, open_page=open_page)
     printed = comparison_page(loaded, compared, model_titles(loaded, _places(profiles)), wide=wide)
     show(printed, vars(compared), printing)
-    printing.next(*called_again("--html", "compared.html") if html is None else ("profile", profiles[0], "--open"))
+    if html is None:
+        printing.next(*called_again("--open"), why="charts of both, layer by layer")
+    else:
+        printing.next("profile", profiles[0], "--open", why="the heads of one model")
 
 
 def _places(folders: Sequence[Path]) -> list[str]:

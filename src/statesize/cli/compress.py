@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter, validators
 
-from statesize.cli.shared.options import Flag
+from statesize.cli.shared.options import Flag, check_file, check_model, page_path
 from statesize.cli.shared.printing import TEXT, Printing
 
 if TYPE_CHECKING:
@@ -52,27 +52,28 @@ def compress(
     Raises:
         FileError: The text is not there, or the folder is in use.
     """
+    from statesize.check import share_of
+    from statesize.io.files import check_new_folder
+
+    check_new_folder(output)
+    check_file("text", text)
+    share_of(state, None)
+    page_path(frontier, open_page=False, name="")
+    check_model(model)
+
     from statesize.cli.shared.printing import tell_page
     from statesize.cli.shared.table import show
-    from statesize.errors import FileError
     from statesize.models.load import load_model
-    from statesize.reduction.compress import check_output
     from statesize.reduction.compress import compress as run
     from statesize.reduction.frontier import frontier as points_of
     from statesize.reduction.frontier import page
     from statesize.reduction.hub import reducible
     from statesize.reduction.reducible import ReductionRequest
     from statesize.reduction.windows import different_documents
-    from statesize.report import check_report_path
     from statesize.report.result_page import PageTable, ResultPage
     from statesize.texts import bundled
     from statesize.texts.documents import read_file
 
-    check_output(output)
-    if text is not None and not text.exists():
-        raise FileError(f"text must be a file, got {text}, which is not there.")
-    if frontier is not None:
-        check_report_path(frontier)
     read = bundled.documents() if text is None else read_file(text)
     documents = different_documents([document for document in read if isinstance(document, str)])
     printing.hush_libraries()
@@ -96,7 +97,11 @@ def compress(
         tell_page(frontier, printing, open_page=False)
     table = PageTable("", ("figure", "found"), [*_rows(result), ("saved", str(output))])
     show(ResultPage("Smaller states", _headline(loaded.name, result), (), [table]), result.to_dict(output), printing)
-    printing.next("profile", output, *([] if text is None else ["--text", text]), "--open")
+    if result.safe is None:
+        printing.say("To tell it, give more documents: --text FILE, with blank lines between them.")
+    printing.next(
+        *("profile", output, *([] if text is None else ["--text", text]), "--open"), why="what the smaller states carry"
+    )
 
 
 def _headline(name: str, result: Compression) -> str:

@@ -61,7 +61,7 @@ def doctor(*, printing: Printing = TEXT) -> None:
     wrong = ", ".join(f"{check['operator']} by {check['engine']}" for check in checks if not check["right"])
     if wrong:
         raise EngineError(f"{wrong} contradict the definition; reinstall torch and numba")
-    printing.next("models")
+    printing.next("models", why="which models can be measured")
 
 
 def _tensors(*outputs: Tensor | None) -> tuple[Tensor, ...]:

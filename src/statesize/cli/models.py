@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from statesize.cli.shared.options import Flag
-from statesize.cli.shared.printing import TEXT
+from statesize.cli.shared.printing import TEXT, Printing
 
 if TYPE_CHECKING:
     from statesize.adapters.sources import Family
@@ -20,15 +20,15 @@ NOTES = (
 )
 
 
-def models(*, measured: Flag = False, json: Flag = False) -> None:
+def models(*, measured: Flag = False, printing: Printing = TEXT) -> None:
     """List what can be measured, by library: families of transformers, kernels of flash-linear-attention, and others.
 
     Args:
         measured: List the models on record instead, with their ESS at the middle of texts of several lengths.
-        json: Print one JSON document instead of a table.
+        printing: What is printed.
     """
     if measured:
-        _on_record(json=json)
+        _on_record(json=printing.json)
         return
     from importlib.metadata import version
 
@@ -40,7 +40,7 @@ def models(*, measured: Flag = False, json: Flag = False) -> None:
 
     sweep, installed = swept(), version("transformers")
     known, others = sweep.of("measured"), [family for family in sweep.families if family.status != "measured"]
-    if json:
+    if printing.json:
         reasons = [{"family": one.name, "status": one.status, "reason": one.reason} for one in others]
         families = [_row(family, STATE_SIZES) for family in known]
         listing = {"transformers": installed, "checked": sweep.transformers, "families": families, "others": reasons}
@@ -74,7 +74,7 @@ def models(*, measured: Flag = False, json: Flag = False) -> None:
         for library, mixers in OTHER_LIBRARIES.items()
     ]
     print_table(PageTable("", ("other library", "mixers", "TSS per channel at position i"), rows, NOTES))
-    TEXT.next("profile", "gla", "--open")
+    printing.next("profile", "gla", "--open", why="what a small model carries, on a page")
 
 
 def _sizes(kinds: Iterable[str], sizes: dict[str, str]) -> list[dict[str, str]]:

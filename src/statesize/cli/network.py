@@ -2,35 +2,34 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter, validators
 
-from statesize.cli.shared.options import Count, Flag, Loading, OpenPage, Page, check_page, options_of
+from statesize.cli.shared.options import Count, Flag, Loading, OpenPage, Page, check_model, options_of, page_path
 from statesize.cli.shared.printing import TEXT, Printing
-from statesize.cli.shared.texts import Texts
-from statesize.io.progress import say
+from statesize.cli.shared.texts import FewTokens
+from statesize.io.progress import Bar, duration, say
 
 if TYPE_CHECKING:
     from statesize.networks.network import NetworkProgress
     from statesize.networks.plan import NetworkPlan
     from statesize.report.result_page import ResultPage
 
-# Tokens of bundled documents; every product with a Jacobian runs all layers over them several times.
-_TOKENS = 256
-
 
 def network(
     model: str,
     /,
     *,
-    texts: Texts | None = None,
-    positions: Count = 4,
+    texts: FewTokens | None = None,
+    positions: Count = 1,
     start: str | None = None,
     end: str | None = None,
-    accuracy: Annotated[float, Parameter(validator=validators.Number(gt=0, lt=1))] = 0.03,
+    accuracy: Annotated[float, Parameter(validator=validators.Number(gt=0, lt=1))] = 0.1,
     method: Literal["auto", "lanczos", "dense"] = "auto",
     memory: str = "2GB",
     precision: Literal["double", "single"] = "double",
@@ -48,24 +47,30 @@ def network(
     Args:
         model: A bundled name (sa, la, gla, gated-deltanet), a folder of a model, a GGUF file, or an id of the Hugging
             Face hub.
-        texts: What the model reads. Default: 256 tokens of bundled documents; twice as many take twice the time.
-        positions: Number of cuts, which part the text evenly.
+        texts: What the model reads. Twice as many tokens take about four times as long.
+        positions: Number of cuts, which part the text evenly; each takes as long as the others.
         start: Name of the module whose output before a cut is varied. Default: the token embeddings.
         end: Name of the module whose output from a cut on is read. Default: what the last norm takes.
-        accuracy: Half-width of the interval to reach, relative to the entropy-ESS (0.03 = 3 %).
+        accuracy: Half-width of the interval to reach, relative to the entropy-ESS (0.1 = 10 %); half of it takes
+            twice the time.
         method: lanczos multiplies with the Jacobian, dense forms it, auto chooses the cheaper.
         memory: Memory that measuring may use beside the model and its activations, such as 4GB.
         precision: single multiplies in float32, about twice as fast, and widens the interval by the rounding error.
         by_layer: Also measure each layer at these cuts, and compare the sum over layers with the whole network.
         plan: Only print how many products and how much time each cut would take, estimated from a few.
         html: HTML file for a page with the chart.
-        open_page: Show the page in a browser.
+        open_page: Show the page in the browser; without --html it is MODEL-network.html in this folder.
         loading: How the model is loaded.
         printing: What is printed.
-
-    Raises:
-        InputError: A page is to be opened that is not written.
     """
+    from statesize.measurement.settings import memory_bytes
+
+    texts, loading = texts or FewTokens(), loading or Loading()
+    texts.check()
+    html = page_path(html, open_page=open_page, name=f"{Path(model).name}-network")
+    memory_bytes(memory)
+    check_model(model)
+
     from statesize.adapters.select import NothingMeasuredError
     from statesize.cli.shared.provenance import called_again
     from statesize.cli.shared.table import show, show_page
@@ -75,9 +80,6 @@ def network(
     from statesize.networks.plan import network_plan
     from statesize.networks.redundancy import redundancy
 
-    texts, loading = texts or Texts(max_tokens=_TOKENS), loading or Loading()
-    texts.check()
-    check_page(html, open_page=open_page)
     printing.hush_libraries()
     tokenizer, vocabulary, _ = texts.facts_of(model, loading)
     read = texts.read(tokenizer, printing, vocabulary).ids
@@ -91,14 +93,14 @@ def network(
                 loaded.model, read[0][None], positions, start, end, accuracy, method, memory, precision
             )
         show(_plan_page(planned), head | asdict(planned), printing)
-        printing.next(*called_again(without="--plan"))
+        printing.next(*called_again(without="--plan"), why="does it")
         return
     with printing.bars() as bars:
         bar = bars.begin(f"measuring {loaded.name}")
         result = network_ess(
             *(loaded.model, read[0][None], positions, start, end),
             *(accuracy, method, memory, precision),
-            on_progress=_telling(bar.update),
+            on_progress=_telling(bar, texts.max_tokens, accuracy),
         )
     beside = None
     if by_layer:
@@ -109,23 +111,31 @@ def network(
             say(f"No layer was measured: {error}")
     document = head | result.to_dict() | ({} if beside is None else {"redundancy": beside.to_dict()})
     show_page(page(loaded.name, result, beside), document, html, printing, open_page=open_page)
-    printing.next(
-        *(["profile", model, *options_of(texts, loading), "--open"] if by_layer else called_again("--by-layer"))
-    )
+    if by_layer:
+        printing.next("profile", model, *options_of(texts, loading), "--open", why="the heads of each layer")
+    else:
+        printing.next(*called_again("--by-layer"), why="whether layers keep what others keep")
 
 
-def _telling(update: Callable[..., None]) -> Callable[[NetworkProgress], None]:
-    """The time that is left follows from the products that each interval is likely to need; a line tells it early."""
-    lines: set[tuple[int, bool]] = set()
+def _telling(bar: Bar, tokens: int, accuracy: float) -> Callable[[NetworkProgress], None]:
+    """The time that is left follows from the products that each interval is likely to need; a first note tells it."""
+    started, told = time.monotonic(), False
 
     def report_progress(progress: NetworkProgress) -> None:
+        nonlocal told
         known = progress.low > 1
         found = f"{progress.low:,.0f} to {progress.high:,.0f} numbers by " if known else ""
         detail = f"cut {progress.position}, {found}{progress.products:,} of about {progress.likely:,} products"
-        done = progress.place * progress.likely + progress.products
-        stage = progress.place, bool(progress.products and (known or not progress.place))
-        update(done, progress.positions * progress.likely, detail, line=stage not in lines)
-        lines.add(stage)
+        done, total = progress.place * progress.likely + progress.products, progress.positions * progress.likely
+        if not told and done:
+            told = True
+            seconds = (time.monotonic() - started) * total / done
+            cheaper = [f"--max-tokens {max(2, tokens // 2)}", f"--accuracy {min(2 * accuracy, 0.5):g}"]
+            cheaper += ["--positions 1"] if progress.positions > 1 else []
+            bar.note(
+                f"about {duration(seconds)} in all. It takes less with {', '.join(cheaper[:-1])} or {cheaper[-1]}."
+            )
+        bar.update(done, total, detail)
 
     return report_progress
 

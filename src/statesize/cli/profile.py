@@ -11,7 +11,19 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter, validators
 
-from statesize.cli.shared.options import OFTEN, WORKERS, Flag, Loading, Measuring, OpenPage, Page, Workers
+from statesize.cli.shared.options import (
+    OFTEN,
+    WORKERS,
+    Flag,
+    Loading,
+    Measuring,
+    OpenPage,
+    Page,
+    Workers,
+    check_file,
+    check_model,
+    page_path,
+)
 from statesize.cli.shared.printing import TEXT, Printing
 from statesize.cli.shared.texts import INPUTS, Sequences, Texts
 
@@ -25,6 +37,8 @@ if TYPE_CHECKING:
 
 
 _TOLERANCE = 0.01
+MOST_DIGESTED = 10**9
+"""Numbers of weights of which a digest is made to know a model on record again; it takes a second or two."""
 
 
 def profile(
@@ -67,7 +81,7 @@ def profile(
         workers: Who measures.
         output: Folder for the profile, to be read by this command and `Profile.load`.
         html: File for a report.
-        open_page: Open the report in the browser; without --html it is MODEL.html in this folder.
+        open_page: Show the report in the browser; without --html it is MODEL.html in this folder.
         record: File for the model's record at this length of text, as those of the models on record; a record of the
             same model that is there gets this length beside its others.
         tolerance: Count singular values above this fraction of the largest (0.01 = 1 %).
@@ -80,22 +94,11 @@ def profile(
     Raises:
         InputError: Options contradict each other.
     """
-    from statesize.cli.shared.printing import plan_document, read_profiles
-    from statesize.cli.shared.provenance import called_again, command_line
-    from statesize.cli.shared.summary import plan_page
-    from statesize.cli.shared.table import show
     from statesize.errors import InputError
-    from statesize.measurement.settings import EVENLY_SPREAD, LONGEST_WHOLE
     from statesize.models.plugins import model_plugins
-    from statesize.report import check_report_path
-    from statesize.report.on_record import add_to
-    from statesize.results.store import MARKER, check_destination
-    from statesize.texts.rows import read_whole
+    from statesize.results.place import MARKER, check_destination
 
-    if open_page and html is None:
-        html = Path(f"{Path(model).name}.html")
-    if html is not None:
-        check_report_path(html)
+    html = page_path(html, open_page=open_page, name=Path(model).name)
     if (Path(model) / MARKER).is_file() and not any(model in plugin.names() for plugin in model_plugins()):
         asked = (texts, task, measuring, prefix, loading, workers, output, record, plan or None)
         if asked != (None,) * len(asked) or tolerance != _TOLERANCE:
@@ -103,9 +106,12 @@ def profile(
                 f"{model} is a profile, which is shown as it was measured; leave out all but --html, --open, --metric, "
                 "--wide, --json and --quiet."
             )
+        from statesize.cli.shared.printing import read_profiles
+
         (result,) = read_profiles([Path(model)], printing)
-        _show(result, Path(model), html, metric, printing, wide=wide, open_page=open_page)
-        printing.next(*_next_of(Path(model), html))
+        weights = result.attributes["weights_sha256"]
+        _show(result, Path(model), html, metric, printing, wide=wide, open_page=open_page, weights=weights)
+        _say_next(Path(model), html, printing)
         return
     texts, loading, measuring = texts or Texts(), loading or Loading(), measuring or Measuring()
     workers = workers or Workers()
@@ -119,6 +125,17 @@ def profile(
             "how many of its documents are read."
         )
     cluster = None if plan else workers.cluster(gpus=float(loading.device.startswith("cuda")))
+    check_file("prefix", prefix)
+    check_model(model)
+
+    from statesize.cli.shared.printing import plan_document
+    from statesize.cli.shared.provenance import called_again, command_line
+    from statesize.cli.shared.summary import plan_page
+    from statesize.cli.shared.table import show
+    from statesize.measurement.settings import EVENLY_SPREAD, LONGEST_WHOLE
+    from statesize.report.on_record import add_to
+    from statesize.texts.rows import read_whole
+
     before = None if prefix is None else read_whole(prefix)
     printing.hush_libraries()
     started = time.perf_counter()
@@ -136,7 +153,7 @@ def profile(
             planned = run.plan(some.ids, on_progress=partial(bar.update, line=False), **choice)
         document = plan_document(planned, run.name, some.chats)
         show(plan_page(planned, loading_took), document, printing)
-        printing.next(*called_again(without="--plan"))
+        printing.next(*called_again(without="--plan"), why="does it")
         return
     answered: dict[str, str] = {}
     if task is None:
@@ -165,20 +182,24 @@ def profile(
     result = _measured(run, measure, len(read.ids), output, printing)
     if output is not None:
         printing.say(f"Profile: {output}")
+    weights = result.attributes["weights_sha256"] or (run.weights() if record is not None or run.is_small else "")
     if record is not None:
-        weights = result.attributes["weights_sha256"] or run.weights()
         add_to(record, result, f"tokens of {texts.named}", weights)
         printing.say(f"Record: {record}")
-    _show(result, output, html, metric, printing, wide=wide, open_page=open_page)
+    _show(result, output, html, metric, printing, wide=wide, open_page=open_page, weights=weights)
     if output is None:
-        printing.next(*called_again("--output", f"{run.name.rpartition('/')[2]}-profile"))
+        folder = f"{run.name.rpartition('/')[2]}-profile"
+        printing.next(*called_again("--output", folder), why="keeps it, for a page and for compare")
     else:
-        printing.next(*_next_of(output, html))
+        _say_next(output, html, printing)
 
 
-def _next_of(folder: Path, html: Path | None) -> tuple[object, ...]:
+def _say_next(folder: Path, html: Path | None, printing: Printing) -> None:
     """What to do with a profile: see its page, or all of its columns."""
-    return ("profile", folder, "--open" if html is None else "--wide")
+    if html is None:
+        printing.next("profile", folder, "--open", why="charts of every layer and head")
+    else:
+        printing.next("profile", folder, "--wide", why="all layers and columns")
 
 
 def _show(
@@ -190,6 +211,7 @@ def _show(
     *,
     wide: bool,
     open_page: bool,
+    weights: str,
 ) -> None:
     """Print a profile that lies in a folder, or in none, and write its page."""
     from statesize.cli.shared.printing import print_json, profile_document, tell_page
@@ -203,7 +225,7 @@ def _show(
     if printing.json:
         print_json(profile_document(result, folder))
     else:
-        print_page(summary([result], metric, wide=wide))
+        print_page(summary([result], metric, wide=wide, weights=weights))
     if html is not None:
         tell_page(html, printing, open_page=open_page)
 
@@ -248,6 +270,11 @@ class _ProfileCommand:
     weights: Callable[[], str] = str  # the digest of what this process holds
     plan: Callable[..., Plan] | None = None
     model: nn.Module | None = None
+
+    @property
+    def is_small(self) -> bool:
+        """Whether the digest of the weights takes a second or two; no larger model is on record."""
+        return self.model is not None and sum(part.numel() for part in self.model.parameters()) < MOST_DIGESTED
 
 
 def _here(model: str, loading: Loading, by_ids: bool) -> _ProfileCommand:

@@ -11,11 +11,14 @@ from typing import Any
 from statesize.cli.shared.options import (
     Count,
     Flag,
+    Listed,
     Loading,
     OpenPage,
     Page,
-    check_page,
+    check_file,
+    check_model,
     options_of,
+    page_path,
     share,
     whole_numbers,
 )
@@ -29,7 +32,7 @@ def truncate(
     /,
     *,
     texts: Texts | None = None,
-    cuts: str | None = None,
+    cuts: Listed | None = None,
     number: Count | None = None,
     expected: Flag = False,
     curves: Path | None = None,
@@ -51,7 +54,7 @@ def truncate(
         model: A bundled name (sa, la, gla, gated-deltanet), a folder of a model, a GGUF file, or an id of the Hugging
             Face hub.
         texts: What the model reads.
-        cuts: Positions of the cuts in each piece, with commas between them. Default: its middle.
+        cuts: Positions of the cuts in each piece, such as 128,256. Default: its middle.
         number: Also keep this many numbers of every head.
         expected: Also choose tokens by expected attention; takes about a fifth more time.
         curves: File with what `statesize cache MODEL --json` printed of other texts; its curves then say how many
@@ -60,30 +63,38 @@ def truncate(
         profile: Folder of a profile of the same model; its pages then say what suffices.
         plan: Only print how many runs it takes, and how much time; a run of each kind over the first text is timed.
         html: HTML file for a page with the chart.
-        open_page: Show the page in a browser.
+        open_page: Show the page in the browser; without --html it is MODEL-truncate.html in this folder.
         loading: How the model is loaded.
         printing: What is printed.
 
     Raises:
-        InputError: A page is to be opened that is not written, or the file of curves is none.
+        InputError: The file of curves is none.
     """
-    from statesize.cli.shared.provenance import called_again
+    from statesize.measurement.settings import checked_cuts
+    from statesize.results.place import require_profile
+
+    negligible = share("at", at)
+    texts, loading = texts or Texts(), loading or Loading()
+    texts.check()
+    html = page_path(html, open_page=open_page, name=f"{Path(model).name}-truncate")
+    positions = None if cuts is None else whole_numbers("cuts", cuts)
+    checked_cuts(positions, texts.max_tokens)
+    check_model(model)
+    if profile is not None:
+        require_profile(profile)
+    check_file("curves", curves)
+
+    from statesize.cli.shared.provenance import called_again, more_texts
     from statesize.cli.shared.table import show_page, show_plan
     from statesize.models.load import load_model
     from statesize.profiling import Profile
     from statesize.texts.inputs import whole_texts
     from statesize.truncation.page import page, require_model, with_truncation
-    from statesize.truncation.truncate import DOCUMENTS, checked_cuts, checked_pieces, plan_truncation
+    from statesize.truncation.truncate import DOCUMENTS, checked_pieces, plan_truncation
     from statesize.truncation.truncate import truncate as run
 
-    negligible = share("at", at)
-    texts, loading = texts or Texts(), loading or Loading()
-    texts.check()
-    check_page(html, open_page=open_page)
     measured = None if profile is None else Profile.load(profile)
     found = None if curves is None else _curves(curves)
-    positions = None if cuts is None else whole_numbers("cuts", cuts)
-    checked_cuts(positions, texts.max_tokens)
     printing.hush_libraries()
     tokenizer, vocabulary, _ = texts.facts_of(model, loading)
     inputs = whole_texts(texts.read_whole(tokenizer, printing, vocabulary), tokenizer)
@@ -103,7 +114,7 @@ def truncate(
     }
     if plan:
         show_plan(loaded.name, partial(plan_truncation, loaded.model, inputs, **options), printing)
-        printing.next(*called_again(without="--plan"))
+        printing.next(*called_again(without="--plan"), why="does it")
         return
     with printing.bars() as bars:
         update = bars.begin(f"cutting {loaded.name}").update
@@ -112,8 +123,11 @@ def truncate(
         with_truncation(measured, result).save(profile)
         printing.say(f"Profile: {profile}")
     show_page(page(result), result.to_dict(), html, printing, open_page=open_page)
+    if result.little_text:
+        printing.next(*more_texts(texts, options["documents"]), why=f"an answer from {texts.more_of}")
+        return
     shown = [model, *options_of(texts, loading)] if profile is None else [profile]
-    printing.next("profile", *shown, "--open")
+    printing.next("profile", *shown, "--open", why="which layers and heads carry what")
 
 
 def _curves(path: Path) -> Any:

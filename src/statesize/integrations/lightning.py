@@ -10,6 +10,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 
+from statesize.check import require_count, require_kind
 from statesize.errors import InputError
 from statesize.integrations.probe import Probe, Probing, append_reading
 from statesize.integrations.regularisation import MixerCall, Penalties, Regularisation, mixer_calls
@@ -36,7 +37,8 @@ class RegularisationCallback(Callback):
     """
 
     def __init__(self, regularisation: Regularisation, seed: int = 0) -> None:
-        self.regularisation, self.seed = regularisation, seed
+        require_kind("regularisation", regularisation, Regularisation, "a Regularisation")
+        self.regularisation, self.seed = regularisation, require_count("seed", seed, 0)
         self._penalties = Penalties(regularisation)
         self._generator = torch.Generator().manual_seed(seed)
         self._watching = ExitStack()
@@ -91,6 +93,7 @@ class StateSizeCallback(Callback):
     """
 
     def __init__(self, inputs: Inputs | Probe, every: int = 100, module: str = "") -> None:
+        require_kind("module", module, str, "the name of a part of the LightningModule")
         self.probe, self.module = inputs if isinstance(inputs, Probe) else Probe(inputs, every=every), module
         self._probing, self._last = Probing(self.probe), 0
 
@@ -115,7 +118,7 @@ class StateSizeCallback(Callback):
             logger.log_metrics(values, step)
         if not trainer.loggers:
             with self._probing.surviving(step, "the reading was not written"):
-                append_reading(Path(trainer.default_root_dir), step, values)
+                append_reading(Path(trainer.default_root_dir), self._probing.run, step, values)
 
 
 def _part(pl_module: LightningModule, name: str) -> nn.Module:

@@ -11,6 +11,7 @@ from bisect import bisect_right
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 from statesize.adapters import CheckPolicy
 from statesize.adapters.models.inputs import measurable
 from statesize.adapters.models.sharded import agreed, ranks_of, together
-from statesize.check import refuse, require_count
+from statesize.check import require_count, require_kind, require_real
 from statesize.errors import StatesizeError
 from statesize.io.devices import on_cpu_by_default
 from statesize.io.files import os_errors
@@ -66,13 +67,13 @@ def affordable_heads(cost: Cost, seconds: float) -> int:
     return heads if heads >= min(FEWEST_HEADS, most) else 0
 
 
-def append_reading(folder: Path, step: int, values: Mapping[str, float]) -> None:
-    """Append a line of JSON to the log file of a training."""
+def append_reading(folder: Path, run: str, step: int, values: Mapping[str, float]) -> None:
+    """Append a line of JSON to the log file of the trainings in a folder; `run` tells them apart."""
     path = folder / RECORD
     with os_errors(f"{path} cannot be written", "Give a folder that can."):
         folder.mkdir(parents=True, exist_ok=True)
         with path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"step": step} | dict(values)) + "\n")
+            file.write(json.dumps({"run": run, "step": step} | dict(values)) + "\n")
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,10 +108,28 @@ class Probe:
     @on_cpu_by_default
     def __post_init__(self) -> None:
         require_count("every", self.every)
-        if not self.share > 0:
-            refuse("share", "more than 0", self.share)
+        if self.share != math.inf:
+            advice = "math.inf measures all heads each time, whatever it takes."
+            require_real("share", self.share, above=0, most=1, advice=advice)
+        require_kind("settings", self.settings, Settings, "a Settings", "Give statesize.Settings(positions=32).")
+        if self.executor is not None:
+            require_kind("executor", self.executor, Replicas, "None or a Replicas")
         # Read once: the inputs may be an iterator, and several trainings may use the probe.
         object.__setattr__(self, "sequences", tuple(sequences(self.inputs)[0]))
+
+    def __repr__(self) -> str:
+        """The texts, when they are measured, and what to do next, a line each.
+
+        Returns:
+            Lines of text.
+        """
+        count, longest = len(self.sequences), max(map(len, self.sequences))
+        some = "1 sequence" if count == 1 else f"{count} sequences"
+        time_left = "whatever it takes" if math.isinf(self.share) else f"in at most {100 * self.share:g} % of the time"
+        return (
+            f"Probe of {some} of up to {longest} tokens: every {self.every} steps, {time_left}\n"
+            "next: .measure(model), Probing(probe), or a StateSizeCallback(probe) of statesize.integrations"
+        )
 
     @on_cpu_by_default
     def measure(self, model: nn.Module) -> Profile:
@@ -129,12 +148,13 @@ class Probe:
         return _measured(model, self, sys.maxsize, CheckPolicy("all"))[0]
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Probing:
     """The measurements of one training, for a loop that logs them itself.
 
     Attributes:
         probe: What is measured, and when.
+        run: The time at which the training began, which tells it from others in a log file.
 
     Example:
         >>> probing = Probing(Probe([[1, 2, 3, 4]], every=100))
@@ -142,6 +162,7 @@ class Probing:
     """
 
     probe: Probe
+    run: str = field(default_factory=lambda: datetime.now(UTC).isoformat(), init=False)
     _began: float = field(default_factory=time.perf_counter, init=False)
     _spent: float = field(default=0.0, init=False)
     _due: bool = field(default=False, init=False)
@@ -151,6 +172,15 @@ class Probing:
     _first: dict[str, float] = field(default_factory=dict[str, float], init=False)
     _fallen: set[str] = field(default_factory=set[str], init=False)
     _checking: CheckPolicy = field(default_factory=lambda: CheckPolicy("none"), init=False)
+
+    def __repr__(self) -> str:
+        """The probe, what its readings took so far, and what to do next, a line each.
+
+        Returns:
+            Lines of text.
+        """
+        first = str(self.probe).partition("\n")[0]
+        return f"{first}\nreadings took {self._spent:.1f} s so far\nnext: .step(model, step) after each step"
 
     def step(self, model: nn.Module, step: int, *, main: bool = True) -> dict[str, float] | None:
         """Measure after a step of the training, if a measurement is due and there is time for it.

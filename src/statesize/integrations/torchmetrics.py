@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 
 from statesize.adapters import Captured, CheckPolicy
+from statesize.check import require_kind
 from statesize.measurement.measurement import Measurement
 from statesize.measurement.metrics import utilisation
 from statesize.measurement.settings import Settings
@@ -44,7 +45,8 @@ class StateSizeMetric(Metric):
 
     def __init__(self, settings: Settings | None = None) -> None:
         super().__init__()
-        self.settings = settings or Settings(positions=32)
+        self.settings = Settings(positions=32) if settings is None else settings
+        require_kind("settings", self.settings, Settings, "None or a Settings")
         self._checking = CheckPolicy("none")
         limits = [f"{limit}_{part}" for limit in _LIMITS for part in ("shares", "width")]
         for name in ("total", "readouts", "width", "sequences", *limits):

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from statesize.check import require_count, require_kind
 from statesize.errors import ModelError
 from statesize.integrations.probe import Probe, Probing, append_reading
 from statesize.integrations.regularisation import MixerCall, Penalties, Regularisation, mixer_calls
@@ -39,7 +40,9 @@ class RegularisationCallback(TrainerCallback):
     """
 
     def __init__(self, trainer: Trainer, regularisation: Regularisation, seed: int = 0) -> None:
-        self.trainer, self.regularisation, self.seed = trainer, regularisation, seed
+        require_kind("trainer", trainer, Trainer, "the Trainer of the callback")
+        require_kind("regularisation", regularisation, Regularisation, "a Regularisation")
+        self.trainer, self.regularisation, self.seed = trainer, regularisation, require_count("seed", seed, 0)
         self._generator = torch.Generator().manual_seed(seed)
         self._hooks, self._watching = ExitStack(), ExitStack()
         self._calls: list[MixerCall] = []
@@ -137,6 +140,8 @@ class StateSizeCallback(TrainerCallback):
     """
 
     def __init__(self, inputs: Inputs | Probe, every: int = 100, *, trainer: Trainer | None = None) -> None:
+        if trainer is not None:
+            require_kind("trainer", trainer, Trainer, "None or the Trainer of the callback")
         self.trainer, self.probe = trainer, inputs if isinstance(inputs, Probe) else Probe(inputs, every=every)
         self._probing = Probing(self.probe)
 
@@ -161,4 +166,4 @@ class StateSizeCallback(TrainerCallback):
             control.should_log = pending
         if self.trainer is None or not args.report_to:
             with self._probing.surviving(state.global_step, "the reading was not written"):
-                append_reading(Path(cast("str", args.output_dir)), state.global_step, values)
+                append_reading(Path(cast("str", args.output_dir)), self._probing.run, state.global_step, values)

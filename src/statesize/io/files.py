@@ -141,6 +141,25 @@ def check_writable(folder: Path) -> None:
         os.rmdir(tempfile.mkdtemp(prefix=".statesize-", dir=existing))
 
 
+def check_report_path(path: Path) -> None:
+    """Refuse a path where no page can be written, before any work is done."""
+    if path.is_dir():
+        raise FileError(f"The report must be a file, got {path}, which is a folder.")
+    with os_errors(f"{path} cannot be written", "Give a file in a writable folder."):
+        if path.exists():
+            require_regular(path)
+        tempfile.TemporaryFile(dir=path.absolute().parent).close()
+
+
+def check_new_folder(path: Path) -> None:
+    """Refuse an output that is not empty or cannot be written."""
+    if os.path.lexists(path) and not path.is_dir():
+        raise FileError(f"output must be a folder, got {path}, which is a file. Give a new folder.")
+    if path.is_dir() and any(path.iterdir()):
+        raise FileError(f"output must be a new or empty folder, got {path}, which is in use. Give another.")
+    check_writable(path)
+
+
 @contextlib.contextmanager
 def only_writer(folder: Path) -> Generator[None]:
     """Lock a folder against other callers of this function; make it if it is missing."""

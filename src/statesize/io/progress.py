@@ -27,8 +27,12 @@ def duration(seconds: float) -> str:
     return f"{seconds / 3600:.0f} hours" if seconds < 172800 else f"{seconds / 86400:,.0f} days"
 
 
+# Off a terminal, the share of the work and the seconds that lie between two lines at least.
+_STEP, _PAUSE = 0.1, 30.0
+
+
 class Bars:
-    """Bars in a terminal; elsewhere plain lines, unless `lines` is False; nothing if `quiet`."""
+    """Bars in a terminal; elsewhere a few plain lines, unless `lines` is False; nothing if `quiet`."""
 
     def __init__(self, quiet: bool = False, *, lines: bool = True) -> None:
         console = Console(stderr=True)
@@ -64,6 +68,7 @@ class Bar:
         self._bars, self._description, self._plain = bars, printable(description), plain
         self._task = bars.add_task(self._description, total=total, detail="", end=None)
         self._started, self._resumed = time.monotonic(), 0
+        self._said: tuple[float, float] | None = None  # the share of the work and the time of the last line
 
     def note(self, message: str) -> None:
         """Print a line, in a terminal above the bar."""
@@ -78,16 +83,27 @@ class Bar:
         self._resumed += parts
 
     def update(self, done: int, total: int, detail: str, left: float | None = None, *, line: bool = True) -> None:
-        """Show the parts done, earlier runs included, details of the last one, and the seconds left if known."""
+        """Show the parts done, earlier runs included, details of the last one, and the seconds left if known.
+
+        Off a terminal a line is printed as soon as the time is known, and others after a tenth of the work and half a
+        minute; `line` says whether this may be one.
+        """
+        now = time.monotonic()
         if left is None and done > self._resumed:
-            left = (time.monotonic() - self._started) * (total - done) / (done - self._resumed)
+            left = (now - self._started) * (total - done) / (done - self._resumed)
         left = None if done >= total else left
-        if self._plain and line:
-            say(f"{self._description}: {detail}" + ("" if left is None else f"; about {duration(left)} left"))
-        end = None if left is None else time.monotonic() + left
+        if self._plain and line and left is not None and self._is_due(done / total, now):
+            self._said = done / total, now
+            say(f"{self._description}: {detail}; about {duration(left)} left")
+        end = None if left is None else now + left
         self._bars.update(
             self._task, completed=done, total=total, end=end, detail=printable(detail) if done < total else ""
         )
+
+    def _is_due(self, share: float, now: float) -> bool:
+        """Whether another line is wanted."""
+        # Steps of a tenth add up to a little less than tenths.
+        return self._said is None or (share - self._said[0] > _STEP - 1e-9 and now - self._said[1] >= _PAUSE)
 
 
 class _TimeLeft(ProgressColumn):

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, cast
-
-from torch import nn
+from typing import TYPE_CHECKING, Any, cast
 
 from statesize.io.files import parse_json, read_limited
-from statesize.models.configurations import is_mamba_ssm
-from statesize.models.files import FILE, read_tokenizer
 from statesize.models.plugins import ModelPlugin
-from statesize.texts.tokens import AnyTokenizer
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from statesize.texts.tokens import AnyTokenizer
 
 
 class LabModels(ModelPlugin):
@@ -35,6 +35,8 @@ class LabModels(ModelPlugin):
             return True  # what is damaged is told when it is loaded
         if not isinstance(config, dict):
             return True
+        from statesize.models.configurations import is_mamba_ssm
+
         known = cast("dict[str, Any]", config)
         return "model_type" not in known and not is_mamba_ssm(known)
 
@@ -48,6 +50,7 @@ class LabModels(ModelPlugin):
     def tokenizer(self, name: str) -> AnyTokenizer | None:
         """`statesize train` keeps it in the folder of the run, and the best weights in a folder inside that."""
         from statesize.lab.zoo.bundled import load_tokenizer
+        from statesize.models.files import FILE, read_tokenizer
 
         if _is_bundled(name):
             return load_tokenizer(name)

@@ -87,7 +87,7 @@ class Measurement:
 
     @property
     def plot(self) -> MeasurementCharts:
-        """The charts `.plot.positions()`, `.plot.spectrum()` and `.plot.tolerance()`."""
+        """The charts `.plot.positions()`, which `.plot()` gives, `.plot.spectrum()` and `.plot.tolerance()`."""
         return MeasurementCharts(self)
 
     @property
@@ -122,6 +122,13 @@ class MeasurementCharts:
 
     measurement: Measurement
     paper: bool = False
+
+    def __repr__(self) -> str:
+        return "Charts of a Measurement\nnext: .positions(), .spectrum(), .tolerance()"
+
+    def __call__(self) -> alt.LayerChart:
+        """The chart `positions`."""
+        return self.positions()
 
     def positions(self, metric: Metric = "entropy") -> alt.LayerChart:
         """ESS over positions against its ceiling.

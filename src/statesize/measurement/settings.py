@@ -5,14 +5,16 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
-from typing import Literal, cast
+from typing import TYPE_CHECKING, Literal, cast, get_args
 
-from statesize.check import real_numbers, refuse, require_count, require_real, whole_number
+from statesize.check import real_numbers, refuse, require_count, require_flag, require_real, several, whole_number
 from statesize.errors import InputError
-from statesize.spectra.cut import Cut, make_cut
-from statesize.spectra.engine import EngineName
+
+if TYPE_CHECKING:
+    from statesize.spectra.cut import Cut
+    from statesize.spectra.engine import EngineName
 
 COUNT_ACCURACY, ENTROPY_ACCURACY = 0.02, 1e-3
 """Defaults: counts at relative tolerances of long sequences within 2 % or 1, entropies within 0.1 %."""
@@ -39,7 +41,7 @@ Layers = int | str | Sequence[int | str] | None
 Positions = int | Sequence[int] | Literal["all"] | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Settings:
     """What is measured of each mixer, and how exactly.
 
@@ -107,6 +109,13 @@ class Settings:
         if type(self.mixes) is not dict or self.mixes:
             object.__setattr__(self, "mixes", _mixes(cast("object", self.mixes)))
 
+    def __repr__(self) -> str:
+        """The settings that differ from the defaults, as they are written."""
+        default = Settings()
+        given = {one.name: getattr(self, one.name) for one in fields(self)}
+        changed = (f"{name}={value!r}" for name, value in given.items() if value != getattr(default, name))
+        return f"Settings({', '.join(changed)})"
+
     def given(self, **arguments: object) -> Settings:
         """The settings with arguments in their place, as far as these are given."""
         return replace(self, **{name: value for name, value in arguments.items() if value is not None})
@@ -130,6 +139,8 @@ class Settings:
 
     def cut(self, length: int, *, few: bool = False) -> Cut | None:
         """Which H_i of a sequence are measured, few by default where each takes long; None where none fits into it."""
+        from statesize.spectra.cut import Cut, make_cut
+
         first, last = self.past or 1, length - (self.future or 1)
         if first > last:
             return None
@@ -183,6 +194,19 @@ def report_tolerances(longest: int | None, first: float = TOLERANCE_LADDER[0]) -
     return (first, *(ratio for ratio in more if ratio != first))
 
 
+def checked_cuts(cuts: Sequence[int] | None, length: int) -> tuple[int, ...]:
+    """Positions of cuts in pieces of so many tokens; without any, the middle."""
+    wanted = (length // 2,) if cuts is None else several("cuts", cuts, "None or a sequence of positions such as (256,)")
+    positions = tuple(require_count("cuts", cut) for cut in wanted)
+    outside = [cut for cut in positions if cut > length - 2]
+    if outside or not positions:
+        raise InputError(
+            f"cuts must lie from 1 to {length - 2}, so that a token after them is predicted, got "
+            f"{', '.join(map(str, outside)) or 'none'}. Give other cuts, or more tokens."
+        )
+    return positions
+
+
 def memory_bytes(size: object) -> int:
     """A number of bytes from an integer, or a text such as "4GB" (10⁹), "512 MiB" (2²⁰) or "1000000"."""
     matched = _SIZE.fullmatch(size.strip().lower()) if isinstance(size, str) else None
@@ -203,6 +227,28 @@ def _mixes(value: object) -> dict[str, str]:
 
 def _counted(name: str, value: object) -> int:
     return require_count(name, value, expected="None or a number of at least 1")
+
+
+def _layers(name: str, value: object) -> Layers:
+    if isinstance(value, str):
+        return value
+    if (index := whole_number(value)) is not None and not getattr(value, "ndim", 0):
+        return index
+    expected = "None, or the name or index of a layer, or a list of these"
+    listed = list(several(name, value, expected))
+    layers = [one if isinstance(one, str) else whole_number(one) for one in listed]
+    if not layers or None in layers:
+        refuse(name, expected, value)
+    return tuple(cast("list[int | str]", layers))
+
+
+def _engine(name: str, value: object) -> EngineName:
+    from statesize.spectra.engine import EngineName
+
+    names = get_args(EngineName)
+    if value not in names:
+        refuse(name, f"one of {', '.join(names)}", value)
+    return cast("EngineName", value)
 
 
 def _channels(name: str, value: object) -> Channels:
@@ -241,6 +287,7 @@ def _tolerances(name: str, value: object) -> tuple[float, ...]:
 
 # The check of each setting that differs from its default; it returns what is kept.
 _CHECKS: dict[str, Callable[[str, object], object]] = {
+    "layers": _layers,
     "channels": _channels,
     "positions": _positions,
     "stride": _counted,
@@ -248,10 +295,12 @@ _CHECKS: dict[str, Callable[[str, object], object]] = {
     "future": _counted,
     "tolerances": _tolerances,
     "relative_tolerances": _tolerances,
+    "engine": _engine,
     "seed": partial(require_count, least=0),
     "skip_first": partial(require_count, least=0),
     "memory": lambda _, size: memory_bytes(size),
     "count_accuracy": partial(require_real, least=0, below=1),
-    "entropy_accuracy": partial(require_real, above=0),
+    "entropy_accuracy": partial(require_real, above=0, below=1),
     "weights": _weights,
+    "squares": require_flag,
 }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,33 +28,10 @@ from statesize.models.from_transformers import (
     transformers_model,
     transformers_tokenizer,
 )
-from statesize.models.plugins import ModelPlugin, model_plugins, named_models, plugin_of
+from statesize.models.plugins import ModelPlugin, plugin_of, refuse_misspelt
 from statesize.texts.documents import configured_vocabulary, vocabulary_size
 from statesize.texts.tokens import AnyTokenizer
 from statesize.version import __version__
-
-_ALIKE = 0.85
-"""Likeness of a name to that of a model that is here above which the hub is not queried for it."""
-
-
-def refuse_misspelt(name: str) -> None:
-    """Refuse what can only be a folder and is not there, or is spelt almost as a model that is here, before the hub."""
-    path = Path(name).expanduser()
-    if path.exists():
-        return
-    kind = "file" if path.suffix == ".gguf" else "folder"
-    starts = (".", "/", "~")
-    local = kind == "file" or name.startswith(starts) or name.count("/") > 1 or ("/" in name and path.parent.is_dir())
-    beside = sorted(path.parent.iterdir()) if path.parent.is_dir() and (local or "/" not in name) else []
-    models = {one.name: str(one) for one in beside if (one / "config.json").is_file() or one.suffix == ".gguf"}
-    models |= {known: known for plugin in model_plugins() for known in plugin.names() if "/" not in name}
-    near = difflib.get_close_matches(path.name, models, 1, cutoff=0.6 if local else _ALIKE)
-    if local or near:
-        advice = f"Did you mean {models[near[0]]}?" if near else f"Give a {kind} that is there."
-        raise FileError(
-            f"model must be {named_models()}a folder, a GGUF file or an id of the Hugging Face hub, got {name!r}, which"
-            f" is no {kind}. {advice}"
-        )
 
 
 def training_record(name: str) -> dict[str, Any]:

@@ -6,17 +6,24 @@ laboratory plugs its models in so, and measuring works without it.
 
 from __future__ import annotations
 
+import difflib
 from abc import ABC, abstractmethod
 from functools import cache
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from torch import nn
-
+from statesize.errors import FileError
 from statesize.io.plugins import loaded_plugins
-from statesize.texts.tokens import AnyTokenizer
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from statesize.texts.tokens import AnyTokenizer
 
 MODELS = "statesize.models"
 """Group of entry points, each an instance of `ModelPlugin`."""
+_ALIKE = 0.85
+"""Likeness of a name to that of a model that is here above which the hub is not queried for it."""
 
 
 class ModelPlugin(ABC):
@@ -81,3 +88,23 @@ def named_models() -> str:
     """The models that plug-ins bring, as messages list them before other kinds: "a name (sa, gla), "."""
     names = [name for plugin in model_plugins() for name in plugin.names()]
     return f"a name ({', '.join(names)}), " if names else ""
+
+
+def refuse_misspelt(name: str) -> None:
+    """Refuse what can only be a folder and is not there, or is spelt almost as a model that is here, before the hub."""
+    path = Path(name).expanduser()
+    if path.exists() or plugin_of(name):
+        return
+    kind = "file" if path.suffix == ".gguf" else "folder"
+    starts = (".", "/", "~")
+    local = kind == "file" or name.startswith(starts) or name.count("/") > 1 or ("/" in name and path.parent.is_dir())
+    beside = sorted(path.parent.iterdir()) if path.parent.is_dir() and (local or "/" not in name) else []
+    models = {one.name: str(one) for one in beside if (one / "config.json").is_file() or one.suffix == ".gguf"}
+    models |= {known: known for plugin in model_plugins() for known in plugin.names() if "/" not in name}
+    near = difflib.get_close_matches(path.name, models, 1, cutoff=0.6 if local else _ALIKE)
+    if local or near:
+        advice = f"Did you mean {models[near[0]]}?" if near else f"Give a {kind} that is there."
+        raise FileError(
+            f"model must be {named_models()}a folder, a GGUF file or an id of the Hugging Face hub, got {name!r}, which"
+            f" is no {kind}. {advice}"
+        )

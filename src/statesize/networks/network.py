@@ -22,7 +22,7 @@ from statesize.spectra.exact.dense import block_spectra
 from statesize.spectra.implicit.entropy_estimate import EntropyEstimate
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class NetworkEss:
     """The result of `network_ess`.
 
@@ -69,6 +69,24 @@ class NetworkEss:
         plain = ("converged", "method", "derivatives", "start", "end", "run_difference")
         positions = [dict(zip(_COLUMNS, row, strict=True)) for row in rows]
         return {"positions": positions} | {name: getattr(self, name) for name in plain}
+
+    def finding(self, of: str = "The network") -> str:
+        """What it carries past the middle one of the cuts, in a sentence."""
+        middle = len(self.positions) // 2
+        return (
+            f"{of} carries {self.entropy[middle]:,.0f} numbers past token {self.positions[middle]}, of the "
+            f"{self.dimension[middle]:,} that the text allows there."
+        )
+
+    def __repr__(self) -> str:
+        """What was found, how surely, and what to do next, a line each.
+
+        Returns:
+            Lines of text.
+        """
+        sure = "" if self.converged else "; its interval is wider than was asked for"
+        way = f"From {self.start} to {self.end}, {self.method}{sure}"
+        return f"{self.finding()}\n{way}\nnext: .to_dict(), .entropy, .interval"
 
     def _repr_html_(self) -> str:
         facts = {name: getattr(self, name) for name in ("method", "start", "end", "converged")}

@@ -74,8 +74,6 @@ def needs_notes(beside: Redundancy) -> list[str]:
 
 def page(name: str, result: NetworkEss, beside: Redundancy | None) -> ResultPage:
     """The page of the result."""
-    rows = result.to_dict()["positions"]
-    middle = rows[len(rows) // 2]
     tables = [PageTable("Each cut", HEADINGS, table_rows(result))]
     read = [
         "The entropy-ESS of the Jacobian says on how many directions of the past the hidden states from the cut on "
@@ -88,8 +86,7 @@ def page(name: str, result: NetworkEss, beside: Redundancy | None) -> ResultPage
     caption = "Each mark is a cut, with its interval of 95 %."
     return ResultPage(
         title=f"What {name} carries, all layers together",
-        finding=f"{name} carries {middle['entropy']:,.0f} numbers past token {middle['position']}, of the "
-        f"{middle['dimension']:,} that the text allows there.",
+        finding=result.finding(name),
         charts=[PageChart("Entropy-ESS of the whole network at each cut", chart(result).to_dict(), caption)],
         tables=tables,
         notes={"How to read this": read},

@@ -21,6 +21,7 @@ from statesize.adapters.observation import SHARED, Units
 from statesize.adapters.select import is_own_code
 from statesize.check import refuse, whole_number
 from statesize.io.devices import on_cpu_by_default
+from statesize.io.text import byte_count
 from statesize.measurement.settings import Channels, Layers, Positions, Settings
 from statesize.models.digests import tokens_sha256
 from statesize.operators import Dense, Operator, Shared, SoftmaxAttention
@@ -74,7 +75,7 @@ class PlannedMixer:
     memory: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Plan:
     """What a profile would measure, from `statesize.plan`.
 
@@ -105,6 +106,21 @@ class Plan:
     def spectra(self) -> int:
         """How many spectra would be computed, units × positions, over all mixers and sequences."""
         return sum(mixer.measured * mixer.positions for mixer in self.mixers)
+
+    def __repr__(self) -> str:
+        """What the profile would take, of what, and what it would leave out, a line each.
+
+        Returns:
+            Lines of text.
+        """
+        memory = "" if self.memory is None else f" and {byte_count(self.memory)} of memory with the model"
+        lines = [
+            f"A profile takes about {self.seconds:,.1f} s{memory}",
+            f"{self.spectra:,} spectra of {len(self.mixers)} mixers over {self.sequences:,} sequences, {self.tokens:,} "
+            "tokens",
+        ]
+        lines += [f"{len(self.skipped)} layers cannot be measured: .skipped says why"] if self.skipped else []
+        return "\n".join([*lines, "next: .mixers has the time of each; statesize.profile measures them"])
 
 
 @on_cpu_by_default

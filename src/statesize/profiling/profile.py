@@ -18,7 +18,7 @@ import xarray as xr
 
 from statesize.adapters.observation import SHARED
 from statesize.adapters.select import lost_mixers
-from statesize.check import refuse
+from statesize.check import require_index
 from statesize.errors import InputError, StatesizeWarning
 from statesize.measurement.chart import Metric, metric_title
 from statesize.report.charts import ProfileCharts
@@ -26,7 +26,7 @@ from statesize.report.words import by_reason, kind_title, model_line
 from statesize.results.datasets import shown_texts
 from statesize.results.fields import COLUMNS, GROUP_COLUMNS, MAIN_COLUMNS, UNKNOWN, told
 from statesize.results.store import load_tree, save_tree
-from statesize.results.summary import SummaryRow, ess_values, group_rows, long_form, summary_row
+from statesize.results.summary import SummaryRow, ess_values, group_rows, layer_name, long_form, summary_row
 
 
 @dataclass(frozen=True)
@@ -50,11 +50,11 @@ class Profile:
         """Names of the mixers, in the order in which the model calls them."""
         return tuple(self.tree.attrs["mixers"])
 
-    def mixer(self, name: str) -> xr.Dataset:
+    def mixer(self, layer: int | str) -> xr.Dataset:
         """What was measured of one mixer.
 
         Args:
-            name: One of `mixers`.
+            layer: One of `mixers`, by name or index.
 
         Returns:
             Dims sequence, head or channel, position, threshold, relative_threshold.
@@ -62,20 +62,18 @@ class Profile:
         Raises:
             InputError: If there is no such mixer.
         """
-        if not isinstance(name, str) or name not in self.mixers:  # pyright: ignore[reportUnnecessaryIsInstance]
-            refuse("mixer", f"one of {', '.join(self.mixers)}", name)
-        return self.tree.children[name].to_dataset(inherit=False)
+        return self.tree.children[layer_name(self.mixers, layer)].to_dataset(inherit=False)
 
-    def group(self, name: str) -> xr.Dataset | None:
+    def group(self, layer: int | str) -> xr.Dataset | None:
         """What was measured of a mixer's heads that share what is stored: the joint ESS of each group.
 
         Args:
-            name: One of `mixers`.
+            layer: One of `mixers`, by name or index.
 
         Returns:
             As `mixer`, with the dimension group instead of head; None where every head stores its own.
         """
-        node = self.tree.children.get(name + SHARED)
+        node = self.tree.children.get(layer_name(self.mixers, layer) + SHARED)
         return None if node is None else node.to_dataset(inherit=False)
 
     @property
@@ -144,11 +142,11 @@ class Profile:
         """
         return pd.DataFrame(group_rows(self), columns=pd.Index(list(GROUP_COLUMNS)))
 
-    def ess(self, layer: str | None = None, sequence: int = 0, metric: Metric = "entropy") -> pd.DataFrame:
+    def ess(self, layer: int | str | None = None, sequence: int = 0, metric: Metric = "entropy") -> pd.DataFrame:
         """The ESS before each token of a sequence: of the heads of a layer, or of each layer, the mean over its heads.
 
         Args:
-            layer: One of `mixers`.
+            layer: One of `mixers`, by name or index; None takes all.
             sequence: Index of the sequence.
             metric: "entropy", "relative_count" or "count"; the first threshold of the latter two.
 
@@ -161,13 +159,11 @@ class Profile:
             >>> from transformers import MambaConfig, MambaForCausalLM
             >>> model = MambaForCausalLM(MambaConfig(vocab_size=16, hidden_size=8, num_hidden_layers=2))
             >>> measured = profile(model, [[5, 6, 7, 8]])
-            >>> measured.ess().shape, measured.ess("backbone.layers.0.mixer").shape
-            ((2, 4), (16, 4))
+            >>> measured.ess().shape, measured.ess("backbone.layers.0.mixer").shape, measured.ess(0).shape
+            ((2, 4), (16, 4), (16, 4))
         """
         metric_title(metric)
-        count = self.tokens.sizes["sequence"]
-        if not 0 <= sequence < count:
-            refuse("sequence", f"at least 0 and below {count}, the number of sequences", sequence)
+        require_index("sequence", sequence, self.tokens.sizes["sequence"])
         if layer is not None:
             node = self.mixer(layer)
             frame = pd.DataFrame(ess_values(node, metric)[sequence], columns=node["position"].values)
@@ -272,7 +268,7 @@ class Profile:
 
     @property
     def plot(self) -> ProfileCharts:
-        """The charts `.plot.positions()`, `.plot.layers()`, `.plot.spectrum()` and `.plot.tolerance()`."""
+        """The charts `.plot.layers()`, which `.plot()` gives, `.plot.positions()`, `.spectrum()` and `.tolerance()`."""
         return ProfileCharts(self)
 
     @property

@@ -235,6 +235,8 @@ def profile_bar(bars: Bars, name: str, sequences: int | None) -> Callable[[Profi
 
     def update(progress: ProfileProgress) -> None:
         nonlocal before, done
+        if progress.name.endswith(SHARED):
+            return  # measured with its mixer, which counts
         # Counted, because several processes finish sequences in any order.
         done += 1
         before += progress.resumed
@@ -246,7 +248,6 @@ def profile_bar(bars: Bars, name: str, sequences: int | None) -> Callable[[Profi
         total = sequences or progress.sequence + 1
         of = "" if sequences is None else f" of {sequences}"
         where = f"sequence {progress.sequence + 1}{of}, mixer {progress.mixer + 1} of {progress.mixers}"
-        whole = sequences == 1 or progress.mixer + 1 == progress.mixers
-        bar.update(done, total * progress.mixers, f"{where} ({progress.name})", line=whole)
+        bar.update(done, total * progress.mixers, f"{where} ({progress.name})")
 
     return update

@@ -33,7 +33,7 @@ from statesize.profiling.profile_run import (
     units_folder,
 )
 from statesize.profiling.sequences import Loader, Provenance, loaded_work
-from statesize.results.store import check_destination
+from statesize.results.place import check_destination
 from statesize.texts.arguments import Given
 from statesize.texts.inputs import Inputs, bundled_sequences, given_sequences, sequences
 from statesize.texts.tokens import AnyTokenizer, supported_tokenizer

@@ -13,9 +13,9 @@ import torch
 from torch import nn
 
 from statesize.check import require_count, require_path
-from statesize.errors import FileError, InputError
+from statesize.errors import InputError
 from statesize.io.devices import on_cpu_by_default
-from statesize.io.files import check_writable, os_errors, replace_file, replace_folder
+from statesize.io.files import check_new_folder, os_errors, replace_file, replace_folder
 from statesize.measurement.statistics import Interval, finite
 from statesize.reduction.hub import reducible
 from statesize.reduction.reducible import Reducible, ReductionRequest
@@ -76,6 +76,20 @@ class Compression:
     int8_difference: Interval | None
     method: str
     sizes: tuple[tuple[int, ...], ...]
+
+    def __repr__(self) -> str:
+        """What is left of the states, what it costs, whether that is safe, and what to do next, a line each.
+
+        Returns:
+            Lines of text.
+        """
+        before, after = self.state_bytes
+        safe = {True: "yes", False: "no", None: "not known: too few documents, or nothing to lose"}[self.safe]
+        return (
+            f"{after / before:.0%} of the bytes of the states costs {self.difference} bits per byte\n"
+            f"over {self.documents} held-out documents, to which the context is worth {self.worth}\n"
+            f"safe: {safe}\nnext: .model, .recall, .to_dict()"
+        )
 
     @property
     def safe(self) -> bool | None:
@@ -138,11 +152,7 @@ class Compression:
 def check_output(folder: str | os.PathLike[str]) -> Path:
     """Refuse a folder that is not empty or cannot be written."""
     path = require_path("output", folder)
-    if os.path.lexists(path) and not path.is_dir():
-        raise FileError(f"output must be a folder, got {path}, which is a file. Give a new folder.")
-    if path.is_dir() and any(path.iterdir()):
-        raise FileError(f"output must be a new or empty folder, got {path}, which is in use. Give another.")
-    check_writable(path)
+    check_new_folder(path)
     return path
 
 

@@ -17,7 +17,7 @@ from statesize.adapters.models.inputs import Inputs, measurable
 from statesize.adapters.models.sharded import check_whole
 from statesize.adapters.observation import ModuleStack, Observation, Product
 from statesize.adapters.runs import observed
-from statesize.check import refuse
+from statesize.check import refuse, share_of
 from statesize.errors import ModelError
 from statesize.models.files import write_digest
 from statesize.models.from_transformers import hushed
@@ -30,7 +30,6 @@ from statesize.reduction.reducible import (
     Reducible,
     ReductionRequest,
     refuse_second_cut,
-    share_of,
     smaller_gated_deltanet,
     smaller_gla,
     smaller_state_space,

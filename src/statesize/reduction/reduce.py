@@ -40,6 +40,19 @@ class VaryingReduction:
     singular_values: Tensor
     bound: Tensor
 
+    def __repr__(self) -> str:
+        """How many states are left, what that costs, and what to do next, a line each.
+
+        Returns:
+            Lines of text.
+        """
+        most = int(self.state_size.max())
+        return (
+            f"A recurrence over {self.recurrence.length} positions, reduced to at most {most} states\n"
+            f"distance of T from it, in the norm of operators: at most {float(self.bound.max()):.2g}\n"
+            "next: .recurrence, .state_size, .singular_values"
+        )
+
 
 @torch.no_grad()
 def _reduce_recurrence(operator: Recurrence, state_size: int | None, tolerance: float | None) -> VaryingReduction:

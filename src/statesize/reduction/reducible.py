@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +13,6 @@ from typing import Any, NoReturn, TypeAlias, TypeVar, cast
 import torch
 from torch import Tensor, nn
 
-from statesize.check import real_number, refuse
 from statesize.errors import ModelError
 from statesize.reduction.bases import Basis, StateCut
 from statesize.reduction.windows import TokenWindows
@@ -100,21 +98,6 @@ class Reducible(ABC):
 def refuse_second_cut() -> NoReturn:
     """Refuse a model whose states were cut."""
     raise ModelError("model must have its states as trained, got one that was cut before. Give the original model.")
-
-
-def share_of(state: float | str, size: int) -> float:
-    """The requested share of a state of `size` numbers, above 0 and at most 1."""
-    text = state.strip() if isinstance(state, str) else ""
-    try:
-        number = real_number(float(text.removesuffix("%")) if text else state)
-    except ValueError:
-        number = None
-    share = math.nan if number is None else number / 100 if text.endswith("%") else number
-    if share >= 1 and not text.endswith("%"):
-        share /= size
-    if not 0 < share <= 1:
-        refuse("state", f"a share such as 50% or a size from 1 to {size}", state)
-    return share
 
 
 Weights: TypeAlias = Mapping[str, Tensor]

@@ -159,6 +159,18 @@ class Reduction:
     singular_values: Tensor
     bound: Tensor
 
+    def __repr__(self) -> str:
+        """How many states are left, what that costs, and what to do next, a line each.
+
+        Returns:
+            Lines of text.
+        """
+        return (
+            f"A convolution over {self.length} positions as a recurrence of {self.state_size} states\n"
+            f"distance of T from it, in the norm of operators: at most {float(self.bound.max()):.2g}\n"
+            "next: .recurrence, .module(), .singular_values"
+        )
+
     @property
     def state_size(self) -> int:
         """The number of states r; 0 for a kernel without memory."""

@@ -4,7 +4,7 @@ Read document and result_page for what every page is made of, page and head_map 
 tables for what is said, then comparison and diagnosis.
 """
 
-from statesize.report.document import check_report_path
+from statesize.io.files import check_report_path
 from statesize.report.page import write_report
 
 __all__ = ["check_report_path", "write_report"]

@@ -11,7 +11,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from statesize.check import refuse
+from statesize.check import require_index
 from statesize.errors import InputError
 from statesize.measurement import vega
 from statesize.measurement.chart import (
@@ -39,6 +39,7 @@ from statesize.results.summary import (
     ess_values,
     known_mean,
     largest_size,
+    layer_name,
     mean_bounds,
     mean_ceiling,
     unit_dim,
@@ -51,7 +52,7 @@ _ALONG = 256
 """Positions of a model along a text, beside other models."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ProfileCharts:
     """Charts of one profile; a layer, sequence or metric that is not there is an InputError.
 
@@ -62,6 +63,15 @@ class ProfileCharts:
 
     profile: Profiled
     paper: bool = False
+
+    def __repr__(self) -> str:
+        return (
+            f"Charts of {self.profile.model}\nnext: .layers(), .positions(layer), .spectrum(layer), .tolerance(layer)"
+        )
+
+    def __call__(self) -> alt.LayerChart:
+        """The chart `layers`."""
+        return self.layers()
 
     def positions(self, layer: int | str = 0, sequence: int = 0, metric: Metric = "entropy") -> alt.LayerChart:
         """ESS over the positions of one sequence against its ceiling: the mean over heads, and each head faint.
@@ -208,13 +218,9 @@ def _curve(mixer: xr.Dataset) -> tuple[NDArray[np.float64], NDArray[np.float32],
 
 def _layer(profile: Profiled, layer: int | str, sequence: int = 0) -> tuple[str, xr.Dataset]:
     """A mixer by index or name, in which the sequence must be."""
-    count = len(profile.mixers)
-    if isinstance(layer, int) and not -count <= layer < count:
-        refuse("layer", f"below {count}, the number of mixers ({', '.join(profile.mixers)})", layer)
-    name = profile.mixers[layer] if isinstance(layer, int) else layer
+    name = layer_name(profile.mixers, layer)
     mixer = profile.mixer(name)
-    if not 0 <= sequence < mixer.sizes["sequence"]:
-        refuse("sequence", f"at least 0 and below {mixer.sizes['sequence']}, the number of sequences", sequence)
+    require_index("sequence", sequence, mixer.sizes["sequence"])
     return name, mixer
 
 

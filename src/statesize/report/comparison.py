@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -87,6 +88,9 @@ _AVERAGES = (
 )  # fmt: skip
 
 
+_SHOWN = ["model", "state_bytes", "tss", "average_entropy", "average_relative_count", "norm"]
+
+
 @dataclass(frozen=True)
 class ComparedModel:
     """One model's row; `statesize.results.fields.FIGURES` says what the numbers are.
@@ -166,14 +170,17 @@ class Comparison:
         """
         return pd.DataFrame([asdict(model) for model in self.models])
 
+    def _repr_html_(self) -> str:
+        table = self.to_dataframe()[_SHOWN].to_html(index=False, escape=True, float_format="%.3g")
+        return table + "".join(f"<p>{html.escape(note)}</p>" for note in self.notes)
+
     def __repr__(self) -> str:
         """A row per model, what makes the rows less comparable, and what to do next.
 
         Returns:
             Lines of text.
         """
-        shown = ["model", "state_bytes", "tss", "average_entropy", "average_relative_count", "norm"]
-        table = cast("Any", self.to_dataframe()[shown]).to_string(index=False, float_format="{:.3g}".format)
+        table = cast("Any", self.to_dataframe()[_SHOWN]).to_string(index=False, float_format="{:.3g}".format)
         return "\n".join([table, *self.notes, "next: .to_dataframe() has all columns"])
 
 

@@ -20,7 +20,7 @@ from statesize.results.summary import (
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Diagnosis:
     """What one layer uses, as means over the cuts where its own size is what limits it.
 
@@ -44,7 +44,7 @@ class Diagnosis:
     cuts: int
     apart: float = 0.0
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         """The diagnosis as a sentence."""
         if math.isnan(self.size):
             return f"{self.layer}: the size of its state is unknown"
@@ -59,7 +59,29 @@ class Diagnosis:
         return f"{self.layer}: {_number(self.entropy)} of {size} by entropy{counted}, over {self.cuts:,} cuts"
 
 
-def diagnose(profile: Profiled) -> list[Diagnosis]:
+class Diagnoses(list[Diagnosis]):
+    """Diagnoses of all layers of a profile, in its order."""
+
+    def __repr__(self) -> str:
+        """The layers that use least and most of what they can hold, and what to do next, a line each.
+
+        Returns:
+            Lines of text.
+        """
+        shares = {at: one.entropy / one.size for at, one in enumerate(self) if math.isfinite(one.entropy / one.size)}
+        ends = dict.fromkeys(
+            (min(shares, key=shares.__getitem__), max(shares, key=shares.__getitem__)) if shares else ()
+        )
+        told = [
+            f"Least: {self[at]}" if place == 0 < len(ends) - 1 else f"Most: {self[at]}" for place, at in enumerate(ends)
+        ]
+        without = [one for at, one in enumerate(self) if at not in shares]
+        more = f" ({len(without) - 1} more)" if len(without) > 1 else ""
+        told += [f"Not known: {without[0]}{more}"] if without else []
+        return "\n".join([*told, f"next: [str(one) for one in this list] has all {len(self)} layers"])
+
+
+def diagnose(profile: Profiled) -> Diagnoses:
     """How much of its state each layer of a profile uses.
 
     It states what is used on these inputs. Whether more would help depends on the task: a layer that solves its task
@@ -83,7 +105,7 @@ def diagnose(profile: Profiled) -> list[Diagnosis]:
     """
     require_kind("profile", profile, Profiled, "a Profile", "Give what statesize.profile returns.")
     ratios = profile.attributes["relative_tolerances"]
-    diagnoses: list[Diagnosis] = []
+    diagnoses = Diagnoses()
     for name in profile.mixers:
         node = profile.mixer(name)
         binds, everything = binding(node), keeps_everything(node)

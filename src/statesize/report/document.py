@@ -7,17 +7,12 @@ import hashlib
 import json
 import math
 import re
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from html import escape
 from importlib import resources
-from pathlib import Path
 from typing import NamedTuple, TypeAlias, cast
-
-from statesize.errors import FileError
-from statesize.io.files import os_errors, require_regular
 
 
 class Section(NamedTuple):
@@ -53,16 +48,6 @@ def filled(template: str, parts: Mapping[str, str]) -> str:
     """A file of this package with HTML instead of its comments, by their text."""
     # All at once, so that no part is searched for the comments of others.
     return re.sub("<!-- ([a-z-]+) -->", lambda comment: parts[comment[1]], resource(template))
-
-
-def check_report_path(path: Path) -> None:
-    """Refuse a path where no page can be written, before any work is done."""
-    if path.is_dir():
-        raise FileError(f"The report must be a file, got {path}, which is a folder.")
-    with os_errors(f"{path} cannot be written", "Give a file in a writable folder."):
-        if path.exists():
-            require_regular(path)
-        tempfile.TemporaryFile(dir=path.absolute().parent).close()
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,6 @@ from statesize.check import refuse
 from statesize.errors import InputError
 from statesize.io.files import replace_file
 from statesize.report.words import kind_title, position_name
-from statesize.results.fields import range_text
 from statesize.results.summary import (
     Profiled,
     at_middle,
@@ -33,6 +32,8 @@ SCHEMA = 1
 TABLE = "on_record.json"
 TO_BE_SAID = ("package", "licence", "check")
 """What only whoever adds a model can say; a record of the command line has them empty."""
+DIGEST = 16
+"""How much of the digest of a model's weights the package keeps, to know the model again."""
 SPREAD = (0.0, 0.25, 0.5, 0.75, 1.0)
 """Quantiles over heads or channels."""
 
@@ -141,6 +142,7 @@ def table_row(record: Mapping[str, Any]) -> dict[str, Any]:
         "name": record["name"],
         "data": record["data"],
         "carries": record["carries"],
+        "weights": record["weights"][:DIGEST],
         "kind": ", ".join(map(kind_title, kinds)),
         "lengths": [
             {name: row[name] for name in ("length", "ess", "ess_without_sinks", "of")}
@@ -156,34 +158,49 @@ def measured_models() -> list[dict[str, Any]]:
     return cast("list[dict[str, Any]]", json.loads(text)["models"])
 
 
-def standing(profile: Profiled, models: Sequence[Mapping[str, Any]] | None = None) -> str:
-    """The models on record that carry what this one does, at the length nearest to its texts; "" for none."""
+def standing(profile: Profiled, weights: str = "", models: Sequence[Mapping[str, Any]] | None = None) -> str:
+    """The models on record that carry what this one does, at the length nearest to its texts; "" for none.
+
+    Figures of untrained weights of other models say nothing about this one: a model on record is told its own alone.
+
+    Args:
+        profile: The profile.
+        weights: SHA-256 of its weights, by which a model on record is known again.
+        models: The models on record; None takes those of the package.
+
+    Returns:
+        A few sentences.
+    """
     if not profile.mixers:
         return ""
     kind = (carries(profile), position_name(profile) == "token")
     alike = [one for one in models or measured_models() if (one["carries"], _of_text(one)) == kind]
-    length = int(profile.tokens["length"].values.max())
+    length, own = int(profile.tokens["length"].values.max()), ""
+    lengths = set[int]()
     said: list[str] = []
-    untrained: list[float] = []
     for data, some in groupby(sorted(alike, key=lambda one: (one["data"], one["name"])), lambda one: one["data"]):
         each = list(some)
         known = {row["length"] for one in each for row in one["lengths"]}
         nearest = min(known, key=lambda one: (abs(math.log(one / length)), one))
-        at = [(one["name"], row) for one in each for row in one["lengths"] if row["length"] == nearest]
-        untrained += [row["untrained"] for _, row in at if row["untrained"] is not None]
+        lengths.add(nearest)
         # For a cache it is the tokens before the cut, which the length says.
         of = "" if kind[0] == "tokens kept" else " of {:.0f}"
-        listed = [f"{name} {row['ess']:.1f}{of.format(row['of'])}" for name, row in at]
-        said.append(f"{', '.join(listed)} at the middle of {nearest:,} {data}")
+        listed: list[str] = []
+        for name, weighed, row in ((one["name"], one["weights"], row) for one in each for row in one["lengths"]):
+            if row["length"] == nearest:
+                listed.append(f"{name} {row['ess']:.1f}{of.format(row['of'])}")
+                if weights.startswith(weighed) and row["untrained"] is not None:
+                    own = f" This model is {name}; with untrained weights it has {row['untrained']:.1f}."
+        said.append(f"of {nearest:,} {data}: {', '.join(listed)}")
     if not said:
         return ""
-    fresh = f"; untrained {range_text(untrained, '.1f')}" if untrained else ""
-    return f"On record: {'; '.join(said)}{fresh}. All: statesize models --measured"
+    other = "" if lengths == {length} else f" No record has {length:,}: these are the nearest lengths."
+    return f"On record, at the middle {'; '.join(said)}.{own}{other} All: statesize models --measured"
 
 
 def _of_text(record: Mapping[str, Any]) -> bool:
-    """Whether a model reads tokens or bytes, not frames of numbers."""
-    return record["data"].startswith(("tokens", "bytes"))
+    """Whether a model reads prose, by tokens or bytes, and not speech or frames of numbers."""
+    return record["data"].endswith("of prose")
 
 
 def _short(value: float) -> float:

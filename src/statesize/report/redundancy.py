@@ -134,6 +134,15 @@ class Redundancy:
         )
         return f"{sums} {self.reason(middle) or f'The redundancy is {self.values[middle]:.2f}.'}"
 
+    def __repr__(self) -> str:
+        """What layers and network need, what was not measured, and what to do next, a line each.
+
+        Returns:
+            Lines of text.
+        """
+        lost = [f"{len(self.skipped)} layers were not measured: .skipped says why"] if self.skipped else []
+        return "\n".join([self.middle_text(), *lost, "next: .plot(), .values, .to_dict()"])
+
     def plot(self, position: int | None = None, *, paper: bool = False) -> alt.LayerChart:
         """Numbers stored and needed, layer by layer, of all layers and of the network, at a cut.
 

@@ -8,8 +8,8 @@ from html import escape
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
-from statesize.io.files import replace_file
-from statesize.report.document import Headings, Section, cell_text, check_report_path, document, html_table
+from statesize.io.files import check_report_path, replace_file
+from statesize.report.document import Headings, Section, cell_text, document, html_table
 
 
 class PageFigure(Protocol):

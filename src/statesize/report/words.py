@@ -396,8 +396,10 @@ def _detail(parties: Sequence[_Party], profiles: Sequence[Profiled], metric: str
     said += [note for profile in profiles if (note := derivative_note(profile))]
     if len(profiles) == 1 and sink_note(profiles[0]):
         said.append("Attention sinks hide what else some layers carry, see below.")
-    if len(profiles) == 1 and profiles[0].attributes.get("truncation"):
-        said.append(f"What suffices: {profiles[0].attributes['truncation']}")
+    for profile in profiles:
+        if found := profile.attributes.get("truncation"):
+            name = f" for {model_title(profile)}" if len(profiles) > 1 else ""
+            said.append(f"What suffices{name}: {found}")
     return " ".join(said)
 
 

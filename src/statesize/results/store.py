@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import chain
@@ -29,25 +27,11 @@ from statesize.results.checked import (
     open_dataset,
     write_dataset,
 )
+from statesize.results.place import MARKER, check_destination, check_free, require_profile
 
 FORMAT = "statesize-profile"
 SCHEMA = 8
-MARKER = "profile.json"
 _CPU = torch.device("cpu")
-
-
-def check_destination(path: Path) -> None:
-    """Refuse a path where a profile cannot or must not be written, before any work is done."""
-    _check_free(path)
-    with os_errors(f"{path} cannot be written", "Give a path in a writable folder."):
-        os.rmdir(tempfile.mkdtemp(prefix=".statesize-", dir=path.absolute().parent))
-
-
-def _check_free(path: Path) -> None:
-    if os.path.lexists(path) and not path.is_dir():
-        raise FileError(f"The profile must be a folder, got {path}, which is a file.")
-    if path.is_dir() and not (path / MARKER).is_file():
-        raise FileError(f"{path} is a folder that holds no profile; it is left alone. Give another name.")
 
 
 def save_tree(tree: xr.DataTree, path: Path) -> None:
@@ -65,7 +49,7 @@ def write_nodes(
     """Write the root, and each mixer in parts along the sequences, to a temporary folder; then move it to its path."""
     # The temporary folder lies in `scratch`, a folder of the same file system, or in the parent.
     # What has a scratch folder beside it can be written there.
-    (check_destination if scratch is None else _check_free)(path)
+    (check_destination if scratch is None else check_free)(path)
 
     def write(folder: Path) -> None:
         folder.mkdir()
@@ -134,11 +118,7 @@ def _reading(path: Path) -> Generator[None]:
 
 def _nodes(path: Path) -> list[dict[str, Any]]:
     """What a profile says of its root and of each mixer: name and SHA-256 of its file."""
-    # A path that is too long for a name, or has a zero in it, does not exist for os.path.
-    if not os.path.exists(path):
-        raise FileError(f"There is no profile at {path}.")
-    if not (path / MARKER).is_file():
-        raise FileError(f"{path} is no statesize profile: it has no {MARKER}.")
+    require_profile(path)
     try:
         loaded = parse_json(read_limited(path / MARKER))
     except (OSError, ValueError) as error:

@@ -13,6 +13,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from statesize.adapters.sources import STATE_SIZES
+from statesize.check import refuse, whole_number
 from statesize.measurement.metrics import utilisation
 from statesize.measurement.statistics import Estimate, Sample, estimate, position_error
 from statesize.results.fields import COUNTS, Array
@@ -400,14 +401,24 @@ class Profiled(Protocol):
         """The layers that mix positions and could not be measured, with the cause."""
         ...
 
-    def mixer(self, name: str) -> xr.Dataset:
+    def mixer(self, layer: int | str) -> xr.Dataset:
         """What was measured of one mixer."""
         ...
 
-    def group(self, name: str) -> xr.Dataset | None:
+    def group(self, layer: int | str) -> xr.Dataset | None:
         """What was measured of groups of one mixer's heads together; None where they share nothing."""
         ...
 
     def summary_rows(self) -> list[SummaryRow]:
         """One row per mixer."""
         ...
+
+
+def layer_name(names: Sequence[str], layer: object) -> str:
+    """The name of a layer that is given by it, or by its index among all."""
+    if isinstance(layer, str) and layer in names:
+        return layer
+    index = whole_number(layer)
+    if index is None or not -len(names) <= index < len(names):
+        refuse("layer", f"a name, or an index of 0 … {len(names) - 1}", layer, f"The names are {', '.join(names)}.")
+    return names[index]

@@ -270,6 +270,11 @@ class TruncationResult:
             f"stored beside keys{together}.{no_interval(self.texts)}"
         )
 
+    @property
+    def little_text(self) -> bool:
+        """Whether more documents would tell what a cut loses, or how sure that is."""
+        return self.count < LEAST_DOCUMENTS or not self.context_matters
+
     def to_dict(self) -> dict[str, Any]:
         """The result as JSON values.
 

@@ -14,11 +14,12 @@ from torch.nn import functional
 from statesize.adapters.capture import capture
 from statesize.adapters.forward import Forward
 from statesize.adapters.select import find_mixers
-from statesize.check import require_count, require_real, several
+from statesize.check import require_count, require_real
 from statesize.errors import InputError, ModelError
 from statesize.io.devices import on_cpu_by_default
 from statesize.io.progress import Bars
 from statesize.io.steps import Steps
+from statesize.measurement.settings import checked_cuts
 from statesize.models.load import measured_model
 from statesize.reduction.cache.result import CachePrices
 from statesize.texts.arguments import Arguments, Given, beginning_of, ids_of, inputs_of
@@ -236,19 +237,6 @@ class CutTest:
         sizes = entropy, ceiling, inputs, stored
         loss = scored(logits, expected, probabilities, answers)[0]
         return CutDocument(index, len(given), cut, loss, *sizes, tuple(made), self.pieces[index][0])
-
-
-def checked_cuts(cuts: Sequence[int] | None, length: int) -> tuple[int, ...]:
-    """Positions of cuts in pieces of so many tokens; without any, the middle."""
-    wanted = (length // 2,) if cuts is None else several("cuts", cuts, "None or a sequence of positions such as (256,)")
-    positions = tuple(require_count("cuts", cut) for cut in wanted)
-    outside = [cut for cut in positions if cut > length - 2]
-    if outside or not positions:
-        raise InputError(
-            f"cuts must lie from 1 to {length - 2}, so that a token after them is predicted, got "
-            f"{', '.join(map(str, outside)) or 'none'}. Give other cuts, or more tokens."
-        )
-    return positions
 
 
 def checked_pieces(

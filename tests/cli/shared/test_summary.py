@@ -73,26 +73,30 @@ def test_wide_tables_have_all_columns(profiles, capsys):
         assert heading in out
 
 
-def test_like_layers_of_a_large_model_are_folded(profiles, capsys):
+def test_a_large_model_shows_layers_with_most_and_least(profiles, capsys):
     tree = profiles[3].to_xarray()
     names = [f"layers.{index}.mixer" for index in range(24)]
     node = tree["layers.0.mixer"].to_dataset(inherit=False)
-    other = node.copy(deep=True)
-    other["entropy"][:] *= 0.2
+    nodes = {}
+    for index, name in enumerate(names):
+        nodes[f"/{name}"] = node.copy(deep=True)
+        nodes[f"/{name}"]["entropy"][:] *= (1 + index * 7 % 24) / 24
     root = tree.to_dataset(inherit=False)
     root.attrs["mixers"] = names
-    nodes = {f"/{name}": other if index == 11 else node for index, name in enumerate(names)}
     large = Profile(type(tree).from_dict({"/": root, **nodes}))
-    rows = layer_rows(large, "entropy")
-    assert [row.layer for row in rows] == [
-        "0–10",
-        "11",
-        "12–23",
-    ]
-    assert rows[0].used == pytest.approx(rows[2].used)
-    assert rows[1].used < rows[0].used
+    ess = {row.layer: row.order for row in layer_rows(large, "entropy")}
     print_page(summary([large]))
-    assert "Layers 0–23 are layers.N.mixer." in capsys.readouterr().out
+    lines = capsys.readouterr().out.splitlines()
+    start = next(index for index, line in enumerate(lines) if line.strip().endswith(", most"))
+    between = next(index for index, line in enumerate(lines) if line.strip().endswith(", least"))
+    shown = [line.split()[0] for line in (*lines[start + 1 : between - 1], *lines[between + 1 : between + 9])]
+    ordered = sorted(ess, key=ess.__getitem__, reverse=True)
+    assert shown == ordered[:8] + ordered[-8:]
+    told = "most, least: of 24 layers, the 8 with most and the 8 with least ESS; --wide shows all."
+    assert f"{told} Layers 0–23 are layers.N.mixer." in lines
+    print_page(summary([large], wide=True))
+    assert set(names) <= set(capsys.readouterr().out.split())
+    assert between + 9 - start <= 25
 
 
 def test_caches_of_a_large_model_are_folded(capsys):
@@ -101,7 +105,7 @@ def test_caches_of_a_large_model_are_folded(capsys):
     lines = capsys.readouterr().out.splitlines()
     (row,) = [line.split() for line in lines if line.startswith("LlamaForCausalLM  0–23 ")]
     assert row[2:5] == ["2", "2", "7"]
-    assert "Layers 0–23 are model.layers.N.self_attn." in lines
+    assert any("Layers 0–23 are model.layers.N.self_attn." in line for line in lines)
 
 
 def test_ess_without_sinks_has_a_column_and_a_sentence(capsys):

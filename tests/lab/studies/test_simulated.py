@@ -15,8 +15,8 @@ DESIGNS = [
     *(("hybrids", "record"), ("delimiters", ""), ("recall", ""), ("correlation", "record")),
     *(("rank", "record"), ("crossover", "record"), ("variation", "record")),
 ]
-# The others take minutes together.
-QUICK = [design for design in DESIGNS if design[0] not in {"correlation", "hybrids", "rank"}]
+# Those that take seconds; the others take minutes together.
+QUICK = [one for one in DESIGNS if one[0] in {"regimes", "regularisation", "delimiters", "recall", "variation"}]
 # What the pilots found, and what a figure is where there is nothing to find.
 PILOT = {
     **{"correlation": 0.7, "regimes": 0.15, "regularisation": 0.6, "initialisation": 0.5},
@@ -78,8 +78,8 @@ def test_whole_claims_seldom_hold_where_runs_share_what_is_not_there(study, pres
 
 @pytest.mark.parametrize(("study", "preset"), DESIGNS)
 def test_what_is_there_is_found(study, preset):
-    held = [simulated.conclude(study, preset, seed, PILOT[study], 1.0)[1].holds for seed in range(20)]
-    assert held.count(True) >= 8
+    held = [simulated.conclude(study, preset, seed, PILOT[study], 1.0)[1].holds for seed in range(10)]
+    assert held.count(True) >= 4
     assert held.count(False) <= 1
 
 

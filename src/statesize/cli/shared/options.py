@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, cast
@@ -24,12 +25,23 @@ AtLeastTwo: TypeAlias = Annotated[int, Parameter(validator=validators.Number(gte
 Seed: TypeAlias = Annotated[int, Parameter(validator=validators.Number(gte=0, lt=2**63))]
 
 
-def whole_numbers(name: str, text: str) -> list[int]:
-    """Numbers with commas between them."""
+Listed: TypeAlias = Annotated[list[str], Parameter(negative="", consume_multiple=1)]
+"""Several values of one option, with commas or spaces between them."""
+
+
+def listed(given: Sequence[str | int]) -> list[str]:
+    """The values of an option that takes several."""
+    return [part.strip() for one in given for part in str(one).split(",") if part.strip()]
+
+
+def whole_numbers(name: str, given: Sequence[str]) -> list[int]:
+    """Numbers with commas or spaces between them."""
     try:
-        return [int(part) for part in text.split(",")]
+        return [int(part) for part in listed(given)]
     except ValueError as error:
-        raise InputError(f"{name} must be numbers with commas between them, got {text!r}.") from error
+        raise InputError(
+            f"{name} must be numbers such as 64,128, got {' '.join(given)!r}. What follows them stands before --{name}."
+        ) from error
 
 
 def share(name: str, text: str) -> float:
@@ -48,14 +60,29 @@ Page: TypeAlias = Annotated[Path | None, Parameter(group=OFTEN)]
 OpenPage: TypeAlias = Annotated[Flag, Parameter(name="--open", group=OFTEN)]
 
 
-def check_page(html: Path | None, *, open_page: bool) -> None:
-    """Refuse, before anything is measured, a page that cannot be written, and one that is to be opened only."""
-    from statesize.report import check_report_path
+def page_path(html: Path | None, *, open_page: bool, name: str) -> Path | None:
+    """The page to write, that is to be opened too by its name in this folder; refuse one that cannot be written."""
+    from statesize.io.files import check_report_path
 
-    if open_page and html is None:
-        raise InputError("open must come with html, got it alone. Give --html FILE too.")
+    html = Path(f"{name}.html") if open_page and html is None else html
     if html is not None:
         check_report_path(html)
+    return html
+
+
+def check_model(model: str) -> None:
+    """Refuse a model that is not there, before what loads models is imported."""
+    from statesize.models.plugins import refuse_misspelt
+
+    refuse_misspelt(model)
+
+
+def check_file(name: str, path: Path | None) -> None:
+    """Refuse a file that is not there."""
+    from statesize.errors import FileError
+
+    if path is not None and not path.is_file():
+        raise FileError(f"{name} must be a file, got {path}, which is {'a folder' if path.is_dir() else 'not there'}.")
 
 
 # Other processes measure, or nothing is measured.
@@ -108,13 +135,13 @@ class Workers:
         """Processes on Ray, by default with so many GPUs each; None is this process."""
         from importlib.util import find_spec
 
-        from statesize.parallel.ray import RayCluster
-
         if self.ray is False and (self.processes or 1) == 1:
             return None
         # Refused before anything is loaded.
         if find_spec("ray") is None:
             raise InputError("Ray is not installed; pip install ray, or run without it")
+        from statesize.parallel.ray import RayCluster
+
         address = self.ray if isinstance(self.ray, str) else None
         return RayCluster(address, self.ray_cpus, gpus if self.ray_gpus is None else self.ray_gpus, self.processes)
 
@@ -143,7 +170,7 @@ class Measuring:
     """What is measured.
 
     Attributes:
-        layers: Layers to measure, by name or by index from 0. Default: all.
+        layers: Layers to measure, by name or by index from 0, such as 0,3. Default: all.
         positions: Positions to measure in each sequence: all, or this many, evenly spread. Default: all of a sequence
             of up to 16,384 tokens, 32 of a longer one.
         stride: Measure one position in this many.
@@ -163,7 +190,7 @@ class Measuring:
         squares: Take the entropy of σ² in the variant.
     """
 
-    layers: Annotated[list[int | str] | None, Parameter(negative="", consume_multiple=True)] = None
+    layers: Listed | None = None
     positions: Annotated[Literal["all"] | int | None, Parameter(validator=_some)] = None
     stride: Count | None = None
     past: Count | None = None
@@ -181,4 +208,5 @@ class Measuring:
         """The same, checked."""
         from statesize.measurement.settings import Settings
 
-        return Settings(**asdict(self))
+        layers = None if self.layers is None else [int(one) if one.isdigit() else one for one in listed(self.layers)]
+        return Settings(**asdict(self) | {"layers": layers})

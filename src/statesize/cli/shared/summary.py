@@ -1,4 +1,4 @@
-"""What commands print of profiles and plans: a row is a layer, or a range of like layers of a large model."""
+"""What commands print of profiles and plans: a row is a layer; of a large model, those with most and with least."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from statesize.adapters.observation import SHARED
-from statesize.cli.shared.table import BAR
 from statesize.io.text import byte_count
 from statesize.report.document import Shown
 from statesize.report.on_record import standing
@@ -45,81 +44,59 @@ if TYPE_CHECKING:
 
 
 _MOST_ROWS = 20
-"""Rows of a model; one of more layers has those that are next to each other and alike on one row."""
+"""Layers of a model that are all shown; of one with more, those with most and least."""
+_ENDS = 8
+"""How many of each these are."""
 
 
 @dataclass(frozen=True)
 class LayerRow:
-    """One row; numbers of several layers as a range."""
+    """One row."""
 
     layer: str
     ess: str
     possible: float
     keeps_everything: bool
-    used: float  # share of the size, mean over its layers
+    used: float  # share of the size
     is_known: bool  # whether the size is
     norm: str
     middle: str  # entropy-ESS at the middle
     sinkless: str  # the same without sinks
-
-
-@dataclass(frozen=True)
-class _Layer:
-    name: str
-    ess: tuple[float, float]  # between which bounds it lies; equal where it is exact
-    error: float
-    possible: float
-    keeps_everything: bool
-    used: float
-    is_known: bool
-    norm: float
-    middle: float
-    sinkless: float
-
-    def like(self) -> tuple[object, ...]:
-        """Equal for layers of one size whose bars are as long."""
-        return (
-            round(self.possible, 1),
-            self.keeps_everything,
-            self.is_known,
-            round(self.used * BAR) if math.isfinite(self.used) else None,
-        )
+    order: float  # ESS by which layers are ordered, without sinks where that is known
 
 
 def layer_rows(profile: Profile, metric: str) -> list[LayerRow]:
     """The rows of one model by a metric."""
-    layers: list[_Layer] = []
+    layers: list[LayerRow] = []
+    short = short_names(profile.mixers) if len(profile.mixers) > _MOST_ROWS else {}
     for row in profile.summary_rows():
-        node = profile.mixer(row["layer"])
-        used = average(node, utilisation_values(node, metric)).mean
-        bounds = mean_bounds(node, metric)
+        node, name = profile.mixer(row["layer"]), row["layer"]
+        low, high = mean_bounds(node, metric)
         error = row["average_entropy_error" if metric == "entropy" else "average_relative_count_error"]
-        possible = (mean_ceiling(node), keeps_everything(node))
-        share = (used, not math.isnan(row["tss"]))
-        middle = (row["middle_entropy"], row["sinkless_entropy"])
-        layers.append(_Layer(row["layer"], bounds, error, *possible, *share, row["norm"], *middle))
+        known = [row["sinkless_entropy"] if metric == "entropy" else math.nan, (low + high) / 2]
+        layers.append(
+            LayerRow(
+                short.get(name, name),
+                number_text(low, ".1f", error) if low == high else range_text([low, high], ".1f"),
+                mean_ceiling(node),
+                keeps_everything(node),
+                average(node, utilisation_values(node, metric)).mean,
+                not math.isnan(row["tss"]),
+                range_text([row["norm"]], "norm"),
+                range_text([row["middle_entropy"]], ".1f"),
+                range_text([row["sinkless_entropy"]], ".1f"),
+                next((value for value in known if math.isfinite(value)), -math.inf),
+            )
+        )
+    return layers
+
+
+def _shown_layers(title: str, layers: list[LayerRow]) -> list[tuple[str, list[LayerRow]]]:
+    """Rows with what stands above them: all, or of a large model those with most and those with least."""
     if len(layers) <= _MOST_ROWS:
-        return [_row([layer], {layer.name: layer.name}) for layer in layers]
-    short = short_names([layer.name for layer in layers])
-    return [_row(list(alike), short) for _, alike in groupby(layers, _Layer.like)]
-
-
-def _row(layers: list[_Layer], names: Mapping[str, str]) -> LayerRow:
-    first, last = layers[0], layers[-1]
-    used = [layer.used for layer in layers if math.isfinite(layer.used)]
-    return LayerRow(
-        _span([names[layer.name] for layer in layers]),
-        number_text(first.ess[0], ".1f", first.error)
-        if first is last and first.ess[0] == first.ess[1]
-        else range_text([bound for layer in layers for bound in layer.ess], ".1f"),
-        first.possible,
-        first.keeps_everything,
-        sum(used) / len(used) if used else math.nan,
-        first.is_known,
-        range_text([layer.norm for layer in layers], "norm"),
-        range_text([layer.middle for layer in layers], ".1f"),
-        range_text([layer.sinkless for layer in layers], ".1f"),
-    )
+        return [(title, layers)]
+    ordered = sorted(layers, key=lambda row: row.order, reverse=True)
+    return [(f"{title}, most", ordered[:_ENDS]), (f"{title}, least", ordered[-_ENDS:])]
 
 
 def _pattern(names: Sequence[str]) -> str:
@@ -148,14 +125,16 @@ _MOST_PLANNED = 4
 _PLANNED = ("layer", "seconds", "memory", "units", "positions", "engine", "kind")
 
 
-def summary(profiles: Sequence[Profile], metric: str = "entropy", *, wide: bool = False) -> ResultPage:
-    """One row per mixer, and below what was left out and how far the model was from the unaltered one."""
+def summary(
+    profiles: Sequence[Profile], metric: str = "entropy", *, wide: bool = False, weights: str = ""
+) -> ResultPage:
+    """One row per mixer, and below what was left out, and where a model of such weights stands among others."""
     relative = _relative(profiles)
     tables = [_wide(profiles, relative) if wide else _narrow(profiles, metric, relative)]
     if shared := [row for profile in profiles for row in _group_rows(profile)]:
         about = "Joint ESS of heads that share a cache, a channel of the cache"
         tables.append(PageTable(about, _headings(GROUP_HEADINGS, relative), shared))
-    notes = [*_notes(profiles), standing(profiles[0]) if len(profiles) == 1 else ""]
+    notes = [*_notes(profiles), standing(profiles[0], weights) if len(profiles) == 1 else ""]
     tables[-1] = replace(tables[-1], caption="\n".join(filter(None, (tables[-1].caption, *notes))))
     return ResultPage("Effective state-size", headline(profiles, metric).sentence, (), tables)
 
@@ -184,7 +163,7 @@ def _group_rows(profile: Profile) -> list[list[object]]:
 
 
 def _narrow(profiles: Sequence[Profile], metric: str, relative: str) -> PageTable:
-    """Layer, ESS of its size, norm, and the share in use with a bar; like layers of a large model on one row."""
+    """Layer, ESS of its size, norm, and the share in use with a bar."""
     rows: list[Sequence[object]] = []
     folded: list[str] = []
     named = "entropy" if metric == "entropy" else relative
@@ -202,8 +181,11 @@ def _narrow(profiles: Sequence[Profile], metric: str, relative: str) -> PageTabl
     ]
     headings += [f"used of\n{'ceiling' if cache else 'state'}" for cache in kinds]
     for profile, layers in zip(profiles, shown, strict=True):
-        rows += [[], [model_title(profile)]] if rows else [[model_title(profile)]]
-        for row in layers:
+        parts = _shown_layers(model_title(profile), layers)
+        for title, row in ((title, row) for title, part in parts for row in (None, *part)):
+            if row is None:
+                rows += [[], [title]] if rows else [[title]]
+                continue
             # Bars would set them against each other.
             share = row.used if len(kinds) == 1 else math.nan
             used = Shown(share, number_text(row.used, ".0%") if row.is_known else UNKNOWN)
@@ -220,7 +202,12 @@ def _narrow(profiles: Sequence[Profile], metric: str, relative: str) -> PageTabl
         lost = Shown(math.nan, "not measured")
         rows += [[name, lost, *[""] * (len(headings) - 2)] for name in profile.not_measured]
         if len(profile.mixers) > _MOST_ROWS:
-            folded.append(f"Layers {_span(list(short_names(profile.mixers).values()))} are {_pattern(profile.mixers)}.")
+            span = _span(list(short_names(profile.mixers).values()))
+            by = "ESS without sinks" if sinks else "ESS"
+            folded.append(
+                f"most, least: of {len(profile.mixers)} layers, the {_ENDS} with most and the {_ENDS} with least {by}; "
+                f"--wide shows all. Layers {span} are {_pattern(profile.mixers)}."
+            )
     shares = {
         False: "used of state: ESS as a share of the layer's state, averaged where that is the limit.",
         True: "used of ceiling: ESS as a share of min(i, L−i), which is the limit of a cache that keeps every token.",

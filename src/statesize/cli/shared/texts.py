@@ -67,7 +67,7 @@ class Texts:
             for texts that went through a chat template. No end-of-sequence token is added, and a text file is one
             document, blank lines and all.
         whole: Read each text file as one document, blank lines and all.
-        sequences: How many sequences are read at most.
+        sequences: How many sequences, which commands that cut or price call documents, are read at most.
         max_tokens: How many tokens of each sequence are read.
     """
 
@@ -80,8 +80,8 @@ class Texts:
     split: str = "train"
     special_tokens: Flag = False
     whole: Flag = False
-    sequences: Count | None = None
-    max_tokens: AtLeastTwo = 512
+    sequences: Annotated[Count | None, Parameter(name=("--sequences", "--documents"))] = None
+    max_tokens: Annotated[AtLeastTwo, Parameter(name=("--max-tokens", "--tokens"))] = 512
 
     def check(self) -> None:
         """Refuse options that contradict each other, files that are not there, and a package that is missing."""
@@ -101,6 +101,13 @@ class Texts:
     def any_chosen(self) -> bool:
         """Whether anything of the caller's own is read."""
         return any(part is not None for part in (self.text, self.jsonl, self.parquet, self.dataset, self.ids))
+
+    @property
+    def more_of(self) -> str:
+        """Where more text comes from, in words."""
+        if not self.any_chosen:
+            return "more documents; --text FILE reads yours"
+        return "more text: lengthen the file, or repeat --text" if self.text else f"more rows in {self.named}"
 
     @property
     def named(self) -> str:
@@ -251,6 +258,15 @@ class Texts:
         if cut:
             of = "" if len(sequences) == 1 else f", {cut} of {len(sequences)} sequences cut"
             printing.say(f"Reading the first {read} of {tokens} tokens{of}; --max-tokens takes more.")
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class FewTokens(Texts):  # noqa: D101 -- the help of its options is that of the others
+    __doc__ = Texts.__doc__
+
+    # Every product with the Jacobian of a network runs all layers over them, and more tokens take more products.
+    max_tokens: Annotated[AtLeastTwo, Parameter(name=("--max-tokens", "--tokens"))] = 64
 
 
 def chat_note(chats: int, sequences: int) -> str:

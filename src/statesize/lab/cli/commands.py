@@ -26,7 +26,7 @@ COMMANDS = (
         _TITLE,
         "Profile four bundled models over bundled documents: print the result, and write a page of charts.",
         "statesize.lab.cli.demo:demo",
-        ("", "--output demo.html --json"),
+        ("", "--html demo.html --json"),
     ),
     Command(
         "study",

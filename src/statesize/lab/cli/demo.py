@@ -3,28 +3,38 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from statesize.cli.shared.options import OpenPage
+from statesize.cli.shared.options import OpenPage, Page, page_path
 from statesize.cli.shared.printing import TEXT, Printing
 
 if TYPE_CHECKING:
     from statesize.profiling import Profile
 
+_PAGE = Path("statesize-demo.html")
+_CUT = "gla"
+
 
 def demo(
     *,
-    output: Path = Path("statesize-demo.html"),
+    html: Page = _PAGE,
+    output: Page = Path("statesize-demo"),
     open_page: OpenPage = False,
     printing: Printing = TEXT,
 ) -> None:
     """Profile four bundled models over bundled documents, and cut one: print the result, and write a page of charts.
 
     Args:
-        output: The page.
-        open_page: Open the page in the browser.
+        html: The page.
+        output: Folder for the profiles, which are kept as they are found: a second run takes them up.
+        open_page: Show the page in the browser.
         printing: What is printed.
     """
+    from statesize.io.files import check_writable
+
+    path = page_path(html, open_page=open_page, name=_PAGE.stem) or _PAGE
+    check_writable(output or Path())
+
     from statesize.cli.shared.printing import SCHEMA, print_json, profile_document, tell_page
     from statesize.cli.shared.summary import summary
     from statesize.cli.shared.table import print_notes, print_page
@@ -32,39 +42,62 @@ def demo(
     from statesize.measurement.settings import Settings
     from statesize.profiling.profile_run import profile_bar
     from statesize.profiling.run import run_profile
-    from statesize.report import check_report_path, write_report
+    from statesize.report import write_report
     from statesize.report.words import model_line
     from statesize.texts.inputs import bundled_sequences
+
+    inputs = bundled_sequences(zoo.tokenizer(), 4, 256)
+    folder = output or Path()
+    folder.mkdir(exist_ok=True)
+    profiles: dict[str, Profile] = {}
+    with printing.bars() as bars:
+        for name in zoo.names():
+            model, tokenizer = zoo.load(name)
+            profiles[name] = run_profile(
+                model,
+                inputs,
+                Settings(),
+                tokenizer=tokenizer,
+                output=folder / name,
+                name=name,
+                source={"kind": "bundled"},
+                on_progress=profile_bar(bars, name, len(inputs)),
+            )
+    cut = _truncation(profiles, folder, printing)
+    printing.say(f"Profiles: {folder}")
+    with printing.step("drawing the report"):
+        write_report([*profiles.values()], path)
+    if printing.json:
+        models = [profile_document(one, folder / name) for name, one in profiles.items()]
+        print_json({"schema": SCHEMA, "models": models, "truncation": cut["result"], "report": str(path)})
+    else:
+        print_page(summary([*profiles.values()]))
+        print_notes([*map(model_line, profiles.values()), cut["finding"]])
+    tell_page(path, printing, open_page=open_page)
+    printing.next("profile", folder / zoo.names()[-1], "--open", why="each layer and head of one of them")
+
+
+def _truncation(profiles: dict[str, Profile], folder: Path, printing: Printing) -> dict[str, Any]:
+    """What cutting one of the models shows, which its profile then says too; of an earlier run where that is there."""
+    import json
+
+    from statesize.io.files import replace_file
+    from statesize.lab import zoo
+    from statesize.truncation.page import with_truncation
     from statesize.truncation.truncate import truncate
 
-    check_report_path(output)
-    inputs = bundled_sequences(zoo.tokenizer(), 4, 256)
-    loaded = {name: zoo.load(name) for name in zoo.names()}
-    profiles: list[Profile] = []
+    path, profile = folder / "truncation.json", profiles[_CUT]
+    run = profile.attributes["run_sha256"]
+    if profile.attributes.get("truncation") and path.is_file():
+        kept: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        if kept["run"] == run:
+            return kept
+    model, tokenizer = zoo.load(_CUT)
     with printing.bars() as bars:
-        for name, (model, tokenizer) in loaded.items():
-            on_progress = profile_bar(bars, name, len(inputs))
-            profiles.append(
-                run_profile(
-                    model,
-                    inputs,
-                    Settings(),
-                    tokenizer=tokenizer,
-                    name=name,
-                    source={"kind": "bundled"},
-                    on_progress=on_progress,
-                )
-            )
-    with printing.step("cutting gla"):
-        model, tokenizer = loaded["gla"]
-        cut = truncate(model, documents=6, tokens=128, tokenizer=tokenizer, name="gla")
-    with printing.step("drawing the report"):
-        write_report(profiles, output)
-    if printing.json:
-        models = [profile_document(item, None) for item in profiles]
-        print_json({"schema": SCHEMA, "models": models, "truncation": cut.to_dict(), "report": str(output)})
-    else:
-        print_page(summary(profiles))
-        print_notes([*map(model_line, profiles), cut.finding])
-    tell_page(output, printing, open_page=open_page)
-    printing.next("profile", zoo.names()[-1], "--open")
+        update = bars.begin(f"cutting {_CUT}").update
+        result = truncate(model, documents=6, tokens=128, tokenizer=tokenizer, name=_CUT, on_progress=update)
+    found = {"run": run, "finding": result.finding, "result": result.to_dict()}
+    replace_file(path, (json.dumps(found) + "\n").encode())
+    profiles[_CUT] = with_truncation(profile, result)
+    profiles[_CUT].save(folder / _CUT)
+    return found

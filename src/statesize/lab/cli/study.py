@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -10,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from cyclopts import App, Parameter
 
+from statesize.check import refuse
 from statesize.cli.app import app, register
-from statesize.cli.shared.options import Flag, Page, Workers
+from statesize.cli.shared.options import Flag, OpenPage, Page, Workers, check_file, page_path
 from statesize.cli.shared.printing import TEXT, Printing
 from statesize.lab.studies.catalogue import QUESTIONS, load_study
 
@@ -57,10 +59,11 @@ def _command(name: str) -> Callable[..., None]:
             workers: Who does the runs.
             printing: What is printed.
         """
+        check_file("config", options.config)
         one = load_study(name)
         if options.verify:
             _verify(one, options.output or Path("results/studies") / one.name)
-            printing.next("study", one.name, "--preset", "record", "--dry-run")
+            printing.next("study", one.name, "--preset", "record", "--dry-run", why="the runs on record")
             return
         grid = one.preset(options.preset) if options.config is None else one.read(options.config)
         chosen = options.preset if options.config is None else options.config.stem
@@ -100,7 +103,7 @@ def _run(one: Study, chosen: str, grid: Grid, options: Options, workers: Workers
         print_json({"schema": SCHEMA, **conclusion.to_dict(), **made, "command": command_line()})
     else:
         print("\n".join(map(printable, conclusion.lines())))
-    printing.next("study", folder, "--html", f"{one.name}.html")
+    printing.next("study", folder, "--open", why="its charts")
 
 
 def _tell(bar: Bar, total: int, done: Done[Run, list[dict[str, Any]]], number: int) -> None:
@@ -122,7 +125,7 @@ def _print_runs(name: str, chosen: str, grid: Grid, printing: Printing) -> None:
     if len(runs) > _MOST_RUNS:
         runs[_MOST_RUNS // 2 : -_MOST_RUNS // 2] = [f"… {len(runs) - _MOST_RUNS} more, all of them with --json"]
     print("\n".join(runs))
-    printing.next(*called_again(without="--dry-run"))
+    printing.next(*called_again(without="--dry-run"), why="does these runs")
 
 
 def _verify(one: Study, folder: Path) -> None:
@@ -148,34 +151,42 @@ def _verify(one: Study, folder: Path) -> None:
 
 
 @study.default
-def stored_study(folder: Path | None = None, /, *, html: Page = None, printing: Printing = TEXT) -> None:
+def stored_study(
+    folder: Path | None = None, /, *, html: Page = None, open_page: OpenPage = False, printing: Printing = TEXT
+) -> None:
     """Print what a study concluded, and write its page.
 
     Args:
         folder: Folder of a study that is done.
         html: File for its page.
+        open_page: Show the page in the browser; without --html it is study.html in this folder.
         printing: What is printed.
     """
     from statesize.cli.shared.printing import SCHEMA, print_json, tell_page
     from statesize.io.text import printable
     from statesize.lab.studies.engine.conclusion import read_saved
-    from statesize.lab.studies.engine.page import write_report
-    from statesize.report import check_report_path
 
     if folder is None:
         app.help_print(["study"])
         return
-    if html is not None:
-        check_report_path(html)
+    html = page_path(html, open_page=open_page, name="study")
+    if not folder.exists():
+        near = difflib.get_close_matches(str(folder), QUESTIONS, 1)
+        advice = f"Did you mean {near[0]}?" if near else f"Studies are {', '.join(QUESTIONS)}."
+        refuse("study", "the name of a study, or the folder of one that is done", str(folder), advice)
     saved = read_saved(folder)
     if html is not None:
+        from statesize.lab.studies.engine.page import write_report
+
         write_report(folder, html)
-        tell_page(html, printing, open_page=False)
+        tell_page(html, printing, open_page=open_page)
     if printing.json:
         made = {"command": saved.command, "versions": saved.versions, "machine": saved.machine}
         print_json({"schema": SCHEMA, **saved.conclusion.to_dict(), **made})
     else:
         print("\n".join(map(printable, saved.conclusion.lines())))
     name = saved.conclusion.study
-    page = ("study", folder, "--html", f"{name}.html")
-    printing.next(*(page if html is None else ("study", name, "--preset", "record", "--dry-run")))
+    if html is None:
+        printing.next("study", folder, "--open", why="its charts")
+    else:
+        printing.next("study", name, "--preset", "record", "--dry-run", why="the runs on record")

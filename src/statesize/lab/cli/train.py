@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from statesize.cli.shared.options import Count, Flag, Seed
+from statesize.cli.shared.options import Count, Flag, Seed, check_file
 from statesize.cli.shared.printing import TEXT, Printing
 from statesize.errors import FileError
 from statesize.io.files import replace_file
@@ -109,7 +109,10 @@ def train(
         InputError: A value is out of its range, or the run to be resumed has other settings.
         FileError: A folder or file cannot be read or written.
     """
-    # The heavy imports wait until there is something to train, so that --help is quick.
+    _check_folder(output, resume)
+    check_file("text", text)
+
+    # The heavy imports wait until there is something to train.
     import torch
 
     from statesize.check import require_count
@@ -135,7 +138,6 @@ def train(
         device=device,
         compiled=compiled,
     )
-    _check_folder(output, resume)
     corpus = python_prose() if text is None else read_text(text)
     tokenizer = train_tokenizer(corpus.train, vocabulary)
     text_task = TextTask.from_corpus(corpus, tokenizer, length)
@@ -155,7 +157,10 @@ def train(
         )
         for name, value in record.best.items():
             print(f"{name.replace('_', ' ')}: {value:.4f}")
-    printing.next(*(("series", output) if keep_every else ("profile", output / "best", "--open")))
+    if keep_every:
+        printing.next("series", output, why="ESS through the training")
+    else:
+        printing.next("profile", output / "best", "--open", why="what its layers carry")
 
 
 def training_bar(bars: Bars, name: str, steps: int) -> Callable[[StepRecord], None]:

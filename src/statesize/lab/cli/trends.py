@@ -5,14 +5,28 @@ from __future__ import annotations
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from statesize.cli.shared.options import Count, Loading, Measuring, Page, Workers, options_of, whole_numbers
+from statesize.cli.shared.options import (
+    Count,
+    Listed,
+    Loading,
+    Measuring,
+    OpenPage,
+    Page,
+    Workers,
+    check_file,
+    check_model,
+    listed,
+    options_of,
+    page_path,
+    whole_numbers,
+)
 from statesize.cli.shared.printing import TEXT, Printing
 from statesize.cli.shared.texts import Texts
 
 
 def series(
     *checkpoints: str,
-    revisions: str | None = None,
+    revisions: Listed | None = None,
     log: Path | None = None,
     texts: Texts | None = None,
     measuring: Measuring | None = None,
@@ -20,6 +34,7 @@ def series(
     workers: Workers | None = None,
     output: Page = None,
     html: Page = None,
+    open_page: OpenPage = False,
     printing: Printing = TEXT,
 ) -> None:
     """Measure how the ESS of each layer develops through the checkpoints of a training.
@@ -28,7 +43,7 @@ def series(
         checkpoints: The folder of a training with checkpoints in it (`statesize train --keep-every`, a Trainer's output
             folder), folders of models, a pattern in quotes such as "run/checkpoint-*", or an id of the hub with
             --revisions.
-        revisions: Branches, tags or commits of a model of the hub, separated by commas.
+        revisions: Branches, tags or commits of a model of the hub, such as step0,step1000.
         log: File with loss and accuracy by step: JSON lines, or a trainer_state.json. Default: the one beside the
             checkpoints.
         texts: What the models read.
@@ -37,43 +52,51 @@ def series(
         workers: Who measures; each process measures one checkpoint after another.
         output: Folder for finished checkpoints.
         html: File for a page.
+        open_page: Show the page in the browser; without --html it is series.html in this folder.
         printing: What is printed.
     """
-    from statesize.cli.shared.provenance import called_again
-    from statesize.cli.shared.table import show_page
     from statesize.lab.trends.checkpoints import find_checkpoints
-    from statesize.lab.trends.series import first_tokenizer, series
-    from statesize.parallel.executor import here
-    from statesize.report import check_report_path
 
     texts, measuring, workers = texts or Texts(), measuring or Measuring(), workers or Workers()
     loading = loading or Loading()
     options = {name: value for name, value in asdict(loading).items() if name != "revision"}
-    if html is not None:
-        check_report_path(html)
+    html = page_path(html, open_page=open_page, name="series")
     texts.check()
-    cluster = workers.cluster()
-    printing.hush_libraries()
-    chosen = tuple(part.strip() for part in (revisions or "").split(",") if part.strip())
+    settings = measuring.settings()
+    check_file("log", log)
+    chosen = tuple(listed(revisions or ()))
     known = find_checkpoints(checkpoints, chosen)
+    for checkpoint in known:
+        check_model(checkpoint.model)
+    cluster = workers.cluster()
+
+    from statesize.cli.shared.provenance import called_again
+    from statesize.cli.shared.table import show_page
+    from statesize.lab.trends.series import first_tokenizer, series
+    from statesize.parallel.executor import here
+
+    printing.hush_libraries()
     tokenizer = None if texts.ids is not None else first_tokenizer(known, options)
     read = texts.read(tokenizer, printing, None)
     with printing.bars() as bars:
         report_progress = bars.begin("measuring checkpoints", len(known)).update
         measured = series(
             checkpoints, read.ids, revisions=chosen, tokenizer=tokenizer, log=log, output=output, loading=options,
-            crew=cluster or here, on_progress=report_progress, settings=measuring.settings(),
+            crew=cluster or here, on_progress=report_progress, settings=settings,
         )  # fmt: skip
-    show_page(measured.page(), measured.to_dict(), html, printing)
-    last = ("profile", known[-1].model, *options_of(texts, replace(loading, revision=known[-1].revision)), "--open")
-    printing.next(*(called_again("--html", "series.html") if html is None else last))
+    show_page(measured.page(), measured.to_dict(), html, printing, open_page=open_page)
+    last = (known[-1].model, *options_of(texts, replace(loading, revision=known[-1].revision)))
+    if html is None:
+        printing.next(*called_again("--open"), why="its curves, layer by layer")
+    else:
+        printing.next("profile", *last, "--open", why="the heads of the last checkpoint")
 
 
 def length(
     model: str,
     /,
     *,
-    lengths: str,
+    lengths: Listed,
     trained_length: Count | None = None,
     excerpts: Count = 8,
     texts: Texts | None = None,
@@ -81,6 +104,7 @@ def length(
     loading: Loading | None = None,
     output: Page = None,
     html: Page = None,
+    open_page: OpenPage = False,
     printing: Printing = TEXT,
 ) -> None:
     """Measure how the ESS of each layer and head grows with the length of the context.
@@ -88,7 +112,7 @@ def length(
     Args:
         model: A bundled name (sa, la, gla, gated-deltanet), a folder of a model, a GGUF file, or an id of the Hugging
             Face hub.
-        lengths: Tokens of the contexts, separated by commas, such as 64,128,256.
+        lengths: Tokens of the contexts, such as 64,128,256.
         trained_length: Tokens of the sequences that the model was trained on. No exponent is fitted beyond it. Default:
             from the model's configuration.
         excerpts: Read at most this many pieces of text, each as long as the longest context and the future together.
@@ -97,21 +121,22 @@ def length(
         loading: How the model is loaded.
         output: Folder for finished lengths.
         html: File for a page.
+        open_page: Show the page in the browser; without --html it is MODEL-length.html in this folder.
         printing: What is printed.
 
     """
+    texts, measuring, loading = texts or Texts(), measuring or Measuring(), loading or Loading()
+    settings, chosen = measuring.settings(), whole_numbers("lengths", lengths)
+    html = page_path(html, open_page=open_page, name=f"{Path(model).name}-length")
+    texts.check()
+    check_model(model)
+
     from statesize.cli.shared.table import show_page
     from statesize.lab.trends.length import check_no_cuts, fitting_lengths, known_trained_length, length
     from statesize.models.load import load_model
-    from statesize.report import check_report_path
     from statesize.texts.inputs import whole_texts
 
-    texts, measuring, loading = texts or Texts(), measuring or Measuring(), loading or Loading()
-    settings, chosen = measuring.settings(), whole_numbers("lengths", lengths)
     check_no_cuts(settings)
-    if html is not None:
-        check_report_path(html)
-    texts.check()
     printing.hush_libraries()
     enough = replace(
         texts, max_tokens=max(texts.max_tokens, excerpts * (max(chosen) + (measuring.future or max(chosen))))
@@ -128,5 +153,5 @@ def length(
             loaded.model, ids, lengths=chosen, future=measuring.future, excerpts=excerpts, trained_length=known,
             tokenizer=loaded.tokenizer, name=loaded.name, output=output, on_progress=report_progress, settings=settings,
         )  # fmt: skip
-    show_page(result.page(), result.to_dict(), html, printing)
-    printing.next("profile", model, *options_of(texts, loading), "--open")
+    show_page(result.page(), result.to_dict(), html, printing, open_page=open_page)
+    printing.next("profile", model, *options_of(texts, loading), "--open", why="each position of one text")

@@ -10,7 +10,7 @@ import torch
 from tokenizers import Tokenizer
 from torch import nn
 
-from statesize.check import refuse, require_kind
+from statesize.check import refuse, require_kind, share_of
 from statesize.errors import ModelError
 from statesize.lab.compression.proposals import Ranking
 from statesize.lab.compression.shrinking import fine_tuned, rounded_model
@@ -19,7 +19,7 @@ from statesize.lab.mixers.config import REDUCIBLE, ROUNDED
 from statesize.lab.mixers.model import LanguageModel
 from statesize.models.files import write_tokenizer
 from statesize.reduction.bases import Basis
-from statesize.reduction.reducible import Made, Reducible, ReductionRequest, refuse_second_cut, share_of
+from statesize.reduction.reducible import Made, Reducible, ReductionRequest, refuse_second_cut
 from statesize.reduction.windows import TokenWindows, text_of
 from statesize.texts.tokens import AnyTokenizer
 

@@ -18,12 +18,12 @@ class StepRecord:
 
     Attributes:
         step: 1 for the first.
-        loss: Mean training loss of the step, in nats a target, before its update.
+        loss: Mean training loss of the step, in nats per target, before its update.
         rate: Learning rate.
         gradient_norm: Norm of the gradient before clipping.
         tokens: Input tokens of the step.
         seconds: Wall-clock time of the step, without evaluation.
-        held_out: The task's report after the step, with "loss" in nats a target and "accuracy"; None where the
+        held_out: The task's report after the step, with "loss" in nats per target and "accuracy"; None where the
             model was not evaluated.
         penalty: Mean of what regularisers added to the loss, weighted; None without any.
     """

@@ -181,8 +181,8 @@ def evaluate(model: LanguageModel, task: Task, batch_size: int) -> dict[str, flo
         batch_size: Sequences of one forward pass.
 
     Returns:
-        "loss" in nats a target, "accuracy" of targets, and what the task's report adds; "sequence_accuracy", the share
-        of sequences whose targets are all right, where some positions are scored and a guess has a chance; for a
+        "loss" in nats per target, "accuracy" of targets, and what the task's report adds; "sequence_accuracy", the
+        share of sequences whose targets are all right, where some positions are scored and a guess has a chance; for a
         mixture "accuracy_SLICE".
 
     Raises:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from importlib.resources import as_file, files
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tokenizers import Tokenizer
 
 from statesize.check import refuse
-from statesize.lab.mixers.checkpoint import load_checkpoint
-from statesize.lab.mixers.model import LanguageModel
 from statesize.texts.bundled import read_bundled, read_object, tokenizer
+
+if TYPE_CHECKING:
+    from statesize.lab.mixers.model import LanguageModel
 
 NAMES = ("sa", "la", "gla", "gated-deltanet")
 RECALL_NAMES = ("recall-sa", "recall-la", "recall-wla", "recall-gla")
@@ -60,6 +61,8 @@ def load(name: str) -> tuple[LanguageModel, Tokenizer]:
 
 def load_bundled(name: str) -> LanguageModel:
     """A bundled model alone."""
+    from statesize.lab.mixers.checkpoint import load_checkpoint
+
     _check(name)
     with as_file(DATA / name) as folder:
         return load_checkpoint(folder)

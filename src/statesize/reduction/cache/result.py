@@ -263,6 +263,16 @@ class CachePrices:
         np.save(stream, self.pruned_shares())
         replace_file(path, stream.getvalue())
 
+    def __repr__(self) -> str:
+        """The recommendation with its price, the smallest loss of all, and what to do next, a line each.
+
+        Returns:
+            Lines of text.
+        """
+        from statesize.reduction.cache.table import headline
+
+        return f"{headline(self)}\nnext: .prices, .recommended, .to_dict()"
+
     def _repr_html_(self) -> str:
         facts: dict[str, object] = {"documents": len(self.documents)}
         facts |= {price.variant.title: f"{price.nats.value:+.4f} nats per token" for price in self.prices}

@@ -1,0 +1,36 @@
+"""Where a profile lies, which is known without reading it."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+from statesize.errors import FileError
+from statesize.io.files import os_errors
+
+MARKER = "profile.json"
+
+
+def require_profile(path: Path) -> None:
+    """Refuse what is no folder of a profile."""
+    # A path that is too long for a name, or has a zero in it, does not exist for os.path.
+    if not os.path.exists(path):
+        raise FileError(f"There is no profile at {path}.")
+    if not (path / MARKER).is_file():
+        raise FileError(f"{path} is no statesize profile: it has no {MARKER}.")
+
+
+def check_destination(path: Path) -> None:
+    """Refuse a path where a profile cannot or must not be written, before any work is done."""
+    check_free(path)
+    with os_errors(f"{path} cannot be written", "Give a path in a writable folder."):
+        os.rmdir(tempfile.mkdtemp(prefix=".statesize-", dir=path.absolute().parent))
+
+
+def check_free(path: Path) -> None:
+    """Refuse a file, and a folder of anything else."""
+    if os.path.lexists(path) and not path.is_dir():
+        raise FileError(f"The profile must be a folder, got {path}, which is a file.")
+    if path.is_dir() and not (path / MARKER).is_file():
+        raise FileError(f"{path} is a folder that holds no profile; it is left alone. Give another name.")

@@ -1,0 +1,208 @@
+"""Objects that users hold: each shows what was found and what to do next, takes layers alike, and refuses by name."""
+
+import math
+from functools import partial
+
+import altair as alt
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+import statesize as ss
+from statesize.errors import InputError
+from statesize.integrations.lightning import RegularisationCallback as LightningRegularisation
+from statesize.integrations.lightning import StateSizeCallback as LightningCallback
+from statesize.integrations.probe import Probe, Probing
+from statesize.integrations.regularisation import Regularisation
+from statesize.integrations.torchmetrics import StateSizeMetric
+from statesize.integrations.transformers import RegularisationCallback, StateSizeCallback
+from statesize.lab.mixers import LanguageModel, ModelConfig
+from statesize.metrics import diagnose
+from statesize.networks import redundancy
+from statesize.reduction.cache.result import CachePrices, PricedDocument, Variant
+
+MOST_LINES, MOST_CHARACTERS = 5, 700
+IDS = torch.randint(16, (2, 24), generator=torch.Generator().manual_seed(0))
+LAYERS = ("layers.0.mixer", "layers.1.mixer")
+
+
+@pytest.fixture(scope="module")
+def model():
+    shape = ModelConfig("gla,sa", vocabulary_size=16, width=16, heads=2, layers=2, key_size=4)
+    return LanguageModel(shape, torch.Generator().manual_seed(0))
+
+
+@pytest.fixture(scope="module")
+def profile(model):
+    return ss.profile(model, IDS)
+
+
+def prices(worth):
+    variant = Variant(precision="int8")
+    documents = tuple(
+        PricedDocument(loss=3.0, worth=worth + at / 10, tokens=64, bytes=200, extra=(0.001 * at,)) for at in range(6)
+    )
+    return CachePrices(
+        model="model", rule="h2o", prefix=32, variants=(variant,), shares=(0.5,), documents=documents, calibration=6,
+        selection=0, chosen={}, passkeys=0, found=(), heads=(), ratios=(), smaller=(),
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def shown(model, profile):
+    """What calls of the API return, by a name."""
+    capture = ss.capture(model, IDS[:1])
+    captured = next(capture)
+    network = ss.network_ess(model, IDS[:1], positions=[8, 16])
+    return {
+        "profile": profile,
+        "charts": profile.plot,
+        "plan": ss.plan(model, IDS),
+        "diagnoses": diagnose(profile),
+        "diagnosis": diagnose(profile)[0],
+        "comparison": ss.compare([profile, profile]),
+        "capture": capture,
+        "captured": captured,
+        "measurement charts": ss.measure(captured.operator).plot,
+        "network": network,
+        "redundancy": redundancy(model, IDS[:1], network),
+        "reduced convolution": ss.reduce(ss.Convolution(torch.rand(16).double(), 16), state_size=3),
+        "reduced recurrence": ss.reduce(captured.operator, state_size=2),
+        "prices": prices(worth=0.5),
+        "prices without worth": prices(worth=-0.5),
+        "probe": Probe(IDS),
+        "probing": Probing(Probe(IDS)),
+        "truncation": ss.truncate(model, IDS, tokens=24),
+    }
+
+
+def test_each_object_shows_a_finding_and_what_to_do_next_in_few_lines(shown):
+    for name, value in shown.items():
+        lines = repr(value).splitlines()
+        assert len(lines) <= MOST_LINES, name
+        assert len(repr(value)) <= MOST_CHARACTERS, name
+        assert lines[-1].startswith("next: ") or name == "diagnosis", name
+        # A dump of fields says none of this.
+        assert not lines[0].startswith((f"{type(value).__name__}(", "<", "[")), name
+    assert len(shown) >= 15
+
+
+def test_a_comparison_is_a_table_in_notebooks(shown):
+    page = shown["comparison"]._repr_html_()
+    assert page.count("<tr") == 3
+    assert all(f"<p>{note}" in page for note in shown["comparison"].notes)
+
+
+def test_settings_show_what_differs_from_the_defaults():
+    assert repr(ss.Settings()) == "Settings()"
+    assert repr(ss.Settings(positions=[8, 4], engine="dense")) == "Settings(positions=(4, 8), engine='dense')"
+
+
+def test_what_a_plan_and_a_capture_leave_out_is_said(model):
+    ignoring = torch.nn.Sequential(model, torch.nn.LSTM(16, 4, batch_first=True))
+    capture = ss.capture(ignoring, IDS[:1], layers=[0])
+    capture.skipped["1"] = "a test"
+    assert f"{len(capture.skipped)} layers are not measured: .skipped says why" in repr(capture)
+
+
+METHODS = {
+    "mixer": lambda profile, layer: profile.mixer(layer)["entropy"].values,
+    "group": lambda profile, layer: profile.group(layer) is None,
+    "ess": lambda profile, layer: profile.ess(layer).values,
+    **{
+        name: partial(lambda chart, profile, layer: getattr(profile.plot, chart)(layer).to_dict(), name)
+        for name in ("positions", "spectrum", "tolerance")
+    },
+}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_layer_is_given_by_its_name_or_its_index_wherever_one_is_asked_for(method, profile):
+    ask = METHODS[method]
+    for index, name in enumerate(LAYERS):
+        np.testing.assert_equal(ask(profile, index), ask(profile, name))
+        np.testing.assert_equal(ask(profile, index - 2), ask(profile, name))
+        np.testing.assert_equal(ask(profile, np.int64(index)), ask(profile, name))
+    for layer in ("layers.7.mixer", 2, -3, 1.5, True, None, ["layers.0.mixer"]):
+        if (method, layer) == ("ess", None):
+            continue
+        with pytest.raises(InputError, match=r"^layer must be a name, or an index of 0 … 1, got .*names are layers\.0"):
+            ask(profile, layer)
+
+
+def test_layers_of_settings_are_given_alike(model):
+    for layers in (0, "layers.0.mixer", [0], ("layers.0.mixer",), np.int64(0), np.array([0])):
+        assert ss.profile(model, IDS, layers=layers).mixers == LAYERS[:1]
+
+
+def test_charts_are_called_for_the_default(profile):
+    assert isinstance(profile.plot(), alt.LayerChart)
+    assert profile.plot().to_dict() == profile.plot.layers().to_dict()
+    assert profile.figure().to_dict() == profile.figure.layers().to_dict()
+    assert isinstance(profile.ess(0), pd.DataFrame)
+
+
+COUNTS = (0, -1, 1.5, "2", True, None, math.nan)
+WRONG = {
+    (Probe, "every"): COUNTS,
+    (Probe, "share"): (0, -0.1, 2, 1.01, math.nan, -math.inf, "0.1", True, None),
+    (Probe, "settings"): (None, {}, 32),
+    (Probe, "executor"): ("ray", 2),
+    (ss.Settings, "layers"): (1.5, True, [], {}, [None], [1.5], b"a"),
+    (ss.Settings, "channels"): (0, -1, 1.5, "some", True),
+    (ss.Settings, "positions"): (0, -1, [], [0], "some", True),
+    (ss.Settings, "stride"): (0, -1, 1.5, "2", True),
+    (ss.Settings, "past"): (0, -1, 1.5, "2", True),
+    (ss.Settings, "future"): (0, -1, 1.5, "2", True),
+    (ss.Settings, "tolerances"): (1e-3, None, [-1.0], ["a"], [math.nan]),
+    (ss.Settings, "relative_tolerances"): (1e-3, [-1.0], ["a"], [math.nan]),
+    (ss.Settings, "engine"): ("fast", 3, None, []),
+    (ss.Settings, "seed"): (-1, 1.5, None, "0"),
+    (ss.Settings, "memory"): (0, -1, "much", None),
+    (ss.Settings, "count_accuracy"): (-0.1, 1, 2, math.nan, "0"),
+    (ss.Settings, "entropy_accuracy"): (0, -1, 1, 5, math.inf, None),
+    (ss.Settings, "weights"): ("keys", None, True),
+    (ss.Settings, "skip_first"): (-1, 1.5, True, None),
+    (ss.Settings, "squares"): ("yes", 1, None),
+    (ss.Settings, "mixes"): (None, "value", {"a": 1}),
+    (Regularisation, "identity_weight"): (-1, math.inf, "1", None),
+    (Regularisation, "utilisation_weight"): (-1, math.inf, "1", None),
+    (Regularisation, "target_utilisation"): (-0.1, 1.1, None),
+    (Regularisation, "sequences"): COUNTS,
+    (Regularisation, "units"): COUNTS,
+    (Regularisation, "positions"): COUNTS,
+    (LightningCallback, "every"): COUNTS,
+    (LightningCallback, "module"): (None, 1),
+    (LightningRegularisation, "regularisation"): (None, 0.3),
+    (LightningRegularisation, "seed"): (-1, 1.5, None),
+    (StateSizeCallback, "every"): COUNTS,
+    (StateSizeCallback, "trainer"): ("trainer", 1),
+    (RegularisationCallback, "trainer"): (None, "trainer"),
+    (StateSizeMetric, "settings"): ({}, 32, 0),
+}
+"""What is out of range, by class and field."""
+NEEDED = {
+    Probe: {"inputs": IDS},
+    LightningCallback: {"inputs": IDS},
+    StateSizeCallback: {"inputs": IDS},
+    LightningRegularisation: {"regularisation": Regularisation()},
+    RegularisationCallback: {"regularisation": Regularisation()},
+}
+
+
+@pytest.mark.parametrize(("made", "field"), WRONG, ids=lambda one: getattr(one, "__name__", one))
+def test_each_field_refuses_what_is_out_of_range_when_it_is_given(made, field):
+    for value in WRONG[made, field]:
+        with pytest.raises(InputError, match=rf"^{field} must be .+, got "):
+            made(**NEEDED.get(made, {}) | {field: value})
+
+
+def test_every_field_is_among_them():
+    for made in (ss.Settings, Regularisation, Probe):
+        fields = {name for name, field in made.__dataclass_fields__.items() if field.init} - {"inputs"}
+        assert fields == {field for owner, field in WRONG if owner is made}, made
+
+
+def test_shares_up_to_all_of_the_time_are_taken():
+    assert [Probe(IDS, share=share).share for share in (0.5, 1, math.inf)] == [0.5, 1, math.inf]
