@@ -272,8 +272,8 @@ class TruncationResult:
 
     @property
     def little_text(self) -> bool:
-        """Whether more documents would tell what a cut loses, or how sure that is."""
-        return self.count < LEAST_DOCUMENTS or not self.context_matters
+        """Whether more texts would tell what a cut loses, or how sure that is."""
+        return self.texts < FEWEST_TEXTS or not self.context_matters
 
     def to_dict(self) -> dict[str, Any]:
         """The result as JSON values.
