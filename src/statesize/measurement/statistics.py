@@ -72,7 +72,10 @@ def ratio_interval(
 
 def _by_text(values: NDArray[np.float64], texts: Sequence[int] | None) -> NDArray[np.float64]:
     """Sums over the pieces of each text, which are one unit."""
-    return values if texts is None else np.bincount(np.unique(texts, return_inverse=True)[1], values)
+    if texts is None:
+        return values
+    _, places = np.unique(texts, return_inverse=True)
+    return np.bincount(places, values).astype(np.float64)
 
 
 def _around(value: float, rest: NDArray[np.float64], total: float, looks: int = 1) -> Interval:
