@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
+from statesize.io.text import counted
+
 
 @dataclass(frozen=True)
 class Interval:
@@ -88,16 +90,16 @@ def _around(value: float, rest: NDArray[np.float64], total: float, looks: int = 
     return Interval(value, value - half, value + half)
 
 
-def counted(pieces: int, texts: int, which: str = "") -> str:
+def documents_of(pieces: int, texts: int, which: str = "") -> str:
     """How many documents were read, in words, which pieces of fewer texts are not."""
     if texts < pieces:
-        return f"{pieces} {which}pieces of {'one text' if texts == 1 else f'{texts} texts'}"
-    return f"1 {which}document" if pieces == 1 else f"{pieces} {which}documents"
+        return f"{counted(pieces, f'{which}piece')} of {'one text' if texts == 1 else counted(texts, 'text')}"
+    return counted(pieces, f"{which}document")
 
 
 def no_interval(texts: int) -> str:
     """Why there is no interval over so many texts; empty where there is one."""
-    count = "One text" if texts == 1 else f"{texts} texts"
+    count = "One text" if texts == 1 else counted(texts, "text")
     return "" if texts >= FEWEST_TEXTS else f" {count}: no interval, which takes {FEWEST_TEXTS} texts."
 
 

@@ -18,7 +18,7 @@ from statesize.io.text import facts_table
 from statesize.measurement.statistics import (
     FEWEST_TEXTS,
     Interval,
-    counted,
+    documents_of,
     mean_interval,
     no_interval,
     ratio_interval,
@@ -240,7 +240,7 @@ class TruncationResult:
     @property
     def counted(self) -> str:
         """The number of documents in words."""
-        return counted(self.count, self.texts)
+        return documents_of(self.count, self.texts)
 
     @property
     def finding(self) -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections import Counter
 
-from statesize.measurement.statistics import Interval, counted, no_interval
+from statesize.io.text import counted
+from statesize.measurement.statistics import Interval, documents_of, no_interval
 from statesize.reduction.cache.result import AFFORDABLE, CachePrices, Price
 
 HEADINGS = ("cache", "of its bytes", "extra bits per byte", "extra nats per token", "passkeys")
@@ -35,13 +36,13 @@ def headline(result: CachePrices) -> str:
         price += f" to which the context is worth {worth.value:.2f} nats per token"
     if best.variant.budgets == "whole":
         return f"Round, do not evict: {best.variant.title} keeps the cache of {result.model} at {price}."
-    found = f"{best.found} of {result.passkeys} passkeys are found, {result.found[0]} with the whole cache."
+    found = f"{best.found} of {counted(result.passkeys, 'passkey')} are found, {result.found[0]} with the whole cache."
     title = f"{best.variant.title[0].upper()}{best.variant.title[1:]}"
     return f"{title} keeps the cache of {result.model} at {price}. {found}"
 
 
 def _documents(result: CachePrices) -> str:
-    return counted(len(result.documents), result.texts, "held-out ")
+    return documents_of(len(result.documents), result.texts, "held-out ")
 
 
 def table_rows(result: CachePrices) -> list[list[str]]:
@@ -63,12 +64,13 @@ def notes(result: CachePrices) -> list[str]:
     """What has to be known beside the numbers."""
     tokens = result.documents[0].tokens
     told = [
-        f"{_documents(result)}: the cache of {result.prefix} tokens is made smaller once, and "
-        f"the next {tokens} are predicted, all layers computed from it. The whole cache loses {result.loss.value:.3f} "
-        f"nats per token, and {_number(result.worth)} more with no cache at all: what the context is worth. Intervals "
-        f"are of 95 %, over texts.{no_interval(result.texts)}",
+        f"{_documents(result)}: the cache of {result.prefix} tokens is made smaller once, and the next {tokens} are "
+        f"predicted, all layers computed from it. The whole cache loses {result.loss.value:.3f} nats per token, and "
+        f"{_number(result.worth)} more with no cache at all: what the context is worth. Intervals are of 95 %, over "
+        f"texts.{no_interval(result.texts)}",
         f"Tokens are evicted by the rule {result.rule!r}; the first 4 and the last 16 stay. Curves come from "
-        f"{result.calibration} other documents. Prices hold for texts like these: run chat, code and prose apart.",
+        f"{counted(result.calibration, 'other document')}. Prices hold for texts like these: run chat, code "
+        "and prose apart.",
     ]
     if result.recommended is not None:
         told.append(
@@ -79,8 +81,8 @@ def notes(result: CachePrices) -> list[str]:
     kept = [f"{100 * keep:.4g} %" for keep, budgets in result.chosen.items() if budgets == "equal"]
     if kept:
         told.append(
-            f"At {', '.join(kept)} equal budgets stay: on {result.selection} documents of their own curves did not "
-            "beat them. Rows with both roundings and eviction take the budgets that won there."
+            f"At {', '.join(kept)} equal budgets stay: on {counted(result.selection, 'document')} of their own curves "
+            "did not beat them. Rows with both roundings and eviction take the budgets that won there."
         )
     told.append(
         "By curves the heads of one layer keep different numbers of tokens, which needs a ragged cache; equal budgets "
@@ -100,8 +102,8 @@ def notes(result: CachePrices) -> list[str]:
         )
     elif not result.passkeys_informative:
         told.append(
-            f"The whole cache finds {result.found[0]} of {result.passkeys} passkeys, too few to tell what eviction "
-            "loses of them, so none is recommended."
+            f"The whole cache finds {result.found[0]} of {counted(result.passkeys, 'passkey')}, too few to tell what "
+            "eviction loses of them, so none is recommended."
         )
     windows = Counter(head.available for head in result.heads if head.available < result.prefix)
     for available, count in windows.items():
