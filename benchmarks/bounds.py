@@ -43,9 +43,9 @@ CLAIMS = {
     "without it ESS does not": {"bound": "causal", "more than": 0.05},
     "without it 1 % takes a quarter of what is stored": {"bound": "stored", "more than": 0.25},
 }
-"""Of each model at 512 tokens: shares of the divergence that are lost at ESS, and the share of what is stored (of a
-group of heads once) that a loss of 1 % takes. They were fixed from an early pilot, whose choices without hindsight lost
-twice as much as those that are tried now: where the second or third fails, a better memory was found."""
+"""Claims about each model at 512 tokens: shares of the divergence that are lost at ESS, and the share of what is stored
+(of a group of heads once) that a loss of 1 % takes. They were fixed from an early pilot, whose choices without
+hindsight lost twice as much as those that are tried now: where the second or third fails, a better memory was found."""
 # Where the prose of a PEP is taken from: behind what the record of delimiters read of all PEPs, and, in those of so
 # many bytes, what that of caches read of some. The share of letters and spaces from which its beginning is prose.
 _START, _LONG, _LONG_START, _PIECE, _BEGINNING, _LETTERS = 4000, 14000, 9500, 11000, 2700, 0.8

@@ -15,7 +15,7 @@ from statesize.lab.training.loop import train_in_memory
 from statesize.operators import Recurrence
 from statesize.parallel.executor import Work
 from statesize.parallel.threads import one_torch_thread
-from statesize.profiling.measuring import captured_mixers
+from statesize.profiling.work import captured_mixers
 
 METRIC = "relative_0.01"
 """The ESS that is asked."""

@@ -90,6 +90,14 @@ def test_operators_are_those_of_each_mixers_input(model, ids):
         torch.testing.assert_close(item.operator.dense(), mixer.operator(inputs[item.name]).dense())
 
 
+def test_a_captured_mixer_is_what_was_found_of_it_and_no_other_capture(model, ids):
+    capturing, again = capture(model, ids), next(capture(model, ids))
+    (found, *_), item = capturing.mixers, next(capturing)
+    assert (item.name, item.kind, item.multiplicity) == (found.name, found.kind, found.multiplicity)
+    assert item != again
+    assert len({item, again}) == 2
+
+
 def test_kind_and_multiplicity_have_defaults(ids):
     class Plain(nn.Module):
         def operator(self, hidden):

@@ -11,9 +11,8 @@ from torch import nn
 from statesize.adapters import capture
 from statesize.adapters.check import check_faithful, check_operator, check_rounded_operator, unfaithfulness
 from statesize.adapters.kernels import attention
-from statesize.adapters.models.model_state import stored_dtype
+from statesize.adapters.models.precision import BOUNDS, allowed, relative_difference, stored_dtype
 from statesize.adapters.observation import Observation
-from statesize.adapters.rounding import BOUNDS, allowed, relative_difference
 from statesize.adapters.search.plain_attention import PlainAttention
 from statesize.errors import InputError, ModelError
 from statesize.operators import Dense

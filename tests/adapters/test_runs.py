@@ -14,8 +14,7 @@ from torch.overrides import BaseTorchFunctionMode
 from torch.utils import _python_dispatch
 
 from statesize.adapters import runs
-from statesize.adapters.models.in_double import hold_at_least
-from statesize.adapters.models.model_state import set_autocast
+from statesize.adapters.models.precision import hold_at_least, set_autocast
 from statesize.adapters.observation import ModuleStack
 from statesize.adapters.runs import ONE_RUN, bare, observed, read
 from statesize.adapters.search.lone_run import LoneRuns

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from statesize.profiling import Profile
 
-# Of a profile that was stored while it was measured.
+# Attributes that only a stored profile has.
 _STORED = ("weights_sha256", "run_sha256")
 
 

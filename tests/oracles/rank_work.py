@@ -24,7 +24,7 @@ from statesize import errors
 from statesize.integrations.probe import Probe
 from statesize.measurement.settings import Settings
 from statesize.parallel import ranks
-from statesize.profiling import RayCluster, Replicas, measuring
+from statesize.profiling import RayCluster, Replicas, work
 
 IDS = torch.randint(3, 60, (2, 20), generator=torch.Generator().manual_seed(1))
 _OF_THE_RUN = {"seconds", "source", "precision"}
@@ -138,13 +138,13 @@ def held(how: str, family: str = "llama") -> tuple[nn.Module, Replicas | None]:
 
 def while_measuring(act: Callable[[str], object]) -> None:
     """Let this rank do something before it measures a mixer of a name."""
-    measure = measuring.measure_mixer
+    measure = work.measure_mixer
 
     def acting(item: Any, *rest: Any) -> Any:
         act(item.name)
         return measure(item, *rest)
 
-    measuring.measure_mixer = acting
+    work.measure_mixer = acting
 
 
 def shares(how: str, family: str, options: dict[str, Any]) -> list[Any]:

@@ -54,6 +54,11 @@ def test_it_counts_what_a_profile_measures(build, settings):
     assert planned.spectra == spectra
 
 
+def test_a_model_inside_another_is_planned_as_it_is_profiled():
+    held = torch.nn.DataParallel(tiny_llama())
+    assert [mixer.name for mixer in plan(held, TEXTS).mixers] == list(profile(held, TEXTS).tree.children)
+
+
 def test_every_figure_is_there():
     planned = plan(small(), TEXTS)
     assert planned.seconds > 0

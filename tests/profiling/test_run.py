@@ -316,6 +316,11 @@ def test_an_overflowing_operator_names_layer_head_and_position(model):
         profile(model, LONG)
 
 
+def test_an_executor_of_another_kind_is_refused(model):
+    with pytest.raises(InputError, match="executor must be a RayCluster, Replicas or None, got str"):
+        profile(model, [[1, 2, 3]], executor="ray")
+
+
 def test_what_measure_refuses_names_layer_and_sequence(model):
     class Refused(Dense):
         def to(self, dtype=None, device=None):

@@ -25,7 +25,6 @@ from statesize.reduction.cache.rounding import bits_a_number, rounded_keys, roun
 from statesize.reduction.cache.rules import FUTURE, RULES, SINKS, kept, kept_first
 from statesize.reduction.cache.sets import three_sets
 from statesize.reduction.cache.smaller import cache_bytes, decoded_logits, holds_layers_apart, smaller_cache
-from statesize.reduction.cache.table import headline
 
 PREFIX, FOLLOWING, CACHES = 40, 6, 2
 IDS = torch.randint(1, 64, (1, PREFIX + FOLLOWING), generator=torch.Generator().manual_seed(3))
@@ -341,14 +340,14 @@ def test_recommendations():
     for found, passkeys in (((10, 10, 10, 9), 10), ((4, 4, 4, 4), 10), ((0, 0, 0, 0), 0)):
         result = priced((0.001, 0.001, 0.001), found, passkeys)
         assert result.recommended.variant == Variant(precision="int4")
-        assert headline(result).startswith("Round, do not evict: int4 keeps the cache of m at 30%")
+        assert result.finding.startswith("Round, do not evict: int4 keeps the cache of m at 30%")
     whole = priced((0.2, 0.2, 0.2), (10, 10, 10, 10), 10)
     assert whole.recommended is whole.undecided is None
-    assert headline(whole).startswith("Leave the cache of m whole: over 6 held-out documents, each way that was tried")
+    assert whole.finding.startswith("Leave the cache of m whole: over 6 held-out documents, each way that was tried")
     # 0.02 nats per token of 4 bytes are 0.0072 bits per byte.
     result = priced((0.2, 0.02, 0.2), (10, 10, 10, 9), 10)
     assert result.recommended.variant.keep == 0.5
-    assert headline(result).endswith(
+    assert result.finding.endswith(
         "bits per byte, over 6 held-out documents. 10 of 10 passkeys are found, 10 with the whole cache."
     )
     # What is chosen among three has an interval for three.
@@ -365,10 +364,9 @@ def test_little_text_is_no_advice(count):
     little = replace(result, documents=documents[:count])
     assert little.recommended is None
     assert little.undecided.variant == Variant(precision="int4")
-    said = headline(little)
-    assert said.startswith(
-        f"Too little text to tell: over {count} held-out document{'s' * (count > 1)}, int4 costs the cache of m"
-    )
+    said = little.finding
+    documents = f"{count} held-out document{'s' * (count > 1)}"
+    assert said.startswith(f"Too little text to tell: over {documents}, int4 costs the cache of m")
 
 
 @pytest.mark.parametrize(("worths", "told"), [((0.5, 0.6), True), ((-0.3, 0.4), False), ((-0.2, -0.1), False)])
@@ -377,7 +375,7 @@ def test_nothing_is_advised_where_the_context_is_worth_nothing(worths, told):
     documents = tuple(replace(one, worth=worths[at % 2]) for at, one in enumerate(result.documents))
     result = replace(result, documents=documents)
     assert (result.recommended is not None) == told
-    said = headline(result)
+    said = result.finding
     assert said.startswith("Too little context to tell: over 6 held-out documents, the 64 tokens before") != told
     assert ("to which the context is worth 0.55 nats per token" in said) == told
 
@@ -394,7 +392,7 @@ def test_page(tmp_path):
             assert drawn.count() == count, mark
         assert visit.page.locator(".chart .mark-line path[d]").count() == 3 + 2
         assert visit.page.locator("tbody tr").count() == 1 + 3 + 2
-        assert visit.page.locator(".lead").inner_text() == headline(result)
+        assert visit.page.locator(".lead").inner_text() == result.finding
         assert visit.requests == [path.as_uri()]
         assert visit.complaints == []
         assert violations(visit.page) == []

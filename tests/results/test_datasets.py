@@ -9,8 +9,7 @@ from statesize.adapters import Captured
 from statesize.adapters.check import Agreement
 from statesize.measurement.settings import Settings
 from statesize.operators import Recurrence
-from statesize.profiling.measuring import measure_mixer
-from statesize.profiling.work import plan_work
+from statesize.profiling.work import measure_mixer, plan_work
 from statesize.results.checked import dataset_to_bytes, mixer_from_bytes
 from statesize.results.datasets import MixerRun, mixer_parts
 
@@ -21,7 +20,8 @@ def measured(length):
     generator = torch.Generator().manual_seed(0)
     key, query = torch.randn(2, 1, 3, length, 2, generator=generator, dtype=torch.float64)
     operator = Recurrence(torch.full((1, 3, length, 1), 0.9, dtype=torch.float64), key, query)
-    item = Captured("layer", "decay", 4, 3, lambda units: operator[:, units], 64, 0.0, Agreement(1e-9, 1e-5))
+    checked = {"operator_difference": 0.0, "agreement": Agreement(1e-9, 1e-5)}
+    item = Captured("layer", "decay", 3, 4, None, 64, units_operator=lambda units: operator[:, units], **checked)
     return measure_mixer(item, 0, plan_work(item, 0, length, length, SETTINGS), SETTINGS)
 
 

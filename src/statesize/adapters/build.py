@@ -14,40 +14,28 @@ from torch import Tensor
 
 from statesize.adapters.check import Agreement, Checked
 from statesize.adapters.forward import Forward
-from statesize.adapters.models.in_double import hold_at_least
-from statesize.adapters.models.model_state import at_least
-from statesize.adapters.observation import SHARED, Observation, Units, nothing
-from statesize.adapters.rounding import check_finite
+from statesize.adapters.models.precision import at_least, check_finite, hold_at_least
+from statesize.adapters.observation import SHARED, FoundMixer, Observation, Units, nothing
 from statesize.adapters.runs import bare
-from statesize.adapters.watch import Call, FoundMixer, first_argument
+from statesize.adapters.watch import Call, first_argument
 from statesize.errors import InputError, ModelError
 from statesize.io.text import byte_count
 from statesize.operators import Dense, Operator, Shared, SoftmaxAttention
 
 
-@dataclass(frozen=True, eq=False)
-class Captured:
-    """One mixer's operator at one input.
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Captured(FoundMixer):
+    """One mixer's operator at one input, beside what is known of the mixer.
 
     Attributes:
-        name: The mixer's module name in the model; a second call in the same forward pass adds "@1", a third "@2".
-        kind: What the mixer is, such as "attention" or "gla".
-        multiplicity: How many channels share one operator.
-        units: Number of heads or channels, each with a T of its own.
         units_operator: Builds T for chosen units only, batch shape (sequence, chosen units).
-        state_bytes: Bytes that the model's own cache holds for this mixer at the end of one sequence; None where its
-            size is not known: its operator then has the state size of a cache of all tokens.
         operator_difference: The largest difference of T u from what the layer's own code computes, both in float64, in
             every unit and row, relative to the largest value; NaN where the layer's code knows no float64.
         agreement: How the mixer's output in float64 agrees with what the unaltered model passed on, or T of a method
             `operator` with the layer's answers to random values; None where such a T was not checked.
         note: What the mixer does to its values beside mixing them by T; empty where it does nothing.
-        groups: Number of stored inputs that several consecutive units read, such as key-value heads or the latent of
-            multi-head latent attention; 0 where every unit stores its own.
-        stored_channels: Channels of each of these inputs.
+        stored_channels: Channels of each of the stored inputs of `groups`.
         cache: Name of the last mixer that reads the same cache, whose groups hold the heads of all; empty for itself.
-        map_bytes: Bytes that T of all units takes where it is made as a whole, as by attention of transformers; 0 where
-            single units are made.
         readers: All mixers that read the same cache, if there are several and this is the last.
         forget: Drops T, which is made again on its next use.
         values: Makes what T mixes, (sequence, unit, L, channels); None where that is not known.
@@ -57,24 +45,19 @@ class Captured:
             held in another.
     """
 
-    name: str
-    kind: str
-    multiplicity: int
-    units: int
     units_operator: Callable[[Units], Operator]
-    state_bytes: int | None
     operator_difference: float
     agreement: Agreement | None
     note: str = ""
-    groups: int = 0
     stored_channels: int = 0
     cache: str = ""
     readers: tuple[Captured, ...] = ()
-    map_bytes: int = 0
     forget: Callable[[], None] = nothing
     values: Callable[[], Tensor] | None = None
     run_difference: float = math.nan
     precision: str = ""
+    # Two captures of one mixer are two things.
+    __eq__, __hash__ = object.__eq__, object.__hash__  # pyright: ignore[reportAssignmentType]
 
     def __repr__(self) -> str:
         """What was captured, how faithful it is, and what to do next, a line each.
@@ -179,18 +162,12 @@ def from_observation(name: str, observation: Observation, difference: float, agr
             raise InputError(f"Mixer {name} (indices are sequence, chosen unit, position, …): {error}") from error
 
     return Captured(
-        name,
-        observation.kind,
-        observation.multiplicity,
-        observation.batch_shape[1],
-        units_operator,
-        observation.state_bytes,
-        difference,
-        agreement,
-        " ".join(filter(None, (observation.note, agreement.note))),
-        observation.groups,
-        observation.stored_channels,
-        map_bytes=observation.map_bytes,
+        **vars(replace(observation.found, name=name)),
+        units_operator=units_operator,
+        operator_difference=difference,
+        agreement=agreement,
+        note=" ".join(filter(None, (observation.note, agreement.note))),
+        stored_channels=observation.stored_channels,
         forget=observation.forget,
         values=lambda: observation.values,
     )
@@ -250,15 +227,11 @@ def from_method(known: FoundMixer, call: Call, forward: Forward, *, check: bool)
 
     agreement = None if math.isnan(checked.difference) else Agreement(checked.difference, checked.limit)
     return Captured(
-        name,
-        known.kind,
-        multiplicity,
-        heads,
-        units_operator,
-        state_bytes,
-        checked.difference,
-        agreement,
-        f"Its T is not checked: {checked.reason}." if checked.reason else "",
+        **vars(replace(known, units=heads, multiplicity=multiplicity, state_bytes=state_bytes)),
+        units_operator=units_operator,
+        operator_difference=checked.difference,
+        agreement=agreement,
+        note=f"Its T is not checked: {checked.reason}." if checked.reason else "",
         values=values,
     )
 

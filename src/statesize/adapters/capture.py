@@ -22,13 +22,13 @@ from statesize.adapters.check import (
     compare_runs,
     rounded_agreement,
 )
-from statesize.adapters.forward import Forward
-from statesize.adapters.models.inputs import Inputs, measurable
-from statesize.adapters.models.model_state import is_a, set_autocast, stored_dtype
+from statesize.adapters.forward import Forward, Inputs
+from statesize.adapters.models.model_state import is_a
 from statesize.adapters.models.own_cache import SHORT_CONVOLUTION
+from statesize.adapters.models.precision import BOUNDS, allowed, set_autocast, stored_dtype
+from statesize.adapters.models.quantised import measurable
 from statesize.adapters.models.sharded import together
-from statesize.adapters.observation import Observation
-from statesize.adapters.rounding import BOUNDS, allowed
+from statesize.adapters.observation import FoundMixer, Observation
 from statesize.adapters.runs import bare
 from statesize.adapters.search.own_mixing import OwnMixing
 from statesize.adapters.select import (
@@ -40,7 +40,7 @@ from statesize.adapters.select import (
     is_searched,
     selected,
 )
-from statesize.adapters.watch import Call, FoundMixer, ModelRun, further_calls, labelled, record_calls, rerun, sampled
+from statesize.adapters.watch import Call, ModelRun, further_calls, labelled, record_calls, rerun, sampled
 from statesize.errors import InputError, ModelError
 from statesize.io.devices import on_cpu_by_default
 
@@ -71,12 +71,10 @@ class Capture(Iterator[Captured]):
         short_convolutions: bool,
         checked: bool,
         around: str = "",
-        weights: str = "none",
-        skip_first: int = 0,
     ) -> None:
         self._forward = forward
         self._own_mixing = own_mixing
-        self._columns = None if weights == "none" and not skip_first else (weights, skip_first)
+        self._columns: tuple[str, int] | None = None
         self._calls = [(call, labels) for call, labels in labelled(calls) if not chosen.isdisjoint(labels)]
         self._rerun = partial(rerun, forward, short_convolutions=short_convolutions)
         self._checks_mixing = checked
@@ -106,6 +104,10 @@ class Capture(Iterator[Captured]):
         return "\n".join(
             [*lines, "next: for captured in this: captured.operator is the T of one layer after the other"]
         )
+
+    def weigh(self, weights: str, skip_first: int) -> None:
+        """Yield operators of weighted columns, as `Captured.weighted` makes them."""
+        self._columns = weights, skip_first
 
     def keep(self, names: Collection[str]) -> None:
         """Leave out all mixers that come but those of some names."""
@@ -157,8 +159,13 @@ class Capture(Iterator[Captured]):
 
         operator, returned = differentiated(self._forward, call)
         agreed = agreement(call, (), sampled(returned), lambda: self._as_it_ran(call))
-        mixer = call.mixers[0]
-        return Captured(label, mixer.kind, 1, 1, lambda units: operator[:, units], mixer.state_bytes, 0.0, agreed, NOTE)
+        return Captured(
+            **vars(replace(call.mixers[0], name=label)),
+            units_operator=lambda units: operator[:, units],
+            operator_difference=0.0,
+            agreement=agreed,
+            note=NOTE,
+        )
 
     def _in_model(self, item: Captured, precision: str, own_note: str) -> Captured:
         """A mixer with what the call and the model tell of it, its columns weighted, and its part in a shared cache."""
@@ -284,9 +291,34 @@ def capture(
         NothingMeasuredError: If no selected mixer can be measured; it is a ModelError. While iterating: if of none T u
             is what the unaltered model passed on.
     """
-    model = measurable(model)
-    with together(model, input_ids, layers, checks, axis):
-        forward = Forward.of(model, input_ids, axis)
+    captured = capture_module(
+        measurable(model),
+        input_ids,
+        layers,
+        short_convolutions=short_convolutions,
+        checks=checks,
+        mixes=mixes,
+        axis=axis,
+    )
+    if weights != "none" or skip_first:
+        captured.weigh(weights, skip_first)
+    return captured
+
+
+@on_cpu_by_default
+def capture_module(
+    model: nn.Module,
+    inputs: Inputs,
+    layers: Layers = None,
+    *,
+    short_convolutions: bool = False,
+    checks: Checks = "all",
+    mixes: Mapping[str, str] | None = None,
+    axis: int | None = None,
+) -> Capture:
+    """`capture` of what `measurable` has returned."""
+    with together(model, inputs, layers, checks, axis):
+        forward = Forward.of(model, inputs, axis)
         own = find_mixers(model)
         recording, own_mixing = _watched(forward, own, mixes or {}, short_convolutions)
         chosen, skipped = selected(forward, list(own), recording, layers)
@@ -308,8 +340,6 @@ def capture(
             short_convolutions=short_convolutions,
             checked=checks != "none",
             around=around,
-            weights=weights,
-            skip_first=skip_first,
         )
 
 

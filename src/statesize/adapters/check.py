@@ -14,8 +14,7 @@ from torch import Tensor, nn
 from statesize.adapters.forward import Forward
 from statesize.adapters.models.layout import position_axis
 from statesize.adapters.models.model_state import device_of
-from statesize.adapters.observation import Observation
-from statesize.adapters.rounding import (
+from statesize.adapters.models.precision import (
     BOUNDS,
     ROUNDED,
     allowed,
@@ -24,6 +23,7 @@ from statesize.adapters.rounding import (
     largest,
     relative_difference,
 )
+from statesize.adapters.observation import Observation
 from statesize.adapters.runs import bare
 from statesize.adapters.watch import Call, ModelRun, read_calls
 from statesize.errors import ModelError

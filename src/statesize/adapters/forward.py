@@ -1,4 +1,4 @@
-"""A model over given inputs, to be run as often as the measurement needs it."""
+"""A model over given inputs, which are checked first, to be run as often as the measurement needs it."""
 
 from __future__ import annotations
 
@@ -12,15 +12,65 @@ from typing import Any, Self, cast
 import torch
 from torch import Tensor, nn
 
-from statesize.adapters.models.inputs import Inputs, Measured, added_to_scores, check_inputs, mask_of
 from statesize.adapters.models.layout import axis_by_modules
+from statesize.adapters.models.masks import UNPADDED, added_to_scores, check_mask, check_windows
 from statesize.adapters.models.model_state import device_of, mapped, named_parts, pretrained_models
+from statesize.adapters.models.precision import ROUNDED, relative_difference
 from statesize.adapters.models.quantised import UNCOMPARED
 from statesize.adapters.models.sharded import class_of
 from statesize.adapters.observation import Frame
-from statesize.adapters.rounding import ROUNDED, relative_difference
 from statesize.adapters.runs import bare, read
-from statesize.errors import ModelError
+from statesize.check import refuse, whole_number
+from statesize.errors import InputError, ModelError
+
+Inputs = Tensor | Mapping[str, Any]
+_HOW_TO_GIVE = 'Give what the tokenizer returns with return_tensors="pt".'
+_CACHES = ("past_key_values", "cache_params", "state")
+# What the decoder of an encoder–decoder reads, before what its encoder reads.
+DECODED = ("decoder_input_ids", "decoder_inputs_embeds", "decoder_input_values", "future_values")
+_TOKENS = ("input_ids", "decoder_input_ids")
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Whose positions are measured.
+
+    Attributes:
+        name: The argument of the model that holds them; "" for a tensor that is given alone.
+        axis: Their dimension there, or None where frames of three dimensions do not tell before the model runs;
+            sequences lie on dimension 0, or on 1 where this is 0.
+        shape: Its shape.
+    """
+
+    name: str
+    axis: int | None
+    shape: tuple[int, ...]
+
+    @property
+    def length(self) -> int:
+        """Number of positions."""
+        return self.shape[1 if self.axis is None else self.axis]
+
+    @property
+    def decodes(self) -> bool:
+        """Whether a decoder reads them, and an encoder what the other arguments hold."""
+        return self.name in DECODED
+
+    @property
+    def mask(self) -> str:
+        """The argument that masks them."""
+        return "decoder_attention_mask" if self.decodes else "attention_mask"
+
+    @property
+    def sequence_axis(self) -> int:
+        """The dimension of sequences."""
+        return int(self.axis == 0)
+
+    @property
+    def sequences(self) -> int:
+        """Number of sequences."""
+        return self.shape[self.sequence_axis]
+
 
 # Arguments by which attention of transformers takes keys and values of another sequence.
 _OTHER_SEQUENCES = ("key_value_states", "encoder_hidden_states")
@@ -57,8 +107,7 @@ class Forward:
 
     @classmethod
     def _placed(cls, model: nn.Module, inputs: Inputs, measured: Measured) -> Self:
-        pretrained = pretrained_models(model)
-        backbone, device = _backbone(model, pretrained, inputs), device_of(model)
+        backbone, device = backbone_of(model, inputs), device_of(model)
         options = {"use_cache": False} if _accepts(backbone, "use_cache") else {}
         if not isinstance(inputs, Mapping):
             return cls(model, backbone, (inputs.to(device),), options, measured, measured.length)
@@ -68,15 +117,10 @@ class Forward:
         if labels is None or labels.default is not inspect.Parameter.empty:
             # They request a loss, which takes the logits of every position.
             arguments.pop("labels", None)
-        mask = arguments.get(mask_of(measured))
-        if isinstance(mask, Tensor) and mask.ndim == 4 and pretrained:
-            arguments[mask_of(measured)] = added_to_scores(mask)
+        mask = arguments.get(measured.mask)
+        if isinstance(mask, Tensor) and mask.ndim == 4 and pretrained_models(model):
+            arguments[measured.mask] = added_to_scores(mask)
         return cls(model, backbone, (), arguments | options, measured, measured.length)
-
-    @staticmethod
-    def backbone_of(model: nn.Module, inputs: Inputs) -> nn.Module:
-        """The part of a model that computes the last hidden state of these inputs."""
-        return _backbone(model, pretrained_models(model), inputs)
 
     @property
     def sequences(self) -> int:
@@ -155,12 +199,13 @@ def _first_tensor(output: object) -> Tensor | None:
     return logits if isinstance(logits, Tensor) else None
 
 
-def _backbone(model: nn.Module, pretrained: Sequence[Any], inputs: Inputs) -> nn.Module:
+def backbone_of(model: nn.Module, inputs: Inputs) -> nn.Module:
+    """The part of a model that computes the last hidden state of these inputs."""
     file = class_of(model).__module__
     own = file.startswith(("transformers.models.", "fla.models.")) and "forward" not in vars(model)
     hooked = vars(model)["_forward_hooks"] or vars(model)["_forward_pre_hooks"]
     # A derived class, hooks or a forward of its own may do something around the backbone.
-    if model not in pretrained[:1] or not own or hooked:
+    if not own or hooked or model not in pretrained_models(model)[:1]:
         return model
     inner = cast("Any", model).base_model
     names = set(inputs) - {"labels"} if isinstance(inputs, Mapping) else ()
@@ -177,3 +222,102 @@ def _accepts(model: nn.Module, name: str) -> bool:
         return False
     wrapped = pretrained_models(model)
     return bool(wrapped) and (wrapped[0] is not model or inspect.Parameter.VAR_POSITIONAL in kinds)
+
+
+def check_inputs(model: nn.Module, inputs: Inputs, axis: int | None = None) -> Measured:
+    """Refuse what is no whole text of one length for the models of transformers in a model; what is measured of it."""
+    pretrained = pretrained_models(model)
+    name = _measured_argument(model, pretrained, inputs)
+    values = cast("object", inputs.get(name) if isinstance(inputs, Mapping) else inputs)
+    shown = name or ("inputs" if isinstance(values, Tensor) and values.ndim > 2 else "input_ids")
+    if isinstance(inputs, Mapping) and (cache := next((one for one in _CACHES if inputs.get(one) is not None), None)):
+        raise InputError(f"{cache} must be left out, got one: statesize measures a whole text at once.")
+    if not isinstance(values, Tensor) or values.ndim < 2:
+        what = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
+        raise InputError(f"{shown} must be a tensor of shape (sequences, positions), got {what}. {_HOW_TO_GIVE}")
+    if values.is_meta or not values.shape[0]:
+        raise InputError(f"{shown} must hold numbers, got shape {tuple(values.shape)} on device {values.device}.")
+    main = getattr(next(iter(pretrained), None), "main_input_name", "")
+    whole = model in pretrained[:1] and main in _TOKENS
+    if values.ndim > 2 and values.is_floating_point() and (name in _TOKENS or (not name and whole)):
+        raise InputError(
+            f"inputs must be token ids for {type(model).__name__}, got frames of shape {tuple(values.shape)}. Give "
+            'embeddings as {"inputs_embeds": …}, or call ss.capture with the layers that take frames.'
+        )
+    tokens = values.ndim == 2 and (name in _TOKENS or (not name and main in _TOKENS))
+    if tokens and pretrained:
+        # An encoder may read other tokens than the decoder.
+        reader = pretrained[0].get_decoder() if name in DECODED else pretrained[0]
+        _check_ids(shown, values, reader.get_input_embeddings())
+    measured = Measured(name, _axis(shown, values, axis), tuple(values.shape))
+    length, what = measured.length, "positions" if values.is_floating_point() else "tokens"
+    if length < 2 and measured.axis is not None:
+        raise InputError(f"{shown} must have at least 2 {what}, for a past and a future, got {length}.")
+    masking = measured.mask
+    mask = inputs.get(masking) if isinstance(inputs, Mapping) else None
+    if mask is not None:
+        check_mask(mask, length, masking)
+    configs = [part.config.get_text_config(decoder=measured.decodes or None) for part in pretrained]
+    for config in configs if isinstance(mask, Tensor) and mask.ndim == 4 else ():
+        check_windows(config, length)
+    pad = getattr(configs[0], "pad_token_id", None) if configs else None
+    if tokens and pad is not None:
+        # A single one may be a mark at a text's border, which many models write with the token for padding.
+        padded = (values == pad)[:, [0, 1, -2, -1]]
+        if bool((padded[:, :2].all(1) | padded[:, 2:].all(1)).any()):
+            raise InputError(f"{shown} begin or end with several padding tokens (id {pad}); {UNPADDED}")
+    return measured
+
+
+def _measured_argument(model: nn.Module, pretrained: Sequence[Any], inputs: Inputs) -> str:
+    """The argument whose positions are measured: what a decoder reads, tokens, or what the model takes first."""
+    named: Mapping[str, Any] = inputs if isinstance(inputs, Mapping) else {}
+    parameters = list(inspect.signature(model.forward).parameters)
+    if model in pretrained[:1] and cast("Any", model).config.is_encoder_decoder:
+        decoded = [name for name in DECODED if name in parameters]
+        given = [name for name in decoded if named.get(name) is not None]
+        if decoded and not given:
+            read = str(getattr(model, "main_input_name", "input_ids"))
+            raise InputError(
+                f"inputs must hold {decoded[0]}, whose memory is measured, for {type(model).__name__}, an "
+                f'encoder–decoder model. Give {{"{read}": …, "{decoded[0]}": …}}: what its encoder reads is held fixed.'
+            )
+        if given:
+            return given[0]
+    if not isinstance(inputs, Mapping):
+        return ""
+    first = ("input_ids", "inputs_embeds", *(str(one.main_input_name) for one in pretrained[:1]), *parameters)
+    tensors = (name for name, value in named.items() if isinstance(value, Tensor))
+    return next(
+        (name for name in (*first, *tensors) if named.get(name) is not None and "mask" not in name), "input_ids"
+    )
+
+
+def _axis(name: str, values: Tensor, axis: int | None) -> int | None:
+    """The dimension of positions that is named or plain; None where the modules of the model have to tell."""
+    if axis is not None:
+        number = whole_number(axis)
+        if number is None or not -values.ndim <= number < values.ndim:
+            refuse("axis", f"a dimension of {name}, which has shape {tuple(values.shape)}", axis)
+        return number % values.ndim
+    if values.ndim != 3 or name.endswith("embeds"):
+        return 1
+    if values.is_floating_point():
+        return None
+    raise InputError(
+        f"axis must name the dimension of positions of {name}, integers of shape {tuple(values.shape)}, got None. Give "
+        "axis=1 for (sequences, positions, codes) or axis=2 for (sequences, codes, positions)."
+    )
+
+
+def _check_ids(name: str, ids: Tensor, embedding: object) -> None:
+    """Refuse what are no ids of an embedding's tokens."""
+    if ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool:
+        raise InputError(f"{name} must be integers, got dtype {ids.dtype}. {_HOW_TO_GIVE}")
+    known = getattr(embedding, "num_embeddings", None)
+    if isinstance(known, int) and not bool(((ids >= 0) & (ids < known)).all()):
+        wrong = ids[(ids < 0) | (ids >= known)][0].item()
+        raise InputError(
+            f"{name} must be from 0 to {known - 1}, the tokens that the model knows, got {wrong}. Make the ids with "
+            "the tokenizer that the model was trained with."
+        )

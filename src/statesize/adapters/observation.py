@@ -12,7 +12,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from statesize.adapters.models.model_state import Autocast, named_parts, open_autocast
+from statesize.adapters.models.model_state import named_parts
+from statesize.adapters.models.precision import Autocast, open_autocast
 from statesize.adapters.models.sharded import class_of
 from statesize.io.devices import on_cpu_by_default
 from statesize.operators import Operator
@@ -116,6 +117,34 @@ def nothing() -> None:
     """The `forget` of what keeps no T."""
 
 
+@dataclass(frozen=True)
+class FoundMixer:
+    """What is known of a mixer before it is measured.
+
+    Attributes:
+        name: Its module name; a second call in the same forward pass adds "@1", a third "@2".
+        kind: What it is, such as "attention" or "mamba2".
+        units: Number of heads or channels that have a T of their own.
+        multiplicity: How many channels share one T.
+        state_size: Theoretical state-size once it has filled; None for a cache that grows, and where it is not known.
+        state_bytes: Bytes that the model's own cache holds for it at the end of one sequence, before it is captured
+            those of its kernel alone; None where they are not known.
+        map_bytes: Bytes that T of all units takes where it is made as a whole, as by attention of transformers; 0 where
+            single units are made.
+        groups: Number of stored inputs that several consecutive units read, such as key-value heads or the latent of
+            multi-head latent attention; 0 where every unit stores its own.
+    """
+
+    name: str
+    kind: str
+    units: int
+    multiplicity: int
+    state_size: int | None
+    state_bytes: int | None
+    map_bytes: int = field(default=0, compare=False)
+    groups: int = 0
+
+
 @dataclass(frozen=True, eq=False)
 class Observation:
     """One call of a mixing kernel while a model ran: T at this input, what went in and what came out.
@@ -178,9 +207,18 @@ class Observation:
         return self.values.shape[0], self.values.shape[1]
 
     @property
-    def multiplicity(self) -> int:
-        """How many channels share one T."""
-        return self.mixed.shape[-1]
+    def found(self) -> FoundMixer:
+        """What it says of its mixer, without tensors."""
+        return FoundMixer(
+            self.name,
+            self.kind,
+            self.batch_shape[1],
+            self.mixed.shape[-1],
+            self.state_size,
+            self.state_bytes,
+            self.map_bytes,
+            self.groups,
+        )
 
 
 def random_like(tensor: Tensor) -> Tensor:

@@ -14,8 +14,8 @@ from typing import Any, ClassVar, Self, cast
 
 from torch import Tensor, nn
 
-from statesize.adapters.models.in_double import arithmetic_of
 from statesize.adapters.models.model_state import is_a
+from statesize.adapters.models.precision import arithmetic_of
 from statesize.adapters.observation import ModuleStack, Observation, OnObservation, Source, in_this_thread
 from statesize.errors import ModelError
 

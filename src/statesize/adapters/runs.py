@@ -184,8 +184,10 @@ class _Before:
         ]
         self.hooks = [{key for kind in _HOOKS for key in vars(module)[kind]} for module, *_ in self.modules]
         # RecurrentGemma keeps its last states in attributes, a layer of one's own a running mean in a buffer.
-        buffers = (buffer for buffer in self.runs.buffers() if not buffer.is_inference())
-        self.contents = [(buffer, buffer._version, buffer.clone()) for buffer in buffers]
+        buffers: dict[Any, None] = dict.fromkeys(
+            one for *_, held, _ in self.modules for one in held["_buffers"].values() if one is not None
+        )
+        self.contents = [(one, one._version, one.clone()) for one in buffers if not one.is_inference()]
         self.replacements = replacements()
         self.modes = _functions._get_current_function_mode_stack(), len(_dispatch._get_current_dispatch_mode_stack())
         flags: dict[str, bool] = _dispatch.__dict__

@@ -16,51 +16,23 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from statesize.adapters.forward import Forward
-from statesize.adapters.models.in_double import hold_at_least
-from statesize.adapters.models.model_state import (
+from statesize.adapters.models.model_state import mapped, named_parts
+from statesize.adapters.models.own_cache import bytes_beside
+from statesize.adapters.models.precision import (
     Autocast,
     at_least,
-    mapped,
-    named_parts,
+    hold_at_least,
     open_autocast,
     set_autocast,
     stored_dtype,
 )
-from statesize.adapters.models.own_cache import bytes_beside
 from statesize.adapters.models.sharded import class_of
-from statesize.adapters.observation import Frame, ModuleStack, Observation, Product
+from statesize.adapters.observation import FoundMixer, Frame, ModuleStack, Observation, Product
 from statesize.adapters.runs import observed, read, reading
 from statesize.check import require_count
 from statesize.errors import ModelError
 
 SAMPLE = 2**16
-
-
-@dataclass(frozen=True)
-class FoundMixer:
-    """What is known of a mixer before it is measured.
-
-    Attributes:
-        name: Its module name; a second call in the same forward pass adds "@1", a third "@2".
-        kind: What it is, such as "attention" or "mamba2".
-        units: Number of heads or channels that have a T of their own.
-        multiplicity: How many channels share one T.
-        state_size: Theoretical state-size once it has filled; None for a cache that grows, and where it is not known.
-        state_bytes: Bytes that the model's own cache holds for its kernel at the end of one sequence; None where its
-            size is not known.
-        map_bytes: Bytes of T of all units where it is made and held as a whole; more when it is made again in
-            float32.
-        groups: Number of stored inputs that several consecutive units read; 0 where every unit stores its own.
-    """
-
-    name: str
-    kind: str
-    units: int
-    multiplicity: int
-    state_size: int | None
-    state_bytes: int | None
-    map_bytes: int = field(default=0, compare=False)
-    groups: int = 0
 
 
 @dataclass(eq=False)
@@ -172,7 +144,7 @@ def read_calls(forward: Forward, calls: Sequence[Call]) -> Tensor | None:
     def enter(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         for call in expected[module][entered[module] : entered[module] + 1]:
             call.autocast = open_autocast()
-            call.args, call.kwargs = copies.of(args), copies.of(kwargs)
+            call.args, call.kwargs = mapped((args, kwargs), copies)
         entered[module] += 1
 
     def leave(module: nn.Module, args: tuple[Any, ...], output: object) -> None:
@@ -242,7 +214,7 @@ class _Recorder:
             channels = require_count(f"multiplicity of {name}", multiplicity)
             mixers = [FoundMixer(name, str(kind), 0, channels, None, 0)]
             first_argument(name, args, kwargs)
-            args, kwargs = self.copies.of(args), self.copies.of(kwargs)
+            args, kwargs = mapped((args, kwargs), self.copies)
             call = Call(
                 name, module, args, kwargs, mixers, stored_dtype(module), by_method=True, autocast=open_autocast()
             )
@@ -252,7 +224,7 @@ class _Recorder:
 
     def entering_impulse_layer(self, name: str) -> Callable[..., None]:
         def enter(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            args, kwargs = self.copies.of(args), self.copies.of(kwargs)
+            args, kwargs = mapped((args, kwargs), self.copies)
             beside = bytes_beside(module, self.running.length)
             call = Call(
                 name, module, args, kwargs, [], stored_dtype(module),
@@ -290,13 +262,13 @@ class _Recorder:
             return
         call = self.open.get(frame)
         if call is None:
-            args, kwargs = self.copies.of(frame.args), self.copies.of(frame.kwargs)
+            args, kwargs = mapped((frame.args, frame.kwargs), self.copies)
             call = self.open[frame] = Call(
                 frame.name, frame.module, args, kwargs, [], stored_dtype(frame.module),
                 bytes_beside=bytes_beside(frame.module, self.running.length), autocast=frame.autocast,
             )  # fmt: skip
             self.calls.append(call)
-        call.mixers.append(described(observation))
+        call.mixers.append(observation.found)
         digest = ""
         if observation.stored is not None and bool(observation.stored.any()):
             digest = hashlib.blake2b(observation.stored.float().cpu().contiguous().numpy().data).hexdigest()
@@ -319,20 +291,6 @@ def first_argument(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) 
             "but a tensor of hidden states is expected there."
         )
     return hidden
-
-
-def described(observation: Observation) -> FoundMixer:
-    """What an Observation says of its mixer, without tensors."""
-    return FoundMixer(
-        observation.name,
-        observation.kind,
-        observation.batch_shape[1],
-        observation.multiplicity,
-        observation.state_size,
-        observation.state_bytes,
-        observation.map_bytes,
-        observation.groups,
-    )
 
 
 def labelled(calls: Iterable[Call]) -> Iterator[tuple[Call, list[str]]]:
@@ -380,15 +338,12 @@ def sampled(output: object) -> Tensor | None:
 
 @dataclass(eq=False)
 class ArgumentCopies:
-    """Copies of arguments; a tensor that several layers take, such as a mask, is copied once."""
+    """Copies what an argument holds; a tensor that several layers take, such as a mask, is copied once."""
 
     made: dict[int, tuple[weakref.ref[Tensor], int, Tensor]] = field(default_factory=dict[int, Any])
 
-    def of(self, value: Any) -> Any:
-        """A copy of an argument, with None instead of a cache: a module is called again with the whole text."""
-        return mapped(value, self._of_leaf)
-
-    def _of_leaf(self, value: Any) -> Any:
+    def __call__(self, value: Any) -> Any:
+        """A copy of a tensor, and None instead of a cache: a module is called again with the whole text."""
         if not isinstance(value, Tensor):
             return None if hasattr(value, "get_seq_length") else value
         # Tensors of inference mode do not count their changes.

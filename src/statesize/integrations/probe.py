@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from statesize.adapters import CheckPolicy
-from statesize.adapters.models.inputs import measurable
+from statesize.adapters.models.quantised import measurable
 from statesize.adapters.models.sharded import agreed, ranks_of, together
 from statesize.check import require_count, require_kind, require_real
 from statesize.errors import StatesizeError

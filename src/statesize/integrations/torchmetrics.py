@@ -10,12 +10,13 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 
 from statesize.adapters import Captured, CheckPolicy
+from statesize.adapters.models.quantised import measurable
 from statesize.check import require_kind
 from statesize.measurement.measurement import Measurement
 from statesize.measurement.metrics import utilisation
 from statesize.measurement.settings import Settings
 from statesize.measurement.statistics import Sample, draw, estimate
-from statesize.profiling.measuring import captured_mixers, measure_captured
+from statesize.profiling.work import captured_mixers, measure_captured
 
 # The two denominators of a utilisation.
 _LIMITS = ("state", "ceiling")
@@ -61,6 +62,7 @@ class StateSizeMetric(Metric):
             model: The model, which is not changed.
             input_ids: Token ids, (S, L), without padding.
         """
+        model = measurable(model)
         for item in captured_mixers(model, input_ids, self.settings.layers, self._checking.for_run(model)):
             measurement, sample = self._measured(item)
             entropy, channels = cast("Tensor", measurement.entropy), item.units * item.multiplicity

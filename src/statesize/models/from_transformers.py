@@ -12,8 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from statesize.adapters.models.inputs import float_model
-from statesize.adapters.models.quantised import quantisation
+from statesize.adapters.models.quantised import float_model, quantisation
 from statesize.errors import FileError, InputError, StatesizeError
 from statesize.models.configurations import MAMBA_SSM_NAMES, checked_config
 from statesize.models.files import (

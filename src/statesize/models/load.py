@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from statesize.adapters.models.inputs import measurable
-from statesize.adapters.models.model_state import adapter_states, hold_in_single, low_bytes, stored_dtype
+from statesize.adapters.models.model_state import adapter_states
+from statesize.adapters.models.precision import hold_in_single, low_bytes, stored_dtype
+from statesize.adapters.models.quantised import measurable
 from statesize.adapters.models.sharded import check_whole, class_of
 from statesize.check import require_kind
 from statesize.errors import FileError, InputError

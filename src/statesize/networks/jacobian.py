@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from statesize.adapters.check import check_deterministic
-from statesize.adapters.forward import Forward
-from statesize.adapters.models.inputs import Inputs, measurable
-from statesize.adapters.models.model_state import mapped, pretrained_models, stored_dtype
+from statesize.adapters.forward import Forward, Inputs, backbone_of
+from statesize.adapters.models.model_state import mapped, pretrained_models
+from statesize.adapters.models.precision import BOUNDS, relative_difference, stored_dtype
+from statesize.adapters.models.quantised import measurable
 from statesize.adapters.models.sharded import together, unsharded_copy
-from statesize.adapters.rounding import BOUNDS, relative_difference
 from statesize.adapters.runs import eval_mode
 from statesize.check import refuse, require_kind
 from statesize.errors import InputError, ModelError
@@ -137,7 +137,7 @@ def copies(
                     part.set_attn_implementation("eager")
             contexts.enter_context(eval_mode(copied))
             # Frames are taken in the dtype of the weights.
-            placed = replace(original, model=copied, backbone=Forward.backbone_of(copied, input_ids))
+            placed = replace(original, model=copied, backbone=backbone_of(copied, input_ids))
             return Span(_converted(placed, dtype), start, end, like=unaltered)
 
         whole = unsharded_copy(module, module)

@@ -10,7 +10,7 @@ from typing import Any, Literal, cast
 import torch
 from torch import Tensor, nn
 
-from statesize.adapters.models.inputs import Inputs
+from statesize.adapters.forward import Inputs
 from statesize.check import refuse, require_real
 from statesize.errors import InputError
 from statesize.io.devices import on_cpu_by_default

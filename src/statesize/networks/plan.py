@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from statesize.adapters.models.inputs import Inputs
+from statesize.adapters.forward import Inputs
 from statesize.io.steps import Steps
 from statesize.networks.jacobian import Precision, SpanJacobian, copies
 from statesize.networks.network import Method, check_limits, estimate_of, likely_products, method_at

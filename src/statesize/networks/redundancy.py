@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from statesize.adapters.build import Captured
 from statesize.adapters.capture import capture
-from statesize.adapters.forward import Forward
-from statesize.adapters.models.inputs import Inputs, measurable
+from statesize.adapters.forward import Forward, Inputs
 from statesize.adapters.models.model_state import named_parts
+from statesize.adapters.models.quantised import measurable
 from statesize.measurement.measurement import Measurement, measure
 from statesize.networks.network import NetworkEss
 from statesize.operators import Convolution, Operator

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from statesize.adapters.forward import Forward
-from statesize.adapters.models.in_double import differentiable
 from statesize.adapters.models.model_state import named_parts
+from statesize.adapters.models.precision import differentiable
 from statesize.adapters.observation import in_this_thread
 from statesize.errors import InputError, ModelError
 

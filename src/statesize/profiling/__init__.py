@@ -1,4 +1,4 @@
-"""A whole model, measured over inputs. Read `run`, then `profile_run`, `sequences` and `measuring`."""
+"""A whole model, measured over inputs. Read `run`, then `profile_run`, `sequences` and `work`."""
 
 from statesize.measurement.settings import TOLERANCE_LADDER
 from statesize.parallel.ranks import Replicas

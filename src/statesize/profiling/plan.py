@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
@@ -16,17 +15,27 @@ from torch import nn
 
 from statesize.adapters import Captured
 from statesize.adapters.models.model_state import named_parts
+from statesize.adapters.models.quantised import measurable
 from statesize.adapters.models.sharded import class_of, together
 from statesize.adapters.observation import SHARED, Units
 from statesize.adapters.select import is_own_code
 from statesize.check import refuse, whole_number
 from statesize.io.devices import on_cpu_by_default
+from statesize.io.machine import peak_memory
 from statesize.io.text import byte_count
 from statesize.measurement.settings import Channels, Layers, Positions, Settings
 from statesize.models.digests import tokens_sha256
 from statesize.operators import Dense, Operator, Shared, SoftmaxAttention
-from statesize.profiling.measuring import captured_mixers, measure_side_by_side
-from statesize.profiling.work import MOST_OPERATIONS, Work, by_products, operations_per_unit, plan_group, plan_work
+from statesize.profiling.work import (
+    MOST_OPERATIONS,
+    Work,
+    by_products,
+    captured_mixers,
+    measure_side_by_side,
+    operations_per_unit,
+    plan_group,
+    plan_work,
+)
 from statesize.texts.arguments import Given, inputs_of
 from statesize.texts.inputs import Inputs, given_sequences
 from statesize.texts.tokens import AnyTokenizer, supported_tokenizer
@@ -172,6 +181,7 @@ def plan(
         layers=layers, channels=channels, positions=positions, tolerances=tolerances,
         relative_tolerances=relative_tolerances, memory=memory,
     )  # fmt: skip
+    model = measurable(model)
     tokenizer = None if tokenizer is None else supported_tokenizer(tokenizer)
     known = sorted(given_sequences(model, inputs, tokenizer, axis)[0], key=len)
     if total is not None and (whole_number(total) or 0) < len(known):
@@ -411,12 +421,3 @@ def _rescale(seconds: Mapping[int, float], lengths: Sequence[int], costs: Mappin
         stated = min(max(slower / steeper if steeper > 0 else 0.0, 0.0), stated)
     linear = (seconds[longest] - stated * costs[longest]) / longest
     return sum(linear * length + stated * costs[length] for length in lengths)
-
-
-def peak_memory() -> int | None:
-    """Bytes of the most memory that this process has held so far; None where the system does not say."""
-    try:
-        import resource
-    except ImportError:
-        return None
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

@@ -13,9 +13,9 @@ from typing import Any
 from rich.console import Console
 from torch import nn
 
-from statesize.adapters.models.inputs import float_model
+from statesize.adapters.models.quantised import float_model
 from statesize.adapters.models.sharded import ranks_of, together
-from statesize.check import refuse
+from statesize.check import refuse, require_kind
 from statesize.io.devices import on_cpu_by_default
 from statesize.io.progress import Bars
 from statesize.measurement.settings import Channels, Layers, Positions, Settings
@@ -110,9 +110,11 @@ def profile(
         layers=layers, channels=channels, positions=positions, tolerances=tolerances,
         relative_tolerances=relative_tolerances, memory=memory,
     )  # fmt: skip
+    require_kind("executor", executor, (RayCluster, Replicas, type(None)), "a RayCluster, Replicas or None")
+    cluster, replicas = (executor, None) if isinstance(executor, RayCluster) else (None, executor)
     return warned(run_profile(
-        model, inputs, settings,
-        tokenizer=tokenizer, axis=axis, output=output, name=name, cluster=executor, on_progress=on_progress,
+        model, inputs, settings, tokenizer=tokenizer, axis=axis, output=output, name=name,
+        cluster=cluster, replicas=replicas, on_progress=on_progress,
     ))  # fmt: skip
 
 
@@ -126,7 +128,8 @@ def run_profile(
     output: str | PathLike[str] | None = None,
     name: str | None = None,
     source: Mapping[str, Any] | None = None,
-    cluster: RayCluster | Replicas | None = None,
+    cluster: RayCluster | None = None,
+    replicas: Replicas | None = None,
     on_progress: Callable[[ProfileProgress], None] | None = None,
     sinks: bool = True,
 ) -> Profile:
@@ -134,7 +137,6 @@ def run_profile(
     # The profile of a cluster is that of this process: the same bit for bit where that is set to as many threads as a
     # process there has cores, else within the bounds that it states. With an output, both go on from each other's
     # files. A model by its name, or a function that loads it, is loaded in each process, so that no weights are sent.
-    replicas, cluster = (cluster, None) if isinstance(cluster, Replicas) else (None, cluster)
     tokenizer = None if tokenizer is None else supported_tokenizer(tokenizer)
     path = None if output is None else Path(output)
     if path is not None:

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from statesize.adapters import capture
-from statesize.adapters.forward import Forward
-from statesize.adapters.models.inputs import Inputs, measurable
+from statesize.adapters.forward import Forward, Inputs
+from statesize.adapters.models.quantised import measurable
 from statesize.adapters.models.sharded import check_whole
 from statesize.adapters.observation import ModuleStack, Observation, Product
 from statesize.adapters.runs import observed

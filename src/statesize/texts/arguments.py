@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from statesize.adapters.forward import Forward
-from statesize.adapters.models.inputs import Inputs, Measured, measurable
+from statesize.adapters.forward import Forward, Inputs, Measured
 from statesize.adapters.models.model_state import mapped
+from statesize.adapters.models.quantised import measurable
 
 # What tokenizers and collators return that says something of the text and is no part of what a model computes.
 _SAID_OF_TEXT = frozenset({"labels", "special_tokens_mask", "offset_mapping", "length"})

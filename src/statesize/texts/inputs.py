@@ -10,7 +10,7 @@ from typing import Any, TypeAlias, cast
 import torch
 from torch import Tensor, nn
 
-from statesize.adapters.models.inputs import check_mask
+from statesize.adapters.models.masks import check_mask
 from statesize.errors import InputError, StatesizeWarning
 from statesize.texts import bundled
 from statesize.texts.arguments import Arguments, Given, arguments_of, is_more_than_ids, other_arguments

@@ -144,7 +144,7 @@ class Cutting:
         inputs = blocks[0].left.shape[-1]
         return MixerSpectra(
             seen.kind,
-            seen.multiplicity,
+            seen.found.multiplicity,
             torch.cat([block.entropy[0] for block in blocks]).cpu(),
             torch.cat([block.norm[0] for block in blocks]).cpu(),
             blocks[0].values.shape[-1],

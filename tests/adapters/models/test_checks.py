@@ -6,7 +6,7 @@ from oracles.attention_models import attention_model, token_ids
 from torch import Tensor, nn
 
 import statesize as ss
-from statesize.adapters.models.inputs import float_model, measurable
+from statesize.adapters.models.quantised import float_model, measurable
 from statesize.errors import ModelError
 
 

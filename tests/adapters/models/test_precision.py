@@ -9,8 +9,7 @@ from oracles.recurrent_models import tiny_model
 from torch import nn
 
 from statesize.adapters import capture
-from statesize.adapters.models.in_double import hold_at_least
-from statesize.adapters.models.model_state import at_least, stored_dtype
+from statesize.adapters.models.precision import at_least, hold_at_least, stored_dtype
 from statesize.adapters.runs import bare
 from statesize.errors import ModelError
 

@@ -1,7 +1,5 @@
 """Attention by queries and keys: when they explain a layer, when not, and what that saves."""
 
-from dataclasses import replace
-
 import pytest
 import torch
 from oracles.attention_models import attention_model, token_ids
@@ -134,25 +132,25 @@ def test_the_operator_is_the_same_as_by_maps(monkeypatch):
 
 
 def applied(plain, values):
-    return plain.operator(slice(None)).dense() @ values.repeat_interleave(2, 1)
+    return plain.attention.dense() @ values.repeat_interleave(2, 1)
 
 
 def test_queries_that_are_not_those_of_the_output_explain_nothing():
     g = torch.Generator().manual_seed(3)
     query, key, values = (torch.randn(1, heads, LENGTH, 4, generator=g, dtype=torch.float64) for heads in (4, 2, 2))
-    plain = PlainAttention(query, key, 0.5, None)
+    plain = PlainAttention.of(query, key, 0.5, None)
     mixed = applied(plain, values)
     assert plain.explained(values, mixed, exact=True) is not None
     assert plain.explained(values, mixed * 1.00000001, exact=True) is None
-    assert PlainAttention(query, key, 0.51, None).explained(values, mixed, exact=True) is None
-    assert PlainAttention(query, key, 0.5, 3).explained(values, mixed, exact=True) is None
+    assert PlainAttention.of(query, key, 0.51, None).explained(values, mixed, exact=True) is None
+    assert PlainAttention.of(query, key, 0.5, 3).explained(values, mixed, exact=True) is None
     bias, sink = (torch.randn(*shape, generator=g, dtype=torch.float64) for shape in ((1, 4, LENGTH), (4,)))
     for changed in ({"key_bias": bias}, {"sink": sink}, {"soft_cap": 1.0}):
-        another = replace(plain, **changed)
+        another = PlainAttention.of(query, key, 0.5, None, **changed)
         assert another.explained(values, mixed, exact=True) is None
         assert another.explained(values, applied(another, values), exact=True) is not None
     bias[..., 2] = torch.finfo(torch.float32).min
-    masked = replace(plain, key_bias=bias)
+    masked = PlainAttention.of(query, key, 0.5, None, key_bias=bias)
     assert masked.explained(values, applied(masked, values), exact=True) is None
     query[0, 0, 0, 0] = torch.nan
-    assert plain.explained(values, mixed, exact=True) is None
+    assert PlainAttention.of(query, key, 0.5, None).explained(values, mixed, exact=True) is None

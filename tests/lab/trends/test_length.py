@@ -53,7 +53,7 @@ def test_each_length_is_the_block_of_the_same_future_after_more_past(mixer):
 def test_points_hold_no_sinks_and_look_for_none(monkeypatch):
     numbers = measured(model()).values("layers.1.mixer")
     asked = []
-    monkeypatch.setattr("statesize.profiling.measuring.sinks", lambda operator, cut: asked.append(cut))
+    monkeypatch.setattr("statesize.profiling.work.sinks", lambda operator, cut: asked.append(cut))
     np.testing.assert_array_equal(measured(model()).values("layers.1.mixer"), numbers)
     assert not asked
     ss.profile(model(), TEXT[:16], on_progress=lambda _: None)

@@ -12,8 +12,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from statesize.adapters.models.in_double import arithmetic_of
-from statesize.adapters.models.model_state import at_least, is_a, uncompiled
+from statesize.adapters.models.model_state import is_a, uncompiled
+from statesize.adapters.models.precision import arithmetic_of, at_least
 from statesize.adapters.observation import ModuleStack, Observation, OnObservation, Product, random_like
 from statesize.adapters.replaced import (
     MixerCall,
@@ -165,7 +165,7 @@ class _Called:
             text=self.text,
             module=self.module,
             probed=lambda: self.probed,
-            largest_score=PlainAttention(self.query, self.key, self.scale, self.window).largest_score,
+            largest_score=lambda: PlainAttention.of(self.query, self.key, self.scale, self.window).largest_score(),
         )
 
     @cached_property
@@ -187,7 +187,7 @@ class _Called:
         if sink is not None and sink.shape != self.query.shape[1:2]:
             return None
         sink = None if sink is None else sink.detach().to(self.query.dtype)
-        return PlainAttention(self.query, self.key, self.scale, self.window, sink=sink, soft_cap=cap)
+        return PlainAttention.of(self.query, self.key, self.scale, self.window, sink=sink, soft_cap=cap)
 
     def maps(self) -> list[Callable[[], Tensor | None]]:
         """Ways to T, (S, H, L, L), the fastest first."""

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from statesize.adapters.models.model_state import at_least
+from statesize.adapters.models.precision import at_least
 from statesize.adapters.observation import ModuleStack, Observation, OnObservation, Product
 from statesize.adapters.replaced import first, meanings, replaced, source_files, with_first
 from statesize.adapters.search.probabilities import Mixing, observed_mixing, of_identity, of_random

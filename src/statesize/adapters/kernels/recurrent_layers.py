@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from statesize.adapters.models.model_state import is_a, stored_dtype
+from statesize.adapters.models.model_state import is_a
+from statesize.adapters.models.precision import stored_dtype
 from statesize.adapters.observation import ModuleStack, Observation, OnObservation, Units, take
 from statesize.adapters.replaced import MixerCall, first, observing_parts, source_of
 from statesize.errors import ModelError

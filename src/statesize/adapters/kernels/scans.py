@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from statesize.adapters.models.model_state import stored_dtype
+from statesize.adapters.models.precision import stored_dtype
 from statesize.adapters.observation import (
     ModuleStack,
     Observation,

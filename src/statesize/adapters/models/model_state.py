@@ -1,4 +1,4 @@
-"""A model held as it is measured: its wrappers, modes, attributes and precision, and all of it put back."""
+"""A model as it is held: its wrappers, parts and their names, and what its forward takes."""
 
 from __future__ import annotations
 
@@ -14,22 +14,6 @@ from torch import Tensor, nn
 
 from statesize.check import require_kind
 from statesize.errors import InputError, ModelError
-
-Autocast = tuple[tuple[str, torch.dtype], ...]
-"""The types of devices for which autocast is on, each with its dtype."""
-
-
-def open_autocast() -> Autocast:
-    """The autocast at this place of a run."""
-    devices = ("cpu", "cuda", "mps", "xpu")
-    return tuple((device, torch.get_autocast_dtype(device)) for device in devices if torch.is_autocast_enabled(device))
-
-
-def set_autocast(autocast: Autocast) -> None:
-    """Let a module run alone in the autocast that it had in the model."""
-    for device, dtype in autocast:
-        torch.set_autocast_enabled(device, True)
-        torch.set_autocast_dtype(device, dtype)
 
 
 @contextmanager
@@ -51,40 +35,6 @@ def device_of(model: nn.Module) -> torch.device:
     if tensor is None:
         tensor = next(model.buffers(), None)
     return torch.device("cpu") if tensor is None else tensor.device
-
-
-STORED = "_statesize_stored"
-"""The attribute of a copy of a weight that has the weight as the model holds it."""
-
-
-def hold_in_single(model: nn.Module) -> None:
-    """Turn a model of half precision into one of float32, for good; its stored dtype is remembered."""
-    for tensor in filter(is_low, (*model.parameters(), *model.buffers())):
-        setattr(tensor, STORED, torch.empty(0, dtype=tensor.dtype))
-        tensor.data = tensor.data.float()
-
-
-def low_bytes(model: nn.Module) -> int:
-    """Bytes of the parameters of less than 32 bits."""
-    return sum(parameter.nbytes for parameter in model.parameters() if is_low(parameter))
-
-
-def stored_dtype(module: nn.Module) -> torch.dtype:
-    """The dtype of a module's weights as the model holds them, whatever they are while it runs."""
-    for parameter in module.parameters():
-        if parameter.is_floating_point():
-            return cast("Tensor", getattr(parameter, STORED, parameter)).dtype
-    return torch.float32
-
-
-def is_low(tensor: Tensor, dtype: torch.dtype = torch.float32) -> bool:
-    """Whether a tensor holds floating-point numbers of fewer bits than a dtype has."""
-    return tensor.is_floating_point() and tensor.dtype.itemsize < dtype.itemsize
-
-
-def at_least(value: object, dtype: torch.dtype) -> Any:
-    """Floating-point tensors of fewer bits in a dtype, in lists, tuples and mappings too."""
-    return mapped(value, lambda leaf: leaf.to(dtype) if isinstance(leaf, Tensor) and is_low(leaf, dtype) else leaf)
 
 
 def mapped(value: Any, function: Callable[[Any], Any]) -> Any:

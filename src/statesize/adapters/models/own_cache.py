@@ -10,7 +10,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from statesize.adapters.models.model_state import is_a, stored_dtype
+from statesize.adapters.models.model_state import is_a
+from statesize.adapters.models.precision import stored_dtype
 
 SHORT_CONVOLUTION = "short convolution"
 # They compute in float32 what they store, whatever the dtype of their weights.

@@ -1,4 +1,4 @@
-"""Models with quantised weights: measured on a copy whose weights are those numbers in floating point."""
+"""The module that is measured, in floating point: of quantised weights, a copy that holds the same numbers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from statesize.adapters.models.model_state import named_parts, plain_name, pretrained_models, stored_dtype
+from statesize.adapters.models.model_state import named_parts, plain_name, pretrained_models, unwrapped
+from statesize.adapters.models.precision import stored_dtype
+from statesize.adapters.models.sharded import check_sharding
 from statesize.errors import ModelError, StatesizeError
 
 # What weights of torchao and others hold, and layers of quanto, where inputs are rounded too.
@@ -34,6 +36,32 @@ READ_DEQUANTISED = ("mxfp4", "compressed-tensors", "gguf", "metal", "fp8", "mxfp
 
 UNCOMPARED: WeakKeyDictionary[nn.Module, nn.Module] = WeakKeyDictionary()
 """Copies in floating point, with the model that each stands for, until the two have been compared on an input."""
+
+
+def measurable(model: object) -> nn.Module:
+    """The module that runs in what holds it, with weights in floating point; as `float_model` without how they were."""
+    return float_model(model)[0]
+
+
+def float_model(model: object) -> tuple[nn.Module, str]:
+    """The module that runs in what holds it, or a dequantised copy, and how its weights are stored if quantised."""
+    # Weights on the meta device and models that round more than their weights are refused.
+    module = unwrapped(model)
+    for name, parameter in module.named_parameters():
+        if parameter.is_meta and any("_hf_hook" in vars(part) for part in module.modules()):
+            raise ModelError(
+                f"Parameter {name} is offloaded by accelerate, which brings weights in for one layer at a time, so "
+                "statesize cannot read them. Load the model without device_map and offloading; one that was whole "
+                "before it was offloaded is brought back by accelerate.hooks.remove_hook_from_module(model, "
+                "recurse=True)."
+            )
+        if parameter.is_meta:
+            raise ModelError(
+                f"Parameter {name} is on the meta device, so the model has no weights; load them with from_pretrained "
+                "or move the model with to_empty() and fill it."
+            )
+    check_sharding(module)
+    return dequantised(module)
 
 
 def dequantised(model: nn.Module) -> tuple[nn.Module, str]:

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
-from statesize.adapters.models.in_double import differentiable
 from statesize.adapters.models.layout import position_axis
+from statesize.adapters.models.precision import differentiable
 from statesize.adapters.models.sharded import unsharded_copy
-from statesize.adapters.observation import DERIVATIVE
+from statesize.adapters.observation import DERIVATIVE, FoundMixer
 from statesize.adapters.runs import bare
 from statesize.adapters.search.lone_run import LoneRuns, by_position, first_tensor, like
-from statesize.adapters.watch import Call, FoundMixer
+from statesize.adapters.watch import Call
 from statesize.errors import InputError, ModelError
 from statesize.operators import BlockDense, Derivative
 

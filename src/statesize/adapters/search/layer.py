@@ -10,9 +10,9 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from statesize.adapters.models.precision import relative_difference
 from statesize.adapters.models.sharded import class_of
 from statesize.adapters.observation import Observation, Units
-from statesize.adapters.rounding import relative_difference
 from statesize.adapters.search.linear_parts import Mix
 from statesize.adapters.search.lone_run import DOUBLE, OUTPUT, SINGLE, LoneRuns, by_position, like, noise
 from statesize.adapters.search.probabilities import Mixing

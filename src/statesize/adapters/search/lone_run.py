@@ -16,16 +16,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
 from statesize.adapters.forward import Forward
-from statesize.adapters.models.in_double import hold_at_least
 from statesize.adapters.models.layout import position_axis
-from statesize.adapters.models.model_state import (
-    Autocast,
-    at_least,
-    mapped,
-    named_parts,
-    set_autocast,
-    stored_dtype,
-)
+from statesize.adapters.models.model_state import mapped, named_parts
+from statesize.adapters.models.precision import Autocast, at_least, hold_at_least, set_autocast, stored_dtype
 from statesize.adapters.models.sharded import class_of
 from statesize.adapters.runs import Attach, bare, reading, returning
 from statesize.adapters.search.other_mixing import can_be_others

@@ -12,9 +12,10 @@ from typing import Any
 from torch import Tensor, nn
 
 from statesize.adapters.forward import Forward
-from statesize.adapters.models.model_state import Autocast, is_a, named_parts, open_autocast
+from statesize.adapters.models.model_state import is_a, mapped, named_parts
+from statesize.adapters.models.precision import Autocast, open_autocast
 from statesize.adapters.models.sharded import class_of
-from statesize.adapters.observation import Observation
+from statesize.adapters.observation import FoundMixer, Observation
 from statesize.adapters.runs import read
 from statesize.adapters.search.derivative import derivative, found_derivative
 from statesize.adapters.search.layer import observe
@@ -32,7 +33,7 @@ from statesize.adapters.search.mixing import (
 from statesize.adapters.search.other_mixing import BEFORE, BESIDE, UNSEEN, other_mixing
 from statesize.adapters.search.own_mixing import ImpulseLayer, OwnMixing
 from statesize.adapters.select import RECURRENT, is_own_code, is_searched
-from statesize.adapters.watch import ArgumentCopies, Call, FoundMixer, described
+from statesize.adapters.watch import ArgumentCopies, Call
 from statesize.errors import InputError, ModelError
 from statesize.operators import BlockDense, Derivative
 
@@ -60,7 +61,7 @@ def described_call(found: OwnMixing, forward: Forward, call: Call) -> FoundMixer
     """What is known of a call before it is measured."""
     if call.name in found.derivatives:
         return found_derivative(call)
-    return described(observed(found, forward, call)[0])
+    return observed(found, forward, call)[0].found
 
 
 def _runs(forward: Forward, call: Call, held: Collection[nn.Module]) -> LoneRuns:
@@ -222,7 +223,7 @@ class _Calls:
 
         def enter(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             if module not in self.arguments:
-                self.arguments[module] = copies.of(args), copies.of(kwargs)
+                self.arguments[module] = mapped((args, kwargs), copies)
                 self.autocast[module] = open_autocast()
 
         def leave(module: nn.Module, args: tuple[Any, ...], output: object) -> None:

@@ -14,9 +14,9 @@ from torch.utils._pytree import tree_leaves
 
 from statesize.adapters.forward import Forward
 from statesize.adapters.models.layout import position_axis
-from statesize.adapters.models.model_state import mapped, set_autocast
+from statesize.adapters.models.model_state import mapped
+from statesize.adapters.models.precision import BOUNDS, relative_difference, set_autocast
 from statesize.adapters.observation import ModuleStack, Observation, Product
-from statesize.adapters.rounding import BOUNDS, relative_difference
 from statesize.adapters.runs import observed, reading, returning
 from statesize.adapters.select import is_own_code
 from statesize.adapters.watch import Call

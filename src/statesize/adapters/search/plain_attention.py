@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from typing import Self
 
 import torch
 from torch import Tensor, nn
 
 from statesize.adapters.models.own_cache import attention_bytes, stored_heads
+from statesize.adapters.models.precision import allowed, largest, relative_difference
 from statesize.adapters.models.sharded import class_of
-from statesize.adapters.observation import EXACT, Observation, Units
-from statesize.adapters.rounding import allowed, largest, relative_difference
+from statesize.adapters.observation import EXACT, Observation
 from statesize.operators import SoftmaxAttention
 
 # Rows of T by which queries and keys are compared with the model's own output, before they are compared in all.
@@ -37,62 +37,60 @@ NOTES = {
 
 @dataclass(frozen=True, eq=False)
 class PlainAttention:
-    """T[i, j] = softmax_j(scale · q_iᵀ k_j) over the keys of a window, with what `SoftmaxAttention` knows beside it."""
+    """T[i, j] = softmax_j(scale · q_iᵀ k_j) over the keys of a window, which T u has yet to confirm."""
 
-    query: Tensor  # (S, H, L, d)
+    attention: SoftmaxAttention  # T of all heads, whose numbers `_tolerated` checks
     key: Tensor  # (S, K, L, d), each for H / K consecutive heads
-    scale: float
-    window: int | None
-    key_bias: Tensor | None = None  # (S or 1, H or 1, L)
-    sink: Tensor | None = None  # (H,)
-    soft_cap: float | None = None
+    window: int | None  # as the layer states it, which may be longer than the text
 
-    def operator(self, units: Units) -> SoftmaxAttention:
-        """T of chosen heads, batch shape (S, chosen heads)."""
-        return self._whole[:, units]
-
-    @cached_property
-    def _whole(self) -> SoftmaxAttention:
-        """T of all heads, whose numbers `_tolerated` has checked."""
-        count = self.query.shape[1]
-        heads = torch.arange(count, device=self.query.device)
-        bias, sink = self.key_bias, self.sink
-        return SoftmaxAttention(
-            self.query[:, heads],
-            self.key[:, heads // (count // self.key.shape[1])],
-            self.scale,
-            self.window,
-            key_bias=None if bias is None else bias.expand(-1, count, -1),
+    @classmethod
+    def of(
+        cls,
+        query: Tensor,
+        key: Tensor,
+        scale: float,
+        window: int | None,
+        *,
+        key_bias: Tensor | None = None,
+        sink: Tensor | None = None,
+        soft_cap: float | None = None,
+    ) -> Self:
+        """That of queries (S, H, L, d) and keys, a bias (S or 1, H or 1, L) and a sink (H,)."""
+        count = query.shape[1]
+        heads = torch.arange(count, device=query.device)
+        attention = SoftmaxAttention(
+            query[:, heads],
+            key[:, heads // (count // key.shape[1])],
+            scale,
+            window,
+            key_bias=None if key_bias is None else key_bias.expand(-1, count, -1),
             sink=None if sink is None else sink[None],
-            soft_cap=self.soft_cap,
+            soft_cap=soft_cap,
             checked=True,
         )
+        return cls(attention, key, window)
 
     def largest_score(self) -> float:
         """The largest absolute score of a key that is seen, before bias and cap, and the largest bias."""
-        heads, each = self.query.shape[1], self.query.shape[1] // self.key.shape[1]
-        window, found = self.window or self.query.shape[2], 0.0
-        for head in range(heads):
-            products = (self.query[:, head] @ self.key[:, head // each].mT).tril().triu(1 - window)
-            found = max(found, abs(self.scale) * float(products.abs().max()))
-        return found + (0.0 if self.key_bias is None else float(self.key_bias.abs().max()))
+        attention, found = self.attention, 0.0
+        for head in range(attention.batch_shape[1]):
+            products = attention.query[:, head] @ attention.key[:, head].mT
+            seen = products.tril().triu(1 - (self.window or attention.length))
+            found = max(found, abs(attention.scale) * float(seen.abs().max()))
+        return found + (0.0 if attention.key_bias is None else float(attention.key_bias.abs().max()))
 
     def explained(self, values: Tensor, mixed: Tensor, *, exact: bool) -> float | None:
         """How far T u, u (S, K, L, P), is from y (S, H, L, P), or None where that is more than rounding."""
         # In float64 this is the check of T, of every row and head. In other precisions it only chooses.
-        heads, length = self.query.shape[1:3]
-        each = heads // values.shape[1]
-        rows = torch.linspace(0, length - 1, min(length, _ROWS)).long().to(self.query.device)
-        stored = torch.arange(heads, device=self.query.device) // each
+        (_, heads), length, device = self.attention.batch_shape, self.attention.length, self.attention.device
+        rows = torch.linspace(0, length - 1, min(length, _ROWS)).long().to(device)
+        stored = torch.arange(heads, device=device) // (heads // values.shape[1])
         step = 1 if exact else max(1, _SCORES // (len(rows) * length))
 
         def of(first: int) -> float:
             some = slice(first, first + step)
-            operator, entering, leaving = (
-                self.operator(some),
-                values[:, stored[some]].to(self.query.dtype),
-                mixed[:, some],
-            )
+            operator, leaving = self.attention[:, some], mixed[:, some]
+            entering = values[:, stored[some]].to(operator.dtype)
             if exact:
                 return relative_difference(operator.apply(entering), leaving)
             read, leaving = operator.rows(rows) @ entering, leaving[:, :, rows]
@@ -104,13 +102,13 @@ class PlainAttention:
         self, name: str, values: Tensor, mixed: Tensor, module: nn.Module, difference: float
     ) -> Observation:
         """A call that it explains up to a difference, as observed; values u (S, K, L, P), mixed y (S, H, L, P)."""
-        heads, length = self.query.shape[1:3]
+        heads, length = self.attention.batch_shape[1], self.attention.length
         state_size = None if self.window is None else self.window - 1
         groups, stored_channels = stored_heads(module, values)
         return Observation(
             name=name,
             kind="attention" if self.window is None else "sliding attention",
-            operator=self.operator,
+            operator=lambda units: self.attention[:, units],
             values=values[:, :, None].expand(-1, -1, heads // values.shape[1], -1, -1).flatten(1, 2),
             mixed=mixed,
             state_size=state_size,
@@ -128,21 +126,22 @@ class PlainAttention:
 
         def difference() -> float:
             heads = [slice(head, head + 1) for head in range(maps.shape[1])]
-            return largest((self.operator(head).dense() - maps[:, head]).abs().max() for head in heads)
+            return largest((self.attention[:, head].dense() - maps[:, head]).abs().max() for head in heads)
 
         return self._tolerated(difference, exact=exact)
 
     def _tolerated(self, difference: Callable[[], float], *, exact: bool) -> float | None:
-        parts = (self.query, self.key, self.key_bias, self.sink)
+        attention, bias = self.attention, self.attention.key_bias
+        parts = (attention.query, self.key, bias, attention.sink)
         if not all(bool(torch.isfinite(part).all()) for part in parts if part is not None):
             return None
-        if self.key_bias is not None and bool((self.key_bias.abs() > -UNSEEN).any()):
+        if bias is not None and bool((bias.abs() > -UNSEEN).any()):
             # It hides keys.
             return None
         # T is computed here as where it is measured; modes of a run would look at each of its operations.
         with torch._C.DisableTorchFunction():  # pyright: ignore[reportPrivateUsage]
             found = difference()
-        limit = EXACT if exact else allowed(found, self.query.dtype, self.largest_score)
+        limit = EXACT if exact else allowed(found, attention.dtype, self.largest_score)
         return found if found <= limit else None
 
 

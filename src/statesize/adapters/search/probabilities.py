@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from statesize.adapters.models.own_cache import attention_bytes, stored_heads
+from statesize.adapters.models.precision import BOUNDS, check_finite, relative_difference
 from statesize.adapters.models.sharded import class_of
 from statesize.adapters.observation import EXACT, Observation, Units, random_like
-from statesize.adapters.rounding import BOUNDS, check_finite, relative_difference
 from statesize.adapters.search.plain_attention import NOTES
 from statesize.errors import ModelError
 from statesize.operators import Dense

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any, cast
 
@@ -13,8 +13,7 @@ from torch import Tensor, nn, overrides
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-from statesize.adapters.models.in_double import arithmetic_of
-from statesize.adapters.models.model_state import at_least, is_low
+from statesize.adapters.models.precision import arithmetic_of, at_least, is_low
 from statesize.adapters.observation import ModuleStack, Observation, OnObservation, Product
 from statesize.adapters.search.plain_attention import UNSEEN, PlainAttention, is_band, relative_to_last
 from statesize.adapters.search.probabilities import Mixing, observed_mixing, of_identity, of_random
@@ -236,8 +235,8 @@ class _Scores:
             return ()
         keys = key.repeat_interleave(query.shape[1] // key.shape[1], 1)
         product = (query[:, :, -1:] @ keys.mT)[:, :, 0] * self.scale
-        alone = PlainAttention(query, key, self.scale, None)
-        return alone, replace(alone, key_bias=relative_to_last(last - product))
+        bias = relative_to_last(last - product)
+        return tuple(PlainAttention.of(query, key, self.scale, None, key_bias=beside) for beside in (None, bias))
 
 
 def _scores_of(factors: Sequence[Tensor], scores: Tensor, module: nn.Module) -> _Scores | None:
@@ -268,7 +267,7 @@ def _by_queries_and_keys(query: Tensor, args: tuple[Any, ...], kwargs: dict[str,
     scale = options.get("scale")
     query, key = at_least((query, key), torch.float32)
     scale = query.shape[-1] ** -0.5 if scale is None else float(scale)
-    return (PlainAttention(query, key, scale, None, key_bias=bias),)
+    return (PlainAttention.of(query, key, scale, None, key_bias=bias),)
 
 
 def _answers(args: tuple[Any, ...], kwargs: dict[str, Any], values: Tensor) -> Tensor:

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from statesize.adapters.capture import Capture, capture
-from statesize.adapters.models.inputs import Inputs
+from statesize.adapters.forward import Inputs
 from statesize.measurement.settings import Settings
-from statesize.profiling.measuring import measure_captured
+from statesize.profiling.work import measure_captured
 
 FORGETS_MORE: dict[str, float] = {
     "log_rate": 1.0,

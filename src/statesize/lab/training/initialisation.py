@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from statesize.adapters.capture import capture
-from statesize.adapters.models.inputs import Inputs
+from statesize.adapters.forward import Inputs
 from statesize.adapters.models.model_state import pretrained_models
 from statesize.check import require_real
 from statesize.errors import InputError, ModelError

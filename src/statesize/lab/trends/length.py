@@ -11,7 +11,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from statesize.adapters.models.inputs import measurable
+from statesize.adapters.models.quantised import measurable
 from statesize.check import refuse, require_count, whole_number
 from statesize.errors import InputError
 from statesize.lab.trends.growth import Growth

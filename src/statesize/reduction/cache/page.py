@@ -10,7 +10,7 @@ from statesize.measurement import vega
 from statesize.measurement.statistics import Interval
 from statesize.reduction.cache.budgets import GRID
 from statesize.reduction.cache.result import AFFORDABLE, WAYS, CachePrices, Price, Variant
-from statesize.reduction.cache.table import HEADINGS, headline, notes, table_rows
+from statesize.reduction.cache.table import HEADINGS, notes, table_rows
 from statesize.report.result_page import PageChart, PageTable, ResultPage
 
 _WIDTH, _ROW = 560, 12
@@ -20,7 +20,7 @@ def page(result: CachePrices) -> ResultPage:
     """The page of the result."""
     return ResultPage(
         title=f"What the cache of {result.model} may lose",
-        finding=headline(result),
+        finding=result.finding,
         charts=[
             PageChart(
                 "What is lost against the bytes that are kept",

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from statesize.io.files import replace_file
 from statesize.io.json_values import json_values
-from statesize.io.text import facts_table
-from statesize.measurement.statistics import Interval, mean_interval
+from statesize.io.text import counted, facts_table
+from statesize.measurement.statistics import Interval, documents_of, mean_interval, no_interval, signed
 from statesize.reduction.cache.budgets import at_curves
 from statesize.reduction.cache.rounding import Precision
 from statesize.reduction.cache.rules import Rule
@@ -94,6 +94,13 @@ class Price:
     bits: Interval
     found: int | None
 
+    @property
+    def cost(self) -> str:
+        """The extra loss with its interval, as a sentence has it."""
+        if math.isnan(self.bits.value):
+            return f"{signed(self.nats, '+.4f')} nats per token"
+        return f"{signed(self.bits, '+.4f')} bits per byte"
+
 
 @dataclass(frozen=True)
 class CachedHead:
@@ -161,6 +168,41 @@ class CachePrices:
     def texts(self) -> int:
         """Number of texts that the held-out documents are pieces of: the units of all intervals."""
         return len(set(self._texts))
+
+    @property
+    def counted(self) -> str:
+        """The held-out documents in words."""
+        return documents_of(len(self.documents), self.texts, "held-out ")
+
+    @property
+    def finding(self) -> str:
+        """The recommendation with its price, in one or two sentences."""
+        best, undecided, worth = self.recommended, self.undecided, self.worth
+        over, few = f"over {self.counted}", no_interval(self.texts)
+        if not self.context_matters:
+            return (
+                f"Too little context to tell: {over}, the {self.prefix} tokens before are worth "
+                f"{signed(worth, '+.4f')} nats per token to {self.model}, so a loss of them would not show. Read "
+                "longer texts."
+            )
+        if best is None and undecided is not None:
+            return (
+                f"Too little text to tell: {over}, {undecided.variant.title} costs the cache of {self.model} "
+                f"{undecided.cost}, and more than {AFFORDABLE} is not ruled out.{few or ' Read more texts.'}"
+            )
+        if best is None:
+            return (
+                f"Leave the cache of {self.model} whole: {over}, each way that was tried costs more than {AFFORDABLE} "
+                "bits per byte, or passkeys."
+            )
+        price = f"{best.bytes_share:.0%} of its bytes for {best.cost}, {over}"
+        if not math.isnan(worth.value):
+            price += f" to which the context is worth {worth.value:.2f} nats per token"
+        if best.variant.budgets == "whole":
+            return f"Round, do not evict: {best.variant.title} keeps the cache of {self.model} at {price}."
+        found = f"{best.found} of {counted(self.passkeys, 'passkey')} are found, {self.found[0]} with the whole cache."
+        title = f"{best.variant.title[0].upper()}{best.variant.title[1:]}"
+        return f"{title} keeps the cache of {self.model} at {price}. {found}"
 
     @property
     def loss(self) -> Interval:
@@ -264,14 +306,12 @@ class CachePrices:
         replace_file(path, stream.getvalue())
 
     def __repr__(self) -> str:
-        """The recommendation with its price, the smallest loss of all, and what to do next, a line each.
+        """The recommendation with its price, and what to do next, a line each.
 
         Returns:
             Lines of text.
         """
-        from statesize.reduction.cache.table import headline
-
-        return f"{headline(self)}\nnext: .prices, .recommended, .to_dict()"
+        return f"{self.finding}\nnext: .prices, .recommended, .to_dict()"
 
     def _repr_html_(self) -> str:
         facts: dict[str, object] = {"documents": len(self.documents)}

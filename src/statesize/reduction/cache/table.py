@@ -1,48 +1,14 @@
-"""The price list in sentences and as a table."""
+"""The price list as a table, with notes."""
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 
 from statesize.io.text import counted
-from statesize.measurement.statistics import Interval, documents_of, no_interval
-from statesize.reduction.cache.result import AFFORDABLE, CachePrices, Price
+from statesize.measurement.statistics import no_interval, signed
+from statesize.reduction.cache.result import AFFORDABLE, CachePrices
 
 HEADINGS = ("cache", "of its bytes", "extra bits per byte", "extra nats per token", "passkeys")
-
-
-def headline(result: CachePrices) -> str:
-    """The recommendation with its price, in one or two sentences."""
-    best, undecided, worth = result.recommended, result.undecided, result.worth
-    over, few = f"over {_documents(result)}", no_interval(result.texts)
-    if not result.context_matters:
-        return (
-            f"Too little context to tell: {over}, the {result.prefix} tokens before are worth {_number(worth)} nats "
-            f"per token to {result.model}, so a loss of them would not show. Read longer texts."
-        )
-    if best is None and undecided is not None:
-        return (
-            f"Too little text to tell: {over}, {undecided.variant.title} costs the cache of {result.model} "
-            f"{_loss(undecided)}, and more than {AFFORDABLE} is not ruled out.{few or ' Read more texts.'}"
-        )
-    if best is None:
-        return (
-            f"Leave the cache of {result.model} whole: {over}, each way that was tried costs more than {AFFORDABLE} "
-            "bits per byte, or passkeys."
-        )
-    price = f"{best.bytes_share:.0%} of its bytes for {_loss(best)}, {over}"
-    if not math.isnan(worth.value):
-        price += f" to which the context is worth {worth.value:.2f} nats per token"
-    if best.variant.budgets == "whole":
-        return f"Round, do not evict: {best.variant.title} keeps the cache of {result.model} at {price}."
-    found = f"{best.found} of {counted(result.passkeys, 'passkey')} are found, {result.found[0]} with the whole cache."
-    title = f"{best.variant.title[0].upper()}{best.variant.title[1:]}"
-    return f"{title} keeps the cache of {result.model} at {price}. {found}"
-
-
-def _documents(result: CachePrices) -> str:
-    return documents_of(len(result.documents), result.texts, "held-out ")
 
 
 def table_rows(result: CachePrices) -> list[list[str]]:
@@ -52,8 +18,8 @@ def table_rows(result: CachePrices) -> list[list[str]]:
         [
             price.variant.title,
             f"{price.bytes_share:.0%}",
-            _number(price.bits),
-            _number(price.nats),
+            signed(price.bits, "+.4f"),
+            signed(price.nats, "+.4f"),
             _found(result, price.found),
         ]
         for price in result.prices
@@ -62,11 +28,11 @@ def table_rows(result: CachePrices) -> list[list[str]]:
 
 def notes(result: CachePrices) -> list[str]:
     """What has to be known beside the numbers."""
-    tokens = result.documents[0].tokens
+    tokens, worth = result.documents[0].tokens, signed(result.worth, "+.4f")
     told = [
-        f"{_documents(result)}: the cache of {result.prefix} tokens is made smaller once, and the next {tokens} are "
+        f"{result.counted}: the cache of {result.prefix} tokens is made smaller once, and the next {tokens} are "
         f"predicted, all layers computed from it. The whole cache loses {result.loss.value:.3f} nats per token, and "
-        f"{_number(result.worth)} more with no cache at all: what the context is worth. Intervals are of 95 %, over "
+        f"{worth} more with no cache at all: what the context is worth. Intervals are of 95 %, over "
         f"texts.{no_interval(result.texts)}",
         f"Tokens are evicted by the rule {result.rule!r}; the first 4 and the last 16 stay. Curves come from "
         f"{counted(result.calibration, 'other document')}. Prices hold for texts like these: run chat, code "
@@ -111,18 +77,5 @@ def notes(result: CachePrices) -> list[str]:
     return told
 
 
-def _loss(price: Price) -> str:
-    if math.isnan(price.bits.value):
-        return f"{_number(price.nats)} nats per token"
-    return f"{_number(price.bits)} bits per byte"
-
-
 def _found(result: CachePrices, found: int | None) -> str:
     return "" if found is None or not result.passkeys else f"{found} of {result.passkeys}"
-
-
-def _number(interval: Interval) -> str:
-    if math.isnan(interval.value):
-        return "–"
-    ends = "" if math.isnan(interval.low) else f" [{interval.low:+.4f}, {interval.high:+.4f}]"
-    return f"{interval.value:+.4f}{ends}"

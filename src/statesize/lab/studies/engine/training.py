@@ -26,7 +26,7 @@ from statesize.lab.training.step import DivergenceError, evaluate
 from statesize.measurement.metrics import utilisation
 from statesize.measurement.settings import Positions, Settings
 from statesize.parallel.threads import one_torch_thread
-from statesize.profiling.measuring import captured_mixers, measure_captured
+from statesize.profiling.work import captured_mixers, measure_captured
 from statesize.version import __version__
 
 Measure: TypeAlias = Callable[[LanguageModel, TrainingRun], dict[str, float]]

@@ -10,11 +10,12 @@ from numpy.typing import NDArray
 from torch import nn
 
 from statesize.adapters import Captured
+from statesize.adapters.models.quantised import measurable
 from statesize.lab.studies.texts.sequences import Aligned, Windows
 from statesize.measurement.metrics import entropy_ess, tolerance_ess
 from statesize.measurement.settings import Settings
 from statesize.measurement.statistics import draw
-from statesize.profiling.measuring import captured_mixers, measure_captured
+from statesize.profiling.work import captured_mixers, measure_captured
 
 OTHER_TOLERANCES = {"tolerance_0.01": 0.01, "tolerance_0.1": 0.1, "tolerance_0.6": 0.6}
 METRICS = ("tolerance", "entropy", "relative", "norm", *OTHER_TOLERANCES)
@@ -49,7 +50,7 @@ def respond(model: nn.Module, aligned: Aligned, windows: Windows, channels: int)
     for start in range(0, len(aligned.ids), _SEQUENCES_AT_ONCE):
         ids = aligned.ids[start : start + _SEQUENCES_AT_ONCE]
         measured: list[dict[str, NDArray[np.float32]]] = []
-        for item in captured_mixers(model, ids, None, "read" if start else "all", hint=_SHORTER):
+        for item in captured_mixers(measurable(model), ids, None, "read" if start else "all", hint=_SHORTER):
             chosen = draw(item.units, channels, 0, item.name).units
             measured.append(_measured(item, chosen, aligned.cut + offsets, references, windows))
             if not start:

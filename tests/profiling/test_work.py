@@ -18,8 +18,14 @@ from statesize.measurement.settings import Settings
 from statesize.operators import Dense, Recurrence
 from statesize.profiling import profile
 from statesize.profiling import work as planning
-from statesize.profiling.measuring import captured_mixers, measure_captured, measure_mixer, measure_side_by_side
-from statesize.profiling.work import operations_per_unit, plan_work
+from statesize.profiling.work import (
+    captured_mixers,
+    measure_captured,
+    measure_mixer,
+    measure_side_by_side,
+    operations_per_unit,
+    plan_work,
+)
 
 LENGTH, UNITS = 24, 10
 
@@ -37,7 +43,12 @@ def captured(operator, sizes):
         sizes.append(built.batch_shape[1])
         return built
 
-    return Captured("layer", "decay", 4, UNITS, units_operator, 64, math.nan, None, 0.0)
+    return taken(UNITS, units_operator)
+
+
+def taken(units, units_operator):
+    facts = {"operator_difference": math.nan, "agreement": None}
+    return Captured("layer", "decay", units, 4, None, 64, units_operator=units_operator, **facts)
 
 
 def run(operator, sizes, **options):
@@ -175,7 +186,7 @@ def test_what_is_refused_names_mixer_sequence_and_units():
     def units_operator(units):
         raise InputError("T has NaN")
 
-    broken = Captured("layer", "decay", 4, 2, units_operator, 64, math.nan, None, 0.0)
+    broken = taken(2, units_operator)
     with pytest.raises(InputError, match=r"^Mixer layer, sequence 3 .*\[0\]\): T has NaN$"):
         measure_captured(broken, np.array([0]), Settings(), sequence=3)
 
