@@ -97,9 +97,9 @@ def result_of(row: dict[str, Any]) -> TruncationResult:
 
 
 def interval(number: dict[str, Any], form: str) -> str:
-    """A mean with its interval, as pages show them."""
-    low, high = number["interval"]
-    return f"{number['mean']:z{form}} [{low:z{form}}, {high:z{form}}]".replace("-", "−")
+    """A mean with its interval, where there is one, as pages show them."""
+    ends = "" if number["interval"] is None else ", ".join(f"{one:z{form}}" for one in number["interval"])
+    return (f"{number['mean']:z{form}}" + (f" [{ends}]" if ends else "")).replace("-", "−")
 
 
 def _holds(row: dict[str, Any], claim: dict[str, float]) -> bool | None:

@@ -37,7 +37,7 @@ def test_table_ratios_and_page(arguments, tmp_path, capsys):
 def test_json(arguments, capsys):
     assert main([*arguments, "--keep", "30%", "--json", "--quiet"]) == 0
     document = json.loads(capsys.readouterr().out)
-    assert document["documents"] == {"calibration": 4, "selection": 2, "held_out": 6}
+    assert document["documents"] == {"calibration": 4, "selection": 2, "held_out": 6, "texts": 1}
     assert document["ratios"] == [0.5, 0.3, 0.25, 0.125]
     assert len(document["heads"]) == 4
 

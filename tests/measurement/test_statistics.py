@@ -4,8 +4,17 @@ import math
 
 import numpy as np
 import pytest
+from scipy import stats
 
-from statesize.measurement.statistics import Sample, draw, estimate, position_error, student_t
+from statesize.measurement.statistics import (
+    Sample,
+    draw,
+    estimate,
+    mean_interval,
+    position_error,
+    ratio_interval,
+    student_t,
+)
 
 # From tables: t at a probability of 0.975 on one side.
 TABLE = {1: 12.706205, 2: 4.302653, 3: 3.182446, 4: 2.776445, 7: 2.364624, 30: 2.042272, 120: 1.979930}
@@ -85,3 +94,23 @@ def test_the_interval_of_evenly_spread_positions_holds_the_mean_over_all():
 @pytest.mark.parametrize("positions", [[4, 5, 6, 7], [2, 4, 9, 10], [3, 9], []])
 def test_all_positions_and_chosen_ones_leave_nothing_to_chance(positions):
     assert position_error(np.arange(len(positions)) ** 2.0, np.array(positions, np.int64)) == 0
+
+
+def test_pieces_of_a_text_are_one_unit_of_an_interval():
+    generator = np.random.default_rng(0)
+    values, sizes, texts = generator.random(12), 1 + generator.random(12), [9, 9, 9, 4, 4, 4, 4, 7, 7, 5, 6, 6]
+    # The sums over each text, and the error of a ratio of sums.
+    amounts, weights = (
+        [sum(part[n] for n in range(12) if texts[n] == text) for text in (9, 4, 7, 5, 6)] for part in (values, sizes)
+    )
+    counts = [3, 4, 2, 1, 2]
+    for found, above, below in (
+        (ratio_interval(values, sizes, texts), amounts, weights),
+        (mean_interval(values, texts), amounts, counts),
+    ):
+        value = sum(above) / sum(below)
+        rest = [one - value * other for one, other in zip(above, below, strict=True)]
+        half = stats.t.ppf(0.975, 4) * np.sqrt(5 / 4 * sum(one**2 for one in rest)) / sum(below)
+        assert (found.value, found.low, found.high) == pytest.approx((value, value - half, value + half))
+    assert mean_interval(values, [1] * 12).ends is None
+    assert mean_interval(values, range(12)) == mean_interval(values)

@@ -302,7 +302,9 @@ def test_prices_of_a_small_model(llama):
     assert (result.calibration, result.selection, len(result.documents)) == (6, 3, 9)
     price = result.prices[2]
     assert price.bytes_share == 0.5
-    assert price.nats.low < price.nats.value < price.nats.high
+    # All are pieces of one text.
+    assert price.nats.ends is None
+    assert result.texts == 1
     document, read = ids[9], read_prefix(llama, ids[9:10, :64])
     keep = [kept(kept_first("expected", layer), torch.tensor([32, 32])) for layer in read.layers]
     losses = [
@@ -399,7 +401,9 @@ def test_page(tmp_path):
 
 def test_neighbours_lie_in_one_set():
     long, short = torch.arange(120), [torch.arange(1000 + 10 * n, 1010 + 10 * n) for n in range(3)]
-    curves, choice, held_out = three_sets([long, *short], 10, 100, None)
+    curves, choice, numbered = three_sets([long, *short], 10, 100, None)
+    assert [number for number, _ in numbered] == [0] * 6 + [3]
+    held_out = [piece for _, piece in numbered]
     assert [int(piece[0]) for piece in curves] == [0, 10, 20, 30, 1000]
     assert max(int(piece[0]) for piece in curves if piece[0] < 120) < min(
         int(piece[0]) for piece in choice if piece[0] < 120

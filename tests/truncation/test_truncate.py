@@ -549,10 +549,10 @@ def test_nothing_suffices_where_the_context_may_be_worth_nothing(worths, sure):
     assert math.isnan(result.rows[0].share.value) != sure
     if not sure:
         assert result.finding.endswith(" nats per token to m over 5 documents: too little to tell what a cut loses.")
-        of_one = dataclasses.replace(result, texts=1)
-        assert "to m over 5 pieces of one text: too little" in of_one.finding
-        assert repr(of_one).startswith(of_one.finding)
-        assert of_one.finding in of_one._repr_html_()
+        of_one = dataclasses.replace(result, documents=tuple(dataclasses.replace(one, text=7) for one in documents))
+        assert of_one.counted == "5 pieces of one text"
+        assert repr(result).startswith(result.finding)
+        assert result.finding in result._repr_html_()
 
 
 def test_pieces_of_one_text_are_not_called_documents():

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from benchmarks.bounds import CLAIMS, TOKENS, result_of
 from benchmarks.bounds import bounds as bounds_of
+from benchmarks.low_rank import RULES
 from benchmarks.recorded import Row
 from benchmarks.truncation import holds, interval
 from benchmarks.truncation import table as runs_table
@@ -25,8 +26,8 @@ _CLAIMS = {
     "without it 1 % takes a quarter of what is stored": "a loss of 1 % takes it more than 25 % of what is stored",
 }
 _BETWEEN: dict[str, Mapping[str, Any]] = {
-    "the second as it stood for three hours: more than 1 %": {"bound": "causal", "more than": 0.01},
-    "the third so: more than 6.25 % of what all heads can keep": {"bound": "share", "more than": 0.0625},
+    "the second: more than 1 %": {"bound": "causal", "more than": 0.01},
+    "the third: more than 6.25 % of what all heads can keep": {"bound": "share", "more than": 0.0625},
 }
 """What the claims said for a time before the runs."""
 
@@ -51,8 +52,10 @@ def bounds(document: Mapping[str, Any]) -> dict[str, str]:
         "least_worth": f"{worths[0]:.3f}".replace("-", "−"),
         "most_worth": f"{worths[-1]:.2f}",
         "models": table(("model", *_HEAD), ((_MODELS[name], *_cells(one)) for name, one in results.items())),
-        "claims": _claims(results),
-        "lengths": _lengths(rows),
+        "claims": _claims(results, {words: CLAIMS[name] for name, words in _CLAIMS.items()}),
+        "claims_between": _claims(results, _BETWEEN),
+        "lengths": table(("model", "tokens", "documents", *_HEAD), _lengths(rows)),
+        **_smollm2_by_length(rows),
         "table": runs_table({"rows": measured}),
         "minutes": f"{sum(row['seconds'] for row in rows) / 60:.0f}",
     }
@@ -78,9 +81,8 @@ def _equal(result: TruncationResult) -> str:
     return _told(equal.divergence_share, ".1%")
 
 
-def _claims(results: Mapping[str, TruncationResult]) -> str:
+def _claims(results: Mapping[str, TruncationResult], claims: Mapping[str, Mapping[str, Any]]) -> str:
     """What each claim gives in each model."""
-    claims: dict[str, Mapping[str, Any]] = {**{words: CLAIMS[name] for name, words in _CLAIMS.items()}, **_BETWEEN}
     found = [bounds_of(result) for result in results.values()]
 
     def verdict(claim: Mapping[str, Any], share: Interval) -> str:
@@ -90,18 +92,58 @@ def _claims(results: Mapping[str, TruncationResult]) -> str:
     return table(("claim", *(_MODELS[name] for name in results)), cells)
 
 
-def _lengths(rows: Sequence[Row]) -> str:
-    """Both bounds at each length, over as many texts at all."""
+def _lengths(rows: Sequence[Row]) -> list[tuple[str, ...]]:
+    """Both bounds of each model at each length."""
+    return [
+        (words, f"{tokens:,}", str(result.count), *_cells(result))
+        for name, words in _MODELS.items()
+        for tokens, result in _by_length(rows, name).items()
+    ]
+
+
+def _by_length(rows: Sequence[Row], name: str) -> dict[int, TruncationResult]:
+    """The results of a model that read several lengths, over as many texts at all."""
+    lengths = sorted({row["tokens"] for row in rows if row["file"] == name})
+    own = {tokens: [row for row in rows if (row["file"], row["tokens"]) == (name, tokens)] for tokens in lengths}
+    least = min(map(len, own.values()), default=0)
+    return {tokens: result_of(some[:least]) for tokens, some in own.items()} if len(own) > 1 else {}
+
+
+def _smollm2_by_length(rows: Sequence[Row]) -> dict[str, str]:
+    """How the size that a loss of 1 % takes goes with length, in words."""
+    found = {tokens: bounds_of(one) for tokens, one in _by_length(rows, next(iter(_MODELS))).items()}
+    return {
+        "all_lengths": _listed(f"{tokens:,}" for tokens in found),
+        "all_multiples": _listed(f"{one['multiple'].value:.1f}" for one in found.values()),
+        "all_stored": _listed(f"{one['stored'].value:.0%}" for one in found.values()),
+    }
+
+
+def _listed(words: Iterable[str]) -> str:
+    *first, last = words
+    return f"{', '.join(first)} and {last}"
+
+
+def low_rank(document: Mapping[str, Any]) -> dict[str, str]:
+    """What values of low rank lose, and numbers per channel by past rows."""
+    result = result_of(document["rows"])
+    lost = {(row.rule, row.scale): row for row in result.rows}
     cells: list[tuple[str, ...]] = []
-    for name, words in _MODELS.items():
-        lengths = sorted({row["tokens"] for row in rows if row["file"] == name})
-        own = {tokens: [row for row in rows if (row["file"], row["tokens"]) == (name, tokens)] for tokens in lengths}
-        least = min(map(len, own.values()), default=0)
-        if len(own) > 1:
-            cells += [
-                (words, f"{tokens:,}", str(least), *_cells(result_of(some[:least]))) for tokens, some in own.items()
-            ]
-    return table(("model", "tokens", "documents", *_HEAD), cells)
+    for scale in dict.fromkeys(scale for _, scale in lost):
+        rows = [lost.get((rule, scale)) for rule in ("joint past rows", *(f"values by {rule}" for rule in RULES))]
+        kept = next(row for row in reversed(rows) if row is not None).kept / result.inputs
+        size = f"{scale:g} × joint ESS" if rows[0] is not None else "equal in all layers"
+        shares = ("–" if row is None else _told(row.divergence_share, ".1%") for row in rows)
+        cells.append((size, f"{kept:.0%}", *shares))
+    words = ("numbers of each cache", "of what is stored", "by past rows", *(f"values, by {rule}" for rule in RULES))
+    most, past = lost["values by calibration, by layer", 0.9], lost["joint past rows", 2.0]
+    return {
+        "table": table(words, cells),
+        "documents": str(result.count),
+        "most": _told(most.divergence_share, ".1%"),
+        "past": _told(past.divergence_share, ".1%"),
+        "past_size": f"{past.kept / result.inputs:.0%}",
+    }
 
 
 def _told(one: Interval, form: str) -> str:

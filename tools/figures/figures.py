@@ -8,7 +8,7 @@ from functools import cache
 from typing import Any
 
 from statesize.lab import zoo
-from tools.figures.bounds import bounds
+from tools.figures.bounds import bounds, low_rank
 from tools.figures.families import families, fla
 from tools.figures.findings import findings
 from tools.figures.fixed_claims import (
@@ -63,6 +63,7 @@ def figures() -> dict[str, dict[str, str]]:
         copying,
         truncation,
         bounds,
+        low_rank,
         published_heads,
         published_delimiters,
         recurrent_delimiters,

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import special
+
+from statesize.io.text import counted
 
 
 @dataclass(frozen=True)
@@ -48,20 +50,57 @@ FEWEST_TEXTS = 5
 """Texts from which on an interval over texts is shown: Student's t of fewer is wider than what it tells."""
 
 
-def mean_interval(
-    values: NDArray[np.float64], least: float = -math.inf, most: float = math.inf, looks: int = 1
-) -> Interval:
-    """The mean of values (N,), one per text, with an interval of 95 % by Student's t within what is possible."""
-    # So many intervals hold together with 95 % (Bonferroni).
+def mean_interval(values: NDArray[np.float64], texts: Sequence[int] | None = None, looks: int = 1) -> Interval:
+    """The mean of values (N,) with an interval of 95 % over texts: `texts` has that of each, which else is its own."""
     if not len(values):
         return Interval(math.nan)
     mean = float(values.mean())
-    if len(values) < FEWEST_TEXTS:
-        return Interval(mean)
-    half = (
-        float(values.std(ddof=1)) / math.sqrt(len(values)) * float(special.stdtrit(len(values) - 1, 1 - 0.025 / looks))
-    )
-    return Interval(mean, max(mean - half, least), min(mean + half, most))
+    sums, counts = _by_text(values, texts), _by_text(np.ones_like(values), texts)
+    # More by a constant than what is left without the mean, so that single values stay as they are.
+    return _around(mean, sums - mean * (counts - 1), len(values), looks)
+
+
+def ratio_interval(
+    amounts: NDArray[np.float64], sizes: NDArray[np.float64], texts: Sequence[int] | None = None
+) -> Interval:
+    """Σ amounts / Σ sizes, (N,) each, with an interval of 95 % over texts; NaN where the sizes add up to nothing."""
+    size = float(sizes.mean())
+    if not size > 0:
+        return Interval(math.nan)
+    value = float(amounts.mean()) / size
+    # To first order (Cochran, "Sampling Techniques", 1977, section 6.4).
+    return _around(value, _by_text(amounts - value * sizes, texts), float(sizes.sum()))
+
+
+def _by_text(values: NDArray[np.float64], texts: Sequence[int] | None) -> NDArray[np.float64]:
+    """Sums over the pieces of each text, which are one unit."""
+    if texts is None:
+        return values
+    _, places = np.unique(texts, return_inverse=True)
+    return np.bincount(places, values).astype(np.float64)
+
+
+def _around(value: float, rest: NDArray[np.float64], total: float, looks: int = 1) -> Interval:
+    """Student's t over texts, of which each adds its rest / total; none where there are few."""
+    if len(rest) < FEWEST_TEXTS:
+        return Interval(value)
+    # So many intervals hold together with 95 % (Bonferroni).
+    t = float(special.stdtrit(len(rest) - 1, 1 - 0.025 / looks))
+    half = float(rest.std(ddof=1)) / math.sqrt(len(rest)) / (total / len(rest)) * t
+    return Interval(value, value - half, value + half)
+
+
+def documents_of(pieces: int, texts: int, which: str = "") -> str:
+    """How many documents were read, in words, which pieces of fewer texts are not."""
+    if texts < pieces:
+        return f"{counted(pieces, f'{which}piece')} of {'one text' if texts == 1 else counted(texts, 'text')}"
+    return counted(pieces, f"{which}document")
+
+
+def no_interval(texts: int) -> str:
+    """Why there is no interval over so many texts; empty where there is one."""
+    count = "One text" if texts == 1 else counted(texts, "text")
+    return "" if texts >= FEWEST_TEXTS else f" {count}: no interval, which takes {FEWEST_TEXTS} texts."
 
 
 def signed(interval: Interval, form: str = "+.2f") -> str:

@@ -228,8 +228,8 @@ def _share_over_texts(profile: Profiled, share: float) -> Interval:
     most = np.array([known_mean(at_middle(node, node["ceiling"].values[:, None]), 1) for node in nodes])
     layers = comparable(profile)
     carried, held = ([model_mean(profile, list(one[:, text]), layers) for text in range(texts)] for one in (ess, most))
-    found = mean_interval(np.array(carried) / np.array(held), 0.0, 1.0)
-    return Interval(share, found.low, found.high)
+    found = mean_interval(np.array(carried) / np.array(held))
+    return Interval(share, max(found.low, 0.0), min(found.high, 1.0))
 
 
 def _surplus(party: _Party) -> float:

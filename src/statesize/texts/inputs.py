@@ -165,15 +165,24 @@ def whole_texts(inputs: Inputs | None, tokenizer: AnyTokenizer | None) -> list[T
 
 def excerpts_of(texts: Sequence[Tensor], size: int, most: int) -> list[Tensor]:
     """Pieces of texts that do not overlap, of so many tokens, from all parts."""
-    return evenly([ids[at : at + size] for ids in texts for at in range(0, len(ids) - size + 1, size)], most)
+    return [piece for _, piece in numbered_excerpts(texts, size, most, None)]
 
 
 def begun_excerpts(texts: Sequence[Tensor], size: int, most: int, tokenizer: AnyTokenizer | None) -> list[Tensor]:
     """The same, each with the beginning-of-sequence token first where the tokenizer puts one before a text."""
+    return [piece for _, piece in numbered_excerpts(texts, size, most, tokenizer)]
+
+
+def numbered_excerpts(
+    texts: Sequence[Tensor], size: int, most: int, tokenizer: AnyTokenizer | None
+) -> list[tuple[int, Tensor]]:
+    """The same, each with the number of its text: pieces of one text are no independent units."""
     first = beginning_id(tokenizer)
-    if first is None:
-        return excerpts_of(texts, size, most)
+    begin = torch.tensor([] if first is None else [first], dtype=torch.long)
+    size -= len(begin)
     # A model that was trained with it reads a text without it as no other text.
-    bare = [ids[1:] if int(ids[0]) == first else ids for ids in texts]
-    begin = torch.tensor([first])
-    return [torch.cat([begin, piece]) for piece in excerpts_of(bare, size - 1, most)]
+    bare = [ids[1:] if first is not None and int(ids[0]) == first else ids for ids in texts]
+    pieces = [
+        (number, ids[at : at + size]) for number, ids in enumerate(bare) for at in range(0, len(ids) - size + 1, size)
+    ]
+    return [(number, torch.cat([begin, piece])) for number, piece in evenly(pieces, most)]

@@ -121,22 +121,23 @@ class Cutting:
         if self.run is None:
             self.spectra[name] = self._noted(seen)
             return None
-        ranks = self.run.ranks[name].to(seen.values.device)
-        if self.run.rule == "nothing":
-            lost = self._past(seen, self._inputs(seen))
-        elif self.run.causal:
-            if name not in self.choices:
-                self.choices[name] = self._chosen(name, seen)
-            lost = self._past(seen, self.choices[name].dropped(self.run, ranks, self._inputs(seen)))
-        elif self.run.grouped and seen.groups:
-            lost = self._lost_by_groups(seen, ranks)
-        else:
-            lost = self._lost(seen, ranks)
+        lost = self.lost(name, seen, self.run)
         padded = torch.nn.functional.pad(lost, (0, 0, self.cut, 0))
         # Gates act on what T u becomes; biases are in both terms.
         units = slice(None)
         difference = seen.passed_on(padded, units) - seen.passed_on(torch.zeros_like(padded), units)
         return seen.mixed.double() - difference
+
+    def lost(self, name: str, seen: Observation, run: CutRun) -> Tensor:
+        """What rows behind the cut no longer read of a mixer in a run, (S, units, L − i, P)."""
+        ranks = run.ranks[name].to(seen.values.device)
+        if run.rule == "nothing":
+            return self.past_part(seen, self.inputs(seen))
+        if run.causal:
+            if name not in self.choices:
+                self.choices[name] = self._chosen(name, seen)
+            return self.past_part(seen, self.choices[name].dropped(run, ranks, self.inputs(seen)))
+        return self._lost_by_groups(seen, ranks) if run.grouped and seen.groups else self._lost(seen, ranks)
 
     def _noted(self, seen: Observation) -> MixerSpectra:
         blocks = [block for _, block in self._blocks(seen)]
@@ -162,13 +163,13 @@ class Cutting:
         matrix = past_block(seen.operator(slice(None)), self.cut).double()
         return PastBlock(matrix.reshape(len(matrix), seen.groups, -1, *matrix.shape[2:]), grouped=True)
 
-    def _inputs(self, seen: Observation) -> Tensor:
+    def inputs(self, seen: Observation) -> Tensor:
         """Inputs u of all units before the cut, (S, units, i, P)."""
         return seen.values[:, :, : self.cut].double()
 
     def _chosen(self, name: str, seen: Observation) -> Choices:
         """What all runs without hindsight keep of what a mixer has before the cut."""
-        rotation, inputs, units = self._rotation(seen), self._inputs(seen), seen.batch_shape[1]
+        rotation, inputs, units = self._rotation(seen), self.inputs(seen), seen.batch_shape[1]
         state = isinstance(seen.operator(slice(0, 1)), Recurrence)
         numbers = [run for run in self.causal if state or not run.of_tokens]
         tokens = {run.rule for run in self.causal} - {run.rule for run in numbers}
@@ -216,7 +217,7 @@ class Cutting:
             self.unmoved.add(seen.name)
         return rotation
 
-    def _past(self, seen: Observation, inputs: Tensor) -> Tensor:
+    def past_part(self, seen: Observation, inputs: Tensor) -> Tensor:
         """H u of all units, (S, units, L − i, P), for inputs before the cut."""
         operator = seen.operator(slice(None))
         if isinstance(operator, Dense | SoftmaxAttention):

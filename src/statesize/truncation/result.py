@@ -6,7 +6,7 @@ import html
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import chain, pairwise
+from itertools import groupby, pairwise
 from statistics import fmean
 from typing import Any
 
@@ -14,12 +14,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from statesize.io.json_values import json_values
-from statesize.io.text import counted, facts_table
-from statesize.measurement.statistics import Interval, mean_interval, signed, student_t
+from statesize.io.text import facts_table
+from statesize.measurement.statistics import (
+    FEWEST_TEXTS,
+    Interval,
+    documents_of,
+    mean_interval,
+    no_interval,
+    ratio_interval,
+    signed,
+)
 from statesize.truncation.blocks import CAUSAL, JOINT
 
-LEAST_DOCUMENTS = 5
-"""Documents below which no interval is stated."""
 NEGLIGIBLE = 0.01
 """Share of the divergence without context that counts as nothing, by default."""
 WORTHLESS = 0.01
@@ -62,6 +68,7 @@ class CutDocument:
         inputs: Mean of the inputs, or numbers of a state, of the past that can be kept.
         stored: The same over stored channels, which heads of a group share.
         runs: All runs; that of H_i = 0 has the rule "nothing".
+        text: The text of which the document is a piece; None: its own.
     """
 
     document: int
@@ -73,6 +80,12 @@ class CutDocument:
     inputs: float
     stored: float
     runs: tuple[CutRun, ...]
+    text: int | None = None
+
+    @property
+    def unit(self) -> int:
+        """What is independent of other documents: pieces and cuts of one text are one unit."""
+        return self.document if self.text is None else self.text
 
 
 @dataclass(frozen=True)
@@ -130,7 +143,6 @@ class TruncationResult:
         at: Share of the divergence without context that counts as nothing.
         unmoved: Attention whose queries could not be asked again behind the cut, so that its rows before it took their
             place.
-        texts: How many texts the documents are pieces of, where these are fewer.
     """
 
     model: str
@@ -140,12 +152,16 @@ class TruncationResult:
     run_difference: float
     at: float = NEGLIGIBLE
     unmoved: tuple[str, ...] = ()
-    texts: int | None = None
 
     @property
     def count(self) -> int:
         """Number of documents."""
         return len({one.document for one in self.documents})
+
+    @property
+    def texts(self) -> int:
+        """Number of texts that the documents are pieces of: the units of all intervals."""
+        return len({one.unit for one in self.documents})
 
     @property
     def entropy(self) -> Interval:
@@ -200,14 +216,11 @@ class TruncationResult:
             at: The share; the result's own by default.
 
         Returns:
-            Means over documents, with intervals by 1,000 draws of documents from five documents on.
+            Means over documents, with intervals by 1,000 draws of texts from five texts on.
         """
-        names = sorted({one.document for one in self.documents})
         at = self.at if at is None else at
-        cuts = [[one for one in self.documents if one.document == name] for name in names]
 
-        def sizes(chosen: list[list[CutDocument]]) -> tuple[float, float, float]:
-            some = list(chain.from_iterable(chosen))
+        def sizes(some: Sequence[CutDocument]) -> tuple[float, float, float]:
             inputs, stored = fmean(one.inputs for one in some), fmean(one.stored for one in some)
             groups = any(run.rule == "joint past rows" for run in some[0].runs)
             # Without groups each head stores its own.
@@ -215,20 +228,19 @@ class TruncationResult:
             together = _causal_numbers(some, JOINT, stored, at) if groups else numbers
             return numbers / fmean(one.entropy for one in some), numbers / inputs, together / stored
 
-        found = sizes(cuts)
-        if self.count < LEAST_DOCUMENTS:
+        found = sizes(self.documents)
+        if self.texts < FEWEST_TEXTS:
             return CausalSize(at, *map(Interval, found))
-        draws: list[list[int]] = np.random.default_rng(0).integers(len(cuts), size=(1000, len(cuts))).tolist()
-        drawn = [sizes([cuts[k] for k in draw]) for draw in draws]
+        units = [list(some) for _, some in groupby(sorted(self.documents, key=_unit), _unit)]
+        draws: list[list[int]] = np.random.default_rng(0).integers(len(units), size=(1000, len(units))).tolist()
+        drawn = [sizes([one for k in draw for one in units[k]]) for draw in draws]
         ends: list[list[float]] = np.quantile(np.array(drawn), (0.025, 0.975), axis=0).T.tolist()
         return CausalSize(at, *(Interval(value, *both) for value, both in zip(found, ends, strict=True)))
 
     @property
     def counted(self) -> str:
         """The number of documents in words."""
-        if self.texts is not None and self.texts < self.count:
-            return f"{counted(self.count, 'piece')} of {'one text' if self.texts == 1 else f'{self.texts} texts'}"
-        return counted(self.count, "document")
+        return documents_of(self.count, self.texts)
 
     @property
     def finding(self) -> str:
@@ -249,24 +261,19 @@ class TruncationResult:
         most = "at most " if size.multiple.value * self.entropy.value <= causal.kept + 1e-9 else ""
         groups = any(row.rule == "joint past rows" for row in self.rows)
         apart, together = (" of each head", " where heads share it") if groups else ("", "")
-        little = (
-            ""
-            if worth.ends
-            else f" Too little text to tell how sure that is: intervals need {LEAST_DOCUMENTS} documents."
-        )
         return (
             f"The context is worth {signed(worth, '.2f')} nats per token {over}. ESS is {self.entropy.value:.1f} "
             f"numbers per channel ({ess.kept:.1f}, as each head rounds up) of {self.inputs:.0f} that can be kept. "
             f"Chosen with hindsight, as many numbers lose {best} of what the context changes in the predictions; "
             f"chosen without, {signed(causal.divergence_share, '.1%')}. To lose only {percent(size.at)} "
             f"takes {most}{signed(size.multiple, '.1f')} × ESS{apart}, or {signed(size.stored, '.0%')} of what is "
-            f"stored beside keys{together}.{little}"
+            f"stored beside keys{together}.{no_interval(self.texts)}"
         )
 
     @property
     def little_text(self) -> bool:
-        """Whether more documents would tell what a cut loses, or how sure that is."""
-        return self.count < LEAST_DOCUMENTS or not self.context_matters
+        """Whether more texts would tell what a cut loses, or how sure that is."""
+        return self.texts < FEWEST_TEXTS or not self.context_matters
 
     def to_dict(self) -> dict[str, Any]:
         """The result as JSON values.
@@ -277,7 +284,7 @@ class TruncationResult:
         names = ("model", "mixers", "ceiling", "worth", "sufficient", "rows")
         means = {name: getattr(self, name) for name in names} | {"without_hindsight": self.without_hindsight()}
         whole = [{"name": name, "reason": reason} for name, reason in self.whole.items()]
-        counted = {"documents": self.count, "entropy": self.entropy.value, "whole": whole}
+        counted = {"documents": self.count, "texts": self.texts, "entropy": self.entropy.value, "whole": whole}
         return json_values(means | counted | {"run_difference": self.run_difference, "measured": self.documents})
 
     def __repr__(self) -> str:
@@ -291,15 +298,11 @@ class TruncationResult:
             )
         return f"<p>{html.escape(self.finding)}</p>{facts_table(f'Truncation of {self.model}', facts)}"
 
-    def _by_document(self, number: Callable[[CutDocument], float]) -> NDArray[np.float64]:
-        """Means over the cuts of each document: cuts of one text are not independent."""
-        names = sorted({one.document for one in self.documents})
-        means = (fmean(number(one) for one in self.documents if one.document == name) for name in names)
-        return np.fromiter(means, np.float64)
+    def _numbers(self, number: Callable[[CutDocument], float]) -> NDArray[np.float64]:
+        return np.fromiter(map(number, self.documents), np.float64)
 
     def _mean(self, number: Callable[[CutDocument], float]) -> Interval:
-        interval = mean_interval(self._by_document(number))
-        return interval if self.count >= LEAST_DOCUMENTS else Interval(interval.value)
+        return mean_interval(self._numbers(number), list(map(_unit, self.documents)))
 
     def _row(self, index: int) -> Row:
         run = self.documents[0].runs[index]
@@ -314,17 +317,14 @@ class TruncationResult:
         )
 
     def _share(self, of: Callable[[CutDocument, CutRun], float], index: int) -> Interval:
-        """Ratio of the mean to that of the run without a past, with the interval of its linearisation."""
-        without = self._by_document(lambda one: of(one, one.runs[0]))
-        worth, excess = float(without.mean()), self._by_document(lambda one: of(one, one.runs[index]))
-        if not worth > 0:
-            return Interval(math.nan)
-        share = float(excess.mean()) / worth
-        if self.count < LEAST_DOCUMENTS:
-            return Interval(share)
-        rest = excess - share * without
-        half = float(rest.std(ddof=1)) / math.sqrt(len(rest)) / worth * student_t(len(rest) - 1)
-        return Interval(share, share - half, share + half)
+        """Ratio of the mean to that of the run without a past."""
+        without = self._numbers(lambda one: of(one, one.runs[0]))
+        more = self._numbers(lambda one: of(one, one.runs[index]))
+        return ratio_interval(more, without, list(map(_unit, self.documents)))
+
+
+def _unit(document: CutDocument) -> int:
+    return document.unit
 
 
 def _causal_numbers(documents: Sequence[CutDocument], rules: Sequence[str], everything: float, at: float) -> float:

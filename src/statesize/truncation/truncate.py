@@ -24,7 +24,7 @@ from statesize.models.load import measured_model
 from statesize.reduction.cache.result import CachePrices
 from statesize.texts.arguments import Arguments, Given, beginning_of, ids_of, inputs_of
 from statesize.texts.documents import vocabulary_size
-from statesize.texts.inputs import Inputs, begun_excerpts, given_sequences, whole_texts
+from statesize.texts.inputs import Inputs, given_sequences, numbered_excerpts, whole_texts
 from statesize.texts.rows import evenly
 from statesize.texts.tokens import AnyTokenizer, supported_tokenizer
 from statesize.truncation.blocks import CutRun as PlannedRun
@@ -107,7 +107,7 @@ def truncate(
     total, measured = len(test.pieces), list[CutDocument]()
     with Bars(on_progress is not None, lines=False) as bars:
         report = on_progress or bars.begin(f"cutting {test.name}", total).update
-        for index, given in enumerate(test.pieces):
+        for index, (_, given) in enumerate(test.pieces):
             measured += [test.measured(index, given, cut) for cut in test.cuts]
             report(index + 1, total, f"{tokens} tokens", test.steps.left)
     return test.result(measured, negligible)
@@ -116,7 +116,7 @@ def truncate(
 def plan_truncation(model: nn.Module | str, inputs: Inputs | None = None, **options: Any) -> Steps:
     """The runs of `truncate` with the same arguments; one of each kind is timed, over the first document."""
     test = CutTest.of(model, inputs, **options)
-    test.measured(0, test.pieces[0], test.cuts[0], each_kind_once=True)
+    test.measured(0, test.pieces[0][1], test.cuts[0], each_kind_once=True)
     return test.steps
 
 
@@ -125,17 +125,17 @@ class CutTest:
     """A model and what it reads, checked.
 
     Attributes:
+        pieces: Each with the number of its text.
         whole: Mixers that are left as they are, with the reason, by name.
         own: Mixers with a method `operator`, by name.
         mixers: How many are cut.
         unmoved: Those without hindsight whose queries nothing that is known moves behind a cut.
         steps: The runs of the test: "check", "whole", and those with every mixer cut.
-        texts: How many texts the pieces are of.
     """
 
     model: nn.Module
     name: str
-    pieces: list[Given]
+    pieces: list[tuple[int, Given]]
     cuts: tuple[int, ...]
     number: int | None
     expected: bool
@@ -144,7 +144,6 @@ class CutTest:
     whole: dict[str, str]
     own: dict[str, nn.Module]
     steps: Steps
-    texts: int
     mixers: int = 0
     unmoved: set[str] = field(default_factory=set[str])
 
@@ -176,9 +175,9 @@ class CutTest:
             if inputs is not None
             else whole_texts(None, tokenizer)
         )
-        pieces, enough = checked_pieces(texts, length, wanted, tokenizer)
+        pieces = checked_pieces(texts, length, wanted, tokenizer)
         steps = Steps({"check": 1, "whole": len(pieces) * len(positions)})
-        inputs, axis = inputs_of(pieces[0])
+        inputs, axis = inputs_of(pieces[0][1])
         with steps.timed("check"):
             captured = capture(model, inputs, axis=axis)
             for item in captured:
@@ -186,13 +185,12 @@ class CutTest:
         whole = dict(captured.skipped)
         own = _own_mixers(model, whole)
         difference = captured.run_difference
-        return cls(model, name, pieces, positions, number, expected, measured, difference, whole, own, steps, enough)
+        return cls(model, name, pieces, positions, number, expected, measured, difference, whole, own, steps)
 
     def result(self, documents: Sequence[CutDocument], at: float = NEGLIGIBLE) -> TruncationResult:
         """What these documents show."""
-        unmoved = tuple(sorted(self.unmoved))
         facts = self.whole, self.mixers, self.run_difference
-        return TruncationResult(self.name, tuple(documents), *facts, at, unmoved, self.texts)
+        return TruncationResult(self.name, tuple(documents), *facts, at, tuple(sorted(self.unmoved)))
 
     def measured(self, index: int, given: Given, cut: int, *, each_kind_once: bool = False) -> CutDocument:
         """All runs of one document at one cut, or the first of each kind."""
@@ -238,30 +236,33 @@ class CutTest:
         stored = mean_numbers(spectra, {name: torch.full((one.stored,), one.inputs) for name, one in spectra.items()})
         sizes = entropy, ceiling, inputs, stored
         loss = scored(logits, expected, probabilities, answers)[0]
-        return CutDocument(index, len(given), cut, loss, *sizes, tuple(made))
+        return CutDocument(index, len(given), cut, loss, *sizes, tuple(made), self.pieces[index][0])
 
 
 def checked_pieces(
     texts: Sequence[Given], length: int, most: int, tokenizer: AnyTokenizer | None
-) -> tuple[list[Given], int]:
-    """Pieces of texts, of so many tokens, and how many texts have as many; of other arguments too, the beginning."""
-    enough = [given for given in texts if len(given) >= length]
+) -> list[tuple[int, Given]]:
+    """Pieces of texts, of so many tokens, with the number of each text; of what has other arguments, the beginning."""
     ids = [given for given in texts if isinstance(given, Tensor)]
-    beginnings = [beginning_of(given, length) for given in enough if isinstance(given, Arguments)]
-    for given in beginnings:
+    beginnings = [
+        (len(ids) + number, beginning_of(given, length))
+        for number, given in enumerate(texts)
+        if isinstance(given, Arguments) and len(given) >= length
+    ]
+    for _, given in beginnings:
         if ids_of(given) is None:
             raise InputError(
                 "inputs must hold token ids, of which the test compares the loss of the next, got frames. "
                 "Measure these by statesize.profile or statesize.network_ess."
             )
-    pieces: list[Given] = [*begun_excerpts(ids, length, most, tokenizer)]
+    pieces: list[tuple[int, Given]] = [*numbered_excerpts(ids, length, most, tokenizer)]
     pieces += evenly(beginnings, most)
     if not pieces:
         raise InputError(
             f"inputs must have a text of {length} tokens, got {max(map(len, texts))} in the longest. Give longer "
             "texts, or fewer tokens."
         )
-    return pieces[:most], len(enough)
+    return pieces[:most]
 
 
 def _own_mixers(model: nn.Module, whole: dict[str, str]) -> dict[str, nn.Module]:

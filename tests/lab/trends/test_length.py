@@ -70,7 +70,7 @@ def growth(values, lengths=(16, 32, 64, 128), trained=None):
     facts = {"tokens_sha256": "", "asked": {}, "versions": {}}
     return Growth(
         model="one", names=tuple(map(str, lengths)), places=lengths, future=64, trained_length=trained,
-        points=tuple(points), skipped={}, facts=facts,
+        points=tuple(points), skipped={}, facts=facts, sources=tuple(range(np.shape(values)[1])),
     )  # fmt: skip
 
 
@@ -100,7 +100,7 @@ def test_few_excerpts_have_no_interval_and_then_no_course():
     assert one.whole.value == pytest.approx(0.4)
     assert np.isnan([one.whole.low, one.whole.high]).all()
     assert one.course == "not clear"
-    assert found.finding.endswith("about as n^0.40; at least 5 excerpts are needed to tell which heads still grow.")
+    assert found.finding.endswith("about as n^0.40; at least 5 texts are needed to tell which heads still grow.")
     assert "clear" not in str(found.page().tables[0].rows)
 
 
@@ -118,7 +118,7 @@ def test_by_default_the_future_is_as_long_as_the_longest_context_that_is_fitted_
 
 def test_what_heads_carry_together_is_no_head():
     llama = attention_model("llama", num_hidden_layers=1)
-    found = ss.lab.length(llama, TEXT % 40, lengths=[4, 8], on_progress=lambda *_: None)
+    found = ss.lab.length(llama, list((TEXT % 40).view(5, 30)), lengths=[4, 8], on_progress=lambda *_: None)
     heads = [one for one in found.exponents() if one.unit]
     alone = [one for one in heads if "joint" not in one.layer]
     assert 0 < len(alone) < len(heads)

@@ -30,7 +30,7 @@ class Exponent:
         layer: The layer, or "average".
         unit: The head or channel; empty for the layer.
         whole: Exponent over all lengths up to the trained one: the slope of log ESS against log n, fitted in each
-            text, with an interval of 95 % by Student's t over the texts.
+            piece, with an interval of 95 % by Student's t over the texts.
         last: The same over the last two of these lengths.
         course: "grows" where the interval of `last` lies above 0.1, "levels off" where it lies below, else "not clear".
     """
@@ -50,12 +50,14 @@ class Growth(Trend):
         model: Its name.
         future: Tokens after the cut.
         trained_length: Tokens of the sequences that the model was trained on; None where that is not known.
+        sources: The number of the text of each piece; pieces of one text are one unit.
     """
 
     places: tuple[int, ...]
     model: str
     future: int
     trained_length: int | None
+    sources: tuple[int, ...]
 
     title = "Effective state-size against the length of the context"
     kinds = ("lengths", "length")
@@ -82,6 +84,11 @@ class Growth(Trend):
         )
         return self.averaged(tops) if layer == AVERAGE else tops[:, self.layers.index(layer)]
 
+    @property
+    def units(self) -> int:
+        """How many different texts the pieces are of."""
+        return len(set(self.sources))
+
     def near_ceiling(self, layer: str = AVERAGE) -> bool:
         """Whether its mean passes 80 % of the ceiling at a length that is fitted: then its course is that limit's."""
         count = len(self.trained)
@@ -99,9 +106,10 @@ class Growth(Trend):
         """
         count = len(self.trained)
         values = self.values(layer, unit=unit or None)[:count]
-        known = values[:, (np.isfinite(values) & (values > 0)).all(0)]
+        usable = (np.isfinite(values) & (values > 0)).all(0)
+        known, sources = values[:, usable], np.array(self.sources)[usable].tolist()
         slopes = (_slopes(self.trained[first:], known[first:]) for first in (0, max(count - 2, 0)))
-        whole, last = map(mean_interval, slopes)
+        whole, last = (mean_interval(each, sources) for each in slopes)
         course = "grows" if last.low > LEVEL else "levels off" if last.high < LEVEL else "not clear"
         return Exponent(layer, unit, whole, last, course)
 
@@ -129,7 +137,7 @@ class Growth(Trend):
     def _courses(self) -> str:
         """How many heads still grow, as far as that can be told."""
         if not self.enough:
-            return f"at least {FEWEST_TEXTS} excerpts are needed to tell which heads still grow"
+            return f"at least {FEWEST_TEXTS} texts are needed to tell which heads still grow"
         # What heads of one cache carry together is no head.
         heads = [one.course for one in self.exponents() if one.unit and not one.layer.endswith(JOINT)]
         words = {"grows": "still grow", "levels off": "level off", "not clear": "are not clear"}
@@ -152,7 +160,7 @@ class Growth(Trend):
             | {"exponent_interval": one.whole.ends, "last_interval": one.last.ends, "course": one.course}
             for one in self.exponents()
         ]
-        own = {"model": self.model, "future": self.future, "excerpts": self.texts}
+        own = {"model": self.model, "future": self.future, "excerpts": self.texts, "units": self.units}
         return {**own, "trained_length": self.trained_length, "exponents": exponents}
 
     def _of_layer(self, layer: str) -> Row:

@@ -21,7 +21,7 @@ from statesize.measurement.statistics import FEWEST_TEXTS
 from statesize.models.digests import tokens_sha256
 from statesize.models.load import load_model, model_facts, training_record
 from statesize.parallel.executor import here
-from statesize.texts.inputs import Inputs, begun_excerpts, whole_texts
+from statesize.texts.inputs import Inputs, numbered_excerpts, whole_texts
 from statesize.texts.tokens import AnyTokenizer, beginning_id, supported_tokenizer
 
 EXCERPTS, FUTURE = FEWEST_TEXTS, 256
@@ -95,7 +95,8 @@ def length(
         future = max(min(fitted, max(map(len, texts)) - asked_for[-1]), min(fitted, _LEAST_FUTURE))
     longest = max(map(len, texts)) - future
     fitting = fitting_lengths(asked_for, texts, future)
-    pieces = tuple(begun_excerpts(texts, fitting[-1] + future, excerpts, tokenizer))
+    numbered = numbered_excerpts(texts, fitting[-1] + future, excerpts, tokenizer)
+    pieces = tuple(piece for _, piece in numbered)
     work = LengthWork(model, pieces, future, settings, begun=beginning_id(tokenizer) is not None)
     name = name or type(model).__name__
     points, skipped = measure_points(
@@ -109,6 +110,7 @@ def length(
         places=tuple(points),
         future=future,
         trained_length=trained,
+        sources=tuple(number for number, _ in numbered),
         points=tuple(points.values()),
         skipped=skipped | too_long,
         facts=point_facts(pieces, settings),

@@ -184,7 +184,7 @@ class Trend(ABC):
         """
         rows = self._rows()
         few = f"There are no intervals, which need at least {FEWEST_TEXTS} texts."
-        told = f"Intervals of 95 % are by Student’s t over {self.texts} texts." if self.enough else few
+        told = f"Intervals of 95 % are by Student’s t over {self.units} texts." if self.enough else few
         differences = [one.run_difference for one in self.points if np.isfinite(one.run_difference)]
         return ResultPage(
             title=self.title,
@@ -212,9 +212,14 @@ class Trend(ABC):
         return [{"name": name, self.kinds[1]: place} for name, place in zip(self.names, places, strict=True)]
 
     @property
+    def units(self) -> int:
+        """How many texts are independent of each other, over which intervals are."""
+        return self.texts
+
+    @property
     def enough(self) -> bool:
         """Whether there are enough texts for intervals."""
-        return self.texts >= FEWEST_TEXTS
+        return self.units >= FEWEST_TEXTS
 
     def __repr__(self) -> str:
         means = zip(self.names, self.means(), strict=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 from typing import Any, Self, cast, get_args
 
@@ -107,7 +107,7 @@ class Pricing:
     """One price list in the making.
 
     Attributes:
-        parts: Documents for curves, for the choice of budgets, and held out.
+        parts: Documents for curves, for the choice of budgets, and held out, these with the number of each text.
         hidden: How many passkeys are hidden.
         steps: What is done: the curves of a document, sizes of caches, prefixes that are read, runs after these, and
             measurements of the speed of a cache.
@@ -119,7 +119,7 @@ class Pricing:
     ratios: tuple[float, ...]
     prefix: int
     tokenizer: AnyTokenizer | None
-    parts: tuple[list[Tensor], list[Tensor], list[Tensor]]
+    parts: tuple[list[Tensor], list[Tensor], list[tuple[int, Tensor]]]
     hidden: int
     steps: Steps
 
@@ -177,8 +177,8 @@ class Pricing:
         chosen = self._chosen(selection, runs, step)
         variants = tuple(self._variants(chosen))
         documents: list[PricedDocument] = []
-        for ids in held_out:
-            documents.append(runs.document(ids, variants))
+        for text, ids in held_out:
+            documents.append(replace(runs.document(ids, variants), text=text))
             step("held-out documents")
         return CachePrices(
             self.name,
@@ -191,7 +191,7 @@ class Pricing:
             tuple(runs.bytes_share(sample, variant) for variant in variants),
             chosen,
             self.hidden,
-            runs.found(held_out, self.hidden, variants, step),
+            runs.found([ids for _, ids in held_out], self.hidden, variants, step),
             self._heads(sample, curves, sizes, budgets),
             self.ratios,
             self._smaller(sample, budgets, self.ratios),

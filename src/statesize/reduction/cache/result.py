@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from statesize.io.files import replace_file
 from statesize.io.json_values import json_values
 from statesize.io.text import counted, facts_table
-from statesize.measurement.statistics import Interval, mean_interval, signed
+from statesize.measurement.statistics import Interval, documents_of, mean_interval, no_interval, signed
 from statesize.reduction.cache.budgets import at_curves
 from statesize.reduction.cache.rounding import Precision
 from statesize.reduction.cache.rules import Rule
@@ -64,6 +65,7 @@ class PricedDocument:
         loss: Loss with the whole cache, nats per token.
         extra: What each variant loses more, nats per token, in their order.
         worth: What is lost where nothing of the prefix is read, nats per token; NaN in records older than it.
+        text: The text of which the document is a piece; None: its own.
     """
 
     tokens: int
@@ -71,6 +73,7 @@ class PricedDocument:
     loss: float
     extra: tuple[float, ...]
     worth: float = math.nan
+    text: int | None = None
 
 
 @dataclass(frozen=True)
@@ -162,10 +165,20 @@ class CachePrices:
     smaller: tuple[SmallerCache, ...]
 
     @property
+    def texts(self) -> int:
+        """Number of texts that the held-out documents are pieces of: the units of all intervals."""
+        return len(set(self._texts))
+
+    @property
+    def counted(self) -> str:
+        """The held-out documents in words."""
+        return documents_of(len(self.documents), self.texts, "held-out ")
+
+    @property
     def finding(self) -> str:
         """The recommendation with its price, in one or two sentences."""
         best, undecided, worth = self.recommended, self.undecided, self.worth
-        over = f"over {counted(len(self.documents), 'held-out document')}"
+        over, few = f"over {self.counted}", no_interval(self.texts)
         if not self.context_matters:
             return (
                 f"Too little context to tell: {over}, the {self.prefix} tokens before are worth "
@@ -175,7 +188,7 @@ class CachePrices:
         if best is None and undecided is not None:
             return (
                 f"Too little text to tell: {over}, {undecided.variant.title} costs the cache of {self.model} "
-                f"{undecided.cost}, and more than {AFFORDABLE} is not ruled out. Read more texts."
+                f"{undecided.cost}, and more than {AFFORDABLE} is not ruled out.{few or ' Read more texts.'}"
             )
         if best is None:
             return (
@@ -194,12 +207,12 @@ class CachePrices:
     @property
     def loss(self) -> Interval:
         """The loss with the whole cache, nats per token."""
-        return mean_interval(np.array([one.loss for one in self.documents]))
+        return self._mean([one.loss for one in self.documents])
 
     @property
     def worth(self) -> Interval:
         """What the prefix is worth to the tokens that are predicted, nats per token."""
-        return mean_interval(np.array([one.worth for one in self.documents]))
+        return self._mean([one.worth for one in self.documents])
 
     @property
     def context_matters(self) -> bool:
@@ -214,7 +227,7 @@ class CachePrices:
     def difference(self, one: Variant, other: Variant) -> Interval:
         """What one variant loses more than another, nats per token, paired by documents."""
         at, to = self.variants.index(one), self.variants.index(other)
-        return mean_interval(np.array([document.extra[at] - document.extra[to] for document in self.documents]))
+        return self._mean([document.extra[at] - document.extra[to] for document in self.documents])
 
     @property
     def recommended(self) -> Price | None:
@@ -250,7 +263,8 @@ class CachePrices:
             The price list, what is known of each cache, and each document's own numbers.
         """
         best = self.recommended
-        documents = {"calibration": self.calibration, "selection": self.selection, "held_out": len(self.documents)}
+        documents = {"calibration": self.calibration, "selection": self.selection}
+        documents |= {"held_out": len(self.documents), "texts": self.texts}
         names = ("model", "rule", "prefix", "loss", "worth", "ratios", "smaller", "heads")
         same = {name: getattr(self, name) for name in names}
         return json_values(
@@ -305,13 +319,21 @@ class CachePrices:
         return facts_table(f"Cache of {self.model}", facts)
 
     def _price(self, at: int, looks: int = 1) -> Price:
-        nats = np.array([one.extra[at] for one in self.documents])
+        nats = [one.extra[at] for one in self.documents]
         bits = Interval(math.nan)
         if not any(one.bytes is None for one in self.documents):
-            scale = [one.tokens / max(one.bytes or 1, 1) / math.log(2) for one in self.documents]
-            bits = mean_interval(nats * scale, looks=looks)
+            scale = (one.tokens / max(one.bytes or 1, 1) / math.log(2) for one in self.documents)
+            bits = self._mean([one * each for one, each in zip(nats, scale, strict=True)], looks)
         found = self.found[at + 1] if self.passkeys else None
-        return Price(self.variants[at], self.shares[at], mean_interval(nats, looks=looks), bits, found)
+        return Price(self.variants[at], self.shares[at], self._mean(nats, looks), bits, found)
+
+    def _mean(self, values: Sequence[float], looks: int = 1) -> Interval:
+        """Over documents, with an interval over their texts."""
+        return mean_interval(np.array(values), self._texts, looks)
+
+    @property
+    def _texts(self) -> list[int]:
+        return [number if one.text is None else one.text for number, one in enumerate(self.documents)]
 
     def _keeps_facts(self, price: Price) -> bool:
         if price.found is None or not self.passkeys_informative:

@@ -17,16 +17,17 @@ _PARTS = (1 / 3, 1 / 6, 1 / 2)
 
 def three_sets(
     texts: Sequence[Tensor], size: int, most: int, tokenizer: AnyTokenizer | None
-) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
-    """Pieces of texts for curves, for the choice of budgets, and held out; neighbours lie in one set."""
-    sets: tuple[list[Tensor], list[Tensor], list[Tensor]] = ([], [], [])
+) -> tuple[list[Tensor], list[Tensor], list[tuple[int, Tensor]]]:
+    """Pieces of texts for curves, for the choice of budgets, and held out, with their text; neighbours in one set."""
+    sets: tuple[list[tuple[int, Tensor]], ...] = ([], [], [])
     longest = max(map(len, texts))
-    for text in texts:
-        pieces = begun_excerpts([text], size, len(text), tokenizer) if len(text) >= size else []
+    for number, text in enumerate(texts):
+        found = begun_excerpts([text], size, len(text), tokenizer) if len(text) >= size else []
+        pieces = [(number, piece) for piece in found]
         if len(pieces) >= 6:
             first, second = round(_PARTS[0] * len(pieces)), round((_PARTS[0] + _PARTS[1]) * len(pieces))
-            for part, found in zip(sets, (pieces[:first], pieces[first:second], pieces[second:]), strict=True):
-                part += found
+            for part, some in zip(sets, (pieces[:first], pieces[first:second], pieces[second:]), strict=True):
+                part += some
         elif pieces:
             # A short text is not parted: it goes where most is missing.
             min(zip(sets, _PARTS, strict=True), key=lambda entry: len(entry[0]) / entry[1])[0].extend(pieces)
@@ -38,4 +39,4 @@ def three_sets(
     curves, choice, held_out = (
         evenly(part, max(1, round(share * most))) for part, share in zip(sets, _PARTS, strict=True)
     )
-    return curves, choice, held_out
+    return [piece for _, piece in curves], [piece for _, piece in choice], held_out

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from statesize.io.text import counted
-from statesize.measurement.statistics import signed
+from statesize.measurement.statistics import no_interval, signed
 from statesize.reduction.cache.result import AFFORDABLE, CachePrices
 
 HEADINGS = ("cache", "of its bytes", "extra bits per byte", "extra nats per token", "passkeys")
@@ -30,10 +30,10 @@ def notes(result: CachePrices) -> list[str]:
     """What has to be known beside the numbers."""
     tokens, worth = result.documents[0].tokens, signed(result.worth, "+.4f")
     told = [
-        f"{counted(len(result.documents), 'held-out document')}: the cache of {result.prefix} tokens is made smaller "
-        f"once, and the next {tokens} are predicted, all layers computed from it. The whole cache loses "
-        f"{result.loss.value:.3f} nats per token, and {worth} more with no cache at all: what the context is worth. "
-        "Intervals are of 95 %, paired by documents.",
+        f"{result.counted}: the cache of {result.prefix} tokens is made smaller once, and the next {tokens} are "
+        f"predicted, all layers computed from it. The whole cache loses {result.loss.value:.3f} nats per token, and "
+        f"{worth} more with no cache at all: what the context is worth. Intervals are of 95 %, over "
+        f"texts.{no_interval(result.texts)}",
         f"Tokens are evicted by the rule {result.rule!r}; the first 4 and the last 16 stay. Curves come from "
         f"{counted(result.calibration, 'other document')}. Prices hold for texts like these: run chat, code "
         "and prose apart.",

@@ -1,0 +1,41 @@
+"""Pieces of one text are one unit, whatever reads them: there is then no interval, and the result says so."""
+
+import pytest
+import torch
+from oracles.attention_models import attention_model
+
+import statesize as ss
+from statesize.lab.trends.length import length
+from statesize.reduction.cache.result import CachePrices
+from statesize.reduction.cache.table import notes
+
+TEXTS = list(torch.randint(1, 64, (12, 400), generator=torch.Generator().manual_seed(1)))
+READERS = {
+    "truncate": lambda texts: ss.truncate("sa", texts, documents=5, tokens=16),
+    "cache": lambda texts: ss.cache(attention_model("llama"), texts, documents=12, tokens=40, following=8),
+    "length": lambda texts: length("sa", texts, lengths=[4, 8], future=4, excerpts=6),
+}
+
+
+def intervals(value, name=""):
+    """All that a JSON document says under "interval" and "..._interval"."""
+    if isinstance(value, dict):
+        return [found for key, one in value.items() for found in intervals(one, key)]
+    if isinstance(value, list) and not name.endswith("interval"):
+        return [found for one in value for found in intervals(one)]
+    return [value] if name.endswith("interval") else []
+
+
+def told(result):
+    """What is said in words."""
+    return " ".join([result.finding, *(notes(result) if isinstance(result, CachePrices) else ())])
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_pieces_of_one_text_have_no_interval(reader):
+    alone, several = (READERS[reader](texts) for texts in (TEXTS[:1], TEXTS))
+    assert set(map(str, intervals(alone.to_dict()))) == {"None"}
+    assert any(intervals(several.to_dict()))
+    few = "at least 5 texts are needed" if reader == "length" else "One text: no interval, which takes 5 texts."
+    assert few in told(alone)
+    assert few not in told(several)
