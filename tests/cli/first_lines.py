@@ -6,6 +6,12 @@ from pathlib import Path
 
 GLOSSARY = Path(__file__).parents[2] / "docs" / "appendix" / "glossary.md"
 
+# One, with a noun in the plural.
+ONE_OF_MANY = re.compile(
+    r"(?<![\d.,])1 (rows|layers|tokens|documents|texts|sequences|models|runs|mixers|heads|channels|pieces|passkeys|"
+    r"products|checkpoints|units|families|kinds|numbers)\b"
+)
+
 
 def terms():
     """The words that the glossary explains."""
@@ -16,6 +22,7 @@ def terms():
 def next_command(captured):
     """The arguments of what a command says to do next, after a first line with a number and a term of the glossary."""
     first = captured.out.splitlines()[0]
+    assert not ONE_OF_MANY.search(captured.out + captured.err), captured
     assert re.search(r"\d", first), first
     # In the plural too.
     assert any(re.search(rf"\b{re.escape(term)}s?\b", first, re.IGNORECASE) for term in terms()), first

@@ -96,7 +96,7 @@ REFUSED = [
     ("study none", "study must be the name of a study, or the folder of one"),
     ("study recall --config none.toml", "config must be a file"),
     ("study recal", "Did you mean recall?"),
-    ("models --mesured", 'Did you mean "--measured"'),
+    ("models --mesured", "Did you mean --measured?"),
     ("doctor now", "doctor"),
 ]
 """What each command refuses by its arguments alone."""

@@ -32,10 +32,10 @@ def test_table(saved, capsys):
     assert main(["compare", "one", "two"]) == 0
     captured = capsys.readouterr()
     lines = captured.out.splitlines()
-    assert [line.split()[0] for line in lines[4:6]] == ["small", "small"]
+    assert [line.split()[0] for line in lines[5:7]] == ["small", "small"]
     assert "note: They were measured with different stride (2, default)." in lines
     assert "perplexity" not in captured.out
-    assert captured.err.startswith("next: statesize compare ")
+    assert "layer by layer): statesize compare " in captured.err
 
 
 def test_models_of_one_name_are_told_apart_by_their_folders(saved, capsys):
@@ -88,6 +88,6 @@ def test_bad_input(saved, capsys):
         assert 'list "models"' in refused(["compare", "one", "--recall", "recall.json"], capsys)
     (saved / "recall.json").write_text('{"schema": 2, "models": []}')
     assert "schema version 2" in refused(["compare", "one", "--recall", "recall.json"], capsys)
-    assert "cannot be read" in refused(["compare", "one", "--recall", "missing.json"], capsys)
+    assert "recall must be a file" in refused(["compare", "one", "--recall", "missing.json"], capsys)
     refused(["compare"], capsys, code=2)
     assert sorted(os.listdir(saved)) == ["one", "recall.json", "two"]

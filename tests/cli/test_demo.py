@@ -4,6 +4,7 @@ import html
 import json
 import os
 import re
+import sys
 
 import pytest
 from cli.first_lines import next_command
@@ -12,6 +13,7 @@ from report.visit import Visit, chromium
 
 from statesize.cli import main
 from statesize.lab import zoo
+from statesize.profiling import Profile
 from statesize.report.words import KINDS
 from statesize.texts.inputs import bundled_sequences
 
@@ -31,7 +33,7 @@ def one_sequence(monkeypatch):
 def test_the_command_prints_a_table_and_writes_a_report(one_sequence, here, capsys):
     assert main(["demo"]) == 0
     captured = capsys.readouterr()
-    assert next_command(captured) == ["profile", zoo.names()[-1], "--open"]
+    assert next_command(captured) == ["profile", f"statesize-demo/{zoo.names()[-1]}", "--open"]
     sentence, _, *lines = captured.out.splitlines()
     *lines, checked = lines[:-5]
     *models, bounds = captured.out.splitlines()[-5:]
@@ -51,7 +53,11 @@ def test_the_command_prints_a_table_and_writes_a_report(one_sequence, here, caps
     titles = [line.strip() for line in lines if line.strip() in KINDS.values()]
     assert titles == [KINDS[name] for name in zoo.names()]
     assert "statesize-demo.html" in captured.err
-    assert os.listdir(here) == ["statesize-demo.html"]
+    assert sorted(os.listdir(here)) == ["statesize-demo", "statesize-demo.html"]
+    # The page says what the text does of the cut.
+    assert html.escape(f"What suffices for {KINDS['gla']}: {bounds}"[:120]) in (here / "statesize-demo.html").read_text(
+        "utf-8"
+    )
     assert (here / "statesize-demo.html").stat().st_size < 1_300_000
     opens_without_network_and_errors(here / "statesize-demo.html")
 
@@ -80,7 +86,31 @@ def test_json(one_sequence, here, capsys, monkeypatch):
     assert document["truncation"]["documents"] == 6
     (model,) = document["models"]
     assert (model["model"], model["sequences"], model["tokens"]) == ("gla", 1, 256)
-    assert os.listdir(here) == ["other.html"]
+    assert sorted(os.listdir(here)) == ["other.html", "statesize-demo"]
+
+
+def test_a_run_that_was_ended_is_taken_up_and_one_that_is_done_measures_nothing(
+    one_sequence, here, capsys, monkeypatch
+):
+    monkeypatch.setattr(zoo, "names", lambda: ("gla",))
+
+    def end(*_, **__):
+        raise KeyboardInterrupt
+
+    truncation = sys.modules["statesize.truncation.truncate"]
+    with monkeypatch.context() as patch:
+        patch.setattr(truncation, "truncate", end)
+        assert main(["demo"]) == 130
+        assert os.listdir(here) == ["statesize-demo"]
+        measured = Profile.load("statesize-demo/gla")
+    assert "profiling gla" in capsys.readouterr().err
+    assert main(["demo"]) == 0
+    first = capsys.readouterr()
+    assert "profiling gla" not in first.err
+    assert Profile.load("statesize-demo/gla").attributes["run_sha256"] == measured.attributes["run_sha256"]
+    monkeypatch.setattr(truncation, "truncate", end)
+    assert main(["demo"]) == 0
+    assert capsys.readouterr().out == first.out
 
 
 @pytest.mark.parametrize(("place", "message"), [(".", "is a folder"), ("missing/demo.html", "cannot be written")])

@@ -22,7 +22,7 @@ def test_text(capsys):
     assert main(["doctor"]) == 0
     captured = capsys.readouterr()
     assert captured.out.count("within its bounds of the definition") == 3
-    assert captured.err == "next: statesize models\n"
+    assert captured.err == "next (which models can be measured): statesize models\n"
 
 
 def test_a_wrong_engine_is_told(capsys, monkeypatch):

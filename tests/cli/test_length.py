@@ -14,7 +14,7 @@ def test_table_json_and_page(checkpoint, tmp_path, monkeypatch, capsys):
     captured = capsys.readouterr()
     assert "layers.1.mixer" in captured.out
     assert "Beyond the trained length of 16: 32; not in the exponents." in captured.out
-    assert "measuring small: 16, 2 of 3" in captured.err
+    assert "measuring small: 8, 1 of 3; about " in captured.err
     assert main([*asked, "--output", "points", "--json", "--quiet"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert [one["length"] for one in document["lengths"]] == [8, 16, 32]
@@ -25,7 +25,7 @@ def test_table_json_and_page(checkpoint, tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--lengths", "8,x"], "lengths must be numbers with commas between them, got '8,x'"),
+        (["--lengths", "8,x"], "lengths must be numbers such as 64,128, got '8,x'"),
         (["--lengths", "8,16", "--stride", "2"], "positions, stride and past must be left out"),
         (["--lengths", "8,9999999"], "lengths must hold two that fit"),
     ],

@@ -92,8 +92,6 @@ def test_page(checkpoint, text, tmp_path, capsys):
     assert layers
     assert '<tr><th scope="row">network</th>' in written
     assert written.count('<tr><th scope="row">layers.') == layers
-    assert main([*arguments, "--open"]) == 1
-    assert "open must come with html" in capsys.readouterr().err
 
 
 def test_plan(checkpoint, text, capsys):

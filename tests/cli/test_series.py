@@ -24,7 +24,7 @@ def test_table_json_and_page_name_what_was_left_out(folder, capsys):
     captured = capsys.readouterr()
     assert "layers.1.mixer" in captured.out
     assert "Not measured:\nstep-20: Its layers, heads or channels are others than those of step-0." in captured.out
-    assert "measuring checkpoints: step-10, 2 of 3" in captured.err
+    assert "measuring checkpoints: step-0, 1 of 3; about " in captured.err
     assert "step-10" in (folder / "series.html").read_text(encoding="utf-8")
     assert main(["series", "run/step-*", *ASKED, "--output", "points", "--json", "--quiet"]) == 0
     captured = capsys.readouterr()

@@ -41,7 +41,7 @@ def test_a_profile_has_the_table_and_the_page_of_its_run(saved, here, capsys):
     assert main(["profile", "result", "--html", "again.html", "--metric", "relative_count"]) == 0
     captured = capsys.readouterr()
     assert captured.out == saved
-    assert captured.err == "Report: again.html\nnext: statesize profile result --wide\n"
+    assert captured.err == "Report: again.html\nnext (all layers and columns): statesize profile result --wide\n"
     assert (here / "again.html").read_bytes() == (here / "first.html").read_bytes()
     assert main(["profile", "result", "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
@@ -106,7 +106,10 @@ def test_study(here, capsys):
     assert main(["study", "study", "--html", "page.html"]) == 0
     captured = capsys.readouterr()
     assert captured.out.splitlines()[0] == "Holds here: One claim. Found."
-    assert captured.err == "Report: page.html\nnext: statesize study regimes --preset record --dry-run\n"
+    assert (
+        captured.err
+        == "Report: page.html\nnext (the runs on record): statesize study regimes --preset record --dry-run\n"
+    )
     page = (here / "page.html").read_text(encoding="utf-8")
     assert "Holds here: One claim." in page
     assert "<dt>Command</dt><dd>statesize study regimes</dd>" in page

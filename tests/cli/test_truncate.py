@@ -61,8 +61,6 @@ def test_bad_input(tmp_path, capsys):
     assert "cuts must lie from 1 to 30" in capsys.readouterr().err
     assert main(["truncate", "gla", "--at", "2"]) == 1
     assert "at must be a share between 0 and 100 %, got '2'" in capsys.readouterr().err
-    assert main(["truncate", "gla", "--open"]) == 1
-    assert "open must come with html" in capsys.readouterr().err
     short = tmp_path / "short.txt"
     short.write_text("A few words.", encoding="utf-8")
     assert main(["truncate", "gla", "--text", str(short)]) == 1

@@ -117,8 +117,8 @@ def test_what_is_not_there_is_refused(measurement, profile):
         "no relative_count": lambda: without.figure.positions("relative_count"),
         "position must be one that was measured, from 1 to 11, got 99": lambda: measurement.plot.spectrum(99),
         "metric must be one of entropy, .*, got 'rank'": lambda: measurement.plot.positions("rank"),
-        "layer must be below 2, .*, got 7": lambda: profile.plot.tolerance(7),
-        "sequence must be at least 0 and below 2, .*, got 5": lambda: profile.figure.positions(0, 5),
+        "layer must be a name, or an index of 0 … 1, got 7": lambda: profile.plot.tolerance(7),
+        "sequence must be a whole number from 0 to 1, got 5": lambda: profile.figure.positions(0, 5),
         "position must be one that was measured, from 0 to 11, got 44": lambda: profile.plot.spectrum(0, 44),
     }.items():
         with pytest.raises(InputError, match=wanted):

@@ -12,7 +12,9 @@ from statesize.lab.mixers import LanguageModel, ModelConfig
 from statesize.measurement.settings import Settings
 from statesize.profiling import Profile, profile
 from statesize.report.comparison import WINDOW, compare
+from statesize.report.words import model_title
 from statesize.results.fields import FIGURES
+from statesize.results.summary import middle_bounds, middle_ceiling
 from statesize.texts.tokens import join_documents
 
 TEXTS = ("Return the list of names that are bound here.", "The loop ends when the iterator has no more items left.")
@@ -29,7 +31,8 @@ def bundled():
 def test_figures_are_those_of_the_profiles(bundled):
     comparison = compare(bundled)
     assert comparison.notes == ()
-    heading, *rows, following = repr(comparison).splitlines()
+    finding, heading, *rows, following = repr(comparison).splitlines()
+    assert finding == comparison.finding
     assert heading.split()[0] == "model"
     assert [row.split()[0] for row in rows] == ["sa", "gla"]
     assert following.startswith("next: ")
@@ -133,3 +136,43 @@ def test_what_was_skipped_is_said(bundled):
     tree.attrs |= {"model": "half", "skipped": {"layers.9": "no mixing of positions was seen in it"}}
     (note,) = compare([bundled[0], Profile(tree)]).notes
     assert note.startswith("Not all layers were measured of half;")
+
+
+def test_the_first_sentence_says_which_uses_more_of_what_it_can_hold(bundled):
+    ids = join_documents(zoo.tokenizer(), TEXTS)
+    both = [bundled[1], profile(zoo.load("la")[0], [ids, ids.flip(0)], tokenizer=zoo.tokenizer(), name="la")]
+    shares, names = [], []
+    for one in both:
+        nodes = [one.mixer(name) for name in one.mixers]
+        carried, held = (np.mean([figure(node) for node in nodes]) for figure in (_carried, middle_ceiling))
+        shares.append(carried / held)
+        names.append(model_title(one))
+    more = int(np.argmax(shares))
+    finding = compare(both).finding
+    name = names[more]
+    assert finding.startswith(f"{name[0].upper()}{name[1:]} uses more of what it can hold past token ")
+    for name, share in zip(names, shares, strict=True):
+        assert f"{name} {share:.0%} (" in finding
+    assert "[" not in finding
+    assert "no verdict on a model" in finding
+    # Shares of a cache and of a state are told, and not set against each other.
+    assert compare(bundled).finding.startswith("Each model's share of what it can hold past token ")
+    assert compare(both[:1]).finding == ""
+    assert compare([both[0], both[0]]).finding.startswith("Both use about as much of what they can hold")
+
+
+def _carried(node):
+    return np.mean(middle_bounds(node, "entropy"))
+
+
+def test_shares_over_texts_have_intervals():
+    shape = {"vocabulary_size": 8, "width": 8, "heads": 2, "layers": 1, "key_size": 2}
+    texts = torch.randint(0, 8, (6, 24), generator=torch.Generator().manual_seed(0))
+    models = [
+        LanguageModel(ModelConfig(mixer=name, **shape), torch.Generator().manual_seed(0)) for name in ("la", "gla")
+    ]
+    finding = compare(
+        [profile(model, texts, name=name) for model, name in zip(models, ("la", "gla"), strict=True)]
+    ).finding
+    assert finding.count("%, ") >= 2
+    assert "6 texts" in finding

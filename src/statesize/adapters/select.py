@@ -14,6 +14,7 @@ from statesize.adapters.observation import SHARED
 from statesize.adapters.watch import ModelRun, labelled
 from statesize.check import refuse, require_kind, whole_number
 from statesize.errors import InputError, ModelError
+from statesize.io.text import counted
 
 HOW_TO_SUPPLY = "give the class of its mixer a method `operator(hidden)` that returns a statesize Operator"
 
@@ -100,7 +101,8 @@ class NothingMeasuredError(ModelError):
 
     def __init__(self, skipped: Mapping[str, str]) -> None:
         reason, others = next(iter(skipped.values())), len(skipped) - 1
-        super().__init__(f"{reason} (Nor is any of its other {others} layers measured.)" if others else reason)
+        what = "is its other layer" if others == 1 else f"is any of its other {others} layers"
+        super().__init__(f"{reason} (Nor {what} measured.)" if others else reason)
         self.skipped = dict(skipped)
 
 
@@ -146,7 +148,12 @@ def chosen_names(names: Sequence[str], layers: Layers, refused: Mapping[str, str
             selected.update(called[names[index]])
         else:
             known = f"the model's mixers by name or by index 0 … {len(names) - 1}"
-            refuse("layers", known, layer, f"Its {len(names)} mixers are {', '.join(names)}.")
+            refuse(
+                "layers",
+                known,
+                layer,
+                f"Its {counted(len(names), 'mixer')} {'is' if len(names) == 1 else 'are'} {', '.join(names)}.",
+            )
     every = [call for name in names for call in called[name]]
     return [name for name in dict.fromkeys([*every, *refused]) if name in selected]
 

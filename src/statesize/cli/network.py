@@ -14,6 +14,7 @@ from statesize.cli.shared.options import Count, Flag, Loading, OpenPage, Page, c
 from statesize.cli.shared.printing import TEXT, Printing
 from statesize.cli.shared.texts import FewTokens
 from statesize.io.progress import Bar, duration, say
+from statesize.io.text import counted
 
 if TYPE_CHECKING:
     from statesize.networks.network import NetworkProgress
@@ -125,7 +126,7 @@ def _telling(bar: Bar, tokens: int, accuracy: float) -> Callable[[NetworkProgres
         nonlocal told
         known = progress.low > 1
         found = f"{progress.low:,.0f} to {progress.high:,.0f} numbers by " if known else ""
-        detail = f"cut {progress.position}, {found}{progress.products:,} of about {progress.likely:,} products"
+        detail = f"cut {progress.position}, {found}{progress.products:,} of about {counted(progress.likely, 'product')}"
         done, total = progress.place * progress.likely + progress.products, progress.positions * progress.likely
         if not told and done:
             told = True

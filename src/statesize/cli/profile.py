@@ -26,6 +26,7 @@ from statesize.cli.shared.options import (
 )
 from statesize.cli.shared.printing import TEXT, Printing
 from statesize.cli.shared.texts import INPUTS, Sequences, Texts
+from statesize.io.text import counted
 
 if TYPE_CHECKING:
     from torch import nn
@@ -257,7 +258,7 @@ def _read_settings(
 
 def _reading(read: Sequences) -> dict[str, str]:
     """What a profile keeps of how its texts were read."""
-    return {"chat_template": f"applied to {read.chats} of {len(read.ids)} sequences"} if read.chats else {}
+    return {"chat_template": f"applied to {read.chats} of {counted(len(read.ids), 'sequence')}"} if read.chats else {}
 
 
 @dataclass(frozen=True, eq=False)

@@ -33,3 +33,8 @@ def byte_count(count: float) -> str:
             return f"{count:.0f} B" if name == "B" else f"{count:.1f} {name}"
         count /= 1000
     return f"{count:.1f} TB"
+
+
+def counted(count: int, noun: str) -> str:
+    """A number with its noun, in the plural where it is not one: 1 row, 1,200 rows."""
+    return f"{count:,} {noun}" + ("" if count == 1 else "s")

@@ -20,6 +20,7 @@ from torch import nn
 from statesize.adapters.replaced import replaced
 from statesize.errors import FileError
 from statesize.io.files import check_header, parse_json, read_limited, replace_files
+from statesize.io.text import counted
 
 # What takes quantised weights back to floating point, by its name beside them.
 _SCALE = re.compile(r"scal(?:e|ing)|a(?:bs)?max|zero|quant|offset|SCB")
@@ -68,7 +69,7 @@ def check_loaded(name: str, model: nn.Module, loaded: Mapping[str, Collection[An
         )
     if not unused:
         return ""
-    sentence = f"{len(unused)} weights of the checkpoint belong to no part of the model and went unused: "
+    sentence = f"{counted(len(unused), 'weight')} of the checkpoint belong to no part of the model and went unused: "
     sentence += _first(unused)
     warnings.warn(f"{name}: {sentence}.", stacklevel=2)
     return sentence

@@ -20,6 +20,7 @@ from statesize.adapters.observation import SHARED
 from statesize.adapters.select import lost_mixers
 from statesize.check import require_index
 from statesize.errors import InputError, StatesizeWarning
+from statesize.io.text import counted
 from statesize.measurement.chart import Metric, metric_title
 from statesize.report.charts import ProfileCharts
 from statesize.report.words import by_reason, kind_title, model_line
@@ -333,7 +334,7 @@ def warned(profile: Profile) -> Profile:
     if lost := profile.not_measured:
         layers = len(profile.mixers) + len(lost)
         causes = "; ".join(f"{name}: {cause}" for name, cause in by_reason(lost).items())
-        sentence = f"{len(lost)} of {layers} layers of {profile.model} could not be measured: {causes}"
+        sentence = f"{len(lost)} of {counted(layers, 'layer')} of {profile.model} could not be measured: {causes}"
         warnings.warn(sentence, StatesizeWarning, stacklevel=3)
     return profile
 

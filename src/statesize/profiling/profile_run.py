@@ -17,6 +17,7 @@ from statesize.adapters.observation import SHARED
 from statesize.adapters.select import NothingMeasuredError
 from statesize.errors import FileError
 from statesize.io.files import Parts, parts_writer
+from statesize.io.text import counted
 from statesize.measurement.settings import Settings
 from statesize.models.digests import tokens_sha256
 from statesize.parallel.executor import Done
@@ -195,7 +196,9 @@ class ProfileRun:
         skipped = {name: why for _, one in sorted(self._skipped.items()) for name, why in one.items()}
         for name in self.mixers.keys() & skipped.keys():
             measured, all_of_them = len(self.mixers[name].sequences), len(self.sequences)
-            skipped[name] = f"Measured in {measured} of {all_of_them} sequences; in the others: {skipped[name]}"
+            skipped[name] = (
+                f"Measured in {measured} of {counted(all_of_them, 'sequence')}; in the others: {skipped[name]}"
+            )
             if measured == all_of_them:
                 del skipped[name]
         return skipped
@@ -242,7 +245,7 @@ def profile_bar(bars: Bars, name: str, sequences: int | None) -> Callable[[Profi
         before += progress.resumed
         bar.keep(progress.resumed)
         if before and not progress.resumed:
-            bar.note(f"{before} mixers of sequences were measured by an earlier run; they are kept")
+            bar.note(f"{counted(before, 'mixer')} of sequences, measured by an earlier run, kept")
             before = 0
         # Inputs that are read while they are measured do not say how many they are.
         total = sequences or progress.sequence + 1

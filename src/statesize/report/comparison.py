@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from statesize.errors import InputError
 from statesize.measurement.statistics import estimate
 from statesize.report.redundancy import Redundancy
-from statesize.report.words import derivative_note
+from statesize.report.words import capacity_use, derivative_note
 from statesize.results.summary import (
     Profiled,
     channels_of,
@@ -157,10 +157,12 @@ class Comparison:
     Attributes:
         models: One row a profile, in their order.
         notes: What makes the rows less comparable than they look, in words.
+        finding: Which of them uses more of what it can hold, and how far that goes; "" where it has no answer.
     """
 
     models: tuple[ComparedModel, ...]
     notes: tuple[str, ...]
+    finding: str = ""
 
     def to_dataframe(self) -> pd.DataFrame:
         """The rows as a table.
@@ -171,8 +173,9 @@ class Comparison:
         return pd.DataFrame([asdict(model) for model in self.models])
 
     def _repr_html_(self) -> str:
-        table = self.to_dataframe()[_SHOWN].to_html(index=False, escape=True, float_format="%.3g")
-        return table + "".join(f"<p>{html.escape(note)}</p>" for note in self.notes)
+        table = cast("str", self.to_dataframe()[_SHOWN].to_html(index=False, escape=True, float_format="%.3g"))
+        said, *notes = (f"<p>{html.escape(note)}</p>" if note else "" for note in (self.finding, *self.notes))
+        return "".join([said, table, *notes])
 
     def __repr__(self) -> str:
         """A row per model, what makes the rows less comparable, and what to do next.
@@ -181,7 +184,8 @@ class Comparison:
             Lines of text.
         """
         table = cast("Any", self.to_dataframe()[_SHOWN]).to_string(index=False, float_format="{:.3g}".format)
-        return "\n".join([table, *self.notes, "next: .to_dataframe() has all columns"])
+        lines = [self.finding, table, *self.notes, "next: .to_dataframe() has all columns"]
+        return "\n".join(filter(None, lines))
 
 
 def compare(
@@ -208,7 +212,7 @@ def compare(
         raise InputError("profiles must hold at least one, got none.")
     wholes = {network.model: network for network in networks}
     models = tuple(_compared(profile, recall or {}, wholes.get(profile.model)) for profile in profiles)
-    return Comparison(models, tuple(_notes(profiles, recall or {}, networks)))
+    return Comparison(models, tuple(_notes(profiles, recall or {}, networks)), capacity_use(profiles))
 
 
 def _compared(profile: Profiled, recall: Mapping[str, float], network: Redundancy | None) -> ComparedModel:

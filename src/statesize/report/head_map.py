@@ -16,6 +16,7 @@ import torch
 import xarray as xr
 from numpy.typing import NDArray
 
+from statesize.io.text import counted
 from statesize.measurement.chart import Metric, evenly_spread, json_number
 from statesize.report.charts import FEWEST, page_charts, show_token, tolerance_counts
 from statesize.report.document import embedded_json, filled
@@ -123,7 +124,7 @@ def extent_note(profiles: Sequence[Profiled], extent: Extent) -> str:
         )
     if extent.sequences < count:
         first = "first" if extent.sequences == 1 else f"first {extent.sequences}"
-        notes.append(f"The charts show the {first} of {count} sequences; the table covers all.")
+        notes.append(f"The charts show the {first} of {counted(count, 'sequence')}; the table covers all.")
     if extent.stride > 1:
         notes.append(f"One position in {extent.stride} is drawn.")
     if extent.head_stride > 1:

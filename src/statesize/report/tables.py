@@ -9,6 +9,7 @@ from typing import Any, cast
 import numpy as np
 import xarray as xr
 
+from statesize.io.text import counted
 from statesize.report.comparison import Comparison
 from statesize.report.document import Shown
 from statesize.report.result_page import PageTable
@@ -170,7 +171,7 @@ def provenance(profile: Profiled) -> dict[str, str]:
     span = f"{lengths.min()}" if lengths.min() == lengths.max() else f"{lengths.min()} to {lengths.max()}"
     settings, source = (cast("dict[str, Any]", attributes.get(name) or {}) for name in ("settings", "source"))
     facts = {
-        "Inputs": f"{len(lengths)} sequences of {span} {position_name(profile)}s",
+        "Inputs": f"{counted(len(lengths), 'sequence')} of {span} {position_name(profile)}s",
         "Weights, SHA-256": str(attributes["weights_sha256"]),
         "Tokens, SHA-256": str(attributes["tokens_sha256"]),
         "Run, SHA-256 of all settings": str(attributes.get("run_sha256") or ""),

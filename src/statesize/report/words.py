@@ -6,23 +6,25 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import combinations
+from itertools import combinations, repeat
 from typing import TypeAlias
 
 import numpy as np
 import xarray as xr
 
 from statesize.adapters.observation import SHARED
-from statesize.io.text import byte_count
+from statesize.io.text import byte_count, counted
 from statesize.measurement.chart import METRICS, Metric
 from statesize.measurement.columns import MARKED
-from statesize.measurement.statistics import between
+from statesize.measurement.statistics import FEWEST_TEXTS, Interval, between, mean_interval, signed
 from statesize.results.summary import (
     Profiled,
+    at_middle,
     binding,
     comparable,
     ess_values,
     keeps_everything,
+    known_mean,
     largest_size,
     middle_bounds,
     middle_bytes,
@@ -178,6 +180,58 @@ def headline(profiles: Sequence[Profiled], metric: str = "entropy", titles: Sequ
     return Headline(_sentence(*pair, whole=whole) + lack, _detail(pair, profiles, metric, whole=whole))
 
 
+def capacity_use(profiles: Sequence[Profiled], titles: Sequence[str] = ()) -> str:
+    """Which of several models uses more of what it can hold at the middle of the text, then how far that goes."""
+    titles = titles or model_titles(profiles)
+    parties = [_parties(*given, whole=True)[0] for given in zip(profiles, repeat("entropy"), titles)]
+    ceilings = [_ceiling(profile) for profile in profiles]
+    # Numbers of whole layers have no size that they could be a share of.
+    if len(profiles) < 2 or any(party.derived or not party.carried > 0 for party in parties):
+        return ""
+    shares = [party.carried / ceiling for party, ceiling in zip(parties, ceilings, strict=True)]
+    order = sorted(range(len(parties)), key=lambda index: shares[index], reverse=True)
+    each = [
+        f"{titles[at]} {signed(_share_over_texts(profiles[at], shares[at]), '.0%')} "
+        f"({parties[at].carried:.1f} of {ceilings[at]:.0f} numbers per channel)"
+        for at in order
+    ]
+    keep = {all(keeps_everything(profile.mixer(name)) for name in profile.mixers) for profile in profiles}
+    texts = counted(min(int(profile.tokens.sizes["sequence"]) for profile in profiles), "text")
+    caveat = f"This is of {texts} at one cut, and no verdict on a model"
+    if len(keep) > 1:
+        answer, caveat = (
+            "Each model's share",
+            f"{caveat}; a cache grows with the text and a state does not, so they do not compare",
+        )
+    elif shares[order[0]] < _SAME * shares[order[-1]]:
+        answer = "All use about as much" if len(parties) > 2 else "Both use about as much"
+    else:
+        answer = f"{_sentence_case(titles[order[0]])} uses {'most' if len(parties) > 2 else 'more'}"
+    sinks = "; attention sinks hide some of what is carried" if any(one.sinkless > 0 for one in parties) else ""
+    they = "they" if answer.endswith("about as much") else "it"
+    return f"{answer} of what {they} can hold past {parties[0].place}: {', '.join(each)}. {caveat}{sinks}."
+
+
+def _ceiling(profile: Profiled) -> float:
+    """What a channel could carry at the middle, on average over layers."""
+    nodes = [profile.mixer(name) for name in profile.mixers]
+    return model_mean(profile, [middle_ceiling(node) for node in nodes], comparable(profile))
+
+
+def _share_over_texts(profile: Profiled, share: float) -> Interval:
+    """A share with its interval over texts, where these suffice and all heads were measured."""
+    rows, nodes = profile.summary_rows(), [profile.mixer(name) for name in profile.mixers]
+    texts = int(profile.tokens.sizes["sequence"])
+    if texts < FEWEST_TEXTS or any(row["measured"] < row["units"] for row in rows):
+        return Interval(share)
+    ess = np.array([known_mean(at_middle(node, ess_values(node, "entropy")), 1) for node in nodes])
+    most = np.array([known_mean(at_middle(node, node["ceiling"].values[:, None]), 1) for node in nodes])
+    layers = comparable(profile)
+    carried, held = ([model_mean(profile, list(one[:, text]), layers) for text in range(texts)] for one in (ess, most))
+    found = mean_interval(np.array(carried) / np.array(held), 0.0, 1.0)
+    return Interval(share, found.low, found.high)
+
+
 def _surplus(party: _Party) -> float:
     return math.log((party.state_bytes or 1) / party.carried)
 
@@ -185,7 +239,7 @@ def _surplus(party: _Party) -> float:
 def _lack(profile: Profiled, title: str) -> str:
     """How many layers of a model were measured, where it is not all; else ""."""
     measured, lost = len(profile.mixers), len(profile.not_measured)
-    return f"Measured: {measured} of {measured + lost} layers of {title}." if lost else ""
+    return f"Measured: {measured} of {counted(measured + lost, 'layer')} of {title}." if lost else ""
 
 
 def _memory(one: _Party, other: _Party) -> float:
@@ -264,10 +318,10 @@ def sink_note(profile: Profiled) -> str:
     token, name = str(profile.tokens["tokens"].values[0, position]), position_name(profile)
     entropy, without = (sum(row[name] for row in led) / len(led) for name in ("middle_entropy", "sinkless_entropy"))
     return (
-        f"Attention sinks: in {len(led)} of {len(rows)} layers one {name}, mostly {name} {position} ({token!r}), takes "
-        f"more than {MARKED:.0%} of the attention, {share:.0%} on average. Its column raises the largest singular "
-        f"value, which hides the others: at the middle, entropy-ESS of these layers is {entropy:.1f} with it and "
-        f"{without:.1f} without it."
+        f"Attention sinks: in {len(led)} of {counted(len(rows), 'layer')} one {name}, mostly {name} {position} "
+        f"({token!r}), takes more than {MARKED:.0%} of the attention, {share:.0%} on average. Its column raises the "
+        f"largest singular value, which hides the others: at the middle, entropy-ESS of these layers is "
+        f"{entropy:.1f} with it and {without:.1f} without it."
     )
 
 

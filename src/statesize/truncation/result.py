@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from statesize.io.json_values import json_values
-from statesize.io.text import facts_table
+from statesize.io.text import counted, facts_table
 from statesize.measurement.statistics import Interval, mean_interval, signed, student_t
 from statesize.truncation.blocks import CAUSAL, JOINT
 
@@ -227,8 +227,8 @@ class TruncationResult:
     def counted(self) -> str:
         """The number of documents in words."""
         if self.texts is not None and self.texts < self.count:
-            return f"{self.count} pieces of {'one text' if self.texts == 1 else f'{self.texts} texts'}"
-        return "1 document" if self.count == 1 else f"{self.count} documents"
+            return f"{counted(self.count, 'piece')} of {'one text' if self.texts == 1 else f'{self.texts} texts'}"
+        return counted(self.count, "document")
 
     @property
     def finding(self) -> str:

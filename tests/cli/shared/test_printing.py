@@ -33,9 +33,10 @@ def test_profile_and_compare(told, checkpoint, text):
         assert line in loud.err
     assert quiet == (loud.out, "")
     loud, quiet = told("profile", "result", "--html", "again.html")
-    assert (loud.err, quiet) == ("Report: again.html\nnext: statesize profile result --wide\n", (loud.out, ""))
+    told_next = "next (all layers and columns): statesize profile result --wide"
+    assert (loud.err, quiet) == (f"Report: again.html\n{told_next}\n", (loud.out, ""))
     loud, quiet = told("compare", "result", "--html", "both.html")
-    assert loud.err.startswith("Report: both.html\nnext: statesize profile ")
+    assert loud.err.startswith("Report: both.html\nnext (the heads of one model): statesize profile ")
     assert quiet == (loud.out, "")
 
 
@@ -53,7 +54,7 @@ def test_studies_say_how_far_they_are(tmp_path, capsys):
         assert main(["study", "correlation", "--config", "grid.toml", "--output", folder, *more]) == 0
         out, err = capsys.readouterr()
         assert "Caveats" in out
-        assert err.count("study correlation: run ") == (0 if more else 2)
+        assert err.count("study correlation: run ") == (0 if more else 1)
         assert ("left\n" in err) == (not more)
         assert bool(err) == (not more)
 
@@ -61,4 +62,4 @@ def test_studies_say_how_far_they_are(tmp_path, capsys):
 def test_doctor(told):
     loud, quiet = told("doctor")
     # In a terminal there is a bar; a log needs none of the few seconds.
-    assert (loud.err, quiet.err) == ("next: statesize models\n", "")
+    assert (loud.err, quiet.err) == ("next (which models can be measured): statesize models\n", "")

@@ -122,7 +122,7 @@ def test_ess_without_sinks_has_a_column_and_a_sentence(capsys):
     print_page(summary([Profile(type(tree).from_dict({"/": root, "/layers.0.mixer": node}))]))
     out = capsys.readouterr().out
     assert next(line for line in out.splitlines() if line.startswith("layers.0.mixer")).split()[3:5] == ["2.0", "8.0"]
-    assert "Attention sinks: in 1 of 1 layers one token, mostly token 0 ('7'), takes more than 20%" in out
+    assert "Attention sinks: in 1 of 1 layer one token, mostly token 0 ('7'), takes more than 20%" in out
     assert "entropy-ESS of these layers is 2.0 with it and 8.0 without it" in out
 
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from statesize.adapters.models.model_state import device_of, logits_of
 from statesize.check import refuse
 from statesize.errors import FileError, InputError
+from statesize.io.text import counted
 from statesize.texts.tokens import AnyTokenizer, encode_begun, plain_ids, special_ids
 from statesize.version import installed
 
@@ -69,7 +70,7 @@ def answer_task(task: str, model: nn.Module, tokenizer: AnyTokenizer, documents:
         raise InputError(f"task must have prompts of at least 2 tokens, got {task} without. Take another.")
     said = ", ".join(f"{name} {value:.3g}" for name, value in metrics.items())
     version = installed("lm-eval")["lm-eval"]
-    return AnsweredTask(prompts, f"{task}: {said} on {documents} documents (lm-eval {version})")
+    return AnsweredTask(prompts, f"{task}: {said} on {counted(documents, 'document')} (lm-eval {version})")
 
 
 def _language_model(model: nn.Module, tokenizer: AnyTokenizer) -> Any:

@@ -208,5 +208,7 @@ class Measuring:
         """The same, checked."""
         from statesize.measurement.settings import Settings
 
-        layers = None if self.layers is None else [int(one) if one.isdigit() else one for one in listed(self.layers)]
-        return Settings(**asdict(self) | {"layers": layers})
+        asked: dict[str, Any] = asdict(self)
+        if self.layers is not None:
+            asked["layers"] = [int(one) if one.isdigit() else one for one in listed(self.layers)]
+        return Settings(**asked)

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from statesize.adapters.observation import SHARED
-from statesize.io.text import byte_count
+from statesize.io.text import byte_count, counted
 from statesize.report.document import Shown
 from statesize.report.on_record import standing
 from statesize.report.result_page import PageTable, ResultPage
 from statesize.report.tables import comparison_table, table_of
-from statesize.report.words import by_reason, headline, model_line, model_title, short_names, sink_note
+from statesize.report.words import by_reason, capacity_use, headline, model_line, model_title, short_names, sink_note
 from statesize.results.fields import (
     BY_UNIT,
     COLUMNS,
@@ -269,7 +269,8 @@ def comparison_page(
     told = [*map(model_line, profiles)] if 1 < len(profiles) <= _MOST_TOLD else []
     told += [_COMPARED_AT, *(f"note: {one}" for one in comparison.notes)]
     table = replace(table, title="", headings=headings, caption="\n".join(told))
-    return ResultPage("Side by side", headline(profiles, titles=titles).sentence, (), [table])
+    finding = "\n".join(filter(None, (capacity_use(profiles, titles), headline(profiles, titles=titles).sentence)))
+    return ResultPage("Side by side", finding, (), [table])
 
 
 def plan_page(plan: Plan, loading: float) -> ResultPage:
@@ -277,8 +278,8 @@ def plan_page(plan: Plan, loading: float) -> ResultPage:
     memory = "" if plan.memory is None else f", {byte_count(plan.memory)} of memory with the model"
     finding = (
         f"About {plan.seconds:,.0f} s after {loading:,.0f} s of loading{memory}.\n"
-        f"{plan.spectra:,} spectra of {len(plan.mixers)} mixers over {plan.sequences:,} sequences, {plan.tokens:,} "
-        "tokens."
+        f"{plan.spectra:,} spectra of {counted(len(plan.mixers), 'mixer')} over "
+        f"{counted(plan.sequences, 'sequence')}, {plan.tokens:,} tokens."
     )
     short = short_names([mixer.name.removesuffix(SHARED) for mixer in plan.mixers])
     alike: dict[tuple[str, ...], list[PlannedMixer]] = {}
@@ -294,16 +295,22 @@ def plan_page(plan: Plan, loading: float) -> ResultPage:
         )
         for (units, engine, kind), some in alike.items()
     ]
-    notes = [f"… and {len(rows) - _MOST_PLANNED} rows more, which --json prints."] if len(rows) > _MOST_PLANNED else []
+    notes = (
+        [f"… and {counted(len(rows) - _MOST_PLANNED, 'row')} more, which --json prints."]
+        if len(rows) > _MOST_PLANNED
+        else []
+    )
     notes += [f"skipped: {part}: {reason}" for part, reason in by_reason(plan.skipped).items()]
     if plan.memory is not None:
         held = byte_count(plan.memory - 2 * plan.results)
         notes.append(f"With --output, {byte_count(plan.results)} of results lie on disk and {held} in memory.")
     if plan.sampled < plan.sequences:
-        notes.append(f"Predicted from {plan.sampled} sequences of all parts of the corpus; the others were not read.")
+        notes.append(
+            f"Predicted from {counted(plan.sampled, 'sequence')} of all parts of the corpus; the others were not read."
+        )
     some = [mixer.name for mixer in plan.mixers if mixer.measured < mixer.units]
     notes.append(
-        f"Some heads or channels of {len(some)} layers will be measured; --channels all takes all."
+        f"Some heads or channels of {counted(len(some), 'layer')} will be measured; --channels all takes all."
         if some
         else "All heads or channels will be measured."
     )

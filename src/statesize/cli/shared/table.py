@@ -19,7 +19,7 @@ from rich.text import Text
 
 from statesize.cli.shared.printing import SCHEMA, Printing, print_json, tell_page
 from statesize.io.progress import duration
-from statesize.io.text import printable
+from statesize.io.text import counted, printable
 from statesize.report.document import Shown, cell_text, number_columns, shown_headings
 from statesize.report.result_page import PageTable, ResultPage
 
@@ -76,7 +76,7 @@ def print_table(table: PageTable) -> None:
             shown = _table(headings[:fitting], [row[:fitting] for row in rows], left, drawn, signs, rooms)
     if fitting < len(headings):
         missing = ", ".join(heading.replace("\n", " ") for heading in headings[fitting:])
-        notes.append(f"No room in {terminal} columns for {missing}: see --json, or a wider terminal.")
+        notes.append(f"No room in {counted(terminal, 'column')} for {missing}: see --json, or a wider terminal.")
     # With a height too, because rich takes the width of a dumb terminal for 80 otherwise.
     Console(highlight=False, width=_width(console, shown), height=100).print(shown, crop=False, overflow="ignore")
     print_notes(["", *notes] if notes else [])
@@ -180,7 +180,7 @@ def _beginning(table: PageTable) -> PageTable:
     hidden = len(table.rows) - _MOST_ROWS
     if hidden <= 0:
         return table
-    more = f"… and {hidden} rows more, which --html shows."
+    more = f"… and {counted(hidden, 'row')} more, which --html shows."
     return replace(table, rows=table.rows[:_MOST_ROWS], caption="\n".join(filter(None, (more, table.caption))))
 
 

@@ -12,6 +12,7 @@ from cyclopts import ArgumentCollection, Group, Parameter
 
 from statesize.cli.shared.options import MOST, OFTEN, AtLeastTwo, Count, Flag, Loading
 from statesize.cli.shared.printing import Printing
+from statesize.io.text import counted
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -257,7 +258,7 @@ class Texts:
         cut, tokens, read = sum(length > self.max_tokens for length in lengths), sum(lengths), sum(map(len, sequences))
         if cut:
             of = "" if len(sequences) == 1 else f", {cut} of {len(sequences)} sequences cut"
-            printing.say(f"Reading the first {read} of {tokens} tokens{of}; --max-tokens takes more.")
+            printing.say(f"Reading the first {read:,} of {counted(tokens, 'token')}{of}; --max-tokens takes more.")
 
 
 @Parameter(name="*")
@@ -271,4 +272,4 @@ class FewTokens(Texts):  # noqa: D101 -- the help of its options is that of the 
 
 def chat_note(chats: int, sequences: int) -> str:
     """Says that a chat template was used."""
-    return f"The tokenizer's chat template was applied to {chats:,} of {sequences:,} texts."
+    return f"The tokenizer's chat template was applied to {chats:,} of {counted(sequences, 'text')}."

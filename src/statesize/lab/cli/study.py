@@ -15,6 +15,7 @@ from statesize.check import refuse
 from statesize.cli.app import app, register
 from statesize.cli.shared.options import Flag, OpenPage, Page, Workers, check_file, page_path
 from statesize.cli.shared.printing import TEXT, Printing
+from statesize.io.text import counted
 from statesize.lab.studies.catalogue import QUESTIONS, load_study
 
 if TYPE_CHECKING:
@@ -121,7 +122,7 @@ def _print_runs(name: str, chosen: str, grid: Grid, printing: Printing) -> None:
     if printing.json:
         print_json({"schema": SCHEMA, "study": name, "preset": chosen, "runs": runs})
         return
-    print(f"{len(runs)} runs.")
+    print(f"{counted(len(runs), 'run')}.")
     if len(runs) > _MOST_RUNS:
         runs[_MOST_RUNS // 2 : -_MOST_RUNS // 2] = [f"… {len(runs) - _MOST_RUNS} more, all of them with --json"]
     print("\n".join(runs))
@@ -133,7 +134,9 @@ def _verify(one: Study, folder: Path) -> None:
     from statesize.lab.studies.engine.record import read_record, verify
 
     record, different = read_record(one, folder), 0
-    print(f"{record.command}: {record.done} of {record.total} runs on record, fixed by commit {record.commit}")
+    print(
+        f"{record.command}: {record.done} of {counted(record.total, 'run')} on record, fixed by commit {record.commit}"
+    )
     elsewhere = not record.is_of_this_machine
     if elsewhere:
         print(

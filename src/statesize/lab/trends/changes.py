@@ -9,6 +9,7 @@ from typing import Any
 import altair as alt
 import numpy as np
 
+from statesize.io.text import counted
 from statesize.lab.trends.charts import change_chart, levels_chart, log_charts, place_axis
 from statesize.lab.trends.checkpoints import Log
 from statesize.lab.trends.trend import AVERAGE, Trend
@@ -102,7 +103,7 @@ class Series(Trend):
             return f"Entropy-ESS is {whole.to_value:.1f} at {self.names[0]}, the only checkpoint that was measured."
         by_layer = {layer: self.largest_change(layer) for layer in self.layers}
         layer = max(by_layer, key=lambda name: abs(by_layer[name].difference.value))
-        texts = "1 text" if self.texts == 1 else f"{self.texts} texts"
+        texts = counted(self.texts, "text")
         return (
             f"Entropy-ESS goes {whole}: {signed(whole.difference)} over {texts}. The largest change between "
             f"neighbouring checkpoints is that of {layer}, {by_layer[layer]}: {signed(by_layer[layer].difference)}."
@@ -119,8 +120,8 @@ class Series(Trend):
         places = self.places or tuple(range(len(self.names)))
         caption = (
             "When does the memory of each layer develop? Each faint line is a layer, the strong one the mean over all "
-            f"channels. All checkpoints read the same {self.texts} texts ({sum(self.tokens):,} tokens), at the same "
-            "positions, heads and channels."
+            f"channels. All checkpoints read the same {counted(self.texts, 'text')} ({sum(self.tokens):,} tokens), at "
+            "the same positions, heads and channels."
         )
         levels = levels_chart(x, places, self.means(), {layer: self.means(layer) for layer in self.layers})
         yield "Entropy-ESS of each layer, and the mean over all channels", levels, caption

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from statesize.io.files import replace_file
 from statesize.io.json_values import json_values
-from statesize.io.text import facts_table
+from statesize.io.text import counted, facts_table
 from statesize.measurement.statistics import Interval, mean_interval, signed
 from statesize.reduction.cache.budgets import at_curves
 from statesize.reduction.cache.rounding import Precision
@@ -165,7 +165,7 @@ class CachePrices:
     def finding(self) -> str:
         """The recommendation with its price, in one or two sentences."""
         best, undecided, worth = self.recommended, self.undecided, self.worth
-        over = f"over {len(self.documents)} held-out documents"
+        over = f"over {counted(len(self.documents), 'held-out document')}"
         if not self.context_matters:
             return (
                 f"Too little context to tell: {over}, the {self.prefix} tokens before are worth "
@@ -187,7 +187,7 @@ class CachePrices:
             price += f" to which the context is worth {worth.value:.2f} nats per token"
         if best.variant.budgets == "whole":
             return f"Round, do not evict: {best.variant.title} keeps the cache of {self.model} at {price}."
-        found = f"{best.found} of {self.passkeys} passkeys are found, {self.found[0]} with the whole cache."
+        found = f"{best.found} of {counted(self.passkeys, 'passkey')} are found, {self.found[0]} with the whole cache."
         title = f"{best.variant.title[0].upper()}{best.variant.title[1:]}"
         return f"{title} keeps the cache of {self.model} at {price}. {found}"
 

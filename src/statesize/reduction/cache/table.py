@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
+from statesize.io.text import counted
 from statesize.measurement.statistics import signed
 from statesize.reduction.cache.result import AFFORDABLE, CachePrices
 
@@ -29,12 +30,13 @@ def notes(result: CachePrices) -> list[str]:
     """What has to be known beside the numbers."""
     tokens, worth = result.documents[0].tokens, signed(result.worth, "+.4f")
     told = [
-        f"{len(result.documents)} held-out documents: the cache of {result.prefix} tokens is made smaller once, and "
-        f"the next {tokens} are predicted, all layers computed from it. The whole cache loses {result.loss.value:.3f} "
-        f"nats per token, and {worth} more with no cache at all: what the context is worth. Intervals "
-        "are of 95 %, paired by documents.",
+        f"{counted(len(result.documents), 'held-out document')}: the cache of {result.prefix} tokens is made smaller "
+        f"once, and the next {tokens} are predicted, all layers computed from it. The whole cache loses "
+        f"{result.loss.value:.3f} nats per token, and {worth} more with no cache at all: what the "
+        "context is worth. Intervals are of 95 %, paired by documents.",
         f"Tokens are evicted by the rule {result.rule!r}; the first 4 and the last 16 stay. Curves come from "
-        f"{result.calibration} other documents. Prices hold for texts like these: run chat, code and prose apart.",
+        f"{counted(result.calibration, 'other document')}. Prices hold for texts like these: run chat, code "
+        "and prose apart.",
     ]
     if result.recommended is not None:
         told.append(
@@ -45,8 +47,8 @@ def notes(result: CachePrices) -> list[str]:
     kept = [f"{100 * keep:.4g} %" for keep, budgets in result.chosen.items() if budgets == "equal"]
     if kept:
         told.append(
-            f"At {', '.join(kept)} equal budgets stay: on {result.selection} documents of their own curves did not "
-            "beat them. Rows with both roundings and eviction take the budgets that won there."
+            f"At {', '.join(kept)} equal budgets stay: on {counted(result.selection, 'document')} of their own curves "
+            "did not beat them. Rows with both roundings and eviction take the budgets that won there."
         )
     told.append(
         "By curves the heads of one layer keep different numbers of tokens, which needs a ragged cache; equal budgets "
@@ -66,8 +68,8 @@ def notes(result: CachePrices) -> list[str]:
         )
     elif not result.passkeys_informative:
         told.append(
-            f"The whole cache finds {result.found[0]} of {result.passkeys} passkeys, too few to tell what eviction "
-            "loses of them, so none is recommended."
+            f"The whole cache finds {result.found[0]} of {counted(result.passkeys, 'passkey')}, too few to tell what "
+            "eviction loses of them, so none is recommended."
         )
     windows = Counter(head.available for head in result.heads if head.available < result.prefix)
     for available, count in windows.items():

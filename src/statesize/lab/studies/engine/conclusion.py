@@ -12,7 +12,7 @@ from typing import Any, TypeAlias, cast
 
 from statesize.errors import FileError
 from statesize.io.files import parse_json, read_limited
-from statesize.io.text import facts_table
+from statesize.io.text import counted, facts_table
 from statesize.lab.studies.statistics import Evidence
 from statesize.lab.studies.verdicts import Claim, Look, judge
 from statesize.measurement.statistics import Interval, finite
@@ -118,8 +118,8 @@ class Findings:
         low, high = look.interval.low, look.interval.high
         ends = f" [{low:.2f}, {high:.2f}]" if math.isfinite(low) else ""
         return (
-            f"Tested: {look.name} above {look.threshold:g}: {look.interval.value:.2f}{ends} over {look.units} units "
-            f"({unit}), adjusted p {look.adjusted_p:.2g}."
+            f"Tested: {look.name} above {look.threshold:g}: {look.interval.value:.2f}{ends} over "
+            f"{counted(look.units, 'unit')} ({unit}), adjusted p {look.adjusted_p:.2g}."
         )
 
 

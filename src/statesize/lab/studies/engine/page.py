@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, cast
 from statesize.errors import FileError
 from statesize.io.files import read_limited, replace_files
 from statesize.io.machine import machine
+from statesize.io.text import counted
 from statesize.lab.studies.engine.conclusion import CONCLUSION, Conclusion, Saved, figure_text, read_saved
 from statesize.lab.studies.engine.table import DIVERGED, MOST_TABLE, TABLE, Row, parse_rows
 from statesize.report.result_page import PageChart, PageTable, ResultPage, told_apart
@@ -47,7 +48,11 @@ def write_report(folder: Path, path: Path) -> Path:
 def page(saved: Saved, rows: Sequence[Row], facts: Mapping[str, str]) -> ResultPage:
     """The page, with `facts` beside the versions and what all rows share."""
     conclusion = saved.conclusion
-    extent = f"{len(rows):,} rows" if len(rows) <= MOST_ROWS else f"The first {MOST_ROWS:,} of {len(rows):,} rows"
+    extent = (
+        f"{counted(len(rows), 'row')}"
+        if len(rows) <= MOST_ROWS
+        else f"The first {MOST_ROWS:,} of {counted(len(rows), 'row')}"
+    )
     caption = f"{extent}; {TABLE} in the study’s folder holds all. What is the same in all of them is told below."
     table, shared = told_apart(rows, "Rows", caption, MOST_ROWS)
     figures = [(name, figure_text(figure)) for name, figure in conclusion.figures.items()]

@@ -16,6 +16,7 @@ import numpy as np
 from statesize.errors import FileError
 from statesize.io.files import parse_json, read_limited, replace_files
 from statesize.io.machine import machine
+from statesize.io.text import counted
 from statesize.lab.studies.engine.conclusion import Conclusion, known
 from statesize.lab.studies.engine.study import Study
 from statesize.lab.studies.engine.table import TABLE, Row, parse_rows, table_content
@@ -94,7 +95,7 @@ def make_record(study: Study, preset: str, commit: str, date: str, done_on: str,
     done, total = len({row["run"] for row in rows}), len(keys)
     conclusion = study.conclude(rows, grid.metric, grid.claim)
     if done < total:
-        missing = f"Unfinished: {done} of {total} runs are done, so nothing can be told."
+        missing = f"Unfinished: {done} of {counted(total, 'run')} are done, so nothing can be told."
         conclusion = dataclasses.replace(conclusion, holds=None, statements=(missing, *conclusion.statements))
     return StudyRecord(study, preset, commit, date, done_on, rows, conclusion, done, total)
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from statesize.errors import FileError, StatesizeError
 from statesize.io.files import parts_writer, replace_file
+from statesize.io.text import counted
 from statesize.lab.studies.engine.conclusion import CONCLUSION, Conclusion, read_saved
 from statesize.lab.studies.engine.page import PAGE, write_page
 from statesize.lab.studies.engine.study import Grid, Run, Study
@@ -77,7 +78,7 @@ def run_study(
         if failures:
             first = failures[0]
             raise StatesizeError(
-                f"{len(failures)} of {len(grid.runs)} runs failed, the first ({first.task.label}) because "
+                f"{len(failures)} of {counted(len(grid.runs), 'run')} failed, the first ({first.task.label}) because "
                 f"{first.error}. The others are kept: the same command does only what is missing"
             )
         ordered = [row for one in grid.runs for row in rows[one.key]]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from statesize.check import refuse, require_path
 from statesize.errors import FileError, InputError
 from statesize.io.files import read_limited
+from statesize.io.text import counted
 from statesize.lab.studies.engine.conclusion import Conclusion, Findings
 from statesize.lab.studies.engine.final import StudyTable
 from statesize.lab.studies.engine.grid import training_runs
@@ -100,7 +101,7 @@ class Study:
             findings.figures["diverged"] = float(sum(diverged))
         self.analyse(StudyTable(rows, metric), findings)
         if any(diverged):
-            lost = f"{sum(diverged)} runs diverged; they are in the table and in none of the figures."
+            lost = f"{counted(sum(diverged), 'run')} diverged; they are in the table and in none of the figures."
             findings.statements.append(lost)
         return findings.conclusion(self.name, self.caveats)
 
