@@ -82,7 +82,7 @@ def test_json(checkpoint, documents, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"--state": "200%"}, "state must be a share such as 50% or a size from 1 to 4, got '200%'"),
+        ({"--state": "200%"}, "state must be a share such as 50% or a size of at least 1, got '200%'"),
         ({"--text": "missing.txt"}, "text must be a file, got missing.txt, which is not there"),
         ({"--output": "{used}"}, "which is in use. Give another"),
         ({"--output": "{file}"}, "which is a file. Give a new folder"),

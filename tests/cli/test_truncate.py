@@ -56,7 +56,7 @@ def test_a_profile_then_says_what_suffices(tmp_path, capsys):
 
 def test_bad_input(tmp_path, capsys):
     assert main(["truncate", "gla", "--cuts", "x"]) == 1
-    assert "cuts must be numbers with commas between them, got 'x'" in capsys.readouterr().err
+    assert "cuts must be numbers such as 64,128, got 'x'" in capsys.readouterr().err
     assert main(["truncate", "gla", "--max-tokens", "32", "--cuts", "31"]) == 1
     assert "cuts must lie from 1 to 30" in capsys.readouterr().err
     assert main(["truncate", "gla", "--at", "2"]) == 1

@@ -307,4 +307,5 @@ def test_token_ids_are_enough(tmp_path):
     # The first reading is always due; a later one may wait until it fits into its share of the time.
     assert readings[0]["step"] == 2
     kept = [json.loads(line) for line in (tmp_path / RECORD).read_text(encoding="utf-8").splitlines()]
+    assert len({line.pop("run") for line in kept}) == 1
     assert kept == readings

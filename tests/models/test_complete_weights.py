@@ -74,10 +74,10 @@ def test_weights_that_go_unused_are_told_and_kept(tmp_path, capsys):
     """A layer fewer in the configuration than in the file: the rest is measured, and it is said."""
     folder = save_tiny(tmp_path / "llama")
     set_config(folder, num_hidden_layers=1)
-    with pytest.warns(UserWarning, match=r"9 weights of the checkpoint .* went unused: model\.layers\.1\."):
+    with pytest.warns(UserWarning, match=r"No part of the model uses 9 weights of the checkpoint: model\.layers\.1\."):
         found = ss.profile(str(folder), [[5, 6, 7, 8, 9]])
     told = found.attributes["source"]["unused_weights"]
-    assert told.startswith("9 weights of the checkpoint belong to no part of the model")
+    assert told.startswith("No part of the model uses 9 weights of the checkpoint: ")
     found.save(tmp_path / "kept")
     assert ss.Profile.load(tmp_path / "kept").attributes["source"]["unused_weights"] == told
     assert told in found.to_html(tmp_path / "page.html").read_text()
@@ -86,8 +86,8 @@ def test_weights_that_go_unused_are_told_and_kept(tmp_path, capsys):
         warnings.simplefilter("default")
         assert main(["profile", str(folder), "--ids", str(tmp_path / "ids.json")]) == 0
     said = capsys.readouterr()
-    assert f"statesize: warning: {folder}: 9 weights" in said.err
-    assert "note: 9 weights of the checkpoint" in " ".join(said.out.split())
+    assert f"statesize: warning: {folder}: No part of the model uses 9 weights" in said.err
+    assert "note: No part of the model uses 9 weights of the checkpoint" in " ".join(said.out.split())
 
 
 @pytest.mark.parametrize(

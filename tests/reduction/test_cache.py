@@ -362,8 +362,9 @@ def test_little_text_is_no_advice(count):
     little = replace(result, documents=documents[:count])
     assert little.recommended is None
     assert little.undecided.variant == Variant(precision="int4")
-    documents = "1 held-out document" if count == 1 else f"{count} held-out documents"
-    assert little.finding.startswith(f"Too little text to tell: over {documents}, int4 costs the cache of m")
+    said = little.finding
+    over = "1 held-out document" if count == 1 else "2 held-out documents"
+    assert said.startswith(f"Too little text to tell: over {over}, int4 costs the cache of m")
 
 
 @pytest.mark.parametrize(("worths", "told"), [((0.5, 0.6), True), ((-0.3, 0.4), False), ((-0.2, -0.1), False)])

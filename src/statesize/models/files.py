@@ -69,8 +69,7 @@ def check_loaded(name: str, model: nn.Module, loaded: Mapping[str, Collection[An
         )
     if not unused:
         return ""
-    sentence = f"{counted(len(unused), 'weight')} of the checkpoint belong to no part of the model and went unused: "
-    sentence += _first(unused)
+    sentence = f"No part of the model uses {counted(len(unused), 'weight')} of the checkpoint: {_first(unused)}"
     warnings.warn(f"{name}: {sentence}.", stacklevel=2)
     return sentence
 

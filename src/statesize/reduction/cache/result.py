@@ -292,7 +292,7 @@ class CachePrices:
         replace_file(path, stream.getvalue())
 
     def __repr__(self) -> str:
-        """The recommendation with its price, the smallest loss of all, and what to do next, a line each.
+        """The recommendation with its price, and what to do next, a line each.
 
         Returns:
             Lines of text.

@@ -32,8 +32,8 @@ def notes(result: CachePrices) -> list[str]:
     told = [
         f"{counted(len(result.documents), 'held-out document')}: the cache of {result.prefix} tokens is made smaller "
         f"once, and the next {tokens} are predicted, all layers computed from it. The whole cache loses "
-        f"{result.loss.value:.3f} nats per token, and {worth} more with no cache at all: what the "
-        "context is worth. Intervals are of 95 %, paired by documents.",
+        f"{result.loss.value:.3f} nats per token, and {worth} more with no cache at all: what the context is worth. "
+        "Intervals are of 95 %, paired by documents.",
         f"Tokens are evicted by the rule {result.rule!r}; the first 4 and the last 16 stay. Curves come from "
         f"{counted(result.calibration, 'other document')}. Prices hold for texts like these: run chat, code "
         "and prose apart.",
