@@ -151,7 +151,14 @@ def page(result: TruncationResult) -> ResultPage:
 
 
 def chart(result: TruncationResult) -> alt.LayerChart | alt.FacetChart:
-    """Share lost against numbers per channel, a line per rule; what lies between both bounds is shaded."""
+    """Draw the share that is lost against numbers per channel, a line per rule, shaded between both bounds.
+
+    Args:
+        result: Of `statesize.truncate`.
+
+    Returns:
+        A chart, which a notebook shows.
+    """
     known = [row for row in result.rows if row.rule in _SERIES and not math.isnan(row.divergence_share.value)]
     rows = [
         {
