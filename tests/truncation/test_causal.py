@@ -159,6 +159,19 @@ def test_the_size_without_hindsight_is_read_off_the_better_curve():
     assert result(document(0, shares)).without_hindsight(0.7).multiple.value == 0.25
 
 
+def test_the_size_by_worth_goes_by_the_loss():
+    one = document(0, {"past rows": (0.6, 0.4, 0.3, 0.1, 0.03, 0.02, 0.001)})
+    without, *others = one.runs
+    # Without a past 2 nats more are lost; at 2 × ESS a tenth of that, at 4 × and beyond nothing.
+    more = {0.25: 1.0, 0.5: 1.0, 1.0: 1.0, 2.0: 0.2}
+    runs = [replace(run, loss=1.0 + more.get(run.scale, 0.0)) for run in others]
+    size = result(replace(one, runs=(without, *runs))).without_hindsight(of="worth")
+    assert (size.of, size.multiple.value) == ("worth", pytest.approx(2 * 2 ** ((0.1 - 0.01) / 0.1)))
+    worthless = replace(one, runs=(replace(without, loss=1.0), *others))
+    nothing = result(worthless).without_hindsight(of="worth")
+    assert math.isnan(nothing.multiple.value)
+
+
 def test_what_is_stored_is_counted_once_a_group():
     shares = {"past rows": (0.6, 0.4, 0.3, 0.1, 0.03, 0.004, 0.001)}
     one = document(0, shares)

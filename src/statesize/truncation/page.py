@@ -110,6 +110,13 @@ def notes(result: TruncationResult) -> list[str]:
     if result.sufficient is not None:
         times = {0.25: "A quarter of ESS", 0.5: "Half of ESS", 1.0: "ESS", 2.0: "Twice ESS"}[result.sufficient]
         said.append(f"{times} is the least of four sizes from which on at most {percent(result.at)} of KL is lost.")
+    by_worth = result.without_hindsight(of="worth")
+    if not math.isnan(by_worth.multiple.value):
+        said.append(
+            f"Without hindsight, at most {percent(result.at)} of the context's worth in loss is lost from "
+            f"{signed(by_worth.multiple, '.1f')} × ESS on, {signed(by_worth.share, '.0%')} of what a head can keep. "
+            "Loss is noisier than KL, by which the finding goes."
+        )
     if any(row.rule == "joint ess" for row in result.rows):
         said.append(
             "Heads that read one stored input make a group. In rows of groups its numbers are counted once, in others "

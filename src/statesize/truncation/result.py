@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import groupby, pairwise
 from statistics import fmean
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,7 @@ from statesize.measurement.statistics import (
 )
 from statesize.truncation.blocks import CAUSAL, JOINT
 
+Measure = Literal["divergence", "worth"]
 NEGLIGIBLE = 0.01
 """Share of the divergence without context that counts as nothing, by default."""
 WORTHLESS = 0.01
@@ -116,7 +117,8 @@ class CausalSize:
     """What a memory must hold that cannot see the future, by the best of the choices that were tried.
 
     Attributes:
-        at: The share of the divergence that it may lose.
+        at: The share that it may lose.
+        of: Of what: of the "divergence", or of the context's "worth" in loss.
         multiple: Numbers per channel in units of ESS, where each head has its own; the upper end is cut off where
             everything is kept.
         share: The same as a share of all that a head can keep. Heads of a group read one stored input, so the shares
@@ -125,6 +127,7 @@ class CausalSize:
     """
 
     at: float
+    of: Measure
     multiple: Interval
     share: Interval
     stored: Interval
@@ -207,35 +210,40 @@ class TruncationResult:
             enough = row.scale
         return enough
 
-    def without_hindsight(self, at: float | None = None) -> CausalSize:
-        """The least size at which the best causal choice tried loses at most a share of the divergence.
+    def without_hindsight(self, at: float | None = None, of: Measure = "divergence") -> CausalSize:
+        """The least size at which the best causal choice tried loses at most a share of what the context changes.
 
         Between the sizes that were run, shares are taken to fall in proportion to the logarithm of the numbers kept.
 
         Args:
             at: The share; the result's own by default.
+            of: What is lost: the "divergence" from the whole model's predictions, or the context's "worth" in loss,
+                which is noisier and NaN where the context may be worth nothing.
 
         Returns:
             Means over documents, with intervals by 1,000 draws of texts from five texts on.
         """
         at = self.at if at is None else at
+        if of == "worth" and not self.context_matters:
+            return CausalSize(at, of, *[Interval(math.nan)] * 3)
+        lost = _MEASURES[of]
 
         def sizes(some: Sequence[CutDocument]) -> tuple[float, float, float]:
             inputs, stored = fmean(one.inputs for one in some), fmean(one.stored for one in some)
             groups = any(run.rule == "joint past rows" for run in some[0].runs)
             # Without groups each head stores its own.
-            numbers = _causal_numbers(some, CAUSAL if groups else (*CAUSAL, *JOINT), inputs, at)
-            together = _causal_numbers(some, JOINT, stored, at) if groups else numbers
+            numbers = _causal_numbers(some, CAUSAL if groups else (*CAUSAL, *JOINT), inputs, at, lost)
+            together = _causal_numbers(some, JOINT, stored, at, lost) if groups else numbers
             return numbers / fmean(one.entropy for one in some), numbers / inputs, together / stored
 
         found = sizes(self.documents)
         if self.texts < FEWEST_TEXTS:
-            return CausalSize(at, *map(Interval, found))
+            return CausalSize(at, of, *map(Interval, found))
         units = [list(some) for _, some in groupby(sorted(self.documents, key=_unit), _unit)]
         draws: list[list[int]] = np.random.default_rng(0).integers(len(units), size=(1000, len(units))).tolist()
         drawn = [sizes([one for k in draw for one in units[k]]) for draw in draws]
         ends: list[list[float]] = np.quantile(np.array(drawn), (0.025, 0.975), axis=0).T.tolist()
-        return CausalSize(at, *(Interval(value, *both) for value, both in zip(found, ends, strict=True)))
+        return CausalSize(at, of, *(Interval(value, *both) for value, both in zip(found, ends, strict=True)))
 
     @property
     def counted(self) -> str:
@@ -282,7 +290,8 @@ class TruncationResult:
             Means and intervals, and each document's own numbers.
         """
         names = ("model", "mixers", "ceiling", "worth", "sufficient", "rows")
-        means = {name: getattr(self, name) for name in names} | {"without_hindsight": self.without_hindsight()}
+        means = {name: getattr(self, name) for name in names}
+        means |= {"without_hindsight": self.without_hindsight(), "by_worth": self.without_hindsight(of="worth")}
         whole = [{"name": name, "reason": reason} for name, reason in self.whole.items()]
         counted = {"documents": self.count, "texts": self.texts, "entropy": self.entropy.value, "whole": whole}
         return json_values(means | counted | {"run_difference": self.run_difference, "measured": self.documents})
@@ -311,9 +320,9 @@ class TruncationResult:
             run.scale,
             self._mean(lambda one: one.runs[index].kept).value,
             self._mean(lambda one: one.runs[index].loss - one.loss),
-            self._share(lambda one, run: run.loss - one.loss, index) if self.context_matters else Interval(math.nan),
+            self._share(_MEASURES["worth"], index) if self.context_matters else Interval(math.nan),
             self._mean(lambda one: one.runs[index].divergence),
-            self._share(lambda one, run: run.divergence, index),
+            self._share(_MEASURES["divergence"], index),
         )
 
     def _share(self, of: Callable[[CutDocument, CutRun], float], index: int) -> Interval:
@@ -327,15 +336,28 @@ def _unit(document: CutDocument) -> int:
     return document.unit
 
 
-def _causal_numbers(documents: Sequence[CutDocument], rules: Sequence[str], everything: float, at: float) -> float:
-    """Numbers per channel at which the better of some rules loses a share of the divergence, over documents."""
-    lost = fmean(one.runs[0].divergence for one in documents)
+# What a run loses by each measure.
+_MEASURES: dict[Measure, Callable[[CutDocument, CutRun], float]] = {
+    "divergence": lambda _, run: run.divergence,
+    "worth": lambda one, run: run.loss - one.loss,
+}
+
+
+def _causal_numbers(
+    documents: Sequence[CutDocument],
+    rules: Sequence[str],
+    everything: float,
+    at: float,
+    of: Callable[[CutDocument, CutRun], float],
+) -> float:
+    """Numbers per channel at which the better of some rules loses a share of what no past loses, over documents."""
+    lost = fmean(of(one, one.runs[0]) for one in documents)
     if not lost > 0:
         return math.nan
     curves: dict[str, dict[float, float]] = {}
     for index, run in enumerate(documents[0].runs):
         if run.rule in rules:
-            share = fmean(one.runs[index].divergence for one in documents) / lost
+            share = fmean(of(one, one.runs[index]) for one in documents) / lost
             curves.setdefault(run.rule, {})[fmean(one.runs[index].kept for one in documents)] = share
     return min((_numbers_at(curve, everything, at) for curve in curves.values()), default=everything)
 
