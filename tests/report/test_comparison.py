@@ -165,6 +165,22 @@ def _carried(node):
     return np.mean(middle_bounds(node, "entropy"))
 
 
+@pytest.mark.parametrize("changed", ["other text", "other length"])
+def test_shares_of_other_texts_or_cuts_name_no_winner(changed):
+    shape = {"vocabulary_size": 8, "width": 8, "heads": 2, "layers": 1, "key_size": 2}
+    texts = torch.randint(0, 8, (2, 24), generator=torch.Generator().manual_seed(0))
+    others = texts.flip(0) if changed == "other text" else texts[:, :16]
+    models = [
+        LanguageModel(ModelConfig(mixer=name, **shape), torch.Generator().manual_seed(0)) for name in ("la", "gla")
+    ]
+    given = zip(models, (texts, others), ("la", "gla"), strict=True)
+    finding = compare([profile(model, ids, name=name) for model, ids, name in given]).finding
+    assert finding.startswith("Each model's share of what it can hold: ")
+    assert "so the shares do not compare" in finding
+    assert "uses" not in finding
+    assert ("past token 12 of 24)" in finding) and (("past token 8 of 16)" in finding) == (changed == "other length"))
+
+
 def test_shares_over_texts_have_intervals():
     shape = {"vocabulary_size": 8, "width": 8, "heads": 2, "layers": 1, "key_size": 2}
     texts = torch.randint(0, 8, (6, 24), generator=torch.Generator().manual_seed(0))

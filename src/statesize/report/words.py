@@ -190,11 +190,19 @@ def capacity_use(profiles: Sequence[Profiled], titles: Sequence[str] = ()) -> st
         return ""
     shares = [party.carried / ceiling for party, ceiling in zip(parties, ceilings, strict=True)]
     order = sorted(range(len(parties)), key=lambda index: shares[index], reverse=True)
+    alike = len({str(profile.attributes["tokens_sha256"]) for profile in profiles}) == 1
+    alike = alike and len({party.place for party in parties}) == 1
+    places = ["" if alike else f" past {party.place}" for party in parties]
     each = [
         f"{titles[at]} {signed(_share_over_texts(profiles[at], shares[at]), '.0%')} "
-        f"({parties[at].carried:.1f} of {ceilings[at]:.0f} numbers per channel)"
+        f"({parties[at].carried:.1f} of {ceilings[at]:.0f} numbers per channel{places[at]})"
         for at in order
     ]
+    if not alike:
+        return (
+            f"Each model's share of what it can hold: {', '.join(each)}. They did not read the same tokens up to the "
+            "same cut, so the shares do not compare."
+        )
     keep = {all(keeps_everything(profile.mixer(name)) for name in profile.mixers) for profile in profiles}
     texts = counted(min(int(profile.tokens.sizes["sequence"]) for profile in profiles), "text")
     caveat = f"This is of {texts} at one cut, and no verdict on a model"
