@@ -99,13 +99,34 @@ def test_a_large_model_shows_layers_with_most_and_least(profiles, capsys):
     assert between + 9 - start <= 25
 
 
-def test_caches_of_a_large_model_are_folded(capsys):
-    model = attention_model("llama", num_hidden_layers=24)
-    print_page(summary([profile(model, torch.arange(8)[None])]))
+def test_caches_of_a_large_model_are_left_to_wide(capsys):
+    measured = profile(attention_model("llama", num_hidden_layers=24), torch.arange(8)[None])
+    about = "Joint ESS of heads that share a cache"
+    print_page(summary([measured]))
     lines = capsys.readouterr().out.splitlines()
-    (row,) = [line.split() for line in lines if line.startswith("LlamaForCausalLM  0–23 ")]
-    assert row[2:5] == ["2", "2", "7"]
+    assert [line for line in lines if about in line] == [f"{about}: --wide shows it."]
     assert any("Layers 0–23 are model.layers.N.self_attn." in line for line in lines)
+    print_page(summary([measured], wide=True))
+    out = capsys.readouterr().out
+    assert f"{about}, a channel of the cache" in out
+    assert "--wide" not in out
+    assert out.partition(about)[2].count(".self_attn") == 24
+
+
+def test_blocks_of_layers_say_by_what_they_are_sorted(capsys):
+    tree = profile(attention_model("llama", num_hidden_layers=24), torch.arange(8)[None]).to_xarray()
+    root, names = tree.to_dataset(inherit=False), tree.attrs["mixers"]
+    nodes = {f"/{name}": tree[name].to_dataset(inherit=False) for name in names}
+    for index, node in enumerate(nodes.values()):
+        values = {"sink_share": 0.5, "sink_position": 0, "entropy": 24 - index, "sinkless_entropy": 30 + index}
+        for name, value in values.items():
+            node[name] = node[name].copy(data=torch.full(node[name].shape, float(value)).numpy())
+    print_page(summary([Profile(type(tree).from_dict({"/": root, **nodes}))]))
+    lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
+    start = lines.index("LlamaForCausalLM, most, without sinks")
+    assert [line.split()[0] for line in lines[start + 1 : start + 4]] == ["23", "22", "21"]
+    assert "LlamaForCausalLM, least, without sinks" in lines
+    assert "Layers with most at the middle: 0, 1, 2, 3; without sinks: 23, 22, 21, 20." in lines
 
 
 def test_ess_without_sinks_has_a_column_and_a_sentence(capsys):

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import groupby
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -47,6 +46,8 @@ _MOST_ROWS = 20
 """Layers of a model that are all shown; of one with more, those with most and least."""
 _ENDS = 8
 """How many of each these are."""
+_NAMED = 4
+"""Layers with most that a note names."""
 
 
 @dataclass(frozen=True)
@@ -62,18 +63,20 @@ class LayerRow:
     norm: str
     middle: str  # entropy-ESS at the middle
     sinkless: str  # the same without sinks
-    order: float  # ESS by which layers are ordered, without sinks where that is known
+    order: float  # ESS by which layers are ordered: the average, or without sinks where the model has one
+    at_middle: float  # entropy-ESS
 
 
 def layer_rows(profile: Profile, metric: str) -> list[LayerRow]:
     """The rows of one model by a metric."""
     layers: list[LayerRow] = []
     short = short_names(profile.mixers) if len(profile.mixers) > _MOST_ROWS else {}
+    sinks = _has_sinks(profile, metric)
     for row in profile.summary_rows():
         node, name = profile.mixer(row["layer"]), row["layer"]
         low, high = mean_bounds(node, metric)
         error = row["average_entropy_error" if metric == "entropy" else "average_relative_count_error"]
-        known = [row["sinkless_entropy"] if metric == "entropy" else math.nan, (low + high) / 2]
+        known = [row["sinkless_entropy"] if sinks else math.nan, (low + high) / 2]
         layers.append(
             LayerRow(
                 short.get(name, name),
@@ -86,17 +89,34 @@ def layer_rows(profile: Profile, metric: str) -> list[LayerRow]:
                 range_text([row["middle_entropy"]], ".1f"),
                 range_text([row["sinkless_entropy"]], ".1f"),
                 next((value for value in known if math.isfinite(value)), -math.inf),
+                row["middle_entropy"],
             )
         )
     return layers
 
 
-def _shown_layers(title: str, layers: list[LayerRow]) -> list[tuple[str, list[LayerRow]]]:
+def _has_sinks(profile: Profile, metric: str) -> bool:
+    """Whether the table has columns of sinks, which are entropies and say nothing of counts."""
+    return metric == "entropy" and bool(sink_note(profile))
+
+
+def _shown_layers(title: str, layers: list[LayerRow], by: str) -> list[tuple[str, list[LayerRow]]]:
     """Rows with what stands above them: all, or of a large model those with most and those with least."""
     if len(layers) <= _MOST_ROWS:
         return [(title, layers)]
     ordered = sorted(layers, key=lambda row: row.order, reverse=True)
-    return [(f"{title}, most", ordered[:_ENDS]), (f"{title}, least", ordered[-_ENDS:])]
+    return [(f"{title}, most{by}", ordered[:_ENDS]), (f"{title}, least{by}", ordered[-_ENDS:])]
+
+
+def _leading(layers: list[LayerRow]) -> str:
+    """The layers with most at the middle, and without sinks, by which the table is sorted."""
+
+    def most(figure: Callable[[LayerRow], float]) -> str:
+        known = (row for row in layers if math.isfinite(figure(row)))
+        return ", ".join(row.layer for row in sorted(known, key=figure, reverse=True)[:_NAMED])
+
+    by_order = most(lambda row: row.order)
+    return f"Layers with most at the middle: {most(lambda row: row.at_middle)}; without sinks: {by_order}."
 
 
 def _pattern(names: Sequence[str]) -> str:
@@ -131,10 +151,14 @@ def summary(
     """One row per mixer, and below what was left out, and where a model of such weights stands among others."""
     relative = _relative(profiles)
     tables = [_wide(profiles, relative) if wide else _narrow(profiles, metric, relative)]
-    if shared := [row for profile in profiles for row in _group_rows(profile)]:
-        about = "Joint ESS of heads that share a cache, a channel of the cache"
-        tables.append(PageTable(about, _headings(GROUP_HEADINGS, relative), shared))
-    notes = [*_notes(profiles), standing(profiles[0], weights) if len(profiles) == 1 else ""]
+    groups = [group_rows(profile) for profile in profiles]
+    about = "Joint ESS of heads that share a cache"
+    shared = [told(row) for rows in groups for row in rows if wide or len(rows) <= _MOST_ROWS]
+    if shared:
+        table = table_of(f"{about}, a channel of the cache", GROUP_HEADINGS, shared)
+        tables.append(replace(table, headings=_headings(GROUP_HEADINGS, relative)))
+    lack = [] if len(shared) == sum(map(len, groups)) else [f"{about}: --wide shows it."]
+    notes = [*lack, *_notes(profiles), standing(profiles[0], weights) if len(profiles) == 1 else ""]
     tables[-1] = replace(tables[-1], caption="\n".join(filter(None, (tables[-1].caption, *notes))))
     return ResultPage("Effective state-size", headline(profiles, metric).sentence, (), tables)
 
@@ -143,32 +167,12 @@ def _headings(headings: Mapping[str, Heading], relative: str) -> dict[str, str]:
     return {name: heading.text.replace("relative tolerance", relative) for name, heading in headings.items()}
 
 
-def _group_rows(profile: Profile) -> list[list[object]]:
-    """The cells of each cache, or, of a large model, of all that follow one another and store as much."""
-    rows = [told(row) for row in group_rows(profile)]
-    if len(rows) <= _MOST_ROWS:
-        return [[*row] for row in table_of("", GROUP_HEADINGS, rows).rows]
-    short = short_names([row["layer"] for row in rows])
-    folded: list[list[object]] = []
-    for _, alike in groupby(rows, lambda row: (row["groups"], row["readouts"], row["tss"])):
-        some = list(alike)
-        ranges = (
-            UNKNOWN if some[0][name] == UNKNOWN else range_text([row[name] for row in some], heading.form)
-            for name, heading in GROUP_HEADINGS.items()
-            if heading.form != "text"
-        )
-        layers = _span([short[row["layer"]] for row in some])
-        folded.append([some[0]["model"], layers, *(Shown(math.nan, text) for text in ranges)])
-    return folded
-
-
 def _narrow(profiles: Sequence[Profile], metric: str, relative: str) -> PageTable:
     """Layer, ESS of its size, norm, and the share in use with a bar."""
     rows: list[Sequence[object]] = []
     folded: list[str] = []
     named = "entropy" if metric == "entropy" else relative
-    # They are entropies, and say nothing of counts.
-    sinks = metric == "entropy" and any(sink_note(profile) for profile in profiles)
+    sinks = any(_has_sinks(profile, metric) for profile in profiles)
     shown = [layer_rows(profile, metric) for profile in profiles]
     # Shares of caches and of states do not compare, so they stand in columns of their own.
     kinds = sorted({row.keeps_everything for layers in shown for row in layers})
@@ -181,7 +185,8 @@ def _narrow(profiles: Sequence[Profile], metric: str, relative: str) -> PageTabl
     ]
     headings += [f"used of\n{'ceiling' if cache else 'state'}" for cache in kinds]
     for profile, layers in zip(profiles, shown, strict=True):
-        parts = _shown_layers(model_title(profile), layers)
+        own = _has_sinks(profile, metric)
+        parts = _shown_layers(model_title(profile), layers, ", without sinks" if own else "")
         for title, row in ((title, row) for title, part in parts for row in (None, *part)):
             if row is None:
                 rows += [[], [title]] if rows else [[title]]
@@ -203,11 +208,12 @@ def _narrow(profiles: Sequence[Profile], metric: str, relative: str) -> PageTabl
         rows += [[name, lost, *[""] * (len(headings) - 2)] for name in profile.not_measured]
         if len(profile.mixers) > _MOST_ROWS:
             span = _span(list(short_names(profile.mixers).values()))
-            by = "ESS without sinks" if sinks else "ESS"
-            folded.append(
+            by = "ESS without sinks" if own else "ESS"
+            folded += [
                 f"most, least: of {len(profile.mixers)} layers, the {_ENDS} with most and the {_ENDS} with least {by}; "
-                f"--wide shows all. Layers {span} are {_pattern(profile.mixers)}."
-            )
+                f"--wide shows all. Layers {span} are {_pattern(profile.mixers)}.",
+                *([_leading(layers)] if own else []),
+            ]
     shares = {
         False: "used of state: ESS as a share of the layer's state, averaged where that is the limit.",
         True: "used of ceiling: ESS as a share of min(i, L−i), which is the limit of a cache that keeps every token.",
