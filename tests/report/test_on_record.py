@@ -48,11 +48,11 @@ def test_a_model_is_told_at_the_nearest_length_and_its_own_untrained_figure_alon
     models = [shared | {"name": "this", "weights": "0a" * 8}, shared | {"name": "that", "weights": "0b" * 8}]
     for length, nearest, ess, untrained in ((16, 16, 2, 3), (20, 16, 2, 3), (40, 64, 4, 5)):
         told = f"of {nearest} tokens of prose: that {ess:.1f} of 8, this {ess:.1f} of 8."
-        other = "" if length == nearest else f"No record has {length}: these are the nearest lengths. "
+        first = "On record" if length == nearest else f"No record has {length} tokens; the nearest"
         own = f"This model is this; with untrained weights it has {untrained:.1f}. "
         profile = ss.profile("gla", [list(range(5, 5 + length))])
         for weights, mine in (("0a" * 32, own), ("0c" * 32, ""), ("", "")):
-            expected = f"On record, at the middle {told} {mine}{other}All: statesize models --measured"
+            expected = f"{first}, at the middle {told} {mine}All: statesize models --measured"
             assert standing(profile, weights, models) == expected
 
 
@@ -93,7 +93,7 @@ def test_a_record_without_its_licence_is_no_part_of_the_page(recorded):
 
 def test_a_profile_prints_where_it_stands_among_models_that_carry_the_same(capsys):
     assert main(["profile", "gla", "--max-tokens", "16", "--quiet"]) == 0
-    (line,) = [line for line in " ".join(capsys.readouterr().out.split()).split("On record, ")[1:]]
+    (line,) = [line for line in " ".join(capsys.readouterr().out.split()).split("; the nearest, ")[1:]]
     known = measured_models()
     assert len({one["carries"] for one in known}) == 4
     for one in known:

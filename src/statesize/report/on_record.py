@@ -16,6 +16,7 @@ import numpy as np
 from statesize.check import refuse
 from statesize.errors import InputError
 from statesize.io.files import replace_file
+from statesize.io.text import counted
 from statesize.report.words import kind_title, position_name
 from statesize.results.summary import (
     Profiled,
@@ -194,8 +195,9 @@ def standing(profile: Profiled, weights: str = "", models: Sequence[Mapping[str,
         said.append(f"of {nearest:,} {data}: {', '.join(listed)}")
     if not said:
         return ""
-    other = "" if lengths == {length} else f" No record has {length:,}: these are the nearest lengths."
-    return f"On record, at the middle {'; '.join(said)}.{own}{other} All: statesize models --measured"
+    name = position_name(profile)
+    first = "On record" if lengths == {length} else f"No record has {counted(length, name)}; the nearest"
+    return f"{first}, at the middle {'; '.join(said)}.{own} All: statesize models --measured"
 
 
 def _of_text(record: Mapping[str, Any]) -> bool:
