@@ -29,6 +29,8 @@ def duration(seconds: float) -> str:
 
 # Off a terminal, the share of the work and the seconds that lie between two lines at least.
 _STEP, _PAUSE = 0.1, 30.0
+_LEAST_TIMED = 2.0
+"""Seconds after the first part that a forecast needs: the first part also pays for checks, compilation and loading."""
 
 
 class Bars:
@@ -67,7 +69,8 @@ class Bar:
     def __init__(self, bars: Progress, description: str, total: int | None, *, plain: bool) -> None:
         self._bars, self._description, self._plain = bars, printable(description), plain
         self._task = bars.add_task(self._description, total=total, detail="", end=None)
-        self._started, self._resumed = time.monotonic(), 0
+        self._resumed = 0
+        self._first: tuple[int, float] | None = None  # parts done by this run at the end of its first one, and when
         self._said: tuple[float, float] | None = None  # the share of the work and the time of the last line
 
     def note(self, message: str) -> None:
@@ -85,12 +88,16 @@ class Bar:
     def update(self, done: int, total: int, detail: str, left: float | None = None, *, line: bool = True) -> None:
         """Show the parts done, earlier runs included, details of the last one, and the seconds left if known.
 
+        Without `left`, these are forecast from the parts that follow the first one.
+
         Off a terminal a line is printed as soon as the time is known, and others after a tenth of the work and half a
         minute; `line` says whether this may be one.
         """
-        now = time.monotonic()
-        if left is None and done > self._resumed:
-            left = (now - self._started) * (total - done) / (done - self._resumed)
+        now, own = time.monotonic(), done - self._resumed
+        if self._first is None and own > 0:
+            self._first = own, now
+        elif left is None and self._first is not None and now - self._first[1] >= _LEAST_TIMED and own > self._first[0]:
+            left = (now - self._first[1]) * (total - done) / (own - self._first[0])
         left = None if done >= total else left
         if self._plain and line and left is not None and self._is_due(done / total, now):
             self._said = done / total, now
