@@ -90,12 +90,14 @@ class Bar:
 
         Without `left`, these are forecast from the parts that follow the first one.
 
-        Off a terminal a line is printed as soon as the time is known, and others after a tenth of the work and half a
-        minute; `line` says whether this may be one.
+        Off a terminal a line is printed after the first part and as soon as the time is known, and others after a
+        tenth of the work and half a minute; `line` says whether this may be one.
         """
         now, own = time.monotonic(), done - self._resumed
         if self._first is None and own > 0:
             self._first = own, now
+            if self._plain and line and left is None and done < total:
+                say(f"{self._description}: {detail}")
         elif left is None and self._first is not None and now - self._first[1] >= _LEAST_TIMED and own > self._first[0]:
             left = (now - self._first[1]) * (total - done) / (own - self._first[0])
         left = None if done >= total else left
