@@ -33,16 +33,18 @@ def one_sequence(monkeypatch):
 def test_the_command_prints_a_table_and_writes_a_report(one_sequence, here, capsys):
     assert main(["demo"]) == 0
     captured = capsys.readouterr()
-    assert next_command(captured) == ["profile", f"statesize-demo/{zoo.names()[-1]}", "--open"]
-    sentence, _, *lines = captured.out.splitlines()
-    *lines, checked = lines[:-5]
-    *models, bounds = captured.out.splitlines()[-5:]
+    assert next_command(captured) == ["profile", "MODEL", "--text", "FILE"]
+    assert f"statesize profile statesize-demo/{zoo.names()[-1]} --open" in captured.err.splitlines()[-2]
+    capacity, sentence, *models = captured.out.splitlines()[: 2 + len(zoo.names())]
+    *lines, checked, bounds = captured.out.splitlines()[2 + len(models) :]
     said = (
         r"Past token \d+ of \d+, softmax attention stores [\d.]+ × the bytes of .+ and carries [\d.]+ × as many "
         r"numbers per channel\."
     )
     assert re.fullmatch(said, sentence)
-    assert html.escape(sentence) in (here / "statesize-demo.html").read_text(encoding="utf-8")
+    assert capacity.startswith("Each model's share of what it can hold past token ")
+    for line in (capacity, sentence, *models):
+        assert html.escape(line) in (here / "statesize-demo.html").read_text(encoding="utf-8")
     for name, line in zip(zoo.names(), models, strict=True):
         assert line.lower().startswith(f"{KINDS[name]} carries ".lower())
     assert checked == "Measuring changed the model's last hidden state by at most 0."

@@ -64,7 +64,7 @@ def test_in_sentences(bounded):
     assert f"{middle[0]:.1f}–{middle[1]:.1f} in layer" in model_line(bounded, "relative_count")
     two = headline([bounded, bounded], "relative_count", ("one", "two"))
     assert re.search(r"carries \d\.\d+–\d(\.\d+)? × as many", two.sentence)
-    assert re.search(f"{BOUNDS} against {BOUNDS} numbers", two.detail)
+    assert re.search(f": {BOUNDS} numbers in one against {BOUNDS} numbers in two, ", two.detail)
     assert "–" not in headline([bounded]).sentence + model_line(bounded)
     assert all(re.search(r"[\d.]+–[\d.]+ of at most [\d.]+ directions", str(one)) for one in diagnose(bounded))
 

@@ -122,6 +122,7 @@ def test_recall_and_table(bundled):
 
 
 def test_nothing_to_compare(bundled):
+    assert compare(bundled[:1]).notes == ("A comparison takes two profiles or more, and this is one.",)
     with pytest.raises(InputError, match="profiles must hold at least one"):
         compare([])
 

@@ -46,7 +46,8 @@ def test_two_models_by_their_bytes_and_their_ess_at_the_middle(profiles, metric)
     assert said.sentence.startswith(
         f"Past token 12 of 24, softmax attention stores {stored:.2g} × the bytes of gated linear attention and "
     )
-    assert f": {carried[0]:.1f} against {carried[1]:.1f} numbers" in said.detail
+    of = [f"{one:.1f} numbers in" for one in carried]
+    assert f": {of[0]} softmax attention against {of[1]} gated linear attention, as " in said.detail
     assert f"Stored there: {byte_count(softmax.state_bytes / 2)} against 256 B." in said.detail
 
 
@@ -140,7 +141,8 @@ def test_kinds_of_layers_of_one_model_are_compared_by_one_layer_of_each():
     )
     values = at_the_middle(held)
     linear = np.mean([values[at] for at in (0, 2, 3)])
-    assert f": {values[1]:.1f} against {linear:.1f} numbers" in said.detail
+    softmax = f": {values[1]:.1f} numbers in softmax attention"
+    assert f"{softmax} against {linear:.1f} numbers in linear attention, as " in said.detail
     assert "Stored by a layer there:" in said.detail
 
 

@@ -68,7 +68,7 @@ def compare(
     printed = comparison_page(loaded, compared, model_titles(loaded, _places(profiles)), wide=wide)
     show(printed, vars(compared), printing)
     if html is None:
-        printing.next(*called_again("--open"), why="charts of both, layer by layer")
+        printing.next(*called_again("--open"), why="charts, layer by layer")
     else:
         printing.next("profile", profiles[0], "--open", why="the heads of one model")
 

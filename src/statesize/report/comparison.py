@@ -267,6 +267,8 @@ def _is_derived(profile: Profiled) -> bool:
 def _notes(profiles: Sequence[Profiled], recall: Mapping[str, float], networks: Sequence[Redundancy]) -> list[str]:
     attributes = [profile.attributes for profile in profiles]
     notes = [f"{profile.model}: {note}" for profile in profiles if (note := derivative_note(profile))]
+    if len(profiles) == 1:
+        notes.append("A comparison takes two profiles or more, and this is one.")
     derived = [_is_derived(profile) for profile in profiles]
     if any(derived) and not all(derived):
         without = ", ".join(profile.model for profile, one in zip(profiles, derived, strict=True) if one)

@@ -22,7 +22,16 @@ from statesize.report.tables import (
     layer_table,
     provenance,
 )
-from statesize.report.words import by_reason, headline, metric_titles, model_line, model_title, model_titles, sink_notes
+from statesize.report.words import (
+    by_reason,
+    findings,
+    headline,
+    metric_titles,
+    model_line,
+    model_title,
+    model_titles,
+    sink_notes,
+)
 from statesize.results.summary import Profiled
 
 _BARS = (
@@ -90,7 +99,7 @@ def page(
         "Notes": _named(profiles, [one.notes for one in profiles]),
     }
     title = f"Effective state-size of {', '.join(dict.fromkeys(map(model_title, profiles)))}"
-    return ResultPage(title, said.sentence, _figures(profiles, networks), tables, notes, shared | facts)
+    return ResultPage(title, findings(profiles), _figures(profiles, networks), tables, notes, shared | facts)
 
 
 def _figures(profiles: Sequence[Profiled], networks: Sequence[Redundancy]) -> list[PageFigure]:
@@ -104,9 +113,10 @@ def _figures(profiles: Sequence[Profiled], networks: Sequence[Redundancy]) -> li
         left = f" Not in this chart, because the tokens are others: {', '.join(others)}." if others else ""
         figures.append(PageChart("Models along one text", vega.page_chart(along(same)), about + left))
     for metric, title in metrics.items():
-        # That of the entropy stands above all.
+        # What the entropy says of several models stands above all.
         sentence = [] if metric == "entropy" else [headline(profiles, metric).sentence]
-        lines = [f"{title}.", *sentence, *(model_line(one, metric) for one in profiles)]
+        each = [one for one in profiles if sentence or len(profiles) == 1]
+        lines = [f"{title}.", *sentence, *(model_line(one, metric) for one in each)]
         bars = vega.page_chart(layers(profiles, metric))
         figures.append(PageChart(f"Each layer: {METRICS[metric]}", bars, " ".join(lines)))
     for one in networks:

@@ -69,7 +69,7 @@ class ResultPage:
 
     Attributes:
         title: Its heading.
-        finding: The result in one or two sentences.
+        finding: The result in one or two sentences, the first line of which is strong; or a line for each model.
         charts: The charts.
         tables: At least one; the rows of the first can be searched, and taken as CSV. They stand below the notes.
         notes: What has to be known, as sentences by their heading.

@@ -271,6 +271,12 @@ def model_line(profile: Profiled, metric: str = "entropy") -> str:
     return " ".join([*said, _lack(profile, model_title(profile))]).rstrip()
 
 
+def findings(profiles: Sequence[Profiled]) -> str:
+    """What is said first of several models: who uses more, whose memory differs most, and a line for each."""
+    each = map(model_line, profiles) if len(profiles) > 1 else ()
+    return "\n".join(filter(None, (capacity_use(profiles), headline(profiles).sentence, *each)))
+
+
 def _ends(bounds: Mapping[str, Bounds]) -> str:
     """The layers with least and most; "" where there are no two."""
     known = {name: ends for name, ends in bounds.items() if math.isfinite(ends[0])}
@@ -444,10 +450,10 @@ def _detail(parties: Sequence[_Party], profiles: Sequence[Profiled], metric: str
     """What the numbers of the sentence are, and which layers and sinks lead."""
     joint = " against " if len({party.derived for party in parties}) == 1 else " and "
     named = "entropy-ESS" if metric == "entropy" else "count of singular values"
-    carried = joint.join(_numbers(party.bounds) for party in parties)
+    carried = joint.join(f"{_numbers(party.bounds)} numbers in {party.name}" for party in parties)
     each = " or ".join("layer" if derived else "channel" for derived in sorted({party.derived for party in parties}))
     said = [
-        f"What is carried is the effective state-size (ESS) per {each}: {carried} numbers, as {named} at the middle of "
+        f"What is carried is the effective state-size (ESS) per {each}: {carried}, as {named} at the middle of "
         f"each text, averaged over texts, heads and layers. No more numbers can pass a cut than there are "
         f"{position_name(profiles[0])}s before it or after it, nor more than the layer can hold.",
     ]

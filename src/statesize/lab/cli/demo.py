@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,7 +44,7 @@ def demo(
     from statesize.profiling.profile_run import profile_bar
     from statesize.profiling.run import run_profile
     from statesize.report import write_report
-    from statesize.report.words import model_line
+    from statesize.report.words import findings
     from statesize.texts.inputs import bundled_sequences
 
     inputs = bundled_sequences(zoo.tokenizer(), 4, 256)
@@ -71,10 +72,12 @@ def demo(
         models = [profile_document(one, folder / name) for name, one in profiles.items()]
         print_json({"schema": SCHEMA, "models": models, "truncation": cut["result"], "report": str(path)})
     else:
-        print_page(summary([*profiles.values()]))
-        print_notes([*map(model_line, profiles.values()), cut["finding"]])
+        shown = [*profiles.values()]
+        print_page(replace(summary(shown), finding=findings(shown)))
+        print_notes([cut["finding"]])
     tell_page(path, printing, open_page=open_page)
     printing.next("profile", folder / zoo.names()[-1], "--open", why="each layer and head of one of them")
+    printing.next("profile", "MODEL", "--text", "FILE", why="now your model")
 
 
 def _truncation(profiles: dict[str, Profile], folder: Path, printing: Printing) -> dict[str, Any]:
