@@ -181,6 +181,17 @@ def test_a_mean_over_cuts_never_stands_against_a_ceiling():
     assert repr(found).splitlines()[1] == expected
 
 
+@pytest.mark.parametrize(("other", "ends"), [(1.21, ""), (1.34, " From 1.2 in layer 0 to 1.3 in layer 1.")])
+def test_layers_that_are_alike_as_printed_are_not_told_apart(other, ends):
+    tree = small("gla", "gla", layers=2).to_xarray()
+    for at, carried in enumerate((1.2, other)):
+        node = tree[f"layers.{at}.mixer"].to_dataset(inherit=False)
+        node["entropy"][:] = carried
+        tree[f"layers.{at}.mixer"] = node
+    found = Profile(tree)
+    assert model_line(found) == headline([found]).sentence + ends
+
+
 def test_sinks_that_hide_the_rest_are_told_with_the_layers_that_lead_without_them():
     tree = small("sa", "sa", layers=2).to_xarray()
     for at, (carried, without) in enumerate([(2, 9), (4, 5)]):

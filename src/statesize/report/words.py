@@ -278,13 +278,14 @@ def findings(profiles: Sequence[Profiled]) -> str:
 
 
 def _ends(bounds: Mapping[str, Bounds]) -> str:
-    """The layers with least and most; "" where there are no two."""
+    """The layers with least and most; "" where there are no two that differ as printed."""
     known = {name: ends for name, ends in bounds.items() if math.isfinite(ends[0])}
     ordered = sorted(known, key=lambda name: sum(known[name]))
     if len(ordered) < 2:
         return ""
-    least, most = (f"{_numbers(known[name])} in layer {name}" for name in (ordered[0], ordered[-1]))
-    return f"{least} to {most}"
+    ends = ordered[0], ordered[-1]
+    least, most = (_numbers(known[name]) for name in ends)
+    return "" if least == most else f"{least} in layer {ends[0]} to {most} in layer {ends[1]}"
 
 
 def _mean(profile: Profiled, bounds: Sequence[Bounds], layers: Sequence[int] | None = None) -> Bounds:

@@ -301,11 +301,9 @@ def plan_page(plan: Plan, loading: float) -> ResultPage:
         )
         for (units, engine, kind), some in alike.items()
     ]
-    notes = (
-        [f"… and {counted(len(rows) - _MOST_PLANNED, 'row')} more, which --json prints."]
-        if len(rows) > _MOST_PLANNED
-        else []
-    )
+    # A line that told of one row would take as much room as the row.
+    fitting = len(rows) if len(rows) <= _MOST_PLANNED + 1 else _MOST_PLANNED
+    notes = [f"… and {len(rows) - fitting} rows more, which --json prints."] if len(rows) > fitting else []
     notes += [f"skipped: {part}: {reason}" for part, reason in by_reason(plan.skipped).items()]
     if plan.memory is not None:
         held = byte_count(plan.memory - 2 * plan.results)
@@ -320,7 +318,7 @@ def plan_page(plan: Plan, loading: float) -> ResultPage:
         if some
         else "All heads or channels will be measured."
     )
-    return ResultPage("Plan", finding, (), [PageTable("", _PLANNED, rows[:_MOST_PLANNED], "\n".join(notes))])
+    return ResultPage("Plan", finding, (), [PageTable("", _PLANNED, rows[:fitting], "\n".join(notes))])
 
 
 def _planned_layers(names: list[str], every: list[str]) -> str:
