@@ -90,7 +90,7 @@ def test_what_is_imported_is_asked_for():
 
 
 def test_public_names_are_listed():
-    assert dir(statesize) == sorted(statesize.__all__)
+    assert dir(statesize) == sorted([*statesize.__all__, "lab"])
     assert all(hasattr(statesize, name) for name in dir(statesize))
     with pytest.raises(AttributeError, match="module 'statesize' has no attribute 'unknown'"):
         _ = statesize.unknown

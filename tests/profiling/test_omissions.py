@@ -73,7 +73,7 @@ def test_in_the_profile_its_representations_and_its_summary(lacking, tmp_path):
         assert "must be causal" in cause
         lines = repr(one).splitlines()
         assert lines[0] == "Profile of LM, sequences: 1, layers: 1 of 2"
-        assert lines[-2] == f"{LOST} was not measured: {cause}"
+        assert lines[2] == f"{LOST} was not measured: {cause}"
         assert f"{LOST} was not measured: " in one._repr_html_()
         rows = one.summary().set_index("layer")
         assert rows.loc[LOST, ["kind", "cause"]].tolist() == ["not measured", cause]
@@ -104,4 +104,4 @@ def test_layers_that_mix_nothing_are_not_missing():
     assert found.attributes["skipped"]
     assert found.not_measured == {}
     assert "not measured" not in repr(found)
-    assert ss.compare([found]).notes == ()
+    assert ss.compare([found, found]).notes == ()

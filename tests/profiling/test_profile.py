@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from statesize.errors import InputError
+from statesize.profiling import Profile
 from statesize.results.fields import COLUMNS, MAIN_COLUMNS
 
 
@@ -84,6 +85,20 @@ def test_a_profile_shows_itself_in_three_lines(small_profile):
     carries = r"Tiny <gla> carries \d+\.\d numbers per channel past the middle of .*\. From .* in layer \d\."
     assert re.fullmatch(carries, found)
     assert following == "next: .summary(), .ess('layers.0.mixer'), .to_html('tiny <gla>.html')"
+
+
+def test_a_profile_tells_its_first_note_and_how_many_there_are(small_profile):
+    tree = small_profile.to_xarray()
+    for name, note in (("layers.0.mixer", "its state_size of 4 was overridden"), ("layers.1.mixer", "other " * 40)):
+        node = tree[name].to_dataset(inherit=False)
+        node.attrs["note"] = note
+        tree[name] = node
+    assert repr(Profile(tree)).splitlines()[2] == "2 notes: layers.0.mixer: its state_size of 4 was overridden"
+    node = tree["layers.0.mixer"].to_dataset(inherit=False)
+    tree["layers.0.mixer"] = node.assign_attrs(note="")
+    (line,) = [line for line in repr(Profile(tree)).splitlines() if line.startswith("1 note: layers.1.mixer: other")]
+    assert line.endswith(" …")
+    assert len(line) <= 110
 
 
 def test_unknown_mixer_lists_those_there(small_profile):

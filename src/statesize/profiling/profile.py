@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from os import PathLike
 from pathlib import Path
+from textwrap import shorten
 from typing import Any, Self, cast
 
 import numpy as np
@@ -23,7 +24,7 @@ from statesize.errors import InputError, StatesizeWarning
 from statesize.io.text import counted
 from statesize.measurement.chart import Metric, metric_title
 from statesize.report.charts import ProfileCharts
-from statesize.report.words import by_reason, kind_title, model_line
+from statesize.report.words import by_reason, derivative_note, kind_title, model_line
 from statesize.results.datasets import shown_texts
 from statesize.results.fields import COLUMNS, GROUP_COLUMNS, MAIN_COLUMNS, UNKNOWN, told
 from statesize.results.store import load_tree, save_tree
@@ -311,7 +312,7 @@ class Profile:
         return f"{title}<p>{html.escape(model_line(self))}</p>{table}{lost}"
 
     def __repr__(self) -> str:
-        """What was found, the layers with most and least, what is missing, and what to do next, a line each.
+        """What was found, the layers with most and least, what is missing, the first note, and what to do next.
 
         Returns:
             Lines of text.
@@ -319,11 +320,15 @@ class Profile:
         sequences, lost = self.tree.sizes["sequence"], by_reason(self.not_measured)
         layers = f"{len(self.mixers)} of {len(self.mixers) + len(self.not_measured)}" if lost else len(self.mixers)
         first = self.mixers[0] if self.mixers else "NAME"
+        notes = [derivative_note(self), *(f"{names}: {note}" for names, note in by_reason(self.notes).items())]
+        notes = [note for note in notes if note]
+        told = [f"{counted(len(notes), 'note')}: {shorten(notes[0], 100, placeholder=' …')}"] if notes else []
         return "\n".join(
             [
                 f"Profile of {self.model}, sequences: {sequences}, layers: {layers}",
                 model_line(self),
                 *(f"{names} was not measured: {cause}" for names, cause in lost.items()),
+                *told,
                 f"next: .summary(), .ess({first!r}), .to_html('{self.model}.html')",
             ]
         )
