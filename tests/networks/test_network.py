@@ -209,6 +209,13 @@ def test_more_than_one_sequence_is_refused() -> None:
         network_ess(language("gru"), ids(8).repeat(2, 1))
 
 
+def test_a_model_by_its_name_reads_a_text() -> None:
+    text = "Return the list of names that are bound here."
+    model, tokenizer = zoo.load("gla")
+    expected = network_ess(model, torch.tensor([tokenizer.encode(text).ids]), positions=[2])
+    assert network_ess("gla", text, positions=[2]).to_dict() == expected.to_dict()
+
+
 def test_a_bundled_model() -> None:
     model, _ = zoo.load("recall-sa")
     tokens = ids(16, model.config.vocabulary_size)

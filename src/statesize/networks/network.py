@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, cast
 
 import torch
@@ -16,10 +17,12 @@ from statesize.errors import InputError
 from statesize.io.devices import on_cpu_by_default
 from statesize.io.text import facts_table
 from statesize.measurement.settings import memory_bytes
+from statesize.models.load import load_model
 from statesize.networks.jacobian import Copies, Precision, SpanJacobian, copies
 from statesize.spectra.cut import Positions
 from statesize.spectra.exact.dense import block_spectra
 from statesize.spectra.implicit.entropy_estimate import EntropyEstimate
+from statesize.texts.inputs import sequences
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -132,8 +135,8 @@ class NetworkProgress:
 
 @on_cpu_by_default
 def network_ess(
-    model: nn.Module,
-    input_ids: Inputs,
+    model: nn.Module | str,
+    input_ids: Inputs | str | Path,
     positions: Positions = 4,
     start: str | None = None,
     end: str | None = None,
@@ -156,9 +159,10 @@ def network_ess(
     probability of 95 %. With "dense", the whole Jacobian is formed.
 
     Args:
-        model: A causal model that returns a tensor, or a tuple whose first tensor is used.
+        model: A causal model that returns a tensor, or a tuple whose first tensor is used; or the name of one, as for
+            `statesize.profile`.
         input_ids: Token ids of one sequence, (1, L), frames (1, L, W), or the result of a tokenizer; whatever
-            `statesize.capture` takes.
+            `statesize.capture` takes. For a model by its name also a text, or a Path of one.
         positions: Cuts i: an int for that many, which part the text evenly, a list, or None for all of 1 … L − 1.
         start: Name of the module at the inputs of the Jacobian. Default: the token embeddings, or the frames
             themselves.
@@ -188,6 +192,15 @@ def network_ess(
         ([16], True)
     """
     accuracy, memory = check_limits(accuracy, memory, method)
+    tokenizer = None
+    if isinstance(model, str):
+        loaded = load_model(model, needs_tokenizer=False)
+        model, tokenizer = loaded.model, loaded.tokenizer
+    if isinstance(input_ids, str | Path):
+        texts = list(sequences(input_ids, tokenizer)[0])
+        if len(texts) != 1:
+            raise InputError(f"input_ids must hold one sequence, got {len(texts)}. Give one at a time.")
+        input_ids = texts[0][None]
     with copies(model, input_ids, positions, start, end, precision, axis) as copied:
         cuts = [_measure_cut(copied, index, accuracy, method, memory, on_progress) for index in range(len(copied.cuts))]
     return _joined(cuts, copied)

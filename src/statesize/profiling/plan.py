@@ -25,6 +25,7 @@ from statesize.io.machine import peak_memory
 from statesize.io.text import byte_count
 from statesize.measurement.settings import Channels, Layers, Positions, Settings
 from statesize.models.digests import tokens_sha256
+from statesize.models.load import load_model
 from statesize.operators import Dense, Operator, Shared, SoftmaxAttention
 from statesize.profiling.work import (
     MOST_OPERATIONS,
@@ -134,7 +135,7 @@ class Plan:
 
 @on_cpu_by_default
 def plan(
-    model: nn.Module,
+    model: nn.Module | str,
     inputs: Inputs,
     *,
     tokenizer: AnyTokenizer | Callable[..., Any] | None = None,
@@ -181,8 +182,11 @@ def plan(
         layers=layers, channels=channels, positions=positions, tolerances=tolerances,
         relative_tolerances=relative_tolerances, memory=memory,
     )  # fmt: skip
-    model = measurable(model)
     tokenizer = None if tokenizer is None else supported_tokenizer(tokenizer)
+    if isinstance(model, str):
+        loaded = load_model(model, needs_tokenizer=False)
+        model, tokenizer = loaded.model, tokenizer or loaded.tokenizer
+    model = measurable(model)
     known = sorted(given_sequences(model, inputs, tokenizer, axis)[0], key=len)
     if total is not None and (whole_number(total) or 0) < len(known):
         refuse("total", f"a whole number of at least {len(known)}, the number of inputs", total)
