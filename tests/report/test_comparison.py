@@ -179,7 +179,8 @@ def test_shares_of_other_texts_or_cuts_name_no_winner(changed):
     assert finding.startswith("Each model's share of what it can hold: ")
     assert "so the shares do not compare" in finding
     assert "uses" not in finding
-    assert ("past token 12 of 24)" in finding) and (("past token 8 of 16)" in finding) == (changed == "other length"))
+    assert "past token 12 of 24)" in finding
+    assert ("past token 8 of 16)" in finding) == (changed == "other length")
 
 
 def test_shares_over_texts_have_intervals():
