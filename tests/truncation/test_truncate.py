@@ -354,6 +354,8 @@ def test_bundled_models(name):
     assert result.model == name
     by_scale = {row.scale: row.divergence.value for row in result.rows if row.rule == "ess"}
     assert by_scale[2.0] < by_scale[1.0] < by_scale[0.25]
+    # Only attention stores keys.
+    assert f"% of {'what is stored beside keys' if name == 'sa' else 'the state'}" in result.finding
     model = ss.load(name)[0]
     truncate(model, IDS, documents=1, tokens=LENGTH)
     assert not any("mixed_values" in vars(module) for module in model.modules())

@@ -269,13 +269,15 @@ class TruncationResult:
         most = "at most " if size.multiple.value * self.entropy.value <= causal.kept + 1e-9 else ""
         groups = any(row.rule == "joint past rows" for row in self.rows)
         apart, together = (" of each head", " where heads share it") if groups else ("", "")
+        # Whole tokens are chosen only where some layer keeps them, with their keys.
+        held = "what is stored beside keys" if any(row.rule == "past tokens" for row in self.rows) else "the state"
         return (
             f"The context is worth {signed(worth, '.2f')} nats per token {over}. ESS is {self.entropy.value:.1f} "
             f"numbers per channel ({ess.kept:.1f}, as each head rounds up) of {self.inputs:.0f} that can be kept. "
             f"Chosen with hindsight, as many numbers lose {best} of what the context changes in the predictions; "
             f"chosen without, {signed(causal.divergence_share, '.1%')}. To lose only {percent(size.at)} "
-            f"takes {most}{signed(size.multiple, '.1f')} × ESS{apart}, or {signed(size.stored, '.0%')} of what is "
-            f"stored beside keys{together}.{no_interval(self.texts)}"
+            f"takes {most}{signed(size.multiple, '.1f')} × ESS{apart}, or {signed(size.stored, '.0%')} of {held}"
+            f"{together}.{no_interval(self.texts)}"
         )
 
     @property
