@@ -75,6 +75,7 @@ REFUSED = [
     ("truncate gla --open --html none/page.html", "none/page.html cannot be written"),
     ("cache glaa", "Did you mean gla?"),
     ("cache gla --keep 200%", "keep must be a share"),
+    ("cache gla --max-tokens 95", "--max-tokens must be at least 96, got 95"),
     ("cache gla --ratios shares.txt", "ratios must be a file .npy"),
     ("network glaa", "Did you mean gla?"),
     ("network gla --ids none.json", "none.json is not there"),

@@ -14,6 +14,9 @@ from statesize.cli.shared.printing import TEXT, Printing
 from statesize.cli.shared.texts import Texts
 from statesize.errors import InputError
 
+# The 64 tokens that are predicted, and 32 before them.
+_LEAST_TOKENS = 96
+
 
 def cache(
     model: str,
@@ -32,9 +35,9 @@ def cache(
 ) -> None:
     """Price a smaller cache: keys and values are rounded, tokens evicted, or both, and the next tokens are predicted.
 
-    Texts are read in pieces of --max-tokens, 36 of them unless --sequences says otherwise. A third shows by how much
-    each layer errs as its caches keep fewer tokens, a sixth chooses between budgets by these curves and equal ones, and
-    the prices are of the rest.
+    Texts are read in pieces of --max-tokens, at least 96, and 36 of them unless --sequences says otherwise. A third
+    shows by how much each layer errs as its caches keep fewer tokens, a sixth chooses between budgets by these curves
+    and equal ones, and the prices are of the rest.
 
     Args:
         model: A folder of a model, a GGUF file, or an id of the Hugging Face hub.
@@ -49,11 +52,16 @@ def cache(
         open_page: Show the page in the browser; without --html it is MODEL-cache.html in this folder.
         loading: How the model is loaded.
         printing: What is printed.
+
+    Raises:
+        InputError: Pieces are too short.
     """
     kept = share("keep", keep)
     if ratios is not None:
         _check_file(ratios)
     texts, loading = texts or Texts(), loading or Loading()
+    if texts.max_tokens < _LEAST_TOKENS:
+        raise InputError(f"--max-tokens must be at least {_LEAST_TOKENS}, got {texts.max_tokens}.")
     texts.check()
     html = page_path(html, open_page=open_page, name=f"{Path(model).name}-cache")
     check_model(model)
