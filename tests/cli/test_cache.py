@@ -67,8 +67,6 @@ def test_bad_input(arguments, tmp_path, capsys):
     assert main([*arguments, "--ratios", str(tmp_path / "none" / "ratios.npy")]) == 1
     assert "in a folder that is there" in capsys.readouterr().err
     assert main([*arguments, "--rule", "best"]) == 2
-    assert main(["cache", "gla"]) == 1
-    assert "must have a cache of keys and values" in capsys.readouterr().err
 
 
 def test_plan(arguments, capsys):

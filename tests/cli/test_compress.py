@@ -87,7 +87,7 @@ def test_json(checkpoint, documents, tmp_path, capsys):
         ({"--output": "{used}"}, "which is in use. Give another"),
         ({"--output": "{file}"}, "which is a file. Give a new folder"),
         ({"--text": "{short}"}, "text must hold at least 3 different documents, got 2"),
-        ({"MODEL": "sa"}, "model must have layers of la, wla, gla, gla-s6, s6, deltanet, gated-deltanet, got sa"),
+        ({"MODEL": "sa"}, "model must have states of a fixed size, got the bundled sa, whose cache grows"),
     ],
 )
 def test_bad_input_is_one_line_and_nothing_is_written(checkpoint, documents, text, tmp_path, capsys, change, message):

@@ -64,7 +64,7 @@ def cache(
         raise InputError(f"--max-tokens must be at least {_LEAST_TOKENS}, got {texts.max_tokens}.")
     texts.check()
     html = page_path(html, open_page=open_page, name=f"{Path(model).name}-cache")
-    check_model(model)
+    check_model(model, "cache")
 
     from statesize.cli.shared.provenance import called_again, called_with, more_texts
     from statesize.cli.shared.table import show_page, show_plan

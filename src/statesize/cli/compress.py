@@ -59,7 +59,7 @@ def compress(
     check_file("text", text)
     share_of(state, None)
     page_path(frontier, open_page=False, name="")
-    check_model(model)
+    check_model(model, "compress")
 
     from statesize.cli.shared.printing import tell_page
     from statesize.cli.shared.table import show
