@@ -26,6 +26,9 @@ def test_table_ratios_and_page(arguments, tmp_path, capsys):
     # 50, 25 and 12.5 % of 36 tokens would keep the 20 that always stay.
     assert "55.56 % equal" in captured.out
     assert "by curves" not in captured.out
+    # Context is worth nothing to this model, and its text has 6 pieces of twice the length.
+    assert captured.err.splitlines()[-1].endswith(f"--html {page} --max-tokens 200")
+    assert captured.err.count("--max-tokens") == 1
     assert "Tokens are evicted by the rule 'streaming'" in captured.out
     assert f"Ratios: {path}" in captured.err
     assert np.load(path).shape == (99, 2, 2)

@@ -66,7 +66,7 @@ def cache(
     html = page_path(html, open_page=open_page, name=f"{Path(model).name}-cache")
     check_model(model, "cache")
 
-    from statesize.cli.shared.provenance import called_again, called_with, more_texts
+    from statesize.cli.shared.provenance import called_again, tell_more
     from statesize.cli.shared.table import show_page, show_plan
     from statesize.models.load import load_model
     from statesize.reduction.cache.page import page
@@ -104,10 +104,9 @@ def cache(
         result.save_pruned_shares(ratios)
         printing.say(f"Ratios: {ratios}")
     show_page(page(result), result.to_dict(), html, printing, open_page=open_page)
-    if not result.context_matters:
-        printing.next(*called_with("--max-tokens", 2 * texts.max_tokens), why="longer texts, in which context matters")
-    elif result.recommended is None and result.undecided is not None:
-        printing.next(*more_texts(texts, documents), why=f"an answer from {texts.more_of}")
+    longer = not result.context_matters
+    if longer or (result.recommended is None and result.undecided is not None):
+        tell_more(printing, texts, inputs, documents, result.texts, longer=longer, least=6)
     else:
         printing.next("truncate", model, *options_of(texts, loading), why="how few numbers would suffice at all")
 
