@@ -37,7 +37,8 @@ from statesize.texts.tokens import AnyTokenizer
 LOST_BITS = 0.01
 """Largest loss of a safe cut in bits per byte, compared with the upper end of the interval."""
 
-_FEWEST_DOCUMENTS = 20
+FEWEST_DOCUMENTS = 20
+"""Held-out documents that a verdict takes."""
 # Least tokens of the calibration text for each number of a head's state: both Gramians must have full rank.
 _TOKENS_PER_STATE = 16
 
@@ -84,11 +85,10 @@ class Compression:
             Lines of text.
         """
         before, after = self.state_bytes
-        safe = {True: "yes", False: "no", None: "not known: too few documents, or nothing to lose"}[self.safe]
         return (
-            f"{after / before:.0%} of the bytes of the states costs {self.difference} bits per byte\n"
+            f"{after / before:.0%} of the bytes of the states {self.cost}\n"
             f"over {self.documents} held-out documents, to which the context is worth {self.worth}\n"
-            f"safe: {safe}\nnext: .model, .recall, .to_dict()"
+            f"safe: {self.verdict}\nnext: .model, .recall, .to_dict()"
         )
 
     @property
@@ -100,10 +100,29 @@ class Compression:
         is lost if its context may be worth nothing to it, so that nothing could be lost.
         """
         seen = [recall for recall in self.recall.values() if recall.seen]
-        if self.documents < _FEWEST_DOCUMENTS or not seen:
+        if self.documents < FEWEST_DOCUMENTS or not seen:
             return None
         small = self.difference.high <= LOST_BITS and all(recall.kept for recall in seen)
         return None if small and not self.worth.low > 0 else small
+
+    @property
+    def cost(self) -> str:
+        """What the cut costs, or gains, in words; none is shown where the interval reaches 0."""
+        value, low, high = self.difference.value, self.difference.low, self.difference.high
+        if low <= 0 <= high or value == 0:
+            return f"shows no cost ({value:+z.4f} bits per byte)"
+        return f"{'costs' if value > 0 else 'gains'} {abs(value):.4f} bits per byte"
+
+    @property
+    def verdict(self) -> str:
+        """Whether it is safe, in words; where that is not known, why."""
+        if self.safe is not None:
+            return "yes" if self.safe else "no"
+        if self.documents < FEWEST_DOCUMENTS:
+            return f"not known: too few documents, {self.documents} held out where {FEWEST_DOCUMENTS} are needed"
+        if not any(recall.seen for recall in self.recall.values()):
+            return "not known: nothing to lose, as the uncut model recalls too little"
+        return "not known: nothing to lose, as the context may be worth nothing to this text"
 
     def to_dict(self, output: str | os.PathLike[str] | None = None) -> dict[str, Any]:
         """The figures as JSON values.

@@ -316,7 +316,7 @@ class CachePrices:
 
     def _repr_html_(self) -> str:
         facts: dict[str, object] = {"documents": len(self.documents)}
-        facts |= {price.variant.title: f"{price.nats.value:+.4f} nats per token" for price in self.prices}
+        facts |= {price.variant.title: f"{price.nats.value:+z.4f} nats per token" for price in self.prices}
         return facts_table(f"Cache of {self.model}", facts)
 
     def _price(self, at: int, looks: int = 1) -> Price:
