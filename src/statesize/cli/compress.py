@@ -80,7 +80,7 @@ def compress(
     printing.hush_libraries()
     loaded = load_model(model, as_stored=True)
     reducible(loaded.model).kept(ReductionRequest(state, int8, finetune, free_basis))
-    with printing.step(f"cutting the states of {loaded.name}"):
+    with printing.bars() as bars:
         result = run(
             loaded.model,
             loaded.tokenizer,  # pyright: ignore[reportArgumentType]
@@ -89,6 +89,7 @@ def compress(
             int8=int8,
             fine_tune=finetune,
             free_basis=free_basis,
+            on_progress=bars.begin(f"cutting the states of {loaded.name}").update,
         )
     result.save(output)
     if frontier is not None:

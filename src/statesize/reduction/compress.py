@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,8 @@ FEWEST_DOCUMENTS = 20
 """Held-out documents that a verdict takes."""
 # Least tokens of the calibration text for each number of a head's state: both Gramians must have full rank.
 _TOKENS_PER_STATE = 16
+# Parts of the work, for progress: the cut, and all, where one model reads the held-out documents in each of the others.
+_CUT, _ALL = 8, 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -198,6 +200,7 @@ def compress(
     fine_tune: int = 0,
     free_basis: bool = False,
     length: int = 256,
+    on_progress: Callable[..., None] = lambda *step: None,
 ) -> Compression:
     """Cuts the states of a trained model without training, and measures the loss of quality on held-out documents.
 
@@ -217,6 +220,7 @@ def compress(
         free_basis: For Mamba-2, keep the best combinations of its numbers instead of the best numbers. This is more
             accurate, but only statesize can read the folder.
         length: Tokens of the sequences that the model reads.
+        on_progress: Called as (done, total, what) after each part of the work.
 
     Returns:
         The smaller model with its loss of quality.
@@ -237,12 +241,16 @@ def compress(
         ((2048, 1024), None)
     """
     steps, tokens = require_count("fine_tune", fine_tune, least=0), require_count("length", length, least=2)
-    uncut, request = reducible(model), ReductionRequest(state, int8, steps, free_basis, tokens)
+
+    def on_share(share: float) -> None:
+        on_progress(int(share * _CUT), _ALL, "which states matter")
+
+    uncut, request = reducible(model), ReductionRequest(state, int8, steps, free_basis, tokens, on_share)
     states = uncut.kept(request)
     uncut.check_tokenizer(tokenizer)
     calibration, choice, held_out = split_text(uncut, tokenizer, listed("documents", documents), tokens)
     control, cut, method = uncut.cut(states, calibration, choice, request)
-    return _compared(control, cut, tokenizer, held_out, method)
+    return _compared(control, cut, tokenizer, held_out, method, lambda done, what: on_progress(_CUT + done, _ALL, what))
 
 
 def split_text(
@@ -266,21 +274,33 @@ def split_text(
 
 
 def _compared(
-    control: nn.Module, cut: nn.Module, tokenizer: AnyTokenizer, windows: TokenWindows, method: str
+    control: nn.Module,
+    cut: nn.Module,
+    tokenizer: AnyTokenizer,
+    windows: TokenWindows,
+    method: str,
+    step: Callable[[int, str], None],
 ) -> Compression:
     """The loss of quality against the uncut model."""
     uncut, smaller = reducible(control), reducible(cut)
     rounded = uncut.rounded()
+    step(0, "held-out documents")
     before, after = (score(model, windows.inputs, windows.targets) for model in (control, cut))
+    step(2, "held-out documents in int8")
     after_rounding = None if rounded is None else score(rounded, windows.inputs, windows.targets)
+    step(3, "what the context is worth")
+    worth = _worth(control, before, windows)
+    step(4, "recall")
+    recall = probe(control, cut, windows)
+    step(8, "recall")
     return Compression(
         model=cut,
         tokenizer=tokenizer,
         before=ratio_of(before.bits(windows), windows.sizes),
         after=ratio_of(after.bits(windows), windows.sizes),
         difference=extra_bits(after, before, windows),
-        worth=_worth(control, before, windows),
-        recall=probe(control, cut, windows),
+        worth=worth,
+        recall=recall,
         documents=len(windows.sizes),
         state_bytes=(uncut.state_bytes, smaller.state_bytes),
         int8_bytes=None if rounded is None else reducible(rounded).state_bytes,
