@@ -224,6 +224,8 @@ def test_what_cannot_be_measured_is_tried_again_within_its_share_of_the_time(cap
 def test_a_probe_is_checked_before_a_training():
     with pytest.raises(ModelError, match="has no mixer"):
         Probe(TEXTS).measure(torch.nn.Embedding(32, 4))
+    with pytest.raises(InputError, match="probe must be a Probe, got Tensor"):
+        Probing(TEXTS)
     with pytest.raises(InputError, match="every must be"):
         Probe(TEXTS, every=0)
     with pytest.raises(InputError, match="positions"):

@@ -6,10 +6,10 @@ import re
 from collections.abc import Mapping
 
 PHRASES = (
-    "is worth {bounds.worth} nats per token to the rest",
-    "ESS, {bounds.ess} numbers per channel, loses {bounds.hindsight} of what that text changes in the predictions if "
-    "the choice of numbers knows the future, and {bounds.causal} by the best choice",
-    "To lose only 1 % takes {bounds.multiple} times ESS, or {bounds.stored} of the values",
+    "the model loses {bounds.worth} nats per token behind it",
+    "ESS is {bounds.ess} numbers per channel. A memory of that size loses {bounds.hindsight} of what this text changes",
+    "the best rule that we tried loses {bounds.causal} with as many numbers. To lose only 1 % it needs "
+    "{bounds.multiple} times ESS, or {bounds.stored} of the values",
     "intervals over {bounds.documents} texts",
 )
 _NAME = re.compile(r"\{([\w.]+)\}")

@@ -173,6 +173,9 @@ class Probing:
     _fallen: set[str] = field(default_factory=set[str], init=False)
     _checking: CheckPolicy = field(default_factory=lambda: CheckPolicy("none"), init=False)
 
+    def __post_init__(self) -> None:
+        require_kind("probe", self.probe, Probe, "a Probe", "Give Probing(Probe(token_ids)).")
+
     def __repr__(self) -> str:
         """The probe, what its readings took so far, and what to do next, a line each.
 
