@@ -59,7 +59,7 @@ def tell_more(
     if longer and sum(len(text) // (2 * size) for text in read) >= least:
         command = called_with("--max-tokens", 2 * size, alias="--tokens")
         printing.next(*command, why="longer texts, in which context matters")
-    elif sum(map(bool, pieces)) > measured if few else sum(pieces) > documents:
+    elif sum(pieces) > documents and not (few and sum(map(bool, pieces)) <= measured):
         printing.next(
             *called_with("--documents", 2 * documents, alias="--sequences"), why="an answer from more documents"
         )
