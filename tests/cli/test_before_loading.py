@@ -58,6 +58,7 @@ def test_these_weights_cannot_be_read(weightless, monkeypatch, capsys):
 
 REFUSED = [
     ("profile glaa", "Did you mean gla?"),
+    ("profile softmax", "Did you mean sa?"),
     ("profile none.gguf", "Give a file that is there"),
     ("profile gla --text none.txt", "none.txt is not there"),
     ("profile gla --max-tokens 0", "Must be >= 2"),
@@ -75,12 +76,15 @@ REFUSED = [
     ("truncate gla --open --html none/page.html", "none/page.html cannot be written"),
     ("cache glaa", "Did you mean gla?"),
     ("cache gla --keep 200%", "keep must be a share"),
+    ("cache gla --max-tokens 95", "--max-tokens must be at least 96, got 95"),
     ("cache gla --ratios shares.txt", "ratios must be a file .npy"),
+    ("cache gla", "model must be a model of transformers with a cache of keys and values, got the bundled gla"),
     ("network glaa", "Did you mean gla?"),
     ("network gla --ids none.json", "none.json is not there"),
     ("network gla --memory 2XB", "memory must be"),
     ("network gla --positions 0", "Must be >= 1"),
     ("compress glaa --output small", "Did you mean gla?"),
+    ("compress sa --output small", "model must have states of a fixed size, got the bundled sa"),
     ("compress gla --output small --text none.txt", "text must be a file"),
     ("compress gla --output small --state 200%", "state must be a share"),
     ("compress gla --output one.txt", "output must be a folder"),

@@ -1,14 +1,19 @@
 """`statesize compress`: figures, JSON and bad input."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 from transformers import Mamba2Config, Mamba2ForCausalLM, PreTrainedTokenizerFast
 
 from statesize.cli import main
+from statesize.cli.compress import _rows
 from statesize.lab import zoo
+from statesize.measurement.statistics import Interval
 from statesize.models.load import load_model
+from statesize.reduction.compress import Compression
+from statesize.reduction.windows import Recall
 
 
 @pytest.fixture
@@ -22,14 +27,35 @@ def documents(tmp_path):
 def test_figures(checkpoint, documents, tmp_path, capsys):
     arguments = ["compress", str(checkpoint), "--text", str(documents), "--output", str(tmp_path / "half")]
     assert main([*arguments, "--state", "50%"]) == 0
-    printed = " ".join(capsys.readouterr().out.split())
+    captured = capsys.readouterr()
+    assert "cutting the states of small: which states matter; about " in captured.err
+    printed = " ".join(captured.out.split())
     assert "over 32 held-out documents, to which the context is worth " in printed
-    assert "bits per byte on 32 held-out documents: " in printed
+    assert "bits per byte on 32 held-out documents: difference " in printed
     assert "states 256 to 128 bytes per sequence" in printed
     assert "the uncut model recalls too few of" in printed
-    assert "safe not known" in printed
+    assert "safe not known: nothing to lose, as the uncut model recalls too little" in printed
     assert load_model(str(tmp_path / "half")).model.config.state_sizes
     assert main(["profile", str(tmp_path / "half"), "--text", str(documents), "--max-tokens", "16", "--quiet"]) == 0
+
+
+def test_words_of_a_result():
+    nothing, recall = (
+        Interval(-1e-5, -1e-5, 1e-5),
+        Recall(Interval(0.3, 0.2, 0.4), Interval(0.3), Interval(0, 0, 0), 41),
+    )
+    found = Compression(
+        None, None, Interval(2.0), Interval(2.0), nothing, Interval(0.1, 0, 0.2), {"pairs": recall}, 20, (2, 1), None,
+        None, "", (),
+    )  # fmt: skip
+    rows = dict(_rows(found))
+    assert rows["recall"] == "pairs: 30.0% to 30.0% of 41 (difference +0.0%, 95 %: +0.0% to +0.0%)"
+    assert rows["loss"].endswith("difference +0.0000 (95 %: +0.0000 to +0.0000)")
+    assert found.verdict == "not known: nothing to lose, as the context may be worth nothing to this text"
+    assert found.cost == "shows no cost (+0.0000 bits per byte)"
+    assert replace(found, difference=Interval(-0.0164, -0.02, -0.01)).cost == "gains 0.0164 bits per byte"
+    assert replace(found, difference=Interval(0.0164, 0.01, 0.02)).cost == "costs 0.0164 bits per byte"
+    assert replace(found, documents=19).verdict == "not known: too few documents, 19 held out where 20 are needed"
 
 
 def test_frontier(checkpoint, documents, tmp_path, capsys):
@@ -87,7 +113,7 @@ def test_json(checkpoint, documents, tmp_path, capsys):
         ({"--output": "{used}"}, "which is in use. Give another"),
         ({"--output": "{file}"}, "which is a file. Give a new folder"),
         ({"--text": "{short}"}, "text must hold at least 3 different documents, got 2"),
-        ({"MODEL": "sa"}, "model must have layers of la, wla, gla, gla-s6, s6, deltanet, gated-deltanet, got sa"),
+        ({"MODEL": "sa"}, "model must have states of a fixed size, got the bundled sa, whose cache grows"),
     ],
 )
 def test_bad_input_is_one_line_and_nothing_is_written(checkpoint, documents, text, tmp_path, capsys, change, message):

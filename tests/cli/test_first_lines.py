@@ -17,8 +17,8 @@ from statesize.lab.studies.engine.table import table_content
 COMMANDS = {
     "profile": ("small", "--text", "text.txt"),
     "compare": ("one", "two"),
-    "truncate": ("small", "--text", "long.txt", "--sequences", "2", "--max-tokens", "24"),
-    "cache": ("llama", "--ids", "ids.json", "--sequences", "6", "--max-tokens", "100"),
+    "truncate": ("small", "--sequences", "2", "--max-tokens", "24"),
+    "cache": ("llama", "--ids", "ids.jsonl", "--sequences", "6", "--max-tokens", "100"),
     "models": (),
     "doctor": (),
     "compress": ("small", "--text", "documents.txt", "--output", "half"),
@@ -44,7 +44,8 @@ def inputs(checkpoint, small_profile, tmp_path_factory):
     (folder / "long.txt").write_text(f"{sentence} {sentence}\n\n" * 60, encoding="utf-8")
     documents = "\n\n".join(f"document {number} says {number * number} and no more of {number}" for number in range(80))
     (folder / "documents.txt").write_text(documents, encoding="utf-8")
-    (folder / "ids.json").write_text(json.dumps([n * n % 63 + 1 for n in range(12 * 100)]), encoding="utf-8")
+    ids = json.dumps([n * n % 63 + 1 for n in range(100)])
+    (folder / "ids.jsonl").write_text("\n".join([ids] * 12), encoding="utf-8")
     (folder / "study").mkdir()
     (folder / "study" / "table.parquet").write_bytes(table_content([{"kv": 1}]))
     said = Conclusion("regimes", "One claim.", True, {"pearson": 0.5}, ("Pearson 0.5 over 9 tasks.",), ("A caveat.",))

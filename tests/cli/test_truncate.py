@@ -3,6 +3,8 @@
 import html
 import json
 
+import pytest
+
 from statesize import profile
 from statesize.cli import main
 
@@ -27,6 +29,30 @@ def test_table_and_page(tmp_path, capsys):
     # Not those of a choice without hindsight that keeps all there is.
     shown = [row for row in found["rows"] if row["rule"] != "past rows" or row["kept"] < found["measured"][0]["inputs"]]
     assert written.count('<tr><th scope="row">') == len(shown)
+
+
+@pytest.mark.parametrize(
+    ("words", "options", "said"),
+    [
+        (
+            9,
+            "--tokens=4",
+            "next (longer texts, in which context matters): statesize truncate gla --text {} --max-tokens 8",
+        ),
+        (4, "--max-tokens 4", "Only more texts, at least 5, would tell more: repeat --text with other files."),
+    ],
+)
+def test_advice_is_never_the_same_command(tmp_path, capsys, words, options, said):
+    path = tmp_path / "tiny.txt"
+    path.write_text("the " * words, encoding="utf-8")
+    assert main(["truncate", "gla", "--text", str(path), *options.split()]) == 0
+    assert capsys.readouterr().err.splitlines()[-1] == said.format(path)
+
+
+def test_more_documents_are_advised_while_there_are_more(capsys):
+    assert main(["truncate", "gla", "--sequences", "2", "--max-tokens", "48"]) == 0
+    told = "next (an answer from more documents): statesize truncate gla --max-tokens 48 --documents 4"
+    assert capsys.readouterr().err.splitlines()[-1] == told
 
 
 def test_json_of_texts_of_ones_own(tmp_path, capsys):

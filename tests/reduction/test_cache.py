@@ -25,6 +25,7 @@ from statesize.reduction.cache.rounding import bits_a_number, rounded_keys, roun
 from statesize.reduction.cache.rules import FUTURE, RULES, SINKS, kept, kept_first
 from statesize.reduction.cache.sets import three_sets
 from statesize.reduction.cache.smaller import cache_bytes, decoded_logits, holds_layers_apart, smaller_cache
+from statesize.reduction.cache.table import notes
 
 PREFIX, FOLLOWING, CACHES = 40, 6, 2
 IDS = torch.randint(1, 64, (1, PREFIX + FOLLOWING), generator=torch.Generator().manual_seed(3))
@@ -291,13 +292,18 @@ def test_sizes_of_a_cache(prefix):
 def test_prices_of_a_small_model(llama):
     ids = torch.randint(1, 64, (18, 72), generator=torch.Generator().manual_seed(5))
     result = cache(llama, ids.flatten(), documents=18, tokens=72, following=8, keep=0.4, name="tiny")
-    chosen = {0.5: "50 %", 0.4: "40 %", 0.25: "25 %", 0.125: "12.5 %"}
+    # 25 and 12.5 % of 64 tokens would keep the 20 that always stay.
+    chosen = {0.5: "50 %", 0.4: "40 %"}
+    assert list(result.chosen) == [*chosen]
     assert [price.variant.title for price in result.prices] == [
         *("int8", "int4"),
         *(f"{keep} {way}" for keep in chosen.values() for way in ("equal", "by layer", "by curves")),
+        "31.25 % equal",
         *(f"int4, {chosen[keep]} {'by ' if way == 'curves' else ''}{way}" for keep, way in result.chosen.items()),
+        "int4, 31.25 % equal",
     ]
-    assert [one.keep for one in result.smaller] == [1, 0.5, 0.4, 0.25, 0.125]
+    assert [one.keep for one in result.smaller] == [1, 0.5, 0.4, 20 / 64]
+    assert "These 20 are 31.25 % of 64 tokens." in " ".join(notes(result))
     assert [one.bytes for one in result.smaller][:2] == [64 * 4 * 2 * 8 * 4, 32 * 4 * 2 * 8 * 4]
     assert (result.calibration, result.selection, len(result.documents)) == (6, 3, 9)
     price = result.prices[2]

@@ -14,6 +14,9 @@ from statesize.cli.shared.printing import TEXT, Printing
 from statesize.cli.shared.texts import Texts
 from statesize.errors import InputError
 
+# The 64 tokens that are predicted, and 32 before them.
+_LEAST_TOKENS = 96
+
 
 def cache(
     model: str,
@@ -32,9 +35,9 @@ def cache(
 ) -> None:
     """Price a smaller cache: keys and values are rounded, tokens evicted, or both, and the next tokens are predicted.
 
-    Texts are read in pieces of --max-tokens, 36 of them unless --sequences says otherwise. A third shows by how much
-    each layer errs as its caches keep fewer tokens, a sixth chooses between budgets by these curves and equal ones, and
-    the prices are of the rest.
+    Texts are read in pieces of --max-tokens, at least 96, and 36 of them unless --sequences says otherwise. A third
+    shows by how much each layer errs as its caches keep fewer tokens, a sixth chooses between budgets by these curves
+    and equal ones, and the prices are of the rest.
 
     Args:
         model: A folder of a model, a GGUF file, or an id of the Hugging Face hub.
@@ -49,16 +52,21 @@ def cache(
         open_page: Show the page in the browser; without --html it is MODEL-cache.html in this folder.
         loading: How the model is loaded.
         printing: What is printed.
+
+    Raises:
+        InputError: Pieces are too short.
     """
     kept = share("keep", keep)
     if ratios is not None:
         _check_file(ratios)
     texts, loading = texts or Texts(), loading or Loading()
+    if texts.max_tokens < _LEAST_TOKENS:
+        raise InputError(f"--max-tokens must be at least {_LEAST_TOKENS}, got {texts.max_tokens}.")
     texts.check()
     html = page_path(html, open_page=open_page, name=f"{Path(model).name}-cache")
-    check_model(model)
+    check_model(model, "cache")
 
-    from statesize.cli.shared.provenance import called_again, called_with, more_texts
+    from statesize.cli.shared.provenance import called_again, tell_more
     from statesize.cli.shared.table import show_page, show_plan
     from statesize.models.load import load_model
     from statesize.reduction.cache.page import page
@@ -96,10 +104,9 @@ def cache(
         result.save_pruned_shares(ratios)
         printing.say(f"Ratios: {ratios}")
     show_page(page(result), result.to_dict(), html, printing, open_page=open_page)
-    if not result.context_matters:
-        printing.next(*called_with("--max-tokens", 2 * texts.max_tokens), why="longer texts, in which context matters")
-    elif result.recommended is None and result.undecided is not None:
-        printing.next(*more_texts(texts, documents), why=f"an answer from {texts.more_of}")
+    longer = not result.context_matters
+    if longer or (result.recommended is None and result.undecided is not None):
+        tell_more(printing, texts, inputs, documents, result.texts, longer=longer, least=6)
     else:
         printing.next("truncate", model, *options_of(texts, loading), why="how few numbers would suffice at all")
 

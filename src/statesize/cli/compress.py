@@ -59,11 +59,12 @@ def compress(
     check_file("text", text)
     share_of(state, None)
     page_path(frontier, open_page=False, name="")
-    check_model(model)
+    check_model(model, "compress")
 
     from statesize.cli.shared.printing import tell_page
     from statesize.cli.shared.table import show
     from statesize.models.load import load_model
+    from statesize.reduction.compress import FEWEST_DOCUMENTS
     from statesize.reduction.compress import compress as run
     from statesize.reduction.frontier import frontier as points_of
     from statesize.reduction.frontier import page
@@ -79,7 +80,7 @@ def compress(
     printing.hush_libraries()
     loaded = load_model(model, as_stored=True)
     reducible(loaded.model).kept(ReductionRequest(state, int8, finetune, free_basis))
-    with printing.step(f"cutting the states of {loaded.name}"):
+    with printing.bars() as bars:
         result = run(
             loaded.model,
             loaded.tokenizer,  # pyright: ignore[reportArgumentType]
@@ -88,6 +89,7 @@ def compress(
             int8=int8,
             fine_tune=finetune,
             free_basis=free_basis,
+            on_progress=bars.begin(f"cutting the states of {loaded.name}").update,
         )
     result.save(output)
     if frontier is not None:
@@ -97,8 +99,8 @@ def compress(
         tell_page(frontier, printing, open_page=False)
     table = PageTable("", ("figure", "found"), [*_rows(result), ("saved", str(output))])
     show(ResultPage("Smaller states", _headline(loaded.name, result), (), [table]), result.to_dict(output), printing)
-    if result.safe is None:
-        printing.say("To tell it, give more documents: --text FILE, with blank lines between them.")
+    if result.documents < FEWEST_DOCUMENTS:
+        printing.say("Whether it is safe takes 50 documents: --text FILE, with blank lines between them.")
     printing.next(
         *("profile", output, *([] if text is None else ["--text", text]), "--open"), why="what the smaller states carry"
     )
@@ -109,7 +111,7 @@ def _headline(name: str, result: Compression) -> str:
     before, after = result.state_bytes
     verdict = {True: "Safe here", False: "Not safe here", None: "Too little to tell whether it is safe"}[result.safe]
     return (
-        f"{verdict}: {after / before:.0%} of the state of {name} costs {result.difference.value:+.4f} bits per byte "
+        f"{verdict}: {after / before:.0%} of the state of {name} {result.cost} "
         f"over {result.documents} held-out documents, to which the context is worth {_difference(result.worth)}."
     )
 
@@ -122,22 +124,22 @@ def _rows(result: Compression) -> list[tuple[str, str]]:
     )
     rows = [
         ("context's worth", f"{_difference(result.worth)} bits per byte: what the text before a token saves"),
-        ("loss", f"{loss}: {_difference(result.difference)}"),
+        ("loss", f"{loss}: difference {_difference(result.difference)}"),
         ("states", f"{before:,} to {after:,} bytes per sequence"),
     ]
     if result.int8_bytes is not None and result.int8_difference is not None:
-        rows.append(("int8 alone", f"{result.int8_bytes:,} bytes: {_difference(result.int8_difference)}"))
+        rows.append(("int8 alone", f"{result.int8_bytes:,} bytes: difference {_difference(result.int8_difference)}"))
     rows += [("recall", f"{kind.replace('_', ' ')}: {_recalled(recall)}") for kind, recall in result.recall.items()]
-    verdict = {True: "yes", False: "no", None: "not known: too few documents, or nothing to lose"}[result.safe]
-    return [*rows, ("safe", verdict), ("method", result.method)]
+    return [*rows, ("safe", result.verdict), ("method", result.method)]
 
 
 def _difference(ratio: Interval) -> str:
-    return f"{ratio.value:+.4f} (95 %: {ratio.low:+.4f} to {ratio.high:+.4f})"
+    return f"{ratio.value:+z.4f} (95 %: {ratio.low:+z.4f} to {ratio.high:+z.4f})"
 
 
 def _recalled(recall: Recall) -> str:
     if not recall.seen:
         return f"the uncut model recalls too few of {recall.answers:,} for a verdict"
-    ends = f"95 %: {-recall.lost.high:+.1%} to {-recall.lost.low:+.1%}"
-    return f"{recall.before.value:.1%} to {recall.after.value:.1%} of {recall.answers:,} ({ends})"
+    lost = recall.lost
+    difference = f"difference {-lost.value:+z.1%}, 95 %: {-lost.high:+z.1%} to {-lost.low:+z.1%}"
+    return f"{recall.before.value:.1%} to {recall.after.value:.1%} of {recall.answers:,} ({difference})"

@@ -84,7 +84,7 @@ def truncate(
         require_profile(profile)
     check_file("curves", curves)
 
-    from statesize.cli.shared.provenance import called_again, more_texts
+    from statesize.cli.shared.provenance import called_again, tell_more
     from statesize.cli.shared.table import show_page, show_plan
     from statesize.models.load import load_model
     from statesize.profiling import Profile
@@ -124,7 +124,8 @@ def truncate(
         printing.say(f"Profile: {profile}")
     show_page(page(result), result.to_dict(), html, printing, open_page=open_page)
     if result.little_text:
-        printing.next(*more_texts(texts, options["documents"]), why=f"an answer from {texts.more_of}")
+        longer = not result.context_matters
+        tell_more(printing, texts, inputs, options["documents"], result.texts, longer=longer, least=1)
         return
     shown = [model, *options_of(texts, loading)] if profile is None else [profile]
     printing.next("profile", *shown, "--open", why="which layers and heads carry what")

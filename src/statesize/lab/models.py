@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from statesize.errors import ModelError
 from statesize.io.files import parse_json, read_limited
 from statesize.models.plugins import ModelPlugin
 
@@ -22,6 +23,30 @@ class LabModels(ModelPlugin):
         from statesize.lab import zoo
 
         return zoo.names()
+
+    def titles(self) -> dict[str, str]:
+        """As tables name them."""
+        titles = {"softmax": "sa", "linear": "la", "gated linear": "gla"}
+        return (
+            titles
+            | {f"{title} attention": name for title, name in titles.items()}
+            | {"Gated DeltaNet": "gated-deltanet"}
+        )
+
+    def check(self, name: str, command: str) -> None:
+        """No bundled model has a cache of transformers, and softmax attention has no states of a fixed size."""
+        if not _is_bundled(name):
+            return
+        if command == "cache":
+            raise ModelError(
+                f"model must be a model of transformers with a cache of keys and values, got the bundled {name}. Give "
+                "a folder or GGUF file of one, or an id of the hub; statesize compress cuts states of a fixed size."
+            )
+        if command == "compress" and name.split("-")[-1] == "sa":
+            raise ModelError(
+                f"model must have states of a fixed size, got the bundled {name}, whose cache grows with the text. "
+                "Give la, gla or gated-deltanet, or a folder; statesize cache prices a smaller cache."
+            )
 
     def knows(self, name: str) -> bool:
         """Whether it is a bundled name, or a folder that transformers does not read."""

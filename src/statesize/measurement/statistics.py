@@ -104,9 +104,10 @@ def no_interval(texts: int) -> str:
 
 
 def signed(interval: Interval, form: str = "+.2f") -> str:
-    """A number with its interval, where there is one; a dash where the number is not known."""
+    """A number with its interval, where there is one; a dash where the number is not known; no zero has a minus."""
     if np.isnan(interval.value):
         return "–"
+    form = form.replace("+", "+z") if "+" in form else f"z{form}"
     ends = "" if np.isnan(interval.low) else f" [{interval.low:{form}}, {interval.high:{form}}]"
     return f"{interval.value:{form}}{ends}"
 

@@ -42,6 +42,18 @@ class ModelPlugin(ABC):
     def names(self) -> tuple[str, ...]:
         """Names of the models that need no folder, as they stand in lists and messages."""
 
+    def titles(self) -> dict[str, str]:
+        """Names by what else readers call the models, such as {"softmax": "sa"}, which a message then suggests."""
+        return {}
+
+    def check(self, name: str, command: str) -> None:
+        """Refuse a model that is known for a command that cannot use it, before torch is imported.
+
+        Raises:
+            ModelError: The command, such as "cache", is for others.
+        """
+        del name, command
+
     @abstractmethod
     def knows(self, name: str) -> bool:
         """Whether a name, or the path of a folder, is that of a model that can be loaded here."""
@@ -100,7 +112,8 @@ def refuse_misspelt(name: str) -> None:
     local = kind == "file" or name.startswith(starts) or name.count("/") > 1 or ("/" in name and path.parent.is_dir())
     beside = sorted(path.parent.iterdir()) if path.parent.is_dir() and (local or "/" not in name) else []
     models = {one.name: str(one) for one in beside if (one / "config.json").is_file() or one.suffix == ".gguf"}
-    models |= {known: known for plugin in model_plugins() for known in plugin.names() if "/" not in name}
+    for plugin in model_plugins() if "/" not in name else ():
+        models |= plugin.titles() | {known: known for known in plugin.names()}
     near = difflib.get_close_matches(path.name, models, 1, cutoff=0.6 if local else _ALIKE)
     if local or near:
         advice = f"Did you mean {models[near[0]]}?" if near else f"Give a {kind} that is there."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,9 +37,12 @@ from statesize.texts.tokens import AnyTokenizer
 LOST_BITS = 0.01
 """Largest loss of a safe cut in bits per byte, compared with the upper end of the interval."""
 
-_FEWEST_DOCUMENTS = 20
+FEWEST_DOCUMENTS = 20
+"""Held-out documents that a verdict takes."""
 # Least tokens of the calibration text for each number of a head's state: both Gramians must have full rank.
 _TOKENS_PER_STATE = 16
+# Parts of the work, for progress: the cut, and all, where one model reads the held-out documents in each of the others.
+_CUT, _ALL = 8, 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,11 +87,10 @@ class Compression:
             Lines of text.
         """
         before, after = self.state_bytes
-        safe = {True: "yes", False: "no", None: "not known: too few documents, or nothing to lose"}[self.safe]
         return (
-            f"{after / before:.0%} of the bytes of the states costs {self.difference} bits per byte\n"
+            f"{after / before:.0%} of the bytes of the states {self.cost}\n"
             f"over {self.documents} held-out documents, to which the context is worth {self.worth}\n"
-            f"safe: {safe}\nnext: .model, .recall, .to_dict()"
+            f"safe: {self.verdict}\nnext: .model, .recall, .to_dict()"
         )
 
     @property
@@ -100,10 +102,29 @@ class Compression:
         is lost if its context may be worth nothing to it, so that nothing could be lost.
         """
         seen = [recall for recall in self.recall.values() if recall.seen]
-        if self.documents < _FEWEST_DOCUMENTS or not seen:
+        if self.documents < FEWEST_DOCUMENTS or not seen:
             return None
         small = self.difference.high <= LOST_BITS and all(recall.kept for recall in seen)
         return None if small and not self.worth.low > 0 else small
+
+    @property
+    def cost(self) -> str:
+        """What the cut costs, or gains, in words; none is shown where the interval reaches 0."""
+        value, low, high = self.difference.value, self.difference.low, self.difference.high
+        if low <= 0 <= high or value == 0:
+            return f"shows no cost ({value:+z.4f} bits per byte)"
+        return f"{'costs' if value > 0 else 'gains'} {abs(value):.4f} bits per byte"
+
+    @property
+    def verdict(self) -> str:
+        """Whether it is safe, in words; where that is not known, why."""
+        if self.safe is not None:
+            return "yes" if self.safe else "no"
+        if self.documents < FEWEST_DOCUMENTS:
+            return f"not known: too few documents, {self.documents} held out where {FEWEST_DOCUMENTS} are needed"
+        if not any(recall.seen for recall in self.recall.values()):
+            return "not known: nothing to lose, as the uncut model recalls too little"
+        return "not known: nothing to lose, as the context may be worth nothing to this text"
 
     def to_dict(self, output: str | os.PathLike[str] | None = None) -> dict[str, Any]:
         """The figures as JSON values.
@@ -179,6 +200,7 @@ def compress(
     fine_tune: int = 0,
     free_basis: bool = False,
     length: int = 256,
+    on_progress: Callable[..., None] = lambda *step: None,
 ) -> Compression:
     """Cuts the states of a trained model without training, and measures the loss of quality on held-out documents.
 
@@ -198,6 +220,7 @@ def compress(
         free_basis: For Mamba-2, keep the best combinations of its numbers instead of the best numbers. This is more
             accurate, but only statesize can read the folder.
         length: Tokens of the sequences that the model reads.
+        on_progress: Called as (done, total, what) after each part of the work.
 
     Returns:
         The smaller model with its loss of quality.
@@ -218,12 +241,16 @@ def compress(
         ((2048, 1024), None)
     """
     steps, tokens = require_count("fine_tune", fine_tune, least=0), require_count("length", length, least=2)
-    uncut, request = reducible(model), ReductionRequest(state, int8, steps, free_basis, tokens)
+
+    def on_share(share: float) -> None:
+        on_progress(int(share * _CUT), _ALL, "which states matter")
+
+    uncut, request = reducible(model), ReductionRequest(state, int8, steps, free_basis, tokens, on_share)
     states = uncut.kept(request)
     uncut.check_tokenizer(tokenizer)
     calibration, choice, held_out = split_text(uncut, tokenizer, listed("documents", documents), tokens)
     control, cut, method = uncut.cut(states, calibration, choice, request)
-    return _compared(control, cut, tokenizer, held_out, method)
+    return _compared(control, cut, tokenizer, held_out, method, lambda done, what: on_progress(_CUT + done, _ALL, what))
 
 
 def split_text(
@@ -247,21 +274,33 @@ def split_text(
 
 
 def _compared(
-    control: nn.Module, cut: nn.Module, tokenizer: AnyTokenizer, windows: TokenWindows, method: str
+    control: nn.Module,
+    cut: nn.Module,
+    tokenizer: AnyTokenizer,
+    windows: TokenWindows,
+    method: str,
+    step: Callable[[int, str], None],
 ) -> Compression:
     """The loss of quality against the uncut model."""
     uncut, smaller = reducible(control), reducible(cut)
     rounded = uncut.rounded()
+    step(0, "held-out documents")
     before, after = (score(model, windows.inputs, windows.targets) for model in (control, cut))
+    step(2, "held-out documents in int8")
     after_rounding = None if rounded is None else score(rounded, windows.inputs, windows.targets)
+    step(3, "what the context is worth")
+    worth = _worth(control, before, windows)
+    step(4, "recall")
+    recall = probe(control, cut, windows)
+    step(8, "recall")
     return Compression(
         model=cut,
         tokenizer=tokenizer,
         before=ratio_of(before.bits(windows), windows.sizes),
         after=ratio_of(after.bits(windows), windows.sizes),
         difference=extra_bits(after, before, windows),
-        worth=_worth(control, before, windows),
-        recall=probe(control, cut, windows),
+        worth=worth,
+        recall=recall,
         documents=len(windows.sizes),
         state_bytes=(uncut.state_bytes, smaller.state_bytes),
         int8_bytes=None if rounded is None else reducible(rounded).state_bytes,

@@ -103,7 +103,7 @@ def page(name: str, points: Sequence[FrontierPoint], heads: Sequence[Head]) -> R
     missed = [f"missed at {share:.0%}" for share in SHARES]
     return ResultPage(
         title=f"Smaller states of {name}",
-        finding=f"{least.state_bytes:,} bytes per sequence cost {least.difference.value:+.4f} bits per byte: "
+        finding=f"{least.state_bytes:,} bytes per sequence cost {least.difference.value:+z.4f} bits per byte: "
         f"{least.share:.0%} of the numbers in {least.numbers}, {least.way}.",
         charts=[
             PageChart(
@@ -146,4 +146,4 @@ def _chart(points: Sequence[FrontierPoint]) -> alt.LayerChart:
 
 
 def _numbers(point: FrontierPoint) -> tuple[str, ...]:
-    return tuple(f"{number:.4f}" for number in (point.difference.value, point.difference.low, point.difference.high))
+    return tuple(f"{number:z.4f}" for number in (point.difference.value, point.difference.low, point.difference.high))

@@ -31,13 +31,14 @@ class Made:
 
 @dataclass(frozen=True)
 class ReductionRequest:
-    """The arguments of `compress`."""
+    """The arguments of `compress`; `on_share` is called with the share of a cut that is done, where it takes long."""
 
     state: float | str
     int8: bool = False
     fine_tune: int = 0
     free_basis: bool = False
     length: int = 256
+    on_share: Callable[[float], None] = lambda share: None
 
 
 class Reducible(ABC):

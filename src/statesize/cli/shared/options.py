@@ -70,11 +70,14 @@ def page_path(html: Path | None, *, open_page: bool, name: str) -> Path | None:
     return html
 
 
-def check_model(model: str) -> None:
-    """Refuse a model that is not there, before what loads models is imported."""
-    from statesize.models.plugins import refuse_misspelt
+def check_model(model: str, command: str = "") -> None:
+    """Refuse a model that is not there or not for a command, before what loads models is imported."""
+    from statesize.models.plugins import plugin_of, refuse_misspelt
 
     refuse_misspelt(model)
+    plugin = plugin_of(model)
+    if plugin is not None:
+        plugin.check(model, command)
 
 
 def check_file(name: str, path: Path | None) -> None:

@@ -7,6 +7,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
+    from statesize.cli.shared.printing import Printing
     from statesize.cli.shared.texts import Texts
 
 _arguments: list[str] = []
@@ -22,17 +25,47 @@ def called_again(*more: object, without: str = "") -> list[object]:
     return [*(one for one in _arguments if one != without), *more]
 
 
-def called_with(option: str, value: object) -> list[object]:
-    """The same command with another value of an option."""
-    arguments = [*_arguments]
-    if option in arguments:
-        del arguments[arguments.index(option) : arguments.index(option) + 2]
+def called_with(option: str, value: object, *, alias: str) -> list[object]:
+    """The same command with another value of an option that has two names."""
+    arguments: list[object] = []
+    given = iter(_arguments)
+    for one in given:
+        name, equals, _ = one.partition("=")
+        if name not in (option, alias):
+            arguments.append(one)
+        elif not equals:
+            next(given, None)
     return [*arguments, option, value]
 
 
-def more_texts(texts: Texts, documents: int) -> list[object]:
-    """The same command over twice as many documents; over the same files, whose reader adds to them."""
-    return called_again() if texts.any_chosen else called_with("--documents", 2 * documents)
+def tell_more(
+    printing: Printing, texts: Texts, read: Sequence[Tensor], documents: int, measured: int, *, longer: bool, least: int
+) -> None:
+    """Say what would tell more: a changed command, or that only more text would.
+
+    Args:
+        printing: What is printed.
+        texts: The options.
+        read: All texts that are there.
+        documents: How many pieces of them were asked for.
+        measured: How many texts these came from.
+        longer: Whether longer pieces are wanted.
+        least: How many pieces the command needs.
+    """
+    from statesize.measurement.statistics import FEWEST_TEXTS
+
+    size, few = texts.max_tokens, measured < FEWEST_TEXTS
+    pieces = [len(text) // size for text in read]
+    if longer and sum(len(text) // (2 * size) for text in read) >= least:
+        command = called_with("--max-tokens", 2 * size, alias="--tokens")
+        printing.next(*command, why="longer texts, in which context matters")
+    elif sum(pieces) > documents and not (few and sum(map(bool, pieces)) <= measured):
+        printing.next(
+            *called_with("--documents", 2 * documents, alias="--sequences"), why="an answer from more documents"
+        )
+    elif not printing.json:
+        several = f"s, at least {FEWEST_TEXTS}," if few else ""
+        printing.say(f"Only more text{several} would tell more: {texts.more_of}.")
 
 
 def command_line() -> str:

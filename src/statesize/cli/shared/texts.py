@@ -107,8 +107,8 @@ class Texts:
     def more_of(self) -> str:
         """Where more text comes from, in words."""
         if not self.any_chosen:
-            return "more documents; --text FILE reads yours"
-        return "more text: lengthen the file, or repeat --text" if self.text else f"more rows in {self.named}"
+            return "--text FILE reads yours"
+        return "repeat --text with other files" if self.text else f"add rows to {self.named}"
 
     @property
     def named(self) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -71,11 +71,13 @@ class Ranking:
     costs: Mapping[str, Sequence[NDArray[np.float64]]]  # of keeping 0 … n states of each head, by their basis
 
     @classmethod
-    def of(cls, model: LanguageModel, windows: TokenWindows) -> Ranking:
-        """By Gramians, and by the damage that cuts of single heads do."""
+    def of(
+        cls, model: LanguageModel, windows: TokenWindows, on_share: Callable[[float], None] = lambda share: None
+    ) -> Ranking:
+        """By Gramians, and by the damage that cuts of single heads do, with the share of these that is known."""
         bases = bases_of(model, measure_gramians(model, torch.split(windows.inputs, BATCH)))
         tails = [basis.error.numpy() for own in bases.values() for basis in own]
-        sensitivities = _sensitivities(model, bases, windows)
+        sensitivities = _sensitivities(model, bases, windows, on_share)
         return cls(model, bases, {"Gramian tail": tails, "measured sensitivity": sensitivities})
 
     def cuts(self, total: int) -> dict[str, LanguageModel]:
@@ -113,7 +115,9 @@ def cuts_of(bases: Bases, sizes: Sequence[int]) -> dict[int, list[StateCut]]:
     return {layer: [basis.cut(next(left)) for basis in own] for layer, own in bases.items()}
 
 
-def _sensitivities(model: LanguageModel, bases: Bases, windows: TokenWindows) -> list[NDArray[np.float64]]:
+def _sensitivities(
+    model: LanguageModel, bases: Bases, windows: TokenWindows, on_share: Callable[[float], None]
+) -> list[NDArray[np.float64]]:
     """The Gramian tail of each head, scaled to the nats that are lost where it alone keeps a quarter of its states."""
     n = model.config.key_size
     heads = [basis for own in bases.values() for basis in own]
@@ -124,6 +128,7 @@ def _sensitivities(model: LanguageModel, bases: Bases, windows: TokenWindows) ->
         sizes = [_quarter(n) if index == head else n for index in range(len(heads))]
         cut = smaller_model(model, cuts_of(bases, sizes))
         lost.append(float(score(cut, inputs, targets).nats.sum()) - whole)
+        on_share((head + 1) / len(heads))
     # Small damages are mostly noise: a head whose cut helps by chance must not lose all its states.
     tiny = float(np.finfo(np.float64).tiny)
     least = max(float(np.mean(lost)) / 2, tiny)

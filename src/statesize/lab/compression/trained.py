@@ -80,7 +80,8 @@ class TrainedModel(Reducible):
         self, kept: int, calibration: TokenWindows, choice: TokenWindows, request: ReductionRequest
     ) -> tuple[nn.Module, nn.Module, str]:
         """By the way of spreading the states over the heads that loses least on the windows for the choice."""
-        control, (cut, words) = self.model, Ranking.of(self.model, calibration).best_cut(kept, choice)
+        ranking = Ranking.of(self.model, calibration, request.on_share)
+        control, (cut, words) = self.model, ranking.best_cut(kept, choice)
         steps = request.fine_tune
         if steps:
             text = torch.cat([text_of(calibration.targets), text_of(choice.targets)])

@@ -20,7 +20,7 @@ from statesize.reduction.cache.curves import CacheSizes, cache_sizes, curves_of_
 from statesize.reduction.cache.prefix import Prefix
 from statesize.reduction.cache.result import Budgets, CachedHead, CachePrices, PricedDocument, Variant
 from statesize.reduction.cache.rounding import BITS
-from statesize.reduction.cache.rules import Rule, kept_first
+from statesize.reduction.cache.rules import RECENT, SINKS, Rule, kept_first
 from statesize.reduction.cache.sets import three_sets
 from statesize.reduction.cache.smaller import SmallerCache, holds_layers_apart, measured_cache
 from statesize.reduction.cache.variants import VariantRuns
@@ -30,7 +30,7 @@ from statesize.texts.tokens import AnyTokenizer, supported_tokenizer
 DOCUMENTS, TOKENS, FOLLOWING, PASSKEYS = 36, 512, 64, 12
 """Pieces of text that are read by default, the tokens of each, those that are predicted, and hidden passkeys."""
 RATIOS = (0.5, 0.25, 0.125)
-"""Shares of the tokens that are always tried."""
+"""Shares of the tokens that are always tried, where more is kept than always stays."""
 # Documents by which ESS of each cache is known.
 _SIZED = 2
 
@@ -107,6 +107,8 @@ class Pricing:
     """One price list in the making.
 
     Attributes:
+        ratios: Shares of the tokens that are tried, descending; the last may be that of the tokens that always stay.
+        shared: Those of them at which tokens can be shared out among the caches.
         parts: Documents for curves, for the choice of budgets, and held out, these with the number of each text.
         hidden: How many passkeys are hidden.
         steps: What is done: the curves of a document, sizes of caches, prefixes that are read, runs after these, and
@@ -117,6 +119,7 @@ class Pricing:
     name: str
     rule: Rule
     ratios: tuple[float, ...]
+    shared: tuple[float, ...]
     prefix: int
     tokenizer: AnyTokenizer | None
     parts: tuple[list[Tensor], list[Tensor], list[tuple[int, Tensor]]]
@@ -149,7 +152,9 @@ class Pricing:
         tokenizer = supported_tokenizer(tokenizer)
         model, tokenizer, name = measured_model(model, tokenizer, name, needs_tokenizer=inputs is None)
         parts = three_sets(whole_texts(inputs, tokenizer), size, wanted, tokenizer)
-        ratios = tuple(sorted({*RATIOS, share}, reverse=True))
+        least, prefix = SINKS + RECENT, size - after
+        shared = tuple(sorted((one for one in {*RATIOS, share} if round(one * prefix) > least), reverse=True))
+        ratios = shared if len(shared) == len({*RATIOS, share}) else (*shared, least / prefix)
         hidden = 0 if tokenizer is None else hidden
         curves, choice, priced = len(parts[0]), len(parts[1]), len(parts[2]) + hidden
         # Once more at first, over the first document, with 4 runs.
@@ -158,10 +163,10 @@ class Pricing:
             "sizes": min(_SIZED, curves),
             "prefixes": 1 + choice + priced,
             "without a prefix": 1 + choice + len(parts[2]),
-            "runs": 4 + choice * (1 + 2 * len(ratios)) + priced * (1 + len(BITS) + 4 * len(ratios)),
+            "runs": 4 + choice * (1 + 2 * len(shared)) + priced * (1 + len(BITS) + 2 * len(ratios) + 2 * len(shared)),
         }
         steps = Steps(costs | {"speeds": 2 + len(ratios)})
-        return cls(model, name, rule, ratios, size - after, tokenizer, parts, hidden, steps)
+        return cls(model, name, rule, ratios, shared, prefix, tokenizer, parts, hidden, steps)
 
     def planned(self) -> Steps:
         """The steps, after one of each kind."""
@@ -251,7 +256,7 @@ class Pricing:
         self, documents: Sequence[Tensor], runs: VariantRuns, step: Callable[[str], None]
     ) -> dict[float, Budgets]:
         """For each share the budgets that lose less on documents of their own; equal ones where curves do not."""
-        variants = [Variant(ratio, way) for ratio in self.ratios for way in ("equal", "curves")]
+        variants = [Variant(ratio, way) for ratio in self.shared for way in ("equal", "curves")]
         losses: list[list[float]] = []
         for ids in documents:
             losses.append(list(runs.document(ids, variants).extra))
@@ -259,13 +264,14 @@ class Pricing:
         means = torch.tensor(losses, dtype=torch.float64).mean(0)
         return {
             ratio: "curves" if curves < same else "equal"
-            for ratio, (same, curves) in zip(self.ratios, torch.split(means, 2), strict=True)
+            for ratio, (same, curves) in zip(self.shared, means.view(-1, 2), strict=True)
         }
 
     def _variants(self, chosen: dict[float, Budgets]) -> list[Variant]:
         rounded = [Variant(precision=precision) for precision in BITS]
-        evicted = [Variant(ratio, way) for ratio in self.ratios for way in ("equal", "layers", "curves")]
-        return [*rounded, *evicted, *(Variant(ratio, chosen[ratio], "int4") for ratio in self.ratios)]
+        ways: dict[float, tuple[Budgets, ...]] = dict.fromkeys(self.shared, ("equal", "layers", "curves"))
+        evicted = [Variant(ratio, way) for ratio in self.ratios for way in ways.get(ratio, ("equal",))]
+        return [*rounded, *evicted, *(Variant(ratio, chosen.get(ratio, "equal"), "int4") for ratio in self.ratios)]
 
     def _heads(
         self,

@@ -140,7 +140,8 @@ class CachePrices:
         documents: The held-out ones.
         variants: All ways, as in `PricedDocument.extra`.
         shares: Bytes of each, as a share of the whole cache in 16 bits.
-        chosen: "equal" or "curves" for each share of tokens, by the documents for selection.
+        chosen: "equal" or "curves" for each share of tokens, by the documents for selection; without the share of those
+            that always stay.
         passkeys: How many were hidden.
         found: How many the whole cache finds, and each variant.
         heads: All caches.
@@ -315,7 +316,7 @@ class CachePrices:
 
     def _repr_html_(self) -> str:
         facts: dict[str, object] = {"documents": len(self.documents)}
-        facts |= {price.variant.title: f"{price.nats.value:+.4f} nats per token" for price in self.prices}
+        facts |= {price.variant.title: f"{price.nats.value:+z.4f} nats per token" for price in self.prices}
         return facts_table(f"Cache of {self.model}", facts)
 
     def _price(self, at: int, looks: int = 1) -> Price:

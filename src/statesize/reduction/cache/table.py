@@ -7,6 +7,7 @@ from collections import Counter
 from statesize.io.text import counted
 from statesize.measurement.statistics import no_interval, signed
 from statesize.reduction.cache.result import AFFORDABLE, CachePrices
+from statesize.reduction.cache.rules import RECENT, SINKS
 
 HEADINGS = ("cache", "of its bytes", "extra bits per byte", "extra nats per token", "passkeys")
 
@@ -34,8 +35,8 @@ def notes(result: CachePrices) -> list[str]:
         f"predicted, all layers computed from it. The whole cache loses {result.loss.value:.3f} nats per token, and "
         f"{worth} more with no cache at all: what the context is worth. Intervals are of 95 %, over "
         f"texts.{no_interval(result.texts)}",
-        f"Tokens are evicted by the rule {result.rule!r}; the first 4 and the last 16 stay. Curves come from "
-        f"{counted(result.calibration, 'other document')}. Prices hold for texts like these: run chat, code "
+        f"Tokens are evicted by the rule {result.rule!r}; the first {SINKS} and the last {RECENT} stay. Curves come "
+        f"from {counted(result.calibration, 'other document')}. Prices hold for texts like these: run chat, code "
         "and prose apart.",
     ]
     if result.recommended is not None:
@@ -43,6 +44,11 @@ def notes(result: CachePrices) -> list[str]:
             f"The recommended cache is the smallest of {len(result.variants)} that loses at most {AFFORDABLE} bits per "
             "byte. The same documents choose and price it, so its interval is wider than in the table: it holds for "
             "all of them together (Bonferroni)."
+        )
+    if result.ratios[-1] not in result.chosen:
+        told.append(
+            f"These {SINKS + RECENT} are {100 * result.ratios[-1]:.4g} % of {result.prefix} tokens. Smaller shares "
+            "would keep the same, so they are left out; a longer --max-tokens tries them."
         )
     kept = [f"{100 * keep:.4g} %" for keep, budgets in result.chosen.items() if budgets == "equal"]
     if kept:
