@@ -84,7 +84,7 @@ def test_diverged_runs_are_counted_and_left_out():
     rows[1] |= {"status": "diverged", "accuracy": float("nan"), METRIC: float("nan")}
     found = correlation(rows, METRIC)
     assert (found.figures["diverged"], found.figures["mqar_runs"]) == (1, 80)
-    assert any("1 runs diverged" in line for line in found.statements)
+    assert any("1 run diverged" in line for line in found.statements)
 
 
 def test_where_nothing_was_learned_it_cannot_tell():

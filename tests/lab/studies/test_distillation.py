@@ -89,7 +89,7 @@ def test_diverged_runs_are_counted_and_left_out():
     rows.append(row("lost", 0.0, math.nan, status="diverged", accuracy=math.nan))
     found = distillation(rows, METRIC)
     assert (found.figures["diverged"], found.figures["n2_students"]) == (1, 12)
-    assert any("1 runs diverged" in line for line in found.statements)
+    assert any("1 run diverged" in line for line in found.statements)
 
 
 def test_students_have_what_is_known_of_their_teachers():
