@@ -94,7 +94,8 @@ sys.meta_path.insert(0, Interrupt())
 from statesize.cli import main
 sys.exit(main())
 """
-    command = [sys.executable, "-c", code, "profile", "gla", "--text", "missing.txt"]
+    (tmp_path / "text.txt").write_text("A few words.", encoding="utf-8")
+    command = [sys.executable, "-c", code, "profile", "gla", "--text", "text.txt"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (130, "")
     assert done.stderr.startswith("statesize: error: interrupted")

@@ -232,7 +232,7 @@ def test_plan(name, tmp_path, text, here, capsys):
     # Four layers of four heads; two of four heads and two groups.
     spectra, mixers = (4 * 4 * 7, 4) if name == "gla" else (2 * 6 * 7, 4)
     assert captured.out.startswith("About ")
-    assert f"\n{spectra} spectra of {mixers} mixers over 1 sequences, 22 tokens.\n" in captured.out
+    assert f"\n{spectra} spectra of {mixers} mixers over 1 sequence, 22 tokens.\n" in captured.out
     assert "profiling" not in captured.err
     assert main([*arguments, "--json"]) == 0
     document, _ = documents_of(capsys)
@@ -340,7 +340,7 @@ def test_a_prefix_is_measured_where_it_ends(checkpoint, text, tmp_path, here, ca
     whole = Profile.load("whole").mixer("layers.0.mixer")["entropy"].sel(position=len(before))
     assert found.mixer("layers.0.mixer")["entropy"].sel(position=len(before)).values == pytest.approx(whole.values)
     assert main(["profile", "gla", "--prefix", "nowhere.txt"]) == 1
-    assert "nowhere.txt: cannot be read" in capsys.readouterr().err
+    assert "prefix must be a file, got nowhere.txt, which is not there" in capsys.readouterr().err
 
 
 def test_windows_are_in_the_profile(checkpoint, text, here, capsys):

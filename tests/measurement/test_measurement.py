@@ -297,7 +297,7 @@ def test_inputs_are_left_alone() -> None:
         ({"relative_tolerances": (float("nan"),)}, "relative_tolerances must be finite"),
         ({"outputs": ("rank",)}, r"outputs must be among counts, entropy, values, got \['rank'\]"),
         ({"outputs": ()}, "outputs must be among"),
-        ({"entropy_accuracy": 0}, "entropy_accuracy must be a number above 0, got 0"),
+        ({"entropy_accuracy": 0}, "entropy_accuracy must be a number above 0 and below 1, got 0"),
         ({"tolerances": 1e-3}, "tolerances must be a sequence of numbers such as .* got 0.001"),
         ({"relative_tolerances": "a"}, "relative_tolerances must be a sequence of numbers"),
         ({"positions": 2.5}, "positions must be None, a count of at least 1 or a list, got 2.5"),

@@ -62,7 +62,7 @@ def test_a_model_inside_another_is_planned_as_it_is_profiled():
 def test_a_model_by_its_name_reads_texts_as_a_profile_does():
     text = "Return the list of names that are bound here."
     planned, result = plan("gla", text), profile("gla", text)
-    assert [mixer.name for mixer in planned.mixers] == result.mixers
+    assert [mixer.name for mixer in planned.mixers] == list(result.mixers)
     assert planned.tokens == int(result.tokens["length"].sum())
 
 

@@ -12,7 +12,7 @@ from torch import nn
 from statesize.adapters import capture
 from statesize.cli.shared.printing import profile_document
 from statesize.cli.shared.summary import layer_rows
-from statesize.errors import EngineError, InputError, ModelError
+from statesize.errors import InputError, ModelError
 from statesize.measurement.measurement import measure
 from statesize.measurement.settings import Settings
 from statesize.models.digests import tokens_sha256
@@ -286,7 +286,7 @@ def test_text_files(model, tmp_path):
 
 
 def test_unknown_engine(model):
-    with pytest.raises(EngineError, match="fastest"):
+    with pytest.raises(InputError, match="fastest"):
         profile(model, LONG, settings=Settings(engine="fastest"))
 
 

@@ -81,11 +81,14 @@ def check_model(model: str, command: str = "") -> None:
 
 
 def check_file(name: str, path: Path | None) -> None:
-    """Refuse a file that is not there."""
+    """Refuse a file that is not there, or is none."""
     from statesize.errors import FileError
+    from statesize.io.files import require_regular
 
-    if path is not None and not path.is_file():
-        raise FileError(f"{name} must be a file, got {path}, which is {'a folder' if path.is_dir() else 'not there'}.")
+    if path is not None and not path.exists():
+        raise FileError(f"{name} must be a file, got {path}, which is not there.")
+    if path is not None:
+        require_regular(path)
 
 
 # Other processes measure, or nothing is measured.
