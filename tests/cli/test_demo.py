@@ -1,10 +1,10 @@
 """`statesize demo`: the bundled models, end to end."""
 
 import html
+import importlib
 import json
 import os
 import re
-import sys
 
 import pytest
 from cli.first_lines import next_command
@@ -99,7 +99,7 @@ def test_a_run_that_was_ended_is_taken_up_and_one_that_is_done_measures_nothing(
     def end(*_, **__):
         raise KeyboardInterrupt
 
-    truncation = sys.modules["statesize.truncation.truncate"]
+    truncation = importlib.import_module("statesize.truncation.truncate")
     with monkeypatch.context() as patch:
         patch.setattr(truncation, "truncate", end)
         assert main(["demo"]) == 130
