@@ -85,7 +85,7 @@ class CutDocument:
 
     @property
     def unit(self) -> int:
-        """What is independent of other documents: pieces and cuts of one text are one unit."""
+        """What is independent of other documents; pieces and cuts of one text are one unit."""
         return self.document if self.text is None else self.text
 
 
@@ -163,7 +163,7 @@ class TruncationResult:
 
     @property
     def texts(self) -> int:
-        """Number of texts that the documents are pieces of: the units of all intervals."""
+        """Number of texts that the documents are pieces of, which are the units of all intervals."""
         return len({one.unit for one in self.documents})
 
     @property

@@ -167,7 +167,7 @@ class CachePrices:
 
     @property
     def texts(self) -> int:
-        """Number of texts that the held-out documents are pieces of: the units of all intervals."""
+        """Number of texts that the held-out documents are pieces of, which are the units of all intervals."""
         return len(set(self._texts))
 
     @property
