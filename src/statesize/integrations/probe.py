@@ -24,6 +24,7 @@ from statesize.check import require_count, require_kind, require_real
 from statesize.errors import StatesizeError
 from statesize.io.devices import on_cpu_by_default
 from statesize.io.files import os_errors
+from statesize.io.text import counted
 from statesize.measurement.settings import Settings
 from statesize.models.digests import tokens_sha256
 from statesize.parallel.executor import SerialExecutor
@@ -124,10 +125,9 @@ class Probe:
             Lines of text.
         """
         count, longest = len(self.sequences), max(map(len, self.sequences))
-        some = "1 sequence" if count == 1 else f"{count} sequences"
         time_left = "whatever it takes" if math.isinf(self.share) else f"in at most {100 * self.share:g} % of the time"
         return (
-            f"Probe of {some} of up to {longest} tokens: every {self.every} steps, {time_left}\n"
+            f"Probe of {counted(count, 'sequence')} of up to {longest} tokens: every {self.every} steps, {time_left}\n"
             "next: .measure(model), Probing(probe), or a StateSizeCallback(probe) of statesize.integrations"
         )
 

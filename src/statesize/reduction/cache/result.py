@@ -95,11 +95,14 @@ class Price:
     found: int | None
 
     @property
+    def loss(self) -> Interval:
+        """The extra loss, by bytes where they are known."""
+        return self.nats if math.isnan(self.bits.value) else self.bits
+
+    @property
     def cost(self) -> str:
         """The extra loss with its interval, as a sentence has it."""
-        if math.isnan(self.bits.value):
-            return f"{signed(self.nats, '+.4f')} nats per token"
-        return f"{signed(self.bits, '+.4f')} bits per byte"
+        return f"{signed(self.loss, '+.4f')} {'nats per token' if self.loss is self.nats else 'bits per byte'}"
 
 
 @dataclass(frozen=True)
@@ -238,14 +241,14 @@ class CachePrices:
         """
         if not self.context_matters:
             return None
-        good = [price for price in self._together if self._keeps_facts(price) and _loss(price).high <= AFFORDABLE]
+        good = [price for price in self._together if self._keeps_facts(price) and price.loss.high <= AFFORDABLE]
         return min(good, key=lambda price: price.bytes_share, default=None)
 
     @property
     def undecided(self) -> Price | None:
         """The cache of the least loss that these documents neither recommend nor rule out; None where there is none."""
-        may_be = [price for price in self._together if self._keeps_facts(price) and not _loss(price).low > AFFORDABLE]
-        return None if self.recommended else min(may_be, key=lambda price: _loss(price).value, default=None)
+        may_be = [price for price in self._together if self._keeps_facts(price) and not price.loss.low > AFFORDABLE]
+        return None if self.recommended else min(may_be, key=lambda price: price.loss.value, default=None)
 
     @property
     def _together(self) -> list[Price]:
@@ -341,7 +344,3 @@ class CachePrices:
             # Loss alone would not show that facts of the prefix are forgotten.
             return price.variant.budgets == "whole"
         return price.found >= self.found[0] - _MISSED * self.passkeys
-
-
-def _loss(price: Price) -> Interval:
-    return price.nats if math.isnan(price.bits.value) else price.bits
