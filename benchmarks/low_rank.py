@@ -63,7 +63,7 @@ class LowRank(Cutting):
         if not self.bases:
             return super().lost(name, seen, run)
         basis, ranks = self.bases[name], run.ranks[name]
-        inputs = self.inputs(seen)[0]
+        inputs = self.inputs(seen)[0].double()
         stored = inputs[:: len(inputs) // seen.groups].transpose(0, 1).reshape(len(inputs[0]), len(basis), -1)
         numbers = torch.einsum("icd,cdn->icn", stored, basis)
         numbers *= torch.arange(basis.shape[-1]) < ranks[:, None]

@@ -98,10 +98,10 @@ class PastBlock:
 
     @classmethod
     def of(cls, operator: Operator, cut: int) -> Self:
-        """H_i of an operator in float64, from the factors of a recurrence or from T itself."""
+        """H_i of an operator, from the factors of a recurrence in float64, or from T itself."""
         if isinstance(operator, Recurrence):
             return cls(*state_factors(operator.to(torch.float64).with_real_output(), cut))
-        return cls(past_block(operator, cut).double())
+        return cls(past_block(operator, cut))
 
     @cached_property
     def values(self) -> Tensor:
@@ -135,7 +135,8 @@ class PastBlock:
     @property
     def _gram(self) -> Tensor:
         # It takes two thirds of the time; what it rounds, below 1e-8 σ₁, no cut of a model shows.
-        return self._stack.mT @ self._stack
+        stack = self._stack.double()
+        return stack.mT @ stack
 
     @property
     def _count(self) -> int:
@@ -156,8 +157,10 @@ class PastBlock:
 
     def lost(self, inputs: Tensor, ranks: Tensor) -> Tensor:
         """(H − H_k) u for inputs u before the cut, (..., c, P), and ranks k, (...): (..., rows, P)."""
-        rest = dropped(inputs, self._basis(ranks), ranks)
-        lost = self.left @ (rest if self.right is None else self.right.mT @ rest.to(self.right.dtype))
+        if self.right is None:
+            inputs = inputs.to(self.left.dtype)
+            return self.left @ dropped(inputs, self._basis(ranks).to(inputs.dtype), ranks)
+        lost = self.left @ (self.right.mT @ dropped(inputs.double(), self._basis(ranks), ranks).to(self.right.dtype))
         return lost.real if lost.is_complex() else lost
 
 
