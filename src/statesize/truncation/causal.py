@@ -82,12 +82,12 @@ class PastReading:
         """Σ rᵀ r of what the queries before the cut read there, once each is moved behind it."""
         if not isinstance(self.operator, SoftmaxAttention) or self.rotation is None:
             return None
-        attention = self.operator.to(torch.float64)
+        attention = self.operator
         age = torch.arange(self.cut, 0, -1, device=attention.device)
         query = attention.query[..., : self.cut, :]
         moved = (self.rotation.moved(query, age + behind) for behind in _ASKED)
         read = (attention.asked(one, self.cut + behind, self.cut) for one, behind in zip(moved, _ASKED, strict=True))
-        return sum((rows.mT @ rows for rows in read), torch.zeros(()))
+        return sum((rows.mT @ rows for rows in map(Tensor.double, read)), torch.zeros(()))
 
     @cached_property
     def _moved(self) -> Tensor:

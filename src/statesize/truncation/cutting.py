@@ -122,11 +122,16 @@ class Cutting:
         """Y behind the cut, (1, units, L − i, P), of attention whose T is known, with every H_i at its rank."""
         self._answered = module
         with torch._C.DisableTorchFunction():  # pyright: ignore[reportPrivateUsage]
-            length = seen.values.shape[2]
-            self._rows = seen.operator(slice(None)).block(slice(self.cut, length), slice(0, length))
-            changed = self._rows @ seen.values - self.lost(self._called(seen), seen, cast("CutRun", self.run))
+            name, run, length = self._called(seen), cast("CutRun", self.run), seen.values.shape[2]
+            rows = seen.operator(slice(None)).block(slice(self.cut, length), slice(0, length))
+            rest = self.dropped(name, seen, run)
+            if rest is not None:
+                kept = self.inputs(seen) - rest.to(seen.values.dtype)
+                return rows @ torch.cat([kept, seen.values[:, :, self.cut :]], 2)
+            self._rows = rows
+            changed = rows @ seen.values - self.lost(name, seen, run)
             self._rows = None
-        return changed
+            return changed
 
     def _called(self, seen: Observation) -> str:
         """The name of a call of a mixer, of which a run may have several."""
@@ -151,14 +156,20 @@ class Cutting:
 
     def lost(self, name: str, seen: Observation, run: CutRun) -> Tensor:
         """What rows behind the cut no longer read of a mixer in a run, (S, units, L − i, P)."""
-        ranks = run.ranks[name].to(seen.values.device)
-        if run.rule == "nothing":
-            return self.past_part(seen, self.inputs(seen))
-        if run.causal:
-            if name not in self.choices:
-                self.choices[name] = self._chosen(name, seen)
-            return self.past_part(seen, self.choices[name].dropped(run, ranks, self.inputs(seen)))
+        rest, ranks = self.dropped(name, seen, run), run.ranks[name].to(seen.values.device)
+        if rest is not None:
+            return self.past_part(seen, rest)
         return self._lost_by_groups(seen, ranks) if run.grouped and seen.groups else self._lost(seen, ranks)
+
+    def dropped(self, name: str, seen: Observation, run: CutRun) -> Tensor | None:
+        """What a run drops of the inputs before the cut, (S, units, i, P); None where that depends on what reads."""
+        if run.rule == "nothing":
+            return self.inputs(seen)
+        if not run.causal:
+            return None
+        if name not in self.choices:
+            self.choices[name] = self._chosen(name, seen)
+        return self.choices[name].dropped(run, run.ranks[name].to(seen.values.device), self.inputs(seen))
 
     def _noted(self, seen: Observation) -> MixerSpectra:
         blocks = [block for _, block in self._blocks(seen)]
@@ -183,12 +194,8 @@ class Cutting:
 
     def _group_blocks(self, seen: Observation) -> PastBlock:
         """H_i of all units, (S, groups, units of a group, ...), with one basis per group."""
-        matrix = self._past_block(seen.operator(slice(None)))
+        matrix = past_block(seen.operator(slice(None)), self.cut) if self._rows is None else self._rows[..., : self.cut]
         return PastBlock(matrix.reshape(len(matrix), seen.groups, -1, *matrix.shape[2:]), grouped=True)
-
-    def _past_block(self, operator: Operator) -> Tensor:
-        """H_i of all units."""
-        return past_block(operator, self.cut) if self._rows is None else self._rows[..., : self.cut]
 
     def inputs(self, seen: Observation) -> Tensor:
         """Inputs u of all units before the cut, (S, units, i, P)."""
@@ -251,7 +258,7 @@ class Cutting:
         operator = seen.operator(slice(None))
         if isinstance(operator, Dense | SoftmaxAttention):
             # As exact as the model itself.
-            block = self._past_block(operator)
+            block = past_block(operator, self.cut)
             return block @ inputs.to(block.dtype)
         padded = torch.nn.functional.pad(inputs.double(), (0, 0, 0, seen.values.shape[2] - self.cut))
         return operator.to(torch.float64).apply(padded)[:, :, self.cut :]
