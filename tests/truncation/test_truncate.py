@@ -460,7 +460,7 @@ def test_layers_whose_past_changes_are_computed_again():
 
     def run(inputs, others):
         with ExitStack() as stack:
-            past.attach(model, stack)
+            past.attach(model, stack, pytest.fail)
             return first(inputs), second(others)
 
     same, changed = torch.randn(1, 6, 3), torch.randn(2, 1, 6, 3)
@@ -478,19 +478,44 @@ def test_layers_whose_past_changes_are_computed_again():
 
 @torch.no_grad()
 @pytest.mark.parametrize(("family", "shared"), [("llama", 2), ("mistral", 2), ("gemma2", 0)])
-def test_attention_behind_the_cut_alone_is_as_in_the_whole_text(family, shared):
+def test_attention_behind_the_cut_alone_is_as_in_the_whole_text(family, shared, monkeypatch):
     model, past = attention_model(family), SharedPast(CUT, LENGTH)
     forward, noting = Forward.of(model, IDS), Cutting(CUT, {}, {}, past=past)
     noting.logits(forward)
 
-    def at(rank, past):
-        ranks = {name: torch.full_like(one.norm, rank).long() for name, one in noting.spectra.items()}
-        return Cutting(CUT, {}, {}, CutRun("number", 1.0, ranks, False, rank), past=past).logits(forward)
+    def at(rule, rank, past):
+        grouped = rule == "joint ess"
+        ranks = {
+            name: torch.full((one.stored if grouped else len(one.norm),), rank) for name, one in noting.spectra.items()
+        }
+        run = CutRun(rule, 1.0, ranks, grouped, rank)
+        return Cutting(CUT, {}, {}, run, [run], past=past).logits(forward)
 
-    at(0, past)
+    at("nothing", 0, past)
     assert sum(not isinstance(module, nn.Linear) for module in past.outputs) == shared
     past.settled = True
-    torch.testing.assert_close(at(2, past), at(2, None), rtol=0, atol=1e-5)
+    rules = ("number", "joint ess", "past rows", "past tokens")
+    expected = [at(rule, 2, None) for rule in rules]
+    # T of layers that share their past is known, and is not computed twice.
+    monkeypatch.setattr(functional, "scaled_dot_product_attention", pytest.fail)
+    for rule, logits in zip(rules, expected, strict=True):
+        torch.testing.assert_close(at(rule, 2, past), logits, rtol=0, atol=1e-5)
+
+
+@torch.no_grad()
+def test_attention_in_low_precision_is_computed_by_the_layer(monkeypatch):
+    model, past = attention_model("llama").to(torch.bfloat16), SharedPast(CUT, LENGTH)
+    forward, noting = Forward.of(model, IDS), Cutting(CUT, {}, {}, past=past)
+    noting.logits(forward)
+    run = CutRun("nothing", 1.0, {name: 0 * one.norm.long() for name, one in noting.spectra.items()}, False, 0.0)
+    Cutting(CUT, {}, {}, run, past=past).logits(forward)
+    past.settled = True
+    calls, attention = [], functional.scaled_dot_product_attention
+    monkeypatch.setattr(
+        functional, "scaled_dot_product_attention", lambda *args, **rest: [calls.append(1), attention(*args, **rest)][1]
+    )
+    Cutting(CUT, {}, {}, run, past=past).logits(forward)
+    assert len(calls) >= len(noting.spectra) == 2
 
 
 @torch.no_grad()
@@ -502,7 +527,7 @@ def test_attention_that_is_called_again_with_other_values_is_not_shared():
 
     def run(*values):
         with ExitStack() as stack:
-            past.attach(model, stack)
+            past.attach(model, stack, pytest.fail)
             attend = file.ALL_ATTENTION_FUNCTIONS["sdpa"]
             return [attend(module, query, key, one, None, scaling=0.5)[0] for one in values]
 
