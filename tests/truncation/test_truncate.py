@@ -22,8 +22,10 @@ from transformers import AutoConfig, AutoModelForCausalLM
 import statesize as ss
 from statesize.adapters.forward import Forward
 from statesize.adapters.kernels.scans import KERNELS
+from statesize.adapters.observation import Observation
 from statesize.adapters.replaced import pure_torch, replaced, source_files
 from statesize.errors import InputError, ModelError
+from statesize.operators import SoftmaxAttention
 from statesize.reduction.cache.budgets import GRID
 from statesize.texts.inputs import begun_excerpts
 from statesize.truncation.blocks import CutRun
@@ -536,6 +538,36 @@ def test_attention_that_is_called_again_with_other_values_is_not_shared():
     past.settled = True
     for found, one in zip(run(value, other), (value, other), strict=True):
         torch.testing.assert_close(found, usual(module, query, key, one, None, scaling=0.5)[0])
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("changed", [None, "query", "values", "passed_on"])
+def test_attention_is_known_if_it_was_seen_to_be_that_of_what_it_took(changed):
+    model, past, asked = attention_model("llama"), SharedPast(CUT, LENGTH), []
+    module, file = model.model.layers[0].self_attn, sys.modules[type(model).__module__]
+    module.num_key_value_groups = 1
+    query, key, value = torch.randn(3, 1, 4, LENGTH, 8, generator=torch.Generator().manual_seed(6))
+
+    def behind(layer, seen):
+        asked.append(layer)
+        return seen.values[:, :, CUT:]
+
+    def run():
+        with ExitStack() as stack:
+            past.attach(model, stack, behind)
+            return file.ALL_ATTENTION_FUNCTIONS["sdpa"](module, query, key, value, None, scaling=0.5)[0]
+
+    usual = run()
+    attention = SoftmaxAttention(query + (changed == "query"), key, 0.5)
+    values = value + (changed == "values")
+    seen = Observation("layer", "attention", lambda units: attention[:, units], values, values, None, 0)
+    gated = dataclasses.replace(seen, passed_on=lambda mixed, units: 2 * mixed)
+    past.note(module, gated if changed == "passed_on" else seen)
+    past.settled = True
+    found = run()
+    assert asked == ([] if changed else [module])
+    torch.testing.assert_close(found[:, :CUT], usual[:, :CUT], rtol=0, atol=0)
+    torch.testing.assert_close(found[:, CUT:], usual[:, CUT:] if changed else value[:, :, CUT:].transpose(1, 2))
 
 
 def test_divergence_over_many_tokens_is_as_exact_as_single_precision():

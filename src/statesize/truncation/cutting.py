@@ -123,7 +123,8 @@ class Cutting:
         self._answered = module
         with torch._C.DisableTorchFunction():  # pyright: ignore[reportPrivateUsage]
             name, run, length = self._called(seen), cast("CutRun", self.run), seen.values.shape[2]
-            rows = seen.operator(slice(None)).block(slice(self.cut, length), slice(0, length))
+            attention = cast("SoftmaxAttention", seen.operator(slice(None)))
+            rows = attention.block(slice(self.cut, length), slice(0, length))
             rest = self.dropped(name, seen, run)
             if rest is not None:
                 kept = self.inputs(seen) - rest.to(seen.values.dtype)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -60,7 +60,7 @@ class SharedPast:
         return self._noted(module, nn.Linear.forward(module, inputs))
 
     def note(self, module: nn.Module, seen: Observation) -> None:
-        """Know T of a layer whose attention was seen to be that of the queries and keys that it was just given."""
+        """Know T of a layer whose attention was seen to be that of what its function was just given."""
         given, self._given = self._given, None
         operator = seen.operator(slice(None))
         if given is None or not isinstance(operator, SoftmaxAttention) or operator.key_bias is not None:
@@ -69,7 +69,7 @@ class SharedPast:
         attention = partial(SoftmaxAttention, **options, sink=operator.sink, checked=True)
         known = partial(_observed, seen.name, seen.kind, seen.groups, attention)
         again = known(*given)
-        made = again.operator(slice(None))
+        made = cast("SoftmaxAttention", again.operator(slice(None)))
         pairs = ((made.query, operator.query), (made.key, operator.key), (again.values, seen.values))
         if seen.passed_on is unchanged and all(a.dtype == b.dtype and torch.equal(a, b) for a, b in pairs):
             self._known[module] = known
