@@ -93,9 +93,14 @@ def compress(
         )
     result.save(output)
     if frontier is not None:
-        with printing.step(f"drawing the frontier of {loaded.name}"):
-            points, heads = points_of(loaded.model, loaded.tokenizer, documents)  # pyright: ignore[reportArgumentType]
-            page(loaded.name, points, heads).write(frontier)
+        with printing.bars() as bars:
+            points, heads = points_of(
+                loaded.model,
+                loaded.tokenizer,  # pyright: ignore[reportArgumentType]
+                documents,
+                on_progress=bars.begin(f"measuring the frontier of {loaded.name}").update,
+            )
+        page(loaded.name, points, heads).write(frontier)
         tell_page(frontier, printing, open_page=False)
     table = PageTable("", ("figure", "found"), [*_rows(result), ("saved", str(output))])
     show(ResultPage("Smaller states", _headline(loaded.name, result), (), [table]), result.to_dict(output), printing)
