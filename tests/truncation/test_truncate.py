@@ -505,22 +505,6 @@ def test_attention_behind_the_cut_alone_is_as_in_the_whole_text(family, shared, 
 
 
 @torch.no_grad()
-def test_attention_in_low_precision_is_computed_by_the_layer(monkeypatch):
-    model, past = attention_model("llama").to(torch.bfloat16), SharedPast(CUT, LENGTH)
-    forward, noting = Forward.of(model, IDS), Cutting(CUT, {}, {}, past=past)
-    noting.logits(forward)
-    run = CutRun("nothing", 1.0, {name: 0 * one.norm.long() for name, one in noting.spectra.items()}, False, 0.0)
-    Cutting(CUT, {}, {}, run, past=past).logits(forward)
-    past.settled = True
-    calls, attention = [], functional.scaled_dot_product_attention
-    monkeypatch.setattr(
-        functional, "scaled_dot_product_attention", lambda *args, **rest: [calls.append(1), attention(*args, **rest)][1]
-    )
-    Cutting(CUT, {}, {}, run, past=past).logits(forward)
-    assert len(calls) >= len(noting.spectra) == 2
-
-
-@torch.no_grad()
 def test_attention_that_is_called_again_with_other_values_is_not_shared():
     model, past = attention_model("llama"), SharedPast(CUT, LENGTH)
     module, file = model.model.layers[0].self_attn, sys.modules[type(model).__module__]
@@ -541,7 +525,7 @@ def test_attention_that_is_called_again_with_other_values_is_not_shared():
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("changed", [None, "query", "values", "passed_on"])
+@pytest.mark.parametrize("changed", [None, "query", "values", "dtype", "passed_on"])
 def test_attention_is_known_if_it_was_seen_to_be_that_of_what_it_took(changed):
     model, past, asked = attention_model("llama"), SharedPast(CUT, LENGTH), []
     module, file = model.model.layers[0].self_attn, sys.modules[type(model).__module__]
@@ -558,8 +542,10 @@ def test_attention_is_known_if_it_was_seen_to_be_that_of_what_it_took(changed):
             return file.ALL_ATTENTION_FUNCTIONS["sdpa"](module, query, key, value, None, scaling=0.5)[0]
 
     usual = run()
-    attention = SoftmaxAttention(query + (changed == "query"), key, 0.5)
-    values = value + (changed == "values")
+    # Layers in low precision are seen in float32, and those in float32 may be in float64.
+    dtype = torch.float64 if changed == "dtype" else torch.float32
+    attention = SoftmaxAttention((query + (changed == "query")).to(dtype), key.to(dtype), 0.5)
+    values = (value + (changed == "values")).to(dtype)
     seen = Observation("layer", "attention", lambda units: attention[:, units], values, values, None, 0)
     gated = dataclasses.replace(seen, passed_on=lambda mixed, units: 2 * mixed)
     past.note(module, gated if changed == "passed_on" else seen)
