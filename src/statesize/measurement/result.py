@@ -111,17 +111,16 @@ class Measurement:
         return facts_table("Measurement", facts(self))
 
 
-@dataclass(frozen=True)
 class MeasurementCharts:
     """Charts of one measurement: each batch entry faint, and their mean.
 
-    Attributes:
+    Args:
         measurement: The measurement.
         paper: Whether they are as wide as a column of a paper.
     """
 
-    measurement: Measurement
-    paper: bool = False
+    def __init__(self, measurement: Measurement, *, paper: bool = False) -> None:
+        self._measurement, self._paper = measurement, paper
 
     def __repr__(self) -> str:
         return "Charts of a Measurement\nnext: .positions(), .spectrum(), .tolerance()"
@@ -144,7 +143,7 @@ class MeasurementCharts:
         """
         from statesize.measurement import vega
 
-        title, measurement = metric_title(metric), self.measurement
+        title, measurement = metric_title(metric), self._measurement
         values: Tensor | None = getattr(measurement, metric)
         if values is None or (metric != "entropy" and not values.shape[-1]):
             raise InputError(f"the measurement has no {metric}; ask measure for it")
@@ -153,7 +152,7 @@ class MeasurementCharts:
         positions, ceiling = measurement.positions.cpu().numpy(), measurement.ceiling.cpu().numpy()
         norm = _flat(measurement.norm, 1).mean(0)
         tables = position_tables(_names(lower), positions, (lower, upper), ceiling, norm=norm)
-        return vega.positions_chart(tables, f"{title} ({measurement.engine})", title, paper=self.paper)
+        return vega.positions_chart(tables, f"{title} ({measurement.engine})", title, paper=self._paper)
 
     def spectrum(self, position: int | None = None) -> alt.LayerChart:
         """Hankel singular values at a position; needs the output "values".
@@ -166,16 +165,16 @@ class MeasurementCharts:
         """
         from statesize.measurement import vega
 
-        positions = cast("list[int]", cast("Any", self.measurement.positions).tolist())
+        positions = cast("list[int]", cast("Any", self._measurement.positions).tolist())
         column = index_of(position, positions)
-        values = _singular_values(self.measurement)[:, column]
+        values = _singular_values(self._measurement)[:, column]
         mean = values.mean(0)
         index: NDArray[np.int64] = np.arange(1, len(mean) + 1)
         tables = {
             "lines": lines(_names(values), index=index, ratio=np.where(values > 0, values, np.nan)),
             "values": known(table(index=index, ratio=np.where(mean > 0, mean, np.nan))),
         }
-        return vega.spectrum_chart(tables, f"Spectrum at position {positions[column]}", "σ_m", paper=self.paper)
+        return vega.spectrum_chart(tables, f"Spectrum at position {positions[column]}", "σ_m", paper=self._paper)
 
     def tolerance(self) -> alt.LayerChart:
         """ESS against the relative tolerance, averaged over positions; needs the output "values".
@@ -185,11 +184,11 @@ class MeasurementCharts:
         """
         from statesize.measurement import vega
 
-        values = _singular_values(self.measurement)
+        values = _singular_values(self._measurement)
         largest = values[..., :1]
         heads = np.stack([(values > ratio * largest).sum(-1).mean(-1) for ratio in _RATIOS], -1)
         tables = tolerance_tables(_names(heads), _RATIOS, (heads, heads))
-        return vega.tolerance_chart(tables, "ESS at every tolerance", paper=self.paper)
+        return vega.tolerance_chart(tables, "ESS at every tolerance", paper=self._paper)
 
 
 def _bounds(measurement: Measurement, metric: Metric) -> tuple[Tensor, Tensor]:
