@@ -90,11 +90,6 @@ class Measurement:
         """The charts `.plot.positions()`, which `.plot()` gives, `.plot.spectrum()` and `.plot.tolerance()`."""
         return MeasurementCharts(self)
 
-    @property
-    def figure(self) -> MeasurementCharts:
-        """`.plot` as wide as a column of a paper: `.figure.positions().save("ess.pdf")`, or .svg or .png."""
-        return MeasurementCharts(self, paper=True)
-
     def __repr__(self) -> str:
         """Means, engine and bounds, one per line.
 
@@ -105,10 +100,10 @@ class Measurement:
         # Tolerances that do not fit are counted.
         left_out = len(lines) - _MOST_FACTS
         shown = [*lines[: _MOST_FACTS - 1], f"  … {left_out + 1} more"] if left_out > 0 else lines
-        return "\n".join(["Measurement", *shown])
+        return "\n".join([_finding(self), *shown, "next: .entropy, .plot.positions()"])
 
     def _repr_html_(self) -> str:
-        return facts_table("Measurement", facts(self))
+        return facts_table(_finding(self), facts(self))
 
 
 class MeasurementCharts:
@@ -123,7 +118,12 @@ class MeasurementCharts:
         self._measurement, self._paper = measurement, paper
 
     def __repr__(self) -> str:
-        return "Charts of a Measurement\nnext: .positions(), .spectrum(), .tolerance()"
+        return "Charts of a Measurement\nnext: .positions(), .spectrum(), .tolerance(), .paper.positions() for a paper"
+
+    @property
+    def paper(self) -> MeasurementCharts:
+        """The same as wide as a column of a paper: `.plot.paper.positions().save("ess.pdf")`, or .svg or .png."""
+        return MeasurementCharts(self._measurement, paper=True)
 
     def __call__(self) -> alt.LayerChart:
         """The chart `positions`."""
@@ -194,6 +194,14 @@ class MeasurementCharts:
 def _bounds(measurement: Measurement, metric: Metric) -> tuple[Tensor, Tensor]:
     lower, upper = ("relative_lower", "relative_upper") if metric == "relative_count" else ("lower", "upper")
     return getattr(measurement, lower), getattr(measurement, upper)
+
+
+def _finding(measurement: Measurement) -> str:
+    """The mean entropy-ESS below its ceiling, where both are known."""
+    if measurement.entropy is None or not measurement.entropy.numel():
+        return "Measurement"
+    most = measurement.ceiling.double().expand_as(measurement.entropy).mean()
+    return f"Measurement: {measurement.entropy.mean():.1f} numbers per channel on average, of at most {most:.1f}"
 
 
 def facts(measurement: Measurement) -> dict[str, object]:

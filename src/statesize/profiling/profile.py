@@ -274,11 +274,6 @@ class Profile:
         """The charts `.plot.layers()`, which `.plot()` gives, `.plot.positions()`, `.spectrum()` and `.tolerance()`."""
         return ProfileCharts(self)
 
-    @property
-    def figure(self) -> ProfileCharts:
-        """`.plot` as wide as a column of a paper: `.figure.layers().save("layers.pdf")`, or .svg or .png."""
-        return ProfileCharts(self, paper=True)
-
     def to_html(self, path: str | PathLike[str]) -> Path:
         """Write a report of one self-contained HTML file; a path that cannot be written is a FileError.
 
@@ -323,7 +318,9 @@ class Profile:
         first = self.mixers[0] if self.mixers else "NAME"
         notes = [derivative_note(self), *(f"{names}: {note}" for names, note in by_reason(self.notes).items())]
         notes = [note for note in notes if note]
-        told = [f"{counted(len(notes), 'note')}: {shorten(notes[0], 100, placeholder=' …')}"] if notes else []
+        told = (
+            [f"{counted(len(notes), 'note')}, in .notes: {shorten(notes[0], 240, placeholder=' …')}"] if notes else []
+        )
         return "\n".join(
             [
                 f"Profile of {self.model}, sequences: {sequences}, layers: {layers}",

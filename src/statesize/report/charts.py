@@ -64,12 +64,18 @@ class ProfileCharts:
 
     def __repr__(self) -> str:
         return (
-            f"Charts of {self._profile.model}\nnext: .layers(), .positions(layer), .spectrum(layer), .tolerance(layer)"
+            f"Charts of {self._profile.model}\n"
+            "next: .layers(), .positions(layer), .spectrum(layer), .tolerance(layer); .paper.layers() for a paper"
         )
 
     def __call__(self) -> alt.LayerChart:
         """The chart `layers`."""
         return self.layers()
+
+    @property
+    def paper(self) -> ProfileCharts:
+        """The same as wide as a column of a paper: `.plot.paper.layers().save("layers.pdf")`, or .svg or .png."""
+        return ProfileCharts(self._profile, paper=True)
 
     def positions(self, layer: int | str = 0, sequence: int = 0, metric: Metric = "entropy") -> alt.LayerChart:
         """ESS over the positions of one sequence against its ceiling: the mean over heads, and each head faint.
