@@ -184,10 +184,14 @@ def statesize_conclusion(text):
 def test_a_repr_is_short(measurement):
     assert len(repr(measurement).splitlines()) <= 12
     assert f"entropy-ESS, mean: {measurement.entropy.mean():.4g}" in repr(measurement)
+    assert repr(measurement).startswith(
+        f"Measurement: {measurement.entropy.mean():.1f} numbers per channel on average, "
+    )
+    assert repr(measurement).splitlines()[-1].startswith("next: ")
     operator = statesize.Dense(torch.eye(4))
     many = statesize.measure(operator, relative_tolerances=[10.0**-power for power in range(1, 15)])
     assert len(repr(many).splitlines()) == 12
-    assert "more" in repr(many).splitlines()[-1]
+    assert "more" in repr(many).splitlines()[-2]
 
 
 def test_a_profile_has_six_columns_in_a_notebook(profile):

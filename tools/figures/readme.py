@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 
 PHRASES = (
-    "the loss of the future is higher by {bounds.worth} nats per token",
+    "loss on the future rises by {bounds.worth} nats per token",
     "ESS is {bounds.ess} numbers per channel of these 256",
     "the model loses {bounds.hindsight} of what the past changes in its predictions",
     "The best rule that we tried loses {bounds.causal} with as many numbers. To lose only 1 %, it needs "

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import altair as alt
 
 _RATIOS = np.logspace(-8, 0, 65)
-_MOST_FACTS = 11
+_MOST_FACTS = 10
 """Lines of a measurement's repr below its title."""
 
 

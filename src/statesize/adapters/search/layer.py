@@ -22,8 +22,8 @@ from statesize.operators import Dense
 # Positions that get an impulse in one run.
 _AT_ONCE = 32
 _UNKNOWN = (
-    "How much it stores is unknown. A text of more than four times its state tells, or an integer `state_size` of its "
-    "class, if its T keeps no more."
+    "How much it stores is unknown. If its state is fixed, a text longer than four times the state tells, or an "
+    "integer `state_size` of its class."
 )
 # Random inputs before a cut, by which the rank of the map from past to future is found, and the singular values that
 # are numbers of a state and rounding, as parts of the largest.
