@@ -24,7 +24,6 @@ from statesize.check import require_count, require_kind, require_real
 from statesize.errors import StatesizeError
 from statesize.io.devices import on_cpu_by_default
 from statesize.io.files import os_errors
-from statesize.io.progress import duration
 from statesize.io.text import counted
 from statesize.measurement.settings import Settings
 from statesize.models.digests import tokens_sha256
@@ -211,15 +210,8 @@ class Probing:
             if not heads:
                 if self._cost is not None and not self._waited:
                     self._waited = True
-                    message = (
-                        "Step %d: the reading waits: readings take at most %g %% of the time, so the next comes %s "
-                        "after the training began. Probe(share=…) gives them more; `operator(hidden)` makes a layer of "
-                        "your own cheaper"
-                    )
-                    # The clocks of processes differ, but not by what people notice.
-                    least = MARGIN * self._cost.seconds(FEWEST_HEADS)
-                    after = duration((self._spent + least) / self.probe.share)
-                    _LOGGER.warning(message, step, 100 * self.probe.share, after)
+                    message = "Step %d: the reading waits: readings take at most %g %% of the time, Probe(share=…) more"
+                    _LOGGER.warning(message, step, 100 * self.probe.share)
                 return None
             try:
                 profile, self._cost = _measured(model, self.probe, heads, self._checking)

@@ -21,10 +21,7 @@ from statesize.operators import Dense
 
 # Positions that get an impulse in one run.
 _AT_ONCE = 32
-_UNKNOWN = (
-    "How much it stores is unknown. If its state is fixed, a text longer than four times the state tells, or an "
-    "integer `state_size` of its class."
-)
+_UNKNOWN = "How much it stores is unknown. An integer `state_size` of its class, if its T keeps no more, tells."
 # Random inputs before a cut, by which the rank of the map from past to future is found, and the singular values that
 # are numbers of a state and rounding, as parts of the largest.
 _SAMPLES = 256
