@@ -13,9 +13,7 @@ from statesize.cli.shared.options import MOST, Flag, Loading, OpenPage, Page, ch
 from statesize.cli.shared.printing import TEXT, Printing
 from statesize.cli.shared.texts import Texts
 from statesize.errors import InputError
-
-# The 64 tokens that are predicted, and 32 before them.
-_LEAST_TOKENS = 96
+from statesize.measurement.settings import FOLLOWING, LEAST_PREFIX
 
 
 def cache(
@@ -60,8 +58,8 @@ def cache(
     if ratios is not None:
         _check_file(ratios)
     texts, loading = texts or Texts(), loading or Loading()
-    if texts.max_tokens < _LEAST_TOKENS:
-        raise InputError(f"--max-tokens must be at least {_LEAST_TOKENS}, got {texts.max_tokens}.")
+    if texts.max_tokens < (least := FOLLOWING + LEAST_PREFIX):
+        raise InputError(f"--max-tokens must be at least {least}, got {texts.max_tokens}.")
     texts.check()
     html = page_path(html, open_page=open_page, name=f"{Path(model).name}-cache")
     check_model(model, "cache")

@@ -145,6 +145,9 @@ _MOST_PLANNED = 4
 _PLANNED = ("layer", "seconds", "memory", "units", "positions", "engine", "kind")
 
 
+_NO_NEED = "ESS is what a layer carries of this text, not what a task needs: statesize truncate tests that."
+
+
 def summary(
     profiles: Sequence[Profile], metric: str = "entropy", *, wide: bool = False, weights: str = ""
 ) -> ResultPage:
@@ -158,7 +161,7 @@ def summary(
         table = table_of(f"{about}, a channel of the cache", GROUP_HEADINGS, shared)
         tables.append(replace(table, headings=_headings(GROUP_HEADINGS, relative)))
     lack = [] if len(shared) == sum(map(len, groups)) else [f"{about}: --wide shows it."]
-    notes = [*lack, *_notes(profiles), standing(profiles[0], weights) if len(profiles) == 1 else ""]
+    notes = [*lack, *_notes(profiles), standing(profiles[0], weights) if len(profiles) == 1 else "", _NO_NEED]
     tables[-1] = replace(tables[-1], caption="\n".join(filter(None, (tables[-1].caption, *notes))))
     return ResultPage("Effective state-size", headline(profiles, metric).sentence, (), tables)
 
