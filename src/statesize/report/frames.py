@@ -75,11 +75,11 @@ class PositionFrame(pd.DataFrame):
         some = cast("Any", self).iloc[evenly_spread(len(self), _MOST_ROWS)]
         heads = [str(name) for name in self.columns.names]
         index = _column(heads, [str(name) for name in some.index], left=True)
-        most = len(self.columns)
+        most = min(len(self.columns), width // (1 + _GAP) + 1)
         while True:
             shown = some.iloc[:, evenly_spread(len(self.columns), most)]
             columns = [
-                _column([_short(part) for part in name], [cell_text(value) for value in shown.iloc[:, place]])
+                _column([_short(part) for part in _parts(name)], [cell_text(value) for value in shown.iloc[:, place]])
                 for place, name in enumerate(shown.columns)
             ]
             room = sum(len(column[0]) + _GAP for column in [index, *columns]) - _GAP
@@ -107,6 +107,10 @@ def _missing(table: pd.DataFrame, shown: pd.DataFrame) -> list[str]:
         return []
     rows = f"{len(shown)} of {len(table)} rows and " if len(shown) < len(table) else ""
     return [f"Shown: {rows}{shown.shape[1]} of {table.shape[1]} positions, evenly spread."]
+
+
+def _parts(name: Any) -> tuple[Any, ...]:
+    return cast("tuple[Any, ...]", name) if isinstance(name, tuple) else (name,)
 
 
 def _short(part: Any) -> str:
