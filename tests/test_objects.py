@@ -210,7 +210,7 @@ def test_charts_are_called_for_the_default(profile):
 COUNTS = (0, -1, 1.5, "2", True, None, math.nan)
 WRONG = {
     (Probe, "every"): COUNTS,
-    (Probe, "share"): (0, -0.1, 2, 1.01, math.nan, -math.inf, "0.1", True, None),
+    (Probe, "share"): (0, -0.1, 2, 1.01, math.nan, -math.inf, "0.1", True),
     (Probe, "settings"): (None, {}, 32),
     (Probe, "executor"): ("ray", 2),
     (ss.Settings, "layers"): (1.5, True, [], {}, [None], [1.5], b"a"),

@@ -122,7 +122,7 @@ class MeasurementCharts:
 
     @property
     def paper(self) -> MeasurementCharts:
-        """The same as wide as a column of a paper: `.plot.paper.positions().save("ess.pdf")`, or .svg or .png."""
+        """These charts as wide as a column of a paper, such as `.plot.paper.positions().save("ess.pdf")`."""
         return MeasurementCharts(self._measurement, paper=True)
 
     def __call__(self) -> alt.LayerChart:

@@ -74,7 +74,7 @@ class ProfileCharts:
 
     @property
     def paper(self) -> ProfileCharts:
-        """The same as wide as a column of a paper: `.plot.paper.layers().save("layers.pdf")`, or .svg or .png."""
+        """These charts as wide as a column of a paper, such as `.plot.paper.layers().save("layers.pdf")`."""
         return ProfileCharts(self._profile, paper=True)
 
     def positions(self, layer: int | str = 0, sequence: int = 0, metric: Metric = "entropy") -> alt.LayerChart:
