@@ -53,7 +53,7 @@ def test_a_model_is_told_at_the_nearest_length_and_its_own_untrained_figure_alon
         told = f"of {nearest} tokens of prose: that {ess:.1f} of 8, this {ess:.1f} of 8."
         first = "On record" if length == nearest else f"No record has {length} tokens; the nearest"
         unclear = "too few texts were read to tell whether training shows in this number"
-        own = f"This model is this; with untrained weights it has {untrained:.1f}: {unclear}. "
+        own = f"This model is this; over {nearest}, with untrained weights it has {untrained:.1f}: {unclear}. "
         profile = ss.profile("gla", [list(range(5, 5 + length))])
         for weights, mine in (("0a" * 32, own), ("0c" * 32, ""), ("", "")):
             expected = f"{first}, at the middle {told} {mine}All: statesize models --measured"
@@ -74,6 +74,11 @@ def test_what_follows_from_the_untrained_figure_is_said(ess, without, untrained,
     shared = {"data": "tokens of prose", "carries": "a fixed state", "kind": "", "lengths": [row]}
     models = [shared | {"name": "this", "weights": "0a" * 8}]
     assert told in standing(ss.profile("gla", [list(range(5, 13))]), "0a" * 32, models)
+
+
+def test_a_text_that_is_far_shorter_than_those_on_record_is_not_compared():
+    told = standing(ss.profile("gla", [[5, 6, 7]]))
+    assert told == "3 tokens are too few to compare with models on record, of 64 and more."
 
 
 def test_a_record_holds_the_headline_of_its_profile(recorded):

@@ -134,11 +134,13 @@ def profile(
     from statesize.cli.shared.summary import plan_page
     from statesize.cli.shared.table import show
     from statesize.measurement.settings import EVENLY_SPREAD, LONGEST_WHOLE
+    from statesize.models.load import check_layers
     from statesize.report.on_record import add_to
     from statesize.texts.rows import read_whole
 
     before = None if prefix is None else read_whole(prefix)
     printing.hush_libraries()
+    check_layers(model, settings.layers, revision=loading.revision, trust_remote_code=loading.trust_remote_code)
     started = time.perf_counter()
     by_ids = texts.ids is not None
     run = _on_ray(model, loading, cluster, by_ids) if cluster is not None else _here(model, loading, by_ids)

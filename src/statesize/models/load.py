@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,9 @@ from statesize.models.from_transformers import (
     transformers_class,
     transformers_model,
     transformers_tokenizer,
+)
+from statesize.models.from_transformers import (
+    check_layers as check_transformers_layers,
 )
 from statesize.models.plugins import ModelPlugin, plugin_of, refuse_misspelt
 from statesize.texts.documents import configured_vocabulary, vocabulary_size
@@ -223,6 +227,15 @@ def load_tokenizer(name: str, *, revision: str | None = None, trust_remote_code:
         return tokenizer
     check_digest(Path(name))
     return transformers_tokenizer(name, {"revision": revision, "trust_remote_code": trust_remote_code})
+
+
+def check_layers(
+    name: str, layers: Sequence[int | str] | int | str | None, *, revision: str | None, trust_remote_code: bool
+) -> None:
+    """Refuse layers that a model of transformers cannot have, before its weights are read."""
+    if layers is not None and _plugin_or_none(name) is None:
+        chosen = [layers] if isinstance(layers, int | str) else layers
+        check_transformers_layers(name, chosen, {"revision": revision, "trust_remote_code": trust_remote_code})
 
 
 class ModelFacts(NamedTuple):

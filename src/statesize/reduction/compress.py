@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -310,7 +310,7 @@ def _compared(
         worth=worth,
         recall=recall,
         documents=len(windows.sizes),
-        texts=len(windows.texts.unique()),
+        texts=len(set(cast("list[int]", windows.texts.tolist()))),
         state_bytes=(uncut.state_bytes, smaller.state_bytes),
         int8_bytes=None if rounded is None else reducible(rounded).state_bytes,
         int8_difference=None if after_rounding is None else extra_bits(after_rounding, before, windows),

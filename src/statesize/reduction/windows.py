@@ -28,7 +28,7 @@ def ratio_of(amounts: Tensor, sizes: Tensor, texts: Tensor | None = None) -> Int
     some = sizes > 0
     if not some.any():
         return Interval(math.nan)
-    units = None if texts is None else texts[some].tolist()
+    units = None if texts is None else cast("list[int]", texts[some].tolist())
     return ratio_interval(amounts[some].double().numpy(), sizes[some].double().numpy(), units)
 
 

@@ -193,11 +193,13 @@ def standing(profile: Profiled, weights: str = "", models: Sequence[Mapping[str,
             if row["length"] == nearest:
                 listed.append(f"{name} {row['ess']:.1f}{of.format(row['of'])}")
                 if weights.startswith(weighed) and row["untrained"] is not None:
-                    own = f" This model is {name}; {_training(row)}."
+                    own = f" This model is {name}; over {nearest:,}, {_training(row)}."
         said.append(f"of {nearest:,} {data}: {', '.join(listed)}")
     if not said:
         return ""
     name = position_name(profile)
+    if 4 * length < min(lengths):
+        return f"{counted(length, name)} are too few to compare with models on record, of {min(lengths)} and more."
     first = "On record" if lengths == {length} else f"No record has {counted(length, name)}; the nearest"
     return f"{first}, at the middle {'; '.join(said)}.{own} All: statesize models --measured"
 

@@ -222,8 +222,8 @@ def _narrow(profiles: Sequence[Profile], metric: str, relative: str) -> PageTabl
         True: "used of ceiling: ESS as a share of min(i, L−i), which is the limit of a cache that keeps every token.",
     }
     said = [
-        "ESS: numbers per channel that the layer carries, averaged over cuts; possible: what it could carry at these "
-        "cuts.",
+        "ESS: numbers per channel that the layer carries, a mean over all cuts (the first line is of one); possible: "
+        "what it could carry at these cuts.",
         *(["at the middle, without sinks: ESS at one cut, with and without the column of a sink."] if sinks else []),
         *(shares[cache] for cache in kinds),
         *folded,

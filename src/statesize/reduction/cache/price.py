@@ -14,7 +14,7 @@ from statesize.check import refuse, require_count, require_real
 from statesize.io.devices import on_cpu_by_default
 from statesize.io.progress import Bars
 from statesize.io.steps import Steps
-from statesize.measurement.settings import FOLLOWING, LEAST_PREFIX
+from statesize.measurement.settings import FEWEST_PIECES, FOLLOWING, LEAST_PREFIX
 from statesize.models.load import measured_model
 from statesize.reduction.cache.budgets import at_curves, equal
 from statesize.reduction.cache.curves import CacheSizes, cache_sizes, curves_of_documents
@@ -146,7 +146,7 @@ class Pricing:
         if rule not in get_args(Rule):
             refuse("rule", f"one of {', '.join(get_args(Rule))}", rule)
         share = require_real("keep", keep, above=0, below=1, advice="It is the share of the tokens that stays.")
-        wanted = require_count("documents", documents, least=6)
+        wanted = require_count("documents", documents, least=FEWEST_PIECES)
         after = require_count("following", following, least=2)
         size = require_count("tokens", tokens, least=after + LEAST_PREFIX)
         hidden = require_count("needles", needles, least=0)
