@@ -269,4 +269,4 @@ def test_every_field_is_among_them():
 
 
 def test_shares_up_to_all_of_the_time_are_taken():
-    assert [Probe(IDS, share=share).share for share in (0.5, 1, math.inf)] == [0.5, 1, math.inf]
+    assert [Probe(IDS, share=share).limit for share in (0.5, 1, math.inf, None)] == [0.5, 1, math.inf, 0.02]

@@ -53,7 +53,7 @@ def test_a_model_is_told_at_the_nearest_length_and_its_own_untrained_figure_alon
         told = f"of {nearest} tokens of prose: that {ess:.1f} of 8, this {ess:.1f} of 8."
         first = "On record" if length == nearest else f"No record has {length} tokens; the nearest"
         unclear = "too few texts were read to tell whether training shows in this number"
-        own = f"This model is this; over {nearest}, with untrained weights it has {untrained:.1f}: {unclear}. "
+        own = f"This model is this; over {nearest} tokens, with untrained weights it has {untrained:.1f}: {unclear}. "
         profile = ss.profile("gla", [list(range(5, 5 + length))])
         for weights, mine in (("0a" * 32, own), ("0c" * 32, ""), ("", "")):
             expected = f"{first}, at the middle {told} {mine}All: statesize models --measured"

@@ -134,16 +134,14 @@ def profile(
     from statesize.cli.shared.summary import plan_page
     from statesize.cli.shared.table import show
     from statesize.measurement.settings import EVENLY_SPREAD, LONGEST_WHOLE
-    from statesize.models.load import check_layers
     from statesize.report.on_record import add_to
     from statesize.texts.rows import read_whole
 
     before = None if prefix is None else read_whole(prefix)
     printing.hush_libraries()
-    check_layers(model, settings.layers, revision=loading.revision, trust_remote_code=loading.trust_remote_code)
     started = time.perf_counter()
     by_ids = texts.ids is not None
-    run = _on_ray(model, loading, cluster, by_ids) if cluster is not None else _here(model, loading, by_ids)
+    run = _on_ray(model, loading, cluster, by_ids) if cluster is not None else _here(model, loading, by_ids, settings)
     loading_took = time.perf_counter() - started
     if run.tokenizer is None:
         printing.say("The model has no tokenizer that can be loaded: tokens are shown by their ids.")
@@ -280,14 +278,14 @@ class _ProfileCommand:
         return self.model is not None and sum(part.numel() for part in self.model.parameters()) < MOST_DIGESTED
 
 
-def _here(model: str, loading: Loading, by_ids: bool) -> _ProfileCommand:
+def _here(model: str, loading: Loading, by_ids: bool, settings: Settings) -> _ProfileCommand:
     from statesize.models.digests import tensors_sha256
     from statesize.models.load import load_model
     from statesize.profiling.plan import plan
     from statesize.profiling.run import run_profile
     from statesize.texts.documents import vocabulary_size
 
-    loaded = load_model(model, **asdict(loading), needs_tokenizer=not by_ids)
+    loaded = load_model(model, **asdict(loading), needs_tokenizer=not by_ids, layers=settings.layers)
     measure, planned = partial(run_profile, loaded.model, name=loaded.name), partial(plan, loaded.model)
     return _ProfileCommand(
         loaded.name,

@@ -118,7 +118,8 @@ def check_layers(name: str, layers: Sequence[int | str], options: dict[str, Any]
     with suppress(Exception), hushed(), torch.device("meta"):
         modules = [part for part, _ in cast("Any", transformers_class(config))(config).named_modules()]
     for layer in sorted(named.difference(modules)) if modules else ():
-        near = difflib.get_close_matches(layer, modules, 1)
+        inside = [module for module in modules if module.endswith(f".{layer}")]
+        near = inside or difflib.get_close_matches(layer, modules, 1)
         advice = f"Did you mean {near[0]}?" if near else f"Its modules are {', '.join(modules[1:4])} and others."
         refuse("layers", "the model's mixers by name or by index", layer, advice)
 

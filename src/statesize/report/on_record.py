@@ -193,7 +193,7 @@ def standing(profile: Profiled, weights: str = "", models: Sequence[Mapping[str,
             if row["length"] == nearest:
                 listed.append(f"{name} {row['ess']:.1f}{of.format(row['of'])}")
                 if weights.startswith(weighed) and row["untrained"] is not None:
-                    own = f" This model is {name}; over {nearest:,}, {_training(row)}."
+                    own = f" This model is {name}; over {nearest:,} {data.split()[0]}, {_training(row)}."
         said.append(f"of {nearest:,} {data}: {', '.join(listed)}")
     if not said:
         return ""

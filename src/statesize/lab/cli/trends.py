@@ -151,7 +151,7 @@ def length(
     read = enough.read(tokenizer, printing, vocabulary).ids if texts.any_chosen else None
     ids = whole_texts(read, tokenizer)
     fitting_lengths(chosen, ids, measuring.future)
-    loaded = load_model(model, **asdict(loading), needs_tokenizer=texts.ids is None)
+    loaded = load_model(model, **asdict(loading), needs_tokenizer=texts.ids is None, layers=settings.layers)
     with printing.bars() as bars:
         report_progress = bars.begin(f"measuring {loaded.name}", len(set(chosen))).update
         known = trained_length or known_trained_length(loaded.model, model)
