@@ -14,7 +14,15 @@ import numpy as np
 import numpy.typing as npt
 
 from statesize.spectra.lanes.elimination import Array, eliminate_each
-from statesize.spectra.lanes.vectors import VERSION, compile_entry, compile_lanes, lane_functions, store
+from statesize.spectra.lanes.vectors import (
+    VERSION,
+    any_positive,
+    compile_entry,
+    compile_lanes,
+    lane_functions,
+    store,
+    where_positive,
+)
 
 Whole = npt.NDArray[np.int64]
 
@@ -30,7 +38,7 @@ _CHUNKS = 32
 # Below this a square root of a sum of squares may have no digits left.
 _TINY = 1e-307
 
-_load, _splat = lane_functions(LANES)
+_load, _splat, _splat_at = lane_functions(LANES)
 
 
 @compile_entry
@@ -133,34 +141,87 @@ def eliminate_around_cores(
     size: Array,
     version: int = VERSION,
 ) -> None:
-    """As `eliminate_chunks`, the core included, (m, b) each, of chunks (m,) at shifts a, c (m,)."""
+    """As `eliminate_chunks`, the core included, (m, b) each, of chunks (m,) at shifts a, c (m,); logarithms (m, 0) are none."""
     # N chunks: whether the core stands for the past, (N,); where its rows begin, (N + 1,), in Θ, (rows,) each, and
     # in W, (rows · (r + 1) b); the Gram matrix of the chunk's own rows or columns, (N, r b, r b), and T inside,
     # (N, r b, b).
     b, rows = inside.shape[2], inside.shape[1]
-    border = rows + b
-    chunks = np.empty((_CHUNKS, border, border))
-    solved, scaled = np.empty(_ROWS * border), np.empty(_ROWS * border)
+    border, longest = rows + b, 0
+    for m in range(len(chunk)):
+        longest = max(longest, first[chunk[m] + 1] - first[chunk[m]])
+    chunks, solved, scaled = np.empty((_CHUNKS, border, border)), np.empty(_ROWS * border), np.empty(_ROWS * border)
+    # Of LANES evaluations side by side: shifts, orders of cores, Θ, and what their pivots add up to.
+    inner, outer, order = np.empty(LANES), np.empty(LANES), np.empty(LANES)
+    along, aside, sums = np.empty(longest * LANES), np.empty(longest * LANES), np.empty(3 * LANES)
     cores = np.empty((_CHUNKS, 3))
     for begin in range(0, len(chunk), _CHUNKS):
-        count = min(_CHUNKS, len(chunk) - begin)
-        for n in range(count):
-            m = begin + n
-            k = chunk[m]
-            _place(a[m], c[m], of_past[k], gram[k], inside[k], chunks[n])
-            low, high = first[k], first[k + 1]
-            core = diagonal[low:high], beside[low:high], borders[low * border : high * border]
-            counted, logs, lost = _eliminate_core(
-                a[m], c[m], of_past[k], core[0], core[1], core[2], solved, scaled, chunks[n].ravel(), rows, b
-            )
-            cores[n, 0], cores[n, 1], cores[n, 2] = counted, logs, lost
-        part = slice(begin, begin + count)
-        eliminate_each(chunks[:count], rows // b, positive[part], logarithm[part], size[part])
-        for n in range(count):
+        together = min(_CHUNKS, len(chunk) - begin)
+        for some in range(0, together, LANES):
+            for w in range(LANES):
+                m = begin + min(some + w, together - 1)
+                k = chunk[m]
+                outer[w], inner[w] = (a[m], c[m]) if of_past[k] else (c[m], a[m])
+                low, high = first[k], first[k + 1]
+                order[w] = high - low
+                for q in range(high - low):
+                    along[q * LANES + w], aside[q * LANES + w] = diagonal[low + q], beside[low + q]
+            _eliminate_tridiagonal(inner, outer, order, logarithm.size > 0, along, aside, sums)
+            for w in range(min(LANES, together - some)):
+                n = some + w
+                k = chunk[begin + n]
+                _place(a[begin + n], c[begin + n], of_past[k], gram[k], inside[k], chunks[n])
+                core = borders[first[k] * border : first[k + 1] * border]
+                to_rows, to_columns = (1.0, -1.0 / outer[w]) if of_past[k] else (-1.0 / outer[w], 1.0)
+                taken = _take_core(
+                    along, aside, w, int(order[w]), core, to_rows, to_columns, solved, scaled, chunks[n].ravel(), rows
+                )
+                cores[n, 0], cores[n, 1], cores[n, 2] = sums[w], sums[LANES + w], sums[2 * LANES + w] + taken
+        part = slice(begin, begin + together)
+        eliminate_each(chunks[:together], rows // b, positive[part], logarithm[part], size[part])
+        for n in range(together):
             for j in range(b):
                 positive[begin + n, j] += int(cores[n, 0])
-                logarithm[begin + n, j] += cores[n, 1]
                 size[begin + n, j] += cores[n, 2]
+            for j in range(logarithm.shape[1]):
+                logarithm[begin + n, j] += cores[n, 1]
+
+
+@compile_lanes
+def _eliminate_tridiagonal(
+    inner: Array, outer: Array, order: Array, logarithms: bool, along: Array, aside: Array, sums: Array
+) -> None:
+    # Θ at shifts, from above, LANES of them side by side: its multipliers and inverse pivots take its place. Positive
+    # pivots, Σ ln |pivot| where asked for, and the size of each.
+    zero, one, shift, divisor, rows = _splat(0.0), _splat(1.0), _load(inner, 0), _load(outer, 0), _load(order, 0)
+    low, high = _splat(_PRODUCTS[0]), _splat(_PRODUCTS[1])
+    positive, product, size, pivot, coupling = zero, one, zero, one, zero
+    store(sums, 1, zero)
+    for q in range(int(order.max())):
+        # Where a core has ended, pivots of 1 follow, which add nothing.
+        here = rows - _splat(float(q))
+        multiplier = where_positive(here, coupling / pivot, zero)
+        pivot = where_positive(here, shift - _load(along, q) / divisor - multiplier * coupling, one)
+        inverse = one / pivot
+        coupling = where_positive(here, zero - _load(aside, q) / divisor, zero)
+        store(along, q, multiplier)
+        store(aside, q, inverse)
+        positive = positive + where_positive(here, where_positive(pivot, one, zero), zero)
+        magnitude = where_positive(pivot, pivot, zero - pivot)
+        inverse = where_positive(pivot, inverse, zero - inverse)
+        size = size + where_positive(here, magnitude, zero) + coupling * (coupling * inverse)
+        if logarithms:
+            product = product * magnitude
+            if any_positive(low - product) or any_positive(product - high):
+                store(sums, 0, product)
+                for w in range(LANES):
+                    sums[LANES + w] += math.log(sums[w])
+                product = one
+    if logarithms:
+        store(sums, 0, product)
+        for w in range(LANES):
+            sums[LANES + w] += math.log(sums[w])
+    store(sums, 0, positive)
+    store(sums, 2, size)
 
 
 @compile_lanes
@@ -181,38 +242,28 @@ def _place(a: float, c: float, of_past: bool, gram: Array, inside: Array, whole:
 
 
 @compile_lanes
-def _eliminate_core(
-    a: float,
-    c: float,
-    of_past: bool,
-    diagonal: Array,
-    beside: Array,
+def _take_core(
+    multipliers: Array,
+    inverses: Array,
+    lane: int,
+    order: int,
     borders: Array,
+    to_rows: float,
+    to_columns: float,
     solved: Array,
     scaled: Array,
     whole: Array,
     rows: int,
-    columns: int,
-) -> tuple[float, float, float]:
-    # Positive pivots, Σ ln |pivot| and the size of what was taken from `whole`, (rows + columns)².
-    outer, inner = (a, c) if of_past else (c, a)
-    to_rows, to_columns = (1.0, -1.0 / outer) if of_past else (-1.0 / outer, 1.0)
-    units = (rows + columns) // LANES
-    middle = rows // LANES
-    positive, logarithm, product, size, pivot, coupling = 0.0, 0.0, 1.0, 0.0, 1.0, 0.0
+) -> float:
+    # Takes from `whole`, (rows + columns)², what a core leaves that was eliminated in a lane; the size of it.
+    units, middle = len(solved) // (_ROWS * LANES), rows // LANES
     energy, energies = np.empty(LANES), _splat(0.0)
-    for low in range(0, len(diagonal), _ROWS):
-        high = min(low + _ROWS, len(diagonal))
+    for low in range(0, order, _ROWS):
+        high = min(low + _ROWS, order)
         for q in range(low, high):
-            multiplier = coupling / pivot
-            pivot = inner - diagonal[q] / outer - multiplier * coupling
-            inverse = 1.0 / pivot
-            positive += 1.0 if pivot > 0.0 else 0.0
-            product *= abs(pivot)
-            if not _PRODUCTS[0] < product < _PRODUCTS[1]:
-                logarithm, product = logarithm + math.log(product), 1.0
+            inverse = inverses[q * LANES + lane]
             at, before = (q - low) * units, (q - low - 1 if q > low else _ROWS - 1) * units
-            down, over, total = _splat(multiplier), _splat(inverse), _splat(0.0)
+            down, over, total = _splat(multipliers[q * LANES + lane]), _splat(inverse), _splat(0.0)
             for u in range(units):
                 y = _splat(to_rows if u < middle else to_columns) * _load(borders, q * units + u)
                 if q:
@@ -221,14 +272,12 @@ def _eliminate_core(
                 z = y * over
                 store(scaled, at + u, z)
                 total = total + y * y
-            coupling = -beside[q] / outer
             energies = energies + total * _splat(abs(inverse))
-            size += abs(pivot) + coupling * (coupling * abs(inverse))
         for j in range(units):
             for i in range(0, (j + 1) * LANES, 4):
                 _subtract(scaled, solved, high - low, units, i, j, whole)
     store(energy, 0, energies)
-    return positive, logarithm + math.log(product), size + energy.sum()
+    return energy.sum()
 
 
 @compile_lanes
@@ -241,10 +290,10 @@ def _subtract(scaled: Array, solved: Array, count: int, units: int, i: int, j: i
     )  # fmt: skip
     for q in range(count):
         y, row = _load(solved, q * units + j), q * width + i
-        a = a - _splat(scaled[row]) * y
-        b = b - _splat(scaled[row + 1]) * y
-        c = c - _splat(scaled[row + 2]) * y
-        d = d - _splat(scaled[row + 3]) * y
+        a = a - _splat_at(scaled, row) * y
+        b = b - _splat_at(scaled, row + 1) * y
+        c = c - _splat_at(scaled, row + 2) * y
+        d = d - _splat_at(scaled, row + 3) * y
     store(whole, at, a)
     store(whole, at + units, b)
     store(whole, at + 2 * units, c)
