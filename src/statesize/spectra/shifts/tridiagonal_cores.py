@@ -141,15 +141,17 @@ def eliminate_around_cores(
     size: Array,
     version: int = VERSION,
 ) -> None:
-    """As `eliminate_chunks`, the core included, (m, b) each, of chunks (m,) at shifts a, c (m,); logarithms (m, 0) are none."""
-    # N chunks: whether the core stands for the past, (N,); where its rows begin, (N + 1,), in Θ, (rows,) each, and
-    # in W, (rows · (r + 1) b); the Gram matrix of the chunk's own rows or columns, (N, r b, r b), and T inside,
-    # (N, r b, b).
+    """As `eliminate_chunks`, the core included, (m, b) each, of chunks (m,) at shifts a, c (m,)."""
+    # Logarithms (m, 0) are not taken. N chunks: whether the core stands for the past, (N,); where its rows begin,
+    # (N + 1,), in Θ, (rows,) each, and in W, (rows · (r + 1) b); the Gram matrix of the chunk's own rows or columns,
+    # (N, r b, r b), and T inside, (N, r b, b).
     b, rows = inside.shape[2], inside.shape[1]
     border, longest = rows + b, 0
     for m in range(len(chunk)):
         longest = max(longest, first[chunk[m] + 1] - first[chunk[m]])
     chunks, solved, scaled = np.empty((_CHUNKS, border, border)), np.empty(_ROWS * border), np.empty(_ROWS * border)
+    # In one dimension, as slices of more take as long as what is done with them.
+    wholes, grams, insides, units = chunks.ravel(), gram.ravel(), inside.ravel(), border // LANES
     # Of LANES evaluations side by side: shifts, orders of cores, Θ, and what their pivots add up to.
     inner, outer, order = np.empty(LANES), np.empty(LANES), np.empty(LANES)
     along, aside, sums = np.empty(longest * LANES), np.empty(longest * LANES), np.empty(3 * LANES)
@@ -169,12 +171,13 @@ def eliminate_around_cores(
             for w in range(min(LANES, together - some)):
                 n = some + w
                 k = chunk[begin + n]
-                _place(a[begin + n], c[begin + n], of_past[k], gram[k], inside[k], chunks[n])
-                core = borders[first[k] * border : first[k + 1] * border]
-                to_rows, to_columns = (1.0, -1.0 / outer[w]) if of_past[k] else (-1.0 / outer[w], 1.0)
+                _place(a[begin + n], c[begin + n], of_past[k], grams, insides, k, rows, b, wholes, n * border * units)
+                turn, core = -1.0 / outer[w], first[k] * units
+                to_rows, to_columns = (1.0, turn) if of_past[k] else (turn, 1.0)
                 taken = _take_core(
-                    along, aside, w, int(order[w]), core, to_rows, to_columns, solved, scaled, chunks[n].ravel(), rows
-                )
+                    along, aside, w, int(order[w]), borders, core, to_rows, to_columns, solved, scaled,
+                    rows // LANES, units, wholes, n * border * units,
+                )  # fmt: skip
                 cores[n, 0], cores[n, 1], cores[n, 2] = sums[w], sums[LANES + w], sums[2 * LANES + w] + taken
         part = slice(begin, begin + together)
         eliminate_each(chunks[:together], rows // b, positive[part], logarithm[part], size[part])
@@ -225,20 +228,35 @@ def _eliminate_tridiagonal(
 
 
 @compile_lanes
-def _place(a: float, c: float, of_past: bool, gram: Array, inside: Array, whole: Array) -> None:
-    # The chunk without the core: of the past, its future is eliminated with the pivot a, otherwise its past with c.
-    rows, b = inside.shape
-    outside_rows, outside_columns = (0.0, 1.0 / a) if of_past else (1.0 / c, 0.0)
+def _place(
+    a: float,
+    c: float,
+    of_past: bool,
+    gram: Array,
+    inside: Array,
+    k: int,
+    rows: int,
+    b: int,
+    whole: Array,
+    begin: int,
+) -> None:
+    # The upper triangle of chunk k without the core: of the past, its future is eliminated with the pivot a, otherwise
+    # its past with c. It begins at a unit of `whole`.
+    middle, behind, border = rows // LANES, b // LANES, rows + b
+    of_rows, of_columns = _splat(0.0 if of_past else -1.0 / c), _splat(-1.0 / a if of_past else 0.0)
+    here, at = begin, k * rows
     for i in range(rows):
-        for j in range(rows):
-            whole[i, j] = -outside_rows * gram[i, j]
-        for j in range(b):
-            whole[i, rows + j] = inside[i, j]
-        whole[i, i] += a
+        for u in range(i // LANES, middle):
+            store(whole, here + u, of_rows * _load(gram, (at + i) * middle + u))
+        for u in range(behind):
+            store(whole, here + middle + u, _load(inside, (at + i) * behind + u))
+        here += middle + behind
+        whole[begin * LANES + i * (border + 1)] += a
     for i in range(b):
-        for j in range(b):
-            whole[rows + i, rows + j] = -outside_columns * gram[i, j]
-        whole[rows + i, rows + i] += c
+        for u in range(i // LANES, behind):
+            store(whole, here + middle + u, of_columns * _load(gram, (at + i) * middle + u))
+        here += middle + behind
+        whole[begin * LANES + (rows + i) * (border + 1)] += c
 
 
 @compile_lanes
@@ -248,43 +266,49 @@ def _take_core(
     lane: int,
     order: int,
     borders: Array,
+    core: int,
     to_rows: float,
     to_columns: float,
     solved: Array,
     scaled: Array,
+    middle: int,
+    units: int,
     whole: Array,
-    rows: int,
+    begin: int,
 ) -> float:
-    # Takes from `whole`, (rows + columns)², what a core leaves that was eliminated in a lane; the size of it.
-    units, middle = len(solved) // (_ROWS * LANES), rows // LANES
+    # Takes what a core leaves, which was eliminated in a lane and whose borders begin at a unit, from the chunk that
+    # begins at a unit of `whole`; the size of it.
     energy, energies = np.empty(LANES), _splat(0.0)
     for low in range(0, order, _ROWS):
         high = min(low + _ROWS, order)
-        for q in range(low, high):
-            inverse = inverses[q * LANES + lane]
-            at, before = (q - low) * units, (q - low - 1 if q > low else _ROWS - 1) * units
-            down, over, total = _splat(multipliers[q * LANES + lane]), _splat(inverse), _splat(0.0)
-            for u in range(units):
-                y = _splat(to_rows if u < middle else to_columns) * _load(borders, q * units + u)
-                if q:
-                    y = y - down * _load(solved, before + u)
-                store(solved, at + u, y)
-                z = y * over
-                store(scaled, at + u, z)
-                total = total + y * y
-            energies = energies + total * _splat(abs(inverse))
+        # Two units at a time, of which the row before stays in registers.
+        for u in range(0, units, 2):
+            s, t = _splat(to_rows if u < middle else to_columns), _splat(to_rows if u + 1 < middle else to_columns)
+            y, z = _splat(0.0), _splat(0.0)
+            if low:
+                y, z = _load(solved, (_ROWS - 1) * units + u), _load(solved, (_ROWS - 1) * units + u + 1)
+            for q in range(low, high):
+                at, row = (q - low) * units + u, q * LANES + lane
+                down, over = _splat_at(multipliers, row), _splat_at(inverses, row)
+                y = s * _load(borders, core + q * units + u) - down * y
+                z = t * _load(borders, core + q * units + u + 1) - down * z
+                store(solved, at, y)
+                store(solved, at + 1, z)
+                store(scaled, at, y * over)
+                store(scaled, at + 1, z * over)
+                energies = energies + (y * y + z * z) * _splat(abs(inverses[row]))
         for j in range(units):
             for i in range(0, (j + 1) * LANES, 4):
-                _subtract(scaled, solved, high - low, units, i, j, whole)
+                _subtract(scaled, solved, high - low, units, i, j, whole, begin)
     store(energy, 0, energies)
     return energy.sum()
 
 
 @compile_lanes
-def _subtract(scaled: Array, solved: Array, count: int, units: int, i: int, j: int, whole: Array) -> None:
+def _subtract(scaled: Array, solved: Array, count: int, units: int, i: int, j: int, whole: Array, begin: int) -> None:
     # Takes Σ_q scaled[q, i …] solved[q, j …] from the tile of 4 rows from i on and the columns of unit j. Its sums
     # stay in registers, where these are narrower too.
-    width, at = units * LANES, i * units + j
+    width, at = units * LANES, begin + i * units + j
     a, b, c, d = (
         _load(whole, at), _load(whole, at + units), _load(whole, at + 2 * units), _load(whole, at + 3 * units)
     )  # fmt: skip
