@@ -11,9 +11,9 @@ from statesize.reduction.cache.table import notes
 
 TEXTS = list(torch.randint(1, 64, (12, 400), generator=torch.Generator().manual_seed(1)))
 READERS = {
-    "truncate": lambda texts: ss.truncate("sa", texts, documents=5, tokens=16),
+    "truncate": lambda texts: ss.truncate("sa", texts, documents=5, tokens=8),
     "cache": lambda texts: ss.cache(attention_model("llama"), texts, documents=12, tokens=40, following=8),
-    "length": lambda texts: length("sa", texts, lengths=[4, 8], future=4, excerpts=6),
+    "length": lambda texts: length("sa", texts, lengths=[4, 8], future=4, excerpts=5),
 }
 
 
