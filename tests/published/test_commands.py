@@ -75,9 +75,10 @@ def test_delimiters(capsys, folder, tmp_path):
     assert (tmp_path / "study" / "study.html").is_file()
 
 
+@pytest.mark.slow
 def test_truncate(capsys, folder, tmp_path):
     page = tmp_path / "cut.html"
-    said = run(capsys, "truncate", folder, "--sequences", 1, "--max-tokens", 16, "--html", page, "--json")
+    said = run(capsys, "truncate", folder, "--sequences", 1, "--max-tokens", 32, "--html", page, "--json")
     found = json.loads(said.out)
     assert found["mixers"] == 30
     assert found["whole"] == []

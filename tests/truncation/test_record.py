@@ -8,6 +8,7 @@ from benchmarks import bounds, truncation_lengths
 from benchmarks.truncation import CLAIMS, result_of, table, verdicts
 from statesize.io.json_values import json_values
 from statesize.models.load import load_model
+from statesize.texts.bundled import documents
 from tools.figures.on_record import read_json
 from tools.figures.pages import BLOCK, DOCS
 
@@ -55,6 +56,8 @@ def test_verdicts_leave_doubts_where_an_interval_does():
 
 
 def test_each_length_is_cut_in_its_middle_and_what_is_there_is_not_run_again(tmp_path, monkeypatch):
+    # For the prose of the benchmarks all of Python's library would be read.
+    monkeypatch.setattr("benchmarks.recorded.held_out", documents)
     monkeypatch.setattr(truncation_lengths, "LENGTHS", (16, 24))
     monkeypatch.setattr(truncation_lengths, "DOCUMENTS", 2)
     path = tmp_path / "lengths.json"
