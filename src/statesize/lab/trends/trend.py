@@ -50,8 +50,11 @@ class Trend(ABC):
     """Title of the page."""
     kinds: ClassVar[tuple[str, str]]
     """What the points and their places are, ("checkpoints", "step") or ("lengths", "length")."""
-    about: ClassVar[str]
-    """What the numbers of the table are."""
+
+    @property
+    @abstractmethod
+    def about(self) -> str:
+        """What the numbers of the table are."""
 
     @property
     @abstractmethod
@@ -223,7 +226,8 @@ class Trend(ABC):
 
     def __repr__(self) -> str:
         means = zip(self.names, self.means(), strict=True)
-        return f"{self.finding}\nAll layers: {', '.join(f'{mean:.1f} at {name}' for name, mean in means)}"
+        along = ", ".join(f"{mean:.1f} at {name}" for name, mean in means)
+        return f"{self.finding}\nAll layers: {along}\nnext: .to_dataframe(), .to_html('trend.html')"
 
 
 def _reasons(skipped: Mapping[str, str]) -> list[dict[str, str]]:
