@@ -78,19 +78,19 @@ def test_extras_in_commands_exist():
     assert named <= set(extras)
 
 
-def commands_with_flags() -> list[tuple[str, tuple[str, ...]]]:
-    """Each `statesize command … --flag` of the pages, as the command's words and the flags."""
-    found = set()
+def commands_with_flags() -> list[tuple[str, list[str]]]:
+    """Each `statesize command … --flag` of the pages, as the command's words and all of its flags."""
+    found: dict[str, set[str]] = {}
     for text in (page.read_text(encoding="utf-8") for page in [*PAGES, *NOTEBOOKS]):
         spans = re.findall(r"`(statesize [^`\n]+)`", text)
         lines = [line.rpartition("&& ")[2].removeprefix(".venv/bin/") for line in shell_lines(text)]
         for snippet in [*spans, *(line for line in lines if line.startswith("statesize "))]:
             words = shlex.split(snippet, comments=True)[1:]
-            flags = tuple(word.partition("=")[0] for word in words if word.startswith("--"))
+            flags = {word.partition("=")[0] for word in words if word.startswith("--")}
             # The command is what comes before its arguments, which are files or in capitals.
             command = " ".join(itertools.takewhile(str.isalpha, itertools.takewhile(str.islower, words)))
-            found.add((command, flags))
-    return sorted(found)
+            found.setdefault(command, set()).update(flags)
+    return [(command, sorted(flags)) for command, flags in sorted(found.items())]
 
 
 @pytest.mark.parametrize(("command", "flags"), commands_with_flags())

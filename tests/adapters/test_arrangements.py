@@ -8,7 +8,7 @@ from torch.nn import functional
 import statesize as ss
 from campaigns.layers.campaign import largest_share
 
-WIDTH, HEADS, LENGTH = 8, 2, 14
+WIDTH, HEADS, LENGTH = 8, 2, 10
 TOKENS = torch.randint(0, 50, (1, LENGTH), generator=torch.Generator().manual_seed(3))
 
 

@@ -166,7 +166,7 @@ def test_an_interrupt_at_every_line_leaves_all_as_it_was(family, make, monkeypat
 @pytest.mark.parametrize("make", [interrupted_run, interrupted_while_put_back])
 def test_a_second_interrupt_while_the_model_is_put_back_leaves_all_as_it_was(make, monkeypatch):
     monkeypatch.setattr(sys, "unraisablehook", lambda _: None)
-    model = attention_model("llama").bfloat16().train()
+    model = attention_model("llama", **ONE_LAYER["llama"]).bfloat16().train()
     run, watched = make(model), ("adapters/runs.py", "adapters/replaced.py", "contextlib.py", "torch/overrides.py")
 
     def twice():

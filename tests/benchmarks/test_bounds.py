@@ -19,19 +19,19 @@ def gla():
 
 def test_documents_are_rows_and_those_that_are_there_are_not_read_again(tmp_path, gla):
     folder = tmp_path / "bounds"
-    main(folder, "gla", None, 32, 1)
-    first = (folder / "gla-32-00.json").read_bytes()
-    main(folder, "gla", None, 32, 2)
+    main(folder, "gla", None, 16, 1)
+    first = (folder / "gla-16-00.json").read_bytes()
+    main(folder, "gla", None, 16, 2)
     document = json.loads((tmp_path / "bounds.json").read_text(encoding="utf-8"))
     assert [row["document"] for row in document["rows"]] == [0, 1]
-    assert (folder / "gla-32-00.json").read_bytes() == first
+    assert (folder / "gla-16-00.json").read_bytes() == first
     assert document["verdicts"] == dict.fromkeys(CLAIMS)
-    pieces = fresh_pieces(None, gla.tokenizer, 32)[PILOT:][:2]
-    assert [len(piece) for piece in pieces] == [32, 32]
+    pieces = fresh_pieces(None, gla.tokenizer, 16)[PILOT:][:2]
+    assert [len(piece) for piece in pieces] == [16, 16]
     assert [row["texts"] for row in document["rows"]] == [tokens_sha256([piece]) for piece in pieces]
     known = result_of(document["rows"]).without_hindsight().multiple.value
     assert known == pytest.approx(
-        truncate(gla.model, pieces, documents=2, tokens=32).without_hindsight().multiple.value
+        truncate(gla.model, pieces, documents=2, tokens=16).without_hindsight().multiple.value
     )
 
 

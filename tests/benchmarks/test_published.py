@@ -8,7 +8,6 @@ import torch
 from transformers import Gemma3ForCausalLM, Gemma3TextConfig, LlamaConfig, LlamaForCausalLM
 
 import statesize as ss
-from benchmarks.prose import held_out
 from benchmarks.published import delimiters, heads, models, recurrent_delimiters
 from benchmarks.published.attention import Noting, entropies, singular_values
 from statesize.lab import length, zoo
@@ -187,24 +186,32 @@ def test_entropies_are_of_singular_values():
     torch.testing.assert_close(entropies(singular_values(H)), (-shares * shares.log()).sum(-1).exp())
 
 
+@pytest.fixture
+def prose(monkeypatch):
+    """The bundled documents: for the prose of the benchmarks all of Python's library would be read."""
+    for place in ("benchmarks.recorded.held_out", "benchmarks.published.models.held_out"):
+        monkeypatch.setattr(place, zoo.documents)
+    return zoo.documents()
+
+
 @pytest.fixture(scope="module")
 def small():
     model = llama(vocab_size=4096, num_hidden_layers=2, max_position_embeddings=512)
     return LoadedModel("small", model, zoo.tokenizer(), {})
 
 
-def test_growth_is_that_of_the_command(small, monkeypatch):
+def test_growth_is_that_of_the_command(small, prose, monkeypatch):
     for name, value in {"LENGTHS": (16, 32), "FUTURE": 8, "EXCERPTS": 2}.items():
         monkeypatch.setattr(models, name, value)
     found = models.growth(small)
-    text = "\n\n".join(held_out())
+    text = "\n\n".join(prose)
     settings = {"lengths": (16, 32), "future": 8, "excerpts": 2, "on_progress": print}
     expected = length(small.model, text, tokenizer=small.tokenizer, **settings)
     np.testing.assert_allclose([row["ess"] for row in found["rows"]], expected.values(), rtol=1e-3)
     assert [len(row["heads"]) for row in found["rows"]] == [8, 8]
 
 
-def test_all_kinds_of_text_are_as_long_and_none_is_read_twice():
+def test_all_kinds_of_text_are_as_long_and_none_is_read_twice(prose):
     texts = models.texts_of(zoo.tokenizer())
     assert list(texts) == ["prose", "code", "chat", "random tokens"]
     pieces = [tuple(ids.tolist()) for own in texts.values() for ids in own]

@@ -3,11 +3,19 @@
 import json
 from functools import partial
 
+import pytest
 from oracles.pretrained import save_tiny
 
 from benchmarks import speed
 from benchmarks.cases import attention, gated
+from statesize.texts.bundled import documents
 from tools.figures.speed import speed as figures
+
+
+@pytest.fixture(autouse=True)
+def prose(monkeypatch):
+    """The bundled documents: for the prose of the benchmarks all of Python's library would be read."""
+    monkeypatch.setattr("benchmarks.recorded.held_out", documents)
 
 
 def test_each_row_counts_units_of_its_own_process(tmp_path, monkeypatch, capsys):

@@ -38,7 +38,7 @@ def checkpoint(tmp_path_factory):
 @pytest.fixture(scope="session")
 def slow_checkpoint(tmp_path_factory):
     # Many layers of attention: seconds of work, told layer by layer.
-    return write_checkpoint(tmp_path_factory.mktemp("models") / "slow", mixer="sa", layers=24)
+    return write_checkpoint(tmp_path_factory.mktemp("models") / "slow", mixer="sa", layers=10)
 
 
 @pytest.fixture

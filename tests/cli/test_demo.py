@@ -30,7 +30,7 @@ def one_sequence(monkeypatch):
     monkeypatch.setattr("statesize.texts.inputs.bundled_sequences", lambda *given: bundled_sequences(*given)[:1])
 
 
-def test_the_command_prints_a_table_and_writes_a_report(one_sequence, here, capsys):
+def test_the_command_prints_a_table_or_a_document_and_writes_a_report(one_sequence, here, capsys):
     assert main(["demo"]) == 0
     captured = capsys.readouterr()
     assert next_command(captured) == ["profile", "MODEL", "--text", "FILE"]
@@ -63,6 +63,14 @@ def test_the_command_prints_a_table_and_writes_a_report(one_sequence, here, caps
     )
     assert (here / "statesize-demo.html").stat().st_size < 1_300_000
     opens_without_network_and_errors(here / "statesize-demo.html")
+    # What is there is taken up.
+    assert main(["demo", "--json", "--html", "other.html"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["report"] == "other.html"
+    assert document["truncation"]["documents"] == 6
+    shown = [(model["model"], model["sequences"], model["tokens"]) for model in document["models"]]
+    assert shown == [(name, 1, 256) for name in zoo.names()]
+    assert sorted(os.listdir(here)) == ["other.html", "statesize-demo", "statesize-demo.html"]
 
 
 def opens_without_network_and_errors(report):
@@ -80,18 +88,6 @@ def opens_without_network_and_errors(report):
         visit.context.close()
 
 
-def test_json(one_sequence, here, capsys, monkeypatch):
-    # One model tells as much about the document as four.
-    monkeypatch.setattr(zoo, "names", lambda: ("gla",))
-    assert main(["demo", "--json", "--html", "other.html"]) == 0
-    document = json.loads(capsys.readouterr().out)
-    assert document["report"] == "other.html"
-    assert document["truncation"]["documents"] == 6
-    (model,) = document["models"]
-    assert (model["model"], model["sequences"], model["tokens"]) == ("gla", 1, 256)
-    assert sorted(os.listdir(here)) == ["other.html", "statesize-demo"]
-
-
 def test_a_run_that_was_ended_is_taken_up_and_one_that_is_done_measures_nothing(
     one_sequence, here, capsys, monkeypatch
 ):
@@ -100,7 +96,12 @@ def test_a_run_that_was_ended_is_taken_up_and_one_that_is_done_measures_nothing(
     def end(*_, **__):
         raise KeyboardInterrupt
 
+    def cut_less(*given, **options):
+        return cut(*given, **(options | {"documents": 1, "tokens": 24}))
+
     truncation = importlib.import_module("statesize.truncation.truncate")
+    cut = truncation.truncate
+    monkeypatch.setattr(truncation, "truncate", cut_less)
     with monkeypatch.context() as patch:
         patch.setattr(truncation, "truncate", end)
         assert main(["demo"]) == 130

@@ -11,7 +11,7 @@ from statesize.cli import main
 
 def test_table_and_page(tmp_path, capsys):
     page = tmp_path / "cut.html"
-    arguments = ["truncate", "gla", "--sequences", "2", "--max-tokens", "48", "--number", "3"]
+    arguments = ["truncate", "gla", "--sequences", "2", "--max-tokens", "32", "--number", "3"]
     assert main([*arguments, "--html", str(page)]) == 0
     captured = capsys.readouterr()
     assert captured.out.startswith("The context is worth ")
@@ -50,8 +50,8 @@ def test_advice_is_never_the_same_command(tmp_path, capsys, words, options, said
 
 
 def test_more_documents_are_advised_while_there_are_more(capsys):
-    assert main(["truncate", "gla", "--sequences", "2", "--max-tokens", "48"]) == 0
-    told = "next (an answer from more documents): statesize truncate gla --max-tokens 48 --documents 4"
+    assert main(["truncate", "gla", "--sequences", "2", "--max-tokens", "24"]) == 0
+    told = "next (an answer from more documents): statesize truncate gla --max-tokens 24 --documents 4"
     assert capsys.readouterr().err.splitlines()[-1] == told
 
 
@@ -59,23 +59,23 @@ def test_json_of_texts_of_ones_own(tmp_path, capsys):
     texts = tmp_path / "texts.jsonl"
     lines = [{"text": f"the {kind} of the list is sorted, and the result is returned. " * 6} for kind in "abcde"]
     texts.write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
-    arguments = ["truncate", "sa", "--jsonl", str(texts), "--max-tokens", "24", "--sequences", "5", "--cuts", "8,12"]
+    arguments = ["truncate", "sa", "--jsonl", str(texts), "--max-tokens", "12", "--sequences", "5", "--cuts", "4,6"]
     assert main([*arguments, "--json", "--quiet"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert document["documents"] == 5
     assert len(document["measured"]) == 10
-    assert {one["cut"] for one in document["measured"]} == {8, 12}
+    assert {one["cut"] for one in document["measured"]} == {4, 6}
     assert document["worth"]["interval"] is not None
 
 
 def test_a_profile_then_says_what_suffices(tmp_path, capsys):
     folder, page = tmp_path / "gla", tmp_path / "gla.html"
     profile("gla", [[5, 6, 7, 8]], output=folder, on_progress=lambda _: None)
-    assert main(["truncate", "gla", "--sequences", "2", "--max-tokens", "48", "--profile", str(folder)]) == 0
+    assert main(["truncate", "gla", "--sequences", "2", "--max-tokens", "24", "--profile", str(folder)]) == 0
     first = capsys.readouterr().out.splitlines()[0]
     assert main(["profile", str(folder), "--html", str(page)]) == 0
     said = page.read_text(encoding="utf-8")
-    assert f"What suffices: {html.escape(first)} (2 documents of 48 tokens, cut at 24.)" in said
+    assert f"What suffices: {html.escape(first)} (2 documents of 24 tokens, cut at 12.)" in said
     assert main(["truncate", "sa", "--sequences", "1", "--max-tokens", "24", "--profile", str(folder)]) == 1
     assert "profile must be of sa, got 'gla'" in capsys.readouterr().err
 

@@ -15,10 +15,16 @@ pytest.importorskip("torchmetrics")
 
 import statesize
 from statesize.integrations.torchmetrics import StateSizeMetric
-from statesize.lab import zoo
+from statesize.lab.mixers import LanguageModel, ModelConfig
 from statesize.measurement.settings import Settings
 
 TEXTS = torch.randint(3, 200, (3, 16), generator=torch.Generator().manual_seed(2))
+
+
+def model_of(mixer="gla"):
+    shape = ModelConfig(mixer=mixer, vocabulary_size=200, width=16, heads=4, layers=2, key_size=24)
+    return LanguageModel(shape, torch.Generator().manual_seed(0)).eval()
+
 
 # The other process.
 PROCESS = """
@@ -37,7 +43,7 @@ def together(rank, meeting, texts):
     try:
         metric = StateSizeMetric(Settings(positions=5, channels=2))
         for text in json.loads(texts):
-            metric.update(zoo.load("gla")[0], torch.tensor([text]))
+            metric.update(model_of(), torch.tensor([text]))
         found = numbers(metric)
         torch.distributed.barrier()
         return found
@@ -51,13 +57,13 @@ def numbers(metric):
 
 def whole(**settings):
     metric = StateSizeMetric(Settings(**settings))
-    metric.update(zoo.load("gla")[0], TEXTS)
+    metric.update(model_of(), TEXTS)
     return numbers(metric)
 
 
 def test_it_is_what_a_profile_says():
     found = whole(positions=7)
-    profile = statesize.profile(zoo.load("gla")[0], TEXTS, positions=7)
+    profile = statesize.profile(model_of(), TEXTS, positions=7)
     expected = statesize.compare([profile]).models[0]
     assert found["average_ess"] == pytest.approx(expected.average_entropy, rel=1e-5)
     assert found["total_ess"] == pytest.approx(expected.total_entropy, rel=1e-5)
@@ -65,9 +71,9 @@ def test_it_is_what_a_profile_says():
 
 
 def test_shares_of_a_state_and_of_a_ceiling():
-    texts = torch.randint(3, 200, (2, 80), generator=torch.Generator().manual_seed(3))
+    texts = torch.randint(3, 200, (2, 64), generator=torch.Generator().manual_seed(3))
     for name, of, other in (("gla", "state", "ceiling"), ("sa", "ceiling", "state")):
-        model, metric = zoo.load(name)[0], StateSizeMetric(Settings(positions=7))
+        model, metric = model_of(name), StateSizeMetric(Settings(positions=7))
         metric.update(model, texts)
         expected = statesize.compare([statesize.profile(model, texts, positions=7)]).models[0]
         found = numbers(metric)
@@ -76,7 +82,7 @@ def test_shares_of_a_state_and_of_a_ceiling():
 
 
 def test_batches_and_merged_metrics_weigh_sequences_alike_and_reset_forgets():
-    model = zoo.load("gla")[0]
+    model = model_of()
     parts = [StateSizeMetric(Settings(positions=5)), StateSizeMetric(Settings(positions=5))]
     parts[0].update(model, TEXTS[:2])
     parts[1].update(model, TEXTS[2:])

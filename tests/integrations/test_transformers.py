@@ -233,6 +233,7 @@ def test_tensorboard_has_the_penalty(tmp_path, monkeypatch):
     assert [event.step for event in found.Scalars("train/loss")] == [2, 4]
 
 
+@pytest.mark.slow
 def test_mlflow_has_them(tmp_path, monkeypatch):
     mlflow = pytest.importorskip("mlflow")
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
@@ -251,6 +252,7 @@ def test_mlflow_has_them(tmp_path, monkeypatch):
     ]
 
 
+@pytest.mark.slow
 def test_wandb_has_them_offline(tmp_path, monkeypatch):
     wandb = pytest.importorskip("wandb")
     for name, value in {"MODE": "offline", "DIR": str(tmp_path), "SILENT": "true", "DISABLE_CODE": "true"}.items():

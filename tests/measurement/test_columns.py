@@ -126,9 +126,16 @@ def entropy_of_power(block, power):
     return math.exp(-(shares * np.log(shares)).sum())
 
 
-@pytest.mark.parametrize("mixer", ["sa", "gla", "mamba2", "hyena", "deltanet"])
+VARIANTS = (("values", 0, False), ("none", 2, True), ("values", 3, True))
+
+
+# Every variant of one operator, and the last, of all settings, of every other.
 @pytest.mark.parametrize(
-    ("weights", "skip_first", "squares"), [("values", 0, False), ("none", 2, True), ("values", 3, True)]
+    ("mixer", "weights", "skip_first", "squares"),
+    [
+        *(("gla", *variant) for variant in VARIANTS),
+        *((mixer, *VARIANTS[-1]) for mixer in ("sa", "mamba2", "hyena", "deltanet")),
+    ],
 )
 def test_variants_in_a_profile_are_those_of_the_weighted_dense_operator(mixer, weights, skip_first, squares):
     torch.manual_seed(3)

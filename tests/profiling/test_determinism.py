@@ -17,7 +17,7 @@ PATTERNS = ("sa,gla", "s6,la", "s4d,hyena", "gla-s6,wla")
 def measured(pattern, threads, **options):
     config = ModelConfig(pattern, vocabulary_size=64, width=16, heads=2, layers=2, key_size=8)
     model = LanguageModel(config, torch.Generator().manual_seed(1)).eval()
-    ids = torch.randint(64, (2, 40), generator=torch.Generator().manual_seed(2))
+    ids = torch.randint(64, (1, 40), generator=torch.Generator().manual_seed(2))
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
@@ -36,8 +36,9 @@ def first(pattern, threads=1):
     return measured(pattern, threads)
 
 
-@pytest.mark.parametrize("threads", [1, 2])
-@pytest.mark.parametrize("pattern", PATTERNS)
+@pytest.mark.parametrize(
+    ("pattern", "threads"), [*((pattern, 1) for pattern in PATTERNS), *((pattern, 2) for pattern in PATTERNS[:2])]
+)
 def test_a_profile_has_the_same_bits_again(pattern, threads):
     assert verdicts(first(pattern, threads), measured(pattern, threads)) == {IDENTICAL}
 

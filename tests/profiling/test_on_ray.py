@@ -184,6 +184,7 @@ def test_a_worker_that_no_machine_has_room_for(model):
         profile(model, SEQUENCES, executor=RayCluster(cpus=0))
 
 
+@pytest.mark.slow
 def test_quantised_weights_are_read_as_in_one_process():
     model, _ = quantised(Quantised)
     result = profile(model, token_ids(), executor=RayCluster())

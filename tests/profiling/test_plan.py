@@ -29,12 +29,20 @@ def small():
     return LanguageModel(config, torch.Generator().manual_seed(0))
 
 
+SOME, WINDOWS = Settings(channels=2, stride=4), Settings(past=3, future=2)
+
+
+# Each model with all that it has, or with what the other settings change in it.
 @pytest.mark.parametrize(
-    "build",
-    [small, tiny_llama, lambda: zoo.load("sa")[0], lambda: tiny("gemma4_text")],
-    ids=["gla", "llama", "bundled", "shared cache"],
+    ("build", "settings"),
+    [
+        *((small, settings) for settings in (Settings(), SOME)),
+        *((tiny_llama, settings) for settings in (Settings(), SOME, WINDOWS)),
+        (lambda: zoo.load("sa")[0], Settings()),
+        (lambda: tiny("gemma4_text"), WINDOWS),
+    ],
+    ids=lambda value: getattr(value, "__name__", str(value)),
 )
-@pytest.mark.parametrize("settings", [Settings(), Settings(channels=2, stride=4), Settings(past=3, future=2)], ids=str)
 def test_it_counts_what_a_profile_measures(build, settings):
     model = build()
     planned, result = plan(model, TEXTS, settings=settings), profile(model, TEXTS, settings=settings)

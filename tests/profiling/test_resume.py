@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,7 +22,7 @@ from statesize.models.load import model_facts
 from statesize.profiling import Profile, profile
 
 SEQUENCES = [list(range(1, 97)), [3, 1, 4, 1, 5, 9, 2], list(range(80))]
-LAYERS = 6
+LAYERS = 4
 
 # What a run does, as its own process: torch on one thread, as the tests' process.
 PROGRAM = """
@@ -150,6 +151,19 @@ def changed_buffer(model):
     return model
 
 
+@pytest.fixture(scope="module")
+def ended(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("ended")
+    stopped(build(**SMALL), TEXTS, folder / "out", after=5)
+    return folder
+
+
+@pytest.fixture
+def ended_at_five(ended, tmp_path):
+    """A run that was ended at its fifth unit, to be changed."""
+    shutil.copytree(ended, tmp_path, dirs_exist_ok=True)
+
+
 @pytest.mark.parametrize(
     ("change", "options"),
     [
@@ -169,8 +183,7 @@ def changed_buffer(model):
     ],
     ids=lambda value: getattr(value, "__name__", str(value)),
 )
-def test_what_has_changed_is_measured_anew(tmp_path, change, options):
-    stopped(build(**SMALL), TEXTS, tmp_path / "out", after=5)
+def test_what_has_changed_is_measured_anew(ended_at_five, tmp_path, change, options):
     result, kept = resumed(change(build(**SMALL)), tmp_path / "out", **options)
     assert kept == []
     rest = dict(options)
@@ -178,9 +191,8 @@ def test_what_has_changed_is_measured_anew(tmp_path, change, options):
 
 
 @pytest.mark.parametrize("damage", ["cut", "bit", "delete", "note"])
-def test_damaged_units_are_done_again(tmp_path, damage):
+def test_damaged_units_are_done_again(ended_at_five, tmp_path, damage):
     output = tmp_path / "out"
-    stopped(build(**SMALL), TEXTS, output, after=5)
     path = next(ends(output)) if damage == "note" else units(output)[-1]
     content = path.read_bytes()
     if damage == "delete":
@@ -224,14 +236,13 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path):
 @pytest.mark.parametrize(
     "payload", [b"", b"[" * 10**5, b"[]", b"{}", b'{"mixers": 1, "skipped": {}}', b'{"mixers": [], "skipped": 1}']
 )
-def test_notes_with_a_right_checksum_and_wrong_content(tmp_path, payload, caplog):
+def test_notes_with_a_right_checksum_and_wrong_content(ended_at_five, tmp_path, payload, caplog):
     output = tmp_path / "out"
-    stopped(build(**SMALL), TEXTS, output, after=3)
-    (note,) = ends(output)
+    note = min(ends(output))
     note.unlink()
     Parts(note.parents[1], ".end", bytes, bytes).write(f"000000/{note.stem.rpartition('-')[0]}", payload)
     _, kept = resumed(build(**SMALL), output)
-    assert kept == [(0, 0), (0, 1), (1, 0)]
+    assert kept == [(0, 0), (0, 1), (1, 0), (1, 1), (2, 0)]
     assert "is damaged. That part is made anew." in caplog.text
 
 

@@ -75,6 +75,7 @@ def test_delimiters(capsys, folder, tmp_path):
     assert (tmp_path / "study" / "study.html").is_file()
 
 
+@pytest.mark.slow
 def test_truncate(capsys, folder, tmp_path):
     page = tmp_path / "cut.html"
     said = run(capsys, "truncate", folder, "--sequences", 1, "--max-tokens", 32, "--html", page, "--json")

@@ -73,13 +73,13 @@ def compare(seed: int) -> None:
     compare_with_definition(TridiagonalEngine(width=16), held, cut)
 
 
-@pytest.mark.parametrize("seed", range(21))
+@pytest.mark.parametrize("seed", range(14))
 def test_random_groups(seed: int) -> None:
     compare(seed)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(21, 221))
+@pytest.mark.parametrize("seed", range(14, 221))
 def test_many_random_groups(seed: int) -> None:
     compare(seed)
 

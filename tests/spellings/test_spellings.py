@@ -30,12 +30,12 @@ class Block(nn.Module):
 
 
 class TinyModel(nn.Module):
-    """A language model of two blocks."""
+    """A language model of some blocks."""
 
-    def __init__(self, spelling):
+    def __init__(self, spelling, blocks):
         super().__init__()
         self.embedding = nn.Embedding(50, WIDTH)
-        self.blocks = nn.ModuleList(Block(spelling()) for _ in range(2))
+        self.blocks = nn.ModuleList(Block(spelling()) for _ in range(blocks))
         self.head = nn.Linear(WIDTH, 50)
 
     def forward(self, tokens):
@@ -45,10 +45,10 @@ class TinyModel(nn.Module):
         return self.head(hidden)
 
 
-def tiny_model(spelling):
+def tiny_model(spelling, blocks):
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        return TinyModel(spelling).eval()
+        return TinyModel(spelling, blocks).eval()
 
 
 @torch.no_grad()
@@ -65,8 +65,8 @@ def defined(model, tokens):
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
 @pytest.mark.parametrize("index", range(len(SPELLINGS)), ids=lambda index: SPELLINGS[index].__name__)
 def test_the_spelling_is_measured_as_its_definition_has_it(index):
-    # One text in every second spelling, and two in the others.
-    model, tokens = tiny_model(SPELLINGS[index]), TOKENS[: 1 + index % 2]
+    # Two blocks read one text in every second spelling, and one block two texts in the others.
+    model, tokens = tiny_model(SPELLINGS[index], 2 - index % 2), TOKENS[: 1 + index % 2]
     capture = ss.capture(model, tokens)
     operators = [captured.operator for captured in capture]
     assert capture.skipped == {}

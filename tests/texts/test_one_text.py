@@ -25,9 +25,9 @@ def compressed(texts):
 
 READERS = {
     "compress": compressed,
-    "truncate": lambda texts: ss.truncate("sa", texts, documents=5, tokens=16),
+    "truncate": lambda texts: ss.truncate("sa", texts, documents=5, tokens=8),
     "cache": lambda texts: ss.cache(attention_model("llama"), texts, documents=12, tokens=40, following=8),
-    "length": lambda texts: length("sa", texts, lengths=[4, 8], future=4, excerpts=6),
+    "length": lambda texts: length("sa", texts, lengths=[4, 8], future=4, excerpts=5),
 }
 
 

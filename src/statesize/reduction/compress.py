@@ -244,7 +244,8 @@ def compress(
         >>> sizes = {"vocab_size": 4096, "hidden_size": 16, "num_hidden_layers": 2}
         >>> shape = Mamba2Config(**sizes, num_heads=2, head_dim=16, n_groups=1, state_size=8)
         >>> tokenizer = PreTrainedTokenizerFast(tokenizer_object=bundled.tokenizer(), eos_token="<eos>")
-        >>> found = ss.compress(Mamba2ForCausalLM(shape), tokenizer, bundled.documents()[:40])
+        >>> texts = [document[:500] for document in bundled.documents()]
+        >>> found = ss.compress(Mamba2ForCausalLM(shape), tokenizer, texts)
         >>> found.state_bytes, found.safe
         ((2048, 1024), None)
     """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import altair as alt
@@ -261,8 +262,9 @@ def along(profiles: Sequence[Profiled]) -> alt.LayerChart:
     return alt.LayerChart(layer=[ceilings, curves], data=alt.Data(values=rows))
 
 
+@cache
 def page_charts() -> dict[str, Any]:
-    """The specifications of the charts of a head, without their data."""
+    """The specifications of the charts of a head, without their data; made once: altair checks them for a second."""
     charts = {
         "positions": vega.positions_chart(None),
         "spectrum": vega.spectrum_chart(None),

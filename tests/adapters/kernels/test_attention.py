@@ -1,8 +1,9 @@
 """Attention from the registry: probabilities, windows, caches, against impulses through the model's own function."""
 
+import importlib
+
 import pytest
 import torch
-import torch.nn.attention.flex_attention
 from oracles.attention_models import REGISTERED, attention_model, impulse_responses, token_ids
 from torch import nn
 
@@ -52,6 +53,7 @@ class UnnamedFlex(nn.Module):
 
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
 def test_flex_attention_by_another_name_is_refused_with_what_to_do():
+    importlib.import_module("torch.nn.attention.flex_attention")  # here, as it takes seconds
     model = nn.Sequential(nn.Embedding(200, 8), UnnamedFlex())
     with pytest.raises(ModelError, match="at the top of the layer's file") as error:
         capture(model, token_ids())

@@ -20,9 +20,11 @@ def tokens(length, batch=2):
     return torch.randint(0, 11, (batch, length), generator=torch.Generator().manual_seed(length))
 
 
-@pytest.mark.parametrize("name", [*MIXERS, "gla,sa"])
-@pytest.mark.parametrize("length", [1, 37])
-@pytest.mark.parametrize("positions", [0, 37])
+# Each mixer over one token and over many, and embeddings of positions, which no mixer sees, over both.
+@pytest.mark.parametrize(
+    ("name", "length", "positions"),
+    [("gla,sa", 37, 37), *((name, *sizes) for name in [*MIXERS, "gla,sa"] for sizes in ((1, 37), (37, 0)))],
+)
 def test_steps_equal_the_whole_sequence(name, length, positions):
     model, input_ids = model_of(name, positions=positions, tied=not positions).double().eval(), tokens(length)
     logits = model(input_ids)

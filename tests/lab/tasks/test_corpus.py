@@ -32,7 +32,7 @@ def test_prose_documents_are_about_400_characters(prose):
 
 
 def test_prose_is_the_same_in_another_process(tmp_path, monkeypatch):
-    for path in sorted(Path(sysconfig.get_path("stdlib")).glob("[a-d]*.py")):
+    for path in sorted(Path(sysconfig.get_path("stdlib")).glob("a*.py")):
         shutil.copy(path, tmp_path)
     monkeypatch.setattr("sysconfig.get_path", lambda name: str(tmp_path))
     command = """

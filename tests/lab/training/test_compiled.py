@@ -16,8 +16,9 @@ TASK = MQAR(pairs=2, length=8, vocabulary_size=16)
 
 
 def trained(mixer: str, compiled: bool, dropout: float = 0.0) -> list[float]:
-    """Losses of a few steps."""
-    shape = ModelConfig(mixer=mixer, vocabulary_size=16, width=8, heads=2, layers=2, key_size=4, dropout=dropout)
+    """Losses of a few steps of one layer of each mixer."""
+    layers = len(mixer.split(","))
+    shape = ModelConfig(mixer=mixer, vocabulary_size=16, width=8, heads=2, layers=layers, key_size=4, dropout=dropout)
     model = LanguageModel(shape, torch.Generator().manual_seed(0))
     return [step.loss for step in train_in_memory(model, TASK, TrainingConfig(steps=6, compiled=compiled))]
 

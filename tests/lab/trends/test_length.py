@@ -17,7 +17,7 @@ from statesize.lab.trends.points import MEASURED, MixerPoint, Point
 from statesize.measurement.settings import Settings
 from statesize.measurement.statistics import signed
 
-SHAPE = {"vocabulary_size": 64, "width": 8, "heads": 2, "layers": 2, "key_size": 4}
+SHAPE = {"vocabulary_size": 64, "width": 8, "heads": 2, "layers": 1, "key_size": 4}
 TEXT = torch.randint(2, 64, (150,), generator=torch.Generator().manual_seed(3))
 
 
@@ -43,18 +43,19 @@ def test_each_length_is_the_block_of_the_same_future_after_more_past(mixer):
     for place, context in enumerate((4, 8, 16)):
         for row in range(6):
             ids = TEXT[22 * row + 16 - context : 22 * row + 22]
-            heads = [captured.operator.to(dtype=torch.float64).dense()[0] for captured in ss.capture(one, ids[None])][1]
+            (captured,) = ss.capture(one, ids[None])
+            heads = captured.operator.to(dtype=torch.float64).dense()[0]
             expected = [entropy(head[context : context + 6, :context]) for head in heads]
-            told = [found.values("layers.1.mixer", unit=f"head {head}")[place, row] for head in range(2)]
+            told = [found.values("layers.0.mixer", unit=f"head {head}")[place, row] for head in range(2)]
             assert told == pytest.approx(expected, rel=1e-4)
-            assert found.values("layers.1.mixer")[place, row] == pytest.approx(np.mean(expected), rel=1e-4)
+            assert found.values("layers.0.mixer")[place, row] == pytest.approx(np.mean(expected), rel=1e-4)
 
 
 def test_points_hold_no_sinks_and_look_for_none(monkeypatch):
-    numbers = measured(model()).values("layers.1.mixer")
+    numbers = measured(model()).values("layers.0.mixer")
     asked = []
     monkeypatch.setattr("statesize.profiling.work.sinks", lambda operator, cut: asked.append(cut))
-    np.testing.assert_array_equal(measured(model()).values("layers.1.mixer"), numbers)
+    np.testing.assert_array_equal(measured(model()).values("layers.0.mixer"), numbers)
     assert not asked
     ss.profile(model(), TEXT[:16], on_progress=lambda _: None)
     assert asked

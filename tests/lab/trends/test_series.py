@@ -17,7 +17,7 @@ from statesize.lab.trends.points import Point
 from statesize.parallel.ray import RayCluster
 
 IDS = [list(range(first, first + 24)) for first in (2, 12, 30, 40)] + [[7, 9] * 12]
-SHAPE = {"vocabulary_size": 64, "width": 8, "heads": 2, "layers": 2, "key_size": 4}
+SHAPE = {"vocabulary_size": 64, "width": 8, "heads": 2, "layers": 1, "key_size": 4}
 
 
 def write(folder, seed, mixer="gla", **shape):
@@ -65,10 +65,10 @@ def test_values_are_those_of_profiles_and_intervals_are_paired_over_documents(fo
     for step in (0, 100, 1000):
         model = LanguageModel(ModelConfig(mixer="gla", **SHAPE), torch.Generator().manual_seed(step))
         frame = ss.profile(model, IDS, on_progress=lambda progress: None).to_dataframe()
-        frame = frame[(frame["metric"] == "entropy") & (frame["layer"] == "layers.1.mixer") & (frame["position"] > 0)]
+        frame = frame[(frame["metric"] == "entropy") & (frame["layer"] == "layers.0.mixer") & (frame["position"] > 0)]
         rows.append(frame.groupby("sequence")["ess"].mean().to_numpy())
-    assert found.values("layers.1.mixer") == pytest.approx(np.array(rows), rel=1e-5)
-    change = found.change("layers.1.mixer").difference
+    assert found.values("layers.0.mixer") == pytest.approx(np.array(rows), rel=1e-5)
+    change = found.change("layers.0.mixer").difference
     by_scipy = stats.ttest_rel(rows[2], rows[0])
     assert change.value == pytest.approx(np.mean(rows[2] - rows[0]), rel=1e-5)
     assert (change.low, change.high) == pytest.approx(tuple(by_scipy.confidence_interval(0.95)), rel=1e-4)
@@ -143,7 +143,7 @@ def test_finished_checkpoints_are_kept_until_they_change(run, tmp_path):
 def test_another_process_finds_the_same(training, found):
     spread = measured(training, crew=RayCluster(processes=1))
     assert spread.names == found.names
-    assert spread.values("layers.1.mixer") == pytest.approx(found.values("layers.1.mixer"), rel=1e-6)
+    assert spread.values("layers.0.mixer") == pytest.approx(found.values("layers.0.mixer"), rel=1e-6)
 
 
 def test_a_folder_of_something_else_is_left_alone(run, tmp_path):
@@ -227,7 +227,7 @@ def test_the_page_holds_the_finding_the_layers_and_what_was_left_out(run, tmp_pa
     found = measured(run)
     page = found.to_html(tmp_path / "series.html").read_text(encoding="utf-8")
     assert found.finding in page
-    assert "layers.1.mixer" in page
+    assert "layers.0.mixer" in page
     assert "step-200" in page
     assert "From the log: held out accuracy" in page
 

@@ -24,7 +24,7 @@ convolution_size = 2
 decay_bias = 0.0
 
 [training]
-steps = 20
+steps = 10
 batch_size = 8
 rate = 6e-3
 weight_decay = 0.0
