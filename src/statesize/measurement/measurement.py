@@ -15,9 +15,8 @@ from statesize.measurement.metrics import ceiling, size_binds
 from statesize.measurement.result import Measurement
 from statesize.measurement.settings import ENTROPY_ACCURACY, Settings, memory_bytes
 from statesize.operators import Dense, Operator, Recurrence
-from statesize.spectra.choice import choose_engine
 from statesize.spectra.cut import Cut, Positions, make_cut
-from statesize.spectra.dispatch import Question, dispatch, in_double, ports, with_readouts
+from statesize.spectra.dispatch import Question, choose_engine, dispatch, with_readouts
 from statesize.spectra.engine import OUTPUTS, RELATIVE, Engine, EngineName, HankelBlocks, Output
 
 
@@ -92,7 +91,7 @@ def measure_at(
 ) -> Measurement:
     """`measure` with settings, by an engine that was chosen before or that they name."""
     # Engines convert recurrences themselves, by batch entries or by positions.
-    operator = operator if isinstance(operator, Recurrence) else in_double(operator)
+    operator = operator if isinstance(operator, Recurrence) else operator.to(dtype=torch.float64)
     tau, rho = (torch.tensor(ratios, dtype=torch.float64) for ratios in (settings.tolerances, settings.ratios))
     stacked, stacked_cut = with_readouts(operator, cut)
     if engine is None:
@@ -104,11 +103,10 @@ def measure_at(
     bracketed = accuracy[1] and "counts" in outputs
     if bracketed and bool((answers["relative_upper"] > answers["relative_lower"]).any()):
         used += " (bracketed)"
-    inputs, readouts = ports(operator)
     positions = torch.tensor(cut.positions, dtype=torch.int64)
     sizes = operator.state_size().cpu()
     state_size = sizes[positions]
-    most = ceiling(state_size, positions, cut.length, cut.past, cut.future, readouts, inputs)
+    most = ceiling(state_size, positions, cut.length, cut.past, cut.future, operator.outputs, operator.inputs)
     if "entropy" in answers:
         # What an engine leaves open ends at the ceiling; more than that is no rounding, and stays.
         entropy, bound = answers["entropy"], answers["entropy_bound"]
@@ -119,7 +117,7 @@ def measure_at(
         relative_tolerances=rho,
         state_size=state_size,
         ceiling=most,
-        binds=size_binds(sizes, positions, cut.past, cut.future, readouts, inputs),
+        binds=size_binds(sizes, positions, cut.past, cut.future, operator.outputs, operator.inputs),
         engine=used,
         converged=_converged(answers, *accuracy),
         past=cut.past,
@@ -166,7 +164,7 @@ def accepted_operator(operator: Operator | Tensor) -> Operator:
         operator = Dense(operator)
     if not isinstance(operator, Operator):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise InputError(f"operator must be a statesize Operator, got {type(operator).__name__}; wrap T in Dense(T)")
-    return operator if isinstance(operator, Recurrence) else in_double(operator)
+    return operator if isinstance(operator, Recurrence) else operator.to(dtype=torch.float64)
 
 
 def _weighted(operator: Operator, weights: Tensor | None, skip_first: int) -> Operator:

@@ -28,12 +28,16 @@ class Operator(ABC):
         batch_shape: Leading dimensions, one T for each entry.
         dtype: Real floating dtype of T.
         device: Device of the tensors.
+        inputs: How many numbers enter at each position.
+        outputs: How many numbers leave at each position.
     """
 
     length: int
     batch_shape: torch.Size
     dtype: torch.dtype
     device: torch.device
+    inputs: int = 1
+    outputs: int = 1
 
     @abstractmethod
     def dense(self) -> Tensor:
@@ -137,6 +141,8 @@ class TensorOperator(Operator):
 
     def to(self, dtype: torch.dtype | None = None, device: torch.device | str | None = None) -> Self:
         """See `Operator.to`."""
+        if dtype in (None, self.dtype) and (device is None or torch.device(device) == self.device):
+            return self
         moved = self._each(lambda part, _: part.to(device=device, dtype=dtype))
         if torch.finfo(moved.dtype).max < torch.finfo(self.dtype).max:
             for name, _ in self._parts:

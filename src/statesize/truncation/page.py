@@ -9,7 +9,7 @@ import altair as alt
 
 from statesize.check import refuse
 from statesize.measurement import vega
-from statesize.measurement.statistics import finite, signed
+from statesize.measurement.statistics import finite
 from statesize.profiling.profile import Profile
 from statesize.report.result_page import PageChart, PageTable, ResultPage
 from statesize.truncation.blocks import CAUSAL
@@ -85,8 +85,9 @@ def table_rows(result: TruncationResult) -> list[list[str]]:
         [
             title(row.rule, row.scale),
             f"{row.kept:.1f}",
-            *(signed(share, ".1%") for share in (row.divergence_share, row.share)),
-            signed(row.excess, "+.3f"),
+            f"{row.divergence_share:.1%}",
+            f"{row.share:.1%}",
+            f"{row.excess:+.3f}",
             f"{row.divergence.value:.4f}",
         ]
         for row in result.rows
@@ -98,7 +99,7 @@ def table_rows(result: TruncationResult) -> list[list[str]]:
 def notes(result: TruncationResult) -> list[str]:
     """What has to be known beside the numbers."""
     said = [
-        f"{_documents(result)}. The context is worth {signed(result.worth, '.2f')} nats per token: the loss of the "
+        f"{_documents(result)}. The context is worth {result.worth:.2f} nats per token: the loss of the "
         "tokens after the cut when no mixer carries anything past it, less the loss of the whole model.",
         "In one run all mixers carry only so many numbers per channel past the cut: each block of past and future is "
         "replaced by its best approximation of that rank, and everything behind is computed from it.",
@@ -114,7 +115,7 @@ def notes(result: TruncationResult) -> list[str]:
     if not math.isnan(by_worth.multiple.value):
         said.append(
             f"Without hindsight, at most {percent(result.at)} of the context's worth in loss is lost from "
-            f"{signed(by_worth.multiple, '.1f')} × ESS on, {signed(by_worth.share, '.0%')} of what a head can keep. "
+            f"{by_worth.multiple:.1f} × ESS on, {by_worth.share:.0%} of what a head can keep. "
             "Loss is noisier than KL, by which the finding goes."
         )
     if any(row.rule == "joint ess" for row in result.rows):
