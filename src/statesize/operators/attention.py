@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
-from typing import Self
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
@@ -57,6 +56,7 @@ class SoftmaxAttention(TensorOperator):
     """
 
     _parts = (("query", 2), ("key", 2), ("key_bias", 1), ("sink", 0))
+    _derived = ("_normaliser",)
 
     def __init__(
         self,
@@ -151,11 +151,6 @@ class SoftmaxAttention(TensorOperator):
         """
         cached = torch.arange(self.length, device=self.device)
         return cached if self.window is None else cached.clamp(max=self.window - 1)
-
-    def _each(self, change: Callable[[Tensor, int], Tensor]) -> Self:
-        made = super()._each(change)
-        made._normaliser = None
-        return made
 
     def _strips(self, top: int, bottom: int) -> Iterator[tuple[int, Tensor]]:
         """Rows of T, some at a time: the first column that any of them sees, and what they hold from there on."""

@@ -130,10 +130,12 @@ class Operator(ABC):
 class TensorOperator(Operator):
     """An operator of tensors that its constructor checked; what follows from them is made without another check.
 
-    A constructor calls `_describe`. `_parts` names the tensors, each with its number of dimensions beside the batch's.
+    A constructor calls `_describe`. `_parts` names the tensors, each with its number of dimensions beside the batch's,
+    and `_derived` what was computed from them, None until it is needed.
     """
 
     _parts: tuple[tuple[str, int], ...]
+    _derived: tuple[str, ...] = ()
 
     def _describe(self, tensor: Tensor, length: int, batch_shape: torch.Size) -> None:
         self.length, self.batch_shape = length, batch_shape
@@ -164,6 +166,8 @@ class TensorOperator(Operator):
         for name, own in self._parts:
             if (tensor := getattr(self, name)) is not None:
                 setattr(made, name, change(tensor, own))
+        for name in self._derived:
+            setattr(made, name, None)
         made._describe(getattr(made, self._parts[0][0]), self.length, self.batch_shape)
         return made
 

@@ -13,7 +13,7 @@ import numpy as np
 import xarray as xr
 
 from statesize.adapters.observation import SHARED
-from statesize.io.text import byte_count, counted
+from statesize.io.text import byte_count, counted, listed
 from statesize.measurement.chart import METRICS, Metric
 from statesize.measurement.columns import MARKED
 from statesize.measurement.statistics import FEWEST_TEXTS, Interval, between, mean_interval
@@ -311,8 +311,7 @@ def derivative_note(profile: Profiled) -> str:
         return (
             "Measured by the derivative of each layer, all its channels together: the numbers are of the whole layer."
         )
-    listed = ", ".join(without[:3]) + (f" and {len(without) - 3} more" if len(without) > 3 else "")
-    return f"Left out here, as it has no T and is measured by its derivative: {listed}."
+    return f"Left out here, as it has no T and is measured by its derivative: {listed(without)}."
 
 
 def by_reason(skipped: Mapping[str, str]) -> dict[str, str]:
@@ -320,10 +319,7 @@ def by_reason(skipped: Mapping[str, str]) -> dict[str, str]:
     names: dict[str, list[str]] = {}
     for name, reason in skipped.items():
         names.setdefault(reason, []).append(name.removesuffix(SHARED))
-    return {
-        ", ".join(some[:3]) + (f" and {len(some) - 3} more" if len(some) > 3 else ""): reason
-        for reason, some in names.items()
-    }
+    return {listed(some): reason for reason, some in names.items()}
 
 
 def sink_note(profile: Profiled) -> str:

@@ -152,17 +152,22 @@ def mixer_parts(run: MixerRun, lengths: Sequence[int], read: Reader, *, whole: b
     positions = np.array(sorted(run.positions or {0}), np.int64)
     called, size = set(run.sequences), len(lengths) if whole else max(1, _PART_BYTES // run.bytes)
     attributes = {name: run.facts[name] for name in _ATTRIBUTES} | {"engine": ", ".join(sorted(run.engines))}
-    for first in range(0, len(lengths), size):
-        rows = range(first, min(first + size, len(lengths)))
+    for start in range(0, len(lengths), size):
+        rows = range(start, min(start + size, len(lengths)))
         datasets = (read(run.name, row) if row in called else _unmeasured(run, read) for row in rows)
         aligned = [
             one if np.array_equal(one["position"].values, positions) else one.reindex(position=positions)
             for one in datasets
         ]
-        options: Any = {"data_vars": "minimal", "coords": "minimal", "compat": "override", "join": "override"}
-        joined = aligned[0].copy() if len(aligned) == 1 else xr.concat(aligned, ALONG, **options)
-        joined.attrs = attributes
-        yield joined
+        yield xr.Dataset(
+            {
+                name: (first.dims, np.concatenate([one.variables[name].values for one in aligned]))
+                if first.dims[:1] == (ALONG,)
+                else first
+                for name, first in aligned[0].variables.items()
+            },
+            attrs=attributes,
+        )
 
 
 def _unmeasured(run: MixerRun, read: Reader) -> xr.Dataset:

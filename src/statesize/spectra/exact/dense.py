@@ -41,8 +41,12 @@ class DenseEngine(Engine):
         size, entries = 1, operator.batch_shape.numel()
         if cut.past is not None and cut.future is not None:
             size = max(1, self.numbers_at_once // max(1, cut.readouts * cut.past * cut.future * entries))
-        parts = (cut.positions[first : first + size] for first in range(0, len(cut.positions), size))
-        blocks = (torch.stack([take(i) for i in part], -3) for part in parts)
+        if size == 1:
+            # Views, which are not copied.
+            blocks = (take(position).unsqueeze(-3) for position in cut.positions)
+        else:
+            parts = (cut.positions[first : first + size] for first in range(0, len(cut.positions), size))
+            blocks = (torch.stack([take(i) for i in part], -3) for part in parts)
         empty = torch.zeros((*operator.batch_shape, 0), dtype=operator.dtype, device=operator.device)
         return block_spectra(blocks, cut.limits(operator.device), empty)
 
