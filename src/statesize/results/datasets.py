@@ -63,13 +63,12 @@ def sequence_dataset(
     variables |= {name: np.array([by_unit.get(name, unknown)], np.float64) for name in BY_UNIT}
     dims = MIXER_DIMS[unit]
     for listed in FIELDS.values():
+        values = np.zeros([1 if dim == ALONG else len(variables[dim]) for dim in dims[listed.name]], listed.dtype)
         if measurements:
             blocks = [getattr(one, listed.name).detach().cpu().numpy() for one in measurements]
-            values = np.concatenate(blocks, 1) if unit in dims[listed.name] else blocks[0][None]
-            values = np.pad(values, [(int(origin and dim == "position"), 0) for dim in dims[listed.name]])
-        else:
-            values = np.zeros([1 if dim == ALONG else len(variables[dim]) for dim in dims[listed.name]])
-        variables[listed.name] = values.astype(listed.dtype)
+            behind = tuple(slice(int(origin and dim == "position"), None) for dim in dims[listed.name])
+            values[behind] = np.concatenate(blocks, 1) if unit in dims[listed.name] else blocks[0][None]
+        variables[listed.name] = values
     if np.isnan(by_sequence[0]):
         # A size that is not known cannot bind.
         variables["state_size"][:], variables["binds"][:] = np.nan, 0
