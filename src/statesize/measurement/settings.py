@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -131,9 +132,10 @@ class Settings:
 
     def for_texts(self, longest: int | None) -> Settings:
         """The settings for texts of which the longest has so many tokens; None where that is not known."""
-        if self.relative_tolerances is not None:
-            return self
-        return replace(self, relative_tolerances=report_tolerances(longest))
+        settings = copy.copy(self)
+        if self.relative_tolerances is None:
+            object.__setattr__(settings, "relative_tolerances", report_tolerances(longest))
+        return settings
 
     def cut(self, length: int, *, few: bool = False) -> Cut | None:
         """Which H_i of a sequence are measured, few by default where each takes long; None where none fits into it."""
