@@ -141,7 +141,7 @@ def profile(
     printing.hush_libraries()
     started = time.perf_counter()
     by_ids = texts.ids is not None
-    run = _on_ray(model, loading, cluster, by_ids) if cluster is not None else _here(model, loading, by_ids)
+    run = _on_ray(model, loading, cluster, by_ids) if cluster is not None else _here(model, loading, by_ids, settings)
     loading_took = time.perf_counter() - started
     if run.tokenizer is None:
         printing.say("The model has no tokenizer that can be loaded: tokens are shown by their ids.")
@@ -278,14 +278,14 @@ class _ProfileCommand:
         return self.model is not None and sum(part.numel() for part in self.model.parameters()) < MOST_DIGESTED
 
 
-def _here(model: str, loading: Loading, by_ids: bool) -> _ProfileCommand:
+def _here(model: str, loading: Loading, by_ids: bool, settings: Settings) -> _ProfileCommand:
     from statesize.models.digests import tensors_sha256
     from statesize.models.load import load_model
     from statesize.profiling.plan import plan
     from statesize.profiling.run import run_profile
     from statesize.texts.documents import vocabulary_size
 
-    loaded = load_model(model, **asdict(loading), needs_tokenizer=not by_ids)
+    loaded = load_model(model, **asdict(loading), needs_tokenizer=not by_ids, layers=settings.layers)
     measure, planned = partial(run_profile, loaded.model, name=loaded.name), partial(plan, loaded.model)
     return _ProfileCommand(
         loaded.name,

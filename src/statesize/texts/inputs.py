@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -24,6 +25,9 @@ from statesize.texts.tokens import (
     unbegun_note,
 )
 
+# One word that ends as files do. The text that it is would be too short to say anything.
+_FILE = re.compile(r"\S+\.(txt|md|rst|py|ipynb|html?|tex|csv|jsonl?|ndjson|parquet|log)")
+
 TokenInput: TypeAlias = Tensor | Sequence[int] | str | Path | Mapping[str, Any]
 Inputs: TypeAlias = TokenInput | Iterable[TokenInput]
 
@@ -45,6 +49,12 @@ def given_sequences(
     several = cast("Sequence[object]", inputs) if isinstance(inputs, list | tuple) else ()
     single = isinstance(inputs, Tensor | str | Path | Mapping) or any(isinstance(item, int) for item in several)
     items = cast("Iterable[Any]", [inputs] if single else inputs)
+    for item in items if single or several else ():
+        if isinstance(item, str) and _FILE.fullmatch(item):
+            raise InputError(
+                f"inputs must be text, got {item!r}, which looks like the name of a file. Give pathlib.Path({item!r}) "
+                "to read the file."
+            )
     if not isinstance(items, list | tuple):
         return _checked(_split(items if model is None else _apart(model, items, axis), tokenizer)), None
     listed = list(items if model is None else _apart(model, items, axis))

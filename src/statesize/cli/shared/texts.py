@@ -93,6 +93,8 @@ class Texts:
         for path in (*(self.text or ()), self.jsonl, self.parquet, self.ids):
             if path is not None and not path.exists():
                 raise FileError(f"{path} is not there. Give a file that is.")
+            if path is not None and path != self.parquet and path.is_dir():
+                raise FileError(f"{path} is a folder. Give a file, and repeat --text for several.")
         if self.dataset is not None:
             from statesize.texts.tables import import_datasets
 
