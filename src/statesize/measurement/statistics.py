@@ -15,7 +15,7 @@ from scipy import special
 from statesize.io.text import counted
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Interval:
     """An estimate and its interval of 95 %.
 
@@ -52,6 +52,9 @@ class Interval:
         form = form.replace("+", "+z") if "+" in form else f"z{form or '.2f'}"
         ends = "" if math.isnan(self.low) else f" [{self.low:{form}}, {self.high:{form}}]"
         return f"{self.value:{form}}{ends}"
+
+    def __repr__(self) -> str:
+        return f"{self}"
 
 
 FEWEST_TEXTS = 5

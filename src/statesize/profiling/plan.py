@@ -22,7 +22,7 @@ from statesize.adapters.select import is_own_code
 from statesize.check import refuse, whole_number
 from statesize.io.devices import on_cpu_by_default
 from statesize.io.machine import peak_memory
-from statesize.io.text import byte_count
+from statesize.io.text import byte_count, counted
 from statesize.measurement.settings import Channels, Layers, Positions, Settings
 from statesize.models.digests import tokens_sha256
 from statesize.models.load import load_model
@@ -126,10 +126,12 @@ class Plan:
         memory = "" if self.memory is None else f" and {byte_count(self.memory)} of memory with the model"
         lines = [
             f"A profile takes about {self.seconds:,.1f} s{memory}",
-            f"{self.spectra:,} spectra of {len(self.mixers)} mixers over {self.sequences:,} sequences, {self.tokens:,} "
-            "tokens",
+            f"{counted(self.spectra, 'cut')} of heads in {counted(len(self.mixers), 'layer')}, over "
+            f"{counted(self.sequences, 'sequence')} of {counted(self.tokens, 'token')}",
         ]
-        lines += [f"{len(self.skipped)} layers cannot be measured: .skipped says why"] if self.skipped else []
+        lines += (
+            [f"{counted(len(self.skipped), 'layer')} cannot be measured: .skipped says why"] if self.skipped else []
+        )
         return "\n".join([*lines, "next: .mixers has the time of each; statesize.profile measures them"])
 
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partialmethod
 from typing import Any, Self
 
 import altair as alt
 
 from statesize.io.json_values import json_values
-from statesize.io.text import facts_table
+from statesize.io.text import counted, facts_table
 from statesize.measurement import vega
 from statesize.measurement.chart import index_of, json_number
 from statesize.report.words import short_names
@@ -140,7 +139,7 @@ class Redundancy:
         Returns:
             Lines of text.
         """
-        lost = [f"{len(self.skipped)} layers were not measured: .skipped says why"] if self.skipped else []
+        lost = [f"Not measured: {counted(len(self.skipped), 'layer')}; .skipped says why"] if self.skipped else []
         return "\n".join([self.middle_text(), *lost, "next: .plot(), .values, .to_dict()"])
 
     def plot(self, position: int | None = None, *, paper: bool = False) -> alt.LayerChart:
@@ -148,7 +147,7 @@ class Redundancy:
 
         Args:
             position: The cut; None takes the middle one.
-            paper: Whether it is as wide as a column of a paper, as `.figure` draws it for `.save("name.pdf")`.
+            paper: Whether it is as wide as a column of a paper, for `.save("name.pdf")`.
 
         Returns:
             A chart by altair.
@@ -173,8 +172,6 @@ class Redundancy:
         title = f"{self.model}, cut at {self.positions[index]}"
         y = alt.Y("numbers:Q", title="Numbers")
         return vega.bars({"parts": rows}, vega.layer_axis("part"), y, "group", _HINTS, title, paper=paper)
-
-    figure = partialmethod(plot, paper=True)
 
     def to_dict(self) -> dict[str, Any]:
         """The result as JSON holds it.
