@@ -29,8 +29,8 @@ from benchmarks.cases import (
 from statesize.io.machine import machine
 from statesize.measurement.measurement import measure
 from statesize.operators import Operator
-from statesize.spectra.choice import ENGINES
 from statesize.spectra.cut import make_cut
+from statesize.spectra.dispatch import ENGINES
 
 # What measure lets positions take at once.
 PART = 2**30
@@ -70,7 +70,8 @@ def estimate(kind: Kind, length: int) -> int:
     # Where an engine holds less for fewer positions, measure takes them in parts.
     operator, engine = _shaped(kind, length), ENGINES[kind.engine]
     cut = make_cut(length, kind.positions or min(4, length - 1))
-    return max(engine.footprint(operator, cut), PART) + engine.shared_footprint(operator, cut) + _held(operator)
+    each, shared, _ = engine.footprint(operator, cut)
+    return max(each, PART) + shared + _held(operator)
 
 
 def _shaped(kind: Kind, length: int) -> Operator:
@@ -125,7 +126,7 @@ def footprint(kind: Kind, length: int) -> int:
     """The model for all positions that are asked, in one piece, with the operator."""
     operator, engine = kind.make(length), ENGINES[kind.engine]
     cut = make_cut(length, kind.positions)
-    return engine.footprint(operator, cut) + engine.shared_footprint(operator, cut) + _held(operator)
+    return sum(engine.footprint(operator, cut)[:2]) + _held(operator)
 
 
 def _held(operator: Operator) -> int:

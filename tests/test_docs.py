@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks.cases import SCHEMA
 from benchmarks.engines import Row
-from statesize.spectra.choice import ENGINES
+from statesize.spectra.dispatch import ENGINES
 from tools.figures.on_record import read_json
 from tools.figures.pages import BLOCK
 

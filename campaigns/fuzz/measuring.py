@@ -15,7 +15,7 @@ from campaigns.fuzz.arguments import good_thresholds, real, whole
 from campaigns.fuzz.call import Call, expected_refusal, moderate
 from campaigns.fuzz.hostile import Source
 from campaigns.fuzz.operators import random_case
-from statesize.spectra.choice import ENGINES
+from statesize.spectra.dispatch import ENGINES
 from statesize.spectra.engine import OUTPUTS
 
 

@@ -33,7 +33,7 @@ def test_groups_of_families(family, changes, groups, channels):
             assert item.by_group() is None
             continue
         readouts = 4 // groups
-        assert (shared.batch_shape, shared.readouts) == ((2, groups), readouts)
+        assert (shared.batch_shape, shared.outputs) == ((2, groups), readouts)
         for group in range(groups):
             for readout in range(readouts):
                 expected = matrix[:, group * readouts + readout]
@@ -119,7 +119,7 @@ def test_layers_that_share_a_cache(family):
         sequences, _, heads, length, _ = pair.shape
         expected = pair.reshape(sequences, 2, items[reader].groups, -1, length, length).transpose(1, 2).flatten(2, 3)
         assert torch.equal(shared.operator.dense(), expected)
-        assert shared.readouts == 2 * heads // items[reader].groups
+        assert shared.outputs == 2 * heads // items[reader].groups
         assert torch.equal(shared.state_size(), items[own].operator.state_size())
         assert items[own].state_bytes > items[reader].state_bytes == 0
     profile = ss.profile(model, ids)

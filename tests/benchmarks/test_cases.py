@@ -3,8 +3,8 @@ import pickle
 import pytest
 
 from benchmarks.cases import cases, measured
-from statesize.spectra.choice import ENGINES
 from statesize.spectra.cut import make_cut
+from statesize.spectra.dispatch import ENGINES
 
 
 @pytest.mark.parametrize("case", cases(quick=True), ids=lambda case: case.name)

@@ -4,7 +4,7 @@ from functools import partial
 from benchmarks import engines as growth
 from benchmarks.cases import gated
 from statesize.measurement.measurement import measure
-from statesize.spectra.choice import ENGINES
+from statesize.spectra.dispatch import ENGINES
 
 
 def test_every_engine_has_an_exponent():

@@ -63,8 +63,8 @@ def test_words_of_a_result():
         None, None, "", (),
     )  # fmt: skip
     rows = dict(_rows(found))
-    assert rows["recall"] == "pairs: 30.0% to 30.0% of 41 (difference +0.0%, 95 %: +0.0% to +0.0%)"
-    assert rows["loss"].endswith("difference +0.0000 (95 %: +0.0000 to +0.0000)")
+    assert rows["recall"] == "pairs: 30.0% to 30.0% of 41: difference +0.0% [+0.0%, +0.0%]"
+    assert rows["loss"].endswith("difference +0.0000 [+0.0000, +0.0000]")
     assert found.verdict == "not known: nothing to lose, as the context may be worth nothing to this text"
     assert found.cost == "shows no cost (+0.0000 bits per byte)"
     assert replace(found, difference=Interval(-0.0164, -0.02, -0.01)).cost == "gains 0.0164 bits per byte"

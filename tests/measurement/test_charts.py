@@ -15,7 +15,7 @@ from statesize.errors import InputError
 from statesize.lab.mixers import LanguageModel, ModelConfig
 from statesize.measurement.chart import CHART_HEADS, evenly_spread, lines
 from statesize.measurement.vega import PAPER
-from statesize.spectra.choice import ENGINES
+from statesize.spectra.dispatch import ENGINES
 from statesize.spectra.engine import EngineName
 
 OUTPUTS = ("counts", "entropy", "values")

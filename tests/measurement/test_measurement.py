@@ -1,5 +1,5 @@
 from fractions import Fraction
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -12,9 +12,8 @@ from statesize.errors import EngineError, InputError
 from statesize.measurement.measurement import hankel_singular_values, measure
 from statesize.measurement.result import facts
 from statesize.operators import Convolution, Dense, Recurrence, SoftmaxAttention
-from statesize.spectra import dispatch as answers
-from statesize.spectra.choice import ENGINES
 from statesize.spectra.cut import make_cut
+from statesize.spectra.dispatch import ENGINES
 
 structures = st.sampled_from(STRUCTURES)
 seeds = st.integers(0, 2**31)
@@ -121,8 +120,8 @@ def test_a_minimal_recurrence_fills_its_ceiling(seed: int, length: int, states: 
 def test_entries_in_turn_give_the_same(engine: str) -> None:
     recurrence = random_recurrence("diagonal", 3, 12, 3, batch=(2, 4))
     whole = measure(recurrence, engine=engine)
-    cut, held = make_cut(12), ENGINES[engine]
-    budget = 3 * held.footprint(recurrence, cut) + held.shared_footprint(recurrence, cut)
+    each, shared, _ = ENGINES[engine].footprint(recurrence, make_cut(12))
+    budget = 3 * each + shared
     split = measure(recurrence, engine=engine, memory=budget)
     for name in ("count", "lower", "upper", "relative_count"):
         assert torch.equal(getattr(split, name), getattr(whole, name))
@@ -131,13 +130,20 @@ def test_entries_in_turn_give_the_same(engine: str) -> None:
 
 
 @pytest.mark.parametrize("engine", ["square_root", "dense"])
-def test_positions_in_turn_give_the_same(engine: str) -> None:
+def test_positions_in_turn_give_the_same(engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
     recurrence = random_recurrence("diagonal", 3, 120, 3, batch=(2,))
     asked = ("counts", "entropy", "values")
     whole = measure(recurrence, engine=engine, outputs=asked)
-    budget = ENGINES[engine].footprint(recurrence, make_cut(120)) // 2
-    assert len(answers._position_blocks(recurrence, ENGINES[engine], make_cut(120), budget)) > 1
+    kind, parts = type(ENGINES[engine]), list[int]()
+    budget, blocks = ENGINES[engine].footprint(recurrence, make_cut(120)).each // 2, kind.blocks
+
+    def counting(*arguments: Any) -> Any:
+        parts.append(len(arguments[-1].positions))
+        return blocks(*arguments)
+
+    monkeypatch.setattr(kind, "blocks", counting)
     split = measure(recurrence, engine=engine, outputs=asked, memory=budget)
+    assert max(parts) < 119
     assert torch.equal(split.count, whole.count)
     for name in ("values", "entropy", "norm", "error_bound"):
         torch.testing.assert_close(getattr(split, name), getattr(whole, name), rtol=1e-12, atol=1e-14)
@@ -240,8 +246,9 @@ def test_kernels_beyond_what_can_be_squared() -> None:
 def test_kernels_in_turn_give_the_same() -> None:
     g = torch.Generator().manual_seed(0)
     operator = Convolution(torch.randn(2, 3, 40, generator=g, dtype=torch.float64), 60)
-    whole, cut, held = measure(operator, engine="convolution"), make_cut(60), ENGINES["convolution"]
-    budget = 2 * held.footprint(operator, cut) + held.shared_footprint(operator, cut)
+    whole = measure(operator, engine="convolution")
+    each, shared, _ = ENGINES["convolution"].footprint(operator, make_cut(60))
+    budget = 2 * each + shared
     split = measure(operator, engine="convolution", memory=budget)
     assert torch.equal(split.count, whole.count)
     torch.testing.assert_close(split.entropy, whole.entropy)

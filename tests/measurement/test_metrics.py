@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -6,7 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from statesize.errors import InputError
-from statesize.measurement.metrics import ceiling, energy_ess, entropy_ess, size_binds, tolerance_ess, utilisation
+from statesize.measurement.measurement import Capacity
+from statesize.measurement.metrics import energy_ess, entropy_ess, tolerance_ess, utilisation
+from statesize.spectra.cut import Cut
 
 VALUES = torch.tensor([[4.0, 2.0, 0.03, 0.0], [0.0, 0.0, 0.0, 0.0]], dtype=torch.float64)
 
@@ -72,23 +75,27 @@ def test_energy_of_nothing_is_zero() -> None:
 
 
 def test_ceiling_falls_at_both_ends() -> None:
-    positions = torch.arange(1, 8)
-    assert ceiling(torch.full((7,), 3), positions, 8).tolist() == [1, 2, 3, 3, 3, 2, 1]
-    assert ceiling(torch.full((7,), 9), positions, 8, past=2).tolist() == [2, 2, 2, 2, 2, 2, 1]
-    assert ceiling(positions, positions, 8, future=2).tolist() == [1, 2, 2, 2, 2, 2, 2]
+    whole = Cut(8, tuple(range(1, 8)))
+    assert Capacity.at(whole, torch.full((8,), 3)).ceiling.tolist() == [1, 2, 3, 3, 3, 2, 1]
+    assert Capacity.at(replace(whole, past=2), torch.full((8,), 9)).ceiling.tolist() == [2, 2, 2, 2, 2, 2, 1]
+    assert Capacity.at(replace(whole, future=2), torch.arange(8)).ceiling.tolist() == [1, 2, 2, 2, 2, 2, 2]
+    assert Capacity.at(whole, torch.full((8,), 9), inputs=3).ceiling.tolist() == [3, 6, 5, 4, 3, 2, 1]
+    assert Capacity.at(whole, torch.full((8,), 9), outputs=3).ceiling.tolist() == [1, 2, 3, 4, 5, 6, 3]
 
 
 def test_where_a_size_binds() -> None:
     positions = torch.arange(1, 12)
     state, cache = torch.full((12,), 3), torch.arange(12)
-    assert positions[size_binds(state, positions)].tolist() == list(range(3, 10))
-    assert positions[size_binds(cache, positions)].tolist() == list(range(3, 10))
-    assert not size_binds(torch.full((12,), 7), positions).any()
+    whole = Cut(12, tuple(range(1, 12)))
+    assert positions[Capacity.at(whole, state).binds].tolist() == list(range(3, 10))
+    assert positions[Capacity.at(whole, cache).binds].tolist() == list(range(3, 10))
+    assert positions[Capacity.at(whole, 2 * cache, inputs=2).binds].tolist() == list(range(3, 10))
+    assert not Capacity.at(whole, torch.full((12,), 7)).binds.any()
     # A window that has filled, from its size on.
-    assert positions[size_binds(cache.clamp(max=4), positions)].tolist() == list(range(4, 9))
+    assert positions[Capacity.at(whole, cache.clamp(max=4)).binds].tolist() == list(range(4, 9))
     # As many inputs and outputs have to lie inside windows, too.
-    assert size_binds(state, positions, past=3).tolist() == [True] * 9 + [False] * 2
-    assert not size_binds(state, positions, future=2).any()
+    assert Capacity.at(replace(whole, past=3), state).binds.tolist() == [True] * 9 + [False] * 2
+    assert not Capacity.at(replace(whole, future=2), state).binds.any()
 
 
 def test_utilisation_is_of_cuts_where_the_size_binds() -> None:

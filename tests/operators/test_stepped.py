@@ -7,9 +7,8 @@ from torch import Tensor
 import statesize as ss
 from statesize.operators import Recurrence
 from statesize.operators.stepped import Stepped
-from statesize.spectra.choice import ORDER
 from statesize.spectra.cut import make_cut
-from statesize.spectra.dispatch import with_readouts
+from statesize.spectra.dispatch import ORDER, with_readouts
 from statesize.testing import compare_with_definition
 
 LENGTH, STATES, STEPS = 6, 3, 2

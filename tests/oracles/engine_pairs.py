@@ -11,8 +11,8 @@ from torch.nn import functional
 
 from statesize.measurement.measurement import Measurement, measure
 from statesize.operators import Operator
-from statesize.spectra.choice import ENGINES
 from statesize.spectra.cut import Positions, make_cut
+from statesize.spectra.dispatch import ENGINES
 
 EXACTLY = {"count_accuracy": 0.0, "entropy_accuracy": 2e-4}
 RATIOS = (0.3, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)

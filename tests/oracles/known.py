@@ -25,8 +25,8 @@ from oracles.recurrences import random_recurrence
 
 from statesize.measurement.measurement import Measurement, measure
 from statesize.operators import Operator, SoftmaxAttention
-from statesize.spectra.choice import ENGINES, choose_engine
 from statesize.spectra.cut import Cut, make_cut
+from statesize.spectra.dispatch import ENGINES, choose_engine
 from statesize.spectra.shifts.bordered import BorderedChunks
 from statesize.spectra.shifts.tridiagonal_chunks import TridiagonalChunks
 
@@ -124,8 +124,7 @@ def known(case: str, windows: str) -> dict[str, Any]:
 def _planned(operator: Operator, cut: Cut) -> tuple[dict[str, list[int]], list[str]]:
     """How many bytes each engine is said to hold, for an entry and besides, and which are chosen for what."""
     able = {name: engine for name, engine in ENGINES.items() if engine.unsupported_reason(operator, cut, ()) is None}
-    sizes = {name: (engine.footprint, engine.shared_footprint) for name, engine in able.items()}
-    held = {name: [size(operator, cut) for size in pair] for name, pair in sizes.items()}
+    held = {name: list(engine.footprint(operator, cut)[:2]) for name, engine in able.items()}
     asked = [("counts",), ("entropy",), ("values",), ("counts", "entropy"), ("counts", "relative")]
     return held, [choose_engine(operator, cut, outputs).name for outputs in asked]
 

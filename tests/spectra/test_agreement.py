@@ -8,7 +8,7 @@ from oracles.engine_pairs import Pairs, Tally
 from oracles.operators import FAMILIES
 from oracles.references import Reference
 
-from statesize.spectra.choice import ENGINES
+from statesize.spectra.dispatch import ENGINES
 
 
 def test_every_pair_lies_within_the_sum_of_its_bounds() -> None:

@@ -7,10 +7,9 @@ from oracles.recurrences import random_recurrence
 from statesize.errors import InputError
 from statesize.measurement.measurement import measure
 from statesize.operators import Convolution, Dense, Recurrence
-from statesize.spectra.choice import ENGINES
 from statesize.spectra.cut import make_cut
-from statesize.spectra.dispatch import Question, dispatch
-from statesize.spectra.engine import Engine
+from statesize.spectra.dispatch import ENGINES, Question, dispatch
+from statesize.spectra.engine import Engine, Footprint
 
 PLENTY = 2**40
 
@@ -28,13 +27,8 @@ class Noting(Engine):
         return self._engine.blocks(operator, cut)
 
     def footprint(self, operator, cut):
-        return self._each(len(cut.positions)) if self._each else self._engine.footprint(operator, cut)
-
-    def shared_footprint(self, operator, cut):
-        return self._shared
-
-    def least_bytes(self, operator, cut):
-        return 0
+        each = self._each(len(cut.positions)) if self._each else self._engine.footprint(operator, cut).each
+        return Footprint(each, self._shared, 0)
 
 
 def question(cut, memory=PLENTY, *, values=False, **threads):

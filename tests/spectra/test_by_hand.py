@@ -12,8 +12,8 @@ from torch import Tensor
 
 from statesize.measurement.measurement import measure
 from statesize.operators import Convolution, Dense, Operator, Recurrence
-from statesize.spectra.choice import ENGINES
 from statesize.spectra.cut import make_cut
+from statesize.spectra.dispatch import ENGINES
 
 ROUND_OFF = 1e-14
 

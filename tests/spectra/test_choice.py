@@ -5,8 +5,8 @@ from oracles.recurrences import random_recurrence
 
 from statesize.errors import EngineError
 from statesize.operators import Convolution, Dense
-from statesize.spectra.choice import choose_engine
 from statesize.spectra.cut import make_cut
+from statesize.spectra.dispatch import choose_engine
 
 
 def test_auto_takes_the_square_roots_where_they_are_smaller() -> None:

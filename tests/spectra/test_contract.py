@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from statesize.operators import Operator
-from statesize.spectra.choice import ORDER
 from statesize.spectra.convolution import ConvolutionEngine
 from statesize.spectra.cut import Cut
+from statesize.spectra.dispatch import ORDER
 from statesize.spectra.exact.dense import DenseEngine
 from statesize.spectra.shifts.chunked import ChunkedEngine
 from statesize.spectra.shifts.streaming import StreamingEngine

@@ -9,10 +9,9 @@ from oracles.kernels import bump, irregular, late, modes
 
 import statesize as ss
 from statesize.operators import Convolution
-from statesize.spectra.choice import choose_engine
 from statesize.spectra.convolution import ConvolutionEngine
 from statesize.spectra.cut import Cut, make_cut
-from statesize.spectra.dispatch import Question, dispatch
+from statesize.spectra.dispatch import Question, choose_engine, dispatch
 from statesize.spectra.engine import HankelBlocks
 from statesize.spectra.exact.dense import DenseEngine
 

@@ -5,8 +5,8 @@ import torch
 from oracles.operators import random_operator
 
 from statesize.measurement.measurement import measure
-from statesize.spectra.choice import ENGINES
 from statesize.spectra.cut import make_cut
+from statesize.spectra.dispatch import ENGINES
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 

@@ -18,8 +18,8 @@ from benchmarks.cases import (
 from statesize.measurement.measurement import measure
 from statesize.operators import Convolution, Recurrence, SoftmaxAttention
 from statesize.operators.transition import DeltaTransition
-from statesize.spectra.choice import ENGINES
 from statesize.spectra.cut import make_cut
+from statesize.spectra.dispatch import ENGINES
 
 # What libraries and interpreter may take or keep on the side.
 ASIDE = 12 * 2**20
@@ -92,8 +92,9 @@ def peak(make, length, count, engine, outputs=("counts", "entropy"), **options):
 )
 def test_the_estimate_bounds_what_is_held(engine, make, length, count):
     operator, cut = heads(make, length, count), make_cut(length)
-    estimate = count * ENGINES[engine].footprint(operator, cut)
-    most = 1.5 * estimate + ENGINES[engine].shared_footprint(operator, cut) + ASIDE
+    each, shared, _ = ENGINES[engine].footprint(operator, cut)
+    estimate = count * each
+    most = 1.5 * estimate + shared + ASIDE
     measured = peak(make, length, count, engine)
     assert measured < most
     assert measured > estimate / 3 - ASIDE
@@ -112,5 +113,5 @@ def test_the_estimate_bounds_what_is_held(engine, make, length, count):
 def test_many_heads_stay_within_the_budget(engine, make, length, count):
     # Large enough for tensors that the C library gives back to the system at once, as those of the real budget are.
     budget = 2**28
-    assert count * ENGINES[engine].footprint(heads(make, length, 1), make_cut(length)) > 2 * budget
+    assert count * ENGINES[engine].footprint(heads(make, length, 1), make_cut(length)).each > 2 * budget
     assert peak(make, length, count, engine, ("counts",), budget=budget) < 1.5 * budget + ASIDE

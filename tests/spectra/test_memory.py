@@ -9,9 +9,8 @@ from statesize.errors import EngineError
 from statesize.io.machine import free_bytes
 from statesize.measurement.measurement import hankel_singular_values, measure
 from statesize.operators import Convolution, Recurrence, SoftmaxAttention
-from statesize.spectra.choice import ENGINES
 from statesize.spectra.cut import make_cut
-from statesize.spectra.dispatch import require_memory
+from statesize.spectra.dispatch import ENGINES, require_memory
 
 pytestmark = pytest.mark.skipif(free_bytes(torch.device("cpu")) is None, reason="the system does not tell what is free")
 
@@ -75,7 +74,7 @@ def test_free_memory_is_known_where_the_system_tells():
 
 def test_a_convolution_of_few_modes_passes_however_large_its_footprint():
     kernel = 0.9 ** torch.arange(16_384, dtype=torch.float64)
-    assert ENGINES["convolution"].footprint(Convolution(kernel, 16_384), make_cut(16_384)) > 1.5e10
+    assert ENGINES["convolution"].footprint(Convolution(kernel, 16_384), make_cut(16_384)).each > 1.5e10
     require_memory(Convolution(kernel, 16_384), ENGINES["convolution"], make_cut(16_384))
 
 
@@ -100,7 +99,7 @@ def test_what_is_free_is_that_of_the_system_or_of_its_group(tmp_path):
 
 def test_what_just_fits_is_not_refused():
     operator, cut = attention(), make_cut(400_000, [200_000])
-    needed = ENGINES["dense"].footprint(operator, cut)
+    needed = ENGINES["dense"].footprint(operator, cut).each
     require_memory(operator, ENGINES["dense"], cut, free=needed)
     with pytest.raises(EngineError, match=r"engines hold less: streaming, implicit$"):
         require_memory(operator, ENGINES["dense"], cut, free=needed - 1)

@@ -45,7 +45,7 @@ def random_group(seed: int) -> Shared:
 def definition(shared: Shared) -> list[torch.Tensor]:
     """σ at every position from 1 on."""
     stack = shared.dense().flatten(-3, -2)
-    return [torch.linalg.svdvals(stack[shared.readouts * i :, :i]) for i in range(1, shared.length)]
+    return [torch.linalg.svdvals(stack[shared.outputs * i :, :i]) for i in range(1, shared.length)]
 
 
 def check(shared: Shared, found: Measurement) -> None:
@@ -106,7 +106,7 @@ def test_engines_that_know_one_readout_decline() -> None:
 def test_windows_of_readouts_of_one_state() -> None:
     shared = random_group(3)
     found = ss.measure(shared, past=5, future=2, outputs=("values",))
-    stack, r = shared.dense().flatten(-3, -2), shared.readouts
+    stack, r = shared.dense().flatten(-3, -2), shared.outputs
     for place, i in enumerate(found.positions.tolist()):
         sigma = torch.linalg.svdvals(stack[r * i : r * (i + 2), i - 5 : i])
         kept = min(len(sigma), found.values.shape[-1])

@@ -5,9 +5,9 @@ import torch
 from oracles.operators import FAMILIES, random_operator, scaled
 
 from statesize.operators import Operator
-from statesize.spectra.choice import ENGINES
 from statesize.spectra.convolution import ConvolutionEngine
 from statesize.spectra.cut import make_cut
+from statesize.spectra.dispatch import ENGINES
 from statesize.spectra.engine import Counts
 from statesize.spectra.exact.dense import DenseEngine
 

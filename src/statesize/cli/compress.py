@@ -12,7 +12,6 @@ from statesize.cli.shared.options import Flag, check_file, check_model, page_pat
 from statesize.cli.shared.printing import TEXT, Printing
 
 if TYPE_CHECKING:
-    from statesize.measurement.statistics import Interval
     from statesize.reduction.compress import Compression
     from statesize.reduction.windows import Recall
 
@@ -106,7 +105,9 @@ def compress(
             )
         page(loaded.name, points, heads).write(frontier)
         tell_page(frontier, printing, open_page=False)
-    table = PageTable("", ("figure", "found"), [*_rows(result), ("saved", str(output))])
+    rows = [*_rows(result), ("saved", str(output))]
+    caption = "In brackets: intervals of 95 %." if result.difference.ends else ""
+    table = PageTable("", ("figure", "found"), rows, caption)
     show(ResultPage("Smaller states", _headline(loaded.name, result), (), [table]), result.to_dict(output), printing)
     if result.texts < FEWEST_DOCUMENTS:
         printing.say("Whether it is safe takes 50 documents: --text FILE.jsonl with one in each row, or many --text.")
@@ -120,7 +121,7 @@ def _headline(name: str, result: Compression) -> str:
     verdict = {True: "Safe here", False: "Not safe here", None: "Too little to tell whether it is safe"}[result.safe]
     return (
         f"{verdict}: {after / before:.0%} of the state of {name} {result.cost} "
-        f"over {result.held_out}, to which the context is worth {_difference(result.worth)}."
+        f"over {result.held_out}, to which the context is worth {result.worth:+.4f}."
     )
 
 
@@ -129,24 +130,18 @@ def _rows(result: Compression) -> list[tuple[str, str]]:
     before, after = result.state_bytes
     loss = f"{result.before.value:.4f} to {result.after.value:.4f} bits per byte on {result.held_out}"
     rows = [
-        ("context's worth", f"{_difference(result.worth)} bits per byte: what the text before a token saves"),
-        ("loss", f"{loss}: difference {_difference(result.difference)}"),
+        ("context's worth", f"{result.worth:+.4f} bits per byte: what the text before a token saves"),
+        ("loss", f"{loss}: difference {result.difference:+.4f}"),
         ("states", f"{before:,} to {after:,} bytes per sequence"),
     ]
     if result.int8_bytes is not None and result.int8_difference is not None:
-        rows.append(("int8 alone", f"{result.int8_bytes:,} bytes: difference {_difference(result.int8_difference)}"))
+        rows.append(("int8 alone", f"{result.int8_bytes:,} bytes: difference {result.int8_difference:+.4f}"))
     rows += [("recall", f"{kind.replace('_', ' ')}: {_recalled(recall)}") for kind, recall in result.recall.items()]
     return [*rows, ("safe", result.verdict), ("method", result.method)]
-
-
-def _difference(ratio: Interval) -> str:
-    return f"{ratio.value:+z.4f}" + (f" (95 %: {ratio.low:+z.4f} to {ratio.high:+z.4f})" if ratio.ends else "")
 
 
 def _recalled(recall: Recall) -> str:
     if recall.before.ends and not recall.seen:
         return f"the uncut model recalls too few of {recall.answers:,} for a verdict"
-    lost = recall.lost
-    ends = f", 95 %: {-lost.high:+z.1%} to {-lost.low:+z.1%}" if lost.ends else ""
-    difference = f"difference {-lost.value:+z.1%}{ends}"
-    return f"{recall.before.value:.1%} to {recall.after.value:.1%} of {recall.answers:,} ({difference})"
+    found = f"{recall.before.value:.1%} to {recall.after.value:.1%} of {recall.answers:,}"
+    return f"{found}: difference {-recall.lost:+.1%}"

@@ -16,7 +16,7 @@ from statesize.adapters.observation import Frame, ModuleStack, Observation, in_t
 from statesize.adapters.select import find_mixers
 from statesize.check import all_finite, require_count, require_kind, require_real
 from statesize.errors import InputError, ModelError
-from statesize.measurement.metrics import ceiling
+from statesize.measurement.measurement import Capacity
 from statesize.operators import Operator, Recurrence
 from statesize.operators.transition import DiagonalTransition
 from statesize.spectra.cut import Positions, make_cut
@@ -178,9 +178,9 @@ def utilisation_distance(operator: Operator, target: float, positions: Positions
     """
     require_kind("operator", operator, Operator, "a statesize Operator")
     share = require_real("target", target, least=0, most=1, advice="It is a share of the ceiling.")
-    cut = torch.tensor(make_cut(operator.length, positions).positions, device=operator.device)
-    most = ceiling(operator.state_size()[cut], cut, operator.length)
-    return _average("operator", (differentiable_entropy(operator, cut) / most.clamp(min=1) - share).square())
+    cut = make_cut(operator.length, positions)
+    most = Capacity.at(cut, operator.state_size()).ceiling.clamp(min=1)
+    return _average("operator", (differentiable_entropy(operator, cut.positions) / most - share).square())
 
 
 @dataclass(frozen=True)

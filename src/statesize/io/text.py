@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import json
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 # Control characters, format characters such as those that change the writing direction, surrogates, and line ends.
 _HIDDEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
@@ -33,6 +33,12 @@ def byte_count(count: float) -> str:
             return f"{count:.0f} B" if name == "B" else f"{count:.1f} {name}"
         count /= 1000
     return f"{count:.1f} TB"
+
+
+def listed(names: Sequence[str]) -> str:
+    """The first three of some names in a row, and how many more there are."""
+    more = f" and {len(names) - 3:,} more" if len(names) > 3 else ""
+    return ", ".join(names[:3]) + more
 
 
 def counted(count: int, noun: str) -> str:

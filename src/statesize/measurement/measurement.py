@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import cast
+from typing import NamedTuple, Self, cast
 
 import torch
 from torch import Tensor
@@ -11,14 +11,41 @@ from torch import Tensor
 from statesize.check import real_numbers, refuse, require_count
 from statesize.errors import InputError
 from statesize.io.devices import on_cpu_by_default
-from statesize.measurement.metrics import ceiling, size_binds
 from statesize.measurement.result import Measurement
 from statesize.measurement.settings import ENTROPY_ACCURACY, Settings, memory_bytes
 from statesize.operators import Dense, Operator, Recurrence
-from statesize.spectra.choice import choose_engine
 from statesize.spectra.cut import Cut, Positions, make_cut
-from statesize.spectra.dispatch import Question, dispatch, in_double, ports, with_readouts
+from statesize.spectra.dispatch import Question, choose_engine, dispatch, with_readouts
 from statesize.spectra.engine import OUTPUTS, RELATIVE, Engine, EngineName, HankelBlocks, Output
+
+
+class Capacity(NamedTuple):
+    """What can be carried past the positions of a cut, (P,) each.
+
+    Attributes:
+        state_size: TSS, int64.
+        ceiling: The largest ESS possible: min(TSS_i, m i, r (L − i)), with windows min(TSS_i, m past, r future), int64.
+        binds: Whether the operator's own size is what limits ESS there, not the ends of the sequence, bool.
+    """
+
+    state_size: Tensor
+    ceiling: Tensor
+    binds: Tensor
+
+    @classmethod
+    def at(cls, cut: Cut, sizes: Tensor, inputs: int = 1, outputs: int = 1) -> Self:
+        """From TSS at all positions, (L,), and how many numbers enter and leave at each."""
+        # A state of n numbers binds where at least n inputs lie before a cut and n outputs after it. A cache that keeps
+        # every position (TSS_i = m i) never binds alone: such a layer is compared at the cuts in the middle half.
+        positions, length = torch.tensor(cut.positions, dtype=torch.int64, device=sizes.device), cut.length
+        columns = positions if cut.past is None else torch.full_like(positions, cut.past)
+        rows = length - positions if cut.future is None else torch.full_like(positions, cut.future)
+        passing, state_size = torch.minimum(inputs * columns, outputs * rows), sizes[positions]
+        if torch.equal(sizes, inputs * torch.arange(length, device=sizes.device)):
+            binds = (4 * positions >= length) & (4 * positions <= 3 * length)
+        else:
+            binds = passing >= sizes.max()
+        return cls(state_size, torch.minimum(state_size, passing), binds)
 
 
 @on_cpu_by_default
@@ -92,7 +119,7 @@ def measure_at(
 ) -> Measurement:
     """`measure` with settings, by an engine that was chosen before or that they name."""
     # Engines convert recurrences themselves, by batch entries or by positions.
-    operator = operator if isinstance(operator, Recurrence) else in_double(operator)
+    operator = operator if isinstance(operator, Recurrence) else operator.to(dtype=torch.float64)
     tau, rho = (torch.tensor(ratios, dtype=torch.float64) for ratios in (settings.tolerances, settings.ratios))
     stacked, stacked_cut = with_readouts(operator, cut)
     if engine is None:
@@ -104,22 +131,16 @@ def measure_at(
     bracketed = accuracy[1] and "counts" in outputs
     if bracketed and bool((answers["relative_upper"] > answers["relative_lower"]).any()):
         used += " (bracketed)"
-    inputs, readouts = ports(operator)
-    positions = torch.tensor(cut.positions, dtype=torch.int64)
-    sizes = operator.state_size().cpu()
-    state_size = sizes[positions]
-    most = ceiling(state_size, positions, cut.length, cut.past, cut.future, readouts, inputs)
+    capacity = Capacity.at(cut, operator.state_size().cpu(), operator.inputs, operator.outputs)
     if "entropy" in answers:
         # What an engine leaves open ends at the ceiling; more than that is no rounding, and stays.
-        entropy, bound = answers["entropy"], answers["entropy_bound"]
+        entropy, bound, most = answers["entropy"], answers["entropy_bound"], capacity.ceiling
         answers["entropy"] = torch.where(entropy - bound <= most, entropy.minimum(most.double()), entropy)
     return Measurement(
-        positions=positions,
+        positions=torch.tensor(cut.positions, dtype=torch.int64),
         tolerances=tau,
         relative_tolerances=rho,
-        state_size=state_size,
-        ceiling=most,
-        binds=size_binds(sizes, positions, cut.past, cut.future, readouts, inputs),
+        **capacity._asdict(),
         engine=used,
         converged=_converged(answers, *accuracy),
         past=cut.past,
@@ -166,7 +187,7 @@ def accepted_operator(operator: Operator | Tensor) -> Operator:
         operator = Dense(operator)
     if not isinstance(operator, Operator):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise InputError(f"operator must be a statesize Operator, got {type(operator).__name__}; wrap T in Dense(T)")
-    return operator if isinstance(operator, Recurrence) else in_double(operator)
+    return operator if isinstance(operator, Recurrence) else operator.to(dtype=torch.float64)
 
 
 def _weighted(operator: Operator, weights: Tensor | None, skip_first: int) -> Operator:

@@ -90,73 +90,6 @@ def energy_ess(values: Tensor, epsilon: float) -> Tensor:
     return (tail > share * energy.flip(-1).sum(-1, keepdim=True)).sum(-1)
 
 
-def ceiling(
-    state_size: Tensor,
-    positions: Tensor,
-    length: int,
-    past: int | None = None,
-    future: int | None = None,
-    readouts: int = 1,
-    inputs: int = 1,
-) -> Tensor:
-    """The largest ESS possible at each position: min(TSS_i, m i, r (L − i)), with windows min(TSS_i, m past, r future).
-
-    Args:
-        state_size: TSS at the positions, (P,).
-        positions: (P,) int64.
-        length: Sequence length L.
-        past: Window on the past, or None.
-        future: Window on the future, or None.
-        readouts: Outputs that read the state at each position, r.
-        inputs: Inputs that enter at each position, m.
-
-    Returns:
-        (P,) int64.
-
-    Example:
-        >>> ceiling(torch.tensor([4, 4, 4]), torch.tensor([1, 5, 9]), length=10)
-        tensor([1, 4, 1])
-    """
-    columns = positions if past is None else torch.full_like(positions, past)
-    rows = length - positions if future is None else torch.full_like(positions, future)
-    return torch.minimum(state_size, torch.minimum(inputs * columns, readouts * rows))
-
-
-def size_binds(
-    state_size: Tensor,
-    positions: Tensor,
-    past: int | None = None,
-    future: int | None = None,
-    readouts: int = 1,
-    inputs: int = 1,
-) -> Tensor:
-    """Whether the layer's own size is what limits ESS at each position, not the ends of the sequence.
-
-    A state of n numbers binds where at least n inputs lie before a cut and n outputs after it. A cache that keeps every
-    position (TSS_i = m i) never binds alone: of such a layer these are the cuts in the middle half of the sequence.
-
-    Args:
-        state_size: TSS at all positions, (L,).
-        positions: (P,) int64.
-        past: Window on the past, or None.
-        future: Window on the future, or None.
-        readouts: Outputs that read the state at each position.
-        inputs: Inputs that enter at each position, m.
-
-    Returns:
-        (P,) bool.
-
-    Example:
-        >>> size_binds(torch.full((10,), 4), torch.arange(2, 8)).tolist()
-        [False, False, True, True, True, False]
-    """
-    length = state_size.shape[0]
-    if torch.equal(state_size, inputs * torch.arange(length, device=state_size.device)):
-        return (4 * positions >= length) & (4 * positions <= 3 * length)
-    whole = torch.full_like(positions, inputs * length)
-    return ceiling(whole, positions, length, past, future, readouts, inputs) >= state_size.max()
-
-
 def utilisation(ess: Tensor, ceiling: Tensor, binds: Tensor) -> Tensor:
     """ESS as a share of its ceiling, where the layer's own size is what limits it.
 
@@ -165,7 +98,7 @@ def utilisation(ess: Tensor, ceiling: Tensor, binds: Tensor) -> Tensor:
     Args:
         ess: (..., P).
         ceiling: (P,) or broadcastable.
-        binds: As `size_binds` returns it.
+        binds: Whether the size is what limits ESS, as `Measurement.binds`.
 
     Returns:
         (..., P) floating, NaN at other cuts.

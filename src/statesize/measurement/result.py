@@ -52,7 +52,7 @@ class Measurement:
         values: Singular values, (..., P, r), descending, zero-padded.
         state_size: TSS, (P,) int64.
         ceiling: The largest ESS possible, (P,) int64.
-        binds: Whether the operator's own size is what limits ESS there, see `size_binds`, (P,) bool.
+        binds: Whether the operator's own size is what limits ESS there, not the ends of the sequence, (P,) bool.
         engine: The engine that was used; two names where a safer one had to help, and "(bracketed)" where bounds on
             counts at relative tolerances were left apart, as `count_accuracy` allows.
         error_bound: δ ≥ |computed σ − σ|, (..., P), round-off included.

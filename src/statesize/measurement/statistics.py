@@ -42,8 +42,19 @@ class Interval:
         """
         return {"mean": finite(self.value), "interval": self.ends}
 
+    def __neg__(self) -> Interval:
+        return Interval(-self.value, -self.high, -self.low)
+
+    def __format__(self, form: str) -> str:
+        """The estimate with its interval, where there is one; a dash where it is not known; no zero has a minus."""
+        if math.isnan(self.value):
+            return "–"
+        form = form.replace("+", "+z") if "+" in form else f"z{form or '.2f'}"
+        ends = "" if math.isnan(self.low) else f" [{self.low:{form}}, {self.high:{form}}]"
+        return f"{self.value:{form}}{ends}"
+
     def __repr__(self) -> str:
-        return signed(self, ".2f")
+        return f"{self}"
 
 
 FEWEST_TEXTS = 5
@@ -101,15 +112,6 @@ def no_interval(texts: int) -> str:
     """Why there is no interval over so many texts; empty where there is one."""
     count = "One text" if texts == 1 else counted(texts, "text")
     return "" if texts >= FEWEST_TEXTS else f" {count}: no interval, which takes {FEWEST_TEXTS} texts."
-
-
-def signed(interval: Interval, form: str = "+.2f") -> str:
-    """A number with its interval, where there is one; a dash where the number is not known; no zero has a minus."""
-    if np.isnan(interval.value):
-        return "–"
-    form = form.replace("+", "+z") if "+" in form else f"z{form}"
-    ends = "" if np.isnan(interval.low) else f" [{interval.low:{form}}, {interval.high:{form}}]"
-    return f"{interval.value:{form}}{ends}"
 
 
 def between(least: float, most: float, text: Callable[[float], str]) -> str:

@@ -20,11 +20,10 @@ from torch import nn
 from statesize.adapters.replaced import replaced
 from statesize.errors import FileError
 from statesize.io.files import check_header, parse_json, read_limited, replace_files
-from statesize.io.text import counted
+from statesize.io.text import counted, listed
 
 # What takes quantised weights back to floating point, by its name beside them.
 _SCALE = re.compile(r"scal(?:e|ing)|a(?:bs)?max|zero|quant|offset|SCB")
-_NAMED = 4  # weights in a message, of what may be thousands
 _INDICES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 
 
@@ -54,12 +53,12 @@ def check_loaded(name: str, model: nn.Module, loaded: Mapping[str, Collection[An
     if scales := [key for key in unused if _is_scale(key, held)]:
         raise FileError(
             f"{name} holds scales of quantised weights that the model has no place for, so weights would be others: "
-            f"{_first(scales)}. Give the checkpoint that it was made from."
+            f"{listed(scales)}. Give the checkpoint that it was made from."
         )
     if missing := sorted(loaded["missing_keys"]):
         raise FileError(
             f"{name} lacks {len(missing)} of the model's {total} weights, which would be random numbers: "
-            f"{_first(missing)}. Give a checkpoint with all of them, and the config.json that belongs to it."
+            f"{listed(missing)}. Give a checkpoint with all of them, and the config.json that belongs to it."
         )
     if mismatched := sorted(loaded["mismatched_keys"]):
         weight, stored, expected = mismatched[0]
@@ -69,7 +68,7 @@ def check_loaded(name: str, model: nn.Module, loaded: Mapping[str, Collection[An
         )
     if not unused:
         return ""
-    sentence = f"No part of the model uses {counted(len(unused), 'weight')} of the checkpoint: {_first(unused)}"
+    sentence = f"No part of the model uses {counted(len(unused), 'weight')} of the checkpoint: {listed(unused)}"
     warnings.warn(f"{name}: {sentence}.", stacklevel=2)
     return sentence
 
@@ -78,11 +77,6 @@ def _is_scale(key: str, held: Collection[str]) -> bool:
     """Whether a name is that of a quantiser's numbers beside a weight of the model."""
     ends = (match.start() for match in re.finditer(r"\.", key))
     return any(f"{key[:end]}.weight" in held and _SCALE.search(key, end) for end in ends)
-
-
-def _first(names: list[str]) -> str:
-    rest = len(names) - _NAMED
-    return ", ".join(names[:_NAMED]) + (f" and {rest} more" if rest > 0 else "")
 
 
 _MAGIC = b"GGUF"

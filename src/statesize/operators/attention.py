@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
-from typing import Self
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
@@ -57,6 +56,7 @@ class SoftmaxAttention(TensorOperator):
     """
 
     _parts = (("query", 2), ("key", 2), ("key_bias", 1), ("sink", 0))
+    _derived = ("_normaliser",)
 
     def __init__(
         self,
@@ -142,8 +142,7 @@ class SoftmaxAttention(TensorOperator):
         Returns:
             (..., m, keys); 0 where a window ends behind all of them.
         """
-        positions = torch.full((query.shape[-2],), position, device=self.device)
-        return self._probabilities(self._scored(query, positions, 0, keys)).nan_to_num()
+        return self._probabilities(self._scores(position, 0, keys, query)).nan_to_num()
 
     def state_size(self) -> Tensor:
         """The cached positions that are still to be read: i, at most window − 1.
@@ -154,30 +153,22 @@ class SoftmaxAttention(TensorOperator):
         cached = torch.arange(self.length, device=self.device)
         return cached if self.window is None else cached.clamp(max=self.window - 1)
 
-    def _each(self, change: Callable[[Tensor, int], Tensor]) -> Self:
-        made = super()._each(change)
-        made._normaliser = None
-        return made
-
     def _strips(self, top: int, bottom: int) -> Iterator[tuple[int, Tensor]]:
         """Rows of T, some at a time: the first column that any of them sees, and what they hold from there on."""
         for start, end in itertools.pairwise([*range(top, bottom, _ROWS), bottom]):
             first = max(0, start + 1 - (self.window or self.length))
             yield first, self._probabilities(self._scores(slice(start, end), first, end))
 
-    def _scores(self, rows: slice | Tensor, first: int, last: int) -> Tensor:
-        """Scores of these rows for the columns first … last − 1, −∞ where a key is not seen."""
-        position = torch.arange(self.length, device=self.device)[rows]
-        return self._scored(self.query[..., rows, :], position, first, last)
-
-    def _scored(self, query: Tensor, position: Tensor, first: int, last: int) -> Tensor:
-        """The same of queries (..., m, d) at positions (m,)."""
+    def _scores(self, rows: slice | Tensor | int, first: int, last: int, query: Tensor | None = None) -> Tensor:
+        """Scores of rows, or of other queries at one position, for columns first … last − 1; −∞ for unseen keys."""
+        query = self.query[..., rows, :] if query is None else query
+        position = rows if isinstance(rows, int) else torch.arange(self.length, device=self.device)[rows, None]
         scores = (query @ self.key[..., first:last, :].mT).mul_(self.scale)
         if self.soft_cap is not None:
             scores = (scores / self.soft_cap).tanh() * self.soft_cap
         if self.key_bias is not None:
             scores = scores + self.key_bias[..., None, first:last]
-        lag = position[:, None] - torch.arange(first, last, device=self.device)
+        lag = position - torch.arange(first, last, device=self.device)
         seen = lag >= 0 if self.window is None else (lag >= 0) & (lag < self.window)
         return scores.masked_fill_(~seen, -torch.inf)
 

@@ -49,17 +49,8 @@ class BlockDense(TensorOperator):
         self.matrix = matrix
         everything = matrix.shape[-1] * torch.arange(length, device=matrix.device)
         self._state_size = everything if state_size is None else torch.minimum(state_size.to(everything), everything)
+        self.inputs, self.outputs = matrix.shape[-1], matrix.shape[-3]
         self._describe(matrix, length, matrix.shape[:-4])
-
-    @property
-    def outputs(self) -> int:
-        """q, the outputs of a position."""
-        return self.matrix.shape[-3]
-
-    @property
-    def inputs(self) -> int:
-        """p, the inputs of a position."""
-        return self.matrix.shape[-1]
 
     def dense(self) -> Tensor:
         """T with the inputs of a position side by side, and its outputs below each other.

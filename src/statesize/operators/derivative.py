@@ -67,22 +67,12 @@ class Derivative(TensorOperator):
         if outputs.shape[:-1] != point.shape[:-1]:
             raise InputError(f"function must return (..., L, q) for {shape(point)}, got {shape(outputs)}.")
         require_finite("function(point)", outputs)
-        self._outputs = outputs.shape[-1]
+        self.inputs, self.outputs = point.shape[-1], outputs.shape[-1]
         everything = point.shape[-1] * torch.arange(point.shape[-2])
         self._state_size = everything if state_size is None else torch.minimum(state_size.to(everything), everything)
         self._describe(point, point.shape[-2], point.shape[:-2])
         for entry in range(self._entries.numel()):
             self._check(entry)
-
-    @property
-    def outputs(self) -> int:
-        """q, the outputs of a position."""
-        return self._outputs
-
-    @property
-    def inputs(self) -> int:
-        """p, the inputs of a position."""
-        return self.point.shape[-1]
 
     @property
     def is_small(self) -> bool:

@@ -28,12 +28,16 @@ class Operator(ABC):
         batch_shape: Leading dimensions, one T for each entry.
         dtype: Real floating dtype of T.
         device: Device of the tensors.
+        inputs: How many numbers enter at each position.
+        outputs: How many numbers leave at each position.
     """
 
     length: int
     batch_shape: torch.Size
     dtype: torch.dtype
     device: torch.device
+    inputs: int = 1
+    outputs: int = 1
 
     @abstractmethod
     def dense(self) -> Tensor:
@@ -126,10 +130,12 @@ class Operator(ABC):
 class TensorOperator(Operator):
     """An operator of tensors that its constructor checked; what follows from them is made without another check.
 
-    A constructor calls `_describe`. `_parts` names the tensors, each with its number of dimensions beside the batch's.
+    A constructor calls `_describe`. `_parts` names the tensors, each with its number of dimensions beside the batch's,
+    and `_derived` what was computed from them, None until it is needed.
     """
 
     _parts: tuple[tuple[str, int], ...]
+    _derived: tuple[str, ...] = ()
 
     def _describe(self, tensor: Tensor, length: int, batch_shape: torch.Size) -> None:
         self.length, self.batch_shape = length, batch_shape
@@ -137,6 +143,8 @@ class TensorOperator(Operator):
 
     def to(self, dtype: torch.dtype | None = None, device: torch.device | str | None = None) -> Self:
         """See `Operator.to`."""
+        if dtype in (None, self.dtype) and (device is None or torch.device(device) == self.device):
+            return self
         moved = self._each(lambda part, _: part.to(device=device, dtype=dtype))
         if torch.finfo(moved.dtype).max < torch.finfo(self.dtype).max:
             for name, _ in self._parts:
@@ -158,6 +166,8 @@ class TensorOperator(Operator):
         for name, own in self._parts:
             if (tensor := getattr(self, name)) is not None:
                 setattr(made, name, change(tensor, own))
+        for name in self._derived:
+            setattr(made, name, None)
         made._describe(getattr(made, self._parts[0][0]), self.length, self.batch_shape)
         return made
 

@@ -74,6 +74,7 @@ class StateSpace(TensorOperator):
         parts = (tensor.to(dtype).expand(*batch, *tensor.shape[-tail:]) for tensor in tensors.values())
         self.A, self.B, self.C, self.D = parts
         self._parts = tuple((name, tail) for name in "ABCD")
+        self.inputs, self.outputs = m, p
         self._describe(self.A, steps, torch.Size(batch))
 
     @classmethod
@@ -120,16 +121,6 @@ class StateSpace(TensorOperator):
         root, feed = (2 / f) ** 0.5, C @ left @ B / f
         feed = feed if D is None else feed + D
         return cls((identity + A / f) @ left, root * left @ B, root * C @ left, feed, length=length)
-
-    @property
-    def inputs(self) -> int:
-        """How many numbers enter at each step, m."""
-        return self.B.shape[-1]
-
-    @property
-    def outputs(self) -> int:
-        """How many numbers leave at each step, p."""
-        return self.C.shape[-2]
 
     def dense(self) -> Tensor:
         """T with the inputs of a step side by side, and its outputs below each other.

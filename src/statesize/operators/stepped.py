@@ -46,13 +46,8 @@ class Shared(Operator):
                 f"{tuple(operator.batch_shape)}. Index or stack it first."
             )
         self.operator = operator
-        self.length, self.batch_shape = operator.length, operator.batch_shape[:-1]
-        self.dtype, self.device = operator.dtype, operator.device
-
-    @property
-    def readouts(self) -> int:
-        """How many outputs read the stored input, r."""
-        return self.operator.batch_shape[-1]
+        self.length, self.dtype, self.device = operator.length, operator.dtype, operator.device
+        self.batch_shape, self.outputs = operator.batch_shape[:-1], operator.batch_shape[-1]
 
     def dense(self) -> Tensor:
         """All readouts of each position, one after another.
@@ -82,7 +77,7 @@ class Shared(Operator):
         """Theoretical state-size of all readouts: what is stored once, or each state where they differ, (L,) int64."""
         held, sizes = self.operator, self.operator.state_size()
         apart = isinstance(held, Recurrence) and held.with_readouts() is None
-        return self.readouts * sizes if apart else sizes
+        return self.outputs * sizes if apart else sizes
 
     def weighted(self, weights: Tensor) -> Self:
         """See `Operator.weighted`; all readouts have the same weights."""
@@ -125,7 +120,7 @@ class Stepped(Operator):
             raise InputError(
                 f"recurrence must be read after the last of {steps} steps only, got C that is not 0 before."
             )
-        self.recurrence, self.steps = recurrence, steps
+        self.recurrence, self.steps, self.inputs = recurrence, steps, steps
         self.length, self.batch_shape = recurrence.length // steps, recurrence.batch_shape
         self.dtype, self.device = recurrence.dtype, recurrence.device
 

@@ -30,9 +30,8 @@ from statesize.operators.stepped import Stepped
 from statesize.parallel.threads import in_parallel, one_torch_thread
 from statesize.results.datasets import sequence_dataset
 from statesize.results.fields import SINKS
-from statesize.spectra.choice import ENGINES, choose_engine
 from statesize.spectra.cut import Cut
-from statesize.spectra.dispatch import in_double, ports, with_readouts
+from statesize.spectra.dispatch import ENGINES, choose_engine, with_readouts
 from statesize.spectra.engine import DOUBLE, FALLBACK_BYTES, Engine, Output
 
 # Operations in float64 that one mixer may cost over one sequence before its units are sampled: minutes of one core.
@@ -153,7 +152,7 @@ def plan_work(item: Captured, sequence: int, length: int, reference: int, settin
         at_reference = settings.cut(reference, few=by_products(first))
     operations = item.units * operations_per_unit(first, reference, at_reference)
     # Groups of heads in place of as many heads.
-    readouts = first.readouts if isinstance(first, Shared) else 1
+    readouts = first.outputs if isinstance(first, Shared) else 1
     if settings.channels is None:
         fitting = int(item.units * MOST_OPERATIONS / operations) if operations > MOST_OPERATIONS else item.units
         count = max(2, -(-FEWEST_UNITS // readouts), fitting)
@@ -179,12 +178,12 @@ def plan_work(item: Captured, sequence: int, length: int, reference: int, settin
         several = exact[:, torch.zeros(shown, dtype=torch.int64)]
     outputs = engine_outputs(settings, length)
     engine = choose_engine(*with_readouts(several, cut), outputs, settings.engine)
-    each, shared = engine.footprint(held, blocks), engine.shared_footprint(held, blocks)
+    each, shared, _ = engine.footprint(held, blocks)
     if settings.engine == "auto" and each + shared > settings.memory:
         # It never holds T, so it goes on where others do not fit.
         probable = ENGINES["implicit"]
         able = probable.unsupported_reason(held, blocks, outputs) is None
-        less = (probable.footprint(held, blocks), probable.shared_footprint(held, blocks)) if able else (each, shared)
+        less = probable.footprint(held, blocks)[:2] if able else (each, shared)
         if sum(less) <= settings.memory:
             engine, (each, shared) = probable, less
     unit_bytes = _tensor_bytes(first) + _tensor_bytes(held) + each
@@ -206,12 +205,12 @@ def operations_per_unit(operator: Operator, length: int, cut: Cut | None) -> flo
         return 1.0
     positions = len(cut.positions)
     if isinstance(operator, Shared):
-        return operator.readouts * operations_per_unit(operator.operator[..., 0], length, cut)
+        return operator.outputs * operations_per_unit(operator.operator[..., 0], length, cut)
     if isinstance(operator, BlockDense):
-        return float(length * max(ports(operator))) ** 3 * min(8.0, positions / 2)
+        return float(length * max(operator.inputs, operator.outputs)) ** 3 * min(8.0, positions / 2)
     if isinstance(operator, Derivative):
         # Each product is a pass of the layer forward and several backward, of weights that are about square.
-        return float(positions * _PRODUCTS * length) * 10 * ports(operator)[0] * ports(operator)[1]
+        return float(positions * _PRODUCTS * length) * 10 * operator.inputs * operator.outputs
     if isinstance(operator, Stepped):
         return operator.steps * operations_per_unit(operator.recurrence, length, cut)
     any_operator = float(length) ** 3 * min(8.0, positions / 2)
@@ -285,7 +284,7 @@ def measure_mixer(item: Captured, sequence: int, work: Work, settings: Settings)
             operator = _operator(item, chosen)
             if isinstance(operator, SoftmaxAttention) and work.engine.forms_whole(work.cut):
                 # The engine and the sinks read one T.
-                operator = Dense.of_causal(in_double(operator).dense(), operator.state_size())
+                operator = Dense.of_causal(operator.to(dtype=torch.float64).dense(), operator.state_size())
             measurements.append(measure_at(operator, work.cut, settings, engine=work.engine))
         found = sinks(operator, int(middle)) if attends else None
         # Where rows of one head are no shares of attention, those of others are none either.
@@ -294,8 +293,8 @@ def measure_mixer(item: Captured, sequence: int, work: Work, settings: Settings)
             for name, value in zip(SINKS, astuple(one), strict=True):
                 known[name].append(value)
         if varies and (operator.length <= LONGEST or isinstance(operator, Recurrence)):
-            known["few_cuts_entropy"] += entropies(in_double(operator))
-            known["variant_entropy"] += entropies(in_double(_operator(weighted, chosen)), settings.squares)
+            known["few_cuts_entropy"] += entropies(operator.to(dtype=torch.float64))
+            known["variant_entropy"] += entropies(_operator(weighted, chosen).to(dtype=torch.float64), settings.squares)
         # It would be held while the next one is built.
         del operator
     facts = {name: getattr(item, name) for name in ("name", "kind", "note", "cache", "multiplicity", "precision")}

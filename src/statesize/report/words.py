@@ -13,10 +13,10 @@ import numpy as np
 import xarray as xr
 
 from statesize.adapters.observation import SHARED
-from statesize.io.text import byte_count, counted
+from statesize.io.text import byte_count, counted, listed
 from statesize.measurement.chart import METRICS, Metric
 from statesize.measurement.columns import MARKED
-from statesize.measurement.statistics import FEWEST_TEXTS, Interval, between, mean_interval, signed
+from statesize.measurement.statistics import FEWEST_TEXTS, Interval, between, mean_interval
 from statesize.results.summary import (
     Profiled,
     at_middle,
@@ -194,7 +194,7 @@ def capacity_use(profiles: Sequence[Profiled], titles: Sequence[str] = ()) -> st
     alike = alike and len({party.place for party in parties}) == 1
     places = ["" if alike else f" past {party.place}" for party in parties]
     each = [
-        f"{titles[at]} {signed(_share_over_texts(profiles[at], shares[at]), '.0%')} "
+        f"{titles[at]} {_share_over_texts(profiles[at], shares[at]):.0%} "
         f"({parties[at].carried:.1f} of {ceilings[at]:.0f} numbers per channel{places[at]})"
         for at in order
     ]
@@ -271,10 +271,14 @@ def model_line(profile: Profiled, metric: str = "entropy") -> str:
     return " ".join([*said, _lack(profile, model_title(profile))]).rstrip()
 
 
+def contrast(profiles: Sequence[Profiled], titles: Sequence[str] = ()) -> str:
+    """Which of several models uses more of what it can hold, and whose memory differs most; of one, what it carries."""
+    return "\n".join(filter(None, (capacity_use(profiles, titles), headline(profiles, titles=titles).sentence)))
+
+
 def findings(profiles: Sequence[Profiled]) -> str:
-    """What is said first of several models: who uses more, whose memory differs most, and a line for each."""
-    each = map(model_line, profiles) if len(profiles) > 1 else ()
-    return "\n".join(filter(None, (capacity_use(profiles), headline(profiles).sentence, *each)))
+    """What is said first: the contrast, and of several models a line for each."""
+    return "\n".join([contrast(profiles), *(map(model_line, profiles) if len(profiles) > 1 else ())])
 
 
 def _ends(bounds: Mapping[str, Bounds]) -> str:
@@ -307,8 +311,7 @@ def derivative_note(profile: Profiled) -> str:
         return (
             "Measured by the derivative of each layer, all its channels together: the numbers are of the whole layer."
         )
-    listed = ", ".join(without[:3]) + (f" and {len(without) - 3} more" if len(without) > 3 else "")
-    return f"Left out here, as it has no T and is measured by its derivative: {listed}."
+    return f"Left out here, as it has no T and is measured by its derivative: {listed(without)}."
 
 
 def by_reason(skipped: Mapping[str, str]) -> dict[str, str]:
@@ -316,10 +319,7 @@ def by_reason(skipped: Mapping[str, str]) -> dict[str, str]:
     names: dict[str, list[str]] = {}
     for name, reason in skipped.items():
         names.setdefault(reason, []).append(name.removesuffix(SHARED))
-    return {
-        ", ".join(some[:3]) + (f" and {len(some) - 3} more" if len(some) > 3 else ""): reason
-        for reason, some in names.items()
-    }
+    return {listed(some): reason for reason, some in names.items()}
 
 
 def sink_note(profile: Profiled) -> str:

@@ -63,13 +63,12 @@ def sequence_dataset(
     variables |= {name: np.array([by_unit.get(name, unknown)], np.float64) for name in BY_UNIT}
     dims = MIXER_DIMS[unit]
     for listed in FIELDS.values():
+        values = np.zeros([1 if dim == ALONG else len(variables[dim]) for dim in dims[listed.name]], listed.dtype)
         if measurements:
             blocks = [getattr(one, listed.name).detach().cpu().numpy() for one in measurements]
-            values = np.concatenate(blocks, 1) if unit in dims[listed.name] else blocks[0][None]
-            values = np.pad(values, [(int(origin and dim == "position"), 0) for dim in dims[listed.name]])
-        else:
-            values = np.zeros([1 if dim == ALONG else len(variables[dim]) for dim in dims[listed.name]])
-        variables[listed.name] = values.astype(listed.dtype)
+            behind = tuple(slice(int(origin and dim == "position"), None) for dim in dims[listed.name])
+            values[behind] = np.concatenate(blocks, 1) if unit in dims[listed.name] else blocks[0][None]
+        variables[listed.name] = values
     if np.isnan(by_sequence[0]):
         # A size that is not known cannot bind.
         variables["state_size"][:], variables["binds"][:] = np.nan, 0
@@ -152,17 +151,22 @@ def mixer_parts(run: MixerRun, lengths: Sequence[int], read: Reader, *, whole: b
     positions = np.array(sorted(run.positions or {0}), np.int64)
     called, size = set(run.sequences), len(lengths) if whole else max(1, _PART_BYTES // run.bytes)
     attributes = {name: run.facts[name] for name in _ATTRIBUTES} | {"engine": ", ".join(sorted(run.engines))}
-    for first in range(0, len(lengths), size):
-        rows = range(first, min(first + size, len(lengths)))
+    for start in range(0, len(lengths), size):
+        rows = range(start, min(start + size, len(lengths)))
         datasets = (read(run.name, row) if row in called else _unmeasured(run, read) for row in rows)
         aligned = [
             one if np.array_equal(one["position"].values, positions) else one.reindex(position=positions)
             for one in datasets
         ]
-        options: Any = {"data_vars": "minimal", "coords": "minimal", "compat": "override", "join": "override"}
-        joined = aligned[0].copy() if len(aligned) == 1 else xr.concat(aligned, ALONG, **options)
-        joined.attrs = attributes
-        yield joined
+        yield xr.Dataset(
+            {
+                name: (first.dims, np.concatenate([one.variables[name].values for one in aligned]))
+                if first.dims[:1] == (ALONG,)
+                else first
+                for name, first in aligned[0].variables.items()
+            },
+            attrs=attributes,
+        )
 
 
 def _unmeasured(run: MixerRun, read: Reader) -> xr.Dataset:

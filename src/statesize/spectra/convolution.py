@@ -25,7 +25,16 @@ from torch import Tensor
 
 from statesize.operators import Convolution, Operator
 from statesize.spectra.cut import Cut
-from statesize.spectra.engine import DOUBLE, FALLBACK_BYTES, OUTPUTS, Counts, Engine, HankelBlocks, largest_state
+from statesize.spectra.engine import (
+    DOUBLE,
+    FALLBACK_BYTES,
+    OUTPUTS,
+    Counts,
+    Engine,
+    Footprint,
+    HankelBlocks,
+    largest_state,
+)
 from statesize.spectra.realisation import SecondOpinion, decomposed, realise
 from statesize.spectra.shifts.bordered import BorderedChunks
 from statesize.spectra.shifts.certified import CertifiedBlocks
@@ -69,22 +78,15 @@ class ConvolutionEngine(Engine):
         index = torch.tensor([different[i] for i in nearest], dtype=torch.int64, device=kernel.device)
         return Kernels(kernel, Cut(length, tuple(different)), self), index
 
-    def footprint(self, operator: Operator, cut: Cut) -> int:
+    def footprint(self, operator: Operator, cut: Cut) -> Footprint:
         """T of no more positions than the kernel has taps twice over with its cores, or all singular values."""
         taps = largest_state(operator)
         length, r = min(cut.length, 2 * taps + 2), min(cut.largest_rank(), taps)
         values = 8 * r * cut.length + 8 * len(cut.positions) * cut.largest_rank()
-        return DOUBLE * (values if cut.windowed else max(length * (5 * length + 2400), values))
-
-    def shared_footprint(self, operator: Operator, cut: Cut) -> int:
-        """Singular values of what the eliminations leave unresolved."""
-        return FALLBACK_BYTES
-
-    def least_bytes(self, operator: Operator, cut: Cut) -> int:
-        """What a kernel of many states holds before it goes to T; one of few states may hold less."""
-        # 0.4 ℓ² numbers: `realise` gives up at ℓ / 16 vectors of ℓ / 2 numbers, of which it holds about a dozen copies.
-        length = min(cut.length, 2 * largest_state(operator) + 2)
-        return int(DOUBLE * 0.4 * length**2)
+        each = values if cut.windowed else max(length * (5 * length + 2400), values)
+        # What a kernel of many states holds before it goes to T; one of few states may hold less: `realise` gives up
+        # at ℓ / 16 vectors of ℓ / 2 numbers, of which it holds about a dozen copies.
+        return Footprint(DOUBLE * each, FALLBACK_BYTES, int(DOUBLE * 0.4 * length**2))
 
 
 class ConvolutionBlocks(HankelBlocks):
@@ -108,7 +110,7 @@ class ConvolutionBlocks(HankelBlocks):
         return self._joined(lambda blocks: (blocks.error_bound,))[0]
 
     @property
-    def way(self) -> str:
+    def way(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
         """How they were computed, up to now."""
         return " and ".join(self._kernels.ways)
 

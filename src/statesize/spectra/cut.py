@@ -24,17 +24,14 @@ class Cut:
     future: int | None = None  # rows i … i + future − 1 only; None for all L − i of them
     readouts: int = 1  # rows of T that each position has
 
-    def rows(self, position: int) -> int:
-        """How many rows the block at a cut has."""
-        return self.readouts * (self.length - position if self.future is None else self.future)
-
-    def columns(self, position: int) -> int:
-        """How many past positions the block at a cut spans."""
-        return position if self.past is None else self.past
+    def shape(self, position: int) -> tuple[int, int]:
+        """How many rows and how many columns the block at a position has."""
+        after = self.length - position if self.future is None else self.future
+        return self.readouts * after, position if self.past is None else self.past
 
     def block(self, matrix: Tensor, position: int) -> Tensor:
         """H_i (..., rows, columns) out of T (..., rows of all positions, L)."""
-        first, rows, columns = self.readouts * position, self.rows(position), self.columns(position)
+        first, (rows, columns) = self.readouts * position, self.shape(position)
         return matrix[..., first : first + rows, position - columns : position]
 
     def limits(self, device: torch.device | None = None) -> Tensor:

@@ -1,4 +1,4 @@
-"""Run an engine; fall back to a safer one where numbers over- or underflow."""
+"""Choose an engine and run it; fall back to a safer one where numbers over- or underflow."""
 
 from __future__ import annotations
 
@@ -16,9 +16,29 @@ from statesize.io.machine import free_bytes
 from statesize.operators import BlockDense, Convolution, Dense, Derivative, Operator, Recurrence, Shared, StateSpace
 from statesize.operators.stepped import Stepped
 from statesize.parallel.threads import free_threads, in_parallel, one_torch_thread
-from statesize.spectra.choice import ORDER
+from statesize.spectra.convolution import ConvolutionEngine
 from statesize.spectra.cut import Cut
 from statesize.spectra.engine import Engine, HankelBlocks
+from statesize.spectra.exact.dense import DenseEngine
+from statesize.spectra.exact.square_root import SquareRootEngine
+from statesize.spectra.implicit.implicit import ImplicitEngine
+from statesize.spectra.lanes.small_state import SmallStateEngine
+from statesize.spectra.shifts.chunked import ChunkedEngine
+from statesize.spectra.shifts.streaming import StreamingEngine
+from statesize.spectra.shifts.tridiagonal import TridiagonalEngine
+
+# In the order in which "auto" asks them.
+ORDER: tuple[Engine, ...] = (
+    SmallStateEngine(),
+    ChunkedEngine(),
+    ConvolutionEngine(),
+    StreamingEngine(),
+    ImplicitEngine(),
+    TridiagonalEngine(),
+    SquareRootEngine(),
+    DenseEngine(),
+)
+ENGINES = {engine.name: engine for engine in ORDER}
 
 Answers = dict[str, Tensor]
 
@@ -27,6 +47,23 @@ _SQUARED_RANGE = (1e-100, 1e100)
 # Bytes of an engine's footprint, which grows with its work, from which a thread of its own saves time.
 _WORTH_A_THREAD = 2**23
 _LinAlgError: type[Exception] = cast("Any", torch.linalg).LinAlgError
+
+
+def choose_engine(operator: Operator, cut: Cut, outputs: tuple[str, ...], name: str = "auto") -> Engine:
+    """The engine of a name, or for "auto" the fastest that computes these outputs; refuses one that declines."""
+    known = isinstance(name, str) and name in ("auto", *ENGINES)  # pyright: ignore[reportUnnecessaryIsInstance]
+    if not known:
+        raise EngineError(f"engine must be one of auto, {', '.join(ENGINES)}, got {name!r}.")
+    able = [engine for engine in ORDER if engine.unsupported_reason(operator, cut, outputs) is None]
+    if name == "auto" and able:
+        asked = (engine for engine in able if not isinstance(operator, engine.slower_on))
+        return next(engine for engine in asked if engine.slower_reason(operator, cut, outputs) is None)
+    if name == "auto" or ENGINES[name] not in able:
+        tried = ENGINES["implicit" if name == "auto" else name]
+        reason = tried.unsupported_reason(operator, cut, outputs)
+        others = ", ".join(engine.name for engine in able) or "none"
+        raise EngineError(f"engine {tried.name!r} {reason}; these can: {others}")
+    return ENGINES[name]
 
 
 @dataclass(frozen=True)
@@ -43,11 +80,16 @@ def dispatch(operator: Operator, engine: Engine, question: Question) -> tuple[An
     """The requested tensors, on the CPU, and the engines used: as many entries and positions at once as fit."""
     # Entries whose numbers lie outside the range of an engine that squares, or for which it overflowed, are computed by
     # an engine that does not.
-    cuts = _position_blocks(operator, engine, question.cut, question.memory)
-    if len(cuts) > 1:
-        return _joined([dispatch(operator, engine, replace(question, cut=cut)) for cut in cuts], operator)
+    cut, positions = question.cut, question.cut.positions
+    each, shared, _ = engine.footprint(operator, cut)
+    if each > question.memory and len(positions) > 1:
+        half, middle = replace(cut, positions=positions[::2]), len(positions) // 2
+        # Where one entry does not fit, and the engine holds less for fewer positions.
+        if engine.footprint(operator, half).each <= 0.75 * each:
+            cuts = (replace(cut, positions=part) for part in (positions[:middle], positions[middle:]))
+            return _joined([dispatch(operator, engine, replace(question, cut=part)) for part in cuts], operator)
+    each, shared = max(1, each), max(1, shared)
     shape, total = operator.batch_shape, operator.batch_shape.numel()
-    each, shared = (max(1, part(operator, question.cut)) for part in (engine.footprint, engine.shared_footprint))
     with one_torch_thread():
         threads = min(free_threads(), question.memory // (each + shared), total * each // question.worth_a_thread)
         threads = max(1, 1 if engine.keeps_device and operator.device.type != "cpu" else threads)
@@ -60,21 +102,6 @@ def dispatch(operator: Operator, engine: Engine, question: Question) -> tuple[An
         )
     joined = {name: torch.cat([answer[name] for answer, _ in parts]) for name in parts[0][0]}
     return {name: part.reshape(*shape, *part.shape[1:]) for name, part in joined.items()}, _names(parts)
-
-
-def in_double(operator: Operator) -> Operator:
-    """An operator in float64; itself where it is."""
-    return operator if operator.dtype == torch.float64 else operator.to(dtype=torch.float64)
-
-
-def _position_blocks(operator: Operator, engine: Engine, cut: Cut, memory: int) -> list[Cut]:
-    """The cut, or parts of it where one entry would not fit and an engine holds less for fewer positions."""
-    held, half = engine.footprint(operator, cut), replace(cut, positions=cut.positions[::2])
-    if held <= memory or len(cut.positions) < 2 or engine.footprint(operator, half) > 0.75 * held:
-        return [cut]
-    middle = len(cut.positions) // 2
-    halves = (replace(cut, positions=part) for part in (cut.positions[:middle], cut.positions[middle:]))
-    return [part for half in halves for part in _position_blocks(operator, engine, half, memory)]
 
 
 def _joined(parts: list[tuple[Answers, str]], operator: Operator) -> tuple[Answers, str]:
@@ -134,7 +161,7 @@ def _in_range(operator: Operator, engine: Engine, question: Question) -> tuple[A
         part = part if attempt.keeps_device or part.device.type == "cpu" else part.to(device="cpu")
         require_memory(part, attempt, question.cut)
         try:
-            blocks = attempt.blocks(part if attempt.converts else in_double(part), question.cut)
+            blocks = attempt.blocks(part if attempt.converts else part.to(dtype=torch.float64), question.cut)
             again = question.ask(blocks)
         except _LinAlgError:
             continue
@@ -151,7 +178,9 @@ def _in_range(operator: Operator, engine: Engine, question: Question) -> tuple[A
                 answer = answer[..., : answers[name].shape[-1]]
                 # Not in place: an engine may have made the earlier ones without gradients.
                 answers[name] = answer if indices is ... else answers[name].index_put(indices, answer)
-        left = ~_finite(answers)
+        # (..., P, …) each.
+        shape = answers["norm"].shape[:-1]
+        left = ~torch.stack([torch.isfinite(part).flatten(len(shape)).all(-1) for part in answers.values()]).all(0)
         if attempt.squares:
             size = _magnitude(operator).cpu()
             left |= ((size < _SQUARED_RANGE[0]) & (size > 0)) | (size > _SQUARED_RANGE[1])
@@ -177,13 +206,6 @@ def _magnitude(operator: Operator) -> Tensor:
     return operator.kernel.abs().amax(-1) if isinstance(operator, Convolution) else one
 
 
-def _finite(answers: Answers) -> Tensor:
-    """Whether all answers for a batch entry are finite, (...)."""
-    rank = answers["norm"].ndim
-    flat = [torch.isfinite(part).flatten(rank - 1).all(-1) for part in answers.values()]
-    return torch.stack(flat).all(0)
-
-
 def _require_finite(answers: Answers, cut: Cut) -> None:
     bad = ~torch.isfinite(answers["norm"] + answers["error_bound"])
     if bool(bad.any()):
@@ -201,13 +223,13 @@ def with_readouts(operator: Operator, cut: Cut) -> tuple[Operator, Cut]:
         # A long one is measured by products with its blocks.
         return with_readouts(operator.block_dense(), cut) if operator.is_small else (operator, cut)
     if isinstance(operator, StateSpace):
-        r, recurrence = sum(ports(operator)), operator.one_at_a_time()
+        r, recurrence = operator.inputs + operator.outputs, operator.one_at_a_time()
     elif isinstance(operator, BlockDense):
-        r, recurrence = max(ports(operator)), operator.one_at_a_time()
+        r, recurrence = max(operator.inputs, operator.outputs), operator.one_at_a_time()
     elif isinstance(operator, Stepped):
         r, recurrence = operator.steps, operator.recurrence
     elif isinstance(operator, Shared):
-        r, held = operator.readouts, operator.operator
+        r, held = operator.outputs, operator.operator
         recurrence = held.with_readouts() if isinstance(held, Recurrence) else None
         if recurrence is None:
             return operator, replace(cut, readouts=r)
@@ -217,25 +239,17 @@ def with_readouts(operator: Operator, cut: Cut) -> tuple[Operator, Cut]:
     return recurrence, Cut(r * cut.length, tuple(r * position for position in cut.positions), past, future)
 
 
-def ports(operator: Operator) -> tuple[int, int]:
-    """How many inputs and how many outputs a position has."""
-    if isinstance(operator, StateSpace | BlockDense | Derivative):
-        return operator.inputs, operator.outputs
-    if isinstance(operator, Stepped):
-        return operator.steps, 1
-    return 1, operator.readouts if isinstance(operator, Shared) else 1
-
-
 def require_one_port(operator: Operator) -> None:
     """Refuse several inputs or readouts, where blocks are taken from T (..., L, L)."""
-    if isinstance(operator, Shared) or ports(operator) != (1, 1):
+    if isinstance(operator, Shared) or (operator.inputs, operator.outputs) != (1, 1):
         kind = type(operator).__name__
         raise InputError(f"operator must have one readout and one input, got {kind}. Take them one by one.")
 
 
 def require_memory(operator: Operator, engine: Engine, cut: Cut, free: int | None = None) -> None:
     """EngineError if the engine needs more for one batch entry than is free, by default what the system says."""
-    needed = engine.least_bytes(operator, cut)
+    held = engine.footprint(operator, cut)
+    needed = held.each + held.shared if held.least is None else held.least
     if needed < _SMALL:
         return
     free = free_bytes(operator.device) if free is None else free
@@ -244,8 +258,7 @@ def require_memory(operator: Operator, engine: Engine, cut: Cut, free: int | Non
     smaller = [
         other.name
         for other in ORDER
-        if other.unsupported_reason(operator, cut, ()) is None
-        and other.footprint(operator, cut) + other.shared_footprint(operator, cut) <= free
+        if other.unsupported_reason(operator, cut, ()) is None and sum(other.footprint(operator, cut)[:2]) <= free
     ]
     fitting = f"; these engines hold less: {', '.join(smaller)}" if smaller else ""
     raise EngineError(

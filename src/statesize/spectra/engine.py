@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar, Literal, TypeAlias
+from typing import ClassVar, Literal, NamedTuple, TypeAlias
 
 from torch import Tensor
 
@@ -24,7 +24,7 @@ EngineName: TypeAlias = Literal[
     "square_root",
     "dense",
 ]
-"""What `engine=` may be; `statesize.spectra.choice.ENGINES` holds them but for "auto", which chooses."""
+"""What `engine=` may be; `statesize.spectra.dispatch.ENGINES` holds them but for "auto", which chooses."""
 OUTPUTS: tuple[Output, ...] = ("counts", "entropy", "values")
 RELATIVE = "relative"
 """Stands among the outputs where exact counts at relative tolerances are requested: one threshold for each position."""
@@ -48,14 +48,11 @@ class HankelBlocks(ABC):
 
     Attributes:
         error_bound: δ ≥ |σ̂ − σ| at each position, round-off included, (..., P).
+        way: The algorithms that were used up to now, for an engine that chooses between several.
     """
 
     error_bound: Tensor
-
-    @property
-    def way(self) -> str:
-        """The algorithms that were used up to now, for an engine that chooses between several."""
-        return ""
+    way: str = ""
 
     @abstractmethod
     def norms(self) -> Tensor:
@@ -85,11 +82,19 @@ class HankelBlocks(ABC):
         )
 
 
+class Footprint(NamedTuple):
+    """About how many bytes an engine holds; constants are fitted to peaks of resident memory."""
+
+    each: int  # for each batch entry
+    shared: int = 0  # besides, however many the batch entries are
+    least: int | None = None  # for one batch entry in any case, where that may be less than both
+
+
 class Engine(ABC):
     """One way to compute Hankel singular values, or counts and entropies of them. It never changes.
 
     A subclass names what it can do and implements `blocks` and `footprint`; one line in
-    `statesize.spectra.choice.ORDER` makes it known, and `statesize.testing.EngineContract` checks it.
+    `statesize.spectra.dispatch.ORDER` makes it known, and `statesize.testing.EngineContract` checks it.
 
     Attributes:
         name: The value of `engine=`.
@@ -125,16 +130,8 @@ class Engine(ABC):
         return False
 
     @abstractmethod
-    def footprint(self, operator: Operator, cut: Cut) -> int:
-        """About how many bytes it holds for each batch entry: constants are fitted to peaks of resident memory."""
-
-    def shared_footprint(self, operator: Operator, cut: Cut) -> int:
-        """About how many bytes it holds besides, however many the batch entries are."""
-        return 0
-
-    def least_bytes(self, operator: Operator, cut: Cut) -> int:
-        """Bytes that it needs for one batch entry in any case; where less is free, it refuses to start."""
-        return self.footprint(operator, cut) + self.shared_footprint(operator, cut)
+    def footprint(self, operator: Operator, cut: Cut) -> Footprint:
+        """About how many bytes it holds."""
 
     def supports(self, operator: Operator) -> bool:
         """Whether it works on this kind of operator."""

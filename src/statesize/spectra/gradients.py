@@ -14,7 +14,7 @@ from statesize.io.devices import on_cpu_by_default
 from statesize.operators import Convolution, Operator, Recurrence, SoftmaxAttention
 from statesize.spectra.border_maps import BorderMaps, border_maps, chosen_borders
 from statesize.spectra.cut import Positions, make_cut
-from statesize.spectra.dispatch import in_double, require_one_port
+from statesize.spectra.dispatch import require_one_port
 from statesize.spectra.factorisation import border_factors, frobenius_norm, singular_values
 from statesize.spectra.spectrum import effective_rank, largest
 
@@ -106,7 +106,7 @@ def differentiable_entropy(operator: Operator, positions: Positions = None) -> T
     if not isinstance(operator, Operator):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise InputError(f"operator must be a statesize Operator, got {type(operator).__name__}; wrap T in Dense(T)")
     require_one_port(operator)
-    exact = in_double(operator).to(device="cpu")
+    exact = operator.to(torch.float64, "cpu")
     chosen = make_cut(operator.length, positions).positions
     if not chosen:
         return torch.zeros((*exact.batch_shape, 0), dtype=torch.float64, device=operator.device)

@@ -47,7 +47,7 @@ def decomposed(operator: Convolution, cut: Cut) -> Spectrum:
 
 def block_shapes(cut: Cut, taps: int) -> list[tuple[int, int]]:
     """(rows, columns) at each position of what a kernel can make different from 0, the larger number first."""
-    sides = [[max(1, min(side, taps - 1)) for side in (cut.rows(i), cut.columns(i))] for i in cut.positions]
+    sides = [[max(1, min(side, taps - 1)) for side in cut.shape(i)] for i in cut.positions]
     return [(max(pair), min(pair)) for pair in sides]
 
 

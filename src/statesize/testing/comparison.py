@@ -17,7 +17,7 @@ from statesize.spectra.exact.dense import DenseEngine
 
 def own_cut(operator: Operator, positions: Positions = None, past: int | None = None, future: int | None = None) -> Cut:
     """The cut with as many rows per position as the operator has readouts."""
-    readouts = operator.readouts if isinstance(operator, Shared) else 1
+    readouts = operator.outputs if isinstance(operator, Shared) else 1
     return replace(make_cut(operator.length, positions, past, future), readouts=readouts)
 
 

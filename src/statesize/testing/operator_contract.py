@@ -8,11 +8,9 @@ import torch
 from torch import Tensor
 
 from statesize.measurement.measurement import hankel_singular_values, measure
-from statesize.measurement.metrics import ceiling
 from statesize.operators import Operator, Shared
-from statesize.spectra.choice import ORDER
 from statesize.spectra.cut import make_cut
-from statesize.spectra.dispatch import with_readouts
+from statesize.spectra.dispatch import ORDER, with_readouts
 from statesize.testing.comparison import compare_values, compare_with_definition, own_cut
 
 
@@ -134,9 +132,7 @@ class OperatorContract:
         assert state_size.shape == (operator.length,)
         assert state_size.dtype == torch.int64
         measured = measure(operator, tolerances=(), relative_tolerances=(1e-9,), outputs=("counts",), engine="dense")
-        positions = measured.positions
-        most = ceiling(state_size[positions], positions, operator.length)
-        assert bool((cast("Tensor", measured.relative_count).squeeze(-1) <= most).all())
+        assert bool((cast("Tensor", measured.relative_count).squeeze(-1) <= measured.ceiling).all())
 
     def test_batch_entries_are_operators(self) -> None:
         """Indexing picks batch entries and keeps everything else."""
@@ -215,9 +211,9 @@ class SharedContract:
         """dense() is (..., L, r, L), each readout that of the operator, and so are its columns."""
         shared = self.sample()
         matrix, each = shared.dense(), shared.operator.dense()
-        assert matrix.shape == (*shared.batch_shape, shared.length, shared.readouts, shared.length)
-        assert (*shared.batch_shape, shared.readouts) == shared.operator.batch_shape
-        for readout in range(shared.readouts):
+        assert matrix.shape == (*shared.batch_shape, shared.length, shared.outputs, shared.length)
+        assert (*shared.batch_shape, shared.outputs) == shared.operator.batch_shape
+        for readout in range(shared.outputs):
             assert torch.equal(matrix[..., readout, :], each[..., readout, :, :])
         torch.testing.assert_close(shared.columns(1, 3), matrix[..., 1:, :, 1:3])
 

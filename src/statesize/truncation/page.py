@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import altair as alt
 
 from statesize.check import refuse
+from statesize.io.text import listed
 from statesize.measurement import vega
-from statesize.measurement.statistics import finite, signed
+from statesize.measurement.statistics import finite
 from statesize.profiling.profile import Profile
 from statesize.report.result_page import PageChart, PageTable, ResultPage
+from statesize.report.words import by_reason
 from statesize.truncation.blocks import CAUSAL
 from statesize.truncation.result import Row, TruncationResult, percent
 
@@ -85,8 +86,9 @@ def table_rows(result: TruncationResult) -> list[list[str]]:
         [
             title(row.rule, row.scale),
             f"{row.kept:.1f}",
-            *(signed(share, ".1%") for share in (row.divergence_share, row.share)),
-            signed(row.excess, "+.3f"),
+            f"{row.divergence_share:.1%}",
+            f"{row.share:.1%}",
+            f"{row.excess:+.3f}",
             f"{row.divergence.value:.4f}",
         ]
         for row in result.rows
@@ -98,7 +100,7 @@ def table_rows(result: TruncationResult) -> list[list[str]]:
 def notes(result: TruncationResult) -> list[str]:
     """What has to be known beside the numbers."""
     said = [
-        f"{_documents(result)}. The context is worth {signed(result.worth, '.2f')} nats per token: the loss of the "
+        f"{_documents(result)}. The context is worth {result.worth:.2f} nats per token: the loss of the "
         "tokens after the cut when no mixer carries anything past it, less the loss of the whole model.",
         "In one run all mixers carry only so many numbers per channel past the cut: each block of past and future is "
         "replaced by its best approximation of that rank, and everything behind is computed from it.",
@@ -114,7 +116,7 @@ def notes(result: TruncationResult) -> list[str]:
     if not math.isnan(by_worth.multiple.value):
         said.append(
             f"Without hindsight, at most {percent(result.at)} of the context's worth in loss is lost from "
-            f"{signed(by_worth.multiple, '.1f')} × ESS on, {signed(by_worth.share, '.0%')} of what a head can keep. "
+            f"{by_worth.multiple:.1f} × ESS on, {by_worth.share:.0%} of what a head can keep. "
             "Loss is noisier than KL, by which the finding goes."
         )
     if any(row.rule == "joint ess" for row in result.rows):
@@ -129,15 +131,12 @@ def notes(result: TruncationResult) -> list[str]:
         )
     if result.unmoved:
         said.append(
-            f"Queries of {_named(result.unmoved)} could not be asked again behind the cut, as no rotary embedding is "
+            f"Queries of {listed(result.unmoved)} could not be asked again behind the cut, as no rotary embedding is "
             "known that turns them as the layer does: rows before the cut took their place as they stand."
         )
-    reasons: dict[str, list[str]] = {}
-    for name, reason in result.whole.items():
-        reasons.setdefault(reason, []).append(name)
     said += [
-        f"Not cut, so that the past passes there: {_named(names)}: {reason.removesuffix('.')}."
-        for reason, names in reasons.items()
+        f"Not cut, so that the past passes there: {names}: {reason.removesuffix('.')}."
+        for names, reason in by_reason(result.whole).items()
     ]
     return said
 
@@ -199,12 +198,5 @@ def chart(result: TruncationResult) -> alt.LayerChart | alt.FacetChart:
 
 def _documents(result: TruncationResult) -> str:
     cuts, sizes = sorted({one.cut for one in result.documents}), sorted({one.tokens for one in result.documents})
-    return f"{result.counted} of {_listed(sizes)} tokens, cut at {_listed(cuts)}"
-
-
-def _listed(numbers: Sequence[int]) -> str:
-    return ", ".join(map(str, numbers))
-
-
-def _named(names: Sequence[str]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    tokens, positions = (", ".join(map(str, numbers)) for numbers in (sizes, cuts))
+    return f"{result.counted} of {tokens} tokens, cut at {positions}"

@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import groupby, pairwise
+from operator import attrgetter
 from statistics import fmean
 from typing import Any, Literal
 
@@ -22,7 +23,6 @@ from statesize.measurement.statistics import (
     mean_interval,
     no_interval,
     ratio_interval,
-    signed,
 )
 from statesize.truncation.blocks import CAUSAL, JOINT
 
@@ -112,8 +112,8 @@ class Row:
     divergence_share: Interval
 
     def __repr__(self) -> str:
-        lost = signed(self.divergence_share, ".1%")
-        return f"{self.rule} × {self.scale:g}: keeps {self.kept:.1f} numbers per channel, {lost} of KL lost"
+        kept = f"keeps {self.kept:.1f} numbers per channel"
+        return f"{self.rule} × {self.scale:g}: {kept}, {self.divergence_share:.1%} of KL lost"
 
 
 @dataclass(frozen=True, repr=False)
@@ -139,8 +139,8 @@ class CausalSize:
     def __repr__(self) -> str:
         lost = "what the context changes in the predictions" if self.of == "divergence" else "the context's worth"
         return (
-            f"To lose only {percent(self.at)} of {lost} takes {signed(self.multiple, '.1f')} × ESS, or "
-            f"{signed(self.stored, '.0%')} of what is stored.\nnext: .multiple, .share, .stored"
+            f"To lose only {percent(self.at)} of {lost} takes {self.multiple:.1f} × ESS, or "
+            f"{self.stored:.0%} of what is stored.\nnext: .multiple, .share, .stored"
         )
 
 
@@ -175,7 +175,7 @@ class TruncationResult:
     @property
     def texts(self) -> int:
         """Number of texts that the documents are pieces of, which are the units of all intervals."""
-        return len({one.unit for one in self.documents})
+        return len(set(self._units))
 
     @property
     def entropy(self) -> Interval:
@@ -250,7 +250,8 @@ class TruncationResult:
         found = sizes(self.documents)
         if self.texts < FEWEST_TEXTS:
             return CausalSize(at, of, *map(Interval, found))
-        units = [list(some) for _, some in groupby(sorted(self.documents, key=_unit), _unit)]
+        unit = attrgetter("unit")
+        units = [list(some) for _, some in groupby(sorted(self.documents, key=unit), unit)]
         draws: list[list[int]] = np.random.default_rng(0).integers(len(units), size=(1000, len(units))).tolist()
         drawn = [sizes([one for k in draw for one in units[k]]) for draw in draws]
         ends: list[list[float]] = np.quantile(np.array(drawn), (0.025, 0.975), axis=0).T.tolist()
@@ -266,29 +267,22 @@ class TruncationResult:
         """The result in a few sentences, the worth of the context first, then both bounds of the memory."""
         worth, over = self.worth, f"to {self.model} over {self.counted}"
         if not self.context_matters:
-            least = signed(worth, ".3f")
-            return f"The context is worth {least} nats per token {over}: too little to tell what a cut loses."
-        by_scale = {(row.rule, row.scale): row for row in self.rows}
-        ess, causal = (
-            by_scale["ess", 1.0],
-            min(
-                (row for row in self.rows if row.rule in CAUSAL and row.scale == 1),
-                key=lambda row: row.divergence_share.value,
-            ),
-        )
-        best, size = signed(ess.divergence_share, ".1%"), self.without_hindsight()
+            return f"The context is worth {worth:.3f} nats per token {over}: too little to tell what a cut loses."
+        rows, size = self.rows, self.without_hindsight()
+        rules, once = {row.rule for row in rows}, {row.rule: row for row in rows if row.scale == 1}
+        ess = once["ess"]
+        causal = min((once[rule] for rule in CAUSAL if rule in once), key=lambda row: row.divergence_share.value)
         most = "at most " if size.multiple.value * self.entropy.value <= causal.kept + 1e-9 else ""
-        groups = any(row.rule == "joint past rows" for row in self.rows)
-        apart, together = (" of each head", " where heads share it") if groups else ("", "")
+        apart, together = (" of each head", " where heads share it") if "joint past rows" in rules else ("", "")
         # Whole tokens are chosen only where some layer keeps them, with their keys.
-        held = "what is stored beside keys" if any(row.rule == "past tokens" for row in self.rows) else "the state"
+        held = "what is stored beside keys" if "past tokens" in rules else "the state"
         return (
-            f"The context is worth {signed(worth, '.2f')} nats per token {over}. ESS is {self.entropy.value:.1f} "
+            f"The context is worth {worth:.2f} nats per token {over}. ESS is {self.entropy.value:.1f} "
             f"numbers per channel ({ess.kept:.1f}, as each head rounds up) of {self.inputs:.0f} that can be kept. "
-            f"Chosen with hindsight, as many numbers lose {best} of what the context changes in the predictions; "
-            f"chosen without, {signed(causal.divergence_share, '.1%')}. To lose only {percent(size.at)} "
-            f"takes {most}{signed(size.multiple, '.1f')} × ESS{apart}, or {signed(size.stored, '.0%')} of {held}"
-            f"{together}.{no_interval(self.texts)}"
+            f"Chosen with hindsight, as many numbers lose {ess.divergence_share:.1%} of what the context changes in "
+            f"the predictions; chosen without, {causal.divergence_share:.1%}. To lose only {percent(size.at)} takes "
+            f"{most}{size.multiple:.1f} × ESS{apart}, or {size.stored:.0%} of {held}{together}."
+            f"{no_interval(self.texts)}"
         )
 
     @property
@@ -320,11 +314,15 @@ class TruncationResult:
             )
         return f"<p>{html.escape(self.finding)}</p>{facts_table(f'Truncation of {self.model}', facts)}"
 
+    @property
+    def _units(self) -> list[int]:
+        return [one.unit for one in self.documents]
+
     def _numbers(self, number: Callable[[CutDocument], float]) -> NDArray[np.float64]:
         return np.fromiter(map(number, self.documents), np.float64)
 
     def _mean(self, number: Callable[[CutDocument], float]) -> Interval:
-        return mean_interval(self._numbers(number), list(map(_unit, self.documents)))
+        return mean_interval(self._numbers(number), self._units)
 
     def _row(self, index: int) -> Row:
         run = self.documents[0].runs[index]
@@ -342,11 +340,7 @@ class TruncationResult:
         """Ratio of the mean to that of the run without a past."""
         without = self._numbers(lambda one: of(one, one.runs[0]))
         more = self._numbers(lambda one: of(one, one.runs[index]))
-        return ratio_interval(more, without, list(map(_unit, self.documents)))
-
-
-def _unit(document: CutDocument) -> int:
-    return document.unit
+        return ratio_interval(more, without, self._units)
 
 
 # What a run loses by each measure.

@@ -15,7 +15,6 @@ from statesize.lab.trends.growth import Growth
 from statesize.lab.trends.length import LengthWork
 from statesize.lab.trends.points import MEASURED, MixerPoint, Point
 from statesize.measurement.settings import Settings
-from statesize.measurement.statistics import signed
 
 SHAPE = {"vocabulary_size": 64, "width": 8, "heads": 2, "layers": 1, "key_size": 4}
 TEXT = torch.randint(2, 64, (150,), generator=torch.Generator().manual_seed(3))
@@ -214,8 +213,8 @@ def test_the_page_draws_what_lies_beyond_apart(tmp_path):
 
 
 def test_what_is_not_known_is_a_dash():
-    assert signed(growth(np.array([[1.0], [2.0]]), lengths=(16, 32), trained=8).exponent().whole) == "–"
-    assert signed(growth(np.array([[1.0], [2.0]]), lengths=(16, 32)).exponent().whole) == "+1.00"
+    assert f"{growth(np.array([[1.0], [2.0]]), lengths=(16, 32), trained=8).exponent().whole:+.2f}" == "–"
+    assert f"{growth(np.array([[1.0], [2.0]]), lengths=(16, 32)).exponent().whole:+.2f}" == "+1.00"
 
 
 def test_contexts_begin_as_the_tokenizer_begins_a_text():

@@ -11,8 +11,8 @@ from oracles.recurrences import STRUCTURES, random_recurrence
 from benchmarks.cases import gated, peak_bytes
 from statesize.measurement.measurement import measure
 from statesize.operators import Recurrence
-from statesize.spectra.choice import choose_engine
 from statesize.spectra.cut import make_cut
+from statesize.spectra.dispatch import choose_engine
 from statesize.spectra.exact import few_positions
 from statesize.spectra.exact.dense import DenseEngine
 from statesize.spectra.exact.few_positions import are_few, few_spectra

@@ -5,9 +5,8 @@ import torch
 
 from statesize.measurement.measurement import Measurement, measure
 from statesize.operators import Dense, Shared, SoftmaxAttention
-from statesize.spectra.choice import choose_engine
 from statesize.spectra.cut import make_cut
-from statesize.spectra.dispatch import with_readouts
+from statesize.spectra.dispatch import choose_engine, with_readouts
 from statesize.spectra.exact.dense import DenseEngine
 from statesize.spectra.implicit.implicit import ImplicitEngine
 from statesize.testing import compare_with_definition

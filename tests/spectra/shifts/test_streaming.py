@@ -4,8 +4,8 @@ from hypothesis import strategies as st
 from oracles.agreement import RATIOS, agree
 
 from statesize.operators import Convolution, Dense, Operator, SoftmaxAttention
-from statesize.spectra.choice import choose_engine
 from statesize.spectra.cut import Cut, make_cut
+from statesize.spectra.dispatch import choose_engine
 from statesize.spectra.exact.dense import DenseEngine
 from statesize.spectra.shifts.streaming import StreamingEngine, compressed_chunks, is_compressible
 

@@ -15,7 +15,7 @@ from statesize.report.document import Shown
 from statesize.report.on_record import standing
 from statesize.report.result_page import PageTable, ResultPage
 from statesize.report.tables import comparison_table, table_of
-from statesize.report.words import by_reason, capacity_use, headline, model_line, model_title, short_names, sink_note
+from statesize.report.words import by_reason, contrast, headline, model_line, model_title, short_names, sink_note
 from statesize.results.fields import (
     BY_UNIT,
     COLUMNS,
@@ -278,8 +278,7 @@ def comparison_page(
     told = [*map(model_line, profiles)] if 1 < len(profiles) <= _MOST_TOLD else []
     told += [_COMPARED_AT, *(f"note: {one}" for one in comparison.notes)]
     table = replace(table, title="", headings=headings, caption="\n".join(told))
-    finding = "\n".join(filter(None, (capacity_use(profiles, titles), headline(profiles, titles=titles).sentence)))
-    return ResultPage("Side by side", finding, (), [table])
+    return ResultPage("Side by side", contrast(profiles, titles), (), [table])
 
 
 def plan_page(plan: Plan, loading: float) -> ResultPage:

@@ -14,7 +14,7 @@ from statesize.lab.trends.charts import change_chart, levels_chart, log_charts, 
 from statesize.lab.trends.checkpoints import Log
 from statesize.lab.trends.trend import AVERAGE, Trend
 from statesize.measurement.chart import Row
-from statesize.measurement.statistics import Interval, between, mean_interval, signed
+from statesize.measurement.statistics import Interval, between, mean_interval
 
 
 @dataclass(frozen=True)
@@ -110,8 +110,8 @@ class Series(Trend):
         layer = max(by_layer, key=lambda name: abs(by_layer[name].difference.value))
         texts = counted(self.texts, "text")
         return (
-            f"Entropy-ESS goes {whole}: {signed(whole.difference)} over {texts}. The largest change between "
-            f"neighbouring checkpoints is that of {layer}, {by_layer[layer]}: {signed(by_layer[layer].difference)}."
+            f"Entropy-ESS goes {whole}: {whole.difference:+.2f} over {texts}. The largest change between "
+            f"neighbouring checkpoints is that of {layer}, {by_layer[layer]}: {by_layer[layer].difference:+.2f}."
         )
 
     def _own(self) -> Row:
@@ -153,8 +153,8 @@ class Series(Trend):
             "layer": layer,
             "first entropy-ESS": float(means[0]),
             "last entropy-ESS": float(means[-1]),
-            "difference": signed(self.change(layer).difference),
-            "largest change": f"{signed(largest.difference)}, {largest.before} → {largest.after}",
+            "difference": f"{self.change(layer).difference:+.2f}",
+            "largest change": f"{largest.difference:+.2f}, {largest.before} → {largest.after}",
             "first count": first,
             "last count": last,
             "first norm": float(norms[0]),

@@ -13,7 +13,7 @@ from statesize.lab.trends.charts import levels_chart, place_axis
 from statesize.lab.trends.points import JOINT, Numbers
 from statesize.lab.trends.trend import AVERAGE, Trend
 from statesize.measurement.chart import Row
-from statesize.measurement.statistics import FEWEST_TEXTS, Interval, mean_interval, signed
+from statesize.measurement.statistics import FEWEST_TEXTS, Interval, mean_interval
 
 LEVEL = 0.1
 """Exponent below which ESS has levelled off: less than 7 % more at twice the context."""
@@ -144,7 +144,7 @@ class Growth(Trend):
         )
         if fitted < 2:
             return f"{goes}; no growth is fitted beyond the {self.trained_length} tokens that it was trained on."
-        return f"{goes}, about as n^{signed(self.exponent().whole, '.2f')}; {self._courses()}.{self._window()}"
+        return f"{goes}, about as n^{self.exponent().whole:.2f}; {self._courses()}.{self._window()}"
 
     def _courses(self) -> str:
         """How many heads still grow, as far as that can be told."""
@@ -206,9 +206,9 @@ class Growth(Trend):
         return {
             "layer": one.layer + star,
             "head": one.unit or "all",
-            **({"exponent": signed(one.whole)} if len(self.trained) > 1 else {}),
+            **({"exponent": f"{one.whole:+.2f}"} if len(self.trained) > 1 else {}),
             # Of two lengths it is the same.
-            **({"over the last two lengths": signed(one.last) + course} if len(self.trained) > 2 else {}),
+            **({"over the last two lengths": f"{one.last:+.2f}{course}"} if len(self.trained) > 2 else {}),
             **{f"ESS after {name}": float(row.mean()) for name, row in zip(self.names, values, strict=True)},
         }
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from statesize.io.files import replace_file
 from statesize.io.json_values import json_values
 from statesize.io.text import counted, facts_table
-from statesize.measurement.statistics import Interval, documents_of, mean_interval, no_interval, signed
+from statesize.measurement.statistics import Interval, documents_of, mean_interval, no_interval
 from statesize.reduction.cache.budgets import at_curves
 from statesize.reduction.cache.rounding import Precision
 from statesize.reduction.cache.rules import Rule
@@ -102,7 +102,7 @@ class Price:
     @property
     def cost(self) -> str:
         """The extra loss with its interval, as a sentence has it."""
-        return f"{signed(self.loss, '+.4f')} {'nats per token' if self.loss is self.nats else 'bits per byte'}"
+        return f"{self.loss:+.4f} {'nats per token' if self.loss is self.nats else 'bits per byte'}"
 
 
 @dataclass(frozen=True)
@@ -186,7 +186,7 @@ class CachePrices:
         if not self.context_matters:
             return (
                 f"Too little context to tell: {over}, the {self.prefix} tokens before are worth "
-                f"{signed(worth, '+.4f')} nats per token to {self.model}, so a loss of them would not show. Read "
+                f"{worth:+.4f} nats per token to {self.model}, so a loss of them would not show. Read "
                 "longer texts."
             )
         if best is None and undecided is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from statesize.io.text import counted
-from statesize.measurement.statistics import no_interval, signed
+from statesize.measurement.statistics import no_interval
 from statesize.reduction.cache.result import AFFORDABLE, CachePrices
 from statesize.reduction.cache.rules import RECENT, SINKS
 
@@ -19,8 +19,8 @@ def table_rows(result: CachePrices) -> list[list[str]]:
         [
             price.variant.title,
             f"{price.bytes_share:.0%}",
-            signed(price.bits, "+.4f"),
-            signed(price.nats, "+.4f"),
+            f"{price.bits:+.4f}",
+            f"{price.nats:+.4f}",
             _found(result, price.found),
         ]
         for price in result.prices
@@ -29,7 +29,7 @@ def table_rows(result: CachePrices) -> list[list[str]]:
 
 def notes(result: CachePrices) -> list[str]:
     """What has to be known beside the numbers."""
-    tokens, worth = result.documents[0].tokens, signed(result.worth, "+.4f")
+    tokens, worth = result.documents[0].tokens, f"{result.worth:+.4f}"
     told = [
         f"{result.counted}: the cache of {result.prefix} tokens is made smaller once, and the next {tokens} are "
         f"predicted, all layers computed from it. The whole cache loses {result.loss.value:.3f} nats per token, and "

@@ -12,7 +12,7 @@ from torch import Tensor
 from statesize.check import require_finite
 from statesize.operators import Dense, Operator, Shared
 from statesize.spectra.cut import Cut
-from statesize.spectra.engine import DOUBLE, OUTPUTS, Engine, attention_of
+from statesize.spectra.engine import DOUBLE, OUTPUTS, Engine, Footprint, attention_of
 from statesize.spectra.factorisation import singular_values
 from statesize.spectra.spectrum import Spectrum, denormal_error
 
@@ -41,8 +41,12 @@ class DenseEngine(Engine):
         size, entries = 1, operator.batch_shape.numel()
         if cut.past is not None and cut.future is not None:
             size = max(1, self.numbers_at_once // max(1, cut.readouts * cut.past * cut.future * entries))
-        parts = (cut.positions[first : first + size] for first in range(0, len(cut.positions), size))
-        blocks = (torch.stack([take(i) for i in part], -3) for part in parts)
+        if size == 1:
+            # Views, which are not copied.
+            blocks = (take(position).unsqueeze(-3) for position in cut.positions)
+        else:
+            parts = (cut.positions[first : first + size] for first in range(0, len(cut.positions), size))
+            blocks = (torch.stack([take(i) for i in part], -3) for part in parts)
         empty = torch.zeros((*operator.batch_shape, 0), dtype=operator.dtype, device=operator.device)
         return block_spectra(blocks, cut.limits(operator.device), empty)
 
@@ -56,9 +60,9 @@ class DenseEngine(Engine):
             return partial(cut.block, matrix)
 
         def taken(position: int) -> Tensor:
-            last = position + cut.rows(position) // cut.readouts
-            columns = slice(position - cut.columns(position), position)
-            block = heads.block(slice(position, last), columns)
+            rows, columns = cut.shape(position)
+            last = position + rows // cut.readouts
+            block = heads.block(slice(position, last), slice(position - columns, position))
             block = block.flatten(-3, -2) if isinstance(operator, Shared) else block
             require_finite("T", block)
             return block
@@ -67,17 +71,17 @@ class DenseEngine(Engine):
 
     def operations(self, cut: Cut) -> float:
         """About how many operations of products of matrices take as long, for one batch entry; from shapes alone."""
-        shapes = ((cut.rows(position), cut.columns(position)) for position in cut.positions)
+        shapes = (cut.shape(position) for position in cut.positions)
         # R of the longer side first; its reduction to bidiagonal form runs at half the speed of products. A call takes
         # 0.1 ms whatever its size.
         return sum(2.0 * max(shape) * min(shape) ** 2 + 6.0 * min(shape) ** 3 + 3e6 for shape in shapes)
 
-    def footprint(self, operator: Operator, cut: Cut) -> int:
+    def footprint(self, operator: Operator, cut: Cut) -> Footprint:
         """T with its copies, or a block with them, and what is computed from all singular values."""
         held = cut.readouts * cut.length**2
         if not self.forms_whole(cut) and attention_of(operator) is not None:
-            held = max((cut.rows(i) * cut.columns(i) for i in cut.positions), default=0)
-        return DOUBLE * (4 * held + 8 * len(cut.positions) * cut.largest_rank())
+            held = max((rows * columns for rows, columns in map(cut.shape, cut.positions)), default=0)
+        return Footprint(DOUBLE * (4 * held + 8 * len(cut.positions) * cut.largest_rank()))
 
     def forms_whole(self, cut: Cut) -> bool:
         """See `Engine.forms_whole`."""

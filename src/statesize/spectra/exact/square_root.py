@@ -15,7 +15,7 @@ from torch import Tensor
 from statesize.operators import Operator, Recurrence
 from statesize.operators.transition import DiagonalTransition
 from statesize.spectra.cut import Cut
-from statesize.spectra.engine import OUTPUTS, Engine, largest_state, number_bytes
+from statesize.spectra.engine import OUTPUTS, Engine, Footprint, largest_state, number_bytes
 from statesize.spectra.exact.few_positions import are_few, few_spectra, stretch_numbers
 from statesize.spectra.exact.sliding_window import stretch_length, windowed_spectrum
 from statesize.spectra.factorisation import frobenius_norm, observability_factors, reachability_factors, singular_values
@@ -57,14 +57,14 @@ class SquareRootEngine(Engine):
             return windowed_spectrum(recurrence, cut, self.numbers_held)
         return square_root_spectrum(recurrence.to(dtype=torch.float64), cut)
 
-    def footprint(self, operator: Operator, cut: Cut) -> int:
+    def footprint(self, operator: Operator, cut: Cut) -> Footprint:
         """Both factors at every position, their products, and copies; of few positions also a stretch of chunks."""
         n = largest_state(operator)
         few = are_few(cut)
         if cut.windowed:
-            return number_bytes(operator) * 12 * stretch_length(cut, n, self.numbers_held) * n**2
+            return Footprint(number_bytes(operator) * 12 * stretch_length(cut, n, self.numbers_held) * n**2)
         stretch = _STRETCH * stretch_numbers(cast("Recurrence", operator)) if few else 0
-        return number_bytes(operator) * ((4 * len(cut.positions) + 130) * n**2 + stretch)
+        return Footprint(number_bytes(operator) * ((4 * len(cut.positions) + 130) * n**2 + stretch))
 
 
 def square_root_spectrum(recurrence: Recurrence, cut: Cut) -> Spectrum:

@@ -8,7 +8,7 @@ from statesize.operators import Derivative
 from statesize.operators.jacobian import Jacobian
 from statesize.parallel.threads import end_if_unwanted
 from statesize.spectra.cut import Cut
-from statesize.spectra.engine import DOUBLE
+from statesize.spectra.engine import DOUBLE, Footprint
 from statesize.spectra.implicit.entropy_estimate import EntropyEstimate
 from statesize.spectra.implicit.estimated_blocks import Estimated, EstimatedBlocks
 
@@ -22,12 +22,12 @@ _NUMBERS, _FEWEST, _MOST = 2**26, 32, 768
 _COPIES, _IN_PRODUCTS = 3, 100
 
 
-def footprint(derivative: Derivative, cut: Cut) -> int:
-    """Bytes of the vectors of one block, and of what the function leaves for its derivatives."""
+def derivative_footprint(derivative: Derivative, cut: Cut) -> Footprint:
+    """Those of the vectors of one block, and of what the function leaves for its derivatives."""
     inputs, outputs = derivative.inputs, derivative.outputs
     dimensions = [min(inputs * i, outputs * (cut.length - i)) for i in cut.positions]
     held = max((_most_products(dimension) * dimension for dimension in dimensions), default=0)
-    return DOUBLE * (_COPIES * held + _IN_PRODUCTS * cut.length * (inputs + outputs))
+    return Footprint(DOUBLE * (_COPIES * held + _IN_PRODUCTS * cut.length * (inputs + outputs)))
 
 
 def _most_products(dimension: int) -> int:

@@ -93,6 +93,9 @@ class Estimated:
 class EstimatedBlocks(HankelBlocks):
     """The blocks of an operator that are known by products."""
 
+    # The confidence level of the bounds.
+    way = f"{CONFIDENCE:.0%}"
+
     def __init__(self, operator: Operator, cut: Cut) -> None:
         self._operator = operator
         self._positions = sorted(set(cut.positions))
@@ -106,11 +109,6 @@ class EstimatedBlocks(HankelBlocks):
     @abstractmethod
     def _estimated(self) -> list[list[Estimated]]:
         """The `entries`."""
-
-    @property
-    def way(self) -> str:
-        """Confidence level of the bounds."""
-        return f"{CONFIDENCE:.0%}"
 
     @property
     def error_bound(self) -> Tensor:  # pyright: ignore[reportIncompatibleVariableOverride]

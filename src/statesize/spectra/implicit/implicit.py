@@ -11,10 +11,10 @@ import torch
 
 from statesize.operators import Derivative, Operator, Shared, SoftmaxAttention
 from statesize.spectra.cut import Cut
-from statesize.spectra.engine import DOUBLE, Engine, attention_of
+from statesize.spectra.engine import DOUBLE, Engine, Footprint, attention_of
 from statesize.spectra.exact.dense import DenseEngine
 from statesize.spectra.implicit.attention import ROWS, AttentionFactors, AttentionRows, factorised
-from statesize.spectra.implicit.derivative import DerivativeBlocks, footprint
+from statesize.spectra.implicit.derivative import DerivativeBlocks, derivative_footprint
 from statesize.spectra.implicit.entropy_estimate import EntropyEstimate
 from statesize.spectra.implicit.estimated_blocks import Estimated, EstimatedBlocks
 
@@ -62,7 +62,7 @@ class ImplicitEngine(Engine):
             return f"only probable, and T takes {size / 1e9:.1f} GB, which others can hold"
         own, definition = self.operations(operator, cut), DenseEngine()
         exact = definition.operations(cut)
-        if own < exact or definition.footprint(operator, cut) > _LARGE:
+        if own < exact or definition.footprint(operator, cut).each > _LARGE:
             return None
         return f"only probable, and takes {own:.1g} operations, the singular values take {exact:.1g}"
 
@@ -83,25 +83,21 @@ class ImplicitEngine(Engine):
         """How many products of a block are taken, and so many vectors held, at most."""
         return min(columns, max(self.products, _FEW // columns))
 
-    def footprint(self, operator: Operator, cut: Cut) -> int:
+    def footprint(self, operator: Operator, cut: Cut) -> Footprint:
         """The vectors of early positions, or later those of late ones, and in a pass some of them and rows of T."""
         if isinstance(operator, Derivative):
-            return footprint(operator, cut)
+            return derivative_footprint(operator, cut)
         r = cut.readouts
         early, late = _sides(sorted(set(cut.positions)), cut.length, r)
         sides = early, [r * size for size in late]
         held = max(sum(self.most_products(columns) * columns for columns in side) for side in sides)
         requested = max(len(early), len(late))
         # No side of a block that is the smaller one is longer than r L / (r + 1).
-        return DOUBLE * (held + (ROWS + 8 * requested) * (r * cut.length // (r + 1)))
-
-    def shared_footprint(self, operator: Operator, cut: Cut) -> int:
-        """The factors of T with their copies."""
-        if isinstance(operator, Derivative):
-            return 0
+        each = DOUBLE * (held + (ROWS + 8 * requested) * (r * cut.length // (r + 1)))
+        # The factors of T with their copies.
         head = cast("SoftmaxAttention", attention_of(operator))
         columns = head.query.shape[-1] + 1 + (head.key_bias is not None)
-        return 4 * DOUBLE * cut.readouts * columns * cut.length
+        return Footprint(each, 4 * DOUBLE * r * columns * cut.length)
 
 
 class AttentionBlocks(EstimatedBlocks):

@@ -20,7 +20,7 @@ from torch import Tensor
 from statesize.operators import Operator, Recurrence
 from statesize.operators.transition import DiagonalTransition
 from statesize.spectra.cut import Cut
-from statesize.spectra.engine import DOUBLE, OUTPUTS, Counts, Engine, largest_state
+from statesize.spectra.engine import DOUBLE, OUTPUTS, Counts, Engine, Footprint, largest_state
 from statesize.spectra.exact.square_root import square_root_spectrum
 from statesize.spectra.lanes.eigenvalues import WIDTH, Array
 from statesize.spectra.lanes.spectra import CHUNK, squared_spectra
@@ -80,14 +80,13 @@ class SmallStateEngine(Engine):
         known = (squares.sqrt(), epsilon.sqrt() + carried, cut.limits())
         return SquaredSpectrum(*known, recurrence, cut, squares, epsilon, carried)
 
-    def footprint(self, operator: Operator, cut: Cut) -> int:
+    def footprint(self, operator: Operator, cut: Cut) -> Footprint:
         """Copies of A, B and C, norms, and what is computed from the singular values."""
-        return DOUBLE * 12 * cut.length * largest_state(operator)
-
-    def shared_footprint(self, operator: Operator, cut: Cut) -> int:
-        """Factors of the channels that are computed side by side: at the ends of all chunks, and in one of them."""
-        n = largest_state(operator) + largest_state(operator) % 2
-        return DOUBLE * WIDTH * ((cut.length // CHUNK + CHUNK + 3) * n * (n + 2) // 2 + 3 * cut.length)
+        states = largest_state(operator)
+        n = states + states % 2
+        # Factors of the channels that are computed side by side: at the ends of all chunks, and in one of them.
+        factors = DOUBLE * WIDTH * ((cut.length // CHUNK + CHUNK + 3) * n * (n + 2) // 2 + 3 * cut.length)
+        return Footprint(DOUBLE * 12 * cut.length * states, factors)
 
 
 def _arrays(recurrence: Recurrence) -> list[Array]:

@@ -19,7 +19,7 @@ from statesize.operators.transition import (
 )
 from statesize.spectra.border_maps import Chunks, delta_chunks
 from statesize.spectra.cut import Cut
-from statesize.spectra.engine import FALLBACK_BYTES, Engine, largest_state, number_bytes
+from statesize.spectra.engine import FALLBACK_BYTES, Engine, Footprint, largest_state, number_bytes
 from statesize.spectra.exact.few_positions import are_few
 from statesize.spectra.factorisation import border_factors, frobenius_norm
 from statesize.spectra.shifts.bordered import BorderedChunks
@@ -58,18 +58,14 @@ class ChunkedEngine(Engine):
         chunks = partial(recurrence_chunks, recurrence, self.width or chunk_width(rank))
         return CertifiedBlocks(chunks, operator.batch_shape, cut, rank)
 
-    def footprint(self, operator: Operator, cut: Cut) -> int:
+    def footprint(self, operator: Operator, cut: Cut) -> Footprint:
         """A core, its borders and their eliminations for each chunk; full transitions are copied."""
         n = largest_state(operator)
         b = chunk_width(n)
         copied = isinstance(operator, Recurrence) and isinstance(operator.transition, FullTransition)
         # Factorisations of narrow chunks beside what is kept of wide ones.
         pair = 2 * 5 * n**2 + 14 * n * b + 12 * b**2 + (b * n**2 if copied else 0)
-        return number_bytes(operator) * -(-cut.length // b) * pair
-
-    def shared_footprint(self, operator: Operator, cut: Cut) -> int:
-        """Singular values of what the eliminations leave unresolved."""
-        return FALLBACK_BYTES
+        return Footprint(number_bytes(operator) * -(-cut.length // b) * pair, FALLBACK_BYTES)
 
 
 def chunk_width(states: int) -> int:

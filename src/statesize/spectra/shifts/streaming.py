@@ -20,7 +20,7 @@ from torch import Tensor
 from statesize.check import require_finite
 from statesize.operators import Dense, Operator
 from statesize.spectra.cut import Cut
-from statesize.spectra.engine import DOUBLE, FALLBACK_BYTES, Engine
+from statesize.spectra.engine import DOUBLE, FALLBACK_BYTES, Engine, Footprint
 from statesize.spectra.factorisation import singular_values, triangular_factor
 from statesize.spectra.shifts.bordered import BorderedChunks
 from statesize.spectra.shifts.certified import CertifiedBlocks
@@ -58,17 +58,11 @@ class StreamingEngine(Engine):
         compress = partial(compressed_chunks, operator, self.width, dropped=self.dropped)
         return CertifiedBlocks(compress, operator.batch_shape, cut, cut.length)
 
-    def footprint(self, operator: Operator, cut: Cut) -> int:
+    def footprint(self, operator: Operator, cut: Cut) -> Footprint:
         """Strips of columns and chunks of a low rank; all of T where single columns cost as much."""
-        return DOUBLE * cut.length * (2400 + (0 if has_columns(operator) else 2 * cut.length))
-
-    def shared_footprint(self, operator: Operator, cut: Cut) -> int:
-        """Singular values of what the eliminations leave unresolved."""
-        return FALLBACK_BYTES
-
-    def least_bytes(self, operator: Operator, cut: Cut) -> int:
-        """A panel of columns and the chunks of a rank of 32, and T twice (as it is checked) where it is formed."""
-        return DOUBLE * cut.length * (_PANEL + 3 * 32 + (0 if has_columns(operator) else 2 * cut.length))
+        row, formed = DOUBLE * cut.length, 0 if has_columns(operator) else 2 * cut.length
+        # At least a panel of columns and the chunks of a rank of 32, and T twice (as it is checked) where it is formed.
+        return Footprint(row * (2400 + formed), FALLBACK_BYTES, row * (_PANEL + 3 * 32 + formed))
 
 
 @torch.no_grad()

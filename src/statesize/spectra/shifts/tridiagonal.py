@@ -14,7 +14,7 @@ import torch
 from statesize.check import require_finite
 from statesize.operators import Operator, Recurrence, Shared
 from statesize.spectra.cut import Cut
-from statesize.spectra.engine import DOUBLE, FALLBACK_BYTES, RELATIVE, Engine
+from statesize.spectra.engine import DOUBLE, FALLBACK_BYTES, RELATIVE, Engine, Footprint
 from statesize.spectra.exact.dense import DenseEngine
 from statesize.spectra.shifts.certified import CertifiedBlocks
 from statesize.spectra.shifts.tridiagonal_chunks import tridiagonal_chunks
@@ -48,17 +48,15 @@ class TridiagonalEngine(Engine):
 
     def slower_reason(self, operator: Operator, cut: Cut, outputs: tuple[str, ...]) -> str | None:
         """Where singular values of the requested positions take fewer operations."""
-        own, plain = self.operations(cut, outputs), DenseEngine().operations(cut)
+        exact = RELATIVE in outputs
+        shifts = _SHIFTS_OF_ENTROPY * ("entropy" in outputs) + 2 * ("counts" in outputs)
+        shifts += _SHIFTS_OF_EXACT_COUNTS * exact
+        own = _CALLS + _EXACT_CALLS * exact + self._operations(cut, shifts, self._width(cut))
+        plain = DenseEngine().operations(cut)
         return None if own < plain else f"takes {own:.1g} operations, the singular values take {plain:.1g}"
 
-    def operations(self, cut: Cut, outputs: tuple[str, ...]) -> float:
-        """About how many operations of products of matrices take as long, for one batch entry; from shapes alone."""
-        shifts = _SHIFTS_OF_ENTROPY * ("entropy" in outputs) + 2 * ("counts" in outputs)
-        exact = RELATIVE in outputs
-        shifts += _SHIFTS_OF_EXACT_COUNTS * exact
-        return _CALLS + _EXACT_CALLS * exact + self._operations(cut, shifts, self._width(cut))
-
     def _operations(self, cut: Cut, shifts: int, b: int) -> float:
+        """About how many operations of products of matrices take as long, for one batch entry; from shapes alone."""
         chunks, r = -(-cut.length // b), cut.readouts
         reached = {position // b for position in cut.positions}
         cores = [min(k, r * (chunks - 1 - k)) * b for k in reached]
@@ -93,10 +91,6 @@ class TridiagonalEngine(Engine):
         chunks = tridiagonal_chunks(matrix.flatten(0, -4) if matrix.ndim > 3 else matrix[None], b, needed)
         return CertifiedBlocks(lambda: chunks, operator.batch_shape, cut, cut.length, first_gap=_FIRST_GAP)
 
-    def footprint(self, operator: Operator, cut: Cut) -> int:
+    def footprint(self, operator: Operator, cut: Cut) -> Footprint:
         """T with its copies, Gram matrices and the borders of all chunks."""
-        return DOUBLE * 5 * cut.readouts * cut.length**2
-
-    def shared_footprint(self, operator: Operator, cut: Cut) -> int:
-        """Singular values of what the eliminations leave unresolved."""
-        return FALLBACK_BYTES
+        return Footprint(DOUBLE * 5 * cut.readouts * cut.length**2, FALLBACK_BYTES)
