@@ -1,6 +1,7 @@
 """Objects that users hold: each shows what was found and what to do next, takes layers alike, and refuses by name."""
 
 import math
+from dataclasses import replace
 from functools import partial
 
 import altair as alt
@@ -103,7 +104,13 @@ def test_what_a_plan_and_a_capture_leave_out_is_said(model):
     ignoring = torch.nn.Sequential(model, torch.nn.LSTM(16, 4, batch_first=True))
     capture = ss.capture(ignoring, IDS[:1], layers=[0])
     capture.skipped["1"] = "a test"
-    assert f"{len(capture.skipped)} layers are not measured: .skipped says why" in repr(capture)
+    assert repr(capture).startswith(f"Capture of 1 layer over {IDS.shape[1]} positions: 1 of ")
+    assert "Not measured: 1 layer; .skipped says why" in repr(capture)
+    capture.skipped["2"] = "a test"
+    assert "Not measured: 2 layers; .skipped says why" in repr(capture)
+    plan = replace(ss.plan(model, IDS[:1], layers=[0]), skipped={"1": "a test"})
+    assert " of 1 mixer over 1 sequence, " in repr(plan)
+    assert "Not measured: 1 layer; .skipped says why" in repr(plan)
 
 
 METHODS = {

@@ -43,6 +43,7 @@ from statesize.adapters.select import (
 from statesize.adapters.watch import Call, ModelRun, further_calls, labelled, record_calls, rerun, sampled
 from statesize.errors import InputError, ModelError
 from statesize.io.devices import on_cpu_by_default
+from statesize.io.text import counted
 
 __all__ = ["Capture", "Captured", "FoundMixer", "capture"]
 
@@ -99,8 +100,8 @@ class Capture(Iterator[Captured]):
         """
         kinds = Counter(mixer.kind for mixer in self.mixers)
         told = ", ".join(f"{count} of {kind}" for kind, count in kinds.items())
-        lines = [f"Capture of {len(self.mixers)} layers over {self.length} positions: {told}"]
-        lines += [f"{len(self.skipped)} layers are not measured: .skipped says why"] if self.skipped else []
+        lines = [f"Capture of {counted(len(self.mixers), 'layer')} over {counted(self.length, 'position')}: {told}"]
+        lines += [f"Not measured: {counted(len(self.skipped), 'layer')}; .skipped says why"] if self.skipped else []
         return "\n".join(
             [*lines, "next: for captured in this: captured.operator is the T of one layer after the other"]
         )

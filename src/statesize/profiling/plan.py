@@ -22,10 +22,10 @@ from statesize.adapters.select import is_own_code
 from statesize.check import refuse, whole_number
 from statesize.io.devices import on_cpu_by_default
 from statesize.io.machine import peak_memory
-from statesize.io.text import byte_count
+from statesize.io.text import byte_count, counted
 from statesize.measurement.settings import Channels, Layers, Positions, Settings
 from statesize.models.digests import tokens_sha256
-from statesize.models.load import load_model
+from statesize.models.load import given_model
 from statesize.operators import Dense, Operator, Shared, SoftmaxAttention
 from statesize.profiling.work import (
     MOST_OPERATIONS,
@@ -39,7 +39,7 @@ from statesize.profiling.work import (
 )
 from statesize.texts.arguments import Given, inputs_of
 from statesize.texts.inputs import Inputs, given_sequences
-from statesize.texts.tokens import AnyTokenizer, supported_tokenizer
+from statesize.texts.tokens import AnyTokenizer
 
 # Bytes of the numbers of each spectrum.
 _RESULT_BYTES = 52
@@ -126,10 +126,10 @@ class Plan:
         memory = "" if self.memory is None else f" and {byte_count(self.memory)} of memory with the model"
         lines = [
             f"A profile takes about {self.seconds:,.1f} s{memory}",
-            f"{self.spectra:,} spectra of {len(self.mixers)} mixers over {self.sequences:,} sequences, {self.tokens:,} "
-            "tokens",
+            f"{self.spectra:,} spectra of {counted(len(self.mixers), 'mixer')} over "
+            f"{counted(self.sequences, 'sequence')}, {self.tokens:,} tokens",
         ]
-        lines += [f"{len(self.skipped)} layers cannot be measured: .skipped says why"] if self.skipped else []
+        lines += [f"Not measured: {counted(len(self.skipped), 'layer')}; .skipped says why"] if self.skipped else []
         return "\n".join([*lines, "next: .mixers has the time of each; statesize.profile measures them"])
 
 
@@ -182,12 +182,9 @@ def plan(
         layers=layers, channels=channels, positions=positions, tolerances=tolerances,
         relative_tolerances=relative_tolerances, memory=memory,
     )  # fmt: skip
-    tokenizer = None if tokenizer is None else supported_tokenizer(tokenizer)
-    if isinstance(model, str):
-        loaded = load_model(model, needs_tokenizer=False)
-        model, tokenizer = loaded.model, tokenizer or loaded.tokenizer
-    model = measurable(model)
-    known = sorted(given_sequences(model, inputs, tokenizer, axis)[0], key=len)
+    loaded = given_model(model, tokenizer)
+    model = measurable(loaded.model)
+    known = sorted(given_sequences(model, inputs, loaded.tokenizer, axis)[0], key=len)
     if total is not None and (whole_number(total) or 0) < len(known):
         refuse("total", f"a whole number of at least {len(known)}, the number of inputs", total)
     lengths = [len(given) for given in known]

@@ -20,7 +20,7 @@ from statesize.io.devices import on_cpu_by_default
 from statesize.io.progress import Bars
 from statesize.measurement.settings import Channels, Layers, Positions, Settings
 from statesize.models.digests import tokens_sha256
-from statesize.models.load import load_model, load_model_facts
+from statesize.models.load import given_model, load_model, load_model_facts
 from statesize.parallel.executor import here
 from statesize.parallel.ranks import Replicas
 from statesize.parallel.ray import OnRay, RayCluster
@@ -146,9 +146,8 @@ def run_profile(
         tokenizer = tokenizer or load_model_facts(model, needs_tokenizer=inputs is None)[0]
         model, name = partial(load_model, model, needs_tokenizer=False), name or model
     elif isinstance(model, str):
-        loaded = load_model(model, needs_tokenizer=tokenizer is None and inputs is None)
-        model, tokenizer, source = loaded.model, tokenizer or loaded.tokenizer, source or loaded.source
-        name = name or loaded.name
+        loaded = given_model(model, tokenizer, name, needs_tokenizer=inputs is None)
+        model, tokenizer, name, source = loaded.model, loaded.tokenizer, loaded.name, source or loaded.source
     # What each process loads comes in floating point.
     if cluster is None or isinstance(model, nn.Module):
         model, weights = float_model(model)

@@ -11,7 +11,7 @@ from typing import Any, Self
 import altair as alt
 
 from statesize.io.json_values import json_values
-from statesize.io.text import facts_table
+from statesize.io.text import counted, facts_table
 from statesize.measurement import vega
 from statesize.measurement.chart import index_of, json_number
 from statesize.report.words import short_names
@@ -140,7 +140,7 @@ class Redundancy:
         Returns:
             Lines of text.
         """
-        lost = [f"{len(self.skipped)} layers were not measured: .skipped says why"] if self.skipped else []
+        lost = [f"Not measured: {counted(len(self.skipped), 'layer')}; .skipped says why"] if self.skipped else []
         return "\n".join([self.middle_text(), *lost, "next: .plot(), .values, .to_dict()"])
 
     def plot(self, position: int | None = None, *, paper: bool = False) -> alt.LayerChart:
