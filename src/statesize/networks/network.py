@@ -194,7 +194,7 @@ def network_ess(
     accuracy, memory = check_limits(accuracy, memory, method)
     loaded = given_model(model)
     if isinstance(input_ids, str | Path):
-        texts = list(sequences(input_ids, loaded.tokenizer)[0])
+        texts = list(sequences(input_ids, loaded.tokenizer))
         if len(texts) != 1:
             raise InputError(f"input_ids must hold one sequence, got {len(texts)}. Give one at a time.")
         input_ids = texts[0][None]

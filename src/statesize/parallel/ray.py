@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from statesize.check import refuse, require_count
 from statesize.errors import InputError, ModelError, StatesizeError
-from statesize.parallel.executor import Done, Make, Task
+from statesize.parallel.threads import Done, Make, Task
 
 ATTEMPTS = 3
 """How often a task is begun if its worker is killed."""

@@ -37,8 +37,7 @@ from statesize.profiling.work import (
     plan_group,
     plan_work,
 )
-from statesize.texts.arguments import Given, inputs_of
-from statesize.texts.inputs import Inputs, given_sequences
+from statesize.texts.inputs import Given, Inputs, given_sequences, inputs_of
 from statesize.texts.tokens import AnyTokenizer
 
 # Bytes of the numbers of each spectrum.
@@ -184,7 +183,7 @@ def plan(
     )  # fmt: skip
     loaded = given_model(model, tokenizer)
     model = measurable(loaded.model)
-    known = sorted(given_sequences(model, inputs, loaded.tokenizer, axis)[0], key=len)
+    known = sorted(given_sequences(model, inputs, loaded.tokenizer, axis), key=len)
     if total is not None and (whole_number(total) or 0) < len(known):
         refuse("total", f"a whole number of at least {len(known)}, the number of inputs", total)
     lengths = [len(given) for given in known]

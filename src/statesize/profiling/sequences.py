@@ -29,7 +29,7 @@ from statesize.models.load import LoadedModel, model_facts
 from statesize.parallel.ranks import ALONE, Team
 from statesize.profiling.work import Work, captured_mixers, measure_side_by_side, plan_group, plan_work
 from statesize.results.checked import dataset_to_bytes, mixer_from_bytes
-from statesize.texts.arguments import Given, counted, inputs_of
+from statesize.texts.inputs import Given, counted, inputs_of
 from statesize.version import __version__
 
 Loader: TypeAlias = Callable[[], nn.Module | LoadedModel]

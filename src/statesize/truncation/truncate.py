@@ -22,9 +22,18 @@ from statesize.io.steps import Steps
 from statesize.measurement.settings import checked_cuts
 from statesize.models.load import measured_model
 from statesize.reduction.cache.result import CachePrices
-from statesize.texts.arguments import Arguments, Given, beginning_of, ids_of, inputs_of
 from statesize.texts.documents import vocabulary_size
-from statesize.texts.inputs import Inputs, given_sequences, numbered_excerpts, whole_texts
+from statesize.texts.inputs import (
+    Arguments,
+    Given,
+    Inputs,
+    beginning_of,
+    given_sequences,
+    ids_of,
+    inputs_of,
+    numbered_excerpts,
+    whole_texts,
+)
 from statesize.texts.rows import evenly
 from statesize.texts.tokens import AnyTokenizer
 from statesize.truncation.blocks import CutRun as PlannedRun
@@ -171,7 +180,7 @@ class CutTest:
         measured = None if curves is None else MeasuredCurves.of(curves)
         model, tokenizer, name = measured_model(model, tokenizer, name, needs_tokenizer=inputs is None)
         texts = (
-            list(given_sequences(model, inputs, tokenizer, axis)[0])
+            list(given_sequences(model, inputs, tokenizer, axis))
             if inputs is not None
             else whole_texts(None, tokenizer)
         )

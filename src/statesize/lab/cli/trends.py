@@ -73,7 +73,7 @@ def series(
     from statesize.cli.shared.provenance import called_again
     from statesize.cli.shared.table import show_page
     from statesize.lab.trends.series import first_tokenizer, series
-    from statesize.parallel.executor import here
+    from statesize.parallel.threads import here
 
     printing.hush_libraries()
     tokenizer = None if texts.ids is not None else first_tokenizer(known, options)

@@ -20,7 +20,7 @@ from statesize.measurement.settings import Settings
 from statesize.measurement.statistics import FEWEST_TEXTS
 from statesize.models.digests import tokens_sha256
 from statesize.models.load import given_model, model_facts, training_record
-from statesize.parallel.executor import here
+from statesize.parallel.threads import here
 from statesize.texts.inputs import Inputs, numbered_excerpts, whole_texts
 from statesize.texts.tokens import AnyTokenizer, beginning_id
 
