@@ -66,7 +66,8 @@ def sequence_dataset(
         if measurements:
             blocks = [getattr(one, listed.name).detach().cpu().numpy() for one in measurements]
             values = np.concatenate(blocks, 1) if unit in dims[listed.name] else blocks[0][None]
-            values = np.pad(values, [(int(origin and dim == "position"), 0) for dim in dims[listed.name]])
+            if origin and "position" in dims[listed.name]:
+                values = np.insert(values, 0, 0, dims[listed.name].index("position"))
         else:
             values = np.zeros([1 if dim == ALONG else len(variables[dim]) for dim in dims[listed.name]])
         variables[listed.name] = values.astype(listed.dtype)
