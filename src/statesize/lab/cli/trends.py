@@ -133,7 +133,6 @@ def length(
 
     from statesize.cli.shared.table import show_page
     from statesize.lab.trends.length import FUTURE, check_no_cuts, fitting_lengths, known_trained_length, length
-    from statesize.models.load import load_model
     from statesize.texts.inputs import whole_texts
 
     check_no_cuts(settings)
@@ -146,7 +145,7 @@ def length(
     read = enough.read(tokenizer, printing, vocabulary).ids if texts.any_chosen else None
     ids = whole_texts(read, tokenizer)
     fitting_lengths(chosen, ids, measuring.future)
-    loaded = load_model(model, **asdict(loading), needs_tokenizer=texts.ids is None)
+    loaded = texts.load(model, loading)
     with printing.bars() as bars:
         report_progress = bars.begin(f"measuring {loaded.name}", len(set(chosen))).update
         known = trained_length or known_trained_length(loaded.model, model)
