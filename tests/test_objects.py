@@ -153,7 +153,7 @@ def test_charts_are_called_for_the_default(profile):
 COUNTS = (0, -1, 1.5, "2", True, None, math.nan)
 WRONG = {
     (Probe, "every"): COUNTS,
-    (Probe, "share"): (0, -0.1, 2, 1.01, math.nan, -math.inf, "0.1", True, None),
+    (Probe, "share"): (0, -0.1, 2, 1.01, math.nan, -math.inf, "0.1", True),
     (Probe, "settings"): (None, {}, 32),
     (Probe, "executor"): ("ray", 2),
     (ss.Settings, "layers"): (1.5, True, [], {}, [None], [1.5], b"a"),
@@ -212,4 +212,4 @@ def test_every_field_is_among_them():
 
 
 def test_shares_up_to_all_of_the_time_are_taken():
-    assert [Probe(IDS, share=share).share for share in (0.5, 1, math.inf)] == [0.5, 1, math.inf]
+    assert [Probe(IDS, share=share).limit for share in (0.5, 1, math.inf, None)] == [0.5, 1, math.inf, 0.02]

@@ -69,7 +69,7 @@ def compared(model: LanguageModel, parts: Sequence[TokenWindows], seed: int, tok
         cuts = channel_cuts(model, way, n // 2, calibration.inputs[:BATCH], gramians, seed)
         found[way] = extra(smaller_model(model, cuts))
     recall = probe(model, half, held_out)["repeated_bigrams"]
-    bits = ratio_of(before.bits(held_out), held_out.sizes)
+    bits = ratio_of(before.bits(held_out), held_out.sizes, held_out.texts)
     return {
         "bits_per_byte": bits.value,
         "method": method[-1],

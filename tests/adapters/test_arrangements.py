@@ -217,8 +217,8 @@ def test_a_state_size_of_the_class_that_t_exceeds_is_not_believed():
     item = found["mixer"]
     assert (item.state_bytes, int(item.operator.state_size().max())) == (None, LENGTH - 1)
     assert item.note == (
-        "Its T keeps more than the 4 numbers that its class names by `state_size`. How much it stores is unknown. An "
-        "integer `state_size` of its class, if its T keeps no more, tells."
+        "Its T keeps more than the 4 numbers that its class names by `state_size`. How much it stores is unknown: a "
+        "longer text may tell, or an integer `state_size` of its class, if its T keeps no more."
     )
 
 

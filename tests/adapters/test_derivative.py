@@ -108,6 +108,34 @@ def test_a_loop_of_cells_of_ones_own_is_measured_by_its_jacobian():
     torch.testing.assert_close(captured.operator.matrix[:, 0], jacobian_of(model[1], hidden), rtol=0, atol=1e-12)
 
 
+class Squashed(nn.Module):
+    """Gated linear attention whose state goes through tanh."""
+
+    def __init__(self):
+        super().__init__()
+        self.query, self.key, self.value, self.gate, self.leave = (nn.Linear(8, 8) for _ in range(5))
+
+    def forward(self, hidden):
+        query, key, value = (part(hidden).unflatten(-1, (2, 4)) for part in (self.query, self.key, self.value))
+        gate = torch.sigmoid(self.gate(hidden)).unflatten(-1, (2, 4))
+        state, outputs = hidden.new_zeros(len(hidden), 2, 4, 4), []
+        for at in range(hidden.shape[1]):
+            state = torch.tanh(gate[:, at, :, :, None] * state + key[:, at, :, :, None] * value[:, at, :, None])
+            outputs.append((query[:, at, :, :, None] * state).sum(-2))
+        return self.leave(torch.stack(outputs, 1).flatten(2))
+
+
+def test_a_long_search_is_told_before_it_begins_and_ends_early_where_nothing_is_linear(monkeypatch, caplog):
+    module, runs = Squashed(), []
+    monkeypatch.setattr("statesize.adapters.search.linear_parts.LONG", 0.0)
+    module.register_forward_pre_hook(lambda *_: runs.append(1))
+    list(ss.capture(seeded(lambda: nn.Sequential(nn.Embedding(30, 8), module)), TOKENS))
+    (told,) = {record.getMessage() for record in caplog.records}
+    assert told.startswith("Mixer 1: its code is searched for a linear mixing, for up to ")
+    # Three runs a source, and what one operation reads tried once more, made 225.
+    assert len(runs) < 200
+
+
 def test_the_derivative_of_a_linear_layer_is_its_t():
     class Convolved(nn.Module):
         """A convolution that mixes channels, so that it has no T of one channel."""

@@ -6,6 +6,7 @@ from torch import nn
 
 import statesize as ss
 from statesize.errors import InputError, ModelError
+from statesize.results.summary import keeps_everything
 
 TOKENS = torch.arange(24)[None]
 
@@ -155,6 +156,18 @@ def test_state_size_and_kind_of_the_class_are_taken():
     assert captured.operator.state_size().tolist() == [0] + [1] * 23
 
 
+def test_a_state_size_that_is_too_large_is_told_and_makes_no_cache_of_a_short_text():
+    class Averaging(Layer):
+        kind, state_size = "running sum", 4096
+
+    model = nn.Sequential(nn.Embedding(30, 8), Averaging(_summed))
+    (captured,) = ss.capture(model, TOKENS)
+    assert captured.note == "Its T here keeps 1 of the 4096 numbers that its class names by `state_size`."
+    assert captured.operator.state_size().tolist() == [4096] * 24
+    profile = ss.profile(model, TOKENS, on_progress=lambda _: None)
+    assert not keeps_everything(profile.mixer("1"))
+
+
 def test_a_fixed_state_is_told_where_the_class_says_nothing_and_a_cache_is_unknown():
     (fixed,) = ss.capture(model_of(_summed), TOKENS)
     assert (fixed.state_bytes, fixed.note) == (8 * 4, "Impulses at two lengths tell a state of 1 numbers.")
@@ -162,7 +175,7 @@ def test_a_fixed_state_is_told_where_the_class_says_nothing_and_a_cache_is_unkno
     far = torch.rand(24, 24, generator=torch.Generator().manual_seed(0)).tril()
     capture = ss.capture(model_of(lambda entering: far[: entering.shape[1]].to(entering) @ entering), TOKENS)
     assert [(mixer.state_size, mixer.state_bytes) for mixer in capture.mixers] == [(None, None)]
-    assert next(capture).note.startswith("How much it stores is unknown.")
+    assert next(capture).note.startswith("How much it stores is unknown: a longer text may tell")
 
 
 def test_a_kink_in_an_otherwise_linear_layer_is_named():

@@ -15,13 +15,27 @@ from statesize.models.load import load_model
 from statesize.reduction.compress import Compression
 from statesize.reduction.windows import Recall
 
+LINES = [f"document {number} says {number * number} and no more of {number}" for number in range(80)]
+
 
 @pytest.fixture
 def documents(tmp_path):
-    path = tmp_path / "documents.txt"
-    lines = (f"document {number} says {number * number} and no more of {number}" for number in range(80))
-    path.write_text("\n\n".join(lines), encoding="utf-8")
+    path = tmp_path / "documents.jsonl"
+    path.write_text("".join(json.dumps({"text": line}) + "\n" for line in LINES), encoding="utf-8")
     return path
+
+
+def test_documents_of_one_file_are_one_text(checkpoint, tmp_path, capsys):
+    path, output = tmp_path / "one.txt", tmp_path / "half"
+    path.write_text("\n\n".join(LINES), encoding="utf-8")
+    assert main(["compress", str(checkpoint), "--text", str(path), "--output", str(output)]) == 0
+    captured = capsys.readouterr()
+    printed = " ".join(captured.out.split())
+    assert "over 32 held-out pieces of one text, to which the context is worth" in printed
+    assert "95 %" not in printed
+    assert "nan" not in printed
+    assert "safe not known: 32 held-out pieces of one text, where 20 documents are needed" in printed
+    assert "Whether it is safe takes 50 documents: --text FILE.jsonl" in captured.err
 
 
 def test_figures(checkpoint, documents, tmp_path, capsys):
@@ -45,8 +59,8 @@ def test_words_of_a_result():
         Recall(Interval(0.3, 0.2, 0.4), Interval(0.3), Interval(0, 0, 0), 41),
     )
     found = Compression(
-        None, None, Interval(2.0), Interval(2.0), nothing, Interval(0.1, 0, 0.2), {"pairs": recall}, 20, (2, 1), None,
-        None, "", (),
+        None, None, Interval(2.0), Interval(2.0), nothing, Interval(0.1, 0, 0.2), {"pairs": recall}, 20, 20, (2, 1),
+        None, None, "", (),
     )  # fmt: skip
     rows = dict(_rows(found))
     assert rows["recall"] == "pairs: 30.0% to 30.0% of 41 (difference +0.0%, 95 %: +0.0% to +0.0%)"
@@ -55,7 +69,8 @@ def test_words_of_a_result():
     assert found.cost == "shows no cost (+0.0000 bits per byte)"
     assert replace(found, difference=Interval(-0.0164, -0.02, -0.01)).cost == "gains 0.0164 bits per byte"
     assert replace(found, difference=Interval(0.0164, 0.01, 0.02)).cost == "costs 0.0164 bits per byte"
-    assert replace(found, documents=19).verdict == "not known: too few documents, 19 held out where 20 are needed"
+    few = replace(found, documents=19, texts=19)
+    assert few.verdict == "not known: 19 held-out documents, where 20 documents are needed"
 
 
 def test_frontier(checkpoint, documents, tmp_path, capsys):

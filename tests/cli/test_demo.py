@@ -36,7 +36,7 @@ def test_the_command_prints_a_table_and_writes_a_report(one_sequence, here, caps
     assert next_command(captured) == ["profile", "MODEL", "--text", "FILE"]
     assert f"statesize profile statesize-demo/{zoo.names()[-1]} --open" in captured.err.splitlines()[-2]
     capacity, sentence, *models = captured.out.splitlines()[: 2 + len(zoo.names())]
-    *lines, checked, bounds = captured.out.splitlines()[2 + len(models) :]
+    *lines, checked, meaning, bounds = captured.out.splitlines()[2 + len(models) :]
     said = (
         r"Past token \d+ of \d+, softmax attention stores [\d.]+ × the bytes of .+ and carries [\d.]+ × as many "
         r"numbers per channel\."
@@ -48,6 +48,7 @@ def test_the_command_prints_a_table_and_writes_a_report(one_sequence, here, caps
     for name, line in zip(zoo.names(), models, strict=True):
         assert line.lower().startswith(f"{KINDS[name]} carries ".lower())
     assert checked == "Measuring changed the model's last hidden state by at most 0."
+    assert meaning.startswith("ESS is what a layer carries of this text, not what a task needs")
     assert re.match(
         r"The context is worth 0\.\d+ .+ ESS is .+ Chosen with hindsight, as many numbers lose .+; chosen without, ",
         bounds,

@@ -3,6 +3,8 @@
 import json
 import re
 
+import pytest
+
 from statesize.cli import main
 
 
@@ -10,6 +12,10 @@ def test_table(checkpoint, text, capsys):
     assert main(["network", str(checkpoint), "--text", str(text), "--max-tokens", "8", "--positions", "2"]) == 0
     captured = capsys.readouterr()
     assert "entropy-ESS" in captured.out
+    first = re.search(r"carries ([\d,]+) numbers .* of the ([\d,]+) .*: ([\d.]+) of (\d+) per channel", captured.out)
+    total, most, each, possible = (float(part.replace(",", "")) for part in first.groups())
+    assert possible == 3
+    assert each == pytest.approx(total * possible / most, rel=0.1)
     assert "From embedding to norm, by dense with derivatives by" in captured.out
     assert re.search(
         r"small: about \d+ s in all. It takes less with --max-tokens 4, --accuracy 0.2 or --positions 1.", captured.err

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 import statesize
 from statesize.errors import FileError, InputError, ModelError
 from statesize.integrations.probe import (
+    BEGINNING,
     FEWEST_HEADS,
     MARGIN,
     RECORD,
@@ -133,11 +134,20 @@ def test_without_time_the_first_reading_is_the_only_one_and_has_the_fewest_heads
     found = [probing.step(model, step) for step in range(1, 6)]
     assert found[0]["statesize/heads"] == 2
     assert found[1:] == [None] * 4
-    assert [one.getMessage().startswith("Step 2: the reading waits: ") for one in caplog.records] == [
+    assert [one.getMessage().startswith("Step 2: the reading waits about ") for one in caplog.records] == [
         False,
         False,
         True,
     ]
+
+
+def test_a_short_training_shows_several_readings_by_default(monkeypatch):
+    probing, model = Probing(Probe(TEXTS, every=25, settings=Settings(positions=2))), model_of()
+    found = [reading for step in range(101) if (reading := probing.step(model, step))]
+    assert [reading["statesize/heads"] for reading in found] == [2] * 5
+    # What takes longer than that waits as before.
+    probing._spent += BEGINNING
+    assert probing.step(model, 125) is None
 
 
 def test_a_reading_that_did_not_fit_is_made_up_for_at_a_step_that_is_not_due():

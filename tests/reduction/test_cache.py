@@ -363,6 +363,13 @@ def test_recommendations():
     assert chosen.high - chosen.value == pytest.approx(ratio * (listed.high - listed.value))
 
 
+def test_curves_are_explained_where_a_row_is_by_curves():
+    result = priced((0.001, 0.001, 0.001), (10, 10, 10, 10), 10)
+    assert "By curves" in " ".join(notes(result))
+    equal = replace(result, variants=(Variant(precision="int4"), Variant(0.5, "equal"), Variant(0.25, "equal")))
+    assert "By curves" not in " ".join(notes(equal))
+
+
 @pytest.mark.parametrize("count", [1, 2])
 def test_little_text_is_no_advice(count):
     result = priced((0.001, 0.2, 0.2), (10, 10, 10, 10), 10)

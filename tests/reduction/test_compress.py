@@ -119,7 +119,7 @@ def test_safe_needs_all_upper_ends_small_and_something_to_recall():
     small, large = Interval(0.005, 0.0, 0.01), Interval(0.005, 0.0, 0.011)
 
     def safe(difference=small, documents=20, worth=has, **recall):
-        return replace(found, difference=difference, documents=documents, worth=worth, recall=recall).safe
+        return replace(found, difference=difference, texts=documents, worth=worth, recall=recall).safe
 
     assert safe(one=kept, other=none) is True
     assert safe(large, one=kept) is False

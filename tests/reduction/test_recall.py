@@ -14,7 +14,8 @@ def of_tokens(*rows, documents=None):
     tokens = torch.tensor(rows)
     inputs, targets = tokens[:, :-1], tokens[:, 1:]
     document = torch.zeros_like(inputs) if documents is None else torch.tensor(documents)
-    return TokenWindows(inputs, targets, document, torch.ones(int(document.max()) + 1, dtype=torch.float64))
+    count = int(document.max()) + 1
+    return TokenWindows(inputs, targets, document, torch.ones(count, dtype=torch.float64), torch.arange(count))
 
 
 def recall_documents(count):

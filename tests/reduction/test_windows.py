@@ -64,6 +64,19 @@ def test_intervals_hold_the_ratio_as_often_as_they_say():
 
 
 def test_documents_without_a_size_do_not_count():
-    found = ratio_of(torch.tensor([1.0, 0.0, 3.0]), torch.tensor([1.0, 0.0, 1.0]))
-    assert found == ratio_of(torch.tensor([1.0, 3.0]), torch.tensor([1.0, 1.0]))
+    amounts, sizes = torch.arange(7.0), torch.tensor([1.0, 1.0, 0.0, 1.0, 1.0, 0.0, 1.0])
+    found = ratio_of(amounts, sizes)
+    assert found == ratio_of(amounts[sizes > 0], torch.ones(5))
+    assert found.ends
     assert math.isnan(ratio_of(torch.zeros(2), torch.zeros(2)).value)
+
+
+def test_documents_of_one_text_have_no_interval():
+    text = "\n\n".join(DOCUMENTS)
+    *_, held = three_parts([text], zoo.tokenizer(), 16)
+    assert held.texts.tolist() == [0] * 12
+    values = torch.arange(12.0)
+    assert ratio_of(values, held.sizes, held.texts).ends is None
+    # Paragraphs of three texts are no documents of their own.
+    *_, held = three_parts([text, "two", "three"], zoo.tokenizer(), 16)
+    assert len(held.sizes) == 1

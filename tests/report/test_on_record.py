@@ -42,18 +42,43 @@ def test_a_model_that_somebody_adds_stands_on_the_page_and_in_the_package(record
 
 
 def test_a_model_is_told_at_the_nearest_length_and_its_own_untrained_figure_alone():
-    row = {"ess_without_sinks": 2.0, "of": 8.0}
-    lengths = [row | {"length": 16, "ess": 2.0, "untrained": 3.0}, row | {"length": 64, "ess": 4.0, "untrained": 5.0}]
+    figures = {16: (2.0, 3.0), 64: (4.0, 5.0)}
+    lengths = [
+        {"length": length, "ess": ess, "ess_without_sinks": ess, "of": 8.0, "untrained": untrained}
+        for length, (ess, untrained) in figures.items()
+    ]
     shared = {"data": "tokens of prose", "carries": "a fixed state", "kind": "", "lengths": lengths}
     models = [shared | {"name": "this", "weights": "0a" * 8}, shared | {"name": "that", "weights": "0b" * 8}]
     for length, nearest, ess, untrained in ((16, 16, 2, 3), (20, 16, 2, 3), (40, 64, 4, 5)):
         told = f"of {nearest} tokens of prose: that {ess:.1f} of 8, this {ess:.1f} of 8."
         first = "On record" if length == nearest else f"No record has {length} tokens; the nearest"
-        own = f"This model is this; with untrained weights it has {untrained:.1f}. "
+        unclear = "too few texts were read to tell whether training shows in this number"
+        own = f"This model is this; over {nearest} tokens, with untrained weights it has {untrained:.1f}: {unclear}. "
         profile = ss.profile("gla", [list(range(5, 5 + length))])
         for weights, mine in (("0a" * 32, own), ("0c" * 32, ""), ("", "")):
             expected = f"{first}, at the middle {told} {mine}All: statesize models --measured"
             assert standing(profile, weights, models) == expected
+
+
+@pytest.mark.parametrize(
+    ("ess", "without", "untrained", "told"),
+    [
+        (11.9, 11.9, 27.3, "with untrained weights it has 27.3: training shows in this number."),
+        (41.2, 41.2, 34.5, "it has 34.5: close to untrained, so training shows little in this number."),
+        (7.75, 7.75, 10.3, "it has 10.3: too few texts were read to tell whether training shows in this number."),
+        (7.8, 17.9, 6.9, "it has 6.9 beside 17.9 without sinks: training shows in this number."),
+    ],
+)
+def test_what_follows_from_the_untrained_figure_is_said(ess, without, untrained, told):
+    row = {"length": 8, "ess": ess, "ess_without_sinks": without, "of": 32.0, "untrained": untrained}
+    shared = {"data": "tokens of prose", "carries": "a fixed state", "kind": "", "lengths": [row]}
+    models = [shared | {"name": "this", "weights": "0a" * 8}]
+    assert told in standing(ss.profile("gla", [list(range(5, 13))]), "0a" * 32, models)
+
+
+def test_a_text_that_is_far_shorter_than_those_on_record_is_not_compared():
+    told = standing(ss.profile("gla", [[5, 6, 7]]))
+    assert told == "3 tokens are too few to compare with models on record, of 64 and more."
 
 
 def test_a_record_holds_the_headline_of_its_profile(recorded):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -105,6 +106,13 @@ def test_something_else(tmp_path, name):
     (tmp_path / "folder").mkdir()
     with pytest.raises(FileError, match="no statesize profile"):
         Profile.load(tmp_path / name)
+
+
+def test_a_folder_of_profiles_names_one(small_profile, tmp_path):
+    (tmp_path / "several").mkdir()
+    kept = small_profile.save(tmp_path / "several" / "gla")
+    with pytest.raises(FileError, match=re.escape(f"but holds some. Give one, such as {kept}.")):
+        Profile.load(tmp_path / "several")
 
 
 def test_another_schema_version(small_profile, tmp_path):

@@ -41,6 +41,13 @@ def test_accepted(inputs, expected, tokenizer):
     assert read(inputs, tokenizer) == expected
 
 
+@pytest.mark.parametrize("inputs", ["nb.py", "notes/one.txt", ["one two", "rows.jsonl"]])
+def test_a_name_of_a_file_is_no_text(inputs, tokenizer):
+    with pytest.raises(InputError, match=r"looks like the name of a file. Give pathlib.Path\('"):
+        sequences(inputs, tokenizer)
+    assert read(["one two. txt", "See nb.py"], tokenizer)[1] == 2
+
+
 IDS = [5, 6, 7]
 
 

@@ -5,12 +5,26 @@ import torch
 from oracles.attention_models import attention_model
 
 import statesize as ss
+from statesize.lab import zoo
+from statesize.lab.mixers import LanguageModel, ModelConfig
 from statesize.lab.trends.length import length
 from statesize.reduction.cache.result import CachePrices
 from statesize.reduction.cache.table import notes
 
 TEXTS = list(torch.randint(1, 64, (12, 400), generator=torch.Generator().manual_seed(1)))
+WORDS = [" ".join(f"{number}" for number in ids[:40].tolist()) for ids in TEXTS]
+STATES = ModelConfig(mixer="la", vocabulary_size=4096, width=8, heads=2, layers=1, key_size=4)
+
+
+def compressed(texts):
+    """The same of documents as text; those of one stand in it between blank lines."""
+    given = ["\n\n".join(WORDS)] if len(texts) == 1 else WORDS
+    model = LanguageModel(STATES, torch.Generator().manual_seed(0)).eval()
+    return ss.compress(model, zoo.tokenizer(), given, length=16)
+
+
 READERS = {
+    "compress": compressed,
     "truncate": lambda texts: ss.truncate("sa", texts, documents=5, tokens=16),
     "cache": lambda texts: ss.cache(attention_model("llama"), texts, documents=12, tokens=40, following=8),
     "length": lambda texts: length("sa", texts, lengths=[4, 8], future=4, excerpts=6),
@@ -36,6 +50,9 @@ def test_pieces_of_one_text_have_no_interval(reader):
     alone, several = (READERS[reader](texts) for texts in (TEXTS[:1], TEXTS))
     assert set(map(str, intervals(alone.to_dict()))) == {"None"}
     assert any(intervals(several.to_dict()))
+    if reader == "compress":
+        assert (alone.held_out, several.held_out) == ("5 held-out pieces of one text", "5 held-out documents")
+        return
     few = "at least 5 texts are needed" if reader == "length" else "One text: no interval, which takes 5 texts."
     assert few in told(alone)
     assert few not in told(several)

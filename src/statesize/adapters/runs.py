@@ -208,7 +208,8 @@ class _Before:
         if self.compiler is not None:
             torch.compiler.set_stance("force_eager")
         torch.set_grad_enabled(False)
-        torch.set_autocast_enabled(self.device.type, False)
+        if torch.amp.is_autocast_available(self.device.type):
+            torch.set_autocast_enabled(self.device.type, False)
         torch.autocast_increment_nesting()
         # torch's own attention layers would take their fused kernel, in which no values are seen.
         torch.backends.mha.set_fastpath_enabled(False)

@@ -12,9 +12,7 @@ from statesize.cli.shared.options import MOST, Flag, Loading, OpenPage, Page, ch
 from statesize.cli.shared.printing import TEXT, Printing
 from statesize.cli.shared.texts import Texts
 from statesize.errors import InputError
-
-# The 64 tokens that are predicted, and 32 before them.
-_LEAST_TOKENS = 96
+from statesize.measurement.settings import FEWEST_PIECES, FOLLOWING, LEAST_PREFIX
 
 
 def cache(
@@ -34,9 +32,9 @@ def cache(
 ) -> None:
     """Price a smaller cache: keys and values are rounded, tokens evicted, or both, and the next tokens are predicted.
 
-    Texts are read in pieces of --max-tokens, at least 96, and 36 of them unless --sequences says otherwise. A third
-    shows by how much each layer errs as its caches keep fewer tokens, a sixth chooses between budgets by these curves
-    and equal ones, and the prices are of the rest.
+    Texts are read in pieces of --max-tokens, at least 96, and 36 of them unless --sequences, at least 6, says
+    otherwise. A third shows by how much each layer errs as its caches keep fewer tokens, a sixth chooses between
+    budgets by these curves and equal ones, and the prices are of the rest.
 
     Args:
         model: A folder of a model, a GGUF file, or an id of the Hugging Face hub.
@@ -55,15 +53,19 @@ def cache(
     Raises:
         InputError: Pieces are too short.
     """
+    check_model(model, "cache")
     kept = share("keep", keep)
     if ratios is not None:
         _check_file(ratios)
     texts, loading = texts or Texts(), loading or Loading()
-    if texts.max_tokens < _LEAST_TOKENS:
-        raise InputError(f"--max-tokens must be at least {_LEAST_TOKENS}, got {texts.max_tokens}.")
+    if texts.max_tokens < (least := FOLLOWING + LEAST_PREFIX):
+        raise InputError(f"--max-tokens must be at least {least}, got {texts.max_tokens}.")
     texts.check()
+    if (texts.sequences or FEWEST_PIECES) < FEWEST_PIECES:
+        raise InputError(
+            f"--sequences must be at least {FEWEST_PIECES}, of which half are priced, got {texts.sequences}."
+        )
     html = page_path(html, open_page=open_page, name=f"{Path(model).name}-cache")
-    check_model(model, "cache")
 
     from statesize.cli.shared.provenance import called_again, tell_more
     from statesize.cli.shared.table import show_page, show_plan

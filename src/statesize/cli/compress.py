@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -21,7 +22,7 @@ def compress(
     /,
     *,
     output: Path,
-    text: Path | None = None,
+    text: Annotated[list[Path] | None, Parameter(negative="")] = None,
     state: str = "50%",
     int8: Flag = False,
     finetune: Annotated[int, Parameter(validator=validators.Number(gte=0))] = 0,
@@ -38,8 +39,9 @@ def compress(
         model: A bundled name (la, gla, gated-deltanet), a folder of a model that statesize trained with la, wla, gla,
             gla-s6, s6, deltanet or gated-deltanet, or a folder or id of the Hugging Face hub of a Mamba or Mamba-2.
         output: New or empty folder for the smaller model.
-        text: Text like that the model will read: a UTF-8 file with blank lines between documents, or JSONL or Parquet
-            with a document in each row. Default: the bundled documents.
+        text: Text like that the model will read: a UTF-8 file, one document each, or JSONL or Parquet with a document
+            in each row. Repeat for several; one or two documents are parted at blank lines, and give no intervals.
+            Default: the bundled documents.
         state: What to keep of the states: a share such as 50%, or the mean size of a head, such as 16.
         int8: Also round the states to int8 after each token.
         finetune: Steps that the cut model, and the uncut one for comparison, train on the calibration text.
@@ -56,7 +58,8 @@ def compress(
     from statesize.io.files import check_new_folder
 
     check_new_folder(output)
-    check_file("text", text)
+    for path in text or ():
+        check_file("text", path)
     share_of(state, None)
     page_path(frontier, open_page=False, name="")
     check_model(model, "compress")
@@ -75,8 +78,9 @@ def compress(
     from statesize.texts import bundled
     from statesize.texts.documents import read_file
 
-    read = bundled.documents() if text is None else read_file(text)
-    documents = different_documents([document for document in read if isinstance(document, str)])
+    read = bundled.documents() if text is None else chain.from_iterable(read_file(one, whole=True) for one in text)
+    documents = [document for document in read if isinstance(document, str)]
+    different_documents(documents)
     printing.hush_libraries()
     loaded = load_model(model, as_stored=True)
     reducible(loaded.model).kept(ReductionRequest(state, int8, finetune, free_basis))
@@ -93,17 +97,21 @@ def compress(
         )
     result.save(output)
     if frontier is not None:
-        with printing.step(f"drawing the frontier of {loaded.name}"):
-            points, heads = points_of(loaded.model, loaded.tokenizer, documents)  # pyright: ignore[reportArgumentType]
-            page(loaded.name, points, heads).write(frontier)
+        with printing.bars() as bars:
+            points, heads = points_of(
+                loaded.model,
+                loaded.tokenizer,  # pyright: ignore[reportArgumentType]
+                documents,
+                on_progress=bars.begin(f"measuring the frontier of {loaded.name}").update,
+            )
+        page(loaded.name, points, heads).write(frontier)
         tell_page(frontier, printing, open_page=False)
     table = PageTable("", ("figure", "found"), [*_rows(result), ("saved", str(output))])
     show(ResultPage("Smaller states", _headline(loaded.name, result), (), [table]), result.to_dict(output), printing)
-    if result.documents < FEWEST_DOCUMENTS:
-        printing.say("Whether it is safe takes 50 documents: --text FILE, with blank lines between them.")
-    printing.next(
-        *("profile", output, *([] if text is None else ["--text", text]), "--open"), why="what the smaller states carry"
-    )
+    if result.texts < FEWEST_DOCUMENTS:
+        printing.say("Whether it is safe takes 50 documents: --text FILE.jsonl with one in each row, or many --text.")
+    read_again = [part for path in text or () for part in ("--text", path)]
+    printing.next("profile", output, *read_again, "--open", why="what the smaller states carry")
 
 
 def _headline(name: str, result: Compression) -> str:
@@ -112,16 +120,14 @@ def _headline(name: str, result: Compression) -> str:
     verdict = {True: "Safe here", False: "Not safe here", None: "Too little to tell whether it is safe"}[result.safe]
     return (
         f"{verdict}: {after / before:.0%} of the state of {name} {result.cost} "
-        f"over {result.documents} held-out documents, to which the context is worth {_difference(result.worth)}."
+        f"over {result.held_out}, to which the context is worth {_difference(result.worth)}."
     )
 
 
 def _rows(result: Compression) -> list[tuple[str, str]]:
     """The result, a fact a row."""
     before, after = result.state_bytes
-    loss = (
-        f"{result.before.value:.4f} to {result.after.value:.4f} bits per byte on {result.documents} held-out documents"
-    )
+    loss = f"{result.before.value:.4f} to {result.after.value:.4f} bits per byte on {result.held_out}"
     rows = [
         ("context's worth", f"{_difference(result.worth)} bits per byte: what the text before a token saves"),
         ("loss", f"{loss}: difference {_difference(result.difference)}"),
@@ -134,12 +140,13 @@ def _rows(result: Compression) -> list[tuple[str, str]]:
 
 
 def _difference(ratio: Interval) -> str:
-    return f"{ratio.value:+z.4f} (95 %: {ratio.low:+z.4f} to {ratio.high:+z.4f})"
+    return f"{ratio.value:+z.4f}" + (f" (95 %: {ratio.low:+z.4f} to {ratio.high:+z.4f})" if ratio.ends else "")
 
 
 def _recalled(recall: Recall) -> str:
-    if not recall.seen:
+    if recall.before.ends and not recall.seen:
         return f"the uncut model recalls too few of {recall.answers:,} for a verdict"
     lost = recall.lost
-    difference = f"difference {-lost.value:+z.1%}, 95 %: {-lost.high:+z.1%} to {-lost.low:+z.1%}"
+    ends = f", 95 %: {-lost.high:+z.1%} to {-lost.low:+z.1%}" if lost.ends else ""
+    difference = f"difference {-lost.value:+z.1%}{ends}"
     return f"{recall.before.value:.1%} to {recall.after.value:.1%} of {recall.answers:,} ({difference})"

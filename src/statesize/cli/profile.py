@@ -140,7 +140,7 @@ def profile(
     before = None if prefix is None else read_whole(prefix)
     printing.hush_libraries()
     started = time.perf_counter()
-    run = _here(model, loading, texts) if cluster is None else _on_ray(model, loading, texts, cluster)
+    run = _here(model, loading, texts, settings) if cluster is None else _on_ray(model, loading, texts, cluster)
     loading_took = time.perf_counter() - started
     if run.tokenizer is None:
         printing.say("The model has no tokenizer that can be loaded: tokens are shown by their ids.")
@@ -277,13 +277,13 @@ class _ProfileCommand:
         return self.model is not None and sum(part.numel() for part in self.model.parameters()) < MOST_DIGESTED
 
 
-def _here(model: str, loading: Loading, texts: Texts) -> _ProfileCommand:
+def _here(model: str, loading: Loading, texts: Texts, settings: Settings) -> _ProfileCommand:
     from statesize.models.digests import tensors_sha256
     from statesize.profiling.plan import plan
     from statesize.profiling.run import run_profile
     from statesize.texts.documents import vocabulary_size
 
-    loaded = texts.load(model, loading)
+    loaded = texts.load(model, loading, settings.layers)
     measure, planned = partial(run_profile, loaded.model, name=loaded.name), partial(plan, loaded.model)
     return _ProfileCommand(
         loaded.name,

@@ -24,6 +24,7 @@ from statesize.check import require_count, require_kind, require_real
 from statesize.errors import StatesizeError
 from statesize.io.devices import on_cpu_by_default
 from statesize.io.files import os_errors
+from statesize.io.progress import duration
 from statesize.io.text import counted
 from statesize.measurement.settings import Settings
 from statesize.models.digests import tokens_sha256
@@ -40,6 +41,8 @@ FEWEST_HEADS = 2
 """Fewest heads or channels of a layer in a measurement; a single one would have no standard error."""
 MARGIN = 1.25
 """Factor on the predicted time of a measurement."""
+SHARE, BEGINNING = 0.02, 20.0
+"""Share of the wall time for measurements by default, and seconds after the first that they may take anyway."""
 RECORD = "statesize.jsonl"
 """Name of the log file in the folder of a training."""
 PREFIX = "statesize/"
@@ -83,25 +86,27 @@ class Probe:
 
     A measurement is due every `every` steps. The first one takes two heads or channels of each layer and shows the cost
     of the model. Each later one takes as many as its predicted time allows, so that all measurements together stay
-    within `share` of the wall time since the training began. If two do not fit, it waits for a step at which they do.
+    within `share` of the wall time since the training began. If two do not fit, it waits for a step at which they do;
+    but by default measurements of two may take 20 seconds more, so that a short training shows several.
 
     Attributes:
         inputs: The probe batch: token ids (L,) or (S, L), or lists of ids; see `statesize.profile`.
         every: Steps from one measurement to the next.
-        share: Share of the wall time for measurements, 0.02 for 2 %; `math.inf` measures all heads each time.
+        share: Share of the wall time for measurements, 0.05 for 5 %; `math.inf` measures all heads each time. None
+            takes 2 %, and the 20 seconds.
         settings: What is measured of each layer; how many heads or channels, `share` decides.
         executor: Where all ranks of torch.distributed hold a replica of the model and measure it at the same steps,
             `statesize.profiling.Replicas()` lets them share the layers; None lets each rank that measures do so alone.
         sequences: The probe batch, one tensor of token ids per sequence.
 
     Example:
-        >>> Probe([[1, 2, 3, 4]], every=10).share
-        0.02
+        >>> Probe([[1, 2, 3, 4]], every=10, share=0.05).share
+        0.05
     """
 
     inputs: Inputs
     every: int = 100
-    share: float = 0.02
+    share: float | None = None
     settings: Settings = field(default_factory=lambda: Settings(positions=32))
     executor: Replicas | None = None
     sequences: tuple[Tensor, ...] = field(init=False, repr=False)
@@ -109,7 +114,7 @@ class Probe:
     @on_cpu_by_default
     def __post_init__(self) -> None:
         require_count("every", self.every)
-        if self.share != math.inf:
+        if self.share not in (None, math.inf):
             advice = "math.inf measures all heads each time, whatever it takes."
             require_real("share", self.share, above=0, most=1, advice=advice)
         require_kind("settings", self.settings, Settings, "a Settings", "Give statesize.Settings(positions=32).")
@@ -118,6 +123,11 @@ class Probe:
         # Read once: the inputs may be an iterator, and several trainings may use the probe.
         object.__setattr__(self, "sequences", tuple(sequences(self.inputs)))
 
+    @property
+    def limit(self) -> float:
+        """The share, or what it is by default."""
+        return SHARE if self.share is None else self.share
+
     def __repr__(self) -> str:
         """The texts, when they are measured, and what to do next, a line each.
 
@@ -125,7 +135,7 @@ class Probe:
             Lines of text.
         """
         count, longest = len(self.sequences), max(map(len, self.sequences))
-        time_left = "whatever it takes" if math.isinf(self.share) else f"in at most {100 * self.share:g} % of the time"
+        time_left = "whatever it takes" if math.isinf(self.limit) else f"in at most {100 * self.limit:g} % of the time"
         return (
             f"Probe of {counted(count, 'sequence')} of up to {longest} tokens: every {self.every} steps, {time_left}\n"
             "next: .measure(model), Probing(probe), or a StateSizeCallback(probe) of statesize.integrations"
@@ -165,6 +175,7 @@ class Probing:
     run: str = field(default_factory=lambda: datetime.now(UTC).isoformat(), init=False)
     _began: float = field(default_factory=time.perf_counter, init=False)
     _spent: float = field(default=0.0, init=False)
+    _trial: float = field(default=0.0, init=False)
     _due: bool = field(default=False, init=False)
     _waited: bool = field(default=False, init=False)
     _cost: Cost | None = field(default=None, init=False)
@@ -210,13 +221,16 @@ class Probing:
             if not heads:
                 if self._cost is not None and not self._waited:
                     self._waited = True
-                    message = "Step %d: the reading waits: readings take at most %g %% of the time, Probe(share=…) more"
-                    _LOGGER.warning(message, step, 100 * self.probe.share)
+                    least = self._spent + MARGIN * self._cost.seconds(FEWEST_HEADS)
+                    wait = duration(least / self.probe.limit - (start - self._began))
+                    message = "Step %d: the reading waits about %s: readings take at most %g %% of the time, %s more"
+                    _LOGGER.warning(message, step, wait, 100 * self.probe.limit, "Probe(share=…)")
                 return None
             try:
                 profile, self._cost = _measured(model, self.probe, heads, self._checking)
             finally:
                 self._spent += time.perf_counter() - start
+                self._trial = self._trial or self._spent
             for layer in diagnose(profile) if unknown else ():
                 if not layer.cuts:
                     _LOGGER.warning("The probe must be longer: %s", layer)
@@ -257,12 +271,14 @@ class Probing:
             self._failing.discard(what)
 
     def _heads(self, elapsed: float) -> int:
-        if math.isinf(self.probe.share):
+        if math.isinf(self.probe.limit):
             return sys.maxsize
         if self._cost is None:
             # What could not be measured is tried again, but not all the time.
-            return FEWEST_HEADS if self._spent <= self.probe.share * elapsed else 0
-        return affordable_heads(self._cost, self.probe.share * elapsed - self._spent)
+            return FEWEST_HEADS if self._spent <= self.probe.limit * elapsed else 0
+        heads = affordable_heads(self._cost, self.probe.limit * elapsed - self._spent)
+        predicted = self._spent - self._trial + MARGIN * self._cost.seconds(FEWEST_HEADS)
+        return heads or (FEWEST_HEADS if self.probe.share is None and predicted <= BEGINNING else 0)
 
 
 def _logged_values(profile: Profile) -> dict[str, float]:

@@ -40,12 +40,12 @@ class LabModels(ModelPlugin):
         if command == "cache":
             raise ModelError(
                 f"model must be a model of transformers with a cache of keys and values, got the bundled {name}. Give "
-                "a folder or GGUF file of one, or an id of the hub; statesize compress cuts states of a fixed size."
+                f"a folder or GGUF file of one, or an id of the hub; statesize truncate {name} tests what {name} needs."
             )
         if command == "compress" and name.split("-")[-1] == "sa":
             raise ModelError(
                 f"model must have states of a fixed size, got the bundled {name}, whose cache grows with the text. "
-                "Give la, gla or gated-deltanet, or a folder; statesize cache prices a smaller cache."
+                f"Give la, gla or gated-deltanet, or a folder; statesize truncate {name} tests what its cache needs."
             )
 
     def knows(self, name: str) -> bool:

@@ -31,6 +31,9 @@ TOLERANCE_LADDER = (1e-2, *(10 ** (-step / 2) for step in range(1, 11) if step !
 LADDER_LENGTH = 1024
 """Tokens of the longest text up to which a profile measures all of them by default."""
 
+FOLLOWING, LEAST_PREFIX, FEWEST_PIECES = 64, 32, 6
+"""Tokens that `cache` predicts of each piece by default, the fewest before them, and the fewest pieces."""
+
 LONGEST_WHOLE, EVENLY_SPREAD = 2**14, 32
 """Tokens up to which all positions of a sequence are measured by default, and how many of a longer one."""
 FEW = 8

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 import warnings
-from collections.abc import Generator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
 
 from statesize.adapters.models.quantised import float_model, quantisation
+from statesize.adapters.sources import swept
+from statesize.check import refuse
 from statesize.errors import FileError, InputError, StatesizeError
 from statesize.models.configurations import MAMBA_SSM_NAMES, checked_config
 from statesize.models.files import (
@@ -97,6 +100,28 @@ def transformers_class(config: Any) -> type | None:
 
     library: Any = transformers
     return library.MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
+
+
+def check_layers(name: str, layers: Sequence[int | str], options: dict[str, Any]) -> None:
+    """Refuse layers that a model cannot have, by its configuration and a model of it without weights."""
+    config = read_transformers_config(name, options)
+    count = getattr(config.get_text_config(), "num_hidden_layers", None)
+    kinds = [len(family.mixers) for family in swept().families if family.name == config.model_type]
+    # A layer has at most one mixer of each kind.
+    most = count * max(kinds) if count and any(kinds) else None
+    for layer in layers:
+        if isinstance(layer, int) and most is not None and not -most <= layer < most:
+            refuse("layers", f"the model's mixers by name or by index 0 … {most - 1}", layer)
+    named = {layer.partition("@")[0] for layer in layers if isinstance(layer, str)}
+    modules: list[str] = []
+    # Whatever cannot be made without weights is checked with them.
+    with suppress(Exception), hushed(), torch.device("meta"):
+        modules = [part for part, _ in cast("Any", transformers_class(config))(config).named_modules()]
+    for layer in sorted(named.difference(modules)) if modules else ():
+        inside = [module for module in modules if module.endswith(f".{layer}")]
+        near = inside or difflib.get_close_matches(layer, modules, 1)
+        advice = f"Did you mean {near[0]}?" if near else f"Its modules are {', '.join(modules[1:4])} and others."
+        refuse("layers", "the model's mixers by name or by index", layer, advice)
 
 
 def transformers_tokenizer(name: str, options: dict[str, Any]) -> AnyTokenizer:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,6 +24,7 @@ from statesize.models.digests import tensors_sha256
 from statesize.models.files import check_digest, has_tokenizer, is_gguf, parsed_once
 from statesize.models.from_transformers import (
     WITHOUT_TOKENIZER,
+    check_layers,
     read_transformers_config,
     snapshot,
     transformers_class,
@@ -117,9 +119,11 @@ def load_model(
     trust_remote_code: bool = False,
     needs_tokenizer: bool = True,
     as_stored: bool = False,
+    layers: Sequence[int | str] | int | str | None = None,
 ) -> LoadedModel:
     """Load a bundled model, a folder (of `statesize train` or transformers), a GGUF file or an id of the hub."""
     # A model that is not there or cannot be read is a FileError, one that is no causal language model a ModelError.
+    # Layers that are to be measured and cannot be there are refused before the weights are read.
     # Without a dtype, weights of half precision run in float32 where that fits, unless they are wanted as stored.
     target = _device(device)
     if dtype is not None and dtype not in DTYPES:
@@ -132,6 +136,8 @@ def load_model(
     else:
         options = {"revision": revision, "trust_remote_code": trust_remote_code}
         with parsed_once() if is_gguf(Path(name)) else nullcontext():
+            if layers is not None:
+                check_layers(name, [layers] if isinstance(layers, int | str) else layers, options)
             model, source = transformers_model(name, DTYPES.get(dtype or ""), options, allow_pickle=allow_pickle)
             tokenizer = _tokenizer_or_none(name, options, needs_tokenizer)
         known = name if source["kind"] == "hub" else Path(name).absolute().name

@@ -39,6 +39,7 @@ class NetworkEss:
         norm: The Jacobian's Frobenius norm, (P,); with "lanczos" an estimate.
         dimension: The smaller side of the Jacobian, (P,) int64, an upper bound of the ESS.
         products: Number of vectors that the Jacobian and its transpose were multiplied with, (P,) int64.
+        width: Channels that the start has at each position.
         converged: Whether every interval has the requested accuracy.
         method: "lanczos" or "dense".
         derivatives: Method of products with the Jacobian: "double backward" or "forward mode".
@@ -55,6 +56,7 @@ class NetworkEss:
     norm: Tensor
     dimension: Tensor
     products: Tensor
+    width: int
     converged: bool
     method: str
     derivatives: str
@@ -69,16 +71,17 @@ class NetworkEss:
             A mapping of names to numbers, text and lists.
         """
         rows = zip(*(cast("list[object]", getattr(self, name).tolist()) for name in _COLUMNS.values()), strict=True)
-        plain = ("converged", "method", "derivatives", "start", "end", "run_difference")
+        plain = ("width", "converged", "method", "derivatives", "start", "end", "run_difference")
         positions = [dict(zip(_COLUMNS, row, strict=True)) for row in rows]
         return {"positions": positions} | {name: getattr(self, name) for name in plain}
 
     def finding(self, of: str = "The network") -> str:
         """What it carries past the middle one of the cuts, in a sentence."""
         middle = len(self.positions) // 2
+        carried, most = float(self.entropy[middle]), int(self.dimension[middle])
         return (
-            f"{of} carries {self.entropy[middle]:,.0f} numbers past token {self.positions[middle]}, of the "
-            f"{self.dimension[middle]:,} that the text allows there."
+            f"{of} carries {carried:,.0f} numbers past token {self.positions[middle]}, of the {most:,} that the text "
+            f"allows there: {carried / self.width:.1f} of {most / self.width:.0f} per channel of its hidden state."
         )
 
     def __repr__(self) -> str:
@@ -248,6 +251,7 @@ class _Cut:
     norm: float
     dimension: int
     products: int
+    width: int
     converged: bool
 
 
@@ -277,7 +281,10 @@ def _measure_cut(
         values, norm = spectrum.values[0, :LEADING], float(spectrum.norms())
         interval, converged = (entropy - error, entropy + error), error <= accuracy * entropy
         bounds = spectrum.error_bound.expand(values.shape)
-        return _Cut(method, jacobian.method, entropy, interval, values, bounds, norm, dimension, dimension, converged)
+        return _Cut(
+            *(method, jacobian.method, entropy, interval, values, bounds, norm, dimension, dimension),
+            *(jacobian.columns // i, converged),
+        )
     jacobian = copied.for_products(jacobian, i)
     estimate = estimate_of(jacobian, accuracy, memory, i)
     while not estimate.finished:
@@ -296,6 +303,7 @@ def _measure_cut(
         math.sqrt(square),
         dimension,
         estimate.products,
+        jacobian.columns // i,
         estimate.converged,
     )
 
@@ -316,6 +324,7 @@ def _joined(cuts: list[_Cut], copied: Copies) -> NetworkEss:
         norm=column("norm"),
         dimension=column("dimension", torch.int64),
         products=column("products", torch.int64),
+        width=cuts[0].width,
         converged=all(cut.converged for cut in cuts),
         method=", ".join(dict.fromkeys(cut.method for cut in cuts)),
         derivatives=", ".join(dict.fromkeys(cut.derivatives for cut in cuts)),

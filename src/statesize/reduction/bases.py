@@ -35,7 +35,7 @@ _RIDGE = 1e-6
 
 @dataclass(eq=False)
 class Gramians:
-    """Gramians of each head of a layer, summed over the tokens of a text; their scale is arbitrary."""
+    """Gramians of each head of a layer, summed over the tokens of a text, on the CPU; their scale is arbitrary."""
 
     reading: Tensor  # W, (H, n, n) float64
     state: Tensor  # C, (H, n, n) float64
@@ -51,13 +51,13 @@ class Gramians:
         """Add a text, with values and outputs (S, units, L, channels); a head is a group of consecutive units."""
         # The operator and the values may have only some units of each head.
         for state in _states(operator, values):
-            self.state += _squared(state, heads).double()
+            self.state += _squared(state, heads).double().cpu()
         by_unit = outputs[:, :, FIRST:].square().sum(-1)
         energy = by_unit.reshape(len(outputs), heads, -1, by_unit.shape[-1]).sum(2)
         # All units of a head have the same C.
         C = operator.C[:, :: values.shape[1] // heads, FIRST:]
         query = C / energy.clamp(min=torch.finfo(energy.dtype).tiny).sqrt().unsqueeze(-1)
-        self.reading += torch.einsum("shln,shlm->hnm", query, query).double()
+        self.reading += torch.einsum("shln,shlm->hnm", query, query).double().cpu()
 
 
 def _states(operator: Recurrence, values: Tensor) -> Iterable[Tensor]:

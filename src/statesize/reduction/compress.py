@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -16,7 +16,7 @@ from statesize.check import require_count, require_path
 from statesize.errors import InputError
 from statesize.io.devices import on_cpu_by_default
 from statesize.io.files import check_new_folder, os_errors, replace_file, replace_folder
-from statesize.measurement.statistics import Interval, finite
+from statesize.measurement.statistics import Interval, documents_of, finite
 from statesize.reduction.hub import reducible
 from statesize.reduction.reducible import Reducible, ReductionRequest
 from statesize.reduction.windows import (
@@ -59,6 +59,7 @@ class Compression:
             where the first ones are not read.
         recall: Results of the recall probe, by kind.
         documents: Number of held-out documents.
+        texts: Number of the texts that these are of; those of one text are one unit.
         state_bytes: Bytes of the states of a sequence before and after.
         int8_bytes: Their bytes if the states of the uncut model were rounded to int8.
         int8_difference: The loss by this rounding alone, in bits per byte; None if the states cannot be rounded.
@@ -74,6 +75,7 @@ class Compression:
     worth: Interval
     recall: Mapping[str, Recall]
     documents: int
+    texts: int
     state_bytes: tuple[int, int]
     int8_bytes: int | None
     int8_difference: Interval | None
@@ -89,7 +91,7 @@ class Compression:
         before, after = self.state_bytes
         return (
             f"{after / before:.0%} of the bytes of the states {self.cost}\n"
-            f"over {self.documents} held-out documents, to which the context is worth {self.worth}\n"
+            f"over {self.held_out}, to which the context is worth {self.worth}\n"
             f"safe: {self.verdict}\nnext: .model, .recall, .to_dict()"
         )
 
@@ -102,10 +104,15 @@ class Compression:
         is lost if its context may be worth nothing to it, so that nothing could be lost.
         """
         seen = [recall for recall in self.recall.values() if recall.seen]
-        if self.documents < FEWEST_DOCUMENTS or not seen:
+        if self.texts < FEWEST_DOCUMENTS or not seen:
             return None
         small = self.difference.high <= LOST_BITS and all(recall.kept for recall in seen)
         return None if small and not self.worth.low > 0 else small
+
+    @property
+    def held_out(self) -> str:
+        """What was held out, in words."""
+        return documents_of(self.documents, self.texts, "held-out ")
 
     @property
     def cost(self) -> str:
@@ -120,8 +127,8 @@ class Compression:
         """Whether it is safe, in words; where that is not known, why."""
         if self.safe is not None:
             return "yes" if self.safe else "no"
-        if self.documents < FEWEST_DOCUMENTS:
-            return f"not known: too few documents, {self.documents} held out where {FEWEST_DOCUMENTS} are needed"
+        if self.texts < FEWEST_DOCUMENTS:
+            return f"not known: {self.held_out}, where {FEWEST_DOCUMENTS} documents are needed"
         if not any(recall.seen for recall in self.recall.values()):
             return "not known: nothing to lose, as the uncut model recalls too little"
         return "not known: nothing to lose, as the context may be worth nothing to this text"
@@ -212,7 +219,8 @@ def compress(
         model: With layers of "la", "wla", "gla", "gla-s6", "s6", "deltanet" or "gated-deltanet", or Mamba or Mamba-2 of
             transformers; it is not changed.
         tokenizer: That of the model.
-        documents: Typical text of the model's use, at least 3 different documents, and 50 for a verdict.
+        documents: Typical text of the model's use: at least 3 different documents, and 50 for a verdict. One or two
+            are parted at blank lines, and have no intervals.
         state: The new size of the states: a share such as "50%" or 0.5, or the mean size of a head, such as 16.
         int8: Also round the states to int8 after each token; not for models of transformers.
         fine_tune: Steps of training on the calibration text, for the cut model and the uncut one that it is compared
@@ -296,12 +304,13 @@ def _compared(
     return Compression(
         model=cut,
         tokenizer=tokenizer,
-        before=ratio_of(before.bits(windows), windows.sizes),
-        after=ratio_of(after.bits(windows), windows.sizes),
+        before=ratio_of(before.bits(windows), windows.sizes, windows.texts),
+        after=ratio_of(after.bits(windows), windows.sizes, windows.texts),
         difference=extra_bits(after, before, windows),
         worth=worth,
         recall=recall,
         documents=len(windows.sizes),
+        texts=len(set(cast("list[int]", windows.texts.tolist()))),
         state_bytes=(uncut.state_bytes, smaller.state_bytes),
         int8_bytes=None if rounded is None else reducible(rounded).state_bytes,
         int8_difference=None if after_rounding is None else extra_bits(after_rounding, before, windows),
@@ -313,14 +322,15 @@ def _compared(
 def _worth(model: nn.Module, whole: Scores, windows: TokenWindows) -> Interval:
     """What the second halves of windows lose where the first ones are not read, bits per byte."""
     half = windows.inputs.shape[1] // 2
-    later = TokenWindows(windows.inputs[:, half:], windows.targets[:, half:], windows.document[:, half:], windows.sizes)
+    inputs, targets, document = (one[:, half:] for one in (windows.inputs, windows.targets, windows.document))
+    later = replace(windows, inputs=inputs, targets=targets, document=document)
     alone = score(model, later.inputs, later.targets)
     read = Scores(whole.nats[:, half:], whole.right[:, half:])
     tokens, scored = (by_document(one.targets != IGNORED, one) for one in (windows, later))
     # The bytes of a document that are scored are known by its tokens.
-    return ratio_of(alone.bits(later) - read.bits(later), later.sizes * scored / tokens)
+    return ratio_of(alone.bits(later) - read.bits(later), later.sizes * scored / tokens, later.texts)
 
 
 def extra_bits(after: Scores, before: Scores, windows: TokenWindows) -> Interval:
     """The paired difference of two models in bits per byte."""
-    return ratio_of(after.bits(windows) - before.bits(windows), windows.sizes)
+    return ratio_of(after.bits(windows) - before.bits(windows), windows.sizes, windows.texts)

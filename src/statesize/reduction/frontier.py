@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -50,23 +50,24 @@ class Head:
 
 @torch.no_grad()
 def frontier(
-    model: nn.Module, tokenizer: AnyTokenizer, documents: list[str], length: int = 256
+    model: nn.Module,
+    tokenizer: AnyTokenizer,
+    documents: list[str],
+    length: int = 256,
+    on_progress: Callable[..., None] = lambda *step: None,
 ) -> tuple[list[FrontierPoint], list[Head]]:
     """The loss of quality of all ways on the held-out documents of `compress`, and properties of the heads."""
     uncut = reducible(model)
     calibration, _, held_out = split_text(uncut, tokenizer, documents, length)
+    on_progress(0, 1, "cutting in all ways")
     cuts, bases = uncut.every_cut(SHARES, calibration)
     before = score(model, held_out.inputs, held_out.targets)
-    points = [
-        FrontierPoint(
-            cut.way,
-            cut.share,
-            cut.numbers,
-            reducible(cut.model).state_bytes,
-            extra_bits(score(cut.model, held_out.inputs, held_out.targets), before, held_out),
-        )
-        for cut in cuts
-    ]
+    points: list[FrontierPoint] = []
+    for done, cut in enumerate(cuts):
+        on_progress(done, len(cuts) + 1, f"{cut.share:.0%} in {cut.numbers}, {cut.way}")
+        extra = extra_bits(score(cut.model, held_out.inputs, held_out.targets), before, held_out)
+        points.append(FrontierPoint(cut.way, cut.share, cut.numbers, reducible(cut.model).state_bytes, extra))
+    on_progress(len(cuts), len(cuts) + 1, "ESS of the heads")
     return points, _heads(uncut, bases, next(calibration.unfilled(_SEQUENCES)))
 
 

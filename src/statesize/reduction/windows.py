@@ -18,23 +18,18 @@ from torch.nn import functional
 
 from statesize.adapters.models.model_state import logits_of
 from statesize.errors import InputError
-from statesize.measurement.statistics import Interval, student_t
+from statesize.measurement.statistics import Interval, ratio_interval
+from statesize.texts.rows import BLANK_LINES
 from statesize.texts.tokens import AnyTokenizer, plain_ids, special_ids
 
 
-def ratio_of(amounts: Tensor, sizes: Tensor) -> Interval:
-    """Σ amounts / Σ sizes over documents, (D,) each, with an interval by Student's t; size 0 is left out."""
-    # The error of a ratio to first order (Cochran, "Sampling Techniques", 1977, section 6.4).
-    amounts, sizes = (part[sizes > 0].double() for part in (amounts, sizes))
-    count, total = len(sizes), float(sizes.sum())
-    if count == 0:
+def ratio_of(amounts: Tensor, sizes: Tensor, texts: Tensor | None = None) -> Interval:
+    """Σ amounts / Σ sizes over documents, (D,) each, with an interval over their texts; size 0 is left out."""
+    some = sizes > 0
+    if not some.any():
         return Interval(math.nan)
-    value = float(amounts.sum()) / total
-    if count == 1:
-        return Interval(value)
-    spread = float((amounts - value * sizes).square().sum()) * count / (count - 1)
-    half = student_t(count - 1) * math.sqrt(spread) / total
-    return Interval(value, value - half, value + half)
+    units = None if texts is None else cast("list[int]", texts[some].tolist())
+    return ratio_interval(amounts[some].double().numpy(), sizes[some].double().numpy(), units)
 
 
 IGNORED = -100
@@ -56,6 +51,7 @@ class TokenWindows:
     targets: Tensor  # (W, L) int64, -100 where nothing is scored
     document: Tensor  # index of the document of each target, (W, L) int64
     sizes: Tensor  # bytes of each document plus 1 for its end, (D,) float64
+    texts: Tensor  # number of the text that each document is of, (D,) int64: documents of one text are one unit
 
     def unfilled(self, most: int) -> Iterator[Tensor]:
         """The inputs, at most `most` windows at once; the last window comes without its padding."""
@@ -69,9 +65,12 @@ def text_of(targets: Tensor) -> Tensor:
     return targets[targets != IGNORED]
 
 
-def different_documents(documents: Sequence[str]) -> list[str]:
-    """Documents without duplicates, so that none is in two of three parts."""
-    different = list(dict.fromkeys(document for document in documents if document.strip()))
+def different_documents(texts: Sequence[str]) -> list[tuple[str, int]]:
+    """Documents without duplicates, so that none is in two of three parts, each with the number of its text."""
+    # Each text is a document; where there are fewer than three, its parts between blank lines are.
+    whole = {text: number for number, text in enumerate(dict.fromkeys(texts)) if text.strip()}
+    parts = {part: number for text, number in whole.items() for part in BLANK_LINES.split(text) if part.strip()}
+    different = list((whole if len(whole) >= 3 else parts).items())
     if len(different) < 3:
         raise InputError(
             f"text must hold at least 3 different documents, got {len(different)}. Give a file whose documents are "
@@ -89,15 +88,21 @@ def three_parts(
     first = max(1, round(_SHARES[0] * len(order)))
     second = max(first + 1, round(sum(_SHARES) * len(order)))
     parts = (order[:first], order[first:second], order[second:])
-    texts = [[different[number] for number in part] for part in parts]
     gramians, choice, held_out = (
-        windows(part, tokenizer, length, most) for part, most in zip(texts, _MOST_TOKENS, strict=True)
+        windows([different[number][0] for number in part], tokenizer, length, most, [different[at][1] for at in part])
+        for part, most in zip(parts, _MOST_TOKENS, strict=True)
     )
     return gramians, choice, held_out
 
 
-def windows(documents: Sequence[str], tokenizer: AnyTokenizer, length: int, most_tokens: int = 2**62) -> TokenWindows:
-    """Windows of `length` tokens over consecutive documents, each followed by the end-of-sequence token."""
+def windows(
+    documents: Sequence[str],
+    tokenizer: AnyTokenizer,
+    length: int,
+    most_tokens: int = 2**62,
+    texts: Sequence[int] | None = None,
+) -> TokenWindows:
+    """Windows of `length` tokens over documents, each of a text, and followed by the end-of-sequence token."""
     end = special_ids(tokenizer)[1].get("eos")
     ids: list[int] = []
     owner: list[int] = []
@@ -120,7 +125,8 @@ def windows(documents: Sequence[str], tokenizer: AnyTokenizer, length: int, most
     document = torch.full((count,), owner[-1])
     document[: len(ids)] = torch.tensor(owner)
     inputs, targets, document = (part.view(-1, length) for part in (inputs, targets, document))
-    return TokenWindows(inputs, targets, document, torch.tensor(sizes, dtype=torch.float64))
+    numbers = torch.tensor(range(len(sizes)) if texts is None else texts[: len(sizes)])
+    return TokenWindows(inputs, targets, document, torch.tensor(sizes, dtype=torch.float64), numbers)
 
 
 @dataclass(frozen=True, eq=False)
@@ -244,8 +250,8 @@ def _compared(model: nn.Module, cut: nn.Module, windows: TokenWindows, inputs: T
         right.append(by_document(correct, windows))
     before, after = right
     return Recall(
-        before=ratio_of(before, answers),
-        after=ratio_of(after, answers),
-        lost=ratio_of(before - after, answers),
+        before=ratio_of(before, answers, windows.texts),
+        after=ratio_of(after, answers, windows.texts),
+        lost=ratio_of(before - after, answers, windows.texts),
         answers=int(answers.sum()),
     )

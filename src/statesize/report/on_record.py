@@ -35,6 +35,8 @@ TO_BE_SAID = ("package", "licence", "check")
 """What only whoever adds a model can say; a record of the command line has them empty."""
 DIGEST = 16
 """How much of the digest of a model's weights the package keeps, to know the model again."""
+_CLOSE, _APART = 1.2, 1.5
+"""Factors below and above which the ESS of two models differs little and much: single texts differ by up to a fifth."""
 SPREAD = (0.0, 0.25, 0.5, 0.75, 1.0)
 """Quantiles over heads or channels."""
 
@@ -191,13 +193,30 @@ def standing(profile: Profiled, weights: str = "", models: Sequence[Mapping[str,
             if row["length"] == nearest:
                 listed.append(f"{name} {row['ess']:.1f}{of.format(row['of'])}")
                 if weights.startswith(weighed) and row["untrained"] is not None:
-                    own = f" This model is {name}; with untrained weights it has {row['untrained']:.1f}."
+                    own = f" This model is {name}; over {nearest:,} {data.split()[0]}, {_training(row)}."
         said.append(f"of {nearest:,} {data}: {', '.join(listed)}")
     if not said:
         return ""
     name = position_name(profile)
+    if 4 * length < min(lengths):
+        return f"{counted(length, name)} are too few to compare with models on record, of {min(lengths)} and more."
     first = "On record" if lengths == {length} else f"No record has {counted(length, name)}; the nearest"
     return f"{first}, at the middle {'; '.join(said)}.{own} All: statesize models --measured"
+
+
+def _training(row: Mapping[str, Any]) -> str:
+    """What training shows in the numbers of a record: without sinks, where the trained model has one."""
+    untrained, hidden = row["untrained"], row["ess_without_sinks"] > _CLOSE * row["ess"]
+    factor = max(row["ess_without_sinks"] / untrained, untrained / row["ess_without_sinks"])
+    shows = (
+        "training shows in this number"
+        if factor > _APART
+        else "close to untrained, so training shows little in this number"
+        if factor < _CLOSE
+        else "too few texts were read to tell whether training shows in this number"
+    )
+    without = f" beside {row['ess_without_sinks']:.1f} without sinks" if hidden else ""
+    return f"with untrained weights it has {untrained:.1f}{without}: {shows}"
 
 
 def _of_text(record: Mapping[str, Any]) -> bool:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from statesize.errors import FileError
 from statesize.io.files import os_errors
+from statesize.models.plugins import model_plugins
 
 MARKER = "profile.json"
 
@@ -15,10 +16,14 @@ MARKER = "profile.json"
 def require_profile(path: Path) -> None:
     """Refuse what is no folder of a profile."""
     # A path that is too long for a name, or has a zero in it, does not exist for os.path.
-    if not os.path.exists(path):
-        raise FileError(f"There is no profile at {path}.")
-    if not (path / MARKER).is_file():
-        raise FileError(f"{path} is no statesize profile: it has no {MARKER}.")
+    there, bundled = os.path.exists(path), any(str(path) in plugin.names() for plugin in model_plugins())
+    if there and (path / MARKER).is_file():
+        return
+    if inside := sorted(str(marker.parent) for marker in path.glob(f"*/{MARKER}")) if there else []:
+        raise FileError(f"{path} is no statesize profile, but holds some. Give one, such as {inside[0]}.")
+    model, folder = (path, f"{path.stem}-profile") if there or bundled else ("MODEL", path)
+    made = f"Make one: statesize profile {model} --output {folder}"
+    raise FileError(f"{path} is no statesize profile. {made}" if there else f"There is no profile at {path}. {made}")
 
 
 def check_destination(path: Path) -> None:

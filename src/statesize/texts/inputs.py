@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -29,6 +30,9 @@ from statesize.texts.tokens import (
     join_documents,
     unbegun_note,
 )
+
+# One word that ends as files do. The text that it is would be too short to say anything.
+_FILE = re.compile(r"\S+\.(txt|md|rst|py|ipynb|html?|tex|csv|jsonl?|ndjson|parquet|log)")
 
 # What tokenizers and collators return that says something of the text and is no part of what a model computes.
 _SAID_OF_TEXT = frozenset({"labels", "special_tokens_mask", "offset_mapping", "length"})
@@ -179,6 +183,12 @@ def given_sequences(
     several = cast("Sequence[object]", inputs) if isinstance(inputs, list | tuple) else ()
     single = isinstance(inputs, Tensor | str | Path | Mapping) or any(isinstance(item, int) for item in several)
     items = cast("Iterable[Any]", [inputs] if single else inputs)
+    for item in items if single or several else ():
+        if isinstance(item, str) and _FILE.fullmatch(item):
+            raise InputError(
+                f"inputs must be text, got {item!r}, which looks like the name of a file. Give pathlib.Path({item!r}) "
+                "to read the file."
+            )
     read = _checked(_split(items if model is None else _apart(model, items, axis), tokenizer))
     if not isinstance(items, list | tuple) or any(isinstance(item, Path) and is_rows(item) for item in items):
         return read

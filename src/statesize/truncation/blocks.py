@@ -33,7 +33,7 @@ def leading_eigenvectors(symmetric: Tensor, counts: Tensor) -> Tensor:
     """Eigenvectors of the largest eigenvalues first, (..., n, most): so many of each matrix (...), and 0 beyond."""
     most = int(counts.max())
     # A few vectors take half the time of all, but scipy lets one thread run at a time.
-    if symmetric.is_cuda or torch.get_num_threads() > 2 or 4 * most > symmetric.shape[-1]:
+    if symmetric.device.type != "cpu" or torch.get_num_threads() > 2 or 4 * most > symmetric.shape[-1]:
         return eigenvectors(symmetric).flip(-1)[..., :most]
     eigh, n = cast("Any", import_module("scipy.linalg")).eigh, symmetric.shape[-1]  # importing it takes time
     matrices, found = symmetric.reshape(-1, n, n), symmetric.new_zeros(symmetric.shape[:-2].numel(), n, most)

@@ -101,7 +101,21 @@ def test_few_excerpts_have_no_interval_and_then_no_course():
     assert np.isnan([one.whole.low, one.whole.high]).all()
     assert one.course == "not clear"
     assert found.finding.endswith("about as n^0.40; at least 5 texts are needed to tell which heads still grow.")
-    assert "clear" not in str(found.page().tables[0].rows)
+    table = found.page().tables[0]
+    assert "clear" not in str(table.rows)
+    assert not any(word in table.caption for word in ("clear", "star", "by Student"))
+
+
+def test_only_exponents_that_are_there_have_columns_and_are_explained():
+    def shown(**options):
+        table = measured(model(), **options).page().tables[0]
+        return [one for one in ("exponent", "over the last two lengths") if one in table.headings], table.caption
+
+    assert shown(trained_length=4)[0] == []
+    assert "power" not in shown(trained_length=4)[1]
+    assert shown(trained_length=8)[0] == ["exponent"]
+    assert shown()[0] == ["exponent", "over the last two lengths"]
+    assert "power" in shown()[1]
 
 
 def test_by_default_the_future_is_as_long_as_the_longest_context_that_is_fitted_or_of_256_tokens():

@@ -21,7 +21,11 @@ from statesize.operators import Dense
 
 # Positions that get an impulse in one run.
 _AT_ONCE = 32
-_UNKNOWN = "How much it stores is unknown. An integer `state_size` of its class, if its T keeps no more, tells."
+_UNKNOWN = (
+    "How much it stores is unknown: a longer text may tell, or an integer `state_size` of its class, if its T keeps no "
+    "more."
+)
+_NAMED = "that its class names by `state_size`"
 # Random inputs before a cut, by which the rank of the map from past to future is found, and the singular values that
 # are numbers of a state and rounding, as parts of the largest.
 _SAMPLES = 256
@@ -34,10 +38,10 @@ _IN_SINGLE = "Its code does not run in float64: its T is that of float32, to 1e-
 
 @dataclass(frozen=True)
 class Memory:
-    """Numbers that a module keeps for a channel, None if unknown, and whether they are more than its class says."""
+    """Numbers that a module keeps for a channel, None if unknown, and a note if its class says other ones."""
 
     states: int | None
-    exceeds: bool
+    note: str = ""
 
 
 def observe(name: str, runs: LoneRuns, mix: Mix, memory: Memory | None = None) -> tuple[Observation, Tensor, Memory]:
@@ -63,16 +67,23 @@ def observe(name: str, runs: LoneRuns, mix: Mix, memory: Memory | None = None) -
     said = named if isinstance(named, int) else None
     if memory is None:
         # A class speaks of its recurrence, and T may hold more, such as a convolution behind that.
-        exceeds = said is not None and impulses.exceeds(said, groups or units)
-        found = None if is_attention or (said is not None and not exceeds) else impulses.state(groups or units)
-        memory = Memory(said if said is not None and not exceeds else found, exceeds)
-    states, exceeds = memory.states, memory.exceeds
+        rank = 0 if said is None else impulses.rank(said, groups or units)
+        if said is not None and rank <= said:
+            few = 0 < rank <= min(said, length // 2) // 2
+            memory = Memory(said, f"Its T here keeps {rank} of the {said} numbers {_NAMED}." if few else "")
+        else:
+            note = "" if said is None else f"Its T keeps more than the {said} numbers {_NAMED}."
+            memory = Memory(None if is_attention else impulses.state(groups or units), note)
+    states = memory.states
     known = is_attention or states is not None
-    state_size = torch.arange(length).clamp(max=length if states is None else states)
+    state_size = torch.arange(length)
+    if states is not None:
+        # A state that has more room than the text has tokens is no cache of these.
+        state_size = state_size.clamp(max=states) if states < length - 1 else torch.full_like(state_size, states)
     # Attention stores keys beside the values.
     stored = (2 if is_attention else 1) * (groups or units) * shared * (length if states is None else states)
     notes = (
-        f"Its T keeps more than the {said} numbers that its class names by `state_size`." if exceeds else "",
+        memory.note,
         "" if known else _UNKNOWN,
         f"Impulses at two lengths tell a state of {states} numbers." if states not in (None, said) else "",
         _BEFORE if mix.mixed_before else "",
@@ -170,12 +181,14 @@ class Impulses:
         return shorter if set(longer) == {shorter} else None
 
     @torch.no_grad()
-    def exceeds(self, states: int, stored: int) -> bool:
-        """Whether each of so many stored inputs keeps more numbers for a channel than so many."""
-        length = self.runs.length
-        return self.mix.precision is DOUBLE and any(
-            int((relative > _STATE).sum(-1).max()) > states for relative in self._spectra(length // 2, length, stored)
-        )
+    def rank(self, states: int, stored: int) -> int:
+        """Numbers that each of so many stored inputs keeps for a channel at the middle, to one more than so many."""
+        length, rank = self.runs.length, 0
+        for relative in self._spectra(length // 2, length, stored) if self.mix.precision is DOUBLE else ():
+            rank = int((relative > _STATE).sum(-1).max())
+            if rank > states:
+                break
+        return rank
 
     def _rank(self, cut: int, end: int, stored: int) -> int | None:
         """The largest rank of H at a cut, of rows before an end; None where no gap tells numbers from rounding."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -26,11 +28,15 @@ from statesize.adapters.search.lone_run import (
 from statesize.adapters.search.mixing import HOW_ELSE, answer_of, mixes_positions
 from statesize.adapters.search.other_mixing import changed_at, changed_input
 from statesize.errors import ModelError
+from statesize.io.progress import duration
 
 # Tensors of more times the numbers that enter or leave the module are maps or states, which T does not map.
 LARGEST = 4
 # How many readers of one tensor are tried.
 READERS = 8
+LONG = 10.0
+"""Seconds from which on a search is told before it begins."""
+_LOGGER = logging.getLogger("statesize")
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,12 +93,21 @@ def _found_mixes(runs: LoneRuns, name: str) -> tuple[_Search, list[Mix]]:
     """The mixing of positions by a module that mixes them."""
     runs = _searched(runs)
     position = _acting_position(runs)
+    started = time.perf_counter()
     search = _Search(runs, name, position, None)
+    # Two runs were made, and each source takes about two.
+    seconds = len(search.sources()) * (time.perf_counter() - started)
+    if seconds > LONG:
+        message = (
+            "Mixer %s: its code is searched for a linear mixing, for up to %s; a method `operator(hidden)` saves that"
+        )
+        _LOGGER.warning(message, name, duration(seconds))
     cuts, named = search.cuts(), runs.mixes is not None
     found, stages = search.all_mixes(cuts, search.sources()), search.stages
     if not found and not named:
         # A tensor of which T is made as well is T's input only for those that read it later.
-        readers = [place for places in search.base.readers for place in places[:READERS]]
+        # What a single operation reads was tried as what it is.
+        readers = [place for places in search.base.readers for place in places[:READERS] if len(places) > 1]
         search = _Search(runs, name, position, (*cuts, *readers, OUTPUT))
         found = search.all_mixes(search.cuts(), readers)
     if stages and all(mix.mixed_before for mix in found):
@@ -275,8 +290,12 @@ class _Search:
             run = self._run(places, {source: lambda _: held + by})
             return {place: self.matrix(run, place) - self.matrix(self.base, place) for place in places}
 
-        impulse = change(changed_at(held, axis, self.position) - held, targets)
+        small = changed_at(held, axis, self.position) - held
+        impulse = change(small, targets)
         targets = [place for place in targets if self._is_causal(impulse[place])]
+        # Most sources that are not linear end here, after two runs.
+        doubled = change(2 * small, targets) if targets else {}
+        targets = [place for place in targets if self._near(doubled[place], 2 * impulse[place])]
         if not targets:
             return []
         # All positions change at once: of gates that multiply along the text, two that lie far apart seem to add up.

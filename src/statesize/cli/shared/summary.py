@@ -145,6 +145,9 @@ _MOST_PLANNED = 4
 _PLANNED = ("layer", "seconds", "memory", "units", "positions", "engine", "kind")
 
 
+_NO_NEED = "ESS is what a layer carries of this text, not what a task needs: statesize truncate tests that."
+
+
 def summary(
     profiles: Sequence[Profile], metric: str = "entropy", *, wide: bool = False, weights: str = ""
 ) -> ResultPage:
@@ -158,7 +161,7 @@ def summary(
         table = table_of(f"{about}, a channel of the cache", GROUP_HEADINGS, shared)
         tables.append(replace(table, headings=_headings(GROUP_HEADINGS, relative)))
     lack = [] if len(shared) == sum(map(len, groups)) else [f"{about}: --wide shows it."]
-    notes = [*lack, *_notes(profiles), standing(profiles[0], weights) if len(profiles) == 1 else ""]
+    notes = [*lack, *_notes(profiles), standing(profiles[0], weights) if len(profiles) == 1 else "", _NO_NEED]
     tables[-1] = replace(tables[-1], caption="\n".join(filter(None, (tables[-1].caption, *notes))))
     return ResultPage("Effective state-size", headline(profiles, metric).sentence, (), tables)
 
@@ -219,8 +222,8 @@ def _narrow(profiles: Sequence[Profile], metric: str, relative: str) -> PageTabl
         True: "used of ceiling: ESS as a share of min(i, L−i), which is the limit of a cache that keeps every token.",
     }
     said = [
-        "ESS: numbers per channel that the layer carries, averaged over cuts; possible: what it could carry at these "
-        "cuts.",
+        "ESS: numbers per channel that the layer carries, a mean over all cuts (the first line is of one); possible: "
+        "what it could carry at these cuts.",
         *(["at the middle, without sinks: ESS at one cut, with and without the column of a sink."] if sinks else []),
         *(shares[cache] for cache in kinds),
         *folded,

@@ -17,6 +17,7 @@ from statesize.io.text import counted
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from statesize.measurement.settings import Layers
     from statesize.models.load import LoadedModel, ModelFacts
     from statesize.texts.rows import Document, Extract, Note
     from statesize.texts.tokens import AnyTokenizer
@@ -93,6 +94,8 @@ class Texts:
         for path in (*(self.text or ()), self.jsonl, self.parquet, self.ids):
             if path is not None and not path.exists():
                 raise FileError(f"{path} is not there. Give a file that is.")
+            if path is not None and path != self.parquet and path.is_dir():
+                raise FileError(f"{path} is a folder. Give a file, and repeat --text for several.")
         if self.dataset is not None:
             from statesize.texts.tables import import_datasets
 
@@ -127,11 +130,11 @@ class Texts:
             needs_tokenizer=self.ids is None,
         )
 
-    def load(self, model: str, loading: Loading) -> LoadedModel:
-        """The model, with a tokenizer unless it reads ids."""
+    def load(self, model: str, loading: Loading, layers: Layers = None) -> LoadedModel:
+        """The model, of which some layers may be asked for, with a tokenizer unless it reads ids."""
         from statesize.models.load import load_model
 
-        return load_model(model, **asdict(loading), needs_tokenizer=self.ids is None)
+        return load_model(model, **asdict(loading), needs_tokenizer=self.ids is None, layers=layers)
 
     def read(self, tokenizer: AnyTokenizer | None, printing: Printing, vocabulary: int | None) -> Sequences:
         """All sequences, tokenized where they are texts; of ids, those below `vocabulary` where that is known."""

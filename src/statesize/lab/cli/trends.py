@@ -22,6 +22,7 @@ from statesize.cli.shared.options import (
 )
 from statesize.cli.shared.printing import TEXT, Printing
 from statesize.cli.shared.texts import Texts
+from statesize.errors import InputError
 
 
 def series(
@@ -124,9 +125,13 @@ def length(
         open_page: Show the page in the browser; without --html it is MODEL-length.html in this folder.
         printing: What is printed.
 
+    Raises:
+        InputError: There are fewer than two lengths.
     """
     texts, measuring, loading = texts or Texts(), measuring or Measuring(), loading or Loading()
     settings, chosen = measuring.settings(), whole_numbers("lengths", lengths)
+    if len(set(chosen)) < 2:
+        raise InputError(f"lengths must be at least two different numbers, got {' '.join(lengths)}.")
     html = page_path(html, open_page=open_page, name=f"{Path(model).name}-length")
     texts.check()
     check_model(model)
@@ -145,7 +150,7 @@ def length(
     read = enough.read(tokenizer, printing, vocabulary).ids if texts.any_chosen else None
     ids = whole_texts(read, tokenizer)
     fitting_lengths(chosen, ids, measuring.future)
-    loaded = texts.load(model, loading)
+    loaded = texts.load(model, loading, settings.layers)
     with printing.bars() as bars:
         report_progress = bars.begin(f"measuring {loaded.name}", len(set(chosen))).update
         known = trained_length or known_trained_length(loaded.model, model)

@@ -59,5 +59,5 @@ def run_with_states_cut(
 def _low_rank(matrices: Tensor, kept: Tensor) -> Tensor:
     """The best approximations of ranks (...) to matrices (..., n, d)."""
     left, sigma, right = cast("Any", torch.linalg).svd(matrices.double(), full_matrices=False)
-    sigma = sigma * (torch.arange(sigma.shape[-1]) < kept[..., None])
+    sigma = sigma * (torch.arange(sigma.shape[-1], device=sigma.device) < kept[..., None])
     return (left * sigma[..., None, :] @ right).to(matrices.dtype)

@@ -153,7 +153,7 @@ def measure_gramians(model: LanguageModel, batches: Iterable[Tensor]) -> dict[in
                 by_layer[layer] = Gramians.zeros(mixer.heads, mixer.key_size)
                 watching.enter_context(_added(by_layer[layer], mixer))
         for inputs in batches:
-            model(inputs)
+            model(inputs.to(model.norm.weight.device))
     return by_layer
 
 

@@ -63,7 +63,12 @@ class Series(Trend):
 
     title = "Effective state-size through a training"
     kinds = ("checkpoints", "step")
-    about = "Differences are means over texts; that of the largest change is corrected for how many changes there are."
+
+    @property
+    def about(self) -> str:
+        """What the numbers of the table are."""
+        corrected = "; that of the largest change is corrected for how many changes there are" if self.enough else ""
+        return f"Differences are means over texts{corrected}."
 
     def change(self, layer: str = AVERAGE) -> Change:
         """From the first checkpoint to the last.

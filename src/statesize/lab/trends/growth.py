@@ -61,12 +61,24 @@ class Growth(Trend):
 
     title = "Effective state-size against the length of the context"
     kinds = ("lengths", "length")
-    about = (
-        "ESS goes about as the length of the context to the power of the exponent. A layer or head grows where the "
-        "interval of its exponent over the last two lengths lies above 0.1, and levels off where it lies below; where "
-        "the interval leaves that open, it is not clear. A star marks layers that come within a fifth of the most that "
-        "is possible: their course is that limit's."
-    )
+
+    @property
+    def about(self) -> str:
+        """What the numbers of the table are, as far as they are there."""
+        said: list[str] = []
+        if len(self.trained) > 1:
+            said.append("ESS goes about as the length of the context to the power of the exponent.")
+            if self.enough:
+                said.append(
+                    "A layer or head grows where the interval of its exponent over the last two lengths lies above "
+                    "0.1, and levels off where it lies below; where the interval leaves that open, it is not clear."
+                )
+        if any(map(self.near_ceiling, self.layers)):
+            said.append(
+                "A star marks layers that come within a fifth of the most that is possible: their course is that "
+                "limit's."
+            )
+        return " ".join(said)
 
     @property
     def trained(self) -> tuple[int, ...]:
@@ -194,8 +206,9 @@ class Growth(Trend):
         return {
             "layer": one.layer + star,
             "head": one.unit or "all",
-            "exponent": signed(one.whole),
-            "over the last two lengths": signed(one.last) + course,
+            **({"exponent": signed(one.whole)} if len(self.trained) > 1 else {}),
+            # Of two lengths it is the same.
+            **({"over the last two lengths": signed(one.last) + course} if len(self.trained) > 2 else {}),
             **{f"ESS after {name}": float(row.mean()) for name, row in zip(self.names, values, strict=True)},
         }
 

@@ -50,8 +50,11 @@ class Trend(ABC):
     """Title of the page."""
     kinds: ClassVar[tuple[str, str]]
     """What the points and their places are, ("checkpoints", "step") or ("lengths", "length")."""
-    about: ClassVar[str]
-    """What the numbers of the table are."""
+
+    @property
+    @abstractmethod
+    def about(self) -> str:
+        """What the numbers of the table are."""
 
     @property
     @abstractmethod

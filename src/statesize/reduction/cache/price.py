@@ -14,6 +14,7 @@ from statesize.check import refuse, require_count, require_real
 from statesize.io.devices import on_cpu_by_default
 from statesize.io.progress import Bars
 from statesize.io.steps import Steps
+from statesize.measurement.settings import FEWEST_PIECES, FOLLOWING, LEAST_PREFIX
 from statesize.models.load import measured_model
 from statesize.reduction.cache.budgets import at_curves, equal
 from statesize.reduction.cache.curves import CacheSizes, cache_sizes, curves_of_documents
@@ -27,8 +28,8 @@ from statesize.reduction.cache.variants import VariantRuns
 from statesize.texts.inputs import Inputs, whole_texts
 from statesize.texts.tokens import AnyTokenizer
 
-DOCUMENTS, TOKENS, FOLLOWING, PASSKEYS = 36, 512, 64, 12
-"""Pieces of text that are read by default, the tokens of each, those that are predicted, and hidden passkeys."""
+DOCUMENTS, TOKENS, PASSKEYS = 36, 512, 12
+"""Pieces of text that are read by default, the tokens of each, and hidden passkeys."""
 RATIOS = (0.5, 0.25, 0.125)
 """Shares of the tokens that are always tried, where more is kept than always stays."""
 # Documents by which ESS of each cache is known.
@@ -145,9 +146,9 @@ class Pricing:
         if rule not in get_args(Rule):
             refuse("rule", f"one of {', '.join(get_args(Rule))}", rule)
         share = require_real("keep", keep, above=0, below=1, advice="It is the share of the tokens that stays.")
-        wanted = require_count("documents", documents, least=6)
+        wanted = require_count("documents", documents, least=FEWEST_PIECES)
         after = require_count("following", following, least=2)
-        size = require_count("tokens", tokens, least=after + 32)
+        size = require_count("tokens", tokens, least=after + LEAST_PREFIX)
         hidden = require_count("needles", needles, least=0)
         model, tokenizer, name = measured_model(model, tokenizer, name, needs_tokenizer=inputs is None)
         parts = three_sets(whole_texts(inputs, tokenizer), size, wanted, tokenizer)

@@ -56,12 +56,14 @@ def notes(result: CachePrices) -> list[str]:
             f"At {', '.join(kept)} equal budgets stay: on {counted(result.selection, 'document')} of their own curves "
             "did not beat them. Rows with both roundings and eviction take the budgets that won there."
         )
-    told.append(
-        "By curves the heads of one layer keep different numbers of tokens, which needs a ragged cache; equal budgets "
-        "and those by layer fit transformers' own. Bytes are those of what is kept."
-        if len({head.layer for head in result.heads}) < len(result.heads)
-        else "Each layer has one cache, so budgets by layer and by curves are the same. Bytes are of what is kept."
-    )
+    if any(price.variant.budgets == "curves" for price in result.prices):
+        told.append(
+            "By curves the heads of one layer keep different numbers of tokens, which needs a ragged cache; equal "
+            "budgets and those by layer fit transformers' own."
+            if len({head.layer for head in result.heads}) < len(result.heads)
+            else "Each layer has one cache, so budgets by layer and by curves are the same."
+        )
+    told.append("Bytes are those of what is kept.")
     if result.smaller:
         each = ", ".join(
             f"{one.bytes / 2**20:.1f} MiB and {one.tokens_a_second:.0f} tokens per second at {100 * one.keep:.4g} %"
