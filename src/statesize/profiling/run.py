@@ -136,7 +136,7 @@ def run_profile(
     # The profile of a cluster is that of this process: the same bit for bit where that is set to as many threads as a
     # process there has cores, else within the bounds that it states. With an output, both go on from each other's
     # files. A model by its name, or a function that loads it, is loaded in each process, so that no weights are sent.
-    tokenizer = supported_tokenizer(tokenizer)
+    tokenizer = None if tokenizer is None else supported_tokenizer(tokenizer)
     path = None if output is None else Path(output)
     if path is not None:
         check_destination(path)
