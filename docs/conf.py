@@ -34,7 +34,7 @@ nitpick_ignore_regex = [
         "py:class",
         r"statesize\..*\.(Agreement|CausalSize|Chart|Claim|Cut|Diagnoses|Drawn|Executor|LoadedModel|Measurement|ResultPage|Run|Profiled|Task|Value)",
     ),
-    ("py:class", r"(Chart|Claim|Document|Findings|Measurement|Metric|StudyTable)"),
+    ("py:class", r"(Chart|Claim|Document|Findings|Measurement|Metric|Profiled|StudyTable)"),
     # Names that are read only where types are checked, so that commands refuse before torch is imported.
     ("py:class", r"(AnyTokenizer|Channels|Cut|EngineName|Layers|Positions|Tokenizer|nn\.Module)"),
     ("py:exc", "NothingMeasuredError"),  # a ModelError

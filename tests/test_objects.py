@@ -1,7 +1,6 @@
 """Objects that users hold: each shows what was found and what to do next, takes layers alike, and refuses by name."""
 
 import math
-from dataclasses import replace
 from functools import partial
 
 import altair as alt
@@ -18,6 +17,7 @@ from statesize.integrations.probe import Probe, Probing
 from statesize.integrations.regularisation import Regularisation
 from statesize.integrations.torchmetrics import StateSizeMetric
 from statesize.integrations.transformers import RegularisationCallback, StateSizeCallback
+from statesize.io.text import counted
 from statesize.lab.mixers import LanguageModel, ModelConfig
 from statesize.metrics import diagnose
 from statesize.networks import redundancy
@@ -95,6 +95,69 @@ def test_a_comparison_is_a_table_in_notebooks(shown):
     assert all(f"<p>{note}" in page for note in shown["comparison"].notes)
 
 
+@pytest.mark.parametrize("width", [40, 80, 200])
+def test_a_summary_is_one_table_that_fits_and_names_what_does_not(width, profile, monkeypatch):
+    monkeypatch.setenv("COLUMNS", str(width))
+    for wide in (False, True):
+        summary = profile.summary(wide=wide)
+        printed = repr(summary)
+        assert max(map(len, printed.splitlines())) <= width
+        assert "..." not in printed
+        table, _, rest = printed.partition("No room for")
+        assert all(f"\n{layer} " in table for layer in LAYERS)
+        # Headings are broken at underscores: each column stands in the table or is named below.
+        shown = [name for name in summary.columns if all(part in table for part in name.split("_"))]
+        assert [
+            name for name in {*summary.columns} - {*shown, "model", "cause"} if name not in printed.replace("\n", " ")
+        ] == []
+        assert ("average_entropy" in rest) == (width == 40)
+    # What is taken from it is pandas' own.
+    assert type(summary[["layer"]]) is type(summary.round(1)) is pd.DataFrame
+    assert summary.equals(profile.summary(wide=True))
+
+
+def test_layers_that_were_not_measured_have_their_causes_below(profile):
+    lost = profile.summary()
+    lost.loc[1, "cause"] = "It is an example."
+    assert "layers.1.mixer: It is an example." in repr(lost)
+    assert repr(profile.groups()).startswith("Empty LayerFrame")
+    del lost["layer"]
+    assert "norm" in repr(lost)
+
+
+def test_ess_shows_positions_of_all_parts_of_a_text(profile, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "60")
+    for layer in (None, 1):
+        table = profile.ess(layer)
+        lines = repr(table).splitlines()
+        assert max(map(len, lines)) <= 60
+        assert lines[-1] == f"Shown: {len(lines[0].split()) - 1} of 24 positions, evenly spread."
+        positions = [int(text) for text in lines[0].split()[1:]]
+        assert positions[0] == 0
+        assert positions[-1] == 23
+        assert max(np.diff(positions)) <= 4
+        assert table._repr_html_().count("<tr") == len(table) + 3
+    assert repr(profile.ess(0).iloc[:, :2]).splitlines()[-1] != lines[-1]
+
+
+def test_names_of_charts_and_of_the_package_are_one_thing_each(profile, shown):
+    for charts in (shown["charts"], shown["measurement charts"]):
+        assert all(callable(getattr(charts, name)) for name in dir(charts) if not name.startswith("_"))
+    with pytest.raises(AttributeError, match=r"did you mean statesize\.lab\.length\?"):
+        _ = ss.length
+    with pytest.raises(InputError, match=r"^profiles must be one list, got a Profile\."):
+        ss.compare(profile, profile)
+
+
+def test_sizes_and_rows_of_a_truncation_show_what_they_say(shown):
+    result = shown["truncation"]
+    size = repr(result.without_hindsight())
+    assert size.startswith("To lose only 1% of what the context changes in the predictions takes ")
+    assert "× ESS, or " in size
+    assert repr(result.rows[0]).startswith("ess × 0.25: keeps ")
+    assert len(repr(result.rows[0])) < 80
+
+
 def test_settings_show_what_differs_from_the_defaults():
     assert repr(ss.Settings()) == "Settings()"
     assert repr(ss.Settings(positions=[8, 4], engine="dense")) == "Settings(positions=(4, 8), engine='dense')"
@@ -104,13 +167,7 @@ def test_what_a_plan_and_a_capture_leave_out_is_said(model):
     ignoring = torch.nn.Sequential(model, torch.nn.LSTM(16, 4, batch_first=True))
     capture = ss.capture(ignoring, IDS[:1], layers=[0])
     capture.skipped["1"] = "a test"
-    assert repr(capture).startswith(f"Capture of 1 layer over {IDS.shape[1]} positions: 1 of ")
-    assert "Not measured: 1 layer; .skipped says why" in repr(capture)
-    capture.skipped["2"] = "a test"
-    assert "Not measured: 2 layers; .skipped says why" in repr(capture)
-    plan = replace(ss.plan(model, IDS[:1], layers=[0]), skipped={"1": "a test"})
-    assert " of 1 mixer over 1 sequence, " in repr(plan)
-    assert "Not measured: 1 layer; .skipped says why" in repr(plan)
+    assert f"Not measured: {counted(len(capture.skipped), 'layer')}; .skipped says why" in repr(capture)
 
 
 METHODS = {
@@ -146,7 +203,7 @@ def test_layers_of_settings_are_given_alike(model):
 def test_charts_are_called_for_the_default(profile):
     assert isinstance(profile.plot(), alt.LayerChart)
     assert profile.plot().to_dict() == profile.plot.layers().to_dict()
-    assert profile.figure().to_dict() == profile.figure.layers().to_dict()
+    assert profile.plot.paper().to_dict() == profile.plot.paper.layers().to_dict()
     assert isinstance(profile.ess(0), pd.DataFrame)
 
 

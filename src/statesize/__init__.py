@@ -62,6 +62,7 @@ _HOMES = {
     "truncation.truncate": ("truncate",),
     "measurement.settings": ("Settings",),
 }
+_PLUGGED_IN = "lab"
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
@@ -107,7 +108,8 @@ def __getattr__(name: str) -> Any:
     # Packages inside, those that plug themselves in among them.
     if not name.startswith("_") and find_spec(f"statesize.{name}") is not None:
         return _imported(name)
-    raise AttributeError(f"module 'statesize' has no attribute {name!r}")
+    near = f"; did you mean statesize.{_PLUGGED_IN}.{name}?" if name in _plugged_in() else ""
+    raise AttributeError(f"module 'statesize' has no attribute {name!r}{near}")
 
 
 def _imported(name: str) -> ModuleType:
@@ -120,4 +122,9 @@ def _imported(name: str) -> ModuleType:
 
 
 def __dir__() -> list[str]:
-    return sorted({*__all__, "lab"})
+    return sorted({*__all__, _PLUGGED_IN})
+
+
+def _plugged_in() -> list[str]:
+    """What is public of the package that plugs itself in, where it is there."""
+    return [] if find_spec(f"statesize.{_PLUGGED_IN}") is None else dir(_imported(_PLUGGED_IN))

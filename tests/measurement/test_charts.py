@@ -86,7 +86,7 @@ def test_a_profile_s_curves_are_its_counts(profile):
 
 
 def test_a_figure_is_the_chart_without_what_a_pointer_finds(profile):
-    chart, figure = profile.plot.positions().to_dict(), profile.figure.positions().to_dict()
+    chart, figure = profile.plot.positions().to_dict(), profile.plot.paper.positions().to_dict()
     assert figure["datasets"] == chart["datasets"]
     marks = [layer["mark"]["type"] for layer in figure["layer"]]
     assert marks == ["area", "line", "line"]
@@ -101,7 +101,7 @@ def test_each_is_a_chart_and_a_figure_at_paper_size(name, subject, request, tmp_
     if not hasattr(found.plot, name):
         pytest.skip("a measurement has no layers")
     assert vl_convert.vegalite_to_vega(getattr(found.plot, name)().to_dict())["marks"]
-    figure = getattr(found.figure, name)()
+    figure = getattr(found.plot.paper, name)()
     figure.save(tmp_path / "figure.svg")
     size = re.search(r'<svg[^>]* width="(\d+)" height="(\d+)"', (tmp_path / "figure.svg").read_text(encoding="utf-8"))
     assert (int(size[1]), int(size[2])) == PAPER
@@ -114,18 +114,18 @@ def test_what_is_not_there_is_refused(measurement, profile):
     for wanted, call in {
         "no singular values": without.plot.spectrum,
         "no entropy": without.plot.positions,
-        "no relative_count": lambda: without.figure.positions("relative_count"),
+        "no relative_count": lambda: without.plot.paper.positions("relative_count"),
         "position must be one that was measured, from 1 to 11, got 99": lambda: measurement.plot.spectrum(99),
         "metric must be one of entropy, .*, got 'rank'": lambda: measurement.plot.positions("rank"),
         "layer must be a name, or an index of 0 … 1, got 7": lambda: profile.plot.tolerance(7),
-        "sequence must be a whole number from 0 to 1, got 5": lambda: profile.figure.positions(0, 5),
+        "sequence must be a whole number from 0 to 1, got 5": lambda: profile.plot.paper.positions(0, 5),
         "position must be one that was measured, from 0 to 11, got 44": lambda: profile.plot.spectrum(0, 44),
     }.items():
         with pytest.raises(InputError, match=wanted):
             call()
     shape = ModelConfig(mixer="la", vocabulary_size=8, width=8, heads=1, layers=1)
     bare = statesize.profile(LanguageModel(shape), [[1, 2, 3, 4]], tolerances=(), relative_tolerances=(0.01,))
-    for drawn_as in (bare.plot, bare.figure):
+    for drawn_as in (bare.plot, bare.plot.paper):
         with pytest.raises(InputError, match="the profile has no count; profile with one"):
             drawn_as.positions(metric="count")
     with pytest.raises(InputError, match="1 relative tolerances and a curve needs 3"):
@@ -146,7 +146,7 @@ def test_the_library_that_draws_is_imported_when_something_is_drawn():
     code = (
         "import sys, torch, statesize\n"
         "found = statesize.measure(statesize.Dense(torch.ones(4, 4).tril()))\n"
-        "found._repr_html_(), found.plot, found.figure\n"
+        "found._repr_html_(), found.plot, found.plot.paper\n"
         "assert 'altair' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
@@ -184,10 +184,14 @@ def statesize_conclusion(text):
 def test_a_repr_is_short(measurement):
     assert len(repr(measurement).splitlines()) <= 12
     assert f"entropy-ESS, mean: {measurement.entropy.mean():.4g}" in repr(measurement)
+    assert repr(measurement).startswith(
+        f"Measurement: {measurement.entropy.mean():.1f} numbers per channel on average, "
+    )
+    assert repr(measurement).splitlines()[-1].startswith("next: ")
     operator = statesize.Dense(torch.eye(4))
     many = statesize.measure(operator, relative_tolerances=[10.0**-power for power in range(1, 15)])
     assert len(repr(many).splitlines()) == 12
-    assert "more" in repr(many).splitlines()[-1]
+    assert "more" in repr(many).splitlines()[-2]
 
 
 def test_a_profile_has_six_columns_in_a_notebook(profile):

@@ -100,7 +100,7 @@ def test_the_chart_has_layers_their_sum_and_the_network() -> None:
         ("all layers", STORED): 60, ("all layers", NEEDED): 18, ("network", NEEDED): 9,
     }  # fmt: skip
     assert chart["layer"][0]["encoding"]["color"]["scale"]["domain"] == [STORED, ALONE, NEEDED]
-    assert made().figure().to_dict()["layer"]
+    assert made().plot(paper=True).to_dict()["layer"]
 
 
 def test_nothing_is_said_where_a_mixer_is_missing() -> None:

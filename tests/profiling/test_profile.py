@@ -93,12 +93,14 @@ def test_a_profile_tells_its_first_note_and_how_many_there_are(small_profile):
         node = tree[name].to_dataset(inherit=False)
         node.attrs["note"] = note
         tree[name] = node
-    assert repr(Profile(tree)).splitlines()[2] == "2 notes: layers.0.mixer: its state_size of 4 was overridden"
+    assert (
+        repr(Profile(tree)).splitlines()[2] == "2 notes, in .notes: layers.0.mixer: its state_size of 4 was overridden"
+    )
     node = tree["layers.0.mixer"].to_dataset(inherit=False)
     tree["layers.0.mixer"] = node.assign_attrs(note="")
-    (line,) = [line for line in repr(Profile(tree)).splitlines() if line.startswith("1 note: layers.1.mixer: other")]
+    (line,) = [line for line in repr(Profile(tree)).splitlines() if line.startswith("1 note, in .notes: layers.1")]
     assert line.endswith(" …")
-    assert len(line) <= 110
+    assert len(line) <= 260
 
 
 def test_unknown_mixer_lists_those_there(small_profile):

@@ -6,9 +6,10 @@ import re
 from collections.abc import Mapping
 
 PHRASES = (
-    "the model loses {bounds.worth} nats per token behind it",
-    "ESS is {bounds.ess} numbers per channel. A memory of that size loses {bounds.hindsight} of what this text changes",
-    "the best rule that we tried loses {bounds.causal} with as many numbers. To lose only 1 % it needs "
+    "loss on the future rises by {bounds.worth} nats per token",
+    "ESS is {bounds.ess} numbers per channel of these 256",
+    "the model loses {bounds.hindsight} of what the past changes in its predictions",
+    "The best rule that we tried loses {bounds.causal} with as many numbers. To lose only 1 %, it needs "
     "{bounds.multiple} times ESS, or {bounds.stored} of the values",
     "intervals over {bounds.documents} texts",
 )

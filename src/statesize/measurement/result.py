@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import altair as alt
 
 _RATIOS = np.logspace(-8, 0, 65)
-_MOST_FACTS = 11
+_MOST_FACTS = 10
 """Lines of a measurement's repr below its title."""
 
 
@@ -90,11 +90,6 @@ class Measurement:
         """The charts `.plot.positions()`, which `.plot()` gives, `.plot.spectrum()` and `.plot.tolerance()`."""
         return MeasurementCharts(self)
 
-    @property
-    def figure(self) -> MeasurementCharts:
-        """`.plot` as wide as a column of a paper: `.figure.positions().save("ess.pdf")`, or .svg or .png."""
-        return MeasurementCharts(self, paper=True)
-
     def __repr__(self) -> str:
         """Means, engine and bounds, one per line.
 
@@ -105,26 +100,30 @@ class Measurement:
         # Tolerances that do not fit are counted.
         left_out = len(lines) - _MOST_FACTS
         shown = [*lines[: _MOST_FACTS - 1], f"  … {left_out + 1} more"] if left_out > 0 else lines
-        return "\n".join(["Measurement", *shown])
+        return "\n".join([_finding(self), *shown, "next: .entropy, .plot.positions()"])
 
     def _repr_html_(self) -> str:
-        return facts_table("Measurement", facts(self))
+        return facts_table(_finding(self), facts(self))
 
 
-@dataclass(frozen=True)
 class MeasurementCharts:
     """Charts of one measurement: each batch entry faint, and their mean.
 
-    Attributes:
+    Args:
         measurement: The measurement.
         paper: Whether they are as wide as a column of a paper.
     """
 
-    measurement: Measurement
-    paper: bool = False
+    def __init__(self, measurement: Measurement, *, paper: bool = False) -> None:
+        self._measurement, self._paper = measurement, paper
 
     def __repr__(self) -> str:
-        return "Charts of a Measurement\nnext: .positions(), .spectrum(), .tolerance()"
+        return "Charts of a Measurement\nnext: .positions(), .spectrum(), .tolerance(), .paper.positions() for a paper"
+
+    @property
+    def paper(self) -> MeasurementCharts:
+        """These charts as wide as a column of a paper, such as `.plot.paper.positions().save("ess.pdf")`."""
+        return MeasurementCharts(self._measurement, paper=True)
 
     def __call__(self) -> alt.LayerChart:
         """The chart `positions`."""
@@ -144,7 +143,7 @@ class MeasurementCharts:
         """
         from statesize.measurement import vega
 
-        title, measurement = metric_title(metric), self.measurement
+        title, measurement = metric_title(metric), self._measurement
         values: Tensor | None = getattr(measurement, metric)
         if values is None or (metric != "entropy" and not values.shape[-1]):
             raise InputError(f"the measurement has no {metric}; ask measure for it")
@@ -153,7 +152,7 @@ class MeasurementCharts:
         positions, ceiling = measurement.positions.cpu().numpy(), measurement.ceiling.cpu().numpy()
         norm = _flat(measurement.norm, 1).mean(0)
         tables = position_tables(_names(lower), positions, (lower, upper), ceiling, norm=norm)
-        return vega.positions_chart(tables, f"{title} ({measurement.engine})", title, paper=self.paper)
+        return vega.positions_chart(tables, f"{title} ({measurement.engine})", title, paper=self._paper)
 
     def spectrum(self, position: int | None = None) -> alt.LayerChart:
         """Hankel singular values at a position; needs the output "values".
@@ -166,16 +165,16 @@ class MeasurementCharts:
         """
         from statesize.measurement import vega
 
-        positions = cast("list[int]", cast("Any", self.measurement.positions).tolist())
+        positions = cast("list[int]", cast("Any", self._measurement.positions).tolist())
         column = index_of(position, positions)
-        values = _singular_values(self.measurement)[:, column]
+        values = _singular_values(self._measurement)[:, column]
         mean = values.mean(0)
         index: NDArray[np.int64] = np.arange(1, len(mean) + 1)
         tables = {
             "lines": lines(_names(values), index=index, ratio=np.where(values > 0, values, np.nan)),
             "values": known(table(index=index, ratio=np.where(mean > 0, mean, np.nan))),
         }
-        return vega.spectrum_chart(tables, f"Spectrum at position {positions[column]}", "σ_m", paper=self.paper)
+        return vega.spectrum_chart(tables, f"Spectrum at position {positions[column]}", "σ_m", paper=self._paper)
 
     def tolerance(self) -> alt.LayerChart:
         """ESS against the relative tolerance, averaged over positions; needs the output "values".
@@ -185,16 +184,24 @@ class MeasurementCharts:
         """
         from statesize.measurement import vega
 
-        values = _singular_values(self.measurement)
+        values = _singular_values(self._measurement)
         largest = values[..., :1]
         heads = np.stack([(values > ratio * largest).sum(-1).mean(-1) for ratio in _RATIOS], -1)
         tables = tolerance_tables(_names(heads), _RATIOS, (heads, heads))
-        return vega.tolerance_chart(tables, "ESS at every tolerance", paper=self.paper)
+        return vega.tolerance_chart(tables, "ESS at every tolerance", paper=self._paper)
 
 
 def _bounds(measurement: Measurement, metric: Metric) -> tuple[Tensor, Tensor]:
     lower, upper = ("relative_lower", "relative_upper") if metric == "relative_count" else ("lower", "upper")
     return getattr(measurement, lower), getattr(measurement, upper)
+
+
+def _finding(measurement: Measurement) -> str:
+    """The mean entropy-ESS below its ceiling, where both are known."""
+    if measurement.entropy is None or not measurement.entropy.numel():
+        return "Measurement"
+    most = measurement.ceiling.double().expand_as(measurement.entropy).mean()
+    return f"Measurement: {measurement.entropy.mean():.1f} numbers per channel on average, of at most {most:.1f}"
 
 
 def facts(measurement: Measurement) -> dict[str, object]:

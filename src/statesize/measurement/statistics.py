@@ -15,7 +15,7 @@ from scipy import special
 from statesize.io.text import counted
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Interval:
     """An estimate and its interval of 95 %.
 
@@ -42,7 +42,7 @@ class Interval:
         """
         return {"mean": finite(self.value), "interval": self.ends}
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         return signed(self, ".2f")
 
 

@@ -125,10 +125,12 @@ class Plan:
         memory = "" if self.memory is None else f" and {byte_count(self.memory)} of memory with the model"
         lines = [
             f"A profile takes about {self.seconds:,.1f} s{memory}",
-            f"{self.spectra:,} spectra of {counted(len(self.mixers), 'mixer')} over "
-            f"{counted(self.sequences, 'sequence')}, {self.tokens:,} tokens",
+            f"{counted(self.spectra, 'cut')} of heads in {counted(len(self.mixers), 'layer')}, over "
+            f"{counted(self.sequences, 'sequence')} of {counted(self.tokens, 'token')}",
         ]
-        lines += [f"Not measured: {counted(len(self.skipped), 'layer')}; .skipped says why"] if self.skipped else []
+        lines += (
+            [f"{counted(len(self.skipped), 'layer')} cannot be measured: .skipped says why"] if self.skipped else []
+        )
         return "\n".join([*lines, "next: .mixers has the time of each; statesize.profile measures them"])
 
 

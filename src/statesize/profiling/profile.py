@@ -24,6 +24,7 @@ from statesize.errors import InputError, StatesizeWarning
 from statesize.io.text import counted
 from statesize.measurement.chart import Metric, metric_title
 from statesize.report.charts import ProfileCharts
+from statesize.report.frames import LayerFrame, PositionFrame
 from statesize.report.words import by_reason, derivative_note, kind_title, model_line
 from statesize.results.datasets import shown_texts
 from statesize.results.fields import COLUMNS, GROUP_COLUMNS, MAIN_COLUMNS, UNKNOWN, told
@@ -121,7 +122,7 @@ class Profile:
             {"model": self.model, "layer": name, "kind": "not measured", "cause": cause}
             for name, cause in self.not_measured.items()
         ]
-        return pd.DataFrame([*rows, *lost], columns=pd.Index(list(COLUMNS if wide else MAIN_COLUMNS)))
+        return LayerFrame([*rows, *lost], columns=pd.Index(list(COLUMNS if wide else MAIN_COLUMNS)))
 
     def summary_rows(self) -> list[SummaryRow]:
         """The summary as plain values.
@@ -142,7 +143,7 @@ class Profile:
         Returns:
             The columns of `statesize.results.fields.GROUP_COLUMNS`, with errors; no rows where nothing is shared.
         """
-        return pd.DataFrame(group_rows(self), columns=pd.Index(list(GROUP_COLUMNS)))
+        return LayerFrame(group_rows(self), columns=pd.Index(list(GROUP_COLUMNS)))
 
     def ess(self, layer: int | str | None = None, sequence: int = 0, metric: Metric = "entropy") -> pd.DataFrame:
         """The ESS before each token of a sequence: of the heads of a layer, or of each layer, the mean over its heads.
@@ -169,19 +170,19 @@ class Profile:
         if layer is not None:
             node = self.mixer(layer)
             frame = pd.DataFrame(ess_values(node, metric)[sequence], columns=node["position"].values)
-            return self._with_tokens(frame, sequence).rename_axis(str(node["norm"].dims[1]))
+            return self._with_tokens(frame.rename_axis(str(node["norm"].dims[1])), sequence)
         nodes = {name: self.mixer(name) for name in self.mixers}
         means = {
             name: pd.Series(ess_values(node, metric)[sequence].mean(0), index=node["position"].values)
             for name, node in nodes.items()
         }
-        return self._with_tokens(pd.DataFrame(means).T, sequence).rename_axis("layer")
+        return self._with_tokens(pd.DataFrame(means).T.rename_axis("layer"), sequence)
 
-    def _with_tokens(self, frame: pd.DataFrame, sequence: int) -> pd.DataFrame:
+    def _with_tokens(self, frame: pd.DataFrame, sequence: int) -> PositionFrame:
         tokens = self.tokens["tokens"].values[sequence]
         columns = [(int(at), str(tokens[at])) for at in frame.columns]
         frame.columns = pd.MultiIndex.from_tuples(columns, names=["position", "token"])
-        return frame
+        return PositionFrame(frame)
 
     def to_dataframe(self) -> pd.DataFrame:
         """One row for each mixer, sequence, head, position, metric and threshold.
@@ -273,11 +274,6 @@ class Profile:
         """The charts `.plot.layers()`, which `.plot()` gives, `.plot.positions()`, `.spectrum()` and `.tolerance()`."""
         return ProfileCharts(self)
 
-    @property
-    def figure(self) -> ProfileCharts:
-        """`.plot` as wide as a column of a paper: `.figure.layers().save("layers.pdf")`, or .svg or .png."""
-        return ProfileCharts(self, paper=True)
-
     def to_html(self, path: str | PathLike[str]) -> Path:
         """Write a report of one self-contained HTML file; a path that cannot be written is a FileError.
 
@@ -322,7 +318,9 @@ class Profile:
         first = self.mixers[0] if self.mixers else "NAME"
         notes = [derivative_note(self), *(f"{names}: {note}" for names, note in by_reason(self.notes).items())]
         notes = [note for note in notes if note]
-        told = [f"{counted(len(notes), 'note')}: {shorten(notes[0], 100, placeholder=' …')}"] if notes else []
+        told = (
+            [f"{counted(len(notes), 'note')}, in .notes: {shorten(notes[0], 240, placeholder=' …')}"] if notes else []
+        )
         return "\n".join(
             [
                 f"Profile of {self.model}, sequences: {sequences}, layers: {layers}",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import altair as alt
@@ -52,26 +51,31 @@ _ALONG = 256
 """Positions of a model along a text, beside other models."""
 
 
-@dataclass(frozen=True, repr=False)
 class ProfileCharts:
     """Charts of one profile; a layer, sequence or metric that is not there is an InputError.
 
-    Attributes:
+    Args:
         profile: The profile.
         paper: Whether they are as wide as a column of a paper.
     """
 
-    profile: Profiled
-    paper: bool = False
+    def __init__(self, profile: Profiled, *, paper: bool = False) -> None:
+        self._profile, self._paper = profile, paper
 
     def __repr__(self) -> str:
         return (
-            f"Charts of {self.profile.model}\nnext: .layers(), .positions(layer), .spectrum(layer), .tolerance(layer)"
+            f"Charts of {self._profile.model}\n"
+            "next: .layers(), .positions(layer), .spectrum(layer), .tolerance(layer); .paper.layers() for a paper"
         )
 
     def __call__(self) -> alt.LayerChart:
         """The chart `layers`."""
         return self.layers()
+
+    @property
+    def paper(self) -> ProfileCharts:
+        """These charts as wide as a column of a paper, such as `.plot.paper.layers().save("layers.pdf")`."""
+        return ProfileCharts(self._profile, paper=True)
 
     def positions(self, layer: int | str = 0, sequence: int = 0, metric: Metric = "entropy") -> alt.LayerChart:
         """ESS over the positions of one sequence against its ceiling: the mean over heads, and each head faint.
@@ -88,10 +92,10 @@ class ProfileCharts:
             InputError: If the metric was not measured.
         """
         title = metric_title(metric)
-        name, mixer = _layer(self.profile, layer, sequence)
+        name, mixer = _layer(self._profile, layer, sequence)
         if metric != "entropy" and not mixer[metric].shape[-1]:
             raise InputError(f"the profile has no {metric}; profile with one.")
-        at, tokens = mixer["position"].values, self.profile.tokens
+        at, tokens = mixer["position"].values, self._profile.tokens
         lower, upper = ess_bounds(mixer, metric)
         texts = np.array([show_token(str(token)) for token in tokens["tokens"].values[sequence]])
         tables = position_tables(
@@ -104,7 +108,7 @@ class ProfileCharts:
         )
         special = np.flatnonzero(tokens["special"].values[sequence])
         tables["borders"] = table(position=special, token=texts[special])
-        return vega.positions_chart(tables, f"{self.profile.model}, {name}: {title}", title, paper=self.paper)
+        return vega.positions_chart(tables, f"{self._profile.model}, {name}: {title}", title, paper=self._paper)
 
     def layers(self) -> alt.LayerChart:
         """Average ESS of each layer.
@@ -112,7 +116,7 @@ class ProfileCharts:
         Returns:
             The chart.
         """
-        return layers([self.profile], paper=self.paper)
+        return layers([self._profile], paper=self._paper)
 
     def spectrum(self, layer: int | str = 0, position: int | None = None, sequence: int = 0) -> alt.LayerChart:
         """Hankel singular values at a position, as far as the counts at the profile's relative tolerances show them.
@@ -127,7 +131,7 @@ class ProfileCharts:
         """
         # A profile keeps no spectra, but #{σ > ρ σ_1} at each of its ρ: each line goes through the points (count, ρ),
         # so the value of index m lies between the neighbouring ρ.
-        name, mixer = _layer(self.profile, layer, sequence)
+        name, mixer = _layer(self._profile, layer, sequence)
         ratios, *bounds = _curve(mixer)
         at = mixer["position"].values.tolist()
         cut = index_of(position, at)
@@ -138,8 +142,8 @@ class ProfileCharts:
             "values": known(table(index=heads.mean(0), ratio=ratios)),
             "bounds": bounds_table(low.mean(0), high.mean(0), ratio=ratios),
         }
-        title = f"{self.profile.model}, {name}, position {at[cut]}"
-        return vega.spectrum_chart(tables, title, paper=self.paper)
+        title = f"{self._profile.model}, {name}, position {at[cut]}"
+        return vega.spectrum_chart(tables, title, paper=self._paper)
 
     def tolerance(self, layer: int | str = 0) -> alt.LayerChart:
         """ESS against the profile's relative tolerances, averaged over sequences and positions.
@@ -150,12 +154,12 @@ class ProfileCharts:
         Returns:
             The chart; a profile with fewer than three relative tolerances is an InputError.
         """
-        name, mixer = _layer(self.profile, layer)
+        name, mixer = _layer(self._profile, layer)
         ratios, *bounds = _curve(mixer)
         inside = mixer["position"].values >= 1
         low, high = (known_mean(counts[:, :, inside], (0, 2)) for counts in bounds)
         tables = tolerance_tables(_names(mixer), ratios, (low, high))
-        return vega.tolerance_chart(tables, f"{self.profile.model}, {name}", paper=self.paper)
+        return vega.tolerance_chart(tables, f"{self._profile.model}, {name}", paper=self._paper)
 
 
 def layers(profiles: Sequence[Profiled], metric: str = "entropy", *, paper: bool = False) -> alt.LayerChart:

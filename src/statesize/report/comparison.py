@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from statesize.errors import InputError
 from statesize.measurement.statistics import estimate
+from statesize.report.frames import cell_text
 from statesize.report.redundancy import Redundancy
 from statesize.report.words import capacity_use, derivative_note
 from statesize.results.summary import (
@@ -173,7 +174,7 @@ class Comparison:
         return pd.DataFrame([asdict(model) for model in self.models])
 
     def _repr_html_(self) -> str:
-        table = cast("str", self.to_dataframe()[_SHOWN].to_html(index=False, escape=True, float_format="%.3g"))
+        table = cast("str", self.to_dataframe()[_SHOWN].to_html(index=False, escape=True, float_format=cell_text))
         said, *notes = (f"<p>{html.escape(note)}</p>" if note else "" for note in (self.finding, *self.notes))
         return "".join([said, table, *notes])
 
@@ -183,7 +184,7 @@ class Comparison:
         Returns:
             Lines of text.
         """
-        table = cast("Any", self.to_dataframe()[_SHOWN]).to_string(index=False, float_format="{:.3g}".format)
+        table = cast("Any", self.to_dataframe()[_SHOWN]).to_string(index=False, float_format=cell_text)
         lines = [self.finding, table, *self.notes, "next: .to_dataframe() has all columns"]
         return "\n".join(filter(None, lines))
 
@@ -206,6 +207,8 @@ def compare(
     Raises:
         InputError: If there is no profile, one without a mixer, or something else.
     """
+    if isinstance(profiles, Profiled):
+        raise InputError("profiles must be one list, got a Profile. Write compare([first, second]).")
     if not isinstance(profiles, Sequence) or not all(isinstance(held, Profiled) for held in profiles):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise InputError(f"profiles must be a list of Profiles, got {profiles!r:.200}")
     if not profiles:

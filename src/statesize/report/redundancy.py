@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partialmethod
 from typing import Any, Self
 
 import altair as alt
@@ -148,7 +147,7 @@ class Redundancy:
 
         Args:
             position: The cut; None takes the middle one.
-            paper: Whether it is as wide as a column of a paper, as `.figure` draws it for `.save("name.pdf")`.
+            paper: Whether it is as wide as a column of a paper, for `.save("name.pdf")`.
 
         Returns:
             A chart by altair.
@@ -173,8 +172,6 @@ class Redundancy:
         title = f"{self.model}, cut at {self.positions[index]}"
         y = alt.Y("numbers:Q", title="Numbers")
         return vega.bars({"parts": rows}, vega.layer_axis("part"), y, "group", _HINTS, title, paper=paper)
-
-    figure = partialmethod(plot, paper=True)
 
     def to_dict(self) -> dict[str, Any]:
         """The result as JSON holds it.

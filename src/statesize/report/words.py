@@ -209,7 +209,7 @@ def capacity_use(profiles: Sequence[Profiled], titles: Sequence[str] = ()) -> st
     if len(keep) > 1:
         answer, caveat = (
             "Each model's share",
-            f"{caveat}; a cache grows with the text and a state does not, so they do not compare",
+            f"{caveat}. Do not compare the share of a cache with that of a state: a cache grows with the text",
         )
     elif shares[order[0]] < _SAME * shares[order[-1]]:
         answer = "All use about as much" if len(parties) > 2 else "Both use about as much"

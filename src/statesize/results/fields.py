@@ -233,7 +233,7 @@ COLUMNS = {
 
 MAIN_COLUMNS = (
     "model", "layer", "kind", "tss", "state_bytes", "middle_entropy", "sinkless_entropy", "average_entropy",
-    "norm", "state_utilisation", "ceiling_utilisation", "cause",
+    "state_utilisation", "ceiling_utilisation", "norm", "cause",
 )  # fmt: skip
 """Those that one reads first."""
 

@@ -89,7 +89,7 @@ class CutDocument:
         return self.document if self.text is None else self.text
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Row:
     """Means over documents of one rule at one scale.
 
@@ -111,8 +111,12 @@ class Row:
     divergence: Interval
     divergence_share: Interval
 
+    def __repr__(self) -> str:
+        lost = signed(self.divergence_share, ".1%")
+        return f"{self.rule} × {self.scale:g}: keeps {self.kept:.1f} numbers per channel, {lost} of KL lost"
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, repr=False)
 class CausalSize:
     """What a memory must hold that cannot see the future, by the best of the choices that were tried.
 
@@ -131,6 +135,13 @@ class CausalSize:
     multiple: Interval
     share: Interval
     stored: Interval
+
+    def __repr__(self) -> str:
+        lost = "what the context changes in the predictions" if self.of == "divergence" else "the context's worth"
+        return (
+            f"To lose only {percent(self.at)} of {lost} takes {signed(self.multiple, '.1f')} × ESS, or "
+            f"{signed(self.stored, '.0%')} of what is stored.\nnext: .multiple, .share, .stored"
+        )
 
 
 @dataclass(frozen=True, repr=False)

@@ -226,7 +226,8 @@ class Trend(ABC):
 
     def __repr__(self) -> str:
         means = zip(self.names, self.means(), strict=True)
-        return f"{self.finding}\nAll layers: {', '.join(f'{mean:.1f} at {name}' for name, mean in means)}"
+        along = ", ".join(f"{mean:.1f} at {name}" for name, mean in means)
+        return f"{self.finding}\nAll layers: {along}\nnext: .to_dataframe(), .to_html('trend.html')"
 
 
 def _reasons(skipped: Mapping[str, str]) -> list[dict[str, str]]:

@@ -1,0 +1,130 @@
+"""Tables of pandas that print what a terminal has room for, and name the rest, in place of pandas' dots."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import textwrap
+from numbers import Real
+from typing import Any, cast
+
+import pandas as pd
+
+from statesize.io.text import printable
+from statesize.measurement.chart import evenly_spread
+from statesize.report.words import by_reason
+
+_MOST_ROWS = 32
+_GAP = 2
+
+
+def cell_text(value: Any) -> str:
+    """A number with three digits, or all of its whole ones; a dash where it is not known."""
+    if not isinstance(value, Real):
+        return str(value) if value else "-"
+    number = float(value)
+    if not math.isfinite(number):
+        return "-"
+    return f"{number:,.0f}" if abs(number) >= 100 or number.is_integer() else f"{number:.3g}"
+
+
+class LayerFrame(pd.DataFrame):
+    """A row per layer: printed with all rows, and with the columns that are not empty and fit.
+
+    What pandas makes of it, such as a selection of columns, is a plain data frame.
+    """
+
+    def __repr__(self) -> str:
+        """The table within the width of the terminal, its headings broken at underscores.
+
+        Returns:
+            Lines of text; the last name the columns that are left out.
+        """
+        if self.empty or not {"model", "layer"} <= set(self.columns):
+            return super().__repr__()
+        values: dict[str, list[Any]] = cast("Any", self).to_dict("list")
+        causes = dict(zip(values["layer"], values.pop("cause", []), strict=False))
+        if len(set(values["model"])) == 1:
+            del values["model"]
+        texts = {name: [cell_text(value) for value in column] for name, column in values.items()}
+        empty = [name for name, cells in texts.items() if not any(cell.strip("-") for cell in cells)]
+        columns = {
+            name: _column(name.replace("_", "_\n").split("\n"), cells, left=name in ("model", "layer", "kind"))
+            for name, cells in texts.items()
+            if name not in empty
+        }
+        kept, width = list(columns), shutil.get_terminal_size().columns
+        while len(kept) > 1 and sum(len(columns[name][0]) + _GAP for name in kept) - _GAP > width:
+            kept.pop()
+        left_out = [name for name in columns if name not in kept]
+        return "\n".join(
+            [
+                *_joined([columns[name] for name in kept]),
+                *(f"{names}: {cause}" for names, cause in by_reason(causes).items() if cause),
+                *(textwrap.wrap(f"No room for {', '.join(left_out)}.", width) if left_out else []),
+                *(textwrap.wrap(f"Empty: {', '.join(empty)}.", width) if empty else []),
+            ]
+        )
+
+
+class PositionFrame(pd.DataFrame):
+    """A row per head or layer and a column per position: shown with positions from all parts of the text, as fit."""
+
+    def _spread(self, width: int) -> tuple[pd.DataFrame, list[list[str]]]:
+        """As many of the rows and positions as fit, and their columns as text."""
+        some = cast("Any", self).iloc[evenly_spread(len(self), _MOST_ROWS)]
+        heads = [str(name) for name in self.columns.names]
+        index = _column(heads, [str(name) for name in some.index], left=True)
+        most = min(len(self.columns), width // (1 + _GAP) + 1)
+        while True:
+            shown = some.iloc[:, evenly_spread(len(self.columns), most)]
+            columns = [
+                _column([_short(part) for part in _parts(name)], [cell_text(value) for value in shown.iloc[:, place]])
+                for place, name in enumerate(shown.columns)
+            ]
+            room = sum(len(column[0]) + _GAP for column in [index, *columns]) - _GAP
+            if room <= width or most <= 2:
+                return shown, [index, *columns]
+            most = max(2, min(most - 1, most * width // room))
+
+    def __repr__(self) -> str:
+        """Positions from all parts of the text.
+
+        Returns:
+            Lines of text; the last says how much of the table they are.
+        """
+        shown, columns = self._spread(shutil.get_terminal_size().columns)
+        return "\n".join([*_joined(columns), *_missing(self, shown)])
+
+    def _repr_html_(self) -> str:
+        shown, _ = self._spread(120)
+        notes = "".join(f"<p>{note}</p>" for note in _missing(self, shown))
+        return pd.DataFrame(shown).to_html(float_format="{:.1f}".format) + notes
+
+
+def _missing(table: pd.DataFrame, shown: pd.DataFrame) -> list[str]:
+    if shown.shape == table.shape:
+        return []
+    rows = f"{len(shown)} of {len(table)} rows and " if len(shown) < len(table) else ""
+    return [f"Shown: {rows}{shown.shape[1]} of {table.shape[1]} positions, evenly spread."]
+
+
+def _parts(name: Any) -> tuple[Any, ...]:
+    return cast("tuple[Any, ...]", name) if isinstance(name, tuple) else (name,)
+
+
+def _short(part: Any) -> str:
+    return printable(str(part))[:10]
+
+
+def _column(heading: list[str], cells: list[str], *, left: bool = False) -> list[str]:
+    """The lines of a column, all of its width."""
+    width = max(map(len, [*heading, *cells]))
+    return [line.ljust(width) if left else line.rjust(width) for line in [*heading, *cells]]
+
+
+def _joined(columns: list[list[str]]) -> list[str]:
+    """Columns side by side; headings with fewer lines begin further down."""
+    height = max(map(len, columns))
+    padded = [[" " * len(column[0])] * (height - len(column)) + column for column in columns]
+    return [(" " * _GAP).join(cells).rstrip() for cells in zip(*padded, strict=True)]
