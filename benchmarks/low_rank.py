@@ -58,17 +58,17 @@ class LowRank(Cutting):
 
     bases: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
 
-    def lost(self, name: str, seen: Observation, run: CutRun) -> Tensor:
-        """What rows behind the cut no longer read."""
+    def dropped(self, name: str, seen: Observation, run: CutRun) -> Tensor | None:
+        """What a run drops of the inputs before the cut."""
         if not self.bases:
-            return super().lost(name, seen, run)
+            return super().dropped(name, seen, run)
         basis, ranks = self.bases[name], run.ranks[name]
-        inputs = self.inputs(seen)[0]
+        inputs = self.inputs(seen)[0].double()
         stored = inputs[:: len(inputs) // seen.groups].transpose(0, 1).reshape(len(inputs[0]), len(basis), -1)
         numbers = torch.einsum("icd,cdn->icn", stored, basis)
         numbers *= torch.arange(basis.shape[-1]) < ranks[:, None]
         rest = (stored - torch.einsum("icn,cdn->icd", numbers, basis)).reshape(len(stored), seen.groups, -1)
-        return self.past_part(seen, rest.transpose(0, 1).repeat_interleave(len(inputs) // seen.groups, 0)[None])
+        return rest.transpose(0, 1).repeat_interleave(len(inputs) // seen.groups, 0)[None]
 
 
 def moments(model: nn.Module, texts: Sequence[Tensor], caches: int) -> dict[str, dict[str, Tensor]]:

@@ -31,8 +31,9 @@ COMPILED = {
 def lanes() -> ModuleType:
     """In the place of statesize.spectra.lanes.vectors."""
 
-    def lane_functions(width: int) -> tuple[Callable[..., np.ndarray], Callable[..., np.ndarray]]:
-        return lambda array, k: array[k * width : (k + 1) * width].copy(), lambda x: np.full(width, x)
+    def lane_functions(width: int) -> tuple[Callable[..., np.ndarray], ...]:
+        load, splat = lambda array, k: array[k * width : (k + 1) * width].copy(), lambda x: np.full(width, x)
+        return load, splat, lambda array, k: splat(array[k])
 
     def store(array: np.ndarray, k: int, x: np.ndarray) -> None:
         array[k * len(x) : (k + 1) * len(x)] = x

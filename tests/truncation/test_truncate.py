@@ -22,8 +22,10 @@ from transformers import AutoConfig, AutoModelForCausalLM
 import statesize as ss
 from statesize.adapters.forward import Forward
 from statesize.adapters.kernels.scans import KERNELS
+from statesize.adapters.observation import Observation
 from statesize.adapters.replaced import pure_torch, replaced, source_files
 from statesize.errors import InputError, ModelError
+from statesize.operators import SoftmaxAttention
 from statesize.reduction.cache.budgets import GRID
 from statesize.texts.inputs import begun_excerpts
 from statesize.truncation.blocks import CutRun
@@ -460,7 +462,7 @@ def test_layers_whose_past_changes_are_computed_again():
 
     def run(inputs, others):
         with ExitStack() as stack:
-            past.attach(model, stack)
+            past.attach(model, stack, pytest.fail)
             return first(inputs), second(others)
 
     same, changed = torch.randn(1, 6, 3), torch.randn(2, 1, 6, 3)
@@ -478,19 +480,28 @@ def test_layers_whose_past_changes_are_computed_again():
 
 @torch.no_grad()
 @pytest.mark.parametrize(("family", "shared"), [("llama", 2), ("mistral", 2), ("gemma2", 0)])
-def test_attention_behind_the_cut_alone_is_as_in_the_whole_text(family, shared):
+def test_attention_behind_the_cut_alone_is_as_in_the_whole_text(family, shared, monkeypatch):
     model, past = attention_model(family), SharedPast(CUT, LENGTH)
     forward, noting = Forward.of(model, IDS), Cutting(CUT, {}, {}, past=past)
     noting.logits(forward)
 
-    def at(rank, past):
-        ranks = {name: torch.full_like(one.norm, rank).long() for name, one in noting.spectra.items()}
-        return Cutting(CUT, {}, {}, CutRun("number", 1.0, ranks, False, rank), past=past).logits(forward)
+    def at(rule, rank, past):
+        grouped = rule == "joint ess"
+        ranks = {
+            name: torch.full((one.stored if grouped else len(one.norm),), rank) for name, one in noting.spectra.items()
+        }
+        run = CutRun(rule, 1.0, ranks, grouped, rank)
+        return Cutting(CUT, {}, {}, run, [run], past=past).logits(forward)
 
-    at(0, past)
+    at("nothing", 0, past)
     assert sum(not isinstance(module, nn.Linear) for module in past.outputs) == shared
     past.settled = True
-    torch.testing.assert_close(at(2, past), at(2, None), rtol=0, atol=1e-5)
+    rules = ("number", "joint ess", "past rows", "past tokens")
+    expected = [at(rule, 2, None) for rule in rules]
+    # T of layers that share their past is known, and is not computed twice.
+    monkeypatch.setattr(functional, "scaled_dot_product_attention", pytest.fail)
+    for rule, logits in zip(rules, expected, strict=True):
+        torch.testing.assert_close(at(rule, 2, past), logits, rtol=0, atol=1e-5)
 
 
 @torch.no_grad()
@@ -502,7 +513,7 @@ def test_attention_that_is_called_again_with_other_values_is_not_shared():
 
     def run(*values):
         with ExitStack() as stack:
-            past.attach(model, stack)
+            past.attach(model, stack, pytest.fail)
             attend = file.ALL_ATTENTION_FUNCTIONS["sdpa"]
             return [attend(module, query, key, one, None, scaling=0.5)[0] for one in values]
 
@@ -511,6 +522,38 @@ def test_attention_that_is_called_again_with_other_values_is_not_shared():
     past.settled = True
     for found, one in zip(run(value, other), (value, other), strict=True):
         torch.testing.assert_close(found, usual(module, query, key, one, None, scaling=0.5)[0])
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("changed", [None, "query", "values", "dtype", "passed_on"])
+def test_attention_is_known_if_it_was_seen_to_be_that_of_what_it_took(changed):
+    model, past, asked = attention_model("llama"), SharedPast(CUT, LENGTH), []
+    module, file = model.model.layers[0].self_attn, sys.modules[type(model).__module__]
+    module.num_key_value_groups = 1
+    query, key, value = torch.randn(3, 1, 4, LENGTH, 8, generator=torch.Generator().manual_seed(6))
+
+    def behind(layer, seen):
+        asked.append(layer)
+        return seen.values[:, :, CUT:]
+
+    def run():
+        with ExitStack() as stack:
+            past.attach(model, stack, behind)
+            return file.ALL_ATTENTION_FUNCTIONS["sdpa"](module, query, key, value, None, scaling=0.5)[0]
+
+    usual = run()
+    # Layers in low precision are seen in float32, and those in float32 may be in float64.
+    dtype = torch.float64 if changed == "dtype" else torch.float32
+    attention = SoftmaxAttention((query + (changed == "query")).to(dtype), key.to(dtype), 0.5)
+    values = (value + (changed == "values")).to(dtype)
+    seen = Observation("layer", "attention", lambda units: attention[:, units], values, values, None, 0)
+    gated = dataclasses.replace(seen, passed_on=lambda mixed, units: 2 * mixed)
+    past.note(module, gated if changed == "passed_on" else seen)
+    past.settled = True
+    found = run()
+    assert asked == ([] if changed else [module])
+    torch.testing.assert_close(found[:, :CUT], usual[:, :CUT], rtol=0, atol=0)
+    torch.testing.assert_close(found[:, CUT:], usual[:, CUT:] if changed else value[:, :, CUT:].transpose(1, 2))
 
 
 def test_divergence_over_many_tokens_is_as_exact_as_single_precision():

@@ -127,8 +127,9 @@ class SoftmaxAttention(TensorOperator):
         parts: list[Tensor] = []
         for first, strip in self._strips(rows.start, rows.stop):
             seen = strip[..., max(columns.start - first, 0) : max(columns.stop - first, 0)]
-            parts.append(torch.nn.functional.pad(seen, (columns.stop - columns.start - seen.shape[-1], 0)))
-        return torch.cat(parts, -2)
+            unseen = columns.stop - columns.start - seen.shape[-1]
+            parts.append(torch.nn.functional.pad(seen, (unseen, 0)) if unseen else seen)
+        return torch.cat(parts, -2) if len(parts) > 1 else parts[0]
 
     def asked(self, query: Tensor, position: int, keys: int) -> Tensor:
         """What other queries read of the first keys, as if there were no more.

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from statesize.adapters.kernels.rotation import Rotation
 from statesize.operators import Operator, Recurrence, SoftmaxAttention
-from statesize.truncation.blocks import columns_before, directions, eigenvectors, state_factors
+from statesize.truncation.blocks import columns_before, directions, eigenvectors, gram, state_factors
 
 # How far behind the cut queries of the past are asked again.
 _ASKED = (0, 4, 16, 64)
@@ -57,12 +57,12 @@ class PastReading:
         if isinstance(self.operator, Recurrence):
             recurrence = self.operator.to(torch.float64).with_real_output()
             return directions(recurrence.C[..., : self.cut, :], state_factors(recurrence, self.cut)[1])[1]
-        gram, last = (self._asked, 0) if self._asked is not None else (self._moved, _LAST)
-        count = gram.shape[-1]
-        gram = gram.reshape(*gram.shape[:-3], -1, readers, count, count).sum(-3) if readers > 1 else gram.clone()
+        moments, last = (self._asked, 0) if self._asked is not None else (self._moved, _LAST)
+        count, groups = moments.shape[-1], (*moments.shape[:-3], -1, readers)
+        moments = moments.reshape(*groups, count, count).sum(-3) if readers > 1 else moments.clone()
         exact = [*range(min(_FIRST, count)), *range(max(_FIRST, count - last), count)]
-        gram[..., exact, :] = gram[..., exact] = 0
-        vectors = eigenvectors(gram)
+        moments[..., exact, :] = moments[..., exact] = 0
+        vectors = eigenvectors(moments)
         # The rows hold nothing in the columns that are kept anyway, which therefore come first.
         single = torch.eye(count, dtype=vectors.dtype, device=vectors.device)[:, exact].expand(*vectors.shape[:-1], -1)
         basis = torch.cat([single, vectors.flip(-1)[..., : count - len(exact)]], -1)
@@ -82,12 +82,12 @@ class PastReading:
         """Σ rᵀ r of what the queries before the cut read there, once each is moved behind it."""
         if not isinstance(self.operator, SoftmaxAttention) or self.rotation is None:
             return None
-        attention = self.operator.to(torch.float64)
+        attention = self.operator
         age = torch.arange(self.cut, 0, -1, device=attention.device)
         query = attention.query[..., : self.cut, :]
         moved = (self.rotation.moved(query, age + behind) for behind in _ASKED)
         read = (attention.asked(one, self.cut + behind, self.cut) for one, behind in zip(moved, _ASKED, strict=True))
-        return sum((rows.mT @ rows for rows in read), torch.zeros(()))
+        return sum(map(gram, read), torch.zeros(()))
 
     @cached_property
     def _moved(self) -> Tensor:
@@ -101,14 +101,12 @@ def _moved_gram(rows: Tensor) -> Tensor:
     column, row = torch.arange(count, device=rows.device), torch.arange(length, device=rows.device)[:, None]
     weights = (torch.exp2(-age / half)[:, None] for half in (_HALF_LIFE, _MOVED_HALF_LIFE))
     weight, moved_weight = (one / one.square().sum().sqrt() for one in weights)
-    standing = weight * rows
-    gram = standing.mT @ standing
+    found = gram(weight * rows)
     steps = count // length
     for behind in _MOVED:
         # Row t at position i + behind reads of each input what it read of one as far away; the first stands still.
         source = column - steps * (length + behind - row)
         seen = (source >= _FIRST) & (source < steps * (row + 1))
         moved = torch.gather(rows, -1, source.clamp(0, count - 1).expand(rows.shape)) * seen
-        moved = moved_weight * moved
-        gram = gram + moved.mT @ moved / len(_MOVED)
-    return gram
+        found = found + gram(moved_weight * moved) / len(_MOVED)
+    return found

@@ -59,6 +59,8 @@ class Cutting:
     curves: MeasuredCurves | None = None
     _calls: Counter[str] = field(default_factory=Counter[str], init=False)
     _running: ModuleStack = field(init=False)
+    _answered: nn.Module | None = field(default=None, init=False)
+    _rows: Tensor | None = field(default=None, init=False)
 
     def logits(self, forward: Forward) -> Tensor:
         """Logits of the positions from the cut on but the last, (L − i − 1, V) float32, of a run like this."""
@@ -66,7 +68,7 @@ class Cutting:
 
         def attach(stack: ExitStack) -> None:
             if self.past is not None:
-                self.past.attach(forward.model, stack)
+                self.past.attach(forward.model, stack, self._behind)
             for name, module in self.own.items():
                 original = cast("Any", module).mixed_values
                 vars(module)["mixed_values"] = self._mixing(name, module, original)
@@ -96,6 +98,9 @@ class Cutting:
     def _observe(self, make: Callable[[], Observation], product: Product | None = None) -> Tensor | None:
         if any(frame.module in self.own.values() for frame in self._running.frames):
             return None
+        answered, self._answered = self._answered, None
+        if answered is self._running.frame.module:
+            return None
         # Products that are taken here are none of the model's.
         with torch._C.DisableTorchFunction():  # pyright: ignore[reportPrivateUsage]
             try:
@@ -109,13 +114,35 @@ class Cutting:
                 self.whole.setdefault(seen.name, _INSIDE)
                 return None
             changed = self._changed(seen)
+            if self.past is not None and self.run is not None and changed is not None and not self.past.settled:
+                self.past.note(self._running.frame.module, seen)
             return None if changed is None else _placed(changed, seen.mixed, product.mixed)
+
+    def _behind(self, module: nn.Module, seen: Observation) -> Tensor:
+        """Y behind the cut, (1, units, L − i, P), of attention whose T is known, with every H_i at its rank."""
+        self._answered = module
+        with torch._C.DisableTorchFunction():  # pyright: ignore[reportPrivateUsage]
+            name, run, length = self._called(seen), cast("CutRun", self.run), seen.values.shape[2]
+            attention = cast("SoftmaxAttention", seen.operator(slice(None)))
+            rows = attention.block(slice(self.cut, length), slice(0, length))
+            rest = self.dropped(name, seen, run)
+            if rest is not None:
+                kept = self.inputs(seen) - rest.to(seen.values.dtype)
+                return rows @ torch.cat([kept, seen.values[:, :, self.cut :]], 2)
+            self._rows = rows
+            changed = rows @ seen.values - self.lost(name, seen, run)
+            self._rows = None
+            return changed
+
+    def _called(self, seen: Observation) -> str:
+        """The name of a call of a mixer, of which a run may have several."""
+        count = self._calls[seen.name]
+        self._calls[seen.name] += 1
+        return f"{seen.name}@{count}" if count else seen.name
 
     def _changed(self, seen: Observation) -> Tensor | None:
         """Y with every H_i at its rank; None in a run that notes, and of a mixer that is left whole."""
-        count = self._calls[seen.name]
-        self._calls[seen.name] += 1
-        name = f"{seen.name}@{count}" if count else seen.name
+        name = self._called(seen)
         if name in self.whole:
             return None
         if self.run is None:
@@ -130,14 +157,20 @@ class Cutting:
 
     def lost(self, name: str, seen: Observation, run: CutRun) -> Tensor:
         """What rows behind the cut no longer read of a mixer in a run, (S, units, L − i, P)."""
-        ranks = run.ranks[name].to(seen.values.device)
-        if run.rule == "nothing":
-            return self.past_part(seen, self.inputs(seen))
-        if run.causal:
-            if name not in self.choices:
-                self.choices[name] = self._chosen(name, seen)
-            return self.past_part(seen, self.choices[name].dropped(run, ranks, self.inputs(seen)))
+        rest, ranks = self.dropped(name, seen, run), run.ranks[name].to(seen.values.device)
+        if rest is not None:
+            return self.past_part(seen, rest)
         return self._lost_by_groups(seen, ranks) if run.grouped and seen.groups else self._lost(seen, ranks)
+
+    def dropped(self, name: str, seen: Observation, run: CutRun) -> Tensor | None:
+        """What a run drops of the inputs before the cut, (S, units, i, P); None where that depends on what reads."""
+        if run.rule == "nothing":
+            return self.inputs(seen)
+        if not run.causal:
+            return None
+        if name not in self.choices:
+            self.choices[name] = self._chosen(name, seen)
+        return self.choices[name].dropped(run, run.ranks[name].to(seen.values.device), self.inputs(seen))
 
     def _noted(self, seen: Observation) -> MixerSpectra:
         blocks = [block for _, block in self._blocks(seen)]
@@ -156,16 +189,18 @@ class Cutting:
 
     def _blocks(self, seen: Observation) -> Iterator[tuple[slice, PastBlock]]:
         """H_i of the units of a mixer, some at once."""
+        if self._rows is not None:
+            return ((part, PastBlock(self._rows[:, part, :, : self.cut])) for part in _parts(seen))
         return ((part, PastBlock.of(seen.operator(part), self.cut)) for part in _parts(seen))
 
     def _group_blocks(self, seen: Observation) -> PastBlock:
         """H_i of all units, (S, groups, units of a group, ...), with one basis per group."""
-        matrix = past_block(seen.operator(slice(None)), self.cut).double()
+        matrix = past_block(seen.operator(slice(None)), self.cut) if self._rows is None else self._rows[..., : self.cut]
         return PastBlock(matrix.reshape(len(matrix), seen.groups, -1, *matrix.shape[2:]), grouped=True)
 
     def inputs(self, seen: Observation) -> Tensor:
         """Inputs u of all units before the cut, (S, units, i, P)."""
-        return seen.values[:, :, : self.cut].double()
+        return seen.values[:, :, : self.cut]
 
     def _chosen(self, name: str, seen: Observation) -> Choices:
         """What all runs without hindsight keep of what a mixer has before the cut."""
@@ -182,6 +217,8 @@ class Cutting:
                 alike, basis = [run for run in numbers if self._readers(run, seen) == readers], reading.rows(readers)
                 # Several inputs of one position lie behind one another.
                 given = inputs[:, part].reshape(*inputs[:, part].shape[:2], basis.shape[-2], -1)
+                # As exact as the model itself, but for states.
+                given, basis = (given.to(basis.dtype), basis) if state else (given, basis.to(given.dtype))
                 ranks = torch.stack([run.ranks[name].repeat_interleave(readers)[part] for run in alike])
                 rest = dropped(given, basis, ranks[:, None].to(basis.device))
                 for run, one in zip(alike, rest, strict=True):
@@ -223,22 +260,22 @@ class Cutting:
         if isinstance(operator, Dense | SoftmaxAttention):
             # As exact as the model itself.
             block = past_block(operator, self.cut)
-            return (block @ inputs.to(block.dtype)).double()
-        padded = torch.nn.functional.pad(inputs, (0, 0, 0, seen.values.shape[2] - self.cut))
+            return block @ inputs.to(block.dtype)
+        padded = torch.nn.functional.pad(inputs.double(), (0, 0, 0, seen.values.shape[2] - self.cut))
         return operator.to(torch.float64).apply(padded)[:, :, self.cut :]
 
     def _lost(self, seen: Observation, ranks: Tensor) -> Tensor:
         """(H − H_k) u of all units, (S, units, L − i, P), for a rank of each."""
         parts: list[Tensor] = []
         for units, block in self._blocks(seen):
-            inputs = seen.values[:, units, : self.cut].double()
+            inputs = seen.values[:, units, : self.cut]
             # Several inputs of one position lie behind one another.
             parts.append(block.lost(inputs.reshape(*inputs.shape[:2], block.columns, -1), ranks[units]))
         return torch.cat(parts, 1)
 
     def _lost_by_groups(self, seen: Observation, ranks: Tensor) -> Tensor:
         """The same for a rank of each group."""
-        inputs = seen.values[:, :, : self.cut].double()
+        inputs = self.inputs(seen)
         inputs = inputs.reshape(len(inputs), seen.groups, -1, *inputs.shape[2:])
         return self._group_blocks(seen).lost(inputs, ranks[:, None]).flatten(1, 2)
 
@@ -258,7 +295,7 @@ class Choices:
     def dropped(self, run: CutRun, ranks: Tensor, inputs: Tensor) -> Tensor:
         """What a run drops of inputs (S, units, i, P), given its rank of each unit or group."""
         if run in self.numbers:
-            return self.numbers[run].double()
+            return self.numbers[run]
         places = self.places[run.rule]
         kept = places < ranks.repeat_interleave(places.shape[1] // len(ranks))[:, None]
         # Several inputs of one position lie behind one another.

@@ -13,8 +13,8 @@ from statesize.spectra.lanes.vectors import (
     where_positive,
 )
 
-load8, splat8 = lane_functions(8)
-load32, splat32 = lane_functions(32)
+load8, splat8, splat8_at = lane_functions(8)
+load32, splat32, _ = lane_functions(32)
 
 
 @numba.njit(error_model="numpy")
@@ -26,6 +26,7 @@ def narrow(x, y, results):
     store(results, 3, a / b)
     store(results, 4, square_root(b))
     store(results, 5, where_positive(a, b, splat8(7.0)))
+    store(results, 6, splat8_at(y, 3))
     return any_positive(a), any_positive(a - splat8(100.0))
 
 
@@ -59,11 +60,11 @@ def test_exponents_of_what_has_no_logarithm():
 
 def test_each_lane_by_itself():
     rng = np.random.default_rng(0)
-    x, y, results = rng.standard_normal(8), rng.random(16) + 0.1, np.zeros(48)
+    x, y, results = rng.standard_normal(8), rng.random(16) + 0.1, np.zeros(56)
     x[3] = np.nan
     assert narrow(x, y, results) == (True, False)
-    b, found = y[8:], results.reshape(6, 8)
-    for row, expected in enumerate((x + b, x - b, x * b, x / b, np.sqrt(b), np.where(x > 0, b, 7.0))):
+    b, found = y[8:], results.reshape(7, 8)
+    for row, expected in enumerate((x + b, x - b, x * b, x / b, np.sqrt(b), np.where(x > 0, b, 7.0), np.full(8, y[3]))):
         np.testing.assert_array_equal(found[row], expected)
 
 

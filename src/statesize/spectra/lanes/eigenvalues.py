@@ -23,8 +23,8 @@ WIDTH = 8
 GROUPS = 4
 """Groups of these whose eigenvalues are iterated together: its divisions wait for one another, but not for others'."""
 
-load, splat = lane_functions(WIDTH)
-load_all, splat_all = lane_functions(WIDTH * GROUPS)
+load, splat, _ = lane_functions(WIDTH)
+load_all, splat_all, _ = lane_functions(WIDTH * GROUPS)
 # Squared subdiagonal entries that are taken for 0, for matrices of trace 1.
 _NEGLIGIBLE = 1e-33
 _SWEEPS = 60

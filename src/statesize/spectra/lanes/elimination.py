@@ -32,7 +32,7 @@ LANES = 8
 """Chunks that are eliminated side by side: as many doubles as the widest vector registers hold."""
 _LN2 = math.log(2.0)
 
-_load, _splat = lane_functions(LANES)
+_load, _splat, _ = lane_functions(LANES)
 
 
 @compile_entry
@@ -45,14 +45,14 @@ def eliminate_chunks(
     version: int = VERSION,
 ) -> None:
     """Positive pivots, Σ ln |pivot| and Σ (|pivot| + |row|²/|pivot|), (N, b) each, of [[P, X], [·, C]] (N, n, n)."""
-    # n = (r + 1) b, b a power of 2; the upper triangles of `whole` are used.
+    # n = (r + 1) b, b a power of 2; the upper triangles of `whole` are used. Logarithms (N, 0) are not taken.
     eliminate_each(whole, readouts, positive, logarithm, size)
 
 
 @compile_lanes
 def eliminate_each(whole: Array, readouts: int, positive: npt.NDArray[np.int64], logarithm: Array, size: Array) -> None:
     """As `eliminate_chunks`, to be called from compiled code."""
-    r = readouts
+    r, logarithms = readouts, logarithm.size > 0
     N, b = whole.shape[0], whole.shape[1] // (r + 1)
     # Blocks hold P, X and C with the lane last, of P and C the upper triangles; nodes of a level lie one below another.
     entries = (r * r + r + 1) * b * b * LANES
@@ -77,18 +77,19 @@ def eliminate_each(whole: Array, readouts: int, positive: npt.NDArray[np.int64],
                     else:
                         eliminated = _eliminate_small(here, there, panel, pivots, r, node, h, b, child)
                     store(after, into + 2, _load(before, parent + 2) + eliminated)
-                    _tally(pivots, h if child else r * h, before, parent, after, into)
+                    _tally(pivots, h if child else r * h, logarithms, before, parent, after, into)
             nodes *= 2
             here, there = there, here
             before, after = after, before
         for j in range(b):
             eliminated = _eliminate_position(here, panel, pivots, r, j, b)
             store(before, 3 * j + 2, _load(before, 3 * j + 2) + eliminated)
-            _tally(pivots, r, before, 3 * j, before, 3 * j)
+            _tally(pivots, r, logarithms, before, 3 * j, before, 3 * j)
             for w in range(min(LANES, N - first)):
                 at = 3 * j * LANES + w
                 positive[first + w, j] = int(before[at])
-                logarithm[first + w, j] = before[at + LANES]
+                if logarithms:
+                    logarithm[first + w, j] = before[at + LANES]
                 size[first + w, j] = before[at + 2 * LANES]
 
 
@@ -324,18 +325,22 @@ def _magnitude(x: Any) -> Any:
 
 
 @compile_lanes
-def _tally(pivots: Array, h: int, before: Array, parent: int, after: Array, into: int) -> None:
-    # Adds signs and logarithms: mantissas are multiplied and exponents added, so that nothing overflows.
+def _tally(pivots: Array, h: int, logarithms: bool, before: Array, parent: int, after: Array, into: int) -> None:
+    # Adds signs, and logarithms: mantissas are multiplied and exponents added, so that nothing overflows.
     zero, one = _splat(0.0), _splat(1.0)
-    count, exponents, product, doubt = _load(before, parent), zero, one, zero
+    count = _load(before, parent)
+    for k in range(h):
+        count = count + where_positive(_load(pivots, k), one, zero)
+    store(after, into, count)
+    if not logarithms:
+        return
+    exponents, product, doubt = zero, one, zero
     for k in range(h):
         pivot = _load(pivots, k)
-        count = count + where_positive(pivot, one, zero)
         exponents = exponents + exponent(pivot)
         product = product * mantissa(pivot)
         # NaN of infinite pivots and NaN, which have a mantissa too.
         doubt = doubt + (pivot - pivot)
-    store(after, into, count)
     store(pivots, 0, product)
     for w in range(LANES):
         pivots[w] = math.log(pivots[w])

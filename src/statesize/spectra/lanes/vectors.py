@@ -73,8 +73,12 @@ for _function, _instruction in (
     _register(_function, _instruction)
 
 
-def lane_functions(width: int) -> tuple[Any, Any]:
-    """`load(array, k)`, the k-th W doubles of a contiguous array of one dimension, and `splat(x)`, W times x."""
+def lane_functions(width: int) -> tuple[Any, Any, Any]:
+    """Functions of a contiguous array of one dimension, k ≥ 0, and of x.
+
+    Returns:
+        `load(array, k)`, the k-th W doubles; `splat(x)`, W times x; and `splat_at(array, k)`, W times its k-th double.
+    """
     lanes, vector = LanesType(width), _vector(width)
 
     @_in_compiled_code
@@ -86,16 +90,24 @@ def lane_functions(width: int) -> tuple[Any, Any]:
 
         return lanes(array, types.intp), generate
 
+    def repeat(builder: Any, x: Any) -> Any:
+        unset, index = ir.Constant(vector, ir.Undefined), ir.IntType(32)
+        one = builder.insert_element(unset, x, ir.Constant(index, 0))
+        return builder.shuffle_vector(one, unset, ir.Constant(ir.VectorType(index, width), [0] * width))
+
     @_in_compiled_code
     def splat(typing: Any, x: Any) -> Any:
+        return lanes(types.float64), lambda context, builder, sig, args: repeat(builder, args[0])
+
+    @_in_compiled_code
+    def splat_at(typing: Any, array: Any, k: Any) -> Any:
         def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-            unset, index = ir.Constant(vector, ir.Undefined), ir.IntType(32)
-            one = builder.insert_element(unset, args[0], ir.Constant(index, 0))
-            return builder.shuffle_vector(one, unset, ir.Constant(ir.VectorType(index, width), [0] * width))
+            data = context.make_array(sig.args[0])(context, builder, args[0]).data
+            return repeat(builder, builder.load(builder.gep(data, [args[1]])))
 
-        return lanes(types.float64), generate
+        return lanes(array, types.intp), generate
 
-    return load, splat
+    return load, splat, splat_at
 
 
 @_in_compiled_code

@@ -176,7 +176,8 @@ class Groups:
         # any threshold, and below the error nothing is excluded.
         count = lower.clone()
         left = self.wanted & (lower != upper)
-        if left.any():
+        # Where squares of entries are left, some entry is not 0.
+        if (left & (self.squared_norms == 0)).any():
             left &= ~self.eliminations.are_zero()
         for at, values in self._spectra(left):
             exact = tau * values[:, :1] if relative else values.new_full((values.shape[0], 1), tau)

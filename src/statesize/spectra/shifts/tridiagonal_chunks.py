@@ -157,7 +157,7 @@ class TridiagonalChunks:
     def counts(self, shift: Tensor) -> tuple[Tensor, Tensor]:
         """How many σ(H_i) exceed τ (N,), (N, b) int64, exact for some threshold within the second result of it."""
         tau = shift / self._scales
-        positive, _, size = self._eliminate(-tau, -tau)
+        positive, _, size = self._eliminate(-tau, -tau, logarithms=False)
         # Forming a Gram matrix and making it tridiagonal is exact for one within ε of its trace; it enters as G / τ.
         formed = (self._of_chunks(self.cores.energy) / tau + tau)[:, None]
         uncertainty = ROUND_OFF * torch.finfo(tau.dtype).eps * (formed + size)
@@ -166,7 +166,7 @@ class TridiagonalChunks:
     def log_determinants(self, shift: Tensor) -> Tensor:
         """φ_i(s) = ln det(I + H_iᵀ H_i / s²), (N, b), at one shift s > 0 per group, (N,)."""
         s = shift / self._scales
-        _, logarithm, _ = self._eliminate(s, -s)
+        _, logarithm, _ = self._eliminate(s, -s, logarithms=True)
         return logarithm - self._of_chunks(self.pivots) * s.log()[:, None]
 
     @cached_property
@@ -191,9 +191,10 @@ class TridiagonalChunks:
         """(E, L) as groups, (N, b)."""
         return positions.reshape(-1, self.width)[self.chunk]
 
-    def _eliminate(self, a: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        size = self.chunk.shape[0], self.width
-        positive, logarithm, lost = np.empty(size, np.int64), np.empty(size), np.empty(size)
+    def _eliminate(self, a: Tensor, c: Tensor, *, logarithms: bool) -> tuple[Tensor, Tensor, Tensor]:
+        count, b = self.chunk.shape[0], self.width
+        positive, lost = np.empty((count, b), np.int64), np.empty((count, b))
+        logarithm = np.empty((count, b if logarithms else 0))
         cores, device = self.cores, a.device
         eliminate_around_cores(
             self.chunk.cpu().numpy(),
