@@ -33,7 +33,7 @@ from statesize.io.files import replace_file
 from statesize.io.json_values import json_values
 from statesize.models.digests import tokens_sha256
 from statesize.models.load import load_model
-from statesize.texts.arguments import inputs_of
+from statesize.texts.inputs import inputs_of
 from statesize.texts.tokens import AnyTokenizer
 from statesize.truncation.blocks import CutRun, mean_numbers, runs
 from statesize.truncation.cutting import Cutting

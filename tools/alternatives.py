@@ -13,8 +13,7 @@ from statesize.lab.studies.engine.grid import TrainingRun
 from statesize.lab.studies.engine.training import measure_model
 from statesize.lab.training.loop import train_in_memory
 from statesize.operators import Recurrence
-from statesize.parallel.executor import Work
-from statesize.parallel.threads import one_torch_thread
+from statesize.parallel.threads import Work, one_torch_thread
 from statesize.profiling.work import captured_mixers
 
 METRIC = "relative_0.01"

@@ -4,8 +4,8 @@ import pytest
 
 from statesize.errors import StatesizeError
 from statesize.io.files import Parts
-from statesize.parallel.executor import SerialExecutor, run
 from statesize.parallel.ray import OnRay, RayCluster
+from statesize.parallel.threads import SerialExecutor, run
 
 
 def doubled(task):

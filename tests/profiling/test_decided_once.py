@@ -1,5 +1,6 @@
-"""What a profile decides and builds is decided and built once, and weights are hashed where something is stored."""
+"""What a profile decides and builds is decided and built once, by few functions of few files."""
 
+import sys
 import traceback
 from collections import Counter
 from pathlib import Path
@@ -18,6 +19,7 @@ from statesize.profiling import work
 from statesize.spectra.exact.dense import DenseEngine
 
 LAYERS, HEADS = 2, 2
+MOST_FILES, MOST_FUNCTIONS = 46, 280
 
 
 @pytest.fixture
@@ -76,6 +78,25 @@ def test_few_frames_lie_between_a_profile_and_the_engine(monkeypatch):
     profiled()
     assert len(between) == LAYERS
     assert max(between) <= 9
+
+
+def test_few_files_and_functions_take_part_in_a_warm_profile():
+    profiled()
+    root, entered = str(Path(ss.__file__).parent), set()
+
+    def enter(frame, event, _):
+        if event == "call" and frame.f_code.co_filename.startswith(root):
+            entered.add((frame.f_code.co_filename, frame.f_code.co_firstlineno, frame.f_code.co_name))
+
+    before = sys.getprofile()
+    sys.setprofile(enter)
+    try:
+        profiled()
+    finally:
+        sys.setprofile(before)
+    # More of them would be a second way to something, or something that is done twice.
+    assert len({file for file, _, _ in entered}) <= MOST_FILES
+    assert len([name for _, _, name in entered if not name.startswith("<")]) <= MOST_FUNCTIONS
 
 
 def test_a_model_is_watched_once_and_each_layer_once_more(counts):

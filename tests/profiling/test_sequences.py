@@ -9,7 +9,7 @@ from statesize.lab import zoo
 from statesize.lab.mixers import LanguageModel, ModelConfig
 from statesize.measurement.settings import Settings
 from statesize.models.load import load_model
-from statesize.parallel.executor import SerialExecutor
+from statesize.parallel.threads import SerialExecutor
 from statesize.profiling import profile
 from statesize.profiling.profile_run import ProfileRun
 from statesize.profiling.sequences import SequenceDone, SequenceTask, SequenceWork, loaded_work

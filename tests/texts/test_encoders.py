@@ -56,6 +56,7 @@ def test_a_tokenizer_of_tiktoken():
         "tiny", pat_str=r"\S+|\s+", mergeable_ranks=ranks, special_tokens={"<|endoftext|>": 298}
     )
     known = supported_tokenizer(tokenizer)
+    assert supported_tokenizer(known) is known
     assert special_ids(known) == ({298}, {"eos": 298})
     expected = [*tokenizer.encode_ordinary("a state<|endoftext|>"), 298]
     assert join_documents(known, ["a state<|endoftext|>"]).tolist() == expected

@@ -103,7 +103,7 @@ def test_damage_in_the_middle(tmp_path):
 
 def test_each_row_is_a_sequence(tmp_path):
     tokenizer = zoo.tokenizer()
-    iterator, count = sequences([write(tmp_path / "texts.parquet", ["one two", "three four"])], tokenizer)
-    assert count is None
-    texts = [tokenizer.decode(ids.tolist(), skip_special_tokens=False) for ids in iterator]
+    read = sequences([write(tmp_path / "texts.parquet", ["one two", "three four"])], tokenizer)
+    assert not isinstance(read, list)
+    texts = [tokenizer.decode(ids.tolist(), skip_special_tokens=False) for ids in read]
     assert texts == ["one two<eos>", "three four<eos>"]

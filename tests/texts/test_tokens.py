@@ -90,6 +90,6 @@ def test_a_profile_marks_them():
 def test_a_text_that_brings_its_beginning_gets_no_second_one():
     tokenizer = tiny_tokenizer(bos=True)
     begin = tokenizer.convert_ids_to_tokens(tokenizer.bos_token_id)
-    (bare,), (begun,) = (list(sequences(text, tokenizer)[0]) for text in ("abc", f"{begin}abc"))
+    (bare,), (begun,) = (list(sequences(text, tokenizer)) for text in ("abc", f"{begin}abc"))
     assert begun.tolist() == bare.tolist()
     assert begun.tolist().count(tokenizer.bos_token_id) == 1

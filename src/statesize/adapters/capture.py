@@ -33,14 +33,14 @@ from statesize.adapters.runs import bare
 from statesize.adapters.search.own_mixing import OwnMixing
 from statesize.adapters.select import (
     RECURRENT,
+    SEARCHED,
     Layers,
     NothingMeasuredError,
     find_mixers,
     is_own_code,
-    is_searched,
     selected,
 )
-from statesize.adapters.watch import Call, ModelRun, further_calls, labelled, record_calls, rerun, sampled
+from statesize.adapters.watch import Call, ModelRun, further_calls, number_mixers, record_calls, rerun, sampled
 from statesize.errors import InputError, ModelError
 from statesize.io.devices import on_cpu_by_default
 from statesize.io.text import counted
@@ -76,12 +76,12 @@ class Capture(Iterator[Captured]):
         self._forward = forward
         self._own_mixing = own_mixing
         self._columns: tuple[str, int] | None = None
-        self._calls = [(call, labels) for call, labels in labelled(calls) if not chosen.isdisjoint(labels)]
+        self._calls = [call for call in calls if not chosen.isdisjoint(call.labels)]
         self._rerun = partial(rerun, forward, short_convolutions=short_convolutions)
         self._checks_mixing = checked
         self._chosen = chosen
         self._refused: dict[str, str] = {}
-        named = [pair for call, labels in self._calls for pair in zip(call.mixers, labels, strict=True)]
+        named = [pair for call in self._calls for pair in zip(call.mixers, call.labels, strict=True)]
         self.mixers = tuple(replace(mixer, name=label) for mixer, label in named if label in chosen)
         self.readers = _sharing(self._calls)
         self._further = further_calls(calls) if around else {}
@@ -90,7 +90,8 @@ class Capture(Iterator[Captured]):
         self.length = forward.length
         self.skipped = skipped
         self.run_difference = run_difference
-        self._items = self._one_by_one()
+        self._ready = list[Captured]()
+        self._some = False
 
     def __repr__(self) -> str:
         """What comes one by one, what does not, and what to do next, a line each.
@@ -113,35 +114,34 @@ class Capture(Iterator[Captured]):
     def keep(self, names: Collection[str]) -> None:
         """Leave out all mixers that come but those of some names."""
         self._chosen &= set(names)
-        self._calls = [(call, labels) for call, labels in self._calls if not self._chosen.isdisjoint(labels)]
+        self._calls = [call for call in self._calls if not self._chosen.isdisjoint(call.labels)]
 
     @on_cpu_by_default
     def __next__(self) -> Captured:
-        return next(self._items)
+        for item in chain.from_iterable(self._kept.values()):
+            item.forget()
+        # Neither a call nor what is returned has a name here: who takes it holds the only reference.
+        while not self._ready:
+            if not self._calls and self._refused and not self._some:
+                refused, self._refused = self._refused | self.skipped, {}
+                raise NothingMeasuredError(refused)
+            if not self._calls:
+                raise StopIteration
+            self._ready = self._measured(self._calls.pop(0))
+        self._some = True
+        return self._ready.pop(0)
 
-    def _one_by_one(self) -> Iterator[Captured]:
-        some = False
-        while self._calls:
-            # Neither a call nor what is yielded has a name here: who takes it holds the only reference.
-            ready = self._measured(*self._calls.pop(0))
-            while ready:
-                some = True
-                yield ready.pop(0)
-                for item in chain.from_iterable(self._kept.values()):
-                    item.forget()
-        if self._refused and not some:
-            raise NothingMeasuredError(self._refused | self.skipped)
-
-    def _measured(self, call: Call, labels: list[str]) -> list[Captured]:
+    def _measured(self, call: Call) -> list[Captured]:
+        labels = call.labels
         chosen = [label in self._chosen for label in labels]
         try:
             if call.by_method:
                 known = replace(call.mixers[0], name=labels[0])
                 mixers_here = [from_method(known, call, self._forward, check=self._checks_mixing)]
             elif call.name in self._own_mixing.derivatives:
-                mixers_here = [self._derivative(call, *labels)]
+                mixers_here = [self._derivative(call)]
             else:
-                mixers_here = self._found(call, labels)
+                mixers_here = self._found(call)
                 at = next((at for at, item in enumerate(mixers_here) if item.kind != SHORT_CONVOLUTION), None)
                 if at is not None and (held := mixers_here[at].state_bytes) is not None:
                     mixers_here[at] = replace(mixers_here[at], state_bytes=held + call.bytes_beside)
@@ -154,14 +154,14 @@ class Capture(Iterator[Captured]):
         note = self._own_mixing.notes.get(call.name, "")
         return [self._in_model(item, call.precision, note) for item in kept]
 
-    def _derivative(self, call: Call, label: str) -> Captured:
+    def _derivative(self, call: Call) -> Captured:
         from statesize.adapters.search.derivative import NOTE
         from statesize.adapters.search.modules import differentiated
 
         operator, returned = differentiated(self._forward, call)
         agreed = agreement(call, (), sampled(returned), lambda: self._as_it_ran(call))
         return Captured(
-            **vars(replace(call.mixers[0], name=label)),
+            **vars(replace(call.mixers[0], name=call.labels[0])),
             units_operator=lambda units: operator[:, units],
             operator_difference=0.0,
             agreement=agreed,
@@ -183,7 +183,7 @@ class Capture(Iterator[Captured]):
         item = replace(item, note=note, run_difference=self.run_difference, precision=precision)
         return item if self._columns is None else item.weighted(*self._columns)
 
-    def _found(self, call: Call, labels: list[str]) -> list[Captured]:
+    def _found(self, call: Call) -> list[Captured]:
         """Run a mixer again, in float64 if its code knows that, and build what is observed there."""
         exact, reason, rounding = call.in_double, "", call.dtype
         observations, output = list[Observation](), None
@@ -207,10 +207,10 @@ class Capture(Iterator[Captured]):
             observations, output = self._rerun(call, torch.float32 if reason else None)
         if exact:
             agreed = agreement(call, observations, output, lambda: self._as_it_ran(call))
-            pairs = zip(labels, observations, strict=True)
+            pairs = zip(call.labels, observations, strict=True)
             return [from_observation(label, item, check_operator(item), agreed) for label, item in pairs]
         agreed = rounded_agreement(call, output)
-        pairs = zip(labels, observations, strict=True)
+        pairs = zip(call.labels, observations, strict=True)
         return [self._rounded(label, item, agreed, rounding, reason) for label, item in pairs]
 
     def _as_it_ran(self, call: Call) -> Tensor | None:
@@ -321,12 +321,18 @@ def capture_module(
     with together(model, inputs, layers, checks, axis):
         forward = Forward.of(model, inputs, axis)
         own = find_mixers(model)
-        recording, own_mixing = _watched(forward, own, mixes or {}, short_convolutions)
+        parts = list(model.modules())
+        has_own_code = any(map(is_own_code, parts))
+        recording, own_mixing = record_calls(forward, own, short_convolutions=short_convolutions), OwnMixing()
+        known = (isinstance(part, SEARCHED) or is_a(part, RECURRENT) or hasattr(part, "mixes") for part in parts)
+        if mixes or has_own_code or any(known):
+            recording, own_mixing = _searched(forward, own, recording, mixes or {}, short_convolutions)
+        number_mixers(recording.calls)
         chosen, skipped = selected(forward, list(own), recording, layers)
         limit = max((BOUNDS[stored_dtype(model)], *(BOUNDS[call.dtype] for call in recording.calls)))
         around = ""
         # Models of libraries are compared with oracles of their own.
-        if own_mixing.backwards or any(map(is_own_code, model.modules())):
+        if own_mixing.backwards or has_own_code:
             from statesize.adapters.search.other_mixing import mixed_backwards
 
             hidden = recording.hidden if checks == "all" else None
@@ -344,14 +350,14 @@ def capture_module(
         )
 
 
-def _watched(
-    forward: Forward, own: Mapping[str, nn.Module], mixes: Mapping[str, str], short_convolutions: bool
+def _searched(
+    forward: Forward,
+    own: Mapping[str, nn.Module],
+    recording: ModelRun,
+    mixes: Mapping[str, str],
+    short_convolutions: bool,
 ) -> tuple[ModelRun, OwnMixing]:
-    """What an observed run showed, and what was found of the modules that no adapter knows."""
-    recording = record_calls(forward, own, short_convolutions=short_convolutions)
-    parts = list(forward.model.modules())
-    if not mixes and not any(is_searched(part) or is_a(part, RECURRENT) or hasattr(part, "mixes") for part in parts):
-        return recording, OwnMixing()
+    """What an observed run shows beside, and what is found of the modules that no adapter knows."""
     from statesize.adapters.search.modules import described_call, find_own_mixing
 
     own_mixing = find_own_mixing(forward, own.values(), recording.calls, mixes)
@@ -368,11 +374,11 @@ def _watched(
     return replace(recording, calls=calls), own_mixing
 
 
-def _sharing(calls: Iterable[tuple[Call, list[str]]]) -> dict[str, tuple[str, ...]]:
+def _sharing(calls: Iterable[Call]) -> dict[str, tuple[str, ...]]:
     """The mixers that read the same cache, for each that is not the only one, in the order of their calls."""
     readers = defaultdict[str, list[str]](list)
-    for call, labels in calls:
-        for label, cache in zip(labels, call.caches, strict=not call.by_method):
+    for call in calls:
+        for name, cache in zip(call.labels, call.caches, strict=not call.by_method):
             if cache:
-                readers[cache].append(label)
+                readers[cache].append(name)
     return {label: tuple(labels) for labels in readers.values() if len(labels) > 1 for label in labels}

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from statesize.adapters.models.layout import axis_by_modules
 from statesize.adapters.models.masks import UNPADDED, added_to_scores, check_mask, check_windows
-from statesize.adapters.models.model_state import device_of, mapped, named_parts, pretrained_models
+from statesize.adapters.models.model_state import device_of, is_a, mapped, named_parts, pretrained_models
 from statesize.adapters.models.precision import ROUNDED, relative_difference
 from statesize.adapters.models.quantised import UNCOMPARED
 from statesize.adapters.models.sharded import class_of
@@ -205,7 +205,7 @@ def backbone_of(model: nn.Module, inputs: Inputs) -> nn.Module:
     own = file.startswith(("transformers.models.", "fla.models.")) and "forward" not in vars(model)
     hooked = vars(model)["_forward_hooks"] or vars(model)["_forward_pre_hooks"]
     # A derived class, hooks or a forward of its own may do something around the backbone.
-    if not own or hooked or model not in pretrained_models(model)[:1]:
+    if not own or hooked or not is_a(model, ("PreTrainedModel",), "transformers"):
         return model
     inner = cast("Any", model).base_model
     names = set(inputs) - {"labels"} if isinstance(inputs, Mapping) else ()

@@ -6,7 +6,6 @@ import threading
 from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -57,9 +56,10 @@ class ModuleStack:
     @contextmanager
     def watching(self, on_leave: Leave | None = None, name: str = "") -> Generator[None]:
         """Keep track of the modules that run while this is open, of a module of this name in the model."""
+        names = {part: label or class_of(part).__name__ for label, part in named_parts(self.module, name)}
 
-        def enter(name: str, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            self.frames.append(Frame(name, module, args, kwargs))
+        def enter(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            self.frames.append(Frame(names[module], module, args, kwargs))
 
         def leave(module: nn.Module, args: tuple[Any, ...], output: object) -> None:
             # A module below may have failed before its own hook could take it off.
@@ -68,11 +68,11 @@ class ModuleStack:
             if on_leave is not None:
                 on_leave(frame, output)
 
+        entering, leaving = in_this_thread(enter), in_this_thread(leave)
         with ExitStack() as hooks:
-            for label, part in named_parts(self.module, name):
-                entering = in_this_thread(partial(enter, label or class_of(part).__name__))
+            for part in names:
                 hooks.callback(part.register_forward_pre_hook(entering, prepend=True, with_kwargs=True).remove)
-                hooks.callback(part.register_forward_hook(in_this_thread(leave), always_call=True).remove)
+                hooks.callback(part.register_forward_hook(leaving, always_call=True).remove)
             yield
 
     @property

@@ -36,6 +36,7 @@ _functions: Any = overrides
 _dispatch: Any = _python_dispatch
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks")
 _HOW_HOOKS_RUN = ("_forward_hooks_with_kwargs", "_forward_hooks_always_called", "_forward_pre_hooks_with_kwargs")
+_PLAIN = frozenset({type(None), int, float})
 _DEVICES = ("cpu", "cuda", "mps", "xpu")
 _SWITCHES: tuple[tuple[Callable[[], Any], Callable[[Any], object]], ...] = (
     (torch.is_grad_enabled, torch.set_grad_enabled),
@@ -286,11 +287,8 @@ def _in_turn(forward: Callable[..., Any]) -> Callable[..., Any]:
 
 def _attributes(module: nn.Module) -> dict[str, object]:
     """Attributes in which modules keep something from run to run, such as rotary frequencies or a number of calls."""
-    return {
-        name: value
-        for name, value in vars(module).items()
-        if value is None or isinstance(value, Tensor) or type(value) in (int, float)
-    }
+    held = vars(module).items()
+    return {name: value for name, value in held if type(value) in _PLAIN or isinstance(value, Tensor)}
 
 
 def _remove_hooks(module: nn.Module, before: Collection[int]) -> None:

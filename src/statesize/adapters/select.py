@@ -11,7 +11,7 @@ from statesize.adapters.forward import Forward
 from statesize.adapters.models.model_state import named_parts, plain_name
 from statesize.adapters.models.sharded import class_of
 from statesize.adapters.observation import SHARED
-from statesize.adapters.watch import ModelRun, labelled
+from statesize.adapters.watch import ModelRun
 from statesize.check import refuse, require_kind, whole_number
 from statesize.errors import InputError, ModelError
 from statesize.io.text import counted
@@ -91,9 +91,8 @@ RECURRENT = ("RNNBase", "sLSTMLayer")
 """Classes whose next state is no linear function of what enters."""
 
 
-def is_searched(module: nn.Module) -> bool:
-    """Whether a module may mix positions by code that no adapter knows, which only a search finds."""
-    return is_own_code(module) or isinstance(module, nn.MultiheadAttention | nn.Sequential)
+SEARCHED = nn.MultiheadAttention | nn.Sequential
+"""Classes of torch that may mix positions by code that no adapter knows, as one's own code may: only a search tells."""
 
 
 class NothingMeasuredError(ModelError):
@@ -167,7 +166,7 @@ def selected(
     names = [*own, *(name for name in observed if name not in own)]
     if not names:
         refuse_all(model, recording.refused)
-    labels = [label for _, some in labelled(recording.calls) for label in some]
+    labels = [label for call in recording.calls for label in call.labels]
     chosen = chosen_names(names, layers, recording.refused, labels)
     skipped = {name: why for name, why in recording.refused.items() if layers is None or name in chosen}
     missing = [name for name in chosen if name not in labels and name not in skipped]

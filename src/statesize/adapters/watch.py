@@ -41,6 +41,7 @@ class Call:
 
     Attributes:
         mixers: In order.
+        labels: The names of the mixers as a profile has them, with a number from their module's second call on.
         caches: For each mixer a digest of what it stores, the same for those that share a cache; empty where it is not
             known.
         by_method: Whether the module is one mixer, with a method `operator`.
@@ -65,6 +66,7 @@ class Call:
     in_double: bool = True
     by_impulses: bool = False
     autocast: Autocast = ()
+    labels: list[str] = field(default_factory=list[str])
 
     @property
     def dtype(self) -> torch.dtype:
@@ -293,23 +295,23 @@ def first_argument(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) 
     return hidden
 
 
-def labelled(calls: Iterable[Call]) -> Iterator[tuple[Call, list[str]]]:
-    """Calls with the names of their mixers, which have a number from their second call on."""
+def number_mixers(calls: Iterable[Call]) -> None:
+    """Number the mixers of all calls of a run."""
     times = defaultdict[str, Iterator[int]](count)
     for call in calls:
         numbered = [(mixer.name, next(times[mixer.name])) for mixer in call.mixers]
-        yield call, [f"{name}@{number}" if number else name for name, number in numbered]
+        call.labels = [f"{name}@{number}" if number else name for name, number in numbered]
 
 
 def further_calls(calls: Sequence[Call]) -> dict[str, str]:
     """What each call of a module after the first is, by the names of its mixers."""
     before, told = defaultdict[str, list[Call]](list), dict[str, str]()
-    for call, labels in labelled(calls):
+    for call in calls:
         before[call.name].append(call)
         number, first = len(before[call.name]), before[call.name][0]
         if number > 1:
             text = ", over what the first takes in reverse order" if _is_reversed(first, call) else ""
-            told |= dict.fromkeys(labels, f"This is call {number} of {call.name} in the forward pass{text}.")
+            told |= dict.fromkeys(call.labels, f"This is call {number} of {call.name} in the forward pass{text}.")
     return told
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -70,7 +69,6 @@ def cache(
 
     from statesize.cli.shared.provenance import called_again, tell_more
     from statesize.cli.shared.table import show_page, show_plan
-    from statesize.models.load import load_model
     from statesize.reduction.cache.page import page
     from statesize.reduction.cache.prefix import require_cache
     from statesize.reduction.cache.price import DOCUMENTS, plan_cache
@@ -85,7 +83,7 @@ def cache(
     inputs = whole_texts(texts.read_whole(tokenizer, printing, vocabulary), tokenizer)
     documents = texts.sequences or DOCUMENTS
     three_sets(inputs, texts.max_tokens, documents, tokenizer)
-    loaded = load_model(model, **asdict(loading), needs_tokenizer=texts.ids is None)
+    loaded = texts.load(model, loading)
     options: dict[str, Any] = {
         "keep": kept,
         "rule": rule,

@@ -75,7 +75,6 @@ def network(
     from statesize.adapters.select import NothingMeasuredError
     from statesize.cli.shared.provenance import called_again
     from statesize.cli.shared.table import show, show_page
-    from statesize.models.load import load_model
     from statesize.networks.network import network_ess
     from statesize.networks.page import page
     from statesize.networks.plan import network_plan
@@ -86,7 +85,7 @@ def network(
     read = texts.read(tokenizer, printing, vocabulary).ids
     if len(read) > 1:
         printing.say(f"Reading the first of {len(read)} sequences.")
-    loaded = load_model(model, **asdict(loading), needs_tokenizer=texts.ids is None)
+    loaded = texts.load(model, loading)
     head = {"model": loaded.name, "tokens": len(read[0])}
     if plan:
         with printing.step(f"trying {loaded.name}"):

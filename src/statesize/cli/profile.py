@@ -140,8 +140,7 @@ def profile(
     before = None if prefix is None else read_whole(prefix)
     printing.hush_libraries()
     started = time.perf_counter()
-    by_ids = texts.ids is not None
-    run = _on_ray(model, loading, cluster, by_ids) if cluster is not None else _here(model, loading, by_ids, settings)
+    run = _here(model, loading, texts, settings) if cluster is None else _on_ray(model, loading, texts, cluster)
     loading_took = time.perf_counter() - started
     if run.tokenizer is None:
         printing.say("The model has no tokenizer that can be loaded: tokens are shown by their ids.")
@@ -278,14 +277,13 @@ class _ProfileCommand:
         return self.model is not None and sum(part.numel() for part in self.model.parameters()) < MOST_DIGESTED
 
 
-def _here(model: str, loading: Loading, by_ids: bool, settings: Settings) -> _ProfileCommand:
+def _here(model: str, loading: Loading, texts: Texts, settings: Settings) -> _ProfileCommand:
     from statesize.models.digests import tensors_sha256
-    from statesize.models.load import load_model
     from statesize.profiling.plan import plan
     from statesize.profiling.run import run_profile
     from statesize.texts.documents import vocabulary_size
 
-    loaded = load_model(model, **asdict(loading), needs_tokenizer=not by_ids, layers=settings.layers)
+    loaded = texts.load(model, loading, settings.layers)
     measure, planned = partial(run_profile, loaded.model, name=loaded.name), partial(plan, loaded.model)
     return _ProfileCommand(
         loaded.name,
@@ -299,23 +297,18 @@ def _here(model: str, loading: Loading, by_ids: bool, settings: Settings) -> _Pr
     )
 
 
-def _on_ray(model: str, loading: Loading, cluster: RayCluster, by_ids: bool) -> _ProfileCommand:
-    from statesize.models.load import load_model, load_model_facts
+def _on_ray(model: str, loading: Loading, texts: Texts, cluster: RayCluster) -> _ProfileCommand:
+    from statesize.models.load import load_model
     from statesize.profiling.run import run_profile
 
     # The processes need not have the folder in which this one works.
     name = str(Path(model).absolute()) if Path(model).is_dir() else model
     measure = partial(
         run_profile,
-        partial(load_model, name, **asdict(loading), needs_tokenizer=not by_ids),
+        partial(load_model, name, **asdict(loading), needs_tokenizer=texts.ids is None),
         cluster=cluster,
     )
-    tokenizer, vocabulary, _ = load_model_facts(
-        model,
-        revision=loading.revision,
-        trust_remote_code=loading.trust_remote_code,
-        needs_tokenizer=not by_ids,
-    )
+    tokenizer, vocabulary, _ = texts.facts_of(model, loading)
     return _ProfileCommand(model, tokenizer, vocabulary, measure, {})
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -86,7 +85,6 @@ def truncate(
 
     from statesize.cli.shared.provenance import called_again, tell_more
     from statesize.cli.shared.table import show_page, show_plan
-    from statesize.models.load import load_model
     from statesize.profiling import Profile
     from statesize.texts.inputs import whole_texts
     from statesize.truncation.page import page, require_model, with_truncation
@@ -99,7 +97,7 @@ def truncate(
     tokenizer, vocabulary, _ = texts.facts_of(model, loading)
     inputs = whole_texts(texts.read_whole(tokenizer, printing, vocabulary), tokenizer)
     checked_pieces(inputs, texts.max_tokens, 1, tokenizer)
-    loaded = load_model(model, **asdict(loading), needs_tokenizer=texts.ids is None)
+    loaded = texts.load(model, loading)
     if measured is not None:
         require_model(measured, loaded.name)
     options: dict[str, Any] = {

@@ -28,8 +28,8 @@ from statesize.io.progress import duration
 from statesize.io.text import counted
 from statesize.measurement.settings import Settings
 from statesize.models.digests import tokens_sha256
-from statesize.parallel.executor import SerialExecutor
 from statesize.parallel.ranks import Replicas
+from statesize.parallel.threads import SerialExecutor
 from statesize.profiling.profile import Profile
 from statesize.profiling.profile_run import ProfileRun
 from statesize.profiling.sequences import Provenance, SequenceWork
@@ -121,7 +121,7 @@ class Probe:
         if self.executor is not None:
             require_kind("executor", self.executor, Replicas, "None or a Replicas")
         # Read once: the inputs may be an iterator, and several trainings may use the probe.
-        object.__setattr__(self, "sequences", tuple(sequences(self.inputs)[0]))
+        object.__setattr__(self, "sequences", tuple(sequences(self.inputs)))
 
     @property
     def limit(self) -> float:

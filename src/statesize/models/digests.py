@@ -12,7 +12,7 @@ from torch import Tensor
 
 from statesize.adapters.models.model_state import mapped
 from statesize.adapters.models.sharded import whole
-from statesize.texts.arguments import Arguments, Given
+from statesize.texts.inputs import Arguments, Given
 
 
 def tensors_sha256(tensors: Mapping[str, Tensor], about: str = "") -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -33,7 +33,7 @@ from statesize.models.from_transformers import (
 )
 from statesize.models.plugins import ModelPlugin, plugin_of, refuse_misspelt
 from statesize.texts.documents import configured_vocabulary, vocabulary_size
-from statesize.texts.tokens import AnyTokenizer
+from statesize.texts.tokens import AnyTokenizer, supported_tokenizer
 from statesize.version import __version__
 
 
@@ -206,16 +206,25 @@ def _has_tokenizer(name: str, options: dict[str, Any]) -> bool:
     return has_tokenizer((None if Path(name).is_dir() else snapshot(name, options["revision"] or "main")) or Path(name))
 
 
+def given_model(
+    model: nn.Module | str, tokenizer: object = None, name: str | None = None, *, needs_tokenizer: bool = False
+) -> LoadedModel:
+    """A model, loaded where it is named, with a tokenizer and a name: the caller's, or its own; "" without either."""
+    tokenizer = supported_tokenizer(tokenizer)
+    if not isinstance(model, str):
+        return LoadedModel(name or "", model, tokenizer, {})
+    loaded = load_model(model, needs_tokenizer=tokenizer is None and needs_tokenizer)
+    return replace(loaded, name=name or loaded.name, tokenizer=tokenizer or loaded.tokenizer)
+
+
 def measured_model(
-    model: nn.Module | str, tokenizer: AnyTokenizer | None, name: str | None, *, needs_tokenizer: bool
+    model: nn.Module | str, tokenizer: object, name: str | None, *, needs_tokenizer: bool
 ) -> tuple[nn.Module, AnyTokenizer | None, str]:
-    """A model that is cut, loaded where it is named, with a tokenizer and a name: the caller's, or its own."""
-    if isinstance(model, str):
-        loaded = load_model(model, needs_tokenizer=tokenizer is None and needs_tokenizer)
-        model, tokenizer, name = loaded.model, tokenizer or loaded.tokenizer, name or loaded.name
-    model = measurable(model)
-    check_whole(model)
-    return model, tokenizer, name or class_of(model).__name__
+    """The same of a model that is cut, as it is measured: the whole of it lies in this process."""
+    given = given_model(model, tokenizer, name, needs_tokenizer=needs_tokenizer)
+    measured = measurable(given.model)
+    check_whole(measured)
+    return measured, given.tokenizer, given.name or class_of(measured).__name__
 
 
 def load_tokenizer(name: str, *, revision: str | None = None, trust_remote_code: bool = False) -> AnyTokenizer:

@@ -17,7 +17,7 @@ from statesize.errors import InputError
 from statesize.io.devices import on_cpu_by_default
 from statesize.io.text import facts_table
 from statesize.measurement.settings import memory_bytes
-from statesize.models.load import load_model
+from statesize.models.load import given_model
 from statesize.networks.jacobian import Copies, Precision, SpanJacobian, copies
 from statesize.spectra.cut import Positions
 from statesize.spectra.exact.dense import block_spectra
@@ -195,16 +195,13 @@ def network_ess(
         ([16], True)
     """
     accuracy, memory = check_limits(accuracy, memory, method)
-    tokenizer = None
-    if isinstance(model, str):
-        loaded = load_model(model, needs_tokenizer=False)
-        model, tokenizer = loaded.model, loaded.tokenizer
+    loaded = given_model(model)
     if isinstance(input_ids, str | Path):
-        texts = list(sequences(input_ids, tokenizer)[0])
+        texts = list(sequences(input_ids, loaded.tokenizer))
         if len(texts) != 1:
             raise InputError(f"input_ids must hold one sequence, got {len(texts)}. Give one at a time.")
         input_ids = texts[0][None]
-    with copies(model, input_ids, positions, start, end, precision, axis) as copied:
+    with copies(loaded.model, input_ids, positions, start, end, precision, axis) as copied:
         cuts = [_measure_cut(copied, index, accuracy, method, memory, on_progress) for index in range(len(copied.cuts))]
     return _joined(cuts, copied)
 

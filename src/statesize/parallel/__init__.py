@@ -1,1 +1,1 @@
-"""Executors in this process, in other processes of this machine, and on Ray; threads within a process."""
+"""Executors: in this process, with its threads, in other processes of this machine, and on Ray."""

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from statesize.check import refuse, require_count
 from statesize.errors import InputError, ModelError, StatesizeError
-from statesize.parallel.executor import Done, Make, Task
+from statesize.parallel.threads import Done, Make, Task
 
 ATTEMPTS = 3
 """How often a task is begun if its worker is killed."""
@@ -106,7 +106,10 @@ def ray_session(address: str | None = None) -> Generator[Any]:
     with private():
         try:
             try:
-                options = _local_options() if address is None else {}
+                # Ray itself rounds a container's share of cores down, and its niceness of 15 starves workers beside
+                # other programs.
+                local = {"include_dashboard": False, "_system_config": {"worker_niceness": 0}}
+                options = {"num_cpus": available_cores(), **local} if address is None else {}
                 ray.init(address=address or "local", log_to_driver=False, logging_level="ERROR", **options)
                 if callable(handler):
                     signal.signal(signal.SIGTERM, handler)
@@ -175,12 +178,6 @@ def _require_reachable(address: str) -> None:
         raise InputError(
             f"what answers at the Ray address {address} is not Ray; its head listens at port 6379 by default"
         )
-
-
-def _local_options() -> dict[str, Any]:
-    # Ray itself rounds a container's share of cores down. Its own niceness of 15 starves workers beside other programs.
-    niceness = {"worker_niceness": 0}
-    return {"num_cpus": available_cores(), "include_dashboard": False, "_system_config": niceness}
 
 
 @contextmanager

@@ -25,7 +25,7 @@ from statesize.io.machine import peak_memory
 from statesize.io.text import byte_count, counted
 from statesize.measurement.settings import Channels, Layers, Positions, Settings
 from statesize.models.digests import tokens_sha256
-from statesize.models.load import load_model
+from statesize.models.load import given_model
 from statesize.operators import Dense, Operator, Shared, SoftmaxAttention
 from statesize.profiling.work import (
     MOST_OPERATIONS,
@@ -37,9 +37,8 @@ from statesize.profiling.work import (
     plan_group,
     plan_work,
 )
-from statesize.texts.arguments import Given, inputs_of
-from statesize.texts.inputs import Inputs, given_sequences
-from statesize.texts.tokens import AnyTokenizer, supported_tokenizer
+from statesize.texts.inputs import Given, Inputs, given_sequences, inputs_of
+from statesize.texts.tokens import AnyTokenizer
 
 # Bytes of the numbers of each spectrum.
 _RESULT_BYTES = 52
@@ -184,12 +183,9 @@ def plan(
         layers=layers, channels=channels, positions=positions, tolerances=tolerances,
         relative_tolerances=relative_tolerances, memory=memory,
     )  # fmt: skip
-    tokenizer = None if tokenizer is None else supported_tokenizer(tokenizer)
-    if isinstance(model, str):
-        loaded = load_model(model, needs_tokenizer=False)
-        model, tokenizer = loaded.model, tokenizer or loaded.tokenizer
-    model = measurable(model)
-    known = sorted(given_sequences(model, inputs, tokenizer, axis)[0], key=len)
+    loaded = given_model(model, tokenizer)
+    model = measurable(loaded.model)
+    known = sorted(given_sequences(model, inputs, loaded.tokenizer, axis), key=len)
     if total is not None and (whole_number(total) or 0) < len(known):
         refuse("total", f"a whole number of at least {len(known)}, the number of inputs", total)
     lengths = [len(given) for given in known]

@@ -20,10 +20,10 @@ from statesize.io.devices import on_cpu_by_default
 from statesize.io.progress import Bars
 from statesize.measurement.settings import Channels, Layers, Positions, Settings
 from statesize.models.digests import tokens_sha256
-from statesize.models.load import load_model, load_model_facts
-from statesize.parallel.executor import here
+from statesize.models.load import given_model, load_model, load_model_facts
 from statesize.parallel.ranks import Replicas
 from statesize.parallel.ray import OnRay, RayCluster
+from statesize.parallel.threads import here
 from statesize.profiling.profile import Profile, warned
 from statesize.profiling.profile_run import (
     ProfileProgress,
@@ -34,8 +34,7 @@ from statesize.profiling.profile_run import (
 )
 from statesize.profiling.sequences import Loader, Provenance, loaded_work
 from statesize.results.place import check_destination
-from statesize.texts.arguments import Given
-from statesize.texts.inputs import Inputs, bundled_sequences, given_sequences, sequences
+from statesize.texts.inputs import Given, Inputs, bundled_sequences, given_sequences
 from statesize.texts.tokens import AnyTokenizer, supported_tokenizer
 
 # A process with torch and its libraries, before it holds a model.
@@ -146,27 +145,22 @@ def run_profile(
         tokenizer = tokenizer or load_model_facts(model, needs_tokenizer=inputs is None)[0]
         model, name = partial(load_model, model, needs_tokenizer=False), name or model
     elif isinstance(model, str):
-        loaded = load_model(model, needs_tokenizer=tokenizer is None and inputs is None)
-        model, tokenizer, source = loaded.model, tokenizer or loaded.tokenizer, source or loaded.source
-        name = name or loaded.name
+        loaded = given_model(model, tokenizer, name, needs_tokenizer=inputs is None)
+        model, tokenizer, name, source = loaded.model, loaded.tokenizer, loaded.name, source or loaded.source
     # What each process loads comes in floating point.
     if cluster is None or isinstance(model, nn.Module):
         model, weights = float_model(model)
         stored = {"weights": weights} if weights else {}
     inputs = bundled_sequences(tokenizer) if inputs is None else inputs
     # Where positions lie is asked of the model; one that each process loads is not there.
-    given, count = (
-        given_sequences(model, inputs, tokenizer, axis)
-        if isinstance(model, nn.Module)
-        else sequences(inputs, tokenizer)
-    )
+    given = given_sequences(model if isinstance(model, nn.Module) else None, inputs, tokenizer, axis)
     known: list[Given] = []
-    reference = None
+    reference = count = None
     ranks = ranks_of(model, replicas) if isinstance(model, nn.Module) else ()
     if ranks and (path is not None or cluster is not None):
         what = "output" if cluster is None else "executor"
         refuse(what, f"None for a model on ranks {', '.join(map(str, ranks))}", output or cluster, _ONE_RANK)
-    if cluster is not None or count is not None or ranks:
+    if cluster is not None or isinstance(given, list) or ranks:
         # What is wrong with any of them shows before the work.
         given = known = list[Given](given)
         reference, count = max(map(len, known)), len(known)

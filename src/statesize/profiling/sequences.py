@@ -10,7 +10,6 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Any, Self, TypeAlias, cast
 
 import torch
@@ -29,16 +28,10 @@ from statesize.models.load import LoadedModel, model_facts
 from statesize.parallel.ranks import ALONE, Team
 from statesize.profiling.work import Work, captured_mixers, measure_side_by_side, plan_group, plan_work
 from statesize.results.checked import dataset_to_bytes, mixer_from_bytes
-from statesize.texts.arguments import Given, counted, inputs_of
+from statesize.texts.inputs import Given, counted, inputs_of
 from statesize.version import __version__
 
 Loader: TypeAlias = Callable[[], nn.Module | LoadedModel]
-
-
-def run_key(model: Mapping[str, object], settings: Settings, reference: int | None) -> str:
-    """A digest of everything but the input that a mixer's numbers depend on; `model` are its `model_facts`."""
-    parts = {**model, "settings": dataclasses.asdict(settings), "reference": reference}
-    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=repr).encode()).hexdigest()
 
 
 @dataclass(eq=False)
@@ -124,13 +117,20 @@ class Provenance:
     bytes: int
 
     @classmethod
-    def of(cls, loaded: nn.Module | LoadedModel, key: Callable[[Mapping[str, object]], str] | None = None) -> Self:
-        """That of a model; `key` makes the digest of the run from `model_facts`, None leaves all digests out."""
+    def of(
+        cls, loaded: nn.Module | LoadedModel, settings: Settings | None = None, reference: int | None = None
+    ) -> Self:
+        """That of a model, with digests of its weights and of the run where it is told what the run measures."""
         model = loaded.model if isinstance(loaded, LoadedModel) else loaded
         name, source = (
             (loaded.name, loaded.source) if isinstance(loaded, LoadedModel) else (class_of(model).__name__, {})
         )
-        facts = {} if key is None else model_facts(model)
+        weights = key = ""
+        if settings is not None:
+            # Everything but the input that a mixer's numbers depend on.
+            facts = model_facts(model) | {"settings": dataclasses.asdict(settings), "reference": reference}
+            weights = str(facts["weights"])
+            key = hashlib.sha256(json.dumps(facts, sort_keys=True, default=repr).encode()).hexdigest()
         used = defaultdict[str, set[str | None]](set)
         for part in model.modules():
             if "Attention" in type(part).__name__:
@@ -139,8 +139,8 @@ class Provenance:
                 used["fla"].add(getattr(part, "mode", None))
         return cls(
             name,
-            str(facts.get("weights", "")),
-            "" if key is None else key(facts),
+            weights,
+            key,
             source,
             torch.get_num_threads(),
             {kind: ", ".join(sorted(map(str, known))) for kind, some in used.items() if (known := some - {None})},
@@ -250,6 +250,6 @@ def loaded_work(
 ) -> SequenceWork:
     """The work of a process that loads the model; without digests where nothing is stored and no other compared."""
     loaded = model if isinstance(model, nn.Module) else model()
-    origin = Provenance.of(loaded, partial(run_key, settings=settings, reference=reference) if digests else None)
+    origin = Provenance.of(loaded, settings if digests else None, reference)
     measured = loaded.model if isinstance(loaded, LoadedModel) else loaded
     return SequenceWork(measured, settings, origin=origin, team=team, sinks=sinks)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from statesize.check import require_kind
+from statesize.io.text import counted
 from statesize.measurement.statistics import between
 from statesize.results.summary import (
     Profiled,
@@ -78,7 +79,7 @@ class Diagnoses(list[Diagnosis]):
         without = [one for at, one in enumerate(self) if at not in shares]
         more = f" ({len(without) - 1} more)" if len(without) > 1 else ""
         told += [f"Not known: {without[0]}{more}"] if without else []
-        return "\n".join([*told, f"next: [str(one) for one in this list] has all {len(self)} layers"])
+        return "\n".join([*told, f"next: [str(one) for one in this list] tells {counted(len(self), 'layer')}"])
 
 
 def diagnose(profile: Profiled) -> Diagnoses:

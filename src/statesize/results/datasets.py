@@ -17,7 +17,7 @@ from statesize.measurement.settings import Settings
 from statesize.measurement.statistics import Sample
 from statesize.results.checked import ALONG
 from statesize.results.fields import BY_SEQUENCE, BY_UNIT, FIELDS, MIXER_DIMS
-from statesize.texts.arguments import Given, ids_of
+from statesize.texts.inputs import Given, ids_of
 from statesize.texts.tokens import AnyTokenizer, special_ids, token_text
 
 _ATTRIBUTES = ("kind", "note", "cache", "multiplicity", "dtype", "precision", "engine", "stratum_sizes")

@@ -1,20 +1,26 @@
-"""Inputs of a profile: token ids, text, or an iterable of either, as one sequence after another."""
+"""Inputs of a profile: token ids, text, frames, or whatever else a model takes, as one sequence after another."""
 
 from __future__ import annotations
 
+import inspect
 import re
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias, cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from statesize.adapters.forward import Forward, Measured
+from statesize.adapters.forward import Inputs as ModelInputs
 from statesize.adapters.models.masks import check_mask
+from statesize.adapters.models.model_state import mapped
+from statesize.adapters.models.quantised import measurable
 from statesize.errors import InputError, StatesizeWarning
 from statesize.texts import bundled
-from statesize.texts.arguments import Arguments, Given, arguments_of, is_more_than_ids, other_arguments
 from statesize.texts.documents import file_documents, is_rows
 from statesize.texts.rows import evenly
 from statesize.texts.tokens import (
@@ -28,22 +34,150 @@ from statesize.texts.tokens import (
 # One word that ends as files do. The text that it is would be too short to say anything.
 _FILE = re.compile(r"\S+\.(txt|md|rst|py|ipynb|html?|tex|csv|jsonl?|ndjson|parquet|log)")
 
+# What tokenizers and collators return that says something of the text and is no part of what a model computes.
+_SAID_OF_TEXT = frozenset({"labels", "special_tokens_mask", "offset_mapping", "length"})
+
+
+@dataclass(frozen=True, eq=False)
+class Arguments:
+    """The arguments of a model for one sequence.
+
+    Attributes:
+        inputs: What the model is called with; a dimension of sequences has size 1.
+        measured: Whose positions are measured.
+    """
+
+    inputs: ModelInputs
+    measured: Measured
+
+    def __len__(self) -> int:
+        """Number of positions.
+
+        Returns:
+            L.
+        """
+        return self.measured.length
+
+    @property
+    def tensor(self) -> Tensor:
+        """What has the positions."""
+        return cast("Tensor", self.inputs[self.measured.name] if isinstance(self.inputs, Mapping) else self.inputs)
+
+    @property
+    def ids(self) -> Tensor | None:
+        """Token ids, (L,) int64; None where the positions have none."""
+        ids = self.tensor
+        return None if ids.ndim > 2 or ids.is_floating_point() else ids.flatten().long().cpu()
+
+    def beginning(self, count: int) -> Arguments:
+        """The first positions, with what the other arguments say of these.
+
+        Args:
+            count: How many.
+
+        Returns:
+            Arguments of so many positions; what an encoder reads stays whole.
+        """
+        axis = self.measured.axis or 0
+        shape = tuple(count if dim == axis else size for dim, size in enumerate(self.measured.shape))
+        # "decoder_", "future_": other names are those of the encoder's arguments.
+        prefix = f"{self.measured.name.split('_')[0]}_" if self.measured.decodes else ""
+
+        def first(value: Any) -> Any:
+            if not isinstance(value, Tensor):
+                return value
+            if value.ndim == 4 and value.shape[-2:] == (len(self), len(self)):
+                return value[..., :count, :count]
+            dim = axis if value.ndim > axis else 0
+            return value.narrow(dim, 0, count) if value.ndim and value.shape[dim] == len(self) else value
+
+        inputs: ModelInputs = first(self.inputs)
+        if isinstance(self.inputs, Mapping):
+            named = self.inputs.items()
+            inputs = {name: first(value) if name.startswith(prefix) else value for name, value in named}
+        return Arguments(inputs, replace(self.measured, shape=shape))
+
+
+Given: TypeAlias = Tensor | Arguments
+"""One sequence: token ids (L,), or arguments."""
+
+
+def other_arguments(item: Mapping[str, Any]) -> set[str]:
+    """The arguments beside token ids and their mask that a mapping holds."""
+    known = {"input_ids", "attention_mask", *_SAID_OF_TEXT}
+    other = {name for name, value in item.items() if name not in known and value is not None}
+    if "token_type_ids" in other and not any(bool(torch.as_tensor(row).any()) for row in item["token_type_ids"]):
+        other.remove("token_type_ids")
+    return other
+
+
+def is_more_than_ids(item: object) -> bool:
+    """Whether something that a model takes is more than token ids (L,) or (S, L) with their mask."""
+    if isinstance(item, Mapping):
+        return bool(other_arguments(cast("Mapping[str, Any]", item)))
+    if not isinstance(item, Tensor | np.ndarray):
+        return False
+    tensor = torch.as_tensor(item)
+    return tensor.ndim > 2 or (tensor.ndim == 2 and tensor.is_floating_point())
+
+
+def arguments_of(model: nn.Module, item: Any, axis: int | None) -> Iterator[Arguments]:
+    """The sequences of something that a model takes, each with what the other arguments say of it."""
+    module = measurable(model)
+    inputs: ModelInputs = torch.as_tensor(item) if isinstance(item, np.ndarray) else item
+    if isinstance(inputs, Mapping):
+        left_out = _SAID_OF_TEXT - inspect.signature(module.forward).parameters.keys()
+        inputs = {name: value for name, value in inputs.items() if name not in left_out}
+    measured = Forward.of(module, inputs, axis).measured
+    across, count = measured.sequence_axis, measured.sequences
+    shape = tuple(1 if dim == across else size for dim, size in enumerate(measured.shape))
+    for row in range(count):
+
+        def of_row(value: Any, row: int = row) -> Any:
+            if not isinstance(value, Tensor):
+                return value
+            dim = across if value.ndim > across else 0
+            return value.narrow(dim, row, 1) if value.ndim and value.shape[dim] == count else value
+
+        one = {name: mapped(value, of_row) for name, value in inputs.items()} if isinstance(inputs, Mapping) else inputs
+        yield Arguments(one if isinstance(one, dict) else of_row(one), replace(measured, shape=shape))
+
+
+def counted(sequences: Sequence[Given]) -> str:
+    """What sequences are counted in: tokens, or positions where some have none."""
+    return "positions" if any(ids_of(given) is None for given in sequences) else "tokens"
+
+
+def inputs_of(given: Given) -> tuple[ModelInputs, int | None]:
+    """What a model is called with for one sequence, and the dimension of positions in what is measured."""
+    return (given.inputs, given.measured.axis) if isinstance(given, Arguments) else (given[None], None)
+
+
+def beginning_of(given: Given, count: int) -> Given:
+    """The first positions of a sequence."""
+    return given.beginning(count) if isinstance(given, Arguments) else given[:count]
+
+
+def ids_of(given: Given) -> Tensor | None:
+    """Token ids, (L,); None where the positions have none."""
+    return given.ids if isinstance(given, Arguments) else given
+
+
 TokenInput: TypeAlias = Tensor | Sequence[int] | str | Path | Mapping[str, Any]
 Inputs: TypeAlias = TokenInput | Iterable[TokenInput]
 
 
-def sequences(inputs: Inputs, tokenizer: AnyTokenizer | None = None) -> tuple[Iterator[Tensor], int | None]:
-    """Sequences of token ids, (L,) int64 each, L ≥ 2, and their number where it is known before they are read."""
-    iterator, count = given_sequences(None, inputs, tokenizer, None)
-    return cast("Iterator[Tensor]", iterator), count
+def sequences(inputs: Inputs, tokenizer: AnyTokenizer | None = None) -> list[Tensor] | Iterator[Tensor]:
+    """Sequences of token ids, (L,) int64 each, L ≥ 2; a list but where inputs are read as they are used."""
+    return cast("list[Tensor]", given_sequences(None, inputs, tokenizer))
 
 
 def given_sequences(
-    model: nn.Module | None, inputs: Any, tokenizer: AnyTokenizer | None, axis: int | None
-) -> tuple[Iterator[Given], int | None]:
+    model: nn.Module | None, inputs: Any, tokenizer: AnyTokenizer | None = None, axis: int | None = None
+) -> list[Given] | Iterator[Given]:
     """The sequences of whatever a model takes: `sequences`, and arguments where that is more than token ids."""
-    # The iterator raises InputError where there is nothing in it, and for a sequence of fewer than two tokens, for ids
-    # that are negative or not integers, and for text without a tokenizer; FileError for a file that cannot be read.
+    # InputError where there is nothing in it, and for a sequence of fewer than two tokens, for ids that are negative or
+    # not integers, and for text without a tokenizer; FileError for a file that cannot be read.
     if not isinstance(inputs, Iterable | Path):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise InputError(f"inputs must be token ids, text, or an iterable of either, got {type(inputs).__name__}.")
     several = cast("Sequence[object]", inputs) if isinstance(inputs, list | tuple) else ()
@@ -55,11 +189,10 @@ def given_sequences(
                 f"inputs must be text, got {item!r}, which looks like the name of a file. Give pathlib.Path({item!r}) "
                 "to read the file."
             )
-    if not isinstance(items, list | tuple):
-        return _checked(_split(items if model is None else _apart(model, items, axis), tokenizer)), None
-    listed = list(items if model is None else _apart(model, items, axis))
-    from_files = any(isinstance(item, Path) and is_rows(item) for item in listed)
-    return _checked(_split(listed, tokenizer)), None if from_files else sum(map(_rows, listed))
+    read = _checked(_split(items if model is None else _apart(model, items, axis), tokenizer))
+    if not isinstance(items, list | tuple) or any(isinstance(item, Path) and is_rows(item) for item in items):
+        return read
+    return list(read)
 
 
 def _apart(model: nn.Module, items: Iterable[Any], axis: int | None) -> Iterator[Any]:
@@ -67,12 +200,6 @@ def _apart(model: nn.Module, items: Iterable[Any], axis: int | None) -> Iterator
     for item in items:
         named = axis is not None and isinstance(cast("object", item), Tensor | Mapping)
         yield from arguments_of(model, item, axis) if named or is_more_than_ids(item) else [item]
-
-
-def _rows(item: object) -> int:
-    if isinstance(item, Mapping):
-        return len(_mapped(cast("Mapping[str, Any]", item)))
-    return cast("Tensor", item).shape[0] if getattr(item, "ndim", 1) == 2 else 1
 
 
 def _split(items: Iterable[Any], tokenizer: AnyTokenizer | None) -> Iterator[Given]:
@@ -167,7 +294,7 @@ def bundled_sequences(tokenizer: AnyTokenizer | None, number: int = 1, length: i
 def whole_texts(inputs: Inputs | None, tokenizer: AnyTokenizer | None) -> list[Tensor]:
     """The sequences of the caller, (L,) each, or the bundled documents."""
     if inputs is not None:
-        return list(sequences(inputs, tokenizer)[0])
+        return list(sequences(inputs, tokenizer))
     if tokenizer is None:
         raise InputError("inputs must be token ids for a model without a tokenizer, got none. Give token ids, or both.")
     return [join_documents(tokenizer, [document]) for document in bundled.documents()]

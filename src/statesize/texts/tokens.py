@@ -170,6 +170,8 @@ def supported_tokenizer(tokenizer: object) -> AnyTokenizer | None:
     # tiktoken, or callables; both return ids, or what holds them as `input_ids` or `ids`.
     if tokenizer is None or isinstance(tokenizer, Tokenizer):
         return tokenizer
+    if isinstance(tokenizer, Encoder):
+        return cast("AnyTokenizer", tokenizer)
     if callable(tokenizer) and all(hasattr(tokenizer, name) for name in _OF_TRANSFORMERS):
         return cast("AnyTokenizer", tokenizer)
     encode = getattr(tokenizer, "encode", tokenizer)

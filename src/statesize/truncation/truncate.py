@@ -22,11 +22,20 @@ from statesize.io.steps import Steps
 from statesize.measurement.settings import checked_cuts
 from statesize.models.load import measured_model
 from statesize.reduction.cache.result import CachePrices
-from statesize.texts.arguments import Arguments, Given, beginning_of, ids_of, inputs_of
 from statesize.texts.documents import vocabulary_size
-from statesize.texts.inputs import Inputs, given_sequences, numbered_excerpts, whole_texts
+from statesize.texts.inputs import (
+    Arguments,
+    Given,
+    Inputs,
+    beginning_of,
+    given_sequences,
+    ids_of,
+    inputs_of,
+    numbered_excerpts,
+    whole_texts,
+)
 from statesize.texts.rows import evenly
-from statesize.texts.tokens import AnyTokenizer, supported_tokenizer
+from statesize.texts.tokens import AnyTokenizer
 from statesize.truncation.blocks import CutRun as PlannedRun
 from statesize.truncation.blocks import mean_numbers, runs
 from statesize.truncation.curves import MeasuredCurves
@@ -168,10 +177,10 @@ class CutTest:
         if number is not None:
             number = require_count("number", number)
         positions = checked_cuts(cuts, length)
-        tokenizer, measured = supported_tokenizer(tokenizer), None if curves is None else MeasuredCurves.of(curves)
+        measured = None if curves is None else MeasuredCurves.of(curves)
         model, tokenizer, name = measured_model(model, tokenizer, name, needs_tokenizer=inputs is None)
         texts = (
-            list(given_sequences(model, inputs, tokenizer, axis)[0])
+            list(given_sequences(model, inputs, tokenizer, axis))
             if inputs is not None
             else whole_texts(None, tokenizer)
         )

@@ -10,7 +10,7 @@ from small_studies import GRID
 
 from statesize.lab.studies.correlation import STUDY
 from statesize.lab.studies.engine.training import carry_out
-from statesize.parallel.executor import Done
+from statesize.parallel.threads import Done
 
 
 @pytest.fixture(scope="session")

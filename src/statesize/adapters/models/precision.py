@@ -119,22 +119,16 @@ class _InDouble(TorchFunctionMode):
             return args[0].double()
         named = {name: _double(value) for name, value in (kwargs or {}).items()}
         result = func(*(_double(value) for value in args), **named)
-        if isinstance(result, Tensor) and result.dtype is torch.float32 and _of_integers(func, args):
-            # 0.9 ** distance would round in float32 before it is cast.
-            result = func(*(value.double() if isinstance(value, Tensor) else value for value in args), **named)
         if not isinstance(result, Tensor) or result.dtype not in _DOUBLED:
             return result
-        # New tensors have the default dtype. What is written in place stays the tensor that it was.
         name = getattr(func, "__name__", "")
+        tensors = [value for value in args if isinstance(value, Tensor)]
+        of_integers = name.strip("_") in _ARITHMETIC and not any(one.is_floating_point() for one in tensors)
+        if result.dtype is torch.float32 and of_integers:
+            # 0.9 ** distance would round in float32 before it is cast.
+            result = func(*(value.double() if isinstance(value, Tensor) else value for value in args), **named)
+        # New tensors have the default dtype. What is written in place stays the tensor that it was.
         return result if name.endswith("_") and name != "__get__" else result.double()
-
-
-def _of_integers(func: Callable[..., Any], args: tuple[Any, ...]) -> bool:
-    """Whether arithmetic turns integers alone into other numbers."""
-    tensors = [value for value in args if isinstance(value, Tensor)]
-    return getattr(func, "__name__", "").strip("_") in _ARITHMETIC and not any(
-        one.is_floating_point() for one in tensors
-    )
 
 
 def _double(value: Any) -> Any:

@@ -226,9 +226,8 @@ def _refuse_others(model: nn.Module) -> None:
                 f"Parameter {plain_name(name)} must be in floating point, got {type(tensor).__name__} of quantised "
                 f"weights, {_ADVICE}"
             )
-    for name, parameter in model.named_parameters():
-        if parameter.element_size() < 2:
-            dtype = str(parameter.dtype).removeprefix("torch.")
+        if isinstance(tensor, nn.Parameter) and tensor.element_size() < 2:
+            dtype = str(tensor.dtype).removeprefix("torch.")
             owner = type(model.get_submodule(name.rpartition(".")[0]))
             what = (
                 "weights without the scales that would take them back to floating point"

@@ -53,8 +53,11 @@ def class_of(module: nn.Module) -> type[nn.Module]:
 
 def sharded_units(model: nn.Module) -> list[Any]:
     """The modules that fully_shard was applied to, outermost first: each of them is gathered as a whole."""
-    sharded = getattr(sys.modules.get("torch.distributed.fsdp"), "FSDPModule", ())
-    return [module for module in model.modules() if isinstance(module, sharded)] if sharded else []
+    sharded: Any = getattr(sys.modules.get("torch.distributed.fsdp"), "FSDPModule", None)
+    # fully_shard makes a class for each class of module: without any, no module need be looked at.
+    if sharded is None or not sharded.__subclasses__():
+        return []
+    return [module for module in model.modules() if isinstance(module, sharded)]
 
 
 def ranks_of(model: nn.Module, replicas: Replicas | None = None) -> tuple[int, ...]:

@@ -32,7 +32,7 @@ from statesize.adapters.search.mixing import (
 )
 from statesize.adapters.search.other_mixing import BEFORE, BESIDE, UNSEEN, other_mixing
 from statesize.adapters.search.own_mixing import ImpulseLayer, OwnMixing
-from statesize.adapters.select import RECURRENT, is_own_code, is_searched
+from statesize.adapters.select import RECURRENT, SEARCHED, is_own_code
 from statesize.adapters.watch import ArgumentCopies, Call
 from statesize.errors import InputError, ModelError
 from statesize.operators import BlockDense, Derivative
@@ -86,7 +86,8 @@ def find_own_mixing(
     searched = {
         module
         for module in forward.model.modules()
-        if (is_searched(module) or module in named) and module not in held and not forward.in_encoder(names[module])
+        if (is_own_code(module) or isinstance(module, SEARCHED) or module in named)
+        and not (module in held or forward.in_encoder(names[module]))
     }
     recurrent = {module for module in names if is_a(module, RECURRENT) and module not in held}
     found = OwnMixing()

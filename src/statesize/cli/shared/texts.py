@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
@@ -17,7 +17,8 @@ from statesize.io.text import counted
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from statesize.models.load import ModelFacts
+    from statesize.measurement.settings import Layers
+    from statesize.models.load import LoadedModel, ModelFacts
     from statesize.texts.rows import Document, Extract, Note
     from statesize.texts.tokens import AnyTokenizer
 
@@ -128,6 +129,12 @@ class Texts:
             trust_remote_code=loading.trust_remote_code,
             needs_tokenizer=self.ids is None,
         )
+
+    def load(self, model: str, loading: Loading, layers: Layers = None) -> LoadedModel:
+        """The model, of which some layers may be asked for, with a tokenizer unless it reads ids."""
+        from statesize.models.load import load_model
+
+        return load_model(model, **asdict(loading), needs_tokenizer=self.ids is None, layers=layers)
 
     def read(self, tokenizer: AnyTokenizer | None, printing: Printing, vocabulary: int | None) -> Sequences:
         """All sequences, tokenized where they are texts; of ids, those below `vocabulary` where that is known."""

@@ -21,7 +21,7 @@ from statesize.lab.studies.catalogue import QUESTIONS, load_study
 if TYPE_CHECKING:
     from statesize.io.progress import Bar
     from statesize.lab.studies.engine.study import Grid, Run, Study
-    from statesize.parallel.executor import Done
+    from statesize.parallel.threads import Done
 
 _MOST_RUNS = 12
 
@@ -88,7 +88,7 @@ def _run(one: Study, chosen: str, grid: Grid, options: Options, workers: Workers
     from statesize.cli.shared.provenance import command_line
     from statesize.io.text import printable
     from statesize.lab.studies.engine.run import run_study
-    from statesize.parallel.executor import here
+    from statesize.parallel.threads import here
 
     printing.hush_libraries()
     crew = workers.cluster() or here

@@ -74,7 +74,7 @@ def series(
     from statesize.cli.shared.provenance import called_again
     from statesize.cli.shared.table import show_page
     from statesize.lab.trends.series import first_tokenizer, series
-    from statesize.parallel.executor import here
+    from statesize.parallel.threads import here
 
     printing.hush_libraries()
     tokenizer = None if texts.ids is not None else first_tokenizer(known, options)
@@ -138,7 +138,6 @@ def length(
 
     from statesize.cli.shared.table import show_page
     from statesize.lab.trends.length import FUTURE, check_no_cuts, fitting_lengths, known_trained_length, length
-    from statesize.models.load import load_model
     from statesize.texts.inputs import whole_texts
 
     check_no_cuts(settings)
@@ -151,7 +150,7 @@ def length(
     read = enough.read(tokenizer, printing, vocabulary).ids if texts.any_chosen else None
     ids = whole_texts(read, tokenizer)
     fitting_lengths(chosen, ids, measuring.future)
-    loaded = load_model(model, **asdict(loading), needs_tokenizer=texts.ids is None, layers=settings.layers)
+    loaded = texts.load(model, loading, settings.layers)
     with printing.bars() as bars:
         report_progress = bars.begin(f"measuring {loaded.name}", len(set(chosen))).update
         known = trained_length or known_trained_length(loaded.model, model)

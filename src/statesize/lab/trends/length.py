@@ -19,10 +19,10 @@ from statesize.lab.trends.points import Point, measure_points, point_facts, poin
 from statesize.measurement.settings import Settings
 from statesize.measurement.statistics import FEWEST_TEXTS
 from statesize.models.digests import tokens_sha256
-from statesize.models.load import load_model, model_facts, training_record
-from statesize.parallel.executor import here
+from statesize.models.load import given_model, model_facts, training_record
+from statesize.parallel.threads import here
 from statesize.texts.inputs import Inputs, numbered_excerpts, whole_texts
-from statesize.texts.tokens import AnyTokenizer, beginning_id, supported_tokenizer
+from statesize.texts.tokens import AnyTokenizer, beginning_id
 
 EXCERPTS, FUTURE = FEWEST_TEXTS, 256
 """Pieces of text by default, and tokens after the cut at most: singular values of longer futures take hours."""
@@ -79,14 +79,11 @@ def length(
     asked_for, excerpts = _lengths(lengths), require_count("excerpts", excerpts)
     if future is not None:
         future = require_count("future", future)
-    settings, tokenizer = settings or Settings(), supported_tokenizer(tokenizer)
+    settings = settings or Settings()
     check_no_cuts(settings)
-    source: str | None = None
-    if isinstance(model, str):
-        source, loaded = model, load_model(model, needs_tokenizer=tokenizer is None and inputs is None)
-        model, tokenizer, name = loaded.model, tokenizer or loaded.tokenizer, name or loaded.name
-    trained = trained_length or known_trained_length(model, source)
-    model = measurable(model)
+    given = given_model(model, tokenizer, name, needs_tokenizer=inputs is None)
+    trained = trained_length or known_trained_length(given.model, model if isinstance(model, str) else None)
+    model, tokenizer = measurable(given.model), given.tokenizer
     texts = whole_texts(inputs, tokenizer)
     if future is None:
         fitted = min(
@@ -98,7 +95,7 @@ def length(
     numbered = numbered_excerpts(texts, fitting[-1] + future, excerpts, tokenizer)
     pieces = tuple(piece for _, piece in numbered)
     work = LengthWork(model, pieces, future, settings, begun=beginning_id(tokenizer) is not None)
-    name = name or type(model).__name__
+    name = given.name or type(model).__name__
     points, skipped = measure_points(
         fitting, work, work.key, here, title=f"measuring {name}", output=output, on_progress=on_progress
     )

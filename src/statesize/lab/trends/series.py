@@ -21,7 +21,7 @@ from statesize.measurement.settings import Settings
 from statesize.models.digests import tokens_sha256
 from statesize.models.from_transformers import commit
 from statesize.models.load import load_model, load_tokenizer
-from statesize.parallel.executor import Crew, here
+from statesize.parallel.threads import Crew, here
 from statesize.texts.documents import vocabulary_size
 from statesize.texts.inputs import Inputs, bundled_sequences, sequences
 from statesize.texts.tokens import AnyTokenizer, supported_tokenizer
@@ -78,7 +78,7 @@ def series(
     if inputs is None or isinstance(inputs, str | Path):
         tokenizer = tokenizer or first_tokenizer(known, options)
     inputs = bundled_sequences(tokenizer, 4, 256) if inputs is None else inputs
-    texts = tuple(sequences(inputs, tokenizer)[0])
+    texts = tuple(sequences(inputs, tokenizer))
     work = CheckpointWork(texts, vocabulary_sha256(tokenizer), options, settings)
     points, skipped = measure_points(
         known, work, work.key, crew, title="measuring checkpoints", output=output, on_progress=on_progress

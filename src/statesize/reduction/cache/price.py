@@ -26,7 +26,7 @@ from statesize.reduction.cache.sets import three_sets
 from statesize.reduction.cache.smaller import SmallerCache, holds_layers_apart, measured_cache
 from statesize.reduction.cache.variants import VariantRuns
 from statesize.texts.inputs import Inputs, whole_texts
-from statesize.texts.tokens import AnyTokenizer, supported_tokenizer
+from statesize.texts.tokens import AnyTokenizer
 
 DOCUMENTS, TOKENS, PASSKEYS = 36, 512, 12
 """Pieces of text that are read by default, the tokens of each, and hidden passkeys."""
@@ -150,7 +150,6 @@ class Pricing:
         after = require_count("following", following, least=2)
         size = require_count("tokens", tokens, least=after + LEAST_PREFIX)
         hidden = require_count("needles", needles, least=0)
-        tokenizer = supported_tokenizer(tokenizer)
         model, tokenizer, name = measured_model(model, tokenizer, name, needs_tokenizer=inputs is None)
         parts = three_sets(whole_texts(inputs, tokenizer), size, wanted, tokenizer)
         least, prefix = SINKS + RECENT, size - after

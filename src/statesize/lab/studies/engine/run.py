@@ -16,7 +16,7 @@ from statesize.lab.studies.engine.conclusion import CONCLUSION, Conclusion, read
 from statesize.lab.studies.engine.page import PAGE, write_page
 from statesize.lab.studies.engine.study import Grid, Run, Study
 from statesize.lab.studies.engine.table import TABLE, Row, finished_runs, table_content
-from statesize.parallel.executor import Crew, Done, Work, here, run
+from statesize.parallel.threads import Crew, Done, Work, here, run
 
 # Names in the folder of a study.
 _OWN = rf"runs|{TABLE}|{CONCLUSION}|{PAGE}"
