@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from statesize.errors import InputError
-from statesize.operators import SoftmaxAttention
+from statesize.operators import SoftmaxAttention, attention
 
 
 def test_equals_the_framework() -> None:
@@ -135,3 +135,13 @@ def test_other_queries_read_the_first_keys_as_if_there_were_no_more(window):
             expected = torch.stack([scores[j].exp() / total if j in seen else total * 0 for j in range(4)])
             torch.testing.assert_close(read[head, row], expected)
     assert float(SoftmaxAttention(query, key, 0.7, 2).asked(others, 6, 4).abs().max()) == 0
+
+
+@pytest.mark.parametrize("window", [None, 4])
+@pytest.mark.parametrize("rows", [slice(0, 11), slice(3, 9), slice(10, 11)])
+@pytest.mark.parametrize("columns", [slice(0, 11), slice(0, 3), slice(2, 7), slice(9, 11)])
+def test_a_block_of_several_strips_is_that_of_the_whole_matrix(rows, columns, window, monkeypatch):
+    monkeypatch.setattr(attention, "_ROWS", 2)
+    query, key = torch.randn(2, 1, 11, 4, generator=torch.Generator().manual_seed(0))
+    operator = SoftmaxAttention(query, key, scale=0.5, window=window)
+    torch.testing.assert_close(operator.block(rows, columns), operator.dense()[..., rows, columns])

@@ -26,8 +26,10 @@ from statesize.adapters.observation import Observation
 from statesize.adapters.replaced import pure_torch, replaced, source_files
 from statesize.errors import InputError, ModelError
 from statesize.operators import SoftmaxAttention
+from statesize.operators import attention as attention_file
 from statesize.reduction.cache.budgets import GRID
 from statesize.texts.inputs import begun_excerpts
+from statesize.truncation import past as past_file
 from statesize.truncation.blocks import CutRun
 from statesize.truncation.cutting import Cutting
 from statesize.truncation.page import chart, notes
@@ -480,7 +482,9 @@ def test_layers_whose_past_changes_are_computed_again():
 
 @torch.no_grad()
 @pytest.mark.parametrize(("family", "shared"), [("llama", 2), ("mistral", 2), ("gemma2", 0)])
-def test_attention_behind_the_cut_alone_is_as_in_the_whole_text(family, shared, monkeypatch):
+@pytest.mark.parametrize("rows", [256, 3])
+def test_attention_behind_the_cut_alone_is_as_in_the_whole_text(rows, family, shared, monkeypatch):
+    monkeypatch.setattr(attention_file, "_ROWS", rows)  # a long text takes several strips
     model, past = attention_model(family), SharedPast(CUT, LENGTH)
     forward, noting = Forward.of(model, IDS), Cutting(CUT, {}, {}, past=past)
     noting.logits(forward)
@@ -525,8 +529,8 @@ def test_attention_that_is_called_again_with_other_values_is_not_shared():
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("changed", [None, "query", "values", "dtype", "passed_on"])
-def test_attention_is_known_if_it_was_seen_to_be_that_of_what_it_took(changed):
+@pytest.mark.parametrize("changed", [None, "query", "values", "dtype", "passed_on", "answer"])
+def test_attention_is_known_if_it_was_seen_to_be_that_of_what_it_took(changed, monkeypatch):
     model, past, asked = attention_model("llama"), SharedPast(CUT, LENGTH), []
     module, file = model.model.layers[0].self_attn, sys.modules[type(model).__module__]
     module.num_key_value_groups = 1
@@ -548,6 +552,9 @@ def test_attention_is_known_if_it_was_seen_to_be_that_of_what_it_took(changed):
     values = (value + (changed == "values")).to(dtype)
     seen = Observation("layer", "attention", lambda units: attention[:, units], values, values, None, 0)
     gated = dataclasses.replace(seen, passed_on=lambda mixed, units: 2 * mixed)
+    if changed == "answer":
+        # What is seen later would be another T than the function's.
+        monkeypatch.setattr(past_file, "rows_behind", lambda operator, cut: 1.1 * operator.dense()[..., cut:, :])
     past.note(module, gated if changed == "passed_on" else seen)
     past.settled = True
     found = run()

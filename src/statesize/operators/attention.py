@@ -119,7 +119,7 @@ class SoftmaxAttention(TensorOperator):
 
         Args:
             rows: Successive ones, with both ends.
-            columns: Successive ones before the rows, with both ends.
+            columns: Successive ones, with both ends.
 
         Returns:
             (..., rows, columns).
@@ -127,8 +127,10 @@ class SoftmaxAttention(TensorOperator):
         parts: list[Tensor] = []
         for first, strip in self._strips(rows.start, rows.stop):
             seen = strip[..., max(columns.start - first, 0) : max(columns.stop - first, 0)]
+            # Columns before all that these rows see, and behind them.
             unseen = columns.stop - columns.start - seen.shape[-1]
-            parts.append(torch.nn.functional.pad(seen, (unseen, 0)) if unseen else seen)
+            before = min(max(first - columns.start, 0), unseen)
+            parts.append(torch.nn.functional.pad(seen, (before, unseen - before)) if unseen else seen)
         return torch.cat(parts, -2) if len(parts) > 1 else parts[0]
 
     def asked(self, query: Tensor, position: int, keys: int) -> Tensor:

@@ -22,7 +22,7 @@ from statesize.operators import Dense, Operator, Recurrence, SoftmaxAttention
 from statesize.truncation.blocks import CutRun, MixerSpectra, PastBlock, dropped, past_block
 from statesize.truncation.causal import PastReading
 from statesize.truncation.curves import MeasuredCurves, expected_tokens, prefix_layer
-from statesize.truncation.past import SharedPast
+from statesize.truncation.past import SharedPast, rows_behind
 
 # Units whose blocks are held at once.
 _UNITS = 256
@@ -122,9 +122,8 @@ class Cutting:
         """Y behind the cut, (1, units, L − i, P), of attention whose T is known, with every H_i at its rank."""
         self._answered = module
         with torch._C.DisableTorchFunction():  # pyright: ignore[reportPrivateUsage]
-            name, run, length = self._called(seen), cast("CutRun", self.run), seen.values.shape[2]
-            attention = cast("SoftmaxAttention", seen.operator(slice(None)))
-            rows = attention.block(slice(self.cut, length), slice(0, length))
+            name, run = self._called(seen), cast("CutRun", self.run)
+            rows = rows_behind(cast("SoftmaxAttention", seen.operator(slice(None))), self.cut)
             rest = self.dropped(name, seen, run)
             if rest is not None:
                 kept = self.inputs(seen) - rest.to(seen.values.dtype)

@@ -18,6 +18,9 @@ from statesize.operators import SoftmaxAttention
 Behind = Callable[[nn.Module, Observation], Tensor]
 """What a layer of attention passes on behind the cut in a run, (1, H, L − i, P), given what it would mix whole."""
 
+# Rounding of attention in float32, as a share of the largest number that it returns.
+_ROUNDING = 1e-4
+
 
 @dataclass(eq=False)
 class SharedPast:
@@ -37,7 +40,7 @@ class SharedPast:
     settled: bool = False
     outputs: dict[nn.Module, Tensor | None] = field(default_factory=dict[nn.Module, Tensor | None])
     _attended: set[nn.Module] = field(default_factory=set[nn.Module], init=False)
-    _given: tuple[Tensor, Tensor, Tensor] | None = field(default=None, init=False)
+    _given: tuple[Tensor, Tensor, Tensor, Tensor] | None = field(default=None, init=False)
     _known: dict[nn.Module, Callable[..., Observation]] = field(
         default_factory=dict[nn.Module, Callable[..., Observation]], init=False
     )
@@ -60,7 +63,7 @@ class SharedPast:
         return self._noted(module, nn.Linear.forward(module, inputs))
 
     def note(self, module: nn.Module, seen: Observation) -> None:
-        """Know T of a layer whose attention was seen to be that of what its function was just given."""
+        """Know T of a layer whose attention was seen to be that of what its function was just given, and its answer."""
         given, self._given = self._given, None
         operator = seen.operator(slice(None))
         if given is None or not isinstance(operator, SoftmaxAttention) or operator.key_bias is not None:
@@ -68,10 +71,14 @@ class SharedPast:
         options = {"scale": operator.scale, "window": operator.window, "soft_cap": operator.soft_cap}
         attention = partial(SoftmaxAttention, **options, sink=operator.sink, checked=True)
         known = partial(_observed, seen.name, seen.kind, seen.groups, attention)
+        *given, answer = given
         again = known(*given)
         made = cast("SoftmaxAttention", again.operator(slice(None)))
         pairs = ((made.query, operator.query), (made.key, operator.key), (again.values, seen.values))
-        if seen.passed_on is unchanged and all(a.dtype == b.dtype and torch.equal(a, b) for a, b in pairs):
+        if seen.passed_on is not unchanged or not all(a.dtype == b.dtype and torch.equal(a, b) for a, b in pairs):
+            return
+        rows = rows_behind(made, self.cut) @ again.values
+        if bool((rows.transpose(1, 2) - answer).abs().max() <= _ROUNDING * answer.abs().max()):
             self._known[module] = known
 
     def _attending(self, behind: Behind, name: str, function: Attend) -> Attend:
@@ -104,7 +111,7 @@ class SharedPast:
             self._given = None
             if shared:
                 self._noted(module, result[0])
-                self._given = query, key, value
+                self._given = query, key, value, result[0][:, self.cut :]
             return result
 
         return attend
@@ -122,6 +129,11 @@ class SharedPast:
             if known is None or not torch.equal(known, rows):
                 self.outputs[module] = None
         return output
+
+
+def rows_behind(attention: SoftmaxAttention, cut: int) -> Tensor:
+    """Rows of T behind a cut, (..., L − i, L)."""
+    return attention.block(slice(cut, attention.length), slice(0, attention.length))
 
 
 def _observed(
