@@ -244,4 +244,4 @@ def test_flex_attention_has_no_derivatives():
         assert model.config._attn_implementation == implementation
     torch.testing.assert_close(found[1].values, found[0].values, rtol=1e-9, atol=1e-12)
     with pytest.raises(ModelError, match=r"span from embedding to .* must have derivatives, .*FlexAttention does not"):
-        network_ess(tiny_model(Flex), ids(12), [6])
+        network_ess(tiny_model(Flex, 2), ids(12), [6])

@@ -95,7 +95,7 @@ class Texts:
             if path is not None and not path.exists():
                 raise FileError(f"{path} is not there. Give a file that is.")
             if path is not None and path != self.parquet and path.is_dir():
-                raise FileError(f"{path} is a folder. Give a file, and repeat --text for several.")
+                raise FileError(f"{path} must be a regular file, got a folder. Give each file by an option of its own.")
         if self.dataset is not None:
             from statesize.texts.tables import import_datasets
 
