@@ -9,11 +9,12 @@ import pytest
 import torch
 from oracles.attention_models import attention_model
 
-from statesize.cli.shared.summary import layer_rows, plan_page, summary
+from statesize.cli.shared.summary import comparison_page, layer_rows, plan_page, summary
 from statesize.cli.shared.table import print_page
 from statesize.io.text import byte_count
 from statesize.lab.mixers import LanguageModel, ModelConfig
 from statesize.profiling import Profile, plan, profile
+from statesize.report.comparison import compare
 from statesize.report.words import headline
 
 
@@ -60,6 +61,12 @@ def test_the_metric_that_is_asked_for(profiles, capsys):
     cells = next(line for line in out.splitlines() if line.startswith("layers.0.mixer")).split()
     assert f"carries {cells[1]} numbers per channel" in headline(profiles[:1], "relative_count").sentence
     assert "σ > 0.01 σ₁" in out
+
+
+@pytest.mark.parametrize(("some", "told"), [(slice(2), True), (slice(1, 3), False), (slice(1), False)])
+def test_a_comparison_warns_of_shares_of_two_kinds_where_both_stand(profiles, some, told):
+    page = comparison_page(profiles[some], compare(profiles[some]), TITLES[some])
+    assert ("A share of a state does not compare with one of a ceiling" in page.tables[0].caption) == told
 
 
 def test_wide_tables_have_all_columns(profiles, capsys):
