@@ -42,13 +42,17 @@ def test_the_command_prints_a_table_or_a_document_and_writes_a_report(one_sequen
         r"numbers per channel\."
     )
     assert re.fullmatch(said, sentence)
-    assert capacity.startswith("Each model's share of what it can hold past token ")
+    assert re.match(r"Among states, .+ uses most of what it can hold past token \d+ of \d+: ", capacity)
+    assert ". Softmax attention keeps every token and carries " in capacity
     for line in (capacity, sentence, *models):
         assert html.escape(line) in (here / "statesize-demo.html").read_text(encoding="utf-8")
     for name, line in zip(zoo.names(), models, strict=True):
         assert line.lower().startswith(f"{KINDS[name]} carries ".lower())
     assert checked == "Measuring changed the model's last hidden state by at most 0."
     assert meaning.startswith("ESS is what a layer carries of this text, not what a task needs")
+    assert bounds.endswith("(6 documents of 128 tokens, cut at 64.)")
+    other, bounds = bounds.split(": ", 1)
+    assert other == "Another experiment, on other texts"
     assert re.match(
         r"The context is worth 0\.\d+ .+ ESS is .+ Chosen with hindsight, as many numbers lose .+; chosen without, ",
         bounds,

@@ -156,8 +156,19 @@ def test_the_first_sentence_says_which_uses_more_of_what_it_can_hold(bundled):
         assert f"{name} {share:.0%} (" in finding
     assert "[" not in finding
     assert "no verdict on a model" in finding
-    # Shares of a cache and of a state are told, and not set against each other.
-    assert compare(bundled).finding.startswith("Each model's share of what it can hold past token ")
+    # A cache is told apart from states, which alone are ranked.
+    softmax, gated = (f"{np.mean([_carried(one.mixer(name)) for name in one.mixers]):.1f}" for one in bundled)
+    cache = f"Softmax attention keeps every token and carries {softmax} of 13 numbers per channel."
+    assert compare(bundled).finding.startswith(
+        f"Gated linear attention carries {gated} of 13 numbers per channel past token 13 of 26. {cache} This is of "
+    )
+    finding = compare([bundled[0], *both]).finding
+    assert finding.startswith(f"Among states, {names[more]} uses more of what it can hold past token 13 of 26: ")
+    assert f". {cache} This is of 2 texts" in finding
+    assert (
+        ". Among caches, both use about as much of what they can hold"
+        in compare([bundled[0], *both, bundled[0]]).finding
+    )
     assert compare(both[:1]).finding == ""
     assert compare([both[0], both[0]]).finding.startswith("Both use about as much of what they can hold")
 

@@ -11,7 +11,7 @@ from statesize.lab.mixers import LanguageModel, ModelConfig
 from statesize.profiling import Profile, profile
 from statesize.report.comparison import compare
 from statesize.report.page import page as report_page
-from statesize.report.words import by_reason, headline, model_line, model_title, model_titles, telling_layer
+from statesize.report.words import by_reason, contrast, headline, model_line, model_title, model_titles, telling_layer
 
 IDS = torch.arange(24)[None] % 8
 
@@ -129,6 +129,9 @@ def test_one_model_and_texts_that_differ(profiles):
     assert headline(profiles[:1]).sentence.endswith(" past token 12 of 24, of 12 tokens kept.")
     other = small("sa", "sa", IDS[:, :20])
     assert headline([other, profiles[1]]).sentence.endswith(alone.sentence)
+    # Lines of each model say that beside the contrast.
+    assert contrast([other, profiles[1]]).endswith("so the shares do not compare.")
+    assert contrast(profiles).endswith(f"\n{headline(profiles).sentence}")
 
 
 def test_kinds_of_layers_of_one_model_are_compared_by_one_layer_of_each():

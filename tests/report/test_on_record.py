@@ -41,39 +41,53 @@ def test_a_model_that_somebody_adds_stands_on_the_page_and_in_the_package(record
     assert standing(profile, models=[packaged]) == expected
 
 
+def named(name, weights, *lengths, data="tokens of prose"):
+    """A model on record: ESS at the middle of texts of some lengths, without sinks, and with untrained weights."""
+    rows = [
+        {"length": length, "ess": ess, "ess_without_sinks": without, "of": 8.0, "untrained": untrained}
+        for length, ess, without, untrained in lengths
+    ]
+    shared = {"carries": "a fixed state", "kind": ""}
+    return shared | {"name": name, "data": data, "weights": weights * 8, "lengths": rows}
+
+
 def test_a_model_is_told_at_the_nearest_length_and_its_own_untrained_figure_alone():
     figures = {16: (2.0, 3.0), 64: (4.0, 5.0)}
-    lengths = [
-        {"length": length, "ess": ess, "ess_without_sinks": ess, "of": 8.0, "untrained": untrained}
-        for length, (ess, untrained) in figures.items()
-    ]
-    shared = {"data": "tokens of prose", "carries": "a fixed state", "kind": "", "lengths": lengths}
-    models = [shared | {"name": "this", "weights": "0a" * 8}, shared | {"name": "that", "weights": "0b" * 8}]
-    for length, nearest, ess, untrained in ((16, 16, 2, 3), (20, 16, 2, 3), (40, 64, 4, 5)):
-        told = f"of {nearest} tokens of prose: that {ess:.1f} of 8, this {ess:.1f} of 8."
-        first = "On record" if length == nearest else f"No record has {length} tokens; the nearest"
-        unclear = "too few texts were read to tell whether training shows in this number"
-        own = f"This model is this; over {nearest} tokens, with untrained weights it has {untrained:.1f}: {unclear}. "
+    lengths = [(length, ess, ess, untrained) for length, (ess, untrained) in figures.items()]
+    models = [named("this", "0a", *lengths), named("that", "0b", *lengths)]
+    models.append(named("bytewise", "0d", (20, 1.0, 1.0, 1.0), data="bytes of prose"))
+    # 32 is as far from 16 as from 64 by their ratio: the longer of both is told.
+    for length, nearest, ess, untrained in ((16, 16, 2, 3), (20, 16, 2, 3), (32, 64, 4, 5), (40, 64, 4, 5)):
+        near = "On record" if length == nearest else "Nearest on record"
+        own = f"this {ess:.1f} of 8; with untrained weights {untrained:.1f}. Others there: that {ess:.1f} of 8."
+        told = f"of 20 bytes of prose: bytewise 1.0 of 8; of {nearest} tokens of prose: that {ess:.1f} of 8"
         profile = ss.profile("gla", [list(range(5, 5 + length))])
-        for weights, mine in (("0a" * 32, own), ("0c" * 32, ""), ("", "")):
-            expected = f"{first}, at the middle {told} {mine}All: statesize models --measured"
+        assert standing(profile, "0a" * 32, models) == (
+            f"{near}, past token {nearest // 2} of {nearest}: {own} All: statesize models --measured"
+        )
+        for weights in ("0c" * 32, ""):
+            expected = f"Nearest on record, at the middle {told}, this {ess:.1f} of 8. All: statesize models --measured"
             assert standing(profile, weights, models) == expected
 
 
 @pytest.mark.parametrize(
     ("ess", "without", "untrained", "told"),
     [
-        (11.9, 11.9, 27.3, "with untrained weights it has 27.3: training shows in this number."),
-        (41.2, 41.2, 34.5, "it has 34.5: close to untrained, so training shows little in this number."),
-        (7.75, 7.75, 10.3, "it has 10.3: too few texts were read to tell whether training shows in this number."),
-        (7.8, 17.9, 6.9, "it has 6.9 beside 17.9 without sinks: training shows in this number."),
+        (11.9, 11.9, 27.3, "11.9 of 8; with untrained weights 27.3: training lowers ESS."),
+        (10.0, 10.0, 6.0, "10.0 of 8; with untrained weights 6.0: training raises ESS."),
+        (41.2, 41.2, 34.5, "41.2 of 8; with untrained weights 34.5."),
+        (7.75, 7.75, 10.3, "7.8 of 8; with untrained weights 10.3."),
+        # With sinks and without them it is far below, or far above; else nothing follows.
+        (8.7, 22.1, 63.3, "8.7 of 8, 22.1 without sinks; with untrained weights 63.3: training lowers ESS."),
+        (7.8, 17.9, 6.9, "7.8 of 8, 17.9 without sinks; with untrained weights 6.9."),
+        (3.0, 17.9, 6.9, "3.0 of 8, 17.9 without sinks; with untrained weights 6.9."),
+        (7.8, 17.9, None, "7.8 of 8, 17.9 without sinks."),
     ],
 )
-def test_what_follows_from_the_untrained_figure_is_said(ess, without, untrained, told):
-    row = {"length": 8, "ess": ess, "ess_without_sinks": without, "of": 32.0, "untrained": untrained}
-    shared = {"data": "tokens of prose", "carries": "a fixed state", "kind": "", "lengths": [row]}
-    models = [shared | {"name": "this", "weights": "0a" * 8}]
-    assert told in standing(ss.profile("gla", [list(range(5, 13))]), "0a" * 32, models)
+def test_what_training_does_is_said_where_all_numbers_show_it(ess, without, untrained, told):
+    models = [named("this", "0a", (8, ess, without, untrained))]
+    expected = f"On record, past token 4 of 8: this {told} All: statesize models --measured"
+    assert standing(ss.profile("gla", [list(range(5, 13))]), "0a" * 32, models) == expected
 
 
 def test_a_text_that_is_far_shorter_than_those_on_record_is_not_compared():
@@ -118,13 +132,12 @@ def test_a_record_without_its_licence_is_no_part_of_the_page(recorded):
 
 def test_a_profile_prints_where_it_stands_among_models_that_carry_the_same(capsys):
     assert main(["profile", "gla", "--max-tokens", "16", "--quiet"]) == 0
-    (line,) = [line for line in " ".join(capsys.readouterr().out.split()).split("; the nearest, ")[1:]]
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "on record, " in line]
     known = measured_models()
     assert len({one["carries"] for one in known}) == 4
     for one in known:
-        alike = one["carries"] == "a fixed state" and one["data"].endswith("of prose")
-        assert (one["name"] in line) == alike
-    assert "This model is bundled gated linear attention;" in line
+        assert (one["name"] in line) == (one["carries"] == "a fixed state" and one["data"] == "tokens of prose")
+    assert line.startswith("Nearest on record, past token 32 of 64: bundled gated linear attention ")
     assert line.count("untrained") == 1
 
 

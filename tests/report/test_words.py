@@ -13,7 +13,7 @@ def test_a_page_says_each_metric_beside_its_bars(ladder_profile):
     for metric, caption in zip(metric_titles([ladder_profile]), captions, strict=True):
         assert model_line(ladder_profile, metric) in caption
     assert made.finding == headline([ladder_profile]).sentence
-    assert headline([ladder_profile], "relative_count").sentence in captions[1]
+    assert captions[1].count(headline([ladder_profile], "relative_count").sentence) == 1
 
 
 def test_words_are_of_their_metric(ladder_profile):

@@ -35,8 +35,8 @@ TO_BE_SAID = ("package", "licence", "check")
 """What only whoever adds a model can say; a record of the command line has them empty."""
 DIGEST = 16
 """How much of the digest of a model's weights the package keeps, to know the model again."""
-_CLOSE, _APART = 1.2, 1.5
-"""Factors below and above which the ESS of two models differs little and much: single texts differ by up to a fifth."""
+_SINKS, _APART = 1.2, 1.5
+"""Factors above which sinks are told and weights differ by more than texts do: single texts differ by up to a fifth."""
 SPREAD = (0.0, 0.25, 0.5, 0.75, 1.0)
 """Quantiles over heads or channels."""
 
@@ -164,7 +164,8 @@ def measured_models() -> list[dict[str, Any]]:
 def standing(profile: Profiled, weights: str = "", models: Sequence[Mapping[str, Any]] | None = None) -> str:
     """The models on record that carry what this one does, at the length nearest to its texts; "" for none.
 
-    Figures of untrained weights of other models say nothing about this one: a model on record is told its own alone.
+    A model on record comes first, by its own nearest length, with the figure of its untrained weights: those of others
+    say nothing about it. Beside it stand others that read the same data.
 
     Args:
         profile: The profile.
@@ -176,47 +177,47 @@ def standing(profile: Profiled, weights: str = "", models: Sequence[Mapping[str,
     """
     if not profile.mixers:
         return ""
-    kind = (carries(profile), position_name(profile) == "token")
+    name, length = position_name(profile), int(profile.tokens["length"].values.max())
+    kind = (carries(profile), name == "token")
     alike = [one for one in models or measured_models() if (one["carries"], _of_text(one)) == kind]
-    length, own = int(profile.tokens["length"].values.max()), ""
-    lengths = set[int]()
-    said: list[str] = []
+    own = next((one for one in alike if weights.startswith(one["weights"])), None)
+    if own:
+        alike = [one for one in alike if one["data"] == own["data"]]
+    lengths, said = set[int](), list[str]()
     for data, some in groupby(sorted(alike, key=lambda one: (one["data"], one["name"])), lambda one: one["data"]):
         each = list(some)
-        known = {row["length"] for one in each for row in one["lengths"]}
-        nearest = min(known, key=lambda one: (abs(math.log(one / length)), one))
+        known = {row["length"] for one in ([own] if own else each) for row in one["lengths"]}
+        nearest = min(known, key=lambda one: (abs(math.log(one / length)), -one))
         lengths.add(nearest)
+        rows = [(one, row) for one in each for row in one["lengths"] if row["length"] == nearest]
         # For a cache it is the tokens before the cut, which the length says.
         of = "" if kind[0] == "tokens kept" else " of {:.0f}"
-        listed: list[str] = []
-        for name, weighed, row in ((one["name"], one["weights"], row) for one in each for row in one["lengths"]):
-            if row["length"] == nearest:
-                listed.append(f"{name} {row['ess']:.1f}{of.format(row['of'])}")
-                if weights.startswith(weighed) and row["untrained"] is not None:
-                    own = f" This model is {name}; over {nearest:,} {data.split()[0]}, {_training(row)}."
-        said.append(f"of {nearest:,} {data}: {', '.join(listed)}")
+        told = [f"{one['name']} {row['ess']:.1f}{of.format(row['of'])}" for one, row in rows if one is not own]
+        if own:
+            (row,) = (row for one, row in rows if one is own)
+            unit = data.split()[0].removesuffix("s")
+            said.append(f", past {unit} {nearest // 2:,} of {nearest:,}: {own['name']} {_with_untrained(row, of)}")
+            said += [f". Others there: {', '.join(told)}"] if told else []
+        else:
+            said.append(f"{';' if said else ', at the middle'} of {nearest:,} {data}: {', '.join(told)}")
     if not said:
         return ""
-    name = position_name(profile)
     if 4 * length < min(lengths):
         return f"{counted(length, name)} are too few to compare with models on record, of {min(lengths)} and more."
-    first = "On record" if lengths == {length} else f"No record has {counted(length, name)}; the nearest"
-    return f"{first}, at the middle {'; '.join(said)}.{own} All: statesize models --measured"
+    first = "On record" if lengths == {length} else "Nearest on record"
+    return f"{first}{''.join(said)}. All: statesize models --measured"
 
 
-def _training(row: Mapping[str, Any]) -> str:
-    """What training shows in the numbers of a record: without sinks, where the trained model has one."""
-    untrained, hidden = row["untrained"], row["ess_without_sinks"] > _CLOSE * row["ess"]
-    factor = max(row["ess_without_sinks"] / untrained, untrained / row["ess_without_sinks"])
-    shows = (
-        "training shows in this number"
-        if factor > _APART
-        else "close to untrained, so training shows little in this number"
-        if factor < _CLOSE
-        else "too few texts were read to tell whether training shows in this number"
-    )
-    without = f" beside {row['ess_without_sinks']:.1f} without sinks" if hidden else ""
-    return f"with untrained weights it has {untrained:.1f}{without}: {shows}"
+def _with_untrained(row: Mapping[str, Any], of: str) -> str:
+    """The numbers of a record, and what training does to them where it does the same to all, and much."""
+    told = [f"{row['ess']:.1f}{of.format(row['of'])}"]
+    told += [f"{row['ess_without_sinks']:.1f} without sinks"] if row["ess_without_sinks"] > _SINKS * row["ess"] else []
+    if row["untrained"] is None:
+        return ", ".join(told)
+    factors = [row[name] / row["untrained"] for name in ("ess", "ess_without_sinks")]
+    effect = ": training lowers ESS" if max(factors) < 1 / _APART else ""
+    effect = ": training raises ESS" if min(factors) > _APART else effect
+    return f"{', '.join(told)}; with untrained weights {row['untrained']:.1f}{effect}"
 
 
 def _of_text(record: Mapping[str, Any]) -> bool:

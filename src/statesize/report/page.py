@@ -115,8 +115,9 @@ def _figures(profiles: Sequence[Profiled], networks: Sequence[Redundancy]) -> li
     for metric, title in metrics.items():
         # What the entropy says of several models stands above all.
         sentence = [] if metric == "entropy" else [headline(profiles, metric).sentence]
-        each = [one for one in profiles if sentence or len(profiles) == 1]
-        lines = [f"{title}.", *sentence, *(model_line(one, metric) for one in each)]
+        each = [model_line(one, metric) for one in profiles if sentence or len(profiles) == 1]
+        # The line of a model alone begins with the sentence, unless its layers are of several kinds.
+        lines = [f"{title}.", *(one for one in sentence if not each[0].startswith(one)), *each]
         bars = vega.page_chart(layers(profiles, metric))
         figures.append(PageChart(f"Each layer: {METRICS[metric]}", bars, " ".join(lines)))
     for one in networks:

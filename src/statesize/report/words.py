@@ -193,31 +193,45 @@ def capacity_use(profiles: Sequence[Profiled], titles: Sequence[str] = ()) -> st
     alike = len({str(profile.attributes["tokens_sha256"]) for profile in profiles}) == 1
     alike = alike and len({party.place for party in parties}) == 1
     places = ["" if alike else f" past {party.place}" for party in parties]
+    numbers = [
+        f"{one.carried:.1f} of {most:.0f} numbers per channel" for one, most in zip(parties, ceilings, strict=True)
+    ]
     each = [
-        f"{titles[at]} {_share_over_texts(profiles[at], shares[at]):.0%} "
-        f"({parties[at].carried:.1f} of {ceilings[at]:.0f} numbers per channel{places[at]})"
-        for at in order
+        f"{titles[at]} {_share_over_texts(profiles[at], shares[at]):.0%} ({numbers[at]}{places[at]})"
+        for at in range(len(parties))
     ]
     if not alike:
         return (
-            f"Each model's share of what it can hold: {', '.join(each)}. They did not read the same tokens up to the "
-            "same cut, so the shares do not compare."
+            f"Each model's share of what it can hold: {', '.join(each[at] for at in order)}. They did not read the "
+            "same tokens up to the same cut, so the shares do not compare."
         )
-    keep = {all(keeps_everything(profile.mixer(name)) for name in profile.mixers) for profile in profiles}
-    texts = counted(min(int(profile.tokens.sizes["sequence"]) for profile in profiles), "text")
-    caveat = f"This is of {texts} at one cut, and no verdict on a model"
-    if len(keep) > 1:
-        answer, caveat = (
-            "Each model's share",
-            f"{caveat}. Do not compare the share of a cache with that of a state: a cache grows with the text",
-        )
-    elif shares[order[0]] < _SAME * shares[order[-1]]:
-        answer = "All use about as much" if len(parties) > 2 else "Both use about as much"
+
+    def ranked(some: Sequence[int], among: str = "") -> str:
+        if shares[some[0]] < _SAME * shares[some[-1]]:
+            answer, they = f"{'all' if len(some) > 2 else 'both'} use about as much", "they"
+            answer = answer if among else answer.capitalize()
+        else:
+            name = titles[some[0]] if among else _sentence_case(titles[some[0]])
+            answer, they = f"{name} uses {'most' if len(some) > 2 else 'more'}", "it"
+        return f"{among}{answer} of what {they} can hold{past}: {', '.join(each[at] for at in some)}."
+
+    past = f" past {parties[0].place}"
+    # A cache grows with the text, so its share ranks among caches alone.
+    caches = [at for at in order if all(keeps_everything(profiles[at].mixer(name)) for name in profiles[at].mixers)]
+    states = [at for at in order if at not in caches]
+    if not caches or not states:
+        said = [ranked(order)]
     else:
-        answer = f"{_sentence_case(titles[order[0]])} uses {'most' if len(parties) > 2 else 'more'}"
+        title, carried = _sentence_case(titles[states[0]]), numbers[states[0]]
+        said = [
+            ranked(states, "Among states, ") if len(states) > 1 else f"{title} carries {carried}{past}.",
+            ranked(caches, "Among caches, ")
+            if len(caches) > 1
+            else f"{_sentence_case(titles[caches[0]])} keeps every token and carries {numbers[caches[0]]}.",
+        ]
+    texts = counted(min(int(profile.tokens.sizes["sequence"]) for profile in profiles), "text")
     sinks = "; attention sinks hide some of what is carried" if any(one.sinkless > 0 for one in parties) else ""
-    they = "they" if answer.endswith("about as much") else "it"
-    return f"{answer} of what {they} can hold past {parties[0].place}: {', '.join(each)}. {caveat}{sinks}."
+    return f"{' '.join(said)} This is of {texts} at one cut, and no verdict on a model{sinks}."
 
 
 def _ceiling(profile: Profiled) -> float:
@@ -273,7 +287,10 @@ def model_line(profile: Profiled, metric: str = "entropy") -> str:
 
 def contrast(profiles: Sequence[Profiled], titles: Sequence[str] = ()) -> str:
     """Which of several models uses more of what it can hold, and whose memory differs most; of one, what it carries."""
-    return "\n".join(filter(None, (capacity_use(profiles, titles), headline(profiles, titles=titles).sentence)))
+    shares, texts = capacity_use(profiles, titles), {str(one.attributes["tokens_sha256"]) for one in profiles}
+    # With other texts the second would say again what each model carries.
+    sentence = "" if shares and len(texts) > 1 else headline(profiles, titles=titles).sentence
+    return "\n".join(filter(None, (shares, sentence)))
 
 
 def findings(profiles: Sequence[Profiled]) -> str:

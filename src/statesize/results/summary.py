@@ -109,14 +109,19 @@ def without_sinks(node: xr.Dataset) -> NDArray[np.float64]:
     return np.where(np.isnan(sinkless), at_middle(node, ess_values(node, "entropy")), sinkless)
 
 
-def _mean_of_units(node: xr.Dataset, values: Array) -> float:
+def _of_units(node: xr.Dataset, values: Array) -> Estimate:
     """The mean over sequences and all heads or channels of values (sequence, unit) of those that were measured."""
-    return estimate(known_mean(values, 0), sample_of(node)).mean
+    return estimate(known_mean(values, 0), sample_of(node))
+
+
+def middle_estimate(node: xr.Dataset, values: Array) -> Estimate:
+    """The mean of (sequence, unit, position) over the layer at the middle, with the error of units left out."""
+    return _of_units(node, at_middle(node, values))
 
 
 def middle_bounds(node: xr.Dataset, metric: str) -> tuple[float, float]:
     """Between which bounds the ESS of a layer lies at the middle, on average over sequences and heads."""
-    lower, upper = (_mean_of_units(node, at_middle(node, bound)) for bound in ess_bounds(node, metric))
+    lower, upper = (middle_estimate(node, bound).mean for bound in ess_bounds(node, metric))
     return lower, upper
 
 
@@ -296,8 +301,8 @@ def summary_row(node: xr.Dataset, model: str, layer: str, group: xr.Dataset | No
         "ceiling_utilisation": share if cache else math.nan,
         "sink_share": of_units("sink_share"),
         "sink_position": _most_frequent(node["sink_position"].values),
-        "middle_entropy": _mean_of_units(node, at_middle(node, ess_values(node, "entropy"))),
-        "sinkless_entropy": _mean_of_units(node, without_sinks(node)),
+        "middle_entropy": middle_estimate(node, ess_values(node, "entropy")).mean,
+        "sinkless_entropy": _of_units(node, without_sinks(node)).mean,
         "few_cuts_entropy": of_units("few_cuts_entropy"),
         "variant_entropy": of_units("variant_entropy"),
         "faithfulness": largest_known(node, "faithfulness"),

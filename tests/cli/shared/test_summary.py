@@ -9,11 +9,12 @@ import pytest
 import torch
 from oracles.attention_models import attention_model
 
-from statesize.cli.shared.summary import layer_rows, plan_page, summary
+from statesize.cli.shared.summary import comparison_page, layer_rows, plan_page, summary
 from statesize.cli.shared.table import print_page
 from statesize.io.text import byte_count
 from statesize.lab.mixers import LanguageModel, ModelConfig
 from statesize.profiling import Profile, plan, profile
+from statesize.report.comparison import compare
 from statesize.report.words import headline
 
 
@@ -46,22 +47,26 @@ def test_piped(profiles, capsys, monkeypatch):
     assert "\x1b" not in out
     (row,) = profiles[0].summary_rows()
     cells = next(line for line in out.splitlines() if line.startswith("layers.0.mixer")).split()
-    used = f"{row['ceiling_utilisation']:.0%}"
+    used = f"{row['middle_entropy'] / 4:.0%}"
     # Shares of caches and of states stand in columns of their own, without bars that set them against each other.
     assert next(line for line in out.splitlines() if line.startswith("layer ")).split()[-2:] == ["state", "ceiling"]
     assert "█" not in out
-    cuts = profiles[0].mixer("layers.0.mixer")["position"].values[1:]
-    possible = sum(min(cut, len(cuts) + 1 - cut) for cut in cuts) / len(cuts)
-    assert cells[1:3] + cells[4:5] == [f"{row['average_entropy']:.1f}", f"{possible:.1f}", used]
+    assert cells[1:3] + cells[4:5] == [f"{row['middle_entropy']:.1f}", "4.0", used]
+    assert f"carries {cells[1]} numbers per channel past token 4 of 8" in headline(profiles[:1]).sentence
 
 
 def test_the_metric_that_is_asked_for(profiles, capsys):
     print_page(summary(profiles[:1], "relative_count"))
     out = capsys.readouterr().out
-    (row,) = profiles[0].summary_rows()
     cells = next(line for line in out.splitlines() if line.startswith("layers.0.mixer")).split()
-    assert cells[1] == f"{row['average_relative_count']:.1f}"
+    assert f"carries {cells[1]} numbers per channel" in headline(profiles[:1], "relative_count").sentence
     assert "σ > 0.01 σ₁" in out
+
+
+@pytest.mark.parametrize(("some", "told"), [(slice(2), True), (slice(1, 3), False), (slice(1), False)])
+def test_a_comparison_warns_of_shares_of_two_kinds_where_both_stand(profiles, some, told):
+    page = comparison_page(profiles[some], compare(profiles[some]), TITLES[some])
+    assert ("A share of a state does not compare with one of a ceiling" in page.tables[0].caption) == told
 
 
 def test_wide_tables_have_all_columns(profiles, capsys):
@@ -118,7 +123,12 @@ def test_blocks_of_layers_say_by_what_they_are_sorted(capsys):
     root, names = tree.to_dataset(inherit=False), tree.attrs["mixers"]
     nodes = {f"/{name}": tree[name].to_dataset(inherit=False) for name in names}
     for index, node in enumerate(nodes.values()):
-        values = {"sink_share": 0.5, "sink_position": 0, "entropy": 24 - index, "sinkless_entropy": 30 + index}
+        values = {
+            "sink_share": 0.5,
+            "sink_position": 0,
+            "entropy": 24 - (index - 8) % 24,
+            "sinkless_entropy": 30 + index,
+        }
         for name, value in values.items():
             node[name] = node[name].copy(data=torch.full(node[name].shape, float(value)).numpy())
     print_page(summary([Profile(type(tree).from_dict({"/": root, **nodes}))]))
@@ -126,7 +136,13 @@ def test_blocks_of_layers_say_by_what_they_are_sorted(capsys):
     start = lines.index("LlamaForCausalLM, most, without sinks")
     assert [line.split()[0] for line in lines[start + 1 : start + 4]] == ["23", "22", "21"]
     assert "LlamaForCausalLM, least, without sinks" in lines
-    assert "Layers with most at the middle: 0, 1, 2, 3; without sinks: 23, 22, 21, 20." in lines
+    assert "Layers with most: 23, 22, 21, 20 without sinks; 8, 9, 10, 11 with them." in lines
+    # Those that a line names have a row, and bars draw the column that rows are sorted by.
+    others = lines.index("LlamaForCausalLM, most with sinks, of the others")
+    assert [line.split()[0] for line in lines[others + 1 : others + 5]] == ["8", "9", "10", "11"]
+    assert {line.split()[0] for line in lines[others + 5 :] if "%" in line.split()[-2:]} == set()
+    shares = [int(line.split()[5].rstrip("%")) for line in lines[start + 1 : start + 9]]
+    assert shares == [round(100 * (30 + layer) / 4) for layer in range(23, 15, -1)]
 
 
 def test_ess_without_sinks_has_a_column_and_a_sentence(capsys):
@@ -142,7 +158,7 @@ def test_ess_without_sinks_has_a_column_and_a_sentence(capsys):
     root = tree.to_dataset(inherit=False)
     print_page(summary([Profile(type(tree).from_dict({"/": root, "/layers.0.mixer": node}))]))
     out = capsys.readouterr().out
-    assert next(line for line in out.splitlines() if line.startswith("layers.0.mixer")).split()[3:5] == ["2.0", "8.0"]
+    assert next(line for line in out.splitlines() if line.startswith("layers.0.mixer")).split()[1:3] == ["2.0", "8.0"]
     assert "Attention sinks: in 1 of 1 layer one token, mostly token 0 ('7'), takes more than 20%" in out
     assert "entropy-ESS of these layers is 2.0 with it and 8.0 without it" in out
 

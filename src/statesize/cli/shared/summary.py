@@ -29,11 +29,12 @@ from statesize.results.fields import (
     told,
 )
 from statesize.results.summary import (
-    average,
+    ess_values,
     group_rows,
     keeps_everything,
-    mean_bounds,
-    mean_ceiling,
+    middle_bounds,
+    middle_ceiling,
+    middle_estimate,
     utilisation_values,
 )
 
@@ -48,23 +49,23 @@ _ENDS = 8
 """How many of each these are."""
 _NAMED = 4
 """Layers with most that a note names."""
+_NORM = "norm: Frobenius norm of what passes from the past to the future."
 
 
 @dataclass(frozen=True)
 class LayerRow:
-    """One row."""
+    """One row: a layer at the middle of the texts."""
 
     layer: str
     ess: str
     possible: float
     keeps_everything: bool
-    used: float  # share of the size
+    used: float  # share of what is possible, without sinks where the model has one; NaN where its size does not bind
     is_known: bool  # whether the size is
     norm: str
-    middle: str  # entropy-ESS at the middle
-    sinkless: str  # the same without sinks
-    order: float  # ESS by which layers are ordered: the average, or without sinks where the model has one
-    at_middle: float  # entropy-ESS
+    sinkless: str  # entropy-ESS without sinks
+    order: float  # ESS by which layers are ordered: without sinks where the model has one
+    with_sinks: float
 
 
 def layer_rows(profile: Profile, metric: str) -> list[LayerRow]:
@@ -74,22 +75,23 @@ def layer_rows(profile: Profile, metric: str) -> list[LayerRow]:
     sinks = _has_sinks(profile, metric)
     for row in profile.summary_rows():
         node, name = profile.mixer(row["layer"]), row["layer"]
-        low, high = mean_bounds(node, metric)
-        error = row["average_entropy_error" if metric == "entropy" else "average_relative_count_error"]
-        known = [row["sinkless_entropy"] if sinks else math.nan, (low + high) / 2]
+        low, high = middle_bounds(node, metric)
+        middle, possible = middle_estimate(node, ess_values(node, metric)), middle_ceiling(node)
+        known = [row["sinkless_entropy"] if sinks else math.nan, middle.mean]
+        order = next((value for value in known if math.isfinite(value)), -math.inf)
+        binds = math.isfinite(middle_estimate(node, utilisation_values(node, metric)).mean)
         layers.append(
             LayerRow(
                 short.get(name, name),
-                number_text(low, ".1f", error) if low == high else range_text([low, high], ".1f"),
-                mean_ceiling(node),
+                number_text(low, ".1f", middle.error) if low == high else range_text([low, high], ".1f"),
+                possible,
                 keeps_everything(node),
-                average(node, utilisation_values(node, metric)).mean,
+                order / possible if binds else math.nan,
                 not math.isnan(row["tss"]),
-                range_text([row["norm"]], "norm"),
-                range_text([row["middle_entropy"]], ".1f"),
+                range_text([middle_estimate(node, node["norm"].values).mean], "norm"),
                 range_text([row["sinkless_entropy"]], ".1f"),
-                next((value for value in known if math.isfinite(value)), -math.inf),
-                row["middle_entropy"],
+                order,
+                middle.mean,
             )
         )
     return layers
@@ -105,18 +107,25 @@ def _shown_layers(title: str, layers: list[LayerRow], by: str) -> list[tuple[str
     if len(layers) <= _MOST_ROWS:
         return [(title, layers)]
     ordered = sorted(layers, key=lambda row: row.order, reverse=True)
-    return [(f"{title}, most{by}", ordered[:_ENDS]), (f"{title}, least{by}", ordered[-_ENDS:])]
+    shown = [(f"{title}, most{by}", ordered[:_ENDS]), (f"{title}, least{by}", ordered[-_ENDS:])]
+    between = [row for row in _leading(layers) if by and row in ordered[_ENDS:-_ENDS]]
+    return [*shown, (f"{title}, most with sinks, of the others", between)] if between else shown
 
 
-def _leading(layers: list[LayerRow]) -> str:
-    """The layers with most at the middle, and without sinks, by which the table is sorted."""
+def _leading(
+    layers: list[LayerRow], figure: Callable[[LayerRow], float] = lambda row: row.with_sinks
+) -> list[LayerRow]:
+    """The layers with most."""
+    known = (row for row in layers if math.isfinite(figure(row)))
+    return sorted(known, key=figure, reverse=True)[:_NAMED]
 
-    def most(figure: Callable[[LayerRow], float]) -> str:
-        known = (row for row in layers if math.isfinite(figure(row)))
-        return ", ".join(row.layer for row in sorted(known, key=figure, reverse=True)[:_NAMED])
 
-    by_order = most(lambda row: row.order)
-    return f"Layers with most at the middle: {most(lambda row: row.at_middle)}; without sinks: {by_order}."
+def _leading_names(layers: list[LayerRow]) -> str:
+    """The layers with most, with sinks and without them."""
+    first, second = (
+        ", ".join(row.layer for row in some) for some in (_leading(layers, lambda row: row.order), _leading(layers))
+    )
+    return f"Layers with most: {first} without sinks; {second} with them."
 
 
 def _pattern(names: Sequence[str]) -> str:
@@ -136,10 +145,8 @@ _COMPARED = (
 )  # fmt: skip
 _MOST_TOLD = 4
 """Models of a comparison of which each has a sentence."""
-_COMPARED_AT = (
-    "The table has means over all cuts, and bytes at the end of the text. A share of a state does not compare with one "
-    "of a ceiling, which is what could be carried at all."
-)
+_COMPARED_AT = f"The table has means over all cuts, and bytes at the end of the text. {_NORM}"
+_BOTH_SHARES = "A share of a state does not compare with one of a ceiling, which is what could be carried at all."
 _MOST_PLANNED = 4
 """Rows of a plan, which then has at most 12 lines."""
 _PLANNED = ("layer", "seconds", "memory", "units", "positions", "engine", "kind")
@@ -179,13 +186,7 @@ def _narrow(profiles: Sequence[Profile], metric: str, relative: str) -> PageTabl
     shown = [layer_rows(profile, metric) for profile in profiles]
     # Shares of caches and of states do not compare, so they stand in columns of their own.
     kinds = sorted({row.keeps_everything for layers in shown for row in layers})
-    headings = [
-        "layer",
-        f"ESS\n({named})",
-        "possible",
-        *(["at the\nmiddle", "without\nsinks"] if sinks else []),
-        "norm",
-    ]
+    headings = ["layer", f"ESS\n({named})", *(["without\nsinks"] if sinks else []), "possible", "norm"]
     headings += [f"used of\n{'ceiling' if cache else 'state'}" for cache in kinds]
     for profile, layers in zip(profiles, shown, strict=True):
         own = _has_sinks(profile, metric)
@@ -201,8 +202,8 @@ def _narrow(profiles: Sequence[Profile], metric: str, relative: str) -> PageTabl
                 [
                     row.layer,
                     Shown(math.nan, row.ess),
+                    *([row.sinkless] if sinks else []),
                     number_text(row.possible, ".1f" if row.possible < 10 else ",.0f"),
-                    *([row.middle, row.sinkless] if sinks else []),
                     row.norm,
                     *(used if cache == row.keeps_everything else Shown(math.nan, "") for cache in kinds),
                 ]
@@ -215,16 +216,17 @@ def _narrow(profiles: Sequence[Profile], metric: str, relative: str) -> PageTabl
             folded += [
                 f"most, least: of {len(profile.mixers)} layers, the {_ENDS} with most and the {_ENDS} with least {by}; "
                 f"--wide shows all. Layers {span} are {_pattern(profile.mixers)}.",
-                *([_leading(layers)] if own else []),
+                *([_leading_names(layers)] if own else []),
             ]
+    without = " without sinks" if sinks else ""
     shares = {
-        False: "used of state: ESS as a share of the layer's state, averaged where that is the limit.",
-        True: "used of ceiling: ESS as a share of min(i, L−i), which is the limit of a cache that keeps every token.",
+        False: f"used of state: ESS{without} as a share of it, where the text is long enough to fill it.",
+        True: f"used of ceiling: ESS{without} as a share of the tokens that could be kept.",
     }
     said = [
-        "ESS: numbers per channel that the layer carries, a mean over all cuts (the first line is of one); possible: "
-        "what it could carry at these cuts.",
-        *(["at the middle, without sinks: ESS at one cut, with and without the column of a sink."] if sinks else []),
+        "All at the middle of the text. ESS: numbers per channel that the layer carries; possible: what it could "
+        f"carry; {_NORM}",
+        *(["without sinks: ESS without the column of a sink."] if sinks else []),
         *(shares[cache] for cache in kinds),
         *folded,
     ]
@@ -276,7 +278,8 @@ def comparison_page(
     table = comparison_table(comparison, titles) if wide else comparison_table(comparison, titles, _COMPARED)
     headings = _headings({name: FIGURE_HEADINGS[name] for name in table.headings}, "relative tolerance")
     told = [*map(model_line, profiles)] if 1 < len(profiles) <= _MOST_TOLD else []
-    told += [_COMPARED_AT, *(f"note: {one}" for one in comparison.notes)]
+    both = {"state_utilisation", "ceiling_utilisation"} <= headings.keys()
+    told += [_COMPARED_AT, *([_BOTH_SHARES] if both else []), *(f"note: {one}" for one in comparison.notes)]
     table = replace(table, title="", headings=headings, caption="\n".join(told))
     return ResultPage("Side by side", contrast(profiles, titles), (), [table])
 

@@ -74,7 +74,7 @@ def demo(
     else:
         shown = [*profiles.values()]
         print_page(replace(summary(shown), finding=findings(shown)))
-        print_notes([cut["finding"]])
+        print_notes([f"Another experiment, on other texts: {profiles[_CUT].attributes['truncation']}"])
     tell_page(path, printing, open_page=open_page)
     printing.next("profile", folder / zoo.names()[-1], "--open", why="each layer and head of one of them")
     printing.next("profile", "MODEL", "--text", "FILE", why="now your model")
