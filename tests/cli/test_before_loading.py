@@ -82,7 +82,7 @@ REFUSED = [
     ("cache org/model --sequences 5", "--sequences must be at least 6"),
     ("cache sa --max-tokens 95", "statesize truncate sa tests what sa needs"),
     ("length gla --lengths 128", "lengths must be at least two different numbers"),
-    ("profile gla --text .", ". is a folder"),
+    ("profile gla --text .", ". must be a regular file, got a folder"),
     ("compress sa --output small", "statesize truncate sa tests what its cache needs"),
     ("cache org/model --ratios shares.txt", "ratios must be a file .npy"),
     ("cache gla", "model must be a model of transformers with a cache of keys and values, got the bundled gla"),
