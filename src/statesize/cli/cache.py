@@ -10,16 +10,16 @@ from cyclopts import Parameter, validators
 
 from statesize.cli.shared.options import MOST, Flag, Loading, OpenPage, Page, check_model, options_of, page_path, share
 from statesize.cli.shared.printing import TEXT, Printing
-from statesize.cli.shared.texts import Texts
+from statesize.cli.shared.texts import LongTexts
 from statesize.errors import InputError
-from statesize.measurement.settings import FEWEST_PIECES, FOLLOWING, LEAST_PREFIX
+from statesize.measurement.settings import FEWEST_PIECES
 
 
 def cache(
     model: str,
     /,
     *,
-    texts: Texts | None = None,
+    texts: LongTexts | None = None,
     keep: str = "25%",
     rule: Literal["expected", "snapkv", "h2o", "streaming"] = "expected",
     passkeys: Annotated[int, Parameter(validator=validators.Number(gte=0, lte=MOST))] = 12,
@@ -51,15 +51,13 @@ def cache(
         printing: What is printed.
 
     Raises:
-        InputError: Pieces are too short.
+        InputError: There are too few pieces.
     """
     check_model(model, "cache")
     kept = share("keep", keep)
     if ratios is not None:
         _check_file(ratios)
-    texts, loading = texts or Texts(), loading or Loading()
-    if texts.max_tokens < (least := FOLLOWING + LEAST_PREFIX):
-        raise InputError(f"--max-tokens must be at least {least}, got {texts.max_tokens}.")
+    texts, loading = texts or LongTexts(), loading or Loading()
     texts.check()
     if (texts.sequences or FEWEST_PIECES) < FEWEST_PIECES:
         raise InputError(

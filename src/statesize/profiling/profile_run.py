@@ -216,8 +216,10 @@ def units_folder(output: Path) -> Generator[Path]:
         yield folder
 
 
-def finished_profile(output: Path, key: str, sequences: Sequence[Given], name: str) -> Profile | None:
-    """The profile of this very run, read from its folder; None where it is not there, or without sequences."""
+def finished_profile(
+    output: Path, key: str, sequences: Sequence[Given], name: str, *, replaces: bool
+) -> Profile | None:
+    """The profile of this very run, read from its folder; None where another may be replaced, or without sequences."""
     # It is there where the run was killed while it tidied up, or is repeated.
     try:
         tree = load_tree(output)
@@ -226,6 +228,11 @@ def finished_profile(output: Path, key: str, sequences: Sequence[Given], name: s
     attributes = tree.attrs
     same = (attributes["model"], attributes.get("run_sha256")) == (name, key)
     if not same or not sequences or attributes["tokens_sha256"] != tokens_sha256(sequences):
+        if not replaces:
+            raise FileError(
+                f"{output} holds a profile of another model, text, version or of other settings; it is left alone. "
+                "Give another folder, or remove it."
+            )
         return None
     shutil.rmtree(output.with_name(f"{output.name}.units"), ignore_errors=True)
     return Profile(open_tree(output))
