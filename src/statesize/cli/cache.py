@@ -12,7 +12,7 @@ from statesize.cli.shared.options import MOST, Flag, Loading, OpenPage, Page, ch
 from statesize.cli.shared.printing import TEXT, Printing
 from statesize.cli.shared.texts import LongTexts
 from statesize.errors import InputError
-from statesize.measurement.settings import FEWEST_PIECES
+from statesize.measurement.settings import FEWEST_PIECES, FOLLOWING, LEAST_PREFIX
 
 
 def cache(
@@ -51,13 +51,15 @@ def cache(
         printing: What is printed.
 
     Raises:
-        InputError: There are too few pieces.
+        InputError: Pieces are too short.
     """
     check_model(model, "cache")
     kept = share("keep", keep)
     if ratios is not None:
         _check_file(ratios)
     texts, loading = texts or LongTexts(), loading or Loading()
+    if texts.max_tokens < (least := FOLLOWING + LEAST_PREFIX):
+        raise InputError(f"--max-tokens must be at least {least}, got {texts.max_tokens}.")
     texts.check()
     if (texts.sequences or FEWEST_PIECES) < FEWEST_PIECES:
         raise InputError(

@@ -80,8 +80,7 @@ def profile(
             measured at its end: what it carries into the text.
         loading: How the model is loaded.
         workers: Who measures.
-        output: Folder for the profile, to be read by this command and `Profile.load`; another profile there is left
-            alone.
+        output: Folder for the profile, to be read by this command and `Profile.load`.
         html: File for a report.
         open_page: Show the report in the browser; without --html it is MODEL.html in this folder.
         record: File for the model's record at this length of text, as those of the models on record; a record of the
@@ -179,7 +178,7 @@ def profile(
             f"A sequence of more than {LONGEST_WHOLE:,} tokens is measured at {EVENLY_SPREAD} evenly spread positions. "
             "Give --positions all to measure all."
         )
-    measure = partial(run.profile, read.ids, settings, source=source, output=output, replaces=False)
+    measure = partial(run.profile, read.ids, settings, source=source, output=output)
     result = _measured(run, measure, len(read.ids), output, printing)
     if output is not None:
         printing.say(f"Profile: {output}")

@@ -131,10 +131,8 @@ def run_profile(
     replicas: Replicas | None = None,
     on_progress: Callable[[ProfileProgress], None] | None = None,
     sinks: bool = True,
-    replaces: bool = True,
 ) -> Profile:
     """`profile` of a model of which the caller may know the source, without a warning, and without `sinks`."""
-    # A command that is given another profile's folder by mistake `replaces` none.
     # The profile of a cluster is that of this process: the same bit for bit where that is set to as many threads as a
     # process there has cores, else within the bounds that it states. With an output, both go on from each other's
     # files. A model by its name, or a function that loads it, is loaded in each process, so that no weights are sent.
@@ -183,10 +181,8 @@ def run_profile(
         name = name or origin.model
         origin = replace(origin, model=name, source={**stored, **origin.source, **(source or {})})
         folder = None if path is None else stack.enter_context(units_folder(path))
-        if path is not None:
-            finished = finished_profile(path, origin.key, known, name, replaces=replaces)
-            if finished is not None:
-                return finished
+        if path is not None and (finished := finished_profile(path, origin.key, known, name)) is not None:
+            return finished
         if on_progress is None and Console(stderr=True).is_terminal:
             on_progress = profile_bar(stack.enter_context(Bars(lines=False)), name, count)
         run = ProfileRun(settings, origin.key, count, folder, on_progress, reference)

@@ -111,14 +111,9 @@ def notes(result: TruncationResult) -> list[str]:
         "Numbers per channel are of values. Keys are kept whole, and take as many bytes again where they are stored.",
     ]
     if result.sufficient is not None:
-        times = {
-            0.25: "a quarter as many as ESS",
-            0.5: "half as many as ESS",
-            1.0: "as many as ESS",
-            2.0: "twice as many as ESS",
-        }
-        less = "the smallest size that was tried" if result.sufficient == min(_FRACTIONS) else "half as many lose more"
-        said.append(f"With hindsight, {times[result.sufficient]} lose at most {percent(result.at)} of KL; {less}.")
+        less = "" if result.sufficient == min(_FRACTIONS) else "; half as many lose more"
+        enough = f"{_FRACTIONS[result.sufficient]} suffices for each head"
+        said.append(f"With hindsight, {enough}: at most {percent(result.at)} of KL is lost{less}.")
     by_worth = result.without_hindsight(of="worth")
     if by_worth.multiple.ends:
         said.append(

@@ -13,7 +13,6 @@ from cyclopts import ArgumentCollection, Group, Parameter, validators
 from statesize.cli.shared.options import MOST, OFTEN, AtLeastTwo, Count, Flag, Loading
 from statesize.cli.shared.printing import Printing
 from statesize.io.text import counted
-from statesize.measurement.settings import FOLLOWING, LEAST_PREFIX
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -285,13 +284,10 @@ class FewTokens(Texts):  # noqa: D101 -- the help of its options is that of the 
 class LongTexts(Texts):  # noqa: D101 -- as above
     __doc__ = Texts.__doc__
 
-    # A prefix whose cache is made smaller, and the tokens behind it.
-    max_tokens: Annotated[
-        int,
-        Parameter(
-            name=("--max-tokens", "--tokens"), validator=validators.Number(gte=FOLLOWING + LEAST_PREFIX, lte=MOST)
-        ),
-    ] = 512
+    # The command says how many it takes, once it knows that the model is one for it.
+    max_tokens: Annotated[int, Parameter(name=("--max-tokens", "--tokens"), validator=validators.Number(lte=MOST))] = (
+        512
+    )
 
 
 def chat_note(chats: int, sequences: int) -> str:
