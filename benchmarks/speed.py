@@ -3,8 +3,8 @@
 One operator is measured as `measure(operator)` does without an option; its unit is the product of two L × L matrices of
 doubles, for lengths beyond 2,048 scaled by L³. What is done with MODEL, a causal language model with attention that
 `statesize profile` takes, has one forward pass over so many tokens of prose of CPython as its unit. All on one thread,
-in processor time, each unit beside its work: medians of three rounds, or of as many as begin within a minute. So all
-machines give about the same ratios. `--longest` leaves out what is longer, `--work` what is named otherwise.
+in processor time, each unit beside its work: medians of three rounds, or of as many as begin within a minute. So the
+clock of a machine does not matter. `--longest` leaves out what is longer, `--work` what is named otherwise.
 """
 
 from __future__ import annotations

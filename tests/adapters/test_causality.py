@@ -120,6 +120,22 @@ def test_scans_of_a_model_that_sees_the_future_elsewhere_say_so():
     assert "call 2" not in notes["1.scan"]
 
 
+class Backwards(Sum):
+    """A layer that is refused, since it sees the future."""
+
+    def forward(self, hidden):
+        return super().forward(hidden.flip(1)).flip(1)
+
+
+def test_a_layer_before_one_that_sees_the_future_is_not_said_to_depend_on_it():
+    model = nn.Sequential(nn.Embedding(100, WIDTH), Sum(), Backwards())
+    capture = ss.capture(model, torch.arange(24)[None])
+    (note,) = [item.note for item in capture]
+    assert list(capture.skipped) == ["2"]
+    assert "Somewhere in the model positions are mixed backwards" in note
+    assert "depends on later tokens" not in note
+
+
 def test_one_call_of_a_module_is_chosen_by_its_name():
     model, tokens = nn.Sequential(nn.Embedding(100, WIDTH), BothWays()), torch.arange(24)[None]
 

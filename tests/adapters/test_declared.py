@@ -133,6 +133,13 @@ def test_an_operator_that_the_layer_does_not_compute_is_refused_with_its_place(l
         next(capture(model_of(layer), ids()))
 
 
+@pytest.mark.parametrize("first", ["all", "read", "none"])
+def test_a_multiplicity_that_no_layer_declares_is_the_same_whatever_is_compared(first):
+    model = model_of(Layer)
+    found = [next(capture(model, ids(), checks=checks)).multiplicity for checks in (first, "none", "read", "all")]
+    assert found == [SIZE] * 4
+
+
 def test_a_multiplicity_that_is_not_the_layer_s_is_refused():
     model = model_of(Layer)
     model[1].multiplicity = 3
@@ -150,6 +157,8 @@ def test_what_cannot_be_compared_says_why():
 
 
 def test_readings_without_checks_leave_it_out():
-    (item,) = capture(model_of(WrongDecay), ids(), checks="none")
+    model = model_of(WrongDecay)
+    model[1].multiplicity = SIZE
+    (item,) = capture(model, ids(), checks="none")
     assert item.faithfulness is None
     assert not item.note

@@ -4,6 +4,7 @@ import pytest
 import torch
 from oracles.attention_models import attention_model, token_ids
 from torch import nn
+from transformers import PretrainedConfig, PreTrainedModel
 
 from statesize.adapters import capture
 from statesize.adapters.forward import Forward
@@ -154,3 +155,18 @@ def test_what_may_do_something_around_a_backbone_is_run_itself(model):
     assert backbone_of(wrapper := nn.Sequential(model), ids) is wrapper
     model.__class__ = type("Derived", (type(model),), {"__module__": __name__})
     assert backbone_of(model, ids) is model
+
+
+def test_a_pretrained_class_that_names_no_embedding_is_run():
+    class Own(PreTrainedModel):
+        config_class = PretrainedConfig
+
+        def __init__(self, config):
+            super().__init__(config)
+            self.words = nn.ModuleDict({"table": nn.Embedding(30, 4)})
+
+        def forward(self, input_ids):
+            return self.words["table"](input_ids).cumsum(1)
+
+    hidden = Forward.of(Own(PretrainedConfig()), torch.arange(5)[None]).hidden()
+    assert hidden.shape == (1, 5, 4)

@@ -50,6 +50,34 @@ def test_a_reading_is_what_a_profile_says():
         assert found[f"statesize/layer_state_utilisation/{row['layer']}"] == row["state_utilisation"]
 
 
+class OwnLayer(torch.nn.Module):
+    """Linear attention of two heads, which says its operator and nothing else."""
+
+    def __init__(self):
+        super().__init__()
+        self.query, self.key, self.value = (torch.nn.Linear(16, 16) for _ in range(3))
+
+    def heads(self, part, hidden):
+        return part(hidden).unflatten(-1, (2, 8)).transpose(1, 2)
+
+    def operator(self, hidden):
+        key = self.heads(self.key, hidden)
+        return statesize.Recurrence(A=torch.ones_like(key), B=key, C=self.heads(self.query, hidden))
+
+    def forward(self, hidden):
+        scores = self.heads(self.query, hidden) @ self.heads(self.key, hidden).mT
+        return (scores.tril() @ self.heads(self.value, hidden)).transpose(1, 2).flatten(2)
+
+
+def test_readings_of_an_own_layer_count_its_channels_each_time():
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Embedding(32, 16), OwnLayer())
+    probing = Probing(Probe(TEXTS, every=1, share=math.inf, settings=Settings(positions=4)))
+    readings = [probing.step(model, step)["statesize/total_ess"] for step in (1, 2, 3)]
+    expected = statesize.profile(model, TEXTS, positions=4, channels="all")
+    assert readings == [statesize.compare([expected]).models[0].total_entropy] * 3
+
+
 class Autocast(torch.nn.Module):
     def __init__(self, model):
         super().__init__()

@@ -8,9 +8,10 @@ from collections.abc import Mapping
 PHRASES = (
     "loss on the future rises by {bounds.worth} nats per token",
     "ESS is {bounds.ess} numbers per channel of these 256",
-    "the model loses {bounds.hindsight} of what the past changes in its predictions",
-    "The best rule that we tried loses {bounds.causal} with as many numbers. To lose only 1 %, it needs "
-    "{bounds.multiple} times ESS, or {bounds.stored} of the values",
+    "With a memory of that size they change by {bounds.hindsight}. But",
+    "the best rule that we tried changes the predictions by {bounds.causal}. To change them by only 1 %, a head needs "
+    "{bounds.multiple} times ESS.",
+    "numbers of it: it keeps {bounds.stored} of its values",
     "intervals over {bounds.documents} texts",
 )
 _NAME = re.compile(r"\{([\w.]+)\}")

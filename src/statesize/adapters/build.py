@@ -8,9 +8,10 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import cast
+from weakref import WeakKeyDictionary
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from statesize.adapters.check import Agreement, Checked
 from statesize.adapters.forward import Forward
@@ -21,6 +22,9 @@ from statesize.adapters.watch import Call, first_argument
 from statesize.errors import InputError, ModelError
 from statesize.io.text import byte_count
 from statesize.operators import Dense, Operator, Shared, SoftmaxAttention
+
+# Channels that share one T, of layers that do not say, as their comparison found them.
+_MULTIPLICITIES: WeakKeyDictionary[nn.Module, int] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -177,6 +181,9 @@ def from_method(known: FoundMixer, call: Call, forward: Forward, *, check: bool)
     """What a mixer's own method `operator` captures."""
     # check: Whether it is compared with what the layer computes.
     name, mixer, hidden = known.name, call.module, first_argument(known.name, call.args, call.kwargs)
+    declares = hasattr(mixer, "multiplicity")
+    # Only the comparison tells how many channels share one T where the layer does not.
+    check = check or not (declares or mixer in _MULTIPLICITIES)
 
     def called(method: str, dtype: torch.dtype = torch.float32) -> object:
         def run() -> object:
@@ -207,13 +214,15 @@ def from_method(known: FoundMixer, call: Call, forward: Forward, *, check: bool)
         if isinstance(tensor, Tensor) and tensor.ndim >= 3:
             check_finite(name, "head", "the operator has", tensor)
     heads, multiplicity = operator.batch_shape[1], known.multiplicity
-    if checked.multiplicity and checked.multiplicity != multiplicity:
-        if hasattr(mixer, "multiplicity"):
-            raise ModelError(
-                f"Mixer {name}: multiplicity must be {checked.multiplicity}, the number of channels that share one T "
-                f"in the layer, got {multiplicity}. Correct the attribute, or leave it out."
-            )
-        multiplicity = checked.multiplicity
+    if declares and checked.multiplicity not in (0, multiplicity):
+        raise ModelError(
+            f"Mixer {name}: multiplicity must be {checked.multiplicity}, the number of channels that share one T "
+            f"in the layer, got {multiplicity}. Correct the attribute, or leave it out."
+        )
+    if not declares:
+        if check:
+            _MULTIPLICITIES[mixer] = checked.multiplicity or multiplicity
+        multiplicity = _MULTIPLICITIES[mixer]
     own_bytes = getattr(mixer, "cache_bytes", None)
     if callable(own_bytes):
         state_bytes = bare(forward.model, lambda: cast("int", own_bytes(operator.length)), mixer)

@@ -14,7 +14,14 @@ from torch import Tensor, nn
 
 from statesize.adapters.models.layout import axis_by_modules
 from statesize.adapters.models.masks import UNPADDED, added_to_scores, check_mask, check_windows
-from statesize.adapters.models.model_state import device_of, is_a, mapped, named_parts, pretrained_models
+from statesize.adapters.models.model_state import (
+    device_of,
+    is_a,
+    mapped,
+    named_parts,
+    pretrained_models,
+    token_embedding,
+)
 from statesize.adapters.models.precision import ROUNDED, relative_difference
 from statesize.adapters.models.quantised import UNCOMPARED
 from statesize.adapters.models.sharded import class_of
@@ -248,7 +255,7 @@ def check_inputs(model: nn.Module, inputs: Inputs, axis: int | None = None) -> M
     if tokens and pretrained:
         # An encoder may read other tokens than the decoder.
         reader = pretrained[0].get_decoder() if name in DECODED else pretrained[0]
-        _check_ids(shown, values, reader.get_input_embeddings())
+        _check_ids(shown, values, token_embedding(reader))
     measured = Measured(name, _axis(shown, values, axis), tuple(values.shape))
     length, what = measured.length, "positions" if values.is_floating_point() else "tokens"
     if length < 2 and measured.axis is not None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from statesize.adapters.forward import Forward
-from statesize.adapters.models.model_state import named_parts
+from statesize.adapters.models.model_state import named_parts, token_embedding
 from statesize.adapters.models.precision import differentiable
 from statesize.adapters.observation import in_this_thread
 from statesize.errors import InputError, ModelError
@@ -226,8 +226,7 @@ def _measured_tensor(forward: Forward) -> Tensor:
 def _embedding(forward: Forward, modules: Mapping[str, nn.Module]) -> str:
     """The name of the module that looks up token ids."""
     model = cast("Any", forward.model).get_decoder() if forward.measured.decodes else forward.model
-    get = getattr(model, "get_input_embeddings", None)
-    embedding = get() if callable(get) else None
+    embedding = token_embedding(model)
     for name, module in modules.items():
         if module is embedding or (embedding is None and isinstance(module, nn.Embedding)):
             return name

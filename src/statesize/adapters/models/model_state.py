@@ -196,3 +196,11 @@ def is_a(value: object, classes: Collection[str], package: str = "") -> bool:
     """Whether an object's class, or one that it derives from, has one of some names, in a package if that is named."""
     named = (kind for kind in type(value).__mro__ if kind.__name__ in classes)
     return any(not package or kind.__module__.split(".")[0] == package for kind in named)
+
+
+def token_embedding(model: Any) -> object:
+    """What a model of transformers says looks up its token ids; None where its class does not say."""
+    try:
+        return model.get_input_embeddings()
+    except (AttributeError, NotImplementedError):
+        return None

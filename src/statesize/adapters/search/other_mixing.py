@@ -125,8 +125,10 @@ def mixed_backwards(forward: Forward, hidden: Tensor | None, around: Sequence[st
     own = any(map(is_own_code, forward.model.modules()))
     if not around and not (own and hidden is not None and _tokens_change_the_past(forward, hidden, limit)):
         return ""
-    where = f", in {around[0]}{f' and {len(around) - 1} more' if around[1:] else ''}" if around else ""
-    return f"Positions are mixed backwards too{where}: what enters T here depends on later tokens."
+    if not around:
+        return "Somewhere in the model positions are mixed backwards: what enters T here may depend on later tokens."
+    more = f" and {len(around) - 1} more" if around[1:] else ""
+    return f"Positions are mixed backwards too, in {around[0]}{more}: what enters T here depends on later tokens."
 
 
 def _tokens_change_the_past(forward: Forward, hidden: Tensor, limit: float) -> bool:
