@@ -229,7 +229,7 @@ def finished_profile(output: Path, key: str, sequences: Sequence[Given], name: s
     if not sequences:
         return None
     if not same or attributes["tokens_sha256"] != tokens_sha256(sequences):
-        lengths = tree["length"].values
+        lengths = tree.to_dataset(inherit=False)["length"].values
         read = f"{counted(len(lengths), 'sequence')}, {counted(int(lengths.sum()), 'position')}"
         warnings.warn(
             f"{output} holds another profile: of {attributes['model']} over {read}, measured in "
