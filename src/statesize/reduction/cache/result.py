@@ -231,7 +231,7 @@ class CachePrices:
     @property
     def short(self) -> bool:
         """Whether prefixes are too short to keep the smallest shares of them: some tokens always stay."""
-        return self.ratios[-1] not in self.chosen
+        return not self.chosen.keys() >= set(self.ratios)
 
     @property
     def prices(self) -> tuple[Price, ...]:
