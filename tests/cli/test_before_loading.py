@@ -26,6 +26,7 @@ def weightless(tmp_path_factory):
         (folder / name / "model.safetensors").write_bytes(b"no weights")
     (folder / "short.txt").write_text("A few words.", encoding="utf-8")
     (folder / "one.txt").write_text("A", encoding="utf-8")
+    (folder / "words.txt").write_text("the " * 9, encoding="utf-8")
     return folder
 
 
@@ -38,12 +39,13 @@ def weightless(tmp_path_factory):
             "must have a cache of keys and values of transformers, got a MambaForCausalLM without",
         ),
         ("truncate llama --text short.txt", "inputs must have a text of 512 tokens, got"),
+        ("truncate llama --text words.txt", "or tokens=11 (--max-tokens 11)."),
         ("truncate llama --cuts 600", "cuts must lie from 1 to 510"),
         ("profile llama --layers 9", "layers must be the model's mixers by name or by index 0 … "),
         ("profile llama --layers model.layer.0.self_attn", "Did you mean model.layers.0.self_attn?"),
         ("network llama --text one.txt", "Texts must have 2 tokens of their own or more"),
         ("length llama --text short.txt --lengths 64,128", "lengths must hold two that fit into the texts"),
-        ("compress llama --text one.txt --output small", "text must hold at least 3 different documents, got 1"),
+        ("compress llama --text one.txt --output small", "different documents, got 1, and about 40 tokens for each"),
     ],
 )
 def test_it_is_said_before_weights_are_read(weightless, here, capsys, arguments, said):
@@ -79,6 +81,7 @@ REFUSED = [
     ("cache glaa", "Did you mean gla?"),
     ("cache org/model --keep 200%", "keep must be a share"),
     ("cache org/model --max-tokens 95", "--max-tokens must be at least 96, got 95"),
+    ("cache org/model --max-tokens 0", "--max-tokens must be at least 96, got 0"),
     ("cache org/model --sequences 5", "--sequences must be at least 6"),
     ("cache sa --max-tokens 95", "statesize truncate sa tests what sa needs"),
     ("length gla --lengths 128", "lengths must be at least two different numbers"),

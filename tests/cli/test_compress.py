@@ -34,7 +34,10 @@ def test_documents_of_one_file_are_one_text(checkpoint, tmp_path, capsys):
     assert "over 32 held-out pieces of one text, to which the context is worth" in printed
     assert "95 %" not in printed
     assert "nan" not in printed
-    assert "safe not known: 32 held-out pieces of one text, where 20 documents are needed" in printed
+    assert (
+        "safe not known: it takes 50 documents, of which 40 % are held out; 32 held-out pieces of one text" in printed
+    )
+    assert "method some numbers of a state are kept, and the others estimated from them, " in printed
     assert "Whether it is safe takes 50 documents: --text FILE.jsonl" in captured.err
 
 
@@ -70,7 +73,7 @@ def test_words_of_a_result():
     assert replace(found, difference=Interval(-0.0164, -0.02, -0.01)).cost == "gains 0.0164 bits per byte"
     assert replace(found, difference=Interval(0.0164, 0.01, 0.02)).cost == "costs 0.0164 bits per byte"
     few = replace(found, documents=19, texts=19)
-    assert few.verdict == "not known: 19 held-out documents, where 20 documents are needed"
+    assert few.verdict == ("not known: it takes 50 documents, of which 40 % are held out; 19 held-out documents here")
 
 
 def test_frontier(checkpoint, documents, tmp_path, capsys):

@@ -5,10 +5,12 @@ import io
 import json
 import os
 import shutil
+import warnings
 
 import altair as alt
 import pytest
 
+import statesize as ss
 from statesize.cli import main
 from statesize.lab.studies.engine.conclusion import Conclusion
 from statesize.lab.studies.engine.page import write_page
@@ -83,6 +85,19 @@ def test_a_folder_called_as_a_bundled_model_is_its_profile_s_place(here, text, c
     for _ in range(2):
         assert main(command) == 0
         assert "Profile: gla" in capsys.readouterr().err
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        assert main([*command, "--max-tokens", "8"]) == 0
+    assert "warning: gla holds another profile: of gla over 1 sequence, " in capsys.readouterr().err
+    # A bundled name stands for the model and not for the folder.
+    assert ss.load("gla")
+
+
+def test_a_profile_is_not_a_model(saved, capsys):
+    assert main(["truncate", "result"]) == 1
+    assert "result is a profile, not a model. Give the model;" in capsys.readouterr().err
+    with pytest.raises(ss.errors.FileError, match=r"result is a profile, not a model.*statesize\.Profile\.load"):
+        ss.load("result")
 
 
 def test_bad_places_and_results(saved, here, capsys):

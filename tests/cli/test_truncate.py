@@ -14,7 +14,9 @@ def test_table_and_page(tmp_path, capsys):
     arguments = ["truncate", "gla", "--sequences", "2", "--max-tokens", "32", "--number", "3"]
     assert main([*arguments, "--html", str(page)]) == 0
     captured = capsys.readouterr()
-    assert captured.out.startswith("The context is worth ")
+    assert captured.out.startswith(
+        "Too little text to tell, which takes 5 texts. What follows is of these 2 texts only"
+    )
     assert "Chosen with hindsight, as many numbers lose " in captured.out
     assert "; chosen without, " in captured.out
     assert "the same number for all" in captured.out

@@ -14,7 +14,7 @@ import pytest
 import torch
 from oracles.profiles import same
 
-from statesize.errors import FileError
+from statesize.errors import FileError, StatesizeWarning
 from statesize.io.files import Parts
 from statesize.lab.mixers import LanguageModel, ModelConfig
 from statesize.measurement.settings import Settings
@@ -212,7 +212,9 @@ def test_a_finished_profile_is_not_measured_again(tmp_path):
     assert again.tree.attrs["seconds"] == first.tree.attrs["seconds"]
     assert first.tree.attrs["weights_sha256"] == model_facts(build(**SMALL))["weights"]
     told = []
-    profile(build(**SMALL), TEXTS, output=tmp_path / "out", settings=Settings(stride=2), on_progress=told.append)
+    asked = {"output": tmp_path / "out", "settings": Settings(stride=2)}
+    with pytest.warns(StatesizeWarning, match=r"out holds another profile: of .* over 3 sequences, .* It is replaced"):
+        profile(build(**SMALL), TEXTS, **asked, on_progress=told.append)
     assert len(told) == 6
     assert os.listdir(tmp_path) == ["out"]
 

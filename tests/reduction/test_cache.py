@@ -347,6 +347,10 @@ def test_recommendations():
         result = priced((0.001, 0.001, 0.001), found, passkeys)
         assert result.recommended.variant == Variant(precision="int4")
         assert result.finding.startswith("Round, do not evict: int4 keeps the cache of m at 30%")
+        # The smallest share is that of the tokens that always stay.
+        brief = replace(result, chosen={0.5: "equal"}).finding
+        assert brief.startswith("Round: int4 keeps the cache of m at 30%")
+        assert brief.endswith(" Its 64 tokens are too few to try eviction of more than 75%.")
     whole = priced((0.2, 0.2, 0.2), (10, 10, 10, 10), 10)
     assert whole.recommended is whole.undecided is None
     assert whole.finding.startswith("Leave the cache of m whole: over 6 held-out documents, each way that was tried")

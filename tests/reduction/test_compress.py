@@ -109,7 +109,7 @@ def test_models_without_a_state_to_cut_are_refused(halved):
 
 
 def test_too_little_text_for_gramians_of_full_rank_is_refused():
-    with pytest.raises(ss.errors.InputError, match=r"text must have at least 512 tokens .* got"):
+    with pytest.raises(ss.errors.InputError, match=r"text must have about 1,280 tokens, 512 of them .* got"):
         ss.compress(model_of(key_size=32), zoo.tokenizer(), DOCUMENTS[:20])
     few = ss.compress(model_of(), zoo.tokenizer(), DOCUMENTS[:40])
     assert (few.documents, few.safe) == (16, None)

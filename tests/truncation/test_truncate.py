@@ -32,7 +32,7 @@ from statesize.texts.inputs import begun_excerpts
 from statesize.truncation import past as past_file
 from statesize.truncation.blocks import CutRun
 from statesize.truncation.cutting import Cutting
-from statesize.truncation.page import chart, notes
+from statesize.truncation.page import chart, notes, table_rows
 from statesize.truncation.past import SharedPast
 from statesize.truncation.result import CutDocument, TruncationResult
 from statesize.truncation.result import CutRun as MeasuredRun
@@ -605,6 +605,25 @@ def test_nothing_suffices_where_the_context_may_be_worth_nothing(worths, sure):
         assert of_one.counted == "5 pieces of one text"
         assert repr(result).startswith(result.finding)
         assert result.finding in result._repr_html_()
+
+
+def test_shares_of_loss_are_told_of_five_texts_and_which_ess_suffices():
+    lost = [("ess", 0.5, 0.05), ("ess", 1.0, 0.004), ("past rows", 1.0, 0.03)]
+    runs = [MeasuredRun("nothing", 0.0, 0.0, 2.0, 1.0), *(MeasuredRun(a, b, 4 * b, 1 + c, c) for a, b, c in lost)]
+    documents = tuple(CutDocument(at, 20, 10, 1.0, 4.0, 10.0, 10.0, 10.0, tuple(runs)) for at in range(5))
+    enough = TruncationResult("m", documents, {}, 1, 0.0)
+    few = dataclasses.replace(enough, documents=documents[:4])
+    assert [row[3] for row in table_rows(few)] == ["–"] * 3
+    assert "–" not in str(table_rows(enough))
+    suffices = "With hindsight, its ESS suffices for each head: at most 1% of KL is lost; half as many lose more."
+    assert suffices in notes(few)
+    assert any("By loss, which is noisier, 1% takes" in one for one in notes(enough))
+    assert not any("By loss" in one for one in notes(few))
+    told = (
+        "Too little text to tell, which takes 5 texts. What follows is of these 4 texts only, 80 tokens. The context is"
+    )
+    assert few.finding.startswith(told)
+    assert enough.finding.startswith("The context is")
 
 
 def test_pieces_of_one_text_are_not_called_documents():

@@ -10,7 +10,7 @@ from cyclopts import Parameter, validators
 
 from statesize.cli.shared.options import MOST, Flag, Loading, OpenPage, Page, check_model, options_of, page_path, share
 from statesize.cli.shared.printing import TEXT, Printing
-from statesize.cli.shared.texts import Texts
+from statesize.cli.shared.texts import LongTexts
 from statesize.errors import InputError
 from statesize.measurement.settings import FEWEST_PIECES, FOLLOWING, LEAST_PREFIX
 
@@ -19,7 +19,7 @@ def cache(
     model: str,
     /,
     *,
-    texts: Texts | None = None,
+    texts: LongTexts | None = None,
     keep: str = "25%",
     rule: Literal["expected", "snapkv", "h2o", "streaming"] = "expected",
     passkeys: Annotated[int, Parameter(validator=validators.Number(gte=0, lte=MOST))] = 12,
@@ -57,7 +57,7 @@ def cache(
     kept = share("keep", keep)
     if ratios is not None:
         _check_file(ratios)
-    texts, loading = texts or Texts(), loading or Loading()
+    texts, loading = texts or LongTexts(), loading or Loading()
     if texts.max_tokens < (least := FOLLOWING + LEAST_PREFIX):
         raise InputError(f"--max-tokens must be at least {least}, got {texts.max_tokens}.")
     texts.check()

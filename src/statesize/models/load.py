@@ -31,7 +31,7 @@ from statesize.models.from_transformers import (
     transformers_model,
     transformers_tokenizer,
 )
-from statesize.models.plugins import ModelPlugin, plugin_of, refuse_misspelt
+from statesize.models.plugins import ModelPlugin, plugin_of, refuse_misspelt, refuse_profile
 from statesize.texts.documents import configured_vocabulary, vocabulary_size
 from statesize.texts.tokens import AnyTokenizer, supported_tokenizer
 from statesize.version import __version__
@@ -182,6 +182,7 @@ def _plugin_or_none(name: str) -> ModelPlugin | None:
             f"{name} holds an adapter of peft and not the model that it was made for. Load both with "
             "peft.PeftModel.from_pretrained(model, folder) and give the model, or merge them and give that folder."
         )
+    refuse_profile(name)
     plugin = plugin_of(name)
     if plugin is None and not Path(name).is_dir():
         refuse_misspelt(name)

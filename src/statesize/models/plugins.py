@@ -102,6 +102,21 @@ def named_models() -> str:
     return f"a name ({', '.join(names)}), " if names else ""
 
 
+PROFILE_MARKER = "profile.json"
+"""The file by which a folder is one of a profile."""
+
+
+def refuse_profile(name: str) -> None:
+    """Refuse the folder of a profile where a model is wanted."""
+    path = Path(name)
+    bundled = any(name in plugin.names() for plugin in model_plugins())
+    if not bundled and path.is_dir() and (path / PROFILE_MARKER).is_file() and not (path / "config.json").exists():
+        raise FileError(
+            f"{name} is a profile, not a model. Give the model; `statesize profile {name}` and "
+            "statesize.Profile.load read the profile."
+        )
+
+
 def refuse_misspelt(name: str) -> None:
     """Refuse what can only be a folder and is not there, or is spelt almost as a model that is here, before the hub."""
     path = Path(name).expanduser()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -15,7 +16,7 @@ import xarray as xr
 
 from statesize.adapters.observation import SHARED
 from statesize.adapters.select import NothingMeasuredError
-from statesize.errors import FileError
+from statesize.errors import FileError, StatesizeWarning
 from statesize.io.files import Parts, parts_writer
 from statesize.io.text import counted
 from statesize.measurement.settings import Settings
@@ -217,7 +218,7 @@ def units_folder(output: Path) -> Generator[Path]:
 
 
 def finished_profile(output: Path, key: str, sequences: Sequence[Given], name: str) -> Profile | None:
-    """The profile of this very run, read from its folder; None where it is not there, or without sequences."""
+    """The profile of this very run, read from its folder; None where it is not there, after a word of any other."""
     # It is there where the run was killed while it tidied up, or is repeated.
     try:
         tree = load_tree(output)
@@ -225,7 +226,17 @@ def finished_profile(output: Path, key: str, sequences: Sequence[Given], name: s
         return None
     attributes = tree.attrs
     same = (attributes["model"], attributes.get("run_sha256")) == (name, key)
-    if not same or not sequences or attributes["tokens_sha256"] != tokens_sha256(sequences):
+    if not sequences:
+        return None
+    if not same or attributes["tokens_sha256"] != tokens_sha256(sequences):
+        lengths = tree.to_dataset(inherit=False)["length"].values
+        read = f"{counted(len(lengths), 'sequence')}, {counted(int(lengths.sum()), 'position')}"
+        warnings.warn(
+            f"{output} holds another profile: of {attributes['model']} over {read}, measured in "
+            f"{attributes['seconds']:.0f} s. It is replaced when this one is complete; an interrupt keeps it.",
+            StatesizeWarning,
+            stacklevel=2,
+        )
         return None
     shutil.rmtree(output.with_name(f"{output.name}.units"), ignore_errors=True)
     return Profile(open_tree(output))

@@ -21,6 +21,8 @@ from statesize.reduction.hub import reducible
 from statesize.reduction.reducible import Reducible, ReductionRequest
 from statesize.reduction.windows import (
     IGNORED,
+    TOKENS_NEEDED,
+    TOKENS_PER_STATE,
     Recall,
     Scores,
     TokenWindows,
@@ -37,10 +39,9 @@ from statesize.texts.tokens import AnyTokenizer
 LOST_BITS = 0.01
 """Largest loss of a safe cut in bits per byte, compared with the upper end of the interval."""
 
-FEWEST_DOCUMENTS = 20
-"""Held-out documents that a verdict takes."""
-# Least tokens of the calibration text for each number of a head's state: both Gramians must have full rank.
-_TOKENS_PER_STATE = 16
+FEWEST_DOCUMENTS = 50
+"""Documents that a verdict takes, of which 40 % are held out."""
+_FEWEST_HELD_OUT = 20
 # Parts of the work, for progress: the cut, and all, where one model reads the held-out documents in each of the others.
 _CUT, _ALL = 8, 16
 
@@ -104,10 +105,15 @@ class Compression:
         is lost if its context may be worth nothing to it, so that nothing could be lost.
         """
         seen = [recall for recall in self.recall.values() if recall.seen]
-        if self.texts < FEWEST_DOCUMENTS or not seen:
+        if self.needs_more or not seen:
             return None
         small = self.difference.high <= LOST_BITS and all(recall.kept for recall in seen)
         return None if small and not self.worth.low > 0 else small
+
+    @property
+    def needs_more(self) -> bool:
+        """Whether there are too few documents for a verdict."""
+        return self.texts < _FEWEST_HELD_OUT
 
     @property
     def held_out(self) -> str:
@@ -127,8 +133,8 @@ class Compression:
         """Whether it is safe, in words; where that is not known, why."""
         if self.safe is not None:
             return "yes" if self.safe else "no"
-        if self.texts < FEWEST_DOCUMENTS:
-            return f"not known: {self.held_out}, where {FEWEST_DOCUMENTS} documents are needed"
+        if self.needs_more:
+            return f"not known: it takes {FEWEST_DOCUMENTS} documents, of which 40 % are held out; {self.held_out} here"
         if not any(recall.seen for recall in self.recall.values()):
             return "not known: nothing to lose, as the uncut model recalls too little"
         return "not known: nothing to lose, as the context may be worth nothing to this text"
@@ -265,7 +271,7 @@ def compress(
 def split_text(
     uncut: Reducible, tokenizer: AnyTokenizer, documents: Sequence[str], length: int
 ) -> tuple[TokenWindows, TokenWindows, TokenWindows]:
-    """Windows for the Gramians, for the choice of sizes, and held out; refuse a text too short for the first."""
+    """Windows by which states are chosen, for the choice of sizes, and held out; refuse too short a text."""
     parts = three_parts(documents, tokenizer, min(length, uncut.positions or length))
     size, largest = vocabulary_size(uncut.model), max(int(part.inputs.max()) for part in parts)
     if size is not None and largest >= size:
@@ -273,11 +279,11 @@ def split_text(
             f"tokenizer must be that of the model, which has {size:,} tokens, got one that gives the id {largest:,}. "
             "Give the model's own."
         )
-    tokens, least = int(text_of(parts[0].targets).numel()), _TOKENS_PER_STATE * uncut.state_size
+    tokens, least = int(text_of(parts[0].targets).numel()), TOKENS_PER_STATE * uncut.state_size
     if tokens < least:
         raise InputError(
-            f"text must have at least {least} tokens among the 40 % of its documents for the Gramians, got {tokens}. "
-            "Give more text."
+            f"text must have about {TOKENS_NEEDED * uncut.state_size:,} tokens, {least:,} of them in the 40 % of its "
+            f"documents by which states are chosen, got {tokens:,} there. Give more text."
         )
     return parts
 

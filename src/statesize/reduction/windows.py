@@ -39,6 +39,10 @@ BATCH = 16
 
 # Shares of the documents for the Gramians and for the choice of sizes; the rest is held out.
 _SHARES = (0.4, 0.2)
+TOKENS_PER_STATE = 16
+"""Least tokens of the first part for each number of a head's state: both Gramians must have full rank."""
+TOKENS_NEEDED = round(TOKENS_PER_STATE / _SHARES[0])
+"""About as many tokens for each number of a head's state must the text have."""
 # Tokens of each part after which no more documents are read.
 _MOST_TOKENS = (65_536, 8_192, 131_072)
 
@@ -73,8 +77,8 @@ def different_documents(texts: Sequence[str]) -> list[tuple[str, int]]:
     different = list((whole if len(whole) >= 3 else parts).items())
     if len(different) < 3:
         raise InputError(
-            f"text must hold at least 3 different documents, got {len(different)}. Give a file whose documents are "
-            "separated by blank lines."
+            f"text must hold at least 3 different documents, got {len(different)}, and about {TOKENS_NEEDED} tokens "
+            f"for each number of a head's state: {TOKENS_NEEDED * 32:,} for 32. Part documents by blank lines."
         )
     return different
 

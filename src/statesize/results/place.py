@@ -8,9 +8,8 @@ from pathlib import Path
 
 from statesize.errors import FileError
 from statesize.io.files import os_errors
+from statesize.models.plugins import PROFILE_MARKER as MARKER
 from statesize.models.plugins import model_plugins
-
-MARKER = "profile.json"
 
 
 def require_profile(path: Path) -> None:

@@ -87,7 +87,8 @@ def table_rows(result: TruncationResult) -> list[list[str]]:
             title(row.rule, row.scale),
             f"{row.kept:.1f}",
             f"{row.divergence_share:.1%}",
-            f"{row.share:.1%}",
+            # Of few texts it is mostly noise.
+            f"{row.share:.1%}" if row.share.ends else "–",
             f"{row.excess:+.3f}",
             f"{row.divergence.value:.4f}",
         ]
@@ -110,14 +111,14 @@ def notes(result: TruncationResult) -> list[str]:
         "Numbers per channel are of values. Keys are kept whole, and take as many bytes again where they are stored.",
     ]
     if result.sufficient is not None:
-        times = {0.25: "A quarter of ESS", 0.5: "Half of ESS", 1.0: "ESS", 2.0: "Twice ESS"}[result.sufficient]
-        said.append(f"{times} is the least of four sizes from which on at most {percent(result.at)} of KL is lost.")
+        less = "" if result.sufficient == min(_FRACTIONS) else "; half as many lose more"
+        enough = f"{_FRACTIONS[result.sufficient]} suffices for each head"
+        said.append(f"With hindsight, {enough}: at most {percent(result.at)} of KL is lost{less}.")
     by_worth = result.without_hindsight(of="worth")
-    if not math.isnan(by_worth.multiple.value):
+    if by_worth.multiple.ends:
         said.append(
-            f"Without hindsight, at most {percent(result.at)} of the context's worth in loss is lost from "
-            f"{by_worth.multiple:.1f} × ESS on, {by_worth.share:.0%} of what a head can keep. "
-            "Loss is noisier than KL, by which the finding goes."
+            f"The finding goes by KL: how far the predictions move. By loss, which is noisier, {percent(result.at)} "
+            f"takes {by_worth.multiple:.1f} × ESS, or {by_worth.share:.0%} of what a head can keep."
         )
     if any(row.rule == "joint ess" for row in result.rows):
         said.append(

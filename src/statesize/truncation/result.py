@@ -15,13 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from statesize.io.json_values import json_values
-from statesize.io.text import facts_table
+from statesize.io.text import counted, facts_table
 from statesize.measurement.statistics import (
     FEWEST_TEXTS,
     Interval,
     documents_of,
     mean_interval,
-    no_interval,
     ratio_interval,
 )
 from statesize.truncation.blocks import CAUSAL, JOINT
@@ -277,12 +276,23 @@ class TruncationResult:
         # Whole tokens are chosen only where some layer keeps them, with their keys.
         held = "what is stored beside keys" if "past tokens" in rules else "the state"
         return (
-            f"The context is worth {worth:.2f} nats per token {over}. ESS is {self.entropy.value:.1f} "
+            f"{self._few_texts()}The context is worth {worth:.2f} nats per token {over}. "
+            f"ESS is {self.entropy.value:.1f} "
             f"numbers per channel ({ess.kept:.1f}, as each head rounds up) of {self.inputs:.0f} that can be kept. "
             f"Chosen with hindsight, as many numbers lose {ess.divergence_share:.1%} of what the context changes in "
             f"the predictions; chosen without, {causal.divergence_share:.1%}. To lose only {percent(size.at)} takes "
             f"{most}{size.multiple:.1f} × ESS{apart}, or {size.stored:.0%} of {held}{together}."
-            f"{no_interval(self.texts)}"
+        )
+
+    def _few_texts(self) -> str:
+        """Begins the finding where it is of few texts; else empty."""
+        if self.texts >= FEWEST_TEXTS:
+            return ""
+        tokens = sum({one.document: one.tokens for one in self.documents}.values())
+        these = "this text" if self.texts == 1 else f"these {self.texts} texts"
+        return (
+            f"Too little text to tell, which takes {FEWEST_TEXTS} texts. What follows is of {these} only, "
+            f"{counted(tokens, 'token')}. "
         )
 
     @property

@@ -45,6 +45,8 @@ from statesize.truncation.result import NEGLIGIBLE, CutDocument, CutRun, Truncat
 
 DOCUMENTS, TOKENS = 12, 512
 """Pieces of text that are read by default, and the tokens of each."""
+LEAST_TOKENS = 4
+"""Tokens that a piece has at least."""
 _ROWS = 4
 
 
@@ -173,7 +175,7 @@ class CutTest:
         name: str | None = None,
     ) -> Self:
         """Check the arguments of `truncate`, and every operator against the unaltered model."""
-        wanted, length = require_count("documents", documents), require_count("tokens", tokens, least=4)
+        wanted, length = require_count("documents", documents), require_count("tokens", tokens, least=LEAST_TOKENS)
         if number is not None:
             number = require_count("number", number)
         positions = checked_cuts(cuts, length)
@@ -267,9 +269,10 @@ def checked_pieces(
     pieces: list[tuple[int, Given]] = [*numbered_excerpts(ids, length, most, tokenizer)]
     pieces += evenly(beginnings, most)
     if not pieces:
+        longest = max(map(len, texts))
+        fewer = f", or tokens={longest} (--max-tokens {longest})" if longest >= LEAST_TOKENS else ""
         raise InputError(
-            f"inputs must have a text of {length} tokens, got {max(map(len, texts))} in the longest. Give longer "
-            "texts, or fewer tokens."
+            f"inputs must have a text of {length} tokens, got {longest} in the longest. Give longer texts{fewer}."
         )
     return pieces[:most]
 

@@ -60,18 +60,33 @@ def test_points_hold_no_sinks_and_look_for_none(monkeypatch):
     assert asked
 
 
-def growth(values, lengths=(16, 32, 64, 128), trained=None):
+def growth(values, lengths=(16, 32, 64, 128), trained=None, state=99):
     """What a mixer with one head has, (lengths, excerpts)."""
     points = []
     for row in values:
         numbers = {metric: [float(value) for value in row] for metric in MEASURED}
         units = {metric: [[value] for value in listed] for metric, listed in numbers.items()}
-        points.append(Point((MixerPoint("mixer", "attention", 99, 1, ("head 0",), units, numbers),), {}, 0.0, 0.0))
+        points.append(Point((MixerPoint("mixer", "attention", state, 1, ("head 0",), units, numbers),), {}, 0.0, 0.0))
     facts = {"tokens_sha256": "", "asked": {}, "versions": {}}
     return Growth(
         model="one", names=tuple(map(str, lengths)), places=lengths, future=64, trained_length=trained,
         points=tuple(points), skipped={}, facts=facts, sources=tuple(range(np.shape(values)[1])),
     )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("values", "lengths", "state", "told"),
+    [
+        ((5, 7, 9, 11), (8, 16, 64, 128), 32, "ESS after 8 tokens cannot pass 8."),
+        ((5, 9, 9, 11), (8, 16, 64, 128), 32, "ESS after 8, 16 tokens cannot pass 8, 16."),
+        # The state is the smaller limit, and not what lies behind the cut.
+        ((9, 10, 10, 11), (32, 64, 128, 256), 32, ""),
+        ((9, 10, 10, 11), (32, 64, 128, 256), 256, "ESS after 256 tokens cannot pass the 64 tokens behind the cut."),
+    ],
+)
+def test_what_limits_ess_is_told_only_where_it_does(values, lengths, state, told):
+    finding = growth(np.array(values)[:, None], lengths, state=state).finding
+    assert finding.endswith(f"still grow. {told}".rstrip())
 
 
 def test_exponents_are_the_slopes_of_each_excerpt():
@@ -126,8 +141,8 @@ def test_by_default_the_future_is_as_long_as_the_longest_context_that_is_fitted_
     assert found.future == 70
     text = (torch.arange(600) * 7 % 50)[None]
     assert ss.lab.length(model(), text, lengths=[4, 300], excerpts=1, on_progress=lambda *_: None).future == 256
-    assert found.finding.endswith("cannot pass the 70 tokens behind the cut: the growth is what this window allows.")
-    assert "window" not in measured(model(), future=None).finding
+    assert found.finding.endswith(" ESS after 80 tokens cannot pass the 70 tokens behind the cut.")
+    assert "behind the cut" not in measured(model(), future=None).finding
 
 
 def test_what_heads_carry_together_is_no_head():

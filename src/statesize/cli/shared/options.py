@@ -72,8 +72,9 @@ def page_path(html: Path | None, *, open_page: bool, name: str) -> Path | None:
 
 def check_model(model: str, command: str = "") -> None:
     """Refuse a model that is not there or not for a command, before what loads models is imported."""
-    from statesize.models.plugins import plugin_of, refuse_misspelt
+    from statesize.models.plugins import plugin_of, refuse_misspelt, refuse_profile
 
+    refuse_profile(model)
     refuse_misspelt(model)
     plugin = plugin_of(model)
     if plugin is not None:

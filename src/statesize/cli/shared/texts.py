@@ -8,7 +8,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
-from cyclopts import ArgumentCollection, Group, Parameter
+from cyclopts import ArgumentCollection, Group, Parameter, validators
 
 from statesize.cli.shared.options import MOST, OFTEN, AtLeastTwo, Count, Flag, Loading
 from statesize.cli.shared.printing import Printing
@@ -277,6 +277,17 @@ class FewTokens(Texts):  # noqa: D101 -- the help of its options is that of the 
 
     # Every product with the Jacobian of a network runs all layers over them, and more tokens take more products.
     max_tokens: Annotated[AtLeastTwo, Parameter(name=("--max-tokens", "--tokens"))] = 64
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class LongTexts(Texts):  # noqa: D101 -- as above
+    __doc__ = Texts.__doc__
+
+    # The command says how many it takes, once it knows that the model is one for it.
+    max_tokens: Annotated[int, Parameter(name=("--max-tokens", "--tokens"), validator=validators.Number(lte=MOST))] = (
+        512
+    )
 
 
 def chat_note(chats: int, sequences: int) -> str:

@@ -9,6 +9,7 @@ from typing import Literal, TypeAlias
 import altair as alt
 import numpy as np
 
+from statesize.io.text import listed
 from statesize.lab.trends.charts import levels_chart, place_axis
 from statesize.lab.trends.points import JOINT, Numbers
 from statesize.lab.trends.trend import AVERAGE, Trend
@@ -19,6 +20,8 @@ LEVEL = 0.1
 """Exponent below which ESS has levelled off: less than 7 % more at twice the context."""
 NEAR = 0.8
 """Share of the ceiling from which on ESS is near it."""
+SHORT = 0.5
+"""Share of a context's tokens from which on ESS grows with the length because it cannot pass them."""
 Course: TypeAlias = Literal["grows", "levels off", "not clear"]
 
 
@@ -144,7 +147,7 @@ class Growth(Trend):
         )
         if fitted < 2:
             return f"{goes}; no growth is fitted beyond the {self.trained_length} tokens that it was trained on."
-        return f"{goes}, about as n^{self.exponent().whole:.2f}; {self._courses()}.{self._window()}"
+        return f"{goes}, about as n^{self.exponent().whole:.2f}; {self._courses()}.{self._limits()}"
 
     def _courses(self) -> str:
         """How many heads still grow, as far as that can be told."""
@@ -156,15 +159,17 @@ class Growth(Trend):
         counts = ", ".join(f"{heads.count(course)} {told}" for course, told in words.items())
         return f"of {len(heads)} heads or channels {counts}"
 
-    def _window(self) -> str:
-        """What a future that is shorter than the contexts means; empty where it is not."""
-        longest = self.trained[-1]
-        if self.future >= longest:
-            return ""
-        return (
-            f" ESS after {longest} tokens cannot pass the {self.future} tokens behind the cut: the growth is what this "
-            "window allows."
-        )
+    def _limits(self) -> str:
+        """Where few tokens before or behind the cut are what limits ESS; empty where they are not."""
+        # A state of fixed size may be the smaller limit.
+        states = [max(mixer.state_size for mixer in point.mixers) for point in self.points]
+        fitted = list(zip(self.trained, states, self.means(), strict=False))
+        few = [str(length) for length, state, mean in fitted if SHORT * length < mean and length <= state]
+        told = f" ESS after {listed(few)} tokens cannot pass {listed(few)}." if few else ""
+        longest, state, _ = fitted[-1]
+        if self.future < min(longest, state):
+            told += f" ESS after {longest} tokens cannot pass the {self.future} tokens behind the cut."
+        return told
 
     def _own(self) -> Row:
         exponents = [

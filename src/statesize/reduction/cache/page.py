@@ -57,7 +57,7 @@ def page(result: CachePrices) -> ResultPage:
 def head_headings(result: CachePrices) -> tuple[str, ...]:
     """Headings of `head_rows`."""
     kept = (f"kept at {_percent(ratio)}" for ratio in result.ratios)
-    return "layer", "cache", "tokens", *kept, "joint ESS", "ESS of what is read", "sink share", "error at ¼"
+    return "layer", "cache", "tokens", *kept, "joint ESS", "ESS of what is read", "sink share", "error with ¼ kept"
 
 
 def head_rows(result: CachePrices) -> list[tuple[str, ...]]:

@@ -203,6 +203,11 @@ class CachePrices:
         if not math.isnan(worth.value):
             price += f" to which the context is worth {worth.value:.2f} nats per token"
         if best.variant.budgets == "whole":
+            if self.short:
+                return (
+                    f"Round: {best.variant.title} keeps the cache of {self.model} at {price}. Its {self.prefix} tokens "
+                    f"are too few to try eviction of more than {1 - self.ratios[-1]:.0%}."
+                )
             return f"Round, do not evict: {best.variant.title} keeps the cache of {self.model} at {price}."
         found = f"{best.found} of {counted(self.passkeys, 'passkey')} are found, {self.found[0]} with the whole cache."
         title = f"{best.variant.title[0].upper()}{best.variant.title[1:]}"
@@ -222,6 +227,11 @@ class CachePrices:
     def context_matters(self) -> bool:
         """Whether the prefix is surely worth something, so that something could be lost; True where it was not kept."""
         return not (self.worth.value <= 0 or self.worth.low <= 0)
+
+    @property
+    def short(self) -> bool:
+        """Whether prefixes are too short to keep the smallest shares of them: some tokens always stay."""
+        return not self.chosen.keys() >= set(self.ratios)
 
     @property
     def prices(self) -> tuple[Price, ...]:

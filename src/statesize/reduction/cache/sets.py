@@ -34,7 +34,7 @@ def three_sets(
     if not all(sets):
         raise InputError(
             f"inputs must have 6 pieces of {size} tokens, got {sum(map(len, sets))}, from texts of at most {longest}. "
-            "Give longer texts, or fewer tokens."
+            "Give longer texts, or fewer tokens (--max-tokens)."
         )
     curves, choice, held_out = (
         evenly(part, max(1, round(share * most))) for part, share in zip(sets, _PARTS, strict=True)

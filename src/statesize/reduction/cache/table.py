@@ -45,7 +45,7 @@ def notes(result: CachePrices) -> list[str]:
             "byte. The same documents choose and price it, so its interval is wider than in the table: it holds for "
             "all of them together (Bonferroni)."
         )
-    if result.ratios[-1] not in result.chosen:
+    if result.short:
         told.append(
             f"These {SINKS + RECENT} are {100 * result.ratios[-1]:.4g} % of {result.prefix} tokens. Smaller shares "
             "would keep the same, so they are left out; a longer --max-tokens tries them."
