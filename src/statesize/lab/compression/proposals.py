@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from statesize.adapters.models.model_state import device_of
 from statesize.lab.compression.shrinking import smaller_model
 from statesize.lab.mixers.config import REDUCIBLE
 from statesize.lab.mixers.mixer import Mixer
@@ -153,7 +154,7 @@ def measure_gramians(model: LanguageModel, batches: Iterable[Tensor]) -> dict[in
                 by_layer[layer] = Gramians.zeros(mixer.heads, mixer.key_size)
                 watching.enter_context(_added(by_layer[layer], mixer))
         for inputs in batches:
-            model(inputs.to(model.norm.weight.device))
+            model(inputs.to(device_of(model)))
     return by_layer
 
 

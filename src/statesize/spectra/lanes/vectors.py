@@ -97,7 +97,10 @@ def lane_functions(width: int) -> tuple[Any, Any, Any]:
 
     @_in_compiled_code
     def splat(typing: Any, x: Any) -> Any:
-        return lanes(types.float64), lambda context, builder, sig, args: repeat(builder, args[0])
+        def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            return repeat(builder, args[0])
+
+        return lanes(types.float64), generate
 
     @_in_compiled_code
     def splat_at(typing: Any, array: Any, k: Any) -> Any:
