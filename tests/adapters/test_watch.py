@@ -63,7 +63,7 @@ def test_a_mixer_inside_of_a_mixer_is_one_of_its_own():
 
 def test_a_kernel_inside_of_a_mixer_that_knows_its_operator_is_part_of_it():
     class Known(Attention):
-        kind = "known"
+        kind, multiplicity = "known", 1
 
         def operator(self, hidden):
             return Dense(torch.eye(hidden.shape[1]).expand(len(hidden), 1, -1, -1))

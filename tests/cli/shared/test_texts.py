@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import warnings
 
 import pyarrow
 import pytest
@@ -103,7 +104,10 @@ def test_special_tokens_that_a_text_spells(chat_model, tmp_path, monkeypatch, ca
     profile = Profile.load("result")
     assert read_by(profile) == [tokenizer(text, add_special_tokens=False).input_ids]
     # The same place without the option is another run, which reads letters.
-    assert main(command) == 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        assert main(command) == 0
+    assert "warning: result holds another profile: " in capsys.readouterr().err
     (ids,) = read_by(Profile.load("result"))
     assert (ids.count(0), ids.count(1)) == (1, 2)
     capsys.readouterr()
