@@ -230,7 +230,7 @@ class CachePrices:
 
     @property
     def short(self) -> bool:
-        """Whether prefixes are too short to keep the smallest shares of them: some tokens always stay."""
+        """Whether prefixes are too short to keep the smallest shares of them, because some tokens always stay."""
         return not self.chosen.keys() >= set(self.ratios)
 
     @property
