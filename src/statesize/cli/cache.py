@@ -106,7 +106,7 @@ def cache(
     show_page(page(result), result.to_dict(), html, printing, open_page=open_page)
     longer = not result.context_matters
     if longer or (result.recommended is None and result.undecided is not None):
-        tell_more(printing, texts, inputs, documents, result.texts, longer=longer, least=6)
+        tell_more(printing, texts, inputs, documents, result.texts, longer=longer, least=FEWEST_PIECES)
     else:
         printing.next("truncate", model, *options_of(texts, loading), why="how few numbers would suffice at all")
 

@@ -96,11 +96,11 @@ def profile(
         InputError: Options contradict each other.
     """
     from statesize.errors import InputError
-    from statesize.models.plugins import model_plugins
+    from statesize.models.plugins import is_brought
     from statesize.results.place import MARKER, check_destination
 
     html = page_path(html, open_page=open_page, name=Path(model).name)
-    if (Path(model) / MARKER).is_file() and not any(model in plugin.names() for plugin in model_plugins()):
+    if (Path(model) / MARKER).is_file() and not is_brought(model):
         asked = (texts, task, measuring, prefix, loading, workers, output, record, plan or None)
         if asked != (None,) * len(asked) or tolerance != _TOLERANCE:
             raise InputError(

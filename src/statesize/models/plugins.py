@@ -96,6 +96,11 @@ def plugin_of(name: str) -> ModelPlugin | None:
     return next((plugin for plugin in model_plugins() if plugin.knows(name)), None)
 
 
+def is_brought(name: str) -> bool:
+    """Whether a plug-in brings a model of this name, for which it stands whatever lies in a folder of that name."""
+    return any(name in plugin.names() for plugin in model_plugins())
+
+
 def named_models() -> str:
     """The models that plug-ins bring, as messages list them before other kinds: "a name (sa, gla), "."""
     names = [name for plugin in model_plugins() for name in plugin.names()]
@@ -109,8 +114,7 @@ PROFILE_MARKER = "profile.json"
 def refuse_profile(name: str) -> None:
     """Refuse the folder of a profile where a model is wanted."""
     path = Path(name)
-    bundled = any(name in plugin.names() for plugin in model_plugins())
-    if not bundled and path.is_dir() and (path / PROFILE_MARKER).is_file() and not (path / "config.json").exists():
+    if not is_brought(name) and (path / PROFILE_MARKER).is_file() and not (path / "config.json").exists():
         raise FileError(
             f"{name} is a profile, not a model. Give the model; `statesize profile {name}` and "
             "statesize.Profile.load read the profile."

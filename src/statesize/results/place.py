@@ -9,18 +9,18 @@ from pathlib import Path
 from statesize.errors import FileError
 from statesize.io.files import os_errors
 from statesize.models.plugins import PROFILE_MARKER as MARKER
-from statesize.models.plugins import model_plugins
+from statesize.models.plugins import is_brought
 
 
 def require_profile(path: Path) -> None:
     """Refuse what is no folder of a profile."""
     # A path that is too long for a name, or has a zero in it, does not exist for os.path.
-    there, bundled = os.path.exists(path), any(str(path) in plugin.names() for plugin in model_plugins())
+    there = os.path.exists(path)
     if there and (path / MARKER).is_file():
         return
     if inside := sorted(str(marker.parent) for marker in path.glob(f"*/{MARKER}")) if there else []:
         raise FileError(f"{path} is no statesize profile, but holds some. Give one, such as {inside[0]}.")
-    model, folder = (path, f"{path.stem}-profile") if there or bundled else ("MODEL", path)
+    model, folder = (path, f"{path.stem}-profile") if there or is_brought(str(path)) else ("MODEL", path)
     made = f"Make one: statesize profile {model} --output {folder}"
     raise FileError(f"{path} is no statesize profile. {made}" if there else f"There is no profile at {path}. {made}")
 

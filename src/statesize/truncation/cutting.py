@@ -60,7 +60,6 @@ class Cutting:
     _calls: Counter[str] = field(default_factory=Counter[str], init=False)
     _running: ModuleStack = field(init=False)
     _answered: nn.Module | None = field(default=None, init=False)
-    _rows: Tensor | None = field(default=None, init=False)
 
     def logits(self, forward: Forward) -> Tensor:
         """Logits of the positions from the cut on but the last, (L − i − 1, V) float32, of a run like this."""
@@ -128,10 +127,7 @@ class Cutting:
             if rest is not None:
                 kept = self.inputs(seen) - rest.to(seen.values.dtype)
                 return rows @ torch.cat([kept, seen.values[:, :, self.cut :]], 2)
-            self._rows = rows
-            changed = rows @ seen.values - self.lost(name, seen, run)
-            self._rows = None
-            return changed
+            return rows @ seen.values - self._lost_at_best(name, seen, run, rows)
 
     def _called(self, seen: Observation) -> str:
         """The name of a call of a mixer, of which a run may have several."""
@@ -156,10 +152,8 @@ class Cutting:
 
     def lost(self, name: str, seen: Observation, run: CutRun) -> Tensor:
         """What rows behind the cut no longer read of a mixer in a run, (S, units, L − i, P)."""
-        rest, ranks = self.dropped(name, seen, run), run.ranks[name].to(seen.values.device)
-        if rest is not None:
-            return self.past_part(seen, rest)
-        return self._lost_by_groups(seen, ranks) if run.grouped and seen.groups else self._lost(seen, ranks)
+        rest = self.dropped(name, seen, run)
+        return self._lost_at_best(name, seen, run) if rest is None else self.past_part(seen, rest)
 
     def dropped(self, name: str, seen: Observation, run: CutRun) -> Tensor | None:
         """What a run drops of the inputs before the cut, (S, units, i, P); None where that depends on what reads."""
@@ -186,15 +180,15 @@ class Cutting:
             self._group_blocks(seen).entropy[0, :, 0].cpu() if seen.groups else None,
         )
 
-    def _blocks(self, seen: Observation) -> Iterator[tuple[slice, PastBlock]]:
-        """H_i of the units of a mixer, some at once."""
-        if self._rows is not None:
-            return ((part, PastBlock(self._rows[:, part, :, : self.cut])) for part in _parts(seen))
+    def _blocks(self, seen: Observation, rows: Tensor | None = None) -> Iterator[tuple[slice, PastBlock]]:
+        """H_i of the units of a mixer, some at once; from rows of T behind the cut where they are known."""
+        if rows is not None:
+            return ((part, PastBlock(rows[:, part, :, : self.cut])) for part in _parts(seen))
         return ((part, PastBlock.of(seen.operator(part), self.cut)) for part in _parts(seen))
 
-    def _group_blocks(self, seen: Observation) -> PastBlock:
+    def _group_blocks(self, seen: Observation, rows: Tensor | None = None) -> PastBlock:
         """H_i of all units, (S, groups, units of a group, ...), with one basis per group."""
-        matrix = past_block(seen.operator(slice(None)), self.cut) if self._rows is None else self._rows[..., : self.cut]
+        matrix = past_block(seen.operator(slice(None)), self.cut) if rows is None else rows[..., : self.cut]
         return PastBlock(matrix.reshape(len(matrix), seen.groups, -1, *matrix.shape[2:]), grouped=True)
 
     def inputs(self, seen: Observation) -> Tensor:
@@ -263,20 +257,19 @@ class Cutting:
         padded = torch.nn.functional.pad(inputs.double(), (0, 0, 0, seen.values.shape[2] - self.cut))
         return operator.to(torch.float64).apply(padded)[:, :, self.cut :]
 
-    def _lost(self, seen: Observation, ranks: Tensor) -> Tensor:
-        """(H − H_k) u of all units, (S, units, L − i, P), for a rank of each."""
+    def _lost_at_best(self, name: str, seen: Observation, run: CutRun, rows: Tensor | None = None) -> Tensor:
+        """(H − H_k) u of all units, (S, units, L − i, P), for a rank of each or of each group."""
+        ranks = run.ranks[name].to(seen.values.device)
+        if run.grouped and seen.groups:
+            inputs = self.inputs(seen)
+            inputs = inputs.reshape(len(inputs), seen.groups, -1, *inputs.shape[2:])
+            return self._group_blocks(seen, rows).lost(inputs, ranks[:, None]).flatten(1, 2)
         parts: list[Tensor] = []
-        for units, block in self._blocks(seen):
+        for units, block in self._blocks(seen, rows):
             inputs = seen.values[:, units, : self.cut]
             # Several inputs of one position lie behind one another.
             parts.append(block.lost(inputs.reshape(*inputs.shape[:2], block.columns, -1), ranks[units]))
         return torch.cat(parts, 1)
-
-    def _lost_by_groups(self, seen: Observation, ranks: Tensor) -> Tensor:
-        """The same for a rank of each group."""
-        inputs = self.inputs(seen)
-        inputs = inputs.reshape(len(inputs), seen.groups, -1, *inputs.shape[2:])
-        return self._group_blocks(seen).lost(inputs, ranks[:, None]).flatten(1, 2)
 
 
 @dataclass(frozen=True, eq=False)

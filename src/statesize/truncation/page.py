@@ -87,7 +87,7 @@ def table_rows(result: TruncationResult) -> list[list[str]]:
             title(row.rule, row.scale),
             f"{row.kept:.1f}",
             f"{row.divergence_share:.1%}",
-            # Of few texts it is mostly noise.
+            # In few texts it is mostly noise.
             f"{row.share:.1%}" if row.share.ends else "–",
             f"{row.excess:+.3f}",
             f"{row.divergence.value:.4f}",

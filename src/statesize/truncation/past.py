@@ -71,8 +71,8 @@ class SharedPast:
         options = {"scale": operator.scale, "window": operator.window, "soft_cap": operator.soft_cap}
         attention = partial(SoftmaxAttention, **options, sink=operator.sink, checked=True)
         known = partial(_observed, seen.name, seen.kind, seen.groups, attention)
-        *given, answer = given
-        again = known(*given)
+        query, key, value, answer = given
+        again = known(query, key, value)
         made = cast("SoftmaxAttention", again.operator(slice(None)))
         pairs = ((made.query, operator.query), (made.key, operator.key), (again.values, seen.values))
         if seen.passed_on is not unchanged or not all(a.dtype == b.dtype and torch.equal(a, b) for a, b in pairs):

@@ -88,14 +88,15 @@ class Texts:
     def check(self) -> None:
         """Refuse options that contradict each other, files that are not there, and a package that is missing."""
         from statesize.errors import FileError, InputError
+        from statesize.io.files import require_regular
 
         if self.ids is not None and self.special_tokens:
             raise InputError("special_tokens must be left out with ids, got both. Drop --special-tokens.")
         for path in (*(self.text or ()), self.jsonl, self.parquet, self.ids):
             if path is not None and not path.exists():
                 raise FileError(f"{path} is not there. Give a file that is.")
-            if path is not None and path != self.parquet and path.is_dir():
-                raise FileError(f"{path} must be a regular file, got a folder. Give each file by an option of its own.")
+            if path is not None and path != self.parquet:
+                require_regular(path)
         if self.dataset is not None:
             from statesize.texts.tables import import_datasets
 

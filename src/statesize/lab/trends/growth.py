@@ -212,7 +212,7 @@ class Growth(Trend):
             "layer": one.layer + star,
             "head": one.unit or "all",
             **({"exponent": f"{one.whole:+.2f}"} if len(self.trained) > 1 else {}),
-            # Of two lengths it is the same.
+            # With two lengths it is the same.
             **({"over the last two lengths": f"{one.last:+.2f}{course}"} if len(self.trained) > 2 else {}),
             **{f"ESS after {name}": float(row.mean()) for name, row in zip(self.names, values, strict=True)},
         }

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from statesize.errors import InputError
+from statesize.measurement.settings import FEWEST_PIECES
 from statesize.texts.inputs import begun_excerpts
 from statesize.texts.rows import evenly
 from statesize.texts.tokens import AnyTokenizer
@@ -24,7 +25,7 @@ def three_sets(
     for number, text in enumerate(texts):
         found = begun_excerpts([text], size, len(text), tokenizer) if len(text) >= size else []
         pieces = [(number, piece) for piece in found]
-        if len(pieces) >= 6:
+        if len(pieces) >= FEWEST_PIECES:
             first, second = round(_PARTS[0] * len(pieces)), round((_PARTS[0] + _PARTS[1]) * len(pieces))
             for part, some in zip(sets, (pieces[:first], pieces[first:second], pieces[second:]), strict=True):
                 part += some
@@ -33,8 +34,8 @@ def three_sets(
             min(zip(sets, _PARTS, strict=True), key=lambda entry: len(entry[0]) / entry[1])[0].extend(pieces)
     if not all(sets):
         raise InputError(
-            f"inputs must have 6 pieces of {size} tokens, got {sum(map(len, sets))}, from texts of at most {longest}. "
-            "Give longer texts, or fewer tokens (--max-tokens)."
+            f"inputs must have {FEWEST_PIECES} pieces of {size} tokens, got {sum(map(len, sets))}, from texts of at "
+            f"most {longest}. Give longer texts, or fewer tokens (--max-tokens)."
         )
     curves, choice, held_out = (
         evenly(part, max(1, round(share * most))) for part, share in zip(sets, _PARTS, strict=True)

@@ -152,7 +152,7 @@ def eliminate_around_cores(
     chunks, solved, scaled = np.empty((_CHUNKS, border, border)), np.empty(_ROWS * border), np.empty(_ROWS * border)
     # In one dimension, as slices of more take as long as what is done with them.
     wholes, grams, insides, units = chunks.ravel(), gram.ravel(), inside.ravel(), border // LANES
-    # Of LANES evaluations side by side: shifts, orders of cores, Θ, and what their pivots add up to.
+    # LANES evaluations stand side by side: their shifts, orders of cores, Θ, and what their pivots add up to.
     inner, outer, order = np.empty(LANES), np.empty(LANES), np.empty(LANES)
     along, aside, sums = np.empty(longest * LANES), np.empty(longest * LANES), np.empty(3 * LANES)
     cores = np.empty((_CHUNKS, 3))
