@@ -208,13 +208,18 @@ def _has_tokenizer(name: str, options: dict[str, Any]) -> bool:
 
 
 def given_model(
-    model: nn.Module | str, tokenizer: object = None, name: str | None = None, *, needs_tokenizer: bool = False
+    model: nn.Module | str,
+    tokenizer: object = None,
+    name: str | None = None,
+    *,
+    needs_tokenizer: bool = False,
+    as_stored: bool = False,
 ) -> LoadedModel:
     """A model, loaded where it is named, with a tokenizer and a name: the caller's, or its own; "" without either."""
     tokenizer = supported_tokenizer(tokenizer)
     if not isinstance(model, str):
         return LoadedModel(name or "", model, tokenizer, {})
-    loaded = load_model(model, needs_tokenizer=tokenizer is None and needs_tokenizer)
+    loaded = load_model(model, needs_tokenizer=tokenizer is None and needs_tokenizer, as_stored=as_stored)
     return replace(loaded, name=name or loaded.name, tokenizer=tokenizer or loaded.tokenizer)
 
 

@@ -38,7 +38,7 @@ class ReductionRequest:
     fine_tune: int = 0
     free_basis: bool = False
     length: int = 256
-    on_share: Callable[[float], None] = lambda share: None
+    on_share: Callable[[float], None] | None = None
 
 
 class Reducible(ABC):
