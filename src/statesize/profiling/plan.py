@@ -307,7 +307,7 @@ def _seconds(works: Sequence[tuple[Captured, Work]], settings: Settings, *, prod
     # Fewer units than threads would not show how fast all are.
     count = torch.get_num_threads() if len(works) == 1 else 1
     seconds = _seconds_of(count, works, settings)
-    fitting = int(_ENOUGH / positions * works[0][0].units / sum(seconds))
+    fitting = int(_ENOUGH * len(works[0][1].sample.units) / sum(seconds))
     if fitting >= 2 * count:
         seconds = _seconds_of(fitting, works, settings)
     return [positions * one for one in seconds]
