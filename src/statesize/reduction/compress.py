@@ -203,7 +203,8 @@ class Compression:
         Raises:
             FileError: The folder is in use, or cannot be written.
         """
-        folder = check_output(folder)
+        folder = require_path("output", folder)
+        check_new_folder(folder)
 
         def write(temporary: Path) -> None:
             reducible(self.model).save(temporary, self.tokenizer)
@@ -212,13 +213,6 @@ class Compression:
         with os_errors(f"cannot write {folder}", "Give a folder that can be written"):
             folder.parent.mkdir(parents=True, exist_ok=True)
             replace_folder(folder, write)
-
-
-def check_output(folder: str | os.PathLike[str]) -> Path:
-    """Refuse a folder that is not empty or cannot be written."""
-    path = require_path("output", folder)
-    check_new_folder(path)
-    return path
 
 
 def _recalled(recall: Recall) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -15,10 +15,9 @@ from statesize.io.progress import Bars
 from statesize.measurement import vega
 from statesize.measurement.measurement import measure
 from statesize.measurement.statistics import Interval, finite
-from statesize.reduction.bases import Basis
 from statesize.reduction.compress import extra_bits, split_text
 from statesize.reduction.hub import reducible
-from statesize.reduction.reducible import Reducible
+from statesize.reduction.reducible import Bases, Reducible
 from statesize.reduction.windows import score
 from statesize.report.result_page import PageChart, PageTable, ResultPage
 from statesize.texts.tokens import AnyTokenizer
@@ -74,7 +73,7 @@ def frontier(
         return points, _heads(uncut, bases, next(calibration.unfilled(_SEQUENCES)))
 
 
-def _heads(uncut: Reducible, bases: Mapping[str, Sequence[Basis]], inputs: Tensor) -> list[Head]:
+def _heads(uncut: Reducible, bases: Bases, inputs: Tensor) -> list[Head]:
     """The heads at inputs (S, L)."""
     heads: list[Head] = []
     sizes = [max(1, round(share * uncut.state_size)) for share in SHARES]
