@@ -98,13 +98,13 @@ def timed(model, ids):
     return trial, list(trial.time_layers())
 
 
-def test_one_layer_of_each_kind_is_timed():
+def test_two_layers_of_each_kind_are_timed():
     config = ModelConfig(mixer="gla,gla,sa,gla", vocabulary_size=32, width=8, heads=2, layers=16, key_size=2)
     model = LanguageModel(config, torch.Generator().manual_seed(0))
     trial, names = timed(model, torch.arange(24))
-    assert all(layer[0].seconds > 0 for layer, _ in trial.timed.values())
-    # The middle one of four layers of attention, and of the twelve others.
-    assert [list(trial.kinds).index(name) for name in names] == [8, 10]
+    assert all(layer[0].seconds > 0 for layers in trial.timed.values() for layer, _ in layers)
+    # Two of the four layers of attention, and of the twelve others, from all parts of the model.
+    assert [list(trial.kinds).index(name) for name in names] == [4, 6, 12, 14]
     assert [kind[0].kind for kind in trial.timed] == ["gla", "sa"]
     shorter = _Trial(model, Settings(), torch.arange(12), [12, 24], trial)
     assert list(shorter.time_layers()) == names
@@ -137,9 +137,11 @@ def test_a_head_and_a_group_are_timed_after_one_position_and_more_of_them_where_
     seen = measured(seconds)
     trial, names = timed(tiny_llama(), torch.arange(80))
     one, every = [(4, 1, "dense"), (2, 1, "dense")], [(4, 79, "dense"), (2, 79, "dense")]
-    assert seen == [(1, one), (1, every), *((count, every) for count in further)]
-    assert [len(planned) for planned, _ in trial.timed.values()] == [2]
-    assert len(names) == 1
+    each = [(1, one), (1, every), *((count, every) for count in further)]
+    # A second layer shows more where that takes no time.
+    assert seen == each * (2 if further else 1)
+    assert [[len(planned) for planned, _ in layers] for layers in trial.timed.values()] == [[2, 2]]
+    assert len(names) == 2
 
 
 def test_a_layer_stands_for_all_that_are_measured_alike(measured):
@@ -148,11 +150,11 @@ def test_a_layer_stands_for_all_that_are_measured_alike(measured):
     shape = {"hidden_size": 16, "intermediate_size": 16, "num_attention_heads": 4, "head_dim": 4, "vocab_size": 80}
     config = Gemma3TextConfig(**shape, num_hidden_layers=4, num_key_value_heads=1, sliding_window=16, layer_types=kinds)
     trial, names = timed(Gemma3ForCausalLM(config).eval(), torch.arange(80))
-    assert [list(trial.kinds).index(name) for name in names] == [2, 3]
-    # Heads and groups of the first layer alone: the other one is measured by the same engines.
+    assert [list(trial.kinds).index(name) for name in names] == [0, 1, 2, 3]
+    # Heads and groups of the first layer alone: the others are measured by the same engines.
     assert seen == [(1, [(4, positions, "dense"), (1, positions, "dense")]) for positions in (1, 79)]
-    assert [groups.seconds for (_, groups), _ in trial.timed.values()] == [8.0, 8.0]
-    assert {heads.kind for (heads, _), _ in trial.timed.values()} == {"attention", "sliding attention"}
+    assert [[groups.seconds for (_, groups), _ in layers] for layers in trial.timed.values()] == [[8.0, 8.0]] * 2
+    assert {heads.kind for ((heads, _), _), *_ in trial.timed.values()} == {"attention", "sliding attention"}
 
 
 def test_texts_of_other_lengths_take_what_grows_with_the_length_and_with_the_cost():

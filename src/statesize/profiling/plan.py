@@ -1,11 +1,13 @@
-"""What a profile would measure, and about what that costs: one layer of each kind is timed on some of its heads."""
+"""What a profile would measure, and about what that costs: some heads of two layers of each kind are timed."""
 
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -141,9 +143,9 @@ def plan(
 ) -> Plan:
     """Say what `statesize.profile` would measure with the same arguments, and predict its time and memory.
 
-    The model runs over the longest sequence. One layer of each kind is timed there, for two seconds or on one head or
-    channel, and all others of the kind cost as much. The same layers are timed over the sequence of middle length, if
-    it is shorter: both times say what all sequences take.
+    The model runs over the longest sequence. Two layers of each kind are timed there, for two seconds or on one head or
+    channel, and all others of the kind cost as much; a slow one stands for all that are measured alike. The same layers
+    are timed over the sequence of middle length, if it is shorter: both times say what all sequences take.
 
     Args:
         model: As for `statesize.profile`.
@@ -200,9 +202,9 @@ class _Trial:
         one_pass: Seconds of a further one, which need not.
         skipped: What is not measured, and why.
         kinds: What each layer has in common with those that cost about the same, by its name.
-        names: The layers that are made: one of each kind, and all that share a cache with one of them.
-        timed: What a layer of each kind takes for this text, its heads or channels and then its groups, and the stated
-            cost of a unit for texts of each length.
+        names: The layers that are timed: two of each kind, and all that share a cache with one of them.
+        timed: What layers of each kind take for this text, their heads or channels and then their groups, and the
+            stated cost of a unit for texts of each length.
     """
 
     def __init__(
@@ -222,8 +224,8 @@ class _Trial:
             self.one_pass = time.perf_counter() - start
         self._captured, self.skipped = captured, captured.skipped
         self.kinds = _by_kind(model, captured) if before is None else before.kinds
-        self.names = _one_of_each(self.kinds, captured) if before is None else before.names
-        self.timed = dict[Hashable, tuple[list[PlannedMixer], dict[int, float]]]()
+        self.names = _two_of_each(self.kinds, captured) if before is None else before.names
+        self.timed = defaultdict[Hashable, list[tuple[list[PlannedMixer], dict[int, float]]]](list)
         # What heads and groups took, by all that says how they are measured.
         self._took = dict[Hashable, list[float]]()
 
@@ -233,8 +235,7 @@ class _Trial:
         start = time.perf_counter()
         for item in self._captured:
             name = item.name
-            if self.kinds[name] not in self.timed:
-                self.timed[self.kinds[name]] = self._planned(item, start)
+            self.timed[self.kinds[name]].append(self._planned(item, start))
             # It would be held while the next one is made.
             del item
             yield name
@@ -253,7 +254,7 @@ class _Trial:
         alike = tuple(
             (work.engine, work.operations, one.units, len(work.sample.units), work.cut) for one, work in works
         )
-        if alike not in self._took:
+        if sum(self._took.get(alike, [])) < _ENOUGH:
             self._took[alike] = _seconds(works, self._settings, products=products)
         planned = [
             PlannedMixer(
@@ -285,13 +286,14 @@ def _by_kind(model: nn.Module, captured: Capture) -> dict[str, Hashable]:
     return kinds
 
 
-def _one_of_each(kinds: Mapping[str, Hashable], captured: Capture) -> list[str]:
-    """Names of the middle layer of each kind, and of all that share a cache with it."""
+def _two_of_each(kinds: Mapping[str, Hashable], captured: Capture) -> list[str]:
+    """Names of two layers of each kind, evenly spread, and of all that share a cache with one of them."""
     chosen = dict[str, None]()
     for kind in dict.fromkeys(kinds.values()):
         layers = [name for name, other in kinds.items() if other == kind]
-        middle = layers[len(layers) // 2]
-        chosen |= dict.fromkeys(captured.readers.get(middle, (middle,)))
+        for quarter in (1, 3):
+            name = layers[quarter * len(layers) // 4]
+            chosen |= dict.fromkeys(captured.readers.get(name, (name,)))
     return list(chosen)
 
 
@@ -340,10 +342,14 @@ def _plan(trials: Sequence[_Trial], lengths: Sequence[int], times: float, ranks:
     for layer, kind in longest.kinds.items():
         if kind not in longest.timed or layer in longest.skipped:
             continue
-        timed, costs = longest.timed[kind]
+        timed, costs = longest.timed[kind][0]
         mixers = list[PlannedMixer]()
         for index, mixer in enumerate(timed):
-            took = {trial.length: trial.timed[kind][0][index].seconds for trial in trials if kind in trial.timed}
+            took = {
+                trial.length: fmean(layer[index].seconds for layer, _ in trial.timed[kind])
+                for trial in trials
+                if kind in trial.timed
+            }
             every = times * _rescale(took, lengths, costs)
             name, positions = layer + index * SHARED, round(times * mixer.positions)
             mixers.append(replace(mixer, name=name, positions=positions, seconds=every))
