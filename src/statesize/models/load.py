@@ -85,7 +85,22 @@ class LoadedModel:
     source: dict[str, str]
 
 
-def load(name: str) -> tuple[nn.Module, AnyTokenizer | None]:
+class ModelAndTokenizer(NamedTuple):
+    """What `load` returns: a model in evaluation mode, and its tokenizer or None."""
+
+    model: nn.Module
+    tokenizer: AnyTokenizer | None
+
+    def __repr__(self) -> str:
+        parameters = sum(parameter.numel() for parameter in self.model.parameters())
+        beside = "no tokenizer" if self.tokenizer is None else "its tokenizer"
+        return (
+            f"{type(self.model).__name__}, {parameters:,} parameters, and {beside}\n"
+            "next: model, tokenizer = these; statesize.profile(model, TEXT, tokenizer=tokenizer)"
+        )
+
+
+def load(name: str) -> ModelAndTokenizer:
     """A model and its tokenizer: bundled, a folder of statesize or transformers, a GGUF file, or an id of the hub.
 
     Args:
@@ -105,7 +120,7 @@ def load(name: str) -> tuple[nn.Module, AnyTokenizer | None]:
     """
     require_kind("name", name, str, "a name or a folder")
     loaded = load_model(name, needs_tokenizer=False, as_stored=True)
-    return loaded.model, loaded.tokenizer
+    return ModelAndTokenizer(loaded.model, loaded.tokenizer)
 
 
 @on_cpu_by_default
