@@ -131,7 +131,7 @@ def link_requirements(site: Path) -> None:
 
 @nox.session
 def package(session: nox.Session) -> None:
-    """Wheel and sdist: built and checked; the wheel tried in an environment of only what it asks for, the sdist built."""
+    """Wheel and sdist: built, checked; the wheel tried in an environment of only what it asks for, the sdist built."""
     folder = Path(session.create_tmp()).absolute()
     for old in folder.glob("statesize-*"):
         old.unlink()

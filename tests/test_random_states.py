@@ -42,7 +42,7 @@ unchanged("save", lambda: found.save(f"{folder}/profile"))
 unchanged("Profile.load", lambda: ss.Profile.load(f"{folder}/profile"))
 unchanged("to_html", lambda: found.to_html(f"{folder}/page.html"))
 unchanged("compare", lambda: ss.compare([found, found]))
-unchanged("truncate", lambda: ss.truncate("recall-gla", documents=2, tokens=48))
+unchanged("truncate", lambda: ss.truncate("recall-gla", documents=1, tokens=16))
 unchanged("network_ess", lambda: ss.network_ess(model, ids[:, :8], positions=1))
 unchanged("compress", lambda: ss.compress(model, tokenizer, [f"number {n} of many" for n in range(300)]))
 

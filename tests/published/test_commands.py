@@ -57,6 +57,7 @@ def test_profile_report_and_compare(capsys, folder, text, tmp_path):
     assert ss.Profile.load(tmp_path / "one").attributes["source"]["kind"] == "folder"
 
 
+@pytest.mark.slow
 def test_length(capsys, folder, text):
     lengths = ("--lengths", "16,32", "--future", 16, "--excerpts", 2)
     said = run(capsys, "length", folder, "--text", text, *lengths, "--layers", 7, "--channels", 1, "--json")

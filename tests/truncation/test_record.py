@@ -55,6 +55,7 @@ def test_verdicts_leave_doubts_where_an_interval_does():
     assert verdicts([row(0.03, 0.05), row(-0.01, 0.009)]) == {names[0]: False, names[1]: False}
 
 
+@pytest.mark.slow
 def test_each_length_is_cut_in_its_middle_and_what_is_there_is_not_run_again(tmp_path, monkeypatch):
     # For the prose of the benchmarks all of Python's library would be read.
     monkeypatch.setattr("benchmarks.recorded.held_out", documents)
