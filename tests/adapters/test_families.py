@@ -1,4 +1,4 @@
-"""The table of families is what the sweep finds: the popular families in every run, all of them on request."""
+"""The table of families is what the sweep finds: popular families in every run, all of them on request."""
 
 from functools import partial
 
