@@ -30,7 +30,15 @@ def one_sequence(monkeypatch):
     monkeypatch.setattr("statesize.texts.inputs.bundled_sequences", lambda *given: bundled_sequences(*given)[:1])
 
 
-def test_the_command_prints_a_table_or_a_document_and_writes_a_report(one_sequence, here, capsys):
+@pytest.fixture
+def short_cut(monkeypatch):
+    """Shorter texts tell as much about what the demo says of its cut."""
+    truncation = importlib.import_module("statesize.truncation.truncate")
+    cut = truncation.truncate
+    monkeypatch.setattr(truncation, "truncate", lambda *given, **options: cut(*given, **(options | {"tokens": 48})))
+
+
+def test_the_command_prints_a_table_or_a_document_and_writes_a_report(one_sequence, short_cut, here, capsys):
     assert main(["demo"]) == 0
     captured = capsys.readouterr()
     assert next_command(captured) == ["profile", "MODEL", "--text", "FILE"]
@@ -50,7 +58,7 @@ def test_the_command_prints_a_table_or_a_document_and_writes_a_report(one_sequen
         assert line.lower().startswith(f"{KINDS[name]} carries ".lower())
     assert checked == "Measuring changed the model's last hidden state by at most 0."
     assert meaning.startswith("ESS is what a layer carries of this text, not what a task needs")
-    assert bounds.endswith("(6 documents of 128 tokens, cut at 64.)")
+    assert bounds.endswith("(6 documents of 48 tokens, cut at 24.)")
     other, bounds = bounds.split(": ", 1)
     assert other == "Another experiment, on other texts"
     assert re.match(
