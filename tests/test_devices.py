@@ -77,7 +77,13 @@ MODELS = {
 }
 
 
-@pytest.mark.parametrize("name", MODELS)
+# Masks, positions and scans of the others are made by the same code.
+QUICK = ("llama", "mamba2", "qwen3_next", "gla", "own attention", "own recurrence")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in MODELS]
+)
 def test_a_profile(name, device):
     model, ids = MODELS[name](), token_ids(1)
     expected = ss.profile(model, ids)
@@ -104,7 +110,7 @@ def test_a_probe(device):
     assert there.tolist() == pytest.approx(on_cpu.tolist(), abs=1e-4)
 
 
-@pytest.mark.parametrize("mixer", ["gla", "deltanet"])
+@pytest.mark.parametrize("mixer", [pytest.param("gla", marks=pytest.mark.slow), "deltanet"])
 def test_compression(mixer, device):
     documents = [text[:200] for text in bundled.documents()[:40]]
     on_cpu, there = (

@@ -42,9 +42,15 @@ unchanged("save", lambda: found.save(f"{folder}/profile"))
 unchanged("Profile.load", lambda: ss.Profile.load(f"{folder}/profile"))
 unchanged("to_html", lambda: found.to_html(f"{folder}/page.html"))
 unchanged("compare", lambda: ss.compare([found, found]))
-unchanged("truncate", lambda: ss.truncate("recall-gla", documents=2, tokens=48))
+unchanged("truncate", lambda: ss.truncate("recall-gla", documents=1, tokens=16))
 unchanged("network_ess", lambda: ss.network_ess(model, ids[:, :8], positions=1))
-unchanged("compress", lambda: ss.compress(model, [f"number {n} of many" for n in range(300)], tokenizer=tokenizer))
+
+from statesize.lab.mixers import LanguageModel, ModelConfig
+
+shape = ModelConfig("la", vocabulary_size=4096, width=8, heads=2, layers=1, key_size=4)
+small = LanguageModel(shape, torch.Generator().manual_seed(0)).eval()
+texts = [f"number {n} of many" for n in range(300)]
+unchanged("compress", lambda: ss.compress(small, texts, tokenizer=tokenizer, length=16))
 
 from transformers import LlamaConfig, LlamaForCausalLM
 

@@ -181,13 +181,18 @@ def assert_is(item, expected):
 @pytest.mark.parametrize(
     ("mixer", "beside", "said"),
     [
-        (Plain, {}, ""),
-        (GateBehind, {}, ""),
+        pytest.param(Plain, {}, "", marks=pytest.mark.slow),
+        pytest.param(GateBehind, {}, "", marks=pytest.mark.slow),
         (NormBehind, {}, ""),
         (NormBetween, {}, ""),
-        (ConvolvedQueriesAndKeys, {}, ""),
+        pytest.param(ConvolvedQueriesAndKeys, {}, "", marks=pytest.mark.slow),
         (ConvolutionBefore, {}, "Its values are mixed before"),
-        (ModuleBefore, {"mixer.convolution"}, "Its values are mixed before by mixer.convolution"),
+        pytest.param(
+            ModuleBefore,
+            {"mixer.convolution"},
+            "Its values are mixed before by mixer.convolution",
+            marks=pytest.mark.slow,
+        ),
         (ActivatedModuleOnValues, {"mixer.convolution"}, "Its values are mixed before by mixer.convolution"),
     ],
 )

@@ -13,11 +13,10 @@ from statesize.adapters.kernels.convolutions import SHORT_CONVOLUTION
 from statesize.adapters.models.own_cache import bytes_beside
 
 FAMILIES = [*names(), *(name for name in MORE if name not in names())]
-# One of each kind of cache: windows, chunks, latents, copies, keys of indexers, states, convolutions, shifted tokens.
+# Windows, chunks, latents, keys of indexers, states, convolutions, shifted tokens: one of each kind of cache.
 QUICK = {
-    *"mistral llama4_text phimoe moshi minimax deepseek_v3 deepseek_v32 deepseek_v4 dots3_note_text minimax_m3_vl_text "
-    "qwen4_exp_text mistral_large4_text jetmoe zaya rwkv xlnet xlm recurrent_gemma xlstm inkling_text inkling2_text "
-    "zamba mamba mamba2 qwen3_next falcon_h1 lfm2 gemma3n_text diffllama gpt_neo".split(),
+    *"mistral llama4_text minimax deepseek_v3 deepseek_v32 deepseek_v4 zaya rwkv xlnet xlm recurrent_gemma xlstm "
+    "mamba2 qwen3_next lfm2".split(),
     "falcon with groups",
 }
 WITHOUT = {

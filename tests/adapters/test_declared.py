@@ -120,8 +120,8 @@ def test_a_declared_operator_is_compared_in_float64_and_its_channels_are_counted
 @pytest.mark.parametrize(
     ("layer", "where"),
     [
-        (WrongDecay, "head 0 at position 1"),
-        (FlippedKeys, "head 0 at position 0"),
+        pytest.param(WrongDecay, "head 0 at position 1", marks=pytest.mark.slow),
+        pytest.param(FlippedKeys, "head 0 at position 0", marks=pytest.mark.slow),
         (WrongInOneHead, "head 1 at position 0"),
         (WrongInOneRow, "head 1 at position 7"),
         (Identity, "head 0 at position 0"),

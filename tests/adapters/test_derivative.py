@@ -69,7 +69,7 @@ def jacobian_of(layer, hidden):
     ],
     ids=["lstm", "two layers", "projected", "gru", "rnn"],
 )
-@pytest.mark.parametrize("batch_first", [True, False])
+@pytest.mark.parametrize("batch_first", [True, pytest.param(False, marks=pytest.mark.slow)])
 @pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN")
 def test_a_recurrent_layer_is_measured_by_its_jacobian(kind, options, states, batch_first):
     model = seeded(lambda: Recurrent(kind, batch_first=batch_first, **options))

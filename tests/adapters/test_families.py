@@ -1,4 +1,4 @@
-"""The table of families is what the sweep finds: the popular families in every run, all of them on request."""
+"""The table of families is what the sweep finds: popular families in every run, all of them on request."""
 
 from functools import partial
 
@@ -13,6 +13,11 @@ from statesize.adapters.sources import STATE_SIZES, swept
 from statesize.operators import Dense
 
 TABLE = {family.name: family for family in swept().families}
+# Of the popular families one of each way to mix, and of each way to write it.
+QUICK = frozenset(
+    "llama gemma2 gpt2 deepseek_v3 deepseek_v32 deepseek_v4 gpt_oss mamba mamba2 falcon_h1 qwen3_next granite_swa "
+    "diffllama lfm2 kimi_linear minimax recurrent_gemma rwkv xlstm bloom".split()
+)
 pytestmark = pytest.mark.skipif(
     transformers.__version__ != swept().transformers, reason="the table is that of another version of transformers"
 )
@@ -28,7 +33,9 @@ def check(name, build):
         assert row.faithfulness < 1e-5
 
 
-@pytest.mark.parametrize("family", SHORT)
+@pytest.mark.parametrize(
+    "family", [pytest.param(family, marks=() if family in QUICK else pytest.mark.slow) for family in SHORT]
+)
 def test_popular_families_are_measured_as_the_table_says(family):
     assert TABLE[family].status == "measured"
     check(family, partial(tiny, family))
@@ -54,7 +61,10 @@ def test_what_is_measured_agrees_with_an_oracle():
         assert (family.maps if family.impulses is None else family.impulses) < 1e-5
 
 
-@pytest.mark.parametrize("family", ["llama", "granite_swa", "diffllama", "mamba2", "rwkv"])
+@pytest.mark.parametrize(
+    "family",
+    ["llama", "mamba2", "rwkv", *(pytest.param(one, marks=pytest.mark.slow) for one in ("granite_swa", "diffllama"))],
+)
 @pytest.mark.parametrize("how", ["scaled by a tenth of a percent", "without its oldest positions", "another head's"])
 def test_the_oracles_see_a_wrong_operator(monkeypatch, family, how):
     def changed(item):

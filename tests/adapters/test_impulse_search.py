@@ -80,7 +80,7 @@ def assert_defined(model, captured, tokens, layer=1):
     torch.testing.assert_close(captured.operator.dense(), expected, rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("length", [24, 60])
+@pytest.mark.parametrize("length", [24, pytest.param(60, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     "make",
     [
@@ -103,7 +103,7 @@ def test_a_loop_that_forgets_is_measured(make, length):
     [lambda: Attention(window=4), lambda: Attention(slope=0.25), Reading, Forgetting],
     ids=["window", "bias by distance", "values in the map", "loop"],
 )
-@pytest.mark.parametrize("period", [1, 3])
+@pytest.mark.parametrize("period", [1, pytest.param(3, marks=pytest.mark.slow)])
 def test_a_text_of_few_tokens_tells_every_column(make, period):
     model, tokens = model_of(make), torch.arange(40)[None] % period
     (captured,) = ss.capture(model, tokens)
@@ -125,8 +125,8 @@ class Degenerate(Attention):
     "pair",
     [
         (Attention, lambda: Attention(window=3)),
-        (Attention, Degenerate),
-        (lambda: Forgetting(bias=9.0), Forgetting),
+        pytest.param((Attention, Degenerate), marks=pytest.mark.slow),
+        pytest.param((lambda: Forgetting(bias=9.0), Forgetting), marks=pytest.mark.slow),
         (Reading, Reading),
     ],
     ids=["windows", "equal heads", "gates", "weights"],

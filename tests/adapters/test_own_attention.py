@@ -78,7 +78,7 @@ def random_ids(length):
 
 @pytest.mark.parametrize("fused", [False, True])
 @pytest.mark.parametrize("rule", [None, far_column, own_row, window])
-@pytest.mark.parametrize("length", [200, 300])
+@pytest.mark.parametrize("length", [pytest.param(200, marks=pytest.mark.slow), 300])
 def test_every_row_of_every_head_is_compared(rule, length, fused):
     layer = Attention(rule)
     model, ids = model_of(layer), random_ids(length)

@@ -129,7 +129,7 @@ def test_after_an_interrupt_at_any_moment(family, monkeypatch):
     list(capture(model, ids))
     seconds = time.perf_counter() - start
     interrupted = 0
-    for moment in torch.linspace(0, seconds, 20).tolist():
+    for moment in torch.linspace(0, seconds, 8).tolist():
         interrupted += is_interrupted_at(model, ids, moment)
         assert state(model) == before
     assert interrupted

@@ -136,9 +136,10 @@ def interrupted_while_put_back(model):
     ("family", "make"),
     [
         ("llama", observed_run),
-        ("llama", lone_run),
-        *(pytest.param(*case, marks=pytest.mark.slow) for case in (("gptj", bare_run), ("gptj", read_run))),
-        pytest.param("mamba2", observed_run, marks=pytest.mark.slow),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in (("llama", lone_run), ("gptj", bare_run), ("gptj", read_run), ("mamba2", observed_run))
+        ),
     ],
 )
 def test_an_interrupt_at_every_line_leaves_all_as_it_was(family, make, monkeypatch):
@@ -163,7 +164,7 @@ def test_an_interrupt_at_every_line_leaves_all_as_it_was(family, make, monkeypat
     assert ended > 0.95 * len(places)
 
 
-@pytest.mark.parametrize("make", [interrupted_run, interrupted_while_put_back])
+@pytest.mark.parametrize("make", [pytest.param(interrupted_run, marks=pytest.mark.slow), interrupted_while_put_back])
 def test_a_second_interrupt_while_the_model_is_put_back_leaves_all_as_it_was(make, monkeypatch):
     monkeypatch.setattr(sys, "unraisablehook", lambda _: None)
     model = attention_model("llama", **ONE_LAYER["llama"]).bfloat16().train()

@@ -29,7 +29,7 @@ def _check(model, causal):
     assert (max(leaked) < 1e-5) is causal
 
 
-# What is wrong with a model of the popular families, `test_families` sees in every run.
+# What is wrong with a model of the popular families, `test_families` sees.
 @pytest.mark.slow
 @pytest.mark.parametrize("family", names())
 def test_every_family_runs_and_is_causal(family):

@@ -17,6 +17,7 @@ def gla():
     return load_model("gla")
 
 
+@pytest.mark.slow
 def test_documents_are_rows_and_those_that_are_there_are_not_read_again(tmp_path, gla):
     folder = tmp_path / "bounds"
     main(folder, "gla", None, 16, 1)

@@ -148,7 +148,7 @@ def regularised_rows(generator, gain):
         (attention_students, students_rows, 3.0, 2),
         (longer_regularisation, regularised_rows, 0.3, 6),
         (recall_mixers, mixers_rows, 2.0, 6),
-        (teachers, teachers_rows, 2.0, 2),
+        pytest.param(teachers, teachers_rows, 2.0, 2, marks=pytest.mark.slow),
         (open_gates, gates_rows, 0.15, 6),
         (copying, copying_rows, 2.0, 2),
     ],

@@ -10,7 +10,7 @@ from benchmarks.engines import compare
 CASES = {case.name: case for case in cases(quick=True)}
 
 
-@pytest.mark.parametrize("name", ["gated n=64", "Mamba layer n=16, 32 channels"])
+@pytest.mark.parametrize("name", ["gated n=64", pytest.param("Mamba layer n=16, 32 channels", marks=pytest.mark.slow)])
 def test_rows(name):
     case = CASES[name]
     rows = list(compare(case, 160, rounds=1))

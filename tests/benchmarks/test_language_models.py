@@ -29,7 +29,13 @@ PUBLISHED = {
 BY_TYPE = pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.model_type)
 
 
-@BY_TYPE
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        pytest.param(recipe, marks=pytest.mark.slow if number % 2 else (), id=recipe.model_type)
+        for number, recipe in enumerate(RECIPES)
+    ],
+)
 def test_two_narrow_layers_run_through(recipe):
     threads = torch.get_num_threads()
     found = predict(recipe, 24, threads, **NARROW[recipe.model_type])

@@ -100,6 +100,7 @@ def test_heads_that_matter_by_ess_are_found():
     assert heads.conclusion(head_rows(np.random.default_rng(0), effect=3.0))["holds"] is True
 
 
+@pytest.mark.slow
 def test_layers_that_differ_in_both_are_no_effect():
     generator = np.random.default_rng(1)
     rows = [model_row(generator, "gemma", 18, 4) for _ in range(40)]

@@ -18,6 +18,7 @@ def prose(monkeypatch):
     monkeypatch.setattr("benchmarks.recorded.held_out", documents)
 
 
+@pytest.mark.slow
 def test_each_row_counts_units_of_its_own_process(tmp_path, monkeypatch, capsys):
     save_tiny(tmp_path / "tiny")
     monkeypatch.setattr(speed, "ROUNDS", 1)

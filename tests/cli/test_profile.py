@@ -181,7 +181,7 @@ def test_interrupt_leaves_earlier_results(slow_checkpoint, text, run, monkeypatc
     monkeypatch.chdir(run.folder)
     assert main(["profile", str(slow_checkpoint), "--text", str(text), "--max-tokens", "8", "--output", "result"]) == 0
     before = Profile.load("result")
-    text.write_text("A longer text with many words. " * 60, encoding="utf-8")
+    text.write_text("A longer text with many words. " * 20, encoding="utf-8")
     process = run.start("profile", slow_checkpoint, "--text", text, "--output", "result", "--html", "page.html")
     while "mixer 1 of 10" not in process.stderr.readline():
         assert process.poll() is None
@@ -403,6 +403,7 @@ def test_blank_lines_that_part_documents_are_told_and_kept_on_request(checkpoint
     assert lengths == [2, 1]
 
 
+@pytest.mark.slow
 def test_the_same_command_goes_on(slow_checkpoint, text, run, monkeypatch, capsys):
     text.write_text("A longer text with many words. " * 60, encoding="utf-8")
     command = ["profile", slow_checkpoint, "--text", text, "--max-tokens", "48", "--output", "result"]

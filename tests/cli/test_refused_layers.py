@@ -62,7 +62,9 @@ def run(command, path, capsys, *options):
     return code, *capsys.readouterr()
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize(
+    "command", [pytest.param(one, marks=() if one in ("profile", "truncate") else pytest.mark.slow) for one in COMMANDS]
+)
 def test_the_others_are_measured_and_the_cause_is_told(command, folder, capsys):
     code, out, _ = run(command, folder(1), capsys)
     assert code == 0

@@ -57,12 +57,12 @@ def test_more_documents_are_advised_while_there_are_more(capsys):
     assert capsys.readouterr().err.splitlines()[-1] == told
 
 
-def test_json_of_texts_of_ones_own(tmp_path, capsys):
+def test_json_of_texts_of_ones_own(checkpoint, tmp_path, capsys):
     texts = tmp_path / "texts.jsonl"
     lines = [{"text": f"the {kind} of the list is sorted, and the result is returned. " * 6} for kind in "abcde"]
     texts.write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
-    arguments = ["truncate", "sa", "--jsonl", str(texts), "--max-tokens", "12", "--sequences", "5", "--cuts", "4,6"]
-    assert main([*arguments, "--json", "--quiet"]) == 0
+    few = ["--max-tokens", "12", "--sequences", "5", "--cuts", "4,6", "--json", "--quiet"]
+    assert main(["truncate", str(checkpoint), "--jsonl", str(texts), *few]) == 0
     document = json.loads(capsys.readouterr().out)
     assert document["documents"] == 5
     assert len(document["measured"]) == 10

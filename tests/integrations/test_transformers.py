@@ -58,7 +58,7 @@ def batches(given):
 
 
 @pytest.mark.parametrize("family", ["gla", "mamba", "mamba2", "qwen3_next"])
-@pytest.mark.parametrize("accumulation", [1, 2])
+@pytest.mark.parametrize("accumulation", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_one_step_is_the_gradient_of_the_mean_loss_and_penalty(family, accumulation, tmp_path):
     model = Causal() if family == "gla" else tiny_model(family)
     expected, data = copy.deepcopy(model).train(), texts(2 * accumulation)
@@ -191,7 +191,7 @@ def test_two_trainings_in_one_folder_are_told_apart(tmp_path):
     assert lines["run"].is_monotonic_increasing
 
 
-@pytest.mark.parametrize("family", ["gla", "mamba2", "qwen3_next"])
+@pytest.mark.parametrize("family", ["gla", "mamba2", pytest.param("qwen3_next", marks=pytest.mark.slow)])
 def test_a_training_in_mixed_precision_has_readings(family, tmp_path):
     model = Causal() if family == "gla" else tiny_model(family)
     _, readings = read(model, tmp_path, bf16=True)

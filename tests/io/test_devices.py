@@ -79,7 +79,13 @@ def test_operators(name):
         assert torch.equal(one, other)
 
 
-@pytest.mark.parametrize("family", ["llama", "mamba", "mamba2", "rwkv", "qwen3_next", "gpt2", "own", "gla"])
+@pytest.mark.parametrize(
+    "family",
+    [
+        *("llama", "mamba2", "own", "gla"),
+        *(pytest.param(one, marks=pytest.mark.slow) for one in ("mamba", "rwkv", "qwen3_next", "gpt2")),
+    ],
+)
 def test_profiles(family):
     model = OwnLayers() if family == "own" else ss.load("gla")[0] if family == "gla" else tiny(family)
     one, other = both(lambda: ss.profile(model, IDS).summary())

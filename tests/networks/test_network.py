@@ -227,7 +227,7 @@ def test_a_bundled_model() -> None:
     assert set(dense.to_dict()["positions"][0]) >= {"position", "entropy", "interval", "dimension", "norm"}
 
 
-@pytest.mark.parametrize("count", [16, pytest.param(200, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [8, pytest.param(200, marks=pytest.mark.slow)])
 def test_intervals_hold_the_exact_value(count: int) -> None:
     found = list(outcomes(count, 0.03))
     assert sum(one.held for one in found) >= 0.93 * count

@@ -19,7 +19,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 
 LENGTH = 23
 
-# The families that people use most, for every run of the tests.
+# The families that people use most.
 SHORT = tuple(
     "llama mistral qwen2 qwen3 qwen3_moe gemma gemma2 gemma3_text gpt2 phi phi3 olmo2 deepseek_v3 deepseek_v32 "
     "deepseek_v4 glm4_moe gpt_oss mamba mamba2 falcon_h1 qwen3_next granite_swa granitemoehybrid diffllama zamba2 "

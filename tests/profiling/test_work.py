@@ -218,6 +218,7 @@ def test_maps_of_all_heads_need_not_fit(family, sizes):
         np.testing.assert_allclose(*entropies, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_attention_whose_maps_do_not_fit_is_measured_by_products():
     model, ids = attention_model(1024, 4), random_ids(1024)
     options = {"positions": [300, 512], "channels": 1, "on_progress": lambda _: None}

@@ -45,18 +45,19 @@ def test_pages_say_what_it_prints(capsys, tmp_path):
 
 
 def test_profile_report_and_compare(capsys, folder, text, tmp_path):
-    few = ("--text", text, "--max-tokens", 24, "--layers", 15, 29)
+    few = ("--text", text, "--sequences", 1, "--max-tokens", 24, "--layers", 15, 29)
     said = run(capsys, "profile", folder, *few, "--output", tmp_path / "one", "--html", tmp_path / "one.html")
     assert "model.layers.15.self_attn" in said.out
     run(capsys, "profile", tmp_path / "one", "--html", tmp_path / "again.html")
     for page in (tmp_path / "one.html", tmp_path / "again.html"):
         assert "model.layers.29.self_attn" in page.read_text(encoding="utf-8")
-    run(capsys, "profile", "gla", "--text", text, "--max-tokens", 24, "--output", tmp_path / "two")
+    run(capsys, "profile", "gla", "--text", text, "--sequences", 1, "--max-tokens", 24, "--output", tmp_path / "two")
     compared = json.loads(run(capsys, "compare", tmp_path / "one", tmp_path / "two", "--json").out)
     assert len(compared["models"]) == 2
     assert ss.Profile.load(tmp_path / "one").attributes["source"]["kind"] == "folder"
 
 
+@pytest.mark.slow
 def test_length(capsys, folder, text):
     lengths = ("--lengths", "16,32", "--future", 16, "--excerpts", 2)
     said = run(capsys, "length", folder, "--text", text, *lengths, "--layers", 7, "--channels", 1, "--json")

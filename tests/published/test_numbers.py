@@ -7,7 +7,7 @@ from oracles.published import PROSE, assert_numbers, eager_maps, gemma_file
 
 import statesize as ss
 
-LAYERS = (0, 5, 11, 17, 23, 29)
+LAYERS = (0, 14, 29)
 POSITIONS = (1, 8, 17, 26, 35, 44, 53, 62, 80, 95)
 
 

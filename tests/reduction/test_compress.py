@@ -28,7 +28,9 @@ def halved():
     return ss.compress(model_of(), DOCUMENTS, tokenizer=zoo.tokenizer())
 
 
-@pytest.mark.parametrize("mixer", ["la", "wla", "gla", "gla-s6", "s6", "gla,sa"])
+@pytest.mark.parametrize(
+    "mixer", ["la", "gla", "s6", "gla,sa", *(pytest.param(one, marks=pytest.mark.slow) for one in ("wla", "gla-s6"))]
+)
 def test_half_the_state_is_left_and_the_model_is_not_changed(mixer):
     model = model_of(mixer)
     before = {name: weight.clone() for name, weight in model.state_dict().items()}

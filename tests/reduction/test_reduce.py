@@ -76,7 +76,7 @@ def test_exact_with_the_effective_state_size_and_not_with_less(states, length):
         assert bool((distance(less, operator) >= middle[:, states - 1] * (1 - 1e-9)).all())
 
 
-@pytest.mark.parametrize("states", [2, 6, 12, 24])
+@pytest.mark.parametrize("states", [2, 6, 12, pytest.param(24, marks=pytest.mark.slow)])
 def test_the_bound_holds_for_every_random_kernel(states):
     # 1,000 in all four.
     kernels = random_kernels(states, 252 if states > 2 else 244, 40)

@@ -14,7 +14,7 @@ def report(hostile_profile, ladder_profile, tmp_path_factory):
     return write_report([ladder_profile, hostile_profile], tmp_path_factory.mktemp("report") / "report.html")
 
 
-@pytest.fixture(scope="module", params=[(1280, "light"), (360, "dark")], ids=str)
+@pytest.fixture(scope="module", params=[pytest.param((1280, "light"), marks=pytest.mark.slow), (360, "dark")], ids=str)
 def visit(browser, report, request):
     visit = Visit(browser, report, *request.param)
     yield visit

@@ -55,7 +55,7 @@ def small():
     return profile(model, torch.arange(20)[None] % 8, name="small")
 
 
-@pytest.fixture(scope="module", params=[1280, 390])
+@pytest.fixture(scope="module", params=[pytest.param(1280, marks=pytest.mark.slow), 390])
 def visit(browser, deep, small, tmp_path_factory, request):
     path = write_report([deep], tmp_path_factory.mktemp("report") / "report.html")
     visit = Visit(browser, path, request.param)
@@ -227,7 +227,7 @@ def test_open_to_everybody(visit):
     assert violations(visit.page) == []
 
 
-@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize("width", [pytest.param(1280, marks=pytest.mark.slow), 390])
 def test_all_models_are_in_the_map(browser, deep, small, tmp_path, width):
     visit = Visit(browser, write_report([small, deep], tmp_path / "page.html"), width)
     page = visit.page

@@ -72,6 +72,11 @@ def test_a_model_is_told_at_the_nearest_length_and_its_own_untrained_figure_alon
             assert standing(profile, weights, models) == f"{NORMAL} {expected}"
 
 
+@pytest.fixture(scope="module")
+def of_eight():
+    return ss.profile("gla", [list(range(5, 13))])
+
+
 @pytest.mark.parametrize(
     ("ess", "without", "untrained", "told"),
     [
@@ -86,10 +91,10 @@ def test_a_model_is_told_at_the_nearest_length_and_its_own_untrained_figure_alon
         (7.8, 17.9, None, "7.8 of 8, 17.9 without sinks."),
     ],
 )
-def test_what_training_does_is_said_where_all_numbers_show_it(ess, without, untrained, told):
+def test_what_training_does_is_said_where_all_numbers_show_it(of_eight, ess, without, untrained, told):
     models = [named("this", "0a", (8, ess, without, untrained))]
     expected = f"{NORMAL} On record, past token 4 of 8: this {told} All: statesize models --measured"
-    assert standing(ss.profile("gla", [list(range(5, 13))]), "0a" * 32, models) == expected
+    assert standing(of_eight, "0a" * 32, models) == expected
 
 
 def test_a_text_that_is_far_shorter_than_those_on_record_is_not_compared():

@@ -11,7 +11,7 @@ from statesize.report.result_page import PageChart, PageTable, ResultPage
 HOSTILE = "<b onclick=alert(1)>"
 
 
-@pytest.mark.parametrize(("low", "width"), [(None, 1280), (0.1, 1280), (0.1, 390)])
+@pytest.mark.parametrize(("low", "width"), [(None, 1280), (0.1, 390)])
 def test_estimates_with_and_without_intervals(browser, tmp_path, low, width):
     rows = [{"of": HOSTILE, "size": size, "lost": 1 / size, "low": low, "high": low and 1.0} for size in (2, 4, 8)]
     x, y = alt.X("size:Q", scale=vega.LOGARITHMIC), alt.Y("lost:Q")

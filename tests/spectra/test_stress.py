@@ -58,7 +58,7 @@ def run(family: str, seeds: range, lengths: tuple[int, ...]) -> int:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_no_wrong_count(family: str) -> None:
-    assert run(family, range(4), (2, 17, 33, 50)) > 0
+    assert run(family, range(1, 3), (2, 17, 33, 50)) > 0
 
 
 @pytest.mark.slow

@@ -1,5 +1,7 @@
 """Pieces of one text are one unit, whatever reads them: there is then no interval, and the result says so."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from oracles.attention_models import attention_model
@@ -14,6 +16,7 @@ from statesize.reduction.cache.table import notes
 TEXTS = list(torch.randint(1, 64, (12, 400), generator=torch.Generator().manual_seed(1)))
 WORDS = [" ".join(f"{number}" for number in ids[:40].tolist()) for ids in TEXTS]
 STATES = ModelConfig(mixer="la", vocabulary_size=4096, width=8, heads=2, layers=1, key_size=4)
+KEYS = LanguageModel(replace(STATES, mixer="sa"), torch.Generator().manual_seed(0)).eval()
 
 
 def compressed(texts):
@@ -27,7 +30,7 @@ READERS = {
     "compress": compressed,
     "truncate": lambda texts: ss.truncate("sa", texts, documents=5, tokens=8),
     "cache": lambda texts: ss.cache(attention_model("llama"), texts, documents=12, tokens=40, following=8),
-    "length": lambda texts: length("sa", texts, lengths=[4, 8], future=4, excerpts=5),
+    "length": lambda texts: length(KEYS, texts, lengths=[4, 8], future=4, excerpts=5),
 }
 
 

@@ -350,7 +350,7 @@ def test_attention_at_full_rank_is_the_whole_model_and_without_a_past_is_two_tex
     assert float((at(0) - whole).abs().max()) > 1e-3
 
 
-@pytest.mark.parametrize("name", ["gla", "sa"])
+@pytest.mark.parametrize("name", ["gla", pytest.param("sa", marks=pytest.mark.slow)])
 def test_bundled_models(name):
     result = truncate(name, documents=1, tokens=32)
     assert result.whole == {}

@@ -12,7 +12,8 @@ SLOW = ("mamba2", "qwen3_next", "gla", "own")
 @pytest.mark.parametrize(
     ("family", "policy"),
     [
-        *(("llama", policy) for policy in POLICIES),
+        pytest.param("llama", None, marks=pytest.mark.slow),  # "sharded" of SHARES measures it too
+        ("llama", torch.bfloat16),
         *(pytest.param(family, policy, marks=pytest.mark.slow) for family in SLOW for policy in POLICIES),
     ],
 )
@@ -70,7 +71,11 @@ def test_training_goes_on_after_a_text_that_the_model_cannot_run():
         ("inner", "ModelError: Parameter embed_tokens.weight must be whole where its layer runs, got a DTensor"),
         ("zero", "ModelError: Parameter model.embed_tokens.weight must be whole where its layer runs, got one that Z"),
         *(
-            (how, "ModelError: model must be whole in this process to be cut or made smaller, got one on ranks 0, 1.")
+            pytest.param(
+                how,
+                "ModelError: model must be whole in this process to be cut or made smaller, got one on ranks 0, 1.",
+                marks=() if how == "truncate" else pytest.mark.slow,
+            )
             for how in ("truncate", "cache", "compress")
         ),
         ("pipeline", "ModelError: model must hold all of its layers, got PipelineStage, which runs those of this rank"),
@@ -87,7 +92,7 @@ SHARES = [
     ("sharded", "llama", {}),
     ("replicated", "llama", {}),
     # What its layers mix is asked of them again while one rank measures it.
-    ("sharded", "gla", {"weights": "values"}),
+    pytest.param("sharded", "gla", {"weights": "values"}, marks=pytest.mark.slow),
     pytest.param("sharded", "own", {}, marks=pytest.mark.slow),
 ]
 
@@ -113,7 +118,7 @@ def test_what_one_rank_raises_over_its_share_is_raised_on_all_and_training_goes_
     assert (interrupted, in_time, later) == (False, True, "")
 
 
-@pytest.mark.parametrize("fault", ["interrupt", "waiting"])
+@pytest.mark.parametrize("fault", ["interrupt", pytest.param("waiting", marks=pytest.mark.slow)])
 def test_ctrl_c_on_one_rank_is_an_error_on_the_others_and_training_goes_on(fault):
     first, second = on_ranks(rank_work.failing, "sharded", fault)
     stopped, other = (second, first) if fault == "interrupt" else (first, second)

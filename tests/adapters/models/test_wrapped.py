@@ -49,7 +49,11 @@ def nothing_compiled_before():
 
 @pytest.mark.parametrize(
     ("how", "dtype"),
-    [*((how, torch.float32) for how in ("model", "in place", "forward", "stack", "layer")), ("model", torch.bfloat16)],
+    [
+        *((how, torch.float32) for how in ("model", "in place", "layer")),
+        *(pytest.param(how, torch.float32, marks=pytest.mark.slow) for how in ("forward", "stack")),
+        ("model", torch.bfloat16),
+    ],
 )
 def test_a_compiled_model_is_measured_and_stays_compiled(how, dtype):
     graphs = []

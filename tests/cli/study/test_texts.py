@@ -59,6 +59,7 @@ def test_the_document_of_recall_names_its_models(command, documents, capsys):
     assert document["figures"]["small_recall_perplexity"] > 1
 
 
+@pytest.mark.slow
 def test_sentences_are_documents_where_full_stops_are_the_delimiter(command, tmp_path, capsys):
     text = tmp_path / "text.txt"
     text.write_text(" ".join(f"Sentence number {k} is about memory and what a state may hold." for k in range(12)))

@@ -52,7 +52,7 @@ def test_training_form_step_form_and_operator_are_one_map(name, length):
     torch.testing.assert_close(torch.stack(outputs, 1), mixer(hidden), rtol=1e-10, atol=1e-10)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.float32, pytest.param(torch.bfloat16, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", MIXERS)
 def test_state_bytes_are_those_of_the_layer_s_own_cache(name, dtype):
     if name in ("s4d", "hyena") and dtype == torch.bfloat16:

@@ -69,7 +69,7 @@ def relative_ess(mixer, states, normalised):
     return found.relative_count.double().mean().item()
 
 
-@pytest.mark.parametrize("mixer", ["s6", "gla-s6"])
+@pytest.mark.parametrize("mixer", [pytest.param("s6", marks=pytest.mark.slow), "gla-s6"])
 def test_at_the_start_more_states_add_little_memory_unless_normalised(mixer):
     """Parnichkun et al. 2025: ESS at initialisation against the state-size."""
     (few, many), (few_normalised, many_normalised) = (

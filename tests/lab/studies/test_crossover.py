@@ -65,6 +65,7 @@ def test_the_runs_of_a_seed_stand_together():
     assert seeds == sorted(seeds)
 
 
+@pytest.mark.slow
 def test_the_smoke_preset(tmp_path, capsys):
     assert main(["study", "crossover", "--preset", "smoke", "--output", str(tmp_path / "study"), "--json"]) == 0
     document = json.loads(capsys.readouterr().out)

@@ -5,6 +5,7 @@ import itertools
 import json
 
 import numpy as np
+import pytest
 
 from statesize.cli import main
 from statesize.lab.studies.engine.final import StudyTable
@@ -123,6 +124,7 @@ def test_patterns_are_written_out_and_runs_that_diverged_left_out():
     assert len(drawn["vconcat"]) == 2
 
 
+@pytest.mark.slow
 def test_the_smoke_preset(tmp_path, capsys):
     assert main(["study", "hybrids", "--preset", "smoke", "--output", str(tmp_path / "study"), "--json"]) == 0
     document = json.loads(capsys.readouterr().out)

@@ -124,6 +124,7 @@ def test_the_measured_start_fills_the_state():
     torch.testing.assert_close(difference, difference[:1, :1].expand_as(difference))
 
 
+@pytest.mark.slow
 def test_the_preset_smoke_from_grid_to_page(tmp_path):
     result = run_study(STUDY, STUDY.preset("smoke"), tmp_path)
     measured_only = [row for row in result.rows if row["length"] == 48]

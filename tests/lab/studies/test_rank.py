@@ -137,6 +137,7 @@ def test_the_further_claims_seldom_hold_where_nothing_is():
         assert sum(figures[name] == 1 for figures in held) <= 13
 
 
+@pytest.mark.slow
 def test_the_smoke_preset(tmp_path, capsys):
     arguments = ["study", "rank", "--preset", "smoke", "--output", str(tmp_path / "study"), "--json"]
     assert main(arguments) == 0

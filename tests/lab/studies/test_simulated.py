@@ -45,7 +45,10 @@ def false_positives(study, preset, ways, draws, units=""):
     return found
 
 
-@pytest.mark.parametrize(("study", "preset"), QUICK)
+@pytest.mark.parametrize(
+    ("study", "preset"),
+    [pytest.param(*one, marks=() if one[0] in {"regimes", "delimiters"} else pytest.mark.slow) for one in QUICK],
+)
 def test_what_is_not_there_is_rarely_found(study, preset):
     # Cells that share something and cells that do not, in turn. At 2.5 %, 13 of 200 are passed in 6 of 10,000 designs.
     assert max(false_positives(study, preset, (INDEPENDENT, CELL_EFFECTS), 200).values()) <= 13
@@ -76,7 +79,10 @@ def test_whole_claims_seldom_hold_where_runs_share_what_is_not_there(study, pres
     assert false_positives(study, preset, (SHARED,), 1000)["holds"] <= 37
 
 
-@pytest.mark.parametrize(("study", "preset"), DESIGNS)
+@pytest.mark.parametrize(
+    ("study", "preset"),
+    [pytest.param(*one, marks=pytest.mark.slow if one[0] == "rank" else ()) for one in DESIGNS],
+)
 def test_what_is_there_is_found(study, preset):
     held = [simulated.conclude(study, preset, seed, PILOT[study], 1.0)[1].holds for seed in range(10)]
     assert held.count(True) >= 4

@@ -44,11 +44,15 @@ def test_charts_name_the_kinds():
     assert all(kind.replace("_", " ") in drawn for kind in KINDS.values())
 
 
-def test_the_presets_have_equal_states(tmp_path, capsys):
+def test_the_presets_have_equal_states():
     for preset in STUDY.presets:
         for run in STUDY.preset(preset).runs:
             assert run.model.window == run.model.key_size + 1
             assert run.model.positions >= run.task.length
+
+
+@pytest.mark.slow
+def test_the_smoke_preset(tmp_path, capsys):
     assert main(["study", "variation", "--preset", "smoke", "--output", str(tmp_path / "study"), "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert (document["runs"], document["holds"]) == (16, None)

@@ -34,7 +34,14 @@ def measured(model, ids):
     return found
 
 
-@pytest.mark.parametrize(("mixer", "target"), [("s6", 0.4), ("gla", 0.6), ("s4d", 0.3), ("hyena", 0.3)])
+@pytest.mark.parametrize(
+    ("mixer", "target"),
+    [
+        ("s6", 0.4),
+        ("hyena", 0.3),
+        *(pytest.param(*one, marks=pytest.mark.slow) for one in (("gla", 0.6), ("s4d", 0.3))),
+    ],
+)
 def test_each_mixer_of_the_package_ends_where_it_was_asked_to(mixer, target):
     model, ids = built(mixer, width=8), tokens()
     result = initialise(model, target, ids)
@@ -61,7 +68,9 @@ def test_a_mixer_that_forgets_too_much_is_made_to_forget_less(mixer):
         assert measured(model, ids)[found.name] == pytest.approx(0.7, abs=0.03)
 
 
-@pytest.mark.parametrize("family", ["mamba", "mamba2", "qwen3_next", "xlstm"])
+@pytest.mark.parametrize(
+    "family", ["mamba", "xlstm", *(pytest.param(one, marks=pytest.mark.slow) for one in ("mamba2", "qwen3_next"))]
+)
 def test_models_of_transformers(family):
     model, ids = tiny_model(family), tokens(33)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
@@ -185,7 +194,7 @@ def test_random_tokens_fit_the_model():
     assert initialise(built("gla", positions=20), 0.8).reached
 
 
-@pytest.mark.parametrize("pad", [0, 2])
+@pytest.mark.parametrize("pad", [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_random_tokens_are_no_padding(pad):
     model = tiny_model("mamba")
     # A third of all tokens would be padding, among them two at a border.

@@ -1,5 +1,7 @@
 """ESS against the length of the context: the definition at each length, exponents, and what is beyond the training."""
 
+import functools
+
 import numpy as np
 import pytest
 import torch
@@ -28,13 +30,19 @@ def measured(given, **options):
     return ss.lab.length(given, TEXT, **{"lengths": [4, 8, 16], "future": 6, **options}, on_progress=lambda *_: None)
 
 
+@functools.cache
+def plain():
+    """What tests that change no option look at."""
+    return measured(model())
+
+
 def entropy(matrix):
     values = torch.linalg.svdvals(matrix)
     shares = values / values.sum()
     return float((-(shares * shares.clamp_min(1e-300).log()).sum()).exp())
 
 
-@pytest.mark.parametrize("mixer", ["sa", "gla"])
+@pytest.mark.parametrize("mixer", [pytest.param("sa", marks=pytest.mark.slow), "gla"])
 def test_each_length_is_the_block_of_the_same_future_after_more_past(mixer):
     found, one = measured(model(mixer), excerpts=8), model(mixer)
     # 150 tokens hold six pieces of 16 + 6.
@@ -51,7 +59,7 @@ def test_each_length_is_the_block_of_the_same_future_after_more_past(mixer):
 
 
 def test_points_hold_no_sinks_and_look_for_none(monkeypatch):
-    numbers = measured(model()).values("layers.0.mixer")
+    numbers = plain().values("layers.0.mixer")
     asked = []
     monkeypatch.setattr("statesize.profiling.work.sinks", lambda operator, cut: asked.append(cut))
     np.testing.assert_array_equal(measured(model()).values("layers.0.mixer"), numbers)
@@ -123,18 +131,21 @@ def test_few_excerpts_have_no_interval_and_then_no_course():
 
 def test_only_exponents_that_are_there_have_columns_and_are_explained():
     def shown(**options):
-        table = measured(model(), **options).page().tables[0]
+        table = (measured(model(), **options) if options else plain()).page().tables[0]
         return [one for one in ("exponent", "over the last two lengths") if one in table.headings], table.caption
 
-    assert shown(trained_length=4)[0] == []
-    assert "power" not in shown(trained_length=4)[1]
+    headings, caption = shown(trained_length=4)
+    assert headings == []
+    assert "power" not in caption
     assert shown(trained_length=8)[0] == ["exponent"]
-    assert shown()[0] == ["exponent", "over the last two lengths"]
-    assert "power" in shown()[1]
+    headings, caption = shown()
+    assert headings == ["exponent", "over the last two lengths"]
+    assert "power" in caption
 
 
 def test_by_default_the_future_is_as_long_as_the_longest_context_that_is_fitted_or_of_256_tokens():
-    assert measured(model(), future=None).future == 16
+    short = measured(model(), future=None)
+    assert short.future == 16
     assert measured(model(positions=400), lengths=[4, 8, 100], future=None, trained_length=10).future == 8
     # 150 tokens have no room for 100 behind 100.
     found = measured(model(), lengths=[4, 80], future=None)
@@ -142,7 +153,7 @@ def test_by_default_the_future_is_as_long_as_the_longest_context_that_is_fitted_
     text = (torch.arange(600) * 7 % 50)[None]
     assert ss.lab.length(model(), text, lengths=[4, 300], excerpts=1, on_progress=lambda *_: None).future == 256
     assert found.finding.endswith(" ESS after 80 tokens cannot pass the 70 tokens behind the cut.")
-    assert "behind the cut" not in measured(model(), future=None).finding
+    assert "behind the cut" not in short.finding
 
 
 def test_what_heads_carry_together_is_no_head():
@@ -173,7 +184,7 @@ def test_no_exponent_is_fitted_across_the_trained_length():
 def test_the_trained_length_is_what_the_model_tells():
     assert measured("gla", lengths=[4, 8], excerpts=1).trained_length == 512
     assert measured(model(positions=22)).trained_length == 22
-    assert measured(model()).trained_length is None
+    assert plain().trained_length is None
 
 
 def test_the_trained_length_of_a_folder_is_what_was_written_beside_its_weights(tmp_path):

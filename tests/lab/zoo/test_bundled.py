@@ -72,9 +72,8 @@ def text():
     return TextTask.from_corpus(Corpus(documents[:9], documents), zoo.tokenizer(), length=256)
 
 
-@pytest.mark.parametrize(
-    "name", ["gla", *(pytest.param(name, marks=pytest.mark.slow) for name in ("sa", "la", "gated-deltanet"))]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", zoo.names())
 def test_records_hold_what_the_bundled_weights_give_over_the_bundled_documents(name, text):
     recorded, held_out = zoo.record(name)["bundled_documents"], evaluate(zoo.load(name)[0], text, 8)
     for key in ("loss", "bits_per_byte"):

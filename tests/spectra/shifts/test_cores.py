@@ -4,7 +4,9 @@ import pytest
 from statesize.spectra.shifts.tridiagonal_cores import eliminate_around_cores, tridiagonalise
 
 
-@pytest.mark.parametrize(("b", "readouts"), [(16, 1), (32, 1), (16, 3), (32, 4)])
+@pytest.mark.parametrize(
+    ("b", "readouts"), [(16, 1), (16, 3), *(pytest.param(32, some, marks=pytest.mark.slow) for some in (1, 4))]
+)
 @pytest.mark.parametrize("shifts", [(-0.4, -0.4), (0.3, -0.3)])
 def test_core_and_chunk_as_one_matrix(b, readouts, shifts):
     rng = np.random.default_rng(b)

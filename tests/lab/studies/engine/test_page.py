@@ -116,7 +116,7 @@ def test_the_conclusion_is_strict_json(folder):
     assert (document["command"], "processors" in document["machine"]) == ("", True)
 
 
-@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (360, "dark")])
+@pytest.mark.parametrize(("width", "scheme"), [pytest.param(1280, "light", marks=pytest.mark.slow), (360, "dark")])
 def test_in_a_browser(folder, tmp_path, width, scheme):
     with chromium() as browser:
         visit = Visit(browser, folder / PAGE, width, scheme)
