@@ -285,7 +285,7 @@ class _Trial:
         """Time the layer of an index, which was begun to be made at some time; beside, what its kind costs."""
         settings, lengths = self._settings, self._lengths
         planning = item, 0, self.length, max(lengths), settings
-        works, group = [(item, plan_work(*planning))], plan_group(*planning)
+        works, group = [(item, plan_work(*planning))], plan_group(*planning) if item.groups else ""
         works += [] if isinstance(group, str) else [group]
         made = time.perf_counter() - start
         unit = item.units_operator(slice(0, 1))

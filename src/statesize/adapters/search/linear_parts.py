@@ -302,11 +302,7 @@ class _Search:
             return []
         # All positions change at once: of gates that multiply along the text, two that lie far apart seem to add up.
         one, other = noise(held, 1), noise(held, 2)
-        first, twice = change(one, targets), change(2 * one, targets)
-        targets = [place for place in targets if self._near(twice[place], 2 * first[place])]
-        if not targets:
-            return []
-        second, both = change(other, targets), change(2 * one + other, targets)
+        first, second, both = (change(by, targets) for by in (one, other, 2 * one + other))
         targets = [place for place in targets if self._near(both[place], 2 * first[place] + second[place])]
         return self._with_channels(targets, source) if targets else []
 
