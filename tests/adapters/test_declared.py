@@ -8,6 +8,7 @@ from torch import nn
 
 import statesize as ss
 from statesize.adapters import capture
+from statesize.adapters.search.lone_run import DOUBLE, LoneRuns
 from statesize.errors import ModelError
 
 HEADS, SIZE, WIDTH, LENGTH = 2, 4, 8, 12
@@ -106,6 +107,20 @@ def model_of(layer):
 
 def ids():
     return torch.randint(50, (2, LENGTH), generator=torch.Generator().manual_seed(0))
+
+
+def test_a_right_operator_is_compared_in_six_runs_of_its_layer(monkeypatch):
+    precisions, run = [], LoneRuns.run
+
+    def counting(runs, *arguments, **options):
+        precisions.append(runs.precision)
+        return run(runs, *arguments, **options)
+
+    monkeypatch.setattr(LoneRuns, "run", counting)
+    next(capture(model_of(Layer), ids()))
+    # Whether it runs in float64; all tensors; zeros, then random values for what T acts on; and two by which all mixing
+    # goes through T. None in which queries, keys and values are replaced together.
+    assert precisions.count(DOUBLE) == 6
 
 
 @pytest.mark.parametrize("layer", [Layer, Gated, Biased])

@@ -124,7 +124,7 @@ def unfaithfulness(observation: Observation, values: Tensor, expected: Tensor, l
     """
     scale = expected.abs().amax((-2, -1)).double()
     scale = scale.clamp(min=least * float(scale.max()))
-    count, found, first = observation.batch_shape[1], list[Tensor](), 0
+    count, found, first = observation.values.shape[1], list[Tensor](), 0
     operator = observation.operator(slice(0, 1))
     size = max(1, _NUMBERS // _numbers(operator))
     while first < count:
@@ -215,11 +215,12 @@ def compare_runs(forward: Forward, recording: ModelRun, checks: Checks, limit: f
 def check_deterministic(forward: Forward, read: Tensor | None) -> None:
     """Refuse a model that, with nothing attached, gives another last hidden state than `read`, in any bit."""
     unattached = forward.hidden(bare, attach=partial(_seeded_otherwise, device_of(forward.model)))
-    if unattached is None or read is None or _equal(unattached, read):
+    same = partial(torch.allclose, rtol=0, atol=0, equal_nan=True)
+    if unattached is None or read is None or same(unattached, read):
         return
     again = forward.hidden()
     where = where_they_differ(unattached, read, forward.length)
-    if again is not None and _equal(again, read):
+    if again is not None and same(again, read):
         raise ModelError(
             f"{type(forward.model).__name__} draws random numbers in eval mode, so that no two runs of it agree{where}:"
             " dropout that is always on, or noise. Call dropout with training=self.training, or set its rate to 0."
@@ -248,10 +249,6 @@ def _seeded_otherwise(device: torch.device, _: object) -> None:
     if device.type == "cuda":
         with torch.cuda.device(device):
             torch.cuda.manual_seed(torch.cuda.initial_seed() ^ 1)
-
-
-def _equal(one: Tensor, other: Tensor) -> bool:
-    return bool(((one == other) | (one.isnan() & other.isnan())).all())
 
 
 Checks = Literal["all", "read", "none"]

@@ -6,7 +6,7 @@ import inspect
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, Self, cast
 
 import torch
@@ -166,18 +166,14 @@ class Forward:
 
     def hidden(self, run: Callable[..., Any] = bare, **options: Any) -> Tensor | None:
         """The last hidden state (S, L, d) of one of the `runs`, which takes the options; else its first output."""
+        try:
+            output = run(self.model, partial(self.backbone, *self.args, **self.kwargs), **options)
+        except RuntimeError as error:
+            if "active drivers" not in str(error):
+                raise
+            from statesize.adapters.models.triton_interpreter import without_driver
 
-        def call() -> Any:
-            try:
-                return self.backbone(*self.args, **self.kwargs)
-            except RuntimeError as error:
-                if "active drivers" not in str(error):
-                    raise
-                from statesize.adapters.models.triton_interpreter import without_driver
-
-                raise without_driver(self.model) from error
-
-        output = run(self.model, call, **options)
+            raise without_driver(self.model) from error
         hidden: object = getattr(output, "last_hidden_state", None)
         return hidden if isinstance(hidden, Tensor) else _first_tensor(output)
 

@@ -202,17 +202,12 @@ class Observation:
     largest_score: Callable[[], float] = float
 
     @property
-    def batch_shape(self) -> tuple[int, int]:
-        """Number of sequences, number of units."""
-        return self.values.shape[0], self.values.shape[1]
-
-    @property
     def found(self) -> FoundMixer:
         """What it says of its mixer, without tensors."""
         return FoundMixer(
             self.name,
             self.kind,
-            self.batch_shape[1],
+            self.values.shape[1],
             self.mixed.shape[-1],
             self.state_size,
             self.state_bytes,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Collection, Generator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module, resources
@@ -25,10 +25,6 @@ class Named:
     names: Collection[str] = ()
     observing: str = "observing"
 
-    def __call__(self, model: nn.Module, running: ModuleStack, record: OnObservation) -> AbstractContextManager[Any]:
-        """Watch what it knows."""
-        return getattr(import_module(f"statesize.adapters.{self.module}"), self.observing)(model, running, record)
-
 
 def names_of(model: nn.Module) -> set[str]:
     """The names of the classes of a model's parts, and all in their files; of libraries, that they were imported."""
@@ -45,7 +41,7 @@ SCANS = (
     *("rwkv_linear_attention", "causal_conv1d_fn", "mamba2_split_conv1d_scan_combined"),
 )
 # One line a source: while `observing(model, running, record)` is open, each call of its kernels makes one Observation.
-SOURCES: tuple[Source, ...] = (
+SOURCES: tuple[Source | Named, ...] = (
     Named("kernels.attention", {"ALL_ATTENTION_FUNCTIONS", "DiffLlamaAttention"}),
     Named("search.softmax_tap", observing="SoftmaxTap"),
     Named("kernels.flex_attention", {"torch.nn.attention.flex_attention"}),
@@ -65,8 +61,11 @@ def observing_all(model: nn.Module, running: ModuleStack, record: OnObservation)
     names = names_of(model)
     with ExitStack() as sources:
         for source in SOURCES:
-            if not isinstance(source, Named) or not source.names or not names.isdisjoint(source.names):
-                sources.enter_context(source(model, running, record))
+            if isinstance(source, Named):
+                if source.names and names.isdisjoint(source.names):
+                    continue
+                source = getattr(import_module(f"statesize.adapters.{source.module}"), source.observing)
+            sources.enter_context(source(model, running, record))
         yield
 
 

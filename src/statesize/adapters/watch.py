@@ -73,21 +73,19 @@ class Call:
         """What the module computes in: the lower of the dtypes of weights and autocast, which leaves float64 alone."""
         if self.weights is torch.float64:
             return self.weights
-        return _lowest(self.weights, *(dtype for _, dtype in self.autocast))
+        dtypes = [self.weights, *(dtype for _, dtype in self.autocast)]
+        return max(dtypes, key=lambda dtype: torch.finfo(dtype).eps)
 
     @property
     def precision(self) -> str:
         """What the module computes in where the model runs it, and how its weights are held if otherwise."""
         leaves = [leaf for leaf in tree_leaves((self.args, self.kwargs)) if isinstance(leaf, Tensor)]
+        dtypes = [self.dtype, *(leaf.dtype for leaf in leaves if leaf.is_floating_point())]
         # Some layers hold their weights in float32 and cast them to the dtype of what they are given.
-        ran = _lowest(self.dtype, *(leaf.dtype for leaf in leaves if leaf.is_floating_point()))
+        ran = max(dtypes, key=lambda dtype: torch.finfo(dtype).eps)
         held = stored_dtype(self.module) if next(self.module.parameters(), None) is not None else ran
         names = [str(dtype).removeprefix("torch.") for dtype in (ran, held)]
         return names[0] if ran is held else f"{names[0]}, weights {names[1]}"
-
-
-def _lowest(*dtypes: torch.dtype) -> torch.dtype:
-    return max(dtypes, key=lambda dtype: torch.finfo(dtype).eps)
 
 
 @dataclass(frozen=True, eq=False)
@@ -187,7 +185,7 @@ def rerun(
         part=call.module,
         attach=lambda _: set_autocast(call.autocast) if dtype is None else hold_at_least(call.module, dtype),
     )
-    if [(item.name, item.batch_shape[1]) for item in observations] != [(one.name, one.units) for one in call.mixers]:
+    if [(item.name, item.values.shape[1]) for item in observations] != [(one.name, one.units) for one in call.mixers]:
         raise ModelError(
             f"Mixer {call.name}: running it again with the recorded arguments executed a different code path. Its "
             "forward depends on something outside of its arguments, so it cannot be measured by itself."

@@ -73,7 +73,7 @@ class KernelCall:
 
     def sampled(self, sequences: int, units: int, generator: torch.Generator) -> Operator:
         """T of some sequences and units, in float64; as for `ModuleCall`."""
-        count, width = self.observation.batch_shape
+        count, width = self.observation.values.shape[:2]
         rows = _sample(count, sequences, generator).to(self.observation.values.device)
         return self.observation.operator(_sample(width, units, generator))[rows]
 

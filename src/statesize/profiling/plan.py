@@ -244,7 +244,7 @@ class _Trial:
     def _planned(self, item: Captured, start: float) -> tuple[list[PlannedMixer], dict[int, float]]:
         """Time a layer, which was begun to be made at some time."""
         planning = item, 0, self.length, self._lengths[-1], self._settings
-        works, group = [(item, plan_work(*planning))], plan_group(*planning)
+        works, group = [(item, plan_work(*planning))], plan_group(*planning) if item.groups else ""
         works += [] if isinstance(group, str) else [group]
         made = time.perf_counter() - start
         unit = item.units_operator(slice(0, 1))

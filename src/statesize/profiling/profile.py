@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import html
 import math
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,7 +18,7 @@ import xarray as xr
 from statesize.adapters.observation import SHARED
 from statesize.adapters.select import lost_mixers
 from statesize.check import require_index
-from statesize.errors import InputError, StatesizeWarning
+from statesize.errors import InputError
 from statesize.io.text import counted
 from statesize.measurement.chart import Metric, metric_title
 from statesize.report.charts import ProfileCharts
@@ -331,13 +330,3 @@ class Profile:
                 f"next: .summary(), .ess({first!r}), .to_html('{self.model}.html')",
             ]
         )
-
-
-def warned(profile: Profile) -> Profile:
-    """The profile, after a warning of the layers that it lacks."""
-    if lost := profile.not_measured:
-        layers = len(profile.mixers) + len(lost)
-        causes = "; ".join(f"{name}: {cause}" for name, cause in by_reason(lost).items())
-        sentence = f"{len(lost)} of {counted(layers, 'layer')} of {profile.model} could not be measured: {causes}"
-        warnings.warn(sentence, StatesizeWarning, stacklevel=3)
-    return profile

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -17,15 +18,17 @@ from torch import nn
 from statesize.adapters.models.quantised import float_model
 from statesize.adapters.models.sharded import ranks_of, together
 from statesize.check import refuse, require_kind
+from statesize.errors import StatesizeWarning
 from statesize.io.devices import on_cpu_by_default
 from statesize.io.progress import Bars
+from statesize.io.text import counted
 from statesize.measurement.settings import Channels, Layers, Positions, Settings
 from statesize.models.digests import tokens_sha256
 from statesize.models.load import given_model, load_model, load_model_facts
 from statesize.parallel.ranks import Replicas
 from statesize.parallel.ray import OnRay, RayCluster
 from statesize.parallel.threads import here
-from statesize.profiling.profile import Profile, warned
+from statesize.profiling.profile import Profile
 from statesize.profiling.profile_run import (
     ProfileProgress,
     ProfileRun,
@@ -37,6 +40,7 @@ from statesize.profiling.profile_run import (
     warn_of_replacing,
 )
 from statesize.profiling.sequences import Loader, Provenance, loaded_work
+from statesize.report.words import by_reason
 from statesize.results.place import check_destination
 from statesize.texts.inputs import Given, Inputs, bundled_sequences, given_sequences
 from statesize.texts.tokens import AnyTokenizer, supported_tokenizer
@@ -115,10 +119,16 @@ def profile(
     )  # fmt: skip
     require_kind("executor", executor, (RayCluster, Replicas, type(None)), "a RayCluster, Replicas or None")
     cluster, replicas = (executor, None) if isinstance(executor, RayCluster) else (None, executor)
-    return warned(run_profile(
+    measured = run_profile(
         model, inputs, settings, tokenizer=tokenizer, axis=axis, output=output, name=name,
         cluster=cluster, replicas=replicas, on_progress=on_progress,
-    ))  # fmt: skip
+    )  # fmt: skip
+    if lost := measured.not_measured:
+        layers = counted(len(measured.mixers) + len(lost), "layer")
+        causes = "; ".join(f"{names}: {cause}" for names, cause in by_reason(lost).items())
+        sentence = f"{len(lost)} of {layers} of {measured.model} could not be measured: {causes}"
+        warnings.warn(sentence, StatesizeWarning, stacklevel=2)
+    return measured
 
 
 def run_profile(

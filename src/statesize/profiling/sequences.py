@@ -185,7 +185,7 @@ class SequenceWork:
                 memory=settings.memory, mixes=settings.mixes, axis=axis,
             )  # fmt: skip
             for index, item in enumerate(captured):
-                group = plan_group(item, *planning)
+                group = plan_group(item, *planning) if item.groups else ""
                 if group and isinstance(group, str):
                     captured.skipped[item.name + SHARED] = group
                 groups = [] if isinstance(group, str) else [group]

@@ -9,6 +9,7 @@ from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import astuple, dataclass, replace
 from functools import partial
+from typing import cast
 
 import numpy as np
 import torch
@@ -223,11 +224,9 @@ def operations_per_unit(operator: Operator, length: int, cut: Cut | None) -> flo
 def plan_group(
     item: Captured, sequence: int, length: int, reference: int, settings: Settings
 ) -> tuple[Captured, Work] | str:
-    """The groups of a mixer whose heads share what is stored, and their work, or why there is none: "" without any."""
+    """The groups of a mixer whose heads share what is stored, and their work, or why there is none."""
     # T of all heads of a group takes several times what one head does, and heads are measured all the same.
-    together = item.by_group()
-    if together is None:
-        return ""
+    together = cast("Captured", item.by_group())
     try:
         return together, plan_work(together, sequence, length, reference, settings)
     except MemoryNeededError as error:

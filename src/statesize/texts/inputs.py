@@ -189,24 +189,21 @@ def given_sequences(
                 f"inputs must be text, got {item!r}, which looks like the name of a file. Give pathlib.Path({item!r}) "
                 "to read the file."
             )
-    read = _checked(_split(items if model is None else _apart(model, items, axis), tokenizer))
+    read = _checked(_split(model, items, tokenizer, axis))
     if not isinstance(items, list | tuple) or any(isinstance(item, Path) and is_rows(item) for item in items):
         return read
     return list(read)
 
 
-def _apart(model: nn.Module, items: Iterable[Any], axis: int | None) -> Iterator[Any]:
-    """The items, those that are more than token ids as the arguments of each sequence."""
-    for item in items:
-        named = axis is not None and isinstance(cast("object", item), Tensor | Mapping)
-        yield from arguments_of(model, item, axis) if named or is_more_than_ids(item) else [item]
-
-
-def _split(items: Iterable[Any], tokenizer: AnyTokenizer | None) -> Iterator[Given]:
+def _split(
+    model: nn.Module | None, items: Iterable[Any], tokenizer: AnyTokenizer | None, axis: int | None
+) -> Iterator[Given]:
+    """The sequences of the items: what is more than token ids as the arguments of each, if the model is there."""
     unbegun, first = 0, None if tokenizer is None else beginning_id(tokenizer)
     for item in items:
-        if isinstance(item, Arguments):
-            yield item
+        named = axis is not None and isinstance(cast("object", item), Tensor | Mapping)
+        if model is not None and (named or is_more_than_ids(item)):
+            yield from arguments_of(model, item, axis)
         elif isinstance(item, Mapping):
             for row in _mapped(cast("Mapping[str, Any]", item)):
                 yield from _ids(row)

@@ -197,7 +197,7 @@ class Cutting:
 
     def _chosen(self, name: str, seen: Observation) -> Choices:
         """What all runs without hindsight keep of what a mixer has before the cut."""
-        rotation, inputs, units = self._rotation(seen), self.inputs(seen), seen.batch_shape[1]
+        rotation, inputs, units = self._rotation(seen), self.inputs(seen), seen.values.shape[1]
         state = isinstance(seen.operator(slice(0, 1)), Recurrence)
         numbers = [run for run in self.causal if state or not run.of_tokens]
         tokens = {run.rule for run in self.causal} - {run.rule for run in numbers}
@@ -235,7 +235,7 @@ class Cutting:
 
     def _readers(self, run: CutRun, seen: Observation) -> int:
         """How many units share a choice of a run."""
-        return seen.batch_shape[1] // seen.groups if run.grouped and seen.groups else 1
+        return seen.values.shape[1] // seen.groups if run.grouped and seen.groups else 1
 
     def _rotation(self, seen: Observation) -> Rotation | None:
         """What moves queries of attention behind the cut."""
@@ -297,7 +297,7 @@ class Choices:
 
 def _parts(seen: Observation) -> Iterator[slice]:
     """Units of a mixer, some at once."""
-    units = seen.batch_shape[1]
+    units = seen.values.shape[1]
     return (slice(first, min(first + _UNITS, units)) for first in range(0, units, _UNITS))
 
 

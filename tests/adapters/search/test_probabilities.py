@@ -18,7 +18,7 @@ def test_each_key_value_head_serves_consecutive_heads():
     values = torch.arange(2.0)[None, :, None, None].expand(1, 2, 3, 5)
     observation = observed(torch.eye(3).expand(1, 6, 3, 3), values)
     assert observation.values[0, :, 0, 0].tolist() == [0, 0, 0, 1, 1, 1]
-    assert (observation.batch_shape, observation.found.multiplicity) == ((1, 6), 5)
+    assert (observation.values.shape[:2], observation.found.multiplicity) == ((1, 6), 5)
 
 
 def test_the_state_is_what_later_queries_may_still_see():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Iterable
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -23,10 +23,24 @@ _IN_SINGLE = (
 )
 
 
-def attention_bytes(
+class AttentionCache(NamedTuple):
+    """What attention stores of a text.
+
+    Attributes:
+        heads: How many inputs, each for as many consecutive heads.
+        channels: Channels of each.
+        bytes: Bytes of all, keys included.
+    """
+
+    heads: int
+    channels: int
+    bytes: int
+
+
+def attention_cache(
     module: nn.Module, keys: Iterable[Tensor], values: Tensor, length: int, state_size: int | None
-) -> int:
-    """Bytes of what attention stores of a text.
+) -> AttentionCache:
+    """What a module of attention stores of a text.
 
     Args:
         module: The mixer.
@@ -36,39 +50,32 @@ def attention_bytes(
         state_size: How many earlier positions may be seen at most, or None for all.
 
     Returns:
-        The bytes.
+        Its heads, their channels, and the bytes.
     """
-    if getattr(module, "is_kv_shared_layer", False):
-        # It reads the cache of an earlier layer.
-        return 0
+    count, channels = values.shape[1], values.shape[-1]
+    starts = [0, *(head for head in range(1, count) if not torch.equal(values[:, head], values[:, head - 1]))]
+    even = all(first == index * count // len(starts) for index, first in enumerate(starts))
+    heads = len(starts) if count % len(starts) == 0 and even else count
     if hasattr(module, "expand_kv"):
-        # The latent of which keys and values of all heads are made, and the rotated part of the keys.
+        # Multi-head latent attention: the latent of which keys and values of all heads are made, and the rotated part
+        # of the keys.
         latent = cast("Any", module)
-        numbers = int(latent.kv_lora_rank) + int(latent.qk_rope_head_dim)
+        heads, channels = 1, int(latent.kv_lora_rank)
+        numbers = channels + int(latent.qk_rope_head_dim)
     elif is_a(module, ("XLNetRelativeAttention",)):
         # Its memory is of hidden states, of which it makes keys and values anew.
         numbers = int(cast("Any", module).d_model)
     elif is_a(module, ("FalconAttention",)):
         # It stores what it has copied for further queries.
-        numbers = 2 * values.shape[1] * values.shape[-1]
+        numbers = 2 * count * channels
     else:
         held = _distinct_numbers(values)
         numbers = held + max(map(_distinct_numbers, keys), default=held)
     # As many positions of the text as the model's own cache keeps, or else as may be seen.
     kept = _cache_bound(module, math.inf if state_size is None else state_size)
-    return numbers * int(min(length, kept)) * stored_dtype(module).itemsize
-
-
-def stored_heads(module: nn.Module, values: Tensor) -> tuple[int, int]:
-    """How many inputs attention stores, each for as many consecutive heads, and the channels of each."""
-    # values: u, (S, K, L, P). Multi-head latent attention keeps one latent, of which the values of all heads are made.
-    latent = getattr(module, "kv_lora_rank", None)
-    if isinstance(latent, int) and hasattr(module, "expand_kv"):
-        return 1, latent
-    heads = values.shape[1]
-    starts = [0, *(head for head in range(1, heads) if not torch.equal(values[:, head], values[:, head - 1]))]
-    even = all(first == index * heads // len(starts) for index, first in enumerate(starts))
-    return len(starts) if heads % len(starts) == 0 and even else heads, values.shape[-1]
+    # Some layers read the cache of an earlier one.
+    kept = 0 if getattr(module, "is_kv_shared_layer", False) else int(min(length, kept))
+    return AttentionCache(heads, channels, numbers * kept * stored_dtype(module).itemsize)
 
 
 def _distinct_numbers(stored: Tensor) -> int:

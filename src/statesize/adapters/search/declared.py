@@ -67,8 +67,7 @@ def check_declared(name: str, runs: LoneRuns, operator: Operator) -> Checked:
         return Checked(reason="its T is too large")
     # The author's code may be written for one dtype or one place in the model: what it then raises can be anything.
     try:
-        runs = runs.most_precise()
-        output = runs.run((OUTPUT,)).output
+        runs, output = runs.most_precise()
     except Exception as error:
         return Checked(reason=f"the layer does not run by itself ({str(error).strip().splitlines()[0]})")
     if output is None or not output.is_floating_point() or not bool(output.isfinite().all()):
@@ -169,31 +168,32 @@ class _Check:
                     break
 
     def pairs(self) -> Iterator[list[_Pair]]:
-        """For each source the pairs of tensors that T maps to each other at the text's own values."""
+        """For each source, the narrowest first, the pairs of tensors that T maps to each other at the text's values."""
         tensors = [
             (place, axis, channels)
             for place, tensor in sorted(self.base.tensors.items())
             for axis, size in enumerate(tensor.shape)
             if size == self.runs.length and (channels := self.channels(tensor, axis)) is not None
         ]
+        if not tensors:
+            return
         combined = [self.weights @ channels for _, _, channels in tensors]
-        # The first combination of all targets together tells most that are none, in one search for each source.
-        first = torch.cat([found[0, 0] for found in combined]) if combined else self.matrix.new_zeros(0)
-        owner = torch.arange(len(combined)).repeat_interleave(torch.tensor([found.shape[-1] for found in combined]))
-        limit = torch.stack([self.limit(found) for found in combined])[owner] if combined else first
+        # The largest number of each target, in the first combination, tells most that are none.
+        largest = torch.stack([found[0, 0, found[0, 0].abs().argmax()] for found in combined])
+        limit = torch.stack([self.limit(found) for found in combined])
         seen: list[Tensor] = []
-        for source, source_axis, channels in tensors:
+        # A wide source, as queries, keys and values in one, holds values that are linear for themselves alone.
+        for source, source_axis, channels in sorted(tensors, key=lambda tensor: tensor[2].shape[-1]):
             if any(channels.shape == before.shape and torch.equal(channels, before) for before in seen):
                 continue
             seen.append(channels)
             expected = self.expected(channels)
             values = expected[0, 0]
-            near = (values[_nearest(values, first)] - first).abs() <= limit
-            fits = torch.ones(len(combined), dtype=torch.int8).scatter_reduce_(0, owner, near.to(torch.int8), "amin")
-            likely = [(at, *tensors[at][:2]) for at in cast("list[int]", fits.nonzero().flatten().tolist())]
+            likely = ((values[_nearest(values, largest)] - largest).abs() <= limit).nonzero().flatten()
             yield [
                 _Pair(source, source_axis, target, target_axis)
-                for at, target, target_axis in likely
+                for at in cast("list[int]", likely.tolist())
+                for target, target_axis, _ in (tensors[at],)
                 if source < target and self.heads(expected, combined[at]) is not None
             ]
 

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -79,20 +80,21 @@ def find_mixes(runs: LoneRuns, name: str) -> list[Mix]:
 
 
 def _found(runs: LoneRuns, name: str) -> tuple[_Search, list[Mix]]:
-    runs = runs.most_precise()
+    runs, plain = runs.most_precise()
     try:
-        return _found_mixes(runs, name)
+        return _found_mixes(runs, cast("Tensor", plain), name)
     except NoOperatorError:
         # What numpy or a kernel of one's own computes in float32 is not linear to more than that.
         if runs.precision is not DOUBLE or not runs.rounds_more():
             raise
-    return _found_mixes(replace(runs, precision=SINGLE), name)
+    runs = replace(runs, precision=SINGLE)
+    return _found_mixes(runs, runs.run().tensors[OUTPUT], name)
 
 
-def _found_mixes(runs: LoneRuns, name: str) -> tuple[_Search, list[Mix]]:
-    """The mixing of positions by a module that mixes them."""
-    runs = _searched(runs)
-    position = _acting_position(runs)
+def _found_mixes(runs: LoneRuns, plain: Tensor, name: str) -> tuple[_Search, list[Mix]]:
+    """The mixing of positions by a module that mixes them, and returns a tensor."""
+    runs, plain = _searched(runs, plain)
+    position = _acting_position(runs, plain)
     started = time.perf_counter()
     search = _Search(runs, name, position, None)
     # Two runs were made, and each source takes about two.
@@ -128,24 +130,24 @@ def _found_mixes(runs: LoneRuns, name: str) -> tuple[_Search, list[Mix]]:
     return search, found
 
 
-def _searched(runs: LoneRuns) -> LoneRuns:
+def _searched(runs: LoneRuns, plain: Tensor) -> tuple[LoneRuns, Tensor]:
     """The same runs over two texts at least, if the module takes them: no dimension counts positions of all texts."""
-    plain = runs.run((OUTPUT,)).tensors[OUTPUT]
+    # plain: What they return.
     entering = [leaf.numel() for leaf in tree_leaves((runs.args, dict(runs.kwargs))) if isinstance(leaf, Tensor)]
     runs = replace(runs, largest=LARGEST * max(plain.numel(), *entering))
     if runs.sequences > 1 or runs.fixed:
-        return runs
+        return runs, plain
     with suppress(Exception):
         several = runs.repeated(2)
         output = several.run((OUTPUT,)).tensors[OUTPUT]
         if output.numel() == 2 * plain.numel() and runs.length in output.shape:
-            return replace(several, largest=2 * runs.largest)
-    return runs
+            return replace(several, largest=2 * runs.largest), output
+    return runs, plain
 
 
-def _acting_position(runs: LoneRuns) -> int:
+def _acting_position(runs: LoneRuns, plain: Tensor) -> int:
     """A position that acts on later ones in the output: one that is forgotten at once shows no mixing."""
-    length, plain = runs.length, runs.run((OUTPUT,)).tensors[OUTPUT]
+    length = runs.length
     for position in (length // 3, length // 2, length // 5, 2 * length // 3, 0):
         other = runs.run((OUTPUT,), change=lambda tensor, at=position: changed_input(tensor, length, at))
         answer = answer_of(plain, other.tensors[OUTPUT], length, position, runs.precision.rounding)
@@ -300,11 +302,7 @@ class _Search:
             return []
         # All positions change at once: of gates that multiply along the text, two that lie far apart seem to add up.
         one, other = noise(held, 1), noise(held, 2)
-        first, twice = change(one, targets), change(2 * one, targets)
-        targets = [place for place in targets if self._near(twice[place], 2 * first[place])]
-        if not targets:
-            return []
-        second, both = change(other, targets), change(2 * one + other, targets)
+        first, second, both = (change(by, targets) for by in (one, other, 2 * one + other))
         targets = [place for place in targets if self._near(both[place], 2 * first[place] + second[place])]
         return self._with_channels(targets, source) if targets else []
 

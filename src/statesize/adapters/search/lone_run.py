@@ -140,14 +140,16 @@ class LoneRuns:
             )
         return parts[self.mixes]
 
-    def most_precise(self) -> LoneRuns:
-        """The same runs in float64, or in float32 where the module's code does not run in float64."""
+    def most_precise(self) -> tuple[LoneRuns, Tensor | None]:
+        """The same runs in float64, or in float32 where the module's code runs in no other, and what they return."""
         # Its author's code may be written for one dtype: what it then raises can be anything.
+        runs = replace(self, precision=DOUBLE)
         with suppress(Exception):
-            output = replace(self, precision=DOUBLE).run().output
+            output = runs.run().output
             if output is not None and output.dtype is torch.float64:
-                return replace(self, precision=DOUBLE)
-        return replace(self, precision=SINGLE)
+                return runs, output
+        runs = replace(self, precision=SINGLE)
+        return runs, runs.run().output
 
     def rounds_more(self) -> bool:
         """Whether a part of the module computes in less than what it runs in: tiny changes do not add up."""
@@ -279,7 +281,8 @@ class _Tape(TorchDispatchMode):
             positions = [index for index, leaf in enumerate(leaves) if isinstance(leaf, Tensor)]
             for element, index in enumerate(positions):
                 leaves[index] = self._taken(Place(number, -1 - element), leaves[index], func)
-            args, kwargs = tree_unflatten(leaves, form)
+            if self.replaced:
+                args, kwargs = tree_unflatten(leaves, form)
         result = func(*args, **(kwargs or {}))
         if func._schema.is_mutable:
             return result

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Self
 
 import torch
 from torch import Tensor, nn
 
-from statesize.adapters.models.own_cache import attention_bytes, stored_heads
+from statesize.adapters.models.own_cache import attention_cache
 from statesize.adapters.models.precision import allowed, largest, relative_difference
 from statesize.adapters.models.sharded import class_of
 from statesize.adapters.observation import EXACT, Observation
@@ -86,17 +86,18 @@ class PlainAttention:
         rows = torch.linspace(0, length - 1, min(length, _ROWS)).long().to(device)
         stored = torch.arange(heads, device=device) // (heads // values.shape[1])
         step = 1 if exact else max(1, _SCORES // (len(rows) * length))
-
-        def of(first: int) -> float:
-            some = slice(first, first + step)
-            operator, leaving = self.attention[:, some], mixed[:, some]
-            entering = values[:, stored[some]].to(operator.dtype)
-            if exact:
-                return relative_difference(operator.apply(entering), leaving)
-            read, leaving = operator.rows(rows) @ entering, leaving[:, :, rows]
-            return largest(map(relative_difference, read.unbind(1), leaving.unbind(1)))
-
-        return self._tolerated(lambda: largest(map(of, range(0, heads, step))), exact=exact)
+        some = [slice(first, first + step) for first in range(0, heads, step)]
+        parts = (
+            (self.attention[:, one], values[:, stored[one]].to(self.attention.dtype), mixed[:, one]) for one in some
+        )
+        if exact:
+            return self._tolerated((relative_difference(T.apply(u), y) for T, u, y in parts), exact=True)
+        differences = (
+            relative_difference(read, left)
+            for T, u, y in parts
+            for read, left in zip((T.rows(rows) @ u).unbind(1), y[:, :, rows].unbind(1), strict=True)
+        )
+        return self._tolerated(differences, exact=False)
 
     def observation(
         self, name: str, values: Tensor, mixed: Tensor, module: nn.Module, difference: float
@@ -104,7 +105,7 @@ class PlainAttention:
         """A call that it explains up to a difference, as observed; values u (S, K, L, P), mixed y (S, H, L, P)."""
         heads, length = self.attention.batch_shape[1], self.attention.length
         state_size = None if self.window is None else self.window - 1
-        groups, stored_channels = stored_heads(module, values)
+        stored = attention_cache(module, (self.key,), values, length, state_size)
         return Observation(
             name=name,
             kind="attention" if self.window is None else "sliding attention",
@@ -112,10 +113,10 @@ class PlainAttention:
             values=values[:, :, None].expand(-1, -1, heads // values.shape[1], -1, -1).flatten(1, 2),
             mixed=mixed,
             state_size=state_size,
-            state_bytes=attention_bytes(module, (self.key,), values, length, state_size),
+            state_bytes=stored.bytes,
             note=NOTES.get(class_of(module).__name__, ""),
-            groups=groups if groups < heads else 0,
-            stored_channels=stored_channels,
+            groups=stored.heads if stored.heads < heads else 0,
+            stored_channels=stored.channels,
             stored=values,
             difference=difference,
             largest_score=self.largest_score,
@@ -123,14 +124,12 @@ class PlainAttention:
 
     def explained_maps(self, maps: Tensor, *, exact: bool) -> float | None:
         """The largest difference of T from a map (S, H, L, L), in all of it, or None beyond rounding."""
+        heads = [slice(head, head + 1) for head in range(maps.shape[1])]
+        differences = ((self.attention[:, head].dense() - maps[:, head]).abs().max() for head in heads)
+        return self._tolerated(differences, exact=exact)
 
-        def difference() -> float:
-            heads = [slice(head, head + 1) for head in range(maps.shape[1])]
-            return largest((self.attention[:, head].dense() - maps[:, head]).abs().max() for head in heads)
-
-        return self._tolerated(difference, exact=exact)
-
-    def _tolerated(self, difference: Callable[[], float], *, exact: bool) -> float | None:
+    def _tolerated(self, differences: Iterable[Tensor | float], *, exact: bool) -> float | None:
+        """The largest of some differences, which are made here; None where it is more than rounding."""
         attention, bias = self.attention, self.attention.key_bias
         parts = (attention.query, self.key, bias, attention.sink)
         if not all(bool(torch.isfinite(part).all()) for part in parts if part is not None):
@@ -140,7 +139,7 @@ class PlainAttention:
             return None
         # T is computed here as where it is measured; modes of a run would look at each of its operations.
         with torch._C.DisableTorchFunction():  # pyright: ignore[reportPrivateUsage]
-            found = difference()
+            found = largest(differences)
         limit = EXACT if exact else allowed(found, attention.dtype, self.largest_score)
         return found if found <= limit else None
 

@@ -10,7 +10,7 @@ from functools import cache
 import torch
 from torch import Tensor, nn
 
-from statesize.adapters.models.own_cache import attention_bytes, stored_heads
+from statesize.adapters.models.own_cache import attention_cache
 from statesize.adapters.models.precision import BOUNDS, check_finite, relative_difference
 from statesize.adapters.models.sharded import class_of
 from statesize.adapters.observation import EXACT, Observation, Units, random_like
@@ -115,7 +115,7 @@ def observed_mixing(
     if window is None and not torch.equal(state_size, torch.arange(length, device=state_size.device)):
         # A cache that does not keep the whole past without being a window: attention in chunks.
         filled = int(state_size.max())
-    groups, stored_channels = stored_heads(module, values)
+    stored = attention_cache(module, keys, values, length, filled)
     told = cache(probed or (lambda: (values, mixed)))
 
     def operator(units: Units) -> Dense:
@@ -131,10 +131,10 @@ def observed_mixing(
         values=by_head(values),
         mixed=mixed,
         state_size=filled,
-        state_bytes=attention_bytes(module, keys, values, length, filled),
+        state_bytes=stored.bytes,
         note=NOTES.get(class_of(module).__name__, ""),
-        groups=groups if groups < heads else 0,
-        stored_channels=stored_channels,
+        groups=stored.heads if stored.heads < heads else 0,
+        stored_channels=stored.channels,
         map_bytes=math.prod(mixing.shape) * torch.float64.itemsize,
         stored=values,
         forget=mixing.forget,
