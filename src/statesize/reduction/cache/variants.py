@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar, cast
+from typing import TypeAlias, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +24,8 @@ from statesize.texts.tokens import AnyTokenizer, beginning_id
 # Tokens that follow in one run: more are hardly faster, and each sequence has a cache of its own.
 _POSITIONS = 256
 Told = TypeVar("Told")
+# How numbers are rounded, and the tokens of each cache.
+_Cache: TypeAlias = tuple[Precision | None, tuple[int, ...]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,16 +103,17 @@ class VariantRuns:
             read = read_prefix(self.model, prefix, self.checked)
             orders = [kept_first(self.rule, layer) for layer in read.layers]
         # Nothing is predicted after the last token.
-        ids, made = rest[:, :-1], dict[tuple[Precision | None, tuple[int, ...]], Told]()
+        ids, made = rest[:, :-1], dict[_Cache, Told]()
         at_once = max(1, _POSITIONS // ids.shape[1])
         # Where each layer has one cache, budgets by layer and by curves are the same.
-        caches = [(one.precision, tuple(cast("list[int]", self._tokens(one, read).tolist()))) for one in variants]
+        tokens = [tuple(cast("list[int]", self._tokens(one, read).tolist())) for one in variants]
+        caches: list[_Cache] = [(one.precision, count) for one, count in zip(variants, tokens, strict=True)]
         for precision in (None, *BITS):
             alike = [one for one in dict.fromkeys(caches) if one[0] == precision]
             for first in range(0, len(alike), at_once):
                 some = alike[first : first + at_once]
                 with self.steps.timed("runs", ids.shape[1] * sum(map(caches.count, some))):
-                    each = torch.split(torch.tensor([tokens for _, tokens in some]), list(map(len, orders)), -1)
+                    each = torch.split(torch.tensor([count for _, count in some]), list(map(len, orders)), -1)
                     keep = [kept(order, budget) for order, budget in zip(orders, each, strict=True)]
                     logits = following_logits(read, ids, keep=keep, precision=precision, last=last)
                     made |= zip(some, map(told, logits), strict=True)
