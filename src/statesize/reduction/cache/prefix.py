@@ -259,7 +259,5 @@ def _masked(seen: Tensor, keep: Tensor, query: Tensor) -> Tensor:
     keep = keep.reshape(sequences, -1, 1, keep.shape[-1])
     allowed = seen.expand(*keep.shape[:2], *seen.shape).clone()
     allowed[..., : keep.shape[-1]] &= keep
-    allowed = allowed.repeat_interleave(heads // keep.shape[1], 1)
-    return torch.zeros(allowed.shape, dtype=query.dtype, device=query.device).masked_fill_(
-        ~allowed, torch.finfo(query.dtype).min
-    )
+    added = torch.zeros(allowed.shape, dtype=query.dtype, device=query.device)
+    return added.masked_fill_(~allowed, torch.finfo(query.dtype).min).repeat_interleave(heads // keep.shape[1], 1)
