@@ -364,7 +364,7 @@ def test_prices_of_a_small_model(llama):
         "int4, 31.25 % equal",
     ]
     assert [one.keep for one in result.smaller] == [1, 0.5, 0.4, 20 / 64]
-    assert "These 20 are 31.25 % of 64 tokens." in " ".join(notes(result))
+    assert "These 20 tokens are 31.25 % of 64." in " ".join(notes(result))
     assert [one.bytes for one in result.smaller][:2] == [64 * 4 * 2 * 8 * 4, 32 * 4 * 2 * 8 * 4]
     assert (result.calibration, result.selection, len(result.documents)) == (6, 3, 9)
     price = result.prices[2]
