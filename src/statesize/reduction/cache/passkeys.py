@@ -30,8 +30,8 @@ class Passkey:
     answer: int
 
     def found(self, logits: Tensor) -> bool:
-        """Whether the most probable tokens (C, V) are the answer, one after another."""
-        predicted = logits[-self.answer - 1 : -1].argmax(-1).cpu()
+        """Whether the most probable tokens are the answer, by logits (n, V) of which the last predict it."""
+        predicted = logits[-self.answer :].argmax(-1).cpu()
         return bool((predicted == self.following[0, -self.answer :]).all())
 
 

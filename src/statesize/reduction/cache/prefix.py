@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -107,9 +107,11 @@ def require_cache(model: nn.Module | type) -> None:
         )
 
 
-def read_prefix(model: nn.Module, ids: Tensor) -> Prefix:
+def read_prefix(model: nn.Module, ids: Tensor, checked: Prefix | None = None) -> Prefix:
     """Let a model read a prefix (1, P) into its cache, and note what each layer holds."""
+    # Of a prefix that was as long, layers are known to be softmax attention, and their rotations are the same.
     layers: list[PrefixLayer] = []
+    known = {layer.name: layer for layer in checked.layers} if checked and checked.ids.shape == ids.shape else {}
     ids = ids.to(device_of(model))
     require_cache(model)
     with eval_mode(model), running_modules(model, ids.shape[1]) as running:
@@ -119,7 +121,8 @@ def read_prefix(model: nn.Module, ids: Tensor) -> Prefix:
                 module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Any = None, **options: Any
             ) -> Any:
                 result = function(module, query, key, value, mask, **options)
-                layers.append(_noted(running, name, module, (query, key, value), mask, options, result[0]))
+                parts = query, key, value
+                layers.append(_noted(running, name, module, parts, mask, options, result[0], known))
                 return result
 
             return attend
@@ -147,6 +150,7 @@ def _noted(
     mask: Any,
     options: dict[str, Any],
     mixed: Tensor,
+    known: Mapping[str, PrefixLayer],
 ) -> PrefixLayer:
     name = running.frame.name
     query, key, value = (part.float() for part in parts)
@@ -164,9 +168,11 @@ def _noted(
         raise ModelError(f"{name} reads the cache of another layer, so its tokens have no price of their own.")
     window, scale = attention_window(module, options), options.get("scaling")
     scale = float(query.shape[-1] ** -0.5 if scale is None else scale)
-    plain = PlainAttention.of(query, key, scale, window)
     plainly = key.shape[2] == length and is_band(mask, length, window)
-    if not plainly or plain.explained(value, mixed.transpose(1, 2), exact=False) is None:
+    if plainly and name not in known:
+        plain = PlainAttention.of(query, key, scale, window)
+        plainly = plain.explained(value, mixed.transpose(1, 2), exact=False) is not None
+    if not plainly:
         raise ModelError(
             f"{name} must be softmax attention over its keys and no more, got other outputs (a soft cap, sinks or "
             "biases): no price is known."
@@ -179,7 +185,7 @@ def _noted(
         value[0],
         scale,
         window,
-        rotation_of(running, query),
+        known[name].rotation if name in known else rotation_of(running, query),
         length,
     )
 
@@ -194,8 +200,9 @@ def following_logits(
     keep: Sequence[Tensor] | None = None,
     precision: Precision | None = None,
     watch: Watch | None = None,
+    last: int = 0,
 ) -> Tensor:
-    """Logits (..., C, V) float32 of the tokens that follow, (1, C)."""
+    """Logits (..., C, V) float32 of the tokens that follow, (1, C); of so many last ones only, 0 for all."""
     # `keep` has one mask (..., K, n) per layer, of tokens that are not evicted; each is a sequence of one batch, which
     # is faster than one run after another. The prefix alone is rounded.
     batch = () if keep is None else keep[0].shape[:-2]
@@ -234,8 +241,10 @@ def following_logits(
             return attend
 
         stack.enter_context(replaced_attention(prefix.model, changed))
-        output = cast("Any", prefix.model)(ids, past_key_values=cache, use_cache=True)
-    return output.logits.float().unflatten(0, batch) if batch else output.logits[0].float()
+        options = known_options(prefix.model, logits_to_keep=last)
+        output = cast("Any", prefix.model)(ids, past_key_values=cache, use_cache=True, **options)
+    logits = output.logits[:, -last:].float()
+    return logits.unflatten(0, batch) if batch else logits[0]
 
 
 def _seen(count: int, keys: int, window: int | None, device: torch.device) -> Tensor:
@@ -250,7 +259,5 @@ def _masked(seen: Tensor, keep: Tensor, query: Tensor) -> Tensor:
     keep = keep.reshape(sequences, -1, 1, keep.shape[-1])
     allowed = seen.expand(*keep.shape[:2], *seen.shape).clone()
     allowed[..., : keep.shape[-1]] &= keep
-    allowed = allowed.repeat_interleave(heads // keep.shape[1], 1)
-    return torch.zeros(allowed.shape, dtype=query.dtype, device=query.device).masked_fill_(
-        ~allowed, torch.finfo(query.dtype).min
-    )
+    added = torch.zeros(allowed.shape, dtype=query.dtype, device=query.device)
+    return added.masked_fill_(~allowed, torch.finfo(query.dtype).min).repeat_interleave(heads // keep.shape[1], 1)

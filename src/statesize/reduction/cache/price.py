@@ -18,14 +18,16 @@ from statesize.measurement.settings import FEWEST_PIECES, FOLLOWING, LEAST_PREFI
 from statesize.models.load import measured_model
 from statesize.reduction.cache.budgets import at_curves, equal
 from statesize.reduction.cache.curves import CacheSizes, cache_sizes, curves_of_documents
+from statesize.reduction.cache.passkeys import Passkey, passkeys
 from statesize.reduction.cache.prefix import Prefix
-from statesize.reduction.cache.result import Budgets, CachedHead, CachePrices, PricedDocument, Variant
+from statesize.reduction.cache.result import Budgets, CachedHead, CachePrices, PricedDocument, Variant, losing_facts
 from statesize.reduction.cache.rounding import BITS
 from statesize.reduction.cache.rules import RECENT, SINKS, Rule, kept_first
 from statesize.reduction.cache.sets import three_sets
 from statesize.reduction.cache.smaller import SmallerCache, holds_layers_apart, measured_cache
 from statesize.reduction.cache.variants import VariantRuns
 from statesize.texts.inputs import Inputs, whole_texts
+from statesize.texts.rows import evenly
 from statesize.texts.tokens import AnyTokenizer
 
 DOCUMENTS, TOKENS, PASSKEYS = 36, 512, 12
@@ -56,7 +58,8 @@ def cache(
     The model reads a prefix; its cache is then made smaller once, and the tokens that follow are predicted, all layers
     computed from what is left. A third of the documents shows by how much the output of each layer errs as each of its
     caches keeps fewer tokens; budgets that share out the tokens by these curves stand beside equal ones, and a sixth of
-    the documents chooses between them. Prices are of the rest, which neither saw.
+    the documents chooses between them. Prices are of the rest, which neither saw. A third of the rest prices
+    caches that miss passkeys, since these are not recommended at any price.
 
     Args:
         model: A causal language model of transformers, or what `load` takes.
@@ -92,7 +95,7 @@ def cache(
         tokenizer=tokenizer, name=name,
     )  # fmt: skip
     with Bars(on_progress is not None, lines=False) as bars:
-        total = sum(map(len, pricing.parts)) + pricing.hidden
+        total = sum(map(len, pricing.parts)) + len(pricing.needles)
         report = on_progress or bars.begin(f"pricing the cache of {pricing.name}", total).update
         done = count(1)
         return pricing.priced(lambda what: report(next(done), total, what, pricing.steps.left))
@@ -111,9 +114,9 @@ class Pricing:
         ratios: Shares of the tokens that are tried, descending; the last may be that of the tokens that always stay.
         shared: Those of them at which tokens can be shared out among the caches.
         parts: Documents for curves, for the choice of budgets, and held out, these with the number of each text.
-        hidden: How many passkeys are hidden.
-        steps: What is done: the curves of a document, sizes of caches, prefixes that are read, runs after these, and
-            measurements of the speed of a cache.
+        needles: The passkeys that are hidden.
+        steps: What is done: the curves of a document, sizes of caches, prefixes that are read, the tokens of runs after
+            these, and measurements of the speed of a cache.
     """
 
     model: nn.Module
@@ -124,7 +127,7 @@ class Pricing:
     prefix: int
     tokenizer: AnyTokenizer | None
     parts: tuple[list[Tensor], list[Tensor], list[tuple[int, Tensor]]]
-    hidden: int
+    needles: list[Passkey]
     steps: Steps
 
     @classmethod
@@ -155,35 +158,58 @@ class Pricing:
         least, prefix = SINKS + RECENT, size - after
         shared = tuple(sorted((one for one in {*RATIOS, share} if round(one * prefix) > least), reverse=True))
         ratios = shared if len(shared) == len({*RATIOS, share}) else (*shared, least / prefix)
-        hidden = 0 if tokenizer is None else hidden
-        curves, choice, priced = len(parts[0]), len(parts[1]), len(parts[2]) + hidden
-        # Once more at first, over the first document, with 4 runs.
-        costs: dict[str, float] = {
+        pieces = [ids for _, ids in parts[2]]
+        asked = [] if tokenizer is None else passkeys(pieces, tokenizer, prefix, hidden)
+        made = cls(model, name, rule, ratios, shared, prefix, tokenizer, parts, asked, Steps({}))
+        curves, choice, priced = map(len, parts)
+        # Once more at first, over the first document.
+        made.steps.costs |= {
             "curves": curves,
             "sizes": min(_SIZED, curves),
-            "prefixes": 1 + choice + priced,
-            "without a prefix": 1 + choice + len(parts[2]),
-            "runs": 4 + choice * (1 + 2 * len(shared)) + priced * (1 + len(BITS) + 2 * len(ratios) + 2 * len(shared)),
+            "prefixes": 1 + choice + priced + len(asked),
+            "without a prefix": 1 + priced,
+            # With passkeys a half of the caches that evict is likely to miss some.
+            "runs": made._run_tokens((len(ratios) + len(shared)) * bool(asked)),
+            "speeds": 2 + len(ratios),
         }
-        steps = Steps(costs | {"speeds": 2 + len(ratios)})
-        return cls(model, name, rule, ratios, shared, prefix, tokenizer, parts, hidden, steps)
+        return made
+
+    def _run_tokens(self, lost: int) -> int:
+        """Tokens of all runs, where so many caches miss passkeys."""
+        _, choice, held_out = map(len, self.parts)
+        caches = 1 + len(BITS) + 2 * len(self.ratios) + 2 * len(self.shared)
+        # 4 runs over the first document.
+        runs = 4 + 2 * len(self.shared) * choice + caches * held_out - lost * (held_out - _few(held_out))
+        following = len(self.parts[2][0][1]) - self.prefix - 1
+        return runs * following + caches * sum(one.following.shape[1] - 1 for one in self.needles)
 
     def planned(self) -> Steps:
         """The steps, after one of each kind."""
         self._calibrated(self.parts[0][:1], lambda what: None)
         return self.steps
 
-    def priced(self, step: Callable[[str], None]) -> CachePrices:
-        """The price list; `step` is called with what a document was for."""
+    def priced(self, step: Callable[[str], None], *, thorough: bool = False) -> CachePrices:
+        """The price list; `step` is called with what a document was for.
+
+        Caches that miss passkeys cannot be recommended, so a third of the documents prices them, unless it is to be
+        thorough.
+
+        Returns:
+            The price list.
+        """
         calibration, selection, held_out = self.parts
         curves, sizes, sample = self._calibrated(calibration, step)
         budgets = self._budgets(sample, curves)
-        runs = self._runs(budgets)
+        runs = self._runs(budgets, sample)
         chosen = self._chosen(selection, runs, step)
         variants = tuple(self._variants(chosen))
-        documents: list[PricedDocument] = []
-        for text, ids in held_out:
-            documents.append(replace(runs.document(ids, variants), text=text))
+        found, documents = runs.found(self.needles, variants, step), list[PricedDocument]()
+        lost = () if thorough else losing_facts(variants, found, len(self.needles))
+        complete = evenly(range(len(held_out)), _few(len(held_out)))
+        self.steps.costs["runs"] = self._run_tokens(len(lost))
+        for number, (text, ids) in enumerate(held_out):
+            left_out = () if number in complete else lost
+            documents.append(replace(runs.document(ids, variants, left_out), text=text))
             step("held-out documents")
         return CachePrices(
             self.name,
@@ -195,15 +221,15 @@ class Pricing:
             variants,
             tuple(runs.bytes_share(sample, variant) for variant in variants),
             chosen,
-            self.hidden,
-            runs.found([ids for _, ids in held_out], self.hidden, variants, step),
+            len(self.needles),
+            found,
             self._heads(sample, curves, sizes, budgets),
             self.ratios,
             self._smaller(sample, budgets, self.ratios),
         )
 
-    def _runs(self, budgets: dict[tuple[float, Budgets], Tensor]) -> VariantRuns:
-        return VariantRuns(self.model, self.rule, self.prefix, self.tokenizer, budgets, self.steps)
+    def _runs(self, budgets: dict[tuple[float, Budgets], Tensor], checked: Prefix) -> VariantRuns:
+        return VariantRuns(self.model, self.rule, self.prefix, self.tokenizer, budgets, checked, self.steps)
 
     def _smaller(
         self, sample: Prefix, budgets: dict[tuple[float, Budgets], Tensor], ratios: Sequence[float]
@@ -237,7 +263,7 @@ class Pricing:
                 # One of each kind, by which the time that is left is known.
                 ratio, equally = self.ratios[0], equal(read.available, self.ratios[0])
                 tried = (Variant(precision="int4"), Variant(ratio, "equal"), Variant(ratio, "equal", "int4"))
-                self._runs({(ratio, "equal"): equally}).document(ids, tried)
+                self._runs({(ratio, "equal"): equally}, read).document(ids, tried)
                 self._smaller(read, {}, ())
             step("curves")
         means = (torch.stack([getattr(one, field) for one in sizes]).mean(0) for field in ("joint", "read", "sink"))
@@ -259,7 +285,7 @@ class Pricing:
         variants = [Variant(ratio, way) for ratio in self.shared for way in ("equal", "curves")]
         losses: list[list[float]] = []
         for ids in documents:
-            losses.append(list(runs.document(ids, variants).extra))
+            losses.append(runs.losses(ids, variants))
             step("choice of budgets")
         means = torch.tensor(losses, dtype=torch.float64).mean(0)
         return {
@@ -294,6 +320,11 @@ class Pricing:
             )
             for at, (layer, head) in enumerate(names)
         )
+
+
+def _few(documents: int) -> int:
+    """How many of the held-out documents price a cache that misses passkeys."""
+    return min(documents, max(FEWEST_PIECES, -(-documents // 3)))
 
 
 def _by_layer(sample: Prefix, curves: Tensor, ratio: float) -> Tensor:

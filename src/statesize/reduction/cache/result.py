@@ -63,7 +63,7 @@ class PricedDocument:
         tokens: Tokens that were scored.
         bytes: Their length as UTF-8, or None without a tokenizer.
         loss: Loss with the whole cache, nats per token.
-        extra: What each variant loses more, nats per token, in their order.
+        extra: What each variant loses more, nats per token, in their order; NaN where it was not measured.
         worth: What is lost where nothing of the prefix is read, nats per token; NaN in records older than it.
         text: The text of which the document is a piece; None: its own.
     """
@@ -128,6 +128,23 @@ class CachedHead:
     read: float
     sink: float
     tokens: tuple[int, ...]
+
+
+def losing_facts(variants: Sequence[Variant], found: Sequence[int], passkeys: int) -> tuple[Variant, ...]:
+    """Caches that miss too many passkeys to be recommended; none where the whole cache finds too few to tell.
+
+    Args:
+        variants: The caches.
+        found: How many passkeys the whole cache finds, and each variant.
+        passkeys: How many were hidden.
+
+    Returns:
+        Those of the caches.
+    """
+    if not passkeys or found[0] < LEAST_PASSKEYS * passkeys:
+        return ()
+    least = found[0] - _MISSED * passkeys
+    return tuple(variant for variant, count in zip(variants, found[1:], strict=True) if count < least)
 
 
 @dataclass(frozen=True)
@@ -342,8 +359,9 @@ class CachePrices:
         return Price(self.variants[at], self.shares[at], self._mean(nats, looks), bits, found)
 
     def _mean(self, values: Sequence[float], looks: int = 1) -> Interval:
-        """Over documents, with an interval over their texts."""
-        return mean_interval(np.array(values), self._texts, looks)
+        """Over the documents with a value, with an interval over their texts."""
+        known = [(value, text) for value, text in zip(values, self._texts, strict=True) if not math.isnan(value)]
+        return mean_interval(np.array([value for value, _ in known]), [text for _, text in known], looks)
 
     @property
     def _texts(self) -> list[int]:
@@ -353,4 +371,4 @@ class CachePrices:
         if price.found is None or not self.passkeys_informative:
             # Loss alone would not show that facts of the prefix are forgotten.
             return price.variant.budgets == "whole"
-        return price.found >= self.found[0] - _MISSED * self.passkeys
+        return price.variant not in losing_facts(self.variants, self.found, self.passkeys)

@@ -16,7 +16,7 @@ from statesize.adapters.runs import eval_mode
 from statesize.reduction.cache.prefix import Prefix
 
 # Tokens that are decoded for a speed.
-_DECODED = 16
+_DECODED = 8
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 
 from statesize.io.text import counted
@@ -62,6 +63,11 @@ def notes(result: CachePrices) -> list[str]:
             "budgets and those by layer fit transformers' own."
             if len({head.layer for head in result.heads}) < len(result.heads)
             else "Each layer has one cache, so budgets by layer and by curves are the same."
+        )
+    known = [[not math.isnan(extra) for extra in one.extra] for one in result.documents]
+    if (few := min(map(sum, zip(*known, strict=True)))) < len(known):
+        told.append(
+            f"Caches that miss passkeys are not recommended at any price, so {counted(few, 'document')} price them."
         )
     told.append("Bytes are those of what is kept.")
     if result.smaller:

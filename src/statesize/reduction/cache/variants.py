@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
-from typing import cast
+from typing import TypeAlias, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -13,15 +14,18 @@ from torch.nn import functional
 from statesize.adapters.models.model_state import device_of, logits_of
 from statesize.adapters.runs import eval_mode
 from statesize.io.steps import Steps
-from statesize.reduction.cache.passkeys import passkeys
+from statesize.reduction.cache.passkeys import Passkey
 from statesize.reduction.cache.prefix import Prefix, following_logits, read_prefix
 from statesize.reduction.cache.result import Budgets, PricedDocument, Variant
-from statesize.reduction.cache.rounding import BITS, bits_a_number
+from statesize.reduction.cache.rounding import BITS, Precision, bits_a_number
 from statesize.reduction.cache.rules import Rule, kept, kept_first
 from statesize.texts.tokens import AnyTokenizer, beginning_id
 
 # Tokens that follow in one run: more are hardly faster, and each sequence has a cache of its own.
 _POSITIONS = 256
+Told = TypeVar("Told")
+# How numbers are rounded, and the tokens of each cache.
+_Cache: TypeAlias = tuple[Precision | None, tuple[int, ...]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +38,8 @@ class VariantRuns:
         prefix: Tokens of a prefix.
         tokenizer: For bytes and passkeys.
         budgets: Tokens of each cache, (caches,), by share and way.
-        steps: Times prefixes, and runs.
+        checked: A prefix that the model has read before, if any.
+        steps: Times prefixes, and runs by the tokens that follow.
     """
 
     model: nn.Module
@@ -42,35 +47,39 @@ class VariantRuns:
     prefix: int
     tokenizer: AnyTokenizer | None
     budgets: dict[tuple[float, Budgets], Tensor]
+    checked: Prefix | None = None
     steps: Steps = field(default_factory=lambda: Steps({}))
 
-    def document(self, ids: Tensor, variants: Sequence[Variant]) -> PricedDocument:
-        """Losses of one document (L,)."""
-        rest = ids[None, self.prefix :]
-        logits = self._logits(ids[None, : self.prefix], rest, variants)
-        whole, *smaller = (_loss(one, rest) for one in logits)
-        extra = tuple(loss - whole for loss in smaller)
+    def document(self, ids: Tensor, variants: Sequence[Variant], left_out: Collection[Variant] = ()) -> PricedDocument:
+        """Losses of one document (L,); NaN for variants that are left out."""
+        tried, rest = [one for one in variants if one not in left_out], ids[None, self.prefix :]
+        whole, *smaller = self.losses(ids, [Variant(), *tried])
+        known = dict(zip(tried, smaller, strict=True))
+        extra = tuple(known.get(one, math.nan) - whole for one in variants)
         return PricedDocument(rest.shape[1] - 1, self._bytes(rest[0, 1:]), whole, extra, self._alone(rest) - whole)
+
+    def losses(self, ids: Tensor, variants: Sequence[Variant]) -> list[float]:
+        """Nats per token of one document (L,) with each variant."""
+        prefix, rest = ids[None, : self.prefix], ids[None, self.prefix :]
+        return self._each(prefix, rest, variants, lambda logits: _loss(logits, rest))
 
     def _alone(self, rest: Tensor) -> float:
         """The loss of the tokens (1, C) where nothing is read before them."""
         first = beginning_id(self.tokenizer)
         begun = rest if first is None else torch.cat([rest.new_full((1, 1), first), rest], 1)
         with self.steps.timed("without a prefix"), eval_mode(self.model), torch.no_grad():
-            logits = logits_of(self.model, begun.to(device_of(self.model)))
-        return _loss(logits[0, -rest.shape[1] :].float(), rest)
+            logits = logits_of(self.model, begun[:, :-1].to(device_of(self.model)), last=rest.shape[1] - 1)
+        return _loss(logits[0].float(), rest)
 
     def found(
-        self, pieces: Sequence[Tensor], count: int, variants: Sequence[Variant], step: Callable[[str], None]
+        self, needles: Sequence[Passkey], variants: Sequence[Variant], step: Callable[[str], None]
     ) -> tuple[int, ...]:
-        """How many of `count` passkeys in pieces of text the whole cache finds, and each variant."""
+        """How many passkeys the whole cache finds, and each variant."""
         counts = [0] * (len(variants) + 1)
-        if self.tokenizer is None:
-            return tuple(counts)
-        for needle in passkeys(pieces, self.tokenizer, self.prefix, count):
-            logits = self._logits(needle.prefix, needle.following, variants)
-            for at, one in enumerate(logits):
-                counts[at] += needle.found(one)
+        for needle in needles:
+            every = [Variant(), *variants]
+            found = self._each(needle.prefix, needle.following, every, needle.found, last=needle.answer)
+            counts = [count + one for count, one in zip(counts, found, strict=True)]
             step("passkeys")
         return tuple(counts)
 
@@ -86,23 +95,29 @@ class VariantRuns:
         )
         return held / whole
 
-    def _logits(self, prefix: Tensor, rest: Tensor, variants: Sequence[Variant]) -> list[Tensor]:
-        """Logits with the whole cache of a prefix (1, P), and of each variant."""
+    def _each(
+        self, prefix: Tensor, rest: Tensor, variants: Sequence[Variant], told: Callable[[Tensor], Told], last: int = 0
+    ) -> list[Told]:
+        """What logits of the tokens that follow, (1, C), tell with each cache of a prefix (1, P)."""
         with self.steps.timed("prefixes"):
-            read = read_prefix(self.model, prefix)
+            read = read_prefix(self.model, prefix, self.checked)
             orders = [kept_first(self.rule, layer) for layer in read.layers]
-        every, made = [Variant(), *variants], dict[Variant, Tensor]()
-        at_once = max(1, _POSITIONS // rest.shape[1])
+        # Nothing is predicted after the last token.
+        ids, made = rest[:, :-1], dict[_Cache, Told]()
+        at_once = max(1, _POSITIONS // ids.shape[1])
+        # Where each layer has one cache, budgets by layer and by curves are the same.
+        tokens = [tuple(cast("list[int]", self._tokens(one, read).tolist())) for one in variants]
+        caches: list[_Cache] = [(one.precision, count) for one, count in zip(variants, tokens, strict=True)]
         for precision in (None, *BITS):
-            alike = [variant for variant in every if variant.precision == precision]
+            alike = [one for one in dict.fromkeys(caches) if one[0] == precision]
             for first in range(0, len(alike), at_once):
                 some = alike[first : first + at_once]
-                with self.steps.timed("runs", len(some)):
-                    budgets = torch.stack([self._tokens(variant, read) for variant in some])
-                    each = torch.split(budgets, [len(order) for order in orders], -1)
+                with self.steps.timed("runs", ids.shape[1] * sum(map(caches.count, some))):
+                    each = torch.split(torch.tensor([count for _, count in some]), list(map(len, orders)), -1)
                     keep = [kept(order, budget) for order, budget in zip(orders, each, strict=True)]
-                    made |= zip(some, following_logits(read, rest, keep=keep, precision=precision), strict=True)
-        return [made[variant] for variant in every]
+                    logits = following_logits(read, ids, keep=keep, precision=precision, last=last)
+                    made |= zip(some, map(told, logits), strict=True)
+        return [made[one] for one in caches]
 
     def _tokens(self, variant: Variant, read: Prefix) -> Tensor:
         """How many tokens each cache of a prefix keeps, (caches,); budgets are in proportion to its length."""
@@ -120,5 +135,5 @@ class VariantRuns:
 
 
 def _loss(logits: Tensor, ids: Tensor) -> float:
-    """Nats per token of tokens (1, C) after the first."""
-    return float(functional.cross_entropy(logits[:-1], ids[0, 1:].to(logits.device)))
+    """Nats per token of tokens (1, C) after the first, by logits (C − 1, V)."""
+    return float(functional.cross_entropy(logits, ids[0, 1:].to(logits.device), reduction="none").double().mean())
