@@ -166,12 +166,18 @@ class PastBlock:
         """‖H_i‖_F of each unit, (...)."""
         return self.values.square().sum(-1).sqrt()
 
+    def dropped(self, inputs: Tensor, ranks: Tensor) -> Tensor:
+        """What H_k does not read of inputs u before the cut, (..., c, P), at ranks k, (...)."""
+        inputs = inputs.to(self.left.dtype) if self.right is None else inputs.double()
+        basis = self._basis(ranks)
+        return dropped(inputs, basis.to(inputs.dtype) if self.right is None else basis, ranks)
+
     def lost(self, inputs: Tensor, ranks: Tensor) -> Tensor:
         """(H − H_k) u for inputs u before the cut, (..., c, P), and ranks k, (...): (..., rows, P)."""
+        rest = self.dropped(inputs, ranks)
         if self.right is None:
-            inputs = inputs.to(self.left.dtype)
-            return self.left @ dropped(inputs, self._basis(ranks).to(inputs.dtype), ranks)
-        lost = self.left @ (self.right.mT @ dropped(inputs.double(), self._basis(ranks), ranks).to(self.right.dtype))
+            return self.left @ rest
+        lost = self.left @ (self.right.mT @ rest.to(self.right.dtype))
         return lost.real if lost.is_complex() else lost
 
 
