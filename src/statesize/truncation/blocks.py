@@ -8,6 +8,7 @@ from functools import cached_property, partial
 from importlib import import_module
 from typing import Any, Self, cast
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,6 +16,8 @@ from statesize.operators import Operator, Recurrence, SoftmaxAttention
 from statesize.operators.stepped import Stepped
 from statesize.parallel.threads import in_parallel, one_lapack_thread, one_torch_thread
 
+# LAPACK's memory, in columns.
+_WORK = 64
 _linalg, _special = cast("Any", torch.linalg), cast("Any", torch.special)
 
 
@@ -32,29 +35,44 @@ def eigenvectors(symmetric: Tensor) -> Tensor:
 def leading_eigenvectors(symmetric: Tensor, counts: Tensor) -> Tensor:
     """Eigenvectors of the largest eigenvalues first, (..., n, most): so many of each matrix (...), and 0 beyond."""
     most = int(counts.max())
-    # A few vectors take half the time of all, but scipy lets one thread run at a time.
+    # A few vectors take less time than all, but scipy lets one thread run at a time.
     if symmetric.device.type != "cpu" or torch.get_num_threads() > 2 or 4 * most > symmetric.shape[-1]:
         return eigenvectors(symmetric).flip(-1)[..., :most]
-    eigh, n = cast("Any", import_module("scipy.linalg")).eigh, symmetric.shape[-1]  # importing it takes time
+    n = symmetric.shape[-1]
     matrices, found = symmetric.reshape(-1, n, n), symmetric.new_zeros(symmetric.shape[:-2].numel(), n, most)
     with one_lapack_thread():
         for matrix, vectors, count in zip(matrices, found, counts.expand(symmetric.shape[:-2]).flatten(), strict=True):
             if count:
-                chosen = eigh(matrix.numpy(), subset_by_index=(n - int(count), n - 1), check_finite=False)
-                vectors[:, :count] = torch.from_numpy(chosen[1]).flip(-1)
+                vectors[:, :count] = _leading(matrix, int(count)).flip(-1)
     return found.reshape(*symmetric.shape[:-1], most)
+
+
+def _leading(symmetric: Tensor, count: int) -> Tensor:
+    """Eigenvectors (n, count) of one matrix, ascending; scipy's `eigh` would bisect for few values."""
+    lapack, n = cast("Any", import_module("scipy.linalg.lapack")), len(symmetric)  # importing it takes time
+    reflectors, diagonal, beside, factors, _ = lapack.dsytrd(symmetric.numpy(), lower=1, lwork=_WORK * n)
+    beside = np.append(beside, 0.0)
+    _, _, vectors, failed = lapack.dstemr(diagonal, beside, 2, 0.0, 0.0, n - count + 1, n)
+    if failed:
+        return _linalg.eigh(symmetric)[1][:, -count:]
+    vectors = vectors[:, :count]
+    turned, *_ = lapack.dormqr("L", "N", reflectors[1:, :-1], factors, vectors[1:], lwork=_WORK * n)
+    return torch.from_numpy(np.concatenate([vectors[:1], turned]))
 
 
 def gram(rows: Tensor) -> Tensor:
     """Σ rᵀ r of rows (..., m, n) in float64: its lower triangle, from which eigenvalues and vectors are taken."""
-    rows = rows.double()
     if rows.device.type != "cpu" or torch.get_num_threads() > 2:
+        rows = rows.double()
         return rows.mT @ rows
     # One triangle takes half the time of all.
-    syrk, shape = cast("Any", import_module("scipy.linalg.blas")).dsyrk, (*rows.shape[:-2], *2 * rows.shape[-1:])
+    syrk = cast("Any", import_module("scipy.linalg.blas")).dsyrk
+    found = rows.new_zeros(*rows.shape[:-2], *2 * rows.shape[-1:], dtype=torch.float64)
     with one_lapack_thread():
-        found = [torch.from_numpy(syrk(1.0, one.numpy().T, lower=1)) for one in rows.reshape(-1, *rows.shape[-2:])]
-    return torch.stack(found).reshape(shape)
+        for one, made in zip(rows.reshape(-1, *rows.shape[-2:]), found.reshape(-1, *found.shape[-2:]), strict=True):
+            # The upper triangle by columns is the lower one by rows.
+            syrk(1.0, one.double().numpy().T, c=made.numpy().T, overwrite_c=1)
+    return found
 
 
 def _each(decompose: Callable[[Tensor], Any], symmetric: Tensor) -> list[Any]:

@@ -27,7 +27,7 @@ _COMPARED = 8
 
 
 @dataclass(frozen=True, eq=False)
-class _Known:
+class KnownAttention:
     """Attention whose T follows from what its function is given.
 
     Attributes:
@@ -59,14 +59,15 @@ class Continuation:
     Attributes:
         cut: Position i.
         length: Positions L of the text.
+        known: Attention whose T follows from what its function is given.
         sure: Whether the model was seen to return the same without what it computes before.
     """
 
     cut: int
     length: int
-    sure: bool = False
+    known: dict[nn.Module, KnownAttention] = field(default_factory=dict[nn.Module, KnownAttention], init=False)
+    sure: bool = field(default=False, init=False)
     _given: dict[nn.Module, tuple[Tensor, ...]] = field(default_factory=dict[nn.Module, tuple[Tensor, ...]], init=False)
-    _known: dict[nn.Module, _Known] = field(default_factory=dict[nn.Module, _Known], init=False)
     _names: set[str] = field(default_factory=set[str], init=False)
     _logits: Tensor | None = field(default=None, init=False)
 
@@ -99,10 +100,10 @@ class Continuation:
         pairs = zip(held, (operator.query, operator.key, seen.values), strict=True)
         if seen.passed_on is not unchanged or not all(a.dtype == b.dtype and torch.equal(a, b) for a, b in pairs):
             return
-        known = _Known(observed, *held)
+        known = KnownAttention(observed, *held)
         rows = mixed_behind(self.cut, observed(*held)).transpose(1, 2)
         if bool((rows - answer[:, self.cut :]).abs().max() <= _ROUNDING * answer.abs().max()):
-            self._known[module] = known
+            self.known[module] = known
             self._names.add(name)
 
     def settle(self, forward: Forward, logits: Tensor, names: Collection[str]) -> None:
@@ -114,10 +115,10 @@ class Continuation:
             difference = (found - logits[first - self.cut :]).abs().max()
             self.sure = bool(difference <= _ROUNDING * logits.abs().max())
         if not self.sure:
-            self._known.clear()
+            self.known.clear()
 
     def logits(self, forward: Forward, behind: Behind, first: int | None = None) -> Tensor:
-        """Logits of the positions behind the cut, or from the first on, but the last; the next run overwrites them."""
+        """Logits from a position on, by default the cut, without the last; the next run may overwrite them."""
         first = self.cut if first is None else first
         positions = torch.arange(first, self.length, device=forward.args[0].device)[None]
         options = known_options(forward.model, position_ids=positions, logits_to_keep=self.length - first)
@@ -136,12 +137,11 @@ class Continuation:
 
     def _attending(self, behind: Behind, _: str, function: Attend) -> Attend:
         def attend(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, *args: Any, **options: Any) -> Any:
-            if (known := self._known.get(module)) is None:
+            if (known := self.known.get(module)) is None:
                 return function(module, query, key, value, *args, **options)
             return behind(known.continued(query, key, value)).transpose(1, 2), None
 
         return attend
-
 
     def _head(self, module: nn.Linear, inputs: Tensor) -> Tensor:
         """What the head returns, in the memory of the last run: to take so much anew takes a fifth of its time."""

@@ -21,8 +21,8 @@ from statesize.errors import ModelError
 from statesize.operators import Dense, Operator, Recurrence, SoftmaxAttention
 from statesize.truncation.blocks import CutRun, MixerSpectra, PastBlock, dropped, past_block
 from statesize.truncation.causal import PastReading
-from statesize.truncation.curves import MeasuredCurves, expected_tokens, prefix_layer
 from statesize.truncation.continuation import rows_behind
+from statesize.truncation.curves import MeasuredCurves, expected_tokens, prefix_layer
 from statesize.truncation.past import SharedPast
 
 # Given H_i, inputs (S, units, c, P), and ranks.
@@ -64,7 +64,7 @@ class Cutting:
     _running: ModuleStack = field(init=False)
 
     def logits(self, forward: Forward) -> Tensor:
-        """Logits of the positions from the cut on but the last, (L − i − 1, V) float32; the next run overwrites them."""
+        """Logits from the cut on without the last, (L − i − 1, V) float32, which the next run may overwrite."""
         if self.run is not None and self.past is not None and self.past.continuation.sure:
             return self.past.continuation.logits(forward, self._behind)
         count = forward.length - self.cut
@@ -86,6 +86,8 @@ class Cutting:
         behind = logits[0, -count:-1].float()
         if self.run is None and self.past is not None and not self.whole:
             self.past.continuation.settle(forward, behind, self.spectra)
+            if self.past.continuation.sure:
+                self.past.outputs.clear()
         return behind
 
     def _mixing(self, name: str, module: Any, original: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
