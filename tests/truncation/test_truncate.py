@@ -30,13 +30,13 @@ from statesize.operators import attention as attention_file
 from statesize.reduction.cache.budgets import GRID
 from statesize.texts.inputs import begun_excerpts
 from statesize.truncation import continuation as continuation_file
-from statesize.truncation.blocks import CutRun
 from statesize.truncation.continuation import mixed_behind
 from statesize.truncation.cutting import Cutting
 from statesize.truncation.page import chart, notes, table_rows
 from statesize.truncation.past import SharedPast
 from statesize.truncation.result import CutDocument, TruncationResult
 from statesize.truncation.result import CutRun as MeasuredRun
+from statesize.truncation.runs import CutRun
 from statesize.truncation.truncate import plan_truncation, scored, truncate
 
 LENGTH, CUT = 20, 9

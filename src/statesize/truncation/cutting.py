@@ -19,11 +19,12 @@ from statesize.adapters.observation import ModuleStack, Observation, Product
 from statesize.adapters.runs import observed
 from statesize.errors import ModelError
 from statesize.operators import Dense, Operator, Recurrence, SoftmaxAttention
-from statesize.truncation.blocks import CutRun, MixerSpectra, PastBlock, dropped, past_block
+from statesize.truncation.blocks import PastBlock, dropped, past_block
 from statesize.truncation.causal import PastReading
 from statesize.truncation.continuation import rows_behind
 from statesize.truncation.curves import MeasuredCurves, expected_tokens, prefix_layer
 from statesize.truncation.past import SharedPast
+from statesize.truncation.runs import CutRun, MixerSpectra
 
 # Given H_i, inputs (S, units, c, P), and ranks.
 _Take = Callable[[PastBlock, Tensor, Tensor], Tensor]
