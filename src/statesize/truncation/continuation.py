@@ -47,8 +47,8 @@ class KnownAttention:
         held = self.query, self.key, self.values
         for whole, part in zip(held, given, strict=True):
             # Heads of a group read the same keys and values.
-            heads, first = whole.unflatten(1, (part.shape[1], -1)), whole.shape[2] - part.shape[2]
-            heads[..., first:, :] = part[:, :, None]
+            heads = whole.view(1, part.shape[1], -1, *whole.shape[2:])
+            heads[..., -part.shape[2] :, :] = part[:, :, None]
         return self.observed(*held)
 
 
@@ -150,8 +150,8 @@ class Continuation:
         if self._logits is None or self._logits.shape != shape:
             self._logits = rows.new_empty(shape)
         torch.mm(rows, module.weight.T, out=self._logits)
-        if module.bias is not None:
-            self._logits += module.bias
+        if (bias := cast("Tensor | None", module.bias)) is not None:
+            self._logits += bias
         return self._logits.view(*inputs.shape[:-1], -1)
 
 
